@@ -1,0 +1,1 @@
+"""Ground floor: camera, joints, rotations, files. Imports nothing of ours from above."""
