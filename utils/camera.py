@@ -95,3 +95,43 @@ def mirror_intrinsics(K: np.ndarray, width: int) -> np.ndarray:
     mirrored[..., 0, 2] = width - 1 - K[..., 0, 2]
     mirrored[..., 0, 1] = -K[..., 0, 1]
     return mirrored
+
+
+def _crop_centre_ray(K: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, 3) direction, z = 1, through the centre of a ``size`` px crop with intrinsics K (B, 3, 3)."""
+    centre = (size - 1) / 2
+    y = (centre - K[:, 1, 2]) / K[:, 1, 1]
+    x = (centre - K[:, 0, 2] - K[:, 0, 1] * y) / K[:, 0, 0]
+    return torch.stack([x, y, torch.ones_like(x)], dim=1)
+
+
+def crop_geometry(K: torch.Tensor, size: int) -> torch.Tensor:
+    """Where a crop sits in the camera's view: what CLIFF feeds its head (Li et al., ECCV 2022, sec. 3).
+
+    Args:
+        K: (B, 3, 3) intrinsics of the crop, px.
+        size: side of the crop, px.
+
+    Returns:
+        (B, 3): slopes x/z and y/z of the ray through the crop's centre, and the logarithm of the
+        crop's angular size (side / focal length), offset to be about zero for a hand at arm's length.
+    """
+    ray = _crop_centre_ray(K, size)
+    angular = torch.log(size / torch.sqrt(K[:, 0, 0] * K[:, 1, 1])) + 1.2
+    return torch.cat([ray[:, :2], angular[:, None]], dim=1)
+
+
+def ray_rotation(K: torch.Tensor, size: int) -> torch.Tensor:
+    """Smallest rotation (B, 3, 3) taking the optical axis to the ray through a crop's centre.
+
+    A hand seen off axis looks, in its crop, like the same hand turned by this rotation seen on axis.
+
+    Args:
+        K: (B, 3, 3) intrinsics of the crop, px.
+        size: side of the crop, px.
+    """
+    ray = torch.nn.functional.normalize(_crop_centre_ray(K, size), dim=1)
+    x, y, z = ray.unbind(1)
+    # Rodrigues for axis (-y, x, 0) and cos = z; sin cancels. z > 0: no singularity.
+    xx, xy, yy = x * x / (1 + z), x * y / (1 + z), y * y / (1 + z)
+    return torch.stack([1 - xx, -xy, x, -xy, 1 - yy, y, -x, -y, z], dim=1).unflatten(1, (3, 3))

@@ -1,0 +1,1 @@
+"""Networks, engine, evaluation and personalisation: floor 4 of the house."""

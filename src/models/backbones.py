@@ -1,0 +1,66 @@
+"""Image encoders from torchvision, by name, as four feature maps from fine to coarse."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+logger = logging.getLogger(__name__)
+
+_RESNET = ("layer1", "layer2", "layer3", "layer4")
+_REGNET = ("trunk_output.block1", "trunk_output.block2", "trunk_output.block3", "trunk_output.block4")
+
+#: name -> nodes whose outputs have strides 4, 8, 16 and 32.
+BACKBONES = {
+    "resnet18": _RESNET,
+    "resnet34": _RESNET,
+    "resnet50": _RESNET,
+    "regnet_x_400mf": _REGNET,
+    "regnet_y_400mf": _REGNET,
+    "mobilenet_v3_small": ("features.1", "features.3", "features.8", "features.12"),
+    "mobilenet_v3_large": ("features.3", "features.6", "features.12", "features.16"),
+}
+
+
+class Backbone(nn.Module):
+    """A torchvision classifier cut down to its feature maps.
+
+    Args:
+        name: one of `BACKBONES`.
+        weights: file with the user's ImageNet weights (torchvision's state dict, ``.pth``), or
+            None for random ones. Nothing is downloaded.
+
+    Raises:
+        ValueError: the name is unknown, or the weights are another network's.
+    """
+
+    def __init__(self, name: str, weights: str | Path | None = None) -> None:
+        super().__init__()
+        if name not in BACKBONES:
+            raise ValueError(f"backbone {name!r} is unknown; choose one of {sorted(BACKBONES)}")
+        classifier = torchvision.models.get_model(name, weights=None)
+        if weights is not None:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            missing, unexpected = classifier.load_state_dict(state, strict=False)
+            if missing or unexpected:
+                raise ValueError(
+                    f"{weights}: not the weights of torchvision's {name}: "
+                    f"missing {missing[:3]}, left over {unexpected[:3]}; pass the matching file or another --backbone"
+                )
+            logger.info("backbone %s: weights from %s", name, weights)
+        nodes = BACKBONES[name]
+        self.body = create_feature_extractor(classifier, {node: f"c{i + 1}" for i, node in enumerate(nodes)})
+        with torch.no_grad():
+            maps = self.eval()(torch.zeros(1, 3, 64, 64))
+        self.train()
+        #: channels of the four maps, fine to coarse
+        self.channels = tuple(feature.shape[1] for feature in maps)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Four maps (B, C_i, S/4, S/4) ... (B, C_i, S/32, S/32) of an image (B, 3, S, S) in [-1, 1]."""
+        return list(self.body(image).values())

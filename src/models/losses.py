@@ -1,0 +1,77 @@
+"""Losses of the MANO networks (FACTS 7.1 and 7.2). Meshes are compared in units of 0.2 m."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+#: Length, in metres, that counts as one in mesh losses: about a hand.
+MESH_UNIT = 0.2
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each term. ``paper`` is the released code's set; ``fair`` adds joints and heat maps."""
+
+    mesh: float = 1.0
+    joints: float = 2.0
+    normal: float = 0.1
+    edge: float = 1.0
+    pose: float = 1.0
+    betas: float = 0.3
+    heatmap: float = 0.1
+    keypoints: float = 2.0
+
+    @classmethod
+    def paper(cls) -> LossWeights:
+        """L1 mesh, 0.1 normal, edge length, L1 6D pose and L1 betas, nothing else."""
+        return cls(joints=0.0, betas=1.0, heatmap=0.0, keypoints=0.0)
+
+
+def face_edges(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """The three edge vectors (B, F, 3, 3), metres, of each face; vertices (B, V, 3), faces (F, 3)."""
+    corners = vertices[:, faces]
+    return corners.roll(-1, dims=2) - corners
+
+
+def normal_loss(predicted: torch.Tensor, target: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Mean |cos| between predicted edges and true face normals, which should be at right angles.
+
+    Args:
+        predicted, target: (B, V, 3), any unit.
+        faces: (F, 3) vertex ids.
+    """
+    true_edges = face_edges(target, faces)
+    normals = F.normalize(torch.linalg.cross(true_edges[:, :, 0], true_edges[:, :, 1]), dim=-1)
+    directions = F.normalize(face_edges(predicted, faces), dim=-1)
+    return (directions * normals[:, :, None]).sum(-1).abs().mean()
+
+
+def edge_length_loss(predicted: torch.Tensor, target: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of edge lengths, in the unit of the vertices (B, V, 3); faces (F, 3)."""
+    return (face_edges(predicted, faces).norm(dim=-1) - face_edges(target, faces).norm(dim=-1)).abs().mean()
+
+
+def ranking_loss(
+    confidence: torch.Tensor, error: torch.Tensor, margin: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Margin ranking over all pairs of a batch: the image with the smaller shape error must score higher.
+
+    Args:
+        confidence: (B,) scores.
+        error: (B,) shape errors, e.g. the mean absolute difference of betas.
+        margin: wanted gap of scores.
+
+    Returns:
+        scalar loss and scalar share of pairs ranked rightly. Ties carry no information and are
+        dropped; without a usable pair (a batch of one) the loss is 0 and the accuracy NaN.
+    """
+    first, second = torch.triu_indices(len(error), len(error), offset=1, device=error.device)
+    order = torch.sign(error[second] - error[first])
+    keep = order != 0
+    gap = (confidence[first] - confidence[second])[keep] * order[keep]
+    if gap.numel() == 0:
+        return confidence.sum() * 0.0, torch.full((), float("nan"), device=error.device)
+    return F.relu(margin - gap).mean(), (gap > 0).float().mean()

@@ -1,0 +1,124 @@
+"""The MANO networks of the fair recipe: one body, three faces (baseline, with confidence, identity-aware)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from src.models.backbones import Backbone
+from src.models.heatmaps import HeatmapHead, decode_heatmaps
+from src.models.pose_decoder import PoseDecoder
+from utils.camera import crop_geometry, ray_rotation
+from utils.rotations import matrix_to_rotation_6d
+
+FEATURES = 512
+
+
+class Pose2D(nn.Module):
+    """2D keypoints from a crop: backbone and light heat-map head.
+
+    Args:
+        backbone: see `backbones.BACKBONES`.
+        weights: the user's ImageNet weights for it, or None.
+    """
+
+    def __init__(self, backbone: str = "resnet18", weights: str | Path | None = None) -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone, weights)
+        self.heatmaps = HeatmapHead(self.backbone.channels)
+
+    def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """image (B, 3, S, S) in [-1, 1] -> ``heatmap_logits`` (B, 21, S/4, S/4), ``keypoints_2d`` (B, 21, 2)
+        px of the input, ``keypoint_confidence`` (B, 21) in (0, 1]."""
+        return self._decode(self.backbone(image), image.shape[-1])
+
+    def _decode(self, features: list[torch.Tensor], input_size: int) -> dict[str, torch.Tensor]:
+        logits = self.heatmaps(features)
+        keypoints, confidence = decode_heatmaps(logits, input_size)
+        return {"heatmap_logits": logits, "keypoints_2d": keypoints, "keypoint_confidence": confidence}
+
+
+class ManoNetwork(Pose2D):
+    """Image (and shape) to MANO pose (and shape).
+
+    The pose decoder reads the pooled image feature and the network's own 2D keypoints; both
+    variants have the same decoder, so that the comparison is about the shape and nothing else.
+
+    Args:
+        backbone, weights: as `Pose2D`.
+        sees_shape: the identity-aware network: betas are an input, there is no shape head.
+        has_confidence: add the confidence branch (how far to trust this image's shape).
+        crop_geometry: feed the crop's viewing direction and angular size, as CLIFF does (Li et al.,
+            ECCV 2022), and predict the root rotation relative to the ray through the crop's centre.
+        blind_decoder: identity-aware, but betas reach the hand layer only (an ablation; what the
+            released code did).
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        weights: str | Path | None = None,
+        sees_shape: bool = False,
+        has_confidence: bool = False,
+        crop_geometry: bool = True,
+        blind_decoder: bool = False,
+    ) -> None:
+        super().__init__(backbone, weights)
+        self.sees_shape = sees_shape
+        self.uses_crop_geometry = crop_geometry
+        self.feature = nn.Linear(self.backbone.channels[-1], FEATURES)
+        context = FEATURES + 3 * 21 + (3 if crop_geometry else 0)
+        self.pose = PoseDecoder(context, sees_shape=sees_shape and not blind_decoder)
+        self.shape = None if sees_shape else nn.Sequential(
+            nn.Linear(context, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)
+        )
+        self.confidence = nn.Linear(context, 1) if has_confidence else None
+
+    def forward(
+        self, image: torch.Tensor, betas: torch.Tensor | None = None, K: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Predict.
+
+        Args:
+            image: (B, 3, S, S) in [-1, 1].
+            betas: (B, 10) the known shape; needed by the identity-aware network, ignored by the others.
+            K: (B, 3, 3) intrinsics of the crop in px; needed with crop geometry.
+
+        Returns:
+            dict: ``pose`` (B, 16, 3, 3) rotation matrices, camera frame; ``pose_6d`` (B, 96);
+            ``betas`` (B, 10), predicted or handed through; ``feature`` (B, F) the context;
+            ``confidence`` (B,) if the branch is there (higher: trust the shape more); and what `Pose2D` returns.
+
+        Raises:
+            ValueError: betas or K is missing.
+        """
+        if self.sees_shape and betas is None:
+            raise ValueError("mano_identity needs the subject's betas (B,10): pass --shape gt or --identity FILE")
+        if self.uses_crop_geometry and K is None:
+            raise ValueError("this network was trained with crop geometry: pass the crop's K (B,3,3)")
+        features = self.backbone(image)
+        output = self._decode(features, image.shape[-1])
+        # Small and precision-sensitive: the heads stay in float32 under autocast.
+        with torch.autocast(image.device.type, enabled=False):
+            size = image.shape[-1]
+            pooled = torch.relu(self.feature(features[-1].float().mean((2, 3))))
+            position = output["keypoints_2d"] * (2 / size) - 1
+            parts = [pooled, position.flatten(1), output["keypoint_confidence"]]
+            if self.uses_crop_geometry:
+                parts.append(crop_geometry(K.float(), size))
+            context = torch.cat(parts, dim=1)
+            pose = self.pose(context, betas)
+            if self.uses_crop_geometry:
+                root = ray_rotation(K.float(), size) @ pose[:, 0]
+                pose = torch.cat([root[:, None], pose[:, 1:]], dim=1)
+            output |= {
+                "pose": pose,
+                "pose_6d": matrix_to_rotation_6d(pose).flatten(1),
+                "betas": betas if self.shape is None else self.shape(context),
+                "feature": context,
+            }
+            if self.confidence is not None:
+                output["confidence"] = self.confidence(context.detach())[:, 0]
+        return output
