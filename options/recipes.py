@@ -1,0 +1,69 @@
+"""What ``--recipe`` stands for: default values of options that were not given on the command line.
+
+``paper`` repeats the released code: its confounds are that the baseline updates its pose by adding
+and the identity-aware network by multiplying, that the baseline starts from a slip of the
+released code, and that the known shape reaches the hand layer only. ``fair`` (default) gives both
+the same decoder, lets the pose head see the shape, and feeds both the crop's geometry.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+_FAIR = {
+    "backbone": "regnet_y_400mf",
+    "input_size": 96,
+    "crop_size": 128,
+    "crop_scale": 1.5,
+    "crop_geometry": "yes",
+    "batch_size": 64,
+    "epochs": 10,
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 0.01,
+    "schedule": "cosine",
+    "augment": "fair",
+}
+
+_PAPER = {
+    "backbone": "resnet50",
+    "input_size": 224,
+    "crop_size": 224,
+    "crop_scale": 2.0,
+    "crop_geometry": "no",
+    "batch_size": 32,
+    "epochs": 15,
+    "optimizer": "adam",
+    "lr": 1e-4,
+    "weight_decay": 0.0,
+    "schedule": "multistep",
+    "augment": "paper",
+}
+
+#: Epochs after which ``--schedule multistep`` divides the rate by ten (FACTS 7.1, 7.4).
+MILESTONES = {"pose_2d": (10, 15)}
+DEFAULT_MILESTONES = (5, 10)
+
+#: Deviations of single networks from their recipe.
+_BY_MODEL = {
+    ("paper", "pose_2d"): {"backbone": "resnet18"},
+    ("paper", "mano_baseline_conf"): {"batch_size": 128},
+    ("fair", "mano_baseline_conf"): {"batch_size": 128, "epochs": 2},
+}
+
+RECIPES = {"fair": _FAIR, "paper": _PAPER}
+
+
+def apply_recipe(args: argparse.Namespace, recipes: dict[str, dict[str, Any]] = RECIPES) -> argparse.Namespace:
+    """Fill the options that are None with the recipe's values, in place.
+
+    Args:
+        args: parsed options with ``recipe`` and ``model``.
+        recipes: recipe -> option -> value.
+    """
+    values = recipes[args.recipe] | _BY_MODEL.get((args.recipe, args.model), {})
+    for name, value in values.items():
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+    return args

@@ -1,0 +1,91 @@
+"""Options of ``run.py``."""
+
+from __future__ import annotations
+
+import argparse
+
+MODEL_NAMES = ("mano_baseline", "mano_baseline_conf", "mano_identity", "pose_2d")
+PHASES = ("train", "eval", "predict", "demo")
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--device``, ``--mano_dir`` and ``--threads``, shared by every command."""
+    group = parser.add_argument_group("machine and hand model")
+    group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: a GPU if there is one")
+    group.add_argument("--threads", type=int, help="CPU threads for torch (default: torch's own choice)")
+    group.add_argument(
+        "--mano_dir", help="folder with MANO_RIGHT.pkl and MANO_LEFT.pkl (default: $MANO_DIR, template/, the stand-in)"
+    )
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the images come from and how they are cropped."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", default="dex_ycb", help="name of the data set (default: dex_ycb)")
+    group.add_argument("--data_root", default="data/synthetic_dex_ycb", help="the data set's folder")
+    group.add_argument("--setup", default="s1", help="split family, e.g. DexYCB's s0 to s3 (default: s1)")
+    group.add_argument("--split", help="full split name, e.g. s1_test (default: what the phase needs)")
+    group.add_argument("--side", default="right", choices=("right", "left", "both"), help="left hands are mirrored")
+    group.add_argument("--paper_filter", action="store_true", help="drop samples as the paper's code did (FACTS 1.8)")
+    group.add_argument("--crop_size", type=int, help="px of the stored crop (twice the hand's box)")
+    group.add_argument("--input_size", type=int, help="px of the network's input")
+    group.add_argument("--crop_scale", type=float, help="side of the network's view over the hand's box, at most 2")
+    group.add_argument("--cache", help="folder for a memory-mapped crop cache (built on first use)")
+    group.add_argument("--num_workers", type=int, default=0, help="loader processes (0: none)")
+    group.add_argument("--skip_bad", action="store_true", help="skip and count unreadable files instead of stopping")
+    group.add_argument("--allow_missing_subjects", action="store_true", help="take a root with only some subjects")
+    group.add_argument("--max_images", type=int, help="use this many images, spread evenly over the split")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which network."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--model", default="mano_baseline", help=f"one of {', '.join(MODEL_NAMES)}")
+    group.add_argument("--recipe", default="fair", choices=("fair", "paper"), help="see options/recipes.py")
+    group.add_argument("--backbone", help="torchvision name, e.g. resnet18, resnet50, regnet_y_400mf")
+    group.add_argument("--backbone_weights", help="file with ImageNet weights of that backbone (nothing is downloaded)")
+    group.add_argument("--crop_geometry", choices=("yes", "no"), help="feed the crop's place in the camera's view")
+    group.add_argument("--blind_decoder", action="store_true", help="ablation: betas reach the hand layer only")
+    group.add_argument("--checkpoint", help="trained network for eval, predict (a .pt or .safetensors)")
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """How to train."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--exp_name", help="name of the run's folder (default: the model's name)")
+    group.add_argument("--out_dir", default="out", help="runs go to OUT_DIR/<dataset>/<exp_name>/")
+    group.add_argument("--epochs", type=int)
+    group.add_argument("--batch_size", type=int)
+    group.add_argument("--lr", type=float)
+    group.add_argument("--weight_decay", type=float)
+    group.add_argument("--optimizer", choices=("adam", "adamw"))
+    group.add_argument("--schedule", choices=("cosine", "multistep", "constant"))
+    group.add_argument("--augment", choices=("fair", "paper", "none"))
+    group.add_argument("--seed", type=int, default=0)
+    group.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "no"), help="auto: bf16")
+    group.add_argument("--channels_last", default="yes", choices=("yes", "no"))
+    group.add_argument("--init_from", help="start from another network's weights (those that it shares)")
+    group.add_argument("--resume", nargs="?", const="auto", help="go on from last.pt of the run, or from this file")
+    group.add_argument("--save_minutes", type=float, default=5.0, help="also save within an epoch, this often")
+    group.add_argument("--val_images", type=int, default=2000, help="images for validation after each epoch")
+
+
+def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which shape an identity-aware network is told."""
+    group = parser.add_argument_group("shape")
+    group.add_argument("--shape", choices=("predicted", "gt", "mean", "calibrated"), help="default: gt for identity")
+    group.add_argument("--identity", help="identity file, or a folder with identity_subject-NN.json (calibrated)")
+    group.add_argument("--predictions", help="npz to write (predict) or to evaluate instead of a network (eval)")
+    group.add_argument("--results", help="JSON file for the metrics (eval)")
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """Parser of ``run.py``."""
+    parser = argparse.ArgumentParser(description="Train, evaluate, predict and demonstrate hand networks.")
+    parser.add_argument("--phase", required=True, choices=PHASES)
+    add_device_arguments(parser)
+    add_data_arguments(parser)
+    add_model_arguments(parser)
+    add_train_arguments(parser)
+    add_shape_arguments(parser)
+    return parser

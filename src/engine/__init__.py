@@ -1,0 +1,1 @@
+"""How a run goes: train, predict, evaluate, demonstrate, and the checkpoints between them."""

@@ -1,0 +1,161 @@
+"""Checkpoints: what a network needs to be built again travels with its weights.
+
+Two forms hold the same *card* (model name, recipe, options, input size, crop scale, hand model):
+
+* ``.pt``: a training state (model, optimizer, scheduler, position, random state, arguments, versions);
+* ``.safetensors``: weights to ship, the card and any further notes as JSON in the metadata.
+
+Reading executes nothing (``weights_only=True``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from src.models import build_model
+from utils.artifacts import model_hash
+from utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is not of the network it is asked to be."""
+
+
+@dataclass
+class ModelCard:
+    """What it takes to build and feed a network."""
+
+    model: str
+    recipe: str = "fair"
+    options: dict[str, Any] = field(default_factory=dict)
+    input_size: int = 96
+    crop_size: int = 128
+    crop_scale: float = 1.5
+    hand_name: str = ""
+    hand_hash: str = ""
+
+    def build(self) -> nn.Module:
+        """The network with random weights."""
+        return build_model(self.model, self.recipe, **self.options)
+
+
+def save_checkpoint(path: str | Path, card: ModelCard, model: nn.Module, **state: Any) -> None:
+    """Write a training state atomically: a kill while writing leaves the previous file whole."""
+    with atomic_path(path) as temporary:
+        torch.save({"card": dataclasses.asdict(card), "model": model.state_dict(), **state}, temporary)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a ``.pt`` training state or a ``.safetensors`` file as one dict with ``card`` and ``model``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: unreadable, or without a card (not written by this code).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; train one with run.py --phase train, or see weights/")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as handle:
+                notes = json.loads((handle.metadata() or {}).get("notes", "{}"))
+                state = {**notes, "model": {name: handle.get_tensor(name).float() for name in handle.keys()}}
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise many kinds; all mean the same to the user
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}); is the file complete?") from error
+    if not isinstance(state, dict) or "card" not in state or "model" not in state:
+        raise CheckpointError(f"{path}: holds no card, so it was not written by this code; see python -m src.engine.checkpoint")
+    return state
+
+
+def load_network(
+    path: str | Path, device: torch.device | str = "cpu", expect: str | None = None
+) -> tuple[nn.Module, ModelCard, str]:
+    """Build the network of a checkpoint, load it strictly, in eval mode.
+
+    Args:
+        path: ``.pt`` or ``.safetensors``.
+        device: where to.
+        expect: model name the caller needs; a baseline with confidence passes for a baseline.
+
+    Returns:
+        the network, its card, and the hash of its weights.
+
+    Raises:
+        CheckpointError: another model's checkpoint, or weights that do not fit (names them).
+    """
+    state = read_checkpoint(path)
+    card = ModelCard(**state["card"])
+    if expect and not (card.model == expect or card.model == f"{expect}_conf"):
+        raise CheckpointError(f"{path}: is a {card.model}, but a {expect} is needed")
+    card.options.pop("weights", None)
+    model = card.build()
+    load_strictly(model, state["model"], path)
+    return model.to(device).eval(), card, model_hash(model.state_dict())
+
+
+def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Load every tensor by name, or raise CheckpointError naming what is missing, left over or misshapen."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in state]
+    extra = [name for name in state if name not in own]
+    misshapen = [
+        f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if missing or extra or misshapen:
+        raise CheckpointError(
+            f"{path}: does not fit the model. Missing {len(missing)}: {missing[:5]}. "
+            f"Left over {len(extra)}: {extra[:5]}. Misshapen {len(misshapen)}: {misshapen[:5]}"
+        )
+    model.load_state_dict(state)
+
+
+def initialise_from(model: nn.Module, path: str | Path) -> None:
+    """Copy the weights that ``model`` shares by name with another network's checkpoint.
+
+    Heads that only one of the two has (shape head, confidence branch, the shape path that starts
+    at zero) stay as they are and are named in the log.
+
+    Raises:
+        CheckpointError: a shared name has another shape (another backbone), or nothing is shared.
+    """
+    state, own = read_checkpoint(path)["model"], model.state_dict()
+    shared = {name: value for name, value in state.items() if name in own}
+    misshapen = [name for name in shared if shared[name].shape != own[name].shape]
+    if not shared or misshapen:
+        raise CheckpointError(f"{path}: cannot initialise this model: shares {len(shared)} tensors, misshapen {misshapen[:5]}")
+    model.load_state_dict(shared, strict=False)
+    fresh = sorted({name.rsplit(".", 1)[0] for name in own if name not in shared})
+    logger.info("initialised %d tensors from %s; fresh: %s", len(shared), path, ", ".join(fresh) or "none")
+
+
+def export_weights(checkpoint: str | Path, output: str | Path, **notes: Any) -> None:
+    """Write a checkpoint's weights in half precision as ``.safetensors``, card and ``notes`` in the metadata.
+
+    Args:
+        checkpoint: ``.pt`` training state.
+        output: ``.safetensors`` file to write.
+        notes: what made it (command, git revision, data seed, scores); must be JSON.
+    """
+    state = read_checkpoint(checkpoint)
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in state["model"].items()
+    }
+    notes = {"card": state["card"], **notes}
+    with atomic_path(output) as temporary:
+        save_file(tensors, temporary, metadata={"notes": json.dumps(notes)})

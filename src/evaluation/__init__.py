@@ -1,0 +1,1 @@
+"""Metrics over samples, the official definitions, and the official result files."""

@@ -1,0 +1,228 @@
+"""Errors of predicted hands, one value a sample; means are over samples, never over batches.
+
+Naming of the results: no prefix = each hand relative to its own wrist (joint 0 of the joints that
+are given), `pa_` = Procrustes-aligned by the official rule (reflections allowed; joints to joints
+and vertices to vertices separately), `abs_` = in the camera frame as predicted. Inputs are metres;
+results are millimetres (`_mm`) or fractions (`auc`, `f5`, `f15`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from src.evaluation.alignment import EPSILON_METRES, WRIST, procrustes_align
+
+#: The official 100 thresholds of the PCK curve, metres, both ends included (FACTS 2, 3.4).
+AUC_THRESHOLDS = np.linspace(0.0, 0.05, 100)
+F_THRESHOLDS = {"f5": 0.005, "f15": 0.015}
+
+
+def to_array(values: Any) -> np.ndarray:
+    """Float64 NumPy array of a tensor (any device), array or list."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def point_errors(predicted: Any, truth: Any) -> np.ndarray:
+    """Euclidean distances (N,P) of corresponding points (N,P,3), in their unit."""
+    return np.linalg.norm(to_array(predicted) - to_array(truth), axis=-1)
+
+
+def pck(errors: np.ndarray, thresholds: np.ndarray = AUC_THRESHOLDS) -> np.ndarray:
+    """Fraction of all ``errors`` (any shape) that are <= each of ``thresholds`` (T,): the PCK curve (T,)."""
+    return np.searchsorted(np.sort(errors, axis=None), thresholds, side="right") / errors.size
+
+
+def auc_of_each(errors: np.ndarray, thresholds: np.ndarray = AUC_THRESHOLDS) -> np.ndarray:
+    """Area under the PCK curve that each single error would have alone, same shape as ``errors``.
+
+    The normalised trapezoid is linear in the curve, and the curve is the mean of the single errors'
+    steps; hence the AUC of any set is the mean of these values. That makes AUC a per-sample quantity,
+    and shows that DexYCB's mean of per-joint AUCs equals the AUC of all errors (each joint has as many).
+    """
+    widths = np.diff(thresholds)
+    weights = np.zeros(len(thresholds) + 1)  # one more: an error above every threshold gets nothing
+    weights[:-2] += widths / 2
+    weights[1:-1] += widths / 2
+    tail = np.cumsum(weights[::-1])[::-1] / (thresholds[-1] - thresholds[0])
+    return tail[np.searchsorted(thresholds, errors, side="left")]
+
+
+def auc(errors: np.ndarray, thresholds: np.ndarray = AUC_THRESHOLDS) -> float:
+    """Area under the PCK curve of ``errors`` (any shape), in [0, 1]: normalised trapezoid (FACTS 3.4)."""
+    return float(auc_of_each(errors, thresholds).mean())
+
+
+def f_scores(predicted: np.ndarray, truth: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """F-scores (N,T) of point sets (N,P,3) and (N,Q,3): FACTS 3.4, strict <, no correspondence used.
+
+    Harmonic mean of the fraction of true points with a predicted one nearer than the threshold
+    (recall) and the fraction of predicted points with a true one nearer (precision); 0 if both are 0.
+    """
+    limits = np.asarray(thresholds)
+    scores = np.zeros((len(predicted), len(limits)))
+    for row, (points, target) in enumerate(zip(predicted, truth)):
+        to_prediction = cKDTree(points).query(target)[0]
+        to_truth = cKDTree(target).query(points)[0]
+        recall = (to_prediction[:, None] < limits).mean(axis=0)
+        precision = (to_truth[:, None] < limits).mean(axis=0)
+        total = recall + precision
+        scores[row] = np.divide(2 * recall * precision, total, out=np.zeros_like(total), where=total > 0)
+    return scores
+
+
+@dataclass
+class Evaluation:
+    """Per-sample values and their means.
+
+    Attributes:
+        per_sample: name -> (N,) float64; the names of ``summary``.
+        summary: name -> mean over samples, plain float.
+        image_id: (N,) int64 or None, the samples' order.
+    """
+
+    per_sample: dict[str, np.ndarray]
+    summary: dict[str, float]
+    image_id: np.ndarray | None = None
+
+
+class MetricAccumulator:
+    """Collects per-sample errors batch by batch; batches may have any size.
+
+    Args:
+        f_scores: also compute F-scores of the meshes (about 3 ms a sample).
+        absolute: also compute the `abs_` metrics; the predictions must then carry a translation.
+        epsilon: of the Procrustes rule, metres; see `alignment`.
+    """
+
+    def __init__(self, f_scores: bool = True, absolute: bool = False, epsilon: float = EPSILON_METRES) -> None:
+        self.f_scores = f_scores
+        self.absolute = absolute
+        self.epsilon = epsilon
+        self._rows: dict[str, list[np.ndarray]] = {}
+        self._image_ids: list[np.ndarray] = []
+
+    def add(
+        self,
+        joints: Any,
+        true_joints: Any,
+        vertices: Any = None,
+        true_vertices: Any = None,
+        image_id: Any = None,
+    ) -> dict[str, np.ndarray]:
+        """Measure a batch; returns its per-sample values.
+
+        Args:
+            joints, true_joints: (B,21,3) metres, standard order, same joint definition.
+            vertices, true_vertices: (B,V,3) metres, same frame as the joints; both or neither.
+            image_id: (B,) int, kept for the result's order.
+
+        Raises:
+            ValueError: on different shapes or a value that is not finite (the row is named).
+        """
+        points = {"joints": to_array(joints), "true_joints": to_array(true_joints)}
+        if (vertices is None) != (true_vertices is None):
+            raise ValueError("vertices and true_vertices must be given together")
+        if vertices is not None:
+            points |= {"vertices": to_array(vertices), "true_vertices": to_array(true_vertices)}
+        _check_points(points, image_id)
+        rows = self._joint_rows(points["joints"], points["true_joints"])
+        if vertices is not None:
+            rows |= self._vertex_rows(**points)
+        if self._rows and set(rows) != set(self._rows):
+            raise ValueError("every batch must be given the same kinds of points (joints, or joints and vertices)")
+        for name, values in rows.items():
+            self._rows.setdefault(name, []).append(values)
+        if image_id is not None:
+            self._image_ids.append(np.asarray(image_id, dtype=np.int64).reshape(-1))
+        return rows
+
+    def _joint_rows(self, joints: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+        errors = {
+            "": point_errors(joints - joints[:, [WRIST]], truth - truth[:, [WRIST]]),
+            "pa_": point_errors(procrustes_align(joints, truth, self.epsilon), truth),
+        }
+        if self.absolute:
+            errors["abs_"] = point_errors(joints, truth)
+        rows = {f"{prefix}mpjpe_mm": value.mean(axis=1) * 1000 for prefix, value in errors.items()}
+        return rows | {f"{prefix}auc": auc_of_each(value).mean(axis=1) for prefix, value in errors.items()}
+
+    def _vertex_rows(
+        self, joints: np.ndarray, true_joints: np.ndarray, vertices: np.ndarray, true_vertices: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        pairs = {
+            "": (vertices - joints[:, [WRIST]], true_vertices - true_joints[:, [WRIST]]),
+            "pa_": (procrustes_align(vertices, true_vertices, self.epsilon), true_vertices),
+        }
+        if self.absolute:
+            pairs["abs_"] = (vertices, true_vertices)
+        rows = {}
+        for prefix, pair in pairs.items():
+            rows[f"{prefix}mpvpe_mm"] = point_errors(*pair).mean(axis=1) * 1000
+            if self.f_scores:
+                scores = f_scores(*pair, list(F_THRESHOLDS.values()))
+                rows |= {f"{prefix}{name}": scores[:, column] for column, name in enumerate(F_THRESHOLDS)}
+        return rows
+
+    def result(self) -> Evaluation:
+        """All samples so far. Raises ValueError if there are none."""
+        if not self._rows:
+            raise ValueError("no sample was evaluated")
+        per_sample = {name: np.concatenate(values) for name, values in self._rows.items()}
+        summary = {name: float(values.mean()) for name, values in per_sample.items()}
+        image_id = np.concatenate(self._image_ids) if self._image_ids else None
+        return Evaluation(per_sample, summary, image_id)
+
+
+def _check_points(points: dict[str, np.ndarray], image_id: Any) -> None:
+    for name, truth_name in (("joints", "true_joints"), ("vertices", "true_vertices")):
+        if name in points and (points[name].shape != points[truth_name].shape or points[name].ndim != 3):
+            raise ValueError(
+                f"{name} {points[name].shape} and {truth_name} {points[truth_name].shape} must be alike, (B,P,3)"
+            )
+    if len({len(value) for value in points.values()}) > 1:
+        raise ValueError(f"different numbers of samples: { {name: len(value) for name, value in points.items()} }")
+    for name, value in points.items():
+        bad = np.flatnonzero(~np.isfinite(value).all(axis=(1, 2)))
+        if len(bad):
+            which = f"row {bad[0]}" if image_id is None else f"image {np.asarray(image_id).reshape(-1)[bad[0]]}"
+            raise ValueError(f"{name} of {which} is not finite ({len(bad)} such samples); nothing was measured")
+
+
+def evaluate_predictions(
+    joints: Any,
+    true_joints: Any,
+    vertices: Any = None,
+    true_vertices: Any = None,
+    *,
+    image_id: Any = None,
+    f_scores: bool = True,
+    absolute: bool = False,
+    epsilon: float = EPSILON_METRES,
+    batch_size: int = 256,
+) -> Evaluation:
+    """All metrics of N samples at once; see `MetricAccumulator` for the arguments.
+
+    Returns:
+        Evaluation with mpjpe_mm, auc, pa_mpjpe_mm, pa_auc; with vertices also mpvpe_mm, pa_mpvpe_mm
+        and (with ``f_scores``) f5, f15, pa_f5, pa_f15; with ``absolute`` also abs_mpjpe_mm, abs_auc,
+        abs_mpvpe_mm, abs_f5, abs_f15.
+    """
+    accumulator = MetricAccumulator(f_scores, absolute, epsilon)
+    for start in range(0, len(joints), batch_size):
+        part = slice(start, start + batch_size)
+        accumulator.add(
+            joints[part],
+            true_joints[part],
+            None if vertices is None else vertices[part],
+            None if true_vertices is None else true_vertices[part],
+            None if image_id is None else image_id[part],
+        )
+    return accumulator.result()

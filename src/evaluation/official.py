@@ -1,0 +1,71 @@
+"""The numbers the three official evaluators print, under their own names and in their own units.
+
+Joints in standard order and metres on the way in; FreiHAND's and HO-3D's scores come out in
+centimetres, DexYCB's in millimetres. HO-3D's joint order and OpenGL axes change none of the values
+(both sides are permuted and flipped alike), so they are a matter of the files only (`submissions`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from src.evaluation.alignment import EPSILON_DEXYCB, procrustes_align, scale_translation_align
+from src.evaluation.metrics import F_THRESHOLDS, auc, f_scores, point_errors, to_array
+
+
+def _mean_and_auc(name: str, predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    errors = point_errors(predicted, truth)
+    return {f"{name}_mean3d": float(errors.mean()) * 100, f"{name}_auc3d": auc(errors)}
+
+
+def _mesh_scores(vertices: np.ndarray, true_vertices: np.ndarray) -> dict[str, float]:
+    aligned = procrustes_align(vertices, true_vertices)
+    scores = _mean_and_auc("mesh", vertices, true_vertices) | _mean_and_auc("mesh_al", aligned, true_vertices)
+    raw_f = f_scores(vertices, true_vertices, list(F_THRESHOLDS.values())).mean(axis=0)
+    aligned_f = f_scores(aligned, true_vertices, list(F_THRESHOLDS.values())).mean(axis=0)
+    for column, threshold in enumerate((5, 15)):
+        scores[f"f_score_{threshold}"] = float(raw_f[column])
+        scores[f"f_al_score_{threshold}"] = float(aligned_f[column])
+    return scores
+
+
+def freihand_scores(
+    joints: np.ndarray, vertices: np.ndarray, true_joints: np.ndarray, true_vertices: np.ndarray
+) -> dict[str, float]:
+    """The keys and values of FreiHAND's scores.txt (FACTS 3.4; means in cm).
+
+    Args:
+        joints, true_joints: (N,21,3) metres, camera frame, standard order.
+        vertices, true_vertices: (N,778,3) metres, camera frame.
+    """
+    joints, true_joints = to_array(joints), to_array(true_joints)
+    scores = _mean_and_auc("xyz", joints, true_joints)
+    scores |= _mean_and_auc("xyz_al", procrustes_align(joints, true_joints), true_joints)
+    return scores | _mesh_scores(to_array(vertices), to_array(true_vertices))
+
+
+def ho3d_scores(
+    joints: np.ndarray, vertices: np.ndarray, true_joints: np.ndarray, true_vertices: np.ndarray
+) -> dict[str, float]:
+    """The keys and values of HO-3D's scores.txt (FACTS 4; means in cm); arguments as `freihand_scores`."""
+    joints, true_joints = to_array(joints), to_array(true_joints)
+    scores = _mean_and_auc("xyz", joints, true_joints)
+    scores |= _mean_and_auc("xyz_procrustes_al", procrustes_align(joints, true_joints), true_joints)
+    scores |= _mean_and_auc("xyz_scale_trans_al", scale_translation_align(joints, true_joints), true_joints)
+    return scores | _mesh_scores(to_array(vertices), to_array(true_vertices))
+
+
+def dexycb_scores(joints: np.ndarray, true_joints: np.ndarray) -> dict[str, dict[str, float]]:
+    """DexYCB's hand-pose table (FACTS 2): rows absolute, root-relative, procrustes; mpjpe_mm and auc.
+
+    Args:
+        joints, true_joints: (N,21,3) metres, camera frame, standard order, un-mirrored; the samples
+            whose joint_3d is valid, both sides, every frame.
+    """
+    joints, truth = to_array(joints), to_array(true_joints)
+    rows = {
+        "absolute": point_errors(joints, truth),
+        "root-relative": point_errors(joints - joints[:, :1], truth - truth[:, :1]),
+        "procrustes": point_errors(procrustes_align(joints, truth, EPSILON_DEXYCB), truth),
+    }
+    return {name: {"mpjpe_mm": float(errors.mean()) * 1000, "auc": auc(errors)} for name, errors in rows.items()}
