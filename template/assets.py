@@ -1,0 +1,189 @@
+"""The arrays of a parametric hand: found, read without executing anything, checked, mirrored."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from template.safe_pickle import safe_load
+from utils.joints import MANO_PARENTS
+
+logger = logging.getLogger(__name__)
+
+REGISTER_URL = "https://mano.is.tue.mpg.de"
+ENVIRONMENT_VARIABLE = "MANO_DIR"
+TEMPLATE_DIR = Path(__file__).resolve().parent
+STAND_IN_PATH = TEMPLATE_DIR / "stand_in.npz"
+SIDES = ("right", "left")
+
+#: Key in the file and shape of every array that is read (FACTS 6; Romero et al. 2017).
+SHAPES = {
+    "v_template": (778, 3),
+    "shapedirs": (778, 3, 10),
+    "posedirs": (778, 3, 135),
+    "J_regressor": (16, 778),
+    "weights": (778, 16),
+    "f": (1538, 3),
+    "hands_components": (45, 45),
+    "hands_mean": (45,),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class HandAssets:
+    """A hand model's arrays, float64 (faces int64), metres, in MANO's joint and vertex order."""
+
+    v_template: np.ndarray  # (778, 3) rest mesh of the mean shape
+    shapedirs: np.ndarray  # (778, 3, 10) metres a unit of beta
+    posedirs: np.ndarray  # (778, 3, 135) metres a unit of (R - I), 15 joints x 9 row-major
+    J_regressor: np.ndarray  # (16, 778) rest joints from rest vertices; rows sum to 1
+    weights: np.ndarray  # (778, 16) skinning weights; rows sum to 1
+    faces: np.ndarray  # (1538, 3) int64
+    hands_components: np.ndarray  # (45, 45) PCA rows, orthogonal, not of unit length, radians
+    hands_mean: np.ndarray  # (45,) mean pose, axis-angle of the 15 finger joints, radians
+    side: str  # "right" or "left"
+    name: str  # "MANO" or "stand-in"
+
+    @cached_property
+    def hash(self) -> str:
+        """Twelve hex digits that name these arrays and the side (sha256)."""
+        digest = hashlib.sha256(self.side.encode())
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, np.ndarray):
+                digest.update(np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()[:12]
+
+
+def load_hand_assets(
+    path: str | os.PathLike | None = None, side: str = "right", fix_left_shapedirs: bool = False
+) -> HandAssets:
+    """Read a hand model: the given file or folder, or the first one found.
+
+    Args:
+        path: a file (.pkl or .npz), or a folder that holds MANO_RIGHT.pkl or .npz (MANO_LEFT for
+            the left hand). None: the folder in the environment variable MANO_DIR, then
+            ``template/``, then the licence-free stand-in hand (said in the log).
+        side: "right" or "left".
+        fix_left_shapedirs: negate the x part of MANO_LEFT's shape directions, whose sign is wrong in
+            the released file, so that equal betas give mirrored hands. Default: as shipped, which is
+            what DexYCB's labels were made with (FACTS 1.6). The stand-in never needs it.
+
+    Raises:
+        FileNotFoundError: nothing at a path that was given (also by MANO_DIR); lists every path
+            tried and where to register for the files.
+        ValueError: an array is missing or has a wrong shape or non-finite values; named with the
+            file, the key, and what was found and expected.
+        UnsafePickleError: the pickle names code; nothing was run.
+    """
+    if side not in SIDES:
+        raise ValueError(f"side is {side!r}; it must be 'right' or 'left'")
+    given = path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or None
+    if given is not None:
+        file = _find(Path(given), side)
+    else:
+        file = next((candidate for candidate in _candidates(TEMPLATE_DIR, side) if candidate.is_file()), None)
+    if file is None or file.resolve() == STAND_IN_PATH:
+        logger.info("using the stand-in hand (%s); for MANO itself register at %s and set %s",
+                    STAND_IN_PATH, REGISTER_URL, ENVIRONMENT_VARIABLE)
+        right = _checked(_read(STAND_IN_PATH), STAND_IN_PATH, "right", "stand-in")
+        return right if side == "right" else mirror_assets(right)
+    assets = _checked(_read(file), file, side, "MANO")
+    if fix_left_shapedirs and side == "left":
+        assets = replace(assets, shapedirs=assets.shapedirs * np.array([-1.0, 1.0, 1.0])[:, None])
+    return assets
+
+
+def mirror_assets(assets: HandAssets) -> HandAssets:
+    """The same hand seen in the mirror x -> -x: equal betas and mirrored poses give mirrored meshes.
+
+    Pose features mirror as M (R - I) M with M = diag(-1, 1, 1), axis-angles by negated y and z.
+    """
+    flip = np.array([-1.0, 1.0, 1.0])
+    feature_signs = np.tile(np.outer(flip, flip).ravel(), 15)
+    axis_angle_signs = np.tile([1.0, -1.0, -1.0], 15)
+    return HandAssets(
+        v_template=assets.v_template * flip,
+        shapedirs=assets.shapedirs * flip[:, None],
+        posedirs=assets.posedirs * flip[:, None] * feature_signs,
+        J_regressor=assets.J_regressor,
+        weights=assets.weights,
+        faces=assets.faces[:, ::-1].copy(),
+        hands_components=assets.hands_components * axis_angle_signs,
+        hands_mean=assets.hands_mean * axis_angle_signs,
+        side="left" if assets.side == "right" else "right",
+        name=assets.name,
+    )
+
+
+def _candidates(folder: Path, side: str) -> list[Path]:
+    return [folder / f"MANO_{side.upper()}{suffix}" for suffix in (".pkl", ".npz")]
+
+
+def _find(given: Path, side: str) -> Path:
+    tried = [given] if not given.is_dir() else _candidates(given, side)
+    for candidate in tried:
+        if candidate.is_file():
+            return candidate
+    other = "left" if side == "right" else "right"
+    present = [found.name for found in _candidates(given, other) if found.is_file()] if given.is_dir() else []
+    hint = f" (the folder holds {', '.join(present)}, the {other} hand only)" if present else ""
+    raise FileNotFoundError(
+        f"no {side} hand model{hint}; tried: {', '.join(map(str, tried))}. Register at {REGISTER_URL}, download "
+        f"'Models & Code', and put MANO_{side.upper()}.pkl there, or name its folder in {ENVIRONMENT_VARIABLE}."
+    )
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    if file.suffix == ".npz":
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files if key in SHAPES or key == "kintree_table"}
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{file}: not a readable .npz of plain arrays ({error})") from error
+    content = safe_load(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: holds a {type(content).__name__}, not the dictionary of a hand model")
+    return content
+
+
+def _checked(content: Mapping[str, Any], file: Path, side: str, name: str) -> HandAssets:
+    arrays = {key: _checked_array(content, key, shape, file) for key, shape in SHAPES.items()}
+    faces = arrays.pop("f")
+    if not np.array_equal(faces, np.round(faces)) or faces.min() < 0 or faces.max() >= SHAPES["v_template"][0]:
+        raise ValueError(f"{file}: f holds {faces.min()} to {faces.max()}, not vertex numbers 0 to 777")
+    for key, axis_name in (("weights", "vertex"), ("J_regressor", "joint")):
+        error = np.abs(arrays[key].sum(axis=1) - 1).max()
+        if error > 1e-3:
+            raise ValueError(f"{file}: the rows of {key} (one a {axis_name}) must sum to 1; one is off by {error:.3g}")
+    if "kintree_table" in content:
+        parents = np.asarray(content["kintree_table"]).astype(np.int64)[0, 1:]
+        if not np.array_equal(parents, MANO_PARENTS[1:]):
+            raise ValueError(f"{file}: kintree_table has the parents {parents.tolist()}, not MANO's {MANO_PARENTS[1:]}")
+    return HandAssets(**arrays, faces=faces.astype(np.int64), side=side, name=name)
+
+
+def _checked_array(content: Mapping[str, Any], key: str, shape: tuple[int, ...], file: Path) -> np.ndarray:
+    if key not in content:
+        raise ValueError(f"{file}: no array {key!r} (expected shape {shape}); is it a MANO model file?")
+    value = content[key]
+    found = getattr(value, "shape", None)
+    if found != shape:  # before a sparse matrix is made dense: its size is only a claim
+        raise ValueError(f"{file}: {key} has shape {found}, expected {shape}")
+    dense = value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
+    if dense.dtype.kind not in "fiu":
+        raise ValueError(f"{file}: {key} has dtype {dense.dtype}, expected numbers")
+    dense = dense.astype(np.float64)
+    if not np.isfinite(dense).all():
+        raise ValueError(f"{file}: {key} holds {np.count_nonzero(~np.isfinite(dense))} values that are not finite")
+    return dense
