@@ -1,0 +1,38 @@
+"""``run.py --phase``: name -> function of the parsed options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+
+def _train(args: argparse.Namespace) -> None:
+    from src.engine.train import train
+
+    train(args)
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from src.engine.predict import predict
+
+    predict(args)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from src.engine.evaluate import evaluate
+
+    evaluate(args)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from src.engine.demo import demo
+
+    demo(args)
+
+
+PHASES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": _train,
+    "eval": _evaluate,
+    "predict": _predict,
+    "demo": _demo,
+}

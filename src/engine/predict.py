@@ -1,0 +1,171 @@
+"""Run a network over a data set and keep what it says, one row a sample."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from datasets.augment import prepare_batch
+from datasets.loading import make_loader
+from src.engine import setup
+from src.engine.checkpoint import ModelCard, load_network
+from utils.artifacts import Predictions, load_identity, save_predictions
+
+logger = logging.getLogger(__name__)
+
+ROWS = ("image_id", "subject_id", "sequence_id", "is_left")
+
+
+class ShapeSource:
+    """Which betas an identity-aware network is told for a batch.
+
+    Args:
+        kind: ``gt`` (the annotation), ``mean`` (zeros) or ``calibrated`` (identity files).
+        identity: for ``calibrated``: one identity file, used for everybody, or a folder with
+            ``identity_subject-NN.json``.
+        assets: the hand model in use; identities of another are refused.
+
+    Raises:
+        ValueError: unknown kind, or no identity where one is needed.
+    """
+
+    def __init__(self, kind: str, identity: str | Path | None = None, assets: Any = None) -> None:
+        if kind not in ("gt", "mean", "calibrated"):
+            raise ValueError(f"--shape {kind} means nothing to an identity-aware network; use gt, mean or calibrated")
+        if kind == "calibrated" and identity is None:
+            raise ValueError("--shape calibrated needs --identity FILE_OR_FOLDER (calibrate_from_shape_params.py)")
+        self.kind, self.identity, self.assets = kind, identity and Path(identity), assets
+        self._read: dict[int, np.ndarray] = {}
+
+    def of_subject(self, subject: int) -> np.ndarray:
+        """Calibrated betas (10,) of a subject."""
+        if subject not in self._read:
+            path = self.identity / f"identity_subject-{subject:02d}.json" if self.identity.is_dir() else self.identity
+            identity = load_identity(path)
+            if self.assets is not None:
+                identity.check_hand(self.assets)
+            self._read[subject] = identity.betas
+        return self._read[subject]
+
+    def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Betas (B, 10) for a batch."""
+        if self.kind == "gt":
+            return batch["betas"]
+        if self.kind == "mean":
+            return torch.zeros_like(batch["betas"])
+        rows = np.stack([self.of_subject(int(subject)) for subject in batch["subject_id"]])
+        return torch.as_tensor(rows, dtype=batch["betas"].dtype, device=batch["betas"].device)
+
+
+def keypoints_to_image(keypoints: torch.Tensor, crop_to_image: torch.Tensor) -> torch.Tensor:
+    """Keypoints (B, 21, 2) from px of the network input to px of the full image by affines (B, 2, 3)."""
+    return keypoints @ crop_to_image[:, :, :2].transpose(1, 2) + crop_to_image[:, None, :, 2]
+
+
+@torch.no_grad()
+def predict_dataset(
+    model: nn.Module,
+    card: ModelCard,
+    dataset: Any,
+    device: torch.device,
+    shape: ShapeSource | None = None,
+    batch_size: int = 64,
+    model_hash: str = "",
+    max_samples: int | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Predictions:
+    """Predict every sample of a data set, in its order, without augmentation.
+
+    Args:
+        model, card: of `load_network`.
+        dataset: of `build_dataset`.
+        device: where the model is.
+        shape: what an identity-aware network is told (default: the annotation).
+        batch_size: samples at once; the result does not depend on it beyond rounding.
+        model_hash: kept with the predictions.
+        max_samples: as many samples, evenly spread.
+        num_workers: loader processes.
+        progress: show a bar.
+    """
+    loader = make_loader(
+        dataset, batch_size, shuffle=False, seed=0, num_workers=num_workers, max_samples=max_samples
+    )
+    shape = shape or ShapeSource("gt")
+    rows: dict[str, list[np.ndarray]] = defaultdict(list)
+    knows_shape = card.model.startswith("mano_identity")
+    for raw in tqdm(loader, desc=f"predict {card.model}", disable=not progress, mininterval=1):
+        batch = prepare_batch(raw, card.input_size, device, None, None, card.crop_scale)
+        context = {"K": batch["K"]} | ({"betas": shape(batch)} if knows_shape else {})
+        output = model(batch["image"], **context)
+        for name in ROWS:
+            rows[name].append(raw[name].numpy())
+        rows["K"].append(raw["K_image"].numpy())
+        for name in ("pose", "betas", "confidence", "keypoint_confidence"):
+            if output.get(name) is not None:
+                rows[name].append(output[name].float().cpu().numpy())
+        if "keypoints_2d" in output:
+            rows["keypoints_2d"].append(keypoints_to_image(output["keypoints_2d"], batch["crop_to_image"]).cpu().numpy())
+    if not rows:
+        raise ValueError("the split holds no usable sample; check --data_root, --split and --side")
+    arrays = {name: np.concatenate(parts) for name, parts in rows.items()}
+    return Predictions(
+        **arrays,
+        model_name=card.model,
+        model_hash=model_hash,
+        hand_name=card.hand_name,
+        hand_hash=card.hand_hash,
+        dataset=type(dataset).__name__,
+        split=getattr(dataset, "split", ""),
+    )
+
+
+def predict(args: argparse.Namespace) -> Predictions:
+    """``run.py --phase predict``: load the checkpoint, predict the split, write the npz if asked to.
+
+    Raises:
+        ValueError: no checkpoint, or one of another hand model.
+    """
+    if not args.checkpoint:
+        raise ValueError("--phase predict and eval need --checkpoint FILE (or --predictions FILE for eval)")
+    device = setup.choose_device(args.device, args.threads)
+    model, card, digest = load_network(args.checkpoint, device)
+    _, assets = setup.hand_model(args, torch.device("cpu"))
+    check_hand(card, assets, args.checkpoint)
+    split = args.split or f"{args.setup}_test"
+    dataset = setup.open_dataset(args, split, args.crop_size or card.crop_size)
+    shape = None
+    if card.model.startswith("mano_identity"):
+        shape = ShapeSource(args.shape or "gt", args.identity, assets)
+    predictions = predict_dataset(
+        model, card, dataset, device, shape, args.batch_size or 64, digest, args.max_images, args.num_workers
+    )
+    predictions.split = split
+    if args.phase == "predict":
+        if not args.predictions:
+            raise ValueError("--phase predict needs --predictions FILE.npz to write")
+        save_predictions(args.predictions, predictions)
+        logger.info("%d predictions of %s written to %s", len(predictions), card.model, args.predictions)
+    return predictions
+
+
+def check_hand(card: ModelCard, assets: Any, path: str | Path) -> None:
+    """Refuse a network trained with another hand model than the one in use.
+
+    Raises:
+        ValueError: naming both, and the remedy.
+    """
+    if card.hand_hash and card.hand_hash != assets.hash and not card.model.startswith("pose_2d"):
+        raise ValueError(
+            f"{path} was trained with the hand model {card.hand_name} ({card.hand_hash}); the one in use is "
+            f"{assets.name} ({assets.hash}), whose betas and pose mean something else. Train with this hand model, "
+            "or choose the other with --mano_dir"
+        )

@@ -1,0 +1,231 @@
+"""Training: resumable to the bit on CPU, stops cleanly on SIGTERM and on a loss that is not finite."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import math
+import signal
+import time
+from collections import defaultdict
+from types import FrameType
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from datasets.augment import AugmentConfig, prepare_batch
+from datasets.loading import make_loader
+from options.recipes import apply_recipe
+from src.engine import setup
+from src.engine.checkpoint import CheckpointError, ModelCard, initialise_from, load_strictly, read_checkpoint, save_checkpoint
+from src.engine.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
+from src.engine.run_folder import RunFolder, versions
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the last good checkpoint is untouched."""
+
+
+class Interrupted(SystemExit):
+    """SIGTERM or SIGINT arrived; the state was saved. Exit status 143."""
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a training is: the next batch to take, and the best validation score so far."""
+
+    epoch: int = 0
+    batch: int = 0
+    best: float = math.inf
+
+
+def _augment_generator(seed: int, epoch: int, batch: int, device: torch.device) -> torch.Generator:
+    """Random numbers of one batch, from its place alone: a resumed run draws the same."""
+    return torch.Generator(device=device).manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + batch)
+
+
+class Trainer:
+    """One training run: built from options, then `run`."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        torch.manual_seed(args.seed)
+        self.device = setup.choose_device(args.device, args.threads)
+        self.amp = setup.autocast_dtype(args.amp, self.device)
+        self.hand, assets = setup.hand_model(args, self.device)
+        self.card: ModelCard = setup.model_card(args, assets)
+        self.data = setup.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size)
+        self.val_data = setup.open_dataset(args, f"{args.setup}_val", args.crop_size)
+        self.loader = make_loader(
+            self.data, args.batch_size, shuffle=True, seed=args.seed, num_workers=args.num_workers, drop_last=True
+        )
+        self.model = self._build_model()
+        self.objective: Objective = setup.build_objective(args, self.hand)
+        if isinstance(self.objective, ConfidenceObjective):
+            freeze_all_but_confidence(self.model)
+        self.optimizer, self.scheduler = setup.build_optimizer(
+            args, self.model, args.epochs * len(self.loader), len(self.loader)
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
+        self.augment = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": lambda: None}[args.augment]()
+        self.folder = RunFolder.of(args)
+        self.position = Position()
+        self._stop: int | None = None
+        self._saved_at = time.monotonic()
+
+    def _build_model(self) -> nn.Module:
+        options = dict(self.card.options)
+        if self.args.backbone_weights:
+            options["weights"] = self.args.backbone_weights
+        model = dataclasses.replace(self.card, options=options).build()
+        if self.args.init_from and not self.args.resume:
+            initialise_from(model, self.args.init_from)
+        model = model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.args.channels_last == "yes" else model
+
+    # --- state -------------------------------------------------------------------------------
+
+    def save(self, path: object) -> None:
+        """Write everything that the next batch depends on."""
+        save_checkpoint(
+            path,
+            self.card,
+            self.model,
+            optimizer=self.optimizer.state_dict(),
+            scheduler=self.scheduler.state_dict(),
+            scaler=self.scaler.state_dict(),
+            position=dataclasses.asdict(self.position),
+            random=torch.get_rng_state(),
+            seed=self.args.seed,
+            epochs=self.args.epochs,
+            versions=versions(),
+        )
+        self._saved_at = time.monotonic()
+
+    def resume(self, path: object) -> None:
+        """Go on from a state that `save` wrote.
+
+        Raises:
+            CheckpointError: another network's state, or a run of another seed or length.
+        """
+        state = read_checkpoint(path)
+        if "optimizer" not in state:
+            raise CheckpointError(f"{path}: holds weights only; continue from them with --init_from")
+        for name, own in (("seed", self.args.seed), ("epochs", self.args.epochs)):
+            if state[name] != own:
+                raise CheckpointError(f"{path}: was trained with --{name} {state[name]}, not {own}: not the same run")
+        load_strictly(self.model, state["model"], path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.position = Position(**state["position"])
+        torch.set_rng_state(state["random"])
+        logger.info("resumed %s at epoch %d, batch %d", path, self.position.epoch, self.position.batch)
+
+    # --- the loop ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train to the configured number of epochs."""
+        if self.args.resume:
+            path = self.folder.last if self.args.resume == "auto" else self.args.resume
+            # `--resume` without a file also starts a run that has not begun, so one command serves both.
+            if self.args.resume != "auto" or self.folder.last.is_file():
+                self.resume(path)
+            elif self.args.init_from:
+                initialise_from(self.model, self.args.init_from)
+        self.folder.write_arguments(self.args)
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while self.position.epoch < self.args.epochs:
+                self._epoch()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        logger.info("trained %d epochs; best %s %.3f; %s", self.args.epochs, self.objective.score, self.position.best, self.folder.last)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stop = number
+
+    def _epoch(self) -> None:
+        started, position = time.monotonic(), self.position
+        self.model.train()
+        if isinstance(self.objective, ConfidenceObjective):
+            freeze_all_but_confidence(self.model)
+        self.loader.set_epoch(position.epoch, start_batch=position.batch)
+        sums: dict[str, float] = defaultdict(float)
+        first = position.batch
+        bar = tqdm(self.loader, initial=first, total=len(self.loader), desc=f"epoch {position.epoch + 1}/{self.args.epochs}", mininterval=2)
+        for batch in bar:
+            terms = self._step(batch)
+            for name, value in terms.items():
+                sums[name] += value
+            position.batch += 1
+            if position.batch % 20 == 0:
+                bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()}, refresh=False)
+            if self._stop is not None:
+                self.save(self.folder.last)
+                raise Interrupted(128 + self._stop)
+            if time.monotonic() - self._saved_at > 60 * self.args.save_minutes:
+                self.save(self.folder.last)
+        taken = max(1, position.batch - first)
+        row = {f"train_{name}": value / taken for name, value in sums.items()}
+        row |= {f"val_{name}": value for name, value in validate(self).items()}
+        position.epoch, position.batch = position.epoch + 1, 0
+        row = {"epoch": position.epoch, "lr": self.scheduler.get_last_lr()[0], "seconds": time.monotonic() - started, **row}
+        self.folder.log_epoch(row)
+        score = row[f"val_{self.objective.score}"]
+        logger.info("epoch %d: %s", position.epoch, ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "epoch"))
+        if score < position.best:
+            position.best = score
+            self.save(self.folder.best)
+        self.save(self.folder.last)
+
+    def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, float]:
+        position, args = self.position, self.args
+        generator = _augment_generator(args.seed, position.epoch, position.batch, self.device)
+        batch = prepare_batch(raw, args.input_size, self.device, self.augment, generator, args.crop_scale)
+        with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
+            output = self.objective.forward(self.model, batch)
+        loss, terms = self.objective.loss(output, batch)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(
+                f"loss is {float(loss.detach())} in epoch {position.epoch + 1}, batch {position.batch}, images "
+                f"{raw['image_id'][:8].tolist()}...; {self.folder.last} is the last good state: resume it with a lower --lr"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        return {"loss": float(loss.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
+
+
+@torch.no_grad()
+def validate(trainer: Trainer) -> dict[str, float]:
+    """Mean of every score over the samples (not the batches) of the validation split."""
+    trainer.model.eval()
+    args = trainer.args
+    loader = make_loader(
+        trainer.val_data, args.batch_size, shuffle=False, seed=0, num_workers=0, max_samples=args.val_images
+    )
+    sums: dict[str, float] = defaultdict(float)
+    count = 0
+    for raw in loader:
+        batch = prepare_batch(raw, args.input_size, trainer.device, None, None, args.crop_scale)
+        output = trainer.objective.forward(trainer.model, batch)
+        scores = trainer.objective.scores(output, batch)
+        for name, value in scores.items():
+            sums[name] += float(value.sum())
+        count += len(raw["image_id"])
+    return {name: value / max(1, count) for name, value in sums.items()}
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train a network as the options say; see ``run.py --help``."""
+    Trainer(apply_recipe(args)).run()
