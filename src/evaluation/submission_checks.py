@@ -1,0 +1,84 @@
+"""What every official result file must satisfy; a server's verdict in advance, with the reason."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from utils.joints import BONES, MANO_TO_STANDARD, STANDARD_TO_MANO
+
+PALM_LENGTH = (0.02, 0.3)  # metres, wrist to middle mcp; adults have about 0.09
+DEPTH = (0.1, 5.0)  # metres, wrist in front of the camera
+
+
+class SubmissionError(ValueError):
+    """A result file, or what was to be written into one, is not what the server takes."""
+
+
+def check_order(ids: np.ndarray, expected: np.ndarray, what: str) -> None:
+    """Raise SubmissionError unless ``ids`` equals ``expected`` (both 1D), element by element."""
+    ids, expected = np.asarray(ids), np.asarray(expected)
+    if len(ids) != len(expected):
+        missing = [str(name) for name in expected[~np.isin(expected, ids)][:3]]
+        raise SubmissionError(
+            f"{what}: {len(ids)} predictions for {len(expected)} images (first missing: {missing or 'none'}); "
+            "predict the whole evaluation set, invalid and left-hand frames included where the server wants them"
+        )
+    wrong = np.flatnonzero(ids != expected)
+    if len(wrong):
+        first = wrong[0]
+        raise SubmissionError(
+            f"{what}: row {first} is image {ids[first]}, but the official order has {expected[first]} there "
+            f"({len(wrong)} rows differ); sort by the official image id"
+        )
+
+
+def check_points(points: np.ndarray, count: int, per_sample: int, what: str) -> np.ndarray:
+    """``points`` as float64 (count, per_sample, 3), or a SubmissionError that says what is wrong."""
+    points = np.asarray(points, dtype=np.float64)
+    if points.shape != (count, per_sample, 3):
+        raise SubmissionError(f"{what} has shape {points.shape}; it must be {(count, per_sample, 3)}")
+    bad = np.flatnonzero(~np.isfinite(points).all(axis=(1, 2)))
+    if len(bad):
+        raise SubmissionError(f"{what}: row {bad[0]} is not finite ({len(bad)} such rows)")
+    return points
+
+
+def check_hands(joints: np.ndarray, vertices: np.ndarray | None, what: str) -> None:
+    """Raise SubmissionError unless these look like hands in metres, before an OpenCV camera, in standard order.
+
+    Judged by medians over samples, so that a few failed predictions pass but a wrong unit, axis or
+    joint order does not.
+
+    Args:
+        joints: (N,21,3); vertices: (N,778,3) or None.
+    """
+    palm = float(np.median(np.linalg.norm(joints[:, 9] - joints[:, 0], axis=-1)))
+    if not PALM_LENGTH[0] < palm < PALM_LENGTH[1]:
+        raise SubmissionError(
+            f"{what}: wrist to middle knuckle measures {palm:.4g} (median); a hand in metres has about 0.09. "
+            "Wrong unit, or an empty prediction"
+        )
+    depth = float(np.median(joints[:, 0, 2]))
+    if not DEPTH[0] < depth < DEPTH[1]:
+        raise SubmissionError(
+            f"{what}: the wrist's depth is {depth:.4g} m (median); it must lie in {DEPTH} in front of the camera. "
+            "Negative: wrong axes (OpenCV against OpenGL); near zero: root-relative, a translation is missing"
+        )
+    if _bone_sum(joints) > min(
+        _bone_sum(joints[:, list(MANO_TO_STANDARD)]), _bone_sum(joints[:, list(STANDARD_TO_MANO)])
+    ):
+        raise SubmissionError(
+            f"{what}: the 21 joints make shorter bones in another order than in the one expected here; "
+            "FreiHAND and DexYCB use the standard order, HO-3D MANO's with the tips behind"
+        )
+    if vertices is not None:
+        gap = float(np.median(np.linalg.norm(vertices.mean(axis=1) - joints.mean(axis=1), axis=-1)))
+        if gap > 0.1:
+            raise SubmissionError(
+                f"{what}: mesh and joints lie {gap:.3g} m apart (median); they must share frame and unit"
+            )
+
+
+def _bone_sum(joints: np.ndarray) -> float:
+    parents, children = (list(ends) for ends in zip(*BONES))
+    return float(np.median(np.linalg.norm(joints[:, children] - joints[:, parents], axis=-1).sum(axis=1)))
