@@ -1,0 +1,127 @@
+"""Named grasps of the stand-in hand as joint angles, from pre-shaped (closure 0) to closed (closure 1).
+
+Angles are anatomical and turned into MANO's 45 axis-angle numbers (15 joints, world-aligned frames)
+with the axes of `template.stand_in.skeleton.bone_frame`. They are set by eye within the usual ranges
+of adult joints (MCP 0-90, PIP 0-110, DIP 0-80 degrees); no recording of anybody's hand is behind them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from template.stand_in.skeleton import bone_frame, finger_joints
+
+#: Order of the 21 angles: for each of the four fingers spread (towards the thumb), MCP, PIP, DIP
+#: flexion; then the thumb's opposition (about the hand's long axis), spread, CMC, MCP and IP flexion.
+FINGER_ORDER = ("index", "middle", "ring", "little")
+ANGLE_NAMES = tuple(f"{finger}_{angle}" for finger in FINGER_ORDER for angle in ("spread", "mcp", "pip", "dip")) + (
+    "thumb_opposition", "thumb_spread", "thumb_cmc", "thumb_mcp", "thumb_ip")
+
+#: Lowest and highest angle of each kind, degrees.
+_FINGER_LOW, _FINGER_HIGH = (-20.0, -15.0, 0.0, -5.0), (20.0, 92.0, 108.0, 75.0)
+_THUMB_LOW, _THUMB_HIGH = (-15.0, -35.0, -15.0, -10.0, -15.0), (70.0, 20.0, 35.0, 60.0, 75.0)
+ANGLE_LIMITS = np.array([_FINGER_LOW * 4 + _THUMB_LOW, _FINGER_HIGH * 4 + _THUMB_HIGH])
+
+# Each row: index, middle, ring, little as (spread, mcp, pip, dip), then the thumb; degrees.
+_FLAT = ((0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0, 0))
+_RELAXED = ((-2, 22, 28, 12), (0, 27, 33, 15), (3, 31, 36, 16), (6, 33, 36, 16), (18, -4, 2, 10, 14))
+_REACH = ((2, 8, 14, 6), (0, 10, 16, 7), (-2, 11, 17, 7), (-4, 12, 17, 7), (28, 6, -6, 4, 6))
+
+#: name -> (angles at closure 0, angles at closure 1)
+GRASPS: dict[str, tuple[tuple, tuple]] = {
+    "open": (_FLAT, ((6, -6, 2, 0), (0, -7, 2, 0), (-6, -6, 2, 0), (-12, -5, 2, 0), (-4, 10, -8, -4, -6))),
+    "flat": (_FLAT, ((-3, 2, 3, 1), (0, 2, 3, 1), (4, 2, 3, 1), (9, 2, 3, 1), (4, -22, 0, 4, 4))),
+    "relaxed": (_FLAT, _RELAXED),
+    "power_cylinder": (_REACH, ((-1, 52, 62, 32), (0, 56, 66, 34), (3, 58, 66, 34), (7, 60, 62, 32),
+                                (52, -4, 8, 22, 26))),
+    "power_sphere": (_REACH, ((5, 38, 44, 26), (0, 40, 46, 27), (-4, 40, 46, 27), (-8, 40, 44, 26),
+                              (52, 4, 2, 18, 24))),
+    "pinch": (_REACH, ((-1, 50, 46, 20), (0, 40, 38, 18), (3, 32, 32, 16), (6, 26, 28, 14), (50, -8, 10, 16, 22))),
+    "tripod": (_REACH, ((1, 50, 44, 18), (-2, 54, 46, 20), (3, 52, 56, 28), (6, 50, 56, 28), (54, -8, 10, 16, 20))),
+    "lateral": (_RELAXED, ((-2, 38, 66, 30), (0, 46, 72, 34), (3, 52, 74, 36), (7, 56, 72, 36), (20, -22, 6, 14, 24))),
+    "hook": (_REACH, ((-1, 14, 82, 44), (0, 16, 86, 46), (3, 18, 86, 46), (7, 20, 80, 42), (16, -16, 4, 14, 18))),
+    "box": (_REACH, ((2, 52, 14, 6), (0, 54, 16, 7), (-1, 55, 16, 7), (-2, 55, 16, 7), (50, 2, 0, 8, 10))),
+    "pointing": (_RELAXED, ((0, 4, 6, 3), (0, 66, 84, 42), (3, 72, 86, 44), (7, 74, 82, 42), (44, -14, 12, 24, 34))),
+    "fist": (_RELAXED, ((-2, 72, 92, 50), (0, 78, 94, 52), (3, 80, 94, 52), (7, 80, 90, 50), (46, -16, 14, 26, 36))),
+    "spread": (_FLAT, ((12, -4, 2, 1), (1, -5, 2, 1), (-10, -4, 2, 1), (-18, -4, 2, 1), (-2, 14, -10, -4, -6))),
+}
+
+
+def grasp_angles(name: str, closure: float) -> np.ndarray:
+    """The 21 angles (order `ANGLE_NAMES`), radians, of a named grasp.
+
+    Args:
+        name: a key of `GRASPS`.
+        closure: 0 (pre-shaped) to 1 (closed); clipped.
+
+    Raises:
+        KeyError: if the grasp is unknown; the message lists the known ones.
+    """
+    if name not in GRASPS:
+        raise KeyError(f"grasp {name!r} is unknown; choose one of {sorted(GRASPS)}")
+    first, last = (np.array([angle for group in half for angle in group], float) for half in GRASPS[name])
+    closure = float(np.clip(closure, 0.0, 1.0))
+    return np.radians(first + closure * (last - first))
+
+
+def clip_angles(angles: np.ndarray) -> np.ndarray:
+    """Angles (..., 21), radians, brought within `ANGLE_LIMITS`."""
+    return np.clip(angles, *np.radians(ANGLE_LIMITS))
+
+
+def angles_to_rotations(angles: np.ndarray) -> np.ndarray:
+    """Rotation matrices (15, 3, 3) of MANO's joints 1 to 15 from 21 angles, radians."""
+    rotations = np.tile(np.eye(3), (15, 1, 1))
+    for number, finger in enumerate(FINGER_ORDER):
+        spread, *flexions = angles[4 * number : 4 * number + 4]
+        for part, (joint, flexion) in enumerate(zip(finger_joints(finger), flexions)):
+            rotations[joint - 1] = _rotation(bone_frame(finger, part)[2], flexion)
+        first = finger_joints(finger)[0] - 1
+        rotations[first] = _rotation(np.array([0.0, 1.0, 0.0]), spread) @ rotations[first]
+    opposition, spread, *flexions = angles[16:]
+    for part, (joint, flexion) in enumerate(zip(finger_joints("thumb"), flexions)):
+        rotations[joint - 1] = _rotation(bone_frame("thumb", part)[2], flexion)
+    first = finger_joints("thumb")[0] - 1
+    swing = _rotation(np.array([1.0, 0.0, 0.0]), opposition) @ _rotation(np.array([0.0, 1.0, 0.0]), spread)
+    rotations[first] = swing @ rotations[first]
+    return rotations
+
+
+def angles_to_pose(angles: np.ndarray) -> np.ndarray:
+    """Axis-angle (45,), radians, MANO's joint order, from 21 angles, radians."""
+    return np.concatenate([_rotation_vector(rotation) for rotation in angles_to_rotations(angles)])
+
+
+def grasp_pose(name: str, closure: float) -> np.ndarray:
+    """Axis-angle pose (45,) of a named grasp: MANO's joints 1 to 15, radians, mean pose included.
+
+    Args:
+        name: a key of `GRASPS` (open, relaxed, power_cylinder, power_sphere, pinch, tripod, lateral, hook, box, ...).
+        closure: 0 (pre-shaped) to 1 (closed); clipped. The path between is smooth.
+
+    Raises:
+        KeyError: if the grasp is unknown.
+    """
+    return angles_to_pose(grasp_angles(name, closure))
+
+
+def rotations_from_pose(pose: np.ndarray) -> np.ndarray:
+    """Rotation matrices (15, 3, 3) from axis-angle (45,), radians (Rodrigues)."""
+    return np.stack([_rotation(vector, np.linalg.norm(vector)) for vector in np.reshape(pose, (15, 3))])
+
+
+def _rotation(axis: np.ndarray, angle: float) -> np.ndarray:
+    length = np.linalg.norm(axis)
+    if length < 1e-12:
+        return np.eye(3)
+    x, y, z = axis / length
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def _rotation_vector(rotation: np.ndarray) -> np.ndarray:
+    skew = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
+    sine, cosine = np.linalg.norm(skew) / 2, (np.trace(rotation) - 1) / 2
+    if sine < 1e-12:  # grasps never reach half a turn
+        return skew / 2
+    return skew / (2 * sine) * np.arctan2(sine, cosine)

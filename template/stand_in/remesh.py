@@ -1,0 +1,152 @@
+"""From the implicit surface to a mesh of exact size: marching cubes, cut, edge collapse, relaxation.
+
+A disc with one boundary loop of 16 edges and 778 vertices has 2 * 778 - 2 - 16 = 1538 faces (Euler),
+so it is enough to bring the loop to 16 vertices and the mesh to 778.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+import numpy as np
+
+WRIST_CUT = 0.1125  # x of the open end, metres
+LOOP_EDGES = 16
+VERTICES = 778
+
+Field = Callable[[np.ndarray], np.ndarray]
+
+
+def fine_mesh(field: Field, voxel: float = 0.0013, coarse_faces: int = 9000) -> tuple[np.ndarray, np.ndarray]:
+    """The surface in front of the wrist cut as a fine mesh with one open loop, outward faces."""
+    import fast_simplification
+    import trimesh
+    from skimage.measure import marching_cubes
+
+    low, high = np.array([-0.110, -0.065, -0.070]), np.array([WRIST_CUT, 0.045, 0.105])
+    axes = [np.arange(b, a, -voxel)[::-1] for a, b in zip(low, high)]  # the last slab is the cut itself
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    values = np.concatenate([field(slab.reshape(-1, 3)).reshape(slab.shape[:3]) for slab in np.array_split(grid, 24)])
+    vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(voxel,) * 3)
+    vertices, faces = fast_simplification.simplify(
+        (vertices + grid[0, 0, 0]).astype(np.float32), faces.astype(np.int32), target_count=coarse_faces)
+    mesh = trimesh.Trimesh(vertices, faces)
+    mesh = max(mesh.split(only_watertight=False), key=lambda part: len(part.faces))
+    vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
+    far = np.argmin(vertices[:, 0])  # the middle fingertip: its normal must look along -x
+    one = faces[(faces == far).any(axis=1)]
+    normals = np.cross(vertices[one[:, 1]] - vertices[one[:, 0]], vertices[one[:, 2]] - vertices[one[:, 0]])
+    return vertices, faces if normals.sum(axis=0)[0] < 0 else faces[:, ::-1]
+
+
+class Collapser:
+    """A triangle mesh that loses one vertex at a time, the relatively shortest edge first."""
+
+    def __init__(self, vertices: np.ndarray, faces: np.ndarray, size: Field) -> None:
+        self.points = [np.array(point) for point in vertices]
+        self.faces = {number: tuple(int(v) for v in face) for number, face in enumerate(faces)}
+        self.around: list[set[int]] = [set() for _ in self.points]
+        for number, face in self.faces.items():
+            for vertex in face:
+                self.around[vertex].add(number)
+        self.alive = len(self.points)
+        self.size = list(size(np.asarray(vertices)))
+        self.stamp = [0] * len(self.points)
+        self.loop = set(self._boundary_vertices())
+        self.heap: list[tuple[float, int, int, int, int]] = []
+        for one, other in {tuple(sorted(e)) for f in self.faces.values() for e in zip(f, f[1:] + f[:1])}:
+            self._push(one, other)
+
+    def neighbours(self, vertex: int) -> set[int]:
+        """Vertices that share an edge with this one."""
+        return {v for face in self.around[vertex] for v in self.faces[face]} - {vertex}
+
+    def _boundary_vertices(self) -> list[int]:
+        count: dict[tuple[int, int], int] = {}
+        for face in self.faces.values():
+            for edge in zip(face, face[1:] + face[:1]):
+                count[tuple(sorted(edge))] = count.get(tuple(sorted(edge)), 0) + 1
+        return [v for edge, times in count.items() if times == 1 for v in edge]
+
+    def _push(self, one: int, other: int) -> None:
+        length = np.linalg.norm(self.points[one] - self.points[other])
+        ratio = length / (0.5 * (self.size[one] + self.size[other]))
+        heapq.heappush(self.heap, (ratio, one, other, self.stamp[one], self.stamp[other]))
+
+    def run(self, target: int, loop_target: int) -> None:
+        """Collapse until `target` vertices are left, `loop_target` of them on the boundary.
+
+        Raises:
+            RuntimeError: if no edge may be collapsed any more.
+        """
+        while self.alive > target or len(self.loop) > loop_target:
+            if not self.heap:
+                raise RuntimeError(f"edge collapse is stuck at {self.alive} vertices, {len(self.loop)} on the loop")
+            _, one, other, first, second = heapq.heappop(self.heap)
+            if self.stamp[one] == first and self.stamp[other] == second:
+                self._try(one, other, target, loop_target)
+
+    def _try(self, one: int, other: int, target: int, loop_target: int) -> None:
+        shared = self.around[one] & self.around[other]
+        on_loop = (one in self.loop) + (other in self.loop)
+        along_loop = on_loop == 2 and len(shared) == 1
+        if on_loop == 2 and (not along_loop or len(self.loop) <= loop_target):
+            return
+        if on_loop < 2 and self.alive <= target:
+            return
+        if len(self.neighbours(one) & self.neighbours(other)) != (1 if along_loop else 2):
+            return
+        if other in self.loop and one not in self.loop:
+            one, other = other, one  # the loop's vertex stays
+        place = self.points[one] if on_loop == 1 else (self.points[one] + self.points[other]) / 2
+        if not self._keeps_sides(one, other, shared, place):
+            return
+        for face in shared:
+            for vertex in self.faces.pop(face):
+                self.around[vertex].discard(face)
+        for face in self.around[other]:
+            self.faces[face] = tuple(one if v == other else v for v in self.faces[face])
+            self.around[one].add(face)
+        self.around[other] = set()
+        self.points[one] = place
+        self.size[one] = (self.size[one] + self.size[other]) / 2
+        self.stamp[one] += 1
+        self.stamp[other] = -1
+        self.loop.discard(other)
+        self.alive -= 1
+        for vertex in self.neighbours(one):
+            self._push(one, vertex)
+
+    def _keeps_sides(self, one: int, other: int, shared: set[int], place: np.ndarray) -> bool:
+        for face in (self.around[one] | self.around[other]) - shared:
+            old = np.array([self.points[v] for v in self.faces[face]])
+            new = np.array([place if v in (one, other) else self.points[v] for v in self.faces[face]])
+            before, after = (np.cross(t[1] - t[0], t[2] - t[0]) for t in (old, new))
+            if before @ after < 0.3 * np.linalg.norm(before) * np.linalg.norm(after):
+                return False
+        return True
+
+    def mesh(self) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices and faces, renumbered without gaps."""
+        used = sorted({v for face in self.faces.values() for v in face})
+        number = {v: n for n, v in enumerate(used)}
+        return np.array([self.points[v] for v in used]), np.array([[number[v] for v in f] for f in self.faces.values()])
+
+
+def boundary_loop(faces: np.ndarray) -> list[int]:
+    """Vertices of the boundary in order (along the faces' own direction).
+
+    Raises:
+        ValueError: if the mesh has no boundary, or more than one loop.
+    """
+    edges = {(int(a), int(b)) for face in faces for a, b in zip(face, np.roll(face, -1))}
+    following = {a: b for a, b in edges if (b, a) not in edges}
+    if not following:
+        raise ValueError("the mesh has no boundary")
+    loop = [next(iter(following))]
+    while following[loop[-1]] != loop[0]:
+        loop.append(following[loop[-1]])
+    if len(loop) != len(following):
+        raise ValueError(f"the mesh has more than one boundary loop ({len(following)} edges, a loop of {len(loop)})")
+    return loop
