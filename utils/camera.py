@@ -46,43 +46,70 @@ def square_box(points: np.ndarray, scale: float = 2.0) -> np.ndarray:
     """Square box around 2D points, the crop rule of the paper's code ("size_2"; FACTS 1.8).
 
     Args:
-        points: (N, 2) pixels.
+        points: (..., N, 2) pixels.
         scale: side of the square over the larger side of the tight box; 2 in the paper.
 
     Returns:
-        (3,) centre x, centre y, side, in pixels. The box may leave the image.
+        (..., 3) centre x, centre y, side, in pixels, float64. The box may leave the image.
     """
-    low, high = points.min(axis=0), points.max(axis=0)
-    side = max(float((high - low).max()) * scale, 1.0)
-    return np.array([*((low + high) / 2), side])
+    points = np.asarray(points, dtype=np.float64)
+    low, high = points.min(axis=-2), points.max(axis=-2)
+    side = np.maximum((high - low).max(axis=-1, keepdims=True) * scale, 1.0)
+    return np.concatenate([(low + high) / 2, side], axis=-1)
 
 
 def crop_affine(box: np.ndarray, size: int) -> np.ndarray:
-    """Affine (2, 3) from image pixels to the pixels of a ``size`` x ``size`` crop of ``box``.
+    """Affine (..., 2, 3) from image pixels to the pixels of a ``size`` x ``size`` crop of ``box``.
 
-    ``box`` is (centre x, centre y, side). The box's edges land on the crop's edges
+    ``box`` (..., 3) is (centre x, centre y, side). The box's edges land on the crop's edges
     (-0.5 and size - 0.5), so pixel areas, not pixel centres, are what is scaled.
     """
-    centre_x, centre_y, side = (float(value) for value in box)
-    scale = size / side
-    half = (size - 1) / 2
-    return np.array([[scale, 0.0, half - scale * centre_x], [0.0, scale, half - scale * centre_y]])
+    box = np.asarray(box, dtype=np.float64)
+    scale = size / box[..., 2]
+    affine = np.zeros((*box.shape[:-1], 2, 3))
+    affine[..., 0, 0] = affine[..., 1, 1] = scale
+    affine[..., 2] = (size - 1) / 2 - scale[..., None] * box[..., :2]
+    return affine
 
 
 def invert_affine(affine: np.ndarray) -> np.ndarray:
-    """Inverse (2, 3) of a 2x3 affine."""
-    linear = np.linalg.inv(affine[:, :2])
-    return np.hstack([linear, -linear @ affine[:, 2:]])
+    """Inverse (..., 2, 3) of 2x3 affines (..., 2, 3)."""
+    linear = np.linalg.inv(affine[..., :2])
+    return np.concatenate([linear, -linear @ affine[..., 2:]], axis=-1)
 
 
 def transform_points(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Apply a 2x3 affine to points (..., 2), pixels in and out."""
-    return points @ affine[:, :2].T + affine[:, 2]
+    """Apply 2x3 affines (..., 2, 3) to points (..., N, 2), or one affine to one point (2,); pixels in and out."""
+    return points @ np.swapaxes(affine[..., :2], -1, -2) + (
+        affine[..., 2] if points.ndim == 1 else affine[..., None, :, 2]
+    )
 
 
 def transform_intrinsics(K: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Intrinsics (3, 3) after the image was transformed by ``affine`` (2, 3): ``[A; 0 0 1] K``."""
-    return np.vstack([affine, [0.0, 0.0, 1.0]]) @ K
+    """Intrinsics (..., 3, 3) after the image was transformed by ``affine`` (..., 2, 3): ``[A; 0 0 1] K``."""
+    bottom = np.broadcast_to([[0.0, 0.0, 1.0]], (*affine.shape[:-2], 1, 3))
+    return np.concatenate([affine, bottom], axis=-2) @ K
+
+
+def crop_geometry(K: torch.Tensor, input_size: int) -> torch.Tensor:
+    """What a crop's intrinsics say about where it looks and how wide it is, free of the resolution.
+
+    A network that sees only a crop cannot tell a small hand nearby from a large one far away; with
+    these numbers beside the pixels it can begin to (the idea of CLIFF, Li et al., ECCV 2022, there
+    with the box in image pixels; here in camera angles, so that cameras may differ).
+
+    Args:
+        K: (..., 3, 3) intrinsics of the network's input, pixels.
+        input_size: side of that input, pixels.
+
+    Returns:
+        (..., 3): the direction of the crop's centre, x/z and y/z, and the natural logarithm of the crop's
+        angular size ``input_size / f`` (f: geometric mean of fx and fy).
+    """
+    focal = torch.stack([K[..., 0, 0], K[..., 1, 1]], dim=-1)
+    centre = ((input_size - 1) / 2 - K[..., :2, 2]) / focal
+    angular_size = input_size / focal.prod(dim=-1, keepdim=True).sqrt()
+    return torch.cat([centre, angular_size.log()], dim=-1)
 
 
 def mirror_intrinsics(K: np.ndarray, width: int) -> np.ndarray:

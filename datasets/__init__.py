@@ -1,0 +1,41 @@
+"""Data sets, all returning the sample that `datasets.sample` documents.
+
+>>> dataset = build_dataset("dex_ycb", "data/dex_ycb", "s1_train", side="right", cache="data/cache")
+>>> sample = dataset[0]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+
+def _dex_ycb(root: str | Path, split: str, **options: Any) -> Dataset:
+    from datasets.dex_ycb import DexYCB
+
+    return DexYCB(root, split, **options)
+
+
+#: Builders by name, called as ``builder(root, split, **options)``. Each imports its module when called.
+DATASETS: dict[str, Callable[..., Dataset]] = {"dex_ycb": _dex_ycb}
+
+
+def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Dataset:
+    """Open the data set ``name`` (a key of `DATASETS`) at ``root``.
+
+    Args:
+        name: such as "dex_ycb".
+        root: the data set's folder in its official layout.
+        split: name of a split of that data set, such as "s1_train".
+        options: of that data set; see its class.
+
+    Raises:
+        ValueError: if the name or the split is unknown; the message lists the choices.
+        FileNotFoundError: if the root or a file in it is missing; the message names it.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"data set {name!r} is unknown; choose one of {', '.join(sorted(DATASETS))}")
+    return DATASETS[name](root, split, **options)

@@ -1,0 +1,190 @@
+"""From batches of samples to network inputs: image, intrinsics, points and pose moved together, exactly."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from datasets.augment_config import AugmentConfig
+from datasets.photometric import change_colours
+
+__all__ = ["AugmentConfig", "prepare_batch"]
+
+Batch = dict[str, torch.Tensor]
+
+
+@torch.no_grad()
+def prepare_batch(
+    batch: Batch,
+    input_size: int,
+    device: torch.device | str = "cpu",
+    augment: AugmentConfig | None = None,
+    generator: torch.Generator | None = None,
+    crop_scale: float = 1.5,
+) -> Batch:
+    """Make a batch of samples ready for a network.
+
+    The network sees a square of ``crop_scale`` x the larger side of the box of the 2D joints, resampled to
+    ``input_size``. An augmented batch is what the camera would have seen had it been turned about its optical
+    axis by an angle theta: pixels move by the homography K Rz(theta) K^-1 (here an affine), points by Rz. The
+    crop rule is then applied to the turned joints, and its square jittered in size and place. Where the
+    sample's crop (twice the box) ends, the input is black.
+
+    Args:
+        batch: collated samples (`datasets.sample`), uint8 images (B, C, C, 3).
+        input_size: side of the network's input, pixels.
+        device: where the result lives; everything is computed there.
+        augment: what to draw; None or a config that changes nothing: no change.
+        generator: of all random numbers; draws are made on its device, so a CPU generator gives the same
+            augmentation on any device. None: PyTorch's default CPU one.
+        crop_scale: side of the crop over the larger side of the joints' box, in (0, 2].
+
+    Returns:
+        A new dict with the batch's keys on ``device``; changed are ``image`` (B, 3, input_size, input_size)
+        float32 in [-1, 1], channels last in memory; ``K``, ``keypoints_2d`` for px of that input; ``crop_to_image``
+        from px of the input to px of the full image **as it is, not turned**; and, turned, ``joints``,
+        ``vertices``, ``transl`` and the root of ``pose``, which agree with ``K``. ``K_image`` belongs to the full
+        image and stays. Added is ``view_rotation`` (B, 3, 3), the Rz that was applied (identity if none):
+        ``view_rotation^T @ point`` is back in the full image's camera frame. If the sample's crop at the wanted
+        scale has ``input_size`` pixels already, the image is an exact cut of it, (x / 255 - 0.5) / 0.5 bit by bit.
+
+    Raises:
+        ValueError: if ``crop_scale`` is not in (0, 2].
+    """
+    if not 0 < crop_scale <= 2:
+        raise ValueError(f"crop_scale is {crop_scale}; it must lie in (0, 2]: samples show twice the joints' box")
+    result = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    crops = result["image"]
+    crop_size = crops.shape[1]
+    if augment is not None and augment.is_geometric:
+        rotation, boxes = _draw_view(result, augment, generator, crop_scale)
+        turn = _turn_affine(result["K"].double(), rotation)
+    else:
+        rotation = torch.eye(3, dtype=torch.float64, device=crops.device).expand(len(crops), 3, 3)
+        side = crop_size * crop_scale / 2
+        boxes = rotation.new_tensor([(crop_size - 1) / 2, (crop_size - 1) / 2, side]).expand(len(crops), 3)
+        turn = None
+    zoom = _box_affine(boxes, input_size)
+    move = zoom if turn is None else _compose(zoom, turn)
+    image = None if turn is not None else _exact_cut(crops, input_size, crop_scale)
+    if image is None:
+        image = _resample(crops, move, input_size, max(1, round(crop_size * crop_scale / 2 / input_size)))
+    image = image / 255 if image.dtype == torch.uint8 else image.div_(255)
+    if augment is not None and augment.is_photometric:
+        image = change_colours(image, augment, generator)
+    result["image"] = image.sub_(0.5).div_(0.5).contiguous(memory_format=torch.channels_last)
+    result["K"] = _as_matrix(zoom) @ result["K"].double()
+    result["crop_to_image"] = _compose(result["crop_to_image"].double(), _invert(move))
+    if "keypoints_2d" in result:
+        result["keypoints_2d"] = _transform(move, result["keypoints_2d"].double())
+    result["view_rotation"] = rotation
+    if turn is not None:
+        _turn_hand(result, rotation)
+    return {key: value.float() if value.dtype == torch.float64 else value for key, value in result.items()}
+
+
+def _draw_view(
+    batch: Batch, config: AugmentConfig, generator: torch.Generator | None, crop_scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random rotations (B, 3, 3), and the jittered boxes (B, 3) to show, in px of the crop after its turn."""
+    count, crop_size = len(batch["image"]), batch["image"].shape[1]
+    source = "cpu" if generator is None else generator.device
+    uniform = torch.rand(4, count, generator=generator, device=source, dtype=torch.float64)
+    uniform = uniform.to(batch["image"].device)
+    rotation = _rotation_z((2 * uniform[0] - 1) * math.radians(config.rotation_deg))
+    turn = _turn_affine(batch["K"].double(), rotation)
+    points = _transform(turn, batch["keypoints_2d"].double())
+    low, high = points.amin(dim=1), points.amax(dim=1)
+    centre, side = (low + high) / 2, (high - low).amax(dim=1).clamp_min(1.0) * crop_scale
+    if "valid" in batch:  # unannotated samples keep their own centre and size
+        whole = torch.full_like(points[:, :1], (crop_size - 1) / 2)
+        centre = torch.where(batch["valid"][:, None], centre, _transform(turn, whole)[:, 0])
+        side = torch.where(batch["valid"], side, crop_size * crop_scale / 2)
+    low_log, high_log = (math.log(factor) for factor in config.scale)
+    side = side * torch.exp(low_log + (high_log - low_log) * uniform[1])
+    centre = centre + (2 * uniform[2:].T - 1) * config.shift * side[:, None]
+    return rotation, torch.cat([centre, side[:, None]], dim=1)
+
+
+def _turn_hand(batch: Batch, rotation: torch.Tensor) -> None:
+    """Turn joints, vertices, root rotation and translation (in place in the dict) about the optical axis."""
+    if "transl" in batch:  # MANO turns about the rest wrist J0, so transl' = R (transl + J0) - J0 (FACTS 1.4)
+        wrist = batch["joints"][:, 0].double()
+        rest_wrist = wrist - batch["transl"].double()
+        batch["transl"] = (rotation @ wrist[:, :, None])[:, :, 0] - rest_wrist
+    for key in ("joints", "vertices"):
+        if key in batch:
+            batch[key] = batch[key] @ rotation.to(batch[key].dtype).transpose(1, 2)
+    if "pose" in batch:
+        root = rotation.to(batch["pose"].dtype) @ batch["pose"][:, 0]
+        batch["pose"] = torch.cat([root[:, None], batch["pose"][:, 1:]], dim=1)
+
+
+def _exact_cut(crops: torch.Tensor, input_size: int, crop_scale: float) -> torch.Tensor | None:
+    """The centre of the crops (B, C, C, 3) as (B, 3, input_size, input_size), if it needs no resampling."""
+    margin = (crops.shape[1] - input_size) / 2
+    if crops.shape[1] * crop_scale / 2 != input_size or margin != int(margin):
+        return None
+    inner = slice(int(margin), int(margin) + input_size)
+    return crops[:, inner, inner].permute(0, 3, 1, 2)
+
+
+def _resample(crops: torch.Tensor, move: torch.Tensor, size: int, oversampling: int) -> torch.Tensor:
+    """Images (B, 3, size, size) in [0, 255], moved by affines (B, 2, 3) from px of the crops (B, C, C, 3).
+
+    Bilinear; when shrinking, ``oversampling`` x ``oversampling`` samples are averaged for each pixel.
+    """
+    crop_size = crops.shape[1]
+    # Sample k of n inside pixel i lies at i + (k + 0.5) / n - 0.5.
+    steps = torch.arange(size * oversampling, device=crops.device, dtype=torch.float64)
+    steps = (steps + 0.5) / oversampling - 0.5
+    back = _invert(move)
+    # grid_sample with align_corners: -1 and 1 are the centres of the first and the last pixel.
+    back = back * (2 / (crop_size - 1))
+    back[:, :, 2] -= 1
+    along_x = (back[:, :, 0, None] * steps).float()
+    along_y = (back[:, :, 1, None] * steps + back[:, :, 2, None]).float()
+    # As complex numbers x + iy the grid is one broadcast sum, several times quicker than affine_grid.
+    columns, rows = (torch.complex(part[:, 0], part[:, 1]) for part in (along_x, along_y))
+    grid = torch.view_as_real(columns[:, None, :] + rows[:, :, None])
+    images = F.grid_sample(crops.permute(0, 3, 1, 2).float(), grid, padding_mode="zeros", align_corners=True)
+    return images if oversampling == 1 else F.avg_pool2d(images, oversampling)
+
+
+def _rotation_z(angle: torch.Tensor) -> torch.Tensor:
+    """Rotations (B, 3, 3) about z by ``angle`` (B,), radians; positive turns x towards y, clockwise in the image."""
+    cosine, sine, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, one], dim=1).view(-1, 3, 3)
+
+
+def _turn_affine(K: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """K Rz K^-1 as affines (B, 2, 3): where pixels go when the camera turns about its optical axis."""
+    return (K @ rotation @ torch.linalg.inv(K))[:, :2]
+
+
+def _box_affine(boxes: torch.Tensor, size: int) -> torch.Tensor:
+    """`utils.camera.crop_affine` for tensors: boxes (B, 3) -> (B, 2, 3)."""
+    scale = size / boxes[:, 2]
+    affine = boxes.new_zeros(len(boxes), 2, 3)
+    affine[:, 0, 0] = affine[:, 1, 1] = scale
+    affine[:, :, 2] = (size - 1) / 2 - scale[:, None] * boxes[:, :2]
+    return affine
+
+
+def _as_matrix(affine: torch.Tensor) -> torch.Tensor:
+    bottom = affine.new_tensor([[[0.0, 0.0, 1.0]]]).expand(len(affine), 1, 3)
+    return torch.cat([affine, bottom], dim=1)
+
+
+def _compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+    return outer @ _as_matrix(inner)
+
+
+def _invert(affine: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.inv(_as_matrix(affine))[:, :2]
+
+
+def _transform(affine: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    return points @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]

@@ -1,0 +1,115 @@
+"""All crops of a data set in one memory-mapped array, so that training never decodes a JPEG again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.files import atomic_path, write_json
+
+logger = logging.getLogger(__name__)
+
+_CACHE_VERSION = 1
+_ROWS_PER_TASK = 64
+
+
+class CropCache:
+    """Crops (N, C, C, 3) uint8 in a ``.npy`` file with a small JSON beside it that says what they are.
+
+    The JSON is written last, so an interrupted build leaves nothing that looks finished.
+
+    Attributes:
+        crops: (N, C, C, 3) uint8, memory-mapped, read-only.
+        readable: (N,) bool, False where the image could not be read (its crop is black).
+    """
+
+    def __init__(self, folder: Path, name: str, key: str, count: int, crop_size: int) -> None:
+        """Name the cache; nothing is read yet.
+
+        Args:
+            folder: where it lives.
+            name: readable part of the file name, such as the split.
+            key: names the data's state; a cache with another key is another file.
+            count: number of crops N.
+            crop_size: C, pixels.
+        """
+        stem = f"crops_{name}_{crop_size}px_v{_CACHE_VERSION}_{key}"
+        self.shape = (count, crop_size, crop_size, 3)
+        self.array_path = folder / f"{stem}.npy"
+        self.json_path = folder / f"{stem}.json"
+        self.crops: np.ndarray | None = None
+        self.readable = np.ones(count, dtype=bool)
+
+    def open(self) -> bool:
+        """Map the crops if a finished cache is there; say whether it was."""
+        if not (self.json_path.is_file() and self.array_path.is_file()):
+            return False
+        crops = np.load(self.array_path, mmap_mode="r", allow_pickle=False)
+        if crops.shape != self.shape or crops.dtype != np.uint8:
+            return False
+        self.crops = crops
+        self.readable[json.loads(self.json_path.read_text())["unreadable"]] = False
+        return True
+
+    def build(self, make: Callable[[int], tuple[np.ndarray, bool]], workers: int) -> None:
+        """Make every crop and map the result.
+
+        Threads do it: decoding and resampling release the interpreter's lock.
+
+        Args:
+            make: row -> (crop (C, C, 3) uint8, whether the image was readable). What it raises ends the build.
+            workers: number of threads.
+
+        Raises:
+            OSError: if the disk has too little room.
+        """
+        self.array_path.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = int(np.prod(self.shape)), shutil.disk_usage(self.array_path.parent).free
+        if needed > free:
+            raise OSError(
+                f"the crop cache needs {needed / 1e9:.1f} GB and {self.array_path.parent} has {free / 1e9:.1f} GB "
+                "free; choose another --cache folder or a smaller crop"
+            )
+        starts = range(0, self.shape[0], _ROWS_PER_TASK)
+        with atomic_path(self.array_path) as temporary:
+            crops = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=self.shape)
+
+            def fill(start: int) -> int:
+                rows = range(start, min(start + _ROWS_PER_TASK, self.shape[0]))
+                for row in rows:
+                    crops[row], self.readable[row] = make(row)
+                return len(rows)
+
+            with (
+                tqdm(total=self.shape[0], desc="crop cache", unit="image", disable=None) as bar,
+                ThreadPoolExecutor(max(workers, 1)) as pool,
+            ):
+                try:
+                    for done in pool.map(fill, starts):
+                        bar.update(done)
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+            crops.flush()
+            del crops
+        write_json(
+            self.json_path,
+            {"shape": list(self.shape), "unreadable": np.flatnonzero(~self.readable).tolist()},
+        )
+        logger.info("wrote crop cache %s (%.2f GB)", self.array_path, needed / 1e9)
+        self.crops = np.load(self.array_path, mmap_mode="r", allow_pickle=False)
+
+
+def rows_key(data_key: str, rows: np.ndarray) -> str:
+    """Short hash of the data's fingerprint and of the rows (int64) chosen from it."""
+    digest = hashlib.sha256(data_key.encode())
+    digest.update(np.ascontiguousarray(rows, dtype=np.int64).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,167 @@
+"""Batches in an order that depends on nothing but the seed and the epoch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+Batch = dict[str, torch.Tensor]
+
+
+class BatchLoader:
+    """Iterates over collated batches of samples; made by `make_loader`.
+
+    Shuffled order is a function of (seed, epoch) alone, so a resumed run sees exactly the batches
+    that an uninterrupted one would: ``loader.set_epoch(epoch, start_batch)``.
+
+    Attributes:
+        indices: (N,) dataset indices that are visited, in unshuffled order.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        indices: np.ndarray,
+        num_workers: int,
+        drop_last: bool,
+        drop_invalid: bool,
+        pin_memory: bool,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.dataset, self.batch_size, self.indices = dataset, batch_size, indices
+        self._shuffle, self._seed = shuffle, seed
+        self._num_workers, self._pin_memory = num_workers, pin_memory
+        self._drop_last, self._drop_invalid = drop_last, drop_invalid
+        self._rank, self._world_size = rank, world_size
+        self._epoch, self._start_batch = 0, 0
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose the epoch of the next iteration, and the batch it starts at (that one time)."""
+        self._epoch, self._start_batch = epoch, start_batch
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch, whatever ``start_batch``."""
+        count = len(self._order())
+        return count // self.batch_size if self._drop_last else -(-count // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order, first, self._start_batch = self._order(), self._start_batch, 0
+        batches = [
+            order[number * self.batch_size : (number + 1) * self.batch_size] for number in range(first, len(self))
+        ]
+        view = _BatchView(self.dataset)
+        if self._num_workers == 0:
+            collated: Iterator[Batch] = (view[batch] for batch in batches)
+        else:
+            collated = iter(
+                DataLoader(
+                    view,
+                    sampler=batches,
+                    batch_size=None,
+                    num_workers=self._num_workers,
+                    pin_memory=self._pin_memory,
+                    worker_init_fn=_seed_worker,
+                    generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
+                )
+            )
+        for batch in collated:
+            yield self._without_invalid(batch)
+
+    def _order(self) -> np.ndarray:
+        """Dataset indices in the order of this epoch, this process's share of them."""
+        if not self._shuffle:
+            return self.indices[self._rank :: self._world_size]
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(self.indices)
+        share = len(order) // self._world_size  # equal shares: every process must take the same number of steps
+        return order[self._rank :: self._world_size][:share]
+
+    def _without_invalid(self, batch: Batch) -> Batch:
+        valid = batch.get("valid")
+        if not self._drop_invalid or valid is None or bool(valid.all()):
+            return batch
+        return {key: value[valid] for key, value in batch.items()}
+
+
+def make_loader(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
+    indices: np.ndarray | None = None,
+    num_workers: int = 0,
+    drop_last: bool = False,
+    drop_invalid: bool = True,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> BatchLoader:
+    """Loader of batches as dicts of torch tensors with the keys of `datasets.sample`.
+
+    A data set with a method ``gather(indices)`` gives its batches whole (with a crop cache: a copy out of
+    a memory map, quick enough to need no workers); others are collated sample by sample.
+
+    Args:
+        dataset: with or without ``gather``.
+        batch_size: samples a batch; the last one may be smaller unless ``drop_last``.
+        shuffle: in an order that depends on ``seed`` and the epoch only.
+        seed: of the order and of the workers.
+        indices: visit only these samples of the data set.
+        num_workers: processes; 0 loads in this one. The batches do not depend on it.
+        drop_last: leave out the last, smaller batch. Never for evaluation.
+        drop_invalid: remove rows with ``valid`` False. A batch may then be smaller, even empty.
+        pin_memory: page-locked memory for quick copies to a GPU (with workers only).
+        rank, world_size: this process's share in distributed runs. Shuffled shares are equal in length.
+
+    Raises:
+        ValueError: if the batch size is not positive, or there is nothing to load.
+    """
+    chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be positive")
+    if len(chosen) == 0:
+        raise ValueError("there is no sample to load")
+    return BatchLoader(
+        dataset,
+        batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        indices=chosen,
+        num_workers=num_workers,
+        drop_last=drop_last,
+        drop_invalid=drop_invalid,
+        pin_memory=pin_memory,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+class _BatchView(Dataset):
+    """A data set whose items are whole batches, asked for by arrays of indices."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, indices: np.ndarray) -> Batch:
+        if hasattr(self.dataset, "gather"):
+            return {key: torch.from_numpy(value) for key, value in self.dataset.gather(indices).items()}
+        return default_collate([self.dataset[int(index)] for index in indices])
+
+
+def _mixed_seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])
+
+
+def _seed_worker(worker: int) -> None:
+    seed = torch.initial_seed() % 2**32  # PyTorch already added the worker's number
+    random.seed(seed)
+    np.random.seed(seed)

@@ -1,0 +1,73 @@
+"""The sample: the one dict that every data set of this repository returns.
+
+Whatever the data set, the hand in a sample is a RIGHT hand: a left hand's image, intrinsics, points
+and pose were mirrored on entry (x -> -x, u -> W - 1 - u) and ``is_left`` says so. Samples carry no
+augmentation; `datasets.augment.prepare_batch` makes network inputs from batches of them.
+
+The table is `SAMPLE_SPEC`. Metres, pixels, radians; the camera frame is OpenCV's; pixel centres lie
+at integer coordinates (`utils.camera`). C is the crop size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Field(NamedTuple):
+    """One key of the sample: its shape ("C" stands for the crop size), dtype and meaning."""
+
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str
+
+
+SAMPLE_SPEC: dict[str, Field] = {
+    "image": Field(("C", "C", 3), "uint8", "RGB; square of 2 x the larger side of the joints' 2D box; black outside"),
+    "K": Field((3, 3), "float32", "px; intrinsics of this crop"),
+    "K_image": Field((3, 3), "float32", "px; intrinsics of the full image (mirrored if is_left)"),
+    "crop_to_image": Field((2, 3), "float32", "affine from crop px to px of the full image (mirrored if is_left)"),
+    "keypoints_2d": Field((21, 2), "float32", "px of the crop, standard order"),
+    "joints": Field((21, 3), "float32", "m; camera frame, standard order, kinematic"),
+    "vertices": Field((778, 3), "float32", "m; camera frame; only with with_vertices=True"),
+    "pose": Field((16, 3, 3), "float32", "rotation matrices in MANO's order, root first, mean pose included"),
+    "betas": Field((10,), "float32", "shape coefficients"),
+    "transl": Field((3,), "float32", "m; MANO's free translation: wrist = J0(betas) + transl"),
+    "image_id": Field((), "int64", "the official index in the data set's split"),
+    "subject_id": Field((), "int64", "the official number of the person"),
+    "sequence_id": Field((), "int64", "unique number of the sequence in the data set, for bootstraps"),
+    "is_left": Field((), "bool", "the hand was a left one and everything here is mirrored"),
+    "valid": Field((), "bool", "joints and pose are annotated and the image could be read"),
+}
+
+#: Keys that a sample may lack.
+OPTIONAL_KEYS = ("vertices",)
+
+
+def check_sample(sample: Mapping[str, Any]) -> None:
+    """Check one sample (NumPy arrays and scalars) against `SAMPLE_SPEC`.
+
+    Raises:
+        ValueError: naming the key, for a missing or unknown key, a wrong shape or dtype, a number that is
+            not finite, an image that is not square, or a pose that is not made of rotations.
+    """
+    missing = [key for key in SAMPLE_SPEC if key not in sample and key not in OPTIONAL_KEYS]
+    unknown = [key for key in sample if key not in SAMPLE_SPEC]
+    if missing or unknown:
+        raise ValueError(f"sample lacks {missing} and has unknown {unknown}; datasets/sample.py lists the keys")
+    size = np.asarray(sample["image"]).shape[0]
+    for key, value in sample.items():
+        field, array = SAMPLE_SPEC[key], np.asarray(value)
+        shape = tuple(size if extent == "C" else extent for extent in field.shape)
+        if array.shape != shape or array.dtype != np.dtype(field.dtype):
+            raise ValueError(
+                f"sample[{key!r}] is {array.dtype} {array.shape}; it must be {field.dtype} {shape} ({field.meaning})"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"sample[{key!r}] of image {sample['image_id']} holds numbers that are not finite")
+    pose = np.asarray(sample["pose"], dtype=np.float64)
+    deviation = np.abs(pose @ np.swapaxes(pose, -1, -2) - np.eye(3)).max()
+    if deviation > 1e-4 or np.linalg.det(pose).min() < 0:
+        raise ValueError(f"sample['pose'] of image {sample['image_id']} is no rotation (off by {deviation:.2g})")
