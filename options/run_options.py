@@ -61,6 +61,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--optimizer", choices=("adam", "adamw"))
     group.add_argument("--schedule", choices=("cosine", "multistep", "constant"))
     group.add_argument("--augment", choices=("fair", "paper", "none"))
+    group.add_argument("--rotation_deg", type=float, help="largest in-plane rotation of the augmentation")
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "no"), help="auto: bf16")
     group.add_argument("--channels_last", default="yes", choices=("yes", "no"))

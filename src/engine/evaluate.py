@@ -37,7 +37,7 @@ def annotations(dataset: Any, image_ids: np.ndarray) -> dict[str, np.ndarray]:
     Raises:
         ValueError: an id that the split does not hold.
     """
-    labels = dataset.labels()
+    labels = dataset.columns
     order = np.argsort(labels["image_id"])
     place = np.searchsorted(labels["image_id"][order], image_ids)
     place = np.minimum(place, len(order) - 1)

@@ -65,6 +65,13 @@ class ShapeSource:
         return torch.as_tensor(rows, dtype=batch["betas"].dtype, device=batch["betas"].device)
 
 
+def evenly_spread(count: int, most: int | None) -> np.ndarray:
+    """Indices of at most ``most`` of ``count`` things, evenly spread and in order; all if ``most`` is None."""
+    if most is None or most >= count:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).round().astype(np.int64)
+
+
 def keypoints_to_image(keypoints: torch.Tensor, crop_to_image: torch.Tensor) -> torch.Tensor:
     """Keypoints (B, 21, 2) from px of the network input to px of the full image by affines (B, 2, 3)."""
     return keypoints @ crop_to_image[:, :, :2].transpose(1, 2) + crop_to_image[:, None, :, 2]
@@ -79,6 +86,7 @@ def predict_dataset(
     shape: ShapeSource | None = None,
     batch_size: int = 64,
     model_hash: str = "",
+    dataset_name: str = "dex_ycb",
     max_samples: int | None = None,
     num_workers: int = 0,
     progress: bool = True,
@@ -91,13 +99,13 @@ def predict_dataset(
         device: where the model is.
         shape: what an identity-aware network is told (default: the annotation).
         batch_size: samples at once; the result does not depend on it beyond rounding.
-        model_hash: kept with the predictions.
+        model_hash, dataset_name: kept with the predictions.
         max_samples: as many samples, evenly spread.
         num_workers: loader processes.
         progress: show a bar.
     """
     loader = make_loader(
-        dataset, batch_size, shuffle=False, seed=0, num_workers=num_workers, max_samples=max_samples
+        dataset, batch_size, indices=evenly_spread(len(dataset), max_samples), num_workers=num_workers
     )
     shape = shape or ShapeSource("gt")
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -123,8 +131,8 @@ def predict_dataset(
         model_hash=model_hash,
         hand_name=card.hand_name,
         hand_hash=card.hand_hash,
-        dataset=type(dataset).__name__,
-        split=getattr(dataset, "split", ""),
+        dataset=dataset_name,
+        split=dataset.split.name,
     )
 
 
@@ -146,9 +154,8 @@ def predict(args: argparse.Namespace) -> Predictions:
     if card.model.startswith("mano_identity"):
         shape = ShapeSource(args.shape or "gt", args.identity, assets)
     predictions = predict_dataset(
-        model, card, dataset, device, shape, args.batch_size or 64, digest, args.max_images, args.num_workers
+        model, card, dataset, device, shape, args.batch_size or 64, digest, args.dataset, args.max_images, args.num_workers
     )
-    predictions.split = split
     if args.phase == "predict":
         if not args.predictions:
             raise ValueError("--phase predict needs --predictions FILE.npz to write")

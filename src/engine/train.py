@@ -20,6 +20,7 @@ from datasets.loading import make_loader
 from options.recipes import apply_recipe
 from src.engine import setup
 from src.engine.checkpoint import CheckpointError, ModelCard, initialise_from, load_strictly, read_checkpoint, save_checkpoint
+from src.engine.predict import evenly_spread
 from src.engine.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
 from src.engine.run_folder import RunFolder, versions
 
@@ -71,7 +72,9 @@ class Trainer:
             args, self.model, args.epochs * len(self.loader), len(self.loader)
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
-        self.augment = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": lambda: None}[args.augment]()
+        self.augment = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": AugmentConfig}[args.augment]()
+        if args.rotation_deg is not None:
+            self.augment = dataclasses.replace(self.augment, rotation_deg=args.rotation_deg)
         self.folder = RunFolder.of(args)
         self.position = Position()
         self._stop: int | None = None
@@ -212,7 +215,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
     trainer.model.eval()
     args = trainer.args
     loader = make_loader(
-        trainer.val_data, args.batch_size, shuffle=False, seed=0, num_workers=0, max_samples=args.val_images
+        trainer.val_data, args.batch_size, indices=evenly_spread(len(trainer.val_data), args.val_images)
     )
     sums: dict[str, float] = defaultdict(float)
     count = 0
