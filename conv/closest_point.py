@@ -1,0 +1,52 @@
+"""Where on a mesh the nearest point to a query lies, as barycentric weights of one face."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def barycentric_projection(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest surface point of each query.
+
+    The nearest point of a triangle is the foot on its plane if that lies inside, else the nearest
+    point of its three sides; all faces are tried, so meant for meshes of some thousand faces.
+
+    Args:
+        points: (N, 3), any unit.
+        vertices: (V, 3), same unit.
+        faces: (F, 3) vertex ids.
+
+    Returns:
+        face (N,) int64 and weights (N, 3) >= 0 that sum to 1; the point is
+        ``(weights[:, :, None] * vertices[faces[face]]).sum(1)``.
+    """
+    corners = vertices[faces]
+    face = np.empty(len(points), dtype=np.int64)
+    weights = np.empty((len(points), 3))
+    for i, point in enumerate(points):
+        candidates = _weights_on_each_triangle(point, corners)
+        distance = np.sum(((candidates[:, :, None] * corners).sum(1) - point) ** 2, axis=1)
+        face[i] = distance.argmin()
+        weights[i] = candidates[face[i]]
+    return face, weights
+
+
+def _weights_on_each_triangle(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Barycentric weights (F, 3) of the point of each triangle (F, 3, 3) that is nearest to ``point`` (3,)."""
+    first, second, offset = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], point - corners[:, 0]
+    aa, ab, bb = (first**2).sum(1), (first * second).sum(1), (second**2).sum(1)
+    pa, pb = (offset * first).sum(1), (offset * second).sum(1)
+    determinant = np.maximum(aa * bb - ab**2, 1e-300)
+    u, v = (bb * pa - ab * pb) / determinant, (aa * pb - ab * pa) / determinant
+    options = [np.stack([1 - u - v, u, v], axis=1)]
+    for start, end in ((0, 1), (1, 2), (2, 0)):
+        edge = corners[:, end] - corners[:, start]
+        along = ((point - corners[:, start]) * edge).sum(1) / np.maximum((edge**2).sum(1), 1e-300)
+        side = np.zeros((len(corners), 3))
+        side[:, end] = along.clip(0, 1)
+        side[:, start] = 1 - side[:, end]
+        options.append(side)
+    stacked = np.stack(options)
+    distance = np.sum(((stacked[..., None] * corners).sum(2) - point) ** 2, axis=-1)
+    distance[0, (stacked[0] < 0).any(axis=1)] = np.inf
+    return stacked[distance.argmin(axis=0), np.arange(len(corners))]
