@@ -81,6 +81,7 @@ def _frame(axes: Axes3D, points: np.ndarray, hand: np.ndarray) -> None:
         axis.set_tick_params(labelsize=8, pad=0)
     axes.set_xlabel("x", labelpad=0)
     axes.set_ylabel("depth z", labelpad=4)
-    axes.text(*high, "−y (up)", ha="center", va="bottom")  # a label beside the axis would leave the panel
+    above = 0.12 * (high[2] - low[2])  # beside the axis, the label would leave the panel
+    axes.text(high[0], high[1], high[2] + above, "−y (up)", ha="center", va="bottom")
     axes.zaxis.set_ticks_position("upper")
     axes.view_init(elev=18, azim=-50)

@@ -1,0 +1,64 @@
+"""What predictions and identity files have in common: their errors, checks and hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+
+class ArtifactError(ValueError):
+    """A predictions or identity file (or object) is not what it should be."""
+
+
+class HandMismatchError(ArtifactError):
+    """The file was made with another hand model than the one in use."""
+
+
+class HandLike(Protocol):
+    """What a hand-hash check needs of `template.HandAssets` (which this floor cannot import)."""
+
+    name: str
+    hash: str
+
+
+def model_hash(state_dict: Mapping[str, torch.Tensor]) -> str:
+    """Short SHA-256 (12 hex digits) of a state dict: names, dtypes, shapes and values, any device or order."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def check_hand(found_name: str, found_hash: str, assets: HandLike, what: str) -> None:
+    """Raise HandMismatchError, naming ``what``, unless ``found_hash`` is the hash of ``assets``."""
+    if found_hash != assets.hash:
+        raise HandMismatchError(
+            f"{what} was made with the hand model {found_name!r} (hash {found_hash}), but the one in use is "
+            f"{assets.name!r} (hash {assets.hash}): betas of one mean nothing in the other. "
+            "Use the same --mano_dir as when it was made, or make it again with this hand model."
+        )
+
+
+def checked_array(name: str, value: Any, shape: tuple[int, ...], dtype: type, where: str) -> np.ndarray:
+    """``value`` as a finite array of ``shape`` (None stands for any length) and ``dtype``."""
+    array = np.asarray(value)
+    if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
+        raise ArtifactError(f"{where}: {name} has shape {array.shape}; it must be {shape} (None: any length)")
+    if dtype in (np.int64, np.bool_):
+        allowed = "iu" if dtype is np.int64 else "b"
+        if array.dtype.kind not in allowed:
+            raise ArtifactError(f"{where}: {name} has dtype {array.dtype}; it must be {np.dtype(dtype).name}")
+    elif array.dtype.kind not in "fiu":
+        raise ArtifactError(f"{where}: {name} has dtype {array.dtype}; it must be real numbers")
+    elif not np.isfinite(array).all():
+        first = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
+        raise ArtifactError(
+            f"{where}: {name}{list(first)} is {array[first]}; every value must be finite. Predict these samples again."
+        )
+    return array.astype(dtype)

@@ -1,0 +1,134 @@
+"""The identity file: one person's hand shape as a small JSON that a person can read and keep."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from utils.artifact_checks import ArtifactError, HandLike, check_hand, checked_array
+from utils.files import write_json
+
+IDENTITY_SCHEMA = 1
+SIDES = ("right", "left", "both")
+
+
+@dataclass
+class Identity:
+    """The shape of one person's hand, small enough to read: what calibration finds out.
+
+    Attributes:
+        betas: (10,) float64, shape coefficients of the hand model named below.
+        side: 'right', 'left', or 'both' where images of both hands were used.
+        method: how betas were obtained, e.g. 'mean', 'top-k', 'confidence', 'least-squares', 'true'.
+        n_images: number of images used; image_ids: their official numbers (may be empty).
+        hand_length_mm: of the zero-pose hand, wrist to middle fingertip; hand_length_std_mm: its
+            standard deviation under ``covariance``, or None.
+        covariance: (10,10) float64 of betas, symmetric positive semi-definite, or None.
+        hand_name, hand_hash: `HandAssets.name` and `.hash`.
+        subject_id: official subject number or None.
+        created_by: the command that made it.
+        scale_evidence: what fixes the absolute size: 'prior', 'ruler', 'cameras', ...
+
+    Raises:
+        ArtifactError: on a wrong shape or value; it names it.
+    """
+
+    betas: np.ndarray
+    hand_name: str
+    hand_hash: str
+    hand_length_mm: float
+    side: str = "right"
+    method: str = ""
+    n_images: int = 0
+    image_ids: list[int] = field(default_factory=list)
+    covariance: np.ndarray | None = None
+    hand_length_std_mm: float | None = None
+    subject_id: int | None = None
+    created_by: str = ""
+    scale_evidence: str = "prior"
+    source: str = field(default="Identity", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.betas = checked_array("betas", self.betas, (10,), np.float64, self.source)
+        if self.side not in SIDES:
+            raise ArtifactError(f"{self.source}: side is {self.side!r}; it must be one of {SIDES}")
+        self.hand_length_mm = float(checked_array("hand_length_mm", self.hand_length_mm, (), np.float64, self.source))
+        if not 50.0 < self.hand_length_mm < 400.0:
+            raise ArtifactError(f"{self.source}: hand_length_mm is {self.hand_length_mm:g}; millimetres are meant")
+        if self.hand_length_std_mm is not None:
+            std = checked_array("hand_length_std_mm", self.hand_length_std_mm, (), np.float64, self.source)
+            self.hand_length_std_mm = float(std)
+        if self.covariance is not None:
+            self.covariance = checked_array("covariance", self.covariance, (10, 10), np.float64, self.source)
+            scale = max(float(np.abs(self.covariance).max()), 1e-12)
+            if not np.allclose(self.covariance, self.covariance.T, atol=1e-6 * scale):
+                raise ArtifactError(f"{self.source}: covariance is not symmetric")
+            smallest = float(np.linalg.eigvalsh(self.covariance).min())
+            if smallest < -1e-6 * scale:
+                raise ArtifactError(f"{self.source}: covariance has the negative eigenvalue {smallest:g}")
+        self.image_ids = [int(image_id) for image_id in self.image_ids]
+        self.n_images = int(self.n_images)
+        self.subject_id = None if self.subject_id is None else int(self.subject_id)
+
+    def check_hand(self, assets: HandLike) -> None:
+        """Raise HandMismatchError unless this identity belongs to the hand model ``assets``."""
+        check_hand(self.hand_name, self.hand_hash, assets, f"identity {self.source}")
+
+
+def save_identity(path: str | os.PathLike, identity: Identity) -> None:
+    """Write ``identity`` as JSON that a person can read, atomically."""
+    covariance = identity.covariance
+    content = {
+        "schema": IDENTITY_SCHEMA,
+        "betas": [round(float(value), 6) for value in identity.betas],
+        "hand_length_mm": round(identity.hand_length_mm, 3),
+        "hand_length_std_mm": identity.hand_length_std_mm and round(identity.hand_length_std_mm, 3),
+        "side": identity.side,
+        "subject_id": identity.subject_id,
+        "method": identity.method,
+        "n_images": identity.n_images,
+        "scale_evidence": identity.scale_evidence,
+        "hand_model": {"name": identity.hand_name, "hash": identity.hand_hash},
+        "created_by": identity.created_by,
+        "image_ids": identity.image_ids,
+        "covariance": None if covariance is None else covariance.tolist(),
+    }
+    write_json(path, content)
+
+
+def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
+    """Read what `save_identity` wrote; then call `Identity.check_hand` before using the betas.
+
+    Args:
+        side: if given, refuse an identity of the other side ('both' suits either).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ArtifactError: if it is not such a file, of another schema or side, or holds wrong values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"identity file {path} does not exist; calibrate_from_shape_params.py writes one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON ({error}); calibrate again") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{path} holds a {type(content).__name__}, not an identity; calibrate again")
+    schema = content.pop("schema", None)
+    if schema != IDENTITY_SCHEMA:
+        raise ArtifactError(f"{path}: schema is {schema}, this code reads {IDENTITY_SCHEMA}; calibrate again")
+    hand = content.pop("hand_model", None)
+    if not isinstance(hand, dict) or not {"name", "hash"} <= set(hand):
+        raise ArtifactError(f"{path}: hand_model is {hand!r}; it must hold 'name' and 'hash'")
+    try:
+        identity = Identity(**content, hand_name=hand["name"], hand_hash=hand["hash"], source=str(path))
+    except TypeError as error:
+        raise ArtifactError(f"{path}: {error}; calibrate again") from error
+    if side is not None and identity.side not in (side, "both"):
+        raise ArtifactError(f"{path}: side is {identity.side!r}, but a {side} hand is asked for")
+    return identity
