@@ -78,12 +78,12 @@ class DexYCB(Dataset):
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
         if paper_filter and side != "right":
             raise ValueError(f"paper_filter keeps right hands only, but side is {side!r}")
-        self.root, self.split, self.crop_size = Path(root), get_split(split), crop_size
+        self.root, self.split, self.crop_size = Path(root), split, crop_size
         self.skip_bad, self.bad_images = skip_bad, set()
         folder = None if cache is None else Path(cache)
         table, data_key = load_label_table(
             self.root,
-            self.split,
+            get_split(split),
             cache=folder,
             skip_bad=skip_bad,
             allow_missing_subjects=allow_missing_subjects,
@@ -133,7 +133,7 @@ class DexYCB(Dataset):
             crops = [self._make_crop(index) for index in indices]
             images, readable = np.stack([crop for crop, _ in crops]), np.array([good for _, good in crops])
         else:
-            images, readable = self._cache.crops[indices], self._cache.readable[indices]
+            images, readable = self._cache.crops[indices], True  # columns["valid"] knows
         batch = {"image": images, **batch, "valid": batch["valid"] & readable}
         if self._models is not None:
             batch["vertices"] = self._vertices(batch)
@@ -166,11 +166,12 @@ class DexYCB(Dataset):
             return np.zeros((self.crop_size, self.crop_size, 3), dtype=np.uint8), False
 
     def _open_cache(self, folder: Path, key: str, workers: int | None) -> CropCache:
-        cache = CropCache(folder, self.split.name, key, len(self), self.crop_size)
+        cache = CropCache(folder, self.split, key, len(self), self.crop_size)
         usable = cache.open() and (self.skip_bad or cache.readable.all())
         if not usable:
             cache.build(self._make_crop, usable_cores() if workers is None else workers)
         self.bad_images.update(self.columns["image_id"][~cache.readable].tolist())
+        self.columns["valid"] &= cache.readable
         if self.bad_images:
             logger.warning("%s: %d unusable images of %d", self.root, len(self.bad_images), len(self))
         return cache

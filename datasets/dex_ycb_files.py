@@ -114,10 +114,25 @@ def find_sequences(root: Path, split: Split, allow_missing_subjects: bool = Fals
         logger.warning("%s lacks %s: image ids of %s are not official", root, ", ".join(missing), split.name)
     if split.takes_extra_subjects:
         wanted += sorted(number for number in folders if number > len(SUBJECTS))
-    sequences = []
+    sequences, unusual = [], {}
     for number in wanted:
         if number in folders:
-            sequences += _sequences_of_subject(root, folders[number], number, split)
+            names = _sequence_names(root / folders[number])
+            if len(names) != OFFICIAL_SEQUENCES_PER_SUBJECT:
+                unusual[folders[number]] = len(names)
+            sequences += [
+                SequenceFolder(f"{folders[number]}/{name}", number, place)
+                for place, name in enumerate(names)
+                if split.keeps_sequence(place)
+            ]
+    if unusual and not (root / "synthetic.json").is_file():
+        logger.warning(
+            "%s: subjects without exactly %d sequences (%s), so image ids of %s are not official",
+            root,
+            OFFICIAL_SEQUENCES_PER_SUBJECT,
+            ", ".join(f"{folder}: {count}" for folder, count in unusual.items()),
+            split.name,
+        )
     if not sequences:
         raise FileNotFoundError(
             f"{root} holds no sequence of split {split.name}: the present subjects ({sorted(folders)}) have none, "
@@ -126,22 +141,8 @@ def find_sequences(root: Path, split: Split, allow_missing_subjects: bool = Fals
     return sequences
 
 
-def _sequences_of_subject(root: Path, folder: str, subject_id: int, split: Split) -> list[SequenceFolder]:
-    names = sorted(path.name for path in (root / folder).iterdir() if path.is_dir())
-    names = [name for name in names if _SEQUENCE_FOLDER.fullmatch(name)]
-    synthetic = (root / "synthetic.json").is_file()
-    if len(names) != OFFICIAL_SEQUENCES_PER_SUBJECT and not synthetic:
-        logger.warning(
-            "%s has %d sequences instead of %d: image ids are not official",
-            root / folder,
-            len(names),
-            OFFICIAL_SEQUENCES_PER_SUBJECT,
-        )
-    return [
-        SequenceFolder(f"{folder}/{name}", subject_id, number)
-        for number, name in enumerate(names)
-        if split.keeps_sequence(number)
-    ]
+def _sequence_names(subject: Path) -> list[str]:
+    return sorted(path.name for path in subject.iterdir() if path.is_dir() and _SEQUENCE_FOLDER.fullmatch(path.name))
 
 
 def read_sequence_info(root: Path, sequence: SequenceFolder) -> SequenceInfo:

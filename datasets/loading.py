@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
+
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
 
@@ -74,7 +77,11 @@ class BatchLoader:
                 )
             )
         for batch in collated:
-            yield self._without_invalid(batch)
+            batch = self._without_invalid(batch)
+            if all(len(value) > 0 for value in batch.values()):
+                yield batch
+            else:
+                logger.warning("a batch held no usable sample and was left out")
 
     def _order(self) -> np.ndarray:
         """Dataset indices in the order of this epoch, this process's share of them."""
@@ -98,6 +105,7 @@ def make_loader(
     shuffle: bool = False,
     seed: int = 0,
     indices: np.ndarray | None = None,
+    max_samples: int | None = None,
     num_workers: int = 0,
     drop_last: bool = False,
     drop_invalid: bool = True,
@@ -116,9 +124,11 @@ def make_loader(
         shuffle: in an order that depends on ``seed`` and the epoch only.
         seed: of the order and of the workers.
         indices: visit only these samples of the data set.
+        max_samples: visit at most so many of them, evenly spread. None or 0: all.
         num_workers: processes; 0 loads in this one. The batches do not depend on it.
         drop_last: leave out the last, smaller batch. Never for evaluation.
-        drop_invalid: remove rows with ``valid`` False. A batch may then be smaller, even empty.
+        drop_invalid: leave out samples with ``valid`` False: those known to be (``dataset.columns["valid"]``) from
+            the start, those found while loading (unreadable pictures) from their batch, which is then smaller.
         pin_memory: page-locked memory for quick copies to a GPU (with workers only).
         rank, world_size: this process's share in distributed runs. Shuffled shares are equal in length.
 
@@ -128,6 +138,10 @@ def make_loader(
     chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be positive")
+    if drop_invalid and hasattr(dataset, "columns"):
+        chosen = chosen[dataset.columns["valid"][chosen]]
+    if max_samples and max_samples < len(chosen):
+        chosen = chosen[np.linspace(0, len(chosen) - 1, max_samples).round().astype(np.int64)]
     if len(chosen) == 0:
         raise ValueError("there is no sample to load")
     return BatchLoader(

@@ -91,27 +91,6 @@ def transform_intrinsics(K: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return np.concatenate([affine, bottom], axis=-2) @ K
 
 
-def crop_geometry(K: torch.Tensor, input_size: int) -> torch.Tensor:
-    """What a crop's intrinsics say about where it looks and how wide it is, free of the resolution.
-
-    A network that sees only a crop cannot tell a small hand nearby from a large one far away; with
-    these numbers beside the pixels it can begin to (the idea of CLIFF, Li et al., ECCV 2022, there
-    with the box in image pixels; here in camera angles, so that cameras may differ).
-
-    Args:
-        K: (..., 3, 3) intrinsics of the network's input, pixels.
-        input_size: side of that input, pixels.
-
-    Returns:
-        (..., 3): the direction of the crop's centre, x/z and y/z, and the natural logarithm of the crop's
-        angular size ``input_size / f`` (f: geometric mean of fx and fy).
-    """
-    focal = torch.stack([K[..., 0, 0], K[..., 1, 1]], dim=-1)
-    centre = ((input_size - 1) / 2 - K[..., :2, 2]) / focal
-    angular_size = input_size / focal.prod(dim=-1, keepdim=True).sqrt()
-    return torch.cat([centre, angular_size.log()], dim=-1)
-
-
 def mirror_intrinsics(K: np.ndarray, width: int) -> np.ndarray:
     """Intrinsics (..., 3, 3) after flipping an image of ``width`` pixels left to right.
 

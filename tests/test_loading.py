@@ -1,0 +1,101 @@
+"""Batches: order, resume, completeness, workers, broken samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from datasets.loading import make_loader
+
+
+class Numbers(Dataset):
+    """Samples that are their own index; some found invalid only when loaded."""
+
+    def __init__(self, count: int, invalid: tuple[int, ...] = ()) -> None:
+        self.count, self.invalid = count, invalid
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {key: value[0] for key, value in self.gather(np.array([index])).items()}
+
+    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image_id": np.asarray(indices), "valid": ~np.isin(indices, self.invalid)}
+
+
+class SampleBySample(Dataset):
+    """The same without `gather`."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        return {"image_id": np.int64(index), "valid": np.bool_(True), "joints": np.full((21, 3), index, np.float32)}
+
+
+def ids(loader: object) -> list[list[int]]:
+    return [batch["image_id"].tolist() for batch in loader]
+
+
+def test_evaluation_visits_every_sample_once_in_order() -> None:
+    loader = make_loader(Numbers(10), 4)
+    assert ids(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] and len(loader) == 3
+
+
+def test_shuffled_order_depends_on_seed_and_epoch_only() -> None:
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        np.random.seed(epoch)
+        loader = make_loader(Numbers(50), 8, shuffle=True, seed=seed)
+        loader.set_epoch(epoch)
+        return ids(loader)
+
+    assert order(1, 0) == order(1, 0) != order(1, 1) != order(2, 1)
+    assert sorted(sum(order(1, 3), [])) == list(range(50))
+
+
+def test_resume_continues_where_the_epoch_was_left() -> None:
+    loader = make_loader(Numbers(50), 8, shuffle=True, seed=3, drop_last=True)
+    loader.set_epoch(2)
+    whole = ids(loader)
+    loader.set_epoch(2, start_batch=4)
+    assert ids(loader) == whole[4:] and len(loader) == 6
+    assert ids(loader) == whole  # the offset was for one time
+
+
+@pytest.mark.parametrize("dataset", [Numbers(10), SampleBySample()])
+def test_workers_change_nothing(dataset: Dataset) -> None:
+    loaders = [make_loader(dataset, 4, shuffle=True, seed=5, num_workers=workers) for workers in (0, 2)]
+    assert ids(loaders[0]) == ids(loaders[1])
+    batch = next(iter(loaders[1]))
+    assert batch["valid"].dtype == torch.bool and batch["image_id"].dtype == torch.int64
+
+
+def test_invalid_samples_leave_their_batch() -> None:
+    assert ids(make_loader(Numbers(9, invalid=(1, 3, 4, 5)), 3)) == [[0, 2], [6, 7, 8]]
+    assert ids(make_loader(Numbers(6, invalid=(1,)), 3, drop_invalid=False)) == [[0, 1, 2], [3, 4, 5]]
+    known = Numbers(6)
+    known.columns = {"valid": np.array([True, False, True, True, True, True])}
+    assert ids(make_loader(known, 3)) == [[0, 2, 3], [4, 5]]
+
+
+def test_subsets_are_spread_evenly() -> None:
+    assert sum(ids(make_loader(Numbers(101), 8, max_samples=5)), []) == [0, 25, 50, 75, 100]
+    assert sum(ids(make_loader(Numbers(10), 2, indices=np.array([7, 2]))), []) == [7, 2]
+
+
+def test_processes_share_the_samples() -> None:
+    shares = [ids(make_loader(Numbers(11), 2, shuffle=True, seed=1, rank=rank, world_size=2)) for rank in range(2)]
+    seen = [sum(share, []) for share in shares]
+    assert len(seen[0]) == len(seen[1]) == 5 and not set(seen[0]) & set(seen[1])
+    complete = [sum(ids(make_loader(Numbers(11), 2, rank=rank, world_size=2)), []) for rank in range(2)]
+    assert sorted(sum(complete, [])) == list(range(11))
+
+
+def test_nothing_to_load_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no sample"):
+        make_loader(Numbers(3), 2, indices=np.array([], dtype=np.int64))
+    with pytest.raises(ValueError, match="batch_size"):
+        make_loader(Numbers(3), 0)
