@@ -83,6 +83,9 @@ def test_mesh_covers_exactly_where_its_vertices_project() -> None:
     assert (drawing.mesh_silhouette(vertices, faces, K, 320, 240) == (distance > 0))[np.abs(distance) > 0.01].all()
     _, coverage = drawing.render_mesh(vertices, faces, K, 320, 240, supersample=4)
     assert coverage.sum() == pytest.approx(cv2.contourArea(outline), rel=0.01)
+    moments = cv2.moments(outline)
+    assert (coverage * u).sum() / coverage.sum() == pytest.approx(moments["m10"] / moments["m00"], abs=0.05)
+    assert (coverage * v).sum() / coverage.sum() == pytest.approx(moments["m01"] / moments["m00"], abs=0.05)
 
 
 def test_nearer_faces_hide_farther_ones_and_colours_follow_vertices() -> None:

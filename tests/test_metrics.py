@@ -140,7 +140,10 @@ def test_f_score_against_all_pairs_and_by_hand() -> None:
         expected = [slow_f(predicted[row], truth[row], threshold) for threshold in (0.005, 0.015)]
         np.testing.assert_allclose(ours[row], expected, atol=1e-12)
     line = np.array([[[0.0, 0, 0], [1.0, 0, 0]]])
-    assert f_scores(line + [0.25, 0, 0], line, [0.25]) == 0.0  # strict <
+    assert f_scores(line + [0.25, 0, 0], line, [0.25]) == 0.0  # strict <, ...
+    near = np.array([[[0.0, 0, 0], [0.25, 0, 0]]])
+    assert f_scores(near, near[:, :1], [0.25]) == pytest.approx(2 * 0.5 * 1.0 / 1.5)  # ... of predicted points
+    assert f_scores(near[:, :1], near, [0.25]) == pytest.approx(2 * 0.5 * 1.0 / 1.5)  # ... and of true ones
     assert f_scores(line[:, :1], line, [0.25]) == pytest.approx(2 * 0.5 * 1.0 / 1.5)
 
 
