@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from template.assets import HandAssets
+from template.fast_skinning import PosedHand, SkinTables, full_precision
 from template.skinning import blend_features, forward_kinematics, skin
 from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, tip_vertices
 
@@ -36,7 +37,9 @@ class HandModel(nn.Module):
         tips: name of a set in `utils.joints.TIP_VERTICES`.
         joint_type: "kinematic" (positions of the posed chain) or "regressed" (J_regressor applied
             to the posed vertices); they differ by some millimetres (FACTS 6). Tips are vertices.
-        dtype: of the buffers; move to a device with ``.to(device)``.
+        dtype: of the buffers; move to a device with ``.to(device)``. Half precision input is raised
+            to it, also under autocast: a metre in half precision is millimetres off.
+        plain: differentiate by autograd alone (slower; for second derivatives and `torch.func`).
 
     Raises:
         ValueError: unknown tip set or joint type.
@@ -44,20 +47,19 @@ class HandModel(nn.Module):
 
     def __init__(
         self, assets: HandAssets, tips: str = "manopth", joint_type: str = "kinematic",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32, plain: bool = False,
     ) -> None:
         super().__init__()
         if joint_type not in JOINT_TYPES:
             raise ValueError(f"joint_type is {joint_type!r}; choose one of {JOINT_TYPES}")
-        self.assets, self.joint_type, self.tips = assets, joint_type, tips
+        self.assets, self.joint_type, self.tips, self.plain = assets, joint_type, tips, plain
         self.tip_ids = tip_vertices(tips, assets.side)
 
-        joint_template = assets.J_regressor @ assets.v_template  # SMPL eq. 10, folded once
-        joint_directions = np.einsum("jv,vcs->jcs", assets.J_regressor, assets.shapedirs)
-        joint_basis = np.concatenate([joint_template[..., None], joint_directions], axis=-1)  # (16, 3, 11)
+        shape_basis = np.concatenate([assets.v_template[..., None], assets.shapedirs], axis=-1)  # (778, 3, 11)
+        joint_basis = np.einsum("jv,vcs->jcs", assets.J_regressor, shape_basis)  # SMPL eq. 10, folded once
         bone_basis = joint_basis.copy()
         bone_basis[1:] -= joint_basis[list(MANO_PARENTS[1:])]
-        directions = np.concatenate([assets.v_template[..., None], assets.shapedirs, assets.posedirs], axis=-1)
+        directions = np.concatenate([shape_basis, assets.posedirs], axis=-1)  # (778, 3, 146)
 
         def keep(name: str, value: np.ndarray, kind: torch.dtype = dtype) -> None:
             self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(value), dtype=kind), persistent=False)
@@ -66,21 +68,22 @@ class HandModel(nn.Module):
         keep("bone_basis", bone_basis.reshape(48, 11).T)
         keep("blend", directions.transpose(2, 1, 0).reshape(146, -1))  # planar: (146, 3 * 778)
         keep("weights", assets.weights.T)
-        keep("regressor", assets.J_regressor.T)
         keep("hands_components", assets.hands_components)
         keep("hands_mean", assets.hands_mean)
         keep("faces", assets.faces, torch.int64)
         keep("tip_index", np.array(self.tip_ids), torch.int64)
         keep("standard_order", np.array(MANO_TO_STANDARD), torch.int64)
+        self.mesh_tables = SkinTables(joint_basis, bone_basis, directions, assets.weights, self.tip_ids, dtype)
 
+        # Regressed joints and tips as one (778, 21) product, in the standard order.
+        tip_rows = np.eye(len(assets.v_template))[list(self.tip_ids)]
+        regressor = np.concatenate([assets.J_regressor, tip_rows])[list(MANO_TO_STANDARD)].T
+        keep("regressor", regressor)
         # The vertices that the joints-only path needs: tips, and what the regressor looks at.
-        used = np.zeros(len(assets.v_template), dtype=bool)
-        if joint_type == "regressed":
-            used = (assets.J_regressor != 0).any(axis=0)
-        subset = np.concatenate([self.tip_ids, np.flatnonzero(used)]).astype(np.int64)
-        keep("few_blend", directions[subset].transpose(2, 1, 0).reshape(146, -1))
-        keep("few_weights", assets.weights[subset].T)
-        keep("few_regressor", assets.J_regressor[:, subset[5:]].T)
+        regressed = np.flatnonzero((assets.J_regressor != 0).any(axis=0)) if joint_type == "regressed" else []
+        few = np.concatenate([self.tip_ids, np.setdiff1d(regressed, self.tip_ids)]).astype(np.int64)
+        self.joint_tables = SkinTables(joint_basis, bone_basis, directions[few], assets.weights[few], range(5), dtype)
+        keep("few_regressor", regressor[few])
 
     def forward(self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None = None) -> HandOutput:
         """Pose the whole hand.
@@ -91,50 +94,59 @@ class HandModel(nn.Module):
             transl: (B, 3) metres, or None for zero.
 
         Raises:
-            ValueError: a shape is wrong or the batch sizes differ.
+            ValueError: a shape or dtype is wrong or the batch sizes differ.
         """
-        _check(pose, betas, transl)
-        rest_joints, transforms = self._chain(pose, betas)
-        vertices = skin(blend_features(pose, betas), transforms, rest_joints, transl, self.blend, self.weights)
-        if transl is not None:
-            transforms = torch.cat([transforms[..., :3], transforms[..., 3:] + transl[:, None, :, None]], dim=-1)
-        inner = transforms[..., 3].transpose(1, 2) if self.joint_type == "kinematic" else vertices @ self.regressor
-        joints = torch.cat([inner, vertices[:, :, self.tip_index]], dim=2)[:, :, self.standard_order]
-        return HandOutput(vertices.transpose(1, 2), joints.transpose(1, 2), rest_joints, transforms)
+        pose, betas, transl = self._checked(pose, betas, transl)
+        with full_precision(pose.device):
+            if self.plain:
+                vertices, joints, transforms, rest_joints = self._plain(pose, betas, transl)
+            else:
+                vertices, joints, transforms, rest_joints = PosedHand.apply(pose, betas, transl, self.mesh_tables, True)
+            if self.joint_type == "regressed":
+                joints = (vertices @ self.regressor).transpose(1, 2)
+        return HandOutput(vertices.transpose(1, 2), joints, rest_joints, transforms)
 
     def joints(self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None = None) -> torch.Tensor:
         """The 21 joints (B, 21, 3) of `forward`, posing only the vertices they need (five, when kinematic)."""
-        _check(pose, betas, transl)
-        rest_joints, transforms = self._chain(pose, betas)
-        few = skin(blend_features(pose, betas), transforms, rest_joints, transl, self.few_blend, self.few_weights)
-        if self.joint_type == "kinematic":
-            inner = transforms[..., 3].transpose(1, 2)
-            inner = inner if transl is None else inner + transl[..., None]
-        else:
-            inner = few[:, :, 5:] @ self.few_regressor
-        return torch.cat([inner, few[:, :, :5]], dim=2)[:, :, self.standard_order].transpose(1, 2)
+        if self.plain:
+            return self(pose, betas, transl).joints
+        pose, betas, transl = self._checked(pose, betas, transl)
+        with full_precision(pose.device):
+            few, joints, _, _ = PosedHand.apply(pose, betas, transl, self.joint_tables, False)
+            return joints if self.joint_type == "kinematic" else (few @ self.few_regressor).transpose(1, 2)
 
     def rest(self, betas: torch.Tensor) -> torch.Tensor:
         """Zero-pose vertices (B, 778, 3), metres: flat hand, identity rotations, no translation (SMPL eq. 8)."""
-        factors = torch.cat([torch.ones_like(betas[:, :1]), betas], dim=1)
-        return (factors @ self.blend[:11]).view(len(betas), 3, -1).transpose(1, 2)
+        return torch.addmm(self.blend[0], betas, self.blend[1:11]).view(len(betas), 3, -1).transpose(1, 2)
 
     def rest_joints(self, betas: torch.Tensor) -> torch.Tensor:
         """Zero-pose kinematic joints (B, 16, 3), metres, MANO order (SMPL eq. 10); [:, 0] is J0."""
-        factors = torch.cat([torch.ones_like(betas[:, :1]), betas], dim=1)
-        return (factors @ self.joint_basis).view(-1, 16, 3)
+        return torch.addmm(self.joint_basis[0], betas, self.joint_basis[1:]).view(-1, 16, 3)
 
-    def _chain(self, pose: torch.Tensor, betas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        factors = torch.cat([torch.ones_like(betas[:, :1]), betas], dim=1)
-        rest_joints = (factors @ self.joint_basis).view(-1, 16, 3)
-        return rest_joints, forward_kinematics(pose, (factors @ self.bone_basis).view(-1, 16, 3))
+    def _plain(
+        self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        rest_joints = self.rest_joints(betas)
+        bones = torch.addmm(self.bone_basis[0], betas, self.bone_basis[1:]).view(-1, 16, 3)
+        transforms = forward_kinematics(pose, bones)
+        vertices = skin(blend_features(pose, betas), transforms, rest_joints, transl, self.blend, self.weights)
+        if transl is not None:
+            transforms = torch.cat([transforms[..., :3], transforms[..., 3:] + transl[:, None, :, None]], dim=-1)
+        joints = torch.cat([transforms[..., 3], vertices[:, :, self.tip_index].transpose(1, 2)], dim=1)
+        return vertices, joints[:, self.standard_order], transforms, rest_joints
 
-
-def _check(pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None) -> None:
-    batch = pose.shape[0]
-    if pose.shape[1:] != (16, 3, 3):
-        raise ValueError(f"pose has shape {tuple(pose.shape)}, expected (B, 16, 3, 3) rotation matrices")
-    if betas.shape != (batch, 10):
-        raise ValueError(f"betas has shape {tuple(betas.shape)}, expected ({batch}, 10)")
-    if transl is not None and transl.shape != (batch, 3):
-        raise ValueError(f"transl has shape {tuple(transl.shape)}, expected ({batch}, 3)")
+    def _checked(
+        self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        batch, dtype = pose.shape[0], self.blend.dtype
+        if pose.shape[1:] != (16, 3, 3):
+            raise ValueError(f"pose has shape {tuple(pose.shape)}, expected (B, 16, 3, 3) rotation matrices")
+        if betas.shape != (batch, 10):
+            raise ValueError(f"betas has shape {tuple(betas.shape)}, expected ({batch}, 10)")
+        if transl is not None and transl.shape != (batch, 3):
+            raise ValueError(f"transl has shape {tuple(transl.shape)}, expected ({batch}, 3)")
+        if pose.dtype == betas.dtype == dtype and (transl is None or transl.dtype == dtype):
+            return pose, betas, transl
+        if torch.float64 in (pose.dtype, betas.dtype, pose.dtype if transl is None else transl.dtype):
+            raise ValueError(f"float64 input to a {dtype} hand layer; make it with HandModel(assets, dtype=torch.float64)")
+        return pose.to(dtype), betas.to(dtype), None if transl is None else transl.to(dtype)
