@@ -91,10 +91,9 @@ def blend_jacobian(model: JointsModel, posed: PosedPoints) -> torch.Tensor:
     ``A_parent^T [w] A_k``; the corrective moves with the tip's blended rotation.
     """
     parents = list(MANO_PARENTS[1:])
-    up = posed.rotations[:, parents]  # rows of A_parent are columns of its transpose
+    up = posed.rotations[:, parents]
     own = posed.rotations[:, 1:]
-    # (A_p^T [e_c] A)_{ab} = sum_{ij} A_p[i,a] eps_{i c j} sign A[j,b]; [e_c]_{ij} = -eps_{cij}... by cross products:
-    # [e_c] A has columns e_c x A[:, b]; its product with A_p^T is A_p[:, a] . (e_c x A_b) = e_c . (A_b x A_p_a).
+    # (A_p^T [e_c] A)_{ab} = A_p[:, a] . (e_c x A[:, b]) = e_c . (A[:, b] x A_p[:, a])
     turned = torch.linalg.cross(own.mT[:, :, None, :, :], up.mT[:, :, :, None, :], dim=-1)  # (N,15,a,b,c)
     n = turned.shape[0]
     per_joint = turned.reshape(n, 15, 9, 3).permute(1, 3, 0, 2).reshape(15, 3 * n, 9)  # (k, (c, N), ab)

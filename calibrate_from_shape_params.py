@@ -1,0 +1,26 @@
+"""Predictions of a person's images to an identity file: python calibrate_from_shape_params.py --help."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from options.calibrate import get_args_parser
+
+
+def main() -> int:
+    """Parse, call one function. Known errors are one line on stderr and exit status 2."""
+    args = get_args_parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    from src.personalization.calibrate_command import calibrate
+
+    try:
+        calibrate(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

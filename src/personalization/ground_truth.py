@@ -1,0 +1,36 @@
+"""The annotations of predicted images, looked up by official image id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from src.personalization.status import CalibrationError
+from utils.artifacts import Predictions
+
+KEYS = ("pose", "betas", "transl", "joints", "valid", "subject_id")
+
+
+def annotations_of(dataset: Any, predictions: Predictions) -> dict[str, np.ndarray]:
+    """Columns `KEYS` of the data set (`datasets/sample.py`), one row for each prediction, in its order.
+
+    Args:
+        dataset: one with the attribute ``columns`` (no image is read).
+
+    Raises:
+        CalibrationError: an image id that the split lacks, or one of another subject.
+    """
+    ids = dataset.columns["image_id"]
+    order = np.argsort(ids)
+    rows = order[np.minimum(np.searchsorted(ids, predictions.image_id, sorter=order), len(ids) - 1)]
+    missing = predictions.image_id[ids[rows] != predictions.image_id]
+    if len(missing):
+        raise CalibrationError(
+            f"{predictions.source}: image {missing[0]} ({len(missing)} in all) is not in split "
+            f"{predictions.split!r} of this data root; give the root and --split the predictions were made with"
+        )
+    found = {key: dataset.columns[key][rows] for key in KEYS}
+    if not np.array_equal(found["subject_id"], predictions.subject_id):
+        raise CalibrationError(f"{predictions.source}: subjects differ from the data set's; is it another data root?")
+    return found

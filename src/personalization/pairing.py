@@ -1,0 +1,68 @@
+"""Bringing files together: shape predictions and keypoints of the same images, images of one subject."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from src.personalization.status import CalibrationError
+from utils.artifacts import Identity, Predictions
+
+logger = logging.getLogger(__name__)
+
+
+def pair_keypoints(predictions: Predictions, keypoints: Predictions | None) -> Predictions:
+    """The rows of ``predictions`` with the 2D keypoints of the same images (by image_id) put in.
+
+    Without ``keypoints`` the predictions' own are used. Rows that have none are dropped, with a warning.
+
+    Raises:
+        CalibrationError: no keypoints at all, no image in common, or different data sets or splits.
+    """
+    if keypoints is None:
+        if predictions.keypoints_2d is None:
+            raise CalibrationError(
+                f"{predictions.source} holds no 2D keypoints; give a file of the pose_2d network with --keypoints"
+            )
+        return predictions
+    if keypoints.keypoints_2d is None:
+        raise CalibrationError(f"{keypoints.source} holds no keypoints_2d; predict with the pose_2d network")
+    if (predictions.dataset, predictions.split) != (keypoints.dataset, keypoints.split):
+        raise CalibrationError(
+            f"{predictions.source} is of {predictions.dataset} {predictions.split}, but {keypoints.source} is of "
+            f"{keypoints.dataset} {keypoints.split}: their image numbers mean different images"
+        )
+    _, rows, partners = np.intersect1d(predictions.image_id, keypoints.image_id, return_indices=True)
+    if len(rows) == 0:
+        raise CalibrationError(f"{predictions.source} and {keypoints.source} have no image in common")
+    if len(rows) < len(predictions):
+        logger.warning("%d of %d images have no keypoints and are left out", len(predictions) - len(rows), len(predictions))
+    order = np.argsort(rows, kind="stable")
+    chosen, found = predictions.select(rows[order]), keypoints.select(partners[order])
+    return replace(chosen, keypoints_2d=found.keypoints_2d, keypoint_confidence=found.keypoint_confidence)
+
+
+def rows_by_subject(predictions: Predictions, subject: int | None = None) -> dict[int, np.ndarray]:
+    """Row numbers of each subject (or of the one asked for), in file order.
+
+    Raises:
+        CalibrationError: if there is no row of the subject asked for, or none at all.
+    """
+    present = np.unique(predictions.subject_id)
+    if subject is not None and subject not in present:
+        raise CalibrationError(f"{predictions.source} has no image of subject {subject}; it has {present.tolist()}")
+    if len(present) == 0:
+        raise CalibrationError(f"{predictions.source} is empty; there is nothing to calibrate from")
+    wanted = present if subject is None else [subject]
+    return {int(number): np.flatnonzero(predictions.subject_id == number) for number in wanted}
+
+
+def apart_from_calibration(predictions: Predictions, identities: dict[int, Identity]) -> np.ndarray:
+    """Mask (N,) of rows whose image did not serve to calibrate its own subject."""
+    apart = np.ones(len(predictions), dtype=bool)
+    for subject, identity in identities.items():
+        rows = predictions.subject_id == subject
+        apart[rows] = ~np.isin(predictions.image_id[rows], identity.image_ids)
+    return apart
