@@ -98,7 +98,7 @@ class DexYCB(Dataset):
             keep = keep & inside_image(table)
         rows = np.flatnonzero(keep)
         if len(rows) == 0:
-            raise ValueError(f"{self.root}: split {split} has no sample with side {side!r} ({len(table)} before filters)")
+            raise ValueError(f"{root}: split {split} has no sample of side {side!r} ({len(table)} before filters)")
         self._image_files = (table.sequence_path[table.sequence[rows]], table.serial[table.camera[rows]])
         self._frames = table.frame[rows]
         self.assets = {"right": load_hand_assets(mano_dir, "right")}

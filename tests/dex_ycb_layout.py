@@ -73,7 +73,8 @@ def write_dex_ycb(
         for number in range(sequences):
             side = "left" if number % 2 else "right"
             calibration = f"20200101_000000_subject-{subject:02d}_{side}"
-            _dump(root / "calibration" / f"mano_{calibration}" / "mano.yml", {"betas": tuple(betas_of(subject).tolist())})
+            betas = {"betas": tuple(betas_of(subject).tolist())}
+            _dump(root / "calibration" / f"mano_{calibration}" / "mano.yml", betas)
             folder = root / name / f"20200{subject % 10}01_{number:06d}"
             meta = {"serials": list(SERIALS), "num_frames": frames, "mano_calib": [calibration], "mano_sides": [side]}
             _dump(folder / "meta.yml", meta)
@@ -89,12 +90,12 @@ def write_dex_ycb(
 
 
 def dots(points: np.ndarray, sigma: float = 2.0) -> bytes:
-    """A JPEG with a soft white dot at the wrist and a red one at the middle fingertip: (21, 2) px."""
-    v, u = np.mgrid[:HEIGHT, :WIDTH]
+    """A JPEG with a soft green dot at the wrist and a red one at the middle fingertip: (21, 2) px."""
     image = np.zeros((HEIGHT, WIDTH, 3))
-    for joint, colour in ((0, (0, 255, 0)), (12, (255, 0, 0))):
-        blob = np.exp(-((u - points[joint, 0]) ** 2 + (v - points[joint, 1]) ** 2) / (2 * sigma**2))
-        image += blob[..., None] * np.array(colour)
+    for joint, channel in ((0, 1), (12, 0)):
+        along = zip((WIDTH, HEIGHT), points[joint], strict=True)
+        column, row = (np.exp(-((np.arange(extent) - centre) ** 2) / (2 * sigma**2)) for extent, centre in along)
+        image[..., channel] = 255 * np.outer(row, column)
     bgr = np.ascontiguousarray(image.clip(0, 255).round().astype(np.uint8)[..., ::-1])
     options = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return cv2.imencode(".jpg", bgr, options)[1].tobytes()
