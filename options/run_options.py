@@ -80,6 +80,19 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--results", help="JSON file for the metrics (eval)")
 
 
+def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the demo does."""
+    group = parser.add_argument_group("demo")
+    group.add_argument("--output", default="out/demo", help="folder for everything the demo leaves")
+    group.add_argument("--weights", default="weights", help="folder with the shipped .safetensors")
+    group.add_argument("--method", default="joint", choices=("mean", "top_k", "confidence", "joint"))
+    group.add_argument("--solver", default="lm", choices=("lm", "adam"), help="of the test-time fitting")
+    group.add_argument("--calibration_images", type=int, default=20, help="unlabelled images a subject")
+    group.add_argument("--demo_sequences", type=int, default=11, help="synthetic sequences a subject")
+    group.add_argument("--demo_frames", type=int, default=3, help="frames a sequence, each from eight cameras")
+    group.add_argument("--pictures", type=int, default=6, help="images to draw")
+
+
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``run.py``."""
     parser = argparse.ArgumentParser(description="Train, evaluate, predict and demonstrate hand networks.")
@@ -89,4 +102,5 @@ def get_args_parser() -> argparse.ArgumentParser:
     add_model_arguments(parser)
     add_train_arguments(parser)
     add_shape_arguments(parser)
+    add_demo_arguments(parser)
     return parser

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from src.engine import setup
 from src.engine.predict import predict
 from src.evaluation.metrics import Evaluation, evaluate_predictions
 from src.evaluation.shape import zero_pose_mpvpe
+from src.personalization.ground_truth import annotations_of
 from template import HandModel
 from utils.artifacts import Predictions, load_predictions
 from utils.files import write_json
@@ -29,23 +29,6 @@ COLUMNS = (
     ("f15", "F@15"),
     ("zero_pose_mpvpe_mm", "zero-pose MPVPE"),
 )
-
-
-def annotations(dataset: Any, image_ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Pose (N,16,3,3), betas (N,10), transl (N,3), joints (N,21,3) and ids of samples by official image id.
-
-    Raises:
-        ValueError: an id that the split does not hold.
-    """
-    labels = dataset.columns
-    order = np.argsort(labels["image_id"])
-    place = np.searchsorted(labels["image_id"][order], image_ids)
-    place = np.minimum(place, len(order) - 1)
-    rows = order[place]
-    wrong = labels["image_id"][rows] != image_ids
-    if wrong.any():
-        raise ValueError(f"image id {image_ids[wrong][0]} is not in this split: predictions of another split or side?")
-    return {name: value[rows] for name, value in labels.items()}
 
 
 @torch.no_grad()
@@ -71,7 +54,7 @@ def hand_points(
 def evaluate_hands(
     hand: HandModel, predictions: Predictions, truth: dict[str, np.ndarray], f_scores: bool = True
 ) -> Evaluation:
-    """All metrics of predictions against `annotations` of the same samples.
+    """All metrics of predictions against the annotations of the same samples.
 
     Joints and vertices of both come from the same hand layer, so they share every definition.
     Absolute errors are there if the predictions carry a translation. ``zero_pose_mpvpe_mm`` compares
@@ -119,7 +102,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     predictions = load_predictions(args.predictions) if args.predictions else predict(args)
     split = args.split or predictions.split or f"{args.setup}_test"
     dataset = setup.open_dataset(args, split, args.crop_size or 128)
-    truth = annotations(dataset, predictions.image_id)
+    truth = annotations_of(dataset, predictions)
     if predictions.pose is None:
         summary = {"keypoints_px": float(keypoint_error(predictions, truth).mean())}
         table = f"mean 2D error: {summary['keypoints_px']:.2f} px of the full image"

@@ -1,0 +1,78 @@
+"""Pictures and meshes of the demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from src.engine.evaluate import hand_points
+from src.engine.predict import evenly_spread
+from src.evaluation.shape import rest_hand
+from template import HandModel
+from utils.artifacts import Identity
+from utils.camera import project_numpy, square_box
+from utils.drawing import ANONYMOUS_COLOUR, IDENTITY_COLOUR
+from utils.figures import HandView, ShapeView, demo_figure, identity_figure
+from utils.mesh_io import write_mesh
+
+if TYPE_CHECKING:
+    from src.engine.demo import Variant
+
+
+def write_pictures(
+    output: Path,
+    dataset: Any,
+    variants: dict[str, Variant],
+    identities: dict[int, Identity],
+    hand: HandModel,
+    truth: dict[str, np.ndarray],
+    count: int,
+) -> None:
+    """For ``count`` images a figure and a PLY of the fitted hand; for each subject a figure of the shapes.
+
+    Args:
+        output: the demo's folder; files go to ``pictures/`` and ``meshes/``.
+        dataset: that the variants' rows come from.
+        variants: baseline and identity_calibrated, alike in rows.
+        identities: by subject number.
+        hand: the hand layer.
+        truth: annotations of the rows.
+        count: images to draw, evenly spread.
+    """
+    anonymous, personal = variants["baseline"].fitted, variants["identity_calibrated"].fitted
+    faces = hand.faces.cpu().numpy()
+    index = {int(image): row for row, image in enumerate(dataset.columns["image_id"])}
+    for row in evenly_spread(len(personal), count):
+        views = []
+        for title, fitted, colour in (
+            ("without identity", anonymous, ANONYMOUS_COLOUR), ("with identity", personal, IDENTITY_COLOUR)
+        ):
+            joints, vertices = hand_points(
+                hand, fitted.pose[[row]], fitted.betas[[row]], fitted.transl[[row]]
+            )
+            scores = variants["baseline" if fitted is anonymous else "identity_calibrated"].fitted_scores
+            views.append(HandView(title, vertices[0], joints[0], float(scores.per_sample["mpvpe_mm"][row]), colour))
+        _, true_vertices = hand_points(hand, truth["pose"][[row]], truth["betas"][[row]], truth["transl"][[row]])
+        image_id = int(personal.image_id[row])
+        name = f"subject-{personal.subject_id[row]:02d}_{image_id:06d}"
+        image, K = dataset.full_image(index[image_id]), personal.K[row].astype(np.float64)
+        demo_figure(
+            output / "pictures" / f"{name}.jpg", image, K, faces, views,
+            box=square_box(project_numpy(true_vertices[0], K), 1.3),
+            keypoints_2d=personal.keypoints_2d[row], keypoint_confidence=personal.keypoint_confidence[row],
+            true_vertices=true_vertices[0],
+            title=f"unseen subject {personal.subject_id[row]:02d}, image {image_id} (synthetic; white: the true outline)",
+        )
+        write_mesh(output / "meshes" / f"{name}.ply", views[1].vertices, faces)
+    for subject, identity in identities.items():
+        betas = np.stack([dataset.subject_betas[subject], identity.betas, np.zeros(10)])
+        vertices, joints = rest_hand(hand, betas)
+        titles = ("true shape", f"calibrated, {identity.n_images} images", "mean shape")
+        deviations = (None, identity.hand_length_std_mm, None)
+        shapes = [ShapeView(*view) for view in zip(titles, vertices, joints, deviations, strict=True)]
+        identity_figure(
+            output / "pictures" / f"identity_subject-{subject:02d}.png", shapes, faces, vertices[0],
+            title=f"unseen subject {subject:02d} (synthetic)",
+        )

@@ -1,0 +1,165 @@
+"""Training: resumes to the bit, stops on signals and on NaN, saves atomically; checkpoints are strict."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from options.recipes import apply_recipe
+from options.run_options import get_args_parser
+from src.engine import checkpoint
+from src.engine.evaluate import evaluate
+from src.engine.predict import ShapeSource, evenly_spread, predict
+from src.engine.train import Interrupted, NonFiniteLossError, Trainer, train
+from tests.dex_ycb_layout import write_dex_ycb
+from utils.artifacts import Identity, load_predictions, save_identity
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dex_ycb(tmp_path_factory.mktemp("dex_ycb"), sequences=1)
+
+
+def options(root: Path, out: Path, *extra: str, phase: str = "train", model: str = "mano_baseline") -> object:
+    words = ["--phase", phase, "--model", model, "--data_root", str(root), "--out_dir", str(out), "--device", "cpu"]
+    words += ["--backbone", "mobilenet_v3_small", "--input_size", "64", "--crop_size", "64", "--crop_scale", "2"]
+    words += ["--batch_size", "8", "--epochs", "2", "--cache", str(root / "cache"), "--val_images", "4", *extra]
+    return get_args_parser().parse_args(words)
+
+
+def weights(out: Path, name: str = "mano_baseline") -> dict[str, torch.Tensor]:
+    return torch.load(out / f"dex_ycb/{name}/checkpoints/last.pt", weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    train(options(root, out))
+    return out
+
+
+def test_writes_what_a_run_should_leave(whole: Path) -> None:
+    folder = whole / "dex_ycb/mano_baseline"
+    assert {path.name for path in folder.iterdir()} == {"args.json", "log.csv", "board", "checkpoints"}
+    with open(folder / "log.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["epoch"] for row in rows] == ["1", "2"] and float(rows[0]["val_mpjpe_mm"]) > 0
+    assert (folder / "checkpoints/best.pt").is_file()
+
+
+@pytest.mark.parametrize("batches", [3, 8])
+def test_killed_and_resumed_is_the_same_to_the_bit(root: Path, whole: Path, tmp_path: Path, batches: int) -> None:
+    trainer = Trainer(apply_recipe(options(root, tmp_path)))
+    assert len(trainer.loader) == 7  # so that the two cases stop in the first and in the second epoch
+    step, taken = trainer._step, []
+
+    def count_and_kill(raw: dict) -> dict:
+        taken.append(1)
+        if len(taken) == batches:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(raw)
+
+    trainer._step = count_and_kill
+    with pytest.raises(Interrupted) as stop:
+        trainer.run()
+    assert stop.value.code == 128 + signal.SIGTERM
+    train(options(root, tmp_path, "--resume"))
+    expected, found = weights(whole), weights(tmp_path)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert threading.current_thread() is threading.main_thread()
+
+
+def test_nan_stops_and_keeps_the_last_good_state(root: Path, tmp_path: Path) -> None:
+    train(options(root, tmp_path, "--epochs", "1"))
+    before = weights(tmp_path)
+    trainer = Trainer(apply_recipe(options(root, tmp_path, "--epochs", "1")))
+    with torch.no_grad():
+        trainer.model.feature.bias.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match="epoch 1, batch 0, images"):
+        trainer.run()
+    after = weights(tmp_path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_resume_refuses_another_run(root: Path, whole: Path, tmp_path: Path) -> None:
+    last = str(whole / "dex_ycb/mano_baseline/checkpoints/last.pt")
+    with pytest.raises(checkpoint.CheckpointError, match="--seed"):
+        train(options(root, tmp_path, "--seed", "5", "--resume", last))
+    with pytest.raises(checkpoint.CheckpointError, match="Missing"):
+        train(options(root, tmp_path, "--resume", last, model="mano_identity"))
+
+
+def test_interrupted_write_leaves_the_previous_checkpoint(whole: Path, tmp_path: Path, monkeypatch: object) -> None:
+    path = tmp_path / "last.pt"
+    model, card, _ = checkpoint.load_network(whole / "dex_ycb/mano_baseline/checkpoints/last.pt")
+    checkpoint.save_checkpoint(path, card, model)
+    before = path.read_bytes()
+
+    def half(value: object, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save_checkpoint(path, card, model)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_confidence_stage_moves_nothing_else(root: Path, whole: Path, tmp_path: Path) -> None:
+    baseline = whole / "dex_ycb/mano_baseline/checkpoints/last.pt"
+    train(options(root, tmp_path, "--init_from", str(baseline), model="mano_baseline_conf"))
+    before, after = weights(whole), weights(tmp_path, "mano_baseline_conf")
+    assert all(torch.equal(before[name], after[name]) for name in before)  # BatchNorm statistics too
+    assert set(after) - set(before) == {"confidence.weight", "confidence.bias"}
+
+
+def test_shipped_weights_predict_like_the_checkpoint(root: Path, whole: Path, tmp_path: Path) -> None:
+    pt = whole / "dex_ycb/mano_baseline/checkpoints/last.pt"
+    shipped = tmp_path / "baseline.safetensors"
+    checkpoint.export_weights(pt, shipped, command="test", scores={"mpjpe_mm": 1.0})
+    files = []
+    for number, path in enumerate((pt, shipped)):
+        files.append(tmp_path / f"{number}.npz")
+        predict(options(root, tmp_path, "--checkpoint", str(path), "--predictions", str(files[-1]), phase="predict"))
+    first, second = map(load_predictions, files)
+    assert abs(first.pose - second.pose).max() < 0.02 and (first.image_id == second.image_id).all()
+    summary = evaluate(options(root, tmp_path, "--predictions", str(files[0]), phase="eval"))
+    assert summary["n_images"] == len(first) and summary["mpjpe_mm"] > 0
+    assert checkpoint.read_checkpoint(shipped)["scores"] == {"mpjpe_mm": 1.0}
+
+
+def test_checkpoints_of_others_are_refused(whole: Path, tmp_path: Path) -> None:
+    pt = whole / "dex_ycb/mano_baseline/checkpoints/last.pt"
+    with pytest.raises(checkpoint.CheckpointError, match="is a mano_baseline, but a mano_identity"):
+        checkpoint.load_network(pt, expect="mano_identity")
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        checkpoint.load_network(tmp_path / "nothing.pt")
+    (tmp_path / "short.pt").write_bytes(pt.read_bytes()[:1000])
+    with pytest.raises(checkpoint.CheckpointError, match="short.pt"):
+        checkpoint.load_network(tmp_path / "short.pt")
+    state = torch.load(pt, weights_only=True)
+    state["model"].pop("shape.0.weight")
+    state["model"]["odd"] = torch.zeros(1)
+    torch.save(state, tmp_path / "odd.pt")
+    with pytest.raises(checkpoint.CheckpointError, match=r"shape\.0\.weight.*odd"):
+        checkpoint.load_network(tmp_path / "odd.pt")
+
+
+def test_shape_source(tmp_path: Path) -> None:
+    batch = {"betas": torch.ones(2, 10), "subject_id": torch.tensor([8, 9])}
+    assert ShapeSource("gt")(batch) is batch["betas"]
+    assert not ShapeSource("mean")(batch).any()
+    for subject in (8, 9):
+        identity = Identity([subject / 10] * 10, "stand-in", "abc", 180.0, subject_id=subject)
+        save_identity(tmp_path / f"identity_subject-{subject:02d}.json", identity)
+    betas = ShapeSource("calibrated", tmp_path)(batch)
+    assert torch.allclose(betas[:, 0], torch.tensor([0.8, 0.9]))
+    with pytest.raises(ValueError, match="--identity"):
+        ShapeSource("calibrated")
+    assert evenly_spread(10, 3).tolist() == [0, 4, 9] and len(evenly_spread(3, None)) == 3
