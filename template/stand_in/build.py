@@ -17,9 +17,11 @@ logger = logging.getLogger(__name__)
 
 def build_hand() -> dict[str, np.ndarray]:
     """The model dict (float32 arrays, MANO's keys): see `template.stand_in.check.SHAPES`."""
+    from template.stand_in.correctives import fit_correctives
     from template.stand_in.pose_space import pose_components
     from template.stand_in.population import shape_space
     from template.stand_in.regressor import joint_regressor
+    from template.stand_in.skeleton import joint_positions
     from template.stand_in.skinning import mesh_weights
     from template.stand_in.topology import template_mesh
 
@@ -30,7 +32,8 @@ def build_hand() -> dict[str, np.ndarray]:
     weights = mesh_weights(vertices, faces)
     regressor = joint_regressor(space["hands"], space["joints"])
     mean, components = pose_components()
-    posedirs = np.zeros((len(vertices), 3, 135))
+    posedirs = fit_correctives(vertices, faces, weights, joint_positions())
+    logger.info("correctives: up to %.1f mm per unit feature", np.abs(posedirs).max() * 1e3)
     return {
         "v_template": space["v_template"].astype(np.float32),
         "shapedirs": space["shapedirs"].astype(np.float32),

@@ -25,6 +25,7 @@ ANGLE_LIMITS = np.array([_FINGER_LOW * 4 + _THUMB_LOW, _FINGER_HIGH * 4 + _THUMB
 # Each row: index, middle, ring, little as (spread, mcp, pip, dip), then the thumb; degrees.
 _FLAT = ((0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0, 0))
 _RELAXED = ((-2, 22, 28, 12), (0, 27, 33, 15), (3, 31, 36, 16), (6, 33, 36, 16), (18, -4, 2, 10, 14))
+_CLEAR = _RELAXED[:4] + ((8, 4, -4, 4, 4),)  # thumb out of the closing fingers' way
 _REACH = ((2, 8, 14, 6), (0, 10, 16, 7), (-2, 11, 17, 7), (-4, 12, 17, 7), (28, 6, -6, 4, 6))
 
 #: name -> (angles at closure 0, angles at closure 1)
@@ -32,19 +33,22 @@ GRASPS: dict[str, tuple[tuple, tuple]] = {
     "open": (_FLAT, ((6, -6, 2, 0), (0, -7, 2, 0), (-6, -6, 2, 0), (-12, -5, 2, 0), (-4, 10, -8, -4, -6))),
     "flat": (_FLAT, ((-3, 2, 3, 1), (0, 2, 3, 1), (4, 2, 3, 1), (9, 2, 3, 1), (4, -22, 0, 4, 4))),
     "relaxed": (_FLAT, _RELAXED),
-    "power_cylinder": (_REACH, ((-1, 52, 62, 32), (0, 56, 66, 34), (3, 58, 66, 34), (7, 60, 62, 32),
-                                (52, -4, 8, 22, 26))),
+    "power_cylinder": (_REACH, ((-1, 46, 58, 32), (0, 45, 58, 34), (3, 52, 62, 34), (7, 56, 60, 32),
+                                (50, 6, 4, 25, 28))),
     "power_sphere": (_REACH, ((5, 38, 44, 26), (0, 40, 46, 27), (-4, 40, 46, 27), (-8, 40, 44, 26),
-                              (52, 4, 2, 18, 24))),
-    "pinch": (_REACH, ((-1, 50, 46, 20), (0, 40, 38, 18), (3, 32, 32, 16), (6, 26, 28, 14), (50, -8, 10, 16, 22))),
-    "tripod": (_REACH, ((1, 50, 44, 18), (-2, 54, 46, 20), (3, 52, 56, 28), (6, 50, 56, 28), (54, -8, 10, 16, 20))),
-    "lateral": (_RELAXED, ((-2, 38, 66, 30), (0, 46, 72, 34), (3, 52, 74, 36), (7, 56, 72, 36), (20, -22, 6, 14, 24))),
-    "hook": (_REACH, ((-1, 14, 82, 44), (0, 16, 86, 46), (3, 18, 86, 46), (7, 20, 80, 42), (16, -16, 4, 14, 18))),
-    "box": (_REACH, ((2, 52, 14, 6), (0, 54, 16, 7), (-1, 55, 16, 7), (-2, 55, 16, 7), (50, 2, 0, 8, 10))),
-    "pointing": (_RELAXED, ((0, 4, 6, 3), (0, 66, 84, 42), (3, 72, 86, 44), (7, 74, 82, 42), (44, -14, 12, 24, 34))),
-    "fist": (_RELAXED, ((-2, 72, 92, 50), (0, 78, 94, 52), (3, 80, 94, 52), (7, 80, 90, 50), (46, -16, 14, 26, 36))),
+                              (52, 8, 4, 36, 38))),
+    "pinch": (_REACH, ((-1, 47, 42, 14), (0, 40, 38, 18), (3, 32, 32, 16), (6, 26, 28, 14), (52, 0, 6, -4, -4))),
+    "tripod": (_REACH, ((-9, 47, 39, 9), (-2, 54, 52, 22), (3, 54, 58, 30), (6, 54, 60, 30), (62, 2, 8, 0, -4))),
+    "lateral": (_CLEAR, ((-2, 38, 66, 30), (0, 46, 72, 34), (3, 52, 74, 36), (7, 56, 72, 36), (18, -20, 0, 0, -8))),
+    "hook": (_REACH, ((-1, 14, 82, 44), (0, 16, 86, 46), (3, 18, 86, 46), (7, 20, 80, 42), (2, -24, -8, 0, 16))),
+    "box": (_REACH, ((2, 52, 14, 6), (0, 54, 16, 7), (-1, 55, 16, 7), (-2, 55, 16, 7), (55, -12, -1, 14, 16))),
+    "pointing": (_CLEAR, ((0, 4, 6, 3), (0, 78, 98, 60), (3, 82, 98, 60), (7, 82, 92, 56), (42, 3, 12, 20, 30))),
+    "fist": (_CLEAR, ((-2, 76, 98, 60), (0, 80, 100, 62), (3, 82, 98, 60), (7, 82, 92, 56), (69, 3, -15, 31, 35))),
     "spread": (_FLAT, ((12, -4, 2, 1), (1, -5, 2, 1), (-10, -4, 2, 1), (-18, -4, 2, 1), (-2, 14, -10, -4, -6))),
 }
+
+#: Grasps in which the thumb closes over the fingers, hence after them.
+_THUMB_LATE = ("fist", "pointing", "lateral")
 
 
 def grasp_angles(name: str, closure: float) -> np.ndarray:
@@ -61,7 +65,10 @@ def grasp_angles(name: str, closure: float) -> np.ndarray:
         raise KeyError(f"grasp {name!r} is unknown; choose one of {sorted(GRASPS)}")
     first, last = (np.array([angle for group in half for angle in group], float) for half in GRASPS[name])
     closure = float(np.clip(closure, 0.0, 1.0))
-    return np.radians(first + closure * (last - first))
+    share = np.full(21, closure)
+    if name in _THUMB_LATE:
+        share[16:] = closure**2
+    return np.radians(first + share * (last - first))
 
 
 def clip_angles(angles: np.ndarray) -> np.ndarray:

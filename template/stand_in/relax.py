@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -50,6 +51,7 @@ def flip_edges(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Flip edges whose opposite angles exceed 180 degrees together (Delaunay), where the surface allows."""
     faces = [tuple(int(v) for v in face) for face in faces]
     owner = {(f[i], f[(i + 1) % 3]): n for n, f in enumerate(faces) for i in range(3)}
+    rim = {v for edge in owner if edge[::-1] not in owner for v in edge}
     queue = [edge for edge in owner if edge[0] < edge[1]]
     for _ in range(20000):
         if not queue:
@@ -60,7 +62,7 @@ def flip_edges(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
         left, right = owner[a, b], owner[b, a]
         c = next(v for v in faces[left] if v not in (a, b))
         d = next(v for v in faces[right] if v not in (a, b))
-        if (c, d) in owner or (d, c) in owner:
+        if (c, d) in owner or (d, c) in owner or (c in rim and d in rim):
             continue
         pa, pb, pc, pd = vertices[[a, b, c, d]]
         if _angle(pa - pc, pb - pc) + _angle(pa - pd, pb - pd) <= np.pi + 1e-6:
@@ -84,4 +86,4 @@ def flip_edges(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _angle(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.arctan2(np.linalg.norm(np.cross(one, other)), one @ other))
+    return math.acos(max(-1.0, min(1.0, float(one @ other) / math.sqrt(float(one @ one) * float(other @ other)))))

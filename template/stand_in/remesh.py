@@ -99,6 +99,8 @@ class Collapser:
             return
         if other in self.loop and one not in self.loop:
             one, other = other, one  # the loop's vertex stays
+        if on_loop == 1 and (self.neighbours(other) & self.loop) - self.neighbours(one) - {one}:
+            return  # an inner edge between two loop vertices would cut a corner off the wrist
         place = self.points[one] if on_loop == 1 else (self.points[one] + self.points[other]) / 2
         if not self._keeps_sides(one, other, shared, place):
             return

@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from template.stand_in.grasps import grasp_pose, rotations_from_pose
+from template.stand_in.skinning import pose_hand
+from utils.files import atomic_path
+
 _LIGHTS = ((np.array([-0.35, 0.65, 0.67]), 0.75), (np.array([0.8, 0.1, 0.55]), 0.25))
+
+#: World to view: from behind with the fingers up, and from the palm's side, turned to show the depth.
+_BACK = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+_PALM = (np.array([[0.77, 0.0, -0.64], [0.0, 1.0, 0.0], [0.64, 0.0, 0.77]])
+         @ np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]))
+
+
+def _betas(*leading: float) -> np.ndarray:
+    return np.array(leading + (0.0,) * (10 - len(leading)))
+
+
+#: Label, grasp, closure, betas of each cell.
+_CELLS = (
+    ("flat, mean hand", "open", 0.0, _betas()),
+    ("flat, small hand (beta 1 = -2)", "open", 0.0, _betas(-2.0)),
+    ("flat, big hand (beta 1 = +2)", "open", 0.0, _betas(2.0)),
+    ("spread, beta 2 = +2.5", "spread", 1.0, _betas(0.0, 2.5)),
+    ("relaxed, beta 2 = -2.5", "relaxed", 1.0, _betas(0.0, -2.5)),
+    ("power grasp, cylinder", "power_cylinder", 1.0, _betas()),
+    ("power grasp, sphere", "power_sphere", 1.0, _betas(1.0)),
+    ("pinch", "pinch", 1.0, _betas()),
+    ("tripod, beta 3 = +2.5", "tripod", 1.0, _betas(0.0, 0.0, 2.5)),
+    ("lateral", "lateral", 1.0, _betas(-1.0)),
+    ("pointing", "pointing", 1.0, _betas()),
+    ("fist", "fist", 1.0, _betas()),
+)
 
 
 def shade(
@@ -39,3 +71,26 @@ def shade(
         colour = np.where(back[:, None], [120.0, 60.0, 60.0], [236.0, 188.0, 160.0])
         image[rays] = np.clip(colour * light[:, None], 0, 255)
     return image.reshape(pixels, pixels, 3).astype(np.uint8)
+
+
+def write_sheet(hand: dict[str, np.ndarray], path: Path, pixels: int = 380) -> None:
+    """Draw 12 poses and shapes, each from the back and from the palm's side, as a PNG.
+
+    Args:
+        hand: model dict with MANO's keys.
+        path: where to write.
+        pixels: size of one picture.
+    """
+    import cv2
+
+    tiles = []
+    for label, name, closure, betas in _CELLS:
+        vertices = pose_hand(hand, rotations_from_pose(grasp_pose(name, closure)), betas)
+        pair = [shade(vertices, hand["f"].astype(np.int64), view, pixels) for view in (_BACK, _PALM)]
+        tile = np.ascontiguousarray(np.hstack(pair))
+        cv2.putText(tile, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+        tiles.append(tile)
+    sheet = np.vstack([np.hstack(tiles[row : row + 3]) for row in range(0, len(tiles), 3)])
+    with atomic_path(path) as temporary:
+        if not cv2.imwrite(str(temporary), sheet[..., ::-1]):
+            raise OSError(f"{path} could not be written")

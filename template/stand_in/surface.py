@@ -22,7 +22,7 @@ from template.stand_in.skeleton import (
 )
 
 #: Width of the smooth unions in metres: inside a finger, inside the palm, and between the parts.
-_BLEND_FINGER, _BLEND_PALM, _BLEND_PARTS = 0.0016, 0.0050, 0.0024
+_BLEND_FINGER, _BLEND_PALM, _BLEND_PARTS = 0.0016, 0.0045, 0.0026
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,18 @@ def _palm_capsules() -> list[Capsule]:
     mm = joints * 1e3
     thumb = finger_joints("thumb")
     capsules = [
-        capsule((150, 5, 4), (96, 5, 4), 27.0, 25.5, 0.70),  # forearm and wrist
-        capsule((92, 4, 4), (74, 2, 3), 24.5, 24.0, 0.62),  # carpus
+        capsule((150, 4.5, 4), (98, 4.5, 4), 26.5, 24.5, 0.69),  # forearm and wrist
+        capsule((92, 4, 4), (74, 3, 3), 23.0, 22.5, 0.52),  # carpus
     ]
     bases = {"index": (78, 4, 16), "middle": (78, 5, 6), "ring": (78, 4, -3), "little": (79, 2, -11)}
     for finger, base in bases.items():
         head = mm[finger_joints(finger)[0]]
         radius = RADII_MM[finger][0]
-        capsules.append(capsule(base, head - (0, 1.5, 0), 12.5, radius, 0.98))
+        capsules.append(capsule(base, head - (0, 1.6, 0), 11.0, radius - 0.9, 0.98))
         # Flesh under the metacarpal head and on towards the web.
         along = bone_frame(finger, 0)[0]
-        pad = head + along * 3 - (0, 5.0, 0)
-        capsules.append(capsule(pad, pad + along * 9 + (0, 1.5, 0), radius * 0.92, radius * 0.72, 0.85))
+        pad = head + along * 4 - (0, 4.0, 0)
+        capsules.append(capsule(pad, pad + along * 9 + (0, 1.5, 0), radius * 0.80, radius * 0.66, 0.85))
     for one, other, reach in (("index", "middle", 17), ("middle", "ring", 17), ("ring", "little", 14)):
         first, second = mm[finger_joints(one)[0]], mm[finger_joints(other)[0]]
         middle, along = (first + second) / 2, unit(bone_frame(one, 0)[0] + bone_frame(other, 0)[0])
@@ -118,9 +118,9 @@ def _palm_capsules() -> list[Capsule]:
     cmc, mcp = mm[thumb[0]], mm[thumb[1]]
     along = unit(mcp - cmc)
     capsules += [
-        capsule((82, -4, -10), (36, -4, -29), 12.5, 11.0, 0.95),  # hypothenar
-        capsule((80, -4, 12), cmc + along * 14 + (0, -3.0, -7), 13.0, 13.5, 0.95),  # thenar, root
-        capsule((40, -1, 6), (28, 0, -8), 15.0, 14.0, 0.72),  # hollow of the palm, filled halfway
+        capsule((80, -2.5, -11), (34, -3.5, -29.5), 11.0, 10.6, 0.95),  # hypothenar
+        capsule((80, -3, 12), cmc + along * 14 + (0, -2.5, -7), 10.5, 11.5, 0.95),  # thenar, root
+        capsule((46, 0, 6), (26, 0.5, -8), 14.0, 13.5, 0.70),  # hollow of the palm, filled halfway
         capsule((58, 1, 27), (33, 0, 34), 9.0, 6.5, 0.80),  # first web
     ]
     capsules.append(Capsule(thumb[0], "thumb", (cmc + along * 10 + (3, -4, -6)) * 1e-3,

@@ -6,7 +6,7 @@ import numpy as np
 
 from template.stand_in.relax import relax
 from template.stand_in.remesh import LOOP_EDGES, VERTICES, WRIST_CUT, Collapser, boundary_loop, fine_mesh
-from template.stand_in.skeleton import MANO_FINGERS, finger_joints, joint_positions, tip_positions
+from template.stand_in.skeleton import MANO_FINGERS, finger_joints, joint_positions, tip_positions, unit
 from template.stand_in.skinning import point_weights, smoothstep
 from template.stand_in.surface import field, hand_capsules, project
 from utils.joints import FINGERS, TIP_VERTICES
@@ -18,7 +18,9 @@ def edge_size(points: np.ndarray) -> np.ndarray:
     fingers = 1.0 - weights[:, 0] - 0.6 * weights[:, finger_joints("thumb")[0]]
     size = 0.0118 + smoothstep(fingers) * (0.0062 - 0.0118)
     nearest = np.min([np.linalg.norm(points - tip, axis=1) for tip in tip_positions()], axis=0)
-    return size * (0.72 + 0.28 * smoothstep((nearest - 0.004) / 0.010))
+    # In the webs two fingers share the skin and its crease is sharp.
+    shared = np.sort([weights[:, list(finger_joints(finger))].sum(axis=1) for finger in MANO_FINGERS], axis=0)[-2]
+    return size * (0.72 + 0.28 * smoothstep((nearest - 0.004) / 0.010)) * (1.0 - 0.25 * smoothstep(shared / 0.3))
 
 
 def template_mesh() -> tuple[np.ndarray, np.ndarray]:
@@ -42,12 +44,33 @@ def template_mesh() -> tuple[np.ndarray, np.ndarray]:
         vertices[nearest] = project(tip[None], surface)[0]
         tips.append(nearest)
     vertices, faces = relax(vertices, faces, surface, edge_size, 12, tuple(tips))
+    vertices = _soften_creases(vertices, faces)
     order = vertex_order(vertices, dict(zip(MANO_FINGERS, tips)))
     position = np.empty_like(order)
     position[order] = np.arange(len(order))
     faces = position[faces]
     faces = np.stack([np.roll(face, -int(np.argmin(face))) for face in faces])
     return vertices[order], faces[np.lexsort(faces.T[::-1])]
+
+
+def _soften_creases(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 52.0) -> np.ndarray:
+    """Blunt the sharpest creases (the webs): their vertices move towards their neighbours' mean."""
+    owner = {(int(f[i]), int(f[(i + 1) % 3])): (n, int(f[(i + 2) % 3])) for n, f in enumerate(faces) for i in range(3)}
+    inner = [(a, b, *owner[a, b], *owner[b, a]) for a, b in owner if a < b and (b, a) in owner]
+    edges = np.array(list(owner))
+    pinned = boundary_loop(faces)
+    for _ in range(60):
+        corners = vertices[faces]
+        normals = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+        sharp = {v for a, b, one, c, other, d in inner
+                 if normals[one] @ normals[other] < np.cos(np.radians(limit_degrees)) for v in (a, b, c, d)}
+        sharp = np.array(sorted(sharp - set(pinned)), dtype=int)
+        mean = np.zeros_like(vertices)
+        np.add.at(mean, edges[:, 0], vertices[edges[:, 1]])
+        mean /= np.maximum(np.bincount(edges[:, 0], minlength=len(vertices)), 1)[:, None]
+        vertices = vertices.copy()
+        vertices[sharp] += 0.3 * (mean[sharp] - vertices[sharp])
+    return vertices
 
 
 def _even_loop(vertices: np.ndarray, faces: np.ndarray, surface) -> np.ndarray:
@@ -89,9 +112,12 @@ def vertex_order(vertices: np.ndarray, tips: dict[str, int]) -> np.ndarray:
         ids = list(dict.fromkeys(TIP_VERTICES[name][column] for name in TIP_VERTICES))
         if finger == "middle":
             ids.append(445)  # the left hand's manopth tip
-        distance = np.linalg.norm(vertices - vertices[tips[finger]], axis=1)
-        for number, vertex in zip(ids, np.argsort(distance)):
-            reserved[number] = int(vertex)
+        chosen = [tips[finger]]
+        while len(chosen) < len(ids):  # next to all that are chosen, so that the set stays small
+            distance = sum(np.linalg.norm(vertices - vertices[vertex], axis=1) for vertex in chosen)
+            distance[chosen] = np.inf
+            chosen.append(int(np.argmin(distance)))
+        reserved.update(zip(ids, chosen))
     taken = set(reserved.values())
     rest = iter([v for v in sequence if v not in taken])
     return np.array([reserved[i] if i in reserved else next(rest) for i in range(len(vertices))])
