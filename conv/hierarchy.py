@@ -46,6 +46,8 @@ class MeshHierarchy:
         for level, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
             if down.shape[1] != fine or up.shape != down.shape[::-1]:
                 raise ValueError(f"level {level} has {fine} vertices but down is {down.shape} and up {up.shape}")
+            if not (np.all(np.diff(down.indptr) == 1) and np.all(down.data == 1)):
+                raise ValueError(f"down of level {level} does not select vertices (one entry of 1 a row)")
             fine = down.shape[0]
         for level, (faces, size) in enumerate(zip(self.faces, self.sizes, strict=True)):
             if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= size:
@@ -57,12 +59,20 @@ class MeshHierarchy:
         return (len(self.vertices), *(matrix.shape[0] for matrix in self.down))
 
     @cached_property
+    def kept(self) -> tuple[np.ndarray, ...]:
+        """Per level (V_l,) the finest level's number of each vertex, int64."""
+        ids = [np.arange(len(self.vertices))]
+        for down in self.down:
+            ids.append(ids[-1][down.indices])
+        return tuple(ids)
+
+    @cached_property
     def spirals(self) -> tuple[np.ndarray, ...]:
         """Per level (V_l, 27) spirals, int64."""
-        positions = [self.vertices]
-        for down in self.down:
-            positions.append(down @ positions[-1])
-        return tuple(spiral_indices(f, len(v), SPIRAL_LENGTH, v) for f, v in zip(self.faces, positions, strict=True))
+        return tuple(
+            spiral_indices(faces, len(ids), SPIRAL_LENGTH, self.vertices[ids])
+            for faces, ids in zip(self.faces, self.kept, strict=True)
+        )
 
     @cached_property
     def hash(self) -> str:

@@ -1,0 +1,193 @@
+"""The family's networks: CMR-SG, CMR-PG, CMR-PG that knows the subject, and the 2D model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from conv.hierarchy import MeshHierarchy
+from src.models.cmr.cascade import PG, SG, Cascade, Cues, Layout
+from src.models.cmr.joint_maps import joints_from_maps
+from src.models.cmr.mesh_decoder import MeshDecoder
+from src.models.losses import MESH_UNIT
+from template import HandModel, load_hand_assets
+from template.cmr_assets import load_hierarchy
+
+#: Network input of the released checkpoints, px.
+INPUT_SIZE = 224
+
+Output = dict[str, torch.Tensor | list[torch.Tensor]]
+
+
+def _cue_output(cues: Cues, input_size: int) -> Output:
+    """Keypoints of the last stage, the joint maps and the masks of all, as every network returns them."""
+    keypoints, confidence = joints_from_maps(cues.joint_maps[-1].detach(), input_size)
+    output: Output = {
+        "heatmaps": cues.joint_maps,
+        "masks": cues.masks,
+        "keypoints_2d": keypoints,
+        "keypoint_confidence": confidence,
+    }
+    if cues.masks:
+        output["mask"] = cues.masks[-1]
+    return output
+
+
+class CmrPose2D(Cascade):
+    """CMR-PG's 2D part: three stages of joint maps (`pose_2d` of the paper).
+
+    Args:
+        backbone: resnet18, resnet34 or resnet50.
+        weights: the user's ImageNet weights of it, or None.
+    """
+
+    def __init__(self, backbone: str = "resnet18", weights: str | Path | None = None) -> None:
+        super().__init__(PG, backbone, weights, with_mask=False, uses_feature=False)
+
+    def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> Output:
+        """image (B, 3, S, S) in [-1, 1] -> ``heatmaps``, three of (B, 21, S/2, S/2), the last the prediction;
+        ``keypoints_2d`` (B, 21, 2) px of the input; ``keypoint_confidence`` (B, 21) in [0, 1]."""
+        return _cue_output(self.encode(image), image.shape[-1])
+
+
+class CmrNetwork(Cascade, MeshDecoder):
+    """A cascade of 2D cues and the spiral mesh decoder.
+
+    Args:
+        layout: `SG` or `PG`.
+        backbone: resnet18, resnet34 or resnet50.
+        weights: the user's ImageNet weights of it, or None.
+        hierarchy: mesh levels, or a path for `template.cmr_assets.load_hierarchy`; None for the
+            hierarchy of the hand that `load_hand_assets` finds. A trained network needs the one it
+            was trained with: its hash is ``hierarchy_hash``.
+        with_mask: silhouette maps as well; the identity paper's comparison was without.
+        extra_channels: of the mesh decoder.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        backbone: str = "resnet18",
+        weights: str | Path | None = None,
+        hierarchy: MeshHierarchy | str | Path | None = None,
+        with_mask: bool = True,
+        extra_channels: int = 0,
+    ) -> None:
+        levels = hierarchy if isinstance(hierarchy, MeshHierarchy) else load_hierarchy(path=hierarchy)
+        super().__init__(layout, backbone, weights, with_mask=with_mask, uses_feature=True,
+                         hierarchy=levels, extra_channels=extra_channels)
+        self.hierarchy, self.hierarchy_hash = levels, levels.hash
+
+    def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> Output:
+        """Predict.
+
+        Args:
+            image: (B, 3, S, S) in [-1, 1], S a multiple of 32 (224 in the released checkpoints).
+
+        Returns:
+            dict: ``vertices_levels``, four (B, V_l, 3), finest first, metres, root-relative, camera
+            axes; ``vertices`` the finest; ``heatmaps``, three (PG) or two (SG) of (B, 21, S/2, S/2);
+            ``masks``, (B, 1, S/2, S/2) each, ``mask`` the last; ``keypoints_2d`` (B, 21, 2) px of
+            the input and ``keypoint_confidence`` (B, 21); ``feature`` (B, 1000).
+        """
+        cues = self.encode(image)
+        feature = self.backbone3.feature(cues.maps)
+        return self._output(cues, feature, self.decode_mesh(feature), MESH_UNIT, image.shape[-1])
+
+    @staticmethod
+    def _output(
+        cues: Cues, feature: torch.Tensor, meshes: list[torch.Tensor], unit: float | torch.Tensor, input_size: int
+    ) -> Output:
+        levels = [mesh * unit for mesh in meshes]
+        return _cue_output(cues, input_size) | {"vertices_levels": levels, "vertices": levels[0], "feature": feature}
+
+
+class CmrSG(CmrNetwork):
+    """CMR-SG: mask, then joints, then mesh. Arguments as `CmrNetwork`."""
+
+    def __init__(self, backbone: str = "resnet18", **options: object) -> None:
+        super().__init__(SG, backbone, **options)
+
+
+class CmrPG(CmrNetwork):
+    """CMR-PG: joints, again joints, then mesh. Arguments as `CmrNetwork`."""
+
+    def __init__(self, backbone: str = "resnet18", **options: object) -> None:
+        super().__init__(PG, backbone, **options)
+
+
+class CmrIdentity(CmrNetwork):
+    """CMR-PG whose mesh decoder knows the subject.
+
+    At every level the decoder also sees the subject's rest mesh (flat hand, relative to the rest
+    wrist, in units of 0.2 m). An image says little about a hand's size, the rest mesh all: so the
+    decoder predicts a hand of the template's size, and its output is scaled by the subject's.
+
+    Args:
+        backbone, weights, hierarchy, with_mask: as `CmrNetwork`.
+        hand: hand layer that turns betas into rest meshes; None for the one `load_hand_assets` finds.
+        scale_output: multiply by the subject's size over the template's.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        weights: str | Path | None = None,
+        hierarchy: MeshHierarchy | str | Path | None = None,
+        with_mask: bool = True,
+        hand: HandModel | None = None,
+        scale_output: bool = True,
+    ) -> None:
+        super().__init__(PG, backbone, weights, hierarchy, with_mask, extra_channels=3)
+        self.hand = HandModel(load_hand_assets()) if hand is None else hand
+        if not np.array_equal(self.hand.assets.faces, self.hierarchy.faces[0]):
+            raise ValueError(f"the hierarchy is not of the hand {self.hand.assets.name!r}: give `hierarchy="
+                             "load_hierarchy(assets)` of the same hand")
+        self.scale_output = scale_output
+        wrist = torch.as_tensor(self.hand.assets.J_regressor[0], dtype=torch.float32)
+        self.register_buffer("wrist_regressor", wrist, persistent=False)
+        for level, ids in enumerate(self.hierarchy.kept):
+            self.register_buffer(f"kept_{level}", torch.as_tensor(ids, dtype=torch.int64), persistent=False)
+        template = torch.as_tensor(self.hand.assets.v_template, dtype=torch.float32)[None]
+        self.register_buffer("template_size", hand_size(template), persistent=False)
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        betas: torch.Tensor | None = None,
+        rest_mesh: torch.Tensor | None = None,
+        **_: torch.Tensor | None,
+    ) -> Output:
+        """As `CmrNetwork.forward`, for a known subject.
+
+        Args:
+            image: (B, 3, S, S) in [-1, 1].
+            betas: (B, 10) the subject's shape; not needed with ``rest_mesh``.
+            rest_mesh: (B, 778, 3) flat hand, metres, anywhere.
+
+        Raises:
+            ValueError: neither betas nor rest_mesh is given.
+        """
+        if rest_mesh is None:
+            if betas is None:
+                raise ValueError("cmr_identity needs the subject's betas (B,10) or rest_mesh (B,778,3): "
+                                 "pass --shape gt or --identity FILE")
+            rest_mesh = self.hand.rest(betas)
+        cues = self.encode(image)
+        feature = self.backbone3.feature(cues.maps)
+        meshes = self.decode_mesh(feature, self.rest_levels(rest_mesh))
+        unit = MESH_UNIT * hand_size(rest_mesh)[:, None, None] / self.template_size if self.scale_output else MESH_UNIT
+        return self._output(cues, feature, meshes, unit, image.shape[-1])
+
+    def rest_levels(self, rest_mesh: torch.Tensor) -> list[torch.Tensor]:
+        """Rest mesh (B, 778, 3), metres, at every level: (B, V_l, 3) relative to the wrist, in units of 0.2 m."""
+        wrist = torch.einsum("v,bvc->bc", self.wrist_regressor, rest_mesh)
+        relative = (rest_mesh - wrist[:, None]) / MESH_UNIT
+        return [relative[:, self.get_buffer(f"kept_{level}")] for level in range(len(self.hierarchy.kept))]
+
+
+def hand_size(mesh: torch.Tensor) -> torch.Tensor:
+    """Root mean square distance (B,) of the vertices (B, V, 3) from their centre, in their unit."""
+    return (mesh - mesh.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt()

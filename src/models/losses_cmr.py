@@ -1,0 +1,100 @@
+"""Loss of the CMR family (ARCHITECTURES.md): meshes at four levels, joint maps and masks at each stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from conv.hierarchy import MeshHierarchy
+from src.models.cmr.joint_maps import joint_map_targets
+from src.models.losses import MESH_UNIT, edge_length_loss, normal_loss
+
+
+@dataclass(frozen=True)
+class CmrLossWeights:
+    """Weight of each term; the released code's."""
+
+    mesh: float = 1.0
+    heatmap: float = 10.0
+    mask: float = 0.5
+    normal: float = 0.1
+    edge: float = 1.0
+
+
+def map_cross_entropy(maps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean binary cross-entropy of probabilities (after the sigmoid), in float32 also under autocast."""
+    with torch.autocast(maps.device.type, enabled=False):
+        return F.binary_cross_entropy(maps.float(), target.float())
+
+
+class CmrLoss(nn.Module):
+    """Weighted sum and its terms.
+
+    Args:
+        hierarchy: the network's; None for a network without a mesh (`pose_2d`).
+        weights: of the terms.
+        placement: of the joint map targets, see `joint_maps`.
+    """
+
+    def __init__(
+        self,
+        hierarchy: MeshHierarchy | None,
+        weights: CmrLossWeights = CmrLossWeights(),
+        placement: str = "consistent",
+    ) -> None:
+        super().__init__()
+        self.weights, self.placement = weights, placement
+        if hierarchy is not None:
+            self.register_buffer("faces", torch.as_tensor(hierarchy.faces[0]), persistent=False)
+            for level, ids in enumerate(hierarchy.kept):
+                self.register_buffer(f"kept_{level}", torch.as_tensor(ids), persistent=False)
+
+    def forward(
+        self,
+        output: dict[str, torch.Tensor | list[torch.Tensor]],
+        input_size: int,
+        keypoints_2d: torch.Tensor,
+        vertices: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss of a batch.
+
+        Args:
+            output: of a network of `src.models.cmr`.
+            input_size: side of the network input, px.
+            keypoints_2d: (B, 21, 2) true joints, px of the network input.
+            vertices: (B, 778, 3) true mesh, metres, relative to the same root and in the same axes
+                as the prediction; needed if the network predicts meshes.
+            mask: (B, 1, H, W) true silhouette in [0, 1], any size. Without it the mask maps are not trained.
+
+        Returns:
+            scalar loss, and the unweighted terms ``mesh``, ``normal``, ``edge``, ``heatmap``,
+            ``mask`` (those that apply). Meshes are compared in units of 0.2 m; the terms of the
+            stages and levels are summed.
+        """
+        terms = {}
+        if "vertices_levels" in output:
+            if vertices is None:
+                raise ValueError("this network predicts meshes: the loss needs `vertices` (B,778,3)")
+            terms |= self._mesh_terms([level / MESH_UNIT for level in output["vertices_levels"]], vertices / MESH_UNIT)
+        maps = output["heatmaps"]
+        with torch.no_grad():
+            target = joint_map_targets(keypoints_2d, input_size, maps[0].shape[-1], self.placement)
+        terms["heatmap"] = torch.stack([map_cross_entropy(stage, target) for stage in maps]).sum()
+        if mask is not None and output["masks"]:
+            true_mask = F.interpolate(mask.float(), size=output["masks"][0].shape[-2:], mode="area")
+            terms["mask"] = torch.stack([map_cross_entropy(stage, true_mask) for stage in output["masks"]]).sum()
+        return sum(getattr(self.weights, name) * term for name, term in terms.items()), terms
+
+    def _mesh_terms(self, levels: list[torch.Tensor], target: torch.Tensor) -> dict[str, torch.Tensor]:
+        errors = [
+            (level - target[:, self.get_buffer(f"kept_{i}")]).abs().mean() for i, level in enumerate(levels)
+        ]
+        return {
+            "mesh": torch.stack(errors).sum(),
+            "normal": normal_loss(levels[0], target, self.faces),
+            "edge": edge_length_loss(levels[0], target, self.faces),
+        }
