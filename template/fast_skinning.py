@@ -5,8 +5,9 @@ few dozen hands at a time, so that their (12, V) blended transforms stay in the 
 transforms are computed again in the backward pass instead of being kept; and few, large operations,
 because at batch 1 the number of operations is all that counts.
 
-Layout: joints are *level-major* (wrist, five first joints, five second, five third) and come before
-the batch, so that a level is one contiguous block; coordinates are planar, (B, 3, V).
+Layout: vertices are planar, (B, 3, V). The chain, whose matrices are tiny, has the batch last,
+(3, 4, 16, B), so that a product of 3x3 matrices is three multiplications of long rows, and a level
+of all five fingers is the slice of every third joint.
 Second derivatives and `torch.func` need the plain form.
 """
 
@@ -21,11 +22,8 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from template.skinning import FINGERS, LEVELS
-from utils.joints import MANO_TO_STANDARD
-
-#: MANO joint at each level-major place: wrist, then joint 1 + 3 * finger + level.
-LEVEL_ORDER = (0, *(1 + LEVELS * finger + level for level in range(LEVELS) for finger in range(FINGERS)))
+from template.skinning import LEVELS
+from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
 
 #: Bytes of blended transforms worked on at a time: about the second-level cache of two CPU cores.
 CPU_CHUNK_BYTES = 2 * 2**20
@@ -49,22 +47,16 @@ class SkinTables(nn.Module):
         tips: Sequence[int], dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        order = list(LEVEL_ORDER)
-        rest = np.concatenate([bone_basis[order], joint_basis[order]]).reshape(96, 11).T
         planar = directions.transpose(2, 1, 0).reshape(directions.shape[2], -1)
         # The factors are R, not R - I: the identity's share is taken off the template once.
         at_identity = np.tile(np.eye(3).ravel(), 15) @ planar[11:]
+        rest = np.stack([bone_basis, joint_basis]).transpose(0, 2, 1, 3).reshape(96, 11)  # (2, 3, 16) rows
         for name, value in (
-            ("rest_template", rest[0]), ("rest_directions", rest[1:]), ("template", planar[0] - at_identity),
-            ("directions", planar[1:]), ("weights", weights.T[order]),
+            ("rest_template", rest[:, :1]), ("rest_directions", rest[:, 1:]), ("template", planar[0] - at_identity),
+            ("directions", planar[1:]), ("weights", weights.T),
         ):
             self.register_buffer(name, torch.as_tensor(value.copy(order="C"), dtype=dtype), persistent=False)
-        mano_order = np.argsort(order)
-        standard = np.array([mano_order[joint] if joint < 16 else joint for joint in MANO_TO_STANDARD])
-        for name, index in (
-            ("order", order), ("mano_order", mano_order), ("tips", tips),
-            ("standard_order", standard), ("from_standard", np.argsort(standard)),
-        ):
+        for name, index in (("tips", tips), ("to_standard", MANO_TO_STANDARD), ("to_mano", STANDARD_TO_MANO)):
             self.register_buffer(name, torch.as_tensor(np.array(index), dtype=torch.int64), persistent=False)
 
     def chunk(self) -> int:
@@ -84,9 +76,10 @@ class PosedHand(torch.autograd.Function):
         whole: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         batch = len(pose)
-        rest = torch.addmm(tables.rest_template, betas, tables.rest_directions).view(batch, 2, 16, 3)
-        bones, rest_joints = rest.permute(1, 2, 0, 3).contiguous()  # (16, B, 3) each
-        local = torch.cat([pose.transpose(0, 1).index_select(0, tables.order), bones[..., None]], dim=-1)
+        bones, rest_joints = torch.addmm(tables.rest_template, tables.rest_directions, betas.t()).view(2, 3, 16, batch)
+        local = torch.empty(3, 4, 16, batch, dtype=pose.dtype, device=pose.device)
+        local[:, :3] = pose.reshape(batch, 144).t().contiguous().view(16, 3, 3, batch).permute(1, 2, 0, 3)
+        local[:, 3] = bones
         world = _chain(local)
         relative = _relative(world, rest_joints)
         factors = torch.cat([betas, pose[:, 1:].reshape(batch, 135)], dim=1)
@@ -97,22 +90,22 @@ class PosedHand(torch.autograd.Function):
             _skin(relative[rows], unposed[rows].view(-1, *vertices.shape[1:]), tables.weights, vertices[rows])
         if transl is not None:
             vertices += transl[:, :, None]
-            world[..., 3] += transl
-        tips = vertices.permute(2, 0, 1).index_select(0, tables.tips)
-        joints = torch.cat([world[..., 3], tips]).index_select(0, tables.standard_order).transpose(0, 1)
+            world[:, 3] += transl.t()[:, None]
+        tips = vertices.permute(2, 1, 0).index_select(0, tables.tips)
+        joints = torch.cat([world[:, 3].transpose(0, 1), tips]).index_select(0, tables.to_standard)
+        joints = joints.view(63, batch).t().contiguous().view(batch, 21, 3)
         ctx.save_for_backward(local, world, rest_joints, relative, unposed)
         ctx.tables = tables
         ctx.set_materialize_grads(False)
         if not whole:
             return vertices, joints, None, None
-        transforms = world.index_select(0, tables.mano_order).transpose(0, 1)
-        return vertices, joints, transforms, rest_joints.index_select(0, tables.mano_order).transpose(0, 1)
+        return vertices, joints, world.permute(3, 2, 0, 1).contiguous(), rest_joints.permute(2, 1, 0).contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, g_vertices: torch.Tensor | None, g_joints: torch.Tensor | None, g_transforms: torch.Tensor | None,
-        g_rest: torch.Tensor | None,
+        g_rest_joints: torch.Tensor | None,
     ) -> tuple[torch.Tensor | None, ...]:
         local, world, rest_joints, relative, unposed = ctx.saved_tensors
         tables, batch = ctx.tables, relative.shape[0]
@@ -120,31 +113,32 @@ class PosedHand(torch.autograd.Function):
         with full_precision(relative.device):
             g_tips = g_positions = None
             if g_joints is not None:
-                g_joints = g_joints.transpose(0, 1).index_select(0, tables.from_standard)
-                g_positions, g_tips = g_joints[:16], g_joints[16:].permute(1, 2, 0)
+                g_joints = g_joints.reshape(batch, 63).t().contiguous().view(21, 3, batch)
+                g_joints = g_joints.index_select(0, tables.to_mano)
+                g_positions, g_tips = g_joints[:16].transpose(0, 1), g_joints[16:].permute(2, 1, 0)
             g_relative, g_factors, g_transl = _skin_backward(g_vertices, g_tips, relative, unposed, tables, only_transl)
             if g_transforms is not None:
-                g_transforms = g_transforms.transpose(0, 1).index_select(0, tables.order)
-                g_transl += g_transforms[..., 3].sum(dim=0)
+                g_transforms = g_transforms.permute(2, 3, 1, 0)
+                g_transl += g_transforms[:, 3].sum(dim=1).t()
             if g_positions is not None:
-                g_transl += g_positions.sum(dim=0)
+                g_transl += g_positions.sum(dim=1).t()
             if only_transl:
                 return None, None, g_transl, None, None
-            g_world = g_relative.permute(3, 0, 1, 2).contiguous()
-            g_offset = g_world[..., 3]
-            g_rest_joints = torch.matmul(g_offset[..., None, :], world[..., :3])[..., 0, :].neg_()
-            g_world[..., :3].addcmul_(g_offset[..., None], rest_joints[..., None, :], value=-1)
+            g_world = g_relative.view(batch, 192).t().contiguous().view(3, 4, 16, batch)
+            g_rest = torch.empty(2, 3, 16, batch, dtype=relative.dtype, device=relative.device)
+            _relative_backward(world, rest_joints, g_world, g_rest[1])
             if g_positions is not None:
-                g_offset += g_positions
+                g_world[:, 3] += g_positions
             if g_transforms is not None:
                 g_world += g_transforms
-            if g_rest is not None:
-                g_rest_joints += g_rest.transpose(0, 1).index_select(0, tables.order)
+            if g_rest_joints is not None:
+                g_rest[1] += g_rest_joints.permute(2, 1, 0)
             g_local = _chain_backward(local, world, g_world)
-            g_pose = g_local[..., :3].index_select(0, tables.mano_order).transpose(0, 1).contiguous()
-            g_pose[:, 1:] += g_factors[:, 10:].view(batch, 15, 3, 3)
-            g_basis = torch.cat([g_local[..., 3], g_rest_joints]).transpose(0, 1).reshape(batch, 96)
-            g_betas = torch.addmm(g_factors[:, :10], g_basis, tables.rest_directions.t())
+            g_pose = g_local[:, :3].permute(2, 0, 1, 3).reshape(144, batch).t().contiguous()
+            g_pose[:, 9:] += g_factors[:, 10:]
+            g_rest[0] = g_local[:, 3]
+            g_betas = torch.addmm(g_factors[:, :10], g_rest.view(96, batch).t(), tables.rest_directions)
+            g_pose = g_pose.view(batch, 16, 3, 3)
         return g_pose, g_betas, g_transl if ctx.needs_input_grad[2] else None, None, None
 
 
@@ -159,48 +153,64 @@ def _chunks(batch: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, batch, size)]
 
 
+def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """``out`` = left @ right for (I, 3, n, B) and (3, J, n, B) matrices with the batch last."""
+    torch.mul(left[:, 0:1], right[0:1], out=out)
+    return out.addcmul_(left[:, 1:2], right[1:2]).addcmul_(left[:, 2:3], right[2:3])
+
+
 def _level(level: int) -> slice:
-    return slice(1 + FINGERS * level, 1 + FINGERS * (level + 1))
+    """The five joints of a level among the 16; -1 is the wrist."""
+    return slice(0, 1) if level < 0 else slice(1 + level, None, LEVELS)
 
 
 def _chain(local: torch.Tensor) -> torch.Tensor:
-    """World transforms (16, B, 3, 4) from local ones: SMPL eq. 4."""
+    """World transforms (3, 4, 16, B) from local ones: SMPL eq. 4."""
     world = torch.empty_like(local)
-    world[0] = local[0]
-    parent = world[:1].expand(FINGERS, -1, -1, -1)
+    parent = world[:, :, :1]
+    parent.copy_(local[:, :, :1])
     for level in range(LEVELS):
-        child = world[_level(level)]
-        torch.bmm(parent[..., :3].reshape(-1, 3, 3), local[_level(level)].view(-1, 3, 4), out=child.view(-1, 3, 4))
-        child[..., 3] += parent[..., 3]
+        child = world[:, :, _level(level)]
+        _product(parent[:, :3], local[:, :, _level(level)], out=child)
+        child[:, 3] += parent[:, 3]
         parent = child
     return world
 
 
 def _chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Tensor) -> torch.Tensor:
-    """Gradient (16, B, 3, 4) of ``local``; ``g_world`` is used up."""
+    """Gradient (3, 4, 16, B) of ``local``; ``g_world`` is used up."""
     g_local = torch.empty_like(local)
     for level in reversed(range(LEVELS)):
-        mine = _level(level)
-        above = slice(0, 1) if level == 0 else _level(level - 1)
-        parent = world[above].expand(FINGERS, -1, -1, -1)[..., :3].reshape(-1, 3, 3)
-        g_child = g_world[mine]
-        torch.bmm(parent.transpose(1, 2), g_child.view(-1, 3, 4), out=g_local[mine].view(-1, 3, 4))
-        g_rotation = torch.bmm(g_child.view(-1, 3, 4), local[mine].view(-1, 3, 4).transpose(1, 2)).view(FINGERS, -1, 3, 3)
-        g_position = g_child[..., 3]
-        if level == 0:
-            g_rotation, g_position = g_rotation.sum(dim=0), g_position.sum(dim=0)
-        g_world[above][..., :3] += g_rotation
-        g_world[above][..., 3] += g_position
-    g_local[0] = g_world[0]
+        mine, above = _level(level), _level(level - 1)
+        g_child = g_world[:, :, mine]
+        _product(world[:, :3, above].transpose(0, 1), g_child, out=g_local[:, :, mine])
+        # d(R M + p): R gets G M^T, p gets the last column of G; the wrist the sum over its five fingers
+        right = local[:, :, mine].transpose(0, 1)
+        g_parent = g_child.clone()
+        torch.mul(g_child[:, 0:1], right[0:1], out=g_parent[:, :3])
+        for column in range(1, 4):
+            g_parent[:, :3].addcmul_(g_child[:, column:column + 1], right[column:column + 1])
+        g_world[:, :, above] += g_parent.sum(dim=2, keepdim=True) if level == 0 else g_parent
+    g_local[:, :, 0] = g_world[:, :, 0]
     return g_local
 
 
-def _relative(world: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
+def _relative(world: torch.Tensor, rest_joints: torch.Tensor) -> torch.Tensor:
     """(B, 3, 4, 16): world transforms with the rest pose taken off, SMPL eq. 3: [R | p - R J]."""
-    relative = torch.empty(world.shape[1], 3, 4, 16, dtype=world.dtype, device=world.device)
-    relative.copy_(world.permute(1, 2, 3, 0))
-    relative[:, :, 3] -= torch.matmul(world[..., :3], joints[..., None])[..., 0].permute(1, 2, 0)
-    return relative
+    relative = world.clone()
+    for axis in range(3):
+        relative[:, 3].addcmul_(world[:, axis], rest_joints[axis], value=-1)
+    return relative.view(192, -1).t().contiguous().view(-1, 3, 4, 16)
+
+
+def _relative_backward(
+    world: torch.Tensor, rest_joints: torch.Tensor, g_world: torch.Tensor, g_rest_joints: torch.Tensor
+) -> None:
+    """Turns the gradient of [R | p - R J] in ``g_world`` into that of [R | p], and writes that of J."""
+    g_offset = g_world[:, 3]
+    torch.mul(world[0, :3], g_offset[0], out=g_rest_joints)
+    g_rest_joints.addcmul_(world[1, :3], g_offset[1]).addcmul_(world[2, :3], g_offset[2]).neg_()
+    g_world[:, :3].addcmul_(g_offset[:, None], rest_joints, value=-1)
 
 
 def _skin(relative: torch.Tensor, unposed: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
