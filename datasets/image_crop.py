@@ -18,8 +18,8 @@ _JPEG_END = b"\xff\xd9"
 def read_image(path: str | Path, width: int, height: int) -> np.ndarray:
     """Read an image file as (height, width, 3) uint8 RGB.
 
-    Decoders fill the missing part of a truncated JPEG with grey and say nothing, so its end marker is
-    looked for as well.
+    Some decoders (OpenCV 4's) fill the missing part of a truncated JPEG with grey and say nothing, so its
+    end marker is looked for as well.
 
     Raises:
         FileNotFoundError: if the file is missing.
