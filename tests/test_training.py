@@ -15,7 +15,7 @@ from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine import checkpoint
 from src.engine.evaluate import evaluate
-from src.engine.predict import ShapeSource, evenly_spread, predict
+from src.engine.predict import ShapeSource, predict
 from src.engine.train import Interrupted, NonFiniteLossError, Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import Identity, load_predictions, save_identity
@@ -162,4 +162,3 @@ def test_shape_source(tmp_path: Path) -> None:
     assert torch.allclose(betas[:, 0], torch.tensor([0.8, 0.9]))
     with pytest.raises(ValueError, match="--identity"):
         ShapeSource("calibrated")
-    assert evenly_spread(10, 3).tolist() == [0, 4, 9] and len(evenly_spread(3, None)) == 3

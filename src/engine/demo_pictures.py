@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.engine.evaluate import hand_points
-from src.engine.predict import evenly_spread
 from src.evaluation.shape import rest_hand
 from template import HandModel
 from utils.artifacts import Identity
@@ -44,7 +43,7 @@ def write_pictures(
     anonymous, personal = variants["baseline"].fitted, variants["identity_calibrated"].fitted
     faces = hand.faces.cpu().numpy()
     index = {int(image): row for row, image in enumerate(dataset.columns["image_id"])}
-    for row in evenly_spread(len(personal), count):
+    for row in np.linspace(0, len(personal) - 1, count).round().astype(int):
         views = []
         for title, fitted, colour in (
             ("without identity", anonymous, ANONYMOUS_COLOUR), ("with identity", personal, IDENTITY_COLOUR)

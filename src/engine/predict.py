@@ -65,13 +65,6 @@ class ShapeSource:
         return torch.as_tensor(rows, dtype=batch["betas"].dtype, device=batch["betas"].device)
 
 
-def evenly_spread(count: int, most: int | None) -> np.ndarray:
-    """Indices of at most ``most`` of ``count`` things, evenly spread and in order; all if ``most`` is None."""
-    if most is None or most >= count:
-        return np.arange(count)
-    return np.linspace(0, count - 1, most).round().astype(np.int64)
-
-
 def keypoints_to_image(keypoints: torch.Tensor, crop_to_image: torch.Tensor) -> torch.Tensor:
     """Keypoints (B, 21, 2) from px of the network input to px of the full image by affines (B, 2, 3)."""
     return keypoints @ crop_to_image[:, :, :2].transpose(1, 2) + crop_to_image[:, None, :, 2]
@@ -105,7 +98,7 @@ def predict_dataset(
         progress: show a bar.
     """
     loader = make_loader(
-        dataset, batch_size, indices=evenly_spread(len(dataset), max_samples), num_workers=num_workers
+        dataset, batch_size, max_samples=max_samples, num_workers=num_workers
     )
     shape = shape or ShapeSource("gt")
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -132,7 +125,7 @@ def predict_dataset(
         hand_name=card.hand_name,
         hand_hash=card.hand_hash,
         dataset=dataset_name,
-        split=dataset.split.name,
+        split=dataset.split,
     )
 
 

@@ -20,7 +20,6 @@ from datasets.loading import make_loader
 from options.recipes import apply_recipe
 from src.engine import setup
 from src.engine.checkpoint import CheckpointError, ModelCard, initialise_from, load_strictly, read_checkpoint, save_checkpoint
-from src.engine.predict import evenly_spread
 from src.engine.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
 from src.engine.run_folder import RunFolder, versions
 
@@ -214,9 +213,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
     """Mean of every score over the samples (not the batches) of the validation split."""
     trainer.model.eval()
     args = trainer.args
-    loader = make_loader(
-        trainer.val_data, args.batch_size, indices=evenly_spread(len(trainer.val_data), args.val_images)
-    )
+    loader = make_loader(trainer.val_data, args.batch_size, max_samples=args.val_images)
     sums: dict[str, float] = defaultdict(float)
     count = 0
     for raw in loader:
