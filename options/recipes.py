@@ -12,7 +12,7 @@ import argparse
 from typing import Any
 
 _FAIR = {
-    "backbone": "regnet_y_400mf",
+    "backbone": "regnet_x_400mf",
     "input_size": 96,
     "crop_size": 128,
     "crop_scale": 1.5,

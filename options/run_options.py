@@ -42,7 +42,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument("--model", default="mano_baseline", help=f"one of {', '.join(MODEL_NAMES)}")
     group.add_argument("--recipe", default="fair", choices=("fair", "paper"), help="see options/recipes.py")
-    group.add_argument("--backbone", help="torchvision name, e.g. resnet18, resnet50, regnet_y_400mf")
+    group.add_argument("--backbone", help="torchvision name, e.g. resnet18, resnet50, regnet_x_400mf")
     group.add_argument("--backbone_weights", help="file with ImageNet weights of that backbone (nothing is downloaded)")
     group.add_argument("--crop_geometry", choices=("yes", "no"), help="feed the crop's place in the camera's view")
     group.add_argument("--blind_decoder", action="store_true", help="ablation: betas reach the hand layer only")

@@ -10,9 +10,11 @@ Reading executes nothing (``weights_only=True``).
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import logging
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from src.models import build_model
+from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
 from utils.artifacts import model_hash
 from utils.files import atomic_path
 
@@ -107,22 +110,12 @@ def load_network(
     return model.to(device).eval(), card, model_hash(model.state_dict())
 
 
-def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Load every tensor by name, or raise CheckpointError naming what is missing, left over or misshapen."""
-    own = model.state_dict()
-    missing = [name for name in own if name not in state]
-    extra = [name for name in state if name not in own]
-    misshapen = [
-        f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if missing or extra or misshapen:
-        raise CheckpointError(
-            f"{path}: does not fit the model. Missing {len(missing)}: {missing[:5]}. "
-            f"Left over {len(extra)}: {extra[:5]}. Misshapen {len(misshapen)}: {misshapen[:5]}"
-        )
-    model.load_state_dict(state)
+def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> int:
+    """Load every tensor by name and say how many; CheckpointError names what is missing, left over or misshapen."""
+    try:
+        return load_strict(model, state)
+    except StateDictError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def initialise_from(model: nn.Module, path: str | Path) -> None:
@@ -159,3 +152,58 @@ def export_weights(checkpoint: str | Path, output: str | Path, **notes: Any) -> 
     notes = {"card": state["card"], **notes}
     with atomic_path(output) as temporary:
         save_file(tensors, temporary, metadata={"notes": json.dumps(notes)})
+
+
+def load_owned(path: str | Path, model: nn.Module) -> int:
+    """Load a checkpoint that other code wrote (released code of the paper, CMR) strictly into ``model``.
+
+    Args:
+        path: file of a state dict, bare or wrapped, with or without ``module.`` before its names.
+        model: of `build_model` with ``recipe="paper"``.
+
+    Returns:
+        how many tensors were taken.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `load_network`.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = clean_state_dict(content)
+    except Exception as error:  # unpickling raises many kinds; all mean the same to the user
+        raise CheckpointError(f"{path}: cannot be read as a state dict ({error})") from error
+    return load_strictly(model, state, path)
+
+
+def main() -> int:
+    """``python -m src.engine.checkpoint FILE --model NAME``: load strictly, say how many tensors it took."""
+    parser = argparse.ArgumentParser(description="Load a checkpoint strictly into a model and say what it took.")
+    parser.add_argument("file")
+    parser.add_argument("--model", required=True, help="e.g. mano_baseline, cmr_sg")
+    parser.add_argument("--backbone", help="ResNet18 or ResNet50 (default: the model's own)")
+    args = parser.parse_args()
+    try:
+        if Path(args.file).suffix == ".safetensors" or _has_card(args.file):
+            network, card, _ = load_network(args.file, expect=args.model)
+            count = len(network.state_dict())
+        else:
+            options = {"backbone": args.backbone.lower()} if args.backbone else {}
+            count = load_owned(args.file, build_model(args.model, "paper", **options))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.file}: {count} tensors taken by {args.model}")
+    return 0
+
+
+def _has_card(path: str | Path) -> bool:
+    try:
+        return "card" in read_checkpoint(path)
+    except CheckpointError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

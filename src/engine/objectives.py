@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from src.models.losses_cmr import CmrLoss
 from src.models.heatmaps import heatmap_loss
 from src.models.losses import MESH_UNIT, LossWeights, edge_length_loss, normal_loss, ranking_loss
 from template import HandModel
@@ -116,6 +117,16 @@ class KeypointObjective:
         return _keypoint_scores(output, batch)
 
 
+class JointMapObjective(KeypointObjective):
+    """The paper's 2D model: ten times the mean BCE of three stages of joint maps (FACTS 7.4)."""
+
+    def __init__(self) -> None:
+        self.criterion = CmrLoss(None)
+
+    def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Batch]:
+        return self.criterion(output, batch["image"].shape[-1], batch["keypoints_2d"])
+
+
 class ConfidenceObjective:
     """Rank images by the error of their predicted shape (FACTS 7.2); all but the branch is frozen."""
 
@@ -125,7 +136,7 @@ class ConfidenceObjective:
         with torch.no_grad():
             output = model(batch["image"], K=batch["K"])
         # The body ran without gradients; only the branch is run again with them.
-        return output | {"confidence": model.confidence(output["feature"])[:, 0]}
+        return output | {"confidence": model.confidence(output["feature"])[:, 0].float()}
 
     @staticmethod
     def _shape_error(output: Batch, batch: Batch) -> torch.Tensor:

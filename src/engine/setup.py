@@ -11,7 +11,7 @@ from torch import nn
 from datasets import build_dataset
 from options.recipes import DEFAULT_MILESTONES, MILESTONES
 from src.engine.checkpoint import ModelCard
-from src.engine.objectives import ConfidenceObjective, KeypointObjective, ManoObjective, Objective
+from src.engine.objectives import ConfidenceObjective, JointMapObjective, KeypointObjective, ManoObjective, Objective
 from src.models.losses import LossWeights
 from template import HandModel, load_hand_assets
 
@@ -76,7 +76,7 @@ def build_objective(args: argparse.Namespace, hand: HandModel) -> Objective:
     """What the network is trained for."""
     weights = LossWeights.paper() if args.recipe == "paper" else LossWeights()
     if args.model == "pose_2d":
-        return KeypointObjective(weights)
+        return KeypointObjective(weights) if args.recipe == "fair" else JointMapObjective()
     if args.model == "mano_baseline_conf":
         return ConfidenceObjective()
     return ManoObjective(hand, weights, frame="mano" if args.recipe == "paper" else "wrist")

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
 from torch import nn
 
+Builder = Callable[..., nn.Module]
+
 RECIPES = ("fair", "paper")
 
 
-def _fair_mano(sees_shape: bool, has_confidence: bool) -> Callable[..., nn.Module]:
-    def build(**options: object) -> nn.Module:
-        from src.models.mano_networks import ManoNetwork
+def _class(module: str, name: str, **fixed: object) -> Builder:
+    """A builder that imports its module on use, so that listing the names costs nothing."""
 
-        return ManoNetwork(sees_shape=sees_shape, has_confidence=has_confidence, **options)
+    def build(**options: object) -> nn.Module:
+        return getattr(importlib.import_module(module), name)(**fixed, **options)
 
     return build
 
 
-def _fair_pose_2d(**options: object) -> nn.Module:
-    from src.models.mano_networks import Pose2D
+_FAIR, _PAPER, _CMR = "src.models.mano_networks", "src.models.paper_mano", "src.models.cmr.networks"
 
-    return Pose2D(**options)
-
-
-#: (name, recipe) -> builder. Imports happen on use, so that listing the names costs nothing.
-MODELS: dict[str, dict[str, Callable[..., nn.Module]]] = {
-    "mano_baseline": {"fair": _fair_mano(False, False)},
-    "mano_baseline_conf": {"fair": _fair_mano(False, True)},
-    "mano_identity": {"fair": _fair_mano(True, False)},
-    "pose_2d": {"fair": _fair_pose_2d},
+#: name -> recipe -> builder.
+MODELS: dict[str, dict[str, Builder]] = {
+    "mano_baseline": {"fair": _class(_FAIR, "ManoNetwork"), "paper": _class(_PAPER, "PaperMano")},
+    "mano_baseline_conf": {
+        "fair": _class(_FAIR, "ManoNetwork", has_confidence=True),
+        "paper": _class(_PAPER, "PaperMano", has_confidence=True),
+    },
+    "mano_identity": {
+        "fair": _class(_FAIR, "ManoNetwork", sees_shape=True),
+        "paper": _class(_PAPER, "PaperMano", sees_shape=True),
+    },
+    "pose_2d": {"fair": _class(_FAIR, "Pose2D"), "paper": _class(_CMR, "CmrPose2D")},
+    "cmr_sg": {"paper": _class(_CMR, "CmrSG")},
+    "cmr_pg": {"paper": _class(_CMR, "CmrPG")},
+    "cmr_identity": {"paper": _class(_CMR, "CmrIdentity")},
+    "boukhayma": {"paper": _class("src.models.cmr.boukhayma", "Boukhayma")},
 }
 
 
@@ -46,6 +55,8 @@ def build_model(name: str, recipe: str = "fair", **options: object) -> nn.Module
     """
     if name not in MODELS:
         raise ValueError(f"model {name!r} is unknown; choose one of {sorted(MODELS)}")
+    if recipe not in MODELS[name] and len(MODELS[name]) == 1:
+        recipe = next(iter(MODELS[name]))  # the CMR family has one form only
     if recipe not in MODELS[name]:
         raise ValueError(f"model {name!r} has no recipe {recipe!r}; it has {sorted(MODELS[name])}")
     return MODELS[name][recipe](**options)

@@ -8,10 +8,9 @@ import roma
 import torch
 
 from src.personalization.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.hand_residuals import global_rotations
 from src.personalization.joints_model import JointsModel
 from src.personalization.least_squares import State
-from src.personalization.normal_equations import damped, factorise, solve_factored
+from src.personalization.normal_equations import factorise_model, solve_factored
 
 
 @dataclass
@@ -29,33 +28,26 @@ class FrameProblem:
         self.model, self.seen, self.shape_prior = model, seen, shape_prior
 
     def linearise(self, state: State) -> State:
-        """Cost, gradient, Hessian and the global rotations that turn a step into local increments."""
+        """Cost, gradient, Hessian, its excess, and the global rotations that turn a step into local increments."""
         rest = self.model.rest_points(state["betas"])
         free = self.shape_prior is not None
         terms = evaluate_frames(self.model, self.seen, state["pose"], state["wrist"], rest, free)
         if self.shape_prior is not None:
             off = state["betas"] - self.shape_prior.mean
             pull = off @ self.shape_prior.precision
-            terms.cost += (off * pull).sum(-1) / 2
+            terms.cost = terms.cost + (off * pull).sum(-1) / 2
             terms.gradient[:, FRAME_SIZE:] += pull
             terms.hessian[:, FRAME_SIZE:, FRAME_SIZE:] += self.shape_prior.precision
-        return {
-            "cost": terms.cost,
-            "gradient": terms.gradient,
-            "hessian": terms.hessian,
-            "rotations": global_rotations(state["pose"]),
-        }
+        return vars(terms)
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
         """See `least_squares.Problem`."""
-        system = damped(terms["hessian"], damping)
-        factor, bad = factorise(system)
-        vector = -solve_factored(factor, terms["gradient"])
-        # g.(-s) - s.H.s / 2 with (H + D) s = -g is (s.D.s + g.(-s)) / 2.
-        shift = (system.diagonal(dim1=1, dim2=2) - terms["hessian"].diagonal(dim1=1, dim2=2)) * vector
-        predicted = ((shift * vector).sum(-1) - (terms["gradient"] * vector).sum(-1)) / 2
-        predicted = torch.where(bad, torch.full_like(predicted, torch.nan), predicted)
-        vector = torch.where(bad[:, None], torch.zeros_like(vector), vector)
+        factored = factorise_model(terms["hessian"], terms["excess"], damping)
+        vector = -solve_factored(factored.factor, terms["gradient"])
+        # -g.s - s.H.s / 2 with (H + D) s = -g is (s.D.s - g.s) / 2.
+        predicted = ((factored.added * vector - terms["gradient"]) * vector).sum(-1) / 2
+        predicted = torch.where(factored.bad, torch.full_like(predicted, torch.nan), predicted)
+        vector = torch.where(factored.bad[:, None], torch.zeros_like(vector), vector)
         return step_of(vector, terms["rotations"]), predicted
 
     def retract(self, state: State, step: State) -> State:
@@ -63,6 +55,10 @@ class FrameProblem:
         moved = retract_frames(state, step)
         moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
         return moved
+
+    def rows(self, index: torch.Tensor) -> FrameProblem:
+        """Some of the frames."""
+        return FrameProblem(self.model, self.seen.rows(index), self.shape_prior)
 
 
 def step_of(vector: torch.Tensor, rotations: torch.Tensor) -> State:

@@ -1,6 +1,8 @@
-"""Cost, gradient and Gauss-Newton Hessian of every frame: keypoints, pose priors and depth.
+"""Cost, gradient and Hessian of every frame: keypoints, pose priors and depth.
 
-A frame is one instant: one pose and one wrist position, seen by one or more cameras.
+A frame is one instant: one pose and one wrist position, seen by one or more cameras. Single views leave
+rotations about axes across the line of sight to second-order terms: there the Gauss-Newton Hessian
+alone converges slowly, so the rest of the Hessian is given as well, apart, since it can be indefinite.
 """
 
 from __future__ import annotations
@@ -9,13 +11,11 @@ from dataclasses import dataclass, field, fields, replace
 
 import torch
 
-from src.personalization.hand_residuals import PosedPoints, point_jacobian, posed_points, shape_jacobian
+from src.personalization.hand_residuals import lever_arms, point_jacobian, posed_points, shape_jacobian, turn_curvature
 from src.personalization.joints_model import JointsModel
+from src.personalization.keypoint_terms import keypoint_terms
 from src.personalization.pose_prior import PosePrior, prior_terms
-from src.personalization.robust import robust_loss
 
-#: Points nearer than this to a camera's plane (m) make a state impossible (infinite cost).
-NEAR = 0.05
 #: Unknowns of a frame before the betas: 48 turns (axis, joint) and 3 of the wrist.
 FRAME_SIZE = 51
 
@@ -53,14 +53,19 @@ class Observations:
 
 @dataclass
 class FrameTerms:
-    """Second-order model of N frames: half chi-square (N,), gradient (N,U), Hessian (N,U,U).
+    """Second-order model of N frames in U = 51 unknowns (48 turns ordered (axis, joint), wrist), 61 with betas.
 
-    U = 51 unknowns (48 turns ordered (axis, joint), 3 of the wrist), or 61 with the betas.
+    Attributes:
+        cost: (N,) half chi-square; gradient: (N,U).
+        hessian: (N,U,U) Gauss-Newton, positive semi-definite; excess: (N,U,U) the rest, of any sign.
+        rotations: (N,16,3,3) global rotations.
     """
 
     cost: torch.Tensor
     gradient: torch.Tensor
     hessian: torch.Tensor
+    excess: torch.Tensor
+    rotations: torch.Tensor
 
 
 def evaluate_frames(
@@ -78,69 +83,40 @@ def evaluate_frames(
         with_shape: add the ten columns of the betas (without any prior on them).
 
     Returns:
-        `FrameTerms`; the cost is infinite where a point comes too close to a camera that sees it.
+        `FrameTerms`. Second derivatives of the tips' pose-blend term are left out of ``excess``.
     """
     posed = posed_points(model, pose, rest)
-    residual, gradients, cost = _keypoint_residuals(seen, posed.points + wrist[:, None])
-    jacobian = _stack_jacobian(model, posed, gradients, with_shape)
-    hessian = jacobian.mT @ jacobian
-    gradient = (jacobian.mT @ residual.flatten(1)[..., None])[..., 0]
-    _add_pose_priors(seen, pose, posed, cost, gradient, hessian)
-    if seen.depth is not None and seen.depth_weight is not None:
-        off = wrist[:, 2] - seen.depth
-        cost += seen.depth_weight * off * off / 2
-        gradient[:, 50] += seen.depth_weight * off
-        hessian[:, 50, 50] += seen.depth_weight
-    return FrameTerms(cost, gradient, hessian)
-
-
-def _keypoint_residuals(
-    seen: Observations, points: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Weighted residuals (N,C,21,2), their derivatives by the point (N,C,21,2,3), and the cost (N,)."""
-    linear, shift = seen.projections[..., :3], seen.projections[..., 3]
-    image = points[:, None] @ linear.mT + shift[:, :, None]
-    depth = image[..., 2:]
-    visible = seen.weights > 0
-    impossible = (visible & (depth[..., 0] < NEAR)).flatten(1).any(dim=1)
-    depth = depth.clamp_min(NEAR)
-    pixels = image[..., :2] / depth
-    difference = torch.where(visible[..., None], pixels - seen.keypoints, torch.zeros_like(pixels))
-    loss, factor = robust_loss(seen.weights * (difference * difference).sum(-1), seen.loss, seen.loss_scale)
-    cost = loss.flatten(1).sum(-1) / 2
-    cost = torch.where(impossible, torch.full_like(cost, torch.inf), cost)
-    root = (seen.weights * factor).sqrt()[..., None]
-    by_point = (linear[:, :, None, :2] - pixels[..., None] * linear[:, :, None, 2:]) * (root / depth)[..., None]
-    return difference * root, by_point, cost
-
-
-def _stack_jacobian(
-    model: JointsModel, posed: PosedPoints, by_point: torch.Tensor, with_shape: bool
-) -> torch.Tensor:
-    """Derivative (N, C*42, 51 or 61) of the weighted residuals."""
-    cameras = by_point.shape[1]
-    columns = point_jacobian(model, posed).flatten(3)
+    point = keypoint_terms(
+        posed.points + wrist[:, None], seen.projections, seen.keypoints, seen.weights, seen.loss, seen.loss_scale
+    )
+    arms = lever_arms(model, posed)
+    parts = [point_jacobian(model, posed, arms).flatten(3), _identity_columns(arms)]
     if with_shape:
-        columns = torch.cat([columns, shape_jacobian(model, posed)], dim=3)
-    turned = by_point @ columns[:, None]
-    parts = [turned[..., :48], by_point, turned[..., 48:]]
-    return torch.cat(parts, dim=-1).reshape(by_point.shape[0], cameras * 42, -1)
-
-
-def _add_pose_priors(
-    seen: Observations,
-    pose: torch.Tensor,
-    posed: PosedPoints,
-    cost: torch.Tensor,
-    gradient: torch.Tensor,
-    hessian: torch.Tensor,
-) -> None:
+        parts.append(shape_jacobian(model, posed))
+    columns = torch.cat(parts, dim=-1)  # (N,21,3,U)
+    rows = (point.roots @ columns[:, None]).flatten(1, 3)
+    flat = columns.flatten(1, 2)
+    hessian = rows.mT @ rows
+    gradient = (point.force.flatten(1)[:, None] @ flat)[:, 0]
+    excess = flat.mT @ (point.excess @ columns).flatten(1, 2)
+    turn_curvature(model, posed, arms, point.force, excess, parts[2] if with_shape else None)
+    cost = point.cost
     blocks = hessian[:, :48, :48]
     for prior in seen.pose_priors:
         prior_cost, prior_gradient, prior_hessian = prior_terms(prior, pose, posed.rotations)
-        cost += prior_cost
+        cost = cost + prior_cost
         gradient[:, :48] += prior_gradient
         if prior_hessian.dim() == 4:
             blocks.unflatten(1, (3, 16)).unflatten(3, (3, 16)).diagonal(dim1=2, dim2=4).add_(prior_hessian)
         else:
             blocks.add_(prior_hessian)
+    if seen.depth is not None and seen.depth_weight is not None:
+        off = wrist[:, 2] - seen.depth
+        cost = cost + seen.depth_weight * off * off / 2
+        gradient[:, 50] += seen.depth_weight * off
+        hessian[:, 50, 50] += seen.depth_weight
+    return FrameTerms(cost, gradient, hessian, excess, posed.rotations)
+
+
+def _identity_columns(like: torch.Tensor) -> torch.Tensor:
+    return torch.eye(3, dtype=like.dtype, device=like.device).expand(like.shape[0], 21, 3, 3)

@@ -103,16 +103,56 @@ def blend_jacobian(model: JointsModel, posed: PosedPoints) -> torch.Tensor:
     return out
 
 
-def point_jacobian(model: JointsModel, posed: PosedPoints) -> torch.Tensor:
+def point_jacobian(model: JointsModel, posed: PosedPoints, arms: torch.Tensor) -> torch.Tensor:
     """Derivative (N,21,3,3,16) of every point, metres per radian; last axes (axis of w, joint)."""
-    arms = lever_arms(model, posed)
     x, y, z = arms.unbind(-1)
     zero = torch.zeros_like(x)
     # d(w x a)/dw = -[a]: rows are the point's coordinates, columns the axis of w.
-    rows = [(zero, z, -y), (-z, zero, x), (y, -x, zero)]
-    jacobian = torch.stack([torch.stack(row, dim=2) for row in rows], dim=2)
+    entries = [zero, z, -y, -z, zero, x, y, -x, zero]
+    jacobian = torch.stack(entries, dim=2).unflatten(2, (3, 3))
     jacobian[:, 16:] += blend_jacobian(model, posed)
     return jacobian
+
+
+def turn_curvature(
+    model: JointsModel,
+    posed: PosedPoints,
+    arms: torch.Tensor,
+    force: torch.Tensor,
+    out: torch.Tensor,
+    shape_columns: torch.Tensor | None,
+) -> None:
+    """Add ``sum_j force_j . d2x_j`` to ``out`` (N,U,U): the hand's own curvature, in place.
+
+    Turning an ancestor by v and a descendant k by w moves a point by ``v x (w x arm)`` to second order
+    (for one joint, symmetrised), so the block of any ancestor with k is the same 3x3 matrix
+    ``sum_j arm_jk force_j^T - (arm_jk . force_j) I``. Betas change the arm: block ``darm x force``,
+    here with the tips taken as rigid.
+
+    Args:
+        arms: `lever_arms`; force: (N,21,3) gradient of the cost in the points;
+        shape_columns: `shape_jacobian` if the last ten unknowns are the betas.
+    """
+    outer = (arms.permute(0, 2, 3, 1).flatten(1, 2) @ force).unflatten(1, (16, 3))  # (N,k,a,b) = arm_a force_b
+    trace = outer.diagonal(dim1=2, dim2=3).sum(-1)
+    pairs = outer - trace[..., None, None] * torch.eye(3, dtype=arms.dtype, device=arms.device)
+    half = model.subtree - torch.eye(16, dtype=arms.dtype, device=arms.device) / 2  # (k, ancestor)
+    block = pairs.permute(0, 2, 3, 1)[:, :, None] * half.T[:, None]  # (N,a,ancestor,b,k)
+    block = block.flatten(3, 4).flatten(1, 2)
+    turns = out[:, :48, :48]
+    turns += block
+    turns += block.mT
+    if shape_columns is None:
+        return
+    moment = torch.linalg.cross(shape_columns, force[..., None].expand_as(shape_columns), dim=2)  # (N,21,3,10)
+    below = model.points_below
+    total = torch.einsum("jk,njcs->ncks", below, moment)
+    pulled = torch.einsum("jk,njc->nkc", below, force)
+    own = shape_columns[:, :16]
+    total = total - torch.linalg.cross(own, pulled[..., None].expand_as(own), dim=2).permute(0, 2, 1, 3)
+    cross = total.flatten(1, 2)
+    out[:, :48, -10:] += cross
+    out[:, -10:, :48] += cross.mT
 
 
 def shape_jacobian(model: JointsModel, posed: PosedPoints) -> torch.Tensor:

@@ -130,7 +130,7 @@ def solve_joint(
     good = frame_status == Status.CONVERGED
     frame_status = torch.where(good & ~placed.view(persons, frames), int(Status.BEHIND_CAMERA), frame_status)
     state = {"pose": pose.unflatten(0, (persons, frames)), "wrist": wrist.unflatten(0, (persons, frames)), "betas": betas}
-    problem = JointProblem(model, seen, options.shape_prior(model), options.cues)
+    problem = JointProblem(model, seen, persons, options.shape_prior(model), options.cues)
     result = minimise(problem, state, options.lm)
     status = result.status.clone()
     status[~(frame_status == Status.CONVERGED).any(dim=1)] = Status.NO_KEYPOINTS

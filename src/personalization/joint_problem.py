@@ -11,10 +11,9 @@ import torch
 
 from src.personalization.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.hand_residuals import global_rotations
 from src.personalization.joints_model import JointsModel
 from src.personalization.least_squares import State
-from src.personalization.normal_equations import damped, factorise, solve_factored
+from src.personalization.normal_equations import Factored, damping_diagonal, factorise, factorise_model, solve_factored
 from src.personalization.shape_terms import LengthCue, shape_terms
 
 
@@ -30,48 +29,49 @@ class JointProblem:
     """
 
     def __init__(
-        self, model: JointsModel, seen: Observations, shape_prior: ShapePrior, cues: tuple[LengthCue, ...] = ()
+        self,
+        model: JointsModel,
+        seen: Observations,
+        persons: int,
+        shape_prior: ShapePrior,
+        cues: tuple[LengthCue, ...] = (),
     ) -> None:
+        self.persons = persons
         self.model, self.seen, self.shape_prior, self.cues = model, seen, shape_prior, cues
 
     def linearise(self, state: State) -> State:
-        """See `least_squares.Problem`."""
+        """Cost (P,), shape_gradient (P,10), shape_hessian (P,10,10) of prior and cues, and of each frame
+        gradient (P,F,61), hessian and excess (P,F,61,61), rotations (P,F,16,3,3)."""
         persons, frames = state["pose"].shape[:2]
-        pose, wrist = state["pose"].flatten(0, 1), state["wrist"].flatten(0, 1)
         rest = self.model.rest_points(state["betas"]).repeat_interleave(frames, dim=0)
-        found = evaluate_frames(self.model, self.seen, pose, wrist, rest, with_shape=True)
-        cost, gradient, hessian = shape_terms(self.model, self.shape_prior, self.cues, state["betas"])
-        split = (persons, frames)
-        by_frame, curve = found.gradient.unflatten(0, split), found.hessian.unflatten(0, split)
-        return {
-            "cost": cost + found.cost.unflatten(0, split).sum(dim=1),
-            "frame_gradient": by_frame[..., :FRAME_SIZE],
-            "shape_gradient": gradient + by_frame[..., FRAME_SIZE:].sum(dim=1),
-            "frame_hessian": curve[..., :FRAME_SIZE, :FRAME_SIZE],
-            "coupling": curve[..., :FRAME_SIZE, FRAME_SIZE:],
-            "shape_hessian": hessian + curve[..., FRAME_SIZE:, FRAME_SIZE:].sum(dim=1),
-            "rotations": global_rotations(pose).unflatten(0, split),
-        }
+        found = evaluate_frames(
+            self.model, self.seen, state["pose"].flatten(0, 1), state["wrist"].flatten(0, 1), rest, with_shape=True
+        )
+        terms = {name: value.unflatten(0, (persons, frames)) for name, value in vars(found).items()}
+        cost, terms["shape_gradient"], terms["shape_hessian"] = shape_terms(
+            self.model, self.shape_prior, self.cues, state["betas"]
+        )
+        terms["cost"] = cost + terms["cost"].sum(dim=1)
+        return terms
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
         """See `least_squares.Problem`."""
-        frame_system = damped(terms["frame_hessian"], damping[:, None])
-        shape_system = damped(terms["shape_hessian"], damping)
-        factor, bad_frames = factorise(frame_system)
-        right = torch.cat([terms["coupling"], terms["frame_gradient"][..., None]], dim=-1)
-        eliminated = solve_factored(factor, right)
-        reduced = shape_system - (terms["coupling"].mT @ eliminated[..., :-1]).sum(dim=1)
-        pull = terms["shape_gradient"] - (terms["coupling"].mT @ eliminated[..., -1:]).sum(dim=1)[..., 0]
-        shape_factor, bad_shape = factorise((reduced + reduced.mT) / 2)
-        shape_step = -solve_factored(shape_factor, pull)
-        frame_step = -(eliminated[..., -1] + (eliminated[..., :-1] @ shape_step[:, None, :, None])[..., 0])
+        frames, coupling, shape_hessian = _eliminate(terms, damping)
+        gradient = terms["gradient"][..., :FRAME_SIZE]
+        shape_gradient = terms["shape_gradient"] + terms["gradient"][..., FRAME_SIZE:].sum(dim=1)
+        solved = solve_factored(frames.factor, torch.cat([coupling, gradient[..., None]], dim=-1))
+        eliminated, own = solved[..., :-1], solved[..., -1]
+        added_shape = damping_diagonal(shape_hessian, damping)
+        reduced = shape_hessian + torch.diag_embed(added_shape) - (coupling.mT @ eliminated).sum(dim=1)
+        bad = frames.bad.any(dim=1) | ~torch.isfinite(reduced).flatten(1).all(dim=1)
+        reduced = torch.where(bad[:, None, None], torch.eye(10, dtype=reduced.dtype, device=reduced.device), reduced)
+        pull = shape_gradient - (coupling.mT @ own[..., None]).sum(dim=1)[..., 0]
+        shape_step = -solve_factored(factorise((reduced + reduced.mT) / 2), pull)
+        frame_step = -(own + (eliminated @ shape_step[:, None, :, None])[..., 0])
 
-        bad = bad_shape | bad_frames.any(dim=1)
-        added_frame = (frame_system - terms["frame_hessian"]).diagonal(dim1=-2, dim2=-1)
-        added_shape = (shape_system - terms["shape_hessian"]).diagonal(dim1=-2, dim2=-1)
-        promise = (added_frame * frame_step - terms["frame_gradient"]) * frame_step
-        predicted = promise.sum(dim=(1, 2)) + ((added_shape * shape_step - terms["shape_gradient"]) * shape_step).sum(-1)
-        predicted = torch.where(bad, torch.full_like(predicted, torch.nan), predicted / 2)
+        predicted = ((frames.added * frame_step - gradient) * frame_step).sum(dim=(1, 2))
+        predicted = (predicted + ((added_shape * shape_step - shape_gradient) * shape_step).sum(-1)) / 2
+        predicted = torch.where(bad, torch.full_like(predicted, torch.nan), predicted)
         step = step_of(torch.where(bad[:, None, None], torch.zeros_like(frame_step), frame_step), terms["rotations"])
         step["betas"] = torch.where(bad[:, None], torch.zeros_like(shape_step), shape_step)
         return step, predicted
@@ -80,17 +80,29 @@ class JointProblem:
         """See `least_squares.Problem`."""
         return {**retract_frames(state, step), "betas": state["betas"] + step["betas"]}
 
+    def rows(self, index: torch.Tensor) -> JointProblem:
+        """Some of the persons."""
+        frames = len(self.seen.weights) // self.persons
+        every = (index[:, None] * frames + torch.arange(frames, device=index.device)).flatten()
+        return JointProblem(self.model, self.seen.rows(every), len(index), self.shape_prior, self.cues)
 
-def eliminated_information(terms: State) -> torch.Tensor:
-    """Information on the betas that each frame's unknown pose and wrist take away again: (P,F,10,10)."""
-    zero = torch.zeros(terms["cost"].shape + (1,), dtype=terms["cost"].dtype, device=terms["cost"].device)
-    factor, _ = factorise(damped(terms["frame_hessian"], zero))
-    return terms["coupling"].mT @ solve_factored(factor, terms["coupling"])
+
+def _eliminate(terms: State, damping: torch.Tensor) -> tuple[Factored, torch.Tensor, torch.Tensor]:
+    """Factored frame blocks, coupling (P,F,51,10) and shape Hessian (P,10,10).
+
+    A frame whose exact block is indefinite takes the Gauss-Newton terms throughout.
+    """
+    hessian, excess = terms["hessian"], terms["excess"]
+    part = slice(None, FRAME_SIZE)
+    count = hessian.shape[1]
+    frames = factorise_model(hessian[..., part, part], excess[..., part, part], damping[:, None].expand(-1, count))
+    used = hessian + torch.where(frames.exact[..., None, None], excess, torch.zeros_like(excess))
+    return frames, used[..., part, FRAME_SIZE:], terms["shape_hessian"] + used[..., FRAME_SIZE:, FRAME_SIZE:].sum(dim=1)
 
 
 def posterior_covariance(terms: State) -> torch.Tensor:
     """Laplace covariance (P,10,10) of the betas, poses and positions integrated out: inverse Schur complement."""
-    reduced = terms["shape_hessian"] - eliminated_information(terms).sum(dim=1)
-    factor, _ = factorise((reduced + reduced.mT) / 2)
-    covariance = torch.cholesky_inverse(factor)
+    frames, coupling, shape_hessian = _eliminate(terms, torch.zeros_like(terms["cost"]))
+    reduced = shape_hessian - (coupling.mT @ solve_factored(frames.factor, coupling)).sum(dim=1)
+    covariance = torch.cholesky_inverse(factorise((reduced + reduced.mT) / 2))
     return (covariance + covariance.mT) / 2

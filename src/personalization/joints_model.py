@@ -42,7 +42,7 @@ class JointsModel:
         rest: (21,3) metres, zero-pose points at zero betas; directions: (10,21,3) metres per unit of betas.
         tip_pose: (15,9,15) = (rotated joint, entry of R - I row-major, 3 tip + coordinate), metres.
         tip_weights: (5,16) skinning weights of the tips.
-        subtree: (16,16), see `SUBTREE`.
+        subtree: (16,16), see `SUBTREE`; points_below: (21,16), the same for all points, tips by their weights.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class JointsModel:
         self.tip_pose = constant(tip_pose)
         self.tip_weights = constant(assets.weights[ids])
         self.subtree = constant(SUBTREE)
+        self.points_below = torch.cat([self.subtree, self.tip_weights @ self.subtree])
         self.to_standard = torch.tensor(MANO_TO_STANDARD, device=device)
 
     @functools.cached_property

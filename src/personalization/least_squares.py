@@ -33,7 +33,7 @@ class LMOptions:
     max_steps: int = 20
     tolerance: float = 1e-4
     relative_tolerance: float = 1e-6
-    initial_damping: float = 1e-3
+    initial_damping: float = 1e-2
     max_damping: float = 1e8
 
 
@@ -41,7 +41,7 @@ class Problem(Protocol):
     """P independent problems; every tensor of a state or linearisation has P as its first dimension."""
 
     def linearise(self, state: State) -> State:
-        """Gauss-Newton terms at ``state``; key "cost" (P,), infinite where the state is impossible."""
+        """Second-order terms at ``state``; key "cost" (P,), infinite where the state is impossible."""
         ...
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
@@ -50,6 +50,10 @@ class Problem(Protocol):
 
     def retract(self, state: State, step: State) -> State:
         """The state after the step."""
+        ...
+
+    def rows(self, index: torch.Tensor) -> Problem:
+        """Some of the problems."""
         ...
 
 
@@ -69,38 +73,79 @@ class LMResult:
 
 
 def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -> LMResult:
-    """Run every problem to its own end. A problem that has ended keeps its state whatever its neighbours do."""
+    """Run every problem to its own end.
+
+    A problem that has ended keeps its state whatever its neighbours do; when half of those still
+    computed have ended, the others go on without them.
+    """
+    best = _start(problem, state, options)
+    rows = torch.arange(len(best["status"]), device=best["status"].device)
+    part = best
+    for _ in range(options.max_steps):
+        active = part["status"] == Status.ITERATION_LIMIT
+        running = int(active.sum())
+        if running == 0:
+            break
+        if 2 * running <= len(active):
+            best = _put(best, rows, part)
+            rows, problem = rows[active], problem.rows(active.nonzero()[:, 0])
+            part = {key: value[active] for key, value in part.items()}
+        part = _advance(problem, part, options)
+    best = _put(best, rows, part)
+    pick = {group: {k[2:]: v for k, v in best.items() if k.startswith(group)} for group in ("s.", "t.")}
+    return LMResult(pick["s."], pick["t."], best["status"], best["steps"])
+
+
+def _start(problem: Problem, state: State, options: LMOptions) -> State:
+    """Everything about every problem in one dict: state (s.*), terms (t.*), damping, verdict."""
     terms = problem.linearise(state)
     cost = terms["cost"]
     status = torch.full(cost.shape, int(Status.ITERATION_LIMIT), dtype=torch.int64, device=cost.device)
     status[~torch.isfinite(cost)] = Status.DIVERGED
-    damping = torch.full_like(cost, options.initial_damping)
-    growth = torch.full_like(cost, 2.0)
-    steps = torch.zeros_like(status)
-    for _ in range(options.max_steps):
-        active = status == Status.ITERATION_LIMIT
-        if not bool(active.any()):
-            break
-        step, predicted = problem.solve(terms, damping)
-        trial = problem.retract(state, step)
-        trial_terms = problem.linearise(trial)
-        steps += active
-        actual = terms["cost"] - trial_terms["cost"]
-        small = predicted <= options.tolerance + options.relative_tolerance * terms["cost"]
-        better = active & (actual > 0) & torch.isfinite(predicted)
-        state, terms = _where(better, trial, state), _where(better, trial_terms, terms)
-        # Converged when the undamped model has little left to promise; under heavy damping a small
-        # promise only says that the step was short.
-        status[active & small & (damping <= 1.0)] = Status.CONVERGED
-        gain = actual / predicted.clamp_min(1e-30)
-        shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 10, 1.0)
-        damping = torch.where(better, damping * shrink, damping * growth)
-        growth = torch.where(better, torch.full_like(growth, 2.0), growth * 2)
-        status[(status == Status.ITERATION_LIMIT) & (damping > options.max_damping)] = Status.STALLED
-    return LMResult(state, terms, status, steps)
+    return {
+        **{f"s.{key}": value for key, value in state.items()},
+        **{f"t.{key}": value for key, value in terms.items()},
+        "damping": torch.full_like(cost, options.initial_damping),
+        "growth": torch.full_like(cost, 2.0),
+        "status": status,
+        "steps": torch.zeros_like(status),
+    }
 
 
-def _where(mask: torch.Tensor, new: State, old: State) -> State:
-    if bool(mask.all()):
-        return new
-    return {key: torch.where(mask.view(-1, *[1] * (new[key].dim() - 1)), new[key], old[key]) for key in old}
+def _advance(problem: Problem, now: State, options: LMOptions) -> State:
+    """One step of each problem that has not ended."""
+    state = {key[2:]: value for key, value in now.items() if key.startswith("s.")}
+    terms = {key[2:]: value for key, value in now.items() if key.startswith("t.")}
+    damping, growth, status = now["damping"], now["growth"], now["status"].clone()
+    active = status == Status.ITERATION_LIMIT
+    step, predicted = problem.solve(terms, damping)
+    trial = problem.retract(state, step)
+    trial_terms = problem.linearise(trial)
+    actual = terms["cost"] - trial_terms["cost"]
+    better = active & (actual > 0) & torch.isfinite(predicted)
+    # Converged when the undamped model has little left to promise; under heavy damping a small
+    # promise only says that the step was short.
+    small = predicted <= options.tolerance + options.relative_tolerance * terms["cost"]
+    status[active & small & (damping <= 1.0)] = Status.CONVERGED
+    gain = actual / predicted.clamp_min(1e-30)
+    shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 10, 1.0)
+    damping = torch.where(better, damping * shrink, damping * growth)
+    status[(status == Status.ITERATION_LIMIT) & (damping > options.max_damping)] = Status.STALLED
+    new = {**{f"s.{key}": value for key, value in trial.items()}, **{f"t.{key}": v for key, v in trial_terms.items()}}
+    return {
+        **{key: _choose(better, value, now[key]) for key, value in new.items()},
+        "damping": damping,
+        "growth": torch.where(better, torch.full_like(growth, 2.0), growth * 2),
+        "status": status,
+        "steps": now["steps"] + active,
+    }
+
+
+def _choose(mask: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+
+def _put(whole: State, rows: torch.Tensor, part: State) -> State:
+    if len(rows) == len(whole["status"]):
+        return part
+    return {key: value.index_copy(0, rows, part[key]) for key, value in whole.items()}

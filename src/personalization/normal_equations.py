@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 #: Smallest diagonal entry, as a fraction of the largest, that damping is taken from: keeps
@@ -9,27 +11,57 @@ import torch
 FLOOR = 1e-9
 
 
-def damped(hessian: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
-    """H + damping * diag(H), (P,...,U,U), Marquardt's scaling; ``damping`` broadcasts over (P,...)."""
+@dataclass
+class Factored:
+    """Cholesky factors of damped systems.
+
+    Attributes:
+        factor: (...,U,U); added: (...,U) what damping added to the diagonal.
+        bad: (...) systems that were not finite; their factor is the identity.
+        exact: (...) systems that contain the excess; the others were indefinite with it.
+    """
+
+    factor: torch.Tensor
+    added: torch.Tensor
+    bad: torch.Tensor
+    exact: torch.Tensor
+
+
+def factorise_model(hessian: torch.Tensor, excess: torch.Tensor, damping: torch.Tensor) -> Factored:
+    """Factorise hessian + excess + damping; without the excess where that is not positive definite.
+
+    Args:
+        hessian: (...,U,U) Gauss-Newton part; excess: (...,U,U) rest of the Hessian.
+        damping: (...), times the Gauss-Newton diagonal (Marquardt's scaling).
+    """
+    added = damping_diagonal(hessian, damping)
+    bad = ~torch.isfinite(hessian + excess).flatten(-2).all(dim=-1)
+    system = hessian + excess
+    system.diagonal(dim1=-2, dim2=-1).add_(added)
+    if bool(bad.any()):
+        identity = torch.eye(system.shape[-1], dtype=system.dtype, device=system.device)
+        system = torch.where(bad[..., None, None], identity, system)
+    factor, info = torch.linalg.cholesky_ex(system)
+    failed = info > 0
+    if bool(failed.any()):
+        safer = hessian[failed] + torch.diag_embed(added[failed])
+        factor[failed] = factorise(safer)
+    return Factored(factor, added, bad, ~failed)
+
+
+def damping_diagonal(hessian: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
+    """What damping adds to the diagonal (...,U): damping * diag(H), with a floor where nothing was observed."""
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     floor = FLOOR * diagonal.amax(dim=-1, keepdim=True).clamp_min(1e-30)
-    system = hessian.clone()
-    added = damping[..., None] * diagonal.clamp_min(floor) + torch.where(diagonal < floor, floor, 0 * floor)
-    system.diagonal(dim1=-2, dim2=-1).add_(added)
-    return system
+    return damping[..., None] * diagonal.clamp_min(floor) + floor * (diagonal < floor)
 
 
-def factorise(system: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lower factors L (..., U, U) with L L^T = system, and a mask (...) of systems that had none.
+def factorise(system: torch.Tensor) -> torch.Tensor:
+    """Lower factors L (..., U, U) with L L^T = system, finite and symmetric.
 
     Where Cholesky fails because rounding made a system indefinite, the factor comes from its
-    eigenvalues, made positive (|w|, at least 1e-6 of the largest); non-finite systems are replaced by
-    the identity and marked bad.
+    eigenvalues, made positive (|w|, at least 1e-6 of the largest).
     """
-    bad = ~torch.isfinite(system).flatten(-2).all(dim=-1)
-    identity = torch.eye(system.shape[-1], dtype=system.dtype, device=system.device)
-    if bool(bad.any()):
-        system = torch.where(bad[..., None, None], identity, system)
     factor, info = torch.linalg.cholesky_ex(system)
     failed = info > 0
     if bool(failed.any()):
@@ -40,7 +72,7 @@ def factorise(system: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         upper = torch.linalg.qr(values.sqrt()[..., None] * vectors.mT, mode="r").R
         sign = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(system.dtype)
         factor[failed] = (sign[..., None] * upper).mT
-    return factor, bad
+    return factor
 
 
 def solve_factored(factor: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
