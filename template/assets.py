@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -82,8 +83,8 @@ def load_hand_assets(
     Raises:
         FileNotFoundError: nothing at a path that was given (also by MANO_DIR); lists every path
             tried and where to register for the files.
-        ValueError: an array is missing or has a wrong shape or non-finite values; named with the
-            file, the key, and what was found and expected.
+        ValueError: an array is missing or has a wrong shape or non-finite values (named with the
+            file, the key, and what was found and expected); the file is of the other hand.
         UnsafePickleError: the pickle names code; nothing was run.
     """
     if side not in SIDES:
@@ -131,11 +132,13 @@ def _candidates(folder: Path, side: str) -> list[Path]:
 
 
 def _find(given: Path, side: str) -> Path:
+    other = "left" if side == "right" else "right"
+    if given.is_file() and given.stem.upper() == f"MANO_{other.upper()}":
+        raise ValueError(f"{given}: is the {other} hand by its name, but the {side} hand is asked for")
     tried = [given] if not given.is_dir() else _candidates(given, side)
     for candidate in tried:
         if candidate.is_file():
             return candidate
-    other = "left" if side == "right" else "right"
     present = [found.name for found in _candidates(given, other) if found.is_file()] if given.is_dir() else []
     hint = f" (the folder holds {', '.join(present)}, the {other} hand only)" if present else ""
     raise FileNotFoundError(
@@ -149,7 +152,7 @@ def _read(file: Path) -> Mapping[str, Any]:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files if key in SHAPES or key == "kintree_table"}
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{file}: not a readable .npz of plain arrays ({error})") from error
     content = safe_load(file)
     if not isinstance(content, dict):
@@ -167,7 +170,7 @@ def _checked(content: Mapping[str, Any], file: Path, side: str, name: str) -> Ha
         if error > 1e-3:
             raise ValueError(f"{file}: the rows of {key} (one a {axis_name}) must sum to 1; one is off by {error:.3g}")
     if "kintree_table" in content:
-        parents = np.asarray(content["kintree_table"]).astype(np.int64)[0, 1:]
+        parents = _checked_array(content, "kintree_table", (2, 16), file)[0, 1:].astype(np.int64)
         if not np.array_equal(parents, MANO_PARENTS[1:]):
             raise ValueError(f"{file}: kintree_table has the parents {parents.tolist()}, not MANO's {MANO_PARENTS[1:]}")
     return HandAssets(**arrays, faces=faces.astype(np.int64), side=side, name=name)

@@ -25,6 +25,7 @@ class Kind(enum.Enum):
     FROM_BUFFER = enum.auto()
     SCALAR = enum.auto()
     ENCODE = enum.auto()
+    NO_BYTES = enum.auto()
     SPARSE = enum.auto()
     CH = enum.auto()
     SELECT = enum.auto()
@@ -130,6 +131,11 @@ class _Resolver:
             raise PickleFormatError(f"bytes in the encoding {encoding!r}; only latin1 is used by pickle")
         return text.encode("latin1")
 
+    def _no_bytes(self, node: Node) -> bytes:
+        if node.arguments:
+            raise PickleFormatError(f"{node.name.text} is called with arguments")
+        return b""
+
     def _container(self, node: Node) -> list:
         items = self.resolve(node.arguments)
         return list(items[0]) if items else []
@@ -138,46 +144,49 @@ class _Resolver:
         return InertObject(node.name.text, self._attributes(node))
 
     def _attributes(self, node: Node) -> dict[str, Any]:
-        state = self.resolve(node.state) if node.state is not None else {}
-        if not isinstance(state, dict):
-            raise PickleFormatError(f"{node.name.text} with a state that is no dict")
-        return state
+        return self.resolve(_state(node))
+
+    def _attribute(self, node: Node, key: str) -> Any:
+        # One attribute alone: chumpy's objects also keep caches and bookkeeping, which are left alone.
+        if key not in _state(node):
+            raise PickleFormatError(f"{node.name.text} without its attribute {key!r}")
+        return self.resolve(node.state[key])
 
     def _ch(self, node: Node) -> np.ndarray:
-        return np.asarray(_attribute(self._attributes(node), "x", node))
+        return np.asarray(self._attribute(node, "x"))
 
     def _select(self, node: Node) -> np.ndarray:
         # chumpy.reordering.Select: a.ravel()[idxs], reshaped to preferred_shape
-        attributes = self._attributes(node)
-        source = np.ravel(_attribute(attributes, "a", node))
-        indices = np.asarray(_attribute(attributes, "idxs", node))
+        source = np.ravel(self._attribute(node, "a"))
+        indices = np.asarray(self._attribute(node, "idxs"))
         if indices.dtype.kind not in "iu" or (indices.size and not 0 <= indices.min() <= indices.max() < source.size):
             raise PickleFormatError(f"{node.name.text}: indices do not fit an array of {source.size} values")
         selected = source[indices]
-        shape = attributes.get("preferred_shape")
-        return selected if shape is None else selected.reshape(tuple(int(size) for size in shape))
+        if "preferred_shape" not in _state(node):
+            return selected
+        return selected.reshape([int(size) for size in self._attribute(node, "preferred_shape")])
 
     def _sparse(self, node: Node) -> scipy.sparse.spmatrix:
         attributes = self._attributes(node)
-        shape = attributes["_shape"] if "_shape" in attributes else _attribute(attributes, "shape", node)
-        shape = tuple(int(size) for size in shape)
-        data = _attribute(attributes, "data", node)
+        shape = tuple(int(size) for size in self._attribute(node, "_shape" if "_shape" in attributes else "shape"))
+        data = self._attribute(node, "data")
         if "coo" in node.name.text:
-            coordinates = attributes.get("coords") or tuple(_attribute(attributes, key, node) for key in ("row", "col"))
+            coordinates = attributes.get("coords") or [self._attribute(node, key) for key in ("row", "col")]
             matrix = scipy.sparse.coo_matrix((data, tuple(coordinates)), shape=shape)
             matrix._check()
             return matrix
-        parts = (data, _attribute(attributes, "indices", node), _attribute(attributes, "indptr", node))
+        parts = (data, self._attribute(node, "indices"), self._attribute(node, "indptr"))
         make = scipy.sparse.csc_matrix if "csc" in node.name.text else scipy.sparse.csr_matrix
         matrix = make(parts, shape=shape)
         matrix.check_format(full_check=True)  # an index outside the matrix would be read as memory
         return matrix
 
 
-def _attribute(attributes: dict[str, Any], key: str, node: Node) -> Any:
-    if key not in attributes:
-        raise PickleFormatError(f"{node.name.text} without its attribute {key!r}")
-    return attributes[key]
+def _state(node: Node) -> dict[str, Any]:
+    state = {} if node.state is None else node.state
+    if not isinstance(state, dict):
+        raise PickleFormatError(f"{node.name.text} with a state that is no dict")
+    return state
 
 
 def _text(value: Any) -> str:

@@ -29,6 +29,9 @@ _ALLOWED: dict[tuple[str, str], Kind] = {
     ("numpy", "ndarray"): Kind.NDARRAY,
     ("numpy", "dtype"): Kind.DTYPE,
     ("_codecs", "encode"): Kind.ENCODE,
+    # protocols below 3 write empty bytes as a call of bytes()
+    ("__builtin__", "bytes"): Kind.NO_BYTES,
+    ("builtins", "bytes"): Kind.NO_BYTES,
     ("chumpy.ch", "Ch"): Kind.CH,
     ("chumpy.reordering", "Select"): Kind.SELECT,
     # chumpy keeps a set of dirty variables beside its array: read as an unordered container
@@ -49,7 +52,7 @@ for _format in ("csc", "csr", "coo"):
             _ALLOWED[_module, _class] = Kind.SPARSE
 
 
-class UnsafePickleError(pickle.UnpicklingError):
+class UnsafePickleError(pickle.UnpicklingError, ValueError):
     """A pickle names something that the reader does not know, or uses a name as it must not."""
 
 
@@ -82,9 +85,7 @@ def safe_load(path: str | os.PathLike, inert: Iterable[tuple[str, str]] = ()) ->
         raise
     except PickleFormatError as error:
         raise PickleFormatError(f"{path}: {error}") from error
-    # A damaged file can fail anywhere in the opcode machine, with any of these.
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-            OverflowError, MemoryError, RecursionError) as error:
+    except Exception as error:  # a damaged file can fail anywhere in the opcode machine, in any way
         raise PickleFormatError(
             f"{path}: not a readable pickle ({type(error).__name__}: {error}); is the file truncated?"
         ) from error
