@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 
-def barycentric_projection(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def barycentric_projection(
+    points: np.ndarray, vertices: np.ndarray, faces: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Nearest surface point of each query.
 
     The nearest point of a triangle is the foot on its plane if that lies inside, else the nearest

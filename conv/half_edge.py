@@ -98,7 +98,7 @@ class HalfEdgeMesh:
                 raise ValueError(f"face {index} {corners}: vertex {vertex} is already surrounded (not a manifold)")
         for side, old in zip(sides, known, strict=True):
             if old and not self._is_boundary(self._between[side]):
-                raise ValueError(f"face {index} {corners}: edge {side} already has a face on this side (not a manifold)")
+                raise ValueError(f"face {index} {corners}: edge {side} already has a face here (not a manifold)")
 
     def _close_gaps(self, index: int, sides: list[tuple[int, int]], known: list[bool]) -> list[tuple[int, int]]:
         """Links that move fans lying between two old sides of the new face into another gap of their vertex."""

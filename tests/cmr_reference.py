@@ -86,15 +86,17 @@ def spiral(state: State, name: str, x: torch.Tensor, spirals: np.ndarray) -> tor
     return F.linear(gathered, state[f"{name}.layer.weight"], state[f"{name}.layer.bias"])
 
 
-def meshes(state: State, feature: torch.Tensor, spirals: list[np.ndarray], ups: list[torch.Tensor]) -> list[torch.Tensor]:
+def meshes(
+    state: State, feature: torch.Tensor, spirals: list[np.ndarray], ups: list[torch.Tensor]
+) -> list[torch.Tensor]:
     """Four meshes, finest first, in units of 0.2 m; spirals and dense ups finest first."""
     x = F.linear(attended(state, feature), state["de_layers.0.weight"], state["de_layers.0.bias"])
     x, found = x.view(len(feature), 49, 512), []
     for step in range(4):
         up, around, name = ups[3 - step], spirals[3 - step], f"de_layers.{step + 1}"
         y = up @ x
-        wide = torch.cat([spiral(state, f"{name}.conv", y, around), spiral(state, f"{name}.conv_2d3", y, around[:, :18]),
-                          spiral(state, f"{name}.conv_d3", y, around[:, :9])], -1)
+        reaches = (("conv", 27), ("conv_2d3", 18), ("conv_d3", 9))
+        wide = torch.cat([spiral(state, f"{name}.{part}", y, around[:, :reach]) for part, reach in reaches], -1)
         x = (spiral(state, f"{name}.conv1", y, around[:, :1]) + wide).clamp_min(0)
         mesh = spiral(state, f"heads.{step}", x, around)
         if found:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import cmr_reference as reference
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
 from torch import nn
 
+from conv.hierarchy import MeshHierarchy
 from src.models.cmr.boukhayma import Boukhayma
 from src.models.cmr.mesh_decoder import FeatureAttention
 from src.models.cmr.networks import CmrIdentity, CmrNetwork, CmrPG, CmrPose2D, CmrSG, hand_size
 from src.models.losses_cmr import CmrLoss
 from template import HandModel, load_hand_assets
-from template.cmr_assets import load_hierarchy, read_cmr_template
-from tests import cmr_reference as reference
+from template.assets import STAND_IN_PATH
+from template.cmr_assets import STAND_IN_HIERARCHY, load_hierarchy, read_cmr_template
 
 SIDE = 64
 
@@ -202,6 +204,14 @@ def test_transform_pickle_of_a_cmr_checkout(tmp_path: Path) -> None:
         read_cmr_template(tmp_path)
     with pytest.raises(FileNotFoundError, match="template.ply"):
         read_cmr_template(tmp_path / "..")
+
+
+def test_committed_hierarchy_is_of_the_stand_in_hand() -> None:
+    """Rebuild with `python -m conv.hierarchy --build` when the stand-in changes."""
+    committed, assets = MeshHierarchy.load(STAND_IN_HIERARCHY), load_hand_assets(STAND_IN_PATH)
+    assert committed.sizes == (778, 389, 195, 98, 49)
+    np.testing.assert_array_equal(committed.faces[0], assets.faces)
+    np.testing.assert_allclose(committed.vertices, assets.v_template, atol=1e-6)
 
 
 def test_rows_that_do_not_sum_to_one_are_kept(tmp_path: Path) -> None:

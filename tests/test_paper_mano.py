@@ -41,7 +41,8 @@ def test_identity_multiplies_rotations(image: torch.Tensor) -> None:
     betas = torch.ones(2, 10)
     output = network(image, betas=betas)
     assert output["betas"] is betas and "confidence" not in output
-    for feature, found, six in zip(*(output[key].double().numpy() for key in ("feature", "pose", "pose_6d")), strict=True):
+    arrays = (output[key].double().numpy() for key in ("feature", "pose", "pose_6d"))
+    for feature, found, six in zip(*arrays, strict=True):
         pose = np.tile(np.eye(3), (16, 1, 1))
         for step in network.pose_6d_extractor:
             rows = pose[:, :2].reshape(-1)
