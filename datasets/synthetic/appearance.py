@@ -96,15 +96,17 @@ def _draw_creases(palm: np.ndarray, back: np.ndarray, skin_map: SkinMap) -> None
         is_knuckle = parent % 4 == 1
         centre = joints[parent] + (along * 0.018 * pixel if is_knuckle else 0)
         for shift in (-0.0012, 0.0012):
-            _line(palm_lines, [centre + along * shift * pixel + across * s * 0.011 * pixel for s in (-1, 1)], 0.0011 * pixel)
+            middle = centre + along * shift * pixel
+            _line(palm_lines, [middle + across * s * 0.011 * pixel for s in (-1, 1)], 0.0011 * pixel)
         for shift in (-0.0035, 0.0, 0.0035):
             middle = joints[parent] + along * shift * pixel
             _line(back_lines, [middle + across * s * 0.006 * pixel for s in (-1, 1)], 0.0011 * pixel)
     wrist, thumb, index, middle, ring, little = (joints[j] for j in (0, 1, 5, 9, 13, 17))
     mix = lambda a, b, share: a + (b - a) * share  # noqa: E731 - a one-line lerp reads best here
-    thenar = [mix(index, wrist, 0.10), mix(middle, wrist, 0.35), mix(mix(middle, ring, 0.3), wrist, 0.65), mix(ring, wrist, 0.9)]
+    inner, outer = mix(middle, ring, 0.3), mix(index, middle, 0.5)
+    thenar = [mix(index, wrist, 0.10), mix(middle, wrist, 0.35), mix(inner, wrist, 0.65), mix(ring, wrist, 0.9)]
     head = [mix(index, wrist, 0.12), mix(middle, wrist, 0.28), mix(ring, wrist, 0.38), mix(little, wrist, 0.50)]
-    heart = [mix(mix(index, middle, 0.5), wrist, 0.02), mix(middle, wrist, 0.12), mix(ring, wrist, 0.18), mix(little, wrist, 0.16)]
+    heart = [mix(outer, wrist, 0.02), mix(middle, wrist, 0.12), mix(ring, wrist, 0.18), mix(little, wrist, 0.16)]
     for line in (thenar, head, heart):
         _line(palm_lines, line, 0.0016 * pixel)
     palm *= 1 - 0.38 * np.clip(cv2.GaussianBlur(palm_lines, (0, 0), 0.0007 * pixel), 0, 1)[..., None] * [0.8, 1, 1]
@@ -126,10 +128,10 @@ def _draw_nails(back: np.ndarray, skin_map: SkinMap, tone: np.ndarray) -> None:
             back += mask * (colour - back)
 
 
-def object_texture(ycb_id: int, size: int) -> np.ndarray:
-    """(size, size, 3) linear RGB: the object's own print, the same in every data set."""
+def object_texture(ycb_id: int, colours: tuple[tuple[int, int, int], ...], size: int) -> np.ndarray:
+    """(size, size, 3) linear RGB: the object's own print in its three colours, the same in every data set."""
     generator = np.random.default_rng(np.random.SeedSequence([ycb_id, 20201022]))
-    base, second, third = to_linear(generator.integers(30, 240, (3, 3)))
+    base, second, third = to_linear(np.array(colours))
     texture = np.ones((size, size, 3), np.float32) * base
     low, high = sorted(generator.uniform(0.15, 0.85, 2))
     texture[int(low * size) : int(max(high, low + 0.2) * size)] = second

@@ -8,6 +8,7 @@ to the left), pitch (fingers down) and roll (0 = palm down, 90 degrees = thumb u
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from template import HandModel, axis_angle_to_pose
 # Columns: MANO's axes in the table frame for a palm-down hand that points away from the subject.
 _PALM_DOWN = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 _REFERENCE_LENGTH = 0.095  # wrist to middle knuckle that the offsets below were set with, metres
+_LEVELS = np.linspace(0.0, MAX_CLOSURE, 21)
 _ALLOWED_DEPTH = 0.0015  # fingers may press this far into an object, metres
 
 
@@ -52,22 +54,51 @@ def heading_rotation(heading: np.ndarray) -> np.ndarray:
     return (turn @ _PALM_DOWN).reshape(*heading.shape[:-1], 3, 3)
 
 
-def place_hand(
-    style: GraspStyle, item: CatalogueObject, heading: np.ndarray, hand_length: float, height_share: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the object is relative to a hand that holds it upright.
+class Grip(NamedTuple):
+    """A fitted grasp, in the table frame; the object stands upright."""
+
+    object_rotation: np.ndarray  # (3, 3) object -> table
+    wrist_to_object: np.ndarray  # (3,) metres, to the object's centre
+    closures: np.ndarray  # (5,) of thumb, index, middle, ring, little
+
+
+def fit_grip(
+    hand: HandModel, betas: np.ndarray, style: GraspStyle, item: CatalogueObject,
+    heading: np.ndarray, height_share: float,
+) -> Grip:
+    """Put the object into the pre-shaped hand and close every finger until it touches.
 
     Args:
-        heading: (3,) degrees.
-        hand_length: wrist to middle knuckle, metres.
+        hand: the right hand, float64.
+        betas: (10,).
+        heading: (3,) of the hand, degrees.
         height_share: -1 (bottom) to 1 (top) of the object's height that a side grasp holds.
-
-    Returns:
-        Rotation (3, 3) object -> table, and the vector (3,) from the wrist to the object's centre,
-        both in the table frame, metres.
     """
     rotation = heading_rotation(heading)
-    scale = hand_length / _REFERENCE_LENGTH
+    vertices, length = _closing_hand(hand, betas, style)
+    vertices = vertices @ rotation.T
+    object_rotation, wrist_to_object = _place_object(style, item, rotation, length, height_share)
+    wrist_to_object = wrist_to_object + _clearance(vertices[0], rotation, item, object_rotation, wrist_to_object)
+    depth = item.inside_depth((vertices - wrist_to_object) @ object_rotation)
+    finger_of_vertex = FINGER_OF_JOINT[hand.assets.weights.argmax(axis=1)]
+    closures = np.array([_last_free_level(depth[:, finger_of_vertex == finger]) for finger in range(5)])
+    return Grip(object_rotation, wrist_to_object, closures)
+
+
+def _closing_hand(hand: HandModel, betas: np.ndarray, style: GraspStyle) -> tuple[np.ndarray, float]:
+    """Vertices (levels, 778, 3) about the wrist, MANO frame, of the closing hand; wrist to middle knuckle, metres."""
+    count = len(_LEVELS)
+    fingers = finger_pose(np.stack([closure_angles(style.fingers, np.full(5, level)) for level in _LEVELS]))
+    axis_angle = torch.as_tensor(np.hstack([np.zeros((count, 3)), fingers]))
+    output = hand(axis_angle_to_pose(axis_angle), torch.as_tensor(betas).expand(count, 10))
+    length = float((output.rest_joints[0, 4] - output.rest_joints[0, 0]).norm())
+    return (output.vertices - output.joints[:, :1]).numpy(), length
+
+
+def _place_object(
+    style: GraspStyle, item: CatalogueObject, rotation: np.ndarray, length: float, height_share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    scale = length / _REFERENCE_LENGTH
     extents = np.array(item.half_extents)
     palmar, lift = style.palmar * scale, np.array([0.0, 0.0, height_share * extents[2]])
     if style.from_above:
@@ -80,25 +111,22 @@ def place_hand(
     return Rotation.from_euler("z", turn).as_matrix(), held - lift
 
 
-def closures_on_object(
-    hand: HandModel, betas: np.ndarray, style: GraspStyle, item: CatalogueObject,
-    hand_rotation: np.ndarray, object_rotation: np.ndarray, wrist_to_object: np.ndarray, levels: int = 16,
+def _clearance(
+    open_hand: np.ndarray, rotation: np.ndarray, item: CatalogueObject,
+    object_rotation: np.ndarray, wrist_to_object: np.ndarray,
 ) -> np.ndarray:
-    """How far each finger (thumb ... little) closes until it touches the object: (5,) in [0, MAX_CLOSURE].
+    """The smallest push (3,), forward and away from the palm, that gets the object out of the open hand."""
+    forward, palmar = np.meshgrid(np.linspace(0, 0.035, 8), np.linspace(0, 0.035, 8), indexing="ij")
+    pushes = -forward.reshape(-1, 1) * rotation[:, 0] - palmar.reshape(-1, 1) * rotation[:, 1]
+    local = (open_hand - wrist_to_object - pushes[:, None]) @ object_rotation
+    depth = item.inside_depth(local).max(axis=1)
+    cost = np.maximum(depth - _ALLOWED_DEPTH, 0) * 100 + (forward + palmar).ravel()
+    return pushes[int(np.argmin(cost))]
 
-    Every finger is tried on its own at ``levels`` closures; it stops at the last one before its
-    vertices sink into the object's primitive.
-    """
-    tried = np.linspace(0.0, MAX_CLOSURE, levels)
-    fingers = finger_pose(np.stack([closure_angles(style.fingers, np.full(5, level)) for level in tried]))
-    axis_angle = torch.as_tensor(np.hstack([np.zeros((levels, 3)), fingers]))
-    output = hand(axis_angle_to_pose(axis_angle), torch.as_tensor(betas).expand(levels, 10))
-    vertices = (output.vertices - output.joints[:, :1]).numpy() @ hand_rotation.T
-    depth = item.inside_depth((vertices - wrist_to_object) @ object_rotation)
-    finger_of_vertex = FINGER_OF_JOINT[hand.assets.weights.argmax(axis=1)]
-    closures = np.empty(5)
-    for finger in range(5):
-        sinks = depth[:, finger_of_vertex == finger].max(axis=1) > _ALLOWED_DEPTH
-        first = int(np.argmax(sinks)) if sinks.any() else levels - 1
-        closures[finger] = tried[max(first - 1, 0)] if sinks.any() else 1.0
-    return closures
+
+def _last_free_level(depth: np.ndarray) -> float:
+    """Closure before a finger's vertices, depth (levels, V), sink in; 1 if they never do."""
+    sinks = depth.max(axis=1) > _ALLOWED_DEPTH
+    if not sinks.any():
+        return 1.0
+    return float(_LEVELS[max(int(np.argmax(sinks)) - 1, 0)])

@@ -14,7 +14,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from datasets.synthetic.fingers import closure_angles, finger_pose
-from datasets.synthetic.grasping import STYLES, closures_on_object, heading_rotation, place_hand
+from datasets.synthetic.grasping import STYLES, fit_grip, heading_rotation
 from datasets.synthetic.objects import CATALOGUE, CatalogueObject
 from template import HandModel, axis_angle_to_pose, mirror_pose
 
@@ -63,27 +63,22 @@ def make_motion(
     time = np.append((np.arange(num_frames) + 0.5) / num_frames, _LIFT_START)
     item = CATALOGUE[target]
     style = STYLES[item.grasps[generator.integers(len(item.grasps))]]
-    rest_joints = right.rest_joints(torch.as_tensor(betas)[None])[0].numpy()
-    hand_length = float(np.linalg.norm(rest_joints[4] - rest_joints[0]))
+    rest_wrist = right.rest_joints(torch.as_tensor(betas)[None])[0, 0].numpy()
 
     grasp_heading = np.array(style.heading) + _clipped(generator, _HEADING_SPREAD)
-    object_rotation, wrist_to_object = place_hand(
-        style, item, grasp_heading, hand_length, generator.uniform(-0.25, 0.35)
-    )
-    grasp_rotation = heading_rotation(grasp_heading)
-    closures = closures_on_object(right, betas, style, item, grasp_rotation, object_rotation, wrist_to_object)
+    grip = fit_grip(right, betas, style, item, grasp_heading, generator.uniform(-0.25, 0.35))
     object_place = np.array([*generator.uniform((-0.07, -0.07), (0.07, 0.06)), item.half_extents[2]])
-    grasp_place = object_place - wrist_to_object
+    grasp_place = object_place - grip.wrist_to_object
 
-    place, heading = _arm_path(generator, time, style.from_above, grasp_rotation, grasp_place, grasp_heading)
-    fingers = _finger_path(generator, time, style.fingers, closures, style_offset, right)
+    place, heading = _arm_path(generator, time, style.from_above, grasp_place, grasp_heading)
+    fingers = _finger_path(generator, time, style.fingers, grip.closures, style_offset, right)
     rotation = heading_rotation(heading)
     pose = axis_angle_to_pose(torch.as_tensor(np.hstack([np.zeros((len(time), 3)), fingers])))
     pose[:, 0] = torch.as_tensor(rotation)
-    place = _above_table(right, pose, betas, place, rest_joints[0])
+    place = _above_table(right, pose, betas, place, rest_wrist)
 
     wrist = _matrix(rotation, place)
-    held = _held_object(time, wrist, _matrix(object_rotation, object_place))[:num_frames]
+    held = _held_object(time, wrist, _matrix(grip.object_rotation, object_place))[:num_frames]
     pose, place = pose[:num_frames], place[:num_frames]
     others, other_poses = _bystanders(generator, target, object_place)
     object_poses = np.concatenate(
@@ -116,11 +111,13 @@ def slow_noise(generator: np.random.Generator, time: np.ndarray, spread: np.ndar
 
 def _arm_path(
     generator: np.random.Generator, time: np.ndarray, from_above: bool,
-    grasp_rotation: np.ndarray, grasp_place: np.ndarray, grasp_heading: np.ndarray,
+    grasp_place: np.ndarray, grasp_heading: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Wrist places (F, 3) and headings (F, 3) of start -> ahead of the object -> grasp -> lifted."""
     start = grasp_place + generator.uniform((0.02, -0.28, 0.03), (0.22, -0.14, 0.16))
-    back_off = np.array([0.0, 0.0, 0.09]) if from_above else grasp_rotation @ np.array([0.05, 0.07, 0.02])
+    back_off = np.array([0.0, 0.0, 0.09])
+    if not from_above:
+        back_off = heading_rotation(grasp_heading) @ np.array([0.05, 0.07, 0.02])
     before = grasp_place + back_off * generator.uniform(0.8, 1.2)
     lifted = grasp_place + generator.uniform((-0.08, -0.08, 0.10), (0.08, 0.06, 0.20))
     start_heading = _REST_HEADING + _clipped(generator, _HEADING_SPREAD)
@@ -151,8 +148,9 @@ def _finger_path(
     coefficients = style_offset + generator.normal(0, 0.15, _STYLE_COMPONENTS)
     coefficients = coefficients + slow_noise(generator, time, np.full(_STYLE_COMPONENTS, 0.08))
     # Fingers on the object stay where they touch; style shows in the free hand.
-    freedom = 1 - 0.7 * minimum_jerk(time, 0.4, _LIFT_START)
-    return finger_pose(angles) + freedom[:, None] * (coefficients @ right.assets.hands_components[:_STYLE_COMPONENTS])
+    freedom = 1 - 0.85 * minimum_jerk(time, 0.4, _LIFT_START)
+    components = right.assets.hands_components[:_STYLE_COMPONENTS]
+    return finger_pose(angles) + freedom[:, None] * (coefficients @ components)
 
 
 def _above_table(

@@ -33,6 +33,7 @@ class CatalogueObject:
     shape: str  # "box" or "cylinder": the primitive that fingers close on
     half_extents: tuple[float, float, float]
     grasps: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]  # sRGB: ground, band, print
     profile: tuple[tuple[float, float], ...] | None = None  # (radius share, height share) if not a plain cylinder
     handle: bool = False
 
@@ -60,12 +61,30 @@ _MUG = ((0, -1), (0.92, -1), (1, -0.9), (1, 1), (0.92, 1), (0.92, -0.85), (0, -0
 _RIMMED_CAN = ((0, -1), (1, -1), (1, -0.96), (0.97, -0.94), (0.97, 0.94), (1, 0.96), (1, 1), (0.95, 1), (0, 0.97))
 
 CATALOGUE = (
-    CatalogueObject("004_sugar_box", 3, "box", (0.045, 0.0195, 0.088), ("side_box", "top_box")),
-    CatalogueObject("005_tomato_soup_can", 4, "cylinder", (0.034, 0.034, 0.051), ("side", "top"), _RIMMED_CAN),
-    CatalogueObject("006_mustard_bottle", 5, "cylinder", (0.048, 0.031, 0.095), ("side",), _BOTTLE),
-    CatalogueObject("010_potted_meat_can", 9, "box", (0.050, 0.029, 0.042), ("top_box", "side_box")),
-    CatalogueObject("025_mug", 14, "cylinder", (0.043, 0.043, 0.041), ("side", "top"), _MUG, handle=True),
-    CatalogueObject("061_foam_brick", 21, "box", (0.039, 0.026, 0.026), ("pinch_box", "top_box")),
+    CatalogueObject(
+        "004_sugar_box", 3, "box", (0.045, 0.0195, 0.088), ("side_box", "top_box"),
+        ((236, 224, 186), (236, 188, 44), (58, 72, 140)),
+    ),  # fmt: skip
+    CatalogueObject(
+        "005_tomato_soup_can", 4, "cylinder", (0.034, 0.034, 0.051), ("side", "top"),
+        ((196, 34, 32), (238, 232, 220), (150, 120, 50)), _RIMMED_CAN,
+    ),  # fmt: skip
+    CatalogueObject(
+        "006_mustard_bottle", 5, "cylinder", (0.048, 0.031, 0.095), ("side",),
+        ((240, 200, 24), (228, 172, 16), (40, 60, 130)), _BOTTLE,
+    ),  # fmt: skip
+    CatalogueObject(
+        "010_potted_meat_can", 9, "box", (0.050, 0.029, 0.042), ("top_box", "side_box"),
+        ((34, 58, 132), (230, 196, 60), (232, 228, 220)),
+    ),  # fmt: skip
+    CatalogueObject(
+        "025_mug", 14, "cylinder", (0.043, 0.043, 0.041), ("side", "top"),
+        ((176, 30, 34), (186, 40, 42), (150, 22, 26)), _MUG, True,
+    ),  # fmt: skip
+    CatalogueObject(
+        "061_foam_brick", 21, "box", (0.039, 0.026, 0.026), ("pinch_box", "top_box"),
+        ((170, 66, 52), (182, 78, 60), (140, 50, 40)),
+    ),  # fmt: skip
 )
 
 
@@ -98,7 +117,8 @@ def _revolve(profile: np.ndarray, extents: np.ndarray, segments: int = 32) -> Ob
         rings, normals, uv = [], [], []
         for end, length in zip(ends, lengths[piece : piece + 2], strict=True):
             rings.append(np.column_stack([circle * end[0] * extents[:2], np.full(segments + 1, end[1] * extents[2])]))
-            normal = np.column_stack([circle * slope[0] / extents[:2] * extents[:2].mean(), np.full(segments + 1, slope[1])])
+            sideways = circle * slope[0] / extents[:2] * extents[:2].mean()
+            normal = np.column_stack([sideways, np.full(segments + 1, slope[1])])
             normals.append(normal / np.linalg.norm(normal, axis=1, keepdims=True))
             uv.append(np.column_stack([angles / (2 * np.pi), np.full(segments + 1, length / lengths[-1])]))
         parts.append(ObjectMesh(np.vstack(rings), _strip(segments + 1), np.vstack(normals), np.vstack(uv)))

@@ -126,7 +126,8 @@ class CameraView:
             radiance[_within(fine, region)], seg[target] = empty, self._seg[target]
             if depth is not None:
                 depth[target] = self._depth[target]
-            _lay(radiance[_within(fine, region)], seg[target], None if depth is None else depth[target], layer, self._step)
+            part = None if depth is None else depth[target]
+            _lay(radiance[_within(fine, region)], seg[target], part, layer, self._step)
         image[inside] = self._sensor.develop(radiance, self._sensor.random_corner(self._generator))
 
     def _trace(
@@ -195,9 +196,9 @@ class CameraView:
         inside = np.s_[top:bottom, left:right]
         shadow = _enlarge(self._table_shadow(mesh, window), COARSE)
         self._radiance[inside] *= 1 - shadow[..., None] * self._lights.shadow_share.astype(np.float32)
-        layer = self._trace(mesh, window, 2, None, self._depth)
+        layer = self._trace(mesh, window, self._step, None, self._depth)
         self._depth = self._depth.copy()
-        _lay(self._radiance[inside], self._seg[inside], self._depth[inside], layer, 2)
+        _lay(self._radiance[inside], self._seg[inside], self._depth[inside], layer, self._step)
 
     def _with_shadow(self, window: Window, vertices: np.ndarray) -> Window:
         """The window grown to what shadow the vertices (V, 3) may throw on the table."""

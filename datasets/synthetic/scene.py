@@ -74,14 +74,17 @@ class Scene:
         arm_texture, arm_faces = self._arm_surface(atlas, hand_texture, cloth_texture(generator, _CLOTH))
 
         self._meshes = [item.mesh() for item in motion.objects]
-        textures = [object_texture(item.ycb_id, TEXTURE_SIZE) for item in motion.objects]
+        textures = [object_texture(item.ycb_id, item.colours, TEXTURE_SIZE) for item in motion.objects]
         object_uv = [atlas.add(texture, mesh.uv) for texture, mesh in zip(textures, self._meshes, strict=True)]
         ids = [item.ycb_id for item in motion.objects]
         held = [(self._meshes[0].faces, _flat_texture(object_uv[0]), ids[0])]
         hand = [(hand_faces, hand_texture, SEG_HAND), (arm_faces, arm_texture, 0)]
         self.with_hand, self.without_hand = _merge(hand + held, 2), _merge(held)
         self.standing = _merge(
-            [(mesh.faces, _flat_texture(uv), i) for mesh, uv, i in zip(self._meshes[1:], object_uv[1:], ids[1:], strict=True)]
+            [
+                (mesh.faces, _flat_texture(uv), ycb_id)
+                for mesh, uv, ycb_id in zip(self._meshes[1:], object_uv[1:], ids[1:], strict=True)
+            ]
         )
         self.texels = atlas.texels()
 
@@ -101,7 +104,8 @@ class Scene:
 
     def standing_mesh(self) -> tuple[np.ndarray, np.ndarray]:
         """Vertices and normals (V, 3) float32 of the objects that stand about."""
-        placed = [_place(mesh, pose) for mesh, pose in zip(self._meshes[1:], self.motion.object_poses[0, 1:], strict=True)]
+        poses = self.motion.object_poses[0, 1:]
+        placed = [_place(mesh, pose) for mesh, pose in zip(self._meshes[1:], poses, strict=True)]
         vertices, normals = (np.concatenate(part).astype(np.float32) for part in zip(*placed, strict=True))
         return vertices, normals
 
@@ -143,7 +147,8 @@ class Scene:
         normals = [
             _unit(self._tube_sums @ _face_normals(part.reshape(-1, 3), self._tube_faces)) for part in (bare, sleeve)
         ]
-        outward = np.sign(np.sum(normals[0] * (bare.reshape(-1, 3) - centre - np.repeat(along, len(loop))[:, None] * axis)))
+        # The loop's direction around the wrist decides the tube's; the spokes tell which way is out.
+        outward = np.sign(np.sum(normals[0] * np.tile(flat, (_RINGS, 1))))
         return vertices, outward * np.concatenate(normals)
 
 
