@@ -133,10 +133,7 @@ class ConfidenceObjective:
     score = "ranking_error"
 
     def forward(self, model: nn.Module, batch: Batch) -> Batch:
-        with torch.no_grad():
-            output = model(batch["image"], K=batch["K"])
-        # The body ran without gradients; only the branch is run again with them.
-        return output | {"confidence": model.confidence(output["feature"])[:, 0].float()}
+        return model(batch["image"], K=batch["K"])
 
     @staticmethod
     def _shape_error(output: Batch, batch: Batch) -> torch.Tensor:

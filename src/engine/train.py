@@ -20,6 +20,7 @@ from datasets.loading import make_loader
 from options.recipes import apply_recipe
 from src.engine import setup
 from src.engine.checkpoint import CheckpointError, ModelCard, initialise_from, load_strictly, read_checkpoint, save_checkpoint
+from src.engine.distributed import join_team, leave_team
 from src.engine.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
 from src.engine.run_folder import RunFolder, versions
 
@@ -55,18 +56,21 @@ class Trainer:
         self.args = args
         torch.manual_seed(args.seed)
         self.device = setup.choose_device(args.device, args.threads)
+        self.team = join_team(self.device)
         self.amp = setup.autocast_dtype(args.amp, self.device)
         self.hand, assets = setup.hand_model(args, self.device)
         self.card: ModelCard = setup.model_card(args, assets)
         self.data = setup.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size)
         self.val_data = setup.open_dataset(args, f"{args.setup}_val", args.crop_size)
         self.loader = make_loader(
-            self.data, args.batch_size, shuffle=True, seed=args.seed, num_workers=args.num_workers, drop_last=True
+            self.data, self.team.share(args.batch_size), shuffle=True, seed=args.seed, num_workers=args.num_workers,
+            drop_last=True, rank=self.team.rank, world_size=self.team.size,
         )
         self.model = self._build_model()
         self.objective: Objective = setup.build_objective(args, self.hand)
         if isinstance(self.objective, ConfidenceObjective):
             freeze_all_but_confidence(self.model)
+        self.network = self.team.wrap(self.model)
         self.optimizer, self.scheduler = setup.build_optimizer(
             args, self.model, args.epochs * len(self.loader), len(self.loader)
         )
@@ -92,7 +96,10 @@ class Trainer:
     # --- state -------------------------------------------------------------------------------
 
     def save(self, path: object) -> None:
-        """Write everything that the next batch depends on."""
+        """Write everything that the next batch depends on (the leading process does)."""
+        self._saved_at = time.monotonic()
+        if not self.team.leads:
+            return
         save_checkpoint(
             path,
             self.card,
@@ -106,7 +113,6 @@ class Trainer:
             epochs=self.args.epochs,
             versions=versions(),
         )
-        self._saved_at = time.monotonic()
 
     def resume(self, path: object) -> None:
         """Go on from a state that `save` wrote.
@@ -139,7 +145,8 @@ class Trainer:
                 self.resume(path)
             elif self.args.init_from:
                 initialise_from(self.model, self.args.init_from)
-        self.folder.write_arguments(self.args)
+        if self.team.leads:
+            self.folder.write_arguments(self.args)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             while self.position.epoch < self.args.epochs:
@@ -160,7 +167,7 @@ class Trainer:
         self.loader.set_epoch(position.epoch, start_batch=position.batch)
         sums: dict[str, float] = defaultdict(float)
         first = position.batch
-        bar = tqdm(self.loader, initial=first, total=len(self.loader), desc=f"epoch {position.epoch + 1}/{self.args.epochs}", mininterval=2)
+        bar = tqdm(self.loader, initial=first, total=len(self.loader), desc=f"epoch {position.epoch + 1}/{self.args.epochs}", mininterval=2, disable=not self.team.leads)
         for batch in bar:
             terms = self._step(batch)
             for name, value in terms.items():
@@ -168,9 +175,9 @@ class Trainer:
             position.batch += 1
             if position.batch % 20 == 0:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()}, refresh=False)
-            if self._stop is not None:
+            if self.team.any(self._stop is not None, self.device):
                 self.save(self.folder.last)
-                raise Interrupted(128 + self._stop)
+                raise Interrupted(128 + (self._stop or signal.SIGTERM))
             if time.monotonic() - self._saved_at > 60 * self.args.save_minutes:
                 self.save(self.folder.last)
         taken = max(1, position.batch - first)
@@ -178,7 +185,8 @@ class Trainer:
         row |= {f"val_{name}": value for name, value in validate(self).items()}
         position.epoch, position.batch = position.epoch + 1, 0
         row = {"epoch": position.epoch, "lr": self.scheduler.get_last_lr()[0], "seconds": time.monotonic() - started, **row}
-        self.folder.log_epoch(row)
+        if self.team.leads:
+            self.folder.log_epoch(row)
         score = row[f"val_{self.objective.score}"]
         logger.info("epoch %d: %s", position.epoch, ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "epoch"))
         if score < position.best:
@@ -188,12 +196,12 @@ class Trainer:
 
     def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, float]:
         position, args = self.position, self.args
-        generator = _augment_generator(args.seed, position.epoch, position.batch, self.device)
+        generator = _augment_generator(args.seed + self.team.rank, position.epoch, position.batch, self.device)
         batch = prepare_batch(raw, args.input_size, self.device, self.augment, generator, args.crop_scale)
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
-            output = self.objective.forward(self.model, batch)
+            output = self.objective.forward(self.network, batch)
         loss, terms = self.objective.loss(output, batch)
-        if not torch.isfinite(loss):
+        if self.team.any(not torch.isfinite(loss), self.device):
             raise NonFiniteLossError(
                 f"loss is {float(loss.detach())} in epoch {position.epoch + 1}, batch {position.batch}, images "
                 f"{raw['image_id'][:8].tolist()}...; {self.folder.last} is the last good state: resume it with a lower --lr"
@@ -213,7 +221,10 @@ def validate(trainer: Trainer) -> dict[str, float]:
     """Mean of every score over the samples (not the batches) of the validation split."""
     trainer.model.eval()
     args = trainer.args
-    loader = make_loader(trainer.val_data, args.batch_size, max_samples=args.val_images)
+    team = trainer.team
+    loader = make_loader(
+        trainer.val_data, args.batch_size, max_samples=args.val_images, rank=team.rank, world_size=team.size
+    )
     sums: dict[str, float] = defaultdict(float)
     count = 0
     for raw in loader:
@@ -223,9 +234,14 @@ def validate(trainer: Trainer) -> dict[str, float]:
         for name, value in scores.items():
             sums[name] += float(value.sum())
         count += len(raw["image_id"])
-    return {name: value / max(1, count) for name, value in sums.items()}
+    names = sorted(sums)
+    totals = team.sum(torch.tensor([*(sums[name] for name in names), count], dtype=torch.float64)).tolist()
+    return {name: total / max(1.0, totals[-1]) for name, total in zip(names, totals[:-1], strict=True)}
 
 
 def train(args: argparse.Namespace) -> None:
     """Train a network as the options say; see ``run.py --help``."""
-    Trainer(apply_recipe(args)).run()
+    try:
+        Trainer(apply_recipe(args)).run()
+    finally:
+        leave_team()
