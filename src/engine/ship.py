@@ -1,0 +1,88 @@
+"""Ship a run's weights: half precision, with what made them, and a line in ``weights/weights.json``.
+
+``python -m src.engine.ship --run out/dex_ycb/mano_identity --name mano_identity``
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from src.engine.checkpoint import export_weights
+from utils.files import write_json
+
+logger = logging.getLogger(__name__)
+
+INDEX = "weights.json"
+
+
+def ship(run: str | Path, name: str, weights: str | Path = "weights") -> Path:
+    """Write ``weights/<name>.safetensors`` from a finished run and enter it in the index.
+
+    Args:
+        run: the run's folder, with ``args.json``, ``log.csv`` and ``checkpoints/last.pt``.
+        name: of the shipped file.
+        weights: folder of the shipped files.
+
+    Returns:
+        the file.
+
+    Raises:
+        FileNotFoundError: the run lacks one of its files.
+    """
+    run, output = Path(run), Path(weights) / f"{name}.safetensors"
+    arguments = json.loads((run / "args.json").read_text(encoding="utf-8"))
+    notes: dict[str, Any] = {
+        "command": shlex.join(["python", *arguments["command"]]),
+        "versions": arguments["versions"],
+        "seed": arguments["args"]["seed"],
+        "data": _describe_data(Path(arguments["args"]["data_root"])),
+        "validation": _last_scores(run / "log.csv"),
+    }
+    export_weights(run / "checkpoints" / "last.pt", output, **notes)
+    content = output.read_bytes()
+    index = Path(weights) / INDEX
+    entries = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    entries[output.name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), **notes}
+    write_json(index, dict(sorted(entries.items())))
+    logger.info("%s: %.1f MB, validation %s", output, len(content) / 1e6, notes["validation"])
+    return output
+
+
+def _describe_data(root: Path) -> Any:
+    """What the synthetic writer says about the training set, or the folder's name."""
+    description = root / "synthetic.json"
+    return json.loads(description.read_text(encoding="utf-8")) if description.is_file() else root.name
+
+
+def _last_scores(log: Path) -> dict[str, float]:
+    with open(log, newline="", encoding="utf-8") as handle:
+        row = list(csv.DictReader(handle))[-1]
+    return {name.removeprefix("val_"): round(float(value), 4) for name, value in row.items() if name.startswith("val_")}
+
+
+def main() -> int:
+    """Parse and ship."""
+    parser = argparse.ArgumentParser(description="Ship a run's weights in half precision.")
+    parser.add_argument("--run", required=True, help="the run's folder, e.g. out/dex_ycb/mano_identity")
+    parser.add_argument("--name", required=True, help="name of the file in the weights folder")
+    parser.add_argument("--weights", default="weights")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        ship(args.run, args.name, args.weights)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
