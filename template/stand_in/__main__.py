@@ -11,7 +11,7 @@ from pathlib import Path
 def get_args_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m template.stand_in", description=__doc__)
-    parser.add_argument("--build", action="store_true", help="build the hand and write template/stand_in.npz (a minute)")
+    parser.add_argument("--build", action="store_true", help="build the hand, write template/stand_in.npz (a minute)")
     parser.add_argument("--check", action="store_true", help="verify the file; exits 1 if a check fails")
     parser.add_argument("--sheet", action="store_true", help="draw 12 poses and shapes")
     parser.add_argument("--sheet_path", type=Path, default=Path("out/stand_in_sheet.png"), help="where the sheet goes")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from template.stand_in.grasps import angles_to_rotations, clip_angles
+from template.stand_in.grasps import ANGLE_LIMITS, angles_to_rotations, clip_angles
 from template.stand_in.pose_space import sample_angles
 from template.stand_in.skeleton import MANO_FINGERS, finger_joints
 from template.stand_in.skinning import joint_transforms, skin
@@ -23,8 +23,6 @@ _LONGEST = 0.006
 
 def sample_rotations(rng: np.random.Generator, count: int) -> np.ndarray:
     """Training poses (count, 15, 3, 3): grasps, and joints bent independently over their range."""
-    from template.stand_in.grasps import ANGLE_LIMITS
-
     low, high = np.radians(ANGLE_LIMITS)
     poses = []
     for number in range(count):
@@ -50,7 +48,7 @@ def corrective_moves(
         near = np.flatnonzero(share > 0.02)
         parts = ("palm", finger)
         level = field(vertices[near], capsules, parts)
-        target = project(posed[near], lambda p: field(p, capsules, parts, transforms), level, steps=3)
+        target = project(posed[near], lambda p, parts=parts: field(p, capsules, parts, transforms), level, steps=3)
         # Where another finger's web or the palm forms the surface, this field is not the skin.
         trust = np.exp(-((level / 0.002) ** 2)) * np.clip(share[near] / 0.3, 0, 1)
         moves[near] += trust[:, None] * (target - posed[near])

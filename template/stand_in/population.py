@@ -1,15 +1,16 @@
 """Adult hands: sampled measures, the deformation they cause, and the shape directions (PCA).
 
-From the source: hand length, hand breadth and palm length, their spreads and the difference between
-the sexes are those of the 1988 Anthropometric Survey of U.S. Army Personnel (ANSUR; Gordon et al.,
-NATICK/TR-89/044, and Greiner, "Hand anthropometry of U.S. Army personnel", NATICK/TR-92/011), rounded
-to half a millimetre; a sample of 29 men's rows of the public ANSUR II file (2012) agrees with them
-(mean breadth 89, length 196, palm 118 mm, correlation of length and breadth 0.65, of length and palm
-0.85). Both sexes count equally, as in a general population.
+From the source: the means and standard deviations of hand length and hand breadth of women and men are
+those of the 1988 Anthropometric Survey of U.S. Army Personnel (ANSUR: Gordon et al., NATICK/TR-89/044,
+1989; hand detail in Greiner, "Hand anthropometry of U.S. Army personnel", NATICK/TR-92/011, 1991), as
+commonly quoted, rounded to half a millimetre. The reports themselves were not at hand when this was
+written; the men's figures were held against the first 29 rows of the public ANSUR II file of 2012
+(breadth 89.5 +- 3.7, length 196.8 +- 11.3, palm 118.8 +- 7.3 mm; correlation of length with breadth
+0.75, with palm length 0.92), the women's against nothing. Both sexes count equally here.
 
-Assumed by us: normal distributions within each sex, the correlations of `_CORRELATION`, the thickness
-and girth figures (thickness over breadth as in a mean hand, spreads of 5 to 7 percent), and the small
-independent variation of single fingers and phalanges.
+Assumed by us: normal distributions within each sex, all correlations of `_CORRELATION` (the one of
+length and breadth somewhat below that of the 29 men), the thickness and girth figures, the contrast of
+finger and palm length, and the small independent variation of single fingers and phalanges.
 
 Women's hands are relatively narrower and thinner, and within a sex breadth and thickness follow length
 only in part: so proportions tell something of size, and size is more than one scale factor.
@@ -32,7 +33,7 @@ HAND_BREADTH_MM = {"women": (79.5, 3.8), "men": (90.5, 4.2)}
 _THICKNESS = {"women": (0.930, 0.060), "men": (1.070, 0.060)}
 _GIRTH = {"women": (0.940, 0.048), "men": (1.060, 0.048)}
 
-#: Within a sex: length, breadth, thickness, girth (length-breadth measured, the rest assumed).
+#: Within a sex: length, breadth, thickness, girth (assumed).
 _CORRELATION = np.array([
     [1.00, 0.62, 0.30, 0.42],
     [0.62, 1.00, 0.48, 0.68],
@@ -84,9 +85,6 @@ def sample_measures(rng: np.random.Generator, count: int) -> list[Measures]:
     return people
 
 
-MEAN = Measures(1.0, 1.0, 1.0, np.ones(5), 1.0, np.ones(5), 1.0)
-
-
 class Deformer:
     """Turns the template into a person's hand: a smooth blend of one affine map a bone."""
 
@@ -109,11 +107,14 @@ class Deformer:
         """The person's joints (16, 3) at rest, metres."""
         joints = self.joints.copy()
         for number, finger in enumerate(MANO_FINGERS):
-            for start, end in self._links(number, finger, joints, person)[0]:
-                joints[start] = end
+            for joint, place in self._links(number, finger, person)[0]:
+                joints[joint] = place
         return joints
 
-    def _links(self, number: int, finger: str, joints: np.ndarray, person: Measures):
+    def _links(
+        self, number: int, finger: str, person: Measures
+    ) -> tuple[list[tuple[int, np.ndarray]], list[float]]:
+        """The finger's (joint number, the person's place of it) and the stretch of each link."""
         numbers = finger_joints(finger)
         place = self._palm(self.joints[numbers[0]], person)
         ends = [self.joints[numbers[1]], self.joints[numbers[2]], self.tips[number]]
@@ -131,14 +132,14 @@ class Deformer:
         """The person's vertices (V, 3) at rest, metres."""
         shaped = self.weights[:, :1] * self._palm(self.vertices, person)
         for number, finger in enumerate(MANO_FINGERS):
-            places, scales = self._links(number, finger, self.joints, person)
+            places, scales = self._links(number, finger, person)
             for part, ((joint, place), stretch) in enumerate(zip(places, scales)):
                 along, dorsal, across = bone_frame(finger, part)
                 relative = self.vertices - self.joints[joint]
                 girth = person.girth[number] * (1 + (person.taper - 1) * (part - 1))
                 depth = 0.5 * girth + 0.5 * person.thickness
-                moved = place + (np.outer(relative @ along * stretch, along) + np.outer(relative @ dorsal * depth, dorsal)
-                                 + np.outer(relative @ across * girth, across))
+                moved = place + sum(np.outer(relative @ axis * factor, axis) for axis, factor in (
+                    (along, stretch), (dorsal, depth), (across, girth)))
                 shaped += self.weights[:, joint, None] * moved
         return shaped
 
@@ -157,7 +158,6 @@ def shape_space(vertices: np.ndarray, count: int = 600, seed: int = 0) -> dict[s
     hands = np.array([deform(person) for person in people])
     joints = np.array([deform.joints_of(person) for person in people])
     mean = hands.mean(axis=0)
-    # MANO's meshes share their wrist at the origin of the shape space; so do ours by construction.
     _, values, rows = np.linalg.svd((hands - mean).reshape(count, -1), full_matrices=False)
     deviations = values / np.sqrt(count - 1)
     directions = (rows[:10] * deviations[:10, None]).reshape(10, -1, 3)

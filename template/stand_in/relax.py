@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from template.stand_in.remesh import boundary_loop
-from template.stand_in.surface import gradient, project
-
-Field = Callable[[np.ndarray], np.ndarray]
+from template.stand_in.surface import Field, gradient, project
 
 
 def relax(

@@ -7,15 +7,14 @@ so it is enough to bring the loop to 16 vertices and the mesh to 778.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 
 import numpy as np
+
+from template.stand_in.surface import Field
 
 WRIST_CUT = 0.1125  # x of the open end, metres
 LOOP_EDGES = 16
 VERTICES = 778
-
-Field = Callable[[np.ndarray], np.ndarray]
 
 
 def fine_mesh(field: Field, voxel: float = 0.0013, coarse_faces: int = 9000) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +49,7 @@ class Collapser:
         for number, face in self.faces.items():
             for vertex in face:
                 self.around[vertex].add(number)
-        self.alive = len(self.points)
+        self.alive = sum(bool(faces) for faces in self.around)
         self.size = list(size(np.asarray(vertices)))
         self.stamp = [0] * len(self.points)
         self.loop = set(self._boundary_vertices())
@@ -76,6 +75,9 @@ class Collapser:
 
     def run(self, target: int, loop_target: int) -> None:
         """Collapse until `target` vertices are left, `loop_target` of them on the boundary.
+
+        The loop goes first where its edges are short; if it comes last, its collapses take the mesh
+        below `target`. So thin out roughly first, then ask for the exact number with the loop done.
 
         Raises:
             RuntimeError: if no edge may be collapsed any more.

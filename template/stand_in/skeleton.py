@@ -3,9 +3,9 @@
 Frame (right hand, zero pose, metres): fingers towards -x, back of the hand +y, palm -y, thumb +z,
 wrist where MANO has it. Finger flexion is a positive rotation about z.
 
-Bone lengths are those of Buryanov and Kotiuk, "Proportions of hand segments", Int. J. Morphol.
-28(3), 2010, table of 66 adults' radiographs (metacarpals enter through the joint positions, phalanges
-directly, the soft tissue in front of the last bone added to it). Directions, the places of the
+Lengths of the phalanges and of the thumb's metacarpal are the means of Buryanov and Kotiuk, "Proportions
+of hand segments", Int. J. Morphol. 28(3), 755-758, 2010 (adults' radiographs), as commonly quoted (the
+paper was not at hand), the soft tissue in front of the last bone added to it. Directions, the places of the
 joints across the palm and the soft-tissue radii are ours, chosen by eye so that the hand's length,
 breadth and thickness come out at the adult means of `template.stand_in.population`.
 """

@@ -7,9 +7,11 @@ to (implicit skinning, Vaillant et al., SIGGRAPH 2013).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from template.stand_in.skeleton import (
     MANO_FINGERS,
@@ -23,6 +25,10 @@ from template.stand_in.skeleton import (
 
 #: Width of the smooth unions in metres: inside a finger, inside the palm, and between the parts.
 _BLEND_FINGER, _BLEND_PALM, _BLEND_PARTS = 0.0016, 0.0045, 0.0026
+
+
+#: A scalar field: points (N, 3) -> values (N,).
+Field = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,7 @@ def _finger_capsules(finger: str) -> list[Capsule]:
             continue
         # Flesh on the palmar side; on the last link the pulp.
         centre = start + along * length * (0.50 if part < 2 else 0.46)
-        size = at_middle * (0.80 if part < 2 else 0.80)
-        depth = at_middle * (0.26 if part < 2 else 0.26)
+        size, depth = at_middle * 0.80, at_middle * 0.26
         reach = along * length * (0.17 if part < 2 else 0.12)
         capsules.append(Capsule(number, finger, centre - reach - dorsal * depth, centre + reach - dorsal * depth,
                                 size, size, dorsal, 0.9))
@@ -92,9 +97,9 @@ def _palm_capsules() -> list[Capsule]:
     joints = joint_positions()
     up = np.array([0.0, 1.0, 0.0])
 
-    def capsule(start, end, start_mm, end_mm, ratio=1.0, axis=up, joint=0) -> Capsule:
+    def capsule(start: ArrayLike, end: ArrayLike, start_mm: float, end_mm: float, ratio: float = 1.0) -> Capsule:
         start, end = np.array(start, float) * 1e-3, np.array(end, float) * 1e-3
-        return Capsule(joint, "palm", start, end, start_mm * 1e-3, end_mm * 1e-3, unit(axis), ratio)
+        return Capsule(0, "palm", start, end, start_mm * 1e-3, end_mm * 1e-3, up, ratio)
 
     mm = joints * 1e3
     thumb = finger_joints("thumb")
@@ -170,7 +175,7 @@ def field(
     return _soft_minimum(np.array(values), _BLEND_PARTS)
 
 
-def gradient(points: np.ndarray, function, step: float = 2e-4) -> np.ndarray:
+def gradient(points: np.ndarray, function: Field, step: float = 2e-4) -> np.ndarray:
     """Central differences (N, 3) of a scalar field (N,3) -> (N,)."""
     columns = []
     for axis in np.eye(3):
@@ -178,7 +183,9 @@ def gradient(points: np.ndarray, function, step: float = 2e-4) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def project(points: np.ndarray, function, level: np.ndarray | float = 0.0, steps: int = 4) -> np.ndarray:
+def project(
+    points: np.ndarray, function: Field, level: np.ndarray | float = 0.0, steps: int = 4
+) -> np.ndarray:
     """Move points (N, 3) along the field's gradient to where it has the value `level` (Newton)."""
     for _ in range(steps):
         slope = gradient(points, function)

@@ -8,7 +8,7 @@ from template.stand_in.relax import relax
 from template.stand_in.remesh import LOOP_EDGES, VERTICES, WRIST_CUT, Collapser, boundary_loop, fine_mesh
 from template.stand_in.skeleton import MANO_FINGERS, finger_joints, joint_positions, tip_positions, unit
 from template.stand_in.skinning import point_weights, smoothstep
-from template.stand_in.surface import field, hand_capsules, project
+from template.stand_in.surface import Field, field, hand_capsules, project
 from utils.joints import FINGERS, TIP_VERTICES
 
 
@@ -73,7 +73,7 @@ def _soften_creases(vertices: np.ndarray, faces: np.ndarray, limit_degrees: floa
     return vertices
 
 
-def _even_loop(vertices: np.ndarray, faces: np.ndarray, surface) -> np.ndarray:
+def _even_loop(vertices: np.ndarray, faces: np.ndarray, surface: Field) -> np.ndarray:
     """The boundary's vertices at equal steps along its curve."""
     loop = boundary_loop(faces)
     curve = vertices[loop + loop[:1]]
