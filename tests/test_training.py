@@ -75,6 +75,23 @@ def test_killed_and_resumed_is_the_same_to_the_bit(root: Path, whole: Path, tmp_
     assert threading.current_thread() is threading.main_thread()
 
 
+@pytest.mark.parametrize(
+    ("model", "extra"),
+    [
+        ("mano_identity", ["--recipe", "paper", "--backbone", "resnet18"]),
+        ("pose_2d", ["--recipe", "paper", "--backbone", "resnet18"]),
+        ("pose_2d", []),
+        ("mano_identity", ["--blind_decoder", "--crop_geometry", "no"]),
+    ],
+)
+def test_every_network_and_recipe_trains(root: Path, tmp_path: Path, model: str, extra: list[str]) -> None:
+    train(options(root, tmp_path, "--epochs", "1", "--batch_size", "28", *extra, model=model))
+    with open(tmp_path / f"dex_ycb/{model}/log.csv", newline="") as handle:
+        row = next(csv.DictReader(handle))
+    score = "val_keypoints_px" if model == "pose_2d" else "val_mpjpe_mm"
+    assert 0 < float(row[score]) < 1000 and 0 < float(row["train_loss"]) < 1000
+
+
 def test_nan_stops_and_keeps_the_last_good_state(root: Path, tmp_path: Path) -> None:
     train(options(root, tmp_path, "--epochs", "1"))
     before = weights(tmp_path)

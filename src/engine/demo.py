@@ -22,7 +22,7 @@ from datasets import build_dataset
 from datasets.synthetic.data_set import write_data_set
 from datasets.synthetic.sequence import SynthesisOptions
 from src.engine import setup
-from src.engine.checkpoint import load_network
+from src.engine.checkpoint import ModelCard, load_network
 from src.engine.demo_pictures import write_pictures
 from src.engine.evaluate import evaluate_hands, format_table
 from src.engine.predict import ShapeSource, check_hand, predict_dataset
@@ -39,6 +39,7 @@ from utils.files import write_json
 
 logger = logging.getLogger(__name__)
 
+STAND_IN = Path(__file__).parents[2] / "template" / "stand_in.npz"
 SUBJECTS = (8, 9)
 #: The first sequences of each subject serve the calibration, the others the evaluation.
 CALIBRATION_SEQUENCES = 3
@@ -78,10 +79,10 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     """
     watch, device = Stopwatch(), setup.choose_device(args.device, args.threads)
     output, weights = Path(args.output), Path(args.weights)
-    torch.manual_seed(args.seed)
+    given = read_hand(args.mano_dir)
     networks = {name: load_network(weights / f"{name}.safetensors", device) for name in
                 ("mano_baseline_conf", "pose_2d", "mano_identity")}
-    assets = demo_hand(args.mano_dir, networks["mano_baseline_conf"][1])
+    assets = demo_hand(given, networks["mano_baseline_conf"][1])
     hand = HandModel(assets).to(device)
 
     with watch("write synthetic images"):
@@ -131,23 +132,27 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def demo_hand(mano_dir: str | None, card: Any) -> HandAssets:
-    """The hand of the demo: the one its networks were trained with.
+def read_hand(mano_dir: str | None) -> HandAssets:
+    """The right hand in use; with ``mano_dir`` its left file, if there is one, is read and checked too."""
+    if mano_dir is not None and any(Path(mano_dir).glob("MANO_LEFT.*")):
+        load_hand_assets(mano_dir, "left")
+    return load_hand_assets(mano_dir, "right")
 
-    With ``mano_dir`` both MANO files are read and checked. If they are not the networks' hand, the
-    demo says so and goes on with the stand-in: betas of one hand mean nothing in another.
+
+def demo_hand(given: HandAssets, card: ModelCard) -> HandAssets:
+    """The hand of the demo: ``given`` if its networks were trained with it, else the stand-in.
+
+    Betas and pose of one hand mean nothing in another, so the demo says so and goes on with the
+    hand that its weights belong to.
     """
-    if mano_dir is None:
-        return load_hand_assets()
-    given = {side: load_hand_assets(mano_dir, side) for side in ("right", "left")}["right"]
     if given.hash == card.hand_hash:
         return given
     logger.warning(
-        "%s: both files are whole (%s, %s), but the weights of the demo belong to %s (%s). Train on your data with "
-        "--mano_dir to use your hand; this demo goes on with the stand-in.",
-        mano_dir, given.name, given.hash, card.hand_name, card.hand_hash,
+        "the hand model %s (%s) was read and is whole, but the demo's weights belong to %s (%s). Train on your data "
+        "with --mano_dir to use your hand; this demo goes on with the stand-in.",
+        given.name, given.hash, card.hand_name, card.hand_hash,
     )
-    return load_hand_assets(Path(__file__).parents[2] / "template" / "stand_in.npz")
+    return load_hand_assets(STAND_IN)
 
 
 def first_sequences(predictions: Predictions, count: int) -> np.ndarray:
