@@ -22,16 +22,16 @@ _ROWS_PER_TASK = 64
 
 
 class CropCache:
-    """Crops (N, C, C, 3) uint8 in a ``.npy`` file with a small JSON beside it that says what they are.
+    """Crops (N, C, C, channels) uint8 in a ``.npy`` file with a small JSON beside it that says what they are.
 
     The JSON is written last, so an interrupted build leaves nothing that looks finished.
 
     Attributes:
-        crops: (N, C, C, 3) uint8, memory-mapped, read-only.
+        crops: (N, C, C, channels) uint8, memory-mapped, read-only.
         readable: (N,) bool, False where the image could not be read (its crop is black).
     """
 
-    def __init__(self, folder: Path, name: str, key: str, count: int, crop_size: int) -> None:
+    def __init__(self, folder: Path, name: str, key: str, count: int, crop_size: int, channels: int = 3) -> None:
         """Name the cache; nothing is read yet.
 
         Args:
@@ -40,9 +40,11 @@ class CropCache:
             key: names the data's state; a cache with another key is another file.
             count: number of crops N.
             crop_size: C, pixels.
+            channels: 3, or 4 with a mask behind the colours.
         """
-        stem = f"crops_{name}_{crop_size}px_v{_CACHE_VERSION}_{key}"
-        self.shape = (count, crop_size, crop_size, 3)
+        masked = "" if channels == 3 else f"_{channels}channels"
+        stem = f"crops_{name}_{crop_size}px{masked}_v{_CACHE_VERSION}_{key}"
+        self.shape = (count, crop_size, crop_size, channels)
         self.array_path = folder / f"{stem}.npy"
         self.json_path = folder / f"{stem}.json"
         self.crops: np.ndarray | None = None
@@ -65,7 +67,7 @@ class CropCache:
         Threads do it: decoding and resampling release the interpreter's lock.
 
         Args:
-            make: row -> (crop (C, C, 3) uint8, whether the image was readable). What it raises ends the build.
+            make: row -> (crop (C, C, channels) uint8, whether the image was readable). What it raises ends the build.
             workers: number of threads.
 
         Raises:

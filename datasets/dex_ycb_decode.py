@@ -1,4 +1,4 @@
-"""From DexYCB's raw labels to the columns of our samples: hand decoded, left hands mirrored, crops placed."""
+"""From DexYCB's raw labels to the columns of our samples: hand decoded, left hands mirrored."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ import torch
 from datasets.dex_ycb_files import HEIGHT, WIDTH
 from datasets.dex_ycb_labels import LabelTable
 from template import HandAssets, HandModel, mirror_pose, pca_to_pose
-from utils.camera import (
-    crop_affine,
-    invert_affine,
-    mirror_intrinsics,
-    square_box,
-    transform_intrinsics,
-    transform_points,
-)
+from utils.camera import mirror_intrinsics
 
 #: Subjects have far fewer sequences than this; sequence_id = subject number * this + place in the subject.
 _SEQUENCE_ID_STRIDE = 100_000
@@ -72,31 +65,6 @@ def decode_labels(table: LabelTable, rows: np.ndarray, assets: dict[str, HandAss
         "is_left": is_left,
         "valid": valid,
     }
-
-
-def place_crops(columns: dict[str, np.ndarray], crop_size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The columns that depend on the crop, and the boxes that were cropped.
-
-    Args:
-        columns: from `decode_labels`.
-        crop_size: side of the crop, pixels.
-
-    Returns:
-        ``K``, ``K_image``, ``crop_to_image``, ``keypoints_2d`` as float32 columns; boxes (M, 3) float64,
-        full-image px (mirrored if left). A sample without annotation shows the whole image.
-    """
-    boxes = square_box(columns["image_keypoints"])
-    boxes[~columns["valid"]] = [(WIDTH - 1) / 2, (HEIGHT - 1) / 2, max(WIDTH, HEIGHT)]
-    affine = crop_affine(boxes, crop_size)
-    keypoints = transform_points(columns["image_keypoints"], affine)
-    keypoints[~columns["valid"]] = 0
-    placed = {
-        "K": transform_intrinsics(columns["K_image"], affine),
-        "K_image": columns["K_image"],
-        "crop_to_image": invert_affine(affine),
-        "keypoints_2d": keypoints,
-    }
-    return {key: value.astype(np.float32) for key, value in placed.items()}, boxes
 
 
 def rest_wrist(assets: HandAssets, betas: np.ndarray) -> np.ndarray:

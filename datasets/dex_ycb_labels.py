@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from multiprocessing import get_context
@@ -24,6 +23,7 @@ from datasets.dex_ycb_files import (
     read_sequence_info,
 )
 from datasets.dex_ycb_splits import S4_SEED, Split
+from datasets.usable_cores import usable_cores
 from utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -65,11 +65,6 @@ class LabelTable:
         """(N,) bool: the frame has a hand annotation (joints not all -1, pose not all 0; FACTS 1.4)."""
         no_joints = (self.joint_3d == -1).all(axis=(1, 2)) | (self.joint_2d == -1).all(axis=(1, 2))
         return ~(no_joints | (self.pose_m == 0).all(axis=1) | self.bad)
-
-
-def usable_cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_label_table(

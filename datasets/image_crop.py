@@ -46,12 +46,12 @@ def crop_image(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     averaged over whole blocks: no aliasing, and no shift, since blocks of pixels nest exactly.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or (H, W, 4) with a mask behind the colours.
         box: (3,) centre x, centre y, side, pixels.
         size: side of the crop, pixels.
 
     Returns:
-        (size, size, 3) uint8.
+        (size, size, 3 or 4) uint8.
     """
     oversampling = max(1, math.ceil(float(box[2]) / size - 1e-6))
     fine_size = size * oversampling

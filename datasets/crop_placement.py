@@ -1,0 +1,51 @@
+"""Where crops lie: the paper's box around the joints, and what cropping does to intrinsics and points."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from utils.camera import crop_affine, invert_affine, square_box, transform_intrinsics, transform_points
+
+
+def joint_boxes(keypoints: np.ndarray, usable: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Boxes (N, 3) float64 of centre x, centre y, side: twice the joints' box, or the whole image.
+
+    Args:
+        keypoints: (N, 21, 2) px of the full image.
+        usable: (N,) bool; where False, the box shows the whole image.
+        width, height: of the full image, pixels.
+    """
+    boxes = square_box(keypoints)
+    boxes[~usable] = whole_image_box(width, height)
+    return boxes
+
+
+def whole_image_box(width: int, height: int) -> np.ndarray:
+    """The box (3,) of the smallest square around an image of ``width`` x ``height`` pixels."""
+    return np.array([(width - 1) / 2, (height - 1) / 2, max(width, height)])
+
+
+def place_crops(columns: dict[str, np.ndarray], boxes: np.ndarray, crop_size: int) -> dict[str, np.ndarray]:
+    """Columns of the sample with everything that depends on the crop, in place of ``image_keypoints``.
+
+    Args:
+        columns: of the sample (`datasets.sample`), with ``K_image`` (N, 3, 3) and, instead of what is added
+            here, ``image_keypoints`` (N, 21, 2), both float64, px of the full image (mirrored if left).
+        boxes: (N, 3) centre x, centre y, side, px of the full image.
+        crop_size: side of the crops, pixels.
+
+    Returns:
+        A new dict; ``K``, ``K_image``, ``crop_to_image`` and ``keypoints_2d`` are float32. Keypoints of samples
+        without annotation are zero.
+    """
+    affine = crop_affine(boxes, crop_size)
+    keypoints = transform_points(columns["image_keypoints"], affine)
+    keypoints[~columns["valid"]] = 0
+    placed = {
+        "K": transform_intrinsics(columns["K_image"], affine),
+        "K_image": columns["K_image"],
+        "crop_to_image": invert_affine(affine),
+        "keypoints_2d": keypoints,
+    }
+    kept = {key: value for key, value in columns.items() if key != "image_keypoints"}
+    return kept | {key: value.astype(np.float32) for key, value in placed.items()}
