@@ -8,6 +8,7 @@ because at batch 1 the number of operations is all that counts.
 Layout: vertices are planar, (B, 3, V). The chain, whose matrices are tiny, has the batch last,
 (3, 4, 16, B), so that a product of 3x3 matrices is three multiplications of long rows, and a level
 of all five fingers is the slice of every third joint.
+Additions are written ``x[...].add_(y)``: ``x[...] += y`` would copy the slice onto itself once more.
 Second derivatives and `torch.func` need the plain form.
 """
 
@@ -90,7 +91,7 @@ class PosedHand(torch.autograd.Function):
             _skin(relative[rows], unposed[rows].view(-1, *vertices.shape[1:]), tables.weights, vertices[rows])
         if transl is not None:
             vertices += transl[:, :, None]
-            world[:, 3] += transl.t()[:, None]
+            world[:, 3].add_(transl.t()[:, None])
         tips = vertices.permute(2, 1, 0).index_select(0, tables.tips)
         joints = torch.cat([world[:, 3].transpose(0, 1), tips]).index_select(0, tables.to_standard)
         joints = joints.view(63, batch).t().contiguous().view(batch, 21, 3)
@@ -99,7 +100,7 @@ class PosedHand(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         if not whole:
             return vertices, joints, None, None
-        return vertices, joints, world.permute(3, 2, 0, 1).contiguous(), rest_joints.permute(2, 1, 0).contiguous()
+        return vertices, joints, world.permute(3, 2, 0, 1), rest_joints.permute(2, 1, 0)
 
     @staticmethod
     @once_differentiable
@@ -128,14 +129,14 @@ class PosedHand(torch.autograd.Function):
             g_rest = torch.empty(2, 3, 16, batch, dtype=relative.dtype, device=relative.device)
             _relative_backward(world, rest_joints, g_world, g_rest[1])
             if g_positions is not None:
-                g_world[:, 3] += g_positions
+                g_world[:, 3].add_(g_positions)
             if g_transforms is not None:
                 g_world += g_transforms
             if g_rest_joints is not None:
-                g_rest[1] += g_rest_joints.permute(2, 1, 0)
+                g_rest[1].add_(g_rest_joints.permute(2, 1, 0))
             g_local = _chain_backward(local, world, g_world)
             g_pose = g_local[:, :3].permute(2, 0, 1, 3).reshape(144, batch).t().contiguous()
-            g_pose[:, 9:] += g_factors[:, 10:]
+            g_pose[:, 9:].add_(g_factors[:, 10:])
             g_rest[0] = g_local[:, 3]
             g_betas = torch.addmm(g_factors[:, :10], g_rest.view(96, batch).t(), tables.rest_directions)
             g_pose = g_pose.view(batch, 16, 3, 3)
@@ -155,8 +156,9 @@ def _chunks(batch: int, size: int) -> list[slice]:
 
 def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """``out`` = left @ right for (I, 3, n, B) and (3, J, n, B) matrices with the batch last."""
-    torch.mul(left[:, 0:1], right[0:1], out=out)
-    return out.addcmul_(left[:, 1:2], right[1:2]).addcmul_(left[:, 2:3], right[2:3])
+    (left_0, left_1, left_2), (right_0, right_1, right_2) = left.unsqueeze(2).unbind(1), right.unbind(0)
+    torch.mul(left_0, right_0, out=out)
+    return out.addcmul_(left_1, right_1).addcmul_(left_2, right_2)
 
 
 def _level(level: int) -> slice:
@@ -172,7 +174,7 @@ def _chain(local: torch.Tensor) -> torch.Tensor:
     for level in range(LEVELS):
         child = world[:, :, _level(level)]
         _product(parent[:, :3], local[:, :, _level(level)], out=child)
-        child[:, 3] += parent[:, 3]
+        child[:, 3].add_(parent[:, 3])
         parent = child
     return world
 
@@ -184,13 +186,16 @@ def _chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Ten
         mine, above = _level(level), _level(level - 1)
         g_child = g_world[:, :, mine]
         _product(world[:, :3, above].transpose(0, 1), g_child, out=g_local[:, :, mine])
-        # d(R M + p): R gets G M^T, p gets the last column of G; the wrist the sum over its five fingers
-        right = local[:, :, mine].transpose(0, 1)
-        g_parent = g_child.clone()
-        torch.mul(g_child[:, 0:1], right[0:1], out=g_parent[:, :3])
-        for column in range(1, 4):
-            g_parent[:, :3].addcmul_(g_child[:, column:column + 1], right[column:column + 1])
-        g_world[:, :, above] += g_parent.sum(dim=2, keepdim=True) if level == 0 else g_parent
+        # child = R M + p: R gets G M^T and p the last column of G; the wrist gets the sum over its fingers
+        g_rotation = None
+        for g_column, column in zip(g_child.unsqueeze(2).unbind(1), local[:, :, mine].unbind(1), strict=True):
+            g_rotation = g_column * column if g_rotation is None else g_rotation.addcmul_(g_column, column)
+        g_position = g_child[:, 3]
+        if level == 0:
+            g_rotation, g_position = g_rotation.sum(dim=2, keepdim=True), g_position.sum(dim=1, keepdim=True)
+        g_parent = g_world[:, :, above]
+        g_parent[:, :3].add_(g_rotation)
+        g_parent[:, 3].add_(g_position)
     g_local[:, :, 0] = g_world[:, :, 0]
     return g_local
 
@@ -198,8 +203,9 @@ def _chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Ten
 def _relative(world: torch.Tensor, rest_joints: torch.Tensor) -> torch.Tensor:
     """(B, 3, 4, 16): world transforms with the rest pose taken off, SMPL eq. 3: [R | p - R J]."""
     relative = world.clone()
-    for axis in range(3):
-        relative[:, 3].addcmul_(world[:, axis], rest_joints[axis], value=-1)
+    offset = relative[:, 3]
+    for column, coordinate in zip(world.unbind(1), rest_joints.unbind(0), strict=False):
+        offset.addcmul_(column, coordinate, value=-1)
     return relative.view(192, -1).t().contiguous().view(-1, 3, 4, 16)
 
 
@@ -208,17 +214,18 @@ def _relative_backward(
 ) -> None:
     """Turns the gradient of [R | p - R J] in ``g_world`` into that of [R | p], and writes that of J."""
     g_offset = g_world[:, 3]
-    torch.mul(world[0, :3], g_offset[0], out=g_rest_joints)
-    g_rest_joints.addcmul_(world[1, :3], g_offset[1]).addcmul_(world[2, :3], g_offset[2]).neg_()
+    g_rest_joints.zero_()
+    for row, g_coordinate in zip(world[:, :3].unbind(0), g_offset.unbind(0), strict=True):
+        g_rest_joints.addcmul_(row, g_coordinate, value=-1)
     g_world[:, :3].addcmul_(g_offset[:, None], rest_joints, value=-1)
 
 
 def _skin(relative: torch.Tensor, unposed: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
     """SMPL eq. 2 into ``out`` (C, 3, V)."""
     blended = (relative.view(-1, 16) @ weights).view(-1, 3, 4, weights.shape[1])
-    torch.addcmul(blended[:, :, 3], blended[:, :, 0], unposed[:, :1], out=out)
-    out.addcmul_(blended[:, :, 1], unposed[:, 1:2])
-    out.addcmul_(blended[:, :, 2], unposed[:, 2:])
+    columns, (x, y, z) = blended.unbind(2), unposed.unsqueeze(1).unbind(2)
+    torch.addcmul(columns[3], columns[0], x, out=out)
+    out.addcmul_(columns[1], y).addcmul_(columns[2], z)
 
 
 def _skin_backward(
@@ -242,9 +249,10 @@ def _skin_backward(
         if only_transl:
             continue
         blended = (relative[rows].view(-1, 16) @ tables.weights).view(-1, 3, 4, count)
-        g_unposed = blended[:, 0, :3] * g_points[:, :1]
-        g_unposed.addcmul_(blended[:, 1, :3], g_points[:, 1:2]).addcmul_(blended[:, 2, :3], g_points[:, 2:])
-        torch.mul(g_points[:, :, None], points[:, None], out=blended[:, :, :3])
+        linear = blended[:, :, :3]
+        (row_0, row_1, row_2), (g_x, g_y, g_z) = linear.unbind(1), g_points.unsqueeze(2).unbind(1)
+        g_unposed = (row_0 * g_x).addcmul_(row_1, g_y).addcmul_(row_2, g_z)
+        torch.mul(g_points[:, :, None], points[:, None], out=linear)
         blended[:, :, 3] = g_points
         torch.mm(blended.view(-1, count), tables.weights.t(), out=g_relative[rows].view(-1, 16))
         torch.mm(g_unposed.view(-1, 3 * count), tables.directions.t(), out=g_factors[rows])
