@@ -12,10 +12,10 @@ def main() -> int:
     """Parse, call one function. Known errors are one line on stderr and exit status 2."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    from src.personalization.calibrate_command import calibrate
+    from src.personalization.calibrate_command import run
 
     try:
-        calibrate(args)
+        run(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -35,7 +35,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def add_joint_arguments(parser: argparse.ArgumentParser) -> None:
     """Priors, noise and metric cues of the joint calibration."""
     prior = parser.add_argument_group("joint calibration: priors and noise")
-    prior.add_argument("--prior", help="npz of python -m src.personalization.population; default: unit normal betas")
+    prior.add_argument("--prior", help="npz of python -m src.personalization.measure_population; default: unit normal betas")
     prior.add_argument("--root_std", type=float, default=0.2, help="rad, trust in the network's hand orientation")
     prior.add_argument("--finger_std", type=float, default=0.2, help="rad, trust in the network's finger rotations")
     prior.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
@@ -49,6 +49,7 @@ def add_joint_arguments(parser: argparse.ArgumentParser) -> None:
     cues.add_argument(
         "--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="e.g. index=72±2; +- works too; repeatable"
     )
+    cues.add_argument("--accept_conflict", action="store_true", help="use a length even where it contradicts the images")
     cues.add_argument("--data_root", help="data set's folder: for --cameras and --wrist_depth")
     cues.add_argument("--dataset", default="dex_ycb")
     cues.add_argument("--cameras", type=int, metavar="N", help="use N calibrated cameras of each instant together")

@@ -10,42 +10,125 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from src.personalization.calibration import CalibrationOptions, calibrate_subjects
+from datasets import build_dataset
+from src.personalization.calibration_choice import calibrate
+from src.personalization.data_set_evidence import view_groups, wrist_depths
+from src.personalization.fitting import PosePriorOptions
 from src.personalization.hand_size import lengths_mm
+from src.personalization.joint_calibration import JointOptions
+from src.personalization.joint_identity import Evidence
+from src.personalization.merging import merge_identities
+from src.personalization.multi_view import group_views
+from src.personalization.noise import KeypointNoise
 from src.personalization.pairing import pair_keypoints
+from src.personalization.population import Population, load_population
+from src.personalization.shape_terms import LengthCue, parse_known_bone
 from src.personalization.status import CalibrationError
 from template import HandAssets, load_hand_assets
-from utils.artifacts import Identity, load_predictions, save_identity
+from utils.artifacts import Identity, Predictions, load_identity, load_predictions, save_identity
+from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
 
-def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
+def run(args: argparse.Namespace) -> dict[int, Identity]:
     """Calibrate every subject of the predictions; writes one identity file each (the first draw's).
 
     Raises:
-        ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
+        ArtifactError, CalibrationError, FileNotFoundError, ValueError: see the functions called.
     """
     if args.draws < 1:
         raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
+    device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
     if args.keypoints is not None or args.method == "joint":
         keypoints = None if args.keypoints is None else load_predictions(args.keypoints)
         predictions = pair_keypoints(predictions, keypoints)
-    options = CalibrationOptions(
-        args.method, args.num_images, args.select, args.seed, args.top_k, args.temperature
-    )
+    population = None if args.prior is None else load_population(args.prior, assets.hash)
+    predictions, evidence = gather_evidence(args, predictions, population)
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     draws = [
-        calibrate_subjects(predictions, assets, replace(options, seed=args.seed + draw), args.subject, command)
+        calibrate(
+            predictions, assets, method=args.method, num_images=args.num_images, select=args.select,
+            seed=args.seed + draw, top_k=args.top_k, temperature=args.temperature, evidence=evidence,
+            subject=args.subject, device=device, created_by=command,
+        )
         for draw in range(args.draws)
     ]
+    if args.merge_with is not None:
+        draws[0] = merge_with_earlier(draws[0], args.merge_with, assets, evidence.joint)
     write_identities(args.output, draws[0])
     report(draws, assets)
     return draws[0]
+
+
+def joint_options(args: argparse.Namespace, population: Population | None) -> JointOptions:
+    """Priors, noise and length cues of the command line; a population file replaces the defaults."""
+    cues = [parse_known_bone(text) for text in args.known_bone]
+    if args.hand_length_mm is not None:
+        cues.append(LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000))
+    noise = KeypointNoise(std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss)
+    options = JointOptions(
+        PosePriorOptions(args.root_std, args.finger_std), noise, args.depth_mean, args.depth_std, cues=tuple(cues)
+    )
+    return options if population is None else with_population(options, population, keep_depth=args.depth_mean is not None)
+
+
+def with_population(options: JointOptions, population: Population, keep_depth: bool = False) -> JointOptions:
+    """Options whose priors are those measured on other people."""
+    prior, noise = options.prior, options.noise
+    if population.pose_error.any():
+        prior = replace(prior, covariance=torch.as_tensor(population.pose_error))
+    if float(population.keypoint_std_box) > 0:
+        noise = replace(noise, std_box=float(population.keypoint_std_box))
+    depth = {} if keep_depth else {"depth_mean": float(population.depth[0]), "depth_std": float(population.depth[1])}
+    return replace(
+        options,
+        prior=prior,
+        noise=noise,
+        shape_mean=torch.as_tensor(population.betas_mean),
+        shape_covariance=torch.as_tensor(population.betas_covariance),
+        **depth,
+    )
+
+
+def gather_evidence(
+    args: argparse.Namespace, predictions: Predictions, population: Population | None
+) -> tuple[Predictions, Evidence]:
+    """The evidence of the command line; with several cameras also the rows that have them."""
+    joint = joint_options(args, population)
+    if args.cameras is None and not args.wrist_depth:
+        return predictions, Evidence(joint, accept_conflict=args.accept_conflict)
+    if args.data_root is None:
+        raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
+    dataset = build_dataset(
+        args.dataset, args.data_root, predictions.split, side="both", mano_dir=args.mano_dir, allow_missing_subjects=True
+    )
+    views = None
+    if args.cameras is not None:
+        views = view_groups(dataset, predictions)
+        rows = group_views(views, args.cameras, args.seed)
+        predictions, views = predictions.select(rows), views.rows(rows)
+    depth = wrist_depths(dataset, predictions) if args.wrist_depth else None
+    std = args.wrist_depth_std_mm / 1000
+    return predictions, Evidence(joint, depth, std, views, args.accept_conflict)
+
+
+def merge_with_earlier(
+    identities: dict[int, Identity], path: str, assets: HandAssets, options: JointOptions
+) -> dict[int, Identity]:
+    """The one identity found, merged with an earlier file."""
+    if len(identities) != 1:
+        raise CalibrationError(f"--merge_with is one person's file, but there are subjects {list(identities)}; give --subject")
+    number, found = next(iter(identities.items()))
+    earlier = load_identity(path)
+    earlier.check_hand(assets)
+    prior = options.prior_moments()
+    return {number: merge_identities([earlier, found], assets, *prior)}
 
 
 def write_identities(output: str, identities: dict[int, Identity]) -> None:
@@ -66,9 +149,9 @@ def report(draws: list[dict[int, Identity]], assets: HandAssets) -> None:
     """Log each subject's hand and finger lengths, and their spread over the draws."""
     for number, identity in draws[0].items():
         lengths = lengths_mm(assets, identity.betas, identity.covariance)
-        text = ", ".join(f"{name} {value:.1f}" + ("" if std is None else f" ± {std:.1f}") for name, (value, std) in lengths.items())
+        parts = [f"{name} {value:.1f}" + ("" if std is None else f" ± {std:.1f}") for name, (value, std) in lengths.items()]
         logger.info("subject %d: %s, %d images, scale from %s; mm: %s",
-                    number, identity.method, identity.n_images, identity.scale_evidence, text)
+                    number, identity.method, identity.n_images, identity.scale_evidence, ", ".join(parts))
         if len(draws) > 1:
             values = [draw[number].hand_length_mm for draw in draws]
             logger.info("subject %d: hand length over %d draws %.1f ± %.1f mm",

@@ -21,6 +21,16 @@ def annotations_of(dataset: Any, predictions: Predictions) -> dict[str, np.ndarr
     Raises:
         CalibrationError: an image id that the split lacks, or one of another subject.
     """
+    rows = rows_of(dataset, predictions)
+    return {key: dataset.columns[key][rows] for key in KEYS}
+
+
+def rows_of(dataset: Any, predictions: Predictions) -> np.ndarray:
+    """Row (N,) of each prediction in the data set, by official image id.
+
+    Raises:
+        CalibrationError: an image id that the split lacks, or one of another subject.
+    """
     ids = dataset.columns["image_id"]
     order = np.argsort(ids)
     rows = order[np.minimum(np.searchsorted(ids, predictions.image_id, sorter=order), len(ids) - 1)]
@@ -30,7 +40,6 @@ def annotations_of(dataset: Any, predictions: Predictions) -> dict[str, np.ndarr
             f"{predictions.source}: image {missing[0]} ({len(missing)} in all) is not in split "
             f"{predictions.split!r} of this data root; give the root and --split the predictions were made with"
         )
-    found = {key: dataset.columns[key][rows] for key in KEYS}
-    if not np.array_equal(found["subject_id"], predictions.subject_id):
+    if not np.array_equal(dataset.columns["subject_id"][rows], predictions.subject_id):
         raise CalibrationError(f"{predictions.source}: subjects differ from the data set's; is it another data root?")
-    return found
+    return rows

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from src.personalization.fitting import FitOptions, PosePriorOptions, observe
 from src.personalization.frame_problem import ShapePrior
-from src.personalization.frame_terms import Observations
+from src.personalization.frame_terms import FRAME_SIZE, Observations, evaluate_frames
 from src.personalization.hand_residuals import posed_points
-from src.personalization.inputs import check_frames
+from src.personalization.inputs import FrameInputs, check_frames
 from src.personalization.joint_problem import JointProblem, posterior_covariance
 from src.personalization.joints_model import JointsModel
 from src.personalization.least_squares import LMOptions, minimise
+from src.personalization.marginal import volume_gradient
 from src.personalization.noise import KeypointNoise
+from src.personalization.normal_equations import damping_diagonal, factorise, solve_factored
 from src.personalization.shape_terms import LengthCue
 from src.personalization.status import Status
 from src.personalization.translation import wrist_at_depth, wrist_from_keypoints
@@ -28,6 +31,7 @@ class JointOptions:
         prior, noise, depth_mean, depth_std: as in `fitting.FitOptions`.
         shape_mean (10,), shape_covariance (10,10): the population's betas; None: unit normal.
         cues: measured lengths.
+        marginal_rounds: corrections towards the betas' own posterior (`marginal.py`); 0: joint optimum.
     """
 
     prior: PosePriorOptions = PosePriorOptions()
@@ -37,13 +41,19 @@ class JointOptions:
     shape_mean: torch.Tensor | None = None
     shape_covariance: torch.Tensor | None = None
     cues: tuple[LengthCue, ...] = ()
+    marginal_rounds: int = 1
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=50))
+
+    def prior_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (10,) and covariance (10,10) of the population prior."""
+        mean = np.zeros(10) if self.shape_mean is None else self.shape_mean.double().cpu().numpy()
+        covariance = np.eye(10) if self.shape_covariance is None else self.shape_covariance.double().cpu().numpy()
+        return mean, covariance
 
     def shape_prior(self, model: JointsModel) -> ShapePrior:
         """The population prior in the model's dtype and on its device."""
-        mean = torch.zeros(10) if self.shape_mean is None else self.shape_mean
-        covariance = torch.eye(10) if self.shape_covariance is None else self.shape_covariance
-        precision = torch.linalg.inv(covariance.double())
+        mean, covariance = (torch.as_tensor(value) for value in self.prior_moments())
+        precision = torch.linalg.inv(covariance)
         return ShapePrior(mean.to(model.device, model.dtype), precision.to(model.device, model.dtype))
 
 
@@ -92,21 +102,13 @@ def calibrate_joint(
     """
     persons, frames = pose.shape[:2]
 
-    def flat(value: torch.Tensor) -> torch.Tensor:
-        return value.flatten(0, 1).to(model.device, model.dtype)
+    def flat(value: torch.Tensor | None) -> torch.Tensor | None:
+        return None if value is None else value.flatten(0, 1)
 
-    inputs = check_frames(
-        flat(pose),
-        betas.to(model.device, model.dtype).repeat_interleave(frames, dim=0),
-        flat(K),
-        flat(keypoints),
-        None if confidence is None else flat(confidence),
-        options.noise.min_confidence,
-    )
-    shared = FitOptions(options.prior, options.noise, options.depth_mean, options.depth_std)
-    seen = observe(model, inputs, shared)
+    each = betas.repeat_interleave(frames, dim=0)
+    inputs, seen = _observe(model, flat(pose), each, flat(K), flat(keypoints), flat(confidence), options)
     if wrist_depth is not None:
-        seen = with_measured_depth(seen, flat(wrist_depth), wrist_depth_std)
+        seen = with_measured_depth(seen, flat(wrist_depth).to(model.device, model.dtype), wrist_depth_std)
     first_betas = inputs.betas.unflatten(0, (persons, frames))[:, 0]
     return solve_joint(model, seen, inputs.pose, first_betas, inputs.status.unflatten(0, (persons, frames)), options)
 
@@ -132,6 +134,10 @@ def solve_joint(
     state = {"pose": pose.unflatten(0, (persons, frames)), "wrist": wrist.unflatten(0, (persons, frames)), "betas": betas}
     problem = JointProblem(model, seen, persons, options.shape_prior(model), options.cues)
     result = minimise(problem, state, options.lm)
+    for _ in range(options.marginal_rounds):
+        tilt = volume_gradient(problem, result.state, result.terms)
+        problem = JointProblem(model, seen, persons, options.shape_prior(model), options.cues, tilt)
+        result = minimise(problem, result.state, options.lm)
     status = result.status.clone()
     status[~(frame_status == Status.CONVERGED).any(dim=1)] = Status.NO_KEYPOINTS
     fitted = result.state
@@ -164,6 +170,49 @@ def place_frames(
     wrist = torch.where((placed & ~unseen)[:, None], wrist, wrist_at_depth(centre, K, 0.85))
     weights = torch.where(placed[:, None, None], seen.weights, torch.zeros_like(seen.weights))
     return replace(seen, weights=weights), wrist, placed | unseen
+
+
+def image_information(
+    model: JointsModel,
+    pose: torch.Tensor,
+    betas: torch.Tensor,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+    options: JointOptions,
+) -> torch.Tensor:
+    """What each of N images alone says about the betas, its pose and wrist unknown: (N,10,10).
+
+    Taken at the network's pose and the closed-form wrist, Gauss-Newton, so it is positive semi-definite;
+    zero for images that cannot be used. Arguments as in `fitting.fit_frames`.
+    """
+    inputs, seen = _observe(model, pose, betas, K, keypoints, confidence, options)
+    rest = model.rest_points(inputs.betas)
+    seen, wrist, _ = place_frames(model, seen, inputs.pose, rest)
+    terms = evaluate_frames(model, seen, inputs.pose, wrist, rest, with_shape=True)
+    own = terms.hessian[:, :FRAME_SIZE, :FRAME_SIZE]
+    coupling = terms.hessian[:, :FRAME_SIZE, FRAME_SIZE:]
+    none = torch.zeros_like(terms.cost)
+    factor = factorise(own + torch.diag_embed(damping_diagonal(own, none)))
+    information = terms.hessian[:, FRAME_SIZE:, FRAME_SIZE:] - coupling.mT @ solve_factored(factor, coupling)
+    return torch.where(inputs.good[:, None, None], information, torch.zeros_like(information))
+
+
+def _observe(
+    model: JointsModel,
+    pose: torch.Tensor,
+    betas: torch.Tensor,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+    options: JointOptions,
+) -> tuple[FrameInputs, Observations]:
+    given = [value.to(model.device, model.dtype) for value in (pose, betas, K, keypoints)]
+    found = None if confidence is None else confidence.to(model.device, model.dtype)
+    inputs = check_frames(*given, found, options.noise.min_confidence)
+    return inputs, observe(
+        model, inputs, FitOptions(options.prior, options.noise, options.depth_mean, options.depth_std)
+    )
 
 
 def with_measured_depth(seen: Observations, depth: torch.Tensor, std: float) -> Observations:

@@ -26,6 +26,7 @@ class JointProblem:
     Args:
         seen: observations of the P*F frames, person by person.
         shape_prior: on the betas; cues: measured lengths, the same for all persons.
+        tilt: (P,10) linear term ``tilt . betas`` of the cost, see `marginal.volume_gradient`.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class JointProblem:
         persons: int,
         shape_prior: ShapePrior,
         cues: tuple[LengthCue, ...] = (),
+        tilt: torch.Tensor | None = None,
     ) -> None:
-        self.persons = persons
+        self.persons, self.tilt = persons, tilt
         self.model, self.seen, self.shape_prior, self.cues = model, seen, shape_prior, cues
 
     def linearise(self, state: State) -> State:
@@ -52,6 +54,9 @@ class JointProblem:
             self.model, self.shape_prior, self.cues, state["betas"]
         )
         terms["cost"] = cost + terms["cost"].sum(dim=1)
+        if self.tilt is not None:
+            terms["cost"] = terms["cost"] + (self.tilt * state["betas"]).sum(dim=1)
+            terms["shape_gradient"] = terms["shape_gradient"] + self.tilt
         return terms
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
@@ -84,7 +89,8 @@ class JointProblem:
         """Some of the persons."""
         frames = len(self.seen.weights) // self.persons
         every = (index[:, None] * frames + torch.arange(frames, device=index.device)).flatten()
-        return JointProblem(self.model, self.seen.rows(every), len(index), self.shape_prior, self.cues)
+        tilt = None if self.tilt is None else self.tilt[index]
+        return JointProblem(self.model, self.seen.rows(every), len(index), self.shape_prior, self.cues, tilt)
 
 
 def _eliminate(terms: State, damping: torch.Tensor) -> tuple[Factored, torch.Tensor, torch.Tensor]:

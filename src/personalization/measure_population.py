@@ -1,0 +1,81 @@
+"""``python -m src.personalization.measure_population``: a population file from annotated people."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import numpy as np
+import torch
+
+from datasets import build_dataset
+from src.personalization.ground_truth import annotations_of
+from src.personalization.pairing import pair_keypoints
+from src.personalization.population import Population, pose_error_covariance, save_population, shrunk_covariance
+from template import load_hand_assets
+from utils.artifacts import Predictions, load_predictions
+from utils.camera import project_numpy
+
+logger = logging.getLogger(__name__)
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """Parser of the command."""
+    parser = argparse.ArgumentParser(description="Measure the priors of joint calibration and fitting.")
+    parser.add_argument("--dataset", default="dex_ycb")
+    parser.add_argument("--data_root", required=True)
+    parser.add_argument("--split", default="s1_train", help="whose people make the population")
+    parser.add_argument("--predictions", help="npz of a network on a VALIDATION split: how wrong its poses are")
+    parser.add_argument("--keypoints", help="npz of the pose_2d network on the same split")
+    parser.add_argument("--validation_root", help="data set of those predictions (default: --data_root)")
+    parser.add_argument("--cache")
+    parser.add_argument("--mano_dir")
+    parser.add_argument("--output", required=True)
+    return parser
+
+
+def measure(args: argparse.Namespace) -> Population:
+    """Measure and write the population."""
+    assets = load_hand_assets(args.mano_dir, side="right")
+    options = {"side": "both", "mano_dir": args.mano_dir, "cache": args.cache}
+    train = build_dataset(args.dataset, args.data_root, args.split, **options)
+    betas = np.stack([train.subject_betas[number] for number in sorted(train.subject_betas)]).astype(np.float64)
+    mean, covariance = shrunk_covariance(betas, np.eye(10), strength=10.0)
+    depths = train.columns["joints"][train.columns["valid"], 0, 2].astype(np.float64)
+    population = Population(
+        mean, covariance, np.array([depths.mean(), depths.std()]), np.zeros((48, 48)), np.zeros(()), assets.hash
+    )
+    if args.predictions is not None:
+        predictions = load_predictions(args.predictions)
+        predictions.check_hand(assets)
+        if args.keypoints is not None:
+            predictions = pair_keypoints(predictions, load_predictions(args.keypoints))
+        root = args.validation_root or args.data_root
+        _measure_network(build_dataset(args.dataset, root, predictions.split, **options), predictions, population)
+    save_population(args.output, population)
+    logger.info("%d people, depth %.3f ± %.3f m, keypoints %.4f of the box, poses %.3f rad", len(betas),
+                *population.depth, float(population.keypoint_std_box), np.sqrt(np.trace(population.pose_error) / 48))
+    return population
+
+
+def _measure_network(dataset: object, predictions: Predictions, population: Population) -> None:
+    truth = annotations_of(dataset, predictions)
+    valid = truth["valid"]
+    population.pose_error = pose_error_covariance(
+        torch.as_tensor(predictions.pose[valid]), torch.as_tensor(truth["pose"][valid])
+    )
+    if predictions.keypoints_2d is None:
+        return
+    keypoints = predictions.keypoints_2d[valid].astype(np.float64)
+    true = project_numpy(truth["joints"][valid].astype(np.float64), predictions.K[valid].astype(np.float64))
+    side = (keypoints.max(axis=1) - keypoints.min(axis=1)).max(axis=-1)
+    scaled = np.linalg.norm(keypoints - true, axis=-1) / side[:, None]
+    # Median of a Rayleigh variable is 1.1774 standard deviations: outliers do not count.
+    population.keypoint_std_box = np.array(np.median(scaled) / 1.1774)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    measure(get_args_parser().parse_args())
+    sys.exit(0)

@@ -1,0 +1,92 @@
+"""What is known before seeing a person: the spread of hand shapes, and how wrong the network usually is.
+
+``python -m src.personalization.measure_population --data_root DIR --split s1_train --output FILE.npz`` measures it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.personalization.pose_prior import matrix_log
+from src.personalization.status import CalibrationError
+from utils.files import atomic_path
+
+POPULATION_SCHEMA = 1
+
+
+@dataclass
+class Population:
+    """Measured on people other than the one to be calibrated.
+
+    Attributes:
+        betas_mean: (10,); betas_covariance: (10,10).
+        depth: (2,) mean and standard deviation of the wrist's z, m.
+        pose_error: (48,48) rad^2 covariance of the network's pose errors over (joint, axis), local
+            increments, or zeros where no predictions were given.
+        keypoint_std_box: standard deviation of keypoints over the larger side of their box, or zero.
+        hand_hash: the hand model that the betas belong to.
+    """
+
+    betas_mean: np.ndarray
+    betas_covariance: np.ndarray
+    depth: np.ndarray
+    pose_error: np.ndarray
+    keypoint_std_box: np.ndarray
+    hand_hash: str = ""
+
+
+def shrunk_covariance(samples: np.ndarray, prior: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of ``samples`` (n,d), pulled towards zero mean and ``prior`` (d,d), worth ``strength`` samples.
+
+    The posterior mean of a normal-inverse-Wishart model: few people cannot fix ten dimensions.
+    """
+    n = len(samples)
+    mean = samples.sum(axis=0) / (n + 1)
+    centred = samples - mean
+    return mean, (centred.T @ centred + strength * prior) / (n + strength)
+
+
+def pose_error_covariance(predicted: torch.Tensor, truth: torch.Tensor, strength: float = 50.0) -> np.ndarray:
+    """Covariance (48,48) rad^2 of log(predicted^T truth), second moment, for rotations (N,16,3,3).
+
+    Errors larger than 1.5 rad in one rotation are clipped there: outliers, not the spread.
+    """
+    errors = matrix_log(predicted.double().mT @ truth.double())
+    size = errors.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    errors = (errors * (1.5 / size).clamp_max(1.0)).flatten(1).numpy()
+    return (errors.T @ errors + strength * 0.15**2 * np.eye(48)) / (len(errors) + strength)
+
+
+def save_population(path: str | os.PathLike, population: Population) -> None:
+    """Write a `.npz` of plain arrays, atomically."""
+    arrays = {item.name: np.asarray(getattr(population, item.name)) for item in fields(population)}
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, schema=np.array(POPULATION_SCHEMA), **arrays)
+
+
+def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
+    """Read what `save_population` wrote.
+
+    Raises:
+        FileNotFoundError: no such file. CalibrationError: not such a file, or of another hand model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"population file {path} does not exist; make it with python -m src.personalization.measure_population")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content = {name: archive[name] for name in archive.files}
+        schema = int(content.pop("schema"))
+        if schema != POPULATION_SCHEMA:
+            raise CalibrationError(f"{path}: schema is {schema}, this code reads {POPULATION_SCHEMA}")
+        population = Population(**{**content, "hand_hash": str(content["hand_hash"])})
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CalibrationError(f"{path} is not a population file ({error}); make it with python -m src.personalization.measure_population") from error
+    if population.hand_hash != hand_hash:
+        raise CalibrationError(f"{path} was made with hand model {population.hand_hash}, in use is {hand_hash}; make it again")
+    return population
