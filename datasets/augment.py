@@ -43,12 +43,13 @@ def prepare_batch(
 
     Returns:
         A new dict with the batch's keys on ``device``; changed are ``image`` (B, 3, input_size, input_size)
-        float32 in [-1, 1], channels last in memory; ``K``, ``keypoints_2d`` for px of that input; ``crop_to_image``
-        from px of the input to px of the full image **as it is, not turned**; and, turned, ``joints``,
-        ``vertices``, ``transl`` and the root of ``pose``, which agree with ``K``. ``K_image`` belongs to the full
-        image and stays. Added is ``view_rotation`` (B, 3, 3), the Rz that was applied (identity if none):
-        ``view_rotation^T @ point`` is back in the full image's camera frame. If the sample's crop at the wanted
-        scale has ``input_size`` pixels already, the image is an exact cut of it, (x / 255 - 0.5) / 0.5 bit by bit.
+        float32 in [-1, 1], channels last in memory; ``mask`` (B, 1, input_size, input_size) float32 in [0, 1];
+        ``K``, ``keypoints_2d`` for px of that input; ``crop_to_image`` from px of the input to px of the full image
+        **as it is, not turned**; and, turned, ``joints``, ``label_joints``, ``vertices``, ``transl`` and the root of
+        ``pose``, which agree with ``K``. ``K_image`` belongs to the full image and stays. Added is
+        ``view_rotation`` (B, 3, 3), the Rz that was applied (identity if none): ``view_rotation^T @ point`` is back
+        in the full image's camera frame. If the sample's crop at the wanted scale has ``input_size`` pixels already,
+        the image is an exact cut of it, (x / 255 - 0.5) / 0.5 bit by bit.
 
     Raises:
         ValueError: if ``crop_scale`` is not in (0, 2].
@@ -70,10 +71,12 @@ def prepare_batch(
     move = zoom if turn is None else _compose(zoom, turn)
     image = None if turn is not None else _exact_cut(crops, input_size, crop_scale)
     if image is None:
-        image = _resample(crops, move, input_size, max(1, round(crop_size * crop_scale / 2 / input_size)))
+        image = _resample(crops, move, input_size, _oversampling(crop_size, input_size, crop_scale))
     image = image / 255 if image.dtype == torch.uint8 else image.div_(255)
     if augment is not None and augment.is_photometric:
         image = change_colours(image, augment, generator)
+    if "mask" in result:
+        result["mask"] = _move_mask(result["mask"], move, input_size, crop_scale)
     result["image"] = image.sub_(0.5).div_(0.5).contiguous(memory_format=torch.channels_last)
     result["K"] = _as_matrix(zoom) @ result["K"].double()
     result["crop_to_image"] = _compose(result["crop_to_image"].double(), _invert(move))
@@ -114,7 +117,7 @@ def _turn_hand(batch: Batch, rotation: torch.Tensor) -> None:
         wrist = batch["joints"][:, 0].double()
         rest_wrist = wrist - batch["transl"].double()
         batch["transl"] = (rotation @ wrist[:, :, None])[:, :, 0] - rest_wrist
-    for key in ("joints", "vertices"):
+    for key in ("joints", "label_joints", "vertices"):
         if key in batch:
             batch[key] = batch[key] @ rotation.to(batch[key].dtype).transpose(1, 2)
     if "pose" in batch:
@@ -129,6 +132,17 @@ def _exact_cut(crops: torch.Tensor, input_size: int, crop_scale: float) -> torch
         return None
     inner = slice(int(margin), int(margin) + input_size)
     return crops[:, inner, inner].permute(0, 3, 1, 2)
+
+
+def _move_mask(masks: torch.Tensor, move: torch.Tensor, input_size: int, crop_scale: float) -> torch.Tensor:
+    """Masks (B, 1, input_size, input_size) float32 in [0, 1] of masks (B, C, C) uint8, moved as the image is."""
+    moved = _resample(masks[..., None], move, input_size, _oversampling(masks.shape[1], input_size, crop_scale))
+    return moved.div_(255)
+
+
+def _oversampling(crop_size: int, input_size: int, crop_scale: float) -> int:
+    """Samples a pixel and axis that the shrinking of a crop to the input needs."""
+    return max(1, round(crop_size * crop_scale / 2 / input_size))
 
 
 def _resample(crops: torch.Tensor, move: torch.Tensor, size: int, oversampling: int) -> torch.Tensor:

@@ -32,18 +32,22 @@ SAMPLE_SPEC: dict[str, Field] = {
     "keypoints_2d": Field((21, 2), "float32", "px of the crop, standard order"),
     "joints": Field((21, 3), "float32", "m; camera frame, standard order, kinematic"),
     "vertices": Field((778, 3), "float32", "m; camera frame; only with with_vertices=True"),
+    "label_joints": Field(
+        (21, 3), "float32", "m; camera frame; the official joints where they are not kinematic ones with manopth's tips"
+    ),
+    "mask": Field(("C", "C"), "uint8", "of the crop: 255 on the hand, 0 elsewhere; only with with_mask=True"),
     "pose": Field((16, 3, 3), "float32", "rotation matrices in MANO's order, root first, mean pose included"),
     "betas": Field((10,), "float32", "shape coefficients"),
     "transl": Field((3,), "float32", "m; MANO's free translation: wrist = J0(betas) + transl"),
     "image_id": Field((), "int64", "the official index in the data set's split"),
-    "subject_id": Field((), "int64", "the official number of the person"),
+    "subject_id": Field((), "int64", "the official number of the person; 0 in FreiHAND, which does not tell"),
     "sequence_id": Field((), "int64", "unique number of the sequence in the data set, for bootstraps"),
     "is_left": Field((), "bool", "the hand was a left one and everything here is mirrored"),
     "valid": Field((), "bool", "joints and pose are annotated and the image could be read"),
 }
 
 #: Keys that a sample may lack.
-OPTIONAL_KEYS = ("vertices",)
+OPTIONAL_KEYS = ("vertices", "label_joints", "mask")
 
 
 def check_sample(sample: Mapping[str, Any]) -> None:
