@@ -5,4 +5,6 @@
 `grasping`) what happens, `objects`, `appearance`, `scene`, `background` and `shading` what it looks
 like, `render` casts the rays, `dex_ycb_writer` writes the files. Six fixed objects are used, not
 DexYCB's twenty, so the official split s3 (unseen objects) has its sequences but not its meaning.
+
+`freihand_writer` and `humbi_writer` write those layouts, with `hand_studio`'s pictures of single hands.
 """

@@ -53,7 +53,7 @@ def make_rig(seed: int, subject: int) -> Rig:
         centre = (shared.normal(319.5, 5.0), shared.normal(239.5, 5.0))
         K[serial] = np.array([[focal, 0, centre[0]], [0, focal + shared.normal(0, 0.7), centre[1]], [0, 0, 1.0]])
         angles = np.radians([azimuth + shared.normal(0, 5.0), elevation + shared.normal(0, 3.0)])
-        pose = _look_at(angles, shared.uniform(0.72, 0.95), _LOOK_AT + shared.normal(0, 0.015, 3))
+        pose = look_at(angles, shared.uniform(0.72, 0.95), _LOOK_AT + shared.normal(0, 0.015, 3))
         jitter = np.eye(4)
         jitter[:3, :3] = _small_rotation(own.normal(0, 0.008, 3))
         jitter[:3, 3] = own.normal(0, 0.006, 3)
@@ -62,7 +62,11 @@ def make_rig(seed: int, subject: int) -> Rig:
     return Rig(f"{date}_08{subject % 60:02d}00", K, poses)
 
 
-def _look_at(angles: np.ndarray, distance: float, target: np.ndarray) -> np.ndarray:
+def look_at(angles: np.ndarray, distance: float, target: np.ndarray) -> np.ndarray:
+    """Camera pose (4, 4) in the table frame that looks, upright, at ``target`` (3,) from ``distance`` metres.
+
+    ``angles`` (2,), radians: azimuth (0 = from +y, towards +x) and elevation of the camera as seen from the target.
+    """
     azimuth, elevation = angles
     outward = np.array(
         [np.sin(azimuth) * np.cos(elevation), np.cos(azimuth) * np.cos(elevation), np.sin(elevation)]

@@ -62,10 +62,10 @@ class SequenceWriter:
     def write_frame(self, serial: str, frame: int, picture: Picture) -> None:
         """Save the image, the labels and (if it was rendered) the depth in millimetres."""
         folder = self.folder / serial
-        _write_image(folder / f"color_{frame:06d}.jpg", picture.bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
+        write_image(folder / f"color_{frame:06d}.jpg", picture.bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
         if picture.depth is not None:
             millimetres = np.round(picture.depth * 1000).clip(0, 65535).astype(np.uint16)
-            _write_image(folder / f"aligned_depth_to_color_{frame:06d}.png", millimetres, [])
+            write_image(folder / f"aligned_depth_to_color_{frame:06d}.png", millimetres, [])
         labels = {key: values[frame] for key, values in self._labels[serial].items()}
         _write_npz(folder / f"labels_{frame:06d}.npz", {"seg": picture.seg, **labels})
 
@@ -145,7 +145,8 @@ def _is_in_image(pixels: np.ndarray) -> np.ndarray:
     return inside.all(axis=-1).any(axis=(1, 2))
 
 
-def _write_image(path: Path, image: np.ndarray, options: list[int]) -> None:
+def write_image(path: Path, image: np.ndarray, options: list[int]) -> None:
+    """Encode an image (BGR or grey) by the suffix of its name, with OpenCV's ``options``."""
     is_good, data = cv2.imencode(path.suffix, image, options)
     if not is_good:
         raise RuntimeError(f"{path}: OpenCV could not encode the image")

@@ -154,23 +154,13 @@ class CameraView:
         if len(seen):
             hits = Hits(hits.face[seen], hits.barycentric[seen], hits.distance[seen])
             places = chosen[seen]
-            layer.colour.reshape(-1, 3)[places] = self._colour(mesh, hits, origin, directions[seen])
+            layer.colour.reshape(-1, 3)[places] = surface_colour(
+                mesh, self._scene.texels, self._lights, hits, origin, directions[seen]
+            )
             layer.alpha.ravel()[places] = 1
             layer.label.ravel()[places] = mesh.surface.labels[hits.face]
             layer.depth.ravel()[places] = hits.distance
         return layer
-
-    def _colour(self, mesh: MovingMesh, hits: Hits, origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        values = interpolate(hits, mesh.surface.faces, mesh.attributes)
-        normals = values[:, :3]
-        texel = values[:, 4].astype(np.int32) * SKIN_SIZE + values[:, 3].astype(np.int32)
-        albedo = self._scene.texels[texel]
-        back = np.flatnonzero(values[:, 5] > 0)
-        share = values[back, 5:6]
-        albedo[back] += share * (self._scene.texels[texel[back] + SKIN_SIZE * SKIN_SIZE] - albedo[back])
-        points = origin + directions * hits.distance[:, None] + normals * np.float32(_SHADOW_OFFSET)
-        light = np.broadcast_to(self._lights.key_direction.astype(np.float32), points.shape)
-        return shade(albedo, normals, directions, mesh.caster.occluded(points, light), values[:, 6], self._lights)
 
     def _table_shadow(self, mesh: MovingMesh, region: Window) -> np.ndarray:
         """(h, w) float32 0..1, one value per coarse block: how much of the key light the table misses."""
@@ -209,6 +199,30 @@ class CameraView:
     def _project(self, points: np.ndarray) -> np.ndarray:
         camera = points @ self._table_to_camera[:, :3].T + self._table_to_camera[:, 3]
         return project_numpy(camera[camera[:, 2] > 0.05], self._K)
+
+
+def surface_colour(
+    mesh: MovingMesh, texels: np.ndarray, lights: Lights, hits: Hits, origin: np.ndarray, directions: np.ndarray
+) -> np.ndarray:
+    """Radiance (N, 3), linear RGB, of what N rays hit.
+
+    Args:
+        mesh: what was hit.
+        texels: of its texture atlas (`Scene.texels`).
+        lights: that shine on it.
+        hits: (N,), every one a real hit.
+        origin, directions: (3,) and (N, 3) of the rays, the mesh's frame.
+    """
+    values = interpolate(hits, mesh.surface.faces, mesh.attributes)
+    normals = values[:, :3]
+    texel = values[:, 4].astype(np.int32) * SKIN_SIZE + values[:, 3].astype(np.int32)
+    albedo = texels[texel]
+    back = np.flatnonzero(values[:, 5] > 0)
+    share = values[back, 5:6]
+    albedo[back] += share * (texels[texel[back] + SKIN_SIZE * SKIN_SIZE] - albedo[back])
+    points = origin + directions * hits.distance[:, None] + normals * np.float32(_SHADOW_OFFSET)
+    light = np.broadcast_to(lights.key_direction.astype(np.float32), points.shape)
+    return shade(albedo, normals, directions, mesh.caster.occluded(points, light), values[:, 6], lights)
 
 
 def _openness(caster: RayCaster, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:

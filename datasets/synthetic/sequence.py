@@ -67,7 +67,8 @@ def hand_model(mano_dir: str | None, side: str) -> HandModel:
 
 
 @lru_cache(maxsize=4)
-def _skin_map(mano_dir: str | None, side: str) -> SkinMap:
+def skin_map_of(mano_dir: str | None, side: str) -> SkinMap:
+    """Where the skin of the hand of a side lies on its sheets."""
     hand = hand_model(mano_dir, side)
     flat = torch.eye(3, dtype=torch.float64).expand(1, 16, 3, 3)
     output = hand(flat, torch.zeros(1, 10, dtype=torch.float64))
@@ -91,7 +92,7 @@ def write_sequence(root: Path, options: SynthesisOptions, subject: int, sequence
     motion = make_motion(
         generator, hand_model(options.mano_dir, "right"), hand, betas, habit, target, options.num_frames
     )
-    skin_map = _skin_map(options.mano_dir, side)
+    skin_map = skin_map_of(options.mano_dir, side)
     skin = skin_sheets(skin_map, np.clip(tone * generator.normal(1, 0.04, 3), 0.01, 0.95), generator)
     scene = Scene(motion, hand.assets.faces, skin_map, skin, generator)
     rig = make_rig(options.seed, subject)
