@@ -19,8 +19,20 @@ def _dex_ycb(root: str | Path, split: str, **options: Any) -> Dataset:
     return DexYCB(root, split, **options)
 
 
+def _freihand(root: str | Path, split: str, **options: Any) -> Dataset:
+    from datasets.freihand import FreiHAND
+
+    return FreiHAND(root, split, **options)
+
+
+def _humbi(root: str | Path, split: str, **options: Any) -> Dataset:
+    from datasets.humbi import HUMBI
+
+    return HUMBI(root, split, **options)
+
+
 #: Builders by name, called as ``builder(root, split, **options)``. Each imports its module when called.
-DATASETS: dict[str, Callable[..., Dataset]] = {"dex_ycb": _dex_ycb}
+DATASETS: dict[str, Callable[..., Dataset]] = {"dex_ycb": _dex_ycb, "freihand": _freihand, "humbi": _humbi}
 
 
 def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Dataset:

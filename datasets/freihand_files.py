@@ -1,0 +1,185 @@
+"""FreiHAND's files on disk (FACTS 3.1): JSON lists over the unique samples, numbered pictures beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.bad_files import BadFileError
+
+SIZE = 224
+"""Width and height of every image, pixels."""
+
+VERSIONS = ("gs", "hom", "sample", "auto")
+"""Backgrounds of the training images in the order of their numbers: id = sample + number of samples * version."""
+
+PARTS = ("training", "evaluation")
+
+_HOW_TO_GET = (
+    "Give the folder that holds training/, evaluation/ and the JSON files (official: FreiHAND_pub_v2 of "
+    "https://lmb.informatik.uni-freiburg.de/projects/freihand/), or write a synthetic one with "
+    "python -m datasets.synthetic.freihand_writer --root DIR"
+)
+#: Shape of one entry of each list.
+_ENTRY_SHAPES = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "mano": (61,), "scale": ()}
+_REQUIRED = {"training": ("K", "xyz", "mano"), "evaluation": ("K",)}
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What the JSON lists of a part say of its N unique samples; what is not published is None. float64."""
+
+    K: np.ndarray  # (N, 3, 3) px
+    xyz: np.ndarray | None  # (N, 21, 3) m
+    mano: np.ndarray | None  # (N, 61)
+    scale: np.ndarray | None  # (N,) m
+
+    def __len__(self) -> int:
+        return len(self.K)
+
+
+def list_path(root: Path, part: str, name: str) -> Path:
+    """Path of a part's list, such as ``training_K.json``."""
+    return root / f"{part}_{name}.json"
+
+
+def image_name(number: int) -> str:
+    """File name of an image or a mask."""
+    return f"{number:08d}.jpg"
+
+
+def read_list(root: Path, part: str, name: str) -> np.ndarray:
+    """One JSON list as float64 (N, ...): K (3, 3), xyz (21, 3), verts (778, 3), mano (61,), scale ().
+
+    Raises:
+        FileNotFoundError: if it is missing, with the remedy.
+        BadFileError: if it is truncated, or an entry has another shape or is not finite.
+    """
+    path, shape = list_path(root, part, name), _ENTRY_SHAPES[name]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing. {_HOW_TO_GET}")
+    try:
+        entries = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadFileError(f"{path}: not whole JSON ({error}). Extract it from the archive again") from error
+    if not isinstance(entries, list) or not entries:
+        raise BadFileError(f"{path}: must be a list with one entry a sample. Extract it from the archive again")
+    try:
+        array = np.array(entries, dtype=np.float64)
+        array = array.reshape(len(entries), *shape) if name == "mano" else array  # the entries are (1, 61)
+    except (ValueError, TypeError) as error:
+        raise BadFileError(f"{path}: {_first_misshapen(entries, name)}. Extract it from the archive again") from error
+    if array.shape[1:] != shape:
+        raise BadFileError(f"{path}: {_first_misshapen(entries, name)}. Extract it from the archive again")
+    finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+    if not finite.all():
+        raise BadFileError(f"{path}: entry {int(np.argmin(finite))} is not finite. Extract it from the archive again")
+    return array
+
+
+def read_annotations(root: Path, part: str) -> Annotations:
+    """The lists of a part (all but the vertices, which the MANO vectors give, and which are large).
+
+    The original release of the evaluation part has K and scale only.
+
+    Raises:
+        FileNotFoundError: if the root or a list that every release has is missing.
+        BadFileError: as `read_list`.
+        ValueError: if two lists differ in length; the message has both numbers.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"data root {root} does not exist. {_HOW_TO_GET}")
+    lists = {
+        name: read_list(root, part, name)
+        for name in ("K", "xyz", "mano", "scale")
+        if name in _REQUIRED[part] or list_path(root, part, name).is_file()
+    }
+    for name, array in lists.items():
+        if len(array) != len(lists["K"]):
+            raise ValueError(
+                f"{list_path(root, part, name)} has {len(array)} entries, but {list_path(root, part, 'K').name} has "
+                f"{len(lists['K'])}: the files are of different releases or half copied. Extract all of them again"
+            )
+    return Annotations(lists["K"], *(lists.get(name) for name in ("xyz", "mano", "scale")))
+
+
+def check_images(root: Path, part: str, count: int, versions: tuple[int, ...]) -> None:
+    """Check that the images of these versions of ``count`` samples are there, and that no number is missing.
+
+    Raises:
+        FileNotFoundError: if the folder, or an image in the row of numbers, is missing.
+        ValueError: if there are not as many images as the JSON lists promise; the message has both numbers.
+    """
+    present = _numbered(root / part / "rgb")
+    promised = count * (len(VERSIONS) if part == "training" else 1)
+    if len(present) == promised:
+        needed = promised
+    else:
+        needed = count * (max(versions) + 1)
+        if len(present) % count or len(present) < needed or len(present) > promised:
+            times = f", {promised} with all {len(VERSIONS)} versions" if part == "training" else ""
+            partly = " (or choose the versions that are whole: versions=...)" if part == "training" else ""
+            raise ValueError(
+                f"{root}: {part}_K.json and the other lists have {count} entries{times}, but {part}/rgb holds "
+                f"{len(present)} images. Copy or extract both again{partly}"
+            )
+    _check_row(root / part / "rgb", present, needed)
+
+
+def check_masks(root: Path, count: int) -> None:
+    """Check that the masks of ``count`` training samples are there.
+
+    Raises:
+        FileNotFoundError: if the folder or a mask is missing.
+        ValueError: if their number differs from ``count``; the message has both numbers.
+    """
+    present = _numbered(root / "training" / "mask")
+    if len(present) != count:
+        raise ValueError(
+            f"{root}: training_K.json has {count} entries, but training/mask holds {len(present)} masks. "
+            "Copy or extract both again"
+        )
+    _check_row(root / "training" / "mask", present, count)
+
+
+def fingerprint(root: Path, part: str) -> str:
+    """Short hash of a part's state on disk: times and sizes of its lists and of its image folders.
+
+    An image that is rewritten in place escapes it: delete the cache after doing that.
+    """
+    digest = hashlib.sha256(f"{root.resolve()} {part}".encode())
+    watched = [list_path(root, part, name) for name in ("K", "xyz", "mano")]
+    for path in [*watched, root / part / "rgb", root / part / "mask"]:
+        state = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
+        digest.update(f"{path.relative_to(root)} {state}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _numbered(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is missing. {_HOW_TO_GET}")
+    return {path.name for path in folder.iterdir() if path.suffix == ".jpg" and path.stem.isdigit()}
+
+
+def _check_row(folder: Path, present: set[str], count: int) -> None:
+    for number in range(count):
+        if image_name(number) not in present:
+            raise FileNotFoundError(
+                f"{folder / image_name(number)} is missing: the data set is only half copied. {_HOW_TO_GET}"
+            )
+
+
+def _first_misshapen(entries: list, name: str) -> str:
+    shape = _ENTRY_SHAPES[name]
+    for number, entry in enumerate(entries):
+        try:
+            array = np.array(entry, dtype=np.float64)
+        except (ValueError, TypeError):
+            return f"entry {number} is not an array of shape {shape}"
+        if array.shape != shape and not (name == "mano" and array.size == 61):
+            return f"entry {number} has shape {array.shape} instead of {shape}"
+    return f"entries are not arrays of shape {shape}"

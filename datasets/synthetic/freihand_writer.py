@@ -1,0 +1,180 @@
+"""Synthetic FreiHAND: single right hands in the official layout (FACTS 3), every JSON list included.
+
+``python -m datasets.synthetic.freihand_writer --root data/synthetic_freihand --num_train 64 --num_eval 16``
+
+The four versions of a training sample differ in background only. Masks show the hand up to the wrist. People of
+the evaluation part are not in the training part; as in the official set, nothing says who is who.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from datasets.freihand_decode import ROOT_JOINT
+from datasets.freihand_files import PARTS, SIZE, VERSIONS, image_name, list_path
+from datasets.synthetic.cameras import look_at
+from datasets.synthetic.dex_ycb_writer import write_image
+from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place
+from datasets.synthetic.sequence import hand_model
+from template import HandModel, pose_to_axis_angle
+from utils.camera import project_numpy
+from utils.files import write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+#: People: the training part's are numbered from 11, the evaluation part's are the first ten.
+_TRAINING_PEOPLE, _EVALUATION_PEOPLE = 32, 10
+_MARGIN = 6  # pixels between the joints and the image's edge
+_ARM_ANGLE = 40.0  # degrees at least between the direction to the camera and that of the forearm
+_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
+
+
+class _Sample(NamedTuple):
+    hand: StudioHand
+    shot: Shot
+    labels: dict[str, np.ndarray]  # one entry of each JSON list
+
+
+def write_freihand(
+    root: str | Path, num_train: int, num_eval: int, seed: int = 0, mano_dir: str | None = None,
+    evaluation_labels: bool = True,
+) -> None:
+    """Write a data set.
+
+    Args:
+        root: its folder; made if missing.
+        num_train: unique training samples; each has four images.
+        num_eval: evaluation samples.
+        seed: of everything random.
+        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
+        evaluation_labels: False: only K and scale of the evaluation part, as first released.
+
+    Raises:
+        FileExistsError: if a FreiHAND is there already.
+        ValueError: if a number is not positive.
+    """
+    root = Path(root)
+    if num_train < 1 or num_eval < 1:
+        raise ValueError(f"num_train is {num_train} and num_eval {num_eval}; both must be positive")
+    if list_path(root, "training", "K").exists():
+        raise FileExistsError(f"{root} holds a FreiHAND data set already; choose another --root or delete it")
+    official = HandModel(
+        hand_model(mano_dir, "right").assets, tips="freihand", joint_type="regressed", dtype=torch.float64
+    )
+    for number, (part, count) in enumerate(zip(PARTS, (num_train, num_eval), strict=True)):
+        (root / part / "rgb").mkdir(parents=True, exist_ok=True)
+        lists: dict[str, list] = {name: [] for name in ("K", "xyz", "mano", "verts", "scale")}
+        for index in tqdm(range(count), desc=part, unit="sample", disable=None):
+            generator = np.random.default_rng(np.random.SeedSequence([seed, number, index]))
+            sample = _make_sample(seed, part, index, generator, official, mano_dir)
+            for name, value in sample.labels.items():
+                lists[name].append(value.tolist())
+            _write_images(root, part, index, count, sample, generator)
+        for name, entries in lists.items():
+            if part == "training" or evaluation_labels or name in ("K", "scale"):
+                write_text(list_path(root, part, name), json.dumps(entries, allow_nan=False))
+    options = {"num_train": num_train, "num_eval": num_eval, "seed": seed, "evaluation_labels": evaluation_labels}
+    write_json(root / "synthetic.json", {"options": options, "hand_model": official.assets.hash})
+    logger.info("wrote %d x %d + %d images to %s", num_train, len(VERSIONS), num_eval, root)
+
+
+def _make_sample(
+    seed: int, part: str, index: int, generator: np.random.Generator, official: HandModel, mano_dir: str | None
+) -> _Sample:
+    subject = 11 + index % _TRAINING_PEOPLE if part == "training" else 1 + index % _EVALUATION_PEOPLE
+    hand = make_studio_hand(seed, subject, generator, mano_dir)
+    K, camera = _aim(hand, generator)
+    pose, transl = (torch.as_tensor(value)[None] for value in hand.in_camera(camera))
+    output = official(pose, torch.as_tensor(hand.betas)[None], transl)
+    xyz, vertices = output.joints[0].numpy(), output.vertices[0].numpy()
+    axis_angle = pose_to_axis_angle(pose)[0].numpy()
+    axis_angle[3:] -= official.assets.hands_mean
+    labels = {
+        "K": K,
+        "xyz": xyz,
+        "mano": np.concatenate([axis_angle, hand.betas, root_entry(xyz[ROOT_JOINT], K)])[None],
+        "verts": vertices,
+        "scale": np.linalg.norm(xyz[9] - xyz[10]),
+    }
+    return _Sample(hand, hand.photograph(K, camera, SIZE), labels)
+
+
+def root_entry(root: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """(3,) u, v and scale of a root joint (3,): the end of a MANO vector of 61 (FACTS 3.2)."""
+    scale = (K[0, 0] + K[1, 1]) / 2 / root[2]
+    return np.array([*(root[:2] * scale + K[:2, 2]), scale])
+
+
+def _aim(hand: StudioHand, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Intrinsics (3, 3) and pose (4, 4) of a camera that sees all joints, not along the forearm."""
+    arm = hand.joints[0] - hand.joints[9]
+    while True:
+        focal = generator.uniform(430, 560)
+        centre = (SIZE - 1) / 2 + generator.normal(0, 1.5, 2)
+        K = np.array([[focal, 0, centre[0]], [0, focal + generator.normal(0, 0.5), centre[1]], [0, 0, 1.0]])
+        angles = np.radians([generator.uniform(-180, 180), np.degrees(np.arcsin(generator.uniform(-0.6, 0.98)))])
+        target = hand.joints.mean(axis=0) + generator.normal(0, 0.012, 3)
+        camera = look_at(angles, focal * generator.uniform(0.0012, 0.0017), target)
+        camera[:3, :3] = camera[:3, :3] @ Rotation.from_euler("z", generator.uniform(0, 2 * np.pi)).as_matrix()
+        pixels = project_numpy(hand.points_in_camera(hand.joints, camera), K)
+        outward = camera[:3, 3] - target
+        cosine = outward @ arm / (np.linalg.norm(outward) * np.linalg.norm(arm))
+        if cosine < np.cos(np.radians(_ARM_ANGLE)) and np.abs(pixels - (SIZE - 1) / 2).max() < SIZE / 2 - _MARGIN:
+            return K, camera
+
+
+def _write_images(
+    root: Path, part: str, index: int, count: int, sample: _Sample, generator: np.random.Generator
+) -> None:
+    hand, shot, _ = sample
+    for version, name in enumerate(VERSIONS if part == "training" else VERSIONS[:1]):
+        background = (green_screen if name == "gs" else random_place)(generator, SIZE)
+        path = root / part / "rgb" / image_name(index + count * version)
+        write_image(path, hand.develop(shot, background, generator), _QUALITY)
+    if part == "training":
+        (root / part / "mask").mkdir(exist_ok=True)
+        write_image(root / part / "mask" / image_name(index), shot.mask, _QUALITY)
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of the writer."""
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.synthetic.freihand_writer",
+        description="Write a synthetic data set in FreiHAND's layout.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--root", required=True, help="folder to write into")
+    parser.add_argument("--num_train", type=int, default=64, help="unique training samples, four images each")
+    parser.add_argument("--num_eval", type=int, default=16, help="evaluation samples")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
+    parser.add_argument(
+        "--no_evaluation_labels", dest="evaluation_labels", action="store_false",
+        help="leave out the evaluation part's labels, as in the original release",
+    )  # fmt: skip
+    return parser
+
+
+def main() -> None:
+    """Parse and write."""
+    parser = get_args_parser()
+    arguments = vars(parser.parse_args())
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        write_freihand(**arguments)
+    except (ValueError, FileExistsError, FileNotFoundError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
