@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rebuilds everything in weights/ from nothing, on 2 CPU cores in about three hours (two processes of one thread
+# Rebuilds everything in weights/ from nothing, on 2 CPU cores in about two hours (two processes of one thread
 # each; set WORKERS and add --device cuda for GPUs). Every stage goes on where it stopped when run again.
 # weights/weights.json holds the validation scores to expect.
 # One body is trained long and shared; baseline and identity-aware model then go on from it with the same budget.
@@ -12,12 +12,12 @@ train() {
         --data_root "$DATA" --cache data/cache --rotation_deg 30 --batch_size 64 --threads 1 --resume "$@"
 }
 BODY=out/dex_ycb/ship_body/checkpoints/last.pt
-train --model mano_baseline --exp_name ship_body --epochs 9
-train --model mano_baseline --exp_name ship_baseline --init_from "$BODY" --epochs 3 --lr 5e-4
-train --model mano_identity --exp_name ship_identity --init_from "$BODY" --epochs 3 --lr 5e-4
+train --model mano_baseline --exp_name ship_body --epochs 6
+train --model mano_baseline --exp_name ship_baseline --init_from "$BODY" --epochs 2 --lr 5e-4
+train --model mano_identity --exp_name ship_identity --init_from "$BODY" --epochs 2 --lr 5e-4
 train --model mano_baseline_conf --exp_name ship_confidence --epochs 1 --batch_size 128 \
     --init_from out/dex_ycb/ship_baseline/checkpoints/last.pt
-train --model pose_2d --exp_name ship_pose_2d --init_from "$BODY" --epochs 2 --lr 5e-4
+train --model pose_2d --exp_name ship_pose_2d --init_from "$BODY" --epochs 1 --lr 5e-4
 "$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_confidence --name mano_baseline_conf
 "$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_identity --name mano_identity
 "$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_pose_2d --name pose_2d

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,19 @@ from src.evaluation.metrics import Evaluation
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration_choice import calibrate
 from src.personalization.fit_predictions import fit_predictions
+from src.personalization.fitting import FitOptions
 from src.personalization.ground_truth import annotations_of
+from src.personalization.joint_calibration import JointOptions
+from src.personalization.joint_identity import Evidence
 from src.personalization.pairing import pair_keypoints
+from src.personalization.population import load_population, with_population
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Identity, Predictions, save_identity, save_predictions
 from utils.files import write_json
 
 logger = logging.getLogger(__name__)
 
+PRIOR = "prior.npz"
 STAND_IN = Path(__file__).parents[2] / "template" / "stand_in.npz"
 SUBJECTS = (8, 9)
 #: The first sequences of each subject serve the calibration, the others the evaluation.
@@ -91,6 +96,8 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
         write_data_set(root, options, SUBJECTS)
         dataset = build_dataset("dex_ycb", root, "s1_test", allow_missing_subjects=True)
 
+    fit_options, evidence = priors(weights / PRIOR, assets)
+
     def run(name: str, shape: ShapeSource | None = None) -> Predictions:
         model, card, digest = networks[name]
         check_hand(card, assets, weights / f"{name}.safetensors")
@@ -103,7 +110,8 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     with watch("calibrate"):
         identities = calibrate(
             baseline.select(np.flatnonzero(calibration_rows)), assets, method=args.method,
-            num_images=args.calibration_images, seed=args.seed, device=device, created_by="run.py --phase demo",
+            num_images=args.calibration_images, seed=args.seed, evidence=evidence, device=device,
+            created_by="run.py --phase demo",
         )
         for subject, identity in identities.items():
             save_identity(output / "identities" / f"identity_subject-{subject:02d}.json", identity)
@@ -121,7 +129,13 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     with watch("fit and evaluate"):
         truth = annotations_of(dataset, baseline.select(rows))
         for name, prediction in predictions.items():
-            variants[name] = fit_and_score(prediction.select(rows), truth, hand, assets, device, args.solver)
+            own = prediction.select(rows)
+            fitted = fit_predictions(
+                own, own.betas, assets, solver=args.solver, options=fit_options, device=device
+            ).predictions
+            variants[name] = Variant(
+                own, fitted, evaluate_hands(hand, own, truth), evaluate_hands(hand, fitted, truth)
+            )
             save_predictions(output / "predictions" / f"{name}.npz", variants[name].fitted)
     results = summarise(variants, identities, dataset, hand, baseline)
     with watch("draw"):
@@ -155,6 +169,19 @@ def demo_hand(given: HandAssets, card: ModelCard) -> HandAssets:
     return load_hand_assets(STAND_IN)
 
 
+def priors(path: Path, assets: HandAssets) -> tuple[FitOptions, Evidence]:
+    """How far to trust network and keypoints, as measured on the validation subject; defaults without the file."""
+    if not path.is_file():
+        return FitOptions(), Evidence()
+    population = load_population(path, assets.hash)
+    joint = replace(
+        with_population(JointOptions(), population),
+        shape_mean=torch.as_tensor(population.betas_mean),
+        shape_covariance=torch.as_tensor(population.betas_covariance),
+    )
+    return with_population(FitOptions(), population), Evidence(joint)
+
+
 def first_sequences(predictions: Predictions, count: int) -> np.ndarray:
     """Mask (N,) of the rows in the first ``count`` sequences of each subject."""
     mask = np.zeros(len(predictions), dtype=bool)
@@ -163,15 +190,6 @@ def first_sequences(predictions: Predictions, count: int) -> np.ndarray:
         first = np.unique(predictions.sequence_id[own])[:count]
         mask |= own & np.isin(predictions.sequence_id, first)
     return mask
-
-
-def fit_and_score(
-    network: Predictions, truth: dict[str, np.ndarray], hand: HandModel, assets: HandAssets, device: torch.device,
-    solver: str,
-) -> Variant:
-    """Fit pose and translation to the 2D keypoints with the shape held, and score before and after."""
-    fitted = fit_predictions(network, network.betas, assets, solver=solver, device=device).predictions
-    return Variant(network, fitted, evaluate_hands(hand, network, truth), evaluate_hands(hand, fitted, truth))
 
 
 def summarise(

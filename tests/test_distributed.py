@@ -1,0 +1,81 @@
+"""Two gloo processes agree with one: gradients, sums, leaving together; batches are shares of the same batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from datasets.loading import make_loader
+from src.engine.distributed import Team, join_team
+
+
+class Numbers(torch.utils.data.Dataset):
+    """Samples whose image id is their index."""
+
+    def __len__(self) -> int:
+        return 22
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"image_id": np.int64(index)}
+
+
+def loss_of(network: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    x = torch.sin(ids.double()[:, None] * torch.arange(1.0, 4.0, dtype=torch.float64))
+    return network(x).square().mean()
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+
+
+def member(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    team, cpu = Team(rank, 2), torch.device("cpu")
+    loader = make_loader(Numbers(), team.share(8), shuffle=True, seed=3, drop_last=True, rank=rank, world_size=2)
+    batches = [batch["image_id"] for batch in loader]
+    model = network()
+    wrapped = team.wrap(model)  # kept: its hooks average the gradients
+    loss_of(wrapped, batches[1]).backward()
+    result = {
+        "batches": batches,
+        "gradient": torch.cat([p.grad.flatten() for p in model.parameters()]),
+        "sum": team.sum(torch.tensor([rank + 1.0])),
+        "any": (team.any(rank == 1, cpu), team.any(False, cpu)),
+        "leads": team.leads,
+    }
+    torch.save(result, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    mp.spawn(member, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    alone = [b["image_id"] for b in make_loader(Numbers(), 8, shuffle=True, seed=3, drop_last=True)]
+    assert len(first["batches"]) == len(second["batches"]) == len(alone)
+    for mine, theirs, whole in zip(first["batches"], second["batches"], alone, strict=True):
+        assert sorted([*mine.tolist(), *theirs.tolist()]) == sorted(whole.tolist())
+    model = network()
+    loss_of(model, alone[1]).backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert torch.allclose(first["gradient"], gradient, atol=1e-12)
+    assert torch.equal(first["gradient"], second["gradient"])
+    assert float(first["sum"]) == float(second["sum"]) == 3.0
+    assert first["any"] == second["any"] == (True, False)
+    assert first["leads"] and not second["leads"]
+
+
+def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    team = join_team(torch.device("cpu"))
+    model = network()
+    assert team == Team() and team.leads and team.share(7) == 7 and team.wrap(model) is model
+    with pytest.raises(ValueError, match="--batch_size 7 does not divide among 2"):
+        Team(0, 2).share(7)
