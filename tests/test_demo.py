@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.mano_pickle import write_mano_pickle
 from src.engine.checkpoint import ModelCard
 from src.engine.demo import demo_hand, read_hand
 from template import load_hand_assets
+from tests.mano_pickle import write_mano_pickle
 
 
 def run_demo(output: Path, *extra: str) -> subprocess.CompletedProcess:

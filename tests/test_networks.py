@@ -102,8 +102,14 @@ def test_heatmaps_decode_to_sub_pixel_positions() -> None:
     truth = torch.tensor([[[20.3, 33.7], [14.0, 44.25]]])
     cells = SIZE // 4
     centres = (torch.arange(cells) + 0.5) * 4 - 0.5
-    logits = -0.5 * ((centres[None, None, None, :] - truth[..., 0, None, None]) ** 2
-                     + (centres[None, None, :, None] - truth[..., 1, None, None]) ** 2) / 16
+    logits = (
+        -0.5
+        * (
+            (centres[None, None, None, :] - truth[..., 0, None, None]) ** 2
+            + (centres[None, None, :, None] - truth[..., 1, None, None]) ** 2
+        )
+        / 16
+    )
     decoded = decode_heatmaps(logits, SIZE)
     assert torch.allclose(decoded.keypoints_2d, truth, atol=0.05)
     assert torch.allclose(decoded.confidence, torch.ones(1, 2), atol=0.1)

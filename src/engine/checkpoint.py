@@ -80,7 +80,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # the readers raise many kinds; all mean the same to the user
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}); is the file complete?") from error
     if not isinstance(state, dict) or "card" not in state or "model" not in state:
-        raise CheckpointError(f"{path}: holds no card, so it was not written by this code; see python -m src.engine.checkpoint")
+        raise CheckpointError(
+            f"{path}: holds no card, so it was not written by this code; see python -m src.engine.checkpoint"
+        )
     return state
 
 
@@ -131,7 +133,9 @@ def initialise_from(model: nn.Module, path: str | Path) -> None:
     shared = {name: value for name, value in state.items() if name in own}
     misshapen = [name for name in shared if shared[name].shape != own[name].shape]
     if not shared or misshapen:
-        raise CheckpointError(f"{path}: cannot initialise this model: shares {len(shared)} tensors, misshapen {misshapen[:5]}")
+        raise CheckpointError(
+            f"{path}: cannot initialise this model: shares {len(shared)} tensors, misshapen {misshapen[:5]}"
+        )
     model.load_state_dict(shared, strict=False)
     fresh = sorted({name.rsplit(".", 1)[0] for name in own if name not in shared})
     logger.info("initialised %d tensors from %s; fresh: %s", len(shared), path, ", ".join(fresh) or "none")
@@ -147,7 +151,8 @@ def export_weights(checkpoint: str | Path, output: str | Path, **notes: Any) -> 
     """
     state = read_checkpoint(checkpoint)
     tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in state["model"].items()
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in state["model"].items()
     }
     notes = {"card": state["card"], **notes}
     with atomic_path(output) as temporary:

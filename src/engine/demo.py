@@ -21,7 +21,6 @@ import torch
 from datasets import build_dataset
 from datasets.synthetic.data_set import write_data_set
 from datasets.synthetic.sequence import SynthesisOptions
-from src.engine import setup
 from src.engine.checkpoint import ModelCard, load_network
 from src.engine.demo_pictures import write_pictures
 from src.engine.evaluate import evaluate_hands, format_table
@@ -39,6 +38,7 @@ from src.personalization.pairing import pair_keypoints
 from src.personalization.population import load_population, with_population
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Identity, Predictions, save_identity, save_predictions
+from utils.device import choose_device
 from utils.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -82,11 +82,13 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: a weights file or a MANO file that is not what it should be.
     """
-    watch, device = Stopwatch(), setup.choose_device(args.device, args.threads)
+    watch, device = Stopwatch(), choose_device(args.device, args.threads)
     output, weights = Path(args.output), Path(args.weights)
     given = read_hand(args.mano_dir)
-    networks = {name: load_network(weights / f"{name}.safetensors", device) for name in
-                ("mano_baseline_conf", "pose_2d", "mano_identity")}
+    networks = {
+        name: load_network(weights / f"{name}.safetensors", device)
+        for name in ("mano_baseline_conf", "pose_2d", "mano_identity")
+    }
     assets = demo_hand(given, networks["mano_baseline_conf"][1])
     hand = HandModel(assets).to(device)
 
@@ -109,8 +111,13 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     calibration_rows = first_sequences(baseline, CALIBRATION_SEQUENCES)
     with watch("calibrate"):
         identities = calibrate(
-            baseline.select(np.flatnonzero(calibration_rows)), assets, method=args.method,
-            num_images=args.calibration_images, seed=args.seed, evidence=evidence, device=device,
+            baseline.select(np.flatnonzero(calibration_rows)),
+            assets,
+            method=args.method,
+            num_images=args.calibration_images,
+            seed=args.seed,
+            evidence=evidence,
+            device=device,
             created_by="run.py --phase demo",
         )
         for subject, identity in identities.items():
@@ -133,9 +140,7 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
             fitted = fit_predictions(
                 own, own.betas, assets, solver=args.solver, options=fit_options, device=device
             ).predictions
-            variants[name] = Variant(
-                own, fitted, evaluate_hands(hand, own, truth), evaluate_hands(hand, fitted, truth)
-            )
+            variants[name] = Variant(own, fitted, evaluate_hands(hand, own, truth), evaluate_hands(hand, fitted, truth))
             save_predictions(output / "predictions" / f"{name}.npz", variants[name].fitted)
     results = summarise(variants, identities, dataset, hand, baseline)
     with watch("draw"):
@@ -164,7 +169,10 @@ def demo_hand(given: HandAssets, card: ModelCard) -> HandAssets:
     logger.warning(
         "the hand model %s (%s) was read and is whole, but the demo's weights belong to %s (%s). Train on your data "
         "with --mano_dir to use your hand; this demo goes on with the stand-in.",
-        given.name, given.hash, card.hand_name, card.hand_hash,
+        given.name,
+        given.hash,
+        card.hand_name,
+        card.hand_hash,
     )
     return load_hand_assets(STAND_IN)
 
@@ -216,7 +224,9 @@ def summarise(
             own, other = (v.network_scores.per_sample["mpjpe_mm"] for v in (variant, variants["baseline"]))
             mean, low, high = paired_bootstrap(own, other, sequences)
             result["differences_to_baseline_mpjpe_mm"][name] = {
-                "mean": round(mean, 4), "low_95": round(low, 4), "high_95": round(high, 4)
+                "mean": round(mean, 4),
+                "low_95": round(low, 4),
+                "high_95": round(high, 4),
             }
     true_betas = dataset.subject_betas
     for subject, identity in identities.items():
@@ -255,5 +265,7 @@ def report(results: dict[str, Any], output: Path) -> None:
     lines.append("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in results["seconds"].items()))
     logger.info(
         "%d images of two unseen synthetic people, lengths in mm relative to the wrist\n%s\nwritten to %s",
-        results["n_images"], "\n".join(lines), output,
+        results["n_images"],
+        "\n".join(lines),
+        output,
     )

@@ -46,11 +46,10 @@ def write_pictures(
     for row in np.linspace(0, len(personal) - 1, count).round().astype(int):
         views = []
         for title, fitted, colour in (
-            ("without identity", anonymous, ANONYMOUS_COLOUR), ("with identity", personal, IDENTITY_COLOUR)
+            ("without identity", anonymous, ANONYMOUS_COLOUR),
+            ("with identity", personal, IDENTITY_COLOUR),
         ):
-            joints, vertices = hand_points(
-                hand, fitted.pose[[row]], fitted.betas[[row]], fitted.transl[[row]]
-            )
+            joints, vertices = hand_points(hand, fitted.pose[[row]], fitted.betas[[row]], fitted.transl[[row]])
             scores = variants["baseline" if fitted is anonymous else "identity_calibrated"].fitted_scores
             views.append(HandView(title, vertices[0], joints[0], float(scores.per_sample["mpvpe_mm"][row]), colour))
         _, true_vertices = hand_points(hand, truth["pose"][[row]], truth["betas"][[row]], truth["transl"][[row]])
@@ -58,9 +57,14 @@ def write_pictures(
         name = f"subject-{personal.subject_id[row]:02d}_{image_id:06d}"
         image, K = dataset.full_image(index[image_id]), personal.K[row].astype(np.float64)
         demo_figure(
-            output / "pictures" / f"{name}.jpg", image, K, faces, views,
+            output / "pictures" / f"{name}.jpg",
+            image,
+            K,
+            faces,
+            views,
             box=square_box(project_numpy(true_vertices[0], K), 1.3),
-            keypoints_2d=personal.keypoints_2d[row], keypoint_confidence=personal.keypoint_confidence[row],
+            keypoints_2d=personal.keypoints_2d[row],
+            keypoint_confidence=personal.keypoint_confidence[row],
             true_vertices=true_vertices[0],
             title=f"unseen subject {personal.subject_id[row]:02d}, image {image_id} (synthetic; white: the true outline)",
         )
@@ -72,6 +76,9 @@ def write_pictures(
         deviations = (None, identity.hand_length_std_mm, None)
         shapes = [ShapeView(*view) for view in zip(titles, vertices, joints, deviations, strict=True)]
         identity_figure(
-            output / "pictures" / f"identity_subject-{subject:02d}.png", shapes, faces, vertices[0],
+            output / "pictures" / f"identity_subject-{subject:02d}.png",
+            shapes,
+            faces,
+            vertices[0],
             title=f"unseen subject {subject:02d} (synthetic)",
         )

@@ -15,6 +15,8 @@ from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.ground_truth import annotations_of
 from template import HandModel
 from utils.artifacts import Predictions, load_predictions
+from utils.camera import project_numpy
+from utils.device import choose_device
 from utils.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,13 @@ def evaluate_hands(
     joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl)
     true_joints, true_vertices = hand_points(hand, truth["pose"], truth["betas"], truth["transl"])
     result = evaluate_predictions(
-        joints, true_joints, vertices, true_vertices, image_id=predictions.image_id, f_scores=f_scores, absolute=absolute
+        joints,
+        true_joints,
+        vertices,
+        true_vertices,
+        image_id=predictions.image_id,
+        f_scores=f_scores,
+        absolute=absolute,
     )
     shape = zero_pose_mpvpe(hand, predictions.betas, truth["betas"])
     result.per_sample["zero_pose_mpvpe_mm"] = shape
@@ -74,8 +82,6 @@ def evaluate_hands(
 
 def keypoint_error(predictions: Predictions, truth: dict[str, np.ndarray]) -> np.ndarray:
     """Mean 2D distance (N,) of predicted keypoints, px of the full image."""
-    from utils.camera import project_numpy
-
     true = project_numpy(truth["joints"].astype(np.float64), predictions.K.astype(np.float64))
     return np.linalg.norm(predictions.keypoints_2d - true, axis=-1).mean(1)
 
@@ -97,7 +103,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     Raises:
         ValueError: predictions of another hand model or split.
     """
-    device = setup.choose_device(args.device, args.threads)
+    device = choose_device(args.device, args.threads)
     hand, assets = setup.hand_model(args, device)
     predictions = load_predictions(args.predictions) if args.predictions else predict(args)
     split = args.split or predictions.split or f"{args.setup}_test"

@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from src.models.losses_cmr import CmrLoss
 from src.models.heatmaps import heatmap_loss
 from src.models.losses import MESH_UNIT, LossWeights, edge_length_loss, normal_loss, ranking_loss
+from src.models.losses_cmr import CmrLoss
 from template import HandModel
 from utils.rotations import matrix_to_rotation_6d
 

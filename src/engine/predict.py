@@ -18,6 +18,7 @@ from datasets.loading import make_loader
 from src.engine import setup
 from src.engine.checkpoint import ModelCard, load_network
 from utils.artifacts import Predictions, load_identity, save_predictions
+from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +98,7 @@ def predict_dataset(
         num_workers: loader processes.
         progress: show a bar.
     """
-    loader = make_loader(
-        dataset, batch_size, max_samples=max_samples, num_workers=num_workers
-    )
+    loader = make_loader(dataset, batch_size, max_samples=max_samples, num_workers=num_workers)
     shape = shape or ShapeSource("gt")
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
     knows_shape = card.model.startswith("mano_identity")
@@ -114,7 +113,9 @@ def predict_dataset(
             if output.get(name) is not None:
                 rows[name].append(output[name].float().cpu().numpy())
         if "keypoints_2d" in output:
-            rows["keypoints_2d"].append(keypoints_to_image(output["keypoints_2d"], batch["crop_to_image"]).cpu().numpy())
+            rows["keypoints_2d"].append(
+                keypoints_to_image(output["keypoints_2d"], batch["crop_to_image"]).cpu().numpy()
+            )
     if not rows:
         raise ValueError("the split holds no usable sample; check --data_root, --split and --side")
     arrays = {name: np.concatenate(parts) for name, parts in rows.items()}
@@ -137,7 +138,7 @@ def predict(args: argparse.Namespace) -> Predictions:
     """
     if not args.checkpoint:
         raise ValueError("--phase predict and eval need --checkpoint FILE (or --predictions FILE for eval)")
-    device = setup.choose_device(args.device, args.threads)
+    device = choose_device(args.device, args.threads)
     model, card, digest = load_network(args.checkpoint, device)
     _, assets = setup.hand_model(args, torch.device("cpu"))
     check_hand(card, assets, args.checkpoint)
@@ -147,7 +148,16 @@ def predict(args: argparse.Namespace) -> Predictions:
     if card.model.startswith("mano_identity"):
         shape = ShapeSource(args.shape or "gt", args.identity, assets)
     predictions = predict_dataset(
-        model, card, dataset, device, shape, args.batch_size or 64, digest, args.dataset, args.max_images, args.num_workers
+        model,
+        card,
+        dataset,
+        device,
+        shape,
+        args.batch_size or 64,
+        digest,
+        args.dataset,
+        args.max_images,
+        args.num_workers,
     )
     if args.phase == "predict":
         if not args.predictions:

@@ -56,7 +56,9 @@ class RunFolder:
 
     def write_arguments(self, args: argparse.Namespace) -> None:
         """Save the options, the command line and the versions."""
-        values = {name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, bool, type(None)))}
+        values = {
+            name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, bool, type(None)))
+        }
         write_json(self.root / "args.json", {"command": sys.argv, "args": values, "versions": versions()})
 
     def log_epoch(self, row: dict[str, float]) -> None:

@@ -18,21 +18,6 @@ from template import HandModel, load_hand_assets
 logger = logging.getLogger(__name__)
 
 
-def choose_device(name: str, threads: int | None = None) -> torch.device:
-    """``auto``, ``cpu`` or ``cuda`` to a device; sets torch's CPU threads if given.
-
-    Raises:
-        ValueError: cuda is asked for where there is none.
-    """
-    if threads:
-        torch.set_num_threads(threads)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda, but torch sees no GPU; use --device cpu or auto")
-    return torch.device(name)
-
-
 def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     """Type of mixed precision: bf16 runs on both CPU and GPU; fp16 needs a GPU; None for ``no``."""
     if amp == "fp16" and device.type != "cuda":
@@ -82,9 +67,9 @@ def build_objective(args: argparse.Namespace, hand: HandModel) -> Objective:
     return ManoObjective(hand, weights, frame="mano" if args.recipe == "paper" else "wrist")
 
 
-def build_optimizer(args: argparse.Namespace, model: nn.Module, steps: int, steps_per_epoch: int) -> tuple[
-    torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler
-]:
+def build_optimizer(
+    args: argparse.Namespace, model: nn.Module, steps: int, steps_per_epoch: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Optimizer over what is trainable and a schedule that is stepped once a batch.
 
     Args:

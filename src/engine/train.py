@@ -19,10 +19,18 @@ from datasets.augment import AugmentConfig, prepare_batch
 from datasets.loading import make_loader
 from options.recipes import apply_recipe
 from src.engine import setup
-from src.engine.checkpoint import CheckpointError, ModelCard, initialise_from, load_strictly, read_checkpoint, save_checkpoint
+from src.engine.checkpoint import (
+    CheckpointError,
+    ModelCard,
+    initialise_from,
+    load_strictly,
+    read_checkpoint,
+    save_checkpoint,
+)
 from src.engine.distributed import join_team, leave_team
 from src.engine.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
 from src.engine.run_folder import RunFolder, versions
+from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +63,7 @@ class Trainer:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         torch.manual_seed(args.seed)
-        self.device = setup.choose_device(args.device, args.threads)
+        self.device = choose_device(args.device, args.threads)
         self.team = join_team(self.device)
         self.amp = setup.autocast_dtype(args.amp, self.device)
         self.hand, assets = setup.hand_model(args, self.device)
@@ -63,8 +71,14 @@ class Trainer:
         self.data = setup.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size)
         self.val_data = setup.open_dataset(args, f"{args.setup}_val", args.crop_size)
         self.loader = make_loader(
-            self.data, self.team.share(args.batch_size), shuffle=True, seed=args.seed, num_workers=args.num_workers,
-            drop_last=True, rank=self.team.rank, world_size=self.team.size,
+            self.data,
+            self.team.share(args.batch_size),
+            shuffle=True,
+            seed=args.seed,
+            num_workers=args.num_workers,
+            drop_last=True,
+            rank=self.team.rank,
+            world_size=self.team.size,
         )
         self.model = self._build_model()
         self.objective: Objective = setup.build_objective(args, self.hand)
@@ -154,7 +168,13 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        logger.info("trained %d epochs; best %s %.3f; %s", self.args.epochs, self.objective.score, self.position.best, self.folder.last)
+        logger.info(
+            "trained %d epochs; best %s %.3f; %s",
+            self.args.epochs,
+            self.objective.score,
+            self.position.best,
+            self.folder.last,
+        )
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop = number
@@ -167,7 +187,14 @@ class Trainer:
         self.loader.set_epoch(position.epoch, start_batch=position.batch)
         sums: dict[str, float] = defaultdict(float)
         first = position.batch
-        bar = tqdm(self.loader, initial=first, total=len(self.loader), desc=f"epoch {position.epoch + 1}/{self.args.epochs}", mininterval=2, disable=not self.team.leads)
+        bar = tqdm(
+            self.loader,
+            initial=first,
+            total=len(self.loader),
+            desc=f"epoch {position.epoch + 1}/{self.args.epochs}",
+            mininterval=2,
+            disable=not self.team.leads,
+        )
         for batch in bar:
             terms = self._step(batch)
             for name, value in terms.items():
@@ -184,7 +211,12 @@ class Trainer:
         row = {f"train_{name}": value / taken for name, value in sums.items()}
         row |= {f"val_{name}": value for name, value in validate(self).items()}
         position.epoch, position.batch = position.epoch + 1, 0
-        row = {"epoch": position.epoch, "lr": self.scheduler.get_last_lr()[0], "seconds": time.monotonic() - started, **row}
+        row = {
+            "epoch": position.epoch,
+            "lr": self.scheduler.get_last_lr()[0],
+            "seconds": time.monotonic() - started,
+            **row,
+        }
         if self.team.leads:
             self.folder.log_epoch(row)
         score = row[f"val_{self.objective.score}"]

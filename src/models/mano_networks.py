@@ -71,8 +71,10 @@ class ManoNetwork(Pose2D):
         self.feature = nn.Linear(self.backbone.channels[-1], FEATURES)
         context = FEATURES + 3 * 21 + (3 if crop_geometry else 0)
         self.pose = PoseDecoder(context, sees_shape=sees_shape and not blind_decoder)
-        self.shape = None if sees_shape else nn.Sequential(
-            nn.Linear(context, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)
+        self.shape = (
+            None
+            if sees_shape
+            else nn.Sequential(nn.Linear(context, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
         )
         self.confidence = nn.Linear(context, 1) if has_confidence else None
 
