@@ -58,6 +58,7 @@ def fit_adam(
     confidence: torch.Tensor | None = None,
     options: AdamOptions = AdamOptions(),
     penalty: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    start: torch.Tensor | None = None,
 ) -> AdamResult:
     """Fit translation and pose of N frames to 2D keypoints.
 
@@ -67,6 +68,7 @@ def fit_adam(
         keypoints: (N,21,2) px, standard order; confidence: (N,21) or None.
         penalty: adds to the loss a term (N,), px^2, of the pose (N,16,3,3), e.g. a prior, so that
             solvers can be compared on one objective.
+        start: (N,3) m translation to start from instead of the back-projected wrist.
     """
     weights = torch.ones_like(keypoints[..., 0])
     if options.use_confidence and confidence is not None:
@@ -80,7 +82,7 @@ def fit_adam(
 
     with torch.no_grad():
         origin = joints_of(pose, betas, torch.zeros_like(betas[:, :3]))[:, 0]
-        transl = wrist_at_depth(keypoints[:, 0], K, options.start_depth) - origin
+        transl = wrist_at_depth(keypoints[:, 0], K, options.start_depth) - origin if start is None else start.clone()
     transl.requires_grad_(True)
     _descend(lambda: loss_of(pose, transl), [transl], options.translation_rate, options.translation_steps, 1.0)
     six = matrix_to_rotation_6d(pose).clone().requires_grad_(True)

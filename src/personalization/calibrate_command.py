@@ -23,7 +23,7 @@ from src.personalization.merging import merge_identities
 from src.personalization.multi_view import group_views
 from src.personalization.noise import KeypointNoise
 from src.personalization.pairing import pair_keypoints
-from src.personalization.population import Population, load_population
+from src.personalization.population import Population, load_population, with_population
 from src.personalization.shape_terms import LengthCue, parse_known_bone
 from src.personalization.status import CalibrationError
 from template import HandAssets, load_hand_assets
@@ -75,24 +75,13 @@ def joint_options(args: argparse.Namespace, population: Population | None) -> Jo
     options = JointOptions(
         PosePriorOptions(args.root_std, args.finger_std), noise, args.depth_mean, args.depth_std, cues=tuple(cues)
     )
-    return options if population is None else with_population(options, population, keep_depth=args.depth_mean is not None)
-
-
-def with_population(options: JointOptions, population: Population, keep_depth: bool = False) -> JointOptions:
-    """Options whose priors are those measured on other people."""
-    prior, noise = options.prior, options.noise
-    if population.pose_error.any():
-        prior = replace(prior, covariance=torch.as_tensor(population.pose_error))
-    if float(population.keypoint_std_box) > 0:
-        noise = replace(noise, std_box=float(population.keypoint_std_box))
-    depth = {} if keep_depth else {"depth_mean": float(population.depth[0]), "depth_std": float(population.depth[1])}
+    if population is None:
+        return options
+    options = with_population(options, population, keep_depth=args.depth_mean is not None)
     return replace(
         options,
-        prior=prior,
-        noise=noise,
         shape_mean=torch.as_tensor(population.betas_mean),
         shape_covariance=torch.as_tensor(population.betas_covariance),
-        **depth,
     )
 
 

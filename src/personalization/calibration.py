@@ -6,14 +6,14 @@ import numpy as np
 
 from src.personalization.averaging import average_betas, average_weights
 from src.personalization.hand_size import lengths_mm
-from src.personalization.joints_model import HandArrays
 from src.personalization.status import CalibrationError
+from template import HandAssets
 from utils.artifacts import Identity, Predictions
 
 
 def average_identity(
     own: Predictions,
-    assets: HandArrays,
+    assets: HandAssets,
     method: str,
     *,
     top_k: int = 10,
@@ -44,7 +44,7 @@ def average_identity(
 def make_identity(
     betas: np.ndarray,
     covariance: np.ndarray | None,
-    assets: HandArrays,
+    assets: HandAssets,
     images: Predictions,
     *,
     method: str,

@@ -10,9 +10,9 @@ import torch
 from src.personalization.averaging import AVERAGES
 from src.personalization.calibration import average_identity
 from src.personalization.joint_identity import Evidence, joint_identity
-from src.personalization.joints_model import HandArrays
 from src.personalization.pairing import rows_by_subject
 from src.personalization.selection import choose_images
+from template import HandAssets
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ METHODS = (*AVERAGES, "joint")
 
 def calibrate(
     predictions: Predictions,
-    assets: HandArrays,
+    assets: HandAssets,
     *,
     method: str = "joint",
     num_images: int = 20,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ from src.personalization.adam import AdamOptions
 from src.personalization.fit_predictions import FittedPredictions, fit_predictions
 from src.personalization.fitting import FitOptions, PosePriorOptions
 from src.personalization.ground_truth import annotations_of
+from src.personalization.joint_calibration import JointOptions
+from src.personalization.joints_model import JointsModel
+from src.personalization.least_squares import LMOptions
 from src.personalization.noise import KeypointNoise
 from src.personalization.pairing import apart_from_calibration, pair_keypoints
+from src.personalization.population import load_population, with_population
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.status import CalibrationError, count_status
 from template import HandAssets, HandModel, load_hand_assets
@@ -55,16 +60,17 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     truth = None
     if args.data_root is not None:
         split = args.split or predictions.split
-        options = {"side": "both", "mano_dir": args.mano_dir, "cache": args.cache}
+        options = {"side": "both", "mano_dir": args.mano_dir, "cache": args.cache, "allow_missing_subjects": True}
         truth = annotations_of(build_dataset(args.dataset, args.data_root, split, **options), predictions)
     fitted = fit_predictions(
         predictions,
         betas_of(args.shape_source, predictions, truth, identities),
         assets,
         solver=args.solver,
-        options=fit_options(args),
+        options=fit_options(args, assets, device),
         adam=AdamOptions(use_confidence=args.use_confidence),
         device=device,
+        video=args.video,
     )
     save_predictions(args.output, fitted.predictions)
     report = summarise(predictions, fitted, truth, assets)
@@ -74,15 +80,29 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def fit_options(args: argparse.Namespace) -> FitOptions:
-    """`FitOptions` of the command line."""
-    return FitOptions(
+def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> FitOptions:
+    """`FitOptions` of the command line; a population file replaces the defaults of prior, noise and depth."""
+    options = FitOptions(
         prior=PosePriorOptions(args.root_std, args.finger_std),
         noise=KeypointNoise(std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss),
         depth_mean=args.depth_mean,
         depth_std=args.depth_std,
+        lm=LMOptions(max_steps=args.max_steps),
         chunk=args.chunk,
     )
+    joint = JointOptions()
+    if args.prior is not None:
+        population = load_population(args.prior, assets.hash)
+        options = with_population(options, population, keep_depth=args.depth_mean is not None)
+        joint = replace(
+            joint,
+            shape_mean=torch.as_tensor(population.betas_mean),
+            shape_covariance=torch.as_tensor(population.betas_covariance),
+        )
+    if args.fit_shape:
+        shape_prior = joint.shape_prior(JointsModel(assets, dtype=torch.float32, device=device))
+        options = replace(options, shape_prior=shape_prior)
+    return options
 
 
 def summarise(

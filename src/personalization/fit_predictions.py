@@ -14,6 +14,7 @@ from src.personalization.fitting import FitOptions, FitResult, fit_frames, repro
 from src.personalization.inputs import check_frames
 from src.personalization.joints_model import JointsModel
 from src.personalization.status import CalibrationError, Status, count_status, usable
+from src.personalization.video import chain_positions, fit_video
 from template import HandAssets, HandModel
 from utils.artifacts import Predictions
 
@@ -63,7 +64,7 @@ def fit_predictions(
         betas: (N,10) shape of every row.
         solver: "lm" or "adam"; options belong to the former, ``adam`` to the latter.
         full_layer: Adam poses all 778 vertices, as the paper's code did; no effect on the result.
-        video: "lm" only; start a frame from the previous row of the same sequence and camera order.
+        video: "lm" only; start each frame from the one before it (`video.py`).
 
     Raises:
         CalibrationError: pose or keypoints are missing. ValueError: unknown solver.
@@ -79,7 +80,11 @@ def fit_predictions(
     started = time.perf_counter()
     if solver == "lm":
         model = JointsModel(assets, dtype=torch.float32, device=device)
-        result = fit_frames(model, pose, shape, K, keypoints, confidence, options)
+        if video:
+            chains = chain_positions(predictions.image_id, predictions.sequence_id, predictions.K)
+            result = fit_video(model, (pose, shape, K, keypoints), confidence, *chains, options)
+        else:
+            result = fit_frames(model, pose, shape, K, keypoints, confidence, options)
     else:
         result = _fit_with_adam(assets, pose, shape, K, keypoints, confidence, adam, options, full_layer)
     if pose.device.type == "cuda":

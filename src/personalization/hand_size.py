@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from src.personalization.joints_model import HandArrays, JointsModel
+from src.personalization.joints_model import JointsModel
+from template import HandAssets
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
 
 #: Lengths that can be asked for: name -> joints (standard order) whose successive distances are summed.
@@ -42,7 +43,7 @@ def length_gradient(model: JointsModel, betas: torch.Tensor, name: str) -> tuple
 
 
 def lengths_mm(
-    assets: HandArrays, betas: np.ndarray, covariance: np.ndarray | None, names: tuple[str, ...] = ("hand", *FINGERS)
+    assets: HandAssets, betas: np.ndarray, covariance: np.ndarray | None, names: tuple[str, ...] = ("hand", *FINGERS)
 ) -> dict[str, tuple[float, float | None]]:
     """Named lengths in mm, each with its standard deviation (first order in the covariance) or None."""
     model = JointsModel(assets)

@@ -32,6 +32,9 @@ class JointOptions:
         shape_mean (10,), shape_covariance (10,10): the population's betas; None: unit normal.
         cues: measured lengths.
         marginal_rounds: corrections towards the betas' own posterior (`marginal.py`); 0: joint optimum.
+        marginal_weight: share of Laplace's correction that is applied. Where a frame's posterior is skewed
+            the full correction overshoots: hand length of 100 simulated persons (0.25 rad, 2 px, 20 frames)
+            was off by +2.5 mm without, -1.3 mm with all, +0.1 mm with half of it.
     """
 
     prior: PosePriorOptions = PosePriorOptions()
@@ -42,6 +45,7 @@ class JointOptions:
     shape_covariance: torch.Tensor | None = None
     cues: tuple[LengthCue, ...] = ()
     marginal_rounds: int = 1
+    marginal_weight: float = 0.5
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=50))
 
     def prior_moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +139,7 @@ def solve_joint(
     problem = JointProblem(model, seen, persons, options.shape_prior(model), options.cues)
     result = minimise(problem, state, options.lm)
     for _ in range(options.marginal_rounds):
-        tilt = volume_gradient(problem, result.state, result.terms)
+        tilt = options.marginal_weight * volume_gradient(problem, result.state, result.terms)
         problem = JointProblem(model, seen, persons, options.shape_prior(model), options.cues, tilt)
         result = minimise(problem, result.state, options.lm)
     status = result.status.clone()

@@ -10,11 +10,12 @@ import torch
 
 from src.personalization.calibration import make_identity
 from src.personalization.joint_calibration import JointOptions, JointResult, calibrate_joint, image_information
-from src.personalization.joints_model import HandArrays, JointsModel
+from src.personalization.joints_model import JointsModel
 from src.personalization.multi_view import ViewGroups, calibrate_views
 from src.personalization.selection import choose_images
 from src.personalization.shape_terms import LengthCue, cue_conflict
 from src.personalization.status import CalibrationError, Status, count_status, usable
+from template import HandAssets
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Evidence:
 
 def joint_identity(
     own: Predictions,
-    assets: HandArrays,
+    assets: HandAssets,
     evidence: Evidence,
     *,
     num_images: int = 20,

@@ -8,11 +8,10 @@ eqs. 2-10) and MANO (Romero et al. 2017).
 from __future__ import annotations
 
 import functools
-from typing import Protocol
-
 import numpy as np
 import torch
 
+from template import HandAssets
 from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, tip_vertices
 
 #: (16, 16): joint row moves when joint column turns (the column is an ancestor of the row, or the row itself).
@@ -22,17 +21,6 @@ for _joint in range(16):
     while _ancestor >= 0:
         SUBTREE[_joint, _ancestor] = 1.0
         _ancestor = MANO_PARENTS[_ancestor]
-
-
-class HandArrays(Protocol):
-    """The arrays of `template.HandAssets` that are used here."""
-
-    v_template: np.ndarray
-    shapedirs: np.ndarray
-    posedirs: np.ndarray
-    J_regressor: np.ndarray
-    weights: np.ndarray
-    side: str
 
 
 class JointsModel:
@@ -47,7 +35,7 @@ class JointsModel:
 
     def __init__(
         self,
-        assets: HandArrays,
+        assets: HandAssets,
         tips: str = "manopth",
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",

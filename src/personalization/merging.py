@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from src.personalization.hand_size import lengths_mm
-from src.personalization.joints_model import HandArrays
 from src.personalization.status import CalibrationError
+from template import HandAssets
 from utils.artifacts import Identity
 
 
 def merge_identities(
-    identities: list[Identity], assets: HandArrays, prior_mean: np.ndarray, prior_covariance: np.ndarray
+    identities: list[Identity], assets: HandAssets, prior_mean: np.ndarray, prior_covariance: np.ndarray
 ) -> Identity:
     """The posterior from all images together, as far as Gaussians go.
 

@@ -6,17 +6,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from src.personalization.fitting import FitOptions
+from src.personalization.joint_calibration import JointOptions
 from src.personalization.pose_prior import matrix_log
 from src.personalization.status import CalibrationError
 from utils.files import atomic_path
 
 POPULATION_SCHEMA = 1
+
+Options = TypeVar("Options", FitOptions, JointOptions)
 
 
 @dataclass
@@ -90,3 +95,18 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
     if population.hand_hash != hand_hash:
         raise CalibrationError(f"{path} was made with hand model {population.hand_hash}, in use is {hand_hash}; make it again")
     return population
+
+
+def with_population(options: Options, population: Population, keep_depth: bool = False) -> Options:
+    """Options whose pose prior, keypoint noise and depth prior are those measured on other people.
+
+    Args:
+        keep_depth: leave the depth prior of ``options`` as it is.
+    """
+    prior, noise = options.prior, options.noise
+    if population.pose_error.any():
+        prior = replace(prior, covariance=torch.as_tensor(population.pose_error))
+    if float(population.keypoint_std_box) > 0:
+        noise = replace(noise, std_box=float(population.keypoint_std_box))
+    depth = {} if keep_depth else {"depth_mean": float(population.depth[0]), "depth_std": float(population.depth[1])}
+    return replace(options, prior=prior, noise=noise, **depth)

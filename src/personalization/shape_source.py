@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from src.personalization.joints_model import HandArrays
 from src.personalization.status import CalibrationError
+from template import HandAssets
 from utils.artifacts import Identity, Predictions, load_identity
 
 SHAPE_SOURCES = ("predicted", "gt", "calibrated")
 
 
-def load_identities(path: str | Path, subjects: np.ndarray, assets: HandArrays) -> dict[int, Identity]:
+def load_identities(path: str | Path, subjects: np.ndarray, assets: HandAssets) -> dict[int, Identity]:
     """Identity of each subject number in ``subjects``.
 
     Args:

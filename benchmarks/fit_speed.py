@@ -1,0 +1,229 @@
+"""Fitting: Levenberg-Marquardt against the paper's two-stage Adam, on the same simulated frames.
+
+``python benchmarks/fit_speed.py`` prints tables; ``--json`` one JSON object with ``rows`` and ``ratios``.
+
+Four solvers, so that better computing and a better method can be told apart: ``adam`` (FACTS 7.5, the
+full layer of 778 vertices), ``adam_joints_only`` (the same loop on the joints-only layer),
+``adam_converged`` (Adam with the prior of ``lm`` added to its objective, run until it stands still),
+``lm``. Times are medians of interleaved runs: every solver is run once before any is run again.
+The paper's objective has no prior: ``adam`` is run once for each number of frames and noise level, and
+its row is repeated beside each prior for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch  # noqa: E402
+
+from src.personalization.adam import AdamOptions, fit_adam  # noqa: E402
+from src.personalization.fitting import FitOptions, PosePriorOptions, fit_frames  # noqa: E402
+from src.personalization.joints_model import JointsModel  # noqa: E402
+from src.personalization.least_squares import LMOptions  # noqa: E402
+from src.personalization.noise import KeypointNoise  # noqa: E402
+from src.personalization.pose_prior import matrix_log  # noqa: E402
+from src.personalization.simulation import Simulated, SimulationOptions, simulate  # noqa: E402
+from src.personalization.status import Status  # noqa: E402
+from template import HandModel, load_hand_assets  # noqa: E402
+from utils.camera import project  # noqa: E402
+
+#: rad, injected error of the simulated network; px, what LM is told about the keypoints, whatever the noise.
+POSE_NOISE, ASSUMED_PX = 0.25, 2.0
+CONVERGED = AdamOptions(translation_steps=200, pose_steps=1500, pose_rate=1e-2, decay=1e-3)
+
+
+@dataclass
+class Outcome:
+    """Pose (N,16,3,3), transl (N,3), and the share of frames that the solver says converged."""
+
+    pose: torch.Tensor
+    transl: torch.Tensor
+    converged: float
+
+
+def solvers(world: Simulated, prior: float, hand: HandModel, model: JointsModel) -> dict[str, Callable[[], Outcome]]:
+    """The solvers by name, each ready to run on all frames."""
+    pose, K, keypoints = (value[0].float() for value in (world.predicted, world.K, world.keypoints))
+    betas = world.betas.float().expand(len(pose), 10)
+
+    def pull(rotations: torch.Tensor) -> torch.Tensor:
+        # LM's prior in units of Adam's mean squared error over 42 coordinates.
+        squared = safe_log(pose.mT @ rotations).square().sum(dim=(1, 2))
+        return squared * (ASSUMED_PX / prior) ** 2 / 42
+
+    def adam(joints_of: Callable, options: AdamOptions = AdamOptions(), penalty: Callable | None = None) -> Outcome:
+        found = fit_adam(joints_of, pose, betas, K, keypoints, options=options, penalty=penalty)
+        return Outcome(found.pose, found.transl, math.nan)
+
+    def converged() -> Outcome:
+        found = adam(hand.joints, CONVERGED, pull)
+        return Outcome(found.pose, found.transl, settled(found, hand, betas, K, keypoints, pull))
+
+    def lm() -> Outcome:
+        options = FitOptions(
+            PosePriorOptions(prior, prior), KeypointNoise(ASSUMED_PX, loss="none"), lm=LMOptions(max_steps=10)
+        )
+        found = fit_frames(model, pose, betas, K, keypoints, options=options)
+        return Outcome(found.pose, found.transl, float((found.status == Status.CONVERGED).double().mean()))
+
+    return {
+        "adam": lambda: adam(lambda *given: hand(*given).joints),
+        "adam_joints_only": lambda: adam(hand.joints),
+        "adam_converged": converged,
+        "lm": lm,
+    }
+
+
+def safe_log(rotation: torch.Tensor) -> torch.Tensor:
+    """Rotation logarithm whose gradient is finite at the identity: there log R = vee(R - R^T) / 2."""
+    off = rotation - rotation.mT
+    linear = torch.stack([off[..., 2, 1], off[..., 0, 2], off[..., 1, 0]], dim=-1) / 2
+    small = linear.detach().norm(dim=-1, keepdim=True) < 1e-3
+    filled = torch.where(small[..., None], rotation.new_tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), rotation)
+    return torch.where(small, linear, matrix_log(filled))
+
+
+def settled(
+    found: Outcome, hand: HandModel, betas: torch.Tensor, K: torch.Tensor, keypoints: torch.Tensor, pull: Callable
+) -> float:
+    """Share of frames whose loss falls by less than 0.1 % in 100 further small steps."""
+    again = AdamOptions(translation_steps=0, pose_steps=100, pose_rate=1e-4)
+    before = objective(found, hand, betas, K, keypoints, pull)
+    given = {"options": again, "penalty": pull}
+    restarted = fit_adam(lambda p, b, t: hand.joints(p, b, t), found.pose, betas, K, keypoints, **given, start=found.transl)
+    return float(((before - restarted.loss) < 1e-3 * before).double().mean())
+
+
+def objective(
+    found: Outcome, hand: HandModel, betas: torch.Tensor, K: torch.Tensor, keypoints: torch.Tensor, pull: Callable
+) -> torch.Tensor:
+    """Adam's loss (N,), px^2, with the prior."""
+    with torch.no_grad():
+        off = project(hand.joints(found.pose, betas, found.transl), K) - keypoints
+        return off.square().mean(dim=(1, 2)) + pull(found.pose)
+
+
+def errors(outcome: Outcome, world: Simulated, hand: HandModel) -> tuple[float, float]:
+    """Root mean square reprojection error (px per coordinate, to the noisy keypoints) and root-relative MPJPE (mm)."""
+    with torch.no_grad():
+        joints = hand.joints(outcome.pose, world.betas.float().expand(len(outcome.pose), 10), outcome.transl).double()
+    off = project(joints, world.K[0]) - world.keypoints[0]
+    truth = world.joints[0]
+    relative = (joints - joints[:, :1]) - (truth - truth[:, :1])
+    return float(off.square().mean().sqrt()), 1000 * float(relative.norm(dim=-1).mean())
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Run everything; see the module's docstring."""
+    assets = load_hand_assets(args.mano_dir)
+    hand, model = HandModel(assets), JointsModel(assets, dtype=torch.float32)
+    rows: list[dict[str, Any]] = []
+    for frames in args.frames:
+        for noise in args.noise:
+            world = simulate(assets, 1, frames, SimulationOptions(noise, 0, POSE_NOISE, (0.7, 0.95), True), seed=frames)
+            rows += measure_case(world, frames, noise, args, hand, model)
+    return {"machine": machine(), "clock": args.clock, "pose_noise_rad": POSE_NOISE, "rows": rows, "ratios": ratios(rows)}
+
+
+def measure_case(
+    world: Simulated, frames: int, noise: float, args: argparse.Namespace, hand: HandModel, model: JointsModel
+) -> list[dict[str, Any]]:
+    """Rows of one number of frames and noise level."""
+    runs: dict[tuple[str, float | None], Callable[[], Outcome]] = {}
+    for prior in args.priors:
+        for name, run in solvers(world, prior, hand, model).items():
+            if name == "adam_converged" and frames not in args.converged_frames:
+                continue
+            runs[name, prior if name in ("lm", "adam_converged") else None] = run
+    times: dict[tuple[str, float | None], list[float]] = {key: [] for key in runs}
+    outcomes: dict[tuple[str, float | None], Outcome] = {}
+    clock = time.perf_counter if args.clock == "wall" else time.process_time
+    runs[next(key for key in runs if key[0] == "lm")]()  # first use of kernels and threads
+    for repeat in range(args.repeats):
+        for key, run in runs.items():
+            if key[0] == "adam_converged" and repeat > 0:
+                continue  # its time is not compared
+            for _ in range(1 if key[0] != "lm" else 3):
+                started = clock()
+                outcomes[key] = run()
+                times[key].append(clock() - started)
+    rows = []
+    for (name, prior), outcome in outcomes.items():
+        reprojection, mpjpe = errors(outcome, world, hand)
+        row = {
+            "frames": frames, "noise_px": noise, "prior": prior, "solver": name,
+            "seconds": statistics.median(times[name, prior]), "reprojection_rmse_px": reprojection, "mpjpe_mm": mpjpe,
+            "converged": None if math.isnan(outcome.converged) else outcome.converged,
+        }
+        rows += [{**row, "prior": beside} for beside in (args.priors if prior is None else [prior])]
+    return rows
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Times of ``adam`` over those of the faster solvers at 256 frames, medians over noise levels and priors."""
+
+    def median_ratio(slow: str, fast: str) -> float | None:
+        found = [
+            a["seconds"] / b["seconds"] for a in rows for b in rows
+            if a["solver"] == slow and b["solver"] == fast and a["frames"] == b["frames"] == 256
+            and (a["noise_px"], a["prior"]) == (b["noise_px"], b["prior"])
+        ]
+        return statistics.median(found) if found else None
+
+    return {
+        "lm_over_adam_256": median_ratio("adam", "lm"),
+        "adam_joints_only_over_adam_256": median_ratio("adam", "adam_joints_only"),
+        "lm_over_adam_joints_only_256": median_ratio("adam_joints_only", "lm"),
+    }
+
+
+def machine() -> str:
+    """The processor's name and the threads in use."""
+    cpu = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
+    return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """Options."""
+    parser = argparse.ArgumentParser(description="Fitting speed and accuracy: lm against Adam.")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    parser.add_argument("--frames", type=int, nargs="+", default=[1, 16, 256, 1024])
+    parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="px per coordinate")
+    parser.add_argument("--priors", type=float, nargs="+", default=[0.15, 0.4], help="rad; the network's error is 0.25")
+    parser.add_argument("--converged_frames", type=int, nargs="*", default=[256], help="where to run adam_converged")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--clock", default="wall", choices=("wall", "cpu"), help="cpu: on a machine that is not idle")
+    parser.add_argument("--mano_dir")
+    return parser
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    args = get_args_parser().parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    result = measure(args)
+    if args.json:
+        print(json.dumps(result, indent=1))
+        return
+    print(result["machine"], *(f"{name}: {value:.1f}x" for name, value in result["ratios"].items() if value), sep="\n")
+    for row in result["rows"]:
+        print("{frames:5d} frames  {noise_px:3.1f} px  prior {prior:4.2f}  {solver:17s} {seconds:9.4f} s "
+              "{reprojection_rmse_px:6.2f} px {mpjpe_mm:7.2f} mm".format(**row))
+
+
+if __name__ == "__main__":
+    main()

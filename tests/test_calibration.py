@@ -1,0 +1,329 @@
+"""Calibration: averages, the joint estimate and its covariance, cues, cameras, choice of images, merging."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from src.personalization.averaging import average_weights
+from src.personalization.calibration_choice import calibrate
+from src.personalization.fitting import PosePriorOptions
+from src.personalization.hand_size import length_gradient, length_of, lengths_mm
+from src.personalization.joint_calibration import JointOptions, calibrate_joint, image_information
+from src.personalization.joint_identity import Evidence
+from src.personalization.joints_model import JointsModel
+from src.personalization.merging import merge_identities
+from src.personalization.multi_view import ViewGroups, group_views, mirror_extrinsics
+from src.personalization.noise import KeypointNoise
+from src.personalization.population import Population, load_population, save_population, shrunk_covariance
+from src.personalization.selection import choose_images, greedy_informative
+from src.personalization.shape_source import betas_of, load_identities
+from src.personalization.shape_terms import LengthCue, parse_known_bone
+from src.personalization.simulation import Simulated, SimulationOptions, second_camera, simulate
+from src.personalization.status import CalibrationError, Status
+from template import HandAssets, load_hand_assets
+from utils.artifacts import ArtifactError, HandMismatchError, Predictions, save_identity
+from utils.camera import project
+
+KNOWN = JointOptions(PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05)
+
+
+@pytest.fixture(scope="module")
+def assets() -> HandAssets:
+    return load_hand_assets()
+
+
+@pytest.fixture(scope="module")
+def model(assets: HandAssets) -> JointsModel:
+    return JointsModel(assets)
+
+
+def people(assets: HandAssets, persons: int, frames: int, seed: int = 0) -> Simulated:
+    return simulate(assets, persons, frames, SimulationOptions(1.0, 0, 0.1, (0.85, 0.05)), seed)
+
+
+def solve(model: JointsModel, world: Simulated, options: JointOptions = KNOWN, **more: object):
+    start = torch.zeros(len(world.betas), 10)
+    return calibrate_joint(model, world.predicted, start, world.K, world.keypoints, options=options, **more)
+
+
+def predictions_of(world: Simulated, assets: HandAssets, first_id: int = 0, **changes: object) -> Predictions:
+    persons, frames = world.predicted.shape[:2]
+    n = persons * frames
+    generator = np.random.default_rng(0)
+    given = dict(
+        image_id=first_id + np.arange(n), subject_id=8 + np.repeat(np.arange(persons), frames),
+        sequence_id=np.zeros(n, dtype=np.int64), is_left=np.zeros(n, dtype=bool), K=world.K.flatten(0, 1).numpy(),
+        pose=world.predicted.flatten(0, 1).numpy(),
+        betas=np.repeat(world.betas.numpy(), frames, 0) + generator.normal(size=(n, 10)),
+        confidence=generator.normal(size=n), keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
+        keypoint_confidence=np.ones((n, 21)), hand_name=assets.name, hand_hash=assets.hash,
+        dataset="dex_ycb", split="s1_test",
+    )
+    return Predictions(**{**given, **changes})
+
+
+def test_average_weights() -> None:
+    confidence = np.array([0.0, 3.0, 1.0, 2.0])
+    np.testing.assert_allclose(average_weights(4, "mean", None), 0.25)
+    np.testing.assert_allclose(average_weights(4, "top_k", confidence, top_k=2), [0, 0.5, 0, 0.5])
+    soft = average_weights(4, "confidence", confidence, temperature=0.5)
+    np.testing.assert_allclose(np.log(soft[1] / soft[3]), (3 - 2) / 0.5)
+    np.testing.assert_allclose(soft.sum(), 1)
+    np.testing.assert_allclose(average_weights(4, "confidence", 1e6 * confidence), [0, 1, 0, 0])
+    with pytest.raises(CalibrationError, match="mano_baseline_conf"):
+        average_weights(4, "confidence", None)
+    with pytest.raises(CalibrationError, match="no image"):
+        average_weights(0, "mean", None)
+
+
+def test_lengths_and_their_gradient(assets: HandAssets, model: JointsModel) -> None:
+    betas = torch.randn(3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    for name in ("hand", "thumb", "palm_width", "wrist-index_mcp"):
+        length, gradient = length_gradient(model, betas.detach(), name)
+        torch.testing.assert_close(length, length_of(model, betas, name))
+        torch.testing.assert_close(torch.autograd.grad(length_of(model, betas, name).sum(), betas)[0], gradient)
+    found = lengths_mm(assets, np.zeros(10), np.eye(10))
+    assert 150 < found["hand"][0] < 230 and 2 < found["hand"][1] < 30
+    assert lengths_mm(assets, np.zeros(10), None)["hand"][1] is None
+
+
+def test_joint_calibration_finds_the_person(assets: HandAssets, model: JointsModel) -> None:
+    world = people(assets, 2, 12)
+    result = solve(model, world)
+    assert (result.status == Status.CONVERGED).all()
+    error = (result.betas - world.betas).norm(dim=1)
+    assert (error < 0.6 * world.betas.norm(dim=1)).all()
+    exact = people(assets, 1, 6)
+    sharp = replace(KNOWN, shape_covariance=1e4 * torch.eye(10), depth_mean=None, marginal_rounds=0)
+    depth = exact.joints[:, :, 0, 2]
+    perfect = calibrate_joint(
+        model, exact.pose, torch.zeros(1, 10), exact.K, project(exact.joints.flatten(0, 1), exact.K.flatten(0, 1))[None],
+        options=sharp, wrist_depth=depth, wrist_depth_std=1e-4,
+    )
+    torch.testing.assert_close(perfect.betas, exact.betas, atol=2e-3, rtol=0)
+
+
+def test_covariance_against_monte_carlo(assets: HandAssets, model: JointsModel) -> None:
+    """Many noisy copies of the same kind of frames: standardised errors must have unit size."""
+    options = replace(KNOWN, prior=PosePriorOptions(0.05, 0.05), noise=KeypointNoise(std_px=0.5, loss="none"))
+    world = simulate(assets, 40, 4, SimulationOptions(0.5, 0, 0.05, (0.85, 0.05)), seed=5)
+    result = solve(model, world, options)
+    error = result.betas - world.betas
+    squared = torch.einsum("pi,pij,pj->p", error, torch.linalg.inv(result.covariance), error)
+    # Mean of a chi-square with 10 degrees of freedom over 40 persons: 10 +- 0.71.
+    assert 7.5 < float(squared.mean()) < 13.0
+    length, slope = length_gradient(model, result.betas, "hand")
+    std = torch.einsum("pi,pij,pj->p", slope, result.covariance, slope).sqrt()
+    inside = ((length - length_of(model, world.betas, "hand")).abs() < std).double().mean()
+    assert 0.5 < float(inside) < 0.85
+
+
+def test_more_images_and_cues_tell_more(assets: HandAssets, model: JointsModel) -> None:
+    world = people(assets, 1, 8)
+
+    def spread(name: str, options: JointOptions, frames: int = 8, **more: object) -> float:
+        part = [value[:, :frames] for value in (world.predicted, world.K, world.keypoints)]
+        result = calibrate_joint(model, part[0], torch.zeros(1, 10), part[1], part[2], options=options, **more)
+        slope = length_gradient(model, result.betas, name)[1][0]
+        return float((slope @ result.covariance[0] @ slope).sqrt())
+
+    blind = replace(KNOWN, depth_mean=None)
+    assert spread("hand", blind, 8) < spread("hand", blind, 1)
+    truth = float(length_of(model, world.betas, "hand")[0])
+    ruler = replace(blind, cues=(LengthCue("hand", truth, 0.001),))
+    assert spread("hand", ruler) < 0.00101 < 0.5 * spread("hand", blind)
+    bone = replace(blind, cues=(LengthCue("index", float(length_of(model, world.betas, "index")[0]), 0.001),))
+    assert spread("hand", bone) < spread("hand", blind)
+    depth = world.joints[:, :, 0, 2]
+    assert spread("hand", blind, wrist_depth=depth, wrist_depth_std=0.005) < 0.6 * spread("hand", blind)
+
+
+def test_filler_frames_and_bad_frames_add_nothing(assets: HandAssets, model: JointsModel) -> None:
+    world = people(assets, 2, 5)
+    options = replace(KNOWN, marginal_rounds=0)
+    clean = solve(model, Simulated(*(v[:, :4] if v.dim() > 2 else v for v in vars(world).values())), options)
+    confidence = torch.ones(2, 5, 21)
+    confidence[0, 4] = 0
+    keypoints = world.keypoints.clone()
+    keypoints[1, 4] = torch.nan
+    result = calibrate_joint(model, world.predicted, torch.zeros(2, 10), world.K, keypoints, confidence, options)
+    torch.testing.assert_close(result.betas, clean.betas, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.covariance, clean.covariance, atol=1e-4, rtol=1e-3)
+    assert result.frame_status[:, 4].tolist() == [Status.NO_KEYPOINTS, Status.KEYPOINTS_NOT_FINITE]
+
+
+def test_a_person_without_usable_frames_gets_the_prior(assets: HandAssets, model: JointsModel) -> None:
+    world = people(assets, 1, 2)
+    result = calibrate_joint(
+        model, world.predicted, torch.zeros(1, 10), world.K, world.keypoints, torch.zeros(1, 2, 21), KNOWN
+    )
+    assert result.status.tolist() == [Status.NO_KEYPOINTS]
+    torch.testing.assert_close(result.betas, torch.zeros(1, 10).double(), atol=1e-6, rtol=0)
+    rows = predictions_of(world, assets, keypoint_confidence=np.zeros((2, 21)))
+    with pytest.raises(CalibrationError, match="no usable frame"):
+        calibrate(rows, assets, method="joint")
+
+
+def test_identity_of_every_subject(assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
+    world = people(assets, 2, 6)
+    rows = predictions_of(world, assets)
+    with caplog.at_level(logging.WARNING):
+        found = calibrate(rows, assets, method="joint", num_images=20, evidence=Evidence(KNOWN))
+    assert "fewer than the 20 asked for" in caplog.text
+    assert sorted(found) == [8, 9]
+    assert found[9].image_ids == list(range(6, 12)) and found[9].scale_evidence == "prior"
+    assert found[8].hand_length_std_mm > 0.5 and found[8].covariance.shape == (10, 10)
+    mean = calibrate(rows, assets, method="mean", num_images=3, seed=1)
+    again = calibrate(rows, assets, method="mean", num_images=3, seed=1)
+    other = calibrate(rows, assets, method="mean", num_images=3, seed=2)
+    np.testing.assert_array_equal(mean[8].betas, again[8].betas)
+    assert mean[8].image_ids != other[8].image_ids and mean[8].covariance is None
+    chosen = np.isin(rows.image_id, mean[8].image_ids)
+    np.testing.assert_allclose(mean[8].betas, rows.betas[chosen].mean(0), atol=1e-6)
+
+
+def test_a_contradicting_ruler_is_refused_with_its_distance(assets: HandAssets) -> None:
+    rows = predictions_of(people(assets, 1, 6), assets)
+    wrong = Evidence(replace(KNOWN, cues=(LengthCue("hand", 0.120, 0.003),)))
+    with pytest.raises(CalibrationError, match="standard deviations apart"):
+        calibrate(rows, assets, method="joint", evidence=wrong)
+    taken = calibrate(rows, assets, method="joint", evidence=replace(wrong, accept_conflict=True))
+    assert taken[8].scale_evidence == "ruler"
+
+
+def test_known_bones_are_parsed() -> None:
+    assert parse_known_bone("index=72±2") == LengthCue("index", 0.072, 0.002)
+    assert parse_known_bone("index_mcp-index_pip=42.5+-1").length == pytest.approx(0.0425)
+    for text in ("index=72", "index", "toe=50±2", "index=7200±2", "index=72±0"):
+        with pytest.raises(CalibrationError):
+            parse_known_bone(text)
+
+
+def two_views(assets: HandAssets, frames: int = 6) -> tuple[Simulated, ViewGroups, Predictions]:
+    """Every instant seen by two cameras; rows alternate."""
+    world = people(assets, 1, frames, seed=2)
+    other, second = second_camera(world, SimulationOptions(1.0, 0, 0.1))
+
+    def weave(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.stack([a, b], dim=1).flatten(0, 1)[None]
+
+    both = replace(
+        world, predicted=weave(world.predicted[0], other.predicted[0]), K=weave(world.K[0], world.K[0]),
+        keypoints=weave(world.keypoints[0], other.keypoints[0]),
+    )
+    poses = np.tile(np.stack([np.eye(4), second.numpy()]), (frames, 1, 1))
+    return both, ViewGroups(np.repeat(np.arange(frames), 2), poses), predictions_of(both, assets)
+
+
+def test_two_cameras_see_the_size(assets: HandAssets, model: JointsModel) -> None:
+    world, views, rows = two_views(assets)
+    blind = replace(KNOWN, depth_mean=None)
+    one = calibrate(rows.select(np.arange(0, 12, 2)), assets, method="joint", evidence=Evidence(blind))[8]
+    two = calibrate(rows, assets, method="joint", evidence=Evidence(blind, views=views))[8]
+    truth = 1000 * float(length_of(model, world.betas, "hand")[0])
+    assert two.hand_length_std_mm < 0.25 * one.hand_length_std_mm
+    assert abs(two.hand_length_mm - truth) < 4 * two.hand_length_std_mm
+    assert two.scale_evidence == "cameras" and two.n_images == 12
+    turned = np.eye(4)
+    turned[:3] = np.random.default_rng(0).normal(size=(3, 4))  # any other world gives the same
+    elsewhere = ViewGroups(views.instant, turned @ views.camera_to_world)
+    again = calibrate(rows, assets, method="joint", evidence=Evidence(blind, views=elsewhere))[8]
+    np.testing.assert_allclose(again.betas, two.betas, atol=1e-4)
+
+
+def test_views_are_grouped() -> None:
+    views = ViewGroups(np.array([3, 3, 5, 5, 5, 7]), np.tile(np.eye(4), (6, 1, 1)))
+    assert group_views(views, 2)[:2].tolist() == [0, 1] and len(group_views(views, 2)) == 4
+    assert group_views(views, 3).tolist() == [2, 3, 4]
+    for cameras in (1, 4):
+        with pytest.raises(CalibrationError):
+            group_views(views, cameras)
+    pose = np.eye(4)
+    pose[0, 3] = 2.0
+    assert mirror_extrinsics(pose)[0, 3] == -2.0
+    np.testing.assert_array_equal(mirror_extrinsics(mirror_extrinsics(pose)), pose)
+
+
+def test_informative_images_beat_random_ones(assets: HandAssets, model: JointsModel) -> None:
+    world = people(assets, 1, 40)
+    batch = (world.predicted[0], torch.zeros(40, 10), world.K[0], world.keypoints[0], None)
+    information = image_information(model, *batch, KNOWN).numpy()
+    assert np.linalg.eigvalsh(information).min() > -1e-6
+    rows = choose_images(40, 5, "informative", information=information)
+
+    def volume(chosen: np.ndarray) -> float:
+        return np.linalg.slogdet(np.eye(10) + information[chosen].sum(0))[1]
+
+    drawn = [volume(choose_images(40, 5, "random", seed)) for seed in range(50)]
+    assert volume(rows) > max(drawn)
+    assert sorted(greedy_informative(information, 5, np.eye(10))) == rows.tolist()
+    assert choose_images(3, 5, "random").tolist() == [0, 1, 2]
+    assert choose_images(4, 2, "confidence", confidence=np.array([0.0, 5, 1, 7])).tolist() == [1, 3]
+    with pytest.raises(CalibrationError):
+        choose_images(4, 2, "informative")
+
+
+def test_merging_two_days_is_like_all_images_at_once(assets: HandAssets) -> None:
+    world = people(assets, 1, 16, seed=4)
+    rows = predictions_of(world, assets)
+    evidence = Evidence(replace(KNOWN, marginal_rounds=0))
+    parts = [calibrate(rows.select(part), assets, method="joint", evidence=evidence)[8] for part in (slice(0, 8), slice(8, 16))]
+    whole = calibrate(rows, assets, method="joint", evidence=evidence)[8]
+    merged = merge_identities(parts, assets, np.zeros(10), np.eye(10))
+    scale = np.sqrt(np.diag(whole.covariance))
+    np.testing.assert_allclose((merged.betas - whole.betas) / scale, 0, atol=1.0)
+    assert np.abs((merged.betas - whole.betas) / scale).mean() < 0.4
+    np.testing.assert_allclose(np.sqrt(np.diag(merged.covariance)) / scale, 1, atol=0.2)
+    assert merged.n_images == 16
+    with pytest.raises(CalibrationError, match="share images"):
+        merge_identities([parts[0], parts[0]], assets, np.zeros(10), np.eye(10))
+    with pytest.raises(CalibrationError, match="subjects differ"):
+        merge_identities([parts[0], replace(parts[1], subject_id=9)], assets, np.zeros(10), np.eye(10))
+    with pytest.raises(CalibrationError, match="sides differ"):
+        merge_identities([parts[0], replace(parts[1], side="left")], assets, np.zeros(10), np.eye(10))
+    with pytest.raises(CalibrationError, match="no covariance"):
+        merge_identities([parts[0], replace(parts[1], covariance=None)], assets, np.zeros(10), np.eye(10))
+
+
+def test_identities_of_another_hand_or_subject(assets: HandAssets, tmp_path) -> None:
+    rows = predictions_of(people(assets, 1, 3), assets)
+    identity = calibrate(rows, assets, method="mean")[8]
+    path = tmp_path / "identity_subject-08.json"
+    save_identity(path, identity)
+    assert load_identities(tmp_path, rows.subject_id, assets)[8].subject_id == 8
+    np.testing.assert_allclose(betas_of("calibrated", rows, None, {8: identity})[2], identity.betas, atol=1e-6)
+    with pytest.raises(CalibrationError, match="subject 8"):
+        load_identities(path, np.array([9]), assets)
+    with pytest.raises(FileNotFoundError):
+        load_identities(tmp_path, np.array([9]), assets)
+    save_identity(path, replace(identity, hand_hash="another"))
+    with pytest.raises(HandMismatchError):
+        load_identities(path, rows.subject_id, assets)
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    with pytest.raises(ArtifactError, match="schema"):
+        load_identities(path, rows.subject_id, assets)
+    with pytest.raises(CalibrationError, match="data_root"):
+        betas_of("gt", rows, None, {})
+
+
+def test_population_files(tmp_path) -> None:
+    samples = np.random.default_rng(0).normal(size=(2000, 10)) * np.arange(1, 11) + 3
+    mean, covariance = shrunk_covariance(samples, np.eye(10), 10)
+    np.testing.assert_allclose(mean, 3, atol=0.7)
+    np.testing.assert_allclose(np.diag(covariance), np.arange(1, 11) ** 2, rtol=0.15)
+    few = shrunk_covariance(samples[:2], np.eye(10), 10)[1]
+    assert np.linalg.eigvalsh(few).min() > 0.5
+    path = tmp_path / "population.npz"
+    population = Population(mean, covariance, np.array([0.8, 0.1]), np.zeros((48, 48)), np.array(0.02), "abc")
+    save_population(path, population)
+    np.testing.assert_array_equal(load_population(path, "abc").betas_covariance, covariance)
+    with pytest.raises(CalibrationError, match="hand model"):
+        load_population(path, "other")
+    path.write_bytes(b"nonsense")
+    with pytest.raises(CalibrationError, match="not a population file"):
+        load_population(path, "abc")

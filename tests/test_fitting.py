@@ -1,0 +1,230 @@
+"""Fitting: truth recovered, bad input named, the reference solver, the commands' pieces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from src.personalization.adam import AdamOptions, fit_adam
+from src.personalization.fit_predictions import fit_predictions
+from src.personalization.fitting import FitOptions, FitResult, PosePriorOptions, fit_frames
+from src.personalization.hand_residuals import posed_points
+from src.personalization.joints_model import JointsModel
+from src.personalization.least_squares import LMOptions
+from src.personalization.noise import KeypointNoise, keypoint_weights
+from src.personalization.pairing import pair_keypoints
+from src.personalization.simulation import Simulated, SimulationOptions, simulate
+from src.personalization.status import CalibrationError, Status, usable
+from src.personalization.translation import wrist_at_depth, wrist_from_keypoints
+from src.personalization.video import chain_positions, fit_video
+from template import HandModel, load_hand_assets
+from utils.artifacts import Predictions
+from utils.camera import project
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def model() -> JointsModel:
+    return JointsModel(load_hand_assets())
+
+
+@pytest.fixture(scope="module")
+def world() -> Simulated:
+    return simulate(load_hand_assets(), N, 1, SimulationOptions(noise_px=1.0, pose_noise=0.15), seed=3)
+
+
+def fit(model: JointsModel, world: Simulated, options: FitOptions = FitOptions(), **changes: torch.Tensor) -> FitResult:
+    given = {
+        "pose": world.predicted[:, 0], "betas": world.betas, "K": world.K[:, 0], "keypoints": world.keypoints[:, 0]
+    }
+    return fit_frames(model, **{**given, **changes}, options=options)
+
+
+def root_relative_error(result: FitResult, world: Simulated, model: JointsModel) -> torch.Tensor:
+    points = posed_points(model, result.pose, model.rest_points(result.betas)).points[:, model.to_standard]
+    return (points - (world.joints - world.joints[:, :, :1])[:, 0]).norm(dim=-1).mean(dim=1)
+
+
+def test_wrist_is_exact_without_noise(model: JointsModel, world: Simulated) -> None:
+    relative = (world.joints - world.joints[:, :, :1])[:, 0]
+    projections = torch.cat([world.K[:, 0], torch.zeros(N, 3, 1).double()], dim=2)[:, None]
+    pixels = project(world.joints[:, 0], world.K[:, 0])
+    weights = torch.rand(N, 1, 21, generator=torch.Generator().manual_seed(0)).double()
+    wrist, placed = wrist_from_keypoints(relative, projections, pixels[:, None], weights)
+    assert placed.all()
+    torch.testing.assert_close(wrist, world.joints[:, 0, 0], atol=1e-9, rtol=0)
+    behind, placed = wrist_from_keypoints(-relative, projections, pixels[:, None], weights)
+    assert torch.isfinite(behind).all() and not placed.all()
+
+
+def test_fit_beats_the_network_and_its_noise_free_limit_is_exact(model: JointsModel, world: Simulated) -> None:
+    result = fit(model, world)
+    network = posed_points(model, world.predicted[:, 0], model.rest_points(world.betas)).points[:, model.to_standard]
+    before = (network - (world.joints - world.joints[:, :, :1])[:, 0]).norm(dim=-1).mean()
+    assert usable(result.status).all()
+    assert float(root_relative_error(result, world, model).mean()) < 0.4 * float(before)
+    exact = project(world.joints[:, 0], world.K[:, 0])
+    perfect = fit(model, world, keypoints=exact, pose=world.pose[:, 0])
+    assert float(root_relative_error(perfect, world, model).max()) < 1e-6
+    torch.testing.assert_close(perfect.transl, world.transl[:, 0], atol=1e-5, rtol=0)
+
+
+def test_outliers_hardly_matter(model: JointsModel, world: Simulated) -> None:
+    spoiled = world.keypoints[:, 0].clone()
+    spoiled[:, 8] += 80.0
+    clean = root_relative_error(fit(model, world), world, model).mean()
+    robust = root_relative_error(fit(model, world, keypoints=spoiled), world, model).mean()
+    plain = FitOptions(noise=KeypointNoise(loss="none"))
+    trusting = root_relative_error(fit(model, world, plain, keypoints=spoiled), world, model).mean()
+    assert float(robust) < 1.5 * float(clean) < float(trusting)
+
+
+def test_alone_or_in_a_batch_or_in_chunks(model: JointsModel, world: Simulated) -> None:
+    options = FitOptions(lm=LMOptions(max_steps=30))
+    whole = fit(model, world, options)
+    chunked = fit(model, world, replace(options, chunk=5))
+    for name in ("pose", "transl"):
+        torch.testing.assert_close(getattr(chunked, name), getattr(whole, name), atol=1e-6, rtol=0)
+    one = fit_frames(
+        model, world.predicted[4], world.betas[4:5], world.K[4], world.keypoints[4], options=options
+    )
+    torch.testing.assert_close(one.pose[0], whole.pose[4], atol=1e-6, rtol=0)
+
+
+def test_bad_frames_are_named_and_leave_no_trace(model: JointsModel, world: Simulated) -> None:
+    pose, betas, K, keypoints = (
+        world.predicted[:, 0].clone(), world.betas.clone(), world.K[:, 0].clone(), world.keypoints[:, 0].clone()
+    )
+    confidence = torch.ones(N, 21).double()
+    keypoints[0, 3] = torch.nan
+    keypoints[1] = torch.tensor([100.0, 120.0]).double()
+    confidence[2] = 0
+    K[3] = 0
+    K[4, 0, 0] = torch.inf
+    pose[5, 2] *= 1.5
+    betas[6, 1] = torch.nan
+    keypoints[7] = K[7, :2, 2] - 3 * (keypoints[7] - keypoints[7].mean(0))  # a hand upside down and inside out
+    result = fit_frames(model, pose, betas, K, keypoints, confidence)
+    expected = [
+        Status.KEYPOINTS_NOT_FINITE, Status.KEYPOINTS_COINCIDE, Status.NO_KEYPOINTS, Status.BAD_INTRINSICS,
+        Status.BAD_INTRINSICS, Status.BAD_PREDICTION, Status.BAD_PREDICTION,
+    ]
+    assert result.status[:7].tolist() == expected
+    assert usable(result.status[8:]).all()
+    for value in vars(result).values():
+        assert torch.isfinite(value).all()
+    clean = fit(model, world)
+    torch.testing.assert_close(result.pose[8:], clean.pose[8:], atol=1e-6, rtol=0)
+
+
+def test_hidden_keypoints_may_hold_anything(model: JointsModel, world: Simulated) -> None:
+    confidence = torch.ones(N, 21).double()
+    confidence[:, 5] = 0
+    spoiled = world.keypoints[:, 0].clone()
+    spoiled[:, 5] = torch.nan
+    moved = world.keypoints[:, 0].clone()
+    moved[:, 5] += 1000
+    first = fit_frames(model, world.predicted[:, 0], world.betas, world.K[:, 0], spoiled, confidence)
+    second = fit_frames(model, world.predicted[:, 0], world.betas, world.K[:, 0], moved, confidence)
+    assert usable(first.status).all()
+    assert torch.equal(first.pose, second.pose)
+
+
+def test_hand_behind_the_camera(model: JointsModel, world: Simulated) -> None:
+    mirrored = 2 * world.K[:, 0, None, :2, 2] - world.keypoints[:, 0]  # the image of points behind the camera
+    result = fit(model, world, FitOptions(PosePriorOptions(1e-4, 1e-4)), keypoints=mirrored)
+    assert (result.status == Status.BEHIND_CAMERA).sum() > N // 2
+    assert torch.isfinite(result.transl).all()
+
+
+def test_weights_follow_confidence(world: Simulated) -> None:
+    confidence = torch.full((N, 21), 0.25).double()
+    fixed = keypoint_weights(KeypointNoise(std_px=2.0), world.keypoints[:, 0], confidence)
+    torch.testing.assert_close(fixed, torch.full((N, 21), 0.25 / 4).double())
+    scaled = keypoint_weights(KeypointNoise(std_box=0.02), world.keypoints[:, 0], confidence)
+    side = (world.keypoints[:, 0].amax(1) - world.keypoints[:, 0].amin(1)).amax(-1)
+    torch.testing.assert_close(scaled[:, 0], 0.25 / (0.02 * side) ** 2)
+
+
+def test_free_shape_and_depth_prior(model: JointsModel, world: Simulated) -> None:
+    from src.personalization.frame_problem import ShapePrior
+
+    prior = ShapePrior(torch.zeros(10).double(), 1e8 * torch.eye(10).double())
+    held = fit(model, world, FitOptions(shape_prior=prior))
+    assert float(held.betas.abs().max()) < 1e-2  # an iron prior at zero wins over the betas given
+    near = fit(model, world, FitOptions(depth_mean=0.6, depth_std=1e-5))
+    wrist = near.transl + model.rest_points(world.betas)[:, 0]
+    torch.testing.assert_close(wrist[:, 2], torch.full((N,), 0.6).double(), atol=1e-3, rtol=0)
+
+
+def test_adam_is_the_papers_loop(world: Simulated) -> None:
+    hand = HandModel(load_hand_assets(), dtype=torch.float64)
+    rows = slice(0, 3)
+    given = (world.predicted[rows, 0], world.betas[rows], world.K[rows, 0], world.keypoints[rows, 0])
+    start = wrist_at_depth(given[3][:, 0], given[2], 0.85)
+    torch.testing.assert_close(project(start[:, None], given[2])[:, 0], given[3][:, 0])
+    still = fit_adam(hand.joints, *given, options=AdamOptions(translation_steps=0, pose_steps=0))
+    torch.testing.assert_close(still.transl + hand.rest_joints(given[1])[:, 0], start)
+    short = AdamOptions(translation_steps=40, pose_steps=20)
+    full = fit_adam(lambda *a: hand(*a).joints, *given, options=short)
+    few = fit_adam(hand.joints, *given, options=short)
+    torch.testing.assert_close(full.loss.sqrt(), few.loss.sqrt(), atol=1e-4, rtol=0)
+    assert (full.loss < still.loss).all()
+    alone = fit_adam(hand.joints, *(value[:1] for value in given), options=short)
+    torch.testing.assert_close(alone.pose[0], few.pose[0], atol=1e-9, rtol=0)  # no influence of the batch size
+
+
+def test_video_chains_and_warm_start(model: JointsModel, world: Simulated) -> None:
+    K = np.stack([np.eye(3)] * 4 + [2 * np.eye(3)] * 2)
+    previous, place = chain_positions(np.array([5, 6, 8, 9, 10, 11]), np.array([1, 1, 1, 1, 1, 1]), K)
+    assert previous.tolist() == [-1, 0, -1, 2, -1, 4] and place.tolist() == [0, 1, 0, 1, 0, 1]
+    arrays = (world.predicted[:, 0], world.betas, world.K[:, 0], world.keypoints[:, 0])
+    before, order = np.arange(N) - 1, np.arange(N)
+    before[0] = -1
+    options = FitOptions(lm=LMOptions(max_steps=40))
+    warm = fit_video(model, arrays, None, before, order, options)
+    cold = fit_frames(model, *arrays, options=options)
+    assert usable(warm.status).all()
+    # From the neighbour's pose the same prior and keypoints lead to the same optimum in most frames.
+    close = (warm.pose - cold.pose).abs().amax(dim=(1, 2, 3)) < 2e-2
+    assert close.double().mean() > 0.5
+
+
+def predictions_of(world: Simulated, **changes: object) -> Predictions:
+    assets = load_hand_assets()
+    given = dict(
+        image_id=np.arange(N), subject_id=np.full(N, 8), sequence_id=np.zeros(N, dtype=np.int64),
+        is_left=np.zeros(N, dtype=bool), K=world.K[:, 0].numpy(), pose=world.predicted[:, 0].numpy(),
+        betas=world.betas.numpy(), keypoints_2d=world.keypoints[:, 0].numpy(), hand_name=assets.name,
+        hand_hash=assets.hash, dataset="dex_ycb", split="s1_test",
+    )
+    return Predictions(**{**given, **changes})
+
+
+@pytest.mark.parametrize("solver", ["lm", "adam"])
+def test_fitting_predictions(world: Simulated, solver: str) -> None:
+    rows = predictions_of(world)
+    adam = AdamOptions(translation_steps=5, pose_steps=2)
+    fitted = fit_predictions(rows, rows.betas, load_hand_assets(), solver=solver, adam=adam)
+    assert fitted.predictions.transl.shape == (N, 3) and np.isfinite(fitted.predictions.pose).all()
+    assert usable(torch.as_tensor(fitted.status)).all()
+    if solver == "lm":
+        assert fitted.reprojection_px.mean() < 3
+
+
+def test_files_that_do_not_belong_together(world: Simulated) -> None:
+    rows = predictions_of(world)
+    with pytest.raises(CalibrationError, match="no 2D keypoints"):
+        pair_keypoints(predictions_of(world, keypoints_2d=None), None)
+    with pytest.raises(CalibrationError, match="no image in common"):
+        pair_keypoints(rows, predictions_of(world, image_id=np.arange(N) + 100))
+    with pytest.raises(CalibrationError, match="s0_test"):
+        pair_keypoints(rows, predictions_of(world, split="s0_test"))
+    shuffled = predictions_of(world).select(np.arange(N)[::-1])
+    paired = pair_keypoints(rows, shuffled.select(np.arange(N - 2)))
+    np.testing.assert_array_equal(paired.image_id, np.arange(2, N))
+    np.testing.assert_array_equal(paired.keypoints_2d, rows.keypoints_2d[2:])
