@@ -66,7 +66,7 @@ def write_pictures(
             keypoints_2d=personal.keypoints_2d[row],
             keypoint_confidence=personal.keypoint_confidence[row],
             true_vertices=true_vertices[0],
-            title=f"unseen subject {personal.subject_id[row]:02d}, image {image_id} (synthetic; white: the true outline)",
+            title=f"unseen subject {personal.subject_id[row]:02d}, image {image_id} (synthetic; white: true outline)",
         )
         write_mesh(output / "meshes" / f"{name}.ply", views[1].vertices, faces)
     for subject, identity in identities.items():

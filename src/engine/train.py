@@ -236,7 +236,8 @@ class Trainer:
         if self.team.any(not torch.isfinite(loss), self.device):
             raise NonFiniteLossError(
                 f"loss is {float(loss.detach())} in epoch {position.epoch + 1}, batch {position.batch}, images "
-                f"{raw['image_id'][:8].tolist()}...; {self.folder.last} is the last good state: resume it with a lower --lr"
+                f"{raw['image_id'][:8].tolist()}...; {self.folder.last} is the last good state: "
+                "start from it with --init_from and a lower --lr"
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
