@@ -329,7 +329,7 @@ def test_options_that_mean_nothing_here_are_refused(root: Path) -> None:
         with pytest.raises(ValueError, match=message):
             open_split(root, **options)
     with pytest.raises(ValueError, match="who is in which image"):
-        open_split(root).subject_betas
+        _ = open_split(root).subject_betas
 
 
 # --- cache ---------------------------------------------------------------------------------------

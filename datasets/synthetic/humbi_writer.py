@@ -91,9 +91,8 @@ def _make_rig(generator: np.random.Generator, count: int) -> dict[int, tuple[np.
 
 
 def _write_cameras(folder: Path, rig: dict[int, tuple[np.ndarray, np.ndarray]]) -> None:
-    blocks: dict[str, list[str]] = {
-        name: [f"# {name} of the cameras", f"# {len(rig)} cameras", "#"] for name in ("intrinsic", "extrinsic", "project")
-    }
+    names = ("intrinsic", "extrinsic", "project")
+    blocks = {name: [f"# {name} of the cameras", f"# {len(rig)} cameras", "#"] for name in names}
     for number, (K, pose) in rig.items():
         R, centre = pose[:3, :3].T, pose[:3, 3]
         matrices = {
