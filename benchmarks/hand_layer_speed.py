@@ -86,20 +86,23 @@ def make_case(batch: int, device: str, seed: int = 0) -> dict[str, torch.Tensor]
     return case
 
 
-def run_once(layer: Layer, name: str, case: dict[str, torch.Tensor], backward: bool) -> float:
+def run_once(
+    layer: Layer, name: str, case: dict[str, torch.Tensor], backward: bool,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Seconds of one forward, or of one forward and backward to pose, betas and translation."""
     pose = case["axis_angle" if name.endswith("axis_angle") else "pose"]
     arguments = [value.detach().requires_grad_(backward) for value in (pose, case["betas"], case["transl"])]
     cotangent = case["on_joints" if name == "joints_only" else "on_vertices"]
     wait = torch.cuda.synchronize if pose.is_cuda else lambda: None
     wait()
-    start = time.perf_counter()
+    start = clock()
     with torch.set_grad_enabled(backward):
         output = layer(*arguments)
         if backward:
             output.backward(cotangent)
     wait()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def check_agreement(layers: dict[str, Layer], case: dict[str, torch.Tensor]) -> None:
@@ -113,18 +116,20 @@ def check_agreement(layers: dict[str, Layer], case: dict[str, torch.Tensor]) -> 
             raise RuntimeError(f"{name} differs by {difference} m from mesh; their times mean nothing")
 
 
-def measure(layers: dict[str, Layer], batch: int, device: str, seconds: float) -> list[dict[str, Any]]:
+def measure(
+    layers: dict[str, Layer], batch: int, device: str, seconds: float, clock: Callable[[], float]
+) -> list[dict[str, Any]]:
     """Rows of one batch size: median and lower quartile, ms, of interleaved runs that take ``seconds`` in all."""
     case, rows = make_case(batch, device), []
     check_agreement(layers, case)
     for path, backward in (("forward", False), ("forward_backward", True)):
         for _ in range(3):
-            once = sum(run_once(layer, name, case, backward) for name, layer in layers.items())
+            once = sum(run_once(layer, name, case, backward, clock) for name, layer in layers.items())
         repeats = max(7, min(2000, int(seconds / once)))
         times: dict[str, list[float]] = {name: [] for name in layers}
         for _ in range(repeats):
             for name, layer in layers.items():
-                times[name].append(1000 * run_once(layer, name, case, backward))
+                times[name].append(1000 * run_once(layer, name, case, backward, clock))
         rows += [{"solver": name, "path": path, "batch": batch, "ms": statistics.median(values),
                   "ms_lower_quartile": statistics.quantiles(values, n=4)[0], "repeats": repeats}
                  for name, values in times.items()]
@@ -169,6 +174,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32, 256, 1024])
     parser.add_argument("--seconds", type=float, default=4.0, help="for each batch size and path (default 4)")
     parser.add_argument("--threads", type=int, help="CPU threads; default as torch chooses")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
+                        help="cpu: processor time of one thread, for a machine that is busy with other work")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--mano_dir", help="MANO's folder or file; default as load_hand_assets finds")
     parser.add_argument("--peak_of", help=argparse.SUPPRESS)
@@ -181,10 +188,13 @@ def main(args: argparse.Namespace) -> None:
     if args.peak_of:
         print(_peak_here(args.peak_of, args.batches[0], assets))
         return
+    if args.clock == "cpu":
+        args.threads = 1
     if args.threads:
         torch.set_num_threads(args.threads)
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
     layers = make_layers(assets, args.device)
-    rows = [row for batch in args.batches for row in measure(layers, batch, args.device, args.seconds)]
+    rows = [row for batch in args.batches for row in measure(layers, batch, args.device, args.seconds, clock)]
     if args.device == "cpu" and Path("/proc/self/clear_refs").exists():
         largest = max(args.batches)
         for row in rows:
@@ -192,7 +202,7 @@ def main(args: argparse.Namespace) -> None:
                 row["peak_megabytes"] = peak_megabytes(row["solver"], largest, args.mano_dir)
     ratios = ratios_of(rows)
     machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
-               "device": args.device, "torch": torch.__version__, "hand": assets.name}
+               "device": args.device, "clock": args.clock, "torch": torch.__version__, "hand": assets.name}
     if args.json:
         print(json.dumps({"ratios": ratios, "targets": TARGETS, "rows": rows, "machine": machine}, indent=1))
         return

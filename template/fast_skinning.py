@@ -85,10 +85,10 @@ class PosedHand(torch.autograd.Function):
         relative = _relative(world, rest_joints)
         factors = torch.cat([betas, pose[:, 1:].reshape(batch, 135)], dim=1)
         unposed = torch.empty(batch, tables.template.numel(), dtype=pose.dtype, device=pose.device)
-        vertices = torch.empty_like(unposed).view(batch, 3, -1)
+        vertices = torch.empty_like(unposed).view(batch, 3, tables.weights.shape[1])
         for rows in _chunks(batch, tables.chunk()):
             torch.addmm(tables.template, factors[rows], tables.directions, out=unposed[rows])
-            _skin(relative[rows], unposed[rows].view(-1, *vertices.shape[1:]), tables.weights, vertices[rows])
+            _skin(relative[rows], unposed[rows].view(vertices[rows].shape), tables.weights, vertices[rows])
         if transl is not None:
             vertices += transl[:, :, None]
             world[:, 3].add_(transl.t()[:, None])
@@ -206,7 +206,8 @@ def _relative(world: torch.Tensor, rest_joints: torch.Tensor) -> torch.Tensor:
     offset = relative[:, 3]
     for column, coordinate in zip(world.unbind(1), rest_joints.unbind(0), strict=False):
         offset.addcmul_(column, coordinate, value=-1)
-    return relative.view(192, -1).t().contiguous().view(-1, 3, 4, 16)
+    batch = world.shape[3]
+    return relative.view(192, batch).t().contiguous().view(batch, 3, 4, 16)
 
 
 def _relative_backward(

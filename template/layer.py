@@ -148,5 +148,5 @@ class HandModel(nn.Module):
         if pose.dtype == betas.dtype == dtype and (transl is None or transl.dtype == dtype):
             return pose, betas, transl
         if torch.float64 in (pose.dtype, betas.dtype, pose.dtype if transl is None else transl.dtype):
-            raise ValueError(f"float64 input to a {dtype} hand layer; make it with HandModel(assets, dtype=torch.float64)")
+            raise ValueError(f"float64 input to a {dtype} hand layer; make it with dtype=torch.float64")
         return pose.to(dtype), betas.to(dtype), None if transl is None else transl.to(dtype)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-
 from random_assets import mano_dictionary
+
 from template import HandAssets
 
 _OLD_MODULES = {

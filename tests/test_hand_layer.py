@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from random_assets import random_assets
 from scipy.spatial.transform import Rotation
 
-from random_assets import random_assets
 from template import HandAssets, HandModel, axis_angle_to_pose, mirror_assets, mirror_pose, pca_to_pose, pose_to_pca
 from template.pose import pose_to_axis_angle
 from utils.joints import JOINT_NAMES, MANO_PARENTS, MANO_TO_STANDARD, TIP_VERTICES, tip_vertices
@@ -95,7 +95,8 @@ def test_gradient_equals_finite_differences_of_the_slow_loop(assets: HandAssets)
         return float((vertices * on_vertices).sum() + (with_tips[list(MANO_TO_STANDARD)] * on_joints).sum())
 
     leaf = torch.tensor(point, requires_grad=True)
-    output = HandModel(assets, dtype=torch.float64)(axis_angle_to_pose(leaf[None, :48]), leaf[None, 48:58], leaf[None, 58:])
+    model = HandModel(assets, dtype=torch.float64)
+    output = model(axis_angle_to_pose(leaf[None, :48]), leaf[None, 48:58], leaf[None, 58:])
     ((output.vertices * torch.tensor(on_vertices)).sum() + (output.joints * torch.tensor(on_joints)).sum()).backward()
     step = 1e-5
     for entry in (0, 2, 3, 7, 11, 20, 33, 47, 48, 53, 57, 58, 60):
@@ -169,6 +170,27 @@ def test_a_hand_does_not_depend_on_its_neighbours() -> None:
     arguments = random_input(70)
     whole = model(*arguments).vertices
     torch.testing.assert_close(model(*(value[64:65] for value in arguments)).vertices[0], whole[64], atol=1e-15, rtol=0)
+
+
+@pytest.mark.parametrize("joint_type", ["kinematic", "regressed"])
+def test_an_empty_batch_is_allowed(joint_type: str) -> None:
+    model = HandModel(RIGHT, joint_type=joint_type)
+    arguments = [value.requires_grad_() for value in random_input(0, torch.float32)]
+    output = model(*arguments)
+    assert output.vertices.shape == (0, 778, 3) and output.joints.shape == (0, 21, 3)
+    (output.vertices.sum() + model.joints(*arguments).sum()).backward()
+    assert arguments[0].grad.shape == (0, 16, 3, 3)
+
+
+def test_shared_betas_and_strided_pose_are_allowed() -> None:
+    model = HandModel(RIGHT, dtype=torch.float64)
+    pose, betas, transl = random_input(3)
+    betas = betas[:1].requires_grad_()
+    strided = pose.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    model(strided, betas.expand(3, 10), transl).vertices.sin().sum().backward()
+    single = [torch.autograd.grad(model(pose[row:row + 1], betas, transl[row:row + 1]).vertices.sin().sum(), betas)[0]
+              for row in range(3)]
+    torch.testing.assert_close(betas.grad, sum(single))
 
 
 def test_wrist_is_rest_wrist_plus_translation() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-
 from mano_pickle import Python2Pickler, fake_chumpy, write_mano_pickle
 from random_assets import random_assets
+
 from template import load_hand_assets
 from template.pickle_nodes import InertObject, PickleFormatError
 from template.safe_pickle import UnsafePickleError, safe_load
