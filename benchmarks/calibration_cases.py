@@ -28,7 +28,7 @@ from src.personalization.joints_model import JointsModel
 from src.personalization.multi_view import ViewGroups, calibrate_views, group_views
 from src.personalization.noise import KeypointNoise
 from src.personalization.pairing import pair_keypoints
-from src.personalization.population import load_population, with_population
+from src.personalization.population import joint_with_population, load_population
 from src.personalization.shape_terms import LengthCue
 from src.personalization.simulation import Simulated, SimulationOptions, second_camera, simulate
 from template import HandAssets, HandModel
@@ -198,11 +198,7 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
     options = JointOptions()
     if args.prior is not None:
         population = load_population(args.prior, assets.hash)
-        options = replace(
-            with_population(options, population),
-            shape_mean=torch.as_tensor(population.betas_mean),
-            shape_covariance=torch.as_tensor(population.betas_covariance),
-        )
+        options = joint_with_population(options, population)
     views = view_groups(dataset, predictions)
     if predictions.confidence is not None:
         error = np.abs(predictions.betas - truth["betas"]).mean(axis=1)

@@ -11,12 +11,11 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from datasets import build_dataset
 from datasets.synthetic.data_set import write_data_set
@@ -35,7 +34,7 @@ from src.personalization.ground_truth import annotations_of
 from src.personalization.joint_calibration import JointOptions
 from src.personalization.joint_identity import Evidence
 from src.personalization.pairing import pair_keypoints
-from src.personalization.population import load_population, with_population
+from src.personalization.population import joint_with_population, load_population, with_population
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Identity, Predictions, save_identity, save_predictions
 from utils.device import choose_device
@@ -182,12 +181,7 @@ def priors(path: Path, assets: HandAssets) -> tuple[FitOptions, Evidence]:
     if not path.is_file():
         return FitOptions(), Evidence()
     population = load_population(path, assets.hash)
-    joint = replace(
-        with_population(JointOptions(), population),
-        shape_mean=torch.as_tensor(population.betas_mean),
-        shape_covariance=torch.as_tensor(population.betas_covariance),
-    )
-    return with_population(FitOptions(), population), Evidence(joint)
+    return with_population(FitOptions(), population), Evidence(joint_with_population(JointOptions(), population))
 
 
 def first_sequences(predictions: Predictions, count: int) -> np.ndarray:

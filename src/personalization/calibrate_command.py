@@ -6,11 +6,9 @@ import argparse
 import logging
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from datasets import build_dataset
 from src.personalization.calibration_choice import calibrate
@@ -23,7 +21,7 @@ from src.personalization.merging import merge_identities
 from src.personalization.multi_view import group_views
 from src.personalization.noise import KeypointNoise
 from src.personalization.pairing import pair_keypoints
-from src.personalization.population import Population, load_population, with_population
+from src.personalization.population import Population, joint_with_population, load_population
 from src.personalization.shape_terms import LengthCue, parse_known_bone
 from src.personalization.status import CalibrationError
 from template import HandAssets, load_hand_assets
@@ -77,12 +75,7 @@ def joint_options(args: argparse.Namespace, population: Population | None) -> Jo
     )
     if population is None:
         return options
-    options = with_population(options, population, keep_depth=args.depth_mean is not None)
-    return replace(
-        options,
-        shape_mean=torch.as_tensor(population.betas_mean),
-        shape_covariance=torch.as_tensor(population.betas_covariance),
-    )
+    return joint_with_population(options, population, keep_depth=args.depth_mean is not None)
 
 
 def gather_evidence(

@@ -21,7 +21,7 @@ from src.personalization.joints_model import JointsModel
 from src.personalization.least_squares import LMOptions
 from src.personalization.noise import KeypointNoise
 from src.personalization.pairing import apart_from_calibration, pair_keypoints
-from src.personalization.population import load_population, with_population
+from src.personalization.population import joint_with_population, load_population, with_population
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.status import CalibrationError, count_status
 from template import HandAssets, HandModel, load_hand_assets
@@ -94,11 +94,7 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
     if args.prior is not None:
         population = load_population(args.prior, assets.hash)
         options = with_population(options, population, keep_depth=args.depth_mean is not None)
-        joint = replace(
-            joint,
-            shape_mean=torch.as_tensor(population.betas_mean),
-            shape_covariance=torch.as_tensor(population.betas_covariance),
-        )
+        joint = joint_with_population(joint, population)
     if args.fit_shape:
         shape_prior = joint.shape_prior(JointsModel(assets, dtype=torch.float32, device=device))
         options = replace(options, shape_prior=shape_prior)

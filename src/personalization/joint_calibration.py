@@ -16,6 +16,7 @@ from src.personalization.joint_problem import JointProblem, posterior_covariance
 from src.personalization.joints_model import JointsModel
 from src.personalization.least_squares import LMOptions, minimise
 from src.personalization.marginal import volume_gradient
+from src.personalization.network_shape import NetworkShape
 from src.personalization.noise import KeypointNoise
 from src.personalization.normal_equations import damping_diagonal, factorise, solve_factored
 from src.personalization.shape_terms import LengthCue
@@ -31,6 +32,7 @@ class JointOptions:
         prior, noise, depth_mean, depth_std: as in `fitting.FitOptions`.
         shape_mean (10,), shape_covariance (10,10): the population's betas; None: unit normal.
         cues: measured lengths.
+        network: how the network sees shapes; `joint_identity` then counts its predicted betas as evidence.
         marginal_rounds: corrections towards the betas' own posterior (`marginal.py`); 0: joint optimum.
         marginal_weight: share of Laplace's correction that is applied. Where a frame's posterior is skewed
             the full correction overshoots: hand length of 100 simulated persons (0.25 rad, 2 px, 20 frames)
@@ -44,6 +46,7 @@ class JointOptions:
     shape_mean: torch.Tensor | None = None
     shape_covariance: torch.Tensor | None = None
     cues: tuple[LengthCue, ...] = ()
+    network: NetworkShape | None = None
     marginal_rounds: int = 1
     marginal_weight: float = 0.5
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=50))

@@ -47,13 +47,21 @@ class Evidence:
         depth = None if self.wrist_depth is None else self.wrist_depth[rows]
         return replace(self, wrist_depth=depth, views=None if self.views is None else self.views.rows(rows))
 
+    def with_predicted_shapes(self, betas: np.ndarray) -> Evidence:
+        """The evidence with the network's betas (N,10) of the rows taken into the prior on the shape."""
+        if self.joint.network is None:
+            return self
+        moments = self.joint.network.update(betas, *self.joint.prior_moments())
+        mean, covariance = (torch.as_tensor(value) for value in moments)
+        return replace(self, joint=replace(self.joint, shape_mean=mean, shape_covariance=covariance))
+
     @property
     def scale_evidence(self) -> str:
         """What fixes the absolute size."""
         names = ["ruler" if cue.name == "hand" else "known bone" for cue in self.joint.cues]
         names += ["cameras"] if self.views is not None else []
         names += ["depth"] if self.wrist_depth is not None and np.isfinite(self.wrist_depth).any() else []
-        return " + ".join(dict.fromkeys(names)) or "prior"
+        return " + ".join(dict.fromkeys(names)) or ("prior" if self.joint.network is None else "prior + network")
 
 
 def joint_identity(
@@ -78,6 +86,8 @@ def joint_identity(
     model = JointsModel(assets, dtype=torch.float64, device=device)
     rows = _choose(model, own, evidence, num_images, select, seed)
     own, evidence = own.select(rows), evidence.rows(rows)
+    if own.betas is not None:
+        evidence = evidence.with_predicted_shapes(own.betas.astype(np.float64))
     result = _solve(model, own, evidence, evidence.joint)
     _check(result, own, subject)
     for cue in evidence.joint.cues:

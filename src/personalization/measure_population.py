@@ -11,6 +11,7 @@ import torch
 
 from datasets import build_dataset
 from src.personalization.ground_truth import annotations_of
+from src.personalization.network_shape import measure_network_shape
 from src.personalization.pairing import pair_keypoints
 from src.personalization.population import Population, pose_error_covariance, save_population, shrunk_covariance
 from template import load_hand_assets
@@ -29,6 +30,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictions", help="npz of a network on a VALIDATION split: how wrong its poses are")
     parser.add_argument("--keypoints", help="npz of the pose_2d network on the same split")
     parser.add_argument("--validation_root", help="data set of those predictions (default: --data_root)")
+    parser.add_argument("--shape_predictions", help="npz of a network on --split: how it sees the shapes of people")
     parser.add_argument("--cache")
     parser.add_argument("--mano_dir")
     parser.add_argument("--output", required=True)
@@ -53,6 +55,13 @@ def measure(args: argparse.Namespace) -> Population:
             predictions = pair_keypoints(predictions, load_predictions(args.keypoints))
         root = args.validation_root or args.data_root
         _measure_network(build_dataset(args.dataset, root, predictions.split, **options), predictions, population)
+    if args.shape_predictions is not None:
+        predictions = load_predictions(args.shape_predictions)
+        predictions.check_hand(assets)
+        true_betas = annotations_of(train, predictions)["betas"].astype(np.float64)
+        network = measure_network_shape(predictions.betas.astype(np.float64), true_betas, predictions.subject_id)
+        population.network_gain, population.network_offset = network.gain, network.offset
+        population.network_systematic, population.network_noise = network.systematic, network.noise
     save_population(args.output, population)
     logger.info("%d people, depth %.3f ± %.3f m, keypoints %.4f of the box, poses %.3f rad", len(betas),
                 *population.depth, float(population.keypoint_std_box), np.sqrt(np.trace(population.pose_error) / 48))
