@@ -4,4 +4,4 @@
 # uncertainty for each subject; --method mean repeats the plain average of the released code.
 source "$(dirname "$0")/make_env.sh"
 "$PYTHON" calibrate_from_shape_params.py --predictions out/dex_ycb/predictions/confidence.npz --keypoints out/dex_ycb/predictions/keypoints.npz \
-    --method joint --num_images 20 --output out/dex_ycb/identities "$@"
+    --method joint --prior weights/prior.npz --num_images 20 --output out/dex_ycb/identities "$@"

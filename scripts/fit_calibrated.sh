@@ -4,4 +4,4 @@
 # before and after; expect them to fall. --solver adam is the released code's loop, two orders slower.
 source "$(dirname "$0")/make_env.sh"
 "$PYTHON" optimization_dex_ycb.py --predictions out/dex_ycb/predictions/calibrated.npz --keypoints out/dex_ycb/predictions/keypoints.npz --shape_source calibrated --identity out/dex_ycb/identities \
-    --data_root "${DATA_ROOT:-data/synthetic_dex_ycb}" --output out/dex_ycb/fitted/calibrated.npz "$@"
+    --prior weights/prior.npz --data_root "${DATA_ROOT:-data/synthetic_dex_ycb}" --output out/dex_ycb/fitted/calibrated.npz "$@"

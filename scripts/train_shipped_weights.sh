@@ -21,3 +21,15 @@ train --model pose_2d --exp_name ship_pose_2d --init_from "$BODY" --epochs 1 --l
 "$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_confidence --name mano_baseline_conf
 "$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_identity --name mano_identity
 "$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_pose_2d --name pose_2d
+
+# How far the networks are to be trusted: poses and keypoints on the validation subject, shapes on the training people.
+predict() {
+    "$PYTHON" run.py --phase predict --data_root "$DATA" --cache data/cache --split "$1" --max_images "$2" \
+        --checkpoint "weights/$3.safetensors" --predictions "out/dex_ycb/predictions/$4.npz"
+}
+predict s1_val 100000 mano_baseline_conf validation
+predict s1_val 100000 pose_2d validation_keypoints
+predict s1_train 4960 mano_baseline_conf training
+"$PYTHON" -m src.personalization.measure_population --data_root "$DATA" --cache data/cache \
+    --predictions out/dex_ycb/predictions/validation.npz --keypoints out/dex_ycb/predictions/validation_keypoints.npz \
+    --shape_predictions out/dex_ycb/predictions/training.npz --output weights/prior.npz
