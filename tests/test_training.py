@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -175,7 +176,7 @@ def test_shape_source(tmp_path: Path) -> None:
     for subject in (8, 9):
         identity = Identity([subject / 10] * 10, "stand-in", "abc", 180.0, subject_id=subject)
         save_identity(tmp_path / f"identity_subject-{subject:02d}.json", identity)
-    betas = ShapeSource("calibrated", tmp_path)(batch)
+    betas = ShapeSource("calibrated", tmp_path, SimpleNamespace(name="stand-in", hash="abc"))(batch)
     assert torch.allclose(betas[:, 0], torch.tensor([0.8, 0.9]))
     with pytest.raises(ValueError, match="--identity"):
         ShapeSource("calibrated")

@@ -13,7 +13,9 @@ from src.engine.predict import predict
 from src.evaluation.metrics import Evaluation, evaluate_predictions
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.ground_truth import annotations_of
-from template import HandModel
+from src.personalization.pairing import apart_from_calibration
+from src.personalization.shape_source import load_identities
+from template import HandAssets, HandModel
 from utils.artifacts import Predictions, load_predictions
 from utils.camera import project_numpy
 from utils.device import choose_device
@@ -86,6 +88,20 @@ def keypoint_error(predictions: Predictions, truth: dict[str, np.ndarray]) -> np
     return np.linalg.norm(predictions.keypoints_2d - true, axis=-1).mean(1)
 
 
+def leave_out_calibration(predictions: Predictions, identity: str, assets: HandAssets) -> Predictions:
+    """The rows whose images did not serve to calibrate their own subject; says how many did.
+
+    Args:
+        predictions: any rows.
+        identity: identity file or folder, as of ``--identity``.
+        assets: the hand model in use.
+    """
+    identities = load_identities(identity, predictions.subject_id, assets)
+    apart = apart_from_calibration(predictions, identities)
+    logger.info("%d images that served the calibration are left out of the evaluation", int((~apart).sum()))
+    return predictions.select(np.flatnonzero(apart))
+
+
 def format_table(rows: dict[str, dict[str, float]]) -> str:
     """A table for the terminal: one line a row, lengths in mm."""
     names = [(key, title) for key, title in COLUMNS if any(key in row for row in rows.values())]
@@ -106,6 +122,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     device = choose_device(args.device, args.threads)
     hand, assets = setup.hand_model(args, device)
     predictions = load_predictions(args.predictions) if args.predictions else predict(args)
+    if args.identity is not None:
+        predictions = leave_out_calibration(predictions, args.identity, assets)
     split = args.split or predictions.split or f"{args.setup}_test"
     dataset = setup.open_dataset(args, split, args.crop_size or 128)
     truth = annotations_of(dataset, predictions)

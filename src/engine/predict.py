@@ -17,7 +17,8 @@ from datasets.augment import prepare_batch
 from datasets.loading import make_loader
 from src.engine import setup
 from src.engine.checkpoint import ModelCard, load_network
-from utils.artifacts import Predictions, load_identity, save_predictions
+from src.personalization.shape_source import load_identities
+from utils.artifacts import Predictions, save_predictions
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
@@ -49,11 +50,8 @@ class ShapeSource:
     def of_subject(self, subject: int) -> np.ndarray:
         """Calibrated betas (10,) of a subject."""
         if subject not in self._read:
-            path = self.identity / f"identity_subject-{subject:02d}.json" if self.identity.is_dir() else self.identity
-            identity = load_identity(path)
-            if self.assets is not None:
-                identity.check_hand(self.assets)
-            self._read[subject] = identity.betas
+            found = load_identities(self.identity, np.array([subject]), self.assets)
+            self._read[subject] = found[subject].betas
         return self._read[subject]
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
