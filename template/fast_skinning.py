@@ -6,7 +6,7 @@ transforms are computed again in the backward pass instead of being kept; and fe
 because at batch 1 the number of operations is all that counts.
 
 Layout: vertices are planar, (B, 3, V). The chain, whose matrices are tiny, has the batch last,
-(3, 4, 16, B), so that a product of 3x3 matrices is three multiplications of long rows, and a level
+(3, 4, 16, B), so that a product of 3x3 matrices is elementwise work on long rows, and a level
 of all five fingers is the slice of every third joint.
 Additions are written ``x[...].add_(y)``: ``x[...] += y`` would copy the slice onto itself once more.
 Second derivatives and `torch.func` need the plain form.
@@ -156,9 +156,7 @@ def _chunks(batch: int, size: int) -> list[slice]:
 
 def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """``out`` = left @ right for (I, 3, n, B) and (3, J, n, B) matrices with the batch last."""
-    (left_0, left_1, left_2), (right_0, right_1, right_2) = left.unsqueeze(2).unbind(1), right.unbind(0)
-    torch.mul(left_0, right_0, out=out)
-    return out.addcmul_(left_1, right_1).addcmul_(left_2, right_2)
+    return torch.sum(left.unsqueeze(2) * right, dim=1, out=out)
 
 
 def _level(level: int) -> slice:
@@ -187,10 +185,7 @@ def _chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Ten
         g_child = g_world[:, :, mine]
         _product(world[:, :3, above].transpose(0, 1), g_child, out=g_local[:, :, mine])
         # child = R M + p: R gets G M^T and p the last column of G; the wrist gets the sum over its fingers
-        g_rotation = None
-        for g_column, column in zip(g_child.unsqueeze(2).unbind(1), local[:, :, mine].unbind(1), strict=True):
-            g_rotation = g_column * column if g_rotation is None else g_rotation.addcmul_(g_column, column)
-        g_position = g_child[:, 3]
+        g_rotation, g_position = (g_child.unsqueeze(1) * local[:, :, mine]).sum(dim=2), g_child[:, 3]
         if level == 0:
             g_rotation, g_position = g_rotation.sum(dim=2, keepdim=True), g_position.sum(dim=1, keepdim=True)
         g_parent = g_world[:, :, above]
@@ -203,9 +198,7 @@ def _chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Ten
 def _relative(world: torch.Tensor, rest_joints: torch.Tensor) -> torch.Tensor:
     """(B, 3, 4, 16): world transforms with the rest pose taken off, SMPL eq. 3: [R | p - R J]."""
     relative = world.clone()
-    offset = relative[:, 3]
-    for column, coordinate in zip(world.unbind(1), rest_joints.unbind(0), strict=False):
-        offset.addcmul_(column, coordinate, value=-1)
+    relative[:, 3].sub_((world[:, :3] * rest_joints).sum(dim=1))
     batch = world.shape[3]
     return relative.view(192, batch).t().contiguous().view(batch, 3, 4, 16)
 
@@ -215,9 +208,7 @@ def _relative_backward(
 ) -> None:
     """Turns the gradient of [R | p - R J] in ``g_world`` into that of [R | p], and writes that of J."""
     g_offset = g_world[:, 3]
-    g_rest_joints.zero_()
-    for row, g_coordinate in zip(world[:, :3].unbind(0), g_offset.unbind(0), strict=True):
-        g_rest_joints.addcmul_(row, g_coordinate, value=-1)
+    torch.sum(world[:, :3] * g_offset[:, None], dim=0, out=g_rest_joints).neg_()
     g_world[:, :3].addcmul_(g_offset[:, None], rest_joints, value=-1)
 
 

@@ -26,7 +26,7 @@ class HandOutput(NamedTuple):
 
 
 class HandModel(nn.Module):
-    """MANO's hand as a layer (Romero et al. 2017, eqs. 1-5; Loper et al. 2015, eqs. 2-10).
+    """MANO's hand (Romero et al. 2017) as a layer; the equations are SMPL's (Loper et al. 2015, eqs. 2-10).
 
     The wrist rotates about its own rest position J0(betas), so wrist = J0(betas) + transl whatever
     the global rotation (FACTS 1.4). All buffers are non-persistent: a checkpoint never carries the
