@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.evaluation import zero_pose_mpvpe
 from src.personalization.averaging import average_weights
 from src.personalization.calibration_choice import calibrate
 from src.personalization.fitting import PosePriorOptions
@@ -16,6 +17,7 @@ from src.personalization.hand_size import length_gradient, length_of, lengths_mm
 from src.personalization.joint_calibration import JointOptions, calibrate_joint, image_information
 from src.personalization.joint_identity import Evidence
 from src.personalization.joints_model import JointsModel
+from src.personalization.least_squares import LMOptions
 from src.personalization.merging import merge_identities
 from src.personalization.multi_view import ViewGroups, group_views, mirror_extrinsics
 from src.personalization.noise import KeypointNoise
@@ -25,11 +27,13 @@ from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.shape_terms import LengthCue, parse_known_bone
 from src.personalization.simulation import Simulated, SimulationOptions, second_camera, simulate
 from src.personalization.status import CalibrationError, Status
-from template import HandAssets, load_hand_assets
+from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import ArtifactError, HandMismatchError, Predictions, save_identity
 from utils.camera import project
 
-KNOWN = JointOptions(PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05)
+KNOWN = JointOptions(
+    PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05, marginal_rounds=0
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,29 +97,34 @@ def test_lengths_and_their_gradient(assets: HandAssets, model: JointsModel) -> N
 
 
 def test_joint_calibration_finds_the_person(assets: HandAssets, model: JointsModel) -> None:
-    world = people(assets, 2, 12)
+    world = people(assets, 2, 8)
     result = solve(model, world)
     assert (result.status == Status.CONVERGED).all()
-    error = (result.betas - world.betas).norm(dim=1)
-    assert (error < 0.6 * world.betas.norm(dim=1)).all()
+    hand = HandModel(assets, dtype=torch.float64)
+    error = zero_pose_mpvpe(hand, result.betas, world.betas).mean()
+    assert error < 0.6 * zero_pose_mpvpe(hand, 0 * world.betas, world.betas).mean()
     exact = people(assets, 1, 6)
-    sharp = replace(KNOWN, shape_covariance=1e4 * torch.eye(10), depth_mean=None, marginal_rounds=0)
+    patient = LMOptions(max_steps=100, tolerance=1e-12, relative_tolerance=0)
+    sharp = replace(KNOWN, shape_covariance=1e4 * torch.eye(10), depth_mean=None, lm=patient)
     depth = exact.joints[:, :, 0, 2]
     perfect = calibrate_joint(
         model, exact.pose, torch.zeros(1, 10), exact.K, project(exact.joints.flatten(0, 1), exact.K.flatten(0, 1))[None],
         options=sharp, wrist_depth=depth, wrist_depth_std=1e-4,
     )
-    torch.testing.assert_close(perfect.betas, exact.betas, atol=2e-3, rtol=0)
+    rest = model.rest_points(perfect.betas) - model.rest_points(exact.betas)
+    assert float((rest - rest[:, :1]).abs().max()) < 1e-4  # betas that joints do not show stay open
 
 
 def test_covariance_against_monte_carlo(assets: HandAssets, model: JointsModel) -> None:
     """Many noisy copies of the same kind of frames: standardised errors must have unit size."""
-    options = replace(KNOWN, prior=PosePriorOptions(0.05, 0.05), noise=KeypointNoise(std_px=0.5, loss="none"))
-    world = simulate(assets, 40, 4, SimulationOptions(0.5, 0, 0.05, (0.85, 0.05)), seed=5)
+    options = replace(
+        KNOWN, prior=PosePriorOptions(0.05, 0.05), noise=KeypointNoise(std_px=0.5, loss="none"), marginal_rounds=1
+    )
+    world = simulate(assets, 32, 3, SimulationOptions(0.5, 0, 0.05, (0.85, 0.05)), seed=5)
     result = solve(model, world, options)
     error = result.betas - world.betas
     squared = torch.einsum("pi,pij,pj->p", error, torch.linalg.inv(result.covariance), error)
-    # Mean of a chi-square with 10 degrees of freedom over 40 persons: 10 +- 0.71.
+    # Mean of a chi-square with 10 degrees of freedom over 32 persons: 10 +- 0.8.
     assert 7.5 < float(squared.mean()) < 13.0
     length, slope = length_gradient(model, result.betas, "hand")
     std = torch.einsum("pi,pij,pj->p", slope, result.covariance, slope).sqrt()
@@ -124,16 +133,16 @@ def test_covariance_against_monte_carlo(assets: HandAssets, model: JointsModel) 
 
 
 def test_more_images_and_cues_tell_more(assets: HandAssets, model: JointsModel) -> None:
-    world = people(assets, 1, 8)
+    world = people(assets, 1, 4)
 
-    def spread(name: str, options: JointOptions, frames: int = 8, **more: object) -> float:
+    def spread(name: str, options: JointOptions, frames: int = 4, **more: object) -> float:
         part = [value[:, :frames] for value in (world.predicted, world.K, world.keypoints)]
         result = calibrate_joint(model, part[0], torch.zeros(1, 10), part[1], part[2], options=options, **more)
         slope = length_gradient(model, result.betas, name)[1][0]
         return float((slope @ result.covariance[0] @ slope).sqrt())
 
     blind = replace(KNOWN, depth_mean=None)
-    assert spread("hand", blind, 8) < spread("hand", blind, 1)
+    assert spread("hand", blind, 4) < spread("hand", blind, 1)
     truth = float(length_of(model, world.betas, "hand")[0])
     ruler = replace(blind, cues=(LengthCue("hand", truth, 0.001),))
     assert spread("hand", ruler) < 0.00101 < 0.5 * spread("hand", blind)
@@ -145,7 +154,7 @@ def test_more_images_and_cues_tell_more(assets: HandAssets, model: JointsModel) 
 
 def test_filler_frames_and_bad_frames_add_nothing(assets: HandAssets, model: JointsModel) -> None:
     world = people(assets, 2, 5)
-    options = replace(KNOWN, marginal_rounds=0)
+    options = KNOWN
     clean = solve(model, Simulated(*(v[:, :4] if v.dim() > 2 else v for v in vars(world).values())), options)
     confidence = torch.ones(2, 5, 21)
     confidence[0, 4] = 0
@@ -250,16 +259,16 @@ def test_views_are_grouped() -> None:
 
 
 def test_informative_images_beat_random_ones(assets: HandAssets, model: JointsModel) -> None:
-    world = people(assets, 1, 40)
-    batch = (world.predicted[0], torch.zeros(40, 10), world.K[0], world.keypoints[0], None)
+    world = people(assets, 1, 24)
+    batch = (world.predicted[0], torch.zeros(24, 10), world.K[0], world.keypoints[0], None)
     information = image_information(model, *batch, KNOWN).numpy()
     assert np.linalg.eigvalsh(information).min() > -1e-6
-    rows = choose_images(40, 5, "informative", information=information)
+    rows = choose_images(24, 5, "informative", information=information)
 
     def volume(chosen: np.ndarray) -> float:
         return np.linalg.slogdet(np.eye(10) + information[chosen].sum(0))[1]
 
-    drawn = [volume(choose_images(40, 5, "random", seed)) for seed in range(50)]
+    drawn = [volume(choose_images(24, 5, "random", seed)) for seed in range(50)]
     assert volume(rows) > max(drawn)
     assert sorted(greedy_informative(information, 5, np.eye(10))) == rows.tolist()
     assert choose_images(3, 5, "random").tolist() == [0, 1, 2]
@@ -269,17 +278,17 @@ def test_informative_images_beat_random_ones(assets: HandAssets, model: JointsMo
 
 
 def test_merging_two_days_is_like_all_images_at_once(assets: HandAssets) -> None:
-    world = people(assets, 1, 16, seed=4)
+    world = people(assets, 1, 12, seed=4)
     rows = predictions_of(world, assets)
-    evidence = Evidence(replace(KNOWN, marginal_rounds=0))
-    parts = [calibrate(rows.select(part), assets, method="joint", evidence=evidence)[8] for part in (slice(0, 8), slice(8, 16))]
+    evidence = Evidence(KNOWN)
+    parts = [calibrate(rows.select(part), assets, method="joint", evidence=evidence)[8] for part in (slice(0, 6), slice(6, 12))]
     whole = calibrate(rows, assets, method="joint", evidence=evidence)[8]
     merged = merge_identities(parts, assets, np.zeros(10), np.eye(10))
     scale = np.sqrt(np.diag(whole.covariance))
     np.testing.assert_allclose((merged.betas - whole.betas) / scale, 0, atol=1.0)
     assert np.abs((merged.betas - whole.betas) / scale).mean() < 0.4
     np.testing.assert_allclose(np.sqrt(np.diag(merged.covariance)) / scale, 1, atol=0.2)
-    assert merged.n_images == 16
+    assert merged.n_images == 12
     with pytest.raises(CalibrationError, match="share images"):
         merge_identities([parts[0], parts[0]], assets, np.zeros(10), np.eye(10))
     with pytest.raises(CalibrationError, match="subjects differ"):

@@ -27,11 +27,11 @@ class FrameProblem:
     def __init__(self, model: JointsModel, seen: Observations, shape_prior: ShapePrior | None = None) -> None:
         self.model, self.seen, self.shape_prior = model, seen, shape_prior
 
-    def linearise(self, state: State) -> State:
+    def linearise(self, state: State, exact: bool = True) -> State:
         """Cost, gradient, Hessian, its excess, and the global rotations that turn a step into local increments."""
         rest = self.model.rest_points(state["betas"])
         free = self.shape_prior is not None
-        terms = evaluate_frames(self.model, self.seen, state["pose"], state["wrist"], rest, free)
+        terms = evaluate_frames(self.model, self.seen, state["pose"], state["wrist"], rest, free, exact)
         if self.shape_prior is not None:
             off = state["betas"] - self.shape_prior.mean
             pull = off @ self.shape_prior.precision

@@ -75,12 +75,14 @@ def evaluate_frames(
     wrist: torch.Tensor,
     rest: torch.Tensor,
     with_shape: bool,
+    exact: bool = True,
 ) -> FrameTerms:
     """Linearise all frames.
 
     Args:
         pose: (N,16,3,3); wrist: (N,3) m; rest: (N,21,3) m zero-pose points of each frame's betas.
         with_shape: add the ten columns of the betas (without any prior on them).
+        exact: also compute the excess; without, it is zero.
 
     Returns:
         `FrameTerms`. Second derivatives of the tips' pose-blend term are left out of ``excess``.
@@ -98,8 +100,11 @@ def evaluate_frames(
     flat = columns.flatten(1, 2)
     hessian = rows.mT @ rows
     gradient = (point.force.flatten(1)[:, None] @ flat)[:, 0]
-    excess = flat.mT @ (point.excess @ columns).flatten(1, 2)
-    turn_curvature(model, posed, arms, point.force, excess, parts[2] if with_shape else None)
+    if exact:
+        excess = flat.mT @ (point.excess @ columns).flatten(1, 2)
+        turn_curvature(model, posed, arms, point.force, excess, parts[2] if with_shape else None)
+    else:
+        excess = hessian.new_zeros(()).expand_as(hessian)
     cost = point.cost
     blocks = hessian[:, :48, :48]
     for prior in seen.pose_priors:

@@ -41,13 +41,13 @@ class JointProblem:
         self.persons, self.tilt = persons, tilt
         self.model, self.seen, self.shape_prior, self.cues = model, seen, shape_prior, cues
 
-    def linearise(self, state: State) -> State:
+    def linearise(self, state: State, exact: bool = True) -> State:
         """Cost (P,), shape_gradient (P,10), shape_hessian (P,10,10) of prior and cues, and of each frame
         gradient (P,F,61), hessian and excess (P,F,61,61), rotations (P,F,16,3,3)."""
         persons, frames = state["pose"].shape[:2]
         rest = self.model.rest_points(state["betas"]).repeat_interleave(frames, dim=0)
         found = evaluate_frames(
-            self.model, self.seen, state["pose"].flatten(0, 1), state["wrist"].flatten(0, 1), rest, with_shape=True
+            self.model, self.seen, state["pose"].flatten(0, 1), state["wrist"].flatten(0, 1), rest, True, exact
         )
         terms = {name: value.unflatten(0, (persons, frames)) for name, value in vars(found).items()}
         cost, terms["shape_gradient"], terms["shape_hessian"] = shape_terms(

@@ -14,6 +14,9 @@ import torch
 from template import HandAssets
 from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, tip_vertices
 
+#: The tip (row of the 21 points) of each of MANO's fingers: index, middle, little, ring, thumb.
+FINGER_TIPS = (17, 18, 20, 19, 16)
+
 #: (16, 16): joint row moves when joint column turns (the column is an ancestor of the row, or the row itself).
 SUBTREE = np.zeros((16, 16))
 for _joint in range(16):
@@ -31,6 +34,9 @@ class JointsModel:
         tip_pose: (15,9,15) = (rotated joint, entry of R - I row-major, 3 tip + coordinate), metres.
         tip_weights: (5,16) skinning weights of the tips.
         subtree: (16,16), see `SUBTREE`; points_below: (21,16), the same for all points, tips by their weights.
+        finger_points: (5,4) rows of each finger's three joints and tip, fingers in MANO's order.
+        finger_reach: (4,4) = (point, joint), the joints being a finger's own three and the palm's turn;
+        finger_ancestor: (4,4) = (ancestor, joint), one half for a joint itself.
     """
 
     def __init__(
@@ -55,6 +61,14 @@ class JointsModel:
         self.tip_weights = constant(assets.weights[ids])
         self.subtree = constant(SUBTREE)
         self.points_below = torch.cat([self.subtree, self.tip_weights @ self.subtree])
+        fingers = [[1 + 3 * finger + bone for bone in range(3)] + [tip] for finger, tip in enumerate(FINGER_TIPS)]
+        self.finger_points = torch.tensor(fingers, device=device)
+        # Turns of a finger are ordered [knuckle, two joints, palm]: the palm reaches every point, a joint those beyond.
+        self.finger_reach = constant(np.hstack([np.tril(np.ones((4, 3)), -1), np.ones((4, 1))]))
+        above = np.triu(np.ones((4, 4)), 1)
+        above[3], above[:, 3] = 1.0, 0.0
+        np.fill_diagonal(above, 0.5)
+        self.finger_ancestor = constant(above)
         self.to_standard = torch.tensor(MANO_TO_STANDARD, device=device)
 
     @functools.cached_property

@@ -28,20 +28,22 @@ class LMOptions:
             (no unit: 0.005 is a tenth of a standard deviation along one direction), or less than
             ``relative_tolerance`` of the cost.
         initial_damping, max_damping: multiples of the Hessian's diagonal.
+        rough_steps: first steps, far from the optimum, that make do with the Gauss-Newton Hessian.
     """
 
     max_steps: int = 20
-    tolerance: float = 1e-4
+    tolerance: float = 1e-3
     relative_tolerance: float = 1e-6
     initial_damping: float = 1e-2
     max_damping: float = 1e8
+    rough_steps: int = 2
 
 
 class Problem(Protocol):
     """P independent problems; every tensor of a state or linearisation has P as its first dimension."""
 
-    def linearise(self, state: State) -> State:
-        """Second-order terms at ``state``; key "cost" (P,), infinite where the state is impossible."""
+    def linearise(self, state: State, exact: bool = True) -> State:
+        """Terms at ``state``; key "cost" (P,), infinite where the state is impossible; ``exact``: second-order."""
         ...
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
@@ -81,7 +83,7 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
     best = _start(problem, state, options)
     rows = torch.arange(len(best["status"]), device=best["status"].device)
     part = best
-    for _ in range(options.max_steps):
+    for step in range(options.max_steps):
         active = part["status"] == Status.ITERATION_LIMIT
         running = int(active.sum())
         if running == 0:
@@ -90,7 +92,7 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
             best = _put(best, rows, part)
             rows, problem = rows[active], problem.rows(active.nonzero()[:, 0])
             part = {key: value[active] for key, value in part.items()}
-        part = _advance(problem, part, options)
+        part = _advance(problem, part, options, exact=step + 1 >= options.rough_steps)
     best = _put(best, rows, part)
     pick = {group: {k[2:]: v for k, v in best.items() if k.startswith(group)} for group in ("s.", "t.")}
     return LMResult(pick["s."], pick["t."], best["status"], best["steps"])
@@ -98,7 +100,7 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
 
 def _start(problem: Problem, state: State, options: LMOptions) -> State:
     """Everything about every problem in one dict: state (s.*), terms (t.*), damping, verdict."""
-    terms = problem.linearise(state)
+    terms = problem.linearise(state, exact=options.rough_steps <= 0)
     cost = terms["cost"]
     status = torch.full(cost.shape, int(Status.ITERATION_LIMIT), dtype=torch.int64, device=cost.device)
     status[~torch.isfinite(cost)] = Status.DIVERGED
@@ -112,15 +114,15 @@ def _start(problem: Problem, state: State, options: LMOptions) -> State:
     }
 
 
-def _advance(problem: Problem, now: State, options: LMOptions) -> State:
-    """One step of each problem that has not ended."""
+def _advance(problem: Problem, now: State, options: LMOptions, exact: bool) -> State:
+    """One step of each problem that has not ended; ``exact``: linearise to second order where it leads."""
     state = {key[2:]: value for key, value in now.items() if key.startswith("s.")}
     terms = {key[2:]: value for key, value in now.items() if key.startswith("t.")}
     damping, growth, status = now["damping"], now["growth"], now["status"].clone()
     active = status == Status.ITERATION_LIMIT
     step, predicted = problem.solve(terms, damping)
     trial = problem.retract(state, step)
-    trial_terms = problem.linearise(trial)
+    trial_terms = problem.linearise(trial, exact)
     actual = terms["cost"] - trial_terms["cost"]
     better = active & (actual > 0) & torch.isfinite(predicted)
     # Converged when the undamped model has little left to promise; under heavy damping a small
@@ -132,8 +134,10 @@ def _advance(problem: Problem, now: State, options: LMOptions) -> State:
     damping = torch.where(better, damping * shrink, damping * growth)
     status[(status == Status.ITERATION_LIMIT) & (damping > options.max_damping)] = Status.STALLED
     new = {**{f"s.{key}": value for key, value in trial.items()}, **{f"t.{key}": v for key, v in trial_terms.items()}}
+    if not bool(better.all()):
+        new = {key: _choose(better, value, now[key]) for key, value in new.items()}
     return {
-        **{key: _choose(better, value, now[key]) for key, value in new.items()},
+        **new,
         "damping": damping,
         "growth": torch.where(better, torch.full_like(growth, 2.0), growth * 2),
         "status": status,

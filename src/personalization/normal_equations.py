@@ -50,8 +50,12 @@ def factorise_model(hessian: torch.Tensor, excess: torch.Tensor, damping: torch.
 
 
 def damping_diagonal(hessian: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
-    """What damping adds to the diagonal (...,U): damping * diag(H), with a floor where nothing was observed."""
-    diagonal = hessian.diagonal(dim1=-2, dim2=-1)
+    """`marquardt` of the diagonal of ``hessian`` (...,U,U)."""
+    return marquardt(hessian.diagonal(dim1=-2, dim2=-1), damping)
+
+
+def marquardt(diagonal: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
+    """What damping (...) adds to a diagonal (...,U): a multiple of it, and a floor where nothing was observed."""
     floor = FLOOR * diagonal.amax(dim=-1, keepdim=True).clamp_min(1e-30)
     return damping[..., None] * diagonal.clamp_min(floor) + floor * (diagonal < floor)
 
