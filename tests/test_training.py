@@ -109,7 +109,7 @@ def test_resume_refuses_another_run(root: Path, whole: Path, tmp_path: Path) -> 
     last = str(whole / "dex_ycb/mano_baseline/checkpoints/last.pt")
     with pytest.raises(checkpoint.CheckpointError, match="--seed"):
         train(options(root, tmp_path, "--seed", "5", "--resume", last))
-    with pytest.raises(checkpoint.CheckpointError, match="Missing"):
+    with pytest.raises(checkpoint.CheckpointError, match="12 missing"):
         train(options(root, tmp_path, "--resume", last, model="mano_identity"))
 
 
