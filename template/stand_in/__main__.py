@@ -12,8 +12,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m template.stand_in", description=__doc__)
     parser.add_argument("--build", action="store_true", help="build the hand, write template/stand_in.npz (a minute)")
-    parser.add_argument("--check", action="store_true", help="verify the file; exits 1 if a check fails")
-    parser.add_argument("--sheet", action="store_true", help="draw 12 poses and shapes")
+    parser.add_argument("--check", action="store_true", help="verify the file and draw it; exits 1 if a check fails")
+    parser.add_argument("--sheet", action="store_true", help="only draw 12 poses and shapes")
     parser.add_argument("--sheet_path", type=Path, default=Path("out/stand_in_sheet.png"), help="where the sheet goes")
     return parser
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
             failed += not finding.passed
             print(finding)
         print("all checks passed" if not failed else f"{failed} check(s) failed")
-    if args.sheet:
+    if args.check or args.sheet:
         from template.stand_in.sheet import write_sheet
 
         write_sheet(read_hand(), args.sheet_path)
