@@ -58,7 +58,16 @@ def model_card(args: argparse.Namespace, assets: object) -> ModelCard:
 
 
 def build_objective(args: argparse.Namespace, hand: HandModel) -> Objective:
-    """What the network is trained for."""
+    """What the network is trained for.
+
+    Raises:
+        ValueError: a network of the mesh-convolution family.
+    """
+    if args.model.startswith(("cmr", "boukhayma")):
+        raise ValueError(
+            f"run.py does not train or evaluate {args.model} yet: its network (src/models/cmr) and its loss "
+            "(src/models/losses_cmr.py) are there to be used from Python, and owned checkpoints load"
+        )
     weights = LossWeights.paper() if args.recipe == "paper" else LossWeights()
     if args.model == "pose_2d":
         return KeypointObjective(weights) if args.recipe == "fair" else JointMapObjective()
