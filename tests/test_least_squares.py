@@ -8,6 +8,7 @@ import pytest
 import roma
 import torch
 
+from src.personalization.finger_problem import finger_problem
 from src.personalization.fitting import FitOptions, PosePriorOptions, observe
 from src.personalization.frame_problem import FrameProblem, ShapePrior, step_of
 from src.personalization.hand_residuals import point_jacobian, lever_arms, posed_points, shape_jacobian
@@ -83,7 +84,7 @@ def test_logarithm_and_its_derivative(angle: float) -> None:
     vector, step = angle * axis, 1e-6
     rotation = roma.rotvec_to_rotmat(vector)
     torch.testing.assert_close(matrix_log(rotation), vector, atol=1e-9, rtol=0)
-    derivative = inverse_right_jacobian(vector)
+    derivative = inverse_right_jacobian(vector.T).permute(2, 0, 1)
     for column in range(3):
         turn = torch.zeros(20, 3, dtype=torch.float64)
         turn[:, column] = step
@@ -98,13 +99,18 @@ def test_prior_terms_match_finite_differences(full: bool) -> None:
     blocks = torch.diag_embed(torch.rand(16, 3, dtype=torch.float64) + 0.5)[None]
     prior = PosePrior(reference, (square @ square.T)[None] if full else blocks, torch.full((1, 16, 3), 0.1).double())
     rotations = random_rotations(2, 16, seed=6)
-    gradient = prior_terms(prior, pose, rotations)[1]
+    last = rotations.permute(2, 3, 1, 0)
+
+    def terms(at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return prior_terms(prior, at.permute(2, 3, 1, 0), last)
+
+    gradient = terms(pose)[1].flatten(0, 1)  # (axis, joint) x frames
     for column in range(48):
         vector = torch.zeros(2, 51, dtype=torch.float64)
         vector[:, column] = step
         turn = step_of(vector, rotations)["turn"]
-        costs = [prior_terms(prior, pose @ roma.rotvec_to_rotmat(s * turn), rotations)[0] for s in (1, -1)]
-        torch.testing.assert_close((costs[0] - costs[1]) / (2 * step), gradient[:, column], atol=1e-5, rtol=1e-5)
+        costs = [terms(pose @ roma.rotvec_to_rotmat(s * turn))[0] for s in (1, -1)]
+        torch.testing.assert_close((costs[0] - costs[1]) / (2 * step), gradient[column], atol=1e-5, rtol=1e-5)
 
 
 def rigid_tips(model: JointsModel) -> None:
@@ -152,6 +158,36 @@ def test_robust_losses_have_the_derivatives_they_state(loss: str) -> None:
     if first.requires_grad and loss != "none":
         torch.testing.assert_close(torch.autograd.grad(first.sum(), squared)[0], bend)
     assert slope.detach()[0].item() == 1.0
+
+
+def test_finger_by_finger_is_the_dense_problem() -> None:
+    """Cost and gradient agree exactly; the Hessian where fingers do not reach into each other; so does the optimum."""
+    problem, state = frames(4, "geman_mcclure")
+    dense = FrameProblem(problem.model, problem.seen)
+    quick = finger_problem(problem.model, problem.seen, state["betas"])
+    rough, exact = dense.linearise(state), quick.linearise(state)
+    torch.testing.assert_close(exact["cost"], rough["cost"])
+    turns = rough["gradient"][:, :48].unflatten(1, (3, 16)).mT
+    torch.testing.assert_close(exact["palm_gradient"], torch.cat([turns[:, 0], rough["gradient"][:, 48:]], dim=1))
+    torch.testing.assert_close(exact["finger_gradient"], turns[:, 1:].reshape(4, 5, 9))
+    rigid_tips(problem.model)
+    model = problem.model  # constants derived from the tips' weights
+    model.tip_pairs, model.pair_weights = model.tip_weights.nonzero(as_tuple=True), torch.ones(5, dtype=torch.float64)
+    rough = dense.linearise(state)
+    exact = finger_problem(model, problem.seen, state["betas"]).linearise(state)
+    order = [16 * axis + 1 + 3 * 2 + bone for bone in range(3) for axis in range(3)]  # the little finger's turns
+    order += [0, 16, 32, 48, 49, 50]
+    for name, whole in (("blocks", rough["hessian"]), ("total", rough["hessian"] + rough["excess"])):
+        found = exact[name][:, 2].clone()
+        palm = exact["palm"] + exact[name][:, [0, 1, 3, 4], 9:, 9:].sum(dim=1)
+        found[:, 9:, 9:] += palm
+        torch.testing.assert_close(found, whole[:, order][:, :, order])
+    best = LMOptions(max_steps=100, tolerance=1e-10, relative_tolerance=0)
+    first = minimise(finger_problem(model, problem.seen, state["betas"]), state, best)
+    second = minimise(dense, state, best)
+    same = (first.cost - second.cost).abs() < 1e-6
+    assert same.double().mean() >= 0.75  # now and then two paths end in different minima
+    torch.testing.assert_close(first.state["pose"][same], second.state["pose"][same], atol=1e-4, rtol=0)
 
 
 def test_result_is_a_minimum_and_independent_of_neighbours() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from src.personalization.finger_terms import evaluate_fingers
+from src.personalization.finger_pose import RestFingers, rest_fingers
+from src.personalization.finger_terms import SeenFingers, evaluate_fingers, seen_fingers
 from src.personalization.frame_problem import retract_frames
 from src.personalization.frame_terms import Observations
 from src.personalization.joints_model import JointsModel
@@ -18,13 +19,12 @@ OWN, PALM = slice(0, 9), slice(9, 15)
 class FingerProblem:
     """`least_squares.Problem` over N frames with the state keys pose (N,16,3,3), wrist (N,3), betas (N,10)."""
 
-    def __init__(self, model: JointsModel, seen: Observations) -> None:
-        self.model, self.seen = model, seen
+    def __init__(self, model: JointsModel, seen: SeenFingers, rest: RestFingers) -> None:
+        self.model, self.seen, self.rest = model, seen, rest
 
     def linearise(self, state: State, exact: bool = True) -> State:
         """See `finger_terms.evaluate_fingers`."""
-        rest = self.model.rest_points(state["betas"])
-        return evaluate_fingers(self.model, self.seen, state["pose"], state["wrist"], rest, exact)
+        return evaluate_fingers(self.model, self.seen, self.rest, state["pose"], state["wrist"], exact)
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
         """See `least_squares.Problem`. Frames whose exact Hessian is indefinite take Gauss-Newton's."""
@@ -55,7 +55,12 @@ class FingerProblem:
 
     def rows(self, index: torch.Tensor) -> FingerProblem:
         """Some of the frames."""
-        return FingerProblem(self.model, self.seen.rows(index))
+        return FingerProblem(self.model, self.seen.rows(index), self.rest.rows(index))
+
+
+def finger_problem(model: JointsModel, seen: Observations, betas: torch.Tensor) -> FingerProblem:
+    """The problem of N frames with fixed betas (N,10)."""
+    return FingerProblem(model, seen_fingers(model, seen), rest_fingers(model, model.rest_points(betas)))
 
 
 def solve_arrow(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from src.personalization.finger_problem import FingerProblem
+from src.personalization.finger_problem import FingerProblem, finger_problem
 from src.personalization.frame_problem import FrameProblem, ShapePrior
 from src.personalization.frame_terms import Observations
 from src.personalization.hand_residuals import posed_points
@@ -163,7 +163,7 @@ def _fit_chunk(
     fallback = wrist_at_depth(_mean_pixel(inputs), inputs.K, 0.85)
     wrist = torch.where((placed & inputs.good)[:, None], wrist, fallback)
     state = {"pose": first_pose, "wrist": wrist, "betas": inputs.betas}
-    result = minimise(choose_problem(model, seen, options.shape_prior), state, options.lm)
+    result = minimise(choose_problem(model, seen, inputs.betas, options.shape_prior), state, options.lm)
 
     fitted = result.state
     status = torch.where(placed, result.status, torch.full_like(result.status, int(Status.BEHIND_CAMERA)))
@@ -181,11 +181,11 @@ def _fit_chunk(
 
 
 def choose_problem(
-    model: JointsModel, seen: Observations, shape_prior: ShapePrior | None
+    model: JointsModel, seen: Observations, betas: torch.Tensor, shape_prior: ShapePrior | None
 ) -> FingerProblem | FrameProblem:
     """The quick finger-by-finger problem where it applies (betas fixed, priors per joint), else the dense one."""
-    quick = shape_prior is None and all(prior.precision.dim() == 4 for prior in seen.pose_priors)
-    return FingerProblem(model, seen) if quick else FrameProblem(model, seen, shape_prior)
+    quick = shape_prior is None and all(prior.per_joint for prior in seen.pose_priors)
+    return finger_problem(model, seen, betas) if quick else FrameProblem(model, seen, shape_prior)
 
 
 def reprojection_rmse(

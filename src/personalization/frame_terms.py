@@ -89,30 +89,38 @@ def evaluate_frames(
     """
     posed = posed_points(model, pose, rest)
     point = keypoint_terms(
-        posed.points + wrist[:, None], seen.projections, seen.keypoints, seen.weights, seen.loss, seen.loss_scale
+        (posed.points + wrist[:, None]).permute(2, 1, 0),
+        seen.projections.permute(2, 3, 1, 0),
+        seen.keypoints.permute(3, 1, 2, 0),
+        seen.weights.permute(1, 2, 0),
+        seen.loss,
+        seen.loss_scale,
+        exact,
     )
+    force = point.force.permute(2, 1, 0)
     arms = lever_arms(model, posed)
     parts = [point_jacobian(model, posed, arms).flatten(3), _identity_columns(arms)]
     if with_shape:
         parts.append(shape_jacobian(model, posed))
     columns = torch.cat(parts, dim=-1)  # (N,21,3,U)
-    rows = (point.roots @ columns[:, None]).flatten(1, 3)
     flat = columns.flatten(1, 2)
-    hessian = rows.mT @ rows
-    gradient = (point.force.flatten(1)[:, None] @ flat)[:, 0]
-    if exact:
-        excess = flat.mT @ (point.excess @ columns).flatten(1, 2)
-        turn_curvature(model, posed, arms, point.force, excess, parts[2] if with_shape else None)
-    else:
+    hessian = flat.mT @ (point.curve.permute(3, 2, 0, 1) @ columns).flatten(1, 2)
+    gradient = (force.flatten(1)[:, None] @ flat)[:, 0]
+    if point.excess is None:
         excess = hessian.new_zeros(()).expand_as(hessian)
+    else:
+        excess = flat.mT @ (point.excess.permute(3, 2, 0, 1) @ columns).flatten(1, 2)
+        turn_curvature(model, posed, arms, force, excess, parts[2] if with_shape else None)
     cost = point.cost
     blocks = hessian[:, :48, :48]
     for prior in seen.pose_priors:
-        prior_cost, prior_gradient, prior_hessian = prior_terms(prior, pose, posed.rotations)
+        last = pose.permute(2, 3, 1, 0), posed.rotations.permute(2, 3, 1, 0)
+        prior_cost, prior_gradient, prior_hessian = prior_terms(prior, *last)
         cost = cost + prior_cost
-        gradient[:, :48] += prior_gradient
-        if prior_hessian.dim() == 4:
-            blocks.unflatten(1, (3, 16)).unflatten(3, (3, 16)).diagonal(dim1=2, dim2=4).add_(prior_hessian)
+        gradient[:, :48] += prior_gradient.permute(2, 0, 1).flatten(1)
+        if prior.per_joint:
+            diagonal = blocks.unflatten(1, (3, 16)).unflatten(3, (3, 16)).diagonal(dim1=2, dim2=4)
+            diagonal.add_(prior_hessian.permute(3, 0, 1, 2))
         else:
             blocks.add_(prior_hessian)
     if seen.depth is not None and seen.depth_weight is not None:

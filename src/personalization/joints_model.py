@@ -34,7 +34,9 @@ class JointsModel:
         tip_pose: (15,9,15) = (rotated joint, entry of R - I row-major, 3 tip + coordinate), metres.
         tip_weights: (5,16) skinning weights of the tips.
         subtree: (16,16), see `SUBTREE`; points_below: (21,16), the same for all points, tips by their weights.
-        finger_points: (5,4) rows of each finger's three joints and tip, fingers in MANO's order.
+        finger_order: (21,) rows of the wrist, then (joint or tip, finger), fingers in MANO's order;
+        tip_of_finger: (5,) the tip of each of them. parents: (15,).
+        tip_pairs: tip (K,) and bone (K,) of every skinning weight of a tip; pair_weights: (K,).
         finger_reach: (4,4) = (point, joint), the joints being a finger's own three and the palm's turn;
         finger_ancestor: (4,4) = (ancestor, joint), one half for a joint itself.
     """
@@ -62,7 +64,11 @@ class JointsModel:
         self.subtree = constant(SUBTREE)
         self.points_below = torch.cat([self.subtree, self.tip_weights @ self.subtree])
         fingers = [[1 + 3 * finger + bone for bone in range(3)] + [tip] for finger, tip in enumerate(FINGER_TIPS)]
-        self.finger_points = torch.tensor(fingers, device=device)
+        self.finger_order = torch.tensor([0] + [fingers[f][p] for p in range(4) for f in range(5)], device=device)
+        self.tip_of_finger = torch.tensor([tip - 16 for tip in FINGER_TIPS], device=device)
+        self.parents = torch.tensor(MANO_PARENTS[1:], device=device)
+        self.tip_pairs = self.tip_weights.nonzero(as_tuple=True)
+        self.pair_weights = self.tip_weights[self.tip_pairs]
         # Turns of a finger are ordered [knuckle, two joints, palm]: the palm reaches every point, a joint those beyond.
         self.finger_reach = constant(np.hstack([np.tril(np.ones((4, 3)), -1), np.ones((4, 1))]))
         above = np.triu(np.ones((4, 4)), 1)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import roma
 import torch
 
+from src.personalization.components_first import matmul, matmul_transposed, matvec
+
 
 @dataclass
 class PosePrior:
@@ -27,6 +29,11 @@ class PosePrior:
     precision: torch.Tensor
     offset: torch.Tensor | None = None
 
+    @property
+    def per_joint(self) -> bool:
+        """The joints are independent of each other."""
+        return self.precision.dim() == 4
+
     def rows(self, index: torch.Tensor | slice) -> PosePrior:
         """The prior of some frames."""
 
@@ -37,85 +44,82 @@ class PosePrior:
 
 
 def inverse_right_jacobian(rotvec: torch.Tensor) -> torch.Tensor:
-    """Jr^-1 (..., 3, 3) at rotation vectors (..., 3), rad, |phi| <= pi.
+    """Jr^-1 (3,3,...) at rotation vectors (3,...), rad, |phi| <= pi, components first.
 
     I + [phi]/2 + c [phi]^2 with c = (1 - (t/2) cot(t/2)) / t^2, t = |phi|; 1/12 + t^2/720 near zero.
     """
-    squared = (rotvec * rotvec).sum(-1, keepdim=True)
+    squared = (rotvec * rotvec).sum(dim=0)
     small = squared < 1e-3
     safe = torch.where(small, torch.ones_like(squared), squared)
     half = safe.sqrt() / 2
-    curve = torch.where(small, 1 / 12 + squared / 720, (1 - half / torch.tan(half)) / safe)[..., None]
-    hat = skew(rotvec)
-    outer = rotvec[..., :, None] * rotvec[..., None, :]
-    identity = torch.eye(3, dtype=rotvec.dtype, device=rotvec.device)
+    curve = torch.where(small, 1 / 12 + squared / 720, (1 - half / torch.tan(half)) / safe)
     # [phi]^2 = phi phi^T - t^2 I
-    return identity + hat / 2 + curve * (outer - squared[..., None] * identity)
+    out = (curve * rotvec)[:, None] * rotvec[None]
+    diagonal = 1 - curve * squared
+    for axis in range(3):
+        out[axis, axis] += diagonal
+    for row, column, axis in ((2, 1, 0), (0, 2, 1), (1, 0, 2)):
+        out[row, column] += rotvec[axis] / 2
+        out[column, row] -= rotvec[axis] / 2
+    return out
 
 
-def skew(vector: torch.Tensor) -> torch.Tensor:
-    """Cross-product matrices (..., 3, 3) of vectors (..., 3)."""
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+def rotation_log(matrix: torch.Tensor) -> torch.Tensor:
+    """Rotation vectors (3,...), rad, of rotation matrices (3,3,...), components first.
+
+    The antisymmetric part serves up to about 150 degrees; larger rotations take RoMa's quaternion
+    path, exact up to pi.
+    """
+    m = matrix
+    axis = torch.stack([m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]])
+    sine = (axis * axis).sum(dim=0).sqrt() / 2
+    cosine = (m[0, 0] + m[1, 1] + m[2, 2] - 1) / 2
+    small = sine < 1e-4
+    ratio = torch.atan2(sine, cosine) / torch.where(small, torch.ones_like(sine), sine)
+    rotvec = axis * (torch.where(small, 1 + sine * sine / 6, ratio) / 2)
+    large = cosine < -0.85
+    if bool(large.any()):
+        rotvec[:, large] = roma.rotmat_to_rotvec(matrix[:, :, large].permute(2, 0, 1)).T
+    return rotvec
 
 
 def matrix_log(matrix: torch.Tensor) -> torch.Tensor:
-    """Rotation vectors (..., 3), rad, of rotation matrices (..., 3, 3).
-
-    The antisymmetric part serves up to about 150 degrees; where any rotation is larger RoMa's
-    quaternion path, exact up to pi, takes those.
-    """
-    axis = torch.stack(
-        [
-            matrix[..., 2, 1] - matrix[..., 1, 2],
-            matrix[..., 0, 2] - matrix[..., 2, 0],
-            matrix[..., 1, 0] - matrix[..., 0, 1],
-        ],
-        dim=-1,
-    )
-    sine = axis.norm(dim=-1, keepdim=True) / 2
-    cosine = (matrix.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) - 1) / 2
-    angle = torch.atan2(sine, cosine)
-    small = sine < 1e-4
-    factor = torch.where(small, 1 + sine * sine / 6, angle / torch.where(small, torch.ones_like(sine), sine))
-    rotvec = axis * (factor / 2)
-    large = (cosine < -0.85)[..., 0]
-    if bool(large.any()):
-        rotvec = rotvec.clone()
-        rotvec[large] = roma.rotmat_to_rotvec(matrix[large])
-    return rotvec
+    """Rotation vectors (...,3), rad, of rotation matrices (...,3,3); see `rotation_log`."""
+    return rotation_log(matrix.movedim((-2, -1), (0, 1))).movedim(0, -1)
 
 
 def prior_terms(
     prior: PosePrior, pose: torch.Tensor, rotations: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Half chi-square of the prior and its Gauss-Newton terms.
+    """Half chi-square of the prior and its Gauss-Newton terms, components first.
 
     Args:
-        pose: (N,16,3,3) local rotations; rotations: (N,16,3,3) global ones.
+        prior: of N frames.
+        pose: (3,3,16,N) local rotations; rotations: (3,3,16,N) global ones.
 
     Returns:
-        cost (N,); gradient (N,48) and Hessian with respect to w, ordered (axis, joint): blocks
-        (N,3,3,16) = (axis, axis, joint) if the precision is per joint, else the full (N,48,48).
+        cost (N,); gradient (3,16,N) with respect to w; Hessian: blocks (3,3,16,N) if the precision is per
+        joint, else (N,48,48) ordered (axis, joint).
     """
-    residual = matrix_log(prior.reference.mT @ pose)
-    derivative = inverse_right_jacobian(residual) @ rotations.mT
+    residual = rotation_log(matmul_transposed(prior.reference.permute(2, 3, 1, 0), pose))
+    # Jr^-1 A^T: rows of A are columns of its transpose.
+    derivative = (inverse_right_jacobian(residual)[:, :, None] * rotations.transpose(0, 1)[None]).sum(dim=1)
     if prior.offset is not None:
-        residual = residual - prior.offset
-    if prior.precision.dim() == 4:
-        weighted = (prior.precision @ residual[..., None])[..., 0]
-        hessian = (derivative.mT @ (prior.precision @ derivative)).permute(0, 2, 3, 1)
+        residual = residual - prior.offset.permute(2, 1, 0)
+    if prior.per_joint:
+        precision = prior.precision.permute(2, 3, 1, 0)
+        weighted = matvec(precision, residual)
+        hessian = matmul_transposed(derivative, matmul(precision, derivative))
     else:
-        weighted = (prior.precision @ residual.flatten(1)[..., None])[..., 0].unflatten(1, (16, 3))
-        n = pose.shape[0]
-        blocks = prior.precision.unflatten(-1, (16, 3)) @ torch.eye(3, dtype=pose.dtype, device=pose.device)
-        right = torch.einsum("nrka,nkac->nrck", blocks.expand(n, -1, -1, -1), derivative).flatten(2)
-        left = right.unflatten(1, (16, 3))
-        hessian = torch.einsum("nkac,nkad->nckd", derivative, left).flatten(1, 2)
-    cost = (residual * weighted).flatten(1).sum(-1) / 2
-    gradient = torch.einsum("nkac,nka->nck", derivative, weighted).flatten(1)
-    return cost, gradient, hessian
+        n = residual.shape[-1]
+        vector = residual.permute(2, 1, 0).reshape(n, 48)
+        weighted = (prior.precision @ vector[..., None])[..., 0].view(n, 16, 3).permute(2, 1, 0)
+        columns = torch.zeros(n, 16, 3, 3, 16, dtype=pose.dtype, device=pose.device)  # d phi_(k,a) / d w_(c,k)
+        columns.diagonal(dim1=1, dim2=4).copy_(derivative.permute(3, 0, 1, 2))
+        columns = columns.view(n, 48, 48)
+        hessian = columns.mT @ (prior.precision @ columns)
+    cost = (residual * weighted).sum(dim=(0, 1)) / 2
+    return cost, matmul_transposed(derivative, weighted), hessian
 
 
 def diagonal_precision(std: torch.Tensor) -> torch.Tensor:
