@@ -81,7 +81,10 @@ def plot(result: dict[str, Any], path: str, title: str) -> None:
         counts = sorted(int(count) for count in errors)
         mean = np.array([errors[str(count)] for count in counts])
         band = np.array([result["spread_mm"][method][str(count)] for count in counts])
-        style = "k--" if method in ("bound", "mean shape") else "o-"
+        if method == "mean shape":  # needs no image: a level
+            axes.axhline(mean[0], color="k", linestyle=":", label=method)
+            continue
+        style = "k--" if method == "bound" else "o-"
         line = axes.plot(counts, mean, style, label=method, markersize=4)[0]
         if style == "o-":
             axes.fill_between(counts, mean - band, mean + band, color=line.get_color(), alpha=0.12, linewidth=0)
