@@ -130,17 +130,15 @@ def _finger_blocks(
     identity = torch.eye(3, dtype=ends.dtype, device=ends.device)[:, :, None, None, None]
     turned = _with_arms(arms, identity.expand(3, 3, 4, *ends.shape[2:])).mT
     curve = point.curve[:, :, 1:].unflatten(2, (4, 5))
-    blocks = turned @ _with_arms(arms, curve)
+    weighed = _with_arms(arms, curve)
     if point.excess is None:
-        blocks = _by_frame(blocks, ends.shape[-1])
+        blocks = _by_frame(turned @ weighed, ends.shape[-1])
         return blocks, blocks
-    total = turned @ _with_arms(arms, curve + point.excess[:, :, 1:].unflatten(2, (4, 5)))
+    fully = _with_arms(arms, curve + point.excess[:, :, 1:].unflatten(2, (4, 5)))
     pairs = _turn_curvature(arms, point.force[:, 1:].unflatten(1, (4, 5)), model.finger_ancestor)
-    corner = total[:, :12, :12]
-    corner += pairs
-    corner += pairs.mT
+    total = torch.baddbmm(pairs, turned, fully)
     total[: ends.shape[-1], 12:, 12:] += point.excess[:, :, 0].permute(2, 0, 1)  # the wrist's own, with the first finger
-    return _by_frame(blocks, ends.shape[-1]), _by_frame(total, ends.shape[-1])
+    return _by_frame(turned @ weighed, ends.shape[-1]), _by_frame(total, ends.shape[-1])
 
 
 def _by_frame(blocks: torch.Tensor, n: int) -> torch.Tensor:
@@ -168,7 +166,7 @@ def _with_arms(arms: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _turn_curvature(arms: torch.Tensor, force: torch.Tensor, ancestor: torch.Tensor) -> torch.Tensor:
-    """Half of `hand_residuals.turn_curvature` of each finger (the other half is its transpose): (5 * N,12,12).
+    """`hand_residuals.turn_curvature` of each finger, zero in the wrist's rows and columns: (5 * N,15,15).
 
     Args:
         arms: (3,point,joint,5,N); force: (3,point,5,N); ancestor: (joint, joint), one half on the diagonal.
@@ -178,4 +176,7 @@ def _turn_curvature(arms: torch.Tensor, force: torch.Tensor, ancestor: torch.Ten
     for axis in range(3):
         outer[axis, axis] -= trace
     block = outer.permute(0, 2, 1, 3, 4) * ancestor[:, None, :, None, None, None]  # (ancestor,a,joint,b,5,N)
-    return block.reshape(144, -1).T.contiguous().view(-1, 12, 12)
+    out = arms.new_zeros(15, 15, *arms.shape[3:])
+    corner = out[:12, :12].unflatten(0, (4, 3)).unflatten(2, (4, 3))
+    torch.add(block, block.permute(2, 3, 0, 1, 4, 5), out=corner)
+    return out.view(225, -1).T.contiguous().view(-1, 15, 15)
