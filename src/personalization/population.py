@@ -113,7 +113,7 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
 #: Keypoint errors of one image move together, and those of one person repeat from image to image, but the
 #: solvers take them for independent. So their standard deviation is doubled. Joint calibration of 60
 #: training people left out of the measurement: at 1 the 68% intervals held 61% of the betas, at 2 68%, at
-#: 4 70%. Fitting on the validation subject: absolute error 29.5 mm at 1, 28.1 at 2, 31.3 at 3.
+#: 4 70% (a trial with earlier weights, no command repeats it yet). Fitting on the validation subject: absolute error 29.5 mm at 1, 28.1 at 2, 31.3 at 3.
 SHARED_ERROR_FACTOR = 2.0
 
 
