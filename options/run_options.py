@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 MODEL_NAMES = ("mano_baseline", "mano_baseline_conf", "mano_identity", "pose_2d")
-PHASES = ("train", "eval", "predict", "demo")
+PHASES = ("train", "eval", "predict", "demo", "export")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """What the demo does."""
     group = parser.add_argument_group("demo")
-    group.add_argument("--output", default="out/demo", help="folder for everything the demo leaves")
+    group.add_argument("--output", default="out/demo", help="folder for everything the demo leaves; export: FILE.onnx")
     group.add_argument("--weights", default="weights", help="folder with the shipped .safetensors")
     group.add_argument("--method", default="joint", choices=("mean", "top_k", "confidence", "joint"))
     group.add_argument("--solver", default="lm", choices=("lm", "adam"), help="of the test-time fitting")
@@ -91,6 +91,12 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--demo_sequences", type=int, default=11, help="synthetic sequences a subject")
     group.add_argument("--demo_frames", type=int, default=3, help="frames a sequence, each from eight cameras")
     group.add_argument("--pictures", type=int, default=6, help="images to draw")
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``--phase export`` writes to ``--output``; weights from --checkpoint or --resume, else from --weights."""
+    group = parser.add_argument_group("export")
+    group.add_argument("--without_layer", action="store_true", help="the network alone, without the hand layer")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -103,4 +109,5 @@ def get_args_parser() -> argparse.ArgumentParser:
     add_train_arguments(parser)
     add_shape_arguments(parser)
     add_demo_arguments(parser)
+    add_export_arguments(parser)
     return parser

@@ -30,9 +30,16 @@ def _demo(args: argparse.Namespace) -> None:
     demo(args)
 
 
+def _export(args: argparse.Namespace) -> None:
+    from src.engine.export import export
+
+    export(args)
+
+
 PHASES: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _train,
     "eval": _evaluate,
     "predict": _predict,
     "demo": _demo,
+    "export": _export,
 }

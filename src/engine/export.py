@@ -1,0 +1,198 @@
+"""``run.py --phase export``: a network, with or without its hand layer, as an ONNX file that says how to feed it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import logging
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.engine import setup
+from src.engine.checkpoint import ModelCard, load_network
+from src.engine.export_graph import INPUTS, OUTPUTS, ExportGraph, sample_inputs
+from src.engine.mesh_joints import is_mesh_model, mesh_hand
+from src.engine.predict import check_hand
+from src.engine.run_folder import RunFolder, versions
+from template import HandAssets, HandModel
+from utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+OPSET = 20
+REQUIRED = ("onnx", "onnxscript")
+#: Largest difference to PyTorch that an exported file may have: metres, and rotation entries.
+TOLERANCE = 1e-4
+COMPARED = ("vertices", "joints", "pose")
+
+
+class ExportError(RuntimeError):
+    """A network could not be exported, or the exported file does not compute what the network computes."""
+
+
+def export(args: argparse.Namespace) -> Path:
+    """Write the ONNX file that the options describe and, where onnxruntime is there, compare it with PyTorch.
+
+    Args:
+        args: ``model``, ``output`` (FILE.onnx), ``without_layer``; weights from ``checkpoint`` or ``resume``,
+            else the shipped ones of that name in the folder ``weights``.
+
+    Raises:
+        ExportError: onnx is not installed, or the file disagrees with PyTorch by more than 1e-4 m.
+        ValueError: ``--output`` is no .onnx file, or the weights belong to another model or hand.
+        FileNotFoundError: there are no such weights.
+    """
+    require_packages()
+    output = Path(args.output)
+    if output.suffix != ".onnx":
+        raise ValueError(f"--phase export writes ONNX, but --output is {output}; give it a name that ends in .onnx")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    path = weights_file(args)
+    hand, assets = setup.hand_model(args, torch.device("cpu"))
+    network, card, digest = load_network(path, "cpu", args.model, assets, args.hierarchy)
+    check_hand(card, assets, path)
+    layer = None if args.without_layer else hand_layer(card, hand, args.dataset)
+    graph = ExportGraph(network, layer).eval()
+    notes = {"weights": path.name, "weights_hash": digest, "command": shlex.join(sys.argv), **versions()}
+    content = onnx_bytes(graph, card.input_size, metadata(card, graph, assets, notes))
+    with atomic_path(output) as temporary:  # a file that disagrees is not left behind
+        temporary.write_bytes(content)
+        difference = largest_difference(temporary, graph, card.input_size)
+        if difference is not None and difference > TOLERANCE:
+            raise ExportError(f"{output}: would differ from PyTorch by {difference:.2g} m; not written")
+    checked = "not compared: onnxruntime is not installed" if difference is None else f"{difference:.1g}"
+    logger.info("%s: %s, inputs %s; largest difference to PyTorch: %s", output, card.model, ", ".join(graph.inputs), checked)
+    return output
+
+
+def require_packages() -> None:
+    """Raise ExportError, naming the remedy, unless what writes ONNX is installed."""
+    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(
+            f"--phase export needs {' and '.join(missing)}, which this environment lacks: "
+            "pip install -r requirements-export.txt"
+        )
+
+
+def weights_file(args: argparse.Namespace) -> Path:
+    """``--checkpoint``, else ``--resume`` (bare: the run's last state), else the shipped weights of the model."""
+    if args.checkpoint:
+        return Path(args.checkpoint)
+    if args.resume:
+        return RunFolder.of(args).last if args.resume == "auto" else Path(args.resume)
+    shipped = Path(args.weights) / f"{args.model}.safetensors"
+    if args.model == "mano_baseline" and not shipped.is_file():
+        return shipped.with_name("mano_baseline_conf.safetensors")  # the same network and one branch more
+    return shipped
+
+
+def hand_layer(card: ModelCard, hand: HandModel, dataset: str) -> HandModel | None:
+    """The layer that follows a network: none after 2D keypoints, a joint regressor after meshes."""
+    if card.model.startswith("pose_2d"):
+        return None
+    return mesh_hand(hand.assets, dataset) if is_mesh_model(card.model) else hand
+
+
+def metadata(card: ModelCard, graph: ExportGraph, assets: HandAssets, notes: dict[str, Any]) -> dict[str, str]:
+    """What a user of the file must know, as ONNX metadata (strings): the model card and how to feed it."""
+    size = card.input_size
+    outputs = graph.named_outputs(*sample_inputs(graph.inputs, size, 1))
+    return {
+        "card": json.dumps(dataclasses.asdict(card)),
+        "model": card.model,
+        "with_layer": "yes" if graph.hand is not None else "no",
+        "input_size": str(size),
+        "normalisation": "RGB, channels first, float32, (x / 255 - 0.5) / 0.5",
+        "crop": f"square around the box of the hand's 2D joints, side {card.crop_scale:g} x the box's larger side, "
+        f"resampled to {size} px, black outside the image; the box's edges land on -0.5 and {size - 0.5:g} px; "
+        "K of the crop = [affine; 0 0 1] K of the image",
+        "side": "right; mirror left hands (image, and K's principal point to W - 1 - cx), mirror results back: x -> -x",
+        "frame": "OpenCV camera: x right, y down, z forward",
+        "units": "metres, pixels (centres at integers), radians",
+        "hand_name": assets.name,
+        "hand_hash": assets.hash,
+        "inputs": json.dumps({name: INPUTS[name] for name in graph.inputs}),
+        "outputs": json.dumps({name: OUTPUTS[name] for name in outputs}),
+        "made_by": json.dumps(notes),
+    }
+
+
+def onnx_bytes(graph: ExportGraph, input_size: int, notes: dict[str, str]) -> bytes:
+    """The ONNX file: the graph traced for any batch size, with ``notes`` as its metadata."""
+    import onnx
+
+    tensors = sample_inputs(graph.inputs, input_size, 3)
+    names = list(graph.named_outputs(*tensors))
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    # The exporter warns about its own internals; what counts is checked on the finished file.
+    for name in ("onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        # strict: `len(tensor)` stays symbolic
+        program = torch.export.export(
+            graph, tensors, dynamic_shapes=(tuple({0: batch} for _ in tensors),), strict=True
+        )
+        exported = torch.onnx.export(
+            program, dynamo=True, input_names=graph.inputs, output_names=names, opset_version=OPSET, verbose=False
+        )
+    model = exported.model_proto
+    _tidy(model)
+    onnx.helper.set_model_props(model, notes)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _tidy(model: Any) -> None:
+    """Drop the exporter's notes on its own source lines, and call the batch dimension ``batch``."""
+    del model.graph.metadata_props[:], model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    # Shapes inside the graph are derived again by whoever runs it.
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+@torch.no_grad()
+def largest_difference(path: Path, graph: ExportGraph, input_size: int) -> float | None:
+    """Largest difference to PyTorch of what is measured in metres (without it: of all outputs), batches of 1 and 3.
+
+    None where onnxruntime is not installed.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    session = open_session(path)
+    largest = 0.0
+    for batch in (1, 3):
+        tensors = sample_inputs(graph.inputs, input_size, batch, seed=batch)
+        expected = graph.named_outputs(*tensors)
+        compared = [name for name in COMPARED if name in expected] or list(expected)
+        feed = {name: tensor.numpy() for name, tensor in zip(graph.inputs, tensors, strict=True)}
+        found = session.run(compared, feed)
+        for name, value in zip(compared, found, strict=True):
+            unit = input_size if name == "keypoints_2d" else 1  # pixels as a share of the input
+            largest = max(largest, float(np.abs(value - expected[name].numpy()).max()) / unit)
+    return largest
+
+
+def open_session(path: Path, threads: int | None = None) -> Any:
+    """An onnxruntime session on the CPU with so many threads (default: torch's number)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
