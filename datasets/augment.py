@@ -23,6 +23,7 @@ def prepare_batch(
     augment: AugmentConfig | None = None,
     generator: torch.Generator | None = None,
     crop_scale: float = 1.5,
+    follow_joints: bool = True,
 ) -> Batch:
     """Make a batch of samples ready for a network.
 
@@ -40,6 +41,8 @@ def prepare_batch(
         generator: of all random numbers; draws are made on its device, so a CPU generator gives the same
             augmentation on any device. None: PyTorch's default CPU one.
         crop_scale: side of the crop over the larger side of the joints' box, in (0, 2].
+        follow_joints: False: an augmented view is placed by the sample's crop, not by the turned joints, as it must
+            be where crops show whole images.
 
     Returns:
         A new dict with the batch's keys on ``device``; changed are ``image`` (B, 3, input_size, input_size)
@@ -60,7 +63,7 @@ def prepare_batch(
     crops = result["image"]
     crop_size = crops.shape[1]
     if augment is not None and augment.is_geometric:
-        rotation, boxes = _draw_view(result, augment, generator, crop_scale)
+        rotation, boxes = _draw_view(result, augment, generator, crop_scale, follow_joints)
         turn = _turn_affine(result["K"].double(), rotation)
     else:
         rotation = torch.eye(3, dtype=torch.float64, device=crops.device).expand(len(crops), 3, 3)
@@ -89,7 +92,7 @@ def prepare_batch(
 
 
 def _draw_view(
-    batch: Batch, config: AugmentConfig, generator: torch.Generator | None, crop_scale: float
+    batch: Batch, config: AugmentConfig, generator: torch.Generator | None, crop_scale: float, follow_joints: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Random rotations (B, 3, 3), and the jittered boxes (B, 3) to show, in px of the crop after its turn."""
     count, crop_size = len(batch["image"]), batch["image"].shape[1]
@@ -101,10 +104,11 @@ def _draw_view(
     points = _transform(turn, batch["keypoints_2d"].double())
     low, high = points.amin(dim=1), points.amax(dim=1)
     centre, side = (low + high) / 2, (high - low).amax(dim=1).clamp_min(1.0) * crop_scale
-    if "valid" in batch:  # unannotated samples keep their own centre and size
-        whole = torch.full_like(points[:, :1], (crop_size - 1) / 2)
-        centre = torch.where(batch["valid"][:, None], centre, _transform(turn, whole)[:, 0])
-        side = torch.where(batch["valid"], side, crop_size * crop_scale / 2)
+    follows = batch["valid"] if "valid" in batch else torch.ones_like(side, dtype=torch.bool)
+    follows = follows & follow_joints  # other samples keep their own centre and size
+    whole = torch.full_like(points[:, :1], (crop_size - 1) / 2)
+    centre = torch.where(follows[:, None], centre, _transform(turn, whole)[:, 0])
+    side = torch.where(follows, side, crop_size * crop_scale / 2)
     low_log, high_log = (math.log(factor) for factor in config.scale)
     side = side * torch.exp(low_log + (high_log - low_log) * uniform[1])
     centre = centre + (2 * uniform[2:].T - 1) * config.shift * side[:, None]

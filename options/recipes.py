@@ -42,14 +42,26 @@ _PAPER = {
 }
 
 #: Epochs after which ``--schedule multistep`` divides the rate by ten (FACTS 7.1, 7.4).
-MILESTONES = {"pose_2d": (10, 15)}
+CMR = ("cmr_sg", "cmr_pg", "cmr_identity")
+MILESTONES = {"pose_2d": (10, 15), **dict.fromkeys(CMR, (10, 12))}
 DEFAULT_MILESTONES = (5, 10)
 
 #: Deviations of single networks from their recipe.
 _BY_MODEL = {
+    **{("fair", name): {"backbone": "resnet18", "batch_size": 32, "lr": 5e-4} for name in CMR},
+    **{("paper", name): {"backbone": "resnet18"} for name in CMR},
+    ("fair", "boukhayma"): {"backbone": "resnet34", "batch_size": 32, "lr": 5e-4},
+    ("paper", "boukhayma"): {"backbone": "resnet34", "input_size": 256, "crop_size": 256},
     ("paper", "pose_2d"): {"backbone": "resnet18"},
     ("paper", "mano_baseline_conf"): {"batch_size": 128},
     ("fair", "mano_baseline_conf"): {"batch_size": 128, "epochs": 2},
+}
+
+#: FreiHAND's pictures are cut around the hand already: CMR networks see the whole image.
+_WHOLE_IMAGE = {"crop": "image", "crop_scale": 2.0, "crop_size": 224}
+_BY_DATASET = {
+    **{("fair", name, "freihand"): {**_WHOLE_IMAGE, "input_size": 128} for name in CMR},
+    **{("paper", name, "freihand"): _WHOLE_IMAGE for name in CMR},
 }
 
 RECIPES = {"fair": _FAIR, "paper": _PAPER}
@@ -59,10 +71,11 @@ def apply_recipe(args: argparse.Namespace, recipes: dict[str, dict[str, Any]] = 
     """Fill the options that are None with the recipe's values, in place.
 
     Args:
-        args: parsed options with ``recipe`` and ``model``.
+        args: parsed options with ``recipe``, ``model`` and ``dataset``.
         recipes: recipe -> option -> value.
     """
     values = recipes[args.recipe] | _BY_MODEL.get((args.recipe, args.model), {})
+    values |= _BY_DATASET.get((args.recipe, args.model, getattr(args, "dataset", None)), {})
     for name, value in values.items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-MODEL_NAMES = ("mano_baseline", "mano_baseline_conf", "mano_identity", "pose_2d")
+MODEL_NAMES = (
+    "mano_baseline",
+    "mano_baseline_conf",
+    "mano_identity",
+    "pose_2d",
+    "cmr_sg",
+    "cmr_pg",
+    "cmr_identity",
+    "boukhayma",
+)
+SUBMISSIONS = ("freihand", "ho3d", "dexycb")
 PHASES = ("train", "eval", "predict", "demo", "export")
 
 
@@ -22,14 +33,15 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the images come from and how they are cropped."""
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", default="dex_ycb", help="name of the data set (default: dex_ycb)")
-    group.add_argument("--data_root", default="data/synthetic_dex_ycb", help="the data set's folder")
-    group.add_argument("--setup", default="s1", help="split family, e.g. DexYCB's s0 to s3 (default: s1)")
+    group.add_argument("--data_root", help="the data set's folder (default: data/synthetic_<dataset>)")
+    group.add_argument("--setup", help="split family, e.g. DexYCB's s0 to s3 (default: s1, or s0 where there is no s1)")
     group.add_argument("--split", help="full split name, e.g. s1_test (default: what the phase needs)")
     group.add_argument("--side", default="right", choices=("right", "left", "both"), help="left hands are mirrored")
     group.add_argument("--paper_filter", action="store_true", help="drop samples as the paper's code did (FACTS 1.8)")
     group.add_argument("--crop_size", type=int, help="px of the stored crop (twice the hand's box)")
     group.add_argument("--input_size", type=int, help="px of the network's input")
     group.add_argument("--crop_scale", type=float, help="side of the network's view over the hand's box, at most 2")
+    group.add_argument("--crop", choices=("joints", "image"), help="FreiHAND: crop by the joints, or the whole image")
     group.add_argument("--cache", help="folder for a memory-mapped crop cache (built on first use)")
     group.add_argument("--num_workers", type=int, default=0, help="loader processes (0: none)")
     group.add_argument("--skip_bad", action="store_true", help="skip and count unreadable files instead of stopping")
@@ -42,10 +54,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument("--model", default="mano_baseline", help=f"one of {', '.join(MODEL_NAMES)}")
     group.add_argument("--recipe", default="fair", choices=("fair", "paper"), help="see options/recipes.py")
-    group.add_argument("--backbone", help="torchvision name, e.g. resnet18, resnet50, regnet_x_400mf")
+    group.add_argument("--backbone", help="torchvision name, e.g. resnet18, resnet50, regnet_x_400mf; any capitals")
     group.add_argument("--backbone_weights", help="file with ImageNet weights of that backbone (nothing is downloaded)")
     group.add_argument("--crop_geometry", choices=("yes", "no"), help="feed the crop's place in the camera's view")
     group.add_argument("--blind_decoder", action="store_true", help="ablation: betas reach the hand layer only")
+    group.add_argument("--hierarchy", help="mesh levels: transform.pkl of a CMR checkout, if checkpoints depend on it")
     group.add_argument("--checkpoint", help="trained network for eval, predict (a .pt or .safetensors)")
 
 
@@ -66,7 +79,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "no"), help="auto: bf16")
     group.add_argument("--channels_last", default="yes", choices=("yes", "no"))
     group.add_argument("--init_from", help="start from another network's weights (those that it shares)")
-    group.add_argument("--resume", nargs="?", const="auto", help="go on from last.pt of the run, or from this file")
+    group.add_argument("--resume", nargs="?", const="auto", help="go on from last.pt of the run, or from this file; in eval and predict: as --checkpoint")
     group.add_argument("--save_minutes", type=float, default=5.0, help="also save within an epoch, this often")
     group.add_argument("--val_images", type=int, default=2000, help="images for validation after each epoch")
 
@@ -75,9 +88,10 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
     """Which shape an identity-aware network is told."""
     group = parser.add_argument_group("shape")
     group.add_argument("--shape", choices=("predicted", "gt", "mean", "calibrated"), help="default: gt for identity")
-    group.add_argument("--identity", help="identity file, or a folder with identity_subject-NN.json (calibrated)")
+    group.add_argument("--identity", "--identities", help="identity file, or a folder with identity_subject-NN.json (calibrated)")
     group.add_argument("--predictions", help="npz to write (predict) or to evaluate instead of a network (eval)")
     group.add_argument("--results", help="JSON file for the metrics (eval)")
+    group.add_argument("--submit", choices=SUBMISSIONS, help="eval: also write the result file of that server")
 
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,9 +113,19 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--without_layer", action="store_true", help="the network alone, without the hand layer")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Fills in what depends on the data set."""
+
+    def parse_known_args(self, *words: Any, **options: Any) -> tuple[argparse.Namespace, list[str]]:
+        args, rest = super().parse_known_args(*words, **options)
+        args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
+        args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
+        return args, rest
+
+
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``run.py``."""
-    parser = argparse.ArgumentParser(description="Train, evaluate, predict and demonstrate hand networks.")
+    parser = _Parser(description="Train, evaluate, predict and demonstrate hand networks.")
     parser.add_argument("--phase", required=True, choices=PHASES)
     add_device_arguments(parser)
     add_data_arguments(parser)

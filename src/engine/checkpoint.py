@@ -24,8 +24,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from src.engine.mesh_parts import mesh_parts
 from src.models import build_model
 from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
+from template import HandAssets
 from utils.artifacts import model_hash
 from utils.files import atomic_path
 
@@ -48,10 +50,12 @@ class ModelCard:
     crop_scale: float = 1.5
     hand_name: str = ""
     hand_hash: str = ""
+    crop: str = "joints"  # or "image": how FreiHAND's pictures are cut (datasets/freihand.py)
+    hierarchy_hash: str = ""  # of the mesh levels, where the network has some
 
-    def build(self) -> nn.Module:
-        """The network with random weights."""
-        return build_model(self.model, self.recipe, **self.options)
+    def build(self, assets: HandAssets | None = None, hierarchy: str | Path | None = None) -> nn.Module:
+        """The network with random weights, for a hand and mesh levels as in `mesh_parts`."""
+        return build_model(self.model, self.recipe, **self.options, **mesh_parts(self.model, assets, hierarchy))
 
 
 def save_checkpoint(path: str | Path, card: ModelCard, model: nn.Module, **state: Any) -> None:
@@ -87,7 +91,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_network(
-    path: str | Path, device: torch.device | str = "cpu", expect: str | None = None
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    expect: str | None = None,
+    assets: HandAssets | None = None,
+    hierarchy: str | Path | None = None,
 ) -> tuple[nn.Module, ModelCard, str]:
     """Build the network of a checkpoint, load it strictly, in eval mode.
 
@@ -95,6 +103,7 @@ def load_network(
         path: ``.pt`` or ``.safetensors``.
         device: where to.
         expect: model name the caller needs; a baseline with confidence passes for a baseline.
+        assets, hierarchy: the hand and the mesh levels, as in `mesh_parts`.
 
     Returns:
         the network, its card, and the hash of its weights.
@@ -107,7 +116,13 @@ def load_network(
     if expect and not (card.model == expect or card.model == f"{expect}_conf"):
         raise CheckpointError(f"{path}: is a {card.model}, but a {expect} is needed")
     card.options.pop("weights", None)
-    model = card.build()
+    model = card.build(assets, hierarchy)
+    own_hash = getattr(model, "hierarchy_hash", "")
+    if card.hierarchy_hash and own_hash != card.hierarchy_hash:
+        raise CheckpointError(
+            f"{path}: was trained on mesh levels {card.hierarchy_hash}, these are {own_hash}: its spirals and poolings "
+            "would mean something else. Give the transform.pkl it was trained with (--hierarchy), or the same --mano_dir"
+        )
     load_strictly(model, state["model"], path)
     return model.to(device).eval(), card, model_hash(model.state_dict())
 

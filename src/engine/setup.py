@@ -11,8 +11,11 @@ from torch import nn
 from datasets import build_dataset
 from options.recipes import DEFAULT_MILESTONES, MILESTONES
 from src.engine.checkpoint import ModelCard
+from src.engine.mesh_joints import is_mesh_model, mesh_hand
+from src.engine.mesh_objectives import BoukhaymaObjective, MeshObjective
 from src.engine.objectives import ConfidenceObjective, JointMapObjective, KeypointObjective, ManoObjective, Objective
 from src.models.losses import LossWeights
+from src.models.losses_cmr import CmrLoss
 from template import HandModel, load_hand_assets
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,21 @@ def open_dataset(args: argparse.Namespace, split: str, crop_size: int, **overrid
         "allow_missing_subjects": args.allow_missing_subjects,
         "mano_dir": args.mano_dir,
     }
+    if args.dataset == "freihand":
+        options["crop"] = args.crop or "joints"
     return build_dataset(args.dataset, args.data_root, split, **(options | overrides))
+
+
+def label_options(args: argparse.Namespace) -> dict[str, bool]:
+    """Options of `open_dataset` that give a training split the labels which the network's loss uses."""
+    return {"with_mask": True} if args.dataset == "freihand" and has_mask(args) else {}
+
+
+def has_mask(args: argparse.Namespace) -> bool:
+    """Whether the network finds silhouettes; the paper's comparison on DexYCB and HUMBI was without."""
+    if args.model == "cmr_sg":
+        return True
+    return is_mesh_model(args.model) and (args.recipe == "fair" or args.dataset == "freihand")
 
 
 def hand_model(args: argparse.Namespace, device: torch.device) -> tuple[HandModel, object]:
@@ -47,33 +64,41 @@ def hand_model(args: argparse.Namespace, device: torch.device) -> tuple[HandMode
 
 def model_card(args: argparse.Namespace, assets: object) -> ModelCard:
     """What the options say about the network."""
-    options: dict[str, object] = {"backbone": args.backbone}
-    if args.recipe == "fair" and args.model != "pose_2d":
+    options: dict[str, object] = {"backbone": args.backbone.lower()}
+    if is_mesh_model(args.model):
+        options["with_mask"] = has_mask(args)
+    elif args.recipe == "fair" and args.model.startswith("mano"):
         options["crop_geometry"] = args.crop_geometry == "yes"
         if args.blind_decoder:
             options["blind_decoder"] = True
     return ModelCard(
-        args.model, args.recipe, options, args.input_size, args.crop_size, args.crop_scale, assets.name, assets.hash
+        args.model,
+        args.recipe,
+        options,
+        args.input_size,
+        args.crop_size,
+        args.crop_scale,
+        assets.name,
+        assets.hash,
+        args.crop or "joints",
     )
 
 
-def build_objective(args: argparse.Namespace, hand: HandModel) -> Objective:
-    """What the network is trained for.
-
-    Raises:
-        ValueError: a network of the mesh-convolution family.
-    """
-    if args.model.startswith(("cmr", "boukhayma")):
-        raise ValueError(
-            f"run.py does not train or evaluate {args.model} yet: its network (src/models/cmr) and its loss "
-            "(src/models/losses_cmr.py) are there to be used from Python, and owned checkpoints load"
-        )
+def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module) -> Objective:
+    """What the network ``model`` is trained for."""
+    frame = "mano" if args.recipe == "paper" else "wrist"
+    if is_mesh_model(args.model):
+        device = hand.faces.device
+        criterion = CmrLoss(model.hierarchy).to(device)
+        return MeshObjective(mesh_hand(hand.assets, args.dataset, device), criterion)
+    if args.model == "boukhayma":
+        return BoukhaymaObjective(hand, projected=args.recipe == "fair", frame=frame)
     weights = LossWeights.paper() if args.recipe == "paper" else LossWeights()
     if args.model == "pose_2d":
         return KeypointObjective(weights) if args.recipe == "fair" else JointMapObjective()
     if args.model == "mano_baseline_conf":
         return ConfidenceObjective()
-    return ManoObjective(hand, weights, frame="mano" if args.recipe == "paper" else "wrist")
+    return ManoObjective(hand, weights, frame)
 
 
 def build_optimizer(

@@ -66,9 +66,10 @@ class Trainer:
         self.device = choose_device(args.device, args.threads)
         self.team = join_team(self.device)
         self.amp = setup.autocast_dtype(args.amp, self.device)
-        self.hand, assets = setup.hand_model(args, self.device)
-        self.card: ModelCard = setup.model_card(args, assets)
-        self.data = setup.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size)
+        self.hand, self.assets = setup.hand_model(args, self.device)
+        self.card: ModelCard = setup.model_card(args, self.assets)
+        labels = setup.label_options(args)
+        self.data = setup.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)
         self.val_data = setup.open_dataset(args, f"{args.setup}_val", args.crop_size)
         self.loader = make_loader(
             self.data,
@@ -81,7 +82,7 @@ class Trainer:
             world_size=self.team.size,
         )
         self.model = self._build_model()
-        self.objective: Objective = setup.build_objective(args, self.hand)
+        self.objective: Objective = setup.build_objective(args, self.hand, self.model)
         if isinstance(self.objective, ConfidenceObjective):
             freeze_all_but_confidence(self.model)
         self.network = self.team.wrap(self.model)
@@ -101,7 +102,8 @@ class Trainer:
         options = dict(self.card.options)
         if self.args.backbone_weights:
             options["weights"] = self.args.backbone_weights
-        model = dataclasses.replace(self.card, options=options).build()
+        model = dataclasses.replace(self.card, options=options).build(self.assets, self.args.hierarchy)
+        self.card.hierarchy_hash = getattr(model, "hierarchy_hash", "")
         if self.args.init_from and not self.args.resume:
             initialise_from(model, self.args.init_from)
         model = model.to(self.device)
@@ -229,7 +231,8 @@ class Trainer:
     def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, float]:
         position, args = self.position, self.args
         generator = _augment_generator(args.seed + self.team.rank, position.epoch, position.batch, self.device)
-        batch = prepare_batch(raw, args.input_size, self.device, self.augment, generator, args.crop_scale)
+        size, scale, follow = args.input_size, args.crop_scale, args.crop != "image"
+        batch = prepare_batch(raw, size, self.device, self.augment, generator, scale, follow)
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
             output = self.objective.forward(self.network, batch)
         loss, terms = self.objective.loss(output, batch)

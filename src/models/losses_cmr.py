@@ -85,7 +85,7 @@ class CmrLoss(nn.Module):
             target = joint_map_targets(keypoints_2d, input_size, maps[0].shape[-1], self.placement)
         terms["heatmap"] = torch.stack([map_cross_entropy(stage, target) for stage in maps]).sum()
         if mask is not None and output["masks"]:
-            true_mask = F.interpolate(mask.float(), size=output["masks"][0].shape[-2:], mode="area")
+            true_mask = F.interpolate(mask.float(), size=output["masks"][0].shape[-2:], mode="area").clamp(0, 1)
             terms["mask"] = torch.stack([map_cross_entropy(stage, true_mask) for stage in output["masks"]]).sum()
         return sum(getattr(self.weights, name) * term for name, term in terms.items()), terms
 

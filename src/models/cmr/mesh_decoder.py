@@ -70,19 +70,28 @@ class MeshDecoder(nn.Module):
     Args:
         hierarchy: five levels, the coarsest of any size.
         extra_channels: per vertex, given to `decode_mesh` for every level.
+        widths: channels of the levels, fine to coarse; owned checkpoints have `WIDTHS`.
+        feature_length: of the feature vector; 1000 in owned checkpoints.
     """
 
-    def __init__(self, hierarchy: MeshHierarchy, extra_channels: int = 0, **others: object) -> None:
+    def __init__(
+        self,
+        hierarchy: MeshHierarchy,
+        extra_channels: int = 0,
+        widths: tuple[int, ...] = WIDTHS,
+        feature_length: int = FEATURE_LENGTH,
+        **others: object,
+    ) -> None:
         super().__init__(**others)
-        if len(hierarchy.sizes) != len(WIDTHS) + 1:
-            raise ValueError(f"the mesh decoder needs {len(WIDTHS) + 1} levels, the hierarchy has {hierarchy.sizes}")
+        if len(hierarchy.sizes) != len(widths) + 1:
+            raise ValueError(f"the mesh decoder needs {len(widths) + 1} levels, the hierarchy has {hierarchy.sizes}")
         self.coarsest = hierarchy.sizes[-1]
-        self.attention = FeatureAttention()
-        self.de_layers = nn.ModuleList([nn.Linear(FEATURE_LENGTH, self.coarsest * WIDTHS[-1])])
+        self.attention = FeatureAttention(feature_length)
+        self.de_layers = nn.ModuleList([nn.Linear(feature_length, self.coarsest * widths[-1])])
         self.heads, self.pools = nn.ModuleList(), nn.ModuleList()
-        inputs = WIDTHS[-1] + extra_channels
-        for level in reversed(range(len(WIDTHS))):
-            outputs, spirals, up = WIDTHS[level], hierarchy.spirals[level], hierarchy.up[level]
+        inputs = widths[-1] + extra_channels
+        for level in reversed(range(len(widths))):
+            outputs, spirals, up = widths[level], hierarchy.spirals[level], hierarchy.up[level]
             self.de_layers.append(Deblock(spirals, up, inputs, outputs))
             self.heads.append(SpiralConv(spirals, outputs + extra_channels, 3))
             self.pools.append(SparsePool(up))
@@ -92,7 +101,7 @@ class MeshDecoder(nn.Module):
         """Meshes of the four finest levels.
 
         Args:
-            feature: (B, 1000).
+            feature: (B, feature_length).
             extra: per level, finest first and the coarsest included, (B, V_l, extra_channels).
 
         Returns:
@@ -104,9 +113,10 @@ class MeshDecoder(nn.Module):
         for deblock, head, pool in zip(self.de_layers[1:], self.heads, self.pools, strict=True):
             x = deblock(torch.cat([x, extra.pop()], dim=2) if extra else x)
             seen = torch.cat([x, extra[-1]], dim=2) if extra else x
-            mesh = head(seen)
-            if meshes:
-                mesh = (mesh + pool(meshes[-1])) / 2
+            with torch.autocast(x.device.type, enabled=False):  # half precision would round coordinates to millimetres
+                mesh = head(seen.float())
+                if meshes:
+                    mesh = (mesh + pool(meshes[-1])) / 2
             meshes.append(mesh)
-            x = torch.cat([x, mesh], dim=2)
+            x = torch.cat([x, mesh.to(x.dtype)], dim=2)
         return meshes[::-1]
