@@ -79,7 +79,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "no"), help="auto: bf16")
     group.add_argument("--channels_last", default="yes", choices=("yes", "no"))
     group.add_argument("--init_from", help="start from another network's weights (those that it shares)")
-    group.add_argument("--resume", nargs="?", const="auto", help="go on from last.pt of the run, or from this file; in eval and predict: as --checkpoint")
+    group.add_argument(
+        "--resume", nargs="?", const="auto", help="go on from last.pt of the run, or from a file; eval: as --checkpoint"
+    )
     group.add_argument("--save_minutes", type=float, default=5.0, help="also save within an epoch, this often")
     group.add_argument("--val_images", type=int, default=2000, help="images for validation after each epoch")
 
@@ -88,7 +90,9 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
     """Which shape an identity-aware network is told."""
     group = parser.add_argument_group("shape")
     group.add_argument("--shape", choices=("predicted", "gt", "mean", "calibrated"), help="default: gt for identity")
-    group.add_argument("--identity", "--identities", help="identity file, or a folder with identity_subject-NN.json (calibrated)")
+    group.add_argument(
+        "--identity", "--identities", help="identity file, or a folder with identity_subject-NN.json (calibrated)"
+    )
     group.add_argument("--predictions", help="npz to write (predict) or to evaluate instead of a network (eval)")
     group.add_argument("--results", help="JSON file for the metrics (eval)")
     group.add_argument("--submit", choices=SUBMISSIONS, help="eval: also write the result file of that server")

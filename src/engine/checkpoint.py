@@ -121,7 +121,7 @@ def load_network(
     if card.hierarchy_hash and own_hash != card.hierarchy_hash:
         raise CheckpointError(
             f"{path}: was trained on mesh levels {card.hierarchy_hash}, these are {own_hash}: its spirals and poolings "
-            "would mean something else. Give the transform.pkl it was trained with (--hierarchy), or the same --mano_dir"
+            "would mean something else. Give the levels it was trained with (--hierarchy), or the same --mano_dir"
         )
     load_strictly(model, state["model"], path)
     return model.to(device).eval(), card, model_hash(model.state_dict())
