@@ -15,7 +15,8 @@ from torch import nn
 from conv.hierarchy import MeshHierarchy
 from src.models.cmr.boukhayma import Boukhayma
 from src.models.cmr.mesh_decoder import FeatureAttention
-from src.models.cmr.networks import CmrIdentity, CmrNetwork, CmrPG, CmrPose2D, CmrSG, hand_size
+from src.models.cmr.networks import CmrIdentity, CmrNetwork, CmrPG, CmrPose2D, CmrSG
+from src.models.cmr.rest_mesh import hand_size
 from src.models.losses_cmr import CmrLoss
 from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
@@ -108,14 +109,14 @@ def test_identity_decoder_sees_the_rest_mesh(identity: CmrIdentity, image: torch
     assert not output["masks"] and "mask" not in output
     torch.testing.assert_close(output["heatmaps"][2][0], output["heatmaps"][2][1])
     assert (output["vertices"][0] - output["vertices"][1]).abs().max() > 1e-4
-    rest = identity.hand.rest(betas)
+    rest = identity.rest.hand.rest(betas)
     moved = identity(same, rest_mesh=rest + 0.3)
     torch.testing.assert_close(moved["vertices"], output["vertices"], atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_identity_scales_its_output_by_the_subject(identity: CmrIdentity, image: torch.Tensor) -> None:
-    rest = identity.hand.rest(torch.zeros(2, 10)) * torch.tensor([1.0, 1.2])[:, None, None]
+    rest = identity.rest.hand.rest(torch.zeros(2, 10)) * torch.tensor([1.0, 1.2])[:, None, None]
     scaled = identity(image, rest_mesh=rest)["vertices"]
     identity.scale_output = False
     plain = identity(image, rest_mesh=rest)["vertices"]
@@ -126,9 +127,9 @@ def test_identity_scales_its_output_by_the_subject(identity: CmrIdentity, image:
 
 def test_identity_levels_are_the_rest_mesh_around_the_wrist(identity: CmrIdentity) -> None:
     betas = torch.randn(1, 10, generator=torch.Generator().manual_seed(3))
-    levels = identity.rest_levels(identity.hand.rest(betas))
-    wrist = identity.hand(torch.eye(3).expand(1, 16, 3, 3), betas).rest_joints[:, 0]
-    fine = (identity.hand.rest(betas) - wrist) / 0.2
+    levels = identity.rest.levels(identity.rest.hand.rest(betas))
+    wrist = identity.rest.hand(torch.eye(3).expand(1, 16, 3, 3), betas).rest_joints[:, 0]
+    fine = (identity.rest.hand.rest(betas) - wrist) / 0.2
     for level, down in zip(levels, [None, *identity.hierarchy.down], strict=True):
         fine = fine if down is None else torch.tensor(down.toarray(), dtype=torch.float32) @ fine
         torch.testing.assert_close(level, fine, atol=1e-5, rtol=1e-5)

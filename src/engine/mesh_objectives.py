@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from src.engine.mesh_joints import mesh_joints
-from src.engine.objectives import Batch, ManoObjective
+from src.engine.objectives import Batch, ManoObjective, keypoint_terms
 from src.models.cmr.silhouette import silhouette
 from src.models.losses import LossWeights
 from src.models.losses_cmr import CmrLoss
@@ -29,10 +29,10 @@ class MeshObjective:
     score = "mpjpe_mm"
 
     def __init__(self, hand: HandModel, criterion: CmrLoss) -> None:
-        self.hand, self.criterion = hand, criterion
+        self.hand, self.criterion, self.cues = hand, criterion, LossWeights()
 
     def forward(self, model: nn.Module, batch: Batch) -> Batch:
-        return model(batch["image"], betas=batch["betas"])
+        return model(batch["image"], betas=batch["betas"], K=batch["K"])
 
     @torch.no_grad()
     def truth(self, batch: Batch) -> Batch:
@@ -44,11 +44,15 @@ class MeshObjective:
     def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Batch]:
         """Weighted sum and its terms; see `CmrLoss`."""
         truth, size = self.truth(batch), batch["image"].shape[-1]
+        relative = truth["vertices"] - truth["joints"][:, :1]
+        if "heatmap_logits" in output:  # the one-stage form has the fair networks' heat maps, and no masks
+            loss, terms = self.criterion.mesh(output["vertices_levels"], relative)
+            seen = keypoint_terms(output, batch | {"keypoints_2d": truth["keypoints"]})
+            return loss + sum(getattr(self.cues, name) * term for name, term in seen.items()), terms | seen
         mask = batch.get("mask")
         if mask is None and output["masks"]:
             map_size = output["masks"][0].shape[-1]
             mask = silhouette(truth["vertices"], self.hand.faces, batch["K"], size, map_size)
-        relative = truth["vertices"] - truth["joints"][:, :1]
         return self.criterion(output, size, truth["keypoints"], relative, mask)
 
     def scores(self, output: Batch, batch: Batch) -> Batch:

@@ -65,9 +65,9 @@ def hand_model(args: argparse.Namespace, device: torch.device) -> tuple[HandMode
 def model_card(args: argparse.Namespace, assets: object) -> ModelCard:
     """What the options say about the network."""
     options: dict[str, object] = {"backbone": args.backbone.lower()}
-    if is_mesh_model(args.model):
+    if is_mesh_model(args.model) and args.backbone.lower().startswith("resnet"):
         options["with_mask"] = has_mask(args)
-    elif args.recipe == "fair" and args.model.startswith("mano"):
+    elif args.recipe == "fair" and args.model.startswith(("mano", "cmr")):
         options["crop_geometry"] = args.crop_geometry == "yes"
         if args.blind_decoder:
             options["blind_decoder"] = True

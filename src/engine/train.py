@@ -78,6 +78,7 @@ class Trainer:
             seed=args.seed,
             num_workers=args.num_workers,
             drop_last=True,
+            max_samples=args.max_images,
             rank=self.team.rank,
             world_size=self.team.size,
         )

@@ -21,6 +21,17 @@ def _class(module: str, name: str, **fixed: object) -> Builder:
     return build
 
 
+def _mesh_family(cascade: str, **one_stage: object) -> Builder:
+    """The released cascade of ResNets by default; with another backbone its mesh decoder on the shared body."""
+
+    def build(backbone: str = "resnet18", **options: object) -> nn.Module:
+        if backbone.lower().startswith("resnet"):
+            return _class(_CMR, cascade)(backbone=backbone, **options)
+        return _class("src.models.cmr.one_stage", "OneStageMesh", **one_stage)(backbone=backbone, **options)
+
+    return build
+
+
 _FAIR, _PAPER, _CMR = "src.models.mano_networks", "src.models.paper_mano", "src.models.cmr.networks"
 
 #: name -> recipe -> builder.
@@ -36,8 +47,8 @@ MODELS: dict[str, dict[str, Builder]] = {
     },
     "pose_2d": {"fair": _class(_FAIR, "Pose2D"), "paper": _class(_CMR, "CmrPose2D")},
     "cmr_sg": {"paper": _class(_CMR, "CmrSG")},
-    "cmr_pg": {"paper": _class(_CMR, "CmrPG")},
-    "cmr_identity": {"paper": _class(_CMR, "CmrIdentity")},
+    "cmr_pg": {"paper": _mesh_family("CmrPG")},
+    "cmr_identity": {"paper": _mesh_family("CmrIdentity", sees_shape=True)},
     "boukhayma": {"paper": _class("src.models.cmr.boukhayma", "Boukhayma")},
 }
 

@@ -79,7 +79,7 @@ class CmrLoss(nn.Module):
         if "vertices_levels" in output:
             if vertices is None:
                 raise ValueError("this network predicts meshes: the loss needs `vertices` (B,778,3)")
-            terms |= self._mesh_terms([level / MESH_UNIT for level in output["vertices_levels"]], vertices / MESH_UNIT)
+            terms |= self._mesh_terms(output["vertices_levels"], vertices)
         maps = output["heatmaps"]
         with torch.no_grad():
             target = joint_map_targets(keypoints_2d, input_size, maps[0].shape[-1], self.placement)
@@ -87,9 +87,25 @@ class CmrLoss(nn.Module):
         if mask is not None and output["masks"]:
             true_mask = F.interpolate(mask.float(), size=output["masks"][0].shape[-2:], mode="area").clamp(0, 1)
             terms["mask"] = torch.stack([map_cross_entropy(stage, true_mask) for stage in output["masks"]]).sum()
-        return sum(getattr(self.weights, name) * term for name, term in terms.items()), terms
+        return self._weighted(terms), terms
 
-    def _mesh_terms(self, levels: list[torch.Tensor], target: torch.Tensor) -> dict[str, torch.Tensor]:
+    def mesh(
+        self, levels: list[torch.Tensor], vertices: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The mesh terms alone: their weighted sum, and each.
+
+        Args:
+            levels: four (B, V_l, 3), finest first, metres.
+            vertices: (B, 778, 3) true mesh, metres, relative to the same root and in the same axes.
+        """
+        terms = self._mesh_terms(levels, vertices)
+        return self._weighted(terms), terms
+
+    def _weighted(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        return sum(getattr(self.weights, name) * term for name, term in terms.items())
+
+    def _mesh_terms(self, levels: list[torch.Tensor], vertices: torch.Tensor) -> dict[str, torch.Tensor]:
+        levels, target = [level / MESH_UNIT for level in levels], vertices / MESH_UNIT
         errors = [
             (level - target[:, self.get_buffer(f"kept_{i}")]).abs().mean() for i, level in enumerate(levels)
         ]

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from src.models.cmr.encoders import FEATURE_LENGTH, build_resnet
+from src.models.backbones import Backbone
+from src.models.cmr.encoders import CHANNELS, FEATURE_LENGTH, build_resnet
 from utils.rotations import matrix_to_rotation_6d, rotation_6d_to_matrix
 
 NUM_JOINTS = 16
@@ -34,7 +35,8 @@ class PaperMano(nn.Module):
     """ResNet feature, three-step 6D pose, and either a shape head or a given shape.
 
     Args:
-        backbone: resnet50 in the paper.
+        backbone: resnet50 in the paper; another than a ResNet is the body of the
+            fair networks, name for name, so that all can start from one trained body.
         weights: the user's ImageNet weights of it, or None.
         sees_shape: the identity-aware network: betas are handed through, there is no shape head.
         has_confidence: add the confidence branch.
@@ -59,7 +61,12 @@ class PaperMano(nn.Module):
         if self.update not in UPDATES:
             raise ValueError(f"update {update!r} is unknown; choose one of {UPDATES}")
         self.sees_shape = sees_shape
-        self.feature_extractor = build_resnet(backbone, weights)
+        self.backbone = None if backbone.lower() in CHANNELS else Backbone(backbone, weights)
+        self.feature_extractor = (
+            build_resnet(backbone, weights)
+            if self.backbone is None
+            else nn.Linear(self.backbone.channels[-1], FEATURE_LENGTH)
+        )
         self.pose_6d_extractor = nn.ModuleList(
             _mlp(FEATURE_LENGTH + POSE_LENGTH, POSE_LENGTH) for _ in range(NUM_STEPS)
         )
@@ -95,7 +102,8 @@ class PaperMano(nn.Module):
         """
         if self.sees_shape and betas is None:
             raise ValueError("mano_identity needs the subject's betas (B,10): pass --shape gt or --identity FILE")
-        feature = self.feature_extractor(image)
+        seen = image if self.backbone is None else self.backbone(image)[-1].mean((2, 3))
+        feature = self.feature_extractor(seen)
         pose_6d = self.initial_pose.expand(len(image), -1)
         for step in self.pose_6d_extractor:
             pose_6d = self._refine(pose_6d, step(torch.cat([feature, pose_6d], dim=1)).float())

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from src.models.cmr.encoders import build_resnet
+from src.models.backbones import Backbone
+from src.models.cmr.encoders import CHANNELS, build_resnet
 from template import HandAssets, load_hand_assets, pca_to_pose
 from utils.rotations import matrix_to_rotation_6d
 
@@ -22,7 +23,7 @@ class Boukhayma(nn.Module):
     """ResNet-34 whose last layer gives a weak-perspective camera, a rotation, PCA pose and shape (FACTS 7.1).
 
     Args:
-        backbone: resnet34 in the paper.
+        backbone: resnet34 in the paper; another than a ResNet is the body of the fair networks, name for name.
         weights: the user's ImageNet weights of it, or None (from scratch, as in the paper).
         hand: whose pose PCA is used; None for the one that `load_hand_assets` finds.
     """
@@ -32,8 +33,12 @@ class Boukhayma(nn.Module):
     ) -> None:
         super().__init__()
         hand = load_hand_assets() if hand is None else hand
-        self.encoder = build_resnet(backbone, weights)
-        self.encoder.fc = nn.Linear(self.encoder.fc.in_features, sum(PARTS))
+        self.backbone = None if backbone.lower() in CHANNELS else Backbone(backbone, weights)
+        if self.backbone is None:
+            self.encoder = build_resnet(backbone, weights)
+            self.encoder.fc = nn.Linear(self.encoder.fc.in_features, sum(PARTS))
+        else:
+            self.encoder = nn.Linear(self.backbone.channels[-1], sum(PARTS))
         for name in ("hands_components", "hands_mean"):
             self.register_buffer(name, torch.as_tensor(getattr(hand, name), dtype=torch.float32), persistent=False)
 
@@ -48,7 +53,8 @@ class Boukhayma(nn.Module):
             ``camera`` (B, 3): scale and translation of the weak-perspective projection, in units of
             the input's half side; ``pca`` (B, 6).
         """
-        camera_scale, camera_shift, rotation, pca, betas = self.encoder(image).float().split(PARTS, dim=1)
+        seen = image if self.backbone is None else self.backbone(image)[-1].mean((2, 3))
+        camera_scale, camera_shift, rotation, pca, betas = self.encoder(seen).float().split(PARTS, dim=1)
         pose = pca_to_pose(self, rotation, pca)
         return {
             "pose": pose,

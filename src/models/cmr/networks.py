@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from conv.hierarchy import MeshHierarchy
 from src.models.cmr.cascade import PG, SG, Cascade, Cues, Layout
 from src.models.cmr.joint_maps import joints_from_maps
 from src.models.cmr.mesh_decoder import MeshDecoder
+from src.models.cmr.rest_mesh import RestMesh, hand_size
 from src.models.losses import MESH_UNIT
-from template import HandModel, load_hand_assets
+from template import HandModel
 from template.cmr_assets import load_hierarchy
 
 #: Network input of the released checkpoints, px.
@@ -141,17 +141,8 @@ class CmrIdentity(CmrNetwork):
         scale_output: bool = True,
     ) -> None:
         super().__init__(PG, backbone, weights, hierarchy, with_mask, extra_channels=3)
-        self.hand = HandModel(load_hand_assets()) if hand is None else hand
-        if not np.array_equal(self.hand.assets.faces, self.hierarchy.faces[0]):
-            raise ValueError(f"the hierarchy is not of the hand {self.hand.assets.name!r}: give `hierarchy="
-                             "load_hierarchy(assets)` of the same hand")
+        self.rest = RestMesh(self.hierarchy, hand)
         self.scale_output = scale_output
-        wrist = torch.as_tensor(self.hand.assets.J_regressor[0], dtype=torch.float32)
-        self.register_buffer("wrist_regressor", wrist, persistent=False)
-        for level, ids in enumerate(self.hierarchy.kept):
-            self.register_buffer(f"kept_{level}", torch.as_tensor(ids, dtype=torch.int64), persistent=False)
-        template = torch.as_tensor(self.hand.assets.v_template, dtype=torch.float32)[None]
-        self.register_buffer("template_size", hand_size(template), persistent=False)
 
     def forward(
         self,
@@ -170,24 +161,11 @@ class CmrIdentity(CmrNetwork):
         Raises:
             ValueError: neither betas nor rest_mesh is given.
         """
-        if rest_mesh is None:
-            if betas is None:
-                raise ValueError("cmr_identity needs the subject's betas (B,10) or rest_mesh (B,778,3): "
-                                 "pass --shape gt or --identity FILE")
-            rest_mesh = self.hand.rest(betas)
+        rest_mesh = self.rest.of(betas, rest_mesh)
         cues = self.encode(image)
         feature = self.backbone3.feature(cues.maps)
-        meshes = self.decode_mesh(feature, self.rest_levels(rest_mesh))
-        unit = MESH_UNIT * hand_size(rest_mesh)[:, None, None] / self.template_size if self.scale_output else MESH_UNIT
+        meshes = self.decode_mesh(feature, self.rest.levels(rest_mesh))
+        unit: float | torch.Tensor = MESH_UNIT
+        if self.scale_output:
+            unit = MESH_UNIT * (hand_size(rest_mesh) / self.rest.template_size)[:, None, None]
         return self._output(cues, feature, meshes, unit, image.shape[-1])
-
-    def rest_levels(self, rest_mesh: torch.Tensor) -> list[torch.Tensor]:
-        """Rest mesh (B, 778, 3), metres, at every level: (B, V_l, 3) relative to the wrist, in units of 0.2 m."""
-        wrist = torch.einsum("v,bvc->bc", self.wrist_regressor, rest_mesh)
-        relative = (rest_mesh - wrist[:, None]) / MESH_UNIT
-        return [relative[:, self.get_buffer(f"kept_{level}")] for level in range(len(self.hierarchy.kept))]
-
-
-def hand_size(mesh: torch.Tensor) -> torch.Tensor:
-    """Root mean square distance (B,) of the vertices (B, V, 3) from their centre, in their unit."""
-    return (mesh - mesh.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt()

@@ -1,0 +1,65 @@
+"""The subject's flat hand at every level of a mesh hierarchy: how the spiral decoder knows whose hand it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from conv.hierarchy import MeshHierarchy
+from src.models.losses import MESH_UNIT
+from template import HandModel, load_hand_assets
+
+
+def hand_size(mesh: torch.Tensor) -> torch.Tensor:
+    """Root mean square distance (B,) of the vertices (B, V, 3) from their centre, in their unit."""
+    return (mesh - mesh.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt()
+
+
+class RestMesh(nn.Module):
+    """Betas to rest meshes, and rest meshes to levels. Holds nothing that enters a checkpoint.
+
+    Args:
+        hierarchy: mesh levels.
+        hand: hand layer that turns betas into rest meshes; None for the one `load_hand_assets` finds.
+
+    Raises:
+        ValueError: the hierarchy is of another hand.
+    """
+
+    def __init__(self, hierarchy: MeshHierarchy, hand: HandModel | None = None) -> None:
+        super().__init__()
+        self.hand = HandModel(load_hand_assets()) if hand is None else hand
+        assets = self.hand.assets
+        if not np.array_equal(assets.faces, hierarchy.faces[0]):
+            raise ValueError(
+                f"the hierarchy is not of the hand {assets.name!r}: give `hierarchy=load_hierarchy(assets)` "
+                "of the same hand"
+            )
+        self.register_buffer("wrist_regressor", torch.tensor(assets.J_regressor[0], dtype=torch.float32), False)
+        template = torch.tensor(assets.v_template, dtype=torch.float32)[None]
+        self.register_buffer("template_size", hand_size(template), False)
+        for level, ids in enumerate(hierarchy.kept):
+            self.register_buffer(f"kept_{level}", torch.tensor(ids, dtype=torch.int64), False)
+        self.n_levels = len(hierarchy.kept)
+
+    def of(self, betas: torch.Tensor | None, rest_mesh: torch.Tensor | None) -> torch.Tensor:
+        """The rest mesh (B, 778, 3), metres, that is given, or of betas (B, 10).
+
+        Raises:
+            ValueError: neither is given.
+        """
+        if rest_mesh is not None:
+            return rest_mesh
+        if betas is None:
+            raise ValueError(
+                "cmr_identity needs the subject's betas (B,10) or rest_mesh (B,778,3): "
+                "pass --shape gt or --identity FILE"
+            )
+        return self.hand.rest(betas)
+
+    def levels(self, rest_mesh: torch.Tensor) -> list[torch.Tensor]:
+        """Rest mesh (B, 778, 3), metres, at every level: (B, V_l, 3) relative to the wrist, in units of 0.2 m."""
+        wrist = torch.einsum("v,bvc->bc", self.wrist_regressor, rest_mesh)
+        relative = (rest_mesh - wrist[:, None]) / MESH_UNIT
+        return [relative[:, self.get_buffer(f"kept_{level}")] for level in range(self.n_levels)]
