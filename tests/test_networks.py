@@ -98,6 +98,14 @@ def test_crop_geometry_does_not_depend_on_resolution() -> None:
     assert torch.allclose(crop_geometry(K, SIZE), crop_geometry(double, 2 * SIZE), atol=1e-5)
 
 
+def test_heatmaps_decode_in_full_precision_under_autocast() -> None:
+    """In bf16 the expectation over cells would round positions beyond 64 px to half pixels."""
+    logits = 3 * torch.randn(2, 21, 24, 24, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        keypoints = decode_heatmaps(logits, SIZE).keypoints_2d
+    torch.testing.assert_close(keypoints, decode_heatmaps(logits, SIZE).keypoints_2d, rtol=0, atol=0)
+
+
 def test_heatmaps_decode_to_sub_pixel_positions() -> None:
     truth = torch.tensor([[[20.3, 33.7], [14.0, 44.25]]])
     cells = SIZE // 4

@@ -38,10 +38,16 @@ class HeatmapHead(nn.Module):
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Logits (B, J, S/4, S/4) from the backbone's four maps."""
+        return self.maps(self.pyramid(features)[0])
+
+    def pyramid(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Maps (B, width, S/4, S/4), (B, width, S/8, S/8) and (B, width, S/16, S/16); the logits are made of the first."""
         x = self.lateral[-1](features[-1])
+        levels = []
         for lateral, feature in zip(reversed(self.lateral[:-1]), reversed(features[:-1]), strict=True):
             x = F.interpolate(x, size=feature.shape[-2:], mode="nearest") + lateral(feature)
-        return self.maps(self.smooth(x))
+            levels.append(x)
+        return [self.smooth(x), *reversed(levels[:-1])]
 
 
 def _cell_centres(cells: int, input_size: int, like: torch.Tensor) -> torch.Tensor:
@@ -56,13 +62,14 @@ def decode_heatmaps(logits: torch.Tensor, input_size: int) -> Keypoints:
         logits: (B, J, h, h).
         input_size: side of the network input in px.
     """
-    probability = logits.float().flatten(2).softmax(-1).view_as(logits)
-    centres = _cell_centres(logits.shape[-1], input_size, probability)
-    along_x, along_y = probability.sum(-2), probability.sum(-1)
-    x, y = along_x @ centres, along_y @ centres
-    variance = (along_x * (centres - x[..., None]) ** 2).sum(-1) + (along_y * (centres - y[..., None]) ** 2).sum(-1)
-    expected = 2 * (TARGET_SIGMA * input_size / logits.shape[-1]) ** 2
-    confidence = (expected / variance.clamp_min(1e-6)).clamp(max=1.0)
+    with torch.autocast(logits.device.type, enabled=False):  # a product in bf16 would round to half pixels
+        probability = logits.float().flatten(2).softmax(-1).view_as(logits)
+        centres = _cell_centres(logits.shape[-1], input_size, probability)
+        along_x, along_y = probability.sum(-2), probability.sum(-1)
+        x, y = along_x @ centres, along_y @ centres
+        variance = (along_x * (centres - x[..., None]) ** 2).sum(-1) + (along_y * (centres - y[..., None]) ** 2).sum(-1)
+        expected = 2 * (TARGET_SIGMA * input_size / logits.shape[-1]) ** 2
+        confidence = (expected / variance.clamp_min(1e-6)).clamp(max=1.0)
     return Keypoints(torch.stack([x, y], -1), confidence)
 
 
