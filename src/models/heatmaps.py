@@ -41,7 +41,7 @@ class HeatmapHead(nn.Module):
         return self.maps(self.pyramid(features)[0])
 
     def pyramid(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Maps (B, width, S/4, S/4), (B, width, S/8, S/8) and (B, width, S/16, S/16); the logits are made of the first."""
+        """Maps (B, width, S/4, S/4), then of strides 8 and 16; the logits are made of the first."""
         x = self.lateral[-1](features[-1])
         levels = []
         for lateral, feature in zip(reversed(self.lateral[:-1]), reversed(features[:-1]), strict=True):
