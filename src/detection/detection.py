@@ -1,0 +1,62 @@
+"""One hand found in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One hand in an image, as it is seen there (a left hand is not mirrored).
+
+    Attributes:
+        keypoints_2d: (21,2) float64 px of the full image, standard order, pixel centres at integers; may lie outside.
+        keypoint_confidence: (21,) in [0,1].
+        is_left: the person's left hand.
+        score: in [0,1], how sure the detector is; mediapipe tells it of the side alone, 0.5 to 1.
+        world: (21,3) m, the detector's own guess in three dimensions about the hand's centre, or None. Axes are those
+            of a camera turned towards the hand (x right, y down, z away).
+    """
+
+    keypoints_2d: np.ndarray
+    keypoint_confidence: np.ndarray
+    is_left: bool
+    score: float
+    world: np.ndarray | None = None
+
+    @property
+    def bbox(self) -> np.ndarray:
+        """Tight box (4,) of the keypoints: left, top, right, bottom, px."""
+        return np.concatenate([self.keypoints_2d.min(axis=0), self.keypoints_2d.max(axis=0)])
+
+    @property
+    def size(self) -> float:
+        """Larger side of the box, px."""
+        left, top, right, bottom = self.bbox
+        return float(max(right - left, bottom - top))
+
+    def moved(self, offset: Sequence[float]) -> Detection:
+        """The same hand where it is in an image of which this was a window, whose first pixel is at ``offset`` px."""
+        return replace(self, keypoints_2d=self.keypoints_2d + np.asarray(offset, dtype=np.float64))
+
+
+def mirrored(hand: Detection, width: int) -> Detection:
+    """The hand after its image of ``width`` px was flipped left to right (u -> width - 1 - u); sides swap."""
+    keypoints = hand.keypoints_2d.copy()
+    keypoints[:, 0] = width - 1 - keypoints[:, 0]
+    world = None if hand.world is None else hand.world * [-1.0, 1.0, 1.0]
+    return replace(hand, keypoints_2d=keypoints, world=world, is_left=not hand.is_left)
+
+
+def of_side(hands: Sequence[Detection], side: str | None) -> list[Detection]:
+    """At most one right and one left hand, the surest of each, surest first; only ``side`` if it is given.
+
+    Args:
+        side: "left", "right" or None.
+    """
+    wanted = {None: (False, True), "right": (False,), "left": (True,)}[side]
+    best = [max((h for h in hands if h.is_left == left), key=lambda h: h.score, default=None) for left in wanted]
+    return sorted((hand for hand in best if hand is not None), key=lambda hand: -hand.score)
