@@ -78,6 +78,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "no"), help="auto: bf16")
     group.add_argument("--channels_last", default="yes", choices=("yes", "no"))
+    group.add_argument("--init_parts", nargs="+", metavar="MODULE", help="of --init_from, take only these modules")
     group.add_argument("--init_from", help="start from another network's weights (those that it shares)")
     group.add_argument(
         "--resume", nargs="?", const="auto", help="go on from last.pt of the run, or from a file; eval: as --checkpoint"

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,8 +136,10 @@ def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], path: str | 
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def initialise_from(model: nn.Module, path: str | Path) -> None:
+def initialise_from(model: nn.Module, path: str | Path, parts: Sequence[str] | None = None) -> None:
     """Copy the weights that ``model`` shares by name with another network's checkpoint.
+
+    ``parts`` limits it to these modules, such as ``["backbone", "heatmaps"]``; the rest stays fresh.
 
     Heads that only one of the two has (shape head, confidence branch, the shape path that starts
     at zero) stay as they are and are named in the log.
@@ -145,7 +148,11 @@ def initialise_from(model: nn.Module, path: str | Path) -> None:
         CheckpointError: a shared name has another shape (another backbone), or nothing is shared.
     """
     state, own = read_checkpoint(path)["model"], model.state_dict()
-    shared = {name: value for name, value in state.items() if name in own}
+    shared = {
+        name: value
+        for name, value in state.items()
+        if name in own and (parts is None or name.split(".")[0] in parts)
+    }
     misshapen = [name for name in shared if shared[name].shape != own[name].shape]
     if not shared or misshapen:
         raise CheckpointError(
@@ -205,7 +212,7 @@ def main() -> int:
     parser.add_argument("--backbone", help="ResNet18 or ResNet50 (default: the model's own)")
     args = parser.parse_args()
     try:
-        if Path(args.file).suffix == ".safetensors" or _has_card(args.file):
+        if Path(args.file).suffix == ".safetensors" or has_card(args.file):
             network, card, _ = load_network(args.file, expect=args.model)
             count = len(network.state_dict())
         else:
@@ -218,7 +225,8 @@ def main() -> int:
     return 0
 
 
-def _has_card(path: str | Path) -> bool:
+def has_card(path: str | Path) -> bool:
+    """Whether a file is a checkpoint of this code, with a card."""
     try:
         return "card" in read_checkpoint(path)
     except CheckpointError:

@@ -106,7 +106,7 @@ class Trainer:
         model = dataclasses.replace(self.card, options=options).build(self.assets, self.args.hierarchy)
         self.card.hierarchy_hash = getattr(model, "hierarchy_hash", "")
         if self.args.init_from and not self.args.resume:
-            initialise_from(model, self.args.init_from)
+            initialise_from(model, self.args.init_from, self.args.init_parts)
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.args.channels_last == "yes" else model
 
@@ -161,7 +161,7 @@ class Trainer:
             if self.args.resume != "auto" or self.folder.last.is_file():
                 self.resume(path)
             elif self.args.init_from:
-                initialise_from(self.model, self.args.init_from)
+                initialise_from(self.model, self.args.init_from, self.args.init_parts)
         if self.team.leads:
             self.folder.write_arguments(self.args)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
