@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -83,6 +84,7 @@ def demo_figure(
     keypoint_confidence: np.ndarray | None = None,
     true_vertices: np.ndarray | None = None,
     silhouette: np.ndarray | None = None,
+    close_silhouette: np.ndarray | None = None,
     title: str = "",
 ) -> None:
     """Draw one hand: image and box, 2D pose, each projected mesh, and the last of ``hands`` in camera space.
@@ -98,6 +100,7 @@ def demo_figure(
         keypoint_confidence: (21,) in [0,1]; joints under 0.1 are left out.
         true_vertices: (V,3) metres, drawn as a white outline over the meshes.
         silhouette: (H,W) bool mask: one more panel.
+        close_silhouette: the same, (CROP_PIXELS, CROP_PIXELS), of `crop_affine(box, CROP_PIXELS)`.
         title: above everything.
     """
     height, width = image.shape[:2]
@@ -107,9 +110,13 @@ def demo_figure(
     points = project_numpy(hands[-1].joints, K) if keypoints_2d is None else np.asarray(keypoints_2d)
     pose_2d = drawing.draw_skeleton(crop, transform_points(points, affine), keypoint_confidence, None, 0.1)
 
-    flat = [("image", drawing.draw_box(image, box))]
+    flat = [("image", _reduced(drawing.draw_box(image, box)))]
+    mask = close_silhouette
     if silhouette is not None:
         mask = drawing.crop_view(silhouette.astype(np.uint8) * 255, K, box, CROP_PIXELS)[0]
+    elif mask is not None:
+        mask = mask.astype(np.uint8) * 255
+    if mask is not None:
         flat.append(("silhouette", np.repeat(mask[..., None], 3, axis=2)))
     flat.append(("2D pose", pose_2d))
     for hand in hands:
@@ -178,6 +185,12 @@ def identity_figure(
         figure.colorbar(scale, ax=list(all_axes), label="distance to the true surface point (mm)", shrink=0.8)
     figure.suptitle(title, fontsize=14, x=0.01, ha="left")
     save_figure(path, figure)
+
+
+def _reduced(image: np.ndarray, longest: int = 1600) -> np.ndarray:
+    """The image, averaged down to ``longest`` pixels: Matplotlib takes many bytes for each pixel it is given."""
+    factor = longest / max(image.shape[:2])
+    return image if factor >= 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
 
 
 def _panel_grid(panels: int) -> tuple[Figure, list[tuple[float, float, float, float]]]:
