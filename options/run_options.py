@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from options.image_options import add_image_arguments
+
 MODEL_NAMES = (
     "mano_baseline",
     "mano_baseline_conf",
@@ -138,5 +140,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     add_train_arguments(parser)
     add_shape_arguments(parser)
     add_demo_arguments(parser)
+    add_image_arguments(parser)
     add_export_arguments(parser)
     return parser

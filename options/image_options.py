@@ -1,0 +1,27 @@
+"""Options of ``run.py --phase demo`` for a person's own pictures and videos."""
+
+from __future__ import annotations
+
+import argparse
+
+KEYPOINT_SOURCES = ("network", "mediapipe")
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--images``, ``--video`` and what is known about them."""
+    group = parser.add_argument_group("demo on own images (--phase demo --images DIR or --video FILE)")
+    group.add_argument("--images", help="folder of images, or one image; each may have <name>_K.npy, <name>_bbox.json")
+    group.add_argument("--video", help="video to annotate; each frame's fit starts from the one before it")
+    group.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
+    group.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
+    group.add_argument("--hand", choices=("left", "right"), help="default: what the detector says, else right")
+    group.add_argument(
+        "--bbox",
+        nargs=4,
+        type=float,
+        metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
+        help="tight box of the hand in pixels, for every image (default: looked for)",
+    )
+    group.add_argument(
+        "--keypoints", default="network", choices=KEYPOINT_SOURCES, help="where the 2D keypoints come from"
+    )

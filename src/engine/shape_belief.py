@@ -1,0 +1,57 @@
+"""What is believed of one person's hand shape while pictures of it are looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from src.engine.hand_result import HandLength
+from src.personalization.hand_size import lengths_mm
+from src.personalization.population import Population
+from template import HandAssets
+from utils.artifacts import Identity
+
+
+class ShapeBelief:
+    """Betas to fit with, from an identity file, or from what the network said of the pictures so far.
+
+    Args:
+        assets: right hand in use.
+        identity: settles it; None: learn from predictions.
+        population: how networks see shapes, and which shapes there are; None: predictions are taken at their word
+            and there is no interval.
+    """
+
+    def __init__(
+        self, assets: HandAssets, identity: Identity | None = None, population: Population | None = None
+    ) -> None:
+        self.assets, self.identity, self.population = assets, identity, population
+        self._predicted: list[np.ndarray] = []
+        self.betas = np.zeros(10) if identity is None else identity.betas
+        self.covariance: np.ndarray | None = None
+
+    def see(self, predicted: np.ndarray) -> np.ndarray:
+        """Take in a network's betas (10,) of one more picture of this person; returns the betas believed now."""
+        if self.identity is not None:
+            return self.betas
+        self._predicted.append(np.asarray(predicted, dtype=np.float64))
+        seen, people = np.stack(self._predicted), self.population
+        if people is None or people.network is None:
+            self.betas = seen.mean(axis=0)
+        else:
+            self.betas, self.covariance = people.network.update(seen, people.betas_mean, people.betas_covariance)
+        return self.betas
+
+    @property
+    def length(self) -> HandLength:
+        """Of the stretched hand, with its uncertainty where that is known."""
+        if self.identity is not None:
+            return HandLength(self.identity.hand_length_mm, self.identity.hand_length_std_mm, self._identity_words())
+        mm, std = lengths_mm(self.assets, self.betas, self.covariance, ("hand",))["hand"]
+        count = len(self._predicted)
+        if count == 0:
+            return HandLength(mm, None, "mean shape, nobody's in particular")
+        return HandLength(mm, std, "this image alone" if count == 1 else f"{count} frames so far")
+
+    def _identity_words(self) -> str:
+        images = f", {self.identity.n_images} images" if self.identity.n_images else ""
+        return f"identity file ({self.identity.method or 'method unknown'}{images})"
