@@ -67,7 +67,7 @@ class Split:
     """One split.
 
     Attributes:
-        name: such as "s1_train".
+        name: such as "s1_train"; "all" is everybody, for a root whose people no network has seen.
         subjects: 0-based subject indices, in the order of the official numbering.
         cameras: indices into `SERIALS`.
         keeps_sequence: rule on a sequence's 0-based index within its subject.
@@ -90,6 +90,7 @@ class Split:
 
 def _all_splits() -> dict[str, Split]:
     splits = [
+        Split("all", ALL, takes_extra_subjects=True),
         Split("s0_train", ALL, keeps_sequence=lambda index: index % 5 != 4, takes_extra_subjects=True),
         Split("s0_val", (0, 1), keeps_sequence=lambda index: index % 5 == 4),
         Split("s0_test", ALL[2:], keeps_sequence=lambda index: index % 5 == 4),

@@ -11,8 +11,8 @@ train() {
     "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "${WORKERS:-2}" run.py --phase train \
         --data_root "$DATA" --cache data/cache --rotation_deg 30 --batch_size 64 --threads 1 --resume "$@"
 }
-BODY=out/dex_ycb/ship_body/checkpoints/last.pt
-train --model mano_baseline --exp_name ship_body --epochs 6
+./scripts/train_body.sh
+BODY=out/dex_ycb/ship_body_long/checkpoints/last.pt
 train --model mano_baseline --exp_name ship_baseline --init_from "$BODY" --epochs 2 --lr 5e-4
 train --model mano_identity --exp_name ship_identity --init_from "$BODY" --epochs 2 --lr 5e-4
 train --model mano_baseline_conf --exp_name ship_confidence --epochs 1 --batch_size 128 \

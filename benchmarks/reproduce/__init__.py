@@ -1,0 +1,1 @@
+"""The results table: every row trained, calibrated, evaluated and fitted, over seeds."""

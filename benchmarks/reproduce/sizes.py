@@ -1,0 +1,174 @@
+"""What is trained and measured: the networks, the rows of the table, and how large a run is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+#: One body for all networks, whatever stands on it.
+BODY = ("--backbone", "regnet_x_400mf")
+#: The fair recipe's view and optimisation, for networks whose own recipe has others: they are compared on equal terms.
+SAME_VIEW = ("--input_size", "96", "--crop_size", "128", "--crop_scale", "1.5", "--augment", "fair")
+SAME_STEPS = ("--batch_size", "64", "--optimizer", "adamw", "--weight_decay", "0.01", "--schedule", "cosine")
+FRESH_HEADS = ("--init_parts", "backbone", "heatmaps", "feature")
+
+
+@dataclass(frozen=True)
+class Network:
+    """One training.
+
+    Attributes:
+        model, recipe: of ``run.py``.
+        budget: key of `Size.images`: ``heads`` go on from trained heads, ``fresh`` start with new ones.
+        options: further options of ``run.py --phase train``.
+        start: another network of the same seed to start from instead of the shared body.
+        per_seed: trained for every seed; else once, with the first.
+    """
+
+    model: str
+    recipe: str = "fair"
+    budget: str = "heads"
+    options: tuple[str, ...] = ("--lr", "5e-4")
+    start: str | None = None
+    per_seed: bool = True
+
+
+def _paper(model: str) -> Network:
+    return Network(model, "paper", "fresh", (*BODY, *SAME_VIEW, *SAME_STEPS, "--lr", "1e-3"))
+
+
+NETWORKS = {
+    "fair_baseline": Network("mano_baseline"),
+    "fair_identity": Network("mano_identity"),
+    "fair_confidence": Network("mano_baseline_conf", budget="confidence", options=(), start="fair_baseline"),
+    "pose_2d": Network("pose_2d", budget="keypoints", per_seed=False),
+    "paper_baseline": _paper("mano_baseline"),
+    "paper_identity": _paper("mano_identity"),
+    "cmr_pg": Network("cmr_pg", budget="mesh", options=(*BODY, *SAME_STEPS, "--lr", "1e-3")),
+    "cmr_identity": Network("cmr_identity", budget="mesh", options=(*BODY, *SAME_STEPS, "--lr", "1e-3")),
+    "boukhayma": Network("boukhayma", budget="fresh", options=(*BODY, *SAME_STEPS, "--lr", "1e-3")),
+    "blind": Network("mano_identity", options=("--lr", "5e-4", "--blind_decoder")),
+    "fresh_identity": Network("mano_identity", budget="fresh", options=(*FRESH_HEADS, "--lr", "1e-3")),
+    "no_geometry": Network(
+        "mano_identity", budget="fresh", options=(*FRESH_HEADS, "--lr", "1e-3", "--crop_geometry", "no")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        group: which table it is in.
+        recipe, model, shape: what ``results.json`` calls it. ``shape``: ``predicted``, ``true``, ``mean shape``,
+            ``wrong`` (the next subject's), or ``calibrated: METHOD[, N images]``.
+        network: key of `NETWORKS`.
+        fits: also after fitting to the 2D model's keypoints with the shape held.
+    """
+
+    group: str
+    recipe: str
+    model: str
+    shape: str
+    network: str
+    fits: bool = False
+
+
+ROWS = (
+    Row("paper", "paper", "mano_baseline", "predicted", "paper_baseline", True),
+    Row("paper", "paper", "mano_identity", "mean shape", "paper_identity", True),
+    Row("paper", "paper", "mano_identity", "calibrated: mean", "paper_identity", True),
+    Row("paper", "paper", "mano_identity", "true", "paper_identity", True),
+    Row("fair", "fair", "mano_baseline", "predicted", "fair_confidence", True),
+    Row("fair", "fair", "mano_identity", "mean shape", "fair_identity", True),
+    Row("fair", "fair", "mano_identity", "calibrated: mean", "fair_identity", True),
+    Row("fair", "fair", "mano_identity", "calibrated: confidence", "fair_identity", True),
+    Row("fair", "fair", "mano_identity", "calibrated: joint", "fair_identity", True),
+    Row("fair", "fair", "mano_identity", "calibrated: joint + ruler", "fair_identity", True),
+    Row("fair", "fair", "mano_identity", "true", "fair_identity", True),
+    Row("mesh", "fair", "boukhayma", "predicted", "boukhayma"),
+    Row("mesh", "fair", "cmr_pg", "none", "cmr_pg"),
+    Row("mesh", "fair", "cmr_identity", "calibrated: joint", "cmr_identity"),
+    Row("mesh", "fair", "cmr_identity", "true", "cmr_identity"),
+    Row("ablation", "fair", "mano_identity", "true", "fair_identity"),
+    Row("ablation", "fair", "mano_identity, pose head does not see the shape", "true", "blind"),
+    Row("ablation", "fair", "mano_identity, fresh heads", "true", "fresh_identity"),
+    Row("ablation", "fair", "mano_identity, fresh heads, no crop geometry", "true", "no_geometry"),
+    Row("ablation", "fair", "mano_identity", "calibrated: joint, 1 image", "fair_identity"),
+    Row("ablation", "fair", "mano_identity", "calibrated: joint, 5 images", "fair_identity"),
+    Row("ablation", "fair", "mano_identity", "calibrated: joint", "fair_identity"),
+    Row("ablation", "fair", "mano_identity", "calibrated: joint, 100 images", "fair_identity"),
+    Row("ablation", "fair", "mano_identity", "wrong", "fair_identity"),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a run is.
+
+    Attributes:
+        name: also the prefix of the run folders and the folder in ``out/results``.
+        train_root, cache: training data (in DexYCB's layout) and its crop cache.
+        train_data: options of the synthetic writer that makes it; None: it is there, or a script makes it.
+        test_root, test_split: people whom no network has seen.
+        test_data: options of the synthetic writer that makes it; None: it is there.
+        body: checkpoint that all networks start from.
+        images: training images by `Network.budget`.
+        seeds: of the continuations.
+        workers: training processes, each of one thread; 0: in this process.
+        evaluated: images a subject that are evaluated; calibration takes others.
+        val_images: validation images after a training.
+    """
+
+    name: str
+    train_root: Path
+    test_root: Path
+    body: Path
+    images: dict[str, int]
+    seeds: tuple[int, ...]
+    cache: Path
+    train_data: dict[str, int | float] | None = None
+    test_data: dict[str, int | float] | None = None
+    test_split: str = "all"
+    workers: int = 2
+    evaluated: int = 72
+    val_images: int = 500
+
+    @property
+    def folder(self) -> Path:
+        """Where predictions and rows are kept between runs."""
+        return Path("out/results") / self.name
+
+    def experiment(self, network: str, seed: int) -> str:
+        """Name of the run folder of a network."""
+        return f"{self.name}_{network}_seed{seed}"
+
+
+_LOOK = {"left_fraction": 0.0, "render_scale": 0.5, "quality": 88}
+
+FULL = Size(
+    name="results",
+    train_root=Path("data/training_dex_ycb"),
+    test_root=Path("data/results_dex_ycb"),
+    test_data={"num_subjects": 22, "num_sequences": 12, "num_frames": 3, "seed": 2026, **_LOOK},
+    body=Path("out/dex_ycb/ship_body_long/checkpoints/last.pt"),
+    images={"heads": 28160, "fresh": 28160, "mesh": 28160, "confidence": 28160, "keypoints": 56640},
+    seeds=(0, 1, 2),
+    cache=Path("data/cache"),
+)
+
+QUICK = Size(
+    name="quick",
+    train_root=Path("data/quick_training"),
+    train_data={"num_subjects": 24, "num_sequences": 4, "num_frames": 1, "seed": 3, **_LOOK},
+    test_root=Path("data/quick_unseen"),
+    test_data={"num_subjects": 20, "num_sequences": 4, "num_frames": 2, "seed": 2027, **_LOOK},
+    body=Path("weights/mano_baseline_conf.safetensors"),
+    images={"heads": 512, "fresh": 512, "mesh": 512, "confidence": 512, "keypoints": 512},
+    seeds=(0, 1),
+    cache=Path("data/quick_cache"),
+    workers=0,
+    evaluated=16,
+    val_images=32,
+)
