@@ -33,9 +33,6 @@ def main() -> int:
     """Run it."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    from benchmarks.reproduce.prior import make_prior
-    from benchmarks.reproduce.report import flat_rows, markdown
-    from benchmarks.reproduce.scoring import Scores
     from benchmarks.reproduce.sizes import FULL, QUICK
     from benchmarks.reproduce.training import make_data, train_all
     from utils.files import atomic_path, write_json
@@ -59,11 +56,16 @@ def main() -> int:
         train_all(size)
         if args.train_only:
             return 0
+        from benchmarks.reproduce.prior import make_prior
+        from benchmarks.reproduce.scoring import Scores
+
         make_prior(size)
         rows = [row for seed in size.seeds for row in Scores(size, seed).all_rows()]
     except (ValueError, OSError) as error:
         logger.error("%s", error)
         return 2
+    from benchmarks.reproduce.report import flat_rows, markdown
+
     output = args.output or (Path("benchmarks") if size is FULL else size.folder)
     facts = {
         "command": shlex.join(["./scripts/reproduce_synthetic_results.sh", *sys.argv[1:]]),

@@ -147,8 +147,8 @@ def markdown(size: Size, rows: Rows, facts: dict[str, Any]) -> str:
         + ". Within a table every network had the same budget, except where its name says otherwise.",
         "",
         "Millimetres, relative to the wrist. `a ± b`: mean and standard deviation over seeds. Intervals: bootstrap "
-        "over subjects of the mean over seeds. `change`: of MPJPE, against the first row of its table. *fitted*: pose and "
-        "translation fitted to the 2D model's keypoints (lm), the shape held. Calibration: 20 unlabelled images of "
+        "over subjects of the mean over seeds. `change`: of MPJPE, against the first row of its table. *fitted*: pose "
+        "and translation fitted to the 2D model's keypoints (lm), the shape held. Calibration: 20 unlabelled images of "
         "sequences that are not evaluated; `ruler`: the hand's length with an error of 3 mm. The mesh family is "
         "measured on joints regressed from its meshes.",
     ]
