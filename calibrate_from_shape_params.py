@@ -1,4 +1,4 @@
-"""Predictions of a person's images to an identity file: python calibrate_from_shape_params.py --help."""
+"""Predictions of a person's images, or own photos, to an identity file; --help lists the options."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ def main() -> int:
     """Parse, call one function. Known errors are one line on stderr and exit status 2."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    from src.personalization.calibrate_command import run
+    if args.images:
+        from src.engine.photo_calibration import calibrate_photos as run
+    else:
+        from src.personalization.calibrate_command import run
 
     try:
         run(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

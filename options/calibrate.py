@@ -14,28 +14,41 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Many images of a person to one identity file (shape of the hand, with its uncertainty)."
     )
-    parser.add_argument("--predictions", required=True, help="npz of run.py --phase predict: shapes and poses")
-    parser.add_argument("--keypoints", help="npz of the pose_2d network, same images (needed by --method joint)")
-    parser.add_argument("--output", required=True, help="folder for identity_subject-NN.json, or a .json for one subject")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--predictions", help="npz of run.py --phase predict: shapes and poses")
+    source.add_argument("--images", help="folder of a person's own photos (--keypoints mediapipe); needs no network")
+    parser.add_argument(
+        "--keypoints", help="npz of the pose_2d network, same images (--method joint needs it); of --images: mediapipe"
+    )
+    parser.add_argument("--output", required=True, help="folder for identity_subject-NN.json, or one person's .json")
     parser.add_argument("--method", default="joint", choices=METHODS, help="averages of predicted shapes, or joint")
     parser.add_argument("--subject", type=int, help="only this subject (official number)")
     images = parser.add_argument_group("images")
-    images.add_argument("--num_images", type=int, default=20, help="images to calibrate from (default: 20)")
+    images.add_argument("--num_images", type=int, help="images to calibrate from (default: 20, of --images all)")
     images.add_argument("--select", default="random", choices=("random", "confidence", "informative"))
     images.add_argument("--seed", type=int, default=0)
     images.add_argument("--draws", type=int, default=1, help="repeat with seeds SEED, SEED+1, ... and show the spread")
     images.add_argument("--top_k", type=int, default=10, help="of --method top_k")
     images.add_argument("--temperature", type=float, default=1.0, help="of --method confidence (softmax)")
     images.add_argument("--merge_with", help="an earlier identity file of the same person, merged by information")
+    add_photo_arguments(parser)
     add_joint_arguments(parser)
     add_device_arguments(parser)
     return parser
 
 
+def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is known about own photos."""
+    photos = parser.add_argument_group("own photos (--images; each may have <name>_K.npy beside it, or EXIF)")
+    photos.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
+    photos.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
+    photos.add_argument("--hand", choices=("left", "right"), help="only hands of this side (default: both)")
+
+
 def add_joint_arguments(parser: argparse.ArgumentParser) -> None:
     """Priors, noise and metric cues of the joint calibration."""
     prior = parser.add_argument_group("joint calibration: priors and noise")
-    prior.add_argument("--prior", help="npz of python -m src.personalization.measure_population; default: unit normal betas")
+    prior.add_argument("--prior", help="npz of src.personalization.measure_population; default: unit normal betas")
     prior.add_argument("--root_std", type=float, default=0.2, help="rad, trust in the network's hand orientation")
     prior.add_argument("--finger_std", type=float, default=0.2, help="rad, trust in the network's finger rotations")
     prior.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
@@ -47,11 +60,11 @@ def add_joint_arguments(parser: argparse.ArgumentParser) -> None:
     cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist to middle fingertip of the stretched hand")
     cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
     cues.add_argument(
-        "--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="e.g. index=72±2; +- works too; repeatable"
+        "--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="e.g. index=72±2 (or +-); repeatable"
     )
-    cues.add_argument("--accept_conflict", action="store_true", help="use a length even where it contradicts the images")
+    cues.add_argument("--accept_conflict", action="store_true", help="use a length even if it contradicts the images")
     cues.add_argument("--data_root", help="data set's folder: for --cameras and --wrist_depth")
     cues.add_argument("--dataset", default="dex_ycb")
     cues.add_argument("--cameras", type=int, metavar="N", help="use N calibrated cameras of each instant together")
-    cues.add_argument("--wrist_depth", action="store_true", help="read the depth at the wrist from the data set's depth maps")
+    cues.add_argument("--wrist_depth", action="store_true", help="read the wrist's depth in the data set's depth maps")
     cues.add_argument("--wrist_depth_std_mm", type=float, default=10.0)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from datasets import build_dataset
 from src.personalization.calibration_choice import calibrate
@@ -30,6 +31,9 @@ from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
+#: Images of a person to calibrate from unless --num_images says otherwise; of own photos: all.
+NUM_IMAGES = 20
+
 
 def run(args: argparse.Namespace) -> dict[int, Identity]:
     """Calibrate every subject of the predictions; writes one identity file each (the first draw's).
@@ -37,8 +41,6 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError, ValueError: see the functions called.
     """
-    if args.draws < 1:
-        raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
@@ -47,11 +49,24 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
         keypoints = None if args.keypoints is None else load_predictions(args.keypoints)
         predictions = pair_keypoints(predictions, keypoints)
     population = None if args.prior is None else load_population(args.prior, assets.hash)
-    predictions, evidence = gather_evidence(args, predictions, population)
+    return calibrate_and_write(args, *gather_evidence(args, predictions, population), assets, device)
+
+
+def calibrate_and_write(
+    args: argparse.Namespace, predictions: Predictions, evidence: Evidence, assets: HandAssets, device: torch.device
+) -> dict[int, Identity]:
+    """Calibrate, write and report as the command line says.
+
+    Raises:
+        ArtifactError, CalibrationError: see the functions called.
+    """
+    if args.draws < 1:
+        raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
+    count = args.num_images or (len(predictions) if args.images else NUM_IMAGES)
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     draws = [
         calibrate(
-            predictions, assets, method=args.method, num_images=args.num_images, select=args.select,
+            predictions, assets, method=args.method, num_images=count, select=args.select,
             seed=args.seed + draw, top_k=args.top_k, temperature=args.temperature, evidence=evidence,
             subject=args.subject, device=device, created_by=command,
         )

@@ -15,7 +15,10 @@ POSE_FLOOR = 0.1
 
 
 def habit_prior(
-    assets: HandAssets, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu", floor: float = POSE_FLOOR
+    assets: HandAssets,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    floor: float = POSE_FLOOR,
 ) -> PosePrior:
     """Gaussian on the fifteen finger rotations, the hand's orientation being free; one row, for any frame.
 

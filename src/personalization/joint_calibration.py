@@ -19,6 +19,7 @@ from src.personalization.marginal import volume_gradient
 from src.personalization.network_shape import NetworkShape
 from src.personalization.noise import KeypointNoise
 from src.personalization.normal_equations import damping_diagonal, factorise, solve_factored
+from src.personalization.pose_prior import PosePrior
 from src.personalization.shape_terms import LengthCue
 from src.personalization.status import Status
 from src.personalization.translation import wrist_at_depth, wrist_from_keypoints
@@ -29,7 +30,7 @@ class JointOptions:
     """What joint calibration believes beforehand.
 
     Attributes:
-        prior, noise, depth_mean, depth_std: as in `fitting.FitOptions`.
+        prior, noise, depth_mean, depth_std, extra_priors: as in `fitting.FitOptions`.
         shape_mean (10,), shape_covariance (10,10): the population's betas; None: unit normal.
         cues: measured lengths.
         network: how the network sees shapes; `joint_identity` then counts its predicted betas as evidence.
@@ -43,6 +44,7 @@ class JointOptions:
     noise: KeypointNoise = KeypointNoise()
     depth_mean: float | None = None
     depth_std: float = 0.07
+    extra_priors: tuple[PosePrior, ...] = ()
     shape_mean: torch.Tensor | None = None
     shape_covariance: torch.Tensor | None = None
     cues: tuple[LengthCue, ...] = ()
@@ -138,7 +140,8 @@ def solve_joint(
     seen, wrist, placed = place_frames(model, seen, pose, model.rest_points(betas).repeat_interleave(frames, 0))
     good = frame_status == Status.CONVERGED
     frame_status = torch.where(good & ~placed.view(persons, frames), int(Status.BEHIND_CAMERA), frame_status)
-    state = {"pose": pose.unflatten(0, (persons, frames)), "wrist": wrist.unflatten(0, (persons, frames)), "betas": betas}
+    split = (persons, frames)
+    state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
     problem = JointProblem(model, seen, persons, options.shape_prior(model), options.cues)
     result = minimise(problem, state, options.lm)
     for _ in range(options.marginal_rounds):
@@ -217,9 +220,10 @@ def _observe(
     given = [value.to(model.device, model.dtype) for value in (pose, betas, K, keypoints)]
     found = None if confidence is None else confidence.to(model.device, model.dtype)
     inputs = check_frames(*given, found, options.noise.min_confidence)
-    return inputs, observe(
-        model, inputs, FitOptions(options.prior, options.noise, options.depth_mean, options.depth_std)
+    believed = FitOptions(
+        options.prior, options.noise, options.depth_mean, options.depth_std, extra_priors=options.extra_priors
     )
+    return inputs, observe(model, inputs, believed)
 
 
 def with_measured_depth(seen: Observations, depth: torch.Tensor, std: float) -> Observations:

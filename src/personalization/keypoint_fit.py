@@ -21,7 +21,6 @@ from src.personalization.inputs import check_frames
 from src.personalization.joints_model import JointsModel
 from src.personalization.least_squares import LMOptions
 from src.personalization.noise import KeypointNoise
-from src.personalization.pose_prior import PosePrior
 from src.personalization.status import usable
 from template import HandAssets
 
@@ -128,7 +127,8 @@ def fit_keypoints(
     best = cost.unflatten(0, (n, count)).argsort(dim=1, stable=True)[:, :kept] if n else rows.new_zeros(0, kept)
     chosen = (best + count * torch.arange(n, device=best.device)[:, None]).flatten()
     rows = rows[chosen]
-    fine, cost = task.fit(rows, rough.pose[chosen], rough.betas[chosen], replace(fit, lm=options.lm), rough.transl[chosen])
+    start = (rough.pose[chosen], rough.betas[chosen], replace(fit, lm=options.lm), rough.transl[chosen])
+    fine, cost = task.fit(rows, *start)
     winner = cost.unflatten(0, (n, kept)).argmin(dim=1) if n else rows.new_zeros(0)
     chosen = winner + kept * torch.arange(n, device=best.device)
     found = FitResult(*(getattr(fine, name)[chosen] for name in FitResult.__dataclass_fields__))
@@ -175,8 +175,8 @@ class _Task:
         """Half chi-square (R,) of the detector's own 3D guess: the relative place of the 21 points."""
         if self.world is None:
             return torch.zeros_like(found.reprojection_px)
-        points = posed_points(self.model, found.pose, self.model.rest_points(found.betas)).points[:, self.model.to_standard]
-        off = _centred(points) - self.world[rows]
+        posed = posed_points(self.model, found.pose, self.model.rest_points(found.betas))
+        off = _centred(posed.points[:, self.model.to_standard]) - self.world[rows]
         return torch.nan_to_num(off).square().sum(dim=(1, 2)) / (2 * self.world_std**2)
 
     def judge(self, found: FitResult, options: FitOptions) -> KeypointFit:
@@ -185,7 +185,8 @@ class _Task:
         terms = self.terms(found, options, torch.arange(n, device=found.status.device))
         covariance = _covariance(terms["hessian"])
         good = usable(found.status) & torch.isfinite(covariance).flatten(1).all(dim=1)
-        covariance = torch.where(good[:, None, None], covariance, torch.eye(covariance.shape[-1], dtype=covariance.dtype))
+        nothing = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+        covariance = torch.where(good[:, None, None], covariance, nothing)
         free = covariance.shape[-1] > FRAME_SIZE
         betas = covariance[:, FRAME_SIZE:, FRAME_SIZE:] if free else covariance.new_zeros(n, 10, 10)
         return KeypointFit(

@@ -1,0 +1,89 @@
+"""``calibrate_from_shape_params.py --images DIR --keypoints mediapipe``: photos to an identity, without a network."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+import torch
+
+from src.engine.photo_camera import checked_fov, parse_intrinsics
+from src.engine.photo_hands import find_photo_hands, fit_photo_hands, photo_predictions
+from src.personalization.calibrate_command import calibrate_and_write, joint_options
+from src.personalization.fitting import PosePriorOptions
+from src.personalization.hand_habits import habit_prior
+from src.personalization.joint_calibration import JointOptions
+from src.personalization.joint_identity import Evidence
+from src.personalization.keypoint_fit import DETECTOR_NOISE, KeypointFitOptions
+from src.personalization.noise import KeypointNoise
+from src.personalization.population import load_population
+from src.personalization.status import CalibrationError
+from template import HandAssets, load_hand_assets
+from utils.artifacts import Identity
+from utils.device import choose_device
+
+logger = logging.getLogger(__name__)
+
+#: Subject number of an identity made of photos, unless --subject says another.
+SOMEBODY = 1
+
+
+def calibrate_photos(args: argparse.Namespace) -> dict[int, Identity]:
+    """Find the hands, fit each one alone, then all together with one shape; writes one identity file.
+
+    Raises:
+        ImportError: mediapipe is missing; says what to install.
+        CalibrationError, FileNotFoundError, ValueError: options that do not go together, or nothing to calibrate from.
+    """
+    check_options(args)
+    device = choose_device(args.device, args.threads)
+    assets = load_hand_assets(args.mano_dir, side="right")
+    joint = photo_options(args, assets, device)
+    options = KeypointFitOptions(joint.noise, joint.shape_mean, joint.shape_covariance)
+    K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
+    hands = find_photo_hands(args.images, args.hand, K, fov)
+    fit = fit_photo_hands(hands, assets, options=options, device=device)
+    subject = SOMEBODY if args.subject is None else args.subject
+    predictions = photo_predictions(hands, fit, assets, options, subject)
+    logger.info("%d hands of %d found are used", len(predictions), len(hands))
+    evidence = Evidence(joint, accept_conflict=args.accept_conflict)
+    return calibrate_and_write(args, predictions, evidence, assets, device)
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse what needs a network or a data set.
+
+    Raises:
+        CalibrationError: naming the option.
+    """
+    if args.keypoints != "mediapipe":
+        raise CalibrationError("--images needs --keypoints mediapipe: photos hold no predictions of a network")
+    if args.method != "joint":
+        raise CalibrationError(f"--method {args.method} averages a network's shapes; photos take --method joint")
+    if args.select == "confidence":
+        raise CalibrationError("--select confidence needs a network's confidence; take random or informative")
+    if args.cameras is not None or args.wrist_depth:
+        raise CalibrationError("--cameras and --wrist_depth read a data set; they do not go with --images")
+
+
+def photo_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> JointOptions:
+    """What is believed before the photos are seen: usual poses and shapes, and noise of the detector.
+
+    Of a population file (--prior) only the shapes are taken: its poses, depths and noise are a network's and its
+    data set's.
+    """
+    noise = KeypointNoise(args.keypoint_std, DETECTOR_NOISE.std_box, args.min_confidence, args.loss)
+    mean = covariance = None
+    if args.prior is not None:
+        population = load_population(args.prior, assets.hash)
+        mean, covariance = torch.as_tensor(population.betas_mean), torch.as_tensor(population.betas_covariance)
+    return JointOptions(
+        prior=PosePriorOptions(torch.inf, torch.inf),
+        noise=noise,
+        depth_mean=args.depth_mean,
+        depth_std=args.depth_std,
+        extra_priors=(habit_prior(assets, device=device),),
+        shape_mean=mean,
+        shape_covariance=covariance,
+        cues=joint_options(args, None).cues,
+    )
