@@ -46,8 +46,11 @@ ROW_ARRAYS: dict[str, tuple[tuple[int, ...], type, bool]] = {
     "confidence": ((), np.float32, False),
     "keypoints_2d": ((21, 2), np.float32, False),
     "keypoint_confidence": ((21,), np.float32, False),
+    "vertices": ((778, 3), np.float32, False),
+    "joints": ((21, 3), np.float32, False),
+    "root": ((3,), np.float32, False),
 }
-META_FIELDS = ("model_name", "model_hash", "hand_name", "hand_hash", "dataset", "split")
+META_FIELDS = ("model_name", "model_hash", "hand_name", "hand_hash", "dataset", "split", "joint_definition")
 
 
 @dataclass
@@ -67,9 +70,15 @@ class Predictions:
         confidence: (N,) float32, higher means trust more, no unit | None.
         keypoints_2d: (N,21,2) float32 pixels of the full (mirrored, if is_left) image | None.
         keypoint_confidence: (N,21) float32 in [0, 1] | None.
+        vertices: (N,778,3) float32 metres, axes of the camera, relative to the row's own wrist (joint 0) | None.
+            Networks that predict meshes give these instead of pose and betas.
+        joints: (N,21,3) float32 metres, the same frame, standard order, so joints[:, 0] is zero | None; there if
+            vertices are.
+        root: (N,3) float32 metres, camera frame, where that wrist is: vertices + root is in the camera frame | None.
         model_name, model_hash: which network, and `model_hash` of its weights.
         hand_name, hand_hash: `HandAssets.name` and `.hash` that pose and betas belong to.
         dataset, split: where the samples come from.
+        joint_definition: how ``joints`` were made of vertices, e.g. "regressed, tips freihand".
 
     Raises:
         ArtifactError: on a wrong shape, dtype or value; it names the array and the value.
@@ -86,12 +95,16 @@ class Predictions:
     confidence: np.ndarray | None = None
     keypoints_2d: np.ndarray | None = None
     keypoint_confidence: np.ndarray | None = None
+    vertices: np.ndarray | None = None
+    joints: np.ndarray | None = None
+    root: np.ndarray | None = None
     model_name: str = ""
     model_hash: str = ""
     hand_name: str = ""
     hand_hash: str = ""
     dataset: str = ""
     split: str = ""
+    joint_definition: str = ""
     source: str = field(default="Predictions", repr=False, compare=False)  # the file, for messages
 
     def __post_init__(self) -> None:
@@ -103,6 +116,8 @@ class Predictions:
             if value is None and not required:
                 continue
             setattr(self, name, checked_array(name, value, (*rows, *tail), dtype, self.source))
+        if (self.vertices is None) != (self.joints is None) or (self.root is not None and self.joints is None):
+            raise ArtifactError(f"{self.source}: vertices and joints belong together, and root belongs to them")
         ids, counts = np.unique(self.image_id, return_counts=True)
         if (counts > 1).any():
             raise ArtifactError(f"{self.source}: image_id {ids[counts > 1][0]} occurs more than once")

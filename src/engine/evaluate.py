@@ -4,88 +4,27 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from src.engine import setup
+from src.engine.measure import evaluate_hands, evaluate_meshes, format_scores, format_table, measure
+from src.engine.points import camera_points, hand_points, official_hand
 from src.engine.predict import predict
-from src.evaluation.metrics import Evaluation, evaluate_predictions
-from src.evaluation.shape import zero_pose_mpvpe
+from src.engine.submit import RESULT_FILES, check_server, official_scores, read_result_file, submit
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import apart_from_calibration
 from src.personalization.shape_source import load_identities
-from template import HandAssets, HandModel
+from template import HandAssets
 from utils.artifacts import Predictions, load_predictions
-from utils.camera import project_numpy
 from utils.device import choose_device
 from utils.files import write_json
 
 logger = logging.getLogger(__name__)
 
-#: Columns of the printed table: key in the summary, heading.
-COLUMNS = (
-    ("mpjpe_mm", "MPJPE"),
-    ("mpvpe_mm", "MPVPE"),
-    ("pa_mpjpe_mm", "PA-MPJPE"),
-    ("auc", "AUC"),
-    ("f5", "F@5"),
-    ("f15", "F@15"),
-    ("zero_pose_mpvpe_mm", "zero-pose MPVPE"),
-)
-
-
-@torch.no_grad()
-def hand_points(
-    hand: HandModel, pose: np.ndarray, betas: np.ndarray, transl: np.ndarray | None, batch: int = 256
-) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (N,21,3) and vertices (N,778,3), metres, of poses (N,16,3,3), betas (N,10), transl (N,3) or None."""
-    device = hand.faces.device
-
-    def part(array: np.ndarray | None, rows: slice) -> torch.Tensor | None:
-        return None if array is None else torch.as_tensor(array[rows], dtype=torch.float32, device=device)
-
-    outputs = [
-        hand(*(part(array, slice(start, start + batch)) for array in (pose, betas, transl)))
-        for start in range(0, len(pose), batch)
-    ]
-    return (
-        torch.cat([output.joints for output in outputs]).cpu().numpy(),
-        torch.cat([output.vertices for output in outputs]).cpu().numpy(),
-    )
-
-
-def evaluate_hands(
-    hand: HandModel, predictions: Predictions, truth: dict[str, np.ndarray], f_scores: bool = True
-) -> Evaluation:
-    """All metrics of predictions against the annotations of the same samples.
-
-    Joints and vertices of both come from the same hand layer, so they share every definition.
-    Absolute errors are there if the predictions carry a translation. ``zero_pose_mpvpe_mm`` compares
-    the shapes alone.
-    """
-    absolute = predictions.transl is not None
-    joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl)
-    true_joints, true_vertices = hand_points(hand, truth["pose"], truth["betas"], truth["transl"])
-    result = evaluate_predictions(
-        joints,
-        true_joints,
-        vertices,
-        true_vertices,
-        image_id=predictions.image_id,
-        f_scores=f_scores,
-        absolute=absolute,
-    )
-    shape = zero_pose_mpvpe(hand, predictions.betas, truth["betas"])
-    result.per_sample["zero_pose_mpvpe_mm"] = shape
-    result.summary["zero_pose_mpvpe_mm"] = float(shape.mean())
-    return result
-
-
-def keypoint_error(predictions: Predictions, truth: dict[str, np.ndarray]) -> np.ndarray:
-    """Mean 2D distance (N,) of predicted keypoints, px of the full image."""
-    true = project_numpy(truth["joints"].astype(np.float64), predictions.K.astype(np.float64))
-    return np.linalg.norm(predictions.keypoints_2d - true, axis=-1).mean(1)
+__all__ = ["evaluate", "evaluate_hands", "evaluate_meshes", "format_table", "hand_points", "measure"]
 
 
 def leave_out_calibration(predictions: Predictions, identity: str, assets: HandAssets) -> Predictions:
@@ -102,43 +41,72 @@ def leave_out_calibration(predictions: Predictions, identity: str, assets: HandA
     return predictions.select(np.flatnonzero(apart))
 
 
-def format_table(rows: dict[str, dict[str, float]]) -> str:
-    """A table for the terminal: one line a row, lengths in mm."""
-    names = [(key, title) for key, title in COLUMNS if any(key in row for row in rows.values())]
-    width = max(len(name) for name in rows)
-    lines = [" " * width + "".join(f"{title:>17}" for _, title in names)]
-    for name, row in rows.items():
-        cells = "".join(f"{row[key]:>17.3f}" if key in row else " " * 17 for key, _ in names)
-        lines.append(f"{name:<{width}}{cells}")
-    return "\n".join(lines)
+def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    """``run.py --phase eval``: from a checkpoint, a predictions file or an official result file.
 
-
-def evaluate(args: argparse.Namespace) -> dict[str, float]:
-    """``run.py --phase eval``: from a checkpoint or from a predictions file; writes --results if given.
+    Writes ``--results`` and the file of ``--submit`` if asked to. Samples without annotation (FreiHAND's
+    evaluation part as first released) are predicted and submitted, but not measured.
 
     Raises:
-        ValueError: predictions of another hand model or split.
+        ValueError: predictions of another hand model or split; or nothing to measure and nothing to submit.
     """
+    check_server(args)
     device = choose_device(args.device, args.threads)
-    hand, assets = setup.hand_model(args, device)
+    _, assets = setup.hand_model(args, device)
+    if args.predictions and Path(args.predictions).suffix in RESULT_FILES:
+        return _evaluate_result_file(args)
     predictions = load_predictions(args.predictions) if args.predictions else predict(args)
-    if args.identity is not None:
-        predictions = leave_out_calibration(predictions, args.identity, assets)
-    split = args.split or predictions.split or f"{args.setup}_test"
-    dataset = setup.open_dataset(args, split, args.crop_size or 128)
-    truth = annotations_of(dataset, predictions)
-    if predictions.pose is None:
-        summary = {"keypoints_px": float(keypoint_error(predictions, truth).mean())}
-        table = f"mean 2D error: {summary['keypoints_px']:.2f} px of the full image"
-    else:
+    if predictions.pose is not None or predictions.vertices is not None:
         predictions.check_hand(assets)
-        summary = evaluate_hands(hand, predictions, truth).summary
-        table = format_table({predictions.model_name: summary})
-        if predictions.keypoints_2d is not None:
-            summary["keypoints_px"] = float(keypoint_error(predictions, truth).mean())
-    summary["n_images"] = len(predictions)
-    logger.info("%s, %d images (millimetres, relative to the wrist)\n%s", split, len(predictions), table)
+    split = args.split or predictions.split or f"{args.setup}_test"
+    dataset = _open_labels(args, split)
+    summary: dict[str, Any] = {"split": split, "model": predictions.model_name, "n_images": len(predictions)}
+    if args.submit:
+        files = submit(args, predictions, dataset, assets)
+        logger.info("written, read back and checked: %s", ", ".join(map(str, files)))
+        summary["files"] = [str(path) for path in files]
+    measured = predictions
+    if args.identity is not None:
+        measured = leave_out_calibration(measured, args.identity, assets)
+    truth = annotations_of(dataset, measured)
+    known = np.flatnonzero(truth["valid"])
+    if len(known):
+        measured, truth = measured.select(known), {key: value[known] for key, value in truth.items()}
+        means = measure(measured, truth, assets, device)
+        summary |= means | {"n_images": len(measured)}
+        table = format_table({predictions.model_name: means})
+        logger.info("%s, %d images (mm, relative to the wrist; px of the full image)\n%s", split, len(known), table)
+    if args.submit or not len(known):
+        points = camera_points(predictions, official_hand(assets, args.dataset))
+        scores = official_scores(args, points, predictions.image_id, predictions.is_left, dataset)
+        logger.info("official scores: %s", format_scores(scores))
+        summary["official"] = scores
+        if scores is None and not args.submit:
+            raise ValueError(
+                f"{dataset.root}: split {split} is not annotated, so nothing can be measured; --submit writes the files"
+            )
     if args.results:
-        write_json(args.results, {"split": split, "model": predictions.model_name, **summary})
+        write_json(args.results, summary)
         logger.info("metrics written to %s", args.results)
+    return summary
+
+
+def _open_labels(args: argparse.Namespace, split: str) -> Any:
+    """The data set at a split, for its labels; no picture is read."""
+    cache = args.cache if args.dataset == "dex_ycb" else None  # which also keeps DexYCB's labels
+    return setup.open_dataset(args, split, args.crop_size or 128, **({"cache": cache} | setup.every_frame(args)))
+
+
+def _evaluate_result_file(args: argparse.Namespace) -> dict[str, Any]:
+    """Check an official result file as its server would, and score it where the labels are there."""
+    if args.dataset == "dex_ycb":
+        args.submit = "dexycb"  # the official split has both sides
+    split = args.split or f"{args.setup}_test"
+    dataset = _open_labels(args, split)
+    points, image_id, is_left = read_result_file(args, dataset)
+    scores = official_scores(args, points, image_id, is_left, dataset)
+    logger.info("%s: %d images, as the server takes them\n%s", args.predictions, len(image_id), format_scores(scores))
+    summary = {"split": split, "file": args.predictions, "n_images": len(image_id), "official": scores}
+    if args.results:
+        write_json(args.results, summary)
     return summary

@@ -19,6 +19,11 @@ def is_mesh_model(name: str) -> bool:
     return name.startswith("cmr_")
 
 
+def is_cascade(name: str, backbone: str) -> bool:
+    """Whether it is the released cascade of ResNets; with other backbones it is the one-stage form."""
+    return is_mesh_model(name) and backbone.lower().startswith("resnet")
+
+
 def mesh_hand(assets: HandAssets, dataset: str, device: torch.device | str = "cpu") -> HandModel:
     """Hand layer with regressed joints and the tips of a data set's labels."""
     return HandModel(assets, tips=LABEL_TIPS.get(dataset, "manopth"), joint_type="regressed").to(device)

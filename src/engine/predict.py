@@ -16,13 +16,21 @@ from tqdm import tqdm
 from datasets.augment import prepare_batch
 from datasets.loading import make_loader
 from src.engine import setup
-from src.engine.checkpoint import ModelCard, load_network
+from src.engine.checkpoint import ModelCard
+from src.engine.mesh_joints import is_mesh_model, mesh_hand
+from src.engine.mesh_predictions import mesh_rows
+from src.engine.open_network import check_hand, open_network
 from src.personalization.shape_source import load_identities
+from template import HandAssets, load_hand_assets
 from utils.artifacts import Predictions, save_predictions
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
+__all__ = ["ShapeSource", "check_hand", "keypoints_to_image", "predict", "predict_dataset"]
+
+#: Data sets whose unannotated samples are predicted too: their official evaluation parts publish no annotation.
+WHOLE_SETS = ("freihand", "ho3d")
 ROWS = ("image_id", "subject_id", "sequence_id", "is_left")
 
 
@@ -82,6 +90,8 @@ def predict_dataset(
     max_samples: int | None = None,
     num_workers: int = 0,
     progress: bool = True,
+    assets: HandAssets | None = None,
+    drop_invalid: bool = True,
 ) -> Predictions:
     """Predict every sample of a data set, in its order, without augmentation.
 
@@ -95,11 +105,21 @@ def predict_dataset(
         max_samples: as many samples, evenly spread.
         num_workers: loader processes.
         progress: show a bar.
+        assets: right hand in use, whose regressor gives the joints of meshes; None: as `load_hand_assets` finds.
+        drop_invalid: leave out samples without annotation. Official files need them.
+
+    Raises:
+        ValueError: nothing to predict, or annotated shapes wanted where there are none.
     """
-    loader = make_loader(dataset, batch_size, max_samples=max_samples, num_workers=num_workers)
+    loader = make_loader(
+        dataset, batch_size, max_samples=max_samples, num_workers=num_workers, drop_invalid=drop_invalid
+    )
     shape = shape or ShapeSource("gt")
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
-    knows_shape = card.model.startswith("mano_identity")
+    knows_shape = card.model.endswith("_identity")
+    if knows_shape and shape.kind == "gt" and not dataset.columns["valid"].any():
+        raise ValueError(f"{dataset.root} has no annotated shapes here; give --identity FILE or --shape mean")
+    hand = mesh_hand(assets or load_hand_assets(), dataset_name, device) if is_mesh_model(card.model) else None
     for raw in tqdm(loader, desc=f"predict {card.model}", disable=not progress, mininterval=1):
         batch = prepare_batch(raw, card.input_size, device, None, None, card.crop_scale)
         context = {"K": batch["K"]} | ({"betas": shape(batch)} if knows_shape else {})
@@ -111,9 +131,11 @@ def predict_dataset(
             if output.get(name) is not None:
                 rows[name].append(output[name].float().cpu().numpy())
         if "keypoints_2d" in output:
-            rows["keypoints_2d"].append(
-                keypoints_to_image(output["keypoints_2d"], batch["crop_to_image"]).cpu().numpy()
-            )
+            keypoints = keypoints_to_image(output["keypoints_2d"], batch["crop_to_image"])
+            rows["keypoints_2d"].append(keypoints.cpu().numpy())
+            if hand is not None:
+                for name, value in mesh_rows(output, keypoints, batch, hand).items():
+                    rows[name].append(value)
     if not rows:
         raise ValueError("the split holds no usable sample; check --data_root, --split and --side")
     arrays = {name: np.concatenate(parts) for name, parts in rows.items()}
@@ -125,6 +147,7 @@ def predict_dataset(
         hand_hash=card.hand_hash,
         dataset=dataset_name,
         split=dataset.split,
+        joint_definition="" if hand is None else f"{hand.joint_type}, tips {hand.tips}",
     )
 
 
@@ -134,16 +157,14 @@ def predict(args: argparse.Namespace) -> Predictions:
     Raises:
         ValueError: no checkpoint, or one of another hand model.
     """
-    if not args.checkpoint:
-        raise ValueError("--phase predict and eval need --checkpoint FILE (or --predictions FILE for eval)")
     device = choose_device(args.device, args.threads)
-    model, card, digest = load_network(args.checkpoint, device)
     _, assets = setup.hand_model(args, torch.device("cpu"))
-    check_hand(card, assets, args.checkpoint)
+    model, card, digest = open_network(args, device, assets)
     split = args.split or f"{args.setup}_test"
-    dataset = setup.open_dataset(args, split, args.crop_size or card.crop_size)
+    args.crop = args.crop or card.crop
+    dataset = setup.open_dataset(args, split, args.crop_size or card.crop_size, **setup.every_frame(args))
     shape = None
-    if card.model.startswith("mano_identity"):
+    if card.model.endswith("_identity"):
         shape = ShapeSource(args.shape or "gt", args.identity, assets)
     predictions = predict_dataset(
         model,
@@ -156,6 +177,8 @@ def predict(args: argparse.Namespace) -> Predictions:
         args.dataset,
         args.max_images,
         args.num_workers,
+        assets=assets,
+        drop_invalid=args.dataset not in WHOLE_SETS and not args.submit,
     )
     if args.phase == "predict":
         if not args.predictions:
@@ -163,17 +186,3 @@ def predict(args: argparse.Namespace) -> Predictions:
         save_predictions(args.predictions, predictions)
         logger.info("%d predictions of %s written to %s", len(predictions), card.model, args.predictions)
     return predictions
-
-
-def check_hand(card: ModelCard, assets: Any, path: str | Path) -> None:
-    """Refuse a network trained with another hand model than the one in use.
-
-    Raises:
-        ValueError: naming both, and the remedy.
-    """
-    if card.hand_hash and card.hand_hash != assets.hash and not card.model.startswith("pose_2d"):
-        raise ValueError(
-            f"{path} was trained with the hand model {card.hand_name} ({card.hand_hash}); the one in use is "
-            f"{assets.name} ({assets.hash}), whose betas and pose mean something else. Train with this hand model, "
-            "or choose the other with --mano_dir"
-        )

@@ -29,6 +29,15 @@ def versions() -> dict[str, str]:
     }
 
 
+#: Folders of data sets that are not called what ``--dataset`` calls them.
+FOLDERS = {"freihand": "FreiHAND", "humbi": "HUMBI", "ho3d": "HO3D"}
+
+
+def run_path(args: argparse.Namespace) -> Path:
+    """The folder that the options name, made or not: ``OUT/<data set>/<exp_name>``."""
+    return Path(args.out_dir) / FOLDERS.get(args.dataset, args.dataset) / (args.exp_name or args.model)
+
+
 class RunFolder:
     """``OUT/<dataset>/<exp_name>/`` with ``args.json``, ``log.csv``, ``board/`` and ``checkpoints/``."""
 
@@ -42,7 +51,7 @@ class RunFolder:
     @classmethod
     def of(cls, args: argparse.Namespace) -> RunFolder:
         """The folder that the options name."""
-        return cls(Path(args.out_dir) / args.dataset / (args.exp_name or args.model))
+        return cls(run_path(args))
 
     @property
     def last(self) -> Path:

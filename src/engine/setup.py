@@ -11,7 +11,7 @@ from torch import nn
 from datasets import build_dataset
 from options.recipes import DEFAULT_MILESTONES, MILESTONES
 from src.engine.checkpoint import ModelCard
-from src.engine.mesh_joints import is_mesh_model, mesh_hand
+from src.engine.mesh_joints import is_cascade, is_mesh_model, mesh_hand
 from src.engine.mesh_objectives import BoukhaymaObjective, MeshObjective
 from src.engine.objectives import ConfidenceObjective, JointMapObjective, KeypointObjective, ManoObjective, Objective
 from src.models.losses import LossWeights
@@ -44,6 +44,11 @@ def open_dataset(args: argparse.Namespace, split: str, crop_size: int, **overrid
     return build_dataset(args.dataset, args.data_root, split, **(options | overrides))
 
 
+def every_frame(args: argparse.Namespace) -> dict[str, object]:
+    """Options of `open_dataset` that give an official result file every sample it must hold."""
+    return {"side": "both", "include_invalid": True} if args.submit == "dexycb" else {}
+
+
 def label_options(args: argparse.Namespace) -> dict[str, bool]:
     """Options of `open_dataset` that give a training split the labels which the network's loss uses."""
     return {"with_mask": True} if args.dataset == "freihand" and has_mask(args) else {}
@@ -53,7 +58,7 @@ def has_mask(args: argparse.Namespace) -> bool:
     """Whether the network finds silhouettes; the paper's comparison on DexYCB and HUMBI was without."""
     if args.model == "cmr_sg":
         return True
-    return is_mesh_model(args.model) and (args.recipe == "fair" or args.dataset == "freihand")
+    return is_cascade(args.model, args.backbone) and (args.recipe == "fair" or args.dataset == "freihand")
 
 
 def hand_model(args: argparse.Namespace, device: torch.device) -> tuple[HandModel, object]:
@@ -65,7 +70,7 @@ def hand_model(args: argparse.Namespace, device: torch.device) -> tuple[HandMode
 def model_card(args: argparse.Namespace, assets: object) -> ModelCard:
     """What the options say about the network."""
     options: dict[str, object] = {"backbone": args.backbone.lower()}
-    if is_mesh_model(args.model) and args.backbone.lower().startswith("resnet"):
+    if is_cascade(args.model, args.backbone):
         options["with_mask"] = has_mask(args)
     elif args.recipe == "fair" and args.model.startswith(("mano", "cmr")):
         options["crop_geometry"] = args.crop_geometry == "yes"

@@ -1,0 +1,104 @@
+"""Joints and vertices of predictions and of annotations, in one definition and one frame each.
+
+A row of predictions holds a pose and a shape (MANO networks, the fitting) or a mesh (CMR networks). Both become
+joints and vertices here; where they are in the camera's frame comes from ``transl`` or ``root`` if they are
+there, else from the row's 2D keypoints by camera-space registration.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from src.engine.mesh_joints import LABEL_TIPS, mesh_hand
+from src.personalization.registration import register_mesh
+from template import HandAssets, HandModel
+from utils.artifacts import ArtifactError, Predictions
+
+#: Data sets whose official joints are kinematic; those of the others are regressed (FACTS 6).
+KINEMATIC_LABELS = ("dex_ycb", "ho3d")
+
+
+class Points(NamedTuple):
+    """Hands as points, metres, axes of the camera, right-hand convention."""
+
+    joints: np.ndarray  # (N, 21, 3) standard order
+    vertices: np.ndarray  # (N, 778, 3)
+    in_camera: bool  # False: only differences within a hand mean something
+
+
+def official_hand(assets: HandAssets, dataset: str) -> HandModel:
+    """Hand layer whose joints are defined as a data set's official ones."""
+    if dataset in KINEMATIC_LABELS:
+        return HandModel(assets, tips=LABEL_TIPS[dataset])
+    return mesh_hand(assets, dataset)
+
+
+@torch.no_grad()
+def hand_points(
+    hand: HandModel, pose: np.ndarray, betas: np.ndarray, transl: np.ndarray | None, batch: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (N,21,3) and vertices (N,778,3), metres, of poses (N,16,3,3), betas (N,10), transl (N,3) or None."""
+    device = hand.faces.device
+
+    def part(array: np.ndarray | None, rows: slice) -> torch.Tensor | None:
+        return None if array is None else torch.as_tensor(array[rows], dtype=torch.float32, device=device)
+
+    outputs = [
+        hand(*(part(array, slice(start, start + batch)) for array in (pose, betas, transl)))
+        for start in range(0, len(pose), batch)
+    ]
+    return (
+        torch.cat([output.joints for output in outputs]).cpu().numpy(),
+        torch.cat([output.vertices for output in outputs]).cpu().numpy(),
+    )
+
+
+def predicted_points(predictions: Predictions, hand: HandModel) -> Points:
+    """The hands of predictions as they are in the file.
+
+    Args:
+        predictions: with vertices and joints, or with pose and betas.
+        hand: poses the latter; it decides their joints. Those of meshes were decided when they were predicted.
+
+    Raises:
+        ArtifactError: rows without a hand (2D keypoints alone).
+    """
+    if predictions.vertices is not None:
+        joints, vertices = predictions.joints, predictions.vertices
+        if predictions.root is None:
+            return Points(joints, vertices, False)
+        return Points(joints + predictions.root[:, None], vertices + predictions.root[:, None], True)
+    if predictions.pose is None or predictions.betas is None:
+        raise ArtifactError(
+            f"{predictions.source}: holds neither meshes nor pose and betas (its network is "
+            f"{predictions.model_name or 'unknown'}); predict with a MANO or CMR network"
+        )
+    joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl)
+    return Points(joints, vertices, predictions.transl is not None)
+
+
+def camera_points(predictions: Predictions, hand: HandModel) -> Points:
+    """`predicted_points` in the camera's frame, found by registration where the file does not say where they are.
+
+    Raises:
+        ArtifactError: no hand, or neither a place nor 2D keypoints to find it by.
+    """
+    points = predicted_points(predictions, hand)
+    if points.in_camera:
+        return points
+    if predictions.keypoints_2d is None:
+        raise ArtifactError(
+            f"{predictions.source}: says neither where the hands are (transl, root) nor where keypoints are seen; "
+            "fit with optimization_dex_ycb.py, or predict with a network that has 2D keypoints"
+        )
+    relative, vertices = points.joints - points.joints[:, :1], points.vertices - points.joints[:, :1]
+    confidence = predictions.keypoint_confidence
+    found = register_mesh(
+        *(torch.as_tensor(value) for value in (vertices, relative, predictions.K, predictions.keypoints_2d)),
+        None if confidence is None else torch.as_tensor(confidence),
+    )
+    place = found.transl.numpy()[:, None]
+    return Points(relative + place, vertices + place, True)

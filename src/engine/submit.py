@@ -1,0 +1,134 @@
+"""Official result files from predictions: written, read back, and scored where the labels are published."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.engine.points import Points, camera_points, official_hand
+from src.engine.run_folder import run_path
+from src.evaluation import submissions
+from src.evaluation.official import dexycb_scores, freihand_scores, ho3d_scores
+from src.evaluation.submission_checks import SubmissionError
+from template import HandAssets
+from utils.artifacts import Predictions
+
+logger = logging.getLogger(__name__)
+
+#: Server -> data set whose result file it takes.
+SERVERS = {"freihand": "freihand", "ho3d": "ho3d", "dexycb": "dex_ycb"}
+#: Endings of official result files, which ``--predictions`` takes as well.
+RESULT_FILES = (".json", ".zip", ".txt")
+_ROUNDING = 1e-8  # metres; the files keep nine decimals
+
+
+def check_server(args: argparse.Namespace) -> None:
+    """Refuse a server that does not take results of ``--dataset``.
+
+    Raises:
+        ValueError: naming the data set that the server is for.
+    """
+    if args.submit and SERVERS[args.submit] != args.dataset:
+        raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
+
+
+def submit(args: argparse.Namespace, predictions: Predictions, dataset: Any, assets: HandAssets) -> list[Path]:
+    """Write the file of ``--submit`` into the run's folder and read it back.
+
+    Args:
+        predictions: every image of the split, in the official order; right-hand convention.
+        dataset: the split, both sides and every frame.
+
+    Returns:
+        what was written: ``<exp_name>.json`` and ``.zip``, or ``<exp_name>_<split>.txt``.
+
+    Raises:
+        SubmissionError: what the server would not take, and why.
+        ArtifactError: predictions that are no hands, or cannot be placed in the camera.
+    """
+    if len(predictions) == 0:
+        raise SubmissionError("no prediction to submit")
+    points = camera_points(predictions, official_hand(assets, args.dataset))
+    folder = run_path(args)
+    name, ids, count = folder.name, predictions.image_id, len(dataset)
+    strict = bool(args.predictions)  # a file may be anything; this run's own units and axes are known
+    if args.submit == "dexycb":
+        path = folder / f"{name}_{dataset.split}.txt"
+        valid = dataset.columns["image_id"][dataset.columns["valid"]]
+        submissions.write_dexycb(path, points.joints, ids, predictions.is_left, valid, strict=strict)
+        found = submissions.read_dexycb(path, valid, strict=strict)[1]
+        _same(path, (found,), (submissions.unmirror(points.joints, predictions.is_left),))
+        return [path]
+    path = folder / f"{name}.json"
+    if args.submit == "freihand":
+        files = submissions.write_freihand(path, points.joints, points.vertices, ids, count, strict=strict)
+        found = submissions.read_freihand(files[1], count, strict=strict)
+    else:
+        order = np.asarray(dataset.names)
+        rows = np.searchsorted(dataset.columns["image_id"], ids).clip(0, count - 1)
+        files = submissions.write_ho3d(
+            path, points.joints, points.vertices, order[rows].tolist(), order.tolist(), dataset.version, strict=strict
+        )
+        found = submissions.read_ho3d(files[1], dataset.version, count, strict=strict)
+    _same(path, found, points[:2])
+    return list(files)
+
+
+def _same(path: Path, found: tuple[np.ndarray, ...], meant: tuple[np.ndarray, ...]) -> None:
+    """Raise SubmissionError unless what was read back is what was meant, to the decimals of the file."""
+    worst = max(float(np.abs(one - other).max()) for one, other in zip(found, meant, strict=True))
+    if worst > _ROUNDING:
+        raise SubmissionError(f"{path}: read back, it differs by {worst:.3g} m from what was written")
+
+
+def official_scores(
+    args: argparse.Namespace, points: Points, image_id: np.ndarray, is_left: np.ndarray, dataset: Any
+) -> dict[str, Any] | None:
+    """What the data set's own evaluator prints, or None where its labels are not published.
+
+    Args:
+        points: in the camera frame, right-hand convention; one row for each of ``image_id`` (N,).
+        is_left: (N,) bool.
+    """
+    if args.dataset == "dex_ycb":
+        rows = np.searchsorted(dataset.columns["image_id"], image_id)
+        use = dataset.columns["valid"][rows]
+        truth = submissions.unmirror(dataset.columns["joints"][rows], is_left)
+        return dexycb_scores(submissions.unmirror(points.joints, is_left)[use], truth[use]) if use.any() else None
+    try:
+        true_joints, true_vertices = dataset.official_labels()
+    except FileNotFoundError as error:
+        logger.info("not scored: %s", error)
+        return None
+    rows = np.searchsorted(dataset.columns["image_id"], image_id)
+    scores = freihand_scores if args.dataset == "freihand" else ho3d_scores
+    return scores(points.joints, points.vertices, true_joints[rows], true_vertices[rows])
+
+
+def read_result_file(args: argparse.Namespace, dataset: Any) -> tuple[Points, np.ndarray, np.ndarray]:
+    """An official result file given as ``--predictions``, checked: points, image ids (N,), which are left (N,).
+
+    Raises:
+        SubmissionError: what the server would not take, and why.
+        ValueError: a data set without a server.
+    """
+    path, ids = Path(args.predictions), dataset.columns["image_id"]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such result file")
+    if args.dataset == "dex_ycb":
+        ids, joints = submissions.read_dexycb(path, ids[dataset.columns["valid"]])
+        known = np.isin(ids, dataset.columns["image_id"])
+        ids, joints = ids[known], joints[known]
+        is_left = dataset.columns["is_left"][np.searchsorted(dataset.columns["image_id"], ids)]
+        return Points(submissions.unmirror(joints, is_left), np.empty((len(ids), 0, 3)), True), ids, is_left
+    if args.dataset == "freihand":
+        found = submissions.read_freihand(path, len(dataset))
+    elif args.dataset == "ho3d":
+        found = submissions.read_ho3d(path, dataset.version, len(dataset))
+    else:
+        raise ValueError(f"{path}: {args.dataset} has no official result file; give an .npz of --phase predict")
+    return Points(*found, True), ids, np.zeros(len(ids), dtype=bool)

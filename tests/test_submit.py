@@ -1,0 +1,197 @@
+"""run.py --phase predict, eval and --submit for networks that give meshes, and for owned checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from datasets import build_dataset
+from datasets.synthetic.freihand_writer import write_freihand
+from options.run_options import get_args_parser
+from src.engine.checkpoint import ModelCard, save_checkpoint
+from src.engine.evaluate import evaluate
+from src.engine.points import official_hand, predicted_points
+from src.engine.predict import predict
+from src.evaluation.submission_checks import SubmissionError
+from src.models import build_model
+from template import load_hand_assets
+from tests.dex_ycb_layout import write_dex_ycb
+from utils.artifacts import ArtifactError, Identity, Predictions, load_predictions, save_identity, save_predictions
+
+ASSETS = load_hand_assets("template/stand_in.npz")
+
+
+@pytest.fixture(scope="module")
+def freihand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("freihand")
+    write_freihand(root, num_train=1, num_eval=3)
+    return root
+
+
+@pytest.fixture(scope="module")
+def dex_ycb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One person of every setup's test split; the unseen objects of s3 are in sequences 35 to 39."""
+    return write_dex_ycb(tmp_path_factory.mktemp("dex_ycb"), subjects=(8,), sequences=40)
+
+
+def options(phase: str, dataset: str, root: Path, out: Path, *extra: str) -> SimpleNamespace:
+    words = ["--phase", phase, "--dataset", dataset, "--data_root", str(root), "--out_dir", str(out), "--device", "cpu"]
+    return get_args_parser().parse_args([*words, *extra])
+
+
+def true_meshes(dataset: object, name: str) -> Predictions:
+    """Predictions without error, as a mesh network's."""
+    columns = dataset.columns
+    hand = official_hand(ASSETS, name)
+    shown = Predictions(
+        **{key: columns[key] for key in ("image_id", "subject_id", "sequence_id", "is_left", "pose", "betas", "transl")},
+        K=columns["K_image"], hand_name=ASSETS.name, hand_hash=ASSETS.hash, dataset=name, split=dataset.split,
+        model_name="truth",
+    )  # fmt: skip
+    points = predicted_points(shown, hand)
+    root = points.joints[:, 0]
+    return dataclasses.replace(
+        shown, pose=None, betas=None, transl=None, root=root,
+        joints=points.joints - root[:, None], vertices=points.vertices - root[:, None],
+    )  # fmt: skip
+
+
+def test_freihand_files_of_true_meshes_score_as_perfect(freihand: Path, tmp_path: Path) -> None:
+    predictions = true_meshes(build_dataset("freihand", freihand, "s0_test"), "freihand")
+    save_predictions(tmp_path / "p.npz", predictions)
+    words = ("--exp_name", "run7", "--predictions", str(tmp_path / "p.npz"), "--submit", "freihand")
+    summary = evaluate(options("eval", "freihand", freihand, tmp_path, *words))
+    assert summary["official"]["xyz_mean3d"] < 1e-4 and summary["official"]["mesh_al_auc3d"] > 0.99
+    assert summary["mpvpe_mm"] < 1e-3 and summary["abs_mpjpe_mm"] < 1e-3
+    path = tmp_path / "FreiHAND/run7/run7.json"
+    xyz = np.array(json.loads(path.read_text())[0])
+    np.testing.assert_allclose(xyz, json.loads((freihand / "evaluation_xyz.json").read_text()), atol=1e-6)
+    with zipfile.ZipFile(path.with_suffix(".zip")) as bundle:
+        assert bundle.namelist() == ["pred.json"]
+    again = evaluate(options("eval", "freihand", freihand, tmp_path, "--predictions", str(path.with_suffix(".zip"))))
+    assert again["official"] == pytest.approx(summary["official"], abs=1e-6)
+
+
+def test_disordered_and_misscaled_predictions_are_refused(freihand: Path, tmp_path: Path) -> None:
+    predictions = true_meshes(build_dataset("freihand", freihand, "s0_test"), "freihand")
+    millimetres = dataclasses.replace(
+        predictions, **{key: getattr(predictions, key) * 1000 for key in ("joints", "vertices", "root")}
+    )
+    cases = [
+        (predictions.select(np.array([0, 2, 1])), "row 1 is image 2"),
+        (predictions.select(np.array([0, 1])), "2 predictions for 3 images"),
+        (millimetres, "Wrong unit"),
+        (dataclasses.replace(predictions, joints=None, vertices=None, root=None), "holds neither meshes nor pose"),
+        (dataclasses.replace(predictions, root=None), "keypoints"),
+    ]
+    for wrong, message in cases:
+        save_predictions(tmp_path / "p.npz", wrong)
+        words = ("--predictions", str(tmp_path / "p.npz"), "--submit", "freihand")
+        with pytest.raises((SubmissionError, ArtifactError), match=message):
+            evaluate(options("eval", "freihand", freihand, tmp_path, *words))
+    (tmp_path / "pred.json").write_text(json.dumps([[], []]))
+    with pytest.raises(SubmissionError, match=r"\(3, 21, 3\)"):
+        evaluate(options("eval", "freihand", freihand, tmp_path, "--predictions", str(tmp_path / "pred.json")))
+    with pytest.raises(ValueError, match="needs --dataset dex_ycb"):
+        evaluate(options("eval", "freihand", freihand, tmp_path, "--submit", "dexycb"))
+    assert not list(tmp_path.glob("FreiHAND/*/*.json"))
+
+
+@pytest.mark.parametrize("setup", ["s0", "s1", "s2", "s3"])
+def test_dexycb_file_holds_both_sides_and_every_frame(dex_ycb: Path, tmp_path: Path, setup: str) -> None:
+    known = {"side": "both", "include_invalid": True, "allow_missing_subjects": True}
+    dataset = build_dataset("dex_ycb", dex_ycb, f"{setup}_test", **known)
+    predictions = true_meshes(dataset, "dex_ycb")
+    save_predictions(tmp_path / "p.npz", predictions)
+    words = (
+        "--allow_missing_subjects",
+        "--setup",
+        setup,
+        "--predictions",
+        str(tmp_path / "p.npz"),
+        "--submit",
+        "dexycb",
+        "--exp_name",
+        "e",
+    )
+    summary = evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words))
+    assert summary["official"]["absolute"]["mpjpe_mm"] < 0.2 and summary["official"]["root-relative"]["auc"] > 0.98
+    lines = (tmp_path / f"dex_ycb/e/e_{setup}_test.txt").read_text().splitlines()
+    assert len(lines) == len(dataset) and predictions.is_left.any() and not predictions.is_left.all()
+    save_predictions(tmp_path / "p.npz", predictions.select(~predictions.is_left))
+    with pytest.raises(SubmissionError, match="both hand sides"):
+        evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words))
+
+
+def test_owned_cmr_checkpoint_gives_freihand_files_without_labels(freihand: Path, tmp_path: Path) -> None:
+    root = tmp_path / "unlabelled"
+    root.mkdir()
+    for name in ("evaluation", "evaluation_K.json", "evaluation_scale.json"):
+        (root / name).symlink_to(freihand / name)
+    folder = tmp_path / "FreiHAND/cmr_sg/checkpoints"
+    folder.mkdir(parents=True)
+    network = build_model("cmr_sg")
+    with torch.no_grad():
+        network.heads[3].layer.bias.copy_(torch.tensor([0.1, 0.0, 0.0]))
+    state = {f"module.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"model_state_dict": state, "epoch": 3}, folder / "cmr_sg_res18_freihand.pt")
+    words = (
+        "--model",
+        "cmr_sg",
+        "--resume",
+        "cmr_sg_res18_freihand.pt",
+        "--submit",
+        "freihand",
+        "--backbone",
+        "ResNet18",
+    )
+    summary = evaluate(options("eval", "freihand", root, tmp_path, *words))
+    assert summary["n_images"] == 3 and summary["official"] is None and "mpjpe_mm" not in summary
+    content = json.loads((tmp_path / "FreiHAND/cmr_sg/cmr_sg.json").read_text())
+    assert np.shape(content[0]) == (3, 21, 3) and np.shape(content[1]) == (3, 778, 3)
+    with pytest.raises(FileNotFoundError, match="no such checkpoint; tried"):
+        evaluate(options("eval", "freihand", root, tmp_path, "--model", "cmr_sg", "--resume", "other.pt"))
+    predictions = true_meshes(build_dataset("freihand", freihand, "s0_test"), "freihand")
+    save_predictions(tmp_path / "p.npz", predictions)
+    with pytest.raises(ValueError, match="--submit writes"):
+        evaluate(options("eval", "freihand", root, tmp_path, "--predictions", str(tmp_path / "p.npz")))
+
+
+def test_identity_network_is_told_true_mean_and_calibrated_shapes(dex_ycb: Path, tmp_path: Path) -> None:
+    network = build_model("cmr_identity", backbone="mobilenet_v3_small")
+    card = ModelCard("cmr_identity", "fair", {"backbone": "mobilenet_v3_small"}, 64, 64, 2.0, ASSETS.name, ASSETS.hash)
+    save_checkpoint(tmp_path / "c.pt", card, network)
+    betas = build_dataset("dex_ycb", dex_ycb, "s1_test", allow_missing_subjects=True).subject_betas
+    for subject, value in betas.items():
+        identity = Identity(value, ASSETS.name, ASSETS.hash, 180.0, subject_id=subject)
+        save_identity(tmp_path / f"ids/identity_subject-{subject:02d}.json", identity)
+    ways = {"gt": [], "calibrated": ["--identities", str(tmp_path / "ids")], "mean": []}
+    found = {}
+    for kind, extra in ways.items():
+        file = tmp_path / f"{kind}.npz"
+        words = (
+            "--checkpoint",
+            str(tmp_path / "c.pt"),
+            "--allow_missing_subjects",
+            "--predictions",
+            str(file),
+            "--shape",
+            kind,
+            *extra,
+        )
+        predict(options("predict", "dex_ycb", dex_ycb, tmp_path, *words, "--max_images", "6"))
+        found[kind] = load_predictions(file)
+    np.testing.assert_allclose(found["gt"].vertices, found["calibrated"].vertices, atol=1e-6)
+    assert np.abs(found["gt"].vertices - found["mean"].vertices).max() > 1e-4
+    assert found["gt"].joint_definition == "regressed, tips manopth" and not found["gt"].joints[:, 0].any()
+    words = ("--predictions", str(tmp_path / "gt.npz"), "--identity", str(tmp_path / "ids"), "--allow_missing_subjects")
+    summary = evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words))
+    keys = {"mpjpe_mm", "mpvpe_mm", "pa_mpjpe_mm", "pa_mpvpe_mm", "auc", "f5", "f15", "keypoints_px", "abs_mpjpe_mm"}
+    assert keys <= set(summary) and summary["n_images"] == 6
