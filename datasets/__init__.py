@@ -31,8 +31,19 @@ def _humbi(root: str | Path, split: str, **options: Any) -> Dataset:
     return HUMBI(root, split, **options)
 
 
+def _ho3d(root: str | Path, split: str, **options: Any) -> Dataset:
+    from datasets.ho3d import HO3D
+
+    return HO3D(root, split, **options)
+
+
 #: Builders by name, called as ``builder(root, split, **options)``. Each imports its module when called.
-DATASETS: dict[str, Callable[..., Dataset]] = {"dex_ycb": _dex_ycb, "freihand": _freihand, "humbi": _humbi}
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "dex_ycb": _dex_ycb,
+    "freihand": _freihand,
+    "humbi": _humbi,
+    "ho3d": _ho3d,
+}
 
 
 def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Dataset:

@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from datasets import build_dataset
+from datasets.bad_files import BadFileError
+from datasets.sample import check_sample
 from datasets.synthetic.freihand_writer import write_freihand
+from datasets.synthetic.ho3d_writer import write_ho3d
 from options.run_options import get_args_parser
 from src.engine.checkpoint import ModelCard, save_checkpoint
 from src.engine.evaluate import evaluate
@@ -24,7 +27,9 @@ from src.models import build_model
 from template import load_hand_assets
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import ArtifactError, Identity, Predictions, load_predictions, save_identity, save_predictions
+from utils.camera import crop_affine, project_numpy, transform_points
 
+ROWS = ("image_id", "subject_id", "sequence_id", "is_left", "pose", "betas", "transl")
 ASSETS = load_hand_assets("template/stand_in.npz")
 
 
@@ -51,7 +56,7 @@ def true_meshes(dataset: object, name: str) -> Predictions:
     columns = dataset.columns
     hand = official_hand(ASSETS, name)
     shown = Predictions(
-        **{key: columns[key] for key in ("image_id", "subject_id", "sequence_id", "is_left", "pose", "betas", "transl")},
+        **{key: columns[key] for key in ROWS},
         K=columns["K_image"], hand_name=ASSETS.name, hand_hash=ASSETS.hash, dataset=name, split=dataset.split,
         model_name="truth",
     )  # fmt: skip
@@ -128,6 +133,36 @@ def test_dexycb_file_holds_both_sides_and_every_frame(dex_ycb: Path, tmp_path: P
     save_predictions(tmp_path / "p.npz", predictions.select(~predictions.is_left))
     with pytest.raises(SubmissionError, match="both hand sides"):
         evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words))
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_ho3d_file_of_the_true_meshes(tmp_path: Path, version: str) -> None:
+    write_ho3d(tmp_path / "data", num_images=2, version=version)
+    dataset = build_dataset("ho3d", tmp_path / "data", "s0_test")
+    assert dataset.version == version
+    check_sample(dataset[1])
+    joints, vertices = dataset.official_labels()
+    assert (joints[..., 2] > 0).all()
+    pixels = transform_points(project_numpy(joints, dataset.columns["K_image"]), crop_affine(dataset._boxes, 128))
+    assert ((pixels > 20) & (pixels < 107)).all()  # the crop is twice the hand's box
+    keys = {key: dataset.columns[key] for key in ROWS if key not in ("pose", "betas", "transl")}
+    root = joints[:, 0]
+    predictions = Predictions(
+        **keys, K=dataset.columns["K_image"], hand_name=ASSETS.name, hand_hash=ASSETS.hash, dataset="ho3d",
+        split="s0_test", root=root, joints=joints - root[:, None], vertices=vertices - root[:, None],
+    )  # fmt: skip
+    save_predictions(tmp_path / "p.npz", predictions)
+    words = ("--predictions", str(tmp_path / "p.npz"), "--submit", "ho3d", "--exp_name", "e")
+    scores = evaluate(options("eval", "ho3d", tmp_path / "data", tmp_path, *words))["official"]
+    assert scores["xyz_mean3d"] < 1e-4 and scores["mesh_mean3d"] < 1e-4
+    written = np.array(json.loads((tmp_path / "HO3D/e/e.json").read_text())[0])
+    np.testing.assert_allclose(written, json.loads((tmp_path / "data/evaluation_xyz.json").read_text()), atol=1e-6)
+    save_predictions(tmp_path / "p.npz", predictions.select(np.array([1, 0])))
+    with pytest.raises(SubmissionError, match="row 0 is image SYN1/0001"):
+        evaluate(options("eval", "ho3d", tmp_path / "data", tmp_path, *words))
+    (tmp_path / "data/evaluation/SYN1/meta/0001.pkl").write_bytes(b"cos\nsystem\n.")
+    with pytest.raises(BadFileError, match="0001.pkl"):
+        build_dataset("ho3d", tmp_path / "data", "s0_test")
 
 
 def test_owned_cmr_checkpoint_gives_freihand_files_without_labels(freihand: Path, tmp_path: Path) -> None:

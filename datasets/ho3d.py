@@ -1,0 +1,148 @@
+"""HO-3D's evaluation part (versions 2 and 3), read from its official layout to be predicted and submitted (FACTS 4).
+
+Its hands are not annotated there: every sample has ``valid`` False, and crops are placed by the published bounding
+box of the hand, by the rule of all data sets (twice its larger side).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from datasets.bad_files import bad_file
+from datasets.crop_cache import rows_key
+from datasets.crop_dataset import CropDataset, refuse_other_hands
+from datasets.image_crop import read_image
+from template import load_hand_assets
+from template.safe_pickle import safe_load
+from utils.joints import MANO_TO_STANDARD
+
+WIDTH, HEIGHT = 640, 480
+SPLITS = ("evaluation", "s0_test")
+#: Ending of the colour images by version.
+ENDINGS = {"v2": "png", "v3": "jpg"}
+_OPENGL = np.array([1.0, -1.0, -1.0])
+_HOW_TO_GET = "Give the folder that holds evaluation/ and evaluation.txt of HO-3D"
+
+
+class HO3D(CropDataset):
+    """Samples (`datasets.sample`) of the evaluation part; ``image_id`` is the line of evaluation.txt, from 0.
+
+    ``subject_id`` is 0 (a sequence's name tells the person to those who know), betas are zero.
+
+    Attributes:
+        names: 'SEQ/ID' of every sample, as evaluation.txt has them.
+        version: "v2" or "v3", told by the ending of the first image.
+    """
+
+    label_hand: ClassVar[dict[str, str]] = {"tips": "ho3d", "joint_type": "kinematic"}
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "evaluation",
+        *,
+        side: str = "right",
+        crop_size: int = 128,
+        with_vertices: bool = False,
+        skip_bad: bool = False,
+        paper_filter: bool = False,
+        allow_missing_subjects: bool = False,
+        mano_dir: str | Path | None = None,
+        cache: str | Path | None = None,
+        workers: int | None = None,
+    ) -> None:
+        """Open the evaluation part; the options are those of all data sets (see `datasets.freihand.FreiHAND`).
+
+        Raises:
+            FileNotFoundError: naming the missing file or folder.
+            BadFileError: naming a meta file that is unusable.
+            ValueError: another split, left hands, or vertices, which are not annotated.
+        """
+        refuse_other_hands("HO-3D", side, paper_filter)
+        if split not in SPLITS or with_vertices:
+            raise ValueError(f"HO-3D is read for its evaluation only, without vertices: split {split!r}, not {SPLITS}")
+        root = Path(root)
+        listing = root / "evaluation.txt"
+        if not listing.is_file():
+            raise FileNotFoundError(f"{listing} is missing. {_HOW_TO_GET}")
+        self.names = listing.read_text(encoding="ascii").split()
+        if not self.names:
+            raise ValueError(f"{listing} is empty. {_HOW_TO_GET}")
+        first = [root / "evaluation" / _image_name(self.names[0], ending) for ending in ENDINGS.values()]
+        present = [version for version, path in zip(ENDINGS, first, strict=True) if path.is_file()]
+        if not present:
+            raise FileNotFoundError(f"neither {first[0]} nor {first[1].name} is there. {_HOW_TO_GET}")
+        self.version = present[0]
+        count = len(self.names)
+        metas = [_read_meta(root / "evaluation" / name) for name in self.names]
+        boxes = np.stack([box for _, box in metas])
+        _, sequence = np.unique([name.split("/")[0] for name in self.names], return_inverse=True)
+        state = hashlib.sha256(" ".join(self.names).encode() + boxes.tobytes()).hexdigest()
+        columns = {
+            "K_image": np.stack([K for K, _ in metas]),
+            "image_keypoints": np.zeros((count, 21, 2)),
+            "joints": np.zeros((count, 21, 3), np.float32),
+            "pose": np.tile(np.eye(3, dtype=np.float32), (count, 16, 1, 1)),
+            "betas": np.zeros((count, 10), np.float32),
+            "transl": np.zeros((count, 3), np.float32),
+            "image_id": np.arange(count, dtype=np.int64),
+            "subject_id": np.zeros(count, np.int64),
+            "sequence_id": sequence.astype(np.int64),
+            "is_left": np.zeros(count, dtype=bool),
+            "valid": np.zeros(count, dtype=bool),
+        }
+        super().__init__(
+            root, split, columns, boxes, {"right": load_hand_assets(mano_dir, "right")},
+            crop_size=crop_size, skip_bad=skip_bad, cache=None if cache is None else Path(cache),
+            cache_key=rows_key(state, columns["image_id"]), workers=workers,
+        )  # fmt: skip
+
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+        return self.root / "evaluation" / _image_name(self.names[index], ENDINGS[self.version])
+
+    def full_image(self, index: int) -> np.ndarray:
+        """The whole image (480, 640, 3) uint8 RGB that ``K_image`` belongs to."""
+        return read_image(self.image_path(index), WIDTH, HEIGHT)
+
+    def official_labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Joints (N, 21, 3) in **standard** order and vertices (N, 778, 3), float64 metres, **OpenCV** camera frame.
+
+        Raises:
+            FileNotFoundError: if evaluation_xyz.json and evaluation_verts.json, published later, are not there.
+        """
+        lists = []
+        for name, size in (("xyz", 21), ("verts", 778)):
+            path = self.root / f"evaluation_{name}.json"
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} is missing: the labels were published apart from the data")
+            points = np.array(json.loads(path.read_bytes()), dtype=np.float64)
+            if points.shape != (len(self), size, 3):
+                raise bad_file(path, f"holds {points.shape} instead of {(len(self), size, 3)}")
+            lists.append(points * _OPENGL)
+        return lists[0][:, list(MANO_TO_STANDARD)], lists[1]
+
+
+def _image_name(name: str, ending: str) -> str:
+    sequence, number = name.split("/")
+    return f"{sequence}/rgb/{number}.{ending}"
+
+
+def _read_meta(sample: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Intrinsics (3, 3) px and crop box (3,) of a sample, from its meta file."""
+    path = sample.parent / "meta" / f"{sample.name}.pkl"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing. {_HOW_TO_GET}")
+    try:
+        meta: dict[str, Any] = safe_load(path)
+        K = np.asarray(meta["camMat"], dtype=np.float64).reshape(3, 3)
+        left, top, right, bottom = np.asarray(meta["handBoundingBox"], dtype=np.float64).reshape(4)
+    except (KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise bad_file(path, f"no readable camMat and handBoundingBox ({type(error).__name__}: {error})") from error
+    return K, np.array([(left + right) / 2, (top + bottom) / 2, 2 * max(right - left, bottom - top, 1.0)])
