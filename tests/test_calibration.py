@@ -13,7 +13,14 @@ from src.evaluation import zero_pose_mpvpe
 from src.personalization.averaging import average_weights
 from src.personalization.calibration_choice import calibrate
 from src.personalization.fitting import PosePriorOptions
-from src.personalization.hand_size import length_gradient, length_of, lengths_mm
+from src.personalization.hand_size import (
+    describe_lengths,
+    identity_lengths,
+    length_gradient,
+    length_of,
+    lengths_as_json,
+    lengths_mm,
+)
 from src.personalization.joint_calibration import JointOptions, calibrate_joint, image_information
 from src.personalization.joint_identity import Evidence
 from src.personalization.joints_model import JointsModel
@@ -96,6 +103,28 @@ def test_lengths_and_their_gradient(assets: HandAssets, model: JointsModel) -> N
     assert lengths_mm(assets, np.zeros(10), None)["hand"][1] is None
 
 
+def test_intervals_hold_what_they_say(assets: HandAssets, model: JointsModel) -> None:
+    """Betas drawn from the identity's own covariance: 95% of each length lies in its interval."""
+    rows = predictions_of(people(assets, 1, 5), assets)
+    identity = calibrate(rows, assets, method="joint", evidence=Evidence(KNOWN))[8]
+    lengths = identity_lengths(identity, assets)
+    assert list(lengths) == ["hand", "thumb", "index", "middle", "ring", "little"]
+    assert lengths["hand"].mm == pytest.approx(identity.hand_length_mm)
+    assert lengths["hand"].std_mm == pytest.approx(identity.hand_length_std_mm)
+    drawn = np.random.default_rng(0).multivariate_normal(identity.betas, identity.covariance, size=4000)
+    for name, length in lengths.items():
+        found = 1000 * length_of(model, torch.as_tensor(drawn), name).numpy()
+        low, high = length.interval_95
+        assert 0.935 < ((found > low) & (found < high)).mean() < 0.965
+    words = describe_lengths(identity, assets)
+    assert words.startswith("mm [95% interval]: hand ") and str(lengths["little"]) in words
+    written = lengths_as_json({8: identity}, assets)["subject-08"]["thumb"]
+    assert written["low_95_mm"] == pytest.approx(lengths["thumb"].interval_95[0], abs=0.01)
+    plain = replace(identity, covariance=None, method="mean")
+    assert "no interval" in describe_lengths(plain, assets)
+    assert lengths_as_json({8: plain}, assets)["subject-08"]["hand"]["high_95_mm"] is None
+
+
 def test_joint_calibration_finds_the_person(assets: HandAssets, model: JointsModel) -> None:
     world = people(assets, 2, 8)
     result = solve(model, world)
@@ -107,8 +136,9 @@ def test_joint_calibration_finds_the_person(assets: HandAssets, model: JointsMod
     patient = LMOptions(max_steps=100, tolerance=1e-12, relative_tolerance=0)
     sharp = replace(KNOWN, shape_covariance=1e4 * torch.eye(10), depth_mean=None, lm=patient)
     depth = exact.joints[:, :, 0, 2]
+    keypoints = project(exact.joints.flatten(0, 1), exact.K.flatten(0, 1))[None]
     perfect = calibrate_joint(
-        model, exact.pose, torch.zeros(1, 10), exact.K, project(exact.joints.flatten(0, 1), exact.K.flatten(0, 1))[None],
+        model, exact.pose, torch.zeros(1, 10), exact.K, keypoints,
         options=sharp, wrist_depth=depth, wrist_depth_std=1e-4,
     )
     rest = model.rest_points(perfect.betas) - model.rest_points(exact.betas)
@@ -281,7 +311,8 @@ def test_merging_two_days_is_like_all_images_at_once(assets: HandAssets) -> None
     world = people(assets, 1, 12, seed=4)
     rows = predictions_of(world, assets)
     evidence = Evidence(KNOWN)
-    parts = [calibrate(rows.select(part), assets, method="joint", evidence=evidence)[8] for part in (slice(0, 6), slice(6, 12))]
+    halves = (slice(0, 6), slice(6, 12))
+    parts = [calibrate(rows.select(part), assets, method="joint", evidence=evidence)[8] for part in halves]
     whole = calibrate(rows, assets, method="joint", evidence=evidence)[8]
     merged = merge_identities(parts, assets, np.zeros(10), np.eye(10))
     scale = np.sqrt(np.diag(whole.covariance))

@@ -48,6 +48,10 @@ def test_results(output: Path) -> None:
     for row in results["calibration"].values():
         assert row["n_images"] == 8
         assert {"zero_pose_mpvpe_mm", "zero_pose_mpvpe_mean_shape_mm"} <= set(row)
+        assert list(row["lengths"]) == ["hand", "thumb", "index", "middle", "ring", "little"]
+        assert list(row["true_lengths_mm"]) == list(row["lengths"])
+        for length in row["lengths"].values():
+            assert length["low_95_mm"] < length["mm"] < length["high_95_mm"]
     assert all(math.isfinite(number) for number in numbers(results))
     assert len(list((output / "pictures").glob("*"))) == 3 and len(list((output / "meshes").glob("*.ply"))) == 1
 

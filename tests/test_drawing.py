@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -135,6 +136,9 @@ def test_figures_are_written_whole(tmp_path: Path) -> None:
         picture = cv2.imread(str(tmp_path / "a" / name))
         assert picture is not None and min(picture.shape[:2]) > 300 and picture.std() > 10, name
     assert len(list((tmp_path / "a").iterdir())) == 4 and (image == 128).all()
+    identity_figure(tmp_path / "a" / "lines.png", [replace(shape, lines=["hand 170.0"] * 7) for shape in shapes], faces)
+    lines = cv2.imread(str(tmp_path / "a" / "lines.png"))
+    assert (lines[-5:] == 255).all() and (lines[-80:] < 100).any()  # there, and not cut off
 
 
 def test_curves_are_written_and_checked(tmp_path: Path) -> None:

@@ -51,12 +51,16 @@ class HandView:
 
 @dataclass
 class ShapeView:
-    """One zero-pose hand of `identity_figure`: vertices (V,3), joints (21,3), metres, wrist at the origin."""
+    """One zero-pose hand of `identity_figure`: vertices (V,3), joints (21,3), metres, wrist at the origin.
+
+    ``lines`` are written under it, in a fixed-width font, instead of its length alone.
+    """
 
     title: str
     vertices: np.ndarray
     joints: np.ndarray
     hand_length_std_mm: float | None = None
+    lines: Sequence[str] = ()
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -171,7 +175,10 @@ def identity_figure(
         worst_mm = worst_mm or max(1.0, *(float(error.max()) for error in errors))
     norm = Normalize(0.0, worst_mm or 1.0)
     scale = ScalarMappable(norm, "YlOrRd")
-    figure = new_figure(len(shapes) * 3.2 + (1.0 if true_vertices is not None else 0.0), 5.2)
+    below = 0.18 * max(len(shape.lines) for shape in shapes)  # inches; the layout sees only part of the lines
+    height = 5.2 + below
+    figure = new_figure(len(shapes) * 3.2 + (1.0 if true_vertices is not None else 0.0), height)
+    figure.get_layout_engine().set(rect=(0, 0.4 * below / height, 1, 1 - 0.4 * below / height))
     flat = [_palm_frame(shape.joints) for shape in shapes]
     low = np.min([(shape.vertices @ axes.T).min(axis=0) for shape, axes in zip(shapes, flat)], axis=0)
     high = np.max([(shape.vertices @ axes.T).max(axis=0) for shape, axes in zip(shapes, flat)], axis=0)
@@ -249,5 +256,8 @@ def _draw_flat_hand(
         axes.plot([end[0], side], [end[1], end[1]], color="0.6", linewidth=0.8, linestyle=":")
     spread = "" if shape.hand_length_std_mm is None else f" ± {shape.hand_length_std_mm:.1f}"
     length = np.linalg.norm(shape.joints[12] - shape.joints[0]) * 1000
-    axes.text(0.5, -0.03, f"hand length {length:.1f}{spread} mm", transform=axes.transAxes, ha="center", va="top")
+    words, font = (f"hand length {length:.1f}{spread} mm", None)
+    if shape.lines:
+        words, font = "\n".join(shape.lines), "monospace"
+    axes.text(0.5, -0.03, words, transform=axes.transAxes, ha="center", va="top", multialignment="left", family=font)
     axes.set_axis_off()

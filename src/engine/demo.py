@@ -31,6 +31,7 @@ from src.personalization.calibration_choice import calibrate
 from src.personalization.fit_predictions import fit_predictions
 from src.personalization.fitting import FitOptions
 from src.personalization.ground_truth import annotations_of
+from src.personalization.hand_size import Length, identity_lengths, lengths_mm
 from src.personalization.joint_calibration import JointOptions
 from src.personalization.joint_identity import Evidence
 from src.personalization.pairing import pair_keypoints
@@ -236,6 +237,10 @@ def summarise(
             ),
             "hand_length_mm": round(identity.hand_length_mm, 2),
             "hand_length_std_mm": identity.hand_length_std_mm and round(identity.hand_length_std_mm, 2),
+            "lengths": {name: length.as_json() for name, length in identity_lengths(identity, hand.assets).items()},
+            "true_lengths_mm": {
+                name: round(length, 2) for name, (length, _) in lengths_mm(hand.assets, truth[0], None).items()
+            },
         }
     return result
 
@@ -253,6 +258,13 @@ def report(results: dict[str, Any], output: Path) -> None:
             f"  {subject}: {row['zero_pose_mpvpe_mm']:.2f} / {row['zero_pose_mpvpe_single_image_mm']:.2f} / "
             f"{row['zero_pose_mpvpe_mean_shape_mm']:.2f} from {row['n_images']} images"
         )
+    lines.append("hand and finger lengths, mm [95% interval] (true)")
+    for subject, row in results["calibration"].items():
+        parts = [
+            f"{name} {Length(length['mm'], length['std_mm'])} ({row['true_lengths_mm'][name]:.1f})"
+            for name, length in row["lengths"].items()
+        ]
+        lines.append(f"  {subject}: " + ", ".join(parts))
     lines.append("MPJPE minus the baseline's, mm (95% bootstrap interval over sequences)")
     for name, row in results["differences_to_baseline_mpjpe_mm"].items():
         lines.append(f"  {name}: {row['mean']:+.2f} [{row['low_95']:+.2f}, {row['high_95']:+.2f}]")

@@ -9,6 +9,7 @@ import numpy as np
 
 from src.engine.evaluate import hand_points
 from src.evaluation.shape import rest_hand
+from src.personalization.hand_size import Length, lengths_mm
 from template import HandModel
 from utils.artifacts import Identity
 from utils.camera import project_numpy, square_box
@@ -73,8 +74,12 @@ def write_pictures(
         betas = np.stack([dataset.subject_betas[subject], identity.betas, np.zeros(10)])
         vertices, joints = rest_hand(hand, betas)
         titles = ("true shape", f"calibrated, {identity.n_images} images", "mean shape")
-        deviations = (None, identity.hand_length_std_mm, None)
-        shapes = [ShapeView(*view) for view in zip(titles, vertices, joints, deviations, strict=True)]
+        lines = [length_lines(lengths_mm(hand.assets, own, None)) for own in betas]
+        lines[1] = length_lines(lengths_mm(hand.assets, identity.betas, identity.covariance))
+        shapes = [
+            ShapeView(title, *shape, lines=words)
+            for title, *shape, words in zip(titles, vertices, joints, lines, strict=True)
+        ]
         identity_figure(
             output / "pictures" / f"identity_subject-{subject:02d}.png",
             shapes,
@@ -82,3 +87,16 @@ def write_pictures(
             vertices[0],
             title=f"unseen subject {subject:02d} (synthetic)",
         )
+
+
+def length_lines(lengths: dict[str, tuple[float, float | None]]) -> list[str]:
+    """Hand and finger lengths in columns, mm, with their 95% intervals where they have one."""
+    found = {name: Length(*numbers) for name, numbers in lengths.items()}
+    with_interval = any(length.std_mm is not None for length in found.values())
+    head = f"{'':<7}{'mm':>5}" + ("  95% interval" if with_interval else "")
+    return [head] + [f"{name:<7}{_columns(length)}" for name, length in found.items()]
+
+
+def _columns(length: Length) -> str:
+    low, high = length.interval_95 or (None, None)
+    return f"{length.mm:5.1f}" + ("" if low is None else f"  {low:5.1f} - {high:5.1f}")

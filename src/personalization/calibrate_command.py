@@ -15,7 +15,7 @@ from datasets import build_dataset
 from src.personalization.calibration_choice import calibrate
 from src.personalization.data_set_evidence import view_groups, wrist_depths
 from src.personalization.fitting import PosePriorOptions
-from src.personalization.hand_size import lengths_mm
+from src.personalization.hand_size import describe_lengths
 from src.personalization.joint_calibration import JointOptions
 from src.personalization.joint_identity import Evidence
 from src.personalization.merging import merge_identities
@@ -103,7 +103,8 @@ def gather_evidence(
     if args.data_root is None:
         raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
     dataset = build_dataset(
-        args.dataset, args.data_root, predictions.split, side="both", mano_dir=args.mano_dir, allow_missing_subjects=True
+        args.dataset, args.data_root, predictions.split,
+        side="both", mano_dir=args.mano_dir, allow_missing_subjects=True,
     )
     views = None
     if args.cameras is not None:
@@ -120,7 +121,9 @@ def merge_with_earlier(
 ) -> dict[int, Identity]:
     """The one identity found, merged with an earlier file."""
     if len(identities) != 1:
-        raise CalibrationError(f"--merge_with is one person's file, but there are subjects {list(identities)}; give --subject")
+        raise CalibrationError(
+            f"--merge_with is one person's file, but there are subjects {list(identities)}; give --subject"
+        )
     number, found = next(iter(identities.items()))
     earlier = load_identity(path)
     earlier.check_hand(assets)
@@ -145,10 +148,8 @@ def write_identities(output: str, identities: dict[int, Identity]) -> None:
 def report(draws: list[dict[int, Identity]], assets: HandAssets) -> None:
     """Log each subject's hand and finger lengths, and their spread over the draws."""
     for number, identity in draws[0].items():
-        lengths = lengths_mm(assets, identity.betas, identity.covariance)
-        parts = [f"{name} {value:.1f}" + ("" if std is None else f" ± {std:.1f}") for name, (value, std) in lengths.items()]
-        logger.info("subject %d: %s, %d images, scale from %s; mm: %s",
-                    number, identity.method, identity.n_images, identity.scale_evidence, ", ".join(parts))
+        logger.info("subject %d: %s, %d images, scale from %s; %s", number, identity.method, identity.n_images,
+                    identity.scale_evidence, describe_lengths(identity, assets))
         if len(draws) > 1:
             values = [draw[number].hand_length_mm for draw in draws]
             logger.info("subject %d: hand length over %d draws %.1f ± %.1f mm",

@@ -85,8 +85,8 @@ def wrist_depths(dataset: Any, predictions: Predictions) -> np.ndarray:
             depths[number] = np.median(near) / 1000 + WRIST_BELOW_SKIN
     if not found:
         raise CalibrationError(
-            f"{dataset.root} holds no depth maps (aligned_depth_to_color_*.png) for these images; leave out --wrist_depth "
-            "(the synthetic set writes them with --depth)"
+            f"{dataset.root} holds no depth maps (aligned_depth_to_color_*.png) for these images; "
+            "leave out --wrist_depth (the synthetic set writes them with --depth)"
         )
     logger.info("depth at the wrist: %d of %d images", np.isfinite(depths).sum(), len(depths))
     return depths

@@ -104,7 +104,7 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
 def summarise(
     predictions: Predictions, fitted: FittedPredictions, truth: dict[str, np.ndarray] | None, assets: HandAssets
 ) -> dict[str, Any]:
-    """The numbers of the table: speed, status counts, reprojection error; with truth also 3D errors, before and after."""
+    """Speed, status counts and reprojection error; with truth also 3D errors, before and after."""
     report: dict[str, Any] = {
         "n_images": len(fitted.status),
         "frames_per_second": fitted.frames_per_second,

@@ -74,7 +74,9 @@ def fit_predictions(
     if predictions.pose is None or predictions.keypoints_2d is None:
         raise CalibrationError(f"{predictions.source} lacks pose or keypoints_2d; both are needed for fitting")
     arrays = (predictions.pose, betas, predictions.K, predictions.keypoints_2d)
-    pose, shape, K, keypoints = (torch.as_tensor(np.asarray(value), dtype=torch.float32, device=device) for value in arrays)
+    pose, shape, K, keypoints = (
+        torch.as_tensor(np.asarray(value), dtype=torch.float32, device=device) for value in arrays
+    )
     found = predictions.keypoint_confidence
     confidence = None if found is None else torch.as_tensor(found, device=device)
     started = time.perf_counter()
@@ -94,7 +96,8 @@ def fit_predictions(
     if bad:
         logger.warning("%d of %d frames could not be fitted: %s", bad, len(pose), count_status(result.status))
     fitted = replace(
-        predictions, pose=result.pose.cpu().numpy(), betas=result.betas.cpu().numpy(), transl=result.transl.cpu().numpy()
+        predictions,
+        pose=result.pose.cpu().numpy(), betas=result.betas.cpu().numpy(), transl=result.transl.cpu().numpy(),
     )
     return FittedPredictions(fitted, result.status.cpu().numpy(), result.reprojection_px.cpu().numpy(), seconds)
 
@@ -112,7 +115,8 @@ def _fit_with_adam(
 ) -> FitResult:
     """The reference solver in chunks, with the same checks and the same result as `fit_frames`."""
     hand = HandModel(assets).to(pose.device)
-    inputs = check_frames(pose, betas, K, keypoints, confidence, options.noise.min_confidence if adam.use_confidence else 0)
+    least = options.noise.min_confidence if adam.use_confidence else 0
+    inputs = check_frames(pose, betas, K, keypoints, confidence, least)
 
     def joints_of(rotations: torch.Tensor, shape: torch.Tensor, transl: torch.Tensor) -> torch.Tensor:
         return hand(rotations, shape, transl).joints if full_layer else hand.joints(rotations, shape, transl)

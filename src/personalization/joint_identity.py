@@ -146,7 +146,9 @@ def _choose(
 def _check(result: JointResult, own: Predictions, subject: int) -> None:
     counts = count_status(result.frame_status)
     if int(result.status[0]) == Status.NO_KEYPOINTS:
-        raise CalibrationError(f"subject {subject}: no usable frame among {len(own)} ({counts}); nothing to calibrate from")
+        raise CalibrationError(
+            f"subject {subject}: no usable frame among {len(own)} ({counts}); nothing to calibrate from"
+        )
     if not bool(usable(result.status)[0]):
         name = Status(int(result.status[0])).name.lower()
         raise CalibrationError(f"subject {subject}: the calibration {name}; check K and keypoints of {own.source}")
@@ -159,11 +161,11 @@ def _check(result: JointResult, own: Predictions, subject: int) -> None:
 def _check_cue(model: JointsModel, without: JointResult, cue: LengthCue, subject: int, accept: bool) -> None:
     length, std, conflict = cue_conflict(model, without.betas[0], without.covariance[0], cue)
     said = (
-        f"subject {subject}: {cue.name} was measured as {1000 * cue.length:.1f} ± {1000 * cue.std:.1f} mm, but the images "
-        f"and the prior say {length:.1f} ± {std:.1f} mm: {abs(conflict):.1f} standard deviations apart"
+        f"subject {subject}: {cue.name} was measured as {1000 * cue.length:.1f} ± {1000 * cue.std:.1f} mm, but the "
+        f"images and the prior say {length:.1f} ± {std:.1f} mm: {abs(conflict):.1f} standard deviations apart"
     )
     if abs(conflict) > MAX_CONFLICT and not accept:
-        raise CalibrationError(f"{said}. Measure again (wrist joint to fingertip, hand flat), or pass --accept_conflict")
+        raise CalibrationError(f"{said}. Measure again (wrist joint to fingertip, hand flat), or use --accept_conflict")
     if abs(conflict) > MAX_CONFLICT / 2:
         logger.warning("%s", said)
 

@@ -41,7 +41,7 @@ def merge_identities(
         if {first.subject_id, other.subject_id} - {None, first.subject_id}:
             raise CalibrationError(f"subjects differ: {first.subject_id} and {other.subject_id}; nothing was merged")
         if first.side != other.side and "both" not in (first.side, other.side):
-            raise CalibrationError(f"sides differ: {first.side} and {other.side}; a person's hands are not calibrated alike")
+            raise CalibrationError(f"sides differ: {first.side} and {other.side}; a person's hands are not alike")
     images = [image for identity in identities for image in identity.image_ids]
     if len(set(images)) < len(images):
         raise CalibrationError("the files share images, which would count twice; calibrate from all images at once")
@@ -51,7 +51,8 @@ def merge_identities(
     total = (total + total.T) / 2
     if np.linalg.eigvalsh(total).min() <= 0:
         raise CalibrationError("the files say less than the prior they contain; were they made with another --prior?")
-    pulled = sum(p @ i.betas for p, i in zip(precisions, identities, strict=True)) - (len(identities) - 1) * prior @ prior_mean
+    pulled = sum(p @ i.betas for p, i in zip(precisions, identities, strict=True))
+    pulled = pulled - (len(identities) - 1) * prior @ prior_mean
     covariance = np.linalg.inv(total)
     covariance = (covariance + covariance.T) / 2
     betas = covariance @ pulled

@@ -55,7 +55,9 @@ def group_views(views: ViewGroups, cameras: int, seed: int = 0) -> np.ndarray:
     kept = [np.sort(generator.permutation(group)[:cameras]) for group in groups if len(group) >= cameras]
     if not kept:
         most = max(len(group) for group in groups)
-        raise CalibrationError(f"no instant was seen by {cameras} cameras (at most {most}); predict all cameras' images")
+        raise CalibrationError(
+            f"no instant was seen by {cameras} cameras (at most {most}); predict all cameras' images"
+        )
     return np.concatenate(kept)
 
 

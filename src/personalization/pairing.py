@@ -38,7 +38,8 @@ def pair_keypoints(predictions: Predictions, keypoints: Predictions | None) -> P
     if len(rows) == 0:
         raise CalibrationError(f"{predictions.source} and {keypoints.source} have no image in common")
     if len(rows) < len(predictions):
-        logger.warning("%d of %d images have no keypoints and are left out", len(predictions) - len(rows), len(predictions))
+        without = len(predictions) - len(rows)
+        logger.warning("%d of %d images have no keypoints and are left out", without, len(predictions))
     order = np.argsort(rows, kind="stable")
     chosen, found = predictions.select(rows[order]), keypoints.select(partners[order])
     return replace(chosen, keypoints_2d=found.keypoints_2d, keypoint_confidence=found.keypoint_confidence)

@@ -21,6 +21,8 @@ from src.personalization.status import CalibrationError
 from utils.files import atomic_path
 
 POPULATION_SCHEMA = 1
+#: The command that writes such a file.
+MAKE = "python -m src.personalization.measure_population"
 
 Options = TypeVar("Options", FitOptions, JointOptions)
 
@@ -59,7 +61,7 @@ class Population:
 
 
 def shrunk_covariance(samples: np.ndarray, prior: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of ``samples`` (n,d), pulled towards zero mean and ``prior`` (d,d), worth ``strength`` samples.
+    """Mean and covariance of ``samples`` (n,d), pulled towards zero and ``prior`` (d,d), worth ``strength`` samples.
 
     The posterior mean of a normal-inverse-Wishart model: few people cannot fix ten dimensions.
     """
@@ -95,7 +97,7 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"population file {path} does not exist; make it with python -m src.personalization.measure_population")
+        raise FileNotFoundError(f"population file {path} does not exist; make it with {MAKE}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             content = {name: archive[name] for name in archive.files}
@@ -104,9 +106,11 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
             raise CalibrationError(f"{path}: schema is {schema}, this code reads {POPULATION_SCHEMA}")
         population = Population(**{**content, "hand_hash": str(content["hand_hash"])})
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise CalibrationError(f"{path} is not a population file ({error}); make it with python -m src.personalization.measure_population") from error
+        raise CalibrationError(f"{path} is not a population file ({error}); make it with {MAKE}") from error
     if population.hand_hash != hand_hash:
-        raise CalibrationError(f"{path} was made with hand model {population.hand_hash}, in use is {hand_hash}; make it again")
+        raise CalibrationError(
+            f"{path} was made with hand model {population.hand_hash}, in use is {hand_hash}; make it again"
+        )
     return population
 
 
