@@ -59,8 +59,8 @@ def main() -> int:
         from benchmarks.reproduce.prior import make_prior
         from benchmarks.reproduce.scoring import Scores
 
-        make_prior(size)
-        rows = [row for seed in size.seeds for row in Scores(size, seed).all_rows()]
+        prior = make_prior(size)
+        rows = [row for seed in size.seeds for row in Scores(size, seed, prior).all_rows()]
     except (ValueError, OSError) as error:
         logger.error("%s", error)
         return 2

@@ -23,7 +23,7 @@ TRAINING_IMAGES = 4960
 
 def make_prior(size: Size) -> Path:
     """The population file of a run, for joint calibration and fitting; see `measure_population`."""
-    output = size.folder / "prior.npz"
+    output = size.prior or size.folder / "prior.npz"
     if output.is_file():
         return output
     files = {}

@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,9 +85,9 @@ def halves(columns: dict[str, np.ndarray], evaluated: int) -> tuple[np.ndarray, 
 
 
 class Scores:
-    """One seed of a run. What is asked for twice is computed once and kept in files."""
+    """One seed of a run; ``prior`` is its population file. What is asked for twice is computed once, and kept."""
 
-    def __init__(self, size: Size, seed: int) -> None:
+    def __init__(self, size: Size, seed: int, prior: Path) -> None:
         self.size, self.seed = size, seed
         self.folder = size.folder / f"seed{seed}"
         self.assets = load_hand_assets()
@@ -96,7 +97,7 @@ class Scores:
         rows = halves(self.data.columns, size.evaluated)
         self.parts = {"calibration": Part(self.data, rows[0]), "evaluation": Part(self.data, rows[1])}
         self.true_betas: Betas = self.data.subject_betas
-        self.population = load_population(size.folder / "prior.npz", self.assets.hash)
+        self.population = load_population(prior, self.assets.hash)
 
     def all_rows(self) -> list[dict[str, Any]]:
         """Scores of every row, in order."""

@@ -119,6 +119,7 @@ class Size:
         workers: training processes, each of one thread; 0: in this process.
         evaluated: images a subject that are evaluated; calibration takes others.
         val_images: validation images after a training.
+        prior: population file for calibration and fitting; None: measured with the run's own networks.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Size:
     workers: int = 2
     evaluated: int = 72
     val_images: int = 500
+    prior: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -171,4 +173,5 @@ QUICK = Size(
     workers=0,
     evaluated=16,
     val_images=32,
+    prior=Path("weights/prior.npz"),
 )
