@@ -49,6 +49,7 @@ class GivenShapes:
     """What an identity-aware network is told: betas (10,) by subject."""
 
     betas: Betas
+    kind = "given"
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         rows = np.stack([self.betas[int(subject)] for subject in batch["subject_id"]])
