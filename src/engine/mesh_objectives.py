@@ -86,12 +86,17 @@ class BoukhaymaObjective(ManoObjective):
     def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Batch]:
         loss, terms = super().loss(output, batch)
         if self.weights.keypoints:
-            joints = self.hand.joints(output["pose"], output["betas"])
             size = batch["image"].shape[-1]
-            keypoints = weak_perspective(joints - joints[:, :1], output["camera"], size)
+            keypoints = boukhayma_keypoints(output, size, self.hand)
             terms["keypoints"] = (keypoints - batch["keypoints_2d"]).abs().mean() / size
             loss = loss + self.weights.keypoints * terms["keypoints"]
         return loss, terms
+
+
+def boukhayma_keypoints(output: Batch, size: int, hand: HandModel) -> torch.Tensor:
+    """Kinematic joints (B, 21, 2), px of the input of side ``size``, through the network's own camera."""
+    joints = hand.joints(output["pose"], output["betas"])
+    return weak_perspective(joints - joints[:, :1], output["camera"], size)
 
 
 def weak_perspective(points: torch.Tensor, camera: torch.Tensor, size: int) -> torch.Tensor:

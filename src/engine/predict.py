@@ -18,10 +18,11 @@ from datasets.loading import make_loader
 from src.engine import setup
 from src.engine.checkpoint import ModelCard
 from src.engine.mesh_joints import is_mesh_model, mesh_hand
+from src.engine.mesh_objectives import boukhayma_keypoints
 from src.engine.mesh_predictions import mesh_rows
 from src.engine.open_network import check_hand, open_network
 from src.personalization.shape_source import load_identities
-from template import HandAssets, load_hand_assets
+from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions, save_predictions
 from utils.device import choose_device
 
@@ -119,7 +120,9 @@ def predict_dataset(
     knows_shape = card.model.endswith("_identity")
     if knows_shape and shape.kind == "gt" and not dataset.columns["valid"].any():
         raise ValueError(f"{dataset.root} has no annotated shapes here; give --identity FILE or --shape mean")
-    hand = mesh_hand(assets or load_hand_assets(), dataset_name, device) if is_mesh_model(card.model) else None
+    assets = assets or load_hand_assets()
+    hand = mesh_hand(assets, dataset_name, device) if is_mesh_model(card.model) else None
+    kinematic = HandModel(assets).to(device) if card.model == "boukhayma" else None
     for raw in tqdm(loader, desc=f"predict {card.model}", disable=not progress, mininterval=1):
         batch = prepare_batch(raw, card.input_size, device, None, None, card.crop_scale)
         context = {"K": batch["K"]} | ({"betas": shape(batch)} if knows_shape else {})
@@ -130,6 +133,8 @@ def predict_dataset(
         for name in ("pose", "betas", "confidence", "keypoint_confidence"):
             if output.get(name) is not None:
                 rows[name].append(output[name].float().cpu().numpy())
+        if "camera" in output and card.recipe == "fair":  # the paper's comparison left its camera untrained
+            output["keypoints_2d"] = boukhayma_keypoints(output, batch["image"].shape[-1], kinematic)
         if "keypoints_2d" in output:
             keypoints = keypoints_to_image(output["keypoints_2d"], batch["crop_to_image"])
             rows["keypoints_2d"].append(keypoints.cpu().numpy())

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Trains the comparison method of Boukhayma et al. (ResNet-34), on DexYCB s1. Writes out/dex_ycb/boukhayma/.
+# --recipe paper gives the released code's settings (its image size, loss and augmentation).
+# Expect val_mpjpe_mm to fall steadily. Run it again to go on after a stop.
+source "$(dirname "$0")/make_env.sh"
+"$PYTHON" run.py --phase train --model boukhayma --dataset dex_ycb \
+    --data_root "${DATA_ROOT:-data/synthetic_dex_ycb}" --resume "$@"
