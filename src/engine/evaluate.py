@@ -15,10 +15,11 @@ from src.engine.points import camera_points, hand_points, official_hand
 from src.engine.predict import predict
 from src.engine.submit import RESULT_FILES, check_server, official_scores, read_result_file, submit
 from src.personalization.ground_truth import annotations_of
+from src.personalization.hand_size import describe_lengths, lengths_as_json
 from src.personalization.pairing import apart_from_calibration
 from src.personalization.shape_source import load_identities
 from template import HandAssets
-from utils.artifacts import Predictions, load_predictions
+from utils.artifacts import Identity, Predictions, load_predictions
 from utils.device import choose_device
 from utils.files import write_json
 
@@ -27,15 +28,15 @@ logger = logging.getLogger(__name__)
 __all__ = ["evaluate", "evaluate_hands", "evaluate_meshes", "format_table", "hand_points", "measure"]
 
 
-def leave_out_calibration(predictions: Predictions, identity: str, assets: HandAssets) -> Predictions:
-    """The rows whose images did not serve to calibrate their own subject; says how many did.
+def report_sizes(identities: dict[int, Identity], assets: HandAssets) -> dict[str, Any]:
+    """Say each person's hand and finger lengths with their 95% intervals; the same for the results file."""
+    for number, identity in identities.items():
+        logger.info("subject %d: %s", number, describe_lengths(identity, assets))
+    return lengths_as_json(identities, assets)
 
-    Args:
-        predictions: any rows.
-        identity: identity file or folder, as of ``--identity``.
-        assets: the hand model in use.
-    """
-    identities = load_identities(identity, predictions.subject_id, assets)
+
+def leave_out_calibration(predictions: Predictions, identities: dict[int, Identity]) -> Predictions:
+    """The rows whose images did not serve to calibrate their own subject; says how many did."""
     apart = apart_from_calibration(predictions, identities)
     logger.info("%d images that served the calibration are left out of the evaluation", int((~apart).sum()))
     return predictions.select(np.flatnonzero(apart))
@@ -67,7 +68,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         summary["files"] = [str(path) for path in files]
     measured = predictions
     if args.identity is not None:
-        measured = leave_out_calibration(measured, args.identity, assets)
+        identities = load_identities(args.identity, measured.subject_id, assets)
+        summary["identities"] = report_sizes(identities, assets)
+        measured = leave_out_calibration(measured, identities)
     truth = annotations_of(dataset, measured)
     known = np.flatnonzero(truth["valid"])
     if len(known):
