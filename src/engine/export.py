@@ -61,7 +61,7 @@ def export(args: argparse.Namespace) -> Path:
     network, card, digest = load_network(path, "cpu", args.model, assets, args.hierarchy)
     check_hand(card, assets, path)
     layer = None if args.without_layer else hand_layer(card, hand, args.dataset)
-    graph = ExportGraph(network, layer).eval()
+    graph = ExportGraph(network, layer, card.model.endswith("_identity")).eval()
     notes = {"weights": path.name, "weights_hash": digest, "command": shlex.join(sys.argv), **versions()}
     content = onnx_bytes(graph, card.input_size, metadata(card, graph, assets, notes))
     with atomic_path(output) as temporary:  # a file that disagrees is not left behind
@@ -70,7 +70,8 @@ def export(args: argparse.Namespace) -> Path:
         if difference is not None and difference > TOLERANCE:
             raise ExportError(f"{output}: would differ from PyTorch by {difference:.2g} m; not written")
     checked = "not compared: onnxruntime is not installed" if difference is None else f"{difference:.1g}"
-    logger.info("%s: %s, inputs %s; largest difference to PyTorch: %s", output, card.model, ", ".join(graph.inputs), checked)
+    inputs = ", ".join(graph.inputs)
+    logger.info("%s: %s, inputs %s; largest difference to PyTorch: %s", output, card.model, inputs, checked)
     return output
 
 

@@ -35,13 +35,14 @@ class ExportGraph(nn.Module):
             constant sparse products become gathers.
         hand: layer that turns pose and betas into vertices and joints; None: the network alone. Of a network
             that predicts vertices it gives the joints, by its regressor.
+        knows_shape: the network takes the person's betas.
     """
 
-    def __init__(self, network: nn.Module, hand: HandModel | None) -> None:
+    def __init__(self, network: nn.Module, hand: HandModel | None, knows_shape: bool) -> None:
         super().__init__()
         self.network, self.hand = network, hand
         self.inputs = ["image"]
-        if getattr(network, "sees_shape", False) or hasattr(network, "rest_levels"):
+        if knows_shape:
             self.inputs.append("betas")
         if getattr(network, "uses_crop_geometry", False):
             self.inputs.append("K")

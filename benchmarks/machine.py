@@ -1,0 +1,24 @@
+"""What a benchmark says about where it ran, and how it sums up times."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def describe_machine(device: str = "cpu") -> str:
+    """Processor (and GPU if that is what computes), threads in use, version of torch."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.is_file() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    gpu = f"{torch.cuda.get_device_name()}, " if device == "cuda" else ""
+    return f"{gpu}{name or 'CPU'}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def median_and_p95(milliseconds: list[float]) -> dict[str, float]:
+    """Median and 95th percentile, ms."""
+    median, high = np.percentile(milliseconds, [50, 95])
+    return {"median_ms": round(float(median), 3), "p95_ms": round(float(high), 3)}
