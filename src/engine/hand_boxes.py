@@ -109,7 +109,7 @@ def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: 
         words = " ".join(part for part in (hand, "hand", f"inside {source}" if source else "") if part)
         raise UnusableImage(f"no usable hand: mediapipe finds no {words}")
     best = hands[0]
-    seen = Seen(best.keypoints_2d, best.keypoint_confidence, "mediapipe")
+    seen = Seen(best.keypoints_2d, best.keypoint_confidence, "mediapipe", best.world)
     box = square_box(best.keypoints_2d, 1.0) if given is None else given
     side_source = f"--hand {hand}" if hand else f"mediapipe, {best.score:.2f}"
     return Region(box, source or "mediapipe", best.is_left, side_source, seen)
@@ -121,4 +121,5 @@ def _inside(point: np.ndarray, box: np.ndarray) -> bool:
 
 def mirrored_seen(seen: Seen, width: int) -> Seen:
     """Keypoints after the picture of ``width`` px was flipped."""
-    return Seen(mirror_points(seen.keypoints, width), seen.confidence, seen.source)
+    world = None if seen.world is None else seen.world * [-1.0, 1.0, 1.0]
+    return Seen(mirror_points(seen.keypoints, width), seen.confidence, seen.source, world)

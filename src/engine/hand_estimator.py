@@ -35,11 +35,15 @@ assert [BONES[place] for place in _MIDDLE_BONES] == [(0, 9), (9, 10), (10, 11), 
 
 @dataclass(frozen=True)
 class Seen:
-    """2D keypoints (21,2), px of the picture, standard order; confidence (21,) in [0,1]; who found them."""
+    """2D keypoints (21,2), px of the picture, standard order; confidence (21,) in [0,1]; who found them.
+
+    world: (21,3) m, that detector's own guess in three dimensions (`detection.Detection.world`), or None.
+    """
 
     keypoints: np.ndarray
     confidence: np.ndarray
     source: str
+    world: np.ndarray | None = None
 
 
 class HandEstimator:
@@ -133,12 +137,12 @@ class HandEstimator:
         betas = torch.as_tensor(belief.see(output["betas"][0].float().cpu().numpy())[None], dtype=torch.float32)
         start = None
         if before is not None and before.pose is not None:
-            start = tuple(torch.as_tensor(value[None], dtype=torch.float32) for value in (before.pose, before.transl))
+            start = tuple(rows_of(before.pose, before.transl))
         fitted = fit_frames(
-            self.joints_model, output["pose"].float().cpu(), betas, *_rows(K, seen.keypoints, seen.confidence),
+            self.joints_model, output["pose"].float().cpu(), betas, *rows_of(K, seen.keypoints, seen.confidence),
             options=self.options, start=start,
         )
-        _check(fitted.status, seen)
+        check_status(fitted.status, seen)
         posed = self.hand(fitted.pose, betas, fitted.transl)
         return HandResult(
             image.shape[1], K, np.asarray(box), seen.keypoints, seen.confidence, posed.vertices[0].numpy(),
@@ -161,11 +165,11 @@ class HandEstimator:
         joints = mesh_joints(vertices, self.regressor)
         mask, mask_to_image = self._mask(output, to_image)
         placed = register_mesh(
-            vertices, joints, *_rows(K, seen.keypoints, seen.confidence),
+            vertices, joints, *rows_of(K, seen.keypoints, seen.confidence),
             None if mask is None else torch.as_tensor(mask[None]),
             mask_to_image=None if mask is None else torch.as_tensor(mask_to_image),
         )
-        _check(placed.status, seen)
+        check_status(placed.status, seen)
         joints, vertices = ((part + placed.transl[:, None])[0].numpy() for part in (joints, vertices))
         knows_shape = self.card.model.endswith("_identity")
         length = belief.length
@@ -190,11 +194,13 @@ class HandEstimator:
         return mask, to_image @ to_input
 
 
-def _rows(*arrays: np.ndarray) -> list[torch.Tensor]:
-    return [torch.as_tensor(np.asarray(array)[None], dtype=torch.float32) for array in arrays]
+def rows_of(*arrays: np.ndarray, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    """Each array as a batch of one."""
+    return [torch.as_tensor(np.asarray(array)[None], dtype=dtype) for array in arrays]
 
 
-def _check(status: torch.Tensor, seen: Seen) -> None:
+def check_status(status: torch.Tensor, seen: Seen) -> None:
+    """Raise UnusableImage, with the reason, unless the one problem of ``status`` (1,) has a result."""
     if not bool(usable(status)[0]):
         reason = Status(int(status[0])).name.lower().replace("_", " ")
         raise UnusableImage(f"no usable hand: {reason} (mean confidence of the keypoints {seen.confidence.mean():.2f})")

@@ -9,7 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from src.engine.image_gallery import PAGE, Gallery, Sources
+from src.engine.hand_record import Sources
+from src.engine.image_gallery import PAGE, Gallery
 from src.engine.image_setup import DemoTools, open_tools, writable_folder
 from src.engine.photos import UnusableImage, list_photos, read_photo
 
@@ -51,15 +52,17 @@ def open_gallery(tools: DemoTools, output: Path, title: str) -> Gallery:
     whose = "each image's own" if identity is None else f"identity {identity.source}"
     if identity is None and card.model.endswith("_identity"):
         whose = "mean shape"
-    lead = f"Network {card.model} ({tools.weights}), hand model {assets.name}; shape: {whose}."
+    network = card.model if tools.weights is None else f"{card.model} ({tools.weights})"
+    lead = f"{network}, hand model {assets.name}; shape: {whose}."
     return Gallery(output, title, lead, describe(tools))
 
 
 def describe(tools: DemoTools) -> dict[str, Any]:
     """Network, hand model and identity, for predictions.json."""
     card, identity = tools.estimator.card, tools.identity
+    weights = None if tools.weights is None else str(tools.weights)
     return {
-        "model": {"name": card.model, "recipe": card.recipe, "weights": str(tools.weights), "hash": tools.digest},
+        "model": {"name": card.model, "recipe": card.recipe, "weights": weights, "hash": tools.digest},
         "hand_model": {"name": tools.assets.name, "hash": tools.assets.hash},
         "identity": None if identity is None else {
             "file": identity.source,

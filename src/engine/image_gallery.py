@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from src.engine.hand_record import CONVENTIONS, SCHEMA, Sources, command_line, corners, hand_record, length_words
 from src.engine.hand_result import HandResult
 from utils import drawing
 from utils.camera import crop_affine, square_box, transform_points
@@ -22,25 +21,10 @@ from utils.web_page import PageHand, page_section, write_page
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
 PAGE, PREDICTIONS = "index.html", "predictions.json"
 COLOUR = drawing.IDENTITY_COLOUR
 #: Side of the close-up over the hand's box, and pixels of the pictures in the page.
 CLOSE_UP, PHOTO_PIXELS, VIEW_PIXELS = 1.5, 560, 440
-CONVENTIONS = {
-    "frame": "OpenCV camera: x right, y down, z forward; left hands are left",
-    "units": "metres, pixels (centres at integers), millimetres where a name ends in _mm",
-    "joint_order": "wrist, then thumb, index, middle, ring, little, each from palm to tip",
-}
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Who said what: of the camera, of the box, and which hand it is."""
-
-    camera: str
-    box: str
-    side: str
 
 
 @dataclass
@@ -79,7 +63,8 @@ class Gallery:
             write_plot(self.output / files["plot"], image, hand, title)
         section = _page_hand(file, image, hand, sources, files)
         self._sections.append(page_section(section, len(self._sections), self._faces))
-        self._entries.append(_entry(name, file, image, hand, sources, files))
+        picture = {"name": name, "file": file, "status": "ok", "width": image.shape[1], "height": image.shape[0]}
+        self._entries.append(picture | hand_record(hand, sources) | {"files": files})
 
     def fail(self, name: str, file: str, reason: str) -> None:
         """Remember a picture without a usable hand."""
@@ -94,7 +79,7 @@ class Gallery:
 
     def finish(self) -> None:
         """Write predictions.json and index.html."""
-        command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = command_line()
         content = {"schema": SCHEMA, "command": command, **self.about, **CONVENTIONS, "images": self._entries}
         write_json(self.output / PREDICTIONS, content)
         write_page(
@@ -130,15 +115,6 @@ def silhouette(hand: HandResult, box: np.ndarray, size: int) -> np.ndarray:
     return cv2.warpAffine(np.ascontiguousarray(hand.mask, np.float32), to_crop, (size, size)) > 0.5
 
 
-def length_words(hand: HandResult) -> str:
-    """Hand length with its interval."""
-    if hand.length is None:
-        return "hand length unknown"
-    interval = hand.length.interval
-    words = "no interval known" if interval is None else f"95%: {interval[0]:.0f} to {interval[1]:.0f}"
-    return f"hand length {hand.length.mm:.0f} mm ({words})"
-
-
 def _page_hand(
     file: str, image: np.ndarray, hand: HandResult, sources: Sources, files: dict[str, str]
 ) -> PageHand:
@@ -149,13 +125,13 @@ def _page_hand(
     mask = np.repeat(silhouette(hand, box, VIEW_PIXELS)[..., None].astype(np.uint8) * 255, 3, axis=2)
     length = hand.length
     labels = {"plot": "plot", "mesh_ply": "mesh (PLY)", "mesh_glb": "mesh (GLB)"}
-    corners = _corners(hand)
+    left, top, right, bottom = corners(hand.box)
     height, width = image.shape[:2]
     fx, fy, cx, cy = hand.K[0, 0], hand.K[1, 1], hand.K[0, 2], hand.K[1, 2]
     facts = [
         ("hand", f"{hand.side} ({sources.side})"),
         ("camera", f"fx {fx:.0f}, fy {fy:.0f}, cx {cx:.0f}, cy {cy:.0f} px of {width} × {height} ({sources.camera})"),
-        ("box", f"{corners[0]:.0f}, {corners[1]:.0f} to {corners[2]:.0f}, {corners[3]:.0f} px ({sources.box})"),
+        ("box", f"{left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f} px ({sources.box})"),
         ("wrist", "x {:+.3f}, y {:+.3f}, z {:.3f} m".format(*hand.joints[0])),
         ("2D fit", f"{hand.reprojection_px:.1f} px off the keypoints of {hand.notes['keypoints_from']}"),
     ]
@@ -173,45 +149,3 @@ def framed(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else image
     centre = (box[:2] + 0.5) * factor - 0.5
     return drawing.draw_box(small, np.array([*centre, box[2] * factor]))
-
-
-def _corners(hand: HandResult) -> list[float]:
-    x, y, side = hand.box
-    return [round(float(value), 2) for value in (x - side / 2, y - side / 2, x + side / 2, y + side / 2)]
-
-
-def _entry(
-    name: str, file: str, image: np.ndarray, hand: HandResult, sources: Sources, files: dict[str, str]
-) -> dict[str, Any]:
-    """One image of predictions.json."""
-    length, interval = hand.length, None if hand.length is None else hand.length.interval
-    arrays = {
-        "pose": hand.pose, "betas": hand.betas, "transl": hand.transl, "joints": hand.joints, "vertices": hand.vertices,
-    }
-    return {
-        "name": name,
-        "file": file,
-        "status": "ok",
-        "width": image.shape[1],
-        "height": image.shape[0],
-        "hand": {"side": hand.side, "source": sources.side},
-        "camera": {"K": hand.K.tolist(), "source": sources.camera},
-        "box": {"left_top_right_bottom": _corners(hand), "source": sources.box},
-        "hand_length": None if length is None else {
-            "mm": round(length.mm, 2),
-            "std_mm": None if length.std_mm is None else round(length.std_mm, 2),
-            "interval_95_mm": None if interval is None else [round(value, 2) for value in interval],
-            "source": length.source,
-        },
-        "reprojection_px": round(hand.reprojection_px, 3),
-        **hand.notes,
-        "keypoints_2d": np.round(hand.keypoints.astype(np.float64), 3).tolist(),
-        "keypoint_confidence": np.round(hand.confidence.astype(np.float64), 4).tolist(),
-        **{key: None if array is None else _plain(array) for key, array in arrays.items()},
-        "files": files,
-    }
-
-
-def _plain(array: np.ndarray) -> list:
-    """Nested list, rounded to micrometres."""
-    return np.round(array.astype(np.float64), 6).tolist()

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from src.engine.checkpoint import CheckpointError, ModelCard, load_network, load_owned, read_checkpoint
@@ -16,12 +17,15 @@ from src.engine.hand_boxes import Region, choose_region, mirrored_seen
 from src.engine.hand_estimator import HandEstimator
 from src.engine.hand_result import HandResult, mirror_box
 from src.engine.hand_search import KeypointReader
+from src.engine.keypoint_estimator import KeypointEstimator
+from src.engine.mesh_joints import is_mesh_model
 from src.engine.photo_camera import Camera, checked_fov, choose_camera, parse_intrinsics
 from src.engine.photos import Photo
 from src.engine.shape_belief import ShapeBelief
 from src.models import MODELS
 from src.personalization.fitting import FitOptions
 from src.personalization.population import Population, load_population, with_population
+from src.personalization.status import CalibrationError
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, load_identity
 from utils.camera import mirror_intrinsics
@@ -39,15 +43,15 @@ class DemoTools:
     """Everything the demo needs for a picture.
 
     Attributes:
-        estimator: network and fitting; reader: keypoint network to look for hands with, or None.
-        weights: file of the network; digest: hash of its weights.
+        estimator: network and fitting, or fitting alone; reader: keypoint network to look for hands with, or None.
+        weights: file of the network, or None; digest: hash of its weights.
         identity: the person's shape, or None; population: how networks see shapes, or None.
         K, fov, bbox, hand, keypoints: as given on the command line.
     """
 
-    estimator: HandEstimator
+    estimator: HandEstimator | KeypointEstimator
     reader: KeypointReader | None
-    weights: Path
+    weights: Path | None
     digest: str
     identity: Identity | None
     population: Population | None
@@ -97,8 +101,16 @@ def open_tools(args: argparse.Namespace) -> DemoTools:
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
     identity = load_identity(args.identity, args.hand) if args.identity else None
     device, folder = choose_device(args.device, args.threads), Path(args.weights)
-    path = network_file(args, identity)
     given = load_hand_assets(args.mano_dir, "right")
+    rest = (K, fov, None if args.bbox is None else tuple(args.bbox), args.hand, args.keypoints)
+    if args.keypoints == "mediapipe":
+        require_detector()
+        if not is_mesh_model(args.model):
+            if identity is not None:
+                identity.check_hand(given)
+            population = population_of(folder, given)
+            return DemoTools(KeypointEstimator(given, population), None, None, "", identity, population, *rest)
+    path = network_file(args, identity)
     network, card, digest = open_network(path, args.model, args.backbone, given, device)
     assets = given
     if card.hand_hash and given.hash != card.hand_hash:
@@ -111,15 +123,36 @@ def open_tools(args: argparse.Namespace) -> DemoTools:
             f"{card.model} needs the person's shape: --identity FILE (calibrate_from_shape_params.py writes it), or "
             "--shape mean to do without"
         )
-    shipped = path.parent == folder
-    population = load_population(folder / PRIOR, assets.hash) if shipped and (folder / PRIOR).is_file() else None
+    population = population_of(folder, assets) if path.parent == folder else None  # it belongs to those networks
     options = FitOptions() if population is None else with_population(FitOptions(), population, keep_depth=True)
     reader = open_reader(folder / KEYPOINT_WEIGHTS, device)
     estimator = HandEstimator(network, card, assets, reader, options, device)
-    bbox = None if args.bbox is None else tuple(args.bbox)
-    return DemoTools(
-        estimator, reader, path, digest, identity, population, K, fov, bbox, args.hand, args.keypoints
-    )
+    return DemoTools(estimator, reader, path, digest, identity, population, *rest)
+
+
+def require_detector() -> None:
+    """Open mediapipe before any work is done.
+
+    Raises:
+        RuntimeError: it is not installed; says how to get it.
+    """
+    from src.detection import find_hands
+
+    try:
+        find_hands(np.zeros((64, 64, 3), np.uint8))
+    except ImportError as error:
+        raise RuntimeError(f"--keypoints mediapipe: {error}") from error
+
+
+def population_of(folder: Path, assets: HandAssets) -> Population | None:
+    """The shipped population if it is there and of this hand."""
+    try:
+        return load_population(folder / PRIOR, assets.hash)
+    except FileNotFoundError:
+        return None
+    except CalibrationError as error:
+        logger.warning("%s; going on without it", error)
+        return None
 
 
 def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:

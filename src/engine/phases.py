@@ -25,9 +25,18 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from src.engine.demo import demo
+    if args.video:
+        from src.engine.video_demo import video_demo
 
-    demo(args)
+        video_demo(args)
+    elif args.images:
+        from src.engine.image_demo import image_demo
+
+        image_demo(args)
+    else:
+        from src.engine.demo import demo
+
+        demo(args)
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -28,9 +28,23 @@ class ShapeBelief:
         self._predicted: list[np.ndarray] = []
         self.betas = np.zeros(10) if identity is None else identity.betas
         self.covariance: np.ndarray | None = None
+        self._words = "mean shape, nobody's in particular"
+
+    @property
+    def is_known(self) -> bool:
+        """Settled by an identity file."""
+        return self.identity is not None
+
+    def take(self, betas: np.ndarray, covariance: np.ndarray, words: str) -> None:
+        """Believe betas (10,) with a covariance (10,10) from now on; ``words`` say whence."""
+        self.betas, self.covariance, self._words = betas, covariance, words
 
     def see(self, predicted: np.ndarray) -> np.ndarray:
-        """Take in a network's betas (10,) of one more picture of this person; returns the betas believed now."""
+        """Take in a network's betas (10,) of one more frame of this person; returns the betas believed now.
+
+        The mean over a video's frames counts as one picture, not as many: view, light and grip are the same in
+        all of them, and so is most of the network's error.
+        """
         if self.identity is not None:
             return self.betas
         self._predicted.append(np.asarray(predicted, dtype=np.float64))
@@ -38,7 +52,10 @@ class ShapeBelief:
         if people is None or people.network is None:
             self.betas = seen.mean(axis=0)
         else:
-            self.betas, self.covariance = people.network.update(seen, people.betas_mean, people.betas_covariance)
+            self.betas, self.covariance = people.network.update(
+                seen.mean(axis=0, keepdims=True), people.betas_mean, people.betas_covariance
+            )
+        self._words = "this image alone" if len(seen) == 1 else f"the mean of {len(seen)} frames"
         return self.betas
 
     @property
@@ -47,10 +64,7 @@ class ShapeBelief:
         if self.identity is not None:
             return HandLength(self.identity.hand_length_mm, self.identity.hand_length_std_mm, self._identity_words())
         mm, std = lengths_mm(self.assets, self.betas, self.covariance, ("hand",))["hand"]
-        count = len(self._predicted)
-        if count == 0:
-            return HandLength(mm, None, "mean shape, nobody's in particular")
-        return HandLength(mm, std, "this image alone" if count == 1 else f"{count} frames so far")
+        return HandLength(mm, std, self._words)
 
     def _identity_words(self) -> str:
         images = f", {self.identity.n_images} images" if self.identity.n_images else ""

@@ -1,0 +1,118 @@
+"""Synthetic pictures and videos as a person would bring them: loose files, each with its camera beside it.
+
+``python -m datasets.synthetic.samples --images DIR --count 8`` and ``... --video FILE.mp4 --num_frames 60``
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from datasets.dex_ycb import DexYCB
+from datasets.synthetic.data_set import write_data_set
+from datasets.synthetic.sequence import SynthesisOptions
+from utils.camera import mirror_intrinsics
+from utils.files import atomic_path
+from utils.video_files import VideoInfo, video_writer
+
+logger = logging.getLogger(__name__)
+
+#: Official numbers of the people of the s1 test split, whom no shipped network has seen.
+UNSEEN = (8, 9)
+_FPS = 15.0
+
+
+def write_photos(folder: Path, count: int, seed: int = 0) -> list[Path]:
+    """Write ``count`` pictures of the unseen people, every third one a left hand, with ``<name>_K.npy`` beside each.
+
+    Names tell the person and the side: ``subject-08_00.jpg``, ``subject-09_left_01.jpg``.
+    """
+    written = []
+    per_person = -(-count // len(UNSEEN))
+    with tempfile.TemporaryDirectory() as temporary:
+        sequences = max(1, -(-per_person // 4))
+        dataset = _unseen(Path(temporary), SynthesisOptions(sequences, 3, seed=seed, left_fraction=0.0))
+        people, generator = dataset.columns["subject_id"], np.random.default_rng(seed)
+        for number in range(count):
+            subject = UNSEEN[number % len(UNSEEN)]
+            index = int(generator.choice(np.flatnonzero(people == subject)))
+            is_left = number % 3 == 2
+            side = "_left" if is_left else ""
+            path = folder / f"subject-{subject:02d}{side}_{number:02d}.jpg"
+            K = dataset.columns["K_image"][index].astype(np.float64)
+            if is_left:
+                _write_mirrored(path, dataset.full_image(index))
+                K = mirror_intrinsics(K, dataset.full_image(index).shape[1])
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(dataset.image_path(index), path)
+            _write_K(path, K)
+            written.append(path)
+    return written
+
+
+def write_video(path: Path, num_frames: int, subject: int = UNSEEN[1], seed: int = 0, camera: int = 0) -> int:
+    """Write one sequence of an unseen person as one of the eight cameras sees it, and its ``<name>_K.npy``.
+
+    Returns:
+        how many frames show a hand and were written.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        options = SynthesisOptions(1, num_frames, seed=seed, left_fraction=0.0)
+        dataset = _unseen(Path(temporary), options, (subject,))
+        order = np.argsort(dataset.columns["image_id"], kind="stable")
+        cameras = np.array([str(dataset.image_path(int(row)).parent) for row in order])
+        rows = order[cameras == np.unique(cameras)[camera]]
+        first = dataset.full_image(int(rows[0]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with video_writer(path, VideoInfo(first.shape[1], first.shape[0], _FPS, len(rows))) as writer:
+            for row in rows:
+                writer.write(dataset.full_image(int(row)))
+        _write_K(path, dataset.columns["K_image"][rows[0]].astype(np.float64))
+        return len(rows)
+
+
+def _unseen(root: Path, options: SynthesisOptions, people: tuple[int, ...] = UNSEEN) -> DexYCB:
+    write_data_set(root, options, people)
+    return DexYCB(root, "s1_test", allow_missing_subjects=True)
+
+
+def _write_K(path: Path, K: np.ndarray) -> None:
+    with atomic_path(path.with_name(f"{path.stem}_K.npy")) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, K)
+
+
+def _write_mirrored(path: Path, image: np.ndarray) -> None:
+    import cv2
+
+    with atomic_path(path) as temporary:
+        cv2.imwrite(str(temporary), np.ascontiguousarray(image[:, ::-1, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 95])
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Write synthetic pictures or a synthetic video of unseen people.")
+    parser.add_argument("--images", help="folder for pictures")
+    parser.add_argument("--count", type=int, default=8, help="how many pictures")
+    parser.add_argument("--video", help="video to write, .mp4")
+    parser.add_argument("--num_frames", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not args.images and not args.video:
+        parser.error("give --images DIR or --video FILE.mp4")
+    if args.images:
+        logger.info("%d pictures in %s", len(write_photos(Path(args.images), args.count, args.seed)), args.images)
+    if args.video:
+        logger.info("%d frames in %s", write_video(Path(args.video), args.num_frames, seed=args.seed), args.video)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
