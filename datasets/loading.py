@@ -46,6 +46,16 @@ class BatchLoader:
         self._drop_last, self._drop_invalid = drop_last, drop_invalid
         self._rank, self._world_size = rank, world_size
         self._epoch, self._start_batch = 0, 0
+        self._group: np.ndarray | None = None
+        self._run = 1
+
+    def keep_together(self, group: np.ndarray, run: int) -> None:
+        """From now on let up to ``run`` samples of a group follow each other when shuffled (and share a batch).
+
+        Args:
+            group: (len(dataset),) numbers, e.g. whose hand it is.
+        """
+        self._group, self._run = np.asarray(group), run
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the epoch of the next iteration, and the batch it starts at (that one time)."""
@@ -88,6 +98,8 @@ class BatchLoader:
         if not self._shuffle:
             return self.indices[self._rank :: self._world_size]
         order = np.random.default_rng([self._seed, self._epoch]).permutation(self.indices)
+        if self._group is not None:
+            order = _in_runs(order, self._group[order], self._run)
         share = len(order) // self._world_size  # equal shares: every process must take the same number of steps
         return order[self._rank :: self._world_size][:share]
 
@@ -169,6 +181,17 @@ class _BatchView(Dataset):
         if hasattr(self.dataset, "gather"):
             return {key: torch.from_numpy(value) for key, value in self.dataset.gather(indices).items()}
         return default_collate([self.dataset[int(index)] for index in indices])
+
+
+def _in_runs(order: np.ndarray, group: np.ndarray, run: int) -> np.ndarray:
+    """``order`` (N,) with up to ``run`` of a group together: its k-th to (k+run)-th go where the first of them was."""
+    by_group = np.argsort(group, kind="stable")
+    _, starts, counts = np.unique(group[by_group], return_index=True, return_counts=True)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[by_group] = np.arange(len(order)) - np.repeat(starts, counts)
+    leader = np.empty(len(order), dtype=np.int64)
+    leader[by_group] = by_group[np.arange(len(order)) - rank[by_group] % run]
+    return order[np.argsort(leader, kind="stable")]
 
 
 def _mixed_seed(*parts: int) -> int:

@@ -59,6 +59,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--backbone", help="torchvision name, e.g. resnet18, resnet50, regnet_x_400mf; any capitals")
     group.add_argument("--backbone_weights", help="file with ImageNet weights of that backbone (nothing is downloaded)")
     group.add_argument("--crop_geometry", choices=("yes", "no"), help="feed the crop's place in the camera's view")
+    group.add_argument(
+        "--confidence",
+        default="within_person",
+        choices=("within_person", "pairs"),
+        help="mano_baseline_conf, fair recipe: rank images of one person, or as the paper any pair (linear branch)",
+    )
     group.add_argument("--blind_decoder", action="store_true", help="ablation: betas reach the hand layer only")
     group.add_argument("--hierarchy", help="mesh levels: transform.pkl of a CMR checkout, if checkpoints depend on it")
     group.add_argument("--checkpoint", help="trained network for eval, predict (a .pt or .safetensors)")

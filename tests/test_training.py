@@ -134,7 +134,8 @@ def test_confidence_stage_moves_nothing_else(root: Path, whole: Path, tmp_path: 
     train(options(root, tmp_path, "--init_from", str(baseline), model="mano_baseline_conf"))
     before, after = weights(whole), weights(tmp_path, "mano_baseline_conf")
     assert all(torch.equal(before[name], after[name]) for name in before)  # BatchNorm statistics too
-    assert set(after) - set(before) == {"confidence.weight", "confidence.bias"}
+    added = set(after) - set(before)
+    assert added and all(name.startswith("confidence.") for name in added)
 
 
 def test_shipped_weights_predict_like_the_checkpoint(root: Path, whole: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from datasets import build_dataset
 from options.recipes import DEFAULT_MILESTONES, MILESTONES
 from src.engine.checkpoint import ModelCard
+from src.engine.confidence_objective import WithinPersonConfidence
 from src.engine.mesh_joints import is_cascade, is_mesh_model, mesh_hand
 from src.engine.mesh_objectives import BoukhaymaObjective, MeshObjective
 from src.engine.objectives import ConfidenceObjective, JointMapObjective, KeypointObjective, ManoObjective, Objective
@@ -76,6 +77,8 @@ def model_card(args: argparse.Namespace, assets: object) -> ModelCard:
         options["crop_geometry"] = args.crop_geometry == "yes"
         if args.blind_decoder:
             options["blind_decoder"] = True
+        if args.model == "mano_baseline_conf":
+            options["linear_confidence"] = args.confidence == "pairs"
     return ModelCard(
         args.model,
         args.recipe,
@@ -102,7 +105,8 @@ def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module)
     if args.model == "pose_2d":
         return KeypointObjective(weights) if args.recipe == "fair" else JointMapObjective()
     if args.model == "mano_baseline_conf":
-        return ConfidenceObjective()
+        pairs = args.recipe == "paper" or args.confidence == "pairs"
+        return ConfidenceObjective() if pairs else WithinPersonConfidence(hand)
     return ManoObjective(hand, weights, frame)
 
 

@@ -27,6 +27,7 @@ from src.engine.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from src.engine.confidence_objective import IMAGES_OF_PERSON, WithinPersonConfidence, train_only_confidence
 from src.engine.distributed import join_team, leave_team
 from src.engine.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
 from src.engine.run_folder import RunFolder, versions
@@ -84,8 +85,9 @@ class Trainer:
         )
         self.model = self._build_model()
         self.objective: Objective = setup.build_objective(args, self.hand, self.model)
-        if isinstance(self.objective, ConfidenceObjective):
-            freeze_all_but_confidence(self.model)
+        self._freeze()
+        if isinstance(self.objective, WithinPersonConfidence):
+            self.loader.keep_together(self.data.columns["subject_id"], IMAGES_OF_PERSON)
         self.network = self.team.wrap(self.model)
         self.optimizer, self.scheduler = setup.build_optimizer(
             args, self.model, args.epochs * len(self.loader), len(self.loader)
@@ -109,6 +111,12 @@ class Trainer:
             initialise_from(model, self.args.init_from, self.args.init_parts)
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.args.channels_last == "yes" else model
+
+    def _freeze(self) -> None:
+        if isinstance(self.objective, ConfidenceObjective):
+            freeze_all_but_confidence(self.model)
+            if isinstance(self.objective, WithinPersonConfidence):
+                train_only_confidence(self.model)
 
     # --- state -------------------------------------------------------------------------------
 
@@ -185,8 +193,7 @@ class Trainer:
     def _epoch(self) -> None:
         started, position = time.monotonic(), self.position
         self.model.train()
-        if isinstance(self.objective, ConfidenceObjective):
-            freeze_all_but_confidence(self.model)
+        self._freeze()
         self.loader.set_epoch(position.epoch, start_batch=position.batch)
         sums: dict[str, float] = defaultdict(float)
         first = position.batch

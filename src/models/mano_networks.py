@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from src.models.backbones import Backbone
+from src.models.confidence_head import ConfidenceHead
 from src.models.heatmaps import HeatmapHead, decode_heatmaps
 from src.models.pose_decoder import PoseDecoder
 from utils.camera import crop_geometry, ray_rotation
@@ -50,6 +51,7 @@ class ManoNetwork(Pose2D):
         backbone, weights: as `Pose2D`.
         sees_shape: the identity-aware network: betas are an input, there is no shape head.
         has_confidence: add the confidence branch (how far to trust this image's shape).
+        linear_confidence: that branch is one linear layer on the context, as released, and does not see the betas.
         crop_geometry: feed the crop's viewing direction and angular size, as CLIFF does (Li et al.,
             ECCV 2022), and predict the root rotation relative to the ray through the crop's centre.
         blind_decoder: identity-aware, but betas reach the hand layer only (an ablation; what the
@@ -62,6 +64,7 @@ class ManoNetwork(Pose2D):
         weights: str | Path | None = None,
         sees_shape: bool = False,
         has_confidence: bool = False,
+        linear_confidence: bool = True,
         crop_geometry: bool = True,
         blind_decoder: bool = False,
     ) -> None:
@@ -76,7 +79,9 @@ class ManoNetwork(Pose2D):
             if sees_shape
             else nn.Sequential(nn.Linear(context, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
         )
-        self.confidence = nn.Linear(context, 1) if has_confidence else None
+        self.confidence: nn.Module | None = None
+        if has_confidence:
+            self.confidence = nn.Linear(context, 1) if linear_confidence else ConfidenceHead(context)
 
     def forward(
         self, image: torch.Tensor, betas: torch.Tensor | None = None, K: torch.Tensor | None = None
@@ -122,5 +127,8 @@ class ManoNetwork(Pose2D):
                 "feature": context,
             }
             if self.confidence is not None:
-                output["confidence"] = self.confidence(context.detach())[:, 0]
+                if isinstance(self.confidence, ConfidenceHead):
+                    output["confidence"] = self.confidence(context, output["betas"])
+                else:
+                    output["confidence"] = self.confidence(context.detach())[:, 0]
         return output

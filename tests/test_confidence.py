@@ -1,0 +1,103 @@
+"""The confidence of the fair recipe: pairs of one person, a head that sees the betas, batches that hold such pairs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.loading import make_loader
+from src.engine.confidence_objective import WithinPersonConfidence, average_of_person, person_ranking_loss
+from src.models import build_model
+from src.models.confidence_head import ConfidenceHead
+from src.personalization.averaging import average_betas, average_weights
+from template import HandModel, load_hand_assets
+
+
+def test_ranking_loss_against_a_slow_loop() -> None:
+    torch.manual_seed(0)
+    confidence, error, person = torch.randn(12), torch.rand(12), torch.randint(0, 3, (12,))
+    total, right, count = 0.0, 0, 0
+    for i in range(12):
+        for j in range(i):
+            if person[i] != person[j]:
+                continue
+            better, worse = (i, j) if error[i] < error[j] else (j, i)
+            gap = float(confidence[better] - confidence[worse])
+            total += math.log1p(math.exp(-gap)) * abs(float(error[i] - error[j]))
+            right, count = right + (gap > 0), count + 1
+    loss, accuracy = person_ranking_loss(confidence, error, person)
+    assert float(loss) == pytest.approx(total / count, rel=1e-5)
+    assert float(accuracy) == pytest.approx(right / count)
+    loss, accuracy = person_ranking_loss(confidence, error, torch.arange(12))
+    assert float(loss) == 0 and math.isnan(float(accuracy))
+
+
+def test_average_weighs_as_the_calibration_does() -> None:
+    torch.manual_seed(1)
+    betas, confidence, person = torch.randn(9, 10), torch.randn(9), torch.tensor([4, 4, 7, 4, 7, 7, 4, 9, 4])
+    averaged = average_of_person(betas, confidence, person).numpy()
+    for number in (4, 7, 9):
+        rows = np.flatnonzero(person.numpy() == number)
+        weights = average_weights(len(rows), "confidence", confidence.numpy()[rows])
+        assert np.allclose(averaged[rows], average_betas(betas.numpy()[rows], weights), atol=1e-5)
+
+
+def test_head_learns_what_a_linear_branch_cannot() -> None:
+    """Guesses shrunk towards the mean by an unknown amount: the further one is the better one."""
+    generator = torch.Generator().manual_seed(2)
+    truth = 2 * torch.randn(64, 1, 10, generator=generator)
+    betas = (truth * torch.rand(64, 8, 1, generator=generator)).flatten(0, 1)
+    truth, person = truth.expand(-1, 8, -1).flatten(0, 1), torch.arange(64).repeat_interleave(8)
+    objective = WithinPersonConfidence(HandModel(load_hand_assets()))
+    torch.manual_seed(0)
+    head, context = ConfidenceHead(4, dropout=0.0), torch.randn(512, 4, generator=generator)
+    optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
+    batch = {"betas": truth, "subject_id": person}
+    for _ in range(60):
+        loss, terms = objective.loss({"confidence": head(context, betas), "betas": betas}, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    head.eval()
+    with torch.no_grad():
+        scores = objective.scores({"confidence": head(context, betas), "betas": betas}, batch)
+    assert float(scores["ranking_error"][0]) < 0.15
+    assert scores["weighted_mm"].mean() < 0.8 * scores["mean_mm"].mean()
+
+
+def test_old_linear_branch_still_loads() -> None:
+    names = build_model("mano_baseline_conf", "fair", backbone="mobilenet_v3_small").state_dict()
+    assert {name for name in names if name.startswith("confidence")} == {"confidence.weight", "confidence.bias"}
+    wide = build_model("mano_baseline_conf", "fair", backbone="mobilenet_v3_small", linear_confidence=False).eval()
+    K = torch.tensor([[100.0, 0, 31.5], [0, 100.0, 31.5], [0, 0, 1]]).expand(2, 3, 3)
+    output = wide(torch.zeros(2, 3, 64, 64), K=K)
+    assert output["confidence"].shape == (2,) and isinstance(wide.confidence, ConfidenceHead)
+
+
+class _People(torch.utils.data.Dataset):
+    """240 samples of ten people in a row."""
+
+    def __len__(self) -> int:
+        return 240
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"index": np.int64(index), "person": np.int64(index // 24)}
+
+
+@pytest.mark.parametrize("world_size", (1, 2))
+def test_images_of_a_person_share_a_batch(world_size: int) -> None:
+    seen, orders = [], []
+    for rank in range(world_size):
+        loader = make_loader(_People(), 48 // world_size, shuffle=True, rank=rank, world_size=world_size)
+        loader.keep_together(np.arange(240) // 24, 8)
+        for epoch in (0, 1):
+            loader.set_epoch(epoch)
+            batches = list(loader)
+            assert all(len(batch["person"].unique()) <= 6 for batch in batches)
+            orders.append(torch.cat([batch["index"] for batch in batches]))
+        seen.append(orders[-1])
+        assert not torch.equal(orders[-1], orders[-2])
+    assert sorted(torch.cat(seen).tolist()) == list(range(240))
