@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import platform
 import shlex
 import sys
 from dataclasses import replace
@@ -64,12 +63,15 @@ def main() -> int:
     except (ValueError, OSError) as error:
         logger.error("%s", error)
         return 2
+    from benchmarks.machine import describe_machine
     from benchmarks.reproduce.report import flat_rows, markdown
+    from benchmarks.reproduce.training import training_hours
 
     output = args.output or (Path("benchmarks") if size is FULL else size.folder)
     facts = {
         "command": shlex.join(["./scripts/reproduce_synthetic_results.sh", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {size.workers or 1} training process(es)",
+        "machine": describe_machine(),
+        "training_hours": round(training_hours(size), 2),
         "n_images": rows[0]["network"]["n_images"],
         "people": people,
     }

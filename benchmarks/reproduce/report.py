@@ -141,10 +141,10 @@ def markdown(size: Size, rows: Rows, facts: dict[str, Any]) -> str:
         f"{facts['n_images']} images of {n_subjects} {facts['people']} that no network has seen; "
         f"seeds {', '.join(map(str, size.seeds))}.",
         "",
-        f"All networks go on from one shared body (`{size.body}`). The seeds are those of the continuation, whose "
-        "length in images is "
-        + ", ".join(f"{count} ({name})" for name, count in size.images.items())
-        + ". Within a table every network had the same budget, except where its name says otherwise.",
+        f"All networks go on from one shared body (`{size.body}`); the seeds are those of the continuations, which "
+        f"took {facts['training_hours']} hours together. Their length in images: "
+        + ", ".join(f"{name} {count}" for name, count in size.images.items())
+        + " (`heads`: from trained heads; `fresh`, `mesh`: with new ones).",
         "",
         "Millimetres, relative to the wrist. `a ± b`: mean and standard deviation over seeds. Intervals: bootstrap "
         "over subjects of the mean over seeds. `change`: of MPJPE, against the first row of its table. *fitted*: pose "

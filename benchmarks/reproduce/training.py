@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import subprocess
@@ -55,6 +56,18 @@ def train_all(size: Size) -> None:
             if (network.per_seed or seed == size.seeds[0]) and not is_trained(checkpoint_of(size, name, seed)):
                 logger.info("training %s, seed %d", name, seed)
                 _train(size, training_options(size, name, network, seed))
+
+
+def training_hours(size: Size) -> float:
+    """Hours that the trainings of a run took, by their logs; without the shared body."""
+    seconds = 0.0
+    for seed in size.seeds:
+        for name, network in NETWORKS.items():
+            if network.per_seed or seed == size.seeds[0]:
+                log = checkpoint_of(size, name, seed).parents[1] / "log.csv"
+                with log.open(encoding="utf-8", newline="") as lines:
+                    seconds += sum(float(row["seconds"]) for row in csv.DictReader(lines))
+    return seconds / 3600
 
 
 def training_options(size: Size, name: str, network: Network, seed: int) -> list[str]:

@@ -1,0 +1,80 @@
+"""The results table: who is evaluated, intervals over subjects, and targets, on made-up scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.reproduce.report import flat_rows, interval, markdown, per_subject, verdicts
+from benchmarks.reproduce.scoring import METRICS, halves
+from benchmarks.reproduce.sizes import FULL, NETWORKS, QUICK, ROWS
+from benchmarks.reproduce.training import training_options
+from options.run_options import get_args_parser
+
+
+def made_up_rows(seeds: tuple[int, ...] = (0, 1), people: int = 6) -> list[dict]:
+    """Every row's errors are those of its place in the table, a little worse for later people and seeds."""
+    rows = []
+    for seed in seeds:
+        for number, row in enumerate(ROWS):
+            values = {name: [10.0 + number + 0.1 * person + seed for person in range(people)] for name in METRICS}
+            scores = {"mean": {k: float(np.mean(v)) for k, v in values.items()}, "per_subject": values, "n_images": 60}
+            names = {"group": row.group, "recipe": row.recipe, "model": row.model, "shape": row.shape, "seed": seed}
+            rows.append({**names, "network": scores} | ({"fitted": scores} if row.fits else {}))
+    return rows
+
+
+def test_no_image_serves_both_calibration_and_evaluation() -> None:
+    subjects = np.repeat([3, 5], 40)
+    columns = {
+        "subject_id": subjects,
+        "sequence_id": np.tile(np.repeat(np.arange(4), 10), 2) + 4 * (subjects == 5),
+        "valid": np.arange(80) % 7 != 0,
+    }
+    first, last = halves(columns, evaluated=6)
+    assert columns["valid"][first].all() and columns["valid"][last].all()
+    for subject in (3, 5):
+        own = [rows[subjects[rows] == subject] for rows in (first, last)]
+        assert len(own[1]) == 6
+        assert not set(columns["sequence_id"][own[0]]) & set(columns["sequence_id"][own[1]])
+
+
+def test_interval_covers_the_mean_of_drawn_people() -> None:
+    generator = np.random.default_rng(3)
+    hits = 0
+    for _ in range(200):
+        low, high = interval(generator.normal(9.0, 2.0, (1, 22)))
+        hits += low <= 9.0 <= high
+    assert 0.86 <= hits / 200 <= 0.98
+
+
+def test_change_of_paired_people_is_sharper_than_either() -> None:
+    people = np.random.default_rng(0).normal(10, 3, (1, 20))
+    low, high = interval(0.9 * people, people)
+    assert low == pytest.approx(-10) and high == pytest.approx(-10)
+
+
+def test_rows_are_flat_and_complete() -> None:
+    flat = flat_rows(made_up_rows())
+    assert len(flat) == 2 * (len(ROWS) + sum(row.fits for row in ROWS))
+    assert {"recipe", "model", "shape", "fitted", "seed", "mpjpe_mm", "auc"} <= set(flat[0])
+    assert per_subject(made_up_rows(), ROWS[0], "mpjpe_mm").shape == (2, 6)
+
+
+def test_the_page_holds_every_row_and_judges_the_targets() -> None:
+    rows = made_up_rows()
+    facts = {"command": "c", "machine": "m", "n_images": 60, "people": "people", "training_hours": 1.0}
+    page = markdown(QUICK, rows, facts)
+    for row in ROWS:
+        assert f"| {row.model} | {row.shape} |" in page
+    found = {what: reached for what, _, _, reached in verdicts(rows)}
+    assert found["another person's shape"] and not found["true shape against baseline"]  # later rows are worse here
+
+
+@pytest.mark.parametrize("size", [FULL, QUICK], ids=lambda size: size.name)
+def test_every_training_is_a_valid_command(size: object) -> None:
+    for name, network in NETWORKS.items():
+        args = get_args_parser().parse_args(training_options(size, name, network, size.seeds[0]))
+        assert args.model == network.model and args.max_images == size.images[network.budget]
+    assert {row.network for row in ROWS} <= set(NETWORKS)
+    assert len({(row.group, row.model, row.shape) for row in ROWS}) == len(ROWS)
