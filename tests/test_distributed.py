@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from datasets.loading import make_loader
-from src.engine.distributed import Team, join_team
+from src.engine.distributed import Team, join_team, leave_team
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -45,19 +45,33 @@ def member(rank: int, folder: str) -> None:
     wrapped = team.wrap(model)  # kept: its hooks average the gradients
     loss_of(wrapped, batches[1]).backward()
     result = {
+        "threads": group_threads(),
         "batches": batches,
         "gradient": torch.cat([p.grad.flatten() for p in model.parameters()]),
         "sum": team.sum(torch.tensor([rank + 1.0])),
         "any": (team.any(rank == 1, cpu), team.any(False, cpu)),
         "leads": team.leads,
     }
+    leave_team()
+    result["threads_left"] = group_threads()  # with `wrapped` alive, as in an error's frames
     torch.save(result, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
-def test_two_processes_are_one(tmp_path: Path) -> None:
-    mp.spawn(member, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+def group_threads() -> int:
+    """Threads of this process that belong to a process group of gloo (Linux)."""
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo" in name for name in names)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("team")
+    mp.spawn(member, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_two_processes_are_one(results: list[dict]) -> None:
+    first, second = results
     alone = [b["image_id"] for b in make_loader(Numbers(), 8, shuffle=True, seed=3, drop_last=True)]
     assert len(first["batches"]) == len(second["batches"]) == len(alone)
     for mine, theirs, whole in zip(first["batches"], second["batches"], alone, strict=True):
@@ -70,6 +84,12 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     assert float(first["sum"]) == float(second["sum"]) == 3.0
     assert first["any"] == second["any"] == (True, False)
     assert first["leads"] and not second["leads"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux lists them")
+def test_no_thread_outlives_the_team(results: list[dict]) -> None:
+    """One that did would abort the process now and then: it may drop a tensor while the interpreter ends."""
+    assert all(result["threads"] > 0 and result["threads_left"] == 0 for result in results)
 
 
 def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Its functions take the group there is at its import as default argument. Left to the first DistributedDataParallel to
+# import, they would keep that group: its threads outlive destroy_process_group, and one that drops a tensor while the
+# interpreter ends aborts the process ("terminate called without an active exception"). Imported here they keep None.
+import torch.distributed.nn.functional
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+_wrapped: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,11 @@ class Team:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The network whose gradients are averaged over the processes."""
-        return DistributedDataParallel(model) if self.size > 1 else model
+        if self.size == 1:
+            return model
+        network = DistributedDataParallel(model)
+        _wrapped.add(network)
+        return network
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether ``flag`` is set in any process, so that all leave a loop together."""
@@ -50,6 +64,29 @@ class Team:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def total(self, sums: dict[str, float]) -> dict[str, float]:
+        """Sum of each number over the processes; one that a process lacks (it had no sample) counts as zero there."""
+        if self.size == 1:
+            return sums
+        parts: list[dict[str, float]] = [{} for _ in range(self.size)]
+        dist.all_gather_object(parts, sums)
+        names = sorted({name for part in parts for name in part})
+        return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
+
+    def collect(self, value: Any) -> list[Any] | None:
+        """Every process's ``value``, in the order of ranks, for the leading process; None for the others."""
+        if self.size == 1:
+            return [value]
+        parts = [None] * self.size if self.leads else None
+        dist.gather_object(value, parts)
+        return parts
+
+    def agree(self, model: nn.Module) -> None:
+        """Give every process the leading one's buffers (BatchNorm statistics, which each has of its own samples)."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
 
     def barrier(self) -> None:
         """Wait for the others."""
@@ -73,6 +110,19 @@ def join_team(device: torch.device) -> Team:
 
 
 def leave_team() -> None:
-    """Close the process group if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    """Close the process group if there is one, and end its threads; networks of `Team.wrap` train no more.
+
+    A group lives as long as anybody refers to it: networks do through their reducers, and may be alive themselves in
+    the frames of an error on its way out. What is left at the end of the interpreter can abort the process.
+    """
+    if not dist.is_initialized():
+        return
+    for network in list(_wrapped):
+        network.reducer = network.logger = network.process_group = None
+    _wrapped.clear()
+    # Of all references to gloo's threads this is the one that may be the last: it joins them without the
+    # interpreter's lock, which they may be waiting for.
+    threads = dist.group.WORLD._get_backend(torch.device("cpu")) if dist.get_backend() == "gloo" else None
+    dist.destroy_process_group()
+    gc.collect()
+    del threads
