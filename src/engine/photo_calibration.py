@@ -7,8 +7,9 @@ import logging
 
 import torch
 
+from src.detection import find_hands
 from src.engine.photo_camera import checked_fov, parse_intrinsics
-from src.engine.photo_hands import find_photo_hands, fit_photo_hands, photo_predictions
+from src.engine.photo_hands import Finder, find_photo_hands, fit_photo_hands, photo_predictions
 from src.personalization.calibrate_command import calibrate_and_write, joint_options
 from src.personalization.fitting import PosePriorOptions
 from src.personalization.hand_habits import habit_prior
@@ -28,8 +29,11 @@ logger = logging.getLogger(__name__)
 SOMEBODY = 1
 
 
-def calibrate_photos(args: argparse.Namespace) -> dict[int, Identity]:
+def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> dict[int, Identity]:
     """Find the hands, fit each one alone, then all together with one shape; writes one identity file.
+
+    Args:
+        args: of `options.calibrate`; finder: the detector.
 
     Raises:
         ImportError: mediapipe is missing; says what to install.
@@ -41,7 +45,7 @@ def calibrate_photos(args: argparse.Namespace) -> dict[int, Identity]:
     joint = photo_options(args, assets, device)
     options = KeypointFitOptions(joint.noise, joint.shape_mean, joint.shape_covariance)
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
-    hands = find_photo_hands(args.images, args.hand, K, fov)
+    hands = find_photo_hands(args.images, args.hand, K, fov, finder)
     fit = fit_photo_hands(hands, assets, options=options, device=device)
     subject = SOMEBODY if args.subject is None else args.subject
     predictions = photo_predictions(hands, fit, assets, options, subject)

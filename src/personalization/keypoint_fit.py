@@ -45,7 +45,7 @@ class KeypointFitOptions:
     noise: KeypointNoise = DETECTOR_NOISE
     shape_mean: torch.Tensor | None = None
     shape_covariance: torch.Tensor | None = None
-    world_std: float = 0.03
+    world_std: float = 0.05
     rough_steps: int = 5
     kept: int = 3
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=40))
