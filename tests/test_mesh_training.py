@@ -10,8 +10,9 @@ import torch
 
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.humbi_writer import write_humbi
+from options.recipes import apply_recipe
 from options.run_options import get_args_parser
-from src.engine.train import train
+from src.engine.train import Trainer
 from tests.dex_ycb_layout import write_dex_ycb
 
 
@@ -52,7 +53,10 @@ SMALL = ("--epochs", "1", "--val_images", "4")
     ],
 )
 def test_trains(roots: dict[str, Path], tmp_path: Path, model: str, dataset: str, extra: list[str]) -> None:
-    train(options(roots[dataset], tmp_path, "train", model, dataset, *SMALL, *extra))
+    trainer = Trainer(apply_recipe(options(roots[dataset], tmp_path, "train", model, dataset, *SMALL, *extra)))
+    trainer.run()
+    # several processes (DistributedDataParallel) wait for ever for a parameter without gradient
+    assert all(value.grad is not None for value in trainer.model.parameters() if value.requires_grad)
     folder = next(tmp_path.glob(f"*/{model}"))
     row = log_of(folder)
     assert 0 < row["val_mpjpe_mm"] < 1000 and 0 < row["train_loss"] < 1000
@@ -60,3 +64,9 @@ def test_trains(roots: dict[str, Path], tmp_path: Path, model: str, dataset: str
     state = torch.load(folder / "checkpoints/last.pt", weights_only=True)
     assert state["card"]["crop"] == ("image" if dataset == "freihand" else "joints")
     assert bool(state["card"]["hierarchy_hash"]) == model.startswith("cmr")
+    if "mobilenet_v3_small" in extra:  # --resume takes the state up, strictly
+        again = Trainer(apply_recipe(options(roots[dataset], tmp_path, "train", model, dataset, *SMALL, *extra)))
+        again.resume(folder / "checkpoints/last.pt")
+        assert again.position.epoch == 1
+        own = again.model.state_dict()
+        assert all(torch.equal(value, own[name]) for name, value in trainer.model.state_dict().items())
