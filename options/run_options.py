@@ -67,6 +67,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--blind_decoder", action="store_true", help="ablation: betas reach the hand layer only")
     group.add_argument("--hierarchy", help="mesh levels: transform.pkl of a CMR checkout, if checkpoints depend on it")
+    group.add_argument("--keypoint_views", type=int, help="pose_2d: average over so many moved views, 1 to 5")
     group.add_argument("--checkpoint", help="trained network for eval, predict (a .pt or .safetensors)")
 
 

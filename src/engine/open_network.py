@@ -15,6 +15,7 @@ from src.engine.mesh_joints import is_cascade
 from src.engine.mesh_parts import mesh_parts
 from src.engine.run_folder import run_path
 from src.models import build_model
+from src.models.keypoint_views import VIEWS
 from template import HandAssets
 from utils.artifacts import model_hash
 
@@ -47,6 +48,7 @@ def open_network(
         expected = args.model if not args.checkpoint else None
         model, card, digest = load_network(path, device, expected, assets, args.hierarchy)
         check_hand(card, assets, path)
+        _set_views(model, card, args)
         return model, card, digest
     options: dict[str, Any] = {"backbone": args.backbone.lower()} if args.backbone else {}
     size = OWNED_INPUT.get(args.model, 224)
@@ -60,6 +62,22 @@ def open_network(
     logger.info("%s: %d tensors taken by %s", path, taken, args.model)
     card.hand_name, card.hand_hash = assets.name, assets.hash
     return model.to(device).eval(), card, model_hash(model.state_dict())
+
+
+def _set_views(model: nn.Module, card: ModelCard, args: argparse.Namespace) -> None:
+    """How many views of an image a network of 2D keypoints averages over (``--keypoint_views``).
+
+    Raises:
+        ValueError: it is another network, or there are not so many views.
+    """
+    views = getattr(args, "keypoint_views", None)
+    if views is None:
+        return
+    if card.model != "pose_2d" or card.recipe != "fair":
+        raise ValueError(f"--keypoint_views is for pose_2d networks of the fair recipe, not {card.model}")
+    if not 1 <= views <= len(VIEWS):
+        raise ValueError(f"--keypoint_views is {views}; choose 1 to {len(VIEWS)}")
+    model.views = views
 
 
 def check_hand(card: ModelCard, assets: Any, path: str | Path) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from src.models.backbones import Backbone
 from src.models.confidence_head import ConfidenceHead
 from src.models.heatmaps import HeatmapHead, decode_heatmaps
+from src.models.keypoint_views import VIEWS, average_views
 from src.models.pose_decoder import PoseDecoder
 from utils.camera import crop_geometry, ray_rotation
 from utils.rotations import matrix_to_rotation_6d
@@ -23,17 +24,33 @@ class Pose2D(nn.Module):
     Args:
         backbone: see `backbones.BACKBONES`.
         weights: the user's ImageNet weights for it, or None.
+        views: in eval mode keypoints are means over so many slightly moved views (`keypoint_views.VIEWS`);
+            each costs a pass. May be set on the network at any time.
+
+    Raises:
+        ValueError: fewer than one or more views than there are.
     """
 
-    def __init__(self, backbone: str = "resnet18", weights: str | Path | None = None) -> None:
+    def __init__(self, backbone: str = "resnet18", weights: str | Path | None = None, views: int = 1) -> None:
         super().__init__()
+        if not 1 <= views <= len(VIEWS):
+            raise ValueError(f"views is {views}; choose 1 to {len(VIEWS)}")
         self.backbone = Backbone(backbone, weights)
         self.heatmaps = HeatmapHead(self.backbone.channels)
+        self.views = views
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """image (B, 3, S, S) in [-1, 1] -> ``heatmap_logits`` (B, 21, S/4, S/4), ``keypoints_2d`` (B, 21, 2)
         px of the input, ``keypoint_confidence`` (B, 21) in (0, 1]."""
-        return self._decode(self.backbone(image), image.shape[-1])
+        output = self._decode(self.backbone(image), image.shape[-1])
+        if self.views > 1 and not self.training:
+            first = output["keypoints_2d"], output["keypoint_confidence"]
+            output["keypoints_2d"], output["keypoint_confidence"] = average_views(self._look, image, first, self.views)
+        return output
+
+    def _look(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = self._decode(self.backbone(image), image.shape[-1])
+        return found["keypoints_2d"], found["keypoint_confidence"]
 
     def _decode(self, features: list[torch.Tensor], input_size: int) -> dict[str, torch.Tensor]:
         logits = self.heatmaps(features)

@@ -1,0 +1,58 @@
+"""2D keypoints from several slightly moved views of one image, averaged.
+
+A network's stride makes its error depend on where a joint falls among the cells; small shifts and turns
+average that out. It costs one pass a view.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+#: (turn in degrees, shift in x and y as a share of the side) of each view; the first N are used.
+VIEWS = ((0.0, 0.0), (0.0, 0.03), (0.0, -0.03), (12.0, 0.0), (-12.0, 0.0))
+
+Keypoints = tuple[torch.Tensor, torch.Tensor]
+
+
+def moved(image: torch.Tensor, turn_deg: float, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """One view of images (B, 3, S, S) in [-1, 1], black (-1) outside, and the affine (2, 3) that leads back.
+
+    The affine takes pixels of the view to pixels of the image (pixel centres at integers).
+    """
+    size = image.shape[-1]
+    cosine, sine = math.cos(math.radians(turn_deg)), math.sin(math.radians(turn_deg))
+    # In [-1, 1] from edge to edge, as grid_sample without aligned corners counts.
+    back = image.new_tensor([[cosine, -sine, 2 * shift], [sine, cosine, 2 * shift]])
+    grid = F.affine_grid(back.expand(len(image), 2, 3), list(image.shape), align_corners=False)
+    view = F.grid_sample(image + 1, grid, align_corners=False) - 1
+    centre = (size - 1) / 2
+    affine = back.clone()
+    affine[:, 2] = size * shift + centre - back[:, :2] @ back.new_full((2,), centre)
+    return view, affine
+
+
+def average_views(
+    decode: Callable[[torch.Tensor], Keypoints], image: torch.Tensor, first: Keypoints, views: int
+) -> Keypoints:
+    """Keypoints (B, J, 2) px and confidence (B, J): means over views, the former weighted by the latter.
+
+    Args:
+        decode: image to keypoints and confidence.
+        image: (B, 3, S, S) in [-1, 1].
+        first: what ``decode`` gave for the image itself.
+        views: how many, 2 to 5, the image itself being the first.
+    """
+    total = first[0] * first[1][..., None]
+    weight = first[1]
+    for turn_deg, shift in VIEWS[1:views]:
+        view, back = moved(image, turn_deg, shift)
+        keypoints, confidence = decode(view)
+        # Written out: a matrix product would be rounded under autocast.
+        led_back = keypoints[..., :1] * back[:, 0] + keypoints[..., 1:] * back[:, 1] + back[:, 2]
+        total = total + led_back * confidence[..., None]
+        weight = weight + confidence
+    return total / weight[..., None], weight / views
