@@ -196,6 +196,49 @@ def test_filler_frames_and_bad_frames_add_nothing(assets: HandAssets, model: Joi
     assert result.frame_status[:, 4].tolist() == [Status.NO_KEYPOINTS, Status.KEYPOINTS_NOT_FINITE]
 
 
+def test_every_bad_frame_is_named_and_adds_nothing(assets: HandAssets, model: JointsModel) -> None:
+    world = people(assets, 1, 12)
+    predicted, K, keypoints = world.predicted.clone(), world.K.clone(), world.keypoints.clone()
+    confidence = torch.ones(1, 12, 21).double()
+    keypoints[0, 0] = torch.nan
+    keypoints[0, 1] = 200.0
+    confidence[0, 2] = 0
+    K[0, 3, 0, 0] = 0  # not invertible
+    K[0, 4] = torch.nan
+    predicted[0, 5, 3] = 0
+    keypoints[0, 6] = 2 * K[0, 6, :2, 2] - world.keypoints[0, 6]  # the image of points behind the camera
+    start = torch.zeros(1, 10)
+    result = calibrate_joint(model, predicted, start, K, keypoints, confidence, KNOWN)
+    expected = [
+        Status.KEYPOINTS_NOT_FINITE, Status.KEYPOINTS_COINCIDE, Status.NO_KEYPOINTS, Status.BAD_INTRINSICS,
+        Status.BAD_INTRINSICS, Status.BAD_PREDICTION, Status.BEHIND_CAMERA, *[Status.CONVERGED] * 5,
+    ]
+    assert result.frame_status[0].tolist() == expected
+    for value in vars(result).values():
+        assert torch.isfinite(value).all()
+    good = Simulated(*(v[:, 7:] if v.dim() > 2 else v for v in vars(world).values()))
+    clean = solve(model, good)
+    torch.testing.assert_close(result.betas, clean.betas, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.covariance, clean.covariance, atol=1e-4, rtol=1e-3)
+    batch = (predicted[0], torch.zeros(12, 10), K[0], keypoints[0], confidence[0])
+    information = image_information(model, *batch, KNOWN)
+    assert torch.isfinite(information).all() and not information[:7].any() and information[7:].any()
+
+
+def test_bad_frames_of_several_cameras(assets: HandAssets) -> None:
+    """A view that is of no use leaves its instant to the others."""
+    _, views, rows = two_views(assets)
+    spoiled = rows.keypoints_2d.copy()
+    spoiled[1] = 200.0  # all at one point, second camera of the first instant
+    spoiled[2:4] = 100.0  # no view of the second instant
+    evidence = Evidence(replace(KNOWN, depth_mean=None), views=views)
+    found = calibrate(replace(rows, keypoints_2d=spoiled), assets, method="joint", evidence=evidence)[8]
+    whole = calibrate(rows, assets, method="joint", evidence=evidence)[8]
+    assert np.isfinite(found.covariance).all()
+    assert whole.hand_length_std_mm < found.hand_length_std_mm < 2 * whole.hand_length_std_mm
+    assert abs(found.hand_length_mm - whole.hand_length_mm) < 3 * found.hand_length_std_mm
+
+
 def test_a_person_without_usable_frames_gets_the_prior(assets: HandAssets, model: JointsModel) -> None:
     world = people(assets, 1, 2)
     result = calibrate_joint(
@@ -229,8 +272,17 @@ def test_identity_of_every_subject(assets: HandAssets, caplog: pytest.LogCapture
 def test_a_contradicting_ruler_is_refused_with_its_distance(assets: HandAssets) -> None:
     rows = predictions_of(people(assets, 1, 6), assets)
     wrong = Evidence(replace(KNOWN, cues=(LengthCue("hand", 0.120, 0.003),)))
-    with pytest.raises(CalibrationError, match="standard deviations apart"):
+    with pytest.raises(CalibrationError, match="standard deviations apart") as refused:
         calibrate(rows, assets, method="joint", evidence=wrong)
+    without = calibrate(rows, assets, method="joint", evidence=Evidence(KNOWN))[8]
+    length, std = without.hand_length_mm, without.hand_length_std_mm
+    apart = (length - 120) / np.hypot(std, 3)
+    assert f"120.0 ± 3.0 mm, but the images and the prior say {length:.1f} ± {std:.1f} mm" in str(refused.value)
+    assert f"{apart:.1f} standard deviations" in str(refused.value) and "--accept_conflict" in str(refused.value)
+    truth = length_of(JointsModel(assets), people(assets, 1, 6).betas, "index")[0]
+    bone = Evidence(replace(KNOWN, cues=(LengthCue("index", float(truth) + 0.05, 0.001),)))
+    with pytest.raises(CalibrationError, match="index was measured as"):
+        calibrate(rows, assets, method="joint", evidence=bone)
     taken = calibrate(rows, assets, method="joint", evidence=replace(wrong, accept_conflict=True))
     assert taken[8].scale_evidence == "ruler"
 
@@ -341,6 +393,12 @@ def test_identities_of_another_hand_or_subject(assets: HandAssets, tmp_path) -> 
         load_identities(path, np.array([9]), assets)
     with pytest.raises(FileNotFoundError):
         load_identities(tmp_path, np.array([9]), assets)
+    both = np.append(rows.is_left, True), np.append(rows.subject_id, 8)
+    assert load_identities(path, both[1], assets, both[0])[8].side == "right"  # a warning
+    with pytest.raises(CalibrationError, match="of a right hand, but all 3 images of subject 8"):
+        load_identities(path, rows.subject_id, assets, ~rows.is_left)
+    save_identity(path, replace(identity, side="both"))
+    assert load_identities(path, rows.subject_id, assets, ~rows.is_left)[8].side == "both"
     save_identity(path, replace(identity, hand_hash="another"))
     with pytest.raises(HandMismatchError):
         load_identities(path, rows.subject_id, assets)

@@ -47,7 +47,9 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     if predictions.pose is None:
         raise CalibrationError(f"{args.predictions} holds no pose; predict with a mano network")
     predictions = pair_keypoints(predictions, None if args.keypoints is None else load_predictions(args.keypoints))
-    identities = {} if args.identity is None else load_identities(args.identity, predictions.subject_id, assets)
+    identities = {}
+    if args.identity is not None:
+        identities = load_identities(args.identity, predictions.subject_id, assets, predictions.is_left)
     if args.shape_source == "calibrated" and not args.include_calibration_images:
         apart = apart_from_calibration(predictions, identities)
         logger.info("%d images that served to calibrate are left out", int((~apart).sum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,23 @@ from src.personalization.status import CalibrationError
 from template import HandAssets
 from utils.artifacts import Identity, Predictions, load_identity
 
+logger = logging.getLogger(__name__)
+
 SHAPE_SOURCES = ("predicted", "gt", "calibrated")
 
 
-def load_identities(path: str | Path, subjects: np.ndarray, assets: HandAssets) -> dict[int, Identity]:
+def load_identities(
+    path: str | Path, subjects: np.ndarray, assets: HandAssets, is_left: np.ndarray | None = None
+) -> dict[int, Identity]:
     """Identity of each subject number in ``subjects``.
 
     Args:
         path: one file, used for its own subject (or for everybody, if it names none), or a folder with
             ``identity_subject-NN.json``.
+        subjects: (N,) of the images; is_left: (N,) bool, the side they show; None: not checked.
 
     Raises:
-        FileNotFoundError, CalibrationError, ArtifactError: missing, of another subject, hand or schema.
+        FileNotFoundError, CalibrationError, ArtifactError: missing, of another subject, hand, side or schema.
     """
     path = Path(path)
     numbers = [int(number) for number in np.unique(subjects)]
@@ -37,7 +43,24 @@ def load_identities(path: str | Path, subjects: np.ndarray, assets: HandAssets) 
         found = dict.fromkeys(numbers, identity)
     for identity in found.values():
         identity.check_hand(assets)
+    if is_left is not None:
+        for number, identity in found.items():
+            _check_side(identity, number, is_left[np.asarray(subjects) == number])
     return found
+
+
+def _check_side(identity: Identity, subject: int, is_left: np.ndarray) -> None:
+    """Refuse an identity of one side for images of the other side only; warn where both are."""
+    other = is_left if identity.side == "right" else ~is_left
+    if identity.side == "both" or not other.any():
+        return
+    if other.all():
+        raise CalibrationError(
+            f"{identity.source} is of a {identity.side} hand, but all {len(other)} images of subject {subject} show "
+            "the other hand; calibrate from images of that hand"
+        )
+    logger.warning("subject %d: identity of a %s hand, %d of %d images show the other hand",
+                   subject, identity.side, int(other.sum()), len(other))
 
 
 def betas_of(
