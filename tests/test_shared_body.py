@@ -64,12 +64,26 @@ def test_mesh_turns_with_the_ray_and_grows_with_the_subject(identity: nn.Module)
     assert mesh.shape == (1, 778, 3) and mesh.abs().max() < 1
     moved = identity(batch["image"], K=batch["K"], rest_mesh=rest + 0.1)["vertices"]
     assert torch.allclose(moved, mesh, atol=1e-5)
-    other = identity(batch["image"], K=batch["K"], rest_mesh=1.2 * rest)["vertices"]
-    assert not torch.allclose(other, mesh, atol=1e-4)
+    larger = identity(batch["image"], K=batch["K"], rest_mesh=1.2 * rest)["vertices"]
+    assert torch.allclose(larger, 1.2 * mesh, atol=1e-5)  # all that a size can change
+    longer = rest * torch.tensor([1.2, 1.0, 1.0])
+    scale = (identity(batch["image"], K=batch["K"], rest_mesh=longer)["vertices"] / mesh).flatten()
+    assert torch.allclose(scale, scale[:1].expand_as(scale), atol=1e-3)  # proportions are seen through zeros at first
     with pytest.raises(ValueError, match="betas .* or rest_mesh"):
         identity(batch["image"], K=batch["K"])
     with pytest.raises(ValueError, match="crop's K"):
         identity(batch["image"], betas=batch["betas"])
+
+
+@torch.no_grad()
+def test_proportions_are_of_the_template_and_forget_the_size(identity: nn.Module) -> None:
+    rest = identity.rest.hand.rest(torch.zeros(1, 10))
+    for level in identity.rest.proportions(1.3 * rest):
+        assert level.abs().max() < 1e-4
+    betas = torch.randn(2, 10, generator=torch.Generator().manual_seed(4))
+    levels = identity.rest.proportions(identity.rest.hand.rest(betas))
+    assert [level.shape[1] for level in levels] == list(identity.hierarchy.sizes)
+    assert 0.05 < levels[0].abs().mean() < 5
 
 
 def test_loss_reaches_every_parameter_and_falls(identity: nn.Module) -> None:

@@ -72,6 +72,7 @@ class MeshDecoder(nn.Module):
         extra_channels: per vertex, given to `decode_mesh` for every level.
         widths: channels of the levels, fine to coarse; owned checkpoints have `WIDTHS`.
         feature_length: of the feature vector; 1000 in owned checkpoints.
+        blind_start: the weights of the extra channels start at zero.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class MeshDecoder(nn.Module):
         extra_channels: int = 0,
         widths: tuple[int, ...] = WIDTHS,
         feature_length: int = FEATURE_LENGTH,
+        blind_start: bool = False,
         **others: object,
     ) -> None:
         super().__init__(**others)
@@ -96,6 +98,11 @@ class MeshDecoder(nn.Module):
             self.heads.append(SpiralConv(spirals, outputs + extra_channels, 3))
             self.pools.append(SparsePool(up))
             inputs = outputs + extra_channels + 3
+        if blind_start and extra_channels:
+            for module in self.modules():
+                if isinstance(module, SpiralConv):  # the extra channels come last
+                    weight = module.layer.weight.data.view(-1, module.length, module.in_channels)
+                    weight[..., -extra_channels:] = 0
 
     def decode_mesh(self, feature: torch.Tensor, extra: list[torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Meshes of the four finest levels.

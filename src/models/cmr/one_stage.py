@@ -31,8 +31,9 @@ class OneStageMesh(Pose2D):
         backbone, weights: as `Pose2D`.
         hierarchy: mesh levels, or a path for `template.cmr_assets.load_hierarchy`; None for the
             hierarchy of the hand that `load_hand_assets` finds.
-        sees_shape: the decoder also reads the subject's rest mesh at every level, and its output is
-            scaled by the subject's size over the template's (`cmr_identity`).
+        sees_shape: the decoder also reads the proportions of the subject's rest mesh at every level, through
+            weights that start at zero, and its output is scaled by the subject's size over the template's
+            (`cmr_identity`).
         hand: hand layer that turns betas into rest meshes; None for the one `load_hand_assets` finds.
         crop_geometry: as `ManoNetwork`; the mesh is then predicted relative to the ray through the crop's centre.
     """
@@ -54,7 +55,7 @@ class OneStageMesh(Pose2D):
         context = FEATURES + 3 * 21 + (3 if crop_geometry else 0)
         self.to_mesh = nn.Sequential(nn.Linear(context, 512), nn.ReLU(), nn.Linear(512, MESH_FEATURES))
         self.rest = RestMesh(self.hierarchy, hand) if sees_shape else None
-        self.mesh = MeshDecoder(self.hierarchy, 3 if sees_shape else 0, WIDTHS, MESH_FEATURES)
+        self.mesh = MeshDecoder(self.hierarchy, 3 if sees_shape else 0, WIDTHS, MESH_FEATURES, blind_start=True)
 
     def forward(
         self,
@@ -92,7 +93,7 @@ class OneStageMesh(Pose2D):
             unit, seen = MESH_UNIT, None
             if self.rest is not None:
                 mesh = self.rest.of(betas, rest_mesh)
-                seen = self.rest.levels(mesh)
+                seen = self.rest.proportions(mesh)
                 unit = MESH_UNIT * (hand_size(mesh) / self.rest.template_size)[:, None, None]
             levels = [unit * level for level in self.mesh.decode_mesh(self.to_mesh(torch.cat(parts, dim=1)), seen)]
             if self.uses_crop_geometry:

@@ -42,6 +42,8 @@ class RestMesh(nn.Module):
         for level, ids in enumerate(hierarchy.kept):
             self.register_buffer(f"kept_{level}", torch.tensor(ids, dtype=torch.int64), False)
         self.n_levels = len(hierarchy.kept)
+        for level, points in enumerate(self.levels(template)):
+            self.register_buffer(f"template_{level}", points, False)
 
     def of(self, betas: torch.Tensor | None, rest_mesh: torch.Tensor | None) -> torch.Tensor:
         """The rest mesh (B, 778, 3), metres, that is given, or of betas (B, 10).
@@ -63,3 +65,19 @@ class RestMesh(nn.Module):
         wrist = torch.einsum("v,bvc->bc", self.wrist_regressor, rest_mesh)
         relative = (rest_mesh - wrist[:, None]) / MESH_UNIT
         return [relative[:, self.get_buffer(f"kept_{level}")] for level in range(self.n_levels)]
+
+    def proportions(self, rest_mesh: torch.Tensor) -> list[torch.Tensor]:
+        """How a hand differs from the template besides its size, at every level.
+
+        Args:
+            rest_mesh: (B, 778, 3), metres.
+
+        Returns:
+            (B, V_l, 3): the hand brought to the template's size, minus the template, in centimetres
+            at the template's size; of the order of one, and zero for a hand that is only larger.
+        """
+        ratio = (self.template_size / hand_size(rest_mesh))[:, None, None]
+        return [
+            (ratio * level - self.get_buffer(f"template_{number}")) * (100 * MESH_UNIT)
+            for number, level in enumerate(self.levels(rest_mesh))
+        ]
