@@ -57,6 +57,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.predictions and Path(args.predictions).suffix in RESULT_FILES:
         return _evaluate_result_file(args)
     predictions = load_predictions(args.predictions) if args.predictions else predict(args)
+    if predictions is None:  # under torchrun: the leading process has them all and measures
+        return {}
     if predictions.pose is not None or predictions.vertices is not None:
         predictions.check_hand(assets)
     split = args.split or predictions.split or f"{args.setup}_test"

@@ -17,6 +17,7 @@ from datasets.augment import prepare_batch
 from datasets.loading import make_loader
 from src.engine import setup
 from src.engine.checkpoint import ModelCard
+from src.engine.distributed import Team, join_team, leave_team
 from src.engine.mesh_joints import is_mesh_model, mesh_hand
 from src.engine.mesh_objectives import boukhayma_keypoints
 from src.engine.mesh_predictions import mesh_rows
@@ -32,6 +33,7 @@ __all__ = ["ShapeSource", "check_hand", "keypoints_to_image", "predict", "predic
 
 #: Data sets whose unannotated samples are predicted too: their official evaluation parts publish no annotation.
 WHOLE_SETS = ("freihand", "ho3d")
+ALONE = Team()
 ROWS = ("image_id", "subject_id", "sequence_id", "is_left")
 
 
@@ -93,7 +95,8 @@ def predict_dataset(
     progress: bool = True,
     assets: HandAssets | None = None,
     drop_invalid: bool = True,
-) -> Predictions:
+    team: Team = ALONE,
+) -> Predictions | None:
     """Predict every sample of a data set, in its order, without augmentation.
 
     Args:
@@ -108,12 +111,22 @@ def predict_dataset(
         progress: show a bar.
         assets: right hand in use, whose regressor gives the joints of meshes; None: as `load_hand_assets` finds.
         drop_invalid: leave out samples without annotation. Official files need them.
+        team: processes that share the samples, each predicted by one of them.
+
+    Returns:
+        all predictions; in processes that do not lead, None.
 
     Raises:
         ValueError: nothing to predict, or annotated shapes wanted where there are none.
     """
     loader = make_loader(
-        dataset, batch_size, max_samples=max_samples, num_workers=num_workers, drop_invalid=drop_invalid
+        dataset,
+        batch_size,
+        max_samples=max_samples,
+        num_workers=num_workers,
+        drop_invalid=drop_invalid,
+        rank=team.rank,
+        world_size=team.size,
     )
     shape = shape or ShapeSource("gt")
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -123,7 +136,7 @@ def predict_dataset(
     assets = assets or load_hand_assets()
     hand = mesh_hand(assets, dataset_name, device) if is_mesh_model(card.model) else None
     kinematic = HandModel(assets).to(device) if card.model == "boukhayma" else None
-    for raw in tqdm(loader, desc=f"predict {card.model}", disable=not progress, mininterval=1):
+    for raw in tqdm(loader, desc=f"predict {card.model}", disable=not (progress and team.leads), mininterval=1):
         batch = prepare_batch(raw, card.input_size, device, None, None, card.crop_scale)
         context = {"K": batch["K"]} | ({"betas": shape(batch)} if knows_shape else {})
         output = model(batch["image"], **context)
@@ -141,9 +154,12 @@ def predict_dataset(
             if hand is not None:
                 for name, value in mesh_rows(output, keypoints, batch, hand).items():
                     rows[name].append(value)
-    if not rows:
+    shares = team.collect({name: np.concatenate(parts) for name, parts in rows.items()})
+    if shares is None:
+        return None
+    if not any(shares):
         raise ValueError("the split holds no usable sample; check --data_root, --split and --side")
-    arrays = {name: np.concatenate(parts) for name, parts in rows.items()}
+    arrays = merge_shares(shares, dataset)
     return Predictions(
         **arrays,
         model_name=card.model,
@@ -156,8 +172,22 @@ def predict_dataset(
     )
 
 
-def predict(args: argparse.Namespace) -> Predictions:
+def merge_shares(shares: list[dict[str, np.ndarray]], dataset: Any) -> dict[str, np.ndarray]:
+    """The rows of all processes as one, in the order of the data set."""
+    shares = [share for share in shares if share]  # a small split may leave a process without a sample
+    arrays = {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}
+    if len(shares) == 1:
+        return arrays
+    place = {int(number): row for row, number in enumerate(dataset.columns["image_id"])}
+    order = np.argsort([place[int(number)] for number in arrays["image_id"]])
+    return {name: values[order] for name, values in arrays.items()}
+
+
+def predict(args: argparse.Namespace) -> Predictions | None:
     """``run.py --phase predict``: load the checkpoint, predict the split, write the npz if asked to.
+
+    Under torchrun the processes share the samples, and the leading one gets and writes the predictions
+    (the others return None).
 
     Raises:
         ValueError: no checkpoint, or one of another hand model.
@@ -171,21 +201,25 @@ def predict(args: argparse.Namespace) -> Predictions:
     shape = None
     if card.model.endswith("_identity"):
         shape = ShapeSource(args.shape or "gt", args.identity, assets)
-    predictions = predict_dataset(
-        model,
-        card,
-        dataset,
-        device,
-        shape,
-        args.batch_size or 64,
-        digest,
-        args.dataset,
-        args.max_images,
-        args.num_workers,
-        assets=assets,
-        drop_invalid=args.dataset not in WHOLE_SETS and not args.submit,
-    )
-    if args.phase == "predict":
+    try:
+        predictions = predict_dataset(
+            model,
+            card,
+            dataset,
+            device,
+            shape,
+            args.batch_size or 64,
+            digest,
+            args.dataset,
+            args.max_images,
+            args.num_workers,
+            assets=assets,
+            drop_invalid=args.dataset not in WHOLE_SETS and not args.submit,
+            team=join_team(device),
+        )
+    finally:
+        leave_team()
+    if args.phase == "predict" and predictions is not None:
         if not args.predictions:
             raise ValueError("--phase predict needs --predictions FILE.npz to write")
         save_predictions(args.predictions, predictions)

@@ -262,10 +262,11 @@ class Trainer:
 
 @torch.no_grad()
 def validate(trainer: Trainer) -> dict[str, float]:
-    """Mean of every score over the samples (not the batches) of the validation split."""
+    """Mean of every score over the samples (not the batches) of the validation split, each in one process only."""
     trainer.model.eval()
     args = trainer.args
     team = trainer.team
+    team.agree(trainer.model)  # all measure the network that is saved
     loader = make_loader(
         trainer.val_data, args.batch_size, max_samples=args.val_images, rank=team.rank, world_size=team.size
     )
@@ -278,9 +279,9 @@ def validate(trainer: Trainer) -> dict[str, float]:
         for name, value in scores.items():
             sums[name] += float(value.sum())
         count += len(raw["image_id"])
-    names = sorted(sums)
-    totals = team.sum(torch.tensor([*(sums[name] for name in names), count], dtype=torch.float64)).tolist()
-    return {name: total / max(1.0, totals[-1]) for name, total in zip(names, totals[:-1], strict=True)}
+    totals = team.total({**sums, "images": count})
+    images = totals.pop("images")
+    return {name: totals[name] / max(1, images) for name in sorted(totals)}
 
 
 def train(args: argparse.Namespace) -> None:
