@@ -260,7 +260,7 @@ def test_ray_turn_looks_at_the_pixel() -> None:
 
 
 class Album:
-    """Pictures of a simulated person, far from the mean, whose hands the finder knows by a number in the first pixel."""
+    """Pictures of a simulated person, far from the mean; the finder knows them by a number in the first pixel."""
 
     def __init__(self, folder: Path, assets: HandAssets, count: int, left: tuple[int, ...] = ()) -> None:
         self.folder, self.world = folder, simulate(assets, 1, count, replace(PHOTOS, depth=(0.35, 0.6)), seed=14)
