@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from src.personalization.finger_problem import FingerProblem, finger_problem
+from src.personalization.finger_pose import quick_points
+from src.personalization.finger_problem import fit_fingers, is_quick
 from src.personalization.frame_problem import FrameProblem, ShapePrior
 from src.personalization.frame_terms import Observations
-from src.personalization.hand_residuals import posed_points
 from src.personalization.inputs import FrameInputs, check_frames
 from src.personalization.joints_model import JointsModel
 from src.personalization.least_squares import LMOptions, minimise
@@ -116,7 +116,8 @@ def fit_frames(
     if start is not None:
         start = (start[0].to(model.device, model.dtype), start[1].to(model.device, model.dtype))
     n = pose.shape[0]
-    results = [_fit_chunk(model, inputs, options, start, slice(i, i + options.chunk)) for i in range(0, n, options.chunk)]
+    chunks = [slice(first, first + options.chunk) for first in range(0, n, options.chunk)]
+    results = [_fit_chunk(model, inputs, options, start, rows) for rows in chunks]
     if not results:
         return _fit_chunk(model, inputs, options, start, slice(0, 0))
     return FitResult(*(torch.cat([getattr(r, name) for r in results]) for name in FitResult.__dataclass_fields__))
@@ -153,7 +154,7 @@ def _fit_chunk(
     rest = model.rest_points(inputs.betas)
     first_pose = inputs.pose
     if start is None:
-        points = posed_points(model, first_pose, rest).points
+        points = quick_points(model, first_pose, rest)
         wrist, placed = wrist_from_keypoints(points, seen.projections, seen.keypoints, seen.weights)
         placed |= ~inputs.good
     else:
@@ -163,13 +164,16 @@ def _fit_chunk(
     fallback = wrist_at_depth(_mean_pixel(inputs), inputs.K, 0.85)
     wrist = torch.where((placed & inputs.good)[:, None], wrist, fallback)
     state = {"pose": first_pose, "wrist": wrist, "betas": inputs.betas}
-    result = minimise(choose_problem(model, seen, inputs.betas, options.shape_prior), state, options.lm)
+    if options.shape_prior is None and is_quick(seen):
+        result = fit_fingers(model, seen, state, options.lm)
+    else:
+        result = minimise(FrameProblem(model, seen, options.shape_prior), state, options.lm)
 
     fitted = result.state
     status = torch.where(placed, result.status, torch.full_like(result.status, int(Status.BEHIND_CAMERA)))
     status = torch.where(inputs.good, status, inputs.status)
     rest = model.rest_points(fitted["betas"])
-    points = posed_points(model, fitted["pose"], rest).points + fitted["wrist"][:, None]
+    points = quick_points(model, fitted["pose"], rest) + fitted["wrist"][:, None]
     return FitResult(
         pose=fitted["pose"],
         transl=fitted["wrist"] - rest[:, 0],
@@ -178,14 +182,6 @@ def _fit_chunk(
         reprojection_px=reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], seen.weights[:, 0]),
         steps=result.steps,
     )
-
-
-def choose_problem(
-    model: JointsModel, seen: Observations, betas: torch.Tensor, shape_prior: ShapePrior | None
-) -> FingerProblem | FrameProblem:
-    """The quick finger-by-finger problem where it applies (betas fixed, priors per joint), else the dense one."""
-    quick = shape_prior is None and all(prior.per_joint for prior in seen.pose_priors)
-    return finger_problem(model, seen, betas) if quick else FrameProblem(model, seen, shape_prior)
 
 
 def reprojection_rmse(

@@ -68,7 +68,8 @@ def check_frames(
     status[~(finite_camera & last_row & focal)] = Status.BAD_INTRINSICS
 
     error = (pose @ pose.mT - torch.eye(3, dtype=pose.dtype, device=pose.device)).abs().amax(dim=(1, 2, 3))
-    rotations = (error < 1e-2) & (torch.linalg.det(torch.nan_to_num(pose)) > 0).all(dim=1)
+    volume = (torch.linalg.cross(pose[..., 0, :], pose[..., 1, :]) * pose[..., 2, :]).sum(dim=-1)
+    rotations = (error < 1e-2) & (volume > 0).all(dim=1)
     status[~(rotations & torch.isfinite(betas).all(dim=1))] = Status.BAD_PREDICTION
 
     good = status == Status.CONVERGED

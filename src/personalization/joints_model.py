@@ -8,6 +8,8 @@ eqs. 2-10) and MANO (Romero et al. 2017).
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -26,6 +28,28 @@ for _joint in range(16):
         _ancestor = MANO_PARENTS[_ancestor]
 
 
+@dataclass
+class FingerTables:
+    """The hand by fingers; joints and points are ordered as in `finger_pose`, fingers as in MANO.
+
+    Attributes:
+        joint_order: (16,) MANO's joints; point_order: (21,) rows of the points; from_joint_order and
+        from_point_order: the inverses.
+        carrying: how many of the ordered joints carry a tip with some weight; tip_weights: (5,carrying).
+        tip_pose: (15,192) = (coordinate and tip, entry of the local transforms), m; zero for bones.
+        blend_at_identity: (3,5) m, what tip_pose gives for identity rotations.
+    """
+
+    joint_order: torch.Tensor
+    from_joint_order: torch.Tensor
+    point_order: torch.Tensor
+    from_point_order: torch.Tensor
+    carrying: int
+    tip_weights: torch.Tensor
+    tip_pose: torch.Tensor
+    blend_at_identity: torch.Tensor
+
+
 class JointsModel:
     """Constants of the joints-only hand on one device, in MANO order (16 joints, then 5 tips).
 
@@ -34,11 +58,6 @@ class JointsModel:
         tip_pose: (15,9,15) = (rotated joint, entry of R - I row-major, 3 tip + coordinate), metres.
         tip_weights: (5,16) skinning weights of the tips.
         subtree: (16,16), see `SUBTREE`; points_below: (21,16), the same for all points, tips by their weights.
-        finger_order: (21,) rows of the wrist, then (joint or tip, finger), fingers in MANO's order;
-        tip_of_finger: (5,) the tip of each of them. parents: (15,).
-        tip_pairs: tip (K,) and bone (K,) of every skinning weight of a tip; pair_weights: (K,).
-        finger_reach: (4,4) = (point, joint), the joints being a finger's own three and the palm's turn;
-        finger_ancestor: (4,4) = (ancestor, joint), one half for a joint itself.
     """
 
     def __init__(
@@ -63,24 +82,36 @@ class JointsModel:
         self.tip_weights = constant(assets.weights[ids])
         self.subtree = constant(SUBTREE)
         self.points_below = torch.cat([self.subtree, self.tip_weights @ self.subtree])
-        fingers = [[1 + 3 * finger + bone for bone in range(3)] + [tip] for finger, tip in enumerate(FINGER_TIPS)]
-        self.finger_order = torch.tensor([0] + [fingers[f][p] for p in range(4) for f in range(5)], device=device)
-        self.tip_of_finger = torch.tensor([tip - 16 for tip in FINGER_TIPS], device=device)
-        self.parents = torch.tensor(MANO_PARENTS[1:], device=device)
-        self.tip_pairs = self.tip_weights.nonzero(as_tuple=True)
-        self.pair_weights = self.tip_weights[self.tip_pairs]
-        # Turns of a finger are ordered [knuckle, two joints, palm]: the palm reaches every point, a joint those beyond.
-        self.finger_reach = constant(np.hstack([np.tril(np.ones((4, 3)), -1), np.ones((4, 1))]))
-        above = np.triu(np.ones((4, 4)), 1)
-        above[3], above[:, 3] = 1.0, 0.0
-        np.fill_diagonal(above, 0.5)
-        self.finger_ancestor = constant(above)
         self.to_standard = torch.tensor(MANO_TO_STANDARD, device=device)
 
     @functools.cached_property
     def from_standard(self) -> torch.Tensor:
         """(21,) indices: mano = standard[from_standard]."""
         return torch.argsort(self.to_standard)
+
+    @functools.cached_property
+    def fingers(self) -> FingerTables:
+        """The constants that `finger_pose` needs."""
+        joints = [1 + 3 * finger + bone for bone in (2, 1, 0) for finger in range(5)] + [0]
+        tips = [tip - 16 for tip in FINGER_TIPS]
+        joint_order = torch.tensor(joints, device=self.device)
+        point_order = torch.cat([torch.tensor(FINGER_TIPS, device=self.device), joint_order])
+        weights = self.tip_weights[tips][:, joints]
+        carrying = next(count for count in (5, 10, 15, 16) if not weights[:, count:].any())
+        # (joint, row, column, tip, coordinate) -> (coordinate, tip), (row, column or bone, joint)
+        blend = self.tip_pose.view(15, 3, 3, 5, 3)[:, :, :, tips].permute(4, 3, 1, 2, 0)
+        columns = blend.new_zeros(3, 5, 3, 4, 16)
+        columns[:, :, :, :3, :15] = blend[..., [joint - 1 for joint in joints[:15]]]
+        return FingerTables(
+            joint_order=joint_order,
+            from_joint_order=torch.argsort(joint_order),
+            point_order=point_order,
+            from_point_order=torch.argsort(point_order),
+            carrying=carrying,
+            tip_weights=weights[:, :carrying].contiguous(),
+            tip_pose=columns.view(15, 192),
+            blend_at_identity=columns.diagonal(dim1=2, dim2=3).sum(dim=(2, 3)),
+        )
 
     def rest_points(self, betas: torch.Tensor) -> torch.Tensor:
         """Zero-pose joints and tips (..., 21, 3), metres, MANO order, from betas (..., 10)."""

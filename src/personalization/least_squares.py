@@ -36,11 +36,14 @@ class LMOptions:
     relative_tolerance: float = 1e-6
     initial_damping: float = 1e-2
     max_damping: float = 1e8
-    rough_steps: int = 2
+    rough_steps: int = 3
 
 
 class Problem(Protocol):
-    """P independent problems; every tensor of a state or linearisation has P as its first dimension."""
+    """P independent problems; every tensor of a state or linearisation has P as its first dimension.
+
+    As its last instead, if the problem has an attribute ``frames_last`` that is true.
+    """
 
     def linearise(self, state: State, exact: bool = True) -> State:
         """Terms at ``state``; key "cost" (P,), infinite where the state is impossible; ``exact``: second-order."""
@@ -80,7 +83,7 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
     A problem that has ended keeps its state whatever its neighbours do; when half of those still
     computed have ended, the others go on without them.
     """
-    best = _start(problem, state, options)
+    best, last = _start(problem, state, options), getattr(problem, "frames_last", False)
     rows = torch.arange(len(best["status"]), device=best["status"].device)
     part = best
     for step in range(options.max_steps):
@@ -89,11 +92,12 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
         if running == 0:
             break
         if 2 * running <= len(active):
-            best = _put(best, rows, part)
-            rows, problem = rows[active], problem.rows(active.nonzero()[:, 0])
-            part = {key: value[active] for key, value in part.items()}
+            best = _put(best, rows, part, last)
+            index = active.nonzero()[:, 0]
+            rows, problem = rows[index], problem.rows(index)
+            part = {key: value[..., index] if last else value[index] for key, value in part.items()}
         part = _advance(problem, part, options, exact=step + 1 >= options.rough_steps)
-    best = _put(best, rows, part)
+    best = _put(best, rows, part, last)
     pick = {group: {k[2:]: v for k, v in best.items() if k.startswith(group)} for group in ("s.", "t.")}
     return LMResult(pick["s."], pick["t."], best["status"], best["steps"])
 
@@ -120,7 +124,10 @@ def _advance(problem: Problem, now: State, options: LMOptions, exact: bool) -> S
     terms = {key[2:]: value for key, value in now.items() if key.startswith("t.")}
     damping, growth, status = now["damping"], now["growth"], now["status"].clone()
     active = status == Status.ITERATION_LIMIT
+    last = getattr(problem, "frames_last", False)
     step, predicted = problem.solve(terms, damping)
+    if last and not bool(active.all()):  # what has ended stays where it is, and is linearised there again
+        step = {key: _choose(active, value, torch.zeros_like(value), last) for key, value in step.items()}
     trial = problem.retract(state, step)
     trial_terms = problem.linearise(trial, exact)
     actual = terms["cost"] - trial_terms["cost"]
@@ -128,28 +135,34 @@ def _advance(problem: Problem, now: State, options: LMOptions, exact: bool) -> S
     # Converged when the undamped model has little left to promise; under heavy damping a small
     # promise only says that the step was short.
     small = predicted <= options.tolerance + options.relative_tolerance * terms["cost"]
-    status[active & small & (damping <= 1.0)] = Status.CONVERGED
-    gain = actual / predicted.clamp_min(1e-30)
-    shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 10, 1.0)
-    damping = torch.where(better, damping * shrink, damping * growth)
-    status[(status == Status.ITERATION_LIMIT) & (damping > options.max_damping)] = Status.STALLED
+    ended = active & small & (damping <= 1.0)
+    gain = 2 * actual / predicted.clamp_min(1e-30) - 1
+    shrink = (1 - gain * gain * gain).clamp(1 / 10, 1.0)
+    damping = damping * torch.where(better, shrink, growth)
+    status.masked_fill_(active & (damping > options.max_damping), Status.STALLED)
+    status.masked_fill_(ended, Status.CONVERGED)
     new = {**{f"s.{key}": value for key, value in trial.items()}, **{f"t.{key}": v for key, v in trial_terms.items()}}
-    if not bool(better.all()):
-        new = {key: _choose(better, value, now[key]) for key, value in new.items()}
+    if last:
+        rejected = (active & ~better).nonzero()[:, 0]
+        if len(rejected):  # few as a rule, and what was just computed belongs to nobody else
+            for key, value in new.items():
+                value[..., rejected] = now[key][..., rejected]
+    elif not bool(better.all()):
+        new = {key: _choose(better, value, now[key], last) for key, value in new.items()}
     return {
         **new,
         "damping": damping,
-        "growth": torch.where(better, torch.full_like(growth, 2.0), growth * 2),
+        "growth": torch.where(better, 2.0, growth * 2),
         "status": status,
         "steps": now["steps"] + active,
     }
 
 
-def _choose(mask: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
+def _choose(mask: torch.Tensor, new: torch.Tensor, old: torch.Tensor, last: bool) -> torch.Tensor:
+    return torch.where(mask if last else mask.view(-1, *[1] * (new.dim() - 1)), new, old)
 
 
-def _put(whole: State, rows: torch.Tensor, part: State) -> State:
+def _put(whole: State, rows: torch.Tensor, part: State, last: bool) -> State:
     if len(rows) == len(whole["status"]):
         return part
-    return {key: value.index_copy(0, rows, part[key]) for key, value in whole.items()}
+    return {key: value.index_copy(-1 if last else 0, rows, part[key]) for key, value in whole.items()}
