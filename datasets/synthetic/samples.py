@@ -1,6 +1,7 @@
 """Synthetic pictures and videos as a person would bring them: loose files, each with its camera beside it.
 
-``python -m datasets.synthetic.samples --images DIR --count 8`` and ``... --video FILE.mp4 --num_frames 60``
+``python -m datasets.synthetic.samples --images DIR --count 8``, ``... --freihand ROOT --images DIR`` (pictures of the
+evaluation part of a set in FreiHAND's layout, official or synthetic) and ``... --video FILE.mp4 --num_frames 60``
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.dex_ycb import DexYCB
+from datasets.freihand import FreiHAND
 from datasets.synthetic.data_set import write_data_set
 from datasets.synthetic.sequence import SynthesisOptions
 from utils.camera import mirror_intrinsics
@@ -54,6 +56,19 @@ def write_photos(folder: Path, count: int, seed: int = 0) -> list[Path]:
                 shutil.copyfile(dataset.image_path(index), path)
             _write_K(path, K)
             written.append(path)
+    return written
+
+
+def copy_freihand(root: Path, folder: Path, count: int) -> list[Path]:
+    """Copy the first ``count`` evaluation pictures of a FreiHAND folder, with ``<name>_K.npy`` beside each."""
+    dataset = FreiHAND(root, "evaluation", crop="image")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for index in range(min(count, len(dataset))):
+        path = folder / dataset.image_path(index).name
+        shutil.copyfile(dataset.image_path(index), path)
+        _write_K(path, dataset.columns["K_image"][index].astype(np.float64))
+        written.append(path)
     return written
 
 
@@ -99,6 +114,7 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Write synthetic pictures or a synthetic video of unseen people.")
     parser.add_argument("--images", help="folder for pictures")
+    parser.add_argument("--freihand", help="take the pictures from this FreiHAND folder")
     parser.add_argument("--count", type=int, default=8, help="how many pictures")
     parser.add_argument("--video", help="video to write, .mp4")
     parser.add_argument("--num_frames", type=int, default=60)
@@ -108,7 +124,12 @@ def main() -> int:
     if not args.images and not args.video:
         parser.error("give --images DIR or --video FILE.mp4")
     if args.images:
-        logger.info("%d pictures in %s", len(write_photos(Path(args.images), args.count, args.seed)), args.images)
+        folder = Path(args.images)
+        if args.freihand:
+            written = copy_freihand(Path(args.freihand), folder, args.count)
+        else:
+            written = write_photos(folder, args.count, args.seed)
+        logger.info("%d pictures in %s", len(written), folder)
     if args.video:
         logger.info("%d frames in %s", write_video(Path(args.video), args.num_frames, seed=args.seed), args.video)
     return 0

@@ -45,7 +45,8 @@ def choose_region(
         bbox: left, top, right, bottom, px.
         hand: "left" or "right"; None: what the detector says, else right.
         keypoints: "mediapipe" asks that detector, which gives keypoints as well.
-        reader: keypoint network to search with; None: no search, the whole image is taken.
+        reader: keypoint network to search with; None (there is none, or the network is made to look at whole
+            images): the whole image is taken.
 
     Raises:
         UnusableImage: no hand is there, or the box is none.
@@ -60,7 +61,7 @@ def choose_region(
         return Region(given, source, side == "left", side_source)
     if reader is None:
         whole = np.array([0, 0, photo.size[0] - 1, photo.size[1] - 1], dtype=np.float64).reshape(2, 2)
-        return Region(square_box(whole, 1.0), "whole image: nothing to look with", side == "left", side_source)
+        return Region(square_box(whole, 1.0), "whole image", side == "left", side_source)
     image = photo.image if side == "right" else photo.image[:, ::-1]
     found = reader.search(np.ascontiguousarray(image))
     if found.score < MIN_SCORE:

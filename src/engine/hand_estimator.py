@@ -15,7 +15,7 @@ from datasets.crop_placement import whole_image_box
 from datasets.image_crop import crop_image
 from src.engine.checkpoint import ModelCard
 from src.engine.hand_result import HandLength, HandResult
-from src.engine.hand_search import KeypointReader, network_input
+from src.engine.hand_search import KeypointReader, limited, network_input
 from src.engine.mesh_joints import mesh_hand, mesh_joints
 from src.engine.photos import UnusableImage
 from src.engine.shape_belief import ShapeBelief
@@ -25,7 +25,7 @@ from src.personalization.joints_model import JointsModel
 from src.personalization.registration import register_mesh
 from src.personalization.status import Status, usable
 from template import HandAssets, HandModel
-from utils.camera import crop_affine, invert_affine, transform_intrinsics, transform_points
+from utils.camera import crop_affine, invert_affine, square_box, transform_intrinsics, transform_points
 from utils.joints import BONES, FINGERS
 
 #: Places in BONES of the bones from the wrist to the middle fingertip.
@@ -100,6 +100,8 @@ class HandEstimator:
         output = self.network(network_input([crop_image(image, window, size)], self.device), betas=betas, K=crop_K)
         to_image = invert_affine(affine)
         seen = seen or self.keypoints(image, box, output, to_image)
+        if self.card.crop == "image":
+            box = limited(square_box(seen.keypoints, 1.0), image)
         if "vertices" in output:
             return self._register(image, K, box, output, to_image, seen, belief)
         return self._fit(image, K, box, output, seen, belief, before)

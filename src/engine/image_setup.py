@@ -76,7 +76,8 @@ class DemoTools:
 
     def region(self, photo: Photo) -> Region:
         """The hand of a picture, see `choose_region`."""
-        return choose_region(photo, self.bbox, self.hand, self.keypoints, self.reader)
+        looks = None if self.estimator.card.crop == "image" else self.reader
+        return choose_region(photo, self.bbox, self.hand, self.keypoints, looks)
 
     def estimate(
         self, photo: Photo, camera: Camera, region: Region, belief: ShapeBelief, before: HandResult | None = None
