@@ -20,6 +20,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="small data, short trainings: the same table in minutes")
     parser.add_argument("--train_only", action="store_true", help="data and trainings, no evaluation")
+    parser.add_argument("--no_training", action="store_true", help="evaluate what is trained so far")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     parser.add_argument("--data_root", type=Path, help="the real DexYCB: train on s1_train, evaluate on s1_test")
     parser.add_argument("--body", type=Path, help="checkpoint that all networks start from")
@@ -52,7 +53,8 @@ def main() -> int:
         size = replace(size, seeds=tuple(args.seeds))
     try:
         make_data(size)
-        train_all(size)
+        if not args.no_training:
+            train_all(size)
         if args.train_only:
             return 0
         from benchmarks.reproduce.prior import make_prior

@@ -56,17 +56,25 @@ def flat_rows(rows: Iterable[dict[str, Any]]) -> Rows:
     return flat
 
 
-def per_subject(rows: Rows, row: Row, metric: str, fitted: bool = False) -> np.ndarray | None:
-    """(seeds, subjects) of one metric of one row, or None if the row lacks it."""
+def per_subject(
+    rows: Rows, row: Row, metric: str, fitted: bool = False, seeds: set[int] | None = None
+) -> np.ndarray | None:
+    """(seeds, subjects) of one metric of one row, of these seeds or all; None if the row lacks it."""
     part = "fitted" if fitted else "network"
     found = [
         r[part]["per_subject"][metric]
         for r in rows
         if (r["group"], r["model"], r["shape"]) == (row.group, row.model, row.shape)
+        and (seeds is None or r["seed"] in seeds)
         and part in r
         and metric in r[part]["per_subject"]
     ]
     return np.array(found) if found else None
+
+
+def seeds_of(rows: Rows, row: Row) -> set[int]:
+    """Seeds for which a row was measured."""
+    return {r["seed"] for r in rows if (r["group"], r["model"], r["shape"]) == (row.group, row.model, row.shape)}
 
 
 def _cell(values: np.ndarray | None, digits: int) -> str:
@@ -80,16 +88,16 @@ def _cell(values: np.ndarray | None, digits: int) -> str:
 def table(rows: Rows, group: str) -> str:
     """Markdown table of one group; the first row of the group is what the others are compared with."""
     chosen = [row for row in ROWS if row.group == group]
-    reference = per_subject(rows, chosen[0], "mpjpe_mm")
-    heads = ["model", "shape", *HEADINGS.values(), "MPJPE, 95% over subjects", "change, 95%"]
+    heads = ["model", "shape", "seeds", *HEADINGS.values(), "MPJPE, 95% over subjects", "change, 95%"]
     if any(row.fits for row in chosen):
         heads += ["fitted MPJPE", "fitted MPVPE", "fitted PA-MPJPE"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in chosen:
         scores = {metric: per_subject(rows, row, metric) for metric in METRICS}
-        cells = [row.model, row.shape]
+        cells = [row.model, row.shape, "0" if scores["mpjpe_mm"] is None else str(len(scores["mpjpe_mm"]))]
         cells += [_cell(scores[metric], 3 if metric == "auc" else 2) for metric in METRICS]
         main = scores["mpjpe_mm"]
+        reference = per_subject(rows, chosen[0], "mpjpe_mm", seeds=seeds_of(rows, row))
         if main is None or reference is None:
             cells += ["", ""]
         else:
@@ -150,7 +158,7 @@ def markdown(size: Size, rows: Rows, facts: dict[str, Any]) -> str:
         "over subjects of the mean over seeds. `change`: of MPJPE, against the first row of its table. *fitted*: pose "
         "and translation fitted to the 2D model's keypoints (lm), the shape held. Calibration: 20 unlabelled images of "
         "sequences that are not evaluated; `ruler`: the hand's length with an error of 3 mm. The mesh family is "
-        "measured on joints regressed from its meshes.",
+        "measured on joints regressed from its meshes. A row is compared over the seeds that it has.",
     ]
     for group, title in GROUPS.items():
         lines += ["", f"## {title}", "", table(rows, group)]

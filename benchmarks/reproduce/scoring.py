@@ -101,8 +101,14 @@ class Scores:
         self.population = load_population(prior, self.assets.hash)
 
     def all_rows(self) -> list[dict[str, Any]]:
-        """Scores of every row, in order."""
-        return [self._row(number, row) for number, row in enumerate(ROWS)]
+        """Scores of every row whose network is trained, in order; the others are named in the log."""
+        rows = []
+        for number, row in enumerate(ROWS):
+            if checkpoint_of(self.size, row.network, self.seed).is_file():
+                rows.append(self._row(number, row))
+            else:
+                logger.warning("seed %d: %s is not trained; its row is left out", self.seed, row.network)
+        return rows
 
     def _row(self, number: int, row: Row) -> dict[str, Any]:
         path = self.folder / "rows" / f"{number:02d}.json"

@@ -65,8 +65,9 @@ def training_hours(size: Size) -> float:
         for name, network in NETWORKS.items():
             if network.per_seed or seed == size.seeds[0]:
                 log = checkpoint_of(size, name, seed).parents[1] / "log.csv"
-                with log.open(encoding="utf-8", newline="") as lines:
-                    seconds += sum(float(row["seconds"]) for row in csv.DictReader(lines))
+                if log.is_file():
+                    with log.open(encoding="utf-8", newline="") as lines:
+                        seconds += sum(float(row["seconds"]) for row in csv.DictReader(lines))
     return seconds / 3600
 
 
