@@ -13,14 +13,17 @@ train() {
 }
 ./scripts/train_body.sh
 BODY=out/dex_ycb/ship_body_long/checkpoints/last.pt
-train --model mano_baseline --exp_name ship_baseline --init_from "$BODY" --epochs 2 --lr 5e-4
-train --model mano_identity --exp_name ship_identity --init_from "$BODY" --epochs 2 --lr 5e-4
-train --model mano_baseline_conf --exp_name ship_confidence --epochs 1 --batch_size 128 \
-    --init_from out/dex_ycb/ship_baseline/checkpoints/last.pt
-train --model pose_2d --exp_name ship_pose_2d --init_from "$BODY" --epochs 1 --lr 5e-4
-"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_confidence --name mano_baseline_conf
-"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_identity --name mano_identity
-"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_pose_2d --name pose_2d
+train --model mano_baseline --exp_name ship_baseline_long --init_from "$BODY" --epochs 1 --lr 5e-4
+train --model mano_identity --exp_name ship_identity_long --init_from "$BODY" --epochs 1 --lr 5e-4
+train --model mano_baseline_conf --exp_name ship_confidence_long --epochs 1 --batch_size 128 \
+    --init_from out/dex_ycb/ship_baseline_long/checkpoints/last.pt
+train --model pose_2d --exp_name ship_pose_2d_long --init_from "$BODY" --epochs 1 --lr 5e-4
+train --model cmr_identity --exp_name ship_cmr_identity --init_from "$BODY" --epochs 1 --lr 1e-3 --max_images 28160 \
+    --backbone regnet_x_400mf
+"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_confidence_long --name mano_baseline_conf
+"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_identity_long --name mano_identity
+"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_pose_2d_long --name pose_2d
+"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_cmr_identity --name cmr_identity
 
 # How far the networks are to be trusted: poses and keypoints on the validation subject, shapes on the training people.
 predict() {
