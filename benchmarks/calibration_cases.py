@@ -63,7 +63,8 @@ def simulated_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
         for first in range(0, persons, at_once):
             size = min(at_once, persons - first)
             world = simulate(assets, size, count, SimulationOptions(), seed=1000 * count + first)
-            results = {"joint": timed(lambda w=world: without_cue(model, w), scores.seconds if count == 20 and size == 1 else [])}
+            kept = scores.seconds if count == 20 and size == 1 else []
+            results = {"joint": timed(lambda w=world: without_cue(model, w), kept)}
             results["joint, ruler"] = with_ruler(model, world)
             if count % 2 == 0:
                 results["joint, two cameras"] = with_two_cameras(model, world)
@@ -100,7 +101,8 @@ def record(scores: Scores, hand: HandModel, count: int, found: dict[str, torch.T
 
 def without_cue(model: JointsModel, world: Simulated, options: JointOptions = KNOWN) -> JointResult:
     """Joint calibration from a start at the mean shape."""
-    return calibrate_joint(model, world.predicted, torch.zeros(len(world.betas), 10), world.K, world.keypoints, options=options)
+    start = torch.zeros(len(world.betas), 10)
+    return calibrate_joint(model, world.predicted, start, world.K, world.keypoints, options=options)
 
 
 def with_ruler(model: JointsModel, world: Simulated) -> JointResult:
@@ -142,7 +144,9 @@ def averages(world: Simulated, seed: int) -> dict[str, torch.Tensor]:
     betas = common[:, None] + quality[..., None] * generator.normal(size=(persons, frames, 10))
     confidence = -4 * quality + generator.normal(size=quality.shape)
     found = {
-        name: np.stack([average_betas(b, average_weights(frames, method, c)) for b, c in zip(betas, confidence, strict=True)])
+        name: np.stack([
+            average_betas(b, average_weights(frames, method, c)) for b, c in zip(betas, confidence, strict=True)
+        ])
         for name, method in (("mean", "mean"), ("top-k", "top_k"), ("confidence", "confidence"))
     }
     found["mean shape"] = np.zeros_like(truth)
@@ -207,7 +211,8 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
         rows = np.flatnonzero(predictions.subject_id == subject)
         own, own_views, betas = predictions.select(rows), views.rows(rows), truth["betas"][rows[0]]
         length = float(length_of(model, torch.as_tensor(betas, dtype=torch.float64), "hand"))
-        scores.errors["mean shape", args.counts[0]].append(float(zero_pose_mpvpe(hand, np.zeros((1, 10)), betas[None])[0]))
+        off = float(zero_pose_mpvpe(hand, np.zeros((1, 10)), betas[None])[0])
+        scores.errors["mean shape", args.counts[0]].append(off)
         for count in tqdm([n for n in args.counts if n <= len(own)], desc=f"subject {subject}", disable=None):
             for draw in range(args.draws):
                 generator = np.random.default_rng(1000 * count + draw)

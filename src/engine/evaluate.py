@@ -70,7 +70,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         summary["files"] = [str(path) for path in files]
     measured = predictions
     if args.identity is not None:
-        identities = load_identities(args.identity, measured.subject_id, assets)
+        identities = load_identities(args.identity, measured.subject_id, assets, measured.is_left)
         summary["identities"] = report_sizes(identities, assets)
         measured = leave_out_calibration(measured, identities)
     truth = annotations_of(dataset, measured)

@@ -18,6 +18,8 @@ from utils.artifacts import Identity, Predictions
 logger = logging.getLogger(__name__)
 
 METHODS = (*AVERAGES, "joint")
+#: Default priors and no cue.
+NO_EVIDENCE = Evidence()
 
 
 def calibrate(
@@ -30,7 +32,7 @@ def calibrate(
     seed: int = 0,
     top_k: int = 10,
     temperature: float = 1.0,
-    evidence: Evidence = Evidence(),
+    evidence: Evidence = NO_EVIDENCE,
     subject: int | None = None,
     device: torch.device | str = "cpu",
     created_by: str = "",

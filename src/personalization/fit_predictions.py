@@ -21,6 +21,7 @@ from utils.artifacts import Predictions
 logger = logging.getLogger(__name__)
 
 SOLVERS = ("lm", "adam")
+LM_DEFAULTS, ADAM_DEFAULTS = FitOptions(), AdamOptions()
 
 
 @dataclass
@@ -51,8 +52,8 @@ def fit_predictions(
     assets: HandAssets,
     *,
     solver: str = "lm",
-    options: FitOptions = FitOptions(),
-    adam: AdamOptions = AdamOptions(),
+    options: FitOptions = LM_DEFAULTS,
+    adam: AdamOptions = ADAM_DEFAULTS,
     device: torch.device | str = "cpu",
     full_layer: bool = True,
     video: bool = False,

@@ -54,7 +54,8 @@ def measure(args: argparse.Namespace) -> Population:
         if args.keypoints is not None:
             predictions = pair_keypoints(predictions, load_predictions(args.keypoints))
         root = args.validation_root or args.data_root
-        _measure_network(build_dataset(args.dataset, root, predictions.split, **options), predictions, population)
+        held_out = build_dataset(args.dataset, root, predictions.split, **options)
+        measure_errors(predictions, annotations_of(held_out, predictions), population)
     if args.shape_predictions is not None:
         predictions = load_predictions(args.shape_predictions)
         predictions.check_hand(assets)
@@ -68,8 +69,12 @@ def measure(args: argparse.Namespace) -> Population:
     return population
 
 
-def _measure_network(dataset: object, predictions: Predictions, population: Population) -> None:
-    truth = annotations_of(dataset, predictions)
+def measure_errors(predictions: Predictions, truth: dict[str, np.ndarray], population: Population) -> None:
+    """Fill in how wrong a network's poses are and, where there are any, its 2D keypoints.
+
+    Args:
+        predictions: with pose; truth: their `annotations_of`; population: changed in place.
+    """
     valid = truth["valid"]
     population.pose_error = pose_error_covariance(
         torch.as_tensor(predictions.pose[valid]), torch.as_tensor(truth["pose"][valid])

@@ -115,31 +115,35 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
 
 
 #: Keypoint errors of one image move together, and those of one person repeat from image to image, but the
-#: solvers take them for independent. So their standard deviation is doubled. Joint calibration of 60
-#: training people left out of the measurement: at 1 the 68% intervals held 61% of the betas, at 2 68%, at
-#: 4 70% (a trial with earlier weights, no command repeats it yet). Fitting on the validation subject: absolute error 29.5 mm at 1, 28.1 at 2, 31.3 at 3.
+#: solvers take them for independent. So their standard deviation is doubled. The trial that this rests on:
+#: ``python -m src.personalization.choose_shared_error`` (its docstring holds what it printed).
 SHARED_ERROR_FACTOR = 2.0
 
 
-def with_population(options: Options, population: Population, keep_depth: bool = False) -> Options:
+def with_population(
+    options: Options, population: Population, keep_depth: bool = False, shared_error: float = SHARED_ERROR_FACTOR
+) -> Options:
     """Options whose pose prior, keypoint noise and depth prior are those measured on other people.
 
     Args:
         keep_depth: leave the depth prior of ``options`` as it is.
+        shared_error: factor on the keypoints' standard deviation.
     """
     prior, noise = options.prior, options.noise
     if population.pose_error.any():
         prior = replace(prior, covariance=torch.as_tensor(population.pose_error))
     if float(population.keypoint_std_box) > 0:
-        noise = replace(noise, std_box=SHARED_ERROR_FACTOR * float(population.keypoint_std_box))
+        noise = replace(noise, std_box=shared_error * float(population.keypoint_std_box))
     depth = {} if keep_depth else {"depth_mean": float(population.depth[0]), "depth_std": float(population.depth[1])}
     return replace(options, prior=prior, noise=noise, **depth)
 
 
-def joint_with_population(options: JointOptions, population: Population, keep_depth: bool = False) -> JointOptions:
+def joint_with_population(
+    options: JointOptions, population: Population, keep_depth: bool = False, shared_error: float = SHARED_ERROR_FACTOR
+) -> JointOptions:
     """`with_population`, and the people's shapes and the network's habits as prior of a joint calibration."""
     return replace(
-        with_population(options, population, keep_depth),
+        with_population(options, population, keep_depth, shared_error),
         shape_mean=torch.as_tensor(population.betas_mean),
         shape_covariance=torch.as_tensor(population.betas_covariance),
         network=population.network,

@@ -9,6 +9,8 @@ from src.personalization.fitting import FitOptions, FitResult, fit_frames
 from src.personalization.joints_model import JointsModel
 from src.personalization.status import usable
 
+DEFAULTS = FitOptions()
+
 
 def chain_positions(image_id: np.ndarray, sequence_id: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Previous row (N,), -1 at a beginning, and place in its video (N,), from official numbers.
@@ -31,7 +33,7 @@ def fit_video(
     confidence: torch.Tensor | None,
     previous: np.ndarray,
     place: np.ndarray,
-    options: FitOptions = FitOptions(),
+    options: FitOptions = DEFAULTS,
 ) -> FitResult:
     """`fit_frames` with warm starts; all videos advance together, one frame at a time.
 
