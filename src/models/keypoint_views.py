@@ -19,7 +19,7 @@ Keypoints = tuple[torch.Tensor, torch.Tensor]
 
 
 def moved(image: torch.Tensor, turn_deg: float, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """One view of images (B, 3, S, S) in [-1, 1], black (-1) outside, and the affine (2, 3) that leads back.
+    """One view of images (B, 3, S, S), whose edge goes on outside, and the affine (2, 3) that leads back.
 
     The affine takes pixels of the view to pixels of the image (pixel centres at integers).
     """
@@ -28,7 +28,8 @@ def moved(image: torch.Tensor, turn_deg: float, shift: float) -> tuple[torch.Ten
     # In [-1, 1] from edge to edge, as grid_sample without aligned corners counts.
     back = image.new_tensor([[cosine, -sine, 2 * shift], [sine, cosine, 2 * shift]])
     grid = F.affine_grid(back.expand(len(image), 2, 3), list(image.shape), align_corners=False)
-    view = F.grid_sample(image + 1, grid, align_corners=False) - 1
+    # The edge goes on outside: black strips, which a network did not see in training, cost what is to be gained.
+    view = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
     centre = (size - 1) / 2
     affine = back.clone()
     affine[:, 2] = size * shift + centre - back[:, :2] @ back.new_full((2,), centre)
