@@ -12,6 +12,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from datasets.shard_index import has_shards
+
 
 def _dex_ycb(root: str | Path, split: str, **options: Any) -> Dataset:
     from datasets.dex_ycb import DexYCB
@@ -37,12 +39,19 @@ def _ho3d(root: str | Path, split: str, **options: Any) -> Dataset:
     return HO3D(root, split, **options)
 
 
+def _shards(root: str | Path, split: str, **options: Any) -> Dataset:
+    from datasets.shards import Shards
+
+    return Shards(root, split, **options)
+
+
 #: Builders by name, called as ``builder(root, split, **options)``. Each imports its module when called.
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "dex_ycb": _dex_ycb,
     "freihand": _freihand,
     "humbi": _humbi,
     "ho3d": _ho3d,
+    "shards": _shards,
 }
 
 
@@ -50,8 +59,8 @@ def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Da
     """Open the data set ``name`` (a key of `DATASETS`) at ``root``.
 
     Args:
-        name: such as "dex_ycb".
-        root: the data set's folder in its official layout.
+        name: such as "dex_ycb"; "shards" for shards of any.
+        root: the data set's folder in its official layout, or one of its shards (``python -m datasets.write_shards``).
         split: name of a split of that data set, such as "s1_train".
         options: of that data set; see its class.
 
@@ -61,4 +70,6 @@ def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Da
     """
     if name not in DATASETS:
         raise ValueError(f"data set {name!r} is unknown; choose one of {', '.join(sorted(DATASETS))}")
+    if name != "shards" and has_shards(root, split):
+        return _shards(root, split, dataset=name, **options)
     return DATASETS[name](root, split, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
+
+
+class LoaderWorkerError(RuntimeError):
+    """A loader process died; the message names it."""
 
 
 class BatchLoader:
@@ -86,10 +91,12 @@ class BatchLoader:
                     generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
                 )
             )
-        for batch in collated:
+        for batch in _naming_dead_workers(collated):
             batch = self._without_invalid(batch)
             if all(len(value) > 0 for value in batch.values()):
                 yield batch
+            elif self._shuffle and self._world_size > 1:  # the others would take one step more, and wait for ever
+                raise ValueError(f"process {self._rank}: a whole batch is unusable; see the warnings, repair the data")
             else:
                 logger.warning("a batch held no usable sample and was left out")
 
@@ -97,7 +104,9 @@ class BatchLoader:
         """Dataset indices in the order of this epoch, this process's share of them."""
         if not self._shuffle:
             return self.indices[self._rank :: self._world_size]
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self.indices)
+        random_numbers = np.random.default_rng([self._seed, self._epoch])
+        shuffled = getattr(self.dataset, "shuffled", None)  # a data set may know an order that is quick to read
+        order = shuffled(self.indices, random_numbers) if shuffled else random_numbers.permutation(self.indices)
         if self._group is not None:
             order = _in_runs(order, self._group[order], self._run)
         share = len(order) // self._world_size  # equal shares: every process must take the same number of steps
@@ -128,7 +137,8 @@ def make_loader(
     """Loader of batches as dicts of torch tensors with the keys of `datasets.sample`.
 
     A data set with a method ``gather(indices)`` gives its batches whole (with a crop cache: a copy out of
-    a memory map, quick enough to need no workers); others are collated sample by sample.
+    a memory map, quick enough to need no workers); others are collated sample by sample. One with a method
+    ``shuffled(indices, rng)`` chooses the shuffled order.
 
     Args:
         dataset: with or without ``gather``.
@@ -181,6 +191,30 @@ class _BatchView(Dataset):
         if hasattr(self.dataset, "gather"):
             return {key: torch.from_numpy(value) for key, value in self.dataset.gather(indices).items()}
         return default_collate([self.dataset[int(index)] for index in indices])
+
+
+def name_dead_worker(error: BaseException) -> BaseException:
+    """The same error, or a `LoaderWorkerError` with the remedy if it says that a loader process died.
+
+    PyTorch raises that one in whatever the main process is doing just then, not only where it waits for a batch.
+    """
+    found = re.search(r"DataLoader worker \(pids?(?:\(s\))? ([\d, ]+)\)(.*)", str(error))
+    if not isinstance(error, RuntimeError) or isinstance(error, LoaderWorkerError) or found is None:
+        return error
+    return LoaderWorkerError(
+        f"loader process {found[1]}{found[2].rstrip()} Killed without a word, it was most often memory that ran out: "
+        "use fewer --num_workers or a smaller --batch_size (see dmesg), and go on with --resume"
+    )
+
+
+def _naming_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except RuntimeError as error:
+        named = name_dead_worker(error)
+        if named is error:
+            raise
+        raise named from error
 
 
 def _in_runs(order: np.ndarray, group: np.ndarray, run: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the images come from and how they are cropped."""
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset", default="dex_ycb", help="name of the data set (default: dex_ycb)")
+    group.add_argument("--dataset", default="dex_ycb", help="name of the data set, or shards (default: dex_ycb)")
     group.add_argument("--data_root", help="the data set's folder (default: data/synthetic_<dataset>)")
     group.add_argument("--setup", help="split family, e.g. DexYCB's s0 to s3 (default: s1, or s0 where there is no s1)")
     group.add_argument("--split", help="full split name, e.g. s1_test (default: what the phase needs)")
@@ -132,9 +132,21 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, *words: Any, **options: Any) -> tuple[argparse.Namespace, list[str]]:
         args, rest = super().parse_known_args(*words, **options)
+        if args.dataset == "shards":
+            args.dataset = self._dataset_of_shards(args.data_root)
         args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
         return args, rest
+
+    def _dataset_of_shards(self, root: str | None) -> str:
+        from datasets.shard_index import dataset_of
+
+        if root is None:
+            self.error("--dataset shards needs --data_root, the folder that python -m datasets.write_shards wrote")
+        try:
+            return dataset_of(root)
+        except (OSError, ValueError) as error:
+            self.error(str(error))
 
 
 def get_args_parser() -> argparse.ArgumentParser:
