@@ -17,17 +17,18 @@ import torch
 
 from options.calibrate import get_args_parser
 from src.detection import Detection, MediapipeHands, mirrored, of_side
-from src.engine.photo_calibration import calibrate_photos
+from src.engine.photo_calibration import calibrate_photos, photo_options
 from src.engine.photo_hands import find_photo_hands
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.fitting import FitOptions, PosePriorOptions, fit_frames
 from src.personalization.hand_habits import all_round, habit_prior
-from src.personalization.hand_size import lengths_mm
+from src.personalization.hand_size import length_of, lengths_mm
+from src.personalization.joint_calibration import calibrate_joint
 from src.personalization.joints_model import JointsModel
 from src.personalization.keypoint_fit import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.noise import KeypointNoise
 from src.personalization.simulation import Simulated, SimulationOptions, simulate
-from src.personalization.status import CalibrationError, Status
+from src.personalization.status import CalibrationError, Status, usable
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import load_identity
 
@@ -309,6 +310,21 @@ def test_photos_to_identity(tmp_path: Path, assets: HandAssets, caplog: pytest.L
     left = calibrate_photos(arguments(tmp_path, "--hand", "left", "--subject", "5"), album.find)[5]
     assert (left.n_images, left.side) == (2, "left")
     assert set(left.image_ids) < set(found.image_ids)  # the same pictures, whatever else is in the folder
+
+
+def test_noisy_photos_do_not_make_hands_larger(tmp_path: Path, assets: HandAssets) -> None:
+    persons, model = 20, JointsModel(assets)
+    world = simulate(assets, persons, 8, replace(PHOTOS, noise_px=10.0, depth=(0.45, 0.55)), seed=6)
+    options = photo_options(arguments(tmp_path, "--keypoint_std", "10"), assets, torch.device("cpu"))
+    biases = []
+    for rounds in (options.marginal_rounds, 1):
+        believed = replace(options, marginal_rounds=rounds)
+        start = torch.zeros(persons, 10)
+        found = calibrate_joint(model, world.pose, start, world.K, world.keypoints, options=believed)
+        assert usable(found.status).all()
+        lengths = [length_of(model, betas, "hand") for betas in (found.betas, world.betas)]
+        biases.append(1000 * float((lengths[0] - lengths[1]).mean()))
+    assert abs(biases[0]) < 4 and biases[1] > biases[0] + 4, biases
 
 
 def test_photos_without_hands_or_cameras(tmp_path: Path, assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:

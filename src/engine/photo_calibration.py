@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 
 import torch
 
@@ -17,7 +18,7 @@ from src.personalization.joint_calibration import JointOptions
 from src.personalization.joint_identity import Evidence
 from src.personalization.keypoint_fit import DETECTOR_NOISE, KeypointFitOptions
 from src.personalization.noise import KeypointNoise
-from src.personalization.population import load_population
+from src.personalization.population import SHARED_ERROR_FACTOR, load_population
 from src.personalization.status import CalibrationError
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity
@@ -43,7 +44,8 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> d
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     joint = photo_options(args, assets, device)
-    options = KeypointFitOptions(joint.noise, joint.shape_mean, joint.shape_covariance)
+    alone = replace(joint.noise, std_box=DETECTOR_NOISE.std_box)
+    options = KeypointFitOptions(alone, joint.shape_mean, joint.shape_covariance)
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
     hands = find_photo_hands(args.images, args.hand, K, fov, finder)
     fit = fit_photo_hands(hands, assets, options=options, device=device)
@@ -74,9 +76,13 @@ def photo_options(args: argparse.Namespace, assets: HandAssets, device: torch.de
     """What is believed before the photos are seen: usual poses and shapes, and noise of the detector.
 
     Of a population file (--prior) only the shapes are taken: its poses, depths and noise are a network's and its
-    data set's.
+    data set's. The noise is doubled, as for a network's keypoints, since much of the error repeats from photo to
+    photo (benchmarks/own_photos.py shows what the intervals hold). There is no prior on the depth, so the joint
+    optimum is taken as it is: `marginal.py` counts how much room each hand has in depth, in metres, which grows with
+    the hand, and would make noisy hands 8 mm longer (tests/test_own_photos.py).
     """
-    noise = KeypointNoise(args.keypoint_std, DETECTOR_NOISE.std_box, args.min_confidence, args.loss)
+    std_box = SHARED_ERROR_FACTOR * DETECTOR_NOISE.std_box
+    noise = KeypointNoise(args.keypoint_std, std_box, args.min_confidence, args.loss)
     mean = covariance = None
     if args.prior is not None:
         population = load_population(args.prior, assets.hash)
@@ -90,4 +96,5 @@ def photo_options(args: argparse.Namespace, assets: HandAssets, device: torch.de
         shape_mean=mean,
         shape_covariance=covariance,
         cues=joint_options(args, None).cues,
+        marginal_rounds=0,
     )
