@@ -1,0 +1,115 @@
+"""torchrun with two gloo processes: trains, writes once, measures each sample once, and one process goes on from it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from options.recipes import apply_recipe
+from options.run_options import get_args_parser
+from src.engine.distributed import Team
+from src.engine.predict import merge_shares, predict
+from src.engine.train import Trainer, validate
+from tests.dex_ycb_layout import write_dex_ycb
+from utils.artifacts import load_predictions
+
+#: Seven validation images and nine test images: neither divides among two processes.
+VAL_IMAGES, TEST_IMAGES = 7, 9
+
+
+def words(phase: str, root: Path, out: Path, *extra: str) -> list[str]:
+    network = "--backbone mobilenet_v3_small --input_size 64 --crop_size 64 --crop_scale 2".split()
+    run = f"--phase {phase} --data_root {root} --out_dir {out} --device cpu --threads 1 --cache {root}/cache".split()
+    return [*run, *network, "--batch_size", "8", "--epochs", "2", "--val_images", str(VAL_IMAGES), *extra]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Data set, and the folder of what two processes left: a training and predictions from its checkpoint."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    root, out = write_dex_ycb(folder / "dex_ycb", sequences=1), folder / "out"
+    last = out / "dex_ycb/mano_baseline/checkpoints/last.pt"
+    saved = ("--checkpoint", str(last), "--predictions", str(out / "two.npz"), "--max_images", str(TEST_IMAGES))
+    lines = [words("train", root, out), words("predict", root, out, *saved)]
+    commands = folder / "commands.txt"
+    commands.write_text("\n".join(map(" ".join, lines)), encoding="utf-8")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, *launcher, "tests/torchrun_member.py", str(commands)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root, out
+
+
+def test_files_are_written_once(together: tuple[Path, Path]) -> None:
+    folder = together[1] / "dex_ycb/mano_baseline"
+    assert {path.name for path in folder.iterdir()} == {"args.json", "log.csv", "board", "checkpoints"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    assert len(list((folder / "board").iterdir())) == 1  # TensorBoard names its files by process
+    with open(folder / "log.csv", newline="") as handle:
+        assert [row["epoch"] for row in csv.DictReader(handle)] == ["1", "2"]
+
+
+def test_each_sample_is_measured_once(together: tuple[Path, Path]) -> None:
+    """What two processes wrote about the validation split is what one finds for the saved network."""
+    root, out = together
+    with open(out / "dex_ycb/mano_baseline/log.csv", newline="") as handle:
+        logged = list(csv.DictReader(handle))[-1]
+    trainer = Trainer(apply_recipe(get_args_parser().parse_args(words("train", root, out / "alone"))))
+    trainer.resume(out / "dex_ycb/mano_baseline/checkpoints/last.pt")
+    for name, value in validate(trainer).items():
+        assert float(logged[f"val_{name}"]) == pytest.approx(value, rel=1e-4)
+
+
+def test_predictions_are_those_of_one_process(together: tuple[Path, Path]) -> None:
+    root, out = together
+    checkpoint = str(out / "dex_ycb/mano_baseline/checkpoints/last.pt")
+    alone = ("--checkpoint", checkpoint, "--predictions", str(out / "one.npz"), "--max_images", str(TEST_IMAGES))
+    predict(get_args_parser().parse_args(words("predict", root, out, *alone)))
+    one, two = load_predictions(out / "one.npz"), load_predictions(out / "two.npz")
+    assert len(two) == TEST_IMAGES and one.image_id.tolist() == two.image_id.tolist()
+    for name in ("pose", "betas", "K", "keypoints_2d"):
+        assert np.abs(getattr(one, name) - getattr(two, name)).max() < 1e-3
+
+
+def test_one_process_goes_on_where_two_stopped(together: tuple[Path, Path]) -> None:
+    """The state of the first of two epochs, taken by two processes, is finished by one."""
+    root, out = together
+    args = apply_recipe(get_args_parser().parse_args(words("train", root, out / "resumed")))
+    state = torch.load(out / "dex_ycb/mano_baseline/checkpoints/last.pt", weights_only=True)
+    middle = out / "middle.pt"
+    torch.save({**state, "position": {"epoch": 1, "batch": 3, "best": state["position"]["best"]}}, middle)
+    args.resume = str(middle)
+    trainer = Trainer(args)
+    steps = []
+    step = trainer._step
+    trainer._step = lambda raw: steps.append(len(raw["image_id"])) or step(raw)
+    trainer.run()
+    assert steps == [8] * (len(trainer.loader) - 3)  # the batches that were left, each as large as both shares
+    assert trainer.position.epoch == 2 and trainer.folder.last.is_file()
+
+
+def test_shares_of_any_size_come_back_in_order() -> None:
+    class Data:
+        columns = {"image_id": np.array([40, 30, 20, 10])}
+
+    first = {"image_id": np.array([40, 20]), "x": np.array([0, 2])}
+    second = {"image_id": np.array([30]), "x": np.array([1])}
+    assert merge_shares([first, {}, second], Data())["x"].tolist() == [0, 1, 2]
+    assert Team().total({"a": 2.0}) == {"a": 2.0} and Team().collect(3) == [3]
+
+
+def test_documented_commands_are_accepted() -> None:
+    text = Path("docs/training_at_scale.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [line.split("run.py", 1)[1].split() for line in text.splitlines() if "run.py --phase" in line]
+    assert len(commands) >= 6
+    for command in commands:
+        args = get_args_parser().parse_args(command)  # an unknown option ends the test
+        assert args.phase in ("train", "predict", "eval") and args.data_root == "$DATA"
