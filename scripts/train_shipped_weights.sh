@@ -25,14 +25,14 @@ train --model cmr_identity --exp_name ship_cmr_identity --init_from "$BODY" --ep
 "$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_pose_2d_long --name pose_2d
 "$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_cmr_identity --name cmr_identity
 
-# How far the networks are to be trusted: poses and keypoints on the validation subject, shapes on the training people.
-predict() {
-    "$PYTHON" run.py --phase predict --data_root "$DATA" --cache data/cache --split "$1" --max_images "$2" \
-        --checkpoint "weights/$3.safetensors" --predictions "out/dex_ycb/predictions/$4.npz"
-}
-predict s1_val 100000 mano_baseline_conf validation
-predict s1_val 100000 pose_2d validation_keypoints
-predict s1_train 4960 mano_baseline_conf training
-"$PYTHON" -m src.personalization.measure_population --data_root "$DATA" --cache data/cache \
-    --predictions out/dex_ycb/predictions/validation.npz --keypoints out/dex_ycb/predictions/validation_keypoints.npz \
-    --shape_predictions out/dex_ycb/predictions/training.npz --output weights/prior.npz
+# How far the networks are to be trusted: measured on 80 people whom they have not seen, and who are never evaluated.
+PEOPLE=data/validation_people
+"$PYTHON" -m datasets.synthetic --root "$PEOPLE" --seed 77 --num_subjects 80 --num_sequences 3 --num_frames 1 \
+    --left_fraction 0 --render_scale 0.5 --quality 88
+for model in mano_baseline_conf pose_2d; do
+    "$PYTHON" run.py --phase predict --data_root "$PEOPLE" --cache data/cache --split all --allow_missing_subjects \
+        --checkpoint "weights/$model.safetensors" --predictions "out/dex_ycb/predictions/people_$model.npz"
+done
+"$PYTHON" -m src.personalization.measure_population --data_root "$DATA" --cache data/cache --validation_root "$PEOPLE" \
+    --predictions out/dex_ycb/predictions/people_mano_baseline_conf.npz \
+    --keypoints out/dex_ycb/predictions/people_pose_2d.npz --output weights/prior.npz

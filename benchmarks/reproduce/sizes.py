@@ -147,13 +147,14 @@ class Size:
         return f"{self.name}_{network}_seed{seed}"
 
 
-_LOOK = {"left_fraction": 0.0, "render_scale": 0.5, "quality": 88}
+#: How every synthetic set here is rendered.
+LOOK = {"left_fraction": 0.0, "render_scale": 0.5, "quality": 88}
 
 FULL = Size(
     name="results",
     train_root=Path("data/training_dex_ycb"),
     test_root=Path("data/results_dex_ycb"),
-    test_data={"num_subjects": 22, "num_sequences": 12, "num_frames": 3, "seed": 2026, **_LOOK},
+    test_data={"num_subjects": 22, "num_sequences": 12, "num_frames": 3, "seed": 2026, **LOOK},
     body=Path("out/dex_ycb/ship_body_long/checkpoints/last.pt"),
     images={"heads": 28160, "fresh": 28160, "mesh": 28160, "confidence": 28160, "keypoints": 56640},
     seeds=(0, 1, 2),
@@ -163,9 +164,9 @@ FULL = Size(
 QUICK = Size(
     name="quick",
     train_root=Path("data/quick_training"),
-    train_data={"num_subjects": 24, "num_sequences": 4, "num_frames": 1, "seed": 3, **_LOOK},
+    train_data={"num_subjects": 24, "num_sequences": 4, "num_frames": 1, "seed": 3, **LOOK},
     test_root=Path("data/quick_unseen"),
-    test_data={"num_subjects": 20, "num_sequences": 4, "num_frames": 2, "seed": 2027, **_LOOK},
+    test_data={"num_subjects": 20, "num_sequences": 4, "num_frames": 2, "seed": 2027, **LOOK},
     body=Path("weights/mano_baseline_conf.safetensors"),
     images={"heads": 512, "fresh": 1536, "mesh": 1536, "confidence": 512, "keypoints": 512},
     seeds=(0, 1),

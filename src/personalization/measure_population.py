@@ -11,7 +11,7 @@ import torch
 
 from datasets import build_dataset
 from src.personalization.ground_truth import annotations_of
-from src.personalization.network_shape import measure_network_shape
+from src.personalization.network_shape import MIN_PEOPLE, measure_network_shape
 from src.personalization.pairing import pair_keypoints
 from src.personalization.population import Population, pose_error_covariance, save_population, shrunk_covariance
 from template import load_hand_assets
@@ -27,10 +27,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", default="dex_ycb")
     parser.add_argument("--data_root", required=True)
     parser.add_argument("--split", default="s1_train", help="whose people make the population")
-    parser.add_argument("--predictions", help="npz of a network on a VALIDATION split: how wrong its poses are")
-    parser.add_argument("--keypoints", help="npz of the pose_2d network on the same split")
+    parser.add_argument(
+        "--predictions",
+        help="npz of a network on people that it was NOT trained on: how wrong its poses are and, with 40 people or "
+        "more, how it sees their shapes",
+    )
+    parser.add_argument("--keypoints", help="npz of the pose_2d network on the same images")
     parser.add_argument("--validation_root", help="data set of those predictions (default: --data_root)")
-    parser.add_argument("--shape_predictions", help="npz of a network on --split: how it sees the shapes of people")
     parser.add_argument("--cache")
     parser.add_argument("--mano_dir")
     parser.add_argument("--output", required=True)
@@ -54,19 +57,34 @@ def measure(args: argparse.Namespace) -> Population:
         if args.keypoints is not None:
             predictions = pair_keypoints(predictions, load_predictions(args.keypoints))
         root = args.validation_root or args.data_root
-        held_out = build_dataset(args.dataset, root, predictions.split, **options)
-        measure_errors(predictions, annotations_of(held_out, predictions), population)
-    if args.shape_predictions is not None:
-        predictions = load_predictions(args.shape_predictions)
-        predictions.check_hand(assets)
-        true_betas = annotations_of(train, predictions)["betas"].astype(np.float64)
-        network = measure_network_shape(predictions.betas.astype(np.float64), true_betas, predictions.subject_id)
-        population.network_gain, population.network_offset = network.gain, network.offset
-        population.network_systematic, population.network_noise = network.systematic, network.noise
+        held_out = build_dataset(args.dataset, root, predictions.split, allow_missing_subjects=True, **options)
+        truth = annotations_of(held_out, predictions)
+        measure_errors(predictions, truth, population)
+        measure_habits(predictions, truth, population)
     save_population(args.output, population)
     logger.info("%d people, depth %.3f ± %.3f m, keypoints %.4f of the box, poses %.3f rad", len(betas),
                 *population.depth, float(population.keypoint_std_box), np.sqrt(np.trace(population.pose_error) / 48))
     return population
+
+
+def measure_habits(predictions: Predictions, truth: dict[str, np.ndarray], population: Population) -> None:
+    """Fill in how a network sees shapes, if it predicts any and there are people enough.
+
+    On people that it was trained on a network is better than on others: habits measured there make the
+    calibration trust it too much.
+
+    Args:
+        predictions: of people that the network was not trained on; truth: their `annotations_of`;
+            population: changed in place.
+    """
+    people = len(np.unique(predictions.subject_id))
+    if predictions.betas is None or people < MIN_PEOPLE:
+        logger.warning("%d people: predicted shapes will not be evidence, %d are needed", people, MIN_PEOPLE)
+        return
+    true_betas = truth["betas"].astype(np.float64)
+    network = measure_network_shape(predictions.betas.astype(np.float64), true_betas, predictions.subject_id)
+    population.network_gain, population.network_offset = network.gain, network.offset
+    population.network_systematic, population.network_noise = network.systematic, network.noise
 
 
 def measure_errors(predictions: Predictions, truth: dict[str, np.ndarray], population: Population) -> None:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: Fewer people cannot fix ten by ten numbers.
+MIN_PEOPLE = 40
+
 
 @dataclass(frozen=True)
 class NetworkShape:
@@ -53,8 +56,10 @@ def measure_network_shape(predicted: np.ndarray, truth: np.ndarray, subject: np.
         ValueError: fewer than 40 people, which cannot fix ten by ten numbers.
     """
     people, index, counts = np.unique(subject, return_inverse=True, return_counts=True)
-    if len(people) < 40:
-        raise ValueError(f"{len(people)} people are too few to measure how a network sees shapes; 40 are needed")
+    if len(people) < MIN_PEOPLE:
+        raise ValueError(
+            f"{len(people)} people are too few to measure how a network sees shapes; {MIN_PEOPLE} are needed"
+        )
     means = np.stack([predicted[index == row].mean(axis=0) for row in range(len(people))])
     betas = np.stack([truth[index == row][0] for row in range(len(people))])
     centre = betas.mean(axis=0)
