@@ -174,6 +174,8 @@ def test_adam_is_the_papers_loop(world: Simulated) -> None:
     few = fit_adam(hand.joints, *given, options=short)
     torch.testing.assert_close(full.loss.sqrt(), few.loss.sqrt(), atol=1e-4, rtol=0)
     assert (full.loss < still.loss).all()
+    once = fit_adam(hand.joints, *given, options=short, pose_once=True)
+    torch.testing.assert_close(once.loss, few.loss, atol=1e-6, rtol=0)
     alone = fit_adam(hand.joints, *(value[:1] for value in given), options=short)
     torch.testing.assert_close(alone.pose[0], few.pose[0], atol=1e-9, rtol=0)  # no influence of the batch size
 

@@ -59,6 +59,7 @@ def fit_adam(
     options: AdamOptions = AdamOptions(),
     penalty: Callable[[torch.Tensor], torch.Tensor] | None = None,
     start: torch.Tensor | None = None,
+    pose_once: bool = False,
 ) -> AdamResult:
     """Fit translation and pose of N frames to 2D keypoints.
 
@@ -69,22 +70,33 @@ def fit_adam(
         penalty: adds to the loss a term (N,), px^2, of the pose (N,16,3,3), e.g. a prior, so that
             solvers can be compared on one objective.
         start: (N,3) m translation to start from instead of the back-projected wrist.
+        pose_once: pose the hand once for all of stage 1, since translation alone only shifts its joints;
+            the same iterates up to rounding, without what the paper's loop spends on them.
     """
     weights = torch.ones_like(keypoints[..., 0])
     if options.use_confidence and confidence is not None:
         weights = confidence / confidence.mean(dim=1, keepdim=True).clamp_min(1e-6)
     keypoints = torch.where((weights > 0)[..., None], keypoints, torch.zeros_like(keypoints))
 
+    def error_of(joints: torch.Tensor) -> torch.Tensor:
+        off = project(joints, K) - keypoints
+        return (weights[..., None] * off * off).mean(dim=(1, 2))
+
     def loss_of(rotations: torch.Tensor, transl: torch.Tensor) -> torch.Tensor:
-        off = project(joints_of(rotations, betas, transl), K) - keypoints
-        loss = (weights[..., None] * off * off).mean(dim=(1, 2))
+        loss = error_of(joints_of(rotations, betas, transl))
         return loss if penalty is None else loss + penalty(rotations)
 
     with torch.no_grad():
-        origin = joints_of(pose, betas, torch.zeros_like(betas[:, :3]))[:, 0]
-        transl = wrist_at_depth(keypoints[:, 0], K, options.start_depth) - origin if start is None else start.clone()
+        still = joints_of(pose, betas, torch.zeros_like(betas[:, :3]))
+        ray = wrist_at_depth(keypoints[:, 0], K, options.start_depth)
+        transl = ray - still[:, 0] if start is None else start.clone()
     transl.requires_grad_(True)
-    _descend(lambda: loss_of(pose, transl), [transl], options.translation_rate, options.translation_steps, 1.0)
+
+    def shifted() -> torch.Tensor:
+        return error_of(still + transl[:, None])
+
+    first = shifted if pose_once else lambda: loss_of(pose, transl)
+    _descend(first, [transl], options.translation_rate, options.translation_steps, 1.0)
     six = matrix_to_rotation_6d(pose).clone().requires_grad_(True)
     _descend(
         lambda: loss_of(rotation_6d_to_matrix(six), transl),
