@@ -27,7 +27,7 @@ train --model cmr_identity --exp_name ship_cmr_identity --init_from "$BODY" --ep
 
 # How far the networks are to be trusted: measured on 80 people whom they have not seen, and who are never evaluated.
 PEOPLE=data/validation_people
-"$PYTHON" -m datasets.synthetic --root "$PEOPLE" --seed 77 --num_subjects 80 --num_sequences 3 --num_frames 1 \
+"$PYTHON" -m datasets.synthetic --root "$PEOPLE" --seed 77 --num_subjects 80 --num_sequences 2 --num_frames 3 \
     --left_fraction 0 --render_scale 0.5 --quality 88
 for model in mano_baseline_conf pose_2d; do
     "$PYTHON" run.py --phase predict --data_root "$PEOPLE" --cache data/cache --split all --allow_missing_subjects \

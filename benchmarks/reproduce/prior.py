@@ -19,7 +19,7 @@ from utils.artifacts import save_predictions
 logger = logging.getLogger(__name__)
 
 #: People on whom the networks are measured: nobody trains on them, nobody is evaluated on them.
-PEOPLE = {"num_subjects": 80, "num_sequences": 3, "num_frames": 1, "seed": 77}
+PEOPLE = {"num_subjects": 80, "num_sequences": 2, "num_frames": 3, "seed": 77}
 
 
 def make_prior(size: Size) -> Path:
