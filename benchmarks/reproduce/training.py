@@ -15,6 +15,9 @@ from src.engine.checkpoint import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
+#: Of networks that are trained once.
+SHARED_SEED = 0
+
 
 def make_data(size: Size) -> None:
     """Write the synthetic sets of a run that are not there yet.
@@ -37,7 +40,7 @@ def make_data(size: Size) -> None:
 def checkpoint_of(size: Size, network: str, seed: int) -> Path:
     """The last state of a network's training."""
     known = NETWORKS[network]
-    seed = seed if known.per_seed else size.seeds[0]
+    seed = seed if known.per_seed else SHARED_SEED
     return Path("out/dex_ycb") / size.experiment(network, seed) / "checkpoints" / "last.pt"
 
 
@@ -55,7 +58,7 @@ def train_all(size: Size) -> None:
         for name, network in NETWORKS.items():
             if (network.per_seed or seed == size.seeds[0]) and not is_trained(checkpoint_of(size, name, seed)):
                 logger.info("training %s, seed %d", name, seed)
-                _train(size, training_options(size, name, network, seed))
+                _train(size, training_options(size, name, network, seed if network.per_seed else SHARED_SEED))
 
 
 def training_hours(size: Size) -> float:
