@@ -1,21 +1,27 @@
 #!/usr/bin/env bash
-# The demo with a mesh network of the CMR family on pictures in FreiHAND's layout (synthetic ones are written first).
-# Takes weights/cmr_pg.safetensors if it is shipped, else your own with CHECKPOINT=FILE MODEL=cmr_sg (also one of the CMR
-# release, e.g. cmr_sg_res18_freihand.pt), else it trains cmr_pg for about two minutes: enough to see everything run,
-# too little for good hands. Leaves out/demo_cmr/: index.html, predictions.json, NAME_plot.jpg, NAME_mesh.ply and .glb.
+# The demo with a mesh network of the CMR family on pictures in FreiHAND's layout (synthetic ones are written first; your
+# own with DATA_ROOT=DIR). Takes the shipped weights/cmr_identity.safetensors (with --identity FILE, else the mean shape)
+# or cmr_pg.safetensors, or your own with MODEL=cmr_sg CHECKPOINT=FILE (also one of the CMR release, such as
+# cmr_sg_res18_freihand.pt). Without any it trains cmr_pg for some minutes, which shows that everything runs, and no good hands.
+# Leaves out/demo_cmr/: index.html, predictions.json, and for each picture NAME_plot.jpg, NAME_mesh.ply, NAME_mesh.glb.
 source "$(dirname "$0")/make_env.sh"
 FREIHAND="${DATA_ROOT:-data/synthetic_freihand}"
 [ -n "${DATA_ROOT:-}" ] || "$ROOT/scripts/make_synthetic_freihand.sh"
 PICTURES=out/demo_cmr/pictures
 "$PYTHON" -m datasets.synthetic.samples --freihand "$FREIHAND" --images "$PICTURES" --count 8
-MODEL="${MODEL:-cmr_pg}"
-SHIPPED="weights/$MODEL.safetensors"
-if [ -z "${CHECKPOINT:-}" ] && [ ! -f "$SHIPPED" ]; then
-    echo "There is no $SHIPPED: training $MODEL on $FREIHAND for about two minutes." >&2
+if [ -z "${MODEL:-}" ]; then
+    MODEL=cmr_pg
+    [ ! -f weights/cmr_identity.safetensors ] || MODEL=cmr_identity
+fi
+WEIGHTS="${CHECKPOINT:-weights/$MODEL.safetensors}"
+if [ -z "${CHECKPOINT:-}" ] && [ ! -f "$WEIGHTS" ]; then
+    echo "There is no $WEIGHTS: training $MODEL on $FREIHAND, some minutes." >&2
     "$PYTHON" run.py --phase train --model "$MODEL" --dataset freihand --data_root "$FREIHAND" --exp_name demo_cmr \
         --backbone regnet_x_400mf --crop joints --crop_size 128 --crop_scale 1.5 --input_size 96 \
         --init_from weights/mano_baseline_conf.safetensors --epochs 60 --batch_size 16 --val_images 16 --resume
-    SHIPPED=out/FreiHAND/demo_cmr/checkpoints/last.pt
+    WEIGHTS=out/FreiHAND/demo_cmr/checkpoints/last.pt
 fi
-"$PYTHON" run.py --phase demo --model "$MODEL" --checkpoint "${CHECKPOINT:-$SHIPPED}" --images "$PICTURES" \
-    --output out/demo_cmr "$@"
+SHAPE=()
+[[ "$MODEL" != *_identity || " $* " == *" --identity "* ]] || SHAPE=(--shape mean)
+"$PYTHON" run.py --phase demo --model "$MODEL" --checkpoint "$WEIGHTS" --images "$PICTURES" --output out/demo_cmr \
+    "${SHAPE[@]}" "$@"

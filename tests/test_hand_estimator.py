@@ -83,7 +83,7 @@ def test_pose_and_shape_are_put_where_they_are(true_hand: dict[str, np.ndarray])
     found = estimate(estimator, saw(true_hand), ShapeBelief(ASSETS))
     assert np.abs(found.vertices - true_hand["vertices"]).max() < 5e-4 and found.reprojection_px < 0.1
     length = lengths_mm(ASSETS, true_hand["betas"], None, ("hand",))["hand"][0]
-    assert found.length.mm == pytest.approx(length, abs=0.01) and found.length.interval is None
+    assert found.length.mm == pytest.approx(length, abs=0.01) and found.length.interval_95 is None
 
 
 @pytest.mark.parametrize("with_mask", [False, True])
@@ -97,7 +97,7 @@ def test_meshes_are_put_where_they_are(true_hand: dict[str, np.ndarray], with_ma
     estimator = tell(vertices=true_hand["vertices"] - regressed[:1], **extra)
     found = estimate(estimator, seen, ShapeBelief(ASSETS))
     assert np.abs(found.vertices - true_hand["vertices"]).max() < (6e-3 if with_mask else 5e-4)
-    assert found.pose is None and found.length.interval is None and 150 < found.length.mm < 240
+    assert found.pose is None and found.length.interval_95 is None and 150 < found.length.mm < 240
     if with_mask:
         inside = transform_points(np.argwhere(found.mask > 0.5)[:, ::-1].astype(float), found.mask_to_image)
         pixels = project_numpy(true_hand["vertices"], K)
@@ -112,7 +112,7 @@ def test_keypoints_alone_give_the_hand_of_a_known_shape(true_hand: dict[str, np.
     found = estimate(estimator, saw(true_hand), belief)
     assert found.reprojection_px < 4.0  # a detector's keypoints are trusted to a twentieth of the box
     assert np.linalg.norm(found.joints - true_hand["joints"], axis=1).mean() < 0.03  # one view leaves depth to priors
-    assert found.length.mm == 190 and found.length.interval == pytest.approx((186.08, 193.92))
+    assert found.length.mm == 190 and found.length.interval_95 == pytest.approx((186.08, 193.92))
     box = square_box(saw(true_hand).keypoints, 1.0)
     image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     again = estimator.estimate(image, K, box, belief, saw(true_hand), found)

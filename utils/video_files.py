@@ -62,6 +62,8 @@ def _frames(capture: cv2.VideoCapture, frame: np.ndarray | None) -> Iterator[np.
 class VideoWriter:
     """Writes frames beside ``path`` and puts the file there when it is closed, with however many frames it has.
 
+    Odd sizes are made even by repeating the last row or column.
+
     Args:
         path: .mp4 file; info: size and frames a second of what will be written.
 
@@ -72,7 +74,8 @@ class VideoWriter:
     def __init__(self, path: Path, info: VideoInfo) -> None:
         self.path, self.info, self.count = path, info, 0
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-        size = (info.width, info.height)
+        self._odd = (info.height % 2, info.width % 2)  # the encoder takes even sizes only
+        size = (info.width + self._odd[1], info.height + self._odd[0])
         self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter_fourcc(*CODEC), info.fps, size)
         if not self._writer.isOpened():
             self._temporary.unlink(missing_ok=True)
@@ -83,6 +86,9 @@ class VideoWriter:
         wanted = (self.info.height, self.info.width, 3)
         if frame.shape != wanted:
             raise ValueError(f"frame {self.count} is {frame.shape}; it must be {wanted}")
+        bottom, right = self._odd
+        if bottom or right:
+            frame = np.pad(frame, ((0, bottom), (0, right), (0, 0)), mode="edge")
         self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
         self.count += 1
 

@@ -19,8 +19,8 @@ from datasets.dex_ycb import DexYCB
 from datasets.freihand import FreiHAND
 from datasets.synthetic.data_set import write_data_set
 from datasets.synthetic.sequence import SynthesisOptions
-from utils.camera import mirror_intrinsics
-from utils.files import atomic_path
+from utils.camera import mirror_intrinsics, project_numpy
+from utils.files import atomic_path, write_json
 from utils.video_files import VideoInfo, video_writer
 
 logger = logging.getLogger(__name__)
@@ -60,14 +60,22 @@ def write_photos(folder: Path, count: int, seed: int = 0) -> list[Path]:
 
 
 def copy_freihand(root: Path, folder: Path, count: int) -> list[Path]:
-    """Copy the first ``count`` evaluation pictures of a FreiHAND folder, with ``<name>_K.npy`` beside each."""
+    """Copy the first ``count`` evaluation pictures of a FreiHAND folder, with ``<name>_K.npy`` beside each.
+
+    Where its joints are published, ``<name>_bbox.json`` says where the hand is.
+    """
     dataset = FreiHAND(root, "evaluation", crop="image")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for index in range(min(count, len(dataset))):
         path = folder / dataset.image_path(index).name
         shutil.copyfile(dataset.image_path(index), path)
-        _write_K(path, dataset.columns["K_image"][index].astype(np.float64))
+        K = dataset.columns["K_image"][index].astype(np.float64)
+        _write_K(path, K)
+        if dataset.columns["valid"][index]:
+            pixels = project_numpy(dataset.columns["joints"][index].astype(np.float64), K)
+            corners = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
+            write_json(path.with_name(f"{path.stem}_bbox.json"), corners.round(1).tolist())
         written.append(path)
     return written
 

@@ -39,7 +39,7 @@ def hand_record(hand: HandResult, sources: Sources, with_vertices: bool = True) 
         ``pose`` 16x3x3 rotation matrices, ``betas`` 10 and ``transl`` 3 m of the hand model of that side (null from
         networks that give a mesh only); ``vertices`` 778x3 m.
     """
-    length, interval = hand.length, None if hand.length is None else hand.length.interval
+    length, interval = hand.length, None if hand.length is None else hand.length.interval_95
     arrays = {"pose": hand.pose, "betas": hand.betas, "transl": hand.transl, "joints": hand.joints}
     if with_vertices:
         arrays["vertices"] = hand.vertices
@@ -71,7 +71,7 @@ def length_words(hand: HandResult) -> str:
     """Hand length with its interval."""
     if hand.length is None:
         return "hand length unknown"
-    interval = hand.length.interval
+    interval = hand.length.interval_95
     words = "interval not known" if interval is None else f"95%: {interval[0]:.0f} to {interval[1]:.0f}"
     return f"hand length {hand.length.mm:.0f} mm ({words})"
 

@@ -8,31 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from src.personalization.hand_size import Length
 from template import mirror_pose
 from utils.camera import mirror_intrinsics
 
 _FLIP = np.array([-1.0, 1.0, 1.0])
-#: Half the width of a 95% interval in standard deviations.
-_Z95 = 1.96
 
 
 @dataclass(frozen=True)
-class HandLength:
-    """Wrist to middle fingertip of the stretched hand.
+class HandLength(Length):
+    """Wrist to middle fingertip of the stretched hand; ``source`` says who says so."""
 
-    Attributes:
-        mm: millimetres; std_mm: standard deviation, or None where nothing is known of it.
-        source: who says so.
-    """
-
-    mm: float
-    std_mm: float | None
-    source: str
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95% interval, mm."""
-        return None if self.std_mm is None else (self.mm - _Z95 * self.std_mm, self.mm + _Z95 * self.std_mm)
+    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Gallery:
 
     def fail(self, name: str, file: str, reason: str) -> None:
         """Remember a picture without a usable hand."""
-        logger.warning("%s: %s", file, reason)
+        logger.warning("%s", reason if reason.startswith(file) else f"{file}: {reason}")
         self._failures.append((file, reason))
         self._entries.append({"name": name, "file": file, "status": "no usable hand", "reason": reason})
 
@@ -138,7 +138,7 @@ def _page_hand(
     return PageHand(
         file, f"{hand.side} hand, {hand.distance_m:.2f} m from the camera", framed(image, hand.box),
         (("mesh", mesh), ("2D pose", pose), ("silhouette", mask)), hand.vertices, hand.faces, COLOUR,
-        None if length is None else length.mm, None if length is None else length.interval,
+        None if length is None else length.mm, None if length is None else length.interval_95,
         "" if length is None else length.source, facts, [(labels[kind], path) for kind, path in files.items()],
     )
 

@@ -42,7 +42,7 @@ def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = Non
         try:
             return Camera(read_intrinsics(beside), beside.name)
         except ValueError as error:
-            raise UnusableImage(str(error)) from error
+            raise UnusableImage(str(error).replace(str(beside), beside.name)) from error
     width, height = photo.size
     if K is not None:
         return K
