@@ -179,6 +179,7 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+        self.team.barrier()  # whoever returns first finds the last state written
         logger.info(
             "trained %d epochs; best %s %.3f; %s",
             self.args.epochs,
