@@ -21,6 +21,7 @@ from datasets import build_dataset
 from datasets.synthetic.data_set import write_data_set
 from datasets.synthetic.sequence import SynthesisOptions
 from src.engine.checkpoint import ModelCard, load_network
+from src.engine.demo_gallery import write_gallery
 from src.engine.demo_pictures import write_pictures
 from src.engine.evaluate import evaluate_hands, format_table
 from src.engine.predict import ShapeSource, check_hand, predict_dataset
@@ -145,6 +146,7 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     results = summarise(variants, identities, dataset, hand, baseline)
     with watch("draw"):
         write_pictures(output, dataset, variants, identities, hand, truth, count=args.pictures)
+        write_gallery(output, dataset, variants["identity_calibrated"].fitted, identities, hand, count=args.pictures)
     results["seconds"] = watch.seconds
     write_json(output / "results.json", results)
     report(results, output)

@@ -44,7 +44,7 @@ def write_pictures(
     anonymous, personal = variants["baseline"].fitted, variants["identity_calibrated"].fitted
     faces = hand.faces.cpu().numpy()
     index = {int(image): row for row, image in enumerate(dataset.columns["image_id"])}
-    for row in np.linspace(0, len(personal) - 1, count).round().astype(int):
+    for row in pictured_rows(len(personal), count):
         views = []
         for title, fitted, colour in (
             ("without identity", anonymous, ANONYMOUS_COLOUR),
@@ -87,6 +87,11 @@ def write_pictures(
             vertices[0],
             title=f"unseen subject {subject:02d} (synthetic)",
         )
+
+
+def pictured_rows(rows: int, count: int) -> np.ndarray:
+    """``count`` of ``rows`` rows, evenly spread."""
+    return np.linspace(0, rows - 1, count).round().astype(int)
 
 
 def length_lines(lengths: dict[str, tuple[float, float | None]]) -> list[str]:
