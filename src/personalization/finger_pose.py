@@ -91,7 +91,7 @@ def pose_fingers(tables: FingerTables, rest: RestFingers, local: torch.Tensor) -
         product(parent[:, :3], local[:, :, level], out=child)
         child[:, 3].add_(parent[:, 3])
         parent = child
-    corrected = torch.addmm(rest.tips.view(15, n), tables.tip_pose, local.view(192, n)).view(3, 5, n)
+    corrected = torch.addmm(rest.tips.reshape(15, n), tables.tip_pose, local.reshape(192, n)).view(3, 5, n)
     relative = world[:, :, :carrying].clone()
     for axis in range(3):  # the carrier's rest position is taken off: SMPL eq. 3
         relative[:, 3].addcmul_(world[:, axis, :carrying], rest.carriers[axis], value=-1)
