@@ -17,6 +17,7 @@ import pytest
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from options.run_options import get_args_parser
+from src.detection import Detection
 from src.engine.image_demo import image_demo
 from template import load_hand_assets
 from utils.artifacts import Identity, save_identity
@@ -212,3 +213,35 @@ def test_a_browser_draws_the_meshes(tmp_path: Path, flags: tuple[str, ...]) -> N
     # Without a GPU the browser itself remarks that copying is slow; whatever the page's script says is an error.
     said = [line for line in finished.stderr.splitlines() if "CONSOLE" in line and "GL Driver Message" not in line]
     assert not said
+
+
+def test_a_detectors_keypoints_alone(
+    pictures: Path, entries: dict[str, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With mediapipe's keypoints (here: ours, in its name) no network is opened, and the shape is found as well."""
+    keypoints = np.array(entries["a.png"]["keypoints_2d"])
+
+    def find_hands(image: np.ndarray) -> list[Detection]:
+        if image.shape[0] < 100 or np.ptp(image) == 0:
+            return []
+        return [Detection(keypoints, np.ones(21), False, 0.9)]
+
+    monkeypatch.setattr("src.detection.find_hands", find_hands)
+    shutil.copyfile(pictures / "a.png", tmp_path / "a.png")
+    shutil.copyfile(pictures / "flat.png", tmp_path / "flat.png")
+    good, flat = demo(tmp_path, tmp_path / "out", "--keypoints", "mediapipe")
+    assert "mediapipe finds no hand" in flat["reason"]
+    assert good["hand"] == {"side": "right", "source": "mediapipe, 0.90"} and good["keypoints_from"] == "mediapipe"
+    assert good["hand_length"]["interval_95_mm"] is not None and good["reprojection_px"] < 10
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["model"]["weights"] is None
+    left, _ = demo(tmp_path, tmp_path / "o2", "--keypoints", "mediapipe", "--hand", "left")
+    assert left["reason"] == "no usable hand: mediapipe finds no left hand"
+
+
+def test_a_missing_detector_is_named(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_hands(image: np.ndarray) -> list[Detection]:
+        raise ImportError("pip install -r requirements-detect.txt")
+
+    monkeypatch.setattr("src.detection.find_hands", find_hands)
+    with pytest.raises(RuntimeError, match="--keypoints mediapipe: pip install -r requirements-detect.txt"):
+        demo(pictures, tmp_path, "--keypoints", "mediapipe")
