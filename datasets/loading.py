@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import re
@@ -14,6 +15,12 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
+
+
+_WORKER_DIED = (
+    "loader process {}{}. Killed from outside, it was most often memory that ran out (see dmesg): "
+    "use fewer --num_workers or a smaller --batch_size, and go on with --resume"
+)
 
 
 class LoaderWorkerError(RuntimeError):
@@ -91,14 +98,12 @@ class BatchLoader:
                     generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
                 )
             )
-        for batch in _naming_dead_workers(collated):
-            batch = self._without_invalid(batch)
-            if all(len(value) > 0 for value in batch.values()):
-                yield batch
-            elif self._shuffle and self._world_size > 1:  # the others would take one step more, and wait for ever
-                raise ValueError(f"process {self._rank}: a whole batch is unusable; see the warnings, repair the data")
-            else:
-                logger.warning("a batch held no usable sample and was left out")
+        try:
+            with naming_dead_workers(), naming_dead_workers(collated):  # it may be told while the other looks who died
+                yield from filter(self._is_usable, map(self._without_invalid, collated))
+        finally:
+            if self._num_workers:  # at once: a dead one is reported again and again, as long as somebody holds this
+                collated._shutdown_workers()
 
     def _order(self) -> np.ndarray:
         """Dataset indices in the order of this epoch, this process's share of them."""
@@ -111,6 +116,14 @@ class BatchLoader:
             order = _in_runs(order, self._group[order], self._run)
         share = len(order) // self._world_size  # equal shares: every process must take the same number of steps
         return order[self._rank :: self._world_size][:share]
+
+    def _is_usable(self, batch: Batch) -> bool:
+        if all(len(value) > 0 for value in batch.values()):
+            return True
+        if self._shuffle and self._world_size > 1:  # the others would take one step more, and wait for ever
+            raise ValueError(f"process {self._rank}: a whole batch is unusable; see the warnings, repair the data")
+        logger.warning("a batch held no usable sample and was left out")
+        return False
 
     def _without_invalid(self, batch: Batch) -> Batch:
         valid = batch.get("valid")
@@ -193,28 +206,41 @@ class _BatchView(Dataset):
         return default_collate([self.dataset[int(index)] for index in indices])
 
 
-def name_dead_worker(error: BaseException) -> BaseException:
-    """The same error, or a `LoaderWorkerError` with the remedy if it says that a loader process died.
+@contextlib.contextmanager
+def naming_dead_workers(batches: Iterator[Batch] | None = None) -> Iterator[None]:
+    """Around work with batches from loader processes: the error of one that died names it, and the remedy.
 
-    PyTorch raises that one in whatever the main process is doing just then, not only where it waits for a batch.
+    PyTorch raises it in whatever the main process is doing just then, not only where it waits for a batch. There, it
+    may be the connection that fails.
+
+    Args:
+        batches: PyTorch's iterator over them, where the block takes batches from it.
+
+    Raises:
+        LoaderWorkerError: in place of PyTorch's own.
     """
-    found = re.search(r"DataLoader worker \(pids?(?:\(s\))? ([\d, ]+)\)(.*)", str(error))
-    if not isinstance(error, RuntimeError) or isinstance(error, LoaderWorkerError) or found is None:
-        return error
-    return LoaderWorkerError(
-        f"loader process {found[1]}{found[2].rstrip()} Killed without a word, it was most often memory that ran out: "
-        "use fewer --num_workers or a smaller --batch_size (see dmesg), and go on with --resume"
-    )
-
-
-def _naming_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
     try:
-        yield from batches
+        yield
+    except LoaderWorkerError:
+        raise
     except RuntimeError as error:
-        named = name_dead_worker(error)
-        if named is error:
+        found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(.*)", str(error))
+        if found is None:
             raise
-        raise named from error
+        raise LoaderWorkerError(_WORKER_DIED.format(found[1], found[2].rstrip(" ."))) from error
+    except (ConnectionError, EOFError) as error:
+        dead = _dead_workers(batches)
+        if not dead:
+            raise
+        raise LoaderWorkerError(_WORKER_DIED.format(dead, " died")) from error
+
+
+def _dead_workers(batches: Iterator[Batch] | None) -> str:
+    """Numbers of the loader processes that are gone, at the latest a second later."""
+    workers = getattr(batches, "_workers", ())
+    for worker in workers:
+        worker.join(1 / len(workers))
+    return ", ".join(str(worker.pid) for worker in workers if not worker.is_alive())
 
 
 def _in_runs(order: np.ndarray, group: np.ndarray, run: int) -> np.ndarray:

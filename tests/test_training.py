@@ -8,6 +8,7 @@ import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -119,8 +120,8 @@ def test_interrupted_write_leaves_the_previous_checkpoint(whole: Path, tmp_path:
     checkpoint.save_checkpoint(path, card, model)
     before = path.read_bytes()
 
-    def half(value: object, target: Path) -> None:
-        Path(target).write_bytes(b"half")
+    def half(value: object, target: BinaryIO) -> None:
+        target.write(b"half")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", half)

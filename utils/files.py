@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_NO_ROOM = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "larger than a file may be here",
+}
 
 
 @contextlib.contextmanager
@@ -16,6 +24,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
     The parent folder is made. The temporary name ends in the same suffix (some writers choose the
     format by it). If the block raises, the temporary file is removed and ``path`` is as it was.
+
+    Raises:
+        OSError: the disk is full, whatever the writer made of that; names the file, the room and the remedy.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,8 +36,35 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        number = _no_room(error)
+        if number is None:
+            raise
+        free = shutil.disk_usage(path.parent).free / 1e6
+        before = "The file of that name is as it was. " if path.exists() else ""
+        raise OSError(
+            number,
+            f"{path}: not written, {_NO_ROOM[number]} ({free:.0f} MB free in {path.parent}). {before}"
+            "Make room or choose another folder, then run the same command again",
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _no_room(error: BaseException | None) -> int | None:
+    """Number of the system's error if a write failed for want of room, at any point of the chain of errors.
+
+    PyTorch's writer raises an error of its own while it handles the system's; NumPy's has no number.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            if error.errno in _NO_ROOM:
+                return error.errno
+            if error.errno is None and " requested and " in str(error):
+                return errno.ENOSPC
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -60,9 +60,13 @@ class ModelCard:
 
 
 def save_checkpoint(path: str | Path, card: ModelCard, model: nn.Module, **state: Any) -> None:
-    """Write a training state atomically: a kill while writing leaves the previous file whole."""
-    with atomic_path(path) as temporary:
-        torch.save({"card": dataclasses.asdict(card), "model": model.state_dict(), **state}, temporary)
+    """Write a training state atomically: a kill while writing leaves the previous file whole.
+
+    Raises:
+        OSError: the disk is full; names the file and the remedy.
+    """
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:  # PyTorch hides the errors of its own files
+        torch.save({"card": dataclasses.asdict(card), "model": model.state_dict(), **state}, handle)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

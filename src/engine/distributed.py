@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import traceback
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +19,13 @@ import torch.distributed as dist
 # interpreter ends aborts the process ("terminate called without an active exception"). Imported here they keep None.
 import torch.distributed.nn.functional
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from src.engine.roll_call import RollCall, is_lost_connection
+
 _wrapped: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
+_roll: RollCall | None = None
 
 
 @dataclass(frozen=True)
@@ -97,15 +104,19 @@ class Team:
 def join_team(device: torch.device) -> Team:
     """The team that torchrun's environment variables describe; alone without them.
 
-    Each process of a machine takes the GPU of its local rank.
+    Each process of a machine takes the GPU of its local rank. Join within `team_work`.
     """
+    global _roll
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Team()
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        store, rank, size = next(rendezvous("env://"))
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.PrefixStore("team", store), rank=rank, world_size=size)
+        _roll = RollCall(store, rank, size)
     return Team(dist.get_rank(), dist.get_world_size())
 
 
@@ -115,6 +126,8 @@ def leave_team() -> None:
     A group lives as long as anybody refers to it: networks do through their reducers, and may be alive themselves in
     the frames of an error on its way out. What is left at the end of the interpreter can abort the process.
     """
+    global _roll
+    _roll = None
     if not dist.is_initialized():
         return
     for network in list(_wrapped):
@@ -126,3 +139,27 @@ def leave_team() -> None:
     dist.destroy_process_group()
     gc.collect()
     del threads
+
+
+@contextlib.contextmanager
+def team_work() -> Iterator[None]:
+    """Around all that a process does in a team: leaves it on every way out, and names a process that was lost.
+
+    Raises:
+        LostProcessError: in place of the error that a broken connection raises.
+    """
+    try:
+        yield
+    except Exception as error:
+        roll = _roll
+        if roll is not None and is_lost_connection(error):
+            # First close the connections: others may wait for this process and not know yet. The frames of the error
+            # hold operations, which hold connections.
+            traceback.clear_frames(error.__traceback__)
+            leave_team()
+            raise roll.explain() from error
+        if roll is not None:
+            roll.report(error)
+        raise
+    finally:
+        leave_team()

@@ -17,7 +17,7 @@ from datasets.augment import prepare_batch
 from datasets.loading import make_loader
 from src.engine import setup
 from src.engine.checkpoint import ModelCard
-from src.engine.distributed import Team, join_team, leave_team
+from src.engine.distributed import Team, join_team, team_work
 from src.engine.mesh_joints import is_mesh_model, mesh_hand
 from src.engine.mesh_objectives import boukhayma_keypoints
 from src.engine.mesh_predictions import mesh_rows
@@ -201,7 +201,7 @@ def predict(args: argparse.Namespace) -> Predictions | None:
     shape = None
     if card.model.endswith("_identity"):
         shape = ShapeSource(args.shape or "gt", args.identity, assets)
-    try:
+    with team_work():
         predictions = predict_dataset(
             model,
             card,
@@ -217,8 +217,6 @@ def predict(args: argparse.Namespace) -> Predictions | None:
             drop_invalid=args.dataset not in WHOLE_SETS and not args.submit,
             team=join_team(device),
         )
-    finally:
-        leave_team()
     if args.phase == "predict" and predictions is not None:
         if not args.predictions:
             raise ValueError("--phase predict needs --predictions FILE.npz to write")

@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from datasets.augment import AugmentConfig, prepare_batch
-from datasets.loading import make_loader
+from datasets.loading import make_loader, naming_dead_workers
 from options.recipes import apply_recipe
 from src.engine import setup
 from src.engine.checkpoint import (
@@ -28,7 +28,7 @@ from src.engine.checkpoint import (
     save_checkpoint,
 )
 from src.engine.confidence_objective import IMAGES_OF_PERSON, WithinPersonConfidence, train_only_confidence
-from src.engine.distributed import join_team, leave_team
+from src.engine.distributed import join_team, team_work
 from src.engine.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
 from src.engine.run_folder import RunFolder, versions
 from utils.device import choose_device
@@ -171,6 +171,8 @@ class Trainer:
             elif self.args.init_from:
                 initialise_from(self.model, self.args.init_from, self.args.init_parts)
         if self.team.leads:
+            for leftover in self.folder.checkpoints.glob(".*.tmp.pt"):  # of a process that was killed while it saved
+                leftover.unlink()
             self.folder.write_arguments(self.args)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -287,7 +289,5 @@ def validate(trainer: Trainer) -> dict[str, float]:
 
 def train(args: argparse.Namespace) -> None:
     """Train a network as the options say; see ``run.py --help``."""
-    try:
+    with team_work(), naming_dead_workers():
         Trainer(apply_recipe(args)).run()
-    finally:
-        leave_team()

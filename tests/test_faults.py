@@ -1,0 +1,195 @@
+"""What breaks during a training: it stops with a message that names what broke, and what was written stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from datasets.loading import LoaderWorkerError, make_loader, naming_dead_workers
+from options.recipes import apply_recipe
+from options.run_options import get_args_parser
+from src.engine.roll_call import RollCall, is_lost_connection
+from src.engine.train import Trainer, train
+from tests.dex_ycb_layout import write_dex_ycb
+from utils.files import atomic_path, write_json
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dex_ycb(tmp_path_factory.mktemp("dex_ycb"), sequences=1)
+
+
+def words(root: Path, out: Path, *extra: str) -> list[str]:
+    run = f"--phase train --data_root {root} --out_dir {out} --device cpu --cache {root}/cache".split()
+    network = "--backbone mobilenet_v3_small --input_size 64 --crop_size 64 --crop_scale 2 --batch_size 8".split()
+    return [*run, *network, "--epochs", "1", "--val_images", "4", *extra]
+
+
+def options(root: Path, out: Path, *extra: str) -> object:
+    return get_args_parser().parse_args(words(root, out, *extra))
+
+
+# --- a full disk ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_files() -> object:
+    """Lets files grow to 2 MB at most, for the system itself to refuse the rest as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_full_disk_keeps_the_checkpoint_and_names_it(root: Path, tmp_path: Path, small_files: object) -> None:
+    train(options(root, tmp_path))
+    folder = tmp_path / "dex_ycb/mano_baseline"
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "board")
+    before = {path: path.read_bytes() for path in files}
+    assert len(before[folder / "checkpoints/last.pt"]) > 2_000_000
+    trainer = Trainer(apply_recipe(options(root, tmp_path, "--save_minutes", "0")))
+    small_files()
+    with pytest.raises(OSError, match=r"last\.pt: not written, .*MB free in .*as it was.*another folder") as full:
+        trainer.run()
+    assert full.value.errno == errno.EFBIG
+    assert sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "board") == files
+    assert all(path.read_bytes() == content for path, content in before.items() if path.name != "args.json")
+
+
+def test_every_writer_s_words_for_a_full_disk_are_understood(tmp_path: Path, small_files: object) -> None:
+    path = tmp_path / "numbers.npy"
+    path.write_bytes(b"before")
+    small_files()
+    with pytest.raises(OSError, match=r"numbers\.npy: not written.*as it was"), atomic_path(path) as temporary:
+        np.save(temporary, np.zeros(1_000_000))
+    with pytest.raises(OSError, match=r"new\.json: not written, (?!.*as it was)"):
+        write_json(tmp_path / "new.json", list(range(1_000_000)))
+    with pytest.raises(OSError, match="another trouble"), atomic_path(path) as temporary:
+        raise OSError(errno.EIO, "another trouble")
+    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_a_kill_while_saving_go(root: Path, tmp_path: Path) -> None:
+    leftover = tmp_path / "dex_ycb/mano_baseline/checkpoints/.last.123.tmp.pt"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half")
+    train(options(root, tmp_path, "--max_images", "8"))
+    assert sorted(path.name for path in leftover.parent.iterdir()) == ["best.pt", "last.pt"]
+
+
+# --- the process itself is killed ----------------------------------------------------------------
+
+
+def test_killed_without_warning_and_resumed_is_the_same_to_the_bit(root: Path, tmp_path: Path) -> None:
+    """SIGKILL: nothing is saved on the way out, so what was last saved must be enough."""
+    save_each = ("--save_minutes", "0", "--threads", "1")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "tests/fault_member.py", "0", *words(root, tmp_path / "killed", *save_each)]
+    assert subprocess.run(command, env=environment, timeout=600).returncode == -signal.SIGKILL
+    state = {name: tmp_path / name / "dex_ycb/mano_baseline/checkpoints/last.pt" for name in ("killed", "whole")}
+    assert torch.load(state["killed"], weights_only=True)["position"]["batch"] == 2
+    train(options(root, tmp_path / "killed", "--threads", "1", "--resume"))
+    train(options(root, tmp_path / "whole", "--threads", "1"))
+    killed, whole = (torch.load(state[name], weights_only=True)["model"] for name in ("killed", "whole"))
+    assert all(torch.equal(killed[name], whole[name]) for name in whole)
+
+
+# --- a loader process dies -----------------------------------------------------------------------
+
+
+class Deadly(torch.utils.data.Dataset):
+    """Loading sample 9 kills the process that does it."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        if index == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"image_id": np.int64(index)}
+
+
+def test_a_dead_loader_process_is_named() -> None:
+    taken, batches = [], iter(make_loader(Deadly(), 4, num_workers=1))
+    with pytest.raises(LoaderWorkerError, match=r"loader process \d+ .*--num_workers.*--resume"), naming_dead_workers():
+        for batch in batches:
+            taken.append(batch["image_id"].tolist())
+    batches.close()
+    assert taken in ([], [[0, 1, 2, 3]], [[0, 1, 2, 3], [4, 5, 6, 7]])
+
+
+def test_a_dead_loader_process_is_named_wherever_python_is_told() -> None:
+    for text in ("DataLoader worker (pid 12) is killed by signal: Killed. ", "DataLoader worker (pid(s) 12) exited"):
+        with (
+            pytest.raises(LoaderWorkerError, match="^loader process 12 (is killed|exited)") as named,
+            naming_dead_workers(),
+        ):
+            raise RuntimeError(text)
+        with pytest.raises(LoaderWorkerError) as again, naming_dead_workers():
+            raise named.value
+        assert again.value is named.value
+    with pytest.raises(RuntimeError, match="^out of memory$"), naming_dead_workers():
+        raise RuntimeError("out of memory")
+
+
+# --- one process of several dies -----------------------------------------------------------------
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def test_a_killed_process_is_named_by_the_other(root: Path, tmp_path: Path) -> None:
+    """Two processes train; the second is killed in its third step. The first ends by itself, and says why."""
+    port, running = free_port(), []
+    for rank in range(2):
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank)}
+        environment = {**os.environ, **meeting, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+        command = [sys.executable, "tests/fault_member.py", "1", *words(root, tmp_path, "--threads", "1")]
+        running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=900)[1] for process in running]
+    assert running[1].returncode == -signal.SIGKILL
+    assert running[0].returncode == 2, said[0][-2000:]
+    assert re.search(rf"error: process 1 of 2 \(on .*, pid {running[1].pid}\) died or hangs\. .*--resume", said[0])
+    assert "terminate called" not in said[0]
+
+
+def test_all_of_four_name_the_one_that_was_killed() -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "tests/four_members.py", free_port()]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_roll_tells_who_died_and_who_stopped() -> None:
+    store = dist.HashStore()
+    calls = [RollCall(store, rank, 4) for rank in range(3)]  # the last never came
+    calls[1].report(ValueError("picture 7 is broken"))
+    here = str(calls[0].explain(patience=0.3))
+    assert here.startswith("process 1 of 4 (on ") and "stopped with ValueError: picture 7 is broken; process 2" in here
+    assert re.search(r"process 2 of 4 \(on .*\) died or hangs; process 3 of 4 \(never seen\) died or hangs", here)
+    last = str(calls[2].explain(patience=0.3))  # the first has called, so it lives
+    assert "process 0" not in last.split(". Process 2 stops")[0]
+
+
+def test_only_broken_connections_call_the_roll() -> None:
+    closed = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3"
+    assert is_lost_connection(RuntimeError(closed)) and is_lost_connection(dist.DistNetworkError("x"))
+    assert not is_lost_connection(RuntimeError("CUDA out of memory")) and not is_lost_connection(ValueError("gloo"))
