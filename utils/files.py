@@ -46,7 +46,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         raise OSError(
             number,
             f"{path}: not written, {_NO_ROOM[number]} ({free:.0f} MB free in {path.parent}). {before}"
-            "Make room or choose another folder, then run the same command again",
+            "Make room or choose another folder, then run the command again (a training with --resume)",
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
