@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
+import threading
 import traceback
 import weakref
 from collections.abc import Iterator
@@ -153,13 +155,27 @@ def team_work() -> Iterator[None]:
     except Exception as error:
         roll = _roll
         if roll is not None and is_lost_connection(error):
-            # First close the connections: others may wait for this process and not know yet. The frames of the error
-            # hold operations, which hold connections.
-            traceback.clear_frames(error.__traceback__)
-            leave_team()
-            raise roll.explain() from error
+            with _deaf_to_sigterm():  # of torchrun, which has seen it too: this process is leaving anyway
+                # First close the connections: others may wait for this process and not know yet. The frames of the
+                # error hold operations, which hold connections.
+                traceback.clear_frames(error.__traceback__)
+                leave_team()
+                named = roll.explain()
+            raise named from error
         if roll is not None:
             roll.report(error)
         raise
     finally:
         leave_team()
+
+
+@contextlib.contextmanager
+def _deaf_to_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
