@@ -54,7 +54,7 @@ def learn_by_heart(
                 scores = trainer.objective.scores(trainer.objective.forward(trainer.model, batch), batch)
             error = float(scores["mpjpe_mm"].mean())
             line = ", ".join(f"{name} {float(value.mean()):.2f}" for name, value in scores.items())
-            parts = ", ".join(f"{name} {float(term):.4f}" for name, term in terms.items())
+            parts = ", ".join(f"{name} {term.item():.4f}" for name, term in terms.items())
             seconds = time.perf_counter() - started
             print(f"step {step}, {seconds:.0f} s, {line}; loss {loss.item():.3f}: {parts}", flush=True)
     return error
