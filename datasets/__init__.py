@@ -70,6 +70,6 @@ def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Da
     """
     if name not in DATASETS:
         raise ValueError(f"data set {name!r} is unknown; choose one of {', '.join(sorted(DATASETS))}")
-    if name != "shards" and has_shards(root, split):
+    if name != "shards" and has_shards(root):
         return _shards(root, split, dataset=name, **options)
     return DATASETS[name](root, split, **options)

@@ -57,7 +57,7 @@ class ShardFiles:
     def cut_short(self, shard: int, row: np.void) -> BadFileError:
         """The error for a sample beyond the end of its shard."""
         size, end = os.stat(self.paths[shard]).st_size, row["offset"] + row["length"]
-        return self.bad(shard, row, f"cut short: it ends at byte {size}, its sample {{key}} would at {end}")
+        return self.bad(shard, row, f"cut short: it ends at byte {size}, its sample {{key}} would end at {end}")
 
     def bad(self, shard: int, row: np.void, reason: str) -> BadFileError:
         """The error for a sample; ``{key}`` in the reason becomes its name."""

@@ -144,9 +144,9 @@ def read_index(folder: Path) -> ShardIndex:
     return index
 
 
-def has_shards(root: str | Path, split: str) -> bool:
-    """Whether ``root`` (one folder, or several with ':' between) holds shards of ``split``."""
-    return all((folder / INDEX_NAME).is_file() for folder in split_folders(root, split))
+def has_shards(root: str | Path) -> bool:
+    """Whether ``root`` (one folder, or several with ':' between) holds shards of any split."""
+    return any(any(folder.glob(f"*/{INDEX_NAME}")) for folder in split_folders(root, ""))
 
 
 def split_folders(root: str | Path, split: str) -> list[Path]:

@@ -104,6 +104,8 @@ def test_the_data_set_s_own_name_opens_its_shards(written: Path) -> None:
     assert isinstance(data, Shards) and data.columns["is_left"].all() and len(data) == COUNT // 2
     with pytest.raises(ShardSettingsError, match="of dex_ycb, not of humbi"):
         build_dataset("humbi", written, SPLIT)
+    with pytest.raises(FileNotFoundError, match="no finished shards of split s0_train there .of others: s1_train"):
+        build_dataset("dex_ycb", written, "s0_train")
     args = get_args_parser().parse_args(["--phase", "train", "--dataset", "shards", "--data_root", str(written)])
     assert (args.dataset, args.setup) == ("dex_ycb", "s1")
 
