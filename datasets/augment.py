@@ -179,7 +179,7 @@ def _rotation_z(angle: torch.Tensor) -> torch.Tensor:
 
 def _turn_affine(K: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
     """K Rz K^-1 as affines (B, 2, 3): where pixels go when the camera turns about its optical axis."""
-    return (K @ rotation @ torch.linalg.inv(K))[:, :2]
+    return (K @ rotation @ _inverse(K))[:, :2]
 
 
 def _box_affine(boxes: torch.Tensor, size: int) -> torch.Tensor:
@@ -200,8 +200,13 @@ def _compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
     return outer @ _as_matrix(inner)
 
 
+def _inverse(matrix: torch.Tensor) -> torch.Tensor:
+    """Inverses (B, 3, 3), not checked: a check would make a GPU's host wait in every batch."""
+    return torch.linalg.inv_ex(matrix).inverse
+
+
 def _invert(affine: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.inv(_as_matrix(affine))[:, :2]
+    return _inverse(_as_matrix(affine))[:, :2]
 
 
 def _transform(affine: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from datasets.resident import ResidentSamples, fits
+
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
@@ -60,6 +62,25 @@ class BatchLoader:
         self._epoch, self._start_batch = 0, 0
         self._group: np.ndarray | None = None
         self._run = 1
+        self._resident: ResidentSamples | None = None
+
+    def keep_on(self, device: torch.device, only_if_it_fits: bool = False) -> bool:
+        """From now on keep all samples in the memory of ``device`` and give batches there; True if it is so.
+
+        Samples found invalid while they are read leave `indices`. The order of the others is that of any loader with
+        these indices, so batches are the same as without.
+
+        Args:
+            device: a GPU; a CPU works too, for tests.
+            only_if_it_fits: do nothing if a GPU has too little memory free, or there is none.
+        """
+        read = _BatchView(self.dataset).__getitem__
+        if only_if_it_fits and not fits(read(self.indices[:1]), len(self.indices), device):
+            return False
+        self._resident = ResidentSamples(self.indices, read, device, self._drop_invalid)
+        self.indices = self._resident.indices
+        logger.info("%d samples are kept in the memory of %s", len(self.indices), device)
+        return True
 
     def keep_together(self, group: np.ndarray, run: int) -> None:
         """From now on let up to ``run`` samples of a group follow each other when shuffled (and share a batch).
@@ -83,6 +104,9 @@ class BatchLoader:
         batches = [
             order[number * self.batch_size : (number + 1) * self.batch_size] for number in range(first, len(self))
         ]
+        if self._resident is not None:
+            yield from map(self._resident.take, batches)
+            return
         view = _BatchView(self.dataset)
         if self._num_workers == 0:
             collated: Iterator[Batch] = (view[batch] for batch in batches)

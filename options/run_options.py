@@ -45,6 +45,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--crop_scale", type=float, help="side of the network's view over the hand's box, at most 2")
     group.add_argument("--crop", choices=("joints", "image"), help="FreiHAND: crop by the joints, or the whole image")
     group.add_argument("--cache", help="folder for a memory-mapped crop cache (built on first use)")
+    group.add_argument(
+        "--resident", default="auto", choices=("auto", "yes", "no"),
+        help="keep a split's crops in the GPU's memory while training (auto: if they fit and --cache is given)",
+    )  # fmt: skip
     group.add_argument("--num_workers", type=int, default=0, help="loader processes (0: none)")
     group.add_argument("--skip_bad", action="store_true", help="skip and count unreadable files instead of stopping")
     group.add_argument("--allow_missing_subjects", action="store_true", help="take a root with only some subjects")
@@ -87,6 +91,10 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "no"), help="auto: bf16")
     group.add_argument("--channels_last", default="yes", choices=("yes", "no"))
+    group.add_argument(
+        "--cuda_graph", default="auto", choices=("auto", "no"), help="record a GPU's step once, replay it (one process)"
+    )
+    group.add_argument("--compile", action="store_true", help="torch.compile the network (a minute; pays on long runs)")
     group.add_argument("--init_parts", nargs="+", metavar="MODULE", help="of --init_from, take only these modules")
     group.add_argument("--init_from", help="start from another network's weights (those that it shares)")
     group.add_argument(

@@ -99,3 +99,25 @@ def test_nothing_to_load_is_an_error() -> None:
         make_loader(Numbers(3), 2, indices=np.array([], dtype=np.int64))
     with pytest.raises(ValueError, match="batch_size"):
         make_loader(Numbers(3), 0)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_samples_kept_on_a_device_come_in_the_same_batches(start: int) -> None:
+    plain, kept = (make_loader(Numbers(23, invalid=(4, 9)), 5, shuffle=True, seed=3, drop_last=True) for _ in range(2))
+    plain.indices = np.setdiff1d(plain.indices, (4, 9))  # what cannot be read is left out at once, not batch by batch
+    assert kept.keep_on(torch.device("cpu")) and len(kept) == len(plain) == 4
+    for loader in (plain, kept):
+        loader.set_epoch(2, start)
+    assert ids(kept) == ids(plain)
+
+
+def test_samples_on_a_device_are_lent_as_copies() -> None:
+    loader = make_loader(Numbers(6), 3)
+    loader.keep_on(torch.device("cpu"))
+    for batch in loader:
+        batch["image_id"].zero_()
+    assert ids(loader) == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_cpu_keeps_nothing_by_itself() -> None:
+    assert not make_loader(Numbers(6), 3).keep_on(torch.device("cpu"), only_if_it_fits=True)

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.reproduce.report import flat_rows, interval, markdown, per_subject, verdicts
 from benchmarks.reproduce.scoring import METRICS, halves
-from benchmarks.reproduce.sizes import FULL, NETWORKS, QUICK, ROWS
-from benchmarks.reproduce.training import training_options
+from benchmarks.reproduce.sizes import FULL, GPU, NETWORKS, QUICK, ROWS
+from benchmarks.reproduce.training import checkpoint_of, training_options, trainings
 from options.run_options import get_args_parser
 
 
@@ -71,10 +71,22 @@ def test_the_page_holds_every_row_and_judges_the_targets() -> None:
     assert found["another person's shape"] and not found["true shape against baseline"]  # later rows are worse here
 
 
-@pytest.mark.parametrize("size", [FULL, QUICK], ids=lambda size: size.name)
+@pytest.mark.parametrize("size", [FULL, GPU, QUICK], ids=lambda size: size.name)
 def test_every_training_is_a_valid_command(size: object) -> None:
-    for name, network in NETWORKS.items():
+    for name, network in size.networks.items():
         args = get_args_parser().parse_args(training_options(size, name, network, size.seeds[0]))
-        assert args.model == network.model and args.max_images == size.images[network.budget]
+        assert args.model == network.model and args.seed == size.seeds[0]
+        assert (args.max_images, args.epochs) == size.budgets[network.budget]
     assert {row.network for row in ROWS} <= set(NETWORKS)
     assert len({(row.group, row.model, row.shape) for row in ROWS}) == len(ROWS)
+
+
+def test_seeds_are_whole_trainings_on_a_gpu_and_continuations_elsewhere() -> None:
+    assert checkpoint_of(FULL, "body", 0) == checkpoint_of(FULL, "body", 1) == FULL.body
+    assert checkpoint_of(GPU, "body", 0) != checkpoint_of(GPU, "body", 1)
+    assert ("body", 1) in trainings(GPU) and ("body", 1) not in trainings(FULL)
+    order = trainings(GPU)
+    for number, (name, seed) in enumerate(order):
+        start = GPU.networks[name].start
+        assert start is None or (start, seed) in order[:number]  # whatever it starts from is trained before
+    assert "--init_from" not in training_options(GPU, "body", NETWORKS["body"], 0)

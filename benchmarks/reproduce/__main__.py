@@ -8,6 +8,10 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.reproduce.sizes import Size
 
 logger = logging.getLogger(__name__)
 
@@ -24,20 +28,45 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     parser.add_argument("--data_root", type=Path, help="the real DexYCB: train on s1_train, evaluate on s1_test")
     parser.add_argument("--body", type=Path, help="checkpoint that all networks start from")
-    parser.add_argument("--workers", type=int, help="training processes (GPUs, or CPU cores)")
+    parser.add_argument("--workers", type=int, help="processes of a training (GPUs, or CPU cores)")
+    parser.add_argument("--parallel", type=int, help="trainings and scorings side by side")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="a GPU trains a body for every seed, and longer"
+    )
     parser.add_argument("--output", type=Path, help="folder of results.json and .md (default: benchmarks/, or out/)")
     return parser
+
+
+def make_rows(size: Size, train: bool) -> list[dict[str, Any]]:
+    """Train and score every row of every seed."""
+    from benchmarks.reproduce.training import make_test_data, train_all
+
+    if train and size.parallel == 1:
+        train_all(size)  # before what only the evaluation needs is loaded
+    if train and size.parallel > 1:
+        from benchmarks.reproduce.side_by_side import train_and_score
+
+        return train_and_score(size)
+    from benchmarks.reproduce.prior import make_prior
+    from benchmarks.reproduce.scoring import Scores
+
+    make_test_data(size)
+    prior = make_prior(size)
+    return [row for seed in size.seeds for row in Scores(size, seed, prior).all_rows()]
 
 
 def main() -> int:
     """Run it."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    from benchmarks.reproduce.sizes import FULL, QUICK
+    from benchmarks.reproduce.sizes import FULL, GPU, QUICK
     from benchmarks.reproduce.training import make_data, train_all
+    from utils.device import choose_device
     from utils.files import atomic_path, write_json
 
-    size = QUICK if args.quick else FULL
+    device = choose_device(args.device)
+    size = QUICK if args.quick else GPU if device.type == "cuda" else FULL
+    size = replace(size, device=device.type)
     people = "synthetic people"
     if args.data_root is not None:
         people = "people of DexYCB's s1 test split"
@@ -47,21 +76,18 @@ def main() -> int:
         )
     if args.body is not None:
         size = replace(size, body=args.body)
+    if args.parallel is not None:
+        size = replace(size, parallel=args.parallel)
     if args.workers is not None:
         size = replace(size, workers=args.workers)
     if args.seeds is not None:
         size = replace(size, seeds=tuple(args.seeds))
     try:
         make_data(size)
-        if not args.no_training:
-            train_all(size)
         if args.train_only:
+            train_all(size)
             return 0
-        from benchmarks.reproduce.prior import make_prior
-        from benchmarks.reproduce.scoring import Scores
-
-        prior = make_prior(size)
-        rows = [row for seed in size.seeds for row in Scores(size, seed, prior).all_rows()]
+        rows = make_rows(size, train=not args.no_training)
     except (ValueError, OSError) as error:
         logger.error("%s", error)
         return 2
@@ -69,10 +95,11 @@ def main() -> int:
     from benchmarks.reproduce.report import flat_rows, markdown
     from benchmarks.reproduce.training import training_hours
 
-    output = args.output or (Path("benchmarks") if size is FULL else size.folder)
+    is_full = not args.quick and args.data_root is None
+    output = args.output or (Path("benchmarks") if is_full else size.folder)
     facts = {
         "command": shlex.join(["./scripts/reproduce_synthetic_results.sh", *sys.argv[1:]]),
-        "machine": describe_machine(),
+        "machine": describe_machine(size.device),
         "training_hours": round(training_hours(size), 2),
         "n_images": rows[0]["network"]["n_images"],
         "people": people,

@@ -6,8 +6,6 @@ import argparse
 import logging
 from pathlib import Path
 
-import torch
-
 from benchmarks.reproduce.sizes import LOOK, Size
 from benchmarks.reproduce.training import checkpoint_of
 from datasets import build_dataset
@@ -15,6 +13,7 @@ from src.engine.checkpoint import load_network
 from src.engine.predict import predict_dataset
 from src.personalization.measure_population import measure
 from utils.artifacts import save_predictions
+from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +34,11 @@ def make_prior(size: Size) -> Path:
         root, split = Path("data/validation_people"), "all"
         write_data_set(root, SynthesisOptions(**PEOPLE, **LOOK))
     data = build_dataset("dex_ycb", root, split, cache=size.cache, allow_missing_subjects=True)
-    files = {}
+    files, device = {}, choose_device(size.device)
     for name, network in (("predictions", "fair_confidence"), ("keypoints", "pose_2d")):
         files[name] = str(size.folder / "prior" / f"{name}.npz")
-        model, card, digest = load_network(checkpoint_of(size, network, size.seeds[0]))
-        save_predictions(files[name], predict_dataset(model, card, data, torch.device("cpu"), model_hash=digest))
+        model, card, digest = load_network(checkpoint_of(size, network, size.seeds[0]), device)
+        save_predictions(files[name], predict_dataset(model, card, data, device, model_hash=digest))
     measure(
         argparse.Namespace(
             dataset="dex_ycb", data_root=str(size.train_root), split="s1_train", validation_root=str(root),

@@ -112,8 +112,9 @@ def table(rows: Rows, group: str) -> str:
     return "\n".join(lines)
 
 
-def verdicts(rows: Rows) -> list[tuple[str, str, str, bool]]:
-    """The project's targets: what, wanted, found, reached."""
+def verdicts(rows: Rows, whole_trainings: bool = False) -> list[tuple[str, str, str, bool]]:
+    """The project's targets: what, wanted, found, reached; higher ones for whole trainings on a GPU."""
+    least_gain, most_error = (15, 8) if whole_trainings else (8, 12)
 
     def mean(shape: str, model: str = "mano_identity", fitted: bool = False, group: str = "fair") -> float:
         row = next(r for r in ROWS if (r.group, r.model, r.shape) == (group, model, shape))
@@ -129,14 +130,20 @@ def verdicts(rows: Rows) -> list[tuple[str, str, str, bool]]:
     wrong = 100 * (mean("wrong", group="ablation") / true - 1)
     cmr = 100 * (1 - mean("true", "cmr_identity", group="mesh") / mean("none", "cmr_pg", group="mesh"))
     return [
-        ("true shape against baseline", "8% lower", f"{gain:.1f}% lower", gain >= 8),
+        ("true shape against baseline", f"{least_gain}% lower", f"{gain:.1f}% lower", gain >= least_gain),
         ("calibrated (joint + ruler) against true shape", "within 3%", f"{far:+.1f}%", far <= 3),
         ("calibrated (joint): share of the true shape's gain", "two thirds", f"{share:.2f}", share >= 2 / 3),
         ("fitted against network, calibrated (joint)", "10% lower", f"{fitted:.1f}% lower", fitted >= 10),
-        ("true shape, MPJPE", "12 mm", f"{true:.2f} mm", true <= 12),
+        ("true shape, MPJPE", f"{most_error} mm", f"{true:.2f} mm", true <= most_error),
         ("another person's shape", "must hurt", f"{wrong:+.1f}%", wrong > 0),
         ("`cmr_identity` against `cmr_pg`", "better", f"{cmr:.1f}% lower", cmr > 0),
     ]
+
+
+def _seeds_are(size: Size) -> str:
+    if size.body is None:
+        return "Seeds are whole trainings: each has a body of its own, from nothing, from which all its networks go on."
+    return f"All networks go on from one shared body (`{size.body}`); the seeds are those of the continuations."
 
 
 def markdown(size: Size, rows: Rows, facts: dict[str, Any]) -> str:
@@ -149,10 +156,10 @@ def markdown(size: Size, rows: Rows, facts: dict[str, Any]) -> str:
         f"{facts['n_images']} images of {n_subjects} {facts['people']} that no network has seen; "
         f"seeds {', '.join(map(str, size.seeds))}.",
         "",
-        f"All networks go on from one shared body (`{size.body}`); the seeds are those of the continuations, which "
-        f"took {facts['training_hours']} hours together. Their length in images: "
-        + ", ".join(f"{name} {count}" for name, count in size.images.items())
-        + " (`heads`: from trained heads; `fresh`, `mesh`: with new ones).",
+        f"{_seeds_are(size)} The trainings took {facts['training_hours']} hours added up, {size.parallel} at a time. "
+        "Their lengths: "
+        + ", ".join(f"{name} {budget}" for name, budget in size.budgets.items())
+        + " (`heads`: from trained heads; `fresh`, `mesh`: with new ones). The 2D model is trained once.",
         "",
         "Millimetres, relative to the wrist. `a ± b`: mean and standard deviation over seeds. Intervals: bootstrap "
         "over subjects of the mean over seeds. `change`: of MPJPE, against the first row of its table. *fitted*: pose "
@@ -163,5 +170,5 @@ def markdown(size: Size, rows: Rows, facts: dict[str, Any]) -> str:
     for group, title in GROUPS.items():
         lines += ["", f"## {title}", "", table(rows, group)]
     lines += ["", "## Targets", "", "| what | wanted | found | reached |", "|---|---|---|---|"]
-    lines += [f"| {w} | {t} | {f} | {'yes' if ok else 'no'} |" for w, t, f, ok in verdicts(rows)]
+    lines += [f"| {w} | {t} | {f} | {'yes' if ok else 'no'} |" for w, t, f, ok in verdicts(rows, size.body is None)]
     return "\n".join(lines) + "\n"

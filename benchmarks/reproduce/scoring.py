@@ -33,6 +33,7 @@ from src.personalization.population import joint_with_population, load_populatio
 from src.personalization.shape_terms import LengthCue
 from template import HandModel, load_hand_assets
 from utils.artifacts import Predictions, load_predictions, save_predictions
+from utils.device import choose_device
 from utils.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class GivenShapes:
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         rows = np.stack([self.betas[int(subject)] for subject in batch["subject_id"]])
-        return torch.as_tensor(rows, dtype=torch.float32)
+        return torch.as_tensor(rows, dtype=torch.float32, device=batch["image"].device)
 
 
 class Part:
@@ -85,16 +86,19 @@ def halves(columns: dict[str, np.ndarray], evaluated: int) -> tuple[np.ndarray, 
     return np.concatenate(first), np.concatenate(last)
 
 
+def open_test_data(size: Size) -> Any:
+    """The data set of the people who are evaluated."""
+    return build_dataset("dex_ycb", size.test_root, size.test_split, cache=size.cache, allow_missing_subjects=True)
+
+
 class Scores:
     """One seed of a run; ``prior`` is its population file. What is asked for twice is computed once, and kept."""
 
     def __init__(self, size: Size, seed: int, prior: Path) -> None:
-        self.size, self.seed = size, seed
+        self.size, self.seed, self.device = size, seed, choose_device(size.device)
         self.folder = size.folder / f"seed{seed}"
         self.assets = load_hand_assets()
-        self.data = build_dataset(
-            "dex_ycb", size.test_root, size.test_split, cache=size.cache, allow_missing_subjects=True
-        )
+        self.data = open_test_data(size)
         rows = halves(self.data.columns, size.evaluated)
         self.parts = {"calibration": Part(self.data, rows[0]), "evaluation": Part(self.data, rows[1])}
         self.true_betas: Betas = self.data.subject_betas
@@ -132,9 +136,9 @@ class Scores:
         if path.is_file():
             return load_predictions(path)
         checkpoint = checkpoint_of(self.size, network, self.seed)
-        model, card, digest = load_network(checkpoint)
+        model, card, digest = load_network(checkpoint, self.device)
         given = None if shape in ("predicted", "none") else GivenShapes(self.betas(shape, network))
-        predictions = predict_dataset(model, card, self.parts[part], torch.device("cpu"), given, model_hash=digest)
+        predictions = predict_dataset(model, card, self.parts[part], self.device, given, model_hash=digest)
         save_predictions(path, predictions)
         return predictions
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 #: One body for all networks, whatever stands on it.
 BODY = ("--backbone", "regnet_x_400mf")
 #: The fair recipe's view and optimisation, for networks whose own recipe has others: they are compared on equal terms.
 SAME_VIEW = ("--input_size", "96", "--crop_size", "128", "--crop_scale", "1.5", "--augment", "fair")
-SAME_STEPS = ("--batch_size", "64", "--optimizer", "adamw", "--weight_decay", "0.01", "--schedule", "cosine")
+SAME_STEPS = ("--optimizer", "adamw", "--weight_decay", "0.01", "--schedule", "cosine")
 FRESH_HEADS = ("--init_parts", "backbone", "heatmaps", "feature")
 
 
@@ -19,39 +20,44 @@ class Network:
 
     Attributes:
         model, recipe: of ``run.py``.
-        budget: key of `Size.images`: ``heads`` go on from trained heads, ``fresh`` start with new ones.
+        budget: key of `Size.budgets`: ``heads`` go on from trained heads, ``fresh`` start with new ones.
+        lr: learning rate for batches of 64 images.
         options: further options of ``run.py --phase train``.
-        start: another network of the same seed to start from instead of the shared body.
+        start: another network of the same seed to start from instead of the body.
         per_seed: trained for every seed; else once, with the first.
     """
 
     model: str
     recipe: str = "fair"
     budget: str = "heads"
-    options: tuple[str, ...] = ("--lr", "5e-4")
-    start: str | None = None
+    lr: float = 5e-4
+    options: tuple[str, ...] = ()
+    start: str | None = "body"
     per_seed: bool = True
 
 
 def _paper(model: str) -> Network:
-    return Network(model, "paper", "fresh", (*BODY, *SAME_VIEW, *SAME_STEPS, "--lr", "1e-3"))
+    return Network(model, "paper", "fresh", 1e-3, (*BODY, *SAME_VIEW, *SAME_STEPS))
+
+
+def _mesh(model: str, budget: str = "mesh") -> Network:
+    return Network(model, budget=budget, lr=1e-3, options=(*BODY, *SAME_STEPS))
 
 
 NETWORKS = {
+    "body": Network("mano_baseline", budget="body", lr=1e-3, start=None),
     "fair_baseline": Network("mano_baseline"),
     "fair_identity": Network("mano_identity"),
-    "fair_confidence": Network("mano_baseline_conf", budget="confidence", options=(), start="fair_baseline"),
+    "fair_confidence": Network("mano_baseline_conf", budget="confidence", lr=1e-3, start="fair_baseline"),
     "pose_2d": Network("pose_2d", budget="keypoints", per_seed=False),
     "paper_baseline": _paper("mano_baseline"),
     "paper_identity": _paper("mano_identity"),
-    "cmr_pg": Network("cmr_pg", budget="mesh", options=(*BODY, *SAME_STEPS, "--lr", "1e-3")),
-    "cmr_identity": Network("cmr_identity", budget="mesh", options=(*BODY, *SAME_STEPS, "--lr", "1e-3")),
-    "boukhayma": Network("boukhayma", budget="fresh", options=(*BODY, *SAME_STEPS, "--lr", "1e-3")),
-    "blind": Network("mano_identity", options=("--lr", "5e-4", "--blind_decoder")),
-    "fresh_identity": Network("mano_identity", budget="fresh", options=(*FRESH_HEADS, "--lr", "1e-3")),
-    "no_geometry": Network(
-        "mano_identity", budget="fresh", options=(*FRESH_HEADS, "--lr", "1e-3", "--crop_geometry", "no")
-    ),
+    "cmr_pg": _mesh("cmr_pg"),
+    "cmr_identity": _mesh("cmr_identity"),
+    "boukhayma": _mesh("boukhayma", budget="fresh"),
+    "blind": Network("mano_identity", options=("--blind_decoder",)),
+    "fresh_identity": Network("mano_identity", budget="fresh", lr=1e-3, options=FRESH_HEADS),
+    "no_geometry": Network("mano_identity", budget="fresh", lr=1e-3, options=(*FRESH_HEADS, "--crop_geometry", "no")),
 }
 
 
@@ -103,6 +109,17 @@ ROWS = (
 )
 
 
+class Budget(NamedTuple):
+    """How long a network is trained: passes over so many images of the training set, evenly spread (None: all)."""
+
+    images: int | None
+    epochs: int = 1
+
+    def __str__(self) -> str:
+        images = "all images" if self.images is None else f"{self.images:,} images"
+        return images if self.epochs == 1 else f"{self.epochs} x {images}"
+
+
 @dataclass(frozen=True)
 class Size:
     """How large a run is.
@@ -113,29 +130,46 @@ class Size:
         train_data: options of the synthetic writer that makes it; None: it is there, or a script makes it.
         test_root, test_split: people whom no network has seen.
         test_data: options of the synthetic writer that makes it; None: it is there.
-        body: checkpoint that all networks start from.
-        images: training images by `Network.budget`.
-        seeds: of the continuations.
-        workers: training processes, each of one thread; 0: in this process.
+        body: checkpoint that all networks start from; None: a body is trained for every seed, so that seeds are
+            whole trainings.
+        budgets: by `Network.budget`.
+        seeds: of the continuations, or of whole trainings.
+        workers: processes of a training (under torchrun); 0: in this process, if there is nothing beside it.
+        parallel: trainings and scorings side by side; each training is then one process.
+        batch_size: of every training but the confidence's, which takes pairs and twice as many images.
         evaluated: images a subject that are evaluated; calibration takes others.
-        val_images: validation images after a training.
+        device: of trainings and predictions.
+        val_images: validation images after an epoch.
         prior: population file for calibration and fitting; None: measured with the run's own networks.
     """
 
     name: str
     train_root: Path
     test_root: Path
-    body: Path
-    images: dict[str, int]
+    body: Path | None
+    budgets: dict[str, Budget]
     seeds: tuple[int, ...]
     cache: Path
     train_data: dict[str, int | float] | None = None
     test_data: dict[str, int | float] | None = None
     test_split: str = "all"
     workers: int = 2
+    parallel: int = 1
+    batch_size: int = 64
+    device: str = "auto"
     evaluated: int = 72
     val_images: int = 500
     prior: Path | None = None
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """What is trained."""
+        return {name: network for name, network in NETWORKS.items() if name != "body" or self.body is None}
+
+    @property
+    def lr_factor(self) -> float:
+        """By which the rates for batches of 64 are multiplied: the square root of the batches' ratio."""
+        return (self.batch_size / 64) ** 0.5
 
     @property
     def folder(self) -> Path:
@@ -156,9 +190,30 @@ FULL = Size(
     test_root=Path("data/results_dex_ycb"),
     test_data={"num_subjects": 22, "num_sequences": 12, "num_frames": 3, "seed": 2026, **LOOK},
     body=Path("out/dex_ycb/ship_body_long/checkpoints/last.pt"),
-    images={"heads": 28160, "fresh": 28160, "mesh": 28160, "confidence": 28160, "keypoints": 56640},
+    budgets={
+        **dict.fromkeys(("heads", "fresh", "mesh", "confidence"), Budget(28160)),
+        "keypoints": Budget(56640),
+    },
     seeds=(0, 1, 2),
     cache=Path("data/cache"),
+)
+
+#: With a GPU: every seed has a body of its own, and everything is trained longer.
+GPU = replace(
+    FULL,
+    name="results_gpu",
+    body=None,
+    budgets={
+        "body": Budget(None, 24),
+        **dict.fromkeys(("heads", "fresh", "mesh"), Budget(None, 3)),
+        "confidence": Budget(None),
+        "keypoints": Budget(None, 12),
+    },
+    workers=1,
+    parallel=6,
+    batch_size=256,
+    device="cuda",
+    val_images=1000,
 )
 
 QUICK = Size(
@@ -168,7 +223,10 @@ QUICK = Size(
     test_root=Path("data/quick_unseen"),
     test_data={"num_subjects": 20, "num_sequences": 4, "num_frames": 2, "seed": 2027, **LOOK},
     body=Path("weights/mano_baseline_conf.safetensors"),
-    images={"heads": 512, "fresh": 1536, "mesh": 1536, "confidence": 512, "keypoints": 512},
+    budgets={
+        **dict.fromkeys(("heads", "confidence", "keypoints"), Budget(512)),
+        **dict.fromkeys(("fresh", "mesh"), Budget(1536)),
+    },
     seeds=(0, 1),
     cache=Path("data/quick_cache"),
     workers=0,

@@ -7,10 +7,11 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reproduce.sizes import NETWORKS, Network, Size
+from benchmarks.reproduce.sizes import Network, Size
 from src.engine.checkpoint import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -19,28 +20,41 @@ logger = logging.getLogger(__name__)
 SHARED_SEED = 0
 
 
+#: Trainings under way, by network and seed.
+Trainings = dict[tuple[str, int], Future]
+
+
 def make_data(size: Size) -> None:
-    """Write the synthetic sets of a run that are not there yet.
+    """Write the synthetic training set of a run if it is not there yet.
 
     Raises:
-        FileNotFoundError: a root that no option makes is missing.
+        FileNotFoundError: a training set that no option makes, or the shared body, is missing.
     """
-    for root, options in ((size.train_root, size.train_data), (size.test_root, size.test_data)):
-        if options is not None:
-            from datasets.synthetic.data_set import write_data_set
-            from datasets.synthetic.sequence import SynthesisOptions
-
-            write_data_set(root, SynthesisOptions(**options))
-        elif not root.is_dir():
-            raise FileNotFoundError(f"{root} is missing; scripts/make_training_set.sh writes data/training_dex_ycb")
-    if not size.body.is_file():
+    _write(size.train_root, size.train_data)
+    if size.body is not None and not size.body.is_file():
         raise FileNotFoundError(f"{size.body} is missing; scripts/train_body.sh trains the shared body (an hour)")
 
 
+def make_test_data(size: Size) -> None:
+    """Write the synthetic set of people to evaluate if it is not there yet."""
+    _write(size.test_root, size.test_data)
+
+
+def _write(root: Path, options: dict[str, int | float] | None) -> None:
+    if options is not None:
+        from datasets.synthetic.data_set import write_data_set
+        from datasets.synthetic.sequence import SynthesisOptions
+
+        write_data_set(root, SynthesisOptions(**options))
+    elif not root.is_dir():
+        raise FileNotFoundError(f"{root} is missing; scripts/make_training_set.sh writes data/training_dex_ycb")
+
+
 def checkpoint_of(size: Size, network: str, seed: int) -> Path:
-    """The last state of a network's training."""
-    known = NETWORKS[network]
-    seed = seed if known.per_seed else SHARED_SEED
+    """The last state of a network's training; of the body, what all networks start from."""
+    if network == "body" and size.body is not None:
+        return size.body
+    seed = seed if size.networks[network].per_seed else SHARED_SEED
     return Path("out/dex_ycb") / size.experiment(network, seed) / "checkpoints" / "last.pt"
 
 
@@ -52,31 +66,66 @@ def is_trained(path: Path) -> bool:
     return state["position"]["epoch"] >= state["epochs"]
 
 
+def trainings(size: Size) -> list[tuple[str, int]]:
+    """Networks and seeds to train, each after what it starts from: bodies, then seed by seed."""
+    networks = size.networks.items()
+    with_shared = sorted({*size.seeds, SHARED_SEED})  # the networks that are trained once start from its body
+    bodies = [(name, seed) for seed in with_shared for name, network in networks if network.start is None]
+    return bodies + [
+        (name, seed if network.per_seed else SHARED_SEED)
+        for seed in size.seeds
+        for name, network in networks
+        if network.start is not None and (network.per_seed or seed == size.seeds[0])
+    ]
+
+
 def train_all(size: Size) -> None:
-    """Train every network for every seed, seed by seed."""
-    for seed in size.seeds:
-        for name, network in NETWORKS.items():
-            if (network.per_seed or seed == size.seeds[0]) and not is_trained(checkpoint_of(size, name, seed)):
-                logger.info("training %s, seed %d", name, seed)
-                _train(size, training_options(size, name, network, seed if network.per_seed else SHARED_SEED))
+    """Train every network for every seed, `Size.parallel` at a time.
+
+    Raises:
+        subprocess.CalledProcessError: a training failed; no further one is started.
+    """
+    with ThreadPoolExecutor(size.parallel) as pool:
+        try:
+            for training in start_trainings(size, pool).values():
+                training.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def start_trainings(size: Size, pool: ThreadPoolExecutor) -> Trainings:
+    """Hand every training to the pool, each after what it starts from."""
+    started: Trainings = {}
+    for name, seed in trainings(size):
+        # Who waits here waits for a training that was submitted earlier, so it is running or done.
+        needs = started.get((size.networks[name].start, seed))
+        started[name, seed] = pool.submit(_train_after, needs, size, name, seed)
+    return started
+
+
+def _train_after(needs: Future | None, size: Size, name: str, seed: int) -> None:
+    if needs is not None:
+        needs.result()
+    if not is_trained(checkpoint_of(size, name, seed)):
+        logger.info("training %s, seed %d", name, seed)
+        _train(size, training_options(size, name, size.networks[name], seed))
 
 
 def training_hours(size: Size) -> float:
-    """Hours that the trainings of a run took, by their logs; without the shared body."""
+    """Hours that the trainings of a run took, by their logs, added up; without a shared body."""
     seconds = 0.0
-    for seed in size.seeds:
-        for name, network in NETWORKS.items():
-            if network.per_seed or seed == size.seeds[0]:
-                log = checkpoint_of(size, name, seed).parents[1] / "log.csv"
-                if log.is_file():
-                    with log.open(encoding="utf-8", newline="") as lines:
-                        seconds += sum(float(row["seconds"]) for row in csv.DictReader(lines))
+    for name, seed in trainings(size):
+        log = checkpoint_of(size, name, seed).parents[1] / "log.csv"
+        if log.is_file():
+            with log.open(encoding="utf-8", newline="") as lines:
+                seconds += sum(float(row["seconds"]) for row in csv.DictReader(lines))
     return seconds / 3600
 
 
 def training_options(size: Size, name: str, network: Network, seed: int) -> list[str]:
     """Options of ``run.py`` for one training."""
-    start = size.body if network.start is None else checkpoint_of(size, network.start, seed)
+    budget = size.budgets[network.budget]
     fixed: dict[str, Any] = {
         "phase": "train",
         "model": network.model,
@@ -84,26 +133,30 @@ def training_options(size: Size, name: str, network: Network, seed: int) -> list
         "data_root": size.train_root,
         "cache": size.cache,
         "exp_name": size.experiment(name, seed),
-        "init_from": start,
-        "epochs": 1,
-        "max_images": size.images[network.budget],
+        "init_from": None if network.start is None else checkpoint_of(size, network.start, seed),
+        "epochs": budget.epochs,
+        "max_images": budget.images,
         "seed": seed,
         "rotation_deg": 30,
-        "batch_size": 128 if network.budget == "confidence" else 64,
+        "batch_size": size.batch_size * (2 if network.budget == "confidence" else 1),
+        "lr": f"{network.lr * size.lr_factor:.3g}",
         "val_images": size.val_images,
+        "device": size.device,
     }
-    words = [word for option, value in fixed.items() for word in (f"--{option}", str(value))]
+    words = [word for option, value in fixed.items() if value is not None for word in (f"--{option}", str(value))]
     return [*words, "--resume", *network.options]
 
 
 def _train(size: Size, options: list[str]) -> None:
-    if size.workers == 0:
+    if size.workers == 0 and size.parallel == 1:
         from options.run_options import get_args_parser
         from src.engine.train import train
 
         train(get_args_parser().parse_args(options))
         return
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(size.workers)]
+    command = [sys.executable]
+    if size.workers > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(size.workers)]
     # One thread a process: more of them wait for each other at every operation.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "run.py", *options, "--threads", "1"], env=environment, check=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -18,14 +19,14 @@ from utils.files import atomic_path, write_json
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on, and the git revision if there is one."""
+    """Versions of what a result depends on, and the git revision: of the checkout, else of ``$GIT_REVISION``."""
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
         "numpy": np.__version__,
-        "git": revision.stdout.strip() or "unknown",
+        "git": revision.stdout.strip() or os.environ.get("GIT_REVISION", "unknown"),
     }
 
 

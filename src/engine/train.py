@@ -29,8 +29,10 @@ from src.engine.checkpoint import (
 )
 from src.engine.confidence_objective import IMAGES_OF_PERSON, WithinPersonConfidence, train_only_confidence
 from src.engine.distributed import join_team, team_work
+from src.engine.graphed_step import GraphedStep
 from src.engine.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
 from src.engine.run_folder import RunFolder, versions
+from src.engine.step_log import StepLog
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class Trainer:
         self.args = args
         torch.manual_seed(args.seed)
         self.device = choose_device(args.device, args.threads)
+        torch.backends.cudnn.benchmark = True  # every batch has the same shape
         self.team = join_team(self.device)
         self.amp = setup.autocast_dtype(args.amp, self.device)
         self.hand, self.assets = setup.hand_model(args, self.device)
@@ -80,19 +83,24 @@ class Trainer:
             num_workers=args.num_workers,
             drop_last=True,
             max_samples=args.max_images,
+            pin_memory=self.device.type == "cuda",
             rank=self.team.rank,
             world_size=self.team.size,
         )
+        if args.resident == "yes" or (args.resident == "auto" and args.cache):
+            self.loader.keep_on(self.device, only_if_it_fits=args.resident == "auto")
         self.model = self._build_model()
         self.objective: Objective = setup.build_objective(args, self.hand, self.model)
         self._freeze()
         if isinstance(self.objective, WithinPersonConfidence):
             self.loader.keep_together(self.data.columns["subject_id"], IMAGES_OF_PERSON)
-        self.network = self.team.wrap(self.model)
+        network = torch.compile(self.model) if args.compile else self.model
+        self.network = self.team.wrap(network)
         self.optimizer, self.scheduler = setup.build_optimizer(
             args, self.model, args.epochs * len(self.loader), len(self.loader)
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
+        self._gradients = GraphedStep(self._compute_gradients) if self._can_be_recorded() else self._compute_gradients
         self.augment = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": AugmentConfig}[args.augment]()
         if args.rotation_deg is not None:
             self.augment = dataclasses.replace(self.augment, rotation_deg=args.rotation_deg)
@@ -117,6 +125,12 @@ class Trainer:
             freeze_all_but_confidence(self.model)
             if isinstance(self.objective, WithinPersonConfidence):
                 train_only_confidence(self.model)
+
+    def _can_be_recorded(self) -> bool:
+        """Whether a step may be replayed: not with several processes, nor compiled, nor over pairs that differ in number."""
+        if self.args.cuda_graph == "no" or self.device.type != "cuda" or self.team.size > 1:
+            return False
+        return not (self.args.compile or isinstance(self.objective, ConfidenceObjective))
 
     # --- state -------------------------------------------------------------------------------
 
@@ -198,11 +212,10 @@ class Trainer:
         self.model.train()
         self._freeze()
         self.loader.set_epoch(position.epoch, start_batch=position.batch)
-        sums: dict[str, float] = defaultdict(float)
-        first = position.batch
+        log = StepLog(self.device)
         bar = tqdm(
             self.loader,
-            initial=first,
+            initial=position.batch,
             total=len(self.loader),
             desc=f"epoch {position.epoch + 1}/{self.args.epochs}",
             mininterval=2,
@@ -210,18 +223,18 @@ class Trainer:
         )
         for batch in bar:
             terms = self._step(batch)
-            for name, value in terms.items():
-                sums[name] += value
+            log.add(terms, position.batch, batch["image_id"])
             position.batch += 1
-            if position.batch % 20 == 0:
-                bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()}, refresh=False)
-            if self.team.any(self._stop is not None, self.device):
-                self.save(self.folder.last)
+            stop = self.team.any(self._stop is not None, self.device)
+            if log.is_due or stop:  # at the same batch in all processes: they check together
+                self._check(log)
+                bar.set_postfix({name: f"{value:.3f}" for name, value in log.means().items()}, refresh=False)
+                if stop or time.monotonic() - self._saved_at > 60 * self.args.save_minutes:
+                    self.save(self.folder.last)
+            if stop:
                 raise Interrupted(128 + (self._stop or signal.SIGTERM))
-            if time.monotonic() - self._saved_at > 60 * self.args.save_minutes:
-                self.save(self.folder.last)
-        taken = max(1, position.batch - first)
-        row = {f"train_{name}": value / taken for name, value in sums.items()}
+        self._check(log)
+        row = {f"train_{name}": value for name, value in log.means().items()}
         row |= {f"val_{name}": value for name, value in validate(self).items()}
         position.epoch, position.batch = position.epoch + 1, 0
         row = {
@@ -239,28 +252,38 @@ class Trainer:
             self.save(self.folder.best)
         self.save(self.folder.last)
 
-    def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, float]:
+    def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """One update from a batch of samples; the loss and its terms, scalars on the device."""
         position, args = self.position, self.args
         generator = _augment_generator(args.seed + self.team.rank, position.epoch, position.batch, self.device)
         size, scale, follow = args.input_size, args.crop_scale, args.crop != "image"
         batch = prepare_batch(raw, size, self.device, self.augment, generator, scale, follow)
-        with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
-            output = self.objective.forward(self.network, batch)
-        loss, terms = self.objective.loss(output, batch)
-        if self.team.any(not torch.isfinite(loss), self.device):
-            raise NonFiniteLossError(
-                f"loss is {float(loss.detach())} in epoch {position.epoch + 1}, batch {position.batch}, images "
-                f"{raw['image_id'][:8].tolist()}...; {self.folder.last} is the last good state: "
-                "start from it with --init_from and a lower --lr"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        terms = self._gradients(batch)
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
-        return {"loss": float(loss.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
+        return terms
+
+    def _compute_gradients(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
+            output = self.objective.forward(self.network, batch)
+        loss, terms = self.objective.loss(output, batch)
+        self.scaler.scale(loss).backward()
+        return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+
+    def _check(self, log: StepLog) -> None:
+        """Stop, with what is saved as it is, if a loss since the last check was not finite in any process."""
+        bad = log.first_bad()
+        if not self.team.any(bad is not None, self.device):
+            return
+        loss, batch, images = bad or (math.nan, self.position.batch - 1, ["of another process"])
+        raise NonFiniteLossError(
+            f"loss is {loss} in epoch {self.position.epoch + 1}, batch {batch}, images {images}...; "
+            f"{self.folder.last} is the last good state: start from it with --init_from and a lower --lr"
+        )
 
 
 @torch.no_grad()

@@ -1,0 +1,85 @@
+"""Trainings side by side, with the evaluation's data and each seed's scores made beside them."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.reproduce.prior import make_prior
+from benchmarks.reproduce.scoring import Scores, open_test_data
+from benchmarks.reproduce.sizes import Size
+from benchmarks.reproduce.training import SHARED_SEED, Trainings, make_test_data, start_trainings, trainings
+from datasets.usable_cores import usable_cores
+
+logger = logging.getLogger(__name__)
+
+Rows = list[dict[str, Any]]
+
+
+def train_and_score(size: Size) -> Rows:
+    """Rows of all seeds, seed after seed.
+
+    Raises:
+        subprocess.CalledProcessError: a training failed.
+    """
+    workers = len(size.seeds) + 1
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, usable_cores() // workers)
+    with (
+        ThreadPoolExecutor(size.parallel) as trainers,
+        ThreadPoolExecutor(workers) as waiting,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(threads,)) as scorers,
+    ):
+        data = scorers.submit(_make_evaluation_data, size)
+        started = start_trainings(size, trainers)
+        trusted = [started[name, SHARED_SEED if name == "pose_2d" else size.seeds[0]] for name in _TRUSTED]
+        prior = waiting.submit(_after, [data, *trusted], lambda: scorers.submit(make_prior, size).result())
+        scores = [
+            waiting.submit(
+                _after,
+                [prior, *_of_seed(size, started, seed)],
+                lambda seed=seed: scorers.submit(_score_seed, size, seed, prior.result()).result(),
+            )
+            for seed in size.seeds
+        ]
+        try:
+            return [row for rows in scores for row in rows.result()]
+        except BaseException:
+            trainers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+#: Networks that `make_prior` measures.
+_TRUSTED = ("fair_confidence", "pose_2d")
+
+
+def _of_seed(size: Size, started: Trainings, seed: int) -> list[Future]:
+    """The trainings whose networks a seed's rows need."""
+    return [started[name, own] for name, own in trainings(size) if own == seed or not size.networks[name].per_seed]
+
+
+def _after(needs: list[Future], work: Any) -> Any:
+    for need in needs:
+        need.result()
+    return work()
+
+
+def _start_worker(threads: int) -> None:
+    torch.set_num_threads(threads)
+    os.nice(10)  # trainings must not wait for a core
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+
+
+def _make_evaluation_data(size: Size) -> None:
+    make_test_data(size)
+    open_test_data(size)  # fills the crop cache, which all seeds read
+
+
+def _score_seed(size: Size, seed: int, prior: Path) -> Rows:
+    return Scores(size, seed, prior).all_rows()
