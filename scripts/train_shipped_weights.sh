@@ -1,29 +1,26 @@
 #!/usr/bin/env bash
-# Rebuilds everything in weights/ from nothing, on 2 CPU cores in about two hours (two processes of one thread
-# each; set WORKERS and add --device cuda for GPUs). Every stage goes on where it stopped when run again.
-# weights/weights.json holds the validation scores to expect.
-# One body is trained long and shared; baseline and identity-aware model then go on from it with the same budget.
+# Rebuilds everything in weights/ from nothing: the networks of the results table's first seed. With a GPU each starts
+# from a body of its own (minutes on an H100, once the data are there); on 2 CPU cores from the body of train_body.sh
+# (two hours). Every stage goes on where it stopped when run again. weights/weights.json holds the scores to expect.
 source "$(dirname "$0")/make_env.sh"
-DATA="${DATA_ROOT:-data/training_dex_ycb}"
-[ -n "${DATA_ROOT:-}" ] || ./scripts/make_training_set.sh
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-train() {
-    "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "${WORKERS:-2}" run.py --phase train \
-        --data_root "$DATA" --cache data/cache --rotation_deg 30 --batch_size 64 --threads 1 --resume "$@"
-}
-./scripts/train_body.sh
-BODY=out/dex_ycb/ship_body_long/checkpoints/last.pt
-train --model mano_baseline --exp_name ship_baseline_long --init_from "$BODY" --epochs 1 --lr 5e-4
-train --model mano_identity --exp_name ship_identity_long --init_from "$BODY" --epochs 1 --lr 5e-4
-train --model mano_baseline_conf --exp_name ship_confidence_long --epochs 1 --batch_size 128 \
-    --init_from out/dex_ycb/ship_baseline_long/checkpoints/last.pt
-train --model pose_2d --exp_name ship_pose_2d_long --init_from "$BODY" --epochs 1 --lr 5e-4
-train --model cmr_identity --exp_name ship_cmr_identity --init_from "$BODY" --epochs 1 --lr 1e-3 --max_images 28160 \
-    --backbone regnet_x_400mf
-"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_confidence_long --name mano_baseline_conf
-"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_identity_long --name mano_identity
-"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_pose_2d_long --name pose_2d
-"$PYTHON" -m src.engine.ship --run out/dex_ycb/ship_cmr_identity --name cmr_identity
+DATA=data/training_dex_ycb RUNS=results FROM=()
+if [ -n "${DATA_ROOT:-}" ]; then # another data set in DexYCB's layout
+    DATA=$DATA_ROOT RUNS=dex_ycb FROM=(--data_root "$DATA_ROOT")
+else
+    ./scripts/make_training_set.sh
+fi
+if "$PYTHON" -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
+    [ "$RUNS" = dex_ycb ] || RUNS=results_gpu
+else
+    DATA_ROOT=$DATA ./scripts/train_body.sh
+fi
+RUNS=out/dex_ycb/$RUNS
+"$PYTHON" -m benchmarks.reproduce --train_only --seeds 0 "${FROM[@]}" \
+    --networks fair_confidence fair_identity pose_2d cmr_identity
+"$PYTHON" -m src.engine.ship --run "${RUNS}_fair_confidence_seed0" --name mano_baseline_conf
+"$PYTHON" -m src.engine.ship --run "${RUNS}_fair_identity_seed0" --name mano_identity
+"$PYTHON" -m src.engine.ship --run "${RUNS}_pose_2d_seed0" --name pose_2d
+"$PYTHON" -m src.engine.ship --run "${RUNS}_cmr_identity_seed0" --name cmr_identity
 
 # How far the networks are to be trusted: measured on 80 people whom they have not seen, and who are never evaluated.
 PEOPLE=data/validation_people

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -76,7 +78,7 @@ def test_every_training_is_a_valid_command(size: object) -> None:
     for name, network in size.networks.items():
         args = get_args_parser().parse_args(training_options(size, name, network, size.seeds[0]))
         assert args.model == network.model and args.seed == size.seeds[0]
-        assert (args.max_images, args.epochs) == size.budgets[network.budget]
+        assert (args.max_images, args.epochs, args.batch_size) == size.budgets[network.budget]
     assert {row.network for row in ROWS} <= set(NETWORKS)
     assert len({(row.group, row.model, row.shape) for row in ROWS}) == len(ROWS)
 
@@ -90,3 +92,9 @@ def test_seeds_are_whole_trainings_on_a_gpu_and_continuations_elsewhere() -> Non
         start = GPU.networks[name].start
         assert start is None or (start, seed) in order[:number]  # whatever it starts from is trained before
     assert "--init_from" not in training_options(GPU, "body", NETWORKS["body"], 0)
+
+
+def test_only_some_networks_and_what_they_start_from() -> None:
+    some = replace(GPU, only=("fair_confidence",), seeds=(0,))
+    assert trainings(some) == [("body", 0), ("fair_baseline", 0), ("fair_confidence", 0)]
+    assert trainings(replace(FULL, only=("fair_identity",), seeds=(1,))) == [("fair_identity", 1)]

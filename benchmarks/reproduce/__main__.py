@@ -26,6 +26,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_only", action="store_true", help="data and trainings, no evaluation")
     parser.add_argument("--no_training", action="store_true", help="evaluate what is trained so far")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="train only these (sizes.py) and what they start from")
     parser.add_argument("--data_root", type=Path, help="the real DexYCB: train on s1_train, evaluate on s1_test")
     parser.add_argument("--body", type=Path, help="checkpoint that all networks start from")
     parser.add_argument("--workers", type=int, help="processes of a training (GPUs, or CPU cores)")
@@ -80,6 +81,8 @@ def main() -> int:
         size = replace(size, parallel=args.parallel)
     if args.workers is not None:
         size = replace(size, workers=args.workers)
+    if args.networks is not None:
+        size = replace(size, only=tuple(args.networks))
     if args.seeds is not None:
         size = replace(size, seeds=tuple(args.seeds))
     try:

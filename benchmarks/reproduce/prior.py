@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 from benchmarks.reproduce.sizes import LOOK, Size
 from benchmarks.reproduce.training import checkpoint_of
@@ -21,11 +22,8 @@ logger = logging.getLogger(__name__)
 PEOPLE = {"num_subjects": 80, "num_sequences": 2, "num_frames": 3, "seed": 77}
 
 
-def make_prior(size: Size) -> Path:
-    """The population file of a run, for joint calibration and fitting; see `measure_population`."""
-    output = size.prior or size.folder / "prior.npz"
-    if output.is_file():
-        return output
+def open_people(size: Size) -> tuple[Path, Any]:
+    """Folder and data set of the people whom networks are measured on; synthetic ones are made if they are not there."""
     root, split = size.train_root, "s1_val"
     if size.test_data is not None:
         from datasets.synthetic.data_set import write_data_set
@@ -33,7 +31,15 @@ def make_prior(size: Size) -> Path:
 
         root, split = Path("data/validation_people"), "all"
         write_data_set(root, SynthesisOptions(**PEOPLE, **LOOK))
-    data = build_dataset("dex_ycb", root, split, cache=size.cache, allow_missing_subjects=True)
+    return root, build_dataset("dex_ycb", root, split, cache=size.cache, allow_missing_subjects=True)
+
+
+def make_prior(size: Size) -> Path:
+    """The population file of a run, for joint calibration and fitting; see `measure_population`."""
+    output = size.prior or size.folder / "prior.npz"
+    if output.is_file():
+        return output
+    root, data = open_people(size)
     files, device = {}, choose_device(size.device)
     for name, network in (("predictions", "fair_confidence"), ("keypoints", "pose_2d")):
         files[name] = str(size.folder / "prior" / f"{name}.npz")

@@ -11,10 +11,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.reproduce.prior import make_prior
+from benchmarks.reproduce.prior import make_prior, open_people
 from benchmarks.reproduce.scoring import Scores, open_test_data
 from benchmarks.reproduce.sizes import Size
-from benchmarks.reproduce.training import SHARED_SEED, Trainings, make_test_data, start_trainings, trainings
+from benchmarks.reproduce.training import (
+    SHARED_SEED,
+    Trainings,
+    make_test_data,
+    start_trainings,
+    training_pool,
+    trainings,
+)
 from datasets.usable_cores import usable_cores
 
 logger = logging.getLogger(__name__)
@@ -26,18 +33,18 @@ def train_and_score(size: Size) -> Rows:
     """Rows of all seeds, seed after seed.
 
     Raises:
-        subprocess.CalledProcessError: a training failed.
+        Exception: what a training or a scoring raised.
     """
     workers = len(size.seeds) + 1
     context = multiprocessing.get_context("spawn")
     threads = max(1, usable_cores() // workers)
     with (
-        ThreadPoolExecutor(size.parallel) as trainers,
-        ThreadPoolExecutor(workers) as waiting,
+        training_pool(size) as trainers,
+        ThreadPoolExecutor(workers + len(trainings(size))) as waiting,
         ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(threads,)) as scorers,
     ):
         data = scorers.submit(_make_evaluation_data, size)
-        started = start_trainings(size, trainers)
+        started = start_trainings(size, trainers, waiting)
         trusted = [started[name, SHARED_SEED if name == "pose_2d" else size.seeds[0]] for name in _TRUSTED]
         prior = waiting.submit(_after, [data, *trusted], lambda: scorers.submit(make_prior, size).result())
         scores = [
@@ -51,7 +58,7 @@ def train_and_score(size: Size) -> Rows:
         try:
             return [row for rows in scores for row in rows.result()]
         except BaseException:
-            trainers.shutdown(wait=False, cancel_futures=True)
+            waiting.shutdown(wait=False, cancel_futures=True)
             raise
 
 
@@ -79,6 +86,7 @@ def _start_worker(threads: int) -> None:
 def _make_evaluation_data(size: Size) -> None:
     make_test_data(size)
     open_test_data(size)  # fills the crop cache, which all seeds read
+    open_people(size)
 
 
 def _score_seed(size: Size, seed: int, prior: Path) -> Rows:

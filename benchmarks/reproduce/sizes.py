@@ -21,7 +21,7 @@ class Network:
     Attributes:
         model, recipe: of ``run.py``.
         budget: key of `Size.budgets`: ``heads`` go on from trained heads, ``fresh`` start with new ones.
-        lr: learning rate for batches of 64 images.
+        lr: learning rate for batches of 64 images; it grows with the square root of the batch.
         options: further options of ``run.py --phase train``.
         start: another network of the same seed to start from instead of the body.
         per_seed: trained for every seed; else once, with the first.
@@ -48,7 +48,7 @@ NETWORKS = {
     "body": Network("mano_baseline", budget="body", lr=1e-3, start=None),
     "fair_baseline": Network("mano_baseline"),
     "fair_identity": Network("mano_identity"),
-    "fair_confidence": Network("mano_baseline_conf", budget="confidence", lr=1e-3, start="fair_baseline"),
+    "fair_confidence": Network("mano_baseline_conf", budget="confidence", lr=7.07e-4, start="fair_baseline"),
     "pose_2d": Network("pose_2d", budget="keypoints", per_seed=False),
     "paper_baseline": _paper("mano_baseline"),
     "paper_identity": _paper("mano_identity"),
@@ -114,6 +114,7 @@ class Budget(NamedTuple):
 
     images: int | None
     epochs: int = 1
+    batch_size: int = 64
 
     def __str__(self) -> str:
         images = "all images" if self.images is None else f"{self.images:,} images"
@@ -134,9 +135,10 @@ class Size:
             whole trainings.
         budgets: by `Network.budget`.
         seeds: of the continuations, or of whole trainings.
-        workers: processes of a training (under torchrun); 0: in this process, if there is nothing beside it.
-        parallel: trainings and scorings side by side; each training is then one process.
-        batch_size: of every training but the confidence's, which takes pairs and twice as many images.
+        workers: processes of a training (under torchrun, if more than one).
+        parallel: trainings side by side; with more than one, scores are made beside them too.
+        from_nothing: networks that do not start from the body.
+        only: train only these networks and what they start from; None: all.
         evaluated: images a subject that are evaluated; calibration takes others.
         device: of trainings and predictions.
         val_images: validation images after an epoch.
@@ -155,7 +157,8 @@ class Size:
     test_split: str = "all"
     workers: int = 2
     parallel: int = 1
-    batch_size: int = 64
+    from_nothing: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
     device: str = "auto"
     evaluated: int = 72
     val_images: int = 500
@@ -164,12 +167,13 @@ class Size:
     @property
     def networks(self) -> dict[str, Network]:
         """What is trained."""
-        return {name: network for name, network in NETWORKS.items() if name != "body" or self.body is None}
-
-    @property
-    def lr_factor(self) -> float:
-        """By which the rates for batches of 64 are multiplied: the square root of the batches' ratio."""
-        return (self.batch_size / 64) ** 0.5
+        known = NETWORKS | {name: replace(NETWORKS[name], start=None, lr=1e-3) for name in self.from_nothing}
+        wanted = set(known) if self.only is None else set(self.only)
+        for _ in known:
+            wanted |= {known[name].start for name in wanted if known[name].start is not None}
+        if self.body is not None:
+            wanted.discard("body")
+        return {name: network for name, network in known.items() if name in wanted}
 
     @property
     def folder(self) -> Path:
@@ -191,7 +195,8 @@ FULL = Size(
     test_data={"num_subjects": 22, "num_sequences": 12, "num_frames": 3, "seed": 2026, **LOOK},
     body=Path("out/dex_ycb/ship_body_long/checkpoints/last.pt"),
     budgets={
-        **dict.fromkeys(("heads", "fresh", "mesh", "confidence"), Budget(28160)),
+        **dict.fromkeys(("heads", "fresh", "mesh"), Budget(28160)),
+        "confidence": Budget(28160, batch_size=128),
         "keypoints": Budget(56640),
     },
     seeds=(0, 1, 2),
@@ -204,14 +209,14 @@ GPU = replace(
     name="results_gpu",
     body=None,
     budgets={
-        "body": Budget(None, 24),
-        **dict.fromkeys(("heads", "fresh", "mesh"), Budget(None, 3)),
-        "confidence": Budget(None),
-        "keypoints": Budget(None, 12),
+        "body": Budget(None, 11, 256),
+        **dict.fromkeys(("heads", "fresh", "mesh"), Budget(56640, 1, 128)),
+        "confidence": Budget(56640, 1, 256),
+        "keypoints": Budget(None, 12, 256),
     },
+    from_nothing=("pose_2d",),
     workers=1,
-    parallel=6,
-    batch_size=256,
+    parallel=8,
     device="cuda",
     val_images=1000,
 )
@@ -224,12 +229,13 @@ QUICK = Size(
     test_data={"num_subjects": 20, "num_sequences": 4, "num_frames": 2, "seed": 2027, **LOOK},
     body=Path("weights/mano_baseline_conf.safetensors"),
     budgets={
-        **dict.fromkeys(("heads", "confidence", "keypoints"), Budget(512)),
+        **dict.fromkeys(("heads", "keypoints"), Budget(512)),
         **dict.fromkeys(("fresh", "mesh"), Budget(1536)),
+        "confidence": Budget(512, batch_size=128),
     },
     seeds=(0, 1),
     cache=Path("data/quick_cache"),
-    workers=0,
+    workers=1,
     evaluated=16,
     val_images=32,
     prior=Path("weights/prior.npz"),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import gc
 import logging
 import os
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.reproduce.sizes import Network, Size
 from src.engine.checkpoint import read_checkpoint
@@ -83,33 +87,71 @@ def train_all(size: Size) -> None:
     """Train every network for every seed, `Size.parallel` at a time.
 
     Raises:
-        subprocess.CalledProcessError: a training failed; no further one is started.
+        subprocess.CalledProcessError, or what a training raised: no further one is started then.
     """
-    with ThreadPoolExecutor(size.parallel) as pool:
+    if size.parallel == 1:
+        for name, seed in trainings(size):
+            train_one(size, name, seed)
+        return
+    with training_pool(size) as pool, ThreadPoolExecutor(len(trainings(size))) as waiting:
+        started = start_trainings(size, pool, waiting)
         try:
-            for training in start_trainings(size, pool).values():
+            for training in as_completed(started.values()):
                 training.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            waiting.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def start_trainings(size: Size, pool: ThreadPoolExecutor) -> Trainings:
-    """Hand every training to the pool, each after what it starts from."""
+def training_pool(size: Size) -> ProcessPoolExecutor:
+    """Processes that take one training after the other."""
+    return ProcessPoolExecutor(size.parallel, mp_context=get_context("spawn"), initializer=_start_trainer)
+
+
+def start_trainings(size: Size, pool: ProcessPoolExecutor, waiting: ThreadPoolExecutor) -> Trainings:
+    """Hand every training to the pool, each when what it starts from is trained.
+
+    Args:
+        pool: of `training_pool`.
+        waiting: threads that wait, one a training.
+    """
     started: Trainings = {}
     for name, seed in trainings(size):
-        # Who waits here waits for a training that was submitted earlier, so it is running or done.
         needs = started.get((size.networks[name].start, seed))
-        started[name, seed] = pool.submit(_train_after, needs, size, name, seed)
+        started[name, seed] = waiting.submit(_train_after, needs, pool, size, name, seed)
     return started
 
 
-def _train_after(needs: Future | None, size: Size, name: str, seed: int) -> None:
+def _train_after(needs: Future | None, pool: ProcessPoolExecutor, size: Size, name: str, seed: int) -> None:
     if needs is not None:
         needs.result()
-    if not is_trained(checkpoint_of(size, name, seed)):
-        logger.info("training %s, seed %d", name, seed)
-        _train(size, training_options(size, name, size.networks[name], seed))
+    pool.submit(train_one, size, name, seed).result()
+
+
+def train_one(size: Size, name: str, seed: int) -> None:
+    """Train a network, if its training is not complete."""
+    if is_trained(checkpoint_of(size, name, seed)):
+        return
+    logger.info("training %s, seed %d", name, seed)
+    options = training_options(size, name, size.networks[name], seed)
+    if size.workers > 1:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(size.workers)]
+        # One thread a process: more of them wait for each other at every operation.
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        subprocess.run([*command, "run.py", *options, "--threads", "1"], env=environment, check=True)
+        return
+    from options.run_options import get_args_parser
+    from src.engine.train import train
+
+    train(get_args_parser().parse_args(options), ["run.py", *options])
+    gc.collect()  # a trainer and its steps refer to each other
+    if size.device == "cuda":
+        torch.cuda.empty_cache()  # the next training of this process may be larger
+
+
+def _start_trainer() -> None:
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
 
 
 def training_hours(size: Size) -> float:
@@ -138,25 +180,10 @@ def training_options(size: Size, name: str, network: Network, seed: int) -> list
         "max_images": budget.images,
         "seed": seed,
         "rotation_deg": 30,
-        "batch_size": size.batch_size * (2 if network.budget == "confidence" else 1),
-        "lr": f"{network.lr * size.lr_factor:.3g}",
+        "batch_size": budget.batch_size,
+        "lr": f"{network.lr * (budget.batch_size / 64) ** 0.5:.3g}",
         "val_images": size.val_images,
         "device": size.device,
     }
     words = [word for option, value in fixed.items() if value is not None for word in (f"--{option}", str(value))]
     return [*words, "--resume", *network.options]
-
-
-def _train(size: Size, options: list[str]) -> None:
-    if size.workers == 0 and size.parallel == 1:
-        from options.run_options import get_args_parser
-        from src.engine.train import train
-
-        train(get_args_parser().parse_args(options))
-        return
-    command = [sys.executable]
-    if size.workers > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(size.workers)]
-    # One thread a process: more of them wait for each other at every operation.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, "run.py", *options, "--threads", "1"], env=environment, check=True)

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +63,12 @@ class RunFolder:
         """The checkpoint that was best on the validation split."""
         return self.checkpoints / "best.pt"
 
-    def write_arguments(self, args: argparse.Namespace) -> None:
+    def write_arguments(self, args: argparse.Namespace, command: list[str]) -> None:
         """Save the options, the command line and the versions."""
         values = {
             name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, bool, type(None)))
         }
-        write_json(self.root / "args.json", {"command": sys.argv, "args": values, "versions": versions()})
+        write_json(self.root / "args.json", {"command": command, "args": values, "versions": versions()})
 
     def log_epoch(self, row: dict[str, float]) -> None:
         """Add a line to ``log.csv`` (an epoch that was run again after a resume is replaced) and to TensorBoard."""

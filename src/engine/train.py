@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import math
 import signal
+import sys
 import time
 from collections import defaultdict
 from types import FrameType
@@ -63,8 +64,8 @@ def _augment_generator(seed: int, epoch: int, batch: int, device: torch.device) 
 class Trainer:
     """One training run: built from options, then `run`."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
+    def __init__(self, args: argparse.Namespace, command: list[str] | None = None) -> None:
+        self.args, self._command = args, command or sys.argv
         torch.manual_seed(args.seed)
         self.device = choose_device(args.device, args.threads)
         torch.backends.cudnn.benchmark = True  # every batch has the same shape
@@ -187,7 +188,7 @@ class Trainer:
         if self.team.leads:
             for leftover in self.folder.checkpoints.glob(".*.tmp.pt"):  # of a process that was killed while it saved
                 leftover.unlink()
-            self.folder.write_arguments(self.args)
+            self.folder.write_arguments(self.args, self._command)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             while self.position.epoch < self.args.epochs:
@@ -310,7 +311,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
     return {name: totals[name] / max(1, images) for name in sorted(totals)}
 
 
-def train(args: argparse.Namespace) -> None:
-    """Train a network as the options say; see ``run.py --help``."""
+def train(args: argparse.Namespace, command: list[str] | None = None) -> None:
+    """Train a network as the options say; see ``run.py --help``. ``command``: the words to note (default: sys.argv)."""
     with team_work(), naming_dead_workers():
-        Trainer(apply_recipe(args)).run()
+        Trainer(apply_recipe(args), command).run()
