@@ -209,10 +209,10 @@ GPU = replace(
     name="results_gpu",
     body=None,
     budgets={
-        "body": Budget(None, 11, 256),
+        "body": Budget(None, 10, 256),
         **dict.fromkeys(("heads", "fresh", "mesh"), Budget(56640, 1, 128)),
         "confidence": Budget(56640, 1, 256),
-        "keypoints": Budget(None, 12, 256),
+        "keypoints": Budget(None, 11, 256),
     },
     from_nothing=("pose_2d",),
     workers=1,
