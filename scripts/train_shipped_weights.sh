@@ -10,7 +10,7 @@ else
     ./scripts/make_training_set.sh
 fi
 if "$PYTHON" -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
-    [ "$RUNS" = dex_ycb ] || RUNS=results_gpu
+    [ "$RUNS" = dex_ycb ] || RUNS=whole
 else
     DATA_ROOT=$DATA ./scripts/train_body.sh
 fi

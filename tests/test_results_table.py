@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.reproduce.report import flat_rows, interval, markdown, per_subject, verdicts
 from benchmarks.reproduce.scoring import METRICS, halves
-from benchmarks.reproduce.sizes import FULL, GPU, NETWORKS, QUICK, ROWS
+from benchmarks.reproduce.sizes import FULL, NETWORKS, QUICK, ROWS, WHOLE
 from benchmarks.reproduce.training import checkpoint_of, training_options, trainings
 from options.run_options import get_args_parser
 
@@ -73,7 +73,7 @@ def test_the_page_holds_every_row_and_judges_the_targets() -> None:
     assert found["another person's shape"] and not found["true shape against baseline"]  # later rows are worse here
 
 
-@pytest.mark.parametrize("size", [FULL, GPU, QUICK], ids=lambda size: size.name)
+@pytest.mark.parametrize("size", [FULL, WHOLE, QUICK], ids=lambda size: size.name)
 def test_every_training_is_a_valid_command(size: object) -> None:
     for name, network in size.networks.items():
         args = get_args_parser().parse_args(training_options(size, name, network, size.seeds[0]))
@@ -85,16 +85,17 @@ def test_every_training_is_a_valid_command(size: object) -> None:
 
 def test_seeds_are_whole_trainings_on_a_gpu_and_continuations_elsewhere() -> None:
     assert checkpoint_of(FULL, "body", 0) == checkpoint_of(FULL, "body", 1) == FULL.body
-    assert checkpoint_of(GPU, "body", 0) != checkpoint_of(GPU, "body", 1)
-    assert ("body", 1) in trainings(GPU) and ("body", 1) not in trainings(FULL)
-    order = trainings(GPU)
+    assert checkpoint_of(WHOLE, "body", 0) != checkpoint_of(WHOLE, "body", 1)
+    assert ("body", 1) in trainings(WHOLE) and ("body", 1) not in trainings(FULL)
+    order = trainings(WHOLE)
     for number, (name, seed) in enumerate(order):
-        start = GPU.networks[name].start
+        start = WHOLE.networks[name].start
         assert start is None or (start, seed) in order[:number]  # whatever it starts from is trained before
-    assert "--init_from" not in training_options(GPU, "body", NETWORKS["body"], 0)
+    assert sum(name == "pose_2d" for name, _ in order) == 1
+    assert "--init_from" not in training_options(WHOLE, "body", NETWORKS["body"], 0)
 
 
 def test_only_some_networks_and_what_they_start_from() -> None:
-    some = replace(GPU, only=("fair_confidence",), seeds=(0,))
+    some = replace(WHOLE, only=("fair_confidence",), seeds=(0,))
     assert trainings(some) == [("body", 0), ("fair_baseline", 0), ("fair_confidence", 0)]
     assert trainings(replace(FULL, only=("fair_identity",), seeds=(1,))) == [("fair_identity", 1)]

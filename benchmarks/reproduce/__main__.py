@@ -26,6 +26,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_only", action="store_true", help="data and trainings, no evaluation")
     parser.add_argument("--no_training", action="store_true", help="evaluate what is trained so far")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
+    parser.add_argument("--whole", action="store_true", help="seeds are whole trainings also without a GPU")
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="train only these (sizes.py) and what they start from")
     parser.add_argument("--data_root", type=Path, help="the real DexYCB: train on s1_train, evaluate on s1_test")
     parser.add_argument("--body", type=Path, help="checkpoint that all networks start from")
@@ -60,13 +61,13 @@ def main() -> int:
     """Run it."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    from benchmarks.reproduce.sizes import FULL, GPU, QUICK
+    from benchmarks.reproduce.sizes import FULL, QUICK, WHOLE
     from benchmarks.reproduce.training import make_data, train_all
     from utils.device import choose_device
     from utils.files import atomic_path, write_json
 
     device = choose_device(args.device)
-    size = QUICK if args.quick else GPU if device.type == "cuda" else FULL
+    size = QUICK if args.quick else WHOLE if args.whole or device.type == "cuda" else FULL
     size = replace(size, device=device.type)
     people = "synthetic people"
     if args.data_root is not None:

@@ -25,6 +25,7 @@ class Network:
         options: further options of ``run.py --phase train``.
         start: another network of the same seed to start from instead of the body.
         per_seed: trained for every seed; else once, with the first.
+        is_ablation: trained after all others.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Network:
     options: tuple[str, ...] = ()
     start: str | None = "body"
     per_seed: bool = True
+    is_ablation: bool = False
 
 
 def _paper(model: str) -> Network:
@@ -42,6 +44,10 @@ def _paper(model: str) -> Network:
 
 def _mesh(model: str, budget: str = "mesh") -> Network:
     return Network(model, budget=budget, lr=1e-3, options=(*BODY, *SAME_STEPS))
+
+
+def _fresh(*options: str) -> Network:
+    return Network("mano_identity", budget="fresh", lr=1e-3, options=(*FRESH_HEADS, *options), is_ablation=True)
 
 
 NETWORKS = {
@@ -55,9 +61,9 @@ NETWORKS = {
     "cmr_pg": _mesh("cmr_pg"),
     "cmr_identity": _mesh("cmr_identity"),
     "boukhayma": _mesh("boukhayma", budget="fresh"),
-    "blind": Network("mano_identity", options=("--blind_decoder",)),
-    "fresh_identity": Network("mano_identity", budget="fresh", lr=1e-3, options=FRESH_HEADS),
-    "no_geometry": Network("mano_identity", budget="fresh", lr=1e-3, options=(*FRESH_HEADS, "--crop_geometry", "no")),
+    "blind": Network("mano_identity", options=("--blind_decoder",), is_ablation=True),
+    "fresh_identity": _fresh(),
+    "no_geometry": _fresh("--crop_geometry", "no"),
 }
 
 
@@ -203,21 +209,15 @@ FULL = Size(
     cache=Path("data/cache"),
 )
 
-#: With a GPU: every seed has a body of its own, and everything is trained longer.
-GPU = replace(
+#: With a GPU: every seed has a body of its own, and everything before the continuations is trained longer.
+WHOLE = replace(
     FULL,
-    name="results_gpu",
+    name="whole",
     body=None,
-    budgets={
-        "body": Budget(None, 10, 256),
-        **dict.fromkeys(("heads", "fresh", "mesh"), Budget(56640, 1, 128)),
-        "confidence": Budget(56640, 1, 256),
-        "keypoints": Budget(None, 11, 256),
-    },
+    budgets={**FULL.budgets, "body": Budget(None, 9, 256), "keypoints": Budget(None, 10, 256)},
     from_nothing=("pose_2d",),
     workers=1,
     parallel=8,
-    device="cuda",
     val_images=1000,
 )
 

@@ -71,16 +71,16 @@ def is_trained(path: Path) -> bool:
 
 
 def trainings(size: Size) -> list[tuple[str, int]]:
-    """Networks and seeds to train, each after what it starts from: bodies, then seed by seed."""
-    networks = size.networks.items()
-    with_shared = sorted({*size.seeds, SHARED_SEED})  # the networks that are trained once start from its body
-    bodies = [(name, seed) for seed in with_shared for name, network in networks if network.start is None]
-    return bodies + [
-        (name, seed if network.per_seed else SHARED_SEED)
-        for seed in size.seeds
-        for name, network in networks
-        if network.start is not None and (network.per_seed or seed == size.seeds[0])
-    ]
+    """Networks and seeds to train, each after what it starts from: from nothing, then seed by seed, ablations last."""
+    found: list[tuple[str, int]] = []
+    for stage in (0, 1, 2):
+        # What is trained once starts from the shared seed's body, whichever seeds are asked for.
+        for seed in size.seeds if stage else sorted({*size.seeds, SHARED_SEED}):
+            for name, network in size.networks.items():
+                job = name, seed if network.per_seed else SHARED_SEED
+                if job not in found and stage == (0 if network.start is None else 2 if network.is_ablation else 1):
+                    found.append(job)
+    return found
 
 
 def train_all(size: Size) -> None:
