@@ -12,7 +12,7 @@ from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.humbi_writer import write_humbi
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
-from src.engine.train import Trainer, validate
+from src.engine.train import Trainer
 from tests.dex_ycb_layout import write_dex_ycb
 
 
@@ -58,7 +58,7 @@ def test_cascades_take_a_step(
     terms = trainer._step(next(iter(trainer.loader)))
     # several processes (DistributedDataParallel) wait for ever for a parameter without gradient
     assert all(value.grad is not None for value in trainer.model.parameters() if value.requires_grad)
-    assert 0 < validate(trainer)["mpjpe_mm"] < 1000 and 0 < terms["loss"] < 1000
+    assert 0 < trainer.validate()["mpjpe_mm"] < 1000 and 0 < terms["loss"] < 1000
     assert ("mask" in terms) == (dataset != "dex_ycb")  # the paper's comparison on DexYCB has none
     assert ("mask" in next(iter(trainer.loader))) == (dataset == "freihand")  # elsewhere: silhouettes of the mesh
     assert trainer.card.crop == ("image" if dataset == "freihand" else "joints") and trainer.card.hierarchy_hash

@@ -66,6 +66,7 @@ def test_rows_are_flat_and_complete() -> None:
 def test_the_page_holds_every_row_and_judges_the_targets() -> None:
     rows = made_up_rows()
     facts = {"command": "c", "machine": "m", "n_images": 60, "people": "people", "training_hours": 1.0}
+    facts["trained_on"] = {"CPU": ["fair_identity"]}
     page = markdown(QUICK, rows, facts)
     for row in ROWS:
         assert f"| {row.model} | {row.shape} |" in page

@@ -16,7 +16,7 @@ from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine.distributed import Team
 from src.engine.predict import merge_shares, predict
-from src.engine.train import Trainer, validate
+from src.engine.train import Trainer
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import load_predictions
 
@@ -64,7 +64,7 @@ def test_each_sample_is_measured_once(together: tuple[Path, Path]) -> None:
         logged = list(csv.DictReader(handle))[-1]
     trainer = Trainer(apply_recipe(get_args_parser().parse_args(words("train", root, out / "alone"))))
     trainer.resume(out / "dex_ycb/mano_baseline/checkpoints/last.pt")
-    for name, value in validate(trainer).items():
+    for name, value in trainer.validate().items():
         assert float(logged[f"val_{name}"]) == pytest.approx(value, rel=1e-4)
 
 

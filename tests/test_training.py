@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import signal
 import threading
@@ -182,3 +183,21 @@ def test_shape_source(tmp_path: Path) -> None:
     assert torch.allclose(betas[:, 0], torch.tensor([0.8, 0.9]))
     with pytest.raises(ValueError, match="--identity"):
         ShapeSource("calibrated")
+
+
+def test_compiled_training_is_the_training_without(
+    root: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = functools.partial(torch.compile, backend="eager")  # the graph alone: a compiler would take a minute
+    monkeypatch.setattr(torch, "compile", compiled)
+    trainer = Trainer(apply_recipe(options(root, tmp_path, "--compile")))
+    assert trainer.network is not trainer.model
+    trainer.run()
+    expected, found = weights(whole), weights(tmp_path)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_samples_in_the_devices_memory_train_to_the_same_weights(root: Path, whole: Path, tmp_path: Path) -> None:
+    train(options(root, tmp_path, "--resident", "yes"))
+    expected, found = weights(whole), weights(tmp_path)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)

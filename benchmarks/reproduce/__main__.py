@@ -27,13 +27,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no_training", action="store_true", help="evaluate what is trained so far")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     parser.add_argument("--whole", action="store_true", help="seeds are whole trainings also without a GPU")
-    parser.add_argument("--networks", nargs="+", metavar="NAME", help="train only these (sizes.py) and what they start from")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these (sizes.py) and what they start from")
     parser.add_argument("--data_root", type=Path, help="the real DexYCB: train on s1_train, evaluate on s1_test")
     parser.add_argument("--body", type=Path, help="checkpoint that all networks start from")
     parser.add_argument("--workers", type=int, help="processes of a training (GPUs, or CPU cores)")
     parser.add_argument("--parallel", type=int, help="trainings and scorings side by side")
     parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="a GPU trains a body for every seed, and longer"
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="cuda: a body for every seed, trained longer"
     )
     parser.add_argument("--output", type=Path, help="folder of results.json and .md (default: benchmarks/, or out/)")
     return parser
@@ -97,7 +97,7 @@ def main() -> int:
         return 2
     from benchmarks.machine import describe_machine
     from benchmarks.reproduce.report import flat_rows, markdown
-    from benchmarks.reproduce.training import training_hours
+    from benchmarks.reproduce.training import computed_on, training_hours
 
     is_full = not args.quick and args.data_root is None
     output = args.output or (Path("benchmarks") if is_full else size.folder)
@@ -105,6 +105,7 @@ def main() -> int:
         "command": shlex.join(["./scripts/reproduce_synthetic_results.sh", *sys.argv[1:]]),
         "machine": describe_machine(size.device),
         "training_hours": round(training_hours(size), 2),
+        "trained_on": computed_on(size),
         "n_images": rows[0]["network"]["n_images"],
         "people": people,
     }

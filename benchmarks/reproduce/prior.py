@@ -23,7 +23,7 @@ PEOPLE = {"num_subjects": 80, "num_sequences": 2, "num_frames": 3, "seed": 77}
 
 
 def open_people(size: Size) -> tuple[Path, Any]:
-    """Folder and data set of the people whom networks are measured on; synthetic ones are made if they are not there."""
+    """Folder and data set of the people whom networks are measured on; synthetic ones are made if missing."""
     root, split = size.train_root, "s1_val"
     if size.test_data is not None:
         from datasets.synthetic.data_set import write_data_set

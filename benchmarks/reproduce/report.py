@@ -156,8 +156,9 @@ def markdown(size: Size, rows: Rows, facts: dict[str, Any]) -> str:
         f"{facts['n_images']} images of {n_subjects} {facts['people']} that no network has seen; "
         f"seeds {', '.join(map(str, size.seeds))}.",
         "",
-        f"{_seeds_are(size)} The trainings took {facts['training_hours']} hours added up, {size.parallel} at a time. "
-        "Their lengths: "
+        f"{_seeds_are(size)} The trainings took {facts['training_hours']} hours added up, several at a time. "
+        + "".join(f"On {device}: {', '.join(names)}. " for device, names in facts["trained_on"].items())
+        + "Their lengths: "
         + ", ".join(f"{name} {budget}" for name, budget in size.budgets.items())
         + " (`heads`: from trained heads; `fresh`, `mesh`: with new ones). The 2D model is trained once.",
         "",

@@ -25,7 +25,7 @@ class Network:
         options: further options of ``run.py --phase train``.
         start: another network of the same seed to start from instead of the body.
         per_seed: trained for every seed; else once, with the first.
-        is_ablation: trained after all others.
+        is_late: trained after all others.
     """
 
     model: str
@@ -35,19 +35,19 @@ class Network:
     options: tuple[str, ...] = ()
     start: str | None = "body"
     per_seed: bool = True
-    is_ablation: bool = False
+    is_late: bool = False
 
 
 def _paper(model: str) -> Network:
     return Network(model, "paper", "fresh", 1e-3, (*BODY, *SAME_VIEW, *SAME_STEPS))
 
 
-def _mesh(model: str, budget: str = "mesh") -> Network:
-    return Network(model, budget=budget, lr=1e-3, options=(*BODY, *SAME_STEPS))
+def _mesh(model: str) -> Network:
+    return Network(model, budget="mesh", lr=1e-3, options=(*BODY, *SAME_STEPS))
 
 
 def _fresh(*options: str) -> Network:
-    return Network("mano_identity", budget="fresh", lr=1e-3, options=(*FRESH_HEADS, *options), is_ablation=True)
+    return Network("mano_identity", budget="fresh", lr=1e-3, options=(*FRESH_HEADS, *options), is_late=True)
 
 
 NETWORKS = {
@@ -60,8 +60,8 @@ NETWORKS = {
     "paper_identity": _paper("mano_identity"),
     "cmr_pg": _mesh("cmr_pg"),
     "cmr_identity": _mesh("cmr_identity"),
-    "boukhayma": _mesh("boukhayma", budget="fresh"),
-    "blind": Network("mano_identity", options=("--blind_decoder",), is_ablation=True),
+    "boukhayma": Network("boukhayma", "fair", "fresh", 1e-3, (*BODY, *SAME_STEPS), is_late=True),
+    "blind": Network("mano_identity", options=("--blind_decoder",), is_late=True),
     "fresh_identity": _fresh(),
     "no_geometry": _fresh("--crop_geometry", "no"),
 }
@@ -201,7 +201,8 @@ FULL = Size(
     test_data={"num_subjects": 22, "num_sequences": 12, "num_frames": 3, "seed": 2026, **LOOK},
     body=Path("out/dex_ycb/ship_body_long/checkpoints/last.pt"),
     budgets={
-        **dict.fromkeys(("heads", "fresh", "mesh"), Budget(28160)),
+        **dict.fromkeys(("heads", "fresh"), Budget(28160)),
+        "mesh": Budget(18816),
         "confidence": Budget(28160, batch_size=128),
         "keypoints": Budget(56640),
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import json
 import logging
 import os
 import subprocess
@@ -71,14 +72,14 @@ def is_trained(path: Path) -> bool:
 
 
 def trainings(size: Size) -> list[tuple[str, int]]:
-    """Networks and seeds to train, each after what it starts from: from nothing, then seed by seed, ablations last."""
+    """Networks and seeds to train, each after what it starts from: from nothing, then seed by seed, late ones last."""
     found: list[tuple[str, int]] = []
     for stage in (0, 1, 2):
         # What is trained once starts from the shared seed's body, whichever seeds are asked for.
         for seed in size.seeds if stage else sorted({*size.seeds, SHARED_SEED}):
             for name, network in size.networks.items():
                 job = name, seed if network.per_seed else SHARED_SEED
-                if job not in found and stage == (0 if network.start is None else 2 if network.is_ablation else 1):
+                if job not in found and stage == (0 if network.start is None else 2 if network.is_late else 1):
                     found.append(job)
     return found
 
@@ -118,13 +119,18 @@ def start_trainings(size: Size, pool: ProcessPoolExecutor, waiting: ThreadPoolEx
     started: Trainings = {}
     for name, seed in trainings(size):
         needs = started.get((size.networks[name].start, seed))
-        started[name, seed] = waiting.submit(_train_after, needs, pool, size, name, seed)
+        if is_trained(checkpoint_of(size, name, seed)):
+            started[name, seed] = Future()
+            started[name, seed].set_result(None)
+        elif needs is None or needs.done():
+            started[name, seed] = pool.submit(train_one, size, name, seed)  # at once, so that the order is kept
+        else:
+            started[name, seed] = waiting.submit(_train_after, needs, pool, size, name, seed)
     return started
 
 
-def _train_after(needs: Future | None, pool: ProcessPoolExecutor, size: Size, name: str, seed: int) -> None:
-    if needs is not None:
-        needs.result()
+def _train_after(needs: Future, pool: ProcessPoolExecutor, size: Size, name: str, seed: int) -> None:
+    needs.result()
     pool.submit(train_one, size, name, seed).result()
 
 
@@ -163,6 +169,17 @@ def training_hours(size: Size) -> float:
             with log.open(encoding="utf-8", newline="") as lines:
                 seconds += sum(float(row["seconds"]) for row in csv.DictReader(lines))
     return seconds / 3600
+
+
+def computed_on(size: Size) -> dict[str, list[str]]:
+    """Networks by what trained them, by the notes of their runs."""
+    found: dict[str, list[str]] = {}
+    for name, seed in trainings(size):
+        notes = checkpoint_of(size, name, seed).parents[1] / "args.json"
+        if notes.is_file():
+            device = json.loads(notes.read_text(encoding="utf-8")).get("computed_on", "CPU")
+            found.setdefault(device, []).append(name)
+    return {device: list(dict.fromkeys(names)) for device, names in found.items()}
 
 
 def training_options(size: Size, name: str, network: Network, seed: int) -> list[str]:

@@ -63,12 +63,14 @@ class RunFolder:
         """The checkpoint that was best on the validation split."""
         return self.checkpoints / "best.pt"
 
-    def write_arguments(self, args: argparse.Namespace, command: list[str]) -> None:
-        """Save the options, the command line and the versions."""
+    def write_arguments(self, args: argparse.Namespace, command: list[str], device: torch.device) -> None:
+        """Save the options, the command line, the versions, and what computes."""
         values = {
             name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, bool, type(None)))
         }
-        write_json(self.root / "args.json", {"command": command, "args": values, "versions": versions()})
+        computed_on = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        content = {"command": command, "args": values, "versions": versions(), "computed_on": computed_on}
+        write_json(self.root / "args.json", content)
 
     def log_epoch(self, row: dict[str, float]) -> None:
         """Add a line to ``log.csv`` (an epoch that was run again after a resume is replaced) and to TensorBoard."""

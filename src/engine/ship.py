@@ -38,14 +38,7 @@ def ship(run: str | Path, name: str, weights: str | Path = "weights") -> Path:
         FileNotFoundError: the run lacks one of its files.
     """
     run, output = Path(run), Path(weights) / f"{name}.safetensors"
-    arguments = json.loads((run / "args.json").read_text(encoding="utf-8"))
-    notes: dict[str, Any] = {
-        "command": shlex.join(["python", *arguments["command"]]),
-        "versions": arguments["versions"],
-        "seed": arguments["args"]["seed"],
-        "data": _describe_data(Path(arguments["args"]["data_root"])),
-        "validation": _last_scores(run / "log.csv"),
-    }
+    notes = history(run)
     export_weights(run / "checkpoints" / "last.pt", output, **notes)
     content = output.read_bytes()
     index = Path(weights) / INDEX
@@ -54,6 +47,28 @@ def ship(run: str | Path, name: str, weights: str | Path = "weights") -> Path:
     write_json(index, dict(sorted(entries.items())))
     logger.info("%s: %.1f MB, validation %s", output, len(content) / 1e6, notes["validation"])
     return output
+
+
+def history(run: Path) -> dict[str, Any]:
+    """How a run's network came to be: command, versions, seed, data, validation scores and, under ``started_from``, the
+    same of the run that it went on from, if that is still there.
+
+    Raises:
+        FileNotFoundError: the run lacks ``args.json`` or ``log.csv``.
+    """
+    arguments = json.loads((run / "args.json").read_text(encoding="utf-8"))
+    notes: dict[str, Any] = {
+        "command": shlex.join(["python", *arguments["command"]]),
+        "computed_on": arguments.get("computed_on", "CPU"),
+        "versions": arguments["versions"],
+        "seed": arguments["args"]["seed"],
+        "data": _describe_data(Path(arguments["args"]["data_root"])),
+        "validation": _last_scores(run / "log.csv"),
+    }
+    start = arguments["args"].get("init_from")
+    if start and (Path(start).parents[1] / "args.json").is_file():
+        notes["started_from"] = history(Path(start).parents[1])
+    return notes
 
 
 def _describe_data(root: Path) -> Any:

@@ -9,7 +9,6 @@ import math
 import signal
 import sys
 import time
-from collections import defaultdict
 from types import FrameType
 
 import torch
@@ -34,6 +33,7 @@ from src.engine.graphed_step import GraphedStep
 from src.engine.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
 from src.engine.run_folder import RunFolder, versions
 from src.engine.step_log import StepLog
+from src.engine.validation import mean_scores
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class Trainer:
                 train_only_confidence(self.model)
 
     def _can_be_recorded(self) -> bool:
-        """Whether a step may be replayed: not with several processes, nor compiled, nor over pairs that differ in number."""
+        """Whether a step may be replayed: not several processes', nor compiled, nor over pairs differing in number."""
         if self.args.cuda_graph == "no" or self.device.type != "cuda" or self.team.size > 1:
             return False
         return not (self.args.compile or isinstance(self.objective, ConfidenceObjective))
@@ -188,7 +188,7 @@ class Trainer:
         if self.team.leads:
             for leftover in self.folder.checkpoints.glob(".*.tmp.pt"):  # of a process that was killed while it saved
                 leftover.unlink()
-            self.folder.write_arguments(self.args, self._command)
+            self.folder.write_arguments(self.args, self._command, self.device)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             while self.position.epoch < self.args.epochs:
@@ -236,7 +236,7 @@ class Trainer:
                 raise Interrupted(128 + (self._stop or signal.SIGTERM))
         self._check(log)
         row = {f"train_{name}": value for name, value in log.means().items()}
-        row |= {f"val_{name}": value for name, value in validate(self).items()}
+        row |= {f"val_{name}": value for name, value in self.validate().items()}
         position.epoch, position.batch = position.epoch + 1, 0
         row = {
             "epoch": position.epoch,
@@ -252,6 +252,16 @@ class Trainer:
             position.best = score
             self.save(self.folder.best)
         self.save(self.folder.last)
+
+    def validate(self) -> dict[str, float]:
+        """Mean of every score over the validation split."""
+        args = self.args
+        self.team.agree(self.model)  # all measure the network that is saved
+        loader = make_loader(
+            self.val_data, args.batch_size, max_samples=args.val_images, rank=self.team.rank, world_size=self.team.size
+        )
+        view = (args.input_size, self.device, None, None, args.crop_scale)
+        return mean_scores(self.model, self.objective, loader, view, self.team)
 
     def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """One update from a batch of samples; the loss and its terms, scalars on the device."""
@@ -285,30 +295,6 @@ class Trainer:
             f"loss is {loss} in epoch {self.position.epoch + 1}, batch {batch}, images {images}...; "
             f"{self.folder.last} is the last good state: start from it with --init_from and a lower --lr"
         )
-
-
-@torch.no_grad()
-def validate(trainer: Trainer) -> dict[str, float]:
-    """Mean of every score over the samples (not the batches) of the validation split, each in one process only."""
-    trainer.model.eval()
-    args = trainer.args
-    team = trainer.team
-    team.agree(trainer.model)  # all measure the network that is saved
-    loader = make_loader(
-        trainer.val_data, args.batch_size, max_samples=args.val_images, rank=team.rank, world_size=team.size
-    )
-    sums: dict[str, float] = defaultdict(float)
-    count = 0
-    for raw in loader:
-        batch = prepare_batch(raw, args.input_size, trainer.device, None, None, args.crop_scale)
-        output = trainer.objective.forward(trainer.model, batch)
-        scores = trainer.objective.scores(output, batch)
-        for name, value in scores.items():
-            sums[name] += float(value.sum())
-        count += len(raw["image_id"])
-    totals = team.total({**sums, "images": count})
-    images = totals.pop("images")
-    return {name: totals[name] / max(1, images) for name in sorted(totals)}
 
 
 def train(args: argparse.Namespace, command: list[str] | None = None) -> None:

@@ -1,0 +1,51 @@
+"""What ships says how it came to be, back to the run that began from nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
+from src.engine.ship import ship
+from src.models import build_model
+
+OPTIONS = {"backbone": "mobilenet_v3_small"}
+
+
+def finished_run(folder: Path, start: Path | None, score: float) -> Path:
+    torch.manual_seed(0)
+    (folder / "checkpoints").mkdir(parents=True)
+    options = {"seed": 3, "data_root": str(folder / "data"), "init_from": start and str(start / "checkpoints/last.pt")}
+    notes = {"command": ["run.py", "--exp_name", folder.name], "args": options, "versions": {"git": "abc"}}
+    (folder / "args.json").write_text(json.dumps({**notes, "computed_on": "a GPU"}))
+    (folder / "log.csv").write_text(f"epoch,lr,val_keypoints_px\n1,0.1,9\n2,0.1,{score}\n")
+    card = ModelCard("pose_2d", "fair", OPTIONS, 64, 64)
+    save_checkpoint(folder / "checkpoints/last.pt", card, build_model("pose_2d", **OPTIONS))
+    return folder
+
+
+def test_shipped_file_and_index_tell_the_history(tmp_path: Path) -> None:
+    body = finished_run(tmp_path / "body", None, 3.0)
+    path = ship(finished_run(tmp_path / "model", body, 2.5), "pose_2d", tmp_path / "weights")
+    entry = json.loads((tmp_path / "weights/weights.json").read_text())["pose_2d.safetensors"]
+    assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert entry["validation"] == {"keypoints_px": 2.5} and entry["command"] == "python run.py --exp_name model"
+    assert entry["computed_on"] == "a GPU" and entry["data"] == "data" and entry["seed"] == 3
+    assert entry["started_from"]["validation"] == {"keypoints_px": 3.0} and "started_from" not in entry["started_from"]
+    network, card, _ = load_network(path)
+    assert card.model == "pose_2d" and card.input_size == 64
+    expected = build_model("pose_2d", **OPTIONS)
+    expected.load_state_dict(torch.load(tmp_path / "model/checkpoints/last.pt", weights_only=True)["model"])
+    for name, value in expected.state_dict().items():
+        assert torch.allclose(network.state_dict()[name].float(), value.float(), rtol=2e-3, atol=1e-6), name
+
+
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "model", None, 2.5)
+    (run / "log.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="log.csv"):
+        ship(run, "pose_2d", tmp_path / "weights")
