@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,7 @@ def main() -> int:
         size = replace(size, only=tuple(args.networks))
     if args.seeds is not None:
         size = replace(size, seeds=tuple(args.seeds))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # trainings beside us save and end too
     try:
         make_data(size)
         if args.train_only:

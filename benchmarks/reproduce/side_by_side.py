@@ -19,6 +19,7 @@ from benchmarks.reproduce.training import (
     Trainings,
     make_test_data,
     start_trainings,
+    stop,
     training_pool,
     trainings,
 )
@@ -40,7 +41,7 @@ def train_and_score(size: Size) -> Rows:
     threads = max(1, usable_cores() // workers)
     with (
         training_pool(size) as trainers,
-        ThreadPoolExecutor(workers + len(trainings(size))) as waiting,
+        ThreadPoolExecutor(workers + 1) as waiting,
         ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(threads,)) as scorers,
     ):
         data = scorers.submit(_make_evaluation_data, size)
@@ -58,7 +59,7 @@ def train_and_score(size: Size) -> Rows:
         try:
             return [row for rows in scores for row in rows.result()]
         except BaseException:
-            waiting.shutdown(wait=False, cancel_futures=True)
+            stop(trainers, waiting)
             raise
 
 

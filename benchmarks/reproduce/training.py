@@ -9,8 +9,8 @@ import logging
 import os
 import subprocess
 import sys
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,22 @@ def train_all(size: Size) -> None:
         for name, seed in trainings(size):
             train_one(size, name, seed)
         return
-    with training_pool(size) as pool, ThreadPoolExecutor(len(trainings(size))) as waiting:
+    with training_pool(size) as pool, ThreadPoolExecutor(1) as waiting:
         started = start_trainings(size, pool, waiting)
         try:
             for training in as_completed(started.values()):
                 training.result()
         except BaseException:
-            waiting.shutdown(wait=False, cancel_futures=True)
+            stop(pool, waiting)
             raise
+
+
+def stop(pool: ProcessPoolExecutor, waiting: ThreadPoolExecutor) -> None:
+    """Start nothing more; trainings under way save their state and end."""
+    waiting.shutdown(wait=False, cancel_futures=True)
+    pool.shutdown(wait=False, cancel_futures=True)
+    for child in active_children():
+        child.terminate()
 
 
 def training_pool(size: Size) -> ProcessPoolExecutor:
@@ -110,28 +118,37 @@ def training_pool(size: Size) -> ProcessPoolExecutor:
 
 
 def start_trainings(size: Size, pool: ProcessPoolExecutor, waiting: ThreadPoolExecutor) -> Trainings:
-    """Hand every training to the pool, each when what it starts from is trained.
+    """Have the pool train everything, `Size.parallel` at a time.
 
     Args:
         pool: of `training_pool`.
-        waiting: threads that wait, one a training.
+        waiting: gives the thread that hands out the trainings.
     """
-    started: Trainings = {}
-    for name, seed in trainings(size):
-        needs = started.get((size.networks[name].start, seed))
-        if is_trained(checkpoint_of(size, name, seed)):
-            started[name, seed] = Future()
-            started[name, seed].set_result(None)
-        elif needs is None or needs.done():
-            started[name, seed] = pool.submit(train_one, size, name, seed)  # at once, so that the order is kept
-        else:
-            started[name, seed] = waiting.submit(_train_after, needs, pool, size, name, seed)
+    started: Trainings = {job: Future() for job in trainings(size)}
+    waiting.submit(_hand_out, size, pool, started)
     return started
 
 
-def _train_after(needs: Future, pool: ProcessPoolExecutor, size: Size, name: str, seed: int) -> None:
-    needs.result()
-    pool.submit(train_one, size, name, seed).result()
+def _hand_out(size: Size, pool: ProcessPoolExecutor, started: Trainings) -> None:
+    """Start, whenever there is room, the first training in order whose start is trained."""
+    left, running = list(started), {}
+    try:
+        while left or running:
+            for job in left.copy():
+                start = started.get((size.networks[job[0]].start, job[1]))
+                if is_trained(checkpoint_of(size, *job)):
+                    started[job].set_result(None)
+                    left.remove(job)
+                elif len(running) < size.parallel and (start is None or start.done()):
+                    running[pool.submit(train_one, size, *job)] = job
+                    left.remove(job)
+            for training in wait(running, return_when=FIRST_COMPLETED).done:
+                training.result()
+                started[running.pop(training)].set_result(None)
+    except BaseException as error:
+        for future in started.values():
+            if not future.done():
+                future.set_exception(error)
 
 
 def train_one(size: Size, name: str, seed: int) -> None:
