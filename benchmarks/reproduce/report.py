@@ -20,9 +20,9 @@ HEADINGS = {
     "zero_pose_mpvpe_mm": "zero-pose MPVPE",
 }
 GROUPS = {
-    "paper": "Paper recipe (`--recipe paper`): its networks and losses, on the shared body at 96 px",
+    "paper": "Paper recipe (`--recipe paper`): its networks and losses, on the same body at 96 px",
     "fair": "Fair recipe (`--recipe fair`, default)",
-    "mesh": "Mesh convolution and the comparison method, on the shared body",
+    "mesh": "Mesh convolution and the comparison method, on the same body",
     "ablation": "Ablations: one thing changed at a time",
 }
 REPLICATES = 4000

@@ -198,9 +198,9 @@ def open_network(
     return load_network(path, device, assets=assets)
 
 
-def open_reader(path: Path, device: torch.device) -> KeypointReader | None:
+def open_reader(path: str | Path, device: torch.device) -> KeypointReader | None:
     """The shipped keypoint network, if it is there."""
-    if not path.is_file():
+    if not Path(path).is_file():
         return None
     network, card, _ = load_network(path, device)
     return KeypointReader(network, card, device)
