@@ -11,7 +11,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ from datasets.synthetic.sequence import SynthesisOptions
 from src.engine.checkpoint import ModelCard, load_network
 from src.engine.demo_gallery import write_gallery
 from src.engine.demo_pictures import write_pictures
+from src.engine.demo_variant import Variant
 from src.engine.evaluate import evaluate_hands, format_table
 from src.engine.predict import ShapeSource, check_hand, predict_dataset
 from src.evaluation.bootstrap import paired_bootstrap
-from src.evaluation.metrics import Evaluation
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration_choice import calibrate
 from src.personalization.fit_predictions import fit_predictions
@@ -51,16 +50,6 @@ SUBJECTS = (8, 9)
 CALIBRATION_SEQUENCES = 3
 VARIANTS = ("baseline", "identity_gt", "identity_calibrated")
 REPORTED = ("mpjpe_mm", "mpvpe_mm", "pa_mpjpe_mm", "auc", "f5", "f15", "zero_pose_mpvpe_mm", "abs_mpjpe_mm")
-
-
-@dataclass
-class Variant:
-    """One way of estimating: the network's predictions and the fitted ones, each with its metrics."""
-
-    network: Predictions
-    fitted: Predictions
-    network_scores: Evaluation
-    fitted_scores: Evaluation
 
 
 class Stopwatch:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from src.engine.demo_variant import Variant
 from src.engine.evaluate import hand_points
 from src.evaluation.shape import rest_hand
 from src.personalization.hand_size import Length, lengths_mm
@@ -16,9 +17,6 @@ from utils.camera import project_numpy, square_box
 from utils.drawing import ANONYMOUS_COLOUR, IDENTITY_COLOUR
 from utils.figures import HandView, ShapeView, demo_figure, identity_figure
 from utils.mesh_io import write_mesh
-
-if TYPE_CHECKING:
-    from src.engine.demo import Variant
 
 
 def write_pictures(
