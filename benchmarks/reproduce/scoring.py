@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.reproduce.sizes import ROWS, Row, Size
-from benchmarks.reproduce.training import checkpoint_of
+from benchmarks.reproduce.training import checkpoint_of, is_trained
 from datasets import build_dataset
 from src.engine.checkpoint import load_network
 from src.engine.measure import evaluate_hands, evaluate_meshes
@@ -108,7 +108,7 @@ class Scores:
         """Scores of every row whose network is trained, in order; the others are named in the log."""
         rows = []
         for number, row in enumerate(ROWS):
-            if checkpoint_of(self.size, row.network, self.seed).is_file():
+            if is_trained(checkpoint_of(self.size, row.network, self.seed)):
                 rows.append(self._row(number, row))
             else:
                 logger.warning("seed %d: %s is not trained; its row is left out", self.seed, row.network)
