@@ -231,7 +231,7 @@ QUICK = Size(
     body=Path("weights/mano_baseline_conf.safetensors"),
     budgets={
         **dict.fromkeys(("heads", "keypoints"), Budget(512)),
-        **dict.fromkeys(("fresh", "mesh"), Budget(1536)),
+        **dict.fromkeys(("fresh", "mesh"), Budget(768)),
         "confidence": Budget(512, batch_size=128),
     },
     seeds=(0, 1),
