@@ -60,7 +60,10 @@ def make_rows(size: Size, train: bool) -> list[dict[str, Any]]:
 
 def main() -> int:
     """Run it."""
-    args = get_args_parser().parse_args()
+    parser = get_args_parser()
+    args = parser.parse_args()
+    if args.networks and not args.train_only:
+        parser.error("--networks trains some of the networks and goes with --train_only: a table needs all")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     from benchmarks.reproduce.sizes import FULL, QUICK, WHOLE
     from benchmarks.reproduce.training import make_data, train_all
