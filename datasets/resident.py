@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-
-logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
 _SAMPLES_AT_ONCE = 2048
