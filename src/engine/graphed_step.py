@@ -1,7 +1,7 @@
 """Forward, loss and backward as one recorded CUDA graph: a small network's thousands of kernels cost one launch.
 
-A step of RegNetX-400MF with 256 images of 96 px took 62 ms on an H100 with its kernels launched one by one (as with 512),
-and 15 ms recorded; `benchmarks/train_throughput.py` compares the two.
+A step of RegNetX-400MF with 256 images of 96 px took 62 ms on an H100 with its kernels launched one by one, and
+15 ms recorded; `benchmarks/train_throughput.py` compares the two.
 """
 
 from __future__ import annotations
