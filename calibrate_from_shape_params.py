@@ -13,9 +13,9 @@ def main() -> int:
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     if args.images:
-        from src.engine.photo_calibration import calibrate_photos as run
+        from src.photos.calibrate import calibrate_photos as run
     else:
-        from src.personalization.calibrate_command import run
+        from src.personalization.calibration.command import run
 
     try:
         run(args)

@@ -12,7 +12,7 @@ def main() -> int:
     """Parse, call one function. Known errors are one line on stderr and exit status 2."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    from src.personalization.fit_command import fit
+    from src.personalization.fitting.command import fit
 
     try:
         fit(args)

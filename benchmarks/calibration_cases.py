@@ -12,25 +12,25 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.simulation import Simulated, SimulationOptions, second_camera, simulate
 from datasets import build_dataset
 from src.evaluation import zero_pose_mpvpe
-from src.personalization.averaging import average_betas, average_weights
-from src.personalization.calibration_choice import calibrate
-from src.personalization.data_set_evidence import view_groups
-from src.personalization.fitting import FitOptions, PosePriorOptions, observe
+from src.personalization.calibration.averages import average_betas, average_weights
+from src.personalization.calibration.choose import calibrate
+from src.personalization.calibration.data_set_evidence import view_groups
+from src.personalization.calibration.multi_frame import JointOptions, JointResult, calibrate_joint
+from src.personalization.calibration.multi_frame_identity import Evidence
+from src.personalization.calibration.multi_frame_problem import JointProblem, posterior_covariance
+from src.personalization.calibration.multi_view import ViewGroups, calibrate_views, group_views
+from src.personalization.calibration.population import joint_with_population, load_population
+from src.personalization.fitting.fit import FitOptions, PosePriorOptions, observe
 from src.personalization.ground_truth import annotations_of
-from src.personalization.hand_size import LENGTHS, length_gradient, length_of
-from src.personalization.inputs import check_frames
-from src.personalization.joint_calibration import JointOptions, JointResult, calibrate_joint
-from src.personalization.joint_identity import Evidence
-from src.personalization.joint_problem import JointProblem, posterior_covariance
-from src.personalization.joints_model import JointsModel
-from src.personalization.multi_view import ViewGroups, calibrate_views, group_views
-from src.personalization.noise import KeypointNoise
 from src.personalization.pairing import pair_keypoints
-from src.personalization.population import joint_with_population, load_population
-from src.personalization.shape_terms import LengthCue
-from src.personalization.simulation import Simulated, SimulationOptions, second_camera, simulate
+from src.personalization.terms.hand_size import LENGTHS, length_gradient, length_of
+from src.personalization.terms.inputs import check_frames
+from src.personalization.terms.joints_model import JointsModel
+from src.personalization.terms.noise import KeypointNoise
+from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, HandModel
 from utils.artifacts import load_predictions
 from utils.camera import project

@@ -36,14 +36,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch  # noqa: E402
 
 from benchmarks.reference_hand import ReferenceHand, smplx_hand  # noqa: E402
-from src.personalization.adam import AdamOptions, fit_adam  # noqa: E402
-from src.personalization.fitting import FitOptions, PosePriorOptions, fit_frames  # noqa: E402
-from src.personalization.joints_model import JointsModel  # noqa: E402
-from src.personalization.least_squares import LMOptions  # noqa: E402
-from src.personalization.noise import KeypointNoise  # noqa: E402
-from src.personalization.pose_prior import matrix_log  # noqa: E402
-from src.personalization.simulation import Simulated, SimulationOptions, simulate  # noqa: E402
-from src.personalization.status import Status  # noqa: E402
+from benchmarks.simulation import Simulated, SimulationOptions, simulate  # noqa: E402
+from src.personalization.fitting.adam import AdamOptions, fit_adam  # noqa: E402
+from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames  # noqa: E402
+from src.personalization.solver.levenberg_marquardt import LMOptions  # noqa: E402
+from src.personalization.solver.status import Status  # noqa: E402
+from src.personalization.terms.joints_model import JointsModel  # noqa: E402
+from src.personalization.terms.noise import KeypointNoise  # noqa: E402
+from src.personalization.terms.pose_prior import matrix_log  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
 from utils.camera import project  # noqa: E402
 

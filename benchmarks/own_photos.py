@@ -22,15 +22,15 @@ import torch  # noqa: E402
 
 from datasets import build_dataset  # noqa: E402
 from options.calibrate import get_args_parser as calibration_parser  # noqa: E402
-from src.detection import Detection, find_hands  # noqa: E402
-from src.engine.photo_calibration import photo_options  # noqa: E402
-from src.engine.photo_camera import Camera  # noqa: E402
-from src.engine.photo_hands import PhotoHand, fit_photo_hands, photo_predictions  # noqa: E402
 from src.evaluation.shape import zero_pose_mpvpe  # noqa: E402
-from src.personalization.calibration_choice import calibrate  # noqa: E402
-from src.personalization.hand_size import lengths_mm  # noqa: E402
-from src.personalization.joint_identity import Evidence  # noqa: E402
-from src.personalization.keypoint_fit import KeypointFit, KeypointFitOptions  # noqa: E402
+from src.personalization.calibration.choose import calibrate  # noqa: E402
+from src.personalization.calibration.multi_frame_identity import Evidence  # noqa: E402
+from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions  # noqa: E402
+from src.personalization.terms.hand_size import lengths_mm  # noqa: E402
+from src.photos.calibrate import photo_options  # noqa: E402
+from src.photos.camera import Camera  # noqa: E402
+from src.photos.detector import Detection, find_hands  # noqa: E402
+from src.photos.hands import PhotoHand, fit_photo_hands, photo_predictions  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
 from utils.camera import project_numpy  # noqa: E402
 

@@ -43,7 +43,7 @@ from datasets.synthetic.sequence import SynthesisOptions  # noqa: E402
 from datasets.usable_cores import usable_cores  # noqa: E402
 from options.recipes import apply_recipe  # noqa: E402
 from options.run_options import get_args_parser as run_parser  # noqa: E402
-from src.engine import setup  # noqa: E402
+from src.engine import config  # noqa: E402
 from src.engine.train import Trainer  # noqa: E402
 
 #: What ``--recipe`` stands for here: the network whose step is timed, its image size and batch.
@@ -90,7 +90,7 @@ class Bench:
         first, self.clock = self.trainers["fast"], CLOCKS[clock]
         self.device, self.batches, self.batch_size = first.device, batches, first.args.batch_size
         split = first.args.split or f"{first.args.setup}_train"
-        files = setup.open_dataset(first.args, split, first.args.crop_size, cache=None)
+        files = config.open_dataset(first.args, split, first.args.crop_size, cache=None)
         #: name -> data set and loader processes
         self.sources = {"cache": (first.data, 0), "jpeg": (files, workers)}
         if self.device.type == "cuda":

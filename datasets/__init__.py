@@ -12,23 +12,23 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from datasets.shard_index import has_shards
+from datasets.shards.index import has_shards
 
 
 def _dex_ycb(root: str | Path, split: str, **options: Any) -> Dataset:
-    from datasets.dex_ycb import DexYCB
+    from datasets.dex_ycb.dataset import DexYCB
 
     return DexYCB(root, split, **options)
 
 
 def _freihand(root: str | Path, split: str, **options: Any) -> Dataset:
-    from datasets.freihand import FreiHAND
+    from datasets.freihand.dataset import FreiHAND
 
     return FreiHAND(root, split, **options)
 
 
 def _humbi(root: str | Path, split: str, **options: Any) -> Dataset:
-    from datasets.humbi import HUMBI
+    from datasets.humbi.dataset import HUMBI
 
     return HUMBI(root, split, **options)
 
@@ -40,7 +40,7 @@ def _ho3d(root: str | Path, split: str, **options: Any) -> Dataset:
 
 
 def _shards(root: str | Path, split: str, **options: Any) -> Dataset:
-    from datasets.shards import Shards
+    from datasets.shards.dataset import Shards
 
     return Shards(root, split, **options)
 

@@ -57,7 +57,7 @@ class HO3D(CropDataset):
         cache: str | Path | None = None,
         workers: int | None = None,
     ) -> None:
-        """Open the evaluation part; the options are those of all data sets (see `datasets.freihand.FreiHAND`).
+        """Open the evaluation part; the options are those of all data sets (see `datasets.freihand.dataset.FreiHAND`).
 
         Raises:
             FileNotFoundError: naming the missing file or folder.

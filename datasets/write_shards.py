@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from datasets import DATASETS, build_dataset
-from datasets.shard_index import read_index, sha256_of
-from datasets.shard_writer import ShardPlan, write_shards
+from datasets.shards.index import read_index, sha256_of
+from datasets.shards.writer import ShardPlan, write_shards
 
 #: Options that one data set has.
 OF_DATASET = {"crop": "freihand", "with_mask": "freihand", "include_invalid": "dex_ycb"}

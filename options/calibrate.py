@@ -48,7 +48,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
 def add_joint_arguments(parser: argparse.ArgumentParser) -> None:
     """Priors, noise and metric cues of the joint calibration."""
     prior = parser.add_argument_group("joint calibration: priors and noise")
-    prior.add_argument("--prior", help="npz of src.personalization.measure_population; default: unit normal betas")
+    prior.add_argument("--prior", help="npz of src.personalization.calibration.measure_population; default: unit normal betas")
     prior.add_argument("--root_std", type=float, default=0.2, help="rad, trust in the network's hand orientation")
     prior.add_argument("--finger_std", type=float, default=0.2, help="rad, trust in the network's finger rotations")
     prior.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")

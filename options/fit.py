@@ -30,7 +30,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     solver.add_argument("--chunk", type=int, default=256, help="frames solved together")
     solver.add_argument("--root_std", type=float, default=0.2, help="rad, trust in the network's hand orientation")
     solver.add_argument("--finger_std", type=float, default=0.2, help="rad, trust in the network's finger rotations")
-    solver.add_argument("--prior", help="npz of src.personalization.measure_population: error covariance, depth")
+    solver.add_argument("--prior", help="npz of src.personalization.calibration.measure_population: error covariance, depth")
     solver.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
     solver.add_argument("--loss", default="geman_mcclure", choices=("none", "huber", "geman_mcclure"))
     solver.add_argument("--min_confidence", type=float, default=0.05, help="keypoints at or below it do not count")

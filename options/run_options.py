@@ -147,7 +147,7 @@ class _Parser(argparse.ArgumentParser):
         return args, rest
 
     def _dataset_of_shards(self, root: str | None) -> str:
-        from datasets.shard_index import dataset_of
+        from datasets.shards.index import dataset_of
 
         if root is None:
             self.error("--dataset shards needs --data_root, the folder that python -m datasets.write_shards wrote")

@@ -34,6 +34,6 @@ for model in mano_baseline_conf pose_2d; do
     "$PYTHON" run.py --phase predict --data_root "$PEOPLE" --cache data/cache --split all --allow_missing_subjects \
         --checkpoint "weights/$model.safetensors" --predictions "out/dex_ycb/predictions/people_$model.npz"
 done
-"$PYTHON" -m src.personalization.measure_population --data_root "$DATA" --cache data/cache --validation_root "$PEOPLE" \
+"$PYTHON" -m src.personalization.calibration.measure_population --data_root "$DATA" --cache data/cache --validation_root "$PEOPLE" \
     --predictions out/dex_ycb/predictions/people_mano_baseline_conf.npz \
     --keypoints out/dex_ycb/predictions/people_pose_2d.npz --output weights/prior.npz

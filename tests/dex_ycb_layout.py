@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import yaml
 
-from datasets.dex_ycb_splits import SERIALS, SUBJECTS
+from datasets.dex_ycb.splits import SERIALS, SUBJECTS
 from template import HandModel, load_hand_assets, pca_to_pose
 
 WIDTH, HEIGHT = 640, 480

@@ -21,9 +21,9 @@ import run
 from datasets import build_dataset
 from datasets.synthetic.data_set import write_data_set
 from datasets.synthetic.sequence import SynthesisOptions
-from src.personalization.data_set_evidence import DEPTH_RANGE, view_groups, wrist_depths
-from src.personalization.hand_size import lengths_mm
-from src.personalization.status import CalibrationError
+from src.personalization.calibration.data_set_evidence import DEPTH_RANGE, view_groups, wrist_depths
+from src.personalization.solver.status import CalibrationError
+from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
 from utils.artifacts import Predictions, load_identity, save_predictions
 from utils.camera import project_numpy

@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.simulation import Simulated, SimulationOptions, second_camera, simulate
 from src.evaluation import zero_pose_mpvpe
-from src.personalization.averaging import average_weights
-from src.personalization.calibration_choice import calibrate
-from src.personalization.fitting import PosePriorOptions
-from src.personalization.hand_size import (
+from src.personalization.calibration.averages import average_weights
+from src.personalization.calibration.choose import calibrate
+from src.personalization.calibration.merging import merge_identities
+from src.personalization.calibration.multi_frame import JointOptions, calibrate_joint, image_information
+from src.personalization.calibration.multi_frame_identity import Evidence
+from src.personalization.calibration.multi_view import ViewGroups, group_views, mirror_extrinsics
+from src.personalization.calibration.population import Population, load_population, save_population, shrunk_covariance
+from src.personalization.calibration.selection import choose_images, greedy_informative
+from src.personalization.fitting.fit import PosePriorOptions
+from src.personalization.shape_source import betas_of, load_identities
+from src.personalization.solver.levenberg_marquardt import LMOptions
+from src.personalization.solver.status import CalibrationError, Status
+from src.personalization.terms.hand_size import (
     describe_lengths,
     identity_lengths,
     length_gradient,
@@ -21,19 +31,9 @@ from src.personalization.hand_size import (
     lengths_as_json,
     lengths_mm,
 )
-from src.personalization.joint_calibration import JointOptions, calibrate_joint, image_information
-from src.personalization.joint_identity import Evidence
-from src.personalization.joints_model import JointsModel
-from src.personalization.least_squares import LMOptions
-from src.personalization.merging import merge_identities
-from src.personalization.multi_view import ViewGroups, group_views, mirror_extrinsics
-from src.personalization.noise import KeypointNoise
-from src.personalization.population import Population, load_population, save_population, shrunk_covariance
-from src.personalization.selection import choose_images, greedy_informative
-from src.personalization.shape_source import betas_of, load_identities
-from src.personalization.shape_terms import LengthCue, parse_known_bone
-from src.personalization.simulation import Simulated, SimulationOptions, second_camera, simulate
-from src.personalization.status import CalibrationError, Status
+from src.personalization.terms.joints_model import JointsModel
+from src.personalization.terms.noise import KeypointNoise
+from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import ArtifactError, HandMismatchError, Predictions, save_identity
 from utils.camera import project

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from datasets.loading import make_loader
-from src.engine.confidence_objective import WithinPersonConfidence, average_of_person, person_ranking_loss
 from src.models import build_model
 from src.models.confidence_head import ConfidenceHead
-from src.personalization.averaging import average_betas, average_weights
+from src.models.confidence_objective import WithinPersonConfidence, average_of_person, person_ranking_loss
+from src.personalization.calibration.averages import average_betas, average_weights
 from template import HandModel, load_hand_assets
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from src.engine.checkpoint import ModelCard
-from src.engine.demo import demo_hand, read_hand
+from src.engine.demo.synthetic import demo_hand, read_hand
 from template import load_hand_assets
 from tests.mano_pickle import write_mano_pickle
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from dex_ycb_layout import Hands, betas_of, edit_labels, intrinsics, write_dex_ycb
 
-import datasets.dex_ycb_labels
+import datasets.dex_ycb.labels
 from datasets import build_dataset
 from datasets.bad_files import BadFileError
-from datasets.dex_ycb_splits import SERIALS, SPLITS, get_split
+from datasets.dex_ycb.splits import SERIALS, SPLITS, get_split
 from datasets.sample import check_sample
 from template import HandModel, load_hand_assets, pca_to_pose
 
@@ -324,7 +324,7 @@ def test_cache_gives_the_same_samples_bit_by_bit(
 ) -> None:
     plain = open_split(small)
     open_split(small, cache=tmp_path / "cache")
-    monkeypatch.setattr(datasets.dex_ycb_labels, "read_labels", None)  # a second start must not read labels
+    monkeypatch.setattr(datasets.dex_ycb.labels, "read_labels", None)  # a second start must not read labels
     cached = open_split(small, cache=tmp_path / "cache")
     monkeypatch.setattr(cached, "_make_crop", None)  # nor decode pictures
     for index in range(len(plain)):
@@ -365,7 +365,7 @@ def test_interrupted_cache_is_not_taken_for_whole(small: Path, tmp_path: Path) -
 
 def test_workers_read_the_same_table(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     single = open_split(root, "s1_test", workers=1)
-    monkeypatch.setattr(datasets.dex_ycb_labels, "_PARALLEL_FROM", 1)
+    monkeypatch.setattr(datasets.dex_ycb.labels, "_PARALLEL_FROM", 1)
     several = open_split(root, "s1_test", workers=2)
     for key, column in single.columns.items():
         np.testing.assert_array_equal(several.columns[key], column)

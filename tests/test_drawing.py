@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from utils import drawing
 from utils.camera import project_numpy, square_box, transform_points
-from utils.figures import HandView, ShapeView, demo_figure, identity_figure
+from utils.drawing import overlay
+from utils.drawing.figures import HandView, ShapeView, demo_figure, identity_figure
 from utils.joints import BONES, FINGERS
 from utils.mesh_io import read_mesh, write_mesh
 from utils.plots import Curve, curve_plot
@@ -45,34 +45,34 @@ def test_bones_have_their_fingers_colour_and_the_argument_is_untouched() -> None
     for finger in range(5):
         for part in range(4):
             points[1 + 4 * finger + part] = [60 + 70 * finger, 280 - 60 * part]
-    drawn = drawing.draw_skeleton(image, points)
+    drawn = overlay.draw_skeleton(image, points)
     assert (image == 128).all() and drawn.shape == image.shape and drawn.dtype == np.uint8
     for parent, child in BONES:
         u, v = np.round((points[parent] + points[child]) / 2).astype(int)
         finger = FINGERS[(child - 1) // 4]
-        assert tuple(drawn[v, u]) == drawing.FINGER_COLOURS[finger], (parent, child)
+        assert tuple(drawn[v, u]) == overlay.FINGER_COLOURS[finger], (parent, child)
 
 
 def test_joints_without_confidence_or_position_are_left_out() -> None:
     points = np.random.default_rng(0).uniform(50, 350, (21, 2))
-    assert (drawing.draw_skeleton(grey(), points, np.zeros(21), minimum_confidence=0.1) == 128).all()
+    assert (overlay.draw_skeleton(grey(), points, np.zeros(21), minimum_confidence=0.1) == 128).all()
     points[:] = np.nan
-    assert (drawing.draw_skeleton(grey(), points) == 128).all()
+    assert (overlay.draw_skeleton(grey(), points) == 128).all()
     far = np.full((21, 2), 1e9)  # must not overflow OpenCV's fixed point into the image
-    assert (drawing.draw_skeleton(grey(), far) == 128).all()
+    assert (overlay.draw_skeleton(grey(), far) == 128).all()
 
 
 def test_skeleton_lands_on_the_subpixel_position() -> None:
     points = np.full((21, 2), np.nan)
     points[8] = [101.5, 60.25]
-    changed = (drawing.draw_skeleton(np.full((200, 200, 3), 255, np.uint8), points, thickness=6) != 255).any(axis=2)
+    changed = (overlay.draw_skeleton(np.full((200, 200, 3), 255, np.uint8), points, thickness=6) != 255).any(axis=2)
     rows, columns = np.nonzero(changed)
     assert abs(columns.mean() - 101.5) < 0.2 and abs(rows.mean() - 60.25) < 0.2
 
 
 def test_mesh_covers_exactly_where_its_vertices_project() -> None:
     vertices, faces = ball()
-    drawn = drawing.overlay_mesh(grey(), vertices, faces, K)
+    drawn = overlay.overlay_mesh(grey(), vertices, faces, K)
     covered = (drawn != 128).any(axis=2)
     pixels = project_numpy(vertices, K)
     outline = cv2.convexHull(pixels.astype(np.float32)).reshape(-1, 2)
@@ -81,8 +81,8 @@ def test_mesh_covers_exactly_where_its_vertices_project() -> None:
         [cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in zip(u.ravel(), v.ravel())]
     ).reshape(240, 320)
     assert covered[distance > 1.0].all() and not covered[distance < -1.0].any()
-    assert (drawing.mesh_silhouette(vertices, faces, K, 320, 240) == (distance > 0))[np.abs(distance) > 0.01].all()
-    _, coverage = drawing.render_mesh(vertices, faces, K, 320, 240, supersample=4)
+    assert (overlay.mesh_silhouette(vertices, faces, K, 320, 240) == (distance > 0))[np.abs(distance) > 0.01].all()
+    _, coverage = overlay.render_mesh(vertices, faces, K, 320, 240, supersample=4)
     assert coverage.sum() == pytest.approx(cv2.contourArea(outline), rel=0.01)
     moments = cv2.moments(outline)
     assert (coverage * u).sum() / coverage.sum() == pytest.approx(moments["m10"] / moments["m00"], abs=0.05)
@@ -93,24 +93,24 @@ def test_nearer_faces_hide_farther_ones_and_colours_follow_vertices() -> None:
     vertices, faces = ball()
     both = np.concatenate([vertices + [0, 0, 0.2], vertices])
     colours = np.repeat([[255, 0, 0], [0, 0, 255]], len(vertices), axis=0)
-    shaded, coverage = drawing.render_mesh(both, np.concatenate([faces, faces + len(vertices)]), K, 320, 240, colours)
+    shaded, coverage = overlay.render_mesh(both, np.concatenate([faces, faces + len(vertices)]), K, 320, 240, colours)
     u, v = np.round(project_numpy(PLACE, K)).astype(int)
     assert coverage[v, u] == 1 and shaded[v, u, 2] > 50 and shaded[v, u, 0] == 0
 
 
 def test_mesh_behind_the_camera_draws_nothing() -> None:
     vertices, faces = ball()
-    assert (drawing.overlay_mesh(grey(), vertices * [1, 1, -1], faces, K) == 128).all()
+    assert (overlay.overlay_mesh(grey(), vertices * [1, 1, -1], faces, K) == 128).all()
 
 
 def test_crop_view_moves_image_and_intrinsics_together() -> None:
     vertices, faces = ball()
     pixels = project_numpy(vertices, K)
     box = square_box(pixels, 1.5)
-    full = drawing.mesh_silhouette(vertices, faces, K, 320, 240).astype(np.uint8) * 255
-    crop, crop_K, affine = drawing.crop_view(np.repeat(full[..., None], 3, axis=2), K, box, 300)
+    full = overlay.mesh_silhouette(vertices, faces, K, 320, 240).astype(np.uint8) * 255
+    crop, crop_K, affine = overlay.crop_view(np.repeat(full[..., None], 3, axis=2), K, box, 300)
     np.testing.assert_allclose(project_numpy(vertices, crop_K), transform_points(pixels, affine), atol=1e-9)
-    redrawn = drawing.mesh_silhouette(vertices, faces, crop_K, 300, 300)
+    redrawn = overlay.mesh_silhouette(vertices, faces, crop_K, 300, 300)
     assert ((crop[..., 0] > 127) == redrawn).mean() > 0.985
     rows, columns = np.nonzero(redrawn)
     seen_rows, seen_columns = np.nonzero(crop[..., 0] > 127)
@@ -121,12 +121,12 @@ def test_figures_are_written_whole(tmp_path: Path) -> None:
     vertices, faces = ball()
     joints = fan()
     hands = [
-        HandView("without identity", vertices * 1.1, joints * 1.1, 12.3, drawing.ANONYMOUS_COLOUR),
+        HandView("without identity", vertices * 1.1, joints * 1.1, 12.3, overlay.ANONYMOUS_COLOUR),
         HandView("with identity", vertices, joints, 4.5),
     ]
     box = square_box(project_numpy(joints, K), 2.0)
     image = grey()
-    silhouette = drawing.mesh_silhouette(vertices, faces, K, 320, 240)
+    silhouette = overlay.mesh_silhouette(vertices, faces, K, 320, 240)
     demo_figure(tmp_path / "a" / "x_plot.jpg", image, K, faces, hands, box, true_vertices=vertices, title="x")
     demo_figure(tmp_path / "a" / "y_plot.png", image, K, faces, hands[1:], silhouette=silhouette)
     shapes = [ShapeView("true", vertices, joints), ShapeView("calibrated", vertices * 1.05, joints * 1.05, 1.5)]
@@ -163,7 +163,7 @@ def test_mesh_files_keep_vertices_order_colours_and_frame(tmp_path: Path, suffix
     np.testing.assert_array_equal(np.asarray(raw.visual.vertex_colors)[:, :3], colours)
     expected_z = -1 if suffix == ".glb" else 1  # glTF looks along -z
     assert np.sign(raw.vertices[:, 2].mean()) == expected_z and raw.volume > 0
-    write_mesh(tmp_path / f"n{suffix}", vertices, faces, drawing.IDENTITY_COLOUR)
+    write_mesh(tmp_path / f"n{suffix}", vertices, faces, overlay.IDENTITY_COLOUR)
     write_mesh(tmp_path / f"o{suffix}", vertices, faces)
     assert len(list(tmp_path.iterdir())) == 3
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from src.personalization.adam import AdamOptions, fit_adam
-from src.personalization.fit_predictions import fit_predictions
-from src.personalization.fitting import FitOptions, FitResult, PosePriorOptions, fit_frames
-from src.personalization.hand_residuals import posed_points
-from src.personalization.joints_model import JointsModel
-from src.personalization.least_squares import LMOptions
-from src.personalization.noise import KeypointNoise, keypoint_weights
+from benchmarks.simulation import Simulated, SimulationOptions, simulate
+from src.personalization.fitting.adam import AdamOptions, fit_adam
+from src.personalization.fitting.batch import fit_predictions
+from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
+from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
+from src.personalization.fitting.video import chain_positions, fit_video
 from src.personalization.pairing import pair_keypoints
-from src.personalization.simulation import Simulated, SimulationOptions, simulate
-from src.personalization.status import CalibrationError, Status, usable
-from src.personalization.translation import wrist_at_depth, wrist_from_keypoints
-from src.personalization.video import chain_positions, fit_video
+from src.personalization.solver.levenberg_marquardt import LMOptions
+from src.personalization.solver.status import CalibrationError, Status, usable
+from src.personalization.terms.hand_residuals import posed_points
+from src.personalization.terms.joints_model import JointsModel
+from src.personalization.terms.noise import KeypointNoise, keypoint_weights
 from template import HandModel, load_hand_assets
 from utils.artifacts import Predictions
 from utils.camera import project
@@ -151,7 +151,7 @@ def test_weights_follow_confidence(world: Simulated) -> None:
 
 
 def test_free_shape_and_depth_prior(model: JointsModel, world: Simulated) -> None:
-    from src.personalization.frame_problem import ShapePrior
+    from src.personalization.terms.frame_problem import ShapePrior
 
     prior = ShapePrior(torch.zeros(10).double(), 1e8 * torch.eye(10).double())
     held = fit(model, world, FitOptions(shape_prior=prior))

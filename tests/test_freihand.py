@@ -15,7 +15,7 @@ import torch
 from datasets import build_dataset
 from datasets.augment import AugmentConfig, prepare_batch
 from datasets.bad_files import BadFileError
-from datasets.freihand import FreiHAND
+from datasets.freihand.dataset import FreiHAND
 from datasets.loading import make_loader
 from datasets.sample import check_sample
 from datasets.synthetic.freihand_writer import write_freihand

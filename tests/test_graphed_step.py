@@ -11,7 +11,7 @@ import torch
 
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
-from src.engine.graphed_step import EAGER_BATCHES, GraphedStep
+from src.engine.cuda_graph import EAGER_BATCHES, GraphedStep
 from src.engine.train import Trainer
 from tests.dex_ycb_layout import write_dex_ycb
 

@@ -12,18 +12,18 @@ from torch import nn
 from datasets import build_dataset
 from datasets.synthetic.freihand_writer import write_freihand
 from src.engine.checkpoint import ModelCard, load_network
-from src.engine.hand_boxes import Region
-from src.engine.hand_estimator import HandEstimator, Seen
-from src.engine.hand_result import HandResult
-from src.engine.hand_search import KeypointReader, window_boxes
-from src.engine.image_setup import DemoTools
-from src.engine.keypoint_estimator import KeypointEstimator
-from src.engine.photo_camera import Camera
-from src.engine.photos import Photo, UnusableImage
 from src.engine.predict import predict_dataset
-from src.engine.shape_belief import ShapeBelief
-from src.personalization.hand_size import lengths_mm
-from src.personalization.population import load_population
+from src.personalization.calibration.population import load_population
+from src.personalization.terms.hand_size import lengths_mm
+from src.photos.boxes import Region
+from src.photos.camera import Camera
+from src.photos.estimator import HandEstimator, Seen
+from src.photos.image import Photo, UnusableImage
+from src.photos.keypoint_estimator import KeypointEstimator
+from src.photos.result import HandResult
+from src.photos.search import KeypointReader, window_boxes
+from src.photos.setup import DemoTools
+from src.photos.shape_filter import ShapeBelief
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from utils.artifacts import Identity
 from utils.camera import (
@@ -34,7 +34,7 @@ from utils.camera import (
     transform_intrinsics,
     transform_points,
 )
-from utils.drawing import mesh_silhouette
+from utils.drawing.overlay import mesh_silhouette
 
 ASSETS = load_hand_assets("template/stand_in.npz")
 K = np.array([[600.0, 0, 330], [0, 610, 235], [0, 0, 1]])

@@ -12,12 +12,12 @@ import torch
 
 from datasets import build_dataset
 from datasets.bad_files import BadFileError
-from datasets.humbi import HUMBI
-from datasets.humbi_files import Crop, crop_affine_of, split_subjects
+from datasets.humbi.dataset import HUMBI
+from datasets.humbi.files import Crop, crop_affine_of, split_subjects
 from datasets.sample import check_sample
-from datasets.synthetic.cameras import look_at
 from datasets.synthetic.hand_studio import make_studio_hand
 from datasets.synthetic.humbi_writer import write_humbi
+from datasets.synthetic.scene.cameras import look_at
 from template import HandModel, load_hand_assets
 from utils.camera import project_numpy, transform_intrinsics
 

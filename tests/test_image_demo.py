@@ -17,13 +17,13 @@ import pytest
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from options.run_options import get_args_parser
-from src.detection import Detection
-from src.engine.image_demo import image_demo
+from src.photos.detector import Detection
+from src.photos.run_images import image_demo
 from template import load_hand_assets
 from utils.artifacts import Identity, save_identity
 from utils.camera import mirror_intrinsics, project_numpy
+from utils.drawing.web_page import PageHand, page_section, write_page
 from utils.mesh_io import read_mesh
-from utils.web_page import PageHand, page_section, write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -229,7 +229,7 @@ def test_a_detectors_keypoints_alone(
             return []
         return [Detection(keypoints, np.ones(21), False, 0.9)]
 
-    monkeypatch.setattr("src.detection.find_hands", find_hands)
+    monkeypatch.setattr("src.photos.detector.find_hands", find_hands)
     shutil.copyfile(pictures / "a.png", tmp_path / "a.png")
     shutil.copyfile(pictures / "flat.png", tmp_path / "flat.png")
     good, flat = demo(tmp_path, tmp_path / "out", "--keypoints", "mediapipe")
@@ -245,6 +245,6 @@ def test_a_missing_detector_is_named(pictures: Path, tmp_path: Path, monkeypatch
     def find_hands(image: np.ndarray) -> list[Detection]:
         raise ImportError("pip install -r requirements-detect.txt")
 
-    monkeypatch.setattr("src.detection.find_hands", find_hands)
+    monkeypatch.setattr("src.photos.detector.find_hands", find_hands)
     with pytest.raises(RuntimeError, match="--keypoints mediapipe: pip install -r requirements-detect.txt"):
         demo(pictures, tmp_path, "--keypoints", "mediapipe")

@@ -8,21 +8,21 @@ import pytest
 import roma
 import torch
 
-from src.personalization.components_first import cayley
-from src.personalization.finger_pose import frame_poses, local_transforms, quick_points
-from src.personalization.finger_problem import finger_problem, fit_fingers
-from src.personalization.fitting import FitOptions, PosePriorOptions, observe
-from src.personalization.frame_problem import FrameProblem, ShapePrior, step_of
-from src.personalization.hand_residuals import lever_arms, point_jacobian, posed_points, shape_jacobian
-from src.personalization.inputs import check_frames
-from src.personalization.joints_model import JointsModel
-from src.personalization.least_squares import LMOptions, minimise
-from src.personalization.noise import KeypointNoise
-from src.personalization.normal_equations import factorise, factorise_model, solve_factored
-from src.personalization.pose_prior import PosePrior, inverse_right_jacobian, matrix_log, prior_terms
-from src.personalization.robust import LOSSES, robust_loss
-from src.personalization.simulation import SimulationOptions, simulate
-from src.personalization.status import Status
+from benchmarks.simulation import SimulationOptions, simulate
+from src.personalization.fitting.finger_pose import frame_poses, local_transforms, quick_points
+from src.personalization.fitting.finger_problem import finger_problem, fit_fingers
+from src.personalization.fitting.fit import FitOptions, PosePriorOptions, observe
+from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
+from src.personalization.solver.normal_equations import factorise, factorise_model, solve_factored
+from src.personalization.solver.robust import LOSSES, robust_loss
+from src.personalization.solver.status import Status
+from src.personalization.terms.components_first import cayley
+from src.personalization.terms.frame_problem import FrameProblem, ShapePrior, step_of
+from src.personalization.terms.hand_residuals import lever_arms, point_jacobian, posed_points, shape_jacobian
+from src.personalization.terms.inputs import check_frames
+from src.personalization.terms.joints_model import JointsModel
+from src.personalization.terms.noise import KeypointNoise
+from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian, matrix_log, prior_terms
 from template import HandModel, load_hand_assets
 from tests.random_assets import random_assets
 

@@ -15,20 +15,20 @@ import pytest
 import roma
 import torch
 
+from benchmarks.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
-from src.detection import Detection, MediapipeHands, mirrored, of_side
-from src.engine.photo_calibration import calibrate_photos, photo_options
-from src.engine.photo_hands import find_photo_hands
 from src.evaluation.shape import zero_pose_mpvpe
-from src.personalization.fitting import FitOptions, PosePriorOptions, fit_frames
-from src.personalization.hand_habits import all_round, habit_prior
-from src.personalization.hand_size import length_of, lengths_mm
-from src.personalization.joint_calibration import calibrate_joint
-from src.personalization.joints_model import JointsModel
-from src.personalization.keypoint_fit import KeypointFitOptions, fit_keypoints, ray_turn
-from src.personalization.noise import KeypointNoise
-from src.personalization.simulation import Simulated, SimulationOptions, simulate
-from src.personalization.status import CalibrationError, Status, usable
+from src.personalization.calibration.multi_frame import calibrate_joint
+from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames
+from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
+from src.personalization.solver.status import CalibrationError, Status, usable
+from src.personalization.terms.hand_size import length_of, lengths_mm
+from src.personalization.terms.joints_model import JointsModel
+from src.personalization.terms.noise import KeypointNoise
+from src.personalization.terms.population_pose_prior import all_round, habit_prior
+from src.photos.calibrate import calibrate_photos, photo_options
+from src.photos.detector import Detection, MediapipeHands, mirrored, of_side
+from src.photos.hands import find_photo_hands
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import load_identity
 
@@ -154,7 +154,7 @@ def test_command_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     import calibrate_from_shape_params as command
-    from src.detection import mediapipe_hands
+    from src.photos.detector import mediapipe_hands
 
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     mediapipe_hands._shared.cache_clear()

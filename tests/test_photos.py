@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from src.engine.photo_camera import DEFAULT_FOV, checked_fov, choose_camera, parse_intrinsics
-from src.engine.photos import Photo, UnusableImage, list_photos, read_photo
+from src.photos.camera import DEFAULT_FOV, checked_fov, choose_camera, parse_intrinsics
+from src.photos.image import Photo, UnusableImage, list_photos, read_photo
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from utils.ray_casting import RayCaster, block_centres, interpolate, pixel_rays, vertex_normals
+from utils.drawing.ray_casting import RayCaster, block_centres, interpolate, pixel_rays, vertex_normals
 
 K = np.array([[300.0, 0, 31.5], [0, 310.0, 23.5], [0, 0, 1]])
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from src.personalization.median_start import least_median_start, weighted_median
-from src.personalization.registration import Registration, register_mesh
-from src.personalization.registration_problem import MeshObservations, RegistrationProblem
-from src.personalization.silhouette import directions, silhouette_extents
-from src.personalization.simulation import SimulationOptions, simulate
-from src.personalization.status import Status, usable
+from benchmarks.simulation import SimulationOptions, simulate
+from src.personalization.registration.least_median_of_squares import least_median_start, weighted_median
+from src.personalization.registration.problem import MeshObservations, RegistrationProblem
+from src.personalization.registration.register import Registration, register_mesh
+from src.personalization.registration.silhouette import directions, silhouette_extents
+from src.personalization.solver.status import Status, usable
 from template import HandModel, load_hand_assets
 from utils.camera import project
-from utils.drawing import mesh_silhouette
+from utils.drawing.overlay import mesh_silhouette
 
 B = 24
 

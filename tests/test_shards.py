@@ -20,8 +20,8 @@ from datasets import build_dataset, write_shards
 from datasets.bad_files import BadFileError
 from datasets.loading import make_loader
 from datasets.sample import check_sample
-from datasets.shard_index import ShardSettingsError, read_index, read_table, sample_key
-from datasets.shards import Shards
+from datasets.shards.dataset import Shards
+from datasets.shards.index import ShardSettingsError, read_index, read_table, sample_key
 from datasets.synthetic.freihand_writer import write_freihand
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
@@ -178,7 +178,7 @@ def test_interrupted_writing_goes_on(root: Path, written: Path, tmp_path: Path, 
     class Killed(BaseException):
         pass
 
-    from datasets.dex_ycb import DexYCB
+    from datasets.dex_ycb.dataset import DexYCB
 
     gather, calls = DexYCB.gather, []
 

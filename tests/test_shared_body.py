@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from src.engine.checkpoint import ModelCard, initialise_from, save_checkpoint
-from src.engine.mesh_joints import mesh_hand
-from src.engine.mesh_objectives import MeshObjective
 from src.models import build_model
 from src.models.losses_cmr import CmrLoss
+from src.models.mesh_joints import mesh_hand
+from src.models.mesh_objectives import MeshObjective
 from template import load_hand_assets
 from utils.rotations import matrix_to_rotation_6d
 

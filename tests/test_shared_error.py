@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.personalization import choose_shared_error
-from src.personalization.calibration_choice import calibrate
-from src.personalization.choose_shared_error import population_of, standardised_errors, try_factor
-from src.personalization.joint_calibration import JointOptions
-from src.personalization.joint_identity import Evidence
-from src.personalization.population import joint_with_population
-from src.personalization.simulation import SimulationOptions, simulate
+from benchmarks.simulation import SimulationOptions, simulate
+from benchmarks.studies import choose_shared_error
+from benchmarks.studies.choose_shared_error import population_of, standardised_errors, try_factor
+from src.personalization.calibration.choose import calibrate
+from src.personalization.calibration.multi_frame import JointOptions
+from src.personalization.calibration.multi_frame_identity import Evidence
+from src.personalization.calibration.population import joint_with_population
 from template import load_hand_assets
 from utils.artifacts import Predictions, save_predictions
 

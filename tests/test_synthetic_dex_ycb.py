@@ -14,9 +14,9 @@ import torch
 import yaml
 from scipy.spatial.transform import Rotation
 
-from datasets.synthetic import motion as motion_module
 from datasets.synthetic.data_set import write_data_set
-from datasets.synthetic.population import OFFICIAL_SUBJECTS, SERIALS
+from datasets.synthetic.scene import motion as motion_module
+from datasets.synthetic.scene.population import OFFICIAL_SUBJECTS, SERIALS
 from datasets.synthetic.sequence import SynthesisOptions
 from template import HandModel, load_hand_assets, pca_to_pose
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from datasets.synthetic.motion import Motion, make_motion, minimum_jerk
-from datasets.synthetic.objects import CATALOGUE
-from datasets.synthetic.population import (
+from datasets.synthetic.scene.motion import Motion, make_motion, minimum_jerk
+from datasets.synthetic.scene.objects import CATALOGUE
+from datasets.synthetic.scene.population import (
     OFFICIAL_SUBJECTS,
     sequence_name,
     sequence_object,

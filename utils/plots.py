@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.figures import new_figure, save_figure
+from utils.drawing.figures import new_figure, save_figure
 
 #: Colours of the curves in order; told apart with the common colour-vision deficiencies too.
 CURVE_COLOURS = ("#1f7a8c", "#e07a35", "#7b4fa3", "#3a9a5b", "#c0392b", "#555555")

@@ -12,7 +12,7 @@ from benchmarks.reproduce.training import checkpoint_of
 from datasets import build_dataset
 from src.engine.checkpoint import load_network
 from src.engine.predict import predict_dataset
-from src.personalization.measure_population import measure
+from src.personalization.calibration.measure_population import measure
 from utils.artifacts import save_predictions
 from utils.device import choose_device
 

@@ -17,20 +17,20 @@ from benchmarks.reproduce.training import checkpoint_of, is_trained
 from datasets import build_dataset
 from src.engine.checkpoint import load_network
 from src.engine.measure import evaluate_hands, evaluate_meshes
-from src.engine.mesh_joints import mesh_hand
 from src.engine.predict import predict_dataset
 from src.evaluation.metrics import Evaluation
-from src.personalization.calibration_choice import calibrate
-from src.personalization.fit_predictions import fit_predictions
-from src.personalization.fitting import FitOptions
+from src.models.mesh_joints import mesh_hand
+from src.personalization.calibration.choose import calibrate
+from src.personalization.calibration.multi_frame import JointOptions
+from src.personalization.calibration.multi_frame_identity import Evidence
+from src.personalization.calibration.population import joint_with_population, load_population, with_population
+from src.personalization.fitting.batch import fit_predictions
+from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
-from src.personalization.hand_size import length_of
-from src.personalization.joint_calibration import JointOptions
-from src.personalization.joint_identity import Evidence
-from src.personalization.joints_model import JointsModel
 from src.personalization.pairing import pair_keypoints
-from src.personalization.population import joint_with_population, load_population, with_population
-from src.personalization.shape_terms import LengthCue
+from src.personalization.terms.hand_size import length_of
+from src.personalization.terms.joints_model import JointsModel
+from src.personalization.terms.shape_terms import LengthCue
 from template import HandModel, load_hand_assets
 from utils.artifacts import Predictions, load_predictions, save_predictions
 from utils.device import choose_device

@@ -13,9 +13,9 @@ import cv2
 import torch
 from tqdm import tqdm
 
-from datasets.synthetic import population
-from datasets.synthetic.cameras import make_rig
 from datasets.synthetic.dex_ycb_writer import write_calibration, write_intrinsics, write_object_models
+from datasets.synthetic.scene import population
+from datasets.synthetic.scene.cameras import make_rig
 from datasets.synthetic.sequence import SynthesisOptions, hand_model, write_sequence
 from utils.files import write_json
 
@@ -104,7 +104,6 @@ def _in_processes(
 
 
 def _start_worker() -> None:
-    import cv2
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -20,11 +20,11 @@ import torch
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from datasets.freihand_decode import ROOT_JOINT
-from datasets.freihand_files import PARTS, SIZE, VERSIONS, image_name, list_path
-from datasets.synthetic.cameras import look_at
+from datasets.freihand.decode import ROOT_JOINT
+from datasets.freihand.files import PARTS, SIZE, VERSIONS, image_name, list_path
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place
+from datasets.synthetic.scene.cameras import look_at
 from datasets.synthetic.sequence import hand_model
 from template import HandModel, pose_to_axis_angle
 from utils.camera import project_numpy

@@ -13,20 +13,20 @@ import cv2
 import numpy as np
 import torch
 
-from datasets.synthetic.appearance import skin_sheets, skin_tone, to_linear
-from datasets.synthetic.background import room_texture, table_texture
-from datasets.synthetic.fingers import closure_angles, finger_pose
-from datasets.synthetic.grasping import heading_rotation
-from datasets.synthetic.motion import Motion
-from datasets.synthetic.objects import CATALOGUE
-from datasets.synthetic.population import style_generator, subject_betas
-from datasets.synthetic.render import MovingMesh, surface_colour
-from datasets.synthetic.scene import SEG_HAND, Scene, Surface
+from datasets.synthetic.scene.appearance import skin_sheets, skin_tone, to_linear
+from datasets.synthetic.scene.background import room_texture, table_texture
+from datasets.synthetic.scene.fingers import closure_angles, finger_pose
+from datasets.synthetic.scene.grasping import heading_rotation
+from datasets.synthetic.scene.layout import SEG_HAND, Scene, Surface
+from datasets.synthetic.scene.motion import Motion
+from datasets.synthetic.scene.objects import CATALOGUE
+from datasets.synthetic.scene.population import style_generator, subject_betas
+from datasets.synthetic.scene.render import MovingMesh, surface_colour
+from datasets.synthetic.scene.shading import Lights, random_lights, random_sensor
 from datasets.synthetic.sequence import hand_model, skin_map_of
-from datasets.synthetic.shading import Lights, random_lights, random_sensor
 from template import axis_angle_to_pose, pca_to_pose, pose_to_pca
 from utils.camera import crop_affine, transform_intrinsics
-from utils.ray_casting import Hits, pixel_rays
+from utils.drawing.ray_casting import Hits, pixel_rays
 
 _SUPERSAMPLING = 2
 _WRIST = np.array([0.04, -0.12, 0.22])
@@ -104,7 +104,7 @@ class StudioHand:
 def make_studio_hand(
     seed: int, subject: int, generator: np.random.Generator, mano_dir: str | None = None, components: int = 45
 ) -> StudioHand:
-    """A random posture of a person of `datasets.synthetic.population`.
+    """A random posture of a person of `datasets.synthetic.scene.population`.
 
     Args:
         seed: of the data set; it decides the person's betas and skin.

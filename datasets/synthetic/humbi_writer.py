@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datasets.humbi_files import CROP, Crop, crop_affine_of, hand_folder, image_name
-from datasets.synthetic.cameras import look_at
+from datasets.humbi.files import CROP, Crop, crop_affine_of, hand_folder, image_name
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.hand_studio import StudioHand, make_studio_hand, random_place
+from datasets.synthetic.scene.cameras import look_at
 from datasets.synthetic.sequence import hand_model
 from template import HandModel, pca_to_pose, pose_to_pca
 from utils.camera import project_numpy, transform_intrinsics

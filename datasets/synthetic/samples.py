@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.dex_ycb import DexYCB
-from datasets.freihand import FreiHAND
+from datasets.dex_ycb.dataset import DexYCB
+from datasets.freihand.dataset import FreiHAND
 from datasets.synthetic.data_set import write_data_set
 from datasets.synthetic.sequence import SynthesisOptions
 from utils.camera import mirror_intrinsics, project_numpy

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets.synthetic import population
-from datasets.synthetic.appearance import SkinMap, make_skin_map, skin_sheets, skin_tone
-from datasets.synthetic.background import room_texture, table_texture
-from datasets.synthetic.cameras import Rig, make_rig
 from datasets.synthetic.dex_ycb_writer import SequenceWriter
-from datasets.synthetic.motion import Motion, make_motion, subject_style
-from datasets.synthetic.objects import CATALOGUE
-from datasets.synthetic.render import CameraView, MovingMesh
-from datasets.synthetic.scene import Scene
-from datasets.synthetic.shading import random_lights, random_sensor
+from datasets.synthetic.scene import population
+from datasets.synthetic.scene.appearance import SkinMap, make_skin_map, skin_sheets, skin_tone
+from datasets.synthetic.scene.background import room_texture, table_texture
+from datasets.synthetic.scene.cameras import Rig, make_rig
+from datasets.synthetic.scene.layout import Scene
+from datasets.synthetic.scene.motion import Motion, make_motion, subject_style
+from datasets.synthetic.scene.objects import CATALOGUE
+from datasets.synthetic.scene.render import CameraView, MovingMesh
+from datasets.synthetic.scene.shading import random_lights, random_sensor
 from template import HandModel, load_hand_assets
 
 

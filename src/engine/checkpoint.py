@@ -51,7 +51,7 @@ class ModelCard:
     crop_scale: float = 1.5
     hand_name: str = ""
     hand_hash: str = ""
-    crop: str = "joints"  # or "image": how FreiHAND's pictures are cut (datasets/freihand.py)
+    crop: str = "joints"  # or "image": how FreiHAND's pictures are cut (datasets/freihand/dataset.py)
     hierarchy_hash: str = ""  # of the mesh levels, where the network has some
 
     def build(self, assets: HandAssets | None = None, hierarchy: str | Path | None = None) -> nn.Module:

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from src.engine import setup
+from src.engine import config
 from src.engine.measure import evaluate_hands, evaluate_meshes, format_scores, format_table, measure
 from src.engine.points import camera_points, hand_points, official_hand
 from src.engine.predict import predict
 from src.engine.submit import RESULT_FILES, check_server, official_scores, read_result_file, submit
 from src.personalization.ground_truth import annotations_of
-from src.personalization.hand_size import describe_lengths, lengths_as_json
 from src.personalization.pairing import apart_from_calibration
 from src.personalization.shape_source import load_identities
+from src.personalization.terms.hand_size import describe_lengths, lengths_as_json
 from template import HandAssets
 from utils.artifacts import Identity, Predictions, load_predictions
 from utils.device import choose_device
@@ -53,7 +53,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """
     check_server(args)
     device = choose_device(args.device, args.threads)
-    _, assets = setup.hand_model(args, device)
+    _, assets = config.hand_model(args, device)
     if args.predictions and Path(args.predictions).suffix in RESULT_FILES:
         return _evaluate_result_file(args)
     predictions = load_predictions(args.predictions) if args.predictions else predict(args)
@@ -99,7 +99,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 def _open_labels(args: argparse.Namespace, split: str) -> Any:
     """The data set at a split, for its labels; no picture is read."""
     cache = args.cache if args.dataset == "dex_ycb" else None  # which also keeps DexYCB's labels
-    return setup.open_dataset(args, split, args.crop_size or 128, **({"cache": cache} | setup.every_frame(args)))
+    return config.open_dataset(args, split, args.crop_size or 128, **({"cache": cache} | config.every_frame(args)))
 
 
 def _evaluate_result_file(args: argparse.Namespace) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.engine import setup
+from src.engine import config
 from src.engine.checkpoint import ModelCard, load_network
 from src.engine.export_graph import INPUTS, OUTPUTS, ExportGraph, sample_inputs
-from src.engine.mesh_joints import is_mesh_model, mesh_hand
 from src.engine.predict import check_hand
 from src.engine.run_folder import RunFolder, versions
+from src.models.mesh_joints import is_mesh_model, mesh_hand
 from template import HandAssets, HandModel
 from utils.files import atomic_path
 
@@ -57,7 +57,7 @@ def export(args: argparse.Namespace) -> Path:
     if args.threads:
         torch.set_num_threads(args.threads)
     path = weights_file(args)
-    hand, assets = setup.hand_model(args, torch.device("cpu"))
+    hand, assets = config.hand_model(args, torch.device("cpu"))
     network, card, digest = load_network(path, "cpu", args.model, assets, args.hierarchy)
     check_hand(card, assets, path)
     layer = None if args.without_layer else hand_layer(card, hand, args.dataset)

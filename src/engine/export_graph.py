@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from conv.pooling import ConstantSparse
-from src.engine.mesh_joints import mesh_joints
+from src.models.mesh_joints import mesh_joints
 from template import HandModel
 
 #: Outputs in their order, where the network (or the layer) has them: shape after the batch, and meaning.

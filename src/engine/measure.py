@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.engine.mesh_joints import mesh_hand
 from src.engine.points import hand_points, predicted_points
 from src.evaluation.metrics import Evaluation, evaluate_predictions
 from src.evaluation.shape import zero_pose_mpvpe
+from src.models.mesh_joints import mesh_hand
 from template import HandAssets, HandModel
 from utils.artifacts import Predictions
 from utils.camera import project_numpy

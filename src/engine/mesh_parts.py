@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from src.engine.mesh_joints import is_mesh_model
+from src.models.mesh_joints import is_mesh_model
 from template import HandAssets, HandModel, load_hand_assets
 from template.cmr_assets import load_hierarchy
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from src.engine.mesh_joints import mesh_joints
-from src.personalization.registration import register_mesh
+from src.models.mesh_joints import mesh_joints
+from src.personalization.registration.register import register_mesh
 from template import HandModel
 
 

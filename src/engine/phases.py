@@ -26,15 +26,15 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     if args.video:
-        from src.engine.video_demo import video_demo
+        from src.photos.run_video import video_demo
 
         video_demo(args)
     elif args.images:
-        from src.engine.image_demo import image_demo
+        from src.photos.run_images import image_demo
 
         image_demo(args)
     else:
-        from src.engine.demo import demo
+        from src.engine.demo.synthetic import demo
 
         demo(args)
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from src.engine.mesh_joints import LABEL_TIPS, mesh_hand
-from src.personalization.registration import register_mesh
+from src.models.mesh_joints import LABEL_TIPS, mesh_hand
+from src.personalization.registration.register import register_mesh
 from template import HandAssets, HandModel
 from utils.artifacts import ArtifactError, Predictions
 

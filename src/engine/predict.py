@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from datasets.augment import prepare_batch
 from datasets.loading import make_loader
-from src.engine import setup
+from src.engine import config
 from src.engine.checkpoint import ModelCard
 from src.engine.distributed import Team, join_team, team_work
-from src.engine.mesh_joints import is_mesh_model, mesh_hand
-from src.engine.mesh_objectives import boukhayma_keypoints
 from src.engine.mesh_predictions import mesh_rows
-from src.engine.open_network import check_hand, open_network
+from src.engine.networks import check_hand, open_network
+from src.models.mesh_joints import is_mesh_model, mesh_hand
+from src.models.mesh_objectives import boukhayma_keypoints
 from src.personalization.shape_source import load_identities
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions, save_predictions
@@ -193,11 +193,11 @@ def predict(args: argparse.Namespace) -> Predictions | None:
         ValueError: no checkpoint, or one of another hand model.
     """
     device = choose_device(args.device, args.threads)
-    _, assets = setup.hand_model(args, torch.device("cpu"))
+    _, assets = config.hand_model(args, torch.device("cpu"))
     model, card, digest = open_network(args, device, assets)
     split = args.split or f"{args.setup}_test"
     args.crop = args.crop or card.crop
-    dataset = setup.open_dataset(args, split, args.crop_size or card.crop_size, **setup.every_frame(args))
+    dataset = config.open_dataset(args, split, args.crop_size or card.crop_size, **config.every_frame(args))
     shape = None
     if card.model.endswith("_identity"):
         shape = ShapeSource(args.shape or "gt", args.identity, assets)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from datasets.augment import AugmentConfig, prepare_batch
 from datasets.loading import make_loader, naming_dead_workers
 from options.recipes import apply_recipe
-from src.engine import setup
+from src.engine import config
 from src.engine.checkpoint import (
     CheckpointError,
     ModelCard,
@@ -27,13 +27,13 @@ from src.engine.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from src.engine.confidence_objective import IMAGES_OF_PERSON, WithinPersonConfidence, train_only_confidence
+from src.engine.cuda_graph import GraphedStep
 from src.engine.distributed import join_team, team_work
-from src.engine.graphed_step import GraphedStep
-from src.engine.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
 from src.engine.run_folder import RunFolder, versions
 from src.engine.step_log import StepLog
 from src.engine.validation import mean_scores
+from src.models.confidence_objective import IMAGES_OF_PERSON, WithinPersonConfidence, train_only_confidence
+from src.models.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
@@ -70,12 +70,12 @@ class Trainer:
         self.device = choose_device(args.device, args.threads)
         torch.backends.cudnn.benchmark = True  # every batch has the same shape
         self.team = join_team(self.device)
-        self.amp = setup.autocast_dtype(args.amp, self.device)
-        self.hand, self.assets = setup.hand_model(args, self.device)
-        self.card: ModelCard = setup.model_card(args, self.assets)
-        labels = setup.label_options(args)
-        self.data = setup.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)
-        self.val_data = setup.open_dataset(args, f"{args.setup}_val", args.crop_size)
+        self.amp = config.autocast_dtype(args.amp, self.device)
+        self.hand, self.assets = config.hand_model(args, self.device)
+        self.card: ModelCard = config.model_card(args, self.assets)
+        labels = config.label_options(args)
+        self.data = config.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)
+        self.val_data = config.open_dataset(args, f"{args.setup}_val", args.crop_size)
         self.loader = make_loader(
             self.data,
             self.team.share(args.batch_size),
@@ -91,13 +91,13 @@ class Trainer:
         if args.resident == "yes" or (args.resident == "auto" and args.cache):
             self.loader.keep_on(self.device, only_if_it_fits=args.resident == "auto")
         self.model = self._build_model()
-        self.objective: Objective = setup.build_objective(args, self.hand, self.model)
+        self.objective: Objective = config.build_objective(args, self.hand, self.model)
         self._freeze()
         if isinstance(self.objective, WithinPersonConfidence):
             self.loader.keep_together(self.data.columns["subject_id"], IMAGES_OF_PERSON)
         network = torch.compile(self.model) if args.compile else self.model
         self.network = self.team.wrap(network)
-        self.optimizer, self.scheduler = setup.build_optimizer(
+        self.optimizer, self.scheduler = config.build_optimizer(
             args, self.model, args.epochs * len(self.loader), len(self.loader)
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)

@@ -11,7 +11,7 @@ from torch import nn
 from datasets.augment import prepare_batch
 from datasets.loading import BatchLoader
 from src.engine.distributed import Team
-from src.engine.objectives import Objective
+from src.models.objectives import Objective
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from src.personalization.status import CalibrationError
+from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Predictions
 
 KEYS = ("pose", "betas", "transl", "joints", "valid", "subject_id")

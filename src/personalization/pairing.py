@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from src.personalization.status import CalibrationError
+from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.personalization.status import CalibrationError
+from src.personalization.solver.status import CalibrationError
 from template import HandAssets
 from utils.artifacts import Identity, Predictions, load_identity
 

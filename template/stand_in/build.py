@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 def build_hand() -> dict[str, np.ndarray]:
     """The model dict (float32 arrays, MANO's keys): see `template.stand_in.check.SHAPES`."""
     from template.stand_in.correctives import fit_correctives
-    from template.stand_in.pose_space import pose_components
     from template.stand_in.population import shape_space
+    from template.stand_in.pose_space import pose_components
     from template.stand_in.regressor import joint_regressor
     from template.stand_in.skeleton import joint_positions
     from template.stand_in.skinning import mesh_weights

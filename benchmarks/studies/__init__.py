@@ -1,0 +1,1 @@
+"""Measurements behind single choices; each file says what it printed."""

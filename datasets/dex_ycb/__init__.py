@@ -1,0 +1,1 @@
+"""DexYCB: files, labels and samples (`datasets.sample`)."""

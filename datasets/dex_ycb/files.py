@@ -1,0 +1,256 @@
+"""DexYCB's files on disk (FACTS 1.1 to 1.4): which are needed, what they hold, what can be wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from datasets.bad_files import bad_file
+from datasets.dex_ycb.splits import OFFICIAL_SEQUENCES_PER_SUBJECT, SUBJECTS, Split
+
+logger = logging.getLogger(__name__)
+
+WIDTH, HEIGHT = 640, 480
+
+_SUBJECT_FOLDER = re.compile(r"\d{8}-subject-(\d+)")
+_SEQUENCE_FOLDER = re.compile(r"\d{8}_\d{6}")
+_HOW_TO_GET = (
+    "Give the folder that holds the subject folders and calibration/ (official: https://dex-ycb.github.io), "
+    "or write a synthetic one with scripts/make_synthetic_dex_ycb.sh --root DIR"
+)
+_LABEL_SHAPES = {"pose_m": (1, 51), "joint_3d": (1, 21, 3), "joint_2d": (1, 21, 2)}
+
+
+class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """The safe loader and one thing more: the plain tuples that DexYCB's calibration files contain."""
+
+
+_YamlLoader.add_constructor(
+    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node))
+)
+
+
+@dataclass(frozen=True)
+class SequenceFolder:
+    """A sequence that belongs to a split: ``path`` relative to the root, subject number (1-based), place in it."""
+
+    path: str
+    subject_id: int
+    number: int
+
+
+class SequenceInfo(NamedTuple):
+    """What meta.yml and the calibration say of a sequence: frame count, side, betas (10,)."""
+
+    num_frames: int
+    is_left: bool
+    betas: np.ndarray
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file, tuples allowed, nothing executed.
+
+    Raises:
+        FileNotFoundError: if it is missing, with the remedy.
+        BadFileError: if it is not YAML.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: the data set is only half copied. {_HOW_TO_GET}")
+    try:
+        return yaml.load(path.read_bytes(), Loader=_YamlLoader)
+    except yaml.YAMLError as error:
+        raise bad_file(path, f"not readable as YAML ({error})") from error
+
+
+def find_subjects(root: Path) -> dict[int, str]:
+    """Subject number (1-based) -> folder name, of all subject folders under ``root``.
+
+    Raises:
+        FileNotFoundError: if the root is missing or holds no subject folder.
+        ValueError: if two folders claim the same number.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"data root {root} does not exist. {_HOW_TO_GET}")
+    subjects: dict[int, str] = {}
+    for folder in sorted(root.iterdir()):
+        match = _SUBJECT_FOLDER.fullmatch(folder.name)
+        if match is None or not folder.is_dir():
+            continue
+        if int(match[1]) in subjects:
+            raise ValueError(f"{root} holds two folders of one subject: {subjects[int(match[1])]} and {folder.name}")
+        subjects[int(match[1])] = folder.name
+    if not subjects:
+        raise FileNotFoundError(f"data root {root} holds no folder like {SUBJECTS[0]}. {_HOW_TO_GET}")
+    return subjects
+
+
+def find_sequences(root: Path, split: Split, allow_missing_subjects: bool = False) -> list[SequenceFolder]:
+    """The split's sequences in the official order: subjects as the split lists them, then sorted folders.
+
+    A split's rule on sequence indices is applied to the place among the folders that are there.
+
+    Raises:
+        FileNotFoundError: if the root, or one of the split's subjects, is missing (the latter only logs a
+            warning with ``allow_missing_subjects``), or if no sequence is left.
+    """
+    folders = find_subjects(root)
+    wanted = [index + 1 for index in split.subjects]
+    missing = [SUBJECTS[number - 1] for number in wanted if number not in folders]
+    if missing and not allow_missing_subjects:
+        raise FileNotFoundError(
+            f"{root} lacks {', '.join(missing)}, which split {split.name} needs. Copy the missing folders, choose "
+            "another split, or pass allow_missing_subjects=True (image ids then count the present subjects only)"
+        )
+    if missing:
+        logger.warning("%s lacks %s: image ids of %s are not official", root, ", ".join(missing), split.name)
+    if split.takes_extra_subjects:
+        wanted += sorted(number for number in folders if number > len(SUBJECTS))
+    sequences, unusual = [], {}
+    for number in wanted:
+        if number in folders:
+            names = _sequence_names(root / folders[number])
+            if len(names) != OFFICIAL_SEQUENCES_PER_SUBJECT:
+                unusual[folders[number]] = len(names)
+            sequences += [
+                SequenceFolder(f"{folders[number]}/{name}", number, place)
+                for place, name in enumerate(names)
+                if split.keeps_sequence(place)
+            ]
+    if unusual and not (root / "synthetic.json").is_file():
+        logger.warning(
+            "%s: subjects without exactly %d sequences (%s), so image ids of %s are not official",
+            root,
+            OFFICIAL_SEQUENCES_PER_SUBJECT,
+            ", ".join(f"{folder}: {count}" for folder, count in unusual.items()),
+            split.name,
+        )
+    if not sequences:
+        raise FileNotFoundError(
+            f"{root} holds no sequence of split {split.name}: the present subjects ({sorted(folders)}) have none, "
+            "or too few for the split's rule on sequence numbers"
+        )
+    return sequences
+
+
+def _sequence_names(subject: Path) -> list[str]:
+    return sorted(path.name for path in subject.iterdir() if path.is_dir() and _SEQUENCE_FOLDER.fullmatch(path.name))
+
+
+def read_sequence_info(root: Path, sequence: SequenceFolder) -> SequenceInfo:
+    """Read a sequence's meta.yml and the hand calibration it names, once for all its frames.
+
+    Raises:
+        FileNotFoundError: if one of the two files is missing.
+        BadFileError: if one lacks what it must hold.
+    """
+    meta_path = root / sequence.path / "meta.yml"
+    meta = read_yaml(meta_path)
+    try:
+        num_frames, (calibration,), (side,) = int(meta["num_frames"]), meta["mano_calib"], meta["mano_sides"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise bad_file(meta_path, "lacks num_frames, or one entry each in mano_calib and mano_sides") from error
+    if side not in ("right", "left"):
+        raise bad_file(meta_path, f"mano_sides is {side!r} instead of 'right' or 'left'")
+    mano_path = root / "calibration" / f"mano_{calibration}" / "mano.yml"
+    try:
+        betas = np.array(read_yaml(mano_path)["betas"], dtype=np.float32)
+    except (KeyError, TypeError) as error:
+        raise bad_file(mano_path, "lacks betas") from error
+    if betas.shape != (10,) or not np.isfinite(betas).all():
+        raise bad_file(mano_path, f"betas are not 10 finite numbers (shape {betas.shape})")
+    return SequenceInfo(num_frames, side == "left", betas)
+
+
+def read_intrinsics(root: Path, serial: str) -> np.ndarray:
+    """Colour intrinsics (3, 3) float64, pixels of the 640x480 image, of one camera.
+
+    Raises:
+        FileNotFoundError: if the calibration file is missing.
+        BadFileError: if it lacks one of color: fx, fy, ppx, ppy.
+    """
+    path = root / "calibration" / "intrinsics" / f"{serial}_{WIDTH}x{HEIGHT}.yml"
+    try:
+        color = read_yaml(path)["color"]
+        fx, fy, cx, cy = (float(color[key]) for key in ("fx", "fy", "ppx", "ppy"))
+    except (KeyError, TypeError) as error:
+        raise bad_file(path, "lacks color: fx, fy, ppx, ppy") from error
+    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
+def check_camera_folder(folder: Path, num_frames: int) -> None:
+    """Check that a camera folder holds the picture and the labels of every frame.
+
+    Raises:
+        FileNotFoundError: naming the first file that is missing.
+    """
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    for frame in range(num_frames):
+        for name in (color_name(frame), labels_name(frame)):
+            if name not in present:
+                raise FileNotFoundError(
+                    f"{folder / name} is missing (meta.yml promises {num_frames} frames): the data set is only half "
+                    f"copied. {_HOW_TO_GET}"
+                )
+
+
+def color_name(frame: int) -> str:
+    """File name of a frame's colour image."""
+    return f"color_{frame:06d}.jpg"
+
+
+def labels_name(frame: int) -> str:
+    """File name of a frame's labels."""
+    return f"labels_{frame:06d}.npz"
+
+
+def read_labels(path: Path) -> dict[str, np.ndarray]:
+    """The small arrays of a labels file, float32: pose_m (51,), joint_3d (21, 3), joint_2d (21, 2).
+
+    The segmentation mask beside them is not decompressed.
+
+    Raises:
+        BadFileError: if the file is truncated, lacks a key, or holds a wrong shape, NaN or infinity.
+    """
+    labels = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for key, shape in _LABEL_SHAPES.items():
+                array = archive[key]
+                if array.shape != shape:
+                    raise bad_file(path, f"{key} has shape {array.shape} instead of {shape}")
+                labels[key] = array[0].astype(np.float32)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError) as error:
+        raise bad_file(path, f"not a whole labels file ({type(error).__name__}: {error})") from error
+    for key, array in labels.items():
+        if not np.isfinite(array).all():
+            raise bad_file(path, f"{key} holds NaN or infinity")
+    return labels
+
+
+def fingerprint(root: Path, split: Split, sequences: list[SequenceFolder]) -> str:
+    """Short hash of what the split consists of on disk, without opening its files.
+
+    It covers the root's path, folder names, and the times of calibration files, meta.yml and camera
+    folders (which change when a file is added, removed or replaced by renaming). A labels file that is
+    rewritten in place escapes it: delete the cache after doing that.
+    """
+    digest = hashlib.sha256(f"{root.resolve()} {split.name} {split.serials}".encode())
+    watched = sorted((root / "calibration").rglob("*.yml"))
+    if (root / "synthetic.json").is_file():
+        watched.append(root / "synthetic.json")
+    for sequence in sequences:
+        folder = root / sequence.path
+        watched += [folder / "meta.yml", *(folder / serial for serial in split.serials)]
+    for path in watched:
+        changed = path.stat().st_mtime_ns if path.exists() else None
+        digest.update(f"{path.relative_to(root)} {changed}\n".encode())
+    return digest.hexdigest()[:16]

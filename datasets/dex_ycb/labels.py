@@ -1,0 +1,175 @@
+"""All small labels of a DexYCB split in one table, read once in parallel and kept beside the crop cache."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.bad_files import BadFileError
+from datasets.dex_ycb.files import (
+    SequenceFolder,
+    check_camera_folder,
+    find_sequences,
+    fingerprint,
+    labels_name,
+    read_intrinsics,
+    read_labels,
+    read_sequence_info,
+)
+from datasets.dex_ycb.splits import S4_SEED, Split
+from datasets.usable_cores import usable_cores
+from utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+_TABLE_VERSION = 1
+#: Below this many label files, starting worker processes costs more than it saves.
+_PARALLEL_FROM = 4000
+
+
+@dataclass
+class LabelTable:
+    """Raw labels of every sample of a split, both sides, invalid and bad ones included, as the files have them.
+
+    S sequences, V cameras, N samples. ``sequence`` and ``camera`` (N,) index the S and V rows.
+    ``bad`` (N,) marks samples whose labels file could not be used (their labels are -1).
+    """
+
+    sequence_path: np.ndarray  # (S,) str, relative to the root
+    subject_id: np.ndarray  # (S,) int64, 1-based
+    sequence_number: np.ndarray  # (S,) int64, place among the subject's sorted sequences
+    is_left: np.ndarray  # (S,) bool
+    betas: np.ndarray  # (S, 10) float32
+    serial: np.ndarray  # (V,) str
+    intrinsics: np.ndarray  # (V, 3, 3) float64, px
+    image_id: np.ndarray  # (N,) int64
+    sequence: np.ndarray  # (N,) int64
+    camera: np.ndarray  # (N,) int64
+    frame: np.ndarray  # (N,) int64
+    pose_m: np.ndarray  # (N, 51) float32
+    joint_3d: np.ndarray  # (N, 21, 3) float32, m
+    joint_2d: np.ndarray  # (N, 21, 2) float32, px
+    bad: np.ndarray  # (N,) bool
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """(N,) bool: the frame has a hand annotation (joints not all -1, pose not all 0; FACTS 1.4)."""
+        no_joints = (self.joint_3d == -1).all(axis=(1, 2)) | (self.joint_2d == -1).all(axis=(1, 2))
+        return ~(no_joints | (self.pose_m == 0).all(axis=1) | self.bad)
+
+
+def load_label_table(
+    root: Path, split: Split, *, cache: Path | None, skip_bad: bool, allow_missing_subjects: bool, workers: int | None
+) -> tuple[LabelTable, str]:
+    """The split's table and the fingerprint of the data it was read from; from ``cache`` if that is still true.
+
+    Args:
+        root: the data set's root.
+        split: which split.
+        cache: folder for the table, or None to read the files each time.
+        skip_bad: mark unusable labels files as bad instead of raising.
+        allow_missing_subjects: as in `find_sequences`.
+        workers: number of processes; None: one a core.
+
+    Raises:
+        FileNotFoundError: naming the file that is missing.
+        BadFileError: naming the labels file that is unusable, unless ``skip_bad``.
+    """
+    sequences = find_sequences(root, split, allow_missing_subjects)
+    key = fingerprint(root, split, sequences)
+    path = None if cache is None else cache / f"labels_{split.name}_v{_TABLE_VERSION}_{key}.npz"
+    if path is not None and path.is_file():
+        with np.load(path, allow_pickle=False) as archive:
+            table = LabelTable(**{field.name: archive[field.name] for field in fields(LabelTable)})
+    else:
+        table = _read_table(root, split, sequences, skip_bad, workers)
+        if path is not None:
+            with atomic_path(path) as temporary:
+                np.savez(temporary, **{field.name: getattr(table, field.name) for field in fields(LabelTable)})
+    if table.bad.any():
+        if not skip_bad:  # the cached table was made with skip_bad
+            return _read_table(root, split, sequences, skip_bad, workers), key
+        logger.warning("%s: skipped %d unusable labels files of %d", root, int(table.bad.sum()), len(table))
+    return table, key
+
+
+def _read_table(
+    root: Path, split: Split, sequences: list[SequenceFolder], skip_bad: bool, workers: int | None
+) -> LabelTable:
+    intrinsics = np.stack([read_intrinsics(root, serial) for serial in split.serials])
+    jobs = [(root, sequence, split.serials, skip_bad) for sequence in sequences]
+    first = _read_sequence(jobs[0])
+    workers = usable_cores() if workers is None else workers
+    expected = len(jobs) * len(first["frame"])
+    logger.info("reading about %d label files of %s from %s", expected, split.name, root)
+    with tqdm(total=len(jobs), initial=1, desc=f"labels of {split.name}", unit="sequence", disable=None) as bar:
+        parts = [first]
+        if workers > 1 and expected >= _PARALLEL_FROM:
+            # The children only read files with NumPy, so forking is safe beside torch's threads.
+            with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+                for part in pool.map(_read_sequence, jobs[1:], chunksize=4):
+                    parts.append(part)
+                    bar.update()
+        else:
+            for job in jobs[1:]:
+                parts.append(_read_sequence(job))
+                bar.update()
+    counts = [len(part["frame"]) for part in parts]
+    rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if key not in ("is_left", "betas")}
+    table = LabelTable(
+        sequence_path=np.array([sequence.path for sequence in sequences]),
+        subject_id=np.array([sequence.subject_id for sequence in sequences], dtype=np.int64),
+        sequence_number=np.array([sequence.number for sequence in sequences], dtype=np.int64),
+        is_left=np.array([part["is_left"] for part in parts], dtype=bool),
+        betas=np.stack([part["betas"] for part in parts]),
+        serial=np.array(split.serials),
+        intrinsics=intrinsics,
+        image_id=np.arange(sum(counts), dtype=np.int64),
+        sequence=np.repeat(np.arange(len(parts)), counts),
+        **rows,
+    )
+    return table if split.image_share is None else _take_share(table, split.image_share)
+
+
+def _read_sequence(job: tuple[Path, SequenceFolder, tuple[str, ...], bool]) -> dict[str, np.ndarray]:
+    root, sequence, serials, skip_bad = job
+    info = read_sequence_info(root, sequence)
+    rows: dict[str, list] = {key: [] for key in ("camera", "frame", "pose_m", "joint_3d", "joint_2d", "bad")}
+    for camera, serial in enumerate(serials):
+        folder = root / sequence.path / serial
+        check_camera_folder(folder, info.num_frames)
+        for frame in range(info.num_frames):
+            try:
+                labels, bad = read_labels(folder / labels_name(frame)), False
+            except BadFileError as error:
+                if not skip_bad:
+                    raise
+                logger.warning("skipped: %s", error)
+                labels, bad = _unusable_labels(), True
+            for key, value in {"camera": camera, "frame": frame, "bad": bad, **labels}.items():
+                rows[key].append(value)
+    return {"is_left": info.is_left, "betas": info.betas, **{key: np.array(values) for key, values in rows.items()}}
+
+
+def _unusable_labels() -> dict[str, np.ndarray]:
+    shapes = {"pose_m": (51,), "joint_3d": (21, 3), "joint_2d": (21, 2)}
+    return {key: np.full(shape, -1, dtype=np.float32) for key, shape in shapes.items()}
+
+
+def _take_share(table: LabelTable, share: tuple[float, float]) -> LabelTable:
+    """Keep the samples whose place in a seeded shuffle falls into ``share`` (the paper's s4), ids unchanged."""
+    count = len(table)
+    shuffled = np.random.default_rng(S4_SEED).permutation(count)
+    kept = np.sort(shuffled[round(share[0] * count) : round(share[1] * count)])
+    per_sample = ("image_id", "sequence", "camera", "frame", "pose_m", "joint_3d", "joint_2d", "bad")
+    columns = {field.name: getattr(table, field.name) for field in fields(LabelTable)}
+    return LabelTable(**{key: value[kept] if key in per_sample else value for key, value in columns.items()})

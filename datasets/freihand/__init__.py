@@ -1,0 +1,1 @@
+"""FreiHAND: files, labels and samples (`datasets.sample`)."""

@@ -1,0 +1,1 @@
+"""HUMBI: files, labels and samples (`datasets.sample`)."""

@@ -1,0 +1,234 @@
+"""HUMBI's right hands, read from the official layout as it is (FACTS 5).
+
+The "full image" of a sample is the published crop of 250 x 250 pixels. HUMBI cut it from a 1920 x 1080 image and
+resized each axis on its own, so ``K_image`` has focal lengths that differ by as much, and is exact. World labels
+are moved into each camera. ``joints`` are kinematic as everywhere; ``label_joints`` are those of the paper's code:
+regressed from the published vertices, with FreiHAND's tips.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from datasets.bad_files import BadFileError
+from datasets.crop_cache import rows_key
+from datasets.crop_dataset import CropDataset, refuse_other_hands
+from datasets.crop_placement import joint_boxes
+from datasets.humbi.files import (
+    CROP,
+    Camera,
+    Crop,
+    Reconstruction,
+    crop_affine_of,
+    find_subjects,
+    fingerprint,
+    frame_names,
+    hand_folder,
+    image_name,
+    read_cameras,
+    read_crops,
+    read_reconstruction,
+    split_subjects,
+)
+from datasets.image_crop import read_image
+from template import HandAssets, HandModel, load_hand_assets, pca_to_pose
+from utils.camera import project_numpy, transform_intrinsics
+
+logger = logging.getLogger(__name__)
+
+SPLITS = tuple(split_subjects([1, 2, 3]))
+#: sequence_id = subject number * this + place of the frame: a frame's cameras see the same hand.
+_SEQUENCE_ID_STRIDE = 100_000
+
+
+@dataclass
+class _Table:
+    """Raw labels: one row a frame, and one row an image that says which frame it is of."""
+
+    reconstructions: list[Reconstruction] = field(default_factory=list)
+    frames: list[tuple[int, int, str]] = field(default_factory=list)  # subject, place, name
+    images: list[tuple[int, Camera, Crop]] = field(default_factory=list)  # frame row, camera, crop
+    num_bad: int = 0
+
+
+class HUMBI(CropDataset):
+    """Samples (`datasets.sample`) of a HUMBI split: every camera's crop of the right hand in every frame.
+
+    HUMBI publishes no numbering. ``image_id`` counts the split's images: subjects by number, frames by name,
+    cameras as list.txt has them.
+
+    Attributes:
+        num_bad_labels: frames that were left out because a file was unusable (with ``skip_bad``).
+    """
+
+    label_hand: ClassVar[dict[str, str]] = {"tips": "freihand", "joint_type": "regressed"}
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "s0_train",
+        *,
+        side: str = "right",
+        crop_size: int = 128,
+        with_vertices: bool = False,
+        skip_bad: bool = False,
+        paper_filter: bool = False,
+        allow_missing_subjects: bool = False,
+        mano_dir: str | Path | None = None,
+        cache: str | Path | None = None,
+        workers: int | None = None,
+    ) -> None:
+        """Open a split.
+
+        Args:
+            root: the folder with ``subject_<n>/hand/``.
+            split: one of `SPLITS`; see `datasets.humbi.files.split_subjects`. It depends on which subjects are
+                there.
+            side: "right" or "both", which is the same here.
+            crop_size: side of the crops, pixels.
+            with_vertices: add ``vertices``, posed by the hand model.
+            skip_bad: leave out frames with unusable labels, and mark samples whose picture is unusable with
+                ``valid`` False, instead of raising.
+            paper_filter, allow_missing_subjects: of DexYCB; the first must be False, the second means nothing.
+            mano_dir: folder or file of the hand model, as in `template.load_hand_assets`.
+            cache: folder for the crops; made on first use. None: read the files.
+            workers: threads that build the cache; None: one a core.
+
+        Raises:
+            FileNotFoundError: naming the missing file or folder.
+            BadFileError: naming the file that is unusable.
+            ValueError: unknown split or side, or no sample left.
+        """
+        refuse_other_hands("HUMBI", side, paper_filter)
+        root = Path(root)
+        if split not in SPLITS:
+            raise ValueError(f"HUMBI split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
+        present = find_subjects(root)
+        if len(present) < 3:
+            raise ValueError(f"{root} holds the subjects {present}; splits that keep people apart need three")
+        subjects = split_subjects(present)[split]
+        table = _read(root, subjects, skip_bad)
+        if not table.images:
+            raise ValueError(f"{root}: split {split} (subjects {subjects}) has no image of a right hand")
+        self.num_bad_labels = table.num_bad
+        self._places = [(*table.frames[row][::2], crop.camera) for row, _, crop in table.images]
+        assets = load_hand_assets(mano_dir, "right")
+        columns = _decode(table, assets, self.label_hand)
+        boxes = joint_boxes(columns["image_keypoints"], columns["valid"], CROP, CROP)
+        state = f"{fingerprint(root, subjects)} {assets.hash}"
+        super().__init__(
+            root,
+            split,
+            columns,
+            boxes,
+            {"right": assets},
+            crop_size=crop_size,
+            with_vertices=with_vertices,
+            skip_bad=skip_bad,
+            cache=None if cache is None else Path(cache),
+            cache_key=rows_key(state, columns["image_id"]),
+            workers=workers,
+        )
+
+    def image_path(self, index: int) -> Path:
+        """The published crop's file."""
+        subject, frame, camera = self._places[index]
+        return hand_folder(self.root, subject) / frame / "image_cropped" / "right" / image_name(camera)
+
+    def full_image(self, index: int) -> np.ndarray:
+        """The published crop (250, 250, 3) uint8 RGB that ``K_image`` belongs to."""
+        return read_image(self.image_path(index), CROP, CROP)
+
+
+def _read(root: Path, subjects: list[int], skip_bad: bool) -> _Table:
+    table, without_hand = _Table(), 0
+    for subject in subjects:
+        folder = hand_folder(root, subject)
+        cameras = read_cameras(folder)
+        for place, name in enumerate(frame_names(folder)):
+            images = folder / name / "image_cropped" / "right"
+            try:
+                reconstruction = read_reconstruction(folder / name / "reconstruction")
+                crops = read_crops(images / "list.txt") if reconstruction is not None and images.is_dir() else []
+            except BadFileError as error:
+                if not skip_bad:
+                    raise
+                logger.warning("skipped: %s", error)
+                table.num_bad += 1
+                continue
+            if not crops:
+                without_hand += 1
+                continue
+            _check_images(images, crops, cameras)
+            table.images += [(len(table.frames), cameras[crop.camera], crop) for crop in crops]
+            table.frames.append((subject, place, name))
+            table.reconstructions.append(reconstruction)
+    if without_hand:
+        logger.warning("%s: left out %d frames without a right hand", root, without_hand)
+    return table
+
+
+def _check_images(folder: Path, crops: list[Crop], cameras: dict[int, Camera]) -> None:
+    present = {path.name for path in folder.iterdir()}
+    for crop in crops:
+        if crop.camera not in cameras:
+            raise BadFileError(f"{folder / 'list.txt'}: camera {crop.camera} is not in intrinsic.txt and extrinsic.txt")
+        if image_name(crop.camera) not in present:
+            raise FileNotFoundError(
+                f"{folder / image_name(crop.camera)} is missing, but list.txt names it: the data set is half copied"
+            )
+
+
+@torch.no_grad()
+def _decode(table: _Table, assets: HandAssets, label_hand: dict[str, str]) -> dict[str, np.ndarray]:
+    """Columns of the sample that do not depend on the crop, and ``image_keypoints``.
+
+    As in the paper's code the translation is the mean offset of the published vertices from the posed hand's.
+    The change into a camera, x' = R (x - C), turns the root, and takes the translation t to R (t + J0 - C) - J0
+    with J0 the rest wrist (FACTS 1.4).
+    """
+    hand = HandModel(assets, dtype=torch.float64)
+    mano = torch.from_numpy(np.stack([frame.mano for frame in table.reconstructions]))
+    vertices = torch.from_numpy(np.stack([frame.vertices for frame in table.reconstructions]))
+    pose, betas = pca_to_pose(assets, mano[:, 3:6], mano[:, 6:26]), mano[:, 26:36]
+    posed = hand(pose, betas)
+    transl = (vertices - posed.vertices).mean(dim=1)
+    joints = (posed.joints + transl[:, None]).numpy()
+    regressor = HandModel(assets, dtype=torch.float64, **label_hand).regressor
+    label_joints = (vertices.transpose(1, 2) @ regressor).transpose(1, 2).numpy()
+    wrist = posed.rest_joints[:, 0].numpy()
+
+    row = np.array([frame for frame, _, _ in table.images])
+    R = np.stack([camera.R for _, camera, _ in table.images])
+    centre = np.stack([camera.centre for _, camera, _ in table.images])
+    affine = np.stack([crop_affine_of(crop) for _, _, crop in table.images])
+    K_image = transform_intrinsics(np.stack([camera.K for _, camera, _ in table.images]), affine)
+
+    def to_camera(points: np.ndarray) -> np.ndarray:
+        return (points[row] - centre[:, None]) @ np.swapaxes(R, 1, 2)
+
+    joints, label_joints = to_camera(joints), to_camera(label_joints)
+    camera_pose = pose.numpy()[row]
+    camera_pose[:, 0] = R @ camera_pose[:, 0]
+    camera_transl = to_camera((transl.numpy() + wrist)[:, None])[:, 0] - wrist[row]
+    subject, place = (np.array([frame[column] for frame in table.frames], dtype=np.int64)[row] for column in (0, 1))
+    return {
+        "K_image": K_image,
+        "image_keypoints": project_numpy(joints, K_image),
+        "joints": joints.astype(np.float32),
+        "label_joints": label_joints.astype(np.float32),
+        "pose": camera_pose.astype(np.float32),
+        "betas": betas.numpy()[row].astype(np.float32),
+        "transl": camera_transl.astype(np.float32),
+        "image_id": np.arange(len(row), dtype=np.int64),
+        "subject_id": subject,
+        "sequence_id": subject * _SEQUENCE_ID_STRIDE + place,
+        "is_left": np.zeros(len(row), dtype=bool),
+        "valid": joints[..., 2].min(axis=1) > 0,
+    }

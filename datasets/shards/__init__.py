@@ -1,0 +1,1 @@
+"""WebDataset tars of any data set."""

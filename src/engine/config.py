@@ -1,0 +1,136 @@
+"""From options to objects: device, data, hand, network, optimizer, schedule."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+import torch
+from torch import nn
+
+from datasets import build_dataset
+from options.recipes import DEFAULT_MILESTONES, MILESTONES
+from src.engine.checkpoint import ModelCard
+from src.models.confidence_objective import WithinPersonConfidence
+from src.models.losses import LossWeights
+from src.models.losses_cmr import CmrLoss
+from src.models.mesh_joints import is_cascade, is_mesh_model, mesh_hand
+from src.models.mesh_objectives import BoukhaymaObjective, MeshObjective
+from src.models.objectives import ConfidenceObjective, JointMapObjective, KeypointObjective, ManoObjective, Objective
+from template import HandModel, load_hand_assets
+
+logger = logging.getLogger(__name__)
+
+
+def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """Type of mixed precision: bf16 runs on both CPU and GPU; fp16 needs a GPU; None for ``no``."""
+    if amp == "fp16" and device.type != "cuda":
+        raise ValueError("--amp fp16 needs a GPU; use bf16 or no")
+    return {"auto": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16, "no": None}[amp]
+
+
+def open_dataset(args: argparse.Namespace, split: str, crop_size: int, **overrides: object) -> object:
+    """The data set of the options at a split."""
+    options = {
+        "side": args.side,
+        "crop_size": crop_size,
+        "cache": args.cache,
+        "paper_filter": args.paper_filter,
+        "skip_bad": args.skip_bad,
+        "allow_missing_subjects": args.allow_missing_subjects,
+        "mano_dir": args.mano_dir,
+    }
+    if args.dataset == "freihand":
+        options["crop"] = args.crop or "joints"
+    return build_dataset(args.dataset, args.data_root, split, **(options | overrides))
+
+
+def every_frame(args: argparse.Namespace) -> dict[str, object]:
+    """Options of `open_dataset` that give an official result file every sample it must hold."""
+    return {"side": "both", "include_invalid": True} if args.submit == "dexycb" else {}
+
+
+def label_options(args: argparse.Namespace) -> dict[str, bool]:
+    """Options of `open_dataset` that give a training split the labels which the network's loss uses."""
+    return {"with_mask": True} if args.dataset == "freihand" and has_mask(args) else {}
+
+
+def has_mask(args: argparse.Namespace) -> bool:
+    """Whether the network finds silhouettes; the paper's comparison on DexYCB and HUMBI was without."""
+    if args.model == "cmr_sg":
+        return True
+    return is_cascade(args.model, args.backbone) and (args.recipe == "fair" or args.dataset == "freihand")
+
+
+def hand_model(args: argparse.Namespace, device: torch.device) -> tuple[HandModel, object]:
+    """The right hand layer on the device, and its assets."""
+    assets = load_hand_assets(args.mano_dir, side="right")
+    return HandModel(assets).to(device), assets
+
+
+def model_card(args: argparse.Namespace, assets: object) -> ModelCard:
+    """What the options say about the network."""
+    options: dict[str, object] = {"backbone": args.backbone.lower()}
+    if is_cascade(args.model, args.backbone):
+        options["with_mask"] = has_mask(args)
+    elif args.recipe == "fair" and args.model.startswith(("mano", "cmr")):
+        options["crop_geometry"] = args.crop_geometry == "yes"
+        if args.blind_decoder:
+            options["blind_decoder"] = True
+        if args.model == "mano_baseline_conf":
+            options["linear_confidence"] = args.confidence == "pairs"
+    return ModelCard(
+        args.model,
+        args.recipe,
+        options,
+        args.input_size,
+        args.crop_size,
+        args.crop_scale,
+        assets.name,
+        assets.hash,
+        args.crop or "joints",
+    )
+
+
+def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module) -> Objective:
+    """What the network ``model`` is trained for."""
+    frame = "mano" if args.recipe == "paper" else "wrist"
+    if is_mesh_model(args.model):
+        device = hand.faces.device
+        criterion = CmrLoss(model.hierarchy).to(device)
+        return MeshObjective(mesh_hand(hand.assets, args.dataset, device), criterion)
+    if args.model == "boukhayma":
+        return BoukhaymaObjective(hand, projected=args.recipe == "fair", frame=frame)
+    weights = LossWeights.paper() if args.recipe == "paper" else LossWeights()
+    if args.model == "pose_2d":
+        return KeypointObjective(weights) if args.recipe == "fair" else JointMapObjective()
+    if args.model == "mano_baseline_conf":
+        pairs = args.recipe == "paper" or args.confidence == "pairs"
+        return ConfidenceObjective() if pairs else WithinPersonConfidence(hand)
+    return ManoObjective(hand, weights, frame)
+
+
+def build_optimizer(
+    args: argparse.Namespace, model: nn.Module, steps: int, steps_per_epoch: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Optimizer over what is trainable and a schedule that is stepped once a batch.
+
+    Args:
+        args: ``optimizer``, ``lr``, ``weight_decay``, ``schedule``, ``model``.
+        model: its parameters that require gradients are trained.
+        steps: batches of the whole training.
+        steps_per_epoch: batches of an epoch.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer]
+    optimizer = kind(trainable, lr=args.lr, weight_decay=args.weight_decay, fused=True)
+    if args.schedule == "multistep":
+        epochs = MILESTONES.get(args.model, DEFAULT_MILESTONES)
+        marks = [epoch * steps_per_epoch for epoch in epochs]
+        return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, marks, gamma=0.1)
+    if args.schedule == "constant":
+        return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    warmup = max(1, min(300, steps // 20))
+    ramp = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, 1.0, warmup)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - warmup), eta_min=args.lr * 0.01)
+    return optimizer, torch.optim.lr_scheduler.SequentialLR(optimizer, [ramp, fall], [warmup])

@@ -1,0 +1,111 @@
+"""What the mesh-convolution family and its comparison method are trained for."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from src.models.cmr.silhouette import silhouette
+from src.models.losses import LossWeights
+from src.models.losses_cmr import CmrLoss
+from src.models.mesh_joints import mesh_joints
+from src.models.objectives import Batch, ManoObjective, keypoint_terms
+from template import HandModel
+from utils.camera import project
+
+
+class MeshObjective:
+    """Meshes at four levels, joint maps and masks at each stage (`CmrLoss`).
+
+    Meshes are compared relative to the regressed wrist. The joint maps are trained on the projections of the
+    mesh's own (regressed) joints, so that a mesh and its 2D cues agree about where a joint is. Masks are the
+    data set's where it has some (batch key ``mask``), else silhouettes of the true mesh.
+
+    Args:
+        hand: hand layer with regressed joints (`mesh_joints.mesh_hand`), on the training device.
+        criterion: the loss, for the network's hierarchy, on the same device.
+    """
+
+    score = "mpjpe_mm"
+
+    def __init__(self, hand: HandModel, criterion: CmrLoss) -> None:
+        self.hand, self.criterion, self.cues = hand, criterion, LossWeights()
+
+    def forward(self, model: nn.Module, batch: Batch) -> Batch:
+        return model(batch["image"], betas=batch["betas"], K=batch["K"])
+
+    @torch.no_grad()
+    def truth(self, batch: Batch) -> Batch:
+        """``vertices`` (B, 778, 3) and ``joints`` (B, 21, 3), metres, camera frame; ``keypoints`` (B, 21, 2) px."""
+        posed = self.hand(batch["pose"], batch["betas"], batch["transl"])
+        keypoints = project(posed.joints, batch["K"])
+        return {"vertices": posed.vertices, "joints": posed.joints, "keypoints": keypoints}
+
+    def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Batch]:
+        """Weighted sum and its terms; see `CmrLoss`."""
+        truth, size = self.truth(batch), batch["image"].shape[-1]
+        relative = truth["vertices"] - truth["joints"][:, :1]
+        if "heatmap_logits" in output:  # the one-stage form has the fair networks' heat maps, and no masks
+            loss, terms = self.criterion.mesh(output["vertices_levels"], relative)
+            seen = keypoint_terms(output, batch | {"keypoints_2d": truth["keypoints"]})
+            return loss + sum(getattr(self.cues, name) * term for name, term in seen.items()), terms | seen
+        mask = batch.get("mask")
+        if mask is None and output["masks"]:
+            map_size = output["masks"][0].shape[-1]
+            mask = silhouette(truth["vertices"], self.hand.faces, batch["K"], size, map_size)
+        return self.criterion(output, size, truth["keypoints"], relative, mask)
+
+    def scores(self, output: Batch, batch: Batch) -> Batch:
+        """Root-relative MPJPE and MPVPE (B,), mm, and the 2D error (B,), px of the network input."""
+        truth, vertices = self.truth(batch), output["vertices"].float()
+        joints, wrist = mesh_joints(vertices, self.hand), truth["joints"][:, :1]
+        root = joints[:, :1]
+        return {
+            "mpjpe_mm": 1000 * ((joints - root) - (truth["joints"] - wrist)).norm(dim=-1).mean(1),
+            "mpvpe_mm": 1000 * ((vertices - root) - (truth["vertices"] - wrist)).norm(dim=-1).mean(1),
+            "keypoints_px": (output["keypoints_2d"] - truth["keypoints"]).norm(dim=-1).mean(1),
+        }
+
+
+class BoukhaymaObjective(ManoObjective):
+    """Mesh, normals and edges of the comparison method (FACTS 7.1): nothing on pose or shape themselves.
+
+    Args:
+        hand: the hand layer, on the training device.
+        projected: also train the weak-perspective camera, by the 2D joints; the paper's comparison did not.
+        frame: as of `ManoObjective`.
+    """
+
+    def __init__(self, hand: HandModel, projected: bool, frame: str) -> None:
+        weights = LossWeights(joints=0.0, pose=0.0, betas=0.0, heatmap=0.0, keypoints=1.0 if projected else 0.0)
+        super().__init__(hand, weights, frame)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Batch:
+        return model(batch["image"])
+
+    def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Batch]:
+        loss, terms = super().loss(output, batch)
+        if self.weights.keypoints:
+            size = batch["image"].shape[-1]
+            keypoints = boukhayma_keypoints(output, size, self.hand)
+            terms["keypoints"] = (keypoints - batch["keypoints_2d"]).abs().mean() / size
+            loss = loss + self.weights.keypoints * terms["keypoints"]
+        return loss, terms
+
+
+def boukhayma_keypoints(output: Batch, size: int, hand: HandModel) -> torch.Tensor:
+    """Kinematic joints (B, 21, 2), px of the input of side ``size``, through the network's own camera."""
+    joints = hand.joints(output["pose"], output["betas"])
+    return weak_perspective(joints - joints[:, :1], output["camera"], size)
+
+
+def weak_perspective(points: torch.Tensor, camera: torch.Tensor, size: int) -> torch.Tensor:
+    """Pixels (B, P, 2) of points (B, P, 3), metres, seen by weak-perspective cameras.
+
+    Args:
+        points: metres, relative to the wrist, camera axes.
+        camera: (B, 3): scale, half input sides per 0.1 m; shift x, y in half input sides.
+        size: side of the input, px.
+    """
+    scaled = points[..., :2] * 10 * camera[:, None, :1] + camera[:, None, 1:]
+    return (scaled + 1) * (size / 2) - 0.5

@@ -1,0 +1,1 @@
+"""A person's hand shape from several images: averages, bundle calibration, cues, identity, merging."""

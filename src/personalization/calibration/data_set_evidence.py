@@ -1,0 +1,92 @@
+"""Metric cues that a data set holds beside its images: where the cameras stand, and depth maps (DexYCB, FACTS 1)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from datasets.dex_ycb.files import read_yaml
+from src.personalization.calibration.multi_view import ViewGroups, mirror_extrinsics
+from src.personalization.ground_truth import rows_of
+from src.personalization.solver.status import CalibrationError
+from utils.artifacts import Predictions
+
+logger = logging.getLogger(__name__)
+
+#: The wrist joint lies about so far behind the skin that a depth map sees, m.
+WRIST_BELOW_SKIN = 0.015
+#: Millimetres; outside, a depth reading is no hand on a table.
+DEPTH_RANGE = (200, 2000)
+
+
+def view_groups(dataset: Any, predictions: Predictions) -> ViewGroups:
+    """Instants and camera poses of every row, from meta.yml and the extrinsics it names.
+
+    Args:
+        dataset: `datasets.dex_ycb.dataset.DexYCB` of the predictions' split.
+
+    Raises:
+        CalibrationError: an image of another split. FileNotFoundError: a missing calibration file.
+    """
+    sequences: dict[Path, dict[str, np.ndarray]] = {}
+    names: dict[tuple[Path, str], int] = {}
+    instant, poses = [], []
+    for row, is_left in zip(rows_of(dataset, predictions), predictions.is_left, strict=True):
+        image = Path(dataset.image_path(int(row)))
+        camera, sequence = image.parent.name, image.parent.parent
+        if sequence not in sequences:
+            sequences[sequence] = _read_extrinsics(Path(dataset.root), sequence)
+        pose = sequences[sequence][camera]
+        poses.append(mirror_extrinsics(pose) if is_left else pose)
+        instant.append(names.setdefault((sequence, image.name), len(names)))
+    return ViewGroups(np.array(instant), np.stack(poses))
+
+
+def _read_extrinsics(root: Path, sequence: Path) -> dict[str, np.ndarray]:
+    """Camera-to-world (4,4) of each serial."""
+    meta = read_yaml(sequence / "meta.yml")
+    path = root / "calibration" / f"extrinsics_{meta['extrinsics']}" / "extrinsics.yml"
+    content = read_yaml(path)["extrinsics"]
+    found = {}
+    for serial, numbers in content.items():
+        pose = np.eye(4)
+        pose[:3] = np.array(numbers, dtype=np.float64).reshape(3, 4)
+        found[serial] = pose
+    return found
+
+
+def wrist_depths(dataset: Any, predictions: Predictions) -> np.ndarray:
+    """Depth (N,) m of the wrist joint of each row: the median of a small window of the depth map at the wrist
+    keypoint, plus the flesh above the joint; NaN where the map has no plausible reading.
+
+    Raises:
+        CalibrationError: no keypoints, or no depth map at all.
+    """
+    if predictions.keypoints_2d is None:
+        raise CalibrationError("--wrist_depth needs 2D keypoints (--keypoints)")
+    depths = np.full(len(predictions), np.nan)
+    found = 0
+    for number, row in enumerate(rows_of(dataset, predictions)):
+        image = Path(dataset.image_path(int(row)))
+        path = image.with_name(image.name.replace("color_", "aligned_depth_to_color_")).with_suffix(".png")
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+        if depth is None:
+            continue
+        found += 1
+        x, y = np.round(predictions.keypoints_2d[number, 0]).astype(int)
+        x = depth.shape[1] - 1 - x if predictions.is_left[number] else x
+        window = depth[max(y - 3, 0) : max(y + 4, 0), max(x - 3, 0) : max(x + 4, 0)]
+        near = window[(window > DEPTH_RANGE[0]) & (window < DEPTH_RANGE[1])]
+        if near.size >= 10:
+            depths[number] = np.median(near) / 1000 + WRIST_BELOW_SKIN
+    if not found:
+        raise CalibrationError(
+            f"{dataset.root} holds no depth maps (aligned_depth_to_color_*.png) for these images; "
+            "leave out --wrist_depth (the synthetic set writes them with --depth)"
+        )
+    logger.info("depth at the wrist: %d of %d images", np.isfinite(depths).sum(), len(depths))
+    return depths

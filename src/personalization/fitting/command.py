@@ -1,0 +1,154 @@
+"""What ``optimization_dex_ycb.py`` does."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from datasets import build_dataset
+from src.evaluation import evaluate_predictions
+from src.personalization.calibration.multi_frame import JointOptions
+from src.personalization.calibration.population import joint_with_population, load_population, with_population
+from src.personalization.fitting.adam import AdamOptions
+from src.personalization.fitting.batch import FittedPredictions, fit_predictions
+from src.personalization.fitting.fit import FitOptions, PosePriorOptions
+from src.personalization.ground_truth import annotations_of
+from src.personalization.pairing import apart_from_calibration, pair_keypoints
+from src.personalization.shape_source import betas_of, load_identities
+from src.personalization.solver.levenberg_marquardt import LMOptions
+from src.personalization.solver.status import CalibrationError, count_status
+from src.personalization.terms.joints_model import JointsModel
+from src.personalization.terms.noise import KeypointNoise
+from template import HandAssets, HandModel, load_hand_assets
+from utils.artifacts import Predictions, load_predictions, save_predictions
+from utils.device import choose_device
+from utils.files import write_json
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("mpjpe_mm", "mpvpe_mm", "pa_mpjpe_mm", "abs_mpjpe_mm")
+
+
+def fit(args: argparse.Namespace) -> dict[str, Any]:
+    """Fit every image, write the fitted predictions, log (and write, with --results) the table.
+
+    Raises:
+        ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
+    """
+    device = choose_device(args.device, args.threads)
+    assets = load_hand_assets(args.mano_dir, side="right")
+    predictions = load_predictions(args.predictions)
+    predictions.check_hand(assets)
+    if predictions.pose is None:
+        raise CalibrationError(f"{args.predictions} holds no pose; predict with a mano network")
+    predictions = pair_keypoints(predictions, None if args.keypoints is None else load_predictions(args.keypoints))
+    identities = {}
+    if args.identity is not None:
+        identities = load_identities(args.identity, predictions.subject_id, assets, predictions.is_left)
+    if args.shape_source == "calibrated" and not args.include_calibration_images:
+        apart = apart_from_calibration(predictions, identities)
+        logger.info("%d images that served to calibrate are left out", int((~apart).sum()))
+        if not apart.any():
+            raise CalibrationError(
+                "every image served to calibrate: nothing is left to fit. Calibrate from fewer (--num_images), "
+                "or pass --include_calibration_images"
+            )
+        predictions = predictions.select(np.flatnonzero(apart))
+    truth = None
+    if args.data_root is not None:
+        split = args.split or predictions.split
+        options = {"side": "both", "mano_dir": args.mano_dir, "cache": args.cache, "allow_missing_subjects": True}
+        truth = annotations_of(build_dataset(args.dataset, args.data_root, split, **options), predictions)
+    fitted = fit_predictions(
+        predictions,
+        betas_of(args.shape_source, predictions, truth, identities),
+        assets,
+        solver=args.solver,
+        options=fit_options(args, assets, device),
+        adam=AdamOptions(use_confidence=args.use_confidence),
+        device=device,
+        video=args.video,
+    )
+    save_predictions(args.output, fitted.predictions)
+    report = summarise(predictions, fitted, truth, assets)
+    log_report(report)
+    if args.results is not None:
+        write_json(args.results, report)
+    return report
+
+
+def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> FitOptions:
+    """`FitOptions` of the command line; a population file replaces the defaults of prior, noise and depth."""
+    options = FitOptions(
+        prior=PosePriorOptions(args.root_std, args.finger_std),
+        noise=KeypointNoise(std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss),
+        depth_mean=args.depth_mean,
+        depth_std=args.depth_std,
+        lm=LMOptions(max_steps=args.max_steps),
+        chunk=args.chunk,
+    )
+    joint = JointOptions()
+    if args.prior is not None:
+        population = load_population(args.prior, assets.hash)
+        options = with_population(options, population, keep_depth=args.depth_mean is not None)
+        joint = joint_with_population(joint, population)
+    if args.fit_shape:
+        shape_prior = joint.shape_prior(JointsModel(assets, dtype=torch.float32, device=device))
+        options = replace(options, shape_prior=shape_prior)
+    return options
+
+
+def summarise(
+    predictions: Predictions, fitted: FittedPredictions, truth: dict[str, np.ndarray] | None, assets: HandAssets
+) -> dict[str, Any]:
+    """Speed, status counts and reprojection error; with truth also 3D errors, before and after."""
+    report: dict[str, Any] = {
+        "n_images": len(fitted.status),
+        "frames_per_second": fitted.frames_per_second,
+        "status": count_status(torch.as_tensor(fitted.status)),
+        "reprojection_rmse_px": float(np.sqrt(np.mean(fitted.reprojection_px**2))),
+    }
+    if truth is not None:
+        valid = np.flatnonzero(truth["valid"])
+        model = HandModel(assets)
+        target = points_of(model, truth["pose"][valid], truth["betas"][valid], truth["transl"][valid])
+        for name, rows in (("network", predictions), ("fitted", fitted.predictions)):
+            if rows.betas is None:
+                continue
+            part = rows.select(valid)
+            points = points_of(model, part.pose, part.betas, part.transl)
+            result = evaluate_predictions(
+                points[0], target[0], points[1], target[1], f_scores=False, absolute=part.transl is not None
+            )
+            report[name] = {key: result.summary[key] for key in COLUMNS if key in result.summary}
+    return report
+
+
+def points_of(
+    model: HandModel, pose: np.ndarray, betas: np.ndarray, transl: np.ndarray | None, chunk: int = 512
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (N,21,3) and vertices (N,778,3), metres, of rows of predictions or annotations."""
+    joints, vertices = [], []
+    with torch.no_grad():
+        for start in range(0, len(pose), chunk):
+            rows = slice(start, start + chunk)
+            shift = None if transl is None else torch.as_tensor(transl[rows])
+            output = model(torch.as_tensor(pose[rows]), torch.as_tensor(betas[rows]), shift)
+            joints.append(output.joints.numpy())
+            vertices.append(output.vertices.numpy())
+    return np.concatenate(joints), np.concatenate(vertices)
+
+
+def log_report(report: dict[str, Any]) -> None:
+    """The table on the log."""
+    logger.info("%d images, %.0f frames/s, reprojection %.2f px, %s", report["n_images"], report["frames_per_second"],
+                report["reprojection_rmse_px"], report["status"])
+    for name in ("network", "fitted"):
+        if name in report:
+            cells = "  ".join(f"{key} {value:7.2f}" for key, value in report[name].items())
+            logger.info("%-8s %s", name, cells)

@@ -1,0 +1,252 @@
+"""From 2D keypoints alone to a posed hand: no network, nothing to start from.
+
+A single view of 21 points leaves several explanations (a finger bent towards the camera looks like one bent
+away). So every hand is fitted from many orientations; the pose statistics of the hand model, the population of
+shapes and, where the detector has one, its own guess in three dimensions choose among the ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import roma
+import torch
+
+from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, observe
+from src.personalization.solver.levenberg_marquardt import LMOptions
+from src.personalization.solver.status import usable
+from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
+from src.personalization.terms.frame_terms import FRAME_SIZE
+from src.personalization.terms.hand_residuals import posed_points
+from src.personalization.terms.inputs import check_frames
+from src.personalization.terms.joints_model import JointsModel
+from src.personalization.terms.noise import KeypointNoise
+from src.personalization.terms.population_pose_prior import all_round, habit_prior
+from template import HandAssets
+
+#: A detector's keypoints over the hand's box. mediapipe on synthetic hands, which it was not made for: the median
+#: distance is 0.07 of the box (benchmarks/own_photos.py), about 0.06 a coordinate; photos should be a little better.
+DETECTOR_NOISE = KeypointNoise(std_box=0.05)
+#: Depth where a search begins, m; the linear solve replaces it.
+_START_DEPTH = 0.6
+
+
+@dataclass(frozen=True)
+class KeypointFitOptions:
+    """What `fit_keypoints` believes beforehand.
+
+    Attributes:
+        noise: trust in the keypoints.
+        shape_mean (10,), shape_covariance (10,10): the population's betas; None: unit normal.
+        world_std: m, of each coordinate of the detector's own 3D guess, for choosing among ends only.
+        rough_steps: of every start; kept: how many of the best then go on to ``lm``'s end.
+    """
+
+    noise: KeypointNoise = DETECTOR_NOISE
+    shape_mean: torch.Tensor | None = None
+    shape_covariance: torch.Tensor | None = None
+    world_std: float = 0.05
+    rough_steps: int = 5
+    kept: int = 3
+    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=40))
+
+    def shape_prior(self, model: JointsModel) -> ShapePrior:
+        """The population prior in the model's dtype and on its device."""
+        mean = torch.zeros(10) if self.shape_mean is None else self.shape_mean
+        covariance = torch.eye(10) if self.shape_covariance is None else self.shape_covariance
+        precision = torch.linalg.inv(covariance.double())
+        return ShapePrior(mean.to(model.device, model.dtype), precision.to(model.device, model.dtype))
+
+
+@dataclass
+class KeypointFit:
+    """N fitted hands; every number is finite, whatever the status. Right-hand convention.
+
+    Attributes:
+        pose: (N,16,3,3); transl: (N,3) m, MANO's free translation; betas: (N,10).
+        betas_covariance: (N,10,10) of the betas, pose and place integrated out (Laplace); zero where they were given.
+        wrist_covariance: (N,3,3) m^2, of the wrist joint's place in the camera frame.
+        status: (N,) int64 of `Status`.
+        reprojection_px: (N,) root mean square distance to the keypoints.
+        cost: (N,) half chi-square, priors included.
+    """
+
+    pose: torch.Tensor
+    transl: torch.Tensor
+    betas: torch.Tensor
+    betas_covariance: torch.Tensor
+    wrist_covariance: torch.Tensor
+    status: torch.Tensor
+    reprojection_px: torch.Tensor
+    cost: torch.Tensor
+
+
+def fit_keypoints(
+    assets: HandAssets,
+    keypoints: torch.Tensor,
+    K: torch.Tensor,
+    confidence: torch.Tensor | None = None,
+    betas: torch.Tensor | None = None,
+    world: torch.Tensor | None = None,
+    options: KeypointFitOptions = KeypointFitOptions(),
+    device: torch.device | str = "cpu",
+) -> KeypointFit:
+    """Fit every hand on its own.
+
+    Args:
+        keypoints: (N,21,2) px of the image that K (N,3,3) belongs to, standard order, right hands (mirror left
+            ones, and K, on entry).
+        confidence: (N,21) in [0,1]; None: all one.
+        betas: (N,10) or (10,) a known identity; None: betas are fitted too, with the population as prior.
+        world: (N,21,3) m `Detection.world`, NaN where there is none.
+        options, device: the arithmetic is float64.
+
+    Returns:
+        `KeypointFit`, float64 on ``device``.
+    """
+    model = JointsModel(assets, dtype=torch.float64, device=device)
+    n = keypoints.shape[0]
+    keypoints, K = keypoints.to(device, torch.float64), K.to(device, torch.float64)
+    confidence = None if confidence is None else confidence.to(device, torch.float64)
+    prior = options.shape_prior(model)
+    known = betas is not None
+    shape = (prior.mean if betas is None else betas.to(device, torch.float64)).expand(n, 10).clone()
+    fit = FitOptions(
+        prior=PosePriorOptions(torch.inf, torch.inf),
+        noise=options.noise,
+        shape_prior=None if known else prior,
+        extra_priors=(habit_prior(assets, device=device),),
+        lm=replace(options.lm, max_steps=options.rough_steps),
+    )
+    task = _Task(model, K, keypoints, confidence, world_direction(world, K, keypoints), options.world_std)
+    pose = _starts(assets, keypoints, K, world)
+    count = pose.shape[1]
+    rows = torch.arange(n, device=keypoints.device).repeat_interleave(count)
+    rough, cost = task.fit(rows, pose.flatten(0, 1), shape[rows], fit)
+    kept = min(options.kept, count)
+    best = cost.unflatten(0, (n, count)).argsort(dim=1, stable=True)[:, :kept] if n else rows.new_zeros(0, kept)
+    chosen = (best + count * torch.arange(n, device=best.device)[:, None]).flatten()
+    rows = rows[chosen]
+    start = (rough.pose[chosen], rough.betas[chosen], replace(fit, lm=options.lm), rough.transl[chosen])
+    fine, cost = task.fit(rows, *start)
+    winner = cost.unflatten(0, (n, kept)).argmin(dim=1) if n else rows.new_zeros(0)
+    chosen = winner + kept * torch.arange(n, device=best.device)
+    found = FitResult(*(getattr(fine, name)[chosen] for name in FitResult.__dataclass_fields__))
+    return task.judge(found, fit)
+
+
+@dataclass
+class _Task:
+    """The hands to be fitted, from however many starts each."""
+
+    model: JointsModel
+    K: torch.Tensor
+    keypoints: torch.Tensor
+    confidence: torch.Tensor | None
+    world: torch.Tensor | None
+    world_std: float
+
+    def fit(
+        self,
+        rows: torch.Tensor,
+        pose: torch.Tensor,
+        betas: torch.Tensor,
+        options: FitOptions,
+        transl: torch.Tensor | None = None,
+    ) -> tuple[FitResult, torch.Tensor]:
+        """Fit hands ``rows`` (R,) from poses (R,16,3,3); also the cost (R,) by which starts of a hand compete."""
+        confidence = None if self.confidence is None else self.confidence[rows]
+        start = None if transl is None else (pose, transl)
+        found = fit_frames(self.model, pose, betas, self.K[rows], self.keypoints[rows], confidence, options, start)
+        cost = self.terms(found, options, rows)["cost"] + self.disagreement(found, rows)
+        return found, torch.where(usable(found.status), torch.nan_to_num(cost, torch.inf), torch.inf)
+
+    def terms(self, found: FitResult, options: FitOptions, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Linearisation at the fitted hands."""
+        confidence = None if self.confidence is None else self.confidence[rows]
+        minimum = options.noise.min_confidence
+        inputs = check_frames(found.pose, found.betas, self.K[rows], self.keypoints[rows], confidence, minimum)
+        seen = observe(self.model, inputs, options)
+        wrist = found.transl + self.model.rest_points(found.betas)[:, 0]
+        problem = FrameProblem(self.model, seen, options.shape_prior)
+        return problem.linearise({"pose": found.pose, "wrist": wrist, "betas": found.betas})
+
+    def disagreement(self, found: FitResult, rows: torch.Tensor) -> torch.Tensor:
+        """Half chi-square (R,) of the detector's own 3D guess: the relative place of the 21 points."""
+        if self.world is None:
+            return torch.zeros_like(found.reprojection_px)
+        posed = posed_points(self.model, found.pose, self.model.rest_points(found.betas))
+        off = _centred(posed.points[:, self.model.to_standard]) - self.world[rows]
+        return torch.nan_to_num(off).square().sum(dim=(1, 2)) / (2 * self.world_std**2)
+
+    def judge(self, found: FitResult, options: FitOptions) -> KeypointFit:
+        """Costs and covariances of the ends."""
+        n = len(found.status)
+        terms = self.terms(found, options, torch.arange(n, device=found.status.device))
+        covariance = _covariance(terms["hessian"])
+        good = usable(found.status) & torch.isfinite(covariance).flatten(1).all(dim=1)
+        nothing = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+        covariance = torch.where(good[:, None, None], covariance, nothing)
+        free = covariance.shape[-1] > FRAME_SIZE
+        betas = covariance[:, FRAME_SIZE:, FRAME_SIZE:] if free else covariance.new_zeros(n, 10, 10)
+        return KeypointFit(
+            pose=found.pose,
+            transl=found.transl,
+            betas=found.betas,
+            betas_covariance=betas,
+            wrist_covariance=covariance[:, 48:51, 48:51],
+            status=found.status,
+            reprojection_px=found.reprojection_px,
+            cost=torch.nan_to_num(terms["cost"], posinf=torch.finfo(torch.float64).max),
+        )
+
+
+def _covariance(hessian: torch.Tensor) -> torch.Tensor:
+    """Inverse of Gauss-Newton Hessians (N,U,U), scaled to a unit diagonal first: metres and radians differ much."""
+    scale = hessian.diagonal(dim1=1, dim2=2).clamp_min(1e-12).rsqrt()
+    unit = scale[:, :, None] * hessian * scale[:, None, :]
+    unit.diagonal(dim1=1, dim2=2).add_(1e-9)
+    factor, _ = torch.linalg.cholesky_ex(unit)
+    return scale[:, :, None] * torch.cholesky_inverse(factor) * scale[:, None, :]
+
+
+def ray_turn(K: torch.Tensor, pixel: torch.Tensor) -> torch.Tensor:
+    """Smallest rotations (N,3,3) that take the optical axis to the ray through pixels (N,2)."""
+    homogeneous = torch.cat([pixel, torch.ones_like(pixel[:, :1])], dim=1)
+    ray = torch.nn.functional.normalize(torch.linalg.solve_ex(K, homogeneous[..., None])[0][..., 0], dim=1)
+    axis = torch.stack([-ray[:, 1], ray[:, 0], torch.zeros_like(ray[:, 0])], dim=1)
+    sine = axis.norm(dim=1, keepdim=True)
+    return roma.rotvec_to_rotmat(axis * (torch.atan2(sine, ray[:, 2:]) / sine.clamp_min(1e-12)))
+
+
+def world_direction(world: torch.Tensor | None, K: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor | None:
+    """A detector's 3D points (N,21,3) m about their mean, turned from its camera, which looks at the hand, to ours."""
+    if world is None:
+        return None
+    turn = torch.nan_to_num(ray_turn(K, keypoints.mean(dim=1)))
+    return _centred(world.to(K)) @ turn.mT
+
+
+def _centred(points: torch.Tensor) -> torch.Tensor:
+    return points - points.mean(dim=1, keepdim=True)
+
+
+#: Standard order: wrist and knuckles, which hardly move against each other.
+_PALM = [0, 5, 9, 13, 17]
+
+
+def _starts(
+    assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor, world: torch.Tensor | None
+) -> torch.Tensor:
+    """Poses (N,S,16,3,3): the mean pose turned all round, and as the detector's 3D palm lies where there is one."""
+    n = keypoints.shape[0]
+    fingers = roma.rotvec_to_rotmat(torch.as_tensor(assets.hands_mean).view(15, 3)).to(keypoints)
+    turns = all_round().to(keypoints).expand(n, -1, -1, -1)
+    direction = world_direction(world, K, keypoints)
+    if direction is not None:
+        model = JointsModel(assets, dtype=keypoints.dtype, device=keypoints.device)
+        palm = _centred(model.rest[model.to_standard][_PALM][None])
+        seen = torch.nan_to_num(_centred(direction[:, _PALM]))
+        aligned = roma.special_procrustes(seen.mT @ palm.expand(n, -1, -1))
+        turns = torch.cat([turns, aligned[:, None]], dim=1)
+    return torch.cat([turns[:, :, None], fingers.expand(n, turns.shape[1], 15, 3, 3)], dim=2)

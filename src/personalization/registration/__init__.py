@@ -1,0 +1,1 @@
+"""A predicted mesh to camera space, by its keypoints and silhouette."""

@@ -1,0 +1,1 @@
+"""Batched Levenberg-Marquardt, robust losses, status of a solution."""

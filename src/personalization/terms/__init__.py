@@ -1,0 +1,1 @@
+"""Residuals and priors of a hand in a picture, with their Jacobians."""

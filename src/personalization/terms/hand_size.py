@@ -1,0 +1,111 @@
+"""Lengths of a person's hand in millimetres, with the uncertainty that the betas' covariance gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.personalization.terms.joints_model import JointsModel
+from template import HandAssets
+from utils.artifacts import Identity
+from utils.joints import FINGERS, JOINT_NAMES, PARENTS
+
+#: Half of a Gaussian's central 95%, in standard deviations.
+HALF_95 = 1.959964
+
+#: Lengths that can be asked for: name -> joints (standard order) whose successive distances are summed.
+LENGTHS: dict[str, tuple[int, ...]] = {
+    "hand": (0, 12),  # straight, wrist joint to middle fingertip, as a ruler along the stretched hand measures
+    **{finger: tuple(range(1 + 4 * i, 5 + 4 * i)) for i, finger in enumerate(FINGERS)},
+    "palm_width": (5, 17),  # index to little knuckle
+    **{f"{JOINT_NAMES[PARENTS[joint]]}-{JOINT_NAMES[joint]}": (PARENTS[joint], joint) for joint in range(1, 21)},
+}
+
+
+def length_of(model: JointsModel, betas: torch.Tensor, name: str) -> torch.Tensor:
+    """A named length (...,), metres, of the flat hand with ``betas`` (..., 10). Differentiable.
+
+    Raises:
+        ValueError: if ``name`` is not a key of `LENGTHS`.
+    """
+    if name not in LENGTHS:
+        raise ValueError(f"length {name!r} is unknown; choose one of {', '.join(LENGTHS)}")
+    points = model.rest_points(betas)[..., model.to_standard, :]
+    chain = points[..., list(LENGTHS[name]), :]
+    return (chain[..., 1:, :] - chain[..., :-1, :]).norm(dim=-1).sum(dim=-1)
+
+
+def length_gradient(model: JointsModel, betas: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A named length (P,) m and its gradient (P,10) m per unit, for betas (P,10)."""
+    points = model.rest_points(betas)[:, model.to_standard]
+    directions = model.directions[:, model.to_standard]
+    chain = list(LENGTHS[name])
+    steps = points[:, chain[1:]] - points[:, chain[:-1]]
+    lengths = steps.norm(dim=-1)
+    change = directions[:, chain[1:]] - directions[:, chain[:-1]]
+    return lengths.sum(dim=1), torch.einsum("pkc,skc->ps", steps / lengths[..., None].clamp_min(1e-9), change)
+
+
+def lengths_mm(
+    assets: HandAssets, betas: np.ndarray, covariance: np.ndarray | None, names: tuple[str, ...] = ("hand", *FINGERS)
+) -> dict[str, tuple[float, float | None]]:
+    """Named lengths in mm, each with its standard deviation (first order in the covariance) or None."""
+    model = JointsModel(assets)
+    point = torch.as_tensor(betas, dtype=torch.float64)[None]
+    found: dict[str, tuple[float, float | None]] = {}
+    for name in names:
+        length, gradient = length_gradient(model, point, name)
+        slope = gradient[0].numpy()
+        std = None if covariance is None else 1000 * float(np.sqrt(max(slope @ covariance @ slope, 0.0)))
+        found[name] = (1000 * float(length[0]), std)
+    return found
+
+
+@dataclass(frozen=True)
+class Length:
+    """A length in mm, and its standard deviation or None where no covariance tells it."""
+
+    mm: float
+    std_mm: float | None = None
+
+    @property
+    def interval_95(self) -> tuple[float, float] | None:
+        """The central 95% of its Gaussian, mm."""
+        if self.std_mm is None:
+            return None
+        return self.mm - HALF_95 * self.std_mm, self.mm + HALF_95 * self.std_mm
+
+    def __str__(self) -> str:
+        interval = self.interval_95
+        return f"{self.mm:.1f}" if interval is None else f"{self.mm:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
+
+    def as_json(self) -> dict[str, float | None]:
+        """Keys mm, std_mm, low_95_mm, high_95_mm; the last three None without a covariance."""
+        low, high = self.interval_95 or (None, None)
+        numbers = {"mm": self.mm, "std_mm": self.std_mm, "low_95_mm": low, "high_95_mm": high}
+        return {key: value if value is None else round(value, 2) for key, value in numbers.items()}
+
+
+def identity_lengths(identity: Identity, assets: HandAssets) -> dict[str, Length]:
+    """Hand length and the five finger lengths of an identity, with the uncertainty of its covariance."""
+    found = lengths_mm(assets, identity.betas, identity.covariance)
+    return {name: Length(*numbers) for name, numbers in found.items()}
+
+
+def describe_lengths(identity: Identity, assets: HandAssets) -> str:
+    """One line for the terminal: ``mm [95% interval]: hand 178.3 [170.1, 186.5], thumb ...``."""
+    known = "mm [95% interval]" if identity.covariance is not None else f"mm (method {identity.method}: no interval)"
+    lengths = identity_lengths(identity, assets)
+    return f"{known}: " + ", ".join(f"{name} {length}" for name, length in lengths.items())
+
+
+def lengths_as_json(identities: Mapping[int, Identity], assets: HandAssets) -> dict[str, Any]:
+    """Lengths of several people for a results file: ``subject-NN`` -> length name -> `Length.as_json`."""
+    return {
+        f"subject-{number:02d}": {name: length.as_json() for name, length in identity_lengths(one, assets).items()}
+        for number, one in identities.items()
+    }

@@ -1,0 +1,1 @@
+"""Pictures and videos that a person brings: image, camera, detector, estimator, gallery."""

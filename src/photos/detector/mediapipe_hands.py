@@ -1,0 +1,159 @@
+"""mediapipe's hands as `Detection`: its models come in the wheel, nothing is downloaded.
+
+Three traps, each measured here on synthetic images of known hands (tests/test_own_photos.py repeats it):
+
+* Sides come back swapped: mediapipe takes every image for a mirror image. Of 104 right hands 99 were called "Left".
+* x * width is a coordinate whose integers are pixel **centres**, though normalised coordinates suggest a corner
+  origin: an image and its flip give x * width + x' * width - width = -0.90 ± 0.09 px, where a corner origin means 0
+  and centres mean -1. (Its OpenCV warp reads coordinate 0 as the middle of the first pixel.) So nothing is subtracted.
+* The palm detector sees the whole image at 192 px and misses small hands, so an image without any is searched again
+  in four overlapping windows.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+
+from src.photos.detector.detection import Detection
+from utils.camera import square_box
+
+INSTALL = "pip install -r requirements-detect.txt"
+#: Side of a window of the second search over the image's.
+WINDOW = 0.625
+#: A hand found in a window is looked at again in a square of so many times its box.
+CLOSER_LOOK = 3.0
+#: mediapipe rates no single keypoint. Those outside the image are guesses.
+OUTSIDE_CONFIDENCE = 0.25
+MIN_DETECTION_CONFIDENCE = 0.4
+MAX_HANDS = 4
+#: Boxes that share more than this part of their union are one hand.
+SAME_HAND = 0.3
+
+
+class MediapipeHands:
+    """Callable: image (H,W,3) uint8 RGB -> hands, surest first.
+
+    Args:
+        detector: anything with mediapipe's ``process(image)``; default: mediapipe's own, for unrelated images.
+
+    Raises:
+        ImportError: mediapipe is missing, or is a version without models; it says what to install.
+    """
+
+    def __init__(self, detector: Any = None) -> None:
+        self.detector = open_mediapipe() if detector is None else detector
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        """All hands in an image (H,W,3) uint8 RGB.
+
+        Raises:
+            ValueError: not such an image.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+        hands = self.look(image) or self._look_closer(image)
+        return without_repeats(hands)
+
+    def look(self, image: np.ndarray) -> list[Detection]:
+        """One call of the detector."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # protobuf's, about mediapipe's own use of it
+            found = self.detector.process(np.ascontiguousarray(image))
+        if not found.multi_hand_landmarks:
+            return []
+        worlds = found.multi_hand_world_landmarks or [None] * len(found.multi_hand_landmarks)
+        parts = zip(found.multi_hand_landmarks, worlds, found.multi_handedness, strict=True)
+        return [to_detection(*part, image.shape[1], image.shape[0]) for part in parts]
+
+    def _look_closer(self, image: np.ndarray) -> list[Detection]:
+        height, width = image.shape[:2]
+        hands = []
+        for top in (0, height - round(WINDOW * height)):
+            for left in (0, width - round(WINDOW * width)):
+                window = image[top : top + round(WINDOW * height), left : left + round(WINDOW * width)]
+                hands += [self._again(image, hand.moved((left, top))) for hand in self.look(window)]
+        return hands
+
+    def _again(self, image: np.ndarray, hand: Detection) -> Detection:
+        """The hand as found in a square about it: a window may have cut it."""
+        x, y, side = square_box(hand.keypoints_2d, CLOSER_LOOK)
+        left, top = max(int(x - side / 2), 0), max(int(y - side / 2), 0)
+        found = self.look(image[top : int(y + side / 2) + 1, left : int(x + side / 2) + 1])
+        same = [one for one in (f.moved((left, top)) for f in found) if overlap(one, hand) > SAME_HAND]
+        return max(same, key=lambda one: overlap(one, hand), default=hand)
+
+
+@functools.lru_cache(maxsize=1)
+def _shared() -> MediapipeHands:
+    return MediapipeHands()
+
+
+def find_hands(image: np.ndarray) -> list[Detection]:
+    """All hands in an image (H,W,3) uint8 RGB, surest first; the detector is opened once.
+
+    Raises:
+        ImportError: mediapipe is missing; it says what to install. ValueError: not such an image.
+    """
+    return _shared()(image)
+
+
+def open_mediapipe() -> Any:
+    """mediapipe's detector of hands in unrelated images.
+
+    Raises:
+        ImportError: see `MediapipeHands`.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "2")  # else it reports on every start
+    try:
+        import mediapipe
+    except ImportError as error:
+        raise ImportError(f"mediapipe cannot be imported ({error}); {INSTALL}") from error
+    try:
+        return mediapipe.solutions.hands.Hands(
+            static_image_mode=True, max_num_hands=MAX_HANDS, min_detection_confidence=MIN_DETECTION_CONFIDENCE
+        )
+    except (AttributeError, OSError, RuntimeError, ValueError) as error:
+        version = getattr(mediapipe, "__version__", "of unknown version")
+        raise ImportError(f"mediapipe {version} has no hand models inside ({error}); {INSTALL}") from error
+
+
+def to_detection(landmarks: Any, world: Any, handedness: Any, width: int, height: int) -> Detection:
+    """One hand of mediapipe's result for an image of ``width`` x ``height`` px; see the traps above.
+
+    Args:
+        landmarks, world: with ``landmark``, 21 points with x, y (, z); world may be None.
+        handedness: with ``classification[0]``, which has label and score.
+    """
+    keypoints = np.array([[point.x * width, point.y * height] for point in landmarks.landmark], dtype=np.float64)
+    inside = ((keypoints >= -0.5) & (keypoints <= [width - 0.5, height - 0.5])).all(axis=1)
+    side = handedness.classification[0]
+    return Detection(
+        keypoints_2d=keypoints,
+        keypoint_confidence=np.where(inside, 1.0, OUTSIDE_CONFIDENCE),
+        is_left=side.label == "Right",  # it takes the image for a mirror image
+        score=float(side.score),
+        world=None if world is None else np.array([[p.x, p.y, p.z] for p in world.landmark], dtype=np.float64),
+    )
+
+
+def without_repeats(hands: list[Detection]) -> list[Detection]:
+    """The hands, surest first, without those whose box one before them shares."""
+    kept: list[Detection] = []
+    for hand in sorted(hands, key=lambda one: -one.score):
+        if all(overlap(hand, other) <= SAME_HAND for other in kept):
+            kept.append(hand)
+    return kept
+
+
+def overlap(one: Detection, other: Detection) -> float:
+    """Intersection over union of two boxes."""
+    low = np.maximum(one.bbox[:2], other.bbox[:2])
+    high = np.minimum(one.bbox[2:], other.bbox[2:])
+    shared = float(np.prod(np.maximum(high - low, 0.0)))
+    areas = [float(np.prod(hand.bbox[2:] - hand.bbox[:2])) for hand in (one, other)]
+    return shared / max(sum(areas) - shared, 1e-9)

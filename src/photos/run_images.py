@@ -1,0 +1,72 @@
+"""``run.py --phase demo --images DIR``: the hand in each of a person's own pictures, to look at and to go on with."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from src.photos.gallery import PAGE, Gallery
+from src.photos.image import UnusableImage, list_photos, read_photo
+from src.photos.record import Sources
+from src.photos.setup import DemoTools, open_tools, writable_folder
+
+logger = logging.getLogger(__name__)
+
+
+def image_demo(args: argparse.Namespace) -> Gallery:
+    """Reconstruct the hand in every image, in sorted order; those without are listed with the reason.
+
+    Leaves in ``--output`` for each image ``<name>_plot.jpg``, ``<name>_mesh.ply`` and ``.glb``; ``index.html``, which
+    needs no network, and ``predictions.json``.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: options that make no sense for any image, missing weights, an output
+            that cannot be written.
+    """
+    photos = list_photos(args.images)
+    output = writable_folder(args.output)
+    tools = open_tools(args)
+    gallery = open_gallery(tools, output, f"Hands in {Path(args.images).name or args.images}")
+    for name, path in tqdm(photos, desc="images", unit="image", disable=None):
+        try:
+            photo = read_photo(path, name)
+            camera, region = tools.camera(photo), tools.region(photo)
+            hand = tools.estimate(photo, camera, region, tools.belief())
+        except UnusableImage as error:
+            gallery.fail(name, path.name, str(error))
+            continue
+        gallery.add(name, path.name, photo.image, hand, Sources(camera.source, region.source, region.side_source))
+    gallery.finish()
+    found, without = gallery.counts
+    logger.info("%d images with a hand, %d without; look at %s", found, without, output / PAGE)
+    return gallery
+
+
+def open_gallery(tools: DemoTools, output: Path, title: str) -> Gallery:
+    """An empty gallery that says which network and which hand model were used."""
+    card, assets, identity = tools.estimator.card, tools.assets, tools.identity
+    whose = "each image's own" if identity is None else f"identity {identity.source}"
+    if identity is None and card.model.endswith("_identity"):
+        whose = "mean shape"
+    network = card.model if tools.weights is None else f"{card.model} ({tools.weights})"
+    lead = f"{network}, hand model {assets.name}; shape: {whose}."
+    return Gallery(output, title, lead, describe(tools))
+
+
+def describe(tools: DemoTools) -> dict[str, Any]:
+    """Network, hand model and identity, for predictions.json."""
+    card, identity = tools.estimator.card, tools.identity
+    weights = None if tools.weights is None else str(tools.weights)
+    return {
+        "model": {"name": card.model, "recipe": card.recipe, "weights": weights, "hash": tools.digest},
+        "hand_model": {"name": tools.assets.name, "hash": tools.assets.hash},
+        "identity": None if identity is None else {
+            "file": identity.source,
+            "hand_length_mm": round(identity.hand_length_mm, 2),
+            "hand_length_std_mm": identity.hand_length_std_mm,
+        },
+    }

@@ -1,0 +1,135 @@
+"""Where in a picture a hand is, found with the keypoint network alone: look everywhere, keep what it is surest of.
+
+No detector is needed for pictures like those that the network was trained on. Its confidence in its own
+keypoints falls off quickly when the window misses the hand or has the wrong size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from datasets.image_crop import crop_image
+from src.engine.checkpoint import ModelCard
+from utils.camera import crop_affine, invert_affine, square_box, transform_points
+
+#: Sides of the windows over the image's shorter side, and their step over their side.
+WINDOW_SIDES = (1.0, 0.7, 0.5, 0.35, 0.25)
+WINDOW_STEP = 0.3
+#: `FoundHand.score` below which a search found no hand. On pictures of the validation subject (`benchmarks.studies.hand_search`)
+#: 3% of the hands lie below; 16% of the pictures without one, mostly of the object that it held, reach it.
+MIN_SCORE = 0.5
+#: Windows that are moved to their own keypoints, and how often.
+_CANDIDATES, _MOVES = 8, 3
+#: Shifts and factors, in sides of the box, of the boxes that a found one is read again with: a hand is still
+#: one when the window moves a little.
+_JITTER = np.array([(0, 0, 1), (0, 0, 0.85), (0, 0, 1.2), (0.12, 0, 1), (-0.12, 0, 1), (0, 0.12, 1), (0, -0.12, 1)])
+_SEARCH_SIDE = 640  # pixels of the shorter side beyond which a picture is searched at a reduced size
+_BATCH = 64
+
+
+@dataclass
+class FoundHand:
+    """One hand in an image.
+
+    Attributes:
+        box: (3,) centre x, centre y, side, pixels: the tight square box of the hand.
+        keypoints: (21,2) pixels, standard order; confidence: (21,) in [0,1].
+        score: mean confidence in this box and in boxes a little beside it; above `MIN_SCORE` there is a hand.
+    """
+
+    box: np.ndarray
+    keypoints: np.ndarray
+    confidence: np.ndarray
+    score: float = 1.0
+
+
+class KeypointReader:
+    """The 2D keypoints of hands in boxes.
+
+    Args:
+        network, card: of `load_network`; a network that returns ``keypoints_2d`` and needs nothing but the image.
+        device: where it is.
+    """
+
+    def __init__(self, network: nn.Module, card: ModelCard, device: torch.device) -> None:
+        self.network, self.card, self.device = network, card, device
+
+    @torch.no_grad()
+    def read(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N,21,2), pixels of the image, and confidences (N,21) for tight boxes (N,3) of right hands."""
+        size, scale = self.card.input_size, np.array([1, 1, self.card.crop_scale])
+        keypoints, confidence = [], []
+        for start in range(0, len(boxes), _BATCH):
+            windows = np.asarray(boxes[start : start + _BATCH]) * scale
+            output = self.network(network_input([crop_image(image, box, size) for box in windows], self.device))
+            back = invert_affine(crop_affine(windows, size))
+            keypoints.append(transform_points(output["keypoints_2d"].double().cpu().numpy(), back))
+            confidence.append(output["keypoint_confidence"].float().cpu().numpy())
+        return np.concatenate(keypoints), np.concatenate(confidence)
+
+    def follow(self, image: np.ndarray, box: np.ndarray, moves: int = 1) -> FoundHand:
+        """Read the box (3,), move it to the keypoints found and read again, ``moves`` times; then score it."""
+        for _ in range(moves):
+            box = limited(square_box(self.read(image, box[None])[0][0], 1.0), image)
+        beside = np.concatenate([box[:2] + _JITTER[:, :2] * box[2], _JITTER[:, 2:] * box[2]], axis=1)
+        keypoints, confidence = self.read(image, beside)
+        return FoundHand(box, keypoints[0], confidence[0], float(confidence.mean()))
+
+    def search(self, image: np.ndarray) -> FoundHand:
+        """The place in an image (H,W,3) that the network is surest of; its `score` says whether it is a hand."""
+        height, width = image.shape[:2]
+        step = max(1, round(min(width, height) / _SEARCH_SIDE))
+        small = image if step == 1 else crop_blocks(image, step)
+        windows = window_boxes(small.shape[1], small.shape[0])
+        windows[:, 2] /= self.card.crop_scale
+        keypoints, confidence = self.read(small, windows)
+        best = np.argsort(-confidence.mean(axis=1), kind="stable")[:_CANDIDATES]
+        found = [self.follow(small, limited(square_box(keypoints[row], 1.0), small), _MOVES) for row in best]
+        hand = max(found, key=lambda one: one.score)
+        if step == 1:
+            return hand
+        offset = np.array([(step - 1) / 2, (step - 1) / 2, 0])
+        return self.follow(image, hand.box * step + offset, 1)
+
+
+def network_input(crops: list[np.ndarray], device: torch.device | str) -> torch.Tensor:
+    """Crops (S,S,3) uint8 as (N,3,S,S) float32 in [-1,1]."""
+    batch = torch.as_tensor(np.stack(crops), device=device).permute(0, 3, 1, 2).float()
+    return batch.div_(255).sub_(0.5).div_(0.5)
+
+
+def window_boxes(width: int, height: int) -> np.ndarray:
+    """Overlapping square windows (N,3) of all sizes: centre x, centre y, side, pixels."""
+    boxes = []
+    for fraction in WINDOW_SIDES:
+        side = fraction * min(width, height)
+        columns, rows = (_centres(length, side) for length in (width, height))
+        boxes.append(np.stack([*(grid.ravel() for grid in np.meshgrid(columns, rows)), np.full(
+            len(columns) * len(rows), side)], axis=1))
+    return np.concatenate(boxes)
+
+
+def _centres(length: int, side: float) -> np.ndarray:
+    """Evenly from a third of a window inside one edge to the same at the other: hands may be cut off."""
+    count = 1 + int(np.ceil(max(length - side * 2 / 3, 0) / (WINDOW_STEP * side)))
+    return np.linspace(side / 3, length - 1 - side / 3, count) if count > 1 else np.array([(length - 1) / 2])
+
+
+def crop_blocks(image: np.ndarray, step: int) -> np.ndarray:
+    """The image averaged over blocks of ``step`` x ``step`` pixels; an incomplete last block is dropped."""
+    height, width = (extent // step * step for extent in image.shape[:2])
+    whole = image[:height, :width]  # of an integer factor OpenCV's area average is just the blocks' mean
+    return cv2.resize(whole, (width // step, height // step), interpolation=cv2.INTER_AREA)
+
+
+def limited(box: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The box with its centre inside the image and its side between 8 pixels and the image's longer side."""
+    height, width = image.shape[:2]
+    return np.array([
+        np.clip(box[0], 0, width - 1), np.clip(box[1], 0, height - 1), np.clip(box[2], 8, max(width, height))
+    ])

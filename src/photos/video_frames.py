@@ -1,0 +1,64 @@
+"""One annotated frame: the mesh over the hand, and the numbers."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from src.photos.result import HandResult
+from utils.camera import project_numpy, transform_intrinsics
+from utils.drawing import overlay as drawing
+
+_FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+
+
+def annotate(frame: np.ndarray, hand: HandResult | None, lines: list[str]) -> np.ndarray:
+    """The frame (H,W,3) uint8 RGB with the mesh drawn in and ``lines`` in a corner, the first one bold."""
+    return write_lines(frame if hand is None else overlay(frame, hand), lines)
+
+
+def overlay(frame: np.ndarray, hand: HandResult, opacity: float = 0.8) -> np.ndarray:
+    """The frame with the mesh drawn in; only the pixels around the hand are touched."""
+    if (hand.vertices[:, 2] < 0.02).any():
+        return frame
+    pixels = project_numpy(hand.vertices.astype(np.float64), hand.K)
+    height, width = frame.shape[:2]
+    left, top = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 2, 0)
+    right, bottom = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 3, [width, height])
+    if right - left < 2 or bottom - top < 2:
+        return frame
+    K = transform_intrinsics(hand.K, np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]]))
+    drawn = frame.copy()
+    window = frame[top:bottom, left:right]
+    drawn[top:bottom, left:right] = drawing.overlay_mesh(
+        window, hand.vertices, hand.faces, K, drawing.IDENTITY_COLOUR, opacity
+    )
+    return drawn
+
+
+def write_lines(frame: np.ndarray, lines: list[str]) -> np.ndarray:
+    """Text on a dark translucent panel at the lower left, sized by the frame."""
+    size = max(11, round(min(frame.shape[:2]) / 30))
+    bold, plain = _font("DejaVuSans-Bold.ttf", size), _font("DejaVuSans.ttf", size)
+    fonts = [bold] + [plain] * (len(lines) - 1)
+    step, margin = round(1.4 * size), round(0.7 * size)
+    wide = max(round(font.getlength(line)) for font, line in zip(fonts, lines, strict=True))
+    height = frame.shape[0]
+    top = height - margin - step * len(lines) - margin
+    picture = Image.fromarray(frame)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    panel = (margin // 2, top - margin // 2, wide + 5 * margin // 2, height - margin // 2)
+    pen.rounded_rectangle(panel, radius=margin, fill=(15, 18, 22, 175))
+    for number, (font, line) in enumerate(zip(fonts, lines, strict=True)):
+        ink = (255, 255, 255, 255) if number == 0 else (220, 224, 228, 255)
+        pen.text((3 * margin // 2, top + margin // 2 + number * step), line, font=font, fill=ink)
+    return np.asarray(picture)
+
+
+@functools.lru_cache(maxsize=8)
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(_FONTS / name), size)

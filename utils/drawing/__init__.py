@@ -1,0 +1,1 @@
+"""Overlays, figures, pages, ray casting."""

@@ -1,0 +1,182 @@
+"""Hands drawn into images: skeletons with a fixed colour for each finger, and shaded meshes.
+
+Images are (H,W,3) uint8 RGB; pixel centres lie at integers (`utils.camera`). Nothing is drawn in
+place: every function returns a new image.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from utils.camera import crop_affine, transform_intrinsics
+from utils.drawing.ray_casting import RayCaster, interpolate, vertex_normals
+from utils.joints import BONES, FINGER_OF_JOINT, FINGERS
+
+#: RGB of each finger, the same in every picture; told apart with the common colour-vision deficiencies too.
+FINGER_COLOURS: dict[str, tuple[int, int, int]] = {
+    "thumb": (230, 75, 53),
+    "index": (240, 170, 20),
+    "middle": (35, 165, 95),
+    "ring": (40, 140, 220),
+    "little": (155, 85, 200),
+}
+WRIST_COLOUR = (90, 90, 90)
+ANONYMOUS_COLOUR = (232, 142, 90)  # meshes made without an identity
+IDENTITY_COLOUR = (70, 170, 190)  # meshes made with one
+BOX_COLOUR = (225, 40, 40)
+
+_SHIFT = 4  # OpenCV's fixed-point bits: sixteenths of a pixel
+
+
+def joint_colour(joint: int) -> tuple[int, int, int]:
+    """RGB of a joint of the standard order; a bone has the colour of its outer joint."""
+    finger = FINGER_OF_JOINT[joint]
+    return WRIST_COLOUR if finger < 0 else FINGER_COLOURS[FINGERS[finger]]
+
+
+def _fixed(point: np.ndarray) -> tuple[int, int]:
+    limit = 2**14  # beyond it OpenCV's fixed point overflows; such a point is off every image anyway
+    x, y = np.clip(point, -limit, limit)
+    return int(round(float(x) * 2**_SHIFT)), int(round(float(y) * 2**_SHIFT))
+
+
+def draw_skeleton(
+    image: np.ndarray,
+    keypoints_2d: np.ndarray,
+    confidence: np.ndarray | None = None,
+    thickness: int | None = None,
+    minimum_confidence: float = 0.0,
+) -> np.ndarray:
+    """Draw the 21 joints and 20 bones, antialiased, outlined so that they show on any background.
+
+    Args:
+        image: (H,W,3) uint8 RGB.
+        keypoints_2d: (21,2) pixels, standard order. Joints that are not finite are left out.
+        confidence: (21,) or None; joints below ``minimum_confidence`` are left out with their bones.
+        thickness: of the bones in pixels; None: by the image's size.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    points = np.asarray(keypoints_2d, dtype=np.float64)
+    shown = np.isfinite(points).all(axis=1)
+    if confidence is not None:
+        shown &= np.asarray(confidence) >= minimum_confidence
+    if thickness is None:
+        thickness = max(1, round(min(canvas.shape[:2]) / 110))
+    radius = int(thickness * 1.3 * 2**_SHIFT)
+    outline = max(2, thickness // 2)
+    bones = [(parent, child) for parent, child in BONES if shown[parent] and shown[child]]
+    for width, colours in ((thickness + outline, None), (thickness, joint_colour)):
+        for parent, child in bones:
+            colour = (20, 20, 20) if colours is None else colours(child)
+            cv2.line(canvas, _fixed(points[parent]), _fixed(points[child]), colour, width, cv2.LINE_AA, _SHIFT)
+    for joint in np.flatnonzero(shown):
+        centre = _fixed(points[joint])
+        cv2.circle(canvas, centre, radius + (outline << (_SHIFT - 1)), (20, 20, 20), -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(canvas, centre, radius, joint_colour(int(joint)), -1, cv2.LINE_AA, _SHIFT)
+    return canvas
+
+
+def draw_box(image: np.ndarray, box: np.ndarray, colour: tuple[int, int, int] = BOX_COLOUR) -> np.ndarray:
+    """Draw a square box (centre x, centre y, side), pixels, as of `utils.camera.square_box`."""
+    canvas = np.ascontiguousarray(image).copy()
+    centre, half = np.asarray(box[:2], dtype=np.float64), float(box[2]) / 2
+    thickness = max(2, round(min(canvas.shape[:2]) / 160))
+    cv2.rectangle(canvas, _fixed(centre - half), _fixed(centre + half), colour, thickness, cv2.LINE_AA, _SHIFT)
+    return canvas
+
+
+def crop_view(
+    image: np.ndarray, K: np.ndarray, box: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut ``box`` out of an image and scale it to ``size`` x ``size`` pixels, black outside the image.
+
+    Returns:
+        (size,size,3) image, (3,3) its intrinsics, (2,3) affine from image pixels to its pixels.
+    """
+    affine = crop_affine(box, size)
+    flags = cv2.INTER_CUBIC if affine[0, 0] > 1 else cv2.INTER_LINEAR
+    crop = cv2.warpAffine(np.ascontiguousarray(image), affine, (size, size), flags=flags)
+    return crop, transform_intrinsics(K, affine), affine
+
+
+def render_mesh(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    K: np.ndarray,
+    width: int,
+    height: int,
+    colour: tuple[int, int, int] | np.ndarray = IDENTITY_COLOUR,
+    supersample: int = 2,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ray-cast a mesh with a light beside the camera.
+
+    Args:
+        vertices: (V,3) metres, OpenCV camera frame; a part behind the camera is simply not hit.
+        faces: (F,3).
+        K: (3,3) pixels.
+        colour: one RGB, or (V,3) RGB for the vertices, 0..255.
+        supersample: rays along each side of a pixel.
+
+    Returns:
+        (height,width,3) float32 RGB in 0..255, already multiplied by the coverage, and
+        (height,width) float32 coverage in 0..1.
+    """
+    vertices = np.asarray(vertices, dtype=np.float64)
+    factor = supersample
+    finer = np.array([[factor, 0.0, (factor - 1) / 2], [0.0, factor, (factor - 1) / 2]])
+    hits = RayCaster(vertices, faces).render(transform_intrinsics(K, finer), width * factor, height * factor)
+    rows, columns = np.nonzero(hits.face >= 0)
+    chosen = type(hits)(*(values[rows, columns] for values in hits))
+    shaded = np.zeros((height * factor, width * factor, 3), np.float32)
+    coverage = np.zeros((height * factor, width * factor), np.float32)
+    if len(rows):
+        colours = np.broadcast_to(np.asarray(colour, dtype=np.float64), vertices.shape)
+        points = interpolate(chosen, faces, vertices)
+        normals = interpolate(chosen, faces, vertex_normals(vertices, faces))
+        shaded[rows, columns] = interpolate(chosen, faces, colours) * _light(points, normals)[:, None]
+        coverage[rows, columns] = 1.0
+    size = (width, height)
+    shaded = cv2.resize(shaded, size, interpolation=cv2.INTER_AREA)
+    return np.clip(shaded, 0, 255), cv2.resize(coverage, size, interpolation=cv2.INTER_AREA)
+
+
+def _light(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Brightness (N,): ambient, and diffuse from a lamp up and to the left of the camera; either side is lit."""
+    toward_camera = -points / np.linalg.norm(points, axis=1, keepdims=True)
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    facing = np.sign((normals * toward_camera).sum(axis=1, keepdims=True))
+    lamp = toward_camera + np.array([-0.6, -0.8, 0.0])
+    lamp /= np.linalg.norm(lamp, axis=1, keepdims=True)
+    diffuse = np.clip((normals * facing * lamp).sum(axis=1), 0, 1)
+    return 0.35 + 0.75 * diffuse
+
+
+def overlay_mesh(
+    image: np.ndarray,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    K: np.ndarray,
+    colour: tuple[int, int, int] | np.ndarray = IDENTITY_COLOUR,
+    opacity: float = 0.85,
+) -> np.ndarray:
+    """The image with the mesh drawn over it; arguments as `render_mesh`."""
+    height, width = image.shape[:2]
+    shaded, coverage = render_mesh(vertices, faces, K, width, height, colour)
+    mixed = image * (1 - opacity * coverage[..., None]) + opacity * shaded
+    return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
+
+
+def mesh_silhouette(vertices: np.ndarray, faces: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(height,width) bool mask of the pixels whose centre sees the mesh."""
+    return RayCaster(np.asarray(vertices), faces).render(K, width, height).face >= 0
+
+
+def draw_outline(
+    image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = (255, 255, 255), thickness: int = 2
+) -> np.ndarray:
+    """Draw the contour lines of a bool mask (H,W)."""
+    canvas = np.ascontiguousarray(image).copy()
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, contours, -1, colour, thickness, cv2.LINE_AA)
+    return canvas
