@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from datasets.bad_files import BadFileError
-from datasets.crop_cache import CropCache
+from datasets.crop_cache import CropCache, one_builder
 from datasets.crop_placement import place_crops
 from datasets.image_crop import crop_image
 from datasets.usable_cores import usable_cores
 from template import HandAssets, HandModel
+from template.assets import SIDES
+from template.sides import labelled_hands
 
 logger = logging.getLogger(__name__)
 
@@ -103,14 +105,28 @@ class CropDataset(Dataset):
         if self.with_mask:
             batch["image"], batch["mask"] = np.ascontiguousarray(images[..., :3]), images[..., 3].copy()
         if self._models is not None:
-            batch["vertices"] = self._vertices(batch)
+            batch["vertices"] = labelled_vertices(self._models, batch)
         return batch
 
     @property
+    def betas_by_hand(self) -> dict[tuple[int, str], np.ndarray]:
+        """Betas (10,) of every hand of the split, by subject number and side ("right", "left")."""
+        rows = np.flatnonzero(self.columns["valid"])
+        hands = np.stack([self.columns["subject_id"][rows], self.columns["is_left"][rows]], axis=1)
+        different, first = np.unique(hands, axis=0, return_index=True)
+        return {
+            (int(subject), SIDES[is_left]): self.columns["betas"][rows[row]]
+            for (subject, is_left), row in zip(different, first, strict=True)
+        }
+
+    @property
     def subject_betas(self) -> dict[int, np.ndarray]:
-        """Betas (10,) of every subject of the split, by subject number."""
-        subjects, first = np.unique(self.columns["subject_id"], return_index=True)
-        return {int(subject): self.columns["betas"][row] for subject, row in zip(subjects, first, strict=True)}
+        """Betas (10,) of every subject, by number: of the right hand, or of the left one where that is all there is.
+
+        The two differ where the left hand model is not the right one's mirror image (`template.sides`).
+        """
+        hands = self.betas_by_hand
+        return {subject: hands.get((subject, "right"), betas) for (subject, _), betas in hands.items()}
 
     def full_image(self, index: int) -> np.ndarray:
         """The whole image (H, W, 3) uint8 RGB that ``K_image`` belongs to: mirrored if ``is_left``."""
@@ -137,20 +153,21 @@ class CropDataset(Dataset):
 
     def _open_cache(self, folder: Path, key: str, workers: int | None) -> CropCache:
         cache = CropCache(folder, self.split, key, len(self), self.crop_size, 4 if self.with_mask else 3)
-        usable = cache.open() and (self.skip_bad or cache.readable.all())
-        if not usable:
-            cache.build(self._make_crop, usable_cores() if workers is None else workers)
+        with one_builder(cache.array_path):
+            usable = cache.open() and (self.skip_bad or cache.readable.all())
+            if not usable:
+                cache.build(self._make_crop, usable_cores() if workers is None else workers)
         self.bad_images.update(self.columns["image_id"][~cache.readable].tolist())
         self.columns["valid"] &= cache.readable
         if self.bad_images:
             logger.warning("%s: %d unusable images of %d", self.root, len(self.bad_images), len(self))
         return cache
 
-    @torch.no_grad()
-    def _vertices(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        """The labels' meshes (B, 778, 3) of a data set of right hands."""
-        values = (torch.from_numpy(batch[key]) for key in ("pose", "betas", "transl"))
-        return self._models["right"](*values).vertices.numpy()
+
+def labelled_vertices(models: Mapping[str, HandModel], batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The labels' meshes (B, 778, 3) of a batch of samples, each posed by its own side's model (mirrored if left)."""
+    values = (batch[key] for key in ("pose", "betas", "transl", "is_left"))
+    return labelled_hands(models, *values, batch.get("label_betas"))[1]
 
 
 def refuse_other_hands(name: str, side: str, paper_filter: bool = False) -> None:
