@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-#: What NumPy, zipfile, json, PyYAML and our own conversions raise on damaged content of any kind: text in place of
-#: a file (a web page, a git-lfs pointer), zeros, half of a file, other types and shapes, numbers that do not fit.
-READ_ERRORS = (
-    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, OSError, MemoryError, RuntimeError,
-    AssertionError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+from utils.files import READ_ERRORS
 
 
 class BadFileError(ValueError):
@@ -47,7 +39,8 @@ def reading(path: str | Path, what: str, can_skip: bool = True) -> Iterator[None
     except (BadFileError, FileNotFoundError):
         raise
     except READ_ERRORS as error:
-        raise bad_file(path, f"not {what} ({type(error).__name__}: {error})"[:400], can_skip) from error
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise bad_file(path, f"not {what} ({words[:300]})", can_skip) from error
 
 
 def read_json(path: Path, can_skip: bool = True) -> Any:

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets.bad_files import READ_ERRORS
-from utils.files import atomic_path, write_json
+from utils.files import READ_ERRORS, atomic_path, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from datasets.bad_files import BadFileError
 from datasets.crop_cache import CropCache, one_builder
-from datasets.crop_placement import place_crops
+from datasets.crop_placement import place_crops, unusable_boxes, whole_image_box
 from datasets.image_crop import crop_image
 from datasets.usable_cores import usable_cores
 from template import HandAssets, HandModel
@@ -31,6 +31,7 @@ class CropDataset(Dataset):
     Attributes:
         columns: dict of arrays, one row a sample, of every key of the sample but image, mask and vertices.
         assets: hand models in use, by side.
+        num_bad_boxes: samples whose crop would show nothing of the picture; they are not valid and show all of it.
         bad_images: image ids whose picture could not be read so far (with ``skip_bad``), as a set. They are
             counted where they are found: in this process, or while the crop cache is built.
     """
@@ -47,6 +48,7 @@ class CropDataset(Dataset):
         boxes: np.ndarray,
         assets: dict[str, HandAssets],
         *,
+        image_size: tuple[int, int],
         crop_size: int,
         with_vertices: bool = False,
         with_mask: bool = False,
@@ -63,6 +65,7 @@ class CropDataset(Dataset):
             columns: as `datasets.crop_placement.place_crops` takes them.
             boxes: (N, 3) centre x, centre y, side of the crops, px of the full image.
             assets: hand models by side.
+            image_size: width and height of the full images, pixels.
             crop_size: side of the crops, pixels.
             with_vertices: add ``vertices`` to batches.
             with_mask: add ``mask`` to batches.
@@ -73,8 +76,8 @@ class CropDataset(Dataset):
         """
         self.root, self.split, self.crop_size, self.with_mask = root, split, crop_size, with_mask
         self.skip_bad, self.bad_images = skip_bad, set()
-        self.assets, self._boxes = assets, boxes
-        self.columns = place_crops(columns, boxes, crop_size)
+        self.assets, self._boxes = assets, self._usable_boxes(boxes, columns, image_size)
+        self.columns = place_crops(columns, self._boxes, crop_size)
         self._models = {name: HandModel(hand) for name, hand in assets.items()} if with_vertices else None
         self._cache = None if cache is None else self._open_cache(cache, cache_key, workers)
 
@@ -135,6 +138,24 @@ class CropDataset(Dataset):
     def full_mask(self, index: int) -> np.ndarray:
         """The whole image's mask (H, W) uint8: 255 on the hand, 0 elsewhere."""
         raise NotImplementedError
+
+    def _usable_boxes(
+        self, boxes: np.ndarray, columns: dict[str, np.ndarray], image_size: tuple[int, int]
+    ) -> np.ndarray:
+        """``boxes``, with the whole image in place of those that show none of it; such samples become invalid."""
+        unusable = unusable_boxes(boxes, *image_size)
+        self.num_bad_boxes = int(unusable.sum())
+        if self.num_bad_boxes == 0:
+            return boxes
+        first = int(np.argmax(unusable))
+        logger.warning(
+            "%s: %d samples of %d are not valid: their keypoints or boxes lie outside the image or are absurdly large "
+            "(first: image %d, box centre %.4g, %.4g, side %.4g px)",
+            self.root, self.num_bad_boxes, len(boxes), columns["image_id"][first], *boxes[first],
+        )  # fmt: skip
+        columns["valid"] = columns["valid"] & ~unusable
+        columns["image_keypoints"] = np.where(unusable[:, None, None], 0, columns["image_keypoints"])
+        return np.where(unusable[:, None], whole_image_box(*image_size), boxes)
 
     def _picture(self, index: int) -> np.ndarray:
         """The whole image, with its mask as fourth channel if masks are wanted."""

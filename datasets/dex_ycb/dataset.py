@@ -101,6 +101,7 @@ class DexYCB(CropDataset):
             columns,
             joint_boxes(columns["image_keypoints"], columns["valid"], WIDTH, HEIGHT),
             assets,
+            image_size=(WIDTH, HEIGHT),
             crop_size=crop_size,
             with_vertices=with_vertices,
             skip_bad=skip_bad,

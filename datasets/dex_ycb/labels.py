@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets.bad_files import READ_ERRORS, BadFileError
+from datasets.bad_files import BadFileError
 from datasets.crop_cache import one_builder
 from datasets.dex_ycb.files import (
     SequenceFolder,
@@ -27,7 +27,7 @@ from datasets.dex_ycb.files import (
 )
 from datasets.dex_ycb.splits import S4_SEED, Split
 from datasets.usable_cores import usable_cores
-from utils.files import atomic_path
+from utils.files import READ_ERRORS, atomic_path
 
 logger = logging.getLogger(__name__)
 
