@@ -82,6 +82,27 @@ def root(tmp_path: Path, whole: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "root"))
 
 
+@pytest.fixture(scope="module")
+def humbi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("humbi") / "root"
+    write_humbi(folder, 4, 1, 2, seed=1, mano_dir=str(STAND_IN))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ho3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ho3d") / "root"
+    write_ho3d(folder, num_images=2, mano_dir=str(STAND_IN))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def freihand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("freihand") / "root"
+    write_freihand(folder, num_train=1, num_eval=1, mano_dir=str(STAND_IN))
+    return folder
+
+
 # --- every data set's files ----------------------------------------------------------------------
 
 
@@ -131,9 +152,8 @@ def test_calibration_is_named_and_skipped(root: Path, name: str, text: str) -> N
 
 
 @every_damage
-def test_freihand_lists_are_named(tmp_path: Path, damage: Callable[[Path], object]) -> None:
-    root = tmp_path / "root"
-    write_freihand(root, num_train=1, num_eval=1, mano_dir=str(STAND_IN))
+def test_freihand_lists_are_named(freihand: Path, tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    root = Path(shutil.copytree(freihand, tmp_path / "root"))
     for path in (root / "training_K.json", root / "training" / "rgb" / "00000000.jpg"):
         data = path.read_bytes()
         damage(path)
@@ -144,20 +164,19 @@ def test_freihand_lists_are_named(tmp_path: Path, damage: Callable[[Path], objec
 
 
 @pytest.mark.parametrize("text", ["[[[1e999, 0, 0]]]", f"[{10**400}]", "{}", "null", "[" * 100_000])
-def test_strange_json_is_named(tmp_path: Path, text: str) -> None:
-    write_freihand(tmp_path / "root", num_train=1, num_eval=1, mano_dir=str(STAND_IN))
+def test_strange_json_is_named(freihand: Path, tmp_path: Path, text: str) -> None:
+    shutil.copytree(freihand, tmp_path / "root")
     (tmp_path / "root/training_K.json").write_text(text)
     with pytest.raises(BadFileError, match="training_K.json"):
         build_dataset("freihand", tmp_path / "root", "training", mano_dir=STAND_IN)
 
 
 @every_damage
-def test_humbi_files_are_named_and_skipped(tmp_path: Path, damage: Callable[[Path], object]) -> None:
-    write_humbi(tmp_path / "whole", 4, 1, 2, seed=1, mano_dir=str(STAND_IN))
-    everybody = build_dataset("humbi", tmp_path / "whole", "split_5_train", mano_dir=STAND_IN)
+def test_humbi_files_are_named_and_skipped(humbi: Path, tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    everybody = build_dataset("humbi", humbi, "split_5_train", mano_dir=STAND_IN)
     subject = int(everybody.columns["subject_id"][0])
     for name in ("vertices_r.txt", "list.txt", "intrinsic.txt", "extrinsic.txt"):
-        root = Path(shutil.copytree(tmp_path / "whole", tmp_path / name))
+        root = Path(shutil.copytree(humbi, tmp_path / name))
         path = next(path for path in (root / f"subject_{subject}").rglob(name) if "left" not in path.parts)
         damage(path)
         if name == "list.txt" and damage in (DAMAGE["half"], DAMAGE["empty"]):
@@ -169,47 +188,47 @@ def test_humbi_files_are_named_and_skipped(tmp_path: Path, damage: Callable[[Pat
 
 
 @pytest.mark.parametrize("row", ["0 10 inf 5 8", "0 0 1e300 0 1e300", "99 10 20 5 8"])
-def test_humbi_rows_with_impossible_numbers(tmp_path: Path, row: str) -> None:
-    write_humbi(tmp_path, 3, 1, 1, seed=1, mano_dir=str(STAND_IN))
-    path = build_dataset("humbi", tmp_path, "split_5_train", mano_dir=STAND_IN).image_path(0).with_name("list.txt")
+def test_humbi_rows_with_impossible_numbers(humbi: Path, tmp_path: Path, row: str) -> None:
+    root = Path(shutil.copytree(humbi, tmp_path / "root"))
+    path = build_dataset("humbi", root, "split_5_train", mano_dir=STAND_IN).image_path(0).with_name("list.txt")
     path.write_text(row)
     with pytest.raises(BadFileError, match="list.txt.*--skip_bad"):
-        build_dataset("humbi", tmp_path, "split_5_train", mano_dir=STAND_IN)
-    assert build_dataset("humbi", tmp_path, "split_5_train", mano_dir=STAND_IN, skip_bad=True).num_bad_labels == 1
+        build_dataset("humbi", root, "split_5_train", mano_dir=STAND_IN)
+    assert build_dataset("humbi", root, "split_5_train", mano_dir=STAND_IN, skip_bad=True).num_bad_labels == 1
 
 
 @every_damage
-def test_ho3d_meta_files_are_named_and_skipped(tmp_path: Path, damage: Callable[[Path], object]) -> None:
-    write_ho3d(tmp_path, num_images=2, mano_dir=str(STAND_IN))
-    before = build_dataset("ho3d", tmp_path, mano_dir=STAND_IN, split="evaluation")
-    path = min((tmp_path / "evaluation").rglob("meta/*.pkl"))
+def test_ho3d_meta_files_are_named_and_skipped(ho3d: Path, tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    root = Path(shutil.copytree(ho3d, tmp_path / "root"))
+    before = build_dataset("ho3d", root, mano_dir=STAND_IN, split="evaluation")
+    path = min((root / "evaluation").rglob("meta/*.pkl"))
     damage(path)
     with pytest.raises(BadFileError, match=f"{path.name}.*--skip_bad"):
-        build_dataset("ho3d", tmp_path, "evaluation", mano_dir=STAND_IN)
-    after = build_dataset("ho3d", tmp_path, "evaluation", mano_dir=STAND_IN, skip_bad=True)
+        build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN)
+    after = build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN, skip_bad=True)
     assert len(after) == 2 and after.num_bad_labels == 1  # the server wants every image
     np.testing.assert_array_equal(after.columns["K_image"][0], before.columns["K_image"][1])
     np.testing.assert_array_equal(after[1]["image"], before[1]["image"])
 
 
-def test_ho3d_listing_and_labels_are_named(tmp_path: Path) -> None:
-    write_ho3d(tmp_path, num_images=1, mano_dir=str(STAND_IN))
-    (tmp_path / "evaluation_xyz.json").write_text("<html>")
+def test_ho3d_listing_and_labels_are_named(ho3d: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(ho3d, tmp_path / "root"))
+    (root / "evaluation_xyz.json").write_text("<html>")
     with pytest.raises(BadFileError, match="evaluation_xyz.json"):
-        build_dataset("ho3d", tmp_path, "evaluation", mano_dir=STAND_IN).official_labels()
+        build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN).official_labels()
     for data in (b"\xff\xfe", b"<html>", b"../../etc/0001", bytes(40)):
-        (tmp_path / "evaluation.txt").write_bytes(data)
+        (root / "evaluation.txt").write_bytes(data)
         with pytest.raises(BadFileError, match="evaluation.txt"):
-            build_dataset("ho3d", tmp_path, "evaluation", mano_dir=STAND_IN)
+            build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN)
 
 
-def test_ho3d_meta_with_impossible_numbers(tmp_path: Path) -> None:
-    write_ho3d(tmp_path, num_images=2, mano_dir=str(STAND_IN))
-    path = min((tmp_path / "evaluation").rglob("meta/*.pkl"))
+def test_ho3d_meta_with_impossible_numbers(ho3d: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(ho3d, tmp_path / "root"))
+    path = min((root / "evaluation").rglob("meta/*.pkl"))
     meta = safe_load(path)
     path.write_bytes(pickle.dumps({key: np.asarray(meta[key]) * np.nan for key in ("camMat", "handBoundingBox")}))
     with pytest.raises(BadFileError, match="impossible numbers"):
-        build_dataset("ho3d", tmp_path, "evaluation", mano_dir=STAND_IN)
+        build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN)
 
 
 @every_damage
@@ -323,12 +342,10 @@ def test_damaged_caches_are_named_and_built_again(
 
 
 def test_a_moved_data_set_keeps_its_caches(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, freihand: Path, humbi: Path, ho3d: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_freihand(tmp_path / "freihand", num_train=1, num_eval=1, mano_dir=str(STAND_IN))
-    write_humbi(tmp_path / "humbi", 3, 1, 1, seed=1, mano_dir=str(STAND_IN))
-    write_ho3d(tmp_path / "ho3d", num_images=1, mano_dir=str(STAND_IN))
-    shutil.copytree(whole, tmp_path / "dex_ycb")
+    for name, folder in {"dex_ycb": whole, "freihand": freihand, "humbi": humbi, "ho3d": ho3d}.items():
+        shutil.copytree(folder, tmp_path / name)
     splits = {"dex_ycb": "s1_test", "freihand": "training", "humbi": "split_5_train", "ho3d": "evaluation"}
 
     def open_all(folder: Path) -> dict[str, CropDataset]:
