@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import linecache
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Container, Sequence
@@ -60,6 +61,7 @@ def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namesp
     the program, so its type is named. ``--debug`` shows the traceback of either.
     """
     args = parser.parse_args()
+    os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a notebook's backend (Colab's) may not be installed here
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:
         work(args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from options.command_line import CommandParser
+from options.command_line import ROOT, CommandParser
 from options.image_options import add_image_arguments
 
 MODEL_NAMES = (
@@ -124,7 +124,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """What the demo does."""
     group = parser.add_argument_group("demo")
     group.add_argument("--output", default="out/demo", help="folder for everything the demo leaves; export: FILE.onnx")
-    group.add_argument("--weights", default="weights", help="folder with the shipped .safetensors")
+    group.add_argument("--weights", default=str(ROOT / "weights"), help="folder with the shipped .safetensors")
     group.add_argument("--method", default="joint", choices=("mean", "top_k", "confidence", "joint"))
     group.add_argument("--solver", default="lm", choices=("lm", "adam"), help="of the test-time fitting")
     group.add_argument("--calibration_images", type=int, default=20, help="unlabelled images a subject")

@@ -45,10 +45,12 @@ _HARMLESS: list[Any] = [
     np.dtype,
     np.ndarray,
     *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFD"),
-    *((function, f"{module}.{name}")
-      for module in ("numpy.core.multiarray", "numpy._core.multiarray")  # of NumPy 1 and 2
-      for name, function in (("scalar", np._core.multiarray.scalar), ("_reconstruct", np._core.multiarray._reconstruct))),
-]  # fmt: skip
+    *(
+        (getattr(np._core.multiarray, name), f"{module}.multiarray.{name}")
+        for module in ("numpy.core", "numpy._core")  # of NumPy 1 and 2
+        for name in ("scalar", "_reconstruct")
+    ),
+]
 
 
 class CheckpointError(ValueError):

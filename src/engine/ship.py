@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from src.engine.checkpoint import export_weights, read_checkpoint
-from src.engine.run_folder import records
+from src.engine.run_folder import CODE, records
 from utils.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 INDEX = "weights.json"
 
 
-def ship(run: str | Path, name: str, weights: str | Path = "weights") -> Path:
+def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights") -> Path:
     """Write ``weights/<name>.safetensors`` from a finished run and enter it in the index.
 
     Args:
@@ -44,8 +44,8 @@ def ship(run: str | Path, name: str, weights: str | Path = "weights") -> Path:
     position = read_checkpoint(run / "checkpoints" / "last.pt").get("position", {})
     if position.get("batch"):
         raise ValueError(
-            f"{run}: its last state is within epoch {position['epoch'] + 1}, so its scores are of other weights; let the "
-            "epoch end (run.py --phase train --resume)"
+            f"{run}: its last state is within epoch {position['epoch'] + 1}, so its scores are of other weights; let "
+            "the epoch end (run.py --phase train --resume)"
         )
     export_weights(run / "checkpoints" / "last.pt", output, **notes)
     content = output.read_bytes()
@@ -67,6 +67,8 @@ def history(run: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the run lacks ``args.json`` or ``log.csv``.
     """
+    if not (run / "args.json").is_file():
+        raise FileNotFoundError(f"{run / 'args.json'}: no such file; is {run} the folder of a training?")
     arguments, *later = records(run)
     notes: dict[str, Any] = {
         "command": shlex.join(["python", *arguments["command"]]),
@@ -79,7 +81,10 @@ def history(run: Path) -> dict[str, Any]:
     if later:
         keys = ("computed_on", "versions", "resumed", "changed")
         notes["resumed"] = [
-            {"command": shlex.join(["python", *record["command"]])} | {key: record[key] for key in keys if key in record}
+            {
+                "command": shlex.join(["python", *record["command"]]),
+                **{key: record[key] for key in keys if key in record},
+            }
             for record in later
         ]
     start = arguments.get("resumed", {}).get("from") or arguments["args"].get("init_from")
@@ -105,7 +110,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Ship a run's weights in half precision.")
     parser.add_argument("--run", required=True, help="the run's folder, e.g. out/dex_ycb/mano_identity")
     parser.add_argument("--name", required=True, help="name of the file in the weights folder")
-    parser.add_argument("--weights", default="weights")
+    parser.add_argument("--weights", default=CODE / "weights")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
