@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import argparse
 
+from options.command_line import CommandParser
 from options.run_options import add_device_arguments
 
 METHODS = ("mean", "top_k", "confidence", "joint")
+#: Options that only one of the two sources reads, and those that only one method reads.
+_OF_SOURCE = {
+    "--predictions": {"--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
+                      "--wrist_depth_std_mm"},
+    "--images": {"--K", "--fov", "--hand"},
+}  # fmt: skip
+_OF_METHOD = {"--top_k": "top_k", "--temperature": "confidence"}
+
+
+class _Parser(CommandParser):
+    """Refuses options that the source or the method does not use."""
+
+    def check(self, args: argparse.Namespace) -> None:
+        source, other = ("--images", "--predictions") if args.images else ("--predictions", "--images")
+        self.refuse_unused(args, args.given_options - _OF_SOURCE[other], source)
+        used = {option for option in args.given_options if _OF_METHOD.get(option, args.method) == args.method}
+        self.refuse_unused(args, used, f"--method {args.method}")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``calibrate_from_shape_params.py``."""
-    parser = argparse.ArgumentParser(
-        description="Many images of a person to one identity file (shape of the hand, with its uncertainty)."
-    )
+    parser = _Parser("Many images of a person to one identity file (shape of the hand, with its uncertainty).")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--predictions", help="npz of run.py --phase predict: shapes and poses")
     source.add_argument("--images", help="folder of a person's own photos (--keypoints mediapipe); needs no network")
@@ -48,7 +64,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
 def add_joint_arguments(parser: argparse.ArgumentParser) -> None:
     """Priors, noise and metric cues of the joint calibration."""
     prior = parser.add_argument_group("joint calibration: priors and noise")
-    prior.add_argument("--prior", help="npz of src.personalization.calibration.measure_population; default: unit normal betas")
+    prior.add_argument("--prior", help="npz of ….calibration.measure_population; default: unit normal betas")
     prior.add_argument("--root_std", type=float, default=0.2, help="rad, trust in the network's hand orientation")
     prior.add_argument("--finger_std", type=float, default=0.2, help="rad, trust in the network's finger rotations")
     prior.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
