@@ -21,7 +21,7 @@ from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import apart_from_calibration, pair_keypoints
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.levenberg_marquardt import LMOptions
-from src.personalization.solver.status import CalibrationError, count_status
+from src.personalization.solver.status import CalibrationError, count_status, usable
 from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets
@@ -106,12 +106,15 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
 def summarise(
     predictions: Predictions, fitted: FittedPredictions, truth: dict[str, np.ndarray] | None, assets: HandAssets
 ) -> dict[str, Any]:
-    """Speed, status counts and reprojection error; with truth also 3D errors, before and after."""
+    """Speed, status counts and reprojection error of what was fitted; with truth also 3D errors of all rows, before and
+    after."""
+    fitted_px = fitted.reprojection_px[usable(torch.as_tensor(fitted.status)).numpy()]
     report: dict[str, Any] = {
         "n_images": len(fitted.status),
         "frames_per_second": fitted.frames_per_second,
-        "status": count_status(torch.as_tensor(fitted.status)),
-        "reprojection_rmse_px": float(np.sqrt(np.mean(fitted.reprojection_px**2))),
+        "status": count_status(fitted.status),
+        "n_fitted": len(fitted_px),
+        "reprojection_rmse_px": float(np.sqrt(np.mean(fitted_px**2))) if len(fitted_px) else None,
     }
     if truth is not None:
         valid = np.flatnonzero(truth["valid"])
@@ -146,8 +149,9 @@ def points_of(
 
 def log_report(report: dict[str, Any]) -> None:
     """The table on the log."""
-    logger.info("%d images, %.0f frames/s, reprojection %.2f px, %s", report["n_images"], report["frames_per_second"],
-                report["reprojection_rmse_px"], report["status"])
+    pixels = report["reprojection_rmse_px"]
+    logger.info("%d of %d images fitted, %.0f frames/s, reprojection %s px, %s", report["n_fitted"], report["n_images"],
+                report["frames_per_second"], "-" if pixels is None else f"{pixels:.2f}", report["status"])
     for name in ("network", "fitted"):
         if name in report:
             cells = "  ".join(f"{key} {value:7.2f}" for key, value in report[name].items())
