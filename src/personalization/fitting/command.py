@@ -44,6 +44,8 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
+    if len(predictions) == 0:
+        raise CalibrationError(f"{args.predictions} is empty; there is nothing to fit")
     if predictions.pose is None:
         raise CalibrationError(f"{args.predictions} holds no pose; predict with a mano network")
     predictions = pair_keypoints(predictions, None if args.keypoints is None else load_predictions(args.keypoints))
@@ -121,7 +123,7 @@ def summarise(
         model = HandModel(assets)
         target = points_of(model, truth["pose"][valid], truth["betas"][valid], truth["transl"][valid])
         for name, rows in (("network", predictions), ("fitted", fitted.predictions)):
-            if rows.betas is None:
+            if rows.betas is None or len(valid) == 0:
                 continue
             part = rows.select(valid)
             points = points_of(model, part.pose, part.betas, part.transl)
