@@ -15,8 +15,8 @@ DEFAULT_FOV = 62.0
 
 
 #: A principal point further from a picture's middle than this part of its side belongs to another picture: of half the
-#: size it lies a quarter off, of twice the size a half; lenses and sensors are a few hundredths off.
-MAX_OFF_CENTRE = 0.2
+#: size it lies a quarter off, of twice the size a half, of one turned upright a sixth; lenses are a few hundredths off.
+MAX_OFF_CENTRE = 0.15
 #: Degrees across the longer side that no lens has: such a K is in another unit or of another size.
 FOV_RANGE = (1.0, 170.0)
 _LARGEST_FILE = 4096  # bytes of a .npy file with nine numbers

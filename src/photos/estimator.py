@@ -23,7 +23,7 @@ from src.personalization.registration.register import register_mesh
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.joints_model import JointsModel
 from src.photos.image import UnusableImage
-from src.photos.result import HandLength, Result, mirror_points
+from src.photos.result import HandLength, Result, Sources, mirror_points
 from src.photos.search import KeypointReader, limited, network_input
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
@@ -188,7 +188,7 @@ class HandEstimator:
             image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, posed.vertices[0].numpy(),
             posed.joints[0].numpy(), self.assets, float(fitted.reprojection_px[0]), fitted.pose[0].numpy(),
             fitted.transl[0].numpy(), betas[0].numpy(), shape.length,
-            notes={"keypoints_from": keypoints.source, "fit_steps": int(fitted.steps[0])},
+            sources=Sources(keypoints=keypoints.source), notes={"fit_steps": int(fitted.steps[0])},
         )
 
     def _register(
@@ -219,7 +219,8 @@ class HandEstimator:
             image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, vertices, joints, self.assets,
             float(placed.reprojection_px[0]), betas=shape.betas.astype(np.float32) if knows_shape else None,
             length=length, mask=mask, mask_to_image=mask_to_image,
-            notes={"keypoints_from": keypoints.source, "keypoints_believed": int(placed.inliers[0].sum())},
+            sources=Sources(keypoints=keypoints.source),
+            notes={"keypoints_believed": int(placed.inliers[0].sum())},
         )
 
     def _mask(

@@ -161,7 +161,7 @@ def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]
         ("camera", f"fx {fx:.0f}, fy {fy:.0f}, cx {cx:.0f}, cy {cy:.0f} px of {width} × {height} ({sources.camera})"),
         ("box", f"{left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f} px ({sources.box})"),
         ("wrist", "x {:+.3f}, y {:+.3f}, z {:.3f} m".format(*hand.joints[0])),
-        ("2D fit", f"{hand.reprojection_px:.1f} px off the keypoints of {hand.notes['keypoints_from']}"),
+        ("2D fit", f"{hand.reprojection_px:.1f} px off the keypoints of {sources.keypoints}"),
     ]
     return PageHand(
         file, f"{hand.side} hand, {hand.distance_m:.2f} m from the camera", framed(image, hand.box),

@@ -17,7 +17,7 @@ from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.population_pose_prior import habit_prior
 from src.photos.estimator import DEPTH_RANGE, Keypoints, check_depth, check_status, rows_of
 from src.photos.image import UnusableImage
-from src.photos.result import Result
+from src.photos.result import Result, Sources
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
 
@@ -86,5 +86,5 @@ class KeypointEstimator:
             image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, posed.vertices[0].numpy(),
             posed.joints[0].numpy(), self.assets, float(fit.reprojection_px[0]), fit.pose[0].numpy(),
             fit.transl[0].numpy(), fit.betas[0].numpy(), shape.length,
-            notes={"keypoints_from": keypoints.source, "followed_frames": frame},
+            sources=Sources(keypoints=keypoints.source), notes={"followed_frames": frame},
         ))

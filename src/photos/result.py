@@ -42,11 +42,12 @@ class HandLength(Length):
 
 @dataclass(frozen=True)
 class Sources:
-    """Who said what: of the camera, of the box, and which hand it is."""
+    """Who said what: of the camera, of the box, which hand it is, and where its keypoints are."""
 
     camera: str = ""
     box: str = ""
     side: str = ""
+    keypoints: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Result:
         Returns:
             ``hand`` {side, source}; ``hand_model`` {name, side, hash} that the parameters belong to; ``camera``
             {K 3x3 px, source}; ``box`` {left_top_right_bottom px, source}; ``hand_length`` {mm, std_mm,
-            interval_95_mm, source}; ``reprojection_px``; the notes; ``keypoints_2d`` 21x2 px and
+            interval_95_mm, source}; ``reprojection_px``; the notes; ``keypoints_from``, ``keypoints_2d`` 21x2 px and
             ``keypoint_confidence`` 21, what was observed; ``joints`` 21x3 m; ``pose`` 16x3x3, ``betas`` 10 and
             ``transl`` 3 m (null from networks that give a mesh only); ``vertices`` 778x3 m.
         """
@@ -147,6 +148,7 @@ class Result:
             },
             "reprojection_px": round(self.reprojection_px, 3),
             **self.notes,
+            "keypoints_from": self.sources.keypoints,
             "keypoints_2d": _plain(self.keypoints, 3),
             "keypoint_confidence": _plain(self.confidence, 4),
             **{key: None if array is None else _plain(array, 6) for key, array in arrays.items()},

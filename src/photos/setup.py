@@ -26,7 +26,7 @@ from src.photos.camera import Camera, checked_fov, choose_camera, parse_intrinsi
 from src.photos.estimator import Estimator, HandEstimator
 from src.photos.image import Photo
 from src.photos.keypoint_estimator import KeypointEstimator
-from src.photos.result import Result, Sources, mirror_box
+from src.photos.result import Result, mirror_box
 from src.photos.search import KeypointReader
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
@@ -95,7 +95,8 @@ class DemoTools:
             before = None if before is None else before.mirrored()
         result = self.estimator.estimate(image, K, box, shape, keypoints, before)
         result = result.mirrored() if region.is_left else result
-        return replace(result, sources=Sources(camera.source, region.source, region.side_source))
+        sources = replace(result.sources, camera=camera.source, box=region.source, side=region.side_source)
+        return replace(result, sources=sources)
 
 
 def open_tools(args: argparse.Namespace) -> DemoTools:

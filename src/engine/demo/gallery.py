@@ -15,7 +15,7 @@ from template import HandModel
 from utils.artifacts import Identity, Predictions
 from utils.camera import project_numpy, square_box
 
-_SOURCES = Sources("of the synthetic data set", "around its 2D keypoints", "of the data set")
+_SOURCES = Sources("of the synthetic data set", "around its 2D keypoints", "of the data set", "pose_2d")
 
 
 def write_gallery(
@@ -61,5 +61,4 @@ def fitted_hand(fitted: Predictions, row: int, hand: HandModel, width: int, leng
     return Result(
         width, K, square_box(keypoints, 1.0), keypoints, confidence, vertices[0], joints[0], hand.assets, rms,
         fitted.pose[row], fitted.transl[row], fitted.betas[row], length, sources=_SOURCES,
-        notes={"keypoints_from": "pose_2d"},
     )
