@@ -108,7 +108,7 @@ def shipped_files(root: Path) -> Iterator[Path]:
     for folder in (*FOLDERS, "weights", PACKAGE):
         for path in sorted((root / folder).rglob("*")):
             is_kept = path.suffix in DATA | {".py"} or path.name == "py.typed"
-            is_licensed = folder == "template" and path.suffix == ".npz" and not path.name.startswith("stand_in")
+            is_licensed = folder == "template" and path.name.upper().startswith("MANO_")
             if path.is_file() and is_kept and not is_licensed and path.name[0] != ".":
                 yield path.relative_to(root)
     yield from (Path(f"{name}.py") for name in COMMANDS)
