@@ -104,7 +104,7 @@ def _is_module(dotted: str, root: Path) -> bool:
 
 
 def shipped_files(root: Path) -> Iterator[Path]:
-    """Files of the wheel, relative to ``root``: code and its data. A MANO file that lies in ``template`` stays there."""
+    """Files of the wheel, relative to ``root``: code and its data; never a MANO file in ``template``."""
     for folder in (*FOLDERS, "weights", PACKAGE):
         for path in sorted((root / folder).rglob("*")):
             is_kept = path.suffix in DATA | {".py"} or path.name == "py.typed"

@@ -31,7 +31,7 @@ print("vertices", tuple(output.vertices.shape), "joints", tuple(output.joints.sh
 length = (output.joints[:, 12] - output.joints[:, 9]).norm(dim=-1)  # middle knuckle to fingertip
 print("middle finger, bent, knuckle to tip:", [f"{1000 * value:.0f} mm" for value in length])
 
-# Inverse kinematics by gradient: the second hand's index fingertip (joint 8) moves to 2 cm beside its thumb's (joint 4).
+# Inverse kinematics by gradient: the second hand's index fingertip (joint 8) moves to 2 cm from its thumb's (joint 4).
 angles.requires_grad_()
 optimizer = torch.optim.Adam([angles], lr=0.03)
 for _ in range(100):

@@ -38,7 +38,9 @@ def commands(text: str) -> list[str]:
     """Everything in code blocks and code spans that starts a command."""
     code = re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in code for line in block.replace("\\\n", " ").splitlines()]
-    spans = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
+    spans = [
+        span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    ]
     return [line.split(" #")[0].strip() for line in lines + spans]
 
 
@@ -80,7 +82,10 @@ def test_commands_parse(page: Path) -> None:
 
 
 def test_joint_orders_of_the_conventions_page() -> None:
-    lists = [tuple(ast.literal_eval(text)) for text in re.findall(r"`(\[\d[\d, ]+\])`", (ROOT / "docs/conventions.md").read_text())]
+    lists = [
+        tuple(ast.literal_eval(text))
+        for text in re.findall(r"`(\[\d[\d, ]+\])`", (ROOT / "docs/conventions.md").read_text())
+    ]
     assert lists == [MANO_TO_STANDARD, STANDARD_TO_MANO]
 
 
@@ -99,8 +104,10 @@ def test_code_cites_sections_that_exist() -> None:
 
 
 def test_no_file_is_named_that_a_cloner_does_not_have() -> None:
-    ours = [p for p in ROOT.rglob("*") if p.suffix in {".py", ".md", ".sh", ".toml", ".txt"} and ".venv" not in p.parts]
-    inside = [p for p in ours if p.relative_to(ROOT).parts[0] not in ("out", "data", "weights")]
     pattern = re.compile(r"\b(?:FACTS|ARCHITECTURES|REVIEW|DESIGN|ESTIMATORS)(?:\.md\b| \d)|shared/(?:reference|tools)")
-    found = [f"{p.relative_to(ROOT)}: {m[0]}" for p in inside for m in [pattern.search(p.read_text())] if m and p != Path(__file__)]
-    assert not found, found
+    for path in ROOT.rglob("*"):
+        first = path.relative_to(ROOT).parts[0]
+        if path.suffix not in (".py", ".md", ".sh", ".toml", ".txt") or first in (".venv", "out", "data", "weights"):
+            continue
+        found = pattern.search(path.read_text())
+        assert path == Path(__file__) or found is None, f"{path.relative_to(ROOT)}: {found[0]}"
