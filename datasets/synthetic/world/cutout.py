@@ -91,7 +91,10 @@ class PosedScene:
             place[start : start + len(part.vertices), :2] = np.clip(part.uv, 0, 1) * (_TEXTURE - 1)
         openness = np.ones(len(self.vertices), np.float32)
         openness[: len(vertices)] = smooth @ self._openness(vertices, normals[: len(vertices)], generator)
-        self.attributes = np.column_stack([normals, place, openness]).astype(np.float32)
+        nails = np.zeros(len(self.vertices), np.float32)
+        if surface.nails is not None:
+            nails[: len(vertices)] = surface.nails
+        self.attributes = np.column_stack([normals, place, openness, nails]).astype(np.float32)
 
     def _openness(self, vertices: np.ndarray, normals: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """(V,) share of the hemisphere above each vertex that nothing hides, from a few cosine-weighted rays."""
@@ -139,6 +142,9 @@ class PosedScene:
         albedo[own] = palm_sheet[texel] + back[:, None] * (back_sheet[texel] - palm_sheet[texel])
         palm_gloss, back_gloss = self.skin.gloss.reshape(2, -1)
         gloss[own] = palm_gloss[texel] + back * (back_gloss[texel] - palm_gloss[texel])
+        nail = np.clip(3 * values[own, 7] - 1, 0, 1)  # a nail ends within a triangle's width
+        albedo[own] += nail[:, None] * (self.skin.nail - albedo[own])
+        gloss[own] += nail * (self.skin.nail_gloss - gloss[own])
         for number, part in enumerate(self.parts):
             of_part = np.flatnonzero(kind == number + 1)
             texel = values[of_part, 4].astype(np.int32) * _TEXTURE + values[of_part, 3].astype(np.int32)

@@ -15,8 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from datasets.synthetic.scene.layout import wrist_loop
 from template import HandAssets, HandModel, axis_angle_to_pose, load_hand_assets
+from template.fine import FINE_PATH, FineHand, load_fine_mesh
 
-ARM_LENGTH, _RINGS = 0.44, 14  # metres behind the wrist's edge
+ARM_LENGTH = 0.44  # metres behind the wrist
 
 
 class PosedSurface(NamedTuple):
@@ -34,7 +35,8 @@ class HandSurface(Protocol):
     faces: np.ndarray  # (F, 3)
     rest: np.ndarray  # (V, 3) flat rest hand of the mean shape with its forearm, wrist at the origin
     rest_joints: np.ndarray  # (21, 3) of it
-    nails: np.ndarray | None  # (V,) 1 on nails; None: they are painted
+    nails: np.ndarray | None  # (V,) 0..1, 1 on nails; None: they are painted on the back
+    backness: np.ndarray | None  # (V,) 0 palm ... 1 back; None: by the rest pose's normals
 
     def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
         """Surface for finger axis-angles (45,), betas (10,) and the wrist's (flexion, deviation, pronation), radians."""
@@ -61,40 +63,88 @@ def forearm_weight(rest: np.ndarray) -> np.ndarray:
     return share * share * (3 - 2 * share)
 
 
+class FineSurface:
+    """The fine mesh with nails and creases (`template.fine`), its forearm prolonged by a tube."""
+
+    def __init__(self, assets: HandAssets, fine: dict[str, np.ndarray]) -> None:
+        self.assets, self.hand, self._fine = assets, HandModel(assets), FineHand(assets, fine)
+        self._arm = _Tube(fine["faces"], len(fine["vertices"]), 6)
+        self.faces = self._arm.faces
+        self.rest_joints, self.rest = self._at_rest(fine["vertices"])
+        more = len(self.rest) - len(fine["vertices"])
+        self.nails = np.append(fine["nail"], np.zeros(more)).astype(np.float32)
+        around = fine["palmar"][self._arm.loop]
+        self.backness = 1 - np.concatenate([fine["palmar"], np.tile(around, more // len(around))]).astype(np.float32)
+        self._weight = forearm_weight(self.rest)
+
+    def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
+        """As `HandSurface.posed`."""
+        pose, shape = _inputs(fingers, betas)
+        joints = self.hand.joints(pose, shape)[0].double().numpy()
+        vertices = self._arm.extend(self._fine(pose, shape)[0].double().numpy() - joints[0])
+        bent = bend_forearm(vertices, self._weight, wrist)
+        return PosedSurface(bent.astype(np.float32), joints - joints[0], joints[0])
+
+    def _at_rest(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        joints = self.hand.joints(*_inputs(np.zeros(45), np.zeros(10)))[0].double().numpy()
+        return joints - joints[0], self._arm.extend(vertices - joints[0])
+
+
 class SubdividedHand:
     """The 778-vertex hand with a tube for a forearm, once subdivided (Loop 1987): for hands without a fine mesh."""
 
-    nails = None
+    nails = backness = None
 
     def __init__(self, assets: HandAssets) -> None:
         self.assets, self.hand = assets, HandModel(assets)
-        self._loop = wrist_loop(assets.faces)
-        faces = np.vstack([assets.faces, _tube_faces(self._loop, len(assets.v_template), _outward(assets, self._loop))])
-        zero = torch.zeros(1, 10)
-        joints = self.hand(torch.eye(3).expand(1, 16, 3, 3), zero).joints[0].double().numpy()
-        coarse = self._with_arm(self.hand.rest(zero)[0].double().numpy() - joints[0])
-        self._subdivision, self.faces = loop_subdivision(faces, len(coarse))
+        self._arm = _Tube(assets.faces, len(assets.v_template), 14)
+        output = self.hand(*_inputs(np.zeros(45), np.zeros(10)))
+        joints = output.joints[0].double().numpy()
+        coarse = self._arm.extend(output.vertices[0].double().numpy() - joints[0])
+        self._subdivision, self.faces = loop_subdivision(self._arm.faces, len(coarse))
         self.rest, self.rest_joints = self._subdivision @ coarse, joints - joints[0]
         self._weight = forearm_weight(coarse)
 
     def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
         """As `HandSurface.posed`."""
-        pose = axis_angle_to_pose(torch.as_tensor(np.concatenate([np.zeros(3), fingers])[None], dtype=torch.float32))
-        output = self.hand(pose, torch.as_tensor(betas[None], dtype=torch.float32))
+        output = self.hand(*_inputs(fingers, betas))
         joints = output.joints[0].double().numpy()
-        coarse = self._with_arm(output.vertices[0].double().numpy() - joints[0])
+        coarse = self._arm.extend(output.vertices[0].double().numpy() - joints[0])
         bent = bend_forearm(coarse, self._weight, wrist)
         return PosedSurface((self._subdivision @ bent).astype(np.float32), joints - joints[0], joints[0])
 
-    def _with_arm(self, hand: np.ndarray) -> np.ndarray:
-        loop = hand[self._loop]
-        along = ARM_LENGTH * (np.arange(1, _RINGS + 1) / _RINGS) ** 1.3
+
+def _inputs(fingers: np.ndarray, betas: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    pose = axis_angle_to_pose(torch.as_tensor(np.concatenate([np.zeros(3), fingers])[None], dtype=torch.float32))
+    return pose, torch.as_tensor(betas[None], dtype=torch.float32)
+
+
+class _Tube:
+    """Rings that prolong a mesh from its one open loop to `ARM_LENGTH` behind the wrist."""
+
+    def __init__(self, faces: np.ndarray, count: int, rings: int) -> None:
+        self.loop, self._rings = wrist_loop(faces), rings
+        ids = np.vstack([self.loop, count + np.arange(rings * len(self.loop)).reshape(rings, -1)])
+        after = np.roll(ids, -1, axis=1)
+        a, b, c, d = ids[:-1].ravel(), after[:-1].ravel(), ids[1:].ravel(), after[1:].ravel()
+        tube = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])
+        edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+        # A shared edge runs the other way in the neighbour's triangle.
+        same_way = ((edges == self.loop[:2]).all(axis=1)).any()
+        self.faces = np.vstack([faces, tube[:, ::-1] if same_way else tube])
+
+    def extend(self, vertices: np.ndarray) -> np.ndarray:
+        """The vertices (V, 3), wrist at the origin, root not turned, with the rings behind them."""
+        loop = vertices[self.loop]
         centre = loop.mean(axis=0)
-        spokes = (loop - centre) * [0, 1, 1]
-        rise = np.clip(along / 0.17, 0, 1)
-        growth = 1 + 0.5 * rise * rise * (3 - 2 * rise)
-        rings = centre + along[:, None, None] * [1.0, 0, 0] + spokes * (growth[:, None, None] * [1, 1.12, 1])
-        return np.vstack([hand, rings.reshape(-1, 3)])
+        along = (ARM_LENGTH - centre[0]) * (np.arange(1, self._rings + 1) / self._rings) ** 1.3
+        flat = np.clip(along / 0.05, 0, 1)[:, None, None]
+        spokes = (loop - centre) * (1 - flat * [1.0, 0, 0])
+        rise = [np.clip((x - 0.02) / 0.17, 0, 1) for x in (centre[0], centre[0] + along)]
+        width = [1 + 0.5 * r * r * (3 - 2 * r) for r in rise]
+        growth = (width[1] / width[0])[:, None, None]
+        rings = centre + along[:, None, None] * [1.0, 0, 0] + spokes * (growth * [1, 1, 1])
+        return np.vstack([vertices, rings.reshape(-1, 3)])
 
 
 def loop_subdivision(faces: np.ndarray, count: int) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
@@ -129,22 +179,9 @@ def loop_subdivision(faces: np.ndarray, count: int) -> tuple[scipy.sparse.csr_ma
     return matrix, np.vstack([np.stack(corner, 1) for corner in corners] + [middle])
 
 
-def _tube_faces(loop: np.ndarray, start: int, flip: bool) -> np.ndarray:
-    ids = np.vstack([loop, start + np.arange(_RINGS * len(loop)).reshape(_RINGS, -1)])
-    after = np.roll(ids, -1, axis=1)
-    a, b, c, d = ids[:-1].ravel(), after[:-1].ravel(), ids[1:].ravel(), after[1:].ravel()
-    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])
-    return faces[:, ::-1] if flip else faces
-
-
-def _outward(assets: HandAssets, loop: np.ndarray) -> bool:
-    """Whether the tube's faces must be turned round to agree with the hand's."""
-    pair = {tuple(edge) for edge in np.concatenate([assets.faces[:, [0, 1]], assets.faces[:, [1, 2]],
-                                                    assets.faces[:, [2, 0]]]).tolist()}
-    return (int(loop[0]), int(loop[1])) in pair
-
-
 @lru_cache(maxsize=2)
 def hand_surface(mano_dir: str | None = None) -> HandSurface:
-    """The finest surface there is for the hand in use."""
-    return SubdividedHand(load_hand_assets(mano_dir, "right"))
+    """The fine hand, or the hand model of a folder (as `template.load_hand_assets`), subdivided."""
+    if mano_dir is not None:
+        return SubdividedHand(load_hand_assets(mano_dir, "right"))
+    return FineSurface(load_hand_assets(FINE_PATH.with_name("stand_in_2.npz"), "right"), load_fine_mesh())

@@ -36,12 +36,16 @@ class Skin:
     gloss: np.ndarray  # (2, HEIGHT, WIDTH) 0..1: nails with varnish and metal shine
     tone: np.ndarray  # (3,)
     shine: float  # how oily
+    nail: np.ndarray  # (3,) linear RGB of nails that are not painted on the sheets
+    nail_gloss: float
 
 
 def sheet_map(surface: HandSurface) -> SheetMap:
     """The map of a surface's rest pose: flat, palm down, wrist at the origin."""
     rest = surface.rest
-    backness = np.clip(0.5 + 1.1 * vertex_normals(rest, surface.faces)[:, 1], 0, 1)
+    backness = surface.backness
+    if backness is None:
+        backness = np.clip(0.5 + 1.1 * vertex_normals(rest, surface.faces)[:, 1], 0, 1)
     return SheetMap(_to_pixels(rest), backness.astype(np.float32), _to_pixels(surface.rest_joints))
 
 
@@ -90,14 +94,15 @@ def paint_skin(places: SheetMap, generator: np.random.Generator, nails_too: bool
     _redden(painter, generator.uniform(0, 1.2))
     _draw_creases(painter, generator.uniform(0.25, 1.0), generator.uniform(0.15, 0.9))
     _draw_veins(painter, generator.uniform(0, 0.35))
+    nail, nail_gloss = _nail_colour(tone, generator)
     if nails_too:
-        _draw_nails(painter, tone)
+        _draw_nails(painter, nail, nail_gloss)
     if generator.random() < 0.45:
         _draw_hair(painter, tone, generator)
     _draw_marks(painter, generator)
     _draw_ornaments(painter, generator)
     sheets = np.clip(np.stack([painter.palm, painter.back]), 0.004, 0.95)
-    return Skin(sheets, painter.gloss, tone, float(generator.uniform(0.02, 0.3)))
+    return Skin(sheets, painter.gloss, tone, float(generator.uniform(0.02, 0.3)), nail, nail_gloss)
 
 
 def _glove(painter: _Painter, generator: np.random.Generator) -> Skin:
@@ -108,7 +113,8 @@ def _glove(painter: _Painter, generator: np.random.Generator) -> Skin:
     is_glove = (np.arange(HEIGHT) < rows)[:, None, None]
     sheets = np.where(is_glove, colour, tone).astype(np.float32)
     both = np.clip(np.stack([sheets * painter.mottle(0.004, 0.08)] * 2), 0.004, 0.95)
-    return Skin(both, painter.gloss + float(generator.uniform(0, 0.3)), colour.astype(np.float32), 0.1)
+    return Skin(both, painter.gloss + float(generator.uniform(0, 0.3)), colour.astype(np.float32), 0.1,
+                colour.astype(np.float32), 0.0)
 
 
 def _redden(painter: _Painter, strength: float) -> None:
@@ -172,25 +178,31 @@ def _draw_veins(painter: _Painter, strength: float) -> None:
         sheet *= 1 - strength * np.clip(weight, 0, 1) * np.array([0.75, 0.35, 0.2], np.float32)
 
 
-def _draw_nails(painter: _Painter, tone: np.ndarray) -> None:
+def _nail_colour(tone: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Linear RGB (3,) and gloss, with and without varnish."""
+    if generator.random() < 0.2:
+        bright = 1 if generator.random() < 0.7 else 0.15
+        return (to_linear(generator.uniform(0, 255, 3) * bright) + 0.003).astype(np.float32), 0.9
+    share = generator.uniform(0.25, 0.5)
+    nail = tone * (1 - share) + share * to_linear(np.array([250, 200, 190]))
+    return np.clip(nail, 0, 1).astype(np.float32), 0.35
+
+
+def _draw_nails(painter: _Painter, nail: np.ndarray, gloss: float) -> None:
     generator, pixel = painter.generator, PIXELS_PER_METRE
-    varnish = generator.random() < 0.2
-    nail = np.clip(tone * 0.6 + 0.4 * to_linear(np.array([250, 200, 190])), 0, 1)
-    if varnish:
-        nail = to_linear(generator.uniform(0, 255, 3) * (1 if generator.random() < 0.7 else 0.15)) + 0.003
     free = generator.uniform(0.0005, 0.004) if generator.random() < 0.8 else generator.uniform(0.004, 0.009)
     for tip in _TIPS:
         along = _unit(painter.joints[tip] - painter.joints[tip - 1])
         width = (0.0058 if tip == 4 else 0.0048 if tip < 20 else 0.004) * pixel
         angle = float(np.degrees(np.arctan2(along[1], along[0])))
-        tip_colour = nail if varnish else np.clip(nail * 1.3 + 0.03, 0, 0.95)
+        tip_colour = nail if gloss > 0.5 else np.clip(nail * 1.3 + 0.03, 0, 0.95)
         for shift, length, colour in ((-0.0055, 0.0064, nail), (0.0005, free, tip_colour)):
             mask = np.zeros((HEIGHT, WIDTH), np.float32)
             centre = painter.joints[tip] + along * shift * pixel
             cv2.ellipse(mask, (tuple(map(float, centre)), (2 * length * pixel, 2 * width), angle), 1.0, -1, cv2.LINE_AA)
             mask = cv2.GaussianBlur(mask, (0, 0), 0.0004 * pixel)
-            painter.back += mask[..., None] * (colour.astype(np.float32) - painter.back)
-            painter.gloss[1] = np.maximum(painter.gloss[1], mask * (0.9 if varnish else 0.3))
+            painter.back += mask[..., None] * (colour - painter.back)
+            painter.gloss[1] = np.maximum(painter.gloss[1], mask * gloss)
 
 
 def _draw_hair(painter: _Painter, tone: np.ndarray, generator: np.random.Generator) -> None:
