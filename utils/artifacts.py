@@ -50,6 +50,7 @@ ROW_ARRAYS: dict[str, tuple[tuple[int, ...], type, bool]] = {
     "vertices": ((778, 3), np.float32, False),
     "joints": ((21, 3), np.float32, False),
     "root": ((3,), np.float32, False),
+    "status": ((), np.int64, False),
 }
 META_FIELDS = ("model_name", "model_hash", "hand_name", "hand_hash", "dataset", "split", "joint_definition")
 
@@ -76,6 +77,8 @@ class Predictions:
         joints: (N,21,3) float32 metres, the same frame, standard order, so joints[:, 0] is zero | None; there if
             vertices are.
         root: (N,3) float32 metres, camera frame, where that wrist is: vertices + root is in the camera frame | None.
+        status: (N,) int64, what became of finding ``transl`` or ``root`` (`src.personalization.solver.status.Status`);
+            of rows that are not `usable` they are a guess | None where nothing was looked for.
         model_name, model_hash: which network, and `model_hash` of its weights.
         hand_name, hand_hash: `HandAssets.name` and `.hash` that pose and betas belong to.
         dataset, split: where the samples come from.
@@ -99,6 +102,7 @@ class Predictions:
     vertices: np.ndarray | None = None
     joints: np.ndarray | None = None
     root: np.ndarray | None = None
+    status: np.ndarray | None = None
     model_name: str = ""
     model_hash: str = ""
     hand_name: str = ""

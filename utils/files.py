@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
 import struct
 import zipfile
@@ -40,7 +41,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as handle:
@@ -65,7 +66,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 def _no_room(error: BaseException | None) -> int | None:
     """Number of the system's error if a write failed for want of room, at any point of the chain of errors.
 
-    PyTorch's writer raises an error of its own while it handles the system's; NumPy's has no number.
+    PyTorch's writer raises an error of its own while it handles the system's; NumPy's has no number; that of
+    safetensors is none of the system's, but says its words.
     """
     while error is not None:
         if isinstance(error, OSError):
@@ -73,6 +75,9 @@ def _no_room(error: BaseException | None) -> int | None:
                 return error.errno
             if error.errno is None and " requested and " in str(error):
                 return errno.ENOSPC
+        for number in _NO_ROOM:
+            if os.strerror(number) in str(error):
+                return number
         error = error.__cause__ or error.__context__
     return None
 

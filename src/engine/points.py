@@ -7,6 +7,7 @@ there, else from the row's 2D keypoints by camera-space registration.
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,12 @@ import torch
 
 from src.models.mesh_joints import LABEL_TIPS, mesh_hand
 from src.personalization.registration.register import register_mesh
+from src.personalization.solver.status import count_status, usable
 from template import HandAssets, HandModel
 from template.sides import labelled_hands, put_tips
 from utils.artifacts import ArtifactError, Predictions
+
+logger = logging.getLogger(__name__)
 
 #: Data sets whose official joints are kinematic; those of the others are regressed (FACTS 6).
 KINEMATIC_LABELS = ("dex_ycb", "ho3d")
@@ -28,6 +32,18 @@ class Points(NamedTuple):
     joints: np.ndarray  # (N, 21, 3) standard order
     vertices: np.ndarray  # (N, 778, 3)
     in_camera: bool  # False: only differences within a hand mean something
+    status: np.ndarray | None = None  # (N,) `Status` of the place in the camera's frame, where it was looked for
+
+
+def tell_failures(status: np.ndarray | None) -> dict[str, int]:
+    """Number of hands by `Status`, for reports; a warning if some of them could not be placed."""
+    if status is None:
+        return {}
+    outcomes = torch.as_tensor(status)
+    counts, failed = count_status(outcomes), int((~usable(outcomes)).sum())
+    if failed:
+        logger.warning("%d of %d hands could not be placed; where they are is a guess: %s", failed, len(status), counts)
+    return counts
 
 
 def official_hand(assets: HandAssets, dataset: str) -> HandModel:
@@ -104,14 +120,15 @@ def predicted_points(predictions: Predictions, hand: HandModel) -> Points:
         put_tips(joints, vertices, predictions.is_left, hand.tips)
         if predictions.root is None:
             return Points(joints, vertices, False)
-        return Points(joints + predictions.root[:, None], vertices + predictions.root[:, None], True)
+        root = predictions.root[:, None]
+        return Points(joints + root, vertices + root, True, predictions.status)
     if predictions.pose is None or predictions.betas is None:
         raise ArtifactError(
             f"{predictions.source}: holds neither meshes nor pose and betas (its network is "
             f"{predictions.model_name or 'unknown'}); predict with a MANO or CMR network"
         )
     joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl, predictions.is_left)
-    return Points(joints, vertices, predictions.transl is not None)
+    return Points(joints, vertices, predictions.transl is not None, predictions.status)
 
 
 def camera_points(predictions: Predictions, hand: HandModel) -> Points:
@@ -135,4 +152,4 @@ def camera_points(predictions: Predictions, hand: HandModel) -> Points:
         None if confidence is None else torch.as_tensor(confidence),
     )
     place = found.transl.numpy()[:, None]
-    return Points(relative + place, vertices + place, True)
+    return Points(relative + place, vertices + place, True, found.status.numpy())

@@ -31,9 +31,11 @@ def rows_of(dataset: Any, predictions: Predictions) -> np.ndarray:
     """Row (N,) of each prediction in the data set, by official image id.
 
     Raises:
-        CalibrationError: an image id that the split lacks, or one of another subject.
+        CalibrationError: a split without images, an image id that it lacks, or one of another subject.
     """
     ids = dataset.columns["image_id"]
+    if len(ids) == 0:
+        raise CalibrationError(f"{predictions.source}: split {predictions.split!r} of this data root has no image")
     order = np.argsort(ids)
     rows = order[np.minimum(np.searchsorted(ids, predictions.image_id, sorter=order), len(ids) - 1)]
     missing = predictions.image_id[ids[rows] != predictions.image_id]
