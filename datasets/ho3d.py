@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from datasets.bad_files import BadFileError, bad_file, read_json, reading
-from datasets.crop_cache import rows_key, state_of
+from datasets.crop_cache import state_of
 from datasets.crop_dataset import CropDataset, refuse_other_hands
 from datasets.crop_placement import whole_image_box
 from datasets.image_crop import read_image
@@ -109,8 +109,8 @@ class HO3D(CropDataset):
         super().__init__(
             root, split, columns, boxes, {"right": load_hand_assets(mano_dir, "right")},
             image_size=(WIDTH, HEIGHT), crop_size=crop_size, skip_bad=skip_bad,
-            cache=None if cache is None else Path(cache),
-            cache_key=rows_key(state_of(root, folders, digest), columns["image_id"]), workers=workers,
+            cache=cache,
+            cache_key=state_of(root, folders, digest), workers=workers,
         )  # fmt: skip
 
     def image_path(self, index: int) -> Path:

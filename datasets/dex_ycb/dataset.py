@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.crop_cache import rows_key
 from datasets.crop_dataset import CropDataset
 from datasets.crop_placement import joint_boxes
 from datasets.dex_ycb.decode import decode_labels, inside_image
@@ -106,7 +105,7 @@ class DexYCB(CropDataset):
             with_vertices=with_vertices,
             skip_bad=skip_bad,
             cache=folder,
-            cache_key=rows_key(data_key, rows),
+            cache_key=data_key,
             workers=workers,
         )
 

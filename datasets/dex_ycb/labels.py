@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.bad_files import BadFileError
-from datasets.crop_cache import one_builder
+from datasets.crop_cache import one_builder, usable_cores
 from datasets.dex_ycb.files import (
     SequenceFolder,
     SequenceInfo,
@@ -26,7 +26,6 @@ from datasets.dex_ycb.files import (
     read_sequence_info,
 )
 from datasets.dex_ycb.splits import S4_SEED, Split
-from datasets.usable_cores import usable_cores
 from utils.files import READ_ERRORS, atomic_path
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from datasets.crop_cache import rows_key
 from datasets.crop_dataset import CropDataset, refuse_other_hands
 from datasets.crop_placement import joint_boxes
 from datasets.freihand.decode import decode_vectors
@@ -150,8 +149,8 @@ class FreiHAND(CropDataset):
             with_vertices=with_vertices,
             with_mask=with_mask,
             skip_bad=skip_bad,
-            cache=None if cache is None else Path(cache),
-            cache_key=rows_key(state, columns["image_id"]),
+            cache=cache,
+            cache_key=state,
             workers=workers,
         )
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from datasets.bad_files import BadFileError, bad_file
-from datasets.crop_cache import rows_key
 from datasets.crop_dataset import CropDataset, refuse_other_hands
 from datasets.crop_placement import joint_boxes
 from datasets.humbi.files import (
@@ -132,8 +131,8 @@ class HUMBI(CropDataset):
             crop_size=crop_size,
             with_vertices=with_vertices,
             skip_bad=skip_bad,
-            cache=None if cache is None else Path(cache),
-            cache_key=rows_key(state, columns["image_id"]),
+            cache=cache,
+            cache_key=state,
             workers=workers,
         )
 

@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 SERVERS = {"freihand": "freihand", "ho3d": "ho3d", "dexycb": "dex_ycb"}
 #: Endings of official result files, which ``--predictions`` takes as well.
 RESULT_FILES = (".json", ".zip", ".txt")
-#: Metres from the camera beyond which no hand of these data sets is.
 _ROUNDING = 1e-8  # metres; the files keep nine decimals
 
 
