@@ -13,6 +13,7 @@ from datasets.bad_files import BadFileError
 from datasets.crop_cache import CropCache, one_builder, rows_key, usable_cores
 from datasets.crop_placement import place_crops, unusable_boxes, whole_image_box
 from datasets.image_crop import crop_image
+from datasets.options import DatasetOptions
 from template import HandAssets, HandModel
 from template.assets import SIDES
 from template.sides import labelled_hands
@@ -135,41 +136,37 @@ class CropDataset(SampleDataset):
         self,
         root: Path,
         split: str,
+        options: DatasetOptions,
         columns: dict[str, np.ndarray],
+        keypoints: np.ndarray,
         boxes: np.ndarray,
         assets: dict[str, HandAssets],
-        *,
         image_size: tuple[int, int],
-        crop_size: int,
-        with_vertices: bool = False,
-        with_mask: bool = False,
-        skip_bad: bool = False,
-        cache: str | Path | None = None,
-        cache_key: str = "",
-        workers: int | None = None,
+        cache_key: str,
     ) -> None:
         """Place the crops and open the crop cache.
 
         Args:
             root: the data set's folder.
             split: name of the split.
-            columns: as `datasets.crop_placement.place_crops` takes them.
+            options: how it is opened.
+            columns: of the sample (`datasets.sample`), all but those that `place_crops` adds; ``K_image`` is float64.
+            keypoints: (N, 21, 2) float64, px of the full image (mirrored if left).
             boxes: (N, 3) centre x, centre y, side of the crops, px of the full image.
             assets: hand models by side.
             image_size: width and height of the full images, pixels.
-            crop_size: side of the crops, pixels.
-            with_vertices: add ``vertices`` to batches.
-            with_mask: add ``mask`` to batches.
-            skip_bad: mark samples whose picture is unusable with ``valid`` False instead of raising.
-            cache: folder of the crop cache, or None.
             cache_key: names the state of the data that the crops show.
-            workers: threads that build the cache; None: one a core.
         """
-        self._boxes = self._usable_boxes(root, boxes, columns, image_size)
-        columns = place_crops(columns, self._boxes, crop_size)
-        super().__init__(root, split, columns, assets, crop_size, with_vertices, with_mask, skip_bad)
+        usable = self._check_boxes(root, boxes, columns, image_size)
+        boxes = np.where(usable[:, None], boxes, whole_image_box(*image_size))
+        columns = columns | {"valid": columns["valid"] & usable}
+        columns = place_crops(columns, keypoints, boxes, options.crop_size)
+        self._boxes = boxes
+        super().__init__(
+            root, split, columns, assets, options.crop_size, options.with_vertices, options.with_mask, options.skip_bad
+        )
         key = rows_key(cache_key, columns["image_id"])
-        self._cache = None if cache is None else self._open_cache(Path(cache), key, workers)
+        self._cache = None if options.cache is None else self._open_cache(Path(options.cache), key, options.workers)
 
     def full_mask(self, index: int) -> np.ndarray:
         """The whole image's mask (H, W) uint8: 255 on the hand, 0 elsewhere."""
@@ -185,23 +182,20 @@ class CropDataset(SampleDataset):
             return super()._pictures(indices)
         return self._cache.crops[indices], True  # columns["valid"] knows
 
-    def _usable_boxes(
+    def _check_boxes(
         self, root: Path, boxes: np.ndarray, columns: dict[str, np.ndarray], image_size: tuple[int, int]
     ) -> np.ndarray:
-        """``boxes``, with the whole image in place of those that show none of it; such samples become invalid."""
+        """Which boxes show something of the image (N,) bool; the others are counted and logged."""
         unusable = unusable_boxes(boxes, *image_size)
         self.num_bad_boxes = int(unusable.sum())
-        if self.num_bad_boxes == 0:
-            return boxes
-        first = int(np.argmax(unusable))
-        logger.warning(
-            "%s: %d samples of %d are not valid: their keypoints or boxes lie outside the image or are absurdly large "
-            "(first: image %d, box centre %.4g, %.4g, side %.4g px)",
-            root, self.num_bad_boxes, len(boxes), columns["image_id"][first], *boxes[first],
-        )  # fmt: skip
-        columns["valid"] = columns["valid"] & ~unusable
-        columns["image_keypoints"] = np.where(unusable[:, None, None], 0, columns["image_keypoints"])
-        return np.where(unusable[:, None], whole_image_box(*image_size), boxes)
+        if self.num_bad_boxes:
+            first = int(np.argmax(unusable))
+            logger.warning(
+                "%s: %d samples of %d are not valid: their keypoints or boxes lie outside the image or are absurdly "
+                "large (first: image %d, box centre %.4g, %.4g, side %.4g px)",
+                root, self.num_bad_boxes, len(boxes), columns["image_id"][first], *boxes[first],
+            )  # fmt: skip
+        return ~unusable
 
     def _open_cache(self, folder: Path, key: str, workers: int | None) -> CropCache:
         cache = CropCache(folder, self.split, key, len(self), self.crop_size, 4 if self.with_mask else 3)
@@ -214,15 +208,3 @@ class CropDataset(SampleDataset):
         if self.bad_images:
             logger.warning("%s: %d unusable images of %d", self.root, len(self.bad_images), len(self))
         return cache
-
-
-def refuse_other_hands(name: str, side: str, paper_filter: bool = False) -> None:
-    """Check the options that mean something to DexYCB only, for a data set that labels right hands only.
-
-    Raises:
-        ValueError: if left hands, or DexYCB's filter, are asked for.
-    """
-    if side not in ("right", "both"):
-        raise ValueError(f"{name} labels right hands only, but side is {side!r}; use right (or both)")
-    if paper_filter:
-        raise ValueError(f"paper_filter is the paper's selection of DexYCB images; leave it out for {name}")

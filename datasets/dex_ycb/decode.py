@@ -19,8 +19,10 @@ logger = logging.getLogger(__name__)
 _SEQUENCE_ID_STRIDE = 100_000
 
 
-def decode_labels(table: LabelTable, rows: np.ndarray, assets: dict[str, HandAssets]) -> dict[str, np.ndarray]:
-    """Columns of the sample (`datasets.sample`) that do not depend on the crop, plus ``image_keypoints``.
+def decode_labels(
+    table: LabelTable, rows: np.ndarray, assets: dict[str, HandAssets]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Columns of the sample (`datasets.sample`) that do not depend on the crop, and the keypoints.
 
     Left hands are decoded with the left hand's model and then mirrored. Where the left model is the right one's
     mirror image (the stand-in), their betas stay and ``transl`` is the label's with x negated. Where it is not
@@ -33,8 +35,8 @@ def decode_labels(table: LabelTable, rows: np.ndarray, assets: dict[str, HandAss
         assets: hand models by side, for the sides that occur; "right" always.
 
     Returns:
-        Arrays of M rows. ``image_keypoints`` (M, 21, 2) float64: px of the full image, mirrored if left.
-        Samples without annotation get an identity pose, zero joints, keypoints and translation.
+        Arrays of M rows by key; keypoints (M, 21, 2) float64, px of the full image, mirrored if left. Samples without
+        annotation get an identity pose, zero joints, keypoints and translation.
     """
     sequence = table.sequence[rows]
     is_left, betas = table.is_left[sequence], table.betas[sequence]
@@ -59,9 +61,8 @@ def decode_labels(table: LabelTable, rows: np.ndarray, assets: dict[str, HandAss
         keypoints[left, :, 0] = WIDTH - 1 - keypoints[left, :, 0]
     K_image = np.where(is_left[:, None, None], mirror_intrinsics(K_image, WIDTH), K_image)
     own_betas = {} if right_betas is betas else {"label_betas": betas.astype(np.float32)}
-    return own_betas | {
+    columns = {
         "K_image": K_image,
-        "image_keypoints": keypoints,
         "joints": joints.astype(np.float32),
         "pose": pose,
         "betas": right_betas.astype(np.float32),
@@ -72,6 +73,7 @@ def decode_labels(table: LabelTable, rows: np.ndarray, assets: dict[str, HandAss
         "is_left": is_left,
         "valid": valid,
     }
+    return columns | own_betas, keypoints
 
 
 def _as_right_hands(betas: np.ndarray, is_left: np.ndarray, assets: dict[str, HandAssets]) -> np.ndarray:
