@@ -1,7 +1,7 @@
-"""HO-3D's evaluation part (versions 2 and 3), read from its official layout to be predicted and submitted (FACTS 4).
+"""HO-3D's evaluation part (versions 2 and 3), read from its official layout to be predicted and submitted.
 
-Its hands are not annotated there: every sample has ``valid`` False, and crops are placed by the published bounding
-box of the hand, by the rule of all data sets (twice its larger side).
+Layout: docs/facts.md 4. Its hands are not annotated there: every sample has ``valid`` False, and crops are placed by
+the published bounding box of the hand, by the rule of all data sets (twice its larger side).
 """
 
 from __future__ import annotations

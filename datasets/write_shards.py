@@ -68,7 +68,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--crop_size", type=int, default=128, help="px of the crops")
     parser.add_argument("--crop", default="joints", choices=("joints", "image"), help="FreiHAND: what the crops show")
     parser.add_argument("--with_mask", action="store_true", help="FreiHAND: write masks too")
-    parser.add_argument("--paper_filter", action="store_true", help="drop samples as the paper's code did (facts 1.8)")
+    parser.add_argument("--paper_filter", action="store_true", help="drop samples as the paper's code did")
     parser.add_argument("--include_invalid", action="store_true", help="DexYCB: keep frames without annotation")
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out and count them")
     parser.add_argument("--allow_missing_subjects", action="store_true", help="take a root with only some subjects")

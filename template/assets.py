@@ -28,7 +28,7 @@ STAND_IN_PATH = TEMPLATE_DIR / "stand_in.npz"
 STAND_INS = {STAND_IN_PATH: "stand-in", TEMPLATE_DIR / "stand_in_2.npz": "stand-in-2"}
 SIDES = ("right", "left")
 
-#: Key in the file and shape of every array that is read (FACTS 6; Romero et al. 2017).
+#: Key in the file and shape of every array that is read (docs/facts.md 6; Romero et al. 2017).
 SHAPES = {
     "v_template": (778, 3),
     "shapedirs": (778, 3, 10),
@@ -79,7 +79,7 @@ def load_hand_assets(
         side: "right" or "left".
         fix_left_shapedirs: negate the x part of MANO_LEFT's shape directions, whose sign is wrong in
             the released file, so that equal betas give mirrored hands. Default: as shipped, which is
-            what DexYCB's labels were made with (FACTS 1.6). The stand-in never needs it.
+            what DexYCB's labels were made with (docs/facts.md 1.6). The stand-in never needs it.
 
     Raises:
         FileNotFoundError: nothing at a path that was given (also by MANO_DIR); lists every path

@@ -2,8 +2,8 @@
 
 A left hand is mirrored (x -> -x) on entry and is a right hand from then on. For its pose that is exact. For its shape
 it is exact only if the left model's shape directions are the right one's mirror image. Those of the released
-MANO_LEFT are not: their x components have the right hand's sign (facts 1.6), so the same betas widen one hand where
-they narrow the other, and some of its shapes have no right hand that matches them.
+MANO_LEFT are not: their x components have the right hand's sign (docs/facts.md 1.6), so the same betas widen one hand
+where they narrow the other, and some of its shapes have no right hand that matches them.
 """
 
 from __future__ import annotations

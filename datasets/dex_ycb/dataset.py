@@ -1,4 +1,4 @@
-"""DexYCB, read from its official layout as it is (FACTS 1); an optional crop cache makes it fast."""
+"""DexYCB, read from its official layout as it is (docs/facts.md 1); an optional crop cache makes it fast."""
 
 from __future__ import annotations
 

@@ -86,8 +86,9 @@ def _as_right_hands(betas: np.ndarray, is_left: np.ndarray, assets: dict[str, Ha
     different, inverse = np.unique(betas[is_left], axis=0, return_inverse=True)
     converted = shape.to_right(different)
     logger.warning(
-        "left hands: %s's left model is not the mirror image of its right one (facts 1.6). Betas of %d left hands are "
-        "taken to the closest right hands: %.1f mm off on average, %.1f mm the worst (mean vertex distance at rest)",
+        "left hands: %s's left model is not the mirror image of its right one (docs/facts.md 1.6). Betas of %d left "
+        "hands are taken to the closest right hands': %.1f mm off on average, %.1f mm the worst (mean vertex distance "
+        "at rest)",
         assets["left"].name, len(different), converted.residual.mean() * 1000, converted.residual.max() * 1000,
     )  # fmt: skip
     right = betas.astype(np.float64)
@@ -96,7 +97,7 @@ def _as_right_hands(betas: np.ndarray, is_left: np.ndarray, assets: dict[str, Ha
 
 
 def inside_image(table: LabelTable) -> np.ndarray:
-    """(N,) bool: all 21 joints lie in the image by the paper's rule, 0 <= x <= 640 and 0 <= y <= 480 (FACTS 1.8)."""
+    """(N,) bool: all 21 joints lie in the image, 0 <= x <= 640, 0 <= y <= 480, the paper's rule (docs/facts.md 1.8)."""
     x, y = table.joint_2d[..., 0], table.joint_2d[..., 1]
     return ((x >= 0) & (x <= WIDTH) & (y >= 0) & (y <= HEIGHT)).all(axis=1)
 

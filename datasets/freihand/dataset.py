@@ -1,4 +1,4 @@
-"""FreiHAND (version 2), read from its official layout as it is (FACTS 3).
+"""FreiHAND (version 2), read from its official layout as it is (docs/facts.md 3).
 
 Joints come twice. ``joints`` are what every data set of this repository gives: kinematic, tips of manopth,
 so that pose, betas, transl, K and keypoints_2d agree with each other and with the hand layer's default.

@@ -1,4 +1,4 @@
-"""HUMBI's right hands, read from the official layout as it is (FACTS 5).
+"""HUMBI's right hands, read from the official layout as it is (docs/facts.md 5).
 
 The "full image" of a sample is the published crop of 250 x 250 pixels. HUMBI cut it from a 1920 x 1080 image and
 resized each axis on its own, so ``K_image`` has focal lengths that differ by as much, and is exact. World labels
@@ -167,7 +167,7 @@ def _decode(
 
     As in the paper's code the translation is the mean offset of the published vertices from the posed hand's.
     The change into a camera, x' = R (x - C), turns the root, and takes the translation t to R (t + J0 - C) - J0
-    with J0 the rest wrist (FACTS 1.4).
+    with J0 the rest wrist (docs/facts.md 1.4).
     """
     hand = HandModel(assets, dtype=torch.float64)
     mano = torch.from_numpy(np.stack([frame.mano for frame in table.reconstructions]))

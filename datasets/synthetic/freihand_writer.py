@@ -1,4 +1,4 @@
-"""Synthetic FreiHAND: single right hands in the official layout (FACTS 3), every JSON list included.
+"""Synthetic FreiHAND: single right hands in the official layout (docs/facts.md 3), every JSON list included.
 
 ``python -m datasets.synthetic.freihand_writer --root data/synthetic_freihand --num_train 64 --num_eval 16``
 
@@ -110,7 +110,7 @@ def _make_sample(
 
 
 def root_entry(root: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """(3,) u, v and scale of a root joint (3,): the end of a MANO vector of 61 (FACTS 3.2)."""
+    """(3,) u, v and scale of a root joint (3,): the end of a MANO vector of 61 (docs/facts.md 3.2)."""
     scale = (K[0, 0] + K[1, 1]) / 2 / root[2]
     return np.array([*(root[:2] * scale + K[:2, 2]), scale])
 

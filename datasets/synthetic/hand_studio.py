@@ -61,7 +61,7 @@ class StudioHand:
     lights: Lights
 
     def in_camera(self, camera_to_table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pose (16, 3, 3) and translation (3,) in the frame of a camera (4, 4): the rigid rule of FACTS 1.4."""
+        """Pose (16, 3, 3) and translation (3,) in the frame of a camera (4, 4): the rigid rule of docs/facts.md 1.4."""
         A, b = _inverse(camera_to_table)
         pose = self.pose.copy()
         pose[0] = A @ pose[0]

@@ -1,4 +1,4 @@
-"""Synthetic HO-3D, evaluation part only, in the official layout (FACTS 4), labels included. Small, for tests.
+"""Synthetic HO-3D, evaluation part only, in the official layout (docs/facts.md 4), labels included. Small, for tests.
 
 ``python -m datasets.synthetic.ho3d_writer --root data/synthetic_ho3d --num_images 8``
 """

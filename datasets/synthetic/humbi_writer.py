@@ -1,4 +1,4 @@
-"""Synthetic HUMBI: right hands before a ring of cameras, in the official layout (FACTS 5). Small, for tests.
+"""Synthetic HUMBI: right hands before a ring of cameras, in the official layout (docs/facts.md 5). Small, for tests.
 
 ``python -m datasets.synthetic.humbi_writer --root data/synthetic_humbi --num_subjects 4``
 
