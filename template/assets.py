@@ -141,7 +141,7 @@ def _find(given: Path, side: str) -> Path:
     for candidate in tried:
         if candidate.is_file():
             return candidate
-    present = [found.name for found in _candidates(given, other) if found.is_file()] if given.is_dir() else []
+    present = [path.name for path in _candidates(given, other) if path.is_file()] if given.is_dir() else []
     hint = f" (the folder holds {', '.join(present)}, the {other} hand only)" if present else ""
     raise FileNotFoundError(
         f"no {side} hand model{hint}; tried: {', '.join(map(str, tried))}. Register at {REGISTER_URL}, download "
@@ -182,9 +182,9 @@ def _checked_array(content: Mapping[str, Any], key: str, shape: tuple[int, ...],
     if key not in content:
         raise ValueError(f"{file}: no array {key!r} (expected shape {shape}); is it a MANO model file?")
     value = content[key]
-    found = getattr(value, "shape", None)
-    if found != shape:  # before a sparse matrix is made dense: its size is only a claim
-        raise ValueError(f"{file}: {key} has shape {found}, expected {shape}")
+    actual = getattr(value, "shape", None)
+    if actual != shape:  # before a sparse matrix is made dense: its size is only a claim
+        raise ValueError(f"{file}: {key} has shape {actual}, expected {shape}")
     dense = value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
     if dense.dtype.kind not in "fiu":
         raise ValueError(f"{file}: {key} has dtype {dense.dtype}, expected numbers")

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from datasets.freihand.decode import ROOT_JOINT
 from datasets.freihand.files import PARTS, SIZE, VERSIONS, image_name, list_path
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place
+from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place, run_writer
 from datasets.synthetic.scene.cameras import look_at
 from datasets.synthetic.sequence import hand_model
 from template import HandModel, pose_to_axis_angle
@@ -165,16 +165,5 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """Parse and write."""
-    parser = get_args_parser()
-    arguments = vars(parser.parse_args())
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        write_freihand(**arguments)
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        parser.error(str(error))
-
-
 if __name__ == "__main__":
-    main()
+    run_writer(get_args_parser(), write_freihand)
