@@ -270,8 +270,15 @@ class _BatchView(Dataset):
 
     def __getitem__(self, indices: np.ndarray) -> Batch:
         if hasattr(self.dataset, "gather"):
-            return {key: torch.from_numpy(value) for key, value in self.dataset.gather(indices).items()}
+            return {key: _tensor(value) for key, value in self.dataset.gather(indices).items()}
         return default_collate([self.dataset[int(index)] for index in indices])
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    try:
+        return torch.from_numpy(array)
+    except ValueError:  # a single row of a record array has strides that torch does not take
+        return torch.from_numpy(array.copy())
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +52,7 @@ def member(rank: int, folder: str) -> None:
         "batches": batches,
         "gradient": torch.cat([p.grad.flatten() for p in model.parameters()]),
         "sum": team.sum(torch.tensor([rank + 1.0])),
-        "any": (team.any(rank == 1, cpu), team.any(False, cpu)),
+        "any": team.any_of(rank == 1, False, device=cpu),
         "leads": team.leads,
     }
     leave_team()
@@ -82,7 +85,7 @@ def test_two_processes_are_one(results: list[dict]) -> None:
     assert torch.allclose(first["gradient"], gradient, atol=1e-12)
     assert torch.equal(first["gradient"], second["gradient"])
     assert float(first["sum"]) == float(second["sum"]) == 3.0
-    assert first["any"] == second["any"] == (True, False)
+    assert first["any"] == second["any"] == [True, False]
     assert first["leads"] and not second["leads"]
 
 
@@ -99,3 +102,33 @@ def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert team == Team() and team.leads and team.share(7) == 7 and team.wrap(model) is model
     with pytest.raises(ValueError, match="--batch_size 7 does not divide among 2"):
         Team(0, 2).share(7)
+
+
+def opener(rank: int, folder: str) -> None:
+    """Opens a "cache" as the processes of a training do, the second one without waiting of its own."""
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(1)
+    team = join_team(torch.device("cpu"))
+    cache = Path(folder) / "cache"
+    for fails in (False, True):
+        try:
+            with team.one_first():
+                if rank == 0:
+                    time.sleep(0.5)  # long enough for the other to come first, if it did not wait
+                    if fails:
+                        raise OSError("the disk is full")
+                Path(f"{folder}/{rank}-{fails}").write_text(str(cache.is_file()))
+                cache.touch()
+        except OSError:
+            Path(f"{folder}/failed").touch()
+    leave_team()
+
+
+def test_one_process_builds_caches_before_the_others_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    mp.spawn(opener, (str(tmp_path),), nprocs=2)
+    assert (tmp_path / "0-False").read_text() == "False" and (tmp_path / "1-False").read_text() == "True"
+    assert (tmp_path / "failed").exists() and (tmp_path / "1-True").exists()  # an error keeps nobody waiting

@@ -31,9 +31,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(root: Path, out: Path, *extra: str, phase: str = "train", model: str = "mano_baseline") -> object:
     words = ["--phase", phase, "--model", model, "--data_root", str(root), "--out_dir", str(out), "--device", "cpu"]
-    words += ["--backbone", "mobilenet_v3_small", "--input_size", "64", "--crop_size", "64", "--crop_scale", "2"]
-    words += ["--batch_size", "8", "--epochs", "2", "--cache", str(root / "cache"), "--val_images", "4", *extra]
-    return get_args_parser().parse_args(words)
+    words += ["--backbone", "mobilenet_v3_small", "--crop_size", "64", "--batch_size", "8"]
+    words += ["--cache", str(root / "cache")]
+    if phase == "train":
+        words += ["--input_size", "64", "--crop_scale", "2", "--epochs", "2", "--val_images", "4"]
+    return get_args_parser().parse_args([*words, *extra])
 
 
 def weights(out: Path, name: str = "mano_baseline") -> dict[str, torch.Tensor]:
@@ -145,6 +147,20 @@ def test_confidence_stage_moves_nothing_else(root: Path, whole: Path, tmp_path: 
     assert all(torch.equal(before[name], after[name]) for name in before)  # BatchNorm statistics too
     added = set(after) - set(before)
     assert added and all(name.startswith("confidence.") for name in added)
+
+
+@pytest.mark.parametrize("confidence", ["pairs", "within_person"])
+def test_confidence_stage_has_a_best_state_whatever_the_last_batch(
+    root: Path, whole: Path, tmp_path: Path, confidence: str
+) -> None:
+    baseline = whole / "dex_ycb/mano_baseline/checkpoints/last.pt"
+    words = ("--init_from", str(baseline), "--confidence", confidence, "--epochs", "1", "--val_images", "5")
+    train(options(root, tmp_path, *words, "--batch_size", "4", model="mano_baseline_conf"))  # 5 images: 4, then one
+    folder = tmp_path / "dex_ycb/mano_baseline_conf"
+    with open(folder / "log.csv", newline="") as handle:
+        row = next(csv.DictReader(handle))
+    assert 0 <= float(row["val_ranking_error"]) <= 1 and 0 <= float(row["train_accuracy"]) <= 1
+    assert (folder / "checkpoints/best.pt").is_file()
 
 
 def test_shipped_weights_predict_like_the_checkpoint(root: Path, whole: Path, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def refuse_impossible(points: Points, image_id: np.ndarray) -> None:
     if len(wrong):
         raise SubmissionError(
             f"image {image_id[wrong[0]]}: its hand has a coordinate of {reach[wrong[0]]:.3g} m ({len(wrong)} such "
-            f"hands); none is {FARTHEST:g} m from the camera, so its place was not found. Fit with "
+            f"hands); none is {FARTHEST:g} m from the camera. Wrong unit, or its place was not found: fit with "
             "optimization_dex_ycb.py, or predict with a network whose keypoints are better"
         )
 
