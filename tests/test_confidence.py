@@ -14,7 +14,7 @@ from src.models import build_model
 from src.models.confidence_head import ConfidenceHead
 from src.models.confidence_objective import WithinPersonConfidence, average_of_person, person_ranking_loss
 from src.models.objectives import ConfidenceObjective, ranked_pairs
-from src.personalization.calibration.averages import average_betas, average_weights
+from src.personalization.calibration.images import average_betas, average_weights
 from template import HandModel, load_hand_assets
 
 

@@ -8,9 +8,19 @@ import json
 import os
 import secrets
 import shutil
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+#: What NumPy, zipfile, json, PyYAML, Pillow and our own conversions raise on damaged content of any kind: text in place
+#: of a file (a web page, a git-lfs pointer), zeros, half of a file, other types and shapes, numbers that do not fit.
+READ_ERRORS = (
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, OSError, MemoryError, RuntimeError,
+    AssertionError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 _NO_ROOM = {
     errno.ENOSPC: "no space left on the disk",

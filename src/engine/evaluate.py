@@ -80,7 +80,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     known = np.flatnonzero(truth["valid"])
     if len(known):
         measured, truth = measured.select(known), {key: value[known] for key, value in truth.items()}
-        means = measure(measured, truth, assets, device)
+        means = measure(measured, truth, assets, device, left=dataset.assets.get("left"))
         summary |= means | {"n_images": len(measured)}
         table = format_table({predictions.model_name: means})
         logger.info("%s, %d images (mm, relative to the wrist; px of the full image)\n%s", split, len(known), table)
