@@ -15,14 +15,14 @@ import torch
 
 from src.models.mesh_joints import LABEL_TIPS, mesh_hand
 from src.personalization.registration.register import register_mesh
-from src.personalization.solver.status import count_status, usable
+from src.personalization.solver.status import count_status, log_unusable
 from template import HandAssets, HandModel
 from template.sides import labelled_hands, put_tips
 from utils.artifacts import ArtifactError, Predictions
 
 logger = logging.getLogger(__name__)
 
-#: Data sets whose official joints are kinematic; those of the others are regressed (FACTS 6).
+#: Data sets whose official joints are kinematic; those of the others are regressed (docs/facts.md 6).
 KINEMATIC_LABELS = ("dex_ycb", "ho3d")
 
 
@@ -35,15 +35,12 @@ class Points(NamedTuple):
     status: np.ndarray | None = None  # (N,) `Status` of the place in the camera's frame, where it was looked for
 
 
-def tell_failures(status: np.ndarray | None) -> dict[str, int]:
-    """Number of hands by `Status`, for reports; a warning if some of them could not be placed."""
+def count_hands(status: np.ndarray | None) -> dict[str, int]:
+    """Number of hands by `Status` (N,), for reports; a warning if some of them could not be placed."""
     if status is None:
         return {}
-    outcomes = torch.as_tensor(status)
-    counts, failed = count_status(outcomes), int((~usable(outcomes)).sum())
-    if failed:
-        logger.warning("%d of %d hands could not be placed; where they are is a guess: %s", failed, len(status), counts)
-    return counts
+    log_unusable(logger, status, "hands", "where they are is a guess")
+    return count_status(status)
 
 
 def official_hand(assets: HandAssets, dataset: str) -> HandModel:

@@ -20,7 +20,7 @@ from src.engine.checkpoint import ModelCard
 from src.engine.distributed import Team, join_team, team_work
 from src.engine.mesh_predictions import mesh_rows
 from src.engine.networks import check_hand, open_network
-from src.engine.points import tell_failures
+from src.engine.points import count_hands
 from src.models.mesh_joints import is_mesh_model, mesh_hand
 from src.models.mesh_objectives import boukhayma_keypoints
 from src.personalization.shape_source import load_identities
@@ -161,7 +161,7 @@ def predict_dataset(
     if not any(shares):
         raise ValueError("the split holds no usable sample; check --data_root, --split and --side")
     arrays = merge_shares(shares, dataset)
-    tell_failures(arrays.get("status"))
+    count_hands(arrays.get("status"))
     return Predictions(
         **arrays,
         model_name=card.model,
