@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from src.engine import checkpoint
+from src.engine.ship import export_weights
 from src.models import build_model
 
 
@@ -84,7 +85,7 @@ def test_what_half_precision_cannot_hold_ships_in_single(tmp_path: Path, caplog:
         model.get_parameter(small).fill_(1e-9)
     card = checkpoint.ModelCard("pose_2d", "fair", options, 64, 64)
     checkpoint.save_checkpoint(tmp_path / "c.pt", card, model)
-    checkpoint.export_weights(tmp_path / "c.pt", tmp_path / "c.safetensors")
+    export_weights(tmp_path / "c.pt", tmp_path / "c.safetensors")
     shipped = checkpoint.read_checkpoint(tmp_path / "c.safetensors")["model"]
     for key, value in model.state_dict().items():
         assert torch.allclose(shipped[key].float(), value.float(), rtol=1e-3, atol=1e-3 * float(value.abs().max())), key
@@ -93,5 +94,5 @@ def test_what_half_precision_cannot_hold_ships_in_single(tmp_path: Path, caplog:
         model.get_parameter(name).flatten()[0] = float("inf")
     checkpoint.save_checkpoint(tmp_path / "c.pt", card, model)
     with pytest.raises(checkpoint.CheckpointError, match=f"{name} holds numbers that are not finite"):
-        checkpoint.export_weights(tmp_path / "c.pt", tmp_path / "d.safetensors")
+        export_weights(tmp_path / "c.pt", tmp_path / "d.safetensors")
     assert not (tmp_path / "d.safetensors").exists()

@@ -20,14 +20,14 @@ class Numbers(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {key: value[0] for key, value in self.gather(np.array([index])).items()}
+        return {key: value[0] for key, value in self.__getitems__(np.array([index])).items()}
 
-    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def __getitems__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         return {"image_id": np.asarray(indices), "valid": ~np.isin(indices, self.invalid)}
 
 
 class SampleBySample(Dataset):
-    """The same without `gather`."""
+    """The same without `__getitems__`."""
 
     def __len__(self) -> int:
         return 10
@@ -97,7 +97,7 @@ def test_processes_share_the_samples() -> None:
 class Records(Numbers):
     """Columns that are views of records, as shards give them."""
 
-    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def __getitems__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         records = np.zeros(len(indices), dtype=np.dtype([("valid", "?"), ("image_id", "<i8")]))
         records["image_id"], records["valid"] = indices, True
         return {"image_id": records["image_id"], "valid": records["valid"].copy()}

@@ -20,9 +20,8 @@ from datasets.synthetic.ho3d_writer import write_ho3d
 from options.run_options import get_args_parser
 from src.engine.checkpoint import ModelCard, save_checkpoint
 from src.engine.evaluate import evaluate
-from src.engine.mesh_predictions import mesh_rows
-from src.engine.points import official_hand, predicted_points
-from src.engine.predict import predict
+from src.engine.measure import official_hand, predicted_points
+from src.engine.predict import mesh_rows, predict
 from src.evaluation.submission_checks import SubmissionError
 from src.models import build_model
 from src.models.mesh_joints import mesh_joints

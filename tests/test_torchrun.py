@@ -14,7 +14,7 @@ import torch
 
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
-from src.engine.distributed import Team
+from src.engine.distributed import DistributedContext
 from src.engine.predict import merge_shares, predict
 from src.engine.train import Trainer
 from tests.dex_ycb_layout import write_dex_ycb
@@ -65,7 +65,7 @@ def test_each_sample_is_measured_once(together: tuple[Path, Path]) -> None:
     with open(out / "dex_ycb/mano_baseline/log.csv", newline="") as handle:
         logged = list(csv.DictReader(handle))[-1]
     trainer = Trainer(apply_recipe(get_args_parser().parse_args(words("train", root, out / "alone"))))
-    trainer.resume(out / "dex_ycb/mano_baseline/checkpoints/last.pt")
+    trainer.state.load(out / "dex_ycb/mano_baseline/checkpoints/last.pt")
     for name, value in trainer.validate().items():
         assert float(logged[f"val_{name}"]) == pytest.approx(value, rel=1e-4)
 
@@ -95,7 +95,7 @@ def test_one_process_goes_on_where_two_stopped(together: tuple[Path, Path]) -> N
     trainer._step = lambda raw: steps.append(len(raw["image_id"])) or step(raw)
     trainer.run()
     assert steps == [8] * (len(trainer.loader) - 3)  # the batches that were left, each as large as both shares
-    assert trainer.position.epoch == 2 and trainer.folder.last.is_file()
+    assert trainer.state.position.epoch == 2 and trainer.folder.last.is_file()
 
 
 def test_shares_of_any_size_come_back_in_order() -> None:
@@ -105,4 +105,4 @@ def test_shares_of_any_size_come_back_in_order() -> None:
     first = {"image_id": np.array([40, 20]), "x": np.array([0, 2])}
     second = {"image_id": np.array([30]), "x": np.array([1])}
     assert merge_shares([first, {}, second], Data())["x"].tolist() == [0, 1, 2]
-    assert Team().total({"a": 2.0}) == {"a": 2.0} and Team().collect(3) == [3]
+    assert DistributedContext().total({"a": 2.0}) == {"a": 2.0} and DistributedContext().collect(3) == [3]

@@ -19,6 +19,7 @@ from options.run_options import get_args_parser
 from src.engine import checkpoint
 from src.engine.evaluate import evaluate
 from src.engine.predict import ShapeSource, predict
+from src.engine.ship import export_weights
 from src.engine.train import Interrupted, NonFiniteLossError, Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import Identity, load_predictions, save_identity
@@ -102,7 +103,7 @@ def test_nan_stops_and_keeps_the_last_good_state(root: Path, tmp_path: Path) -> 
     step = trainer._step
 
     def poisoned(raw: dict) -> dict:
-        if trainer.position.epoch == 1:
+        if trainer.state.position.epoch == 1:
             with torch.no_grad():
                 trainer.model.feature.bias.fill_(float("nan"))
         return step(raw)
@@ -166,7 +167,7 @@ def test_confidence_stage_has_a_best_state_whatever_the_last_batch(
 def test_shipped_weights_predict_like_the_checkpoint(root: Path, whole: Path, tmp_path: Path) -> None:
     pt = whole / "dex_ycb/mano_baseline/checkpoints/last.pt"
     shipped = tmp_path / "baseline.safetensors"
-    checkpoint.export_weights(pt, shipped, command="test", scores={"mpjpe_mm": 1.0})
+    export_weights(pt, shipped, command="test", scores={"mpjpe_mm": 1.0})
     files = []
     for number, path in enumerate((pt, shipped)):
         files.append(tmp_path / f"{number}.npz")

@@ -135,6 +135,10 @@ class Shards(Dataset):
             raise IndexError(f"sample {index} of {len(self)}")
         return {key: value[0] for key, value in self.gather(np.array([index % len(self)])).items()}
 
+    def __getitems__(self, indices: list[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """`gather`, under the name by which PyTorch's loader asks for a batch."""
+        return self.gather(np.asarray(indices))
+
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """A batch of samples, the same as stacking ``self[i]``: (B,) indices -> (B, ...) arrays."""
         samples = [self._sample(int(index)) for index in indices]
