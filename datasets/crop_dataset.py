@@ -65,6 +65,10 @@ class SampleDataset(Dataset):
         batch = self.gather(np.array([index % len(self)]))
         return {key: value[0] for key, value in batch.items()}
 
+    def __getitems__(self, indices: list[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """`gather`, under the name by which PyTorch's loader asks for a batch."""
+        return self.gather(np.asarray(indices))
+
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """A batch of samples, the quick way: the same as stacking ``self[i]``, (B,) indices -> (B, ...) arrays."""
         indices = np.asarray(indices, dtype=np.int64)
