@@ -166,9 +166,10 @@ def _seen_by_their_camera(model: JointsModel, own: Images, options: CalibrationO
     if not wrong.any():
         return np.arange(len(depth))
     row = int(np.flatnonzero(wrong)[0])
+    where = f"{depth[row]:.2f} m away" if depth[row] > 0 else "behind the camera"
     said = (
-        f"subject {subject}: the hand of image {own.predictions.image_id[row]} would be {depth[row]:.2f} m away "
-        f"with K = {np.round(own.predictions.K[row], 1).tolist()}: that is no K of this picture, or of another size"
+        f"subject {subject}: the hand of image {own.predictions.image_id[row]} would be {where} with K = "
+        f"{np.round(own.predictions.K[row], 1).tolist()}: that is no K of this picture, or of another size"
     )
     if wrong.sum() > len(wrong) / 2:
         raise CalibrationError(f"{said} ({wrong.sum()} of {len(wrong)} images). Give the K that the keypoints belong to")

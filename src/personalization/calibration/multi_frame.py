@@ -233,10 +233,12 @@ def placed_depths(
     confidence: torch.Tensor | None,
     options: CalibrationOptions,
 ) -> torch.Tensor:
-    """Depth (N,), m, where each image alone places the wrist of a mean hand; NaN for images that cannot be used."""
+    """Depth (N,), m, where each image alone places the wrist of a mean hand: zero if it would be behind the camera,
+    NaN for images that cannot be used."""
     inputs = checked_frames(model, pose, pose.new_zeros(len(pose), 10), K, keypoints, confidence, options)
-    _, wrist, placed = place_frames(model, observe(model, inputs, options), inputs.pose, model.rest_points(inputs.betas))
-    return torch.where(inputs.good & placed, wrist[:, 2], torch.nan)
+    rest = model.rest_points(inputs.betas)
+    _, wrist, placed = place_frames(model, observe(model, inputs, options), inputs.pose, rest)
+    return torch.where(inputs.good, torch.where(placed, wrist[:, 2], 0.0), torch.nan)
 
 
 def image_information(
