@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import argparse
 
+from options.command_line import CommandParser
 from options.run_options import add_device_arguments
 
 #: "joint" is another name of "multi_frame".
 METHODS = ("mean", "top_k", "confidence", "multi_frame", "joint")
+#: Options that only one of the two sources reads, and those that only one method reads.
+_OF_SOURCE = {
+    "--predictions": {"--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
+                      "--wrist_depth_std_mm"},
+    "--images": {"--K", "--fov", "--hand"},
+}  # fmt: skip
+_OF_METHOD = {"--top_k": "top_k", "--temperature": "confidence"}
+
+
+class _Parser(CommandParser):
+    """Refuses options that the source or the method does not use."""
+
+    def check(self, args: argparse.Namespace) -> None:
+        source, other = ("--images", "--predictions") if args.images else ("--predictions", "--images")
+        self.refuse_unused(args, args.given_options - _OF_SOURCE[other], source)
+        used = {option for option in args.given_options if _OF_METHOD.get(option, args.method) == args.method}
+        self.refuse_unused(args, used, f"--method {args.method}")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``calibrate_from_shape_params.py``."""
-    parser = argparse.ArgumentParser(
-        description="Many images of a person to one identity file (shape of the hand, with its uncertainty)."
-    )
+    parser = _Parser("Many images of a person to one identity file (shape of the hand, with its uncertainty).")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--predictions", help="npz of run.py --phase predict: shapes and poses "
                         "(default: what scripts/predict_with_confidence.sh and predict_2d.sh write)")

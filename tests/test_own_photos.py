@@ -372,6 +372,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray,
     return [(data.full_image(row), keypoints[row]) for row in np.flatnonzero(columns["valid"])]
 
 
+@pytest.mark.detector
 @pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="pip install -r requirements-detect.txt")
 def test_real_detector_on_rendered_hands(rendered: list[tuple[np.ndarray, np.ndarray]]) -> None:
     find = MediapipeHands()

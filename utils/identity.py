@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from utils.artifact_checks import ArtifactError, HandLike, check_hand, checked_array
-from utils.files import write_json
+from utils.files import atomic_path
 
 IDENTITY_SCHEMA = 1
 #: Half of a Gaussian's central 95%, in standard deviations.
@@ -104,7 +104,10 @@ class Identity:
 
 
 def save_identity(path: str | os.PathLike, identity: Identity) -> None:
-    """Write ``identity`` as JSON that a person can read, atomically."""
+    """Write ``identity`` as JSON that a person can read, atomically.
+
+    A hand's shape tells people apart: only the file's owner may read it, whatever the umask says.
+    """
     covariance = identity.covariance
     content = {
         "schema": IDENTITY_SCHEMA,
@@ -122,13 +125,19 @@ def save_identity(path: str | os.PathLike, identity: Identity) -> None:
         "image_ids": identity.image_ids,
         "covariance": None if covariance is None else covariance.tolist(),
     }
-    write_json(path, content)
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with atomic_path(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as handle:
+            os.fchmod(descriptor, 0o600)
+            handle.write(text)
 
 
 def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     """Read what `save_identity` wrote; then call `Identity.check_hand` before using the betas.
 
     Args:
+        path: the file, or a folder with a single one.
         side: if given, refuse an identity of the other side ('both' suits either).
 
     Raises:
@@ -136,6 +145,8 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
         ArtifactError: if it is not such a file, of another schema or side, or holds wrong values.
     """
     path = Path(path)
+    if path.is_dir():
+        path = _only_file(path, side)
     if not path.is_file():
         raise FileNotFoundError(f"identity file {path} does not exist; calibrate_from_shape_params.py writes one")
     try:
@@ -157,3 +168,17 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     if side is not None and identity.side not in (side, "both"):
         raise ArtifactError(f"{path}: side is {identity.side!r}, but a {side} hand is asked for")
     return identity
+
+
+def _only_file(folder: Path, side: str | None) -> Path:
+    """The identity of a folder that holds one.
+
+    Raises:
+        ArtifactError: none is there, or several; it names them.
+    """
+    files = sorted(folder.glob("*.json"))
+    if len(files) == 1:
+        return files[0]
+    said = ", ".join(path.name for path in files[:8]) or "none"
+    whose = f" of a {side} hand" if side else ""
+    raise ArtifactError(f"{folder} is a folder with {len(files)} identity files ({said}); name the one{whose}")
