@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
-from src.personalization.calibration import command, multi_frame, population
+from src.personalization.calibration import command, population
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import (
@@ -39,9 +39,7 @@ from template import HandAssets, load_hand_assets
 from utils.artifacts import ArtifactError, Identity, Predictions, load_identity, load_predictions, save_predictions
 
 SHIPPED_NETWORK = "mano_baseline_conf"
-KNOWN = CalibrationOptions(
-    PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05, laplace=False
-)
+KNOWN = CalibrationOptions(PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05)
 WORLD = SimulationOptions(1.0, 0, 0.1, (0.85, 0.05))
 
 
@@ -55,12 +53,20 @@ def rows_of(world: Simulated, assets: HandAssets, first_id: int = 0, **changes: 
     persons, frames = world.predicted.shape[:2]
     n, random = persons * frames, np.random.default_rng(first_id)
     given = dict(
-        image_id=first_id + np.arange(n), subject_id=8 + np.repeat(np.arange(persons), frames),
-        sequence_id=np.zeros(n, dtype=np.int64), is_left=np.zeros(n, dtype=bool), K=world.K.flatten(0, 1).numpy(),
+        image_id=first_id + np.arange(n),
+        subject_id=8 + np.repeat(np.arange(persons), frames),
+        sequence_id=np.zeros(n, dtype=np.int64),
+        is_left=np.zeros(n, dtype=bool),
+        K=world.K.flatten(0, 1).numpy(),
         pose=world.predicted.flatten(0, 1).numpy(),
         betas=np.repeat(world.betas.numpy(), frames, 0) + 0.5 * random.normal(size=(n, 10)),
-        keypoints_2d=world.keypoints.flatten(0, 1).numpy(), keypoint_confidence=np.ones((n, 21)),
-        hand_name=assets.name, hand_hash=assets.hash, dataset="dex_ycb", split="s1_test", model_name=SHIPPED_NETWORK,
+        keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
+        keypoint_confidence=np.ones((n, 21)),
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        dataset="dex_ycb",
+        split="s1_test",
+        model_name=SHIPPED_NETWORK,
     )
     return Predictions(**{**given, **changes})
 
@@ -168,12 +174,14 @@ def population_with(network: NetworkShape) -> Population:
 def test_an_error_that_the_network_makes_every_time_counts_once(assets: HandAssets) -> None:
     """Three files of a few images each against all images at once; the systematic error is most of the network's."""
     world = simulate(assets, 1, 12, replace(WORLD, pose_noise=0.3, noise_px=6.0), seed=4)
-    options = replace(KNOWN, prior=PosePriorOptions(0.3, 0.3), noise=KeypointNoise(std_px=6.0, loss="none"),
-                      population=population_with(network_of(1.0, 0.4, 0.2)))
+    options = replace(
+        KNOWN,
+        prior=PosePriorOptions(0.3, 0.3),
+        noise=KeypointNoise(std_px=6.0, loss="none"),
+        population=population_with(network_of(1.0, 0.4, 0.2)),
+    )
     rows = rows_of(world, assets)
-    parts = [
-        calibrate_predictions(rows.select(np.arange(start, start + 4)), assets, options)[8] for start in (0, 4, 8)
-    ]
+    parts = [calibrate_predictions(rows.select(np.arange(start, start + 4)), assets, options)[8] for start in (0, 4, 8)]
     whole = calibrate_predictions(rows, assets, options)[8]
     merged = merge_identities(parts, assets, options.population)
     scale = np.sqrt(np.diag(whole.covariance))
@@ -181,8 +189,9 @@ def test_an_error_that_the_network_makes_every_time_counts_once(assets: HandAsse
     assert np.abs((merged.betas - whole.betas) / scale).max() < 0.5
     assert merged.evidence["network"]["images"] == 12 and merged.n_images == 12
     np.testing.assert_allclose(merged.evidence["network"]["betas"], rows.betas.mean(axis=0), atol=1e-5)
-    again = merge_identities([merge_identities(parts[:2], assets, options.population), parts[2]], assets,
-                             options.population)
+    again = merge_identities(
+        [merge_identities(parts[:2], assets, options.population), parts[2]], assets, options.population
+    )
     np.testing.assert_allclose(again.betas, merged.betas, atol=1e-4)
     np.testing.assert_allclose(again.covariance, merged.covariance, atol=1e-5)
 
@@ -209,14 +218,13 @@ def test_errors_that_repeat_do_so_in_the_next_file(assets: HandAssets) -> None:
     parts = [calibrate_predictions(rows.select(np.arange(4) + start), assets, options)[8] for start in (0, 4)]
     whole = calibrate_predictions(rows, assets, options)[8]
     merged = merge_identities(parts, assets, options.population)
-    np.testing.assert_allclose(
-        np.sqrt(np.diag(merged.covariance)), np.sqrt(np.diag(whole.covariance)), rtol=0.05
-    )
+    np.testing.assert_allclose(np.sqrt(np.diag(merged.covariance)), np.sqrt(np.diag(whole.covariance)), rtol=0.05)
 
 
 def test_evidence_survives_the_file(assets: HandAssets, tmp_path: Path) -> None:
-    options = replace(KNOWN, population=population_with(network_of(0.5, 0.2, 0.2)),
-                      cues=(LengthCue("hand", 0.19, 0.01),))
+    options = replace(
+        KNOWN, population=population_with(network_of(0.5, 0.2, 0.2)), cues=(LengthCue("hand", 0.19, 0.01),)
+    )
     found = calibrate_predictions(rows_of(simulate(assets, 1, 4, WORLD), assets), assets, options)[8]
     found.save(tmp_path / "me.json")
     read = load_identity(tmp_path / "me.json")
@@ -297,8 +305,10 @@ def test_no_image_at_all(assets: HandAssets) -> None:
 def test_no_usable_image(assets: HandAssets) -> None:
     world = simulate(assets, 1, 3, WORLD)
     for spoiled in (
-        {"keypoints_2d": np.full((3, 21, 2), 50.0)}, {"keypoint_confidence": np.zeros((3, 21))},
-        {"K": np.zeros((3, 3, 3))}, {"pose": np.zeros((3, 16, 3, 3))},
+        {"keypoints_2d": np.full((3, 21, 2), 50.0)},
+        {"keypoint_confidence": np.zeros((3, 21))},
+        {"K": np.zeros((3, 3, 3))},
+        {"pose": np.zeros((3, 16, 3, 3))},
     ):
         with pytest.raises(CalibrationError, match="subject 8: no usable frame among 3"):
             calibrate_predictions(rows_of(world, assets, **spoiled), assets, KNOWN)
@@ -331,9 +341,7 @@ def test_a_copy_of_an_image_does_not_count_again(assets: HandAssets, caplog: pyt
 
 
 @pytest.mark.parametrize("factor", [8.0, 0.05])
-def test_K_of_another_picture_size(
-    assets: HandAssets, caplog: pytest.LogCaptureFixture, factor: float
-) -> None:
+def test_K_of_another_picture_size(assets: HandAssets, caplog: pytest.LogCaptureFixture, factor: float) -> None:
     rows = rows_of(simulate(assets, 1, 6, WORLD), assets)
     K = rows.K.copy()
     K[:, :2] *= factor
@@ -359,8 +367,10 @@ def test_betas_that_a_network_was_told_are_no_evidence(assets: HandAssets) -> No
 # Lengths.
 
 
-@pytest.mark.parametrize(("mm", "words"), [(18000.0, "no length of a hand"), (0.183, "no length of a hand"),
-                                           (18.3, "no length of a hand"), (183.0, "")])
+@pytest.mark.parametrize(
+    ("mm", "words"),
+    [(18000.0, "no length of a hand"), (0.183, "no length of a hand"), (18.3, "no length of a hand"), (183.0, "")],
+)
 def test_lengths_in_other_units(assets: HandAssets, tmp_path: Path, mm: float, words: str) -> None:
     save_predictions(tmp_path / "p.npz", rows_of(simulate(assets, 1, 4, WORLD), assets))
     args = arguments(tmp_path, "--hand_length_mm", str(mm), "--accept_conflict")
@@ -431,14 +441,12 @@ def test_without_options_the_scripts_files_are_used(
         assert name in caplog.text
 
 
-def test_laplace_only_where_the_depth_is_known(assets: HandAssets, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no depth is known a longer hand has more room in metres; the correction would follow it."""
-    world, calls = simulate(assets, 1, 3, WORLD), []
-    real = multi_frame.log_volume_gradient
-    monkeypatch.setattr(multi_frame, "log_volume_gradient", lambda *given: calls.append(1) or real(*given))
-    rows = rows_of(world, assets)
-    for options, expected in ((replace(KNOWN, laplace=None), 1), (replace(KNOWN, laplace=None, depth_mean=None), 1)):
-        calibrate_predictions(rows, assets, options)
-        assert len(calls) == expected
-    calibrate_predictions(rows, assets, replace(KNOWN, laplace=None, depth_mean=None), wrist_depth=np.full(3, 0.85))
-    assert len(calls) == 2
+def test_methods_refuse_what_they_do_not_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for words in (
+        ("--method", "mean", "--prior", "x"),
+        ("--top_k", "3"),
+        ("--method", "mean", "--known_bone", "a=1+-1"),
+    ):
+        with pytest.raises(SystemExit):
+            arguments(tmp_path, *words)
+        assert "does not use" in capsys.readouterr().err
