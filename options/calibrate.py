@@ -36,7 +36,7 @@ class _Parser(CommandParser):
 
 
 def method_name(text: str) -> str:
-    """ "joint" is what multi_frame was called before."""
+    """Name of a method: multi_frame was called joint before."""
     return "multi_frame" if text == "joint" else text
 
 

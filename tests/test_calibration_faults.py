@@ -13,6 +13,8 @@ import torch
 
 from benchmarks.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
+from options.fit import get_args_parser as fit_parser
+from src.personalization import default_files
 from src.personalization.calibration import command, population
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
@@ -28,6 +30,7 @@ from src.personalization.calibration.population import (
     load_population,
     save_population,
 )
+from src.personalization.fitting.command import fit
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
@@ -426,7 +429,7 @@ def test_one_subject_that_fails_does_not_lose_the_others(assets: HandAssets, tmp
 def test_without_options_the_scripts_files_are_used(
     assets: HandAssets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(default_files, "ROOT", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"confidence\.npz does not exist.*predict_with_confidence\.sh"):
         command.run(get_args_parser().parse_args([]))
     rows = rows_of(simulate(assets, 1, 4, WORLD), assets)
@@ -450,3 +453,17 @@ def test_methods_refuse_what_they_do_not_read(tmp_path: Path, capsys: pytest.Cap
         with pytest.raises(SystemExit):
             arguments(tmp_path, *words)
         assert "does not use" in capsys.readouterr().err
+
+
+def test_fitting_without_options_uses_the_scripts_files(
+    assets: HandAssets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(default_files, "ROOT", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"baseline\.npz does not exist; scripts/eval_baseline\.sh writes it"):
+        fit(fit_parser().parse_args([]))
+    rows = rows_of(simulate(assets, 1, 2, WORLD), assets)
+    save_predictions(tmp_path / "out/dex_ycb/predictions/calibrated.npz", replace(rows, keypoints_2d=None))
+    save_predictions(tmp_path / "out/dex_ycb/predictions/keypoints.npz", replace(rows, pose=None, betas=None))
+    calibrate_predictions(rows, assets, KNOWN)[8].save(tmp_path / "out/dex_ycb/identities/identity_subject-08.json")
+    fit(fit_parser().parse_args(["--shape_source", "calibrated", "--include_calibration_images", "--device", "cpu"]))
+    assert len(load_predictions(tmp_path / "out/dex_ycb/fitted/calibrated.npz")) == 2

@@ -20,6 +20,7 @@ from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
 from src.personalization.calibration.multi_view import group_views
 from src.personalization.calibration.population import load_population
+from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints, rows_by_subject
 from src.personalization.solver.status import CalibrationError
@@ -33,10 +34,6 @@ logger = logging.getLogger(__name__)
 
 #: Images of a person to calibrate from unless --num_images says otherwise; of own photos: all.
 NUM_IMAGES = 20
-#: What the scripts before this command write, and which; used where neither --predictions nor --images is given.
-DEFAULT_PREDICTIONS = ("out/dex_ycb/predictions/confidence.npz", "scripts/predict_with_confidence.sh")
-DEFAULT_KEYPOINTS = ("out/dex_ycb/predictions/keypoints.npz", "scripts/predict_2d.sh")
-DEFAULT_OUTPUT = "out/dex_ycb/identities"
 
 
 def run(args: argparse.Namespace) -> dict[int, Identity]:
@@ -45,7 +42,15 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError, ValueError: see the functions called.
     """
-    fill_in_files(args)
+    if args.predictions is None:
+        fill_in(
+            args,
+            {
+                "predictions": (PREDICTIONS / "confidence.npz", "scripts/predict_with_confidence.sh"),
+                "keypoints": KEYPOINTS,
+            },
+        )
+    fill_in(args, {"output": (IDENTITIES[0], None)})
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
@@ -56,28 +61,6 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
     images = gather_images(args, predictions)
     options = options_of(args, assets, predictions)
     return calibrate_and_write(args, images, options, assets, device)
-
-
-def fill_in_files(args: argparse.Namespace) -> None:
-    """Without --predictions: the files that the scripts write, as the released command took its own.
-
-    Raises:
-        FileNotFoundError: they are not there; says which scripts write them.
-    """
-    if args.output is None:
-        args.output = DEFAULT_OUTPUT
-        logger.info("--output is not given: %s", args.output)
-    if args.predictions is not None:
-        return
-    for name, (path, script) in (("predictions", DEFAULT_PREDICTIONS), ("keypoints", DEFAULT_KEYPOINTS)):
-        if getattr(args, name) is not None:
-            continue
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"neither --predictions nor --images is given, and {path} does not exist here; {script} writes it"
-            )
-        setattr(args, name, path)
-        logger.info("--%s is not given: %s", name, path)
 
 
 def calibrate_and_write(
