@@ -38,7 +38,7 @@ from utils.artifacts import ArtifactError, HandMismatchError, Predictions, save_
 from utils.camera import project
 
 KNOWN = CalibrationOptions(
-    PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05
+    PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05, laplace=False
 )
 
 
@@ -145,7 +145,7 @@ def test_joint_calibration_finds_the_person(assets: HandAssets, model: JointsMod
 def test_covariance_against_monte_carlo(assets: HandAssets, model: JointsModel) -> None:
     """Many noisy copies of the same kind of frames: standardised errors must have unit size."""
     options = replace(
-        KNOWN, prior=PosePriorOptions(0.05, 0.05), noise=KeypointNoise(std_px=0.5, loss="none")
+        KNOWN, prior=PosePriorOptions(0.05, 0.05), noise=KeypointNoise(std_px=0.5, loss="none"), laplace=True
     )
     world = simulate(assets, 32, 3, SimulationOptions(0.5, 0, 0.05, (0.85, 0.05)), seed=5)
     result = solve(model, world, options)

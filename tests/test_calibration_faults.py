@@ -15,7 +15,7 @@ from benchmarks.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
 from options.fit import get_args_parser as fit_parser
 from src.personalization import default_files
-from src.personalization.calibration import command, population
+from src.personalization.calibration import command, multi_frame, population
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import (
@@ -42,7 +42,9 @@ from template import HandAssets, load_hand_assets
 from utils.artifacts import ArtifactError, Identity, Predictions, load_identity, load_predictions, save_predictions
 
 SHIPPED_NETWORK = "mano_baseline_conf"
-KNOWN = CalibrationOptions(PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05)
+KNOWN = CalibrationOptions(
+    PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05, laplace=False
+)
 WORLD = SimulationOptions(1.0, 0, 0.1, (0.85, 0.05))
 
 
@@ -467,3 +469,17 @@ def test_fitting_without_options_uses_the_scripts_files(
     calibrate_predictions(rows, assets, KNOWN)[8].save(tmp_path / "out/dex_ycb/identities/identity_subject-08.json")
     fit(fit_parser().parse_args(["--shape_source", "calibrated", "--include_calibration_images", "--device", "cpu"]))
     assert len(load_predictions(tmp_path / "out/dex_ycb/fitted/calibrated.npz")) == 2
+
+
+def test_laplace_only_where_the_depth_is_known(assets: HandAssets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no depth is known a longer hand has more room in metres; the correction would follow it."""
+    world, calls = simulate(assets, 1, 3, WORLD), []
+    real = multi_frame.log_volume_gradient
+    monkeypatch.setattr(multi_frame, "log_volume_gradient", lambda *given: calls.append(1) or real(*given))
+    rows, blind = rows_of(world, assets), replace(KNOWN, laplace=None, depth_mean=None)
+    calibrate_predictions(rows, assets, replace(KNOWN, laplace=None))
+    assert len(calls) == 1
+    calibrate_predictions(rows, assets, blind)
+    assert len(calls) == 1
+    calibrate_predictions(rows, assets, blind, wrist_depth=np.full(3, 0.85))
+    assert len(calls) == 2
