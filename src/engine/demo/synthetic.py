@@ -28,10 +28,9 @@ from src.engine.networks import PRIOR, check_hand
 from src.engine.predict import ShapeSource, predict_dataset
 from src.evaluation.bootstrap import paired_bootstrap
 from src.evaluation.shape import zero_pose_mpvpe
-from src.personalization.calibration.choose import calibrate
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.multi_frame_identity import Evidence
-from src.personalization.calibration.population import joint_with_population, load_population, with_population
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
+from src.personalization.calibration.population import load_population, with_population
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
@@ -88,7 +87,7 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
         write_data_set(root, options, SUBJECTS)
         dataset = build_dataset("dex_ycb", root, "s1_test", allow_missing_subjects=True)
 
-    fit_options, evidence = priors(weights / PRIOR, assets)
+    fit_options, believed = priors(weights / PRIOR, assets)
 
     def run(name: str, shape: ShapeSource | None = None) -> Predictions:
         model, card, digest = networks[name]
@@ -100,13 +99,13 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
         baseline = pair_keypoints(baseline, keypoints)
     calibration_rows = first_sequences(baseline, CALIBRATION_SEQUENCES)
     with watch("calibrate"):
-        identities = calibrate(
+        identities = calibrate_predictions(
             baseline.select(np.flatnonzero(calibration_rows)),
             assets,
+            believed,
             method=args.method,
             num_images=args.calibration_images,
             seed=args.seed,
-            evidence=evidence,
             device=device,
             created_by="run.py --phase demo",
         )
@@ -166,12 +165,12 @@ def demo_hand(given: HandAssets, card: ModelCard, path: Path) -> HandAssets:
     return given
 
 
-def priors(path: Path, assets: HandAssets) -> tuple[FitOptions, Evidence]:
+def priors(path: Path, assets: HandAssets) -> tuple[FitOptions, CalibrationOptions]:
     """How far to trust network and keypoints, as measured on the validation subject; defaults without the file."""
     if not path.is_file():
-        return FitOptions(), Evidence()
+        return FitOptions(), CalibrationOptions(errors_repeat=True)
     population = load_population(path, assets.hash)
-    return with_population(FitOptions(), population), Evidence(joint_with_population(JointOptions(), population))
+    return with_population(FitOptions(), population), calibration_options(population)
 
 
 def first_sequences(predictions: Predictions, count: int) -> np.ndarray:
