@@ -28,7 +28,7 @@ from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import LENGTHS, length_gradient, length_of
 from src.personalization.terms.inputs import check_frames
-from src.personalization.terms.joints_model import JointsModel
+from template.kinematics import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, HandModel

@@ -41,7 +41,7 @@ from src.personalization.fitting.adam import AdamOptions, fit_adam  # noqa: E402
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames  # noqa: E402
 from src.personalization.solver.levenberg_marquardt import LMOptions  # noqa: E402
 from src.personalization.solver.status import Status  # noqa: E402
-from src.personalization.terms.joints_model import JointsModel  # noqa: E402
+from template.kinematics import JointsModel  # noqa: E402
 from src.personalization.terms.noise import KeypointNoise  # noqa: E402
 from src.personalization.terms.pose_prior import matrix_log  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402

@@ -23,7 +23,7 @@ from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_fr
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.hand_size import length_of, lengths_mm
-from src.personalization.terms.joints_model import JointsModel
+from template.kinematics import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options

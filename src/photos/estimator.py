@@ -19,7 +19,7 @@ from src.models.mesh_joints import mesh_hand, mesh_joints
 from src.personalization.fitting.fit import FitOptions, fit_frames
 from src.personalization.registration.register import register_mesh
 from src.personalization.solver.status import Status, usable
-from src.personalization.terms.joints_model import JointsModel
+from template.kinematics import JointsModel
 from src.photos.image import UnusableImage
 from src.photos.result import HandLength, HandResult
 from src.photos.search import KeypointReader, limited, network_input

@@ -12,7 +12,7 @@ from src.engine.checkpoint import ModelCard
 from src.personalization.calibration.population import Population
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
-from src.personalization.terms.joints_model import JointsModel
+from template.kinematics import JointsModel
 from src.personalization.terms.population_pose_prior import habit_prior
 from src.photos.estimator import Seen, check_status, rows_of
 from src.photos.image import UnusableImage

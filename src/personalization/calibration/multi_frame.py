@@ -17,9 +17,9 @@ from src.personalization.solver.normal_equations import damping_diagonal, factor
 from src.personalization.solver.status import Status
 from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.hand_residuals import posed_points
+from template.kinematics import posed_points
 from src.personalization.terms.inputs import FrameInputs, check_frames
-from src.personalization.terms.joints_model import JointsModel
+from template.kinematics import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.pose_prior import PosePrior
 from src.personalization.terms.shape_terms import LengthCue

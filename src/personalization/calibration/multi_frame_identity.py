@@ -13,7 +13,7 @@ from src.personalization.calibration.multi_frame import JointOptions, JointResul
 from src.personalization.calibration.multi_view import ViewGroups, calibrate_views
 from src.personalization.calibration.selection import choose_images
 from src.personalization.solver.status import CalibrationError, Status, count_status, usable
-from src.personalization.terms.joints_model import JointsModel
+from template.kinematics import JointsModel
 from src.personalization.terms.shape_terms import LengthCue, cue_conflict
 from template import HandAssets
 from utils.artifacts import Identity, Predictions

@@ -19,7 +19,7 @@ from src.personalization.solver.normal_equations import (
 )
 from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.joints_model import JointsModel
+from template.kinematics import JointsModel
 from src.personalization.terms.shape_terms import LengthCue, shape_terms
 
 

@@ -12,7 +12,7 @@ from src.personalization.fitting.fit import FitOptions, PosePriorOptions
 from src.personalization.solver.status import CalibrationError, Status
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import FrameInputs, check_frames
-from src.personalization.terms.joints_model import JointsModel
+from template.kinematics import JointsModel
 from src.personalization.terms.noise import keypoint_weights
 from src.personalization.terms.pose_prior import PosePrior
 

@@ -22,9 +22,9 @@ from src.personalization.pairing import apart_from_calibration, pair_keypoints
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, count_status, usable
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import Predictions, load_predictions, save_predictions
 from utils.device import choose_device
 from utils.files import write_json
