@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import roma
 import torch
 
-from template.kinematics import posed_points
-from template.kinematics import JointsModel
 from template import HandAssets
+from template.kinematics import JointsModel, posed_points
 from utils.camera import project
 
 

@@ -18,18 +18,18 @@ import torch
 from benchmarks.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
 from src.evaluation.shape import zero_pose_mpvpe
-from src.personalization.calibration.multi_frame import calibrate_joint
+from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.hand_size import length_of, lengths_mm
-from template.kinematics import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
 from src.photos.detector import Detection, MediapipeHands, mirrored, of_side
 from src.photos.hands import find_photo_hands
 from template import HandAssets, HandModel, load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import load_identity
 
 NOISE_PX = 2.0
@@ -225,10 +225,10 @@ def test_bad_hands_have_a_status_and_disturb_nobody(assets: HandAssets) -> None:
 
 
 def test_detectors_depth_chooses_between_ends(assets: HandAssets) -> None:
-    world = simulate(assets, 10, 1, replace(PHOTOS, depth=(0.7, 0.8)), seed=3)
+    world = simulate(assets, 24, 1, replace(PHOTOS, depth=(0.7, 0.8)), seed=3)
     keypoints, K = world.keypoints[:, 0], world.K[:, 0]
     # The palm alone, nearly flat and far away, looks the same tilted forth or back.
-    palm = torch.zeros(10, 21).double()
+    palm = torch.zeros(24, 21).double()
     palm[:, [0, 5, 9, 13, 17]] = 1
     turn = ray_turn(K, keypoints.mean(dim=1))
     guess = (world.joints[:, 0] - world.joints[:, 0].mean(dim=1, keepdim=True)) @ turn
@@ -296,7 +296,7 @@ def test_photos_to_identity(tmp_path: Path, assets: HandAssets, caplog: pytest.L
     for words in ("broken.png", "copy.png: the same picture", "empty.png: no hand found"):
         assert words in caplog.text
     found = load_identity(tmp_path / "identity.json")
-    assert (found.n_images, found.side, found.scale_evidence, found.method) == (8, "both", "prior", "joint")
+    assert (found.n_images, found.side, found.scale_evidence, found.method) == (8, "both", "prior", "multi_frame")
     layer, truth = HandModel(assets, dtype=torch.float64), album.world.betas.numpy()
     length = lengths_mm(assets, truth[0], None, ("hand",))["hand"][0]
     assert abs(found.hand_length_mm - length) < 2.5 * found.hand_length_std_mm
@@ -317,10 +317,10 @@ def test_noisy_photos_do_not_make_hands_larger(tmp_path: Path, assets: HandAsset
     world = simulate(assets, persons, 8, replace(PHOTOS, noise_px=10.0, depth=(0.45, 0.55)), seed=6)
     options = photo_options(arguments(tmp_path, "--keypoint_std", "10"), assets, torch.device("cpu"))
     biases = []
-    for rounds in (options.marginal_rounds, 1):
-        believed = replace(options, marginal_rounds=rounds)
+    for laplace in (options.laplace, True):
+        believed = replace(options, laplace=laplace)
         start = torch.zeros(persons, 10)
-        found = calibrate_joint(model, world.pose, start, world.K, world.keypoints, options=believed)
+        found = calibrate_frames(model, world.pose, start, world.K, world.keypoints, options=believed)
         assert usable(found.status).all()
         lengths = [length_of(model, betas, "hand") for betas in (found.betas, world.betas)]
         biases.append(1000 * float((lengths[0] - lengths[1]).mean()))
@@ -343,7 +343,7 @@ def test_photos_without_hands_or_cameras(tmp_path: Path, assets: HandAssets, cap
     ("more", "words"),
     [
         (["--keypoints", "k.npz"], "--keypoints mediapipe"),
-        (["--method", "mean"], "--method joint"),
+        (["--method", "mean"], "--method multi_frame"),
         (["--select", "confidence"], "informative"),
         (["--cameras", "2"], "--cameras"),
     ],
@@ -372,6 +372,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray,
     return [(data.full_image(row), keypoints[row]) for row in np.flatnonzero(columns["valid"])]
 
 
+@pytest.mark.detector
 @pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="pip install -r requirements-detect.txt")
 def test_real_detector_on_rendered_hands(rendered: list[tuple[np.ndarray, np.ndarray]]) -> None:
     find = MediapipeHands()

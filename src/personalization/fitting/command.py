@@ -12,8 +12,7 @@ import torch
 
 from datasets import build_dataset
 from src.evaluation import evaluate_predictions
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.population import joint_with_population, load_population, with_population
+from src.personalization.calibration.population import Population, load_population, with_population
 from src.personalization.fitting.adam import AdamOptions
 from src.personalization.fitting.batch import FittedPredictions, fit_predictions
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions
@@ -24,7 +23,6 @@ from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, count_status, usable
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets
-from template.kinematics import JointsModel
 from utils.artifacts import Predictions, load_predictions, save_predictions
 from utils.device import choose_device
 from utils.files import write_json
@@ -94,14 +92,12 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
         lm=LMOptions(max_steps=args.max_steps),
         chunk=args.chunk,
     )
-    joint = JointOptions()
+    population = Population()
     if args.prior is not None:
         population = load_population(args.prior, assets.hash)
         options = with_population(options, population, keep_depth=args.depth_mean is not None)
-        joint = joint_with_population(joint, population)
     if args.fit_shape:
-        shape_prior = joint.shape_prior(JointsModel(assets, dtype=torch.float32, device=device))
-        options = replace(options, shape_prior=shape_prior)
+        options = replace(options, shape_prior=population.shape_prior(torch.float32, device))
     return options
 
 

@@ -84,9 +84,9 @@ def evaluate_frames(
     local = posed.local[:, :3]
     cost, residuals, rows = keypoint_rows(
         posed.planar + wrist.T[:, None],
-        seen.projections.permute(2, 3, 1, 0),
-        seen.keypoints.permute(3, 1, 2, 0),
-        seen.weights.permute(1, 2, 0),
+        seen.projections.permute(2, 3, 1, 0).contiguous(),
+        seen.keypoints.permute(3, 1, 2, 0).contiguous(),
+        seen.weights.permute(1, 2, 0).contiguous(),
         seen.loss,
         seen.loss_scale,
     )
@@ -99,8 +99,8 @@ def evaluate_frames(
     if with_shape:
         moved = shape_jacobian(model, posed)
         by_point[:, :, SHAPE] = product_transposed(rows[:, :, :, None], moved[:, None])
-    columns = by_point.view(-1, n).T.contiguous().view(n, -1, size)
-    gradient = (residuals.reshape(-1, n).T.contiguous()[:, None] @ columns)[:, 0]
+    columns = by_point.view(21 * len(residuals) * size, n).T.contiguous().view(n, 21 * len(residuals), size)
+    gradient = (residuals.reshape(21 * len(residuals), n).T.contiguous()[:, None] @ columns)[:, 0]
     if seen.pose_priors:
         first = seen.pose_priors[0].precision
         base = first.new_zeros(len(first), size, size)

@@ -43,4 +43,4 @@ def keypoint_rows(
     trust = slope.mul(weights).sqrt_()
     scale = trust * inverse
     rows = torch.addcmul(linear[:2].transpose(0, 1), linear[2][:, None], pixels, value=-1).mul_(scale)  # (3,2,C,P,N)
-    return cost, off.mul_(trust).view(2 * cameras, count, n), rows.view(3, 2 * cameras, count, n)
+    return cost, off.mul_(trust).reshape(2 * cameras, count, n), rows.reshape(3, 2 * cameras, count, n)
