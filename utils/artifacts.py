@@ -155,8 +155,8 @@ class Predictions:
 
 def save_predictions(path: str | os.PathLike, predictions: Predictions) -> None:
     """Write ``predictions`` to a `.npz` of plain arrays, atomically."""
-    arrays: dict[str, Any] = {name: getattr(predictions, name) for name in ROW_ARRAYS if getattr(predictions, name) is not None}
-    arrays |= {name: np.array(getattr(predictions, name)) for name in META_FIELDS}
+    values: dict[str, Any] = {name: getattr(predictions, name) for name in (*ROW_ARRAYS, *META_FIELDS)}
+    arrays = {name: np.array(value) for name, value in values.items() if value is not None}
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
         np.savez(handle, schema=np.array(PREDICTIONS_SCHEMA), **arrays)
 
