@@ -3,7 +3,6 @@
 The keypoints are made here, of a known hand with 1 px of noise, so that the errors can be printed.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,9 +12,7 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a clone that is not installed
 import handid
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--output", type=Path, default=Path("out/examples"))
-folder = parser.parse_args().output
+folder = Path("out/examples")
 
 # A large hand, half a metre away, bent in 20 ways; seen by a camera of 600 px focal length.
 assets = handid.load_hand_assets()

@@ -87,6 +87,12 @@ def test_commands_parse(page: Path) -> None:
             pytest.fail(f"{page.name}: {line} ends with {end.code}")
 
 
+def test_the_readmes_python_is_the_first_example() -> None:
+    example = (ROOT / "examples/01_calibrate_and_estimate.py").read_text()
+    shown = example.split("# README: from here\n")[1].split("# README: to here")[0].strip()
+    assert f"```python\n{shown}\n```" in (ROOT / "README.md").read_text()
+
+
 def test_joint_orders_of_the_conventions_page() -> None:
     lists = [
         tuple(ast.literal_eval(text))
