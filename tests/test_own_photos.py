@@ -291,9 +291,17 @@ def test_photos_to_identity(tmp_path: Path, assets: HandAssets, caplog: pytest.L
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "copy.png").write_bytes((tmp_path / "03.png").read_bytes())
     cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((480, 640, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "odd.png"), np.full((480, 640, 3), 255, np.uint8))
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+
+    def find(image: np.ndarray) -> list[Detection]:
+        if image.min() == 255:
+            raise RuntimeError("the detector's own error")
+        return album.find(image)
+
     with caplog.at_level(logging.WARNING):
-        calibrate_photos(arguments(tmp_path), album.find)
-    for words in ("broken.png", "copy.png: the same picture", "empty.png: no hand found"):
+        calibrate_photos(arguments(tmp_path), find)
+    for words in ("broken.png", "copy.png: the same picture", "empty.png: no hand found", "odd.png: RuntimeError: the"):
         assert words in caplog.text
     found = load_identity(tmp_path / "identity.json")
     assert (found.n_images, found.side, found.scale_evidence, found.method) == (8, "both", "prior", "multi_frame")
