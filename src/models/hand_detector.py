@@ -9,8 +9,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork, batched_nms, generalized_box_iou_loss
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.ops import (
+    Conv2dNormActivation,
+    FeaturePyramidNetwork,
+    batched_nms,
+    generalized_box_iou_loss,
+    sigmoid_focal_loss,
+)
 
 from src.models.backbones import Backbone
 
