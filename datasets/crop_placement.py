@@ -6,6 +6,8 @@ import numpy as np
 
 from utils.camera import crop_affine, invert_affine, square_box, transform_intrinsics, transform_points
 
+_LARGEST = 4.0
+
 
 def joint_boxes(keypoints: np.ndarray, usable: np.ndarray, width: int, height: int) -> np.ndarray:
     """Boxes (N, 3) float64 of centre x, centre y, side: twice the joints' box, or the whole image.
@@ -23,6 +25,18 @@ def joint_boxes(keypoints: np.ndarray, usable: np.ndarray, width: int, height: i
 def whole_image_box(width: int, height: int) -> np.ndarray:
     """The box (3,) of the smallest square around an image of ``width`` x ``height`` pixels."""
     return np.array([(width - 1) / 2, (height - 1) / 2, max(width, height)])
+
+
+def unusable_boxes(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(N,) bool: boxes (N, 3) that show nothing of an image of ``width`` x ``height`` px, or next to nothing.
+
+    They lie wholly outside, or are more than `_LARGEST` times as large as the image (hands of twice its size: the
+    joints of an outlier), or are not finite.
+    """
+    half = boxes[:, 2:] / 2
+    with np.errstate(invalid="ignore"):
+        inside = (boxes[:, :2] + half > -0.5) & (boxes[:, :2] - half < np.array([width, height]) - 0.5)
+        return ~(inside.all(axis=1) & (boxes[:, 2] > 0) & (boxes[:, 2] <= _LARGEST * max(width, height)))
 
 
 def place_crops(columns: dict[str, np.ndarray], boxes: np.ndarray, crop_size: int) -> dict[str, np.ndarray]:

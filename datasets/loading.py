@@ -6,7 +6,10 @@ import contextlib
 import logging
 import random
 import re
+import shutil
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +20,9 @@ from datasets.resident import ResidentSamples, fits
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
+SHARED_MEMORY = Path("/dev/shm")
+#: Batches of a loader process that exist at once: two ready, one being made, one in use.
+_BATCHES_PER_WORKER = 4
 
 
 _WORKER_DIED = (
@@ -79,8 +85,24 @@ class BatchLoader:
             return False
         self._resident = ResidentSamples(self.indices, read, device, self._drop_invalid)
         self.indices = self._resident.indices
+        self.check_size()
         logger.info("%d samples are kept in the memory of %s", len(self.indices), device)
         return True
+
+    def check_size(self) -> None:
+        """Refuse samples that give no batch.
+
+        Raises:
+            ValueError: there is none, or there are fewer than a batch and the last, smaller one is left out.
+        """
+        if len(self.indices) == 0:
+            raise ValueError("there is no sample to load")
+        if self._drop_last and len(self) == 0:
+            each = f" in each of {self._world_size} processes" if self._world_size > 1 else ""
+            raise ValueError(
+                f"{len(self.indices)} samples give no batch of {self.batch_size}{each}, so nothing would be trained; "
+                "use a smaller --batch_size or more data (--max_images, --split, --side)"
+            )
 
     def keep_together(self, group: np.ndarray, run: int) -> None:
         """From now on let up to ``run`` samples of a group follow each other when shuffled (and share a batch).
@@ -108,7 +130,8 @@ class BatchLoader:
             yield from map(self._resident.take, batches)
             return
         view = _BatchView(self.dataset)
-        if self._num_workers == 0:
+        workers = self._workers_that_fit(view)
+        if workers == 0:
             collated: Iterator[Batch] = (view[batch] for batch in batches)
         else:
             collated = iter(
@@ -116,7 +139,7 @@ class BatchLoader:
                     view,
                     sampler=batches,
                     batch_size=None,
-                    num_workers=self._num_workers,
+                    num_workers=workers,
                     pin_memory=self._pin_memory,
                     worker_init_fn=_seed_worker,
                     generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
@@ -126,8 +149,24 @@ class BatchLoader:
             with naming_dead_workers(), naming_dead_workers(collated):  # it may be told while the other looks who died
                 yield from filter(self._is_usable, map(self._without_invalid, collated))
         finally:
-            if self._num_workers:  # at once: a dead one is reported again and again, as long as somebody holds this
+            if workers:  # at once: a dead one is reported again and again, as long as somebody holds this
                 collated._shutdown_workers()
+
+    def _workers_that_fit(self, view: _BatchView) -> int:
+        """Loader processes whose batches in waiting fit into the shared memory, where full means a hang or SIGBUS."""
+        free = shared_memory_free() if self._num_workers else None
+        if free is None:
+            return self._num_workers
+        sample = sum(value.nbytes for value in view[self.indices[:1]].values())
+        fitting = int(free // (sample * self.batch_size * _BATCHES_PER_WORKER))
+        if fitting >= self._num_workers:
+            return self._num_workers
+        logger.warning(
+            "%s has %.0f MB free, room for the batches of %d loader processes, not %d: using %d (docker run "
+            "--shm-size=8g or --ipc=host gives more)",
+            SHARED_MEMORY, free / 1e6, fitting, self._num_workers, fitting,
+        )  # fmt: skip
+        return fitting
 
     def _order(self) -> np.ndarray:
         """Dataset indices in the order of this epoch, this process's share of them."""
@@ -192,7 +231,7 @@ def make_loader(
         rank, world_size: this process's share in distributed runs. Shuffled shares are equal in length.
 
     Raises:
-        ValueError: if the batch size is not positive, or there is nothing to load.
+        ValueError: if the batch size is not positive, there is nothing to load, or with ``drop_last`` no whole batch.
     """
     chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if batch_size < 1:
@@ -201,9 +240,7 @@ def make_loader(
         chosen = chosen[dataset.columns["valid"][chosen]]
     if max_samples and max_samples < len(chosen):
         chosen = chosen[np.linspace(0, len(chosen) - 1, max_samples).round().astype(np.int64)]
-    if len(chosen) == 0:
-        raise ValueError("there is no sample to load")
-    return BatchLoader(
+    loader = BatchLoader(
         dataset,
         batch_size,
         shuffle=shuffle,
@@ -216,6 +253,13 @@ def make_loader(
         rank=rank,
         world_size=world_size,
     )
+    loader.check_size()
+    return loader
+
+
+def shared_memory_free() -> int | None:
+    """Bytes free where loader processes hand over their batches; None where that is not a folder (not Linux)."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
 
 
 class _BatchView(Dataset):
@@ -283,6 +327,9 @@ def _mixed_seed(*parts: int) -> int:
 
 
 def _seed_worker(worker: int) -> None:
+    # Signals meant to end a training reach its whole process group: the training saves, then ends its loaders itself.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     seed = torch.initial_seed() % 2**32  # PyTorch already added the worker's number
     random.seed(seed)
     np.random.seed(seed)

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import argparse
 
+from options.command_line import CommandParser
 from options.run_options import add_device_arguments
+
+#: Options that only one of the two solvers reads.
+_OF_SOLVER = {
+    "lm": {"--max_steps", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--depth_mean", "--depth_std",
+           "--fit_shape", "--video"},
+    "adam": {"--use_confidence"},
+}  # fmt: skip
+
+
+class _Parser(CommandParser):
+    """Refuses options that the solver does not use."""
+
+    def check(self, args: argparse.Namespace) -> None:
+        other = "adam" if args.solver == "lm" else "lm"
+        self.refuse_unused(args, args.given_options - _OF_SOLVER[other], f"--solver {args.solver}")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``optimization_dex_ycb.py``."""
-    parser = argparse.ArgumentParser(
-        description="Fit pose and translation to 2D keypoints at test time; the shape stays as given."
-    )
+    parser = _Parser("Fit pose and translation to 2D keypoints at test time; the shape stays as given.")
     parser.add_argument("--predictions", required=True, help="npz of run.py --phase predict: poses (and shapes)")
     parser.add_argument("--keypoints", help="npz of the pose_2d network (default: those in --predictions)")
     parser.add_argument("--shape_source", default="predicted", choices=("predicted", "gt", "calibrated"))
@@ -30,7 +44,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     solver.add_argument("--chunk", type=int, default=256, help="frames solved together")
     solver.add_argument("--root_std", type=float, default=0.2, help="rad, trust in the network's hand orientation")
     solver.add_argument("--finger_std", type=float, default=0.2, help="rad, trust in the network's finger rotations")
-    solver.add_argument("--prior", help="npz of src.personalization.calibration.measure_population: error covariance, depth")
+    solver.add_argument("--prior", help="npz of ….calibration.measure_population: error covariance, depth")
     solver.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
     solver.add_argument("--loss", default="geman_mcclure", choices=("none", "huber", "geman_mcclure"))
     solver.add_argument("--min_confidence", type=float, default=0.05, help="keypoints at or below it do not count")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -17,6 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from template.safe_pickle import safe_load
+from utils.files import READ_ERRORS
 from utils.joints import MANO_PARENTS
 
 logger = logging.getLogger(__name__)
@@ -155,7 +154,7 @@ def _read(file: Path) -> Mapping[str, Any]:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files if key in SHAPES or key == "kintree_table"}
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except READ_ERRORS as error:
             raise ValueError(f"{file}: not a readable .npz of plain arrays ({error})") from error
     content = safe_load(file)
     if not isinstance(content, dict):

@@ -12,7 +12,7 @@ from datasets.loading import make_loader
 from src.models import build_model
 from src.models.confidence_head import ConfidenceHead
 from src.models.confidence_objective import WithinPersonConfidence, average_of_person, person_ranking_loss
-from src.personalization.calibration.averages import average_betas, average_weights
+from src.personalization.calibration.images import average_betas, average_weights
 from template import HandModel, load_hand_assets
 
 
@@ -64,7 +64,8 @@ def test_head_learns_what_a_linear_branch_cannot() -> None:
     head.eval()
     with torch.no_grad():
         scores = objective.scores({"confidence": head(context, betas), "betas": betas}, batch)
-    assert float(scores["ranking_error"][0]) < 0.15
+    wrong, pairs = scores["ranking_error"]
+    assert float((wrong * pairs).sum() / pairs.sum()) < 0.15
     assert scores["weighted_mm"].mean() < 0.8 * scores["mean_mm"].mean()
 
 

@@ -26,6 +26,7 @@ import argparse
 import json
 import logging
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,17 +34,10 @@ import torch
 
 from datasets import build_dataset
 from src.evaluation.shape import zero_pose_mpvpe
-from src.personalization.calibration.choose import calibrate
-from src.personalization.calibration.measure_population import measure_errors
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.multi_frame_identity import Evidence
-from src.personalization.calibration.population import (
-    Population,
-    joint_with_population,
-    shrunk_covariance,
-    with_population,
-)
-from src.personalization.calibration.shape_observation_model import measure_network_shape
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.measure_population import measure_network, people_of
+from src.personalization.calibration.multi_frame import calibration_options
+from src.personalization.calibration.population import Population, with_population
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
@@ -84,18 +78,9 @@ def population_of(predictions: Predictions, truth: dict[str, np.ndarray], assets
     Args:
         predictions: with pose, betas and keypoints; truth: their `annotations_of`, all valid.
     """
-    people, first = np.unique(predictions.subject_id, return_index=True)
-    betas = truth["betas"][first].astype(np.float64)
-    depths = truth["joints"][:, 0, 2].astype(np.float64)
-    mean, covariance = shrunk_covariance(betas, np.eye(10), strength=10.0)
-    depth = np.array([depths.mean(), depths.std()])
-    population = Population(mean, covariance, depth, np.zeros((48, 48)), np.zeros(()), assets.hash)
-    measure_errors(predictions, truth, population)
-    true_betas = truth["betas"].astype(np.float64)
-    network = measure_network_shape(predictions.betas.astype(np.float64), true_betas, predictions.subject_id)
-    population.network_gain, population.network_offset = network.gain, network.offset
-    population.network_systematic, population.network_noise = network.systematic, network.noise
-    return population
+    _, first = np.unique(predictions.subject_id, return_index=True)
+    people = people_of(truth["betas"][first].astype(np.float64), truth["joints"][:, 0, 2].astype(np.float64), assets.hash)
+    return replace(people, **measure_network(predictions, truth))
 
 
 def standardised_errors(
@@ -116,8 +101,8 @@ def try_factor(
     num_images: int, device: Any,
 ) -> dict[str, float]:
     """Coverage and error of the left-out people's calibration and fitting with one factor."""
-    evidence = Evidence(joint_with_population(JointOptions(), population, shared_error=factor))
-    identities = calibrate(own, assets, num_images=num_images, evidence=evidence, device=device)
+    options = calibration_options(population, shared_error=factor)
+    identities = calibrate_predictions(own, assets, options, num_images=num_images, device=device)
     people, first = np.unique(own.subject_id, return_index=True)
     betas = {int(number): truth["betas"][row].astype(np.float64) for number, row in zip(people, first, strict=True)}
     z = np.abs(standardised_errors(identities, betas, assets))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from datasets.crop_cache import rows_key
 from datasets.crop_dataset import CropDataset
 from datasets.crop_placement import joint_boxes
-from datasets.dex_ycb.decode import decode_labels, inside_image, posed_vertices
+from datasets.dex_ycb.decode import decode_labels, inside_image
 from datasets.dex_ycb.files import HEIGHT, WIDTH, color_name
 from datasets.dex_ycb.labels import load_label_table
 from datasets.dex_ycb.splits import get_split
@@ -102,6 +101,7 @@ class DexYCB(CropDataset):
             columns,
             joint_boxes(columns["image_keypoints"], columns["valid"], WIDTH, HEIGHT),
             assets,
+            image_size=(WIDTH, HEIGHT),
             crop_size=crop_size,
             with_vertices=with_vertices,
             skip_bad=skip_bad,
@@ -119,12 +119,3 @@ class DexYCB(CropDataset):
         """The whole image (480, 640, 3) uint8 RGB that ``K_image`` belongs to: mirrored if ``is_left``."""
         image = read_image(self.image_path(index), WIDTH, HEIGHT)
         return np.ascontiguousarray(image[:, ::-1]) if self.columns["is_left"][index] else image
-
-    def _vertices(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        """The labels' meshes (B, 778, 3): each posed by its own side's model, left ones mirrored afterwards."""
-        vertices = np.empty((len(batch["is_left"]), 778, 3), dtype=np.float32)
-        for side, chosen in (("right", ~batch["is_left"]), ("left", batch["is_left"])):
-            if chosen.any():
-                values = (torch.from_numpy(batch[key][chosen]) for key in ("pose", "betas", "transl"))
-                vertices[chosen] = posed_vertices(self._models, side, *values).numpy()
-        return vertices

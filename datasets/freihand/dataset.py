@@ -145,6 +145,7 @@ class FreiHAND(CropDataset):
             columns,
             np.concatenate([boxes] * len(chosen)),
             {"right": assets},
+            image_size=(SIZE, SIZE),
             crop_size=crop_size,
             with_vertices=with_vertices,
             with_mask=with_mask,

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from datasets.bad_files import BadFileError
+from datasets.bad_files import BadFileError, bad_file
 from datasets.crop_cache import rows_key
 from datasets.crop_dataset import CropDataset, refuse_other_hands
 from datasets.crop_placement import joint_boxes
@@ -128,6 +128,7 @@ class HUMBI(CropDataset):
             columns,
             boxes,
             {"right": assets},
+            image_size=(CROP, CROP),
             crop_size=crop_size,
             with_vertices=with_vertices,
             skip_bad=skip_bad,
@@ -150,12 +151,20 @@ def _read(root: Path, subjects: list[int], skip_bad: bool) -> _Table:
     table, without_hand = _Table(), 0
     for subject in subjects:
         folder = hand_folder(root, subject)
-        cameras = read_cameras(folder)
+        try:
+            cameras = read_cameras(folder)
+        except BadFileError as error:
+            if not skip_bad:
+                raise
+            logger.warning("skipped every frame of subject %d: %s", subject, error)
+            table.num_bad += len(frame_names(folder))
+            continue
         for place, name in enumerate(frame_names(folder)):
             images = folder / name / "image_cropped" / "right"
             try:
                 reconstruction = read_reconstruction(folder / name / "reconstruction")
                 crops = read_crops(images / "list.txt") if reconstruction is not None and images.is_dir() else []
+                _check_images(images, crops, cameras)
             except BadFileError as error:
                 if not skip_bad:
                     raise
@@ -165,7 +174,6 @@ def _read(root: Path, subjects: list[int], skip_bad: bool) -> _Table:
             if not crops:
                 without_hand += 1
                 continue
-            _check_images(images, crops, cameras)
             table.images += [(len(table.frames), cameras[crop.camera], crop) for crop in crops]
             table.frames.append((subject, place, name))
             table.reconstructions.append(reconstruction)
@@ -175,10 +183,10 @@ def _read(root: Path, subjects: list[int], skip_bad: bool) -> _Table:
 
 
 def _check_images(folder: Path, crops: list[Crop], cameras: dict[int, Camera]) -> None:
-    present = {path.name for path in folder.iterdir()}
+    present = {path.name for path in folder.iterdir()} if crops else set()
     for crop in crops:
         if crop.camera not in cameras:
-            raise BadFileError(f"{folder / 'list.txt'}: camera {crop.camera} is not in intrinsic.txt and extrinsic.txt")
+            raise bad_file(folder / "list.txt", f"camera {crop.camera} is not in intrinsic.txt and extrinsic.txt")
         if image_name(crop.camera) not in present:
             raise FileNotFoundError(
                 f"{folder / image_name(crop.camera)} is missing, but list.txt names it: the data set is half copied"

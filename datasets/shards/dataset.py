@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from datasets.bad_files import BadFileError
+from datasets.crop_dataset import labelled_vertices
 from datasets.sample import SAMPLE_SPEC
 from datasets.shards.files import LabelDecoder, ShardFiles, decode_image
 from datasets.shards.index import ID_COLUMNS, ShardIndex, ShardSettingsError, read_index, read_table, split_folders
@@ -145,7 +145,7 @@ class Shards(Dataset):
         if self.with_mask:
             batch["mask"] = np.stack([mask for _, _, mask in samples])
         if self._models is not None:
-            batch["vertices"] = self._vertices(batch)
+            batch["vertices"] = labelled_vertices(self._models, batch)
         return batch
 
     def shuffled(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -229,17 +229,6 @@ class Shards(Dataset):
             return self._decode(self._files.read(int(self._shard[index]), self._rows[index])[1])
         except BadFileError as error:
             return self._lost(index, error)
-
-    @torch.no_grad()
-    def _vertices(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        from datasets.dex_ycb.decode import posed_vertices
-
-        vertices = np.empty((len(batch["is_left"]), 778, 3), dtype=np.float32)
-        for side, chosen in (("right", ~batch["is_left"]), ("left", batch["is_left"])):
-            if chosen.any():
-                values = (torch.from_numpy(batch[key][chosen]) for key in ("pose", "betas", "transl"))
-                vertices[chosen] = posed_vertices(self._models, side, *values).numpy()
-        return vertices
 
 
 class _Columns(Mapping[str, np.ndarray]):

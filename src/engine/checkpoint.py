@@ -11,15 +11,18 @@ Reading executes nothing (``weights_only=True``).
 from __future__ import annotations
 
 import argparse
+import codecs
 import dataclasses
 import json
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -35,8 +38,44 @@ from utils.files import atomic_path
 logger = logging.getLogger(__name__)
 
 
+#: Beside tensors and plain values, what files of other code often hold beside their weights. None of it runs code.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    codecs.encode,
+    np.dtype,
+    np.ndarray,
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFD"),
+    *(
+        (getattr(np._core.multiarray, name), f"{module}.multiarray.{name}")
+        for module in ("numpy.core", "numpy._core")  # of NumPy 1 and 2
+        for name in ("scalar", "_reconstruct")
+    ),
+]
+
+
 class CheckpointError(ValueError):
     """A checkpoint is not of the network it is asked to be."""
+
+
+def load_harmless(path: str | Path) -> Any:
+    """What a ``.pt`` file holds, read without running anything of it.
+
+    Raises:
+        CheckpointError: it is cut short or no such file, or holds objects whose reading would run code.
+    """
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises many kinds; all mean the same to the user
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found:
+            raise CheckpointError(
+                f"{path}: holds a {found[1]}, and reading such objects could run code that somebody put there, so it "
+                "is not read. Where the file was made, save the network's weights alone: "
+                "torch.save(network.state_dict(), FILE)"
+            ) from error
+        first = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({first}); is the file complete?") from error
 
 
 @dataclass
@@ -79,15 +118,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; train one with run.py --phase train, or see weights/")
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             with safe_open(path, framework="pt") as handle:
                 notes = json.loads((handle.metadata() or {}).get("notes", "{}"))
                 state = {**notes, "model": {name: handle.get_tensor(name).float() for name in handle.keys()}}
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise many kinds; all mean the same to the user
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}); is the file complete?") from error
+        except Exception as error:  # as in `load_harmless`
+            raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}); is the file complete?") from error
+    else:
+        state = load_harmless(path)
     if not isinstance(state, dict) or "card" not in state or "model" not in state:
         raise CheckpointError(
             f"{path}: holds no card, so it was not written by this code; see python -m src.engine.checkpoint"
@@ -170,16 +209,31 @@ def initialise_from(model: nn.Module, path: str | Path, parts: Sequence[str] | N
 def export_weights(checkpoint: str | Path, output: str | Path, **notes: Any) -> None:
     """Write a checkpoint's weights in half precision as ``.safetensors``, card and ``notes`` in the metadata.
 
+    Tensors that half precision cannot hold (beyond 65504, or all below 6e-8) stay in single precision and are named
+    in the log.
+
     Args:
         checkpoint: ``.pt`` training state.
         output: ``.safetensors`` file to write.
         notes: what made it (command, git revision, data seed, scores); must be JSON.
+
+    Raises:
+        CheckpointError: a weight is not finite.
     """
     state = read_checkpoint(checkpoint)
-    tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in state["model"].items()
-    }
+    tensors, kept = {}, []
+    for name, value in state["model"].items():
+        if not value.is_floating_point():
+            tensors[name] = value.contiguous()
+            continue
+        if not value.isfinite().all():
+            raise CheckpointError(f"{checkpoint}: {name} holds numbers that are not finite; ship an earlier state")
+        half, largest = value.half(), value.abs().max() if value.numel() else value.new_zeros(())
+        fits = (half.float() - value).abs().max() <= 1e-3 * largest if value.numel() else True
+        kept += [] if fits else [name]
+        tensors[name] = (half if fits else value).contiguous()
+    if kept:
+        logger.warning("%s: half precision cannot hold %s; kept in single precision", output, ", ".join(kept))
     notes = {"card": state["card"], **notes}
     with atomic_path(output) as temporary:
         save_file(tensors, temporary, metadata={"notes": json.dumps(notes)})
@@ -201,9 +255,8 @@ def load_owned(path: str | Path, model: nn.Module) -> int:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = clean_state_dict(content)
-    except Exception as error:  # unpickling raises many kinds; all mean the same to the user
+        state = clean_state_dict(load_harmless(path))
+    except StateDictError as error:
         raise CheckpointError(f"{path}: cannot be read as a state dict ({error})") from error
     return load_strictly(model, state, path)
 

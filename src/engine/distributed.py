@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ import traceback
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -28,6 +30,8 @@ from src.engine.roll_call import RollCall, is_lost_connection
 
 _wrapped: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
 _roll: RollCall | None = None
+_store: dist.Store | None = None
+_turns = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,32 @@ class Team:
         _wrapped.add(network)
         return network
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether ``flag`` is set in any process, so that all leave a loop together."""
+    def any_of(self, *flags: bool, device: torch.device) -> list[bool]:
+        """Which of the flags are set in any process: one exchange for all of them."""
         if self.size == 1:
-            return flag
-        value = torch.tensor(float(flag), device=device)
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-        return bool(value)
+            return list(flags)
+        values = torch.tensor([float(flag) for flag in flags], device=device)
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return (values > 0).tolist()
+
+    @contextlib.contextmanager
+    def one_first(self) -> Iterator[None]:
+        """Around work that leaves files for others, such as caches: one process of each machine does it alone first.
+
+        It may take hours, so the others wait at the store, not in an operation of the group, which would time out.
+        """
+        if self.size == 1 or _store is None:
+            yield
+            return
+        turn = next(_turns)
+        key, first = f"first/{os.environ.get('GROUP_RANK', '0')}/{turn}", os.environ.get("LOCAL_RANK", "0") == "0"
+        if not first:
+            _store.wait([key], timedelta(days=2))
+        try:
+            yield
+        finally:  # also after an error: the others meet it themselves
+            if first:
+                _store.set(key, "")
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum of a tensor over the processes."""
@@ -108,7 +131,7 @@ def join_team(device: torch.device) -> Team:
 
     Each process of a machine takes the GPU of its local rank. Join within `team_work`.
     """
-    global _roll
+    global _roll, _store
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Team()
@@ -118,7 +141,7 @@ def join_team(device: torch.device) -> Team:
         store, rank, size = next(rendezvous("env://"))
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.PrefixStore("team", store), rank=rank, world_size=size)
-        _roll = RollCall(store, rank, size)
+        _roll, _store = RollCall(store, rank, size), dist.PrefixStore("work", store)
     return Team(dist.get_rank(), dist.get_world_size())
 
 
@@ -128,8 +151,8 @@ def leave_team() -> None:
     A group lives as long as anybody refers to it: networks do through their reducers, and may be alive themselves in
     the frames of an error on its way out. What is left at the end of the interpreter can abort the process.
     """
-    global _roll
-    _roll = None
+    global _roll, _store
+    _roll = _store = None
     if not dist.is_initialized():
         return
     for network in list(_wrapped):

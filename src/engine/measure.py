@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.engine.points import hand_points, predicted_points
-from src.evaluation.metrics import Evaluation, evaluate_predictions
-from src.evaluation.shape import zero_pose_mpvpe
+from src.engine.points import hand_points, predicted_points, true_points
+from src.evaluation.metrics import Evaluation, evaluate_predictions, point_errors
+from src.evaluation.shape import rest_hand, zero_pose_mpvpe
 from src.models.mesh_joints import mesh_hand
 from template import HandAssets, HandModel
 from utils.artifacts import Predictions
@@ -29,17 +29,23 @@ COLUMNS = (
 
 
 def evaluate_hands(
-    hand: HandModel, predictions: Predictions, truth: dict[str, np.ndarray], f_scores: bool = True
+    hand: HandModel,
+    predictions: Predictions,
+    truth: dict[str, np.ndarray],
+    f_scores: bool = True,
+    left: HandAssets | None = None,
 ) -> Evaluation:
     """All metrics of predictions against the annotations of the same samples.
 
-    Joints and vertices of both come from the same hand layer, so they share every definition.
+    Joints and vertices of both come from the same hand layer, so they share every definition; only annotated left
+    hands of a model that is not the right one's mirror image come from that model, ``left`` (`points.true_points`).
     Absolute errors are there if the predictions carry a translation. ``zero_pose_mpvpe_mm`` compares
     the shapes alone.
     """
     absolute = predictions.transl is not None
-    joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl)
-    true_joints, true_vertices = hand_points(hand, truth["pose"], truth["betas"], truth["transl"])
+    is_left = predictions.is_left
+    joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl, is_left)
+    true_joints, true_vertices = true_points(hand, truth, is_left, left)
     result = evaluate_predictions(
         joints,
         true_joints,
@@ -49,18 +55,33 @@ def evaluate_hands(
         f_scores=f_scores,
         absolute=absolute,
     )
-    shape = zero_pose_mpvpe(hand, predictions.betas, truth["betas"])
+    shape = _shape_errors(hand, predictions, truth, left)
     result.per_sample["zero_pose_mpvpe_mm"] = shape
     result.summary["zero_pose_mpvpe_mm"] = float(shape.mean())
     return result
 
 
+def _shape_errors(
+    hand: HandModel, predictions: Predictions, truth: dict[str, np.ndarray], left: HandAssets | None
+) -> np.ndarray:
+    """`zero_pose_mpvpe` (N,), mm, from the flat hands of the annotations' own hand models."""
+    if "label_betas" not in truth:
+        return zero_pose_mpvpe(hand, predictions.betas, truth["betas"])
+    flat = {"pose": np.broadcast_to(np.eye(3), truth["pose"].shape), "transl": np.zeros_like(truth["transl"])}
+    joints, vertices = true_points(hand, truth | flat, predictions.is_left, left)
+    return point_errors(rest_hand(hand, predictions.betas)[0], vertices - joints[:, :1]).mean(axis=1) * 1000
+
+
 def evaluate_meshes(
-    hand: HandModel, predictions: Predictions, truth: dict[str, np.ndarray], f_scores: bool = True
+    hand: HandModel,
+    predictions: Predictions,
+    truth: dict[str, np.ndarray],
+    f_scores: bool = True,
+    left: HandAssets | None = None,
 ) -> Evaluation:
     """All metrics of predicted meshes; ``hand`` gives the true ones, with the joints that the predictions have."""
     points = predicted_points(predictions, hand)
-    true_joints, true_vertices = hand_points(hand, truth["pose"], truth["betas"], truth["transl"])
+    true_joints, true_vertices = true_points(hand, truth, predictions.is_left, left)
     return evaluate_predictions(
         points.joints,
         true_joints,
@@ -82,18 +103,22 @@ def keypoint_error(
 
 
 def measure(
-    predictions: Predictions, truth: dict[str, np.ndarray], assets: HandAssets, device: torch.device
+    predictions: Predictions,
+    truth: dict[str, np.ndarray],
+    assets: HandAssets,
+    device: torch.device,
+    left: HandAssets | None = None,
 ) -> dict[str, float]:
-    """Means of all metrics that predictions of any kind have."""
+    """Means of all metrics that predictions of any kind have; ``left`` as of `evaluate_hands`."""
     meshes = predictions.vertices is not None
     hand = (mesh_hand(assets, predictions.dataset) if meshes else HandModel(assets)).to(device)
     summary: dict[str, float] = {}
     if meshes:
-        summary |= evaluate_meshes(hand, predictions, truth).summary
+        summary |= evaluate_meshes(hand, predictions, truth, left=left).summary
     elif predictions.pose is not None:
-        summary |= evaluate_hands(hand, predictions, truth).summary
+        summary |= evaluate_hands(hand, predictions, truth, left=left).summary
     if predictions.keypoints_2d is not None:
-        true_joints = hand_points(hand, truth["pose"], truth["betas"], truth["transl"])[0] if meshes else None
+        true_joints = true_points(hand, truth, predictions.is_left, left)[0] if meshes else None
         summary["keypoints_px"] = float(keypoint_error(predictions, truth, true_joints).mean())
     return summary
 

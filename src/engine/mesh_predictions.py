@@ -13,7 +13,7 @@ from template import HandModel
 def mesh_rows(
     output: dict[str, torch.Tensor], keypoints: torch.Tensor, batch: dict[str, torch.Tensor], hand: HandModel
 ) -> dict[str, np.ndarray]:
-    """``vertices``, ``joints`` and ``root`` of a batch (`utils.artifacts.Predictions`).
+    """``vertices``, ``joints``, ``root`` and its ``status`` of a batch (`utils.artifacts.Predictions`).
 
     Args:
         output: of a network of `src.models.cmr`; its ``mask``, if there is one, helps to find the place.
@@ -34,7 +34,7 @@ def mesh_rows(
         None if mask is None else mask[:, 0].float(),
         mask_to_image=None if mask is None else _map_to_image(batch, mask.shape[-1]),
     )
-    rows = {"vertices": vertices, "joints": joints, "root": found.transl}
+    rows = {"vertices": vertices, "joints": joints, "root": found.transl, "status": found.status}
     return {name: value.cpu().numpy() for name, value in rows.items()}
 
 

@@ -7,6 +7,7 @@ there, else from the row's 2D keypoints by camera-space registration.
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,12 @@ import torch
 
 from src.models.mesh_joints import LABEL_TIPS, mesh_hand
 from src.personalization.registration.register import register_mesh
+from src.personalization.solver.status import count_status, usable
 from template import HandAssets, HandModel
+from template.sides import labelled_hands, put_tips
 from utils.artifacts import ArtifactError, Predictions
+
+logger = logging.getLogger(__name__)
 
 #: Data sets whose official joints are kinematic; those of the others are regressed (FACTS 6).
 KINEMATIC_LABELS = ("dex_ycb", "ho3d")
@@ -27,6 +32,18 @@ class Points(NamedTuple):
     joints: np.ndarray  # (N, 21, 3) standard order
     vertices: np.ndarray  # (N, 778, 3)
     in_camera: bool  # False: only differences within a hand mean something
+    status: np.ndarray | None = None  # (N,) `Status` of the place in the camera's frame, where it was looked for
+
+
+def tell_failures(status: np.ndarray | None) -> dict[str, int]:
+    """Number of hands by `Status`, for reports; a warning if some of them could not be placed."""
+    if status is None:
+        return {}
+    outcomes = torch.as_tensor(status)
+    counts, failed = count_status(outcomes), int((~usable(outcomes)).sum())
+    if failed:
+        logger.warning("%d of %d hands could not be placed; where they are is a guess: %s", failed, len(status), counts)
+    return counts
 
 
 def official_hand(assets: HandAssets, dataset: str) -> HandModel:
@@ -38,9 +55,17 @@ def official_hand(assets: HandAssets, dataset: str) -> HandModel:
 
 @torch.no_grad()
 def hand_points(
-    hand: HandModel, pose: np.ndarray, betas: np.ndarray, transl: np.ndarray | None, batch: int = 256
+    hand: HandModel,
+    pose: np.ndarray,
+    betas: np.ndarray,
+    transl: np.ndarray | None,
+    is_left: np.ndarray | None = None,
+    batch: int = 256,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (N,21,3) and vertices (N,778,3), metres, of poses (N,16,3,3), betas (N,10), transl (N,3) or None."""
+    """Joints (N,21,3) and vertices (N,778,3), metres, of poses (N,16,3,3), betas (N,10), transl (N,3) or None.
+
+    Rows with ``is_left`` (N,) get the tip vertices that the left hand has in the hand's set.
+    """
     device = hand.faces.device
 
     def part(array: np.ndarray | None, rows: slice) -> torch.Tensor | None:
@@ -50,10 +75,34 @@ def hand_points(
         hand(*(part(array, slice(start, start + batch)) for array in (pose, betas, transl)))
         for start in range(0, len(pose), batch)
     ]
-    return (
-        torch.cat([output.joints for output in outputs]).cpu().numpy(),
-        torch.cat([output.vertices for output in outputs]).cpu().numpy(),
-    )
+    joints = torch.cat([output.joints for output in outputs]).cpu().numpy()
+    vertices = torch.cat([output.vertices for output in outputs]).cpu().numpy()
+    if is_left is not None:
+        put_tips(joints, vertices, is_left, hand.tips)
+    return joints, vertices
+
+
+def true_points(
+    hand: HandModel, truth: dict[str, np.ndarray], is_left: np.ndarray, left: HandAssets | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joints and vertices, as of `hand_points`, of annotations: each as the hand model of its label makes it.
+
+    Args:
+        hand: right hand layer; it decides the joints.
+        truth: of `annotations_of`.
+        is_left: (N,) bool.
+        left: the left hand model of the data set, needed where it is not the right one's mirror image.
+
+    Raises:
+        ValueError: annotations with ``label_betas``, and no left hand model.
+    """
+    if "label_betas" not in truth or not is_left.any():
+        return hand_points(hand, truth["pose"], truth["betas"], truth["transl"], is_left)
+    if left is None:
+        raise ValueError("annotated left hands belong to a model of their own; give it: left=dataset.assets['left']")
+    models = {"right": hand, "left": HandModel(left, hand.tips, hand.joint_type).to(hand.faces.device)}
+    values = (truth[key] for key in ("pose", "betas", "transl"))
+    return labelled_hands(models, *values, is_left, truth["label_betas"])
 
 
 def predicted_points(predictions: Predictions, hand: HandModel) -> Points:
@@ -67,17 +116,19 @@ def predicted_points(predictions: Predictions, hand: HandModel) -> Points:
         ArtifactError: rows without a hand (2D keypoints alone).
     """
     if predictions.vertices is not None:
-        joints, vertices = predictions.joints, predictions.vertices
+        joints, vertices = predictions.joints.copy(), predictions.vertices
+        put_tips(joints, vertices, predictions.is_left, hand.tips)
         if predictions.root is None:
             return Points(joints, vertices, False)
-        return Points(joints + predictions.root[:, None], vertices + predictions.root[:, None], True)
+        root = predictions.root[:, None]
+        return Points(joints + root, vertices + root, True, predictions.status)
     if predictions.pose is None or predictions.betas is None:
         raise ArtifactError(
             f"{predictions.source}: holds neither meshes nor pose and betas (its network is "
             f"{predictions.model_name or 'unknown'}); predict with a MANO or CMR network"
         )
-    joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl)
-    return Points(joints, vertices, predictions.transl is not None)
+    joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl, predictions.is_left)
+    return Points(joints, vertices, predictions.transl is not None, predictions.status)
 
 
 def camera_points(predictions: Predictions, hand: HandModel) -> Points:
@@ -101,4 +152,4 @@ def camera_points(predictions: Predictions, hand: HandModel) -> Points:
         None if confidence is None else torch.as_tensor(confidence),
     )
     place = found.transl.numpy()[:, None]
-    return Points(relative + place, vertices + place, True)
+    return Points(relative + place, vertices + place, True, found.status.numpy())

@@ -20,6 +20,7 @@ from src.engine.checkpoint import ModelCard
 from src.engine.distributed import Team, join_team, team_work
 from src.engine.mesh_predictions import mesh_rows
 from src.engine.networks import check_hand, open_network
+from src.engine.points import tell_failures
 from src.models.mesh_joints import is_mesh_model, mesh_hand
 from src.models.mesh_objectives import boukhayma_keypoints
 from src.personalization.shape_source import load_identities
@@ -137,7 +138,7 @@ def predict_dataset(
     hand = mesh_hand(assets, dataset_name, device) if is_mesh_model(card.model) else None
     kinematic = HandModel(assets).to(device) if card.model == "boukhayma" else None
     for raw in tqdm(loader, desc=f"predict {card.model}", disable=not (progress and team.leads), mininterval=1):
-        batch = prepare_batch(raw, card.input_size, device, None, None, card.crop_scale)
+        batch = prepare_batch(raw, card.input_size, device, crop_scale=card.crop_scale)
         context = {"K": batch["K"]} | ({"betas": shape(batch)} if knows_shape else {})
         output = model(batch["image"], **context)
         for name in ROWS:
@@ -160,6 +161,7 @@ def predict_dataset(
     if not any(shares):
         raise ValueError("the split holds no usable sample; check --data_root, --split and --side")
     arrays = merge_shares(shares, dataset)
+    tell_failures(arrays.get("status"))
     return Predictions(
         **arrays,
         model_name=card.model,
@@ -192,16 +194,20 @@ def predict(args: argparse.Namespace) -> Predictions | None:
     Raises:
         ValueError: no checkpoint, or one of another hand model.
     """
+    if args.phase == "predict" and not args.predictions:
+        raise ValueError("--phase predict needs --predictions FILE.npz to write")
     device = choose_device(args.device, args.threads)
     _, assets = config.hand_model(args, torch.device("cpu"))
     model, card, digest = open_network(args, device, assets)
     split = args.split or f"{args.setup}_test"
     args.crop = args.crop or card.crop
-    dataset = config.open_dataset(args, split, args.crop_size or card.crop_size, **config.every_frame(args))
     shape = None
     if card.model.endswith("_identity"):
         shape = ShapeSource(args.shape or "gt", args.identity, assets)
     with team_work():
+        team = join_team(device)
+        with team.one_first():
+            dataset = config.open_dataset(args, split, args.crop_size or card.crop_size, **config.every_frame(args))
         predictions = predict_dataset(
             model,
             card,
@@ -215,11 +221,9 @@ def predict(args: argparse.Namespace) -> Predictions | None:
             args.num_workers,
             assets=assets,
             drop_invalid=args.dataset not in WHOLE_SETS and not args.submit,
-            team=join_team(device),
+            team=team,
         )
     if args.phase == "predict" and predictions is not None:
-        if not args.predictions:
-            raise ValueError("--phase predict needs --predictions FILE.npz to write")
         save_predictions(args.predictions, predictions)
         logger.info("%d predictions of %s written to %s", len(predictions), card.model, args.predictions)
     return predictions

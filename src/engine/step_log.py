@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 #: Steps after which a GPU is asked whether all losses were finite; a CPU is asked at once.
 GPU_STEPS = 25
+#: A scalar mean over a batch's samples, or one with the number of things (such as pairs) that it is a mean of.
+Term = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 class StepLog:
@@ -13,22 +17,25 @@ class StepLog:
 
     Args:
         device: where the losses are.
+        state: of an earlier log of the same epoch, to go on from (`state`).
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, state: dict[str, Any] | None = None) -> None:
         self._every = GPU_STEPS if device.type == "cuda" else 1
-        self._names: list[str] = []
-        self._sums: torch.Tensor | None = None
+        self._names: list[str] = state["names"] if state else []
+        self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=device) if state else None
         self._unchecked: list[tuple[torch.Tensor, int, torch.Tensor]] = []
-        self.steps = 0
 
-    def add(self, terms: dict[str, torch.Tensor], batch: int, image_ids: torch.Tensor) -> None:
-        """Note one step: scalar ``terms``, first the loss; the batch's number; and what it was made of."""
-        values = torch.stack([value.detach() for value in terms.values()]).double()
+    def add(self, terms: dict[str, Term], batch: int, image_ids: torch.Tensor) -> None:
+        """Note one step: ``terms``, first the loss; the batch's number; and what it was made of."""
+        count = torch.tensor(float(len(image_ids)))
+        pairs = [term if isinstance(term, tuple) else (term, count.to(term.device)) for term in terms.values()]
+        values = torch.stack([value.detach().double() for value, _ in pairs])
+        weights = torch.stack([weight.double() for _, weight in pairs])
+        sums = torch.stack([torch.where(weights > 0, values, 0.0) * weights, weights])
         self._names = list(terms)
-        self._sums = values if self._sums is None else self._sums + values
+        self._sums = sums if self._sums is None else self._sums + sums
         self._unchecked.append((values[0], batch, image_ids))
-        self.steps += 1
 
     @property
     def is_due(self) -> bool:
@@ -46,8 +53,21 @@ class StepLog:
         loss, batch, image_ids = unchecked[int((~finite).int().argmax())]
         return float(loss), batch, image_ids[:8].tolist()
 
-    def means(self) -> dict[str, float]:
-        """Mean of each term over the steps."""
+    def state(self, total: Any = None) -> dict[str, Any]:
+        """Names and sums as plain numbers, for a checkpoint.
+
+        Args:
+            total: sums a tensor over processes, if there are several.
+        """
         if self._sums is None:
             return {}
-        return {name: total / self.steps for name, total in zip(self._names, self._sums.tolist(), strict=True)}
+        sums = self._sums if total is None else total(self._sums.clone())
+        return {"names": self._names, "sums": sums.tolist()}
+
+    def means(self, state: dict[str, Any] | None = None) -> dict[str, float]:
+        """Mean of each term over the samples (or pairs) of all steps; without the terms that had none."""
+        state = state or self.state()
+        if not state:
+            return {}
+        rows = zip(state["names"], *state["sums"], strict=True)
+        return {name: value / weight for name, value, weight in rows if weight > 0}

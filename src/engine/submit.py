@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.engine.points import Points, camera_points, official_hand
+from src.engine.points import Points, camera_points, official_hand, tell_failures
 from src.engine.run_folder import run_path
 from src.evaluation import submissions
 from src.evaluation.official import dexycb_scores, freihand_scores, ho3d_scores
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 SERVERS = {"freihand": "freihand", "ho3d": "ho3d", "dexycb": "dex_ycb"}
 #: Endings of official result files, which ``--predictions`` takes as well.
 RESULT_FILES = (".json", ".zip", ".txt")
+#: Metres from the camera beyond which no hand of these data sets is.
+FARTHEST = 10.0
 _ROUNDING = 1e-8  # metres; the files keep nine decimals
 
 
@@ -53,6 +55,8 @@ def submit(args: argparse.Namespace, predictions: Predictions, dataset: Any, ass
     if len(predictions) == 0:
         raise SubmissionError("no prediction to submit")
     points = camera_points(predictions, official_hand(assets, args.dataset))
+    tell_failures(points.status)
+    refuse_impossible(points, predictions.image_id)
     folder = run_path(args)
     name, ids, count = folder.name, predictions.image_id, len(dataset)
     strict = bool(args.predictions)  # a file may be anything; this run's own units and axes are known
@@ -76,6 +80,22 @@ def submit(args: argparse.Namespace, predictions: Predictions, dataset: Any, ass
         found = submissions.read_ho3d(files[1], dataset.version, count, strict=strict)
     _same(path, found, points[:2])
     return list(files)
+
+
+def refuse_impossible(points: Points, image_id: np.ndarray) -> None:
+    """Refuse hands that cannot be: not finite, or farther than `FARTHEST` from the camera.
+
+    Raises:
+        SubmissionError: naming the first.
+    """
+    reach = np.maximum(np.abs(points.joints).max(axis=(1, 2)), np.abs(points.vertices).max(axis=(1, 2)))
+    wrong = np.flatnonzero(~(reach < FARTHEST))
+    if len(wrong):
+        raise SubmissionError(
+            f"image {image_id[wrong[0]]}: its hand has a coordinate of {reach[wrong[0]]:.3g} m ({len(wrong)} such "
+            f"hands); none is {FARTHEST:g} m from the camera, so its place was not found. Fit with "
+            "optimization_dex_ycb.py, or predict with a network whose keypoints are better"
+        )
 
 
 def _same(path: Path, found: tuple[np.ndarray, ...], meant: tuple[np.ndarray, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,26 +17,35 @@ from src.models.objectives import Objective
 
 @torch.no_grad()
 def mean_scores(
-    model: nn.Module, objective: Objective, loader: BatchLoader, view: tuple[Any, ...], team: Team
+    model: nn.Module,
+    objective: Objective,
+    loader: BatchLoader,
+    view: dict[str, Any],
+    team: Team,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Mean of every score over the samples (not the batches), each measured in one process only.
+
+    A score that no sample has (no two images to rank) is missing.
 
     Args:
         model: put into eval mode, and left there.
         objective: what is scored.
         loader: this process's share of the samples.
-        view: arguments of `prepare_batch` after the batch.
+        view: arguments of `prepare_batch` after the batch, by name.
         team: the processes.
+        before_batch: called before every batch; may raise to stop.
     """
     model.eval()
     sums: dict[str, float] = defaultdict(float)
-    count = 0
     for raw in loader:
-        batch = prepare_batch(raw, *view)
+        before_batch()
+        batch = prepare_batch(raw, **view)
         scores = objective.scores(objective.forward(model, batch), batch)
-        for name, value in scores.items():
-            sums[name] += float(value.sum())
-        count += len(raw["image_id"])
-    totals = team.total({**sums, "images": count})
-    images = totals.pop("images")
-    return {name: totals[name] / max(1, images) for name in sorted(totals)}
+        for name, score in scores.items():
+            values, weights = score if isinstance(score, tuple) else (score, torch.ones_like(score))
+            sums[f"sum {name}"] += float((torch.where(weights > 0, values, 0) * weights).sum())
+            sums[f"weight {name}"] += float(weights.sum())
+    totals = team.total(dict(sums))
+    names = sorted(name.removeprefix("sum ") for name in totals if name.startswith("sum "))
+    return {name: totals[f"sum {name}"] / totals[f"weight {name}"] for name in names if totals[f"weight {name}"] > 0}

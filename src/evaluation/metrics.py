@@ -68,7 +68,7 @@ def f_scores(predicted: np.ndarray, truth: np.ndarray, thresholds: Sequence[floa
     """
     limits = np.asarray(thresholds)
     scores = np.zeros((len(predicted), len(limits)))
-    for row, (points, target) in enumerate(zip(predicted, truth)):
+    for row, (points, target) in enumerate(zip(predicted, truth, strict=True)):
         to_prediction = cKDTree(points).query(target)[0]
         to_truth = cKDTree(target).query(points)[0]
         recall = (to_prediction[:, None] < limits).mean(axis=0)

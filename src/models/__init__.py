@@ -49,6 +49,7 @@ MODELS: dict[str, dict[str, Builder]] = {
     "cmr_sg": {"paper": _class(_CMR, "CmrSG")},
     "cmr_pg": {"paper": _mesh_family("CmrPG")},
     "cmr_identity": {"paper": _mesh_family("CmrIdentity", sees_shape=True)},
+    "hand_detector": {"fair": _class("src.models.hand_detector", "HandDetector")},
     "boukhayma": {"paper": _class("src.models.cmr.boukhayma", "Boukhayma")},
 }
 

@@ -10,6 +10,7 @@ from torch import nn
 from src.models.backbones import Backbone
 from src.models.confidence_head import ConfidenceHead
 from src.models.heatmaps import HeatmapHead, decode_heatmaps
+from src.models.keypoint_rating import KeypointRating
 from src.models.keypoint_views import VIEWS, average_views
 from src.models.pose_decoder import PoseDecoder
 from utils.camera import crop_geometry, ray_rotation
@@ -26,22 +27,27 @@ class Pose2D(nn.Module):
         weights: the user's ImageNet weights for it, or None.
         views: in eval mode keypoints are means over so many slightly moved views (`keypoint_views.VIEWS`);
             each costs a pass. May be set on the network at any time.
+        rated: ``keypoint_confidence`` is the probability of `KeypointRating`, which also says whether there is a
+            hand and which one; else it is the heat maps' spread.
 
     Raises:
         ValueError: fewer than one or more views than there are.
     """
 
-    def __init__(self, backbone: str = "resnet18", weights: str | Path | None = None, views: int = 1) -> None:
+    def __init__(
+        self, backbone: str = "resnet18", weights: str | Path | None = None, views: int = 1, rated: bool = False
+    ) -> None:
         super().__init__()
         if not 1 <= views <= len(VIEWS):
             raise ValueError(f"views is {views}; choose 1 to {len(VIEWS)}")
         self.backbone = Backbone(backbone, weights)
         self.heatmaps = HeatmapHead(self.backbone.channels)
+        self.rating = KeypointRating(self.backbone.channels[-1]) if rated else None
         self.views = views
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """image (B, 3, S, S) in [-1, 1] -> ``heatmap_logits`` (B, 21, S/4, S/4), ``keypoints_2d`` (B, 21, 2)
-        px of the input, ``keypoint_confidence`` (B, 21) in (0, 1]."""
+        px of the input, ``keypoint_confidence`` (B, 21) in (0, 1], and what `KeypointRating` returns if there is one."""
         output = self._decode(self.backbone(image), image.shape[-1])
         if self.views > 1 and not self.training:
             first = output["keypoints_2d"], output["keypoint_confidence"]
@@ -55,7 +61,10 @@ class Pose2D(nn.Module):
     def _decode(self, features: list[torch.Tensor], input_size: int) -> dict[str, torch.Tensor]:
         logits = self.heatmaps(features)
         keypoints, confidence = decode_heatmaps(logits, input_size)
-        return {"heatmap_logits": logits, "keypoints_2d": keypoints, "keypoint_confidence": confidence}
+        found = {"heatmap_logits": logits, "keypoints_2d": keypoints, "keypoint_confidence": confidence}
+        if self.rating is not None:
+            found |= self.rating(features[-1], logits, confidence)
+        return found
 
 
 class ManoNetwork(Pose2D):

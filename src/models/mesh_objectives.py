@@ -9,12 +9,12 @@ from src.models.cmr.silhouette import silhouette
 from src.models.losses import LossWeights
 from src.models.losses_cmr import CmrLoss
 from src.models.mesh_joints import mesh_joints
-from src.models.objectives import Batch, ManoObjective, keypoint_terms
+from src.models.objectives import Batch, ManoObjective, Objective, keypoint_terms
 from template import HandModel
 from utils.camera import project
 
 
-class MeshObjective:
+class MeshObjective(Objective):
     """Meshes at four levels, joint maps and masks at each stage (`CmrLoss`).
 
     Meshes are compared relative to the regressed wrist. The joint maps are trained on the projections of the

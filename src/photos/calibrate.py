@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import torch
 
-from src.personalization.calibration.command import calibrate_and_write, joint_options
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.multi_frame_identity import Evidence
-from src.personalization.calibration.population import SHARED_ERROR_FACTOR, load_population
+from src.personalization.calibration.command import calibrate_and_write, people_of, stated_options
+from src.personalization.calibration.identity import Images
+from src.personalization.calibration.images import AVERAGES
+from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.population import SHARED_ERROR_FACTOR
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import habit_prior
 from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.detector import find_hands
@@ -43,17 +43,19 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> d
     check_options(args)
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
-    joint = photo_options(args, assets, device)
-    alone = replace(joint.noise, std_box=DETECTOR_NOISE.std_box)
-    options = KeypointFitOptions(alone, joint.shape_mean, joint.shape_covariance)
+    together = photo_options(args, assets, device)
+    people = together.population
+    options = KeypointFitOptions(
+        replace(together.noise, std_box=DETECTOR_NOISE.std_box),
+        torch.as_tensor(people.betas_mean), torch.as_tensor(people.betas_covariance),
+    )
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
     hands = find_photo_hands(args.images, args.hand, K, fov, finder)
     fit = fit_photo_hands(hands, assets, options=options, device=device)
     subject = SOMEBODY if args.subject is None else args.subject
     predictions = photo_predictions(hands, fit, assets, options, subject)
     logger.info("%d hands of %d found are used", len(predictions), len(hands))
-    evidence = Evidence(joint, accept_conflict=args.accept_conflict)
-    return calibrate_and_write(args, predictions, evidence, assets, device)
+    return calibrate_and_write(args, Images(predictions), together, assets, device)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -64,37 +66,25 @@ def check_options(args: argparse.Namespace) -> None:
     """
     if args.keypoints != "mediapipe":
         raise CalibrationError("--images needs --keypoints mediapipe: photos hold no predictions of a network")
-    if args.method != "joint":
-        raise CalibrationError(f"--method {args.method} averages a network's shapes; photos take --method joint")
+    if args.method in AVERAGES:
+        raise CalibrationError(f"--method {args.method} averages a network's shapes; photos take --method multi_frame")
     if args.select == "confidence":
         raise CalibrationError("--select confidence needs a network's confidence; take random or informative")
     if args.cameras is not None or args.wrist_depth:
         raise CalibrationError("--cameras and --wrist_depth read a data set; they do not go with --images")
 
 
-def photo_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> JointOptions:
+def photo_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> CalibrationOptions:
     """What is believed before the photos are seen: usual poses and shapes, and noise of the detector.
 
-    Of a population file (--prior) only the shapes are taken: its poses, depths and noise are a network's and its
-    data set's. The noise is doubled, as for a network's keypoints, since much of the error repeats from photo to
-    photo (benchmarks/own_photos.py shows what the intervals hold). There is no prior on the depth, so the joint
-    optimum is taken as it is: `marginal.py` counts how much room each hand has in depth, in metres, which grows with
-    the hand, and would make noisy hands 8 mm longer (tests/test_own_photos.py).
+    Of a population file (--prior, or the shipped one) only the shapes are taken: its poses, depths and noise are a
+    network's and its data set's. The noise is doubled, as for a network's keypoints, since much of the error repeats
+    from photo to photo (benchmarks/own_photos.py shows what the intervals hold). There is no prior on the depth.
     """
-    std_box = SHARED_ERROR_FACTOR * DETECTOR_NOISE.std_box
-    noise = KeypointNoise(args.keypoint_std, std_box, args.min_confidence, args.loss)
-    mean = covariance = None
-    if args.prior is not None:
-        population = load_population(args.prior, assets.hash)
-        mean, covariance = torch.as_tensor(population.betas_mean), torch.as_tensor(population.betas_covariance)
-    return JointOptions(
+    options = CalibrationOptions(
         prior=PosePriorOptions(torch.inf, torch.inf),
-        noise=noise,
-        depth_mean=args.depth_mean,
-        depth_std=args.depth_std,
+        noise=replace(DETECTOR_NOISE, std_box=SHARED_ERROR_FACTOR * DETECTOR_NOISE.std_box),
         extra_priors=(habit_prior(assets, device=device),),
-        shape_mean=mean,
-        shape_covariance=covariance,
-        cues=joint_options(args, None).cues,
-        marginal_rounds=0,
+        population=people_of(assets, args.prior),
     )
+    return stated_options(args, options)

@@ -1,0 +1,129 @@
+"""Banks of cut-outs and backgrounds on disk: raw arrays in shards that trainings read while others are written.
+
+``python -m datasets.synthetic.world.bank --root DIR --people 10000`` writes for each shard ``NNNNN.rgba.npy``
+(N, 160, 160, 4) uint8, ``NNNNN.backgrounds.npy`` and ``NNNNN.labels.npy``. A shard depends on (seed, its number) only, is
+written under another name first, and is skipped where it exists: a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from datasets.synthetic.world.background import SIDE, random_background
+from datasets.synthetic.world.hands import LABEL, PER_PERSON, SIZE, person_cutouts
+
+logger = logging.getLogger(__name__)
+
+PEOPLE_A_SHARD = 20
+CUTOUTS_A_SHARD = PEOPLE_A_SHARD * PER_PERSON
+BACKGROUNDS_A_SHARD = 60
+
+
+def shard_paths(root: Path, number: int) -> tuple[Path, Path, Path]:
+    """Pixels, backgrounds and labels of a shard; the labels come last, so a shard that has them is whole."""
+    return tuple(root / f"{number:05d}.{part}.npy" for part in ("rgba", "backgrounds", "labels"))
+
+
+def whole_shards(root: str | Path) -> list[int]:
+    """Numbers of the shards that are whole, in order."""
+    return sorted(int(path.name[:5]) for path in Path(root).glob("*.labels.npy"))
+
+
+def write_shard(root: str | Path, seed: int, number: int, mano_dir: str | None = None) -> bool:
+    """Write a shard unless it is there; False if it was."""
+    pixels, backgrounds, labels = shard_paths(Path(root), number)
+    if labels.exists():
+        return False
+    rgba, rows = np.empty((CUTOUTS_A_SHARD, SIZE, SIZE, 4), np.uint8), np.empty(CUTOUTS_A_SHARD, LABEL)
+    place = 0
+    for person in range(number * PEOPLE_A_SHARD, (number + 1) * PEOPLE_A_SHARD):
+        for rgba[place], rows[place] in person_cutouts(seed, person, mano_dir):
+            place += 1
+    generator = np.random.default_rng(np.random.SeedSequence([seed, number, 7]))
+    walls = np.stack([random_background(generator) for _ in range(BACKGROUNDS_A_SHARD)])
+    assert walls.shape[1:] == (SIDE, SIDE, 3)
+    for path, array in ((pixels, rgba), (backgrounds, walls), (labels, rows)):
+        temporary = path.with_suffix(".tmp")
+        with open(temporary, "wb") as handle:
+            np.save(handle, array)
+        os.replace(temporary, path)
+    return True
+
+
+def _worker(root: str, seed: int, numbers: list[int], mano_dir: str | None, deadline: float) -> None:
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    for number in numbers:
+        if time.time() > deadline:
+            return
+        write_shard(root, seed, number, mano_dir)
+
+
+def write_bank(
+    root: str | Path, people: int, seed: int = 0, processes: int = 1, first: int = 0, minutes: float = 1e9,
+    mano_dir: str | None = None,
+) -> int:
+    """Write a bank with several processes; the number of shards that are whole at the end.
+
+    Args:
+        root: folder, made if missing.
+        people: rounded up to whole shards; each gives `PER_PERSON` cut-outs.
+        first: number of the first person: other banks of the same seed (validation) begin elsewhere.
+        minutes: no shard is begun later than this.
+    """
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    start = first // PEOPLE_A_SHARD
+    numbers = list(range(start, start - (-people // PEOPLE_A_SHARD)))
+    deadline = time.time() + 60 * minutes
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_worker, args=(str(root), seed, numbers[k::processes], mano_dir, deadline))
+        for k in range(min(processes, len(numbers)))
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise RuntimeError(f"{root}: a rendering process failed with exit code {[w.exitcode for w in workers]}")
+    return len(whole_shards(root))
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.synthetic.world.bank", description="Render cut-outs and backgrounds.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--root", required=True, help="folder to write into")
+    parser.add_argument("--people", type=int, default=200, help=f"each gives {PER_PERSON} cut-outs")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--first", type=int, default=0, help="number of the first person")
+    parser.add_argument("--processes", type=int, default=1, help="processes")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no shard later than this")
+    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
+    return parser
+
+
+def main() -> None:
+    """Parse and write."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = vars(get_args_parser().parse_args())
+    began = time.time()
+    count = write_bank(**arguments)
+    logger.info("%s: %d shards of %d cut-outs, %.1f s", arguments["root"], count, CUTOUTS_A_SHARD, time.time() - began)
+
+
+if __name__ == "__main__":
+    main()

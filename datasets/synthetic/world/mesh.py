@@ -1,0 +1,187 @@
+"""The surface that is rendered: a hand of MANO's joints with a forearm, wrist at the origin, root not turned.
+
+Axes as MANO's right hand: fingers -x, back of the hand +y, thumb +z; metres.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import scipy.sparse
+import torch
+from scipy.spatial.transform import Rotation
+
+from datasets.synthetic.scene.layout import wrist_loop
+from template import HandAssets, HandModel, axis_angle_to_pose, load_hand_assets
+from template.fine import FINE_PATH, FineHand, load_fine_mesh
+
+ARM_LENGTH = 0.44  # metres behind the wrist
+
+
+class PosedSurface(NamedTuple):
+    """A hand in its own frame."""
+
+    vertices: np.ndarray  # (V, 3) float32
+    joints: np.ndarray  # (21, 3) standard order
+    rest_wrist: np.ndarray  # (3,) J0(betas): transl = wrist - rest_wrist
+
+
+class HandSurface(Protocol):
+    """What `cutout` needs of a hand."""
+
+    assets: HandAssets
+    faces: np.ndarray  # (F, 3)
+    rest: np.ndarray  # (V, 3) flat rest hand of the mean shape with its forearm, wrist at the origin
+    rest_joints: np.ndarray  # (21, 3) of it
+    nails: np.ndarray | None  # (V,) 0..1, 1 on nails; None: they are painted on the back
+    backness: np.ndarray | None  # (V,) 0 palm ... 1 back; None: by the rest pose's normals
+
+    def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
+        """Surface for finger axis-angles (45,), betas (10,) and the wrist's (flexion, deviation, pronation), radians."""
+
+
+def bend_forearm(vertices: np.ndarray, weight: np.ndarray, wrist: np.ndarray) -> np.ndarray:
+    """Turn the forearm about the wrist (the origin), blended by ``weight`` (V,) 0 hand ... 1 forearm.
+
+    The hand stays where it is. Pronation grows along the forearm, as skin does.
+    """
+    flexion, deviation, pronation = wrist
+    turned = vertices @ Rotation.from_euler("zy", [flexion, deviation]).as_matrix().T
+    twist = pronation * np.clip((vertices[:, 0] - 0.02) / 0.2, 0, 1)
+    cosine, sine = np.cos(twist), np.sin(twist)
+    rolled = np.stack([vertices[:, 0], cosine * vertices[:, 1] - sine * vertices[:, 2],
+                       sine * vertices[:, 1] + cosine * vertices[:, 2]], 1)
+    turned = rolled @ Rotation.from_euler("zy", [flexion, deviation]).as_matrix().T
+    return vertices + weight[:, None] * (turned - vertices)
+
+
+def forearm_weight(rest: np.ndarray) -> np.ndarray:
+    """(V,) 0 on the hand, 1 on the forearm, smooth across the wrist; rest (V, 3) with the wrist at the origin."""
+    share = np.clip((rest[:, 0] + 0.008) / 0.05, 0, 1)
+    return share * share * (3 - 2 * share)
+
+
+class FineSurface:
+    """The fine mesh with nails and creases (`template.fine`), its forearm prolonged by a tube."""
+
+    def __init__(self, assets: HandAssets, fine: dict[str, np.ndarray]) -> None:
+        self.assets, self.hand, self._fine = assets, HandModel(assets), FineHand(assets, fine)
+        self._arm = _Tube(fine["faces"], len(fine["vertices"]), 6)
+        self.faces = self._arm.faces
+        self.rest_joints, self.rest = self._at_rest(fine["vertices"])
+        more = len(self.rest) - len(fine["vertices"])
+        self.nails = np.append(fine["nail"], np.zeros(more)).astype(np.float32)
+        around = fine["palmar"][self._arm.loop]
+        self.backness = 1 - np.concatenate([fine["palmar"], np.tile(around, more // len(around))]).astype(np.float32)
+        self._weight = forearm_weight(self.rest)
+
+    def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
+        """As `HandSurface.posed`."""
+        pose, shape = _inputs(fingers, betas)
+        joints = self.hand.joints(pose, shape)[0].double().numpy()
+        vertices = self._arm.extend(self._fine(pose, shape)[0].double().numpy() - joints[0])
+        bent = bend_forearm(vertices, self._weight, wrist)
+        return PosedSurface(bent.astype(np.float32), joints - joints[0], joints[0])
+
+    def _at_rest(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        joints = self.hand.joints(*_inputs(np.zeros(45), np.zeros(10)))[0].double().numpy()
+        return joints - joints[0], self._arm.extend(vertices - joints[0])
+
+
+class SubdividedHand:
+    """The 778-vertex hand with a tube for a forearm, once subdivided (Loop 1987): for hands without a fine mesh."""
+
+    nails = backness = None
+
+    def __init__(self, assets: HandAssets) -> None:
+        self.assets, self.hand = assets, HandModel(assets)
+        self._arm = _Tube(assets.faces, len(assets.v_template), 14)
+        output = self.hand(*_inputs(np.zeros(45), np.zeros(10)))
+        joints = output.joints[0].double().numpy()
+        coarse = self._arm.extend(output.vertices[0].double().numpy() - joints[0])
+        self._subdivision, self.faces = loop_subdivision(self._arm.faces, len(coarse))
+        self.rest, self.rest_joints = self._subdivision @ coarse, joints - joints[0]
+        self._weight = forearm_weight(coarse)
+
+    def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
+        """As `HandSurface.posed`."""
+        output = self.hand(*_inputs(fingers, betas))
+        joints = output.joints[0].double().numpy()
+        coarse = self._arm.extend(output.vertices[0].double().numpy() - joints[0])
+        bent = bend_forearm(coarse, self._weight, wrist)
+        return PosedSurface((self._subdivision @ bent).astype(np.float32), joints - joints[0], joints[0])
+
+
+def _inputs(fingers: np.ndarray, betas: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    pose = axis_angle_to_pose(torch.as_tensor(np.concatenate([np.zeros(3), fingers])[None], dtype=torch.float32))
+    return pose, torch.as_tensor(betas[None], dtype=torch.float32)
+
+
+class _Tube:
+    """Rings that prolong a mesh from its one open loop to `ARM_LENGTH` behind the wrist."""
+
+    def __init__(self, faces: np.ndarray, count: int, rings: int) -> None:
+        self.loop, self._rings = wrist_loop(faces), rings
+        ids = np.vstack([self.loop, count + np.arange(rings * len(self.loop)).reshape(rings, -1)])
+        after = np.roll(ids, -1, axis=1)
+        a, b, c, d = ids[:-1].ravel(), after[:-1].ravel(), ids[1:].ravel(), after[1:].ravel()
+        tube = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])
+        edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+        # A shared edge runs the other way in the neighbour's triangle.
+        same_way = ((edges == self.loop[:2]).all(axis=1)).any()
+        self.faces = np.vstack([faces, tube[:, ::-1] if same_way else tube])
+
+    def extend(self, vertices: np.ndarray) -> np.ndarray:
+        """The vertices (V, 3), wrist at the origin, root not turned, with the rings behind them."""
+        loop = vertices[self.loop]
+        centre = loop.mean(axis=0)
+        along = (ARM_LENGTH - centre[0]) * (np.arange(1, self._rings + 1) / self._rings) ** 1.3
+        flat = np.clip(along / 0.05, 0, 1)[:, None, None]
+        spokes = (loop - centre) * (1 - flat * [1.0, 0, 0])
+        rise = [np.clip((x - 0.02) / 0.17, 0, 1) for x in (centre[0], centre[0] + along)]
+        width = [1 + 0.5 * r * r * (3 - 2 * r) for r in rise]
+        growth = (width[1] / width[0])[:, None, None]
+        rings = centre + along[:, None, None] * [1.0, 0, 0] + spokes * (growth * [1, 1, 1])
+        return np.vstack([vertices, rings.reshape(-1, 3)])
+
+
+def loop_subdivision(faces: np.ndarray, count: int) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+    """One step of Loop's scheme as a matrix (V', V) and the new faces (4F, 3)."""
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    unique, inverse, times = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
+    inverse = inverse.ravel()
+    opposite = np.concatenate([faces[:, 2], faces[:, 0], faces[:, 1]])
+    number = len(unique)
+    rows, columns, values = [], [], []
+
+    def add(row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
+        rows.append(row), columns.append(column), values.append(np.broadcast_to(value, row.shape))
+
+    inner = times == 2
+    for side in (0, 1):
+        add(count + np.arange(number), unique[:, side], np.where(inner, 3 / 8, 1 / 2))
+    add(count + inverse, opposite, np.where(inner[inverse], 1 / 8, 0.0))
+    on_border = np.zeros(count, bool)
+    on_border[unique[~inner].ravel()] = True
+    valence = np.bincount(unique.ravel(), minlength=count)
+    beta = (5 / 8 - (3 / 8 + np.cos(2 * np.pi / np.maximum(valence, 1)) / 4) ** 2) / np.maximum(valence, 1)
+    add(np.arange(count), np.arange(count), np.where(on_border, 3 / 4, 1 - valence * beta))
+    for first, second in ((0, 1), (1, 0)):
+        row, column = unique[:, first], unique[:, second]
+        add(row, column, np.where(on_border[row], np.where(inner, 0.0, 1 / 8), beta[row]))
+    matrix = scipy.sparse.csr_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(count + number, count)
+    )
+    middle = count + inverse.reshape(3, -1).T  # of the edges 01, 12, 20 of each face
+    corners = [(faces[:, k], middle[:, k], middle[:, k - 1]) for k in range(3)]
+    return matrix, np.vstack([np.stack(corner, 1) for corner in corners] + [middle])
+
+
+@lru_cache(maxsize=2)
+def hand_surface(mano_dir: str | None = None) -> HandSurface:
+    """The fine hand, or the hand model of a folder (as `template.load_hand_assets`), subdivided."""
+    if mano_dir is not None:
+        return SubdividedHand(load_hand_assets(mano_dir, "right"))
+    return FineSurface(load_hand_assets(FINE_PATH.with_name("stand_in_2.npz"), "right"), load_fine_mesh())

@@ -1,0 +1,271 @@
+"""Train the hand detector and the keypoint network on pictures mixed of a bank of renders, within a budget of minutes.
+
+``python -m src.engine.train_world --task keypoints --bank out/world/bank --validation out/world/val --minutes 8 --out out/world``
+
+The bank may grow while this runs. Training goes by the clock: learning rate and stop follow the share of ``--minutes`` that
+is used up, all calls counted together; a call that is stopped goes on from its last checkpoint. At the end the weights'
+running average is calibrated on the validation bank and written as ``.safetensors``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
+from datasets.synthetic.world.resident import ResidentBank
+from src.engine.checkpoint import ModelCard, export_weights, read_checkpoint, save_checkpoint
+from src.engine.world_calibration import calibrate_detector, calibrate_keypoints
+from src.models.hand_detector import INPUT_SIZE, detector_loss
+from src.models.heatmaps import heatmap_loss
+from src.models.keypoint_rating import keypoint_is_right
+from template import load_hand_assets
+from utils.files import write_json
+
+logger = logging.getLogger(__name__)
+
+_REFRESH_STEPS, _SAVE_SECONDS, _LOG_STEPS = 50, 45.0, 50
+_WARM_UP = 0.03  # share of the budget
+_BANK_AT_LEAST = 600
+
+
+def keypoint_step(model: nn.Module, bank: ResidentBank, batch: int, size: int, left: float) -> tuple[torch.Tensor, dict]:
+    """Loss of a fresh batch of crops, and its parts."""
+    crops = mix_crops(bank, batch, size, left=left)
+    with torch.autocast(bank.device.type, torch.bfloat16, enabled=bank.device.type == "cuda"):
+        output = model(crops.image.contiguous(memory_format=torch.channels_last))
+    hand = crops.is_hand
+    found, truth = output["keypoints_2d"], crops.keypoints
+    inside = ((truth > -0.5) & (truth < size - 0.5)).all(-1) & hand[:, None]
+    elsewhere = torch.where(hand[:, None, None], truth, torch.full_like(truth, -1e4))
+    maps = heatmap_loss(output["heatmap_logits"], elsewhere, size)
+    distance = (found - truth).abs().sum(-1) / crops.box_side[:, None]
+    coordinates = (distance * inside).sum() / inside.sum().clamp_min(1)
+    right = keypoint_is_right(found.detach(), truth, crops.box_side) & hand[:, None]
+    entropy = nn.functional.binary_cross_entropy_with_logits
+    event = entropy(output["event_logits"], right.float())
+    hand_loss = entropy(output["hand_logits"][:, 0], hand.float())
+    side = entropy(output["hand_logits"][:, 1], crops.is_left.float(), weight=hand.float())
+    loss = maps + 2 * coordinates + 0.3 * event + 0.2 * hand_loss + 0.2 * side
+    shares = right.sum() / (21 * hand.sum()).clamp_min(1)
+    return loss, {"maps": maps, "coordinates": coordinates, "event": event, "side": side, "right": shares}
+
+
+def detector_step(model: nn.Module, bank: ResidentBank, batch: int, size: int, _: float) -> tuple[torch.Tensor, dict]:
+    """Loss of a fresh batch of pictures, and its parts."""
+    pictures = mix_pictures(bank, batch, size)
+    with torch.autocast(bank.device.type, torch.bfloat16, enabled=bank.device.type == "cuda"):
+        output = model(pictures.image.contiguous(memory_format=torch.channels_last))
+    return detector_loss(output, pictures.boxes, pictures.is_left, pictures.weight, size)
+
+
+STEPS = {"keypoints": keypoint_step, "detector": detector_step}
+
+
+def make_card(task: str, backbone: str, size: int) -> ModelCard:
+    """What the network is, for its checkpoint."""
+    if task == "detector":
+        return ModelCard("hand_detector", options={"backbone": backbone}, input_size=size, crop_size=size, crop_scale=1.0)
+    assets = load_hand_assets()
+    return ModelCard(
+        "pose_2d", options={"backbone": backbone, "rated": True}, input_size=size, crop_size=size, crop_scale=CROP_SCALE,
+        hand_name=assets.name, hand_hash=assets.hash,
+    )  # fmt: skip
+
+
+class Clock:
+    """Seconds of training used so far, calls before this one included."""
+
+    def __init__(self, minutes: float, used: float, steps: int, max_steps: int | None, stop_after: float | None) -> None:
+        self.budget, self._before, self.steps, self._began = 60 * minutes, used, steps, time.monotonic()
+        self._max_steps, self._stop_after = max_steps, 60 * stop_after if stop_after else math.inf
+
+    @property
+    def used(self) -> float:
+        """Seconds."""
+        return self._before + time.monotonic() - self._began
+
+    @property
+    def share(self) -> float:
+        """0 to 1 of the budget (or of the steps, if these are limited)."""
+        if self._max_steps:
+            return min(self.steps / self._max_steps, 1.0)
+        return min(self.used / self.budget, 1.0)
+
+    @property
+    def stops(self) -> bool:
+        """Whether this call ends here, for good or not."""
+        return self.share >= 1 or time.monotonic() - self._began > self._stop_after
+
+
+def learning_rate(share: float, highest: float) -> float:
+    """Linear warm-up, then half a cosine to a hundredth."""
+    if share < _WARM_UP:
+        return highest * (0.02 + 0.98 * share / _WARM_UP)
+    return highest * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (share - _WARM_UP) / (1 - _WARM_UP))))
+
+
+def update_average(average: nn.Module, model: nn.Module, steps: int) -> None:
+    """Exponential running average of weights; statistics of normalisation are taken over."""
+    decay = min(0.999, (1 + steps) / (20 + steps))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+        for mean, value in zip(average.buffers(), model.buffers(), strict=True):
+            mean.copy_(value)
+
+
+def train(args: argparse.Namespace) -> Path | None:
+    """Train one network; its weights' file if it is finished, None if it is to go on."""
+    device = torch.device(args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    out = Path(args.out)
+    checkpoint = out / f"{args.task}.pt"
+    torch.manual_seed(args.seed)
+    card = make_card(args.task, args.backbone, args.size)
+    model = card.build().to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(_groups(model, args.weight_decay), lr=args.lr, fused=device.type == "cuda")
+    average, used, steps = copy.deepcopy(model).eval(), 0.0, 0
+    if checkpoint.exists():
+        state = read_checkpoint(checkpoint)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        used, steps = state["used"], state["steps"]
+        torch.manual_seed(args.seed + steps)
+        logger.info("%s: goes on after %d steps, %.0f s", checkpoint, steps, used)
+    elif args.init_from:
+        model.load_state_dict(read_checkpoint(args.init_from)["model"])
+        average.load_state_dict(model.state_dict())
+    bank = ResidentBank(args.bank, device, args.max_cutouts)
+    _wait_for(bank, args.wait_minutes)
+    clock = Clock(args.minutes, used, steps, args.max_steps, args.stop_after)
+    saved, seen, step = time.monotonic(), 0, STEPS[args.task]
+
+    def save() -> None:
+        save_checkpoint(checkpoint, card, model, average=average.state_dict(), optimizer=optimizer.state_dict(),
+                        used=clock.used, steps=clock.steps)
+
+    while not clock.stops:
+        if clock.steps % _REFRESH_STEPS == 0:
+            bank.refresh(4)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(clock.share, args.lr)
+        loss, parts = step(model, bank, args.batch_size, args.size, args.left)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        clock.steps += 1
+        seen += args.batch_size
+        update_average(average, model, clock.steps)
+        if clock.steps % _LOG_STEPS == 0:
+            words = "  ".join(f"{name} {float(value):.4f}" for name, value in parts.items())
+            logger.info("%s %d  %.0f s  %d cut-outs  loss %.4f  %s", args.task, clock.steps, clock.used, bank.cutouts,
+                        float(loss), words)
+        if time.monotonic() - saved > _SAVE_SECONDS:
+            save()
+            saved = time.monotonic()
+    save()
+    logger.info("%s: %d pictures in this call, %d steps in all", args.task, seen, clock.steps)
+    if clock.share < 1:
+        return None
+    return finish(args, card, average, device, {"steps": clock.steps, "seconds": clock.used, "cutouts": bank.cutouts})
+
+
+def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: torch.device, notes: dict) -> Path:
+    """Calibrate and write the weights; scores beside them."""
+    held_back = ResidentBank(args.validation or args.bank, device, args.validation_cutouts)
+    held_back.refresh()
+    torch.manual_seed(20261126)
+    calibrate = calibrate_detector if args.task == "detector" else calibrate_keypoints
+    scores: dict[str, Any] = calibrate(model.eval(), held_back, args.validation_pictures, args.size)
+    out = Path(args.out)
+    final = out / f"{args.task}_final.pt"
+    save_checkpoint(final, card, model)
+    weights = out / f"{args.task}.safetensors"
+    export_weights(final, weights, **notes, validation=scores, command=f"train_world {vars(args)}")
+    final.unlink()
+    write_json(out / f"{args.task}.json", scores | notes)
+    logger.info("%s: %s", weights, scores)
+    return weights
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    return [{"params": decayed, "weight_decay": weight_decay},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
+
+
+def _wait_for(bank: ResidentBank, minutes: float) -> None:
+    """Until the first shards are there.
+
+    Raises:
+        FileNotFoundError: none came in time.
+    """
+    deadline = time.monotonic() + 60 * minutes
+    bank.refresh()
+    while bank.cutouts < _BANK_AT_LEAST:
+        if time.monotonic() > deadline:
+            raise FileNotFoundError(f"{bank.root}: no whole shard; render with python -m datasets.synthetic.world.bank")
+        time.sleep(1)
+        bank.refresh()
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(prog="python -m src.engine.train_world", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--task", required=True, choices=sorted(STEPS))
+    add("--bank", required=True, help="folder of renders (datasets.synthetic.world.bank); may grow")
+    add("--validation", help="bank of other people, for calibration and scores (default: the same bank)")
+    add("--out", required=True, help="folder of checkpoint, weights and scores")
+    add("--minutes", type=float, default=8.0, help="whole budget; the learning rate follows it")
+    add("--stop_after", type=float, help="minutes of this call")
+    add("--max_steps", type=int, help="steps instead of minutes (for trying out)")
+    add("--batch_size", type=int)
+    add("--size", type=int, help="side of the network's input (default 128; detector 256)")
+    add("--backbone")
+    add("--lr", type=float, default=2e-3)
+    add("--weight_decay", type=float, default=0.02)
+    add("--left", type=float, default=0.2, help="keypoints: share of left hands, as a detector's mistakes bring them")
+    add("--init_from", help="start from these weights of the same network")
+    add("--max_cutouts", type=int, default=300_000, help="memory for so many, 0.1 MB each")
+    add("--validation_cutouts", type=int, default=6_000)
+    add("--validation_pictures", type=int, default=8_192)
+    add("--wait_minutes", type=float, default=3.0, help="for the bank's first shard")
+    add("--device", default="auto")
+    add("--threads", type=int)
+    add("--seed", type=int, default=0)
+    return parser
+
+
+def main() -> None:
+    """Parse and train."""
+    parser = get_args_parser()
+    args = parser.parse_args()
+    is_detector = args.task == "detector"
+    args.size = args.size or (INPUT_SIZE if is_detector else 128)
+    args.batch_size = args.batch_size or (192 if is_detector else 384)
+    args.backbone = args.backbone or ("mobilenet_v3_small" if is_detector else "regnet_x_400mf")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            train(args)
+        except (FileNotFoundError, ValueError) as error:
+            parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

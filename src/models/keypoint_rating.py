@@ -1,0 +1,57 @@
+"""How likely each keypoint is right, whether there is a hand, and which one: a head that says probabilities."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+#: A keypoint is right when it lies within this part of the side of the hand's box.
+RIGHT_WITHIN = 0.1
+
+
+class KeypointRating(nn.Module):
+    """From the pooled deepest features and the heat maps' own spread and peak to logits.
+
+    Args:
+        channels: of the deepest feature map; hidden: width.
+    """
+
+    def __init__(self, channels: int, hidden: int = 192) -> None:
+        super().__init__()
+        self.context = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU())
+        self.event = nn.Sequential(nn.Linear(hidden + 42, hidden), nn.ReLU(), nn.Linear(hidden, 21))
+        self.hand = nn.Linear(hidden, 2)  # there is a hand; it is a left one, as seen
+        #: Platt's scale and offset of each kind of logit (keypoints, hand, left), set after the training.
+        self.register_buffer("scale", torch.ones(3))
+        self.register_buffer("offset", torch.zeros(3))
+
+    def forward(
+        self, deepest: torch.Tensor, heatmap_logits: torch.Tensor, spread: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Logits and probabilities.
+
+        Args:
+            deepest: (B, C, h, w); heatmap_logits: (B, 21, H, W); spread: (B, 21) the maps' confidence in (0, 1].
+
+        Returns:
+            ``event_logits`` (B, 21) and ``hand_logits`` (B, 2), not calibrated; ``keypoint_confidence`` (B, 21), the
+            probability that a keypoint is within `RIGHT_WITHIN`; ``is_hand`` and ``is_left`` (B,), probabilities.
+        """
+        with torch.autocast(deepest.device.type, enabled=False):
+            context = self.context(deepest.float().mean((2, 3)))
+            maps = heatmap_logits.detach().float().flatten(2)
+            peak = maps.amax(-1) - maps.logsumexp(-1)
+            own = torch.cat([spread.detach().float().clamp_min(1e-4).log(), peak], dim=1)
+            event, hand = self.event(torch.cat([context, own], dim=1)), self.hand(context)
+            return {
+                "event_logits": event,
+                "hand_logits": hand,
+                "keypoint_confidence": (self.scale[0] * event + self.offset[0]).sigmoid(),
+                "is_hand": (self.scale[1] * hand[:, 0] + self.offset[1]).sigmoid(),
+                "is_left": (self.scale[2] * hand[:, 1] + self.offset[2]).sigmoid(),
+            }
+
+
+def keypoint_is_right(found: torch.Tensor, truth: torch.Tensor, box_side: torch.Tensor) -> torch.Tensor:
+    """(B, 21) bool: found (B, 21, 2) within `RIGHT_WITHIN` of box_side (B,) of truth (B, 21, 2), px."""
+    return (found - truth).norm(dim=-1) < RIGHT_WITHIN * box_side[:, None]
