@@ -23,7 +23,7 @@ from torch import nn
 
 from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
 from datasets.synthetic.world.resident import ResidentBank
-from src.engine.checkpoint import ModelCard, export_weights, read_checkpoint, save_checkpoint
+from src.engine.checkpoint import ModelCard, export_weights, initialise_from, read_checkpoint, save_checkpoint
 from src.engine.world_calibration import calibrate_detector, calibrate_keypoints
 from src.models.hand_detector import INPUT_SIZE, detector_loss
 from src.models.heatmaps import heatmap_loss
@@ -144,7 +144,7 @@ def train(args: argparse.Namespace) -> Path | None:
         torch.manual_seed(args.seed + steps)
         logger.info("%s: goes on after %d steps, %.0f s", checkpoint, steps, used)
     elif args.init_from:
-        model.load_state_dict(read_checkpoint(args.init_from)["model"])
+        initialise_from(model, args.init_from)
         average.load_state_dict(model.state_dict())
     bank = ResidentBank(args.bank, device, args.max_cutouts)
     _wait_for(bank, args.wait_minutes)
@@ -238,7 +238,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--lr", type=float, default=2e-3)
     add("--weight_decay", type=float, default=0.02)
     add("--left", type=float, default=0.2, help="keypoints: share of left hands, as a detector's mistakes bring them")
-    add("--init_from", help="start from these weights of the same network")
+    add("--init_from", help="start from the weights that it shares with another checkpoint")
     add("--max_cutouts", type=int, default=300_000, help="memory for so many, 0.1 MB each")
     add("--validation_cutouts", type=int, default=6_000)
     add("--validation_pictures", type=int, default=8_192)

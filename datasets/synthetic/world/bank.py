@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.synthetic.world.background import SIDE, random_background
-from datasets.synthetic.world.hands import LABEL, PER_PERSON, SIZE, person_cutouts
+from datasets.synthetic.world.cutout import SIZE
+from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts
 
 logger = logging.getLogger(__name__)
 
