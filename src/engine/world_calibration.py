@@ -51,7 +51,14 @@ def expected_error(probability: torch.Tensor, happened: torch.Tensor, bins: int 
 @torch.no_grad()
 def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: int) -> dict[str, float | None]:
     """Set the rating's scales from half of ``count`` crops; scores on the other half."""
-    rows: dict[str, list[torch.Tensor]] = {"event": [], "right": [], "hand": [], "is_hand": [], "is_left": [], "error": []}
+    rows: dict[str, list[torch.Tensor]] = {
+        "event": [],
+        "right": [],
+        "hand": [],
+        "is_hand": [],
+        "is_left": [],
+        "error": [],
+    }
     for _ in range(-(-count // _BATCH)):
         crops = mix_crops(bank, _BATCH, size, left=0.2)
         output = model(crops.image)
@@ -75,7 +82,9 @@ def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: 
     right = data["right"][rest][kept]
     said = (model.rating.scale[0] * data["event"][rest][kept] + model.rating.offset[0]).sigmoid()
     sure = (said > 0.7) & (said < 0.8)
-    side = (model.rating.scale[2] * data["hand"][rest, 1][kept] + model.rating.offset[2] > 0) == data["is_left"][rest][kept]
+    side = (model.rating.scale[2] * data["hand"][rest, 1][kept] + model.rating.offset[2] > 0) == data["is_left"][rest][
+        kept
+    ]
     return {
         "right": float(right.float().mean()),
         "median_error": float(data["error"][rest][kept].median()),
@@ -108,11 +117,15 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
             boxes_logits.append(logits[asked]), boxes_hit.append(hit[asked])
             for number in torch.nonzero(weight > 0)[:, 0]:
                 overlaps, place = overlap[:, number].max(0)
-                found.append(torch.stack([
-                    torch.where(overlaps > 0.5, logits[place], torch.full_like(logits[place], -99)),
-                    (one["is_left"][place] == left[number]).float(),
-                    (boxes[number, 2] - boxes[number, 0]),
-                ]))
+                found.append(
+                    torch.stack(
+                        [
+                            torch.where(overlaps > 0.5, logits[place], torch.full_like(logits[place], -99)),
+                            (one["is_left"][place] == left[number]).float(),
+                            (boxes[number, 2] - boxes[number, 0]),
+                        ]
+                    )
+                )
     scores, is_empty, found_rows = torch.cat(best), torch.cat(empty), torch.stack(found)
     logits, hit = torch.cat(boxes_logits), torch.cat(boxes_hit)
     half = len(scores) // 2

@@ -1,8 +1,8 @@
 """Banks of cut-outs and backgrounds on disk: raw arrays in shards that trainings read while others are written.
 
 ``python -m datasets.synthetic.world.bank --root DIR --people 10000`` writes for each shard ``NNNNN.rgba.npy``
-(N, 160, 160, 4) uint8, ``NNNNN.backgrounds.npy`` and ``NNNNN.labels.npy``. A shard depends on (seed, its number) only, is
-written under another name first, and is skipped where it exists: a stopped run goes on.
+(N, 160, 160, 4) uint8, ``NNNNN.backgrounds.npy`` and ``NNNNN.labels.npy``. A shard depends on (seed, its number) only,
+is written under another name first, and is skipped where it exists: a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -71,7 +71,12 @@ def _worker(root: str, seed: int, numbers: list[int], mano_dir: str | None, dead
 
 
 def write_bank(
-    root: str | Path, people: int, seed: int = 0, processes: int = 1, first: int = 0, minutes: float = 1e9,
+    root: str | Path,
+    people: int,
+    seed: int = 0,
+    processes: int = 1,
+    first: int = 0,
+    minutes: float = 1e9,
     mano_dir: str | None = None,
 ) -> int:
     """Write a bank with several processes; the number of shards that are whole at the end.

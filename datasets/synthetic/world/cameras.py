@@ -13,8 +13,12 @@ _ARM_CLEARANCE = 0.07  # a camera is at least so far from the forearm's axis, me
 
 
 def random_view(
-    generator: np.random.Generator, joints: np.ndarray, arm: np.ndarray, size: int = SIZE,
-    share: tuple[float, float] = HAND_SHARE, aside: float = 0.03,
+    generator: np.random.Generator,
+    joints: np.ndarray,
+    arm: np.ndarray,
+    size: int = SIZE,
+    share: tuple[float, float] = HAND_SHARE,
+    aside: float = 0.03,
 ) -> View:
     """A camera for a hand in its own frame.
 

@@ -12,7 +12,7 @@ import scipy.sparse
 from datasets.synthetic.scene.appearance import cloth_texture
 from datasets.synthetic.world.lights import WorldLights, shade
 from datasets.synthetic.world.mesh import HandSurface
-from datasets.synthetic.world.skin import HEIGHT, WIDTH, SheetMap, Skin
+from datasets.synthetic.world.skin import WIDTH, SheetMap, Skin
 from utils.drawing.ray_casting import Hits, RayCaster, interpolate, pixel_rays, vertex_normals
 
 SIZE = 160
@@ -75,20 +75,32 @@ class PosedScene:
     """
 
     def __init__(
-        self, surface: HandSurface, vertices: np.ndarray, joints: np.ndarray, places: SheetMap, skin: Skin,
-        parts: list[Part], generator: np.random.Generator, smooth: scipy.sparse.csr_matrix,
+        self,
+        surface: HandSurface,
+        vertices: np.ndarray,
+        joints: np.ndarray,
+        places: SheetMap,
+        skin: Skin,
+        parts: list[Part],
+        generator: np.random.Generator,
+        smooth: scipy.sparse.csr_matrix,
     ) -> None:
         self.joints, self.skin, self.parts = joints, skin, parts
         pieces = [vertices, *(part.vertices for part in parts)]
         starts = np.cumsum([0, *(len(piece) for piece in pieces)])
         self.vertices = np.concatenate(pieces).astype(np.float32)
         self.faces = np.vstack([surface.faces, *(p.faces + s for p, s in zip(parts, starts[1:], strict=False))])
-        self.face_kind = np.concatenate([np.full(len(surface.faces), 0), *(
-            np.full(len(part.faces), number + 1) for number, part in enumerate(parts))]).astype(np.uint8)
+        self.face_kind = np.concatenate(
+            [
+                np.full(len(surface.faces), 0),
+                *(np.full(len(part.faces), number + 1) for number, part in enumerate(parts)),
+            ]
+        ).astype(np.uint8)
         self._face_is_hand = np.zeros(len(self.faces), bool)
         self._face_is_hand[: len(surface.faces)] = surface.rest[surface.faces, 0].mean(axis=1) < _WRIST_EDGE
-        normals = np.concatenate([vertex_normals(vertices, surface.faces), *(
-            vertex_normals(part.vertices, part.faces) for part in parts)]).astype(np.float32)
+        normals = np.concatenate(
+            [vertex_normals(vertices, surface.faces), *(vertex_normals(part.vertices, part.faces) for part in parts)]
+        ).astype(np.float32)
         self.caster = RayCaster(self.vertices, self.faces)
         place = np.zeros((len(self.vertices), 3), np.float32)
         place[: len(vertices), :2], place[: len(vertices), 2] = places.pixels, places.backness

@@ -19,13 +19,13 @@ from datasets.synthetic.world.cameras import random_view
 from datasets.synthetic.world.cutout import OBJECT, Cutout, Part, PosedScene, View, neighbour_mean, sleeve
 from datasets.synthetic.world.lights import random_lights
 from datasets.synthetic.world.mesh import HandSurface, PosedSurface, hand_surface
-from datasets.synthetic.world.poses import random_angles
 from datasets.synthetic.world.poses import finger_pose as angles_to_axis_angle
+from datasets.synthetic.world.poses import random_angles
 from datasets.synthetic.world.skin import SheetMap, Skin, paint_skin, sheet_map
 from template import HandModel
 from utils.rotations import matrix_to_axis_angle
 
-#: Labels of a cut-out of a right hand; px of the cut-out, metres of its camera. Axis-angles: root in the camera's frame.
+#: Labels of a cut-out of a right hand: px of the cut-out, metres of its camera's frame, axis-angles.
 LABEL = np.dtype([
     ("keypoints", np.float32, (21, 2)), ("xyz", np.float32, (21, 3)), ("visible", np.bool_, (21,)),
     ("K", np.float32, (3, 3)), ("pose", np.float32, (48,)), ("betas", np.float32, (10,)),
@@ -132,4 +132,3 @@ def _grasp(hand: HandModel, betas: np.ndarray, generator: np.random.Generator) -
     colours = tuple(tuple(int(v) for v in generator.integers(5, 250, 3)) for _ in range(3))
     texture = object_texture(int(generator.integers(1 << 30)), colours, 128)
     return fingers, Part(vertices.astype(np.float32), np.asarray(mesh.faces), mesh.uv, texture, OBJECT)
-

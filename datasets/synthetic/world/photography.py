@@ -40,8 +40,9 @@ def expose(image: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
     saturation = 1 + strength * uniform(count, -0.6, 0.5, device)
     saturation = torch.where(happens(count, 0.04 * strength, device), torch.zeros_like(saturation), saturation)
     image = grey + saturation.view(-1, 1, 1, 1) * (image - grey)
-    gains = torch.exp(strength * 0.09 * torch.randn(count, 3, device=device) + strength * uniform(
-        count, -0.3, 0.3, device)[:, None])
+    gains = torch.exp(
+        strength * 0.09 * torch.randn(count, 3, device=device) + strength * uniform(count, -0.3, 0.3, device)[:, None]
+    )
     image = image * gains[..., None, None]
     axis = torch.linspace(-1, 1, size, device=device)
     slope = strength * 0.35 * torch.randn(count, 2, device=device) * happens(count, 0.4, device)[:, None]
@@ -101,7 +102,7 @@ def _dct(device: torch.device) -> torch.Tensor:
 
 
 def jpeg(image: torch.Tensor, share: float) -> torch.Tensor:
-    """Quantise the coefficients of 8 x 8 blocks, as JPEG does (without subsampled colour), for a share of the pictures."""
+    """Quantise the coefficients of 8 x 8 blocks, as JPEG does (colour not subsampled), for a share of the pictures."""
     count, device, size = len(image), image.device, image.shape[-1]
     matrix = _dct(device)
     blocks = image.view(count, 3, size // 8, 8, size // 8, 8)

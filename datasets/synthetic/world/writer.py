@@ -2,8 +2,8 @@
 
 ``python -m datasets.synthetic.world.writer --root data/world --num_images 4000 --seed 0``
 
-A sample is one hand before one camera; its four versions differ in background, light on it and what the camera did. Hands
-are right ones: a left one is the mirror image. A sample depends on (seed, its number) only; a stopped run goes on.
+A sample is one hand before one camera; its four versions differ in background, light on it and what the camera did.
+Hands are right ones: a left one is the mirror image. A sample depends on (seed, its number) only; a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.freihand_writer import root_entry
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cameras import random_view
-from datasets.synthetic.world.hands import Hand, camera_pose, person_hands, prepared
 from datasets.synthetic.world.cutout import View
+from datasets.synthetic.world.hands import Hand, camera_pose, person_hands, prepared
 from datasets.synthetic.world.photography import photograph
 from template import HandModel, axis_angle_to_pose
 from utils.camera import crop_affine, transform_intrinsics
@@ -95,7 +95,13 @@ def _labels(hand: Hand, view: View, mano_dir: str | None) -> dict[str, list]:
     axis_angle[3:] -= model.assets.hands_mean
     mano = np.concatenate([axis_angle, hand.betas, root_entry(xyz[ROOT_JOINT], view.K)])[None]
     scale = float(np.linalg.norm(xyz[9] - xyz[10]))
-    return {"K": view.K.tolist(), "xyz": xyz.tolist(), "mano": mano.tolist(), "verts": vertices.tolist(), "scale": scale}
+    return {
+        "K": view.K.tolist(),
+        "xyz": xyz.tolist(),
+        "mano": mano.tolist(),
+        "verts": vertices.tolist(),
+        "scale": scale,
+    }
 
 
 def _write_sample(index: int, root: Path, count: int, seed: int, mano_dir: str | None) -> None:
@@ -113,7 +119,9 @@ def _write_sample(index: int, root: Path, count: int, seed: int, mano_dir: str |
     write_text(notes, json.dumps(labels, allow_nan=False))  # last: a sample that has it is whole
 
 
-def write_world(root: str | Path, num_images: int, seed: int = 0, processes: int = 1, mano_dir: str | None = None) -> int:
+def write_world(
+    root: str | Path, num_images: int, seed: int = 0, processes: int = 1, mano_dir: str | None = None
+) -> int:
     """Write the training part of a data set.
 
     Args:
