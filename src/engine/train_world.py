@@ -81,9 +81,14 @@ def make_card(task: str, backbone: str, size: int) -> ModelCard:
         )
     assets = load_hand_assets()
     return ModelCard(
-        "pose_2d", options={"backbone": backbone, "rated": True}, input_size=size, crop_size=size, crop_scale=CROP_SCALE,
-        hand_name=assets.name, hand_hash=assets.hash,
-    )  # fmt: skip
+        "pose_2d",
+        options={"backbone": backbone, "rated": True},
+        input_size=size,
+        crop_size=size,
+        crop_scale=CROP_SCALE,
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+    )
 
 
 class Clock:

@@ -48,6 +48,11 @@ def expected_error(probability: torch.Tensor, happened: torch.Tensor, bins: int 
     return float(((said - was).abs() * torch.bincount(place, minlength=bins)).sum() / place.numel())
 
 
+def _mean(values: torch.Tensor) -> float | None:
+    """None of nothing."""
+    return float(values.float().mean()) if values.numel() else None
+
+
 @torch.no_grad()
 def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: int) -> dict[str, float | None]:
     """Set the rating's scales from half of ``count`` crops; scores on the other half."""
@@ -86,16 +91,16 @@ def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: 
         kept
     ]
     return {
-        "right": float(right.float().mean()),
+        "right": _mean(right),
         "median_error": float(data["error"][rest][kept].median()),
-        "right_where_0.7_to_0.8": float(right[sure].float().mean()) if bool(sure.any()) else None,
+        "right_where_0.7_to_0.8": _mean(right[sure]),
         "calibration_error": expected_error(said, right),
-        "side_right": float(side.float().mean()),
+        "side_right": _mean(side),
     }
 
 
 @torch.no_grad()
-def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size: int) -> dict[str, float]:
+def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size: int) -> dict[str, float | None]:
     """Set the detector's scale, offset and threshold from half of ``count`` pictures; scores on the other half.
 
     The threshold is the lowest with `FALSE_ALARMS` of the pictures without a hand above it.
@@ -138,10 +143,10 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
     said = model.probability(logits[len(logits) // 2 :])
     large = second[:, 2] > 40
     return {
-        "found": float(seen.float().mean()),
-        "found_over_40px": float(seen[large].float().mean()),
-        "side_right": float(second[seen, 1].mean()),
-        "false_alarms": float((scores[half:][is_empty[half:]] >= highest).float().mean()),
+        "found": _mean(seen),
+        "found_over_40px": _mean(seen[large]),
+        "side_right": _mean(second[seen, 1]),
+        "false_alarms": _mean(scores[half:][is_empty[half:]] >= highest),
         "threshold": float(model.threshold),
         "calibration_error": expected_error(said, hit[len(hit) // 2 :]),
     }

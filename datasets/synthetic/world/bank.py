@@ -64,8 +64,8 @@ def _worker(root: str, seed: int, numbers: list[int], mano_dir: str | None, dead
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    for number in numbers:
-        if time.time() > deadline:
+    for place, number in enumerate(numbers):
+        if place and time.time() > deadline:
             return
         write_shard(root, seed, number, mano_dir)
 
@@ -85,7 +85,7 @@ def write_bank(
         root: folder, made if missing.
         people: rounded up to whole shards; each gives `PER_PERSON` cut-outs.
         first: number of the first person: other banks of the same seed (validation) begin elsewhere.
-        minutes: no shard is begun later than this.
+        minutes: no shard but each process's first is begun later than this.
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)

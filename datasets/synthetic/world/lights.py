@@ -51,10 +51,14 @@ def random_lights(generator: np.random.Generator, up: np.ndarray, towards_viewer
         np.stack([colour(generator.uniform(0.4, 2.2)) for _ in range(number)]) if number else np.zeros((0, 3))
     )
     return WorldLights(
-        lobes.astype(np.float32), lobe_colours.astype(np.float32), generator.uniform(0, 1, lobe_count).astype(np.float32),
-        colour(generator.uniform(0.05, 0.5)).astype(np.float32), lamps.astype(np.float32), lamp_colours.astype(np.float32),
+        lobes.astype(np.float32),
+        lobe_colours.astype(np.float32),
+        generator.uniform(0, 1, lobe_count).astype(np.float32),
+        colour(generator.uniform(0.05, 0.5)).astype(np.float32),
+        lamps.astype(np.float32),
+        lamp_colours.astype(np.float32),
         float(np.exp(generator.uniform(np.log(6), np.log(60)))),
-    )  # fmt: skip
+    )
 
 
 def shade(

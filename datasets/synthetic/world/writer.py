@@ -3,7 +3,8 @@
 ``python -m datasets.synthetic.world.writer --root data/world --num_images 4000 --seed 0``
 
 A sample is one hand before one camera; its four versions differ in background, light on it and what the camera did.
-Hands are right ones: a left one is the mirror image. A sample depends on (seed, its number) only; a stopped run goes on.
+Hands are right ones: a left one is the mirror image. A sample depends on (seed, its number) only; a stopped run
+goes on.
 """
 
 from __future__ import annotations
@@ -167,9 +168,10 @@ def write_world(
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the writer."""
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.synthetic.world.writer", description="Write pictures like the world in FreiHAND's layout.",
+        prog="python -m datasets.synthetic.world.writer",
+        description="Write pictures like the world in FreiHAND's layout.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--root", required=True, help="folder to write into")
     parser.add_argument("--num_images", type=int, required=True, help="pictures, four of each hand")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
