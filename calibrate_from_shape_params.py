@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import logging
+import argparse
 import sys
 
 from options.calibrate import get_args_parser
+from options.command_line import run_command
+
+
+def run(args: argparse.Namespace) -> None:
+    """Calibrate from ``--images`` or from ``--predictions``."""
+    if args.images:
+        from src.photos.calibrate import calibrate_photos as calibrate
+    else:
+        from src.personalization.calibration.command import run as calibrate
+
+    calibrate(args)
 
 
 def main() -> int:
-    """Parse, call one function. Known errors are one line on stderr and exit status 2."""
-    args = get_args_parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    if args.images:
-        from src.photos.calibrate import calibrate_photos as run
-    else:
-        from src.personalization.calibration.command import run
-
-    try:
-        run(args)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Parse, call one function; the exit status."""
+    return run_command(get_args_parser(), run)
 
 
 if __name__ == "__main__":

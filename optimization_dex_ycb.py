@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+import argparse
 import sys
 
+from options.command_line import run_command
 from options.fit import get_args_parser
 
 
-def main() -> int:
-    """Parse, call one function. Known errors are one line on stderr and exit status 2."""
-    args = get_args_parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+def run(args: argparse.Namespace) -> None:
+    """Fit every image of ``--predictions``."""
     from src.personalization.fitting.command import fit
 
-    try:
-        fit(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    fit(args)
+
+
+def main() -> int:
+    """Parse, call one function; the exit status."""
+    return run_command(get_args_parser(), run)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,26 @@
-"""The front door for networks: run.py --phase {train,eval,predict,demo} --model NAME --data_root DIR ..."""
+"""The front door for networks: run.py --phase {train,eval,predict,demo,export} --model NAME --data_root DIR ..."""
 
 from __future__ import annotations
 
-import logging
+import argparse
 import sys
 
+from options.command_line import run_command
 from options.run_options import get_args_parser
 
 
-def main() -> int:
-    """Parse, call one function. Known errors are one line on stderr and exit status 2."""
-    args = get_args_parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    from src.engine import phases
+def run(args: argparse.Namespace) -> None:
+    """Do what ``--phase`` says; under torchrun, which names the process that failed, with the error noted for it."""
+    from torch.distributed.elastic.multiprocessing.errors import record
 
-    try:
-        phases.PHASES[args.phase](args)
-    except (ValueError, OSError, RuntimeError) as error:
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    from src.engine import PHASES
+
+    record(PHASES[args.phase])(args)
+
+
+def main() -> int:
+    """Parse, call one function; the exit status."""
+    return run_command(get_args_parser(), run)
 
 
 if __name__ == "__main__":

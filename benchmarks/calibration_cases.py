@@ -15,19 +15,23 @@ from tqdm import tqdm
 from benchmarks.simulation import Simulated, SimulationOptions, second_camera, simulate
 from datasets import build_dataset
 from src.evaluation import zero_pose_mpvpe
-from src.personalization.calibration.averages import average_betas, average_weights
-from src.personalization.calibration.choose import calibrate
 from src.personalization.calibration.data_set_evidence import view_groups
-from src.personalization.calibration.multi_frame import JointOptions, JointResult, calibrate_joint
-from src.personalization.calibration.multi_frame_identity import Evidence
-from src.personalization.calibration.multi_frame_problem import JointProblem, posterior_covariance
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.images import average_betas, average_weights
+from src.personalization.calibration.multi_frame import (
+    CalibrationOptions,
+    MultiFrameResult,
+    calibrate_frames,
+    calibration_options,
+    checked_frames,
+)
 from src.personalization.calibration.multi_view import ViewGroups, calibrate_views, group_views
-from src.personalization.calibration.population import joint_with_population, load_population
-from src.personalization.fitting.fit import FitOptions, PosePriorOptions, observe
+from src.personalization.calibration.population import load_population
+from src.personalization.calibration.problem import MultiFrameProblem, posterior_covariance
+from src.personalization.fitting.fit import PosePriorOptions, observe
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import LENGTHS, length_gradient, length_of
-from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import LengthCue
@@ -37,7 +41,7 @@ from utils.camera import project
 
 #: Uncertainty of the ruler, m.
 RULER = 0.003
-KNOWN = JointOptions(PosePriorOptions(0.25, 0.25), KeypointNoise(std_px=2.0, loss="none"), 0.85, 0.07)
+KNOWN = CalibrationOptions(PosePriorOptions(0.25, 0.25), KeypointNoise(std_px=2.0, loss="none"), 0.85, 0.07)
 #: Frames handled together, so that memory is bounded.
 FRAMES_AT_ONCE = 200
 
@@ -59,7 +63,7 @@ def simulated_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
     for count in tqdm(args.counts, desc="images", disable=None):
         persons = max(4, args.persons if count <= 20 else args.persons * 10 // count)
         at_once = max(1, FRAMES_AT_ONCE // count)
-        found: list[tuple[JointResult, torch.Tensor]] = []
+        found: list[tuple[MultiFrameResult, torch.Tensor]] = []
         for first in range(0, persons, at_once):
             size = min(at_once, persons - first)
             world = simulate(assets, size, count, SimulationOptions(), seed=1000 * count + first)
@@ -99,13 +103,13 @@ def record(scores: Scores, hand: HandModel, count: int, found: dict[str, torch.T
         scores.errors[name, count] += zero_pose_mpvpe(hand, betas, truth).tolist()
 
 
-def without_cue(model: JointsModel, world: Simulated, options: JointOptions = KNOWN) -> JointResult:
+def without_cue(model: JointsModel, world: Simulated, options: CalibrationOptions = KNOWN) -> MultiFrameResult:
     """Joint calibration from a start at the mean shape."""
     start = torch.zeros(len(world.betas), 10)
-    return calibrate_joint(model, world.predicted, start, world.K, world.keypoints, options=options)
+    return calibrate_frames(model, world.predicted, start, world.K, world.keypoints, options=options)
 
 
-def with_ruler(model: JointsModel, world: Simulated) -> JointResult:
+def with_ruler(model: JointsModel, world: Simulated) -> MultiFrameResult:
     """Each person's hand measured once, with the ruler's error."""
     true = length_of(model, world.betas, "hand")
     generator = torch.Generator().manual_seed(len(true))
@@ -114,10 +118,10 @@ def with_ruler(model: JointsModel, world: Simulated) -> JointResult:
     for person, length in enumerate(measured.tolist()):
         alone = Simulated(*(value[person : person + 1] for value in vars(world).values()))
         parts.append(without_cue(model, alone, replace(KNOWN, cues=(LengthCue("hand", length, RULER),))))
-    return JointResult(*(torch.cat([getattr(p, n) for p in parts]) for n in JointResult.__dataclass_fields__))
+    return MultiFrameResult(*(torch.cat([getattr(p, n) for p in parts]) for n in MultiFrameResult.__dataclass_fields__))
 
 
-def with_two_cameras(model: JointsModel, world: Simulated) -> JointResult:
+def with_two_cameras(model: JointsModel, world: Simulated) -> MultiFrameResult:
     """Half of the instants, each seen by two cameras: the same number of images."""
     half = world.predicted.shape[1] // 2
     first = Simulated(*(value[:, :half] if value.dim() > 2 else value for value in vars(world).values()))
@@ -131,7 +135,7 @@ def with_two_cameras(model: JointsModel, world: Simulated) -> JointResult:
             for name in ("predicted", "K", "keypoints")
         ]
         parts.append(calibrate_views(model, both[0], torch.zeros(1, 10), both[1], both[2], None, views, KNOWN))
-    return JointResult(*(torch.cat([getattr(p, n) for p in parts]) for n in JointResult.__dataclass_fields__))
+    return MultiFrameResult(*(torch.cat([getattr(p, n) for p in parts]) for n in MultiFrameResult.__dataclass_fields__))
 
 
 def averages(world: Simulated, seed: int) -> dict[str, torch.Tensor]:
@@ -144,9 +148,9 @@ def averages(world: Simulated, seed: int) -> dict[str, torch.Tensor]:
     betas = common[:, None] + quality[..., None] * generator.normal(size=(persons, frames, 10))
     confidence = -4 * quality + generator.normal(size=quality.shape)
     found = {
-        name: np.stack([
-            average_betas(b, average_weights(frames, method, c)) for b, c in zip(betas, confidence, strict=True)
-        ])
+        name: np.stack(
+            [average_betas(b, average_weights(frames, method, c)) for b, c in zip(betas, confidence, strict=True)]
+        )
         for name, method in (("mean", "mean"), ("top-k", "top_k"), ("confidence", "confidence"))
     }
     found["mean shape"] = np.zeros_like(truth)
@@ -158,10 +162,11 @@ def bound_covariance(model: JointsModel, world: Simulated) -> torch.Tensor:
     persons, frames = world.predicted.shape[:2]
     flat = [value.flatten(0, 1) for value in (world.pose, world.K)]
     pixels = project(world.joints.flatten(0, 1), flat[1])
-    inputs = check_frames(flat[0], world.betas.repeat_interleave(frames, 0), flat[1], pixels, None)
-    seen = observe(model, inputs, FitOptions(KNOWN.prior, KNOWN.noise, KNOWN.depth_mean, KNOWN.depth_std))
+    inputs = checked_frames(model, flat[0], world.betas.repeat_interleave(frames, 0), flat[1], pixels, None, KNOWN)
+    observations, share = observe(model, inputs, KNOWN), torch.ones(persons, dtype=torch.float64)
     state = {"pose": world.pose, "wrist": world.joints[:, :, 0], "betas": world.betas}
-    return posterior_covariance(JointProblem(model, seen, persons, KNOWN.shape_prior(model)).linearise(state))
+    problem = MultiFrameProblem(model, observations, share, KNOWN.population.shape_prior())
+    return posterior_covariance(problem.linearise(state))
 
 
 def expected_error(assets: HandAssets, covariance: torch.Tensor, draws: int = 300) -> np.ndarray:
@@ -196,13 +201,18 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
     scores, hand, model = Scores(), HandModel(assets, dtype=torch.float64), JointsModel(assets)
     predictions = pair_keypoints(load_predictions(args.predictions), load_predictions(args.keypoints))
     predictions.check_hand(assets)
-    dataset = build_dataset(args.dataset, args.data_root, predictions.split, side="both", mano_dir=args.mano_dir,
-                            allow_missing_subjects=True)
+    dataset = build_dataset(
+        args.dataset,
+        args.data_root,
+        predictions.split,
+        side="both",
+        mano_dir=args.mano_dir,
+        allow_missing_subjects=True,
+    )
     truth = annotations_of(dataset, predictions)
-    options = JointOptions()
+    options = CalibrationOptions(errors_repeat=True)
     if args.prior is not None:
-        population = load_population(args.prior, assets.hash)
-        options = joint_with_population(options, population)
+        options = calibration_options(load_population(args.prior, assets.hash))
     views = view_groups(dataset, predictions)
     if predictions.confidence is not None:
         error = np.abs(predictions.betas - truth["betas"]).mean(axis=1)
@@ -217,21 +227,23 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
             for draw in range(args.draws):
                 generator = np.random.default_rng(1000 * count + draw)
                 ruler = LengthCue("hand", length + RULER * generator.normal(), RULER)
+                ruled = replace(options, cues=(ruler,), accept_conflict=True)
                 cases = {
-                    "mean": ("mean", Evidence()),
-                    "joint": ("joint", Evidence(options)),
-                    "joint, ruler": ("joint", Evidence(replace(options, cues=(ruler,)), accept_conflict=True)),
+                    "mean": ("mean", options),
+                    "joint": ("multi_frame", options),
+                    "joint, ruler": ("multi_frame", ruled),
                 }
                 if predictions.confidence is not None:
-                    cases |= {"top-k": ("top_k", Evidence()), "confidence": ("confidence", Evidence())}
-                for name, (method, evidence) in cases.items():
-                    found = calibrate(own, assets, method=method, num_images=count, seed=draw, evidence=evidence)
+                    cases |= {"top-k": ("top_k", options), "confidence": ("confidence", options)}
+                for name, (method, believed) in cases.items():
+                    found = calibrate_predictions(own, assets, believed, method=method, num_images=count, seed=draw)
                     error = zero_pose_mpvpe(hand, next(iter(found.values())).betas[None], betas[None])
                     scores.errors[name, count].append(float(error[0]))
                 if count >= 2:
                     pairs = group_views(own_views, 2, seed=draw)
-                    evidence = Evidence(options, views=own_views.rows(pairs))
-                    found = calibrate(own.select(pairs), assets, num_images=count, seed=draw, evidence=evidence)
+                    found = calibrate_predictions(
+                        own.select(pairs), assets, options, num_images=count, seed=draw, views=own_views.rows(pairs)
+                    )
                     error = zero_pose_mpvpe(hand, next(iter(found.values())).betas[None], betas[None])
                     scores.errors["joint, two cameras", count].append(float(error[0]))
     return scores

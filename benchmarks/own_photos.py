@@ -12,6 +12,7 @@ import argparse
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,7 @@ import torch  # noqa: E402
 from datasets import build_dataset  # noqa: E402
 from options.calibrate import get_args_parser as calibration_parser  # noqa: E402
 from src.evaluation.shape import zero_pose_mpvpe  # noqa: E402
-from src.personalization.calibration.choose import calibrate  # noqa: E402
-from src.personalization.calibration.multi_frame_identity import Evidence  # noqa: E402
+from src.personalization.calibration.identity import calibrate_predictions  # noqa: E402
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions  # noqa: E402
 from src.personalization.terms.hand_size import lengths_mm  # noqa: E402
 from src.photos.calibrate import photo_options  # noqa: E402
@@ -92,8 +92,8 @@ def measure(
     betas = columns["betas"][rows[0]].astype(np.float64)
     given = calibration_parser().parse_args(["--images", "x", "--output", "x"])
     given.keypoint_std = std
-    joint = photo_options(given, assets, torch.device("cpu"))
-    options = KeypointFitOptions() if std is None else KeypointFitOptions(joint.noise)
+    noise = photo_options(given, assets, torch.device("cpu")).noise
+    options = KeypointFitOptions() if std is None else KeypointFitOptions(noise)
     for name, known in (("unknown", None), ("known", betas)):
         fit = fit_photo_hands(hands, assets, known, options)
         found[f"mpjpe_mm_shape_{name}"] = root_relative(fit, columns["joints"][chosen], assets).tolist()
@@ -104,8 +104,8 @@ def measure(
     measured = length + RULER_MM * generator.normal()
     for name, ruler in (("joint", None), ("joint_ruler", measured)):
         given.hand_length_mm, given.hand_length_std_mm = ruler, RULER_MM
-        evidence = Evidence(photo_options(given, assets, torch.device("cpu")), accept_conflict=True)
-        identity = calibrate(predictions, assets, num_images=len(predictions), evidence=evidence)[subject]
+        believed = replace(photo_options(given, assets, torch.device("cpu")), accept_conflict=True)
+        identity = calibrate_predictions(predictions, assets, believed, num_images=len(predictions))[subject]
         found[f"zero_pose_mpvpe_mm_{name}"] = zero_pose_mpvpe(layer, identity.betas[None], betas[None]).tolist()
         found[f"hand_length_error_mm_{name}"] = [identity.hand_length_mm - length]
         found[f"hand_length_z_{name}"] = [(identity.hand_length_mm - length) / identity.hand_length_std_mm]

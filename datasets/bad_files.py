@@ -1,14 +1,72 @@
-"""The error for a file that is there but cannot be used."""
+"""The error for a file that is there but cannot be used, and reading without any other error."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.files import READ_ERRORS
 
 
 class BadFileError(ValueError):
     """A data file is truncated, malformed or holds impossible values; the message names it and the remedy."""
 
 
-def bad_file(path: str | Path, reason: str) -> BadFileError:
-    """The error to raise for ``path``, with the remedy that fits every data file."""
-    return BadFileError(f"{path}: {reason}. Copy or extract this file again, or skip such files with --skip_bad")
+def bad_file(path: str | Path, reason: str, can_skip: bool = True) -> BadFileError:
+    """The error to raise for ``path``, with the remedy: ``can_skip`` where --skip_bad gets by without the file."""
+    skip = ", or skip such files with --skip_bad" if can_skip else ""
+    return BadFileError(f"{path}: {reason}. Copy or extract this file again{skip}")
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str, can_skip: bool = True) -> Iterator[None]:
+    """Around everything that reads ``path``: any error of damaged content becomes a `BadFileError` that names it.
+
+    Args:
+        what: that it should be, such as "a labels file".
+
+    Raises:
+        FileNotFoundError: as it is.
+        BadFileError: as it is, or in place of one of `READ_ERRORS`.
+    """
+    try:
+        yield
+    except (BadFileError, FileNotFoundError):
+        raise
+    except READ_ERRORS as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise bad_file(path, f"not {what} ({words[:300]})", can_skip) from error
+
+
+def read_json(path: Path, can_skip: bool = True) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        BadFileError: it is not whole JSON.
+    """
+    with reading(path, "whole JSON", can_skip):
+        return json.loads(path.read_bytes())
+
+
+def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]], can_skip: bool = True) -> dict[str, np.ndarray]:
+    """Arrays of numbers of exactly these shapes from an .npz; what is beside them is not decompressed.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        BadFileError: it is no such file, or lacks a key, or one has another shape, or is NaN or infinite.
+    """
+    arrays = {}
+    with reading(path, "a whole .npz of plain arrays", can_skip), np.load(path, allow_pickle=False) as archive:
+        for key, shape in shapes.items():
+            array = arrays[key] = archive[key]
+            if array.shape != shape or array.dtype.kind not in "fiub":
+                raise bad_file(path, f"{key} is {array.dtype} {array.shape} instead of numbers {shape}", can_skip)
+            if not np.isfinite(array).all():
+                raise bad_file(path, f"{key} holds NaN or infinity", can_skip)
+    return arrays

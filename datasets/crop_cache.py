@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from utils.files import atomic_path, write_json
+from utils.files import READ_ERRORS, atomic_path, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +57,17 @@ class CropCache:
         """Map the crops if a finished cache is there; say whether it was."""
         if not (self.json_path.is_file() and self.array_path.is_file()):
             return False
-        crops = np.load(self.array_path, mmap_mode="r", allow_pickle=False)
-        if crops.shape != self.shape or crops.dtype != np.uint8:
+        try:
+            crops = np.load(self.array_path, mmap_mode="r", allow_pickle=False)
+            unreadable = np.array(json.loads(self.json_path.read_bytes())["unreadable"], dtype=np.int64)
+            if crops.shape != self.shape or crops.dtype != np.uint8:
+                raise ValueError(f"holds {crops.dtype} {crops.shape} instead of uint8 {self.shape}")
+            self.readable[unreadable] = False
+        except READ_ERRORS as error:
+            logger.warning("%s is damaged and will be built again (%s)", self.array_path, error)
+            self.readable[:] = True
             return False
         self.crops = crops
-        self.readable[json.loads(self.json_path.read_text())["unreadable"]] = False
         return True
 
     def build(self, make: Callable[[int], tuple[np.ndarray, bool]], workers: int) -> None:
@@ -87,7 +96,7 @@ class CropCache:
             def fill(start: int) -> int:
                 rows = range(start, min(start + _ROWS_PER_TASK, self.shape[0]))
                 for row in rows:
-                    crops[row], self.readable[row] = make(row)
+                    crops[row], self.readable[row] = make(row)  # noqa: F821 (deleted at the end, to close the file)
                 return len(rows)
 
             with (
@@ -108,6 +117,37 @@ class CropCache:
         )
         logger.info("wrote crop cache %s (%.2f GB)", self.array_path, needed / 1e9)
         self.crops = np.load(self.array_path, mmap_mode="r", allow_pickle=False)
+
+
+@contextlib.contextmanager
+def one_builder(path: Path) -> Iterator[None]:
+    """Around "is it there? else build it": of all processes on machines that share ``path``, one at a time is inside.
+
+    So under torchrun one process builds and the others, let in after it, find the finished file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.stem.rpartition('_')[2]}.lock"), "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that builds %s", path)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks: every process builds its own, the last one's stays
+            logger.warning("%s: no lock (%s), so several processes may build it at once", path, error)
+        yield
+
+
+def state_of(root: Path, watched: list[Path], digest: hashlib._Hash) -> str:
+    """Short hash of ``digest`` and of the names below ``root`` and the times of these files and folders."""
+    for path in watched:
+        changed = path.stat().st_mtime_ns if path.exists() else None
+        digest.update(f"{path.relative_to(root)} {changed}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def usable_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def rows_key(data_key: str, rows: np.ndarray) -> str:

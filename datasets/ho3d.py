@@ -1,32 +1,37 @@
-"""HO-3D's evaluation part (versions 2 and 3), read from its official layout to be predicted and submitted (FACTS 4).
+"""HO-3D's evaluation part (versions 2 and 3), read from its official layout to be predicted and submitted.
 
-Its hands are not annotated there: every sample has ``valid`` False, and crops are placed by the published bounding
-box of the hand, by the rule of all data sets (twice its larger side).
+Layout: docs/facts.md 4. Its hands are not annotated there: every sample has ``valid`` False, and crops are placed by
+the published bounding box of the hand, by the rule of all data sets (twice its larger side).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import pickle
+import logging
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from datasets.bad_files import bad_file
-from datasets.crop_cache import rows_key
-from datasets.crop_dataset import CropDataset, refuse_other_hands
+from datasets.bad_files import BadFileError, bad_file, read_json, reading
+from datasets.crop_cache import state_of
+from datasets.crop_dataset import CropDataset
+from datasets.crop_placement import whole_image_box
 from datasets.image_crop import read_image
+from datasets.options import DatasetOptions
 from template import load_hand_assets
 from template.safe_pickle import safe_load
 from utils.joints import MANO_TO_STANDARD
+
+logger = logging.getLogger(__name__)
 
 WIDTH, HEIGHT = 640, 480
 SPLITS = ("evaluation", "s0_test")
 #: Ending of the colour images by version.
 ENDINGS = {"v2": "png", "v3": "jpg"}
 _OPENGL = np.array([1.0, -1.0, -1.0])
+_NAME = re.compile(r"[\w-]+/[\w-]+")
 _HOW_TO_GET = "Give the folder that holds evaluation/ and evaluation.txt of HO-3D"
 
 
@@ -38,55 +43,51 @@ class HO3D(CropDataset):
     Attributes:
         names: 'SEQ/ID' of every sample, as evaluation.txt has them.
         version: "v2" or "v3", told by the ending of the first image.
+        num_bad_labels: meta files that were unusable (with ``skip_bad``); see `_read_metas`.
     """
 
     label_hand: ClassVar[dict[str, str]] = {"tips": "ho3d", "joint_type": "kinematic"}
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "evaluation",
-        *,
-        side: str = "right",
-        crop_size: int = 128,
-        with_vertices: bool = False,
-        skip_bad: bool = False,
-        paper_filter: bool = False,
-        allow_missing_subjects: bool = False,
-        mano_dir: str | Path | None = None,
-        cache: str | Path | None = None,
-        workers: int | None = None,
-    ) -> None:
-        """Open the evaluation part; the options are those of all data sets (see `datasets.freihand.dataset.FreiHAND`).
+    def __init__(self, root: str | Path, split: str = "evaluation", **options: Any) -> None:
+        """Open the evaluation part.
+
+        Args:
+            root: the folder with ``evaluation/`` and ``evaluation.txt``.
+            split: one of `SPLITS`.
+            options: of `datasets.options.DatasetOptions`.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.
             BadFileError: naming a meta file that is unusable.
             ValueError: another split, left hands, or vertices, which are not annotated.
         """
-        refuse_other_hands("HO-3D", side, paper_filter)
-        if split not in SPLITS or with_vertices:
+        settings = DatasetOptions(**options)
+        settings.refuse("HO-3D", ())
+        if split not in SPLITS or settings.with_vertices:
             raise ValueError(f"HO-3D is read for its evaluation only, without vertices: split {split!r}, not {SPLITS}")
         root = Path(root)
         listing = root / "evaluation.txt"
         if not listing.is_file():
             raise FileNotFoundError(f"{listing} is missing. {_HOW_TO_GET}")
-        self.names = listing.read_text(encoding="ascii").split()
+        with reading(listing, "a list of SEQ/ID", can_skip=False):
+            self.names = listing.read_text(encoding="ascii").split()
         if not self.names:
             raise ValueError(f"{listing} is empty. {_HOW_TO_GET}")
+        strange = next((name for name in self.names if not _NAME.fullmatch(name)), None)
+        if strange is not None:
+            raise bad_file(listing, f"line {strange[:80]!r} is not SEQ/ID", can_skip=False)
         first = [root / "evaluation" / _image_name(self.names[0], ending) for ending in ENDINGS.values()]
         present = [version for version, path in zip(ENDINGS, first, strict=True) if path.is_file()]
         if not present:
             raise FileNotFoundError(f"neither {first[0]} nor {first[1].name} is there. {_HOW_TO_GET}")
         self.version = present[0]
         count = len(self.names)
-        metas = [_read_meta(root / "evaluation" / name) for name in self.names]
-        boxes = np.stack([box for _, box in metas])
+        intrinsics, boxes, self.num_bad_labels = _read_metas(root, self.names, settings.skip_bad)
         _, sequence = np.unique([name.split("/")[0] for name in self.names], return_inverse=True)
-        state = hashlib.sha256(" ".join(self.names).encode() + boxes.tobytes()).hexdigest()
+        digest = hashlib.sha256(" ".join(self.names).encode() + boxes.tobytes())
+        folders = sorted({(root / "evaluation" / name).parent / "rgb" for name in self.names})
         columns = {
-            "K_image": np.stack([K for K, _ in metas]),
-            "image_keypoints": np.zeros((count, 21, 2)),
+            "K_image": intrinsics,
             "joints": np.zeros((count, 21, 3), np.float32),
             "pose": np.tile(np.eye(3, dtype=np.float32), (count, 16, 1, 1)),
             "betas": np.zeros((count, 10), np.float32),
@@ -97,11 +98,9 @@ class HO3D(CropDataset):
             "is_left": np.zeros(count, dtype=bool),
             "valid": np.zeros(count, dtype=bool),
         }
-        super().__init__(
-            root, split, columns, boxes, {"right": load_hand_assets(mano_dir, "right")},
-            crop_size=crop_size, skip_bad=skip_bad, cache=None if cache is None else Path(cache),
-            cache_key=rows_key(state, columns["image_id"]), workers=workers,
-        )  # fmt: skip
+        assets = {"right": load_hand_assets(settings.mano_dir, "right")}
+        state, keypoints = state_of(root, folders, digest), np.zeros((count, 21, 2))
+        super().__init__(root, split, settings, columns, keypoints, boxes, assets, (WIDTH, HEIGHT), state)
 
     def image_path(self, index: int) -> Path:
         """The image's file."""
@@ -122,9 +121,10 @@ class HO3D(CropDataset):
             path = self.root / f"evaluation_{name}.json"
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing: the labels were published apart from the data")
-            points = np.array(json.loads(path.read_bytes()), dtype=np.float64)
+            with reading(path, "an array of points", can_skip=False):
+                points = np.array(read_json(path, can_skip=False), dtype=np.float64)
             if points.shape != (len(self), size, 3):
-                raise bad_file(path, f"holds {points.shape} instead of {(len(self), size, 3)}")
+                raise bad_file(path, f"holds {points.shape} instead of {(len(self), size, 3)}", can_skip=False)
             lists.append(points * _OPENGL)
         return lists[0][:, list(MANO_TO_STANDARD)], lists[1]
 
@@ -139,10 +139,38 @@ def _read_meta(sample: Path) -> tuple[np.ndarray, np.ndarray]:
     path = sample.parent / "meta" / f"{sample.name}.pkl"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. {_HOW_TO_GET}")
-    try:
+    with reading(path, "a pickle with readable camMat and handBoundingBox"):
         meta: dict[str, Any] = safe_load(path)
         K = np.asarray(meta["camMat"], dtype=np.float64).reshape(3, 3)
-        left, top, right, bottom = np.asarray(meta["handBoundingBox"], dtype=np.float64).reshape(4)
-    except (KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise bad_file(path, f"no readable camMat and handBoundingBox ({type(error).__name__}: {error})") from error
+        left, top, right, bottom = corners = np.asarray(meta["handBoundingBox"], dtype=np.float64).reshape(4)
+    if not (np.isfinite(K).all() and np.isfinite(corners).all() and K[0, 0] > 0 and K[1, 1] > 0):
+        raise bad_file(path, "camMat or handBoundingBox holds impossible numbers")
     return K, np.array([(left + right) / 2, (top + bottom) / 2, 2 * max(right - left, bottom - top, 1.0)])
+
+
+def _read_metas(root: Path, names: list[str], skip_bad: bool) -> tuple[np.ndarray, np.ndarray, int]:
+    """Intrinsics (N, 3, 3) px, boxes (N, 3) px, and how many meta files are unusable.
+
+    With ``skip_bad`` a sample without its meta file is still there, since the server wants every image: it has the
+    intrinsics of the sequence's first usable sample (or of any), and its crop shows the whole image.
+    """
+    intrinsics, boxes = np.full((len(names), 3, 3), np.nan), np.tile(whole_image_box(WIDTH, HEIGHT), (len(names), 1))
+    bad = []
+    for row, name in enumerate(names):
+        try:
+            intrinsics[row], boxes[row] = _read_meta(root / "evaluation" / name)
+        except BadFileError as error:
+            if not skip_bad:
+                raise
+            logger.warning("shown whole, with another sample's intrinsics: %s", error)
+            bad.append(row)
+    usable = np.flatnonzero(np.isfinite(intrinsics[:, 0, 0]))
+    if len(usable) == 0:
+        raise BadFileError(f"{root}: no meta file of the evaluation part is readable. {_HOW_TO_GET}")
+    sequences = np.array([name.split("/")[0] for name in names])
+    for row in bad:
+        same = usable[sequences[usable] == sequences[row]]
+        intrinsics[row] = intrinsics[same[0] if len(same) else usable[0]]
+    if bad:
+        logger.warning("%s: %d unusable meta files of %d", root, len(bad), len(names))
+    return intrinsics, boxes, len(bad)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
-import re
+import shutil
+import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +19,9 @@ from datasets.resident import ResidentSamples, fits
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
-
-
-_WORKER_DIED = (
-    "loader process {}{}. Killed from outside, it was most often memory that ran out (see dmesg): "
-    "use fewer --num_workers or a smaller --batch_size, and go on with --resume"
-)
-
-
-class LoaderWorkerError(RuntimeError):
-    """A loader process died; the message names it."""
+SHARED_MEMORY = Path("/dev/shm")
+#: Batches of a loader process that exist at once: two ready, one being made, one in use.
+_BATCHES_PER_WORKER = 4
 
 
 class BatchLoader:
@@ -74,13 +69,28 @@ class BatchLoader:
             device: a GPU; a CPU works too, for tests.
             only_if_it_fits: do nothing if a GPU has too little memory free, or there is none.
         """
-        read = _BatchView(self.dataset).__getitem__
-        if only_if_it_fits and not fits(read(self.indices[:1]), len(self.indices), device):
+        if only_if_it_fits and not fits(self._read(self.indices[:1]), len(self.indices), device):
             return False
-        self._resident = ResidentSamples(self.indices, read, device, self._drop_invalid)
+        self._resident = ResidentSamples(self.indices, self._read, device, self._drop_invalid)
         self.indices = self._resident.indices
+        self.check_size()
         logger.info("%d samples are kept in the memory of %s", len(self.indices), device)
         return True
+
+    def check_size(self) -> None:
+        """Refuse samples that give no batch.
+
+        Raises:
+            ValueError: there is none, or there are fewer than a batch and the last, smaller one is left out.
+        """
+        if len(self.indices) == 0:
+            raise ValueError("there is no sample to load")
+        if self._drop_last and len(self) == 0:
+            each = f" in each of {self._world_size} processes" if self._world_size > 1 else ""
+            raise ValueError(
+                f"{len(self.indices)} samples give no batch of {self.batch_size}{each}, so nothing would be trained; "
+                "use a smaller --batch_size or more data (--max_images, --split, --side)"
+            )
 
     def keep_together(self, group: np.ndarray, run: int) -> None:
         """From now on let up to ``run`` samples of a group follow each other when shuffled (and share a batch).
@@ -107,27 +117,38 @@ class BatchLoader:
         if self._resident is not None:
             yield from map(self._resident.take, batches)
             return
-        view = _BatchView(self.dataset)
-        if self._num_workers == 0:
-            collated: Iterator[Batch] = (view[batch] for batch in batches)
-        else:
-            collated = iter(
-                DataLoader(
-                    view,
-                    sampler=batches,
-                    batch_size=None,
-                    num_workers=self._num_workers,
-                    pin_memory=self._pin_memory,
-                    worker_init_fn=_seed_worker,
-                    generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
-                )
-            )
-        try:
-            with naming_dead_workers(), naming_dead_workers(collated):  # it may be told while the other looks who died
-                yield from filter(self._is_usable, map(self._without_invalid, collated))
-        finally:
-            if self._num_workers:  # at once: a dead one is reported again and again, as long as somebody holds this
-                collated._shutdown_workers()
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=batches,
+            collate_fn=_collate,
+            num_workers=self._workers_that_fit(),
+            pin_memory=self._pin_memory,
+            worker_init_fn=_seed_worker,
+            generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
+        )
+        yield from filter(self._is_usable, map(self._without_invalid, loader))
+
+    def _read(self, indices: np.ndarray) -> Batch:
+        """The collated batch of these samples, read in this process."""
+        if hasattr(self.dataset, "__getitems__"):
+            return _collate(self.dataset.__getitems__(indices))
+        return _collate([self.dataset[int(index)] for index in indices])
+
+    def _workers_that_fit(self) -> int:
+        """Loader processes whose batches in waiting fit into the shared memory, where full means a hang or SIGBUS."""
+        free = shared_memory_free() if self._num_workers else None
+        if free is None:
+            return self._num_workers
+        sample = sum(value.nbytes for value in self._read(self.indices[:1]).values())
+        fitting = int(free // (sample * self.batch_size * _BATCHES_PER_WORKER))
+        if fitting >= self._num_workers:
+            return self._num_workers
+        logger.warning(
+            "%s has %.0f MB free, room for the batches of %d loader processes, not %d: using %d (docker run "
+            "--shm-size=8g or --ipc=host gives more)",
+            SHARED_MEMORY, free / 1e6, fitting, self._num_workers, fitting,
+        )  # fmt: skip
+        return fitting
 
     def _order(self) -> np.ndarray:
         """Dataset indices in the order of this epoch, this process's share of them."""
@@ -173,12 +194,12 @@ def make_loader(
 ) -> BatchLoader:
     """Loader of batches as dicts of torch tensors with the keys of `datasets.sample`.
 
-    A data set with a method ``gather(indices)`` gives its batches whole (with a crop cache: a copy out of
-    a memory map, quick enough to need no workers); others are collated sample by sample. One with a method
-    ``shuffled(indices, rng)`` chooses the shuffled order.
+    A data set with ``__getitems__(indices)`` gives its batches whole (with a crop cache: a copy out of a memory map,
+    quick enough to need no workers); others are collated sample by sample. One with a method ``shuffled(indices,
+    rng)`` chooses the shuffled order.
 
     Args:
-        dataset: with or without ``gather``.
+        dataset: with or without ``__getitems__``.
         batch_size: samples a batch; the last one may be smaller unless ``drop_last``.
         shuffle: in an order that depends on ``seed`` and the epoch only.
         seed: of the order and of the workers.
@@ -192,7 +213,7 @@ def make_loader(
         rank, world_size: this process's share in distributed runs. Shuffled shares are equal in length.
 
     Raises:
-        ValueError: if the batch size is not positive, or there is nothing to load.
+        ValueError: if the batch size is not positive, there is nothing to load, or with ``drop_last`` no whole batch.
     """
     chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if batch_size < 1:
@@ -201,9 +222,7 @@ def make_loader(
         chosen = chosen[dataset.columns["valid"][chosen]]
     if max_samples and max_samples < len(chosen):
         chosen = chosen[np.linspace(0, len(chosen) - 1, max_samples).round().astype(np.int64)]
-    if len(chosen) == 0:
-        raise ValueError("there is no sample to load")
-    return BatchLoader(
+    loader = BatchLoader(
         dataset,
         batch_size,
         shuffle=shuffle,
@@ -216,59 +235,31 @@ def make_loader(
         rank=rank,
         world_size=world_size,
     )
+    loader.check_size()
+    return loader
 
 
-class _BatchView(Dataset):
-    """A data set whose items are whole batches, asked for by arrays of indices."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, indices: np.ndarray) -> Batch:
-        if hasattr(self.dataset, "gather"):
-            return {key: torch.from_numpy(value) for key, value in self.dataset.gather(indices).items()}
-        return default_collate([self.dataset[int(index)] for index in indices])
+def shared_memory_free() -> int | None:
+    """Bytes free where loader processes hand over their batches; None where that is not a folder (not Linux)."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
 
 
-@contextlib.contextmanager
-def naming_dead_workers(batches: Iterator[Batch] | None = None) -> Iterator[None]:
-    """Around work with batches from loader processes: the error of one that died names it, and the remedy.
+def _collate(samples: dict[str, np.ndarray] | list[dict[str, Any]]) -> Batch:
+    """A batch of what a data set's ``__getitems__`` gave: a batch already, or samples."""
+    if isinstance(samples, dict):
+        return {key: _tensor(value) for key, value in samples.items()}
+    return default_collate(samples)
 
-    PyTorch raises it in whatever the main process is doing just then, not only where it waits for a batch. There, it
-    may be the connection that fails.
 
-    Args:
-        batches: PyTorch's iterator over them, where the block takes batches from it.
-
-    Raises:
-        LoaderWorkerError: in place of PyTorch's own.
-    """
+def _tensor(array: np.ndarray) -> torch.Tensor:
     try:
-        yield
-    except LoaderWorkerError:
-        raise
-    except RuntimeError as error:
-        found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(.*)", str(error))
-        if found is None:
-            raise
-        raise LoaderWorkerError(_WORKER_DIED.format(found[1], found[2].rstrip(" ."))) from error
-    except (ConnectionError, EOFError) as error:
-        dead = _dead_workers(batches)
-        if not dead:
-            raise
-        raise LoaderWorkerError(_WORKER_DIED.format(dead, " died")) from error
-
-
-def _dead_workers(batches: Iterator[Batch] | None) -> str:
-    """Numbers of the loader processes that are gone, at the latest a second later."""
-    workers = getattr(batches, "_workers", ())
-    for worker in workers:
-        worker.join(1 / len(workers))
-    return ", ".join(str(worker.pid) for worker in workers if not worker.is_alive())
+        return torch.from_numpy(array)
+    except ValueError:  # a single row of a record array has strides that torch does not take
+        return torch.from_numpy(array.copy())
 
 
 def _in_runs(order: np.ndarray, group: np.ndarray, run: int) -> np.ndarray:
-    """``order`` (N,) with up to ``run`` of a group together: its k-th to (k+run)-th go where the first of them was."""
+    """``order`` (N,), but up to ``run`` members of a group follow each other, from where the first of them was."""
     by_group = np.argsort(group, kind="stable")
     _, starts, counts = np.unique(group[by_group], return_index=True, return_counts=True)
     rank = np.empty(len(order), dtype=np.int64)
@@ -283,6 +274,9 @@ def _mixed_seed(*parts: int) -> int:
 
 
 def _seed_worker(worker: int) -> None:
+    # Signals meant to end a training reach its whole process group: the training saves, then ends its loaders itself.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     seed = torch.initial_seed() % 2**32  # PyTorch already added the worker's number
     random.seed(seed)
     np.random.seed(seed)

@@ -30,7 +30,7 @@ SAMPLE_SPEC: dict[str, Field] = {
     "K_image": Field((3, 3), "float32", "px; intrinsics of the full image (mirrored if is_left)"),
     "crop_to_image": Field((2, 3), "float32", "affine from crop px to px of the full image (mirrored if is_left)"),
     "keypoints_2d": Field((21, 2), "float32", "px of the crop, standard order"),
-    "joints": Field((21, 3), "float32", "m; camera frame, standard order, kinematic"),
+    "joints": Field((21, 3), "float32", "m; camera frame, standard order, kinematic; tips of the hand's own side"),
     "vertices": Field((778, 3), "float32", "m; camera frame; only with with_vertices=True"),
     "label_joints": Field(
         (21, 3), "float32", "m; camera frame; the official joints where they are not kinematic ones with manopth's tips"
@@ -38,6 +38,9 @@ SAMPLE_SPEC: dict[str, Field] = {
     "mask": Field(("C", "C"), "uint8", "of the crop: 255 on the hand, 0 elsewhere; only with with_mask=True"),
     "pose": Field((16, 3, 3), "float32", "rotation matrices in MANO's order, root first, mean pose included"),
     "betas": Field((10,), "float32", "shape coefficients"),
+    "label_betas": Field(
+        (10,), "float32", "the official betas where they mean another model's hand (MANO_LEFT as released)"
+    ),
     "transl": Field((3,), "float32", "m; MANO's free translation: wrist = J0(betas) + transl"),
     "image_id": Field((), "int64", "the official index in the data set's split"),
     "subject_id": Field((), "int64", "the official number of the person; 0 in FreiHAND, which does not tell"),
@@ -47,7 +50,7 @@ SAMPLE_SPEC: dict[str, Field] = {
 }
 
 #: Keys that a sample may lack.
-OPTIONAL_KEYS = ("vertices", "label_joints", "mask")
+OPTIONAL_KEYS = ("vertices", "label_joints", "label_betas", "mask")
 
 
 def check_sample(sample: Mapping[str, Any]) -> None:

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import argparse
 
+from options.command_line import CommandParser
 from options.run_options import add_device_arguments
+
+#: Options that only one of the two solvers reads.
+_OF_SOLVER = {
+    "lm": {"--max_steps", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--depth_mean", "--depth_std",
+           "--fit_shape", "--video"},
+    "adam": {"--use_confidence"},
+}  # fmt: skip
+
+
+class _Parser(CommandParser):
+    """Refuses options that the solver does not use."""
+
+    def check(self, args: argparse.Namespace) -> None:
+        other = "adam" if args.solver == "lm" else "lm"
+        self.refuse_unused(args, args.given_options - _OF_SOLVER[other], f"--solver {args.solver}")
+        if args.predictions is not None and args.output is None:
+            self.error("--predictions needs --output, the file to write")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``optimization_dex_ycb.py``."""
-    parser = argparse.ArgumentParser(
-        description="Fit pose and translation to 2D keypoints at test time; the shape stays as given."
-    )
-    parser.add_argument("--predictions", required=True, help="npz of run.py --phase predict: poses (and shapes)")
+    parser = _Parser("Fit pose and translation to 2D keypoints at test time; the shape stays as given.")
+    parser.add_argument("--predictions", help="npz of run.py --phase predict: poses (and shapes); without, "
+                        "these files are those of scripts/fit_*.sh")
     parser.add_argument("--keypoints", help="npz of the pose_2d network (default: those in --predictions)")
     parser.add_argument("--shape_source", default="predicted", choices=("predicted", "gt", "calibrated"))
     parser.add_argument("--identity", help="identity file, or folder of identity_subject-NN.json (calibrated)")
-    parser.add_argument("--output", required=True, help="npz to write: fitted pose, betas, transl")
+    parser.add_argument("--output", help="npz to write: fitted pose, betas, transl (needed with --predictions)")
     parser.add_argument("--results", help="JSON for the table")
     parser.add_argument("--include_calibration_images", action="store_true", help="also fit images used to calibrate")
     data = parser.add_argument_group("ground truth (for --shape_source gt and the errors; optional otherwise)")
@@ -30,7 +47,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     solver.add_argument("--chunk", type=int, default=256, help="frames solved together")
     solver.add_argument("--root_std", type=float, default=0.2, help="rad, trust in the network's hand orientation")
     solver.add_argument("--finger_std", type=float, default=0.2, help="rad, trust in the network's finger rotations")
-    solver.add_argument("--prior", help="npz of src.personalization.calibration.measure_population: error covariance, depth")
+    solver.add_argument("--prior", help="npz of ….calibration.measure_population: error covariance, depth")
     solver.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
     solver.add_argument("--loss", default="geman_mcclure", choices=("none", "huber", "geman_mcclure"))
     solver.add_argument("--min_confidence", type=float, default=0.05, help="keypoints at or below it do not count")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
+from options.command_line import ROOT, CommandParser
 from options.image_options import add_image_arguments
 
 MODEL_NAMES = (
@@ -39,7 +39,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--setup", help="split family, e.g. DexYCB's s0 to s3 (default: s1, or s0 where there is no s1)")
     group.add_argument("--split", help="full split name, e.g. s1_test (default: what the phase needs)")
     group.add_argument("--side", default="right", choices=("right", "left", "both"), help="left hands are mirrored")
-    group.add_argument("--paper_filter", action="store_true", help="drop samples as the paper's code did (FACTS 1.8)")
+    group.add_argument("--paper_filter", action="store_true", help="drop samples as the paper's code did (docs/facts.md 1.8)")
     group.add_argument("--crop_size", type=int, help="px of the stored crop (twice the hand's box)")
     group.add_argument("--input_size", type=int, help="px of the network's input")
     group.add_argument("--crop_scale", type=float, help="side of the network's view over the hand's box, at most 2")
@@ -100,6 +100,10 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resume", nargs="?", const="auto", help="go on from last.pt of the run, or from a file; eval: as --checkpoint"
     )
+    group.add_argument(
+        "--override", action="store_true", help="of --resume: take this command's settings where the saved run's differ"
+    )
+    group.add_argument("--overwrite", action="store_true", help="delete the run of that name and start anew")
     group.add_argument("--save_minutes", type=float, default=5.0, help="also save within an epoch, this often")
     group.add_argument("--val_images", type=int, default=2000, help="images for validation after each epoch")
 
@@ -120,7 +124,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """What the demo does."""
     group = parser.add_argument_group("demo")
     group.add_argument("--output", default="out/demo", help="folder for everything the demo leaves; export: FILE.onnx")
-    group.add_argument("--weights", default="weights", help="folder with the shipped .safetensors")
+    group.add_argument("--weights", default=str(ROOT / "weights"), help="folder with the shipped .safetensors")
     group.add_argument("--method", default="joint", choices=("mean", "top_k", "confidence", "joint"))
     group.add_argument("--solver", default="lm", choices=("lm", "adam"), help="of the test-time fitting")
     group.add_argument("--calibration_images", type=int, default=20, help="unlabelled images a subject")
@@ -135,16 +139,39 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--without_layer", action="store_true", help="the network alone, without the hand layer")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Fills in what depends on the data set."""
+_EVERYWHERE = "device mano_dir threads"
+_DATA = "dataset data_root setup split side paper_filter crop_size crop cache skip_bad allow_missing_subjects"
+_NETWORK = "model backbone hierarchy keypoint_views checkpoint resume exp_name out_dir"
+_SAMPLES = "batch_size num_workers max_images"
+_OWN_IMAGES = "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints"
+#: What each use of run.py reads, beside ``--phase``, ``--debug`` and `_EVERYWHERE`. Any other option is an error.
+USED_OPTIONS = {
+    "train": f"{_DATA} {_SAMPLES} input_size crop_scale resident model recipe backbone backbone_weights "
+    "crop_geometry confidence blind_decoder hierarchy exp_name out_dir epochs lr weight_decay optimizer schedule "
+    "augment rotation_deg seed amp channels_last cuda_graph compile init_parts init_from resume override overwrite "
+    "save_minutes val_images",
+    "predict": f"{_DATA} {_NETWORK} {_SAMPLES} shape identity predictions",
+    "eval": f"{_DATA} {_NETWORK} {_SAMPLES} shape identity predictions results submit",
+    "demo": "output weights method solver calibration_images demo_sequences demo_frames pictures seed",
+    "demo --images": f"{_OWN_IMAGES} images",
+    "demo --video": f"{_OWN_IMAGES} video",
+    "export": "model dataset checkpoint resume exp_name out_dir hierarchy output weights without_layer",
+}
 
-    def parse_known_args(self, *words: Any, **options: Any) -> tuple[argparse.Namespace, list[str]]:
-        args, rest = super().parse_known_args(*words, **options)
+
+class _Parser(CommandParser):
+    """Fills in what depends on the data set, and refuses options that the phase does not use."""
+
+    def check(self, args: argparse.Namespace) -> None:
+        use = args.phase
+        if use == "demo":
+            use += " --images" if args.images else " --video" if args.video else ""
+        used = {f"--{name}" for name in f"phase debug {_EVERYWHERE} {USED_OPTIONS[use]}".split()}
+        self.refuse_unused(args, used, f"--phase {use}")
         if args.dataset == "shards":
             args.dataset = self._dataset_of_shards(args.data_root)
         args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
-        return args, rest
 
     def _dataset_of_shards(self, root: str | None) -> str:
         from datasets.shards.index import dataset_of
@@ -159,7 +186,7 @@ class _Parser(argparse.ArgumentParser):
 
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``run.py``."""
-    parser = _Parser(description="Train, evaluate, predict and demonstrate hand networks.")
+    parser = _Parser("Train, evaluate, predict and demonstrate hand networks.")
     parser.add_argument("--phase", required=True, choices=PHASES)
     add_device_arguments(parser)
     add_data_arguments(parser)

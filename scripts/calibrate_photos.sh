@@ -4,6 +4,6 @@
 # and fingers' lengths with their 95% intervals. Without a measured length absolute size rests on the prior (about
 # +-21 mm): add --hand_length_mm 183 (wrist crease to middle fingertip, by ruler). Ten to twenty photos of open and
 # half-open hands from several sides, the hand a quarter of the picture or more; --fov or --K if EXIF says nothing.
-source "$(dirname "$0")/make_env.sh"
+source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 : "${1:?usage: scripts/calibrate_photos.sh FOLDER [options]}"
-"$PYTHON" calibrate_from_shape_params.py --images "$1" --keypoints mediapipe --output out/own_photos/identity.json "${@:2}"
+"$PYTHON" "$ROOT/calibrate_from_shape_params.py" --images "$1" --keypoints mediapipe --output "$ROOT/out/own_photos/identity.json" "${@:2}"

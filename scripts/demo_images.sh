@@ -3,9 +3,9 @@
 # Without IMAGES it writes eight synthetic pictures of two unseen people, every third one a left hand, to
 # out/demo_images/pictures/ first. Leaves out/demo_images/: index.html to look at, predictions.json, and for each picture
 # NAME_plot.jpg, NAME_mesh.ply, NAME_mesh.glb. Expect meshes that lie on the hands; sizes within the interval given.
-source "$(dirname "$0")/make_env.sh"
+source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 if [ -z "${IMAGES:-}" ]; then
-    IMAGES=out/demo_images/pictures
+    IMAGES="$ROOT/out/demo_images/pictures"
     [ -d "$IMAGES" ] || "$PYTHON" -m datasets.synthetic.samples --images "$IMAGES" --count 8
 fi
-"$PYTHON" run.py --phase demo --images "$IMAGES" --output out/demo_images "$@"
+"$PYTHON" "$ROOT/run.py" --phase demo --images "$IMAGES" --output "$ROOT/out/demo_images" "$@"

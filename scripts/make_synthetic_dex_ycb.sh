@@ -4,5 +4,5 @@
 # Expect DIR/2020*-subject-*/, DIR/calibration/, DIR/models/ and DIR/synthetic.json, about 45 KB an image and
 # some 60 images a second a core. Interrupted, it goes on where it stopped. --help lists every option
 # (more people to train on, only some subjects, coarser rays, depth).
-source "$(dirname "$0")/make_env.sh"
+source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 exec "$PYTHON" -m datasets.synthetic "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Writes a small synthetic data set in FreiHAND's layout to data/synthetic_freihand, unless it is there: 64 training
 # samples (four images each, masks, all JSON lists) and 16 of evaluation, with labels. About a minute on two cores.
-source "$(dirname "$0")/make_env.sh"
-[ -f data/synthetic_freihand/synthetic.json ] || \
-    "$PYTHON" -m datasets.synthetic.freihand_writer --root data/synthetic_freihand --num_train 64 --num_eval 16 "$@"
+source "$(dirname "$(readlink -f "$0")")/make_env.sh"
+[ -f "$ROOT/data/synthetic_freihand/synthetic.json" ] || \
+    "$PYTHON" -m datasets.synthetic.freihand_writer --root "$ROOT/data/synthetic_freihand" --num_train 64 --num_eval 16 "$@"

@@ -5,5 +5,5 @@
 # scripts/make_training_set.sh. A run begun on a GPU can go on without one: --whole --device cpu --parallel 2.
 # --quick: everything small, the same table in out/results/quick/ within 15 minutes, nothing needed beforehand.
 # --data_root DIR --body FILE: the same table on the real DexYCB (s1), from a body trained on it.
-source "$(dirname "$0")/make_env.sh"
+source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 "$PYTHON" -m benchmarks.reproduce "$@"

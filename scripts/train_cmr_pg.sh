@@ -2,6 +2,6 @@
 # Trains CMR-PG (ResNet-18): image -> joints, twice -> mesh, on DexYCB s1. Writes out/dex_ycb/cmr_pg/.
 # --recipe paper gives the released code's image size, loss and augmentation. Wants a GPU: three ResNets an image.
 # Expect val_mpjpe_mm to fall steadily. Run it again to go on after a stop.
-source "$(dirname "$0")/make_env.sh"
-"$PYTHON" run.py --phase train --model cmr_pg --dataset dex_ycb \
-    --data_root "${DATA_ROOT:-data/synthetic_dex_ycb}" --resume "$@"
+source "$(dirname "$(readlink -f "$0")")/make_env.sh"
+"$PYTHON" "$ROOT/run.py" --phase train --out_dir "$ROOT/out" --model cmr_pg --dataset dex_ycb \
+    --data_root "${DATA_ROOT:-$ROOT/data/synthetic_dex_ycb}" --resume "$@"

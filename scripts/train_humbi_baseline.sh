@@ -2,7 +2,7 @@
 # Trains the anonymous baseline: image -> pose and shape, on HUMBI's right hands (people of train, val and
 # test apart). DATA_ROOT=/path/to/humbi names the data; without it a small synthetic set in that layout is written
 # first. Writes out/HUMBI/mano_baseline/. Expect val_mpjpe_mm to fall. Run it again to go on after a stop.
-source "$(dirname "$0")/make_env.sh"
+source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 [ -n "${DATA_ROOT:-}" ] || "$ROOT/scripts/make_synthetic_humbi.sh"
-"$PYTHON" run.py --phase train --model mano_baseline --dataset humbi \
-    --data_root "${DATA_ROOT:-data/synthetic_humbi}" --resume "$@"
+"$PYTHON" "$ROOT/run.py" --phase train --out_dir "$ROOT/out" --model mano_baseline --dataset humbi \
+    --data_root "${DATA_ROOT:-$ROOT/data/synthetic_humbi}" --resume "$@"

@@ -2,7 +2,7 @@
 # Trains CMR-PG (ResNet-18): image -> 2D cues -> mesh, on HUMBI's right hands (people of train, val and
 # test apart). DATA_ROOT=/path/to/humbi names the data; without it a small synthetic set in that layout is written
 # first. Writes out/HUMBI/cmr_pg/. Expect val_mpjpe_mm to fall. Run it again to go on after a stop.
-source "$(dirname "$0")/make_env.sh"
+source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 [ -n "${DATA_ROOT:-}" ] || "$ROOT/scripts/make_synthetic_humbi.sh"
-"$PYTHON" run.py --phase train --model cmr_pg --dataset humbi \
-    --data_root "${DATA_ROOT:-data/synthetic_humbi}" --resume "$@"
+"$PYTHON" "$ROOT/run.py" --phase train --out_dir "$ROOT/out" --model cmr_pg --dataset humbi \
+    --data_root "${DATA_ROOT:-$ROOT/data/synthetic_humbi}" --resume "$@"

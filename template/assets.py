@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -17,6 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from template.safe_pickle import safe_load
+from utils.files import READ_ERRORS
 from utils.joints import MANO_PARENTS
 
 logger = logging.getLogger(__name__)
@@ -25,9 +24,11 @@ REGISTER_URL = "https://mano.is.tue.mpg.de"
 ENVIRONMENT_VARIABLE = "MANO_DIR"
 TEMPLATE_DIR = Path(__file__).resolve().parent
 STAND_IN_PATH = TEMPLATE_DIR / "stand_in.npz"
+#: The licence-free right hands; the first is the default, a left one is its mirror image.
+STAND_INS = {STAND_IN_PATH: "stand-in", TEMPLATE_DIR / "stand_in_2.npz": "stand-in-2"}
 SIDES = ("right", "left")
 
-#: Key in the file and shape of every array that is read (FACTS 6; Romero et al. 2017).
+#: Key in the file and shape of every array that is read (docs/facts.md 6; Romero et al. 2017).
 SHAPES = {
     "v_template": (778, 3),
     "shapedirs": (778, 3, 10),
@@ -53,7 +54,7 @@ class HandAssets:
     hands_components: np.ndarray  # (45, 45) PCA rows, orthogonal, not of unit length, radians
     hands_mean: np.ndarray  # (45,) mean pose, axis-angle of the 15 finger joints, radians
     side: str  # "right" or "left"
-    name: str  # "MANO" or "stand-in"
+    name: str  # "MANO" or one of `STAND_INS`
 
     @cached_property
     def hash(self) -> str:
@@ -78,7 +79,7 @@ def load_hand_assets(
         side: "right" or "left".
         fix_left_shapedirs: negate the x part of MANO_LEFT's shape directions, whose sign is wrong in
             the released file, so that equal betas give mirrored hands. Default: as shipped, which is
-            what DexYCB's labels were made with (FACTS 1.6). The stand-in never needs it.
+            what DexYCB's labels were made with (docs/facts.md 1.6). The stand-in never needs it.
 
     Raises:
         FileNotFoundError: nothing at a path that was given (also by MANO_DIR); lists every path
@@ -94,10 +95,11 @@ def load_hand_assets(
         file = _find(Path(given), side)
     else:
         file = next((candidate for candidate in _candidates(TEMPLATE_DIR, side) if candidate.is_file()), None)
-    if file is None or file.resolve() == STAND_IN_PATH:
+    file = STAND_IN_PATH if file is None else file
+    if (stand_in := file.resolve()) in STAND_INS:
         logger.info("using the stand-in hand (%s); for MANO itself register at %s and set %s",
-                    STAND_IN_PATH, REGISTER_URL, ENVIRONMENT_VARIABLE)
-        right = _checked(_read(STAND_IN_PATH), STAND_IN_PATH, "right", "stand-in")
+                    stand_in, REGISTER_URL, ENVIRONMENT_VARIABLE)
+        right = _checked(_read(stand_in), stand_in, "right", STAND_INS[stand_in])
         return right if side == "right" else mirror_assets(right)
     assets = _checked(_read(file), file, side, "MANO")
     if fix_left_shapedirs and side == "left":
@@ -139,7 +141,7 @@ def _find(given: Path, side: str) -> Path:
     for candidate in tried:
         if candidate.is_file():
             return candidate
-    present = [found.name for found in _candidates(given, other) if found.is_file()] if given.is_dir() else []
+    present = [path.name for path in _candidates(given, other) if path.is_file()] if given.is_dir() else []
     hint = f" (the folder holds {', '.join(present)}, the {other} hand only)" if present else ""
     raise FileNotFoundError(
         f"no {side} hand model{hint}; tried: {', '.join(map(str, tried))}. Register at {REGISTER_URL}, download "
@@ -152,7 +154,7 @@ def _read(file: Path) -> Mapping[str, Any]:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files if key in SHAPES or key == "kintree_table"}
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except READ_ERRORS as error:
             raise ValueError(f"{file}: not a readable .npz of plain arrays ({error})") from error
     content = safe_load(file)
     if not isinstance(content, dict):
@@ -180,9 +182,9 @@ def _checked_array(content: Mapping[str, Any], key: str, shape: tuple[int, ...],
     if key not in content:
         raise ValueError(f"{file}: no array {key!r} (expected shape {shape}); is it a MANO model file?")
     value = content[key]
-    found = getattr(value, "shape", None)
-    if found != shape:  # before a sparse matrix is made dense: its size is only a claim
-        raise ValueError(f"{file}: {key} has shape {found}, expected {shape}")
+    actual = getattr(value, "shape", None)
+    if actual != shape:  # before a sparse matrix is made dense: its size is only a claim
+        raise ValueError(f"{file}: {key} has shape {actual}, expected {shape}")
     dense = value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
     if dense.dtype.kind not in "fiu":
         raise ValueError(f"{file}: {key} has dtype {dense.dtype}, expected numbers")

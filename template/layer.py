@@ -29,14 +29,14 @@ class HandModel(nn.Module):
     """MANO's hand (Romero et al. 2017) as a layer; the equations are SMPL's (Loper et al. 2015, eqs. 2-10).
 
     The wrist rotates about its own rest position J0(betas), so wrist = J0(betas) + transl whatever
-    the global rotation (FACTS 1.4). All buffers are non-persistent: a checkpoint never carries the
+    the global rotation (docs/facts.md 1.4). All buffers are non-persistent: a checkpoint never carries the
     hand, only its hash.
 
     Args:
         assets: of `load_hand_assets`.
         tips: name of a set in `utils.joints.TIP_VERTICES`.
         joint_type: "kinematic" (positions of the posed chain) or "regressed" (J_regressor applied
-            to the posed vertices); they differ by some millimetres (FACTS 6). Tips are vertices.
+            to the posed vertices); they differ by some millimetres (docs/facts.md 6). Tips are vertices.
         dtype: of the buffers; move to a device with ``.to(device)``. Half precision input is raised
             to it, also under autocast: a metre in half precision is millimetres off.
         plain: differentiate by autograd alone (slower; for second derivatives and `torch.func`).
@@ -117,11 +117,15 @@ class HandModel(nn.Module):
 
     def rest(self, betas: torch.Tensor) -> torch.Tensor:
         """Zero-pose vertices (B, 778, 3), metres: flat hand, identity rotations, no translation (SMPL eq. 8)."""
-        return torch.addmm(self.blend[0], betas, self.blend[1:11]).view(len(betas), 3, -1).transpose(1, 2)
+        betas = self._checked_betas(betas)
+        with full_precision(betas.device):
+            return torch.addmm(self.blend[0], betas, self.blend[1:11]).view(len(betas), 3, -1).transpose(1, 2)
 
     def rest_joints(self, betas: torch.Tensor) -> torch.Tensor:
         """Zero-pose kinematic joints (B, 16, 3), metres, MANO order (SMPL eq. 10); [:, 0] is J0."""
-        return torch.addmm(self.joint_basis[0], betas, self.joint_basis[1:]).view(-1, 16, 3)
+        betas = self._checked_betas(betas)
+        with full_precision(betas.device):
+            return torch.addmm(self.joint_basis[0], betas, self.joint_basis[1:]).view(-1, 16, 3)
 
     def _plain(
         self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None
@@ -134,6 +138,13 @@ class HandModel(nn.Module):
             transforms = torch.cat([transforms[..., :3], transforms[..., 3:] + transl[:, None, :, None]], dim=-1)
         joints = torch.cat([transforms[..., 3], vertices[:, :, self.tip_index].transpose(1, 2)], dim=1)
         return vertices, joints[:, self.standard_order], transforms, rest_joints
+
+    def _checked_betas(self, betas: torch.Tensor) -> torch.Tensor:
+        if betas.dim() != 2 or betas.shape[1] != 10:
+            raise ValueError(f"betas has shape {tuple(betas.shape)}, expected (B, 10)")
+        if betas.dtype == torch.float64 != self.blend.dtype:
+            raise ValueError(f"float64 input to a {self.blend.dtype} hand layer; make it with dtype=torch.float64")
+        return betas.to(self.blend.dtype)
 
     def _checked(
         self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None

@@ -35,10 +35,10 @@ def betas_of(subject: int) -> np.ndarray:
 
 
 class Hands:
-    """The stand-in hands of both sides in float64, to make labels with."""
+    """The hands of both sides in float64, to make labels with."""
 
-    def __init__(self) -> None:
-        self.assets = {side: load_hand_assets("template/stand_in.npz", side) for side in ("right", "left")}
+    def __init__(self, mano_dir: str | Path = "template/stand_in.npz") -> None:
+        self.assets = {side: load_hand_assets(mano_dir, side) for side in ("right", "left")}
         self.models = {side: HandModel(assets, dtype=torch.float64) for side, assets in self.assets.items()}
 
     def label(self, side: str, betas: np.ndarray, rng: np.random.Generator, camera: int) -> dict[str, np.ndarray]:
@@ -62,9 +62,10 @@ def write_dex_ycb(
     sequences: int = 2,
     frames: int = 1,
     draw_dots: bool = False,
+    mano_dir: str | Path = "template/stand_in.npz",
 ) -> Path:
     """Write a data set; sequence i of a subject is a left hand if i is odd. Returns ``root``."""
-    hands, blank = Hands(), np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    hands, blank = Hands(mano_dir), np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     picture = cv2.imencode(".jpg", blank)[1].tobytes()
     for camera, serial in enumerate(SERIALS):
         _dump(root / "calibration" / "intrinsics" / f"{serial}_640x480.yml", {"color": intrinsics(camera)})

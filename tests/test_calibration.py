@@ -11,14 +11,13 @@ import torch
 
 from benchmarks.simulation import Simulated, SimulationOptions, second_camera, simulate
 from src.evaluation import zero_pose_mpvpe
-from src.personalization.calibration.averages import average_weights
-from src.personalization.calibration.choose import calibrate
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.images import average_weights, choose_images, greedy_informative
+from src.personalization.calibration.measure_population import shrunk_covariance
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import JointOptions, calibrate_joint, image_information
-from src.personalization.calibration.multi_frame_identity import Evidence
+from src.personalization.calibration.multi_frame import CalibrationOptions, calibrate_frames, image_information
 from src.personalization.calibration.multi_view import ViewGroups, group_views, mirror_extrinsics
-from src.personalization.calibration.population import Population, load_population, save_population, shrunk_covariance
-from src.personalization.calibration.selection import choose_images, greedy_informative
+from src.personalization.calibration.population import Population, load_population, save_population
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.levenberg_marquardt import LMOptions
@@ -38,8 +37,8 @@ from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import ArtifactError, HandMismatchError, Predictions, save_identity
 from utils.camera import project
 
-KNOWN = JointOptions(
-    PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05, marginal_rounds=0
+KNOWN = CalibrationOptions(
+    PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05, laplace=False
 )
 
 
@@ -57,9 +56,9 @@ def people(assets: HandAssets, persons: int, frames: int, seed: int = 0) -> Simu
     return simulate(assets, persons, frames, SimulationOptions(1.0, 0, 0.1, (0.85, 0.05)), seed)
 
 
-def solve(model: JointsModel, world: Simulated, options: JointOptions = KNOWN, **more: object):
+def solve(model: JointsModel, world: Simulated, options: CalibrationOptions = KNOWN, **more: object):
     start = torch.zeros(len(world.betas), 10)
-    return calibrate_joint(model, world.predicted, start, world.K, world.keypoints, options=options, **more)
+    return calibrate_frames(model, world.predicted, start, world.K, world.keypoints, options=options, **more)
 
 
 def predictions_of(world: Simulated, assets: HandAssets, first_id: int = 0, **changes: object) -> Predictions:
@@ -106,7 +105,7 @@ def test_lengths_and_their_gradient(assets: HandAssets, model: JointsModel) -> N
 def test_intervals_hold_what_they_say(assets: HandAssets, model: JointsModel) -> None:
     """Betas drawn from the identity's own covariance: 95% of each length lies in its interval."""
     rows = predictions_of(people(assets, 1, 5), assets)
-    identity = calibrate(rows, assets, method="joint", evidence=Evidence(KNOWN))[8]
+    identity = calibrate_predictions(rows, assets, options=KNOWN)[8]
     lengths = identity_lengths(identity, assets)
     assert list(lengths) == ["hand", "thumb", "index", "middle", "ring", "little"]
     assert lengths["hand"].mm == pytest.approx(identity.hand_length_mm)
@@ -134,13 +133,11 @@ def test_joint_calibration_finds_the_person(assets: HandAssets, model: JointsMod
     assert error < 0.6 * zero_pose_mpvpe(hand, 0 * world.betas, world.betas).mean()
     exact = people(assets, 1, 6)
     patient = LMOptions(max_steps=100, tolerance=1e-12, relative_tolerance=0)
-    sharp = replace(KNOWN, shape_covariance=1e4 * torch.eye(10), depth_mean=None, lm=patient)
+    sharp = replace(KNOWN, population=Population(betas_covariance=1e4 * np.eye(10)), depth_mean=None, lm=patient)
     depth = exact.joints[:, :, 0, 2]
     keypoints = project(exact.joints.flatten(0, 1), exact.K.flatten(0, 1))[None]
-    perfect = calibrate_joint(
-        model, exact.pose, torch.zeros(1, 10), exact.K, keypoints,
-        options=sharp, wrist_depth=depth, wrist_depth_std=1e-4,
-    )
+    sharp = replace(sharp, wrist_depth_std=1e-4)
+    perfect = calibrate_frames(model, exact.pose, torch.zeros(1, 10), exact.K, keypoints, None, sharp, depth)
     rest = model.rest_points(perfect.betas) - model.rest_points(exact.betas)
     assert float((rest - rest[:, :1]).abs().max()) < 1e-4  # betas that joints do not show stay open
 
@@ -148,7 +145,7 @@ def test_joint_calibration_finds_the_person(assets: HandAssets, model: JointsMod
 def test_covariance_against_monte_carlo(assets: HandAssets, model: JointsModel) -> None:
     """Many noisy copies of the same kind of frames: standardised errors must have unit size."""
     options = replace(
-        KNOWN, prior=PosePriorOptions(0.05, 0.05), noise=KeypointNoise(std_px=0.5, loss="none"), marginal_rounds=1
+        KNOWN, prior=PosePriorOptions(0.05, 0.05), noise=KeypointNoise(std_px=0.5, loss="none"), laplace=True
     )
     world = simulate(assets, 32, 3, SimulationOptions(0.5, 0, 0.05, (0.85, 0.05)), seed=5)
     result = solve(model, world, options)
@@ -165,9 +162,9 @@ def test_covariance_against_monte_carlo(assets: HandAssets, model: JointsModel) 
 def test_more_images_and_cues_tell_more(assets: HandAssets, model: JointsModel) -> None:
     world = people(assets, 1, 4)
 
-    def spread(name: str, options: JointOptions, frames: int = 4, **more: object) -> float:
+    def spread(name: str, options: CalibrationOptions, frames: int = 4, **more: object) -> float:
         part = [value[:, :frames] for value in (world.predicted, world.K, world.keypoints)]
-        result = calibrate_joint(model, part[0], torch.zeros(1, 10), part[1], part[2], options=options, **more)
+        result = calibrate_frames(model, part[0], torch.zeros(1, 10), part[1], part[2], options=options, **more)
         slope = length_gradient(model, result.betas, name)[1][0]
         return float((slope @ result.covariance[0] @ slope).sqrt())
 
@@ -179,7 +176,7 @@ def test_more_images_and_cues_tell_more(assets: HandAssets, model: JointsModel) 
     bone = replace(blind, cues=(LengthCue("index", float(length_of(model, world.betas, "index")[0]), 0.001),))
     assert spread("hand", bone) < spread("hand", blind)
     depth = world.joints[:, :, 0, 2]
-    assert spread("hand", blind, wrist_depth=depth, wrist_depth_std=0.005) < 0.6 * spread("hand", blind)
+    assert spread("hand", replace(blind, wrist_depth_std=0.005), wrist_depth=depth) < 0.6 * spread("hand", blind)
 
 
 def test_filler_frames_and_bad_frames_add_nothing(assets: HandAssets, model: JointsModel) -> None:
@@ -190,7 +187,7 @@ def test_filler_frames_and_bad_frames_add_nothing(assets: HandAssets, model: Joi
     confidence[0, 4] = 0
     keypoints = world.keypoints.clone()
     keypoints[1, 4] = torch.nan
-    result = calibrate_joint(model, world.predicted, torch.zeros(2, 10), world.K, keypoints, confidence, options)
+    result = calibrate_frames(model, world.predicted, torch.zeros(2, 10), world.K, keypoints, confidence, options)
     torch.testing.assert_close(result.betas, clean.betas, atol=1e-4, rtol=0)
     torch.testing.assert_close(result.covariance, clean.covariance, atol=1e-4, rtol=1e-3)
     assert result.frame_status[:, 4].tolist() == [Status.NO_KEYPOINTS, Status.KEYPOINTS_NOT_FINITE]
@@ -208,7 +205,7 @@ def test_every_bad_frame_is_named_and_adds_nothing(assets: HandAssets, model: Jo
     predicted[0, 5, 3] = 0
     keypoints[0, 6] = 2 * K[0, 6, :2, 2] - world.keypoints[0, 6]  # the image of points behind the camera
     start = torch.zeros(1, 10)
-    result = calibrate_joint(model, predicted, start, K, keypoints, confidence, KNOWN)
+    result = calibrate_frames(model, predicted, start, K, keypoints, confidence, KNOWN)
     expected = [
         Status.KEYPOINTS_NOT_FINITE, Status.KEYPOINTS_COINCIDE, Status.NO_KEYPOINTS, Status.BAD_INTRINSICS,
         Status.BAD_INTRINSICS, Status.BAD_PREDICTION, Status.BEHIND_CAMERA, *[Status.CONVERGED] * 5,
@@ -231,9 +228,9 @@ def test_bad_frames_of_several_cameras(assets: HandAssets) -> None:
     spoiled = rows.keypoints_2d.copy()
     spoiled[1] = 200.0  # all at one point, second camera of the first instant
     spoiled[2:4] = 100.0  # no view of the second instant
-    evidence = Evidence(replace(KNOWN, depth_mean=None), views=views)
-    found = calibrate(replace(rows, keypoints_2d=spoiled), assets, method="joint", evidence=evidence)[8]
-    whole = calibrate(rows, assets, method="joint", evidence=evidence)[8]
+    given = {"options": replace(KNOWN, depth_mean=None), "views": views}
+    found = calibrate_predictions(replace(rows, keypoints_2d=spoiled), assets, **given)[8]
+    whole = calibrate_predictions(rows, assets, **given)[8]
     assert np.isfinite(found.covariance).all()
     assert whole.hand_length_std_mm < found.hand_length_std_mm < 2 * whole.hand_length_std_mm
     assert abs(found.hand_length_mm - whole.hand_length_mm) < 3 * found.hand_length_std_mm
@@ -241,28 +238,28 @@ def test_bad_frames_of_several_cameras(assets: HandAssets) -> None:
 
 def test_a_person_without_usable_frames_gets_the_prior(assets: HandAssets, model: JointsModel) -> None:
     world = people(assets, 1, 2)
-    result = calibrate_joint(
+    result = calibrate_frames(
         model, world.predicted, torch.zeros(1, 10), world.K, world.keypoints, torch.zeros(1, 2, 21), KNOWN
     )
     assert result.status.tolist() == [Status.NO_KEYPOINTS]
     torch.testing.assert_close(result.betas, torch.zeros(1, 10).double(), atol=1e-6, rtol=0)
     rows = predictions_of(world, assets, keypoint_confidence=np.zeros((2, 21)))
     with pytest.raises(CalibrationError, match="no usable frame"):
-        calibrate(rows, assets, method="joint")
+        calibrate_predictions(rows, assets)
 
 
 def test_identity_of_every_subject(assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
     world = people(assets, 2, 6)
     rows = predictions_of(world, assets)
     with caplog.at_level(logging.WARNING):
-        found = calibrate(rows, assets, method="joint", num_images=20, evidence=Evidence(KNOWN))
+        found = calibrate_predictions(rows, assets, num_images=20, options=KNOWN)
     assert "fewer than the 20 asked for" in caplog.text
     assert sorted(found) == [8, 9]
     assert found[9].image_ids == list(range(6, 12)) and found[9].scale_evidence == "prior"
     assert found[8].hand_length_std_mm > 0.5 and found[8].covariance.shape == (10, 10)
-    mean = calibrate(rows, assets, method="mean", num_images=3, seed=1)
-    again = calibrate(rows, assets, method="mean", num_images=3, seed=1)
-    other = calibrate(rows, assets, method="mean", num_images=3, seed=2)
+    mean = calibrate_predictions(rows, assets, method="mean", num_images=3, seed=1)
+    again = calibrate_predictions(rows, assets, method="mean", num_images=3, seed=1)
+    other = calibrate_predictions(rows, assets, method="mean", num_images=3, seed=2)
     np.testing.assert_array_equal(mean[8].betas, again[8].betas)
     assert mean[8].image_ids != other[8].image_ids and mean[8].covariance is None
     chosen = np.isin(rows.image_id, mean[8].image_ids)
@@ -271,19 +268,19 @@ def test_identity_of_every_subject(assets: HandAssets, caplog: pytest.LogCapture
 
 def test_a_contradicting_ruler_is_refused_with_its_distance(assets: HandAssets) -> None:
     rows = predictions_of(people(assets, 1, 6), assets)
-    wrong = Evidence(replace(KNOWN, cues=(LengthCue("hand", 0.120, 0.003),)))
+    wrong = replace(KNOWN, cues=(LengthCue("hand", 0.120, 0.003),))
     with pytest.raises(CalibrationError, match="standard deviations apart") as refused:
-        calibrate(rows, assets, method="joint", evidence=wrong)
-    without = calibrate(rows, assets, method="joint", evidence=Evidence(KNOWN))[8]
+        calibrate_predictions(rows, assets, options=wrong)
+    without = calibrate_predictions(rows, assets, options=KNOWN)[8]
     length, std = without.hand_length_mm, without.hand_length_std_mm
     apart = (length - 120) / np.hypot(std, 3)
     assert f"120.0 ± 3.0 mm, but the images and the prior say {length:.1f} ± {std:.1f} mm" in str(refused.value)
     assert f"{apart:.1f} standard deviations" in str(refused.value) and "--accept_conflict" in str(refused.value)
     truth = length_of(JointsModel(assets), people(assets, 1, 6).betas, "index")[0]
-    bone = Evidence(replace(KNOWN, cues=(LengthCue("index", float(truth) + 0.05, 0.001),)))
+    bone = replace(KNOWN, cues=(LengthCue("index", float(truth) + 0.05, 0.001),))
     with pytest.raises(CalibrationError, match="index was measured as"):
-        calibrate(rows, assets, method="joint", evidence=bone)
-    taken = calibrate(rows, assets, method="joint", evidence=replace(wrong, accept_conflict=True))
+        calibrate_predictions(rows, assets, options=bone)
+    taken = calibrate_predictions(rows, assets, options=replace(wrong, accept_conflict=True))
     assert taken[8].scale_evidence == "ruler"
 
 
@@ -314,8 +311,8 @@ def two_views(assets: HandAssets, frames: int = 6) -> tuple[Simulated, ViewGroup
 def test_two_cameras_see_the_size(assets: HandAssets, model: JointsModel) -> None:
     world, views, rows = two_views(assets)
     blind = replace(KNOWN, depth_mean=None)
-    one = calibrate(rows.select(np.arange(0, 12, 2)), assets, method="joint", evidence=Evidence(blind))[8]
-    two = calibrate(rows, assets, method="joint", evidence=Evidence(blind, views=views))[8]
+    one = calibrate_predictions(rows.select(np.arange(0, 12, 2)), assets, options=blind)[8]
+    two = calibrate_predictions(rows, assets, options=blind, views=views)[8]
     truth = 1000 * float(length_of(model, world.betas, "hand")[0])
     assert two.hand_length_std_mm < 0.25 * one.hand_length_std_mm
     assert abs(two.hand_length_mm - truth) < 4 * two.hand_length_std_mm
@@ -323,7 +320,7 @@ def test_two_cameras_see_the_size(assets: HandAssets, model: JointsModel) -> Non
     turned = np.eye(4)
     turned[:3] = np.random.default_rng(0).normal(size=(3, 4))  # any other world gives the same
     elsewhere = ViewGroups(views.instant, turned @ views.camera_to_world)
-    again = calibrate(rows, assets, method="joint", evidence=Evidence(blind, views=elsewhere))[8]
+    again = calibrate_predictions(rows, assets, options=blind, views=elsewhere)[8]
     np.testing.assert_allclose(again.betas, two.betas, atol=1e-4)
 
 
@@ -362,29 +359,28 @@ def test_informative_images_beat_random_ones(assets: HandAssets, model: JointsMo
 def test_merging_two_days_is_like_all_images_at_once(assets: HandAssets) -> None:
     world = people(assets, 1, 12, seed=4)
     rows = predictions_of(world, assets)
-    evidence = Evidence(KNOWN)
     halves = (slice(0, 6), slice(6, 12))
-    parts = [calibrate(rows.select(part), assets, method="joint", evidence=evidence)[8] for part in halves]
-    whole = calibrate(rows, assets, method="joint", evidence=evidence)[8]
-    merged = merge_identities(parts, assets, np.zeros(10), np.eye(10))
+    parts = [calibrate_predictions(rows.select(part), assets, options=KNOWN)[8] for part in halves]
+    whole = calibrate_predictions(rows, assets, options=KNOWN)[8]
+    merged = merge_identities(parts, assets, KNOWN.population)
     scale = np.sqrt(np.diag(whole.covariance))
     np.testing.assert_allclose((merged.betas - whole.betas) / scale, 0, atol=1.0)
     assert np.abs((merged.betas - whole.betas) / scale).mean() < 0.4
     np.testing.assert_allclose(np.sqrt(np.diag(merged.covariance)) / scale, 1, atol=0.2)
     assert merged.n_images == 12
     with pytest.raises(CalibrationError, match="share images"):
-        merge_identities([parts[0], parts[0]], assets, np.zeros(10), np.eye(10))
+        merge_identities([parts[0], parts[0]], assets, KNOWN.population)
     with pytest.raises(CalibrationError, match="subjects differ"):
-        merge_identities([parts[0], replace(parts[1], subject_id=9)], assets, np.zeros(10), np.eye(10))
+        merge_identities([parts[0], replace(parts[1], subject_id=9)], assets, KNOWN.population)
     with pytest.raises(CalibrationError, match="sides differ"):
-        merge_identities([parts[0], replace(parts[1], side="left")], assets, np.zeros(10), np.eye(10))
+        merge_identities([parts[0], replace(parts[1], side="left")], assets, KNOWN.population)
     with pytest.raises(CalibrationError, match="no covariance"):
-        merge_identities([parts[0], replace(parts[1], covariance=None)], assets, np.zeros(10), np.eye(10))
+        merge_identities([parts[0], replace(parts[1], covariance=None)], assets, KNOWN.population)
 
 
 def test_identities_of_another_hand_or_subject(assets: HandAssets, tmp_path) -> None:
     rows = predictions_of(people(assets, 1, 3), assets)
-    identity = calibrate(rows, assets, method="mean")[8]
+    identity = calibrate_predictions(rows, assets, method="mean")[8]
     path = tmp_path / "identity_subject-08.json"
     save_identity(path, identity)
     assert load_identities(tmp_path, rows.subject_id, assets)[8].subject_id == 8

@@ -68,11 +68,22 @@ def test_mano_folder_that_is_not_what_it_should_be(tmp_path: Path, damage: str) 
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
 
 
-def test_the_same_hand_in_mano_form_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_same_hand_in_mano_form_is_used(tmp_path: Path) -> None:
     stand_in = load_hand_assets("template/stand_in.npz")
     write_mano_pickle(tmp_path / "MANO_RIGHT.pkl", stand_in)
     given = read_hand(str(tmp_path))
     assert given.hash == stand_in.hash
-    assert demo_hand(given, ModelCard("mano_baseline", hand_hash=stand_in.hash)) is given
-    assert demo_hand(given, ModelCard("mano_baseline", hand_hash="other")).name == "stand-in"
-    assert "Train on your data" in caplog.text
+    assert demo_hand(given, ModelCard("mano_baseline", hand_hash=stand_in.hash), Path("w")) is given
+
+
+def test_the_demo_poses_a_network_with_no_other_hand_than_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stand_in = load_hand_assets("template/stand_in.npz")
+    write_mano_pickle(tmp_path / "MANO_RIGHT.pkl", stand_in, v_template=1.1 * stand_in.v_template)
+    given = read_hand(str(tmp_path))
+    belongs = ModelCard("mano_baseline", hand_name="stand-in", hand_hash=stand_in.hash)
+    assert demo_hand(given, belongs, Path("w")).hash == stand_in.hash
+    assert f"w belongs to the hand model stand-in ({stand_in.hash})" in caplog.text
+    with pytest.raises(ValueError, match=rf"theirs \(0123\).*MANO \({given.hash}\)"):
+        demo_hand(given, ModelCard("mano_baseline", hand_name="theirs", hand_hash="0123"), Path("w"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import math
 import os
 import re
 import resource
@@ -10,18 +12,21 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 
+from datasets import loading
 from datasets.loading import LoaderWorkerError, make_loader, naming_dead_workers
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine.roll_call import RollCall, is_lost_connection
-from src.engine.train import Trainer, train
+from src.engine.train import Interrupted, Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.files import atomic_path, write_json
 
@@ -59,15 +64,17 @@ def small_files() -> object:
 def test_full_disk_keeps_the_checkpoint_and_names_it(root: Path, tmp_path: Path, small_files: object) -> None:
     train(options(root, tmp_path))
     folder = tmp_path / "dex_ycb/mano_baseline"
+    again = ("--resume", "--override")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "board")
     before = {path: path.read_bytes() for path in files}
     assert len(before[folder / "checkpoints/last.pt"]) > 2_000_000
-    trainer = Trainer(apply_recipe(options(root, tmp_path, "--save_minutes", "0")))
+    trainer = Trainer(apply_recipe(options(root, tmp_path, "--save_minutes", "0", "--epochs", "2", *again)))
     small_files()
     with pytest.raises(OSError, match=r"last\.pt: not written, .*MB free in .*as it was.*another folder") as full:
         trainer.run()
     assert full.value.errno == errno.EFBIG
-    assert sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "board") == files
+    after = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "board")
+    assert after == sorted([*files, folder / "args.1.json"])
     assert all(path.read_bytes() == content for path, content in before.items() if path.name != "args.json")
 
 
@@ -79,9 +86,21 @@ def test_every_writer_s_words_for_a_full_disk_are_understood(tmp_path: Path, sma
         np.save(temporary, np.zeros(1_000_000))
     with pytest.raises(OSError, match=r"new\.json: not written, (?!.*as it was)"):
         write_json(tmp_path / "new.json", list(range(1_000_000)))
+    with pytest.raises(OSError, match=r"weights\.safetensors: not written, larger"):
+        with atomic_path(tmp_path / "weights.safetensors") as temporary:
+            save_file({"w": torch.zeros(1_000_000)}, temporary)
     with pytest.raises(OSError, match="another trouble"), atomic_path(path) as temporary:
         raise OSError(errno.EIO, "another trouble")
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_two_containers_with_one_pid_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    """Their processes have the same number, and the same folder."""
+    with atomic_path(tmp_path / "a.txt") as one, atomic_path(tmp_path / "a.txt") as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert (tmp_path / "a.txt").read_text() == "one"
 
 
 def test_leftovers_of_a_kill_while_saving_go(root: Path, tmp_path: Path) -> None:
@@ -107,6 +126,78 @@ def test_killed_without_warning_and_resumed_is_the_same_to_the_bit(root: Path, t
     train(options(root, tmp_path / "whole", "--threads", "1"))
     killed, whole = (torch.load(state[name], weights_only=True)["model"] for name in ("killed", "whole"))
     assert all(torch.equal(killed[name], whole[name]) for name in whole)
+
+
+# --- signals -------------------------------------------------------------------------------------
+
+
+def terminated(command: list[str], last: Path, environment: dict[str, str]) -> tuple[int, str, int]:
+    """Exit status, what was said, and the first saved batch of a training that SIGTERM ends with its whole group."""
+    running = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 300
+    while not last.is_file() and running.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    first = torch.load(last, weights_only=True)["position"]["batch"] if last.is_file() else 0
+    os.killpg(running.pid, signal.SIGTERM)
+    return running.wait(timeout=300), running.stderr.read(), first
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_to_the_whole_group_saves_and_blames_nobody(root: Path, tmp_path: Path, processes: int) -> None:
+    """As SLURM and Ctrl-C send it: to loader processes too, and under torchrun also by torchrun."""
+    last = tmp_path / "dex_ycb/mano_baseline/checkpoints/last.pt"
+    given = words(root, tmp_path, "--epochs", "100", "--save_minutes", "0", "--num_workers", "1", "--threads", "1")
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node 2".split() if processes > 1 else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    status, said, _ = terminated([sys.executable, *launcher, "run.py", *given], last, environment)
+    state = torch.load(last, weights_only=True)
+    assert status == (128 + signal.SIGTERM if processes == 1 else 1), said[-3000:]
+    assert "memory" not in said and "loader process" not in said and "Connection closed" not in said
+    assert state["position"]["epoch"] < 100 and "optimizer" in state and not list(last.parents[1].glob("*.lock"))
+
+
+def test_sigterm_in_a_long_validation_loses_nothing(root: Path, tmp_path: Path) -> None:
+    small = ("--val_images", "0", "--batch_size", "4")
+    trainer = Trainer(apply_recipe(options(root, tmp_path / "told", *small)))
+    scores = trainer.objective.scores
+    trainer.objective.scores = lambda *given: os.kill(os.getpid(), signal.SIGTERM) or scores(*given)
+    with pytest.raises(Interrupted):
+        trainer.run()
+    last = tmp_path / "told/dex_ycb/mano_baseline/checkpoints/last.pt"
+    assert torch.load(last, weights_only=True)["position"] == {"epoch": 0, "batch": 14, "best": math.inf}
+    train(options(root, tmp_path / "told", *small, "--resume"))
+    train(options(root, tmp_path / "whole", *small))
+    rows = []
+    for out in ("told", "whole"):
+        with open(tmp_path / out / "dex_ycb/mano_baseline/log.csv", newline="") as handle:
+            rows.append({name: float(value) for name, value in next(csv.DictReader(handle)).items()})
+    rows[0]["seconds"] = rows[1]["seconds"]
+    assert rows[0] == pytest.approx(rows[1])
+
+
+def test_too_little_shared_memory_takes_fewer_loader_processes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = [batch["image_id"].tolist() for batch in make_loader(Images(), 4)]
+    batch_bytes = 4 * (8 * 8 * 3 + 8)
+    for room, used in ((100 * batch_bytes, 3), (9 * batch_bytes, 2), (1000, 0)):
+        loader = make_loader(Images(), 4, num_workers=3)
+        monkeypatch.setattr(loading, "shared_memory_free", lambda room=room: room)
+        caplog.clear()
+        assert [batch["image_id"].tolist() for batch in loader] == expected
+        assert (f"not 3: using {used} (docker run --shm-size" in caplog.text) == (used < 3)
+
+
+class Images(torch.utils.data.Dataset):
+    """Twelve small pictures."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"image": np.zeros((8, 8, 3), np.uint8), "image_id": np.int64(index)}
 
 
 # --- a loader process dies -----------------------------------------------------------------------

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.simulation import Simulated, SimulationOptions, simulate
+from options.fit import get_args_parser
 from src.personalization.fitting.adam import AdamOptions, fit_adam
 from src.personalization.fitting.batch import fit_predictions
+from src.personalization.fitting.command import fit as fit_command
+from src.personalization.fitting.command import summarise
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
 from src.personalization.fitting.video import chain_positions, fit_video
+from src.personalization.ground_truth import rows_of
 from src.personalization.pairing import pair_keypoints
+from src.personalization.registration.register import register_mesh
 from src.personalization.solver.levenberg_marquardt import LMOptions
-from src.personalization.solver.status import CalibrationError, Status, usable
+from src.personalization.solver.status import CalibrationError, Status, in_range, usable
 from src.personalization.terms.hand_residuals import posed_points
 from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise, keypoint_weights
 from template import HandModel, load_hand_assets
-from utils.artifacts import Predictions
+from utils.artifacts import Predictions, save_predictions
 from utils.camera import project
 
 N = 12
@@ -141,6 +148,66 @@ def test_hand_behind_the_camera(model: JointsModel, world: Simulated) -> None:
     assert torch.isfinite(result.transl).all()
 
 
+@pytest.mark.parametrize("kind", ["mirrored", "scattered", "a few pixels", "shuffled"])
+@pytest.mark.parametrize("solver", ["lm", "adam", "mesh"])
+def test_runaways_are_named_and_replaced(model: JointsModel, world: Simulated, kind: str, solver: str) -> None:
+    """Keypoints that no hand in front of the camera makes: what is written is a hand in reach, and says what it is."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(N, 21, 2, generator=generator, dtype=torch.float64)
+    true, K = world.keypoints[:, 0], world.K[:, 0]
+    keypoints = {
+        "mirrored": 2 * K[:, None, :2, 2] - true, "scattered": true.mean(1, keepdim=True) + 60 * noise,
+        "a few pixels": true.mean(1, keepdim=True) + 2 * noise, "shuffled": true[:, torch.randperm(21, generator=generator)],
+    }[kind]  # fmt: skip
+    pose = world.predicted[:, 0]
+    if solver == "lm":
+        options = FitOptions(lm=LMOptions(max_steps=60))
+        found = fit_frames(model, pose, world.betas, K, keypoints, options=options)
+        wrist, rotations = found.transl + model.rest_points(world.betas)[:, 0], found.pose
+    elif solver == "adam":
+        rows = predictions_of(world, keypoints_2d=keypoints.numpy())
+        wild = AdamOptions(translation_steps=200, translation_rate=0.3, pose_steps=1)
+        found = fit_predictions(rows, rows.betas, load_hand_assets(), solver="adam", adam=wild)
+        rest = model.rest_points(world.betas)[:, 0]
+        wrist, rotations = torch.as_tensor(found.predictions.transl) + rest, torch.as_tensor(found.predictions.pose)
+    else:
+        relative = (world.joints - world.joints[:, :, :1])[:, 0]
+        found = register_mesh(relative, relative, K, keypoints)
+        wrist, rotations = found.transl, pose
+    status = torch.as_tensor(found.status)
+    assert in_range(wrist).all()
+    lost = ~usable(status)
+    assert lost.any() or solver == "adam"
+    aim = project(wrist[lost][:, None].double(), K[lost])[:, 0]
+    torch.testing.assert_close(aim, keypoints[lost].mean(1), atol=0.05, rtol=0)
+    torch.testing.assert_close(wrist[lost][:, 2].double(), torch.full((int(lost.sum()),), 0.85).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rotations[lost].double(), pose[lost], atol=1e-6, rtol=0)
+
+
+def test_only_confidences_that_mean_something_count(model: JointsModel, world: Simulated) -> None:
+    def fitted(values: list[float]) -> FitResult:
+        confidence = torch.full((N, 21), 0.5).double()
+        confidence[:, : len(values)] = torch.tensor(values).double()
+        given = (world.predicted[:, 0], world.betas, world.K[:, 0], world.keypoints[:, 0])
+        return fit_frames(model, *given, confidence)
+
+    odd, plain = fitted([1e30, -3.0, torch.nan, torch.inf]), fitted([1.0, 0.0, 0.0, 0.0])
+    assert torch.equal(odd.pose, plain.pose) and torch.equal(odd.transl, plain.transl)
+
+
+def test_a_summary_counts_by_status(world: Simulated, caplog: pytest.LogCaptureFixture) -> None:
+    keypoints = world.keypoints[:, 0].numpy().copy()
+    keypoints[:2] = 100.0
+    keypoints[2] = 2 * world.K[2, 0, :2, 2].numpy() - keypoints[2]
+    rows = predictions_of(world, keypoints_2d=keypoints)
+    fitted = fit_predictions(rows, rows.betas, load_hand_assets(), options=FitOptions(PosePriorOptions(0.01, 0.01)))
+    assert "3 of 12 frames" in caplog.text and "2 keypoints coincide, 1 behind camera" in caplog.text
+    report = summarise(rows, fitted, None, load_hand_assets())
+    assert report["n_fitted"] == N - 3 and sum(report["status"].values()) == N
+    used = usable(torch.as_tensor(fitted.status)).numpy()
+    assert report["reprojection_rmse_px"] == pytest.approx(np.sqrt(np.mean(fitted.reprojection_px[used] ** 2)))
+
+
 def test_weights_follow_confidence(world: Simulated) -> None:
     confidence = torch.full((N, 21), 0.25).double()
     fixed = keypoint_weights(KeypointNoise(std_px=2.0), world.keypoints[:, 0], confidence)
@@ -216,6 +283,17 @@ def test_fitting_predictions(world: Simulated, solver: str) -> None:
     assert usable(torch.as_tensor(fitted.status)).all()
     if solver == "lm":
         assert fitted.reprojection_px.mean() < 3
+
+
+def test_nothing_to_fit_is_said(world: Simulated, tmp_path: Path) -> None:
+    nothing = predictions_of(world).select(np.zeros(0, dtype=np.int64))
+    save_predictions(tmp_path / "none.npz", nothing)
+    given = ["--predictions", str(tmp_path / "none.npz"), "--output", str(tmp_path / "out.npz")]
+    with pytest.raises(CalibrationError, match="none.npz is empty"):
+        fit_command(get_args_parser().parse_args(given))
+    empty = SimpleNamespace(columns={"image_id": np.zeros(0, dtype=np.int64)})
+    with pytest.raises(CalibrationError, match="has no image"):
+        rows_of(empty, predictions_of(world))
 
 
 def test_files_that_do_not_belong_together(world: Simulated) -> None:

@@ -175,9 +175,31 @@ def test_pictures_boxes_are_squares_around_hands(small_bank):
 @pytest.mark.parametrize("task", ["keypoints", "detector"])
 def test_training_goes_on_and_its_weights_are_read(task, small_bank, tmp_path, monkeypatch):
     size = {"keypoints": "64", "detector": "128"}[task]
-    arguments = ["x", "--task", task, "--bank", str(small_bank), "--out", str(tmp_path), "--max_steps", "4", "--batch_size",
-                 "4", "--size", size, "--max_cutouts", "24", "--validation_cutouts", "24", "--validation_pictures", "128",
-                 "--device", "cpu", "--backbone", "mobilenet_v3_small"]  # fmt: skip
+    arguments = [
+        "x",
+        "--task",
+        task,
+        "--bank",
+        str(small_bank),
+        "--out",
+        str(tmp_path),
+        "--max_steps",
+        "4",
+        "--batch_size",
+        "4",
+        "--size",
+        size,
+        "--max_cutouts",
+        "24",
+        "--validation_cutouts",
+        "24",
+        "--validation_pictures",
+        "128",
+        "--device",
+        "cpu",
+        "--backbone",
+        "mobilenet_v3_small",
+    ]
     steps = []
     plain = train_world.STEPS[task]
     monkeypatch.setitem(train_world.STEPS, task, lambda *a: steps.append(1) or plain(*a))
@@ -209,7 +231,22 @@ def test_plain_pose_2d_has_no_rating():
 
 
 def test_an_empty_bank_is_named(tmp_path):
-    command = [sys.executable, "-m", "src.engine.train_world", "--task", "detector", "--bank", str(tmp_path), "--out",
-               str(tmp_path), "--wait_minutes", "0", "--max_cutouts", "600", "--device", "cpu"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "src.engine.train_world",
+        "--task",
+        "detector",
+        "--bank",
+        str(tmp_path),
+        "--out",
+        str(tmp_path),
+        "--wait_minutes",
+        "0",
+        "--max_cutouts",
+        "600",
+        "--device",
+        "cpu",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 2 and "no whole shard" in done.stderr

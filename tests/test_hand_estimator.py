@@ -17,13 +17,13 @@ from src.personalization.calibration.population import load_population
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos.boxes import Region
 from src.photos.camera import Camera
-from src.photos.estimator import HandEstimator, Seen
+from src.photos.estimator import Estimator, HandEstimator, Keypoints
 from src.photos.image import Photo, UnusableImage
 from src.photos.keypoint_estimator import KeypointEstimator
-from src.photos.result import HandResult
+from src.photos.result import Result
 from src.photos.search import KeypointReader, window_boxes
 from src.photos.setup import DemoTools
-from src.photos.shape_filter import ShapeBelief
+from src.photos.shape_filter import ShapeFilter
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from utils.artifacts import Identity
 from utils.camera import (
@@ -64,8 +64,8 @@ def true_hand() -> dict[str, np.ndarray]:
     return {name: value[0].numpy() for name, value in values.items()}
 
 
-def saw(hand: dict[str, np.ndarray]) -> Seen:
-    return Seen(project_numpy(hand["joints"], K), np.ones(21), "truth")
+def saw(hand: dict[str, np.ndarray]) -> Keypoints:
+    return Keypoints(project_numpy(hand["joints"], K), np.ones(21), "truth")
 
 
 def tell(**values: np.ndarray) -> HandEstimator:
@@ -73,14 +73,14 @@ def tell(**values: np.ndarray) -> HandEstimator:
     return HandEstimator(told, ModelCard("told", input_size=64), ASSETS)
 
 
-def estimate(estimator: HandEstimator | KeypointEstimator, seen: Seen, belief: ShapeBelief) -> HandResult:
-    box = square_box(seen.keypoints, 1.0)
-    return estimator.estimate(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), K, box, belief, seen)
+def estimate(estimator: Estimator, seen: Keypoints, shape: ShapeFilter) -> Result:
+    box = square_box(seen.points, 1.0)
+    return estimator.estimate(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), K, box, shape, seen)
 
 
 def test_pose_and_shape_are_put_where_they_are(true_hand: dict[str, np.ndarray]) -> None:
     estimator = tell(pose=true_hand["pose"], betas=true_hand["betas"])
-    found = estimate(estimator, saw(true_hand), ShapeBelief(ASSETS))
+    found = estimate(estimator, saw(true_hand), ShapeFilter(ASSETS))
     assert np.abs(found.vertices - true_hand["vertices"]).max() < 5e-4 and found.reprojection_px < 0.1
     length = lengths_mm(ASSETS, true_hand["betas"], None, ("hand",))["hand"][0]
     assert found.length.mm == pytest.approx(length, abs=0.01) and found.length.interval_95 is None
@@ -89,13 +89,13 @@ def test_pose_and_shape_are_put_where_they_are(true_hand: dict[str, np.ndarray])
 @pytest.mark.parametrize("with_mask", [False, True])
 def test_meshes_are_put_where_they_are(true_hand: dict[str, np.ndarray], with_mask: bool) -> None:
     regressed = HandModel(ASSETS, joint_type="regressed").regressor.numpy().T @ true_hand["vertices"]
-    seen = Seen(project_numpy(regressed, K), np.ones(21), "truth")
-    box, extra = square_box(seen.keypoints, 1.0), {}
+    seen = Keypoints(project_numpy(regressed, K), np.ones(21), "truth")
+    box, extra = square_box(seen.points, 1.0), {}
     if with_mask:  # the silhouette at half the input's size
         crop_K = transform_intrinsics(K, crop_affine(box * [1, 1, 1.5], 32))
         extra["mask"] = mesh_silhouette(true_hand["vertices"], ASSETS.faces, crop_K, 32, 32)[None].astype(np.float32)
     estimator = tell(vertices=true_hand["vertices"] - regressed[:1], **extra)
-    found = estimate(estimator, seen, ShapeBelief(ASSETS))
+    found = estimate(estimator, seen, ShapeFilter(ASSETS))
     assert np.abs(found.vertices - true_hand["vertices"]).max() < (6e-3 if with_mask else 5e-4)
     assert found.pose is None and found.length.interval_95 is None and 150 < found.length.mm < 240
     if with_mask:
@@ -107,18 +107,18 @@ def test_meshes_are_put_where_they_are(true_hand: dict[str, np.ndarray], with_ma
 
 def test_keypoints_alone_give_the_hand_of_a_known_shape(true_hand: dict[str, np.ndarray]) -> None:
     identity = Identity(true_hand["betas"], ASSETS.name, ASSETS.hash, 190.0, hand_length_std_mm=2.0)
-    belief = ShapeBelief(ASSETS, identity)
+    shape = ShapeFilter(ASSETS, identity)
     estimator = KeypointEstimator(ASSETS)
-    found = estimate(estimator, saw(true_hand), belief)
+    found = estimate(estimator, saw(true_hand), shape)
     assert found.reprojection_px < 4.0  # a detector's keypoints are trusted to a twentieth of the box
     assert np.linalg.norm(found.joints - true_hand["joints"], axis=1).mean() < 0.03  # one view leaves depth to priors
     assert found.length.mm == 190 and found.length.interval_95 == pytest.approx((186.08, 193.92))
-    box = square_box(saw(true_hand).keypoints, 1.0)
+    box = square_box(saw(true_hand).points, 1.0)
     image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
-    again = estimator.estimate(image, K, box, belief, saw(true_hand), found)
+    again = estimator.estimate(image, K, box, shape, saw(true_hand), found)
     assert np.abs(again.joints - found.joints).max() < 5e-3
     with pytest.raises(UnusableImage, match="no keypoints"):
-        estimator.estimate(image, K, box, belief)
+        estimator.estimate(image, K, box, shape)
 
 
 def test_left_hands_are_mirrored_right_hands(true_hand: dict[str, np.ndarray]) -> None:
@@ -126,13 +126,13 @@ def test_left_hands_are_mirrored_right_hands(true_hand: dict[str, np.ndarray]) -
     tools = DemoTools(estimator, None, None, "", None, None, None, None, None, None, "network")
     image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     seen = saw(true_hand)
-    flipped = Seen(np.stack([SIZE[0] - 1 - seen.keypoints[:, 0], seen.keypoints[:, 1]], axis=1), seen.confidence, "t")
-    region = Region(square_box(flipped.keypoints, 1.0), "given", True, "given", flipped)
+    flipped = Keypoints(np.stack([SIZE[0] - 1 - seen.points[:, 0], seen.points[:, 1]], axis=1), seen.confidence, "t")
+    region = Region(square_box(flipped.points, 1.0), "given", True, "given", flipped)
     camera = Camera(mirror_intrinsics(K, SIZE[0]), "given")
-    left = tools.estimate(Photo("a", Path("a.png"), image), camera, region, tools.belief())
+    left = tools.estimate(Photo("a", Path("a.png"), image), camera, region, tools.shape())
     assert left.side == "left" and (left.K == camera.K).all()
     assert np.abs(left.vertices * [-1, 1, 1] - true_hand["vertices"]).max() < 5e-4
-    assert np.abs(project_numpy(left.joints, camera.K) - flipped.keypoints).max() < 0.5
+    assert np.abs(project_numpy(left.joints, camera.K) - flipped.points).max() < 0.5
     posed = HandModel(load_hand_assets("template/stand_in.npz", "left"))(
         *(torch.as_tensor(v[None], dtype=torch.float32) for v in (left.pose, left.betas, left.transl))
     )
@@ -142,18 +142,18 @@ def test_left_hands_are_mirrored_right_hands(true_hand: dict[str, np.ndarray]) -
 
 def test_nothing_to_see_is_no_hand(true_hand: dict[str, np.ndarray]) -> None:
     estimator = tell(pose=true_hand["pose"], betas=true_hand["betas"])
-    blind = Seen(saw(true_hand).keypoints, np.zeros(21), "nobody")
+    blind = Keypoints(saw(true_hand).points, np.zeros(21), "nobody")
     with pytest.raises(UnusableImage, match="no usable hand: no keypoints"):
-        estimate(estimator, blind, ShapeBelief(ASSETS))
+        estimate(estimator, blind, ShapeFilter(ASSETS))
 
 
 def test_frames_of_one_video_count_as_one_picture() -> None:
     population = load_population("weights/prior.npz", ASSETS.hash)
-    once, often = (ShapeBelief(ASSETS, population=population) for _ in range(2))
+    once, often = (ShapeFilter(ASSETS, population=population) for _ in range(2))
     betas = np.linspace(-0.8, 0.8, 10)
-    once.see(betas)
+    once.update(betas)
     for _ in range(5):
-        often.see(betas)
+        often.update(betas)
     assert once.length.mm == pytest.approx(often.length.mm) and once.length.std_mm == pytest.approx(often.length.std_mm)
     assert 5 < once.length.std_mm < 15 and np.linalg.norm(once.betas) > 0
 

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from random_assets import random_assets
 from scipy.spatial.transform import Rotation
 
-from template import HandAssets, HandModel, axis_angle_to_pose, mirror_assets, mirror_pose, pca_to_pose, pose_to_pca
+from src.models.cmr.rest_mesh import RestMesh
+from src.models.keypoint_views import moved
+from src.models.paper_mano import PaperMano
+from template import (
+    HandAssets,
+    HandModel,
+    axis_angle_to_pose,
+    load_hand_assets,
+    mirror_assets,
+    mirror_pose,
+    pca_to_pose,
+    pose_to_pca,
+)
+from template.cmr_assets import load_hierarchy
 from template.pose import pose_to_axis_angle
 from utils.joints import JOINT_NAMES, MANO_PARENTS, MANO_TO_STANDARD, TIP_VERTICES, tip_vertices
 
@@ -252,6 +268,34 @@ def test_autocast_does_not_lower_the_precision() -> None:
         torch.testing.assert_close(value.grad, gradient)
     halves = [value.detach().bfloat16() for value in arguments]
     assert model(*halves).joints.dtype == torch.float32
+
+
+def geometry_in_networks() -> dict[str, Callable[[], torch.Tensor]]:
+    """Lengths, rotations and pixels that are computed where autocast may be on."""
+    generator = torch.Generator().manual_seed(3)
+    pose, betas, _ = random_input(2, torch.float32)
+    model, image = HandModel(RIGHT), torch.rand(1, 3, 96, 96, generator=generator)
+    network = SimpleNamespace(update="multiplicative")
+    rest = RestMesh(load_hierarchy(load_hand_assets()))
+    six = pose[..., :2].transpose(-1, -2).flatten(1)
+    return {
+        "rest": lambda: model.rest(betas),
+        "rest_joints": lambda: model.rest_joints(betas),
+        "plain": lambda: HandModel(RIGHT, plain=True)(pose, betas).vertices,
+        "regressed": lambda: HandModel(RIGHT, joint_type="regressed").joints(pose, betas),
+        "mesh at its levels": lambda: rest.levels(rest.of(betas, None))[0],
+        "rotation update": lambda: PaperMano._refine(network, six, six.flip(0)),
+        "view and back": lambda: moved(image, 10.0, 0.03)[1],
+    }
+
+
+@pytest.mark.parametrize("name", sorted(geometry_in_networks()))
+def test_geometry_is_not_rounded_under_autocast(name: str) -> None:
+    function = geometry_in_networks()[name]
+    expected = function()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = function()
+    assert torch.equal(found, expected)
 
 
 def test_a_checkpoint_never_carries_the_hand() -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -181,7 +182,7 @@ def test_the_page_needs_nothing_and_holds_the_meshes(output: Path, entries: dict
     links.feed(text)
     assert "://" not in text and "@import" not in text
     files = [address for address in links.addresses if not address.startswith("data:")]
-    assert files and all((output / address).is_file() for address in files)
+    assert files and all((output / unquote(address)).is_file() for address in files)
     assert "b&amp;&lt;b&gt;.png" in text and "<b>.png" not in text
     good = [entry for entry in entries.values() if entry["status"] == "ok"]
     assert len(links.canvases) == len(good) == 5

@@ -9,8 +9,6 @@ import roma
 import torch
 
 from benchmarks.simulation import SimulationOptions, simulate
-from src.personalization.fitting.finger_pose import frame_poses, local_transforms, quick_points
-from src.personalization.fitting.finger_problem import finger_problem, fit_fingers
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, observe
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.normal_equations import factorise, factorise_model, solve_factored
@@ -58,8 +56,6 @@ def test_points_agree_with_the_hand_layer(hand: JointsModel) -> None:
     points = posed_points(hand, pose, hand.rest_points(betas)).points[:, hand.to_standard]
     layer = HandModel(random_assets(), dtype=torch.float64)(pose, betas).joints
     torch.testing.assert_close(points, layer - layer[:, :1], atol=1e-12, rtol=0)
-    quick = quick_points(hand, pose, hand.rest_points(betas))[:, hand.to_standard]
-    torch.testing.assert_close(quick, points, atol=1e-12, rtol=0)
 
 
 def test_point_jacobians_match_finite_differences(hand: JointsModel) -> None:
@@ -122,7 +118,6 @@ def rigid_tips(model: JointsModel) -> None:
     model.tip_pose.zero_()
     model.tip_weights = torch.eye(16, dtype=torch.float64)[[15, 3, 6, 12, 9]]
     model.points_below = torch.cat([model.subtree, model.tip_weights @ model.subtree])
-    model.__dict__.pop("fingers", None)  # constants derived from these
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -163,66 +158,6 @@ def test_robust_losses_have_the_derivatives_they_state(loss: str) -> None:
     if first.requires_grad and loss != "none":
         torch.testing.assert_close(torch.autograd.grad(first.sum(), squared)[0], bend)
     assert slope.detach()[0].item() == 1.0
-
-
-def test_finger_by_finger_is_the_dense_problem() -> None:
-    """Cost and gradient agree exactly; the Hessians where fingers do not reach into each other; so does the optimum."""
-    problem, state = frames(4, "geman_mcclure")
-    dense = FrameProblem(problem.model, problem.seen)
-    for rigid in (False, True):
-        if rigid:
-            rigid_tips(problem.model)
-        model = problem.model
-        quick = finger_problem(model, problem.seen, state["betas"])
-        start = {"local": local_transforms(model, quick.rest, state["pose"]), "wrist": state["wrist"].T}
-        rough, exact = dense.linearise(state), quick.linearise(start)
-        torch.testing.assert_close(exact["cost"], rough["cost"])
-        turns = rough["gradient"][:, :48].unflatten(1, (3, 16)).mT[:, model.fingers.joint_order]  # (N, joint, axis)
-        for variant in range(2):
-            own = exact["panel"][15, :, variant].view(3, 3, 5, 4)  # (level, axis, finger, N)
-            torch.testing.assert_close(own.permute(3, 0, 2, 1).flatten(1, 2), turns[:, :15])
-            palm = torch.cat([turns[:, 15], rough["gradient"][:, 48:]], dim=1)
-            torch.testing.assert_close(exact["palm"][6, :, variant].T, palm)
-    assert model.fingers.carrying == 5
-    lower = torch.tril(torch.ones(15, 15, dtype=torch.float64))
-    for finger in range(5):
-        order = [16 * axis + 1 + 3 * finger + bone for bone in (2, 1, 0) for axis in range(3)] + [0, 16, 32, 48, 49, 50]
-        for variant, whole in enumerate((rough["hessian"] + rough["excess"], rough["hessian"])):
-            expected = whole[:, order][:, :, order] * lower
-            found = exact["panel"][:15, :, variant, finger].permute(2, 0, 1) * lower[:, :9]
-            torch.testing.assert_close(found, expected[:, :, :9], atol=1e-6, rtol=1e-9)
-            found = exact["palm"][:6, :, variant].permute(2, 0, 1) * lower[9:, 9:]
-            torch.testing.assert_close(found, expected[:, 9:, 9:], atol=1e-6, rtol=1e-9)
-    damping = torch.tensor([1e-2, 1e-3, 1.0, 30.0], dtype=torch.float64)
-    first, second = quick.solve(exact, damping), dense.solve(rough, damping)
-    torch.testing.assert_close(first[1], second[1])
-    torch.testing.assert_close(frame_poses(model, first[0]["turn"].unsqueeze(0).expand(3, -1, -1, -1).transpose(0, 1)),
-                               second[0]["turn"][..., None].expand(-1, -1, -1, 3))
-    best = LMOptions(max_steps=100, tolerance=1e-10, relative_tolerance=0)
-    first, second = fit_fingers(model, problem.seen, state, best), minimise(dense, state, best)
-    same = (first.cost - second.cost).abs() < 1e-6
-    assert same.double().mean() >= 0.75  # now and then two paths end in different minima
-    torch.testing.assert_close(first.state["pose"][same], second.state["pose"][same], atol=1e-4, rtol=0)
-
-
-def test_fingers_whose_tips_two_joints_carry_reach_the_dense_optimum() -> None:
-    assets = load_hand_assets()
-    model = JointsModel(assets)
-    for tip, last in enumerate((15, 3, 6, 12, 9)):
-        model.tip_weights[tip, last - 1], model.tip_weights[tip, last] = 0.2, 0.8
-    model.points_below = torch.cat([model.subtree, model.tip_weights @ model.subtree])
-    assert model.fingers.carrying == 10
-    world = simulate(assets, 4, 1, SimulationOptions(noise_px=2.0, pose_noise=0.2), seed=2)
-    inputs = check_frames(world.predicted[:, 0], world.betas, world.K[:, 0], world.keypoints[:, 0], None)
-    seen = observe(model, inputs, FitOptions(noise=KeypointNoise(std_px=2.0, loss="none")))
-    wrist = world.transl[:, 0] + model.rest_points(world.betas)[:, 0]
-    state = {"pose": inputs.pose, "wrist": wrist, "betas": world.betas}
-    best = LMOptions(max_steps=100, tolerance=1e-10, relative_tolerance=0)
-    first = fit_fingers(model, seen, state, best)
-    second = minimise(FrameProblem(model, seen), state, best)
-    same = (first.cost - second.cost).abs() < 1e-6
-    assert same.double().mean() >= 0.75
-    torch.testing.assert_close(first.state["pose"][same], second.state["pose"][same], atol=1e-4, rtol=0)
 
 
 def test_cayley_is_the_exponential_to_third_order() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.personalization.calibration.shape_observation_model import NetworkShape, measure_network_shape
+from src.personalization.calibration.measure_population import measure_network_shape
+from src.personalization.calibration.population import NetworkShape
 
 
 def simulate(people: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, NetworkShape]:

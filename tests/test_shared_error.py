@@ -11,10 +11,8 @@ import pytest
 from benchmarks.simulation import SimulationOptions, simulate
 from benchmarks.studies import choose_shared_error
 from benchmarks.studies.choose_shared_error import population_of, standardised_errors, try_factor
-from src.personalization.calibration.choose import calibrate
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.multi_frame_identity import Evidence
-from src.personalization.calibration.population import joint_with_population
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.multi_frame import calibration_options
 from template import load_hand_assets
 from utils.artifacts import Predictions, save_predictions
 
@@ -47,8 +45,8 @@ def test_wider_noise_gives_wider_intervals() -> None:
     assert 0.5 < row["zero_pose_mpvpe_mm"] < 8 and 1 < row["fit_position_mm"] < 100
     spreads, errors = [], []
     for factor in (1.0, 4.0):
-        evidence = Evidence(joint_with_population(JointOptions(), population, shared_error=factor))
-        identities = calibrate(left[0], assets, num_images=IMAGES, evidence=evidence)
+        options = calibration_options(population, shared_error=factor)
+        identities = calibrate_predictions(left[0], assets, options, num_images=IMAGES)
         spreads.append(np.array([np.sqrt(np.diag(identity.covariance)) for identity in identities.values()]))
         people = {number: betas[number * IMAGES] for number in identities}
         errors.append(standardised_errors(identities, people, assets))

@@ -51,7 +51,7 @@ def test_the_hand_is_followed(clip: tuple[Path, np.ndarray, list[float]], tmp_pa
     path, (head, *frames) = demo(clip[0], tmp_path, clip[2])
     info, shown = open_video(path)
     assert (info.width, info.height) == (256, 232) and info.fps == pytest.approx(12)
-    drawn = np.stack(list(shown))
+    drawn = np.stack([frame.image for frame in shown])
     assert len(drawn) == len(frames) == FRAMES and head["fps"] == pytest.approx(12)
     assert [frame["status"] for frame in frames] == ["ok"] * FRAMES
     assert [frame["warm_start"] for frame in frames] == [False] + [True] * (FRAMES - 1)

@@ -21,8 +21,11 @@ class HandMismatchError(ArtifactError):
 class HandLike(Protocol):
     """What a hand-hash check needs of `template.HandAssets` (which this floor cannot import)."""
 
-    name: str
-    hash: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def hash(self) -> str: ...
 
 
 def model_hash(state_dict: Mapping[str, torch.Tensor]) -> str:
@@ -48,7 +51,9 @@ def check_hand(found_name: str, found_hash: str, assets: HandLike, what: str) ->
 def checked_array(name: str, value: Any, shape: tuple[int, ...], dtype: type, where: str) -> np.ndarray:
     """``value`` as a finite array of ``shape`` (None stands for any length) and ``dtype``."""
     array = np.asarray(value)
-    if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
+    if len(array.shape) != len(shape) or any(
+        want not in (None, got) for want, got in zip(shape, array.shape, strict=True)
+    ):
         raise ArtifactError(f"{where}: {name} has shape {array.shape}; it must be {shape} (None: any length)")
     if dtype in (np.int64, np.bool_):
         allowed = "iu" if dtype is np.int64 else "b"
@@ -61,4 +66,8 @@ def checked_array(name: str, value: Any, shape: tuple[int, ...], dtype: type, wh
         raise ArtifactError(
             f"{where}: {name}{list(first)} is {array[first]}; every value must be finite. Predict these samples again."
         )
-    return array.astype(dtype)
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if converted.dtype.kind == "f" and not np.isfinite(converted).all():
+        raise ArtifactError(f"{where}: {name} reaches {np.abs(array).max():g}, more than {converted.dtype} can hold")
+    return converted

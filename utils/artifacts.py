@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from utils.artifact_checks import ArtifactError, HandLike, HandMismatchError, check_hand, checked_array, model_hash
-from utils.files import atomic_path
+from utils.files import READ_ERRORS, atomic_path
 from utils.identity import Identity, load_identity, save_identity
 
 __all__ = [
@@ -32,6 +31,8 @@ __all__ = [
 ]
 
 PREDICTIONS_SCHEMA = 1
+#: Of an image's confidence, which has no unit: networks stay below 100.
+MAX_CONFIDENCE = 1e6
 
 #: Rows of `Predictions`: shape behind N, dtype on disk, whether the array must be there.
 ROW_ARRAYS: dict[str, tuple[tuple[int, ...], type, bool]] = {
@@ -49,6 +50,7 @@ ROW_ARRAYS: dict[str, tuple[tuple[int, ...], type, bool]] = {
     "vertices": ((778, 3), np.float32, False),
     "joints": ((21, 3), np.float32, False),
     "root": ((3,), np.float32, False),
+    "status": ((), np.int64, False),
 }
 META_FIELDS = ("model_name", "model_hash", "hand_name", "hand_hash", "dataset", "split", "joint_definition")
 
@@ -75,6 +77,8 @@ class Predictions:
         joints: (N,21,3) float32 metres, the same frame, standard order, so joints[:, 0] is zero | None; there if
             vertices are.
         root: (N,3) float32 metres, camera frame, where that wrist is: vertices + root is in the camera frame | None.
+        status: (N,) int64, what became of finding ``transl`` or ``root`` (`src.personalization.solver.status.Status`);
+            of rows that are not `usable` they are a guess | None where nothing was looked for.
         model_name, model_hash: which network, and `model_hash` of its weights.
         hand_name, hand_hash: `HandAssets.name` and `.hash` that pose and betas belong to.
         dataset, split: where the samples come from.
@@ -98,6 +102,7 @@ class Predictions:
     vertices: np.ndarray | None = None
     joints: np.ndarray | None = None
     root: np.ndarray | None = None
+    status: np.ndarray | None = None
     model_name: str = ""
     model_hash: str = ""
     hand_name: str = ""
@@ -121,6 +126,11 @@ class Predictions:
         ids, counts = np.unique(self.image_id, return_counts=True)
         if (counts > 1).any():
             raise ArtifactError(f"{self.source}: image_id {ids[counts > 1][0]} occurs more than once")
+        if self.confidence is not None and np.abs(self.confidence).max(initial=0.0) > MAX_CONFIDENCE:
+            raise ArtifactError(
+                f"{self.source}: confidence spans [{self.confidence.min():g}, {self.confidence.max():g}]; beyond "
+                f"{MAX_CONFIDENCE:g} it is no network's. Predict again"
+            )
         confidence = self.keypoint_confidence
         if confidence is not None and confidence.size and (confidence.min() < 0 or confidence.max() > 1):
             raise ArtifactError(
@@ -164,13 +174,13 @@ def load_predictions(path: str | os.PathLike) -> Predictions:
     try:
         with np.load(path, allow_pickle=False) as archive:
             content = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, TypeError) as error:
+    except READ_ERRORS as error:
         raise ArtifactError(f"{path} is not a readable .npz of plain arrays ({error}); predict again") from error
     if "schema" not in content:
         raise ArtifactError(f"{path} has no key 'schema' (it has {sorted(content)}); it is not a predictions file")
-    schema = int(content.pop("schema"))
-    if schema != PREDICTIONS_SCHEMA:
-        raise ArtifactError(f"{path}: schema is {schema}, this code reads {PREDICTIONS_SCHEMA}; predict again")
+    schema = content.pop("schema")
+    if schema.shape != () or schema.dtype.kind not in "iu" or int(schema) != PREDICTIONS_SCHEMA:
+        raise ArtifactError(f"{path}: schema is {schema!s:.40}, this code reads {PREDICTIONS_SCHEMA}; predict again")
     missing = [name for name, (*_, required) in ROW_ARRAYS.items() if required and name not in content]
     if missing:
         raise ArtifactError(f"{path}: the keys {missing} are missing; predict again")

@@ -6,10 +6,21 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+#: What NumPy, zipfile, json, PyYAML, Pillow and our own conversions raise on damaged content of any kind: text in place
+#: of a file (a web page, a git-lfs pointer), zeros, half of a file, other types and shapes, numbers that do not fit.
+READ_ERRORS = (
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, OSError, MemoryError, RuntimeError,
+    AssertionError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 _NO_ROOM = {
     errno.ENOSPC: "no space left on the disk",
@@ -30,7 +41,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as handle:
@@ -55,7 +66,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 def _no_room(error: BaseException | None) -> int | None:
     """Number of the system's error if a write failed for want of room, at any point of the chain of errors.
 
-    PyTorch's writer raises an error of its own while it handles the system's; NumPy's has no number.
+    PyTorch's writer raises an error of its own while it handles the system's; NumPy's has no number; that of
+    safetensors is none of the system's, but says its words.
     """
     while error is not None:
         if isinstance(error, OSError):
@@ -63,6 +75,9 @@ def _no_room(error: BaseException | None) -> int | None:
                 return error.errno
             if error.errno is None and " requested and " in str(error):
                 return errno.ENOSPC
+        for number in _NO_ROOM:
+            if os.strerror(number) in str(error):
+                return number
         error = error.__cause__ or error.__context__
     return None
 

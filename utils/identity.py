@@ -6,13 +6,16 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from utils.artifact_checks import ArtifactError, HandLike, check_hand, checked_array
-from utils.files import write_json
+from utils.files import atomic_path
 
 IDENTITY_SCHEMA = 1
+#: Half of a Gaussian's central 95%, in standard deviations.
+HALF_95 = 1.959964
 SIDES = ("right", "left", "both")
 
 
@@ -32,6 +35,8 @@ class Identity:
         subject_id: official subject number or None.
         created_by: the command that made it.
         scale_evidence: what fixes the absolute size: 'prior', 'ruler', 'cameras', ...
+        evidence: what several files of a person may share and must count once when they are merged: "prior" (hash of
+            the population), "errors_repeat", "network" (mean predicted betas, images), "cues" ([name, mm, std_mm]).
 
     Raises:
         ArtifactError: on a wrong shape or value; it names it.
@@ -50,6 +55,7 @@ class Identity:
     subject_id: int | None = None
     created_by: str = ""
     scale_evidence: str = "prior"
+    evidence: dict[str, Any] = field(default_factory=dict)
     source: str = field(default="Identity", repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -72,7 +78,25 @@ class Identity:
                 raise ArtifactError(f"{self.source}: covariance has the negative eigenvalue {smallest:g}")
         self.image_ids = [int(image_id) for image_id in self.image_ids]
         self.n_images = int(self.n_images)
+        if not isinstance(self.evidence, dict):
+            raise ArtifactError(f"{self.source}: evidence is {self.evidence!r}; an object is meant")
         self.subject_id = None if self.subject_id is None else int(self.subject_id)
+
+    @property
+    def length_mm(self) -> float:
+        """Of the stretched hand, wrist to middle fingertip."""
+        return self.hand_length_mm
+
+    @property
+    def interval_mm(self) -> tuple[float, float] | None:
+        """The central 95% of `length_mm`; None where no covariance tells it."""
+        if self.hand_length_std_mm is None:
+            return None
+        return self.length_mm - HALF_95 * self.hand_length_std_mm, self.length_mm + HALF_95 * self.hand_length_std_mm
+
+    def save(self, path: str | os.PathLike) -> None:
+        """`save_identity`."""
+        save_identity(path, self)
 
     def check_hand(self, assets: HandLike) -> None:
         """Raise HandMismatchError unless this identity belongs to the hand model ``assets``."""
@@ -80,7 +104,10 @@ class Identity:
 
 
 def save_identity(path: str | os.PathLike, identity: Identity) -> None:
-    """Write ``identity`` as JSON that a person can read, atomically."""
+    """Write ``identity`` as JSON that a person can read, atomically.
+
+    A hand's shape tells people apart: only the file's owner may read it, whatever the umask says.
+    """
     covariance = identity.covariance
     content = {
         "schema": IDENTITY_SCHEMA,
@@ -94,16 +121,23 @@ def save_identity(path: str | os.PathLike, identity: Identity) -> None:
         "scale_evidence": identity.scale_evidence,
         "hand_model": {"name": identity.hand_name, "hash": identity.hand_hash},
         "created_by": identity.created_by,
+        "evidence": identity.evidence,
         "image_ids": identity.image_ids,
         "covariance": None if covariance is None else covariance.tolist(),
     }
-    write_json(path, content)
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with atomic_path(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as handle:
+            os.fchmod(descriptor, 0o600)
+            handle.write(text)
 
 
 def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     """Read what `save_identity` wrote; then call `Identity.check_hand` before using the betas.
 
     Args:
+        path: the file, or a folder with a single one.
         side: if given, refuse an identity of the other side ('both' suits either).
 
     Raises:
@@ -111,6 +145,8 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
         ArtifactError: if it is not such a file, of another schema or side, or holds wrong values.
     """
     path = Path(path)
+    if path.is_dir():
+        path = _only_file(path, side)
     if not path.is_file():
         raise FileNotFoundError(f"identity file {path} does not exist; calibrate_from_shape_params.py writes one")
     try:
@@ -132,3 +168,17 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     if side is not None and identity.side not in (side, "both"):
         raise ArtifactError(f"{path}: side is {identity.side!r}, but a {side} hand is asked for")
     return identity
+
+
+def _only_file(folder: Path, side: str | None) -> Path:
+    """The identity of a folder that holds one.
+
+    Raises:
+        ArtifactError: none is there, or several; it names them.
+    """
+    files = sorted(folder.glob("*.json"))
+    if len(files) == 1:
+        return files[0]
+    said = ", ".join(path.name for path in files[:8]) or "none"
+    whose = f" of a {side} hand" if side else ""
+    raise ArtifactError(f"{folder} is a folder with {len(files)} identity files ({said}); name the one{whose}")

@@ -1,9 +1,12 @@
-"""Videos in and out: frames as RGB, and an output that is whole whenever writing ends."""
+"""Videos in and out: frames as RGB with their times, and an output that is whole whenever writing ends."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +16,13 @@ import numpy as np
 
 #: MPEG-4 part 2 in .mp4: what OpenCV's wheels can write everywhere without a display or further libraries.
 CODEC, SUFFIX = "mp4v", ".mp4"
-_DEFAULT_FPS = 25.0
+#: MPEG-4 part 2 stores the frame rate as a fraction of 16-bit numbers.
+_LARGEST_TIMEBASE = 65535
+_DEFAULT_FPS, _HIGHEST_FPS = 25.0, 480.0
+#: Frames whose times tell the rate; pictures longer or higher than this are refused, px.
+_SAMPLED_FRAMES, _LARGEST_SIDE = 120, 16384
+#: A gap in a video's times is filled with the frame before it, but for no longer than this, s.
+_LONGEST_GAP = 10.0
 
 
 class VideoInfo(NamedTuple):
@@ -25,44 +34,97 @@ class VideoInfo(NamedTuple):
     claimed: int
 
 
-def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[np.ndarray]]:
-    """A video's facts and its frames (H,W,3) uint8 RGB, upright, as far as they can be decoded.
+class Frame(NamedTuple):
+    """(H,W,3) uint8 RGB, upright, and when it is shown, s after the first one; times never decrease."""
+
+    image: np.ndarray
+    seconds: float
+
+
+def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
+    """A video's facts and its frames, as far as they can be decoded.
+
+    The frame rate is the container's where its time stamps agree, else that of the usual step between the stamps.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: it holds no video that can be decoded.
+        FileNotFoundError: no such file. ValueError: it holds no video that can be decoded, or one of absurd size.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"--video {path}: no such file")
-    capture = cv2.VideoCapture(str(path))
-    done, first = capture.read() if capture.isOpened() else (False, None)
-    if not done:
+    with _plain_name(path) as name:
+        capture = cv2.VideoCapture(name)
+        done, first = capture.read() if capture.isOpened() else (False, None)
+        if not done:
+            capture.release()
+            raise ValueError(f"--video {path}: no frame of it can be decoded; is it a video, and complete?")
+        fps = _frame_rate(name, capture.get(cv2.CAP_PROP_FPS))
+    if max(first.shape[:2]) > _LARGEST_SIDE:
         capture.release()
-        raise ValueError(f"--video {path}: no frame of it can be decoded; is it a video, and complete?")
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    info = VideoInfo(
-        first.shape[1],
-        first.shape[0],
-        fps if np.isfinite(fps) and 0 < fps <= 1000 else _DEFAULT_FPS,
-        max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))),
-    )
-    return info, _frames(capture, first)
+        raise ValueError(f"--video {path}: its frames are {first.shape[1]} x {first.shape[0]} px, too large")
+    claimed = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    claimed = int(claimed) if math.isfinite(claimed) and 0 < claimed < 1e9 else 0
+    return VideoInfo(first.shape[1], first.shape[0], fps, claimed), _frames(capture, first, fps)
 
 
-def _frames(capture: cv2.VideoCapture, frame: np.ndarray | None) -> Iterator[np.ndarray]:
+@contextlib.contextmanager
+def _plain_name(path: Path) -> Iterator[str]:
+    """A name that FFmpeg takes for a file: not for a protocol (``12:30.mp4``) or a pattern, and in UTF-8."""
+    absolute = os.path.abspath(path)
+    if absolute.isascii() and "%" not in absolute:
+        yield absolute
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "video"
+        link.symlink_to(absolute)
+        yield str(link)
+
+
+def _frame_rate(name: str, claimed: float) -> float:
+    """``claimed``, unless it is absurd or the first frames' times say another."""
+    claimed = claimed if math.isfinite(claimed) and 0 < claimed <= _HIGHEST_FPS else 0.0
+    capture = cv2.VideoCapture(name)
+    times = []
+    while len(times) < _SAMPLED_FRAMES and capture.grab():
+        times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+    capture.release()
+    steps = np.diff(times)
+    usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    if not 1 / _HIGHEST_FPS <= usual:
+        return claimed or _DEFAULT_FPS
+    return claimed if claimed and abs(usual * claimed - 1) < 0.02 else 1 / usual
+
+
+def _frames(capture: cv2.VideoCapture, image: np.ndarray, fps: float) -> Iterator[Frame]:
+    """The rest of the video; a frame without a later time than the one before comes a usual step after it."""
     try:
-        done = True
+        done, start, last = True, None, -1 / fps
         while done:
-            yield np.ascontiguousarray(frame[..., ::-1])
-            done, frame = capture.read()
+            stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            start = stamp if start is None else start
+            seconds = stamp - start
+            if not (math.isfinite(seconds) and last < seconds):
+                seconds = last + 1 / fps
+            last = seconds
+            yield Frame(np.ascontiguousarray(image[..., ::-1]), max(seconds, 0.0))
+            done, image = capture.read()
     finally:
         capture.release()
+
+
+def writable_rate(fps: float) -> float:
+    """The closest frame rate that the encoder takes: OpenCV makes it a fraction of decimals."""
+    for scale in (1000, 100, 10, 1):
+        if round(fps * scale) <= _LARGEST_TIMEBASE:
+            return max(round(fps * scale), 1) / scale
+    raise ValueError(f"{fps:g} frames a second cannot be written")
 
 
 class VideoWriter:
     """Writes frames beside ``path`` and puts the file there when it is closed, with however many frames it has.
 
-    Odd sizes are made even by repeating the last row or column.
+    Odd sizes are made even by repeating the last row or column. The file has a constant rate: frames with times are
+    repeated, or left out where they come faster, so that each is shown when it should.
 
     Args:
         path: .mp4 file; info: size and frames a second of what will be written.
@@ -73,31 +135,71 @@ class VideoWriter:
 
     def __init__(self, path: Path, info: VideoInfo) -> None:
         self.path, self.info, self.count = path, info, 0
-        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+        self.fps = writable_rate(info.fps)
+        self._temporary = path.absolute().with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
         self._odd = (info.height % 2, info.width % 2)  # the encoder takes even sizes only
+        self._last: np.ndarray | None = None
+        self._shift = 0.0
         size = (info.width + self._odd[1], info.height + self._odd[0])
-        self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter_fourcc(*CODEC), info.fps, size)
+        self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter_fourcc(*CODEC), self.fps, size)
         if not self._writer.isOpened():
             self._temporary.unlink(missing_ok=True)
             raise OSError(f"{path}: cannot be opened for writing video ({CODEC}, {size[0]} x {size[1]} pixels)")
 
-    def write(self, frame: np.ndarray) -> None:
-        """Append (H,W,3) uint8 RGB of the size promised."""
+    def write(self, frame: np.ndarray, seconds: float | None = None) -> None:
+        """Append (H,W,3) uint8 RGB of the size promised, shown from ``seconds`` on; None: after the one before."""
         wanted = (self.info.height, self.info.width, 3)
         if frame.shape != wanted:
             raise ValueError(f"frame {self.count} is {frame.shape}; it must be {wanted}")
         bottom, right = self._odd
         if bottom or right:
             frame = np.pad(frame, ((0, bottom), (0, right), (0, 0)), mode="edge")
-        self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
+        frame = np.ascontiguousarray(frame[..., ::-1])
+        if seconds is not None:
+            place = round((seconds - self._shift) * self.fps)
+            if place - self.count > _LONGEST_GAP * self.fps:  # a clock that jumped
+                self._shift += (place - self.count) / self.fps
+                place = self.count
+            if place < self.count:
+                return
+            for _ in range(place - self.count if self._last is not None else 0):
+                self._append(self._last)
+        self._append(frame)
+        self._last = frame
+
+    def _append(self, frame: np.ndarray) -> None:
+        self._writer.write(frame)
         self.count += 1
 
     def close(self) -> None:
-        """Finish the file; without a frame there is none."""
+        """Finish the file, read it back and put it in place; without a frame there is none.
+
+        Raises:
+            OSError: it does not hold what was written, as on a full disk; a file that was there before stays.
+        """
         self._writer.release()
-        if self.count:
+        try:
+            if not self.count:
+                return
+            readable = _count_frames(self._temporary)
+            if readable != self.count:
+                free = shutil.disk_usage(self.path.parent).free / 1e6
+                before = " The file of that name is as it was." if self.path.exists() else ""
+                raise OSError(
+                    f"{self.path}: of the {self.count} frames written {readable} can be read back; is the disk full? "
+                    f"({free:.0f} MB free in {self.path.parent}).{before}"
+                )
             os.replace(self._temporary, self.path)
-        self._temporary.unlink(missing_ok=True)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _count_frames(path: Path) -> int:
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count
 
 
 @contextlib.contextmanager

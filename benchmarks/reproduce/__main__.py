@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -65,6 +66,10 @@ def main() -> int:
     if args.networks and not args.train_only:
         parser.error("--networks trains some of the networks and goes with --train_only: a table needs all")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    for name in ("data_root", "body", "output"):
+        if getattr(args, name) is not None:
+            setattr(args, name, getattr(args, name).resolve())
+    os.chdir(Path(__file__).parents[2])  # where data, runs and weights are
     from benchmarks.reproduce.sizes import FULL, QUICK, WHOLE
     from benchmarks.reproduce.training import make_data, train_all
     from utils.device import choose_device

@@ -20,10 +20,9 @@ from src.engine.measure import evaluate_hands, evaluate_meshes
 from src.engine.predict import predict_dataset
 from src.evaluation.metrics import Evaluation
 from src.models.mesh_joints import mesh_hand
-from src.personalization.calibration.choose import calibrate
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.multi_frame_identity import Evidence
-from src.personalization.calibration.population import joint_with_population, load_population, with_population
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
+from src.personalization.calibration.population import load_population, with_population
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
@@ -61,11 +60,15 @@ class Part:
     """Some samples of a data set, as a data set."""
 
     def __init__(self, whole: Any, rows: np.ndarray) -> None:
-        self.rows, self.gather, self.split = rows, lambda indices: whole.gather(rows[indices]), whole.split
+        self.whole, self.rows, self.split = whole, rows, whole.split
         self.columns = {key: column[rows] for key, column in whole.columns.items()}
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getitems__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """A batch of samples."""
+        return self.whole.gather(self.rows[indices])
 
 
 def halves(columns: dict[str, np.ndarray], evaluated: int) -> tuple[np.ndarray, np.ndarray]:
@@ -192,9 +195,9 @@ class Scores:
         found: Betas = {}
         for subject, length in self._ruled.items():
             cues = (LengthCue("hand", length, RULER),) if ruler else ()
-            evidence = Evidence(replace(self._joint, cues=cues), accept_conflict=bool(ruler))
-            identities = calibrate(
-                source, self.assets, method=kind, num_images=images, seed=self.seed, evidence=evidence, subject=subject
+            options = replace(self._options, cues=cues, accept_conflict=bool(ruler))
+            identities = calibrate_predictions(
+                source, self.assets, options, method=kind, num_images=images, seed=self.seed, subject=subject
             )
             found[subject] = identities[subject].betas.astype(np.float32)
         return found
@@ -210,8 +213,8 @@ class Scores:
         return self._predictions("paper_baseline", "predicted", "calibration")
 
     @cached_property
-    def _joint(self) -> JointOptions:
-        return joint_with_population(JointOptions(), self.population)
+    def _options(self) -> CalibrationOptions:
+        return calibration_options(self.population)
 
     @cached_property
     def _ruled(self) -> dict[int, float]:

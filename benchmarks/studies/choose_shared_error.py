@@ -26,6 +26,7 @@ import argparse
 import json
 import logging
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,17 +34,10 @@ import torch
 
 from datasets import build_dataset
 from src.evaluation.shape import zero_pose_mpvpe
-from src.personalization.calibration.choose import calibrate
-from src.personalization.calibration.measure_population import measure_errors
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.multi_frame_identity import Evidence
-from src.personalization.calibration.population import (
-    Population,
-    joint_with_population,
-    shrunk_covariance,
-    with_population,
-)
-from src.personalization.calibration.shape_observation_model import measure_network_shape
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.measure_population import measure_network, people_of
+from src.personalization.calibration.multi_frame import calibration_options
+from src.personalization.calibration.population import Population, with_population
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
@@ -84,18 +78,11 @@ def population_of(predictions: Predictions, truth: dict[str, np.ndarray], assets
     Args:
         predictions: with pose, betas and keypoints; truth: their `annotations_of`, all valid.
     """
-    people, first = np.unique(predictions.subject_id, return_index=True)
-    betas = truth["betas"][first].astype(np.float64)
-    depths = truth["joints"][:, 0, 2].astype(np.float64)
-    mean, covariance = shrunk_covariance(betas, np.eye(10), strength=10.0)
-    depth = np.array([depths.mean(), depths.std()])
-    population = Population(mean, covariance, depth, np.zeros((48, 48)), np.zeros(()), assets.hash)
-    measure_errors(predictions, truth, population)
-    true_betas = truth["betas"].astype(np.float64)
-    network = measure_network_shape(predictions.betas.astype(np.float64), true_betas, predictions.subject_id)
-    population.network_gain, population.network_offset = network.gain, network.offset
-    population.network_systematic, population.network_noise = network.systematic, network.noise
-    return population
+    _, first = np.unique(predictions.subject_id, return_index=True)
+    people = people_of(
+        truth["betas"][first].astype(np.float64), truth["joints"][:, 0, 2].astype(np.float64), assets.hash
+    )
+    return replace(people, **measure_network(predictions, truth))
 
 
 def standardised_errors(
@@ -112,12 +99,17 @@ def standardised_errors(
 
 
 def try_factor(
-    factor: float, own: Predictions, truth: dict[str, np.ndarray], population: Population, assets: HandAssets,
-    num_images: int, device: Any,
+    factor: float,
+    own: Predictions,
+    truth: dict[str, np.ndarray],
+    population: Population,
+    assets: HandAssets,
+    num_images: int,
+    device: Any,
 ) -> dict[str, float]:
     """Coverage and error of the left-out people's calibration and fitting with one factor."""
-    evidence = Evidence(joint_with_population(JointOptions(), population, shared_error=factor))
-    identities = calibrate(own, assets, num_images=num_images, evidence=evidence, device=device)
+    options = calibration_options(population, shared_error=factor)
+    identities = calibrate_predictions(own, assets, options, num_images=num_images, device=device)
     people, first = np.unique(own.subject_id, return_index=True)
     betas = {int(number): truth["betas"][row].astype(np.float64) for number, row in zip(people, first, strict=True)}
     z = np.abs(standardised_errors(identities, betas, assets))
@@ -152,8 +144,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"{args.predictions} is of split {predictions.split!r}; only splits ending in {ALLOWED} may decide a choice"
         )
     predictions = pair_keypoints(predictions, None if args.keypoints is None else load_predictions(args.keypoints))
-    dataset = build_dataset(args.dataset, args.data_root, predictions.split, side="both", mano_dir=args.mano_dir,
-                            cache=args.cache, allow_missing_subjects=True)
+    dataset = build_dataset(
+        args.dataset,
+        args.data_root,
+        predictions.split,
+        side="both",
+        mano_dir=args.mano_dir,
+        cache=args.cache,
+        allow_missing_subjects=True,
+    )
     valid = annotations_of(dataset, predictions)["valid"]
     predictions = predictions.select(np.flatnonzero(valid))
     truth = annotations_of(dataset, predictions)
@@ -169,8 +168,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     left = predictions.select(own), {key: value[own] for key, value in truth.items()}
     rows = [try_factor(factor, *left, population, assets, args.num_images, device) for factor in args.factors]
     return {
-        "split": predictions.split, "people": len(people), "left_out": args.left_out, "images_each": args.num_images,
-        "keypoint_std_box": float(population.keypoint_std_box), "rows": rows,
+        "split": predictions.split,
+        "people": len(people),
+        "left_out": args.left_out,
+        "images_each": args.num_images,
+        "keypoint_std_box": float(population.keypoint_std_box),
+        "rows": rows,
     }
 
 
@@ -186,12 +189,16 @@ def main() -> int:
     if args.json:
         print(json.dumps(found))
         return 0
-    print(f"{found['left_out']} of {found['people']} people of {found['split']} left out, "
-          f"{found['images_each']} images each, keypoints {found['keypoint_std_box']:.4f} of the box")
+    print(
+        f"{found['left_out']} of {found['people']} people of {found['split']} left out, "
+        f"{found['images_each']} images each, keypoints {found['keypoint_std_box']:.4f} of the box"
+    )
     print("factor  betas 68/95%   lengths 68/95%  zero-pose MPVPE  position of the fit")
     for row in found["rows"]:
-        print(f"{row['factor']:>6g}  {row['betas_68']:.1%} {row['betas_95']:.1%}    {row['lengths_68']:.1%} "
-              f"{row['lengths_95']:.1%}      {row['zero_pose_mpvpe_mm']:6.2f} mm      {row['fit_position_mm']:8.1f} mm")
+        print(
+            f"{row['factor']:>6g}  {row['betas_68']:.1%} {row['betas_95']:.1%}    {row['lengths_68']:.1%} "
+            f"{row['lengths_95']:.1%}      {row['zero_pose_mpvpe_mm']:6.2f} mm      {row['fit_position_mm']:8.1f} mm"
+        )
     return 0
 
 

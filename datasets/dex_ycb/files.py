@@ -1,12 +1,11 @@
-"""DexYCB's files on disk (FACTS 1.1 to 1.4): which are needed, what they hold, what can be wrong with them."""
+"""DexYCB's files on disk (docs/facts.md 1.1 to 1.4): which are needed, what they hold, what can be wrong with them."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from datasets.bad_files import bad_file
+from datasets.bad_files import bad_file, read_npz, reading
+from datasets.crop_cache import state_of
 from datasets.dex_ycb.splits import OFFICIAL_SEQUENCES_PER_SUBJECT, SUBJECTS, Split
 
 logger = logging.getLogger(__name__)
 
 WIDTH, HEIGHT = 640, 480
 
-_SUBJECT_FOLDER = re.compile(r"\d{8}-subject-(\d+)")
+_SUBJECT_FOLDER = re.compile(r"\d{8}-subject-(\d{1,6})")
 _SEQUENCE_FOLDER = re.compile(r"\d{8}_\d{6}")
 _HOW_TO_GET = (
     "Give the folder that holds the subject folders and calibration/ (official: https://dex-ycb.github.io), "
@@ -65,10 +65,11 @@ def read_yaml(path: Path) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the data set is only half copied. {_HOW_TO_GET}")
-    try:
-        return yaml.load(path.read_bytes(), Loader=_YamlLoader)
-    except yaml.YAMLError as error:
-        raise bad_file(path, f"not readable as YAML ({error})") from error
+    with reading(path, "readable as YAML"):
+        try:
+            return yaml.load(path.read_bytes(), Loader=_YamlLoader)
+        except yaml.YAMLError as error:
+            raise ValueError(str(error)) from error
 
 
 def find_subjects(root: Path) -> dict[int, str]:
@@ -154,17 +155,15 @@ def read_sequence_info(root: Path, sequence: SequenceFolder) -> SequenceInfo:
     """
     meta_path = root / sequence.path / "meta.yml"
     meta = read_yaml(meta_path)
-    try:
+    with reading(meta_path, "a mapping with num_frames, and one entry each in mano_calib and mano_sides"):
         num_frames, (calibration,), (side,) = int(meta["num_frames"]), meta["mano_calib"], meta["mano_sides"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise bad_file(meta_path, "lacks num_frames, or one entry each in mano_calib and mano_sides") from error
+    if num_frames < 1:
+        raise bad_file(meta_path, f"num_frames is {num_frames}")
     if side not in ("right", "left"):
         raise bad_file(meta_path, f"mano_sides is {side!r} instead of 'right' or 'left'")
     mano_path = root / "calibration" / f"mano_{calibration}" / "mano.yml"
-    try:
+    with reading(mano_path, "a mapping with ten betas"):
         betas = np.array(read_yaml(mano_path)["betas"], dtype=np.float32)
-    except (KeyError, TypeError) as error:
-        raise bad_file(mano_path, "lacks betas") from error
     if betas.shape != (10,) or not np.isfinite(betas).all():
         raise bad_file(mano_path, f"betas are not 10 finite numbers (shape {betas.shape})")
     return SequenceInfo(num_frames, side == "left", betas)
@@ -178,11 +177,11 @@ def read_intrinsics(root: Path, serial: str) -> np.ndarray:
         BadFileError: if it lacks one of color: fx, fy, ppx, ppy.
     """
     path = root / "calibration" / "intrinsics" / f"{serial}_{WIDTH}x{HEIGHT}.yml"
-    try:
+    with reading(path, "a mapping with color: fx, fy, ppx, ppy"):
         color = read_yaml(path)["color"]
         fx, fy, cx, cy = (float(color[key]) for key in ("fx", "fy", "ppx", "ppy"))
-    except (KeyError, TypeError) as error:
-        raise bad_file(path, "lacks color: fx, fy, ppx, ppy") from error
+    if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
+        raise bad_file(path, f"fx, fy, ppx, ppy are {fx}, {fy}, {cx}, {cy}")
     return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
 
@@ -192,7 +191,7 @@ def check_camera_folder(folder: Path, num_frames: int) -> None:
     Raises:
         FileNotFoundError: naming the first file that is missing.
     """
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    present = set(os.listdir(folder)) if folder.is_dir() else set()
     for frame in range(num_frames):
         for name in (color_name(frame), labels_name(frame)):
             if name not in present:
@@ -200,6 +199,12 @@ def check_camera_folder(folder: Path, num_frames: int) -> None:
                     f"{folder / name} is missing (meta.yml promises {num_frames} frames): the data set is only half "
                     f"copied. {_HOW_TO_GET}"
                 )
+
+
+def count_frames(folder: Path) -> int:
+    """Frames of a camera folder by its pictures, for a sequence whose meta.yml is unusable."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sum(name.startswith("color_") and name.endswith(".jpg") for name in names)
 
 
 def color_name(frame: int) -> str:
@@ -220,37 +225,23 @@ def read_labels(path: Path) -> dict[str, np.ndarray]:
     Raises:
         BadFileError: if the file is truncated, lacks a key, or holds a wrong shape, NaN or infinity.
     """
-    labels = {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for key, shape in _LABEL_SHAPES.items():
-                array = archive[key]
-                if array.shape != shape:
-                    raise bad_file(path, f"{key} has shape {array.shape} instead of {shape}")
-                labels[key] = array[0].astype(np.float32)
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError) as error:
-        raise bad_file(path, f"not a whole labels file ({type(error).__name__}: {error})") from error
-    for key, array in labels.items():
-        if not np.isfinite(array).all():
-            raise bad_file(path, f"{key} holds NaN or infinity")
-    return labels
+    labels = read_npz(path, _LABEL_SHAPES)
+    return {key: array[0].astype(np.float32) for key, array in labels.items()}
 
 
 def fingerprint(root: Path, split: Split, sequences: list[SequenceFolder]) -> str:
     """Short hash of what the split consists of on disk, without opening its files.
 
-    It covers the root's path, folder names, and the times of calibration files, meta.yml and camera
-    folders (which change when a file is added, removed or replaced by renaming). A labels file that is
-    rewritten in place escapes it: delete the cache after doing that.
+    It covers the times of calibration files, meta.yml and camera folders (which change when a file is added, removed
+    or replaced by renaming) and their names below the root: a data set that is moved, or copied with its times
+    (``cp -a``, ``rsync -a``), keeps it. A labels file that is rewritten in place escapes it: delete the cache after
+    doing that.
     """
-    digest = hashlib.sha256(f"{root.resolve()} {split.name} {split.serials}".encode())
+    digest = hashlib.sha256(f"{split.name} {split.serials}".encode())
     watched = sorted((root / "calibration").rglob("*.yml"))
     if (root / "synthetic.json").is_file():
         watched.append(root / "synthetic.json")
     for sequence in sequences:
         folder = root / sequence.path
         watched += [folder / "meta.yml", *(folder / serial for serial in split.serials)]
-    for path in watched:
-        changed = path.stat().st_mtime_ns if path.exists() else None
-        digest.update(f"{path.relative_to(root)} {changed}\n".encode())
-    return digest.hexdigest()[:16]
+    return state_of(root, watched, digest)

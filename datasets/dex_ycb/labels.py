@@ -12,9 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.bad_files import BadFileError
+from datasets.crop_cache import one_builder, usable_cores
 from datasets.dex_ycb.files import (
     SequenceFolder,
+    SequenceInfo,
     check_camera_folder,
+    count_frames,
     find_sequences,
     fingerprint,
     labels_name,
@@ -23,14 +26,17 @@ from datasets.dex_ycb.files import (
     read_sequence_info,
 )
 from datasets.dex_ycb.splits import S4_SEED, Split
-from datasets.usable_cores import usable_cores
-from utils.files import atomic_path
+from utils.files import READ_ERRORS, atomic_path
 
 logger = logging.getLogger(__name__)
 
 _TABLE_VERSION = 1
 #: Below this many label files, starting worker processes costs more than it saves.
 _PARALLEL_FROM = 4000
+
+
+#: Arrays of `LabelTable` with one row a sample.
+PER_SAMPLE = ("image_id", "sequence", "camera", "frame", "pose_m", "joint_3d", "joint_2d", "bad")
 
 
 @dataclass
@@ -60,9 +66,20 @@ class LabelTable:
     def __len__(self) -> int:
         return len(self.image_id)
 
+    def check(self) -> None:
+        """Raise ValueError unless all arrays are there, as long as each other, and point at each other's rows."""
+        samples, sequences = len(self.image_id), len(self.sequence_path)
+        for name in PER_SAMPLE:
+            if len(getattr(self, name)) != samples:
+                raise ValueError(f"{name} has {len(getattr(self, name))} rows instead of {samples}")
+        if any(len(getattr(self, name)) != sequences for name in ("subject_id", "sequence_number", "is_left", "betas")):
+            raise ValueError(f"not every array has a row for each of {sequences} sequences")
+        if samples and (self.sequence.max() >= sequences or self.camera.max() >= len(self.serial)):
+            raise ValueError("samples of sequences or cameras that are not there")
+
     @property
     def annotated(self) -> np.ndarray:
-        """(N,) bool: the frame has a hand annotation (joints not all -1, pose not all 0; FACTS 1.4)."""
+        """(N,) bool: the frame has a hand annotation (joints not all -1, pose not all 0; docs/facts.md 1.4)."""
         no_joints = (self.joint_3d == -1).all(axis=(1, 2)) | (self.joint_2d == -1).all(axis=(1, 2))
         return ~(no_joints | (self.pose_m == 0).all(axis=1) | self.bad)
 
@@ -87,25 +104,39 @@ def load_label_table(
     sequences = find_sequences(root, split, allow_missing_subjects)
     key = fingerprint(root, split, sequences)
     path = None if cache is None else cache / f"labels_{split.name}_v{_TABLE_VERSION}_{key}.npz"
-    if path is not None and path.is_file():
-        with np.load(path, allow_pickle=False) as archive:
-            table = LabelTable(**{field.name: archive[field.name] for field in fields(LabelTable)})
-    else:
+    if path is None:
         table = _read_table(root, split, sequences, skip_bad, workers)
-        if path is not None:
-            with atomic_path(path) as temporary:
-                np.savez(temporary, **{field.name: getattr(table, field.name) for field in fields(LabelTable)})
+    else:
+        with one_builder(path):
+            table = _cached_table(path)
+            if table is None:
+                table = _read_table(root, split, sequences, skip_bad, workers)
+                with atomic_path(path) as temporary:
+                    np.savez(temporary, **{field.name: getattr(table, field.name) for field in fields(LabelTable)})
     if table.bad.any():
         if not skip_bad:  # the cached table was made with skip_bad
             return _read_table(root, split, sequences, skip_bad, workers), key
-        logger.warning("%s: skipped %d unusable labels files of %d", root, int(table.bad.sum()), len(table))
+        logger.warning("%s: left out %d of %d samples: unusable labels", root, int(table.bad.sum()), len(table))
     return table, key
+
+
+def _cached_table(path: Path) -> LabelTable | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            table = LabelTable(**{field.name: archive[field.name] for field in fields(LabelTable)})
+            table.check()
+            return table
+    except READ_ERRORS as error:
+        logger.warning("%s is damaged, so the labels are read again (%s: %s)", path, type(error).__name__, error)
+        return None
 
 
 def _read_table(
     root: Path, split: Split, sequences: list[SequenceFolder], skip_bad: bool, workers: int | None
 ) -> LabelTable:
-    intrinsics = np.stack([read_intrinsics(root, serial) for serial in split.serials])
+    intrinsics, unusable = _read_cameras(root, split, skip_bad)
     jobs = [(root, sequence, split.serials, skip_bad) for sequence in sequences]
     first = _read_sequence(jobs[0])
     workers = usable_cores() if workers is None else workers
@@ -133,6 +164,7 @@ def _read_table(
         betas=np.stack([part["betas"] for part in parts]),
         serial=np.array(split.serials),
         intrinsics=intrinsics,
+        bad=rows.pop("bad") | np.isin(rows["camera"], unusable),
         image_id=np.arange(sum(counts), dtype=np.int64),
         sequence=np.repeat(np.arange(len(parts)), counts),
         **rows,
@@ -140,16 +172,46 @@ def _read_table(
     return table if split.image_share is None else _take_share(table, split.image_share)
 
 
+def _read_cameras(root: Path, split: Split, skip_bad: bool) -> tuple[np.ndarray, list[int]]:
+    """Intrinsics (V, 3, 3) px, and which cameras have none (identity) because their file is unusable."""
+    intrinsics, unusable = np.tile(np.eye(3), (len(split.serials), 1, 1)), []
+    for camera, serial in enumerate(split.serials):
+        try:
+            intrinsics[camera] = read_intrinsics(root, serial)
+        except BadFileError as error:
+            if not skip_bad:
+                raise
+            logger.warning("skipped every image of camera %s: %s", serial, error)
+            unusable.append(camera)
+    return intrinsics, unusable
+
+
+def _read_info(root: Path, sequence: SequenceFolder, skip_bad: bool) -> SequenceInfo | None:
+    """What is known of a sequence; None if its meta.yml or calibration is unusable (with ``skip_bad``)."""
+    try:
+        return read_sequence_info(root, sequence)
+    except BadFileError as error:
+        if not skip_bad:
+            raise
+        logger.warning("skipped the whole sequence %s: %s", sequence.path, error)
+        return None
+
+
 def _read_sequence(job: tuple[Path, SequenceFolder, tuple[str, ...], bool]) -> dict[str, np.ndarray]:
     root, sequence, serials, skip_bad = job
-    info = read_sequence_info(root, sequence)
+    info = _read_info(root, sequence, skip_bad)
+    if info is None:  # its images keep their official ids
+        num_frames, is_left, betas = count_frames(root / sequence.path / serials[0]), False, np.zeros(10, np.float32)
+    else:
+        num_frames, is_left, betas = info
     rows: dict[str, list] = {key: [] for key in ("camera", "frame", "pose_m", "joint_3d", "joint_2d", "bad")}
     for camera, serial in enumerate(serials):
         folder = root / sequence.path / serial
-        check_camera_folder(folder, info.num_frames)
-        for frame in range(info.num_frames):
+        check_camera_folder(folder, num_frames)
+        for frame in range(num_frames):
             try:
-                labels, bad = read_labels(folder / labels_name(frame)), False
+                bad = info is None
+                labels = _unusable_labels() if bad else read_labels(folder / labels_name(frame))
             except BadFileError as error:
                 if not skip_bad:
                     raise
@@ -157,7 +219,7 @@ def _read_sequence(job: tuple[Path, SequenceFolder, tuple[str, ...], bool]) -> d
                 labels, bad = _unusable_labels(), True
             for key, value in {"camera": camera, "frame": frame, "bad": bad, **labels}.items():
                 rows[key].append(value)
-    return {"is_left": info.is_left, "betas": info.betas, **{key: np.array(values) for key, values in rows.items()}}
+    return {"is_left": is_left, "betas": betas, **{key: np.array(values) for key, values in rows.items()}}
 
 
 def _unusable_labels() -> dict[str, np.ndarray]:
@@ -170,6 +232,5 @@ def _take_share(table: LabelTable, share: tuple[float, float]) -> LabelTable:
     count = len(table)
     shuffled = np.random.default_rng(S4_SEED).permutation(count)
     kept = np.sort(shuffled[round(share[0] * count) : round(share[1] * count)])
-    per_sample = ("image_id", "sequence", "camera", "frame", "pose_m", "joint_3d", "joint_2d", "bad")
     columns = {field.name: getattr(table, field.name) for field in fields(LabelTable)}
-    return LabelTable(**{key: value[kept] if key in per_sample else value for key, value in columns.items()})
+    return LabelTable(**{key: value[kept] if key in PER_SAMPLE else value for key, value in columns.items()})

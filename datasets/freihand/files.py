@@ -1,15 +1,16 @@
-"""FreiHAND's files on disk (FACTS 3.1): JSON lists over the unique samples, numbered pictures beside them."""
+"""FreiHAND's files on disk (docs/facts.md 3.1): JSON lists over the unique samples, numbered pictures beside them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from datasets.bad_files import BadFileError
+from datasets.bad_files import bad_file, read_json
+from datasets.crop_cache import state_of
+from utils.files import READ_ERRORS
 
 SIZE = 224
 """Width and height of every image, pixels."""
@@ -62,22 +63,19 @@ def read_list(root: Path, part: str, name: str) -> np.ndarray:
     path, shape = list_path(root, part, name), _ENTRY_SHAPES[name]
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. {_HOW_TO_GET}")
-    try:
-        entries = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadFileError(f"{path}: not whole JSON ({error}). Extract it from the archive again") from error
+    entries = read_json(path, can_skip=False)
     if not isinstance(entries, list) or not entries:
-        raise BadFileError(f"{path}: must be a list with one entry a sample. Extract it from the archive again")
+        raise bad_file(path, "must be a list with one entry a sample", can_skip=False)
     try:
         array = np.array(entries, dtype=np.float64)
         array = array.reshape(len(entries), *shape) if name == "mano" else array  # the entries are (1, 61)
-    except (ValueError, TypeError) as error:
-        raise BadFileError(f"{path}: {_first_misshapen(entries, name)}. Extract it from the archive again") from error
+    except READ_ERRORS as error:
+        raise bad_file(path, _first_misshapen(entries, name), can_skip=False) from error
     if array.shape[1:] != shape:
-        raise BadFileError(f"{path}: {_first_misshapen(entries, name)}. Extract it from the archive again")
+        raise bad_file(path, _first_misshapen(entries, name), can_skip=False)
     finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
     if not finite.all():
-        raise BadFileError(f"{path}: entry {int(np.argmin(finite))} is not finite. Extract it from the archive again")
+        raise bad_file(path, f"entry {int(np.argmin(finite))} is not finite", can_skip=False)
     return array
 
 
@@ -147,16 +145,12 @@ def check_masks(root: Path, count: int) -> None:
 
 
 def fingerprint(root: Path, part: str) -> str:
-    """Short hash of a part's state on disk: times and sizes of its lists and of its image folders.
+    """Short hash of a part's state on disk: times of its lists and of its image folders, wherever they lie.
 
     An image that is rewritten in place escapes it: delete the cache after doing that.
     """
-    digest = hashlib.sha256(f"{root.resolve()} {part}".encode())
     watched = [list_path(root, part, name) for name in ("K", "xyz", "mano")]
-    for path in [*watched, root / part / "rgb", root / part / "mask"]:
-        state = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
-        digest.update(f"{path.relative_to(root)} {state}\n".encode())
-    return digest.hexdigest()[:16]
+    return state_of(root, [*watched, root / part / "rgb", root / part / "mask"], hashlib.sha256(part.encode()))
 
 
 def _numbered(folder: Path) -> set[str]:
@@ -178,7 +172,7 @@ def _first_misshapen(entries: list, name: str) -> str:
     for number, entry in enumerate(entries):
         try:
             array = np.array(entry, dtype=np.float64)
-        except (ValueError, TypeError):
+        except READ_ERRORS:
             return f"entry {number} is not an array of shape {shape}"
         if array.shape != shape and not (name == "mano" and array.size == 61):
             return f"entry {number} has shape {array.shape} instead of {shape}"

@@ -1,4 +1,4 @@
-"""HUMBI's hand files on disk (FACTS 5): cameras, crops and reconstructions as text."""
+"""HUMBI's hand files on disk (docs/facts.md 5): cameras, crops and reconstructions as text."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.bad_files import bad_file
+from datasets.crop_cache import state_of
+from utils.files import READ_ERRORS
 
 CROP = 250
 """Width and height of every published crop, pixels."""
@@ -19,9 +21,10 @@ CROP = 250
 #: Its image folders are empty in the official release.
 SKIPPED_SUBJECTS = (52,)
 
-_SUBJECT_FOLDER = re.compile(r"subject_(\d+)")
+_SUBJECT_FOLDER = re.compile(r"subject_(\d{1,6})")
 _FRAME_FOLDER = re.compile(r"\d{8}")
 _HEADER_LINES = 3
+_LARGEST = 100_000  # of the numbers in list.txt; the images have 1920 x 1080 pixels
 _HOW_TO_GET = (
     "Give the folder that holds subject_<n>/hand/ (official: https://humbi-data.net), or write a synthetic one with "
     "python -m datasets.synthetic.humbi_writer --root DIR"
@@ -139,10 +142,12 @@ def read_crops(path: Path) -> list[Crop]:
         if line.strip():
             try:
                 crop = Crop(*(int(float(part)) for part in line.split()))
-            except (ValueError, TypeError) as error:
-                raise bad_file(path, f"row {line!r} is not: cam xmin xmax ymin ymax") from error
+            except READ_ERRORS as error:
+                raise bad_file(path, f"row {line[:80]!r} is not: cam xmin xmax ymin ymax") from error
             if crop.xmax <= crop.xmin or crop.ymax <= crop.ymin:
                 raise bad_file(path, f"row {line!r} has an empty box")
+            if max(map(abs, crop)) > _LARGEST:
+                raise bad_file(path, f"row {line!r} has numbers beyond {_LARGEST} px")
             crops.append(crop)
     return crops
 
@@ -171,16 +176,13 @@ def crop_affine_of(crop: Crop) -> np.ndarray:
 
 def fingerprint(root: Path, subjects: list[int]) -> str:
     """Short hash of what these subjects consist of on disk: times of camera files and of folders of frames."""
-    digest = hashlib.sha256(f"{root.resolve()} {subjects}".encode())
+    watched = []
     for subject in subjects:
         folder = hand_folder(root, subject)
-        watched = [folder / "intrinsic.txt", folder / "extrinsic.txt"]
+        watched += [folder / "intrinsic.txt", folder / "extrinsic.txt"]
         for name in frame_names(folder):
             watched += [folder / name / "image_cropped" / "right", folder / name / "reconstruction"]
-        for path in watched:
-            changed = path.stat().st_mtime_ns if path.exists() else None
-            digest.update(f"{path.relative_to(root)} {changed}\n".encode())
-    return digest.hexdigest()[:16]
+    return state_of(root, watched, hashlib.sha256(str(subjects).encode()))
 
 
 def _read_text(path: Path) -> str:
@@ -208,8 +210,10 @@ def _read_blocks(path: Path, shape: tuple[int, int]) -> dict[int, np.ndarray]:
         try:
             number = int(lines[start][-1])
             blocks[number] = np.array(lines[start + 1 : start + 1 + rows], dtype=np.float64).reshape(shape)
-        except ValueError as error:
+        except READ_ERRORS as error:
             raise bad_file(path, f"camera block {start // (rows + 1)} is not an id and {rows} rows of 3") from error
+        if not np.isfinite(blocks[number]).all():
+            raise bad_file(path, f"camera {number} holds NaN or infinity")
     if not blocks:
         raise bad_file(path, "lists no camera")
     return blocks

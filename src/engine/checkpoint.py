@@ -11,32 +11,94 @@ Reading executes nothing (``weights_only=True``).
 from __future__ import annotations
 
 import argparse
+import codecs
 import dataclasses
 import json
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from src.engine.mesh_parts import mesh_parts
 from src.models import build_model
+from src.models.mesh_joints import is_mesh_model
 from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
-from template import HandAssets
+from template import HandAssets, HandModel, load_hand_assets
+from template.cmr_assets import load_hierarchy
 from utils.artifacts import model_hash
 from utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
 
+#: Beside tensors and plain values, what files of other code often hold beside their weights. None of it runs code.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    codecs.encode,
+    np.dtype,
+    np.ndarray,
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFD"),
+    *(
+        (getattr(np._core.multiarray, name), f"{module}.multiarray.{name}")
+        for module in ("numpy.core", "numpy._core")  # of NumPy 1 and 2
+        for name in ("scalar", "_reconstruct")
+    ),
+]
+
+
 class CheckpointError(ValueError):
     """A checkpoint is not of the network it is asked to be."""
+
+
+def load_harmless(path: str | Path) -> Any:
+    """What a ``.pt`` file holds, read without running anything of it.
+
+    Raises:
+        CheckpointError: it is cut short or no such file, or holds objects whose reading would run code.
+    """
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises many kinds; all mean the same to the user
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found:
+            raise CheckpointError(
+                f"{path}: holds a {found[1]}, and reading such objects could run code that somebody put there, so it "
+                "is not read. Where the file was made, save the network's weights alone: "
+                "torch.save(network.state_dict(), FILE)"
+            ) from error
+        first = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({first}); is the file complete?") from error
+
+
+def mesh_parts(model: str, assets: HandAssets | None = None, hierarchy: str | Path | None = None) -> dict[str, Any]:
+    """Options of `build_model` that are objects; none for networks that need none.
+
+    Args:
+        model: name of the network.
+        assets: right hand in use; None for the one that `load_hand_assets` finds.
+        hierarchy: ``transform.pkl`` or template folder of a CMR checkout, an .npz of mesh levels, or None for
+            the levels that belong to the hand.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_hierarchy`.
+    """
+    if model == "boukhayma":
+        return {"hand": assets}
+    if not is_mesh_model(model):
+        return {}
+    assets = load_hand_assets() if assets is None else assets
+    parts: dict[str, Any] = {"hierarchy": load_hierarchy(assets, hierarchy)}
+    if model == "cmr_identity":
+        parts["hand"] = HandModel(assets)
+    return parts
 
 
 @dataclass
@@ -79,15 +141,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; train one with run.py --phase train, or see weights/")
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             with safe_open(path, framework="pt") as handle:
                 notes = json.loads((handle.metadata() or {}).get("notes", "{}"))
                 state = {**notes, "model": {name: handle.get_tensor(name).float() for name in handle.keys()}}
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise many kinds; all mean the same to the user
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}); is the file complete?") from error
+        except Exception as error:  # as in `load_harmless`
+            raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}); is the file complete?") from error
+    else:
+        state = load_harmless(path)
     if not isinstance(state, dict) or "card" not in state or "model" not in state:
         raise CheckpointError(
             f"{path}: holds no card, so it was not written by this code; see python -m src.engine.checkpoint"
@@ -167,24 +229,6 @@ def initialise_from(model: nn.Module, path: str | Path, parts: Sequence[str] | N
     logger.info("initialised %d tensors from %s; fresh: %s", len(shared), path, ", ".join(fresh) or "none")
 
 
-def export_weights(checkpoint: str | Path, output: str | Path, **notes: Any) -> None:
-    """Write a checkpoint's weights in half precision as ``.safetensors``, card and ``notes`` in the metadata.
-
-    Args:
-        checkpoint: ``.pt`` training state.
-        output: ``.safetensors`` file to write.
-        notes: what made it (command, git revision, data seed, scores); must be JSON.
-    """
-    state = read_checkpoint(checkpoint)
-    tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in state["model"].items()
-    }
-    notes = {"card": state["card"], **notes}
-    with atomic_path(output) as temporary:
-        save_file(tensors, temporary, metadata={"notes": json.dumps(notes)})
-
-
 def load_owned(path: str | Path, model: nn.Module) -> int:
     """Load a checkpoint that other code wrote (released code of the paper, CMR) strictly into ``model``.
 
@@ -201,9 +245,8 @@ def load_owned(path: str | Path, model: nn.Module) -> int:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = clean_state_dict(content)
-    except Exception as error:  # unpickling raises many kinds; all mean the same to the user
+        state = clean_state_dict(load_harmless(path))
+    except StateDictError as error:
         raise CheckpointError(f"{path}: cannot be read as a state dict ({error})") from error
     return load_strictly(model, state, path)
 

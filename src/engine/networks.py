@@ -1,37 +1,58 @@
-"""From ``--checkpoint`` or ``--resume`` to a network: one of ours, or one that a user already owns."""
+"""From a checkpoint file to a network: one of ours, or a released one that a user already owns."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from src.engine.checkpoint import CheckpointError, ModelCard, has_card, load_network, load_owned
-from src.engine.mesh_parts import mesh_parts
+from src.engine.checkpoint import CheckpointError, ModelCard, has_card, load_network, load_owned, mesh_parts
 from src.engine.run_folder import run_path
 from src.models import build_model
 from src.models.keypoint_views import VIEWS
 from src.models.mesh_joints import is_cascade
 from template import HandAssets
+from template.assets import STAND_IN_PATH
 from utils.artifacts import model_hash
 
 logger = logging.getLogger(__name__)
 
-#: Network inputs of the released code, px, where it is not 224.
-OWNED_INPUT = {"boukhayma": 256}
+#: Beside the shipped weights: the population that they were measured on.
+PRIOR = "prior.npz"
+
+
+class ReleasedInput(NamedTuple):
+    """What a released network was trained to look at: pixels of its square input, and how pictures are cut."""
+
+    size: int = 224
+    crop: str = "joints"
+
+
+#: Checkpoints without a card, of the paper's code and of CMR (FACTS 7.1 to 7.4). CMR's own networks were trained on
+#: FreiHAND's whole images and find silhouettes; the paper's, on crops around the joints, do not.
+RELEASED = {
+    "mano_baseline": ReleasedInput(),
+    "mano_baseline_conf": ReleasedInput(),
+    "mano_identity": ReleasedInput(),
+    "pose_2d": ReleasedInput(),
+    "boukhayma": ReleasedInput(size=256),
+    "cmr_sg": ReleasedInput(crop="image"),
+    "cmr_pg": ReleasedInput(crop="image"),
+    "cmr_pg without silhouettes": ReleasedInput(),
+    "cmr_identity": ReleasedInput(),
+}
 
 
 def open_network(
     args: argparse.Namespace, device: torch.device, assets: HandAssets
 ) -> tuple[nn.Module, ModelCard, str]:
-    """The network of ``--checkpoint`` or ``--resume``, ours or one that other code wrote; its card and hash.
+    """The network of ``--checkpoint`` or ``--resume``; its card and hash.
 
-    ``--resume FILE`` may also be the name of a file in the run's ``checkpoints`` folder. A checkpoint without a
-    card is read as the released code's ``--model``, with its input size and view of the image.
+    ``--resume FILE`` may also be the name of a file in the run's ``checkpoints`` folder.
 
     Raises:
         ValueError: no checkpoint was given, or one of another network or hand model.
@@ -44,24 +65,68 @@ def open_network(
     path = in_run if not path.is_file() and in_run.is_file() else path
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint; tried {path} and {in_run}")
-    if path.suffix == ".safetensors" or has_card(path):
-        expected = args.model if not args.checkpoint else None
-        model, card, digest = load_network(path, device, expected, assets, args.hierarchy)
+    expected = args.model if not args.checkpoint else None
+    network, card, digest = read_network(path, device, assets, args.model, args.backbone, args.hierarchy, expected)
+    _set_views(network, card, args)
+    return network, card, digest
+
+
+def read_network(
+    path: str | Path,
+    device: torch.device | str,
+    assets: HandAssets,
+    model: str,
+    backbone: str | None = None,
+    hierarchy: str | Path | None = None,
+    expected: str | None = None,
+) -> tuple[nn.Module, ModelCard, str]:
+    """A network in eval mode, its card, and the hash of its weights.
+
+    Args:
+        path: ours, with a card, or a released checkpoint without one.
+        assets: right hand in use, which must be the one that the network was trained with.
+        model, backbone: what a checkpoint without a card is read as.
+        hierarchy: as in `mesh_parts`.
+        expected: the name that a card must have; None: any.
+
+    Raises:
+        FileNotFoundError: there is none. CheckpointError: it is of another network.
+        ValueError: of another hand model; names both.
+    """
+    path = Path(path)
+    if not path.is_file() or path.suffix == ".safetensors" or has_card(path):
+        network, card, digest = load_network(path, device, expected, assets, hierarchy)
         check_hand(card, assets, path)
-        _set_views(model, card, args)
-        return model, card, digest
-    options: dict[str, Any] = {"backbone": args.backbone.lower()} if args.backbone else {}
-    size = OWNED_INPUT.get(args.model, 224)
-    whole = args.dataset == "freihand" and is_cascade(args.model, options.get("backbone", "resnet18"))
-    card = ModelCard(args.model, "paper", options, size, size, 2.0, crop="image" if whole else "joints")
-    model = build_model(args.model, "paper", **options, **mesh_parts(args.model, assets, args.hierarchy))
-    try:
-        taken = load_owned(path, model)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}. Is it a {args.model} (--model) with this --backbone?") from error
-    logger.info("%s: %d tensors taken by %s", path, taken, args.model)
-    card.hand_name, card.hand_hash = assets.name, assets.hash
-    return model.to(device).eval(), card, model_hash(model.state_dict())
+        return network, card, digest
+    network, card = _released_network(path, assets, model, backbone, hierarchy)
+    return network.to(device).eval(), card, model_hash(network.state_dict())
+
+
+def _released_network(
+    path: Path, assets: HandAssets, model: str, backbone: str | None, hierarchy: str | Path | None
+) -> tuple[nn.Module, ModelCard]:
+    options: dict[str, Any] = {"backbone": backbone.lower()} if backbone else {}
+    forms: list[tuple[str, dict[str, Any]]] = [(model, options)]
+    if is_cascade(model, options.get("backbone", "resnet18")):  # the file says by its tensors which of the two it is
+        forms.append((f"{model} without silhouettes", {**options, "with_mask": False}))
+    failures = []
+    for name, own in forms:
+        network = build_model(model, "paper", **own, **mesh_parts(model, assets, hierarchy))
+        try:
+            taken = load_owned(path, network)
+        except CheckpointError as error:
+            failures.append(error)
+            continue
+        logger.info("%s: %d tensors taken by %s", path, taken, model)
+        given = RELEASED.get(name) or RELEASED[model]
+        card = ModelCard(model, "paper", own, given.size, given.size, 2.0, assets.name, assets.hash, given.crop)
+        return network, card
+    raise CheckpointError(f"{failures[0]}. Is it a {model} (--model) with this --backbone?") from failures[0]
+
+
+def is_told_shape(card: ModelCard) -> bool:
+    """Whether the network is told the person's betas, so that what it says of them is an echo, no evidence."""
+    return card.model.endswith("_identity")
 
 
 def _set_views(model: nn.Module, card: ModelCard, args: argparse.Namespace) -> None:
@@ -80,7 +145,7 @@ def _set_views(model: nn.Module, card: ModelCard, args: argparse.Namespace) -> N
     model.views = views
 
 
-def check_hand(card: ModelCard, assets: Any, path: str | Path) -> None:
+def check_hand(card: ModelCard, assets: HandAssets, path: str | Path) -> None:
     """Refuse a network trained with another hand model than the one in use.
 
     Raises:
@@ -90,5 +155,5 @@ def check_hand(card: ModelCard, assets: Any, path: str | Path) -> None:
         raise ValueError(
             f"{path} was trained with the hand model {card.hand_name} ({card.hand_hash}); the one in use is "
             f"{assets.name} ({assets.hash}), whose betas and pose mean something else. Train with this hand model, "
-            "or choose the other with --mano_dir"
+            f"or choose the other with --mano_dir (the stand-in: --mano_dir {STAND_IN_PATH})"
         )

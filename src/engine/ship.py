@@ -15,15 +15,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from src.engine.checkpoint import export_weights
-from utils.files import write_json
+from safetensors.torch import save_file
+
+from src.engine.checkpoint import CheckpointError, read_checkpoint
+from src.engine.run_folder import CODE, records
+from utils.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
 
 INDEX = "weights.json"
 
 
-def ship(run: str | Path, name: str, weights: str | Path = "weights") -> Path:
+def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights") -> Path:
     """Write ``weights/<name>.safetensors`` from a finished run and enter it in the index.
 
     Args:
@@ -36,9 +39,16 @@ def ship(run: str | Path, name: str, weights: str | Path = "weights") -> Path:
 
     Raises:
         FileNotFoundError: the run lacks one of its files.
+        ValueError: its last state is in the middle of an epoch.
     """
     run, output = Path(run), Path(weights) / f"{name}.safetensors"
     notes = history(run)
+    position = read_checkpoint(run / "checkpoints" / "last.pt").get("position", {})
+    if position.get("batch"):
+        raise ValueError(
+            f"{run}: its last state is within epoch {position['epoch'] + 1}, so its scores are of other weights; let "
+            "the epoch end (run.py --phase train --resume)"
+        )
     export_weights(run / "checkpoints" / "last.pt", output, **notes)
     content = output.read_bytes()
     index = Path(weights) / INDEX
@@ -49,14 +59,52 @@ def ship(run: str | Path, name: str, weights: str | Path = "weights") -> Path:
     return output
 
 
+def export_weights(checkpoint: str | Path, output: str | Path, **notes: Any) -> None:
+    """Write a checkpoint's weights in half precision as ``.safetensors``, card and ``notes`` in the metadata.
+
+    Tensors that half precision cannot hold (beyond 65504, or all below 6e-8) stay in single precision and are named
+    in the log.
+
+    Args:
+        checkpoint: ``.pt`` training state.
+        output: ``.safetensors`` file to write.
+        notes: what made it (command, git revision, data seed, scores); must be JSON.
+
+    Raises:
+        CheckpointError: a weight is not finite.
+    """
+    state = read_checkpoint(checkpoint)
+    tensors, kept = {}, []
+    for name, value in state["model"].items():
+        if not value.is_floating_point():
+            tensors[name] = value.contiguous()
+            continue
+        if not value.isfinite().all():
+            raise CheckpointError(f"{checkpoint}: {name} holds numbers that are not finite; ship an earlier state")
+        half, largest = value.half(), value.abs().max() if value.numel() else value.new_zeros(())
+        fits = (half.float() - value).abs().max() <= 1e-3 * largest if value.numel() else True
+        kept += [] if fits else [name]
+        tensors[name] = (half if fits else value).contiguous()
+    if kept:
+        logger.warning("%s: half precision cannot hold %s; kept in single precision", output, ", ".join(kept))
+    notes = {"card": state["card"], **notes}
+    with atomic_path(output) as temporary:
+        save_file(tensors, temporary, metadata={"notes": json.dumps(notes)})
+
+
 def history(run: Path) -> dict[str, Any]:
-    """How a run's network came to be: command, versions, seed, data, validation scores and, under ``started_from``, the
-    same of the run that it went on from, if that is still there.
+    """How a run's network came to be: command, versions, seed, data and validation scores.
+
+    ``resumed`` lists resumes with other settings, versions or devices than before: command, place, and ``changed``
+    settings as they were and became. ``started_from`` is the history of the run that it began from, if that is still
+    there.
 
     Raises:
         FileNotFoundError: the run lacks ``args.json`` or ``log.csv``.
     """
-    arguments = json.loads((run / "args.json").read_text(encoding="utf-8"))
+    if not (run / "args.json").is_file():
+        raise FileNotFoundError(f"{run / 'args.json'}: no such file; is {run} the folder of a training?")
+    arguments, *later = records(run)
     notes: dict[str, Any] = {
         "command": shlex.join(["python", *arguments["command"]]),
         "computed_on": arguments.get("computed_on", "CPU"),
@@ -65,7 +113,16 @@ def history(run: Path) -> dict[str, Any]:
         "data": _describe_data(Path(arguments["args"]["data_root"])),
         "validation": _last_scores(run / "log.csv"),
     }
-    start = arguments["args"].get("init_from")
+    if later:
+        keys = ("computed_on", "versions", "resumed", "changed")
+        notes["resumed"] = [
+            {
+                "command": shlex.join(["python", *record["command"]]),
+                **{key: record[key] for key in keys if key in record},
+            }
+            for record in later
+        ]
+    start = arguments.get("resumed", {}).get("from") or arguments["args"].get("init_from")
     if start and (Path(start).parents[1] / "args.json").is_file():
         notes["started_from"] = history(Path(start).parents[1])
     return notes
@@ -88,7 +145,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Ship a run's weights in half precision.")
     parser.add_argument("--run", required=True, help="the run's folder, e.g. out/dex_ycb/mano_identity")
     parser.add_argument("--name", required=True, help="name of the file in the weights folder")
-    parser.add_argument("--weights", default="weights")
+    parser.add_argument("--weights", default=CODE / "weights")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

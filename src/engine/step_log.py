@@ -1,34 +1,51 @@
-"""What the steps of an epoch said, kept on the device: a GPU's host must not wait for every step's numbers."""
+"""Means of an epoch: of the loss terms of its steps, and of the scores of a validation, over samples or pairs."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch import nn
+
+from datasets.augment import prepare_batch
+from datasets.loading import BatchLoader
+from src.engine.distributed import DistributedContext
+from src.models.objectives import Objective
 
 #: Steps after which a GPU is asked whether all losses were finite; a CPU is asked at once.
 GPU_STEPS = 25
+#: A scalar mean over a batch's samples, or one with the number of things (such as pairs) that it is a mean of.
+Term = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 class StepLog:
     """Sums of the loss terms, and which steps are yet to be checked.
 
+    Both stay on the device: a GPU's host must not wait for every step's numbers.
+
     Args:
         device: where the losses are.
+        state: of an earlier log of the same epoch, to go on from (`state`).
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, state: dict[str, Any] | None = None) -> None:
         self._every = GPU_STEPS if device.type == "cuda" else 1
-        self._names: list[str] = []
-        self._sums: torch.Tensor | None = None
+        self._names: list[str] = state["names"] if state else []
+        self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=device) if state else None
         self._unchecked: list[tuple[torch.Tensor, int, torch.Tensor]] = []
-        self.steps = 0
 
-    def add(self, terms: dict[str, torch.Tensor], batch: int, image_ids: torch.Tensor) -> None:
-        """Note one step: scalar ``terms``, first the loss; the batch's number; and what it was made of."""
-        values = torch.stack([value.detach() for value in terms.values()]).double()
+    def add(self, terms: dict[str, Term], batch: int, image_ids: torch.Tensor) -> None:
+        """Note one step: ``terms``, first the loss; the batch's number; and what it was made of."""
+        count = torch.tensor(float(len(image_ids)))
+        pairs = [term if isinstance(term, tuple) else (term, count.to(term.device)) for term in terms.values()]
+        values = torch.stack([value.detach().double() for value, _ in pairs])
+        weights = torch.stack([weight.double() for _, weight in pairs])
+        sums = torch.stack([torch.where(weights > 0, values, 0.0) * weights, weights])
         self._names = list(terms)
-        self._sums = values if self._sums is None else self._sums + values
+        self._sums = sums if self._sums is None else self._sums + sums
         self._unchecked.append((values[0], batch, image_ids))
-        self.steps += 1
 
     @property
     def is_due(self) -> bool:
@@ -46,8 +63,57 @@ class StepLog:
         loss, batch, image_ids = unchecked[int((~finite).int().argmax())]
         return float(loss), batch, image_ids[:8].tolist()
 
-    def means(self) -> dict[str, float]:
-        """Mean of each term over the steps."""
+    def state(self, total: Any = None) -> dict[str, Any]:
+        """Names and sums as plain numbers, for a checkpoint.
+
+        Args:
+            total: sums a tensor over processes, if there are several.
+        """
         if self._sums is None:
             return {}
-        return {name: total / self.steps for name, total in zip(self._names, self._sums.tolist(), strict=True)}
+        sums = self._sums if total is None else total(self._sums.clone())
+        return {"names": self._names, "sums": sums.tolist()}
+
+    def means(self, state: dict[str, Any] | None = None) -> dict[str, float]:
+        """Mean of each term over the samples (or pairs) of all steps; without the terms that had none."""
+        state = state or self.state()
+        if not state:
+            return {}
+        rows = zip(state["names"], *state["sums"], strict=True)
+        return {name: value / weight for name, value, weight in rows if weight > 0}
+
+
+@torch.no_grad()
+def mean_scores(
+    model: nn.Module,
+    objective: Objective,
+    loader: BatchLoader,
+    view: dict[str, Any],
+    context: DistributedContext,
+    before_batch: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Mean of every score over the samples (not the batches), each measured in one process only.
+
+    A score that no sample has (no two images to rank) is missing.
+
+    Args:
+        model: put into eval mode, and left there.
+        objective: what is scored.
+        loader: this process's share of the samples.
+        view: arguments of `prepare_batch` after the batch, by name.
+        context: the processes.
+        before_batch: called before every batch; may raise to stop.
+    """
+    model.eval()
+    sums: dict[str, float] = defaultdict(float)
+    for raw in loader:
+        before_batch()
+        batch = prepare_batch(raw, **view)
+        scores = objective.scores(objective.forward(model, batch), batch)
+        for name, score in scores.items():
+            values, weights = score if isinstance(score, tuple) else (score, torch.ones_like(score))
+            sums[f"sum {name}"] += float((torch.where(weights > 0, values, 0) * weights).sum())
+            sums[f"weight {name}"] += float(weights.sum())
+    totals = context.sum_by_name(dict(sums))
+    names = sorted(name.removeprefix("sum ") for name in totals if name.startswith("sum "))
+    return {name: totals[f"sum {name}"] / totals[f"weight {name}"] for name in names if totals[f"weight {name}"] > 0}

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from datasets.augment import AugmentConfig, prepare_batch
-from datasets.loading import make_loader, naming_dead_workers
+from datasets.augment import prepare_batch
+from datasets.loading import make_loader
 from options.recipes import apply_recipe
 from src.engine import config
-from src.engine.checkpoint import (
-    CheckpointError,
-    ModelCard,
-    initialise_from,
-    load_strictly,
-    read_checkpoint,
-    save_checkpoint,
-)
+from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint
 from src.engine.cuda_graph import GraphedStep
-from src.engine.distributed import join_team, team_work
-from src.engine.run_folder import RunFolder, versions
-from src.engine.step_log import StepLog
-from src.engine.validation import mean_scores
-from src.models.confidence_objective import IMAGES_OF_PERSON, WithinPersonConfidence, train_only_confidence
-from src.models.objectives import ConfidenceObjective, Objective, freeze_all_but_confidence
+from src.engine.distributed import init_distributed, process_group
+from src.engine.run_folder import RunFolder, train_settings
+from src.engine.step_log import Term, mean_scores
+from src.engine.training_state import TrainingState
+from src.models.objectives import Objective
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
@@ -47,66 +43,69 @@ class Interrupted(SystemExit):
     """SIGTERM or SIGINT arrived; the state was saved. Exit status 143."""
 
 
-@dataclasses.dataclass
-class Position:
-    """Where a training is: the next batch to take, and the best validation score so far."""
-
-    epoch: int = 0
-    batch: int = 0
-    best: float = math.inf
-
-
-def _augment_generator(seed: int, epoch: int, batch: int, device: torch.device) -> torch.Generator:
+def _augment_generator(seed: int, rank: int, epoch: int, batch: int, device: torch.device) -> torch.Generator:
     """Random numbers of one batch, from its place alone: a resumed run draws the same."""
-    return torch.Generator(device=device).manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + batch)
+    place = (seed * 1_000_003 + epoch) * 1_000_003 + batch
+    return torch.Generator(device=device).manual_seed((place + rank * 7_046_029_254_386_353_087) % 2**63)
 
 
 class Trainer:
-    """One training run: built from options, then `run`."""
+    """One training run: built from options, then `run`. Writes nothing before `run`.
+
+    Raises:
+        RunFolderError: the run's folder holds a run, and the options do not say what to do with it.
+        ValueError: options that do not go together, or data that give no batch.
+    """
 
     def __init__(self, args: argparse.Namespace, command: list[str] | None = None) -> None:
         self.args, self._command = args, command or sys.argv
+        if args.epochs < 1:
+            raise ValueError(f"--epochs is {args.epochs}; at least one is needed")
+        self.folder = RunFolder.of(args)
+        if not args.resume and not args.overwrite:
+            self.folder.refuse_another_run()
         torch.manual_seed(args.seed)
         self.device = choose_device(args.device, args.threads)
         torch.backends.cudnn.benchmark = True  # every batch has the same shape
-        self.team = join_team(self.device)
+        self.context = init_distributed(self.device)
         self.amp = config.autocast_dtype(args.amp, self.device)
         self.hand, self.assets = config.hand_model(args, self.device)
         self.card: ModelCard = config.model_card(args, self.assets)
-        labels = config.label_options(args)
-        self.data = config.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)
-        self.val_data = config.open_dataset(args, f"{args.setup}_val", args.crop_size)
+        with self.context.local_main_first():
+            labels = config.label_options(args)
+            self.data = config.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)
+            self.val_data = config.open_dataset(args, f"{args.setup}_val", args.crop_size)
+        share = {"rank": self.context.rank, "world_size": self.context.world_size}
         self.loader = make_loader(
             self.data,
-            self.team.share(args.batch_size),
+            self.context.local_batch_size(args.batch_size),
             shuffle=True,
             seed=args.seed,
             num_workers=args.num_workers,
             drop_last=True,
             max_samples=args.max_images,
             pin_memory=self.device.type == "cuda",
-            rank=self.team.rank,
-            world_size=self.team.size,
+            **share,
         )
+        self.val_loader = make_loader(self.val_data, args.batch_size, max_samples=args.val_images, **share)
         if args.resident == "yes" or (args.resident == "auto" and args.cache):
             self.loader.keep_on(self.device, only_if_it_fits=args.resident == "auto")
         self.model = self._build_model()
         self.objective: Objective = config.build_objective(args, self.hand, self.model)
-        self._freeze()
-        if isinstance(self.objective, WithinPersonConfidence):
-            self.loader.keep_together(self.data.columns["subject_id"], IMAGES_OF_PERSON)
+        self.objective.start_training(self.model)
+        if self.objective.images_of_person > 1:
+            self.loader.keep_together(self.data.columns["subject_id"], self.objective.images_of_person)
         network = torch.compile(self.model) if args.compile else self.model
-        self.network = self.team.wrap(network)
-        self.optimizer, self.scheduler = config.build_optimizer(
-            args, self.model, args.epochs * len(self.loader), len(self.loader)
+        self.network = self.context.wrap(network)
+        settings = train_settings(args, self.card, len(self.loader.indices))
+        batches = len(self.loader)
+        build_rates = functools.partial(config.build_optimizer, args, self.model, args.epochs * batches, batches)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
+        self.state = TrainingState(
+            self.card, self.model, build_rates, scaler, settings, batches, self.device, self.context
         )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self._gradients = GraphedStep(self._compute_gradients) if self._can_be_recorded() else self._compute_gradients
-        self.augment = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": AugmentConfig}[args.augment]()
-        if args.rotation_deg is not None:
-            self.augment = dataclasses.replace(self.augment, rotation_deg=args.rotation_deg)
-        self.folder = RunFolder.of(args)
-        self.position = Position()
+        self.augment = config.augmentation(args)
         self._stop: int | None = None
         self._saved_at = time.monotonic()
 
@@ -121,183 +120,183 @@ class Trainer:
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.args.channels_last == "yes" else model
 
-    def _freeze(self) -> None:
-        if isinstance(self.objective, ConfidenceObjective):
-            freeze_all_but_confidence(self.model)
-            if isinstance(self.objective, WithinPersonConfidence):
-                train_only_confidence(self.model)
-
     def _can_be_recorded(self) -> bool:
-        """Whether a step may be replayed: not several processes', nor compiled, nor over pairs differing in number."""
-        if self.args.cuda_graph == "no" or self.device.type != "cuda" or self.team.size > 1:
+        """Whether a step may be replayed: not several processes', nor compiled, nor one that differs by batch."""
+        if self.args.cuda_graph == "no" or self.device.type != "cuda" or self.context.world_size > 1:
             return False
-        return not (self.args.compile or isinstance(self.objective, ConfidenceObjective))
-
-    # --- state -------------------------------------------------------------------------------
-
-    def save(self, path: object) -> None:
-        """Write everything that the next batch depends on (the leading process does)."""
-        self._saved_at = time.monotonic()
-        if not self.team.leads:
-            return
-        save_checkpoint(
-            path,
-            self.card,
-            self.model,
-            optimizer=self.optimizer.state_dict(),
-            scheduler=self.scheduler.state_dict(),
-            scaler=self.scaler.state_dict(),
-            position=dataclasses.asdict(self.position),
-            random=torch.get_rng_state(),
-            seed=self.args.seed,
-            epochs=self.args.epochs,
-            versions=versions(),
-        )
-
-    def resume(self, path: object) -> None:
-        """Go on from a state that `save` wrote.
-
-        Raises:
-            CheckpointError: another network's state, or a run of another seed or length.
-        """
-        state = read_checkpoint(path)
-        if "optimizer" not in state:
-            raise CheckpointError(f"{path}: holds weights only; continue from them with --init_from")
-        for name, own in (("seed", self.args.seed), ("epochs", self.args.epochs)):
-            if state[name] != own:
-                raise CheckpointError(f"{path}: was trained with --{name} {state[name]}, not {own}: not the same run")
-        load_strictly(self.model, state["model"], path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.position = Position(**state["position"])
-        torch.set_rng_state(state["random"])
-        logger.info("resumed %s at epoch %d, batch %d", path, self.position.epoch, self.position.batch)
-
-    # --- the loop ----------------------------------------------------------------------------
+        return self.objective.is_static and not self.args.compile
 
     def run(self) -> None:
-        """Train to the configured number of epochs."""
-        if self.args.resume:
-            path = self.folder.last if self.args.resume == "auto" else self.args.resume
-            # `--resume` without a file also starts a run that has not begun, so one command serves both.
-            if self.args.resume != "auto" or self.folder.last.is_file():
-                self.resume(path)
-            elif self.args.init_from:
-                initialise_from(self.model, self.args.init_from, self.args.init_parts)
-        if self.team.leads:
-            for leftover in self.folder.checkpoints.glob(".*.tmp.pt"):  # of a process that was killed while it saved
-                leftover.unlink()
-            self.folder.write_arguments(self.args, self._command, self.device)
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            while self.position.epoch < self.args.epochs:
-                self._epoch()
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-        self.team.barrier()  # whoever returns first finds the last state written
+        """Train to the configured number of epochs.
+
+        Raises:
+            LockedError: another process trains in the folder. RunFolderError: it holds another run.
+            CheckpointError: as `TrainingState.load`.
+            Interrupted: SIGTERM or SIGINT; the state was saved.
+            NonFiniteLossError: see there.
+        """
+        with self.folder.owned() if self.context.is_main else contextlib.nullcontext():
+            self._begin()
+            previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+            try:
+                while self.state.position.epoch < self.args.epochs:
+                    self._epoch()
+            finally:
+                for number, handler in previous.items():
+                    signal.signal(number, handler)
+            self.context.barrier()  # whoever returns first finds the last state written
         logger.info(
             "trained %d epochs; best %s %.3f; %s",
             self.args.epochs,
             self.objective.score,
-            self.position.best,
+            self.state.position.best,
             self.folder.last,
         )
+
+    def _begin(self) -> None:
+        """Take up the saved state, if there is one to go on from, and note how the run goes on."""
+        args, folder, position = self.args, self.folder, self.state.position
+        path = None if args.overwrite and args.resume == "auto" else folder.state_to_resume(args.resume)
+        changed: dict[str, list[Any]] = {}
+        if path is not None:
+            changed, position = self.state.load(path, args.override), self.state.position
+        elif args.resume and args.init_from:
+            initialise_from(self.model, args.init_from, args.init_parts)
+        is_own = path is not None and path.resolve().parent == folder.checkpoints.resolve()
+        self.context.barrier()  # all have read
+        if self.context.is_main and args.overwrite:
+            folder.clear()
+        elif self.context.is_main and not is_own and args.resume != "auto":
+            folder.refuse_another_run()
+        if is_own and folder.best.is_file():  # never to be replaced by a worse one
+            best = read_checkpoint(folder.best).get("position", {}).get("best", math.inf)
+            position.best = min(position.best, best)
+        if self.context.is_main and position.epoch < args.epochs:
+            notes: dict[str, Any] = {"changed": changed} if changed else {}
+            if path is not None:
+                notes["resumed"] = {"from": str(path), "epoch": position.epoch, "batch": position.batch}
+            folder.record(args, self._command, self.device, **notes)
+        self.context.barrier()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop = number
 
+    def _stop_if_told(self) -> None:
+        """Raise Interrupted after a signal; the state is saved."""
+        if self._stop is not None:
+            raise Interrupted(128 + self._stop)
+
+    def _save(self, path: Path) -> None:
+        self._saved_at = time.monotonic()
+        self.state.save(path)
+
     def _epoch(self) -> None:
-        started, position = time.monotonic(), self.position
-        self.model.train()
-        self._freeze()
+        position = self.state.position
+        self.state.start_clock()
+        self.objective.start_training(self.model)
         self.loader.set_epoch(position.epoch, start_batch=position.batch)
-        log = StepLog(self.device)
         bar = tqdm(
             self.loader,
             initial=position.batch,
             total=len(self.loader),
             desc=f"epoch {position.epoch + 1}/{self.args.epochs}",
             mininterval=2,
-            disable=not self.team.leads,
+            disable=not self.context.is_main,
         )
         for batch in bar:
             terms = self._step(batch)
-            log.add(terms, position.batch, batch["image_id"])
+            self.state.log.add(terms, position.batch, batch["image_id"])
             position.batch += 1
-            stop = self.team.any(self._stop is not None, self.device)
-            if log.is_due or stop:  # at the same batch in all processes: they check together
-                self._check(log)
-                bar.set_postfix({name: f"{value:.3f}" for name, value in log.means().items()}, refresh=False)
-                if stop or time.monotonic() - self._saved_at > 60 * self.args.save_minutes:
-                    self.save(self.folder.last)
-            if stop:
-                raise Interrupted(128 + (self._stop or signal.SIGTERM))
-        self._check(log)
-        row = {f"train_{name}": value for name, value in log.means().items()}
+            # at the same batch in all processes: they check and leave together
+            if self.state.log.is_due or (self._stop is not None and self.context.world_size == 1):
+                stop, save = self._check()
+                bar.set_postfix({name: f"{value:.3f}" for name, value in self.state.log.means().items()}, refresh=False)
+                if stop or save:
+                    self._save(self.folder.last)
+                if stop:
+                    raise Interrupted(128 + (self._stop or signal.SIGTERM))
+        self._check()
+        sums = self.state.log.state(self.context.all_reduce)
+        if not sums:
+            raise ValueError("no batch of this epoch held a usable sample; see the warnings, repair the data")
+        position.batch = len(self.loader)
+        self._save(self.folder.last)  # validation may be long: a signal or a kill during it loses nothing
+        row = {f"train_{name}": value for name, value in self.state.log.means(sums).items()}
         row |= {f"val_{name}": value for name, value in self.validate().items()}
-        position.epoch, position.batch = position.epoch + 1, 0
-        row = {
-            "epoch": position.epoch,
-            "lr": self.scheduler.get_last_lr()[0],
-            "seconds": time.monotonic() - started,
-            **row,
-        }
-        if self.team.leads:
+        self._finish_epoch(row)
+
+    def _finish_epoch(self, row: dict[str, float]) -> None:
+        """Write the epoch's line, and its state if it is the best one so far."""
+        position = self.state.position
+        score = row.get(f"val_{self.objective.score}", math.nan)
+        rate = self.state.scheduler.get_last_lr()[0]
+        row = {"epoch": position.epoch + 1, "lr": rate, "seconds": self.state.seconds(), **row}
+        if self.context.is_main:
             self.folder.log_epoch(row)
-        score = row[f"val_{self.objective.score}"]
-        logger.info("epoch %d: %s", position.epoch, ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "epoch"))
+        logger.info("epoch %s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        if not math.isfinite(score):
+            raise NonFiniteLossError(
+                f"epoch {row['epoch']}: val_{self.objective.score} is {score}, so no epoch could be the best; see "
+                f"{self.folder.log}. More --val_images may help a ranking, a lower --lr a loss that grows"
+            )
+        self.state.end_epoch()
         if score < position.best:
             position.best = score
-            self.save(self.folder.best)
-        self.save(self.folder.last)
+            self._save(self.folder.best)
+        self._save(self.folder.last)
 
     def validate(self) -> dict[str, float]:
-        """Mean of every score over the validation split."""
-        args = self.args
-        self.team.agree(self.model)  # all measure the network that is saved
-        loader = make_loader(
-            self.val_data, args.batch_size, max_samples=args.val_images, rank=self.team.rank, world_size=self.team.size
-        )
-        view = (args.input_size, self.device, None, None, args.crop_scale)
-        return mean_scores(self.model, self.objective, loader, view, self.team)
+        """Mean of every score over the validation split.
 
-    def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        Raises:
+            Interrupted: after a signal.
+        """
+        self.context.broadcast_buffers(self.model)  # all measure the network that is saved
+        view = {"input_size": self.args.input_size, "device": self.device, "crop_scale": self.args.crop_scale}
+        return mean_scores(self.model, self.objective, self.val_loader, view, self.context, self._stop_if_told)
+
+    def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, Term]:
         """One update from a batch of samples; the loss and its terms, scalars on the device."""
-        position, args = self.position, self.args
-        generator = _augment_generator(args.seed + self.team.rank, position.epoch, position.batch, self.device)
+        position, args = self.state.position, self.args
+        generator = _augment_generator(args.seed, self.context.rank, position.epoch, position.batch, self.device)
         size, scale, follow = args.input_size, args.crop_scale, args.crop != "image"
         batch = prepare_batch(raw, size, self.device, self.augment, generator, scale, follow)
         terms = self._gradients(batch)
-        self.scaler.unscale_(self.optimizer)
+        scaler, optimizer = self.state.scaler, self.state.optimizer
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
+        scaler.step(optimizer)
+        scaler.update()
+        self.state.scheduler.step()
         return terms
 
-    def _compute_gradients(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        self.optimizer.zero_grad(set_to_none=True)
+    def _compute_gradients(self, batch: dict[str, torch.Tensor]) -> dict[str, Term]:
+        self.state.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
             output = self.objective.forward(self.network, batch)
         loss, terms = self.objective.loss(output, batch)
-        self.scaler.scale(loss).backward()
-        return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+        self.state.scaler.scale(loss).backward()
+        return {"loss": loss.detach(), **terms}
 
-    def _check(self, log: StepLog) -> None:
-        """Stop, with what is saved as it is, if a loss since the last check was not finite in any process."""
-        bad = log.first_bad()
-        if not self.team.any(bad is not None, self.device):
-            return
-        loss, batch, images = bad or (math.nan, self.position.batch - 1, ["of another process"])
-        raise NonFiniteLossError(
-            f"loss is {loss} in epoch {self.position.epoch + 1}, batch {batch}, images {images}...; "
-            f"{self.folder.last} is the last good state: start from it with --init_from and a lower --lr"
-        )
+    def _check(self) -> tuple[bool, bool]:
+        """Whether a signal came, and whether it is time to save, in any process.
+
+        Raises:
+            NonFiniteLossError: a loss since the last check was not finite in any process; what is saved stays.
+        """
+        bad = self.state.log.first_bad()
+        is_late = time.monotonic() - self._saved_at > 60 * self.args.save_minutes
+        any_bad, stop, save = self.context.any_of(bad is not None, self._stop is not None, is_late, device=self.device)
+        if any_bad:
+            loss, batch, images = bad or (math.nan, self.state.position.batch - 1, ["of another process"])
+            raise NonFiniteLossError(
+                f"loss is {loss} in epoch {self.state.position.epoch + 1}, batch {batch}, images {images}...; "
+                f"{self.folder.last} is the last good state: start from it with --init_from and a lower --lr"
+            )
+        return stop, save
 
 
 def train(args: argparse.Namespace, command: list[str] | None = None) -> None:
     """Train a network as the options say; see ``run.py --help``. ``command``: the words to note (default: sys.argv)."""
-    with team_work(), naming_dead_workers():
+    with process_group():
         Trainer(apply_recipe(args), command).run()

@@ -7,6 +7,7 @@ import numpy as np
 from utils.joints import BONES, MANO_TO_STANDARD, STANDARD_TO_MANO
 
 PALM_LENGTH = (0.02, 0.3)  # metres, wrist to middle mcp; adults have about 0.09
+FARTHEST = 10.0  # metres from the camera, of any point
 DEPTH = (0.1, 5.0)  # metres, wrist in front of the camera
 
 
@@ -41,6 +42,21 @@ def check_points(points: np.ndarray, count: int, per_sample: int, what: str) -> 
     if len(bad):
         raise SubmissionError(f"{what}: row {bad[0]} is not finite ({len(bad)} such rows)")
     return points
+
+
+def check_distance(points: np.ndarray, names: np.ndarray, what: str) -> None:
+    """Raise SubmissionError, naming the image, if a point (N,P,3), metres, is more than `FARTHEST` from the camera.
+
+    One such hand is a solver or a network that ran away, which the medians of `check_hands` do not see. It would
+    outweigh all others in the server's means.
+    """
+    distance = np.linalg.norm(points, axis=-1).max(axis=1, initial=0.0)
+    rows = np.flatnonzero(distance > FARTHEST)
+    if len(rows):
+        raise SubmissionError(
+            f"{what}: the hand of image {names[rows[0]]} is {distance[rows[0]]:.3g} m away ({len(rows)} beyond "
+            f"{FARTHEST:g} m). Leave no failed fit in the predictions: predict or fit these images again"
+        )
 
 
 def check_hands(joints: np.ndarray, vertices: np.ndarray | None, what: str) -> None:
@@ -80,5 +96,5 @@ def check_hands(joints: np.ndarray, vertices: np.ndarray | None, what: str) -> N
 
 
 def _bone_sum(joints: np.ndarray) -> float:
-    parents, children = (list(ends) for ends in zip(*BONES))
+    parents, children = (list(ends) for ends in zip(*BONES, strict=True))
     return float(np.median(np.linalg.norm(joints[:, children] - joints[:, parents], axis=-1).sum(axis=1)))

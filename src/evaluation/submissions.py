@@ -6,7 +6,7 @@
 | HO-3D    | pred.json in zip  | the same lists, m, **OpenGL** frame, **MANO order, tips behind**             |
 | DexYCB   | text              | one line an image: id, then 63 numbers in **mm**, both sides, un-mirrored    |
 
-Formats: FACTS 2, 3.3, 4. All functions here take and give metres, the OpenCV camera frame and the
+Formats: docs/facts.md 2, 3.3, 4. All functions here take and give metres, the OpenCV camera frame and the
 standard order; the conversions are theirs.
 """
 
@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.evaluation.submission_checks import SubmissionError, check_hands, check_order, check_points
-from utils.files import atomic_path
+from src.evaluation.submission_checks import SubmissionError, check_distance, check_hands, check_order, check_points
+from utils.files import READ_ERRORS, atomic_path
 from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def write_freihand(
     """
     count = OFFICIAL_COUNTS["freihand"] if count is None else count
     check_order(image_id, np.arange(count), f"FreiHAND {path}")
-    return _write_lists(path, joints, vertices, count, "freihand", strict)
+    return _write_lists(path, joints, vertices, image_id, count, "freihand", strict)
 
 
 def write_ho3d(
@@ -93,7 +93,7 @@ def write_ho3d(
     """
     _ho3d_kind(version)
     check_order(np.array(names), np.array(expected_names), f"HO-3D {path}")
-    return _write_lists(path, joints, vertices, len(expected_names), _ho3d_kind(version), strict)
+    return _write_lists(path, joints, vertices, names, len(expected_names), _ho3d_kind(version), strict)
 
 
 def write_dexycb(
@@ -109,7 +109,7 @@ def write_dexycb(
     Args:
         joints: (N,21,3) metres, camera frame, standard order, **our right-hand convention**: rows
             with ``is_left`` are mirrored back here.
-        image_id: (N,) official ids (FACTS 1.7) in rising order.
+        image_id: (N,) official ids (docs/facts.md 1.7) in rising order.
         is_left: (N,) bool.
         expected_ids: the ids the evaluator asks for: every sample of the split with a valid hand,
             both sides, every frame. More ids than these are allowed.
@@ -121,13 +121,13 @@ def write_dexycb(
     what = f"DexYCB {path}"
     image_id = np.asarray(image_id)
     joints = check_points(joints, len(image_id), 21, what)
-    _judge(joints, None, what, strict)
+    _judge(joints, None, image_id, what, strict)
     _check_dexycb_ids(image_id, expected_ids, what)
     if np.shape(is_left) != image_id.shape:
         raise SubmissionError(f"{what}: is_left has shape {np.shape(is_left)}; it must be {image_id.shape}")
     rows = unmirror(joints, is_left).reshape(-1, DEXYCB_FIELDS - 1) * 1000
     with atomic_path(path) as temporary, open(temporary, "w", encoding="ascii") as handle:
-        for number, row in zip(image_id.tolist(), rows):
+        for number, row in zip(image_id.tolist(), rows, strict=True):
             handle.write(",".join([str(number), *(f"{value:.{DECIMALS_MILLIMETRES}f}" for value in row)]) + "\n")
     return Path(path)
 
@@ -163,22 +163,27 @@ def read_dexycb(
             raise SubmissionError(f"{path} line {number + 1} has {len(fields)} fields; it must have {DEXYCB_FIELDS}")
         try:
             ids[number], rows[number] = int(fields[0]), [float(value) for value in fields[1:]]
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise SubmissionError(f"{path} line {number + 1}: {error}") from error
     joints = check_points(rows.reshape(-1, 21, 3) / 1000, len(lines), 21, f"DexYCB {path}")
-    _judge(joints, None, f"DexYCB {path}", strict)
+    _judge(joints, None, ids, f"DexYCB {path}", strict)
     _check_dexycb_ids(ids, ids if expected_ids is None else expected_ids, f"DexYCB {path}")
     return ids, joints
 
 
-def _judge(joints: np.ndarray, vertices: np.ndarray | None, what: str, strict: bool) -> None:
-    """`check_hands`, whose verdict is only logged unless ``strict``."""
+def _judge(
+    joints: np.ndarray, vertices: np.ndarray | None, names: Sequence[str] | np.ndarray, what: str, strict: bool
+) -> None:
+    """`check_hands`, whose verdict is only logged unless ``strict``, and then `check_distance`."""
     try:
         check_hands(joints, vertices, what)
     except SubmissionError as error:
         if strict:
             raise
         logger.warning("the network's output does not look like hands, and the server will score it so: %s", error)
+    for points in (joints, vertices):
+        if points is not None:
+            check_distance(points, names, what)
 
 
 def _ho3d_kind(version: str) -> str:
@@ -204,7 +209,13 @@ def _check_dexycb_ids(ids: np.ndarray, expected: np.ndarray, what: str) -> None:
 
 
 def _write_lists(
-    path: str | os.PathLike, joints: np.ndarray, vertices: np.ndarray, count: int, kind: str, strict: bool
+    path: str | os.PathLike,
+    joints: np.ndarray,
+    vertices: np.ndarray,
+    names: Sequence[str] | np.ndarray,
+    count: int,
+    kind: str,
+    strict: bool,
 ) -> tuple[Path, Path]:
     path = Path(path)
     if path.suffix != ".json":
@@ -213,7 +224,7 @@ def _write_lists(
         logger.warning("%s has %d rows; the %s server takes %d", path, count, kind, OFFICIAL_COUNTS[kind])
     joints = check_points(joints, count, 21, f"{kind} joints")
     vertices = check_points(vertices, count, 778, f"{kind} vertices")
-    _judge(joints, vertices, f"{kind} {path}", strict)
+    _judge(joints, vertices, names, f"{kind} {path}", strict)
     if kind.startswith("ho3d"):
         joints, vertices = joints[:, list(STANDARD_TO_MANO)] * OPENGL, vertices * OPENGL
     with atomic_path(path) as temporary, open(temporary, "w", encoding="ascii") as handle:
@@ -232,28 +243,30 @@ def _write_lists(
 
 def _read_lists(path: str | os.PathLike, count: int, kind: str, strict: bool) -> tuple[np.ndarray, np.ndarray]:
     path = Path(path)
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path) as bundle:
-            if bundle.namelist() != [ARCHIVE_MEMBER]:
-                raise SubmissionError(f"{path} holds {bundle.namelist()}; it must hold {ARCHIVE_MEMBER} alone")
-            text = bundle.read(ARCHIVE_MEMBER).decode("ascii")
-    else:
-        text = path.read_text(encoding="ascii")
     try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as bundle:
+                if bundle.namelist() != [ARCHIVE_MEMBER]:
+                    raise SubmissionError(f"{path} holds {bundle.namelist()}; it must hold {ARCHIVE_MEMBER} alone")
+                text = bundle.read(ARCHIVE_MEMBER).decode("ascii")
+        else:
+            text = path.read_text(encoding="ascii")
         content = json.loads(text)
-    except ValueError as error:
-        raise SubmissionError(f"{path} is not JSON: {error}") from error
+    except (SubmissionError, FileNotFoundError):
+        raise
+    except READ_ERRORS as error:
+        raise SubmissionError(f"{path} is not JSON, or no zip of it: {error}") from error
     if not isinstance(content, list) or len(content) != 2:
         raise SubmissionError(f"{path} must be a list of two lists: joints and vertices")
     lists = []
     for name, rows, size in (("joints", content[0], 21), ("vertices", content[1], 778)):
         try:
             points = np.asarray(rows, dtype=np.float64)
-        except (ValueError, TypeError) as error:
+        except READ_ERRORS as error:
             raise SubmissionError(f"{path}: the {name} do not form an array: {error}") from error
         lists.append(check_points(points, count, size, f"{path} {name}"))
     joints, vertices = lists
     if kind.startswith("ho3d"):
         joints, vertices = joints[:, list(MANO_TO_STANDARD)] * OPENGL, vertices * OPENGL
-    _judge(joints, vertices, f"{kind} {path}", strict)
+    _judge(joints, vertices, np.arange(count), f"{kind} {path}", strict)
     return joints, vertices

@@ -11,11 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.models.objectives import Batch, ConfidenceObjective
+from src.models.objectives import Batch, ConfidenceObjective, Terms, ranked_pairs
 from template import HandModel
-
-#: Images of a person that follow each other in a training epoch, so that batches hold pairs of one person.
-IMAGES_OF_PERSON = 16
 
 
 class WithinPersonConfidence(ConfidenceObjective):
@@ -25,26 +22,32 @@ class WithinPersonConfidence(ConfidenceObjective):
         hand: hand layer, whose flat hands are compared.
     """
 
+    images_of_person = 16
+
     def __init__(self, hand: HandModel) -> None:
         self.hand = hand
+
+    def start_training(self, model: nn.Module) -> None:
+        """Freeze all but the branch, whose own dropout and input statistics are in training mode."""
+        super().start_training(model)
+        model.confidence.train()
 
     @torch.no_grad()
     def shape_error_mm(self, betas: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Mean vertex distance (B,), mm, between the flat hands of betas (B,10) and (B,10)."""
         return 1000 * (self.hand.rest(betas) - self.hand.rest(truth)).norm(dim=-1).mean(1)
 
-    def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Batch]:
+    def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Terms]:
         """Logistic ranking loss, each pair weighted by its difference in mm, and the share ranked rightly."""
         error = self.shape_error_mm(output["betas"].float(), batch["betas"])
         loss, accuracy = person_ranking_loss(output["confidence"], error, batch["subject_id"])
-        return loss, {"ranking": loss.detach(), "accuracy": accuracy}
+        pairs = ranked_pairs(output["confidence"], error, batch["subject_id"])[1].sum() / 2
+        return loss, {"ranking": (loss.detach(), pairs), "accuracy": (accuracy, pairs)}
 
-    def scores(self, output: Batch, batch: Batch) -> Batch:
-        """Share of wrongly ranked pairs (B,); zero-pose error, mm, of weighted and plain mean of a person's images."""
+    def scores(self, output: Batch, batch: Batch) -> Terms:
+        """As of `ConfidenceObjective`; zero-pose error, mm, of weighted and plain mean of a person's images (B,)."""
         error = self.shape_error_mm(output["betas"].float(), batch["betas"])
-        _, accuracy = person_ranking_loss(output["confidence"], error, batch["subject_id"])
-        count = len(error)
-        scores = {"ranking_error": (1 - accuracy.nan_to_num(0.5)).expand(count)}
+        scores: Terms = {"ranking_error": ranked_pairs(output["confidence"], error, batch["subject_id"])}
         for name, confidence in (("weighted_mm", output["confidence"]), ("mean_mm", torch.zeros_like(error))):
             averaged = average_of_person(output["betas"].float(), confidence, batch["subject_id"])
             scores[name] = self.shape_error_mm(averaged, batch["betas"])
@@ -79,8 +82,3 @@ def average_of_person(betas: torch.Tensor, confidence: torch.Tensor, person: tor
     same = person[:, None] == person[None]
     weights = torch.where(same, confidence[None], torch.full_like(confidence, -torch.inf)[None]).softmax(dim=1)
     return weights @ betas
-
-
-def train_only_confidence(model: nn.Module) -> None:
-    """After `freeze_all_but_confidence`: the branch's own dropout and input statistics are in training mode."""
-    model.confidence.train()

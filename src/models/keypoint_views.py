@@ -32,7 +32,7 @@ def moved(image: torch.Tensor, turn_deg: float, shift: float) -> tuple[torch.Ten
     view = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
     centre = (size - 1) / 2
     affine = back.clone()
-    affine[:, 2] = size * shift + centre - back[:, :2] @ back.new_full((2,), centre)
+    affine[:, 2] = size * shift + centre - centre * back[:, :2].sum(1)
     return view, affine
 
 

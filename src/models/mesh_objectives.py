@@ -9,12 +9,12 @@ from src.models.cmr.silhouette import silhouette
 from src.models.losses import LossWeights
 from src.models.losses_cmr import CmrLoss
 from src.models.mesh_joints import mesh_joints
-from src.models.objectives import Batch, ManoObjective, keypoint_terms
+from src.models.objectives import Batch, ManoObjective, Objective, keypoint_terms
 from template import HandModel
 from utils.camera import project
 
 
-class MeshObjective:
+class MeshObjective(Objective):
     """Meshes at four levels, joint maps and masks at each stage (`CmrLoss`).
 
     Meshes are compared relative to the regressed wrist. The joint maps are trained on the projections of the
@@ -68,7 +68,7 @@ class MeshObjective:
 
 
 class BoukhaymaObjective(ManoObjective):
-    """Mesh, normals and edges of the comparison method (FACTS 7.1): nothing on pose or shape themselves.
+    """Mesh, normals and edges of the comparison method (docs/facts.md 7.1): nothing on pose or shape themselves.
 
     Args:
         hand: the hand layer, on the training device.

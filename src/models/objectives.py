@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from torch import nn
@@ -16,20 +16,38 @@ from utils.rotations import matrix_to_rotation_6d
 Batch = dict[str, torch.Tensor]
 
 
-class Objective(Protocol):
+#: Values by name. A value that is no mean over samples comes with its weight, such as the number of pairs.
+Terms = dict[str, torch.Tensor | tuple[torch.Tensor, torch.Tensor]]
+
+
+class Objective(ABC):
     """Loss of a batch, and per-sample scores (lower is better) under the name in ``score``."""
 
     score: str
+    #: Images of a person that must follow each other in a training epoch, so that batches hold pairs of one person.
+    images_of_person: int = 1
+    #: Whether every batch launches the same work, so that a step may be recorded as a CUDA graph.
+    is_static: bool = True
 
-    def forward(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]: ...
+    def start_training(self, model: nn.Module) -> None:
+        """Set training mode, and freeze what is not trained."""
+        model.train()
 
-    def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]: ...
+    @abstractmethod
+    def forward(self, model: nn.Module, batch: Batch) -> Batch:
+        """The network's output for a batch of `prepare_batch`."""
 
-    def scores(self, output: Batch, batch: Batch) -> dict[str, torch.Tensor]: ...
+    @abstractmethod
+    def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Terms]:
+        """The scalar to minimise, and its terms: scalar means."""
+
+    @abstractmethod
+    def scores(self, output: Batch, batch: Batch) -> Terms:
+        """Scores (B,) of each sample, or scores with weights (B,)."""
 
 
-class ManoObjective:
-    """Mesh, pose, shape and 2D terms of FACTS 7.1.
+class ManoObjective(Objective):
+    """Mesh, pose, shape and 2D terms of docs/facts.md 7.1.
 
     Args:
         hand: the hand layer, in float32 on the training device.
@@ -97,7 +115,7 @@ def _keypoint_scores(output: Batch, batch: Batch) -> Batch:
     return {"keypoints_px": error}
 
 
-class KeypointObjective:
+class KeypointObjective(Objective):
     """2D keypoints alone."""
 
     score = "keypoints_px"
@@ -118,7 +136,7 @@ class KeypointObjective:
 
 
 class JointMapObjective(KeypointObjective):
-    """The paper's 2D model: ten times the mean BCE of three stages of joint maps (FACTS 7.4)."""
+    """The paper's 2D model: ten times the mean BCE of three stages of joint maps (docs/facts.md 7.4)."""
 
     def __init__(self) -> None:
         self.criterion = CmrLoss(None)
@@ -127,10 +145,23 @@ class JointMapObjective(KeypointObjective):
         return self.criterion(output, batch["image"].shape[-1], batch["keypoints_2d"])
 
 
-class ConfidenceObjective:
-    """Rank images by the error of their predicted shape (FACTS 7.2); all but the branch is frozen."""
+class ConfidenceObjective(Objective):
+    """Rank images by the error of their predicted shape (docs/facts.md 7.2); all but the branch is frozen."""
 
     score = "ranking_error"
+    is_static = False  # the number of pairs differs
+
+    def start_training(self, model: nn.Module) -> None:
+        """Freeze all but the branch: no gradients, and BatchNorm statistics stand still.
+
+        Raises:
+            ValueError: the network has no confidence branch.
+        """
+        if getattr(model, "confidence", None) is None:
+            raise ValueError("the confidence stage needs --model mano_baseline_conf with --init_from BASELINE")
+        model.requires_grad_(False)
+        model.eval()
+        model.confidence.requires_grad_(True)
 
     def forward(self, model: nn.Module, batch: Batch) -> Batch:
         return model(batch["image"], K=batch["K"])
@@ -139,24 +170,31 @@ class ConfidenceObjective:
     def _shape_error(output: Batch, batch: Batch) -> torch.Tensor:
         return (output["betas"] - batch["betas"]).abs().mean(1)
 
-    def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Batch]:
-        loss, accuracy = ranking_loss(output["confidence"], self._shape_error(output, batch))
-        return loss, {"ranking": loss, "accuracy": accuracy}
+    def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Terms]:
+        error = self._shape_error(output, batch)
+        loss, accuracy = ranking_loss(output["confidence"], error)
+        pairs = ranked_pairs(output["confidence"], error)[1].sum() / 2
+        return loss, {"ranking": (loss, pairs), "accuracy": (accuracy, pairs)}
 
-    def scores(self, output: Batch, batch: Batch) -> Batch:
-        """Share of wrongly ranked pairs of the batch, repeated for each sample (B,)."""
-        _, accuracy = ranking_loss(output["confidence"], self._shape_error(output, batch))
-        return {"ranking_error": (1 - accuracy).expand(len(output["betas"]))}
+    def scores(self, output: Batch, batch: Batch) -> Terms:
+        """Share (B,) of wrongly ranked pairs among those that each sample is in, and the number of those."""
+        return {"ranking_error": ranked_pairs(output["confidence"], self._shape_error(output, batch))}
 
 
-def freeze_all_but_confidence(model: nn.Module) -> None:
-    """Freeze a network for the confidence stage: no gradients, and BatchNorm statistics stand still.
+def ranked_pairs(
+    confidence: torch.Tensor, error: torch.Tensor, person: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Share of wrongly ranked pairs among the usable ones that each sample is in (B,), and the number of those (B,).
 
-    Raises:
-        ValueError: the network has no confidence branch.
+    Weighted with the numbers, the shares' mean is the share of all pairs. Ties of the error are not usable.
+
+    Args:
+        confidence: (B,) scores; error: (B,) any unit; person: (B,) numbers, for pairs of one person only.
     """
-    if getattr(model, "confidence", None) is None:
-        raise ValueError("the confidence stage needs --model mano_baseline_conf with --init_from BASELINE")
-    model.requires_grad_(False)
-    model.eval()
-    model.confidence.requires_grad_(True)
+    order = torch.sign(error[None] - error[:, None])
+    usable = order != 0
+    if person is not None:
+        usable &= person[:, None] == person[None]
+    wrong = usable & ((confidence[:, None] - confidence[None]) * order <= 0)
+    count = usable.sum(1)
+    return wrong.sum(1) / count.clamp_min(1), count.to(error.dtype)

@@ -1,4 +1,4 @@
-"""The MANO regressors as the paper's released code has them, name for name (ARCHITECTURES.md, FACTS 7.1)."""
+"""The MANO regressors as the paper's released code has them, name for name (ARCHITECTURES.md, docs/facts.md 7.1)."""
 
 from __future__ import annotations
 
@@ -121,4 +121,5 @@ class PaperMano(nn.Module):
         if self.update == "additive":
             return pose_6d + delta
         turn, pose = (rotation_6d_to_matrix(value.unflatten(1, (NUM_JOINTS, 6))) for value in (delta, pose_6d))
-        return matrix_to_rotation_6d(turn @ pose).flatten(1)
+        product = (turn[..., None] * pose[..., None, :, :]).sum(-2)  # a matrix product would be rounded under autocast
+        return matrix_to_rotation_6d(product).flatten(1)

@@ -15,6 +15,8 @@ KEYS = ("pose", "betas", "transl", "joints", "valid", "subject_id")
 def annotations_of(dataset: Any, predictions: Predictions) -> dict[str, np.ndarray]:
     """Columns `KEYS` of the data set (`datasets/sample.py`), one row for each prediction, in its order.
 
+    ``label_betas`` as well, if the data set has them: left hands whose model is not the right one's mirror image.
+
     Args:
         dataset: one with the attribute ``columns`` (no image is read).
 
@@ -22,16 +24,18 @@ def annotations_of(dataset: Any, predictions: Predictions) -> dict[str, np.ndarr
         CalibrationError: an image id that the split lacks, or one of another subject.
     """
     rows = rows_of(dataset, predictions)
-    return {key: dataset.columns[key][rows] for key in KEYS}
+    return {key: dataset.columns[key][rows] for key in (*KEYS, "label_betas") if key in dataset.columns}
 
 
 def rows_of(dataset: Any, predictions: Predictions) -> np.ndarray:
     """Row (N,) of each prediction in the data set, by official image id.
 
     Raises:
-        CalibrationError: an image id that the split lacks, or one of another subject.
+        CalibrationError: a split without images, an image id that it lacks, or one of another subject.
     """
     ids = dataset.columns["image_id"]
+    if len(ids) == 0:
+        raise CalibrationError(f"{predictions.source}: split {predictions.split!r} of this data root has no image")
     order = np.argsort(ids)
     rows = order[np.minimum(np.searchsorted(ids, predictions.image_id, sorter=order), len(ids) - 1)]
     missing = predictions.image_id[ids[rows] != predictions.image_id]

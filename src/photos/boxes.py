@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.photos.estimator import Seen
-from src.photos.image import Photo, UnusableImage
-from src.photos.result import mirror_box, mirror_points
+from src.photos.estimator import Keypoints
+from src.photos.image import Photo, UnusableImage, shown_name
+from src.photos.result import mirror_box
 from src.photos.search import MIN_SCORE, KeypointReader
 from utils.camera import square_box
+
+#: A box of a hand may reach beyond the picture, but not be so many times as long as its longer side.
+LARGEST_BOX = 3.0
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,14 @@ class Region:
     Attributes:
         box: (3,) tight square, centre x, centre y, side, px of the picture as it is; source: who says so.
         is_left: a left hand; side_source: who says so.
-        seen: keypoints of the picture as it is, if a detector gave any.
+        keypoints: of the picture as it is, where finding the hand gave them.
     """
 
     box: np.ndarray
     source: str
     is_left: bool
     side_source: str
-    seen: Seen | None = None
+    keypoints: Keypoints | None = None
 
 
 def choose_region(
@@ -63,14 +66,17 @@ def choose_region(
         whole = np.array([0, 0, photo.size[0] - 1, photo.size[1] - 1], dtype=np.float64).reshape(2, 2)
         return Region(square_box(whole, 1.0), "whole image", side == "left", side_source)
     image = photo.image if side == "right" else photo.image[:, ::-1]
-    found = reader.search(np.ascontiguousarray(image))
-    if found.score < MIN_SCORE:
+    best = reader.search(np.ascontiguousarray(image))
+    if best.score < MIN_SCORE:
         raise UnusableImage(
-            f"no usable hand found: the best place scores {found.score:.2f}, {MIN_SCORE} is needed. "
-            f"If there is one, say where with --bbox or {photo.path.stem}_bbox.json"
+            f"no usable hand found: the best place scores {best.score:.2f}, {MIN_SCORE} is needed. "
+            f"If there is one, say where with --bbox or {shown_name(photo.path.with_suffix(''))}_bbox.json"
         )
-    box = found.box if side == "right" else mirror_box(found.box, photo.size[0])
-    return Region(box, f"searched with {reader.card.model}, score {found.score:.2f}", side == "left", side_source)
+    box, keypoints = best.box, Keypoints(best.keypoints, best.confidence, reader.card.model)
+    if side == "left":
+        box, keypoints = mirror_box(box, photo.size[0]), keypoints.mirrored(photo.size[0])
+    source = f"searched with {reader.card.model}, score {best.score:.2f}"
+    return Region(box, source, side == "left", side_source, keypoints)
 
 
 def checked_box(corners: np.ndarray, source: str, size: tuple[int, int]) -> np.ndarray:
@@ -83,17 +89,20 @@ def checked_box(corners: np.ndarray, source: str, size: tuple[int, int]) -> np.n
         raise UnusableImage(f"{source}: {corners.tolist()} must be LEFT TOP RIGHT BOTTOM in pixels")
     if (corners[2:] < 0).any() or (corners[:2] > size).any():
         raise UnusableImage(f"{source}: {corners.tolist()} lies outside the picture of {size[0]} x {size[1]} pixels")
+    if (corners[2:] - corners[:2]).max() > LARGEST_BOX * max(size):
+        raise UnusableImage(f"{source}: {corners.tolist()} is far larger than the picture of {size[0]} x {size[1]}")
     return square_box(corners.reshape(2, 2), 1.0)
 
 
 def _given_box(photo: Photo, bbox: tuple[float, ...] | None) -> tuple[np.ndarray | None, str]:
     beside = photo.path.with_name(f"{photo.path.stem}_bbox.json")
     if beside.is_file():
+        name = shown_name(beside)
         try:
             corners = np.asarray(json.loads(beside.read_text(encoding="utf-8")), dtype=np.float64)
-        except (ValueError, TypeError, OSError) as error:
-            raise UnusableImage(f"{beside.name}: must be [left, top, right, bottom] in pixels ({error})") from error
-        return checked_box(corners, beside.name, photo.size), beside.name
+        except (ValueError, TypeError, OSError, OverflowError) as error:
+            raise UnusableImage(f"{name}: must be [left, top, right, bottom] in pixels ({error})") from error
+        return checked_box(corners, name, photo.size), name
     if bbox is not None:
         return checked_box(np.asarray(bbox, dtype=np.float64), "--bbox", photo.size), "--bbox"
     return None, ""
@@ -110,17 +119,11 @@ def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: 
         words = " ".join(part for part in (hand, "hand", f"inside {source}" if source else "") if part)
         raise UnusableImage(f"no usable hand: mediapipe finds no {words}")
     best = hands[0]
-    seen = Seen(best.keypoints_2d, best.keypoint_confidence, "mediapipe", best.world)
+    keypoints = Keypoints(best.keypoints_2d, best.keypoint_confidence, "mediapipe", best.world)
     box = square_box(best.keypoints_2d, 1.0) if given is None else given
     side_source = f"--hand {hand}" if hand else f"mediapipe, {best.score:.2f}"
-    return Region(box, source or "mediapipe", best.is_left, side_source, seen)
+    return Region(box, source or "mediapipe", best.is_left, side_source, keypoints)
 
 
 def _inside(point: np.ndarray, box: np.ndarray) -> bool:
     return bool((np.abs(point - box[:2]) <= box[2] / 2).all())
-
-
-def mirrored_seen(seen: Seen, width: int) -> Seen:
-    """Keypoints after the picture of ``width`` px was flipped."""
-    world = None if seen.world is None else seen.world * [-1.0, 1.0, 1.0]
-    return Seen(mirror_points(seen.keypoints, width), seen.confidence, seen.source, world)

@@ -8,23 +8,30 @@ from pathlib import Path
 
 import numpy as np
 
-from src.photos.image import Photo, UnusableImage
+from src.photos.image import Photo, UnusableImage, shown_name
 
 #: Degrees across the longer side where nothing is known: phones and webcams lie between 55 and 75.
 DEFAULT_FOV = 62.0
 
 
+#: A principal point further from a picture's middle than this part of its side belongs to another picture: of half the
+#: size it lies a quarter off, of twice the size a half, of one turned upright a sixth; lenses are a few hundredths off.
+MAX_OFF_CENTRE = 0.15
+#: Degrees across the longer side that no lens has: such a K is in another unit or of another size.
+FOV_RANGE = (1.0, 170.0)
+_LARGEST_FILE = 4096  # bytes of a .npy file with nine numbers
+
+
 @dataclass(frozen=True)
 class Camera:
-    """Intrinsics K (3,3) float64, pixels of the upright image, and where they come from."""
+    """Intrinsics K (3,3) float64, pixels of the upright image, and where they come from.
+
+    is_guess: nobody said anything about the lens, so distances scale with an unknown factor.
+    """
 
     K: np.ndarray
     source: str
-
-    @property
-    def is_guess(self) -> bool:
-        """Nobody said anything about the lens, so distances scale with an unknown factor."""
-        return self.source.startswith("default")
+    is_guess: bool = False
 
 
 def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = None) -> Camera:
@@ -35,22 +42,43 @@ def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = Non
         K: of `parse_intrinsics`; fov: degrees across the longer side.
 
     Raises:
-        UnusableImage: the K file is not a camera matrix.
+        UnusableImage: the K file is not a camera matrix, or K belongs to a picture of another size.
     """
+    width, height = photo.size
     beside = photo.path.with_name(f"{photo.path.stem}_K.npy")
     if beside.is_file():
         try:
-            return Camera(read_intrinsics(beside), beside.name)
+            camera = Camera(read_intrinsics(beside), shown_name(beside))
         except ValueError as error:
-            raise UnusableImage(str(error).replace(str(beside), beside.name)) from error
-    width, height = photo.size
+            raise UnusableImage(str(error).replace(str(beside), shown_name(beside))) from error
+        return check_size(camera, width, height)
     if K is not None:
-        return K
+        return check_size(K, width, height)
     if fov is not None:
         return Camera(pinhole(width, height, fov), f"--fov {fov:g}")
     if photo.focal_px is not None:
         return Camera(centred(photo.focal_px, width, height), photo.focal_source)
-    return Camera(pinhole(width, height, DEFAULT_FOV), f"default: {DEFAULT_FOV:g}° across the longer side")
+    return Camera(pinhole(width, height, DEFAULT_FOV), f"default: {DEFAULT_FOV:g}° across the longer side", True)
+
+
+def check_size(camera: Camera, width: int, height: int) -> Camera:
+    """The camera, if it can belong to a picture of ``width`` x ``height`` px.
+
+    Raises:
+        UnusableImage: its principal point is far from the middle, or its angle of view is none of a lens; it names
+            the numbers and the remedy.
+    """
+    fx, fy, cx, cy = (float(value) for value in camera.K[[0, 1, 0, 1], [0, 1, 2, 2]])
+    off = max(abs(cx - (width - 1) / 2) / width, abs(cy - (height - 1) / 2) / height)
+    fov = math.degrees(2 * math.atan(max(width / fx, height / fy) / 2))
+    if off <= MAX_OFF_CENTRE and FOV_RANGE[0] < fov < FOV_RANGE[1]:
+        return camera
+    said = f"fx {fx:.4g}, fy {fy:.4g}, cx {cx:.4g}, cy {cy:.4g}"
+    raise UnusableImage(
+        f"{camera.source}: {said} cannot belong to a picture of {width} x {height} pixels: its centre would be "
+        f"{cx:.4g}, {cy:.4g} and its view {fov:.3g}° wide. It is of a picture of about {2 * cx:.0f} x {2 * cy:.0f} "
+        "pixels: multiply its first two rows by the factor by which this one was resized, or turn them alike"
+    )
 
 
 def parse_intrinsics(text: str) -> Camera:
@@ -77,8 +105,8 @@ def checked_fov(fov: float | None) -> float | None:
     Raises:
         ValueError: no angle of a pinhole camera.
     """
-    if fov is not None and not 1 < fov < 170:
-        raise ValueError(f"--fov {fov:g}: must be degrees between 1 and 170")
+    if fov is not None and not FOV_RANGE[0] < fov < FOV_RANGE[1]:
+        raise ValueError(f"--fov {fov:g}: must be degrees between {FOV_RANGE[0]:g} and {FOV_RANGE[1]:g}")
     return fov
 
 
@@ -89,9 +117,13 @@ def read_intrinsics(path: str | Path) -> np.ndarray:
         ValueError: not such a file, or no camera matrix.
     """
     try:
+        if Path(path).stat().st_size > _LARGEST_FILE:  # before its header says how much memory to take
+            raise ValueError(f"it is larger than {_LARGEST_FILE} bytes")
         K = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, MemoryError) as error:
         raise ValueError(f"{path}: is not a .npy file of plain numbers ({error})") from error
+    if not isinstance(K, np.ndarray):
+        raise ValueError(f"{path}: is an archive of {sorted(K.files)}; it must be a .npy file with a (3,3) matrix")
     return checked_intrinsics(K, path)
 
 

@@ -6,6 +6,7 @@ Everything here is in the right-hand convention: pictures of left hands come in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from datasets.crop_placement import whole_image_box
 from datasets.image_crop import crop_image
 from src.engine.checkpoint import ModelCard
+from src.engine.networks import is_told_shape
 from src.evaluation.shape import bone_lengths
 from src.models.mesh_joints import mesh_hand, mesh_joints
 from src.personalization.fitting.fit import FitOptions, fit_frames
@@ -21,9 +23,9 @@ from src.personalization.registration.register import register_mesh
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.joints_model import JointsModel
 from src.photos.image import UnusableImage
-from src.photos.result import HandLength, HandResult
+from src.photos.result import HandLength, Result, Sources, mirror_points
 from src.photos.search import KeypointReader, limited, network_input
-from src.photos.shape_filter import ShapeBelief
+from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
 from utils.camera import crop_affine, invert_affine, square_box, transform_intrinsics, transform_points
 from utils.joints import BONES, FINGERS
@@ -33,17 +35,59 @@ _MIDDLE_BONES = [4 * FINGERS.index("middle") + part for part in range(4)]
 assert [BONES[place] for place in _MIDDLE_BONES] == [(0, 9), (9, 10), (10, 11), (11, 12)]
 
 
-@dataclass(frozen=True)
-class Seen:
-    """2D keypoints (21,2), px of the picture, standard order; confidence (21,) in [0,1]; who found them.
+#: A hand further away, or a surface nearer than this, is a fit that ran away, m.
+DEPTH_RANGE = (0.02, 10.0)
 
-    world: (21,3) m, that detector's own guess in three dimensions (`detection.Detection.world`), or None.
+
+@dataclass(frozen=True)
+class Keypoints:
+    """What was observed of a hand in 2D.
+
+    points: (21,2) px of the picture, standard order; confidence: (21,) in [0,1]; source: who found them.
+    world: (21,3) m, that detector's own guess in three dimensions (`Detection.world`), or None.
     """
 
-    keypoints: np.ndarray
+    points: np.ndarray
     confidence: np.ndarray
     source: str
     world: np.ndarray | None = None
+
+    def mirrored(self, width: int) -> Keypoints:
+        """After the picture of ``width`` px was flipped left to right."""
+        world = None if self.world is None else self.world * [-1.0, 1.0, 1.0]
+        return Keypoints(mirror_points(self.points, width), self.confidence, self.source, world)
+
+
+class Estimator(Protocol):
+    """What gives a hand in a box: a network with fitting behind it, or fitting alone.
+
+    Attributes:
+        card: what it is called; assets: right hand in use.
+    """
+
+    card: ModelCard
+    assets: HandAssets
+
+    def estimate(
+        self,
+        image: np.ndarray,
+        K: np.ndarray,
+        box: np.ndarray,
+        shape: ShapeFilter,
+        keypoints: Keypoints | None = None,
+        before: Result | None = None,
+    ) -> Result:
+        """Reconstruct the right hand in a box.
+
+        Args:
+            image: (H,W,3) uint8 RGB; K: (3,3) px of it; box: (3,) tight square of the hand, px.
+            shape: of this person so far; it is updated with what this picture says by itself.
+            keypoints: observed ones to fit to; None: the estimator's own.
+            before: the same hand in the previous frame, to start the fit from.
+
+        Raises:
+            UnusableImage: there is no hand that the keypoints would fit; it says why.
+        """
 
 
 class HandEstimator:
@@ -77,34 +121,26 @@ class HandEstimator:
         image: np.ndarray,
         K: np.ndarray,
         box: np.ndarray,
-        belief: ShapeBelief,
-        seen: Seen | None = None,
-        before: HandResult | None = None,
-    ) -> HandResult:
-        """Reconstruct the hand in a box.
-
-        Args:
-            image: (H,W,3) uint8 RGB; K: (3,3) px of it; box: (3,) tight square of the hand, px.
-            belief: shape of this person so far; it sees what the network says of this picture.
-            seen: keypoints to fit to; None: those of ``reader``, or the network's.
-            before: the same hand in the previous frame, to start the fit from.
-
-        Raises:
-            UnusableImage: there is no hand that the keypoints would fit; it says why.
-        """
+        shape: ShapeFilter,
+        keypoints: Keypoints | None = None,
+        before: Result | None = None,
+    ) -> Result:
+        """See `Estimator.estimate`; without keypoints those of ``reader`` or the network's own are taken."""
         window = self.window(image, box)
         size = self.card.input_size
         affine = crop_affine(window, size)
         crop_K = torch.as_tensor(transform_intrinsics(K, affine)[None], dtype=torch.float32, device=self.device)
-        betas = torch.as_tensor(belief.betas[None], dtype=torch.float32, device=self.device)
+        betas = torch.as_tensor(shape.betas[None], dtype=torch.float32, device=self.device)
         output = self.network(network_input([crop_image(image, window, size)], self.device), betas=betas, K=crop_K)
         to_image = invert_affine(affine)
-        seen = seen or self.keypoints(image, box, output, to_image)
+        keypoints = keypoints or self.keypoints(image, box, output, to_image)
         if self.card.crop == "image":
-            box = limited(square_box(seen.keypoints, 1.0), image)
+            box = limited(square_box(keypoints.points, 1.0), image)
         if "vertices" in output:
-            return self._register(image, K, box, output, to_image, seen, belief)
-        return self._fit(image, K, box, output, seen, belief, before)
+            result = self._register(image, K, box, output, to_image, keypoints, shape)
+        else:
+            result = self._fit(image, K, box, output, keypoints, shape, before)
+        return check_depth(result)
 
     def window(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Square (3,) that the network looks at."""
@@ -115,16 +151,16 @@ class HandEstimator:
 
     def keypoints(
         self, image: np.ndarray, box: np.ndarray, output: dict[str, torch.Tensor], to_image: np.ndarray
-    ) -> Seen:
+    ) -> Keypoints:
         """Of the reader for networks of pose and shape, else of the network's own heat maps."""
         own = output.get("keypoints_2d")
         if self.reader is not None and ("pose" in output or own is None):
-            keypoints, confidence = self.reader.read(image, np.asarray(box)[None])
-            return Seen(keypoints[0], confidence[0], self.reader.card.model)
+            points, confidence = self.reader.read(image, np.asarray(box)[None])
+            return Keypoints(points[0], confidence[0], self.reader.card.model)
         if own is None:
             raise ValueError(f"{self.card.model} gives no 2D keypoints, and weights/pose_2d.safetensors is missing")
         confidence = output["keypoint_confidence"][0].float().cpu().numpy()
-        return Seen(transform_points(own[0].double().cpu().numpy(), to_image), confidence, self.card.model)
+        return Keypoints(transform_points(own[0].double().cpu().numpy(), to_image), confidence, self.card.model)
 
     def _fit(
         self,
@@ -132,25 +168,27 @@ class HandEstimator:
         K: np.ndarray,
         box: np.ndarray,
         output: dict[str, torch.Tensor],
-        seen: Seen,
-        belief: ShapeBelief,
-        before: HandResult | None,
-    ) -> HandResult:
-        betas = torch.as_tensor(belief.see(output["betas"][0].float().cpu().numpy())[None], dtype=torch.float32)
+        keypoints: Keypoints,
+        shape: ShapeFilter,
+        before: Result | None,
+    ) -> Result:
+        if not is_told_shape(self.card):  # else the network only repeats what it was told
+            shape.update(output["betas"][0].float().cpu().numpy())
+        betas = torch.as_tensor(shape.betas[None], dtype=torch.float32)
         start = None
         if before is not None and before.pose is not None:
             start = tuple(rows_of(before.pose, before.transl))
         fitted = fit_frames(
-            self.joints_model, output["pose"].float().cpu(), betas, *rows_of(K, seen.keypoints, seen.confidence),
+            self.joints_model, output["pose"].float().cpu(), betas, *rows_of(K, keypoints.points, keypoints.confidence),
             options=self.options, start=start,
         )
-        check_status(fitted.status, seen)
+        check_status(fitted.status, keypoints)
         posed = self.hand(fitted.pose, betas, fitted.transl)
-        return HandResult(
-            image.shape[1], K, np.asarray(box), seen.keypoints, seen.confidence, posed.vertices[0].numpy(),
-            posed.joints[0].numpy(), self.assets.faces, float(fitted.reprojection_px[0]), fitted.pose[0].numpy(),
-            fitted.transl[0].numpy(), betas[0].numpy(), belief.length,
-            notes={"keypoints_from": seen.source, "fit_steps": int(fitted.steps[0])},
+        return Result(
+            image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, posed.vertices[0].numpy(),
+            posed.joints[0].numpy(), self.assets, float(fitted.reprojection_px[0]), fitted.pose[0].numpy(),
+            fitted.transl[0].numpy(), betas[0].numpy(), shape.length,
+            sources=Sources(keypoints=keypoints.source), notes={"fit_steps": int(fitted.steps[0])},
         )
 
     def _register(
@@ -160,28 +198,29 @@ class HandEstimator:
         box: np.ndarray,
         output: dict[str, torch.Tensor],
         to_image: np.ndarray,
-        seen: Seen,
-        belief: ShapeBelief,
-    ) -> HandResult:
+        keypoints: Keypoints,
+        shape: ShapeFilter,
+    ) -> Result:
         vertices = output["vertices"].float().cpu()
         joints = mesh_joints(vertices, self.regressor)
         mask, mask_to_image = self._mask(output, to_image)
         placed = register_mesh(
-            vertices, joints, *rows_of(K, seen.keypoints, seen.confidence),
+            vertices, joints, *rows_of(K, keypoints.points, keypoints.confidence),
             None if mask is None else torch.as_tensor(mask[None]),
             mask_to_image=None if mask is None else torch.as_tensor(mask_to_image),
         )
-        check_status(placed.status, seen)
+        check_status(placed.status, keypoints)
         joints, vertices = ((part + placed.transl[:, None])[0].numpy() for part in (joints, vertices))
-        knows_shape = self.card.model.endswith("_identity")
-        length = belief.length
+        knows_shape = is_told_shape(self.card)
+        length = shape.length
         if not knows_shape:
             length = HandLength(1000 * float(bone_lengths(joints)[_MIDDLE_BONES].sum()), None, "bones of this mesh")
-        return HandResult(
-            image.shape[1], K, np.asarray(box), seen.keypoints, seen.confidence, vertices, joints, self.assets.faces,
-            float(placed.reprojection_px[0]), betas=belief.betas.astype(np.float32) if knows_shape else None,
+        return Result(
+            image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, vertices, joints, self.assets,
+            float(placed.reprojection_px[0]), betas=shape.betas.astype(np.float32) if knows_shape else None,
             length=length, mask=mask, mask_to_image=mask_to_image,
-            notes={"keypoints_from": seen.source, "keypoints_believed": int(placed.inliers[0].sum())},
+            sources=Sources(keypoints=keypoints.source),
+            notes={"keypoints_believed": int(placed.inliers[0].sum())},
         )
 
     def _mask(
@@ -201,8 +240,24 @@ def rows_of(*arrays: np.ndarray, dtype: torch.dtype = torch.float32) -> list[tor
     return [torch.as_tensor(np.asarray(array)[None], dtype=dtype) for array in arrays]
 
 
-def check_status(status: torch.Tensor, seen: Seen) -> None:
+def check_status(status: torch.Tensor, keypoints: Keypoints) -> None:
     """Raise UnusableImage, with the reason, unless the one problem of ``status`` (1,) has a result."""
     if not bool(usable(status)[0]):
-        reason = Status(int(status[0])).name.lower().replace("_", " ")
-        raise UnusableImage(f"no usable hand: {reason} (mean confidence of the keypoints {seen.confidence.mean():.2f})")
+        reason, mean = Status(int(status[0])).name.lower().replace("_", " "), keypoints.confidence.mean()
+        raise UnusableImage(f"no usable hand: {reason} (mean confidence of the keypoints {mean:.2f})")
+
+
+def check_depth(result: Result) -> Result:
+    """The result, if it lies where a camera can see a hand.
+
+    Raises:
+        UnusableImage: it is not finite, reaches behind the camera, or is further away than `DEPTH_RANGE`.
+    """
+    points = np.concatenate([result.vertices, result.joints])
+    if not np.isfinite(points).all():
+        raise UnusableImage("no usable hand: the fit is not finite")
+    if points[:, 2].min() < DEPTH_RANGE[0]:
+        raise UnusableImage(f"no usable hand: behind camera (its nearest point at z = {points[:, 2].min():.2f} m)")
+    if result.distance_m > DEPTH_RANGE[1]:
+        raise UnusableImage(f"no usable hand: the fit put it {result.distance_m:.3g} m away")
+    return result

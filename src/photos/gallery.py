@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shlex
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
 
-from src.photos.record import CONVENTIONS, SCHEMA, Sources, command_line, corners, hand_record, length_words
-from src.photos.result import HandResult
+from src.photos.result import CONVENTIONS, SCHEMA, Result, corners
 from utils.camera import crop_affine, square_box, transform_points
 from utils.drawing import overlay
 from utils.drawing.figures import CROP_PIXELS, HandView, demo_figure
 from utils.drawing.web_page import PageHand, page_section, write_page
-from utils.files import write_json
-from utils.mesh_io import write_mesh
+from utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +28,15 @@ PAGE, PREDICTIONS = "index.html", "predictions.json"
 COLOUR = overlay.IDENTITY_COLOUR
 #: Side of the close-up over the hand's box, and pixels of the pictures in the page.
 CLOSE_UP, PHOTO_PIXELS, VIEW_PIXELS = 1.5, 560, 440
+#: Page and predictions are written anew after each picture, but in a large folder not for more of the time than this.
+_SHARE_OF_TIME = 0.1
 
 
 @dataclass
 class Gallery:
-    """Collects hands and failures, writes each hand's files at once and the page and predictions.json at the end.
+    """Collects hands and failures; page and predictions.json are kept up to date as they come.
+
+    Use as a context: whatever ends it, what was found until then is written.
 
     Attributes:
         output: folder, which exists.
@@ -45,10 +52,17 @@ class Gallery:
     plots: bool = True
     _sections: list[str] = field(default_factory=list)
     _faces: list[np.ndarray] = field(default_factory=list)
-    _entries: list[dict[str, Any]] = field(default_factory=list)
+    _entries: list[str] = field(default_factory=list)
     _failures: list[tuple[str, str]] = field(default_factory=list)
+    _next_writing: float = 0.0
 
-    def add(self, name: str, file: str, image: np.ndarray, hand: HandResult, sources: Sources) -> None:
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.write()
+
+    def add(self, name: str, file: str, image: np.ndarray, hand: Result) -> None:
         """Write one hand's files and remember it.
 
         Args:
@@ -56,39 +70,55 @@ class Gallery:
         """
         files = {"mesh_ply": f"{name}_mesh.ply", "mesh_glb": f"{name}_mesh.glb"}
         for file_name in files.values():
-            write_mesh(self.output / file_name, hand.vertices, hand.faces, np.array(COLOUR))
+            hand.save(self.output / file_name, COLOUR)
         if self.plots:
             files = {"plot": f"{name}_plot.jpg", **files}
-            title = f"{file}: {hand.side} hand, {length_words(hand)}"
+            title = f"{file}: {hand.side} hand, {hand.describe_length()}"
             write_plot(self.output / files["plot"], image, hand, title)
-        section = _page_hand(file, image, hand, sources, files)
-        self._sections.append(page_section(section, len(self._sections), self._faces))
+        section = page_section(_page_hand(file, image, hand, files), len(self._sections), self._faces)
         picture = {"name": name, "file": file, "status": "ok", "width": image.shape[1], "height": image.shape[0]}
-        self._entries.append(picture | hand_record(hand, sources) | {"files": files})
+        entry = json.dumps(picture | hand.record() | {"files": files}, allow_nan=False)
+        self._sections.append(section)
+        self._entries.append(entry)
+        self._write_if_due()
 
-    def fail(self, name: str, file: str, reason: str) -> None:
+    def fail(self, name: str, file: str, reason: str, status: str = "no usable hand") -> None:
         """Remember a picture without a usable hand."""
         logger.warning("%s", reason if reason.startswith(file) else f"{file}: {reason}")
         self._failures.append((file, reason))
-        self._entries.append({"name": name, "file": file, "status": "no usable hand", "reason": reason})
+        self._entries.append(json.dumps({"name": name, "file": file, "status": status, "reason": reason}))
+        self._write_if_due()
 
     @property
     def counts(self) -> tuple[int, int]:
         """Pictures with a hand, and without."""
         return len(self._sections), len(self._failures)
 
-    def finish(self) -> None:
-        """Write predictions.json and index.html."""
+    def write(self) -> None:
+        """Write predictions.json, a line for each picture, and index.html; each is whole at every moment."""
         command = command_line()
-        content = {"schema": SCHEMA, "command": command, **self.about, **CONVENTIONS, "images": self._entries}
-        write_json(self.output / PREDICTIONS, content)
+        head = json.dumps({"schema": SCHEMA, "command": command, **self.about, **CONVENTIONS}, indent=2)
+        entries = ",\n    ".join(self._entries)
+        write_text(self.output / PREDICTIONS, head.removesuffix("\n}") + f',\n  "images": [\n    {entries}\n  ]\n}}\n')
         write_page(
             self.output / PAGE, self.title, self.lead, self._sections, self._faces, self._failures, f"Made by {command}"
         )
 
+    def _write_if_due(self) -> None:
+        started = time.monotonic()
+        if started >= self._next_writing:
+            self.write()
+            ended = time.monotonic()
+            self._next_writing = ended + (ended - started) * (1 / _SHARE_OF_TIME - 1)
 
-def write_plot(path: Path, image: np.ndarray, hand: HandResult, title: str) -> None:
-    """Image, silhouette, 2D pose, projected mesh, mesh and pose in camera space (`utils.drawing.figures.demo_figure`)."""
+
+def command_line() -> str:
+    """The command that is running, as a shell would take it."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def write_plot(path: Path, image: np.ndarray, hand: Result, title: str) -> None:
+    """`utils.drawing.figures.demo_figure`: image, silhouette, 2D pose, projected mesh, mesh and pose in space."""
     box = close_up_box(hand)
     demo_figure(
         path, image, hand.K, hand.faces, [HandView("over the image", hand.vertices, hand.joints, None, COLOUR)],
@@ -97,7 +127,7 @@ def write_plot(path: Path, image: np.ndarray, hand: HandResult, title: str) -> N
     )
 
 
-def close_up_box(hand: HandResult) -> np.ndarray:
+def close_up_box(hand: Result) -> np.ndarray:
     """Square (3,) px around box and keypoints, with a margin."""
     centre, half = hand.box[:2], hand.box[2] / 2
     points = np.concatenate([[centre - half, centre + half], hand.keypoints[hand.confidence > 0.1]])
@@ -105,7 +135,7 @@ def close_up_box(hand: HandResult) -> np.ndarray:
     return square_box(np.clip(points, *limit), CLOSE_UP if len(points) > 2 else 1.2 * CLOSE_UP)
 
 
-def silhouette(hand: HandResult, box: np.ndarray, size: int) -> np.ndarray:
+def silhouette(hand: Result, box: np.ndarray, size: int) -> np.ndarray:
     """(size,size) bool of a close-up: as the network saw it, else the mesh's."""
     affine = crop_affine(box, size)
     if hand.mask is None:
@@ -115,10 +145,8 @@ def silhouette(hand: HandResult, box: np.ndarray, size: int) -> np.ndarray:
     return cv2.warpAffine(np.ascontiguousarray(hand.mask, np.float32), to_crop, (size, size)) > 0.5
 
 
-def _page_hand(
-    file: str, image: np.ndarray, hand: HandResult, sources: Sources, files: dict[str, str]
-) -> PageHand:
-    box = close_up_box(hand)
+def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]) -> PageHand:
+    sources, box = hand.sources, close_up_box(hand)
     crop, K, affine = overlay.crop_view(image, hand.K, box, VIEW_PIXELS)
     mesh = overlay.overlay_mesh(crop, hand.vertices, hand.faces, K, COLOUR)
     pose = overlay.draw_skeleton(crop, transform_points(hand.keypoints, affine), hand.confidence, None, 0.1)
@@ -133,13 +161,13 @@ def _page_hand(
         ("camera", f"fx {fx:.0f}, fy {fy:.0f}, cx {cx:.0f}, cy {cy:.0f} px of {width} × {height} ({sources.camera})"),
         ("box", f"{left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f} px ({sources.box})"),
         ("wrist", "x {:+.3f}, y {:+.3f}, z {:.3f} m".format(*hand.joints[0])),
-        ("2D fit", f"{hand.reprojection_px:.1f} px off the keypoints of {hand.notes['keypoints_from']}"),
+        ("2D fit", f"{hand.reprojection_px:.1f} px off the keypoints of {sources.keypoints}"),
     ]
     return PageHand(
         file, f"{hand.side} hand, {hand.distance_m:.2f} m from the camera", framed(image, hand.box),
         (("mesh", mesh), ("2D pose", pose), ("silhouette", mask)), hand.vertices, hand.faces, COLOUR,
         None if length is None else length.mm, None if length is None else length.interval_95,
-        "" if length is None else length.source, facts, [(labels[kind], path) for kind, path in files.items()],
+        "" if length is None else length.source, facts, [(labels[kind], quote(path)) for kind, path in files.items()],
     )
 
 

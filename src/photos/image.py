@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import io
+import os
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+#: What is taken for a picture; whether it can be read is found out by reading it.
+HEIF = (".heic", ".heif", ".hif")
+RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", ".jp2", *HEIF, *RAW,
+)  # fmt: skip
 #: A hand in a smaller image is no hand, pixels of the shorter side.
 MIN_SIDE = 24
 #: Colour under transparent pixels.
 BACKDROP = 255
+#: Bytes of a name: with what the demo puts around it, it stays below the 255 that file systems take.
+_NAME_BYTES = 160
 
 _ORIENTATION, _EXIF = 0x0112, 0x8769
 _FOCAL_LENGTH, _FOCAL_LENGTH_35MM = 0x920A, 0xA405
+_WIDTH, _HEIGHT = 0xA002, 0xA003
 _PLANE_X_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
+_FOCAL_RANGE = (0.25, 30.0)  # of the longer side: from a fisheye lens to a telescope
 _DIAGONAL_35MM = 43.267  # of the 36 x 24 mm film that 35 mm equivalents refer to
 
 
@@ -48,99 +64,168 @@ class Photo:
         return self.image.shape[1], self.image.shape[0]
 
 
+def shown_name(path: Path) -> str:
+    """A file's name as text: bytes that are no UTF-8 and control characters become question marks."""
+    text = os.fsencode(path.name).decode("utf-8", "replace").replace("\ufffd", "?")
+    return "".join("?" if unicodedata.category(letter).startswith("C") else letter for letter in text)
+
+
 def list_photos(folder: str | Path) -> list[tuple[str, Path]]:
     """Name and path of every image in a folder (not below it) in sorted order, or of the one image given.
 
-    The name is the file's without its suffix; where two files differ in nothing else, the suffix is put behind it.
+    The name, for files made of the image, is the file's without its suffix. Where names would be the same (also but
+    for capitals, which some file systems do not tell apart), the suffix and if need be a number is put behind them;
+    very long ones are cut, with a few hexadecimal digits of the whole.
 
     Raises:
         FileNotFoundError: no such folder or file. ValueError: no image in it.
     """
     folder = Path(folder)
     if folder.is_file():
-        return [(folder.stem, folder)]
+        return [(file_stem(folder), folder)]
     if not folder.is_dir():
         raise FileNotFoundError(f"--images {folder}: no such folder")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and p.name[0] != ".")
     if not paths:
         raise ValueError(f"--images {folder}: holds no image ({', '.join(SUFFIXES)})")
-    stems = [path.stem for path in paths]
-    return [(p.stem if stems.count(p.stem) == 1 else f"{p.stem}_{p.suffix[1:].lower()}", p) for p in paths]
+    counts = Counter(file_stem(path).casefold() for path in paths)
+    taken: set[str] = {stem for stem, count in counts.items() if count == 1}
+    named = []
+    for path in paths:
+        name = stem = file_stem(path)
+        if counts[stem.casefold()] > 1:
+            name = stem = f"{stem}_{path.suffix[1:].lower()}"
+            number = 1
+            while name.casefold() in taken:
+                number += 1
+                name = f"{stem}_{number}"
+            taken.add(name.casefold())
+        named.append((name, path))
+    return named
+
+
+def file_stem(path: Path) -> str:
+    """A file's name without its suffix, fit for names of other files on any system."""
+    stem = shown_name(path.with_suffix("")).translate({ord(letter): "_" for letter in '?:*"<>|\\'})
+    if len(stem.encode()) <= _NAME_BYTES:
+        return stem
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    return stem.encode()[: _NAME_BYTES - 9].decode("utf-8", "ignore") + f"_{digest}"
 
 
 def read_photo(path: str | Path, name: str | None = None) -> Photo:
     """Read any image file as upright 8-bit RGB: grey is repeated, transparency laid on white, 16 bit scaled down.
 
     Raises:
-        UnusableImage: unreadable, empty or smaller than `MIN_SIDE`.
+        UnusableImage: unreadable, empty, too large for Pillow, or smaller than `MIN_SIDE`.
     """
     path = Path(path)
+    shown = shown_name(path)
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        # IMREAD_UNCHANGED alone keeps transparency and 16 bits; it leaves the orientation to us.
-        raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-    except (OSError, cv2.error) as error:
-        raise UnusableImage(f"{path.name}: cannot be read ({error})") from error
-    if raw is None:
-        raise UnusableImage(f"{path.name}: is no readable image ({len(data)} bytes)")
-    if min(raw.shape[:2]) < MIN_SIDE:
-        raise UnusableImage(f"{path.name}: {raw.shape[1]} x {raw.shape[0]} pixels are too few to show a hand")
-    exif = _exif(path)
-    image = _upright(to_rgb8(raw), int(exif.get(_ORIENTATION, 1)))
+        if path.suffix.lower() in RAW:
+            raise UnusableImage(f"{shown}: camera raw is not read; export it as JPEG or PNG")
+        if path.suffix.lower() in HEIF:
+            _register_heif(shown)
+        data = path.read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow warns of is refused below, or does not matter
+            with Image.open(io.BytesIO(data)) as picture:
+                exif = _exif(picture)
+                picture.load()  # TIFF: turns the picture as its orientation says, and forgets the orientation
+                image = to_rgb8(_upright(picture))
+    except UnusableImage:
+        raise
+    except MemoryError as error:
+        raise UnusableImage(f"{shown}: does not fit into memory") from error
+    except Exception as error:  # decoders of damaged files raise whatever they like
+        reason = str(error).split(" <_io")[0] or type(error).__name__
+        raise UnusableImage(f"{shown}: is no readable image ({reason})") from error
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise UnusableImage(f"{shown}: {image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")
     focal_px, source = _focal(exif, image.shape[1], image.shape[0])
-    return Photo(name or path.stem, path, image, focal_px, source)
+    return Photo(name or file_stem(path), path, image, focal_px, source)
 
 
-def to_rgb8(image: np.ndarray) -> np.ndarray:
-    """What OpenCV decoded, (H,W) or (H,W,1..4) in BGR(A) order and any depth, as (H,W,3) uint8 RGB.
-
-    Integers are scaled from their type's full range, floating point from 0..1.
-    """
-    if image.dtype != np.uint8:
-        top = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
-        image = np.clip(np.nan_to_num(image.astype(np.float32)) * (255 / top) + 0.5, 0, 255).astype(np.uint8)
-    image = image if image.ndim == 3 else image[..., None]
-    if image.shape[2] in (2, 4):
-        alpha = image[..., -1:].astype(np.uint16)
-        image = ((image[..., :-1] * alpha + BACKDROP * (255 - alpha) + 127) // 255).astype(np.uint8)
-    colours = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., ::-1]
-    return np.ascontiguousarray(colours)
-
-
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo EXIF's orientation (1 to 8)."""
-    if orientation >= 5:  # stored on its side: mirrored at the diagonal
-        image = image.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)
-
-
-def _exif(path: Path) -> dict[int, object]:
+def _register_heif(shown: str) -> None:
     try:
-        with Image.open(path) as picture:
-            exif = picture.getexif()
-            return {**dict(exif), **exif.get_ifd(_EXIF)}
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError as error:
+        raise UnusableImage(f"{shown}: HEIC is read where pillow-heif is installed: pip install pillow-heif") from error
+
+
+def to_rgb8(picture: Image.Image) -> np.ndarray:
+    """What Pillow decoded, in any mode, as (H,W,3) uint8 RGB. 16 bit and floating point (0..1) are scaled down."""
+    if picture.mode.startswith(("I", "F")):
+        values = np.asarray(picture).astype(np.float32)
+        top = 1.0 if picture.mode == "F" else 65535.0
+        grey = np.clip(np.nan_to_num(values) * (255 / top) + 0.5, 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        colours = np.asarray(picture.convert("RGBA"))
+        alpha = colours[..., 3:].astype(np.uint16)
+        return ((colours[..., :3] * alpha + BACKDROP * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.array(picture.convert("RGB"))
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as EXIF says; an orientation written as a byte or as text counts, one that is none of 1 to 8 does not."""
+    exif = picture.getexif()
+    turn = _integer(exif.get(_ORIENTATION))
+    if turn not in range(2, 9):
+        return picture
+    # A copy without the rest of EXIF, which Pillow would write again and may stumble over.
+    bare = picture.copy()
+    bare.info = {key: value for key, value in picture.info.items() if key == "transparency"}
+    bare.getexif().clear()
+    bare.getexif()[_ORIENTATION] = turn
+    return ImageOps.exif_transpose(bare)
+
+
+def _integer(value: object) -> int:
+    """An EXIF value as an integer, whatever type it was written in; 0 if it is none."""
+    if isinstance(value, bytes):
+        value = value.strip(b"\0 ")
+        value = value.decode("ascii", "replace") if value.isdigit() else int.from_bytes(value, "little")
+    try:
+        return int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return 0
+
+
+def _exif(picture: Image.Image) -> dict[int, object]:
+    try:
+        exif = picture.getexif()
+        return {**dict(exif), **exif.get_ifd(_EXIF)}
+    except Exception:  # a damaged directory says nothing; the picture may be whole
         return {}
 
 
-def _focal(exif: dict[int, object], width: int, height: int) -> tuple[float | None, str]:
-    """Focal length in pixels by the 35 mm equivalent (of the diagonal), else by length and sensor resolution."""
+def _focal(exif: Mapping[int, object], width: int, height: int) -> tuple[float | None, str]:
+    """Focal length in pixels by the 35 mm equivalent (of the diagonal), else by length and sensor resolution.
+
+    Programs that resize or crop a picture often leave EXIF as the camera wrote it. The 35 mm equivalent holds as long
+    as the picture has the proportions that EXIF says; sensor resolution, only with EXIF's own width to scale it by.
+    """
 
     def number(tag: int) -> float:
         try:
             value = float(exif.get(tag, 0))  # type: ignore[arg-type]
-        except (TypeError, ValueError, ZeroDivisionError):
+        except (TypeError, ValueError, ZeroDivisionError, OverflowError):
             return 0.0
         return value if 0 < value < 1e6 else 0.0
 
     equivalent, length, resolution = number(_FOCAL_LENGTH_35MM), number(_FOCAL_LENGTH), number(_PLANE_X_RESOLUTION)
-    if equivalent:
-        return equivalent * float(np.hypot(width, height)) / _DIAGONAL_35MM, f"EXIF, {equivalent:g} mm (35 mm film)"
+    before = max(number(_WIDTH), number(_HEIGHT)), min(number(_WIDTH), number(_HEIGHT))  # it may have been turned
+    longer, shorter = max(width, height), min(width, height)
+    scale = longer / before[0] if before[1] else 0.0
+    if scale and abs(shorter - scale * before[1]) > max(1.5, 0.01 * shorter):
+        return None, ""  # cropped since
     unit = _MM_PER_UNIT.get(int(number(_PLANE_UNIT) or 2))
-    if length and resolution and unit:
-        return length * resolution / unit, f"EXIF, {length:g} mm at {resolution / unit:.4g} px/mm"
-    return None, ""
+    if equivalent:
+        focal, source = equivalent * float(np.hypot(width, height)) / _DIAGONAL_35MM, f"{equivalent:g} mm (35 mm film)"
+    elif length and resolution and unit and scale:
+        resized = "" if abs(scale - 1) < 0.01 else f", resized by {scale:.3g}"
+        focal, source = length * resolution / unit * scale, f"{length:g} mm at {resolution / unit:.4g} px/mm{resized}"
+    else:
+        return None, ""
+    return (focal, f"EXIF, {source}") if _FOCAL_RANGE[0] < focal / longer < _FOCAL_RANGE[1] else (None, "")

@@ -1,6 +1,6 @@
 """One hand in one picture from a detector's 2D keypoints alone, without any network of ours.
 
-As `hand_estimator`, in the right-hand convention.
+As `estimator.HandEstimator`, in the right-hand convention.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import torch
 
 from src.engine.checkpoint import ModelCard
 from src.personalization.calibration.population import Population
-from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames
-from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
+from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
+from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
+from src.personalization.solver.status import usable
 from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.population_pose_prior import habit_prior
-from src.photos.estimator import Seen, check_status, rows_of
+from src.photos.estimator import DEPTH_RANGE, Keypoints, check_depth, check_status, rows_of
 from src.photos.image import UnusableImage
-from src.photos.result import HandResult
-from src.photos.shape_filter import ShapeBelief
+from src.photos.result import Result, Sources
+from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
+
+#: Of a followed hand every so many frames say what they make of the shape: their neighbours would say the same.
+SHAPE_EVERY = 10
 
 
 class KeypointEstimator:
@@ -47,32 +51,40 @@ class KeypointEstimator:
         image: np.ndarray,
         K: np.ndarray,
         box: np.ndarray,
-        belief: ShapeBelief,
-        seen: Seen | None = None,
-        before: HandResult | None = None,
-    ) -> HandResult:
-        """As `HandEstimator.estimate`, but ``seen`` must be given. With ``before`` the shape stays as it was.
+        shape: ShapeFilter,
+        keypoints: Keypoints | None = None,
+        before: Result | None = None,
+    ) -> Result:
+        """See `Estimator.estimate`, but keypoints must be given.
+
+        Where no identity is known, a frame on its own gives shape and pose. Of a followed hand every `SHAPE_EVERY`-th
+        frame does so for the shape's sake; each is posed with the shape of all so far.
 
         Raises:
             UnusableImage: no keypoints, or none that a hand would fit.
         """
-        if seen is None:
+        if keypoints is None:
             raise UnusableImage("no usable hand: the detector gave no keypoints")
-        K_row, keypoints, confidence = rows_of(K, seen.keypoints, seen.confidence, dtype=torch.float64)
-        known = belief.is_known or before is not None
-        betas = torch.as_tensor(belief.betas, dtype=torch.float64)[None] if known else None
-        if before is not None and before.pose is not None:
-            start = rows_of(before.pose, before.transl, dtype=torch.float64)
-            found = fit_frames(self.model, start[0], betas, K_row, keypoints, confidence, self.warm, tuple(start))
-        else:
-            world = None if seen.world is None else rows_of(seen.world, dtype=torch.float64)[0]
-            found = fit_keypoints(self.assets, keypoints, K_row, confidence, betas, world, self.options)
-            if not known:
-                belief.take(found.betas[0].numpy(), found.betas_covariance[0].numpy(), "this image's keypoints alone")
-        check_status(found.status, seen)
-        posed = self.hand(found.pose, found.betas, found.transl)
-        return HandResult(
-            image.shape[1], K, np.asarray(box), seen.keypoints, seen.confidence, posed.vertices[0].numpy(),
-            posed.joints[0].numpy(), self.assets.faces, float(found.reprojection_px[0]), found.pose[0].numpy(),
-            found.transl[0].numpy(), found.betas[0].numpy(), belief.length, notes={"keypoints_from": seen.source},
-        )
+        K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence, dtype=torch.float64)
+        world = None if keypoints.world is None else rows_of(keypoints.world, dtype=torch.float64)[0]
+        followed = before is not None and before.pose is not None
+        frame = int(before.notes.get("followed_frames", 0)) + 1 if followed else 0
+        fit: KeypointFit | FitResult | None = None
+        if not shape.is_known and frame % SHAPE_EVERY == 0:
+            fit = fit_keypoints(self.assets, points, K_row, confidence, None, world, self.options)
+            if bool(usable(fit.status)[0]) and DEPTH_RANGE[0] < float(fit.transl[0, 2]) < DEPTH_RANGE[1]:
+                shape.update_posterior(fit.betas[0].numpy(), fit.betas_covariance[0].numpy())
+        betas = torch.as_tensor(shape.betas, dtype=torch.float64)[None]
+        if followed:
+            start = tuple(rows_of(before.pose, before.transl, dtype=torch.float64))
+            fit = fit_frames(self.model, start[0], betas, K_row, points, confidence, self.warm, start)
+        elif fit is None or shape.count > 1:
+            fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)
+        check_status(fit.status, keypoints)
+        posed = self.hand(fit.pose, fit.betas, fit.transl)
+        return check_depth(Result(
+            image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, posed.vertices[0].numpy(),
+            posed.joints[0].numpy(), self.assets, float(fit.reprojection_px[0]), fit.pose[0].numpy(),
+            fit.transl[0].numpy(), fit.betas[0].numpy(), shape.length,
+            sources=Sources(keypoints=keypoints.source), notes={"followed_frames": frame},
+        ))

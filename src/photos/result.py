@@ -1,17 +1,35 @@
-"""One reconstructed hand as the demo shows and writes it: in the picture's own frame, left hands left."""
+"""One reconstructed hand: what the page, predictions.json, a video's frames, mesh files and Python callers get to know.
+
+`Result` documents every value once; `Result.record` is the same as plain JSON. Everything is in the picture's own
+frame, left hands left.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from src.personalization.terms.hand_size import Length
-from template import mirror_pose
+from template import HandAssets, mirror_assets, mirror_pose
 from utils.camera import mirror_intrinsics
+from utils.files import write_json
+from utils.mesh_io import FORMATS, write_mesh
 
+SCHEMA = 1
+CONVENTIONS = {
+    "frame": "OpenCV camera: x right, y down, z forward; left hands are left",
+    "units": "metres, pixels (centres at integers), millimetres where a name ends in _mm",
+    "joint_order": "wrist, then thumb, index, middle, ring, little, each from palm to tip",
+    "parameters": "pose (rotations relative to the parent, MANO's joint order), betas and transl, posed by the "
+    "hand_model of that hand, give its vertices; the left hand_model is the mirror image of the right one "
+    "(template.mirror_assets), not the file MANO_LEFT, whose betas mean something else",
+}
 _FLIP = np.array([-1.0, 1.0, 1.0])
 
 
@@ -23,19 +41,30 @@ class HandLength(Length):
 
 
 @dataclass(frozen=True)
-class HandResult:
+class Sources:
+    """Who said what: of the camera, of the box, which hand it is, and where its keypoints are."""
+
+    camera: str = ""
+    box: str = ""
+    side: str = ""
+    keypoints: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
     """A hand in a picture of ``width`` pixels, or in its mirror image while it is worked on (see `mirrored`).
 
     Attributes:
         K: (3,3) px; box: (3,) tight square, centre x, centre y, side, px.
-        keypoints: (21,2) px, standard order, and confidence: (21,) in [0,1]: what was seen.
-        vertices: (V,3) and joints: (21,3), metres, OpenCV camera frame; faces: (F,3).
-        pose: (16,3,3) and transl: (3,) m of the hand model of that side; None from networks that give only a mesh.
+        keypoints: (21,2) px, standard order, and confidence: (21,) in [0,1]: what was observed.
+        vertices: (778,3) and joints: (21,3), metres, OpenCV camera frame.
+        assets: the hand model of that side; a left one is the right one's mirror image.
+        reprojection_px: root mean square distance of joints and keypoints.
+        pose: (16,3,3) and transl: (3,) m of ``assets``; None from networks that give only a mesh.
         betas: (10,) or None.
         length: of the stretched hand, or None.
-        reprojection_px: root mean square distance of joints and keypoints.
         mask: (h,w) in 0..1, the silhouette that the network saw, and mask_to_image: (2,3) from its px; or None.
-        notes: further facts for whoever reads the result.
+        sources: who said what. notes: further facts for whoever reads the result.
     """
 
     width: int
@@ -45,18 +74,33 @@ class HandResult:
     confidence: np.ndarray
     vertices: np.ndarray
     joints: np.ndarray
-    faces: np.ndarray
+    assets: HandAssets
     reprojection_px: float
     pose: np.ndarray | None = None
     transl: np.ndarray | None = None
     betas: np.ndarray | None = None
     length: HandLength | None = None
-    is_left: bool = False
     mask: np.ndarray | None = None
     mask_to_image: np.ndarray | None = None
+    sources: Sources = Sources()
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def mirrored(self) -> HandResult:
+    @property
+    def faces(self) -> np.ndarray:
+        """(1538,3) vertex numbers of the triangles, counter-clockwise seen from outside."""
+        return self.assets.faces
+
+    @property
+    def side(self) -> str:
+        """"left" or "right"."""
+        return self.assets.side
+
+    @property
+    def distance_m(self) -> float:
+        """From the camera to the wrist."""
+        return float(np.linalg.norm(self.joints[0]))
+
+    def mirrored(self) -> Result:
         """The same hand in the mirror image of the picture: the other side's."""
         pose = self.pose
         if pose is not None:
@@ -71,22 +115,71 @@ class HandResult:
             keypoints=mirror_points(self.keypoints, self.width),
             vertices=self.vertices * _FLIP,
             joints=self.joints * _FLIP,
-            faces=self.faces[:, ::-1],
+            assets=_mirrored_assets(self.assets),
             pose=pose,
             transl=None if self.transl is None else self.transl * _FLIP,
-            is_left=not self.is_left,
             mask_to_image=affine,
         )
 
-    @property
-    def side(self) -> str:
-        """"left" or "right"."""
-        return "left" if self.is_left else "right"
+    def record(self, with_vertices: bool = True) -> dict[str, Any]:
+        """The hand as plain JSON, in the units and axes of `CONVENTIONS`.
 
-    @property
-    def distance_m(self) -> float:
-        """From the camera to the wrist."""
-        return float(np.linalg.norm(self.joints[0]))
+        Returns:
+            ``hand`` {side, source}; ``hand_model`` {name, side, hash} that the parameters belong to; ``camera``
+            {K 3x3 px, source}; ``box`` {left_top_right_bottom px, source}; ``hand_length`` {mm, std_mm,
+            interval_95_mm, source}; ``reprojection_px``; the notes; ``keypoints_from``, ``keypoints_2d`` 21x2 px and
+            ``keypoint_confidence`` 21, what was observed; ``joints`` 21x3 m; ``pose`` 16x3x3, ``betas`` 10 and
+            ``transl`` 3 m (null from networks that give a mesh only); ``vertices`` 778x3 m.
+        """
+        length, interval = self.length, None if self.length is None else self.length.interval_95
+        arrays = {"pose": self.pose, "betas": self.betas, "transl": self.transl, "joints": self.joints}
+        if with_vertices:
+            arrays["vertices"] = self.vertices
+        return {
+            "hand": {"side": self.side, "source": self.sources.side},
+            "hand_model": {"name": self.assets.name, "side": self.side, "hash": self.assets.hash},
+            "camera": {"K": self.K.tolist(), "source": self.sources.camera},
+            "box": {"left_top_right_bottom": corners(self.box), "source": self.sources.box},
+            "hand_length": None if length is None else {
+                "mm": round(length.mm, 2),
+                "std_mm": None if length.std_mm is None else round(length.std_mm, 2),
+                "interval_95_mm": None if interval is None else [round(value, 2) for value in interval],
+                "source": length.source,
+            },
+            "reprojection_px": round(self.reprojection_px, 3),
+            **self.notes,
+            "keypoints_from": self.sources.keypoints,
+            "keypoints_2d": _plain(self.keypoints, 3),
+            "keypoint_confidence": _plain(self.confidence, 4),
+            **{key: None if array is None else _plain(array, 6) for key, array in arrays.items()},
+        }
+
+    def save(self, path: str | os.PathLike, color: tuple[int, int, int] | None = None) -> None:
+        """Write a mesh (.glb in glTF's axes, .ply in the camera's) or everything (.json), atomically.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        path = Path(path)
+        if path.suffix == ".json":
+            write_json(path, {"schema": SCHEMA, **CONVENTIONS, **self.record()})
+        elif path.suffix in FORMATS:
+            write_mesh(path, self.vertices, self.faces, None if color is None else np.array(color))
+        else:
+            raise ValueError(f"{path}: suffix {path.suffix!r} is unknown; use one of {(*FORMATS, '.json')}")
+
+    def describe_length(self) -> str:
+        """Hand length with its interval, in words."""
+        if self.length is None:
+            return "hand length unknown"
+        interval = self.length.interval_95
+        words = "interval not known" if interval is None else f"95%: {interval[0]:.0f} to {interval[1]:.0f}"
+        return f"hand length {self.length.mm:.0f} mm ({words})"
+
+
+@functools.lru_cache(maxsize=4)
+def _mirrored_assets(assets: HandAssets) -> HandAssets:
+    return mirror_assets(assets)
 
 
 def mirror_points(points: np.ndarray, width: int) -> np.ndarray:
@@ -97,3 +190,13 @@ def mirror_points(points: np.ndarray, width: int) -> np.ndarray:
 def mirror_box(box: np.ndarray, width: int) -> np.ndarray:
     """Box (3,), centre x, centre y, side, px after the flip."""
     return np.array([width - 1 - box[0], box[1], box[2]])
+
+
+def corners(box: np.ndarray) -> list[float]:
+    """Left, top, right, bottom of a square box (3,), px."""
+    x, y, side = box
+    return [round(float(value), 2) for value in (x - side / 2, y - side / 2, x + side / 2, y + side / 2)]
+
+
+def _plain(array: np.ndarray, digits: int) -> list:
+    return np.round(np.asarray(array, dtype=np.float64), digits).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,38 +11,48 @@ from typing import Any
 from tqdm import tqdm
 
 from src.photos.gallery import PAGE, Gallery
-from src.photos.image import UnusableImage, list_photos, read_photo
-from src.photos.record import Sources
-from src.photos.setup import DemoTools, open_tools, writable_folder
+from src.photos.image import UnusableImage, list_photos, read_photo, shown_name
+from src.photos.setup import DemoTools, open_tools, stopped_by_signals, writable_folder
 
 logger = logging.getLogger(__name__)
+
+#: Errors of writing that the next picture would meet as well.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def image_demo(args: argparse.Namespace) -> Gallery:
     """Reconstruct the hand in every image, in sorted order; those without are listed with the reason.
 
     Leaves in ``--output`` for each image ``<name>_plot.jpg``, ``<name>_mesh.ply`` and ``.glb``; ``index.html``, which
-    needs no network, and ``predictions.json``.
+    needs no network, and ``predictions.json``. Both list what was done so far whenever it is stopped.
 
     Raises:
         FileNotFoundError, ValueError, OSError: options that make no sense for any image, missing weights, an output
             that cannot be written.
+        RuntimeError: every image failed for another reason than that no hand is in it.
     """
     photos = list_photos(args.images)
     output = writable_folder(args.output)
     tools = open_tools(args)
-    gallery = open_gallery(tools, output, f"Hands in {Path(args.images).name or args.images}")
-    for name, path in tqdm(photos, desc="images", unit="image", disable=None):
-        try:
-            photo = read_photo(path, name)
-            camera, region = tools.camera(photo), tools.region(photo)
-            hand = tools.estimate(photo, camera, region, tools.belief())
-        except UnusableImage as error:
-            gallery.fail(name, path.name, str(error))
-            continue
-        gallery.add(name, path.name, photo.image, hand, Sources(camera.source, region.source, region.side_source))
-    gallery.finish()
+    errors: list[Exception] = []
+    with open_gallery(tools, output, f"Hands in {shown_name(Path(args.images)) or args.images}") as gallery:
+        with stopped_by_signals():
+            for name, path in tqdm(photos, desc="images", unit="image", disable=None):
+                try:
+                    photo = read_photo(path, name)
+                    hand = tools.estimate(photo, tools.camera(photo), tools.region(photo), tools.shape())
+                    gallery.add(name, shown_name(path), photo.image, hand)
+                except UnusableImage as error:
+                    gallery.fail(name, shown_name(path), str(error))
+                except Exception as error:  # one picture stops no other, whatever its decoder, fit or drawing raised
+                    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                        raise
+                    logger.debug("%s", path, exc_info=True)
+                    gallery.fail(name, shown_name(path), f"{type(error).__name__}: {error}", "failed")
+                    errors.append(error)
     found, without = gallery.counts
+    if errors and not found and len(errors) == without:
+        raise RuntimeError(f"none of {without} images could be worked on: {errors[0]}") from errors[0]
     logger.info("%d images with a hand, %d without; look at %s", found, without, output / PAGE)
     return gallery
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import functools
 import json
 import logging
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from src.photos.boxes import Region
 from src.photos.camera import Camera
-from src.photos.image import MIN_SIDE, Photo, UnusableImage
-from src.photos.record import CONVENTIONS, SCHEMA, Sources, command_line, hand_record, length_words
-from src.photos.result import HandResult
+from src.photos.gallery import command_line
+from src.photos.image import MIN_SIDE, Photo, UnusableImage, file_stem, shown_name
+from src.photos.result import CONVENTIONS, SCHEMA, Result
 from src.photos.run_images import describe
 from src.photos.search import limited
-from src.photos.setup import DemoTools, open_tools, writable_folder
-from src.photos.video_frames import annotate
-from utils.camera import project_numpy, square_box
+from src.photos.setup import DemoTools, open_tools, stopped_by_signals, writable_folder
+from utils.camera import project_numpy, square_box, transform_intrinsics
+from utils.drawing import overlay
 from utils.video_files import SUFFIX, open_video, video_writer
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 LOST = 0.2
 #: While there is no hand, the whole frame is searched once in so many frames.
 SEARCH_EVERY = 5
+_FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
 class HandTracker:
@@ -39,40 +40,44 @@ class HandTracker:
 
     Args:
         tools: of `open_tools`; path: of the video (its name may have a K file beside it).
+        size: width and height of its frames, px.
+
+    Raises:
+        UnusableImage: K belongs to pictures of another size.
     """
 
-    def __init__(self, tools: DemoTools, path: Path) -> None:
-        self.tools, self.path, self.belief = tools, path, tools.belief()
-        self.before: HandResult | None = None
-        self.camera: Camera | None = None
+    def __init__(self, tools: DemoTools, path: Path, size: tuple[int, int]) -> None:
+        self.tools, self.path, self.shape = tools, path, tools.shape()
+        blank = np.broadcast_to(np.zeros(3, np.uint8), (size[1], size[0], 3))
+        self.camera: Camera = tools.camera(Photo(path.stem, path, blank))
+        self.before: Result | None = None
         self.region: Region | None = None
         self._wait, self._reason = 0, ""
 
-    def __call__(self, frame: np.ndarray) -> tuple[HandResult, Sources]:
+    def __call__(self, frame: np.ndarray) -> Result:
         """The hand in the next frame (H,W,3) uint8 RGB.
 
         Raises:
             UnusableImage: none is there.
         """
         photo = Photo(self.path.stem, self.path, frame)
-        self.camera = self.camera or self.tools.camera(photo)
         try:
             region, warm = self._where(photo), self.before is not None
-            hand = self.tools.estimate(photo, self.camera, region, self.belief, self.before)
+            hand = self.tools.estimate(photo, self.camera, region, self.shape, self.before)
             if hand.confidence.mean() < LOST:
                 raise UnusableImage(f"the hand was lost (mean confidence {hand.confidence.mean():.2f})")
-        except UnusableImage as error:
+        except Exception as error:
             self.before, self._reason = None, str(error)
             raise
         self.before, self.region = hand, region
         hand.notes["warm_start"] = warm
-        return hand, Sources(self.camera.source, region.source, region.side_source)
+        return hand
 
     def _where(self, photo: Photo) -> Region:
         """Where the hand was, unless it was lost or a detector looks at every frame anyway."""
         if self.before is not None and self.tools.keypoints == "network":
-            seen = project_numpy(self.before.joints.astype(np.float64), self.camera.K)
-            box = limited(square_box(seen, 1.0), photo.image)
+            joints = project_numpy(self.before.joints.astype(np.float64), self.camera.K)
+            box = limited(square_box(joints, 1.0), photo.image)
             return Region(box, "followed", self.region.is_left, self.region.side_source)
         if self._wait > 0:
             self._wait -= 1
@@ -95,7 +100,7 @@ def video_demo(args: argparse.Namespace) -> Path:
 
     Raises:
         FileNotFoundError, ValueError, OSError: no such video, options that make no sense, an output that cannot be
-            written.
+            written or read back. RuntimeError: every frame failed for another reason than that no hand is in it.
     """
     path = Path(args.video)
     info, frames = open_video(path)
@@ -103,57 +108,97 @@ def video_demo(args: argparse.Namespace) -> Path:
         raise ValueError(f"--video {path}: {info.width} x {info.height} pixels are too few to show a hand")
     output = writable_folder(args.output)
     tools = open_tools(args)
-    track, found = HandTracker(tools, path), 0
-    target, records = output / f"{path.stem}_annotated{SUFFIX}", output / f"{path.stem}_frames.jsonl"
-    bar = tqdm(frames, total=info.claimed or None, desc=path.name, unit="frame", disable=None)
-    with video_writer(target, info) as writer, open(records, "w", encoding="utf-8") as lines, stopped_by_signals():
+    track, with_hand = HandTracker(tools, path, (info.width, info.height)), 0
+    errors: list[Exception] = []
+    name = file_stem(path)
+    target, records = output / f"{name}_annotated{SUFFIX}", output / f"{name}_frames.jsonl"
+    bar = tqdm(frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
+    with stopped_by_signals(), video_writer(target, info) as writer, open(records, "w", encoding="utf-8") as lines:
         head = {"schema": SCHEMA, "command": command_line(), "video": str(path), "fps": info.fps}
         _line(lines, {**head, "width": info.width, "height": info.height, **describe(tools), **CONVENTIONS})
         for number, frame in enumerate(bar):
-            record: dict[str, Any] = {"index": number, "seconds": round(number / info.fps, 4)}
+            record: dict[str, Any] = {"index": number, "seconds": round(frame.seconds, 4)}
             hand, words = None, []
             try:
-                hand, sources = track(frame)
-                record |= {"status": "ok"} | hand_record(hand, sources, with_vertices=False)
-                words, found = hand_words(hand, track.camera), found + 1
+                hand = track(frame.image)
+                record |= {"status": "ok"} | hand.record(with_vertices=False)
+                words, with_hand = hand_words(hand, track.camera), with_hand + 1
             except UnusableImage as error:
                 record |= {"status": "no usable hand", "reason": str(error)}
                 words = ["no hand"]
-            writer.write(annotate(frame, hand, [*words, f"{number / info.fps:.2f} s, frame {number + 1}"]))
+            except Exception as error:  # one frame stops no other
+                logger.debug("%s, frame %d", path, number, exc_info=True)
+                record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+                words = ["no hand"]
+                errors.append(error)
+            picture = annotate(frame.image, hand, [*words, f"{frame.seconds:.2f} s, frame {number + 1}"])
+            writer.write(picture, frame.seconds)
             _line(lines, record)
-    if info.claimed and writer.count < info.claimed:
-        logger.warning("%s ends after %d of the %d frames that it announces", path, writer.count, info.claimed)
-    logger.info("%d frames, a hand in %d: %s, %s", writer.count, found, target, records)
+    if len(errors) == number + 1:
+        raise RuntimeError(f"none of {number + 1} frames could be worked on: {errors[0]}") from errors[0]
+    if info.claimed and number + 1 < info.claimed:
+        logger.warning("%s ends after %d of the %d frames that it announces", path, number + 1, info.claimed)
+    logger.info("%d frames, a hand in %d: %s, %s", number + 1, with_hand, target, records)
     return target
 
 
-def hand_words(hand: HandResult, camera: Camera) -> list[str]:
+def hand_words(hand: Result, camera: Camera) -> list[str]:
     """What is written into a frame about its hand."""
     guessed = " (camera guessed)" if camera.is_guess else ""
     return [
-        length_words(hand),
+        hand.describe_length(),
         f"{hand.side} hand, {hand.distance_m:.2f} m away{guessed}, {hand.reprojection_px:.1f} px off the keypoints",
     ]
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that files are closed."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread: signals go elsewhere
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _line(handle: Any, value: dict[str, Any]) -> None:
     handle.write(json.dumps(value, allow_nan=False) + "\n")
     handle.flush()
+
+
+def annotate(frame: np.ndarray, hand: Result | None, lines: list[str]) -> np.ndarray:
+    """The frame (H,W,3) uint8 RGB with the mesh drawn in and ``lines`` in a corner, the first one bold."""
+    return write_lines(frame if hand is None else draw_hand(frame, hand), lines)
+
+
+def draw_hand(frame: np.ndarray, hand: Result, opacity: float = 0.8) -> np.ndarray:
+    """The frame with the mesh drawn in; only the pixels around the hand are touched."""
+    if (hand.vertices[:, 2] < 0.02).any():
+        return frame
+    pixels = project_numpy(hand.vertices.astype(np.float64), hand.K)
+    height, width = frame.shape[:2]
+    left, top = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 2, 0)
+    right, bottom = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 3, [width, height])
+    if right - left < 2 or bottom - top < 2:
+        return frame
+    K = transform_intrinsics(hand.K, np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]]))
+    drawn = frame.copy()
+    window = frame[top:bottom, left:right]
+    drawn[top:bottom, left:right] = overlay.overlay_mesh(
+        window, hand.vertices, hand.faces, K, overlay.IDENTITY_COLOUR, opacity
+    )
+    return drawn
+
+
+def write_lines(frame: np.ndarray, lines: list[str]) -> np.ndarray:
+    """Text on a dark translucent panel at the lower left, sized by the frame."""
+    size = max(11, round(min(frame.shape[:2]) / 30))
+    bold, plain = _font("DejaVuSans-Bold.ttf", size), _font("DejaVuSans.ttf", size)
+    fonts = [bold] + [plain] * (len(lines) - 1)
+    step, margin = round(1.4 * size), round(0.7 * size)
+    wide = max(round(font.getlength(line)) for font, line in zip(fonts, lines, strict=True))
+    height = frame.shape[0]
+    top = height - margin - step * len(lines) - margin
+    picture = Image.fromarray(frame)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    panel = (margin // 2, top - margin // 2, wide + 5 * margin // 2, height - margin // 2)
+    pen.rounded_rectangle(panel, radius=margin, fill=(15, 18, 22, 175))
+    for number, (font, line) in enumerate(zip(fonts, lines, strict=True)):
+        ink = (255, 255, 255, 255) if number == 0 else (220, 224, 228, 255)
+        pen.text((3 * margin // 2, top + margin // 2 + number * step), line, font=font, fill=ink)
+    return np.asarray(picture)
+
+
+@functools.lru_cache(maxsize=8)
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(_FONTS / name), size)

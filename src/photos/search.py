@@ -20,8 +20,9 @@ from utils.camera import crop_affine, invert_affine, square_box, transform_point
 #: Sides of the windows over the image's shorter side, and their step over their side.
 WINDOW_SIDES = (1.0, 0.7, 0.5, 0.35, 0.25)
 WINDOW_STEP = 0.3
-#: `FoundHand.score` below which a search found no hand. On pictures of the validation subject (`benchmarks.studies.hand_search`)
-#: 3% of the hands lie below; 16% of the pictures without one, mostly of the object that it held, reach it.
+#: `FoundHand.score` below which a search found no hand. On pictures of the validation subject
+#: (`benchmarks.studies.hand_search`) 3% of the hands lie below; 16% of the pictures without one, mostly of the object
+#: that it held, reach it.
 MIN_SCORE = 0.5
 #: Windows that are moved to their own keypoints, and how often.
 _CANDIDATES, _MOVES = 8, 3

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
-from dataclasses import dataclass
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from src.engine.checkpoint import CheckpointError, ModelCard, load_network, load_owned, read_checkpoint
-from src.engine.demo.synthetic import PRIOR, demo_hand
+from src.engine.checkpoint import load_network
+from src.engine.networks import PRIOR, is_told_shape, read_network
 from src.models import MODELS
 from src.models.mesh_joints import is_mesh_model
 from src.personalization.calibration.population import Population, load_population, with_population
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.solver.status import CalibrationError
-from src.photos.boxes import Region, choose_region, mirrored_seen
+from src.photos.boxes import Region, choose_region
 from src.photos.camera import Camera, checked_fov, choose_camera, parse_intrinsics
-from src.photos.estimator import HandEstimator
+from src.photos.estimator import Estimator, HandEstimator
 from src.photos.image import Photo
 from src.photos.keypoint_estimator import KeypointEstimator
-from src.photos.result import HandResult, mirror_box
+from src.photos.result import Result, mirror_box
 from src.photos.search import KeypointReader
-from src.photos.shape_filter import ShapeBelief
+from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, load_identity
 from utils.camera import mirror_intrinsics
@@ -34,8 +37,6 @@ from utils.device import choose_device
 logger = logging.getLogger(__name__)
 
 KEYPOINT_WEIGHTS = "pose_2d.safetensors"
-#: Input of networks whose checkpoint is not ours and says nothing: CMR's (FACTS 7.4), whole FreiHAND images.
-_OWNED = {"input_size": 224, "crop_scale": 2.0, "crop": "image"}
 
 
 @dataclass
@@ -49,7 +50,7 @@ class DemoTools:
         K, fov, bbox, hand, keypoints: as given on the command line.
     """
 
-    estimator: HandEstimator | KeypointEstimator
+    estimator: Estimator
     reader: KeypointReader | None
     weights: Path | None
     digest: str
@@ -66,9 +67,9 @@ class DemoTools:
         """Right hand in use."""
         return self.estimator.assets
 
-    def belief(self) -> ShapeBelief:
+    def shape(self) -> ShapeFilter:
         """A new person's, or the identity's, shape."""
-        return ShapeBelief(self.assets, self.identity, self.population)
+        return ShapeFilter(self.assets, self.identity, self.population)
 
     def camera(self, photo: Photo) -> Camera:
         """Intrinsics of a picture, see `choose_camera`."""
@@ -76,20 +77,26 @@ class DemoTools:
 
     def region(self, photo: Photo) -> Region:
         """The hand of a picture, see `choose_region`."""
-        looks = None if self.estimator.card.crop == "image" else self.reader
-        return choose_region(photo, self.bbox, self.hand, self.keypoints, looks)
+        card = self.estimator.card
+        looks = None if card.crop == "image" else self.reader
+        region = choose_region(photo, self.bbox, self.hand, self.keypoints, looks)
+        # Networks of meshes have keypoints of their own, which belong to their meshes.
+        searched = self.keypoints == "network" and is_mesh_model(card.model)
+        return replace(region, keypoints=None) if searched else region
 
     def estimate(
-        self, photo: Photo, camera: Camera, region: Region, belief: ShapeBelief, before: HandResult | None = None
-    ) -> HandResult:
-        """`HandEstimator.estimate` for either hand, in and out in the picture's own frame."""
-        image, K, box, seen, width = photo.image, camera.K, region.box, region.seen, photo.size[0]
+        self, photo: Photo, camera: Camera, region: Region, shape: ShapeFilter, before: Result | None = None
+    ) -> Result:
+        """`Estimator.estimate` for either hand, in and out in the picture's own frame."""
+        image, K, box, keypoints, width = photo.image, camera.K, region.box, region.keypoints, photo.size[0]
         if region.is_left:
             image, K, box = image[:, ::-1], mirror_intrinsics(K, width), mirror_box(box, width)
-            seen = None if seen is None else mirrored_seen(seen, width)
+            keypoints = None if keypoints is None else keypoints.mirrored(width)
             before = None if before is None else before.mirrored()
-        result = self.estimator.estimate(image, K, box, belief, seen, before)
-        return result.mirrored() if region.is_left else result
+        result = self.estimator.estimate(image, K, box, shape, keypoints, before)
+        result = result.mirrored() if region.is_left else result
+        sources = replace(result.sources, camera=camera.source, box=region.source, side=region.side_source)
+        return replace(result, sources=sources)
 
 
 def open_tools(args: argparse.Namespace) -> DemoTools:
@@ -102,24 +109,22 @@ def open_tools(args: argparse.Namespace) -> DemoTools:
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
     identity = load_identity(args.identity, args.hand) if args.identity else None
     device, folder = choose_device(args.device, args.threads), Path(args.weights)
-    given = load_hand_assets(args.mano_dir, "right")
+    assets = load_hand_assets(args.mano_dir, "right")
     rest = (K, fov, None if args.bbox is None else tuple(args.bbox), args.hand, args.keypoints)
     if args.keypoints == "mediapipe":
         require_detector()
         if not is_mesh_model(args.model):
             if identity is not None:
-                identity.check_hand(given)
-            population = population_of(folder, given)
-            return DemoTools(KeypointEstimator(given, population), None, None, "", identity, population, *rest)
+                identity.check_hand(assets)
+            population = population_of(folder, assets)
+            return DemoTools(KeypointEstimator(assets, population), None, None, "", identity, population, *rest)
     path = network_file(args, identity)
-    network, card, digest = open_network(path, args.model, args.backbone, given, device)
-    assets = given
-    if card.hand_hash and given.hash != card.hand_hash:
-        assets = demo_hand(given, card)
-        network, card, digest = open_network(path, args.model, args.backbone, assets, device)
+    network, card, digest = read_network(path, device, assets, args.model, args.backbone, args.hierarchy)
+    if card.model == "pose_2d":
+        raise ValueError(f"{path} is a pose_2d, which gives no mesh")
     if identity is not None:
         identity.check_hand(assets)
-    if card.model.endswith("_identity") and identity is None and args.shape != "mean":
+    if is_told_shape(card) and identity is None and args.shape != "mean":
         raise ValueError(
             f"{card.model} needs the person's shape: --identity FILE (calibrate_from_shape_params.py writes it), or "
             "--shape mean to do without"
@@ -181,23 +186,6 @@ def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:
     return path
 
 
-def open_network(
-    path: Path, model: str, backbone: str | None, assets: HandAssets, device: torch.device
-) -> tuple[torch.nn.Module, ModelCard, str]:
-    """A checkpoint of ours, or one that other code wrote for ``model`` (released code of the paper, CMR)."""
-    try:
-        read_checkpoint(path)
-    except CheckpointError as error:
-        if "no card" not in str(error):
-            raise
-        options = {"backbone": backbone.lower()} if backbone else {}
-        card = ModelCard(model, "paper", options, **_OWNED)
-        network = card.build(assets)
-        load_owned(path, network)
-        return network.to(device).eval(), card, ""
-    return load_network(path, device, assets=assets)
-
-
 def open_reader(path: str | Path, device: torch.device) -> KeypointReader | None:
     """The shipped keypoint network, if it is there."""
     if not Path(path).is_file():
@@ -221,3 +209,21 @@ def writable_folder(path: str | os.PathLike) -> Path:
     except OSError as error:
         raise OSError(f"--output {folder}: cannot be written to ({error.strerror or error}); choose another") from error
     return folder
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that files are closed."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: signals go elsewhere
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,71 +1,89 @@
-"""What is believed of one person's hand shape while pictures of it are looked at."""
+"""One person's hand shape while pictures of it come in: evidence is only what a picture itself said."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from src.personalization.calibration.population import Population
-from src.personalization.terms.hand_size import lengths_mm
+from src.personalization.terms.hand_size import length_gradient
+from src.personalization.terms.joints_model import JointsModel
 from src.photos.result import HandLength
 from template import HandAssets
 from utils.artifacts import Identity
 
 
-class ShapeBelief:
-    """Betas to fit with, from an identity file, or from what the network said of the pictures so far.
+class ShapeFilter:
+    """Betas to fit with, from an identity file, or from what the pictures so far said.
+
+    The frames of a video count as one picture, not as many: view, light and grip are the same in all of them, and so
+    is most of the error. So predictions are averaged, and information too.
 
     Args:
         assets: right hand in use.
-        identity: settles it; None: learn from predictions.
+        identity: settles it; None: learn from evidence.
         population: how networks see shapes, and which shapes there are; None: predictions are taken at their word
             and there is no interval.
+
+    Attributes:
+        betas: (10,) to fit with; covariance: (10,10) or None where nothing tells it.
     """
 
     def __init__(
         self, assets: HandAssets, identity: Identity | None = None, population: Population | None = None
     ) -> None:
-        self.assets, self.identity, self.population = assets, identity, population
-        self._predicted: list[np.ndarray] = []
+        self.identity, self.population = identity, population
         self.betas = np.zeros(10) if identity is None else identity.betas
         self.covariance: np.ndarray | None = None
-        self._words = "mean shape, nobody's in particular"
+        self.count = 0
+        self._model = JointsModel(assets)
+        self._predictions, self._information, self._precision = np.zeros(10), np.zeros(10), np.zeros((10, 10))
 
     @property
     def is_known(self) -> bool:
         """Settled by an identity file."""
         return self.identity is not None
 
-    def take(self, betas: np.ndarray, covariance: np.ndarray, words: str) -> None:
-        """Believe betas (10,) with a covariance (10,10) from now on; ``words`` say whence."""
-        self.betas, self.covariance, self._words = betas, covariance, words
-
-    def see(self, predicted: np.ndarray) -> np.ndarray:
-        """Take in a network's betas (10,) of one more frame of this person; returns the betas believed now.
-
-        The mean over a video's frames counts as one picture, not as many: view, light and grip are the same in
-        all of them, and so is most of the network's error.
-        """
-        if self.identity is not None:
+    def update(self, predicted: np.ndarray) -> np.ndarray:
+        """Take in the betas (10,) that a network predicted by itself in one more frame; returns the betas now."""
+        if self.is_known:
             return self.betas
-        self._predicted.append(np.asarray(predicted, dtype=np.float64))
-        seen, people = np.stack(self._predicted), self.population
-        if people is None or people.network is None:
-            self.betas = seen.mean(axis=0)
-        else:
-            self.betas, self.covariance = people.network.update(
-                seen.mean(axis=0, keepdims=True), people.betas_mean, people.betas_covariance
-            )
-        self._words = "this image alone" if len(seen) == 1 else f"the mean of {len(seen)} frames"
+        self.count += 1
+        self._predictions += predicted
+        mean, people = self._predictions / self.count, self.population
+        self.betas = mean
+        if people is not None and people.network is not None:
+            self.betas, self.covariance = people.network.update(mean[None], people.betas_mean, people.betas_covariance)
         return self.betas
+
+    def update_posterior(self, betas: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """Take in one more frame's own fit, betas (10,) with covariance (10,10), prior included; the betas now."""
+        if self.is_known:
+            return self.betas
+        self.count += 1
+        precision = np.linalg.inv(covariance)
+        self._precision += precision
+        self._information += precision @ betas
+        self.betas = np.linalg.solve(self._precision, self._information)
+        self.covariance = self.count * np.linalg.inv(self._precision)
+        return self.betas
+
+    @property
+    def description(self) -> str:
+        """Whence the shape is known."""
+        if self.identity is not None:
+            images = f", {self.identity.n_images} images" if self.identity.n_images else ""
+            return f"identity file ({self.identity.method or 'method unknown'}{images})"
+        words = ("mean shape, nobody's in particular", "this image alone")
+        return words[self.count] if self.count < 2 else f"the mean of {self.count} frames"
 
     @property
     def length(self) -> HandLength:
         """Of the stretched hand, with its uncertainty where that is known."""
         if self.identity is not None:
-            return HandLength(self.identity.hand_length_mm, self.identity.hand_length_std_mm, self._identity_words())
-        mm, std = lengths_mm(self.assets, self.betas, self.covariance, ("hand",))["hand"]
-        return HandLength(mm, std, self._words)
-
-    def _identity_words(self) -> str:
-        images = f", {self.identity.n_images} images" if self.identity.n_images else ""
-        return f"identity file ({self.identity.method or 'method unknown'}{images})"
+            return HandLength(self.identity.hand_length_mm, self.identity.hand_length_std_mm, self.description)
+        length, gradient = length_gradient(self._model, torch.as_tensor(self.betas, dtype=torch.float64)[None], "hand")
+        std, slope = None, gradient[0].numpy()
+        if self.covariance is not None:
+            std = 1000 * float(np.sqrt(max(slope @ self.covariance @ slope, 0.0)))
+        return HandLength(1000 * float(length[0]), std, self.description)

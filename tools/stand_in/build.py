@@ -16,11 +16,22 @@ from tools.stand_in.makehuman import MakeHuman
 from tools.stand_in.population import sample_people, shape_directions
 from tools.stand_in.regions import label
 from tools.stand_in.rest_pose import RIG_FINGERS, RestPose, blend_weights
-from tools.stand_in.surface import cut_arm, nail_share, nails_by_finger, subdivide, subdivide_linear, triangles
+from tools.stand_in.surface import (
+    cut_arm,
+    nail_share,
+    nails_by_finger,
+    repack,
+    subdivide,
+    subdivide_linear,
+    triangles,
+    trim,
+)
 from tools.stand_in.wrap import bind, wrap
 
 COARSE_PATH = STAND_IN_PATH.with_name("stand_in_2.npz")
 FINE_PATH = STAND_IN_PATH.with_name("hand_fine.npz")
+#: x of the forearm's open end, metres: 15 cm behind the wrist.
+ARM_END = 0.25
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +61,15 @@ def build(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     smooth, quads = subdivide(cut.quads, len(cut.ids))
     linear, _ = subdivide_linear(cut.quads, len(cut.ids))
     uv_linear, uv_quads = subdivide_linear(cut.uv_quads, len(cut.uv))
-    mean = smooth @ at_rest(mean_body)
-    people_bodies = np.array([smooth @ at_rest(base.vertices + body) for body in bodies.reshape(-1, *base.vertices.shape)])
-    faces = triangles(quads)
+    kept, stays, shift = trim(smooth @ at_rest(mean_body), quads, ARM_END)
+    smooth, linear, shift = smooth[kept], linear[kept], shift[kept, None] * [1.0, 0.0, 0.0]
+    mean = smooth @ at_rest(mean_body) + shift
+    people_bodies = np.array([smooth @ at_rest(base.vertices + body) + shift
+                              for body in bodies.reshape(-1, *base.vertices.shape)])
+    faces = np.searchsorted(kept, triangles(quads[stays]))
+    uv_kept, uv_faces = np.unique(triangles(uv_quads[stays]), return_inverse=True)
+    uv_faces = uv_faces.reshape(-1, 3)
+    uv = repack((uv_linear @ cut.uv)[uv_kept], uv_faces, mean, faces)
     logger.info("fine mesh: %d vertices, %d faces", len(mean), len(faces))
 
     first = read_hand()
@@ -77,7 +94,7 @@ def build(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     carriers, carried = bind(mean, faces, onto @ mean, coarse_faces)
     return model, {
         "vertices": fine.astype(np.float32), "faces": faces.astype(np.uint16),
-        "uv": (uv_linear @ cut.uv).astype(np.float32), "uv_faces": triangles(uv_quads).astype(np.uint16),
+        "uv": uv.astype(np.float32), "uv_faces": uv_faces.astype(np.uint16),
         "weights": mesh_weights(mean, faces, rounds=6).astype(np.float32),
         "shapedirs": fine_shapedirs.astype(np.float16),
         "carriers": carriers.astype(np.uint16), "carried": carried.astype(np.float32),

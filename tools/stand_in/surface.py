@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse
+import scipy.sparse.csgraph
 
 from tools.stand_in.makehuman import DATA_FOLDER, BaseMesh
 from tools.stand_in.rest_pose import RIG_FINGERS
@@ -89,6 +90,34 @@ def _centres_and_edges(quads: np.ndarray, count: int) -> tuple:
     middle = count + len(quads) + which
     new = np.concatenate([np.stack([quads[:, k], middle[:, k], centre, middle[:, k - 1]], axis=1) for k in range(4)])
     return edge, (faces, middles, inner, beside), new
+
+
+def trim(vertices: np.ndarray, quads: np.ndarray, end: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ends the forearm in the plane x = end.
+
+    Returns:
+        numbers of the vertices that stay, which quads (Q,) stay, and how far (V,) along x each vertex is moved.
+    """
+    stays = (vertices[quads][:, :, 0] < end).any(axis=1)
+    return np.unique(quads[stays]), stays, np.minimum(end - vertices[:, 0], 0.0)
+
+
+def repack(uv: np.ndarray, uv_faces: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """The UV islands (hand, forearm) side by side in the unit square, with equal texture a square metre."""
+    edges = np.concatenate([uv_faces[:, [0, 1]], uv_faces[:, [1, 2]]])
+    graph = scipy.sparse.csr_matrix((np.ones(len(edges)), edges.T), shape=(len(uv), len(uv)))
+    count, island = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    area = np.linalg.norm(np.cross(*(vertices[faces[:, k]] - vertices[faces[:, 0]] for k in (1, 2))), axis=1) / 2
+    corner = uv[uv_faces]
+    one, two = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
+    flat = np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]) / 2
+    packed, left = np.zeros_like(uv), 0.0
+    for number in sorted(range(count), key=lambda n: -(island == n).sum()):
+        mine, its_faces = island == number, island[uv_faces[:, 0]] == number
+        scaled = (uv[mine] - uv[mine].min(axis=0)) * np.sqrt(area[its_faces].sum() / flat[its_faces].sum())
+        packed[mine] = scaled + [left, 0.0]
+        left += np.ptp(scaled[:, 0]) * 1.02
+    return 0.005 + 0.99 * packed / packed.max()
 
 
 def triangles(quads: np.ndarray) -> np.ndarray:

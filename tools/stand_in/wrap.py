@@ -56,7 +56,29 @@ def wrap(coarse: np.ndarray, faces: np.ndarray, vertices: np.ndarray, triangles:
         system = scipy.sparse.diags(trust) + stiffness * laplacian.T @ laplacian
         moved = rest + splu(system.tocsc()).solve(trust[:, None] * (goal - rest))
         rest = 0.5 * (rest + moved)
-    return barycentric(moved, _normals(moved, faces), vertices, triangles, groups)
+    onto = barycentric(moved, _normals(moved, faces), vertices, triangles, groups)
+    return _blunt_creases(onto, vertices, faces, loop)
+
+
+def _blunt_creases(
+    onto: scipy.sparse.csr_matrix, vertices: np.ndarray, faces: np.ndarray, loop: list[int], limit_degrees: float = 75.0
+) -> scipy.sparse.csr_matrix:
+    """Rows at creases too sharp for so few vertices (the webs) mixed with the rows of the crease's sides."""
+    owner = {(int(f[i]), int(f[(i + 1) % 3])): (number, int(f[(i + 2) % 3])) for number, f in enumerate(faces)
+             for i in range(3)}
+    inner = np.array([(a, b, *owner[a, b], *owner[b, a]) for a, b in owner if a < b and (b, a) in owner])
+    count = onto.shape[0]
+    for _ in range(60):
+        corners = (onto @ vertices)[faces]
+        normal = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+        sharp = inner[(normal[inner[:, 2]] * normal[inner[:, 4]]).sum(axis=1) < np.cos(np.radians(limit_degrees))]
+        sharp = sharp[~np.isin(sharp[:, :2], loop).any(axis=1)]
+        if not len(sharp):
+            break
+        ends, sides = sharp[:, [0, 0, 1, 1]].ravel(), sharp[:, [3, 5, 3, 5]].ravel()
+        pull = scipy.sparse.csr_matrix((np.full(len(ends), 0.05), (ends, sides)), shape=(count, count))
+        onto = onto + pull @ onto - scipy.sparse.diags(np.asarray(pull.sum(axis=1)).ravel()) @ onto
+    return onto.tocsr()
 
 
 def _tips() -> tuple[int, ...]:

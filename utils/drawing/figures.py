@@ -132,7 +132,7 @@ def demo_figure(
         flat.append((f"mesh {hand.title}{error}", drawn))
 
     figure, cells = _panel_grid(len(flat) + 2)
-    for cell, (name, picture) in zip(cells, flat):
+    for cell, (name, picture) in zip(cells, flat, strict=False):  # two cells more, for the views in space
         axes = figure.add_axes(cell)
         axes.imshow(picture)
         axes.set_anchor("NW")  # titles of one row in one line, whatever the pictures' shapes
@@ -142,12 +142,12 @@ def demo_figure(
     mesh_axes, pose_axes = (figure.add_axes(cell, projection="3d", computed_zorder=False) for cell in cells[-2:])
     draw_mesh_in_space(mesh_axes, last.vertices, faces, last.colour, K, (width, height))
     draw_pose_in_space(pose_axes, last.joints, last.vertices, K, (width, height))
-    for cell, name in zip(cells[-2:], ("mesh", "pose")):
+    for cell, name in zip(cells[-2:], ("mesh", "pose"), strict=True):
         baseline = cell[1] + cell[3] + TITLE["pad"] / 72 / figure.get_figheight()
         figure.text(cell[0], baseline, f"{name} in camera space (m)", fontsize=TITLE["fontsize"])
     handles = [Patch(color=np.array(overlay.FINGER_COLOURS[finger]) / 255, label=finger) for finger in FINGERS]
     figure.legend(handles=handles, loc="lower center", ncols=len(FINGERS), frameon=False, fontsize=11)
-    figure.suptitle(title, fontsize=14, x=0.01, ha="left")
+    figure.suptitle(title, fontsize=14, x=0.01, ha="left", parse_math=False)  # file names may hold $
     save_figure(path, figure)
 
 
@@ -180,17 +180,17 @@ def identity_figure(
     figure = new_figure(len(shapes) * 3.2 + (1.0 if true_vertices is not None else 0.0), height)
     figure.get_layout_engine().set(rect=(0, 0.4 * below / height, 1, 1 - 0.4 * below / height))
     flat = [_palm_frame(shape.joints) for shape in shapes]
-    low = np.min([(shape.vertices @ axes.T).min(axis=0) for shape, axes in zip(shapes, flat)], axis=0)
-    high = np.max([(shape.vertices @ axes.T).max(axis=0) for shape, axes in zip(shapes, flat)], axis=0)
+    low = np.min([(shape.vertices @ axes.T).min(axis=0) for shape, axes in zip(shapes, flat, strict=True)], axis=0)
+    high = np.max([(shape.vertices @ axes.T).max(axis=0) for shape, axes in zip(shapes, flat, strict=True)], axis=0)
     all_axes = figure.subplots(1, len(shapes), squeeze=False)[0]
-    for axes, shape, frame, error in zip(all_axes, shapes, flat, errors):
+    for axes, shape, frame, error in zip(all_axes, shapes, flat, errors, strict=True):
         colours = np.array(overlay.IDENTITY_COLOUR) if error is None else scale.to_rgba(error)[:, :3] * 255
         _draw_flat_hand(axes, shape, frame, colours, faces, low, high)
         name = shape.title if error is None or not error.any() else f"{shape.title}: {error.mean():.1f} mm off"
         axes.set_title(name, fontsize=12)
     if true_vertices is not None:
         figure.colorbar(scale, ax=list(all_axes), label="distance to the true surface point (mm)", shrink=0.8)
-    figure.suptitle(title, fontsize=14, x=0.01, ha="left")
+    figure.suptitle(title, fontsize=14, x=0.01, ha="left", parse_math=False)  # file names may hold $
     save_figure(path, figure)
 
 

@@ -10,6 +10,8 @@ from utils.drawing.overlay import BOX_COLOUR, joint_colour
 from utils.joints import BONES
 
 CAMERA_PLANE_DEPTH = 0.06  # metres; where the red rectangle of the field of view is drawn
+LARGEST_SPACE = 100.0  # metres that the axes can hold; a hand further away is none
+_MOST_TICKS = 12
 
 
 def to_plot(points: np.ndarray) -> np.ndarray:
@@ -64,8 +66,14 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _frame(axes: Axes3D, points: np.ndarray, hand: np.ndarray) -> None:
-    """Equal scale, ticks at round decimetres, and the hand's footprint on the floor as a depth cue."""
+    """Equal scale, ticks at round decimetres, and the hand's footprint on the floor as a depth cue.
+
+    Raises:
+        ValueError: the points are not finite, or span more than `LARGEST_SPACE`.
+    """
     points = to_plot(points)
+    if not np.isfinite(points).all() or np.abs(points).max() > LARGEST_SPACE:
+        raise ValueError(f"a hand {np.abs(points).max():.3g} m from the camera cannot be drawn")
     low = np.floor(points.min(axis=0) / 0.1 - 0.05) * 0.1
     high = np.ceil(points.max(axis=0) / 0.1 + 0.05) * 0.1
     low[1] = 0.0
@@ -75,8 +83,8 @@ def _frame(axes: Axes3D, points: np.ndarray, hand: np.ndarray) -> None:
     axes.set_ylim(low[1], high[1])
     axes.set_zlim(low[2], high[2])
     axes.set_box_aspect(high - low, zoom=1.0)
-    for axis, first, last in zip((axes.xaxis, axes.yaxis, axes.zaxis), low, high):
-        step = 0.1 if last - first < 0.55 else 0.2
+    for axis, first, last in zip((axes.xaxis, axes.yaxis, axes.zaxis), low, high, strict=True):
+        step = 0.1 if last - first < 0.55 else 0.2 * max(1, np.ceil((last - first) / (0.2 * _MOST_TICKS)))
         axis.set_ticks(np.round(np.arange(first, last + 1e-6, step), 1))
         axis.set_tick_params(labelsize=8, pad=0)
     axes.set_xlabel("x", labelpad=0)

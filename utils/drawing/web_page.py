@@ -127,7 +127,8 @@ def write_page(
 
 
 def _text(value: str) -> str:
-    return html.escape(value, quote=False)
+    """Escaped; of names that are no UTF-8, what can be written."""
+    return html.escape(value.encode("utf-8", "replace").decode(), quote=False)
 
 
 def _base64(array: np.ndarray, dtype: type) -> str:

@@ -10,13 +10,12 @@ import numpy as np
 from src.engine.demo.pictures import pictured_rows
 from src.engine.evaluate import hand_points
 from src.photos.gallery import Gallery
-from src.photos.record import Sources
-from src.photos.result import HandLength, HandResult
+from src.photos.result import HandLength, Result, Sources
 from template import HandModel
 from utils.artifacts import Identity, Predictions
 from utils.camera import project_numpy, square_box
 
-_SOURCES = Sources("of the synthetic data set", "around its 2D keypoints", "of the data set")
+_SOURCES = Sources("of the synthetic data set", "around its 2D keypoints", "of the data set", "pose_2d")
 
 
 def write_gallery(
@@ -36,15 +35,14 @@ def write_gallery(
         "identity": {f"subject-{number:02d}": length_of(one).as_json() for number, one in identities.items()},
     }
     lead = f"Synthetic pictures of people whom no network has seen, with the shape calibrated for each: {people}."
-    gallery = Gallery(output, "Unseen people, each with their own hand", lead, about)
     index = {int(image): row for row, image in enumerate(dataset.columns["image_id"])}
-    for row in pictured_rows(len(fitted), count):
-        image_id, subject = int(fitted.image_id[row]), int(fitted.subject_id[row])
-        name = f"subject-{subject:02d}_{image_id:06d}"
-        image = dataset.full_image(index[image_id])
-        result = fitted_hand(fitted, int(row), hand, image.shape[1], length_of(identities[subject]))
-        gallery.add(name, name, image, result, _SOURCES)
-    gallery.finish()
+    with Gallery(output, "Unseen people, each with their own hand", lead, about) as gallery:
+        for row in pictured_rows(len(fitted), count):
+            image_id, subject = int(fitted.image_id[row]), int(fitted.subject_id[row])
+            name = f"subject-{subject:02d}_{image_id:06d}"
+            image = dataset.full_image(index[image_id])
+            result = fitted_hand(fitted, int(row), hand, image.shape[1], length_of(identities[subject]))
+            gallery.add(name, name, image, result)
 
 
 def length_of(identity: Identity) -> HandLength:
@@ -53,14 +51,14 @@ def length_of(identity: Identity) -> HandLength:
     return HandLength(identity.hand_length_mm, identity.hand_length_std_mm, source)
 
 
-def fitted_hand(fitted: Predictions, row: int, hand: HandModel, width: int, length: HandLength) -> HandResult:
+def fitted_hand(fitted: Predictions, row: int, hand: HandModel, width: int, length: HandLength) -> Result:
     """One row of fitted predictions as a hand in its picture of ``width`` px."""
     joints, vertices = hand_points(hand, fitted.pose[[row]], fitted.betas[[row]], fitted.transl[[row]])
     K, keypoints = fitted.K[row].astype(np.float64), fitted.keypoints_2d[row]
     confidence = fitted.keypoint_confidence[row]
     squared = np.square(project_numpy(joints[0].astype(np.float64), K) - keypoints).sum(axis=1)
     rms = float(np.sqrt((confidence * squared).sum() / max(float(confidence.sum()), 1e-9)))
-    return HandResult(
-        width, K, square_box(keypoints, 1.0), keypoints, confidence, vertices[0], joints[0], hand.assets.faces, rms,
-        fitted.pose[row], fitted.transl[row], fitted.betas[row], length, notes={"keypoints_from": "pose_2d"},
+    return Result(
+        width, K, square_box(keypoints, 1.0), keypoints, confidence, vertices[0], joints[0], hand.assets, rms,
+        fitted.pose[row], fitted.transl[row], fitted.betas[row], length, sources=_SOURCES,
     )

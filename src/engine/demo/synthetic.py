@@ -24,27 +24,26 @@ from src.engine.demo.gallery import write_gallery
 from src.engine.demo.pictures import write_pictures
 from src.engine.demo.variant import Variant
 from src.engine.evaluate import evaluate_hands, format_table
-from src.engine.predict import ShapeSource, check_hand, predict_dataset
+from src.engine.networks import PRIOR, check_hand
+from src.engine.predict import ShapeSource, predict_dataset
 from src.evaluation.bootstrap import paired_bootstrap
 from src.evaluation.shape import zero_pose_mpvpe
-from src.personalization.calibration.choose import calibrate
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.multi_frame_identity import Evidence
-from src.personalization.calibration.population import joint_with_population, load_population, with_population
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
+from src.personalization.calibration.population import load_population, with_population
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import Length, identity_lengths, lengths_mm
 from template import HandAssets, HandModel, load_hand_assets
+from template.assets import STAND_IN_PATH
 from utils.artifacts import Identity, Predictions, save_identity, save_predictions
 from utils.device import choose_device
 from utils.files import write_json
 
 logger = logging.getLogger(__name__)
 
-PRIOR = "prior.npz"
-STAND_IN = Path(__file__).parents[3] / "template" / "stand_in.npz"
 SUBJECTS = (8, 9)
 #: The first sequences of each subject serve the calibration, the others the evaluation.
 CALIBRATION_SEQUENCES = 3
@@ -79,7 +78,7 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
         name: load_network(weights / f"{name}.safetensors", device)
         for name in ("mano_baseline_conf", "pose_2d", "mano_identity")
     }
-    assets = demo_hand(given, networks["mano_baseline_conf"][1])
+    assets = demo_hand(given, networks["mano_baseline_conf"][1], weights / "mano_baseline_conf.safetensors")
     hand = HandModel(assets).to(device)
 
     with watch("write synthetic images"):
@@ -88,7 +87,7 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
         write_data_set(root, options, SUBJECTS)
         dataset = build_dataset("dex_ycb", root, "s1_test", allow_missing_subjects=True)
 
-    fit_options, evidence = priors(weights / PRIOR, assets)
+    fit_options, believed = priors(weights / PRIOR, assets)
 
     def run(name: str, shape: ShapeSource | None = None) -> Predictions:
         model, card, digest = networks[name]
@@ -100,13 +99,13 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
         baseline = pair_keypoints(baseline, keypoints)
     calibration_rows = first_sequences(baseline, CALIBRATION_SEQUENCES)
     with watch("calibrate"):
-        identities = calibrate(
+        identities = calibrate_predictions(
             baseline.select(np.flatnonzero(calibration_rows)),
             assets,
+            believed,
             method=args.method,
             num_images=args.calibration_images,
             seed=args.seed,
-            evidence=evidence,
             device=device,
             created_by="run.py --phase demo",
         )
@@ -149,31 +148,29 @@ def read_hand(mano_dir: str | None) -> HandAssets:
     return load_hand_assets(mano_dir, "right")
 
 
-def demo_hand(given: HandAssets, card: ModelCard) -> HandAssets:
-    """The hand of the demo: ``given`` if its networks were trained with it, else the stand-in.
+def demo_hand(given: HandAssets, card: ModelCard, path: Path) -> HandAssets:
+    """The hand of the demo, which draws its own data: ``given``, or the stand-in if the network belongs to that.
 
-    Betas and pose of one hand mean nothing in another, so the demo says so and goes on with the
-    hand that its weights belong to.
+    Raises:
+        ValueError: the network of ``path`` belongs to neither.
     """
-    if given.hash == card.hand_hash:
-        return given
-    logger.warning(
-        "the hand model %s (%s) was read and is whole, but the demo's weights belong to %s (%s). Train on your data "
-        "with --mano_dir to use your hand; this demo goes on with the stand-in.",
-        given.name,
-        given.hash,
-        card.hand_name,
-        card.hand_hash,
-    )
-    return load_hand_assets(STAND_IN)
+    stand_in = load_hand_assets(STAND_IN_PATH)
+    if given.hash != card.hand_hash == stand_in.hash:
+        logger.warning(
+            "%s belongs to the hand model %s (%s), which this demo draws and poses. %s (%s) was read and is whole; "
+            "to use it, train with --mano_dir", path, card.hand_name, card.hand_hash, given.name, given.hash,
+        )
+        return stand_in
+    check_hand(card, given, path)
+    return given
 
 
-def priors(path: Path, assets: HandAssets) -> tuple[FitOptions, Evidence]:
+def priors(path: Path, assets: HandAssets) -> tuple[FitOptions, CalibrationOptions]:
     """How far to trust network and keypoints, as measured on the validation subject; defaults without the file."""
     if not path.is_file():
-        return FitOptions(), Evidence()
+        return FitOptions(), CalibrationOptions(errors_repeat=True)
     population = load_population(path, assets.hash)
-    return with_population(FitOptions(), population), Evidence(joint_with_population(JointOptions(), population))
+    return with_population(FitOptions(), population), calibration_options(population)
 
 
 def first_sequences(predictions: Predictions, count: int) -> np.ndarray:

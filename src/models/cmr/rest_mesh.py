@@ -62,7 +62,7 @@ class RestMesh(nn.Module):
 
     def levels(self, rest_mesh: torch.Tensor) -> list[torch.Tensor]:
         """Rest mesh (B, 778, 3), metres, at every level: (B, V_l, 3) relative to the wrist, in units of 0.2 m."""
-        wrist = torch.einsum("v,bvc->bc", self.wrist_regressor, rest_mesh)
+        wrist = (self.wrist_regressor[:, None] * rest_mesh).sum(1)  # a matrix product would be rounded under autocast
         relative = (rest_mesh - wrist[:, None]) / MESH_UNIT
         return [relative[:, self.get_buffer(f"kept_{level}")] for level in range(self.n_levels)]
 

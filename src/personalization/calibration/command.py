@@ -1,4 +1,4 @@
-"""What ``calibrate_from_shape_params.py`` does."""
+"""What ``calibrate_from_shape_params.py --predictions FILE`` does."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import argparse
 import logging
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from datasets import build_dataset
-from src.personalization.calibration.choose import calibrate
+from src.personalization.calibration.api import shapes_of
 from src.personalization.calibration.data_set_evidence import view_groups, wrist_depths
+from src.personalization.calibration.identity import Images, calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.multi_frame_identity import Evidence
+from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
 from src.personalization.calibration.multi_view import group_views
-from src.personalization.calibration.population import Population, joint_with_population, load_population
+from src.personalization.calibration.population import load_population
+from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
-from src.personalization.pairing import pair_keypoints
+from src.personalization.pairing import pair_keypoints, rows_by_subject
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import describe_lengths
-from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions, load_identity, load_predictions, save_identity
@@ -41,116 +42,158 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError, ValueError: see the functions called.
     """
+    if args.predictions is None:
+        fill_in(
+            args,
+            {
+                "predictions": (PREDICTIONS / "confidence.npz", "scripts/predict_with_confidence.sh"),
+                "keypoints": KEYPOINTS,
+            },
+        )
+    fill_in(args, {"output": (IDENTITIES[0], None)})
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
-    if args.keypoints is not None or args.method == "joint":
+    if args.keypoints is not None or args.method == "multi_frame":
         keypoints = None if args.keypoints is None else load_predictions(args.keypoints)
         predictions = pair_keypoints(predictions, keypoints)
-    population = None if args.prior is None else load_population(args.prior, assets.hash)
-    return calibrate_and_write(args, *gather_evidence(args, predictions, population), assets, device)
+    images = gather_images(args, predictions)
+    options = options_of(args, assets, predictions)
+    return calibrate_and_write(args, images, options, assets, device)
 
 
 def calibrate_and_write(
-    args: argparse.Namespace, predictions: Predictions, evidence: Evidence, assets: HandAssets, device: torch.device
+    args: argparse.Namespace, images: Images, options: CalibrationOptions, assets: HandAssets, device: torch.device
 ) -> dict[int, Identity]:
-    """Calibrate, write and report as the command line says.
+    """Calibrate, write and report as the command line says, one subject after the other: what is done is kept.
 
     Raises:
-        ArtifactError, CalibrationError: see the functions called.
+        ArtifactError, CalibrationError: see the functions called; of several subjects after all have been tried.
     """
     if args.draws < 1:
         raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
-    count = args.num_images or (len(predictions) if args.images else NUM_IMAGES)
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    draws = [
-        calibrate(
-            predictions, assets, method=args.method, num_images=count, select=args.select,
-            seed=args.seed + draw, top_k=args.top_k, temperature=args.temperature, evidence=evidence,
-            subject=args.subject, device=device, created_by=command,
+    subjects = list(rows_by_subject(images.predictions, args.subject))
+    if len(subjects) > 1 and (args.output.endswith(".json") or args.merge_with is not None):
+        option = "--merge_with" if args.merge_with is not None else f"--output {args.output}"
+        raise CalibrationError(f"{option} is one person's file, but there are subjects {subjects}; give --subject")
+    earlier = None if args.merge_with is None else load_identity(args.merge_with)
+    count = args.num_images or (len(images.predictions) if args.images else NUM_IMAGES)
+    written, errors = {}, {}
+    for subject in subjects:
+        try:
+            draws = [
+                calibrate_predictions(
+                    images.predictions,
+                    assets,
+                    options,
+                    method=args.method,
+                    num_images=count,
+                    select=args.select,
+                    seed=args.seed + draw,
+                    top_k=args.top_k,
+                    temperature=args.temperature,
+                    wrist_depth=images.wrist_depth,
+                    views=images.views,
+                    subject=subject,
+                    device=device,
+                    created_by=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                )[subject]
+                for draw in range(args.draws)
+            ]
+            if earlier is not None:
+                draws[0] = merge_identities([earlier, draws[0]], assets, options.population, args.accept_conflict)
+        except CalibrationError as error:
+            if len(subjects) == 1:
+                raise
+            errors[subject] = error
+            logger.error("subject %d: %s", subject, error)
+            continue
+        one_file = args.output.endswith(".json")
+        path = Path(args.output) if one_file else Path(args.output) / f"identity_subject-{subject:02d}.json"
+        save_identity(path, draws[0])
+        written[subject] = draws[0]
+        report(subject, draws, assets)
+    if errors:
+        raise CalibrationError(
+            f"{len(errors)} of {len(subjects)} subjects could not be calibrated ({list(errors)}, first: "
+            f"{next(iter(errors.values()))}); identities of {list(written)} were written to {args.output}"
         )
-        for draw in range(args.draws)
-    ]
-    if args.merge_with is not None:
-        draws[0] = merge_with_earlier(draws[0], args.merge_with, assets, evidence.joint)
-    write_identities(args.output, draws[0])
-    report(draws, assets)
-    return draws[0]
+    return written
 
 
-def joint_options(args: argparse.Namespace, population: Population | None) -> JointOptions:
-    """Priors, noise and length cues of the command line; a population file replaces the defaults."""
+def options_of(args: argparse.Namespace, assets: HandAssets, predictions: Predictions) -> CalibrationOptions:
+    """Priors, noise and length cues: what the command line says, else --prior, else `default_options`."""
+    if args.method != "multi_frame":
+        return CalibrationOptions()
+    if args.prior is not None:
+        options = calibration_options(load_population(args.prior, assets.hash))
+    elif stated_noise(args):  # how the network errs is known, people's shapes need not be
+        options = replace(CalibrationOptions(), population=shapes_of(assets))
+    else:
+        options = default_options(assets, predictions.model_name, predictions.dataset)
+    return stated_options(args, options)
+
+
+def stated_noise(args: argparse.Namespace) -> bool:
+    """The user says how far poses and keypoints are off."""
+    return args.keypoint_std is not None and args.finger_std is not None
+
+
+def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> CalibrationOptions:
+    """``options`` with what the command line says."""
     cues = [parse_known_bone(text) for text in args.known_bone]
     if args.hand_length_mm is not None:
         cues.append(LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000))
-    noise = KeypointNoise(std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss)
-    options = JointOptions(
-        PosePriorOptions(args.root_std, args.finger_std), noise, args.depth_mean, args.depth_std, cues=tuple(cues)
-    )
-    if population is None:
-        return options
-    return joint_with_population(options, population, keep_depth=args.depth_mean is not None)
+    noise = replace(options.noise, std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss)
+    changes = {"noise": noise, "cues": tuple(cues), "accept_conflict": args.accept_conflict}
+    if args.depth_mean is not None:
+        changes |= {"depth_mean": args.depth_mean, "depth_std": args.depth_std}
+    stds = {name: getattr(args, name) for name in ("root_std", "finger_std") if getattr(args, name) is not None}
+    if stds:
+        changes["prior"] = PosePriorOptions(**stds)
+    return replace(options, wrist_depth_std=args.wrist_depth_std_mm / 1000, **changes)
 
 
-def gather_evidence(
-    args: argparse.Namespace, predictions: Predictions, population: Population | None
-) -> tuple[Predictions, Evidence]:
-    """The evidence of the command line; with several cameras also the rows that have them."""
-    joint = joint_options(args, population)
+def gather_images(args: argparse.Namespace, predictions: Predictions) -> Images:
+    """The images and what the data set tells of them; with several cameras only rows that have them."""
     if args.cameras is None and not args.wrist_depth:
-        return predictions, Evidence(joint, accept_conflict=args.accept_conflict)
+        return Images(predictions)
     if args.data_root is None:
         raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
     dataset = build_dataset(
-        args.dataset, args.data_root, predictions.split,
-        side="both", mano_dir=args.mano_dir, allow_missing_subjects=True,
+        args.dataset,
+        args.data_root,
+        predictions.split,
+        side="both",
+        mano_dir=args.mano_dir,
+        allow_missing_subjects=True,
     )
     views = None
     if args.cameras is not None:
         views = view_groups(dataset, predictions)
         rows = group_views(views, args.cameras, args.seed)
         predictions, views = predictions.select(rows), views.rows(rows)
-    depth = wrist_depths(dataset, predictions) if args.wrist_depth else None
-    std = args.wrist_depth_std_mm / 1000
-    return predictions, Evidence(joint, depth, std, views, args.accept_conflict)
+    return Images(predictions, wrist_depths(dataset, predictions) if args.wrist_depth else None, views)
 
 
-def merge_with_earlier(
-    identities: dict[int, Identity], path: str, assets: HandAssets, options: JointOptions
-) -> dict[int, Identity]:
-    """The one identity found, merged with an earlier file."""
-    if len(identities) != 1:
-        raise CalibrationError(
-            f"--merge_with is one person's file, but there are subjects {list(identities)}; give --subject"
+def report(subject: int, draws: list[Identity], assets: HandAssets) -> None:
+    """Log hand and finger lengths, and their spread over the draws."""
+    identity = draws[0]
+    logger.info(
+        "subject %d: %s, %d images, scale from %s; %s",
+        subject,
+        identity.method,
+        identity.n_images,
+        identity.scale_evidence,
+        describe_lengths(identity, assets),
+    )
+    if len(draws) > 1:
+        values = [draw.hand_length_mm for draw in draws]
+        logger.info(
+            "subject %d: hand length over %d draws %.1f ± %.1f mm",
+            subject,
+            len(draws),
+            np.mean(values),
+            np.std(values, ddof=1),
         )
-    number, found = next(iter(identities.items()))
-    earlier = load_identity(path)
-    earlier.check_hand(assets)
-    prior = options.prior_moments()
-    return {number: merge_identities([earlier, found], assets, *prior)}
-
-
-def write_identities(output: str, identities: dict[int, Identity]) -> None:
-    """``identity_subject-NN.json`` in the folder ``output``, or the file itself for one subject."""
-    if output.endswith(".json"):
-        if len(identities) != 1:
-            raise CalibrationError(
-                f"--output {output} is one file, but there are {len(identities)} subjects ({list(identities)}); "
-                "give a folder, or --subject"
-            )
-        save_identity(output, next(iter(identities.values())))
-        return
-    for number, identity in identities.items():
-        save_identity(Path(output) / f"identity_subject-{number:02d}.json", identity)
-
-
-def report(draws: list[dict[int, Identity]], assets: HandAssets) -> None:
-    """Log each subject's hand and finger lengths, and their spread over the draws."""
-    for number, identity in draws[0].items():
-        logger.info("subject %d: %s, %d images, scale from %s; %s", number, identity.method, identity.n_images,
-                    identity.scale_evidence, describe_lengths(identity, assets))
-        if len(draws) > 1:
-            values = [draw[number].hand_length_mm for draw in draws]
-            logger.info("subject %d: hand length over %d draws %.1f ± %.1f mm",
-                        number, len(draws), np.mean(values), np.std(values, ddof=1))

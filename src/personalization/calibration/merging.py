@@ -2,75 +2,175 @@
 
 from __future__ import annotations
 
-import numpy as np
+import logging
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
+import torch
+from scipy.stats import chi2
+
+from src.personalization.calibration.population import Population
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import lengths_mm
+from src.personalization.terms.hand_size import length_gradient, lengths_mm
+from src.personalization.terms.joints_model import JointsModel
 from template import HandAssets
 from utils.artifacts import Identity
 
+logger = logging.getLogger(__name__)
+
+#: How often two files of one person differ so much, by chance: doubted and refused below. Intervals are somewhat too
+#: narrow on networks' predictions, so a refusal needs more than the usual significance.
+DOUBTED, REFUSED = 1e-2, 1e-4
+
+Gaussian = tuple[np.ndarray, np.ndarray]  # in information form: precision (10,10), precision @ mean (10,)
+
 
 def merge_identities(
-    identities: list[Identity], assets: HandAssets, prior_mean: np.ndarray, prior_covariance: np.ndarray
+    identities: list[Identity], assets: HandAssets, population: Population, accept_conflict: bool = False
 ) -> Identity:
     """The posterior from all images together, as far as Gaussians go.
 
-    Every file's posterior contains the population prior once; it must count only once, so
-    ``precision = sum_i P_i - (n - 1) P_0`` and likewise for ``precision @ mean``. Where files share
-    what was measured (the same ruler), that counts as often as it is in them.
+    A file's posterior is a product of Gaussians: the population, what the network's predicted betas say, measured
+    lengths, and the images. The first is in each of them and counts once. So does an error that the network makes in
+    every image of a person: the predicted betas are pooled, as if all had been calibrated at once. A length in
+    several files with the same millimetres is one measurement. Images add up; but where their errors are taken to
+    repeat (`CalibrationOptions.errors_repeat`), they are averaged.
 
     Args:
         identities: at least two, with covariance, of the hand model ``assets``, of one person and side.
-        prior_mean, prior_covariance: (10,), (10,10) that the files were made with.
+        population: that the files were made with.
+        accept_conflict: merge even what does not look like one person's hand.
 
     Raises:
-        CalibrationError: no covariance, different persons or sides, shared images, or files that
-            say less than the prior they are said to contain.
+        CalibrationError: no covariance, different persons or sides, shared images, another population, or shapes
+            that one hand does not have.
     """
     if len(identities) < 2:
         raise CalibrationError("merging needs at least two identities")
+    _check(identities, assets, population)
+    _check_person(identities, population, accept_conflict)
+    model, people = JointsModel(assets), _information(population.betas_mean, population.betas_covariance)
+    images: dict[bool, list[tuple[int, Gaussian]]] = {False: [], True: []}
+    for identity in identities:
+        shared = [people, *_shared([identity], population, model, identity.betas)]
+        posterior = _information(identity.betas, identity.covariance)
+        own = posterior[0] - sum(g[0] for g in shared), posterior[1] - sum(g[1] for g in shared)
+        images[bool(identity.evidence.get("errors_repeat"))].append((identity.n_images, own))
+    centre = np.mean([identity.betas for identity in identities], axis=0)
+    parts = [people, *_shared(identities, population, model, centre), *(own for _, own in images[False])]
+    if images[True]:
+        counts = np.array([count for count, _ in images[True]], dtype=np.float64)
+        weights = counts / counts.sum()
+        parts += [(w * own[0], w * own[1]) for w, (_, own) in zip(weights, images[True], strict=True)]
+    precision, pulled = (np.sum([part[index] for part in parts], axis=0) for index in (0, 1))
+    precision = (precision + precision.T) / 2
+    if np.linalg.eigvalsh(precision).min() <= 0:
+        raise CalibrationError("the files say less than the prior they contain; were they made with another --prior?")
+    covariance = np.linalg.inv(precision)
+    covariance = (covariance + covariance.T) / 2
+    betas = covariance @ pulled
+    length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
+    first, last = identities[0], identities[-1]
+    return replace(
+        first,
+        betas=betas,
+        covariance=covariance,
+        hand_length_mm=length,
+        hand_length_std_mm=std,
+        side=first.side if all(i.side == first.side for i in identities) else "both",
+        method="merged " + " + ".join(dict.fromkeys(i.method.removeprefix("merged ") for i in identities)),
+        n_images=sum(identity.n_images for identity in identities),
+        image_ids=[image for identity in identities for image in identity.image_ids],
+        subject_id=first.subject_id if first.subject_id is not None else last.subject_id,
+        created_by=last.created_by,
+        scale_evidence=" + ".join(dict.fromkeys(p for i in identities for p in i.scale_evidence.split(" + "))),
+        evidence=_merged_evidence(identities),
+        source="merged identity",
+    )
+
+
+def _check(identities: list[Identity], assets: HandAssets, population: Population) -> None:
+    """What the files say of themselves must fit together."""
+    first = identities[0]
     for identity in identities:
         identity.check_hand(assets)
         if identity.covariance is None:
             raise CalibrationError(
                 f"{identity.source} (method {identity.method}) has no covariance, so its weight is unknown; "
-                "calibrate with --method joint"
+                "calibrate with --method multi_frame"
             )
-    first = identities[0]
-    for other in identities[1:]:
-        if {first.subject_id, other.subject_id} - {None, first.subject_id}:
-            raise CalibrationError(f"subjects differ: {first.subject_id} and {other.subject_id}; nothing was merged")
-        if first.side != other.side and "both" not in (first.side, other.side):
-            raise CalibrationError(f"sides differ: {first.side} and {other.side}; a person's hands are not alike")
+        if identity.evidence.get("prior", None if "network" in identity.scale_evidence else population.hash) != (
+            population.hash
+        ):
+            raise CalibrationError(
+                f"{identity.source} was made with another prior (hash {identity.evidence.get('prior', 'not written')}, "
+                f"in use {population.hash}): what the files share is not known. Give its --prior, or calibrate again"
+            )
+        if {first.subject_id, identity.subject_id} - {None, first.subject_id}:
+            raise CalibrationError(f"subjects differ: {first.subject_id} and {identity.subject_id}; nothing was merged")
+        if first.side != identity.side and "both" not in (first.side, identity.side):
+            raise CalibrationError(f"sides differ: {first.side} and {identity.side}; a person's hands are not alike")
     images = [image for identity in identities for image in identity.image_ids]
     if len(set(images)) < len(images):
         raise CalibrationError("the files share images, which would count twice; calibrate from all images at once")
-    prior = np.linalg.inv(prior_covariance)
-    precisions = [np.linalg.inv(identity.covariance) for identity in identities]
-    total = sum(precisions) - (len(identities) - 1) * prior
-    total = (total + total.T) / 2
-    if np.linalg.eigvalsh(total).min() <= 0:
-        raise CalibrationError("the files say less than the prior they contain; were they made with another --prior?")
-    pulled = sum(p @ i.betas for p, i in zip(precisions, identities, strict=True))
-    pulled = pulled - (len(identities) - 1) * prior @ prior_mean
-    covariance = np.linalg.inv(total)
-    covariance = (covariance + covariance.T) / 2
-    betas = covariance @ pulled
-    length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
-    return Identity(
-        betas=betas,
-        covariance=covariance,
-        hand_name=first.hand_name,
-        hand_hash=first.hand_hash,
-        hand_length_mm=length,
-        hand_length_std_mm=std,
-        side=first.side if all(i.side == first.side for i in identities) else "both",
-        method="merged " + " + ".join(dict.fromkeys(identity.method for identity in identities)),
-        n_images=sum(identity.n_images for identity in identities),
-        image_ids=images,
-        subject_id=first.subject_id if first.subject_id is not None else identities[-1].subject_id,
-        created_by=identities[-1].created_by,
-        scale_evidence=" + ".join(
-            dict.fromkeys(part for identity in identities for part in identity.scale_evidence.split(" + "))
-        ),
-    )
+
+
+def _check_person(identities: list[Identity], population: Population, accept: bool) -> None:
+    """One hand must explain all files.
+
+    A posterior mean is ``m0 + (1 - C / C0) (y - m0)`` with an observation y of the betas; so the difference of two of
+    one person has the covariance ``D C0 D^T + C1 K1^T + C2 K2^T``, K = 1 - C / C0 and D = K1 - K2.
+    """
+    spread, inverse = population.betas_covariance, np.linalg.inv(population.betas_covariance)
+    gains = [np.eye(10) - identity.covariance @ inverse for identity in identities]
+    for other, gain in zip(identities[1:], gains[1:], strict=True):
+        first = identities[0]
+        apart = gains[0] - gain
+        own = [i.covariance @ k.T for i, k in ((first, gains[0]), (other, gain))]
+        expected = apart @ spread @ apart.T + own[0] + own[1] + 1e-9 * np.eye(10)
+        difference = first.betas - other.betas
+        chance = float(chi2.sf(difference @ np.linalg.solve((expected + expected.T) / 2, difference), 10))
+        said = (
+            f"{first.source} ({first.hand_length_mm:.1f} mm) and {other.source} ({other.hand_length_mm:.1f} mm) do not "
+            f"look like one person's hand: two calibrations of one differ so much in {100 * chance:.2g}% of cases"
+        )
+        if chance < REFUSED and not accept:
+            raise CalibrationError(f"{said}. Nothing was merged; --accept_conflict merges them all the same")
+        if chance < DOUBTED:
+            logger.warning("%s", said)
+
+
+def _information(mean: np.ndarray, covariance: np.ndarray) -> Gaussian:
+    precision = np.linalg.inv(covariance)
+    return precision, precision @ mean
+
+
+def _merged_evidence(identities: list[Identity]) -> dict[str, Any]:
+    """What the files share, each thing once."""
+    found: dict[str, Any] = {
+        "prior": next((i.evidence["prior"] for i in identities if "prior" in i.evidence), ""),
+        "errors_repeat": all(i.evidence.get("errors_repeat", False) for i in identities),
+    }
+    networks = [i.evidence["network"] for i in identities if "network" in i.evidence]
+    if networks:
+        counts = np.array([network["images"] for network in networks])
+        pooled = counts @ np.array([network["betas"] for network in networks], dtype=np.float64) / counts.sum()
+        found["network"] = {"images": int(counts.sum()), "betas": pooled.round(6).tolist()}
+    cues = list(dict.fromkeys(tuple(cue) for i in identities for cue in i.evidence.get("cues", ())))
+    return found | ({"cues": [list(cue) for cue in cues]} if cues else {})
+
+
+def _shared(
+    identities: list[Identity], population: Population, model: JointsModel, betas: np.ndarray
+) -> list[Gaussian]:
+    """The network's and the ruler's Gaussians of one or more files, the lengths linearised at ``betas`` (10,)."""
+    evidence, parts = _merged_evidence(identities), []
+    if "network" in evidence:
+        network = evidence["network"]
+        parts.append(population.network.information(np.array(network["betas"]), network["images"]))
+    for name, mm, std_mm in evidence.get("cues", ()):
+        length, gradient = length_gradient(model, torch.as_tensor(betas)[None], name)
+        slope = 1000 * gradient[0].numpy() / std_mm
+        parts.append((np.outer(slope, slope), slope * (mm / std_mm - 1000 * float(length[0]) / std_mm + slope @ betas)))
+    return parts

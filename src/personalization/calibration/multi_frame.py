@@ -1,73 +1,100 @@
-"""Joint calibration: one set of betas from many frames of a person, with its uncertainty."""
+"""Multi-frame calibration: one set of betas from many frames of a person, with its uncertainty."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 
-from src.personalization.calibration.laplace_correction import volume_gradient
-from src.personalization.calibration.multi_frame_problem import JointProblem, posterior_covariance
-from src.personalization.calibration.shape_observation_model import NetworkShape
-from src.personalization.fitting.fit import FitOptions, PosePriorOptions, observe
+from src.personalization.calibration.population import (
+    MAKE,
+    SHARED_ERROR_FACTOR,
+    Population,
+    shipped_population,
+    with_population,
+)
+from src.personalization.calibration.problem import MultiFrameProblem, log_volume_gradient, posterior_covariance
+from src.personalization.fitting.fit import FitOptions, observe
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.normal_equations import damping_diagonal, factorise, solve_factored
 from src.personalization.solver.status import Status
-from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
 from src.personalization.terms.hand_residuals import posed_points
 from src.personalization.terms.inputs import FrameInputs, check_frames
 from src.personalization.terms.joints_model import JointsModel
-from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.pose_prior import PosePrior
 from src.personalization.terms.shape_terms import LengthCue
+from utils.artifact_checks import HandLike
+
+logger = logging.getLogger(__name__)
+
+#: Where the search of a frame that nothing is seen of begins, m: about arm's length.
+START_DEPTH = 0.85
+#: Share of Laplace's correction that is applied. Where a frame's posterior is skewed the full correction overshoots:
+#: hand length of 100 simulated persons (0.25 rad, 2 px, 20 frames) was off by +2.5 mm without, -1.3 mm with all,
+#: +0.1 mm with half of it. benchmarks/studies/laplace.py shows what half of it does.
+LAPLACE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class JointOptions:
-    """What joint calibration believes beforehand.
+class CalibrationOptions(FitOptions):
+    """What calibration believes beforehand: `FitOptions` (``shape_prior`` and ``chunk`` are not used), and
 
     Attributes:
-        prior, noise, depth_mean, depth_std, extra_priors: as in `fitting.FitOptions`.
-        shape_mean (10,), shape_covariance (10,10): the population's betas; None: unit normal.
+        population: people's shapes, and how the network sees them: its predicted betas are then evidence.
         cues: measured lengths.
-        network: how the network sees shapes; `joint_identity` then counts its predicted betas as evidence.
-        marginal_rounds: corrections towards the betas' own posterior (`marginal.py`); 0: joint optimum.
-        marginal_weight: share of Laplace's correction that is applied. Where a frame's posterior is skewed
-            the full correction overshoots: hand length of 100 simulated persons (0.25 rad, 2 px, 20 frames)
-            was off by +2.5 mm without, -1.3 mm with all, +0.1 mm with half of it.
+        wrist_depth_std: m, of measured wrist depths.
+        errors_repeat: how keypoints and poses err was not measured, so the worst is assumed: the same error in every
+            image of a person. All of them together then tell as much as one.
+        laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
+            where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
+        accept_conflict: use a cue even where it contradicts the images.
     """
 
-    prior: PosePriorOptions = PosePriorOptions()
-    noise: KeypointNoise = KeypointNoise()
-    depth_mean: float | None = None
-    depth_std: float = 0.07
-    extra_priors: tuple[PosePrior, ...] = ()
-    shape_mean: torch.Tensor | None = None
-    shape_covariance: torch.Tensor | None = None
+    population: Population = field(default_factory=Population)
     cues: tuple[LengthCue, ...] = ()
-    network: NetworkShape | None = None
-    marginal_rounds: int = 1
-    marginal_weight: float = 0.5
-    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=50))
+    wrist_depth_std: float = 0.01
+    errors_repeat: bool = False
+    laplace: bool | None = None
+    accept_conflict: bool = False
+    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=100))
 
-    def prior_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (10,) and covariance (10,10) of the population prior."""
-        mean = np.zeros(10) if self.shape_mean is None else self.shape_mean.double().cpu().numpy()
-        covariance = np.eye(10) if self.shape_covariance is None else self.shape_covariance.double().cpu().numpy()
-        return mean, covariance
 
-    def shape_prior(self, model: JointsModel) -> ShapePrior:
-        """The population prior in the model's dtype and on its device."""
-        mean, covariance = (torch.as_tensor(value) for value in self.prior_moments())
-        precision = torch.linalg.inv(covariance)
-        return ShapePrior(mean.to(model.device, model.dtype), precision.to(model.device, model.dtype))
+def calibration_options(
+    population: Population,
+    options: CalibrationOptions = CalibrationOptions(),
+    keep_depth: bool = False,
+    shared_error: float = SHARED_ERROR_FACTOR,
+) -> CalibrationOptions:
+    """`with_population`, and the people's shapes and the network's habits as prior of a calibration."""
+    return replace(with_population(options, population, keep_depth, shared_error), population=population)
+
+
+def default_options(assets: HandLike, model_name: str, dataset: str) -> CalibrationOptions:
+    """What is believed of predictions where no prior file is given: the shipped one, as far as it is about them.
+
+    Args:
+        model_name, dataset: network and data set of the predictions. Of another network only people's shapes are
+            taken from the file, of another data set not the depth; of another hand nothing.
+    """
+    found = shipped_population(assets)
+    if found is not None and found.model_name == model_name:
+        return calibration_options(found, keep_depth=found.dataset != dataset)
+    whose = "people's hands" if found is None else f"the errors of the network {model_name!r}"
+    logger.warning(
+        "how much %s differ was not measured: shapes are taken for %s, and errors for repeating in every image, so "
+        "intervals are as wide as of one image. Measure it (%s) and give the file (--prior), or give --keypoint_std "
+        "and --finger_std",
+        whose,
+        "unit normal" if found is None else "the shipped population's",
+        MAKE,
+    )
+    return CalibrationOptions(population=Population() if found is None else found.shapes_only(), errors_repeat=True)
 
 
 @dataclass
-class JointResult:
+class MultiFrameResult:
     """P persons, F frames each; every number is finite.
 
     Attributes:
@@ -87,17 +114,16 @@ class JointResult:
     steps: torch.Tensor
 
 
-def calibrate_joint(
+def calibrate_frames(
     model: JointsModel,
     pose: torch.Tensor,
     betas: torch.Tensor,
     K: torch.Tensor,
     keypoints: torch.Tensor,
     confidence: torch.Tensor | None = None,
-    options: JointOptions = JointOptions(),
+    options: CalibrationOptions = CalibrationOptions(),
     wrist_depth: torch.Tensor | None = None,
-    wrist_depth_std: float = 0.01,
-) -> JointResult:
+) -> MultiFrameResult:
     """Calibrate P persons from F single-camera frames each.
 
     Args:
@@ -107,64 +133,82 @@ def calibrate_joint(
             prior of ``options`` there.
 
     Returns:
-        `JointResult`; a person without a usable frame gets the prior, with status NO_KEYPOINTS.
+        `MultiFrameResult`; a person without a usable frame gets the prior, with status NO_KEYPOINTS.
     """
-    persons, frames = pose.shape[:2]
-
-    def flat(value: torch.Tensor | None) -> torch.Tensor | None:
-        return None if value is None else value.flatten(0, 1)
-
-    each = betas.repeat_interleave(frames, dim=0)
-    inputs, seen = _observe(model, flat(pose), each, flat(K), flat(keypoints), flat(confidence), options)
+    split = pose.shape[:2]
+    flat = [None if value is None else value.flatten(0, 1) for value in (pose, K, keypoints, confidence, wrist_depth)]
+    pose, K, keypoints, confidence, wrist_depth = flat
+    inputs = checked_frames(model, pose, betas.repeat_interleave(split[1], dim=0), K, keypoints, confidence, options)
+    observations = observe(model, inputs, options)
     if wrist_depth is not None:
-        seen = with_measured_depth(seen, flat(wrist_depth).to(model.device, model.dtype), wrist_depth_std)
-    first_betas = inputs.betas.unflatten(0, (persons, frames))[:, 0]
-    return solve_joint(model, seen, inputs.pose, first_betas, inputs.status.unflatten(0, (persons, frames)), options)
+        observations = with_measured_depth(observations, wrist_depth, options.wrist_depth_std)
+    betas = inputs.betas.unflatten(0, split)[:, 0]
+    return calibrate_observations(model, observations, inputs.pose, betas, inputs.status.unflatten(0, split), options)
 
 
-def solve_joint(
+def calibrate_observations(
     model: JointsModel,
-    seen: Observations,
+    observations: Observations,
     pose: torch.Tensor,
     betas: torch.Tensor,
     frame_status: torch.Tensor,
-    options: JointOptions,
-) -> JointResult:
+    options: CalibrationOptions,
+) -> MultiFrameResult:
     """The same from ready observations of any number of cameras.
 
     Args:
-        seen: observations of P*F frames; pose: (P*F,16,3,3) to start from; betas: (P,10);
-        frame_status: (P,F), see `JointResult`.
+        observations: of P*F frames; pose: (P*F,16,3,3) to start from; betas: (P,10);
+        frame_status: (P,F), see `MultiFrameResult`.
     """
-    persons, frames = frame_status.shape
-    seen, wrist, placed = place_frames(model, seen, pose, model.rest_points(betas).repeat_interleave(frames, 0))
+    split = frame_status.shape
+    rest = model.rest_points(betas).repeat_interleave(split[1], 0)
+    observations, wrist, placed = place_frames(model, observations, pose, rest)
     good = frame_status == Status.CONVERGED
-    frame_status = torch.where(good & ~placed.view(persons, frames), int(Status.BEHIND_CAMERA), frame_status)
-    split = (persons, frames)
+    frame_status = torch.where(good & ~placed.view(split), int(Status.BEHIND_CAMERA), frame_status)
+    used = (frame_status == Status.CONVERGED).sum(dim=1)
+    share = 1 / used.clamp_min(1).to(betas) if options.errors_repeat else torch.ones_like(betas[:, 0])
+    prior = options.population.shape_prior(model.dtype, model.device)
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
-    problem = JointProblem(model, seen, persons, options.shape_prior(model), options.cues)
+    problem = MultiFrameProblem(model, observations, share, prior, options.cues)
     result = minimise(problem, state, options.lm)
-    for _ in range(options.marginal_rounds):
-        tilt = options.marginal_weight * volume_gradient(problem, result.state, result.terms)
-        problem = JointProblem(model, seen, persons, options.shape_prior(model), options.cues, tilt)
+    laplace = options.laplace
+    if laplace is None:
+        known = observations.depth_weight is not None and bool((observations.depth_weight > 0).any())
+        laplace = known or observations.projections.shape[1] > 1
+    if laplace:
+        linear = LAPLACE_SHARE * log_volume_gradient(problem, result.state, result.terms)
+        problem = MultiFrameProblem(model, observations, share, prior, options.cues, linear)
         result = minimise(problem, result.state, options.lm)
-    status = result.status.clone()
-    status[~(frame_status == Status.CONVERGED).any(dim=1)] = Status.NO_KEYPOINTS
     fitted = result.state
-    return JointResult(
+    return MultiFrameResult(
         betas=fitted["betas"],
         covariance=posterior_covariance(result.terms),
         pose=fitted["pose"],
         transl=fitted["wrist"] - model.rest_points(fitted["betas"])[:, None, 0],
-        status=status,
+        status=torch.where(used > 0, result.status, int(Status.NO_KEYPOINTS)),
         frame_status=frame_status,
         cost=result.cost,
         steps=result.steps,
     )
 
 
+def checked_frames(
+    model: JointsModel,
+    pose: torch.Tensor,
+    betas: torch.Tensor,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+    options: CalibrationOptions,
+) -> FrameInputs:
+    """`check_frames` of N frames in the model's dtype and on its device."""
+    given = [value.to(model.device, model.dtype) for value in (pose, betas, K, keypoints)]
+    trusted = None if confidence is None else confidence.to(model.device, model.dtype)
+    return check_frames(*given, trusted, options.noise.min_confidence)
+
+
 def place_frames(
-    model: JointsModel, seen: Observations, pose: torch.Tensor, rest: torch.Tensor
+    model: JointsModel, observations: Observations, pose: torch.Tensor, rest: torch.Tensor
 ) -> tuple[Observations, torch.Tensor, torch.Tensor]:
     """Closed-form wrist positions (N,3); frames that cannot be placed lose their keypoints' weight.
 
@@ -172,14 +216,29 @@ def place_frames(
         The observations, the wrists, and the mask (N,) of placed frames (True where nothing is seen).
     """
     points = posed_points(model, pose, rest).points
-    wrist, placed = wrist_from_keypoints(points, seen.projections, seen.keypoints, seen.weights)
-    unseen = (seen.weights == 0).flatten(1).all(dim=1)
-    K = seen.projections[:, 0, :, :3]
-    middle = seen.keypoints[:, 0].mean(dim=1)
-    centre = torch.where(unseen[:, None], K[:, :2, 2], middle)
-    wrist = torch.where((placed & ~unseen)[:, None], wrist, wrist_at_depth(centre, K, 0.85))
-    weights = torch.where(placed[:, None, None], seen.weights, torch.zeros_like(seen.weights))
-    return replace(seen, weights=weights), wrist, placed | unseen
+    wrist, placed = wrist_from_keypoints(points, observations.projections, observations.keypoints, observations.weights)
+    unseen = (observations.weights == 0).flatten(1).all(dim=1)
+    K = observations.projections[:, 0, :, :3]
+    centre = torch.where(unseen[:, None], K[:, :2, 2], observations.keypoints[:, 0].mean(dim=1))
+    wrist = torch.where((placed & ~unseen)[:, None], wrist, wrist_at_depth(centre, K, START_DEPTH))
+    weights = torch.where(placed[:, None, None], observations.weights, torch.zeros_like(observations.weights))
+    return replace(observations, weights=weights), wrist, placed | unseen
+
+
+def placed_depths(
+    model: JointsModel,
+    pose: torch.Tensor,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+    options: CalibrationOptions,
+) -> torch.Tensor:
+    """Depth (N,), m, where each image alone places the wrist of a mean hand: zero if it would be behind the camera,
+    NaN for images that cannot be used."""
+    inputs = checked_frames(model, pose, pose.new_zeros(len(pose), 10), K, keypoints, confidence, options)
+    rest = model.rest_points(inputs.betas)
+    _, wrist, placed = place_frames(model, observe(model, inputs, options), inputs.pose, rest)
+    return torch.where(inputs.good, torch.where(placed, wrist[:, 2], 0.0), torch.nan)
 
 
 def image_information(
@@ -189,17 +248,17 @@ def image_information(
     K: torch.Tensor,
     keypoints: torch.Tensor,
     confidence: torch.Tensor | None,
-    options: JointOptions,
+    options: CalibrationOptions,
 ) -> torch.Tensor:
     """What each of N images alone says about the betas, its pose and wrist unknown: (N,10,10).
 
     Taken at the network's pose and the closed-form wrist, Gauss-Newton, so it is positive semi-definite;
     zero for images that cannot be used. Arguments as in `fitting.fit_frames`.
     """
-    inputs, seen = _observe(model, pose, betas, K, keypoints, confidence, options)
+    inputs = checked_frames(model, pose, betas, K, keypoints, confidence, options)
     rest = model.rest_points(inputs.betas)
-    seen, wrist, _ = place_frames(model, seen, inputs.pose, rest)
-    terms = evaluate_frames(model, seen, inputs.pose, wrist, rest, with_shape=True)
+    observations, wrist, _ = place_frames(model, observe(model, inputs, options), inputs.pose, rest)
+    terms = evaluate_frames(model, observations, inputs.pose, wrist, rest, with_shape=True)
     own = terms.hessian[:, :FRAME_SIZE, :FRAME_SIZE]
     coupling = terms.hessian[:, :FRAME_SIZE, FRAME_SIZE:]
     none = torch.zeros_like(terms.cost)
@@ -208,28 +267,11 @@ def image_information(
     return torch.where(inputs.good[:, None, None], information, torch.zeros_like(information))
 
 
-def _observe(
-    model: JointsModel,
-    pose: torch.Tensor,
-    betas: torch.Tensor,
-    K: torch.Tensor,
-    keypoints: torch.Tensor,
-    confidence: torch.Tensor | None,
-    options: JointOptions,
-) -> tuple[FrameInputs, Observations]:
-    given = [value.to(model.device, model.dtype) for value in (pose, betas, K, keypoints)]
-    found = None if confidence is None else confidence.to(model.device, model.dtype)
-    inputs = check_frames(*given, found, options.noise.min_confidence)
-    believed = FitOptions(
-        options.prior, options.noise, options.depth_mean, options.depth_std, extra_priors=options.extra_priors
-    )
-    return inputs, observe(model, inputs, believed)
-
-
-def with_measured_depth(seen: Observations, depth: torch.Tensor, std: float) -> Observations:
+def with_measured_depth(observations: Observations, depth: torch.Tensor, std: float) -> Observations:
     """Observations with measured wrist depths (N,) m in place of the depth prior where they are finite."""
+    depth = depth.to(observations.weights)
     known = torch.isfinite(depth)
-    old_depth = torch.zeros_like(depth) if seen.depth is None else seen.depth
-    old_weight = torch.zeros_like(depth) if seen.depth_weight is None else seen.depth_weight
+    old_depth = torch.zeros_like(depth) if observations.depth is None else observations.depth
+    old_weight = torch.zeros_like(depth) if observations.depth_weight is None else observations.depth_weight
     weight = torch.where(known, torch.full_like(depth, std**-2), old_weight)
-    return replace(seen, depth=torch.where(known, depth, old_depth), depth_weight=weight)
+    return replace(observations, depth=torch.where(known, depth, old_depth), depth_weight=weight)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import roma
 import torch
 
-from src.personalization.calibration.multi_frame import JointOptions, JointResult, solve_joint
-from src.personalization.fitting.fit import FitOptions, PosePriorOptions
-from src.personalization.solver.status import CalibrationError, Status
+from src.personalization.calibration.multi_frame import (
+    CalibrationOptions,
+    MultiFrameResult,
+    calibrate_observations,
+    checked_frames,
+)
+from src.personalization.fitting.fit import observe
+from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_terms import Observations
-from src.personalization.terms.inputs import FrameInputs, check_frames
+from src.personalization.terms.inputs import FrameInputs
 from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import keypoint_weights
-from src.personalization.terms.pose_prior import PosePrior
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,9 @@ def calibrate_views(
     keypoints: torch.Tensor,
     confidence: torch.Tensor | None,
     views: ViewGroups,
-    options: JointOptions,
-) -> JointResult:
-    """Joint calibration of one person from grouped views; instants may have different numbers of views.
+    options: CalibrationOptions,
+) -> MultiFrameResult:
+    """Calibrate one person from grouped views; instants may have different numbers of views.
 
     The frame of an instant is that of its first usable view. The network's poses of all views are turned
     into it and averaged (chordal mean) for the prior; its standard deviations are not reduced, since
@@ -81,15 +86,13 @@ def calibrate_views(
         pose: (N,16,3,3), K: (N,3,3), keypoints: (N,21,2), confidence: (N,21) or None, of N images;
         betas: (1,10) to start from.
     """
-    moved = [value.to(model.device, model.dtype) for value in (pose, betas.expand(len(pose), 10), K, keypoints)]
-    found = None if confidence is None else confidence.to(model.device, model.dtype)
-    inputs = check_frames(*moved, found, options.noise.min_confidence)
-    seen, first_pose, status = observe_views(model, inputs, views, options)
-    return solve_joint(model, seen, first_pose, moved[1][:1], status, options)
+    inputs = checked_frames(model, pose, betas.expand(len(pose), 10), K, keypoints, confidence, options)
+    observations, first_pose, status = observe_views(model, inputs, views, options)
+    return calibrate_observations(model, observations, first_pose, inputs.betas[:1], status, options)
 
 
 def observe_views(
-    model: JointsModel, inputs: FrameInputs, views: ViewGroups, options: JointOptions
+    model: JointsModel, inputs: FrameInputs, views: ViewGroups, options: CalibrationOptions
 ) -> tuple[Observations, torch.Tensor, torch.Tensor]:
     """Observations of the instants, their starting poses (F,16,3,3), and frame status (1,F)."""
     good = inputs.good.cpu().numpy()
@@ -98,38 +101,25 @@ def observe_views(
     members = [np.concatenate([rows[good[rows]], rows[~good[rows]]]) for rows in members]  # usable views first
     most = max(len(rows) for rows in members)
     table = torch.as_tensor(np.stack([np.resize(rows, most) for rows in members]), device=model.device)
-    real = torch.as_tensor(
-        np.stack([np.arange(most) < len(rows) for rows in members]), device=model.device
-    )
+    real = torch.as_tensor(np.stack([np.arange(most) < len(rows) for rows in members]), device=model.device)
     world = torch.as_tensor(views.camera_to_world, dtype=model.dtype, device=model.device)[table]
     relative = torch.linalg.solve(world, world[:, :1].expand_as(world))  # first view's frame -> view's frame
-    rotation = relative[..., :3, :3]
-    order = model.from_standard
-    weights = keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)[table]
     turned = inputs.pose[table].clone()
-    turned[:, :, 0] = rotation.mT @ turned[:, :, 0]
+    turned[:, :, 0] = relative[..., :3, :3].mT @ turned[:, :, 0]
     share = (real & inputs.good[table]).to(model.dtype)
     share[:, 0] += (share.sum(dim=1) == 0).to(model.dtype)
-    mean = _nearest_rotation((share[..., None, None, None] * turned).sum(dim=1))
-    shared = FitOptions(options.prior, options.noise, options.depth_mean, options.depth_std)
-    known = options.depth_mean is not None
-    seen = Observations(
-        projections=inputs.K[table] @ relative[..., :3, :],
-        keypoints=inputs.keypoints[table][:, :, order],
-        weights=(weights * real[..., None])[:, :, order],
-        pose_priors=[PosePrior(mean, PosePriorOptions.precision(shared.prior, model.dtype, model.device))],
-        depth=mean.new_full((len(names),), options.depth_mean) if known else None,
-        depth_weight=mean.new_full((len(names),), options.depth_std**-2) if known else None,
-        loss=options.noise.loss,
-        loss_scale=options.noise.loss_scale,
+    mean = roma.special_procrustes((share[..., None, None, None] * turned).sum(dim=1))
+    first = table[:, 0]
+    one = FrameInputs(
+        mean,
+        *(getattr(inputs, name)[first] for name in ("betas", "K", "keypoints", "confidence")),
+        inputs.status[first],
     )
-    status = torch.where(inputs.good[table[:, 0]], int(Status.CONVERGED), inputs.status[table[:, 0]])
-    return seen, mean, status[None]
-
-
-def _nearest_rotation(matrix: torch.Tensor) -> torch.Tensor:
-    """Rotation (...,3,3) nearest to a sum of rotations (orthogonal Procrustes)."""
-    left, _, right = torch.linalg.svd(matrix)
-    flip = torch.ones_like(matrix[..., 0])
-    flip[..., 2] = torch.linalg.det(left @ right)
-    return (left * flip[..., None, :]) @ right
+    weights = keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)[table] * real[..., None]
+    observations = replace(
+        observe(model, one, options),
+        projections=inputs.K[table] @ relative[..., :3, :],
+        keypoints=inputs.keypoints[table][:, :, model.from_standard],
+        weights=weights[:, :, model.from_standard],
+    )
+    return observations, mean, one.status[None]

@@ -1,11 +1,15 @@
-"""What is known before seeing a person: the spread of hand shapes, and how wrong the network usually is.
+"""What is known before seeing a person: the spread of hand shapes, and how wrong a network usually is.
 
-``python -m src.personalization.calibration.measure_population --data_root DIR --split s1_train --output FILE.npz`` measures it.
+``python -m src.personalization.calibration.measure_population --data_root DIR --split s1_train --output FILE.npz``
+measures it; ``weights/prior.npz`` is what it found for the shipped networks.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
+import zipfile
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
@@ -13,45 +17,94 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.shape_observation_model import NetworkShape
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.pose_prior import matrix_log
+from src.personalization.terms.frame_problem import ShapePrior
+from utils.artifact_checks import HandLike
 from utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
 
 POPULATION_SCHEMA = 1
 #: The command that writes such a file.
 MAKE = "python -m src.personalization.calibration.measure_population"
+#: Package data: the population of the stand-in hand, as the shipped networks see it.
+SHIPPED_PRIOR = Path(__file__).resolve().parents[3] / "weights" / "prior.npz"
+#: Keypoint errors of one image move together, and those of one person repeat from image to image, but the
+#: solvers take them for independent. So their standard deviation is doubled. The trial that this rests on:
+#: ``python -m benchmarks.studies.choose_shared_error`` (its docstring holds what it printed).
+SHARED_ERROR_FACTOR = 2.0
 
-Options = TypeVar("Options", FitOptions, JointOptions)
+Options = TypeVar("Options", bound=FitOptions)
 
 
-@dataclass
+@dataclass(frozen=True)
+class NetworkShape:
+    """What a network's predicted shapes say about a person, as linear-Gaussian evidence.
+
+    A network shrinks its guess towards the mean person, and part of its error is the same in every
+    image of one person. Averaging cannot mend either; knowing both, from other people, can::
+
+        mean of n predictions = gain @ betas + offset + systematic + noise / sqrt(n)
+
+    (Bishop, Pattern Recognition and Machine Learning, 2006, eq. 2.116).
+
+    Attributes:
+        gain: (10,10); offset: (10,): mean prediction of a person with given betas.
+        systematic: (10,10) covariance of what all images of a person share; noise: (10,10) of one image.
+    """
+
+    gain: np.ndarray
+    offset: np.ndarray
+    systematic: np.ndarray
+    noise: np.ndarray
+
+    def information(self, predicted: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the mean (10,) of predictions of so many images says: precision (10,10) and precision @ betas (10,)."""
+        weight = self.gain.T @ np.linalg.inv(self.systematic + self.noise / images)
+        return weight @ self.gain, weight @ (predicted - self.offset)
+
+    def update(self, predicted: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (10,) and covariance (10,10) of betas after seeing predictions (n,10) of a person.
+
+        Args:
+            predicted: the network's betas, one row an image.
+            mean, covariance: (10,), (10,10) before.
+        """
+        precision, pulled = self.information(predicted.mean(axis=0), len(predicted))
+        before = np.linalg.inv(covariance)
+        posterior = np.linalg.inv(before + precision)
+        return posterior @ (before @ mean + pulled), posterior
+
+
+@dataclass(frozen=True)
 class Population:
-    """Measured on people other than the one to be calibrated.
+    """Measured on people other than the one to be calibrated. Left as it is: unit normal betas, nothing else known.
 
     Attributes:
         betas_mean: (10,); betas_covariance: (10,10).
-        depth: (2,) mean and standard deviation of the wrist's z, m.
+        depth: (2,) mean and standard deviation of the wrist's z, m; zeros where it was not measured.
         pose_error: (48,48) rad^2 covariance of the network's pose errors over (joint, axis), local
             increments, or zeros where no predictions were given.
         keypoint_std_box: standard deviation of keypoints over the larger side of their box, or zero.
         hand_hash: the hand model that the betas belong to.
         network_gain (10,10), network_offset (10,), network_systematic, network_noise (10,10): see
-            `network_shape.NetworkShape`; zeros where it was not measured.
+            `NetworkShape`; zeros where it was not measured.
+        model_name, dataset: network and data set that errors and depths were measured on; "" in older files.
     """
 
-    betas_mean: np.ndarray
-    betas_covariance: np.ndarray
-    depth: np.ndarray
-    pose_error: np.ndarray
-    keypoint_std_box: np.ndarray
+    betas_mean: np.ndarray = field(default_factory=lambda: np.zeros(10))
+    betas_covariance: np.ndarray = field(default_factory=lambda: np.eye(10))
+    depth: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    pose_error: np.ndarray = field(default_factory=lambda: np.zeros((48, 48)))
+    keypoint_std_box: np.ndarray = field(default_factory=lambda: np.zeros(()))
     hand_hash: str = ""
     network_gain: np.ndarray = field(default_factory=lambda: np.zeros((10, 10)))
     network_offset: np.ndarray = field(default_factory=lambda: np.zeros(10))
     network_systematic: np.ndarray = field(default_factory=lambda: np.zeros((10, 10)))
     network_noise: np.ndarray = field(default_factory=lambda: np.zeros((10, 10)))
+    model_name: str = ""
+    dataset: str = ""
 
     @property
     def network(self) -> NetworkShape | None:
@@ -59,27 +112,28 @@ class Population:
         parts = (self.network_gain, self.network_offset, self.network_systematic, self.network_noise)
         return NetworkShape(*parts) if self.network_gain.any() else None
 
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits that name what it says about shapes: identities made with it can be merged."""
+        parts = (
+            self.betas_mean,
+            self.betas_covariance,
+            self.network_gain,
+            self.network_offset,
+            self.network_systematic,
+            self.network_noise,
+        )
+        content = b"".join(np.ascontiguousarray(part, dtype=np.float64).tobytes() for part in parts)
+        return hashlib.sha256(content).hexdigest()[:12]
 
-def shrunk_covariance(samples: np.ndarray, prior: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of ``samples`` (n,d), pulled towards zero and ``prior`` (d,d), worth ``strength`` samples.
+    def shapes_only(self) -> Population:
+        """People's shapes alone, for evidence that does not come from the network it was measured on."""
+        return Population(self.betas_mean, self.betas_covariance, hand_hash=self.hand_hash)
 
-    The posterior mean of a normal-inverse-Wishart model: few people cannot fix ten dimensions.
-    """
-    n = len(samples)
-    mean = samples.sum(axis=0) / (n + 1)
-    centred = samples - mean
-    return mean, (centred.T @ centred + strength * prior) / (n + strength)
-
-
-def pose_error_covariance(predicted: torch.Tensor, truth: torch.Tensor, strength: float = 50.0) -> np.ndarray:
-    """Covariance (48,48) rad^2 of log(predicted^T truth), second moment, for rotations (N,16,3,3).
-
-    Errors larger than 1.5 rad in one rotation are clipped there: outliers, not the spread.
-    """
-    errors = matrix_log(predicted.double().mT @ truth.double())
-    size = errors.norm(dim=-1, keepdim=True).clamp_min(1e-9)
-    errors = (errors * (1.5 / size).clamp_max(1.0)).flatten(1).numpy()
-    return (errors.T @ errors + strength * 0.15**2 * np.eye(48)) / (len(errors) + strength)
+    def shape_prior(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> ShapePrior:
+        """People's shapes as a Gaussian for a solver."""
+        mean, precision = (torch.as_tensor(v) for v in (self.betas_mean, np.linalg.inv(self.betas_covariance)))
+        return ShapePrior(mean.to(device, dtype), precision.to(device, dtype))
 
 
 def save_population(path: str | os.PathLike, population: Population) -> None:
@@ -104,8 +158,10 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
         schema = int(content.pop("schema"))
         if schema != POPULATION_SCHEMA:
             raise CalibrationError(f"{path}: schema is {schema}, this code reads {POPULATION_SCHEMA}")
-        population = Population(**{**content, "hand_hash": str(content["hand_hash"])})
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        words = {name: str(content[name]) for name in ("hand_hash", "model_name", "dataset") if name in content}
+        population = Population(**{**content, **words})
+        _check(population, path)
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise CalibrationError(f"{path} is not a population file ({error}); make it with {MAKE}") from error
     if population.hand_hash != hand_hash:
         raise CalibrationError(
@@ -114,10 +170,24 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
     return population
 
 
-#: Keypoint errors of one image move together, and those of one person repeat from image to image, but the
-#: solvers take them for independent. So their standard deviation is doubled. The trial that this rests on:
-#: ``python -m benchmarks.studies.choose_shared_error`` (its docstring holds what it printed).
-SHARED_ERROR_FACTOR = 2.0
+def _check(population: Population, path: Path) -> None:
+    like = Population()
+    for item in fields(population):
+        value, wanted = getattr(population, item.name), getattr(like, item.name)
+        if isinstance(wanted, np.ndarray) and (value.shape != wanted.shape or not np.isfinite(value).all()):
+            raise CalibrationError(f"{path}: {item.name} must be {wanted.shape} finite numbers, not {value.shape}")
+
+
+def shipped_population(assets: HandLike, path: Path = SHIPPED_PRIOR) -> Population | None:
+    """The packaged population if it belongs to the hand in use, else None (said in the log)."""
+    try:
+        found = load_population(path, assets.hash)
+    except (CalibrationError, FileNotFoundError) as error:
+        logger.warning("no shipped prior for the hand %r (%s)", assets.name, error)
+        return None
+    # Files of before 2026-11-26 do not say what they were measured on; the shipped one is of these.
+    names = {"model_name": found.model_name or "mano_baseline_conf", "dataset": found.dataset or "dex_ycb"}
+    return replace(found, **names)
 
 
 def with_population(
@@ -134,17 +204,6 @@ def with_population(
         prior = replace(prior, covariance=torch.as_tensor(population.pose_error))
     if float(population.keypoint_std_box) > 0:
         noise = replace(noise, std_box=shared_error * float(population.keypoint_std_box))
-    depth = {} if keep_depth else {"depth_mean": float(population.depth[0]), "depth_std": float(population.depth[1])}
+    known = not keep_depth and population.depth[1] > 0
+    depth = {"depth_mean": float(population.depth[0]), "depth_std": float(population.depth[1])} if known else {}
     return replace(options, prior=prior, noise=noise, **depth)
-
-
-def joint_with_population(
-    options: JointOptions, population: Population, keep_depth: bool = False, shared_error: float = SHARED_ERROR_FACTOR
-) -> JointOptions:
-    """`with_population`, and the people's shapes and the network's habits as prior of a joint calibration."""
-    return replace(
-        with_population(options, population, keep_depth, shared_error),
-        shape_mean=torch.as_tensor(population.betas_mean),
-        shape_covariance=torch.as_tensor(population.betas_covariance),
-        network=population.network,
-    )

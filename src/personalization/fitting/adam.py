@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from src.personalization.fitting.translation import wrist_at_depth
+from src.personalization.fitting.translation import TYPICAL_DEPTH, wrist_at_depth
 from utils.camera import project
 from utils.rotations import matrix_to_rotation_6d, rotation_6d_to_matrix
 
@@ -31,7 +31,7 @@ class AdamOptions:
         decay: the rate of stage 2 falls exponentially to this fraction (1: constant, as in the paper).
     """
 
-    start_depth: float = 0.85
+    start_depth: float = TYPICAL_DEPTH
     translation_steps: int = 200
     translation_rate: float = 1e-2
     pose_steps: int = 100

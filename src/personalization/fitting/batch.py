@@ -11,8 +11,9 @@ import torch
 
 from src.personalization.fitting.adam import AdamOptions, fit_adam
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames, reprojection_rmse
+from src.personalization.fitting.translation import wrist_at_depth
 from src.personalization.fitting.video import chain_positions, fit_video
-from src.personalization.solver.status import CalibrationError, Status, count_status, usable
+from src.personalization.solver.status import CalibrationError, Status, in_range, log_unusable, usable
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.joints_model import JointsModel
 from template import HandAssets, HandModel
@@ -30,7 +31,7 @@ class FittedPredictions:
 
     Attributes:
         predictions: the rows given, with fitted pose, transl and betas.
-        status: (N,) int64 of `Status`; rows that are not `usable` carry the network's pose.
+        status: (N,) int64 of `Status`; rows that are not `usable` carry the network's pose and a guessed depth.
         reprojection_px: (N,) root mean square distance to the keypoints.
         seconds: wall time of the solver.
     """
@@ -93,12 +94,11 @@ def fit_predictions(
     if pose.device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
-    bad = int((~usable(result.status)).sum())
-    if bad:
-        logger.warning("%d of %d frames could not be fitted: %s", bad, len(pose), count_status(result.status))
+    log_unusable(logger, result.status, "frames", "they keep the network's pose, and their depth is a guess")
     fitted = replace(
         predictions,
         pose=result.pose.cpu().numpy(), betas=result.betas.cpu().numpy(), transl=result.transl.cpu().numpy(),
+        status=result.status.cpu().numpy(),
     )
     return FittedPredictions(fitted, result.status.cpu().numpy(), result.reprojection_px.cpu().numpy(), seconds)
 
@@ -124,17 +124,20 @@ def _fit_with_adam(
 
     parts = []
     for start in range(0, len(pose), options.chunk):
-        rows = slice(start, start + options.chunk)
-        found = (inputs.pose[rows], inputs.betas[rows], inputs.K[rows], inputs.keypoints[rows], inputs.confidence[rows])
-        parts.append(fit_adam(joints_of, *found, adam))
+        part = inputs.rows(slice(start, start + options.chunk))
+        given = (part.pose, part.betas, part.K, part.keypoints, part.confidence)
+        parts.append(fit_adam(joints_of, *given, adam))
     fitted, transl = torch.cat([part.pose for part in parts]), torch.cat([part.transl for part in parts])
+    root = hand.rest_joints(inputs.betas)[:, 0]
     finite = torch.isfinite(fitted).flatten(1).all(1) & torch.isfinite(transl).all(1)
-    fitted = torch.where((finite & inputs.good)[:, None, None, None], fitted, inputs.pose)
-    transl = torch.where(finite[:, None], transl, torch.zeros_like(transl))
+    status = torch.where(finite, int(Status.ITERATION_LIMIT), int(Status.DIVERGED))
+    status = torch.where(finite & ~in_range(transl + root), int(Status.OUT_OF_RANGE), status)
+    status = torch.where(inputs.good, status, inputs.status)
+    solved = usable(status)
+    fitted = torch.where(solved[:, None, None, None], fitted, inputs.pose)
+    transl = torch.where(solved[:, None], transl, wrist_at_depth(inputs.middle, inputs.K) - root)
     with torch.no_grad():
         joints = hand.joints(fitted, inputs.betas, transl)
-    status = torch.where(inputs.good, int(Status.ITERATION_LIMIT), inputs.status)
-    status = torch.where(inputs.good & ~finite, int(Status.DIVERGED), status)
     rmse = reprojection_rmse(joints, inputs.K, inputs.keypoints, inputs.confidence)
     steps = torch.full_like(status, adam.translation_steps + adam.pose_steps)
     return FitResult(fitted, transl, inputs.betas, status, rmse, steps)

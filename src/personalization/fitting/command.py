@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,13 @@ import torch
 
 from datasets import build_dataset
 from src.evaluation import evaluate_predictions
-from src.personalization.calibration.multi_frame import JointOptions
-from src.personalization.calibration.population import joint_with_population, load_population, with_population
+from src.personalization.calibration.population import (
+    SHIPPED_PRIOR,
+    Population,
+    load_population,
+    with_population,
+)
+from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.adam import AdamOptions
 from src.personalization.fitting.batch import FittedPredictions, fit_predictions
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions
@@ -21,8 +27,7 @@ from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import apart_from_calibration, pair_keypoints
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.levenberg_marquardt import LMOptions
-from src.personalization.solver.status import CalibrationError, count_status
-from src.personalization.terms.joints_model import JointsModel
+from src.personalization.solver.status import CalibrationError, count_status, usable
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions, load_predictions, save_predictions
@@ -40,10 +45,14 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
     """
+    if args.predictions is None:
+        fill_in(args, scripts_files(args.shape_source))
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
+    if len(predictions) == 0:
+        raise CalibrationError(f"{args.predictions} is empty; there is nothing to fit")
     if predictions.pose is None:
         raise CalibrationError(f"{args.predictions} holds no pose; predict with a mano network")
     predictions = pair_keypoints(predictions, None if args.keypoints is None else load_predictions(args.keypoints))
@@ -82,6 +91,21 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def scripts_files(shape_source: str) -> dict[str, tuple[Path, str | None]]:
+    """What ``scripts/fit_*.sh`` fit and write, by option."""
+    name = {"predicted": "baseline", "gt": "true_shape", "calibrated": "calibrated"}[shape_source]
+    files: dict[str, tuple[Path, str | None]] = {
+        "predictions": (PREDICTIONS / f"{name}.npz", f"scripts/eval_{name}.sh"),
+        "keypoints": KEYPOINTS,
+        "output": (Path(f"out/dex_ycb/fitted/{name}.npz"), None),
+    }
+    if shape_source == "calibrated":
+        files["identity"] = IDENTITIES
+    if SHIPPED_PRIOR.is_file():
+        files["prior"] = (SHIPPED_PRIOR, None)
+    return files
+
+
 def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> FitOptions:
     """`FitOptions` of the command line; a population file replaces the defaults of prior, noise and depth."""
     options = FitOptions(
@@ -92,33 +116,34 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
         lm=LMOptions(max_steps=args.max_steps),
         chunk=args.chunk,
     )
-    joint = JointOptions()
+    population = Population()
     if args.prior is not None:
         population = load_population(args.prior, assets.hash)
         options = with_population(options, population, keep_depth=args.depth_mean is not None)
-        joint = joint_with_population(joint, population)
     if args.fit_shape:
-        shape_prior = joint.shape_prior(JointsModel(assets, dtype=torch.float32, device=device))
-        options = replace(options, shape_prior=shape_prior)
+        options = replace(options, shape_prior=population.shape_prior(torch.float32, device))
     return options
 
 
 def summarise(
     predictions: Predictions, fitted: FittedPredictions, truth: dict[str, np.ndarray] | None, assets: HandAssets
 ) -> dict[str, Any]:
-    """Speed, status counts and reprojection error; with truth also 3D errors, before and after."""
+    """Speed, status counts and reprojection error of what was fitted; with truth also 3D errors of all rows, before and
+    after."""
+    fitted_px = fitted.reprojection_px[usable(torch.as_tensor(fitted.status)).numpy()]
     report: dict[str, Any] = {
         "n_images": len(fitted.status),
         "frames_per_second": fitted.frames_per_second,
-        "status": count_status(torch.as_tensor(fitted.status)),
-        "reprojection_rmse_px": float(np.sqrt(np.mean(fitted.reprojection_px**2))),
+        "status": count_status(fitted.status),
+        "n_fitted": len(fitted_px),
+        "reprojection_rmse_px": float(np.sqrt(np.mean(fitted_px**2))) if len(fitted_px) else None,
     }
     if truth is not None:
         valid = np.flatnonzero(truth["valid"])
         model = HandModel(assets)
         target = points_of(model, truth["pose"][valid], truth["betas"][valid], truth["transl"][valid])
         for name, rows in (("network", predictions), ("fitted", fitted.predictions)):
-            if rows.betas is None:
+            if rows.betas is None or len(valid) == 0:
                 continue
             part = rows.select(valid)
             points = points_of(model, part.pose, part.betas, part.transl)
@@ -146,8 +171,9 @@ def points_of(
 
 def log_report(report: dict[str, Any]) -> None:
     """The table on the log."""
-    logger.info("%d images, %.0f frames/s, reprojection %.2f px, %s", report["n_images"], report["frames_per_second"],
-                report["reprojection_rmse_px"], report["status"])
+    pixels = report["reprojection_rmse_px"]
+    logger.info("%d of %d images fitted, %.0f frames/s, reprojection %s px, %s", report["n_fitted"], report["n_images"],
+                report["frames_per_second"], "-" if pixels is None else f"{pixels:.2f}", report["status"])
     for name in ("network", "fitted"):
         if name in report:
             cells = "  ".join(f"{key} {value:7.2f}" for key, value in report[name].items())

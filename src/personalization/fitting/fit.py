@@ -6,13 +6,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from src.personalization.fitting.finger_pose import quick_points
-from src.personalization.fitting.finger_problem import fit_fingers, is_quick
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
-from src.personalization.solver.status import Status
+from src.personalization.solver.status import Status, in_range, usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import Observations
+from src.personalization.terms.hand_residuals import posed_points
 from src.personalization.terms.inputs import FrameInputs, check_frames
 from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise, keypoint_weights
@@ -72,7 +71,7 @@ class FitResult:
     Attributes:
         pose: (N,16,3,3); transl: (N,3) m, MANO's free translation (wrist - J0(betas)); betas: (N,10).
         status: (N,) int64 of `Status`: where not `status.usable`, pose and betas are the network's (or
-            neutral, if those were bad) and the translation is a guess.
+            neutral, if those were bad) and the wrist is at `TYPICAL_DEPTH` on the ray of the keypoints' mean.
         reprojection_px: (N,) root mean square over the keypoints that count, weighted by confidence.
         steps: (N,) linear systems solved.
     """
@@ -120,7 +119,7 @@ def fit_frames(
     results = [_fit_chunk(model, inputs, options, start, rows) for rows in chunks]
     if not results:
         return _fit_chunk(model, inputs, options, start, slice(0, 0))
-    return FitResult(*(torch.cat([getattr(r, name) for r in results]) for name in FitResult.__dataclass_fields__))
+    return FitResult(**{name: torch.cat([getattr(part, name) for part in results]) for name in vars(results[0])})
 
 
 def observe(model: JointsModel, inputs: FrameInputs, options: FitOptions) -> Observations:
@@ -148,36 +147,40 @@ def _fit_chunk(
     start: tuple[torch.Tensor, torch.Tensor] | None,
     rows: slice,
 ) -> FitResult:
-    inputs = FrameInputs(*(getattr(everything, name)[rows] for name in FrameInputs.__dataclass_fields__))
+    inputs = everything.rows(rows)
     chunk_options = replace(options, extra_priors=tuple(_prior_rows(prior, rows) for prior in options.extra_priors))
     seen = observe(model, inputs, chunk_options)
     rest = model.rest_points(inputs.betas)
-    first_pose = inputs.pose
+    guess = wrist_at_depth(inputs.middle, inputs.K)
     if start is None:
-        points = quick_points(model, first_pose, rest)
-        wrist, placed = wrist_from_keypoints(points, seen.projections, seen.keypoints, seen.weights)
-        placed |= ~inputs.good
+        points = posed_points(model, inputs.pose, rest).points
+        wrist, initialised = wrist_from_keypoints(points, seen.projections, seen.keypoints, seen.weights)
+        pose = inputs.pose
     else:
-        first_pose, wrist = start[0][rows], start[1][rows] + rest[:, 0]
-        placed = torch.isfinite(wrist).all(-1) & (wrist[:, 2] > 0)
-        first_pose = torch.where((inputs.good & placed)[:, None, None, None], first_pose, inputs.pose)
-    fallback = wrist_at_depth(_mean_pixel(inputs), inputs.K, 0.85)
-    wrist = torch.where((placed & inputs.good)[:, None], wrist, fallback)
-    state = {"pose": first_pose, "wrist": wrist, "betas": inputs.betas}
-    if options.shape_prior is None and is_quick(seen):
-        result = fit_fingers(model, seen, state, options.lm)
-    else:
-        result = minimise(FrameProblem(model, seen, options.shape_prior), state, options.lm)
+        pose, wrist = start[0][rows], start[1][rows] + rest[:, 0]
+        initialised = in_range(wrist)
+    solvable = inputs.good & initialised
+    state = {
+        "pose": torch.where(solvable[:, None, None, None], pose, inputs.pose),
+        "wrist": torch.where(solvable[:, None], wrist, guess),
+        "betas": inputs.betas,
+    }
+    result = minimise(FrameProblem(model, seen, options.shape_prior), state, options.lm)
 
-    fitted = result.state
-    status = torch.where(placed, result.status, torch.full_like(result.status, int(Status.BEHIND_CAMERA)))
+    lost = usable(result.status) & ~in_range(result.state["wrist"])
+    status = torch.where(lost, int(Status.OUT_OF_RANGE), result.status)
+    status = torch.where(initialised, status, int(Status.BEHIND_CAMERA))
     status = torch.where(inputs.good, status, inputs.status)
-    rest = model.rest_points(fitted["betas"])
-    points = quick_points(model, fitted["pose"], rest) + fitted["wrist"][:, None]
+    solved = usable(status)
+    pose = torch.where(solved[:, None, None, None], result.state["pose"], inputs.pose)
+    wrist = torch.where(solved[:, None], result.state["wrist"], guess)
+    betas = torch.where(solved[:, None], result.state["betas"], inputs.betas)
+    rest = model.rest_points(betas)
+    points = posed_points(model, pose, rest).points + wrist[:, None]
     return FitResult(
-        pose=fitted["pose"],
-        transl=fitted["wrist"] - rest[:, 0],
-        betas=fitted["betas"],
+        pose=pose,
+        transl=wrist - rest[:, 0],
+        betas=betas,
         status=status,
         reprojection_px=reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], seen.weights[:, 0]),
         steps=result.steps,
@@ -192,12 +195,6 @@ def reprojection_rmse(
     pixels = image[..., :2] / image[..., 2:].clamp_min(1e-3)
     squared = (pixels - keypoints).square().sum(-1)
     return ((weights * squared).sum(-1) / weights.sum(-1).clamp_min(1e-30)).sqrt()
-
-
-def _mean_pixel(inputs: FrameInputs) -> torch.Tensor:
-    total = inputs.confidence.sum(dim=1, keepdim=True)
-    mean = (inputs.keypoints * inputs.confidence[..., None]).sum(dim=1) / total.clamp_min(1e-9)
-    return torch.where(total > 0, mean, inputs.K[:, :2, 2])
 
 
 def _prior_rows(prior: PosePrior, rows: slice) -> PosePrior:

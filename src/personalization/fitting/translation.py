@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+#: Where a hand is looked for when nothing says how far it is, m (FACTS 7.5).
+TYPICAL_DEPTH = 0.85
+
 
 def wrist_from_keypoints(
     points: torch.Tensor, projections: torch.Tensor, keypoints: torch.Tensor, weights: torch.Tensor
@@ -47,8 +50,8 @@ def wrist_from_keypoints(
     return torch.where(good[:, None], wrist, torch.zeros_like(wrist)).to(dtype), good
 
 
-def wrist_at_depth(pixel: torch.Tensor, K: torch.Tensor, depth: float) -> torch.Tensor:
-    """Wrist (N,3) m seen at ``pixel`` (N,2) with z = ``depth`` m: the start of FACTS 7.5."""
+def wrist_at_depth(pixel: torch.Tensor, K: torch.Tensor, depth: float = TYPICAL_DEPTH) -> torch.Tensor:
+    """Wrist (N,3) m seen at ``pixel`` (N,2) with z = ``depth`` m."""
     homogeneous = torch.cat([pixel, torch.ones_like(pixel[:, :1])], dim=1)
     ray = torch.linalg.solve(K, homogeneous[..., None])[..., 0]
     return ray * (depth / ray[:, 2:])

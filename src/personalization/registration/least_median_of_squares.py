@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from src.personalization.terms.keypoint_terms import NEAR
+from src.personalization.solver.status import NEAR
 
 #: Median of the length of a 2D Gaussian vector over its standard deviation: sqrt(2 ln 2).
 RAYLEIGH_MEDIAN = 1.1774

@@ -10,7 +10,8 @@ from src.personalization.registration.silhouette import mesh_extents
 from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import factorise_model, solve_factored
 from src.personalization.solver.robust import robust_loss
-from src.personalization.terms.keypoint_terms import NEAR, keypoint_terms
+from src.personalization.solver.status import NEAR
+from src.personalization.terms.keypoint_terms import keypoint_terms
 
 LOSS = "geman_mcclure"
 

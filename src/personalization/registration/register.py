@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from src.personalization.fitting.fit import reprojection_rmse
-from src.personalization.fitting.translation import wrist_at_depth
+from src.personalization.fitting.translation import TYPICAL_DEPTH, wrist_at_depth
 from src.personalization.registration.least_median_of_squares import (
     RAYLEIGH_MEDIAN,
     least_median_start,
@@ -25,7 +25,7 @@ from src.personalization.registration.least_median_of_squares import (
 from src.personalization.registration.problem import MeshObservations, RegistrationProblem, extent_gaps
 from src.personalization.registration.silhouette import directions, silhouette_extents
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
-from src.personalization.solver.status import Status, usable
+from src.personalization.solver.status import Status, in_range, usable
 from src.personalization.terms.inputs import FrameInputs, check_frames
 
 #: Median of a Gaussian's absolute value to its standard deviation.
@@ -55,7 +55,7 @@ class RegistrationOptions:
     outlier: float = 3.0
     hidden: float = 1.5
     rounds: int = 3
-    fallback_depth: float = 0.85
+    fallback_depth: float = TYPICAL_DEPTH
     lm: LMOptions = LMOptions(max_steps=30, tolerance=1e-8, relative_tolerance=1e-10, rough_steps=0)
     chunk: int = 256
 
@@ -148,7 +148,7 @@ def _register(
 ) -> Registration:
     inputs, vertices, joints = _checked(vertices, joints, K, keypoints, confidence, options)
     start, middle, placed = least_median_start(joints, inputs.K, inputs.keypoints, inputs.confidence)
-    guess = wrist_at_depth(_mean_pixel(inputs), inputs.K, options.fallback_depth)
+    guess = wrist_at_depth(inputs.middle, inputs.K, options.fallback_depth)
     position = torch.where(placed[:, None], start, guess)
     known = torch.isfinite(extents) & (inputs.good & placed)[:, None]
     seen = MeshObservations(
@@ -176,8 +176,10 @@ def _register(
         extent_std = _spread(gap.abs(), known.double(), GAUSS_MEDIAN)
     keypoint_std, extent_std = keypoint_std.clamp_min(options.min_std_px), extent_std.clamp_min(options.min_std_px)
     status = torch.where(placed, status, torch.full_like(status, int(Status.BEHIND_CAMERA)))
+    status = torch.where(placed & usable(status) & ~in_range(position), int(Status.OUT_OF_RANGE), status)
     status = torch.where(inputs.good, status, inputs.status)
     fine = usable(status)
+    position = torch.where(fine[:, None], position, guess)
     inliers = (distance < options.outlier * keypoint_std[:, None]) & (inputs.confidence > 0) & fine[:, None]
     limit = torch.where(gap > 0, options.hidden, options.outlier) * extent_std[:, None]
     believed = known & (gap.abs() < limit) & fine[:, None]
@@ -249,8 +251,3 @@ def _spread(lengths: torch.Tensor, weights: torch.Tensor, factor: float) -> torc
     middle = weighted_median(lengths, weights)
     return torch.where(torch.isfinite(middle), middle, 0.0) / factor
 
-
-def _mean_pixel(inputs: FrameInputs) -> torch.Tensor:
-    total = inputs.confidence.sum(dim=1, keepdim=True)
-    mean = (inputs.keypoints * inputs.confidence[..., None]).sum(dim=1) / total.clamp_min(1e-9)
-    return torch.where(total > 0, mean, inputs.K[:, :2, 2])

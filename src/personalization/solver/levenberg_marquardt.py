@@ -24,9 +24,10 @@ class LMOptions:
 
     Attributes:
         max_steps: linear systems solved at most.
-        tolerance: converged when the model promises less than this decrease of the half chi-square
-            (no unit: 0.005 is a tenth of a standard deviation along one direction), or less than
-            ``relative_tolerance`` of the cost.
+        tolerance: converged when the undamped model at the accepted point promises less than this decrease
+            of the half chi-square (no unit: 0.005 is a tenth of a standard deviation along one direction), or
+            less than ``relative_tolerance`` of the cost. That promise is g.H^-1.g / 2, the gradient in the
+            Hessian's own scale.
         initial_damping, max_damping: multiples of the Hessian's diagonal.
         rough_steps: first steps, far from the optimum, that make do with the Gauss-Newton Hessian.
     """
@@ -40,17 +41,17 @@ class LMOptions:
 
 
 class Problem(Protocol):
-    """P independent problems; every tensor of a state or linearisation has P as its first dimension.
-
-    As its last instead, if the problem has an attribute ``frames_last`` that is true.
-    """
+    """P independent problems; every tensor of a state or linearisation has P as its first dimension."""
 
     def linearise(self, state: State, exact: bool = True) -> State:
         """Terms at ``state``; key "cost" (P,), infinite where the state is impossible; ``exact``: second-order."""
         ...
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
-        """The damped step and the decrease (P,) the undamped model predicts for it (NaN: no step)."""
+        """The damped step and the decrease (P,) the undamped model predicts for it (NaN: no step).
+
+        ``terms`` may be some of the problems' only.
+        """
         ...
 
     def retract(self, state: State, step: State) -> State:
@@ -76,6 +77,20 @@ class LMResult:
         """(P,) half chi-square."""
         return self.terms["cost"]
 
+    def rows(self, index: torch.Tensor) -> LMResult:
+        """Some of the problems."""
+        return LMResult(_rows(self.state, index), _rows(self.terms, index), self.status[index], self.steps[index])
+
+    def put(self, index: torch.Tensor, part: LMResult) -> LMResult:
+        """With problems ``index`` replaced by those of ``part``."""
+        if len(index) == len(self.status):
+            return part
+        groups = ((self.state, part.state), (self.terms, part.terms))
+        state, terms = ({k: v.index_copy(0, index, new[k]) for k, v in old.items()} for old, new in groups)
+        status, steps = (old.index_copy(0, index, new) for old, new in (
+            (self.status, part.status), (self.steps, part.steps)))
+        return LMResult(state, terms, status, steps)
+
 
 def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -> LMResult:
     """Run every problem to its own end.
@@ -83,86 +98,70 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
     A problem that has ended keeps its state whatever its neighbours do; when half of those still
     computed have ended, the others go on without them.
     """
-    best, last = _start(problem, state, options), getattr(problem, "frames_last", False)
-    rows = torch.arange(len(best["status"]), device=best["status"].device)
-    part = best
-    for step in range(options.max_steps):
-        active = part["status"] == Status.ITERATION_LIMIT
-        running = int(active.sum())
-        if running == 0:
-            break
-        if 2 * running <= len(active):
-            best = _put(best, rows, part, last)
-            index = active.nonzero()[:, 0]
-            rows, problem = rows[index], problem.rows(index)
-            part = {key: value[..., index] if last else value[index] for key, value in part.items()}
-        part = _advance(problem, part, options, exact=step + 1 >= options.rough_steps)
-    best = _put(best, rows, part, last)
-    pick = {group: {k[2:]: v for k, v in best.items() if k.startswith(group)} for group in ("s.", "t.")}
-    return LMResult(pick["s."], pick["t."], best["status"], best["steps"])
-
-
-def _start(problem: Problem, state: State, options: LMOptions) -> State:
-    """Everything about every problem in one dict: state (s.*), terms (t.*), damping, verdict."""
     terms = problem.linearise(state, exact=options.rough_steps <= 0)
     cost = terms["cost"]
     status = torch.full(cost.shape, int(Status.ITERATION_LIMIT), dtype=torch.int64, device=cost.device)
     status[~torch.isfinite(cost)] = Status.DIVERGED
-    return {
-        **{f"s.{key}": value for key, value in state.items()},
-        **{f"t.{key}": value for key, value in terms.items()},
-        "damping": torch.full_like(cost, options.initial_damping),
-        "growth": torch.full_like(cost, 2.0),
-        "status": status,
-        "steps": torch.zeros_like(status),
-    }
+    whole = now = LMResult(state, terms, status, torch.zeros_like(status))
+    rows = torch.arange(len(cost), device=cost.device)
+    damping, growth = torch.full_like(cost, options.initial_damping), torch.full_like(cost, 2.0)
+    for step in range(options.max_steps):
+        active = now.status == Status.ITERATION_LIMIT
+        running = int(active.sum())
+        if 2 * running <= len(active):
+            whole = whole.put(rows, now)
+            index = active.nonzero()[:, 0]
+            rows, now, problem = rows[index], now.rows(index), problem.rows(index)
+            active, damping, growth = active[index], damping[index], growth[index]
+        if running == 0:
+            break
+        move, promised = problem.solve(now.terms, damping)
+        now.status = _judged(problem, now, active & (promised <= _enough(now, options)), options)
+        active = now.status == Status.ITERATION_LIMIT
+        trial = problem.retract(now.state, move)
+        trial_terms = problem.linearise(trial, exact=step + 1 >= options.rough_steps)
+        gained = now.cost - trial_terms["cost"]
+        better = active & (gained > 0) & torch.isfinite(promised)
+        gain = 2 * gained / promised.clamp_min(1e-30) - 1
+        # Nielsen's rule may shrink to a third; a tenth saves a step where the model is good, which it mostly is.
+        shrink = (1 - gain * gain * gain).clamp(1 / 10, 1.0)
+        damping = damping * torch.where(better, shrink, growth)
+        growth = torch.where(better, 2.0, growth * 2)
+        now = LMResult(
+            _choose(better, trial, now.state), _choose(better, trial_terms, now.terms),
+            now.status.masked_fill(active & (damping > options.max_damping), Status.STALLED), now.steps + active,
+        )
+    else:  # the last step's state has not been judged yet
+        now.status = _judged(problem, now, now.status == Status.ITERATION_LIMIT, options)
+    return whole.put(rows, now)
 
 
-def _advance(problem: Problem, now: State, options: LMOptions, exact: bool) -> State:
-    """One step of each problem that has not ended; ``exact``: linearise to second order where it leads."""
-    state = {key[2:]: value for key, value in now.items() if key.startswith("s.")}
-    terms = {key[2:]: value for key, value in now.items() if key.startswith("t.")}
-    damping, growth, status = now["damping"], now["growth"], now["status"].clone()
-    active = status == Status.ITERATION_LIMIT
-    last = getattr(problem, "frames_last", False)
-    step, predicted = problem.solve(terms, damping)
-    if last and not bool(active.all()):  # what has ended stays where it is, and is linearised there again
-        step = {key: _choose(active, value, torch.zeros_like(value), last) for key, value in step.items()}
-    trial = problem.retract(state, step)
-    trial_terms = problem.linearise(trial, exact)
-    actual = terms["cost"] - trial_terms["cost"]
-    better = active & (actual > 0) & torch.isfinite(predicted)
-    # Converged when the undamped model has little left to promise; under heavy damping a small
-    # promise only says that the step was short.
-    small = predicted <= options.tolerance + options.relative_tolerance * terms["cost"]
-    ended = active & small & (damping <= 1.0)
-    gain = 2 * actual / predicted.clamp_min(1e-30) - 1
-    shrink = (1 - gain * gain * gain).clamp(1 / 10, 1.0)
-    damping = damping * torch.where(better, shrink, growth)
-    status.masked_fill_(active & (damping > options.max_damping), Status.STALLED)
-    status.masked_fill_(ended, Status.CONVERGED)
-    new = {**{f"s.{key}": value for key, value in trial.items()}, **{f"t.{key}": v for key, v in trial_terms.items()}}
-    if last:
-        rejected = (active & ~better).nonzero()[:, 0]
-        if len(rejected):  # few as a rule, and what was just computed belongs to nobody else
-            for key, value in new.items():
-                value[..., rejected] = now[key][..., rejected]
-    elif not bool(better.all()):
-        new = {key: _choose(better, value, now[key], last) for key, value in new.items()}
-    return {
-        **new,
-        "damping": damping,
-        "growth": torch.where(better, 2.0, growth * 2),
-        "status": status,
-        "steps": now["steps"] + active,
-    }
+def _enough(now: LMResult, options: LMOptions) -> torch.Tensor:
+    """(P,) decrease of the cost that is not worth a step."""
+    return options.tolerance + options.relative_tolerance * now.cost
 
 
-def _choose(mask: torch.Tensor, new: torch.Tensor, old: torch.Tensor, last: bool) -> torch.Tensor:
-    return torch.where(mask if last else mask.view(-1, *[1] * (new.dim() - 1)), new, old)
+def _judged(problem: Problem, now: LMResult, candidates: torch.Tensor, options: LMOptions) -> torch.Tensor:
+    """Status (P,) with those ``candidates`` (P,) converged whose undamped step promises too little at their state.
+
+    A damped step may promise little because it is short, and the promise before a rejected step says nothing of
+    what follows: only the gradient here, in the undamped Hessian's scale, says that this is a minimum.
+    """
+    index = candidates.nonzero()[:, 0]
+    if len(index) == 0:
+        return now.status
+    part = now.rows(index)
+    least = torch.finfo(part.cost.dtype).eps ** 0.5  # below this a system's solution is rounding
+    _, promised = problem.solve(part.terms, torch.full_like(part.cost, least))
+    return now.status.index_fill(0, index[promised <= _enough(part, options)], int(Status.CONVERGED))
 
 
-def _put(whole: State, rows: torch.Tensor, part: State, last: bool) -> State:
-    if len(rows) == len(whole["status"]):
-        return part
-    return {key: value.index_copy(-1 if last else 0, rows, part[key]) for key, value in whole.items()}
+def _rows(group: State, index: torch.Tensor) -> State:
+    return {key: value[index] for key, value in group.items()}
+
+
+def _choose(mask: torch.Tensor, new: State, old: State) -> State:
+    """``new`` where ``mask`` (P,), else ``old``."""
+    if bool(mask.all()):
+        return new
+    return {key: torch.where(mask.view(-1, *[1] * (v.dim() - 1)), v, old[key]) for key, v in new.items()}

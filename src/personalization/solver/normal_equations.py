@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-#: Smallest diagonal entry, as a fraction of the largest, that damping is taken from: keeps
-#: unobserved unknowns (zero rows) solvable.
-FLOOR = 1e-9
+#: Columns of a Jacobian shorter than this many times the rounding of the longest say nothing (unobserved unknowns);
+#: their systems are kept solvable. Longer ones count, however short: a runaway's vanishing slope is no minimum.
+SILENT = 10.0
 
 
 @dataclass
@@ -56,7 +56,8 @@ def damping_diagonal(hessian: torch.Tensor, damping: torch.Tensor) -> torch.Tens
 
 def marquardt(diagonal: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
     """What damping (...) adds to a diagonal (...,U): a multiple of it, and a floor where nothing was observed."""
-    floor = FLOOR * diagonal.amax(dim=-1, keepdim=True).clamp_min(1e-30)
+    rounding = (SILENT * torch.finfo(diagonal.dtype).eps) ** 2
+    floor = rounding * diagonal.amax(dim=-1, keepdim=True).clamp_min(1e-20)
     return damping[..., None] * diagonal.clamp_min(floor) + floor * (diagonal < floor)
 
 

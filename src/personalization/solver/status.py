@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import logging
 from collections import Counter
 
+import numpy as np
 import torch
 
 from utils.artifacts import ArtifactError
@@ -13,7 +15,7 @@ from utils.artifacts import ArtifactError
 class Status(enum.IntEnum):
     """Outcome of one least-squares problem (a frame, or a subject's calibration)."""
 
-    CONVERGED = 0  #: the last accepted step promised and brought next to nothing
+    CONVERGED = 0  #: the gradient there, in the Hessian's scale, is next to nothing
     ITERATION_LIMIT = 1  #: still improving when the iterations ran out; the best state is returned
     STALLED = 2  #: no step improved the cost although the model promised one; the best state is returned
     DIVERGED = 3  #: the cost was not finite at the start; the starting state is returned
@@ -23,8 +25,11 @@ class Status(enum.IntEnum):
     BAD_INTRINSICS = 7  #: K is not finite, not invertible, or its last row is not (0, 0, 1)
     BAD_PREDICTION = 8  #: the network's pose or shape is not finite or not a rotation
     BEHIND_CAMERA = 9  #: the hand could not be placed in front of the camera
+    OUT_OF_RANGE = 10  #: the hand ended nearer than `NEAR` or farther than `FAR`: no solution, whatever its cost
 
 
+#: Depths of a wrist (m) between which a state is believed. A hand of a pixel or two fits any keypoints from afar.
+NEAR, FAR = 0.05, 10.0
 #: Outcomes whose numbers come from the optimisation and may be used.
 USABLE = (Status.CONVERGED, Status.ITERATION_LIMIT, Status.STALLED)
 
@@ -38,7 +43,26 @@ def usable(status: torch.Tensor) -> torch.Tensor:
     return status <= max(USABLE)
 
 
-def count_status(status: torch.Tensor) -> dict[str, int]:
+def in_range(position: torch.Tensor) -> torch.Tensor:
+    """Mask (...) of positions (...,3), m, camera frame, that are finite and between `NEAR` and `FAR`."""
+    return torch.isfinite(position).all(dim=-1) & (position[..., 2] >= NEAR) & (position[..., 2] <= FAR)
+
+
+def count_status(status: torch.Tensor | np.ndarray) -> dict[str, int]:
     """Number of problems by name of their `Status`, lower case, only those that occur."""
     counts = Counter(status.reshape(-1).tolist())
     return {Status(value).name.lower(): counts[value] for value in sorted(counts)}
+
+
+def log_unusable(log: logging.Logger, status: torch.Tensor | np.ndarray, what: str, remedy: str) -> None:
+    """Warn, by status, of the problems whose numbers are a fallback; silent if there are none.
+
+    Args:
+        what: the problems, plural, e.g. "frames"; remedy: what was done instead.
+    """
+    counts = count_status(status)
+    bad = {name: count for name, count in counts.items() if Status[name.upper()] not in USABLE}
+    if bad:
+        reasons = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in bad.items())
+        total = (sum(bad.values()), sum(counts.values()))
+        log.warning("%d of %d %s could not be fitted (%s); %s", *total, what, reasons, remedy)

@@ -30,6 +30,17 @@ class FrameInputs:
     confidence: torch.Tensor
     status: torch.Tensor
 
+    def rows(self, index: torch.Tensor | slice) -> FrameInputs:
+        """Some of the frames."""
+        return FrameInputs(**{name: value[index] for name, value in vars(self).items()})
+
+    @property
+    def middle(self) -> torch.Tensor:
+        """(N,2) px, mean of the keypoints that count; the principal point where none does."""
+        total = self.confidence.sum(dim=1, keepdim=True)
+        mean = (self.keypoints * self.confidence[..., None]).sum(dim=1) / total.clamp_min(1e-9)
+        return torch.where(total > 0, mean, self.K[:, :2, 2])
+
     @property
     def good(self) -> torch.Tensor:
         """(N,) mask of usable frames."""
@@ -46,12 +57,13 @@ def check_frames(
 ) -> FrameInputs:
     """Judge each frame and replace what is unusable by harmless values (see `FrameInputs`).
 
-    Keypoints with a confidence of ``min_confidence`` or less (or NaN confidence) do not count.
+    Keypoints with a confidence of ``min_confidence`` or less (or one that is not finite) do not count; none counts
+    for more than 1.
     """
     n = pose.shape[0]
     if confidence is None:
         confidence = torch.ones_like(keypoints[..., 0])
-    confidence = torch.where(torch.isfinite(confidence) & (confidence > min_confidence), confidence, 0.0)
+    confidence = torch.where(torch.isfinite(confidence) & (confidence > min_confidence), confidence.clamp_max(1.0), 0.0)
     seen = confidence > 0
     status = torch.full((n,), int(Status.CONVERGED), dtype=torch.int64, device=pose.device)
 
@@ -87,7 +99,7 @@ def check_frames(
 
 
 def _orthonormal(pose: torch.Tensor) -> torch.Tensor:
-    """One Newton step towards the nearest rotation, R (3 I - R^T R) / 2 (Higham 1986): removes float32 rounding."""
+    """Two Newton steps towards the nearest rotation, R (3 I - R^T R) / 2 (Higham 1986): removes float32 rounding."""
     identity = torch.eye(3, dtype=pose.dtype, device=pose.device)
     for _ in range(2):
         pose = pose @ (3 * identity - pose.mT @ pose) / 2

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from src.personalization.solver.robust import robust_loss
-
-#: Points nearer than this to a camera's plane (m) make a state impossible (infinite cost).
-NEAR = 0.05
+from src.personalization.solver.status import NEAR
 
 
 @dataclass
@@ -17,7 +15,7 @@ class PointTerms:
     """Second-order model of the keypoint cost in the positions of P points of N frames.
 
     Attributes:
-        cost: (N,) half chi-square, infinite where a point is too close to a camera that sees it.
+        cost: (N,) half chi-square, infinite where a point is nearer than `NEAR` to a camera that sees it.
         force: (3,P,N) gradient, 1/m.
         curve: (3,3,P,N) Gauss-Newton curvature, 1/m^2, positive semi-definite.
         excess: (3,3,P,N) the rest of the exact curvature, from the perspective division and from the

@@ -1,0 +1,95 @@
+"""What the three commands share: a parser that refuses options without effect, and how errors are told."""
+
+from __future__ import annotations
+
+import argparse
+import linecache
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+_NOT_GIVEN = object()
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Knows which options were given, writes no abbreviation for granted, and has ``--debug``.
+
+    The parsed options carry ``given_options``: the flags on the command line, e.g. ``{"--phase", "--lr"}``.
+    """
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, allow_abbrev=False)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        actions = {action.dest: action for action in self._actions if action.default is not argparse.SUPPRESS}
+        lists = {name for name, action in actions.items() if isinstance(action.default, list)}
+        unknown = {name: [] if name in lists else _NOT_GIVEN for name in actions}
+        parsed, rest = super().parse_known_args(args, argparse.Namespace(**unknown))
+        given = {name for name in actions if getattr(parsed, name) is not _NOT_GIVEN and getattr(parsed, name) != []}
+        for name in actions.keys() - given:
+            setattr(parsed, name, actions[name].default)
+        parsed.given_options = {actions[name].option_strings[0] for name in given}
+        self.check(parsed)
+        return parsed, rest
+
+    def error(self, message: str) -> NoReturn:
+        """One line, not the usage of seventy options before it."""
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+    def check(self, args: argparse.Namespace) -> None:
+        """Fill in what depends on other options, and refuse what has no effect; for subclasses."""
+
+    def refuse_unused(self, args: argparse.Namespace, used: Container[str], what: str) -> None:
+        """Exit with status 2 if an option was given that ``what`` (e.g. "--phase eval") does not use."""
+        unused = sorted(option for option in args.given_options if option not in used)
+        if unused:
+            self.error(f"{what} does not use {', '.join(unused)}; leave {'it' if len(unused) == 1 else 'them'} out")
+
+
+def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], object]) -> int:
+    """Parse the command line and do ``work``; the exit status.
+
+    An error is one line on stderr and status 2. One that no part of this code raised on purpose may be a fault of
+    the program, so its type is named. ``--debug`` shows the traceback of either.
+    """
+    args = parser.parse_args()
+    os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a notebook's backend (Colab's) may not be installed here
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        work(args)
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if args.debug:
+            raise
+        print(f"error: {describe_error(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def describe_error(error: Exception) -> str:
+    """The message of an error raised on purpose or by the system; of any other also its type and where to look."""
+    if isinstance(error, OSError) or _is_deliberate(error):
+        return str(error)
+    return f"{type(error).__name__}: {error} (perhaps a fault of the program; --debug shows the traceback)"
+
+
+def _is_deliberate(error: Exception) -> bool:
+    """Whether a ``raise`` statement of this code, not a library or a slip, raised the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not Path(frames[-1].filename).resolve().is_relative_to(ROOT):
+        return False
+    if ".venv" in Path(frames[-1].filename).parts:
+        return False
+    return linecache.getline(frames[-1].filename, frames[-1].lineno or 0).lstrip().startswith("raise ")

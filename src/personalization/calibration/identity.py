@@ -1,0 +1,311 @@
+"""From predictions of people's images to their identities: average of predicted shapes, or multi-frame calibration."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.personalization.calibration.images import AVERAGES, average_betas, average_weights, choose_images
+from src.personalization.calibration.multi_frame import (
+    CalibrationOptions,
+    MultiFrameResult,
+    calibrate_frames,
+    default_options,
+    image_information,
+    placed_depths,
+)
+from src.personalization.calibration.multi_view import ViewGroups, calibrate_views
+from src.personalization.pairing import rows_by_subject
+from src.personalization.solver.status import CalibrationError, Status, count_status, usable
+from src.personalization.terms.hand_size import length_gradient
+from src.personalization.terms.joints_model import JointsModel
+from src.personalization.terms.shape_terms import LengthCue, cue_conflict
+from template import HandAssets
+from utils.artifacts import Identity, Predictions
+
+logger = logging.getLogger(__name__)
+
+METHODS = (*AVERAGES, "multi_frame")
+#: What a method was called before.
+ALIASES = {"joint": "multi_frame"}
+#: A cue further than this from what the images say, in standard deviations of the difference, is refused.
+MAX_CONFLICT = 4.0
+#: m; a hand that its keypoints and K place elsewhere was seen by another camera than that K's.
+DEPTHS = (0.08, 4.0)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of one person: predictions, measured wrist depths (N,) m (NaN: unknown), and where the cameras stand."""
+
+    predictions: Predictions
+    wrist_depth: np.ndarray | None = None
+    views: ViewGroups | None = None
+
+    def rows(self, rows: np.ndarray) -> Images:
+        """Some of the images."""
+        depth = None if self.wrist_depth is None else self.wrist_depth[rows]
+        return Images(self.predictions.select(rows), depth, None if self.views is None else self.views.rows(rows))
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Pose, K, keypoints and their confidence."""
+        own, trust = self.predictions, self.predictions.keypoint_confidence
+        trust = None if trust is None else torch.as_tensor(trust)
+        return torch.as_tensor(own.pose), torch.as_tensor(own.K), torch.as_tensor(own.keypoints_2d), trust
+
+    @property
+    def predicted_betas(self) -> np.ndarray | None:
+        """(N,10) float64 that the network found by itself: an identity-aware network repeats those that it was told."""
+        if self.predictions.betas is None or self.predictions.model_name.endswith("_identity"):
+            return None
+        return self.predictions.betas.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found out of one person.
+
+    Attributes:
+        betas: (10,); covariance: (10,10) or None; used: mask (N,) of images.
+        scale_evidence, evidence: see `Identity`.
+    """
+
+    betas: np.ndarray
+    covariance: np.ndarray | None
+    used: np.ndarray
+    scale_evidence: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+def calibrate_predictions(
+    predictions: Predictions,
+    assets: HandAssets,
+    options: CalibrationOptions | None = None,
+    *,
+    method: str = "multi_frame",
+    num_images: int = 20,
+    select: str = "random",
+    seed: int = 0,
+    top_k: int = 10,
+    temperature: float = 1.0,
+    wrist_depth: np.ndarray | None = None,
+    views: ViewGroups | None = None,
+    subject: int | None = None,
+    device: torch.device | str = "cpu",
+    created_by: str = "",
+) -> dict[int, Identity]:
+    """One identity of every subject (or of one subject) in the predictions, by subject number.
+
+    Args:
+        predictions: with betas; for ``multi_frame`` with poses and 2D keypoints (`pairing.pair_keypoints`).
+        assets: the hand model that the predictions were made with.
+        options: priors, noise and measured lengths of ``multi_frame``; None: `default_options`.
+        method: one of `METHODS`, or an alias.
+        num_images, select, seed: images to use, see `images.choose_images`; where there are fewer,
+            all are used, with a warning, and the identity says how many.
+        top_k, temperature: see `images.average_weights`.
+        wrist_depth: (N,) m measured depth of the wrist in each row, NaN where unknown.
+        views: which rows are views of one instant, and where their cameras stand; None: every row alone.
+
+    Raises:
+        CalibrationError: what a method needs is missing, or cannot be. HandMismatchError: another hand model.
+        ValueError: an unknown method.
+    """
+    method = ALIASES.get(method, method)
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is unknown; choose one of {METHODS}")
+    predictions.check_hand(assets)
+    if method == "multi_frame" and (predictions.pose is None or predictions.keypoints_2d is None):
+        raise CalibrationError(f"{predictions.source} lacks poses or 2D keypoints; multi-frame calibration needs both")
+    if options is None:
+        options = default_options(assets, predictions.model_name, predictions.dataset)
+    model = JointsModel(assets, dtype=torch.float64, device=device)
+    images, identities = Images(predictions, wrist_depth, views), {}
+    for number, rows in rows_by_subject(predictions, subject).items():
+        own = images.rows(without_copies(predictions, rows))
+        if len(own.predictions) < num_images:
+            logger.warning(
+                "subject %d has %d images, fewer than the %d asked for: all are used",
+                number,
+                len(own.predictions),
+                num_images,
+            )
+        if method == "multi_frame":
+            own = own.rows(_seen_by_their_camera(model, own, options, number))
+            own = own.rows(_choose(model, own, options, num_images, select, seed))
+            found = _solve_person(model, own, options, number)
+        else:
+            own = own.rows(choose_images(len(own.predictions), num_images, select, seed, own.predictions.confidence))
+            found = _average(own, method, top_k, temperature)
+        identities[number] = package(assets, model, found, own.predictions, method, number, created_by)
+    return identities
+
+
+def without_copies(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
+    """``rows`` without those whose pose, shape and keypoints are another row's to the bit: the same image again."""
+    arrays = [getattr(predictions, name) for name in ("pose", "betas", "keypoints_2d", "confidence")]
+    content = [array[rows].reshape(len(rows), -1).astype(np.float32) for array in arrays if array is not None]
+    if not content:
+        return rows
+    _, first = np.unique(np.concatenate(content, axis=1), axis=0, return_index=True)
+    if len(first) < len(rows):
+        copies = np.delete(predictions.image_id[rows], first)
+        logger.warning("%d images are copies of others (e.g. image %d) and do not count again", len(copies), copies[0])
+    return rows[np.sort(first)]
+
+
+def _seen_by_their_camera(model: JointsModel, own: Images, options: CalibrationOptions, subject: int) -> np.ndarray:
+    """Rows whose hand, placed by keypoints and K, is where a hand can be.
+
+    Raises:
+        CalibrationError: it is not in most of them: K is another picture's.
+    """
+    pose, K, keypoints, trust = own.tensors()
+    depth = placed_depths(model, pose, K, keypoints, trust, options).cpu().numpy()
+    wrong = np.isfinite(depth) & ((depth < DEPTHS[0]) | (depth > DEPTHS[1]))
+    if not wrong.any():
+        return np.arange(len(depth))
+    row = int(np.flatnonzero(wrong)[0])
+    where = f"{depth[row]:.2f} m away" if depth[row] > 0 else "behind the camera"
+    said = (
+        f"subject {subject}: the hand of image {own.predictions.image_id[row]} would be {where} with K = "
+        f"{np.round(own.predictions.K[row], 1).tolist()}: that is no K of this picture, or of another size"
+    )
+    if wrong.sum() > len(wrong) / 2:
+        raise CalibrationError(
+            f"{said} ({wrong.sum()} of {len(wrong)} images). Give the K that the keypoints belong to"
+        )
+    logger.warning("%s; %d of %d images are left out", said, wrong.sum(), len(wrong))
+    return np.flatnonzero(~wrong)
+
+
+def _choose(
+    model: JointsModel, own: Images, options: CalibrationOptions, num_images: int, select: str, seed: int
+) -> np.ndarray:
+    """Rows to use: whole instants if there are several cameras."""
+    count = len(own.predictions)
+    if own.views is not None:
+        names = np.unique(own.views.instant)
+        per_instant = max(1, round(count / len(names)))
+        if select != "random":
+            raise CalibrationError(f"--select {select} chooses single images; with several cameras use random")
+        chosen = choose_images(len(names), max(1, num_images // per_instant), "random", seed)
+        return np.flatnonzero(np.isin(own.views.instant, names[chosen]))
+    information = prior = None
+    if select == "informative":
+        pose, K, keypoints, trust = own.tensors()
+        betas = torch.zeros(count, 10) if own.predictions.betas is None else torch.as_tensor(own.predictions.betas)
+        information = image_information(model, pose, betas, K, keypoints, trust, options).cpu().numpy()
+        prior = np.linalg.inv(options.population.betas_covariance)
+    return choose_images(count, num_images, select, seed, own.predictions.confidence, information, prior)
+
+
+def _average(own: Images, method: str, top_k: int, temperature: float) -> Found:
+    """Average of the predicted betas; it has no covariance."""
+    betas, count = own.predicted_betas, len(own.predictions)
+    if betas is None:
+        raise CalibrationError(
+            f"{own.predictions.source} holds no betas that a network found by itself; predict with mano_baseline or "
+            "mano_baseline_conf"
+        )
+    weights = average_weights(count, method, own.predictions.confidence, top_k, temperature)
+    return Found(average_betas(betas, weights), None, weights > 0, "network")
+
+
+def _solve_person(model: JointsModel, own: Images, options: CalibrationOptions, subject: int) -> Found:
+    """Solve with all cues, check the result, and each cue against everything else."""
+    betas, network, people = own.predicted_betas, options.population.network, options.population
+    evidence: dict[str, Any] = {"prior": people.hash, "errors_repeat": options.errors_repeat}
+    if betas is not None and network is not None:
+        mean, covariance = network.update(betas, people.betas_mean, people.betas_covariance)
+        options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
+        evidence["network"] = {"images": len(betas), "betas": betas.mean(axis=0).round(6).tolist()}
+    if options.cues:
+        evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in options.cues]
+    result = _solve(model, own, options)
+    _check(result, own.predictions, subject)
+    for cue in options.cues:
+        others = tuple(other for other in options.cues if other is not cue)
+        _check_cue(model, _solve(model, own, replace(options, cues=others)), cue, subject, options.accept_conflict)
+    used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
+    if own.views is not None:  # that is of instants, not of images
+        used = np.ones(len(own.predictions), dtype=bool)
+    scale = ["ruler" if cue.name == "hand" else "known bone" for cue in options.cues]
+    scale += ["cameras"] if own.views is not None else []
+    scale += ["depth"] if own.wrist_depth is not None and np.isfinite(own.wrist_depth).any() else []
+    scale = scale or ["prior", *(["network"] if "network" in evidence else [])]
+    words = " + ".join(dict.fromkeys(scale))
+    return Found(result.betas[0].cpu().numpy(), result.covariance[0].cpu().numpy(), used, words, evidence)
+
+
+def _solve(model: JointsModel, own: Images, options: CalibrationOptions) -> MultiFrameResult:
+    pose, K, keypoints, trust = own.tensors()
+    given = own.predictions.betas
+    start = torch.zeros(1, 10) if given is None else torch.as_tensor(given.astype(np.float64).mean(0))[None]
+    if own.views is not None:
+        return calibrate_views(model, pose, start, K, keypoints, trust, own.views, options)
+    depth = None if own.wrist_depth is None else torch.as_tensor(own.wrist_depth)[None]
+    trust = None if trust is None else trust[None]
+    return calibrate_frames(model, pose[None], start, K[None], keypoints[None], trust, options, depth)
+
+
+def _check(result: MultiFrameResult, own: Predictions, subject: int) -> None:
+    counts = count_status(result.frame_status)
+    if int(result.status[0]) == Status.NO_KEYPOINTS:
+        raise CalibrationError(
+            f"subject {subject}: no usable frame among {len(own)} ({counts}); nothing to calibrate from"
+        )
+    if not bool(usable(result.status)[0]):
+        name = Status(int(result.status[0])).name.lower()
+        raise CalibrationError(f"subject {subject}: the calibration {name}; check K and keypoints of {own.source}")
+    if int(result.status[0]) != Status.CONVERGED:
+        logger.warning("subject %d: stopped before convergence (%s)", subject, count_status(result.status))
+    if set(counts) != {"converged"}:
+        logger.warning("subject %d: some frames were left out: %s", subject, counts)
+
+
+def _check_cue(model: JointsModel, without: MultiFrameResult, cue: LengthCue, subject: int, accept: bool) -> None:
+    length, std, conflict = cue_conflict(model, without.betas[0], without.covariance[0], cue)
+    said = (
+        f"subject {subject}: {cue.name} was measured as {1000 * cue.length:.1f} ± {1000 * cue.std:.1f} mm, but the "
+        f"images and the prior say {length:.1f} ± {std:.1f} mm: {abs(conflict):.1f} standard deviations apart"
+    )
+    if abs(conflict) > MAX_CONFLICT and not accept:
+        raise CalibrationError(f"{said}. Measure again (wrist joint to fingertip, hand flat), or use --accept_conflict")
+    if abs(conflict) > MAX_CONFLICT / 2:
+        logger.warning("%s", said)
+
+
+def package(
+    assets: HandAssets,
+    model: JointsModel,
+    found: Found,
+    images: Predictions,
+    method: str,
+    subject: int,
+    created_by: str,
+) -> Identity:
+    """An identity file's content, with the hand's length and the numbers of the images used."""
+    length, gradient = length_gradient(model, torch.as_tensor(found.betas).to(model.device, model.dtype)[None], "hand")
+    slope, covariance = gradient[0].cpu().numpy(), found.covariance
+    left = images.is_left[found.used]
+    return Identity(
+        betas=found.betas,
+        covariance=covariance,
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        hand_length_mm=1000 * float(length[0]),
+        hand_length_std_mm=None if covariance is None else 1000 * float(np.sqrt(slope @ covariance @ slope)),
+        side="left" if left.all() else "both" if left.any() else "right",
+        method=method,
+        n_images=int(found.used.sum()),
+        image_ids=images.image_id[found.used].tolist(),
+        subject_id=subject,
+        created_by=created_by,
+        scale_evidence=found.scale_evidence,
+        evidence=found.evidence,
+    )

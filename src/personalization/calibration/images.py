@@ -1,0 +1,109 @@
+"""Which images of a person to calibrate from, and how much each counts in an average of predicted shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from src.personalization.solver.status import CalibrationError
+
+#: The paper's calibration: many predicted shapes of one person, averaged.
+AVERAGES = ("mean", "top_k", "confidence")
+SELECTIONS = ("random", "confidence", "informative")
+
+
+def choose_images(
+    n: int,
+    wanted: int,
+    how: str = "random",
+    seed: int = 0,
+    confidence: np.ndarray | None = None,
+    information: np.ndarray | None = None,
+    prior_precision: np.ndarray | None = None,
+) -> np.ndarray:
+    """Rows (min(n, wanted),), ascending.
+
+    Args:
+        how: "random" (seeded); "confidence": the most confident; "informative": greedily those that
+            most reduce the volume of the betas' posterior (D-optimal design), see `greedy_informative`.
+        confidence: (n,); information: (n,10,10) what each image says about the betas.
+
+    Raises:
+        CalibrationError: if what ``how`` needs is missing. ValueError: if ``how`` is unknown.
+    """
+    if how not in SELECTIONS:
+        raise ValueError(f"selection {how!r} is unknown; choose one of {SELECTIONS}")
+    if wanted < 1:
+        raise CalibrationError(f"--num_images is {wanted}; at least one image is needed")
+    if wanted >= n:
+        return np.arange(n)
+    if how == "random":
+        return np.sort(np.random.default_rng(seed).permutation(n)[:wanted])
+    if how == "confidence":
+        if confidence is None:
+            raise CalibrationError("--select confidence needs the confidence of each image; use --select random")
+        return np.sort(np.argsort(-confidence, kind="stable")[:wanted])
+    if information is None:
+        raise CalibrationError("--select informative needs 2D keypoints (--keypoints)")
+    prior = np.eye(information.shape[-1]) if prior_precision is None else prior_precision
+    return np.sort(greedy_informative(information, wanted, prior))
+
+
+def greedy_informative(information: np.ndarray, wanted: int, prior_precision: np.ndarray) -> np.ndarray:
+    """Rows (wanted,), in the order chosen: each maximises log det(prior + sum of information).
+
+    log det is monotone and submodular, so the greedy choice reaches at least 1 - 1/e of the best
+    (Nemhauser, Wolsey, Fisher 1978).
+    """
+    total = prior_precision.astype(np.float64).copy()
+    left = np.arange(len(information))
+    chosen = []
+    for _ in range(wanted):
+        gain = np.linalg.slogdet(total + information[left])[1]
+        best = int(np.argmax(gain))
+        chosen.append(left[best])
+        total = total + information[left[best]]
+        left = np.delete(left, best)
+    return np.array(chosen)
+
+
+def average_weights(
+    n: int, method: str, confidence: np.ndarray | None, top_k: int = 10, temperature: float = 1.0
+) -> np.ndarray:
+    """Weight (n,) of each image; they sum to 1.
+
+    Args:
+        method: "mean": equal (what the released code did); "top_k": equal for the ``top_k`` most
+            confident, zero for the rest; "confidence": softmax(confidence / temperature).
+        confidence: (n,) ranking scores, higher is better; its scale is that of the ranking loss's
+            margin, 1. Not needed for "mean".
+
+    Raises:
+        CalibrationError: no image, or no confidence where it is needed.
+        ValueError: an unknown method, or top_k or temperature not positive.
+    """
+    if method not in AVERAGES:
+        raise ValueError(f"average {method!r} is unknown; choose one of {AVERAGES}")
+    if top_k < 1 or temperature <= 0:
+        raise ValueError(f"top_k is {top_k} and temperature {temperature}; both must be positive")
+    if n == 0:
+        raise CalibrationError("no image to average; give predictions of this subject")
+    if method == "mean":
+        return np.full(n, 1 / n)
+    if confidence is None:
+        raise CalibrationError(
+            f"--method {method} needs the confidence of each image, which the predictions lack; "
+            "predict with the mano_baseline_conf network, or use --method mean"
+        )
+    weights = np.zeros(n)
+    if method == "top_k":
+        best = np.argsort(-confidence, kind="stable")[:top_k]
+        weights[best] = 1 / len(best)
+        return weights
+    shifted = (confidence.astype(np.float64) - confidence.max()) / temperature
+    weights = np.exp(shifted)
+    return weights / weights.sum()
+
+
+def average_betas(betas: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean (10,) float64 of betas (n,10)."""
+    return weights @ betas.astype(np.float64)

@@ -1,0 +1,217 @@
+"""Commands: options without effect, errors in one line or with a traceback, scripts from anywhere, a broken .venv."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import options.calibrate
+import options.fit
+import options.run_options
+from options.command_line import describe_error, run_command
+from options.run_options import USED_OPTIONS, get_args_parser
+
+ROOT = Path(__file__).parents[1]
+PARSERS = {
+    "run.py": options.run_options.get_args_parser,
+    "calibrate_from_shape_params.py": options.calibrate.get_args_parser,
+    "optimization_dex_ycb.py": options.fit.get_args_parser,
+}
+
+
+# --- options without effect ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "refused"),
+    [
+        ("run.py", "--phase eval --checkpoint c --epochs 3", "--phase eval does not use --epochs"),
+        ("run.py", "--phase train --checkpoint c", "--phase train does not use --checkpoint"),
+        ("run.py", "--phase train --submit ho3d --seed 0 --shape gt", "does not use --shape, --submit"),
+        ("run.py", "--phase demo --identity i.json", "--phase demo does not use --identity"),
+        ("run.py", "--phase demo --images d --pictures 3", "--phase demo --images does not use --pictures"),
+        ("run.py", "--phase predict --checkpoint c --amp auto", "does not use --amp"),  # even if it is the default
+        ("run.py", "--phase export --batch_size 3", "--phase export does not use --batch_size"),
+        ("calibrate_from_shape_params.py", "--images d --output o --data_root r", "--images does not use --data_root"),
+        ("calibrate_from_shape_params.py", "--predictions p --output o --fov 60", "--predictions does not use --fov"),
+        ("calibrate_from_shape_params.py", "--predictions p --output o --top_k 5", "multi_frame does not use --top_k"),
+        ("optimization_dex_ycb.py", "--predictions p --output o --use_confidence", "--solver lm does not use"),
+        ("optimization_dex_ycb.py", "--predictions p --output o --solver adam --video", "--solver adam does not use"),
+        ("run.py", "--phase train --epoch 3", "unrecognized arguments: --epoch"),  # no guessing
+    ],
+)
+def test_an_option_without_effect_is_an_error(
+    capsys: pytest.CaptureFixture, command: str, words: str, refused: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        PARSERS[command]().parse_args(words.split())
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and refused in said and said.count("\n") == 1
+
+
+def test_the_table_names_options_that_there_are() -> None:
+    known = set(vars(get_args_parser().parse_args(["--phase", "train"])))
+    assert {name for use in USED_OPTIONS.values() for name in use.split()} <= known
+
+
+def test_lists_and_defaults_are_as_without_the_check() -> None:
+    parse = options.calibrate.get_args_parser().parse_args
+    words = ["--predictions", "p", "--output", "o"]
+    assert parse(words).known_bone == [] and parse(words).num_images is None
+    twice = ["--known_bone", "index=72", "--known_bone", "thumb=60"]
+    assert parse([*words, *twice]).known_bone == ["index=72", "thumb=60"]
+    assert parse(words).known_bone == []
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+def fail(args: object) -> None:
+    import torch
+
+    torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "--phase", "demo"])
+    assert run_command(get_args_parser(), fail) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: RuntimeError: mat1 and mat2") and "--debug shows the traceback" in said
+    monkeypatch.setattr(sys, "argv", ["run.py", "--phase", "demo", "--debug"])
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        run_command(get_args_parser(), fail)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run.py --phase predict --checkpoint nothing.pt --predictions p.npz",
+        "calibrate_from_shape_params.py --predictions nothing.npz --output o",
+        "optimization_dex_ycb.py --predictions nothing.npz --output o",
+    ],
+)
+def test_known_errors_are_one_line_and_debug_shows_where(command: str, tmp_path: Path) -> None:
+    name, *words = command.split()
+    lines = [[sys.executable, str(ROOT / name), *words, *extra] for extra in ((), ("--debug",))]
+    plain, debug = (subprocess.run(line, capture_output=True, text=True, cwd=tmp_path) for line in lines)
+    assert plain.returncode == 2 and plain.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in plain.stderr and "--debug" not in plain.stderr
+    assert "Traceback" in debug.stderr and "FileNotFoundError" in debug.stderr
+
+
+def test_raised_on_purpose_or_not() -> None:
+    for work, expected in (
+        (lambda: PARSERS["none"], "KeyError: 'none' (perhaps"),
+        (lambda: int("x"), "ValueError: invalid literal"),
+        (lambda: open("/nothing/here"), "[Errno 2] No such file"),
+    ):
+        with pytest.raises(Exception) as raised:
+            work()
+        assert describe_error(raised.value).startswith(expected)
+
+
+# --- scripts -------------------------------------------------------------------------------------
+
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.sh") if path.name != "make_env.sh")
+ARGUMENTS = {"calibrate_photos.sh": ["photos"]}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """The scripts, and a Python that only notes where and how it was called."""
+    house = tmp_path / "a house"
+    shutil.copytree(ROOT / "scripts", house / "scripts")
+    shutil.copy(ROOT / "requirements.txt", house)
+    python = house / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nfor word in "$PWD" "$@"; do printf "%s\\0" "$word"; done >> "$LOG"; echo >> "$LOG"\n')
+    python.chmod(0o755)
+    shutil.copy(ROOT / "requirements.txt", house / ".venv/.requirements")
+    return house
+
+
+def calls(house: Path, script: str, cwd: Path, *words: str) -> list[list[str]]:
+    """What a script called from ``cwd`` through a symbolic link had Python do: folder and words of each call."""
+    link = cwd / "linked.sh"
+    link.symlink_to(house / "scripts" / script)
+    environment = {name: value for name, value in os.environ.items() if name not in ("DATA_ROOT", "PYTHONPATH")}
+    log = cwd / "log"
+    done = subprocess.run(
+        [str(link), *words], cwd=cwd, env=environment | {"LOG": str(log)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [line.split("\0") for line in log.read_text().split("\0\n") if line]
+
+
+def lines_of(log: list[list[str]]) -> list[tuple[str, list[str]]]:
+    return [(Path(word).name, words[number + 1 :]) for words in log for number, word in enumerate(words)
+            if Path(word).name in PARSERS]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_work_from_anywhere_and_their_commands_parse(script: str, house: Path, tmp_path: Path) -> None:
+    cwd = tmp_path / "elsewhere"
+    cwd.mkdir()
+    log = calls(house, script, cwd, *ARGUMENTS.get(script, []))
+    assert log and {Path(words[0]) for words in log} == {house if script == "test.sh" else cwd}
+    for name, words in lines_of(log):
+        PARSERS[name]().parse_args(words)
+    for words in log:
+        for word in words[1:]:
+            if re.match(r"(out|data|weights|docs|scripts)(/|$)", word):
+                pytest.fail(f"{script} names {word}, which is in whatever folder it is called from")
+
+
+def test_a_user_s_relative_paths_are_of_the_user_s_folder(house: Path, tmp_path: Path) -> None:
+    log = calls(house, "eval_calibrated.sh", tmp_path, "--identity", "mine.json")
+    predict, evaluate = (PARSERS[name]().parse_args(words) for name, words in lines_of(log))
+    assert predict.identity == evaluate.identity == "mine.json" and Path(log[0][0]) == tmp_path
+    assert predict.predictions == evaluate.predictions == str(house / "out/dex_ycb/predictions/calibrated.npz")
+
+
+def test_a_half_made_environment_is_made_again(tmp_path: Path) -> None:
+    """``python -m venv`` that failed leaves a Python without pip."""
+    house = tmp_path / "house"
+    shutil.copytree(ROOT / "scripts", house / "scripts")
+    (house / "requirements.txt").write_text("")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(house / ".venv")], check=True)
+    command = f'source "{house}/scripts/make_env.sh"; "$PYTHON" -m pip --version'
+    environment = os.environ | {"PYTHON3": sys.executable}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0 and str(house) in done.stdout, done.stderr
+    again = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert "Making .venv" in done.stderr and "Making .venv" not in again.stderr
+
+
+# --- documented commands -------------------------------------------------------------------------
+
+
+def documented() -> list[tuple[str, str]]:
+    found = []
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/README.md"):
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        for name in PARSERS:
+            for match in re.finditer(rf"{re.escape(name)}((?: +[^\s`#|]+)* ?)(?=[`#\n])", text):
+                found.append((name, match[1]))
+    return [(name, words) for name, words in found if "--" in words and "..." not in words]
+
+
+def test_documented_commands_are_accepted() -> None:
+    commands = documented()
+    assert len(commands) >= 8
+    for name, words in commands:
+        given = shlex.split(words)
+        required = {"run.py": ["--phase"], "optimization_dex_ycb.py": ["--predictions", "--output"]}.get(name, [])
+        if given[-1] == "--submit":  # a sentence about the option
+            continue
+        for option in required:
+            if option not in given:
+                given += [option, "eval" if option == "--phase" else "x"]
+        PARSERS[name]().parse_args(given)  # exits if an option is unknown or has no effect

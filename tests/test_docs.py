@@ -1,0 +1,113 @@
+"""README and docs: links resolve, commands parse, and the tables that are facts agree with the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from options import calibrate, fit, run_options
+from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO, TIP_VERTICES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += [ROOT / "benchmarks" / "README.md"]
+PARSERS = {
+    "run.py": run_options.get_args_parser,
+    "calibrate_from_shape_params.py": calibrate.get_args_parser,
+    "optimization_dex_ycb.py": fit.get_args_parser,
+}
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def own_text(page: Path) -> str:
+    """The page without the column that names commands of the released code."""
+    before, heading, after = page.read_text().partition("## Coming from the released code")
+    return before + heading + re.sub(r"^\| `[^|]*\|", "|", after, flags=re.MULTILINE)
+
+
+def commands(text: str) -> list[str]:
+    """Everything in code blocks and code spans that starts a command."""
+    code = re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in code for line in block.replace("\\\n", " ").splitlines()]
+    spans = [
+        span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    ]
+    return [line.split(" #")[0].strip() for line in lines + spans]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists() and linked.is_relative_to(ROOT), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(linked), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_scripts_and_modules_that_are_named_exist(page: Path) -> None:
+    text = own_text(page)
+    folders = "benchmarks|conv|datasets|examples|options|scripts|src|template|tests|utils"
+    for name in re.findall(rf"(?<![\w/])(?:\./)?((?:{folders})/[\w/.]*\w)", text.replace("/NAME/", "/")):
+        assert (ROOT / name).exists() or list(ROOT.glob(f"{name}*")), f"{page.name}: {name}"
+    for name in re.findall(r"python -m ((?:src|datasets|template|benchmarks|conv)[\w.]*)", text):
+        path = ROOT.joinpath(*name.rstrip(".").split("."))
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), f"{page.name}: {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_parse(page: Path) -> None:
+    for line in commands(own_text(page)):
+        found = re.match(r"(?:[A-Z_]+=\S+ )*python (\S+\.py)\b(.*)", line)
+        if not found or found[1] not in PARSERS or "..." in line or "|" in line:
+            continue
+        words = shlex.split(re.sub(r"\$\{?\w+\}?", "value", found[2]))
+        if "SHARDS" in found[2]:
+            continue
+        try:
+            PARSERS[found[1]]().parse_args(words)
+        except SystemExit as end:
+            pytest.fail(f"{page.name}: {line} ends with {end.code}")
+
+
+def test_joint_orders_of_the_conventions_page() -> None:
+    lists = [
+        tuple(ast.literal_eval(text))
+        for text in re.findall(r"`(\[\d[\d, ]+\])`", (ROOT / "docs/conventions.md").read_text())
+    ]
+    assert lists == [MANO_TO_STANDARD, STANDARD_TO_MANO]
+
+
+def test_tip_vertices_of_the_facts_page() -> None:
+    rows = re.findall(r"\| ((?:\d{3}, ){4}\d{3})", (ROOT / "docs/facts.md").read_text())
+    assert {tuple(map(int, row.split(", "))) for row in rows} == set(TIP_VERTICES.values())
+
+
+def test_code_cites_sections_that_exist() -> None:
+    sections = set(re.findall(r"^#+ (\d(?:\.\d+)?) ", (ROOT / "docs/facts.md").read_text(), re.MULTILINE))
+    sections |= {f"8.{number}" for number in range(1, 18)}
+    for folder in ("conv", "datasets", "options", "src", "template", "utils", "tests", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for cited in re.findall(r"facts\.md ((?:\d(?:\.\d+)?(?:, | and | to )?)+)", path.read_text()):
+                assert set(re.findall(r"\d(?:\.\d+)?", cited)) <= sections, f"{path}: facts {cited}"
+
+
+def test_no_file_is_named_that_a_cloner_does_not_have() -> None:
+    pattern = re.compile(r"\b(?:FACTS|ARCHITECTURES|REVIEW|DESIGN|ESTIMATORS)(?:\.md\b| \d)|shared/(?:reference|tools)")
+    for path in ROOT.rglob("*"):
+        first = path.relative_to(ROOT).parts[0]
+        if path.suffix not in (".py", ".md", ".sh", ".toml", ".txt") or first in (".venv", "out", "data", "weights"):
+            continue
+        found = pattern.search(path.read_text())
+        assert path == Path(__file__) or found is None, f"{path.relative_to(ROOT)}: {found[0]}"
