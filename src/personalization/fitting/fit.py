@@ -49,8 +49,8 @@ class FitOptions:
             (their reference must have one row or one a frame).
         noise: trust in the keypoints.
         depth_mean, depth_std: m, Gaussian on the wrist's z; None: no depth prior.
-        world_std: (21,) m, standard order, of a coordinate of 3D points that come with the keypoints; world_scale_std: of
-            their scale.
+        world_std: (21,) m, standard order, of a coordinate of 3D points that come with the keypoints;
+            world_scale_std: of their scale.
         shape_prior: free the betas, with this prior; None: betas stay as given.
         chunk: frames solved together, so that memory is bounded and stays in the cache.
     """
@@ -132,7 +132,7 @@ def fit_frames(
 def observe(
     model: JointsModel, inputs: FrameInputs, options: FitOptions, world: torch.Tensor | None = None
 ) -> Observations:
-    """`Observations` of single-camera frames: keypoints in MANO order, weights, priors; ``world`` as of `fit_frames`."""
+    """`Observations` of single-camera frames: keypoints in MANO order, weights, priors; ``world``: see `fit_frames`."""
     order = model.from_standard
     n = inputs.pose.shape[0]
     known = options.depth_mean is not None
