@@ -351,8 +351,14 @@ def test_a_moved_data_set_keeps_its_caches(
     def open_all(folder: Path) -> dict[str, CropDataset]:
         return {
             name: build_dataset(
-                name, folder / name, split, mano_dir=STAND_IN, cache=tmp_path / "cache", crop_size=16,
-                side="both", allow_missing_subjects=True,
+                name,
+                folder / name,
+                split,
+                mano_dir=STAND_IN,
+                cache=tmp_path / "cache",
+                crop_size=16,
+                side="both",
+                allow_missing_subjects=True,
             )  # fmt: skip
             for name, split in splits.items()
         }
