@@ -103,8 +103,8 @@ class Bench:
         trainer.model.train()
         if plain:
             trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-            trainer.optimizer = torch.optim.Adam(trainable, lr=trainer.args.lr)
-            trainer.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.optimizer, factor=1.0)
+            trainer.state.optimizer = torch.optim.Adam(trainable, lr=trainer.args.lr)
+            trainer.state.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.state.optimizer, factor=1.0)
         return trainer
 
     def _batches(self, source: str) -> Iterator[Batch]:

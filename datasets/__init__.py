@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from datasets.shards.index import has_shards
 
 if TYPE_CHECKING:
-    from datasets.crop_dataset import SampleDataset
+    from datasets.protocol import SampleDataset
 
 #: Data sets by name: module and class, imported when one is opened. "shards" holds any of them.
 DATASETS = {
@@ -26,7 +26,7 @@ DATASETS = {
 
 
 def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> SampleDataset:
-    """Open the data set ``name`` (a key of `DATASETS`) at ``root``: a `datasets.crop_dataset.SampleDataset`.
+    """Open the data set ``name`` (a key of `DATASETS`) at ``root``.
 
     Args:
         name: such as "dex_ycb"; "shards" for shards of any.

@@ -21,7 +21,7 @@ from template.sides import labelled_hands
 logger = logging.getLogger(__name__)
 
 
-class SampleDataset(Dataset):
+class ColumnDataset(Dataset):
     """Samples (`datasets.sample`) that are rows of columns in memory, each with one picture, read when asked for.
 
     Attributes:
@@ -64,6 +64,10 @@ class SampleDataset(Dataset):
             raise IndexError(f"sample {index} of {len(self)}")
         batch = self.gather(np.array([index % len(self)]))
         return {key: value[0] for key, value in batch.items()}
+
+    def __getitems__(self, indices: list[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """`gather`, under the name by which PyTorch's loader asks for a batch."""
+        return self.gather(np.asarray(indices))
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """A batch of samples, the quick way: the same as stacking ``self[i]``, (B,) indices -> (B, ...) arrays."""
@@ -122,7 +126,7 @@ class SampleDataset(Dataset):
             return np.zeros((self.crop_size, self.crop_size, 4 if self.with_mask else 3), dtype=np.uint8), False
 
 
-class CropDataset(SampleDataset):
+class CropDataset(ColumnDataset):
     """A data set whose pictures are square crops of whole images, or come from the crop cache.
 
     A data set derives from it, reads its labels, calls this constructor last (it may read pictures), and
