@@ -6,6 +6,7 @@ import logging
 import random
 import shutil
 import signal
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,11 @@ class BatchLoader:
             worker_init_fn=_seed_worker,
             generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
         )
-        yield from filter(self._is_usable, map(self._without_invalid, loader))
+        try:
+            yield from filter(self._is_usable, map(self._without_invalid, loader))
+        except RuntimeError as error:  # of a loader process that died, told again and again while its loader lives
+            traceback.clear_frames(error.__traceback__)
+            raise
 
     def _read(self, indices: np.ndarray) -> Batch:
         """The collated batch of these samples, read in this process."""
