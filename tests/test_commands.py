@@ -106,6 +106,14 @@ def test_known_errors_are_one_line_and_debug_shows_where(command: str, tmp_path:
     assert "Traceback" in debug.stderr and "FileNotFoundError" in debug.stderr
 
 
+def test_a_notebook_s_matplotlib_backend_stops_nothing(tmp_path: Path) -> None:
+    """Colab sets one that a fresh environment does not have; matplotlib refuses to be imported then."""
+    command = [sys.executable, str(ROOT / "run.py"), "--phase", "demo", "--images", "nothing_here"]
+    environment = os.environ | {"MPLBACKEND": "no_such_backend"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2 and "nothing_here" in done.stderr and "backend" not in done.stderr
+
+
 def test_raised_on_purpose_or_not() -> None:
     for work, expected in (
         (lambda: PARSERS["none"], "KeyError: 'none' (perhaps"),

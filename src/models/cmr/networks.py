@@ -15,9 +15,6 @@ from src.models.losses import MESH_UNIT
 from template import HandModel
 from template.cmr_assets import load_hierarchy
 
-#: Network input of the released checkpoints, px.
-INPUT_SIZE = 224
-
 Output = dict[str, torch.Tensor | list[torch.Tensor]]
 
 
