@@ -61,7 +61,7 @@ def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sa
         name: such as "dex_ycb"; "shards" for shards of any.
         root: the data set's folder in its official layout, or one of its shards (``python -m datasets.write_shards``).
         split: name of a split of that data set, such as "s1_train".
-        options: of that data set; see its class.
+        options: of `datasets.options.DatasetOptions`.
 
     Raises:
         ValueError: if the name or the split is unknown; the message lists the choices.
