@@ -162,6 +162,15 @@ class _Parser(CommandParser):
         self.refuse_unused(args, used, f"--phase {use}")
         if args.dataset == "shards":
             args.dataset = self._dataset_of_shards(args.data_root)
+        for option, is_used, otherwise in (
+            ("--override", args.resume, "a command without --resume"),
+            ("--init_parts", args.init_from, "a command without --init_from"),
+            ("--crop", args.dataset == "freihand", f"--dataset {args.dataset}"),
+            ("--confidence", args.model == "mano_baseline_conf", f"--model {args.model}"),
+            ("--blind_decoder", args.model.startswith("mano"), f"--model {args.model}"),
+        ):
+            if not is_used:
+                self.refuse_unused(args, args.given_options - {option}, otherwise)
         args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
 

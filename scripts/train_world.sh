@@ -5,11 +5,12 @@
 # PYTHON names an interpreter that has everything; else .venv is made.
 if [ -n "${PYTHON:-}" ]; then
     set -euo pipefail
-    cd "$(dirname "$0")/.." && export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+    ROOT="$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)"
+    export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 else
-    source "$(dirname "$0")/make_env.sh"
+    source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 fi
-RUN=${RUN:-out/world} MINUTES=${MINUTES:-17} STOP_AFTER=${STOP_AFTER:-10000} RENDER_MINUTES=${RENDER_MINUTES:-8}
+RUN=${RUN:-$ROOT/out/world} MINUTES=${MINUTES:-17} STOP_AFTER=${STOP_AFTER:-10000} RENDER_MINUTES=${RENDER_MINUTES:-8}
 PROCESSES=${PROCESSES:-$(nproc)} PEOPLE=${PEOPLE:-10000} HELD_BACK=${HELD_BACK:-200} DEVICE=${DEVICE:-auto}
 read -ra KEYPOINTS <<< "${KEYPOINTS:---max_cutouts 300000}" # further options of the one training
 read -ra DETECTOR <<< "${DETECTOR:---max_cutouts 120000}"   # ... and of the other
