@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from datasets.protocol import SampleDataset
 from datasets.resident import ResidentSamples, fits
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: SampleDataset | Dataset,
         batch_size: int,
         *,
         shuffle: bool,
@@ -183,7 +184,7 @@ class BatchLoader:
 
 
 def make_loader(
-    dataset: Dataset,
+    dataset: SampleDataset | Dataset,
     batch_size: int,
     *,
     shuffle: bool = False,

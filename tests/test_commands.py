@@ -152,7 +152,9 @@ def calls(house: Path, script: str, cwd: Path, *words: str) -> list[list[str]]:
     """What a script called from ``cwd`` through a symbolic link had Python do: folder and words of each call."""
     link = cwd / "linked.sh"
     link.symlink_to(house / "scripts" / script)
-    environment = {name: value for name, value in os.environ.items() if name not in ("DATA_ROOT", "PYTHONPATH", "PYTHON")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("DATA_ROOT", "PYTHONPATH", "PYTHON")
+    }
     log = cwd / "log"
     done = subprocess.run(
         [str(link), *words], cwd=cwd, env=environment | {"LOG": str(log)}, capture_output=True, text=True

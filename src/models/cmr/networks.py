@@ -73,8 +73,15 @@ class CmrNetwork(Cascade, MeshDecoder):
         extra_channels: int = 0,
     ) -> None:
         levels = hierarchy if isinstance(hierarchy, MeshHierarchy) else load_hierarchy(path=hierarchy)
-        super().__init__(layout, backbone, weights, with_mask=with_mask, uses_feature=True,
-                         hierarchy=levels, extra_channels=extra_channels)
+        super().__init__(
+            layout,
+            backbone,
+            weights,
+            with_mask=with_mask,
+            uses_feature=True,
+            hierarchy=levels,
+            extra_channels=extra_channels,
+        )
         self.hierarchy, self.hierarchy_hash = levels, levels.hash
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> Output:
