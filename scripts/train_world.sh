@@ -21,7 +21,7 @@ mkdir -p "$RUN"
     --minutes "$RENDER_MINUTES" &
 jobs=($!)
 train() { # task, options
-    "$PYTHON" -m src.engine.train_world --task "$1" --bank "$RUN/bank" --validation "$RUN/val" --out "$RUN" \
+    "$PYTHON" -m src.engine.world.train --task "$1" --bank "$RUN/bank" --validation "$RUN/val" --out "$RUN" \
         --minutes "$MINUTES" --stop_after "$STOP_AFTER" --interim --device "$DEVICE" "${@:2}" 2>&1 | tee -a "$RUN/$1.log"
 }
 train keypoints "${KEYPOINTS[@]}" &
