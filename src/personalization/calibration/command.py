@@ -54,7 +54,6 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
-    predictions.check_hand(assets)
     if args.keypoints is not None or args.method == "multi_frame":
         keypoints = None if args.keypoints is None else load_predictions(args.keypoints)
         predictions = pair_keypoints(predictions, keypoints)
