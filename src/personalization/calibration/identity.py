@@ -230,7 +230,7 @@ def _check(result: MultiFrameResult, own: Predictions, subject: int) -> None:
     elsewhere = int((result.frame_status == Status.BEHIND_CAMERA).sum())
     if 2 * elsewhere > result.frame_status.shape[1]:
         raise CalibrationError(
-            f"subject {subject}: keypoints and K place the hand nearer than {DEPTHS[0]} m or further than {DEPTHS[1]} m "
+            f"subject {subject}: keypoints and K place the hand nearer than {DEPTHS[0]} or further than {DEPTHS[1]} m "
             f"in {elsewhere} of {result.frame_status.shape[1]} images of {own.source} (K of the first is "
             f"{np.round(own.K[0], 1).tolist()}): give the K, in pixels, of the images that the keypoints belong to"
         )
