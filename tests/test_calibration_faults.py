@@ -235,6 +235,7 @@ def test_evidence_survives_the_file(assets: HandAssets, tmp_path: Path) -> None:
     read = load_identity(tmp_path / "me.json")
     assert read.evidence == found.evidence and set(read.evidence) == {"prior", "errors_repeat", "network", "cues"}
     assert read.length_mm == pytest.approx(found.hand_length_mm, abs=1e-3)
+    assert (tmp_path / "me.json").stat().st_mode & 0o077 == 0  # a person's biometric data
     low, high = read.interval_mm
     assert high - low == pytest.approx(2 * 1.959964 * found.hand_length_std_mm, abs=0.01)
 
