@@ -248,6 +248,11 @@ def test_files_that_do_not_say_what_they_share(assets: HandAssets) -> None:
         merge_identities([replace(parts[0], evidence={}), parts[1]], assets, options.population)
     with pytest.raises(CalibrationError, match="made with another prior"):
         merge_identities(parts, assets, Population())
+    for odd in ({"network": {"images": 0, "betas": [0.0] * 10}}, {"network": 3}, {"cues": [["toe", 1, 1]]}):
+        with pytest.raises(CalibrationError, match="its evidence is not what calibration writes"):
+            merge_identities(
+                [replace(parts[0], evidence=parts[0].evidence | odd), parts[1]], assets, options.population
+            )
     with pytest.raises(ArtifactError, match="evidence"):
         replace(parts[0], evidence=[1])
 
@@ -484,3 +489,11 @@ def test_laplace_only_where_the_depth_is_known(assets: HandAssets, monkeypatch: 
     assert len(calls) == 1
     calibrate_predictions(rows, assets, blind, wrist_depth=np.full(3, 0.85))
     assert len(calls) == 2
+
+
+def test_no_images_asked_for(assets: HandAssets, tmp_path: Path) -> None:
+    save_predictions(tmp_path / "p.npz", rows_of(simulate(assets, 1, 4, WORLD), assets))
+    args = arguments(tmp_path)
+    args.num_images = 0
+    with pytest.raises(CalibrationError, match="--num_images is 0"):
+        command.run(args)

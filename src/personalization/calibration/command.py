@@ -77,7 +77,7 @@ def calibrate_and_write(
         option = "--merge_with" if args.merge_with is not None else f"--output {args.output}"
         raise CalibrationError(f"{option} is one person's file, but there are subjects {subjects}; give --subject")
     earlier = None if args.merge_with is None else load_identity(args.merge_with)
-    count = args.num_images or (len(images.predictions) if args.images else NUM_IMAGES)
+    count = (None if args.images else NUM_IMAGES) if args.num_images is None else args.num_images
     written, errors = {}, {}
     for subject in subjects:
         try:

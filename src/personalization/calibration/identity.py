@@ -85,7 +85,7 @@ def calibrate_predictions(
     options: CalibrationOptions | None = None,
     *,
     method: str = "multi_frame",
-    num_images: int = 20,
+    num_images: int | None = 20,
     select: str = "random",
     seed: int = 0,
     top_k: int = 10,
@@ -103,7 +103,7 @@ def calibrate_predictions(
         assets: the hand model that the predictions were made with.
         options: priors, noise and measured lengths of ``multi_frame``; None: `default_options`.
         method: one of `METHODS`, or an alias.
-        num_images, select, seed: images to use, see `images.choose_images`; where there are fewer,
+        num_images, select, seed: images to use (None: all), see `images.choose_images`; where there are fewer,
             all are used, with a warning, and the identity says how many.
         top_k, temperature: see `images.average_weights`.
         wrist_depth: (N,) m measured depth of the wrist in each row, NaN where unknown.
@@ -125,18 +125,17 @@ def calibrate_predictions(
     images, identities = Images(predictions, wrist_depth, views), {}
     for number, rows in rows_by_subject(predictions, subject).items():
         own = images.rows(without_copies(predictions, rows))
-        if len(own.predictions) < num_images:
+        there = len(own.predictions)
+        if num_images is not None and there < num_images:
             logger.warning(
-                "subject %d has %d images, fewer than the %d asked for: all are used",
-                number,
-                len(own.predictions),
-                num_images,
+                "subject %d has %d images, fewer than the %d asked for: all are used", number, there, num_images
             )
+        wanted = there if num_images is None else num_images
         if method == "multi_frame":
-            own = own.rows(_choose(model, own, options, num_images, select, seed))
+            own = own.rows(_choose(model, own, options, wanted, select, seed))
             found = _solve_person(model, own, options, number)
         else:
-            own = own.rows(choose_images(len(own.predictions), num_images, select, seed, own.predictions.confidence))
+            own = own.rows(choose_images(there, wanted, select, seed, own.predictions.confidence))
             found = _average(own, method, top_k, temperature)
         identities[number] = package(assets, model, found, own.predictions, method, number, created_by)
     return identities
