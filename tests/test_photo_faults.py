@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import torch
+from mesh_files import read_mesh
 from PIL import Image
 from test_image_demo import Links
 from torch import nn
@@ -28,7 +29,7 @@ from src.models import build_model
 from src.personalization.calibration.population import load_population
 from src.personalization.fitting.from_keypoints import fit_keypoints
 from src.personalization.terms.hand_size import lengths_mm
-from src.photos import run_images
+from src.photos import run_images, run_video
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region, checked_box
 from src.photos.camera import Camera, check_size, choose_camera, parse_intrinsics, read_intrinsics
@@ -43,7 +44,6 @@ from tests.mano_pickle import write_mano_pickle
 from utils.artifacts import Identity, load_identity, save_identity
 from utils.camera import mirror_intrinsics, project_numpy, square_box
 from utils.drawing.figures import HandView, demo_figure
-from utils.mesh_io import read_mesh
 from utils.video_files import VideoInfo, open_video, video_writer, writable_rate
 
 FAULTS = Path("../../shared/data/faults")
@@ -577,3 +577,27 @@ with video_writer(Path({str(tmp_path / "a.mp4")!r}), VideoInfo(96, 96, 25.0, 0))
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert finished.returncode != 0 and "can be read back; is the disk full?" in finished.stderr, finished.stderr
     assert (tmp_path / "a.mp4").read_bytes() == earlier and [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_one_odd_frame_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(call: int) -> None:
+        if call in (2, 3):
+            raise RuntimeError("a solver's own error")
+
+    clip = write_clip(tmp_path / "a.mp4", 6, 10.0)
+    with_steps(clip, [(3, 1.0), (3, 0.5)])
+    tools = PhotoEstimator(Fixed(look))
+    monkeypatch.setattr(run_video, "open_tools", lambda _: tools)
+    words = arguments("--video", str(clip), "--output", str(tmp_path / "out"))
+    run_video.video_demo(words)
+    _, *lines = [json.loads(line) for line in (tmp_path / "out" / "a_frames.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["ok", "failed", "failed", "ok", "ok", "ok"]
+    assert lines[1]["reason"] == "RuntimeError: a solver's own error" and not lines[3]["warm_start"]
+    np.testing.assert_allclose([line["seconds"] for line in lines], [0, 0.1, 0.2, 0.3, 0.35, 0.4], atol=2e-3)
+    monkeypatch.setattr(run_video, "open_tools", lambda _: replace(tools, K=Camera(10 * K, "--K x")))
+    with pytest.raises(ValueError, match="--K x.*cannot belong to a picture of 64 x 48"):
+        run_video.video_demo(words)
+    tools.estimator.look = lambda _: 1 / 0
+    monkeypatch.setattr(run_video, "open_tools", lambda _: tools)
+    with pytest.raises(RuntimeError, match="none of 6 frames"):
+        run_video.video_demo(words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -136,7 +137,7 @@ class VideoWriter:
     def __init__(self, path: Path, info: VideoInfo) -> None:
         self.path, self.info, self.count = path, info, 0
         self.fps = writable_rate(info.fps)
-        self._temporary = path.absolute().with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+        self._temporary = path.absolute().with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
         self._odd = (info.height % 2, info.width % 2)  # the encoder takes even sizes only
         self._last: np.ndarray | None = None
         self._shift = 0.0

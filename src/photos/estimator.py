@@ -153,14 +153,14 @@ class HandEstimator:
         self, image: np.ndarray, box: np.ndarray, output: dict[str, torch.Tensor], to_image: np.ndarray
     ) -> Keypoints:
         """Of the reader for networks of pose and shape, else of the network's own heat maps."""
-        own = output.get("keypoints_2d")
-        if self.reader is not None and ("pose" in output or own is None):
+        predicted = output.get("keypoints_2d")
+        if self.reader is not None and ("pose" in output or predicted is None):
             points, confidence = self.reader.read(image, np.asarray(box)[None])
             return Keypoints(points[0], confidence[0], self.reader.card.model)
-        if own is None:
+        if predicted is None:
             raise ValueError(f"{self.card.model} gives no 2D keypoints, and weights/pose_2d.safetensors is missing")
         confidence = output["keypoint_confidence"][0].float().cpu().numpy()
-        return Keypoints(transform_points(own[0].double().cpu().numpy(), to_image), confidence, self.card.model)
+        return Keypoints(transform_points(predicted[0].double().cpu().numpy(), to_image), confidence, self.card.model)
 
     def _fit(
         self,

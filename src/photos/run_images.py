@@ -51,10 +51,10 @@ def image_demo(args: argparse.Namespace) -> Gallery:
                     logger.debug("%s", path, exc_info=True)
                     gallery.fail(name, shown_name(path), f"{type(error).__name__}: {error}", "failed")
                     errors.append(error)
-    found, without = gallery.counts
-    if errors and not found and len(errors) == without:
+    with_hand, without = gallery.counts
+    if errors and not with_hand and len(errors) == without:
         raise RuntimeError(f"none of {without} images could be worked on: {errors[0]}") from errors[0]
-    logger.info("%d images with a hand, %d without; look at %s", found, without, output / PAGE)
+    logger.info("%d images with a hand, %d without; look at %s", with_hand, without, output / PAGE)
     return gallery
 
 

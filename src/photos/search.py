@@ -90,8 +90,8 @@ class KeypointReader:
         windows[:, 2] /= self.card.crop_scale
         keypoints, confidence = self.read(small, windows)
         best = np.argsort(-confidence.mean(axis=1), kind="stable")[:_CANDIDATES]
-        found = [self.follow(small, limited(square_box(keypoints[row], 1.0), small), _MOVES) for row in best]
-        hand = max(found, key=lambda one: one.score)
+        hands = [self.follow(small, limited(square_box(keypoints[row], 1.0), small), _MOVES) for row in best]
+        hand = max(hands, key=lambda one: one.score)
         if step == 1:
             return hand
         offset = np.array([(step - 1) / 2, (step - 1) / 2, 0])
