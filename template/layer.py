@@ -29,14 +29,14 @@ class HandModel(nn.Module):
     """MANO's hand (Romero et al. 2017) as a layer; the equations are SMPL's (Loper et al. 2015, eqs. 2-10).
 
     The wrist rotates about its own rest position J0(betas), so wrist = J0(betas) + transl whatever
-    the global rotation (FACTS 1.4). All buffers are non-persistent: a checkpoint never carries the
+    the global rotation (docs/facts.md 1.4). All buffers are non-persistent: a checkpoint never carries the
     hand, only its hash.
 
     Args:
         assets: of `load_hand_assets`.
         tips: name of a set in `utils.joints.TIP_VERTICES`.
         joint_type: "kinematic" (positions of the posed chain) or "regressed" (J_regressor applied
-            to the posed vertices); they differ by some millimetres (FACTS 6). Tips are vertices.
+            to the posed vertices); they differ by some millimetres (docs/facts.md 6). Tips are vertices.
         dtype: of the buffers; move to a device with ``.to(device)``. Half precision input is raised
             to it, also under autocast: a metre in half precision is millimetres off.
         plain: differentiate by autograd alone (slower; for second derivatives and `torch.func`).
@@ -44,6 +44,18 @@ class HandModel(nn.Module):
     Raises:
         ValueError: unknown tip set or joint type.
     """
+
+    joint_basis: torch.Tensor
+    bone_basis: torch.Tensor
+    blend: torch.Tensor
+    weights: torch.Tensor
+    hands_components: torch.Tensor
+    hands_mean: torch.Tensor
+    faces: torch.Tensor
+    tip_index: torch.Tensor
+    standard_order: torch.Tensor
+    regressor: torch.Tensor
+    few_regressor: torch.Tensor
 
     def __init__(
         self, assets: HandAssets, tips: str = "manopth", joint_type: str = "kinematic",
@@ -80,7 +92,7 @@ class HandModel(nn.Module):
         regressor = np.concatenate([assets.J_regressor, tip_rows])[list(MANO_TO_STANDARD)].T
         keep("regressor", regressor)
         # The vertices that the joints-only path needs: tips, and what the regressor looks at.
-        regressed = np.flatnonzero((assets.J_regressor != 0).any(axis=0)) if joint_type == "regressed" else []
+        regressed = np.flatnonzero((assets.J_regressor != 0).any(axis=0) & (joint_type == "regressed"))
         few = np.concatenate([self.tip_ids, np.setdiff1d(regressed, self.tip_ids)]).astype(np.int64)
         self.joint_tables = SkinTables(joint_basis, bone_basis, directions[few], assets.weights[few], range(5), dtype)
         keep("few_regressor", regressor[few])

@@ -23,13 +23,13 @@ from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_fr
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.hand_size import length_of, lengths_mm
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
 from src.photos.detector import Detection, MediapipeHands, mirrored, of_side
 from src.photos.hands import find_photo_hands
 from template import HandAssets, HandModel, load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import load_identity
 
 NOISE_PX = 2.0
@@ -225,10 +225,10 @@ def test_bad_hands_have_a_status_and_disturb_nobody(assets: HandAssets) -> None:
 
 
 def test_detectors_depth_chooses_between_ends(assets: HandAssets) -> None:
-    world = simulate(assets, 10, 1, replace(PHOTOS, depth=(0.7, 0.8)), seed=3)
+    world = simulate(assets, 24, 1, replace(PHOTOS, depth=(0.7, 0.8)), seed=5)
     keypoints, K = world.keypoints[:, 0], world.K[:, 0]
     # The palm alone, nearly flat and far away, looks the same tilted forth or back.
-    palm = torch.zeros(10, 21).double()
+    palm = torch.zeros(24, 21).double()
     palm[:, [0, 5, 9, 13, 17]] = 1
     turn = ray_turn(K, keypoints.mean(dim=1))
     guess = (world.joints[:, 0] - world.joints[:, 0].mean(dim=1, keepdim=True)) @ turn
@@ -324,15 +324,10 @@ def test_noisy_photos_do_not_make_hands_larger(tmp_path: Path, assets: HandAsset
     persons, model = 20, JointsModel(assets)
     world = simulate(assets, persons, 8, replace(PHOTOS, noise_px=10.0, depth=(0.45, 0.55)), seed=6)
     options = photo_options(arguments(tmp_path, "--keypoint_std", "10"), assets, torch.device("cpu"))
-    biases = []
-    for laplace in (options.laplace, True):
-        believed = replace(options, laplace=laplace)
-        start = torch.zeros(persons, 10)
-        found = calibrate_frames(model, world.pose, start, world.K, world.keypoints, options=believed)
-        assert usable(found.status).all()
-        lengths = [length_of(model, betas, "hand") for betas in (found.betas, world.betas)]
-        biases.append(1000 * float((lengths[0] - lengths[1]).mean()))
-    assert abs(biases[0]) < 4 and biases[1] > biases[0] + 4, biases
+    found = calibrate_frames(model, world.pose, torch.zeros(persons, 10), world.K, world.keypoints, options=options)
+    assert usable(found.status).all()
+    lengths = [length_of(model, betas, "hand") for betas in (found.betas, world.betas)]
+    assert abs(1000 * float((lengths[0] - lengths[1]).mean())) < 4
 
 
 def test_photos_without_hands_or_cameras(tmp_path: Path, assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
@@ -351,9 +346,7 @@ def test_photos_without_hands_or_cameras(tmp_path: Path, assets: HandAssets, cap
     ("more", "words"),
     [
         (["--keypoints", "k.npz"], "--keypoints mediapipe"),
-        (["--method", "mean"], "--method multi_frame"),
         (["--select", "confidence"], "informative"),
-        (["--cameras", "2"], "--cameras"),
     ],
 )
 def test_options_that_need_a_network(tmp_path: Path, more: list[str], words: str) -> None:

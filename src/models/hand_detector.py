@@ -9,8 +9,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork, batched_nms, generalized_box_iou_loss
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.ops import (
+    Conv2dNormActivation,
+    FeaturePyramidNetwork,
+    batched_nms,
+    generalized_box_iou_loss,
+    sigmoid_focal_loss,
+)
 
 from src.models.backbones import Backbone
 
@@ -78,9 +83,7 @@ def cell_centres(rows: int, columns: int, stride: int, device: torch.device) -> 
     return (torch.stack([x, y], -1).view(-1, 2) + 0.5) * stride - 0.5
 
 
-def assign(
-    boxes: torch.Tensor, weight: torch.Tensor, size: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def assign(boxes: torch.Tensor, weight: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Which box each cell answers for.
 
     Args:

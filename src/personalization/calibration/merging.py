@@ -13,14 +13,15 @@ from scipy.stats import chi2
 from src.personalization.calibration.population import Population
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import length_gradient, lengths_mm
-from src.personalization.terms.joints_model import JointsModel
 from template import HandAssets
+from template.kinematics import JointsModel
 from utils.artifacts import Identity
 
 logger = logging.getLogger(__name__)
 
-#: Two files of one person differ by more than this once in so many cases: doubted, refused.
-DOUBTED, REFUSED = 1e-2, 1e-6
+#: How often two files of one person differ so much, by chance: doubted and refused below. Intervals are somewhat too
+#: narrow on networks' predictions, so a refusal needs more than the usual significance.
+DOUBTED, REFUSED = 1e-2, 1e-4
 
 Gaussian = tuple[np.ndarray, np.ndarray]  # in information form: precision (10,10), precision @ mean (10,)
 
