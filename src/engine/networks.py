@@ -21,9 +21,6 @@ from utils.artifacts import model_hash
 
 logger = logging.getLogger(__name__)
 
-#: Beside the shipped weights: the population that they were measured on.
-PRIOR = "prior.npz"
-
 
 class ReleasedInput(NamedTuple):
     """What a released network was trained to look at: pixels of its square input, and how pictures are cut."""

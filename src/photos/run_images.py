@@ -34,6 +34,8 @@ def image_demo(args: argparse.Namespace) -> Gallery:
     """
     photos = list_photos(args.images)
     output = writable_folder(args.output)
+    if output.resolve() == photos[0][1].parent.resolve():  # a plot might replace a picture
+        raise ValueError(f"--output {output}: is where the pictures are; choose another folder")
     tools = open_tools(args)
     errors: list[Exception] = []
     with open_gallery(tools, output, f"Hands in {shown_name(Path(args.images)) or args.images}") as gallery:

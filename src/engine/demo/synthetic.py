@@ -23,11 +23,11 @@ from src.engine.checkpoint import ModelCard, load_network
 from src.engine.demo.pictures import write_gallery, write_pictures
 from src.engine.demo.report import Variant, report, summarise
 from src.engine.evaluate import evaluate_hands
-from src.engine.networks import PRIOR, check_hand
+from src.engine.networks import check_hand
 from src.engine.predict import ShapeSource, predict_dataset
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
-from src.personalization.calibration.population import load_population, with_population
+from src.personalization.calibration.population import SHIPPED_PRIOR, load_population, with_population
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
@@ -81,7 +81,7 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
         write_data_set(root, options, SUBJECTS)
         dataset = build_dataset("dex_ycb", root, "s1_test", allow_missing_subjects=True)
 
-    fit_options, believed = priors(weights / PRIOR, assets)
+    fit_options, believed = priors(weights / SHIPPED_PRIOR.name, assets)
 
     def run(name: str, shape: ShapeSource | None = None) -> Predictions:
         model, card, digest = networks[name]
