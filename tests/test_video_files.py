@@ -16,6 +16,9 @@ from photo_cases import Fixed, K, arguments
 from src.photos import run_video
 from src.photos.api import PhotoEstimator
 from src.photos.camera import Camera
+from src.photos.image import UnusableImage
+from src.photos.result import Result
+from src.photos.shape_filter import ShapeFilter
 from utils.video_files import VideoInfo, open_video, video_writer, writable_rate
 
 FAULTS = Path("../../shared/data/faults")
@@ -138,3 +141,26 @@ def test_one_odd_frame_stops_no_other(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(run_video, "open_tools", lambda _: tools)
     with pytest.raises(RuntimeError, match="none of 6 frames"):
         run_video.video_demo(words)
+
+
+def test_frames_without_a_hand_say_nothing_of_its_shape(tmp_path: Path) -> None:
+    class Predicting(Fixed):
+        """Predicts a shape in every frame, also in those in which it then finds no hand."""
+
+        def estimate(self, image: np.ndarray, K: np.ndarray, box: np.ndarray, shape: ShapeFilter, *_: object) -> Result:
+            shape.update(np.full(10, float(self.calls)))
+            return super().estimate(image)
+
+    def look(call: int) -> None:
+        if call in (2, 4):
+            raise UnusableImage("no hand")
+
+    track = run_video.HandTracker(PhotoEstimator(Predicting(look)), tmp_path / "a.mp4", (64, 48))
+    for call in range(1, 5):
+        if call in (2, 4):
+            with pytest.raises(UnusableImage, match="no hand"):
+                track(np.zeros((48, 64, 3), np.uint8))
+        else:
+            track(np.zeros((48, 64, 3), np.uint8))
+    assert track.shape.count == 2
+    np.testing.assert_allclose(track.shape.betas, (0 + 2) / 2)  # of the first and the third frame

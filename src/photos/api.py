@@ -97,7 +97,7 @@ class PhotoEstimator:
                 raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
             photo = Photo("image", None, image)
         else:
-            photo = read_photo(image)
+            photo = read_photo(Path(image))
         if isinstance(identity, (str, os.PathLike)):
             identity = load_identity(identity, None if side == "auto" else side)
         if identity is not None:
@@ -105,7 +105,7 @@ class PhotoEstimator:
         camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
         call = replace(
             self, K=camera or self.K, fov=checked_fov(fov) or self.fov, identity=identity or self.identity,
-            bbox=self.bbox if box is None else tuple(box), hand=side,
+            bbox=self.bbox if box is None else box, hand=side,
         )
         return call.estimate(photo, call.camera(photo), call.region(photo), call.shape())
 
