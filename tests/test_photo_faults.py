@@ -32,6 +32,7 @@ from src.photos.camera import Camera
 from src.photos.estimator import HandEstimator, Keypoints, check_depth, rows_of
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
 from src.photos.keypoint_estimator import SHAPE_EVERY, KeypointEstimator
+from src.photos.search import KeypointReader, window_boxes
 from src.photos.shape_filter import ShapeFilter
 from template import HandModel, load_hand_assets, mirror_assets
 from tests.mano_pickle import write_mano_pickle
@@ -97,6 +98,16 @@ def test_pictures_are_not_overwritten(tmp_path: Path, fixed: Fixed) -> None:
         picture(tmp_path / name)
     with pytest.raises(ValueError, match="is where the pictures are"):
         run_images.image_demo(arguments("--images", str(tmp_path), "--output", str(tmp_path)))
+
+
+def test_long_and_narrow_pictures(tmp_path: Path, fixed: Fixed) -> None:
+    Image.new("RGB", (60_000, 24)).save(tmp_path / "a.png")
+    assert run_images.image_demo(arguments("--images", str(tmp_path), "--output", str(tmp_path / "o"))).counts == (1, 0)
+    windows = window_boxes(8000, 30)
+    assert len(windows) < 3000 and windows[:, 2].min() >= 24
+    with pytest.raises(UnusableImage, match="too long and narrow to search"):
+        reader = KeypointReader(nn.Identity(), ModelCard("pose_2d"), torch.device("cpu"))
+        reader.search(np.zeros((24, 400_000, 3), np.uint8))
 
 
 def test_files_too_large_for_a_picture(tmp_path: Path) -> None:
