@@ -32,10 +32,10 @@ from src.personalization.fitting.fit import PosePriorOptions, observe
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import LENGTHS, length_gradient, length_of
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, HandModel
+from template.kinematics import JointsModel
 from utils.artifacts import load_predictions
 from utils.camera import project
 

@@ -33,6 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import roma  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.reference_hand import ReferenceHand, smplx_hand  # noqa: E402
@@ -41,10 +42,9 @@ from src.personalization.fitting.adam import AdamOptions, fit_adam  # noqa: E402
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames  # noqa: E402
 from src.personalization.solver.levenberg_marquardt import LMOptions  # noqa: E402
 from src.personalization.solver.status import Status  # noqa: E402
-from src.personalization.terms.joints_model import JointsModel  # noqa: E402
 from src.personalization.terms.noise import KeypointNoise  # noqa: E402
-from src.personalization.terms.pose_prior import matrix_log  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
+from template.kinematics import JointsModel  # noqa: E402
 from utils.camera import project  # noqa: E402
 
 #: rad, injected error of the simulated network; px, what LM is told about the keypoints, whatever the noise.
@@ -127,7 +127,7 @@ def safe_log(rotation: torch.Tensor) -> torch.Tensor:
     linear = torch.stack([off[..., 2, 1], off[..., 0, 2], off[..., 1, 0]], dim=-1) / 2
     small = linear.detach().norm(dim=-1, keepdim=True) < 1e-3
     filled = torch.where(small[..., None], rotation.new_tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), rotation)
-    return torch.where(small, linear, matrix_log(filled))
+    return torch.where(small, linear, roma.rotmat_to_rotvec(filled))
 
 
 def settled(

@@ -38,8 +38,8 @@ from datasets.synthetic.data_set import write_data_set  # noqa: E402
 from datasets.synthetic.sequence import SynthesisOptions  # noqa: E402
 from src.engine.checkpoint import load_network  # noqa: E402
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames  # noqa: E402
-from src.personalization.terms.joints_model import JointsModel  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
+from template.kinematics import JointsModel  # noqa: E402
 from utils.camera import (  # noqa: E402
     crop_affine,
     invert_affine,

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import roma
 import torch
 
-from src.personalization.terms.hand_residuals import posed_points
-from src.personalization.terms.joints_model import JointsModel
 from template import HandAssets
+from template.kinematics import JointsModel, posed_points
 from utils.camera import project
 
 

@@ -43,6 +43,15 @@ class SkinTables(nn.Module):
         tips: places of the five fingertips among the V vertices.
     """
 
+    rest_template: torch.Tensor
+    rest_directions: torch.Tensor
+    template: torch.Tensor
+    directions: torch.Tensor
+    weights: torch.Tensor
+    tips: torch.Tensor
+    to_standard: torch.Tensor
+    to_mano: torch.Tensor
+
     def __init__(
         self, joint_basis: np.ndarray, bone_basis: np.ndarray, directions: np.ndarray, weights: np.ndarray,
         tips: Sequence[int], dtype: torch.dtype,
@@ -81,7 +90,7 @@ class PosedHand(torch.autograd.Function):
         local = torch.empty(3, 4, 16, batch, dtype=pose.dtype, device=pose.device)
         local[:, :3] = pose.reshape(batch, 144).t().contiguous().view(16, 3, 3, batch).permute(1, 2, 0, 3)
         local[:, 3] = bones
-        world = _chain(local)
+        world = chain(local)
         relative = _relative(world, rest_joints)
         factors = torch.cat([betas, pose[:, 1:].reshape(batch, 135)], dim=1)
         unposed = torch.empty(batch, tables.template.numel(), dtype=pose.dtype, device=pose.device)
@@ -164,7 +173,7 @@ def _level(level: int) -> slice:
     return slice(0, 1) if level < 0 else slice(1 + level, None, LEVELS)
 
 
-def _chain(local: torch.Tensor) -> torch.Tensor:
+def chain(local: torch.Tensor) -> torch.Tensor:
     """World transforms (3, 4, 16, B) from local ones: SMPL eq. 4."""
     world = torch.empty_like(local)
     parent = world[:, :, :1]

@@ -30,10 +30,10 @@ from src.personalization.terms.hand_size import (
     lengths_as_json,
     lengths_mm,
 )
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
 from template import HandAssets, HandModel, load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import ArtifactError, HandMismatchError, Predictions, save_identity
 from utils.camera import project
 

@@ -24,10 +24,9 @@ from src.personalization.pairing import pair_keypoints
 from src.personalization.registration.register import register_mesh
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, Status, in_range, usable
-from src.personalization.terms.hand_residuals import posed_points
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise, keypoint_weights
 from template import HandModel, load_hand_assets
+from template.kinematics import JointsModel, posed_points
 from utils.artifacts import Predictions, save_predictions
 from utils.camera import project
 

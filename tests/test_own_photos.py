@@ -23,13 +23,13 @@ from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_fr
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.hand_size import length_of, lengths_mm
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
 from src.photos.detector import Detection, MediapipeHands, mirrored, of_side
 from src.photos.hands import find_photo_hands
 from template import HandAssets, HandModel, load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import load_identity
 
 NOISE_PX = 2.0
@@ -225,10 +225,10 @@ def test_bad_hands_have_a_status_and_disturb_nobody(assets: HandAssets) -> None:
 
 
 def test_detectors_depth_chooses_between_ends(assets: HandAssets) -> None:
-    world = simulate(assets, 10, 1, replace(PHOTOS, depth=(0.7, 0.8)), seed=3)
+    world = simulate(assets, 24, 1, replace(PHOTOS, depth=(0.7, 0.8)), seed=5)
     keypoints, K = world.keypoints[:, 0], world.K[:, 0]
     # The palm alone, nearly flat and far away, looks the same tilted forth or back.
-    palm = torch.zeros(10, 21).double()
+    palm = torch.zeros(24, 21).double()
     palm[:, [0, 5, 9, 13, 17]] = 1
     turn = ray_turn(K, keypoints.mean(dim=1))
     guess = (world.joints[:, 0] - world.joints[:, 0].mean(dim=1, keepdim=True)) @ turn
@@ -291,9 +291,17 @@ def test_photos_to_identity(tmp_path: Path, assets: HandAssets, caplog: pytest.L
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "copy.png").write_bytes((tmp_path / "03.png").read_bytes())
     cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((480, 640, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "odd.png"), np.full((480, 640, 3), 255, np.uint8))
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+
+    def find(image: np.ndarray) -> list[Detection]:
+        if image.min() == 255:
+            raise RuntimeError("the detector's own error")
+        return album.find(image)
+
     with caplog.at_level(logging.WARNING):
-        calibrate_photos(arguments(tmp_path), album.find)
-    for words in ("broken.png", "copy.png: the same picture", "empty.png: no hand found"):
+        calibrate_photos(arguments(tmp_path), find)
+    for words in ("broken.png", "copy.png: the same picture", "empty.png: no hand found", "odd.png: RuntimeError: the"):
         assert words in caplog.text
     found = load_identity(tmp_path / "identity.json")
     assert (found.n_images, found.side, found.scale_evidence, found.method) == (8, "both", "prior", "multi_frame")

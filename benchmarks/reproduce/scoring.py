@@ -28,9 +28,9 @@ from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import length_of
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandModel, load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import Predictions, load_predictions, save_predictions
 from utils.device import choose_device
 from utils.files import write_json

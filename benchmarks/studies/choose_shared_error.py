@@ -44,8 +44,8 @@ from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import pair_keypoints
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import HALF_95, lengths_mm
-from src.personalization.terms.joints_model import JointsModel
 from template import HandAssets, HandModel, load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import Identity, Predictions, load_predictions
 from utils.device import choose_device
 

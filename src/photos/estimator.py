@@ -21,12 +21,12 @@ from src.models.mesh_joints import mesh_hand, mesh_joints
 from src.personalization.fitting.fit import FitOptions, fit_frames
 from src.personalization.registration.register import register_mesh
 from src.personalization.solver.status import Status, usable
-from src.personalization.terms.joints_model import JointsModel
 from src.photos.image import UnusableImage
 from src.photos.result import HandLength, Result, Sources, mirror_points
 from src.photos.search import KeypointReader, limited, network_input
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
+from template.kinematics import JointsModel
 from utils.camera import crop_affine, invert_affine, square_box, transform_intrinsics, transform_points
 from utils.joints import BONES, FINGERS
 

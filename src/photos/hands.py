@@ -17,7 +17,7 @@ from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitO
 from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Detection, find_hands, mirrored, of_side
-from src.photos.image import Photo, UnusableImage, file_stem, list_photos, read_photo
+from src.photos.image import Photo, UnusableImage, file_stem, list_photos, read_photo, shown_name
 from template import HandAssets
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics
@@ -73,21 +73,26 @@ def find_photo_hands(
     photos = list_photos(folder) if one else [(file_stem(Path(path)), Path(path)) for path in folder]
     hands, known = [], set()
     for name, path in photos:
-        digest = hashlib.sha256(path.read_bytes()).digest()
-        if digest in known:
-            logger.warning("%s: the same picture as one before it; left out", path.name)
-            continue
-        known.add(digest)
+        shown = shown_name(path)
         try:
+            digest = hashlib.sha256(path.read_bytes()).digest()
+            if digest in known:
+                raise UnusableImage(f"{shown}: the same picture as one before it")
+            known.add(digest)
             photo = read_photo(path, name)
             camera = choose_camera(photo, K, fov)
+            found = of_side([hand for hand in finder(photo.image) if hand.size >= MIN_HAND_PX], side)
+            if not found:
+                raise UnusableImage(f"{shown}: no {f'{side} ' if side else ''}hand found")
+        except ImportError:  # there is no detector
+            raise
         except UnusableImage as error:
-            logger.warning("%s: left out", error)
-            continue
-        found = of_side([hand for hand in finder(photo.image) if hand.size >= MIN_HAND_PX], side)
-        if not found:
-            logger.warning("%s: no %shand found; left out", path.name, f"{side} " if side else "")
-        hands += [_photo_hand(photo, camera, hand, digest) for hand in found]
+            logger.warning("%s; left out", error)
+        except Exception as error:  # one picture stops no other
+            logger.warning("%s: %s: %s; left out", shown, type(error).__name__, error)
+            logger.debug("%s", path, exc_info=True)
+        else:
+            hands += [_photo_hand(photo, camera, hand, digest) for hand in found]
     if not hands:
         raise CalibrationError(
             f"--images {folder}: no {side or ''} hand found in any of {len(photos)} images. Whole hands of at least "
@@ -108,7 +113,7 @@ def find_photo_hands(
 def _photo_hand(photo: Photo, camera: Camera, hand: Detection, digest: bytes) -> PhotoHand:
     width = photo.size[0]
     number = int.from_bytes(digest[:6], "big") * 2 + hand.is_left
-    name = f"{photo.path.name}, {'left' if hand.is_left else 'right'} hand"
+    name = f"{shown_name(photo.path)}, {'left' if hand.is_left else 'right'} hand"
     if not hand.is_left:
         return PhotoHand(name, number, hand, camera.K, False, camera)
     return PhotoHand(name, number, mirrored(hand, width), mirror_intrinsics(camera.K, width), True, camera)

@@ -13,13 +13,13 @@ from src.personalization.calibration.population import Population
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
 from src.personalization.solver.status import usable
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.population_pose_prior import habit_prior
 from src.photos.estimator import DEPTH_RANGE, Keypoints, check_depth, check_status, rows_of
 from src.photos.image import UnusableImage
 from src.photos.result import Result, Sources
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
+from template.kinematics import JointsModel
 
 #: Of a followed hand every so many frames say what they make of the shape: their neighbours would say the same.
 SHAPE_EVERY = 10

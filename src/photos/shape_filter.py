@@ -7,9 +7,9 @@ import torch
 
 from src.personalization.calibration.population import Population
 from src.personalization.terms.hand_size import length_gradient
-from src.personalization.terms.joints_model import JointsModel
 from src.photos.result import HandLength
 from template import HandAssets
+from template.kinematics import JointsModel
 from utils.artifacts import Identity
 
 

@@ -22,9 +22,9 @@ from src.personalization.calibration.multi_view import ViewGroups, calibrate_vie
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, Status, count_status, usable
 from src.personalization.terms.hand_size import length_gradient
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.shape_terms import LengthCue, cue_conflict
 from template import HandAssets
+from template.kinematics import JointsModel
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)

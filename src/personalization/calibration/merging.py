@@ -13,8 +13,8 @@ from scipy.stats import chi2
 from src.personalization.calibration.population import Population
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import length_gradient, lengths_mm
-from src.personalization.terms.joints_model import JointsModel
 from template import HandAssets
+from template.kinematics import JointsModel
 from utils.artifacts import Identity
 
 logger = logging.getLogger(__name__)

@@ -21,10 +21,9 @@ from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.normal_equations import damping_diagonal, factorise, solve_factored
 from src.personalization.solver.status import Status
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.hand_residuals import posed_points
 from src.personalization.terms.inputs import FrameInputs, check_frames
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.shape_terms import LengthCue
+from template.kinematics import JointsModel, posed_points
 from utils.artifact_checks import HandLike
 
 logger = logging.getLogger(__name__)

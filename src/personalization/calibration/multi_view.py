@@ -18,8 +18,8 @@ from src.personalization.fitting.fit import observe
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import FrameInputs
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import keypoint_weights
+from template.kinematics import JointsModel
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import damping_diagonal, factorise, solve_factored
 from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.shape_terms import LengthCue, shape_terms
+from template.kinematics import JointsModel
 
 #: A frame's own unknowns among its 61, and the betas.
 OWN, SHAPE = slice(None, FRAME_SIZE), slice(FRAME_SIZE, None)
@@ -52,13 +52,13 @@ class MultiFrameProblem:
         self.share = share
         self.linear = torch.zeros_like(share)[:, None].expand(-1, 10) if linear is None else linear
 
-    def linearise(self, state: State, exact: bool = False) -> State:
+    def linearise(self, state: State) -> State:
         """Cost (P,), shape_gradient (P,10) and shape_hessian (P,10,10) of everything, and of each frame
-        gradient (P,F,61), Gauss-Newton hessian (P,F,61,61), rotations (P,F,16,3,3)."""
+        gradient (P,F,61), Gauss-Newton hessian (P,F,61,61), chart (P,F,16,3,3)."""
         persons, frames = state["pose"].shape[:2]
         rest = self.model.rest_points(state["betas"]).repeat_interleave(frames, dim=0)
         pose, wrist = state["pose"].flatten(0, 1), state["wrist"].flatten(0, 1)
-        found = evaluate_frames(self.model, self.observations, pose, wrist, rest, True, False)
+        found = evaluate_frames(self.model, self.observations, pose, wrist, rest, with_shape=True)
         split = (persons, frames)
         share = self.share[:, None, None]
         gradient = share * found.gradient.unflatten(0, split)
@@ -68,7 +68,7 @@ class MultiFrameProblem:
             "cost": cost + self.share * found.cost.view(split).sum(dim=1) + (self.linear * state["betas"]).sum(dim=1),
             "gradient": gradient,
             "hessian": hessian,
-            "rotations": found.rotations.unflatten(0, split),
+            "chart": found.chart.unflatten(0, split),
             "shape_gradient": shape_gradient + gradient[..., SHAPE].sum(dim=1) + self.linear,
             "shape_hessian": shape_hessian + hessian[..., SHAPE, SHAPE].sum(dim=1),
         }
@@ -93,7 +93,7 @@ class MultiFrameProblem:
         # -g.s - s.H.s / 2 with (H + D) s = -g is (s.D.s - g.s) / 2.
         promised = ((added * frame_step - gradient) * frame_step).sum(dim=(1, 2)) / 2
         promised = promised + ((added_shape * shape_step - shape_gradient) * shape_step).sum(-1) / 2
-        step = step_of(torch.where(finite[:, None, None], frame_step, 0.0), terms["rotations"])
+        step = step_of(torch.where(finite[:, None, None], frame_step, 0.0), terms["chart"])
         step["betas"] = torch.where(finite[:, None], shape_step, 0.0)
         return step, torch.where(finite, promised, torch.nan)
 
@@ -152,7 +152,7 @@ def log_volume_gradient(problem: MultiFrameProblem, state: State, terms: State) 
     for index in range(gradient.shape[1]):
         sides = []
         for amount in (STEP, -STEP):
-            moved = retract_frames(state, step_of(amount * reaction[..., index], terms["rotations"]))
+            moved = retract_frames(state, step_of(amount * reaction[..., index], terms["chart"]))
             moved["betas"] = state["betas"].clone()
             moved["betas"][:, index] += amount
             sides.append(_half_log_det(problem, moved))

@@ -15,8 +15,8 @@ from src.personalization.fitting.translation import wrist_at_depth
 from src.personalization.fitting.video import chain_positions, fit_video
 from src.personalization.solver.status import CalibrationError, Status, in_range, log_unusable, usable
 from src.personalization.terms.inputs import check_frames
-from src.personalization.terms.joints_model import JointsModel
 from template import HandAssets, HandModel
+from template.kinematics import JointsModel
 from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)

@@ -11,11 +11,10 @@ from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.status import Status, in_range, usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import Observations
-from src.personalization.terms.hand_residuals import posed_points
 from src.personalization.terms.inputs import FrameInputs, check_frames
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise, keypoint_weights
 from src.personalization.terms.pose_prior import PosePrior, diagonal_precision
+from template.kinematics import JointsModel, posed_points
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class PosePriorOptions:
     covariance: torch.Tensor | None = None
 
     def precision(self, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """(1,16,3,3) or (1,48,48), 1/rad^2."""
+        """(1,48,48), 1/rad^2."""
         if self.covariance is not None:
             return torch.linalg.inv(self.covariance.double()).to(device, dtype)[None]
         std = torch.full((16, 1), self.finger_std, dtype=dtype, device=device)
@@ -127,12 +126,12 @@ def observe(model: JointsModel, inputs: FrameInputs, options: FitOptions) -> Obs
     order = model.from_standard
     n = inputs.pose.shape[0]
     known = options.depth_mean is not None
+    network = PosePrior(inputs.pose, options.prior.precision(model.dtype, model.device))
     return Observations(
         projections=torch.cat([inputs.K, torch.zeros_like(inputs.K[..., :1])], dim=-1)[:, None],
         keypoints=inputs.keypoints[:, None, order],
         weights=keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)[:, None, order],
-        pose_priors=[PosePrior(inputs.pose, options.prior.precision(model.dtype, model.device))]
-        + [replace(prior, reference=prior.reference.expand(n, -1, -1, -1)) for prior in options.extra_priors],
+        pose_priors=[prior for prior in (network, *options.extra_priors) if bool(prior.precision.any())],
         depth=inputs.K.new_full((n,), options.depth_mean) if known else None,
         depth_weight=inputs.K.new_full((n,), options.depth_std**-2) if known else None,
         loss=options.noise.loss,
@@ -148,7 +147,7 @@ def _fit_chunk(
     rows: slice,
 ) -> FitResult:
     inputs = everything.rows(rows)
-    chunk_options = replace(options, extra_priors=tuple(_prior_rows(prior, rows) for prior in options.extra_priors))
+    chunk_options = replace(options, extra_priors=tuple(prior.rows(rows) for prior in options.extra_priors))
     seen = observe(model, inputs, chunk_options)
     rest = model.rest_points(inputs.betas)
     guess = wrist_at_depth(inputs.middle, inputs.K)
@@ -196,6 +195,3 @@ def reprojection_rmse(
     squared = (pixels - keypoints).square().sum(-1)
     return ((weights * squared).sum(-1) / weights.sum(-1).clamp_min(1e-30)).sqrt()
 
-
-def _prior_rows(prior: PosePrior, rows: slice) -> PosePrior:
-    return prior if prior.reference.shape[0] == 1 else prior.rows(rows)

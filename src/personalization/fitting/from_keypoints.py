@@ -16,13 +16,12 @@ from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOpti
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
-from src.personalization.terms.frame_terms import FRAME_SIZE
-from src.personalization.terms.hand_residuals import posed_points
+from src.personalization.terms.frame_terms import SHAPE, WRIST
 from src.personalization.terms.inputs import check_frames
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from template import HandAssets
+from template.kinematics import JointsModel, posed_points
 
 #: A detector's keypoints over the hand's box. mediapipe on synthetic hands, which it was not made for: the median
 #: distance is 0.07 of the box (benchmarks/own_photos.py), about 0.06 a coordinate; photos should be a little better.
@@ -187,14 +186,14 @@ class _Task:
         good = usable(found.status) & torch.isfinite(covariance).flatten(1).all(dim=1)
         nothing = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
         covariance = torch.where(good[:, None, None], covariance, nothing)
-        free = covariance.shape[-1] > FRAME_SIZE
-        betas = covariance[:, FRAME_SIZE:, FRAME_SIZE:] if free else covariance.new_zeros(n, 10, 10)
+        free = options.shape_prior is not None
+        betas = covariance[:, SHAPE, SHAPE] if free else covariance.new_zeros(n, 10, 10)
         return KeypointFit(
             pose=found.pose,
             transl=found.transl,
             betas=found.betas,
             betas_covariance=betas,
-            wrist_covariance=covariance[:, 48:51, 48:51],
+            wrist_covariance=covariance[:, WRIST, WRIST],
             status=found.status,
             reprojection_px=found.reprojection_px,
             cost=torch.nan_to_num(terms["cost"], posinf=torch.finfo(torch.float64).max),

@@ -7,7 +7,7 @@ import torch
 
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
 from src.personalization.solver.status import usable
-from src.personalization.terms.joints_model import JointsModel
+from template.kinematics import JointsModel
 
 DEFAULTS = FitOptions()
 

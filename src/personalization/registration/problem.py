@@ -8,10 +8,10 @@ import torch
 
 from src.personalization.registration.silhouette import mesh_extents
 from src.personalization.solver.levenberg_marquardt import State
-from src.personalization.solver.normal_equations import factorise_model, solve_factored
+from src.personalization.solver.normal_equations import solve_damped
 from src.personalization.solver.robust import robust_loss
 from src.personalization.solver.status import NEAR
-from src.personalization.terms.keypoint_terms import keypoint_terms
+from src.personalization.terms.keypoint_terms import keypoint_rows
 
 LOSS = "geman_mcclure"
 
@@ -48,39 +48,35 @@ class MeshObservations:
 
 
 class RegistrationProblem:
-    """`least_squares.Problem` with the state key position (B,3) m: the root in the camera frame."""
+    """`levenberg_marquardt.Problem` with the state key position (B,3) m: the root in the camera frame."""
 
     def __init__(self, seen: MeshObservations) -> None:
         self.seen = seen
         self._projections = torch.cat([seen.K, torch.zeros_like(seen.K[..., :1])], dim=-1).permute(1, 2, 0)[:, :, None]
         self._with_extents = bool((seen.extent_weights > 0).any())
 
-    def linearise(self, state: State, exact: bool = True) -> State:
-        """See `least_squares.Problem`: cost (B,), gradient (B,3), hessian and excess (B,3,3)."""
+    def linearise(self, state: State) -> State:
+        """See `levenberg_marquardt.Problem`: cost (B,), gradient (B,3), hessian (B,3,3)."""
         seen = self.seen
         joints = (seen.joints + state["position"][:, None]).permute(2, 1, 0)
-        terms = keypoint_terms(
-            joints, self._projections, seen.keypoints.permute(2, 1, 0)[:, None],
-            seen.keypoint_weights.mT[None], LOSS, seen.loss_scale, exact,
+        cost, residuals, rows = keypoint_rows(
+            joints, self._projections, seen.keypoints.permute(2, 1, 0)[:, None], seen.keypoint_weights.mT[None], LOSS,
+            seen.loss_scale,
         )
-        cost, gradient = terms.cost, terms.force.sum(dim=1).mT
-        hessian = terms.curve.sum(dim=2).permute(2, 0, 1)
-        excess = torch.zeros_like(hessian) if terms.excess is None else terms.excess.sum(dim=2).permute(2, 0, 1)
+        columns = rows.flatten(1, 2).permute(2, 1, 0)  # (B,42,3)
+        gradient, hessian = (residuals.flatten(0, 1).mT[:, None] @ columns)[:, 0], columns.mT @ columns
         if self._with_extents:
             more = extent_terms(seen, state["position"])
             cost, gradient, hessian = cost + more[0], gradient + more[1], hessian + more[2]
-        return {"cost": cost, "gradient": gradient, "hessian": hessian, "excess": excess}
+        return {"cost": cost, "gradient": gradient, "hessian": hessian}
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
-        """See `least_squares.Problem`."""
-        factored = factorise_model(terms["hessian"], terms["excess"], damping)
-        vector = -solve_factored(factored.factor, terms["gradient"])
-        predicted = ((factored.added * vector - terms["gradient"]) * vector).sum(dim=-1) / 2
-        predicted = torch.where(factored.bad, torch.full_like(predicted, torch.nan), predicted)
-        return {"position": torch.where(factored.bad[:, None], torch.zeros_like(vector), vector)}, predicted
+        """See `levenberg_marquardt.Problem`."""
+        position, promised = solve_damped(terms["hessian"], terms["gradient"], damping)
+        return {"position": position}, promised
 
     def retract(self, state: State, step: State) -> State:
-        """See `least_squares.Problem`."""
+        """See `levenberg_marquardt.Problem`."""
         return {"position": state["position"] + step["position"]}
 
     def rows(self, index: torch.Tensor) -> RegistrationProblem:

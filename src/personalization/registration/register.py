@@ -56,7 +56,7 @@ class RegistrationOptions:
     hidden: float = 1.5
     rounds: int = 3
     fallback_depth: float = TYPICAL_DEPTH
-    lm: LMOptions = LMOptions(max_steps=30, tolerance=1e-8, relative_tolerance=1e-10, rough_steps=0)
+    lm: LMOptions = LMOptions(max_steps=30, tolerance=1e-8, relative_tolerance=1e-10)
     chunk: int = 256
 
 

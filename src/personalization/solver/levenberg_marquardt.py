@@ -29,7 +29,6 @@ class LMOptions:
             less than ``relative_tolerance`` of the cost. That promise is g.H^-1.g / 2, the gradient in the
             Hessian's own scale.
         initial_damping, max_damping: multiples of the Hessian's diagonal.
-        rough_steps: first steps, far from the optimum, that make do with the Gauss-Newton Hessian.
     """
 
     max_steps: int = 20
@@ -37,14 +36,13 @@ class LMOptions:
     relative_tolerance: float = 1e-6
     initial_damping: float = 1e-2
     max_damping: float = 1e8
-    rough_steps: int = 3
 
 
 class Problem(Protocol):
     """P independent problems; every tensor of a state or linearisation has P as its first dimension."""
 
-    def linearise(self, state: State, exact: bool = True) -> State:
-        """Terms at ``state``; key "cost" (P,), infinite where the state is impossible; ``exact``: second-order."""
+    def linearise(self, state: State) -> State:
+        """Terms at ``state``; key "cost" (P,), infinite where the state is impossible."""
         ...
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
@@ -98,14 +96,14 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
     A problem that has ended keeps its state whatever its neighbours do; when half of those still
     computed have ended, the others go on without them.
     """
-    terms = problem.linearise(state, exact=options.rough_steps <= 0)
+    terms = problem.linearise(state)
     cost = terms["cost"]
     status = torch.full(cost.shape, int(Status.ITERATION_LIMIT), dtype=torch.int64, device=cost.device)
     status[~torch.isfinite(cost)] = Status.DIVERGED
     whole = now = LMResult(state, terms, status, torch.zeros_like(status))
     rows = torch.arange(len(cost), device=cost.device)
     damping, growth = torch.full_like(cost, options.initial_damping), torch.full_like(cost, 2.0)
-    for step in range(options.max_steps):
+    for _ in range(options.max_steps):
         active = now.status == Status.ITERATION_LIMIT
         running = int(active.sum())
         if 2 * running <= len(active):
@@ -116,10 +114,11 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
         if running == 0:
             break
         move, promised = problem.solve(now.terms, damping)
-        now.status = _judged(problem, now, active & (promised <= _enough(now, options)), options)
+        close = active & (promised <= _enough(now, options))
+        now.status = _judged(problem, now, close, options, damping)
         active = now.status == Status.ITERATION_LIMIT
         trial = problem.retract(now.state, move)
-        trial_terms = problem.linearise(trial, exact=step + 1 >= options.rough_steps)
+        trial_terms = problem.linearise(trial)
         gained = now.cost - trial_terms["cost"]
         better = active & (gained > 0) & torch.isfinite(promised)
         gain = 2 * gained / promised.clamp_min(1e-30) - 1
@@ -132,7 +131,8 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
             now.status.masked_fill(active & (damping > options.max_damping), Status.STALLED), now.steps + active,
         )
     else:  # the last step's state has not been judged yet
-        now.status = _judged(problem, now, now.status == Status.ITERATION_LIMIT, options)
+        active = now.status == Status.ITERATION_LIMIT
+        now.status = _judged(problem, now, active, options, torch.full_like(damping, torch.inf))
     return whole.put(rows, now)
 
 
@@ -141,19 +141,23 @@ def _enough(now: LMResult, options: LMOptions) -> torch.Tensor:
     return options.tolerance + options.relative_tolerance * now.cost
 
 
-def _judged(problem: Problem, now: LMResult, candidates: torch.Tensor, options: LMOptions) -> torch.Tensor:
+def _judged(
+    problem: Problem, now: LMResult, candidates: torch.Tensor, options: LMOptions, damping: torch.Tensor
+) -> torch.Tensor:
     """Status (P,) with those ``candidates`` (P,) converged whose undamped step promises too little at their state.
 
-    A damped step may promise little because it is short, and the promise before a rejected step says nothing of
-    what follows: only the gradient here, in the undamped Hessian's scale, says that this is a minimum.
+    A step under ``damping`` (P,) may promise little because it is short, and the promise before a rejected step says
+    nothing of what follows: only the gradient here, in the undamped Hessian's scale, says that this is a minimum.
     """
-    index = candidates.nonzero()[:, 0]
+    least = torch.finfo(now.cost.dtype).eps ** 0.5  # what is damped less is as good as undamped: the rest is rounding
+    damped = candidates & (damping > least)
+    index = damped.nonzero()[:, 0]
+    status = now.status.masked_fill(candidates & ~damped, int(Status.CONVERGED))
     if len(index) == 0:
-        return now.status
+        return status
     part = now.rows(index)
-    least = torch.finfo(part.cost.dtype).eps ** 0.5  # below this a system's solution is rounding
     _, promised = problem.solve(part.terms, torch.full_like(part.cost, least))
-    return now.status.index_fill(0, index[promised <= _enough(part, options)], int(Status.CONVERGED))
+    return status.index_fill(0, index[promised <= _enough(part, options)], int(Status.CONVERGED))
 
 
 def _rows(group: State, index: torch.Tensor) -> State:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 #: Columns of a Jacobian shorter than this many times the rounding of the longest say nothing (unobserved unknowns);
@@ -11,42 +9,28 @@ import torch
 SILENT = 10.0
 
 
-@dataclass
-class Factored:
-    """Cholesky factors of damped systems.
-
-    Attributes:
-        factor: (...,U,U); added: (...,U) what damping added to the diagonal.
-        bad: (...) systems that were not finite; their factor is the identity.
-        exact: (...) systems that contain the excess; the others were indefinite with it.
-    """
-
-    factor: torch.Tensor
-    added: torch.Tensor
-    bad: torch.Tensor
-    exact: torch.Tensor
-
-
-def factorise_model(hessian: torch.Tensor, excess: torch.Tensor, damping: torch.Tensor) -> Factored:
-    """Factorise hessian + excess + damping; without the excess where that is not positive definite.
+def solve_damped(
+    hessian: torch.Tensor, gradient: torch.Tensor, damping: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Levenberg-Marquardt steps and what the undamped models promise of them.
 
     Args:
-        hessian: (...,U,U) Gauss-Newton part; excess: (...,U,U) rest of the Hessian.
-        damping: (...), times the Gauss-Newton diagonal (Marquardt's scaling).
+        hessian: (P,U,U) positive semi-definite; gradient: (P,U); damping: (P,), times the Hessian's diagonal
+            (Marquardt's scaling).
+
+    Returns:
+        steps (P,U), s with (H + D) s = -g; the promised decrease (P,), -g.s - s.H.s / 2. Systems that are not
+        finite: a zero step, and NaN.
     """
     added = damping_diagonal(hessian, damping)
-    bad = ~torch.isfinite(hessian + excess).flatten(-2).all(dim=-1)
-    system = hessian + excess
+    system = hessian.clone()
     system.diagonal(dim1=-2, dim2=-1).add_(added)
-    if bool(bad.any()):
-        identity = torch.eye(system.shape[-1], dtype=system.dtype, device=system.device)
-        system = torch.where(bad[..., None, None], identity, system)
-    factor, info = torch.linalg.cholesky_ex(system)
-    failed = info > 0
-    if bool(failed.any()):
-        safer = hessian[failed] + torch.diag_embed(added[failed])
-        factor[failed] = factorise(safer)
-    return Factored(factor, added, bad, ~failed)
+    factor = factorise(system)
+    step = -solve_factored(factor, gradient)
+    # -g.s - s.H.s / 2 with (H + D) s = -g is (s.D.s - g.s) / 2.
+    promised = ((added * step - gradient) * step).sum(dim=-1) / 2
+    bad = ~torch.isfinite(promised)
+    return step.masked_fill(bad[:, None], 0.0), promised.masked_fill(bad, torch.nan)
 
 
 def damping_diagonal(hessian: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
@@ -62,14 +46,16 @@ def marquardt(diagonal: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
 
 
 def factorise(system: torch.Tensor) -> torch.Tensor:
-    """Lower factors L (..., U, U) with L L^T = system, finite and symmetric.
+    """Lower factors L (..., U, U) with L L^T = system, symmetric.
 
     Where Cholesky fails because rounding made a system indefinite, the factor comes from its
-    eigenvalues, made positive (|w|, at least 1e-6 of the largest).
+    eigenvalues, made positive (|w|, at least 1e-6 of the largest). Systems that are not finite give NaN.
     """
     factor, info = torch.linalg.cholesky_ex(system)
     failed = info > 0
     if bool(failed.any()):
+        factor[failed] = torch.nan
+        failed &= torch.isfinite(system).flatten(-2).all(dim=-1)
         values, vectors = torch.linalg.eigh(system[failed])
         values = values.abs()
         values = values.clamp_min(1e-6 * values.amax(dim=-1, keepdim=True).clamp_min(1e-30))

@@ -1,6 +1,6 @@
 """Robust losses on the squared, noise-normalised length s of a 2D residual.
 
-Each gives the loss rho(s), equal to s for small s, with its first two derivatives. ``scale`` is the
+Each gives the loss rho(s), equal to s for small s, with its derivative. ``scale`` is the
 length, in standard deviations, beyond which a residual is distrusted.
 """
 
@@ -11,8 +11,8 @@ import torch
 LOSSES = ("none", "huber", "geman_mcclure")
 
 
-def robust_loss(squared: torch.Tensor, kind: str, scale: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """rho, rho' and rho'' of ``squared``, each of its shape (no unit).
+def robust_loss(squared: torch.Tensor, kind: str, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """rho and rho' of ``squared``, each of its shape (no unit).
 
     Huber: rho = s, or 2 c sqrt(s) - c^2 beyond c. Geman-McClure (Geman & McClure 1987, scaled so that
     rho'(0) = 1): rho = s / (1 + s / c^2), bounded by c^2.
@@ -21,17 +21,13 @@ def robust_loss(squared: torch.Tensor, kind: str, scale: float) -> tuple[torch.T
         ValueError: if ``kind`` is not one of `LOSSES`.
     """
     if kind == "none":
-        return squared, torch.ones_like(squared), torch.zeros_like(squared)
+        return squared, torch.ones_like(squared)
     if kind == "huber":
         length = squared.clamp_min(scale * scale).sqrt()
         outside = squared > scale * scale
         slope = torch.where(outside, scale / length, torch.ones_like(length))
-        return (
-            torch.where(outside, 2 * scale * length - scale * scale, squared),
-            slope,
-            torch.where(outside, -slope / (2 * length * length), torch.zeros_like(length)),
-        )
+        return torch.where(outside, 2 * scale * length - scale * scale, squared), slope
     if kind == "geman_mcclure":
         shrink = 1 / (1 + squared / (scale * scale))
-        return squared * shrink, shrink * shrink, -2 / (scale * scale) * shrink**3
+        return squared * shrink, shrink * shrink
     raise ValueError(f"robust loss {kind!r} is unknown; choose one of {LOSSES}")

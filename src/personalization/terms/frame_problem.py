@@ -8,9 +8,9 @@ import roma
 import torch
 
 from src.personalization.solver.levenberg_marquardt import State
-from src.personalization.solver.normal_equations import factorise_model, solve_factored
-from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.joints_model import JointsModel
+from src.personalization.solver.normal_equations import solve_damped
+from src.personalization.terms.frame_terms import FRAME_SIZE, POSE, SHAPE, WRIST, Observations, evaluate_frames
+from template.kinematics import JointsModel
 
 
 @dataclass
@@ -22,36 +22,31 @@ class ShapePrior:
 
 
 class FrameProblem:
-    """`least_squares.Problem` over N frames with the state keys pose (N,16,3,3), wrist (N,3), betas (N,10)."""
+    """`levenberg_marquardt.Problem` over N frames with the state keys pose (N,16,3,3), wrist (N,3), betas (N,10)."""
 
     def __init__(self, model: JointsModel, seen: Observations, shape_prior: ShapePrior | None = None) -> None:
         self.model, self.seen, self.shape_prior = model, seen, shape_prior
 
-    def linearise(self, state: State, exact: bool = True) -> State:
-        """Cost, gradient, Hessian, its excess, and the global rotations that turn a step into local increments."""
+    def linearise(self, state: State) -> State:
+        """Cost, gradient, Hessian, and the chart that turns a step into local increments."""
         rest = self.model.rest_points(state["betas"])
         free = self.shape_prior is not None
-        terms = evaluate_frames(self.model, self.seen, state["pose"], state["wrist"], rest, free, exact)
+        terms = evaluate_frames(self.model, self.seen, state["pose"], state["wrist"], rest, free)
         if self.shape_prior is not None:
             off = state["betas"] - self.shape_prior.mean
             pull = off @ self.shape_prior.precision
             terms.cost = terms.cost + (off * pull).sum(-1) / 2
-            terms.gradient[:, FRAME_SIZE:] += pull
-            terms.hessian[:, FRAME_SIZE:, FRAME_SIZE:] += self.shape_prior.precision
+            terms.gradient[:, SHAPE] += pull
+            terms.hessian[:, SHAPE, SHAPE] += self.shape_prior.precision
         return vars(terms)
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
-        """See `least_squares.Problem`."""
-        factored = factorise_model(terms["hessian"], terms["excess"], damping)
-        vector = -solve_factored(factored.factor, terms["gradient"])
-        # -g.s - s.H.s / 2 with (H + D) s = -g is (s.D.s - g.s) / 2.
-        predicted = ((factored.added * vector - terms["gradient"]) * vector).sum(-1) / 2
-        predicted = torch.where(factored.bad, torch.full_like(predicted, torch.nan), predicted)
-        vector = torch.where(factored.bad[:, None], torch.zeros_like(vector), vector)
-        return step_of(vector, terms["rotations"]), predicted
+        """See `levenberg_marquardt.Problem`."""
+        vector, promised = solve_damped(terms["hessian"], terms["gradient"], damping)
+        return step_of(vector, terms["chart"]), promised
 
     def retract(self, state: State, step: State) -> State:
-        """See `least_squares.Problem`."""
+        """See `levenberg_marquardt.Problem`."""
         moved = retract_frames(state, step)
         moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
         return moved
@@ -61,12 +56,16 @@ class FrameProblem:
         return FrameProblem(self.model, self.seen.rows(index), self.shape_prior)
 
 
-def step_of(vector: torch.Tensor, rotations: torch.Tensor) -> State:
-    """Named parts of a step (..., 51 or 61): local rotation increments (...,16,3) rad, wrist m, betas."""
-    turns = vector[..., :48].unflatten(-1, (3, 16)).transpose(-1, -2)
-    step = {"turn": (rotations.mT @ turns[..., None])[..., 0], "wrist": vector[..., 48:51]}
+def step_of(vector: torch.Tensor, chart: torch.Tensor) -> State:
+    """Named parts of a step (..., 51 or 61): local rotation increments (...,16,3) rad, wrist m, betas.
+
+    Args:
+        chart: (...,16,3,3) of `FrameTerms`.
+    """
+    unknowns = vector[..., POSE].unflatten(-1, (16, 3))
+    step = {"turn": (chart * unknowns[..., None, :]).sum(dim=-1), "wrist": vector[..., WRIST]}
     if vector.shape[-1] > FRAME_SIZE:
-        step["betas"] = vector[..., FRAME_SIZE:]
+        step["betas"] = vector[..., SHAPE]
     return step
 
 

@@ -1,8 +1,6 @@
-"""Cost, gradient and Hessian of every frame: keypoints, pose priors and depth.
+"""Cost, gradient and Gauss-Newton Hessian of every frame: keypoints, pose priors and depth.
 
-A frame is one instant: one pose and one wrist position, seen by one or more cameras. Single views leave
-rotations about axes across the line of sight to second-order terms: there the Gauss-Newton Hessian
-alone converges slowly, so the rest of the Hessian is given as well, apart, since it can be indefinite.
+A frame is one instant: one pose and one wrist position, seen by one or more cameras.
 """
 
 from __future__ import annotations
@@ -11,19 +9,14 @@ from dataclasses import dataclass, field, fields, replace
 
 import torch
 
-from src.personalization.terms.hand_residuals import (
-    lever_arms,
-    point_jacobian,
-    posed_points,
-    shape_jacobian,
-    turn_curvature,
-)
-from src.personalization.terms.joints_model import JointsModel
-from src.personalization.terms.keypoint_terms import keypoint_terms
-from src.personalization.terms.pose_prior import PosePrior, prior_terms
+from src.personalization.terms.keypoint_terms import keypoint_rows
+from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian, right_jacobian
+from template.components_first import product, product_transposed
+from template.kinematics import JointsModel, posed_points, row_jacobian, shape_jacobian
 
-#: Unknowns of a frame before the betas: 48 turns (axis, joint) and 3 of the wrist.
+#: Unknowns of a frame before the betas: 48 of the rotations, (joint, axis), and 3 of the wrist.
 FRAME_SIZE = 51
+POSE, WRIST, SHAPE = slice(0, 48), slice(48, 51), slice(51, 61)
 
 
 @dataclass
@@ -59,19 +52,17 @@ class Observations:
 
 @dataclass
 class FrameTerms:
-    """Second-order model of N frames in U = 51 unknowns (48 turns ordered (axis, joint), wrist), 61 with betas.
+    """Gauss-Newton model of N frames in U = 51 unknowns (48 of the rotations, (joint, axis); wrist), 61 with betas.
 
     Attributes:
-        cost: (N,) half chi-square; gradient: (N,U).
-        hessian: (N,U,U) Gauss-Newton, positive semi-definite; excess: (N,U,U) the rest, of any sign.
-        rotations: (N,16,3,3) global rotations.
+        cost: (N,) half chi-square; gradient: (N,U); hessian: (N,U,U), positive semi-definite.
+        chart: (N,16,3,3) L: the unknowns y of a joint turn it to ``R exp([L y])``.
     """
 
     cost: torch.Tensor
     gradient: torch.Tensor
     hessian: torch.Tensor
-    excess: torch.Tensor
-    rotations: torch.Tensor
+    chart: torch.Tensor
 
 
 def evaluate_frames(
@@ -81,61 +72,59 @@ def evaluate_frames(
     wrist: torch.Tensor,
     rest: torch.Tensor,
     with_shape: bool,
-    exact: bool = True,
 ) -> FrameTerms:
     """Linearise all frames.
 
     Args:
         pose: (N,16,3,3); wrist: (N,3) m; rest: (N,21,3) m zero-pose points of each frame's betas.
         with_shape: add the ten columns of the betas (without any prior on them).
-        exact: also compute the excess; without, it is zero.
-
-    Returns:
-        `FrameTerms`. Second derivatives of the tips' pose-blend term are left out of ``excess``.
     """
+    n, size = len(pose), FRAME_SIZE + 10 * with_shape
     posed = posed_points(model, pose, rest)
-    point = keypoint_terms(
-        (posed.points + wrist[:, None]).permute(2, 1, 0),
-        seen.projections.permute(2, 3, 1, 0),
-        seen.keypoints.permute(3, 1, 2, 0),
-        seen.weights.permute(1, 2, 0),
+    local = posed.local[:, :3]
+    cost, residuals, rows = keypoint_rows(
+        posed.planar + wrist.T[:, None],
+        seen.projections.permute(2, 3, 1, 0).contiguous(),
+        seen.keypoints.permute(3, 1, 2, 0).contiguous(),
+        seen.weights.permute(1, 2, 0).contiguous(),
         seen.loss,
         seen.loss_scale,
-        exact,
     )
-    force = point.force.permute(2, 1, 0)
-    arms = lever_arms(model, posed)
-    parts = [point_jacobian(model, posed, arms).flatten(3), _identity_columns(arms)]
+    logarithms = [prior.logarithms(local) for prior in seen.pose_priors]
+    chart = right_jacobian(logarithms[0]) if logarithms else None
+
+    by_point = pose.new_zeros(len(residuals), 21, size, n)  # (row, point, unknown, N)
+    row_jacobian(model, posed, rows, chart, out=by_point[:, :, POSE].unflatten(2, (16, 3)))
+    by_point[:, :, WRIST] = rows.permute(1, 2, 0, 3)
     if with_shape:
-        parts.append(shape_jacobian(model, posed))
-    columns = torch.cat(parts, dim=-1)  # (N,21,3,U)
-    flat = columns.flatten(1, 2)
-    hessian = flat.mT @ (point.curve.permute(3, 2, 0, 1) @ columns).flatten(1, 2)
-    gradient = (force.flatten(1)[:, None] @ flat)[:, 0]
-    if point.excess is None:
-        excess = hessian.new_zeros(()).expand_as(hessian)
+        moved = shape_jacobian(model, posed)
+        by_point[:, :, SHAPE] = product_transposed(rows[:, :, :, None], moved[:, None])
+    columns = by_point.view(21 * len(residuals) * size, n).T.contiguous().view(n, 21 * len(residuals), size)
+    gradient = (residuals.reshape(21 * len(residuals), n).T.contiguous()[:, None] @ columns)[:, 0]
+    if seen.pose_priors:
+        first = seen.pose_priors[0].precision
+        base = first.new_zeros(len(first), size, size)
+        base[:, POSE, POSE] = first
+        hessian = torch.baddbmm(base.expand(n, -1, -1), columns.mT, columns)
     else:
-        excess = flat.mT @ (point.excess.permute(3, 2, 0, 1) @ columns).flatten(1, 2)
-        turn_curvature(model, posed, arms, force, excess, parts[2] if with_shape else None)
-    cost = point.cost
-    blocks = hessian[:, :48, :48]
-    for prior in seen.pose_priors:
-        last = pose.permute(2, 3, 1, 0), posed.rotations.permute(2, 3, 1, 0)
-        prior_cost, prior_gradient, prior_hessian = prior_terms(prior, *last)
+        hessian = columns.mT @ columns
+    for number, (prior, phi) in enumerate(zip(seen.pose_priors, logarithms, strict=True)):
+        prior_cost, pull = prior.pull(phi)
         cost = cost + prior_cost
-        gradient[:, :48] += prior_gradient.permute(2, 0, 1).flatten(1)
-        if prior.per_joint:
-            diagonal = blocks.unflatten(1, (3, 16)).unflatten(3, (3, 16)).diagonal(dim1=2, dim2=4)
-            diagonal.add_(prior_hessian.permute(3, 0, 1, 2))
-        else:
-            blocks.add_(prior_hessian)
+        if number == 0:  # the chart is its own logarithm
+            gradient[:, POSE] += pull
+            continue
+        derivative = torch.zeros(n, 16, 3, 16, 3, dtype=pose.dtype, device=pose.device)
+        blocks = product(inverse_right_jacobian(phi), chart).permute(3, 0, 1, 2)
+        derivative.diagonal(dim1=1, dim2=3).copy_(blocks)
+        derivative = derivative.view(n, 48, 48)
+        gradient[:, POSE] += (pull[:, None] @ derivative)[:, 0]
+        hessian[:, POSE, POSE] += derivative.mT @ (prior.precision @ derivative)
     if seen.depth is not None and seen.depth_weight is not None:
         off = wrist[:, 2] - seen.depth
         cost = cost + seen.depth_weight * off * off / 2
         gradient[:, 50] += seen.depth_weight * off
         hessian[:, 50, 50] += seen.depth_weight
-    return FrameTerms(cost, gradient, hessian, excess, posed.rotations)
-
-
-def _identity_columns(like: torch.Tensor) -> torch.Tensor:
-    return torch.eye(3, dtype=like.dtype, device=like.device).expand(like.shape[0], 21, 3, 3)
+    if chart is None:
+        chart = torch.eye(3, dtype=pose.dtype, device=pose.device).view(3, 3, 1, 1).expand(3, 3, 16, n)
+    return FrameTerms(cost, gradient, hessian, chart.permute(3, 2, 0, 1))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.terms.joints_model import JointsModel
 from template import HandAssets
+from template.kinematics import JointsModel
 from utils.artifacts import Identity
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
 

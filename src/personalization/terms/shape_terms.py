@@ -10,7 +10,7 @@ import torch
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.hand_size import LENGTHS, length_gradient
-from src.personalization.terms.joints_model import JointsModel
+from template.kinematics import JointsModel
 
 
 @dataclass(frozen=True)
