@@ -78,7 +78,8 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
     result: dict[str, float] = {"hands": len(reference.images)}
     if reader is not None:
         rows = zip(reference.images, reference.boxes, reference.is_left, strict=True)
-        found, confidence, _, other = (np.array(part) for part in zip(*(reader.read(*row) for row in rows), strict=True))
+        read = [reader.read(*row) for row in rows]
+        found, confidence, _, other = (np.array(part) for part in zip(*read, strict=True))
         error = np.linalg.norm(found - reference.keypoints, axis=-1) / reference.boxes[:, 2:]
         said = (confidence > 0.7) & (confidence < 0.8) & reference.agrees
         result |= {

@@ -97,7 +97,7 @@ class RatedReader:
 
     def __init__(self, network: nn.Module, card: ModelCard, device: torch.device | str = "cpu") -> None:
         if getattr(network, "rating", None) is None:
-            raise ValueError(f"{card.model} {card.options} has no rating; train one with python -m src.engine.train_world")
+            raise ValueError(f"{card.model} {card.options} has no rating; train one with src.engine.train_world")
         self.network, self.card, self.device = network, card, device
 
     @torch.no_grad()
