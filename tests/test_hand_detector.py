@@ -147,7 +147,7 @@ def test_crops_hold_the_box_and_flips_are_left_hands(small_bank):
     inside = ((crops.keypoints[crops.is_hand] > 0) & (crops.keypoints[crops.is_hand] < 95)).float().mean()
     assert inside > 0.85 and (side / crops.box_side).median() < 1.5
     # Left hands are mirrored: the triangle of three keypoints turns the other way.
-    source = bank.keypoints
+    source = bank.keypoints[: bank.cutouts]
 
     def turns(points: torch.Tensor) -> torch.Tensor:
         a, b = points[:, 9] - points[:, 0], points[:, 5] - points[:, 0]
