@@ -102,7 +102,7 @@ def write_video(path: Path, num_frames: int, subject: int = UNSEEN[1], seed: int
 
 
 def _unseen(root: Path, options: SynthesisOptions, people: tuple[int, ...] = UNSEEN) -> DexYCB:
-    write_data_set(root, options, people)
+    write_data_set(root, options, people, workers=1)  # a process would run a caller's script again from its top
     return DexYCB(root, "s1_test", allow_missing_subjects=True)
 
 
