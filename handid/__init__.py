@@ -1,6 +1,6 @@
 """The identity layer for hands: calibrate a person's hand once, give it to every later estimate.
 
->>> estimate = handid.load("mano_identity")                       # a network with its weights
+>>> estimate = handid.load()                                        # a network with its weights
 >>> identity = handid.calibrate(results, hand_length_mm=183)      # many results -> one person's hand
 >>> result = estimate(image, fov=60, identity=identity)           # metres, OpenCV camera frame
 >>> result.save("hand.glb")
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets.synthetic.samples import write_photos
     from src.personalization.calibration.api import calibrate
-    from src.personalization.fitting.api import fit
+    from src.personalization.fitting.api import FittedHands, fit
     from src.photos.api import load
     from src.photos.result import Result
     from template.assets import HandAssets, load_hand_assets
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FittedHands",
     "HandAssets",
     "HandModel",
     "Identity",
@@ -51,7 +52,7 @@ __all__ = [
 _NAMES = {
     "datasets.synthetic.samples": ("write_photos",),
     "src.personalization.calibration.api": ("calibrate",),
-    "src.personalization.fitting.api": ("fit",),
+    "src.personalization.fitting.api": ("FittedHands", "fit"),
     "src.photos.api": ("load",),
     "src.photos.result": ("Result",),
     "template.assets": ("HandAssets", "load_hand_assets"),
