@@ -1,6 +1,6 @@
 """The identity layer for hands: calibrate a person's hand once, give it to every later estimate.
 
->>> estimate = handid.load()                                        # a network with its weights
+>>> estimate = handid.load()                                      # networks with their weights
 >>> identity = handid.calibrate(results, hand_length_mm=183)      # many results -> one person's hand
 >>> result = estimate(image, fov=60, identity=identity)           # metres, OpenCV camera frame
 >>> result.save("hand.glb")
