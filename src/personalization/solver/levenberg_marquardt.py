@@ -114,7 +114,8 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
         if running == 0:
             break
         move, promised = problem.solve(now.terms, damping)
-        now.status = _judged(problem, now, active & (promised <= _enough(now, options)), options)
+        close = active & (promised <= _enough(now, options))
+        now.status = _judged(problem, now, close, options, damping)
         active = now.status == Status.ITERATION_LIMIT
         trial = problem.retract(now.state, move)
         trial_terms = problem.linearise(trial)
@@ -130,7 +131,8 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
             now.status.masked_fill(active & (damping > options.max_damping), Status.STALLED), now.steps + active,
         )
     else:  # the last step's state has not been judged yet
-        now.status = _judged(problem, now, now.status == Status.ITERATION_LIMIT, options)
+        active = now.status == Status.ITERATION_LIMIT
+        now.status = _judged(problem, now, active, options, torch.full_like(damping, torch.inf))
     return whole.put(rows, now)
 
 
@@ -139,19 +141,23 @@ def _enough(now: LMResult, options: LMOptions) -> torch.Tensor:
     return options.tolerance + options.relative_tolerance * now.cost
 
 
-def _judged(problem: Problem, now: LMResult, candidates: torch.Tensor, options: LMOptions) -> torch.Tensor:
+def _judged(
+    problem: Problem, now: LMResult, candidates: torch.Tensor, options: LMOptions, damping: torch.Tensor
+) -> torch.Tensor:
     """Status (P,) with those ``candidates`` (P,) converged whose undamped step promises too little at their state.
 
-    A damped step may promise little because it is short, and the promise before a rejected step says nothing of
-    what follows: only the gradient here, in the undamped Hessian's scale, says that this is a minimum.
+    A step under ``damping`` (P,) may promise little because it is short, and the promise before a rejected step says
+    nothing of what follows: only the gradient here, in the undamped Hessian's scale, says that this is a minimum.
     """
-    index = candidates.nonzero()[:, 0]
+    least = torch.finfo(now.cost.dtype).eps ** 0.5  # what is damped less is as good as undamped: the rest is rounding
+    damped = candidates & (damping > least)
+    index = damped.nonzero()[:, 0]
+    status = now.status.masked_fill(candidates & ~damped, int(Status.CONVERGED))
     if len(index) == 0:
-        return now.status
+        return status
     part = now.rows(index)
-    least = torch.finfo(part.cost.dtype).eps ** 0.5  # below this a system's solution is rounding
     _, promised = problem.solve(part.terms, torch.full_like(part.cost, least))
-    return now.status.index_fill(0, index[promised <= _enough(part, options)], int(Status.CONVERGED))
+    return status.index_fill(0, index[promised <= _enough(part, options)], int(Status.CONVERGED))
 
 
 def _rows(group: State, index: torch.Tensor) -> State:

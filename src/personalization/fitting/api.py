@@ -1,0 +1,161 @@
+"""The Python door of fitting: anybody's 2D keypoints to posed hands in metres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.personalization.calibration.population import shipped_population, with_population
+from src.personalization.fitting.fit import FitOptions, fit_frames
+from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
+from src.personalization.solver.status import Status, usable
+from template import HandAssets, HandModel, load_hand_assets, mirror_pose
+from template.kinematics import JointsModel
+from utils.identity import Identity
+
+Array = np.ndarray | torch.Tensor
+SIDES = ("right", "left")
+
+
+@dataclass
+class FittedHands:
+    """N posed hands in the camera frame (OpenCV axes, metres); arrays of the kind that the keypoints were.
+
+    Attributes:
+        joints: (N,21,3) standard order; vertices: (N,778,3).
+        pose: (N,16,3,3) rotations relative to the parent; betas: (N,10); transl: (N,3), wrist - J0(betas). They pose
+            the hand model that was given; those of left hands pose its mirror image (`template.mirror_assets`).
+        usable: (N,) bool; where it is False the hand is a guess at a typical depth, and ``status`` says why.
+        status: (N,) names, e.g. "converged", "iteration_limit", "no_keypoints" (`solver.status.Status`).
+        reprojection_px: (N,) root mean square distance to the keypoints, weighted by confidence.
+        faces: (1538,3) vertex numbers.
+    """
+
+    joints: Array
+    vertices: Array
+    pose: Array
+    betas: Array
+    transl: Array
+    usable: Array
+    status: list[str]
+    reprojection_px: Array
+    faces: np.ndarray
+
+
+def fit(
+    keypoints: Array,
+    K: Array,
+    *,
+    hand: HandAssets | None = None,
+    betas: Array | None = None,
+    identity: Identity | None = None,
+    confidence: Array | None = None,
+    pose: Array | None = None,
+    side: str = "right",
+    keypoint_std_px: float | None = None,
+    device: torch.device | str = "cpu",
+) -> FittedHands:
+    """Fit pose and position, and the shape if it is not known, of every hand on its own.
+
+    Args:
+        keypoints: (N,21,2) px, standard order (wrist, then thumb to little finger from the palm outwards); the centre
+            of the first pixel is (0, 0). NaN where unseen needs a confidence of zero there.
+        K: (3,3) or (N,3,3) intrinsics, px of the same images.
+        hand: hand model; None: `load_hand_assets` of that side, the stand-in where no MANO is found.
+        betas: (10,) or (N,10) a known shape. A single camera cannot see the size of a hand, so give one if you can.
+        identity: of `calibrate`, instead of betas. With neither, shapes are fitted with the population as prior.
+        confidence: (N,21) in [0,1]; None: all one.
+        pose: (N,16,3,3) a network's rotations, camera frame, to start from and to stay near; several times faster.
+            None: every orientation is tried.
+        keypoint_std_px: how far keypoints are usually off, px. None: a twentieth of the hand's box, which suits
+            detectors in the wild; 1 to 3 for a network trained on such images.
+        device: where to compute.
+
+    Raises:
+        ValueError: a shape, a side, or both betas and an identity. ArtifactError: an identity of another hand.
+    """
+    if side not in SIDES:
+        raise ValueError(f"side is {side!r}; choose one of {SIDES}")
+    points = _tensor(keypoints, "keypoints", (None, 21, 2))
+    n, left = len(points), side == "left"
+    camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (n, 3, 3)).expand(n, 3, 3)
+    trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
+    start = None if pose is None else _tensor(pose, "pose", (n, 16, 3, 3))
+    assets = load_hand_assets(side="right") if hand is None else hand
+    if identity is not None:
+        if betas is not None:
+            raise ValueError("give betas or an identity, not both")
+        identity.check_hand(assets)
+        betas = identity.betas
+    shape = None
+    if betas is not None:
+        shape = _tensor(betas, "betas", (10,) if np.ndim(betas) == 1 else (n, 10)).expand(n, 10)
+    if left:  # a camera that looks at the mirror image, x -> -x
+        points = torch.stack([2 * camera[:, None, 0, 2] - points[..., 0], points[..., 1]], dim=-1)
+        start = None if start is None else mirror_pose(start)
+    found = _solve(assets, points, camera, trust, shape, start, keypoint_std_px, device)
+    model = HandModel(assets, dtype=torch.float64)
+    posed = model(found.pose.double().cpu(), found.betas.double().cpu(), found.transl.double().cpu())
+    flip = torch.tensor([-1.0 if left else 1.0, 1.0, 1.0], dtype=torch.float64)
+    rotations = found.pose.double().cpu()
+    give = _like(keypoints)
+    return FittedHands(
+        joints=give(posed.joints * flip),
+        vertices=give(posed.vertices * flip),
+        pose=give(mirror_pose(rotations) if left else rotations),
+        betas=give(found.betas),
+        transl=give(found.transl.double().cpu() * flip),
+        usable=give(usable(found.status)),
+        status=[Status(value).name.lower() for value in found.status.tolist()],
+        reprojection_px=give(found.reprojection_px),
+        faces=assets.faces[:, ::-1].copy() if left else assets.faces,
+    )
+
+
+def _solve(
+    assets: HandAssets,
+    keypoints: torch.Tensor,
+    K: torch.Tensor,
+    confidence: torch.Tensor | None,
+    betas: torch.Tensor | None,
+    pose: torch.Tensor | None,
+    std_px: float | None,
+    device: torch.device | str,
+) -> Any:
+    """`fit_keypoints`, or `fit_frames` from a network's pose, with the shipped population where it is of this hand."""
+    noise = replace(DETECTOR_NOISE, std_px=std_px)
+    population = shipped_population(assets)
+    if pose is None:
+        options = KeypointFitOptions(noise=noise)
+        if population is not None:
+            mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
+            options = replace(options, shape_mean=mean, shape_covariance=covariance)
+        return fit_keypoints(assets, keypoints, K, confidence, betas, None, options, device)
+    options = FitOptions() if population is None else with_population(FitOptions(), population)
+    options = replace(options, noise=noise)
+    model = JointsModel(assets, dtype=torch.float64, device=device)
+    if betas is None:
+        prior = KeypointFitOptions().shape_prior(model) if population is None else population.shape_prior(device=device)
+        options, betas = replace(options, shape_prior=prior), prior.mean.expand(len(pose), 10)
+    return fit_frames(model, pose, betas, K, keypoints, confidence, options)
+
+
+def _tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
+    found = torch.as_tensor(np.asarray(value) if not isinstance(value, torch.Tensor) else value).detach().cpu().double()
+    if found.dim() != len(shape) or any(want not in (None, got) for want, got in zip(shape, found.shape, strict=True)):
+        raise ValueError(f"{name} has shape {tuple(found.shape)}; it must be {shape} (None: any length)")
+    return found
+
+
+def _like(given: Array) -> Any:
+    """A function that turns tensors into the kind of array that was given, numbers as float32."""
+
+    def convert(value: torch.Tensor) -> Array:
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+        return value.to(given.device) if isinstance(given, torch.Tensor) else value.numpy()
+
+    return convert

@@ -1,0 +1,70 @@
+"""The door of fitting: NumPy and torch, one camera or many, both sides, with and without a known shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.simulation import Simulated, SimulationOptions, simulate
+from src.personalization.fitting.api import fit
+from template import HandModel, load_hand_assets, mirror_assets
+from utils.artifacts import ArtifactError
+from utils.identity import Identity
+
+N = 4
+
+
+@pytest.fixture(scope="module")
+def world() -> Simulated:
+    options = SimulationOptions(noise_px=0.5, pose_noise=0.1, depth=(0.5, 0.02))
+    return simulate(load_hand_assets(), 1, N, options, seed=2)
+
+
+def test_known_shape_beats_unknown_and_a_pose_is_a_start(world: Simulated) -> None:
+    keypoints, K, truth = world.keypoints[0].numpy(), world.K[0, 0].numpy(), world.joints[0].numpy()
+    known = fit(keypoints, K, betas=world.betas[0].numpy(), keypoint_std_px=0.5)
+    unknown = fit(keypoints, K, keypoint_std_px=0.5)
+    started = fit(keypoints, K, betas=world.betas[0].numpy(), pose=world.predicted[0].numpy(), keypoint_std_px=0.5)
+    errors = [1000 * np.linalg.norm(hands.joints - truth, axis=-1).mean() for hands in (known, unknown, started)]
+    assert known.usable.all() and isinstance(known.joints, np.ndarray) and known.joints.dtype == np.float32
+    assert errors[0] < 10 and errors[2] < 10 and errors[1] > errors[0]
+    layer = HandModel(load_hand_assets(), dtype=torch.float64)
+    posed = layer(*(torch.as_tensor(value).double() for value in (known.pose, known.betas, known.transl)))
+    np.testing.assert_allclose(known.vertices, posed.vertices, atol=1e-6)
+    assert set(known.status) <= {"converged", "iteration_limit", "stalled"} and (known.reprojection_px < 2).all()
+
+
+def test_torch_in_torch_out_and_a_left_hand_is_the_mirror_image(world: Simulated) -> None:
+    given = {"betas": world.betas[0], "pose": world.predicted[0], "keypoint_std_px": 1.0}
+    right = fit(world.keypoints[0], world.K[0], **given)
+    assert isinstance(right.joints, torch.Tensor)
+    flip = torch.tensor([-1.0, 1.0, 1.0])
+    mirrored = world.keypoints[0].clone()
+    mirrored[..., 0] = 640 - mirrored[..., 0]
+    K = world.K[0].clone()
+    K[:, 0, 2] = 640 - K[:, 0, 2]
+    other = world.predicted[0] * (flip[:, None] * flip).double()
+    left = fit(mirrored, K, **{**given, "pose": other}, side="left")
+    torch.testing.assert_close(left.joints, right.joints * flip, atol=1e-5, rtol=0)
+    layer = HandModel(mirror_assets(load_hand_assets()), tips="manopth")
+    posed = layer(left.pose, left.betas, left.transl)
+    torch.testing.assert_close(left.vertices, posed.vertices, atol=1e-5, rtol=0)
+
+
+def test_identity_and_mistakes_are_named(world: Simulated) -> None:
+    assets, keypoints, K = load_hand_assets(), world.keypoints[0], world.K[0]
+    identity = Identity(world.betas[0].numpy(), assets.name, assets.hash, 180.0)
+    given = {"pose": world.predicted[0]}
+    same = fit(keypoints, K, identity=identity, **given)
+    torch.testing.assert_close(same.joints, fit(keypoints, K, betas=world.betas[0], **given).joints)
+    with pytest.raises(ValueError, match="betas or an identity, not both"):
+        fit(keypoints, K, betas=world.betas[0], identity=identity)
+    with pytest.raises(ArtifactError):
+        fit(keypoints, K, identity=Identity(world.betas[0].numpy(), "another", "0" * 12, 180.0))
+    with pytest.raises(ValueError, match=r"keypoints has shape \(21, 2\); it must be \(None, 21, 2\)"):
+        fit(keypoints[0], K[0])
+    with pytest.raises(ValueError, match="side is 'both'"):
+        fit(keypoints, K, side="both")
+    lost = fit(torch.full_like(keypoints, 50.0), K, **given)
+    assert lost.status == ["keypoints_coincide"] * N and not lost.usable.any() and torch.isfinite(lost.joints).all()
