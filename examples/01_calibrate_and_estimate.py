@@ -20,7 +20,8 @@ estimate = handid.load()  # networks with their weights
 # Once: ten pictures of a person and, if there is one, a ruler's length.
 results = [estimate(photo) for photo in photos[:10]]  # picture -> Result: vertices (778,3) m, joints (21,3) m, ...
 identity = handid.calibrate(results, hand_length_mm=196)
-print(f"{identity.length_mm:.0f} mm, 95%: {identity.interval_mm}")
+low, high = identity.interval_mm  # 95%
+print(f"wrist to middle fingertip {identity.length_mm:.0f} mm, between {low:.0f} and {high:.0f}")
 identity.save("identity.json")  # readable by its owner only: it is biometric data
 
 # From then on: every picture with that hand.

@@ -109,7 +109,7 @@ class PhotoEstimator:
         camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
         call = replace(
             self, K=camera or self.K, fov=checked_fov(fov) or self.fov, identity=identity or self.identity,
-            bbox=self.bbox if box is None else tuple(box), hand=side,
+            bbox=self.bbox if box is None else box, hand=side,
         )
         return call.estimate(photo, call.camera(photo), call.region(photo), call.shape())
 
