@@ -40,10 +40,11 @@ def test_visible_joints_lie_on_the_picture_of_the_hand(one_person):
     on, count = 0, 0
     for rgba, label in one_person:
         pixels = np.round(label["keypoints"][label["visible"]]).astype(int)
-        on += (rgba[pixels[:, 1], pixels[:, 0], 3] > 0).sum()
+        near = cv2.dilate(rgba[..., 3], np.ones((5, 5)))  # fingertips are points of the coarse hand's surface
+        on += (near[pixels[:, 1], pixels[:, 0]] > 0).sum()
         count += len(pixels)
         assert (rgba[..., :3][rgba[..., 3] == 0] == 0).all()  # colour is multiplied by alpha
-    assert count > 50 and on / count > 0.97
+    assert count > 50 and on / count > 0.99
 
 
 def test_a_person_is_decided_by_seed_and_number(one_person, monkeypatch):

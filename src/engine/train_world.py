@@ -223,6 +223,7 @@ def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: 
     torch.manual_seed(20261126)
     calibrate = calibrate_detector if args.task == "detector" else calibrate_keypoints
     scores: dict[str, Any] = calibrate(model.eval(), held_back, args.validation_pictures, args.size)
+    scores = {name: None if isinstance(value, float) and value != value else value for name, value in scores.items()}
     out = Path(args.out)
     final = out / f"{args.task}_final.pt"
     save_checkpoint(final, card, model)

@@ -86,7 +86,7 @@ def _wall(generator: np.random.Generator) -> np.ndarray:
 def _spectrum(generator: np.random.Generator) -> np.ndarray:
     field = _spectrum_noise(generator, generator.uniform(0.7, 1.9), 3)
     grey = field.mean(axis=2, keepdims=True)
-    field = grey * 1.4 + generator.uniform(0, 1) * (field - grey)
+    field = grey * 1.6 + generator.uniform(0, 1) ** 2 * (field - grey)
     return _colour(generator) + generator.uniform(15, 70) * field
 
 

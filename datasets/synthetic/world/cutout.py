@@ -141,7 +141,7 @@ class PosedScene:
             rgba[index, 3] = 255
             hand[index] = self._face_is_hand[found.face]
             share = float((self.face_kind[found.face] == HAND).mean())
-        return Cutout(rgba.reshape(size, size, 4), hand.reshape(size, size), share, self._visible(view, origin))
+        return Cutout(rgba.reshape(size, size, 4), hand.reshape(size, size), share, self.visible(view))
 
     def _colour(self, hits: Hits, origin: np.ndarray, directions: np.ndarray, lights: WorldLights) -> np.ndarray:
         values = interpolate(hits, self.faces, self.attributes)
@@ -171,9 +171,11 @@ class PosedScene:
         shine = np.where(kind == HAND, np.float32(self.skin.shine), np.float32(0.04))
         return shade(albedo, gloss, normals, unit, values[:, 6], shadowed, lights, shine)
 
-    def _visible(self, view: View, origin: np.ndarray) -> np.ndarray:
+    def visible(self, view: View) -> np.ndarray:
+        """(21,) bool: joints inside the picture that nothing far in front of them hides."""
+        origin = -view.rotation.T @ view.translation
         directions = (self.joints - origin).astype(np.float32)
-        hits = self.caster.cast(np.broadcast_to(origin, directions.shape), directions)
+        hits = self.caster.cast(np.broadcast_to(origin.astype(np.float32), directions.shape), directions)
         gap = (1 - np.minimum(hits.distance, 1)) * np.linalg.norm(directions, axis=1)
         pixels = view.project(self.joints)
         inside = ((pixels > -0.5) & (pixels < view.size - 0.5)).all(axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -35,6 +35,7 @@ LABEL = np.dtype([
 SCENES_A_PERSON, VIEWS_A_SCENE = 6, 5
 PER_PERSON = SCENES_A_PERSON * VIEWS_A_SCENE
 _WITH_OBJECT, _WITH_SLEEVE = 0.16, 0.45
+_SEEN_JOINTS = 6
 
 
 @lru_cache(maxsize=2)
@@ -68,9 +69,18 @@ def person_cutouts(seed: int, person: int, mano_dir: str | None = None) -> Itera
     generator = np.random.default_rng(np.random.SeedSequence([seed, person, 20261126]))
     for hand in person_hands(generator, SCENES_A_PERSON, person, mano_dir):
         for _ in range(VIEWS_A_SCENE):
-            view = random_view(generator, hand.posed.joints, hand.arm)
+            view = visible_view(generator, hand)
             shot = hand.shoot(generator, view)
             yield shot.rgba, _label(hand, view, shot)
+
+
+def visible_view(generator: np.random.Generator, hand: Hand, **options: Any) -> View:
+    """A random camera (options as `random_view`) that sees some of the hand, not only what it holds."""
+    for _ in range(5):
+        view = random_view(generator, hand.posed.joints, hand.arm, **options)
+        if hand.scene.visible(view).sum() >= _SEEN_JOINTS:
+            break
+    return view
 
 
 def person_hands(

@@ -27,9 +27,8 @@ from datasets.freihand.files import SIZE, VERSIONS, image_name, list_path
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.freihand_writer import root_entry
 from datasets.synthetic.world.background import SIDE, random_background
-from datasets.synthetic.world.cameras import random_view
 from datasets.synthetic.world.cutout import View
-from datasets.synthetic.world.hands import Hand, camera_pose, person_hands, prepared
+from datasets.synthetic.world.hands import Hand, camera_pose, person_hands, prepared, visible_view
 from datasets.synthetic.world.photography import photograph
 from template import HandModel, axis_angle_to_pose
 from utils.camera import crop_affine, transform_intrinsics
@@ -55,7 +54,7 @@ def make_sample(seed: int, index: int, mano_dir: str | None = None) -> tuple[lis
     generator = np.random.default_rng(np.random.SeedSequence([seed, index, 224]))
     hand = next(person_hands(generator, 1, index, mano_dir))
     share, _, aside = _SHARES[0 if generator.random() < _SHARES[0][1] else 1]
-    view = random_view(generator, hand.posed.joints, hand.arm, SIZE, share, aside)
+    view = visible_view(generator, hand, size=SIZE, share=share, aside=aside)
     fine = SIZE * _SUPERSAMPLING
     whole = np.array([(SIZE - 1) / 2, (SIZE - 1) / 2, SIZE])
     finer = View(transform_intrinsics(view.K, crop_affine(whole, fine)), view.rotation, view.translation, fine)
