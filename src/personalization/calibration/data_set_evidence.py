@@ -1,4 +1,4 @@
-"""Metric cues that a data set holds beside its images: where the cameras stand, and depth maps (DexYCB, FACTS 1)."""
+"""Metric cues beside a data set's images: where the cameras stand, and depth maps (DexYCB, docs/facts.md 1)."""
 
 from __future__ import annotations
 
