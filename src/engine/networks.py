@@ -32,7 +32,7 @@ class ReleasedInput(NamedTuple):
     crop: str = "joints"
 
 
-#: Checkpoints without a card, of the paper's code and of CMR (docs/facts.md 7). CMR's own networks were trained on
+#: Checkpoints without a card (docs/facts.md 7.1 to 7.4), of the paper's code and of CMR, whose own were trained on
 #: FreiHAND's whole images and find silhouettes; the paper's, on crops around the joints, do not.
 RELEASED = {
     "mano_baseline": ReleasedInput(),
