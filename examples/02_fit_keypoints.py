@@ -33,4 +33,4 @@ for name, known in (("shape unknown", None), ("shape known", betas.numpy())):
     error = np.linalg.norm(np.asarray(fitted.joints) - truth.numpy(), axis=-1)
     root = np.linalg.norm(np.asarray(fitted.joints)[:, 0] - truth[:, 0].numpy(), axis=-1)
     print(f"{name}: camera space {1000 * error.mean():.0f} mm, wrist {1000 * root.mean():.0f} mm")
-    handid.write_mesh(folder / f"fitted, {name}.glb", fitted.vertices[0], fitted.faces)
+    handid.write_mesh(folder / f"{name.replace(' ', '_')}.glb", fitted.vertices[0], fitted.faces)
