@@ -209,6 +209,6 @@ def test_commands_start_from_any_folder(python: Path, tmp_path: Path) -> None:
         assert run([str(python.parent / command), "--help"], tmp_path).startswith(f"usage: {command} ")
     words = [str(python.parent / "handid-calibrate"), "--images", ".", "--keypoints", "other"]
     finished = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert finished.returncode == 2
-    assert finished.stderr.splitlines()[-1].startswith("error: --images needs --keypoints mediapipe")  # not a traceback,
-    assert "fault of the program" not in finished.stderr  # though the code lies in somebody's .venv
+    assert finished.returncode == 2  # one line, though the code lies in somebody's .venv
+    assert finished.stderr.splitlines()[-1].startswith("error: --images needs --keypoints mediapipe")
+    assert "fault of the program" not in finished.stderr
