@@ -154,7 +154,7 @@ def test_the_wheel_holds_one_package_and_its_data(wheel: Path) -> None:
         assert f"handid/{name}" in names
     data = {f"handid/{path}" for path in map(str, shipped_files(ROOT)) if not path.startswith("handid/")}
     assert data <= set(names)
-    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {name.partition("/licenses/")[2] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
 
 
 def test_import_costs_nothing_and_shadows_nobody(python: Path, tmp_path: Path) -> None:
