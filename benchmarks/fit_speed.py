@@ -4,7 +4,7 @@
 
 The solvers, so that better computing and a better method can be told apart:
 
-* ``adam``: FACTS 7.5 as the paper's code runs it, on a plain layer of 778 vertices (`reference_hand.py`);
+* ``adam``: docs/facts.md 7.5 as the paper's code runs it, on a plain layer of 778 vertices (`reference_hand.py`);
   ``adam_smplx``: the same on smplx from PyPI, where installed, as a check that the yardstick is not slow.
 * ``adam_fast_layer``: the same loop on this repository's layer of 778 vertices.
 * ``adam_joints_only``: the same loop on the joints-only layer, the hand posed once while the translation

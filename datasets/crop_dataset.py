@@ -49,7 +49,7 @@ class ColumnDataset(Dataset):
         with_mask: bool,
         skip_bad: bool,
     ) -> None:
-        self.root, self.split, self.crop_size, self.with_mask = root, split, crop_size, with_mask
+        self.root, self.split, self.crop_size, self.with_mask = Path(root), split, crop_size, with_mask
         self.skip_bad, self.bad_images = skip_bad, set()
         self.columns, self.assets = columns, assets
         self._models = {name: HandModel(hand) for name, hand in assets.items()} if with_vertices else None

@@ -22,11 +22,15 @@ class SampleDataset(Protocol):
         bad_images: image ids of samples that could not be read so far (with ``skip_bad``).
     """
 
-    root: Path
     split: str
-    columns: Mapping[str, np.ndarray]
     assets: dict[str, HandAssets]
     bad_images: set[int]
+
+    @property
+    def root(self) -> Path: ...
+
+    @property
+    def columns(self) -> Mapping[str, np.ndarray]: ...
 
     def __len__(self) -> int: ...
 

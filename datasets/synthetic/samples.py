@@ -30,29 +30,37 @@ UNSEEN = (8, 9)
 _FPS = 15.0
 
 
-def write_photos(folder: str | Path, count: int, seed: int = 0, workers: int | None = 1) -> list[Path]:
-    """Write ``count`` pictures of the unseen people, every third one a left hand, with ``<name>_K.npy`` beside each.
+def write_photos(
+    folder: str | Path, count: int, seed: int = 0, subject: int | None = None, workers: int | None = 1
+) -> list[Path]:
+    """Write pictures of the unseen people in turn, every third one a left hand, with ``<name>_K.npy`` beside each.
 
     Names tell the person and the side: ``subject-08_00.jpg``, ``subject-09_left_01.jpg``.
 
     Args:
+        subject: 8 or 9: right hands of that person alone.
         workers: processes; None: one a core. With more than one, Python imports the calling script anew in each, so it
             must keep its commands below ``if __name__ == "__main__":``.
+
+    Raises:
+        ValueError: ``subject`` is somebody else's number.
     """
+    if subject not in (None, *UNSEEN):
+        raise ValueError(f"subject is {subject}; those whom no shipped network has seen are {UNSEEN}")
+    people = UNSEEN if subject is None else (subject,)
     folder, written = Path(folder), []
-    per_person = -(-count // len(UNSEEN))
+    per_person = -(-count // len(people))
     with tempfile.TemporaryDirectory() as temporary:
-        sequences = max(1, -(-per_person // 4))
-        dataset = _unseen(
-            Path(temporary), SynthesisOptions(sequences, 3, seed=seed, left_fraction=0.0), workers=workers
-        )
-        people, generator = dataset.columns["subject_id"], np.random.default_rng(seed)
+        options = SynthesisOptions(max(1, -(-per_person // 8)), 3, seed=seed, left_fraction=0.0)
+        dataset = _unseen(Path(temporary), options, people, workers)
+        subjects, generator = dataset.columns["subject_id"], np.random.default_rng(seed)
+        rows = {person: list(generator.permutation(np.flatnonzero(subjects == person))) for person in people}
         for number in range(count):
-            subject = UNSEEN[number % len(UNSEEN)]
-            index = int(generator.choice(np.flatnonzero(people == subject)))
-            is_left = number % 3 == 2
+            person = people[number % len(people)]
+            index = int(rows[person].pop())
+            is_left = subject is None and number % 3 == 2
             side = "_left" if is_left else ""
-            path = folder / f"subject-{subject:02d}{side}_{number:02d}.jpg"
+            path = folder / f"subject-{person:02d}{side}_{number:02d}.jpg"
             K = dataset.columns["K_image"][index].astype(np.float64)
             if is_left:
                 _write_mirrored(path, dataset.full_image(index))

@@ -51,7 +51,7 @@ class PhotoHand:
 
 
 def find_photo_hands(
-    folder: str | Path | Sequence[str | Path],
+    folder: str | os.PathLike | Sequence[str | os.PathLike],
     side: str | None = None,
     K: Camera | None = None,
     fov: float | None = None,

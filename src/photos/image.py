@@ -124,7 +124,7 @@ def file_stem(path: Path) -> str:
     return stem.encode()[: _NAME_BYTES - 9].decode("utf-8", "ignore") + f"_{digest}"
 
 
-def read_photo(path: str | Path, name: str | None = None) -> Photo:
+def read_photo(path: str | os.PathLike, name: str | None = None) -> Photo:
     """Read any image file as upright 8-bit RGB: grey is repeated, transparency laid on white, 16 bit scaled down.
 
     Raises:

@@ -82,9 +82,7 @@ def calibrate(
         HandMismatchError: predictions or prior of another hand model.
     """
     assets = load_hand_assets(side="right") if assets is None else assets
-    population = prior
-    if prior is not None and not isinstance(prior, Population):
-        population = load_population(prior, assets.hash)
+    population = prior if prior is None or isinstance(prior, Population) else load_population(prior, assets.hash)
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
     if isinstance(source, Predictions):
         people = list(rows_by_subject(source, subject))
@@ -197,8 +195,8 @@ def predictions_from_keypoints(
         CalibrationError: none could be fitted.
     """
     names, alone = [f"image {row}" for row in range(len(keypoints))], fit_options(options)
-    given = (torch.as_tensor(value) for value in (keypoints, K, confidence))
-    fit = fit_keypoints(assets, *given, options=alone, device=device)
+    points, camera, trust = (torch.as_tensor(value) for value in (keypoints, K, confidence))
+    fit = fit_keypoints(assets, points, camera, trust, options=alone, device=device)
     return explained(keypoints, K, confidence, is_left, np.arange(len(keypoints)), names, fit, assets, alone, subject)
 
 
