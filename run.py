@@ -10,10 +10,12 @@ from options.run_options import get_args_parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what ``--phase`` says."""
-    from src.engine.phases import PHASES
+    """Do what ``--phase`` says; under torchrun, which names the process that failed, with the error noted for it."""
+    from torch.distributed.elastic.multiprocessing.errors import record
 
-    PHASES[args.phase](args)
+    from src.engine import PHASES
+
+    record(PHASES[args.phase])(args)
 
 
 def main() -> int:

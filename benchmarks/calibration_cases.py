@@ -148,9 +148,9 @@ def averages(world: Simulated, seed: int) -> dict[str, torch.Tensor]:
     betas = common[:, None] + quality[..., None] * generator.normal(size=(persons, frames, 10))
     confidence = -4 * quality + generator.normal(size=quality.shape)
     found = {
-        name: np.stack([
-            average_betas(b, average_weights(frames, method, c)) for b, c in zip(betas, confidence, strict=True)
-        ])
+        name: np.stack(
+            [average_betas(b, average_weights(frames, method, c)) for b, c in zip(betas, confidence, strict=True)]
+        )
         for name, method in (("mean", "mean"), ("top-k", "top_k"), ("confidence", "confidence"))
     }
     found["mean shape"] = np.zeros_like(truth)
@@ -201,8 +201,14 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
     scores, hand, model = Scores(), HandModel(assets, dtype=torch.float64), JointsModel(assets)
     predictions = pair_keypoints(load_predictions(args.predictions), load_predictions(args.keypoints))
     predictions.check_hand(assets)
-    dataset = build_dataset(args.dataset, args.data_root, predictions.split, side="both", mano_dir=args.mano_dir,
-                            allow_missing_subjects=True)
+    dataset = build_dataset(
+        args.dataset,
+        args.data_root,
+        predictions.split,
+        side="both",
+        mano_dir=args.mano_dir,
+        allow_missing_subjects=True,
+    )
     truth = annotations_of(dataset, predictions)
     options = CalibrationOptions(errors_repeat=True)
     if args.prior is not None:
@@ -222,8 +228,11 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
                 generator = np.random.default_rng(1000 * count + draw)
                 ruler = LengthCue("hand", length + RULER * generator.normal(), RULER)
                 ruled = replace(options, cues=(ruler,), accept_conflict=True)
-                cases = {"mean": ("mean", options), "joint": ("multi_frame", options),
-                         "joint, ruler": ("multi_frame", ruled)}
+                cases = {
+                    "mean": ("mean", options),
+                    "joint": ("multi_frame", options),
+                    "joint, ruler": ("multi_frame", ruled),
+                }
                 if predictions.confidence is not None:
                     cases |= {"top-k": ("top_k", options), "confidence": ("confidence", options)}
                 for name, (method, believed) in cases.items():
@@ -232,8 +241,9 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
                     scores.errors[name, count].append(float(error[0]))
                 if count >= 2:
                     pairs = group_views(own_views, 2, seed=draw)
-                    found = calibrate_predictions(own.select(pairs), assets, options, num_images=count, seed=draw,
-                                                  views=own_views.rows(pairs))
+                    found = calibrate_predictions(
+                        own.select(pairs), assets, options, num_images=count, seed=draw, views=own_views.rows(pairs)
+                    )
                     error = zero_pose_mpvpe(hand, next(iter(found.values())).betas[None], betas[None])
                     scores.errors["joint, two cameras", count].append(float(error[0]))
     return scores

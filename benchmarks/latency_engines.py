@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from src.engine.checkpoint import ModelCard
-from src.engine.export import metadata, onnx_bytes, open_session
-from src.engine.export_graph import ExportGraph
+from src.engine.export import ExportGraph, metadata, onnx_bytes, open_session
 from template import HandModel
 
 Arrays = dict[str, np.ndarray]

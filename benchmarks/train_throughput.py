@@ -37,10 +37,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
+from datasets.crop_cache import usable_cores  # noqa: E402
 from datasets.loading import make_loader  # noqa: E402
 from datasets.synthetic.data_set import write_data_set  # noqa: E402
 from datasets.synthetic.sequence import SynthesisOptions  # noqa: E402
-from datasets.usable_cores import usable_cores  # noqa: E402
 from options.recipes import apply_recipe  # noqa: E402
 from options.run_options import get_args_parser as run_parser  # noqa: E402
 from src.engine import config  # noqa: E402
@@ -103,8 +103,8 @@ class Bench:
         trainer.model.train()
         if plain:
             trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-            trainer.optimizer = torch.optim.Adam(trainable, lr=trainer.args.lr)
-            trainer.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.optimizer, factor=1.0)
+            trainer.state.optimizer = torch.optim.Adam(trainable, lr=trainer.args.lr)
+            trainer.state.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.state.optimizer, factor=1.0)
         return trainer
 
     def _batches(self, source: str) -> Iterator[Batch]:

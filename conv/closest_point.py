@@ -1,4 +1,4 @@
-"""Where on a mesh the nearest point to a query lies, as barycentric weights of one face."""
+"""Where on a mesh the nearest point to a query lies: by hand, because trimesh needs a compiled rtree for it."""
 
 from __future__ import annotations
 

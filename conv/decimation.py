@@ -1,4 +1,4 @@
-"""Quadric edge collapse that only ever keeps vertices, never moves them.
+"""Quadric edge collapse that keeps vertices and never moves them: by hand, since libraries move them.
 
 The error of a vertex is Garland and Heckbert's (SIGGRAPH 1997): the area-weighted sum of squared
 distances to the planes of its original faces, with upright planes along the mesh's border so that

@@ -1,4 +1,4 @@
-"""A half-edge mesh that circulates around a vertex in the order OpenMesh does.
+"""A half-edge mesh in OpenMesh's circulation order: by hand, because OpenMesh must be compiled.
 
 Weights of a trained spiral network depend on which neighbour comes first. For an inner vertex that
 is the half-edge its faces left behind, so it depends on the order in which the faces were added;

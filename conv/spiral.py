@@ -1,4 +1,4 @@
-"""Spirals around mesh vertices, in the order SpiralNet++ gets them from OpenMesh.
+"""Spirals around mesh vertices, in OpenMesh's order: written by hand since released checkpoints depend on it.
 
 A spiral lists a vertex, its ring in the circulation order of `HalfEdgeMesh.ring`, then ring after
 ring outwards, cut at a fixed length (Gong et al., SpiralNet++, ICCV workshops 2019, section 3).
@@ -61,23 +61,23 @@ def spiral_indices(
 
 def _walk(vertex: int, rings: list[list[int]], length: int) -> list[int]:
     """Rings around ``vertex`` one after the other; shorter than ``length`` if they run out."""
-    spiral, seen, ring = [vertex], {vertex}, rings[vertex]
+    spiral, visited, ring = [vertex], {vertex}, rings[vertex]
     while ring:
         spiral += ring
-        seen.update(ring)
+        visited.update(ring)
         if len(spiral) >= length:
             break
-        ring = _next_ring(ring, rings, seen)
+        ring = _next_ring(ring, rings, visited)
     return spiral
 
 
-def _next_ring(ring: list[int], rings: list[list[int]], seen: set[int]) -> list[int]:
+def _next_ring(ring: list[int], rings: list[list[int]], visited: set[int]) -> list[int]:
     """Unseen neighbours of ``ring``, each member's taken in turn from behind its first neighbour in the ring."""
-    members, found = set(ring), {}
+    members, following = set(ring), {}
     for member in ring:
         neighbours = rings[member]
         start = next((i for i, neighbour in enumerate(neighbours) if neighbour in members), len(neighbours))
         for neighbour in neighbours[start:] + neighbours[:start]:
-            if neighbour not in seen:
-                found[neighbour] = None
-    return list(found)
+            if neighbour not in visited:
+                following[neighbour] = None
+    return list(following)

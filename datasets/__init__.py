@@ -10,43 +10,42 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
+from datasets.protocol import SampleDataset
 from datasets.shards.index import has_shards
 
 
-def _dex_ycb(root: str | Path, split: str, **options: Any) -> Dataset:
+def _dex_ycb(root: str | Path, split: str, **options: Any) -> SampleDataset:
     from datasets.dex_ycb.dataset import DexYCB
 
     return DexYCB(root, split, **options)
 
 
-def _freihand(root: str | Path, split: str, **options: Any) -> Dataset:
+def _freihand(root: str | Path, split: str, **options: Any) -> SampleDataset:
     from datasets.freihand.dataset import FreiHAND
 
     return FreiHAND(root, split, **options)
 
 
-def _humbi(root: str | Path, split: str, **options: Any) -> Dataset:
+def _humbi(root: str | Path, split: str, **options: Any) -> SampleDataset:
     from datasets.humbi.dataset import HUMBI
 
     return HUMBI(root, split, **options)
 
 
-def _ho3d(root: str | Path, split: str, **options: Any) -> Dataset:
+def _ho3d(root: str | Path, split: str, **options: Any) -> SampleDataset:
     from datasets.ho3d import HO3D
 
     return HO3D(root, split, **options)
 
 
-def _shards(root: str | Path, split: str, **options: Any) -> Dataset:
+def _shards(root: str | Path, split: str, **options: Any) -> SampleDataset:
     from datasets.shards.dataset import Shards
 
     return Shards(root, split, **options)
 
 
 #: Builders by name, called as ``builder(root, split, **options)``. Each imports its module when called.
-DATASETS: dict[str, Callable[..., Dataset]] = {
+DATASETS: dict[str, Callable[..., SampleDataset]] = {
     "dex_ycb": _dex_ycb,
     "freihand": _freihand,
     "humbi": _humbi,
@@ -55,14 +54,14 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 }
 
 
-def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Dataset:
+def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> SampleDataset:
     """Open the data set ``name`` (a key of `DATASETS`) at ``root``.
 
     Args:
         name: such as "dex_ycb"; "shards" for shards of any.
         root: the data set's folder in its official layout, or one of its shards (``python -m datasets.write_shards``).
         split: name of a split of that data set, such as "s1_train".
-        options: of that data set; see its class.
+        options: of `datasets.options.DatasetOptions`.
 
     Raises:
         ValueError: if the name or the split is unknown; the message lists the choices.

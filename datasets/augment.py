@@ -117,7 +117,7 @@ def _draw_view(
 
 def _turn_hand(batch: Batch, rotation: torch.Tensor) -> None:
     """Turn joints, vertices, root rotation and translation (in place in the dict) about the optical axis."""
-    if "transl" in batch:  # MANO turns about the rest wrist J0, so transl' = R (transl + J0) - J0 (FACTS 1.4)
+    if "transl" in batch:  # MANO turns about the rest wrist J0, so transl' = R (transl + J0) - J0 (docs/facts.md 1.4)
         wrist = batch["joints"][:, 0].double()
         rest_wrist = wrist - batch["transl"].double()
         batch["transl"] = (rotation @ wrist[:, :, None])[:, :, 0] - rest_wrist

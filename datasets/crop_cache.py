@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -142,6 +143,11 @@ def state_of(root: Path, watched: list[Path], digest: hashlib._Hash) -> str:
         changed = path.stat().st_mtime_ns if path.exists() else None
         digest.update(f"{path.relative_to(root)} {changed}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def usable_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def rows_key(data_key: str, rows: np.ndarray) -> str:

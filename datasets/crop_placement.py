@@ -39,27 +39,25 @@ def unusable_boxes(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
         return ~(inside.all(axis=1) & (boxes[:, 2] > 0) & (boxes[:, 2] <= _LARGEST * max(width, height)))
 
 
-def place_crops(columns: dict[str, np.ndarray], boxes: np.ndarray, crop_size: int) -> dict[str, np.ndarray]:
-    """Columns of the sample with everything that depends on the crop, in place of ``image_keypoints``.
+def place_crops(
+    columns: dict[str, np.ndarray], keypoints: np.ndarray, boxes: np.ndarray, crop_size: int
+) -> dict[str, np.ndarray]:
+    """Columns of the sample and what depends on the crop: ``K``, ``crop_to_image`` and ``keypoints_2d``.
 
     Args:
-        columns: of the sample (`datasets.sample`), with ``K_image`` (N, 3, 3) and, instead of what is added
-            here, ``image_keypoints`` (N, 21, 2), both float64, px of the full image (mirrored if left).
+        columns: of the sample (`datasets.sample`), with ``K_image`` (N, 3, 3) float64.
+        keypoints: (N, 21, 2) float64, px of the full image (mirrored if left).
         boxes: (N, 3) centre x, centre y, side, px of the full image.
         crop_size: side of the crops, pixels.
 
     Returns:
-        A new dict; ``K``, ``K_image``, ``crop_to_image`` and ``keypoints_2d`` are float32. Keypoints of samples
-        without annotation are zero.
+        A new dict; ``K_image`` and what is added are float32. Keypoints of samples that are not valid are zero.
     """
     affine = crop_affine(boxes, crop_size)
-    keypoints = transform_points(columns["image_keypoints"], affine)
-    keypoints[~columns["valid"]] = 0
     placed = {
         "K": transform_intrinsics(columns["K_image"], affine),
         "K_image": columns["K_image"],
         "crop_to_image": invert_affine(affine),
-        "keypoints_2d": keypoints,
+        "keypoints_2d": np.where(columns["valid"][:, None, None], transform_points(keypoints, affine), 0),
     }
-    kept = {key: value for key, value in columns.items() if key != "image_keypoints"}
-    return kept | {key: value.astype(np.float32) for key, value in placed.items()}
+    return columns | {key: value.astype(np.float32) for key, value in placed.items()}

@@ -1,7 +1,7 @@
-"""HO-3D's evaluation part (versions 2 and 3), read from its official layout to be predicted and submitted (FACTS 4).
+"""HO-3D's evaluation part (versions 2 and 3), read from its official layout to be predicted and submitted.
 
-Its hands are not annotated there: every sample has ``valid`` False, and crops are placed by the published bounding
-box of the hand, by the rule of all data sets (twice its larger side).
+Layout: docs/facts.md 4. Its hands are not annotated there: every sample has ``valid`` False, and crops are placed by
+the published bounding box of the hand, by the rule of all data sets (twice its larger side).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from datasets.bad_files import BadFileError, bad_file, read_json, reading
-from datasets.crop_cache import rows_key, state_of
-from datasets.crop_dataset import CropDataset, refuse_other_hands
+from datasets.crop_cache import state_of
+from datasets.crop_dataset import CropDataset
 from datasets.crop_placement import whole_image_box
 from datasets.image_crop import read_image
+from datasets.options import DatasetOptions
 from template import load_hand_assets
 from template.safe_pickle import safe_load
 from utils.joints import MANO_TO_STANDARD
@@ -47,30 +48,22 @@ class HO3D(CropDataset):
 
     label_hand: ClassVar[dict[str, str]] = {"tips": "ho3d", "joint_type": "kinematic"}
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "evaluation",
-        *,
-        side: str = "right",
-        crop_size: int = 128,
-        with_vertices: bool = False,
-        skip_bad: bool = False,
-        paper_filter: bool = False,
-        allow_missing_subjects: bool = False,
-        mano_dir: str | Path | None = None,
-        cache: str | Path | None = None,
-        workers: int | None = None,
-    ) -> None:
-        """Open the evaluation part; the options are those of all data sets (see `datasets.freihand.dataset.FreiHAND`).
+    def __init__(self, root: str | Path, split: str = "evaluation", **options: Any) -> None:
+        """Open the evaluation part.
+
+        Args:
+            root: the folder with ``evaluation/`` and ``evaluation.txt``.
+            split: one of `SPLITS`.
+            options: of `datasets.options.DatasetOptions`.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.
             BadFileError: naming a meta file that is unusable.
             ValueError: another split, left hands, or vertices, which are not annotated.
         """
-        refuse_other_hands("HO-3D", side, paper_filter)
-        if split not in SPLITS or with_vertices:
+        settings = DatasetOptions(**options)
+        settings.refuse("HO-3D", ())
+        if split not in SPLITS or settings.with_vertices:
             raise ValueError(f"HO-3D is read for its evaluation only, without vertices: split {split!r}, not {SPLITS}")
         root = Path(root)
         listing = root / "evaluation.txt"
@@ -89,13 +82,12 @@ class HO3D(CropDataset):
             raise FileNotFoundError(f"neither {first[0]} nor {first[1].name} is there. {_HOW_TO_GET}")
         self.version = present[0]
         count = len(self.names)
-        intrinsics, boxes, self.num_bad_labels = _read_metas(root, self.names, skip_bad)
+        intrinsics, boxes, self.num_bad_labels = _read_metas(root, self.names, settings.skip_bad)
         _, sequence = np.unique([name.split("/")[0] for name in self.names], return_inverse=True)
         digest = hashlib.sha256(" ".join(self.names).encode() + boxes.tobytes())
         folders = sorted({(root / "evaluation" / name).parent / "rgb" for name in self.names})
         columns = {
             "K_image": intrinsics,
-            "image_keypoints": np.zeros((count, 21, 2)),
             "joints": np.zeros((count, 21, 3), np.float32),
             "pose": np.tile(np.eye(3, dtype=np.float32), (count, 16, 1, 1)),
             "betas": np.zeros((count, 10), np.float32),
@@ -106,12 +98,9 @@ class HO3D(CropDataset):
             "is_left": np.zeros(count, dtype=bool),
             "valid": np.zeros(count, dtype=bool),
         }
-        super().__init__(
-            root, split, columns, boxes, {"right": load_hand_assets(mano_dir, "right")},
-            image_size=(WIDTH, HEIGHT), crop_size=crop_size, skip_bad=skip_bad,
-            cache=None if cache is None else Path(cache),
-            cache_key=rows_key(state_of(root, folders, digest), columns["image_id"]), workers=workers,
-        )  # fmt: skip
+        assets = {"right": load_hand_assets(settings.mano_dir, "right")}
+        state, keypoints = state_of(root, folders, digest), np.zeros((count, 21, 2))
+        super().__init__(root, split, settings, columns, keypoints, boxes, assets, (WIDTH, HEIGHT), state)
 
     def image_path(self, index: int) -> Path:
         """The image's file."""

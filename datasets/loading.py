@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
-import re
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,16 +22,6 @@ Batch = dict[str, torch.Tensor]
 SHARED_MEMORY = Path("/dev/shm")
 #: Batches of a loader process that exist at once: two ready, one being made, one in use.
 _BATCHES_PER_WORKER = 4
-
-
-_WORKER_DIED = (
-    "loader process {}{}. Killed from outside, it was most often memory that ran out (see dmesg): "
-    "use fewer --num_workers or a smaller --batch_size, and go on with --resume"
-)
-
-
-class LoaderWorkerError(RuntimeError):
-    """A loader process died; the message names it."""
 
 
 class BatchLoader:
@@ -80,10 +69,9 @@ class BatchLoader:
             device: a GPU; a CPU works too, for tests.
             only_if_it_fits: do nothing if a GPU has too little memory free, or there is none.
         """
-        read = _BatchView(self.dataset).__getitem__
-        if only_if_it_fits and not fits(read(self.indices[:1]), len(self.indices), device):
+        if only_if_it_fits and not fits(self._read(self.indices[:1]), len(self.indices), device):
             return False
-        self._resident = ResidentSamples(self.indices, read, device, self._drop_invalid)
+        self._resident = ResidentSamples(self.indices, self._read, device, self._drop_invalid)
         self.indices = self._resident.indices
         self.check_size()
         logger.info("%d samples are kept in the memory of %s", len(self.indices), device)
@@ -129,35 +117,29 @@ class BatchLoader:
         if self._resident is not None:
             yield from map(self._resident.take, batches)
             return
-        view = _BatchView(self.dataset)
-        workers = self._workers_that_fit(view)
-        if workers == 0:
-            collated: Iterator[Batch] = (view[batch] for batch in batches)
-        else:
-            collated = iter(
-                DataLoader(
-                    view,
-                    sampler=batches,
-                    batch_size=None,
-                    num_workers=workers,
-                    pin_memory=self._pin_memory,
-                    worker_init_fn=_seed_worker,
-                    generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
-                )
-            )
-        try:
-            with naming_dead_workers(), naming_dead_workers(collated):  # it may be told while the other looks who died
-                yield from filter(self._is_usable, map(self._without_invalid, collated))
-        finally:
-            if workers:  # at once: a dead one is reported again and again, as long as somebody holds this
-                collated._shutdown_workers()
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=batches,
+            collate_fn=_collate,
+            num_workers=self._workers_that_fit(),
+            pin_memory=self._pin_memory,
+            worker_init_fn=_seed_worker,
+            generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
+        )
+        yield from filter(self._is_usable, map(self._without_invalid, loader))
 
-    def _workers_that_fit(self, view: _BatchView) -> int:
+    def _read(self, indices: np.ndarray) -> Batch:
+        """The collated batch of these samples, read in this process."""
+        if hasattr(self.dataset, "__getitems__"):
+            return _collate(self.dataset.__getitems__(indices))
+        return _collate([self.dataset[int(index)] for index in indices])
+
+    def _workers_that_fit(self) -> int:
         """Loader processes whose batches in waiting fit into the shared memory, where full means a hang or SIGBUS."""
         free = shared_memory_free() if self._num_workers else None
         if free is None:
             return self._num_workers
-        sample = sum(value.nbytes for value in view[self.indices[:1]].values())
+        sample = sum(value.nbytes for value in self._read(self.indices[:1]).values())
         fitting = int(free // (sample * self.batch_size * _BATCHES_PER_WORKER))
         if fitting >= self._num_workers:
             return self._num_workers
@@ -212,12 +194,12 @@ def make_loader(
 ) -> BatchLoader:
     """Loader of batches as dicts of torch tensors with the keys of `datasets.sample`.
 
-    A data set with a method ``gather(indices)`` gives its batches whole (with a crop cache: a copy out of
-    a memory map, quick enough to need no workers); others are collated sample by sample. One with a method
-    ``shuffled(indices, rng)`` chooses the shuffled order.
+    A data set with ``__getitems__(indices)`` gives its batches whole (with a crop cache: a copy out of a memory map,
+    quick enough to need no workers); others are collated sample by sample. One with a method ``shuffled(indices,
+    rng)`` chooses the shuffled order.
 
     Args:
-        dataset: with or without ``gather``.
+        dataset: with or without ``__getitems__``.
         batch_size: samples a batch; the last one may be smaller unless ``drop_last``.
         shuffle: in an order that depends on ``seed`` and the epoch only.
         seed: of the order and of the workers.
@@ -262,57 +244,22 @@ def shared_memory_free() -> int | None:
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
 
 
-class _BatchView(Dataset):
-    """A data set whose items are whole batches, asked for by arrays of indices."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, indices: np.ndarray) -> Batch:
-        if hasattr(self.dataset, "gather"):
-            return {key: torch.from_numpy(value) for key, value in self.dataset.gather(indices).items()}
-        return default_collate([self.dataset[int(index)] for index in indices])
+def _collate(samples: dict[str, np.ndarray] | list[dict[str, Any]]) -> Batch:
+    """A batch of what a data set's ``__getitems__`` gave: a batch already, or samples."""
+    if isinstance(samples, dict):
+        return {key: _tensor(value) for key, value in samples.items()}
+    return default_collate(samples)
 
 
-@contextlib.contextmanager
-def naming_dead_workers(batches: Iterator[Batch] | None = None) -> Iterator[None]:
-    """Around work with batches from loader processes: the error of one that died names it, and the remedy.
-
-    PyTorch raises it in whatever the main process is doing just then, not only where it waits for a batch. There, it
-    may be the connection that fails.
-
-    Args:
-        batches: PyTorch's iterator over them, where the block takes batches from it.
-
-    Raises:
-        LoaderWorkerError: in place of PyTorch's own.
-    """
+def _tensor(array: np.ndarray) -> torch.Tensor:
     try:
-        yield
-    except LoaderWorkerError:
-        raise
-    except RuntimeError as error:
-        found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(.*)", str(error))
-        if found is None:
-            raise
-        raise LoaderWorkerError(_WORKER_DIED.format(found[1], found[2].rstrip(" ."))) from error
-    except (ConnectionError, EOFError) as error:
-        dead = _dead_workers(batches)
-        if not dead:
-            raise
-        raise LoaderWorkerError(_WORKER_DIED.format(dead, " died")) from error
-
-
-def _dead_workers(batches: Iterator[Batch] | None) -> str:
-    """Numbers of the loader processes that are gone, at the latest a second later."""
-    workers = getattr(batches, "_workers", ())
-    for worker in workers:
-        worker.join(1 / len(workers))
-    return ", ".join(str(worker.pid) for worker in workers if not worker.is_alive())
+        return torch.from_numpy(array)
+    except ValueError:  # a single row of a record array has strides that torch does not take
+        return torch.from_numpy(array.copy())
 
 
 def _in_runs(order: np.ndarray, group: np.ndarray, run: int) -> np.ndarray:
-    """``order`` (N,) with up to ``run`` of a group together: its k-th to (k+run)-th go where the first of them was."""
+    """``order`` (N,), but up to ``run`` members of a group follow each other, from where the first of them was."""
     by_group = np.argsort(group, kind="stable")
     _, starts, counts = np.unique(group[by_group], return_index=True, return_counts=True)
     rank = np.empty(len(order), dtype=np.int64)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets.synthetic.samples import write_photos
-    from src.personalization.calibration.api import calibrate
     from src.personalization.fitting.api import fit
     from src.photos.api import load
+    from src.photos.calibrate import calibrate
     from src.photos.result import Result
     from template.assets import HandAssets, load_hand_assets
     from template.layer import HandModel
@@ -50,9 +50,9 @@ __all__ = [
 #: Module -> the public names that it holds.
 _NAMES = {
     "datasets.synthetic.samples": ("write_photos",),
-    "src.personalization.calibration.api": ("calibrate",),
     "src.personalization.fitting.api": ("fit",),
     "src.photos.api": ("load",),
+    "src.photos.calibrate": ("calibrate",),
     "src.photos.result": ("Result",),
     "template.assets": ("HandAssets", "load_hand_assets"),
     "template.layer": ("HandModel",),

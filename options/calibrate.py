@@ -7,15 +7,22 @@ import argparse
 from options.command_line import CommandParser
 from options.run_options import add_device_arguments
 
-#: "joint" is another name of "multi_frame".
-METHODS = ("mean", "top_k", "confidence", "multi_frame", "joint")
-#: Options that only one of the two sources reads, and those that only one method reads.
+METHODS = ("mean", "top_k", "confidence", "multi_frame")
+#: Options that only one of the two sources reads.
 _OF_SOURCE = {
     "--predictions": {"--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
                       "--wrist_depth_std_mm"},
     "--images": {"--K", "--fov", "--hand"},
 }  # fmt: skip
-_OF_METHOD = {"--top_k": "top_k", "--temperature": "confidence"}
+#: Options that only some methods read.
+_OF_METHOD = {
+    **dict.fromkeys(("--prior", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--min_confidence",
+                     "--depth_mean", "--depth_std", "--hand_length_mm", "--hand_length_std_mm", "--known_bone",
+                     "--accept_conflict", "--cameras", "--wrist_depth", "--wrist_depth_std_mm", "--merge_with"),
+                    "multi_frame"),
+    "--top_k": "top_k",
+    "--temperature": "confidence",
+}  # fmt: skip
 
 
 class _Parser(CommandParser):
@@ -28,19 +35,36 @@ class _Parser(CommandParser):
         self.refuse_unused(args, used, f"--method {args.method}")
 
 
+def method_name(text: str) -> str:
+    """Name of a method: multi_frame was called joint before."""
+    return "multi_frame" if text == "joint" else text
+
+
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``calibrate_from_shape_params.py``."""
     parser = _Parser("Many images of a person to one identity file (shape of the hand, with its uncertainty).")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--predictions", help="npz of run.py --phase predict: shapes and poses "
-                        "(default: what scripts/predict_with_confidence.sh and predict_2d.sh write)")
+    source.add_argument(
+        "--predictions",
+        help="npz of run.py --phase predict: shapes and poses "
+        "(default: what scripts/predict_with_confidence.sh and predict_2d.sh write)",
+    )
     source.add_argument("--images", help="folder of a person's own photos (--keypoints mediapipe); needs no network")
     parser.add_argument(
         "--keypoints", help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe"
     )
-    parser.add_argument("--output", help="folder for identity_subject-NN.json, or one person's .json (out/dex_ycb/identities)")
-    parser.add_argument("--method", default="multi_frame", choices=METHODS,
-                        help="averages of predicted shapes, or one shape solved for all images (joint: the same)")
+    parser.add_argument(
+        "--output",
+        help="folder for identity_subject-NN.json, or one person's .json "
+        "(default: out/dex_ycb/identities, of --images out/own_photos/identity.json)",
+    )
+    parser.add_argument(
+        "--method",
+        default="multi_frame",
+        choices=METHODS,
+        type=method_name,
+        help="averages of predicted shapes, or one shape solved for all images (also called joint)",
+    )
     parser.add_argument("--subject", type=int, help="only this subject (official number)")
     images = parser.add_argument_group("images")
     images.add_argument("--num_images", type=int, help="images to calibrate from (default: 20, of --images all)")
@@ -67,9 +91,14 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
 def add_multi_frame_arguments(parser: argparse.ArgumentParser) -> None:
     """Priors, noise and metric cues of the multi-frame calibration."""
     prior = parser.add_argument_group("multi-frame calibration: priors and noise")
-    prior.add_argument("--prior", help="npz of src.personalization.calibration.measure_population (default: weights/prior.npz where it fits)")
-    prior.add_argument("--root_std", type=float, help="rad, trust in the network's hand orientation (default: of the prior)")
-    prior.add_argument("--finger_std", type=float, help="rad, trust in the network's finger rotations (default: of the prior)")
+    prior.add_argument(
+        "--prior",
+        help="npz of src.personalization.calibration.measure_population (default: weights/prior.npz where it fits)",
+    )
+    prior.add_argument(
+        "--root_std", type=float, help="rad, trust in the network's hand orientation (default: measured)"
+    )
+    prior.add_argument("--finger_std", type=float, help="rad, trust in the network's finger rotations (measured)")
     prior.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
     prior.add_argument("--loss", default="geman_mcclure", choices=("none", "huber", "geman_mcclure"))
     prior.add_argument("--min_confidence", type=float, default=0.05, help="keypoints at or below it do not count")

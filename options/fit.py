@@ -21,16 +21,19 @@ class _Parser(CommandParser):
     def check(self, args: argparse.Namespace) -> None:
         other = "adam" if args.solver == "lm" else "lm"
         self.refuse_unused(args, args.given_options - _OF_SOLVER[other], f"--solver {args.solver}")
+        if args.predictions is not None and args.output is None:
+            self.error("--predictions needs --output, the file to write")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``optimization_dex_ycb.py``."""
     parser = _Parser("Fit pose and translation to 2D keypoints at test time; the shape stays as given.")
-    parser.add_argument("--predictions", required=True, help="npz of run.py --phase predict: poses (and shapes)")
+    parser.add_argument("--predictions", help="npz of run.py --phase predict: poses (and shapes); without, "
+                        "these files are those of scripts/fit_*.sh")
     parser.add_argument("--keypoints", help="npz of the pose_2d network (default: those in --predictions)")
     parser.add_argument("--shape_source", default="predicted", choices=("predicted", "gt", "calibrated"))
     parser.add_argument("--identity", help="identity file, or folder of identity_subject-NN.json (calibrated)")
-    parser.add_argument("--output", required=True, help="npz to write: fitted pose, betas, transl")
+    parser.add_argument("--output", help="npz to write: fitted pose, betas, transl (needed with --predictions)")
     parser.add_argument("--results", help="JSON for the table")
     parser.add_argument("--include_calibration_images", action="store_true", help="also fit images used to calibrate")
     data = parser.add_argument_group("ground truth (for --shape_source gt and the errors; optional otherwise)")

@@ -41,7 +41,7 @@ _PAPER = {
     "augment": "paper",
 }
 
-#: Epochs after which ``--schedule multistep`` divides the rate by ten (FACTS 7.1, 7.4).
+#: Epochs after which ``--schedule multistep`` divides the rate by ten (docs/facts.md 7.1, 7.4).
 CMR = ("cmr_sg", "cmr_pg", "cmr_identity")
 MILESTONES = {"pose_2d": (10, 15), **dict.fromkeys(CMR, (10, 12))}
 DEFAULT_MILESTONES = (5, 10)

@@ -39,7 +39,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--setup", help="split family, e.g. DexYCB's s0 to s3 (default: s1, or s0 where there is no s1)")
     group.add_argument("--split", help="full split name, e.g. s1_test (default: what the phase needs)")
     group.add_argument("--side", default="right", choices=("right", "left", "both"), help="left hands are mirrored")
-    group.add_argument("--paper_filter", action="store_true", help="drop samples as the paper's code did (FACTS 1.8)")
+    group.add_argument("--paper_filter", action="store_true", help="drop samples as the paper's code did (docs/facts.md 1.8)")
     group.add_argument("--crop_size", type=int, help="px of the stored crop (twice the hand's box)")
     group.add_argument("--input_size", type=int, help="px of the network's input")
     group.add_argument("--crop_scale", type=float, help="side of the network's view over the hand's box, at most 2")

@@ -4,4 +4,4 @@
 # uncertainty for each subject; --method mean repeats the plain average of the released code.
 source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 "$PYTHON" "$ROOT/calibrate_from_shape_params.py" --predictions "$ROOT/out/dex_ycb/predictions/confidence.npz" --keypoints "$ROOT/out/dex_ycb/predictions/keypoints.npz" \
-    --method joint --prior "$ROOT/weights/prior.npz" --num_images 20 --output "$ROOT/out/dex_ycb/identities" "$@"
+    --num_images 20 --output "$ROOT/out/dex_ycb/identities" "$@"

@@ -28,7 +28,7 @@ STAND_IN_PATH = TEMPLATE_DIR / "stand_in.npz"
 STAND_INS = {STAND_IN_PATH: "stand-in", TEMPLATE_DIR / "stand_in_2.npz": "stand-in-2"}
 SIDES = ("right", "left")
 
-#: Key in the file and shape of every array that is read (FACTS 6; Romero et al. 2017).
+#: Key in the file and shape of every array that is read (docs/facts.md 6; Romero et al. 2017).
 SHAPES = {
     "v_template": (778, 3),
     "shapedirs": (778, 3, 10),
@@ -79,7 +79,7 @@ def load_hand_assets(
         side: "right" or "left".
         fix_left_shapedirs: negate the x part of MANO_LEFT's shape directions, whose sign is wrong in
             the released file, so that equal betas give mirrored hands. Default: as shipped, which is
-            what DexYCB's labels were made with (FACTS 1.6). The stand-in never needs it.
+            what DexYCB's labels were made with (docs/facts.md 1.6). The stand-in never needs it.
 
     Raises:
         FileNotFoundError: nothing at a path that was given (also by MANO_DIR); lists every path
@@ -141,7 +141,7 @@ def _find(given: Path, side: str) -> Path:
     for candidate in tried:
         if candidate.is_file():
             return candidate
-    present = [found.name for found in _candidates(given, other) if found.is_file()] if given.is_dir() else []
+    present = [path.name for path in _candidates(given, other) if path.is_file()] if given.is_dir() else []
     hint = f" (the folder holds {', '.join(present)}, the {other} hand only)" if present else ""
     raise FileNotFoundError(
         f"no {side} hand model{hint}; tried: {', '.join(map(str, tried))}. Register at {REGISTER_URL}, download "
@@ -182,9 +182,9 @@ def _checked_array(content: Mapping[str, Any], key: str, shape: tuple[int, ...],
     if key not in content:
         raise ValueError(f"{file}: no array {key!r} (expected shape {shape}); is it a MANO model file?")
     value = content[key]
-    found = getattr(value, "shape", None)
-    if found != shape:  # before a sparse matrix is made dense: its size is only a claim
-        raise ValueError(f"{file}: {key} has shape {found}, expected {shape}")
+    actual = getattr(value, "shape", None)
+    if actual != shape:  # before a sparse matrix is made dense: its size is only a claim
+        raise ValueError(f"{file}: {key} has shape {actual}, expected {shape}")
     dense = value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
     if dense.dtype.kind not in "fiu":
         raise ValueError(f"{file}: {key} has dtype {dense.dtype}, expected numbers")

@@ -64,7 +64,7 @@ def _build(vertices: bytes, faces: bytes) -> MeshHierarchy:
 
 
 def read_cmr_template(path: str | os.PathLike) -> MeshHierarchy:
-    """Hierarchy of a CMR checkout (FACTS 6), read without executing the pickle.
+    """Hierarchy of a CMR checkout (docs/facts.md 6), read without executing the pickle.
 
     Args:
         path: ``transform.pkl``; or the folder that holds it. A folder with only ``template.ply``

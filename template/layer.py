@@ -29,14 +29,14 @@ class HandModel(nn.Module):
     """MANO's hand (Romero et al. 2017) as a layer; the equations are SMPL's (Loper et al. 2015, eqs. 2-10).
 
     The wrist rotates about its own rest position J0(betas), so wrist = J0(betas) + transl whatever
-    the global rotation (FACTS 1.4). All buffers are non-persistent: a checkpoint never carries the
+    the global rotation (docs/facts.md 1.4). All buffers are non-persistent: a checkpoint never carries the
     hand, only its hash.
 
     Args:
         assets: of `load_hand_assets`.
         tips: name of a set in `utils.joints.TIP_VERTICES`.
         joint_type: "kinematic" (positions of the posed chain) or "regressed" (J_regressor applied
-            to the posed vertices); they differ by some millimetres (FACTS 6). Tips are vertices.
+            to the posed vertices); they differ by some millimetres (docs/facts.md 6). Tips are vertices.
         dtype: of the buffers; move to a device with ``.to(device)``. Half precision input is raised
             to it, also under autocast: a metre in half precision is millimetres off.
         plain: differentiate by autograd alone (slower; for second derivatives and `torch.func`).

@@ -33,7 +33,7 @@ def pose_to_axis_angle(pose: torch.Tensor) -> torch.Tensor:
 def pca_to_pose(
     hand: PosePca, global_orient: torch.Tensor, coefficients: torch.Tensor, add_mean: bool = True
 ) -> torch.Tensor:
-    """Pose from a global rotation and PCA coefficients, as in DexYCB's ``pose_m`` (FACTS 1.4).
+    """Pose from a global rotation and PCA coefficients, as in DexYCB's ``pose_m`` (docs/facts.md 1.4).
 
     Args:
         hand: the hand's assets or layer; its components are rows that carry standard deviations.
@@ -61,7 +61,7 @@ def pose_to_pca(hand: PosePca, pose: torch.Tensor, subtract_mean: bool = True) -
     """Global axis-angle (..., 3) and all 45 PCA coefficients (..., 45) of a pose (..., 16, 3, 3).
 
     The component rows are orthogonal but not of unit length, so the projection is divided by the
-    squared row norms (FACTS 6).
+    squared row norms (docs/facts.md 6).
     """
     axis_angle = pose_to_axis_angle(pose)
     components, mean = _pca(hand, axis_angle)

@@ -2,8 +2,8 @@
 
 A left hand is mirrored (x -> -x) on entry and is a right hand from then on. For its pose that is exact. For its shape
 it is exact only if the left model's shape directions are the right one's mirror image. Those of the released
-MANO_LEFT are not: their x components have the right hand's sign (facts 1.6), so the same betas widen one hand where
-they narrow the other, and some of its shapes have no right hand that matches them.
+MANO_LEFT are not: their x components have the right hand's sign (docs/facts.md 1.6), so the same betas widen one hand
+where they narrow the other, and some of its shapes have no right hand that matches them.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ def put_tips(
         is_left: (N,) bool.
         tips: name of a set in `utils.joints.TIP_VERTICES`.
     """
-    own = tip_vertices(tips, "left")
-    if own == tip_vertices(tips, "right"):
+    left_tips = tip_vertices(tips, "left")
+    if left_tips == tip_vertices(tips, "right"):
         return
     rows = np.flatnonzero(is_left)
-    joints[rows[:, None], list(TIP_JOINTS)] = vertices[rows[:, None], list(own)]
+    joints[rows[:, None], list(TIP_JOINTS)] = vertices[rows[:, None], list(left_tips)]
 
 
 @torch.no_grad()
@@ -126,17 +126,17 @@ def labelled_hands(
         rows = np.flatnonzero(np.asarray(is_left, dtype=bool) == left)
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            shown, own, told, place = (
+            shown, labelled, right_betas, place = (
                 torch.as_tensor(np.asarray(values)[part], dtype=torch.float32, device=models["right"].faces.device)
                 for values in (pose, label_betas, betas, transl)
             )
             if left:
-                output = models["left"](mirror_pose(shown), own)
+                output = models["left"](mirror_pose(shown), labelled)
                 mirror = output.vertices.new_tensor(MIRROR)
-                wrist = models["right"].rest_joints(told)[:, 0] + place
+                wrist = models["right"].rest_joints(right_betas)[:, 0] + place
                 move = (wrist - output.rest_joints[:, 0] * mirror)[:, None]
                 points = output.joints * mirror + move, output.vertices * mirror + move
             else:
-                points = models["right"](shown, told, place)[:2][::-1]
+                points = models["right"](shown, right_betas, place)[:2][::-1]
             joints[part], vertices[part] = (value.cpu().numpy() for value in points)
     return joints, vertices

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from src.engine import checkpoint
+from src.engine.ship import export_weights
 from src.models import build_model
 
 
@@ -37,3 +40,59 @@ def test_shipped_weights_and_nonsense(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "text.pt").write_text("hello")
     assert run(monkeypatch, str(tmp_path / "text.pt"), "--model", "mano_identity") == 2
     assert run(monkeypatch, str(tmp_path / "none.pt"), "--model", "mano_identity") == 2
+
+
+class Harmful:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_numpy_scalars_and_namespaces_beside_the_weights_are_read(tmp_path: Path) -> None:
+    state = build_model("mano_identity", "paper", backbone="resnet18").state_dict()
+    beside = {
+        "loss": np.float64(3.5), "epoch": np.int64(4), "flag": np.bool_(True), "curve": np.arange(3.0),
+        "args": argparse.Namespace(lr=1e-4, name="x"),
+    }  # fmt: skip
+    path = tmp_path / "owned.pt"
+    torch.save({"model_state_dict": state, **beside}, path)
+    found = checkpoint.load_harmless(path)
+    assert found["loss"] == 3.5 and found["epoch"] == 4 and found["flag"] and found["args"].lr == 1e-4
+    assert found["curve"].tolist() == [0, 1, 2]
+    assert checkpoint.load_owned(path, build_model("mano_identity", "paper", backbone="resnet18")) == len(state)
+
+
+def test_objects_whose_reading_runs_code_are_refused_with_our_own_advice(tmp_path: Path) -> None:
+    path, made = tmp_path / "owned.pt", tmp_path / "made"
+    torch.save({"model_state_dict": {"a": torch.zeros(1)}, "x": Harmful(made)}, path)
+    for read in (checkpoint.load_harmless, checkpoint.read_checkpoint):
+        with pytest.raises(checkpoint.CheckpointError, match=r"owned\.pt: holds a .* could run code.*state_dict\(\)") as refused:
+            read(path)
+        assert "weights_only" not in str(refused.value) and "safe_globals" not in str(refused.value)
+    assert not made.exists()
+
+
+def test_what_half_precision_cannot_hold_ships_in_single(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"backbone": "mobilenet_v3_small"}
+    model = build_model("pose_2d", **options)
+    name, small = (name for name, value in list(model.named_parameters())[:2])
+    with torch.no_grad():
+        model.get_parameter(name).flatten()[0] = 1e5
+        model.get_parameter(small).fill_(1e-9)
+    card = checkpoint.ModelCard("pose_2d", "fair", options, 64, 64)
+    checkpoint.save_checkpoint(tmp_path / "c.pt", card, model)
+    export_weights(tmp_path / "c.pt", tmp_path / "c.safetensors")
+    shipped = checkpoint.read_checkpoint(tmp_path / "c.safetensors")["model"]
+    for key, value in model.state_dict().items():
+        assert torch.allclose(shipped[key].float(), value.float(), rtol=1e-3, atol=1e-3 * float(value.abs().max())), key
+    assert name in caplog.text and small in caplog.text
+    with torch.no_grad():
+        model.get_parameter(name).flatten()[0] = float("inf")
+    checkpoint.save_checkpoint(tmp_path / "c.pt", card, model)
+    with pytest.raises(checkpoint.CheckpointError, match=f"{name} holds numbers that are not finite"):
+        export_weights(tmp_path / "c.pt", tmp_path / "d.safetensors")
+    assert not (tmp_path / "d.safetensors").exists()

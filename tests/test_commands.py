@@ -41,7 +41,7 @@ PARSERS = {
         ("run.py", "--phase export --batch_size 3", "--phase export does not use --batch_size"),
         ("calibrate_from_shape_params.py", "--images d --output o --data_root r", "--images does not use --data_root"),
         ("calibrate_from_shape_params.py", "--predictions p --output o --fov 60", "--predictions does not use --fov"),
-        ("calibrate_from_shape_params.py", "--predictions p --output o --top_k 5", "joint does not use --top_k"),
+        ("calibrate_from_shape_params.py", "--predictions p --output o --top_k 5", "multi_frame does not use --top_k"),
         ("optimization_dex_ycb.py", "--predictions p --output o --use_confidence", "--solver lm does not use"),
         ("optimization_dex_ycb.py", "--predictions p --output o --solver adam --video", "--solver adam does not use"),
         ("run.py", "--phase train --epoch 3", "unrecognized arguments: --epoch"),  # no guessing

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from datasets.loading import make_loader
+from src.engine.step_log import StepLog
 from src.models import build_model
 from src.models.confidence_head import ConfidenceHead
 from src.models.confidence_objective import WithinPersonConfidence, average_of_person, person_ranking_loss
+from src.models.objectives import ConfidenceObjective, ranked_pairs
 from src.personalization.calibration.images import average_betas, average_weights
 from template import HandModel, load_hand_assets
 
@@ -102,3 +104,33 @@ def test_images_of_a_person_share_a_batch(world_size: int) -> None:
         seen.append(orders[-1])
         assert not torch.equal(orders[-1], orders[-2])
     assert sorted(torch.cat(seen).tolist()) == list(range(240))
+
+
+def test_ranked_pairs_against_a_slow_loop() -> None:
+    torch.manual_seed(3)
+    confidence, error, person = torch.randn(9), torch.randint(0, 4, (9,)).float(), torch.randint(0, 2, (9,))
+    share, count = ranked_pairs(confidence, error, person)
+    for i in range(9):
+        pairs = [j for j in range(9) if error[i] != error[j] and person[i] == person[j]]
+        wrong = sum((confidence[i] > confidence[j]) != (error[i] < error[j]) for j in pairs)
+        assert int(count[i]) == len(pairs) and float(share[i] * count[i]) == pytest.approx(wrong)
+
+
+@pytest.mark.parametrize("objective", [ConfidenceObjective(), WithinPersonConfidence(HandModel(load_hand_assets()))])
+def test_a_last_batch_of_one_image_spoils_no_epoch(objective: ConfidenceObjective) -> None:
+    """Its pairs are none; the score is the share of all pairs, whatever the batches."""
+    generator = torch.Generator().manual_seed(5)
+    error, confidence = torch.rand(5, generator=generator), torch.rand(5, generator=generator)
+    log, totals = StepLog(torch.device("cpu")), torch.zeros(2)
+    for rows in (slice(0, 2), slice(2, 4), slice(4, 5)):
+        output = {"confidence": confidence[rows], "betas": error[rows, None].expand(-1, 10)}
+        count = len(error[rows])
+        batch = {"betas": torch.zeros(count, 10), "subject_id": torch.zeros(count, dtype=torch.int64)}
+        loss, terms = objective.loss(output, batch)
+        log.add({"loss": loss, **terms}, 0, torch.arange(count))
+        wrong, pairs = objective.scores(output, batch)["ranking_error"]
+        totals += torch.stack([(wrong * pairs).sum(), pairs.sum()])
+    right = [(confidence[i] > confidence[i + 1]) == (error[i] < error[i + 1]) for i in (0, 2)]
+    assert log.means()["accuracy"] == pytest.approx(sum(map(float, right)) / 2)
+    assert float(totals[0] / totals[1]) == pytest.approx(1 - sum(map(float, right)) / 2)
+    assert all(math.isfinite(value) for value in log.means().values())

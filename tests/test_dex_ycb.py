@@ -20,7 +20,7 @@ from datasets.sample import check_sample
 from template import HandModel, load_hand_assets, pca_to_pose
 
 STAND_IN = Path(__file__).parent.parent / "template" / "stand_in.npz"
-LEFT_MIDDLE_TIP = 12  # manopth takes another vertex for this tip on the left hand (FACTS 6)
+LEFT_MIDDLE_TIP = 12  # manopth takes another vertex for this tip on the left hand (docs/facts.md 6)
 
 
 def open_split(root: Path, split: str = "s1_test", **options: object) -> object:
@@ -56,7 +56,7 @@ def first_files(root: Path) -> tuple[Path, Path]:
 
 
 def slow_numbering(root: Path, split: str) -> list[tuple[str, str, int]]:
-    """(sequence folder, serial, frame) in official order: FACTS 1.7 written out for the official setups."""
+    """(sequence folder, serial, frame) in official order: docs/facts.md 1.7 written out for the official setups."""
     setup, part = split.split("_")
     subjects = {
         "s0": {"train": range(10), "val": [0, 1], "test": range(2, 10)},

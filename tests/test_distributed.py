@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from datasets.loading import make_loader
-from src.engine.distributed import Team, join_team, leave_team
+from src.engine.distributed import DistributedContext, destroy_distributed, init_distributed
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -38,22 +41,24 @@ def network() -> nn.Module:
 def member(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    team, cpu = Team(rank, 2), torch.device("cpu")
-    loader = make_loader(Numbers(), team.share(8), shuffle=True, seed=3, drop_last=True, rank=rank, world_size=2)
+    context, cpu = DistributedContext(rank, 2), torch.device("cpu")
+    size = context.local_batch_size(8)
+    loader = make_loader(Numbers(), size, shuffle=True, seed=3, drop_last=True, rank=rank, world_size=2)
     batches = [batch["image_id"] for batch in loader]
     model = network()
-    wrapped = team.wrap(model)  # kept: its hooks average the gradients
+    wrapped = context.wrap(model)  # kept: its hooks average the gradients
     loss_of(wrapped, batches[1]).backward()
     result = {
         "threads": group_threads(),
         "batches": batches,
         "gradient": torch.cat([p.grad.flatten() for p in model.parameters()]),
-        "sum": team.sum(torch.tensor([rank + 1.0])),
-        "any": (team.any(rank == 1, cpu), team.any(False, cpu)),
-        "leads": team.leads,
+        "sum": context.all_reduce(torch.tensor([rank + 1.0])),
+        "any": context.any_of(rank == 1, False, device=cpu),
+        "is_main": context.is_main,
     }
-    leave_team()
-    result["threads_left"] = group_threads()  # with `wrapped` alive, as in an error's frames
+    del wrapped
+    destroy_distributed()
+    result["threads_left"] = group_threads()
     torch.save(result, f"{folder}/{rank}.pt")
 
 
@@ -65,7 +70,7 @@ def group_threads() -> int:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("team")
+    folder = tmp_path_factory.mktemp("context")
     mp.spawn(member, (str(folder),), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
@@ -82,8 +87,8 @@ def test_two_processes_are_one(results: list[dict]) -> None:
     assert torch.allclose(first["gradient"], gradient, atol=1e-12)
     assert torch.equal(first["gradient"], second["gradient"])
     assert float(first["sum"]) == float(second["sum"]) == 3.0
-    assert first["any"] == second["any"] == (True, False)
-    assert first["leads"] and not second["leads"]
+    assert first["any"] == second["any"] == [True, False]
+    assert first["is_main"] and not second["is_main"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux lists them")
@@ -94,8 +99,39 @@ def test_no_thread_outlives_the_team(results: list[dict]) -> None:
 
 def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    team = join_team(torch.device("cpu"))
+    context = init_distributed(torch.device("cpu"))
     model = network()
-    assert team == Team() and team.leads and team.share(7) == 7 and team.wrap(model) is model
+    assert context == DistributedContext() and context.is_main and context.local_batch_size(7) == 7
+    assert context.wrap(model) is model
     with pytest.raises(ValueError, match="--batch_size 7 does not divide among 2"):
-        Team(0, 2).share(7)
+        DistributedContext(0, 2).local_batch_size(7)
+
+
+def opener(rank: int, folder: str) -> None:
+    """Opens a "cache" as the processes of a training do, the second one without waiting of its own."""
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(1)
+    context = init_distributed(torch.device("cpu"))
+    cache = Path(folder) / "cache"
+    for fails in (False, True):
+        try:
+            with context.local_main_first():
+                if rank == 0:
+                    time.sleep(0.5)  # long enough for the other to come first, if it did not wait
+                    if fails:
+                        raise OSError("the disk is full")
+                Path(f"{folder}/{rank}-{fails}").write_text(str(cache.is_file()))
+                cache.touch()
+        except OSError:
+            Path(f"{folder}/failed").touch()
+    destroy_distributed()
+
+
+def test_one_process_builds_caches_before_the_others_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    mp.spawn(opener, (str(tmp_path),), nprocs=2)
+    assert (tmp_path / "0-False").read_text() == "False" and (tmp_path / "1-False").read_text() == "True"
+    assert (tmp_path / "failed").exists() and (tmp_path / "1-True").exists()  # an error keeps nobody waiting

@@ -15,7 +15,6 @@ from utils.drawing import overlay
 from utils.drawing.figures import HandView, ShapeView, demo_figure, identity_figure
 from utils.joints import BONES, FINGERS
 from utils.mesh_io import read_mesh, write_mesh
-from utils.plots import Curve, curve_plot
 
 K = np.array([[600.0, 0.0, 160.0], [0.0, 610.0, 118.0], [0.0, 0.0, 1.0]])
 PLACE = np.array([0.03, -0.02, 0.6])
@@ -139,16 +138,6 @@ def test_figures_are_written_whole(tmp_path: Path) -> None:
     identity_figure(tmp_path / "a" / "lines.png", [replace(shape, lines=["hand 170.0"] * 7) for shape in shapes], faces)
     lines = cv2.imread(str(tmp_path / "a" / "lines.png"))
     assert (lines[-5:] == 255).all() and (lines[-80:] < 100).any()  # there, and not cut off
-
-
-def test_curves_are_written_and_checked(tmp_path: Path) -> None:
-    curve = Curve([1, 10, 100], [9.0, 5.0, 4.0], [8.0, 4.5, 3.9], [10.0, 5.5, 4.1])
-    curve_plot(tmp_path / "c.png", {"mean": curve}, "images", "error (mm)", log_x=True, references={"mean shape": 8.0})
-    assert cv2.imread(str(tmp_path / "c.png")) is not None
-    with pytest.raises(ValueError, match="lengths"):
-        curve_plot(tmp_path / "d.png", {"mean": Curve([1, 2], [1.0])}, "x", "y")
-    with pytest.raises(ValueError, match="no curve"):
-        curve_plot(tmp_path / "d.png", {}, "x", "y")
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".glb"])

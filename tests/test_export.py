@@ -15,7 +15,7 @@ from conv.pooling import ConstantSparse
 from options.run_options import get_args_parser
 from src.engine import export
 from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
-from src.engine.export_graph import OUTPUTS, ExportGraph, GatherProduct, sample_inputs
+from src.engine.export import OUTPUTS, ExportGraph, GatherProduct, sample_inputs
 from src.models import build_model
 from template import HandModel, load_hand_assets
 

@@ -15,6 +15,7 @@ from src.engine.checkpoint import ModelCard, load_network
 from src.engine.predict import predict_dataset
 from src.personalization.calibration.population import load_population
 from src.personalization.terms.hand_size import lengths_mm
+from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.estimator import Estimator, HandEstimator, Keypoints
@@ -22,7 +23,6 @@ from src.photos.image import Photo, UnusableImage
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.result import Result
 from src.photos.search import KeypointReader, window_boxes
-from src.photos.setup import DemoTools
 from src.photos.shape_filter import ShapeFilter
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from utils.artifacts import Identity
@@ -123,7 +123,7 @@ def test_keypoints_alone_give_the_hand_of_a_known_shape(true_hand: dict[str, np.
 
 def test_left_hands_are_mirrored_right_hands(true_hand: dict[str, np.ndarray]) -> None:
     estimator = tell(pose=true_hand["pose"], betas=true_hand["betas"])
-    tools = DemoTools(estimator, None, None, "", None, None, None, None, None, None, "network")
+    tools = PhotoEstimator(estimator)
     image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     seen = saw(true_hand)
     flipped = Keypoints(np.stack([SIZE[0] - 1 - seen.points[:, 0], seen.points[:, 1]], axis=1), seen.confidence, "t")

@@ -52,7 +52,7 @@ def numbers(path: Path) -> np.ndarray:
 
 
 def blocks(path: Path, rows: int) -> dict[int, np.ndarray]:
-    """Camera id -> rows, read line by line as FACTS 5 describes the files."""
+    """Camera id -> rows, read line by line as docs/facts.md 5 describes the files."""
     lines = path.read_text().splitlines()[3:]
     return {
         int(lines[start].split()[-1]): np.array(

@@ -20,14 +20,14 @@ class Numbers(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {key: value[0] for key, value in self.gather(np.array([index])).items()}
+        return {key: value[0] for key, value in self.__getitems__(np.array([index])).items()}
 
-    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def __getitems__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         return {"image_id": np.asarray(indices), "valid": ~np.isin(indices, self.invalid)}
 
 
 class SampleBySample(Dataset):
-    """The same without `gather`."""
+    """The same without `__getitems__`."""
 
     def __len__(self) -> int:
         return 10
@@ -92,6 +92,29 @@ def test_processes_share_the_samples() -> None:
     assert len(seen[0]) == len(seen[1]) == 5 and not set(seen[0]) & set(seen[1])
     complete = [sum(ids(make_loader(Numbers(11), 2, rank=rank, world_size=2)), []) for rank in range(2)]
     assert sorted(sum(complete, [])) == list(range(11))
+
+
+class Records(Numbers):
+    """Columns that are views of records, as shards give them."""
+
+    def __getitems__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        records = np.zeros(len(indices), dtype=np.dtype([("valid", "?"), ("image_id", "<i8")]))
+        records["image_id"], records["valid"] = indices, True
+        return {"image_id": records["image_id"], "valid": records["valid"].copy()}
+
+
+def test_a_last_batch_of_one_record_is_a_batch() -> None:
+    assert sum(ids(make_loader(Records(5), 4)), []) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_no_whole_batch_is_an_error(world_size: int) -> None:
+    for rank in range(world_size):
+        share = {"rank": rank, "world_size": world_size, "shuffle": True, "drop_last": True}
+        assert len(make_loader(Numbers(8), 8 // world_size, **share)) == 1
+        with pytest.raises(ValueError, match="7 samples give no batch of"):
+            make_loader(Numbers(7), 8 // world_size, **share)
+    assert len(make_loader(Numbers(1), 8, rank=1, world_size=2)) == 0  # of a small split a process may have none
 
 
 def test_nothing_to_load_is_an_error() -> None:

@@ -72,8 +72,8 @@ def test_trains_and_resumes(roots: dict[str, Path], tmp_path: Path, model: str) 
     trainer.run()
     row = log_of(tmp_path / "dex_ycb" / model)
     assert 0 < row["val_mpjpe_mm"] < 1000 and 0 < row["train_loss"] < 1000
-    again = Trainer(apply_recipe(given))
-    again.resume(again.folder.last)
-    assert again.position.epoch == 1
+    again = Trainer(apply_recipe(options(roots["dex_ycb"], tmp_path, "train", model, "dex_ycb", *words, "--resume")))
+    again.state.load(again.folder.last)
+    assert again.state.position.epoch == 1
     own = again.model.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in trainer.model.state_dict().items())

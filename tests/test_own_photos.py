@@ -291,9 +291,17 @@ def test_photos_to_identity(tmp_path: Path, assets: HandAssets, caplog: pytest.L
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "copy.png").write_bytes((tmp_path / "03.png").read_bytes())
     cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((480, 640, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "odd.png"), np.full((480, 640, 3), 255, np.uint8))
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+
+    def find(image: np.ndarray) -> list[Detection]:
+        if image.min() == 255:
+            raise RuntimeError("the detector's own error")
+        return album.find(image)
+
     with caplog.at_level(logging.WARNING):
-        calibrate_photos(arguments(tmp_path), album.find)
-    for words in ("broken.png", "copy.png: the same picture", "empty.png: no hand found"):
+        calibrate_photos(arguments(tmp_path), find)
+    for words in ("broken.png", "copy.png: the same picture", "empty.png: no hand found", "odd.png: RuntimeError: the"):
         assert words in caplog.text
     found = load_identity(tmp_path / "identity.json")
     assert (found.n_images, found.side, found.scale_evidence, found.method) == (8, "both", "prior", "multi_frame")
@@ -316,15 +324,10 @@ def test_noisy_photos_do_not_make_hands_larger(tmp_path: Path, assets: HandAsset
     persons, model = 20, JointsModel(assets)
     world = simulate(assets, persons, 8, replace(PHOTOS, noise_px=10.0, depth=(0.45, 0.55)), seed=6)
     options = photo_options(arguments(tmp_path, "--keypoint_std", "10"), assets, torch.device("cpu"))
-    biases = []
-    for laplace in (options.laplace, True):
-        believed = replace(options, laplace=laplace)
-        start = torch.zeros(persons, 10)
-        found = calibrate_frames(model, world.pose, start, world.K, world.keypoints, options=believed)
-        assert usable(found.status).all()
-        lengths = [length_of(model, betas, "hand") for betas in (found.betas, world.betas)]
-        biases.append(1000 * float((lengths[0] - lengths[1]).mean()))
-    assert abs(biases[0]) < 4 and biases[1] > biases[0] + 4, biases
+    found = calibrate_frames(model, world.pose, torch.zeros(persons, 10), world.K, world.keypoints, options=options)
+    assert usable(found.status).all()
+    lengths = [length_of(model, betas, "hand") for betas in (found.betas, world.betas)]
+    assert abs(1000 * float((lengths[0] - lengths[1]).mean())) < 4
 
 
 def test_photos_without_hands_or_cameras(tmp_path: Path, assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
@@ -343,9 +346,7 @@ def test_photos_without_hands_or_cameras(tmp_path: Path, assets: HandAssets, cap
     ("more", "words"),
     [
         (["--keypoints", "k.npz"], "--keypoints mediapipe"),
-        (["--method", "mean"], "--method multi_frame"),
         (["--select", "confidence"], "informative"),
-        (["--cameras", "2"], "--cameras"),
     ],
 )
 def test_options_that_need_a_network(tmp_path: Path, more: list[str], words: str) -> None:

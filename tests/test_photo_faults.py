@@ -29,13 +29,14 @@ from src.personalization.calibration.population import load_population
 from src.personalization.fitting.from_keypoints import fit_keypoints
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos import run_images
+from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region, checked_box
 from src.photos.camera import Camera, check_size, choose_camera, parse_intrinsics, read_intrinsics
 from src.photos.estimator import HandEstimator, Keypoints, check_depth, rows_of
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
 from src.photos.keypoint_estimator import SHAPE_EVERY, KeypointEstimator
 from src.photos.result import Result
-from src.photos.setup import DemoTools, open_tools
+from src.photos.setup import open_tools
 from src.photos.shape_filter import ShapeFilter
 from template import HandModel, axis_angle_to_pose, load_hand_assets, mirror_assets
 from tests.mano_pickle import write_mano_pickle
@@ -303,8 +304,8 @@ class Fixed:
         return result_of(hand_at(0.6))
 
 
-def tools_with(estimator: object) -> DemoTools:
-    return DemoTools(estimator, None, None, "", None, None, None, None, None, None, "network")
+def tools_with(estimator: object) -> PhotoEstimator:
+    return PhotoEstimator(estimator)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from src.engine.run_folder import RunFolder, RunFolderError, versions
 from src.engine.ship import history, ship
 from src.engine.train import Interrupted, Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
+from utils import file_lock
+from utils.file_lock import LockedError
 
 CODE = Path(__file__).parents[1]
 
@@ -108,7 +110,7 @@ def test_override_is_recorded_beside_the_old_record_and_shipped(root: Path, begu
     trainer._step = lambda raw: taken.append(raw["image_id"].tolist()) or take(raw)
     trainer.run()
     assert [len(batch) for batch in taken] == [4] * 6 and len(set(sum(taken, []))) == 24  # nothing is left out
-    rate = trainer.scheduler.get_last_lr()[0]
+    rate = trainer.state.scheduler.get_last_lr()[0]
     assert rate < 1.1e-5  # of the new schedule: at its end
     assert (folder / "args.json").read_text() == before
     record = json.loads((folder / "args.1.json").read_text())
@@ -180,7 +182,7 @@ def test_a_second_training_in_a_folder_is_refused_and_a_killed_one_is_not_in_the
     )
     try:
         assert first.stdout.readline() == "owns\n"
-        with pytest.raises(RunFolderError, match=f"another process trains here.*{first.pid}"):
+        with pytest.raises(LockedError, match=f"in use by another process.*{first.pid}"):
             RunFolder(folder).owned().__enter__()
         assert (folder / "owner.lock").is_file()
     finally:
@@ -188,7 +190,7 @@ def test_a_second_training_in_a_folder_is_refused_and_a_killed_one_is_not_in_the
         first.wait()
     with RunFolder(folder).owned():
         assert str(os.getpid()) in (folder / "owner.lock").read_text()
-        with pytest.raises(RunFolderError, match="this process"), RunFolder(folder).owned():
+        with pytest.raises(LockedError, match="this process"), RunFolder(folder).owned():
             pass
     assert not list(folder.iterdir())
 
@@ -201,13 +203,13 @@ def test_without_locks_the_owner_is_looked_up(tmp_path: Path, monkeypatch: pytes
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     for pid, host, refused in (
-        (ended.pid, run_folder.socket.gethostname(), False),
-        (os.getppid(), run_folder.socket.gethostname(), True),
+        (ended.pid, file_lock.socket.gethostname(), False),
+        (os.getppid(), file_lock.socket.gethostname(), True),
         (ended.pid, "another-host", True),
     ):
         (tmp_path / "owner.lock").write_text(json.dumps({"pid": pid, "host": host}))
         if refused:
-            with pytest.raises(RunFolderError, match="delete .*owner.lock"), RunFolder(tmp_path).owned():
+            with pytest.raises(LockedError, match="delete .*owner.lock"), RunFolder(tmp_path).owned():
                 pass
         else:
             with RunFolder(tmp_path).owned():

@@ -16,8 +16,7 @@ from datasets import build_dataset
 from datasets.sample import check_sample
 from options.run_options import get_args_parser
 from src.engine.evaluate import evaluate
-from src.engine.measure import measure
-from src.engine.points import hand_points, official_hand, predicted_points, true_points
+from src.engine.measure import hand_points, measure, official_hand, predicted_points, true_points
 from src.evaluation.official import dexycb_scores
 from src.evaluation.submissions import unmirror
 from src.personalization.ground_truth import annotations_of

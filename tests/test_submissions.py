@@ -20,7 +20,7 @@ from src.evaluation.submissions import (
     write_ho3d,
 )
 
-# HO-3D's order as FACTS 4 words it, written out by name, independently of the index tables in use.
+# HO-3D's order as docs/facts.md 4 words it, written out by name, independently of the index tables in use.
 STANDARD = ["wrist"] + [f"{f}{i}" for f in ("thumb", "index", "middle", "ring", "little") for i in (1, 2, 3, "tip")]
 HO3D = ["wrist"] + [f"{f}{i}" for f in ("index", "middle", "little", "ring", "thumb") for i in (1, 2, 3)]
 HO3D += [f"{f}tip" for f in ("thumb", "index", "middle", "ring", "little")]

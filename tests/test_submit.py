@@ -20,14 +20,16 @@ from datasets.synthetic.ho3d_writer import write_ho3d
 from options.run_options import get_args_parser
 from src.engine.checkpoint import ModelCard, save_checkpoint
 from src.engine.evaluate import evaluate
-from src.engine.points import official_hand, predicted_points
-from src.engine.predict import predict
+from src.engine.measure import official_hand, predicted_points
+from src.engine.predict import mesh_rows, predict
 from src.evaluation.submission_checks import SubmissionError
 from src.models import build_model
+from src.models.mesh_joints import mesh_joints
+from src.personalization.solver.status import Status
 from template import load_hand_assets
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import ArtifactError, Identity, Predictions, load_predictions, save_identity, save_predictions
-from utils.camera import crop_affine, project_numpy, transform_points
+from utils.camera import crop_affine, project, project_numpy, transform_points
 
 ROWS = ("image_id", "subject_id", "sequence_id", "is_left", "pose", "betas", "transl")
 ASSETS = load_hand_assets("template/stand_in.npz")
@@ -174,6 +176,7 @@ def test_owned_cmr_checkpoint_gives_freihand_files_without_labels(freihand: Path
     folder.mkdir(parents=True)
     network = build_model("cmr_sg")
     with torch.no_grad():
+        network.heads[3].layer.weight.mul_(2e-7)  # so that random weights make something of a hand's size
         network.heads[3].layer.bias.copy_(torch.tensor([0.1, 0.0, 0.0]))
     state = {f"module.{name}": value for name, value in network.state_dict().items()}
     torch.save({"model_state_dict": state, "epoch": 3}, folder / "cmr_sg_res18_freihand.pt")
@@ -230,3 +233,37 @@ def test_identity_network_is_told_true_mean_and_calibrated_shapes(dex_ycb: Path,
     summary = evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words))
     keys = {"mpjpe_mm", "mpvpe_mm", "pa_mpjpe_mm", "pa_mpvpe_mm", "auc", "f5", "f15", "keypoints_px", "abs_mpjpe_mm"}
     assert keys <= set(summary) and summary["n_images"] == 6
+
+
+def test_hands_that_could_not_be_placed_are_counted_and_impossible_ones_refused(
+    freihand: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictions = true_meshes(build_dataset("freihand", freihand, "s0_test"), "freihand")
+    status = np.array([Status.CONVERGED, Status.BEHIND_CAMERA, Status.ITERATION_LIMIT])
+    words = ("--exp_name", "run8", "--predictions", str(tmp_path / "p.npz"), "--submit", "freihand")
+    save_predictions(tmp_path / "p.npz", dataclasses.replace(predictions, status=status))
+    summary = evaluate(options("eval", "freihand", freihand, tmp_path, *words))
+    assert summary["status"] == {"converged": 1, "iteration_limit": 1, "behind_camera": 1}
+    assert "1 of 3 hands could not be fitted (1 behind camera)" in caplog.text
+    (tmp_path / "FreiHAND/run8/run8.json").unlink()
+    for far in (11.0, 2.2e8):
+        root = predictions.root.copy()
+        root[1] = (0, 0, far)
+        save_predictions(tmp_path / "p.npz", dataclasses.replace(predictions, root=root))
+        with pytest.raises(SubmissionError, match=f"the hand of image {predictions.image_id[1]} is .* m away"):
+            evaluate(options("eval", "freihand", freihand, tmp_path, *words))
+    assert not (tmp_path / "FreiHAND/run8/run8.json").exists()
+
+
+def test_mesh_networks_say_what_became_of_each_hand() -> None:
+    """Keypoints that coincide place no hand: its row says so, and its root is finite."""
+    hand = official_hand(ASSETS, "freihand")
+    vertices = torch.as_tensor(ASSETS.v_template, dtype=torch.float32).expand(2, -1, -1)
+    joints = mesh_joints(vertices, hand)
+    K = torch.tensor([[500.0, 0, 112], [0, 500, 112], [0, 0, 1]]).expand(2, 3, 3)
+    seen = project(joints - joints[:, :1] + torch.tensor([0.0, 0, 0.6]), K).clone()
+    seen[1] = 100.0
+    batch = {"K_image": K, "image": torch.zeros(2, 3, 64, 64), "crop_to_image": torch.eye(2, 3).expand(2, 2, 3)}
+    rows = mesh_rows({"vertices": vertices, "keypoint_confidence": torch.ones(2, 21)}, seen, batch, hand)
+    assert rows["status"].tolist() == [Status.CONVERGED, Status.KEYPOINTS_COINCIDE]
+    assert rows["root"][0] == pytest.approx([0, 0, 0.6], abs=1e-3) and np.isfinite(rows["root"]).all()

@@ -1,4 +1,4 @@
-"""The synthetic set, file by file, against DexYCB's format and against itself (FACTS 1.1 to 1.5)."""
+"""The synthetic set, file by file, against DexYCB's format and against itself (docs/facts.md 1.1 to 1.5)."""
 
 from __future__ import annotations
 

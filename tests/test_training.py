@@ -19,6 +19,7 @@ from options.run_options import get_args_parser
 from src.engine import checkpoint
 from src.engine.evaluate import evaluate
 from src.engine.predict import ShapeSource, predict
+from src.engine.ship import export_weights
 from src.engine.train import Interrupted, NonFiniteLossError, Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import Identity, load_predictions, save_identity
@@ -31,9 +32,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(root: Path, out: Path, *extra: str, phase: str = "train", model: str = "mano_baseline") -> object:
     words = ["--phase", phase, "--model", model, "--data_root", str(root), "--out_dir", str(out), "--device", "cpu"]
-    words += ["--backbone", "mobilenet_v3_small", "--input_size", "64", "--crop_size", "64", "--crop_scale", "2"]
-    words += ["--batch_size", "8", "--epochs", "2", "--cache", str(root / "cache"), "--val_images", "4", *extra]
-    return get_args_parser().parse_args(words)
+    words += ["--backbone", "mobilenet_v3_small", "--crop_size", "64", "--batch_size", "8"]
+    words += ["--cache", str(root / "cache")]
+    if phase == "train":
+        words += ["--input_size", "64", "--crop_scale", "2", "--epochs", "2", "--val_images", "4"]
+    return get_args_parser().parse_args([*words, *extra])
 
 
 def weights(out: Path, name: str = "mano_baseline") -> dict[str, torch.Tensor]:
@@ -100,7 +103,7 @@ def test_nan_stops_and_keeps_the_last_good_state(root: Path, tmp_path: Path) -> 
     step = trainer._step
 
     def poisoned(raw: dict) -> dict:
-        if trainer.position.epoch == 1:
+        if trainer.state.position.epoch == 1:
             with torch.no_grad():
                 trainer.model.feature.bias.fill_(float("nan"))
         return step(raw)
@@ -147,10 +150,24 @@ def test_confidence_stage_moves_nothing_else(root: Path, whole: Path, tmp_path: 
     assert added and all(name.startswith("confidence.") for name in added)
 
 
+@pytest.mark.parametrize("confidence", ["pairs", "within_person"])
+def test_confidence_stage_has_a_best_state_whatever_the_last_batch(
+    root: Path, whole: Path, tmp_path: Path, confidence: str
+) -> None:
+    baseline = whole / "dex_ycb/mano_baseline/checkpoints/last.pt"
+    words = ("--init_from", str(baseline), "--confidence", confidence, "--epochs", "1", "--val_images", "5")
+    train(options(root, tmp_path, *words, "--batch_size", "4", model="mano_baseline_conf"))  # 5 images: 4, then one
+    folder = tmp_path / "dex_ycb/mano_baseline_conf"
+    with open(folder / "log.csv", newline="") as handle:
+        row = next(csv.DictReader(handle))
+    assert 0 <= float(row["val_ranking_error"]) <= 1 and 0 <= float(row["train_accuracy"]) <= 1
+    assert (folder / "checkpoints/best.pt").is_file()
+
+
 def test_shipped_weights_predict_like_the_checkpoint(root: Path, whole: Path, tmp_path: Path) -> None:
     pt = whole / "dex_ycb/mano_baseline/checkpoints/last.pt"
     shipped = tmp_path / "baseline.safetensors"
-    checkpoint.export_weights(pt, shipped, command="test", scores={"mpjpe_mm": 1.0})
+    export_weights(pt, shipped, command="test", scores={"mpjpe_mm": 1.0})
     files = []
     for number, path in enumerate((pt, shipped)):
         files.append(tmp_path / f"{number}.npz")

@@ -13,15 +13,15 @@ from src.engine import distributed
 
 def main(commands: Path) -> None:
     """Run the phases in one process group: run.py has a process for each, here torch is started only once."""
-    leave_team, distributed.leave_team = distributed.leave_team, lambda: None
-    from src.engine.phases import PHASES
+    destroy_distributed, distributed.destroy_distributed = distributed.destroy_distributed, lambda: None
+    from src.engine import PHASES
 
     try:
         for line in commands.read_text(encoding="utf-8").splitlines():
             args = get_args_parser().parse_args(line.split())
             PHASES[args.phase](args)
     finally:
-        leave_team()
+        destroy_distributed()
 
 
 if __name__ == "__main__":

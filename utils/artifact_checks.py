@@ -21,8 +21,11 @@ class HandMismatchError(ArtifactError):
 class HandLike(Protocol):
     """What a hand-hash check needs of `template.HandAssets` (which this floor cannot import)."""
 
-    name: str
-    hash: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def hash(self) -> str: ...
 
 
 def model_hash(state_dict: Mapping[str, torch.Tensor]) -> str:

@@ -29,13 +29,6 @@ def project(points: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
     return homogeneous[..., :2] / homogeneous[..., 2:]
 
 
-def back_project(pixels: torch.Tensor, depth: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
-    """Camera-frame points (..., N, 3), metres, seen at ``pixels`` (..., N, 2) with z = ``depth`` (..., N)."""
-    homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
-    rays = torch.linalg.solve(K, homogeneous.transpose(-1, -2)).transpose(-1, -2)
-    return rays * (depth / rays[..., 2])[..., None]
-
-
 def project_numpy(points: np.ndarray, K: np.ndarray) -> np.ndarray:
     """`project` for NumPy arrays: points (..., N, 3) metres, K (..., 3, 3) pixels -> (..., N, 2) pixels."""
     homogeneous = points @ np.swapaxes(K, -1, -2)
@@ -43,7 +36,7 @@ def project_numpy(points: np.ndarray, K: np.ndarray) -> np.ndarray:
 
 
 def square_box(points: np.ndarray, scale: float = 2.0) -> np.ndarray:
-    """Square box around 2D points, the crop rule of the paper's code ("size_2"; FACTS 1.8).
+    """Square box around 2D points, the crop rule of the paper's code ("size_2"; docs/facts.md 1.8).
 
     Args:
         points: (..., N, 2) pixels.

@@ -9,7 +9,7 @@ import torch
 def rotation_6d_to_matrix(six: torch.Tensor) -> torch.Tensor:
     """Rotation matrices from the continuous 6D representation (Zhou et al., CVPR 2019, eq. 15).
 
-    The six numbers are the first two **rows** of the matrix (FACTS 7.1), orthonormalised by
+    The six numbers are the first two **rows** of the matrix (docs/facts.md 7.1), orthonormalised by
     Gram-Schmidt; the third row is their cross product.
 
     Args:
@@ -40,7 +40,7 @@ def matrix_to_axis_angle(matrix: torch.Tensor) -> torch.Tensor:
 def mirror_matrix(matrix: torch.Tensor) -> torch.Tensor:
     """Rotation matrices (..., 3, 3) seen in the mirror x -> -x: M R M with M = diag(-1, 1, 1).
 
-    In axis-angle this negates the y and z components (FACTS 8.14). Its own inverse.
+    In axis-angle this negates the y and z components (docs/facts.md 8.14). Its own inverse.
     """
     signs = matrix.new_tensor([-1.0, 1.0, 1.0])
     return matrix * signs[:, None] * signs[None, :]

@@ -60,11 +60,15 @@ class Part:
     """Some samples of a data set, as a data set."""
 
     def __init__(self, whole: Any, rows: np.ndarray) -> None:
-        self.rows, self.gather, self.split = rows, lambda indices: whole.gather(rows[indices]), whole.split
+        self.whole, self.rows, self.split = whole, rows, whole.split
         self.columns = {key: column[rows] for key, column in whole.columns.items()}
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getitems__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """A batch of samples."""
+        return self.whole.gather(self.rows[indices])
 
 
 def halves(columns: dict[str, np.ndarray], evaluated: int) -> tuple[np.ndarray, np.ndarray]:

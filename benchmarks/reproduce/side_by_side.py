@@ -23,7 +23,7 @@ from benchmarks.reproduce.training import (
     training_pool,
     trainings,
 )
-from datasets.usable_cores import usable_cores
+from datasets.crop_cache import usable_cores
 
 logger = logging.getLogger(__name__)
 

@@ -79,7 +79,9 @@ def population_of(predictions: Predictions, truth: dict[str, np.ndarray], assets
         predictions: with pose, betas and keypoints; truth: their `annotations_of`, all valid.
     """
     _, first = np.unique(predictions.subject_id, return_index=True)
-    people = people_of(truth["betas"][first].astype(np.float64), truth["joints"][:, 0, 2].astype(np.float64), assets.hash)
+    people = people_of(
+        truth["betas"][first].astype(np.float64), truth["joints"][:, 0, 2].astype(np.float64), assets.hash
+    )
     return replace(people, **measure_network(predictions, truth))
 
 
@@ -97,8 +99,13 @@ def standardised_errors(
 
 
 def try_factor(
-    factor: float, own: Predictions, truth: dict[str, np.ndarray], population: Population, assets: HandAssets,
-    num_images: int, device: Any,
+    factor: float,
+    own: Predictions,
+    truth: dict[str, np.ndarray],
+    population: Population,
+    assets: HandAssets,
+    num_images: int,
+    device: Any,
 ) -> dict[str, float]:
     """Coverage and error of the left-out people's calibration and fitting with one factor."""
     options = calibration_options(population, shared_error=factor)
@@ -137,8 +144,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"{args.predictions} is of split {predictions.split!r}; only splits ending in {ALLOWED} may decide a choice"
         )
     predictions = pair_keypoints(predictions, None if args.keypoints is None else load_predictions(args.keypoints))
-    dataset = build_dataset(args.dataset, args.data_root, predictions.split, side="both", mano_dir=args.mano_dir,
-                            cache=args.cache, allow_missing_subjects=True)
+    dataset = build_dataset(
+        args.dataset,
+        args.data_root,
+        predictions.split,
+        side="both",
+        mano_dir=args.mano_dir,
+        cache=args.cache,
+        allow_missing_subjects=True,
+    )
     valid = annotations_of(dataset, predictions)["valid"]
     predictions = predictions.select(np.flatnonzero(valid))
     truth = annotations_of(dataset, predictions)
@@ -154,8 +168,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     left = predictions.select(own), {key: value[own] for key, value in truth.items()}
     rows = [try_factor(factor, *left, population, assets, args.num_images, device) for factor in args.factors]
     return {
-        "split": predictions.split, "people": len(people), "left_out": args.left_out, "images_each": args.num_images,
-        "keypoint_std_box": float(population.keypoint_std_box), "rows": rows,
+        "split": predictions.split,
+        "people": len(people),
+        "left_out": args.left_out,
+        "images_each": args.num_images,
+        "keypoint_std_box": float(population.keypoint_std_box),
+        "rows": rows,
     }
 
 
@@ -171,12 +189,16 @@ def main() -> int:
     if args.json:
         print(json.dumps(found))
         return 0
-    print(f"{found['left_out']} of {found['people']} people of {found['split']} left out, "
-          f"{found['images_each']} images each, keypoints {found['keypoint_std_box']:.4f} of the box")
+    print(
+        f"{found['left_out']} of {found['people']} people of {found['split']} left out, "
+        f"{found['images_each']} images each, keypoints {found['keypoint_std_box']:.4f} of the box"
+    )
     print("factor  betas 68/95%   lengths 68/95%  zero-pose MPVPE  position of the fit")
     for row in found["rows"]:
-        print(f"{row['factor']:>6g}  {row['betas_68']:.1%} {row['betas_95']:.1%}    {row['lengths_68']:.1%} "
-              f"{row['lengths_95']:.1%}      {row['zero_pose_mpvpe_mm']:6.2f} mm      {row['fit_position_mm']:8.1f} mm")
+        print(
+            f"{row['factor']:>6g}  {row['betas_68']:.1%} {row['betas_95']:.1%}    {row['lengths_68']:.1%} "
+            f"{row['lengths_95']:.1%}      {row['zero_pose_mpvpe_mm']:6.2f} mm      {row['fit_position_mm']:8.1f} mm"
+        )
     return 0
 
 

@@ -36,7 +36,7 @@ def learn_by_heart(
     words += ["--split", "training", "--augment", "none", "--schedule", "cosine", "--out_dir", out, "--amp", "no"]
     words += ["--input_size", size, "--crop_size", size, "--lr", lr, "--batch_size", images, "--device", "cpu"]
     trainer = Trainer(apply_recipe(get_args_parser().parse_args([*map(str, words), "--epochs", "1"])))
-    args, optimizer = trainer.args, trainer.optimizer
+    args, optimizer = trainer.args, trainer.state.optimizer
     raw = {key: torch.from_numpy(value) for key, value in trainer.data.gather(np.arange(images)).items()}
     batch = prepare_batch(raw, size, "cpu", None, None, args.crop_scale)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1)

@@ -19,8 +19,10 @@ logger = logging.getLogger(__name__)
 _SEQUENCE_ID_STRIDE = 100_000
 
 
-def decode_labels(table: LabelTable, rows: np.ndarray, assets: dict[str, HandAssets]) -> dict[str, np.ndarray]:
-    """Columns of the sample (`datasets.sample`) that do not depend on the crop, plus ``image_keypoints``.
+def decode_labels(
+    table: LabelTable, rows: np.ndarray, assets: dict[str, HandAssets]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Columns of the sample (`datasets.sample`) that do not depend on the crop, and the keypoints.
 
     Left hands are decoded with the left hand's model and then mirrored. Where the left model is the right one's
     mirror image (the stand-in), their betas stay and ``transl`` is the label's with x negated. Where it is not
@@ -33,8 +35,8 @@ def decode_labels(table: LabelTable, rows: np.ndarray, assets: dict[str, HandAss
         assets: hand models by side, for the sides that occur; "right" always.
 
     Returns:
-        Arrays of M rows. ``image_keypoints`` (M, 21, 2) float64: px of the full image, mirrored if left.
-        Samples without annotation get an identity pose, zero joints, keypoints and translation.
+        Arrays of M rows by key; keypoints (M, 21, 2) float64, px of the full image, mirrored if left. Samples without
+        annotation get an identity pose, zero joints, keypoints and translation.
     """
     sequence = table.sequence[rows]
     is_left, betas = table.is_left[sequence], table.betas[sequence]
@@ -59,9 +61,8 @@ def decode_labels(table: LabelTable, rows: np.ndarray, assets: dict[str, HandAss
         keypoints[left, :, 0] = WIDTH - 1 - keypoints[left, :, 0]
     K_image = np.where(is_left[:, None, None], mirror_intrinsics(K_image, WIDTH), K_image)
     own_betas = {} if right_betas is betas else {"label_betas": betas.astype(np.float32)}
-    return own_betas | {
+    columns = {
         "K_image": K_image,
-        "image_keypoints": keypoints,
         "joints": joints.astype(np.float32),
         "pose": pose,
         "betas": right_betas.astype(np.float32),
@@ -72,6 +73,7 @@ def decode_labels(table: LabelTable, rows: np.ndarray, assets: dict[str, HandAss
         "is_left": is_left,
         "valid": valid,
     }
+    return columns | own_betas, keypoints
 
 
 def _as_right_hands(betas: np.ndarray, is_left: np.ndarray, assets: dict[str, HandAssets]) -> np.ndarray:
@@ -84,8 +86,9 @@ def _as_right_hands(betas: np.ndarray, is_left: np.ndarray, assets: dict[str, Ha
     different, inverse = np.unique(betas[is_left], axis=0, return_inverse=True)
     converted = shape.to_right(different)
     logger.warning(
-        "left hands: %s's left model is not the mirror image of its right one (facts 1.6). Betas of %d left hands are "
-        "taken to the closest right hands: %.1f mm off on average, %.1f mm the worst (mean vertex distance at rest)",
+        "left hands: %s's left model is not the mirror image of its right one (docs/facts.md 1.6). Betas of %d left "
+        "hands are taken to the closest right hands': %.1f mm off on average, %.1f mm the worst (mean vertex distance "
+        "at rest)",
         assets["left"].name, len(different), converted.residual.mean() * 1000, converted.residual.max() * 1000,
     )  # fmt: skip
     right = betas.astype(np.float64)
@@ -94,7 +97,7 @@ def _as_right_hands(betas: np.ndarray, is_left: np.ndarray, assets: dict[str, Ha
 
 
 def inside_image(table: LabelTable) -> np.ndarray:
-    """(N,) bool: all 21 joints lie in the image by the paper's rule, 0 <= x <= 640 and 0 <= y <= 480 (FACTS 1.8)."""
+    """(N,) bool: all 21 joints lie in the image, 0 <= x <= 640, 0 <= y <= 480, the paper's rule (docs/facts.md 1.8)."""
     x, y = table.joint_2d[..., 0], table.joint_2d[..., 1]
     return ((x >= 0) & (x <= WIDTH) & (y >= 0) & (y <= HEIGHT)).all(axis=1)
 

@@ -1,4 +1,4 @@
-"""DexYCB's files on disk (FACTS 1.1 to 1.4): which are needed, what they hold, what can be wrong with them."""
+"""DexYCB's files on disk (docs/facts.md 1.1 to 1.4): which are needed, what they hold, what can be wrong with them."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.bad_files import BadFileError
-from datasets.crop_cache import one_builder
+from datasets.crop_cache import one_builder, usable_cores
 from datasets.dex_ycb.files import (
     SequenceFolder,
     SequenceInfo,
@@ -26,7 +26,6 @@ from datasets.dex_ycb.files import (
     read_sequence_info,
 )
 from datasets.dex_ycb.splits import S4_SEED, Split
-from datasets.usable_cores import usable_cores
 from utils.files import READ_ERRORS, atomic_path
 
 logger = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ class LabelTable:
 
     @property
     def annotated(self) -> np.ndarray:
-        """(N,) bool: the frame has a hand annotation (joints not all -1, pose not all 0; FACTS 1.4)."""
+        """(N,) bool: the frame has a hand annotation (joints not all -1, pose not all 0; docs/facts.md 1.4)."""
         no_joints = (self.joint_3d == -1).all(axis=(1, 2)) | (self.joint_2d == -1).all(axis=(1, 2))
         return ~(no_joints | (self.pose_m == 0).all(axis=1) | self.bad)
 

@@ -1,4 +1,4 @@
-"""DexYCB's splits as tables: who, seen by which cameras, in which sequences (FACTS 1.7, 1.8).
+"""DexYCB's splits as tables: who, seen by which cameras, in which sequences (docs/facts.md 1.7, 1.8).
 
 Subjects and cameras are 0-based indices into `SUBJECTS` and `SERIALS`; a sequence's index is its
 place among the sorted folders of its subject. The order of a split's subjects matters: samples are

@@ -1,4 +1,4 @@
-"""FreiHAND (version 2), read from its official layout as it is (FACTS 3).
+"""FreiHAND (version 2), read from its official layout as it is (docs/facts.md 3).
 
 Joints come twice. ``joints`` are what every data set of this repository gives: kinematic, tips of manopth,
 so that pose, betas, transl, K and keypoints_2d agree with each other and with the hand layer's default.
@@ -12,12 +12,11 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from datasets.crop_cache import rows_key
-from datasets.crop_dataset import CropDataset, refuse_other_hands
+from datasets.crop_dataset import CropDataset
 from datasets.crop_placement import joint_boxes
 from datasets.freihand.decode import decode_vectors
 from datasets.freihand.files import (
@@ -32,6 +31,7 @@ from datasets.freihand.files import (
     read_list,
 )
 from datasets.image_crop import read_image
+from datasets.options import DatasetOptions
 from template import HandAssets, load_hand_assets
 from utils.camera import project_numpy
 
@@ -67,42 +67,13 @@ class FreiHAND(CropDataset):
 
     label_hand: ClassVar[dict[str, str]] = {"tips": "freihand", "joint_type": "regressed"}
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "training",
-        *,
-        side: str = "right",
-        versions: str | Sequence[str] | None = None,
-        crop: str = "joints",
-        crop_size: int = 128,
-        with_vertices: bool = False,
-        with_mask: bool = False,
-        skip_bad: bool = False,
-        paper_filter: bool = False,
-        allow_missing_subjects: bool = False,
-        mano_dir: str | Path | None = None,
-        cache: str | Path | None = None,
-        workers: int | None = None,
-    ) -> None:
+    def __init__(self, root: str | Path, split: str = "training", **options: Any) -> None:
         """Open a split.
 
         Args:
             root: the folder with ``training/``, ``evaluation/`` and the JSON lists.
             split: a key of `SPLITS`.
-            side: "right" or "both", which is the same here.
-            versions: backgrounds of the training images, names of `VERSIONS` (one, several, or several in a
-                string with commas); None: all four. Evaluation images have one.
-            crop: "joints" for the rule of all data sets (twice the box of the joints), "image" for the whole
-                image, as the CMR networks see it.
-            crop_size: side of the crops, pixels.
-            with_vertices: add ``vertices``, posed by the hand model.
-            with_mask: add ``mask``; training only.
-            skip_bad: mark samples whose picture is unusable with ``valid`` False instead of raising.
-            paper_filter, allow_missing_subjects: of DexYCB; the first must be False, the second means nothing.
-            mano_dir: folder or file of the hand model, as in `template.load_hand_assets`.
-            cache: folder for the crops; made on first use. None: read the files.
-            workers: threads that build the cache; None: one a core.
+            options: of `datasets.options.DatasetOptions`; ``versions`` are names of `VERSIONS`, None is all four.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.
@@ -110,27 +81,28 @@ class FreiHAND(CropDataset):
             ValueError: unknown split, version or crop; lists and images of different lengths (with both
                 numbers); masks wanted of the evaluation part; no sample left.
         """
-        refuse_other_hands("FreiHAND", side, paper_filter)
+        settings = DatasetOptions(**options)
+        settings.refuse("FreiHAND", ("with_mask", "crop", "versions"))
         if split not in SPLITS:
             raise ValueError(f"FreiHAND split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
-        if crop not in ("joints", "image"):
-            raise ValueError(f"crop is {crop!r}; choose joints or image")
+        if settings.crop not in ("joints", "image"):
+            raise ValueError(f"crop is {settings.crop!r}; choose joints or image")
         self._part, share = SPLITS[split]
-        if with_mask and self._part != "training":
+        if settings.with_mask and self._part != "training":
             raise ValueError(f"split {split}: FreiHAND publishes masks of the training part only")
         root = Path(root)
-        chosen = _version_numbers(versions) if self._part == "training" else (0,)
+        chosen = _version_numbers(settings.versions) if self._part == "training" else (0,)
         annotations = read_annotations(root, self._part)
         count = len(annotations)
         check_images(root, self._part, count, chosen)
-        if with_mask:
+        if settings.with_mask:
             check_masks(root, count)
         samples = np.arange(round(share[0] * count), round(share[1] * count))
         if len(samples) == 0:
             raise ValueError(f"{root}: split {split} has no sample; the {self._part} part has only {count}")
-        assets = load_hand_assets(mano_dir, "right")
-        columns, usable = _decode(annotations, samples, assets, self.label_hand)
-        boxes = joint_boxes(columns["image_keypoints"], usable & (crop == "joints"), SIZE, SIZE)
+        assets = load_hand_assets(settings.mano_dir, "right")
+        columns, keypoints, usable = _decode(annotations, samples, assets, self.label_hand)
+        boxes = joint_boxes(keypoints, usable & (settings.crop == "joints"), SIZE, SIZE)
         # Versions are the slow index, as in the numbering of the files.
         columns = {key: np.concatenate([value] * len(chosen)) for key, value in columns.items()}
         columns["image_id"] = np.concatenate([samples + count * version for version in chosen])
@@ -139,21 +111,8 @@ class FreiHAND(CropDataset):
         self._samples = np.tile(samples, len(chosen))
         self.scale = None if annotations.scale is None else annotations.scale[self._samples].astype(np.float32)
         state = f"{fingerprint(root, self._part)} {hashlib.sha256(boxes.tobytes()).hexdigest()}"
-        super().__init__(
-            root,
-            split,
-            columns,
-            np.concatenate([boxes] * len(chosen)),
-            {"right": assets},
-            image_size=(SIZE, SIZE),
-            crop_size=crop_size,
-            with_vertices=with_vertices,
-            with_mask=with_mask,
-            skip_bad=skip_bad,
-            cache=None if cache is None else Path(cache),
-            cache_key=rows_key(state, columns["image_id"]),
-            workers=workers,
-        )
+        keypoints, boxes = (np.concatenate([value] * len(chosen)) for value in (keypoints, boxes))
+        super().__init__(root, split, settings, columns, keypoints, boxes, {"right": assets}, (SIZE, SIZE), state)
 
     @property
     def subject_betas(self) -> dict[int, np.ndarray]:
@@ -200,8 +159,8 @@ def _version_numbers(versions: str | Sequence[str] | None) -> tuple[int, ...]:
 
 def _decode(
     annotations: Annotations, samples: np.ndarray, assets: HandAssets, label_hand: dict[str, str]
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Columns of the chosen unique samples, and which of them have keypoints to place a crop by (N,) bool."""
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Columns of the chosen unique samples, keypoints (N, 21, 2) px, and which rows have these (N,) bool."""
     count, K = len(samples), annotations.K[samples]
     xyz = None if annotations.xyz is None else annotations.xyz[samples]
     usable = np.full(count, xyz is not None or annotations.mano is not None)
@@ -225,8 +184,8 @@ def _decode(
         _compare(regressed, xyz, assets)
     if xyz is not None:
         columns["label_joints"] = xyz.astype(np.float32)
-    columns["image_keypoints"] = project_numpy(joints, K) if usable.any() else np.zeros((count, 21, 2))
-    return columns, usable
+    keypoints = project_numpy(joints, K) if usable.any() else np.zeros((count, 21, 2))
+    return columns, keypoints, usable
 
 
 def _compare(regressed: np.ndarray, xyz: np.ndarray, assets: HandAssets) -> None:

@@ -1,4 +1,4 @@
-"""From FreiHAND's MANO vectors to posed hands in the camera frame (FACTS 3.2)."""
+"""From FreiHAND's MANO vectors to posed hands in the camera frame (docs/facts.md 3.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FreiHAND's files on disk (FACTS 3.1): JSON lists over the unique samples, numbered pictures beside them."""
+"""FreiHAND's files on disk (docs/facts.md 3.1): JSON lists over the unique samples, numbered pictures beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HUMBI's right hands, read from the official layout as it is (FACTS 5).
+"""HUMBI's right hands, read from the official layout as it is (docs/facts.md 5).
 
 The "full image" of a sample is the published crop of 250 x 250 pixels. HUMBI cut it from a 1920 x 1080 image and
 resized each axis on its own, so ``K_image`` has focal lengths that differ by as much, and is exact. World labels
@@ -11,14 +11,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from datasets.bad_files import BadFileError, bad_file
-from datasets.crop_cache import rows_key
-from datasets.crop_dataset import CropDataset, refuse_other_hands
+from datasets.crop_dataset import CropDataset
 from datasets.crop_placement import joint_boxes
 from datasets.humbi.files import (
     CROP,
@@ -37,6 +36,7 @@ from datasets.humbi.files import (
     split_subjects,
 )
 from datasets.image_crop import read_image
+from datasets.options import DatasetOptions
 from template import HandAssets, HandModel, load_hand_assets, pca_to_pose
 from utils.camera import project_numpy, transform_intrinsics
 
@@ -69,43 +69,22 @@ class HUMBI(CropDataset):
 
     label_hand: ClassVar[dict[str, str]] = {"tips": "freihand", "joint_type": "regressed"}
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "s0_train",
-        *,
-        side: str = "right",
-        crop_size: int = 128,
-        with_vertices: bool = False,
-        skip_bad: bool = False,
-        paper_filter: bool = False,
-        allow_missing_subjects: bool = False,
-        mano_dir: str | Path | None = None,
-        cache: str | Path | None = None,
-        workers: int | None = None,
-    ) -> None:
+    def __init__(self, root: str | Path, split: str = "s0_train", **options: Any) -> None:
         """Open a split.
 
         Args:
             root: the folder with ``subject_<n>/hand/``.
             split: one of `SPLITS`; see `datasets.humbi.files.split_subjects`. It depends on which subjects are
                 there.
-            side: "right" or "both", which is the same here.
-            crop_size: side of the crops, pixels.
-            with_vertices: add ``vertices``, posed by the hand model.
-            skip_bad: leave out frames with unusable labels, and mark samples whose picture is unusable with
-                ``valid`` False, instead of raising.
-            paper_filter, allow_missing_subjects: of DexYCB; the first must be False, the second means nothing.
-            mano_dir: folder or file of the hand model, as in `template.load_hand_assets`.
-            cache: folder for the crops; made on first use. None: read the files.
-            workers: threads that build the cache; None: one a core.
+            options: of `datasets.options.DatasetOptions`.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.
             BadFileError: naming the file that is unusable.
             ValueError: unknown split or side, or no sample left.
         """
-        refuse_other_hands("HUMBI", side, paper_filter)
+        settings = DatasetOptions(**options)
+        settings.refuse("HUMBI", ())
         root = Path(root)
         if split not in SPLITS:
             raise ValueError(f"HUMBI split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
@@ -113,29 +92,16 @@ class HUMBI(CropDataset):
         if len(present) < 3:
             raise ValueError(f"{root} holds the subjects {present}; splits that keep people apart need three")
         subjects = split_subjects(present)[split]
-        table = _read(root, subjects, skip_bad)
+        table = _read(root, subjects, settings.skip_bad)
         if not table.images:
             raise ValueError(f"{root}: split {split} (subjects {subjects}) has no image of a right hand")
         self.num_bad_labels = table.num_bad
         self._places = [(*table.frames[row][::2], crop.camera) for row, _, crop in table.images]
-        assets = load_hand_assets(mano_dir, "right")
-        columns = _decode(table, assets, self.label_hand)
-        boxes = joint_boxes(columns["image_keypoints"], columns["valid"], CROP, CROP)
+        assets = load_hand_assets(settings.mano_dir, "right")
+        columns, keypoints = _decode(table, assets, self.label_hand)
+        boxes = joint_boxes(keypoints, columns["valid"], CROP, CROP)
         state = f"{fingerprint(root, subjects)} {assets.hash}"
-        super().__init__(
-            root,
-            split,
-            columns,
-            boxes,
-            {"right": assets},
-            image_size=(CROP, CROP),
-            crop_size=crop_size,
-            with_vertices=with_vertices,
-            skip_bad=skip_bad,
-            cache=None if cache is None else Path(cache),
-            cache_key=rows_key(state, columns["image_id"]),
-            workers=workers,
-        )
+        super().__init__(root, split, settings, columns, keypoints, boxes, {"right": assets}, (CROP, CROP), state)
 
     def image_path(self, index: int) -> Path:
         """The published crop's file."""
@@ -194,12 +160,14 @@ def _check_images(folder: Path, crops: list[Crop], cameras: dict[int, Camera]) -
 
 
 @torch.no_grad()
-def _decode(table: _Table, assets: HandAssets, label_hand: dict[str, str]) -> dict[str, np.ndarray]:
-    """Columns of the sample that do not depend on the crop, and ``image_keypoints``.
+def _decode(
+    table: _Table, assets: HandAssets, label_hand: dict[str, str]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Columns of the sample that do not depend on the crop, and keypoints (N, 21, 2), px of the published crop.
 
     As in the paper's code the translation is the mean offset of the published vertices from the posed hand's.
     The change into a camera, x' = R (x - C), turns the root, and takes the translation t to R (t + J0 - C) - J0
-    with J0 the rest wrist (FACTS 1.4).
+    with J0 the rest wrist (docs/facts.md 1.4).
     """
     hand = HandModel(assets, dtype=torch.float64)
     mano = torch.from_numpy(np.stack([frame.mano for frame in table.reconstructions]))
@@ -226,9 +194,8 @@ def _decode(table: _Table, assets: HandAssets, label_hand: dict[str, str]) -> di
     camera_pose[:, 0] = R @ camera_pose[:, 0]
     camera_transl = to_camera((transl.numpy() + wrist)[:, None])[:, 0] - wrist[row]
     subject, place = (np.array([frame[column] for frame in table.frames], dtype=np.int64)[row] for column in (0, 1))
-    return {
+    columns = {
         "K_image": K_image,
-        "image_keypoints": project_numpy(joints, K_image),
         "joints": joints.astype(np.float32),
         "label_joints": label_joints.astype(np.float32),
         "pose": camera_pose.astype(np.float32),
@@ -240,3 +207,4 @@ def _decode(table: _Table, assets: HandAssets, label_hand: dict[str, str]) -> di
         "is_left": np.zeros(len(row), dtype=bool),
         "valid": joints[..., 2].min(axis=1) > 0,
     }
+    return columns, project_numpy(joints, K_image)

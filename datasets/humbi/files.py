@@ -1,4 +1,4 @@
-"""HUMBI's hand files on disk (FACTS 5): cameras, crops and reconstructions as text."""
+"""HUMBI's hand files on disk (docs/facts.md 5): cameras, crops and reconstructions as text."""
 
 from __future__ import annotations
 

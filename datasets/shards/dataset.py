@@ -1,26 +1,26 @@
 """Samples read from shards (`datasets.shards.index`), the same as from the data set that they were written from.
 
-A shard is random access: the tables say where a sample lies. So order, shares of processes and workers, and resuming
-are those of `datasets.loading`, with one difference: shuffled order visits shard after shard and mixes samples
-within a window, so that disks and networks read mostly forwards (`Shards.shuffled`).
+A shard is random access: its table holds the labels and says where each picture lies. So order, shares of ranks and
+workers, and resuming are those of `datasets.loading`, with one difference: shuffled order visits shard after shard and
+mixes samples within a window, so that disks and networks read mostly forwards (`Shards.shuffled`).
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import os
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
-from torch.utils.data import Dataset
 
-from datasets.bad_files import BadFileError
-from datasets.crop_dataset import labelled_vertices
-from datasets.sample import SAMPLE_SPEC
-from datasets.shards.files import LabelDecoder, ShardFiles, decode_image
-from datasets.shards.index import ID_COLUMNS, ShardIndex, ShardSettingsError, read_index, read_table, split_folders
-from template import HandAssets, HandModel, load_hand_assets
+from datasets.bad_files import BadFileError, bad_file
+from datasets.crop_dataset import SampleDataset
+from datasets.shards.index import PLACE_NAMES, ShardSettingsError, read_index, read_table, sample_key, split_folders
+from template import load_hand_assets
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +29,11 @@ SHUFFLE_WINDOW = 16384
 SIDES = {"right": (False,), "left": (True,), "both": (False, True)}
 
 
-class Shards(Dataset):
+class Shards(SampleDataset):
     """Samples (`datasets.sample`) of one split, from shards that ``python -m datasets.write_shards`` wrote.
 
-    Labels stay on disk. `columns` gives those that tell samples apart at once; asked for any other, it reads the
-    labels of the whole split once.
-
     Attributes:
-        columns: arrays by key, one row a sample, as of `datasets.crop_dataset.CropDataset`.
         index: what ``index.json`` says; of the first folder, if there are several.
-        assets: hand models in use, by side.
-        bad_images: image ids of samples that could not be read so far (with ``skip_bad``), as a set.
     """
 
     def __init__(
@@ -49,18 +43,15 @@ class Shards(Dataset):
         *,
         dataset: str | None = None,
         side: str = "right",
-        crop_size: int | None = None,
         with_vertices: bool = False,
         with_mask: bool = False,
         skip_bad: bool = False,
-        paper_filter: bool = False,
-        include_invalid: bool = False,
         allow_missing_subjects: bool = False,
-        crop: str | None = None,
         mano_dir: str | Path | None = None,
         cache: str | Path | None = None,
         workers: int | None = None,
         window: int = SHUFFLE_WINDOW,
+        **written: Any,
     ) -> None:
         """Open a split.
 
@@ -69,14 +60,13 @@ class Shards(Dataset):
             split: name of the split that was written.
             dataset: name of the data set that must have been written; None: any.
             side: "right", "left" or "both", of the hands that were written.
-            crop_size, crop, paper_filter, include_invalid: must be what was written, where given.
             with_vertices: add ``vertices``, posed by the hand model of the sample's own side.
             with_mask: add ``mask``; they must have been written.
             skip_bad: mark samples that are cut off or damaged with ``valid`` False instead of raising, and count them.
-            allow_missing_subjects, workers: of other data sets; mean nothing here.
+            allow_missing_subjects, workers, cache: of other data sets; mean nothing here.
             mano_dir: folder or file of the hand model, as in `template.load_hand_assets`.
-            cache: of other data sets; shards hold crops already.
             window: samples among which a shuffled order mixes.
+            written: ``crop_size``, ``crop``, ``paper_filter``, ``include_invalid``: must be as written, where given.
 
         Raises:
             FileNotFoundError: naming the missing index, table or shard.
@@ -85,68 +75,47 @@ class Shards(Dataset):
         """
         folders = split_folders(root, split)
         indices = [read_index(folder) for folder in folders]
-        self.root, self.split, self.index = root, split, indices[0]
-        for folder, index in zip(folders[1:], indices[1:], strict=True):
-            _refuse_mixture(self.index, index, folder)
-        if dataset is not None and dataset != self.index.dataset:
-            raise ShardSettingsError(f"{root}: these are shards of {self.index.dataset}, not of {dataset}")
-        _check_settings(self.index, root, crop_size=crop_size, crop=crop)
-        if paper_filter or include_invalid:
-            _check_settings(self.index, root, paper_filter=paper_filter, include_invalid=include_invalid)
+        self.index = index = indices[0]
+        for folder, other in zip(folders, indices, strict=True):
+            _refuse_mixture(index, other, folder)
+        settings, self.label_hand = index["settings"], index["label_hand"]
+        if dataset not in (None, index["dataset"]):
+            raise ShardSettingsError(f"{root}: these are shards of {index['dataset']}, not of {dataset}")
+        for name, value in (written | ({"with_mask": True} if with_mask else {})).items():
+            if value not in (None, False, settings.get(name)):
+                raise ShardSettingsError(
+                    f"{root}: these shards were written with --{name} {settings.get(name)}, not {value}; "
+                    "ask for that, or write them again"
+                )
         if side not in SIDES:
             raise ShardSettingsError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
-        if with_mask and not self.index.settings["with_mask"]:
-            raise ShardSettingsError(f"{root}: these shards hold no masks; write them with --with_mask")
         if cache is not None:
             logger.info("shards hold crops already: no crop cache is made in %s", cache)
-        self.crop_size, self.label_hand = self.index.settings["crop_size"], self.index.label_hand
-        self.with_mask, self.skip_bad, self.bad_images = with_mask, skip_bad, set()
-        self.assets = {name: load_hand_assets(mano_dir, name) for name in self.index.hands}
-        _check_hands(self.index, self.assets, root)
-        self._models = {name: HandModel(hand) for name, hand in self.assets.items()} if with_vertices else None
-        self._window, self._decode = window, LabelDecoder()
-
-        shards = [
-            (folder / shard.file, shard)
-            for folder, index in zip(folders, indices, strict=True)
-            for shard in index.shards
-        ]
-        tables = [read_table(path) for path, _ in shards]
-        self._files = ShardFiles([path for path, _ in shards], split)
-        numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-        rows = np.concatenate(tables)
+        assets = {name: load_hand_assets(mano_dir, name) for name in index["hands"]}
+        for name, hand in assets.items():
+            made = index["hands"][name]
+            if made["hash"] != hand.hash:
+                raise ShardSettingsError(
+                    f"{root}: these shards were made with the {name} {made['name']} hand {made['hash']}; in use is "
+                    f"{hand.name} {hand.hash}: give its folder with --mano_dir, or write the shards again"
+                )
+        shards = [(folder / shard["file"], shard) for folder, part in zip(folders, indices, strict=True)
+                  for shard in part["shards"]]  # fmt: skip
+        tables = [read_table(path, shard["table_sha256"]) for path, shard in shards]
+        rows, self._paths = np.concatenate(tables), [path for path, _ in shards]
         keep = np.isin(rows["is_left"], SIDES[side])
         if not keep.any():
             raise ShardSettingsError(
                 f"{root}: these shards hold no {side} hand of split {split}; they were written with "
-                f"--side {self.index.settings['side']}"
+                f"--side {settings['side']}"
             )
-        self._rows, self._shard = rows[keep], numbers[keep]
-        self.columns = _Columns({name: self._rows[name].copy() for name in ID_COLUMNS}, self._read_labels)
+        rows = rows[keep]
+        self._shard = np.repeat(np.arange(len(tables)), [len(table) for table in tables])[keep]
+        self._place, self._window = rows[PLACE_NAMES].copy(), window
+        columns = {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names if name not in PLACE_NAMES}
+        super().__init__(root, split, columns, assets, settings["crop_size"], with_vertices, with_mask, skip_bad)
         for number, (_, shard) in enumerate(shards):
-            self._check_length(number, shard.bytes)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sample, as `datasets.sample` documents it; BadFileError if it is damaged (unless ``skip_bad``)."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)}")
-        return {key: value[0] for key, value in self.gather(np.array([index % len(self)])).items()}
-
-    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """A batch of samples, the same as stacking ``self[i]``: (B,) indices -> (B, ...) arrays."""
-        samples = [self._sample(int(index)) for index in indices]
-        batch = {"image": np.stack([image for image, _, _ in samples])}
-        records = np.array([labels for _, labels, _ in samples])
-        batch |= {name: np.ascontiguousarray(records[name]) for name in records.dtype.names}
-        batch["valid"] &= self.columns["valid"][indices]
-        if self.with_mask:
-            batch["mask"] = np.stack([mask for _, _, mask in samples])
-        if self._models is not None:
-            batch["vertices"] = labelled_vertices(self._models, batch)
-        return batch
+            self._check_length(number, shard["bytes"])
 
     def shuffled(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """``indices`` (N,), each once, shard after shard in random order, then mixed within the window.
@@ -155,15 +124,9 @@ class Shards(Dataset):
         """
         if len(indices) <= self._window:
             return rng.permutation(indices)
-        place = rng.permutation(len(self._files.paths))[self._shard[indices]]
+        place = rng.permutation(len(self._paths))[self._shard[indices]]
         by_shard = indices[np.lexsort((rng.random(len(indices)), place))]
         return by_shard[np.argsort(np.arange(len(indices)) + rng.uniform(0, self._window, len(indices)))]
-
-    @property
-    def subject_betas(self) -> dict[int, np.ndarray]:
-        """Betas (10,) of every subject of the split, by subject number."""
-        subjects, first = np.unique(self.columns["subject_id"], return_index=True)
-        return {int(subject): self.gather([row])["betas"][0] for subject, row in zip(subjects, first, strict=True)}
 
     def full_image(self, index: int) -> np.ndarray:
         """Not here.
@@ -173,109 +136,58 @@ class Shards(Dataset):
         """
         raise ShardSettingsError(f"{self.root}: shards hold crops, not whole pictures; give the data set's own folder")
 
-    def _sample(self, index: int) -> tuple[np.ndarray, np.void, np.ndarray | None]:
-        """Picture, labels and mask."""
-        try:
-            picture, labels, mask = self._files.read(int(self._shard[index]), self._rows[index])
-            return self._picture(index, picture), self._decode(labels), self._picture(index, mask) if mask else None
-        except BadFileError as error:
-            black = np.zeros((self.crop_size, self.crop_size, 3), np.uint8)
-            return black, self._lost(index, error), black[..., 0].copy()
+    def _make_picture(self, index: int) -> np.ndarray:
+        image = self._decoded(index, "offset", "size", self._place["crc32"][index])
+        if not self.with_mask:
+            return image
+        return np.dstack([image, self._decoded(index, "mask_offset", "mask_size")])
 
-    def _picture(self, index: int, data: bytes) -> np.ndarray:
-        image = decode_image(data)
-        if image is None or image.shape[:2] != (self.crop_size, self.crop_size):
-            reason = f"a picture of sample {{key}} is not one of {self.crop_size} px"
-            raise self._files.bad(int(self._shard[index]), self._rows[index], reason)
-        return image
+    def _decoded(self, index: int, offset: str, size: str, checksum: int | None = None) -> np.ndarray:
+        path, place = self._paths[self._shard[index]], self._place[index]
+        data = os.pread(_opened(path).fileno(), int(place[size]), int(place[offset]))
+        if len(data) < place[size]:
+            raise self._cut_short(index)
+        if checksum is not None and zlib.crc32(data) != checksum:
+            raise bad_file(path, f"sample {self._name(index)} is not what was written (its checksum differs)")
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None or pixels.shape[:2] != (self.crop_size, self.crop_size):
+            raise bad_file(path, f"a picture of sample {self._name(index)} is not one of {self.crop_size} px")
+        return pixels if pixels.ndim == 2 else pixels[..., ::-1]
 
-    def _lost(self, index: int, error: BadFileError) -> np.void:
-        """Labels of no hand, ``valid`` False, for a sample that is lost (with ``skip_bad``)."""
-        if not self.skip_bad:
-            raise error
-        row = self._rows[index]
-        if int(row["image_id"]) not in self.bad_images:
-            self.bad_images.add(int(row["image_id"]))
-            logger.warning("skipped (%d so far): %s", len(self.bad_images), error)
-        labels = np.zeros((), [(name, SAMPLE_SPEC[name].dtype, SAMPLE_SPEC[name].shape) for name in self.index.labels])
-        labels["pose"] = np.eye(3)
-        for name in ID_COLUMNS:
-            labels[name] = row[name]
-        labels["valid"] = False
-        return labels[()]
+    def _name(self, index: int) -> str:
+        number = self.columns["image_id"][index]
+        return f"{sample_key(self.split, number)} (image {number})"
+
+    def _cut_short(self, index: int) -> BadFileError:
+        path = self._paths[self._shard[index]]
+        return bad_file(path, f"cut short: it ends at byte {path.stat().st_size}, before sample {self._name(index)}")
 
     def _check_length(self, shard: int, expected: int) -> None:
-        path = self._files.paths[shard]
+        path = self._paths[shard]
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing, but index.json lists it: the shards are half copied")
         size, rows = path.stat().st_size, np.flatnonzero(self._shard == shard)
-        lost = rows[self._rows["offset"][rows] + self._rows["length"][rows] > size]
+        lost = rows[self._place["offset"][rows] + self._place["size"][rows] > size]
         if size >= expected or len(lost) == 0:
             return
-        error = self._files.cut_short(shard, self._rows[lost[0]])
+        error = self._cut_short(int(lost[0]))
         if not self.skip_bad:
             raise error
-        self.bad_images.update(self._rows["image_id"][lost].tolist())
+        self.bad_images.update(self.columns["image_id"][lost].tolist())
         self.columns["valid"][lost] = False
         logger.warning("skipped %d samples: %s", len(lost), error)
 
-    def _read_labels(self) -> dict[str, np.ndarray]:
-        logger.info("reading the labels of all %d samples of %s", len(self), self.root)
-        records = np.array([self._labels(index) for index in range(len(self))])
-        return {name: np.ascontiguousarray(records[name]) for name in records.dtype.names}
 
-    def _labels(self, index: int) -> np.void:
-        try:
-            return self._decode(self._files.read(int(self._shard[index]), self._rows[index])[1])
-        except BadFileError as error:
-            return self._lost(index, error)
+@functools.lru_cache(maxsize=64)
+def _opened(path: Path) -> BinaryIO:
+    """A shard's file, read with positions of their own, so that threads and forked loader processes may share it."""
+    return open(path, "rb", buffering=0)
 
 
-class _Columns(Mapping[str, np.ndarray]):
-    """Arrays by name: some there, the others read together when one of them is asked for."""
-
-    def __init__(self, there: dict[str, np.ndarray], read: Callable[[], dict[str, np.ndarray]]) -> None:
-        self._there, self._read = there, read
-        self._all: dict[str, np.ndarray] | None = None
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._there[name] if name in self._there else self._complete()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._complete())
-
-    def __len__(self) -> int:
-        return len(self._complete())
-
-    def _complete(self) -> dict[str, np.ndarray]:
-        if self._all is None:
-            self._all = self._read() | self._there
-        return self._all
-
-
-def _check_settings(index: ShardIndex, root: str | Path, **wanted: Any) -> None:
-    for name, value in wanted.items():
-        if value is not None and index.settings.get(name) != value:
-            raise ShardSettingsError(
-                f"{root}: these shards were written with --{name} {index.settings.get(name)}, not {value}; "
-                "ask for that, or write them again"
-            )
-
-
-def _check_hands(index: ShardIndex, assets: Mapping[str, HandAssets], root: str | Path) -> None:
-    for side, hand in assets.items():
-        written = index.hands[side]
-        if written["hash"] != hand.hash:
-            raise ShardSettingsError(
-                f"{root}: joints in these shards were made with the {side} {written['name']} hand {written['hash']}; "
-                f"in use is {hand.name} {hand.hash}: give its folder with --mano_dir, or write the shards again"
-            )
-
-
-def _refuse_mixture(first: ShardIndex, other: ShardIndex, folder: Path) -> None:
+def _refuse_mixture(first: dict[str, Any], other: dict[str, Any], folder: Path) -> None:
     for name in ("dataset", "settings", "hands"):
-        mine, theirs = getattr(first, name), getattr(other, name)
+        mine, theirs = (dict(index[name]) if name == "settings" else index[name] for index in (first, other))
         if name == "settings":  # parts of one data set differ in nothing but the rows they hold
-            mine, theirs = ({k: v for k, v in value.items() if k != "rows"} for value in (mine, theirs))
+            mine["rows"] = theirs["rows"]
         if mine != theirs:
             raise ShardSettingsError(f"{folder}: shards of another kind than in the first folder ({name} differ)")

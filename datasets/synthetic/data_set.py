@@ -64,10 +64,10 @@ def _claim(root: Path, options: SynthesisOptions) -> None:
     wanted = {"options": options.as_json(), "hand_model": hand_model(options.mano_dir, "right").assets.hash}
     path = root / DESCRIPTION_FILE
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != wanted:
+        existing = json.loads(path.read_text(encoding="utf-8"))
+        if existing != wanted:
             raise FileExistsError(
-                f"{path} describes another data set ({found}, wanted {wanted}); choose another --root or delete it"
+                f"{path} describes another data set ({existing}, wanted {wanted}); choose another --root or delete it"
             )
     elif root.is_dir() and any(root.iterdir()):
         raise FileExistsError(f"{root} is not empty and holds no {DESCRIPTION_FILE}; choose another --root")

@@ -1,4 +1,4 @@
-"""DexYCB's files (FACTS 1.1 to 1.5): calibration, labels, images, meta.yml and pose.npz.
+"""DexYCB's files (docs/facts.md 1.1 to 1.5): calibration, labels, images, meta.yml and pose.npz.
 
 A sequence's pictures and labels come first, then ``meta.yml`` and last ``pose.npz``, so that a
 sequence with a ``pose.npz`` is a whole one.
@@ -92,7 +92,7 @@ class SequenceWriter:
 def hand_vectors(motion: Motion, hand: HandModel, rest_wrist: np.ndarray, transform: np.ndarray) -> np.ndarray:
     """pose_m (F, 1, 51) float32 in the frame that ``transform`` (4, 4) takes the table frame to.
 
-    x' = A x + b: the global rotation becomes A R, the translation A (t + J0) + b - J0 (FACTS 1.4).
+    x' = A x + b: the global rotation becomes A R, the translation A (t + J0) + b - J0 (docs/facts.md 1.4).
     """
     pose = motion.pose.copy()
     pose[:, 0] = transform[:3, :3] @ pose[:, 0]

@@ -1,4 +1,4 @@
-"""Synthetic FreiHAND: single right hands in the official layout (FACTS 3), every JSON list included.
+"""Synthetic FreiHAND: single right hands in the official layout (docs/facts.md 3), every JSON list included.
 
 ``python -m datasets.synthetic.freihand_writer --root data/synthetic_freihand --num_train 64 --num_eval 16``
 
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from datasets.freihand.decode import ROOT_JOINT
 from datasets.freihand.files import PARTS, SIZE, VERSIONS, image_name, list_path
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place
+from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place, run_writer
 from datasets.synthetic.scene.cameras import look_at
 from datasets.synthetic.sequence import hand_model
 from template import HandModel, pose_to_axis_angle
@@ -110,7 +110,7 @@ def _make_sample(
 
 
 def root_entry(root: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """(3,) u, v and scale of a root joint (3,): the end of a MANO vector of 61 (FACTS 3.2)."""
+    """(3,) u, v and scale of a root joint (3,): the end of a MANO vector of 61 (docs/facts.md 3.2)."""
     scale = (K[0, 0] + K[1, 1]) / 2 / root[2]
     return np.array([*(root[:2] * scale + K[:2, 2]), scale])
 
@@ -165,16 +165,5 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """Parse and write."""
-    parser = get_args_parser()
-    arguments = vars(parser.parse_args())
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        write_freihand(**arguments)
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        parser.error(str(error))
-
-
 if __name__ == "__main__":
-    main()
+    run_writer(get_args_parser(), write_freihand)

@@ -6,6 +6,9 @@ synthetic DexYCB; the frame is its table frame (z up, the hand's owner towards -
 
 from __future__ import annotations
 
+import argparse
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,7 +64,7 @@ class StudioHand:
     lights: Lights
 
     def in_camera(self, camera_to_table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pose (16, 3, 3) and translation (3,) in the frame of a camera (4, 4): the rigid rule of FACTS 1.4."""
+        """Pose (16, 3, 3) and translation (3,) in the frame of a camera (4, 4): the rigid rule of docs/facts.md 1.4."""
         A, b = _inverse(camera_to_table)
         pose = self.pose.copy()
         pose[0] = A @ pose[0]
@@ -80,13 +83,13 @@ class StudioHand:
         K_fine = transform_intrinsics(K, crop_affine(whole, fine))
         origin, directions = pixel_rays(K_fine, pixels, camera_to_table[:3])
         hits = self.mesh.caster.cast(np.broadcast_to(origin, directions.shape), directions)
-        seen = np.flatnonzero(hits.face >= 0)
+        visible = np.flatnonzero(hits.face >= 0)
         radiance, alpha = np.zeros((fine * fine, 3), np.float32), np.zeros((fine * fine, 2), np.float32)
-        if len(seen):
-            hits = Hits(hits.face[seen], hits.barycentric[seen], hits.distance[seen])
-            radiance[seen] = surface_colour(self.mesh, self.texels, self.lights, hits, origin, directions[seen])
-            alpha[seen, 0] = 1
-            alpha[seen, 1] = self.mesh.surface.labels[hits.face] == SEG_HAND
+        if len(visible):
+            hits = Hits(hits.face[visible], hits.barycentric[visible], hits.distance[visible])
+            radiance[visible] = surface_colour(self.mesh, self.texels, self.lights, hits, origin, directions[visible])
+            alpha[visible, 0] = 1
+            alpha[visible, 1] = self.mesh.surface.labels[hits.face] == SEG_HAND
         radiance, alpha = (
             cv2.resize(value.reshape(fine, fine, -1), (size, size), interpolation=cv2.INTER_AREA)
             for value in (radiance, alpha)
@@ -165,3 +168,13 @@ def random_place(generator: np.random.Generator, size: int) -> np.ndarray:
 def _inverse(camera_to_table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     A = camera_to_table[:3, :3].T
     return A, -A @ camera_to_table[:3, 3]
+
+
+def run_writer(parser: argparse.ArgumentParser, write: Callable[..., None]) -> None:
+    """The command line of a writer: its options are the arguments of ``write``; known errors end it with one line."""
+    arguments = vars(parser.parse_args())
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        write(**arguments)
+    except (ValueError, FileExistsError, FileNotFoundError) as error:
+        parser.error(str(error))

@@ -1,4 +1,4 @@
-"""Synthetic HO-3D, evaluation part only, in the official layout (FACTS 4), labels included. Small, for tests.
+"""Synthetic HO-3D, evaluation part only, in the official layout (docs/facts.md 4), labels included. Small, for tests.
 
 ``python -m datasets.synthetic.ho3d_writer --root data/synthetic_ho3d --num_images 8``
 """
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from datasets.ho3d import ENDINGS, HEIGHT, WIDTH
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import Shot, StudioHand, make_studio_hand, random_place
+from datasets.synthetic.hand_studio import Shot, StudioHand, make_studio_hand, random_place, run_writer
 from datasets.synthetic.scene.cameras import look_at
 from datasets.synthetic.sequence import hand_model
 from template import HandModel
@@ -112,16 +112,5 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """Parse and write."""
-    parser = get_args_parser()
-    arguments = vars(parser.parse_args())
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        write_ho3d(**arguments)
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        parser.error(str(error))
-
-
 if __name__ == "__main__":
-    main()
+    run_writer(get_args_parser(), write_ho3d)

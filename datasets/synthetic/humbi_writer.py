@@ -1,4 +1,4 @@
-"""Synthetic HUMBI: right hands before a ring of cameras, in the official layout (FACTS 5). Small, for tests.
+"""Synthetic HUMBI: right hands before a ring of cameras, in the official layout (docs/facts.md 5). Small, for tests.
 
 ``python -m datasets.synthetic.humbi_writer --root data/synthetic_humbi --num_subjects 4``
 
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from datasets.humbi.files import CROP, Crop, crop_affine_of, hand_folder, image_name
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import StudioHand, make_studio_hand, random_place
+from datasets.synthetic.hand_studio import StudioHand, make_studio_hand, random_place, run_writer
 from datasets.synthetic.scene.cameras import look_at
 from datasets.synthetic.sequence import hand_model
 from template import HandModel, pca_to_pose, pose_to_pca
@@ -159,16 +159,5 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """Parse and write."""
-    parser = get_args_parser()
-    arguments = vars(parser.parse_args())
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        write_humbi(**arguments)
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        parser.error(str(error))
-
-
 if __name__ == "__main__":
-    main()
+    run_writer(get_args_parser(), write_humbi)

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from src.engine.mesh_parts import mesh_parts
 from src.models import build_model
+from src.models.mesh_joints import is_mesh_model
 from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
-from template import HandAssets
+from template import HandAssets, HandModel, load_hand_assets
+from template.cmr_assets import load_hierarchy
 from utils.artifacts import model_hash
 from utils.files import atomic_path
 
@@ -76,6 +76,29 @@ def load_harmless(path: str | Path) -> Any:
             ) from error
         first = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({first}); is the file complete?") from error
+
+
+def mesh_parts(model: str, assets: HandAssets | None = None, hierarchy: str | Path | None = None) -> dict[str, Any]:
+    """Options of `build_model` that are objects; none for networks that need none.
+
+    Args:
+        model: name of the network.
+        assets: right hand in use; None for the one that `load_hand_assets` finds.
+        hierarchy: ``transform.pkl`` or template folder of a CMR checkout, an .npz of mesh levels, or None for
+            the levels that belong to the hand.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_hierarchy`.
+    """
+    if model == "boukhayma":
+        return {"hand": assets}
+    if not is_mesh_model(model):
+        return {}
+    assets = load_hand_assets() if assets is None else assets
+    parts: dict[str, Any] = {"hierarchy": load_hierarchy(assets, hierarchy)}
+    if model == "cmr_identity":
+        parts["hand"] = HandModel(assets)
+    return parts
 
 
 @dataclass
@@ -204,39 +227,6 @@ def initialise_from(model: nn.Module, path: str | Path, parts: Sequence[str] | N
     model.load_state_dict(shared, strict=False)
     fresh = sorted({name.rsplit(".", 1)[0] for name in own if name not in shared})
     logger.info("initialised %d tensors from %s; fresh: %s", len(shared), path, ", ".join(fresh) or "none")
-
-
-def export_weights(checkpoint: str | Path, output: str | Path, **notes: Any) -> None:
-    """Write a checkpoint's weights in half precision as ``.safetensors``, card and ``notes`` in the metadata.
-
-    Tensors that half precision cannot hold (beyond 65504, or all below 6e-8) stay in single precision and are named
-    in the log.
-
-    Args:
-        checkpoint: ``.pt`` training state.
-        output: ``.safetensors`` file to write.
-        notes: what made it (command, git revision, data seed, scores); must be JSON.
-
-    Raises:
-        CheckpointError: a weight is not finite.
-    """
-    state = read_checkpoint(checkpoint)
-    tensors, kept = {}, []
-    for name, value in state["model"].items():
-        if not value.is_floating_point():
-            tensors[name] = value.contiguous()
-            continue
-        if not value.isfinite().all():
-            raise CheckpointError(f"{checkpoint}: {name} holds numbers that are not finite; ship an earlier state")
-        half, largest = value.half(), value.abs().max() if value.numel() else value.new_zeros(())
-        fits = (half.float() - value).abs().max() <= 1e-3 * largest if value.numel() else True
-        kept += [] if fits else [name]
-        tensors[name] = (half if fits else value).contiguous()
-    if kept:
-        logger.warning("%s: half precision cannot hold %s; kept in single precision", output, ", ".join(kept))
-    notes = {"card": state["card"], **notes}
-    with atomic_path(output) as temporary:
-        save_file(tensors, temporary, metadata={"notes": json.dumps(notes)})
 
 
 def load_owned(path: str | Path, model: nn.Module) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 
 import torch
 from torch import nn
 
 from datasets import build_dataset
+from datasets.augment import AugmentConfig
+from datasets.protocol import SampleDataset
 from options.recipes import DEFAULT_MILESTONES, MILESTONES
 from src.engine.checkpoint import ModelCard
 from src.models.confidence_objective import WithinPersonConfidence
@@ -17,7 +20,7 @@ from src.models.losses_cmr import CmrLoss
 from src.models.mesh_joints import is_cascade, is_mesh_model, mesh_hand
 from src.models.mesh_objectives import BoukhaymaObjective, MeshObjective
 from src.models.objectives import ConfidenceObjective, JointMapObjective, KeypointObjective, ManoObjective, Objective
-from template import HandModel, load_hand_assets
+from template import HandAssets, HandModel, load_hand_assets
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +32,7 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return {"auto": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16, "no": None}[amp]
 
 
-def open_dataset(args: argparse.Namespace, split: str, crop_size: int, **overrides: object) -> object:
+def open_dataset(args: argparse.Namespace, split: str, crop_size: int, **overrides: object) -> SampleDataset:
     """The data set of the options at a split."""
     options = {
         "side": args.side,
@@ -62,13 +65,13 @@ def has_mask(args: argparse.Namespace) -> bool:
     return is_cascade(args.model, args.backbone) and (args.recipe == "fair" or args.dataset == "freihand")
 
 
-def hand_model(args: argparse.Namespace, device: torch.device) -> tuple[HandModel, object]:
+def hand_model(args: argparse.Namespace, device: torch.device) -> tuple[HandModel, HandAssets]:
     """The right hand layer on the device, and its assets."""
     assets = load_hand_assets(args.mano_dir, side="right")
     return HandModel(assets).to(device), assets
 
 
-def model_card(args: argparse.Namespace, assets: object) -> ModelCard:
+def model_card(args: argparse.Namespace, assets: HandAssets) -> ModelCard:
     """What the options say about the network."""
     options: dict[str, object] = {"backbone": args.backbone.lower()}
     if is_cascade(args.model, args.backbone):
@@ -90,6 +93,12 @@ def model_card(args: argparse.Namespace, assets: object) -> ModelCard:
         assets.hash,
         args.crop or "joints",
     )
+
+
+def augmentation(args: argparse.Namespace) -> AugmentConfig:
+    """How training images are changed."""
+    config = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": AugmentConfig}[args.augment]()
+    return config if args.rotation_deg is None else dataclasses.replace(config, rotation_deg=args.rotation_deg)
 
 
 def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module) -> Objective:

@@ -9,9 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from datasets.protocol import SampleDataset
 from src.engine import config
-from src.engine.measure import evaluate_hands, evaluate_meshes, format_scores, format_table, measure
-from src.engine.points import camera_points, hand_points, official_hand, tell_failures
+from src.engine.measure import (
+    camera_points,
+    count_hands,
+    evaluate_hands,
+    evaluate_meshes,
+    format_scores,
+    format_table,
+    hand_points,
+    measure,
+    official_hand,
+)
 from src.engine.predict import predict
 from src.engine.submit import RESULT_FILES, check_server, official_scores, read_result_file, submit
 from src.personalization.ground_truth import annotations_of
@@ -61,7 +71,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         return {}
     if predictions.pose is not None or predictions.vertices is not None:
         predictions.check_hand(assets)
-    counts = tell_failures(predictions.status)
+    counts = count_hands(predictions.status)
     split = args.split or predictions.split or f"{args.setup}_test"
     dataset = _open_labels(args, split)
     summary: dict[str, Any] = {"split": split, "model": predictions.model_name, "n_images": len(predictions)}
@@ -99,7 +109,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     return summary
 
 
-def _open_labels(args: argparse.Namespace, split: str) -> Any:
+def _open_labels(args: argparse.Namespace, split: str) -> SampleDataset:
     """The data set at a split, for its labels; no picture is read."""
     cache = args.cache if args.dataset == "dex_ycb" else None  # which also keeps DexYCB's labels
     return config.open_dataset(args, split, args.crop_size or 128, **({"cache": cache} | config.every_frame(args)))

@@ -1,19 +1,159 @@
-"""The numbers of an evaluation, for predictions of every kind, and how they are printed."""
+"""Joints and vertices of predictions and annotations, in one definition and one frame each, and the numbers of both.
+
+A row of predictions holds a pose and a shape (MANO networks, the fitting) or a mesh (CMR networks). Both become
+joints and vertices here; where they are in the camera's frame comes from ``transl`` or ``root`` if they are
+there, else from the row's 2D keypoints by camera-space registration.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from src.engine.points import hand_points, predicted_points, true_points
 from src.evaluation.metrics import Evaluation, evaluate_predictions, point_errors
 from src.evaluation.shape import rest_hand, zero_pose_mpvpe
-from src.models.mesh_joints import mesh_hand
+from src.models.mesh_joints import LABEL_TIPS, mesh_hand
+from src.personalization.registration.register import register_mesh
+from src.personalization.solver.status import count_status, log_unusable
 from template import HandAssets, HandModel
-from utils.artifacts import Predictions
+from template.sides import labelled_hands, put_tips
+from utils.artifacts import ArtifactError, Predictions
 from utils.camera import project_numpy
+
+logger = logging.getLogger(__name__)
+
+#: Data sets whose official joints are kinematic; those of the others are regressed (docs/facts.md 6).
+KINEMATIC_LABELS = ("dex_ycb", "ho3d")
+
+
+class Points(NamedTuple):
+    """Hands as points, metres, axes of the camera, right-hand convention."""
+
+    joints: np.ndarray  # (N, 21, 3) standard order
+    vertices: np.ndarray  # (N, 778, 3)
+    in_camera: bool  # False: only differences within a hand mean something
+    status: np.ndarray | None = None  # (N,) `Status` of the place in the camera's frame, where it was looked for
+
+
+def count_hands(status: np.ndarray | None) -> dict[str, int]:
+    """Number of hands by `Status` (N,), for reports; a warning if some of them could not be placed."""
+    if status is None:
+        return {}
+    log_unusable(logger, status, "hands", "where they are is a guess")
+    return count_status(status)
+
+
+def official_hand(assets: HandAssets, dataset: str) -> HandModel:
+    """Hand layer whose joints are defined as a data set's official ones."""
+    if dataset in KINEMATIC_LABELS:
+        return HandModel(assets, tips=LABEL_TIPS[dataset])
+    return mesh_hand(assets, dataset)
+
+
+@torch.no_grad()
+def hand_points(
+    hand: HandModel,
+    pose: np.ndarray,
+    betas: np.ndarray,
+    transl: np.ndarray | None,
+    is_left: np.ndarray | None = None,
+    batch: int = 256,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (N,21,3) and vertices (N,778,3), metres, of poses (N,16,3,3), betas (N,10), transl (N,3) or None.
+
+    Rows with ``is_left`` (N,) get the tip vertices that the left hand has in the hand's set.
+    """
+    device = hand.faces.device
+
+    def part(array: np.ndarray | None, rows: slice) -> torch.Tensor | None:
+        return None if array is None else torch.as_tensor(array[rows], dtype=torch.float32, device=device)
+
+    outputs = [
+        hand(*(part(array, slice(start, start + batch)) for array in (pose, betas, transl)))
+        for start in range(0, len(pose), batch)
+    ]
+    joints = torch.cat([output.joints for output in outputs]).cpu().numpy()
+    vertices = torch.cat([output.vertices for output in outputs]).cpu().numpy()
+    if is_left is not None:
+        put_tips(joints, vertices, is_left, hand.tips)
+    return joints, vertices
+
+
+def true_points(
+    hand: HandModel, truth: dict[str, np.ndarray], is_left: np.ndarray, left: HandAssets | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joints and vertices, as of `hand_points`, of annotations: each as the hand model of its label makes it.
+
+    Args:
+        hand: right hand layer; it decides the joints.
+        truth: of `annotations_of`.
+        is_left: (N,) bool.
+        left: the left hand model of the data set, needed where it is not the right one's mirror image.
+
+    Raises:
+        ValueError: annotations with ``label_betas``, and no left hand model.
+    """
+    if "label_betas" not in truth or not is_left.any():
+        return hand_points(hand, truth["pose"], truth["betas"], truth["transl"], is_left)
+    if left is None:
+        raise ValueError("annotated left hands belong to a model of their own; give it: left=dataset.assets['left']")
+    models = {"right": hand, "left": HandModel(left, hand.tips, hand.joint_type).to(hand.faces.device)}
+    values = (truth[key] for key in ("pose", "betas", "transl"))
+    return labelled_hands(models, *values, is_left, truth["label_betas"])
+
+
+def predicted_points(predictions: Predictions, hand: HandModel) -> Points:
+    """The hands of predictions as they are in the file.
+
+    Args:
+        predictions: with vertices and joints, or with pose and betas.
+        hand: poses the latter; it decides their joints. Those of meshes were decided when they were predicted.
+
+    Raises:
+        ArtifactError: rows without a hand (2D keypoints alone).
+    """
+    if predictions.vertices is not None:
+        joints, vertices = predictions.joints.copy(), predictions.vertices
+        put_tips(joints, vertices, predictions.is_left, hand.tips)
+        if predictions.root is None:
+            return Points(joints, vertices, False)
+        root = predictions.root[:, None]
+        return Points(joints + root, vertices + root, True, predictions.status)
+    if predictions.pose is None or predictions.betas is None:
+        raise ArtifactError(
+            f"{predictions.source}: holds neither meshes nor pose and betas (its network is "
+            f"{predictions.model_name or 'unknown'}); predict with a MANO or CMR network"
+        )
+    joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl, predictions.is_left)
+    return Points(joints, vertices, predictions.transl is not None, predictions.status)
+
+
+def camera_points(predictions: Predictions, hand: HandModel) -> Points:
+    """`predicted_points` in the camera's frame, found by registration where the file does not say where they are.
+
+    Raises:
+        ArtifactError: no hand, or neither a place nor 2D keypoints to find it by.
+    """
+    points = predicted_points(predictions, hand)
+    if points.in_camera:
+        return points
+    if predictions.keypoints_2d is None:
+        raise ArtifactError(
+            f"{predictions.source}: says neither where the hands are (transl, root) nor where keypoints are seen; "
+            "fit with optimization_dex_ycb.py, or predict with a network that has 2D keypoints"
+        )
+    relative, vertices = points.joints - points.joints[:, :1], points.vertices - points.joints[:, :1]
+    confidence = predictions.keypoint_confidence
+    found = register_mesh(
+        *(torch.as_tensor(value) for value in (vertices, relative, predictions.K, predictions.keypoints_2d)),
+        None if confidence is None else torch.as_tensor(confidence),
+    )
+    place = found.transl.numpy()[:, None]
+    return Points(relative + place, vertices + place, True, found.status.numpy())
+
 
 #: Columns of the printed table: key in the summary, heading.
 COLUMNS = (

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from src.engine.checkpoint import CheckpointError, ModelCard, has_card, load_network, load_owned
-from src.engine.mesh_parts import mesh_parts
+from src.engine.checkpoint import CheckpointError, ModelCard, has_card, load_network, load_owned, mesh_parts
 from src.engine.run_folder import run_path
 from src.models import build_model
 from src.models.keypoint_views import VIEWS

@@ -6,7 +6,6 @@ import argparse
 import logging
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +14,15 @@ from tqdm import tqdm
 
 from datasets.augment import prepare_batch
 from datasets.loading import make_loader
+from datasets.protocol import SampleDataset
 from src.engine import config
 from src.engine.checkpoint import ModelCard
-from src.engine.distributed import Team, join_team, team_work
-from src.engine.mesh_predictions import mesh_rows
+from src.engine.distributed import DistributedContext, init_distributed, process_group
+from src.engine.measure import count_hands
 from src.engine.networks import check_hand, open_network
-from src.engine.points import tell_failures
-from src.models.mesh_joints import is_mesh_model, mesh_hand
+from src.models.mesh_joints import is_mesh_model, mesh_hand, mesh_joints
 from src.models.mesh_objectives import boukhayma_keypoints
+from src.personalization.registration.register import register_mesh
 from src.personalization.shape_source import load_identities
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions, save_predictions
@@ -34,7 +34,7 @@ __all__ = ["ShapeSource", "check_hand", "keypoints_to_image", "predict", "predic
 
 #: Data sets whose unannotated samples are predicted too: their official evaluation parts publish no annotation.
 WHOLE_SETS = ("freihand", "ho3d")
-ALONE = Team()
+ALONE = DistributedContext()
 ROWS = ("image_id", "subject_id", "sequence_id", "is_left")
 
 
@@ -51,7 +51,7 @@ class ShapeSource:
         ValueError: unknown kind, or no identity where one is needed.
     """
 
-    def __init__(self, kind: str, identity: str | Path | None = None, assets: Any = None) -> None:
+    def __init__(self, kind: str, identity: str | Path | None = None, assets: HandAssets | None = None) -> None:
         if kind not in ("gt", "mean", "calibrated"):
             raise ValueError(f"--shape {kind} means nothing to an identity-aware network; use gt, mean or calibrated")
         if kind == "calibrated" and identity is None:
@@ -85,7 +85,7 @@ def keypoints_to_image(keypoints: torch.Tensor, crop_to_image: torch.Tensor) -> 
 def predict_dataset(
     model: nn.Module,
     card: ModelCard,
-    dataset: Any,
+    dataset: SampleDataset,
     device: torch.device,
     shape: ShapeSource | None = None,
     batch_size: int = 64,
@@ -96,7 +96,7 @@ def predict_dataset(
     progress: bool = True,
     assets: HandAssets | None = None,
     drop_invalid: bool = True,
-    team: Team = ALONE,
+    context: DistributedContext = ALONE,
 ) -> Predictions | None:
     """Predict every sample of a data set, in its order, without augmentation.
 
@@ -112,7 +112,7 @@ def predict_dataset(
         progress: show a bar.
         assets: right hand in use, whose regressor gives the joints of meshes; None: as `load_hand_assets` finds.
         drop_invalid: leave out samples without annotation. Official files need them.
-        team: processes that share the samples, each predicted by one of them.
+        context: processes that share the samples, each predicted by one of them.
 
     Returns:
         all predictions; in processes that do not lead, None.
@@ -126,8 +126,8 @@ def predict_dataset(
         max_samples=max_samples,
         num_workers=num_workers,
         drop_invalid=drop_invalid,
-        rank=team.rank,
-        world_size=team.size,
+        rank=context.rank,
+        world_size=context.world_size,
     )
     shape = shape or ShapeSource("gt")
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -137,10 +137,10 @@ def predict_dataset(
     assets = assets or load_hand_assets()
     hand = mesh_hand(assets, dataset_name, device) if is_mesh_model(card.model) else None
     kinematic = HandModel(assets).to(device) if card.model == "boukhayma" else None
-    for raw in tqdm(loader, desc=f"predict {card.model}", disable=not (progress and team.leads), mininterval=1):
+    for raw in tqdm(loader, desc=f"predict {card.model}", disable=not (progress and context.is_main), mininterval=1):
         batch = prepare_batch(raw, card.input_size, device, crop_scale=card.crop_scale)
-        context = {"K": batch["K"]} | ({"betas": shape(batch)} if knows_shape else {})
-        output = model(batch["image"], **context)
+        known = {"K": batch["K"]} | ({"betas": shape(batch)} if knows_shape else {})
+        output = model(batch["image"], **known)
         for name in ROWS:
             rows[name].append(raw[name].numpy())
         rows["K"].append(raw["K_image"].numpy())
@@ -155,13 +155,13 @@ def predict_dataset(
             if hand is not None:
                 for name, value in mesh_rows(output, keypoints, batch, hand).items():
                     rows[name].append(value)
-    shares = team.collect({name: np.concatenate(parts) for name, parts in rows.items()})
+    shares = context.gather({name: np.concatenate(parts) for name, parts in rows.items()})
     if shares is None:
         return None
     if not any(shares):
         raise ValueError("the split holds no usable sample; check --data_root, --split and --side")
     arrays = merge_shares(shares, dataset)
-    tell_failures(arrays.get("status"))
+    count_hands(arrays.get("status"))
     return Predictions(
         **arrays,
         model_name=card.model,
@@ -174,7 +174,43 @@ def predict_dataset(
     )
 
 
-def merge_shares(shares: list[dict[str, np.ndarray]], dataset: Any) -> dict[str, np.ndarray]:
+def mesh_rows(
+    output: dict[str, torch.Tensor], keypoints: torch.Tensor, batch: dict[str, torch.Tensor], hand: HandModel
+) -> dict[str, np.ndarray]:
+    """``vertices``, ``joints``, ``root`` and its ``status`` of a batch (`utils.artifacts.Predictions`).
+
+    Args:
+        output: of a network of `src.models.cmr`; its ``mask``, if there is one, helps to find the place.
+        keypoints: (B, 21, 2) its keypoints, px of the full image.
+        batch: of `prepare_batch`: ``K_image``, ``crop_to_image`` and ``image`` are read.
+        hand: layer whose regressor gives the mesh's joints.
+    """
+    vertices = output["vertices"].float()
+    joints = mesh_joints(vertices, hand)
+    vertices, joints = vertices - joints[:, :1], joints - joints[:, :1]
+    mask = output.get("mask")
+    found = register_mesh(
+        vertices,
+        joints,
+        batch["K_image"],
+        keypoints,
+        output["keypoint_confidence"],
+        None if mask is None else mask[:, 0].float(),
+        mask_to_image=None if mask is None else _map_to_image(batch, mask.shape[-1]),
+    )
+    rows = {"vertices": vertices, "joints": joints, "root": found.transl, "status": found.status}
+    return {name: value.cpu().numpy() for name, value in rows.items()}
+
+
+def _map_to_image(batch: dict[str, torch.Tensor], map_size: int) -> torch.Tensor:
+    """Affines (B, 2, 3) from px of a map of that side to px of the full image (pixel centres at integers)."""
+    scale = batch["image"].shape[-1] / map_size
+    affine = batch["crop_to_image"]
+    linear, shift = affine[:, :, :2] * scale, affine[:, :, 2] + affine[:, :, :2].sum(2) * (0.5 * scale - 0.5)
+    return torch.cat([linear, shift[..., None]], dim=2)
+
+
+def merge_shares(shares: list[dict[str, np.ndarray]], dataset: SampleDataset) -> dict[str, np.ndarray]:
     """The rows of all processes as one, in the order of the data set."""
     shares = [share for share in shares if share]  # a small split may leave a process without a sample
     arrays = {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}
@@ -204,9 +240,9 @@ def predict(args: argparse.Namespace) -> Predictions | None:
     shape = None
     if card.model.endswith("_identity"):
         shape = ShapeSource(args.shape or "gt", args.identity, assets)
-    with team_work():
-        team = join_team(device)
-        with team.one_first():
+    with process_group():
+        context = init_distributed(device)
+        with context.local_main_first():
             dataset = config.open_dataset(args, split, args.crop_size or card.crop_size, **config.every_frame(args))
         predictions = predict_dataset(
             model,
@@ -221,7 +257,7 @@ def predict(args: argparse.Namespace) -> Predictions | None:
             args.num_workers,
             assets=assets,
             drop_invalid=args.dataset not in WHOLE_SETS and not args.submit,
-            team=team,
+            context=context,
         )
     if args.phase == "predict" and predictions is not None:
         save_predictions(args.predictions, predictions)

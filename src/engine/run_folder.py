@@ -11,7 +11,6 @@ import logging
 import os
 import platform
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,8 @@ import torch
 import torchvision
 
 from options.run_options import USED_OPTIONS
+from src.engine.checkpoint import ModelCard
+from utils.file_lock import locked
 from utils.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ EXECUTION = (
 
 
 class RunFolderError(ValueError):
-    """A run's folder holds another run, or another process trains in it."""
+    """A run's folder holds another run."""
 
 
 def versions() -> dict[str, str]:
@@ -80,10 +81,19 @@ def run_path(args: argparse.Namespace) -> Path:
     return Path(args.out_dir) / FOLDERS.get(args.dataset, args.dataset) / (args.exp_name or args.model)
 
 
-def train_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that decide what a training computes, by name; two runs that agree in them are the same run."""
+def train_settings(args: argparse.Namespace, card: ModelCard, samples: int) -> dict[str, Any]:
+    """What decides what a training computes, by name; two runs that agree in it are the same run.
+
+    Args:
+        card: of its network; samples: that it sees in an epoch.
+    """
     names = [name for name in USED_OPTIONS["train"].split() if name not in EXECUTION]
-    return {name: getattr(args, name) for name in names} | {"data_root": os.path.realpath(args.data_root)}
+    return {name: getattr(args, name) for name in names} | {
+        "data_root": os.path.realpath(args.data_root),
+        "hand model": card.hand_hash,
+        "mesh levels": card.hierarchy_hash,
+        "training samples": samples,
+    }
 
 
 class RunFolder:
@@ -115,6 +125,35 @@ class RunFolder:
 
     # --- whose folder it is ------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Keep other processes from training here. A process that was killed no longer owns its folder.
+
+        Raises:
+            LockedError: another process trains here; names it.
+        """
+        with locked(self.root / "owner.lock"):
+            for leftover in self.checkpoints.glob(".*.tmp.pt"):  # of a process that was killed while it saved
+                leftover.unlink()
+            yield
+
+    def state_to_resume(self, resume: str | None) -> Path | None:
+        """The file that ``--resume`` names, with "auto" the last state; None: there is nothing to go on from.
+
+        Raises:
+            RunFolderError: the last state is lost, though there is a best one.
+        """
+        if resume != "auto":
+            return None if resume is None else Path(resume)
+        if self.last.is_file():
+            return self.last
+        if self.best.is_file():
+            raise RunFolderError(
+                f"{self.root} holds best.pt but no last.pt to go on from; --resume {self.best} goes on from there, "
+                "--overwrite starts anew"
+            )
+        return None  # so that one command starts a run and goes on with it
+
     def refuse_another_run(self) -> None:
         """Raise RunFolderError if a run has left something here."""
         held = [path.name for path in self._files()]
@@ -133,29 +172,6 @@ class RunFolder:
     def _files(self) -> list[Path]:
         patterns = ("args.json", "args.*.json", "log.csv", "checkpoints/[!.]*.pt")
         return sorted(path for pattern in patterns for path in self.root.glob(pattern))
-
-    @contextlib.contextmanager
-    def owned(self) -> Iterator[None]:
-        """Keep other processes from training here. A process that was killed no longer owns its folder.
-
-        Raises:
-            RunFolderError: another process trains here; names it.
-        """
-        path = self.root / "owner.lock"
-        self.root.mkdir(parents=True, exist_ok=True)
-        handle = _lock(path)
-        try:
-            handle.seek(0)
-            handle.truncate()
-            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, handle)
-            handle.flush()
-            for leftover in self.checkpoints.glob(".*.tmp.pt"):  # of a process that was killed while it saved
-                leftover.unlink()
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            handle.close()
-            _locked.discard(path.resolve())
 
     # --- what is written ---------------------------------------------------------------------
 
@@ -215,53 +231,3 @@ def records(root: Path) -> list[dict[str, Any]]:
     while paths[-1].is_file():
         paths.append(root / f"args.{len(paths)}.json")
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths[:-1]]
-
-
-#: Locks held by this process, which the system does not keep from itself.
-_locked: set[Path] = set()
-
-
-def _lock(path: Path) -> Any:
-    """The open lock file. The system frees the lock when its process ends, however it ends, so none is ever stale."""
-    import fcntl
-
-    real = path.resolve()
-    if real in _locked:
-        raise RunFolderError(f"{path.parent}: this process trains here already")
-    while True:
-        handle = open(path, "a+", encoding="utf-8")
-        handle.seek(0)
-        owner = handle.read()
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            handle.close()
-            raise RunFolderError(
-                f"{path.parent}: another process trains here ({owner or 'just starting'}); let it end, or choose "
-                "another --exp_name"
-            ) from error
-        except OSError as error:  # a file system without locks
-            if owner and not _is_gone(owner):
-                handle.close()
-                raise RunFolderError(
-                    f"{path.parent}: another process seems to train here ({owner}), and this file system has no locks "
-                    f"({error}). If it is gone, delete {path}"
-                ) from error
-        if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
-            _locked.add(real)
-            return handle
-        handle.close()  # its owner deleted it just now
-
-
-def _is_gone(owner: str) -> bool:
-    """Whether the process of a lock file's text was of this machine and has ended."""
-    try:
-        noted = json.loads(owner)
-        if noted["host"] != socket.gethostname():
-            return False
-        os.kill(noted["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except (ValueError, KeyError, TypeError, OSError):
-        return False
-    return False

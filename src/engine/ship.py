@@ -15,9 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from src.engine.checkpoint import export_weights, read_checkpoint
+from safetensors.torch import save_file
+
+from src.engine.checkpoint import CheckpointError, read_checkpoint
 from src.engine.run_folder import CODE, records
-from utils.files import write_json
+from utils.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,39 @@ def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights") -> 
     write_json(index, dict(sorted(entries.items())))
     logger.info("%s: %.1f MB, validation %s", output, len(content) / 1e6, notes["validation"])
     return output
+
+
+def export_weights(checkpoint: str | Path, output: str | Path, **notes: Any) -> None:
+    """Write a checkpoint's weights in half precision as ``.safetensors``, card and ``notes`` in the metadata.
+
+    Tensors that half precision cannot hold (beyond 65504, or all below 6e-8) stay in single precision and are named
+    in the log.
+
+    Args:
+        checkpoint: ``.pt`` training state.
+        output: ``.safetensors`` file to write.
+        notes: what made it (command, git revision, data seed, scores); must be JSON.
+
+    Raises:
+        CheckpointError: a weight is not finite.
+    """
+    state = read_checkpoint(checkpoint)
+    tensors, kept = {}, []
+    for name, value in state["model"].items():
+        if not value.is_floating_point():
+            tensors[name] = value.contiguous()
+            continue
+        if not value.isfinite().all():
+            raise CheckpointError(f"{checkpoint}: {name} holds numbers that are not finite; ship an earlier state")
+        half, largest = value.half(), value.abs().max() if value.numel() else value.new_zeros(())
+        fits = (half.float() - value).abs().max() <= 1e-3 * largest if value.numel() else True
+        kept += [] if fits else [name]
+        tensors[name] = (half if fits else value).contiguous()
+    if kept:
+        logger.warning("%s: half precision cannot hold %s; kept in single precision", output, ", ".join(kept))
+    notes = {"card": state["card"], **notes}
+    with atomic_path(output) as temporary:
+        save_file(tensors, temporary, metadata={"notes": json.dumps(notes)})
 
 
 def history(run: Path) -> dict[str, Any]:

@@ -1,10 +1,18 @@
-"""What the steps of an epoch said, kept on the device: a GPU's host must not wait for every step's numbers."""
+"""Means of an epoch: of the loss terms of its steps, and of the scores of a validation, over samples or pairs."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
+
+from datasets.augment import prepare_batch
+from datasets.loading import BatchLoader
+from src.engine.distributed import DistributedContext
+from src.models.objectives import Objective
 
 #: Steps after which a GPU is asked whether all losses were finite; a CPU is asked at once.
 GPU_STEPS = 25
@@ -14,6 +22,8 @@ Term = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 class StepLog:
     """Sums of the loss terms, and which steps are yet to be checked.
+
+    Both stay on the device: a GPU's host must not wait for every step's numbers.
 
     Args:
         device: where the losses are.
@@ -71,3 +81,39 @@ class StepLog:
             return {}
         rows = zip(state["names"], *state["sums"], strict=True)
         return {name: value / weight for name, value, weight in rows if weight > 0}
+
+
+@torch.no_grad()
+def mean_scores(
+    model: nn.Module,
+    objective: Objective,
+    loader: BatchLoader,
+    view: dict[str, Any],
+    context: DistributedContext,
+    before_batch: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Mean of every score over the samples (not the batches), each measured in one process only.
+
+    A score that no sample has (no two images to rank) is missing.
+
+    Args:
+        model: put into eval mode, and left there.
+        objective: what is scored.
+        loader: this process's share of the samples.
+        view: arguments of `prepare_batch` after the batch, by name.
+        context: the processes.
+        before_batch: called before every batch; may raise to stop.
+    """
+    model.eval()
+    sums: dict[str, float] = defaultdict(float)
+    for raw in loader:
+        before_batch()
+        batch = prepare_batch(raw, **view)
+        scores = objective.scores(objective.forward(model, batch), batch)
+        for name, score in scores.items():
+            values, weights = score if isinstance(score, tuple) else (score, torch.ones_like(score))
+            sums[f"sum {name}"] += float((torch.where(weights > 0, values, 0) * weights).sum())
+            sums[f"weight {name}"] += float(weights.sum())
+    totals = context.sum_by_name(dict(sums))
+    names = sorted(name.removeprefix("sum ") for name in totals if name.startswith("sum "))
+    return {name: totals[f"sum {name}"] / totals[f"weight {name}"] for name in names if totals[f"weight {name}"] > 0}

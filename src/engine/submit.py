@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from src.engine.points import Points, camera_points, official_hand, tell_failures
+from datasets.protocol import SampleDataset
+from src.engine.measure import Points, camera_points, count_hands, official_hand
 from src.engine.run_folder import run_path
 from src.evaluation import submissions
 from src.evaluation.official import dexycb_scores, freihand_scores, ho3d_scores
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 SERVERS = {"freihand": "freihand", "ho3d": "ho3d", "dexycb": "dex_ycb"}
 #: Endings of official result files, which ``--predictions`` takes as well.
 RESULT_FILES = (".json", ".zip", ".txt")
-#: Metres from the camera beyond which no hand of these data sets is.
-FARTHEST = 10.0
 _ROUNDING = 1e-8  # metres; the files keep nine decimals
 
 
@@ -38,7 +37,7 @@ def check_server(args: argparse.Namespace) -> None:
         raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
 
 
-def submit(args: argparse.Namespace, predictions: Predictions, dataset: Any, assets: HandAssets) -> list[Path]:
+def submit(args: argparse.Namespace, predictions: Predictions, dataset: SampleDataset, assets: HandAssets) -> list[Path]:
     """Write the file of ``--submit`` into the run's folder and read it back.
 
     Args:
@@ -55,8 +54,7 @@ def submit(args: argparse.Namespace, predictions: Predictions, dataset: Any, ass
     if len(predictions) == 0:
         raise SubmissionError("no prediction to submit")
     points = camera_points(predictions, official_hand(assets, args.dataset))
-    tell_failures(points.status)
-    refuse_impossible(points, predictions.image_id)
+    count_hands(points.status)
     folder = run_path(args)
     name, ids, count = folder.name, predictions.image_id, len(dataset)
     strict = bool(args.predictions)  # a file may be anything; this run's own units and axes are known
@@ -82,22 +80,6 @@ def submit(args: argparse.Namespace, predictions: Predictions, dataset: Any, ass
     return list(files)
 
 
-def refuse_impossible(points: Points, image_id: np.ndarray) -> None:
-    """Refuse hands that cannot be: not finite, or farther than `FARTHEST` from the camera.
-
-    Raises:
-        SubmissionError: naming the first.
-    """
-    reach = np.maximum(np.abs(points.joints).max(axis=(1, 2)), np.abs(points.vertices).max(axis=(1, 2)))
-    wrong = np.flatnonzero(~(reach < FARTHEST))
-    if len(wrong):
-        raise SubmissionError(
-            f"image {image_id[wrong[0]]}: its hand has a coordinate of {reach[wrong[0]]:.3g} m ({len(wrong)} such "
-            f"hands); none is {FARTHEST:g} m from the camera, so its place was not found. Fit with "
-            "optimization_dex_ycb.py, or predict with a network whose keypoints are better"
-        )
-
-
 def _same(path: Path, found: tuple[np.ndarray, ...], meant: tuple[np.ndarray, ...]) -> None:
     """Raise SubmissionError unless what was read back is what was meant, to the decimals of the file."""
     worst = max(float(np.abs(one - other).max()) for one, other in zip(found, meant, strict=True))
@@ -106,7 +88,7 @@ def _same(path: Path, found: tuple[np.ndarray, ...], meant: tuple[np.ndarray, ..
 
 
 def official_scores(
-    args: argparse.Namespace, points: Points, image_id: np.ndarray, is_left: np.ndarray, dataset: Any
+    args: argparse.Namespace, points: Points, image_id: np.ndarray, is_left: np.ndarray, dataset: SampleDataset
 ) -> dict[str, Any] | None:
     """What the data set's own evaluator prints, or None where its labels are not published.
 
@@ -129,7 +111,7 @@ def official_scores(
     return scores(points.joints, points.vertices, true_joints[rows], true_vertices[rows])
 
 
-def read_result_file(args: argparse.Namespace, dataset: Any) -> tuple[Points, np.ndarray, np.ndarray]:
+def read_result_file(args: argparse.Namespace, dataset: SampleDataset) -> tuple[Points, np.ndarray, np.ndarray]:
     """An official result file given as ``--predictions``, checked: points, image ids (N,), which are left (N,).
 
     Raises:

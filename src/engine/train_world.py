@@ -23,7 +23,8 @@ from torch import nn
 
 from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
 from datasets.synthetic.world.resident import ResidentBank
-from src.engine.checkpoint import ModelCard, export_weights, read_checkpoint, save_checkpoint
+from src.engine.checkpoint import ModelCard, read_checkpoint, save_checkpoint
+from src.engine.ship import export_weights
 from src.engine.world_calibration import calibrate_detector, calibrate_keypoints
 from src.models.hand_detector import INPUT_SIZE, detector_loss
 from src.models.heatmaps import heatmap_loss

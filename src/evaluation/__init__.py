@@ -3,7 +3,7 @@
 from src.evaluation.alignment import procrustes_align, scale_translation_align
 from src.evaluation.bootstrap import paired_bootstrap
 from src.evaluation.metrics import Evaluation, MetricAccumulator, auc, evaluate_predictions, f_scores
-from src.evaluation.shape import bone_lengths, hand_length, rest_hand, zero_pose_mpvpe
+from src.evaluation.shape import bone_lengths, rest_hand, zero_pose_mpvpe
 
 __all__ = [
     "Evaluation",
@@ -12,7 +12,6 @@ __all__ = [
     "bone_lengths",
     "evaluate_predictions",
     "f_scores",
-    "hand_length",
     "paired_bootstrap",
     "procrustes_align",
     "rest_hand",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Added to each norm by the FreiHAND and HO-3D evaluators, which work in metres (FACTS 2.1). It moves
+#: Added to each norm by the FreiHAND and HO-3D evaluators, which work in metres (docs/facts.md 2.1). It moves
 #: aligned points by some 1e-5 mm, so to reproduce an evaluator to 1e-6 mm it must be in its unit.
 EPSILON_METRES = 1e-8
 #: The same 1e-8, of DexYCB's evaluator, which works in millimetres, as seen from our metres.
@@ -21,7 +21,7 @@ def procrustes_align(predicted: np.ndarray, truth: np.ndarray, epsilon: float = 
     """Similarity alignment of each prediction to its truth: the rule FreiHAND, HO-3D and DexYCB share.
 
     Both sets are centred and divided by (Frobenius norm + epsilon); the orthogonal Procrustes problem
-    (Schoenemann 1966) gives R = U V^T and the scale s = sum of singular values (FACTS 2.1).
+    (Schoenemann 1966) gives R = U V^T and the scale s = sum of singular values (docs/facts.md 2.1).
     **Reflections are allowed**: R may have determinant -1, a mirrored prediction has no error. A
     prediction whose points are all equal lands on the truth's centroid.
 
@@ -46,7 +46,7 @@ def procrustes_align(predicted: np.ndarray, truth: np.ndarray, epsilon: float = 
 
 
 def scale_translation_align(predicted: np.ndarray, truth: np.ndarray, reference: int = MIDDLE_MCP) -> np.ndarray:
-    """HO-3D's second alignment of joints (FACTS 4): scale by one bone, then wrist on wrist.
+    """HO-3D's second alignment of joints (docs/facts.md 4): scale by one bone, then wrist on wrist.
 
     The scale is the truth's wrist-to-``reference`` length over the prediction's.
 

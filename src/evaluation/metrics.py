@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from src.evaluation.alignment import EPSILON_METRES, WRIST, procrustes_align
 
-#: The official 100 thresholds of the PCK curve, metres, both ends included (FACTS 2, 3.4).
+#: The official 100 thresholds of the PCK curve, metres, both ends included (docs/facts.md 2, 3.4).
 AUC_THRESHOLDS = np.linspace(0.0, 0.05, 100)
 F_THRESHOLDS = {"f5": 0.005, "f15": 0.015}
 
@@ -33,11 +33,6 @@ def to_array(values: Any) -> np.ndarray:
 def point_errors(predicted: Any, truth: Any) -> np.ndarray:
     """Euclidean distances (N,P) of corresponding points (N,P,3), in their unit."""
     return np.linalg.norm(to_array(predicted) - to_array(truth), axis=-1)
-
-
-def pck(errors: np.ndarray, thresholds: np.ndarray = AUC_THRESHOLDS) -> np.ndarray:
-    """Fraction of all ``errors`` (any shape) that are <= each of ``thresholds`` (T,): the PCK curve (T,)."""
-    return np.searchsorted(np.sort(errors, axis=None), thresholds, side="right") / errors.size
 
 
 def auc_of_each(errors: np.ndarray, thresholds: np.ndarray = AUC_THRESHOLDS) -> np.ndarray:
@@ -56,12 +51,12 @@ def auc_of_each(errors: np.ndarray, thresholds: np.ndarray = AUC_THRESHOLDS) -> 
 
 
 def auc(errors: np.ndarray, thresholds: np.ndarray = AUC_THRESHOLDS) -> float:
-    """Area under the PCK curve of ``errors`` (any shape), in [0, 1]: normalised trapezoid (FACTS 3.4)."""
+    """Area under the PCK curve of ``errors`` (any shape), in [0, 1]: normalised trapezoid (docs/facts.md 3.4)."""
     return float(auc_of_each(errors, thresholds).mean())
 
 
 def f_scores(predicted: np.ndarray, truth: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-    """F-scores (N,T) of point sets (N,P,3) and (N,Q,3): FACTS 3.4, strict <, no correspondence used.
+    """F-scores (N,T) of point sets (N,P,3) and (N,Q,3): docs/facts.md 3.4, strict <, no correspondence used.
 
     Harmonic mean of the fraction of true points with a predicted one nearer than the threshold
     (recall) and the fraction of predicted points with a true one nearer (precision); 0 if both are 0.

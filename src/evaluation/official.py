@@ -32,7 +32,7 @@ def _mesh_scores(vertices: np.ndarray, true_vertices: np.ndarray) -> dict[str, f
 def freihand_scores(
     joints: np.ndarray, vertices: np.ndarray, true_joints: np.ndarray, true_vertices: np.ndarray
 ) -> dict[str, float]:
-    """The keys and values of FreiHAND's scores.txt (FACTS 3.4; means in cm).
+    """The keys and values of FreiHAND's scores.txt (docs/facts.md 3.4; means in cm).
 
     Args:
         joints, true_joints: (N,21,3) metres, camera frame, standard order.
@@ -47,7 +47,7 @@ def freihand_scores(
 def ho3d_scores(
     joints: np.ndarray, vertices: np.ndarray, true_joints: np.ndarray, true_vertices: np.ndarray
 ) -> dict[str, float]:
-    """The keys and values of HO-3D's scores.txt (FACTS 4; means in cm); arguments as `freihand_scores`."""
+    """The keys and values of HO-3D's scores.txt (docs/facts.md 4; means in cm); arguments as `freihand_scores`."""
     joints, true_joints = to_array(joints), to_array(true_joints)
     scores = _mean_and_auc("xyz", joints, true_joints)
     scores |= _mean_and_auc("xyz_procrustes_al", procrustes_align(joints, true_joints), true_joints)
@@ -56,7 +56,7 @@ def ho3d_scores(
 
 
 def dexycb_scores(joints: np.ndarray, true_joints: np.ndarray) -> dict[str, dict[str, float]]:
-    """DexYCB's hand-pose table (FACTS 2): rows absolute, root-relative, procrustes; mpjpe_mm and auc.
+    """DexYCB's hand-pose table (docs/facts.md 2): rows absolute, root-relative, procrustes; mpjpe_mm and auc.
 
     Args:
         joints, true_joints: (N,21,3) metres, camera frame, standard order, un-mirrored; the samples

@@ -8,16 +8,14 @@ import numpy as np
 import torch
 
 from src.evaluation.metrics import point_errors, to_array
-from utils.joints import BONES, FINGERS, TIP_JOINTS
-
-MIDDLE_TIP = TIP_JOINTS[FINGERS.index("middle")]
+from utils.joints import BONES
 
 
 def rest_hand(model: Any, betas: Any) -> tuple[np.ndarray, np.ndarray]:
     """Zero-pose (flat hand) vertices (N,778,3) and joints (N,21,3) of ``betas`` (N,10), metres, wrist at 0.
 
     ``model`` is a `template.HandModel`. The model's own origin means nothing and its wrist moves with
-    the betas (FACTS 1.4), so the wrist is put at the origin.
+    the betas (docs/facts.md 1.4), so the wrist is put at the origin.
     """
     betas = torch.as_tensor(betas)
     buffer = next(model.buffers())
@@ -36,12 +34,6 @@ def zero_pose_mpvpe(model: Any, betas: Any, true_betas: Any) -> np.ndarray:
     """
     predicted, truth = rest_hand(model, betas)[0], rest_hand(model, true_betas)[0]
     return point_errors(predicted, truth).mean(axis=1) * 1000
-
-
-def hand_length(joints: Any) -> np.ndarray:
-    """Wrist joint to middle fingertip, (...,), of zero-pose joints (...,21,3), in their unit."""
-    joints = to_array(joints)
-    return np.linalg.norm(joints[..., MIDDLE_TIP, :] - joints[..., 0, :], axis=-1)
 
 
 def bone_lengths(joints: Any) -> np.ndarray:

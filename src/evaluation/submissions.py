@@ -6,7 +6,7 @@
 | HO-3D    | pred.json in zip  | the same lists, m, **OpenGL** frame, **MANO order, tips behind**             |
 | DexYCB   | text              | one line an image: id, then 63 numbers in **mm**, both sides, un-mirrored    |
 
-Formats: FACTS 2, 3.3, 4. All functions here take and give metres, the OpenCV camera frame and the
+Formats: docs/facts.md 2, 3.3, 4. All functions here take and give metres, the OpenCV camera frame and the
 standard order; the conversions are theirs.
 """
 
@@ -109,7 +109,7 @@ def write_dexycb(
     Args:
         joints: (N,21,3) metres, camera frame, standard order, **our right-hand convention**: rows
             with ``is_left`` are mirrored back here.
-        image_id: (N,) official ids (FACTS 1.7) in rising order.
+        image_id: (N,) official ids (docs/facts.md 1.7) in rising order.
         is_left: (N,) bool.
         expected_ids: the ids the evaluator asks for: every sample of the split with a valid hand,
             both sides, every frame. More ids than these are allowed.

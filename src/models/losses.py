@@ -1,4 +1,4 @@
-"""Losses of the MANO networks (FACTS 7.1 and 7.2). Meshes are compared in units of 0.2 m."""
+"""Losses of the MANO networks (docs/facts.md 7.1 and 7.2). Meshes are compared in units of 0.2 m."""
 
 from __future__ import annotations
 

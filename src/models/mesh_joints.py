@@ -1,7 +1,7 @@
 """Joints of networks that predict meshes: by the hand's regressor from the posed vertices, and tip vertices.
 
 A mesh without a pose has no kinematic joints. So these networks are compared with *regressed* joints of the true
-mesh, with the tip vertices of the data set's own labels (FACTS 6); both choices are named in the predictions.
+mesh, with the tip vertices of the data set's own labels (docs/facts.md 6); both choices are named in the predictions.
 """
 
 from __future__ import annotations

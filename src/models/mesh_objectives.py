@@ -68,7 +68,7 @@ class MeshObjective(Objective):
 
 
 class BoukhaymaObjective(ManoObjective):
-    """Mesh, normals and edges of the comparison method (FACTS 7.1): nothing on pose or shape themselves.
+    """Mesh, normals and edges of the comparison method (docs/facts.md 7.1): nothing on pose or shape themselves.
 
     Args:
         hand: the hand layer, on the training device.

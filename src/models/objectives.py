@@ -47,7 +47,7 @@ class Objective(ABC):
 
 
 class ManoObjective(Objective):
-    """Mesh, pose, shape and 2D terms of FACTS 7.1.
+    """Mesh, pose, shape and 2D terms of docs/facts.md 7.1.
 
     Args:
         hand: the hand layer, in float32 on the training device.
@@ -136,7 +136,7 @@ class KeypointObjective(Objective):
 
 
 class JointMapObjective(KeypointObjective):
-    """The paper's 2D model: ten times the mean BCE of three stages of joint maps (FACTS 7.4)."""
+    """The paper's 2D model: ten times the mean BCE of three stages of joint maps (docs/facts.md 7.4)."""
 
     def __init__(self) -> None:
         self.criterion = CmrLoss(None)
@@ -146,7 +146,7 @@ class JointMapObjective(KeypointObjective):
 
 
 class ConfidenceObjective(Objective):
-    """Rank images by the error of their predicted shape (FACTS 7.2); all but the branch is frozen."""
+    """Rank images by the error of their predicted shape (docs/facts.md 7.2); all but the branch is frozen."""
 
     score = "ranking_error"
     is_static = False  # the number of pairs differs

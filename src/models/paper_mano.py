@@ -1,4 +1,4 @@
-"""The MANO regressors as the paper's released code has them, name for name (ARCHITECTURES.md, FACTS 7.1)."""
+"""The MANO regressors as the paper's released code has them, name for name (ARCHITECTURES.md, docs/facts.md 7.1)."""
 
 from __future__ import annotations
 

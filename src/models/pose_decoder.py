@@ -37,7 +37,7 @@ class _Step(nn.Module):
 
 
 class PoseDecoder(nn.Module):
-    """Three steps with weights of their own, each multiplying the pose by a predicted rotation (FACTS 7.1).
+    """Three steps with weights of their own, each multiplying the pose by a predicted rotation (docs/facts.md 7.1).
 
     Args:
         context: length of the feature vector.

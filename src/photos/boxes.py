@@ -9,8 +9,8 @@ import numpy as np
 
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage, shown_name
-from src.photos.result import mirror_box
-from src.photos.search import MIN_SCORE, KeypointReader
+from src.photos.result import mirror_box, mirror_points
+from src.photos.search import MIN_SCORE, FoundHand, KeypointReader
 from utils.camera import square_box
 
 #: A box of a hand may reach beyond the picture, but not be so many times as long as its longer side.
@@ -38,7 +38,7 @@ def choose_region(
     photo: Photo,
     bbox: tuple[float, float, float, float] | None = None,
     hand: str | None = None,
-    keypoints: str = "network",
+    detector: bool = False,
     reader: KeypointReader | None = None,
 ) -> Region:
     """The hand of a picture: ``<name>_bbox.json``, else ``bbox``, else the detector, else a search, else all of it.
@@ -46,8 +46,9 @@ def choose_region(
     Args:
         photo: the picture.
         bbox: left, top, right, bottom, px.
-        hand: "left" or "right"; None: what the detector says, else right.
-        keypoints: "mediapipe" asks that detector, which gives keypoints as well.
+        hand: "left" or "right"; None: what the detector says, else right; "auto": what the detector says, else the
+            side that the keypoint network is surer of.
+        detector: ask mediapipe, which gives keypoints as well.
         reader: keypoint network to search with; None (there is none, or the network is made to look at whole
             images): the whole image is taken.
 
@@ -55,28 +56,47 @@ def choose_region(
         UnusableImage: no hand is there, or the box is none.
         ImportError: mediapipe is not installed; says how to get it.
     """
-    side = hand or "right"
-    side_source = "default" if hand is None else f"--hand {hand}"
     given, source = _given_box(photo, bbox)
-    if keypoints == "mediapipe":
-        return _detected(photo, hand, given, source)
-    if given is not None:
-        return Region(given, source, side == "left", side_source)
-    if reader is None:
+    if detector:
+        return _detected(photo, None if hand == "auto" else hand, given, source)
+    if reader is not None and (given is None or hand == "auto"):
+        sides = ("right", "left") if hand == "auto" else (hand or "right",)
+        found = {side: _looked_for(photo, side, given, reader) for side in sides}
+        side, best = max(found.items(), key=lambda item: item[1].score)
+        if given is None and best.score < MIN_SCORE:
+            beside = "" if photo.path is None else f" or {shown_name(photo.path.with_suffix(''))}_bbox.json"
+            raise UnusableImage(
+                f"no usable hand found: the best place scores {best.score:.2f}, {MIN_SCORE} is needed. "
+                f"If there is one, say where with --bbox{beside}"
+            )
+        name = reader.card.model
+        source = source or f"searched with {name}, score {best.score:.2f}"
+        side_source = _side_source(hand)
+        if len(found) > 1:
+            side_source = f"{name}, {best.score:.2f} against {min(one.score for one in found.values()):.2f}"
+        return Region(best.box if given is None else given, source, side == "left", side_source,
+                      Keypoints(best.keypoints, best.confidence, name))
+    if given is None:
         whole = np.array([0, 0, photo.size[0] - 1, photo.size[1] - 1], dtype=np.float64).reshape(2, 2)
-        return Region(square_box(whole, 1.0), "whole image", side == "left", side_source)
-    image = photo.image if side == "right" else photo.image[:, ::-1]
-    best = reader.search(np.ascontiguousarray(image))
-    if best.score < MIN_SCORE:
-        raise UnusableImage(
-            f"no usable hand found: the best place scores {best.score:.2f}, {MIN_SCORE} is needed. "
-            f"If there is one, say where with --bbox or {shown_name(photo.path.with_suffix(''))}_bbox.json"
-        )
-    box, keypoints = best.box, Keypoints(best.keypoints, best.confidence, reader.card.model)
-    if side == "left":
-        box, keypoints = mirror_box(box, photo.size[0]), keypoints.mirrored(photo.size[0])
-    source = f"searched with {reader.card.model}, score {best.score:.2f}"
-    return Region(box, source, side == "left", side_source, keypoints)
+        given, source = square_box(whole, 1.0), "whole image"
+    return Region(given, source, hand == "left", _side_source(hand))
+
+
+def _side_source(hand: str | None) -> str:
+    return "default" if hand in (None, "auto") else f"--hand {hand}"
+
+
+def _looked_for(photo: Photo, side: str, given: np.ndarray | None, reader: KeypointReader) -> FoundHand:
+    """The best hand of a side, in the box (3,) if one is given; in the picture as it is."""
+    width = photo.size[0]
+    image = np.ascontiguousarray(photo.image if side == "right" else photo.image[:, ::-1])
+    if given is not None:
+        best = reader.follow(image, given if side == "right" else mirror_box(given, width), 0)
+    else:
+        best = reader.search(image)
+    if side == "right":
+        return best
+    return FoundHand(mirror_box(best.box, width), mirror_points(best.keypoints, width), best.confidence, best.score)
 
 
 def checked_box(corners: np.ndarray, source: str, size: tuple[int, int]) -> np.ndarray:
@@ -95,8 +115,8 @@ def checked_box(corners: np.ndarray, source: str, size: tuple[int, int]) -> np.n
 
 
 def _given_box(photo: Photo, bbox: tuple[float, ...] | None) -> tuple[np.ndarray | None, str]:
-    beside = photo.path.with_name(f"{photo.path.stem}_bbox.json")
-    if beside.is_file():
+    beside = photo.beside("_bbox.json")
+    if beside is not None:
         name = shown_name(beside)
         try:
             corners = np.asarray(json.loads(beside.read_text(encoding="utf-8")), dtype=np.float64)

@@ -1,33 +1,102 @@
-"""``calibrate_from_shape_params.py --images DIR --keypoints mediapipe``: photos to an identity, without a network."""
+"""A person's photos to an identity: `calibrate`, and ``calibrate_from_shape_params.py --images DIR``."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from src.personalization.calibration.command import calibrate_and_write, people_of, stated_options
-from src.personalization.calibration.identity import Images
+from src.personalization.calibration import api
+from src.personalization.calibration.api import SOMEBODY, fit_options, keypoint_options, shapes_of
+from src.personalization.calibration.command import calibrate_and_write, stated_options
+from src.personalization.calibration.identity import Images, calibrate_predictions
 from src.personalization.calibration.images import AVERAGES
 from src.personalization.calibration.multi_frame import CalibrationOptions
-from src.personalization.calibration.population import SHARED_ERROR_FACTOR
-from src.personalization.fitting.fit import PosePriorOptions
-from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions
+from src.personalization.calibration.population import load_population
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.population_pose_prior import habit_prior
-from src.photos.camera import checked_fov, parse_intrinsics
+from src.personalization.terms.shape_terms import LengthCue
+from src.photos.camera import Camera, checked_fov, parse_intrinsics
 from src.photos.detector import find_hands
 from src.photos.hands import Finder, find_photo_hands, fit_photo_hands, photo_predictions
 from template import HandAssets, load_hand_assets
-from utils.artifacts import Identity
+from utils.artifacts import Identity, Predictions
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
-#: Subject number of an identity made of photos, unless --subject says another.
-SOMEBODY = 1
+DEFAULT_OUTPUT = "out/own_photos/identity.json"
+
+
+def calibrate(
+    source: Any,
+    *,
+    K: Any = None,
+    fov: float | None = None,
+    hand: str | None = None,
+    hand_length_mm: float | None = None,
+    hand_length_std_mm: float = 3.0,
+    prior: Any = None,
+    subject: int | None = None,
+    assets: HandAssets | None = None,
+    device: torch.device | str = "cpu",
+    finder: Finder = find_hands,
+    **more: Any,
+) -> Identity:
+    """One person's hand shape, with its uncertainty, from many images. The more, and the more varied, the better.
+
+    >>> identity = calibrate("photos_of_me", fov=66, hand_length_mm=183)
+    >>> identity.length_mm, identity.interval_mm
+    >>> identity.save("me.json")
+
+    Args:
+        source: a folder of photos of one person, or paths of photos (needs mediapipe); or what
+            `src.personalization.calibration.api.calibrate` takes: predictions, results, or keypoints (N,21,2).
+        K: (3,3) px, of pictures of one size, of keypoints (N,3,3) too; None: EXIF, ``<name>_K.npy``, or ``fov``.
+        fov: degrees of view across the photos' longer side.
+        hand: "left" or "right": only hands of that side; None: both, a person's hands share their shape.
+        finder: detector of hands in a photo.
+        Others: see `src.personalization.calibration.api.calibrate`.
+
+    Raises:
+        ImportError: photos, and mediapipe is missing; says what to install.
+        CalibrationError, FileNotFoundError, ValueError: nothing to calibrate from, or it contradicts itself; says what.
+    """
+    named = isinstance(source, str | os.PathLike)
+    listed = not named and isinstance(source, Sequence) and bool(source) and isinstance(source[0], str | os.PathLike)
+    shared = dict(
+        hand=hand,
+        hand_length_mm=hand_length_mm,
+        hand_length_std_mm=hand_length_std_mm,
+        prior=prior,
+        subject=subject,
+        assets=assets,
+        device=device,
+        **more,
+    )
+    if not (named or listed):
+        if fov is not None:
+            raise CalibrationError("fov is of photos; predictions have K, keypoints need K")
+        return api.calibrate(source, K=K, **shared)
+    if more:
+        raise CalibrationError(f"{', '.join(more)} cannot be used with photos")
+    assets = load_hand_assets(side="right") if assets is None else assets
+    population = prior if prior is None or hasattr(prior, "shapes_only") else load_population(prior, assets.hash)
+    cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
+    options = replace(keypoint_options(assets, shapes_of(assets, population), device), cues=cues)
+    camera = None
+    if K is not None:
+        camera = parse_intrinsics(str(K)) if isinstance(K, str | Path) else Camera(np.asarray(K, np.float64), "given")
+    rows = predictions_of_photos(source, hand, camera, checked_fov(fov), options, assets, subject, device, finder)
+    return calibrate_predictions(
+        rows, assets, options, num_images=len(rows), device=device, created_by="handid.calibrate"
+    )[int(rows.subject_id[0])]
 
 
 def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> dict[int, Identity]:
@@ -40,51 +109,47 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> d
         ImportError: mediapipe is missing; says what to install.
         CalibrationError, FileNotFoundError, ValueError: options that do not go together, or nothing to calibrate from.
     """
-    check_options(args)
-    device = choose_device(args.device, args.threads)
-    assets = load_hand_assets(args.mano_dir, side="right")
-    together = photo_options(args, assets, device)
-    people = together.population
-    options = KeypointFitOptions(
-        replace(together.noise, std_box=DETECTOR_NOISE.std_box),
-        torch.as_tensor(people.betas_mean), torch.as_tensor(people.betas_covariance),
-    )
-    K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
-    hands = find_photo_hands(args.images, args.hand, K, fov, finder)
-    fit = fit_photo_hands(hands, assets, options=options, device=device)
-    subject = SOMEBODY if args.subject is None else args.subject
-    predictions = photo_predictions(hands, fit, assets, options, subject)
-    logger.info("%d hands of %d found are used", len(predictions), len(hands))
-    return calibrate_and_write(args, Images(predictions), together, assets, device)
-
-
-def check_options(args: argparse.Namespace) -> None:
-    """Refuse what needs a network or a data set.
-
-    Raises:
-        CalibrationError: naming the option.
-    """
     if args.keypoints != "mediapipe":
         raise CalibrationError("--images needs --keypoints mediapipe: photos hold no predictions of a network")
     if args.method in AVERAGES:
         raise CalibrationError(f"--method {args.method} averages a network's shapes; photos take --method multi_frame")
     if args.select == "confidence":
         raise CalibrationError("--select confidence needs a network's confidence; take random or informative")
-    if args.cameras is not None or args.wrist_depth:
-        raise CalibrationError("--cameras and --wrist_depth read a data set; they do not go with --images")
+    if args.output is None:
+        args.output = DEFAULT_OUTPUT
+        logger.info("--output is not given: %s", args.output)
+    device = choose_device(args.device, args.threads)
+    assets = load_hand_assets(args.mano_dir, side="right")
+    options = photo_options(args, assets, device)
+    K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
+    rows = predictions_of_photos(args.images, args.hand, K, fov, options, assets, args.subject, device, finder)
+    return calibrate_and_write(args, Images(rows), options, assets, device)
 
 
 def photo_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> CalibrationOptions:
-    """What is believed before the photos are seen: usual poses and shapes, and noise of the detector.
+    """`keypoint_options`, with what the command line says.
 
     Of a population file (--prior, or the shipped one) only the shapes are taken: its poses, depths and noise are a
-    network's and its data set's. The noise is doubled, as for a network's keypoints, since much of the error repeats
-    from photo to photo (benchmarks/own_photos.py shows what the intervals hold). There is no prior on the depth.
+    network's and its data set's.
     """
-    options = CalibrationOptions(
-        prior=PosePriorOptions(torch.inf, torch.inf),
-        noise=replace(DETECTOR_NOISE, std_box=SHARED_ERROR_FACTOR * DETECTOR_NOISE.std_box),
-        extra_priors=(habit_prior(assets, device=device),),
-        population=people_of(assets, args.prior),
-    )
-    return stated_options(args, options)
+    population = None if args.prior is None else load_population(args.prior, assets.hash)
+    return stated_options(args, keypoint_options(assets, shapes_of(assets, population), device))
+
+
+def predictions_of_photos(
+    source: str | os.PathLike | Sequence[str | os.PathLike],
+    side: str | None,
+    K: Camera | None,
+    fov: float | None,
+    options: CalibrationOptions,
+    assets: HandAssets,
+    subject: int | None,
+    device: torch.device | str,
+    finder: Finder,
+) -> Predictions:
+    """Hands found in photos, each fitted alone."""
+    hands, alone = find_photo_hands(source, side, K, fov, finder), fit_options(options)
+    fit = fit_photo_hands(hands, assets, options=alone, device=device)
+    rows = photo_predictions(hands, fit, assets, alone, SOMEBODY if subject is None else subject)
+    logger.info("%d hands of %d found are used", len(rows), len(hands))
+    return rows

@@ -45,8 +45,8 @@ def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = Non
         UnusableImage: the K file is not a camera matrix, or K belongs to a picture of another size.
     """
     width, height = photo.size
-    beside = photo.path.with_name(f"{photo.path.stem}_K.npy")
-    if beside.is_file():
+    beside = photo.beside("_K.npy")
+    if beside is not None:
         try:
             camera = Camera(read_intrinsics(beside), shown_name(beside))
         except ValueError as error:

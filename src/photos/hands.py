@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from src.personalization.calibration.api import explained
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
-from src.personalization.solver.status import CalibrationError, Status, usable
+from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Detection, find_hands, mirrored, of_side
-from src.photos.image import Photo, UnusableImage, list_photos, read_photo
+from src.photos.image import Photo, UnusableImage, file_stem, list_photos, read_photo, shown_name
 from template import HandAssets
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics
 
 logger = logging.getLogger(__name__)
 
-#: A fit further from its keypoints than this, in standard deviations of a keypoint, explains no hand.
-MAX_MISFIT = 3.0
 #: A hand of fewer pixels says next to nothing about its shape.
 MIN_HAND_PX = 24.0
 
@@ -51,13 +51,14 @@ class PhotoHand:
 
 
 def find_photo_hands(
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     side: str | None = None,
     K: Camera | None = None,
     fov: float | None = None,
     finder: Finder = find_hands,
 ) -> list[PhotoHand]:
-    """At most one right and one left hand in each image of a folder; what is left out is logged with the reason.
+    """At most one right and one left hand in each image of a folder, or of those named; what is left out is logged
+    with the reason.
 
     Args:
         side: "left" or "right", only those; None: both (a person's hands share their shape).
@@ -68,23 +69,30 @@ def find_photo_hands(
         FileNotFoundError, ValueError: no folder, no image in it. ImportError: no detector.
         CalibrationError: no hand in any image.
     """
-    photos, hands, known = list_photos(folder), [], set()
+    one = isinstance(folder, str | os.PathLike)
+    photos = list_photos(folder) if one else [(file_stem(Path(path)), Path(path)) for path in folder]
+    hands, known = [], set()
     for name, path in photos:
-        digest = hashlib.sha256(path.read_bytes()).digest()
-        if digest in known:
-            logger.warning("%s: the same picture as one before it; left out", path.name)
-            continue
-        known.add(digest)
+        shown = shown_name(path)
         try:
+            digest = hashlib.sha256(path.read_bytes()).digest()
+            if digest in known:
+                raise UnusableImage(f"{shown}: the same picture as one before it")
+            known.add(digest)
             photo = read_photo(path, name)
             camera = choose_camera(photo, K, fov)
+            found = of_side([hand for hand in finder(photo.image) if hand.size >= MIN_HAND_PX], side)
+            if not found:
+                raise UnusableImage(f"{shown}: no {f'{side} ' if side else ''}hand found")
+        except ImportError:  # there is no detector
+            raise
         except UnusableImage as error:
-            logger.warning("%s: left out", error)
-            continue
-        found = of_side([hand for hand in finder(photo.image) if hand.size >= MIN_HAND_PX], side)
-        if not found:
-            logger.warning("%s: no %shand found; left out", path.name, f"{side} " if side else "")
-        hands += [_photo_hand(photo, camera, hand, digest) for hand in found]
+            logger.warning("%s; left out", error)
+        except Exception as error:  # one picture stops no other
+            logger.warning("%s: %s: %s; left out", shown, type(error).__name__, error)
+            logger.debug("%s", path, exc_info=True)
+        else:
+            hands += [_photo_hand(photo, camera, hand, digest) for hand in found]
     if not hands:
         raise CalibrationError(
             f"--images {folder}: no {side or ''} hand found in any of {len(photos)} images. Whole hands of at least "
@@ -94,7 +102,10 @@ def find_photo_hands(
     if guessed:
         logger.warning(
             "%d of %d hands are in pictures whose camera is a guess (%s): give --K or --fov; shapes suffer, and "
-            "distances scale with it", guessed, len(hands), next(h.camera.source for h in hands if h.camera.is_guess),
+            "distances scale with it",
+            guessed,
+            len(hands),
+            next(h.camera.source for h in hands if h.camera.is_guess),
         )
     return hands
 
@@ -102,7 +113,7 @@ def find_photo_hands(
 def _photo_hand(photo: Photo, camera: Camera, hand: Detection, digest: bytes) -> PhotoHand:
     width = photo.size[0]
     number = int.from_bytes(digest[:6], "big") * 2 + hand.is_left
-    name = f"{photo.path.name}, {'left' if hand.is_left else 'right'} hand"
+    name = f"{shown_name(photo.path)}, {'left' if hand.is_left else 'right'} hand"
     if not hand.is_left:
         return PhotoHand(name, number, hand, camera.K, False, camera)
     return PhotoHand(name, number, mirrored(hand, width), mirror_intrinsics(camera.K, width), True, camera)
@@ -139,39 +150,16 @@ def photo_predictions(
     Raises:
         CalibrationError: none is left.
     """
-    kept = []
-    for row, hand in enumerate(hands):
-        misfit = float(fit.reprojection_px[row]) / _keypoint_std(options, hand)
-        if not bool(usable(fit.status[row])):
-            logger.warning("%s: left out, %s", hand.name, Status(int(fit.status[row])).name.lower().replace("_", " "))
-        elif misfit > MAX_MISFIT:
-            logger.warning(
-                "%s: left out, no hand fits its keypoints (%.1f px off)", hand.name, float(fit.reprojection_px[row])
-            )
-        else:
-            kept.append(row)
-    if not kept:
-        raise CalibrationError(f"none of {len(hands)} hands could be fitted to its keypoints; are K or --fov right?")
-    chosen = [hands[row] for row in kept]
-    return Predictions(
-        image_id=np.array([hand.image_id for hand in chosen], dtype=np.int64),
-        subject_id=np.full(len(chosen), subject),
-        sequence_id=np.zeros(len(chosen), dtype=np.int64),
-        is_left=np.array([hand.is_left for hand in chosen]),
-        K=np.stack([hand.K for hand in chosen]),
-        pose=fit.pose[kept].cpu().numpy(),
-        betas=fit.betas[kept].cpu().numpy(),
-        transl=fit.transl[kept].cpu().numpy(),
-        keypoints_2d=np.stack([hand.hand.keypoints_2d for hand in chosen]),
-        keypoint_confidence=np.stack([hand.hand.keypoint_confidence for hand in chosen]),
-        model_name="mediapipe",
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        dataset="own photos",
-        source="own photos",
+    return explained(
+        np.stack([hand.hand.keypoints_2d for hand in hands]),
+        np.stack([hand.K for hand in hands]),
+        np.stack([hand.hand.keypoint_confidence for hand in hands]),
+        np.array([hand.is_left for hand in hands]),
+        np.array([hand.image_id for hand in hands], dtype=np.int64),
+        [hand.name for hand in hands],
+        fit,
+        assets,
+        options,
+        subject,
+        "mediapipe",
     )
-
-
-def _keypoint_std(options: KeypointFitOptions, hand: PhotoHand) -> float:
-    noise = options.noise
-    return noise.std_box * hand.hand.size if noise.std_px is None else noise.std_px

@@ -47,13 +47,13 @@ class Photo:
     """One picture, upright.
 
     Attributes:
-        name: for the files made of it, unique in its folder; path: where it is.
+        name: for the files made of it, unique in its folder; path: where it is, or None.
         image: (H,W,3) uint8 RGB.
         focal_px: focal length from EXIF, pixels, or None; focal_source: what EXIF said.
     """
 
     name: str
-    path: Path
+    path: Path | None
     image: np.ndarray
     focal_px: float | None = None
     focal_source: str = ""
@@ -62,6 +62,11 @@ class Photo:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.image.shape[1], self.image.shape[0]
+
+    def beside(self, ending: str) -> Path | None:
+        """The file beside it whose name is its own without suffix, and ``ending``; None: there is none."""
+        path = None if self.path is None else self.path.with_name(self.path.stem + ending)
+        return path if path is not None and path.is_file() else None
 
 
 def shown_name(path: Path) -> str:

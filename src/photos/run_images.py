@@ -10,9 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from src.photos.api import PhotoEstimator
 from src.photos.gallery import PAGE, Gallery
 from src.photos.image import UnusableImage, list_photos, read_photo, shown_name
-from src.photos.setup import DemoTools, open_tools, stopped_by_signals, writable_folder
+from src.photos.setup import open_tools, stopped_by_signals, writable_folder
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def image_demo(args: argparse.Namespace) -> Gallery:
     return gallery
 
 
-def open_gallery(tools: DemoTools, output: Path, title: str) -> Gallery:
+def open_gallery(tools: PhotoEstimator, output: Path, title: str) -> Gallery:
     """An empty gallery that says which network and which hand model were used."""
     card, assets, identity = tools.estimator.card, tools.assets, tools.identity
     whose = "each image's own" if identity is None else f"identity {identity.source}"
@@ -68,7 +69,7 @@ def open_gallery(tools: DemoTools, output: Path, title: str) -> Gallery:
     return Gallery(output, title, lead, describe(tools))
 
 
-def describe(tools: DemoTools) -> dict[str, Any]:
+def describe(tools: PhotoEstimator) -> dict[str, Any]:
     """Network, hand model and identity, for predictions.json."""
     card, identity = tools.estimator.card, tools.identity
     weights = None if tools.weights is None else str(tools.weights)

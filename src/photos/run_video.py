@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.gallery import command_line
@@ -21,7 +22,7 @@ from src.photos.image import MIN_SIDE, Photo, UnusableImage, file_stem, shown_na
 from src.photos.result import CONVENTIONS, SCHEMA, Result
 from src.photos.run_images import describe
 from src.photos.search import limited
-from src.photos.setup import DemoTools, open_tools, stopped_by_signals, writable_folder
+from src.photos.setup import open_tools, stopped_by_signals, writable_folder
 from utils.camera import project_numpy, square_box, transform_intrinsics
 from utils.drawing import overlay
 from utils.video_files import SUFFIX, open_video, video_writer
@@ -46,7 +47,7 @@ class HandTracker:
         UnusableImage: K belongs to pictures of another size.
     """
 
-    def __init__(self, tools: DemoTools, path: Path, size: tuple[int, int]) -> None:
+    def __init__(self, tools: PhotoEstimator, path: Path, size: tuple[int, int]) -> None:
         self.tools, self.path, self.shape = tools, path, tools.shape()
         blank = np.broadcast_to(np.zeros(3, np.uint8), (size[1], size[0], 3))
         self.camera: Camera = tools.camera(Photo(path.stem, path, blank))
@@ -75,7 +76,7 @@ class HandTracker:
 
     def _where(self, photo: Photo) -> Region:
         """Where the hand was, unless it was lost or a detector looks at every frame anyway."""
-        if self.before is not None and self.tools.keypoints == "network":
+        if self.before is not None and not self.tools.detector:
             joints = project_numpy(self.before.joints.astype(np.float64), self.camera.K)
             box = limited(square_box(joints, 1.0), photo.image)
             return Region(box, "followed", self.region.is_left, self.region.side_source)
@@ -85,7 +86,7 @@ class HandTracker:
         try:
             return self.tools.region(photo)
         except UnusableImage:
-            self._wait = SEARCH_EVERY - 1 if self.tools.keypoints == "network" else 0
+            self._wait = SEARCH_EVERY - 1 if not self.tools.detector else 0
             raise
 
 

@@ -46,7 +46,7 @@ def make_rig(seed: int, subject: int) -> Rig:
     Intrinsics and the rig's design are the data set's; each subject's calibration moves every
     camera by some millimetres and tenths of a degree, as re-mounting does.
     """
-    shared, own = rig_generator(seed, 0), rig_generator(seed, subject)
+    shared, personal = rig_generator(seed, 0), rig_generator(seed, subject)
     K, poses = {}, {}
     for serial, azimuth, elevation in zip(SERIALS, _AZIMUTHS, _ELEVATIONS, strict=True):
         focal = 615.0 + shared.normal(0.0, 3.0)
@@ -55,8 +55,8 @@ def make_rig(seed: int, subject: int) -> Rig:
         angles = np.radians([azimuth + shared.normal(0, 5.0), elevation + shared.normal(0, 3.0)])
         pose = look_at(angles, shared.uniform(0.72, 0.95), _LOOK_AT + shared.normal(0, 0.015, 3))
         jitter = np.eye(4)
-        jitter[:3, :3] = _small_rotation(own.normal(0, 0.008, 3))
-        jitter[:3, 3] = own.normal(0, 0.006, 3)
+        jitter[:3, :3] = _small_rotation(personal.normal(0, 0.008, 3))
+        jitter[:3, 3] = personal.normal(0, 0.006, 3)
         poses[serial] = pose @ jitter
     date = subject_name(subject)[:8]
     return Rig(f"{date}_08{subject % 60:02d}00", K, poses)

@@ -13,14 +13,14 @@ import datetime
 import numpy as np
 from scipy.stats import norm
 
-#: The official folders of the ten subjects (FACTS 1.1).
+#: The official folders of the ten subjects (docs/facts.md 1.1).
 OFFICIAL_SUBJECTS = (
     "20200709-subject-01", "20200813-subject-02", "20200820-subject-03", "20200903-subject-04",
     "20200908-subject-05", "20200918-subject-06", "20200928-subject-07", "20201002-subject-08",
     "20201015-subject-09", "20201022-subject-10",
 )  # fmt: skip
 
-#: The eight cameras in index order (FACTS 1.1).
+#: The eight cameras in index order (docs/facts.md 1.1).
 SERIALS = (
     "836212060125", "839512060362", "840412060917", "841412060263",
     "932122060857", "932122060861", "932122061900", "932122062010",
@@ -63,7 +63,7 @@ def sequence_name(subject: int, sequence: int) -> str:
 
 
 def subject_betas(seed: int, subject: int) -> np.ndarray:
-    """(10,) float64 betas of the 1-based ``subject``; the same for both hands (FACTS 1.3)."""
+    """(10,) float64 betas of the 1-based ``subject``; the same for both hands (docs/facts.md 1.3)."""
     if subject > len(OFFICIAL_SUBJECTS):
         return _generator(seed, subject, _BETAS_STREAM).standard_normal(10)
     generator = _generator(seed, 0, _BETAS_STREAM)

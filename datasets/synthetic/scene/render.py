@@ -146,16 +146,16 @@ class CameraView:
         origin, directions = pixel_rays(self._K, pixels, self._pose)
         hits = mesh.caster.cast(np.broadcast_to(origin, directions.shape), directions)
         still = still_depth[np.round(pixels[:, 1]).astype(int), np.round(pixels[:, 0]).astype(int)]
-        seen = np.flatnonzero((hits.face >= 0) & (hits.distance < still))
+        visible = np.flatnonzero((hits.face >= 0) & (hits.distance < still))
         layer = Layer(
             np.zeros((*shape, 3), np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.uint8),
             np.full(shape, np.inf, np.float32),
         )  # fmt: skip
-        if len(seen):
-            hits = Hits(hits.face[seen], hits.barycentric[seen], hits.distance[seen])
-            places = chosen[seen]
+        if len(visible):
+            hits = Hits(hits.face[visible], hits.barycentric[visible], hits.distance[visible])
+            places = chosen[visible]
             layer.colour.reshape(-1, 3)[places] = surface_colour(
-                mesh, self._scene.texels, self._lights, hits, origin, directions[seen]
+                mesh, self._scene.texels, self._lights, hits, origin, directions[visible]
             )
             layer.alpha.ravel()[places] = 1
             layer.label.ravel()[places] = mesh.surface.labels[hits.face]
@@ -240,17 +240,17 @@ def _lay(
 ) -> None:
     """Paint a layer of one sample per ``step`` pixels over views of the picture, in place."""
     if step == 1:
-        seen = layer.alpha > 0
-        radiance[seen] = layer.colour[seen]
+        visible = layer.alpha > 0
+        radiance[visible] = layer.colour[visible]
     else:
         alpha, colour = _enlarge(layer.alpha, step), _enlarge(layer.colour, step)
         radiance *= 1 - alpha[..., None]
         radiance += colour
-        seen = _enlarge(layer.alpha, step, cv2.INTER_NEAREST) > 0
+        visible = _enlarge(layer.alpha, step, cv2.INTER_NEAREST) > 0
     label = layer.label if step == 1 else _enlarge(layer.label, step, cv2.INTER_NEAREST)
-    seg[seen] = label[seen]
+    seg[visible] = label[visible]
     if depth is not None:
-        depth[seen] = (layer.depth if step == 1 else _enlarge(layer.depth, step, cv2.INTER_NEAREST))[seen]
+        depth[visible] = (layer.depth if step == 1 else _enlarge(layer.depth, step, cv2.INTER_NEAREST))[visible]
 
 
 def _enlarge(grid: np.ndarray, factor: int, how: int = cv2.INTER_LINEAR) -> np.ndarray:

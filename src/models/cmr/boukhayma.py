@@ -20,7 +20,7 @@ PARTS = (1, 2, 3, PCA_COMPONENTS, 10)
 
 
 class Boukhayma(nn.Module):
-    """ResNet-34 whose last layer gives a weak-perspective camera, a rotation, PCA pose and shape (FACTS 7.1).
+    """ResNet-34 whose last layer gives a weak-perspective camera, a rotation, PCA pose and shape (docs/facts.md 7.1).
 
     Args:
         backbone: resnet34 in the paper; another than a ResNet is the body of the fair networks, name for name.

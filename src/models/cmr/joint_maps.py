@@ -3,7 +3,7 @@
 ``consistent`` treats a map pixel as what it is, an area of the input (pixel centres at integers,
 utils/camera.py): map pixel h lies on input pixel (h + 0.5) * S / h_size - 0.5. ``paper`` is the
 released code's chain, which truncates joints to pixels and scales the argmax without the half
-pixels; it reads joints about one pixel too far to the upper left (FACTS 7.4) and is kept to
+pixels; it reads joints about one pixel too far to the upper left (docs/facts.md 7.4) and is kept to
 reproduce it.
 """
 

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from datasets import build_dataset
+from src.personalization.calibration.api import shapes_of
 from src.personalization.calibration.data_set_evidence import view_groups, wrist_depths
-from src.personalization.calibration.identity import ALIASES, Images, calibrate_predictions
+from src.personalization.calibration.identity import Images, calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
 from src.personalization.calibration.multi_view import group_views
-from src.personalization.calibration.population import Population, load_population, shipped_population
+from src.personalization.calibration.population import load_population
+from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints, rows_by_subject
 from src.personalization.solver.status import CalibrationError
@@ -32,10 +34,6 @@ logger = logging.getLogger(__name__)
 
 #: Images of a person to calibrate from unless --num_images says otherwise; of own photos: all.
 NUM_IMAGES = 20
-#: What the scripts before this command write, and which; used where neither --predictions nor --images is given.
-DEFAULT_PREDICTIONS = ("out/dex_ycb/predictions/confidence.npz", "scripts/predict_with_confidence.sh")
-DEFAULT_KEYPOINTS = ("out/dex_ycb/predictions/keypoints.npz", "scripts/predict_2d.sh")
-DEFAULT_OUTPUT = "out/dex_ycb/identities"
 
 
 def run(args: argparse.Namespace) -> dict[int, Identity]:
@@ -44,39 +42,25 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError, ValueError: see the functions called.
     """
-    fill_in_files(args)
+    if args.predictions is None:
+        fill_in(
+            args,
+            {
+                "predictions": (PREDICTIONS / "confidence.npz", "scripts/predict_with_confidence.sh"),
+                "keypoints": KEYPOINTS,
+            },
+        )
+    fill_in(args, {"output": (IDENTITIES[0], None)})
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
-    if args.keypoints is not None or ALIASES.get(args.method, args.method) == "multi_frame":
+    if args.keypoints is not None or args.method == "multi_frame":
         keypoints = None if args.keypoints is None else load_predictions(args.keypoints)
         predictions = pair_keypoints(predictions, keypoints)
     images = gather_images(args, predictions)
     options = options_of(args, assets, predictions)
     return calibrate_and_write(args, images, options, assets, device)
-
-
-def fill_in_files(args: argparse.Namespace) -> None:
-    """Without --predictions: the files that the scripts write, as the released command took its own.
-
-    Raises:
-        FileNotFoundError: they are not there; says which scripts write them.
-    """
-    if args.output is None:
-        args.output = DEFAULT_OUTPUT
-        logger.info("--output is not given: %s", args.output)
-    if args.predictions is not None:
-        return
-    for name, (path, script) in (("predictions", DEFAULT_PREDICTIONS), ("keypoints", DEFAULT_KEYPOINTS)):
-        if getattr(args, name) is not None:
-            continue
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"neither --predictions nor --images is given, and {path} does not exist here; {script} writes it"
-            )
-        setattr(args, name, path)
-        logger.info("--%s is not given: %s", name, path)
 
 
 def calibrate_and_write(
@@ -100,9 +84,19 @@ def calibrate_and_write(
         try:
             draws = [
                 calibrate_predictions(
-                    images.predictions, assets, options, method=args.method, num_images=count, select=args.select,
-                    seed=args.seed + draw, top_k=args.top_k, temperature=args.temperature,
-                    wrist_depth=images.wrist_depth, views=images.views, subject=subject, device=device,
+                    images.predictions,
+                    assets,
+                    options,
+                    method=args.method,
+                    num_images=count,
+                    select=args.select,
+                    seed=args.seed + draw,
+                    top_k=args.top_k,
+                    temperature=args.temperature,
+                    wrist_depth=images.wrist_depth,
+                    views=images.views,
+                    subject=subject,
+                    device=device,
                     created_by=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 )[subject]
                 for draw in range(args.draws)
@@ -130,21 +124,15 @@ def calibrate_and_write(
 
 def options_of(args: argparse.Namespace, assets: HandAssets, predictions: Predictions) -> CalibrationOptions:
     """Priors, noise and length cues: what the command line says, else --prior, else `default_options`."""
-    if ALIASES.get(args.method, args.method) != "multi_frame":
+    if args.method != "multi_frame":
         return CalibrationOptions()
     if args.prior is not None:
         options = calibration_options(load_population(args.prior, assets.hash))
     elif stated_noise(args):  # how the network errs is known, people's shapes need not be
-        options = replace(CalibrationOptions(), population=people_of(assets))
+        options = replace(CalibrationOptions(), population=shapes_of(assets))
     else:
         options = default_options(assets, predictions.model_name, predictions.dataset)
     return stated_options(args, options)
-
-
-def people_of(assets: HandAssets, prior: str | None = None) -> Population:
-    """Shapes of people: of the file ``prior``, else of the shipped one if it is of this hand, else unit normal."""
-    found = shipped_population(assets) if prior is None else load_population(prior, assets.hash)
-    return Population() if found is None else found.shapes_only()
 
 
 def stated_noise(args: argparse.Namespace) -> bool:
@@ -174,8 +162,12 @@ def gather_images(args: argparse.Namespace, predictions: Predictions) -> Images:
     if args.data_root is None:
         raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
     dataset = build_dataset(
-        args.dataset, args.data_root, predictions.split,
-        side="both", mano_dir=args.mano_dir, allow_missing_subjects=True,
+        args.dataset,
+        args.data_root,
+        predictions.split,
+        side="both",
+        mano_dir=args.mano_dir,
+        allow_missing_subjects=True,
     )
     views = None
     if args.cameras is not None:
@@ -188,9 +180,20 @@ def gather_images(args: argparse.Namespace, predictions: Predictions) -> Images:
 def report(subject: int, draws: list[Identity], assets: HandAssets) -> None:
     """Log hand and finger lengths, and their spread over the draws."""
     identity = draws[0]
-    logger.info("subject %d: %s, %d images, scale from %s; %s", subject, identity.method, identity.n_images,
-                identity.scale_evidence, describe_lengths(identity, assets))
+    logger.info(
+        "subject %d: %s, %d images, scale from %s; %s",
+        subject,
+        identity.method,
+        identity.n_images,
+        identity.scale_evidence,
+        describe_lengths(identity, assets),
+    )
     if len(draws) > 1:
         values = [draw.hand_length_mm for draw in draws]
-        logger.info("subject %d: hand length over %d draws %.1f ± %.1f mm",
-                    subject, len(draws), np.mean(values), np.std(values, ddof=1))
+        logger.info(
+            "subject %d: hand length over %d draws %.1f ± %.1f mm",
+            subject,
+            len(draws),
+            np.mean(values),
+            np.std(values, ddof=1),
+        )

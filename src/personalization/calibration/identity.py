@@ -40,7 +40,7 @@ DEPTHS = (0.08, 4.0)
 
 @dataclass(frozen=True)
 class Images:
-    """Images of one person: predictions, measured wrist depths (N,) m (NaN where unknown), and their cameras' places."""
+    """Images of one person: predictions, measured wrist depths (N,) m (NaN: unknown), and where the cameras stand."""
 
     predictions: Predictions
     wrist_depth: np.ndarray | None = None
@@ -128,8 +128,12 @@ def calibrate_predictions(
     for number, rows in rows_by_subject(predictions, subject).items():
         own = images.rows(without_copies(predictions, rows))
         if len(own.predictions) < num_images:
-            logger.warning("subject %d has %d images, fewer than the %d asked for: all are used", number,
-                           len(own.predictions), num_images)
+            logger.warning(
+                "subject %d has %d images, fewer than the %d asked for: all are used",
+                number,
+                len(own.predictions),
+                num_images,
+            )
         if method == "multi_frame":
             own = own.rows(_seen_by_their_camera(model, own, options, number))
             own = own.rows(_choose(model, own, options, num_images, select, seed))
@@ -142,7 +146,7 @@ def calibrate_predictions(
 
 
 def without_copies(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
-    """``rows`` without those whose pose, shape and keypoints are another row's to the last bit: the same image again."""
+    """``rows`` without those whose pose, shape and keypoints are another row's to the bit: the same image again."""
     arrays = [getattr(predictions, name) for name in ("pose", "betas", "keypoints_2d", "confidence")]
     content = [array[rows].reshape(len(rows), -1).astype(np.float32) for array in arrays if array is not None]
     if not content:
@@ -166,12 +170,15 @@ def _seen_by_their_camera(model: JointsModel, own: Images, options: CalibrationO
     if not wrong.any():
         return np.arange(len(depth))
     row = int(np.flatnonzero(wrong)[0])
+    where = f"{depth[row]:.2f} m away" if depth[row] > 0 else "behind the camera"
     said = (
-        f"subject {subject}: the hand of image {own.predictions.image_id[row]} would be {depth[row]:.2f} m away "
-        f"with K = {np.round(own.predictions.K[row], 1).tolist()}: that is no K of this picture, or of another size"
+        f"subject {subject}: the hand of image {own.predictions.image_id[row]} would be {where} with K = "
+        f"{np.round(own.predictions.K[row], 1).tolist()}: that is no K of this picture, or of another size"
     )
     if wrong.sum() > len(wrong) / 2:
-        raise CalibrationError(f"{said} ({wrong.sum()} of {len(wrong)} images). Give the K that the keypoints belong to")
+        raise CalibrationError(
+            f"{said} ({wrong.sum()} of {len(wrong)} images). Give the K that the keypoints belong to"
+        )
     logger.warning("%s; %d of %d images are left out", said, wrong.sum(), len(wrong))
     return np.flatnonzero(~wrong)
 

@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 MIN_PEOPLE = 40
 #: The unit normal that hand models are built to have counts as so many people: one for each coefficient.
 SHAPE_STRENGTH = 10.0
-#: What is believed of a rotation's error before any is seen, rad an axis: more than twice the shipped networks' 0.06. It
-#: counts as one image for each of 48 unknowns and two more, so the covariance is never singular, and nothing to 480.
+#: What is believed of a rotation's error before any is seen, rad an axis: more than twice the shipped networks' 0.06.
+#: It counts as one image for each of 48 unknowns and two more, so the covariance is never singular, and nothing to 480.
 POSE_ERROR, POSE_STRENGTH = 0.15, 50.0
 #: Larger errors of one rotation are outliers, not the spread, rad.
 MAX_POSE_ERROR = 1.5
@@ -72,8 +72,13 @@ def measure(args: argparse.Namespace) -> Population:
         errors = measure_network(predictions, annotations_of(held_out, predictions))
     population = replace(people_of(betas, depths, assets.hash), dataset=args.dataset, **errors)
     save_population(args.output, population)
-    logger.info("%d people, depth %.3f ± %.3f m, keypoints %.4f of the box, poses %.3f rad", len(betas),
-                *population.depth, float(population.keypoint_std_box), np.sqrt(np.trace(population.pose_error) / 48))
+    logger.info(
+        "%d people, depth %.3f ± %.3f m, keypoints %.4f of the box, poses %.3f rad",
+        len(betas),
+        *population.depth,
+        float(population.keypoint_std_box),
+        np.sqrt(np.trace(population.pose_error) / 48),
+    )
     return population
 
 

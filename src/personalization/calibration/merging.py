@@ -19,8 +19,9 @@ from utils.artifacts import Identity
 
 logger = logging.getLogger(__name__)
 
-#: Two files of one person differ by more than this once in so many cases: doubted, refused.
-DOUBTED, REFUSED = 1e-2, 1e-6
+#: How often two files of one person differ so much, by chance: doubted and refused below. Intervals are somewhat too
+#: narrow on networks' predictions, so a refusal needs more than the usual significance.
+DOUBTED, REFUSED = 1e-2, 1e-4
 
 Gaussian = tuple[np.ndarray, np.ndarray]  # in information form: precision (10,10), precision @ mean (10,)
 

@@ -32,8 +32,7 @@ logger = logging.getLogger(__name__)
 START_DEPTH = 0.85
 #: Share of Laplace's correction that is applied. Where a frame's posterior is skewed the full correction overshoots:
 #: hand length of 100 simulated persons (0.25 rad, 2 px, 20 frames) was off by +2.5 mm without, -1.3 mm with all,
-#: +0.1 mm with half of it. Over 20 seeds of 8 persons half of it lowers the zero-pose error from 3.75 to 3.24 mm with
-#: the shipped prior (benchmarks/studies/laplace.py).
+#: +0.1 mm with half of it. benchmarks/studies/laplace.py shows what half of it does.
 LAPLACE_SHARE = 0.5
 
 
@@ -48,7 +47,7 @@ class CalibrationOptions(FitOptions):
         errors_repeat: how keypoints and poses err was not measured, so the worst is assumed: the same error in every
             image of a person. All of them together then tell as much as one.
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
-            where the depth is known. Without, a longer hand has more room in metres, and noisy hands get too long.
+            where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
         accept_conflict: use a cue even where it contradicts the images.
     """
 
@@ -84,8 +83,11 @@ def default_options(assets: HandLike, model_name: str, dataset: str) -> Calibrat
     whose = "people's hands" if found is None else f"the errors of the network {model_name!r}"
     logger.warning(
         "how much %s differ was not measured: shapes are taken for %s, and errors for repeating in every image, so "
-        "intervals are as wide as of one image. Measure it (%s) and give the file (--prior), or give --keypoint_std and "
-        "--finger_std", whose, "unit normal" if found is None else "the shipped population's", MAKE,
+        "intervals are as wide as of one image. Measure it (%s) and give the file (--prior), or give --keypoint_std "
+        "and --finger_std",
+        whose,
+        "unit normal" if found is None else "the shipped population's",
+        MAKE,
     )
     return CalibrationOptions(population=Population() if found is None else found.shapes_only(), errors_repeat=True)
 
@@ -213,9 +215,7 @@ def place_frames(
         The observations, the wrists, and the mask (N,) of placed frames (True where nothing is seen).
     """
     points = posed_points(model, pose, rest).points
-    wrist, placed = wrist_from_keypoints(
-        points, observations.projections, observations.keypoints, observations.weights
-    )
+    wrist, placed = wrist_from_keypoints(points, observations.projections, observations.keypoints, observations.weights)
     unseen = (observations.weights == 0).flatten(1).all(dim=1)
     K = observations.projections[:, 0, :, :3]
     centre = torch.where(unseen[:, None], K[:, :2, 2], observations.keypoints[:, 0].mean(dim=1))
@@ -232,10 +232,12 @@ def placed_depths(
     confidence: torch.Tensor | None,
     options: CalibrationOptions,
 ) -> torch.Tensor:
-    """Depth (N,), m, where each image alone places the wrist of a mean hand; NaN for images that cannot be used."""
+    """Depth (N,), m, where each image alone places the wrist of a mean hand: zero if it would be behind the camera,
+    NaN for images that cannot be used."""
     inputs = checked_frames(model, pose, pose.new_zeros(len(pose), 10), K, keypoints, confidence, options)
-    _, wrist, placed = place_frames(model, observe(model, inputs, options), inputs.pose, model.rest_points(inputs.betas))
-    return torch.where(inputs.good & placed, wrist[:, 2], torch.nan)
+    rest = model.rest_points(inputs.betas)
+    _, wrist, placed = place_frames(model, observe(model, inputs, options), inputs.pose, rest)
+    return torch.where(inputs.good, torch.where(placed, wrist[:, 2], 0.0), torch.nan)
 
 
 def image_information(

@@ -101,9 +101,7 @@ def observe_views(
     members = [np.concatenate([rows[good[rows]], rows[~good[rows]]]) for rows in members]  # usable views first
     most = max(len(rows) for rows in members)
     table = torch.as_tensor(np.stack([np.resize(rows, most) for rows in members]), device=model.device)
-    real = torch.as_tensor(
-        np.stack([np.arange(most) < len(rows) for rows in members]), device=model.device
-    )
+    real = torch.as_tensor(np.stack([np.arange(most) < len(rows) for rows in members]), device=model.device)
     world = torch.as_tensor(views.camera_to_world, dtype=model.dtype, device=model.device)[table]
     relative = torch.linalg.solve(world, world[:, :1].expand_as(world))  # first view's frame -> view's frame
     turned = inputs.pose[table].clone()
@@ -112,8 +110,11 @@ def observe_views(
     share[:, 0] += (share.sum(dim=1) == 0).to(model.dtype)
     mean = roma.special_procrustes((share[..., None, None, None] * turned).sum(dim=1))
     first = table[:, 0]
-    one = FrameInputs(mean, *(getattr(inputs, name)[first] for name in ("betas", "K", "keypoints", "confidence")),
-                      inputs.status[first])
+    one = FrameInputs(
+        mean,
+        *(getattr(inputs, name)[first] for name in ("betas", "K", "keypoints", "confidence")),
+        inputs.status[first],
+    )
     weights = keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)[table] * real[..., None]
     observations = replace(
         observe(model, one, options),

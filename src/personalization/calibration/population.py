@@ -115,8 +115,14 @@ class Population:
     @property
     def hash(self) -> str:
         """Twelve hex digits that name what it says about shapes: identities made with it can be merged."""
-        parts = (self.betas_mean, self.betas_covariance, self.network_gain, self.network_offset,
-                 self.network_systematic, self.network_noise)
+        parts = (
+            self.betas_mean,
+            self.betas_covariance,
+            self.network_gain,
+            self.network_offset,
+            self.network_systematic,
+            self.network_noise,
+        )
         content = b"".join(np.ascontiguousarray(part, dtype=np.float64).tobytes() for part in parts)
         return hashlib.sha256(content).hexdigest()[:12]
 

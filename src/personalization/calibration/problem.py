@@ -53,7 +53,7 @@ class MultiFrameProblem:
         self.linear = torch.zeros_like(share)[:, None].expand(-1, 10) if linear is None else linear
 
     def linearise(self, state: State) -> State:
-        """Cost (P,), shape_gradient (P,10), shape_hessian (P,10,10) of prior and cues, and of each frame
+        """Cost (P,), shape_gradient (P,10) and shape_hessian (P,10,10) of everything, and of each frame
         gradient (P,F,61), Gauss-Newton hessian (P,F,61,61), chart (P,F,16,3,3)."""
         persons, frames = state["pose"].shape[:2]
         rest = self.model.rest_points(state["betas"]).repeat_interleave(frames, dim=0)
@@ -61,23 +61,26 @@ class MultiFrameProblem:
         found = evaluate_frames(self.model, self.observations, pose, wrist, rest, with_shape=True)
         split = (persons, frames)
         share = self.share[:, None, None]
+        gradient = share * found.gradient.unflatten(0, split)
         hessian = share[..., None] * found.hessian.unflatten(0, split)
         cost, shape_gradient, shape_hessian = shape_terms(self.model, self.shape_prior, self.cues, state["betas"])
         return {
             "cost": cost + self.share * found.cost.view(split).sum(dim=1) + (self.linear * state["betas"]).sum(dim=1),
-            "gradient": share * found.gradient.unflatten(0, split),
+            "gradient": gradient,
             "hessian": hessian,
             "chart": found.chart.unflatten(0, split),
-            "shape_gradient": shape_gradient + self.linear,
+            "shape_gradient": shape_gradient + gradient[..., SHAPE].sum(dim=1) + self.linear,
             "shape_hessian": shape_hessian + hessian[..., SHAPE, SHAPE].sum(dim=1),
         }
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
         """See `levenberg_marquardt.Problem`."""
         hessian, gradient = terms["hessian"][..., OWN, OWN], terms["gradient"][..., OWN]
-        coupling, shape_hessian = terms["hessian"][..., OWN, SHAPE], terms["shape_hessian"]
-        shape_gradient = terms["shape_gradient"] + terms["gradient"][..., SHAPE].sum(dim=1)
-        finite = torch.isfinite(terms["hessian"]).flatten(1).all(dim=1) & torch.isfinite(shape_hessian).flatten(1).all(1)
+        coupling = terms["hessian"][..., OWN, SHAPE]
+        shape_gradient, shape_hessian = terms["shape_gradient"], terms["shape_hessian"]
+        finite = torch.isfinite(terms["hessian"]).flatten(1).all(dim=1) & torch.isfinite(shape_hessian).flatten(1).all(
+            1
+        )
         added = damping_diagonal(hessian, damping[:, None].expand(hessian.shape[:2]))
         added_shape = damping_diagonal(shape_hessian, damping)
         factor = factorise(_safe(hessian + torch.diag_embed(added), finite))
@@ -103,7 +106,11 @@ class MultiFrameProblem:
         frames = len(self.observations.weights) // len(self.share)
         every = (index[:, None] * frames + torch.arange(frames, device=index.device)).flatten()
         return MultiFrameProblem(
-            self.model, self.observations.rows(every), self.share[index], self.shape_prior, self.cues,
+            self.model,
+            self.observations.rows(every),
+            self.share[index],
+            self.shape_prior,
+            self.cues,
             self.linear[index],
         )
 

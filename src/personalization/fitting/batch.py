@@ -98,6 +98,7 @@ def fit_predictions(
     fitted = replace(
         predictions,
         pose=result.pose.cpu().numpy(), betas=result.betas.cpu().numpy(), transl=result.transl.cpu().numpy(),
+        status=result.status.cpu().numpy(),
     )
     return FittedPredictions(fitted, result.status.cpu().numpy(), result.reprojection_px.cpu().numpy(), seconds)
 

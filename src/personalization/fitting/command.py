@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,13 @@ import torch
 
 from datasets import build_dataset
 from src.evaluation import evaluate_predictions
-from src.personalization.calibration.population import Population, load_population, with_population
+from src.personalization.calibration.population import (
+    SHIPPED_PRIOR,
+    Population,
+    load_population,
+    with_population,
+)
+from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.adam import AdamOptions
 from src.personalization.fitting.batch import FittedPredictions, fit_predictions
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions
@@ -38,6 +45,8 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
     """
+    if args.predictions is None:
+        fill_in(args, scripts_files(args.shape_source))
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
@@ -80,6 +89,21 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     if args.results is not None:
         write_json(args.results, report)
     return report
+
+
+def scripts_files(shape_source: str) -> dict[str, tuple[Path, str | None]]:
+    """What ``scripts/fit_*.sh`` fit and write, by option."""
+    name = {"predicted": "baseline", "gt": "true_shape", "calibrated": "calibrated"}[shape_source]
+    files: dict[str, tuple[Path, str | None]] = {
+        "predictions": (PREDICTIONS / f"{name}.npz", f"scripts/eval_{name}.sh"),
+        "keypoints": KEYPOINTS,
+        "output": (Path(f"out/dex_ycb/fitted/{name}.npz"), None),
+    }
+    if shape_source == "calibrated":
+        files["identity"] = IDENTITIES
+    if SHIPPED_PRIOR.is_file():
+        files["prior"] = (SHIPPED_PRIOR, None)
+    return files
 
 
 def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> FitOptions:

@@ -24,10 +24,11 @@ class LengthCue:
     def __post_init__(self) -> None:
         if self.name not in LENGTHS:
             raise CalibrationError(f"length {self.name!r} is unknown; choose one of {', '.join(LENGTHS)}")
-        if not (0.005 < self.length < 0.4 and 0 < self.std < 1):
+        low, high = (0.08, 0.3) if self.name == "hand" else (0.005, 0.2)
+        if not (low < self.length < high and 0 < self.std < 1):
             raise CalibrationError(
-                f"{self.name} = {1000 * self.length:g} ± {1000 * self.std:g} mm is no length of a hand; "
-                "give millimetres and a positive uncertainty"
+                f"{self.name} = {1000 * self.length:g} ± {1000 * self.std:g} mm is no length of a hand "
+                f"({1000 * low:g} to {1000 * high:g}); give millimetres and a positive uncertainty"
             )
 
 

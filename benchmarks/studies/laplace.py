@@ -1,0 +1,118 @@
+"""``python -m benchmarks.studies.laplace``: what Laplace's correction (`problem.log_volume_gradient`) does to a person.
+
+Simulated people, errors as the calibration believes; or, with ``--predictions --keypoints --data_root``, people whom
+networks have seen. Printed: zero-pose error, bias of the hand's length, and how often 95% intervals hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import roma
+import torch
+
+from benchmarks.simulation import Simulated, SimulationOptions, simulate
+from datasets import build_dataset
+from src.evaluation.shape import zero_pose_mpvpe
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.multi_frame import CalibrationOptions, calibrate_frames, calibration_options
+from src.personalization.calibration.population import SHIPPED_PRIOR, Population, load_population
+from src.personalization.fitting.fit import PosePriorOptions
+from src.personalization.pairing import pair_keypoints
+from src.personalization.terms.hand_size import HALF_95, length_gradient
+from src.personalization.terms.joints_model import JointsModel
+from src.personalization.terms.noise import KeypointNoise
+from template import HandAssets, HandModel, load_hand_assets
+from utils.artifacts import load_predictions
+
+PLAIN = CalibrationOptions(PosePriorOptions(0.25, 0.25), KeypointNoise(std_px=2.0, loss="none"), 0.85, 0.07)
+#: Betas (P,10), their covariance (P,10,10), and the true ones.
+Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """Options."""
+    parser = argparse.ArgumentParser(description="Calibration with and without Laplace's correction.")
+    parser.add_argument("--seeds", type=int, default=20, help="of 8 simulated people each")
+    parser.add_argument("--images", type=int, default=20, help="of each person")
+    parser.add_argument("--predictions", help="npz of mano_baseline_conf instead; of people not trained on")
+    parser.add_argument("--keypoints", help="npz of pose_2d on the same images")
+    parser.add_argument("--data_root")
+    return parser
+
+
+def shipped_world(assets: HandAssets, people: Population, images: int, seed: int) -> Simulated:
+    """Eight people seen by networks that err as the shipped ones do, but independently in every image."""
+    depth = (float(people.depth[0]), float(people.depth[1]))
+    world = simulate(assets, 8, images, SimulationOptions(0.0, 0.0, 0.0, depth), seed)
+    generator = torch.Generator().manual_seed(seed)
+    factor = torch.linalg.cholesky(torch.as_tensor(people.pose_error))
+    turns = torch.randn(8, images, 48, generator=generator, dtype=torch.float64) @ factor.T
+    box = (world.keypoints.amax(2) - world.keypoints.amin(2)).amax(-1)[..., None, None]
+    noise = torch.randn(world.keypoints.shape, generator=generator, dtype=torch.float64)
+    return replace(
+        world,
+        predicted=world.pose @ roma.rotvec_to_rotmat(turns.unflatten(-1, (16, 3))),
+        keypoints=world.keypoints + float(people.keypoint_std_box) * box * noise,
+    )
+
+
+def simulated(args: argparse.Namespace, assets: HandAssets, laplace: bool, shipped: bool) -> Iterator[Found]:
+    """Eight people at a time."""
+    people, model = load_population(SHIPPED_PRIOR, assets.hash), JointsModel(assets)
+    believed = replace(calibration_options(people), population=people.shapes_only()) if shipped else PLAIN
+    for seed in range(args.seeds):
+        world = (
+            shipped_world(assets, people, args.images, seed)
+            if shipped
+            else simulate(assets, 8, args.images, SimulationOptions(), seed)
+        )
+        options = replace(believed, laplace=laplace)
+        found = calibrate_frames(model, world.predicted, torch.zeros(8, 10), world.K, world.keypoints, options=options)
+        yield found.betas, found.covariance, world.betas
+
+
+def predicted(args: argparse.Namespace, assets: HandAssets, laplace: bool) -> Iterator[Found]:
+    """One person after the other."""
+    rows = pair_keypoints(load_predictions(args.predictions), load_predictions(args.keypoints))
+    dataset = build_dataset("dex_ycb", args.data_root, rows.split, side="both", allow_missing_subjects=True)
+    options = replace(calibration_options(load_population(SHIPPED_PRIOR, assets.hash)), laplace=laplace)
+    for subject, one in calibrate_predictions(rows, assets, options, num_images=args.images).items():
+        betas = np.stack([one.betas, dataset.subject_betas[subject].astype(np.float64)])
+        yield torch.as_tensor(betas[:1]), torch.as_tensor(one.covariance)[None], torch.as_tensor(betas[1:])
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    args = get_args_parser().parse_args()
+    torch.set_num_threads(1)
+    assets = load_hand_assets()
+    hand, model = HandModel(assets, dtype=torch.float64), JointsModel(assets)
+    cases = {
+        name: [list(simulated(args, assets, laplace, name == "as shipped")) for laplace in (False, True)]
+        for name in ("0.25 rad, 2 px", "as shipped")
+        if args.predictions is None
+    } or {"predictions": [list(predicted(args, assets, laplace)) for laplace in (False, True)]}
+    print("zero-pose MPVPE (mm), length bias (mm), 95% intervals of length and betas")
+    for name, pair in cases.items():
+        errors = []
+        for label, parts in zip(("without", "with"), pair, strict=True):
+            betas, covariance, truth = (torch.cat(part) for part in zip(*parts, strict=True))
+            (length, slope), (true, _) = (length_gradient(model, b, "hand") for b in (betas, truth))
+            std = torch.einsum("pi,pij,pj->p", slope, covariance, slope).sqrt()
+            beta_z = (betas - truth) / covariance.diagonal(dim1=1, dim2=2).sqrt()
+            errors.append(np.asarray(zero_pose_mpvpe(hand, betas, truth)))
+            held = [float((z.abs() < HALF_95).double().mean()) for z in ((length - true) / std, beta_z)]
+            bias = 1000 * float((length - true).mean())
+            print(f"{name}, {label}: {errors[-1].mean():.2f}  {bias:+.2f}  {held[0]:.3f} {held[1]:.3f}")
+        gain = errors[0] - errors[1]
+        print(
+            f"{name}: better by {gain.mean():+.2f} ± {gain.std(ddof=1) / len(gain) ** 0.5:.2f} for {len(gain)} people"
+        )
+
+
+if __name__ == "__main__":
+    main()

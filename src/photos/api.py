@@ -1,0 +1,236 @@
+"""Pictures to hands from Python: ``estimate = load("mano_identity")``, then ``estimate(image, fov=60)``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.engine.checkpoint import load_network
+from src.engine.networks import PRIOR, read_network
+from src.models.mesh_joints import is_mesh_model
+from src.personalization.calibration.population import Population, load_population, with_population
+from src.personalization.fitting.fit import FitOptions
+from src.personalization.solver.status import CalibrationError
+from src.photos.boxes import Region, choose_region
+from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
+from src.photos.estimator import Estimator, HandEstimator
+from src.photos.image import Photo, read_photo
+from src.photos.keypoint_estimator import KeypointEstimator
+from src.photos.result import Result, mirror_box
+from src.photos.search import KeypointReader
+from src.photos.shape_filter import ShapeFilter
+from template import HandAssets, load_hand_assets
+from utils.artifacts import Identity, load_identity
+from utils.camera import mirror_intrinsics
+from utils.device import choose_device
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+KEYPOINT_WEIGHTS = "pose_2d.safetensors"
+#: The network that predicts a shape, and the one that is told it: which of them looks depends on the identity.
+ANONYMOUS, PERSONAL = "mano_baseline_conf", "mano_identity"
+DETECTOR = "mediapipe"
+SIDES = ("right", "left", "auto")
+
+
+@dataclass
+class PhotoEstimator:
+    """Callable: a picture -> the `Result` of one hand in it. See `load`.
+
+    Attributes:
+        estimator: network and fitting, or fitting alone; personal: the one for a known identity, or None: the same.
+        reader: keypoint network to look for hands with, or None; detector: mediapipe gives hands and keypoints.
+        weights: file of the network, or None; digest: hash of its weights.
+        population: how networks see shapes, and which shapes there are, or None.
+        identity, K, fov, bbox, hand: of all pictures, where a call does not say; hand is "left", "right" or None.
+    """
+
+    estimator: Estimator
+    personal: Estimator | None = None
+    reader: KeypointReader | None = None
+    detector: bool = False
+    weights: Path | None = None
+    digest: str = ""
+    population: Population | None = None
+    identity: Identity | None = None
+    K: Camera | None = None
+    fov: float | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    hand: str | None = None
+
+    @property
+    def assets(self) -> HandAssets:
+        """Right hand in use."""
+        return self.estimator.assets
+
+    def __call__(
+        self,
+        image: np.ndarray | str | os.PathLike,
+        K: np.ndarray | None = None,
+        fov: float | None = None,
+        side: str = "right",
+        identity: Identity | str | os.PathLike | None = None,
+        box: tuple[float, float, float, float] | None = None,
+    ) -> Result:
+        """Reconstruct one hand.
+
+        Args:
+            image: (H,W,3) uint8 RGB, or a file, whose EXIF may know the lens.
+            K: (3,3) intrinsics, px. fov: degrees across the longer side. Of neither, EXIF or a guess is taken, and
+                distances scale with it.
+            side: which hand it is; "auto": what the detector says, or the side on which the keypoint network is
+                surer.
+            identity: the person's `Identity`, or its file. Good choices are a calibrated one, or None.
+            box: left, top, right, bottom of the hand, px; None: it is looked for.
+
+        Raises:
+            UnusableImage: no hand is there, or K or box cannot belong to the picture; says why.
+            ValueError: an argument is not what it should be, an identity of another side or hand model.
+        """
+        if side not in SIDES:
+            raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:
+                raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+            photo = Photo("image", None, image)
+        else:
+            photo = read_photo(image)
+        if isinstance(identity, (str, os.PathLike)):
+            identity = load_identity(identity, None if side == "auto" else side)
+        if identity is not None:
+            identity.check_hand(self.assets)
+        camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
+        call = replace(
+            self, K=camera or self.K, fov=checked_fov(fov) or self.fov, identity=identity or self.identity,
+            bbox=self.bbox if box is None else tuple(box), hand=side,
+        )
+        return call.estimate(photo, call.camera(photo), call.region(photo), call.shape())
+
+    def shape(self) -> ShapeFilter:
+        """A new person's, or the identity's, shape."""
+        return ShapeFilter(self.assets, self.identity, self.population)
+
+    def camera(self, photo: Photo) -> Camera:
+        """Intrinsics of a picture, see `choose_camera`."""
+        return choose_camera(photo, self.K, self.fov)
+
+    def region(self, photo: Photo) -> Region:
+        """The hand of a picture, see `choose_region`."""
+        card = self.estimator.card
+        reader = None if card.crop == "image" else self.reader
+        region = choose_region(photo, self.bbox, self.hand, self.detector, reader)
+        # Networks of meshes have keypoints of their own, which belong to their meshes.
+        return replace(region, keypoints=None) if is_mesh_model(card.model) and not self.detector else region
+
+    def estimate(
+        self, photo: Photo, camera: Camera, region: Region, shape: ShapeFilter, before: Result | None = None
+    ) -> Result:
+        """`Estimator.estimate` for either hand, in and out in the picture's own frame."""
+        image, K, box, keypoints, width = photo.image, camera.K, region.box, region.keypoints, photo.size[0]
+        if region.is_left:
+            image, K, box = image[:, ::-1], mirror_intrinsics(K, width), mirror_box(box, width)
+            keypoints = None if keypoints is None else keypoints.mirrored(width)
+            before = None if before is None else before.mirrored()
+        estimator = self.personal if self.personal is not None and shape.is_known else self.estimator
+        result = estimator.estimate(image, K, box, shape, keypoints, before)
+        result = result.mirrored() if region.is_left else result
+        sources = replace(result.sources, camera=camera.source, box=region.source, side=region.side_source)
+        return replace(result, sources=sources)
+
+
+def load(
+    name: str = PERSONAL,
+    *,
+    mano_dir: str | os.PathLike | None = None,
+    device: torch.device | str | None = None,
+    weights: str | os.PathLike = WEIGHTS,
+) -> PhotoEstimator:
+    """Open networks, ready to be called with pictures.
+
+    Args:
+        name: "mano_identity" predicts the shape as well where no identity is given; "mediapipe": that detector's
+            keypoints and a fit, without a network of ours, the choice for real pictures; another name of a shipped
+            network; or a checkpoint file.
+        mano_dir: as of `load_hand_assets`: a folder with MANO, or None. It must be the hand of the networks.
+        device: None: a GPU if there is one.
+        weights: folder with the shipped networks.
+
+    Raises:
+        FileNotFoundError: there are no such weights. ValueError: they belong to another hand model; names both.
+        ImportError: mediapipe is asked for and not installed; says how to get it.
+    """
+    assets, folder = load_hand_assets(mano_dir, "right"), Path(weights)
+    device = choose_device("auto") if device is None else torch.device(device)
+    if name == DETECTOR:
+        return open_detector(assets, folder)
+    if name == PERSONAL and (folder / f"{ANONYMOUS}.safetensors").is_file():
+        anonymous = open_estimator(folder / f"{ANONYMOUS}.safetensors", assets, device, ANONYMOUS, folder=folder)
+        told = open_estimator(folder / f"{PERSONAL}.safetensors", assets, device, PERSONAL, folder=folder)
+        return replace(anonymous, personal=told.estimator)
+    path = Path(name) if Path(name).is_file() else folder / f"{name}.safetensors"
+    return open_estimator(path, assets, device, name, folder=folder)
+
+
+def open_detector(assets: HandAssets, folder: Path = WEIGHTS) -> PhotoEstimator:
+    """mediapipe's hands and keypoints, and the hand model fitted to them.
+
+    Raises:
+        ImportError: it is not installed; says how to get it.
+    """
+    from src.photos.detector import find_hands
+
+    find_hands(np.zeros((64, 64, 3), np.uint8))
+    population = population_of(folder, assets)
+    return PhotoEstimator(KeypointEstimator(assets, population), detector=True, population=population)
+
+
+def open_estimator(
+    path: Path, assets: HandAssets, device: torch.device, model: str, *, folder: Path = WEIGHTS, **released: Any
+) -> PhotoEstimator:
+    """A network with what belongs to it: the keypoint network, and the population of the shipped ones.
+
+    Args:
+        path, assets, device, model: as of `read_network`; released: its backbone and hierarchy.
+        folder: of the shipped weights.
+
+    Raises:
+        FileNotFoundError: no such weights; lists those that are there. ValueError: it gives no mesh, or belongs to
+            another hand.
+    """
+    if not path.is_file():
+        there = ", ".join(sorted(file.name for file in folder.glob("*.safetensors"))) or "no weights"
+        raise FileNotFoundError(f"{path}: no such file (there is {there}); give your own with --checkpoint FILE")
+    network, card, digest = read_network(path, device, assets, model, **released)
+    if card.model == "pose_2d":
+        raise ValueError(f"{path} is a pose_2d, which gives no mesh")
+    population = population_of(folder, assets) if path.parent == folder else None  # it belongs to those networks
+    options = FitOptions() if population is None else with_population(FitOptions(), population, keep_depth=True)
+    reader = open_reader(folder / KEYPOINT_WEIGHTS, device)
+    estimator = HandEstimator(network, card, assets, reader, options, device)
+    return PhotoEstimator(estimator, reader=reader, weights=path, digest=digest, population=population)
+
+
+def population_of(folder: Path, assets: HandAssets) -> Population | None:
+    """The shipped population if it is there and of this hand."""
+    try:
+        return load_population(folder / PRIOR, assets.hash)
+    except FileNotFoundError:
+        return None
+    except CalibrationError as error:
+        logger.warning("%s; going on without it", error)
+        return None
+
+
+def open_reader(path: str | Path, device: torch.device) -> KeypointReader | None:
+    """The shipped keypoint network, if it is there."""
+    if not Path(path).is_file():
+        return None
+    network, card, _ = load_network(path, device)
+    return KeypointReader(network, card, device)

@@ -1,0 +1,146 @@
+"""`calibrate` from Python: predictions, keypoints, results and photos of one person to an identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.simulation import SimulationOptions, simulate
+from src.evaluation.shape import zero_pose_mpvpe
+from src.personalization.calibration.api import keypoint_options
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.population import SHIPPED_PRIOR, Population
+from src.personalization.solver.status import CalibrationError
+from src.personalization.terms.hand_size import lengths_mm
+from src.photos.calibrate import calibrate
+from src.photos.detector import Detection
+from template import HandAssets, HandModel, load_hand_assets
+from utils.artifacts import Predictions, load_identity
+
+PERSON = SimulationOptions(1.0, 0.0, 0.1, (0.35, 0.6), uniform_depth=True, focal=700.0)
+
+
+@pytest.fixture(scope="module")
+def assets() -> HandAssets:
+    return load_hand_assets()
+
+
+def predictions_of(assets: HandAssets, persons: int, frames: int) -> tuple[Predictions, np.ndarray]:
+    world = simulate(assets, persons, frames, PERSON, seed=14)
+    n = persons * frames
+    rows = Predictions(
+        image_id=np.arange(n),
+        subject_id=3 + np.repeat(np.arange(persons), frames),
+        sequence_id=np.zeros(n, dtype=np.int64),
+        is_left=np.zeros(n, dtype=bool),
+        K=world.K.flatten(0, 1).numpy(),
+        pose=world.predicted.flatten(0, 1).numpy(),
+        keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+    )
+    return rows, world.betas.numpy()
+
+
+def ruler(assets: HandAssets, betas: np.ndarray) -> float:
+    return lengths_mm(assets, betas, None, ("hand",))["hand"][0]
+
+
+def test_predictions(assets: HandAssets, tmp_path: Path) -> None:
+    rows, betas = predictions_of(assets, 2, 4)
+    length = ruler(assets, betas[1])
+    found = calibrate(rows, subject=4, hand_length_mm=length, hand_length_std_mm=1.0)
+    assert (found.subject_id, found.n_images, found.method, found.scale_evidence) == (4, 4, "multi_frame", "ruler")
+    low, high = found.interval_mm
+    assert low < length < high and high - low < 4.0
+    found.save(tmp_path / "me.json")
+    assert load_identity(tmp_path / "me.json").length_mm == pytest.approx(found.length_mm, abs=1e-3)
+    named = calibrate(rows, subject=4, prior=SHIPPED_PRIOR, method="joint")
+    assert named.hand_length_std_mm < calibrate(rows, subject=4).hand_length_std_mm  # an unknown network is not trusted
+    with pytest.raises(CalibrationError, match=r"subjects \[3, 4\]"):
+        calibrate(rows)
+    with pytest.raises(CalibrationError, match="fov is of photos"):
+        calibrate(rows, subject=4, fov=60)
+
+
+def test_keypoints_of_either_hand(assets: HandAssets) -> None:
+    rows, betas = predictions_of(assets, 1, 6)
+    length = ruler(assets, betas[0])
+    given = {"hand_length_mm": length, "hand_length_std_mm": 1.0}
+    found = calibrate(rows.keypoints_2d, K=rows.K[0], **given)
+    assert found.side == "right" and found.n_images == 6 and found.interval_mm[0] < length < found.interval_mm[1]
+    hand = HandModel(assets)
+    error, mean = (zero_pose_mpvpe(hand, one[None], betas)[0] for one in (found.betas, np.zeros(10)))
+    assert error < 0.6 * mean, (error, mean)
+    mirrored = 639 - rows.keypoints_2d * [1, -1] * [1, -1]
+    mirrored[..., 1] = rows.keypoints_2d[..., 1]
+    K = rows.K[0].copy()
+    K[0, 2] = 639 - K[0, 2]
+    left = calibrate(mirrored, K=K, hand="left", **given)
+    assert left.side == "left"
+    np.testing.assert_allclose(left.betas, found.betas, atol=1e-2)
+
+
+def test_keypoints_that_cannot_be_used(assets: HandAssets) -> None:
+    rows, _ = predictions_of(assets, 1, 2)
+    with pytest.raises(CalibrationError, match="need K"):
+        calibrate(rows.keypoints_2d)
+    with pytest.raises(CalibrationError, match=r"\(21, 2\); \(N,21,2\)"):
+        calibrate(rows.keypoints_2d[0], K=rows.K[0])
+    with pytest.raises(CalibrationError, match="nothing to calibrate from"):
+        calibrate(rows.keypoints_2d[:0], K=rows.K[0])
+    with pytest.raises(CalibrationError, match="none of 2 hands could be fitted"):
+        calibrate(np.full((2, 21, 2), np.nan), K=rows.K[0])
+    with pytest.raises(CalibrationError, match="averages a network's shapes"):
+        calibrate(rows.keypoints_2d, K=rows.K[0], method="mean")
+
+
+def test_results(assets: HandAssets) -> None:
+    """What `handid.load(...)` returns: in the picture's own frame, left hands left."""
+
+    @dataclass
+    class Seen:
+        keypoints: np.ndarray
+        K: np.ndarray
+        confidence: np.ndarray
+        side: str
+
+    rows, _ = predictions_of(assets, 1, 3)
+    results = [Seen(points, K, np.ones(21), "right") for points, K in zip(rows.keypoints_2d, rows.K, strict=True)]
+    found = calibrate(results)
+    np.testing.assert_array_equal(found.betas, calibrate(rows.keypoints_2d, K=rows.K).betas)
+    assert found.interval_mm is not None and found.scale_evidence == "prior"
+
+
+def test_photos(assets: HandAssets, tmp_path: Path) -> None:
+    rows, betas = predictions_of(assets, 1, 5)
+    for number in range(6):
+        image = np.full((480, 640, 3), 128, np.uint8)
+        image[0, 0] = number + 1
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+
+    def find(image: np.ndarray) -> list[Detection]:
+        number = int(image[0, 0, 0]) - 1
+        return [Detection(rows.keypoints_2d[number].astype(np.float64), np.ones(21), False, 0.9)] if number < 5 else []
+
+    length = ruler(assets, betas[0])
+    found = calibrate(tmp_path, K=rows.K[0], hand_length_mm=length, finder=find)
+    assert found.n_images == 5 and abs(found.length_mm - length) < 2.5 * found.hand_length_std_mm
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    np.testing.assert_array_equal(calibrate(paths, K=rows.K[0], hand_length_mm=length, finder=find).betas, found.betas)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        calibrate(tmp_path / "nowhere", finder=find)
+
+
+def test_the_population_of_other_people_is_used(assets: HandAssets) -> None:
+    """A prior that knows the person beforehand decides."""
+    rows, betas = predictions_of(assets, 1, 2)
+    sure = Population(betas_mean=betas[0], betas_covariance=1e-4 * np.eye(10), hand_hash=assets.hash)
+    np.testing.assert_allclose(calibrate(rows, prior=sure).betas, betas[0], atol=0.05)
+    options = keypoint_options(assets, sure)
+    again = calibrate_predictions(rows, assets, replace(options, extra_priors=()), num_images=2)[3]
+    np.testing.assert_allclose(again.betas, betas[0], atol=0.05)

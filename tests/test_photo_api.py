@@ -1,0 +1,105 @@
+"""The door for Python: one call from a picture to a hand, for either side, with and without an identity."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets.synthetic.freihand_writer import write_freihand
+from datasets.synthetic.samples import copy_freihand
+from src.photos.api import PhotoEstimator, load
+from src.photos.detector import Detection
+from src.photos.image import UnusableImage
+from template import load_hand_assets
+from utils.artifacts import Identity, save_identity
+from utils.camera import mirror_intrinsics, project_numpy
+
+
+@pytest.fixture(scope="module")
+def estimate() -> PhotoEstimator:
+    return load("mano_identity", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray, list[float], Path]:
+    """A picture of a right hand (224,224,3), its K and box, and its file."""
+    root, folder = tmp_path_factory.mktemp("freihand"), tmp_path_factory.mktemp("picture")
+    write_freihand(root, 1, 1, seed=5)
+    (path,) = copy_freihand(root, folder, 1)
+    K = np.load(folder / f"{path.stem}_K.npy")
+    box = json.loads((folder / f"{path.stem}_bbox.json").read_text())
+    for name in ("_K.npy", "_bbox.json"):
+        (folder / f"{path.stem}{name}").unlink()
+    return np.ascontiguousarray(cv2.imread(str(path))[..., ::-1]), K, box, path
+
+
+def test_a_picture_is_a_call(
+    estimate: PhotoEstimator, sample: tuple[np.ndarray, np.ndarray, list[float], Path], tmp_path: Path
+) -> None:
+    image, K, box, path = sample
+    right = estimate(image, K=K, box=box)
+    assert right.vertices.shape == (778, 3) and right.side == "right" and 0.1 < right.distance_m < 3
+    assert np.linalg.norm(project_numpy(right.joints.astype(float), K) - right.keypoints, axis=1).mean() < 10
+    assert right.length.std_mm > 0 and right.sources.camera == "K"
+    np.testing.assert_array_equal(estimate(str(path), K=K, box=box).vertices, right.vertices)
+
+    corners = (223 - box[2], box[1], 223 - box[0], box[3])
+    left = estimate(np.ascontiguousarray(image[:, ::-1]), K=mirror_intrinsics(K, 224), side="left", box=corners)
+    assert left.side == "left" and np.abs(left.vertices * [-1, 1, 1] - right.vertices).max() < 1e-4
+
+    assets = load_hand_assets("template/stand_in.npz")
+    identity = Identity(np.full(10, 0.5), assets.name, assets.hash, 190.0)
+    save_identity(tmp_path / "me.json", identity)
+    told = estimate(image, K=K, identity=tmp_path / "me.json", box=box)
+    np.testing.assert_allclose(told.betas, 0.5)
+    assert told.length.mm == 190 and estimate.identity is None  # a call leaves nothing behind
+    found = estimate(image, fov=40)
+    assert "searched" in found.sources.box and found.sources.camera == "--fov 40"
+    either = estimate(image, K=K, side="auto", box=box)
+    assert "against" in either.sources.side and either.side in ("left", "right")
+
+
+def test_what_is_no_picture(estimate: PhotoEstimator, sample: tuple[np.ndarray, np.ndarray, list[float], Path]) -> None:
+    image, K, _, _ = sample
+    for bad in (image[..., 0], image.astype(np.float32), np.dstack([image, image[..., :1]])):
+        with pytest.raises(ValueError, match="uint8 RGB"):
+            estimate(bad)
+    with pytest.raises(ValueError, match="side is 'both'"):
+        estimate(image, side="both")
+    with pytest.raises(UnusableImage, match="cannot belong"):
+        estimate(image, K=K * [[3.0], [3.0], [1.0]])
+    with pytest.raises(UnusableImage, match="no usable hand"):
+        estimate(np.full_like(image, 90))
+    assets = load_hand_assets("template/stand_in.npz")
+    with pytest.raises(ValueError, match="another"):
+        estimate(image, identity=Identity(np.zeros(10), "another", "0123", 190.0))
+    assert assets.hash == estimate.assets.hash
+
+
+def test_networks_that_are_not_there() -> None:
+    with pytest.raises(FileNotFoundError, match="nobody.safetensors.*mano_identity"):
+        load("nobody", device="cpu")
+    with pytest.raises(ValueError, match="gives no mesh"):
+        load("pose_2d", device="cpu")
+
+
+def test_keypoints_of_the_detector(
+    sample: tuple[np.ndarray, np.ndarray, list[float], Path], estimate: PhotoEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, K, box, _ = sample
+    keypoints = estimate(image, K=K, box=box).keypoints
+    hands = [Detection(keypoints, np.ones(21), True, 0.9)]
+    monkeypatch.setattr("src.photos.detector.find_hands", lambda image: hands if image.shape[0] > 64 else [])
+    result = load("mediapipe", device="cpu")(image, K=K, side="auto")
+    assert result.side == "left" and result.sources.side == "mediapipe, 0.90" and result.reprojection_px < 12
+
+
+def test_it_is_opened_without_the_synthetic_generator() -> None:
+    script = "import sys, src.photos.api; print([name for name in sys.modules if name.startswith('datasets.synth')])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
