@@ -35,10 +35,10 @@ from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import length_gradient, length_of
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import ArtifactError, Identity, Predictions, load_identity, load_predictions, save_predictions
 
 SHIPPED_NETWORK = "mano_baseline_conf"

@@ -23,9 +23,9 @@ from src.personalization.calibration.population import SHIPPED_PRIOR, Population
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import HALF_95, length_gradient
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import load_predictions
 
 PLAIN = CalibrationOptions(PosePriorOptions(0.25, 0.25), KeypointNoise(std_px=2.0, loss="none"), 0.85, 0.07)
