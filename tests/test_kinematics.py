@@ -44,7 +44,7 @@ def test_fast_paths_equal_the_reference(path: str, assets: HandAssets, batch: in
     arguments = hand_input(batch)
     reference, fast = HandModel(assets, dtype=torch.float64, plain=True), HandModel(assets, dtype=torch.float64)
     functions = {
-        "mesh": (lambda *given: torch.cat([*reference(*given)[:2]], 1), lambda *given: torch.cat([*fast(*given)[:2]], 1)),
+        "mesh": tuple(lambda *given, hand=hand: torch.cat(hand(*given)[:2], 1) for hand in (reference, fast)),
         "joints only": (lambda *given: reference(*given).joints, fast.joints),
         "kinematics": (lambda *given: reference(*given).joints, kinematics(assets)),
     }[path]
@@ -83,7 +83,8 @@ def test_jacobians_equal_automatic_differentiation(assets: HandAssets, charted: 
         return torch.einsum("crpn,npc->rp", rows, points(unknowns, betas))
 
     expected = torch.autograd.functional.jacobian(along_rows, torch.zeros(N, 16, 3, dtype=torch.float64))
-    torch.testing.assert_close(row_jacobian(model, posed, rows, chart), expected.permute(0, 1, 3, 4, 2), atol=1e-13, rtol=0)
+    found = row_jacobian(model, posed, rows, chart)
+    torch.testing.assert_close(found, expected.permute(0, 1, 3, 4, 2), atol=1e-13, rtol=0)
     still = torch.zeros(N, 16, 3, dtype=torch.float64)
     expected = torch.autograd.functional.jacobian(lambda shape: points(still, shape).sum(0), betas)
     torch.testing.assert_close(shape_jacobian(model, posed), expected.permute(1, 0, 3, 2), atol=1e-14, rtol=0)
