@@ -1,8 +1,8 @@
 """How far our own networks agree with mediapipe on real pictures: a yardstick, nothing is trained on it.
 
-``python benchmarks/world_agreement.py --keypoints out/world/keypoints.safetensors --detector out/world/detector.safetensors
---reference FILE.npz ...`` reads mediapipe's answers from ``.npz`` files (``keypoints`` (N, 2, 21, 2) px of two slightly moved
-windows, ``is_left`` (N, 2), and ``names`` of pictures or ``frames`` of a video). Pictures count where its two readings agree.
+``python benchmarks/world_agreement.py --keypoints FILE --detector FILE --reference FILE.npz ...`` reads mediapipe's
+answers from ``.npz`` files (``keypoints`` (N, 2, 21, 2) px of two slightly moved windows, ``is_left`` (N, 2), and
+``names`` of pictures or ``frames`` of a video). Pictures count where its two readings agree.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ def read_keypoints(network: torch.nn.Module, card: object, images: list, boxes: 
             image, box = np.ascontiguousarray(image[:, ::-1]), np.array([width - 1 - box[0], *box[1:]])
         window = box * [1, 1, card.crop_scale]
         output = network(network_input([crop_image(image, window, card.input_size)], "cpu"))
-        found = transform_points(output["keypoints_2d"][0].double().numpy(), invert_affine(crop_affine(
-            window, card.input_size)))
+        found = transform_points(
+            output["keypoints_2d"][0].double().numpy(), invert_affine(crop_affine(window, card.input_size))
+        )
         if mirror:
             found[:, 0] = width - 1 - found[:, 0]
         points.append(found)
@@ -103,8 +104,10 @@ def detect(detector: torch.nn.Module, size: int, image: np.ndarray, threshold: f
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
     """Intersection over union of two squares (3,)."""
-    low, high = (np.maximum(one[:2] - one[2] / 2, other[:2] - other[2] / 2),
-                 np.minimum(one[:2] + one[2] / 2, other[:2] + other[2] / 2))
+    low, high = (
+        np.maximum(one[:2] - one[2] / 2, other[:2] - other[2] / 2),
+        np.minimum(one[:2] + one[2] / 2, other[:2] + other[2] / 2),
+    )
     shared = float(np.prod(np.maximum(high - low, 0)))
     return shared / (one[2] ** 2 + other[2] ** 2 - shared)
 
@@ -125,8 +128,10 @@ def measure(reference: Reference, keypoints: tuple | None, detector: tuple | Non
     if detector is not None:
         network, card = detector
         hands = [detect(network, card.input_size, image) for image in reference.images]
-        first = [next((h for h in one if overlap(h[0], box) > 0.3), None) for one, box in zip(
-            hands, reference.boxes, strict=True)]
+        first = [
+            next((h for h in one if overlap(h[0], box) > 0.3), None)
+            for one, box in zip(hands, reference.boxes, strict=True)
+        ]
         seen = np.array([one is not None for one in first])
         result["found"] = float(seen.mean())
         sides = [one[1] == left for one, left in zip(first, reference.is_left, strict=True) if one is not None]
@@ -138,8 +143,10 @@ def measure(reference: Reference, keypoints: tuple | None, detector: tuple | Non
             boxes, left = np.stack([first[r][0] for r in rows]), np.array([first[r][1] for r in rows])
             found = np.full_like(reference.keypoints, np.inf)
             found[rows] = read_keypoints(*keypoints, [reference.images[r] for r in rows], boxes, left)[0]
-            result["agreement_0.1"] = agreement(found[rows], Reference(
-                [], reference.keypoints[rows], reference.agrees[rows], left, reference.boxes[rows]))
+            result["agreement_0.1"] = agreement(
+                found[rows],
+                Reference([], reference.keypoints[rows], reference.agrees[rows], left, reference.boxes[rows]),
+            )
             result["agreement_0.1_of_all"] = agreement(found, reference)
     return result
 
@@ -153,7 +160,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with pictures/signs and video/hand.mp4")
     args = parser.parse_args()
     keypoints, detector = (load_network(path)[:2] if path else None for path in (args.keypoints, args.detector))
-    results = {Path(path).stem: measure(read_reference(path, args.data), keypoints, detector) for path in args.reference}
+    results = {
+        Path(path).stem: measure(read_reference(path, args.data), keypoints, detector) for path in args.reference
+    }
     print(json.dumps(results, indent=1))
 
 

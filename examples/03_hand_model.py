@@ -3,7 +3,6 @@
 Poses a person's hand and a larger one, lets the larger reach a point by gradient descent, writes meshes.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -12,9 +11,7 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a clone that is not installed
 import handid
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--output", type=Path, default=Path("out/examples"))
-folder = parser.parse_args().output
+folder = Path("out/examples")
 
 assets = handid.load_hand_assets()  # the stand-in; load_hand_assets("path/to/mano") for your MANO file
 hand = handid.HandModel(assets)

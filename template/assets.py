@@ -91,6 +91,7 @@ def load_hand_assets(
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; it must be 'right' or 'left'")
     given = path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or None
+    file: Path | None
     if given is not None:
         file = _find(Path(given), side)
     else:

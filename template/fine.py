@@ -39,7 +39,8 @@ def load_fine_mesh(path: str | os.PathLike = FINE_PATH) -> dict[str, np.ndarray]
     """The arrays of the file, floats as float64 and indices as int64.
 
     Raises:
-        ValueError: the file is not an archive of plain arrays.
+        FileNotFoundError: no such file.
+        ValueError: it holds objects instead of plain arrays, which are never unpickled.
     """
     with np.load(Path(path), allow_pickle=False) as archive:
         return {key: archive[key].astype(np.float64 if archive[key].dtype.kind == "f" else np.int64)
@@ -63,11 +64,13 @@ class FineHand(nn.Module):
         values = {
             "joint_basis": np.einsum("jv,vcs->jcs", assets.J_regressor, template),  # (16, 3, 11)
             "shape_basis": np.concatenate([fine["vertices"][..., None], fine["shapedirs"]], axis=-1),  # (V, 3, 11)
-            "posedirs": np.einsum("vk,vkcf->vcf", fine["carried"], assets.posedirs[fine["carriers"]]),  # (V, 3, 135)
+            "posedirs": assets.posedirs,  # (778, 3, 135)
+            "carried": fine["carried"],  # (V, 3)
             "weights": fine["weights"] / fine["weights"].sum(axis=1, keepdims=True),
         }
         for name, value in values.items():
             self.register_buffer(name, torch.as_tensor(value, dtype=dtype), persistent=False)
+        self.register_buffer("carriers", torch.as_tensor(fine["carriers"], dtype=torch.int64), persistent=False)
 
     def forward(self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None = None) -> torch.Tensor:
         """Posed vertices (B, V, 3), metres.
@@ -82,7 +85,8 @@ class FineHand(nn.Module):
         bones = joints - torch.cat([torch.zeros_like(joints[:, :1]), joints[:, list(MANO_PARENTS[1:])]], dim=1)
         feature = (pose[:, 1:] - torch.eye(3, dtype=pose.dtype, device=pose.device)).flatten(1)
         rest = torch.einsum("vcs,bs->bvc", self.shape_basis, shape)
-        rest = rest + torch.einsum("vcf,bf->bvc", self.posedirs, feature)
+        correctives = torch.einsum("vcf,bf->bvc", self.posedirs, feature)  # of the 778 coarse vertices
+        rest = rest + torch.einsum("vk,bvkc->bvc", self.carried, correctives[:, self.carriers])
         transforms = forward_kinematics(pose, bones)
         offsets = transforms[..., 3] - torch.einsum("bjac,bjc->bja", transforms[..., :3], joints)
         relative = torch.cat([transforms[..., :3], offsets[..., None]], dim=-1)

@@ -45,6 +45,18 @@ class HandModel(nn.Module):
         ValueError: unknown tip set or joint type.
     """
 
+    joint_basis: torch.Tensor
+    bone_basis: torch.Tensor
+    blend: torch.Tensor
+    weights: torch.Tensor
+    hands_components: torch.Tensor
+    hands_mean: torch.Tensor
+    faces: torch.Tensor
+    tip_index: torch.Tensor
+    standard_order: torch.Tensor
+    regressor: torch.Tensor
+    few_regressor: torch.Tensor
+
     def __init__(
         self, assets: HandAssets, tips: str = "manopth", joint_type: str = "kinematic",
         dtype: torch.dtype = torch.float32, plain: bool = False,
@@ -80,7 +92,7 @@ class HandModel(nn.Module):
         regressor = np.concatenate([assets.J_regressor, tip_rows])[list(MANO_TO_STANDARD)].T
         keep("regressor", regressor)
         # The vertices that the joints-only path needs: tips, and what the regressor looks at.
-        regressed = np.flatnonzero((assets.J_regressor != 0).any(axis=0)) if joint_type == "regressed" else []
+        regressed = np.flatnonzero((assets.J_regressor != 0).any(axis=0) & (joint_type == "regressed"))
         few = np.concatenate([self.tip_ids, np.setdiff1d(regressed, self.tip_ids)]).astype(np.int64)
         self.joint_tables = SkinTables(joint_basis, bone_basis, directions[few], assets.weights[few], range(5), dtype)
         keep("few_regressor", regressor[few])

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from options import calibrate, fit, run_options
+from src.photos.result import Result
+from template import load_hand_assets
+from utils.artifacts import META_FIELDS, ROW_ARRAYS
+from utils.identity import Identity
 from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO, TIP_VERTICES
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +87,12 @@ def test_commands_parse(page: Path) -> None:
             pytest.fail(f"{page.name}: {line} ends with {end.code}")
 
 
+def test_the_readmes_python_is_the_first_example() -> None:
+    example = (ROOT / "examples/01_calibrate_and_estimate.py").read_text()
+    shown = example.split("# README: from here\n")[1].split("# README: to here")[0].strip()
+    assert f"```python\n{shown}\n```" in (ROOT / "README.md").read_text()
+
+
 def test_joint_orders_of_the_conventions_page() -> None:
     lists = [
         tuple(ast.literal_eval(text))
@@ -111,3 +123,21 @@ def test_no_file_is_named_that_a_cloner_does_not_have() -> None:
             continue
         found = pattern.search(path.read_text())
         assert path == Path(__file__) or found is None, f"{path.relative_to(ROOT)}: {found[0]}"
+
+
+def test_formats_page_names_every_key() -> None:
+    """And none that does not exist."""
+    _, identity, predictions, hand, *_ = re.split(r"^## ", (ROOT / "docs/formats.md").read_text(), flags=re.MULTILINE)
+
+    def keys(section: str) -> set[str]:
+        rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+    assert keys(predictions) == set(ROW_ARRAYS)
+    assert all(f"`{name}`" in predictions for name in META_FIELDS)
+    person = Identity(np.zeros(10), "a", "b", 180.0)
+    saved = {field.name for field in dataclasses.fields(person)} - {"hand_name", "hand_hash", "source"}
+    assert keys(identity) == saved | {"schema", "hand_model"}
+    points, assets = np.zeros((21, 3)), load_hand_assets(ROOT / "template/stand_in.npz")
+    result = Result(9, np.eye(3), np.zeros(3), points[:, :2], points[:, 0], assets.v_template, points, assets, 0.0)
+    assert keys(hand) == set(result.record())

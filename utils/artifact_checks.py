@@ -67,7 +67,7 @@ def checked_array(name: str, value: Any, shape: tuple[int, ...], dtype: type, wh
             f"{where}: {name}{list(first)} is {array[first]}; every value must be finite. Predict these samples again."
         )
     with np.errstate(over="ignore"):
-        converted = array.astype(dtype)
+        converted: np.ndarray = array.astype(dtype)
     if converted.dtype.kind == "f" and not np.isfinite(converted).all():
         raise ArtifactError(f"{where}: {name} reaches {np.abs(array).max():g}, more than {converted.dtype} can hold")
     return converted

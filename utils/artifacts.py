@@ -11,6 +11,7 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -147,18 +148,17 @@ class Predictions:
 
     def select(self, rows: np.ndarray) -> Predictions:
         """The given rows (a boolean mask (N,) or indices), in that order, as new Predictions."""
-        arrays = {name: getattr(self, name) for name in ROW_ARRAYS}
-        return dataclasses.replace(
-            self, **{name: None if array is None else array[rows] for name, array in arrays.items()}
-        )
+        whole = {name: getattr(self, name) for name in ROW_ARRAYS}
+        part: dict[str, Any] = {name: None if array is None else array[rows] for name, array in whole.items()}
+        return dataclasses.replace(self, **part)
 
 
 def save_predictions(path: str | os.PathLike, predictions: Predictions) -> None:
     """Write ``predictions`` to a `.npz` of plain arrays, atomically."""
-    arrays = {name: getattr(predictions, name) for name in ROW_ARRAYS if getattr(predictions, name) is not None}
-    meta = {name: np.array(getattr(predictions, name)) for name in META_FIELDS}
+    values: dict[str, Any] = {name: getattr(predictions, name) for name in (*ROW_ARRAYS, *META_FIELDS)}
+    arrays = {name: np.array(value) for name, value in values.items() if value is not None}
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, schema=np.array(PREDICTIONS_SCHEMA), **meta, **arrays)
+        np.savez(handle, schema=np.array(PREDICTIONS_SCHEMA), **arrays)
 
 
 def load_predictions(path: str | os.PathLike) -> Predictions:
@@ -173,7 +173,7 @@ def load_predictions(path: str | os.PathLike) -> Predictions:
         raise FileNotFoundError(f"predictions file {path} does not exist; write it with run.py --phase predict")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            content = {name: archive[name] for name in archive.files}
+            content: dict[str, Any] = {name: archive[name] for name in archive.files}
     except READ_ERRORS as error:
         raise ArtifactError(f"{path} is not a readable .npz of plain arrays ({error}); predict again") from error
     if "schema" not in content:
@@ -184,7 +184,7 @@ def load_predictions(path: str | os.PathLike) -> Predictions:
     missing = [name for name, (*_, required) in ROW_ARRAYS.items() if required and name not in content]
     if missing:
         raise ArtifactError(f"{path}: the keys {missing} are missing; predict again")
-    meta = {name: str(content.pop(name, "")) for name in META_FIELDS}
+    meta: dict[str, Any] = {name: str(content.pop(name, "")) for name in META_FIELDS}
     unknown = sorted(set(content) - set(ROW_ARRAYS))
     if unknown:
         raise ArtifactError(f"{path}: unknown keys {unknown}; known are {list(ROW_ARRAYS)}")

@@ -30,12 +30,12 @@ UNSEEN = (8, 9)
 _FPS = 15.0
 
 
-def write_photos(folder: Path, count: int, seed: int = 0) -> list[Path]:
+def write_photos(folder: str | Path, count: int, seed: int = 0) -> list[Path]:
     """Write ``count`` pictures of the unseen people, every third one a left hand, with ``<name>_K.npy`` beside each.
 
     Names tell the person and the side: ``subject-08_00.jpg``, ``subject-09_left_01.jpg``.
     """
-    written = []
+    folder, written = Path(folder), []
     per_person = -(-count // len(UNSEEN))
     with tempfile.TemporaryDirectory() as temporary:
         sequences = max(1, -(-per_person // 4))

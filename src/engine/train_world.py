@@ -1,10 +1,10 @@
 """Train the hand detector and the keypoint network on pictures mixed of a bank of renders, within a budget of minutes.
 
-``python -m src.engine.train_world --task keypoints --bank out/world/bank --validation out/world/val --minutes 8 --out out/world``
+``python -m src.engine.train_world --task keypoints --bank out/world/bank --validation out/world/val --out out/world``
 
-The bank may grow while this runs. Training goes by the clock: learning rate and stop follow the share of ``--minutes`` that
-is used up, all calls counted together; a call that is stopped goes on from its last checkpoint. At the end the weights'
-running average is calibrated on the validation bank and written as ``.safetensors``.
+The bank may grow while this runs. Training goes by the clock: learning rate and stop follow the share of ``--minutes``
+that is used up, all calls counted together; a call that is stopped goes on from its last checkpoint. At the end the
+weights' running average is calibrated on the validation bank and written as ``.safetensors``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import nn
 
 from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
 from datasets.synthetic.world.resident import ResidentBank
-from src.engine.checkpoint import ModelCard, read_checkpoint, save_checkpoint
+from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint, save_checkpoint
 from src.engine.ship import export_weights
 from src.engine.world_calibration import calibrate_detector, calibrate_keypoints
 from src.models.hand_detector import INPUT_SIZE, detector_loss
@@ -39,7 +39,9 @@ _WARM_UP = 0.03  # share of the budget
 _BANK_AT_LEAST = 600
 
 
-def keypoint_step(model: nn.Module, bank: ResidentBank, batch: int, size: int, left: float) -> tuple[torch.Tensor, dict]:
+def keypoint_step(
+    model: nn.Module, bank: ResidentBank, batch: int, size: int, left: float
+) -> tuple[torch.Tensor, dict]:
     """Loss of a fresh batch of crops, and its parts."""
     crops = mix_crops(bank, batch, size, left=left)
     with torch.autocast(bank.device.type, torch.bfloat16, enabled=bank.device.type == "cuda"):
@@ -75,18 +77,27 @@ STEPS = {"keypoints": keypoint_step, "detector": detector_step}
 def make_card(task: str, backbone: str, size: int) -> ModelCard:
     """What the network is, for its checkpoint."""
     if task == "detector":
-        return ModelCard("hand_detector", options={"backbone": backbone}, input_size=size, crop_size=size, crop_scale=1.0)
+        return ModelCard(
+            "hand_detector", options={"backbone": backbone}, input_size=size, crop_size=size, crop_scale=1.0
+        )
     assets = load_hand_assets()
     return ModelCard(
-        "pose_2d", options={"backbone": backbone, "rated": True}, input_size=size, crop_size=size, crop_scale=CROP_SCALE,
-        hand_name=assets.name, hand_hash=assets.hash,
-    )  # fmt: skip
+        "pose_2d",
+        options={"backbone": backbone, "rated": True},
+        input_size=size,
+        crop_size=size,
+        crop_scale=CROP_SCALE,
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+    )
 
 
 class Clock:
     """Seconds of training used so far, calls before this one included."""
 
-    def __init__(self, minutes: float, used: float, steps: int, max_steps: int | None, stop_after: float | None) -> None:
+    def __init__(
+        self, minutes: float, used: float, steps: int, max_steps: int | None, stop_after: float | None
+    ) -> None:
         self.budget, self._before, self.steps, self._began = 60 * minutes, used, steps, time.monotonic()
         self._max_steps, self._stop_after = max_steps, 60 * stop_after if stop_after else math.inf
 
@@ -128,7 +139,7 @@ def train(args: argparse.Namespace) -> Path | None:
     """Train one network; its weights' file if it is finished, None if it is to go on."""
     device = torch.device(args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True  # not the matrix products: affines of pixels go through them
     out = Path(args.out)
     checkpoint = out / f"{args.task}.pt"
     torch.manual_seed(args.seed)
@@ -145,7 +156,7 @@ def train(args: argparse.Namespace) -> Path | None:
         torch.manual_seed(args.seed + steps)
         logger.info("%s: goes on after %d steps, %.0f s", checkpoint, steps, used)
     elif args.init_from:
-        model.load_state_dict(read_checkpoint(args.init_from)["model"])
+        initialise_from(model, args.init_from)
         average.load_state_dict(model.state_dict())
     bank = ResidentBank(args.bank, device, args.max_cutouts)
     _wait_for(bank, args.wait_minutes)
@@ -153,8 +164,15 @@ def train(args: argparse.Namespace) -> Path | None:
     saved, seen, step = time.monotonic(), 0, STEPS[args.task]
 
     def save() -> None:
-        save_checkpoint(checkpoint, card, model, average=average.state_dict(), optimizer=optimizer.state_dict(),
-                        used=clock.used, steps=clock.steps)
+        save_checkpoint(
+            checkpoint,
+            card,
+            model,
+            average=average.state_dict(),
+            optimizer=optimizer.state_dict(),
+            used=clock.used,
+            steps=clock.steps,
+        )
 
     while not clock.stops:
         if clock.steps % _REFRESH_STEPS == 0:
@@ -171,16 +189,31 @@ def train(args: argparse.Namespace) -> Path | None:
         update_average(average, model, clock.steps)
         if clock.steps % _LOG_STEPS == 0:
             words = "  ".join(f"{name} {float(value):.4f}" for name, value in parts.items())
-            logger.info("%s %d  %.0f s  %d cut-outs  loss %.4f  %s", args.task, clock.steps, clock.used, bank.cutouts,
-                        float(loss), words)
+            logger.info(
+                "%s %d  %.0f s  %d cut-outs  loss %.4f  %s",
+                args.task,
+                clock.steps,
+                clock.used,
+                bank.cutouts,
+                float(loss),
+                words,
+            )
         if time.monotonic() - saved > _SAVE_SECONDS:
             save()
             saved = time.monotonic()
     save()
     logger.info("%s: %d pictures in this call, %d steps in all", args.task, seen, clock.steps)
-    if clock.share < 1:
+    done = clock.share >= 1
+    if not done and not args.interim:
         return None
-    return finish(args, card, average, device, {"steps": clock.steps, "seconds": clock.used, "cutouts": bank.cutouts})
+    notes = {
+        "steps": clock.steps,
+        "seconds": round(clock.used),
+        "cutouts": bank.cutouts,
+        "share": round(clock.share, 3),
+    }
+    weights = finish(args, card, average, device, notes)
+    return weights if done else None
 
 
 def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: torch.device, notes: dict) -> Path:
@@ -190,6 +223,7 @@ def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: 
     torch.manual_seed(20261126)
     calibrate = calibrate_detector if args.task == "detector" else calibrate_keypoints
     scores: dict[str, Any] = calibrate(model.eval(), held_back, args.validation_pictures, args.size)
+    scores = {name: None if isinstance(value, float) and value != value else value for name, value in scores.items()}
     out = Path(args.out)
     final = out / f"{args.task}_final.pt"
     save_checkpoint(final, card, model)
@@ -203,8 +237,10 @@ def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
     decayed = [p for p in model.parameters() if p.ndim > 1]
-    return [{"params": decayed, "weight_decay": weight_decay},
-            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
 
 
 def _wait_for(bank: ResidentBank, minutes: float) -> None:
@@ -232,6 +268,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--out", required=True, help="folder of checkpoint, weights and scores")
     add("--minutes", type=float, default=8.0, help="whole budget; the learning rate follows it")
     add("--stop_after", type=float, help="minutes of this call")
+    add("--interim", action="store_true", help="calibrate and write weights also if the call ends before the budget")
     add("--max_steps", type=int, help="steps instead of minutes (for trying out)")
     add("--batch_size", type=int)
     add("--size", type=int, help="side of the network's input (default 128; detector 256)")
@@ -239,7 +276,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--lr", type=float, default=2e-3)
     add("--weight_decay", type=float, default=0.02)
     add("--left", type=float, default=0.2, help="keypoints: share of left hands, as a detector's mistakes bring them")
-    add("--init_from", help="start from these weights of the same network")
+    add("--init_from", help="start from the weights that it shares with another checkpoint")
     add("--max_cutouts", type=int, default=300_000, help="memory for so many, 0.1 MB each")
     add("--validation_cutouts", type=int, default=6_000)
     add("--validation_pictures", type=int, default=8_192)

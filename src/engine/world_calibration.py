@@ -48,10 +48,22 @@ def expected_error(probability: torch.Tensor, happened: torch.Tensor, bins: int 
     return float(((said - was).abs() * torch.bincount(place, minlength=bins)).sum() / place.numel())
 
 
+def _mean(values: torch.Tensor) -> float | None:
+    """None of nothing."""
+    return float(values.float().mean()) if values.numel() else None
+
+
 @torch.no_grad()
 def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: int) -> dict[str, float | None]:
     """Set the rating's scales from half of ``count`` crops; scores on the other half."""
-    rows: dict[str, list[torch.Tensor]] = {"event": [], "right": [], "hand": [], "is_hand": [], "is_left": [], "error": []}
+    rows: dict[str, list[torch.Tensor]] = {
+        "event": [],
+        "right": [],
+        "hand": [],
+        "is_hand": [],
+        "is_left": [],
+        "error": [],
+    }
     for _ in range(-(-count // _BATCH)):
         crops = mix_crops(bank, _BATCH, size, left=0.2)
         output = model(crops.image)
@@ -75,18 +87,20 @@ def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: 
     right = data["right"][rest][kept]
     said = (model.rating.scale[0] * data["event"][rest][kept] + model.rating.offset[0]).sigmoid()
     sure = (said > 0.7) & (said < 0.8)
-    side = (model.rating.scale[2] * data["hand"][rest, 1][kept] + model.rating.offset[2] > 0) == data["is_left"][rest][kept]
+    side = (model.rating.scale[2] * data["hand"][rest, 1][kept] + model.rating.offset[2] > 0) == data["is_left"][rest][
+        kept
+    ]
     return {
-        "right": float(right.float().mean()),
+        "right": _mean(right),
         "median_error": float(data["error"][rest][kept].median()),
-        "right_where_0.7_to_0.8": float(right[sure].float().mean()) if bool(sure.any()) else None,
+        "right_where_0.7_to_0.8": _mean(right[sure]),
         "calibration_error": expected_error(said, right),
-        "side_right": float(side.float().mean()),
+        "side_right": _mean(side),
     }
 
 
 @torch.no_grad()
-def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size: int) -> dict[str, float]:
+def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size: int) -> dict[str, float | None]:
     """Set the detector's scale, offset and threshold from half of ``count`` pictures; scores on the other half.
 
     The threshold is the lowest with `FALSE_ALARMS` of the pictures without a hand above it.
@@ -108,11 +122,15 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
             boxes_logits.append(logits[asked]), boxes_hit.append(hit[asked])
             for number in torch.nonzero(weight > 0)[:, 0]:
                 overlaps, place = overlap[:, number].max(0)
-                found.append(torch.stack([
-                    torch.where(overlaps > 0.5, logits[place], torch.full_like(logits[place], -99)),
-                    (one["is_left"][place] == left[number]).float(),
-                    (boxes[number, 2] - boxes[number, 0]),
-                ]))
+                found.append(
+                    torch.stack(
+                        [
+                            torch.where(overlaps > 0.5, logits[place], torch.full_like(logits[place], -99)),
+                            (one["is_left"][place] == left[number]).float(),
+                            (boxes[number, 2] - boxes[number, 0]),
+                        ]
+                    )
+                )
     scores, is_empty, found_rows = torch.cat(best), torch.cat(empty), torch.stack(found)
     logits, hit = torch.cat(boxes_logits), torch.cat(boxes_hit)
     half = len(scores) // 2
@@ -125,10 +143,10 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
     said = model.probability(logits[len(logits) // 2 :])
     large = second[:, 2] > 40
     return {
-        "found": float(seen.float().mean()),
-        "found_over_40px": float(seen[large].float().mean()),
-        "side_right": float(second[seen, 1].mean()),
-        "false_alarms": float((scores[half:][is_empty[half:]] >= highest).float().mean()),
+        "found": _mean(seen),
+        "found_over_40px": _mean(seen[large]),
+        "side_right": _mean(second[seen, 1]),
+        "false_alarms": _mean(scores[half:][is_empty[half:]] >= highest),
         "threshold": float(model.threshold),
         "calibration_error": expected_error(said, hit[len(hit) // 2 :]),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from utils.joints import BONES, MANO_TO_STANDARD, STANDARD_TO_MANO
@@ -44,7 +46,7 @@ def check_points(points: np.ndarray, count: int, per_sample: int, what: str) -> 
     return points
 
 
-def check_distance(points: np.ndarray, names: np.ndarray, what: str) -> None:
+def check_distance(points: np.ndarray, names: Sequence[str] | np.ndarray, what: str) -> None:
     """Raise SubmissionError, naming the image, if a point (N,P,3), metres, is more than `FARTHEST` from the camera.
 
     One such hand is a solver or a network that ran away, which the medians of `check_hands` do not see. It would

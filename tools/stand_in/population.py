@@ -13,7 +13,8 @@ import numpy as np
 
 from template.stand_in.population import Deformer, Measures, sample_measures
 
-_MEAN = Measures(1.0, 1.0, 1.0, np.ones(5), 1.0, np.ones(5), 1.0)
+#: The mean hand's measures.
+MEAN = Measures(1.0, 1.0, 1.0, np.ones(5), 1.0, np.ones(5), 1.0)
 
 
 def sample_bodies(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -34,9 +35,9 @@ def _levels(value: float) -> np.ndarray:
 def flesh_offsets(hands: np.ndarray, mean: np.ndarray, deform: Deformer) -> np.ndarray:
     """What (N, V, 3), metres, the bodies' hands (N, V, 3), all on the mean skeleton, have besides the measures."""
     offsets = hands - mean
-    steps = [replace(_MEAN, breadth=1.01), replace(_MEAN, thickness=1.01), replace(_MEAN, girth=np.full(5, 1.01)),
-             replace(_MEAN, taper=1.01), replace(_MEAN, palm_length=1.01), replace(_MEAN, fingers=np.full(5, 1.01))]
-    base = deform(_MEAN)
+    steps = [replace(MEAN, breadth=1.01), replace(MEAN, thickness=1.01), replace(MEAN, girth=np.full(5, 1.01)),
+             replace(MEAN, taper=1.01), replace(MEAN, palm_length=1.01), replace(MEAN, fingers=np.full(5, 1.01))]
+    base = deform(MEAN)
     basis = np.stack([(deform(step) - base).ravel() for step in steps], axis=1)
     flat = offsets.reshape(len(hands), -1)
     return (flat - np.linalg.lstsq(basis, flat.T, rcond=None)[0].T @ basis.T).reshape(offsets.shape)
@@ -49,11 +50,11 @@ def sample_people(
 
     Args:
         mean: (V, 3) the mean body's hand on the mean skeleton.
-        bodies: (2, 2, 3, 3, V, 3) hands of MakeHuman's bodies on the mean skeleton.
+        bodies: (36, V, 3) hands of MakeHuman's bodies on the mean skeleton, in the order of `sample_bodies`.
     """
     rng = np.random.default_rng(seed)
     deform = Deformer(mean)
-    flesh = flesh_offsets(bodies.reshape(-1, *mean.shape), mean, deform)
+    flesh = flesh_offsets(bodies, mean, deform)
     shares = sample_bodies(rng, count).reshape(count, -1)
     shares -= shares.mean(axis=0)
     people = sample_measures(rng, count)

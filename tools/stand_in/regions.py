@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from template.fine import REGIONS
 from template.stand_in.skeleton import WRIST, bone_frame, finger_joints, joint_positions, unit
 from template.stand_in.skinning import smoothstep
 from tools.stand_in.rest_pose import ARM
 from utils.joints import FINGERS
-
-#: Value of ``region`` -> name.
-REGIONS = ("forearm", "palm", "back", *FINGERS)
 
 
 def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -31,17 +29,16 @@ def label(vertices: np.ndarray, faces: np.ndarray, blend: np.ndarray) -> tuple[n
         blend: (V, 17) of `blend_weights`.
     """
     facing = normals(vertices, faces)
-    dorsal = np.zeros_like(vertices)
-    dorsal += blend[:, :2].sum(axis=1)[:, None] * np.array([0.0, 1.0, 0.0])
-    region = np.where(facing[:, 1] < 0, 1, 2)
-    for number, finger in enumerate(FINGERS):
+    dorsal = blend[:, :2].sum(axis=1)[:, None] * np.array([0.0, 1.0, 0.0])
+    region = np.where(facing[:, 1] < 0, REGIONS.index("palm"), REGIONS.index("back"))
+    for finger in FINGERS:
         joints = finger_joints(finger)
         for part, joint in enumerate(joints):
             dorsal += blend[:, 1 + joint, None] * bone_frame(finger, part)[1]
         first = joints[1] if finger == "thumb" else joints[0]
         share = blend[:, [1 + joint for joint in joints if joint >= first]].sum(axis=1)
         ahead = (vertices - joint_positions()[first]) @ bone_frame(finger, 1 if finger == "thumb" else 0)[0]
-        region = np.where((share > 0.5) & (ahead > 0), 3 + number, region)
-    region = np.where((blend[:, ARM] > 0.5) | (vertices[:, 0] > WRIST[0]), 0, region)
+        region = np.where((share > 0.5) & (ahead > 0), REGIONS.index(finger), region)
+    region = np.where((blend[:, ARM] > 0.5) | (vertices[:, 0] > WRIST[0]), REGIONS.index("forearm"), region)
     palmar = smoothstep(0.5 - 0.8 * (facing * unit(dorsal)).sum(axis=1))
     return region.astype(np.uint8), palmar

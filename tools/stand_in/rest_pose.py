@@ -29,6 +29,10 @@ _ARM_BONES = ("lowerarm01.R", "lowerarm02.R")
 _SIZE = 1.04
 #: Girth of our fingers over MakeHuman's slender ones, besides `_SIZE`.
 _GIRTH = {"index": 1.09, "middle": 1.09, "ring": 1.09, "little": 1.13, "thumb": 1.08}
+#: What subdivision takes off a fingertip, metres.
+_SHRINKAGE = 0.001
+#: From the outer knuckles' joints to the skin beside them, metres, so that the hand is as broad as adults' hands.
+_FLANK = {"index": 0.0120, "little": 0.0095}
 #: Where the metacarpals begin, metres from the wrist towards the thumb (and `_CARPUS` towards the fingers).
 _METACARPALS = {"index": 0.010, "middle": 0.0, "ring": -0.009, "little": -0.017}
 _CARPUS = 0.018
@@ -68,7 +72,8 @@ class RestPose:
     def __init__(self, vertices: np.ndarray, joints: dict[str, np.ndarray], nails: dict[str, np.ndarray],
                  tips: dict[str, int]) -> None:
         self.wrist, elbow = joints["joint-r-hand"], joints["joint-r-elbow"]
-        index, middle, little = (joints[f"joint-r-finger-{RIG_FINGERS[name]}-1"] for name in ("index", "middle", "little"))
+        index, middle, little = (joints[f"joint-r-finger-{RIG_FINGERS[finger]}-1"]
+                                 for finger in ("index", "middle", "little"))
         self.along = unit(self.wrist - middle)
         self.across = unit(index - little - self.along * ((index - little) @ self.along))
         self.dorsal = np.cross(self.across, self.along)
@@ -78,10 +83,11 @@ class RestPose:
             if finger == "thumb":  # the rig's bone begins in the middle of the metacarpal
                 length = LINK_LENGTHS_MM["thumb"][0] * 1e-3 / _SIZE
                 chain[0] = chain[1] + unit(chain[0] - chain[1]) * length
+                chain[3] = chain[3] - _SHRINKAGE * unit(chain[3] - chain[2])
             else:
                 # The last bone runs below the nail, not to the highest point of the tip.
                 last = unit(joints[f"joint-r-finger-{number}-4"] - chain[2])
-                chain[3] = chain[2] + last * ((chain[3] - chain[2]) @ last)
+                chain[3] = chain[2] + last * ((chain[3] - chain[2]) @ last - _SHRINKAGE)
                 # The rig bends fingers near the web; the knuckle lies further back, on the metacarpal.
                 self.webs[finger] = chain[0]
                 base = self.wrist - _CARPUS * self.along + _METACARPALS[finger] * self.across
@@ -90,12 +96,12 @@ class RestPose:
         self.arm = unit(elbow - self.wrist)
         self.backs = {finger: unit(vertices[nails[finger]].mean(axis=0) - self.chains[finger][2:].mean(axis=0))
                       for finger in MANO_FINGERS}
-        self.palm = self._palm_map()
+        self.palm = self._palm_map(vertices)
 
-    def _palm_map(self) -> RBFInterpolator:
+    def _palm_map(self, vertices: np.ndarray) -> RBFInterpolator:
         """Thin-plate spline through wrist, knuckles and thumb root, and the same points lifted and lowered."""
         goal = joint_positions()
-        source, target = [self.wrist], [goal[0]]
+        source, target, ends = [self.wrist], [goal[0]], {}
         for finger in MANO_FINGERS:
             source.append(self.chains[finger][0])
             target.append(goal[finger_joints(finger)[0]])
@@ -104,9 +110,19 @@ class RestPose:
             target.append(goal[0] + 0.45 * (goal[finger_joints(finger)[0]] - goal[0]))
         for finger, web in self.webs.items():  # where palm and finger meet in the rig, both maps must agree
             first, second, _ = finger_joints(finger)
-            share = np.linalg.norm(web - self.chains[finger][0]) / np.linalg.norm(np.diff(self.chains[finger][:2], axis=0))
+            start, end = self.chains[finger][:2]
+            share = np.linalg.norm(web - start) / np.linalg.norm(end - start)
             source.append(web)
             target.append(goal[first] + share * (goal[second] - goal[first]))
+            ends[finger, True], ends[finger, False] = goal[first], target[-1]
+        for finger, side in (("index", 1.0), ("little", -1.0)):  # the skin beside the outer knuckles and webs
+            for place, knuckle in ((self.chains[finger][0], True), (self.webs[finger], False)):
+                local = vertices - place
+                near = (np.abs(local @ self.along) < 0.006) & (np.abs(local @ self.dorsal) < 0.012)
+                flank = (local[near] @ self.across * side).max()
+                source.append(place + side * flank * self.across)
+                wished = _FLANK[finger] if knuckle else flank * _SIZE * _GIRTH[finger]
+                target.append(ends[finger, knuckle] + side * wished * np.array([0.0, 0.0, 1.0]))
         source, target = np.array(source), np.array(target)
         height = 0.012
         return RBFInterpolator(

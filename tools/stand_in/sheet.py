@@ -40,7 +40,7 @@ def view(turn: float, tilt: float) -> np.ndarray:
 
 
 def shade(
-    vertices: np.ndarray, faces: np.ndarray, turned: np.ndarray, pixels: int, extent: float = 0.25,
+    vertices: np.ndarray, faces: np.ndarray, turned: np.ndarray, pixels: int, extent: float = 0.28,
     colour: np.ndarray | None = None,
 ) -> np.ndarray:
     """Orthographic picture (pixels, pixels, 3) uint8 RGB with shadows; vertices in metres, colour (V, 3) 0..255."""
@@ -77,16 +77,18 @@ def write_sheet(path: Path, pixels: int = 270) -> None:
     tint = _SKIN + fine["nail"][:, None] * (_NAIL - _SKIN)
     tiles = []
     for text, name, closure, leading, turn, tilt in CELLS:
-        pose = axis_angle_to_pose(torch.as_tensor(np.r_[np.zeros(3), grasp_pose(name, closure)], dtype=torch.float32)[None])
+        angles = np.concatenate([np.zeros(3), grasp_pose(name, closure)])
+        pose = axis_angle_to_pose(torch.as_tensor(angles, dtype=torch.float32)[None])
         betas = torch.zeros(1, 10)
         betas[0, : len(leading)] = torch.tensor(leading)
-        turned, middle = view(turn, tilt), np.array([0.03, 0.0, 0.01])
+        turned, middle = view(turn, tilt), np.array([0.02, 0.0, 0.01])
         pair = [shade(old(pose, betas).vertices[0].double().numpy() - middle, old.assets.faces, turned, pixels),
                 shade(new(pose, betas)[0].double().numpy() - middle, fine["faces"], turned, pixels, colour=tint)]
         tile = np.ascontiguousarray(np.hstack(pair))
         cv2.putText(tile, text, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
         tiles.append(tile)
     sheet = np.vstack([np.hstack(tiles[row : row + 3]) for row in range(0, len(tiles), 3)])
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 88] if path.suffix in (".jpg", ".jpeg") else []
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
+        if not cv2.imwrite(str(temporary), sheet[..., ::-1], quality):
             raise OSError(f"{path} could not be written")

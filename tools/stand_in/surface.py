@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+import cv2
 import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 
-from tools.stand_in.makehuman import DATA_FOLDER, BaseMesh
-from tools.stand_in.rest_pose import RIG_FINGERS
+from template.stand_in.skeleton import MANO_FINGERS, finger_joints
+from tools.stand_in.makehuman import BaseMesh
 
 #: The forearm is cut this far behind the wrist, as a share of the way to the elbow.
 _ARM_SHARE = 0.80
@@ -45,51 +45,44 @@ def subdivide(quads: np.ndarray, count: int) -> tuple[scipy.sparse.csr_matrix, n
     Returns:
         matrix (count + Q + E, count) that turns old vertices into new ones, and the new quads (4 Q, 4).
     """
-    matrix, edges, number = _centres_and_edges(quads, count)
-    faces, middles, inner, face_of_edge = edges
-    rows = scipy.sparse.lil_matrix((count, count))
+    edge_points, (faces, halves, middles, inner), number = _centres_and_edges(quads, count)
     rim = np.zeros(count, bool)
     rim[middles[~inner].ravel()] = True
     valence = np.bincount(quads.ravel(), minlength=count)
-    corner = scipy.sparse.csr_matrix((np.ones(quads.size), (quads.ravel(), np.repeat(np.arange(len(quads)), 4))),
-                                     shape=(count, len(quads)))
-    ends = scipy.sparse.csr_matrix((np.ones(middles.size), (middles.ravel(), np.repeat(np.arange(len(middles)), 2))),
-                                   shape=(count, len(middles)))
-    halves = scipy.sparse.csr_matrix((np.full(middles.size, 0.5), (np.repeat(np.arange(len(middles)), 2),
-                                                                 middles.ravel())), shape=(len(middles), count))
+    corner, ends = _incidence(quads, count), _incidence(middles, count)
     n = np.maximum(valence, 1).astype(float)
     smooth = (scipy.sparse.diags(1 / n**2) @ corner @ faces + scipy.sparse.diags(2 / n**2) @ ends @ halves
               + scipy.sparse.diags((n - 3) / n))
     outline = scipy.sparse.diags((~inner).astype(float))
     curve = 0.5 * scipy.sparse.identity(count) + scipy.sparse.diags(np.full(count, 0.25)) @ ends @ outline @ halves
-    rows = scipy.sparse.diags((~rim).astype(float)) @ smooth + scipy.sparse.diags(rim.astype(float)) @ curve
-    return scipy.sparse.vstack([rows, faces, matrix]).tocsr(), number
+    corners = scipy.sparse.diags((~rim).astype(float)) @ smooth + scipy.sparse.diags(rim.astype(float)) @ curve
+    return scipy.sparse.vstack([corners, faces, edge_points]).tocsr(), number
 
 
 def subdivide_linear(quads: np.ndarray, count: int) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
     """The same new quads with points in the middle of edges and faces: for UVs and weights."""
-    _, (faces, middles, _, _), number = _centres_and_edges(quads, count)
-    halves = scipy.sparse.csr_matrix((np.full(middles.size, 0.5), (np.repeat(np.arange(len(middles)), 2),
-                                                                 middles.ravel())), shape=(len(middles), count))
+    _, (faces, halves, _, _), number = _centres_and_edges(quads, count)
     return scipy.sparse.vstack([scipy.sparse.identity(count), faces, halves]).tocsr(), number
 
 
+def _incidence(groups: np.ndarray, count: int) -> scipy.sparse.csr_matrix:
+    """(count, G): 1 where a vertex belongs to a group, for groups (G, k)."""
+    number = np.repeat(np.arange(len(groups)), groups.shape[1])
+    return scipy.sparse.csr_matrix((np.ones(groups.size), (groups.ravel(), number)), shape=(count, len(groups)))
+
+
 def _centres_and_edges(quads: np.ndarray, count: int) -> tuple:
+    """Edge points; face centres, edge middles, the edges (E, 2) and which have two faces; the new quads."""
     sides = np.sort(np.stack([quads, np.roll(quads, -1, axis=1)], axis=2).reshape(-1, 2), axis=1)
     middles, which, uses = np.unique(sides, axis=0, return_inverse=True, return_counts=True)
-    which = which.reshape(-1, 4)
-    owner = np.repeat(np.arange(len(quads)), 4)
-    faces = scipy.sparse.csr_matrix((np.full(quads.size, 0.25), (owner, quads.ravel())), shape=(len(quads), count))
-    inner = uses == 2
-    beside = scipy.sparse.csr_matrix((np.ones(which.size), (which.ravel(), owner)), shape=(len(middles), len(quads)))
-    halves = scipy.sparse.csr_matrix((np.full(middles.size, 0.5), (np.repeat(np.arange(len(middles)), 2),
-                                                                 middles.ravel())), shape=(len(middles), count))
-    share = np.where(inner, 0.5, 1.0)
-    edge = scipy.sparse.diags(share) @ halves + scipy.sparse.diags(np.where(inner, 0.25, 0.0)) @ beside @ faces
-    centre = count + np.arange(len(quads))
-    middle = count + len(quads) + which
+    which, inner = which.reshape(-1, 4), uses == 2
+    faces, halves = 0.25 * _incidence(quads, count).T, 0.5 * _incidence(middles, count).T
+    beside = _incidence(which, len(middles))
+    edge_points = (scipy.sparse.diags(np.where(inner, 0.5, 1.0)) @ halves
+                   + scipy.sparse.diags(np.where(inner, 0.25, 0.0)) @ beside @ faces)
+    centre, middle = count + np.arange(len(quads)), count + len(quads) + which
     new = np.concatenate([np.stack([quads[:, k], middle[:, k], centre, middle[:, k - 1]], axis=1) for k in range(4)])
-    return edge, (faces, middles, inner, beside), new
+    return edge_points, (faces, halves, middles, inner), new
 
 
 def trim(vertices: np.ndarray, quads: np.ndarray, end: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,8 +91,13 @@ def trim(vertices: np.ndarray, quads: np.ndarray, end: float) -> tuple[np.ndarra
     Returns:
         numbers of the vertices that stay, which quads (Q,) stay, and how far (V,) along x each vertex is moved.
     """
-    stays = (vertices[quads][:, :, 0] < end).any(axis=1)
-    return np.unique(quads[stays]), stays, np.minimum(end - vertices[:, 0], 0.0)
+    stays = vertices[quads][:, :, 0].mean(axis=1) < end
+    sides = np.sort(np.stack([quads[stays], np.roll(quads[stays], -1, axis=1)], axis=2).reshape(-1, 2), axis=1)
+    edges, uses = np.unique(sides, axis=0, return_counts=True)
+    rim = np.unique(edges[uses == 1])
+    shift = np.zeros(len(vertices))
+    shift[rim] = end - vertices[rim, 0]
+    return np.unique(quads[stays]), stays, shift
 
 
 def repack(uv: np.ndarray, uv_faces: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -125,20 +123,13 @@ def triangles(quads: np.ndarray) -> np.ndarray:
     return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
 
 
-def nail_share(folder: Path, uv: np.ndarray) -> np.ndarray:
-    """(T,) in 0..1: how much of MakeHuman's finger nail mask lies at each UV."""
-    import cv2
-
-    path = Path(folder) / DATA_FOLDER / "textures" / "mpfb_fingernails.jpg"
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
+def sample(mask: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """Values (T,) of a picture (H, W) at texture points (T, 2), v upwards."""
     places = np.stack([uv[:, 0] * mask.shape[1] - 0.5, (1 - uv[:, 1]) * mask.shape[0] - 0.5], axis=1)
     return cv2.remap(mask, places[None].astype(np.float32), None, cv2.INTER_LINEAR)[0]
 
 
 def nails_by_finger(share: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Finger -> vertex numbers whose nail share (N,) exceeds a half; weights as of `blend_weights`."""
-    from template.stand_in.skeleton import MANO_FINGERS, finger_joints
-
     owner = np.argmax(weights, axis=1)
-    return {finger: np.flatnonzero((share > 0.5) & (owner == 1 + finger_joints(finger)[2]))
-            for finger in MANO_FINGERS if finger in RIG_FINGERS}
+    return {finger: np.flatnonzero((share > 0.5) & (owner == 1 + finger_joints(finger)[2])) for finger in MANO_FINGERS}

@@ -92,10 +92,9 @@ def _tip(vertices: np.ndarray, finger: str) -> np.ndarray:
 
 def _towards_web(one: str, other: str) -> tuple[np.ndarray, np.ndarray]:
     """Three parallel rays from between two fingers to their common web."""
-    joints = joint_positions()
-    level = 2 if "thumb" in (one, other) else 1
-    ahead = np.mean([joints[finger_joints(finger)[min(level, 2) if finger == "thumb" else 1]] for finger in (one, other)], axis=0)
-    behind = np.mean([joints[finger_joints(finger)[0]] for finger in (one, other)], axis=0)
+    joints, pair = joint_positions(), (finger_joints(one), finger_joints(other))
+    ahead = np.mean([joints[numbers[2 if numbers == finger_joints("thumb") else 1]] for numbers in pair], axis=0)
+    behind = np.mean([joints[numbers[0]] for numbers in pair], axis=0)
     return ahead + np.array([[0, lift, 0] for lift in (-0.004, 0.0, 0.004)]), unit(behind - ahead)
 
 
@@ -123,11 +122,10 @@ def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _laplacian(faces: np.ndarray, count: int) -> scipy.sparse.csr_matrix:
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
-    adjacency = scipy.sparse.csr_matrix((np.ones(2 * len(edges)), (np.r_[edges[:, 0], edges[:, 1]],
-                                                                 np.r_[edges[:, 1], edges[:, 0]])), shape=(count, count))
-    adjacency.data[:] = 1.0
-    return scipy.sparse.identity(count) - scipy.sparse.diags(1 / np.asarray(adjacency.sum(axis=1)).ravel()) @ adjacency
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
+    share = 1.0 / np.bincount(edges[:, 0], minlength=count)[edges[:, 0]]
+    return scipy.sparse.identity(count) - scipy.sparse.csr_matrix((share, edges.T), shape=(count, count))
 
 
 def _nearest(
@@ -168,8 +166,8 @@ def barycentric(
     """Sparse (N, V): the closest surface point of each point as a mean of its triangle's corners."""
     face, weight, _ = _nearest(points, normals, vertices, triangles, groups)
     weight = weight / weight.sum(axis=1, keepdims=True)
-    rows = np.repeat(np.arange(len(points)), 3)
-    return scipy.sparse.csr_matrix((weight.ravel(), (rows, triangles[face].ravel())), shape=(len(points), len(vertices)))
+    entries = np.repeat(np.arange(len(points)), 3), triangles[face].ravel()
+    return scipy.sparse.csr_matrix((weight.ravel(), entries), shape=(len(points), len(vertices)))
 
 
 def bind(

@@ -48,7 +48,8 @@ def _spectrum_noise(generator: np.random.Generator, slope: float, channels: int 
     frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None])
     frequency[0, 0] = 1
     white = generator.normal(size=(channels, SIDE, SIDE // 2 + 1)) + 1j * generator.normal(
-        size=(channels, SIDE, SIDE // 2 + 1))
+        size=(channels, SIDE, SIDE // 2 + 1)
+    )
     field = np.fft.irfft2(white * (frequency > 0) * frequency**-slope, s=(SIDE, SIDE))
     field -= field.mean(axis=(1, 2), keepdims=True)
     return (field / field.std(axis=(1, 2), keepdims=True)).transpose(1, 2, 0).astype(np.float32)
@@ -85,7 +86,7 @@ def _wall(generator: np.random.Generator) -> np.ndarray:
 def _spectrum(generator: np.random.Generator) -> np.ndarray:
     field = _spectrum_noise(generator, generator.uniform(0.7, 1.9), 3)
     grey = field.mean(axis=2, keepdims=True)
-    field = grey * 1.4 + generator.uniform(0, 1) * (field - grey)
+    field = grey * 1.6 + generator.uniform(0, 1) ** 2 * (field - grey)
     return _colour(generator) + generator.uniform(15, 70) * field
 
 
@@ -100,7 +101,9 @@ def _room(generator: np.random.Generator) -> np.ndarray:
     return picture
 
 
-def _box(picture: np.ndarray, generator: np.random.Generator, corner: np.ndarray, extent: np.ndarray, turn: float) -> None:
+def _box(
+    picture: np.ndarray, generator: np.random.Generator, corner: np.ndarray, extent: np.ndarray, turn: float
+) -> None:
     points = cv2.boxPoints((tuple(map(float, corner)), tuple(map(float, extent)), float(turn))).astype(np.int32)
     colour = _colour(generator)
     cv2.fillPoly(picture, [points], colour.tolist(), cv2.LINE_AA)
@@ -115,7 +118,9 @@ def _box(picture: np.ndarray, generator: np.random.Generator, corner: np.ndarray
 def _line(picture: np.ndarray, generator: np.random.Generator) -> None:
     ends = generator.integers(-20, SIDE + 20, (2, 2))
     thickness = int(np.exp(generator.uniform(0, 2)))
-    cv2.line(picture, tuple(map(int, ends[0])), tuple(map(int, ends[1])), _colour(generator).tolist(), thickness, cv2.LINE_AA)
+    cv2.line(
+        picture, tuple(map(int, ends[0])), tuple(map(int, ends[1])), _colour(generator).tolist(), thickness, cv2.LINE_AA
+    )
 
 
 def _shapes(generator: np.random.Generator) -> np.ndarray:

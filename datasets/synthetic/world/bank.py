@@ -1,8 +1,8 @@
 """Banks of cut-outs and backgrounds on disk: raw arrays in shards that trainings read while others are written.
 
 ``python -m datasets.synthetic.world.bank --root DIR --people 10000`` writes for each shard ``NNNNN.rgba.npy``
-(N, 160, 160, 4) uint8, ``NNNNN.backgrounds.npy`` and ``NNNNN.labels.npy``. A shard depends on (seed, its number) only, is
-written under another name first, and is skipped where it exists: a stopped run goes on.
+(N, 160, 160, 4) uint8, ``NNNNN.backgrounds.npy`` and ``NNNNN.labels.npy``. A shard depends on (seed, its number) only,
+is written under another name first, and is skipped where it exists: a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.synthetic.world.background import SIDE, random_background
-from datasets.synthetic.world.hands import LABEL, PER_PERSON, SIZE, person_cutouts
+from datasets.synthetic.world.cutout import SIZE
+from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +64,19 @@ def _worker(root: str, seed: int, numbers: list[int], mano_dir: str | None, dead
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    for number in numbers:
-        if time.time() > deadline:
+    for place, number in enumerate(numbers):
+        if place and time.time() > deadline:
             return
         write_shard(root, seed, number, mano_dir)
 
 
 def write_bank(
-    root: str | Path, people: int, seed: int = 0, processes: int = 1, first: int = 0, minutes: float = 1e9,
+    root: str | Path,
+    people: int,
+    seed: int = 0,
+    processes: int = 1,
+    first: int = 0,
+    minutes: float = 1e9,
     mano_dir: str | None = None,
 ) -> int:
     """Write a bank with several processes; the number of shards that are whole at the end.
@@ -79,7 +85,7 @@ def write_bank(
         root: folder, made if missing.
         people: rounded up to whole shards; each gives `PER_PERSON` cut-outs.
         first: number of the first person: other banks of the same seed (validation) begin elsewhere.
-        minutes: no shard is begun later than this.
+        minutes: no shard but each process's first is begun later than this.
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)

@@ -12,11 +12,20 @@ HAND_SHARE = (0.36, 0.64)
 _ARM_CLEARANCE = 0.07  # a camera is at least so far from the forearm's axis, metres
 
 
-def random_view(generator: np.random.Generator, joints: np.ndarray, arm: np.ndarray) -> View:
+def random_view(
+    generator: np.random.Generator,
+    joints: np.ndarray,
+    arm: np.ndarray,
+    size: int = SIZE,
+    share: tuple[float, float] = HAND_SHARE,
+    aside: float = 0.03,
+) -> View:
     """A camera for a hand in its own frame.
 
     Args:
         joints: (21, 3) metres; arm: (3,) unit direction of the forearm, away from the hand.
+        size: side of the picture, px; share: lowest and highest part of it that the hand's box takes (log-uniform).
+        aside: spread of the box's centre about the picture's, in sides of the picture.
 
     The distance runs from a close-up (0.16 m) to across a room; the hand may be off the optical axis as far as
     the corner of a wide picture is.
@@ -30,18 +39,18 @@ def random_view(generator: np.random.Generator, joints: np.ndarray, arm: np.ndar
         if np.linalg.norm(position - joints[0] - along * arm) < _ARM_CLEARANCE:
             continue
         rotation = _look(outward, arm, generator)
-        aside = np.radians(generator.uniform(0, 33) * generator.random())
-        axis = Rotation.from_rotvec(aside * _unit(np.append(generator.normal(size=2), 0)))
+        off_axis = np.radians(generator.uniform(0, 33) * generator.random())
+        axis = Rotation.from_rotvec(off_axis * _unit(np.append(generator.normal(size=2), 0)))
         rotation = axis.as_matrix() @ rotation
         view = View(np.eye(3), rotation, -rotation @ position)
         if (view.to_camera(joints)[:, 2] < 0.05).any():
             continue
         seen = view.project(joints)  # for a focal length of 1
-        focal = generator.uniform(*HAND_SHARE) * SIZE / np.ptp(seen, axis=0).max()
+        focal = np.exp(generator.uniform(*np.log(share))) * size / np.ptp(seen, axis=0).max()
         box_centre = (seen.min(axis=0) + seen.max(axis=0)) / 2
-        middle = (SIZE - 1) / 2 + generator.normal(0, 0.03, 2) * SIZE - focal * box_centre
+        middle = (size - 1) / 2 + generator.normal(0, aside, 2).clip(-0.45, 0.45) * size - focal * box_centre
         K = np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1.0]])
-        return View(K, rotation, view.translation)
+        return View(K, rotation, view.translation, size)
 
 
 def _direction(generator: np.random.Generator, arm: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import scipy.sparse
 from datasets.synthetic.scene.appearance import cloth_texture
 from datasets.synthetic.world.lights import WorldLights, shade
 from datasets.synthetic.world.mesh import HandSurface
-from datasets.synthetic.world.skin import HEIGHT, WIDTH, SheetMap, Skin
+from datasets.synthetic.world.skin import WIDTH, SheetMap, Skin
 from utils.drawing.ray_casting import Hits, RayCaster, interpolate, pixel_rays, vertex_normals
 
 SIZE = 160
@@ -22,6 +22,7 @@ HAND, SLEEVE, OBJECT = 0, 1, 2
 _TEXTURE = 128
 _OFFSET = 0.0012  # metres off the surface before a shadow ray starts
 _SKY_RAYS = 6
+_WRIST_EDGE = 0.0165  # where the hand model ends behind the wrist joint, metres
 _HIDDEN = 0.022  # a joint is hidden if something is this much nearer to the camera, metres
 
 
@@ -38,7 +39,8 @@ class Part(NamedTuple):
 class Cutout(NamedTuple):
     """What one camera saw."""
 
-    rgba: np.ndarray  # (SIZE, SIZE, 4) uint8: sRGB times alpha, alpha
+    rgba: np.ndarray  # (S, S, 4) uint8: sRGB times alpha, alpha
+    hand: np.ndarray  # (S, S) bool: the hand itself, up to the wrist
     hand_share: float  # of the covered pixels that are hand or arm
     visible: np.ndarray  # (21,) bool
 
@@ -50,6 +52,7 @@ class View:
     K: np.ndarray  # (3, 3) px of the cut-out
     rotation: np.ndarray  # (3, 3) hand -> camera
     translation: np.ndarray  # (3,)
+    size: int = SIZE  # side of the picture, px
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
         """Points (N, 3) of the hand's frame in the camera's."""
@@ -72,18 +75,32 @@ class PosedScene:
     """
 
     def __init__(
-        self, surface: HandSurface, vertices: np.ndarray, joints: np.ndarray, places: SheetMap, skin: Skin,
-        parts: list[Part], generator: np.random.Generator, smooth: scipy.sparse.csr_matrix,
+        self,
+        surface: HandSurface,
+        vertices: np.ndarray,
+        joints: np.ndarray,
+        places: SheetMap,
+        skin: Skin,
+        parts: list[Part],
+        generator: np.random.Generator,
+        smooth: scipy.sparse.csr_matrix,
     ) -> None:
         self.joints, self.skin, self.parts = joints, skin, parts
         pieces = [vertices, *(part.vertices for part in parts)]
         starts = np.cumsum([0, *(len(piece) for piece in pieces)])
         self.vertices = np.concatenate(pieces).astype(np.float32)
         self.faces = np.vstack([surface.faces, *(p.faces + s for p, s in zip(parts, starts[1:], strict=False))])
-        self.face_kind = np.concatenate([np.full(len(surface.faces), 0), *(
-            np.full(len(part.faces), number + 1) for number, part in enumerate(parts))]).astype(np.uint8)
-        normals = np.concatenate([vertex_normals(vertices, surface.faces), *(
-            vertex_normals(part.vertices, part.faces) for part in parts)]).astype(np.float32)
+        self.face_kind = np.concatenate(
+            [
+                np.full(len(surface.faces), 0),
+                *(np.full(len(part.faces), number + 1) for number, part in enumerate(parts)),
+            ]
+        ).astype(np.uint8)
+        self._face_is_hand = np.zeros(len(self.faces), bool)
+        self._face_is_hand[: len(surface.faces)] = surface.rest[surface.faces, 0].mean(axis=1) < _WRIST_EDGE
+        normals = np.concatenate(
+            [vertex_normals(vertices, surface.faces), *(vertex_normals(part.vertices, part.faces) for part in parts)]
+        ).astype(np.float32)
         self.caster = RayCaster(self.vertices, self.faces)
         place = np.zeros((len(self.vertices), 3), np.float32)
         place[: len(vertices), :2], place[: len(vertices), 2] = places.pixels, places.backness
@@ -112,18 +129,19 @@ class PosedScene:
         origin, directions = pixel_rays(view.K, pixels, camera_to_hand)
         hits = self.caster.cast(np.broadcast_to(origin, directions.shape), directions)
         seen = np.flatnonzero(hits.face >= 0)
-        rgba = np.zeros((SIZE * SIZE, 4), np.uint8)
-        share = 0.0
+        size, share = view.size, 0.0
+        rgba, hand = np.zeros((size * size, 4), np.uint8), np.zeros(size * size, bool)
         if len(seen):
             found = Hits(hits.face[seen], hits.barycentric[seen], hits.distance[seen])
             radiance = self._colour(found, origin, directions[seen], lights)
             mean = radiance.mean(axis=0) @ np.float32([0.2126, 0.7152, 0.0722])
             radiance *= np.float32(exposure**2.2 / max(mean, 1e-6))
-            index = pixels[seen, 1] * SIZE + pixels[seen, 0]
+            index = pixels[seen, 1] * size + pixels[seen, 0]
             rgba[index, :3] = np.round(255 * np.clip(radiance, 0, 1) ** (1 / 2.2))
             rgba[index, 3] = 255
+            hand[index] = self._face_is_hand[found.face]
             share = float((self.face_kind[found.face] == HAND).mean())
-        return Cutout(rgba.reshape(SIZE, SIZE, 4), share, self._visible(view, origin))
+        return Cutout(rgba.reshape(size, size, 4), hand.reshape(size, size), share, self.visible(view))
 
     def _colour(self, hits: Hits, origin: np.ndarray, directions: np.ndarray, lights: WorldLights) -> np.ndarray:
         values = interpolate(hits, self.faces, self.attributes)
@@ -153,24 +171,26 @@ class PosedScene:
         shine = np.where(kind == HAND, np.float32(self.skin.shine), np.float32(0.04))
         return shade(albedo, gloss, normals, unit, values[:, 6], shadowed, lights, shine)
 
-    def _visible(self, view: View, origin: np.ndarray) -> np.ndarray:
+    def visible(self, view: View) -> np.ndarray:
+        """(21,) bool: joints inside the picture that nothing far in front of them hides."""
+        origin = -view.rotation.T @ view.translation
         directions = (self.joints - origin).astype(np.float32)
-        hits = self.caster.cast(np.broadcast_to(origin, directions.shape), directions)
+        hits = self.caster.cast(np.broadcast_to(origin.astype(np.float32), directions.shape), directions)
         gap = (1 - np.minimum(hits.distance, 1)) * np.linalg.norm(directions, axis=1)
         pixels = view.project(self.joints)
-        inside = ((pixels > -0.5) & (pixels < SIZE - 0.5)).all(axis=1)
+        inside = ((pixels > -0.5) & (pixels < view.size - 0.5)).all(axis=1)
         return (gap < _HIDDEN) & inside
 
 
 def _covered(view: View, vertices: np.ndarray) -> np.ndarray:
     """Integer pixels (N, 2) of the smallest window that can show the vertices."""
     camera = view.to_camera(vertices)
-    low, high = np.zeros(2, int), np.full(2, SIZE)
+    low, high = np.zeros(2, int), np.full(2, view.size)
     if (camera[:, 2] > 0.03).all():
         seen = camera @ view.K.T
         seen = seen[:, :2] / seen[:, 2:]
-        low = np.clip(np.floor(seen.min(axis=0)), 0, SIZE - 1).astype(int)
-        high = np.clip(np.ceil(seen.max(axis=0)) + 1, 1, SIZE).astype(int)
+        low = np.clip(np.floor(seen.min(axis=0)), 0, view.size - 1).astype(int)
+        high = np.clip(np.ceil(seen.max(axis=0)) + 1, 1, view.size).astype(int)
     return np.stack(np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1])), axis=-1).reshape(-1, 2)
 
 

@@ -39,7 +39,7 @@ class HandSurface(Protocol):
     backness: np.ndarray | None  # (V,) 0 palm ... 1 back; None: by the rest pose's normals
 
     def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
-        """Surface for finger axis-angles (45,), betas (10,) and the wrist's (flexion, deviation, pronation), radians."""
+        """Surface for finger axis-angles (45,), betas (10,) and the wrist's flexion, deviation, pronation, radians."""
 
 
 def bend_forearm(vertices: np.ndarray, weight: np.ndarray, wrist: np.ndarray) -> np.ndarray:
@@ -51,8 +51,14 @@ def bend_forearm(vertices: np.ndarray, weight: np.ndarray, wrist: np.ndarray) ->
     turned = vertices @ Rotation.from_euler("zy", [flexion, deviation]).as_matrix().T
     twist = pronation * np.clip((vertices[:, 0] - 0.02) / 0.2, 0, 1)
     cosine, sine = np.cos(twist), np.sin(twist)
-    rolled = np.stack([vertices[:, 0], cosine * vertices[:, 1] - sine * vertices[:, 2],
-                       sine * vertices[:, 1] + cosine * vertices[:, 2]], 1)
+    rolled = np.stack(
+        [
+            vertices[:, 0],
+            cosine * vertices[:, 1] - sine * vertices[:, 2],
+            sine * vertices[:, 1] + cosine * vertices[:, 2],
+        ],
+        1,
+    )
     turned = rolled @ Rotation.from_euler("zy", [flexion, deviation]).as_matrix().T
     return vertices + weight[:, None] * (turned - vertices)
 

@@ -75,8 +75,9 @@ def _scenery(bank: ResidentBank, count: int, size: int, closest: float) -> torch
     device = bank.device
     wall = bank.wall(torch.randint(bank.backgrounds, (count,), device=device))
     share = torch.exp(uniform(count, math.log(closest), 0.0, device))
-    turn = torch.where(happens(count, 0.3, device), uniform(count, -math.pi, math.pi, device), 0.05 * torch.randn(
-        count, device=device))
+    turn = torch.where(
+        happens(count, 0.3, device), uniform(count, -math.pi, math.pi, device), 0.05 * torch.randn(count, device=device)
+    )
     free = (1 - share)[:, None] * SIDE * (torch.rand(count, 2, device=device) - 0.5)
     middle = torch.full((count, 2), (size - 1) / 2, device=device)
     affine = similarity(share * SIDE / size, turn, happens(count, 0.5, device), SIDE / 2 - 0.5 + free, middle)
@@ -135,8 +136,11 @@ def mix_crops(bank: ResidentBank, count: int, size: int = 128, strength: float =
     angle = uniform(count, 0, 2 * math.pi, device)
     far = uniform(count, 1.0, 1.6, device)[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
     centre = (low + high) / 2 + side[:, None] * torch.where(missed[:, None], far * 1.3, shift)
-    turn = torch.where(happens(count, 0.6, device), math.radians(22) * torch.randn(count, device=device),
-                       uniform(count, -math.pi, math.pi, device))
+    turn = torch.where(
+        happens(count, 0.6, device),
+        math.radians(22) * torch.randn(count, device=device),
+        uniform(count, -math.pi, math.pi, device),
+    )
     is_left = happens(count, left, device)
     middle = torch.full((count, 2), (size - 1) / 2, device=device)
     affine = similarity(window / size, turn, is_left, centre, middle)
@@ -163,8 +167,13 @@ def _other_hand(bank: ResidentBank, count: int, size: int) -> torch.Tensor:
     window = CROP_SCALE * (high - low).amax(1) * uniform(count, 0.7, 1.6, device)
     angle = uniform(count, 0, 2 * math.pi, device)
     away = uniform(count, 0.3, 0.75, device)[:, None] * size * torch.stack([angle.cos(), angle.sin()], 1)
-    affine = similarity(window / size, uniform(count, -math.pi, math.pi, device), happens(count, 0.6, device),
-                        (low + high) / 2, (size - 1) / 2 + away)
+    affine = similarity(
+        window / size,
+        uniform(count, -math.pi, math.pi, device),
+        happens(count, 0.6, device),
+        (low + high) / 2,
+        (size - 1) / 2 + away,
+    )
     return resample(cut, affine, size)
 
 
@@ -189,8 +198,11 @@ def mix_pictures(bank: ResidentBank, count: int, size: int = 256, strength: floa
             middle, side, keypoints = (middle + 0.5) / shrink - 0.5, side / shrink, (keypoints + 0.5) / shrink - 0.5
         wanted = torch.exp(uniform(count, math.log(smallest), math.log(largest), device)) * size / 256
         centre = (torch.rand(count, 2, device=device) * 1.1 - 0.05) * size
-        turn = torch.where(happens(count, 0.65, device), 0.4 * torch.randn(count, device=device),
-                           uniform(count, -math.pi, math.pi, device))
+        turn = torch.where(
+            happens(count, 0.65, device),
+            0.4 * torch.randn(count, device=device),
+            uniform(count, -math.pi, math.pi, device),
+        )
         is_left = happens(count, 0.5, device)
         affine = similarity(side / wanted, turn, is_left, middle, centre)
         shown = happens(count, share, device)

@@ -40,8 +40,9 @@ def expose(image: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
     saturation = 1 + strength * uniform(count, -0.6, 0.5, device)
     saturation = torch.where(happens(count, 0.04 * strength, device), torch.zeros_like(saturation), saturation)
     image = grey + saturation.view(-1, 1, 1, 1) * (image - grey)
-    gains = torch.exp(strength * 0.09 * torch.randn(count, 3, device=device) + strength * uniform(
-        count, -0.3, 0.3, device)[:, None])
+    gains = torch.exp(
+        strength * 0.09 * torch.randn(count, 3, device=device) + strength * uniform(count, -0.3, 0.3, device)[:, None]
+    )
     image = image * gains[..., None, None]
     axis = torch.linspace(-1, 1, size, device=device)
     slope = strength * 0.35 * torch.randn(count, 2, device=device) * happens(count, 0.4, device)[:, None]
@@ -66,7 +67,7 @@ def blur(image: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
     kernel = (kernel / kernel.sum((1, 2), keepdim=True)).repeat_interleave(channels, 0)[:, None]
     padded = F.pad(image, [_KERNEL // 2] * 4, mode="replicate")
     flat = F.conv2d(padded.flatten(0, 1)[None], kernel, groups=count * channels)
-    return flat.view_as(image)
+    return flat.reshape(image.shape)
 
 
 def lower_resolution(image: torch.Tensor, share: float) -> torch.Tensor:
@@ -101,10 +102,10 @@ def _dct(device: torch.device) -> torch.Tensor:
 
 
 def jpeg(image: torch.Tensor, share: float) -> torch.Tensor:
-    """Quantise the coefficients of 8 x 8 blocks, as JPEG does (without subsampled colour), for a share of the pictures."""
+    """Quantise the coefficients of 8 x 8 blocks, as JPEG does (colour not subsampled), for a share of the pictures."""
     count, device, size = len(image), image.device, image.shape[-1]
     matrix = _dct(device)
-    blocks = image.view(count, 3, size // 8, 8, size // 8, 8)
+    blocks = image.reshape(count, 3, size // 8, 8, size // 8, 8)
     coefficients = torch.einsum("ai,bchiwj,dj->bchawd", matrix, blocks, matrix)
     frequency = torch.arange(8, device=device)
     steps = 1 + (frequency[:, None] + frequency).float()

@@ -113,8 +113,14 @@ def _glove(painter: _Painter, generator: np.random.Generator) -> Skin:
     is_glove = (np.arange(HEIGHT) < rows)[:, None, None]
     sheets = np.where(is_glove, colour, tone).astype(np.float32)
     both = np.clip(np.stack([sheets * painter.mottle(0.004, 0.08)] * 2), 0.004, 0.95)
-    return Skin(both, painter.gloss + float(generator.uniform(0, 0.3)), colour.astype(np.float32), 0.1,
-                colour.astype(np.float32), 0.0)
+    return Skin(
+        both,
+        painter.gloss + float(generator.uniform(0, 0.3)),
+        colour.astype(np.float32),
+        0.1,
+        colour.astype(np.float32),
+        0.0,
+    )
 
 
 def _redden(painter: _Painter, strength: float) -> None:
@@ -146,7 +152,8 @@ def _draw_creases(painter: _Painter, strength: float, back_strength: float) -> N
             half = across * generator.uniform(0.003, 0.007) * pixel
             back.append(([middle - half, middle + along * shift * 0.2 * pixel, middle + half], 0.0007))
     wrist, thumb, index, middle, ring, little = (
-        joints[j] + generator.normal(0, 0.0025 * pixel, 2) for j in (0, 1, 5, 9, 13, 17))
+        joints[j] + generator.normal(0, 0.0025 * pixel, 2) for j in (0, 1, 5, 9, 13, 17)
+    )
     mix = lambda a, b, share: a + (b - a) * share  # noqa: E731 - a one-line lerp reads best here
     inner, outer = mix(middle, ring, 0.3), mix(index, middle, 0.5)
     thenar = [mix(index, wrist, 0.10), mix(middle, wrist, 0.35), mix(inner, wrist, 0.65), mix(ring, wrist, 0.9)]
@@ -166,7 +173,7 @@ def _draw_creases(painter: _Painter, strength: float, back_strength: float) -> N
 
 
 def _draw_veins(painter: _Painter, strength: float) -> None:
-    pixel, generator = PIXELS_PER_METRE, painter.generator
+    generator = painter.generator
     for sheet, start_x in ((painter.back, (-0.06, 0.0)), (painter.palm, (0.0, 0.05))):
         lines = []
         for _ in range(generator.integers(3, 7)):
@@ -223,7 +230,9 @@ def _draw_marks(painter: _Painter, generator: np.random.Generator) -> None:
     for sheet, most in ((painter.back, 30), (painter.palm, 4)):
         for _ in range(generator.integers(0, most)):
             centre = tuple(int(v) for v in generator.uniform((0, 0), (WIDTH, HEIGHT)))
-            cv2.circle(sheet, centre, int(generator.integers(1, 3)), (sheet.mean((0, 1)) * 0.45).tolist(), -1, cv2.LINE_AA)
+            cv2.circle(
+                sheet, centre, int(generator.integers(1, 3)), (sheet.mean((0, 1)) * 0.45).tolist(), -1, cv2.LINE_AA
+            )
     if generator.random() < 0.06:
         sheet = painter.back if generator.random() < 0.7 else painter.palm
         colour = to_linear(generator.uniform(10, 90, 3))

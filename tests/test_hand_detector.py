@@ -1,0 +1,252 @@
+"""Detector, keypoint rating, their calibration, and a training by the clock that goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from datasets.synthetic.world import bank as banks
+from datasets.synthetic.world import mixing, resident
+from datasets.synthetic.world.background import SIDE
+from datasets.synthetic.world.cutout import SIZE
+from datasets.synthetic.world.hands import LABEL
+from src.engine import train_world, world_calibration
+from src.engine.checkpoint import load_network
+from src.models import build_model
+from src.models.hand_detector import STRIDES, HandDetector, assign, cell_centres, decode, detector_loss
+from src.models.keypoint_rating import RIGHT_WITHIN, keypoint_is_right
+
+CUTOUTS, WALLS = 12, 3
+
+
+@pytest.fixture
+def small_bank(tmp_path, monkeypatch) -> Path:
+    """Two shards of squares on stripes in the bank's layout: what is trained on does not matter here."""
+    for module in (banks, resident):
+        monkeypatch.setattr(module, "CUTOUTS_A_SHARD", CUTOUTS)
+        monkeypatch.setattr(module, "BACKGROUNDS_A_SHARD", WALLS)
+    monkeypatch.setattr(train_world, "_BANK_AT_LEAST", CUTOUTS)
+    generator = np.random.default_rng(0)
+    root = tmp_path / "bank"
+    root.mkdir()
+    for number in (0, 1):
+        rgba = np.zeros((CUTOUTS, SIZE, SIZE, 4), np.uint8)
+        labels = np.zeros(CUTOUTS, LABEL)
+        labels["keypoints"] = generator.uniform(45, 115, (CUTOUTS, 21, 2))
+        rgba[:, 40:120, 40:120] = (200, 120, 90, 255)
+        walls = generator.integers(0, 255, (WALLS, SIDE, SIDE, 3), np.uint8)
+        for path, array in zip(banks.shard_paths(root, number), (rgba, walls, labels), strict=True):
+            np.save(path, array)
+    return root
+
+
+def test_cells_answer_for_the_smallest_box_near_whose_centre_they_lie():
+    """Against a loop over cells and boxes."""
+    boxes = torch.tensor([[[30.0, 40, 70, 80], [20, 30, 150, 160], [300, 300, 310, 310], [-60, -60, 200, 200]]])
+    weight = torch.tensor([[1.0, 1.0, -1.0, 0.0]])
+    index, ignore = assign(boxes, weight, 256)
+    place = 0
+    for stride, (low, high) in zip(STRIDES, ((0, 52), (44, 116), (100, 1e9)), strict=True):
+        for x, y in cell_centres(256 // stride, 256 // stride, stride, torch.device("cpu")).tolist():
+            best, smallest = -1, float("inf")
+            for number, box in enumerate(boxes[0].tolist()):
+                side = box[2] - box[0]
+                away = max(abs(x - (box[0] + box[2]) / 2), abs(y - (box[1] + box[3]) / 2))
+                if (
+                    weight[0, number] > 0
+                    and low <= side < high
+                    and away < max(1.5 * stride, 0.22 * side)
+                    and side < smallest
+                ):
+                    best, smallest = number, side
+            assert index[0, place] == best
+            if best >= 0:
+                assert not ignore[0, place]
+            place += 1
+    assert place == index.shape[1]
+    assert ignore[0, 0] and not (index == 3).any() and not (index == 2).any()  # the ignored box is not asked
+
+
+def test_a_right_answer_costs_little_and_is_decoded():
+    detector = HandDetector().eval()
+    boxes, left = torch.tensor([[[40.0, 50, 80, 90], [120, 100, 240, 220]]]), torch.tensor([[False, True]])
+    weight = torch.ones(1, 2)
+    index, _ = assign(boxes, weight, 256)
+    logits = torch.full((*index.shape, 2), -9.0)
+    answers = torch.zeros(*index.shape, 4)
+    answers[..., 2:] = 1
+    for number in (0, 1):
+        here = index[0] == number
+        assert here.any()
+        logits[0, here, int(left[0, number])] = 9.0
+        answers[0, here] = boxes[0, number]
+    output = {"class_logits": logits, "boxes": answers}
+    loss, _ = detector_loss(output, boxes, left, weight, 256)
+    wrong, _ = detector_loss(output, boxes, ~left, weight, 256)
+    assert loss < 1e-3 and wrong > 1
+    hands = decode(output, detector)[0]
+    assert len(hands["boxes"]) == 2 and (hands["scores"] > 0.99).all()
+    order = hands["boxes"][:, 0].argsort()
+    assert torch.equal(hands["boxes"][order], boxes[0]) and hands["is_left"][order].tolist() == [False, True]
+
+
+def test_boxes_of_every_size_have_a_cell():
+    for side in (8.0, 20.0, 48.0, 80.0, 110.0, 250.0, 600.0):
+        for middle in (3.0, 100.0, 250.0):
+            box = torch.tensor([[[middle - side / 2, middle - side / 2, middle + side / 2, middle + side / 2]]])
+            assert (assign(box, torch.ones(1, 1), 256)[0] == 0).any(), side
+
+
+def test_detector_is_small_and_is_read_by_its_card(tmp_path):
+    detector = HandDetector()
+    assert 2 * sum(p.numel() for p in detector.state_dict().values()) < 5e6
+    assert detector(torch.zeros(1, 3, 256, 256))["boxes"].shape == (1, 32**2 + 16**2 + 8**2, 4)
+
+
+def test_platt_is_the_most_likely_sigmoid():
+    """Against scipy's minimiser of the same likelihood."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(4000, generator=generator)
+    happened = torch.rand(4000, generator=generator) < (0.5 * logits - 0.7).sigmoid()
+    scale, offset = world_calibration.fit_platt(logits, happened)
+    x, y = logits.double().numpy(), happened.numpy()
+
+    def loss(w: np.ndarray) -> float:
+        return float(np.logaddexp(0, np.where(y, -1, 1) * (w[0] * x + w[1])).sum())
+
+    best = minimize(loss, [1.0, 0.0]).x
+    assert abs(scale - best[0]) < 1e-3 and abs(offset - best[1]) < 1e-3
+    assert world_calibration.expected_error((scale * logits + offset).sigmoid(), happened) < 0.03
+    assert world_calibration.expected_error(torch.full((10,), 0.75), torch.arange(10) < 5) == pytest.approx(0.25)
+
+
+def test_a_keypoint_is_right_within_a_tenth_of_the_box():
+    truth = torch.zeros(1, 21, 2)
+    found = truth.clone()
+    found[0, 0, 0], found[0, 1, 1] = 50 * RIGHT_WITHIN - 0.1, 50 * RIGHT_WITHIN + 0.1
+    right = keypoint_is_right(found, truth, torch.tensor([50.0]))
+    assert right[0, 0] and not right[0, 1] and right[0, 2:].all()
+
+
+def test_crops_hold_the_box_and_flips_are_left_hands(small_bank):
+    torch.manual_seed(0)
+    bank = resident.ResidentBank(small_bank, "cpu", 100)
+    assert bank.refresh() == 2 and bank.cutouts == 2 * CUTOUTS and bank.refresh() == 0
+    crops = mixing.mix_crops(bank, 64, 96, left=0.5)
+    side = (crops.keypoints.amax(1) - crops.keypoints.amin(1)).amax(1)
+    assert crops.image.shape == (64, 3, 96, 96) and crops.image.abs().max() <= 1
+    assert 0.2 < crops.is_left.float().mean() < 0.8 and crops.is_hand.float().mean() > 0.7
+    inside = ((crops.keypoints[crops.is_hand] > 0) & (crops.keypoints[crops.is_hand] < 95)).float().mean()
+    assert inside > 0.85 and (side / crops.box_side).median() < 1.5
+    # Left hands are mirrored: the triangle of three keypoints turns the other way.
+    source = bank.keypoints
+
+    def turns(points: torch.Tensor) -> torch.Tensor:
+        a, b = points[:, 9] - points[:, 0], points[:, 5] - points[:, 0]
+        return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+    areas = turns(source) / (source.amax(1) - source.amin(1)).amax(1) ** 2
+    seen = turns(crops.keypoints) / crops.box_side**2
+    for value, left in zip(seen, crops.is_left, strict=True):
+        assert (areas - (-value if left else value)).abs().min() < 1e-4
+
+
+def test_pictures_boxes_are_squares_around_hands(small_bank):
+    torch.manual_seed(1)
+    bank = resident.ResidentBank(small_bank, "cpu", 100)
+    bank.refresh()
+    pictures = mixing.mix_pictures(bank, 24, 128)
+    extent = pictures.boxes[..., 2:] - pictures.boxes[..., :2]
+    assert torch.allclose(extent[..., 0], extent[..., 1], atol=1e-3)
+    assert set(pictures.weight.unique().tolist()) <= {-1.0, 0.0, 1.0} and (pictures.weight == 1).any()
+    assert (pictures.weight < 0).all(1).any()  # pictures without a hand
+    middle = (pictures.boxes[..., :2] + pictures.boxes[..., 2:]) / 2
+    asked = middle[pictures.weight == 1]
+    assert ((asked > -64) & (asked < 192)).all()
+
+
+@pytest.mark.parametrize("task", ["keypoints", "detector"])
+def test_training_goes_on_and_its_weights_are_read(task, small_bank, tmp_path, monkeypatch):
+    size = {"keypoints": "64", "detector": "128"}[task]
+    arguments = [
+        "x",
+        "--task",
+        task,
+        "--bank",
+        str(small_bank),
+        "--out",
+        str(tmp_path),
+        "--max_steps",
+        "4",
+        "--batch_size",
+        "4",
+        "--size",
+        size,
+        "--max_cutouts",
+        "24",
+        "--validation_cutouts",
+        "24",
+        "--validation_pictures",
+        "128",
+        "--device",
+        "cpu",
+        "--backbone",
+        "mobilenet_v3_small",
+    ]
+    steps = []
+    plain = train_world.STEPS[task]
+    monkeypatch.setitem(train_world.STEPS, task, lambda *a: steps.append(1) or plain(*a))
+    parser = train_world.get_args_parser()
+    args = parser.parse_args(arguments[1:])
+    args.stop_after = 1e-9
+    assert train_world.train(args) is None and not steps
+    args.stop_after = None
+    weights = train_world.train(args)
+    assert len(steps) == 4 and weights is not None
+    network, card, _ = load_network(weights)
+    assert card.input_size == int(size)
+    scores = json.loads((tmp_path / f"{task}.json").read_text())
+    assert scores["steps"] == 4
+    found = network(torch.zeros(1, 3, int(size), int(size)))
+    if task == "keypoints":
+        assert card.model == "pose_2d" and card.crop_scale == mixing.CROP_SCALE
+        assert ((found["keypoint_confidence"] > 0) & (found["keypoint_confidence"] < 1)).all()
+        assert network.rating.scale.ne(1).any()
+    else:
+        assert len(decode(found, network)) == 1 and 0 < float(network.threshold) < 1
+    assert train_world.train(args) == weights and len(steps) == 4  # nothing is left to do
+
+
+def test_plain_pose_2d_has_no_rating():
+    """Checkpoints from before load: the rating is there only when asked for."""
+    names = build_model("pose_2d", backbone="mobilenet_v3_small").state_dict()
+    assert not any(name.startswith("rating") for name in names)
+
+
+def test_an_empty_bank_is_named(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "src.engine.train_world",
+        "--task",
+        "detector",
+        "--bank",
+        str(tmp_path),
+        "--out",
+        str(tmp_path),
+        "--wait_minutes",
+        "0",
+        "--max_cutouts",
+        "600",
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 2 and "no whole shard" in done.stderr
