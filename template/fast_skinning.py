@@ -26,8 +26,8 @@ from torch.autograd.function import once_differentiable
 from template.reference import LEVELS
 from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
 
-#: Bytes of blended transforms worked on at a time: with the points beside them, the second-level cache of a core.
-CPU_CHUNK_BYTES = 5 * 2**18
+#: Bytes of blended transforms worked on at a time: about the second-level cache of two CPU cores.
+CPU_CHUNK_BYTES = 2 * 2**20
 #: On other devices only the peak memory is bounded.
 DEVICE_CHUNK_BYTES = 512 * 2**20
 
@@ -39,18 +39,9 @@ class SkinTables(nn.Module):
         joint_basis: (16, 3, 11) rest joints: template, then shape directions, metres.
         bone_basis: (16, 3, 11) the same for rest joint minus rest parent.
         directions: (V, 3, 146) vertices: template, shape and pose directions.
-        weights: (V, 16) skinning weights; to them comes the translation, a 17th "joint" that carries all alike.
+        weights: (V, 16) skinning weights.
         tips: places of the five fingertips among the V vertices.
     """
-
-    rest_template: torch.Tensor
-    rest_directions: torch.Tensor
-    template: torch.Tensor
-    directions: torch.Tensor
-    weights: torch.Tensor
-    tips: torch.Tensor
-    to_standard: torch.Tensor
-    to_mano: torch.Tensor
 
     def __init__(
         self, joint_basis: np.ndarray, bone_basis: np.ndarray, directions: np.ndarray, weights: np.ndarray,
@@ -63,7 +54,7 @@ class SkinTables(nn.Module):
         rest = np.stack([bone_basis, joint_basis]).transpose(0, 2, 1, 3).reshape(96, 11)  # (2, 3, 16) rows
         for name, value in (
             ("rest_template", rest[:, :1]), ("rest_directions", rest[:, 1:]), ("template", planar[0] - at_identity),
-            ("directions", planar[1:]), ("weights", np.vstack([weights.T, np.ones(len(weights))])),
+            ("directions", planar[1:]), ("weights", weights.T),
         ):
             self.register_buffer(name, torch.as_tensor(value.copy(order="C"), dtype=dtype), persistent=False)
         for name, index in (("tips", tips), ("to_standard", MANO_TO_STANDARD), ("to_mano", STANDARD_TO_MANO)):
@@ -85,22 +76,24 @@ class PosedHand(torch.autograd.Function):
         ctx: Any, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None, tables: SkinTables,
         whole: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        batch, flat = len(pose), pose.reshape(-1, 144)
+        batch = len(pose)
         bones, rest_joints = torch.addmm(tables.rest_template, tables.rest_directions, betas.t()).view(2, 3, 16, batch)
-        local = pose.new_empty(3, 4, 16, batch)
-        local[:, :3] = flat.t().contiguous().view(16, 3, 3, batch).permute(1, 2, 0, 3)
+        local = torch.empty(3, 4, 16, batch, dtype=pose.dtype, device=pose.device)
+        local[:, :3] = pose.reshape(batch, 144).t().contiguous().view(16, 3, 3, batch).permute(1, 2, 0, 3)
         local[:, 3] = bones
         world = chain(local)
-        relative = _relative(world, rest_joints, transl)
-        factors = torch.cat([betas, flat[:, 9:]], dim=1)
+        relative = _relative(world, rest_joints)
+        factors = torch.cat([betas, pose[:, 1:].reshape(batch, 135)], dim=1)
         size, count = max(1, min(tables.chunk(), batch)), tables.weights.shape[1]
-        keep = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]  # the backward pass reads the unposed mesh
+        keep = any(ctx.needs_input_grad[:2])  # the backward pass reads the unposed mesh
         unposed, vertices = pose.new_empty(batch if keep else size, 3, count), pose.new_empty(batch, 3, count)
         blended = pose.new_empty(size, 3, 4, count)
         for rows in _chunks(batch, size):
             mesh, out = unposed[rows] if keep else unposed[: batch - rows.start], vertices[rows]
             torch.addmm(tables.template, factors[rows], tables.directions, out=mesh.view(-1, 3 * count))
             _skin(relative[rows], mesh, tables.weights, blended[: len(out)], out)
+            if transl is not None:
+                out += transl[rows, :, None]
         if transl is not None:
             world[:, 3].add_(transl.t()[:, None])
         tips = vertices.permute(2, 1, 0).index_select(0, tables.tips)
@@ -121,22 +114,22 @@ class PosedHand(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, ...]:
         local, world, rest_joints, relative, unposed = ctx.saved_tensors
         tables, batch = ctx.tables, relative.shape[0]
+        only_transl = not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1])
         with full_precision(relative.device):
             g_tips = g_positions = None
             if g_joints is not None:
                 g_joints = g_joints.reshape(batch, 63).t().contiguous().view(21, 3, batch)
                 g_joints = g_joints.index_select(0, tables.to_mano)
                 g_positions, g_tips = g_joints[:16].transpose(0, 1), g_joints[16:].permute(2, 1, 0)
-            if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
-                return None, None, _translation_gradient(g_vertices, g_joints, g_transforms), None, None
-            g_relative, g_factors = _skin_backward(g_vertices, g_tips, relative, unposed, tables)
-            g_relative = g_relative.view(batch, 204).t().contiguous().view(3, 4, 17, batch)
-            g_world, g_transl = g_relative[:, :, :16], g_relative[:, 3, 16]
+            g_relative, g_factors, g_transl = _skin_backward(g_vertices, g_tips, relative, unposed, tables, only_transl)
             if g_transforms is not None:
                 g_transforms = g_transforms.permute(2, 3, 1, 0)
-                g_transl += g_transforms[:, 3].sum(dim=1)
+                g_transl += g_transforms[:, 3].sum(dim=1).t()
             if g_positions is not None:
-                g_transl += g_positions.sum(dim=1)
+                g_transl += g_positions.sum(dim=1).t()
+            if only_transl:
+                return None, None, g_transl, None, None
+            g_world = g_relative.view(batch, 192).t().contiguous().view(3, 4, 16, batch)
             g_rest = torch.empty(2, 3, 16, batch, dtype=relative.dtype, device=relative.device)
             _relative_backward(world, rest_joints, g_world, g_rest[1])
             if g_positions is not None:
@@ -151,17 +144,7 @@ class PosedHand(torch.autograd.Function):
             g_rest[0] = g_local[:, 3]
             g_betas = torch.addmm(g_factors[:, :10], g_rest.view(96, batch).t(), tables.rest_directions)
             g_pose = g_pose.view(batch, 16, 3, 3)
-        return g_pose, g_betas, g_transl.t() if ctx.needs_input_grad[2] else None, None, None
-
-
-def _translation_gradient(
-    g_vertices: torch.Tensor | None, g_joints: torch.Tensor | None, g_transforms: torch.Tensor | None
-) -> torch.Tensor:
-    """(B, 3), from gradients of vertices (B, 3, V), joints (21, 3, B) and transforms (B, 16, 3, 4)."""
-    parts = [] if g_vertices is None else [g_vertices.sum(dim=2)]
-    parts += [] if g_joints is None else [g_joints.sum(dim=0).t()]
-    parts += [] if g_transforms is None else [g_transforms[..., 3].sum(dim=1)]
-    return sum(parts[1:], parts[0])
+        return g_pose, g_betas, g_transl if ctx.needs_input_grad[2] else None, None, None
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
@@ -180,18 +163,19 @@ def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torc
     return torch.sum(left.unsqueeze(2) * right, dim=1, out=out)
 
 
-def _levels(joints: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Of arrays (3, n, 16, B): the wrist (3, n, 1, B), then the five joints (3, n, 5, B) of each level."""
-    return joints[:, :, :1], *joints[:, :, 1:].unflatten(2, (5, LEVELS)).unbind(3)
+def _level(level: int) -> slice:
+    """The five joints of a level among the 16; -1 is the wrist."""
+    return slice(0, 1) if level < 0 else slice(1 + level, None, LEVELS)
 
 
 def chain(local: torch.Tensor) -> torch.Tensor:
     """World transforms (3, 4, 16, B) from local ones: SMPL eq. 4."""
     world = torch.empty_like(local)
-    (parent, *children), (wrist, *steps) = _levels(world), _levels(local)
-    parent.copy_(wrist)
-    for child, step in zip(children, steps, strict=True):
-        _product(parent[:, :3], step, out=child)
+    parent = world[:, :, :1]
+    parent.copy_(local[:, :, :1])
+    for level in range(LEVELS):
+        child = world[:, :, _level(level)]
+        _product(parent[:, :3], local[:, :, _level(level)], out=child)
         child[:, 3].add_(parent[:, 3])
         parent = child
     return world
@@ -200,29 +184,27 @@ def chain(local: torch.Tensor) -> torch.Tensor:
 def _chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Tensor) -> torch.Tensor:
     """Gradient (3, 4, 16, B) of ``local``; ``g_world`` is used up."""
     g_local = torch.empty_like(local)
-    steps, frames, g_frames, g_steps = (_levels(value) for value in (local, world, g_world, g_local))
-    for level in range(LEVELS, 0, -1):
-        g_child, g_parent = g_frames[level], g_frames[level - 1]
-        _product(frames[level - 1][:, :3].transpose(0, 1), g_child, out=g_steps[level])
+    for level in reversed(range(LEVELS)):
+        mine, above = _level(level), _level(level - 1)
+        g_child = g_world[:, :, mine]
+        _product(world[:, :3, above].transpose(0, 1), g_child, out=g_local[:, :, mine])
         # child = R M + p: R gets G M^T and p the last column of G; the wrist gets the sum over its fingers
-        g_rotation, g_position = (g_child.unsqueeze(1) * steps[level]).sum(dim=2), g_child[:, 3]
-        if level == 1:
+        g_rotation, g_position = (g_child.unsqueeze(1) * local[:, :, mine]).sum(dim=2), g_child[:, 3]
+        if level == 0:
             g_rotation, g_position = g_rotation.sum(dim=2, keepdim=True), g_position.sum(dim=1, keepdim=True)
+        g_parent = g_world[:, :, above]
         g_parent[:, :3].add_(g_rotation)
         g_parent[:, 3].add_(g_position)
-    g_steps[0].copy_(g_frames[0])
+    g_local[:, :, 0] = g_world[:, :, 0]
     return g_local
 
 
-def _relative(world: torch.Tensor, rest_joints: torch.Tensor, transl: torch.Tensor | None) -> torch.Tensor:
-    """(B, 3, 4, 17): world transforms with the rest pose taken off, SMPL eq. 3: [R | p - R J]; then [0 | transl]."""
+def _relative(world: torch.Tensor, rest_joints: torch.Tensor) -> torch.Tensor:
+    """(B, 3, 4, 16): world transforms with the rest pose taken off, SMPL eq. 3: [R | p - R J]."""
+    relative = world.clone()
+    relative[:, 3].sub_((world[:, :3] * rest_joints).sum(dim=1))
     batch = world.shape[3]
-    relative = world.new_zeros(3, 4, 17, batch)
-    relative[:, :, :16] = world
-    relative[:, 3, :16].sub_((world[:, :3] * rest_joints).sum(dim=1))
-    if transl is not None:
-        relative[:, 3, 16] = transl.t()
-    return relative.view(204, batch).t().contiguous().view(batch, 3, 4, 17)
+    return relative.view(192, batch).t().contiguous().view(batch, 3, 4, 16)
 
 
 def _relative_backward(
@@ -238,7 +220,7 @@ def _skin(
     relative: torch.Tensor, unposed: torch.Tensor, weights: torch.Tensor, blended: torch.Tensor, out: torch.Tensor
 ) -> None:
     """SMPL eq. 2 into ``out`` (C, 3, V), and the blended transforms into ``blended`` (C, 3, 4, V)."""
-    torch.mm(relative.view(-1, 17), weights, out=blended.view(-1, weights.shape[1]))
+    torch.mm(relative.view(-1, 16), weights, out=blended.view(-1, weights.shape[1]))
     columns, (x, y, z) = blended.unbind(2), unposed.unsqueeze(1).unbind(2)
     torch.addcmul(columns[3], columns[0], x, out=out)
     out.addcmul_(columns[1], y).addcmul_(columns[2], z)
@@ -246,17 +228,18 @@ def _skin(
 
 def _skin_backward(
     g_vertices: torch.Tensor | None, g_tips: torch.Tensor | None, relative: torch.Tensor, unposed: torch.Tensor,
-    tables: SkinTables,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of `_relative`'s result (B, 3, 4, 17) and of the blend factors (B, 145)."""
+    tables: SkinTables, only_transl: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of `_relative`'s result, of the blend factors (B, 145) and of the translation (B, 3)."""
     batch, count = relative.shape[0], tables.weights.shape[1]
-    if g_vertices is None and g_tips is None:
-        return torch.zeros_like(relative), relative.new_zeros(batch, len(tables.directions))
-    g_relative, g_factors = torch.empty_like(relative), relative.new_empty(batch, len(tables.directions))
+    seen = g_vertices is not None or g_tips is not None
+    make = torch.Tensor.new_empty if seen else torch.Tensor.new_zeros
+    g_relative, g_transl = make(relative, relative.shape), make(relative, (batch, 3))
+    g_factors = make(relative, (batch, len(tables.directions)))
     size = max(1, min(tables.chunk(), batch))
     some_blended = relative.new_empty(size, 3, 4, count)
     some_points, some_unposed = (relative.new_empty(size, 3, count) for _ in range(2))
-    for rows in _chunks(batch, size):
+    for rows in _chunks(batch, size) if seen else ():
         points = unposed[rows]
         blended, g_points, g_unposed = (v[: len(points)] for v in (some_blended, some_points, some_unposed))
         if g_vertices is None:
@@ -265,13 +248,16 @@ def _skin_backward(
             g_points.copy_(g_vertices[rows])
         if g_tips is not None:
             g_points.index_add_(2, tables.tips, g_tips[rows])
+        torch.sum(g_points, dim=2, out=g_transl[rows])
+        if only_transl:
+            continue
         flat = blended.view(-1, count)
-        torch.mm(relative[rows].view(-1, 17), tables.weights, out=flat)
+        torch.mm(relative[rows].view(-1, 16), tables.weights, out=flat)
         linear = blended[:, :, :3]
         (row_0, row_1, row_2), (g_x, g_y, g_z) = linear.unbind(1), g_points.unsqueeze(2).unbind(1)
         torch.mul(row_0, g_x, out=g_unposed).addcmul_(row_1, g_y).addcmul_(row_2, g_z)
         torch.mul(g_points[:, :, None], points[:, None], out=linear)
         blended[:, :, 3] = g_points
-        torch.mm(flat, tables.weights.t(), out=g_relative[rows].view(-1, 17))
+        torch.mm(flat, tables.weights.t(), out=g_relative[rows].view(-1, 16))
         torch.mm(g_unposed.view(-1, 3 * count), tables.directions.t(), out=g_factors[rows])
-    return g_relative, g_factors
+    return g_relative, g_factors, g_transl
