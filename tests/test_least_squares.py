@@ -66,7 +66,7 @@ def test_logarithm_and_its_derivative(angle: float) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_terms_equal_automatic_differentiation(loss: str) -> None:
-    """Cost, gradient and Hessian of two cameras, two priors, depth and betas, against autograd by the plain layer."""
+    """Cost, gradient and Hessian of two cameras, two priors, depth and betas, by autograd through the reference."""
     problem, state = frames(3, loss)
     model, seen = problem.model, problem.seen
     generator = torch.Generator().manual_seed(3)

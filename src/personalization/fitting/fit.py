@@ -59,7 +59,7 @@ class FitOptions:
     depth_std: float = 0.07
     shape_prior: ShapePrior | None = None
     extra_priors: tuple[PosePrior, ...] = ()
-    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=10))
+    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=10, tolerance=3e-3))
     chunk: int = 256
 
 
