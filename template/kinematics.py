@@ -20,7 +20,7 @@ import torch
 from template.assets import HandAssets
 from template.components_first import cross, product, product_transposed
 from template.fast_skinning import chain
-from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, tip_vertices
+from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO, TIP_JOINTS, tip_vertices
 
 #: (16, 16): joint row moves when joint column turns (the column is an ancestor of the row, or the row itself).
 SUBTREE = np.zeros((16, 16))
@@ -30,6 +30,8 @@ for _joint in range(16):
         SUBTREE[_joint, _ancestor] = 1.0
         _ancestor = MANO_PARENTS[_ancestor]
 _PARENTS = [0, *MANO_PARENTS[1:]]
+#: Joint whose rotation carries the bone that ends at each of the 21 points, in MANO's order, tips last.
+LANDMARK_FRAMES = [0, *MANO_PARENTS[1:], *(MANO_TO_STANDARD[tip - 1] for tip in TIP_JOINTS)]
 
 
 class JointsModel:
@@ -41,7 +43,9 @@ class JointsModel:
         carrier_tip, carrier_joint: (C,) tips and the joints that carry them with some weight; gather: (5,C) sums
             carriers to tips with their weights.
         lever_tip, lever_joint: (L,) tips and the finger joints that move them; lever_sum: (L,C) weights of the
-            carriers beyond such a joint, lever_weight: (L,) their sums.
+            carriers beyond such a joint, lever_weight: (L,) their sums; lever_own: (L,) one for joints of its finger.
+        offsets: (3,21,1) m, where the points that somebody sees lie from the joints and tips, in the rest frame of
+            the bone that ends there (of joint `LANDMARK_FRAMES`); None: they are the joints and tips.
     """
 
     def __init__(
@@ -50,7 +54,9 @@ class JointsModel:
         tips: str = "manopth",
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
+        offsets: np.ndarray | None = None,
     ) -> None:
+        """``offsets``: (21,3) m, standard order; others: see `template.HandModel`."""
         ids = list(tip_vertices(tips, assets.side))
         joint_directions = np.einsum("jv,vcs->sjc", assets.J_regressor, assets.shapedirs)
         rest = np.concatenate([assets.J_regressor @ assets.v_template, assets.v_template[ids]])
@@ -60,6 +66,7 @@ class JointsModel:
         self.rest, self.directions = self._constant(rest), self._constant(directions)
         self.to_standard = torch.tensor(MANO_TO_STANDARD, device=device)
         self.from_standard = torch.argsort(self.to_standard)
+        self.offsets = None if offsets is None else self._constant(offsets[list(STANDARD_TO_MANO)].T[..., None])
         self._set_tips(weights, assets.posedirs[ids].reshape(5, 3, 15, 9))
 
     def _constant(self, array: np.ndarray) -> torch.Tensor:
@@ -78,7 +85,8 @@ class JointsModel:
         gather = np.zeros((5, len(tip)))
         gather[tip, np.arange(len(tip))] = weights[tip, joint]
         below = weights @ SUBTREE
-        lever_tip, lever_joint = np.nonzero(below[:, 1:])
+        own = SUBTREE[LANDMARK_FRAMES[16:]]  # (tip, joint): joints of the tip's own finger, and the wrist
+        lever_tip, lever_joint = np.nonzero((below + own)[:, 1:])
         lever_joint = lever_joint + 1
         lever_sum = gather[lever_tip] * SUBTREE[joint][:, lever_joint].T
         self.carrier_tip, self.carrier_joint, self.lever_tip, self.lever_joint = (
@@ -86,6 +94,7 @@ class JointsModel:
         )
         self.gather, self.lever_sum = self._constant(gather), self._constant(lever_sum)
         self.lever_weight = self._constant(below[lever_tip, lever_joint])
+        self.lever_own = self._constant(own[lever_tip, lever_joint])
 
     @functools.cached_property
     def _bone_directions(self) -> torch.Tensor:
@@ -106,6 +115,7 @@ class PosedPoints:
         local: (3,4,16,N) rotation relative to the parent, and bone, m; world: (3,4,16,N) rotation and position.
         planar: (3,21,N) m, the points; corrected: (3,5,N) m, rest tips with shape and pose blend.
         carried: (3,C,N) m, the tips as each of their carriers alone would place them.
+        shift: (3,21,N) m, what the model's offsets moved the points by, or None.
     """
 
     local: torch.Tensor
@@ -113,6 +123,7 @@ class PosedPoints:
     planar: torch.Tensor
     corrected: torch.Tensor
     carried: torch.Tensor
+    shift: torch.Tensor | None = None
 
     @property
     def points(self) -> torch.Tensor:
@@ -144,8 +155,11 @@ def posed_points(model: JointsModel, pose: torch.Tensor, rest: torch.Tensor) -> 
     placed = world[:, :, model.carrier_joint]
     carried = torch.addcmul(placed[:, 3], placed[:, 0], arms[0])
     carried.addcmul_(placed[:, 1], arms[1]).addcmul_(placed[:, 2], arms[2])
-    planar = torch.cat([world[:, 3], model.gather @ carried], dim=1)
-    return PosedPoints(local, world, planar, corrected, carried)
+    planar, shift = torch.cat([world[:, 3], model.gather @ carried], dim=1), None
+    if model.offsets is not None:
+        shift = product(world[:, :3, LANDMARK_FRAMES], model.offsets[:, None])[:, 0]
+        planar += shift
+    return PosedPoints(local, world, planar, corrected, carried, shift)
 
 
 def row_jacobian(
@@ -168,18 +182,22 @@ def row_jacobian(
     turns = posed.rotations if chart is None else product(posed.rotations, chart)  # (3,3,16,N): y to camera axes
     out[:, :, 0] = _torques(points, rows, turns[:, :, :1]).permute(1, 2, 0, 3)  # the wrist carries all
     # Joints, by the joints before them on their finger.
+    centres = posed.world[:, 3]
     joints, joint_rows = points[:, 1:16].view(3, 5, 3, n), rows[:, :, 1:16].view(3, count, 5, 3, n)
+    turning = centres[:, 1:].view(3, 5, 3, n)
     finger_turns = turns[:, :, 1:].view(3, 3, 5, 3, n)
     blocks = out[:, 1:16, 1:].unflatten(1, (5, 3)).unflatten(3, (5, 3)).diagonal(dim1=1, dim2=3)
     blocks = blocks.permute(3, 0, 5, 1, 2, 4)  # (axis, row, finger, level of the point, level that turns, N)
     for level in (0, 1):
-        arms = joints[:, :, level + 1 :] - joints[:, :, level, None]
+        arms = joints[:, :, level + 1 :] - turning[:, :, level, None]
         blocks[..., level + 1 :, level, :] = _torques(
             arms, joint_rows[..., level + 1 :, :], finger_turns[:, :, :, level, None]
         )
     # Tips, by the joints that move them: rigidly, and through the pose blend.
     tip, joint, tip_rows = model.lever_tip, model.lever_joint, rows[:, :, 16:]
-    arms = model.lever_sum @ posed.carried - model.lever_weight[:, None] * points[:, joint]
+    arms = model.lever_sum @ posed.carried - model.lever_weight[:, None] * centres[:, joint]
+    if posed.shift is not None:
+        arms += model.lever_own[:, None] * posed.shift[:, 16 + tip]
     out[:, 16 + tip, joint] = _torques(arms, tip_rows[:, :, tip], turns[:, :, joint]).permute(1, 2, 0, 3)
     blended = model.gather @ posed.rotations[:, :, model.carrier_joint]  # (3,3,5,N)
     pulls = product_transposed(blended[:, :, None], tip_rows[:, None])  # (3,R,5,N): rows in the rest frame

@@ -16,6 +16,7 @@ from src.personalization.solver.normal_equations import factorise, solve_damped,
 from src.personalization.solver.robust import LOSSES, robust_loss
 from src.personalization.solver.status import Status
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior, step_of
+from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian, right_jacobian, rotation_log
@@ -23,6 +24,7 @@ from template import HandModel
 from template.components_first import product
 from template.kinematics import JointsModel
 from tests.random_assets import random_assets
+from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, PARENTS
 
 
 def random_rotations(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -64,12 +66,34 @@ def test_logarithm_and_its_derivative(angle: float) -> None:
         torch.testing.assert_close((sides[0] - sides[1]).T / (2 * step), derivative[:, column], atol=1e-6, rtol=1e-6)
 
 
+def with_offsets(layer: HandModel, offsets: torch.Tensor, pose: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
+    """Points (N,21,3), standard order, moved by offsets (21,3) m in the frame of the bone that ends there."""
+    found, moved = layer(pose, betas), []
+    world = [pose[:, 0]]
+    for joint in range(1, 16):
+        world.append(world[MANO_PARENTS[joint]] @ pose[:, joint])
+    for point in range(21):
+        bone = MANO_TO_STANDARD[max(PARENTS[point], 0)]
+        moved.append(found.joints[:, point] + world[bone] @ offsets[point])
+    return torch.stack(moved, dim=1)
+
+
+@pytest.mark.parametrize("scale_std", [None, 0.0, 0.2, math.inf])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_terms_equal_automatic_differentiation(loss: str) -> None:
-    """Cost, gradient and Hessian of two cameras, two priors, depth and betas, by autograd through the reference."""
+def test_terms_equal_automatic_differentiation(loss: str, scale_std: float | None) -> None:
+    """Cost, gradient and Hessian of two cameras, two priors, depth and betas, against autograd through the plain layer;
+    also of landmarks beside the joints, and of 3D points whose centre and scale are at their best (closed forms here,
+    as whole matrices)."""
     problem, state = frames(3, loss)
-    model, seen = problem.model, problem.seen
     generator = torch.Generator().manual_seed(3)
+    offsets = 0.01 * torch.randn(21, 3, dtype=torch.float64, generator=generator)
+    model = problem.model = JointsModel(random_assets(), offsets=offsets.numpy())
+    seen = problem.seen
+    if scale_std is not None:
+        guess, trust_3d = torch.randn(3, 21, 3, dtype=torch.float64, generator=generator), torch.rand(
+            3, 21, dtype=torch.float64, generator=generator)
+        trust_3d[1, 4] = 0
+        problem.seen = seen = replace(seen, points_3d=0.06 * guess, points_3d_weight=1e4 * trust_3d, scale_std=scale_std)
     square = torch.randn(48, 48, dtype=torch.float64, generator=generator)
     other = PosePrior(
         random_rotations(1, 16, seed=5), (square @ square.T)[None], torch.full((1, 16, 3), 0.1, dtype=torch.float64)
@@ -87,8 +111,9 @@ def test_terms_equal_automatic_differentiation(loss: str) -> None:
         step = step_of(vector, terms["chart"])
         pose = state["pose"] @ torch.linalg.matrix_exp(skew(step["turn"]))
         betas, wrist = state["betas"] + step["betas"], state["wrist"] + step["wrist"]
-        joints = layer(pose, betas).joints[:, model.from_standard]
-        points = joints - joints[:, :1] + wrist[:, None]
+        origin = layer(pose, betas).joints[:, :1]
+        relative = (with_offsets(layer, offsets, pose, betas) - origin)[:, model.from_standard]
+        points = relative + wrist[:, None]
         image = points[:, None] @ seen.projections[..., :3].mT + seen.projections[:, :, None, :, 3]
         off = (image[..., :2] / image[..., 2:] - seen.keypoints) * seen.weights[..., None].sqrt()
         gaussian = [(wrist[:, 2:] - seen.depth[:, None]) * seen.depth_weight[:, None].sqrt()]
@@ -96,6 +121,8 @@ def test_terms_equal_automatic_differentiation(loss: str) -> None:
         for prior in seen.pose_priors:
             phi = roma.rotmat_to_rotvec(prior.reference.mT @ pose) - (0 if prior.offset is None else prior.offset)
             gaussian.append(phi.flatten(1) @ torch.linalg.cholesky(prior.precision[0]))
+        if scale_std is not None:
+            gaussian.append(guess_residual(relative, seen))
         return off, torch.cat(gaussian, dim=1)
 
     def cost(vector: torch.Tensor) -> torch.Tensor:
@@ -114,6 +141,26 @@ def test_terms_equal_automatic_differentiation(loss: str) -> None:
 
     columns = torch.autograd.functional.jacobian(weighted, zero.detach()).transpose(0, 1)  # (N, residual, unknown)
     torch.testing.assert_close(terms["hessian"], columns.mT @ columns, rtol=1e-7, atol=1e-5)
+
+
+def guess_residual(points: torch.Tensor, seen: Observations) -> torch.Tensor:
+    """(N,64) residuals whose half square is least over centre and scale: A x - b after a projection, by QR."""
+    rows = []
+    for point, target, weight in zip(points, seen.points_3d, seen.points_3d_weight, strict=True):
+        root = weight.sqrt().repeat_interleave(3)
+        centre = root[:, None] * torch.eye(3, dtype=root.dtype).repeat(21, 1)
+        flat, wanted = root * point.flatten(), (root * target.flatten())[:, None]
+        unknown = torch.cat([centre, wanted], dim=1)
+        prior = torch.zeros(1, 4, dtype=root.dtype)
+        if seen.scale_std == 0:
+            unknown, flat, prior = centre, flat - wanted[:, 0], prior[:, :3]
+        elif math.isfinite(seen.scale_std):
+            prior[0, 3] = 1 / seen.scale_std
+        least = 1 / seen.scale_std if 0 < seen.scale_std < math.inf else 0.0
+        whole, right = torch.cat([unknown, prior]), torch.cat([flat, flat.new_full((1,), least)])
+        basis = torch.linalg.qr(whole.detach()).Q
+        rows.append(right - basis @ (basis.T @ right))
+    return torch.stack(rows)
 
 
 def skew(vector: torch.Tensor) -> torch.Tensor:

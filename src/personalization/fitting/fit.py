@@ -49,6 +49,8 @@ class FitOptions:
             (their reference must have one row or one a frame).
         noise: trust in the keypoints.
         depth_mean, depth_std: m, Gaussian on the wrist's z; None: no depth prior.
+        world_std: (21,) m, standard order, of a coordinate of 3D points that come with the keypoints; world_scale_std: of
+            their scale.
         shape_prior: free the betas, with this prior; None: betas stay as given.
         chunk: frames solved together, so that memory is bounded and stays in the cache.
     """
@@ -57,6 +59,8 @@ class FitOptions:
     noise: KeypointNoise = KeypointNoise()
     depth_mean: float | None = None
     depth_std: float = 0.07
+    world_std: tuple[float, ...] = (0.05,) * 21
+    world_scale_std: float = 0.15
     shape_prior: ShapePrior | None = None
     extra_priors: tuple[PosePrior, ...] = ()
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=10, tolerance=3e-3))
@@ -72,7 +76,7 @@ class FitResult:
         status: (N,) int64 of `Status`: where not `status.usable`, pose and betas are the network's (or
             neutral, if those were bad) and the wrist is at `TYPICAL_DEPTH` on the ray of the keypoints' mean.
         reprojection_px: (N,) root mean square over the keypoints that count, weighted by confidence.
-        steps: (N,) linear systems solved.
+        steps: (N,) linear systems solved; cost: (N,) half chi-square, priors included, infinite where not usable.
     """
 
     pose: torch.Tensor
@@ -81,6 +85,7 @@ class FitResult:
     status: torch.Tensor
     reprojection_px: torch.Tensor
     steps: torch.Tensor
+    cost: torch.Tensor
 
 
 def fit_frames(
@@ -92,6 +97,7 @@ def fit_frames(
     confidence: torch.Tensor | None = None,
     options: FitOptions = FitOptions(),
     start: tuple[torch.Tensor, torch.Tensor] | None = None,
+    world: torch.Tensor | None = None,
 ) -> FitResult:
     """Fit every frame on its own by Levenberg-Marquardt.
 
@@ -102,6 +108,7 @@ def fit_frames(
         confidence: (N,21) in [0,1], zero where unseen; None: all one.
         start: pose (N,16,3,3) and transl (N,3) to start from instead of the network's pose and the
             closed-form translation, e.g. the previous frame of a video. The prior stays where it was.
+        world: (N,21,3) m, the estimator's own 3D points, camera axes, standard order, about any centre; NaN: none.
 
     Returns:
         `FitResult` in the model's dtype on its device.
@@ -113,19 +120,27 @@ def fit_frames(
     )
     if start is not None:
         start = (start[0].to(model.device, model.dtype), start[1].to(model.device, model.dtype))
+    world = None if world is None else world.to(model.device, model.dtype)
     n = pose.shape[0]
     chunks = [slice(first, first + options.chunk) for first in range(0, n, options.chunk)]
-    results = [_fit_chunk(model, inputs, options, start, rows) for rows in chunks]
+    results = [_fit_chunk(model, inputs, options, start, world, rows) for rows in chunks]
     if not results:
-        return _fit_chunk(model, inputs, options, start, slice(0, 0))
+        return _fit_chunk(model, inputs, options, start, world, slice(0, 0))
     return FitResult(**{name: torch.cat([getattr(part, name) for part in results]) for name in vars(results[0])})
 
 
-def observe(model: JointsModel, inputs: FrameInputs, options: FitOptions) -> Observations:
-    """`Observations` of single-camera frames: keypoints in MANO order, weights, priors."""
+def observe(
+    model: JointsModel, inputs: FrameInputs, options: FitOptions, world: torch.Tensor | None = None
+) -> Observations:
+    """`Observations` of single-camera frames: keypoints in MANO order, weights, priors; ``world`` as of `fit_frames`."""
     order = model.from_standard
     n = inputs.pose.shape[0]
     known = options.depth_mean is not None
+    guess, trust = None, None
+    if world is not None:
+        std = torch.tensor(options.world_std, dtype=model.dtype, device=model.device)
+        there = torch.isfinite(world).all(dim=-1)
+        guess, trust = torch.where(there[..., None], world, 0.0)[:, order], (there / std.square())[:, order]
     network = PosePrior(inputs.pose, options.prior.precision(model.dtype, model.device))
     return Observations(
         projections=torch.cat([inputs.K, torch.zeros_like(inputs.K[..., :1])], dim=-1)[:, None],
@@ -134,6 +149,9 @@ def observe(model: JointsModel, inputs: FrameInputs, options: FitOptions) -> Obs
         pose_priors=[prior for prior in (network, *options.extra_priors) if bool(prior.precision.any())],
         depth=inputs.K.new_full((n,), options.depth_mean) if known else None,
         depth_weight=inputs.K.new_full((n,), options.depth_std**-2) if known else None,
+        points_3d=guess,
+        points_3d_weight=trust,
+        scale_std=options.world_scale_std,
         loss=options.noise.loss,
         loss_scale=options.noise.loss_scale,
     )
@@ -144,11 +162,12 @@ def _fit_chunk(
     everything: FrameInputs,
     options: FitOptions,
     start: tuple[torch.Tensor, torch.Tensor] | None,
+    world: torch.Tensor | None,
     rows: slice,
 ) -> FitResult:
     inputs = everything.rows(rows)
     chunk_options = replace(options, extra_priors=tuple(prior.rows(rows) for prior in options.extra_priors))
-    seen = observe(model, inputs, chunk_options)
+    seen = observe(model, inputs, chunk_options, None if world is None else world[rows])
     rest = model.rest_points(inputs.betas)
     guess = wrist_at_depth(inputs.middle, inputs.K)
     if start is None:
@@ -183,6 +202,7 @@ def _fit_chunk(
         status=status,
         reprojection_px=reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], seen.weights[:, 0]),
         steps=result.steps,
+        cost=torch.where(solved, torch.nan_to_num(result.cost, torch.inf), torch.inf),
     )
 
 

@@ -8,11 +8,13 @@ shapes and, where the detector has one, its own guess in three dimensions choose
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import roma
 import torch
 
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, observe
+from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
@@ -21,7 +23,7 @@ from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from template import HandAssets
-from template.kinematics import JointsModel, posed_points
+from template.kinematics import JointsModel
 
 #: A detector's keypoints over the hand's box. mediapipe on synthetic hands, which it was not made for: the median
 #: distance is 0.07 of the box (benchmarks/own_photos.py), about 0.06 a coordinate; photos should be a little better.
@@ -37,17 +39,38 @@ class KeypointFitOptions:
     Attributes:
         noise: trust in the keypoints.
         shape_mean (10,), shape_covariance (10,10): the population's betas; None: unit normal.
-        world_std: m, of each coordinate of the detector's own 3D guess, for choosing among ends only.
+        landmarks: what the keypoints' source calls wrist, knuckles and tips; None: the hand model's own joints and tips.
+        pose_spread: times the covariance of usual poses; world_std: (21,) m, of a coordinate of the detector's own 3D
+            points; world_scale_std: of their scale. `of_source` takes these and the noise from the landmarks.
         rough_steps: of every start; kept: how many of the best then go on to ``lm``'s end.
     """
 
     noise: KeypointNoise = DETECTOR_NOISE
     shape_mean: torch.Tensor | None = None
     shape_covariance: torch.Tensor | None = None
-    world_std: float = 0.05
+    landmarks: LandmarkModel | None = None
+    pose_spread: float = 1.0
+    world_std: tuple[float, ...] = (0.05,) * 21
+    world_scale_std: float = 0.15
     rough_steps: int = 5
     kept: int = 3
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=40))
+
+    @classmethod
+    def of_source(cls, landmarks: LandmarkModel | None, **more: Any) -> KeypointFitOptions:
+        """What is believed of a source's points."""
+        if landmarks is None:
+            return cls(**more)
+        given = {
+            "noise": landmarks.noise(), "landmarks": landmarks, "pose_spread": landmarks.pose_spread,
+            "world_std": tuple(landmarks.world_std.tolist()), "world_scale_std": landmarks.world_scale_std,
+        }
+        return cls(**{**given, **more})
+
+    def joints_model(self, assets: HandAssets, device: torch.device | str = "cpu") -> JointsModel:
+        """The hand whose points are those of the source, float64."""
+        offsets = None if self.landmarks is None else self.landmarks.offsets
+        return JointsModel(assets, device=device, offsets=offsets)
 
     def shape_prior(self, model: JointsModel) -> ShapePrior:
         """The population prior in the model's dtype and on its device."""
@@ -103,7 +126,7 @@ def fit_keypoints(
     Returns:
         `KeypointFit`, float64 on ``device``.
     """
-    model = JointsModel(assets, dtype=torch.float64, device=device)
+    model = options.joints_model(assets, device)
     n = keypoints.shape[0]
     keypoints, K = keypoints.to(device, torch.float64), K.to(device, torch.float64)
     confidence = None if confidence is None else confidence.to(device, torch.float64)
@@ -114,21 +137,23 @@ def fit_keypoints(
         prior=PosePriorOptions(torch.inf, torch.inf),
         noise=options.noise,
         shape_prior=None if known else prior,
-        extra_priors=(habit_prior(assets, device=device),),
+        extra_priors=(habit_prior(assets, device=device, spread=options.pose_spread),),
+        world_std=options.world_std,
+        world_scale_std=options.world_scale_std,
         lm=replace(options.lm, max_steps=options.rough_steps),
     )
-    task = _Task(model, K, keypoints, confidence, world_direction(world, K, keypoints), options.world_std)
+    task = _Task(model, K, keypoints, confidence, world_direction(world, K, keypoints))
     pose = _starts(assets, keypoints, K, world)
     count = pose.shape[1]
     rows = torch.arange(n, device=keypoints.device).repeat_interleave(count)
-    rough, cost = task.fit(rows, pose.flatten(0, 1), shape[rows], fit)
+    rough = task.fit(rows, pose.flatten(0, 1), shape[rows], fit)
     kept = min(options.kept, count)
-    best = cost.unflatten(0, (n, count)).argsort(dim=1, stable=True)[:, :kept] if n else rows.new_zeros(0, kept)
+    best = rough.cost.unflatten(0, (n, count)).argsort(dim=1, stable=True)[:, :kept] if n else rows.new_zeros(0, kept)
     chosen = (best + count * torch.arange(n, device=best.device)[:, None]).flatten()
     rows = rows[chosen]
     start = (rough.pose[chosen], rough.betas[chosen], replace(fit, lm=options.lm), rough.transl[chosen])
-    fine, cost = task.fit(rows, *start)
-    winner = cost.unflatten(0, (n, kept)).argmin(dim=1) if n else rows.new_zeros(0)
+    fine = task.fit(rows, *start)
+    winner = fine.cost.unflatten(0, (n, kept)).argmin(dim=1) if n else rows.new_zeros(0)
     chosen = winner + kept * torch.arange(n, device=best.device)
     found = FitResult(*(getattr(fine, name)[chosen] for name in FitResult.__dataclass_fields__))
     return task.judge(found, fit)
@@ -143,7 +168,6 @@ class _Task:
     keypoints: torch.Tensor
     confidence: torch.Tensor | None
     world: torch.Tensor | None
-    world_std: float
 
     def fit(
         self,
@@ -152,31 +176,23 @@ class _Task:
         betas: torch.Tensor,
         options: FitOptions,
         transl: torch.Tensor | None = None,
-    ) -> tuple[FitResult, torch.Tensor]:
-        """Fit hands ``rows`` (R,) from poses (R,16,3,3); also the cost (R,) by which starts of a hand compete."""
+    ) -> FitResult:
+        """Fit hands ``rows`` (R,) from poses (R,16,3,3); starts of a hand compete by their cost."""
         confidence = None if self.confidence is None else self.confidence[rows]
+        world = None if self.world is None else self.world[rows]
         start = None if transl is None else (pose, transl)
-        found = fit_frames(self.model, pose, betas, self.K[rows], self.keypoints[rows], confidence, options, start)
-        cost = self.terms(found, options, rows)["cost"] + self.disagreement(found, rows)
-        return found, torch.where(usable(found.status), torch.nan_to_num(cost, torch.inf), torch.inf)
+        given = self.K[rows], self.keypoints[rows], confidence
+        return fit_frames(self.model, pose, betas, *given, options, start, world)
 
     def terms(self, found: FitResult, options: FitOptions, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         """Linearisation at the fitted hands."""
         confidence = None if self.confidence is None else self.confidence[rows]
         minimum = options.noise.min_confidence
         inputs = check_frames(found.pose, found.betas, self.K[rows], self.keypoints[rows], confidence, minimum)
-        seen = observe(self.model, inputs, options)
+        seen = observe(self.model, inputs, options, None if self.world is None else self.world[rows])
         wrist = found.transl + self.model.rest_points(found.betas)[:, 0]
         problem = FrameProblem(self.model, seen, options.shape_prior)
         return problem.linearise({"pose": found.pose, "wrist": wrist, "betas": found.betas})
-
-    def disagreement(self, found: FitResult, rows: torch.Tensor) -> torch.Tensor:
-        """Half chi-square (R,) of the detector's own 3D guess: the relative place of the 21 points."""
-        if self.world is None:
-            return torch.zeros_like(found.reprojection_px)
-        posed = posed_points(self.model, found.pose, self.model.rest_points(found.betas))
-        off = _centred(posed.points[:, self.model.to_standard]) - self.world[rows]
-        return torch.nan_to_num(off).square().sum(dim=(1, 2)) / (2 * self.world_std**2)
 
     def judge(self, found: FitResult, options: FitOptions) -> KeypointFit:
         """Costs and covariances of the ends."""

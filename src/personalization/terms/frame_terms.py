@@ -1,4 +1,4 @@
-"""Cost, gradient and Gauss-Newton Hessian of every frame: keypoints, pose priors and depth.
+"""Cost, gradient and Gauss-Newton Hessian of every frame: keypoints, 3D points, pose priors and depth.
 
 A frame is one instant: one pose and one wrist position, seen by one or more cameras.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 
 from src.personalization.terms.keypoint_terms import keypoint_rows
+from src.personalization.terms.point_terms import point_rows
 from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian, right_jacobian
 from template.components_first import product, product_transposed
 from template.kinematics import JointsModel, posed_points, row_jacobian, shape_jacobian
@@ -28,6 +29,9 @@ class Observations:
         keypoints: (N,C,21,2) pixels; weights: (N,C,21) = 1 / variance, 1/px^2, zero where unseen.
         pose_priors: Gaussians on the rotations.
         depth, depth_weight: (N,) wrist z, m, and 1 / variance; zero weight where unknown.
+        points_3d: (N,21,3) m, the points as an estimator gives them, in the frame's axes, about any centre and up to a
+            scale; points_3d_weight: (N,21) 1 / variance of a coordinate, 1/m^2, zero where unknown.
+        scale_std: of that scale about 1: zero for a metric estimator, infinity where it says nothing of size.
         loss, loss_scale: see `robust.robust_loss`.
     """
 
@@ -37,6 +41,9 @@ class Observations:
     pose_priors: list[PosePrior] = field(default_factory=list)
     depth: torch.Tensor | None = None
     depth_weight: torch.Tensor | None = None
+    points_3d: torch.Tensor | None = None
+    points_3d_weight: torch.Tensor | None = None
+    scale_std: float = 0.15
     loss: str = "geman_mcclure"
     loss_scale: float = 4.0
 
@@ -90,12 +97,18 @@ def evaluate_frames(
         seen.loss,
         seen.loss_scale,
     )
+    guess = None
+    if seen.points_3d is not None and seen.points_3d_weight is not None:
+        guess = point_rows(posed.planar, seen.points_3d, seen.points_3d_weight, seen.scale_std)
+        cost = cost + guess.cost
+        residuals, rows = torch.cat([residuals, guess.residuals]), torch.cat([rows, guess.rows], dim=1)
     logarithms = [prior.logarithms(local) for prior in seen.pose_priors]
     chart = right_jacobian(logarithms[0]) if logarithms else None
 
     by_point = pose.new_zeros(len(residuals), 21, size, n)  # (row, point, unknown, N)
     row_jacobian(model, posed, rows, chart, out=by_point[:, :, POSE].unflatten(2, (16, 3)))
-    by_point[:, :, WRIST] = rows.permute(1, 2, 0, 3)
+    views = 2 * seen.weights.shape[1]  # the 3D guess does not know where the hand is
+    by_point[:views, :, WRIST] = rows[:, :views].permute(1, 2, 0, 3)
     if with_shape:
         moved = shape_jacobian(model, posed)
         by_point[:, :, SHAPE] = product_transposed(rows[:, :, :, None], moved[:, None])
@@ -108,6 +121,9 @@ def evaluate_frames(
         hessian = torch.baddbmm(base.expand(n, -1, -1), columns.mT, columns)
     else:
         hessian = columns.mT @ columns
+    if guess is not None:
+        free = guess.eliminated @ columns[:, 21 * views :]
+        hessian = torch.baddbmm(hessian, free.mT, free, alpha=-1)
     for number, (prior, phi) in enumerate(zip(seen.pose_priors, logarithms, strict=True)):
         prior_cost, pull = prior.pull(phi)
         cost = cost + prior_cost

@@ -19,6 +19,7 @@ def habit_prior(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     floor: float = POSE_FLOOR,
+    spread: float = 1.0,
 ) -> PosePrior:
     """Gaussian on the fifteen finger rotations, the hand's orientation being free; one row, for any frame.
 
@@ -26,11 +27,11 @@ def habit_prior(
     covariance C^T C about the mean pose.
 
     Args:
-        floor: rad, standard deviation added to every angle.
+        floor: rad, standard deviation added to every angle; spread: times that covariance.
     """
     covariance = assets.hands_components.T @ assets.hands_components + floor**2 * np.eye(45)
     precision = np.zeros((48, 48))
-    precision[3:, 3:] = np.linalg.inv(covariance)
+    precision[3:, 3:] = np.linalg.inv(spread * covariance)
     offset = np.concatenate([np.zeros(3), assets.hands_mean]).reshape(1, 16, 3)
     return PosePrior(
         reference=torch.eye(3, dtype=dtype, device=device).expand(1, 16, 3, 3),

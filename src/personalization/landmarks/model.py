@@ -1,0 +1,113 @@
+"""A landmark model: where the 21 points of one detector or estimator lie on our hand, and how noisy each is.
+
+Detectors are trained on annotators' clicks, which are not the hand model's joints: mediapipe's wrist is nearer to the
+fingers, its tips end before the finger does. A hand fitted to such points as if they were joints tilts its palm and
+leans everybody's shape the same way. ``python -m src.personalization.landmarks.learn`` makes such a file from
+unlabelled detections.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.personalization.terms.noise import KeypointNoise
+from utils.artifact_checks import ArtifactError, HandMismatchError
+from utils.files import atomic_path
+
+LANDMARK_SCHEMA = 1
+#: Package data: the models of the stand-in hand, one file a source of points.
+SHIPPED = Path(__file__).resolve().parents[3] / "weights"
+MAKE = "python -m src.personalization.landmarks.learn"
+
+
+@dataclass(frozen=True)
+class LandmarkModel:
+    """Points of one source, standard order.
+
+    Attributes:
+        name: of the source, e.g. "mediapipe"; hand_name, hand_hash: the hand model that the offsets belong to.
+        offsets: (21,3) m, from joint or tip to the point, in the rest frame of the bone that ends there (the palm's for
+            wrist and knuckles).
+        std_box: (21,) standard deviation of a coordinate over the larger side of the hand's box.
+        correlation: in [0,1], the part of the 2D variance that all pictures of a person share.
+        world_std: (21,) m, of a coordinate of the source's own 3D points, centre and scale at their best.
+        world_scale_std: of their scale over the hand's.
+        pose_spread: how many times the covariance of the hand model's usual poses real hands take.
+        made_by: the command; people, hands: how many it saw.
+    """
+
+    name: str
+    hand_name: str
+    hand_hash: str
+    offsets: np.ndarray
+    std_box: np.ndarray
+    correlation: float
+    world_std: np.ndarray
+    world_scale_std: float
+    pose_spread: float
+    made_by: str = ""
+    people: int = 0
+    hands: int = 0
+
+    def noise(self) -> KeypointNoise:
+        """Trust in each keypoint."""
+        mean = float(np.sqrt(np.mean(np.square(self.std_box))))
+        return KeypointNoise(std_box=mean, relative=tuple((self.std_box / mean).tolist()))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a JSON that a person can read, atomically; lengths in mm."""
+        content = {"schema": LANDMARK_SCHEMA, **asdict(self)}
+        for name, digits, factor in (("offsets", 2, 1000.0), ("world_std", 2, 1000.0), ("std_box", 5, 1.0)):
+            content.pop(name)
+            content[name + "_mm" * (factor > 1)] = np.round(factor * getattr(self, name), digits).tolist()
+        lines = [f'  "{key}": {json.dumps(value)}' for key, value in content.items()]
+        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as handle:
+            handle.write("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def load_landmarks(source: str | os.PathLike, hand_hash: str) -> LandmarkModel:
+    """The model of a named source ("mediapipe"), or a file.
+
+    Raises:
+        FileNotFoundError: no such source or file; lists those there are. ArtifactError: not such a file.
+        HandMismatchError: it belongs to another hand model.
+    """
+    path = SHIPPED / f"landmarks_{source}.json"
+    if not path.is_file():
+        path = Path(source)
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem.removeprefix("landmarks_") for file in SHIPPED.glob("landmarks_*.json")))
+        raise FileNotFoundError(f"landmarks {os.fspath(source)!r}: no such file or source (there is {there or 'none'}); make it with {MAKE}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("schema") != LANDMARK_SCHEMA:
+            raise ValueError(f"this code reads schema {LANDMARK_SCHEMA}")
+        content["offsets"] = np.array(content.pop("offsets_mm"), dtype=np.float64) / 1000
+        content["world_std"] = np.array(content.pop("world_std_mm"), dtype=np.float64) / 1000
+        content["std_box"] = np.array(content["std_box"], dtype=np.float64)
+        found = LandmarkModel(**content)
+        _check(found)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path} is no landmark file ({error}); make it with {MAKE}") from error
+    if found.hand_hash != hand_hash:
+        raise HandMismatchError(
+            f"{path} was made with the hand model {found.hand_name} ({found.hand_hash}), in use is {hand_hash}; "
+            f"make one for it: {MAKE}"
+        )
+    return found
+
+
+def _check(found: LandmarkModel) -> None:
+    for name, shape in (("offsets", (21, 3)), ("std_box", (21,)), ("world_std", (21,))):
+        value = getattr(found, name)
+        if value.shape != shape or not np.isfinite(value).all():
+            raise ValueError(f"{name} must be {shape} finite numbers, not {value.shape}")
+    if not (0 <= found.correlation <= 1 and found.pose_spread > 0 and found.world_scale_std >= 0):
+        raise ValueError("correlation lies in [0,1], pose_spread and world_scale_std are positive")
+    if not (found.std_box > 0).all() or not (found.world_std > 0).all():
+        raise ValueError("standard deviations must be positive")

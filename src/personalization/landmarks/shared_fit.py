@@ -1,0 +1,115 @@
+"""All hands of many people and one set of landmark offsets at once, under weak perspective, by Adam.
+
+One picture does not tell an offset from a bend or a long bone. Many people do, if the mean of their shapes is held at
+the population's: what all have in common goes to the landmarks. Two directions nearly stay free and are held otherwise:
+the overall size by flat hands of known scale, and how far above the palm the points lie by a narrow prior.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import roma
+import torch
+
+from src.personalization.landmarks.detections import Detections
+from src.personalization.terms.population_pose_prior import habit_prior
+from template import HandAssets, HandModel
+from template.kinematics import LANDMARK_FRAMES
+from utils.joints import MANO_TO_STANDARD
+
+#: Standard order: wrist and knuckles, which hardly move against each other.
+PALM = [0, 5, 9, 13, 17]
+#: m, half the usual depth of a flat hand's points about their plane.
+FLATNESS = 0.006
+
+
+@dataclass(frozen=True)
+class SharedFitOptions:
+    """What is believed beforehand.
+
+    Attributes:
+        offset_std: (3,) m, along the fingers, out of the palm, across it.
+        std_box: (21,) of 2D points over the box; world_std: (21,) m; world_scale_std.
+        pose_spread: see `LandmarkModel`; wide, else offsets stand in for bends that the prior forbids.
+        mean_weight: how firmly the people's mean shape is held at zero, a person's prior being 1.
+        steps: of Adam.
+    """
+
+    offset_std: tuple[float, float, float] = (0.008, 0.0015, 0.005)
+    std_box: tuple[float, ...] = (0.02,) * 21
+    world_std: tuple[float, ...] = (0.04,) * 21
+    world_scale_std: float = 0.15
+    pose_spread: float = 4.0
+    mean_weight: float = 20.0
+    steps: int = 350
+
+
+@dataclass
+class SharedFit:
+    """Attributes: offsets (21,3) m; betas (P,10); misfit, root mean square distance over the box of points inside."""
+
+    offsets: np.ndarray
+    betas: np.ndarray
+    misfit: float
+
+
+def fit_shared(
+    assets: HandAssets, seen: Detections, offsets: np.ndarray | None = None, options: SharedFitOptions = SharedFitOptions()
+) -> SharedFit:
+    """Poses, shapes and places of all hands; and the offsets, where they are not given. Deterministic."""
+    hand, n = HandModel(assets), len(seen)
+    prior = habit_prior(assets, torch.float32)
+    mean, root = prior.offset[0, 1:], torch.linalg.cholesky(prior.precision[0, 3:, 3:] / options.pose_spread)
+    people, person = np.unique(seen.person, return_inverse=True)
+    person = torch.as_tensor(person)
+    single = torch.float32
+    box = torch.as_tensor(seen.box, dtype=single)
+    keypoints = torch.as_tensor(seen.keypoints, dtype=single) / box[:, None, None]
+    inside, world = torch.as_tensor(seen.inside, dtype=single), torch.as_tensor(seen.world, dtype=single)
+    known = torch.as_tensor(seen.px_per_m, dtype=single) / box
+    flat = torch.isfinite(known)
+    std_2d = torch.tensor(options.std_box, dtype=single)[:, None]
+    std_3d = torch.tensor(options.world_std, dtype=single)[:, None]
+    frames = torch.tensor(LANDMARK_FRAMES)[list(MANO_TO_STANDARD)]
+
+    palm = hand(torch.eye(3).expand(1, 16, 3, 3), torch.zeros(1, 10)).joints[0, PALM]
+    turn = roma.special_procrustes(_centred(world[:, PALM]).mT @ _centred(palm[None]).expand(n, -1, -1))
+    pose = torch.cat([roma.rotmat_to_rotvec(turn)[:, None], mean.expand(n, 15, 3)], dim=1).requires_grad_()
+    betas = torch.zeros(len(people), 10, requires_grad=True)
+    scale = torch.full((n,), math.log(1 / 0.16)).requires_grad_()
+    size, place = torch.zeros(n, requires_grad=True), torch.zeros(n, 1, 2, requires_grad=True)
+    moved = torch.zeros(21, 3) if offsets is None else torch.as_tensor(offsets, dtype=single)
+    moved.requires_grad_(offsets is None)
+    rates = [(pose, 0.03), (betas, 0.05), (scale, 0.02), (size, 0.02), (place, 0.01)] + [(moved, 5e-4)] * moved.requires_grad
+    optimiser = torch.optim.Adam([{"params": [value], "lr": rate} for value, rate in rates])
+    for step in range(options.steps):
+        for group, (_, rate) in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * (0.02 + 0.49 * (1 + math.cos(math.pi * step / options.steps)))
+        optimiser.zero_grad()
+        found = hand(roma.rotvec_to_rotmat(pose), betas[person])
+        points = _centred(found.joints + (found.transforms[:, frames, :, :3] @ moved[..., None])[..., 0])
+        off = points[..., :2] * torch.where(flat, known, scale.exp())[:, None, None] + place - keypoints
+        cost = (_robust((off / std_2d).square().sum(-1)) * inside).sum()
+        guess = _robust(((points - world * size.exp()[:, None, None]) / std_3d).square().sum(-1))
+        cost = cost + (guess * ~flat[:, None]).sum() + (points[flat, :, 2] / FLATNESS).square().sum()
+        cost = cost + ((pose[:, 1:] - mean).flatten(1) @ root).square().sum()
+        cost = cost + betas.square().sum() + (size / options.world_scale_std).square().sum()
+        if moved.requires_grad:
+            cost = cost + (moved / torch.tensor(options.offset_std)).square().sum()
+            cost = cost + options.mean_weight * len(people) * betas.mean(dim=0).square().sum()
+        (cost / 2).backward()
+        optimiser.step()
+    misfit = float(((off.square().sum(-1) * inside).sum() / inside.sum()).sqrt())
+    return SharedFit(moved.detach().double().numpy(), betas.detach().double().numpy(), misfit)
+
+
+def _centred(points: torch.Tensor) -> torch.Tensor:
+    return points - points.mean(dim=1, keepdim=True)
+
+
+def _robust(chi: torch.Tensor) -> torch.Tensor:
+    """Geman and McClure's loss, scale 4."""
+    return chi / (1 + chi / 16)
