@@ -4,7 +4,7 @@
 
 The solvers, so that better computing and a better method can be told apart:
 
-* ``adam``: FACTS 7.5 as the paper's code runs it, on a plain layer of 778 vertices (`reference_hand.py`);
+* ``adam``: docs/facts.md 7.5 as the paper's code runs it, on a plain layer of 778 vertices (`reference_hand.py`);
   ``adam_smplx``: the same on smplx from PyPI, where installed, as a check that the yardstick is not slow.
 * ``adam_fast_layer``: the same loop on this repository's layer of 778 vertices.
 * ``adam_joints_only``: the same loop on the joints-only layer, the hand posed once while the translation
@@ -13,9 +13,14 @@ The solvers, so that better computing and a better method can be told apart:
 * ``lm``: at most ten steps, as by default; ``lm_five_steps``: at most five; ``lm_converged``: up to a hundred,
   on exactly the objective of ``adam_converged``. ``objective_px2`` of these is that objective's mean.
 
+The prior "shipped" is what ``scripts/fit_*.sh`` pass: ``weights/prior.npz``, and every other option at its default. Its
+frames come from a network whose errors have the covariance that the file states. A prior that is a number (rad, one
+for all rotations) stands for a network that nobody measured: its frames' errors are 0.25 rad an axis, whatever the
+prior, and LM is told 2 px, whatever the noise. The ratios are those of the shipped prior.
+
 Times are medians of interleaved runs: every solver is run once before any is run again. The paper's
-objective has no prior: ``adam`` is run once for each number of frames and noise level, and its row is
-repeated beside each prior for comparison.
+objective has no prior: ``adam`` is run once for each number of frames, noise level and kind of frames, and its row
+is repeated beside each prior for comparison.
 """
 
 from __future__ import annotations
@@ -38,9 +43,9 @@ import torch  # noqa: E402
 
 from benchmarks.reference_hand import ReferenceHand, smplx_hand  # noqa: E402
 from benchmarks.simulation import Simulated, SimulationOptions, simulate  # noqa: E402
+from src.personalization.calibration.population import shipped_population, with_population  # noqa: E402
 from src.personalization.fitting.adam import AdamOptions, fit_adam  # noqa: E402
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames  # noqa: E402
-from src.personalization.solver.levenberg_marquardt import LMOptions  # noqa: E402
 from src.personalization.solver.status import Status  # noqa: E402
 from src.personalization.terms.noise import KeypointNoise  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
@@ -49,6 +54,7 @@ from utils.camera import project  # noqa: E402
 
 #: rad, injected error of the simulated network; px, what LM is told about the keypoints, whatever the noise.
 POSE_NOISE, ASSUMED_PX = 0.25, 2.0
+SHIPPED = "shipped"
 WITHOUT_PRIOR = ("adam", "adam_smplx", "adam_fast_layer", "adam_joints_only")
 CONVERGED = AdamOptions(translation_steps=200, pose_steps=1500, pose_rate=1e-2, decay=1e-3)
 
@@ -72,9 +78,10 @@ class Hands:
     model: JointsModel
     reference: Callable[..., torch.Tensor]
     smplx: Callable[..., torch.Tensor] | None
+    shipped: FitOptions
 
 
-def solvers(world: Simulated, prior: float, hands: Hands) -> dict[str, Callable[[], Outcome]]:
+def solvers(world: Simulated, prior: float | str, hands: Hands) -> dict[str, Callable[[], Outcome]]:
     """The solvers by name, each ready to run on all frames."""
     hand, model = hands.hand, hands.model
     pose, K, keypoints = (value[0].float() for value in (world.predicted, world.K, world.keypoints))
@@ -96,11 +103,11 @@ def solvers(world: Simulated, prior: float, hands: Hands) -> dict[str, Callable[
         reached = float(objective(found, hand, betas, K, keypoints, pull).mean())
         return Outcome(found.pose, found.transl, settled(found, hand, betas, K, keypoints, pull), reached)
 
-    def lm(steps: int = 10, tolerance: float = 1e-3) -> Outcome:
-        options = FitOptions(
-            PosePriorOptions(prior, prior), KeypointNoise(ASSUMED_PX, loss="none"),
-            lm=LMOptions(max_steps=steps, tolerance=tolerance),
-        )
+    def lm(**changes: float) -> Outcome:
+        options = hands.shipped
+        if prior != SHIPPED:
+            options = FitOptions(PosePriorOptions(prior, prior), KeypointNoise(ASSUMED_PX, loss="none"))
+        options = replace(options, lm=replace(options.lm, **changes))
         found = fit_frames(model, pose, betas, K, keypoints, options=options)
         return Outcome(found.pose, found.transl, float((found.status == Status.CONVERGED).double().mean()))
 
@@ -113,9 +120,12 @@ def solvers(world: Simulated, prior: float, hands: Hands) -> dict[str, Callable[
         "adam_joints_only": lambda: adam(hand.joints, once=True),
         "adam_converged": converged,
         "lm": lm,
-        "lm_five_steps": lambda: lm(5),
-        "lm_converged": lambda: with_objective(lm(100, 1e-6)),
+        "lm_five_steps": lambda: lm(max_steps=5),
     }
+    if prior == SHIPPED:
+        del runs["adam_converged"]  # no objective in common
+    else:
+        runs["lm_converged"] = lambda: with_objective(lm(max_steps=100, tolerance=1e-6))
     if hands.smplx is not None:
         runs["adam_smplx"] = lambda: adam(hands.smplx)
     return runs
@@ -164,12 +174,22 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Run everything; see the module's docstring."""
     assets = load_hand_assets(args.mano_dir)
     model = JointsModel(assets, dtype=torch.float32)
-    hands = Hands(HandModel(assets), model, ReferenceHand(assets), smplx_hand(assets))
+    population = shipped_population(assets)
+    if population is None:
+        raise SystemExit("weights/prior.npz is of another hand than this one; give --mano_dir of its own hand, or none")
+    options = with_population(FitOptions(), population)
+    hands = Hands(HandModel(assets), model, ReferenceHand(assets), smplx_hand(assets), options)
+    error = torch.as_tensor(population.pose_error)
     rows: list[dict[str, Any]] = []
     for frames in args.frames:
         for noise in args.noise:
-            world = simulate(assets, 1, frames, SimulationOptions(noise, 0, POSE_NOISE, (0.7, 0.95), True), seed=frames)
-            rows += measure_case(world, frames, noise, args, hands)
+            for shipped in (True, False):
+                priors = [prior for prior in args.priors if (prior == SHIPPED) == shipped]
+                as_measured = error if shipped else None
+                given = SimulationOptions(noise, 0, POSE_NOISE, (0.7, 0.95), True, pose_covariance=as_measured)
+                if priors:
+                    world = simulate(assets, 1, frames, given, seed=frames)
+                    rows += measure_case(world, frames, noise, priors, args, hands)
     return {
         "machine": machine(), "clock": args.clock, "pose_noise_rad": POSE_NOISE, "ratios": ratios(rows),
         "adam_joints_only_difference_px": same_result(args), "rows": rows,
@@ -177,17 +197,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_case(
-    world: Simulated, frames: int, noise: float, args: argparse.Namespace, hands: Hands
+    world: Simulated, frames: int, noise: float, priors: list[float | str], args: argparse.Namespace, hands: Hands
 ) -> list[dict[str, Any]]:
-    """Rows of one number of frames and noise level."""
-    runs: dict[tuple[str, float | None], Callable[[], Outcome]] = {}
-    for prior in args.priors:
+    """Rows of one number of frames, noise level and kind of frames."""
+    runs: dict[tuple[str, float | str | None], Callable[[], Outcome]] = {}
+    for prior in priors:
         for name, run in solvers(world, prior, hands).items():
             if name.endswith("_converged") and frames not in args.converged_frames:
                 continue
             runs[name, None if name in WITHOUT_PRIOR else prior] = run
-    times: dict[tuple[str, float | None], list[float]] = {key: [] for key in runs}
-    outcomes: dict[tuple[str, float | None], Outcome] = {}
+    times: dict[tuple[str, float | str | None], list[float]] = {key: [] for key in runs}
+    outcomes: dict[tuple[str, float | str | None], Outcome] = {}
     clock = time.perf_counter if args.clock == "wall" else time.process_time
     runs[next(key for key in runs if key[0] == "lm")]()  # first use of kernels and threads
     for repeat in range(args.repeats):
@@ -207,12 +227,16 @@ def measure_case(
             "converged": None if math.isnan(outcome.converged) else outcome.converged,
             "objective_px2": outcome.objective,
         }
-        rows += [{**row, "prior": beside} for beside in (args.priors if prior is None else [prior])]
+        rows += [{**row, "prior": beside} for beside in (priors if prior is None else [prior])]
     return rows
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Times of the slower solver over those of the faster at 256 frames, medians over noise levels and priors."""
+    """Times of the slower solver over those of the faster at 256 frames, medians over noise levels.
+
+    With the shipped prior, if it was measured; else over all priors.
+    """
+    rows = [row for row in rows if row["prior"] == SHIPPED] or rows
 
     def median_ratio(slow: str, fast: str) -> float | None:
         found = [
@@ -251,13 +275,18 @@ def machine() -> str:
     return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+def prior_of(text: str) -> float | str:
+    """A number, or "shipped"."""
+    return SHIPPED if text == SHIPPED else float(text)
+
+
 def get_args_parser() -> argparse.ArgumentParser:
     """Options."""
     parser = argparse.ArgumentParser(description="Fitting speed and accuracy: lm against Adam.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     parser.add_argument("--frames", type=int, nargs="+", default=[1, 16, 256, 1024])
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="px per coordinate")
-    parser.add_argument("--priors", type=float, nargs="+", default=[0.15, 0.4], help="rad; the network's error is 0.25")
+    parser.add_argument("--priors", type=prior_of, nargs="+", default=[SHIPPED, 0.15, 0.4], help="shipped, or rad")
     parser.add_argument("--converged_frames", type=int, nargs="*", default=[256], help="where to run adam_converged")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int)
@@ -277,7 +306,7 @@ def main() -> None:
         return
     print(result["machine"], *(f"{name}: {value:.1f}x" for name, value in result["ratios"].items() if value), sep="\n")
     for row in result["rows"]:
-        print("{frames:5d} frames  {noise_px:3.1f} px  prior {prior:4.2f}  {solver:17s} {seconds:9.4f} s "
+        print("{frames:5d} frames  {noise_px:3.1f} px  prior {prior!s:7s}  {solver:17s} {seconds:9.4f} s "
               "{reprojection_rmse_px:6.2f} px {mpjpe_mm:7.2f} mm".format(**row))
 
 

@@ -1,7 +1,7 @@
 """The hand layer as the paper's code runs it: all 778 vertices, axis-angles in, differentiated by autograd.
 
 The yardstick of `fit_speed.py`. The released fitting loop holds rotations as 6D, turns them into
-axis-angles and calls a manopth layer with them (FACTS 7.1, 7.5), and this is that computation written
+axis-angles and calls a manopth layer with them (docs/facts.md 7.1, 7.5), and this is that computation written
 out from SMPL's equations (Loper et al. 2015, eqs. 2-10) in the order and the layout that manopth and
 smplx share: shape blend, joints regressed from the shaped mesh, pose blend, 4x4 transforms along the
 chain, one 4x4 transform a vertex. None of `template`'s shortcuts is used, and nothing is slowed down:

@@ -22,6 +22,7 @@ class SimulationOptions:
         depth: m, mean and standard deviation of the wrist's z (at least 0.5 m), or its range if ``uniform_depth``.
         focal: px.
         pose_spread: multiple of the pose PCA's standard deviations.
+        pose_covariance: (48,48) rad^2 over (joint, axis) of the predicted rotations' errors, instead of ``pose_noise``.
     """
 
     noise_px: float = 2.0
@@ -31,6 +32,7 @@ class SimulationOptions:
     uniform_depth: bool = False
     focal: float = 615.0
     pose_spread: float = 0.7
+    pose_covariance: torch.Tensor | None = None
 
 
 @dataclass
@@ -70,7 +72,10 @@ def simulate(
     fingers = mean + options.pose_spread * normal(n, 45) @ components
     orientation = roma.unitquat_to_rotmat(torch.nn.functional.normalize(normal(n, 4), dim=-1))
     pose = torch.cat([orientation[:, None], roma.rotvec_to_rotmat(fingers.unflatten(1, (15, 3)))], dim=1)
-    predicted = pose @ roma.rotvec_to_rotmat(options.pose_noise * normal(n, 16, 3))
+    error = options.pose_noise * normal(n, 16, 3)
+    if options.pose_covariance is not None:
+        error = (normal(n, 48) @ torch.linalg.cholesky(options.pose_covariance.double()).T).unflatten(1, (16, 3))
+    predicted = pose @ roma.rotvec_to_rotmat(error)
     rest = model.rest_points(betas).repeat_interleave(frames, dim=0)
     points = posed_points(model, pose, rest).points[:, model.to_standard]
     low, high = options.depth

@@ -14,17 +14,17 @@ os.chdir("out/examples")
 # README: from here
 import handid
 
-photos = handid.write_photos("photos", 22)[1::2]  # of one person; K lies beside each, else give K= or fov=
+photos = handid.write_photos("photos", 11, subject=9)  # rendered; K lies beside each, for your own give K= or fov=
+estimate = handid.load()  # networks with their weights
 
-# Once: ten pictures of a person, seen by a network that does not know them, and a ruler's length.
-anonymous = handid.load("mano_baseline_conf")
-results = [anonymous(photo) for photo in photos[:10]]  # picture -> Result; vertices (778,3) m, joints (21,3) m, ...
+# Once: ten pictures of a person and, if there is one, a ruler's length.
+results = [estimate(photo) for photo in photos[:10]]  # picture -> Result: vertices (778,3) m, joints (21,3) m, ...
 identity = handid.calibrate(results, hand_length_mm=196)
-print(f"{identity.length_mm:.0f} mm, 95%: {identity.interval_mm}")
+low, high = identity.interval_mm  # 95%
+print(f"wrist to middle fingertip {identity.length_mm:.0f} mm, between {low:.0f} and {high:.0f}")
 identity.save("identity.json")  # readable by its owner only: it is biometric data
 
 # From then on: every picture with that hand.
-estimate = handid.load("mano_identity")
 result = estimate(photos[10], identity=identity)
 print(result.side, result.joints[0], f"{result.reprojection_px:.1f} px")  # the wrist, m, OpenCV camera frame
 result.save("hand.glb")  # or .ply, .json

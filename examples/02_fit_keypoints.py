@@ -29,7 +29,8 @@ keypoints = keypoints[..., :2] / keypoints[..., 2:]  # px, standard order: wrist
 keypoints += np.random.default_rng(0).normal(0.0, 1.0, keypoints.shape)
 
 for name, known in (("shape unknown", None), ("shape known", betas.numpy())):
-    fitted = handid.fit(keypoints, K, betas=known)
+    fitted = handid.fit(keypoints, K, betas=known)  # FittedHands: joints (20,21,3) m, vertices, pose, status, ...
     error = np.linalg.norm(np.asarray(fitted.joints) - truth.numpy(), axis=-1)
     root = np.linalg.norm(np.asarray(fitted.joints)[:, 0] - truth[:, 0].numpy(), axis=-1)
     print(f"{name}: camera space {1000 * error.mean():.0f} mm, wrist {1000 * root.mean():.0f} mm")
+    handid.write_mesh(folder / f"{name.replace(' ', '_')}.glb", fitted.vertices[0], fitted.faces)

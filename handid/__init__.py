@@ -1,6 +1,6 @@
 """The identity layer for hands: calibrate a person's hand once, give it to every later estimate.
 
->>> estimate = handid.load("mano_identity")                       # a network with its weights
+>>> estimate = handid.load()                                      # networks with their weights
 >>> identity = handid.calibrate(results, hand_length_mm=183)      # many results -> one person's hand
 >>> result = estimate(image, fov=60, identity=identity)           # metres, OpenCV camera frame
 >>> result.save("hand.glb")
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets.synthetic.samples import write_photos
-    from src.personalization.fitting.api import fit
+    from src.personalization.fitting.api import FittedHands, fit
     from src.photos.api import load
     from src.photos.calibrate import calibrate
     from src.photos.result import Result
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FittedHands",
     "HandAssets",
     "HandModel",
     "Identity",
@@ -50,7 +51,7 @@ __all__ = [
 #: Module -> the public names that it holds.
 _NAMES = {
     "datasets.synthetic.samples": ("write_photos",),
-    "src.personalization.fitting.api": ("fit",),
+    "src.personalization.fitting.api": ("FittedHands", "fit"),
     "src.photos.api": ("load",),
     "src.photos.calibrate": ("calibrate",),
     "src.photos.result": ("Result",),

@@ -90,6 +90,6 @@ def _is_deliberate(error: Exception) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or not Path(frames[-1].filename).resolve().is_relative_to(ROOT):
         return False
-    if ".venv" in Path(frames[-1].filename).parts:
+    if ".venv" in Path(frames[-1].filename).resolve().relative_to(ROOT).parts:
         return False
     return linecache.getline(frames[-1].filename, frames[-1].lineno or 0).lstrip().startswith("raise ")

@@ -1,4 +1,4 @@
-"""The same hand as `template.skinning`, with a backward pass written out by hand.
+"""The same hand as `template.reference`, with a backward pass written out by hand.
 
 Why it is fast on a CPU: one product a level of the chain for all five fingers; the skinning of a
 few dozen hands at a time, so that their (12, V) blended transforms stay in the cache; those
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from template.skinning import LEVELS
+from template.reference import LEVELS
 from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
 
 #: Bytes of blended transforms worked on at a time: about the second-level cache of two CPU cores.
@@ -42,15 +42,6 @@ class SkinTables(nn.Module):
         weights: (V, 16) skinning weights.
         tips: places of the five fingertips among the V vertices.
     """
-
-    rest_template: torch.Tensor
-    rest_directions: torch.Tensor
-    template: torch.Tensor
-    directions: torch.Tensor
-    weights: torch.Tensor
-    tips: torch.Tensor
-    to_standard: torch.Tensor
-    to_mano: torch.Tensor
 
     def __init__(
         self, joint_basis: np.ndarray, bone_basis: np.ndarray, directions: np.ndarray, weights: np.ndarray,
@@ -93,13 +84,17 @@ class PosedHand(torch.autograd.Function):
         world = chain(local)
         relative = _relative(world, rest_joints)
         factors = torch.cat([betas, pose[:, 1:].reshape(batch, 135)], dim=1)
-        unposed = torch.empty(batch, tables.template.numel(), dtype=pose.dtype, device=pose.device)
-        vertices = torch.empty_like(unposed).view(batch, 3, tables.weights.shape[1])
-        for rows in _chunks(batch, tables.chunk()):
-            torch.addmm(tables.template, factors[rows], tables.directions, out=unposed[rows])
-            _skin(relative[rows], unposed[rows].view(vertices[rows].shape), tables.weights, vertices[rows])
+        size, count = max(1, min(tables.chunk(), batch)), tables.weights.shape[1]
+        keep = any(ctx.needs_input_grad[:2])  # the backward pass reads the unposed mesh
+        unposed, vertices = pose.new_empty(batch if keep else size, 3, count), pose.new_empty(batch, 3, count)
+        blended = pose.new_empty(size, 3, 4, count)
+        for rows in _chunks(batch, size):
+            mesh, out = unposed[rows] if keep else unposed[: batch - rows.start], vertices[rows]
+            torch.addmm(tables.template, factors[rows], tables.directions, out=mesh.view(-1, 3 * count))
+            _skin(relative[rows], mesh, tables.weights, blended[: len(out)], out)
+            if transl is not None:
+                out += transl[rows, :, None]
         if transl is not None:
-            vertices += transl[:, :, None]
             world[:, 3].add_(transl.t()[:, None])
         tips = vertices.permute(2, 1, 0).index_select(0, tables.tips)
         joints = torch.cat([world[:, 3].transpose(0, 1), tips]).index_select(0, tables.to_standard)
@@ -221,9 +216,11 @@ def _relative_backward(
     g_world[:, :3].addcmul_(g_offset[:, None], rest_joints, value=-1)
 
 
-def _skin(relative: torch.Tensor, unposed: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
-    """SMPL eq. 2 into ``out`` (C, 3, V)."""
-    blended = (relative.view(-1, 16) @ weights).view(-1, 3, 4, weights.shape[1])
+def _skin(
+    relative: torch.Tensor, unposed: torch.Tensor, weights: torch.Tensor, blended: torch.Tensor, out: torch.Tensor
+) -> None:
+    """SMPL eq. 2 into ``out`` (C, 3, V), and the blended transforms into ``blended`` (C, 3, 4, V)."""
+    torch.mm(relative.view(-1, 16), weights, out=blended.view(-1, weights.shape[1]))
     columns, (x, y, z) = blended.unbind(2), unposed.unsqueeze(1).unbind(2)
     torch.addcmul(columns[3], columns[0], x, out=out)
     out.addcmul_(columns[1], y).addcmul_(columns[2], z)
@@ -239,22 +236,28 @@ def _skin_backward(
     make = torch.Tensor.new_empty if seen else torch.Tensor.new_zeros
     g_relative, g_transl = make(relative, relative.shape), make(relative, (batch, 3))
     g_factors = make(relative, (batch, len(tables.directions)))
-    for rows in _chunks(batch, tables.chunk()) if seen else ():
-        points = unposed[rows].view(-1, 3, count)
-        # a copy in planar layout: autograd's own tensor must not change
-        g_points = torch.empty_like(points).copy_(g_vertices[rows]) if g_vertices is not None else (
-            torch.zeros_like(points))
+    size = max(1, min(tables.chunk(), batch))
+    some_blended = relative.new_empty(size, 3, 4, count)
+    some_points, some_unposed = (relative.new_empty(size, 3, count) for _ in range(2))
+    for rows in _chunks(batch, size) if seen else ():
+        points = unposed[rows]
+        blended, g_points, g_unposed = (v[: len(points)] for v in (some_blended, some_points, some_unposed))
+        if g_vertices is None:
+            g_points.zero_()
+        else:  # a copy in planar layout: autograd's own tensor must not change
+            g_points.copy_(g_vertices[rows])
         if g_tips is not None:
             g_points.index_add_(2, tables.tips, g_tips[rows])
         torch.sum(g_points, dim=2, out=g_transl[rows])
         if only_transl:
             continue
-        blended = (relative[rows].view(-1, 16) @ tables.weights).view(-1, 3, 4, count)
+        flat = blended.view(-1, count)
+        torch.mm(relative[rows].view(-1, 16), tables.weights, out=flat)
         linear = blended[:, :, :3]
         (row_0, row_1, row_2), (g_x, g_y, g_z) = linear.unbind(1), g_points.unsqueeze(2).unbind(1)
-        g_unposed = (row_0 * g_x).addcmul_(row_1, g_y).addcmul_(row_2, g_z)
+        torch.mul(row_0, g_x, out=g_unposed).addcmul_(row_1, g_y).addcmul_(row_2, g_z)
         torch.mul(g_points[:, :, None], points[:, None], out=linear)
         blended[:, :, 3] = g_points
-        torch.mm(blended.view(-1, count), tables.weights.t(), out=g_relative[rows].view(-1, 16))
+        torch.mm(flat, tables.weights.t(), out=g_relative[rows].view(-1, 16))
         torch.mm(g_unposed.view(-1, 3 * count), tables.directions.t(), out=g_factors[rows])
     return g_relative, g_factors, g_transl

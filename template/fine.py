@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from template.assets import TEMPLATE_DIR, HandAssets
-from template.skinning import forward_kinematics
+from template.reference import forward_kinematics
 from utils.joints import FINGERS, MANO_PARENTS
 
 FINE_PATH = TEMPLATE_DIR / "hand_fine.npz"

@@ -39,7 +39,7 @@ class JointsModel:
 
     Attributes:
         rest: (21,3) metres, zero-pose points at zero betas; directions: (10,21,3) metres per unit of betas.
-        tip_weights: (5,16) skinning weights; tip_pose: (15,15,9) = (joint, 3 coordinate + tip, entry of R row-major), m.
+        tip_weights: (5,16) skinning weights; tip_pose: (15,15,9) m, (joint, coordinate and tip, entry of R).
         carrier_tip, carrier_joint: (C,) tips and the joints that carry them with some weight; gather: (5,C) sums
             carriers to tips with their weights.
         lever_tip, lever_joint: (L,) tips and the finger joints that move them; lever_sum: (L,C) weights of the
@@ -213,7 +213,7 @@ def _torques(arms: torch.Tensor, rows: torch.Tensor, turns: torch.Tensor) -> tor
 
 
 def _blend_jacobian(model: JointsModel, posed: PosedPoints, chart: torch.Tensor | None) -> torch.Tensor:
-    """(3,5,15,3,N) m: derivative of the tips' pose blend, which is linear in the rotations, in each joint's unknowns."""
+    """(3,5,15,3,N) m: derivative of the tips' pose blend (linear in the rotations) in each joint's unknowns."""
     n = posed.planar.shape[-1]
     if chart is None:
         chart = torch.eye(3, dtype=model.dtype, device=model.device)[:, :, None, None].expand(3, 3, 16, n)

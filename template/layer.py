@@ -10,7 +10,7 @@ from torch import nn
 
 from template.assets import HandAssets
 from template.fast_skinning import PosedHand, SkinTables, full_precision
-from template.skinning import blend_features, forward_kinematics, skin
+from template.reference import blend_features, forward_kinematics, skin
 from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, tip_vertices
 
 JOINT_TYPES = ("kinematic", "regressed")

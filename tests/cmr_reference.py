@@ -1,4 +1,4 @@
-"""The CMR networks written down a second time, as formulas over a state dict (ARCHITECTURES.md), eval mode."""
+"""The CMR networks written down a second time, as formulas over a state dict (docs/architectures.md), eval mode."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class SmallProblem:
     def retract(self, state: State, step: State) -> State:
         return {"x": state["x"] + step["x"]}
 
-    def rows(self, index: torch.Tensor) -> "SmallProblem":
+    def rows(self, index: torch.Tensor) -> SmallProblem:
         return SmallProblem(self.family, self.data[index])
 
 
@@ -86,4 +86,4 @@ def test_converged_means_that_the_gradient_has_vanished(family: Residuals) -> No
         left[row] = -(gradient[row] / scale[row]) @ step / 2
     allowed = options.tolerance + options.relative_tolerance * cost.detach().numpy()
     wrong = converged & (left > 1.01 * allowed)
-    assert not wrong.any(), f"{wrong.sum()} of {converged.sum()} that say CONVERGED, by up to {(left / allowed).max():.3g}"
+    assert not wrong.any(), f"{wrong.sum()} of {converged.sum()} CONVERGED, by up to {(left / allowed).max():.3g}"

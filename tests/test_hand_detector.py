@@ -17,11 +17,13 @@ from datasets.synthetic.world import mixing, resident
 from datasets.synthetic.world.background import SIDE
 from datasets.synthetic.world.cutout import SIZE
 from datasets.synthetic.world.hands import LABEL
-from src.engine import train_world, world_calibration
-from src.engine.checkpoint import load_network
+from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
+from src.engine.world import calibration as world_calibration
+from src.engine.world import train as train_world
 from src.models import build_model
 from src.models.hand_detector import STRIDES, HandDetector, assign, cell_centres, decode, detector_loss
 from src.models.keypoint_rating import RIGHT_WITHIN, keypoint_is_right
+from src.photos.detector.own_hands import OwnHands, RatedReader
 
 CUTOUTS, WALLS = 12, 3
 
@@ -146,7 +148,7 @@ def test_crops_hold_the_box_and_flips_are_left_hands(small_bank):
     inside = ((crops.keypoints[crops.is_hand] > 0) & (crops.keypoints[crops.is_hand] < 95)).float().mean()
     assert inside > 0.85 and (side / crops.box_side).median() < 1.5
     # Left hands are mirrored: the triangle of three keypoints turns the other way.
-    source = bank.keypoints
+    source = bank.keypoints[: bank.cutouts]
 
     def turns(points: torch.Tensor) -> torch.Tensor:
         a, b = points[:, 9] - points[:, 0], points[:, 5] - points[:, 0]
@@ -234,7 +236,7 @@ def test_an_empty_bank_is_named(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "src.engine.train_world",
+        "src.engine.world.train",
         "--task",
         "detector",
         "--bank",
@@ -250,3 +252,37 @@ def test_an_empty_bank_is_named(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 2 and "no whole shard" in done.stderr
+
+
+def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path):
+    """Stubbed networks that answer in their input's pixels: a left hand's answers come back mirrored and scaled."""
+    detector, rated = tmp_path / "detector.pt", tmp_path / "keypoints.pt"
+    card = ModelCard("hand_detector", input_size=256, crop_size=256, crop_scale=1.0)
+    save_checkpoint(detector, card, card.build())
+    options = {"backbone": "mobilenet_v3_small", "rated": True}
+    card = ModelCard("pose_2d", options=options, input_size=64, crop_size=64, crop_scale=1.5)
+    save_checkpoint(rated, card, card.build())
+    hands = OwnHands(detector, rated, threshold=0.5, looks=1)
+    logits, boxes = torch.full((1, 5, 2), -9.0), torch.zeros(1, 5, 4)
+    logits[0, 2, 1] = 5.0
+    boxes[0, 2] = torch.tensor([31.5, 63.5, 95.5, 127.5])
+    hands.detector.forward = lambda image: {"class_logits": logits, "boxes": boxes}
+    spot = torch.full((1, 21, 2), 31.5)  # the middle of the crop
+    spot[0, 0, 0] = 31.5 + 10
+    hands.reader.network.forward = lambda image: {
+        "keypoints_2d": spot, "keypoint_confidence": torch.full((1, 21), 0.8),
+        "is_hand": torch.tensor([0.9]), "is_left": torch.tensor([0.1]),
+    }  # fmt: skip
+    hand = hands(np.zeros((512, 512, 3), np.uint8))[0]
+    assert hand.is_left and hand.score == pytest.approx(float(torch.tensor(5.0).sigmoid()), abs=1e-4)
+    assert hand.keypoints_2d[5] == pytest.approx([127.5, 191.5])  # twice the detector's pixels, centres at integers
+    # Ten pixels to the right in the mirrored crop (64 px show 1.5 * 128 px) are thirty to the left here.
+    assert hand.keypoints_2d[0] == pytest.approx([127.5 - 30, 191.5])
+    with pytest.raises(ValueError, match="uint8 RGB"):
+        hands(np.zeros((5, 5), np.uint8))
+
+
+def test_a_network_without_rating_is_named():
+    card = ModelCard("pose_2d", options={"backbone": "mobilenet_v3_small"})
+    with pytest.raises(ValueError, match="no rating"):
+        RatedReader(card.build(), card)

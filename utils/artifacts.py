@@ -155,8 +155,8 @@ class Predictions:
 
 def save_predictions(path: str | os.PathLike, predictions: Predictions) -> None:
     """Write ``predictions`` to a `.npz` of plain arrays, atomically."""
-    values: dict[str, Any] = {name: getattr(predictions, name) for name in (*ROW_ARRAYS, *META_FIELDS)}
-    arrays = {name: np.array(value) for name, value in values.items() if value is not None}
+    values = {name: getattr(predictions, name) for name in (*ROW_ARRAYS, *META_FIELDS)}
+    arrays: dict[str, Any] = {name: np.array(value) for name, value in values.items() if value is not None}
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
         np.savez(handle, schema=np.array(PREDICTIONS_SCHEMA), **arrays)
 

@@ -24,7 +24,7 @@ from utils.files import write_json
 
 
 class PlainDecoder:
-    """The decoder by its definition in ARCHITECTURES.md, on the parameters of a `MeshDecoder`."""
+    """The decoder by its definition in docs/architectures.md, on the parameters of a `MeshDecoder`."""
 
     def __init__(self, decoder: MeshDecoder, dense_up: list[torch.Tensor], spirals: list[torch.Tensor]) -> None:
         self.decoder, self.dense_up, self.spirals = decoder, dense_up, spirals

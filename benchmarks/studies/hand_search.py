@@ -1,7 +1,7 @@
 """How well `src.photos.search` tells pictures with a hand from pictures without.
 
-``python -m benchmarks.studies.hand_search --data_root data/training_dex_ycb``: pictures of the validation subject, whole, and
-the part of each that lies beyond the hand, on the side away from the arm.
+``python -m benchmarks.studies.hand_search --data_root data/training_dex_ycb``: pictures of the validation subject, whole,
+and the part of each that lies beyond the hand, on the side away from the arm.
 """
 
 from __future__ import annotations

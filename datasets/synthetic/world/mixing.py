@@ -193,7 +193,10 @@ def mix_pictures(bank: ResidentBank, count: int, size: int = 256, strength: floa
         low, high = keypoints.amin(1), keypoints.amax(1)
         side, middle = (high - low).amax(1), (low + high) / 2
         cut = torch.where(handless.view(-1, 1, 1, 1), _without_hand(cut, middle, side), cut)
-        if shrink > 1:
+        cut = _fade_out(cut)
+        if shrink == 1:  # enlarged, the edges would be stairs
+            cut = F.avg_pool2d(cut, 3, 1, 1)
+        else:
             cut = F.avg_pool2d(cut, shrink)
             middle, side, keypoints = (middle + 0.5) / shrink - 0.5, side / shrink, (keypoints + 0.5) / shrink - 0.5
         wanted = torch.exp(uniform(count, math.log(smallest), math.log(largest), device)) * size / 256
@@ -230,6 +233,15 @@ def _weight(points: torch.Tensor, later: list[torch.Tensor], size: int, shown: t
     share = free.float().mean(1)
     weight = torch.where(share >= 0.4, 1.0, torch.where(share > 0.15, 0.0, -1.0))
     return torch.where(shown, weight, -1.0)
+
+
+def _fade_out(cut: torch.Tensor) -> torch.Tensor:
+    """Arms end softly at a cut-out's edge, in widths of their own: a straight end would tell where a hand is."""
+    axis = torch.arange(cut.shape[-1], device=cut.device)
+    edge = torch.minimum(axis, cut.shape[-1] - 1 - axis) + 1.0
+    width = uniform(len(cut), 1.0, 26.0, cut.device)
+    ramp = (edge / width[:, None]).clamp(max=1)
+    return cut * (ramp[:, :, None] * ramp[:, None, :])[:, None]
 
 
 def _without_hand(cut: torch.Tensor, middle: torch.Tensor, side: torch.Tensor) -> torch.Tensor:

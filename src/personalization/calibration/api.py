@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 SOMEBODY = 1
 #: A fit further from its keypoints than this, in standard deviations of a keypoint, explains no hand.
 MAX_MISFIT = 3.0
+#: What results of our 2D network say of their keypoints (`src.photos.result.Sources`).
+KEYPOINT_NETWORK = "pose_2d"
 
 
 def calibrate(
@@ -81,9 +83,7 @@ def calibrate(
         HandMismatchError: predictions or prior of another hand model.
     """
     assets = load_hand_assets(side="right") if assets is None else assets
-    population = prior
-    if prior is not None and not isinstance(prior, Population):
-        population = load_population(prior, assets.hash)
+    population = prior if prior is None or isinstance(prior, Population) else load_population(prior, assets.hash)
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
     if isinstance(source, Predictions):
         people = list(rows_by_subject(source, subject))
@@ -99,25 +99,38 @@ def calibrate(
         if method not in ("multi_frame", "joint"):
             raise CalibrationError(f"method {method!r} averages a network's shapes; keypoints take 'multi_frame'")
         subject = SOMEBODY if subject is None else subject
-        options = keypoint_options(assets, shapes_of(assets, population), device)
+        options = keypoint_options(assets, shapes_of(assets, population), device, _noise_of(source, assets, population))
         rows = predictions_from_keypoints(*_keypoints_of(source, K, confidence, hand), assets, options, subject, device)
     return calibrate_predictions(
         rows,
         assets,
         replace(options, cues=cues),
         method=method,
-        num_images=len(rows),
+        num_images=None,
         subject=subject,
         device=device,
         created_by="handid.calibrate",
     )[subject]
 
 
+def _are_results(source: Any) -> bool:
+    return isinstance(source, Sequence) and bool(source) and hasattr(source[0], "keypoints")
+
+
+def _noise_of(source: Any, assets: HandAssets, population: Population | None) -> KeypointNoise:
+    """A detector's, unless all keypoints are those of our network, whose errors were measured."""
+    found = shipped_population(assets) if population is None else population
+    ours = _are_results(source) and all(one.sources.keypoints == KEYPOINT_NETWORK for one in source)
+    if not ours or found is None or not found.keypoint_std_box > 0:
+        return DETECTOR_NOISE
+    return replace(DETECTOR_NOISE, std_box=float(found.keypoint_std_box))
+
+
 def _keypoints_of(
     source: Any, K: Any, confidence: Any, hand: str | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Keypoints (N,21,2), K (N,3,3), confidence (N,21), all in the right-hand convention, and is_left (N,)."""
-    if isinstance(source, Sequence) and source and hasattr(source[0], "keypoints"):  # results
+    if _are_results(source):
         keypoints, K, confidence = (
             np.stack([getattr(one, n) for one in source]) for n in ("keypoints", "K", "confidence")
         )
@@ -200,8 +213,8 @@ def predictions_from_keypoints(
         CalibrationError: none could be fitted.
     """
     names, alone = [f"image {row}" for row in range(len(keypoints))], fit_options(options)
-    given = (torch.as_tensor(value) for value in (keypoints, K, confidence))
-    fit = fit_keypoints(assets, *given, options=alone, device=device)
+    points, camera, trust = (torch.as_tensor(value) for value in (keypoints, K, confidence))
+    fit = fit_keypoints(assets, points, camera, trust, options=alone, device=device)
     return explained(keypoints, K, confidence, is_left, np.arange(len(keypoints)), names, fit, assets, alone, subject)
 
 

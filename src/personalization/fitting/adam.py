@@ -1,4 +1,4 @@
-"""The paper's test-time optimisation, kept as the reference solver (FACTS 7.5).
+"""The paper's test-time optimisation, kept as the reference solver (docs/facts.md 7.5).
 
 Two stages of Adam on the mean squared reprojection error: translation alone, then translation and the
 6D pose. Unlike the released code the loss is summed over images, so that a frame's result does not
@@ -22,7 +22,7 @@ JointsFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tens
 
 @dataclass(frozen=True)
 class AdamOptions:
-    """Steps and rates of FACTS 7.5.
+    """Steps and rates of docs/facts.md 7.5.
 
     Attributes:
         start_depth: m, where the wrist starts on its ray.

@@ -137,11 +137,11 @@ def _solve(
     noise = replace(DETECTOR_NOISE if landmarks is None else landmarks.noise(), std_px=std_px)
     population = shipped_population(assets)
     if pose is None:
-        options = KeypointFitOptions.of_source(landmarks, noise=noise)
+        search = KeypointFitOptions.of_source(landmarks, noise=noise)
         if population is not None:
             mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
-            options = replace(options, shape_mean=mean, shape_covariance=covariance)
-        return fit_keypoints(assets, keypoints, K, confidence, betas, None, options, device)
+            search = replace(search, shape_mean=mean, shape_covariance=covariance)
+        return fit_keypoints(assets, keypoints, K, confidence, betas, None, search, device)
     options = FitOptions() if population is None else with_population(FitOptions(), population)
     options = replace(options, noise=noise)
     model = joints_model(assets, landmarks, device)

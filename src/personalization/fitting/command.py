@@ -26,7 +26,6 @@ from src.personalization.fitting.fit import FitOptions, PosePriorOptions
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import apart_from_calibration, pair_keypoints
 from src.personalization.shape_source import betas_of, load_identities
-from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, count_status, usable
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets
@@ -113,7 +112,7 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
         noise=KeypointNoise(std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss),
         depth_mean=args.depth_mean,
         depth_std=args.depth_std,
-        lm=LMOptions(max_steps=args.max_steps),
+        lm=replace(FitOptions().lm, max_steps=args.max_steps),
         chunk=args.chunk,
     )
     population = Population()

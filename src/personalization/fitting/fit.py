@@ -63,7 +63,7 @@ class FitOptions:
     world_scale_std: float = 0.15
     shape_prior: ShapePrior | None = None
     extra_priors: tuple[PosePrior, ...] = ()
-    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=10))
+    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=10, tolerance=3e-3))
     chunk: int = 256
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-#: Where a hand is looked for when nothing says how far it is, m (FACTS 7.5).
+#: Where a hand is looked for when nothing says how far it is, m (docs/facts.md 7.5).
 TYPICAL_DEPTH = 0.85
 
 

@@ -15,7 +15,7 @@ DEFAULTS = FitOptions()
 def chain_positions(image_id: np.ndarray, sequence_id: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Previous row (N,), -1 at a beginning, and place in its video (N,), from official numbers.
 
-    Consecutive image ids of one sequence and one camera (equal K) are consecutive frames (FACTS 1.7).
+    Consecutive image ids of one sequence and one camera (equal K) are consecutive frames (docs/facts.md 1.7).
     """
     n = len(image_id)
     previous, place = np.full(n, -1), np.zeros(n, dtype=np.int64)

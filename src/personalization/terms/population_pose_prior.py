@@ -23,7 +23,7 @@ def habit_prior(
 ) -> PosePrior:
     """Gaussian on the fifteen finger rotations, the hand's orientation being free; one row, for any frame.
 
-    The rows C of MANO's pose components carry standard deviations (FACTS 6), so axis-angles have the
+    The rows C of MANO's pose components carry standard deviations (docs/facts.md 6), so axis-angles have the
     covariance C^T C about the mean pose.
 
     Args:

@@ -64,7 +64,10 @@ def right_jacobian(phi: torch.Tensor) -> torch.Tensor:
 
 
 def inverse_right_jacobian(phi: torch.Tensor) -> torch.Tensor:
-    """Jr^-1 (3,3,...) at rotation vectors (3,...), rad, |phi| <= pi: I + [phi]/2 + (1 - (t/2) cot(t/2)) / t^2 [phi]^2."""
+    """Jr^-1 (3,3,...) at rotation vectors (3,...), rad, |phi| <= pi.
+
+    I + [phi]/2 + (1 - (t/2) cot(t/2)) / t^2 [phi]^2.
+    """
     squared = (phi * phi).sum(dim=0)
     small = squared < 1e-3
     safe = torch.where(small, 1.0, squared)
