@@ -34,7 +34,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.real_pictures import routes  # noqa: E402
-from src.evaluation.metrics import procrustes_align  # noqa: E402
+from src.evaluation.alignment import procrustes_align  # noqa: E402
 from src.personalization.calibration.api import fit_options  # noqa: E402
 from src.personalization.calibration.identity import calibrate_predictions  # noqa: E402
 from src.personalization.calibration.multi_frame import CalibrationOptions  # noqa: E402
@@ -48,7 +48,7 @@ from src.photos.calibrate import photo_beliefs  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
 from src.photos.detector import Detection, mirrored  # noqa: E402
 from src.photos.hands import PhotoHand, fit_photo_hands, photo_predictions  # noqa: E402
-from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
+from template import HandModel, load_hand_assets  # noqa: E402
 from template.kinematics import posed_points  # noqa: E402
 from utils.camera import mirror_intrinsics  # noqa: E402
 from utils.drawing.overlay import draw_skeleton, overlay_mesh  # noqa: E402
@@ -176,7 +176,7 @@ def distance(found: np.ndarray, wanted: np.ndarray) -> float:
 
 def aligned(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Points (N,21,3) after the best similarity to those wanted."""
-    return np.stack([procrustes_align(one, other) for one, other in zip(found, wanted, strict=True)])
+    return procrustes_align(found, wanted)
 
 
 def scans(setting: Setting, data: Path) -> dict[str, float]:
