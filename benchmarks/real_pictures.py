@@ -13,6 +13,7 @@ import numpy as np
 from src.photos.api import DETECTOR, load
 from src.photos.image import UnusableImage, read_photo
 from src.photos.result import Result
+from utils.drawing.overlay import draw_skeleton
 
 #: Keypoints nearer than this part of the box agree.
 NEAR = 0.1
@@ -51,7 +52,9 @@ def measure(name: str, data: Path, count: int, output: Path) -> dict[str, Any]:
         sides += (hand.side != other.side) if name == "detector" else (hand.side == other.side)
         box = np.ptp(points, axis=0).max()
         agree += float(np.mean(np.linalg.norm(hand.keypoints - points, axis=1) < NEAR * box))
-        cv2.imwrite(str(output / f"{name}_{file.stem}.jpg"), hand.overlay()[..., ::-1]) if hasattr(hand, "overlay") else None
+        name_of = output / f"{name}_{file.stem}.png"
+        large = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(name_of), draw_skeleton(large, 4 * hand.keypoints, thickness=2)[..., ::-1])
     alarms = sum(_hand(estimate, image) is not None for image in without_hands())
     return {
         "signs": {

@@ -6,8 +6,8 @@ takes some ten seconds and no label: see `shared_fit` for what tells an offset f
 
 The three numbers of trust are chosen, not learned: on the first half of a scene seen by two cameras, the noise 0.03 of
 the box was best of 0.012 to 0.05, usual poses of the hand model's own spread best of 1 to 4, and mediapipe's 3D points
-help at 50 mm and harm at 25. How much of the noise repeats is what makes two draws of one person's pictures differ as
-much as their intervals say. ``benchmarks/real_hands.py`` measures all of it.
+help at 50 mm and harm at 25. A quarter of the noise is taken to repeat in all pictures of a person: with less, the
+calibrated size of the person of that scene contradicts the ruler. ``benchmarks/real_hands.py`` measures all of it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--flat", nargs="*", default=[], metavar="SET=MM", help="sets of flat hands: mm a pixel")
     parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
     parser.add_argument("--std_box", type=float, default=0.03, help="2D noise over the hand's box")
-    parser.add_argument("--correlation", type=float, default=0.1, help="part of it that a person's pictures share")
+    parser.add_argument("--correlation", type=float, default=0.25, help="part of it that a person's pictures share")
     parser.add_argument("--world_std_mm", type=float, default=50.0, help="noise of the detector's own 3D points")
     parser.add_argument("--pose_spread", type=float, default=1.0, help="times the covariance of usual poses")
     parser.add_argument("--seed", type=int, default=0, help="which people are left out of the check")

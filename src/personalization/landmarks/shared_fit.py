@@ -35,7 +35,6 @@ class SharedFitOptions:
         std_box: (21,) of 2D points over the box; world_std: (21,) m; world_scale_std.
         pose_spread: see `LandmarkModel`; wide, else offsets stand in for bends that the prior forbids.
         mean_weight: how firmly the people's mean shape is held at zero, a person's prior being 1.
-        flat_weight: what a flat hand of known scale counts, which alone tells length from tilt.
         steps: of Adam.
     """
 
@@ -45,7 +44,6 @@ class SharedFitOptions:
     world_scale_std: float = 0.15
     pose_spread: float = 16.0
     mean_weight: float = 20.0
-    flat_weight: float = 1.0
     steps: int = 350
 
 
@@ -98,8 +96,7 @@ def fit_shared(
         found = hand(roma.rotvec_to_rotmat(pose), betas[person])
         points = _centred(found.joints + (found.transforms[:, frames, :, :3] @ moved[..., None])[..., 0])
         off = points[..., :2] * torch.where(flat, known, scale.exp())[:, None, None] + place - keypoints
-        weight = torch.where(flat, options.flat_weight, 1.0)
-        cost = (_robust((off / std_2d).square().sum(-1)) * inside * weight[:, None]).sum()
+        cost = (_robust((off / std_2d).square().sum(-1)) * inside).sum()
         guess = _robust(((points - world * size.exp()[:, None, None]) / std_3d).square().sum(-1))
         cost = cost + (guess * ~flat[:, None]).sum() + (points[flat, :, 2] / FLATNESS).square().sum()
         cost = cost + ((pose[:, 1:] - mean).flatten(1) @ root).square().sum()
