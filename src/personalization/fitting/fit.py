@@ -76,7 +76,8 @@ class FitResult:
         status: (N,) int64 of `Status`: where not `status.usable`, pose and betas are the network's (or
             neutral, if those were bad) and the wrist is at `TYPICAL_DEPTH` on the ray of the keypoints' mean.
         reprojection_px: (N,) root mean square over the keypoints that count, weighted by confidence.
-        steps: (N,) linear systems solved; cost: (N,) half chi-square, priors included, infinite where not usable.
+        steps: (N,) linear systems solved; cost: (N,) half chi-square, priors included (of Adam: its objective, half the mean squared
+            distance in px); the dtype's largest number where not usable.
     """
 
     pose: torch.Tensor
@@ -195,6 +196,7 @@ def _fit_chunk(
     betas = torch.where(solved[:, None], result.state["betas"], inputs.betas)
     rest = model.rest_points(betas)
     points = posed_points(model, pose, rest).points + wrist[:, None]
+    largest = torch.finfo(wrist.dtype).max
     return FitResult(
         pose=pose,
         transl=wrist - rest[:, 0],
@@ -202,7 +204,7 @@ def _fit_chunk(
         status=status,
         reprojection_px=reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], seen.weights[:, 0]),
         steps=result.steps,
-        cost=torch.where(solved, torch.nan_to_num(result.cost, torch.inf), torch.inf),
+        cost=torch.where(solved, torch.nan_to_num(result.cost, nan=torch.inf), torch.inf).clamp_max(largest),
     )
 
 
