@@ -25,20 +25,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WIDTHS, OUTPUTS = (128, 64, 32), (128, 64, 3)
 
 
-class PooledBody(nn.Module):
-    """The shared body, averaged over the picture: (B, 3, S, S) -> (B, C)."""
-
-    def __init__(self, name: str, weights: str | Path | None) -> None:
-        super().__init__()
-        self.body = Backbone(name, weights)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, C) of the coarsest map."""
-        return self.body(image)[-1].mean((2, 3))
-
-
 def build_backbone(name: str, weights: str | Path | None = None) -> tuple[nn.Module, int]:
-    """A network from images (B, 3, S, S) to pooled features (B, C), with released names, and C.
+    """A network from images (B, 3, S, S) to pooled features (B, C), with released names; and C.
+
+    Of the shared body (`Backbone`), which gives maps, `Metro` takes the mean of the coarsest.
 
     Args:
         name: ``hrnet_w64`` (needs timm), a ResNet, or one of `backbones.BACKBONES`.
@@ -53,8 +43,8 @@ def build_backbone(name: str, weights: str | Path | None = None) -> tuple[nn.Mod
         resnet.fc = nn.Identity()
         return resnet, CHANNELS[name][-1]
     if not name.startswith("hrnet"):
-        pooled = PooledBody(name, weights)
-        return pooled, pooled.body.channels[-1]
+        body = Backbone(name, weights)
+        return body, body.channels[-1]
     try:
         import timm
     except ImportError as error:
@@ -121,7 +111,10 @@ class Metro(nn.Module):
         Raises:
             ValueError: the shape is missing.
         """
-        feature = self.backbone((image * 0.5 + 0.5 - self.mean) / self.std)
+        if isinstance(self.backbone, Backbone):
+            feature = self.backbone(image)[-1].mean((2, 3))
+        else:
+            feature = self.backbone((image * 0.5 + 0.5 - self.mean) / self.std)
         with torch.autocast(image.device.type, enabled=False):
             known = self.tokens.points(self.tokens.mesh(betas, rest_mesh)) if self.sees_shape else self.tokens.template
         points = known.expand(len(image), -1, -1)
