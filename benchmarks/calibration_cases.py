@@ -49,7 +49,7 @@ FRAMES_AT_ONCE = 200
 @dataclass
 class Scores:
     """Zero-pose MPVPE (mm) of every person or draw by (method, images); standardised errors by what is
-    estimated; seconds of joint calibrations of 20 frames; further results by name."""
+    estimated; seconds of multi-frame calibrations of 20 frames; further results by name."""
 
     errors: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     standardised: dict[str, np.ndarray] = field(default_factory=dict)
@@ -104,7 +104,7 @@ def record(scores: Scores, hand: HandModel, count: int, found: dict[str, torch.T
 
 
 def without_cue(model: JointsModel, world: Simulated, options: CalibrationOptions = KNOWN) -> MultiFrameResult:
-    """Joint calibration from a start at the mean shape."""
+    """Multi-frame calibration from a start at the mean shape."""
     start = torch.zeros(len(world.betas), 10)
     return calibrate_frames(model, world.predicted, start, world.K, world.keypoints, options=options)
 

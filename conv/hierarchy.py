@@ -40,8 +40,10 @@ class MeshHierarchy:
 
     def __post_init__(self) -> None:
         if not len(self.faces) - 1 == len(self.down) == len(self.up):
-            raise ValueError(f"{len(self.faces)} levels need one down and one up matrix fewer, "
-                             f"got {len(self.down)} and {len(self.up)}")
+            raise ValueError(
+                f"{len(self.faces)} levels need one down and one up matrix fewer, "
+                f"got {len(self.down)} and {len(self.up)}"
+            )
         fine = len(self.vertices)
         for level, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
             if down.shape[1] != fine or up.shape != down.shape[::-1]:
@@ -117,17 +119,16 @@ class MeshHierarchy:
                     matrices[name].append(scipy.sparse.csr_matrix(parts, shape=shape))
             return cls(arrays["vertices"], tuple(faces), tuple(matrices["down"]), tuple(matrices["up"]))
         except (KeyError, ValueError) as error:
-            raise ValueError(f"{path}: not a mesh hierarchy ({error}); rebuild it with "
-                             "`python -m conv.hierarchy --build`") from error
+            raise ValueError(
+                f"{path}: not a mesh hierarchy ({error}); rebuild it with `python -m conv.hierarchy --build`"
+            ) from error
 
 
 def _count(arrays: dict[str, np.ndarray], pattern: str) -> int:
     return next(level for level in range(len(arrays) + 1) if pattern.format(level) not in arrays)
 
 
-def build_hierarchy(
-    vertices: np.ndarray, faces: np.ndarray, levels: tuple[int, ...] = COARSE_LEVELS
-) -> MeshHierarchy:
+def build_hierarchy(vertices: np.ndarray, faces: np.ndarray, levels: tuple[int, ...] = COARSE_LEVELS) -> MeshHierarchy:
     """Decimate a mesh level by level (some seconds for 778 vertices).
 
     Args:

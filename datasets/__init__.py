@@ -6,51 +6,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets.protocol import SampleDataset
 from datasets.shards.index import has_shards
 
+if TYPE_CHECKING:
+    from datasets.protocol import SampleDataset
 
-def _dex_ycb(root: str | Path, split: str, **options: Any) -> SampleDataset:
-    from datasets.dex_ycb.dataset import DexYCB
-
-    return DexYCB(root, split, **options)
-
-
-def _freihand(root: str | Path, split: str, **options: Any) -> SampleDataset:
-    from datasets.freihand.dataset import FreiHAND
-
-    return FreiHAND(root, split, **options)
-
-
-def _humbi(root: str | Path, split: str, **options: Any) -> SampleDataset:
-    from datasets.humbi.dataset import HUMBI
-
-    return HUMBI(root, split, **options)
-
-
-def _ho3d(root: str | Path, split: str, **options: Any) -> SampleDataset:
-    from datasets.ho3d import HO3D
-
-    return HO3D(root, split, **options)
-
-
-def _shards(root: str | Path, split: str, **options: Any) -> SampleDataset:
-    from datasets.shards.dataset import Shards
-
-    return Shards(root, split, **options)
-
-
-#: Builders by name, called as ``builder(root, split, **options)``. Each imports its module when called.
-DATASETS: dict[str, Callable[..., SampleDataset]] = {
-    "dex_ycb": _dex_ycb,
-    "freihand": _freihand,
-    "humbi": _humbi,
-    "ho3d": _ho3d,
-    "shards": _shards,
+#: Data sets by name: module and class, imported when one is opened. "shards" holds any of them.
+DATASETS = {
+    "dex_ycb": (".dex_ycb.dataset", "DexYCB"),
+    "freihand": (".freihand.dataset", "FreiHAND"),
+    "humbi": (".humbi.dataset", "HUMBI"),
+    "ho3d": (".ho3d", "HO3D"),
+    "shards": (".shards.dataset", "Shards"),
 }
 
 
@@ -70,5 +41,6 @@ def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sa
     if name not in DATASETS:
         raise ValueError(f"data set {name!r} is unknown; choose one of {', '.join(sorted(DATASETS))}")
     if name != "shards" and has_shards(root):
-        return _shards(root, split, dataset=name, **options)
-    return DATASETS[name](root, split, **options)
+        name, options = "shards", {"dataset": name, **options}
+    module, kind = DATASETS[name]
+    return getattr(import_module(module, __name__), kind)(root, split, **options)

@@ -56,9 +56,7 @@ class AugmentConfig:
     @classmethod
     def paper(cls) -> AugmentConfig:
         """What the paper's code did, photometric only, but clipped to the valid range (docs/facts.md 7.1, 8.13)."""
-        return cls(
-            brightness=32 / 255, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue_deg=18.0, colour_space="hsv"
-        )
+        return cls(brightness=32 / 255, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue_deg=18.0, colour_space="hsv")
 
     @classmethod
     def fair(cls) -> AugmentConfig:

@@ -20,8 +20,11 @@ from template.sides import labelled_hands
 
 logger = logging.getLogger(__name__)
 
+FARTHEST = 20.0  # metres: no data set's hand is as far from the camera
+LARGEST_BETA = 50.0  # people's lie within some 5 standard deviations
 
-class SampleDataset(Dataset):
+
+class ColumnDataset(Dataset):
     """Samples (`datasets.sample`) that are rows of columns in memory, each with one picture, read when asked for.
 
     Attributes:
@@ -126,14 +129,14 @@ class SampleDataset(Dataset):
             return np.zeros((self.crop_size, self.crop_size, 4 if self.with_mask else 3), dtype=np.uint8), False
 
 
-class CropDataset(SampleDataset):
+class CropDataset(ColumnDataset):
     """A data set whose pictures are square crops of whole images, or come from the crop cache.
 
     A data set derives from it, reads its labels, calls this constructor last (it may read pictures), and
     says where its pictures are: `full_image`, and `full_mask` if it has masks.
 
     Attributes:
-        num_bad_boxes: samples whose crop would show nothing of the picture; they are not valid and show all of it.
+        num_outliers: samples that no hand in the picture can have; they are not valid, their crop shows all of it.
     """
 
     def __init__(
@@ -161,9 +164,12 @@ class CropDataset(SampleDataset):
             image_size: width and height of the full images, pixels.
             cache_key: names the state of the data that the crops show.
         """
-        usable = self._check_boxes(root, boxes, columns, image_size)
-        boxes = np.where(usable[:, None], boxes, whole_image_box(*image_size))
-        columns = columns | {"valid": columns["valid"] & usable}
+        outlier = unusable_boxes(boxes, *image_size) | _impossible_labels(columns)
+        self._report_outliers(root, outlier, boxes, columns)
+        boxes = np.where(outlier[:, None], whole_image_box(*image_size), boxes)
+        columns = columns | {key: np.where(outlier[:, None], 0, columns[key]) for key in ("betas", "transl")}
+        columns["joints"] = np.where(outlier[:, None, None], 0, columns["joints"])
+        columns["valid"] = columns["valid"] & ~outlier
         columns = place_crops(columns, keypoints, boxes, options.crop_size)
         self._boxes = boxes
         super().__init__(
@@ -186,20 +192,17 @@ class CropDataset(SampleDataset):
             return super()._pictures(indices)
         return self._cache.crops[indices], True  # columns["valid"] knows
 
-    def _check_boxes(
-        self, root: Path, boxes: np.ndarray, columns: dict[str, np.ndarray], image_size: tuple[int, int]
-    ) -> np.ndarray:
-        """Which boxes show something of the image (N,) bool; the others are counted and logged."""
-        unusable = unusable_boxes(boxes, *image_size)
-        self.num_bad_boxes = int(unusable.sum())
-        if self.num_bad_boxes:
-            first = int(np.argmax(unusable))
+    def _report_outliers(
+        self, root: Path, outlier: np.ndarray, boxes: np.ndarray, columns: dict[str, np.ndarray]
+    ) -> None:
+        self.num_outliers = int(outlier.sum())
+        if self.num_outliers:
+            first = int(np.argmax(outlier))
             logger.warning(
                 "%s: %d samples of %d are not valid: their keypoints or boxes lie outside the image or are absurdly "
-                "large (first: image %d, box centre %.4g, %.4g, side %.4g px)",
-                root, self.num_bad_boxes, len(boxes), columns["image_id"][first], *boxes[first],
+                "large, or their joints or betas are (first: image %d, box centre %.4g, %.4g, side %.4g px)",
+                root, self.num_outliers, len(boxes), columns["image_id"][first], *boxes[first],
             )  # fmt: skip
-        return ~unusable
 
     def _open_cache(self, folder: Path, key: str, workers: int | None) -> CropCache:
         cache = CropCache(folder, self.split, key, len(self), self.crop_size, 4 if self.with_mask else 3)
@@ -212,3 +215,10 @@ class CropDataset(SampleDataset):
         if self.bad_images:
             logger.warning("%s: %d unusable images of %d", self.root, len(self.bad_images), len(self))
         return cache
+
+
+def _impossible_labels(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """(N,) bool: joints or translation beyond `FARTHEST`, betas beyond `LARGEST_BETA`, or not finite."""
+    joints, transl, betas = (np.abs(columns[key]) for key in ("joints", "transl", "betas"))
+    plausible = (joints < FARTHEST).all(axis=(1, 2)) & (transl < FARTHEST).all(axis=1)
+    return ~(plausible & (betas < LARGEST_BETA).all(axis=1))

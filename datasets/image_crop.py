@@ -28,7 +28,8 @@ def read_image(path: str | Path, width: int, height: int) -> np.ndarray:
         FileNotFoundError: if the file is missing.
         BadFileError: if it is truncated, unreadable, or not of the expected size.
     """
-    data = Path(path).read_bytes()
+    with reading(path, "readable from the disk"):
+        data = Path(path).read_bytes()
     if data[:2] == _JPEG_START and _JPEG_END not in data[-64:]:
         raise bad_file(path, f"truncated JPEG ({len(data)} bytes and no end marker)")
     with reading(path, f"a readable image ({len(data)} bytes)"):

@@ -6,6 +6,7 @@ import logging
 import random
 import shutil
 import signal
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from datasets.protocol import SampleDataset
 from datasets.resident import ResidentSamples, fits
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: SampleDataset | Dataset,
         batch_size: int,
         *,
         shuffle: bool,
@@ -126,7 +128,11 @@ class BatchLoader:
             worker_init_fn=_seed_worker,
             generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
         )
-        yield from filter(self._is_usable, map(self._without_invalid, loader))
+        try:
+            yield from filter(self._is_usable, map(self._without_invalid, loader))
+        except RuntimeError as error:  # of a loader process that died, told again and again while its loader lives
+            traceback.clear_frames(error.__traceback__)
+            raise
 
     def _read(self, indices: np.ndarray) -> Batch:
         """The collated batch of these samples, read in this process."""
@@ -178,7 +184,7 @@ class BatchLoader:
 
 
 def make_loader(
-    dataset: Dataset,
+    dataset: SampleDataset | Dataset,
     batch_size: int,
     *,
     shuffle: bool = False,

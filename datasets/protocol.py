@@ -16,8 +16,8 @@ class SampleDataset(Protocol):
 
     Attributes:
         root: the data set's folder; split: name of the split.
-        columns: arrays by key, one row a sample, of at least ``image_id``, ``subject_id``, ``sequence_id``, ``is_left``,
-            ``valid`` and the labels.
+        columns: arrays by key, one row a sample, of at least ``image_id``, ``subject_id``, ``sequence_id``,
+            ``is_left``, ``valid`` and the labels.
         assets: hand models in use, by side.
         bad_images: image ids of samples that could not be read so far (with ``skip_bad``).
     """

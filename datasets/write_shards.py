@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from datasets import DATASETS, build_dataset
 from datasets.crop_cache import usable_cores
-from datasets.crop_dataset import SampleDataset
+from datasets.crop_dataset import ColumnDataset
 from datasets.shards.index import (
     INDEX_NAME,
     PLACE,
@@ -148,7 +148,7 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
 
 
 def _write_shard(
-    data: SampleDataset, path: Path, rows: np.ndarray, settings: dict[str, Any], pool: ThreadPoolExecutor
+    data: ColumnDataset, path: Path, rows: np.ndarray, settings: dict[str, Any], pool: ThreadPoolExecutor
 ) -> None:
     """One tar and its table; the table last, so that a tar without one is written again."""
     table: list[np.void] = []
@@ -179,7 +179,7 @@ def _write_shard(
 
 
 def _encode(
-    data: SampleDataset, rows: np.ndarray, settings: dict[str, Any]
+    data: ColumnDataset, rows: np.ndarray, settings: dict[str, Any]
 ) -> list[tuple[np.ndarray, dict[str, bytes]]]:
     """Labels (structured, shape ()) and encoded members of the samples that are readable, in order."""
     batch = data.gather(rows)

@@ -28,8 +28,10 @@ class _Parser(CommandParser):
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``optimization_dex_ycb.py``."""
     parser = _Parser("Fit pose and translation to 2D keypoints at test time; the shape stays as given.")
-    parser.add_argument("--predictions", help="npz of run.py --phase predict: poses (and shapes); without, "
-                        "these files are those of scripts/fit_*.sh")
+    parser.add_argument(
+        "--predictions",
+        help="npz of run.py --phase predict: poses (and shapes); without, these files are those of scripts/fit_*.sh",
+    )
     parser.add_argument("--keypoints", help="npz of the pose_2d network (default: those in --predictions)")
     parser.add_argument("--shape_source", default="predicted", choices=("predicted", "gt", "calibrated"))
     parser.add_argument("--identity", help="identity file, or folder of identity_subject-NN.json (calibrated)")

@@ -6,18 +6,10 @@ import argparse
 
 from options.command_line import ROOT, CommandParser
 from options.image_options import add_image_arguments
+from options.recipes import RECIPES
 
-MODEL_NAMES = (
-    "mano_baseline",
-    "mano_baseline_conf",
-    "mano_identity",
-    "pose_2d",
-    "cmr_sg",
-    "cmr_pg",
-    "cmr_identity",
-    "boukhayma",
-)
-SUBMISSIONS = ("freihand", "ho3d", "dexycb")
+#: Server of official results -> data set whose result file it takes.
+SERVERS = {"freihand": "freihand", "ho3d": "ho3d", "dexycb": "dex_ycb"}
 PHASES = ("train", "eval", "predict", "demo", "export")
 
 
@@ -39,7 +31,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--setup", help="split family, e.g. DexYCB's s0 to s3 (default: s1, or s0 where there is no s1)")
     group.add_argument("--split", help="full split name, e.g. s1_test (default: what the phase needs)")
     group.add_argument("--side", default="right", choices=("right", "left", "both"), help="left hands are mirrored")
-    group.add_argument("--paper_filter", action="store_true", help="drop samples as the paper's code did (docs/facts.md 1.8)")
+    group.add_argument("--paper_filter", action="store_true", help="the paper's choice (docs/facts.md 1.8)")
     group.add_argument("--crop_size", type=int, help="px of the stored crop (twice the hand's box)")
     group.add_argument("--input_size", type=int, help="px of the network's input")
     group.add_argument("--crop_scale", type=float, help="side of the network's view over the hand's box, at most 2")
@@ -58,8 +50,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network."""
     group = parser.add_argument_group("network")
-    group.add_argument("--model", default="mano_baseline", help=f"one of {', '.join(MODEL_NAMES)}")
-    group.add_argument("--recipe", default="fair", choices=("fair", "paper"), help="see options/recipes.py")
+    group.add_argument("--model", default="mano_baseline", help="its name in src/models (an unknown one lists all)")
+    group.add_argument("--recipe", default="fair", choices=tuple(RECIPES), help="see options/recipes.py")
     group.add_argument("--backbone", help="torchvision name, e.g. resnet18, resnet50, regnet_x_400mf; any capitals")
     group.add_argument("--backbone_weights", help="file with ImageNet weights of that backbone (nothing is downloaded)")
     group.add_argument("--crop_geometry", choices=("yes", "no"), help="feed the crop's place in the camera's view")
@@ -117,7 +109,7 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--predictions", help="npz to write (predict) or to evaluate instead of a network (eval)")
     group.add_argument("--results", help="JSON file for the metrics (eval)")
-    group.add_argument("--submit", choices=SUBMISSIONS, help="eval: also write the result file of that server")
+    group.add_argument("--submit", choices=tuple(SERVERS), help="eval: also write the result file of that server")
 
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +162,15 @@ class _Parser(CommandParser):
         self.refuse_unused(args, used, f"--phase {use}")
         if args.dataset == "shards":
             args.dataset = self._dataset_of_shards(args.data_root)
+        for option, is_used, otherwise in (
+            ("--override", args.resume, "a command without --resume"),
+            ("--init_parts", args.init_from, "a command without --init_from"),
+            ("--crop", args.dataset == "freihand", f"--dataset {args.dataset}"),
+            ("--confidence", args.model == "mano_baseline_conf", f"--model {args.model}"),
+            ("--blind_decoder", args.model.startswith("mano"), f"--model {args.model}"),
+        ):
+            if not is_used:
+                self.refuse_unused(args, args.given_options - {option}, otherwise)
         args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
 

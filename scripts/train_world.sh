@@ -5,11 +5,12 @@
 # PYTHON names an interpreter that has everything; else .venv is made.
 if [ -n "${PYTHON:-}" ]; then
     set -euo pipefail
-    cd "$(dirname "$0")/.." && export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+    ROOT="$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)"
+    export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 else
-    source "$(dirname "$0")/make_env.sh"
+    source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 fi
-RUN=${RUN:-out/world} MINUTES=${MINUTES:-17} STOP_AFTER=${STOP_AFTER:-10000} RENDER_MINUTES=${RENDER_MINUTES:-8}
+RUN=${RUN:-$ROOT/out/world} MINUTES=${MINUTES:-17} STOP_AFTER=${STOP_AFTER:-10000} RENDER_MINUTES=${RENDER_MINUTES:-8}
 PROCESSES=${PROCESSES:-$(nproc)} PEOPLE=${PEOPLE:-10000} HELD_BACK=${HELD_BACK:-200} DEVICE=${DEVICE:-auto}
 read -ra KEYPOINTS <<< "${KEYPOINTS:---max_cutouts 300000}" # further options of the one training
 read -ra DETECTOR <<< "${DETECTOR:---max_cutouts 120000}"   # ... and of the other
@@ -20,7 +21,7 @@ mkdir -p "$RUN"
     --minutes "$RENDER_MINUTES" &
 jobs=($!)
 train() { # task, options
-    "$PYTHON" -m src.engine.train_world --task "$1" --bank "$RUN/bank" --validation "$RUN/val" --out "$RUN" \
+    "$PYTHON" -m src.engine.world.train --task "$1" --bank "$RUN/bank" --validation "$RUN/val" --out "$RUN" \
         --minutes "$MINUTES" --stop_after "$STOP_AFTER" --interim --device "$DEVICE" "${@:2}" 2>&1 | tee -a "$RUN/$1.log"
 }
 train keypoints "${KEYPOINTS[@]}" &

@@ -98,8 +98,12 @@ def load_hand_assets(
         file = next((candidate for candidate in _candidates(TEMPLATE_DIR, side) if candidate.is_file()), None)
     file = STAND_IN_PATH if file is None else file
     if (stand_in := file.resolve()) in STAND_INS:
-        logger.info("using the stand-in hand (%s); for MANO itself register at %s and set %s",
-                    stand_in, REGISTER_URL, ENVIRONMENT_VARIABLE)
+        logger.info(
+            "using the stand-in hand (%s); for MANO itself register at %s and set %s",
+            stand_in,
+            REGISTER_URL,
+            ENVIRONMENT_VARIABLE,
+        )
         right = _checked(_read(stand_in), stand_in, "right", STAND_INS[stand_in])
         return right if side == "right" else mirror_assets(right)
     assets = _checked(_read(file), file, side, "MANO")

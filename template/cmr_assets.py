@@ -41,8 +41,10 @@ def load_hierarchy(assets: HandAssets | None = None, path: str | os.PathLike | N
         path = Path(path)
         hierarchy = MeshHierarchy.load(path) if path.suffix == ".npz" else read_cmr_template(path)
         if not np.array_equal(hierarchy.faces[0], faces):
-            raise ValueError(f"{path}: its {len(hierarchy.faces[0])} finest faces are not those of the hand "
-                             f"{assets.name!r} ({len(faces)} faces); use the hand model it was made for (--hand)")
+            raise ValueError(
+                f"{path}: its {len(hierarchy.faces[0])} finest faces are not those of the hand "
+                f"{assets.name!r} ({len(faces)} faces); use the hand model it was made for (--hand)"
+            )
         return hierarchy
     if STAND_IN_HIERARCHY.is_file():
         committed = _read(STAND_IN_HIERARCHY)
@@ -83,8 +85,11 @@ def read_cmr_template(path: str | os.PathLike) -> MeshHierarchy:
         mesh = trimesh.load_mesh(ply, process=False)
         logger.info("%s: no transform.pkl beside it, building a hierarchy", ply)
         return build_hierarchy(np.asarray(mesh.vertices), np.asarray(mesh.faces))
-    raise FileNotFoundError(f"no CMR template; tried: {transform}" + (f", {ply}" if ply else "")
-                            + ". Give transform.pkl of a CMR checkout, or its template folder")
+    raise FileNotFoundError(
+        f"no CMR template; tried: {transform}"
+        + (f", {ply}" if ply else "")
+        + ". Give transform.pkl of a CMR checkout, or its template folder"
+    )
 
 
 def _from_transform(path: Path) -> MeshHierarchy:

@@ -206,9 +206,9 @@ class _RestrictedUnpickler(pickle._Unpickler):
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     dispatch = dict(pickle._Unpickler.dispatch)
-    for _name in (
-        "EXT1 EXT2 EXT4 EMPTY_SET FROZENSET ADDITEMS NEWOBJ_EX PERSID BINPERSID NEXT_BUFFER READONLY_BUFFER".split()
-    ):
+    for (
+        _name
+    ) in "EXT1 EXT2 EXT4 EMPTY_SET FROZENSET ADDITEMS NEWOBJ_EX PERSID BINPERSID NEXT_BUFFER READONLY_BUFFER".split():
         del dispatch[getattr(pickle, _name)[0]]
     dispatch |= {pickle.BUILD[0]: load_build, pickle.DICT[0]: load_dict,
                  pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}  # fmt: skip

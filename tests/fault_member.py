@@ -1,4 +1,4 @@
-"""What the processes of `test_faults.py` run: ``fault_member.py RANK WORDS...`` trains; that of RANK kills itself."""
+"""What the processes of `test_faults.py` run: ``fault_member.py RANK kill|raise WORDS...`` trains; RANK's fails."""
 
 from __future__ import annotations
 
@@ -8,33 +8,27 @@ import sys
 
 import torch
 
-from options.recipes import apply_recipe
 from options.run_options import get_args_parser
+from run import run
 from src.engine import train as engine
-from src.engine.distributed import process_group
 
 
-def main(doomed: int, words: list[str]) -> int:
-    """Train as run.py does, but for the third step of a process; the exit status."""
+def main(doomed: int, fault: str, words: list[str]) -> None:
+    """Train as run.py does, but for the third step of a process."""
     torch.set_num_threads(1)
-    try:
-        with process_group():
-            trainer = engine.Trainer(apply_recipe(get_args_parser().parse_args(words)))
-            step, taken = trainer._step, []
+    step, taken = engine.Trainer._step, []
 
-            def failing(raw: dict) -> dict:
-                taken.append(1)
-                if len(taken) == 3 and trainer.context.rank == doomed:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return step(raw)
+    def failing(trainer: engine.Trainer, raw: dict) -> dict:
+        taken.append(1)
+        if len(taken) == 3 and trainer.context.rank == doomed:
+            if fault == "raise":
+                raise ValueError("picture 7 is broken")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(trainer, raw)
 
-            trainer._step = failing
-            trainer.run()
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    engine.Trainer._step = failing
+    run(get_args_parser().parse_args(words))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

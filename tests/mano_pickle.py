@@ -85,12 +85,22 @@ def write_mano_pickle(path: Path, assets: HandAssets, **replaced: Any) -> None:
         more = np.concatenate([assets.shapedirs, np.full((778, 3, 4), 7.0)], axis=2)
         select = select_class()
         places = np.arange(more.size).reshape(more.shape)[:, :, :10]
-        select.__dict__.update(a=ch(np.asfortranarray(more)), idxs=places.ravel(), preferred_shape=places.shape,
-                               _dirty_vars=set(), _itr=None, _depends_on_deps={})
+        select.__dict__.update(
+            a=ch(np.asfortranarray(more)),
+            idxs=places.ravel(),
+            preferred_shape=places.shape,
+            _dirty_vars=set(),
+            _itr=None,
+            _depends_on_deps={},
+        )
         content |= {
-            "shapedirs": select, "posedirs": ch(assets.posedirs),
+            "shapedirs": select,
+            "posedirs": ch(assets.posedirs),
             "J_regressor": scipy.sparse.csc_matrix(assets.J_regressor),
-            "hands_coeffs": np.zeros((1554, 45)), "J": np.zeros((16, 3)), "bs_type": "lrotmin", "bs_style": "lbs",
+            "hands_coeffs": np.zeros((1554, 45)),
+            "J": np.zeros((16, 3)),
+            "bs_type": "lrotmin",
+            "bs_style": "lbs",
         } | replaced
         with open(path, "wb") as file:
             Python2Pickler(file).dump({key: value for key, value in content.items() if value is not None})

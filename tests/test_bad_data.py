@@ -28,6 +28,7 @@ from datasets.crop_dataset import CropDataset
 from datasets.crop_placement import unusable_boxes
 from datasets.dex_ycb.splits import SERIALS
 from datasets.image_crop import crop_image, read_image
+from datasets.sample import check_sample
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.ho3d_writer import write_ho3d
 from datasets.synthetic.humbi_writer import write_humbi
@@ -312,12 +313,24 @@ def test_samples_with_outlier_keypoints_are_invalid_and_counted(
     edit_labels(path, joint_2d=points)
     with caplog.at_level(logging.WARNING):
         dataset = open_split(root)
-    assert dataset.num_bad_boxes == 1 and not dataset.columns["valid"][0] and dataset.columns["valid"][1:].all()
+    assert dataset.num_outliers == 1 and not dataset.columns["valid"][0] and dataset.columns["valid"][1:].all()
     assert "first: image 0" in caplog.text
     sample = dataset[0]
     assert not sample["valid"] and np.isfinite(sample["K"]).all() and not sample["keypoints_2d"].any()
     with pytest.raises(IndexError):
         dataset[len(dataset)]
+
+
+@pytest.mark.parametrize(("key", "value"), [("joint_3d", 1e30), ("joint_3d", 25.0), ("pose_m", 1e30)])
+def test_samples_with_impossible_labels_are_invalid_and_counted(root: Path, key: str, value: float) -> None:
+    path = min(root.rglob("labels_*.npz"))
+    with np.load(path) as labels:
+        changed = labels[key].copy()
+    changed[0, -1] = value
+    edit_labels(path, **{key: changed})
+    dataset = open_split(root)
+    assert dataset.num_outliers == 1 and not dataset.columns["valid"][0] and dataset.columns["valid"][1:].all()
+    check_sample(dataset[0])
 
 
 # --- caches --------------------------------------------------------------------------------------
@@ -351,8 +364,14 @@ def test_a_moved_data_set_keeps_its_caches(
     def open_all(folder: Path) -> dict[str, CropDataset]:
         return {
             name: build_dataset(
-                name, folder / name, split, mano_dir=STAND_IN, cache=tmp_path / "cache", crop_size=16,
-                side="both", allow_missing_subjects=True,
+                name,
+                folder / name,
+                split,
+                mano_dir=STAND_IN,
+                cache=tmp_path / "cache",
+                crop_size=16,
+                side="both",
+                allow_missing_subjects=True,
             )  # fmt: skip
             for name, split in splits.items()
         }

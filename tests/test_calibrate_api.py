@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -108,12 +109,21 @@ def test_results(assets: HandAssets) -> None:
         K: np.ndarray
         confidence: np.ndarray
         side: str
+        sources: SimpleNamespace
 
     rows, _ = predictions_of(assets, 1, 3)
-    results = [Seen(points, K, np.ones(21), "right") for points, K in zip(rows.keypoints_2d, rows.K, strict=True)]
-    found = calibrate(results)
+
+    def results(maker: str) -> list[Seen]:
+        made_by = SimpleNamespace(keypoints=maker)
+        return [
+            Seen(points, K, np.ones(21), "right", made_by) for points, K in zip(rows.keypoints_2d, rows.K, strict=True)
+        ]
+
+    found = calibrate(results("mediapipe"))
     np.testing.assert_array_equal(found.betas, calibrate(rows.keypoints_2d, K=rows.K).betas)
     assert found.interval_mm is not None and found.scale_evidence == "prior"
+    ours = calibrate(results("pose_2d"))  # whose errors were measured, and are smaller
+    assert np.linalg.det(ours.covariance) < np.linalg.det(found.covariance)
 
 
 def test_photos(assets: HandAssets, tmp_path: Path) -> None:

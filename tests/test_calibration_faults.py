@@ -35,10 +35,10 @@ from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import length_gradient, length_of
-from src.personalization.terms.joints_model import JointsModel
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import ArtifactError, Identity, Predictions, load_identity, load_predictions, save_predictions
 
 SHIPPED_NETWORK = "mano_baseline_conf"
@@ -235,6 +235,7 @@ def test_evidence_survives_the_file(assets: HandAssets, tmp_path: Path) -> None:
     read = load_identity(tmp_path / "me.json")
     assert read.evidence == found.evidence and set(read.evidence) == {"prior", "errors_repeat", "network", "cues"}
     assert read.length_mm == pytest.approx(found.hand_length_mm, abs=1e-3)
+    assert (tmp_path / "me.json").stat().st_mode & 0o077 == 0  # a person's biometric data
     low, high = read.interval_mm
     assert high - low == pytest.approx(2 * 1.959964 * found.hand_length_std_mm, abs=0.01)
 
@@ -247,6 +248,11 @@ def test_files_that_do_not_say_what_they_share(assets: HandAssets) -> None:
         merge_identities([replace(parts[0], evidence={}), parts[1]], assets, options.population)
     with pytest.raises(CalibrationError, match="made with another prior"):
         merge_identities(parts, assets, Population())
+    for odd in ({"network": {"images": 0, "betas": [0.0] * 10}}, {"network": 3}, {"cues": [["toe", 1, 1]]}):
+        with pytest.raises(CalibrationError, match="its evidence is not what calibration writes"):
+            merge_identities(
+                [replace(parts[0], evidence=parts[0].evidence | odd), parts[1]], assets, options.population
+            )
     with pytest.raises(ArtifactError, match="evidence"):
         replace(parts[0], evidence=[1])
 
@@ -350,12 +356,12 @@ def test_K_of_another_picture_size(assets: HandAssets, caplog: pytest.LogCapture
     rows = rows_of(simulate(assets, 1, 6, WORLD), assets)
     K = rows.K.copy()
     K[:, :2] *= factor
-    with pytest.raises(CalibrationError, match="that is no K of this picture, or of another size"):
+    with pytest.raises(CalibrationError, match=r"in 6 of 6 images .* give the K, in pixels, of the images"):
         calibrate_predictions(replace(rows, K=K), assets, KNOWN)
     K[2:] = rows.K[2:]  # of two pictures only
     with caplog.at_level(logging.WARNING):
         found = calibrate_predictions(replace(rows, K=K), assets, KNOWN)[8]
-    assert found.image_ids == [2, 3, 4, 5] and "2 of 6 images are left out" in caplog.text
+    assert found.image_ids == [2, 3, 4, 5] and "left out: {'converged': 4, 'behind_camera': 2}" in caplog.text
 
 
 def test_betas_that_a_network_was_told_are_no_evidence(assets: HandAssets) -> None:
@@ -483,3 +489,11 @@ def test_laplace_only_where_the_depth_is_known(assets: HandAssets, monkeypatch: 
     assert len(calls) == 1
     calibrate_predictions(rows, assets, blind, wrist_depth=np.full(3, 0.85))
     assert len(calls) == 2
+
+
+def test_no_images_asked_for(assets: HandAssets, tmp_path: Path) -> None:
+    save_predictions(tmp_path / "p.npz", rows_of(simulate(assets, 1, 4, WORLD), assets))
+    args = arguments(tmp_path)
+    args.num_images = 0
+    with pytest.raises(CalibrationError, match="--num_images is 0"):
+        command.run(args)

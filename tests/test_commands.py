@@ -44,6 +44,9 @@ PARSERS = {
         ("calibrate_from_shape_params.py", "--predictions p --output o --top_k 5", "multi_frame does not use --top_k"),
         ("optimization_dex_ycb.py", "--predictions p --output o --use_confidence", "--solver lm does not use"),
         ("optimization_dex_ycb.py", "--predictions p --output o --solver adam --video", "--solver adam does not use"),
+        ("run.py", "--phase train --override", "a command without --resume does not use --override"),
+        ("run.py", "--phase train --crop image", "--dataset dex_ycb does not use --crop"),
+        ("run.py", "--phase train --confidence pairs", "--model mano_baseline does not use --confidence"),
         ("run.py", "--phase train --epoch 3", "unrecognized arguments: --epoch"),  # no guessing
     ],
 )
@@ -106,6 +109,14 @@ def test_known_errors_are_one_line_and_debug_shows_where(command: str, tmp_path:
     assert "Traceback" in debug.stderr and "FileNotFoundError" in debug.stderr
 
 
+def test_a_notebook_s_matplotlib_backend_stops_nothing(tmp_path: Path) -> None:
+    """Colab sets one that a fresh environment does not have; matplotlib refuses to be imported then."""
+    command = [sys.executable, str(ROOT / "run.py"), "--phase", "demo", "--images", "nothing_here"]
+    environment = os.environ | {"MPLBACKEND": "no_such_backend"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2 and "nothing_here" in done.stderr and "backend" not in done.stderr
+
+
 def test_raised_on_purpose_or_not() -> None:
     for work, expected in (
         (lambda: PARSERS["none"], "KeyError: 'none' (perhaps"),
@@ -141,7 +152,9 @@ def calls(house: Path, script: str, cwd: Path, *words: str) -> list[list[str]]:
     """What a script called from ``cwd`` through a symbolic link had Python do: folder and words of each call."""
     link = cwd / "linked.sh"
     link.symlink_to(house / "scripts" / script)
-    environment = {name: value for name, value in os.environ.items() if name not in ("DATA_ROOT", "PYTHONPATH")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("DATA_ROOT", "PYTHONPATH", "PYTHON")
+    }
     log = cwd / "log"
     done = subprocess.run(
         [str(link), *words], cwd=cwd, env=environment | {"LOG": str(log)}, capture_output=True, text=True

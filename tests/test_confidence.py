@@ -11,8 +11,8 @@ import torch
 from datasets.loading import make_loader
 from src.engine.step_log import StepLog
 from src.models import build_model
-from src.models.confidence_head import ConfidenceHead
 from src.models.confidence_objective import WithinPersonConfidence, average_of_person, person_ranking_loss
+from src.models.mano_networks import ConfidenceHead
 from src.models.objectives import ConfidenceObjective, ranked_pairs
 from src.personalization.calibration.images import average_betas, average_weights
 from template import HandModel, load_hand_assets

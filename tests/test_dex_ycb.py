@@ -319,9 +319,7 @@ def test_the_papers_filter_drops_hands_that_leave_the_image(small: Path) -> None
 # --- cache -------------------------------------------------------------------------------------
 
 
-def test_cache_gives_the_same_samples_bit_by_bit(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cache_gives_the_same_samples_bit_by_bit(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = open_split(small)
     open_split(small, cache=tmp_path / "cache")
     monkeypatch.setattr(datasets.dex_ycb.labels, "read_labels", None)  # a second start must not read labels

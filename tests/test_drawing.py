@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from mesh_files import read_mesh
 
 from utils.camera import project_numpy, square_box, transform_points
 from utils.drawing import overlay
 from utils.drawing.figures import HandView, ShapeView, demo_figure, identity_figure
 from utils.joints import BONES, FINGERS
-from utils.mesh_io import read_mesh, write_mesh
+from utils.mesh_io import write_mesh
 
 K = np.array([[600.0, 0.0, 160.0], [0.0, 610.0, 118.0], [0.0, 0.0, 1.0]])
 PLACE = np.array([0.03, -0.02, 0.6])

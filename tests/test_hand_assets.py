@@ -33,8 +33,11 @@ def assert_same(found: HandAssets, expected: HandAssets) -> None:
 def test_official_pickle_is_read_without_chumpy(tmp_path: Path) -> None:
     write_mano_pickle(tmp_path / "MANO_RIGHT.pkl", ASSETS)
     text = (tmp_path / "MANO_RIGHT.pkl").read_bytes()
-    for module, name in (("chumpy.reordering", "Select"), ("numpy.core.multiarray", "_reconstruct"),
-                         ("scipy.sparse.csc", "csc_matrix")):
+    for module, name in (
+        ("chumpy.reordering", "Select"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("scipy.sparse.csc", "csc_matrix"),
+    ):
         assert f"{module}\n{name}\n".encode() in text
     assert "BINBYTES" not in {opcode.name for opcode, _, _ in pickletools.genops(text)}
     found = load_hand_assets(tmp_path)
@@ -85,19 +88,22 @@ def test_other_side_only(tmp_path: Path) -> None:
         load_hand_assets(side="both")
 
 
-@pytest.mark.parametrize("key, value, message", [
-    ("shapedirs", np.zeros((778, 3, 9)), r"shapedirs has shape \(778, 3, 9\), expected \(778, 3, 10\)"),
-    ("v_template", np.zeros((779, 3)), r"v_template has shape \(779, 3\), expected \(778, 3\)"),
-    ("f", np.zeros((1538, 4)), r"f has shape \(1538, 4\), expected \(1538, 3\)"),
-    ("f", np.full((1538, 3), 778), "not vertex numbers 0 to 777"),
-    ("hands_mean", None, "no array 'hands_mean'"),
-    ("hands_mean", "zero", r"hands_mean has shape None"),
-    ("weights", np.full((778, 16), 0.1), "weights .* must sum to 1; one is off by 0.6"),
-    ("posedirs", np.full((778, 3, 135), np.nan), "posedirs holds 315090 values that are not finite"),
-    ("kintree_table", np.zeros((2, 16)), "kintree_table has the parents"),
-    ("kintree_table", np.zeros(3), r"kintree_table has shape \(3,\)"),
-    ("v_template", np.zeros((778, 3), dtype="S3"), "v_template has dtype"),
-])
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("shapedirs", np.zeros((778, 3, 9)), r"shapedirs has shape \(778, 3, 9\), expected \(778, 3, 10\)"),
+        ("v_template", np.zeros((779, 3)), r"v_template has shape \(779, 3\), expected \(778, 3\)"),
+        ("f", np.zeros((1538, 4)), r"f has shape \(1538, 4\), expected \(1538, 3\)"),
+        ("f", np.full((1538, 3), 778), "not vertex numbers 0 to 777"),
+        ("hands_mean", None, "no array 'hands_mean'"),
+        ("hands_mean", "zero", r"hands_mean has shape None"),
+        ("weights", np.full((778, 16), 0.1), "weights .* must sum to 1; one is off by 0.6"),
+        ("posedirs", np.full((778, 3, 135), np.nan), "posedirs holds 315090 values that are not finite"),
+        ("kintree_table", np.zeros((2, 16)), "kintree_table has the parents"),
+        ("kintree_table", np.zeros(3), r"kintree_table has shape \(3,\)"),
+        ("v_template", np.zeros((778, 3), dtype="S3"), "v_template has dtype"),
+    ],
+)
 def test_wrong_content_is_named(tmp_path: Path, key: str, value: object, message: str) -> None:
     file = tmp_path / "MANO_RIGHT.pkl"
     write_mano_pickle(file, ASSETS, **{key: value})

@@ -17,8 +17,9 @@ from datasets.synthetic.world import mixing, resident
 from datasets.synthetic.world.background import SIDE
 from datasets.synthetic.world.cutout import SIZE
 from datasets.synthetic.world.hands import LABEL
-from src.engine import train_world, world_calibration
 from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
+from src.engine.world import calibration as world_calibration
+from src.engine.world import train as train_world
 from src.models import build_model
 from src.models.hand_detector import STRIDES, HandDetector, assign, cell_centres, decode, detector_loss
 from src.models.keypoint_rating import RIGHT_WITHIN, keypoint_is_right
@@ -235,7 +236,7 @@ def test_an_empty_bank_is_named(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "src.engine.train_world",
+        "src.engine.world.train",
         "--task",
         "detector",
         "--bank",

@@ -222,9 +222,7 @@ def test_missing_things_are_named(copy: Path, tmp_path: Path) -> None:
         ("image_cropped/right/list.txt", lambda text: "0 20 10 5 8\n", "empty box"),
     ],
 )
-def test_unusable_labels_are_named_or_skipped_and_counted(
-    copy: Path, name: str, damage: object, message: str
-) -> None:
+def test_unusable_labels_are_named_or_skipped_and_counted(copy: Path, name: str, damage: object, message: str) -> None:
     whole = open_split(copy)
     path = first_frame(copy, whole) / name
     path.write_text(damage(path.read_text()))

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 import pytest
+from mesh_files import read_mesh
 
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
@@ -24,7 +25,6 @@ from template import load_hand_assets
 from utils.artifacts import Identity, save_identity
 from utils.camera import mirror_intrinsics, project_numpy
 from utils.drawing.web_page import PageHand, page_section, write_page
-from utils.mesh_io import read_mesh
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

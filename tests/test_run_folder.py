@@ -36,7 +36,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(root: Path, out: Path, *extra: str) -> object:
     words = ["--phase", "train", "--data_root", str(root), "--out_dir", str(out), "--device", "cpu"]
     words += ["--exp_name", "run", "--backbone", "mobilenet_v3_small", "--input_size", "64"]
-    words += ["--crop_size", "64", "--crop_scale", "2", "--batch_size", "8", "--epochs", "1", "--cache", str(root / "cache"), "--val_images", "4"]
+    words += [
+        "--crop_size",
+        "64",
+        "--crop_scale",
+        "2",
+        "--batch_size",
+        "8",
+        "--epochs",
+        "1",
+        "--cache",
+        str(root / "cache"),
+        "--val_images",
+        "4",
+    ]
     return get_args_parser().parse_args([*words, "--max_images", "24", *extra])
 
 
@@ -177,9 +190,7 @@ def test_a_second_training_in_a_folder_is_refused_and_a_killed_one_is_not_in_the
         "with RunFolder(sys.argv[1]).owned(): print('owns', flush=True); time.sleep(60)"
     )
     folder = tmp_path / "run"
-    first = subprocess.Popen(
-        [sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True, cwd=CODE
-    )
+    first = subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True, cwd=CODE)
     try:
         assert first.stdout.readline() == "owns\n"
         with pytest.raises(LockedError, match=f"in use by another process.*{first.pid}"):

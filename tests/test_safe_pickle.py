@@ -118,14 +118,30 @@ def test_payload_is_refused_and_has_not_run(tmp_path: Path, name: str) -> None:
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("module, name", [
-    ("builtins", "getattr"), ("builtins", "__import__"), ("builtins", "object.__getattribute__"), ("os", "popen"),
-    ("numpy", "load"), ("numpy", "fromfile"), ("numpy", "ndarray.tofile"), ("numpy", "dtype.__class__"),
-    ("numpy.f2py.crackfortran", "getlincoef"), ("numpy.testing._private.utils", "runstring"),
-    ("numpy.core.multiarray", "fromfile"), ("numpy._core.multiarray", "_reconstruct.__globals__"),
-    ("scipy.sparse.csc", "csc_matrix.__init__"), ("chumpy.ch", "Ch.__init__.__globals__"), ("chumpy.ch", "ChLambda"),
-    ("_codecs", "lookup"), ("copyreg", "__newobj__"), ("operator", "attrgetter"), ("functools", "partial"),
-])
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("builtins", "getattr"),
+        ("builtins", "__import__"),
+        ("builtins", "object.__getattribute__"),
+        ("os", "popen"),
+        ("numpy", "load"),
+        ("numpy", "fromfile"),
+        ("numpy", "ndarray.tofile"),
+        ("numpy", "dtype.__class__"),
+        ("numpy.f2py.crackfortran", "getlincoef"),
+        ("numpy.testing._private.utils", "runstring"),
+        ("numpy.core.multiarray", "fromfile"),
+        ("numpy._core.multiarray", "_reconstruct.__globals__"),
+        ("scipy.sparse.csc", "csc_matrix.__init__"),
+        ("chumpy.ch", "Ch.__init__.__globals__"),
+        ("chumpy.ch", "ChLambda"),
+        ("_codecs", "lookup"),
+        ("copyreg", "__newobj__"),
+        ("operator", "attrgetter"),
+        ("functools", "partial"),
+    ],
+)
 def test_other_names_are_refused_and_named(tmp_path: Path, module: str, name: str) -> None:
     for payload in (call(module, name, "x"), stack_global(module, name, "x")):
         path = write(tmp_path / "a.pkl", payload)
@@ -150,25 +166,28 @@ def test_payload_hidden_in_a_valid_model_is_refused(tmp_path: Path) -> None:
 NDARRAY, RECONSTRUCT = b"cnumpy\nndarray\n", b"cnumpy.core.multiarray\n_reconstruct\n"
 
 
-@pytest.mark.parametrize("data", [
-    b"cbuiltins\nobject\n)R.",  # calling object
-    RECONSTRUCT + b")R)R.",  # calling the result of a call
-    b"I1\n)R.",  # calling a number
-    b"U\x01a)R.",
-    b"ccopy_reg\n_reconstructor\n(cnumpy\ndtype\ncbuiltins\nobject\nNtR.",  # an instance of what is no container
-    b"ccopy_reg\n_reconstructor\n(cchumpy.ch\nCh\ncchumpy.ch\nCh\nNtR.",  # a base that is not object
-    b"\x80\x02cnumpy.core.multiarray\nscalar\n)\x81.",  # NEWOBJ of a function
-    b"\x80\x02cchumpy.ch\nCh\n}b.",  # setting the state of a class, not of an instance
-    b"\x80\x02cchumpy.ch\nCh\n)\x81}b}b.",  # setting it twice
-    b"\x80\x02cchumpy.ch\nCh\n)\x81I1\na.",  # appending to an object
-    b"\x80\x02cchumpy.ch\nCh\n)\x81I1\nI2\ns.",  # setting an item of an object
-    b"\x80\x02}))s.",  # a tuple as a key
-    b"Pname\n.",  # persistent id
-    b"\x80\x02\x82\x01.",  # extension registry
-    b"\x80\x05\x97.",  # out-of-band buffer
-    b"\x80\x02cchumpy.ch\nCh\n)\x81}\x92.",  # NEWOBJ_EX
-    b"\x80\x04\x8f.",  # a set
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"cbuiltins\nobject\n)R.",  # calling object
+        RECONSTRUCT + b")R)R.",  # calling the result of a call
+        b"I1\n)R.",  # calling a number
+        b"U\x01a)R.",
+        b"ccopy_reg\n_reconstructor\n(cnumpy\ndtype\ncbuiltins\nobject\nNtR.",  # an instance of what is no container
+        b"ccopy_reg\n_reconstructor\n(cchumpy.ch\nCh\ncchumpy.ch\nCh\nNtR.",  # a base that is not object
+        b"\x80\x02cnumpy.core.multiarray\nscalar\n)\x81.",  # NEWOBJ of a function
+        b"\x80\x02cchumpy.ch\nCh\n}b.",  # setting the state of a class, not of an instance
+        b"\x80\x02cchumpy.ch\nCh\n)\x81}b}b.",  # setting it twice
+        b"\x80\x02cchumpy.ch\nCh\n)\x81I1\na.",  # appending to an object
+        b"\x80\x02cchumpy.ch\nCh\n)\x81I1\nI2\ns.",  # setting an item of an object
+        b"\x80\x02}))s.",  # a tuple as a key
+        b"Pname\n.",  # persistent id
+        b"\x80\x02\x82\x01.",  # extension registry
+        b"\x80\x05\x97.",  # out-of-band buffer
+        b"\x80\x02cchumpy.ch\nCh\n)\x81}\x92.",  # NEWOBJ_EX
+        b"\x80\x04\x8f.",  # a set
+    ],
+)
 def test_misused_opcodes_are_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises((UnsafePickleError, PickleFormatError), match="a.pkl"):
         safe_load(write(tmp_path / "a.pkl", data))
@@ -176,12 +195,26 @@ def test_misused_opcodes_are_refused(tmp_path: Path, data: bytes) -> None:
 
 def array_pickle(shape: tuple, dtype: str, data: bytes, dtype_state: tuple | None = None) -> bytes:
     """_reconstruct with this shape, dtype string and data, and the dtype's own state if given."""
+
     def body(value: Any) -> bytes:
         return pickle.dumps(value, protocol=3)[2:-1]
 
     described = b"cnumpy\ndtype\n" + body((dtype, 0, 1)) + b"R" + (body(dtype_state) + b"b" if dtype_state else b"")
-    return (b"\x80\x03" + RECONSTRUCT + b"(" + NDARRAY + body((0,)) + body(b"b") + b"tR("
-            + body(1) + body(shape) + described + body(False) + body(data) + b"tb.")
+    return (
+        b"\x80\x03"
+        + RECONSTRUCT
+        + b"("
+        + NDARRAY
+        + body((0,))
+        + body(b"b")
+        + b"tR("
+        + body(1)
+        + body(shape)
+        + described
+        + body(False)
+        + body(data)
+        + b"tb."
+    )
 
 
 def test_array_pickle_helper_makes_valid_arrays(tmp_path: Path) -> None:
@@ -189,15 +222,18 @@ def test_array_pickle_helper_makes_valid_arrays(tmp_path: Path) -> None:
     assert safe_load(write(tmp_path / "a.pkl", data)).tolist() == [1.0, 2.0] == pickle.loads(data).tolist()
 
 
-@pytest.mark.parametrize("data, message", [
-    (array_pickle((10**6, 10**6), "f8", b"12345678"), "8 bytes of data"),
-    (array_pickle((-1, -1), "f8", b"12345678"), "shape"),
-    (array_pickle((2**40, 2**40), "f8", b""), "0 bytes of data"),
-    (array_pickle((1,), "O8", b"12345678"), "dtype 'O8'"),
-    (array_pickle((1,), "S99999", b"1"), "dtype 'S99999'"),
-    (array_pickle((1,), "V8", b"12345678", (3, "|", None, None, None, 8, 1, 63)), "dtype 'V8'"),
-    (array_pickle((1,), "i8,O", b"12345678"), "dtype 'i8,O'"),
-])
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (array_pickle((10**6, 10**6), "f8", b"12345678"), "8 bytes of data"),
+        (array_pickle((-1, -1), "f8", b"12345678"), "shape"),
+        (array_pickle((2**40, 2**40), "f8", b""), "0 bytes of data"),
+        (array_pickle((1,), "O8", b"12345678"), "dtype 'O8'"),
+        (array_pickle((1,), "S99999", b"1"), "dtype 'S99999'"),
+        (array_pickle((1,), "V8", b"12345678", (3, "|", None, None, None, 8, 1, 63)), "dtype 'V8'"),
+        (array_pickle((1,), "i8,O", b"12345678"), "dtype 'i8,O'"),
+    ],
+)
 def test_dishonest_arrays_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(PickleFormatError, match=message):
         safe_load(write(tmp_path / "a.pkl", data))
@@ -218,16 +254,23 @@ def test_claimed_sparse_shape_is_not_allocated(tmp_path: Path) -> None:
         load_hand_assets(tmp_path)
 
 
-@pytest.mark.parametrize("data", [
-    b"\x80\x05\x96" + struct.pack("<Q", 2**50) + b"x.",  # a bytearray of a petabyte
-    b"\x80\x04\x8e" + struct.pack("<Q", 2**50) + b"x.",  # bytes of a petabyte
-    b"\x80\x04\x95" + struct.pack("<Q", 2**50) + b"x.",  # a frame of a petabyte
-    b"(" * 50 + b"t" * 200 + b".",
-    b"]q\x00h\x00a.",  # a list that contains itself
-    b")" + b"\x85" * 20_000 + b".",  # a tuple nested 20,000 deep
-    b"h\x05.",  # a memo entry that is not there
-    b"", b"\x80", b"\x80\x07.", b"not a pickle at all", b"\xff" * 40,
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x05\x96" + struct.pack("<Q", 2**50) + b"x.",  # a bytearray of a petabyte
+        b"\x80\x04\x8e" + struct.pack("<Q", 2**50) + b"x.",  # bytes of a petabyte
+        b"\x80\x04\x95" + struct.pack("<Q", 2**50) + b"x.",  # a frame of a petabyte
+        b"(" * 50 + b"t" * 200 + b".",
+        b"]q\x00h\x00a.",  # a list that contains itself
+        b")" + b"\x85" * 20_000 + b".",  # a tuple nested 20,000 deep
+        b"h\x05.",  # a memo entry that is not there
+        b"",
+        b"\x80",
+        b"\x80\x07.",
+        b"not a pickle at all",
+        b"\xff" * 40,
+    ],
+)
 def test_damage_and_bombs_are_errors(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(PickleFormatError, match="a.pkl"):
         safe_load(write(tmp_path / "a.pkl", data))

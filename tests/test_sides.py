@@ -139,9 +139,7 @@ def test_the_truth_of_an_evaluation_is_the_labels(root: Path, mano: Path, tmp_pa
 
 @pytest.mark.parametrize("meshes", [False, True])
 def test_table_and_evaluator_agree_on_tips_by_side(tmp_path: Path, meshes: bool) -> None:
-    dataset = build_dataset(
-        "dex_ycb", write_dex_ycb(tmp_path, subjects=(8,)), "s1_test", mano_dir=STAND_IN, **SMALL
-    )
+    dataset = build_dataset("dex_ycb", write_dex_ycb(tmp_path, subjects=(8,)), "s1_test", mano_dir=STAND_IN, **SMALL)
     assets = load_hand_assets(STAND_IN)
     hand = official_hand(assets, "dex_ycb")
     for noise, most in ((0.0, 1e-3), (0.3, 100.0)):

@@ -105,4 +105,5 @@ def test_shares_of_any_size_come_back_in_order() -> None:
     first = {"image_id": np.array([40, 20]), "x": np.array([0, 2])}
     second = {"image_id": np.array([30]), "x": np.array([1])}
     assert merge_shares([first, {}, second], Data())["x"].tolist() == [0, 1, 2]
-    assert DistributedContext().total({"a": 2.0}) == {"a": 2.0} and DistributedContext().collect(3) == [3]
+    alone = DistributedContext()
+    assert alone.sum_by_name({"a": 2.0}) == {"a": 2.0} and alone.gather(3) == [3]

@@ -50,10 +50,3 @@ def write_mesh(
             mesh.export(temporary, include_normals=True)
         else:
             mesh.export(temporary, vertex_normal=True)
-
-
-def read_mesh(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V,3) and faces (F,3) of a file that `write_mesh` wrote, in the frame they were given in."""
-    mesh = trimesh.load_mesh(path, process=False)
-    flip = CAMERA_TO_GLTF if Path(path).suffix == ".glb" else 1.0
-    return np.asarray(mesh.vertices) * flip, np.asarray(mesh.faces)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
     with _plain_name(path) as name:
         capture = cv2.VideoCapture(name)
         done, first = capture.read() if capture.isOpened() else (False, None)
-        if not done:
+        if not done or first is None:
             capture.release()
             raise ValueError(f"--video {path}: no frame of it can be decoded; is it a video, and complete?")
         fps = _frame_rate(name, capture.get(cv2.CAP_PROP_FPS))
@@ -84,7 +85,7 @@ def _frame_rate(name: str, claimed: float) -> float:
     """``claimed``, unless it is absurd or the first frames' times say another."""
     claimed = claimed if math.isfinite(claimed) and 0 < claimed <= _HIGHEST_FPS else 0.0
     capture = cv2.VideoCapture(name)
-    times = []
+    times: list[float] = []
     while len(times) < _SAMPLED_FRAMES and capture.grab():
         times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     capture.release()
@@ -95,11 +96,11 @@ def _frame_rate(name: str, claimed: float) -> float:
     return claimed if claimed and abs(usual * claimed - 1) < 0.02 else 1 / usual
 
 
-def _frames(capture: cv2.VideoCapture, image: np.ndarray, fps: float) -> Iterator[Frame]:
+def _frames(capture: cv2.VideoCapture, image: np.ndarray | None, fps: float) -> Iterator[Frame]:
     """The rest of the video; a frame without a later time than the one before comes a usual step after it."""
     try:
-        done, start, last = True, None, -1 / fps
-        while done:
+        start, last = None, -1 / fps
+        while image is not None:
             stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             start = stamp if start is None else start
             seconds = stamp - start
@@ -107,7 +108,7 @@ def _frames(capture: cv2.VideoCapture, image: np.ndarray, fps: float) -> Iterato
                 seconds = last + 1 / fps
             last = seconds
             yield Frame(np.ascontiguousarray(image[..., ::-1]), max(seconds, 0.0))
-            done, image = capture.read()
+            image = capture.read()[1]
     finally:
         capture.release()
 
@@ -136,12 +137,12 @@ class VideoWriter:
     def __init__(self, path: Path, info: VideoInfo) -> None:
         self.path, self.info, self.count = path, info, 0
         self.fps = writable_rate(info.fps)
-        self._temporary = path.absolute().with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+        self._temporary = path.absolute().with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
         self._odd = (info.height % 2, info.width % 2)  # the encoder takes even sizes only
         self._last: np.ndarray | None = None
         self._shift = 0.0
         size = (info.width + self._odd[1], info.height + self._odd[0])
-        self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter_fourcc(*CODEC), self.fps, size)
+        self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*CODEC), self.fps, size)
         if not self._writer.isOpened():
             self._temporary.unlink(missing_ok=True)
             raise OSError(f"{path}: cannot be opened for writing video ({CODEC}, {size[0]} x {size[1]} pixels)")
@@ -162,7 +163,7 @@ class VideoWriter:
                 place = self.count
             if place < self.count:
                 return
-            for _ in range(place - self.count if self._last is not None else 0):
+            while self._last is not None and self.count < place:
                 self._append(self._last)
         self._append(frame)
         self._last = frame

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gc
-import json
 import logging
 import os
 import subprocess
@@ -18,6 +17,7 @@ import torch
 
 from benchmarks.reproduce.sizes import Network, Size
 from src.engine.checkpoint import read_checkpoint
+from src.engine.run_folder import records
 
 logger = logging.getLogger(__name__)
 
@@ -192,10 +192,8 @@ def computed_on(size: Size) -> dict[str, list[str]]:
     """Networks by what trained them, by the notes of their runs."""
     found: dict[str, list[str]] = {}
     for name, seed in trainings(size):
-        notes = checkpoint_of(size, name, seed).parents[1] / "args.json"
-        if notes.is_file():
-            device = json.loads(notes.read_text(encoding="utf-8")).get("computed_on", "CPU")
-            found.setdefault(device, []).append(name)
+        for record in records(checkpoint_of(size, name, seed).parents[1]):  # a run may go on elsewhere
+            found.setdefault(record.get("computed_on", "CPU"), []).append(name)
     return {device: list(dict.fromkeys(names)) for device, names in found.items()}
 
 

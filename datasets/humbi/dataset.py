@@ -160,9 +160,7 @@ def _check_images(folder: Path, crops: list[Crop], cameras: dict[int, Camera]) -
 
 
 @torch.no_grad()
-def _decode(
-    table: _Table, assets: HandAssets, label_hand: dict[str, str]
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _decode(table: _Table, assets: HandAssets, label_hand: dict[str, str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Columns of the sample that do not depend on the crop, and keypoints (N, 21, 2), px of the published crop.
 
     As in the paper's code the translation is the mean offset of the published vertices from the posed hand's.

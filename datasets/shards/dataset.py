@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from datasets.bad_files import BadFileError, bad_file
-from datasets.crop_dataset import SampleDataset
+from datasets.crop_dataset import ColumnDataset
 from datasets.shards.index import PLACE_NAMES, ShardSettingsError, read_index, read_table, sample_key, split_folders
 from template import load_hand_assets
 
@@ -29,7 +29,7 @@ SHUFFLE_WINDOW = 16384
 SIDES = {"right": (False,), "left": (True,), "both": (False, True)}
 
 
-class Shards(SampleDataset):
+class Shards(ColumnDataset):
     """Samples (`datasets.sample`) of one split, from shards that ``python -m datasets.write_shards`` wrote.
 
     Attributes:

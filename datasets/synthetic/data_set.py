@@ -23,7 +23,9 @@ DESCRIPTION_FILE = "synthetic.json"
 
 
 def write_data_set(
-    root: str | os.PathLike, options: SynthesisOptions, subjects: Sequence[int] | None = None,
+    root: str | os.PathLike,
+    options: SynthesisOptions,
+    subjects: Sequence[int] | None = None,
     workers: int | None = None,
 ) -> None:
     """Write a synthetic data set in DexYCB's layout, or go on with one that was interrupted.

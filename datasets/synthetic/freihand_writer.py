@@ -46,7 +46,11 @@ class _Sample(NamedTuple):
 
 
 def write_freihand(
-    root: str | Path, num_train: int, num_eval: int, seed: int = 0, mano_dir: str | None = None,
+    root: str | Path,
+    num_train: int,
+    num_eval: int,
+    seed: int = 0,
+    mano_dir: str | None = None,
     evaluation_labels: bool = True,
 ) -> None:
     """Write a data set.

@@ -36,7 +36,11 @@ _BOX_SCALE = 1.3  # of the crop over the hand's box
 
 
 def write_humbi(
-    root: str | Path, num_subjects: int = 4, num_frames: int = 2, num_cameras: int = 3, seed: int = 0,
+    root: str | Path,
+    num_subjects: int = 4,
+    num_frames: int = 2,
+    num_cameras: int = 3,
+    seed: int = 0,
     mano_dir: str | None = None,
 ) -> None:
     """Write a data set.

@@ -30,16 +30,22 @@ UNSEEN = (8, 9)
 _FPS = 15.0
 
 
-def write_photos(folder: str | Path, count: int, seed: int = 0) -> list[Path]:
+def write_photos(folder: str | Path, count: int, seed: int = 0, workers: int | None = 1) -> list[Path]:
     """Write ``count`` pictures of the unseen people, every third one a left hand, with ``<name>_K.npy`` beside each.
 
     Names tell the person and the side: ``subject-08_00.jpg``, ``subject-09_left_01.jpg``.
+
+    Args:
+        workers: processes; None: one a core. With more than one, Python imports the calling script anew in each, so it
+            must keep its commands below ``if __name__ == "__main__":``.
     """
     folder, written = Path(folder), []
     per_person = -(-count // len(UNSEEN))
     with tempfile.TemporaryDirectory() as temporary:
         sequences = max(1, -(-per_person // 4))
-        dataset = _unseen(Path(temporary), SynthesisOptions(sequences, 3, seed=seed, left_fraction=0.0))
+        dataset = _unseen(
+            Path(temporary), SynthesisOptions(sequences, 3, seed=seed, left_fraction=0.0), workers=workers
+        )
         people, generator = dataset.columns["subject_id"], np.random.default_rng(seed)
         for number in range(count):
             subject = UNSEEN[number % len(UNSEEN)]
@@ -80,7 +86,9 @@ def copy_freihand(root: Path, folder: Path, count: int) -> list[Path]:
     return written
 
 
-def write_video(path: Path, num_frames: int, subject: int = UNSEEN[1], seed: int = 0, camera: int = 0) -> int:
+def write_video(
+    path: Path, num_frames: int, subject: int = UNSEEN[1], seed: int = 0, camera: int = 0, workers: int | None = 1
+) -> int:
     """Write one sequence of an unseen person as one of the eight cameras sees it, and its ``<name>_K.npy``.
 
     Returns:
@@ -88,7 +96,7 @@ def write_video(path: Path, num_frames: int, subject: int = UNSEEN[1], seed: int
     """
     with tempfile.TemporaryDirectory() as temporary:
         options = SynthesisOptions(1, num_frames, seed=seed, left_fraction=0.0)
-        dataset = _unseen(Path(temporary), options, (subject,))
+        dataset = _unseen(Path(temporary), options, (subject,), workers)
         order = np.argsort(dataset.columns["image_id"], kind="stable")
         cameras = np.array([str(dataset.image_path(int(row)).parent) for row in order])
         rows = order[cameras == np.unique(cameras)[camera]]
@@ -101,8 +109,8 @@ def write_video(path: Path, num_frames: int, subject: int = UNSEEN[1], seed: int
         return len(rows)
 
 
-def _unseen(root: Path, options: SynthesisOptions, people: tuple[int, ...] = UNSEEN) -> DexYCB:
-    write_data_set(root, options, people)
+def _unseen(root: Path, options: SynthesisOptions, people: tuple[int, ...] = UNSEEN, workers: int | None = 1) -> DexYCB:
+    write_data_set(root, options, people, workers)
     return DexYCB(root, "s1_test", allow_missing_subjects=True)
 
 
@@ -136,10 +144,11 @@ def main() -> int:
         if args.freihand:
             written = copy_freihand(Path(args.freihand), folder, args.count)
         else:
-            written = write_photos(folder, args.count, args.seed)
+            written = write_photos(folder, args.count, args.seed, workers=None)
         logger.info("%d pictures in %s", len(written), folder)
     if args.video:
-        logger.info("%d frames in %s", write_video(Path(args.video), args.num_frames, seed=args.seed), args.video)
+        count = write_video(Path(args.video), args.num_frames, seed=args.seed, workers=None)
+        logger.info("%d frames in %s", count, args.video)
     return 0
 
 

@@ -46,9 +46,9 @@ _HARMLESS: list[Any] = [
     np.ndarray,
     *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFD"),
     *(
-        (getattr(np._core.multiarray, name), f"{module}.multiarray.{name}")
+        (value.__reduce__()[0], f"{module}.multiarray.{name}")
         for module in ("numpy.core", "numpy._core")  # of NumPy 1 and 2
-        for name in ("scalar", "_reconstruct")
+        for name, value in (("scalar", np.float64()), ("_reconstruct", np.zeros(0)))
     ),
 ]
 
@@ -215,9 +215,7 @@ def initialise_from(model: nn.Module, path: str | Path, parts: Sequence[str] | N
     """
     state, own = read_checkpoint(path)["model"], model.state_dict()
     shared = {
-        name: value
-        for name, value in state.items()
-        if name in own and (parts is None or name.split(".")[0] in parts)
+        name: value for name, value in state.items() if name in own and (parts is None or name.split(".")[0] in parts)
     }
     misshapen = [name for name in shared if shared[name].shape != own[name].shape]
     if not shared or misshapen:

@@ -160,9 +160,7 @@ def onnx_bytes(graph: ExportGraph, input_size: int, notes: dict[str, str]) -> by
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         # strict: `len(tensor)` stays symbolic
-        program = torch.export.export(
-            graph, tensors, dynamic_shapes=(tuple({0: batch} for _ in tensors),), strict=True
-        )
+        program = torch.export.export(graph, tensors, dynamic_shapes=(tuple({0: batch} for _ in tensors),), strict=True)
         exported = torch.onnx.export(
             program, dynamo=True, input_names=graph.inputs, output_names=names, opset_version=OPSET, verbose=False
         )

@@ -21,9 +21,6 @@ from utils.artifacts import model_hash
 
 logger = logging.getLogger(__name__)
 
-#: Beside the shipped weights: the population that they were measured on.
-PRIOR = "prior.npz"
-
 
 class ReleasedInput(NamedTuple):
     """What a released network was trained to look at: pixels of its square input, and how pictures are cut."""
@@ -32,7 +29,7 @@ class ReleasedInput(NamedTuple):
     crop: str = "joints"
 
 
-#: Checkpoints without a card, of the paper's code and of CMR (FACTS 7.1 to 7.4). CMR's own networks were trained on
+#: Checkpoints without a card (docs/facts.md 7.1 to 7.4), of the paper's code and of CMR, whose own were trained on
 #: FreiHAND's whole images and find silhouettes; the paper's, on crops around the joints, do not.
 RELEASED = {
     "mano_baseline": ReleasedInput(),
@@ -110,8 +107,8 @@ def _released_network(
     if is_cascade(model, options.get("backbone", "resnet18")):  # the file says by its tensors which of the two it is
         forms.append((f"{model} without silhouettes", {**options, "with_mask": False}))
     failures = []
-    for name, own in forms:
-        network = build_model(model, "paper", **own, **mesh_parts(model, assets, hierarchy))
+    for name, built in forms:
+        network = build_model(model, "paper", **built, **mesh_parts(model, assets, hierarchy))
         try:
             taken = load_owned(path, network)
         except CheckpointError as error:
@@ -119,7 +116,7 @@ def _released_network(
             continue
         logger.info("%s: %d tensors taken by %s", path, taken, model)
         given = RELEASED.get(name) or RELEASED[model]
-        card = ModelCard(model, "paper", own, given.size, given.size, 2.0, assets.name, assets.hash, given.crop)
+        card = ModelCard(model, "paper", built, given.size, given.size, 2.0, assets.name, assets.hash, given.crop)
         return network, card
     raise CheckpointError(f"{failures[0]}. Is it a {model} (--model) with this --backbone?") from failures[0]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from datasets.protocol import SampleDataset
+from options.run_options import SERVERS
 from src.engine.measure import Points, camera_points, count_hands, official_hand
 from src.engine.run_folder import run_path
 from src.evaluation import submissions
@@ -20,8 +21,6 @@ from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
 
-#: Server -> data set whose result file it takes.
-SERVERS = {"freihand": "freihand", "ho3d": "ho3d", "dexycb": "dex_ycb"}
 #: Endings of official result files, which ``--predictions`` takes as well.
 RESULT_FILES = (".json", ".zip", ".txt")
 _ROUNDING = 1e-8  # metres; the files keep nine decimals
@@ -37,7 +36,9 @@ def check_server(args: argparse.Namespace) -> None:
         raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
 
 
-def submit(args: argparse.Namespace, predictions: Predictions, dataset: SampleDataset, assets: HandAssets) -> list[Path]:
+def submit(
+    args: argparse.Namespace, predictions: Predictions, dataset: SampleDataset, assets: HandAssets
+) -> list[Path]:
     """Write the file of ``--submit`` into the run's folder and read it back.
 
     Args:

@@ -145,13 +145,8 @@ class Trainer:
                 for number, handler in previous.items():
                     signal.signal(number, handler)
             self.context.barrier()  # whoever returns first finds the last state written
-        logger.info(
-            "trained %d epochs; best %s %.3f; %s",
-            self.args.epochs,
-            self.objective.score,
-            self.state.position.best,
-            self.folder.last,
-        )
+        best = f"best {self.objective.score} {self.state.position.best:.3f}"
+        logger.info("trained %d epochs; %s; %s", self.args.epochs, best, self.folder.last)
 
     def _begin(self) -> None:
         """Take up the saved state, if there is one to go on from, and note how the run goes on."""
@@ -181,10 +176,9 @@ class Trainer:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop = number
 
-    def _stop_if_told(self) -> None:
-        """Raise Interrupted after a signal; the state is saved."""
-        if self._stop is not None:
-            raise Interrupted(128 + self._stop)
+    def _stop_if_told(self, in_any_process: bool = False) -> None:
+        if self._stop is not None or in_any_process:
+            raise Interrupted(128 + (self._stop or signal.SIGTERM))
 
     def _save(self, path: Path) -> None:
         self._saved_at = time.monotonic()
@@ -213,8 +207,7 @@ class Trainer:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in self.state.log.means().items()}, refresh=False)
                 if stop or save:
                     self._save(self.folder.last)
-                if stop:
-                    raise Interrupted(128 + (self._stop or signal.SIGTERM))
+                self._stop_if_told(stop)
         self._check()
         sums = self.state.log.state(self.context.all_reduce)
         if not sums:
@@ -259,8 +252,10 @@ class Trainer:
         """One update from a batch of samples; the loss and its terms, scalars on the device."""
         position, args = self.state.position, self.args
         generator = _augment_generator(args.seed, self.context.rank, position.epoch, position.batch, self.device)
-        size, scale, follow = args.input_size, args.crop_scale, args.crop != "image"
-        batch = prepare_batch(raw, size, self.device, self.augment, generator, scale, follow)
+        follow = args.crop != "image"
+        batch = prepare_batch(
+            raw, args.input_size, self.device, self.augment, generator, args.crop_scale, follow_joints=follow
+        )
         terms = self._gradients(batch)
         scaler, optimizer = self.state.scaler, self.state.optimizer
         scaler.unscale_(optimizer)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from torch import nn
 
-Builder = Callable[..., nn.Module]
+from options.recipes import RECIPES
 
-RECIPES = ("fair", "paper")
+Builder = Callable[..., nn.Module]
 
 
 def _class(module: str, name: str, **fixed: object) -> Builder:
@@ -67,6 +67,8 @@ def build_model(name: str, recipe: str = "fair", **options: object) -> nn.Module
     """
     if name not in MODELS:
         raise ValueError(f"model {name!r} is unknown; choose one of {sorted(MODELS)}")
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe {recipe!r} is unknown; choose one of {sorted(RECIPES)}")
     if recipe not in MODELS[name] and len(MODELS[name]) == 1:
         recipe = next(iter(MODELS[name]))  # the CMR family has one form only
     if recipe not in MODELS[name]:

@@ -1,4 +1,4 @@
-"""Loss of the CMR family (ARCHITECTURES.md): meshes at four levels, joint maps and masks at each stage."""
+"""Loss of the CMR family (docs/architectures.md): meshes at four levels, joint maps and masks at each stage."""
 
 from __future__ import annotations
 

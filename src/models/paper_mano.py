@@ -1,4 +1,4 @@
-"""The MANO regressors as the paper's released code has them, name for name (ARCHITECTURES.md, docs/facts.md 7.1)."""
+"""The MANO regressors of the paper's released code, name for name (docs/architectures.md, docs/facts.md 7.1)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import nn
 #: Where checkpoint files keep the weights beside an epoch and the like.
 WRAPPERS = ("model_state_dict", "state_dict", "model")
 
-#: Stored by the paper's released code although they come from the hand model (ARCHITECTURES.md).
+#: Stored by the paper's released code although they come from the hand model (docs/architectures.md).
 _HAND_MODEL_ENTRY = re.compile(r"th_selected_comps|th_hands_mean|j_regressor|mano_layer\.th_\w+")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +11,10 @@ import numpy as np
 import torch
 
 from src.engine.checkpoint import load_network
-from src.engine.networks import PRIOR, read_network
+from src.engine.networks import read_network
 from src.models.mesh_joints import is_mesh_model
-from src.personalization.calibration.population import Population, load_population, with_population
+from src.personalization.calibration.population import SHIPPED_PRIOR, Population, shipped_population, with_population
 from src.personalization.fitting.fit import FitOptions
-from src.personalization.solver.status import CalibrationError
 from src.photos.boxes import Region, choose_region
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
 from src.photos.estimator import Estimator, HandEstimator
@@ -30,9 +28,7 @@ from utils.artifacts import Identity, load_identity
 from utils.camera import mirror_intrinsics
 from utils.device import choose_device
 
-logger = logging.getLogger(__name__)
-
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+WEIGHTS = SHIPPED_PRIOR.parent
 KEYPOINT_WEIGHTS = "pose_2d.safetensors"
 #: The network that predicts a shape, and the one that is told it: which of them looks depends on the identity.
 ANONYMOUS, PERSONAL = "mano_baseline_conf", "mano_identity"
@@ -101,7 +97,7 @@ class PhotoEstimator:
                 raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
             photo = Photo("image", None, image)
         else:
-            photo = read_photo(image)
+            photo = read_photo(Path(image))
         if isinstance(identity, (str, os.PathLike)):
             identity = load_identity(identity, None if side == "auto" else side)
         if identity is not None:
@@ -109,7 +105,7 @@ class PhotoEstimator:
         camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
         call = replace(
             self, K=camera or self.K, fov=checked_fov(fov) or self.fov, identity=identity or self.identity,
-            bbox=self.bbox if box is None else tuple(box), hand=side,
+            bbox=self.bbox if box is None else box, hand=side,
         )
         return call.estimate(photo, call.camera(photo), call.region(photo), call.shape())
 
@@ -187,7 +183,7 @@ def open_detector(assets: HandAssets, folder: Path = WEIGHTS) -> PhotoEstimator:
     from src.photos.detector import find_hands
 
     find_hands(np.zeros((64, 64, 3), np.uint8))
-    population = population_of(folder, assets)
+    population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
     return PhotoEstimator(KeypointEstimator(assets, population), detector=True, population=population)
 
 
@@ -210,22 +206,12 @@ def open_estimator(
     network, card, digest = read_network(path, device, assets, model, **released)
     if card.model == "pose_2d":
         raise ValueError(f"{path} is a pose_2d, which gives no mesh")
-    population = population_of(folder, assets) if path.parent == folder else None  # it belongs to those networks
+    shipped = path.parent == folder  # the population belongs to those networks
+    population = shipped_population(assets, folder / SHIPPED_PRIOR.name) if shipped else None
     options = FitOptions() if population is None else with_population(FitOptions(), population, keep_depth=True)
     reader = open_reader(folder / KEYPOINT_WEIGHTS, device)
     estimator = HandEstimator(network, card, assets, reader, options, device)
     return PhotoEstimator(estimator, reader=reader, weights=path, digest=digest, population=population)
-
-
-def population_of(folder: Path, assets: HandAssets) -> Population | None:
-    """The shipped population if it is there and of this hand."""
-    try:
-        return load_population(folder / PRIOR, assets.hash)
-    except FileNotFoundError:
-        return None
-    except CalibrationError as error:
-        logger.warning("%s; going on without it", error)
-        return None
 
 
 def open_reader(path: str | Path, device: torch.device) -> KeypointReader | None:

@@ -61,8 +61,8 @@ def choose_region(
         return _detected(photo, None if hand == "auto" else hand, given, source)
     if reader is not None and (given is None or hand == "auto"):
         sides = ("right", "left") if hand == "auto" else (hand or "right",)
-        found = {side: _looked_for(photo, side, given, reader) for side in sides}
-        side, best = max(found.items(), key=lambda item: item[1].score)
+        by_side = {side: _looked_for(photo, side, given, reader) for side in sides}
+        side, best = max(by_side.items(), key=lambda item: item[1].score)
         if given is None and best.score < MIN_SCORE:
             beside = "" if photo.path is None else f" or {shown_name(photo.path.with_suffix(''))}_bbox.json"
             raise UnusableImage(
@@ -72,8 +72,8 @@ def choose_region(
         name = reader.card.model
         source = source or f"searched with {name}, score {best.score:.2f}"
         side_source = _side_source(hand)
-        if len(found) > 1:
-            side_source = f"{name}, {best.score:.2f} against {min(one.score for one in found.values()):.2f}"
+        if len(by_side) > 1:
+            side_source = f"{name}, {best.score:.2f} against {min(one.score for one in by_side.values()):.2f}"
         return Region(best.box if given is None else given, source, side == "left", side_source,
                       Keypoints(best.keypoints, best.confidence, name))
     if given is None:

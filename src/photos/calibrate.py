@@ -94,9 +94,9 @@ def calibrate(
     if K is not None:
         camera = parse_intrinsics(str(K)) if isinstance(K, str | Path) else Camera(np.asarray(K, np.float64), "given")
     rows = predictions_of_photos(source, hand, camera, checked_fov(fov), options, assets, subject, device, finder)
-    return calibrate_predictions(
-        rows, assets, options, num_images=len(rows), device=device, created_by="handid.calibrate"
-    )[int(rows.subject_id[0])]
+    return calibrate_predictions(rows, assets, options, num_images=None, device=device, created_by="handid.calibrate")[
+        int(rows.subject_id[0])
+    ]
 
 
 def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> dict[int, Identity]:

@@ -153,14 +153,14 @@ class HandEstimator:
         self, image: np.ndarray, box: np.ndarray, output: dict[str, torch.Tensor], to_image: np.ndarray
     ) -> Keypoints:
         """Of the reader for networks of pose and shape, else of the network's own heat maps."""
-        own = output.get("keypoints_2d")
-        if self.reader is not None and ("pose" in output or own is None):
+        predicted = output.get("keypoints_2d")
+        if self.reader is not None and ("pose" in output or predicted is None):
             points, confidence = self.reader.read(image, np.asarray(box)[None])
             return Keypoints(points[0], confidence[0], self.reader.card.model)
-        if own is None:
+        if predicted is None:
             raise ValueError(f"{self.card.model} gives no 2D keypoints, and weights/pose_2d.safetensors is missing")
         confidence = output["keypoint_confidence"][0].float().cpu().numpy()
-        return Keypoints(transform_points(own[0].double().cpu().numpy(), to_image), confidence, self.card.model)
+        return Keypoints(transform_points(predicted[0].double().cpu().numpy(), to_image), confidence, self.card.model)
 
     def _fit(
         self,
@@ -176,12 +176,12 @@ class HandEstimator:
             shape.update(output["betas"][0].float().cpu().numpy())
         betas = torch.as_tensor(shape.betas[None], dtype=torch.float32)
         start = None
-        if before is not None and before.pose is not None:
-            start = tuple(rows_of(before.pose, before.transl))
-        fitted = fit_frames(
-            self.joints_model, output["pose"].float().cpu(), betas, *rows_of(K, keypoints.points, keypoints.confidence),
-            options=self.options, start=start,
-        )
+        if before is not None and before.pose is not None and before.transl is not None:
+            pose, transl = rows_of(before.pose, before.transl)
+            start = (pose, transl)
+        K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence)
+        pose = output["pose"].float().cpu()
+        fitted = fit_frames(self.joints_model, pose, betas, K_row, points, confidence, self.options, start)
         check_status(fitted.status, keypoints)
         posed = self.hand(fitted.pose, betas, fitted.transl)
         return Result(
@@ -201,16 +201,17 @@ class HandEstimator:
         keypoints: Keypoints,
         shape: ShapeFilter,
     ) -> Result:
-        vertices = output["vertices"].float().cpu()
-        joints = mesh_joints(vertices, self.regressor)
+        mesh = output["vertices"].float().cpu()
+        mesh_points = mesh_joints(mesh, self.regressor)
         mask, mask_to_image = self._mask(output, to_image)
+        K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence)
         placed = register_mesh(
-            vertices, joints, *rows_of(K, keypoints.points, keypoints.confidence),
+            mesh, mesh_points, K_row, points, confidence,
             None if mask is None else torch.as_tensor(mask[None]),
             mask_to_image=None if mask is None else torch.as_tensor(mask_to_image),
         )
         check_status(placed.status, keypoints)
-        joints, vertices = ((part + placed.transl[:, None])[0].numpy() for part in (joints, vertices))
+        joints, vertices = ((part + placed.transl[:, None])[0].numpy() for part in (mesh_points, mesh))
         knows_shape = is_told_shape(self.card)
         length = shape.length
         if not knows_shape:

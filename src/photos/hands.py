@@ -81,8 +81,8 @@ def find_photo_hands(
             known.add(digest)
             photo = read_photo(path, name)
             camera = choose_camera(photo, K, fov)
-            found = of_side([hand for hand in finder(photo.image) if hand.size >= MIN_HAND_PX], side)
-            if not found:
+            detections = of_side([hand for hand in finder(photo.image) if hand.size >= MIN_HAND_PX], side)
+            if not detections:
                 raise UnusableImage(f"{shown}: no {f'{side} ' if side else ''}hand found")
         except ImportError:  # there is no detector
             raise
@@ -92,7 +92,7 @@ def find_photo_hands(
             logger.warning("%s: %s: %s; left out", shown, type(error).__name__, error)
             logger.debug("%s", path, exc_info=True)
         else:
-            hands += [_photo_hand(photo, camera, hand, digest) for hand in found]
+            hands += [_photo_hand(photo, camera, hand, digest) for hand in detections]
     if not hands:
         raise CalibrationError(
             f"--images {folder}: no {side or ''} hand found in any of {len(photos)} images. Whole hands of at least "

@@ -24,6 +24,7 @@ SUFFIXES = (
 )  # fmt: skip
 #: A hand in a smaller image is no hand, pixels of the shorter side.
 MIN_SIDE = 24
+LARGEST_FILE = 2**30  # bytes of a picture; Pillow refuses more than 179 million pixels
 #: Colour under transparent pixels.
 BACKDROP = 255
 #: Bytes of a name: with what the demo puts around it, it stays below the 255 that file systems take.
@@ -93,20 +94,25 @@ def list_photos(folder: str | Path) -> list[tuple[str, Path]]:
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and p.name[0] != ".")
     if not paths:
         raise ValueError(f"--images {folder}: holds no image ({', '.join(SUFFIXES)})")
-    counts = Counter(file_stem(path).casefold() for path in paths)
+    counts = Counter(_same(file_stem(path)) for path in paths)
     taken: set[str] = {stem for stem, count in counts.items() if count == 1}
     named = []
     for path in paths:
         name = stem = file_stem(path)
-        if counts[stem.casefold()] > 1:
+        if counts[_same(stem)] > 1:
             name = stem = f"{stem}_{path.suffix[1:].lower()}"
             number = 1
-            while name.casefold() in taken:
+            while _same(name) in taken:
                 number += 1
                 name = f"{stem}_{number}"
-            taken.add(name.casefold())
+            taken.add(_same(name))
         named.append((name, path))
     return named
+
+
+def _same(name: str) -> str:
+    """Equal for names that some file system takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def file_stem(path: Path) -> str:
@@ -131,6 +137,8 @@ def read_photo(path: str | Path, name: str | None = None) -> Photo:
             raise UnusableImage(f"{shown}: camera raw is not read; export it as JPEG or PNG")
         if path.suffix.lower() in HEIF:
             _register_heif(shown)
+        if path.stat().st_size > LARGEST_FILE:
+            raise UnusableImage(f"{shown}: {path.stat().st_size / 1e9:.1f} GB are too many for a picture")
         data = path.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is refused below, or does not matter

@@ -34,6 +34,8 @@ def image_demo(args: argparse.Namespace) -> Gallery:
     """
     photos = list_photos(args.images)
     output = writable_folder(args.output)
+    if output.resolve() == photos[0][1].parent.resolve():  # a plot might replace a picture
+        raise ValueError(f"--output {output}: is where the pictures are; choose another folder")
     tools = open_tools(args)
     errors: list[Exception] = []
     with open_gallery(tools, output, f"Hands in {shown_name(Path(args.images)) or args.images}") as gallery:
@@ -51,10 +53,10 @@ def image_demo(args: argparse.Namespace) -> Gallery:
                     logger.debug("%s", path, exc_info=True)
                     gallery.fail(name, shown_name(path), f"{type(error).__name__}: {error}", "failed")
                     errors.append(error)
-    found, without = gallery.counts
-    if errors and not found and len(errors) == without:
+    with_hand, without = gallery.counts
+    if errors and not with_hand and len(errors) == without:
         raise RuntimeError(f"none of {without} images could be worked on: {errors[0]}") from errors[0]
-    logger.info("%d images with a hand, %d without; look at %s", found, without, output / PAGE)
+    logger.info("%d images with a hand, %d without; look at %s", with_hand, without, output / PAGE)
     return gallery
 
 

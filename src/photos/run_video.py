@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import json
 import logging
@@ -61,7 +62,7 @@ class HandTracker:
         Raises:
             UnusableImage: none is there.
         """
-        photo = Photo(self.path.stem, self.path, frame)
+        photo, shape = Photo(self.path.stem, self.path, frame), copy.copy(self.shape)
         try:
             region, warm = self._where(photo), self.before is not None
             hand = self.tools.estimate(photo, self.camera, region, self.shape, self.before)
@@ -69,6 +70,7 @@ class HandTracker:
                 raise UnusableImage(f"the hand was lost (mean confidence {hand.confidence.mean():.2f})")
         except Exception as error:
             self.before, self._reason = None, str(error)
+            self.shape = shape  # a frame without a hand says nothing of its shape
             raise
         self.before, self.region = hand, region
         hand.notes["warm_start"] = warm

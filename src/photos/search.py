@@ -15,6 +15,7 @@ from torch import nn
 
 from datasets.image_crop import crop_image
 from src.engine.checkpoint import ModelCard
+from src.photos.image import MIN_SIDE, UnusableImage
 from utils.camera import crop_affine, invert_affine, square_box, transform_points
 
 #: Sides of the windows over the image's shorter side, and their step over their side.
@@ -31,6 +32,7 @@ _CANDIDATES, _MOVES = 8, 3
 _JITTER = np.array([(0, 0, 1), (0, 0, 0.85), (0, 0, 1.2), (0.12, 0, 1), (-0.12, 0, 1), (0, 0.12, 1), (0, -0.12, 1)])
 _SEARCH_SIDE = 640  # pixels of the shorter side beyond which a picture is searched at a reduced size
 _BATCH = 64
+_MOST_WINDOWS = 20_000  # pictures from cameras have some 300 to 800
 
 
 @dataclass
@@ -87,11 +89,16 @@ class KeypointReader:
         step = max(1, round(min(width, height) / _SEARCH_SIDE))
         small = image if step == 1 else crop_blocks(image, step)
         windows = window_boxes(small.shape[1], small.shape[0])
+        if len(windows) > _MOST_WINDOWS:
+            raise UnusableImage(
+                f"a picture of {width} x {height} pixels is too long and narrow to search ({len(windows)} places); say "
+                "where the hand is with --bbox"
+            )
         windows[:, 2] /= self.card.crop_scale
         keypoints, confidence = self.read(small, windows)
         best = np.argsort(-confidence.mean(axis=1), kind="stable")[:_CANDIDATES]
-        found = [self.follow(small, limited(square_box(keypoints[row], 1.0), small), _MOVES) for row in best]
-        hand = max(found, key=lambda one: one.score)
+        hands = [self.follow(small, limited(square_box(keypoints[row], 1.0), small), _MOVES) for row in best]
+        hand = max(hands, key=lambda one: one.score)
         if step == 1:
             return hand
         offset = np.array([(step - 1) / 2, (step - 1) / 2, 0])
@@ -105,10 +112,12 @@ def network_input(crops: list[np.ndarray], device: torch.device | str) -> torch.
 
 
 def window_boxes(width: int, height: int) -> np.ndarray:
-    """Overlapping square windows (N,3) of all sizes: centre x, centre y, side, pixels."""
+    """Overlapping square windows (N,3) of all sizes down to `MIN_SIDE`: centre x, centre y, side, pixels."""
     boxes = []
     for fraction in WINDOW_SIDES:
         side = fraction * min(width, height)
+        if boxes and side < MIN_SIDE:
+            break
         columns, rows = (_centres(length, side) for length in (width, height))
         boxes.append(np.stack([*(grid.ravel() for grid in np.meshgrid(columns, rows)), np.full(
             len(columns) * len(rows), side)], axis=1))

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import secrets
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -90,7 +91,7 @@ def writable_folder(path: str | os.PathLike) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}"
+        probe = folder / f".probe.{secrets.token_hex(4)}"
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -25,6 +25,8 @@ class ShapeFilter:
         population: how networks see shapes, and which shapes there are; None: predictions are taken at their word
             and there is no interval.
 
+    A copy (`copy.copy`) is not changed by later updates.
+
     Attributes:
         betas: (10,) to fit with; covariance: (10,10) or None where nothing tells it.
     """
@@ -49,7 +51,7 @@ class ShapeFilter:
         if self.is_known:
             return self.betas
         self.count += 1
-        self._predictions += predicted
+        self._predictions = self._predictions + predicted  # a new array: copies of the filter stay as they were
         mean, people = self._predictions / self.count, self.population
         self.betas = mean
         if people is not None and people.network is not None:
@@ -62,8 +64,8 @@ class ShapeFilter:
             return self.betas
         self.count += 1
         precision = np.linalg.inv(covariance)
-        self._precision += precision
-        self._information += precision @ betas
+        self._precision = self._precision + precision
+        self._information = self._information + precision @ betas
         self.betas = np.linalg.solve(self._precision, self._information)
         self.covariance = self.count * np.linalg.inv(self._precision)
         return self.betas

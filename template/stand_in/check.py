@@ -13,8 +13,14 @@ from template.stand_in.surface import field, gradient, hand_capsules
 from utils.joints import TIP_VERTICES
 
 SHAPES = {
-    "v_template": (778, 3), "shapedirs": (778, 3, 10), "posedirs": (778, 3, 135), "J_regressor": (16, 778),
-    "weights": (778, 16), "f": (1538, 3), "hands_components": (45, 45), "hands_mean": (45,),
+    "v_template": (778, 3),
+    "shapedirs": (778, 3, 10),
+    "posedirs": (778, 3, 135),
+    "J_regressor": (16, 778),
+    "weights": (778, 16),
+    "f": (1538, 3),
+    "hands_components": (45, 45),
+    "hands_mean": (45,),
     "kintree_table": (2, 16),
 }
 
@@ -36,8 +42,9 @@ class Finding:
 
 def edge_counts(faces: np.ndarray) -> dict[tuple[int, int], int]:
     """How many faces run along each directed edge."""
-    edges, counts = np.unique(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).astype(np.int64), axis=0,
-                              return_counts=True)
+    edges, counts = np.unique(
+        faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).astype(np.int64), axis=0, return_counts=True
+    )
     return {(int(a), int(b)): int(n) for (a, b), n in zip(edges, counts)}
 
 
@@ -100,8 +107,11 @@ def check_hand(hand: dict[str, np.ndarray]) -> list[Finding]:
     Args:
         hand: the arrays of `template/stand_in.npz`, MANO's keys.
     """
-    wrong = [f"{key} {np.shape(hand.get(key))}, not {shape}" for key, shape in SHAPES.items()
-             if np.shape(hand.get(key)) != shape]
+    wrong = [
+        f"{key} {np.shape(hand.get(key))}, not {shape}"
+        for key, shape in SHAPES.items()
+        if np.shape(hand.get(key)) != shape
+    ]
     findings = [Finding("shapes of all arrays", not wrong, "; ".join(wrong) or f"{len(SHAPES)} arrays")]
     if wrong:
         return findings
@@ -132,13 +142,20 @@ def _mesh(hand: dict[str, np.ndarray]) -> list[Finding]:
     for finger, ids in enumerate(zip(*TIP_VERTICES.values())):
         spread = max(np.linalg.norm(vertices[a] - vertices[b]) for a in ids for b in ids) * 1e3
         findings.append(Finding(f"tip vertices of finger {finger} lie together", spread < 7, f"within {spread:.1f} mm"))
-    shaped = sum(folded_edges(vertices + hand["shapedirs"] @ betas, faces, 120.0)
-                 for betas in np.concatenate([2.5 * np.eye(10), -2.5 * np.eye(10)]))
+    shaped = sum(
+        folded_edges(vertices + hand["shapedirs"] @ betas, faces, 120.0)
+        for betas in np.concatenate([2.5 * np.eye(10), -2.5 * np.eye(10)])
+    )
     findings.append(Finding("no folds at +-2.5 of each beta (120 degrees)", shaped == 0, f"{shaped} edges"))
     posed = {name: folded_edges(pose_hand(hand, rotations_from_pose(grasp_pose(name, 1.0))), faces) for name in GRASPS}
     worst = max(posed, key=posed.__getitem__)
-    findings.append(Finding("folds in closed grasps (120 degrees)", posed[worst] <= 40,
-                            f"{sum(posed.values())} edges in {len(posed)} grasps, most in {worst}: {posed[worst]}"))
+    findings.append(
+        Finding(
+            "folds in closed grasps (120 degrees)",
+            posed[worst] <= 40,
+            f"{sum(posed.values())} edges in {len(posed)} grasps, most in {worst}: {posed[worst]}",
+        )
+    )
     return findings
 
 

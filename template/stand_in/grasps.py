@@ -15,7 +15,12 @@ from template.stand_in.skeleton import bone_frame, finger_joints
 #: flexion; then the thumb's opposition (about the hand's long axis), spread, CMC, MCP and IP flexion.
 FINGER_ORDER = ("index", "middle", "ring", "little")
 ANGLE_NAMES = tuple(f"{finger}_{angle}" for finger in FINGER_ORDER for angle in ("spread", "mcp", "pip", "dip")) + (
-    "thumb_opposition", "thumb_spread", "thumb_cmc", "thumb_mcp", "thumb_ip")
+    "thumb_opposition",
+    "thumb_spread",
+    "thumb_cmc",
+    "thumb_mcp",
+    "thumb_ip",
+)
 
 #: Lowest and highest angle of each kind, degrees.
 _FINGER_LOW, _FINGER_HIGH = (-20.0, -15.0, 0.0, -5.0), (20.0, 92.0, 108.0, 75.0)
@@ -33,10 +38,14 @@ GRASPS: dict[str, tuple[tuple, tuple]] = {
     "open": (_FLAT, ((6, -6, 2, 0), (0, -7, 2, 0), (-6, -6, 2, 0), (-12, -5, 2, 0), (-4, 10, -8, -4, -6))),
     "flat": (_FLAT, ((-3, 2, 3, 1), (0, 2, 3, 1), (4, 2, 3, 1), (9, 2, 3, 1), (4, -22, 0, 4, 4))),
     "relaxed": (_FLAT, _RELAXED),
-    "power_cylinder": (_REACH, ((-1, 46, 58, 32), (0, 45, 58, 34), (3, 52, 62, 34), (7, 56, 60, 32),
-                                (50, 6, 4, 25, 28))),
-    "power_sphere": (_REACH, ((5, 38, 44, 26), (0, 40, 46, 27), (-4, 40, 46, 27), (-8, 40, 44, 26),
-                              (52, 8, 4, 36, 38))),
+    "power_cylinder": (
+        _REACH,
+        ((-1, 46, 58, 32), (0, 45, 58, 34), (3, 52, 62, 34), (7, 56, 60, 32), (50, 6, 4, 25, 28)),
+    ),
+    "power_sphere": (
+        _REACH,
+        ((5, 38, 44, 26), (0, 40, 46, 27), (-4, 40, 46, 27), (-8, 40, 44, 26), (52, 8, 4, 36, 38)),
+    ),
     "pinch": (_REACH, ((-1, 47, 42, 14), (0, 40, 38, 18), (3, 32, 32, 16), (6, 26, 28, 14), (52, 0, 6, -4, -4))),
     "tripod": (_REACH, ((-9, 47, 39, 9), (-2, 54, 52, 22), (3, 54, 58, 30), (6, 54, 60, 30), (62, 2, 8, 0, -4))),
     "lateral": (_CLEAR, ((-2, 38, 66, 30), (0, 46, 72, 34), (3, 52, 74, 36), (7, 56, 72, 36), (18, -20, 0, 0, -8))),

@@ -34,12 +34,14 @@ _THICKNESS = {"women": (0.930, 0.060), "men": (1.070, 0.060)}
 _GIRTH = {"women": (0.940, 0.048), "men": (1.060, 0.048)}
 
 #: Within a sex: length, breadth, thickness, girth (assumed).
-_CORRELATION = np.array([
-    [1.00, 0.62, 0.30, 0.42],
-    [0.62, 1.00, 0.48, 0.68],
-    [0.30, 0.48, 1.00, 0.55],
-    [0.42, 0.68, 0.55, 1.00],
-])
+_CORRELATION = np.array(
+    [
+        [1.00, 0.62, 0.30, 0.42],
+        [0.62, 1.00, 0.48, 0.68],
+        [0.30, 0.48, 1.00, 0.55],
+        [0.42, 0.68, 0.55, 1.00],
+    ]
+)
 
 MEAN_LENGTH_MM = np.mean([mean for mean, _ in HAND_LENGTH_MM.values()])
 MEAN_BREADTH_MM = np.mean([mean for mean, _ in HAND_BREADTH_MM.values()])
@@ -67,8 +69,11 @@ def sample_measures(rng: np.random.Generator, count: int) -> list[Measures]:
         normal = mixing @ rng.standard_normal(4)
         length, breadth = (
             (table[sex][0] + table[sex][1] * value) / mean
-            for table, value, mean in ((HAND_LENGTH_MM, normal[0], MEAN_LENGTH_MM),
-                                       (HAND_BREADTH_MM, normal[1], MEAN_BREADTH_MM)))
+            for table, value, mean in (
+                (HAND_LENGTH_MM, normal[0], MEAN_LENGTH_MM),
+                (HAND_BREADTH_MM, normal[1], MEAN_BREADTH_MM),
+            )
+        )
         thickness = _THICKNESS[sex][0] * (1 + _THICKNESS[sex][1] * normal[2])
         girth = _GIRTH[sex][0] * (1 + _GIRTH[sex][1] * normal[3])
         # Bigger hands have slightly longer fingers for their palm; most of the contrast is personal.
@@ -78,10 +83,17 @@ def sample_measures(rng: np.random.Generator, count: int) -> list[Measures]:
         single[2] += 0.018 * rng.standard_normal()  # the little finger varies most
         single[4] += 0.022 * rng.standard_normal()  # and the thumb
         single[1] = 0.0
-        people.append(Measures(
-            palm_length=length * (1 - 0.95 * contrast), breadth=breadth, thickness=thickness,
-            fingers=length * (1 + contrast + single), proximal=1 + 0.012 * rng.standard_normal(),
-            girth=girth * (1 + 0.008 * rng.standard_normal(5)), taper=1 + 0.03 * rng.standard_normal()))
+        people.append(
+            Measures(
+                palm_length=length * (1 - 0.95 * contrast),
+                breadth=breadth,
+                thickness=thickness,
+                fingers=length * (1 + contrast + single),
+                proximal=1 + 0.012 * rng.standard_normal(),
+                girth=girth * (1 + 0.008 * rng.standard_normal(5)),
+                taper=1 + 0.03 * rng.standard_normal(),
+            )
+        )
     return people
 
 
@@ -111,9 +123,7 @@ class Deformer:
                 joints[joint] = place
         return joints
 
-    def _links(
-        self, number: int, finger: str, person: Measures
-    ) -> tuple[list[tuple[int, np.ndarray]], list[float]]:
+    def _links(self, number: int, finger: str, person: Measures) -> tuple[list[tuple[int, np.ndarray]], list[float]]:
         """The finger's (joint number, the person's place of it) and the stretch of each link."""
         numbers = finger_joints(finger)
         place = self._palm(self.joints[numbers[0]], person)
@@ -138,8 +148,10 @@ class Deformer:
                 relative = self.vertices - self.joints[joint]
                 girth = person.girth[number] * (1 + (person.taper - 1) * (part - 1))
                 depth = 0.5 * girth + 0.5 * person.thickness
-                moved = place + sum(np.outer(relative @ axis * factor, axis) for axis, factor in (
-                    (along, stretch), (dorsal, depth), (across, girth)))
+                moved = place + sum(
+                    np.outer(relative @ axis * factor, axis)
+                    for axis, factor in ((along, stretch), (dorsal, depth), (across, girth))
+                )
                 shaped += self.weights[:, joint, None] * moved
         return shaped
 
@@ -166,6 +178,9 @@ def shape_space(vertices: np.ndarray, count: int = 600, seed: int = 0) -> dict[s
         if length > 0:
             direction *= -1
     return {
-        "v_template": mean, "shapedirs": np.moveaxis(directions, 0, 2), "hands": hands, "joints": joints,
+        "v_template": mean,
+        "shapedirs": np.moveaxis(directions, 0, 2),
+        "hands": hands,
+        "joints": joints,
         "explained": np.cumsum(deviations**2)[:10] / (deviations**2).sum(),
     }

@@ -23,8 +23,13 @@ def joint_regressor(hands: np.ndarray, joints: np.ndarray, most: int = 40) -> np
     for number in range(joints.shape[1]):
         distance = np.linalg.norm(hands.mean(axis=0) - joints[:, number].mean(axis=0), axis=1)
         near = np.argsort(distance)[: most * (2 if number == 0 else 1)]
-        rows = np.concatenate([hands[chosen][:, near].transpose(0, 2, 1).reshape(-1, len(near)) * 1e3,
-                               1e4 * np.ones((1, len(near))), 2.0 * np.eye(len(near))])
+        rows = np.concatenate(
+            [
+                hands[chosen][:, near].transpose(0, 2, 1).reshape(-1, len(near)) * 1e3,
+                1e4 * np.ones((1, len(near))),
+                2.0 * np.eye(len(near)),
+            ]
+        )
         wanted = np.concatenate([joints[chosen, number].reshape(-1) * 1e3, [1e4], np.full(len(near), 2.0 / len(near))])
         weights, _ = nnls(rows, wanted)
         regressor[number, near] = weights / weights.sum()

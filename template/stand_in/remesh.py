@@ -29,7 +29,8 @@ def fine_mesh(field: Field, voxel: float = 0.0013, coarse_faces: int = 9000) -> 
     values = np.concatenate([field(slab.reshape(-1, 3)).reshape(slab.shape[:3]) for slab in np.array_split(grid, 24)])
     vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(voxel,) * 3)
     vertices, faces = fast_simplification.simplify(
-        (vertices + grid[0, 0, 0]).astype(np.float32), faces.astype(np.int32), target_count=coarse_faces)
+        (vertices + grid[0, 0, 0]).astype(np.float32), faces.astype(np.int32), target_count=coarse_faces
+    )
     mesh = trimesh.Trimesh(vertices, faces)
     mesh = max(mesh.split(only_watertight=False), key=lambda part: len(part.faces))
     vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)

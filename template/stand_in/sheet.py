@@ -14,8 +14,9 @@ _LIGHTS = ((np.array([-0.35, 0.65, 0.67]), 0.75), (np.array([0.8, 0.1, 0.55]), 0
 
 #: World to view: from behind with the fingers up, and from the palm's side, turned to show the depth.
 _BACK = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-_PALM = (np.array([[0.77, 0.0, -0.64], [0.0, 1.0, 0.0], [0.64, 0.0, 0.77]])
-         @ np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]))
+_PALM = np.array([[0.77, 0.0, -0.64], [0.0, 1.0, 0.0], [0.64, 0.0, 0.77]]) @ np.array(
+    [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
+)
 
 
 def _betas(*leading: float) -> np.ndarray:
@@ -60,7 +61,8 @@ def shade(
     x, y = np.meshgrid(grid, -grid)
     origins = np.stack([x, y, np.full_like(x, 0.5)], axis=-1).reshape(-1, 3)
     hits, rays, where = RayMeshIntersector(mesh).intersects_id(
-        origins, np.tile([0.0, 0.0, -1.0], (len(origins), 1)), multiple_hits=False, return_locations=True)
+        origins, np.tile([0.0, 0.0, -1.0], (len(origins), 1)), multiple_hits=False, return_locations=True
+    )
     image = np.full((pixels * pixels, 3), 245.0)
     if len(hits):
         corners = trimesh.triangles.points_to_barycentric(mesh.triangles[hits], where)

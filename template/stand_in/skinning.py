@@ -61,8 +61,9 @@ def point_weights(points: np.ndarray) -> np.ndarray:
     weights = np.zeros((len(points), 16))
     for number, finger in enumerate(MANO_FINGERS):
         one, two, three = onset[number]
-        for joint, value in zip((0,) + finger_joints(finger),
-                                (1 - one, one * (1 - two), one * two * (1 - three), one * two * three)):
+        for joint, value in zip(
+            (0,) + finger_joints(finger), (1 - one, one * (1 - two), one * two * (1 - three), one * two * three)
+        ):
             weights[:, joint] += affinity[number] * value
     return weights
 

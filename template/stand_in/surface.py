@@ -84,8 +84,18 @@ def _finger_capsules(finger: str) -> list[Capsule]:
         centre = start + along * length * (0.50 if part < 2 else 0.46)
         size, depth = at_middle * 0.80, at_middle * 0.26
         reach = along * length * (0.17 if part < 2 else 0.12)
-        capsules.append(Capsule(number, finger, centre - reach - dorsal * depth, centre + reach - dorsal * depth,
-                                size, size, dorsal, 0.9))
+        capsules.append(
+            Capsule(
+                number,
+                finger,
+                centre - reach - dorsal * depth,
+                centre + reach - dorsal * depth,
+                size,
+                size,
+                dorsal,
+                0.9,
+            )
+        )
         # The knuckle at the link's near end.
         height = first * (0.22 if part == 0 else 0.14)
         knuckle = start + dorsal * height
@@ -128,8 +138,18 @@ def _palm_capsules() -> list[Capsule]:
         capsule((46, 0, 6), (26, 0.5, -8), 14.0, 13.5, 0.70),  # hollow of the palm, filled halfway
         capsule((58, 1, 27), (33, 0, 34), 9.0, 6.5, 0.80),  # first web
     ]
-    capsules.append(Capsule(thumb[0], "thumb", (cmc + along * 10 + (3, -4, -6)) * 1e-3,
-                            (mcp - along * 9 + (2, -1, -4)) * 1e-3, 0.0135, 0.0105, up, 1.0))  # thenar, moving
+    capsules.append(
+        Capsule(
+            thumb[0],
+            "thumb",
+            (cmc + along * 10 + (3, -4, -6)) * 1e-3,
+            (mcp - along * 9 + (2, -1, -4)) * 1e-3,
+            0.0135,
+            0.0105,
+            up,
+            1.0,
+        )
+    )  # thenar, moving
     return capsules
 
 
@@ -168,8 +188,11 @@ def field(
             if capsule.part != part:
                 continue
             if capsule.joint not in local:
-                local[capsule.joint] = points if transforms is None else (
-                    (points - transforms[capsule.joint, :3, 3]) @ transforms[capsule.joint, :3, :3])
+                local[capsule.joint] = (
+                    points
+                    if transforms is None
+                    else ((points - transforms[capsule.joint, :3, 3]) @ transforms[capsule.joint, :3, :3])
+                )
             inside.append(capsule.distance(local[capsule.joint]))
         values.append(_soft_minimum(np.array(inside), _BLEND_PALM if part == "palm" else _BLEND_FINGER))
     return _soft_minimum(np.array(values), _BLEND_PARTS)
@@ -183,9 +206,7 @@ def gradient(points: np.ndarray, function: Field, step: float = 2e-4) -> np.ndar
     return np.stack(columns, axis=1)
 
 
-def project(
-    points: np.ndarray, function: Field, level: np.ndarray | float = 0.0, steps: int = 4
-) -> np.ndarray:
+def project(points: np.ndarray, function: Field, level: np.ndarray | float = 0.0, steps: int = 4) -> np.ndarray:
     """Move points (N, 3) along the field's gradient to where it has the value `level` (Newton)."""
     for _ in range(steps):
         slope = gradient(points, function)

@@ -62,8 +62,12 @@ def _soften_creases(vertices: np.ndarray, faces: np.ndarray, limit_degrees: floa
     for _ in range(60):
         corners = vertices[faces]
         normals = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-        sharp = {v for a, b, one, c, other, d in inner
-                 if normals[one] @ normals[other] < np.cos(np.radians(limit_degrees)) for v in (a, b, c, d)}
+        sharp = {
+            v
+            for a, b, one, c, other, d in inner
+            if normals[one] @ normals[other] < np.cos(np.radians(limit_degrees))
+            for v in (a, b, c, d)
+        }
         sharp = np.array(sorted(sharp - set(pinned)), dtype=int)
         mean = np.zeros_like(vertices)
         np.add.at(mean, edges[:, 0], vertices[edges[:, 1]])

@@ -197,7 +197,8 @@ def identity_figure(
 def _reduced(image: np.ndarray, longest: int = 1600) -> np.ndarray:
     """The image, averaged down to ``longest`` pixels: Matplotlib takes many bytes for each pixel it is given."""
     factor = longest / max(image.shape[:2])
-    return image if factor >= 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    size = tuple(max(1, round(factor * side)) for side in image.shape[1::-1])
+    return image if factor >= 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _panel_grid(panels: int) -> tuple[Figure, list[tuple[float, float, float, float]]]:

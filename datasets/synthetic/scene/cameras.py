@@ -68,9 +68,7 @@ def look_at(angles: np.ndarray, distance: float, target: np.ndarray) -> np.ndarr
     ``angles`` (2,), radians: azimuth (0 = from +y, towards +x) and elevation of the camera as seen from the target.
     """
     azimuth, elevation = angles
-    outward = np.array(
-        [np.sin(azimuth) * np.cos(elevation), np.cos(azimuth) * np.cos(elevation), np.sin(elevation)]
-    )
+    outward = np.array([np.sin(azimuth) * np.cos(elevation), np.cos(azimuth) * np.cos(elevation), np.sin(elevation)])
     forward = -outward
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)

@@ -63,8 +63,12 @@ class Grip(NamedTuple):
 
 
 def fit_grip(
-    hand: HandModel, betas: np.ndarray, style: GraspStyle, item: CatalogueObject,
-    heading: np.ndarray, height_share: float,
+    hand: HandModel,
+    betas: np.ndarray,
+    style: GraspStyle,
+    item: CatalogueObject,
+    heading: np.ndarray,
+    height_share: float,
 ) -> Grip:
     """Put the object into the pre-shaped hand and close every finger until it touches.
 
@@ -112,8 +116,11 @@ def _place_object(
 
 
 def _clearance(
-    open_hand: np.ndarray, rotation: np.ndarray, item: CatalogueObject,
-    object_rotation: np.ndarray, wrist_to_object: np.ndarray,
+    open_hand: np.ndarray,
+    rotation: np.ndarray,
+    item: CatalogueObject,
+    object_rotation: np.ndarray,
+    wrist_to_object: np.ndarray,
 ) -> np.ndarray:
     """The smallest push (3,), forward and away from the palm, that gets the object out of the open hand."""
     forward, palmar = np.meshgrid(np.linspace(0, 0.035, 8), np.linspace(0, 0.035, 8), indexing="ij")

@@ -56,8 +56,12 @@ class Scene:
     """Surfaces and textures of one sequence. Positions are in the table frame, metres, float32."""
 
     def __init__(
-        self, motion: Motion, hand_faces: np.ndarray, skin_map: SkinMap,
-        skin: tuple[np.ndarray, np.ndarray], generator: np.random.Generator,
+        self,
+        motion: Motion,
+        hand_faces: np.ndarray,
+        skin_map: SkinMap,
+        skin: tuple[np.ndarray, np.ndarray],
+        generator: np.random.Generator,
     ) -> None:
         self.motion = motion
         self._loop = wrist_loop(hand_faces)
@@ -109,9 +113,7 @@ class Scene:
         vertices, normals = (np.concatenate(part).astype(np.float32) for part in zip(*placed, strict=True))
         return vertices, normals
 
-    def _arm_surface(
-        self, atlas: Atlas, hand_texture: np.ndarray, cloth: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _arm_surface(self, atlas: Atlas, hand_texture: np.ndarray, cloth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Texture coordinates and faces of a bare tube of rings from the wrist loop and a sleeve over it."""
         count = len(self._loop)
         skin = np.tile(hand_texture[self._loop], (_RINGS, 1))

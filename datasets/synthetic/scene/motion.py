@@ -45,8 +45,13 @@ def subject_style(generator: np.random.Generator) -> np.ndarray:
 
 
 def make_motion(
-    generator: np.random.Generator, right: HandModel, hand: HandModel, betas: np.ndarray,
-    style_offset: np.ndarray, target: int, num_frames: int,
+    generator: np.random.Generator,
+    right: HandModel,
+    hand: HandModel,
+    betas: np.ndarray,
+    style_offset: np.ndarray,
+    target: int,
+    num_frames: int,
 ) -> Motion:
     """Tell one sequence.
 
@@ -110,8 +115,11 @@ def slow_noise(generator: np.random.Generator, time: np.ndarray, spread: np.ndar
 
 
 def _arm_path(
-    generator: np.random.Generator, time: np.ndarray, from_above: bool,
-    grasp_place: np.ndarray, grasp_heading: np.ndarray,
+    generator: np.random.Generator,
+    time: np.ndarray,
+    from_above: bool,
+    grasp_place: np.ndarray,
+    grasp_heading: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Wrist places (F, 3) and headings (F, 3) of start -> ahead of the object -> grasp -> lifted."""
     start = grasp_place + generator.uniform((0.02, -0.28, 0.03), (0.22, -0.14, 0.16))
@@ -134,8 +142,12 @@ def _arm_path(
 
 
 def _finger_path(
-    generator: np.random.Generator, time: np.ndarray, grasp: str, closures: np.ndarray,
-    style_offset: np.ndarray, right: HandModel,
+    generator: np.random.Generator,
+    time: np.ndarray,
+    grasp: str,
+    closures: np.ndarray,
+    style_offset: np.ndarray,
+    right: HandModel,
 ) -> np.ndarray:
     """Axis-angles (F, 45): relaxed -> pre-shape -> closed, plus style and slow noise in few components."""
     relaxed = closure_angles("relaxed", np.full(5, generator.uniform(0.6, 1.2)))

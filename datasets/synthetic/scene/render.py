@@ -75,8 +75,16 @@ class CameraView:
     """One camera in one sequence: its still picture, and every frame on top of it."""
 
     def __init__(
-        self, scene: Scene, K: np.ndarray, camera_to_table: np.ndarray, table: np.ndarray, room: np.ndarray,
-        lights: Lights, sensor: Sensor, generator: np.random.Generator, step: int = 1,
+        self,
+        scene: Scene,
+        K: np.ndarray,
+        camera_to_table: np.ndarray,
+        table: np.ndarray,
+        room: np.ndarray,
+        lights: Lights,
+        sensor: Sensor,
+        generator: np.random.Generator,
+        step: int = 1,
     ) -> None:
         self._scene, self._K, self._pose = scene, K, camera_to_table[:3]
         self._table_to_camera = np.linalg.inv(camera_to_table)[:3]
@@ -108,8 +116,13 @@ class CameraView:
         return Picture(image, seg, depth)
 
     def _paint(
-        self, mesh: MovingMesh, region: Window, fine: Window | None,
-        image: np.ndarray, seg: np.ndarray, depth: np.ndarray | None,
+        self,
+        mesh: MovingMesh,
+        region: Window,
+        fine: Window | None,
+        image: np.ndarray,
+        seg: np.ndarray,
+        depth: np.ndarray | None,
     ) -> None:
         left, top, right, bottom = region
         inside = np.s_[top:bottom, left:right]
@@ -235,9 +248,7 @@ def _openness(caster: RayCaster, vertices: np.ndarray, normals: np.ndarray) -> n
     return 1 - np.bincount(vertex, weights * hidden, len(vertices)) / np.maximum(total, 1e-6)
 
 
-def _lay(
-    radiance: np.ndarray, seg: np.ndarray, depth: np.ndarray | None, layer: Layer, step: int
-) -> None:
+def _lay(radiance: np.ndarray, seg: np.ndarray, depth: np.ndarray | None, layer: Layer, step: int) -> None:
     """Paint a layer of one sample per ``step`` pixels over views of the picture, in place."""
     if step == 1:
         visible = layer.alpha > 0
@@ -283,7 +294,6 @@ def _around(first: Window, second: Window | None, margin: int) -> Window:
         max(min(first[0], second[0]) - margin, 0), max(min(first[1], second[1]) - margin, 0),
         min(max(first[2], second[2]) + margin, IMAGE_WIDTH), min(max(first[3], second[3]) + margin, IMAGE_HEIGHT),
     )  # fmt: skip
-
 
 
 def _within(inner: Window, outer: Window) -> tuple[slice, slice]:

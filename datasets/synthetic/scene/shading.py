@@ -55,7 +55,11 @@ def random_lights(generator: np.random.Generator) -> Lights:
 
 
 def shade(
-    albedo: np.ndarray, normals: np.ndarray, directions: np.ndarray, shadowed: np.ndarray, openness: np.ndarray,
+    albedo: np.ndarray,
+    normals: np.ndarray,
+    directions: np.ndarray,
+    shadowed: np.ndarray,
+    openness: np.ndarray,
     lights: Lights,
 ) -> np.ndarray:
     """Diffuse and a little gloss.

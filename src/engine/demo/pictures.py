@@ -1,4 +1,4 @@
-"""Pictures and meshes of the demo."""
+"""Pictures, meshes and page of the demo."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from src.engine.demo.variant import Variant
+from src.engine.demo.report import Variant
 from src.engine.evaluate import hand_points
 from src.evaluation.shape import rest_hand
 from src.personalization.terms.hand_size import Length, lengths_mm
+from src.photos.gallery import Gallery
+from src.photos.result import HandLength, Result, Sources
 from template import HandModel
-from utils.artifacts import Identity
+from utils.artifacts import Identity, Predictions
 from utils.camera import project_numpy, square_box
 from utils.drawing.figures import HandView, ShapeView, demo_figure, identity_figure
 from utils.drawing.overlay import ANONYMOUS_COLOUR, IDENTITY_COLOUR
 from utils.mesh_io import write_mesh
+
+_SOURCES = Sources("of the synthetic data set", "around its 2D keypoints", "of the data set", "pose_2d")
 
 
 def write_pictures(
@@ -72,7 +76,7 @@ def write_pictures(
         betas = np.stack([dataset.subject_betas[subject], identity.betas, np.zeros(10)])
         vertices, joints = rest_hand(hand, betas)
         titles = ("true shape", f"calibrated, {identity.n_images} images", "mean shape")
-        lines = [length_lines(lengths_mm(hand.assets, own, None)) for own in betas]
+        lines = [length_lines(lengths_mm(hand.assets, shape, None)) for shape in betas]
         lines[1] = length_lines(lengths_mm(hand.assets, identity.betas, identity.covariance))
         shapes = [
             ShapeView(title, *shape, lines=words)
@@ -94,12 +98,58 @@ def pictured_rows(rows: int, count: int) -> np.ndarray:
 
 def length_lines(lengths: dict[str, tuple[float, float | None]]) -> list[str]:
     """Hand and finger lengths in columns, mm, with their 95% intervals where they have one."""
-    found = {name: Length(*numbers) for name, numbers in lengths.items()}
-    with_interval = any(length.std_mm is not None for length in found.values())
+    named = {name: Length(*numbers) for name, numbers in lengths.items()}
+    with_interval = any(length.std_mm is not None for length in named.values())
     head = f"{'':<7}{'mm':>5}" + ("  95% interval" if with_interval else "")
-    return [head] + [f"{name:<7}{_columns(length)}" for name, length in found.items()]
+    return [head] + [f"{name:<7}{_columns(length)}" for name, length in named.items()]
 
 
 def _columns(length: Length) -> str:
     low, high = length.interval_95 or (None, None)
     return f"{length.mm:5.1f}" + ("" if low is None else f"  {low:5.1f} - {high:5.1f}")
+
+
+def write_gallery(
+    output: Path, dataset: Any, fitted: Predictions, identities: dict[int, Identity], hand: HandModel, count: int
+) -> None:
+    """Write ``index.html``, ``predictions.json`` and each picture's plot and meshes.
+
+    Args:
+        output: the demo's folder; dataset: that the rows come from.
+        fitted: right hands with translation and keypoints, made with ``identities`` (by subject number).
+        hand: the hand layer; count: pictures, evenly spread, as in `write_pictures`.
+    """
+    people = ", ".join(f"subject-{number:02d} {length_of(one).mm:.0f} mm" for number, one in identities.items())
+    about = {
+        "model": {"name": fitted.model_name, "hash": fitted.model_hash},
+        "hand_model": {"name": hand.assets.name, "hash": hand.assets.hash},
+        "identity": {f"subject-{number:02d}": length_of(one).as_json() for number, one in identities.items()},
+    }
+    lead = f"Synthetic pictures of people whom no network has seen, with the shape calibrated for each: {people}."
+    index = {int(image): row for row, image in enumerate(dataset.columns["image_id"])}
+    with Gallery(output, "Unseen people, each with their own hand", lead, about) as gallery:
+        for row in pictured_rows(len(fitted), count):
+            image_id, subject = int(fitted.image_id[row]), int(fitted.subject_id[row])
+            name = f"subject-{subject:02d}_{image_id:06d}"
+            image = dataset.full_image(index[image_id])
+            result = fitted_hand(fitted, int(row), hand, image.shape[1], length_of(identities[subject]))
+            gallery.add(name, name, image, result)
+
+
+def length_of(identity: Identity) -> HandLength:
+    """Hand length of an identity."""
+    source = f"{identity.n_images} unlabelled images of this person ({identity.method})"
+    return HandLength(identity.hand_length_mm, identity.hand_length_std_mm, source)
+
+
+def fitted_hand(fitted: Predictions, row: int, hand: HandModel, width: int, length: HandLength) -> Result:
+    """One row of fitted predictions as a hand in its picture of ``width`` px."""
+    joints, vertices = hand_points(hand, fitted.pose[[row]], fitted.betas[[row]], fitted.transl[[row]])
+    K, keypoints = fitted.K[row].astype(np.float64), fitted.keypoints_2d[row]
+    confidence = fitted.keypoint_confidence[row]
+    squared = np.square(project_numpy(joints[0].astype(np.float64), K) - keypoints).sum(axis=1)
+    rms = float(np.sqrt((confidence * squared).sum() / max(float(confidence.sum()), 1e-9)))
+    return Result(
+        width, K, square_box(keypoints, 1.0), keypoints, confidence, vertices[0], joints[0], hand.assets, rms,
+        fitted.pose[row], fitted.transl[row], fitted.betas[row], length, sources=_SOURCES,
+    )

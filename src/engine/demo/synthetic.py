@@ -20,25 +20,21 @@ from datasets import build_dataset
 from datasets.synthetic.data_set import write_data_set
 from datasets.synthetic.sequence import SynthesisOptions
 from src.engine.checkpoint import ModelCard, load_network
-from src.engine.demo.gallery import write_gallery
-from src.engine.demo.pictures import write_pictures
-from src.engine.demo.variant import Variant
-from src.engine.evaluate import evaluate_hands, format_table
-from src.engine.networks import PRIOR, check_hand
+from src.engine.demo.pictures import write_gallery, write_pictures
+from src.engine.demo.report import Variant, report, summarise
+from src.engine.evaluate import evaluate_hands
+from src.engine.networks import check_hand
 from src.engine.predict import ShapeSource, predict_dataset
-from src.evaluation.bootstrap import paired_bootstrap
-from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
-from src.personalization.calibration.population import load_population, with_population
+from src.personalization.calibration.population import SHIPPED_PRIOR, load_population, with_population
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import pair_keypoints
-from src.personalization.terms.hand_size import Length, identity_lengths, lengths_mm
 from template import HandAssets, HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
-from utils.artifacts import Identity, Predictions, save_identity, save_predictions
+from utils.artifacts import Predictions, save_identity, save_predictions
 from utils.device import choose_device
 from utils.files import write_json
 
@@ -47,8 +43,6 @@ logger = logging.getLogger(__name__)
 SUBJECTS = (8, 9)
 #: The first sequences of each subject serve the calibration, the others the evaluation.
 CALIBRATION_SEQUENCES = 3
-VARIANTS = ("baseline", "identity_gt", "identity_calibrated")
-REPORTED = ("mpjpe_mm", "mpvpe_mm", "pa_mpjpe_mm", "auc", "f5", "f15", "zero_pose_mpvpe_mm", "abs_mpjpe_mm")
 
 
 class Stopwatch:
@@ -87,7 +81,7 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
         write_data_set(root, options, SUBJECTS)
         dataset = build_dataset("dex_ycb", root, "s1_test", allow_missing_subjects=True)
 
-    fit_options, believed = priors(weights / PRIOR, assets)
+    fit_options, believed = priors(weights / SHIPPED_PRIOR.name, assets)
 
     def run(name: str, shape: ShapeSource | None = None) -> Predictions:
         model, card, digest = networks[name]
@@ -125,12 +119,13 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     with watch("fit and evaluate"):
         truth = annotations_of(dataset, baseline.select(rows))
         for name, prediction in predictions.items():
-            own = prediction.select(rows)
+            network = prediction.select(rows)
             fitted = fit_predictions(
-                own, own.betas, assets, solver=args.solver, options=fit_options, device=device
+                network, network.betas, assets, solver=args.solver, options=fit_options, device=device
             ).predictions
-            variants[name] = Variant(own, fitted, evaluate_hands(hand, own, truth), evaluate_hands(hand, fitted, truth))
-            save_predictions(output / "predictions" / f"{name}.npz", variants[name].fitted)
+            scores = (evaluate_hands(hand, one, truth) for one in (network, fitted))
+            variants[name] = Variant(network, fitted, *scores)
+            save_predictions(output / "predictions" / f"{name}.npz", fitted)
     results = summarise(variants, identities, dataset, hand, baseline)
     with watch("draw"):
         write_pictures(output, dataset, variants, identities, hand, truth, count=args.pictures)
@@ -177,89 +172,7 @@ def first_sequences(predictions: Predictions, count: int) -> np.ndarray:
     """Mask (N,) of the rows in the first ``count`` sequences of each subject."""
     mask = np.zeros(len(predictions), dtype=bool)
     for subject in np.unique(predictions.subject_id):
-        own = predictions.subject_id == subject
-        first = np.unique(predictions.sequence_id[own])[:count]
-        mask |= own & np.isin(predictions.sequence_id, first)
+        of_subject = predictions.subject_id == subject
+        first = np.unique(predictions.sequence_id[of_subject])[:count]
+        mask |= of_subject & np.isin(predictions.sequence_id, first)
     return mask
-
-
-def summarise(
-    variants: dict[str, Variant], identities: dict[int, Identity], dataset: Any, hand: HandModel, baseline: Predictions
-) -> dict[str, Any]:
-    """The content of ``results.json`` without the times."""
-    names = np.unique(variants["baseline"].network.sequence_id)
-    result: dict[str, Any] = {
-        "data": "synthetic, unseen subjects 8 and 9",
-        "n_images": len(variants["baseline"].network),
-        "n_sequences": len(names),
-        "variants": {},
-        "differences_to_baseline_mpjpe_mm": {},
-        "calibration": {},
-    }
-    sequences = variants["baseline"].network.sequence_id
-    for name, variant in variants.items():
-        scores = {"network": variant.network_scores, "fitted": variant.fitted_scores}
-        result["variants"][name] = {
-            stage: {key: round(score.summary[key], 4) for key in REPORTED if key in score.summary}
-            for stage, score in scores.items()
-        }
-        if name != "baseline":
-            own, other = (v.network_scores.per_sample["mpjpe_mm"] for v in (variant, variants["baseline"]))
-            mean, low, high = paired_bootstrap(own, other, sequences)
-            result["differences_to_baseline_mpjpe_mm"][name] = {
-                "mean": round(mean, 4),
-                "low_95": round(low, 4),
-                "high_95": round(high, 4),
-            }
-    true_betas = dataset.subject_betas
-    for subject, identity in identities.items():
-        truth = true_betas[subject][None]
-        own = baseline.betas[baseline.subject_id == subject]
-        result["calibration"][f"subject-{subject:02d}"] = {
-            "n_images": identity.n_images,
-            "method": identity.method,
-            "zero_pose_mpvpe_mm": round(float(zero_pose_mpvpe(hand, identity.betas[None], truth)[0]), 4),
-            "zero_pose_mpvpe_mean_shape_mm": round(float(zero_pose_mpvpe(hand, np.zeros((1, 10)), truth)[0]), 4),
-            "zero_pose_mpvpe_single_image_mm": round(
-                float(zero_pose_mpvpe(hand, own, np.repeat(truth, len(own), 0)).mean()), 4
-            ),
-            "hand_length_mm": round(identity.hand_length_mm, 2),
-            "hand_length_std_mm": identity.hand_length_std_mm and round(identity.hand_length_std_mm, 2),
-            "lengths": {name: length.as_json() for name, length in identity_lengths(identity, hand.assets).items()},
-            "true_lengths_mm": {
-                name: round(length, 2) for name, (length, _) in lengths_mm(hand.assets, truth[0], None).items()
-            },
-        }
-    return result
-
-
-def report(results: dict[str, Any], output: Path) -> None:
-    """Say on the log what came out."""
-    rows = {
-        f"{name}, {stage}": values[stage]
-        for name, values in results["variants"].items()
-        for stage in ("network", "fitted")
-    }
-    lines = [format_table(rows), "", "calibration (zero-pose MPVPE, mm: calibrated / one image / mean shape)"]
-    for subject, row in results["calibration"].items():
-        lines.append(
-            f"  {subject}: {row['zero_pose_mpvpe_mm']:.2f} / {row['zero_pose_mpvpe_single_image_mm']:.2f} / "
-            f"{row['zero_pose_mpvpe_mean_shape_mm']:.2f} from {row['n_images']} images"
-        )
-    lines.append("hand and finger lengths, mm [95% interval] (true)")
-    for subject, row in results["calibration"].items():
-        parts = [
-            f"{name} {Length(length['mm'], length['std_mm'])} ({row['true_lengths_mm'][name]:.1f})"
-            for name, length in row["lengths"].items()
-        ]
-        lines.append(f"  {subject}: " + ", ".join(parts))
-    lines.append("MPJPE minus the baseline's, mm (95% bootstrap interval over sequences)")
-    for name, row in results["differences_to_baseline_mpjpe_mm"].items():
-        lines.append(f"  {name}: {row['mean']:+.2f} [{row['low_95']:+.2f}, {row['high_95']:+.2f}]")
-    lines.append("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in results["seconds"].items()))
-    logger.info(
-        "%d images of two unseen synthetic people, lengths in mm relative to the wrist\n%s\nwritten to %s",
-        results["n_images"],
-        "\n".join(lines),
-        output,
-    )

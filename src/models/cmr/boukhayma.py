@@ -12,8 +12,6 @@ from src.models.cmr.encoders import CHANNELS, build_resnet
 from template import HandAssets, load_hand_assets, pca_to_pose
 from utils.rotations import matrix_to_rotation_6d
 
-#: Network input in the paper's comparison, px.
-INPUT_SIZE = 256
 PCA_COMPONENTS = 6
 #: Scale, image translation, global rotation, finger PCA, shape: in this order.
 PARTS = (1, 2, 3, PCA_COMPONENTS, 10)

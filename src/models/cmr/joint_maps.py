@@ -95,9 +95,7 @@ def _parabola_peak(profile: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
     """Offset (B, J), at most half a pixel, of the maximum of log ``profile`` (B, J, n) beside ``peak`` (B, J)."""
     last = profile.shape[-1] - 1
     logs = profile.clamp_min(1e-10).log()
-    left, middle, right = (
-        logs.gather(-1, (peak + step).clamp(0, last)[..., None])[..., 0] for step in (-1, 0, 1)
-    )
+    left, middle, right = (logs.gather(-1, (peak + step).clamp(0, last)[..., None])[..., 0] for step in (-1, 0, 1))
     curvature = 2 * middle - left - right
     offset = torch.where(curvature > 1e-6, (right - left) / (2 * curvature.clamp_min(1e-6)), 0.0)
     return torch.where((peak > 0) & (peak < last), offset.clamp(-0.5, 0.5), 0.0)

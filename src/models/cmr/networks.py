@@ -15,9 +15,6 @@ from src.models.losses import MESH_UNIT
 from template import HandModel
 from template.cmr_assets import load_hierarchy
 
-#: Network input of the released checkpoints, px.
-INPUT_SIZE = 224
-
 Output = dict[str, torch.Tensor | list[torch.Tensor]]
 
 
@@ -76,8 +73,15 @@ class CmrNetwork(Cascade, MeshDecoder):
         extra_channels: int = 0,
     ) -> None:
         levels = hierarchy if isinstance(hierarchy, MeshHierarchy) else load_hierarchy(path=hierarchy)
-        super().__init__(layout, backbone, weights, with_mask=with_mask, uses_feature=True,
-                         hierarchy=levels, extra_channels=extra_channels)
+        super().__init__(
+            layout,
+            backbone,
+            weights,
+            with_mask=with_mask,
+            uses_feature=True,
+            hierarchy=levels,
+            extra_channels=extra_channels,
+        )
         self.hierarchy, self.hierarchy_hash = levels, levels.hash
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> Output:

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 SOMEBODY = 1
 #: A fit further from its keypoints than this, in standard deviations of a keypoint, explains no hand.
 MAX_MISFIT = 3.0
+#: What results of our 2D network say of their keypoints (`src.photos.result.Sources`).
+KEYPOINT_NETWORK = "pose_2d"
 
 
 def calibrate(
@@ -98,25 +100,38 @@ def calibrate(
         if method not in ("multi_frame", "joint"):
             raise CalibrationError(f"method {method!r} averages a network's shapes; keypoints take 'multi_frame'")
         subject = SOMEBODY if subject is None else subject
-        options = keypoint_options(assets, shapes_of(assets, population), device)
+        options = keypoint_options(assets, shapes_of(assets, population), device, _noise_of(source, assets, population))
         rows = predictions_from_keypoints(*_keypoints_of(source, K, confidence, hand), assets, options, subject, device)
     return calibrate_predictions(
         rows,
         assets,
         replace(options, cues=cues),
         method=method,
-        num_images=len(rows),
+        num_images=None,
         subject=subject,
         device=device,
         created_by="handid.calibrate",
     )[subject]
 
 
+def _are_results(source: Any) -> bool:
+    return isinstance(source, Sequence) and bool(source) and hasattr(source[0], "keypoints")
+
+
+def _noise_of(source: Any, assets: HandAssets, population: Population | None) -> KeypointNoise:
+    """A detector's, unless all keypoints are those of our network, whose errors were measured."""
+    found = shipped_population(assets) if population is None else population
+    ours = _are_results(source) and all(one.sources.keypoints == KEYPOINT_NETWORK for one in source)
+    if not ours or found is None or not found.keypoint_std_box > 0:
+        return DETECTOR_NOISE
+    return replace(DETECTOR_NOISE, std_box=float(found.keypoint_std_box))
+
+
 def _keypoints_of(
     source: Any, K: Any, confidence: Any, hand: str | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Keypoints (N,21,2), K (N,3,3), confidence (N,21), all in the right-hand convention, and is_left (N,)."""
-    if isinstance(source, Sequence) and source and hasattr(source[0], "keypoints"):  # results
+    if _are_results(source):
         keypoints, K, confidence = (
             np.stack([getattr(one, n) for one in source]) for n in ("keypoints", "K", "confidence")
         )

@@ -54,7 +54,6 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
-    predictions.check_hand(assets)
     if args.keypoints is not None or args.method == "multi_frame":
         keypoints = None if args.keypoints is None else load_predictions(args.keypoints)
         predictions = pair_keypoints(predictions, keypoints)
@@ -78,7 +77,7 @@ def calibrate_and_write(
         option = "--merge_with" if args.merge_with is not None else f"--output {args.output}"
         raise CalibrationError(f"{option} is one person's file, but there are subjects {subjects}; give --subject")
     earlier = None if args.merge_with is None else load_identity(args.merge_with)
-    count = args.num_images or (len(images.predictions) if args.images else NUM_IMAGES)
+    count = (None if args.images else NUM_IMAGES) if args.num_images is None else args.num_images
     written, errors = {}, {}
     for subject in subjects:
         try:

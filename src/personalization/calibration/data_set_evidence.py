@@ -1,4 +1,4 @@
-"""Metric cues that a data set holds beside its images: where the cameras stand, and depth maps (DexYCB, FACTS 1)."""
+"""Metric cues that DexYCB holds beside its images: where the cameras stand, and depth maps (docs/facts.md)."""
 
 from __future__ import annotations
 

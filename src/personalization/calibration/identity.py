@@ -11,12 +11,12 @@ import torch
 
 from src.personalization.calibration.images import AVERAGES, average_betas, average_weights, choose_images
 from src.personalization.calibration.multi_frame import (
+    DEPTHS,
     CalibrationOptions,
     MultiFrameResult,
     calibrate_frames,
     default_options,
     image_information,
-    placed_depths,
 )
 from src.personalization.calibration.multi_view import ViewGroups, calibrate_views
 from src.personalization.pairing import rows_by_subject
@@ -34,8 +34,6 @@ METHODS = (*AVERAGES, "multi_frame")
 ALIASES = {"joint": "multi_frame"}
 #: A cue further than this from what the images say, in standard deviations of the difference, is refused.
 MAX_CONFLICT = 4.0
-#: m; a hand that its keypoints and K place elsewhere was seen by another camera than that K's.
-DEPTHS = (0.08, 4.0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def calibrate_predictions(
     options: CalibrationOptions | None = None,
     *,
     method: str = "multi_frame",
-    num_images: int = 20,
+    num_images: int | None = 20,
     select: str = "random",
     seed: int = 0,
     top_k: int = 10,
@@ -105,7 +103,7 @@ def calibrate_predictions(
         assets: the hand model that the predictions were made with.
         options: priors, noise and measured lengths of ``multi_frame``; None: `default_options`.
         method: one of `METHODS`, or an alias.
-        num_images, select, seed: images to use, see `images.choose_images`; where there are fewer,
+        num_images, select, seed: images to use (None: all), see `images.choose_images`; where there are fewer,
             all are used, with a warning, and the identity says how many.
         top_k, temperature: see `images.average_weights`.
         wrist_depth: (N,) m measured depth of the wrist in each row, NaN where unknown.
@@ -127,19 +125,17 @@ def calibrate_predictions(
     images, identities = Images(predictions, wrist_depth, views), {}
     for number, rows in rows_by_subject(predictions, subject).items():
         own = images.rows(without_copies(predictions, rows))
-        if len(own.predictions) < num_images:
+        there = len(own.predictions)
+        if num_images is not None and there < num_images:
             logger.warning(
-                "subject %d has %d images, fewer than the %d asked for: all are used",
-                number,
-                len(own.predictions),
-                num_images,
+                "subject %d has %d images, fewer than the %d asked for: all are used", number, there, num_images
             )
+        wanted = there if num_images is None else num_images
         if method == "multi_frame":
-            own = own.rows(_seen_by_their_camera(model, own, options, number))
-            own = own.rows(_choose(model, own, options, num_images, select, seed))
+            own = own.rows(_choose(model, own, options, wanted, select, seed))
             found = _solve_person(model, own, options, number)
         else:
-            own = own.rows(choose_images(len(own.predictions), num_images, select, seed, own.predictions.confidence))
+            own = own.rows(choose_images(there, wanted, select, seed, own.predictions.confidence))
             found = _average(own, method, top_k, temperature)
         identities[number] = package(assets, model, found, own.predictions, method, number, created_by)
     return identities
@@ -156,31 +152,6 @@ def without_copies(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
         copies = np.delete(predictions.image_id[rows], first)
         logger.warning("%d images are copies of others (e.g. image %d) and do not count again", len(copies), copies[0])
     return rows[np.sort(first)]
-
-
-def _seen_by_their_camera(model: JointsModel, own: Images, options: CalibrationOptions, subject: int) -> np.ndarray:
-    """Rows whose hand, placed by keypoints and K, is where a hand can be.
-
-    Raises:
-        CalibrationError: it is not in most of them: K is another picture's.
-    """
-    pose, K, keypoints, trust = own.tensors()
-    depth = placed_depths(model, pose, K, keypoints, trust, options).cpu().numpy()
-    wrong = np.isfinite(depth) & ((depth < DEPTHS[0]) | (depth > DEPTHS[1]))
-    if not wrong.any():
-        return np.arange(len(depth))
-    row = int(np.flatnonzero(wrong)[0])
-    where = f"{depth[row]:.2f} m away" if depth[row] > 0 else "behind the camera"
-    said = (
-        f"subject {subject}: the hand of image {own.predictions.image_id[row]} would be {where} with K = "
-        f"{np.round(own.predictions.K[row], 1).tolist()}: that is no K of this picture, or of another size"
-    )
-    if wrong.sum() > len(wrong) / 2:
-        raise CalibrationError(
-            f"{said} ({wrong.sum()} of {len(wrong)} images). Give the K that the keypoints belong to"
-        )
-    logger.warning("%s; %d of %d images are left out", said, wrong.sum(), len(wrong))
-    return np.flatnonzero(~wrong)
 
 
 def _choose(
@@ -255,6 +226,13 @@ def _solve(model: JointsModel, own: Images, options: CalibrationOptions) -> Mult
 
 def _check(result: MultiFrameResult, own: Predictions, subject: int) -> None:
     counts = count_status(result.frame_status)
+    elsewhere = int((result.frame_status == Status.BEHIND_CAMERA).sum())
+    if 2 * elsewhere > result.frame_status.shape[1]:
+        raise CalibrationError(
+            f"subject {subject}: keypoints and K place the hand nearer than {DEPTHS[0]} or further than {DEPTHS[1]} m "
+            f"in {elsewhere} of {result.frame_status.shape[1]} images of {own.source} (K of the first is "
+            f"{np.round(own.K[0], 1).tolist()}): give the K, in pixels, of the images that the keypoints belong to"
+        )
     if int(result.status[0]) == Status.NO_KEYPOINTS:
         raise CalibrationError(
             f"subject {subject}: no usable frame among {len(own)} ({counts}); nothing to calibrate from"

@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from src.personalization.calibration.population import Population
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import length_gradient, lengths_mm
+from src.personalization.terms.hand_size import LENGTHS, length_gradient, lengths_mm
 from template import HandAssets
 from template.kinematics import JointsModel
 from utils.artifacts import Identity
@@ -100,6 +100,7 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
                 f"{identity.source} (method {identity.method}) has no covariance, so its weight is unknown; "
                 "calibrate with --method multi_frame"
             )
+        _check_evidence(identity)
         if identity.evidence.get("prior", None if "network" in identity.scale_evidence else population.hash) != (
             population.hash
         ):
@@ -114,6 +115,20 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
     images = [image for identity in identities for image in identity.image_ids]
     if len(set(images)) < len(images):
         raise CalibrationError("the files share images, which would count twice; calibrate from all images at once")
+
+
+def _check_evidence(identity: Identity) -> None:
+    """What a file says of its evidence is of the form that `Identity.evidence` has."""
+    network, cues = identity.evidence.get("network"), identity.evidence.get("cues", [])
+    try:
+        good = all(name in LENGTHS and mm > 0 and std_mm > 0 for name, mm, std_mm in cues)
+        if network is not None:
+            good &= network["images"] > 0 and bool(np.isfinite(np.array(network["betas"], dtype=np.float64)).all())
+            good &= len(network["betas"]) == 10
+    except (KeyError, TypeError, ValueError):
+        good = False
+    if not good:
+        raise CalibrationError(f"{identity.source}: its evidence is not what calibration writes; calibrate again")
 
 
 def _check_person(identities: list[Identity], population: Population, accept: bool) -> None:

@@ -28,8 +28,8 @@ from utils.artifact_checks import HandLike
 
 logger = logging.getLogger(__name__)
 
-#: Where the search of a frame that nothing is seen of begins, m: about arm's length.
-START_DEPTH = 0.85
+#: m; a hand that its keypoints and K place elsewhere was seen by another camera than that K's.
+DEPTHS = (0.08, 4.0)
 #: Share of Laplace's correction that is applied. Where a frame's posterior is skewed the full correction overshoots:
 #: hand length of 100 simulated persons (0.25 rad, 2 px, 20 frames) was off by +2.5 mm without, -1.3 mm with all,
 #: +0.1 mm with half of it. benchmarks/studies/laplace.py shows what half of it does.
@@ -209,35 +209,20 @@ def checked_frames(
 def place_frames(
     model: JointsModel, observations: Observations, pose: torch.Tensor, rest: torch.Tensor
 ) -> tuple[Observations, torch.Tensor, torch.Tensor]:
-    """Closed-form wrist positions (N,3); frames that cannot be placed lose their keypoints' weight.
+    """Closed-form wrist positions (N,3); frames that cannot be placed where a hand can be lose their keypoints' weight.
 
     Returns:
         The observations, the wrists, and the mask (N,) of placed frames (True where nothing is seen).
     """
     points = posed_points(model, pose, rest).points
     wrist, placed = wrist_from_keypoints(points, observations.projections, observations.keypoints, observations.weights)
+    placed = placed & (wrist[:, 2] > DEPTHS[0]) & (wrist[:, 2] < DEPTHS[1])
     unseen = (observations.weights == 0).flatten(1).all(dim=1)
     K = observations.projections[:, 0, :, :3]
     centre = torch.where(unseen[:, None], K[:, :2, 2], observations.keypoints[:, 0].mean(dim=1))
-    wrist = torch.where((placed & ~unseen)[:, None], wrist, wrist_at_depth(centre, K, START_DEPTH))
+    wrist = torch.where((placed & ~unseen)[:, None], wrist, wrist_at_depth(centre, K))
     weights = torch.where(placed[:, None, None], observations.weights, torch.zeros_like(observations.weights))
     return replace(observations, weights=weights), wrist, placed | unseen
-
-
-def placed_depths(
-    model: JointsModel,
-    pose: torch.Tensor,
-    K: torch.Tensor,
-    keypoints: torch.Tensor,
-    confidence: torch.Tensor | None,
-    options: CalibrationOptions,
-) -> torch.Tensor:
-    """Depth (N,), m, where each image alone places the wrist of a mean hand: zero if it would be behind the camera,
-    NaN for images that cannot be used."""
-    inputs = checked_frames(model, pose, pose.new_zeros(len(pose), 10), K, keypoints, confidence, options)
-    rest = model.rest_points(inputs.betas)
-    _, wrist, placed = place_frames(model, observe(model, inputs, options), inputs.pose, rest)
-    return torch.where(inputs.good, torch.where(placed, wrist[:, 2], 0.0), torch.nan)
 
 
 def image_information(

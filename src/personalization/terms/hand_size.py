@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,8 @@ import torch
 from template import HandAssets
 from template.kinematics import JointsModel
 from utils.artifacts import Identity
+from utils.identity import HALF_95
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
-
-#: Half of a Gaussian's central 95%, in standard deviations.
-HALF_95 = 1.959964
 
 #: Lengths that can be asked for: name -> joints (standard order) whose successive distances are summed.
 LENGTHS: dict[str, tuple[int, ...]] = {
@@ -50,11 +49,17 @@ def length_gradient(model: JointsModel, betas: torch.Tensor, name: str) -> tuple
     return lengths.sum(dim=1), torch.einsum("pkc,skc->ps", steps / lengths[..., None].clamp_min(1e-9), change)
 
 
+@functools.lru_cache(maxsize=4)
+def _joints_model(assets: HandAssets) -> JointsModel:
+    """One for each hand in use: a video asks for its lengths in every frame."""
+    return JointsModel(assets)
+
+
 def lengths_mm(
     assets: HandAssets, betas: np.ndarray, covariance: np.ndarray | None, names: tuple[str, ...] = ("hand", *FINGERS)
 ) -> dict[str, tuple[float, float | None]]:
     """Named lengths in mm, each with its standard deviation (first order in the covariance) or None."""
-    model = JointsModel(assets)
+    model = _joints_model(assets)
     point = torch.as_tensor(betas, dtype=torch.float64)[None]
     found: dict[str, tuple[float, float | None]] = {}
     for name in names:

@@ -63,12 +63,12 @@ class MediapipeHands:
         """One call of the detector."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # protobuf's, about mediapipe's own use of it
-            found = self.detector.process(np.ascontiguousarray(image))
-        if not found.multi_hand_landmarks:
+            result = self.detector.process(np.ascontiguousarray(image))
+        if not result.multi_hand_landmarks:
             return []
-        worlds = found.multi_hand_world_landmarks or [None] * len(found.multi_hand_landmarks)
-        parts = zip(found.multi_hand_landmarks, worlds, found.multi_handedness, strict=True)
-        return [to_detection(*part, image.shape[1], image.shape[0]) for part in parts]
+        worlds = result.multi_hand_world_landmarks or [None] * len(result.multi_hand_landmarks)
+        hands = zip(result.multi_hand_landmarks, worlds, result.multi_handedness, strict=True)
+        return [to_detection(*hand, image.shape[1], image.shape[0]) for hand in hands]
 
     def _look_closer(self, image: np.ndarray) -> list[Detection]:
         height, width = image.shape[:2]
@@ -83,8 +83,8 @@ class MediapipeHands:
         """The hand as found in a square about it: a window may have cut it."""
         x, y, side = square_box(hand.keypoints_2d, CLOSER_LOOK)
         left, top = max(int(x - side / 2), 0), max(int(y - side / 2), 0)
-        found = self.look(image[top : int(y + side / 2) + 1, left : int(x + side / 2) + 1])
-        same = [one for one in (f.moved((left, top)) for f in found) if overlap(one, hand) > SAME_HAND]
+        again = self.look(image[top : int(y + side / 2) + 1, left : int(x + side / 2) + 1])
+        same = [one for one in (f.moved((left, top)) for f in again) if overlap(one, hand) > SAME_HAND]
         return max(same, key=lambda one: overlap(one, hand), default=hand)
 
 

@@ -1,6 +1,6 @@
 """Train the hand detector and the keypoint network on pictures mixed of a bank of renders, within a budget of minutes.
 
-``python -m src.engine.train_world --task keypoints --bank out/world/bank --validation out/world/val --out out/world``
+``python -m src.engine.world.train --task keypoints --bank out/world/bank --validation out/world/val --out out/world``
 
 The bank may grow while this runs. Training goes by the clock: learning rate and stop follow the share of ``--minutes``
 that is used up, all calls counted together; a call that is stopped goes on from its last checkpoint. At the end the
@@ -25,7 +25,7 @@ from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
 from datasets.synthetic.world.resident import ResidentBank
 from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint, save_checkpoint
 from src.engine.ship import export_weights
-from src.engine.world_calibration import calibrate_detector, calibrate_keypoints
+from src.engine.world.calibration import calibrate_detector, calibrate_keypoints
 from src.models.hand_detector import INPUT_SIZE, detector_loss
 from src.models.heatmaps import heatmap_loss
 from src.models.keypoint_rating import keypoint_is_right
@@ -260,7 +260,7 @@ def _wait_for(bank: ResidentBank, minutes: float) -> None:
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="python -m src.engine.train_world", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m src.engine.world.train", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--task", required=True, choices=sorted(STEPS))
     add("--bank", required=True, help="folder of renders (datasets.synthetic.world.bank); may grow")

@@ -1,0 +1,166 @@
+"""Videos whose names, times, rates or disks are odd."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photo_cases import Fixed, K, arguments
+
+from src.photos import run_video
+from src.photos.api import PhotoEstimator
+from src.photos.camera import Camera
+from src.photos.image import UnusableImage
+from src.photos.result import Result
+from src.photos.shape_filter import ShapeFilter
+from utils.video_files import VideoInfo, open_video, video_writer, writable_rate
+
+FAULTS = Path("../../shared/data/faults")
+needs_faults = pytest.mark.skipif(not FAULTS.is_dir(), reason=f"{FAULTS} is not there")
+
+
+def write_clip(path: Path, count: int = 12, fps: float = 30.0) -> Path:
+    with video_writer(path, VideoInfo(64, 48, fps, 0)) as writer:
+        for number in range(count):
+            writer.write(np.full((48, 64, 3), 20 * (number + 1), np.uint8))
+    return path
+
+
+def boxes(data: bytes, start: int, end: int) -> dict[bytes, tuple[int, int]]:
+    """Type -> (offset, size) of the MP4 boxes between two offsets."""
+    found = {}
+    while start < end:
+        size, kind = struct.unpack_from(">I4s", data, start)
+        found[kind] = (start, size)
+        start += size
+    return found
+
+
+def with_steps(path: Path, steps: list[tuple[int, float]]) -> None:
+    """Give an MP4 of constant rate (frames, part of its step) instead: its table of times is at the file's end."""
+    data, chain, start, end = bytearray(path.read_bytes()), [], 0, path.stat().st_size
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"):
+        offset, size = boxes(data, start, end)[kind]
+        chain.append(offset)
+        start, end = offset + 8, offset + size
+    step = struct.unpack_from(">I", data, start + 12)[0]
+    table = struct.pack(">II", 0, len(steps)) + b"".join(struct.pack(">II", n, round(part * step)) for n, part in steps)
+    grown = len(table) - (end - start)
+    data[start:end] = table
+    for offset in chain:
+        struct.pack_into(">I", data, offset, struct.unpack_from(">I", data, offset)[0] + grown)
+    path.write_bytes(data)
+
+
+def test_times_are_those_of_the_container(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mp4", 12, 10.0)
+    with_steps(clip, [(6, 1.0), (6, 0.25)])  # the second half four times as fast
+    info, frames = open_video(clip)
+    times = [frame.seconds for frame in frames]
+    np.testing.assert_allclose(times, [*np.arange(7) * 0.1, *(0.6 + np.arange(1, 6) * 0.025)], atol=2e-3)
+    with video_writer(tmp_path / "out.mp4", info._replace(fps=40.0)) as writer:
+        for time in times:
+            writer.write(np.full((48, 64, 3), 200 if time > 0.55 else 20, np.uint8), time)
+    bright = [frame.seconds for frame in open_video(tmp_path / "out.mp4")[1] if frame.image.mean() > 100]
+    assert bright[0] == pytest.approx(0.6, abs=0.03) and bright[-1] == pytest.approx(times[-1], abs=0.03)
+
+
+def test_a_clock_that_jumps_fills_no_disk(tmp_path: Path) -> None:
+    with video_writer(tmp_path / "a.mp4", VideoInfo(64, 48, 30.0, 0)) as writer:
+        for time in (0.0, 0.033, 1e9, 1e9 + 0.033):
+            writer.write(np.zeros((48, 64, 3), np.uint8), time)
+        assert writer.count == 4
+
+
+@pytest.mark.parametrize("fps", [119.743, 120000 / 1001, 29.97, 65.5361, 239.7612])
+def test_odd_frame_rates(tmp_path: Path, fps: float) -> None:
+    info, frames = open_video(write_clip(tmp_path / "a.mp4", 12, fps))
+    assert len(list(frames)) == 12 and info.fps == pytest.approx(fps, rel=1e-3)
+    assert writable_rate(fps) == pytest.approx(fps, rel=1e-3)
+
+
+@needs_faults
+def test_the_video_with_the_odd_frame_rate(tmp_path: Path) -> None:
+    info, frames = open_video(FAULTS / "fps_119_743.mp4")
+    with video_writer(tmp_path / "a.mp4", info) as writer:
+        for frame in frames:
+            writer.write(frame.image, frame.seconds)
+    assert writer.count == 12
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "http:x.mp4", "a%03d.mp4", "ä#?.mp4"])
+def test_video_names_are_no_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    write_clip(tmp_path / "clip.mp4", 3).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(open_video(name)[1])) == 3
+
+
+def test_a_full_disk_keeps_the_earlier_video(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: the encoder sees its writes fail, and says nothing."""
+    earlier = write_clip(tmp_path / "a.mp4").read_bytes()
+    script = f"""
+import resource, numpy as np
+from pathlib import Path
+from utils.video_files import VideoInfo, video_writer
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+with video_writer(Path({str(tmp_path / "a.mp4")!r}), VideoInfo(96, 96, 25.0, 0)) as writer:
+    for number in range(60):
+        writer.write(np.roll(noise, number, axis=0))
+"""
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert finished.returncode != 0 and "can be read back; is the disk full?" in finished.stderr, finished.stderr
+    assert (tmp_path / "a.mp4").read_bytes() == earlier and [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_one_odd_frame_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(call: int) -> None:
+        if call in (2, 3):
+            raise RuntimeError("a solver's own error")
+
+    clip = write_clip(tmp_path / "a.mp4", 6, 10.0)
+    with_steps(clip, [(3, 1.0), (3, 0.5)])
+    tools = PhotoEstimator(Fixed(look))
+    monkeypatch.setattr(run_video, "open_tools", lambda _: tools)
+    words = arguments("--video", str(clip), "--output", str(tmp_path / "out"))
+    run_video.video_demo(words)
+    _, *lines = [json.loads(line) for line in (tmp_path / "out" / "a_frames.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["ok", "failed", "failed", "ok", "ok", "ok"]
+    assert lines[1]["reason"] == "RuntimeError: a solver's own error" and not lines[3]["warm_start"]
+    np.testing.assert_allclose([line["seconds"] for line in lines], [0, 0.1, 0.2, 0.3, 0.35, 0.4], atol=2e-3)
+    monkeypatch.setattr(run_video, "open_tools", lambda _: replace(tools, K=Camera(10 * K, "--K x")))
+    with pytest.raises(ValueError, match="--K x.*cannot belong to a picture of 64 x 48"):
+        run_video.video_demo(words)
+    tools.estimator.look = lambda _: 1 / 0
+    monkeypatch.setattr(run_video, "open_tools", lambda _: tools)
+    with pytest.raises(RuntimeError, match="none of 6 frames"):
+        run_video.video_demo(words)
+
+
+def test_frames_without_a_hand_say_nothing_of_its_shape(tmp_path: Path) -> None:
+    class Predicting(Fixed):
+        """Predicts a shape in every frame, also in those in which it then finds no hand."""
+
+        def estimate(self, image: np.ndarray, K: np.ndarray, box: np.ndarray, shape: ShapeFilter, *_: object) -> Result:
+            shape.update(np.full(10, float(self.calls)))
+            return super().estimate(image)
+
+    def look(call: int) -> None:
+        if call in (2, 4):
+            raise UnusableImage("no hand")
+
+    track = run_video.HandTracker(PhotoEstimator(Predicting(look)), tmp_path / "a.mp4", (64, 48))
+    for call in range(1, 5):
+        if call in (2, 4):
+            with pytest.raises(UnusableImage, match="no hand"):
+                track(np.zeros((48, 64, 3), np.uint8))
+        else:
+            track(np.zeros((48, 64, 3), np.uint8))
+    assert track.shape.count == 2
+    np.testing.assert_allclose(track.shape.betas, (0 + 2) / 2)  # of the first and the third frame
