@@ -228,3 +228,19 @@ def test_documented_commands_are_accepted() -> None:
             if option not in given:
                 given += [option, "eval" if option == "--phase" else "x"]
         PARSERS[name]().parse_args(given)  # exits if an option is unknown or has no effect
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["save_minutes nan", "rotation_deg inf", "lr nan", "max_images -1", "batch_size 0", "num_workers -1"],
+)
+def test_numbers_that_are_none_are_refused_before_a_run_is_deleted(words, tmp_path, capsys):
+    saved = tmp_path / "dex_ycb" / "run" / "checkpoints" / "best.pt"
+    saved.parent.mkdir(parents=True)
+    saved.write_bytes(b"an earlier run")
+    name, value = words.split()
+    command = ["--phase", "train", "--out_dir", str(tmp_path), "--exp_name", "run", "--overwrite", f"--{name}", value]
+    with pytest.raises(SystemExit) as stopped:
+        get_args_parser().parse_args(command)
+    assert stopped.value.code == 2 and f"--{name} is" in capsys.readouterr().err
+    assert saved.read_bytes() == b"an earlier run"
