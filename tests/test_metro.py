@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.augment import prepare_batch
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine import PHASES, checkpoint
@@ -97,7 +96,9 @@ def test_hrnet_without_timm_names_the_remedy(monkeypatch: pytest.MonkeyPatch) ->
         build_model("metro", "paper", backbone="hrnet_w64")
 
 
-def test_other_networks_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_other_networks_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     network = build_model("metro", "paper", backbone="resnet18")
     good = {name: torch.zeros(1).expand(shape) for name, shape in SHAPES.items() if not name.startswith("backbone.")}
     layer = "trans_encoder.2.bert.encoder.layer"
@@ -291,9 +292,18 @@ def options(root: Path, out: Path, phase: str, model: str, *extra: str) -> objec
 
 @pytest.mark.parametrize(("model", "recipe"), [("metro", "paper"), ("metro", "fair"), ("metro_identity", "fair")])
 def test_trains_predicts_and_evaluates(root: Path, tmp_path: Path, model: str, recipe: str) -> None:
-    words = ("--recipe", recipe, "--backbone", "mobilenet_v3_small", "--epochs", "1", "--batch_size", "8")
-    args = apply_recipe(options(root, tmp_path, "train", model, *words, "--max_images", "24", "--val_images", "4"))
-    if recipe == "paper":  # the released sizes take half a gigabyte: two steps, no checkpoint
+    words = (
+        "--recipe",
+        recipe,
+        "--backbone",
+        "mobilenet_v3_small",
+        "--epochs",
+        "1",
+        "--batch_size",
+        "4" if recipe == "paper" else "8",
+    )
+    args = apply_recipe(options(root, tmp_path, "train", model, *words, "--max_images", "24", "--val_images", "2"))
+    if recipe == "paper":  # the released sizes take half a gigabyte: one step, no checkpoint
         trainer = Trainer(args)
         batch = next(iter(trainer.loader))
         terms = trainer._step(batch)
@@ -301,9 +311,8 @@ def test_trains_predicts_and_evaluates(root: Path, tmp_path: Path, model: str, r
         assert 0 < terms["loss"] < 1000 and 0 < trainer.validate()["mpjpe_mm"] < 1000
         return
     trainer = Trainer(args)
-    terms = trainer._step(next(iter(trainer.loader)))
+    trainer.run()  # three steps
     assert all(value.grad is not None for value in trainer.model.parameters() if value.requires_grad)
-    trainer.run()
     last, found, results = trainer.folder.last, tmp_path / "found.npz", tmp_path / "results.json"
     common = ("--checkpoint", str(last), "--max_images", "4")
     shape = ("--shape", "mean") if model.endswith("identity") else ()
@@ -312,19 +321,3 @@ def test_trains_predicts_and_evaluates(root: Path, tmp_path: Path, model: str, r
     assert predictions.model_name == model and predictions.vertices.shape == (4, 778, 3)
     PHASES["eval"](options(root, tmp_path, "eval", model, *common, *shape, "--results", str(results)))
     assert "mpjpe" in results.read_text()
-
-
-def test_a_few_steps_learn(root: Path, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    words = ("--backbone", "mobilenet_v3_small", "--batch_size", "8", "--augment", "none", "--amp", "no")
-    trainer = Trainer(apply_recipe(options(root, tmp_path, "train", "metro_identity", *words)))
-    batch = prepare_batch(next(iter(trainer.loader)), 64, crop_scale=2.0)
-    optimizer = torch.optim.AdamW(trainer.model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(8):
-        optimizer.zero_grad()
-        loss, terms = trainer.objective.loss(trainer.objective.forward(trainer.model, batch), batch)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(terms["mesh"]))
-    assert losses[-1] < 0.8 * losses[0]

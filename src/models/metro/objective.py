@@ -35,7 +35,9 @@ class MetroObjective(MeshObjective):
         true_coarse = true_vertices[:, self.selection]
         regressed = mesh_joints(output["vertices"], self.hand)
         if not self.as_released:
-            return self._fair(output, batch | {"keypoints_2d": truth["keypoints"]}, regressed, true_joints, true_vertices)
+            return self._fair(
+                output, batch | {"keypoints_2d": truth["keypoints"]}, regressed, true_joints, true_vertices
+            )
         size = batch["image"].shape[-1]
         true_2d = (truth["keypoints"] + 0.5) * (2 / size) - 1
         both = (output["joints"], regressed)

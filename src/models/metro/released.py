@@ -58,8 +58,8 @@ def translate(state: Mapping[str, torch.Tensor], tokens: int, layers: int) -> di
     found = state["cam_param_fc2.weight"].shape[1] if "cam_param_fc2.weight" in state else tokens
     if "upsampling2.weight" in state or found != tokens:
         raise StateDictError(
-            f"is METRO for another body part ({found} tokens, a hand has {tokens}): its network for bodies has the same "
-            "names; give metro_hand_state_dict.bin"
+            f"is METRO for another body part ({found} tokens, a hand has {tokens}): its network for bodies has the "
+            "same names; give metro_hand_state_dict.bin"
         )
     numbers: dict[str, set[str]] = {}
     for name in state:
