@@ -26,16 +26,16 @@ from utils.camera import mirror_intrinsics
 
 #: Name of a format -> its module.
 FORMATS = {
-    "hamer": "hamer",
-    "wilor": "hamer",
-    "wilor_mini": "wilor_mini",
-    "fasthamer": "fasthamer",
-    "hawor": "hawor",
-    "sam3d_body": "sam3d_body",
-    "mediapipe": "mediapipe",
-    "frankmocap": "frankmocap",
-    "mmpose": "mmpose",
-    "joints": "joints",
+    "hamer": "src.estimators.hamer",
+    "wilor": "src.estimators.hamer",
+    "wilor_mini": "src.estimators.wilor_mini",
+    "fasthamer": "src.estimators.fasthamer",
+    "hawor": "src.estimators.hawor",
+    "sam3d_body": "src.estimators.sam3d_body",
+    "mediapipe": "src.estimators.mediapipe",
+    "frankmocap": "src.estimators.frankmocap",
+    "mmpose": "src.estimators.mmpose",
+    "joints": "src.estimators.joints",
 }
 
 __all__ = ["FORMATS", "EstimateFormatError", "read_estimates", "write_estimates"]
@@ -129,7 +129,7 @@ def write_estimates(
 def _module(format: str) -> ModuleType:
     if format not in FORMATS:
         raise ValueError(f"format {format!r} is unknown; known are {', '.join(FORMATS)}")
-    return importlib.import_module(f"src.estimators.{FORMATS[format]}")
+    return importlib.import_module(FORMATS[format])
 
 
 def _files(
