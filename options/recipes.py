@@ -43,6 +43,7 @@ _PAPER = {
 
 #: Epochs after which ``--schedule multistep`` divides the rate by ten (docs/facts.md 7.1, 7.4).
 CMR = ("cmr_sg", "cmr_pg", "cmr_identity")
+METRO = ("metro", "metro_identity")  # divides once, at half of the training
 MILESTONES = {"pose_2d": (10, 15), **dict.fromkeys(CMR, (10, 12))}
 DEFAULT_MILESTONES = (5, 10)
 
@@ -50,6 +51,9 @@ DEFAULT_MILESTONES = (5, 10)
 _BY_MODEL = {
     **{("fair", name): {"backbone": "resnet18", "batch_size": 32, "lr": 5e-4} for name in CMR},
     **{("paper", name): {"backbone": "resnet18"} for name in CMR},
+    **{("fair", name): {"batch_size": 32, "lr": 5e-4} for name in METRO},
+    # a uniform turn of the standard deviation that METRO drew its normal ones with, 90 degrees
+    **{("paper", name): {"rotation_deg": 156.0} for name in METRO},
     ("fair", "boukhayma"): {"backbone": "resnet34", "batch_size": 32, "lr": 5e-4},
     ("paper", "boukhayma"): {"backbone": "resnet34", "input_size": 256, "crop_size": 256},
     ("paper", "pose_2d"): {"backbone": "resnet18"},
@@ -60,8 +64,8 @@ _BY_MODEL = {
 #: FreiHAND's pictures are cut around the hand already: CMR networks see the whole image.
 _WHOLE_IMAGE = {"crop": "image", "crop_scale": 2.0, "crop_size": 224}
 _BY_DATASET = {
-    **{("fair", name, "freihand"): {**_WHOLE_IMAGE, "input_size": 128} for name in CMR},
-    **{("paper", name, "freihand"): _WHOLE_IMAGE for name in CMR},
+    **{("fair", name, "freihand"): {**_WHOLE_IMAGE, "input_size": 128} for name in (*CMR, *METRO)},
+    **{("paper", name, "freihand"): _WHOLE_IMAGE for name in (*CMR, *METRO)},
 }
 
 RECIPES = {"fair": _FAIR, "paper": _PAPER}

@@ -90,10 +90,10 @@ def test_terms_equal_automatic_differentiation(loss: str, scale_std: float | Non
     model = problem.model = JointsModel(random_assets(), offsets=offsets.numpy())
     seen = problem.seen
     if scale_std is not None:
-        guess, trust_3d = torch.randn(3, 21, 3, dtype=torch.float64, generator=generator), torch.rand(
-            3, 21, dtype=torch.float64, generator=generator)
-        trust_3d[1, 4] = 0
-        problem.seen = seen = replace(seen, points_3d=0.06 * guess, points_3d_weight=1e4 * trust_3d, scale_std=scale_std)
+        guess = 0.06 * torch.randn(3, 21, 3, dtype=torch.float64, generator=generator)
+        trust = 1e4 * torch.rand(3, 21, dtype=torch.float64, generator=generator)
+        trust[1, 4] = 0
+        problem.seen = seen = replace(seen, points_3d=guess, points_3d_weight=trust, scale_std=scale_std)
     square = torch.randn(48, 48, dtype=torch.float64, generator=generator)
     other = PosePrior(
         random_rotations(1, 16, seed=5), (square @ square.T)[None], torch.full((1, 16, 3), 0.1, dtype=torch.float64)

@@ -21,6 +21,7 @@ from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
+from src.personalization.landmarks import joints_model, load_landmarks
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.hand_size import length_of, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
@@ -29,7 +30,7 @@ from src.photos.calibrate import calibrate_photos, photo_options
 from src.photos.detector import Detection, MediapipeHands, mirrored, of_side
 from src.photos.hands import find_photo_hands
 from template import HandAssets, HandModel, load_hand_assets
-from template.kinematics import JointsModel
+from template.kinematics import JointsModel, posed_points
 from utils.artifacts import load_identity
 
 NOISE_PX = 2.0
@@ -266,6 +267,16 @@ class Album:
     def __init__(self, folder: Path, assets: HandAssets, count: int, left: tuple[int, ...] = ()) -> None:
         self.folder, self.world = folder, simulate(assets, 1, count, replace(PHOTOS, depth=(0.35, 0.6)), seed=14)
         self.left = left
+        # What the detector calls wrist, knuckles and tips, as far from the joints' pixels as its landmark model says.
+        model, joints = joints_model(assets, load_landmarks("mediapipe", assets.hash)), JointsModel(assets)
+        pose, transl = self.world.pose[0], self.world.transl[0]
+        rest = joints.rest_points(self.world.betas).expand(count, 21, 3)
+        pixels = []
+        for hand in (model, joints):
+            points = posed_points(hand, pose, rest).points[:, hand.to_standard] + (transl + rest[:, 0])[:, None]
+            image = points @ self.world.K[0].mT
+            pixels.append(image[..., :2] / image[..., 2:])
+        self.keypoints = self.world.keypoints[0] + pixels[0] - pixels[1]
         for number in range(count):
             image = np.full((480, 640, 3), 128, np.uint8)
             image[0, 0] = number + 1
@@ -274,9 +285,9 @@ class Album:
 
     def find(self, image: np.ndarray) -> list[Detection]:
         number = int(image[0, 0, 0]) - 1
-        if not 0 <= number < self.world.keypoints.shape[1]:
+        if not 0 <= number < len(self.keypoints):
             return []
-        hand = hand_of(self.world.keypoints[0, number].numpy())
+        hand = hand_of(self.keypoints[number].numpy())
         # K's principal point is the image's centre, so that the mirrored hand is seen by the same camera.
         return [mirrored(hand, 640) if number in self.left else hand]
 

@@ -95,6 +95,8 @@ def mesh_parts(model: str, assets: HandAssets | None = None, hierarchy: str | Pa
     if not is_mesh_model(model):
         return {}
     assets = load_hand_assets() if assets is None else assets
+    if model.startswith("metro"):
+        return {"hand": HandModel(assets)}
     parts: dict[str, Any] = {"hierarchy": load_hierarchy(assets, hierarchy)}
     if model == "cmr_identity":
         parts["hand"] = HandModel(assets)
@@ -244,8 +246,10 @@ def load_owned(path: str | Path, model: nn.Module) -> int:
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         state = clean_state_dict(load_harmless(path))
+        if hasattr(model, "translate_released"):
+            state = model.translate_released(state)
     except StateDictError as error:
-        raise CheckpointError(f"{path}: cannot be read as a state dict ({error})") from error
+        raise CheckpointError(f"{path}: cannot be read as a state dict of {type(model).__name__} ({error})") from error
     return load_strictly(model, state, path)
 
 

@@ -12,13 +12,14 @@ from torch import nn
 from datasets import build_dataset
 from datasets.augment import AugmentConfig
 from datasets.protocol import SampleDataset
-from options.recipes import DEFAULT_MILESTONES, MILESTONES
+from options.recipes import DEFAULT_MILESTONES, METRO, MILESTONES
 from src.engine.checkpoint import ModelCard
 from src.models.confidence_objective import WithinPersonConfidence
 from src.models.losses import LossWeights
 from src.models.losses_cmr import CmrLoss
 from src.models.mesh_joints import is_cascade, is_mesh_model, mesh_hand
 from src.models.mesh_objectives import BoukhaymaObjective, MeshObjective
+from src.models.metro.objective import MetroObjective
 from src.models.objectives import ConfidenceObjective, JointMapObjective, KeypointObjective, ManoObjective, Objective
 from template import HandAssets, HandModel, load_hand_assets
 
@@ -76,7 +77,7 @@ def model_card(args: argparse.Namespace, assets: HandAssets) -> ModelCard:
     options: dict[str, object] = {"backbone": args.backbone.lower()}
     if is_cascade(args.model, args.backbone):
         options["with_mask"] = has_mask(args)
-    elif args.recipe == "fair" and args.model.startswith(("mano", "cmr")):
+    elif args.recipe == "fair" and args.model.startswith(("mano", "cmr", "metro")):
         options["crop_geometry"] = args.crop_geometry == "yes"
         if args.blind_decoder:
             options["blind_decoder"] = True
@@ -104,6 +105,8 @@ def augmentation(args: argparse.Namespace) -> AugmentConfig:
 def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module) -> Objective:
     """What the network ``model`` is trained for."""
     frame = "mano" if args.recipe == "paper" else "wrist"
+    if args.model in METRO:
+        return MetroObjective(mesh_hand(hand.assets, args.dataset, hand.faces.device), args.recipe == "paper")
     if is_mesh_model(args.model):
         device = hand.faces.device
         criterion = CmrLoss(model.hierarchy).to(device)
@@ -135,7 +138,7 @@ def build_optimizer(
     optimizer = kind(trainable, lr=args.lr, weight_decay=args.weight_decay, fused=True)
     if args.schedule == "multistep":
         epochs = MILESTONES.get(args.model, DEFAULT_MILESTONES)
-        marks = [epoch * steps_per_epoch for epoch in epochs]
+        marks = [steps // 2] if args.model in METRO else [epoch * steps_per_epoch for epoch in epochs]
         return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, marks, gamma=0.1)
     if args.schedule == "constant":
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

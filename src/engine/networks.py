@@ -41,6 +41,8 @@ RELEASED = {
     "cmr_pg": ReleasedInput(crop="image"),
     "cmr_pg without silhouettes": ReleasedInput(),
     "cmr_identity": ReleasedInput(),
+    "metro": ReleasedInput(crop="image"),
+    "metro_identity": ReleasedInput(crop="image"),
 }
 
 

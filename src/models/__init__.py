@@ -33,6 +33,7 @@ def _mesh_family(cascade: str, **one_stage: object) -> Builder:
 
 
 _FAIR, _PAPER, _CMR = "src.models.mano_networks", "src.models.paper_mano", "src.models.cmr.networks"
+_METRO = "src.models.metro.networks"
 
 #: name -> recipe -> builder.
 MODELS: dict[str, dict[str, Builder]] = {
@@ -51,6 +52,11 @@ MODELS: dict[str, dict[str, Builder]] = {
     "cmr_identity": {"paper": _mesh_family("CmrIdentity", sees_shape=True)},
     "hand_detector": {"fair": _class("src.models.hand_detector", "HandDetector")},
     "boukhayma": {"paper": _class("src.models.cmr.boukhayma", "Boukhayma")},
+    "metro": {"fair": _class(_METRO, "OneStageMetro"), "paper": _class(_METRO, "Metro")},
+    "metro_identity": {
+        "fair": _class(_METRO, "OneStageMetro", sees_shape=True),
+        "paper": _class(_METRO, "Metro", sees_shape=True),
+    },
 }
 
 

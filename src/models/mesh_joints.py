@@ -16,12 +16,12 @@ LABEL_TIPS = {"dex_ycb": "manopth", "freihand": "freihand", "humbi": "freihand",
 
 def is_mesh_model(name: str) -> bool:
     """Whether a network of that name predicts vertices, not pose and shape."""
-    return name.startswith("cmr_")
+    return name.startswith(("cmr_", "metro"))
 
 
 def is_cascade(name: str, backbone: str) -> bool:
     """Whether it is the released cascade of ResNets; with other backbones it is the one-stage form."""
-    return is_mesh_model(name) and backbone.lower().startswith("resnet")
+    return name.startswith("cmr_") and backbone.lower().startswith("resnet")
 
 
 def mesh_hand(assets: HandAssets, dataset: str, device: torch.device | str = "cpu") -> HandModel:

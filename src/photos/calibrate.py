@@ -19,7 +19,8 @@ from src.personalization.calibration.command import calibrate_and_write, stated_
 from src.personalization.calibration.identity import Images, calibrate_predictions
 from src.personalization.calibration.images import AVERAGES
 from src.personalization.calibration.multi_frame import CalibrationOptions
-from src.personalization.calibration.population import load_population
+from src.personalization.calibration.population import Population, load_population
+from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.shape_terms import LengthCue
 from src.photos.camera import Camera, checked_fov, parse_intrinsics
@@ -31,6 +32,8 @@ from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
+#: Whose points photos are read with.
+DETECTOR = "mediapipe"
 DEFAULT_OUTPUT = "out/own_photos/identity.json"
 
 
@@ -89,7 +92,7 @@ def calibrate(
     assets = load_hand_assets(side="right") if assets is None else assets
     population = prior if prior is None or hasattr(prior, "shapes_only") else load_population(prior, assets.hash)
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
-    options = replace(keypoint_options(assets, shapes_of(assets, population), device), cues=cues)
+    options = replace(photo_beliefs(assets, population, device), cues=cues)
     camera = None
     if K is not None:
         camera = parse_intrinsics(str(K)) if isinstance(K, str | Path) else Camera(np.asarray(K, np.float64), "given")
@@ -133,7 +136,13 @@ def photo_options(args: argparse.Namespace, assets: HandAssets, device: torch.de
     network's and its data set's.
     """
     population = None if args.prior is None else load_population(args.prior, assets.hash)
-    return stated_options(args, keypoint_options(assets, shapes_of(assets, population), device))
+    return stated_options(args, photo_beliefs(assets, population, device))
+
+
+def photo_beliefs(assets: HandAssets, population: Population | None, device: torch.device | str) -> CalibrationOptions:
+    """`keypoint_options` of the detector's landmarks; of a population the shapes alone."""
+    people, landmarks = shapes_of(assets, population), find_landmarks(DETECTOR, assets)
+    return keypoint_options(assets, people, device, landmarks=landmarks)
 
 
 def predictions_of_photos(

@@ -10,16 +10,20 @@ import torch
 
 from src.engine.checkpoint import ModelCard
 from src.personalization.calibration.population import Population
-from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
-from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
+from src.personalization.fitting.fit import FitResult, fit_frames
+from src.personalization.fitting.from_keypoints import (
+    KeypointFit,
+    KeypointFitOptions,
+    fit_keypoints,
+    world_direction,
+)
+from src.personalization.landmarks.model import find_landmarks, joints_model
 from src.personalization.solver.status import usable
-from src.personalization.terms.population_pose_prior import habit_prior
 from src.photos.estimator import DEPTH_RANGE, Keypoints, check_depth, check_status, rows_of
 from src.photos.image import UnusableImage
 from src.photos.result import Result, Sources
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
-from template.kinematics import JointsModel
 
 #: Of a followed hand every so many frames say what they make of the shape: their neighbours would say the same.
 SHAPE_EVERY = 10
@@ -37,13 +41,12 @@ class KeypointEstimator:
 
     def __init__(self, assets: HandAssets, population: Population | None = None) -> None:
         self.assets, self.hand = assets, HandModel(assets, dtype=torch.float64)
-        self.model, habits = JointsModel(assets), habit_prior(assets)
-        self.options = KeypointFitOptions()
+        landmarks, shapes = find_landmarks("mediapipe", assets), {}
         if population is not None:
             mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
-            self.options = KeypointFitOptions(shape_mean=mean, shape_covariance=covariance)
-        prior = PosePriorOptions(torch.inf, torch.inf)
-        self.warm = FitOptions(prior=prior, noise=self.options.noise, extra_priors=(habits,), lm=self.options.lm)
+            shapes = {"shape_mean": mean, "shape_covariance": covariance}
+        self.options = KeypointFitOptions.of_source(landmarks, **shapes)
+        self.model, self.warm = joints_model(assets, landmarks), self.options.frame_options(assets)
 
     @torch.no_grad()
     def estimate(
@@ -77,7 +80,8 @@ class KeypointEstimator:
         betas = torch.as_tensor(shape.betas, dtype=torch.float64)[None]
         if followed:
             start = tuple(rows_of(before.pose, before.transl, dtype=torch.float64))
-            fit = fit_frames(self.model, start[0], betas, K_row, points, confidence, self.warm, start)
+            guess = world_direction(world, K_row, points)
+            fit = fit_frames(self.model, start[0], betas, K_row, points, confidence, self.warm, start, guess)
         elif fit is None or shape.count > 1:
             fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)
         check_status(fit.status, keypoints)

@@ -26,6 +26,7 @@ from src.personalization.fitting.from_keypoints import (
     KeypointFitOptions,
     fit_keypoints,
 )
+from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.noise import KeypointNoise
@@ -157,13 +158,27 @@ def shapes_of(assets: HandAssets, population: Population | None = None) -> Popul
 
 
 def keypoint_options(
-    assets: HandAssets, people: Population, device: torch.device | str = "cpu", noise: KeypointNoise = DETECTOR_NOISE
+    assets: HandAssets,
+    people: Population,
+    device: torch.device | str = "cpu",
+    noise: KeypointNoise = DETECTOR_NOISE,
+    landmarks: LandmarkModel | None = None,
 ) -> CalibrationOptions:
     """What is believed of keypoints without a network: usual poses, people's shapes, and noise of a detector.
 
-    The noise is doubled, as for a network's keypoints, since much of the error repeats from image to image
-    (benchmarks/own_photos.py shows what the intervals hold). There is no prior on the depth.
+    Of a source with a landmark model its noise is taken, and how much of it repeats from image to image. Else the noise
+    is doubled, as for a network's keypoints (benchmarks/own_photos.py shows what the intervals hold). There is no prior
+    on the depth.
     """
+    if landmarks is not None:
+        return CalibrationOptions(
+            prior=PosePriorOptions(torch.inf, torch.inf),
+            noise=landmarks.noise(),
+            extra_priors=(habit_prior(assets, device=device, spread=landmarks.pose_spread),),
+            population=people,
+            landmarks=landmarks,
+            error_correlation=landmarks.correlation,
+        )
     return CalibrationOptions(
         prior=PosePriorOptions(torch.inf, torch.inf),
         noise=replace(noise, std_box=SHARED_ERROR_FACTOR * noise.std_box),
@@ -176,6 +191,9 @@ def fit_options(options: CalibrationOptions) -> KeypointFitOptions:
     """For each image on its own, what `keypoint_options` believes of all together: a single error is not doubled."""
     people, noise = options.population, options.noise
     moments = (torch.as_tensor(people.betas_mean), torch.as_tensor(people.betas_covariance))
+    if options.landmarks is not None:
+        shapes = {"shape_mean": moments[0], "shape_covariance": moments[1]}
+        return KeypointFitOptions.of_source(options.landmarks, noise=noise, **shapes)
     return KeypointFitOptions(replace(noise, std_box=noise.std_box / SHARED_ERROR_FACTOR), *moments)
 
 

@@ -19,6 +19,7 @@ from src.personalization.calibration.multi_frame import (
     image_information,
 )
 from src.personalization.calibration.multi_view import ViewGroups, calibrate_views
+from src.personalization.landmarks.model import joints_model
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, Status, count_status, usable
 from src.personalization.terms.hand_size import length_gradient
@@ -121,7 +122,7 @@ def calibrate_predictions(
         raise CalibrationError(f"{predictions.source} lacks poses or 2D keypoints; multi-frame calibration needs both")
     if options is None:
         options = default_options(assets, predictions.model_name, predictions.dataset)
-    model = JointsModel(assets, dtype=torch.float64, device=device)
+    model = joints_model(assets, options.landmarks, device)
     images, identities = Images(predictions, wrist_depth, views), {}
     for number, rows in rows_by_subject(predictions, subject).items():
         own = images.rows(without_copies(predictions, rows))

@@ -17,6 +17,7 @@ from src.personalization.calibration.population import (
 from src.personalization.calibration.problem import MultiFrameProblem, log_volume_gradient, posterior_covariance
 from src.personalization.fitting.fit import FitOptions, observe
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
+from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.normal_equations import damping_diagonal, factorise, solve_factored
 from src.personalization.solver.status import Status
@@ -46,6 +47,9 @@ class CalibrationOptions(FitOptions):
         wrist_depth_std: m, of measured wrist depths.
         errors_repeat: how keypoints and poses err was not measured, so the worst is assumed: the same error in every
             image of a person. All of them together then tell as much as one.
+        landmarks: of the keypoints' source; None: the hand's own joints and tips.
+        error_correlation: the part of the images' errors that they share: n images tell as much as
+            n / (1 + (n - 1) error_correlation) independent ones (the design effect, Kish 1965, section 5.4).
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
             where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
         accept_conflict: use a cue even where it contradicts the images.
@@ -55,6 +59,8 @@ class CalibrationOptions(FitOptions):
     cues: tuple[LengthCue, ...] = ()
     wrist_depth_std: float = 0.01
     errors_repeat: bool = False
+    landmarks: LandmarkModel | None = None
+    error_correlation: float = 0.0
     laplace: bool | None = None
     accept_conflict: bool = False
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=100))
@@ -165,7 +171,8 @@ def calibrate_observations(
     good = frame_status == Status.CONVERGED
     frame_status = torch.where(good & ~placed.view(split), int(Status.BEHIND_CAMERA), frame_status)
     used = (frame_status == Status.CONVERGED).sum(dim=1)
-    share = 1 / used.clamp_min(1).to(betas) if options.errors_repeat else torch.ones_like(betas[:, 0])
+    shared = 1.0 if options.errors_repeat else options.error_correlation
+    share = 1 / (1 + shared * (used.to(betas) - 1).clamp_min(0))
     prior = options.population.shape_prior(model.dtype, model.device)
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
     problem = MultiFrameProblem(model, observations, share, prior, options.cues)

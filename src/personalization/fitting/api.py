@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +12,9 @@ import torch
 from src.personalization.calibration.population import shipped_population, with_population
 from src.personalization.fitting.fit import FitOptions, fit_frames
 from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
+from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
 from src.personalization.solver.status import Status, usable
 from template import HandAssets, HandModel, load_hand_assets, mirror_pose
-from template.kinematics import JointsModel
 from utils.identity import Identity
 
 Array = np.ndarray | torch.Tensor
@@ -56,6 +57,7 @@ def fit(
     pose: Array | None = None,
     side: str = "right",
     keypoint_std_px: float | None = None,
+    landmarks: LandmarkModel | str | os.PathLike | None = None,
     device: torch.device | str = "cpu",
 ) -> FittedHands:
     """Fit pose and position, and the shape if it is not known, of every hand on its own.
@@ -72,10 +74,13 @@ def fit(
             None: every orientation is tried.
         keypoint_std_px: how far keypoints are usually off, px. None: a twentieth of the hand's box, which suits
             detectors in the wild; 1 to 3 for a network trained on such images.
+        landmarks: whose points these are, e.g. "mediapipe", or the file of `src.personalization.landmarks.learn`: a
+            detector's wrist, knuckles and tips are not the hand model's. None: they are.
         device: where to compute.
 
     Raises:
-        ValueError: a shape, a side, or both betas and an identity. ArtifactError: an identity of another hand.
+        ValueError: a shape, a side, or both betas and an identity. FileNotFoundError: no such landmarks.
+        ArtifactError: an identity or landmarks of another hand.
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; choose one of {SIDES}")
@@ -96,7 +101,9 @@ def fit(
     if left:  # a camera that looks at the mirror image, x -> -x
         points = torch.stack([2 * camera[:, None, 0, 2] - points[..., 0], points[..., 1]], dim=-1)
         start = None if start is None else mirror_pose(start)
-    found = _solve(assets, points, camera, trust, shape, start, keypoint_std_px, device)
+    if landmarks is not None and not isinstance(landmarks, LandmarkModel):
+        landmarks = load_landmarks(landmarks, assets.hash)
+    found = _solve(assets, points, camera, trust, shape, start, keypoint_std_px, landmarks, device)
     model = HandModel(assets, dtype=torch.float64)
     posed = model(found.pose.double().cpu(), found.betas.double().cpu(), found.transl.double().cpu())
     flip = torch.tensor([-1.0 if left else 1.0, 1.0, 1.0], dtype=torch.float64)
@@ -123,20 +130,21 @@ def _solve(
     betas: torch.Tensor | None,
     pose: torch.Tensor | None,
     std_px: float | None,
+    landmarks: LandmarkModel | None,
     device: torch.device | str,
 ) -> Any:
     """`fit_keypoints`, or `fit_frames` from a network's pose, with the shipped population where it is of this hand."""
-    noise = replace(DETECTOR_NOISE, std_px=std_px)
+    noise = replace(DETECTOR_NOISE if landmarks is None else landmarks.noise(), std_px=std_px)
     population = shipped_population(assets)
     if pose is None:
-        search = KeypointFitOptions(noise=noise)
+        search = KeypointFitOptions.of_source(landmarks, noise=noise)
         if population is not None:
             mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
             search = replace(search, shape_mean=mean, shape_covariance=covariance)
         return fit_keypoints(assets, keypoints, K, confidence, betas, None, search, device)
     options = FitOptions() if population is None else with_population(FitOptions(), population)
     options = replace(options, noise=noise)
-    model = JointsModel(assets, dtype=torch.float64, device=device)
+    model = joints_model(assets, landmarks, device)
     if betas is None:
         prior = KeypointFitOptions().shape_prior(model) if population is None else population.shape_prior(device=device)
         options, betas = replace(options, shape_prior=prior), prior.mean.expand(len(pose), 10)

@@ -140,4 +140,4 @@ def _fit_with_adam(
         joints = hand.joints(fitted, inputs.betas, transl)
     rmse = reprojection_rmse(joints, inputs.K, inputs.keypoints, inputs.confidence)
     steps = torch.full_like(status, adam.translation_steps + adam.pose_steps)
-    return FitResult(fitted, transl, inputs.betas, status, rmse, steps)
+    return FitResult(fitted, transl, inputs.betas, status, rmse, steps, rmse.square() / 2)

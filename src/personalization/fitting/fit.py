@@ -49,8 +49,8 @@ class FitOptions:
             (their reference must have one row or one a frame).
         noise: trust in the keypoints.
         depth_mean, depth_std: m, Gaussian on the wrist's z; None: no depth prior.
-        world_std: (21,) m, standard order, of a coordinate of 3D points that come with the keypoints; world_scale_std: of
-            their scale.
+        world_std: (21,) m, standard order, of a coordinate of 3D points that come with the keypoints;
+            world_scale_std: of their scale.
         shape_prior: free the betas, with this prior; None: betas stay as given.
         chunk: frames solved together, so that memory is bounded and stays in the cache.
     """
@@ -76,7 +76,8 @@ class FitResult:
         status: (N,) int64 of `Status`: where not `status.usable`, pose and betas are the network's (or
             neutral, if those were bad) and the wrist is at `TYPICAL_DEPTH` on the ray of the keypoints' mean.
         reprojection_px: (N,) root mean square over the keypoints that count, weighted by confidence.
-        steps: (N,) linear systems solved; cost: (N,) half chi-square, priors included, infinite where not usable.
+        steps: (N,) linear systems solved; cost: (N,) half chi-square, priors included (of Adam: its objective, half the mean squared
+            distance in px); the dtype's largest number where not usable.
     """
 
     pose: torch.Tensor
@@ -132,7 +133,7 @@ def fit_frames(
 def observe(
     model: JointsModel, inputs: FrameInputs, options: FitOptions, world: torch.Tensor | None = None
 ) -> Observations:
-    """`Observations` of single-camera frames: keypoints in MANO order, weights, priors; ``world`` as of `fit_frames`."""
+    """`Observations` of single-camera frames: keypoints in MANO order, weights, priors; ``world``: see `fit_frames`."""
     order = model.from_standard
     n = inputs.pose.shape[0]
     known = options.depth_mean is not None
@@ -195,6 +196,7 @@ def _fit_chunk(
     betas = torch.where(solved[:, None], result.state["betas"], inputs.betas)
     rest = model.rest_points(betas)
     points = posed_points(model, pose, rest).points + wrist[:, None]
+    largest = torch.finfo(wrist.dtype).max
     return FitResult(
         pose=pose,
         transl=wrist - rest[:, 0],
@@ -202,7 +204,7 @@ def _fit_chunk(
         status=status,
         reprojection_px=reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], seen.weights[:, 0]),
         steps=result.steps,
-        cost=torch.where(solved, torch.nan_to_num(result.cost, torch.inf), torch.inf),
+        cost=torch.where(solved, torch.nan_to_num(result.cost, nan=torch.inf), torch.inf).clamp_max(largest),
     )
 
 

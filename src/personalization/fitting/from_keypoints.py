@@ -14,7 +14,7 @@ import roma
 import torch
 
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, observe
-from src.personalization.landmarks.model import LandmarkModel
+from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
@@ -39,7 +39,7 @@ class KeypointFitOptions:
     Attributes:
         noise: trust in the keypoints.
         shape_mean (10,), shape_covariance (10,10): the population's betas; None: unit normal.
-        landmarks: what the keypoints' source calls wrist, knuckles and tips; None: the hand model's own joints and tips.
+        landmarks: what the keypoints' source calls wrist, knuckles and tips; None: the hand model's joints and tips.
         pose_spread: times the covariance of usual poses; world_std: (21,) m, of a coordinate of the detector's own 3D
             points; world_scale_std: of their scale. `of_source` takes these and the noise from the landmarks.
         rough_steps: of every start; kept: how many of the best then go on to ``lm``'s end.
@@ -67,10 +67,16 @@ class KeypointFitOptions:
         }
         return cls(**{**given, **more})
 
-    def joints_model(self, assets: HandAssets, device: torch.device | str = "cpu") -> JointsModel:
-        """The hand whose points are those of the source, float64."""
-        offsets = None if self.landmarks is None else self.landmarks.offsets
-        return JointsModel(assets, device=device, offsets=offsets)
+    def frame_options(self, assets: HandAssets, device: torch.device | str = "cpu") -> FitOptions:
+        """For `fit_frames` with a known shape, from one start."""
+        return FitOptions(
+            prior=PosePriorOptions(torch.inf, torch.inf),
+            noise=self.noise,
+            extra_priors=(habit_prior(assets, device=device, spread=self.pose_spread),),
+            world_std=self.world_std,
+            world_scale_std=self.world_scale_std,
+            lm=self.lm,
+        )
 
     def shape_prior(self, model: JointsModel) -> ShapePrior:
         """The population prior in the model's dtype and on its device."""
@@ -126,22 +132,15 @@ def fit_keypoints(
     Returns:
         `KeypointFit`, float64 on ``device``.
     """
-    model = options.joints_model(assets, device)
+    model = joints_model(assets, options.landmarks, device)
     n = keypoints.shape[0]
     keypoints, K = keypoints.to(device, torch.float64), K.to(device, torch.float64)
     confidence = None if confidence is None else confidence.to(device, torch.float64)
     prior = options.shape_prior(model)
     known = betas is not None
     shape = (prior.mean if betas is None else betas.to(device, torch.float64)).expand(n, 10).clone()
-    fit = FitOptions(
-        prior=PosePriorOptions(torch.inf, torch.inf),
-        noise=options.noise,
-        shape_prior=None if known else prior,
-        extra_priors=(habit_prior(assets, device=device, spread=options.pose_spread),),
-        world_std=options.world_std,
-        world_scale_std=options.world_scale_std,
-        lm=replace(options.lm, max_steps=options.rough_steps),
-    )
+    fit = options.frame_options(assets, device)
+    fit = replace(fit, shape_prior=None if known else prior, lm=replace(fit.lm, max_steps=options.rough_steps))
     task = _Task(model, K, keypoints, confidence, world_direction(world, K, keypoints))
     pose = _starts(assets, keypoints, K, world)
     count = pose.shape[1]

@@ -73,7 +73,7 @@ def read_detections(
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{file} is no file of detections ({error!r}); see read_detections") from error
     if missing := sorted({*one_person, *flat_mm} - seen):
-        raise ValueError(f"no set {', '.join(missing)} in {', '.join(map(str, files))}; there is {', '.join(sorted(seen))}")
+        raise ValueError(f"no set {', '.join(missing)} in {', '.join(map(str, files))}; there is {sorted(seen)}")
     names = sorted({person for person, *_ in found})
     taken = [row for name in names for row in _spread([row for row in found if row[0] == name])]
     columns = [np.array(column) for column in list(zip(*taken, strict=True))[1:]]

@@ -9,15 +9,21 @@ unlabelled detections.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from src.personalization.terms.noise import KeypointNoise
+from template import HandAssets
+from template.kinematics import JointsModel
 from utils.artifact_checks import ArtifactError, HandMismatchError
 from utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
 
 LANDMARK_SCHEMA = 1
 #: Package data: the models of the stand-in hand, one file a source of points.
@@ -70,6 +76,22 @@ class LandmarkModel:
             handle.write("{\n" + ",\n".join(lines) + "\n}\n")
 
 
+def find_landmarks(source: str | os.PathLike, assets: HandAssets) -> LandmarkModel | None:
+    """`load_landmarks`, or None, said in the log, where there is none for this hand model."""
+    try:
+        return load_landmarks(source, assets.hash)
+    except (FileNotFoundError, HandMismatchError) as error:
+        logger.warning("%s; until then its points are taken for the hand's joints, which tilts palms", error)
+        return None
+
+
+def joints_model(
+    assets: HandAssets, landmarks: LandmarkModel | None, device: torch.device | str = "cpu"
+) -> JointsModel:
+    """The hand whose points are a source's, float64; of None, its joints and tips. Its lengths are the joints'."""
+    return JointsModel(assets, device=device, offsets=None if landmarks is None else landmarks.offsets)
+
+
 def load_landmarks(source: str | os.PathLike, hand_hash: str) -> LandmarkModel:
     """The model of a named source ("mediapipe"), or a file.
 
@@ -82,7 +104,9 @@ def load_landmarks(source: str | os.PathLike, hand_hash: str) -> LandmarkModel:
         path = Path(source)
     if not path.is_file():
         there = ", ".join(sorted(file.stem.removeprefix("landmarks_") for file in SHIPPED.glob("landmarks_*.json")))
-        raise FileNotFoundError(f"landmarks {os.fspath(source)!r}: no such file or source (there is {there or 'none'}); make it with {MAKE}")
+        raise FileNotFoundError(
+            f"landmarks {os.fspath(source)!r}: no such file or source (there is {there or 'none'}); make it with {MAKE}"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("schema") != LANDMARK_SCHEMA:

@@ -1,8 +1,8 @@
 """All hands of many people and one set of landmark offsets at once, under weak perspective, by Adam.
 
 One picture does not tell an offset from a bend or a long bone. Many people do, if the mean of their shapes is held at
-the population's: what all have in common goes to the landmarks. Two directions nearly stay free and are held otherwise:
-the overall size by flat hands of known scale, and how far above the palm the points lie by a narrow prior.
+the population's: what all have in common goes to the landmarks. The overall size nearly stays free: flat hands of known
+scale hold it. So does bending, which poses of a narrow prior would leave to the offsets: it is wide while learning.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class SharedFitOptions:
         steps: of Adam.
     """
 
-    offset_std: tuple[float, float, float] = (0.008, 0.0015, 0.005)
+    offset_std: tuple[float, float, float] = (0.006, 0.010, 0.006)
     std_box: tuple[float, ...] = (0.02,) * 21
     world_std: tuple[float, ...] = (0.04,) * 21
     world_scale_std: float = 0.15
-    pose_spread: float = 4.0
+    pose_spread: float = 16.0
     mean_weight: float = 20.0
     steps: int = 350
 
@@ -57,7 +57,10 @@ class SharedFit:
 
 
 def fit_shared(
-    assets: HandAssets, seen: Detections, offsets: np.ndarray | None = None, options: SharedFitOptions = SharedFitOptions()
+    assets: HandAssets,
+    seen: Detections,
+    offsets: np.ndarray | None = None,
+    options: SharedFitOptions = SharedFitOptions(),
 ) -> SharedFit:
     """Poses, shapes and places of all hands; and the offsets, where they are not given. Deterministic."""
     hand, n = HandModel(assets), len(seen)
@@ -83,7 +86,8 @@ def fit_shared(
     size, place = torch.zeros(n, requires_grad=True), torch.zeros(n, 1, 2, requires_grad=True)
     moved = torch.zeros(21, 3) if offsets is None else torch.as_tensor(offsets, dtype=single)
     moved.requires_grad_(offsets is None)
-    rates = [(pose, 0.03), (betas, 0.05), (scale, 0.02), (size, 0.02), (place, 0.01)] + [(moved, 5e-4)] * moved.requires_grad
+    rates = [(pose, 0.03), (betas, 0.05), (scale, 0.02), (size, 0.02), (place, 0.01)]
+    rates += [(moved, 5e-4)] * (offsets is None)
     optimiser = torch.optim.Adam([{"params": [value], "lr": rate} for value, rate in rates])
     for step in range(options.steps):
         for group, (_, rate) in zip(optimiser.param_groups, rates, strict=True):
@@ -102,7 +106,7 @@ def fit_shared(
             cost = cost + options.mean_weight * len(people) * betas.mean(dim=0).square().sum()
         (cost / 2).backward()
         optimiser.step()
-    misfit = float(((off.square().sum(-1) * inside).sum() / inside.sum()).sqrt())
+    misfit = float(((off.detach().square().sum(-1) * inside).sum() / inside.sum()).sqrt())
     return SharedFit(moved.detach().double().numpy(), betas.detach().double().numpy(), misfit)
 
 

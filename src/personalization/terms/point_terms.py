@@ -42,7 +42,8 @@ def point_rows(points: torch.Tensor, target: torch.Tensor, weight: torch.Tensor,
     along = (wanted * centred).sum(dim=(0, 1))
     # Written with the variance v of the scale, which may be zero or infinite: s = (v W.P + 1) / (v W.W + 1).
     if scale_std == float("inf"):
-        scale, share, off = along / square.clamp_min(1e-30), square.clamp_min(1e-30).reciprocal(), torch.zeros_like(square)
+        share = square.clamp_min(1e-30).reciprocal()
+        scale, off = along * share, torch.zeros_like(square)
     else:
         variance = scale_std**2
         scale, share = (variance * along + 1) / (variance * square + 1), variance / (variance * square + 1)

@@ -1,0 +1,277 @@
+"""Real hands: what a detector's points become, with and without a calibrated identity.
+
+``python benchmarks/real_hands.py --json [--data ../shared/data]`` prints one object:
+
+* ``desk``: one hand before two calibrated cameras. The hand fitted to camera 0's points, in the second half of the
+  instants, against the triangulated points, after one scale for all that makes the median chain from wrist to middle
+  fingertip equally long: wrist-relative and after alignment, mm; and the relative spread of the wrist's depth.
+  "identity": calibrated from camera 1's first half with a ruler.
+* ``scans``: how far fingertips are fitted from the plane of wrist and knuckles, hands lying flat on a scanner, mm.
+* ``betas``: largest mean coefficient over people whom the landmarks did not see: they are learned from the others.
+* ``draws``: root mean square difference of the betas from two disjoint draws of a person's pictures, with a ruler, in
+  standard deviations of that difference as stated.
+* ``detector``, ``networks``: of pictures of one hand each (``signs``) how many are found, on which side (mirroring the
+  picture must swap it; of networks: as the detector says), and how many keypoints lie within 0.1 of the box of those of
+  the mirrored picture (of networks: of the detector's). ``false_alarms``: of drawn pictures without any hand.
+
+What is absent is skipped with the reason. ``out/real_hands`` gets skeletons and meshes over blank ground.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from benchmarks.real_pictures import routes  # noqa: E402
+from src.evaluation.alignment import procrustes_align  # noqa: E402
+from src.personalization.calibration.api import fit_options  # noqa: E402
+from src.personalization.calibration.identity import calibrate_predictions  # noqa: E402
+from src.personalization.calibration.multi_frame import CalibrationOptions  # noqa: E402
+from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions  # noqa: E402
+from src.personalization.landmarks.detections import read_detections  # noqa: E402
+from src.personalization.landmarks.model import joints_model  # noqa: E402
+from src.personalization.landmarks.shared_fit import PALM, fit_shared  # noqa: E402
+from src.personalization.solver.status import usable  # noqa: E402
+from src.personalization.terms.shape_terms import LengthCue  # noqa: E402
+from src.photos.calibrate import photo_beliefs  # noqa: E402
+from src.photos.camera import Camera  # noqa: E402
+from src.photos.detector import Detection, mirrored  # noqa: E402
+from src.photos.hands import PhotoHand, fit_photo_hands, photo_predictions  # noqa: E402
+from template import HandModel, load_hand_assets  # noqa: E402
+from template.kinematics import posed_points  # noqa: E402
+from utils.camera import mirror_intrinsics  # noqa: E402
+from utils.drawing.overlay import draw_skeleton, overlay_mesh  # noqa: E402
+from utils.identity import Identity  # noqa: E402
+
+#: m, wrist to middle fingertip: of the person at the desk, and of the one whose left hand was photographed.
+DESK_LENGTH, LEFT_LENGTH = 0.187, 0.181
+ONE_PERSON = ("one_person_ten_poses", "one_left_hand_known_camera")
+SCANS, SCAN_MM = "flat_on_a_scanner", 0.127
+#: m, where a scanned hand is put: so far that its picture is all but orthographic.
+SCAN_DEPTH = 1.5
+CHAIN = [0, 9, 10, 11, 12]
+
+
+class Setting:
+    """The product's route from detections to hands: photos' own beliefs and fits."""
+
+    def __init__(self, output: Path) -> None:
+        self.assets, self.output = load_hand_assets(), output
+        self.beliefs: CalibrationOptions = photo_beliefs(self.assets, None, "cpu")
+        self.options: KeypointFitOptions = fit_options(self.beliefs)
+
+    def fit(self, hands: list[PhotoHand], identity: Identity | None = None) -> KeypointFit:
+        """Each hand on its own."""
+        return fit_photo_hands(hands, self.assets, None if identity is None else identity.betas, self.options)
+
+    def identity(self, hands: list[PhotoHand], length: float) -> Identity:
+        """One person's, with a ruler of 3 mm."""
+        beliefs = CalibrationOptions(**{**vars(self.beliefs), "cues": (LengthCue("hand", length, 0.003),)})
+        rows = photo_predictions(hands, self.fit(hands), self.assets, self.options, 1)
+        return calibrate_predictions(rows, self.assets, beliefs, num_images=len(rows))[1]
+
+    def landmarks(self, fit: KeypointFit) -> np.ndarray:
+        """(N,21,3) m, the source's points on the fitted hands, camera frame."""
+        model = joints_model(self.assets, self.options.landmarks)
+        rest = model.rest_points(fit.betas)
+        points = posed_points(model, fit.pose, rest).points + (fit.transl + rest[:, 0])[:, None]
+        return points[:, model.to_standard].numpy()
+
+    def draw(self, name: str, hands: list[PhotoHand], fit: KeypointFit, every: int = 1) -> None:
+        """Skeletons of the detector beside meshes, each over blank ground, in one picture."""
+        posed, tiles = HandModel(self.assets, dtype=torch.float64)(fit.pose, fit.betas, fit.transl), []
+        for row in range(0, len(hands), every):
+            keypoints, K = hands[row].hand.keypoints_2d, hands[row].K.copy()
+            low, side = keypoints.min(axis=0), np.ptp(keypoints, axis=0).max()
+            scale = 150 / side
+            start = low - 35 / scale
+            K[:2] *= scale
+            K[:2, 2] -= start * scale
+            blank = np.full((220, 220, 3), 245, np.uint8)
+            skeleton = draw_skeleton(blank, (keypoints - start) * scale, thickness=2)
+            mesh = overlay_mesh(blank, posed.vertices[row].numpy(), self.assets.faces, K)
+            tiles.append(np.concatenate([skeleton, mesh], axis=1))
+        columns = 4
+        tiles += [np.full_like(tiles[0], 245)] * (-len(tiles) % columns)
+        rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+        cv2.imwrite(str(self.output / f"{name}.png"), np.concatenate(rows)[..., ::-1])
+
+
+def photo_hand(entry: dict[str, Any], K: np.ndarray, width: int, number: int) -> PhotoHand:
+    """A detection of a file as the product sees a hand in a photo."""
+    inside = np.where(np.array(entry["inside"], dtype=bool), 1.0, 0.25)
+    points, world = np.array(entry["keypoints_2d"], dtype=np.float64), np.array(entry["world_m"])
+    hand = Detection(points, inside, entry["side"] == "left", entry["side_score"], world)
+    if hand.is_left:
+        hand, K = mirrored(hand, width), mirror_intrinsics(K, width)
+    return PhotoHand(f"hand {number}", number, hand, K, entry["side"] == "left", Camera(K, "given"))
+
+
+def guessed_K(picture: dict[str, Any]) -> np.ndarray:
+    """60 degrees across the longer side."""
+    width, height = picture["width"], picture["height"]
+    focal = max(width, height) / 2 / np.tan(np.radians(30))
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
+
+
+def desk(setting: Setting, data: Path) -> dict[str, Any]:
+    """See the module's docstring."""
+    scene = json.loads((data / "detections/stereo_desk.json").read_text(encoding="utf-8"))
+    cameras, rotation = scene["cameras"], np.array(scene["R"])
+    K = [np.array(camera["K"]) for camera in cameras]
+    projections = K[0] @ np.eye(3, 4), K[1] @ np.c_[rotation, np.array(scene["T"])]
+    views, truth = [], []
+    for frame in scene["frames"]:
+        if len(frame["camera_0"]) == len(frame["camera_1"]) == 1:
+            pair = []
+            for camera in (0, 1):
+                entry = dict(frame[f"camera_{camera}"][0])
+                bent = np.array(entry["keypoints_2d"], dtype=np.float64)[:, None]
+                entry["keypoints_2d"] = cv2.undistortPoints(
+                    bent, K[camera], np.array(cameras[camera]["distortion"]), P=K[camera]
+                )[:, 0]
+                pair.append(photo_hand(entry, K[camera], 720, frame["frame"]))
+            views.append(pair)
+            points = cv2.triangulatePoints(*projections, *(view.hand.keypoints_2d.T for view in pair))
+            truth.append((points[:3] / points[3]).T)
+    wanted = np.array(truth) * DESK_LENGTH / np.median(chain(np.array(truth)))
+    half = len(views) // 2
+    seen, wanted = [pair[0] for pair in views[half:]], wanted[half:]
+    identity = setting.identity([pair[1] for pair in views[:half]], DESK_LENGTH)
+    result: dict[str, Any] = {"instants": len(seen)}
+    for name, who in (("none", None), ("identity", identity)):
+        fit = setting.fit(seen, who)
+        points = setting.landmarks(fit)
+        depth = points[:, 0, 2] / wanted[:, 0, 2]
+        scaled = points * np.median(chain(wanted)) / np.median(chain(points))
+        result[name] = {
+            "wrist_relative_mm": 1000 * distance(scaled - scaled[:, :1], wanted - wanted[:, :1]),
+            "aligned_mm": 1000 * distance(aligned(points, wanted), wanted),
+            "depth_spread": float(depth.std() / depth.mean()),
+        }
+        setting.draw(f"desk_{name}", seen, fit, every=8)
+    return result
+
+
+def chain(points: np.ndarray) -> np.ndarray:
+    """Wrist to middle fingertip along the joints (N,) of points (N,21,3)."""
+    return np.linalg.norm(np.diff(points[:, CHAIN], axis=1), axis=2).sum(axis=1)
+
+
+def distance(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Mean distance of points (N,21,3)."""
+    return float(np.linalg.norm(found - wanted, axis=2).mean())
+
+
+def aligned(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Points (N,21,3) after the best similarity to those wanted."""
+    return procrustes_align(found, wanted)
+
+
+def scans(setting: Setting, data: Path) -> dict[str, float]:
+    """See the module's docstring."""
+    hands = []
+    for number, picture in enumerate(real(data)[SCANS]["pictures"]):
+        focal = SCAN_DEPTH / (SCAN_MM / 1000)
+        middle = np.array(picture["hands"][0]["keypoints_2d"]).mean(axis=0)
+        K = np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1.0]])
+        hands.append(photo_hand(picture["hands"][0], K, picture["width"], number))
+    fit = setting.fit(hands)
+    setting.draw("scans", hands, fit)
+    depth = setting.landmarks(fit)[..., 2]
+    return {"tip_depth_mm": float(1000 * np.abs(depth[:, 8::4] - depth[:, PALM].mean(axis=1, keepdims=True)).mean())}
+
+
+def betas(setting: Setting, data: Path) -> dict[str, float]:
+    """See the module's docstring."""
+    file = data / "detections/mediapipe_real.json"
+    learning, others = read_detections([file], ONE_PERSON, {SCANS: SCAN_MM}).halves(seed=0)
+    left_out = {learning.names[number] for number in others.person}
+    offsets = fit_shared(setting.assets, learning).offsets
+    blind = Setting(setting.output)
+    blind.options = KeypointFitOptions(
+        **{**vars(setting.options), "landmarks": type(setting.options.landmarks)(
+            **{**vars(setting.options.landmarks), "offsets": offsets})}
+    )
+    hands, people = [], []
+    for name, group in real(data).items():
+        for picture in group["pictures"] if name not in (SCANS, ONE_PERSON[1]) else []:
+            alone = name if name in ONE_PERSON else f"{name} {picture['picture']}"
+            person = alone if picture.get("person") is None else f"{name} {picture['person']}"
+            if person in left_out and picture["hands"] and picture["hands"][0]["side_score"] >= 0.8:
+                hands.append(photo_hand(picture["hands"][0], guessed_K(picture), picture["width"], len(hands)))
+                people.append(person)
+    fit = blind.fit(hands)
+    setting.draw("people", hands, fit, every=2)
+    good = usable(fit.status).numpy()
+    means = [
+        fit.betas[torch.as_tensor(good & (np.array(people) == one))].mean(dim=0).numpy() for one in sorted(set(people))
+    ]
+    mean = np.nanmean(np.stack(means), axis=0)
+    return {"largest_mean": float(np.abs(mean).max()), "people": len(means)}
+
+
+def draws(setting: Setting, data: Path, count: int = 4, size: int = 15) -> dict[str, float]:
+    """See the module's docstring."""
+    group, ratios = real(data)[ONE_PERSON[1]], []
+    hands = [
+        photo_hand(picture["hands"][0], np.array(group["K"]), picture["width"], number)
+        for number, picture in enumerate(group["pictures"]) if picture["hands"]
+    ]
+    hands = [hand for hand in hands if hand.is_left]
+    for seed in range(count):
+        order = np.random.default_rng(seed).permutation(len(hands))
+        one, other = (
+            setting.identity([hands[i] for i in part], LEFT_LENGTH) for part in (order[:size], order[size : 2 * size])
+        )
+        std = np.sqrt(np.diag(one.covariance) + np.diag(other.covariance))
+        ratios.append(np.square((one.betas - other.betas) / std))
+    return {"betas_over_std": float(np.sqrt(np.mean(ratios))), "pictures": size, "draws": count}
+
+
+def real(data: Path) -> dict[str, Any]:
+    """Detections of real pictures, by set."""
+    return json.loads((data / "detections/mediapipe_real.json").read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Real hands, from what a detector says of real pictures.")
+    parser.add_argument("--data", default="../shared/data", help="folder with detections/ and pictures/")
+    parser.add_argument("--output", default="out/real_hands")
+    parser.add_argument("--pictures", type=int, default=40, help="of the signs, for each route")
+    parser.add_argument("--only", nargs="+", help="of desk, scans, betas, draws, detector, networks")
+    parser.add_argument("--json", action="store_true", help="one line")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    data, output = Path(args.data), Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    setting = Setting(output)
+    parts: dict[str, Callable[[], Any]] = {
+        name: lambda part=part: part(setting, data)
+        for name, part in {"desk": desk, "scans": scans, "betas": betas, "draws": draws}.items()
+    }
+    parts |= routes(data, args.pictures, output)
+    result: dict[str, Any] = {}
+    for name in args.only or parts:
+        try:
+            result[name] = parts[name]()
+        except (FileNotFoundError, ImportError) as error:
+            result[name] = {"skipped": str(error)}
+    print(json.dumps(result, indent=None if args.json else 2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

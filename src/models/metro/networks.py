@@ -1,0 +1,217 @@
+"""METRO as released, and its transformer on the shared body of the fair recipe; each anonymous or told the person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from src.models.backbones import Backbone
+from src.models.cmr.encoders import CHANNELS, build_resnet
+from src.models.cmr.rest_mesh import hand_size
+from src.models.losses import MESH_UNIT
+from src.models.mano_networks import FEATURES, Pose2D
+from src.models.metro.released import is_released, translate
+from src.models.metro.template_tokens import TemplateTokens
+from src.models.metro.transformer import MeshTransformer
+from template import HandModel
+from utils.camera import crop_geometry, ray_rotation
+
+#: Of the training pictures of torchvision's and HRNet's ImageNet weights; images in [0, 1].
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: Channels of the slim transformer of the fair recipe.
+WIDTHS, OUTPUTS = (128, 64, 32), (128, 64, 3)
+
+
+def build_backbone(name: str, weights: str | Path | None = None) -> tuple[nn.Module, int]:
+    """A network from images (B, 3, S, S) to pooled features (B, C), with released names; and C.
+
+    Of the shared body (`Backbone`), which gives maps, `Metro` takes the mean of the coarsest.
+
+    Args:
+        name: ``hrnet_w64`` (needs timm), a ResNet, or one of `backbones.BACKBONES`.
+        weights: the user's ImageNet weights of it, or None.
+
+    Raises:
+        ValueError: the name is unknown, timm is absent, or the weights are another network's.
+    """
+    name = name.lower()
+    if name in CHANNELS:
+        resnet = build_resnet(name, weights)
+        resnet.fc = nn.Identity()
+        return resnet, CHANNELS[name][-1]
+    if not name.startswith("hrnet"):
+        body = Backbone(name, weights)
+        return body, body.channels[-1]
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(f"the backbone {name} is timm's, which is not installed: pip install timm") from error
+    network = timm.create_model(name, pretrained=False, num_classes=0, checkpoint_path=str(weights) if weights else "")
+    return network, network.num_features
+
+
+class Metro(nn.Module):
+    """Image to hand mesh as released (docs/facts.md): ImageNet colours, tokens in metres, weak-perspective camera.
+
+    Args:
+        backbone, weights: as `build_backbone`.
+        sees_shape: the tokens are the person's rest hand in place of the mean one (`metro_identity`).
+        hand: hand layer of the template; None for the one that `load_hand_assets` finds.
+        transformer: sizes other than the released ones, for `MeshTransformer`.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        weights: str | Path | None = None,
+        sees_shape: bool = False,
+        hand: HandModel | None = None,
+        transformer: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__()
+        self.sees_shape = sees_shape
+        self.tokens = TemplateTokens(hand)
+        self.backbone, channels = build_backbone(backbone, weights)
+        self.transformer = MeshTransformer(3 + channels, **(transformer or {}))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def translate_released(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Names of a released checkpoint as ours (`released.translate`, which see); ours stay."""
+        if not is_released(state):
+            return state
+        first = self.transformer.encoders[0]
+        return translate(state, len(first.position), len(first.layers))
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        betas: torch.Tensor | None = None,
+        K: torch.Tensor | None = None,
+        rest_mesh: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Predict.
+
+        Args:
+            image: (B, 3, S, S) in [-1, 1]; S = 224 as released.
+            betas: (B, 10) the subject's shape; or
+            rest_mesh: (B, 778, 3) the subject's flat hand, metres, anywhere. One of them with ``sees_shape``.
+            K: not used.
+
+        Returns:
+            what `MeshTransformer` returns, metres, relative to the wrist, camera axes; and ``keypoints_2d``
+            (B, 21, 2), the joints seen by the camera, px of the input, ``keypoint_confidence`` (B, 21), ones.
+
+        Raises:
+            ValueError: the shape is missing.
+        """
+        if isinstance(self.backbone, Backbone):
+            feature = self.backbone(image)[-1].mean((2, 3))
+        else:
+            feature = self.backbone((image * 0.5 + 0.5 - self.mean) / self.std)
+        with torch.autocast(image.device.type, enabled=False):
+            known = self.tokens.points(self.tokens.mesh(betas, rest_mesh)) if self.sees_shape else self.tokens.template
+        points = known.expand(len(image), -1, -1)
+        output = self.transformer(torch.cat([points, feature.float()[:, None].expand(-1, points.shape[1], -1)], dim=2))
+        seen = (see(output["joints"], output["camera"]) + 1) * (image.shape[-1] / 2) - 0.5
+        return output | {"keypoints_2d": seen, "keypoint_confidence": torch.ones_like(seen[..., 0])}
+
+
+def see(points: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
+    """Weak perspective: points (B, P, 3), metres, by cameras (B, 3) = (s, tx, ty) to (B, P, 2) in -1..1 of the crop."""
+    return camera[:, None, :1] * (points[..., :2] + camera[:, None, 1:])
+
+
+class OneStageMetro(Pose2D):
+    """METRO's transformer with the body, 2D head and crop geometry that the fair networks share.
+
+    Args:
+        backbone, weights: as `Pose2D`.
+        sees_shape: the tokens are the person's rest hand; how it differs from the template is also read in
+            centimetres, through weights that start at zero, and the output is scaled by the person's size over the
+            template's. For the mean person it starts as the network without.
+        hand: hand layer of the template; None for the one that `load_hand_assets` finds.
+        crop_geometry: as `ManoNetwork`; the mesh is then predicted relative to the ray through the crop's centre.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "regnet_x_400mf",
+        weights: str | Path | None = None,
+        sees_shape: bool = False,
+        hand: HandModel | None = None,
+        crop_geometry: bool = True,
+    ) -> None:
+        super().__init__(backbone, weights)
+        self.uses_crop_geometry = crop_geometry
+        self.tokens = TemplateTokens(hand)
+        self.feature = nn.Linear(self.backbone.channels[-1], FEATURES)
+        context = FEATURES + 3 * 21 + (3 if crop_geometry else 0)
+        self.transformer = MeshTransformer(3 + context, WIDTHS, OUTPUTS, dropout=0.0, has_camera=False)
+        self._start_upsampling_as_interpolation()
+        self.difference = nn.Linear(3, WIDTHS[0], bias=False) if sees_shape else None
+        if self.difference is not None:
+            nn.init.zeros_(self.difference.weight)
+
+    @torch.no_grad()
+    def _start_upsampling_as_interpolation(self) -> None:
+        """A vertex starts as the mean of its four nearest tokens, weighted by inverse distance."""
+        vertices = torch.as_tensor(self.tokens.hand.assets.v_template, dtype=torch.float32)
+        distance, nearest = torch.cdist(vertices, vertices[self.tokens.selection]).topk(4, largest=False)
+        share = 1 / distance.clamp_min(1e-6)
+        layer = self.transformer.upsampling
+        layer.weight.zero_().scatter_(1, nearest, share / share.sum(1, keepdim=True))
+        layer.bias.zero_()
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        betas: torch.Tensor | None = None,
+        K: torch.Tensor | None = None,
+        rest_mesh: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Predict.
+
+        Args:
+            image: (B, 3, S, S) in [-1, 1].
+            betas: (B, 10) the subject's shape; or
+            rest_mesh: (B, 778, 3) the subject's flat hand, metres, anywhere. One of them with ``sees_shape``.
+            K: (B, 3, 3) intrinsics of the crop in px; needed with crop geometry.
+
+        Returns:
+            ``joints`` (B, 21, 3), ``vertices_coarse`` (B, 195, 3) and ``vertices`` (B, 778, 3), metres, relative to the
+            wrist, camera axes; and what `Pose2D` returns.
+
+        Raises:
+            ValueError: the shape or K is missing.
+        """
+        if self.uses_crop_geometry and K is None:
+            raise ValueError("this network was trained with crop geometry: pass the crop's K (B,3,3)")
+        features, size = self.backbone(image), image.shape[-1]
+        output = self._decode(features, size)
+        with torch.autocast(image.device.type, enabled=False):
+            position = output["keypoints_2d"] * (2 / size) - 1
+            parts = [torch.relu(self.feature(features[-1].float().mean((2, 3)))), position.flatten(1)]
+            parts.append(output["keypoint_confidence"])
+            if self.uses_crop_geometry:
+                parts.append(crop_geometry(K.float(), size))
+            points, unit, added = self.tokens.template.expand(len(image), -1, -1), MESH_UNIT, None
+            if self.difference is not None:
+                mesh = self.tokens.mesh(betas, rest_mesh)
+                points = self.tokens.points(mesh)
+                added = self.difference((points - self.tokens.template) * 100)
+                unit = MESH_UNIT * (hand_size(mesh) / self.tokens.template_size)[:, None, None]
+            context = torch.cat(parts, dim=1)[:, None].expand(-1, points.shape[1], -1)
+            tokens = torch.cat([points / MESH_UNIT, context], dim=2)
+        found = {name: unit * value.float() for name, value in self.transformer(tokens, added).items()}
+        if self.uses_crop_geometry:
+            with torch.autocast(image.device.type, enabled=False):
+                turn = ray_rotation(K.float(), size).transpose(1, 2)
+                found = {name: value @ turn for name, value in found.items()}
+        return output | found

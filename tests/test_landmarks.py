@@ -1,0 +1,165 @@
+"""Landmark models: learning against known offsets, fitting with them, files, and what a shared error is worth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import roma
+import torch
+
+from src.personalization.calibration.multi_frame import CalibrationOptions, calibrate_frames
+from src.personalization.fitting.api import fit
+from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
+from src.personalization.landmarks import LandmarkModel, joints_model, load_landmarks
+from src.personalization.landmarks.detections import Detections, read_detections
+from src.personalization.landmarks.shared_fit import SharedFitOptions, fit_shared
+from template import HandAssets, HandModel, load_hand_assets
+from template.kinematics import posed_points
+from utils.artifact_checks import ArtifactError, HandMismatchError
+
+K = torch.tensor([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]], dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def assets() -> HandAssets:
+    return load_hand_assets(side="right")
+
+
+def made_up(assets: HandAssets, spread: float = 0.008) -> LandmarkModel:
+    """Points some way from the joints, a wrist far towards the fingers."""
+    offsets = np.random.default_rng(1).normal(0, spread, (21, 3)) * [1, 0.5, 1]
+    offsets[0] = [-0.02, 0, 0]
+    many = np.ones(21)
+    return LandmarkModel("made up", assets.name, assets.hash, offsets, 0.01 * many, 0.3, 0.02 * many, 0.1, 1.0)
+
+
+def hands(
+    assets: HandAssets, source: LandmarkModel, n: int, turn: float, flat: int = 0
+) -> tuple[torch.Tensor, ...]:
+    """Points (N,21,3) m of a source on random hands, standard order, by the plain layer; their pose and betas.
+
+    The first ``flat`` of them lie flat, the palm's normal (y at rest) along the optical axis. Betas have mean zero.
+    """
+    generator = torch.Generator().manual_seed(2)
+    scores = torch.randn(n, 45, generator=generator, dtype=torch.float64)
+    fingers = torch.as_tensor(assets.hands_mean) + scores @ torch.as_tensor(assets.hands_components)
+    root = turn * torch.randn(n, 1, 3, generator=generator, dtype=torch.float64)
+    pose = roma.rotvec_to_rotmat(torch.cat([root, fingers.view(n, 15, 3)], dim=1))
+    pose[:flat] = torch.eye(3, dtype=torch.float64)
+    pose[:flat, 0] = roma.rotvec_to_rotmat(torch.tensor([torch.pi / 2, 0, 0], dtype=torch.float64))
+    betas = torch.randn(n, 10, generator=generator, dtype=torch.float64)
+    betas -= betas.mean(dim=0)
+    found = HandModel(assets, dtype=torch.float64, plain=True)(pose, betas)
+    # The bone that ends at each point, spelled out: joints of MANO's order whose rotation carries it.
+    bones = [0, 0, 13, 14, 15, 0, 1, 2, 3, 0, 4, 5, 6, 0, 10, 11, 12, 0, 7, 8, 9]
+    moved = found.transforms[:, bones, :, :3] @ torch.as_tensor(source.offsets)[..., None]
+    return found.joints + moved[..., 0], pose, betas
+
+
+def test_solvers_points_are_those_of_the_plain_layer(assets: HandAssets) -> None:
+    source = made_up(assets)
+    wanted, pose, betas = hands(assets, source, 5, 2.0)
+    model = joints_model(assets, source)
+    rest = model.rest_points(betas)
+    points = (posed_points(model, pose, rest).points + rest[:, :1])[:, model.to_standard]
+    torch.testing.assert_close(points, wanted)
+
+
+def test_learning_recovers_offsets(assets: HandAssets) -> None:
+    source, n, flat = made_up(assets, 0.005), 40, 8
+    points, *_ = hands(assets, source, n, 1.0, flat)
+    points = (points - points.mean(dim=1, keepdim=True)).numpy()
+    generator = np.random.default_rng(0)
+    pixels = 1000 * points[..., :2] + generator.normal(0, 1.0, (n, 21, 2))
+    seen = Detections(
+        pixels - pixels.mean(axis=1, keepdims=True), np.ones((n, 21), dtype=bool), np.ptp(pixels, axis=1).max(axis=1),
+        points + generator.normal(0, 0.01, points.shape), np.arange(n), [str(i) for i in range(n)],
+        np.where(np.arange(n) < flat, 1000.0, np.nan),
+    )
+    options = SharedFitOptions(std_box=(0.01,) * 21, world_std=(0.012,) * 21, pose_spread=1.0, steps=200)
+    learned = fit_shared(assets, seen, options=options)
+    # Along the fingers and across the palm; above it the prior decides.
+    off = (learned.offsets - source.offsets)[:, [0, 2]]
+    assert np.sqrt((off**2).mean()) < 0.5 * np.sqrt((source.offsets[:, [0, 2]] ** 2).mean())
+    assert learned.misfit < 0.7 * fit_shared(assets, seen, np.zeros((21, 3)), options).misfit
+
+
+def test_hands_are_fitted_better_through_their_landmarks(assets: HandAssets) -> None:
+    source = made_up(assets)
+    points, pose, betas = hands(assets, source, 6, 0.4)
+    image = (points + torch.tensor([0.0, 0, 0.6], dtype=torch.float64)) @ K.mT
+    keypoints = image[..., :2] / image[..., 2:]
+    truth = HandModel(assets, dtype=torch.float64)(pose, betas).joints
+    errors = []
+    for options in (KeypointFitOptions(), KeypointFitOptions.of_source(source)):
+        found = fit_keypoints(assets, keypoints, K.expand(6, 3, 3), betas=betas, world=points, options=options)
+        joints = HandModel(assets, dtype=torch.float64)(found.pose, found.betas).joints
+        errors.append(float(((joints - joints[:, :1]) - (truth - truth[:, :1])).norm(dim=-1).mean()))
+    assert errors[1] < 0.004 < 0.5 * errors[0], errors
+
+
+def test_named_landmarks_from_python(assets: HandAssets) -> None:
+    source = load_landmarks("mediapipe", assets.hash)
+    points, _, betas = hands(assets, source, 3, 0.3)
+    image = (points + torch.tensor([0.0, 0, 0.6], dtype=torch.float64)) @ K.mT
+    keypoints = image[..., :2] / image[..., 2:]
+    plain, through = (fit(keypoints, K, betas=betas, landmarks=name) for name in (None, "mediapipe"))
+    assert bool(through.usable.all())
+    assert (through.reprojection_px < 0.5 * plain.reprojection_px).all()
+    with pytest.raises(FileNotFoundError, match="there is mediapipe"):
+        fit(keypoints, K, landmarks="somebody")
+
+
+def test_files(tmp_path: Path, assets: HandAssets) -> None:
+    source = made_up(assets)
+    source.save(tmp_path / "own.json")
+    found = load_landmarks(tmp_path / "own.json", assets.hash)
+    np.testing.assert_allclose(found.offsets, source.offsets, atol=6e-6)
+    np.testing.assert_allclose(found.std_box, source.std_box, atol=1e-5)
+    assert (found.name, found.correlation, found.pose_spread) == ("made up", 0.3, 1.0)
+    with pytest.raises(HandMismatchError, match="was made with the hand model"):
+        load_landmarks(tmp_path / "own.json", "0123456789ab")
+    content = json.loads((tmp_path / "own.json").read_text())
+    faults = {"offsets_mm": [[1, 2, 3]], "correlation": 2.0, "schema": 99, "more": 1, "std_box": [0] * 21}
+    for change in ({name: value} for name, value in faults.items()):
+        (tmp_path / "bad.json").write_text(json.dumps({**content, **change}))
+        with pytest.raises(ArtifactError, match="bad.json is no landmark file"):
+            load_landmarks(tmp_path / "bad.json", assets.hash)
+
+
+def test_detections_are_read_by_person(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).uniform(10, 90, (21, 2))
+    hand = {"side": "left", "side_score": 0.9, "inside": [True] * 21, "keypoints_2d": points.tolist()}
+    hand["world_m"] = np.zeros((21, 3)).tolist()
+    unsure = {**hand, "side_score": 0.6}
+    content = {
+        "many": {"pictures": [{"picture": i, "person": None, "hands": [hand, unsure]} for i in range(3)]},
+        "one": {"pictures": [{"picture": i, "hands": [hand]} for i in range(50)]},
+    }
+    (tmp_path / "d.json").write_text(json.dumps(content))
+    seen = read_detections([tmp_path / "d.json"], ["one"], {"one": 0.5})
+    assert len(seen.names) == 4 and np.bincount(seen.person).tolist() == [1, 1, 1, 17]
+    np.testing.assert_allclose(seen.keypoints[0], (points - points.mean(0)) * [-1, 1])
+    assert np.isnan(seen.px_per_m[:3]).all() and (seen.px_per_m[3:] == 2000).all()
+    first, second = seen.halves(0)
+    assert not set(first.person) & set(second.person) and len(first) + len(second) == len(seen)
+    with pytest.raises(ValueError, match="no set nobody"):
+        read_detections([tmp_path / "d.json"], ["nobody"])
+
+
+def test_shared_error_is_worth_between_one_image_and_all(assets: HandAssets) -> None:
+    source = made_up(assets)
+    points, pose, _ = hands(assets, source, 6, 0.4)
+    image = (points + torch.tensor([0.0, 0, 0.6], dtype=torch.float64)) @ K.mT
+    keypoints = (image[..., :2] / image[..., 2:])[None]
+    model, widths = joints_model(assets, source), []
+    options = CalibrationOptions(noise=source.noise(), laplace=False)
+    choices = (replace(options, errors_repeat=True), *(replace(options, error_correlation=c) for c in (1.0, 0.3, 0.0)))
+    for choice in choices:
+        found = calibrate_frames(model, pose[None], torch.zeros(1, 10), K.expand(1, 6, 3, 3), keypoints, None, choice)
+        widths.append(float(found.covariance[0].logdet()))
+    assert widths[0] == pytest.approx(widths[1]) and widths[1] > widths[2] + 1 > widths[3] + 2

@@ -1,0 +1,330 @@
+"""METRO: released checkpoints whole, the description in slow float64, and the network that is told the person."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.augment import prepare_batch
+from options.recipes import apply_recipe
+from options.run_options import get_args_parser
+from src.engine import PHASES, checkpoint
+from src.engine.checkpoint import ModelCard, initialise_from, load_owned, save_checkpoint
+from src.engine.train import Trainer
+from src.models import build_model
+from src.models.mesh_joints import mesh_hand, mesh_joints
+from src.models.metro.networks import Metro
+from src.models.metro.objective import MetroObjective
+from src.models.metro.released import UNUSED
+from src.models.metro.template_tokens import VERTICES_195
+from template import load_hand_assets
+from tests.dex_ycb_layout import write_dex_ycb
+from utils.artifacts import load_predictions
+from utils.joints import MANO_TO_STANDARD, tip_vertices
+
+ASSETS = load_hand_assets()
+SHAPES = json.loads((Path(__file__).parent / "data" / "metro_state_dict_shapes.json").read_text())
+SMALL = {"widths": (16, 8, 8), "outputs": (12, 8, 3), "layers": 2}
+BODY = {"backbone": "mobilenet_v3_small"}
+K = torch.tensor([[300.0, 0, 31.5], [0, 310.0, 30.0], [0, 0, 1]]).repeat(2, 1, 1)
+
+
+def random_value(shape: list[int], generator: torch.Generator) -> torch.Tensor:
+    """One number in the shape of a whole tensor: the file stays small."""
+    return torch.rand((), generator=generator).expand(shape)
+
+
+def released_state(backbone: dict[str, list[int]] | None = None) -> dict[str, torch.Tensor]:
+    """A checkpoint with all released names, of random numbers; another backbone in place of HRNet."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = SHAPES
+    if backbone is not None:
+        rest = {name: shape for name, shape in SHAPES.items() if not name.startswith("backbone.")}
+        shapes = {f"backbone.{name}": shape for name, shape in backbone.items()} | rest
+    state = {name: random_value(shape, generator) for name, shape in shapes.items()}
+    for name in [name for name in state if name.endswith("bert.position_embeddings.weight")]:
+        state[name] = torch.rand(SHAPES[name], generator=generator)
+    return state
+
+
+def check_whole(network: Metro, state: dict[str, torch.Tensor], path: Path) -> int:
+    """Load a released state, check that it went nowhere else and comes back; how many tensors were taken."""
+    torch.save({"module." + name: value for name, value in state.items()}, path)
+    taken = load_owned(path, network)
+    unused = [name for name in state if UNUSED.fullmatch(name)]
+    assert taken == len(state) - len(unused)
+    own = network.state_dict()
+    # every number of the file is found once: none was lost, doubled or put into a tensor of the same shape
+    expected = sorted(float(value.flatten()[0]) for name, value in state.items() if name not in unused)
+    assert sorted(float(value.flatten()[0]) for value in own.values()) == pytest.approx(expected)
+    encoder = own["transformer.encoders.1.position"]
+    assert torch.equal(encoder, state["trans_encoder.1.bert.position_embeddings.weight"][:216])
+    return len(unused)
+
+
+def test_every_released_tensor_has_its_place(tmp_path: Path) -> None:
+    network = build_model("metro", "paper")
+    backbone = {name: list(value.shape) for name, value in network.backbone.state_dict().items()}
+    backbone |= {"fc.weight": [1000, 2048], "fc.bias": [1000]}
+    state = released_state(backbone)
+    for number, name in enumerate(name for name in state if "num_batches" in name):
+        state[name] = torch.tensor(number + 2)
+    assert check_whole(network, state, tmp_path / "metro.bin") == 3 * 7 + 2
+    card = ModelCard("metro", "paper", {"backbone": "resnet50"})
+    save_checkpoint(tmp_path / "ours.pt", card, network)
+    again, _, _ = checkpoint.load_network(tmp_path / "ours.pt", expect="metro")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_all_2198_tensors_with_hrnet(tmp_path: Path) -> None:
+    pytest.importorskip("timm", reason="HRNet needs pip install timm")
+    assert len(SHAPES) == 2198
+    state = released_state()
+    for number, name in enumerate(name for name in state if "num_batches" in name):
+        state[name] = torch.tensor(number + 2)
+    assert check_whole(build_model("metro", "paper", backbone="hrnet_w64"), state, tmp_path / "metro.bin") == 3 * 7 + 2
+
+
+def test_hrnet_without_timm_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    with pytest.raises(ValueError, match="pip install timm"):
+        build_model("metro", "paper", backbone="hrnet_w64")
+
+
+def test_other_networks_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    network = build_model("metro", "paper", backbone="resnet18")
+    good = {name: torch.zeros(1).expand(shape) for name, shape in SHAPES.items() if not name.startswith("backbone.")}
+    layer = "trans_encoder.2.bert.encoder.layer"
+    cases = {
+        "Mesh Graphormer": good | {f"{layer}.3.graph_conv.conv.weight": torch.zeros(1)},
+        r"another body part \(445 tokens": good | {"cam_param_fc2.weight": torch.zeros(150, 445)},
+        "network for bodies": good | {"upsampling2.weight": torch.zeros(1, 1)},
+        "number of layers.* trans_encoder.2 has 3": {n: v for n, v in good.items() if not n.startswith(f"{layer}.3")},
+        "misshapen.*cls_head|misshapen.*head": good | {"trans_encoder.2.cls_head.weight": torch.zeros(4, 64)},
+    }
+    for said, state in cases.items():
+        torch.save(state, tmp_path / "other.bin")
+        with pytest.raises(checkpoint.CheckpointError, match=said):
+            load_owned(tmp_path / "other.bin", network)
+    words = ["checkpoint", str(tmp_path / "other.bin"), "--model", "metro", "--backbone", "ResNet18"]
+    monkeypatch.setattr("sys.argv", words)
+    assert checkpoint.main() == 2 and "head" in capsys.readouterr().err
+
+
+def slow_layer(x: np.ndarray, state: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """One BERT layer over tokens (T, C), token by token and head by head."""
+
+    def linear(part: str, y: np.ndarray) -> np.ndarray:
+        return y @ state[f"{name}.{part}.weight"].T + state[f"{name}.{part}.bias"]
+
+    def norm(part: str, y: np.ndarray) -> np.ndarray:
+        centred = y - y.mean()
+        scaled = centred / math.sqrt((centred**2).mean() + 1e-12)
+        return scaled * state[f"{name}.{part}.weight"] + state[f"{name}.{part}.bias"]
+
+    query, key, value = (linear(f"attention.self.{part}", x) for part in ("query", "key", "value"))
+    size, rows = x.shape[1] // 4, []
+    for token in range(len(x)):
+        seen = np.zeros(x.shape[1])
+        for head in range(4):
+            part = slice(head * size, (head + 1) * size)
+            energy = np.array([query[token, part] @ key[other, part] for other in range(len(x))]) / math.sqrt(size)
+            share = np.exp(energy - energy.max())
+            seen[part] = share / share.sum() @ value[:, part]
+        y = norm("attention.output.LayerNorm", linear("attention.output.dense", seen) + x[token])
+        wide = linear("intermediate.dense", y)
+        wide = np.array([0.5 * number * (1 + math.erf(number / math.sqrt(2))) for number in wide])
+        rows.append(norm("output.LayerNorm", linear("output.dense", wide) + y))
+    return np.stack(rows)
+
+
+def slow_metro(feature: np.ndarray, points: np.ndarray, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The description: a feature (C,) and a template (216, 3) to outputs, by released names, in float64."""
+    x = np.stack([np.concatenate([point, feature]) for point in points])
+    for encoder in range(3):
+        name = f"trans_encoder.{encoder}"
+        bert = f"{name}.bert"
+        hidden = x @ state[f"{bert}.img_embedding.weight"].T + state[f"{bert}.img_embedding.bias"]
+        hidden = hidden + state[f"{bert}.position_embeddings.weight"][: len(x)]
+        for number in range(2):
+            hidden = slow_layer(hidden, state, f"{bert}.encoder.layer.{number}")
+        out = hidden @ state[f"{name}.cls_head.weight"].T + state[f"{name}.cls_head.bias"]
+        x = out + x @ state[f"{name}.residual.weight"].T + state[f"{name}.residual.bias"]
+    each = x @ state["cam_param_fc.weight"][0] + state["cam_param_fc.bias"]
+    mixed = state["cam_param_fc2.weight"] @ each + state["cam_param_fc2.bias"]
+    camera = state["cam_param_fc3.weight"] @ mixed + state["cam_param_fc3.bias"]
+    mesh = np.stack([state["upsampling.weight"] @ x[21:, axis] + state["upsampling.bias"] for axis in range(3)], axis=1)
+    scale, right, down = camera
+    seen = [[scale * (x[joint, 0] + right), scale * (x[joint, 1] + down)] for joint in range(21)]
+    keypoints = (np.array(seen) + 1) * 32 - 0.5
+    return {"joints": x[:21], "vertices_coarse": x[21:], "vertices": mesh, "camera": camera, "keypoints_2d": keypoints}
+
+
+def small_shapes() -> dict[str, list[int]]:
+    """Released names at the sizes of `SMALL` on a ResNet-18, without its backbone."""
+    shapes: dict[str, list[int]] = {}
+    sizes = {0: (515, 16, 12), 1: (12, 8, 8), 2: (8, 8, 3)}
+    for name in SHAPES:
+        parts = name.split(".")
+        if parts[0] != "trans_encoder" or UNUSED.fullmatch(name) or ".layer.2." in name or ".layer.3." in name:
+            continue
+        inputs, width, outputs = sizes[int(parts[1])]
+        if name.endswith("position_embeddings.weight"):
+            shapes[name] = [512, width]
+            continue
+        rows, columns = width, width
+        rows = 4 * width if ".intermediate." in name else outputs if parts[2] in ("cls_head", "residual") else rows
+        if ".img_embedding." in name or parts[2] == "residual":
+            columns = inputs
+        if ".output.dense." in name and ".attention." not in name:
+            columns = 4 * width
+        shapes[name] = [rows] if name.endswith("bias") or "LayerNorm" in name else [rows, columns]
+    return shapes | {name: SHAPES[name] for name in SHAPES if name.startswith(("upsampling", "cam_param"))}
+
+
+@torch.no_grad()
+def test_forward_is_the_description(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(3)
+    network = build_model("metro", "paper", backbone="resnet18", transformer=SMALL).eval()
+    state = {}
+    for name, shape in small_shapes().items():
+        value = torch.randn(shape, generator=generator)
+        state[name] = value / math.sqrt(shape[-1]) if len(shape) == 2 else value * 0.2 + 1.0 * ("Norm.weight" in name)
+    backbone = {f"backbone.{name}": value for name, value in network.backbone.state_dict().items()}
+    torch.save(state | backbone, tmp_path / "small.bin")
+    load_owned(tmp_path / "small.bin", network)
+    image = torch.rand(1, 3, 64, 64, generator=generator)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    body = copy.deepcopy(network.backbone).double()
+    feature = body(((image[0].permute(1, 2, 0) - mean) / std).permute(2, 0, 1)[None].double())[0].numpy()
+    regressor = ASSETS.J_regressor @ ASSETS.v_template
+    joints = np.concatenate([regressor, ASSETS.v_template[list(tip_vertices("manopth"))]])[list(MANO_TO_STANDARD)]
+    points = np.concatenate([joints, ASSETS.v_template[list(VERTICES_195)]]) - joints[0]
+    exact = slow_metro(feature, points, {name: value.double().numpy() for name, value in state.items()})
+    found = network((image - 0.5) / 0.5)
+    for name, expected in exact.items():
+        size = max(1.0, np.abs(expected).max())
+        assert np.abs(found[name][0].numpy() - expected).max() < 1e-5 * size, name
+
+
+@pytest.mark.parametrize("recipe", ["fair", "paper"])
+@torch.no_grad()
+def test_the_identity_network_starts_as_the_anonymous_one(recipe: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"transformer": SMALL} if recipe == "paper" else {}
+    anonymous = build_model("metro", recipe, **BODY, **sizes).eval()
+    save_checkpoint(tmp_path / "metro.pt", ModelCard("metro", recipe, BODY), anonymous)
+    network = build_model("metro_identity", recipe, **BODY, **sizes).eval()
+    initialise_from(network, tmp_path / "metro.pt")
+    image = torch.randn(2, 3, 64, 64)
+    expected, found = anonymous(image, K=K), network(image, betas=torch.zeros(2, 10), K=K)
+    assert expected["vertices"].std() > 1e-4
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
+    betas = torch.zeros(2, 10)
+    betas[:, 0] = 2.0
+    other = network(image, betas=betas, K=K)
+    assert (other["vertices"] - found["vertices"]).abs().max() > 1e-6
+    rest = network.tokens.hand.rest(betas) + 0.3  # anywhere
+    torch.testing.assert_close(network(image, rest_mesh=rest, K=K)["vertices"], other["vertices"], rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="metro_identity needs the subject's betas"):
+        network(image, K=K)
+
+
+@torch.no_grad()
+def test_attention_is_what_the_layers_use() -> None:
+    network = build_model("metro", "paper", backbone="resnet18", transformer=SMALL).eval()
+    encoder = network.transformer.encoders[0]
+    tokens = torch.randn(2, 216, 515)
+    maps = encoder.attention(tokens)
+    assert maps.shape == (2, 2, 4, 216, 216)
+    layer, hidden = encoder.layers[0], encoder.embed(tokens)
+    values = layer.value(hidden).unflatten(2, (4, 4)).transpose(1, 2)
+    y = layer.norm1(hidden + layer.attended((maps[0] @ values).transpose(1, 2).flatten(2)))
+    expected = layer.norm2(y + layer.narrow(torch.nn.functional.gelu(layer.widen(y))))
+    torch.testing.assert_close(layer(hidden), expected, rtol=0, atol=1e-5)
+
+
+def test_the_objective_is_zero_at_the_truth() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hand = mesh_hand(ASSETS, "dex_ycb")
+    batch = {
+        "image": torch.zeros(2, 3, 64, 64), "K": K, "pose": torch.eye(3).expand(2, 16, 3, 3),
+        "betas": torch.randn(2, 10, generator=generator), "transl": torch.tensor([[0.0, 0.0, 1e4]] * 2),
+    }  # fmt: skip
+    objective = MetroObjective(hand, as_released=True)
+    truth = objective.truth(batch)
+    relative = truth["vertices"] - truth["joints"][:, :1]
+    # from far away the true camera is a weak-perspective one: u = f / (32 z) (x + tx), in half sides of 64 px
+    output = {
+        "vertices": relative, "vertices_coarse": relative[:, list(VERTICES_195)], "joints": mesh_joints(relative, hand),
+    }  # fmt: skip
+    focal = torch.tensor([300.0, 310.0])
+    wrist = truth["joints"][:, 0]
+    scale = focal[0] / (32 * wrist[:, 2])
+    shift = ((wrist[:, :2] * focal / wrist[:, 2:] + K[:, :2, 2] + 0.5) / 32 - 1) / scale[:, None]
+    output["camera"] = torch.cat([scale[:, None], shift], dim=1)
+    loss, terms = objective.loss(output, batch)
+    assert set(terms) == {"joints", "mesh", "keypoints"} and loss < 1e-6
+    output["vertices"] = relative + torch.tensor([0.0, 0.0, 0.01])
+    shifted, terms = objective.loss(output, batch)
+    assert terms["mesh"] == pytest.approx(0.01 / 3 / 2, rel=1e-3) and terms["joints"] < 1e-6  # about the wrist
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dex_ycb(tmp_path_factory.mktemp("data") / "dex_ycb", sequences=1)
+
+
+def options(root: Path, out: Path, phase: str, model: str, *extra: str) -> object:
+    words = ["--phase", phase, "--model", model, "--data_root", str(root), "--out_dir", str(out), "--device", "cpu"]
+    if phase == "train":
+        words += ["--input_size", "64", "--crop_size", "64", "--crop_scale", "2"]
+    return get_args_parser().parse_args([*words, *extra])
+
+
+@pytest.mark.parametrize(("model", "recipe"), [("metro", "paper"), ("metro", "fair"), ("metro_identity", "fair")])
+def test_trains_predicts_and_evaluates(root: Path, tmp_path: Path, model: str, recipe: str) -> None:
+    words = ("--recipe", recipe, "--backbone", "mobilenet_v3_small", "--epochs", "1", "--batch_size", "8")
+    args = apply_recipe(options(root, tmp_path, "train", model, *words, "--max_images", "24", "--val_images", "4"))
+    if recipe == "paper":  # the released sizes take half a gigabyte: two steps, no checkpoint
+        trainer = Trainer(args)
+        batch = next(iter(trainer.loader))
+        terms = trainer._step(batch)
+        assert all(value.grad is not None for value in trainer.model.parameters() if value.requires_grad)
+        assert 0 < terms["loss"] < 1000 and 0 < trainer.validate()["mpjpe_mm"] < 1000
+        return
+    trainer = Trainer(args)
+    terms = trainer._step(next(iter(trainer.loader)))
+    assert all(value.grad is not None for value in trainer.model.parameters() if value.requires_grad)
+    trainer.run()
+    last, found, results = trainer.folder.last, tmp_path / "found.npz", tmp_path / "results.json"
+    common = ("--checkpoint", str(last), "--max_images", "4")
+    shape = ("--shape", "mean") if model.endswith("identity") else ()
+    PHASES["predict"](options(root, tmp_path, "predict", model, *common, *shape, "--predictions", str(found)))
+    predictions = load_predictions(found)
+    assert predictions.model_name == model and predictions.vertices.shape == (4, 778, 3)
+    PHASES["eval"](options(root, tmp_path, "eval", model, *common, *shape, "--results", str(results)))
+    assert "mpjpe" in results.read_text()
+
+
+def test_a_few_steps_learn(root: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    words = ("--backbone", "mobilenet_v3_small", "--batch_size", "8", "--augment", "none", "--amp", "no")
+    trainer = Trainer(apply_recipe(options(root, tmp_path, "train", "metro_identity", *words)))
+    batch = prepare_batch(next(iter(trainer.loader)), 64, crop_scale=2.0)
+    optimizer = torch.optim.AdamW(trainer.model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss, terms = trainer.objective.loss(trainer.objective.forward(trainer.model, batch), batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(terms["mesh"]))
+    assert losses[-1] < 0.8 * losses[0]
