@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets.synthetic.samples import write_photos
+    from src.estimators import read_estimates
     from src.personalization.fitting.api import FittedHands, fit
     from src.photos.api import load
     from src.photos.calibrate import calibrate
@@ -43,6 +44,7 @@ __all__ = [
     "pca_to_pose",
     "pose_to_axis_angle",
     "pose_to_pca",
+    "read_estimates",
     "save_identity",
     "write_mesh",
     "write_photos",
@@ -51,6 +53,7 @@ __all__ = [
 #: Module -> the public names that it holds.
 _NAMES = {
     "datasets.synthetic.samples": ("write_photos",),
+    "src.estimators": ("read_estimates",),
     "src.personalization.fitting.api": ("FittedHands", "fit"),
     "src.photos.api": ("load",),
     "src.photos.calibrate": ("calibrate",),

@@ -55,8 +55,9 @@ def checked_array(name: str, value: Any, shape: tuple[int, ...], dtype: type, wh
         want not in (None, got) for want, got in zip(shape, array.shape, strict=True)
     ):
         raise ArtifactError(f"{where}: {name} has shape {array.shape}; it must be {shape} (None: any length)")
-    if dtype in (np.int64, np.bool_):
-        allowed = "iu" if dtype is np.int64 else "b"
+    kinds = {np.int64: "iu", np.bool_: "b", np.str_: "U"}
+    if dtype in kinds:
+        allowed = kinds[dtype]
         if array.dtype.kind not in allowed:
             raise ArtifactError(f"{where}: {name} has dtype {array.dtype}; it must be {np.dtype(dtype).name}")
     elif array.dtype.kind not in "fiu":

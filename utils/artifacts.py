@@ -52,8 +52,10 @@ ROW_ARRAYS: dict[str, tuple[tuple[int, ...], type, bool]] = {
     "joints": ((21, 3), np.float32, False),
     "root": ((3,), np.float32, False),
     "status": ((), np.int64, False),
+    "joints_3d": ((21, 3), np.float32, False),
+    "image_name": ((), np.str_, False),
 }
-META_FIELDS = ("model_name", "model_hash", "hand_name", "hand_hash", "dataset", "split", "joint_definition")
+META_FIELDS = ("model_name", "model_hash", "hand_name", "hand_hash", "dataset", "split", "joint_definition", "camera")
 
 
 @dataclass
@@ -80,10 +82,14 @@ class Predictions:
         root: (N,3) float32 metres, camera frame, where that wrist is: vertices + root is in the camera frame | None.
         status: (N,) int64, what became of finding ``transl`` or ``root`` (`src.personalization.solver.status.Status`);
             of rows that are not `usable` they are a guess | None where nothing was looked for.
+        joints_3d: (N,21,3) float32 metres, camera axes, about the wrist, standard order, by an estimator whose scale
+            is a guess (`src.estimators`); bound to no mesh, unlike ``joints`` | None.
+        image_name: (N,) text, the picture's name; two hands of one picture share it | None.
         model_name, model_hash: which network, and `model_hash` of its weights.
         hand_name, hand_hash: `HandAssets.name` and `.hash` that pose and betas belong to.
         dataset, split: where the samples come from.
         joint_definition: how ``joints`` were made of vertices, e.g. "regressed, tips freihand".
+        camera: where K is from: "given", "made up by NAME" (an estimator's own) | "" where the data set has it.
 
     Raises:
         ArtifactError: on a wrong shape, dtype or value; it names the array and the value.
@@ -104,6 +110,8 @@ class Predictions:
     joints: np.ndarray | None = None
     root: np.ndarray | None = None
     status: np.ndarray | None = None
+    joints_3d: np.ndarray | None = None
+    image_name: np.ndarray | None = None
     model_name: str = ""
     model_hash: str = ""
     hand_name: str = ""
@@ -111,6 +119,7 @@ class Predictions:
     dataset: str = ""
     split: str = ""
     joint_definition: str = ""
+    camera: str = ""
     source: str = field(default="Predictions", repr=False, compare=False)  # the file, for messages
 
     def __post_init__(self) -> None:

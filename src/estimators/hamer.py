@@ -1,0 +1,94 @@
+"""HaMeR and WiLoR: dicts of a batch of crops, of their network and of its batch; left hands were mirrored before it.
+
+The camera is a focal length of 5000 px for a crop of 256 px, scaled to the picture's larger side (docs/estimators.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from src.estimators.records import (
+    Entry,
+    Hand,
+    Options,
+    check_box,
+    entries,
+    flip_x,
+    image_name,
+    pinhole,
+    place,
+)
+
+SIGNS = ("pred_cam", "box_center", "pred_mano_params", "img_size")
+#: Their training's focal length, px, of a crop of so many px.
+FOCAL, CROP = 5000.0, 256.0
+HAND_NAME = "MANO"
+
+
+def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
+    """Every hand of every batch."""
+    hands = []
+    for entry in entries(content, name, where):
+        cam = entry.array("pred_cam", -1, 3)
+        centre, side = entry.array("box_center", -1, 2), entry.array("box_size", -1)
+        sizes, right = entry.array("img_size", -1, 2), entry.array("right", -1)
+        joints = entry.array("pred_keypoints_3d", -1, 21, 3)
+        pose = np.concatenate(
+            [entry.array("global_orient", -1, 1, 3, 3), entry.array("hand_pose", -1, 15, 3, 3)], axis=1
+        )
+        betas = entry.array("betas", -1, 10)
+        for row in range(len(cam)):
+            size = (round(sizes[row, 0]), round(sizes[row, 1]))
+            check_box(centre[row] - side[row] / 2, centre[row] + side[row] / 2, size, f"{where}: hand {row}")
+            left = right[row] < 0.5
+            K = pinhole(FOCAL / CROP * max(size), size[0] / 2, size[1] / 2)
+            place_3d = _place(cam[row], centre[row], side[row], K, left)
+            seen = flip_x(joints[row]) if left else joints[row]
+            pixels = (seen + place_3d) @ K.T
+            hand = Hand(entry, row, left, image_name(entry, row), size, K, pixels[:, :2] / pixels[:, 2:])
+            hand.joints_3d, hand.pose, hand.betas, hand.hand_name = seen, pose[row], betas[row], HAND_NAME
+            hands.append(hand)
+    return hands
+
+
+def _place(cam: np.ndarray, centre: np.ndarray, side: float, K: np.ndarray, left: bool) -> np.ndarray:
+    """Translation (3,) m in the picture's camera from s, tx, ty of the crop."""
+    scale = side * cam[0]
+    shift = cam[1:] * [-1 if left else 1, 1] + 2 * (centre - K[:2, 2]) / scale
+    return np.array([*shift, 2 * K[0, 0] / scale])
+
+
+def update(hand: Hand, new: Hand) -> list[str]:
+    """Put what is not None in ``new`` into the file; their camera is solved anew where 3D or 2D points changed."""
+    entry, row, changed = hand.entry, hand.index, []
+    if new.betas is not None:
+        changed += entry.put("betas", row, new.betas, -1, 10)
+    if new.pose is not None:
+        changed += entry.put("global_orient", row, new.pose[:1], -1, 1, 3, 3)
+        changed += entry.put("hand_pose", row, new.pose[1:], -1, 15, 3, 3)
+    if new.joints_3d is not None:
+        changed += entry.put(
+            "pred_keypoints_3d", row, flip_x(new.joints_3d) if hand.is_left else new.joints_3d, -1, 21, 3
+        )
+    if new.joints_3d is not None or new.keypoints_2d is not None:
+        changed += _put_camera(entry, row, hand, new)
+    return changed
+
+
+def _put_camera(entry: Entry, row: int, hand: Hand, new: Hand) -> list[str]:
+    assert hand.keypoints_2d is not None and hand.joints_3d is not None and hand.K is not None
+    pixels = hand.keypoints_2d if new.keypoints_2d is None else new.keypoints_2d
+    points = hand.joints_3d if new.joints_3d is None else new.joints_3d
+    centre, side = entry.array("box_center", -1, 2)[row], entry.array("box_size", -1)[row]
+    put = place(points, pixels, hand.K)
+    scale = 2 * hand.K[0, 0] / put[2]
+    cam = np.array([scale / side, *((put[:2] - 2 * (centre - hand.K[:2, 2]) / scale) * [-1 if hand.is_left else 1, 1])])
+    changed = entry.put("pred_cam", row, cam, -1, 3)
+    crop = np.array([cam[1], cam[2], 2 * FOCAL / (CROP * cam[0])])
+    changed += entry.put("pred_cam_t", row, crop, -1, 3)
+    if entry.has("pred_keypoints_2d"):
+        points = (flip_x(points) if hand.is_left else points) + crop
+        changed += entry.put("pred_keypoints_2d", row, FOCAL / CROP * points[:, :2] / points[:, 2:], -1, 21, 2)
+    return changed

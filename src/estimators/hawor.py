@@ -1,0 +1,45 @@
+"""HaWoR: two hands (left, right) over T frames in a world frame: pose and betas, no points and no camera."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from src.estimators.records import Hand, Options, entries, image_name, mirror_rotations
+from src.estimators.wilor_mini import to_matrices, to_vectors
+
+SIGNS = ("pred_trans", "pred_rot", "pred_valid")
+HAND_NAME = "MANO"
+
+
+def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
+    """Every valid hand of every frame, pictures named by the frame's number; the wrist's rotation is the world's."""
+    hands = []
+    for entry in entries(content, name, where):
+        valid = entry.array("pred_valid", 2, -1) > 0.5
+        frames = valid.shape[1]
+        fingers = entry.array("pred_hand_pose", 2, frames, 15, 3)
+        pose = to_matrices(np.concatenate([entry.array("pred_rot", 2, frames, 1, 3), fingers], axis=2))
+        pose[0] = mirror_rotations(pose[0])
+        betas = entry.array("pred_betas", 2, frames, 10)
+        for frame in range(frames):
+            for side in np.flatnonzero(valid[:, frame]).tolist():
+                hand = Hand(entry, (side, frame), side == 0, f"{image_name(entry)}_{frame:06d}", options.size)
+                hand.pose, hand.betas, hand.hand_name = pose[side, frame], betas[side, frame], HAND_NAME
+                hands.append(hand)
+    return hands
+
+
+def update(hand: Hand, new: Hand) -> list[str]:
+    """Put what is not None in ``new`` into the file."""
+    changed = []
+    if new.betas is not None:
+        frames = hand.entry.array("pred_valid", 2, -1).shape[1]
+        changed += hand.entry.put("pred_betas", hand.index, new.betas, 2, frames, 10)
+    if new.pose is not None:
+        frames = hand.entry.array("pred_valid", 2, -1).shape[1]
+        vectors = to_vectors(mirror_rotations(new.pose) if hand.is_left else new.pose)
+        changed += hand.entry.put("pred_rot", hand.index, vectors[0], 2, frames, 3)
+        changed += hand.entry.put("pred_hand_pose", hand.index, vectors[1:], 2, frames, 15, 3)
+    return changed

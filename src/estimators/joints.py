@@ -1,0 +1,102 @@
+"""Plain joints (npz or CSV): what the author of a new estimator writes, everything in the picture as it is.
+
+npz: ``keypoints_2d`` (N,21,2) px and/or ``joints_3d`` (N,21,3), ``is_left`` (N), ``image`` (N), and if known
+``confidence`` (N,21), ``K`` (3,3) or (N,3,3), ``image_size`` (2) or (N,2), ``subject`` (N). CSV: the same, a column a
+number: ``keypoints_2d.0.0`` is the wrist's x, ``K.0.0`` the focal length.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from src.estimators.records import Entry, EstimateFormatError, Hand, MissingKeyError, Options
+
+SIGNS = ("keypoints_2d", "joints_3d", "is_left", "image")
+_SHAPES = {"keypoints_2d": (21, 2), "joints_3d": (21, 3), "confidence": (21,), "K": (3, 3), "image_size": (2,)}
+#: No hand is longer, m.
+MAX_HAND = 0.5
+
+
+def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
+    """Every row."""
+    if not isinstance(content, dict):
+        raise EstimateFormatError(f"{where}: a {type(content).__name__} where arrays by name must be")
+    entry = Entry(content, name, where)
+    scale = {"m": 1.0, "mm": 0.001}.get(options.unit)
+    if scale is None:
+        raise ValueError(f"unit is {options.unit!r}; it must be 'm' or 'mm'")
+    if not any(_has(entry, key) for key in ("keypoints_2d", "joints_3d")):
+        raise MissingKeyError(f"{where}: keypoints_2d or joints_3d is missing (it has {sorted(content)[:20]})")
+    for key in ("is_left", "image"):
+        if key not in content:
+            raise MissingKeyError(f"{where}: the key {key!r} is missing (it has {sorted(content)[:20]})")
+    sides = [str(side).strip().lower() in ("true", "1", "1.0", "left") for side in content["is_left"]]
+    values = {key: _values(entry, key, len(sides)) for key in _SHAPES}
+    joints = values["joints_3d"]
+    if joints is not None and len(joints):
+        longest = float(np.linalg.norm(joints - joints[:, :1], axis=2).max()) * scale
+        if longest > MAX_HAND:
+            raise EstimateFormatError(
+                f"{where}: a joint is {longest:.3g} m from its wrist; give unit='mm' if that is it"
+            )
+    hands = []
+    for row, left in enumerate(sides):
+        one = {key: None if value is None else value[row] for key, value in values.items()}
+        size = options.size if one["image_size"] is None else tuple(int(side) for side in one["image_size"])
+        image = str(content["image"][row])
+        hand = Hand(entry, (row, scale), left, image, size, one["K"], one["keypoints_2d"], one["confidence"])
+        hand.joints_3d = None if one["joints_3d"] is None else one["joints_3d"] * scale
+        hand.subject = int(content["subject"][row]) if "subject" in content else 0
+        hands.append(hand)
+    return hands
+
+
+def _columns(key: str) -> list[str]:
+    return [".".join(map(str, (key, *index))) for index in np.ndindex(_SHAPES[key])]
+
+
+def _has(entry: Entry, key: str) -> bool:
+    return key in entry.content or _columns(key)[0] in entry.content
+
+
+def _values(entry: Entry, key: str, rows: int) -> np.ndarray | None:
+    """(N, ...) of a key or of its columns, or None."""
+    if not _has(entry, key):
+        return None
+    shape = _SHAPES[key]
+    if key in entry.content:
+        value = entry.array(key, -1, *shape)
+        if key in ("K", "image_size") and len(value) == 1:
+            value = np.broadcast_to(value, (rows, *shape))
+    else:
+        table = Entry(entry.content, entry.name, entry.where)
+        missing = [column for column in _columns(key) if column not in entry.content]
+        if missing:
+            raise MissingKeyError(f"{entry.where}: the columns {missing[:3]} are missing")
+        flat = {".".join(map(str, index)): column for index, column in zip(np.ndindex(shape), _columns(key))}
+        stacked = [
+            Entry({key: table.content[column]}, entry.name, entry.where).array(key, -1) for column in flat.values()
+        ]
+        value = np.stack(stacked, axis=1).reshape(-1, *shape)
+    if len(value) != rows:
+        raise EstimateFormatError(f"{entry.where}: {key} has {len(value)} rows, is_left has {rows}")
+    return value
+
+
+def update(hand: Hand, new: Hand) -> list[str]:
+    """Put the points and the camera of ``new`` into the file."""
+    row, scale = hand.index
+    changed = []
+    joints = None if new.joints_3d is None else new.joints_3d / scale
+    for key, value in (("keypoints_2d", new.keypoints_2d), ("joints_3d", joints)):
+        if value is None or not _has(hand.entry, key):
+            continue
+        if key in hand.entry.content:
+            changed += hand.entry.put(key, row, value, -1, *_SHAPES[key])
+        else:
+            for column, number in zip(_columns(key), value.ravel().tolist()):
+                hand.entry.content[column][row] = repr(number)
+            changed.append(key)
+    return changed

@@ -1,0 +1,60 @@
+"""mmpose: JSON lists of instances with 2D keypoints: 21 of a hand, or COCO-WholeBody's 133 with both hands in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from src.estimators.records import EstimateFormatError, Hand, MissingKeyError, Options, entries, image_name
+
+SIGNS = ("keypoints", "keypoint_scores", "bbox_score")
+#: First of the 21 points of a hand among the 133: of the left and of the right one.
+LEFT, RIGHT = 91, 112
+#: A hand of a whole body whose mean score is lower is not seen.
+MIN_SCORE = 0.1
+
+
+def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
+    """Every hand of every instance."""
+    hands = []
+    for subject, entry in enumerate(entries(_instances(content), name, where)):
+        points = entry.array("keypoints", -1, 2)
+        scores = np.clip(entry.array("keypoint_scores", -1), 0, 1)
+        if len(points) != len(scores) or len(points) not in (21, 133):
+            raise EstimateFormatError(
+                f"{entry.where}: {len(points)} keypoints, {len(scores)} scores; 21 or 133 are read"
+            )
+        if len(points) == 21:
+            side = entry.get("side", options.side)
+            if side not in ("left", "right"):
+                raise MissingKeyError(f"{entry.where}: 21 keypoints name no side; give side='right' or side='left'")
+            found = [(side == "left", 0)]
+        else:
+            found = [(True, LEFT), (False, RIGHT)]
+        for left, first in found:
+            part = slice(first, first + 21)
+            if len(points) == 133 and scores[part].mean() < MIN_SCORE:
+                continue
+            hand = Hand(entry, part, left, image_name(entry), options.size, None, points[part], scores[part])
+            hand.subject = subject
+            hands.append(hand)
+    return hands
+
+
+def _instances(content: Any) -> Any:
+    """The list of instances: mmpose's demo wraps it in "instance_info" and "instances"."""
+    if isinstance(content, dict):
+        for key in ("instance_info", "instances", "predictions"):
+            if key in content:
+                return _instances(content[key])
+    if isinstance(content, list) and content and all(isinstance(item, (list, dict)) for item in content):
+        return [_instances(item) for item in content]
+    return content
+
+
+def update(hand: Hand, new: Hand) -> list[str]:
+    """Put the keypoints of ``new`` into the file."""
+    if new.keypoints_2d is None:
+        return []
+    return hand.entry.put("keypoints", hand.index, new.keypoints_2d, -1, 2)

@@ -1,0 +1,220 @@
+"""What the readers share: one entry of a file, one hand of it, and its way into `Predictions`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from utils.artifact_checks import ArtifactError
+
+
+class EstimateFormatError(ArtifactError):
+    """A file is not of the format that it was given as."""
+
+
+class MissingKeyError(EstimateFormatError):
+    """A key of the format is not there."""
+
+
+@dataclass
+class Options:
+    """What a file may not say.
+
+    Attributes:
+        side: "right" or "left", of files whose hands name none.
+        sides: "subject" or "mirror": how the file names sides; None: as its version does.
+        unit: "m" or "mm", of plain 3D joints.
+        size: width, height of the pictures, px.
+    """
+
+    side: str | None = None
+    sides: str | None = None
+    unit: str = "m"
+    size: tuple[int, int] | None = None
+
+
+class Entry:
+    """A dict of a file, with the dicts in it: a key is found wherever it lies ("betas", "pred_mano_params.betas")."""
+
+    def __init__(self, content: dict[str, Any], name: str, where: str) -> None:
+        self.content, self.name, self.where = content, name, where
+
+    def _slot(self, key: str) -> tuple[dict[str, Any], str] | None:
+        level = [self.content]
+        while level:
+            for one in level:
+                for found in one:
+                    if str(found).replace("/", ".").split(".")[-1] == key:
+                        return one, found
+            level = [inner for one in level for inner in one.values() if isinstance(inner, dict)]
+        return None
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there and not None."""
+        slot = self._slot(key)
+        return slot is not None and slot[0][slot[1]] is not None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The plain value."""
+        slot = self._slot(key)
+        return default if slot is None else slot[0][slot[1]]
+
+    def array(self, key: str, *shape: int) -> np.ndarray:
+        """Finite numbers, float64, in ``shape`` (-1: any length; leading ones of the file are dropped).
+
+        Raises:
+            MissingKeyError, EstimateFormatError: not there; of another shape; not finite.
+        """
+        if not self.has(key):
+            raise MissingKeyError(f"{self.where}: the key {key!r} is missing (it has {sorted(map(str, self.content))})")
+        try:
+            raw = np.asarray(self.get(key), dtype=np.float64)
+            value = raw.reshape(shape)
+        except (ValueError, TypeError) as error:
+            raise EstimateFormatError(f"{self.where}: {key} is not numbers of shape {shape} ({error})") from error
+        if not np.isfinite(value).all():
+            place = [int(index) for index in np.argwhere(~np.isfinite(value))[0]]
+            raise EstimateFormatError(
+                f"{self.where}: {key}{place} is not finite; remove this hand or estimate it again"
+            )
+        return value.copy()
+
+    def put(self, key: str, index: Any, value: np.ndarray, *shape: int) -> list[str]:
+        """Set ``value`` at ``index`` of the key seen in ``shape``, in the file's own type; gives the key's name."""
+        slot = self._slot(key)
+        if slot is None:
+            return []
+        holder, name = slot
+        old = holder[name]
+        if isinstance(old, torch.Tensor):
+            view = old.view(shape)
+            view[index] = torch.as_tensor(np.asarray(value)).to(old.dtype).reshape(view[index].shape)
+        else:
+            whole = np.array(old)
+            if whole.dtype.kind != "f":
+                whole = whole.astype(np.float64)
+            view = whole.reshape(shape)
+            view[index] = np.reshape(value, view[index].shape)
+            holder[name] = whole if isinstance(old, np.ndarray) else whole.tolist()
+        return [key]
+
+
+def entries(content: Any, name: str, where: str) -> Iterator[Entry]:
+    """Every dict of results: of one, of a list of them, or by the names of the pictures."""
+    if isinstance(content, (list, tuple)):
+        for number, item in enumerate(content):
+            yield from entries(item, name, f"{where}[{number}]")
+    elif isinstance(content, dict):
+        nested = content and all(isinstance(item, (dict, list)) for item in content.values())
+        if nested and all("." in str(key) for key in content):  # picture names
+            for key, item in content.items():
+                yield from entries(item, str(key), f"{where}[{key!r}]")
+        else:
+            yield Entry(content, name, where)
+    else:
+        raise EstimateFormatError(f"{where}: a {type(content).__name__} where a dict of results must be")
+
+
+def image_name(entry: Entry, index: int | None = None) -> str:
+    """The picture's name: of the entry, or else of the file."""
+    for key in ("img_path", "image_path", "image", "image_name", "img_name", "imgname"):
+        if entry.has(key):
+            value = entry.get(key)
+            value = value if isinstance(value, str) or index is None or np.ndim(value) == 0 else value[index]
+            return str(value).replace("\\", "/").rsplit("/", 1)[-1]
+    return entry.name
+
+
+@dataclass
+class Hand:
+    """One hand of a file, in the picture as it is (a left hand is not mirrored), its parameters as a right hand's.
+
+    Attributes:
+        entry, index: where it is in the file.
+        is_left, image; size: width, height px | None.
+        K: (3,3) px, the estimator's own camera | None.
+        keypoints_2d: (21,2) px; confidence: (21,); joints_3d: (21,3) m, camera axes, any origin | None.
+        pose: (16,3,3), betas: (10,) of a right hand | None; hand_name: whose hand model they are of.
+        subject: number of the person.
+    """
+
+    entry: Entry
+    index: Any
+    is_left: bool
+    image: str
+    size: tuple[int, int] | None = None
+    K: np.ndarray | None = None
+    keypoints_2d: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+    joints_3d: np.ndarray | None = None
+    pose: np.ndarray | None = None
+    betas: np.ndarray | None = None
+    hand_name: str = ""
+    subject: int = 0
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.image} ({'left' if self.is_left else 'right'} hand)"
+
+
+def pinhole(focal: float, cx: float, cy: float) -> np.ndarray:
+    """K (3,3) px."""
+    return np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1.0]])
+
+
+def camera_of(points: np.ndarray, pixels: np.ndarray, where: str, focal: float | None = None) -> np.ndarray:
+    """K (3,3) by which camera points (N,3) m are seen at pixels (N,2): one focal length, least squares.
+
+    Raises:
+        EstimateFormatError: no such camera explains them within half a pixel.
+    """
+    slopes = points[:, :2] / points[:, 2:]
+    if focal is None:
+        spread, seen = slopes - slopes.mean(axis=0), pixels - pixels.mean(axis=0)
+        focal = float((spread * seen).sum() / (spread**2).sum())
+    centre = (pixels - focal * slopes).mean(axis=0)
+    worst = float(np.abs(focal * slopes + centre - pixels).max())
+    if not worst < 0.5:
+        raise EstimateFormatError(
+            f"{where}: its 2D keypoints are not the projection of its 3D joints ({worst:.1f} px apart); "
+            "the file is of another version, or its sides or pictures are mixed up"
+        )
+    return pinhole(focal, *centre)
+
+
+def place(points: np.ndarray, pixels: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """Translation (3,) m with which points (N,3) m are best seen at pixels (N,2), linear least squares."""
+    rays = (pixels - K[:2, 2]) / K[[0, 1], [0, 1]]
+    system = np.zeros((len(points), 2, 3))
+    system[:, 0, 0] = system[:, 1, 1] = 1
+    system[:, :, 2] = -rays
+    right = rays * points[:, 2:] - points[:, :2]
+    return np.linalg.lstsq(system.reshape(-1, 3), right.reshape(-1), rcond=None)[0]
+
+
+def check_box(low: np.ndarray, high: np.ndarray, size: tuple[int, int], where: str) -> None:
+    """Raise unless the middle of a box (px) lies in the picture of ``size`` width, height."""
+    middle = (np.asarray(low) + np.asarray(high)) / 2
+    if not ((middle >= -0.5) & (middle <= np.asarray(size) - 0.5)).all():
+        raise EstimateFormatError(
+            f"{where}: the middle of its box ({middle[0]:.0f}, {middle[1]:.0f}) is outside the picture of "
+            f"{size[0]} x {size[1]} px; the picture has another size than the one that was estimated on"
+        )
+
+
+def flip_x(array: np.ndarray) -> np.ndarray:
+    """Points (...,2 or 3) with x negated."""
+    flipped = array.copy()
+    flipped[..., 0] *= -1
+    return flipped
+
+
+def mirror_rotations(pose: np.ndarray) -> np.ndarray:
+    """Rotations (...,3,3) seen in the mirror x -> -x."""
+    signs = np.array([-1.0, 1.0, 1.0])
+    return pose * signs[:, None] * signs

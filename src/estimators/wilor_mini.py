@@ -1,0 +1,77 @@
+"""WiLoR-mini: a list of dicts a picture; everything of a left hand is already a left hand's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import roma
+import torch
+
+from src.estimators.records import (
+    Hand,
+    Options,
+    camera_of,
+    check_box,
+    entries,
+    image_name,
+    mirror_rotations,
+    place,
+)
+
+SIGNS = ("hand_bbox", "wilor_preds", "is_right")
+HAND_NAME = "MANO"
+
+
+def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
+    """Every hand; the picture's size is twice the principal point."""
+    hands = []
+    for entry in entries(content, name, where):
+        left = bool(entry.array("is_right", 1)[0] < 0.5)
+        points, shift = entry.array("pred_keypoints_3d", 21, 3), entry.array("pred_cam_t_full", 3)
+        pixels = entry.array("pred_keypoints_2d", 21, 2)
+        K = camera_of(points + shift, pixels, entry.where, float(entry.array("scaled_focal_length", 1)[0]))
+        size = options.size or (round(2 * K[0, 2]), round(2 * K[1, 2]))
+        box = entry.array("hand_bbox", 4)
+        check_box(box[:2], box[2:], size, entry.where)
+        rotations = np.concatenate([entry.array("global_orient", 1, 3), entry.array("hand_pose", 15, 3)])
+        pose = to_matrices(rotations)
+        hand = Hand(entry, None, left, image_name(entry), size, K, pixels)
+        hand.joints_3d, hand.betas, hand.hand_name = points, entry.array("betas", 10), HAND_NAME
+        hand.pose = mirror_rotations(pose) if left else pose
+        hands.append(hand)
+    return hands
+
+
+def update(hand: Hand, new: Hand) -> list[str]:
+    """Put what is not None in ``new`` into the file."""
+    entry, changed = hand.entry, []
+    if new.betas is not None:
+        changed += entry.put("betas", slice(None), new.betas, 10)
+    if new.pose is not None:
+        rotations = to_vectors(mirror_rotations(new.pose) if hand.is_left else new.pose)
+        changed += entry.put("global_orient", slice(None), rotations[:1], 1, 3)
+        changed += entry.put("hand_pose", slice(None), rotations[1:], 15, 3)
+    points, pixels = new.joints_3d, new.keypoints_2d
+    if points is not None:
+        changed += entry.put("pred_keypoints_3d", slice(None), points, 21, 3)
+    if pixels is not None:
+        changed += entry.put("pred_keypoints_2d", slice(None), pixels, 21, 2)
+    if points is not None or pixels is not None:
+        assert hand.joints_3d is not None and hand.keypoints_2d is not None and hand.K is not None
+        points = hand.joints_3d if points is None else points
+        shift = place(points, hand.keypoints_2d if pixels is None else pixels, hand.K)
+        changed += entry.put("pred_cam_t_full", slice(None), shift, 3)
+        projected = (points + shift) @ hand.K.T
+        changed += entry.put("pred_keypoints_2d", slice(None), projected[:, :2] / projected[:, 2:], 21, 2)
+    return list(dict.fromkeys(changed))
+
+
+def to_matrices(vectors: np.ndarray) -> np.ndarray:
+    """Rotations (...,3,3) of axis-angle vectors (...,3)."""
+    return roma.rotvec_to_rotmat(torch.as_tensor(vectors)).numpy()
+
+
+def to_vectors(matrices: np.ndarray) -> np.ndarray:
+    """Axis-angle vectors (...,3) of rotations (...,3,3)."""
+    return roma.rotmat_to_rotvec(torch.as_tensor(matrices, dtype=torch.float64)).numpy()
