@@ -21,7 +21,7 @@ _LARGEST_FILE = 1 << 20
 #: Names of the distortion models that are ours (OpenCV, ROS and Kalibr in turn).
 _LENS = {
     "pinhole": "pinhole", "opencv": "pinhole", "plumb_bob": "pinhole", "rational_polynomial": "pinhole",
-    "radtan": "pinhole", "none": "pinhole", "": "pinhole",
+    "radtan": "pinhole", "radial-tangential": "pinhole", "none": "pinhole", "": "pinhole",
     "fisheye": "fisheye", "opencv_fisheye": "fisheye", "equidistant": "fisheye", "kannala_brandt": "fisheye",
 }  # fmt: skip
 _MATRIX = ("K", "k", "camera_matrix", "intrinsics", "cameraMatrix", "mtx")
@@ -111,7 +111,7 @@ def _one_camera(path: Path, values: Any, name: str | None) -> Mapping[str, Any]:
 
 
 def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
-    if "T_BS" not in values and str(values.get("camera_model", "pinhole")).lower() not in _LENS:  # Kalibr's projection
+    if str(values.get("camera_model", "pinhole")).lower() not in _LENS:  # Kalibr's projection
         raise ValueError(f"{source}: camera_model {values['camera_model']!r} is not supported; calibrate as a pinhole")
     model = next((values[key] for key in ("distortion_model", "model", "lens") if values.get(key) is not None), "")
     model = "fisheye" if values.get("fisheye_model") in (1, True) else str(model).lower()
