@@ -1,0 +1,135 @@
+"""Lenses against OpenCV's, and cameras read from files that OpenCV and others write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.camera_files import read_camera
+from utils.camera_models import CameraModel
+
+K = np.array([[520.0, 0, 322.5], [0, 515.0, 238.0], [0, 0, 1]])
+SIZE = (640, 480)
+PINHOLE = np.array([-0.28, 0.09, 0.0012, -0.0008, -0.012])
+RATIONAL = np.array([0.4, -0.1, 0.0005, -0.001, 0.01, 0.7, -0.05, 0.002])
+FISHEYE = np.array([-0.02, 0.006, -0.004, 0.0007])
+WIDE = np.array([[230.0, 0, 320], [0, 231.0, 240], [0, 0, 1]])
+CAMERAS = [
+    CameraModel(K, PINHOLE, size=SIZE),
+    CameraModel(K, RATIONAL, size=SIZE),
+    CameraModel(WIDE, FISHEYE, "fisheye", SIZE),
+]
+
+
+@pytest.mark.parametrize("camera", CAMERAS, ids=["pinhole", "rational", "fisheye"])
+def test_projection_and_undistortion_are_opencvs(camera: CameraModel) -> None:
+    points = np.random.default_rng(0).uniform([-0.3, -0.22, 0.5], [0.3, 0.22, 1.0], (200, 3))
+    pixels = camera.project(points)
+    zero = np.zeros(3)
+    if camera.lens == "fisheye":
+        reference = cv2.fisheye.projectPoints(points[:, None], zero, zero, camera.K, camera.distortion)[0]
+    else:
+        reference = cv2.projectPoints(points, zero, zero, camera.K, camera.distortion)[0]
+    assert np.abs(pixels - reference[:, 0]).max() < 1e-8
+    straight = points[:, :2] / points[:, 2:] @ camera.K[:2, :2].T + camera.K[:2, 2]
+    assert np.abs(camera.undistort(pixels) - straight).max() < 1e-6
+    assert np.abs(camera.distort(straight) - pixels).max() < 1e-8
+    if camera.lens == "fisheye":
+        inverse = cv2.fisheye.undistortPoints(pixels[:, None], camera.K, camera.distortion, P=camera.K)
+    else:
+        inverse = cv2.undistortPoints(pixels[:, None], camera.K, camera.distortion, P=camera.K)
+    assert np.abs(camera.undistort(pixels) - inverse[:, 0]).max() < 0.05  # OpenCV's inverse stops early
+
+
+@pytest.mark.parametrize("camera", CAMERAS, ids=["pinhole", "rational", "fisheye"])
+def test_every_pixel_has_a_ray_that_leads_back(camera: CameraModel) -> None:
+    grid = np.stack(np.meshgrid(np.linspace(-0.5, 639.5, 41), np.linspace(-0.5, 479.5, 31)), axis=-1)
+    rays = camera.unproject(grid)
+    assert np.allclose(np.linalg.norm(rays, axis=-1), 1)
+    assert np.abs(camera.project(0.7 * rays) - grid).max() < 1e-6
+    assert np.isnan(camera.project(np.array([0.0, 0.0, -1.0]))).all()
+
+
+def test_a_distortion_that_folds_the_picture_over_is_refused() -> None:
+    with pytest.raises(ValueError, match="folds a picture of 640 x 480"):
+        CameraModel(
+            np.diag([300.0, 300, 1]) + [[0, 0, 320], [0, 0, 240], [0, 0, 0]], np.array([-0.4, 0, 0, 0]), size=SIZE
+        )
+    narrow = CameraModel(np.array([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]]), np.array([-0.4, 0, 0, 0]), size=SIZE)
+    folded = np.array([1.55, 0.0, 1.0])  # r (1 - 0.4 r^2) = 0.06: OpenCV draws it near the middle
+    assert (
+        abs(cv2.projectPoints(folded[None], np.zeros(3), np.zeros(3), narrow.K, narrow.distortion)[0][0, 0, 0] - 320)
+        < 100
+    )
+    assert np.isnan(narrow.project(folded)).all()
+
+
+def test_another_picture_size_is_refused_or_scaled_as_areas() -> None:
+    camera = CAMERAS[0]
+    with pytest.raises(ValueError, match="belongs to pictures of 640 x 480 pixels, not 320 x 240"):
+        camera.for_picture(320, 240)
+    with pytest.raises(ValueError, match="aspect ratio"):
+        camera.for_picture(480, 640, resized=True)
+    half = camera.for_picture(320, 240, resized=True)
+    point = np.array([0.1, -0.05, 0.6])
+    assert np.allclose(half.project(point), (camera.project(point) + 0.5) / 2 - 0.5)
+
+
+def opencv_text(path: Path, fisheye: bool) -> str:
+    storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
+    storage.write("image_width", 640)
+    storage.write("image_height", 480)
+    storage.write("camera_matrix", WIDE if fisheye else K)
+    storage.write("distortion_coefficients", (FISHEYE if fisheye else PINHOLE)[:, None])
+    storage.write("fisheye_model", int(fisheye))
+    storage.release()
+    return path.read_text()
+
+
+def test_all_kinds_of_files_give_the_same_camera(tmp_path: Path) -> None:
+    rows, five, four = K.ravel().tolist(), PINHOLE.tolist(), FISHEYE.tolist()
+    kalibr = "  camera_model: pinhole\n  distortion_coeffs: {}\n  distortion_model: {}\n"
+    kalibr += "  intrinsics: {}\n  resolution: [640, 480]\n"
+    cam0 = kalibr.format(four, "equidistant", [230.0, 231.0, 320.0, 240.0])
+    cam1 = kalibr.format(five[:4], "radtan", [520.0, 515.0, 322.5, 238.0])
+    ros = (
+        "image_width: 640\nimage_height: 480\ncamera_name: c\n"
+        f"camera_matrix:\n  rows: 3\n  cols: 3\n  data: {rows}\ndistortion_model: plumb_bob\n"
+        f"distortion_coefficients:\n  rows: 1\n  cols: 5\n  data: {five}\n"
+    )
+    named = {"fx": 520, "fy": 515, "cx": 322.5, "cy": 238, "width": 640, "height": 480}
+    named |= dict(zip(("k1", "k2", "p1", "p2", "k3"), five))
+    files = {
+        "opencv.yml": (opencv_text(tmp_path / "opencv.yml", False), None, CAMERAS[0]),
+        "wide.yaml": (opencv_text(tmp_path / "wide.yaml", True), None, CAMERAS[2]),
+        "ros.yaml": (ros, None, CAMERAS[0]),
+        "named.json": (json.dumps(named), None, CAMERAS[0]),
+        "matrix.json": (json.dumps({"K": K.tolist(), "D": five, "image_size": SIZE}), None, CAMERAS[0]),
+        "chain.yaml": (f"cam0:\n{cam0}cam1:\n{cam1}", "cam0", CAMERAS[2]),
+        "chain1.yaml": (f"cam0:\n{cam0}cam1:\n{cam1}", "cam1", CameraModel(K, PINHOLE[:4], size=SIZE)),
+    }
+    for name, (text, which, expected) in files.items():
+        (tmp_path / name).write_text(text)
+        camera = read_camera(str(tmp_path / name), which)
+        assert (camera.lens, camera.size) == (expected.lens, SIZE), name
+        assert np.allclose(camera.K, expected.K) and np.allclose(camera.distortion, expected.distortion), name
+    with pytest.raises(ValueError, match=r"cam0.*cam1.*say which"):
+        read_camera(str(tmp_path / "chain.yaml"))
+    numbers = read_camera("520,515,322.5,238," + ",".join(map(str, five)))
+    assert np.array_equal(numbers.K, K) and np.array_equal(numbers.distortion[:5], [*five])
+    assert read_camera("fisheye:230,231,320,240," + ",".join(map(str, four))).lens == "fisheye"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1, 2]", "{}", "K: [1, 2]", "{fx: 1, fy: a, cx: 2, cy: 3}", "{K: [500, 500, 320, 240], model: ds}", "a: ["],
+)
+def test_a_file_that_is_no_camera_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "camera.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"camera\.yaml: "):
+        read_camera(str(path))

@@ -1,0 +1,164 @@
+"""Calibrated cameras from the files that people have: JSON, OpenCV's YAML, ROS camera_info, Kalibr's camchain, numbers.
+
+All are one mapping with other names for the same things, so one reader takes them all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from utils.camera_models import COUNTS, CameraModel
+from utils.files import READ_ERRORS
+
+SUFFIXES = (".json", ".yaml", ".yml")
+_LARGEST_FILE = 1 << 20
+#: Names of the distortion models that are ours (OpenCV, ROS and Kalibr in turn).
+_LENS = {
+    "pinhole": "pinhole", "opencv": "pinhole", "plumb_bob": "pinhole", "rational_polynomial": "pinhole",
+    "radtan": "pinhole", "radial-tangential": "pinhole", "none": "pinhole", "": "pinhole",
+    "fisheye": "fisheye", "opencv_fisheye": "fisheye", "equidistant": "fisheye", "kannala_brandt": "fisheye",
+}  # fmt: skip
+_MATRIX = ("K", "k", "camera_matrix", "intrinsics", "cameraMatrix", "mtx")
+_DISTORTION = ("D", "d", "distortion_coefficients", "distortion_coeffs", "distortion", "dist_coeffs", "distCoeffs")
+_COEFFICIENTS = {"pinhole": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"), "fisheye": ("k1", "k2", "k3", "k4")}
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that also knows OpenCV's matrices."""
+
+
+_Loader.add_constructor(
+    "tag:yaml.org,2002:opencv-matrix", lambda loader, node: loader.construct_mapping(node, deep=True)
+)
+
+
+def read_camera(text: str, name: str | None = None) -> CameraModel:
+    """A camera from a file or from numbers.
+
+    Args:
+        text: the path of a file that ends in one of `SUFFIXES`, or ``FX,FY,CX,CY[,K1,K2,P1,P2[,K3[,K4,K5,K6]]]`` in
+            pixels, with ``fisheye:`` before them for ``FX,FY,CX,CY,K1,K2,K3,K4``.
+        name: which camera of a file with several (Kalibr's cam0, cam1, ...).
+
+    A file's K is ``K``, ``camera_matrix`` or ``intrinsics`` (3x3, 9 numbers, 4 numbers fx, fy, cx, cy, or a mapping
+    with ``data``) or ``fx``, ``fy``, ``cx``, ``cy``; its distortion ``D``, ``distortion_coefficients``,
+    ``distortion_coeffs``, ``distortion`` or ``k1``, ``k2``, ...; its lens ``distortion_model``, ``model``, ``lens`` or
+    OpenCV's ``fisheye_model: 1``; its size ``width`` and ``height``, ``image_width`` and ``image_height``,
+    ``image_size`` or ``resolution``.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: no camera, a lens that is not supported, or see `CameraModel`.
+    """
+    path = Path(text)
+    if path.suffix.lower() not in SUFFIXES:
+        return _from_numbers(text)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such camera file")
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ValueError(f"it is larger than {_LARGEST_FILE} bytes")
+        content = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            values = json.loads(content)
+        else:
+            # OpenCV's first line, "%YAML:1.0", is no YAML directive.
+            values = yaml.load(content.removeprefix("%YAML:1.0"), Loader=_Loader)  # noqa: S506 (a safe loader)
+    except (*READ_ERRORS, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: is not readable as a camera file ({error})") from error
+    values = _one_camera(path, values, name)
+    try:
+        return _from_mapping(str(path), values)
+    except READ_ERRORS as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(str(path)) else f"{path}: is no camera ({error!r})") from error
+
+
+def _from_numbers(text: str) -> CameraModel:
+    lens, colon, numbers = text.rpartition(":")
+    lens = lens.strip() if colon else "pinhole"
+    try:
+        values = [float(part) for part in numbers.replace(",", " ").split()]
+    except ValueError as error:
+        raise ValueError(f"{text}: must be numbers, or a file that ends in one of {SUFFIXES}") from error
+    if lens not in COUNTS or len(values) - 4 not in COUNTS[lens]:
+        raise ValueError(f"{text}: must be FX,FY,CX,CY and k1,k2,p1,p2[,k3[,k4,k5,k6]], or fisheye: and k1,k2,k3,k4")
+    return CameraModel(_matrix(values[:4]), np.array(values[4:]), lens, source=text)
+
+
+def _one_camera(path: Path, values: Any, name: str | None) -> Mapping[str, Any]:
+    """The mapping itself, or the one below it of that name (or the only one)."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path}: holds {type(values).__name__}, not a camera's named values")
+    below = {key: value for key, value in values.items() if isinstance(value, Mapping) and _first(value, _MATRIX)}
+    below |= {key: value for key, value in values.items() if isinstance(value, Mapping) and "fx" in value}
+    if name is not None:
+        if name not in below:
+            raise ValueError(
+                f"{path}: has no camera {name!r}; it has {sorted(map(str, below)) or 'one without a name'}"
+            )
+        return below[name]
+    if _first(values, _MATRIX) or "fx" in values or not below:
+        return values
+    if len(below) > 1:
+        raise ValueError(f"{path}: has cameras {sorted(map(str, below))}; say which one")
+    return next(iter(below.values()))
+
+
+def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
+    if str(values.get("camera_model", "pinhole")).lower() not in _LENS:  # Kalibr's projection
+        raise ValueError(f"{source}: camera_model {values['camera_model']!r} is not supported; calibrate as a pinhole")
+    model = next((values[key] for key in ("distortion_model", "model", "lens") if values.get(key) is not None), "")
+    model = "fisheye" if values.get("fisheye_model") in (1, True) else str(model).lower()
+    if model not in _LENS:
+        raise ValueError(f"{source}: lens {model!r} is not supported; it must be one of {sorted(filter(None, _LENS))}")
+    lens = _LENS[model]
+    if key := _first(values, _MATRIX):
+        K = _matrix(_flat(values[key]))
+    elif missing := [key for key in ("fx", "fy", "cx", "cy") if key not in values]:
+        raise ValueError(f"{source}: has no {', '.join(missing)}, nor any of {_MATRIX}")
+    else:
+        K = _matrix([values[key] for key in ("fx", "fy", "cx", "cy")])
+    if key := _first(values, _DISTORTION):
+        distortion = _flat(values[key])
+    else:
+        names = _COEFFICIENTS[lens]
+        used = max((number for number, name in enumerate(names) if name in values), default=-1) + 1
+        count = next(count for count in COUNTS[lens] if count >= used)
+        distortion = np.array([float(values.get(name, 0)) for name in names[:count]])
+    return CameraModel(K, distortion, lens, _size(values), source)
+
+
+def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if values.get(name) is not None), None)
+
+
+def _flat(value: Any) -> np.ndarray:
+    """Numbers of a list, a list of lists or a mapping with ``data``; YAML leaves "1e-5" a string."""
+    return np.array(value["data"] if isinstance(value, Mapping) else value, dtype=np.float64).ravel()
+
+
+def _matrix(numbers: Any) -> np.ndarray:
+    values = np.array(numbers, np.float64)
+    if values.size == 9:
+        return values.reshape(3, 3)
+    if values.size != 4:
+        raise ValueError(f"intrinsics of {values.size} numbers; it must be fx, fy, cx, cy or a 3x3 matrix")
+    fx, fy, cx, cy = values
+    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
+def _size(values: Mapping[str, Any]) -> tuple[int, int] | None:
+    for key in ("image_size", "resolution", "size"):
+        if key in values:
+            width, height = _flat(values[key])
+            return int(width), int(height)
+    for prefix in ("image_", ""):
+        if f"{prefix}width" in values and f"{prefix}height" in values:
+            return int(values[f"{prefix}width"]), int(values[f"{prefix}height"])
+    return None
