@@ -240,8 +240,8 @@ def _skin_backward(
     some_blended = relative.new_empty(size, 3, 4, count)
     some_points, some_unposed = (relative.new_empty(size, 3, count) for _ in range(2))
     for rows in _chunks(batch, size) if seen else ():
-        points = unposed[rows]
-        blended, g_points, g_unposed = (v[: len(points)] for v in (some_blended, some_points, some_unposed))
+        length = len(relative[rows])  # of the unposed mesh nothing was kept if only the translation is asked for
+        blended, g_points, g_unposed = (v[:length] for v in (some_blended, some_points, some_unposed))
         if g_vertices is None:
             g_points.zero_()
         else:  # a copy in planar layout: autograd's own tensor must not change
@@ -251,6 +251,7 @@ def _skin_backward(
         torch.sum(g_points, dim=2, out=g_transl[rows])
         if only_transl:
             continue
+        points = unposed[rows]
         flat = blended.view(-1, count)
         torch.mm(relative[rows].view(-1, 16), tables.weights, out=flat)
         linear = blended[:, :, :3]
