@@ -119,8 +119,10 @@ def main() -> None:
     for method, errors in result["zero_pose_mpvpe_mm"].items():
         print(f"{method:24s}" + "".join(f"{errors[str(n)]:8.2f}" if str(n) in errors else " " * 8 for n in counts))
     for what, shares in result["coverage"].items():
-        print(f"coverage of {what}: 68 % interval {shares['68']:.3f}, 95 % interval {shares['95']:.3f} "
-              f"(n = {shares['n']})")
+        print(
+            f"coverage of {what}: 68 % interval {shares['68']:.3f}, 95 % interval {shares['95']:.3f} "
+            f"(n = {shares['n']})"
+        )
     for name, value in result.items():
         if name not in ("zero_pose_mpvpe_mm", "spread_mm", "coverage"):
             print(f"{name}: {value}")

@@ -191,8 +191,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     world = simulate(assets, 1, frames, given, seed=frames)
                     rows += measure_case(world, frames, noise, priors, args, hands)
     return {
-        "machine": machine(), "clock": args.clock, "pose_noise_rad": POSE_NOISE, "ratios": ratios(rows),
-        "adam_joints_only_difference_px": same_result(args), "rows": rows,
+        "machine": machine(),
+        "clock": args.clock,
+        "pose_noise_rad": POSE_NOISE,
+        "ratios": ratios(rows),
+        "adam_joints_only_difference_px": same_result(args),
+        "rows": rows,
     }
 
 
@@ -222,8 +226,13 @@ def measure_case(
     for (name, prior), outcome in outcomes.items():
         reprojection, mpjpe = errors(outcome, world, hands.hand)
         row = {
-            "frames": frames, "noise_px": noise, "prior": prior, "solver": name,
-            "seconds": statistics.median(times[name, prior]), "reprojection_rmse_px": reprojection, "mpjpe_mm": mpjpe,
+            "frames": frames,
+            "noise_px": noise,
+            "prior": prior,
+            "solver": name,
+            "seconds": statistics.median(times[name, prior]),
+            "reprojection_rmse_px": reprojection,
+            "mpjpe_mm": mpjpe,
             "converged": None if math.isnan(outcome.converged) else outcome.converged,
             "objective_px2": outcome.objective,
         }
@@ -240,8 +249,12 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 
     def median_ratio(slow: str, fast: str) -> float | None:
         found = [
-            a["seconds"] / b["seconds"] for a in rows for b in rows
-            if a["solver"] == slow and b["solver"] == fast and a["frames"] == b["frames"] == 256
+            a["seconds"] / b["seconds"]
+            for a in rows
+            for b in rows
+            if a["solver"] == slow
+            and b["solver"] == fast
+            and a["frames"] == b["frames"] == 256
             and (a["noise_px"], a["prior"]) == (b["noise_px"], b["prior"])
         ]
         return statistics.median(found) if found else None
@@ -263,8 +276,11 @@ def same_result(args: argparse.Namespace) -> dict[str, float]:
         slow = fit_adam(ReferenceHand(assets, dtype=dtype), *given).loss.sqrt()
         fast = fit_adam(HandModel(assets, dtype=dtype).joints, *given, pose_once=True).loss.sqrt()
         found[str(dtype).split(".")[1]] = (slow - fast).abs()
-    return {"float64_largest": float(found["float64"].max()), "float32_median": float(found["float32"].median()),
-            "float32_largest": float(found["float32"].max())}
+    return {
+        "float64_largest": float(found["float64"].max()),
+        "float32_median": float(found["float32"].median()),
+        "float32_largest": float(found["float32"].max()),
+    }
 
 
 def machine() -> str:
@@ -306,8 +322,10 @@ def main() -> None:
         return
     print(result["machine"], *(f"{name}: {value:.1f}x" for name, value in result["ratios"].items() if value), sep="\n")
     for row in result["rows"]:
-        print("{frames:5d} frames  {noise_px:3.1f} px  prior {prior!s:7s}  {solver:17s} {seconds:9.4f} s "
-              "{reprojection_rmse_px:6.2f} px {mpjpe_mm:7.2f} mm".format(**row))
+        print(
+            "{frames:5d} frames  {noise_px:3.1f} px  prior {prior!s:7s}  {solver:17s} {seconds:9.4f} s "
+            "{reprojection_rmse_px:6.2f} px {mpjpe_mm:7.2f} mm".format(**row)
+        )
 
 
 if __name__ == "__main__":

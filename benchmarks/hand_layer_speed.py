@@ -46,8 +46,13 @@ PRODUCT_COLUMNS = (145 * 2334 + 12 * 16 * 778) // 145
 #: Not the vertices of a hand, and not compared as such.
 OTHER_RESULTS = ("joints_only", "product")
 #: (slower, faster) pairs whose ratio is printed at every batch size.
-PAIRS = (("smplx", "mesh"), ("smplx_axis_angle", "mesh_axis_angle"), ("plain", "mesh"), ("mesh", "joints_only"),
-         ("product", "mesh"))
+PAIRS = (
+    ("smplx", "mesh"),
+    ("smplx_axis_angle", "mesh_axis_angle"),
+    ("plain", "mesh"),
+    ("mesh", "joints_only"),
+    ("product", "mesh"),
+)
 
 
 def make_layers(assets: HandAssets, device: str) -> dict[str, Layer]:
@@ -59,45 +64,61 @@ def make_layers(assets: HandAssets, device: str) -> dict[str, Layer]:
         "plain": lambda pose, betas, transl: plain(pose, betas, transl).vertices,
         "joints_only": mesh.joints,
         "product": lambda pose, betas, transl: torch.mm(factors[: len(betas)], columns),
-        "mesh_axis_angle": lambda axis_angle, betas, transl: mesh(
-            axis_angle_to_pose(axis_angle), betas, transl).vertices,
+        "mesh_axis_angle": lambda axis_angle, betas, transl: (
+            mesh(axis_angle_to_pose(axis_angle), betas, transl).vertices
+        ),
     }
     try:
         import smplx
         from smplx.utils import Struct
     except ImportError:
         return layers
-    arrays = {name: getattr(assets, name) for name in (
-        "v_template", "shapedirs", "posedirs", "J_regressor", "weights", "hands_components", "hands_mean")}
+    arrays = {
+        name: getattr(assets, name)
+        for name in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "hands_components", "hands_mean")
+    }
     parents = [[2**32 - 1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14], list(range(16))]
     options: dict[str, Any] = {
-        "model_path": "", "data_struct": Struct(**arrays, f=assets.faces, kintree_table=torch.tensor(parents).numpy()),
-        "is_rhand": True, "use_pca": False, "flat_hand_mean": True,
+        "model_path": "",
+        "data_struct": Struct(**arrays, f=assets.faces, kintree_table=torch.tensor(parents).numpy()),
+        "is_rhand": True,
+        "use_pca": False,
+        "flat_hand_mean": True,
     }
     logging.disable(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()):  # both print a warning about ten betas
         by_matrix = smplx.MANOLayer(**options).to(device)
         by_axis_angle = smplx.MANO(**options, create_transl=False).to(device)
     logging.disable(logging.NOTSET)
-    layers["smplx"] = lambda pose, betas, transl: by_matrix(
-        betas=betas, global_orient=pose[:, :1], hand_pose=pose[:, 1:], transl=transl).vertices
-    layers["smplx_axis_angle"] = lambda axis_angle, betas, transl: by_axis_angle(
-        betas=betas, global_orient=axis_angle[:, :3], hand_pose=axis_angle[:, 3:], transl=transl).vertices
+    layers["smplx"] = lambda pose, betas, transl: (
+        by_matrix(betas=betas, global_orient=pose[:, :1], hand_pose=pose[:, 1:], transl=transl).vertices
+    )
+    layers["smplx_axis_angle"] = lambda axis_angle, betas, transl: (
+        by_axis_angle(betas=betas, global_orient=axis_angle[:, :3], hand_pose=axis_angle[:, 3:], transl=transl).vertices
+    )
     return layers
 
 
 def make_case(batch: int, device: str, seed: int = 0) -> dict[str, torch.Tensor]:
     """Seeded input of one batch size, and the cotangents of vertices and joints."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"axis_angle": (batch, 48), "betas": (batch, 10), "transl": (batch, 3),
-              "on_vertices": (batch, 778, 3), "on_joints": (batch, 21, 3)}
+    shapes = {
+        "axis_angle": (batch, 48),
+        "betas": (batch, 10),
+        "transl": (batch, 3),
+        "on_vertices": (batch, 778, 3),
+        "on_joints": (batch, 21, 3),
+    }
     case = {name: torch.randn(shape, generator=generator).to(device) for name, shape in shapes.items()}
     case["pose"] = axis_angle_to_pose(case["axis_angle"].mul_(0.4))
     return case
 
 
 def run_once(
-    layer: Layer, name: str, case: dict[str, torch.Tensor], backward: bool,
+    layer: Layer,
+    name: str,
+    case: dict[str, torch.Tensor],
+    backward: bool,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Seconds of one forward, or of one forward and backward to pose, betas and translation."""
@@ -118,8 +139,11 @@ def run_once(
 def check_agreement(layers: dict[str, Layer], case: dict[str, torch.Tensor]) -> None:
     """Raises RuntimeError if two of the layers do not give the same vertices."""
     with torch.no_grad():
-        vertices = {name: layer(case["axis_angle" if name.endswith("axis_angle") else "pose"], case["betas"],
-                                case["transl"]) for name, layer in layers.items() if name not in OTHER_RESULTS}
+        vertices = {
+            name: layer(case["axis_angle" if name.endswith("axis_angle") else "pose"], case["betas"], case["transl"])
+            for name, layer in layers.items()
+            if name not in OTHER_RESULTS
+        }
     for name, value in vertices.items():
         difference = float((value - vertices["mesh"]).abs().max())
         if difference > 5e-6:
@@ -142,18 +166,30 @@ def measure(
         for _ in range(repeats):
             for name, layer in layers.items():
                 times[name].append(1000 * run_once(layer, name, case, backward, clock))
-        rows += [{"solver": name, "path": path, "batch": batch, "ms": statistics.median(values),
-                  "ms_lower_quartile": statistics.quantiles(values, n=4)[0], "repeats": repeats}
-                 for name, values in times.items()]
+        rows += [
+            {
+                "solver": name,
+                "path": path,
+                "batch": batch,
+                "ms": statistics.median(values),
+                "ms_lower_quartile": statistics.quantiles(values, n=4)[0],
+                "repeats": repeats,
+            }
+            for name, values in times.items()
+        ]
     return rows
 
 
 def ratios_of(rows: list[dict[str, Any]]) -> dict[str, float]:
     """``slower_over_faster_path_batch`` for every pair that was measured."""
     ms = {(row["solver"], row["path"], row["batch"]): row["ms"] for row in rows}
-    return {f"{slow}_over_{fast}_{path}_{batch}": ms[slow, path, batch] / ms[fast, path, batch]
-            for slow, fast in PAIRS for path in ("forward", "forward_backward")
-            for batch in sorted({row["batch"] for row in rows}) if (slow, path, batch) in ms}
+    return {
+        f"{slow}_over_{fast}_{path}_{batch}": ms[slow, path, batch] / ms[fast, path, batch]
+        for slow, fast in PAIRS
+        for path in ("forward", "forward_backward")
+        for batch in sorted({row["batch"] for row in rows})
+        if (slow, path, batch) in ms
+    }
 
 
 def peak_megabytes(name: str, batch: int, mano_dir: str | None) -> float:
@@ -186,8 +222,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32, 256, 1024])
     parser.add_argument("--seconds", type=float, default=4.0, help="for each batch size and path (default 4)")
     parser.add_argument("--threads", type=int, help="CPU threads; default as torch chooses")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
-                        help="cpu: processor time of one thread, for a machine that is busy with other work")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: processor time of one thread, for a machine that is busy with other work",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--mano_dir", help="MANO's folder or file; default as load_hand_assets finds")
     parser.add_argument("--peak_of", help=argparse.SUPPRESS)
@@ -213,8 +253,14 @@ def main(args: argparse.Namespace) -> None:
             if row["batch"] == largest and row["path"] == "forward_backward":
                 row["peak_megabytes"] = peak_megabytes(row["solver"], largest, args.mano_dir)
     ratios = ratios_of(rows)
-    machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
-               "device": args.device, "clock": args.clock, "torch": torch.__version__, "hand": assets.name}
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": args.device,
+        "clock": args.clock,
+        "torch": torch.__version__,
+        "hand": assets.name,
+    }
     if args.json:
         print(json.dumps({"ratios": ratios, "targets": TARGETS, "rows": rows, "machine": machine}, indent=1))
         return

@@ -201,8 +201,10 @@ def betas(setting: Setting, data: Path) -> dict[str, float]:
     offsets = fit_shared(setting.assets, learning).offsets
     blind = Setting(setting.output)
     blind.options = KeypointFitOptions(
-        **{**vars(setting.options), "landmarks": type(setting.options.landmarks)(
-            **{**vars(setting.options.landmarks), "offsets": offsets})}
+        **{
+            **vars(setting.options),
+            "landmarks": type(setting.options.landmarks)(**{**vars(setting.options.landmarks), "offsets": offsets}),
+        }
     )
     hands, people = [], []
     for name, group in real(data).items():
@@ -227,7 +229,8 @@ def draws(setting: Setting, data: Path, count: int = 4, size: int = 15) -> dict[
     group, ratios = real(data)[ONE_PERSON[1]], []
     hands = [
         photo_hand(picture["hands"][0], np.array(group["K"]), picture["width"], number)
-        for number, picture in enumerate(group["pictures"]) if picture["hands"]
+        for number, picture in enumerate(group["pictures"])
+        if picture["hands"]
     ]
     hands = [hand for hand in hands if hand.is_left]
     for seed in range(count):

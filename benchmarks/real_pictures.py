@@ -58,8 +58,11 @@ def measure(name: str, data: Path, count: int, output: Path) -> dict[str, Any]:
     alarms = sum(_hand(estimate, image) is not None for image in without_hands())
     return {
         "signs": {
-            "pictures": len(files), "found": found, "compared": compared,
-            "side_right": sides / max(compared, 1), "agreement_0.1": agree / max(compared, 1),
+            "pictures": len(files),
+            "found": found,
+            "compared": compared,
+            "side_right": sides / max(compared, 1),
+            "agreement_0.1": agree / max(compared, 1),
         },
         "false_alarms": alarms,
     }

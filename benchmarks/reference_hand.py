@@ -86,8 +86,12 @@ def smplx_hand(assets: HandAssets, tips: str = "manopth") -> Callable[..., torch
     logging.disable(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()):  # both print a warning about ten betas
         layer = smplx.MANO(
-            "", data_struct=Struct(**given, f=assets.faces, kintree_table=tree), is_rhand=True, use_pca=False,
-            flat_hand_mean=True, create_transl=False,
+            "",
+            data_struct=Struct(**given, f=assets.faces, kintree_table=tree),
+            is_rhand=True,
+            use_pca=False,
+            flat_hand_mean=True,
+            create_transl=False,
         )
     logging.disable(logging.NOTSET)
     tip_index, order = torch.tensor(tip_vertices(tips, assets.side)), torch.tensor(MANO_TO_STANDARD)

@@ -194,8 +194,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         if not args.data_root:
             make_data(root)
         rows = [measure_recipe(recipe, root, work, args) for recipe in args.recipes]
-    return {"ratios": rows[0]["ratios"], "wanted": WANTED, "machine": describe_machine(rows[0]["device"]),
-            "clock": args.clock, "rows": rows}
+    return {
+        "ratios": rows[0]["ratios"],
+        "wanted": WANTED,
+        "machine": describe_machine(rows[0]["device"]),
+        "clock": args.clock,
+        "rows": rows,
+    }
 
 
 def get_args_parser() -> argparse.ArgumentParser:

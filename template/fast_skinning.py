@@ -44,8 +44,13 @@ class SkinTables(nn.Module):
     """
 
     def __init__(
-        self, joint_basis: np.ndarray, bone_basis: np.ndarray, directions: np.ndarray, weights: np.ndarray,
-        tips: Sequence[int], dtype: torch.dtype,
+        self,
+        joint_basis: np.ndarray,
+        bone_basis: np.ndarray,
+        directions: np.ndarray,
+        weights: np.ndarray,
+        tips: Sequence[int],
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
         planar = directions.transpose(2, 1, 0).reshape(directions.shape[2], -1)
@@ -53,8 +58,11 @@ class SkinTables(nn.Module):
         at_identity = np.tile(np.eye(3).ravel(), 15) @ planar[11:]
         rest = np.stack([bone_basis, joint_basis]).transpose(0, 2, 1, 3).reshape(96, 11)  # (2, 3, 16) rows
         for name, value in (
-            ("rest_template", rest[:, :1]), ("rest_directions", rest[:, 1:]), ("template", planar[0] - at_identity),
-            ("directions", planar[1:]), ("weights", weights.T),
+            ("rest_template", rest[:, :1]),
+            ("rest_directions", rest[:, 1:]),
+            ("template", planar[0] - at_identity),
+            ("directions", planar[1:]),
+            ("weights", weights.T),
         ):
             self.register_buffer(name, torch.as_tensor(value.copy(order="C"), dtype=dtype), persistent=False)
         for name, index in (("tips", tips), ("to_standard", MANO_TO_STANDARD), ("to_mano", STANDARD_TO_MANO)):
@@ -73,7 +81,11 @@ class PosedHand(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None, tables: SkinTables,
+        ctx: Any,
+        pose: torch.Tensor,
+        betas: torch.Tensor,
+        transl: torch.Tensor | None,
+        tables: SkinTables,
         whole: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         batch = len(pose)
@@ -109,7 +121,10 @@ class PosedHand(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, g_vertices: torch.Tensor | None, g_joints: torch.Tensor | None, g_transforms: torch.Tensor | None,
+        ctx: Any,
+        g_vertices: torch.Tensor | None,
+        g_joints: torch.Tensor | None,
+        g_transforms: torch.Tensor | None,
         g_rest_joints: torch.Tensor | None,
     ) -> tuple[torch.Tensor | None, ...]:
         local, world, rest_joints, relative, unposed = ctx.saved_tensors
@@ -227,8 +242,12 @@ def _skin(
 
 
 def _skin_backward(
-    g_vertices: torch.Tensor | None, g_tips: torch.Tensor | None, relative: torch.Tensor, unposed: torch.Tensor,
-    tables: SkinTables, only_transl: bool,
+    g_vertices: torch.Tensor | None,
+    g_tips: torch.Tensor | None,
+    relative: torch.Tensor,
+    unposed: torch.Tensor,
+    tables: SkinTables,
+    only_transl: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of `_relative`'s result, of the blend factors (B, 145) and of the translation (B, 3)."""
     batch, count = relative.shape[0], tables.weights.shape[1]

@@ -43,8 +43,10 @@ def load_fine_mesh(path: str | os.PathLike = FINE_PATH) -> dict[str, np.ndarray]
         ValueError: it holds objects instead of plain arrays, which are never unpickled.
     """
     with np.load(Path(path), allow_pickle=False) as archive:
-        return {key: archive[key].astype(np.float64 if archive[key].dtype.kind == "f" else np.int64)
-                for key in archive.files}
+        return {
+            key: archive[key].astype(np.float64 if archive[key].dtype.kind == "f" else np.int64)
+            for key in archive.files
+        }
 
 
 class FineHand(nn.Module):

@@ -58,8 +58,12 @@ class HandModel(nn.Module):
     few_regressor: torch.Tensor
 
     def __init__(
-        self, assets: HandAssets, tips: str = "manopth", joint_type: str = "kinematic",
-        dtype: torch.dtype = torch.float32, plain: bool = False,
+        self,
+        assets: HandAssets,
+        tips: str = "manopth",
+        joint_type: str = "kinematic",
+        dtype: torch.dtype = torch.float32,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         if joint_type not in JOINT_TYPES:

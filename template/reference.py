@@ -44,8 +44,12 @@ def blend_features(pose: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
 
 
 def skin(
-    features: torch.Tensor, transforms: torch.Tensor, rest_joints: torch.Tensor, transl: torch.Tensor | None,
-    blend: torch.Tensor, weights: torch.Tensor,
+    features: torch.Tensor,
+    transforms: torch.Tensor,
+    rest_joints: torch.Tensor,
+    transl: torch.Tensor | None,
+    blend: torch.Tensor,
+    weights: torch.Tensor,
 ) -> torch.Tensor:
     """Posed vertices, SMPL eqs. 2, 3 and 7.
 

@@ -32,8 +32,20 @@ def hand_at(depth: float, seed: int = 0) -> dict[str, np.ndarray]:
 
 def result_of(hand: dict[str, np.ndarray]) -> Result:
     keypoints = project_numpy(hand["joints"], K)
-    return Result(640, K, square_box(keypoints, 1.0), keypoints, np.ones(21), hand["vertices"], hand["joints"], ASSETS,
-                  0.0, hand["pose"], hand["transl"], hand["betas"])
+    return Result(
+        640,
+        K,
+        square_box(keypoints, 1.0),
+        keypoints,
+        np.ones(21),
+        hand["vertices"],
+        hand["joints"],
+        ASSETS,
+        0.0,
+        hand["pose"],
+        hand["transl"],
+        hand["betas"],
+    )
 
 
 class Fixed:

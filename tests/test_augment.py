@@ -199,9 +199,7 @@ def test_same_generator_same_batch() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_draws_the_same_augmentation() -> None:
-    cpu, gpu = (
-        prepare_batch(make_batch(), 96, device, AugmentConfig.fair(), seeded()) for device in ("cpu", "cuda")
-    )
+    cpu, gpu = (prepare_batch(make_batch(), 96, device, AugmentConfig.fair(), seeded()) for device in ("cpu", "cuda"))
     for key, value in cpu.items():
         torch.testing.assert_close(gpu[key].cpu(), value, atol=2e-3, rtol=1e-5)
 

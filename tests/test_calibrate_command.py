@@ -49,7 +49,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     common = {name: columns[name] for name in ("image_id", "subject_id", "sequence_id", "is_left")}
     common |= {"K": K, "hand_name": assets.name, "hand_hash": assets.hash, "dataset": "dex_ycb", "split": SPLIT}
     rows = Predictions(
-        **common, pose=columns["pose"] @ turns, betas=np.zeros((n, 10)),
+        **common,
+        pose=columns["pose"] @ turns,
+        betas=np.zeros((n, 10)),
         keypoints_2d=project_numpy(joints, K) + random.normal(size=(n, 21, 2)),
     )
     shapes = Predictions(**common, pose=rows.pose, betas=rows.betas)
@@ -57,8 +59,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     save_predictions(folder / "predictions.npz", shapes)
     save_predictions(folder / "keypoints.npz", keypoints)
     return SimpleNamespace(
-        root=folder / "data", dataset=dataset, rows=rows, depth=joints[:, 0, 2], assets=assets,
-        predictions=folder / "predictions.npz", keypoints=folder / "keypoints.npz",
+        root=folder / "data",
+        dataset=dataset,
+        rows=rows,
+        depth=joints[:, 0, 2],
+        assets=assets,
+        predictions=folder / "predictions.npz",
+        keypoints=folder / "keypoints.npz",
     )
 
 
@@ -131,9 +138,7 @@ def test_cues_from_the_command_line(world: SimpleNamespace, tmp_path: Path, comm
     truth = lengths_mm(world.assets, world.dataset.subject_betas[SUBJECT], None)["hand"][0]
     found = {}
     data = ("--data_root", str(world.root))
-    for name, extra in {
-        "prior": (), "cameras": (*data, "--cameras", "2"), "depth": (*data, "--wrist_depth")
-    }.items():
+    for name, extra in {"prior": (), "cameras": (*data, "--cameras", "2"), "depth": (*data, "--wrist_depth")}.items():
         status, said = commands.calibrate(world, tmp_path / name, *extra)
         assert status == 0, said
         found[name] = load_identity(tmp_path / name / f"identity_subject-{SUBJECT:02d}.json")

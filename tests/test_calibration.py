@@ -66,13 +66,20 @@ def predictions_of(world: Simulated, assets: HandAssets, first_id: int = 0, **ch
     n = persons * frames
     generator = np.random.default_rng(0)
     given = dict(
-        image_id=first_id + np.arange(n), subject_id=8 + np.repeat(np.arange(persons), frames),
-        sequence_id=np.zeros(n, dtype=np.int64), is_left=np.zeros(n, dtype=bool), K=world.K.flatten(0, 1).numpy(),
+        image_id=first_id + np.arange(n),
+        subject_id=8 + np.repeat(np.arange(persons), frames),
+        sequence_id=np.zeros(n, dtype=np.int64),
+        is_left=np.zeros(n, dtype=bool),
+        K=world.K.flatten(0, 1).numpy(),
         pose=world.predicted.flatten(0, 1).numpy(),
         betas=np.repeat(world.betas.numpy(), frames, 0) + generator.normal(size=(n, 10)),
-        confidence=generator.normal(size=n), keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
-        keypoint_confidence=np.ones((n, 21)), hand_name=assets.name, hand_hash=assets.hash,
-        dataset="dex_ycb", split="s1_test",
+        confidence=generator.normal(size=n),
+        keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
+        keypoint_confidence=np.ones((n, 21)),
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        dataset="dex_ycb",
+        split="s1_test",
     )
     return Predictions(**{**given, **changes})
 
@@ -207,8 +214,14 @@ def test_every_bad_frame_is_named_and_adds_nothing(assets: HandAssets, model: Jo
     start = torch.zeros(1, 10)
     result = calibrate_frames(model, predicted, start, K, keypoints, confidence, KNOWN)
     expected = [
-        Status.KEYPOINTS_NOT_FINITE, Status.KEYPOINTS_COINCIDE, Status.NO_KEYPOINTS, Status.BAD_INTRINSICS,
-        Status.BAD_INTRINSICS, Status.BAD_PREDICTION, Status.BEHIND_CAMERA, *[Status.CONVERGED] * 5,
+        Status.KEYPOINTS_NOT_FINITE,
+        Status.KEYPOINTS_COINCIDE,
+        Status.NO_KEYPOINTS,
+        Status.BAD_INTRINSICS,
+        Status.BAD_INTRINSICS,
+        Status.BAD_PREDICTION,
+        Status.BEHIND_CAMERA,
+        *[Status.CONVERGED] * 5,
     ]
     assert result.frame_status[0].tolist() == expected
     for value in vars(result).values():
@@ -301,7 +314,9 @@ def two_views(assets: HandAssets, frames: int = 6) -> tuple[Simulated, ViewGroup
         return torch.stack([a, b], dim=1).flatten(0, 1)[None]
 
     both = replace(
-        world, predicted=weave(world.predicted[0], other.predicted[0]), K=weave(world.K[0], world.K[0]),
+        world,
+        predicted=weave(world.predicted[0], other.predicted[0]),
+        K=weave(world.K[0], world.K[0]),
         keypoints=weave(world.keypoints[0], other.keypoints[0]),
     )
     poses = np.tile(np.stack([np.eye(4), second.numpy()]), (frames, 1, 1))

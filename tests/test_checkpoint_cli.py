@@ -33,7 +33,9 @@ def test_owned_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "pose_6d_extractor.0.0.weight" in capsys.readouterr().err
 
 
-def test_shipped_weights_and_nonsense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_shipped_weights_and_nonsense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     assert run(monkeypatch, "weights/pose_2d.safetensors", "--model", "pose_2d") == 0
     assert run(monkeypatch, "weights/pose_2d.safetensors", "--model", "mano_identity") == 2
     assert "is a pose_2d" in capsys.readouterr().err
@@ -70,7 +72,9 @@ def test_objects_whose_reading_runs_code_are_refused_with_our_own_advice(tmp_pat
     path, made = tmp_path / "owned.pt", tmp_path / "made"
     torch.save({"model_state_dict": {"a": torch.zeros(1)}, "x": Harmful(made)}, path)
     for read in (checkpoint.load_harmless, checkpoint.read_checkpoint):
-        with pytest.raises(checkpoint.CheckpointError, match=r"owned\.pt: holds a .* could run code.*state_dict\(\)") as refused:
+        with pytest.raises(
+            checkpoint.CheckpointError, match=r"owned\.pt: holds a .* could run code.*state_dict\(\)"
+        ) as refused:
             read(path)
         assert "weights_only" not in str(refused.value) and "safe_globals" not in str(refused.value)
     assert not made.exists()

@@ -169,8 +169,10 @@ def test_loss_equals_slow_sums(cmr_sg: CmrNetwork) -> None:
     target = generator.normal(size=(2, 778, 3)) * 0.1
     maps, masks = generator.uniform(0.1, 0.9, (2, 2, 21, 32, 32)), generator.uniform(0.1, 0.9, (2, 2, 1, 32, 32))
     outside, mask = np.full((2, 21, 2), -5.0), np.ones((2, 1, 64, 64))
-    output = {name: [torch.tensor(v) for v in values]
-              for name, values in {"vertices_levels": levels, "heatmaps": maps, "masks": masks}.items()}
+    output = {
+        name: [torch.tensor(v) for v in values]
+        for name, values in {"vertices_levels": levels, "heatmaps": maps, "masks": masks}.items()
+    }
     total, terms = loss(output, SIDE, *(torch.tensor(value) for value in (outside, target, mask)))
     mesh, level_target = 0.0, target
     for level, down in zip(levels, [scipy.sparse.identity(778), *hierarchy.down], strict=False):
@@ -218,7 +220,11 @@ def test_committed_hierarchy_is_of_the_stand_in_hand() -> None:
 def test_rows_that_do_not_sum_to_one_are_kept(tmp_path: Path) -> None:
     """CMR's up matrices have rows down to 0.84; owned weights were trained with them."""
     ours = load_hierarchy()
-    content = {"vertices": [ours.vertices], "face": list(ours.faces), "down_transform": list(ours.down),
-               "up_transform": [0.9 * up for up in ours.up]}
+    content = {
+        "vertices": [ours.vertices],
+        "face": list(ours.faces),
+        "down_transform": list(ours.down),
+        "up_transform": [0.9 * up for up in ours.up],
+    }
     (tmp_path / "transform.pkl").write_bytes(pickle.dumps(content))
     np.testing.assert_allclose(read_cmr_template(tmp_path).up[0].sum(1), 0.9)

@@ -48,7 +48,9 @@ def test_ratios_compare_like_with_like() -> None:
     seconds = {"adam": 8.0, "adam_joints_only": 1.0, "lm": 0.1}
     rows = [
         {"frames": frames, "noise_px": noise, "prior": 0.2, "solver": name, "seconds": value * noise * frames / 256}
-        for frames in (16, 256) for noise in (1.0, 2.0, 4.0) for name, value in seconds.items()
+        for frames in (16, 256)
+        for noise in (1.0, 2.0, 4.0)
+        for name, value in seconds.items()
     ]
     rows.append({"frames": 16, "noise_px": 1.0, "prior": 0.2, "solver": "lm", "seconds": 1e-6})
     found = ratios(rows)

@@ -45,7 +45,10 @@ def world() -> Simulated:
 
 def fit(model: JointsModel, world: Simulated, options: FitOptions = FitOptions(), **changes: torch.Tensor) -> FitResult:
     given = {
-        "pose": world.predicted[:, 0], "betas": world.betas, "K": world.K[:, 0], "keypoints": world.keypoints[:, 0]
+        "pose": world.predicted[:, 0],
+        "betas": world.betas,
+        "K": world.K[:, 0],
+        "keypoints": world.keypoints[:, 0],
     }
     return fit_frames(model, **{**given, **changes}, options=options)
 
@@ -95,15 +98,16 @@ def test_alone_or_in_a_batch_or_in_chunks(model: JointsModel, world: Simulated) 
     chunked = fit(model, world, replace(options, chunk=5))
     for name in ("pose", "transl"):
         torch.testing.assert_close(getattr(chunked, name), getattr(whole, name), atol=1e-6, rtol=0)
-    one = fit_frames(
-        model, world.predicted[4], world.betas[4:5], world.K[4], world.keypoints[4], options=options
-    )
+    one = fit_frames(model, world.predicted[4], world.betas[4:5], world.K[4], world.keypoints[4], options=options)
     torch.testing.assert_close(one.pose[0], whole.pose[4], atol=1e-6, rtol=0)
 
 
 def test_bad_frames_are_named_and_leave_no_trace(model: JointsModel, world: Simulated) -> None:
     pose, betas, K, keypoints = (
-        world.predicted[:, 0].clone(), world.betas.clone(), world.K[:, 0].clone(), world.keypoints[:, 0].clone()
+        world.predicted[:, 0].clone(),
+        world.betas.clone(),
+        world.K[:, 0].clone(),
+        world.keypoints[:, 0].clone(),
     )
     confidence = torch.ones(N, 21).double()
     keypoints[0, 3] = torch.nan
@@ -116,8 +120,13 @@ def test_bad_frames_are_named_and_leave_no_trace(model: JointsModel, world: Simu
     keypoints[7] = K[7, :2, 2] - 3 * (keypoints[7] - keypoints[7].mean(0))  # a hand upside down and inside out
     result = fit_frames(model, pose, betas, K, keypoints, confidence)
     expected = [
-        Status.KEYPOINTS_NOT_FINITE, Status.KEYPOINTS_COINCIDE, Status.NO_KEYPOINTS, Status.BAD_INTRINSICS,
-        Status.BAD_INTRINSICS, Status.BAD_PREDICTION, Status.BAD_PREDICTION,
+        Status.KEYPOINTS_NOT_FINITE,
+        Status.KEYPOINTS_COINCIDE,
+        Status.NO_KEYPOINTS,
+        Status.BAD_INTRINSICS,
+        Status.BAD_INTRINSICS,
+        Status.BAD_PREDICTION,
+        Status.BAD_PREDICTION,
     ]
     assert result.status[:7].tolist() == expected
     assert usable(result.status[8:]).all()
@@ -266,10 +275,18 @@ def test_video_chains_and_warm_start(model: JointsModel, world: Simulated) -> No
 def predictions_of(world: Simulated, **changes: object) -> Predictions:
     assets = load_hand_assets()
     given = dict(
-        image_id=np.arange(N), subject_id=np.full(N, 8), sequence_id=np.zeros(N, dtype=np.int64),
-        is_left=np.zeros(N, dtype=bool), K=world.K[:, 0].numpy(), pose=world.predicted[:, 0].numpy(),
-        betas=world.betas.numpy(), keypoints_2d=world.keypoints[:, 0].numpy(), hand_name=assets.name,
-        hand_hash=assets.hash, dataset="dex_ycb", split="s1_test",
+        image_id=np.arange(N),
+        subject_id=np.full(N, 8),
+        sequence_id=np.zeros(N, dtype=np.int64),
+        is_left=np.zeros(N, dtype=bool),
+        K=world.K[:, 0].numpy(),
+        pose=world.predicted[:, 0].numpy(),
+        betas=world.betas.numpy(),
+        keypoints_2d=world.keypoints[:, 0].numpy(),
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        dataset="dex_ycb",
+        split="s1_test",
     )
     return Predictions(**{**given, **changes})
 

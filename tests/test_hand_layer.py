@@ -204,8 +204,10 @@ def test_shared_betas_and_strided_pose_are_allowed() -> None:
     betas = betas[:1].requires_grad_()
     strided = pose.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
     model(strided, betas.expand(3, 10), transl).vertices.sin().sum().backward()
-    single = [torch.autograd.grad(model(pose[row:row + 1], betas, transl[row:row + 1]).vertices.sin().sum(), betas)[0]
-              for row in range(3)]
+    single = [
+        torch.autograd.grad(model(pose[row : row + 1], betas, transl[row : row + 1]).vertices.sin().sum(), betas)[0]
+        for row in range(3)
+    ]
     torch.testing.assert_close(betas.grad, sum(single))
 
 

@@ -14,7 +14,9 @@ from tests.random_assets import random_assets
 
 N = 3
 HANDS = {
-    "one joint a tip": load_hand_assets(), "many joints a tip": random_assets(), "left": mirror_assets(random_assets())
+    "one joint a tip": load_hand_assets(),
+    "many joints a tip": random_assets(),
+    "left": mirror_assets(random_assets()),
 }
 
 

@@ -37,9 +37,7 @@ def made_up(assets: HandAssets, spread: float = 0.008) -> LandmarkModel:
     return LandmarkModel("made up", assets.name, assets.hash, offsets, 0.01 * many, 0.3, 0.02 * many, 0.1, 1.0)
 
 
-def hands(
-    assets: HandAssets, source: LandmarkModel, n: int, turn: float, flat: int = 0
-) -> tuple[torch.Tensor, ...]:
+def hands(assets: HandAssets, source: LandmarkModel, n: int, turn: float, flat: int = 0) -> tuple[torch.Tensor, ...]:
     """Points (N,21,3) m of a source on random hands, standard order, by the plain layer; their pose and betas.
 
     The first ``flat`` of them lie flat, the palm's normal (y at rest) along the optical axis. Betas have mean zero.
@@ -76,8 +74,12 @@ def test_learning_recovers_offsets(assets: HandAssets) -> None:
     generator = np.random.default_rng(0)
     pixels = 1000 * points[..., :2] + generator.normal(0, 1.0, (n, 21, 2))
     seen = Detections(
-        pixels - pixels.mean(axis=1, keepdims=True), np.ones((n, 21), dtype=bool), np.ptp(pixels, axis=1).max(axis=1),
-        points + generator.normal(0, 0.01, points.shape), np.arange(n), [str(i) for i in range(n)],
+        pixels - pixels.mean(axis=1, keepdims=True),
+        np.ones((n, 21), dtype=bool),
+        np.ptp(pixels, axis=1).max(axis=1),
+        points + generator.normal(0, 0.01, points.shape),
+        np.arange(n),
+        [str(i) for i in range(n)],
         np.where(np.arange(n) < flat, 1000.0, np.nan),
     )
     options = SharedFitOptions(std_box=(0.01,) * 21, world_std=(0.012,) * 21, pose_spread=1.0, steps=200)

@@ -101,8 +101,11 @@ def test_terms_equal_automatic_differentiation(loss: str, scale_std: float | Non
     turned = seen.projections.clone()
     turned[..., :3] = turned[..., :3] @ roma.rotvec_to_rotmat(torch.tensor([0.0, 0.1, 0.0], dtype=torch.float64))
     problem.seen = seen = replace(
-        seen, projections=torch.cat([seen.projections, turned], 1), keypoints=seen.keypoints.repeat(1, 2, 1, 1) + 2,
-        weights=torch.rand(3, 2, 21, dtype=torch.float64, generator=generator), pose_priors=[*seen.pose_priors, other],
+        seen,
+        projections=torch.cat([seen.projections, turned], 1),
+        keypoints=seen.keypoints.repeat(1, 2, 1, 1) + 2,
+        weights=torch.rand(3, 2, 21, dtype=torch.float64, generator=generator),
+        pose_priors=[*seen.pose_priors, other],
     )
     terms, layer = problem.linearise(state), HandModel(random_assets(), dtype=torch.float64, plain=True)
 

@@ -41,7 +41,7 @@ def test_pooling_and_its_gradient_equal_the_dense_product() -> None:
     weight = torch.randn(3, 7, 2, dtype=torch.float64)
     expected = torch.einsum("oi,bic->boc", dense.float().double(), features)
     torch.testing.assert_close(pool(features), expected)
-    gradient, = torch.autograd.grad((pool(features) * weight).sum(), features)
+    (gradient,) = torch.autograd.grad((pool(features) * weight).sum(), features)
     torch.testing.assert_close(gradient, torch.einsum("oi,boc->bic", dense.float().double(), weight))
 
 

@@ -107,7 +107,8 @@ def test_adapter_trusts_points_outside_less() -> None:
         def process(self, image: np.ndarray) -> SimpleNamespace:
             points = [SimpleNamespace(x=-0.1 if i == 4 else 0.5, y=0.5 + 0.01 * i, z=0.0) for i in range(21)]
             return SimpleNamespace(
-                multi_hand_landmarks=[SimpleNamespace(landmark=points)], multi_hand_world_landmarks=None,
+                multi_hand_landmarks=[SimpleNamespace(landmark=points)],
+                multi_hand_world_landmarks=None,
                 multi_handedness=[SimpleNamespace(classification=[SimpleNamespace(label="Left", score=0.7)])],
             )
 

@@ -35,7 +35,8 @@ def _random_state(name: str) -> dict[str, torch.Tensor]:
     longest = max(torch.Size(shape).numel() for shape in SHAPES[name].values())
     noise = torch.rand(longest, generator=torch.Generator().manual_seed(0))
     return {
-        key: torch.tensor(number) if key.endswith("num_batches_tracked")
+        key: torch.tensor(number)
+        if key.endswith("num_batches_tracked")
         else noise[: torch.Size(shape).numel()].view(shape) + number
         for number, (key, shape) in enumerate(SHAPES[name].items())
     }

@@ -21,8 +21,10 @@ needs_faults = pytest.mark.skipif(not FAULTS.is_dir(), reason=f"{FAULTS} is not 
 
 def exif_with_orientation(kind: int, count: int, value: bytes) -> bytes:
     """EXIF of one entry: the orientation, of any TIFF type."""
-    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHI4sI", 1, 0x0112, kind, count, value.ljust(4, b"\0"), 0) + (
-        b"\0" * 8
+    return (
+        b"Exif\0\0II*\0\x08\0\0\0"
+        + struct.pack("<HHHI4sI", 1, 0x0112, kind, count, value.ljust(4, b"\0"), 0)
+        + (b"\0" * 8)
     )
 
 
@@ -50,8 +52,16 @@ def test_orientations_of_every_type(tmp_path: Path, kind: int, count: int, value
 def test_tiff_orientation_is_applied_once(tmp_path: Path, orientation: int) -> None:
     stored = np.arange(40 * 64 * 3).reshape(40, 64, 3).astype(np.uint8)
     Image.fromarray(stored).save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
-    turns = {1: (False, 0), 2: (True, 0), 3: (False, 2), 4: (True, 2), 5: (True, 1), 6: (False, -1), 7: (True, -1),
-             8: (False, 1)}  # mirrored left to right, then quarter turns counter-clockwise
+    turns = {
+        1: (False, 0),
+        2: (True, 0),
+        3: (False, 2),
+        4: (True, 2),
+        5: (True, 1),
+        6: (False, -1),
+        7: (True, -1),
+        8: (False, 1),
+    }  # mirrored left to right, then quarter turns counter-clockwise
     mirror, quarters = turns[orientation]
     expected = np.rot90(stored[:, ::-1] if mirror else stored, quarters)
     np.testing.assert_array_equal(read_photo(tmp_path / "a.tif").image, expected)
@@ -138,9 +148,14 @@ def test_numbers_in_files_are_no_sizes(tmp_path: Path) -> None:
         checked_box(np.array([-1e8, -1e8, 1e8, 1e8]), "--bbox", (640, 480))
     with pytest.raises(ValueError, match="--K"):
         parse_intrinsics("nan,1,2,3")
-    bomb = b"II*\0\x08\0\0\0" + struct.pack("<H", 4) + b"".join(
-        struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((256, 90000), (257, 90000), (258, 8), (262, 1))
-    ) + b"\0" * 4
+    bomb = (
+        b"II*\0\x08\0\0\0"
+        + struct.pack("<H", 4)
+        + b"".join(
+            struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((256, 90000), (257, 90000), (258, 8), (262, 1))
+        )
+        + b"\0" * 4
+    )
     (tmp_path / "bomb.tif").write_bytes(bomb)
     with pytest.raises(UnusableImage, match="bomb.tif"):
         read_photo(tmp_path / "bomb.tif")

@@ -164,7 +164,10 @@ def test_no_hand_depends_on_its_neighbours(world: World) -> None:
     whole = world.register(keypoints=spoiled, vertices=bad, extents=extents)
     for i in (0, 3, 7, 22):
         one = register_mesh(
-            world.vertices[i : i + 1], world.joints[i : i + 1], world.K[i : i + 1], keypoints[i : i + 1],
+            world.vertices[i : i + 1],
+            world.joints[i : i + 1],
+            world.K[i : i + 1],
+            keypoints[i : i + 1],
             extents=extents[i : i + 1],
         )
         torch.testing.assert_close(one.transl[0], whole.transl[i], atol=1e-9, rtol=0)
@@ -187,8 +190,14 @@ def test_what_cannot_be_registered_is_named(world: World) -> None:
     mask = torch.zeros(B, 12, 16)
     result = register_mesh(vertices, joints, K, keypoints, confidence, mask)
     expected = [
-        Status.KEYPOINTS_NOT_FINITE, Status.KEYPOINTS_COINCIDE, Status.NO_KEYPOINTS, Status.BAD_INTRINSICS,
-        Status.BAD_INTRINSICS, Status.BAD_PREDICTION, Status.BAD_PREDICTION, Status.BEHIND_CAMERA,
+        Status.KEYPOINTS_NOT_FINITE,
+        Status.KEYPOINTS_COINCIDE,
+        Status.NO_KEYPOINTS,
+        Status.BAD_INTRINSICS,
+        Status.BAD_INTRINSICS,
+        Status.BAD_PREDICTION,
+        Status.BAD_PREDICTION,
+        Status.BEHIND_CAMERA,
     ]
     assert result.status[:8].tolist() == expected
     assert usable(result.status[8:]).all()
@@ -216,9 +225,14 @@ def test_float32_stays_float32(world: World) -> None:
 
 def test_gradient_against_finite_differences(world: World) -> None:
     seen = MeshObservations(
-        world.joints, world.vertices, world.K, noise(world, 3.0), torch.full((B, 21), 0.2).double(),
+        world.joints,
+        world.vertices,
+        world.K,
+        noise(world, 3.0),
+        torch.full((B, 21), 0.2).double(),
         world.extents + 2 * torch.randn(B, 24, generator=torch.Generator().manual_seed(4)).double(),
-        torch.full((B, 24), 0.5).double(), directions(24),
+        torch.full((B, 24), 0.5).double(),
+        directions(24),
     )
     problem, position = RegistrationProblem(seen), world.position + 0.003
     gradient = problem.linearise({"position": position})["gradient"]

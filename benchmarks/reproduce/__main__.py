@@ -82,8 +82,14 @@ def main() -> int:
     if args.data_root is not None:
         people = "people of DexYCB's s1 test split"
         size = replace(
-            size, name="dex_ycb", train_root=args.data_root, test_root=args.data_root, test_split="s1_test",
-            train_data=None, test_data=None, evaluated=2000,
+            size,
+            name="dex_ycb",
+            train_root=args.data_root,
+            test_root=args.data_root,
+            test_split="s1_test",
+            train_data=None,
+            test_data=None,
+            evaluated=2000,
         )
     if args.body is not None:
         size = replace(size, body=args.body)

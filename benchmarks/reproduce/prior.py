@@ -47,8 +47,14 @@ def make_prior(size: Size) -> Path:
         save_predictions(files[name], predict_dataset(model, card, data, device, model_hash=digest))
     measure(
         argparse.Namespace(
-            dataset="dex_ycb", data_root=str(size.train_root), split="s1_train", validation_root=str(root),
-            cache=str(size.cache), mano_dir=None, output=str(output), **files,
+            dataset="dex_ycb",
+            data_root=str(size.train_root),
+            split="s1_train",
+            validation_root=str(root),
+            cache=str(size.cache),
+            mano_dir=None,
+            output=str(output),
+            **files,
         )
     )
     return output

@@ -76,6 +76,7 @@ def make_pair(device: str = "cpu") -> tuple[MeshDecoder, PlainDecoder]:
 
 def _run(decode: Callable[[torch.Tensor], list[torch.Tensor]], feature: torch.Tensor, backward: bool) -> float:
     """Seconds of one pass."""
+
     def wait() -> None:
         if feature.is_cuda:
             torch.cuda.synchronize()
@@ -96,14 +97,16 @@ def measure(batch: int, repeats: int, device: str) -> dict[str, float]:
     decoder, plain = make_pair(device)
     feature = torch.randn(batch, 1000, device=device)
     with torch.no_grad():
-        difference = max(float((a - b).abs().max())
-                         for a, b in zip(decoder.decode_mesh(feature), plain(feature), strict=True))
+        difference = max(
+            float((a - b).abs().max()) for a, b in zip(decoder.decode_mesh(feature), plain(feature), strict=True)
+        )
     if difference > 1e-4:
         raise RuntimeError(f"the two decoders differ by {difference}; their times mean nothing")
     result: dict[str, float] = {"difference": difference}
     for name, backward in (("forward", False), ("forward_backward", True)):
-        pairs = [(_run(decoder.decode_mesh, feature, backward), _run(plain, feature, backward))
-                 for _ in range(repeats + 1)][1:]
+        pairs = [
+            (_run(decoder.decode_mesh, feature, backward), _run(plain, feature, backward)) for _ in range(repeats + 1)
+        ][1:]
         ours, theirs = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
         result |= {f"{name}_ms": ours, f"{name}_plain_ms": theirs, f"{name}_ratio": theirs / ours}
     return result
@@ -126,11 +129,21 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     result = measure(args.batch, args.repeats, args.device)
     for name in ("forward", "forward_backward"):
-        print(f"{name}: {result[f'{name}_ms']:.0f} ms, plain {result[f'{name}_plain_ms']:.0f} ms, "
-              f"{result[f'{name}_ratio']:.2f} times as fast")
+        print(
+            f"{name}: {result[f'{name}_ms']:.0f} ms, plain {result[f'{name}_plain_ms']:.0f} ms, "
+            f"{result[f'{name}_ratio']:.2f} times as fast"
+        )
     if args.json:
-        write_json(args.json, {"batch": args.batch, "device": args.device, "threads": torch.get_num_threads(),
-                               "torch": torch.__version__, **result})
+        write_json(
+            args.json,
+            {
+                "batch": args.batch,
+                "device": args.device,
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                **result,
+            },
+        )
 
 
 if __name__ == "__main__":

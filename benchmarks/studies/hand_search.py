@@ -1,7 +1,7 @@
 """How well `src.photos.search` tells pictures with a hand from pictures without.
 
-``python -m benchmarks.studies.hand_search --data_root data/training_dex_ycb``: pictures of the validation subject, whole,
-and the part of each that lies beyond the hand, on the side away from the arm.
+``python -m benchmarks.studies.hand_search --data_root data/training_dex_ycb``: pictures of the validation subject,
+whole, and the part of each that lies beyond the hand, on the side away from the arm.
 """
 
 from __future__ import annotations
@@ -54,13 +54,19 @@ def main() -> int:
     dataset = build_dataset("dex_ycb", args.data_root, args.split, allow_missing_subjects=True)
     found = measure(reader, dataset, args.count)
     hand, none = found["with_hand"], found["without"]
-    print(f"{len(hand)} pictures with a hand: lowest scores {np.sort(hand)[:4].round(2)}, "
-          f"{int((hand < MIN_SCORE).sum())} below {MIN_SCORE}")
-    print(f"{len(none)} pictures without: highest scores {np.sort(none)[-4:].round(2)}, "
-          f"{int((none >= MIN_SCORE).sum())} not below")
+    print(
+        f"{len(hand)} pictures with a hand: lowest scores {np.sort(hand)[:4].round(2)}, "
+        f"{int((hand < MIN_SCORE).sum())} below {MIN_SCORE}"
+    )
+    print(
+        f"{len(none)} pictures without: highest scores {np.sort(none)[-4:].round(2)}, "
+        f"{int((none >= MIN_SCORE).sum())} not below"
+    )
     for threshold in np.arange(0.30, 0.66, 0.04):
-        print(f"score {threshold:.2f}: {(hand < threshold).mean():4.0%} of the hands missed, "
-              f"{(none >= threshold).mean():4.0%} of the pictures without taken for one")
+        print(
+            f"score {threshold:.2f}: {(hand < threshold).mean():4.0%} of the hands missed, "
+            f"{(none >= threshold).mean():4.0%} of the pictures without taken for one"
+        )
     print(f"keypoints off by more than a fifth of the hand: {int((found['error'] > 0.2).sum())} of {len(hand)}")
     return 0
 

@@ -1,7 +1,7 @@
 """Camera-space registration with and without silhouettes, on networks' predictions.
 
-``python benchmarks/studies/registration.py --data_root DIR --predictions FILE --keypoints FILE`` registers each predicted
-mesh, and for comparison the true one, with the predicted 2D keypoints; silhouettes are the data set's own hand masks
+``python benchmarks/studies/registration.py --data_root DIR --predictions FILE --keypoints FILE`` registers each
+predicted mesh, and for comparison the true one, with the predicted 2D keypoints; silhouettes are the data set's own hand masks
 (hands that objects hide in part). Prints the mean distance of the wrist from the truth in mm. ``--json``:
 one object.
 """
@@ -64,8 +64,15 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
     predictions = pair_keypoints(predictions, load_predictions(args.keypoints) if args.keypoints else None)
-    dataset = build_dataset("dex_ycb", args.data_root, predictions.split, side="both", mano_dir=args.mano_dir,
-                            cache=args.cache, allow_missing_subjects=True)
+    dataset = build_dataset(
+        "dex_ycb",
+        args.data_root,
+        predictions.split,
+        side="both",
+        mano_dir=args.mano_dir,
+        cache=args.cache,
+        allow_missing_subjects=True,
+    )
     truth = annotations_of(dataset, predictions)
     predictions = predictions.select(truth["valid"])
     truth = {name: value[truth["valid"]] for name, value in truth.items()}
@@ -83,12 +90,19 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             result = register_mesh(*relative, K, keypoints, trust, None if hidden is None else masks, options=options)
             seconds = time.perf_counter() - started
             error = 1000 * (result.transl - wrist)
-            rows.append({
-                "mesh": name, "silhouette": hidden is not None, "hidden": hidden,
-                "mean_mm": float(error.norm(dim=1).mean()), "median_mm": float(error.norm(dim=1).median()),
-                "depth_bias_mm": float(error[:, 2].mean()), "images": len(error), "seconds": seconds,
-                "status": count_status(result.status),
-            })
+            rows.append(
+                {
+                    "mesh": name,
+                    "silhouette": hidden is not None,
+                    "hidden": hidden,
+                    "mean_mm": float(error.norm(dim=1).mean()),
+                    "median_mm": float(error.norm(dim=1).median()),
+                    "depth_bias_mm": float(error[:, 2].mean()),
+                    "images": len(error),
+                    "seconds": seconds,
+                    "status": count_status(result.status),
+                }
+            )
     return rows
 
 
@@ -103,9 +117,11 @@ def main() -> None:
         return
     for row in rows:
         what = f"keypoints + silhouette, hidden {row['hidden']:g}" if row["silhouette"] else "keypoints"
-        print(f"{row['mesh']:<10}{what:<36}mean {row['mean_mm']:6.2f}  median {row['median_mm']:6.2f}  "
-              f"depth bias {row['depth_bias_mm']:6.2f} mm  {row['images']} images in {row['seconds']:.1f} s  "
-              f"{row['status']}")
+        print(
+            f"{row['mesh']:<10}{what:<36}mean {row['mean_mm']:6.2f}  median {row['median_mm']:6.2f}  "
+            f"depth bias {row['depth_bias_mm']:6.2f} mm  {row['images']} images in {row['seconds']:.1f} s  "
+            f"{row['status']}"
+        )
 
 
 if __name__ == "__main__":

@@ -89,9 +89,7 @@ class CmrLoss(nn.Module):
             terms["mask"] = torch.stack([map_cross_entropy(stage, true_mask) for stage in output["masks"]]).sum()
         return self._weighted(terms), terms
 
-    def mesh(
-        self, levels: list[torch.Tensor], vertices: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def mesh(self, levels: list[torch.Tensor], vertices: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The mesh terms alone: their weighted sum, and each.
 
         Args:
@@ -106,9 +104,7 @@ class CmrLoss(nn.Module):
 
     def _mesh_terms(self, levels: list[torch.Tensor], vertices: torch.Tensor) -> dict[str, torch.Tensor]:
         levels, target = [level / MESH_UNIT for level in levels], vertices / MESH_UNIT
-        errors = [
-            (level - target[:, self.get_buffer(f"kept_{i}")]).abs().mean() for i, level in enumerate(levels)
-        ]
+        errors = [(level - target[:, self.get_buffer(f"kept_{i}")]).abs().mean() for i, level in enumerate(levels)]
         return {
             "mesh": torch.stack(errors).sum(),
             "normal": normal_loss(levels[0], target, self.faces),

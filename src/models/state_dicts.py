@@ -73,8 +73,11 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor]) -> int:
         ],
     }
     if any(problems.values()):
-        said = [f"{len(names)} {kind}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-                for kind, names in problems.items() if names]
+        said = [
+            f"{len(names)} {kind}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+            for kind, names in problems.items()
+            if names
+        ]
         raise StateDictError(f"does not fit {type(model).__name__}: {'; '.join(said)}")
     model.load_state_dict(state, strict=True)
     return len(own)

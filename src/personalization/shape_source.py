@@ -59,8 +59,13 @@ def _check_side(identity: Identity, subject: int, is_left: np.ndarray) -> None:
             f"{identity.source} is of a {identity.side} hand, but all {len(other)} images of subject {subject} show "
             "the other hand; calibrate from images of that hand"
         )
-    logger.warning("subject %d: identity of a %s hand, %d of %d images show the other hand",
-                   subject, identity.side, int(other.sum()), len(other))
+    logger.warning(
+        "subject %d: identity of a %s hand, %d of %d images show the other hand",
+        subject,
+        identity.side,
+        int(other.sum()),
+        len(other),
+    )
 
 
 def betas_of(

@@ -104,8 +104,12 @@ class PhotoEstimator:
             identity.check_hand(self.assets)
         camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
         call = replace(
-            self, K=camera or self.K, fov=checked_fov(fov) or self.fov, identity=identity or self.identity,
-            bbox=self.bbox if box is None else box, hand=side,
+            self,
+            K=camera or self.K,
+            fov=checked_fov(fov) or self.fov,
+            identity=identity or self.identity,
+            bbox=self.bbox if box is None else box,
+            hand=side,
         )
         return call.estimate(photo, call.camera(photo), call.region(photo), call.shape())
 

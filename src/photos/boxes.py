@@ -74,8 +74,13 @@ def choose_region(
         side_source = _side_source(hand)
         if len(by_side) > 1:
             side_source = f"{name}, {best.score:.2f} against {min(one.score for one in by_side.values()):.2f}"
-        return Region(best.box if given is None else given, source, side == "left", side_source,
-                      Keypoints(best.keypoints, best.confidence, name))
+        return Region(
+            best.box if given is None else given,
+            source,
+            side == "left",
+            side_source,
+            Keypoints(best.keypoints, best.confidence, name),
+        )
     if given is None:
         whole = np.array([0, 0, photo.size[0] - 1, photo.size[1] - 1], dtype=np.float64).reshape(2, 2)
         given, source = square_box(whole, 1.0), "whole image"

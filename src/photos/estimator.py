@@ -185,10 +185,21 @@ class HandEstimator:
         check_status(fitted.status, keypoints)
         posed = self.hand(fitted.pose, betas, fitted.transl)
         return Result(
-            image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, posed.vertices[0].numpy(),
-            posed.joints[0].numpy(), self.assets, float(fitted.reprojection_px[0]), fitted.pose[0].numpy(),
-            fitted.transl[0].numpy(), betas[0].numpy(), shape.length,
-            sources=Sources(keypoints=keypoints.source), notes={"fit_steps": int(fitted.steps[0])},
+            image.shape[1],
+            K,
+            np.asarray(box),
+            keypoints.points,
+            keypoints.confidence,
+            posed.vertices[0].numpy(),
+            posed.joints[0].numpy(),
+            self.assets,
+            float(fitted.reprojection_px[0]),
+            fitted.pose[0].numpy(),
+            fitted.transl[0].numpy(),
+            betas[0].numpy(),
+            shape.length,
+            sources=Sources(keypoints=keypoints.source),
+            notes={"fit_steps": int(fitted.steps[0])},
         )
 
     def _register(
@@ -206,7 +217,11 @@ class HandEstimator:
         mask, mask_to_image = self._mask(output, to_image)
         K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence)
         placed = register_mesh(
-            mesh, mesh_points, K_row, points, confidence,
+            mesh,
+            mesh_points,
+            K_row,
+            points,
+            confidence,
             None if mask is None else torch.as_tensor(mask[None]),
             mask_to_image=None if mask is None else torch.as_tensor(mask_to_image),
         )
@@ -217,9 +232,19 @@ class HandEstimator:
         if not knows_shape:
             length = HandLength(1000 * float(bone_lengths(joints)[_MIDDLE_BONES].sum()), None, "bones of this mesh")
         return Result(
-            image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, vertices, joints, self.assets,
-            float(placed.reprojection_px[0]), betas=shape.betas.astype(np.float32) if knows_shape else None,
-            length=length, mask=mask, mask_to_image=mask_to_image,
+            image.shape[1],
+            K,
+            np.asarray(box),
+            keypoints.points,
+            keypoints.confidence,
+            vertices,
+            joints,
+            self.assets,
+            float(placed.reprojection_px[0]),
+            betas=shape.betas.astype(np.float32) if knows_shape else None,
+            length=length,
+            mask=mask,
+            mask_to_image=mask_to_image,
             sources=Sources(keypoints=keypoints.source),
             notes={"keypoints_believed": int(placed.inliers[0].sum())},
         )

@@ -121,9 +121,16 @@ def write_plot(path: Path, image: np.ndarray, hand: Result, title: str) -> None:
     """`utils.drawing.figures.demo_figure`: image, silhouette, 2D pose, projected mesh, mesh and pose in space."""
     box = close_up_box(hand)
     demo_figure(
-        path, image, hand.K, hand.faces, [HandView("over the image", hand.vertices, hand.joints, None, COLOUR)],
-        box=box, keypoints_2d=hand.keypoints, keypoint_confidence=hand.confidence,
-        close_silhouette=silhouette(hand, box, CROP_PIXELS), title=title,
+        path,
+        image,
+        hand.K,
+        hand.faces,
+        [HandView("over the image", hand.vertices, hand.joints, None, COLOUR)],
+        box=box,
+        keypoints_2d=hand.keypoints,
+        keypoint_confidence=hand.confidence,
+        close_silhouette=silhouette(hand, box, CROP_PIXELS),
+        title=title,
     )
 
 
@@ -164,10 +171,18 @@ def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]
         ("2D fit", f"{hand.reprojection_px:.1f} px off the keypoints of {sources.keypoints}"),
     ]
     return PageHand(
-        file, f"{hand.side} hand, {hand.distance_m:.2f} m from the camera", framed(image, hand.box),
-        (("mesh", mesh), ("2D pose", pose), ("silhouette", mask)), hand.vertices, hand.faces, COLOUR,
-        None if length is None else length.mm, None if length is None else length.interval_95,
-        "" if length is None else length.source, facts, [(labels[kind], quote(path)) for kind, path in files.items()],
+        file,
+        f"{hand.side} hand, {hand.distance_m:.2f} m from the camera",
+        framed(image, hand.box),
+        (("mesh", mesh), ("2D pose", pose), ("silhouette", mask)),
+        hand.vertices,
+        hand.faces,
+        COLOUR,
+        None if length is None else length.mm,
+        None if length is None else length.interval_95,
+        "" if length is None else length.source,
+        facts,
+        [(labels[kind], quote(path)) for kind, path in files.items()],
     )
 
 

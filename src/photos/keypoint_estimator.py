@@ -86,9 +86,22 @@ class KeypointEstimator:
             fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)
         check_status(fit.status, keypoints)
         posed = self.hand(fit.pose, fit.betas, fit.transl)
-        return check_depth(Result(
-            image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, posed.vertices[0].numpy(),
-            posed.joints[0].numpy(), self.assets, float(fit.reprojection_px[0]), fit.pose[0].numpy(),
-            fit.transl[0].numpy(), fit.betas[0].numpy(), shape.length,
-            sources=Sources(keypoints=keypoints.source), notes={"followed_frames": frame},
-        ))
+        return check_depth(
+            Result(
+                image.shape[1],
+                K,
+                np.asarray(box),
+                keypoints.points,
+                keypoints.confidence,
+                posed.vertices[0].numpy(),
+                posed.joints[0].numpy(),
+                self.assets,
+                float(fit.reprojection_px[0]),
+                fit.pose[0].numpy(),
+                fit.transl[0].numpy(),
+                fit.betas[0].numpy(),
+                shape.length,
+                sources=Sources(keypoints=keypoints.source),
+                notes={"followed_frames": frame},
+            )
+        )

@@ -92,7 +92,7 @@ class Result:
 
     @property
     def side(self) -> str:
-        """"left" or "right"."""
+        """ "left" or "right"."""
         return self.assets.side
 
     @property
@@ -140,7 +140,9 @@ class Result:
             "hand_model": {"name": self.assets.name, "side": self.side, "hash": self.assets.hash},
             "camera": {"K": self.K.tolist(), "source": self.sources.camera},
             "box": {"left_top_right_bottom": corners(self.box), "source": self.sources.box},
-            "hand_length": None if length is None else {
+            "hand_length": None
+            if length is None
+            else {
                 "mm": round(length.mm, 2),
                 "std_mm": None if length.std_mm is None else round(length.std_mm, 2),
                 "interval_95_mm": None if interval is None else [round(value, 2) for value in interval],

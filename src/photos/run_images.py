@@ -78,7 +78,9 @@ def describe(tools: PhotoEstimator) -> dict[str, Any]:
     return {
         "model": {"name": card.model, "recipe": card.recipe, "weights": weights, "hash": tools.digest},
         "hand_model": {"name": tools.assets.name, "hash": tools.assets.hash},
-        "identity": None if identity is None else {
+        "identity": None
+        if identity is None
+        else {
             "file": identity.source,
             "hand_length_mm": round(identity.hand_length_mm, 2),
             "hand_length_std_mm": identity.hand_length_std_mm,

@@ -119,8 +119,12 @@ def window_boxes(width: int, height: int) -> np.ndarray:
         if boxes and side < MIN_SIDE:
             break
         columns, rows = (_centres(length, side) for length in (width, height))
-        boxes.append(np.stack([*(grid.ravel() for grid in np.meshgrid(columns, rows)), np.full(
-            len(columns) * len(rows), side)], axis=1))
+        boxes.append(
+            np.stack(
+                [*(grid.ravel() for grid in np.meshgrid(columns, rows)), np.full(len(columns) * len(rows), side)],
+                axis=1,
+            )
+        )
     return np.concatenate(boxes)
 
 
@@ -140,6 +144,6 @@ def crop_blocks(image: np.ndarray, step: int) -> np.ndarray:
 def limited(box: np.ndarray, image: np.ndarray) -> np.ndarray:
     """The box with its centre inside the image and its side between 8 pixels and the image's longer side."""
     height, width = image.shape[:2]
-    return np.array([
-        np.clip(box[0], 0, width - 1), np.clip(box[1], 0, height - 1), np.clip(box[2], 8, max(width, height))
-    ])
+    return np.array(
+        [np.clip(box[0], 0, width - 1), np.clip(box[1], 0, height - 1), np.clip(box[2], 8, max(width, height))]
+    )

@@ -56,9 +56,7 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
                 "or --shape mean to do without"
             )
     bbox = None if args.bbox is None else tuple(args.bbox)
-    return replace(
-        tools, detector=detector is not None, identity=identity, K=K, fov=fov, bbox=bbox, hand=args.hand
-    )
+    return replace(tools, detector=detector is not None, identity=identity, K=K, fov=fov, bbox=bbox, hand=args.hand)
 
 
 def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:

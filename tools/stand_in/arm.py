@@ -38,8 +38,9 @@ class RestArm:
         blend = blend_weights(human.weights(), len(middle))
         self._base = base.vertices
         self._cubes = {name: members for name, members in base.groups.items() if name.startswith("joint-r")}
-        self._cut = cut = cut_arm(base, blend, *(middle[self._cubes[f"joint-r-{name}"]].mean(axis=0)
-                                                 for name in ("hand", "elbow")))
+        self._cut = cut = cut_arm(
+            base, blend, *(middle[self._cubes[f"joint-r-{name}"]].mean(axis=0) for name in ("hand", "elbow"))
+        )
         self._blend, count = blend[cut.ids], len(cut.ids)
         nail = np.zeros(count)
         np.maximum.at(nail, cut.quads.ravel(), sample(human.nail_mask(), cut.uv)[cut.uv_quads.ravel()])

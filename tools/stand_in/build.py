@@ -46,20 +46,31 @@ def build(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     weights = mesh_weights(v_template, coarse_faces)
     posedirs = fit_correctives(v_template, coarse_faces, weights, joint_positions())
     logger.info("correctives: up to %.1f mm per unit feature", np.abs(posedirs).max() * 1e3)
-    model = {key: value.astype(np.float32) for key, value in (
-        ("v_template", v_template), ("shapedirs", shapedirs), ("posedirs", posedirs),
-        ("J_regressor", joint_regressor(coarse, joints)), ("weights", weights))}
+    model = {
+        key: value.astype(np.float32)
+        for key, value in (
+            ("v_template", v_template),
+            ("shapedirs", shapedirs),
+            ("posedirs", posedirs),
+            ("J_regressor", joint_regressor(coarse, joints)),
+            ("weights", weights),
+        )
+    }
     model |= {key: first[key] for key in ("f", "hands_components", "hands_mean", "kintree_table")}
 
     fine = hands.mean(axis=0)
     region, palmar = label(mean, faces, arm.blend)
     carriers, carried = bind(mean, faces, onto @ mean, coarse_faces)
     return model, {
-        "vertices": fine.astype(np.float32), "faces": faces.astype(np.uint16),
-        "uv": arm.uv.astype(np.float32), "uv_faces": arm.uv_faces.astype(np.uint16),
+        "vertices": fine.astype(np.float32),
+        "faces": faces.astype(np.uint16),
+        "uv": arm.uv.astype(np.float32),
+        "uv_faces": arm.uv_faces.astype(np.uint16),
         "weights": mesh_weights(mean, faces, rounds=16).astype(np.float32),
         "shapedirs": fine_shapedirs.astype(np.float16),
-        "carriers": carriers.astype(np.uint16), "carried": carried.astype(np.float32),
-        "region": region, "palmar": palmar.astype(np.float16),
+        "carriers": carriers.astype(np.uint16),
+        "carried": carried.astype(np.float32),
+        "region": region,
+        "palmar": palmar.astype(np.float16),
         "nail": arm.nail.astype(np.float16),
     }

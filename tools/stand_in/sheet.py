@@ -19,12 +19,18 @@ from utils.files import atomic_path
 
 #: Label, grasp, closure, the leading betas, turn about the hand's long axis and tilt, degrees (0, 0: the back).
 CELLS = (
-    ("mean hand", "open", 0.0, (), 0, 0), ("palm", "open", 0.0, (), 180, 0),
-    ("beta 1 = -2", "open", 1.0, (-2.0,), 15, 0), ("beta 1 = +2", "open", 1.0, (2.0,), 15, 0),
-    ("relaxed, beta 2 = +2.5", "relaxed", 1.0, (0.0, 2.5), -60, 0), ("spread", "spread", 1.0, (), 150, 10),
-    ("fist", "fist", 1.0, (), 180, 10), ("fist, from behind", "fist", 1.0, (), 30, 20),
-    ("pinch", "pinch", 1.0, (), -110, 0), ("pointing", "pointing", 1.0, (), -80, 0),
-    ("cylinder", "power_cylinder", 1.0, (), -120, 0), ("hook, beta 3 = +2.5", "hook", 1.0, (0.0, 0.0, 2.5), 60, 0),
+    ("mean hand", "open", 0.0, (), 0, 0),
+    ("palm", "open", 0.0, (), 180, 0),
+    ("beta 1 = -2", "open", 1.0, (-2.0,), 15, 0),
+    ("beta 1 = +2", "open", 1.0, (2.0,), 15, 0),
+    ("relaxed, beta 2 = +2.5", "relaxed", 1.0, (0.0, 2.5), -60, 0),
+    ("spread", "spread", 1.0, (), 150, 10),
+    ("fist", "fist", 1.0, (), 180, 10),
+    ("fist, from behind", "fist", 1.0, (), 30, 20),
+    ("pinch", "pinch", 1.0, (), -110, 0),
+    ("pointing", "pointing", 1.0, (), -80, 0),
+    ("cylinder", "power_cylinder", 1.0, (), -120, 0),
+    ("hook, beta 3 = +2.5", "hook", 1.0, (0.0, 0.0, 2.5), 60, 0),
 )
 _BACK = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 _LIGHTS = ((np.array([-0.45, 0.55, 0.70]), 0.80), (np.array([0.8, 0.1, 0.5]), 0.22))
@@ -40,7 +46,11 @@ def view(turn: float, tilt: float) -> np.ndarray:
 
 
 def shade(
-    vertices: np.ndarray, faces: np.ndarray, turned: np.ndarray, pixels: int, extent: float = 0.28,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    turned: np.ndarray,
+    pixels: int,
+    extent: float = 0.28,
     colour: np.ndarray | None = None,
 ) -> np.ndarray:
     """Orthographic picture (pixels, pixels, 3) uint8 RGB with shadows; vertices in metres, colour (V, 3) 0..255."""
@@ -82,8 +92,10 @@ def write_sheet(path: Path, pixels: int = 270) -> None:
         betas = torch.zeros(1, 10)
         betas[0, : len(leading)] = torch.tensor(leading)
         turned, middle = view(turn, tilt), np.array([0.02, 0.0, 0.01])
-        pair = [shade(old(pose, betas).vertices[0].double().numpy() - middle, old.assets.faces, turned, pixels),
-                shade(new(pose, betas)[0].double().numpy() - middle, fine["faces"], turned, pixels, colour=tint)]
+        pair = [
+            shade(old(pose, betas).vertices[0].double().numpy() - middle, old.assets.faces, turned, pixels),
+            shade(new(pose, betas)[0].double().numpy() - middle, fine["faces"], turned, pixels, colour=tint),
+        ]
         tile = np.ascontiguousarray(np.hstack(pair))
         cv2.putText(tile, text, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
         tiles.append(tile)

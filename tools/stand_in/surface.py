@@ -51,8 +51,11 @@ def subdivide(quads: np.ndarray, count: int) -> tuple[scipy.sparse.csr_matrix, n
     valence = np.bincount(quads.ravel(), minlength=count)
     corner, ends = _incidence(quads, count), _incidence(middles, count)
     n = np.maximum(valence, 1).astype(float)
-    smooth = (scipy.sparse.diags(1 / n**2) @ corner @ faces + scipy.sparse.diags(2 / n**2) @ ends @ halves
-              + scipy.sparse.diags((n - 3) / n))
+    smooth = (
+        scipy.sparse.diags(1 / n**2) @ corner @ faces
+        + scipy.sparse.diags(2 / n**2) @ ends @ halves
+        + scipy.sparse.diags((n - 3) / n)
+    )
     outline = scipy.sparse.diags((~inner).astype(float))
     curve = 0.5 * scipy.sparse.identity(count) + scipy.sparse.diags(np.full(count, 0.25)) @ ends @ outline @ halves
     corners = scipy.sparse.diags((~rim).astype(float)) @ smooth + scipy.sparse.diags(rim.astype(float)) @ curve
@@ -78,8 +81,10 @@ def _centres_and_edges(quads: np.ndarray, count: int) -> tuple:
     which, inner = which.reshape(-1, 4), uses == 2
     faces, halves = 0.25 * _incidence(quads, count).T, 0.5 * _incidence(middles, count).T
     beside = _incidence(which, len(middles))
-    edge_points = (scipy.sparse.diags(np.where(inner, 0.5, 1.0)) @ halves
-                   + scipy.sparse.diags(np.where(inner, 0.25, 0.0)) @ beside @ faces)
+    edge_points = (
+        scipy.sparse.diags(np.where(inner, 0.5, 1.0)) @ halves
+        + scipy.sparse.diags(np.where(inner, 0.25, 0.0)) @ beside @ faces
+    )
     centre, middle = count + np.arange(len(quads)), count + len(quads) + which
     new = np.concatenate([np.stack([quads[:, k], middle[:, k], centre, middle[:, k - 1]], axis=1) for k in range(4)])
     return edge_points, (faces, halves, middles, inner), new

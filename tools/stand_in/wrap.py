@@ -64,8 +64,11 @@ def _blunt_creases(
     onto: scipy.sparse.csr_matrix, vertices: np.ndarray, faces: np.ndarray, loop: list[int], limit_degrees: float = 75.0
 ) -> scipy.sparse.csr_matrix:
     """Rows at creases too sharp for so few vertices (the webs) mixed with the rows of the crease's sides."""
-    owner = {(int(f[i]), int(f[(i + 1) % 3])): (number, int(f[(i + 2) % 3])) for number, f in enumerate(faces)
-             for i in range(3)}
+    owner = {
+        (int(f[i]), int(f[(i + 1) % 3])): (number, int(f[(i + 2) % 3]))
+        for number, f in enumerate(faces)
+        for i in range(3)
+    }
     inner = np.array([(a, b, *owner[a, b], *owner[b, a]) for a, b in owner if a < b and (b, a) in owner])
     count = onto.shape[0]
     for _ in range(60):

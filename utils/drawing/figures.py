@@ -233,7 +233,12 @@ def _palm_frame(joints: np.ndarray) -> np.ndarray:
 
 
 def _draw_flat_hand(
-    axes: Axes, shape: ShapeView, frame: np.ndarray, colours: np.ndarray, faces: np.ndarray, low: np.ndarray,
+    axes: Axes,
+    shape: ShapeView,
+    frame: np.ndarray,
+    colours: np.ndarray,
+    faces: np.ndarray,
+    low: np.ndarray,
     high: np.ndarray,
 ) -> None:
     """A nearly orthographic view; the axes' data unit is millimetres, the same extent for every hand."""
@@ -241,11 +246,13 @@ def _draw_flat_hand(
     extent = np.array([low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin])
     size = [int((extent[1] - extent[0]) * pixels_per_metre), int((extent[3] - extent[2]) * pixels_per_metre)]
     focal = pixels_per_metre * distance
-    K = np.array([
-        [focal, 0.0, -extent[0] * pixels_per_metre - 0.5],
-        [0.0, focal, -extent[2] * pixels_per_metre - 0.5],
-        [0.0, 0.0, 1.0],
-    ])
+    K = np.array(
+        [
+            [focal, 0.0, -extent[0] * pixels_per_metre - 0.5],
+            [0.0, focal, -extent[2] * pixels_per_metre - 0.5],
+            [0.0, 0.0, 1.0],
+        ]
+    )
     points = shape.vertices @ frame.T + [0.0, 0.0, distance]
     shaded, coverage = overlay.render_mesh(points, faces, K, size[0], size[1], colours)
     picture = shaded + 255 * (1 - coverage[..., None])

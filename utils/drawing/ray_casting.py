@@ -81,9 +81,7 @@ class RayCaster:
         origin, directions = pixel_rays(K, np.stack([u.ravel(), v.ravel()], axis=1), camera_to_mesh)
         hits = self.cast(np.broadcast_to(origin, directions.shape), directions)
         shape = u.shape
-        return Hits(
-            hits.face.reshape(shape), hits.barycentric.reshape(*shape, 2), hits.distance.reshape(shape)
-        )
+        return Hits(hits.face.reshape(shape), hits.barycentric.reshape(*shape, 2), hits.distance.reshape(shape))
 
     def _run(self, origins: np.ndarray, directions: np.ndarray, **options: object) -> object:
         origins = np.ascontiguousarray(origins, dtype=np.float32)

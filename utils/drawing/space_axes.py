@@ -33,7 +33,11 @@ def draw_camera(axes: Axes3D, K: np.ndarray, size: tuple[int, int]) -> np.ndarra
 
 
 def draw_mesh_in_space(
-    axes: Axes3D, vertices: np.ndarray, faces: np.ndarray, colour: tuple[int, int, int], K: np.ndarray,
+    axes: Axes3D,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    colour: tuple[int, int, int],
+    K: np.ndarray,
     size: tuple[int, int],
 ) -> None:
     """The mesh (V,3), metres, before the camera with intrinsics K (3,3) and image ``size`` (width, height)."""

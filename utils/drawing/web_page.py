@@ -59,9 +59,7 @@ def page_section(hand: PageHand, number: int, face_lists: list[np.ndarray]) -> s
         for i in range(len(hand.views))
     )
     pictures = "".join(_picture(picture, f"{label} of {hand.name}") for label, picture in hand.views)
-    labels = "".join(
-        f'<label for="view{number}-{i}">{_text(label)}</label>' for i, (label, _) in enumerate(hand.views)
-    )
+    labels = "".join(f'<label for="view{number}-{i}">{_text(label)}</label>' for i, (label, _) in enumerate(hand.views))
     facts = "".join(f"<dt>{_text(label)}</dt><dd>{_text(value)}</dd>" for label, value in hand.facts)
     files = "".join(f'<a href="{html.escape(path, quote=True)}">{_text(label)}</a>' for label, path in hand.files)
     return f"""

@@ -150,6 +150,18 @@ def fitted_hand(fitted: Predictions, row: int, hand: HandModel, width: int, leng
     squared = np.square(project_numpy(joints[0].astype(np.float64), K) - keypoints).sum(axis=1)
     rms = float(np.sqrt((confidence * squared).sum() / max(float(confidence.sum()), 1e-9)))
     return Result(
-        width, K, square_box(keypoints, 1.0), keypoints, confidence, vertices[0], joints[0], hand.assets, rms,
-        fitted.pose[row], fitted.transl[row], fitted.betas[row], length, sources=_SOURCES,
+        width,
+        K,
+        square_box(keypoints, 1.0),
+        keypoints,
+        confidence,
+        vertices[0],
+        joints[0],
+        hand.assets,
+        rms,
+        fitted.pose[row],
+        fitted.transl[row],
+        fitted.betas[row],
+        length,
+        sources=_SOURCES,
     )

@@ -153,7 +153,12 @@ def demo_hand(given: HandAssets, card: ModelCard, path: Path) -> HandAssets:
     if given.hash != card.hand_hash == stand_in.hash:
         logger.warning(
             "%s belongs to the hand model %s (%s), which this demo draws and poses. %s (%s) was read and is whole; "
-            "to use it, train with --mano_dir", path, card.hand_name, card.hand_hash, given.name, given.hash,
+            "to use it, train with --mano_dir",
+            path,
+            card.hand_name,
+            card.hand_hash,
+            given.name,
+            given.hash,
         )
         return stand_in
     check_hand(card, given, path)

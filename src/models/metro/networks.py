@@ -54,7 +54,7 @@ def build_backbone(name: str, weights: str | Path | None = None) -> tuple[nn.Mod
 
 
 class Metro(nn.Module):
-    """Image to hand mesh as released (Lin et al., CVPR 2021): ImageNet colours, tokens in metres, weak-perspective camera.
+    """Image to hand mesh as released (Lin et al., CVPR 2021): ImageNet colours, metres, weak perspective.
 
     Args:
         backbone, weights: as `build_backbone`.

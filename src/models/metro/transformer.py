@@ -1,4 +1,4 @@
-"""Three post-norm transformer encoders of falling width over the tokens, and the heads behind them (Lin et al., CVPR 2021)."""
+"""Three post-norm transformer encoders of falling width over the tokens, and their heads (Lin et al., CVPR 2021)."""
 
 from __future__ import annotations
 

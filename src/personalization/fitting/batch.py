@@ -97,7 +97,9 @@ def fit_predictions(
     log_unusable(logger, result.status, "frames", "they keep the network's pose, and their depth is a guess")
     fitted = replace(
         predictions,
-        pose=result.pose.cpu().numpy(), betas=result.betas.cpu().numpy(), transl=result.transl.cpu().numpy(),
+        pose=result.pose.cpu().numpy(),
+        betas=result.betas.cpu().numpy(),
+        transl=result.transl.cpu().numpy(),
         status=result.status.cpu().numpy(),
     )
     return FittedPredictions(fitted, result.status.cpu().numpy(), result.reprojection_px.cpu().numpy(), seconds)

@@ -171,8 +171,14 @@ def points_of(
 def log_report(report: dict[str, Any]) -> None:
     """The table on the log."""
     pixels = report["reprojection_rmse_px"]
-    logger.info("%d of %d images fitted, %.0f frames/s, reprojection %s px, %s", report["n_fitted"], report["n_images"],
-                report["frames_per_second"], "-" if pixels is None else f"{pixels:.2f}", report["status"])
+    logger.info(
+        "%d of %d images fitted, %.0f frames/s, reprojection %s px, %s",
+        report["n_fitted"],
+        report["n_images"],
+        report["frames_per_second"],
+        "-" if pixels is None else f"{pixels:.2f}",
+        report["status"],
+    )
     for name in ("network", "fitted"):
         if name in report:
             cells = "  ".join(f"{key} {value:7.2f}" for key, value in report[name].items())

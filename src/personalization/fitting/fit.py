@@ -76,8 +76,8 @@ class FitResult:
         status: (N,) int64 of `Status`: where not `status.usable`, pose and betas are the network's (or
             neutral, if those were bad) and the wrist is at `TYPICAL_DEPTH` on the ray of the keypoints' mean.
         reprojection_px: (N,) root mean square over the keypoints that count, weighted by confidence.
-        steps: (N,) linear systems solved; cost: (N,) half chi-square, priors included (of Adam: its objective, half the mean squared
-            distance in px); the dtype's largest number where not usable.
+        steps: (N,) linear systems solved; cost: (N,) half chi-square, priors included (of Adam: half the
+            mean squared distance in px); the dtype's largest number where not usable.
     """
 
     pose: torch.Tensor
@@ -216,4 +216,3 @@ def reprojection_rmse(
     pixels = image[..., :2] / image[..., 2:].clamp_min(1e-3)
     squared = (pixels - keypoints).square().sum(-1)
     return ((weights * squared).sum(-1) / weights.sum(-1).clamp_min(1e-30)).sqrt()
-

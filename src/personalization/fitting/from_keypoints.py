@@ -62,8 +62,11 @@ class KeypointFitOptions:
         if landmarks is None:
             return cls(**more)
         given = {
-            "noise": landmarks.noise(), "landmarks": landmarks, "pose_spread": landmarks.pose_spread,
-            "world_std": tuple(landmarks.world_std.tolist()), "world_scale_std": landmarks.world_scale_std,
+            "noise": landmarks.noise(),
+            "landmarks": landmarks,
+            "pose_spread": landmarks.pose_spread,
+            "world_std": tuple(landmarks.world_std.tolist()),
+            "world_scale_std": landmarks.world_scale_std,
         }
         return cls(**{**given, **more})
 
@@ -249,9 +252,7 @@ def _centred(points: torch.Tensor) -> torch.Tensor:
 _PALM = [0, 5, 9, 13, 17]
 
 
-def _starts(
-    assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor, world: torch.Tensor | None
-) -> torch.Tensor:
+def _starts(assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor, world: torch.Tensor | None) -> torch.Tensor:
     """Poses (N,S,16,3,3): the mean pose turned all round, and as the detector's 3D palm lies where there is one."""
     n = keypoints.shape[0]
     fingers = roma.rotvec_to_rotmat(torch.as_tensor(assets.hands_mean).view(15, 3)).to(keypoints)

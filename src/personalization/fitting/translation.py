@@ -27,9 +27,7 @@ def wrist_from_keypoints(
         Where it is not, the wrist is zero. Solved in float64.
     """
     dtype = points.dtype
-    points, projections, keypoints, weights = (
-        value.double() for value in (points, projections, keypoints, weights)
-    )
+    points, projections, keypoints, weights = (value.double() for value in (points, projections, keypoints, weights))
     linear, shift = projections[..., :3], projections[..., 3]
     rows = linear[:, :, None, :2] - keypoints[..., None] * linear[:, :, None, 2:]  # (N,C,P,2,3)
     offsets = shift[:, :, None, :2] - keypoints * shift[:, :, None, 2:]

@@ -60,7 +60,11 @@ class RegistrationProblem:
         seen = self.seen
         joints = (seen.joints + state["position"][:, None]).permute(2, 1, 0)
         cost, residuals, rows = keypoint_rows(
-            joints, self._projections, seen.keypoints.permute(2, 1, 0)[:, None], seen.keypoint_weights.mT[None], LOSS,
+            joints,
+            self._projections,
+            seen.keypoints.permute(2, 1, 0)[:, None],
+            seen.keypoint_weights.mT[None],
+            LOSS,
             seen.loss_scale,
         )
         columns = rows.flatten(1, 2).permute(2, 1, 0)  # (B,42,3)
@@ -99,9 +103,7 @@ def extent_gaps(seen: MeshObservations, position: torch.Tensor) -> tuple[torch.T
     return gap, ends, (image[..., 2] >= NEAR).all(dim=1)
 
 
-def extent_terms(
-    seen: MeshObservations, position: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def extent_terms(seen: MeshObservations, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Cost (B,), gradient (B,3) and Gauss-Newton Hessian (B,3,3) of the gaps along all axes.
 
     The reach is a maximum over vertices; its derivative is that of the vertex that attains it (Danskin).

@@ -152,8 +152,16 @@ def _register(
     position = torch.where(placed[:, None], start, guess)
     known = torch.isfinite(extents) & (inputs.good & placed)[:, None]
     seen = MeshObservations(
-        joints, vertices, inputs.K, inputs.keypoints, inputs.confidence, torch.where(known, extents, 0.0),
-        torch.zeros_like(extents), axes, options.outlier, options.hidden,
+        joints,
+        vertices,
+        inputs.K,
+        inputs.keypoints,
+        inputs.confidence,
+        torch.where(known, extents, 0.0),
+        torch.zeros_like(extents),
+        axes,
+        options.outlier,
+        options.hidden,
     )
     # Two of 21 points fit their own start exactly, so its median is a little small: Rousseeuw's factor.
     count = (inputs.confidence > 0).sum(dim=1)
@@ -228,9 +236,13 @@ def _check_shapes(
         raise ValueError("give the silhouette's mask or its extents, not both")
     batch = len(vertices)
     wanted: list[tuple[str, torch.Tensor | None, tuple[int | None, ...]]] = [
-        ("vertices", vertices, (batch, None, 3)), ("joints", joints, (batch, 21, 3)), ("K", K, (batch, 3, 3)),
-        ("keypoints", keypoints, (batch, 21, 2)), ("confidence", confidence, (batch, 21)),
-        ("mask", mask, (batch, None, None)), ("extents", extents, (batch, None)),
+        ("vertices", vertices, (batch, None, 3)),
+        ("joints", joints, (batch, 21, 3)),
+        ("K", K, (batch, 3, 3)),
+        ("keypoints", keypoints, (batch, 21, 2)),
+        ("confidence", confidence, (batch, 21)),
+        ("mask", mask, (batch, None, None)),
+        ("extents", extents, (batch, None)),
     ]
     for name, value, shape in wanted:
         if value is None:
@@ -250,4 +262,3 @@ def _spread(lengths: torch.Tensor, weights: torch.Tensor, factor: float) -> torc
     """Standard deviation (B,) from the weighted median of lengths (B,n); zero where nothing counts."""
     middle = weighted_median(lengths, weights)
     return torch.where(torch.isfinite(middle), middle, 0.0) / factor
-

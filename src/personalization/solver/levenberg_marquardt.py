@@ -85,8 +85,9 @@ class LMResult:
             return part
         groups = ((self.state, part.state), (self.terms, part.terms))
         state, terms = ({k: v.index_copy(0, index, new[k]) for k, v in old.items()} for old, new in groups)
-        status, steps = (old.index_copy(0, index, new) for old, new in (
-            (self.status, part.status), (self.steps, part.steps)))
+        status, steps = (
+            old.index_copy(0, index, new) for old, new in ((self.status, part.status), (self.steps, part.steps))
+        )
         return LMResult(state, terms, status, steps)
 
 
@@ -127,8 +128,10 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
         damping = damping * torch.where(better, shrink, growth)
         growth = torch.where(better, 2.0, growth * 2)
         now = LMResult(
-            _choose(better, trial, now.state), _choose(better, trial_terms, now.terms),
-            now.status.masked_fill(active & (damping > options.max_damping), Status.STALLED), now.steps + active,
+            _choose(better, trial, now.state),
+            _choose(better, trial_terms, now.terms),
+            now.status.masked_fill(active & (damping > options.max_damping), Status.STALLED),
+            now.steps + active,
         )
     else:  # the last step's state has not been judged yet
         active = now.status == Status.ITERATION_LIMIT
