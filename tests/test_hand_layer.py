@@ -155,12 +155,13 @@ def test_fast_path_equals_plain_path(joint_type: str, batch: int, dtype: torch.d
         assert (fast - plain).abs().max() <= (3e-6 if dtype == torch.float32 else 1e-13) * scale
 
 
+@pytest.mark.parametrize("batch", [2, 130])  # 130 spans several chunks
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
-def test_gradients_of_one_argument_alone(wanted: tuple[bool, ...]) -> None:
+def test_gradients_of_one_argument_alone(wanted: tuple[bool, ...], batch: int) -> None:
     model = HandModel(RIGHT, dtype=torch.float64)
 
     def gradient(needs: tuple[bool, ...]) -> list[torch.Tensor]:
-        arguments = [value.requires_grad_(need) for value, need in zip(random_input(2), needs, strict=True)]
+        arguments = [value.requires_grad_(need) for value, need in zip(random_input(batch), needs, strict=True)]
         output = model(*arguments)
         (output.vertices.square().sum() + output.joints.sin().sum()).backward()
         return [value.grad for value in arguments]

@@ -1,8 +1,8 @@
 """Why fitting gains what it gains: where the network errs, how good the keypoints are and would have to be.
 
 ``python benchmarks/studies/fitting_gain.py --predictions IDENTITY.npz --keypoints POSE_2D.npz --data_root DIR
---prior P`` on predictions made with the true shape (``--shape gt``), so that pose is all there is to mend. Keypoints of any
-quality are simulated from the predicted ones by scaling their true errors, which keeps the errors' pattern.
+--prior P`` on predictions made with the true shape (``--shape gt``), so that pose is all there is to mend. Keypoints
+of any quality are simulated from the predicted ones by scaling their true errors, which keeps the errors' pattern.
 """
 
 from __future__ import annotations
