@@ -43,6 +43,15 @@ class SkinTables(nn.Module):
         tips: places of the five fingertips among the V vertices.
     """
 
+    rest_template: torch.Tensor
+    rest_directions: torch.Tensor
+    template: torch.Tensor
+    directions: torch.Tensor
+    weights: torch.Tensor
+    tips: torch.Tensor
+    to_standard: torch.Tensor
+    to_mano: torch.Tensor
+
     def __init__(
         self,
         joint_basis: np.ndarray,

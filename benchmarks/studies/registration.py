@@ -1,7 +1,7 @@
 """Camera-space registration with and without silhouettes, on networks' predictions.
 
 ``python benchmarks/studies/registration.py --data_root DIR --predictions FILE --keypoints FILE`` registers each
-predicted mesh, and for comparison the true one, with the predicted 2D keypoints; silhouettes are the data set's own masks
+predicted mesh, and for comparison the true one, with the predicted 2D keypoints; silhouettes are the data set's masks
 (hands that objects hide in part). Prints the mean distance of the wrist from the truth in mm. ``--json``:
 one object.
 """
