@@ -57,6 +57,20 @@ def read_reference(path: str | Path, data: Path = DATA) -> Reference:
     return Reference([np.ascontiguousarray(images[row]) for row in kept], both[kept, 0], agrees, left[kept, 0], boxes)
 
 
+def part(reference: Reference, args: argparse.Namespace) -> Reference:
+    """Without the pictures that thresholds were chosen on, every second one mirrored, as asked for."""
+    first, step = args.part or (1, 1)
+    rows = [row for row in range(len(reference.images)) if not args.part or row % step != first]
+    images = [reference.images[row] for row in rows]
+    keypoints, left = reference.keypoints[rows], reference.is_left[rows]
+    for row in range(1, len(rows) if args.mirror else 0, 2):
+        images[row] = np.ascontiguousarray(images[row][:, ::-1])
+        keypoints[row, :, 0] = images[row].shape[1] - 1 - keypoints[row, :, 0]
+        left[row] = not left[row]
+    boxes = np.stack([square_box(points, 1.0) for points in keypoints])
+    return Reference(images, keypoints, reference.agrees[rows], left, boxes)
+
+
 def agreement(found: np.ndarray, reference: Reference) -> float:
     """Share of keypoints, where mediapipe agrees with itself, within `WITHIN` of the box."""
     near = np.linalg.norm(found - reference.keypoints, axis=-1) < WITHIN * reference.boxes[:, 2:]
@@ -78,8 +92,8 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
     result: dict[str, float] = {"hands": len(reference.images)}
     if reader is not None:
         rows = zip(reference.images, reference.boxes, reference.is_left, strict=True)
-        read = [reader.read(*row) for row in rows]
-        found, confidence, _, other = (np.array(part) for part in zip(*read, strict=True))
+        read = [reader.read(image, box[None], bool(is_left)) for image, box, is_left in rows]
+        found, confidence, _, other = (np.concatenate(part) for part in zip(*read, strict=True))
         error = np.linalg.norm(found - reference.keypoints, axis=-1) / reference.boxes[:, 2:]
         said = (confidence > 0.7) & (confidence < 0.8) & reference.agrees
         result |= {
@@ -114,11 +128,14 @@ def main() -> None:
     parser.add_argument("--keypoints", help="weights of the keypoint network")
     parser.add_argument("--detector", help="weights of the detector")
     parser.add_argument("--reference", nargs="+", required=True, help="mediapipe's answers (.npz)")
+    parser.add_argument("--part", type=int, nargs=2, metavar=("K", "N"), help="leave out pictures K, K + N, ...")
+    parser.add_argument("--mirror", action="store_true", help="mirror every second picture: as many left hands")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with pictures/signs and video/hand.mp4")
     args = parser.parse_args()
     reader = RatedReader(*load_network(args.keypoints)[:2]) if args.keypoints else None
     hands = OwnHands(args.detector, args.keypoints) if args.detector and args.keypoints else None
-    results = {Path(path).stem: measure(read_reference(path, args.data), reader, hands) for path in args.reference}
+    sets = {Path(path).stem: part(read_reference(path, args.data), args) for path in args.reference}
+    results = {name: measure(reference, reader, hands) for name, reference in sets.items()}
     print(json.dumps(results, indent=1))
 
 

@@ -262,22 +262,35 @@ def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path):
     options = {"backbone": "mobilenet_v3_small", "rated": True}
     card = ModelCard("pose_2d", options=options, input_size=64, crop_size=64, crop_scale=1.5)
     save_checkpoint(rated, card, card.build())
-    hands = OwnHands(detector, rated, threshold=0.5, looks=1)
-    logits, boxes = torch.full((1, 5, 2), -9.0), torch.zeros(1, 5, 4)
-    logits[0, 2, 1] = 5.0
+    hands = OwnHands(detector, rated, threshold=0.5)
+    logits, boxes = torch.full((2, 5, 2), -9.0), torch.zeros(2, 5, 4)
+    logits[0, 2] = 0.0  # sure of a hand, not of its side: together 1, either half
     boxes[0, 2] = torch.tensor([31.5, 63.5, 95.5, 127.5])
     hands.detector.forward = lambda image: {"class_logits": logits, "boxes": boxes}
-    spot = torch.full((1, 21, 2), 31.5)  # the middle of the crop
-    spot[0, 0, 0] = 31.5 + 10
-    hands.reader.network.forward = lambda image: {
-        "keypoints_2d": spot, "keypoint_confidence": torch.full((1, 21), 0.8),
-        "is_hand": torch.tensor([0.9]), "is_left": torch.tensor([0.1]),
-    }  # fmt: skip
-    hand = hands(np.zeros((512, 512, 3), np.uint8))[0]
-    assert hand.is_left and hand.score == pytest.approx(float(torch.tensor(5.0).sigmoid()), abs=1e-4)
-    assert hand.keypoints_2d[5] == pytest.approx([127.5, 191.5])  # twice the detector's pixels, centres at integers
+    proposals = hands.proposals(np.zeros((512, 512, 3), np.uint8))
+    assert proposals[0] == pytest.approx([127.5, 191.5, 128])  # twice the detector's pixels, centres at integers
+    assert len(proposals) == 2 and proposals[1, :2] == pytest.approx([255.5, 255.5])
+    looks = []
+
+    def answer(image: torch.Tensor) -> dict[str, torch.Tensor]:
+        spot = torch.full((len(image), 21, 2), 31.5)  # the middle of the crop
+        spot[:, 0, 0] = 31.5 + 10
+        looks.append(len(image))
+        return {
+            "keypoints_2d": spot, "keypoint_confidence": torch.full((len(image), 21), 0.8),
+            "is_hand": torch.tensor([0.9, 0.2])[: len(image)],
+            "is_left": torch.full((len(image),), 0.1 if len(looks) in (4, 7) else 0.7),
+        }  # fmt: skip
+
+    reader = hands.reader
+    reader.network.forward = answer
     # Ten pixels to the right in the mirrored crop (64 px show 1.5 * 128 px) are thirty to the left here.
-    assert hand.keypoints_2d[0] == pytest.approx([127.5 - 30, 191.5])
+    read = reader.read(np.zeros((512, 512, 3), np.uint8), np.array([[127.5, 191.5, 128.0]]), True)
+    assert read.keypoints[0, 5] == pytest.approx([127.5, 191.5])
+    assert read.keypoints[0, 0] == pytest.approx([127.5 - 30, 191.5])
+    # One of two proposals is said to be no hand at the first look; the other's mirror image is a right hand.
+    found = hands(np.zeros((512, 512, 3), np.uint8))
+    assert len(found) == 1 and found[0].is_left and found[0].score == pytest.approx(0.9)
     with pytest.raises(ValueError, match="uint8 RGB"):
         hands(np.zeros((5, 5), np.uint8))
 
