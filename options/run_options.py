@@ -96,7 +96,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--override", action="store_true", help="of --resume: take this command's settings where the saved run's differ"
     )
-    group.add_argument("--overwrite", action="store_true", help="delete the run of that name and start anew")
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start anew; what a run of that name left moves to overwritten/ in its folder",
+    )
     group.add_argument("--save_minutes", type=float, default=5.0, help="also save within an epoch, this often")
     group.add_argument("--val_images", type=int, default=2000, help="images for validation after each epoch")
 

@@ -151,7 +151,7 @@ def test_sigterm_to_the_whole_group_saves_and_blames_nobody(root: Path, tmp_path
     status, said, _ = terminated([sys.executable, *launcher, "run.py", *given], last, environment)
     state = torch.load(last, weights_only=True)
     assert status == (128 + signal.SIGTERM if processes == 1 else 1), said[-3000:]
-    assert "memory" not in said and "loader process" not in said and "Connection closed" not in said
+    assert "memory" not in said and "loader process" not in said
     assert state["position"]["epoch"] < 100 and "optimizer" in state and not list(last.parents[1].glob("*.lock"))
 
 

@@ -77,8 +77,8 @@ def test_fewer_images_than_a_batch_are_an_error_before_anything_is_written(root:
     for extra in ((), ("--resident", "yes"), ("--resume",)):
         with pytest.raises(ValueError, match="24 samples give no batch of 32, so nothing would be trained"):
             train(options(root, tmp_path, "--batch_size", "32", *extra))
-    with pytest.raises(ValueError, match="--epochs is 0"):
-        train(options(root, tmp_path, "--epochs", "0"))
+    with pytest.raises(SystemExit):
+        options(root, tmp_path, "--epochs", "0")
     assert not list(tmp_path.iterdir())
 
 
@@ -167,6 +167,9 @@ def test_a_folder_with_a_run_is_not_begun_anew(root: Path, begun: Path, tmp_path
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
     train(options(root, tmp_path / "out", "--overwrite", "--lr", "1e-4"))
     assert json.loads((folder / "args.json").read_text())["args"]["lr"] == 1e-4
+    aside = folder / "overwritten"  # whatever stops the new run, the old one is there
+    kept = {aside / path.relative_to(folder): data for path, data in files.items() if path.suffix in (".pt", ".json")}
+    assert kept and all(path.read_bytes() == data for path, data in kept.items())
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.pt", "last.pt"]
 
 

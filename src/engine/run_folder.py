@@ -164,10 +164,17 @@ class RunFolder:
             )
 
     def clear(self) -> None:
-        """Delete what a run left here."""
-        for path in self._files():
-            path.unlink()
-        shutil.rmtree(self.root / "board", ignore_errors=True)
+        """Move what a run left here into ``overwritten/``, in place of what an earlier `clear` moved there.
+
+        Whatever then stops the new run (a full disk, a fault in its first batch), the old one is not lost.
+        """
+        aside = self.root / "overwritten"
+        shutil.rmtree(aside, ignore_errors=True)
+        board = self.root / "board"
+        for path in [*self._files(), *([board] if board.exists() else [])]:
+            target = aside / path.relative_to(self.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
 
     def _files(self) -> list[Path]:
         patterns = ("args.json", "args.*.json", "log.csv", "checkpoints/[!.]*.pt")
