@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 
 from options.command_line import ROOT, CommandParser
 from options.image_options import add_image_arguments
@@ -190,6 +191,10 @@ class _Parser(CommandParser):
             value = getattr(args, option[2:], None)
             if isinstance(value, float) and not math.isfinite(value):
                 self.error(f"{option} is {value}; it must be a finite number")
+            if option == "--lr" and value <= 0:
+                self.error(f"--lr is {value}; it must be more than 0")
+            if option == "--exp_name" and (value != Path(value).name or value in ("", ".", "..")):
+                self.error(f"--exp_name is {value!r}; it is one folder's name in --out_dir, without a path")
             if option in _COUNTS and value < 1:
                 self.error(f"{option} is {value}; at least 1 is needed")
             if option in ("--num_workers", "--max_images", "--val_images") and value < 0:

@@ -230,9 +230,17 @@ def test_documented_commands_are_accepted() -> None:
         PARSERS[name]().parse_args(given)  # exits if an option is unknown or has no effect
 
 
+def test_a_runs_name_is_no_path(capsys):
+    for name in ("../../evil", "a/b", "", "..", "/tmp/x"):
+        with pytest.raises(SystemExit):
+            get_args_parser().parse_args(["--phase", "train", "--exp_name", name])
+        assert "--exp_name is" in capsys.readouterr().err
+    assert get_args_parser().parse_args(["--phase", "train", "--exp_name", "run_1"]).exp_name == "run_1"
+
+
 @pytest.mark.parametrize(
     "words",
-    ["save_minutes nan", "rotation_deg inf", "lr nan", "max_images -1", "batch_size 0", "num_workers -1"],
+    ["save_minutes nan", "rotation_deg inf", "lr nan", "lr -1", "max_images -1", "batch_size 0", "num_workers -1"],
 )
 def test_numbers_that_are_none_are_refused_before_a_run_is_deleted(words, tmp_path, capsys):
     saved = tmp_path / "dex_ycb" / "run" / "checkpoints" / "best.pt"
