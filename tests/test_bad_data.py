@@ -402,7 +402,7 @@ def _open_with_cache(root: Path, cache: Path, log: Path) -> None:
 
 
 def test_of_several_processes_one_builds_the_caches(whole: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     paths = (whole, tmp_path / "cache", tmp_path / "log")
     jobs = [context.Process(target=_open_with_cache, args=paths) for _ in range(3)]
     for job in jobs:
