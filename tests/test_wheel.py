@@ -129,12 +129,16 @@ def say(python: Path, code: str, folder: Path) -> str:
 
 
 def run(words: list[str], folder: Path) -> str:
+    finished = finish(words, folder)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+def finish(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     outside = ("PYTHONPATH", "PYTHONSAFEPATH", "MANO_DIR")
     environment = {key: value for key, value in os.environ.items() if key not in outside} | {"OMP_NUM_THREADS": "1"}
     options = {"capture_output": True, "text": True, "timeout": 300, "check": False}
-    finished = subprocess.run(words, cwd=folder, env=environment, **options)
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished.stdout
+    return subprocess.run(words, cwd=folder, env=environment, **options)
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("[0-9]*.py")), ids=lambda path: path.stem)
@@ -208,7 +212,7 @@ def test_commands_start_from_any_folder(python: Path, tmp_path: Path) -> None:
         assert shutil.which(command, path=str(python.parent)), command
         assert run([str(python.parent / command), "--help"], tmp_path).startswith(f"usage: {command} ")
     words = [str(python.parent / "handid-calibrate"), "--images", ".", "--keypoints", "other"]
-    finished = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    finished = finish(words, tmp_path)
     assert finished.returncode == 2  # one line, though the code lies in somebody's .venv
     assert finished.stderr.splitlines()[-1].startswith("error: --images needs --keypoints mediapipe")
     assert "fault of the program" not in finished.stderr
