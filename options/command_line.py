@@ -5,15 +5,40 @@ from __future__ import annotations
 import argparse
 import linecache
 import logging
+import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 _NOT_GIVEN = object()
+
+
+def positive_number(text: str) -> float:
+    """An option's type: a finite number above 0. Of NaN a solver would make whatever it likes."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"is {text}; it must be a finite number above 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    """An option's type: a number from 0 to below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"is {text}; it must be a number from 0 to below 1")
+    return value
+
+
+def count(text: str) -> int:
+    """An option's type: a whole number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"is {text}; at least 1 is needed")
+    return value
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -46,6 +71,12 @@ class CommandParser(argparse.ArgumentParser):
 
     def check(self, args: argparse.Namespace) -> None:
         """Fill in what depends on other options, and refuse what has no effect; for subclasses."""
+
+    def refuse_without(self, args: argparse.Namespace, needs: Mapping[str, tuple[str, ...]]) -> None:
+        """Exit with status 2 if an option was given without any of those that give it a meaning."""
+        for option in sorted(args.given_options & needs.keys()):
+            if not args.given_options.intersection(needs[option]):
+                self.error(f"{option} has no effect without {' or '.join(needs[option])}")
 
     def refuse_unused(self, args: argparse.Namespace, used: Container[str], what: str) -> None:
         """Exit with status 2 if an option was given that ``what`` (e.g. "--phase eval") does not use."""
