@@ -13,6 +13,7 @@ import pytest
 
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
+from src.personalization.terms.hand_size import lengths_mm
 from src.photos.api import PhotoEstimator, load
 from src.photos.detector import Detection
 from src.photos.image import UnusableImage
@@ -59,9 +60,8 @@ def test_a_picture_is_a_call(
     save_identity(tmp_path / "me.json", identity)
     told = estimate(image, K=K, identity=tmp_path / "me.json", box=box)
     np.testing.assert_allclose(told.betas, 0.5)
-    assert (
-        told.length.mm == pytest.approx(length, abs=1e-3) and estimate.identity is None
-    )  # a call leaves nothing behind
+    assert told.length.mm == pytest.approx(length, abs=1e-3)
+    assert estimate.identity is None  # a call leaves nothing behind
     found = estimate(image, fov=40)
     assert "searched" in found.sources.box and found.sources.camera == "--fov 40"
     either = estimate(image, K=K, side="auto", box=box)
