@@ -166,6 +166,12 @@ def _register_heif(shown: str) -> None:
         raise UnusableImage(f"{shown}: HEIC is read where pillow-heif is installed: pip install pillow-heif") from error
 
 
+def check_rgb(image: np.ndarray) -> None:
+    """Raise ValueError unless the image is (H,W,3) uint8, with H and W at least 1."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:
+        raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+
+
 def to_rgb8(picture: Image.Image) -> np.ndarray:
     """What Pillow decoded, in any mode, as (H,W,3) uint8 RGB. 16 bit and floating point (0..1) are scaled down."""
     if picture.mode.startswith(("I", "F")):
