@@ -76,7 +76,7 @@ def shown_name(path: Path) -> str:
     return "".join("?" if unicodedata.category(letter).startswith("C") else letter for letter in text)
 
 
-def list_photos(folder: str | Path) -> list[tuple[str, Path]]:
+def list_photos(folder: str | os.PathLike) -> list[tuple[str, Path]]:
     """Name and path of every image in a folder (not below it) in sorted order, or of the one image given.
 
     The name, for files made of the image, is the file's without its suffix. Where names would be the same (also but

@@ -88,7 +88,7 @@ def find_landmarks(source: str | os.PathLike, assets: HandAssets) -> LandmarkMod
 def joints_model(
     assets: HandAssets, landmarks: LandmarkModel | None, device: torch.device | str = "cpu"
 ) -> JointsModel:
-    """The hand whose points are a source's, float64; of None, its joints and tips. Its lengths are the joints'."""
+    """The hand whose points are a source's, float64; of None, its joints and tips. Its lengths are the joints', m."""
     return JointsModel(assets, device=device, offsets=None if landmarks is None else landmarks.offsets)
 
 
