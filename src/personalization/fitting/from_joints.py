@@ -6,6 +6,7 @@ does the rest for all hands together, with usual poses and people's shapes as pr
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 
 import roma
@@ -17,19 +18,21 @@ from src.personalization.solver.normal_equations import factorise
 from src.personalization.solver.status import Status
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import POSE, SHAPE, WRIST, Observations
-from src.personalization.terms.pose_prior import PosePrior, right_jacobian
 from src.personalization.terms.population_pose_prior import habit_prior
+from src.personalization.terms.pose_prior import PosePrior, right_jacobian
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points, row_jacobian, shape_jacobian
+from utils.joints import STANDARD_TO_MANO
 
-#: m, of a coordinate, where nobody says how far the points are off and they do not tell it themselves.
+#: m, of a coordinate, where learning how far the points are off begins.
 STD = 0.005
+LM = LMOptions(max_steps=20, initial_damping=1e-3)
 #: m, between which points' own spread about the fitted hands is believed.
 STD_RANGE = (1e-4, 0.03)
 #: Fewer points than this leave a hand's orientation open.
 LEAST = 4
 #: Hands that tell how far their points are off: more say the same.
-LEARN_FROM = 256
+LEARN_FROM = 64
 #: MANO order: wrist and knuckles.
 _PALM = [0, 1, 4, 7, 10]
 #: MANO order: knuckles and what follows them, then the next joints, then the last ones and the tips.
@@ -42,7 +45,7 @@ _LEVELS = (
 
 @dataclass(frozen=True)
 class JointFitOptions:
-    """What `fit_joints` believes beforehand.
+    """What `fit_joints` believes beforehand, and how long it tries.
 
     Attributes:
         std: m, of a coordinate of every point; None: learnt from the misfit of all hands together.
@@ -50,6 +53,9 @@ class JointFitOptions:
         shape_prior: on the betas; None: unit normal.
         pose_spread: times the covariance of usual poses.
         landmarks: of the points' source; None: the hand's own joints and tips.
+        lm: ``max_steps=0`` gives the start alone, in closed form, at the given or mean betas: several times faster, and
+            as near as the points where they are good; one step mends most of what is left.
+        dtype: of the solver; single precision is as good and faster, covariances are double.
         chunk: hands solved together, so that memory is bounded.
     """
 
@@ -58,7 +64,8 @@ class JointFitOptions:
     shape_prior: ShapePrior | None = None
     pose_spread: float = 1.0
     landmarks: LandmarkModel | None = None
-    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=20, initial_damping=1e-3))
+    lm: LMOptions = LM
+    dtype: torch.dtype = torch.float32
     chunk: int = 256
 
 
@@ -68,8 +75,6 @@ class JointFit:
 
     Attributes:
         pose: (N,16,3,3); betas: (N,10); transl: (N,3) m, MANO's free translation.
-        covariance: (N,61,61) of 48 local rotation increments (rad, joint after joint), the wrist's place (m) and the
-            betas; rows and columns of given betas are zero.
         status: (N,) int64 of `Status`. residual: (N,) m, root mean square distance to the points that count.
         std: m, of a coordinate, as given or learnt.
     """
@@ -77,10 +82,16 @@ class JointFit:
     pose: torch.Tensor
     betas: torch.Tensor
     transl: torch.Tensor
-    covariance: torch.Tensor
     status: torch.Tensor
     residual: torch.Tensor
     std: float
+    _task: _Task = field(repr=False)
+
+    @functools.cached_property
+    def covariance(self) -> torch.Tensor:
+        """(N,61,61) of 48 local rotation increments (rad, joint after joint), the wrist's place (m) and the betas
+        (zero where they were given), by Laplace's method; computed when it is asked for."""
+        return self._task.covariance({"pose": self.pose, "betas": self.betas}, self.std)
 
 
 def fit_joints(
@@ -99,9 +110,8 @@ def fit_joints(
         betas: (10,) or (N,10) a known identity; None: betas are fitted too.
 
     Returns:
-        `JointFit`, float64 on ``device``.
+        `JointFit`, float64 on ``device``; hands without enough finite points have the mean pose and shape.
     """
-    model = joints_model(assets, options.landmarks, device)
     points = joints.to(device, torch.float64)
     trust = torch.ones_like(points[..., 0]) if confidence is None else confidence.to(points)
     trust = torch.where(torch.isfinite(trust), trust.clamp(0, 1), 0.0)
@@ -111,17 +121,19 @@ def fit_joints(
     points = torch.where((trust > 0)[..., None], points, 0.0)
     prior = options.shape_prior or ShapePrior(points.new_zeros(10), torch.eye(10).to(points))
     shape = (prior.mean if betas is None else betas.to(points)).expand(len(points), 10)
-    given = points[:, model.from_standard], trust[:, model.from_standard], shape
-    task = _Task(model, assets, *given, None if betas is not None else prior, options)
-    std, start = options.std, None
-    if std is None and len(points):
-        part = task.rows(slice(0, LEARN_FROM))
-        state, _ = part.solve(STD, options.lm)
-        std = part.learnt_std(state, STD)
-    state, status = task.solve(std or STD, options.lm)
+    order = list(STANDARD_TO_MANO)
+    exact = _Task(joints_model(assets, options.landmarks, device), assets, points[:, order], trust[:, order], shape,
+                  None if betas is not None else prior, options)  # fmt: skip
+    task = exact.to(options.dtype)
+    std = STD if options.std is None else options.std
+    if options.std is None and bool((trust > 0).any()):
+        part = exact.rows((trust > 0).any(dim=1).nonzero()[:LEARN_FROM, 0])
+        std = part.learnt_std(part.solve(STD, LM)[0], STD)
+    state, status = task.solve(std, options.lm)
+    state = {key: value.double() for key, value in state.items()}
     status = torch.where(bad, int(Status.NO_KEYPOINTS), status)
     status = torch.where(broken.any(dim=1), int(Status.KEYPOINTS_NOT_FINITE), status)
-    return task.judge(state, status, std or STD)
+    return exact.judge(state, status, std)
 
 
 @dataclass
@@ -136,9 +148,17 @@ class _Task:
     prior: ShapePrior | None
     options: JointFitOptions
 
-    def rows(self, rows: slice) -> _Task:
+    def rows(self, rows: slice | torch.Tensor) -> _Task:
         """Some of the hands."""
         return replace(self, points=self.points[rows], trust=self.trust[rows], betas=self.betas[rows])
+
+    def to(self, dtype: torch.dtype) -> _Task:
+        """The same in another precision, about the points' middle, where single precision is best."""
+        share = self.trust / self.trust.sum(dim=1, keepdim=True).clamp_min(1e-30)
+        points = (self.points - (share[..., None] * self.points).sum(dim=1, keepdim=True)).to(dtype)
+        model = joints_model(self.assets, self.options.landmarks, self.points.device, dtype)
+        prior = self.prior and ShapePrior(self.prior.mean.to(dtype), self.prior.precision.to(dtype))
+        return _Task(model, self.assets, points, self.trust.to(dtype), self.betas.to(dtype), prior, self.options)
 
     def chunks(self) -> list[slice]:
         """Slices of the hands; one of none where there is none."""
@@ -182,15 +202,19 @@ class _Task:
             turned = turned @ pose[:, joints]
         return {"pose": pose, "wrist": points.new_zeros(n, 3), "betas": self.betas.clone()}
 
-    def solve(self, std: float, lm: LMOptions, start: State | None = None) -> tuple[State, torch.Tensor]:
+    def solve(self, std: float, lm: LMOptions) -> tuple[State, torch.Tensor]:
         """The fitted states, and the status (N,) of each."""
         parts = []
         for rows in self.chunks():
             part = self.rows(rows)
-            state = part.start() if start is None else {key: value[rows] for key, value in start.items()}
-            parts.append(minimise(part.problem(std), state, lm))
-        state = {key: torch.cat([part.state[key] for part in parts]) for key in parts[0].state}
-        return state, torch.cat([part.status for part in parts])
+            state = part.start()
+            status = torch.full_like(part.points[:, 0, 0], int(Status.ITERATION_LIMIT)).long()
+            if lm.max_steps > 0:
+                found = minimise(part.problem(std), state, lm)
+                state, status = found.state, found.status
+            parts.append({**state, "status": status})
+        state = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return state, state.pop("status")
 
     def linearised(self, state: State, std: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of the points alone, divided by ``std``: sum of squares (N,), gradient (N,U), Hessian (N,U,U); the priors'
@@ -229,7 +253,9 @@ class _Task:
             left = square + 2 * (step * gradient).sum(dim=1) + (step[:, None] @ hessian @ step[..., None])[:, 0, 0]
             decided = gradient.shape[1] - (covariance * precision).sum(dim=(1, 2))
             freedom = (count[used] - decided).sum().clamp_min(1.0)
-            factor = float((left.clamp_min(0).sum() / freedom).clamp((STD_RANGE[0] / std) ** 2, (STD_RANGE[1] / std) ** 2))
+            factor = float(
+                (left.clamp_min(0).sum() / freedom).clamp((STD_RANGE[0] / std) ** 2, (STD_RANGE[1] / std) ** 2)
+            )
         return std * factor**0.5
 
     def judge(self, state: State, status: torch.Tensor, std: float) -> JointFit:
@@ -241,20 +267,17 @@ class _Task:
         share = self.trust / total[:, None]
         wrist = (share[..., None] * (self.points - posed.points)).sum(dim=1)
         off = (posed.points + wrist[:, None] - self.points).square().sum(dim=-1)
-        covariance = torch.cat([self.rows(rows).covariance({k: v[rows] for k, v in state.items()}, std)
-                                for rows in self.chunks()])  # fmt: skip
-        return JointFit(
-            pose=state["pose"],
-            betas=shape,
-            transl=wrist - rest[:, 0],
-            covariance=covariance,
-            status=status,
-            residual=(share * off).sum(dim=1).sqrt(),
-            std=std,
-        )
+        residual = (share * off).sum(dim=1).sqrt()
+        return JointFit(state["pose"], shape, wrist - rest[:, 0], status, residual, std, self)
 
     def covariance(self, state: State, std: float) -> torch.Tensor:
-        """(N,61,61) of pose, wrist and betas; the wrist follows the points' centre."""
+        """(N,61,61) of pose, wrist and betas."""
+        state = {**state, "wrist": torch.zeros_like(state["betas"][:, :3])}
+        parts = [self.rows(rows)._covariance({k: v[rows] for k, v in state.items()}, std) for rows in self.chunks()]
+        return torch.cat(parts)
+
+    def _covariance(self, state: State, std: float) -> torch.Tensor:
+        """The same of some hands: the wrist follows the points' centre."""
         n, free = len(self.points), self.prior is not None
         *_, hessian, precision = self.linearised(state, std)
         own = torch.cholesky_inverse(factorise(hessian + precision))
