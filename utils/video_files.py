@@ -47,7 +47,7 @@ class Frame(NamedTuple):
 
 
 def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
-    """A video's facts and its frames, as far as they can be decoded.
+    """A video's facts and its frames (px, with their times in seconds), as far as they can be decoded.
 
     The frame rate is the container's where its time stamps agree, else that of the usual step between the stamps. Where
     neither makes sense, frames are taken to come at 25 a second, with a warning.
@@ -125,7 +125,7 @@ def _frames(capture: cv2.VideoCapture, image: np.ndarray | None, fps: float, tim
 
 
 def writable_rate(fps: float) -> float:
-    """The closest frame rate that the encoder takes: OpenCV makes it a fraction of decimals."""
+    """The closest frame rate (frames a second) that the encoder takes: OpenCV makes it a fraction of decimals."""
     for scale in (1000, 100, 10, 1):
         if round(fps * scale) <= _LARGEST_TIMEBASE:
             return max(round(fps * scale), 1) / scale

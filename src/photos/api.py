@@ -19,7 +19,7 @@ from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Region, choose_region
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
 from src.photos.estimator import Estimator, HandEstimator
-from src.photos.image import MIN_SIDE, Photo, UnusableImage, read_photo
+from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.result import Result, mirror_box
 from src.photos.search import KeypointReader
@@ -94,8 +94,7 @@ class PhotoEstimator:
         if side not in SIDES:
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
         if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:
-                raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+            check_rgb(image)
             if min(image.shape[:2]) < MIN_SIDE:
                 raise UnusableImage(f"{image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")
             photo = Photo("image", None, image)

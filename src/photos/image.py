@@ -104,7 +104,7 @@ def check_regular(path: Path) -> None:
     raise UnusableImage(f"{shown_name(path)}: is {what}; a file is meant")
 
 
-def list_photos(folder: str | Path) -> list[tuple[str, Path]]:
+def list_photos(folder: str | os.PathLike) -> list[tuple[str, Path]]:
     """Name and path of every image in a folder (not below it) in sorted order, or of the one image given.
 
     What has a picture's suffix is listed even where it is no file, so that it is not passed over without a word; names
@@ -201,6 +201,12 @@ def _register_heif(shown: str) -> None:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError as error:
         raise UnusableImage(f"{shown}: HEIC is read where pillow-heif is installed: pip install pillow-heif") from error
+
+
+def check_rgb(image: np.ndarray) -> None:
+    """Raise ValueError unless the image is (H,W,3) uint8, with H and W at least 1."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:
+        raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
 
 
 def to_rgb8(picture: Image.Image) -> np.ndarray:

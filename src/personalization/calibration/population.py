@@ -193,7 +193,7 @@ def shipped_population(assets: HandLike, path: Path = SHIPPED_PRIOR) -> Populati
 def with_population(
     options: Options, population: Population, keep_depth: bool = False, shared_error: float = SHARED_ERROR_FACTOR
 ) -> Options:
-    """Options whose pose prior, keypoint noise and depth prior are those measured on other people.
+    """Options whose pose prior (rad), keypoint noise and depth prior (m) are those measured on other people.
 
     Args:
         keep_depth: leave the depth prior of ``options`` as it is.
