@@ -12,6 +12,8 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from options.limits import bad_number
+
 ROOT = Path(__file__).resolve().parents[1]
 _NOT_GIVEN = object()
 
@@ -37,6 +39,9 @@ class CommandParser(argparse.ArgumentParser):
         for name in actions.keys() - given:
             setattr(parsed, name, actions[name].default)
         parsed.given_options = {actions[name].option_strings[0] for name in given}
+        wrong = bad_number(parsed)
+        if wrong:
+            self.error(wrong)
         self.check(parsed)
         return parsed, rest
 
