@@ -13,6 +13,8 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from options.limits import bad_value
+
 ROOT = Path(__file__).resolve().parents[1]
 _NOT_GIVEN = object()
 
@@ -62,6 +64,9 @@ class CommandParser(argparse.ArgumentParser):
         for name in actions.keys() - given:
             setattr(parsed, name, actions[name].default)
         parsed.given_options = {actions[name].option_strings[0] for name in given}
+        wrong = bad_value(parsed)
+        if wrong:
+            self.error(wrong)
         self.check(parsed)
         return parsed, rest
 
