@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from options.command_line import ROOT, CommandParser, count
+from options.command_line import ROOT, CommandParser
 from options.image_options import add_image_arguments
 from options.recipes import RECIPES
 
@@ -18,7 +18,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """``--device``, ``--mano_dir`` and ``--threads``, shared by every command."""
     group = parser.add_argument_group("machine and hand model")
     group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: a GPU if there is one")
-    group.add_argument("--threads", type=count, help="CPU threads for torch (default: torch's own choice)")
+    group.add_argument("--threads", type=int, help="CPU threads for torch (default: torch's own choice)")
     group.add_argument(
         "--mano_dir", help="folder with MANO_RIGHT.pkl and MANO_LEFT.pkl (default: $MANO_DIR, template/, the stand-in)"
     )
