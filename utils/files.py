@@ -106,3 +106,20 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def writable_folder(path: str | os.PathLike) -> Path:
+    """Make the folder and see whether a file can be written there, before any work is done.
+
+    Raises:
+        OSError: naming the folder and what is wrong with it.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"--output {folder}: cannot be written to ({error.strerror or error}); choose another") from error
+    return folder
