@@ -24,8 +24,9 @@ READ_ERRORS = (
 
 
 def read_reason(error: BaseException) -> str:
-    """What a library said of damaged content, without NumPy's advice to read it unsafely."""
-    return "it holds text or Python objects" if "allow_pickle" in str(error) else str(error)
+    """What a library said of damaged content, without NumPy's and PyTorch's advice to read it unsafely."""
+    advises = any(word in str(error) for word in ("allow_pickle", "weights_only"))
+    return "it holds something else than numbers" if advises else str(error)
 
 
 _NO_ROOM = {
