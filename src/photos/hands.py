@@ -17,7 +17,7 @@ from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitO
 from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Detection, find_hands, mirrored, of_side
-from src.photos.image import Photo, UnusableImage, file_stem, list_photos, read_photo, shown_name
+from src.photos.image import Photo, UnusableImage, check_regular, file_stem, list_photos, read_photo, shown_name
 from template import HandAssets
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics
@@ -77,6 +77,7 @@ def find_photo_hands(
     for name, path in photos:
         shown = shown_name(path)
         try:
+            check_regular(path)
             digest = hashlib.sha256(path.read_bytes()).digest()
             if digest in known:
                 raise UnusableImage(f"{shown}: the same picture as one before it")
