@@ -50,11 +50,11 @@ class LeftHandShape:
         self._left, self._right = (_rest_from_wrist(hand) for hand in (mirrored, right))
 
     def to_right(self, betas: np.ndarray) -> ConvertedBetas:
-        """Betas (N, 10) of the left hand as the right hand's that come closest in the mirror."""
+        """Betas (N, 10) of the left hand as the right hand's that come closest in the mirror; the miss in m."""
         return self._convert(betas, self._left, self._right)
 
     def to_left(self, betas: np.ndarray) -> ConvertedBetas:
-        """Betas (N, 10) of a mirrored right hand as the left hand's that come closest."""
+        """Betas (N, 10) of a mirrored right hand as the left hand's that come closest; the miss in m."""
         return self._convert(betas, self._right, self._left)
 
     def _convert(self, betas: np.ndarray, source: np.ndarray, target: np.ndarray) -> ConvertedBetas:
