@@ -87,7 +87,7 @@ def test_a_right_answer_costs_little_and_is_decoded():
     for number in (0, 1):
         here = index[0] == number
         assert here.any()
-        logits[0, here, int(left[0, number])] = 9.0
+        logits[0, here, 0], logits[0, here, 1] = 9.0, 9.0 if left[0, number] else -9.0
         answers[0, here] = boxes[0, number]
     output = {"class_logits": logits, "boxes": answers}
     loss, _ = detector_loss(output, boxes, left, weight, 256)
@@ -96,7 +96,7 @@ def test_a_right_answer_costs_little_and_is_decoded():
     hands = decode(output, detector)[0]
     assert len(hands["boxes"]) == 2 and (hands["scores"] > 0.99).all()
     order = hands["boxes"][:, 0].argsort()
-    assert torch.equal(hands["boxes"][order], boxes[0]) and hands["is_left"][order].tolist() == [False, True]
+    assert torch.equal(hands["boxes"][order], boxes[0]) and (hands["left"][order] > 0.5).tolist() == [False, True]
 
 
 def test_boxes_of_every_size_have_a_cell():
@@ -264,7 +264,7 @@ def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path):
     save_checkpoint(rated, card, card.build())
     hands = OwnHands(detector, rated, threshold=0.5)
     logits, boxes = torch.full((2, 5, 2), -9.0), torch.zeros(2, 5, 4)
-    logits[0, 2] = 0.0  # sure of a hand, not of its side: together 1, either half
+    logits[0, 2, 0] = 9.0  # sure of a hand, of the other side than the keypoint network will say
     boxes[0, 2] = torch.tensor([31.5, 63.5, 95.5, 127.5])
     hands.detector.forward = lambda image: {"class_logits": logits, "boxes": boxes}
     proposals = hands.proposals(np.zeros((512, 512, 3), np.uint8))
