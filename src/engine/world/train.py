@@ -181,7 +181,7 @@ def train(args: argparse.Namespace) -> Path | None:
 
     while not clock.stops:
         if clock.steps % _REFRESH_STEPS == 0:
-            bank.refresh(4)
+            bank.refresh(8)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(clock.share, args.lr)
         loss, parts = step(model, bank, args.batch_size, args.size, args.left)
