@@ -1,7 +1,8 @@
-"""Both hands of a picture: boxes, sides and scores. torchvision's parts; one stage, without anchors (FCOS).
+"""The hands of a picture: boxes and scores. torchvision's parts; one stage, without anchors (FCOS).
 
 Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019. Boxes are squares around the 21
-keypoints, so they are what the keypoint networks' crops are cut by.
+keypoints, so they are what the keypoint networks' crops are cut by. Which hand it is, the keypoint network says: after
+a million pictures this one still guessed (docs/world.md).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SIDES = ((0.0, 52.0), (44.0, 116.0), (100.0, 1e9))
 #: A cell answers for a box if it lies within so many strides, or this part of the side, of its centre.
 _NEAR, _NEAR_SHARE = 1.5, 0.22
 _CANDIDATES = 200  # cells of a picture that are looked at
-SAME_HAND = 0.45  # boxes of either side that share more of their union are one hand
+SAME_HAND = 0.45  # boxes that share more of their union are one hand
 _GROUPS = 16
 
 
@@ -53,25 +54,24 @@ class HandDetector(nn.Module):
             return nn.Sequential(*layers)
 
         self.class_tower, self.box_tower = tower(), tower()
-        self.classes = nn.Conv2d(width, 2, 1)  # a hand; if so, a left one
+        self.classes = nn.Conv2d(width, 1, 1)
         self.distances = nn.Conv2d(width, 4, 1)
-        with torch.no_grad():
-            self.classes.bias.copy_(torch.tensor([-4.6, 0.0]))
+        nn.init.constant_(self.classes.bias, -4.6)
         nn.init.normal_(self.classes.weight, std=0.01)
         nn.init.normal_(self.distances.weight, std=0.01)
         nn.init.zeros_(self.distances.bias)
-        #: Platt's scale and offset of hand and side, set after the training, and the probability to ask for.
-        self.register_buffer("scale", torch.ones(2))
-        self.register_buffer("offset", torch.zeros(2))
+        #: Platt's scale and offset, set after the training, and the probability to ask for.
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("threshold", torch.full((), 0.5))
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """``class_logits`` (B, N, 2) of a hand, and of a left one if so; ``boxes`` (B, N, 4) px, over all N cells."""
+        """``class_logits`` (B, N), not calibrated, and ``boxes`` (B, N, 4) px, over all N cells."""
         features = self.backbone(image)[1:]
         levels = self.pyramid({str(number): feature for number, feature in enumerate(features)}).values()
         logits, boxes = [], []
         for level, stride in zip(levels, STRIDES, strict=True):
-            logits.append(self.classes(self.class_tower(level)).flatten(2).transpose(1, 2))
+            logits.append(self.classes(self.class_tower(level)).flatten(1))
             distances = self.distances(self.box_tower(level)).flatten(2).transpose(1, 2).float()
             distances = F.softplus(distances + 1.5) * 2 * stride
             centres = cell_centres(level.shape[-2], level.shape[-1], stride, image.device)
@@ -79,7 +79,7 @@ class HandDetector(nn.Module):
         return {"class_logits": torch.cat(logits, 1).float(), "boxes": torch.cat(boxes, 1)}
 
     def probability(self, logits: torch.Tensor) -> torch.Tensor:
-        """Calibrated probabilities (..., 2) of a hand, and of a left one if so, from ``class_logits`` (..., 2)."""
+        """Calibrated probability of a hand there."""
         return (self.scale * logits + self.offset).sigmoid()
 
 
@@ -122,49 +122,34 @@ def assign(boxes: torch.Tensor, weight: torch.Tensor, size: int) -> tuple[torch.
 
 
 def detector_loss(
-    output: dict[str, torch.Tensor], boxes: torch.Tensor, is_left: torch.Tensor, weight: torch.Tensor, size: int
+    output: dict[str, torch.Tensor], boxes: torch.Tensor, weight: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Focal loss of hands, cross-entropy of their sides where they are, generalised IoU of their boxes (B, M, 4).
-
-    Sides are not two classes: while they cannot be told, each class would be half as likely, and hands with them.
-
-    Args:
-        output: of the detector; is_left, weight: (B, M) as `assign`; size: side of the picture, px.
-    """
+    """Focal loss of hands and generalised IoU of their boxes (B, M, 4); weight (B, M) as `assign`."""
     index, ignore = assign(boxes, weight, size)
     positive = index >= 0
     safe = index.clamp_min(0)
-    hand, side = output["class_logits"].unbind(-1)
     count = positive.sum().clamp_min(1)
-    class_loss = (sigmoid_focal_loss(hand, positive.float(), alpha=0.3, gamma=2.0) * ~ignore).sum() / count
-    left = is_left.gather(1, safe)
-    entropy = F.binary_cross_entropy_with_logits(side, left.float(), reduction="none")
-    side_loss = (entropy * positive).sum() / count
+    focal = sigmoid_focal_loss(output["class_logits"], positive.float(), alpha=0.3, gamma=2.0)
+    class_loss = (focal * ~ignore).sum() / count
     wanted = boxes.gather(1, safe[..., None].expand(-1, -1, 4))
     giou = generalized_box_iou_loss(output["boxes"], wanted, reduction="none")
     box_loss = torch.where(positive, giou, torch.zeros_like(giou)).sum() / count
-    parts = {"class_loss": class_loss, "box_loss": box_loss, "side_loss": side_loss}
-    told = (((side > 0) == left) & positive).sum() / count
-    return sum(parts.values()), {name: part.detach() for name, part in parts.items()} | {"side": told}
+    return class_loss + box_loss, {"class_loss": class_loss.detach(), "box_loss": box_loss.detach()}
 
 
 @torch.no_grad()
 def decode(
     output: dict[str, torch.Tensor], detector: HandDetector, threshold: float | None = None, most: int = 10
 ) -> list[dict[str, torch.Tensor]]:
-    """Hands of each picture, surest first.
-
-    Returns:
-        ``boxes`` (K, 4) px of the input; ``scores`` and ``left`` (K,) probabilities of a hand and of a left one.
-    """
+    """Hands of each picture, surest first: ``boxes`` (K, 4) px of the input and ``scores`` (K,)."""
     threshold = float(detector.threshold) if threshold is None else threshold
     hands = []
     for logits, boxes in zip(output["class_logits"], output["boxes"], strict=True):
-        scores, left = detector.probability(logits).unbind(-1)
+        scores = detector.probability(logits)
         scores, order = scores.topk(min(_CANDIDATES, len(scores)))
-        boxes, left = boxes[order], left[order]
+        boxes = boxes[order]
         places = torch.nonzero(scores >= threshold)[:, 0]
         kept = batched_nms(boxes[places], scores[places], torch.zeros_like(places), SAME_HAND)[:most]
         places = places[kept]
-        hands.append({"boxes": boxes[places], "scores": scores[places], "left": left[places]})
+        hands.append({"boxes": boxes[places], "scores": scores[places]})
     return hands

@@ -101,7 +101,7 @@ def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: 
 
 @torch.no_grad()
 def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size: int) -> dict[str, float | None]:
-    """Set the detector's scales, offsets and threshold from half of ``count`` pictures; scores on the other half.
+    """Set the detector's scale, offset and threshold from half of ``count`` pictures; scores on the other half.
 
     The threshold is the lowest with `FALSE_ALARMS` of the pictures without a hand above it.
     """
@@ -113,7 +113,7 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
         hands = decode(output, model, 0.0, most=6)
         empty.append((pictures.weight < 0).all(1))
         best.append(torch.stack([torch.logit(one["scores"][0], 1e-6) for one in hands]))
-        for one, boxes, weight, left in zip(hands, pictures.boxes, pictures.weight, pictures.is_left, strict=True):
+        for one, boxes, weight in zip(hands, pictures.boxes, pictures.weight, strict=True):
             logits = torch.logit(one["scores"], 1e-6)
             overlap = box_iou(one["boxes"], boxes)
             hit = ((overlap > 0.5) & (weight > 0)).any(1)
@@ -125,8 +125,6 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
                     torch.stack(
                         [
                             torch.where(overlaps > 0.5, logits[place], torch.full_like(logits[place], -99)),
-                            torch.logit(one["left"][place], 1e-6),
-                            left[number].float(),
                             (boxes[number, 2] - boxes[number, 0]),
                         ]
                     )
@@ -134,27 +132,17 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
     scores, is_empty, found_rows = torch.cat(best), torch.cat(empty), torch.stack(found)
     logits, hit = torch.cat(boxes_logits), torch.cat(boxes_hit)
     half = len(scores) // 2
-    first, second = found_rows.tensor_split(2)
-    fits = (
-        fit_platt(logits[: len(logits) // 2], hit[: len(hit) // 2]),
-        fit_platt(first[first[:, 0] > -99, 1], first[first[:, 0] > -99, 2] > 0),
-    )
-    model.scale.copy_(model.scale.new_tensor([scale for scale, _ in fits]))
-    model.offset.copy_(model.offset.new_tensor([offset for _, offset in fits]))
-
-    def probability(logits: torch.Tensor) -> torch.Tensor:
-        return (model.scale[0] * logits + model.offset[0]).sigmoid()
-
+    scale, offset = fit_platt(logits[: len(logits) // 2], hit[: len(hit) // 2])
+    model.scale.fill_(scale), model.offset.fill_(offset)
     highest = torch.quantile(scores[:half][is_empty[:half]].float(), 1 - FALSE_ALARMS)
-    model.threshold.copy_(probability(highest))
+    model.threshold.copy_(model.probability(highest))
+    second = found_rows[len(found_rows) // 2 :]
     seen = second[:, 0] >= highest
-    said = probability(logits[len(logits) // 2 :])
-    side = (model.scale[1] * second[:, 1] + model.offset[1] > 0) == (second[:, 2] > 0)
-    large = second[:, 3] > 40
+    said = model.probability(logits[len(logits) // 2 :])
+    large = second[:, 1] > 40
     return {
         "found": _mean(seen),
         "found_over_40px": _mean(seen[large]),
-        "side_right": _mean(side[seen]),
         "false_alarms": _mean(scores[half:][is_empty[half:]] >= highest),
         "threshold": float(model.threshold),
         "calibration_error": expected_error(said, hit[len(hit) // 2 :]),

@@ -69,7 +69,7 @@ def detector_step(model: nn.Module, bank: ResidentBank, batch: int, size: int, _
     pictures = mix_pictures(bank, batch, size)
     with torch.autocast(bank.device.type, torch.bfloat16, enabled=bank.device.type == "cuda"):
         output = model(pictures.image.contiguous(memory_format=torch.channels_last))
-    return detector_loss(output, pictures.boxes, pictures.is_left, pictures.weight, size)
+    return detector_loss(output, pictures.boxes, pictures.weight, size)
 
 
 STEPS = {"keypoints": keypoint_step, "detector": detector_step}
