@@ -19,9 +19,9 @@ frames come from a network whose errors have the covariance that the file states
 for all rotations) stands for a network that nobody measured: its frames' errors are 0.25 rad an axis, whatever the
 prior, and LM is told 2 px, whatever the noise. The ratios are those of the shipped prior.
 
-Times are medians of interleaved runs: every solver is run once before any is run again, which Adam is by default only
-for another noise level: its seconds of work spread little. The paper's objective has no prior: ``adam`` is run once for each number of frames, noise level and kind of frames, and its row
-is repeated beside each prior for comparison.
+Times are medians of interleaved runs: every solver is run once before any is run again, Adam, whose seconds of work
+spread little, by default once for each noise level. The paper's objective has no prior: ``adam`` is run once for each
+number of frames, noise level and kind of frames, and its row is repeated beside each prior for comparison.
 """
 
 from __future__ import annotations

@@ -170,8 +170,8 @@ def markdown(size: Size, rows: Rows, facts: dict[str, Any]) -> str:
         "and translation fitted to the 2D model's keypoints (lm), the shape held. Calibration: 20 unlabelled images of "
         "sequences that are not evaluated; `ruler`: the hand's length with an error of 3 mm. The mesh family is "
         "measured on joints regressed from its meshes. A row is compared over the seeds that it has. *camera MPJPE*: "
-        "in the camera's frame, of the fitted hand or of the mesh registered by its keypoints; - where nothing says how "
-        "far a hand is, or it was not measured.",
+        "in the camera's frame, of the fitted hand or of the mesh registered by its keypoints; - where nothing says "
+        "how far a hand is, or it was not measured.",
     ]
     for group, title in GROUPS.items():
         lines += ["", f"## {title}", "", table(rows, group)]
