@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import READ_ERRORS
+from utils.files import READ_ERRORS, error_words
+
+#: Of axis-angles and pose coefficients, in labels: people's stay below 10.
+LARGEST_POSE = 100.0
+_LARGEST_FOCAL = 1e6  # px; and of an image's centre
 
 
 class BadFileError(ValueError):
@@ -39,8 +43,7 @@ def reading(path: str | Path, what: str, can_skip: bool = True) -> Iterator[None
     except (BadFileError, FileNotFoundError):
         raise
     except READ_ERRORS as error:
-        words = " ".join(f"{type(error).__name__}: {error}".split())
-        raise bad_file(path, f"not {what} ({words[:300]})", can_skip) from error
+        raise bad_file(path, f"not {what} ({error_words(error)})", can_skip) from error
 
 
 def read_json(path: Path, can_skip: bool = True) -> Any:
@@ -70,3 +73,11 @@ def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]], can_skip: bool =
             if not np.isfinite(array).all():
                 raise bad_file(path, f"{key} holds NaN or infinity", can_skip)
     return arrays
+
+
+def possible_intrinsics(K: np.ndarray) -> np.ndarray:
+    """(...) bool: matrices (..., 3, 3) px that a camera can have."""
+    focal, centre = np.stack([K[..., 0, 0], K[..., 1, 1]]), K[..., :2, 2]
+    finite = np.isfinite(K).all(axis=(-2, -1))
+    focal_possible = ((focal > 0) & (focal < _LARGEST_FOCAL)).all(axis=0)
+    return finite & focal_possible & (np.abs(centre) < _LARGEST_FOCAL).all(axis=-1)

@@ -33,6 +33,14 @@ class _Parser(CommandParser):
         self.refuse_unused(args, args.given_options - _OF_SOURCE[other], source)
         used = {option for option in args.given_options if _OF_METHOD.get(option, args.method) == args.method}
         self.refuse_unused(args, used, f"--method {args.method}")
+        from_data = ("--cameras or --wrist_depth", args.cameras is not None or args.wrist_depth)
+        needs = {
+            "--depth_std": ("--depth_mean", args.depth_mean is not None),
+            "--hand_length_std_mm": ("--hand_length_mm", args.hand_length_mm is not None),
+            "--wrist_depth_std_mm": ("--wrist_depth", args.wrist_depth),
+            **dict.fromkeys(("--data_root", "--dataset"), from_data),
+        }
+        self.refuse_alone(args, needs)
 
 
 def method_name(text: str) -> str:

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,6 +57,16 @@ class CommandParser(argparse.ArgumentParser):
         unused = sorted(option for option in args.given_options if option not in used)
         if unused:
             self.error(f"{what} does not use {', '.join(unused)}; leave {'it' if len(unused) == 1 else 'them'} out")
+
+    def refuse_alone(self, args: argparse.Namespace, needs: Mapping[str, tuple[str, bool]]) -> None:
+        """Exit with status 2 if an option was given without what it belongs to.
+
+        Args:
+            needs: option -> that, in words, and whether it is there.
+        """
+        for option, (other, is_there) in needs.items():
+            if option in args.given_options and not is_there:
+                self.error(f"{option} has no effect without {other}; leave it out, or give that too")
 
 
 def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], object]) -> int:

@@ -21,6 +21,13 @@ class _Parser(CommandParser):
     def check(self, args: argparse.Namespace) -> None:
         other = "adam" if args.solver == "lm" else "lm"
         self.refuse_unused(args, args.given_options - _OF_SOLVER[other], f"--solver {args.solver}")
+        calibrated = ("--shape_source calibrated", args.shape_source == "calibrated")
+        needs = {
+            "--depth_std": ("--depth_mean", args.depth_mean is not None),
+            **dict.fromkeys(("--identity", "--include_calibration_images"), calibrated),
+            **dict.fromkeys(("--dataset", "--split", "--cache"), ("--data_root", args.data_root is not None)),
+        }
+        self.refuse_alone(args, needs)
         if args.predictions is not None and args.output is None:
             self.error("--predictions needs --output, the file to write")
 

@@ -156,6 +156,11 @@ USED_OPTIONS = {
 }
 
 
+#: What --phase eval needs to predict, and does not use where predictions are given.
+_OF_PREDICTING = tuple(
+    f"--{name}"
+    for name in "checkpoint resume backbone hierarchy keypoint_views shape batch_size num_workers max_images".split()
+)
 _NO_NAMES = ("", ".", "..")
 
 
@@ -182,6 +187,20 @@ class _Parser(CommandParser):
         ):
             if not is_used:
                 self.refuse_unused(args, args.given_options - {option}, otherwise)
+        is_fair, predicts = args.recipe == "fair", args.phase != "eval" or args.predictions is None
+        made = ("a network to predict with (--predictions FILE is evaluated as it is)", predicts)
+        own = "a mano, cmr or metro network of --recipe fair"
+        needs = {
+            "--crop_geometry": (own, is_fair and args.model.startswith(("mano", "cmr", "metro"))),
+            "--blind_decoder": ("--recipe fair", is_fair),
+            "--confidence": ("--recipe fair", is_fair),
+            "--weights": (
+                "the shipped weights (--checkpoint or --resume is given)",
+                args.phase != "export" or not (args.checkpoint or args.resume),
+            ),
+            **dict.fromkeys(_OF_PREDICTING, made),
+        }
+        self.refuse_alone(args, needs)
         args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -21,6 +22,28 @@ READ_ERRORS = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, OSError, MemoryError, RuntimeError,
     AssertionError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+
+
+def error_words(error: BaseException) -> str:
+    """Type and message of a library's error in one line, without its advice to read a file unsafely, nor addresses."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    words = re.sub(r" (If you trust|Re-running `torch.load`|In PyTorch 2\.6).*", "", words)
+    return re.sub(r" ?<[\w.]+ object at 0x[0-9a-f]+>", "", words)[:300]
+
+
+def what_it_is(path: str | os.PathLike, error: BaseException) -> str:
+    """What a file is that a library cannot read, by its first bytes where these tell, else the library's words."""
+    path = Path(path)
+    if not path.is_file():
+        return error_words(error)
+    with open(path, "rb") as handle:
+        start = handle.read(40)
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer; git lfs pull fetches the file"
+    if len(start) < 40 or start.lstrip()[:1] in (b"<", b"{"):
+        return f"{path.stat().st_size} bytes that begin with {start[:20]!r}"
+    return error_words(error)
+
 
 _NO_ROOM = {
     errno.ENOSPC: "no space left on the disk",

@@ -33,7 +33,7 @@ from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
 from template import HandAssets, HandModel, load_hand_assets
 from template.cmr_assets import load_hierarchy
 from utils.artifacts import model_hash
-from utils.files import atomic_path
+from utils.files import atomic_path, what_it_is
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,10 @@ class CheckpointError(ValueError):
     """A checkpoint is not of the network it is asked to be."""
 
 
+class UnreadableCheckpointError(CheckpointError):
+    """A file is not whole, or no checkpoint at all."""
+
+
 def load_harmless(path: str | Path) -> Any:
     """What a ``.pt`` file holds, read without running anything of it.
 
@@ -74,8 +78,9 @@ def load_harmless(path: str | Path) -> Any:
                 "is not read. Where the file was made, save the network's weights alone: "
                 "torch.save(network.state_dict(), FILE)"
             ) from error
-        first = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({first}); is the file complete?") from error
+        raise UnreadableCheckpointError(
+            f"{path}: cannot be read as a checkpoint ({what_it_is(path, error)}); is the file complete?"
+        ) from error
 
 
 def mesh_parts(model: str, assets: HandAssets | None = None, hierarchy: str | Path | None = None) -> dict[str, Any]:
@@ -149,7 +154,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                 notes = json.loads((handle.metadata() or {}).get("notes", "{}"))
                 state = {**notes, "model": {name: handle.get_tensor(name).float() for name in handle.keys()}}
         except Exception as error:  # as in `load_harmless`
-            raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}); is the file complete?") from error
+            raise UnreadableCheckpointError(
+                f"{path}: cannot be read as a checkpoint ({error}); is the file complete?"
+            ) from error
     else:
         state = load_harmless(path)
     if not isinstance(state, dict) or "card" not in state or "model" not in state:

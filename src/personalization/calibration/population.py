@@ -21,7 +21,7 @@ from src.personalization.fitting.fit import FitOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
 from utils.artifact_checks import HandLike
-from utils.files import atomic_path
+from utils.files import atomic_path, error_words
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,9 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
         population = Population(**{**content, **words})
         _check(population, path)
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise CalibrationError(f"{path} is not a population file ({error}); make it with {MAKE}") from error
+        raise CalibrationError(
+            f"{path} is not a population file ({error_words(error)}); make it with {MAKE}"
+        ) from error
     if population.hand_hash != hand_hash:
         raise CalibrationError(
             f"{path} was made with hand model {population.hand_hash}, in use is {hand_hash}; make it again"
