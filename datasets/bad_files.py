@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 
 from utils.files import READ_ERRORS, error_words
 
-#: Of axis-angles and pose coefficients, in labels: people's stay below 10.
-LARGEST_POSE = 100.0
+_LARGEST_POSE = 100.0  # of axis-angles and coefficients of poses: people's stay below 10
 _LARGEST_FOCAL = 1e6  # px; and of an image's centre
+
+
+logger = logging.getLogger(__name__)
 
 
 class BadFileError(ValueError):
@@ -81,3 +84,14 @@ def possible_intrinsics(K: np.ndarray) -> np.ndarray:
     finite = np.isfinite(K).all(axis=(-2, -1))
     focal_possible = ((focal > 0) & (focal < _LARGEST_FOCAL)).all(axis=0)
     return finite & focal_possible & (np.abs(centre) < _LARGEST_FOCAL).all(axis=-1)
+
+
+def possible_poses(values: np.ndarray, where: str | Path) -> np.ndarray:
+    """(N,) bool: rows (N, ...) of axis-angles or pose coefficients that a hand can have; a warning tells of others."""
+    possible = (np.abs(values) < _LARGEST_POSE).reshape(len(values), -1).all(axis=1)
+    if not possible.all():
+        logger.warning(
+            "%s: %d of %d samples have a pose that no hand has, so they are not valid",
+            where, int((~possible).sum()), len(possible),
+        )  # fmt: skip
+    return possible

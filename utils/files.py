@@ -40,7 +40,7 @@ def what_it_is(path: str | os.PathLike, error: BaseException) -> str:
         start = handle.read(40)
     if start.startswith(b"version https://git-lfs"):
         return "it is a git-lfs pointer; git lfs pull fetches the file"
-    if len(start) < 40 or start.lstrip()[:1] in (b"<", b"{"):
+    if len(start) < 40 or start.lstrip()[:1] in (b"<", b"{", b"\0"):
         return f"{path.stat().st_size} bytes that begin with {start[:20]!r}"
     return error_words(error)
 

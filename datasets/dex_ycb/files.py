@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from datasets.bad_files import LARGEST_POSE, bad_file, possible_intrinsics, read_npz, reading
+from datasets.bad_files import bad_file, possible_intrinsics, read_npz, reading
 from datasets.crop_cache import state_of
 from datasets.dex_ycb.splits import OFFICIAL_SEQUENCES_PER_SUBJECT, SUBJECTS, Split
 
@@ -227,9 +227,6 @@ def read_labels(path: Path) -> dict[str, np.ndarray]:
         BadFileError: if the file is truncated, lacks a key, or holds a wrong shape, NaN or infinity.
     """
     labels = read_npz(path, _LABEL_SHAPES)
-    largest = np.abs(labels["pose_m"][..., :48]).max()
-    if largest > LARGEST_POSE:
-        raise bad_file(path, f"pose_m holds {largest:.3g}, which is no hand's pose")
     return {key: array[0].astype(np.float32) for key, array in labels.items()}
 
 

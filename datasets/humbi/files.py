@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.bad_files import LARGEST_POSE, bad_file, possible_intrinsics
+from datasets.bad_files import bad_file, possible_intrinsics, possible_poses
 from datasets.crop_cache import state_of
 from utils.files import READ_ERRORS
 
@@ -164,9 +164,8 @@ def read_reconstruction(folder: Path) -> Reconstruction | None:
     if not all(path.is_file() for path in paths):
         return None
     vertices, mano = (_read_numbers(path, shape) for path, shape in zip(paths, ((778, 3), (36,)), strict=True))
-    largest = np.abs(mano[3:26]).max()
-    if largest > LARGEST_POSE:
-        raise bad_file(paths[1], f"holds {largest:.3g}, which is no hand's pose")
+    if not possible_poses(mano[None, 3:26], paths[1]).all():
+        raise bad_file(paths[1], "holds a pose that no hand has")
     return Reconstruction(vertices, mano)
 
 
