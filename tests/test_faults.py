@@ -260,7 +260,11 @@ def test_a_cache_that_was_not_finished_leaves_no_gigabytes(root: Path, tmp_path:
     weights = Path(__file__).parents[1] / "weights/mano_baseline_conf.safetensors"
     given = f"--phase predict --data_root {root} --split all --device cpu --threads 1 --cache {cache} --crop_size 600"
     command = [sys.executable, "run.py", *given.split(), "--checkpoint", str(weights)]
-    running = subprocess.Popen([*command, "--predictions", str(tmp_path / "p.npz")], stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        [*command, "--predictions", str(tmp_path / "p.npz")],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by jobs in a shell's background
+    )
     end = time.monotonic() + 200
     while not list(cache.glob(".crops*.tmp.npy")) and running.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
