@@ -100,3 +100,16 @@ def test_what_half_precision_cannot_hold_ships_in_single(tmp_path: Path, caplog:
     with pytest.raises(checkpoint.CheckpointError, match=f"{name} holds numbers that are not finite"):
         export_weights(tmp_path / "c.pt", tmp_path / "d.safetensors")
     assert not (tmp_path / "d.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["x", {"bar": 1}, {"model": "mano_baseline", "bar": 1}, {"model": "mano_baseline", "input_size": 0},
+     {"model": "mano_baseline", "crop_scale": 99}, {"model": "mano_baseline", "input_size": "96"},
+     {"model": "mano_baseline", "options": [1]}],
+)  # fmt: skip
+def test_cards_that_cannot_be_are_named(tmp_path: Path, card: object) -> None:
+    path = tmp_path / "odd.pt"
+    torch.save({"card": card, "model": {}}, path)
+    with pytest.raises(checkpoint.CheckpointError, match=r"odd\.pt: its card"):
+        checkpoint.load_network(path)

@@ -23,8 +23,7 @@ from options.recipes import apply_recipe
 from src.engine import config
 from src.engine.checkpoint import ModelCard, UnreadableCheckpointError, initialise_from, read_checkpoint
 from src.engine.cuda_graph import GraphedStep
-from src.engine.distributed import init_distributed, process_group
-from src.engine.interruption import Interrupted, Interruption
+from src.engine.distributed import Interrupted, Interruption, init_distributed, process_group
 from src.engine.run_folder import RunFolder, train_settings
 from src.engine.step_log import Term, mean_scores
 from src.engine.training_state import TrainingState
