@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import READ_ERRORS, error_words
+from utils.files import READ_ERRORS, read_reason
 
 _LARGEST_POSE = 100.0  # of axis-angles and coefficients of poses: people's stay below 10
 _LARGEST_FOCAL = 1e6  # px; and of an image's centre
@@ -46,7 +46,8 @@ def reading(path: str | Path, what: str, can_skip: bool = True) -> Iterator[None
     except (BadFileError, FileNotFoundError):
         raise
     except READ_ERRORS as error:
-        raise bad_file(path, f"not {what} ({error_words(error)})", can_skip) from error
+        words = " ".join(f"{type(error).__name__}: {read_reason(error)}".split())
+        raise bad_file(path, f"not {what} ({words[:300]})", can_skip) from error
 
 
 def read_json(path: Path, can_skip: bool = True) -> Any:

@@ -1,4 +1,4 @@
-"""Which numbers an option may have, for all three commands: others are refused before anything is read or written."""
+"""Which values an option may have, for all three commands: others are refused before anything is read or written."""
 
 from __future__ import annotations
 
@@ -50,11 +50,13 @@ LIMITS = {
 }
 
 
-def bad_number(args: argparse.Namespace) -> str | None:
-    """What is wrong with the first given number that is not finite or outside its limits, or None."""
+def bad_value(args: argparse.Namespace) -> str | None:
+    """What is wrong with the first given value that is empty, not finite or outside its limits, or None."""
     for option in sorted(args.given_options):
         name = option.removeprefix("--")
         value = getattr(args, name, None)
+        if isinstance(value, str) and not value:
+            return f"{option} is empty; give what it needs, or leave it out"
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 continue

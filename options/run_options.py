@@ -45,7 +45,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_workers", type=int, default=0, help="loader processes (0: none)")
     group.add_argument("--skip_bad", action="store_true", help="skip and count unreadable files instead of stopping")
     group.add_argument("--allow_missing_subjects", action="store_true", help="take a root with only some subjects")
-    group.add_argument("--max_images", type=int, help="use this many images, spread evenly over the split")
+    group.add_argument("--max_images", type=int, help="use so many images, spread evenly over the split (0: all)")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,29 +178,22 @@ class _Parser(CommandParser):
             self.error(f"--exp_name is {name!r}; it is one folder's name in --out_dir, without a path")
         if args.dataset == "shards":
             args.dataset = self._dataset_of_shards(args.data_root)
+        is_fair, predicts = args.recipe == "fair", args.phase != "eval" or args.predictions is None
         for option, is_used, otherwise in (
             ("--override", args.resume, "a command without --resume"),
             ("--init_parts", args.init_from, "a command without --init_from"),
             ("--crop", args.dataset == "freihand", f"--dataset {args.dataset}"),
             ("--confidence", args.model == "mano_baseline_conf", f"--model {args.model}"),
             ("--blind_decoder", args.model.startswith("mano"), f"--model {args.model}"),
+            ("--confidence", is_fair, f"--recipe {args.recipe}"),
+            ("--blind_decoder", is_fair, f"--recipe {args.recipe}"),
+            ("--crop_geometry", is_fair, f"--recipe {args.recipe}"),
+            ("--crop_geometry", args.model.startswith(("mano", "cmr", "metro")), f"--model {args.model}"),
+            ("--weights", args.phase != "export" or not (args.checkpoint or args.resume), "export of a --checkpoint"),
+            *((option, predicts, "--phase eval of --predictions") for option in _OF_PREDICTING),
         ):
             if not is_used:
                 self.refuse_unused(args, args.given_options - {option}, otherwise)
-        is_fair, predicts = args.recipe == "fair", args.phase != "eval" or args.predictions is None
-        made = ("a network to predict with (--predictions FILE is evaluated as it is)", predicts)
-        own = "a mano, cmr or metro network of --recipe fair"
-        needs = {
-            "--crop_geometry": (own, is_fair and args.model.startswith(("mano", "cmr", "metro"))),
-            "--blind_decoder": ("--recipe fair", is_fair),
-            "--confidence": ("--recipe fair", is_fair),
-            "--weights": (
-                "the shipped weights (--checkpoint or --resume is given)",
-                args.phase != "export" or not (args.checkpoint or args.resume),
-            ),
-            **dict.fromkeys(_OF_PREDICTING, made),
-        }
-        self.refuse_alone(args, needs)
         args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
 

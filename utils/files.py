@@ -24,25 +24,25 @@ READ_ERRORS = (
 )  # fmt: skip
 
 
-def error_words(error: BaseException) -> str:
-    """Type and message of a library's error in one line, without its advice to read a file unsafely, nor addresses."""
-    words = " ".join(f"{type(error).__name__}: {error}".split())
-    words = re.sub(r" (If you trust|Re-running `torch.load`|In PyTorch 2\.6).*", "", words)
-    return re.sub(r" ?<[\w.]+ object at 0x[0-9a-f]+>", "", words)[:300]
+def read_reason(error: BaseException) -> str:
+    """What a library said of damaged content, without NumPy's and PyTorch's advice to read it unsafely."""
+    advises = any(word in str(error) for word in ("allow_pickle", "weights_only"))
+    words = re.sub(r" ?<[\w.]+ object at 0x[0-9a-f]+>", "", str(error))  # nor addresses in memory
+    return "it holds something else than numbers" if advises else words
 
 
 def what_it_is(path: str | os.PathLike, error: BaseException) -> str:
     """What a file is that a library cannot read, by its first bytes where these tell, else the library's words."""
     path = Path(path)
     if not path.is_file():
-        return error_words(error)
+        return read_reason(error).partition("\n")[0]
     with open(path, "rb") as handle:
         start = handle.read(40)
     if start.startswith(b"version https://git-lfs"):
         return "it is a git-lfs pointer; git lfs pull fetches the file"
     if len(start) < 40 or start.lstrip()[:1] in (b"<", b"{", b"\0"):
         return f"{path.stat().st_size} bytes that begin with {start[:20]!r}"
-    return error_words(error)
+    return read_reason(error).partition("\n")[0]
 
 
 _NO_ROOM = {
@@ -72,18 +72,26 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        number = _no_room(error)
-        if number is None:
+        explained = no_room_error(path, error)
+        if explained is None:
             raise
-        free = shutil.disk_usage(path.parent).free / 1e6
-        before = "The file of that name is as it was. " if path.exists() else ""
-        raise OSError(
-            number,
-            f"{path}: not written, {_NO_ROOM[number]} ({free:.0f} MB free in {path.parent}). {before}"
-            "Make room or choose another folder, then run the command again (a training with --resume)",
-        ) from error
+        raise explained from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def no_room_error(path: Path, error: BaseException) -> OSError | None:
+    """What to tell where ``path`` could not be written for want of room: file, room and remedy; else None."""
+    number = _no_room(error)
+    if number is None:
+        return None
+    free = shutil.disk_usage(path.parent).free / 1e6
+    before = "The file of that name is as it was. " if path.exists() else ""
+    return OSError(
+        number,
+        f"{path}: not written, {_NO_ROOM[number]} ({free:.0f} MB free in {path.parent}). {before}"
+        "Make room or choose another folder, then run the command again (a training with --resume)",
+    )
 
 
 def _no_room(error: BaseException | None) -> int | None:
@@ -115,3 +123,20 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def writable_folder(path: str | os.PathLike) -> Path:
+    """Make the folder and see whether a file can be written there, before any work is done.
+
+    Raises:
+        OSError: naming the folder and what is wrong with it.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"--output {folder}: cannot be written to ({error.strerror or error}); choose another") from error
+    return folder
