@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import multiprocessing
@@ -21,6 +22,7 @@ from dex_ycb_layout import edit_labels, write_dex_ycb
 from mano_pickle import write_mano_pickle
 from random_assets import mano_dictionary, random_assets
 
+import datasets.crop_cache
 import datasets.dex_ycb.labels
 import options.fit
 from datasets import build_dataset
@@ -468,6 +470,25 @@ def test_a_moved_data_set_keeps_its_caches(
     assert sorted((tmp_path / "cache").iterdir()) == files
     for name in splits:
         np.testing.assert_array_equal(after[name][0]["image"], before[name][0]["image"])
+
+
+def test_a_finished_cache_serves_where_nothing_can_be_written(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a read-only share; a cache that would have to be built there names the option."""
+    expected = open_split(whole, cache=tmp_path)
+    before = sorted(tmp_path.iterdir())
+
+    def refused(*given: object) -> object:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(datasets.crop_cache, "open", refused, raising=False)
+    monkeypatch.setattr(Path, "touch", refused)
+    found = open_split(whole, cache=tmp_path)
+    np.testing.assert_array_equal(found[3]["image"], expected[3]["image"])
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(OSError, match="--cache .*cannot be written to .Read-only"):
+        open_split(whole, cache=tmp_path / "other")
 
 
 def _open_with_cache(root: Path, cache: Path, log: Path) -> None:
