@@ -169,7 +169,7 @@ def test_numbers_that_are_none(name: str, value: str, capsys: pytest.CaptureFixt
     for parser in (get_args_parser(), fit_parser()):
         with pytest.raises(SystemExit) as stopped:
             parser.parse_args(["--predictions", "p", "--output", "o", *needed, f"--{name}", value])
-        assert stopped.value.code == 2 and f"--{name}: is {value}" in capsys.readouterr().err
+        assert stopped.value.code == 2 and f"--{name} is {float(value)}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
