@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from datasets import loading
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine.train import Interrupted, Trainer, train
@@ -151,7 +151,7 @@ def test_sigterm_to_the_whole_group_saves_and_blames_nobody(root: Path, tmp_path
     status, said, _ = terminated([sys.executable, *launcher, "run.py", *given], last, environment)
     state = torch.load(last, weights_only=True)
     assert status == (128 + signal.SIGTERM if processes == 1 else 1), said[-3000:]
-    assert "memory" not in said and "loader process" not in said
+    assert "memory" not in said and "loader process" not in said and "Connection closed" not in said
     assert state["position"]["epoch"] < 100 and "optimizer" in state and not list(last.parents[1].glob("*.lock"))
 
 
@@ -174,13 +174,25 @@ def test_sigterm_in_a_long_validation_loses_nothing(root: Path, tmp_path: Path) 
     assert rows[0] == pytest.approx(rows[1])
 
 
+def test_processes_leave_a_validation_together(root: Path, tmp_path: Path) -> None:
+    """SIGTERM reaches one of two processes first: the other is told, and meets no closed connection."""
+    launcher = [sys.executable, *"-m torch.distributed.run --standalone --nproc_per_node 2".split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    command = [*launcher, "tests/fault_member.py", "1", "tell", *words(root, tmp_path, "--threads", "1")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1 and "Connection closed" not in done.stderr, done.stderr[-3000:]
+    assert re.search(r"exitcode\s*: 143", done.stderr) and not re.search(r"exitcode\s*: -?(?!143)\d+", done.stderr)
+    last = torch.load(tmp_path / "dex_ycb/mano_baseline/checkpoints/last.pt", weights_only=True)
+    assert last["position"]["epoch"] == 0 and last["position"]["batch"] > 0
+
+
 def test_too_little_shared_memory_takes_fewer_loader_processes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = [batch["image_id"].tolist() for batch in make_loader(Images(), 4)]
+    expected = [batch["image_id"].tolist() for batch in BatchLoader(Images(), 4)]
     batch_bytes = 4 * (8 * 8 * 3 + 8)
     for room, used in ((100 * batch_bytes, 3), (9 * batch_bytes, 2), (1000, 0)):
-        loader = make_loader(Images(), 4, num_workers=3)
+        loader = BatchLoader(Images(), 4, num_workers=3)
         monkeypatch.setattr(loading, "shared_memory_free", lambda room=room: room)
         caplog.clear()
         assert [batch["image_id"].tolist() for batch in loader] == expected
@@ -202,7 +214,7 @@ class Images(torch.utils.data.Dataset):
 
 DEADLY = """
 import os, signal, numpy, torch
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 
 class Deadly(torch.utils.data.Dataset):
     def __len__(self): return 40
@@ -210,7 +222,7 @@ class Deadly(torch.utils.data.Dataset):
         if index == 9: os.kill(os.getpid(), signal.SIGKILL)
         return {"image_id": numpy.int64(index)}
 
-for batch in make_loader(Deadly(), 4, num_workers=1): print(batch["image_id"].tolist(), flush=True)
+for batch in BatchLoader(Deadly(), 4, num_workers=1): print(batch["image_id"].tolist(), flush=True)
 """
 
 

@@ -22,6 +22,13 @@ READ_ERRORS = (
     AssertionError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
+
+def read_reason(error: BaseException) -> str:
+    """What a library said of damaged content, without NumPy's and PyTorch's advice to read it unsafely."""
+    advises = any(word in str(error) for word in ("allow_pickle", "weights_only"))
+    return "it holds something else than numbers" if advises else str(error)
+
+
 _NO_ROOM = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up",
@@ -49,18 +56,26 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        number = _no_room(error)
-        if number is None:
+        explained = no_room_error(path, error)
+        if explained is None:
             raise
-        free = shutil.disk_usage(path.parent).free / 1e6
-        before = "The file of that name is as it was. " if path.exists() else ""
-        raise OSError(
-            number,
-            f"{path}: not written, {_NO_ROOM[number]} ({free:.0f} MB free in {path.parent}). {before}"
-            "Make room or choose another folder, then run the command again (a training with --resume)",
-        ) from error
+        raise explained from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def no_room_error(path: Path, error: BaseException) -> OSError | None:
+    """What to tell where ``path`` could not be written for want of room: file, room and remedy; else None."""
+    number = _no_room(error)
+    if number is None:
+        return None
+    free = shutil.disk_usage(path.parent).free / 1e6
+    before = "The file of that name is as it was. " if path.exists() else ""
+    return OSError(
+        number,
+        f"{path}: not written, {_NO_ROOM[number]} ({free:.0f} MB free in {path.parent}). {before}"
+        "Make room or choose another folder, then run the command again (a training with --resume)",
+    )
 
 
 def _no_room(error: BaseException | None) -> int | None:
@@ -92,3 +107,20 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def writable_folder(path: str | os.PathLike) -> Path:
+    """Make the folder and see whether a file can be written there, before any work is done.
+
+    Raises:
+        OSError: naming the folder and what is wrong with it.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"--output {folder}: cannot be written to ({error.strerror or error}); choose another") from error
+    return folder

@@ -27,13 +27,14 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from options.command_line import run_command
 from src.models import build_model
 from src.models.mesh_joints import is_mesh_model
 from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
 from template import HandAssets, HandModel, load_hand_assets
 from template.cmr_assets import load_hierarchy
 from utils.artifacts import model_hash
-from utils.files import atomic_path
+from utils.files import atomic_path, read_reason
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def load_harmless(path: str | Path) -> Any:
                 "is not read. Where the file was made, save the network's weights alone: "
                 "torch.save(network.state_dict(), FILE)"
             ) from error
-        first = str(error).strip().partition("\n")[0]
+        first = read_reason(error).strip().partition("\n")[0]
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({first}); is the file complete?") from error
 
 
@@ -197,11 +198,22 @@ def load_network(
 
 
 def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> int:
-    """Load every tensor by name and say how many; CheckpointError names what is missing, left over or misshapen."""
+    """Load every tensor by name and say how many.
+
+    Raises:
+        CheckpointError: naming what is missing, left over, misshapen or not finite (such a network sees no hand).
+    """
     try:
-        return load_strict(model, state)
+        taken = load_strict(model, state)
     except StateDictError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    numbers = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    if bad := [name for name, value in numbers.items() if not bool(torch.isfinite(value).all())]:
+        raise CheckpointError(
+            f"{path}: NaN or infinity in {bad[0]} ({len(bad)} of {len(numbers)} tensors): its training diverged, or "
+            "the file is damaged; take an earlier checkpoint"
+        )
+    return taken
 
 
 def initialise_from(model: nn.Module, path: str | Path, parts: Sequence[str] | None = None) -> None:
@@ -259,19 +271,17 @@ def main() -> int:
     parser.add_argument("file")
     parser.add_argument("--model", required=True, help="e.g. mano_baseline, cmr_sg")
     parser.add_argument("--backbone", help="ResNet18 or ResNet50 (default: the model's own)")
-    args = parser.parse_args()
-    try:
-        if Path(args.file).suffix == ".safetensors" or has_card(args.file):
-            network, card, _ = load_network(args.file, expect=args.model)
-            count = len(network.state_dict())
-        else:
-            options = {"backbone": args.backbone.lower()} if args.backbone else {}
-            count = load_owned(args.file, build_model(args.model, "paper", **options))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser, _say_what_it_took)
+
+
+def _say_what_it_took(args: argparse.Namespace) -> None:
+    if Path(args.file).suffix == ".safetensors" or has_card(args.file):
+        network, card, _ = load_network(args.file, expect=args.model)
+        count = len(network.state_dict())
+    else:
+        options = {"backbone": args.backbone.lower()} if args.backbone else {}
+        count = load_owned(args.file, build_model(args.model, "paper", **options))
     print(f"{args.file}: {count} tensors taken by {args.model}")
-    return 0
 
 
 def has_card(path: str | Path) -> bool:

@@ -13,9 +13,14 @@ from tqdm import tqdm
 from src.photos.api import PhotoEstimator
 from src.photos.gallery import PAGE, Gallery
 from src.photos.image import UnusableImage, list_photos, read_photo, shown_name
-from src.photos.setup import open_tools, stopped_by_signals, writable_folder
+from src.photos.setup import open_tools, stopped_by_signals
+from utils.file_lock import locked
+from utils.files import writable_folder
 
 logger = logging.getLogger(__name__)
+
+#: Held while the demo works in its output folder: two at once would overwrite each other's files.
+LOCK = ".demo.lock"
 
 #: Errors of writing that the next picture would meet as well.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -29,7 +34,7 @@ def image_demo(args: argparse.Namespace) -> Gallery:
 
     Raises:
         FileNotFoundError, ValueError, OSError: options that make no sense for any image, missing weights, an output
-            that cannot be written.
+            that cannot be written, or that another demo is writing to.
         RuntimeError: every image failed for another reason than that no hand is in it.
     """
     photos = list_photos(args.images)
@@ -38,21 +43,21 @@ def image_demo(args: argparse.Namespace) -> Gallery:
         raise ValueError(f"--output {output}: is where the pictures are; choose another folder")
     tools = open_tools(args)
     errors: list[Exception] = []
-    with open_gallery(tools, output, f"Hands in {shown_name(Path(args.images)) or args.images}") as gallery:
-        with stopped_by_signals():
-            for name, path in tqdm(photos, desc="images", unit="image", disable=None):
-                try:
-                    photo = read_photo(path, name)
-                    hand = tools.estimate(photo, tools.camera(photo), tools.region(photo), tools.shape())
-                    gallery.add(name, shown_name(path), photo.image, hand)
-                except UnusableImage as error:
-                    gallery.fail(name, shown_name(path), str(error))
-                except Exception as error:  # one picture stops no other, whatever its decoder, fit or drawing raised
-                    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-                        raise
-                    logger.debug("%s", path, exc_info=True)
-                    gallery.fail(name, shown_name(path), f"{type(error).__name__}: {error}", "failed")
-                    errors.append(error)
+    title = f"Hands in {shown_name(Path(args.images)) or args.images}"
+    with stopped_by_signals(), locked(output / LOCK), open_gallery(tools, output, title) as gallery:
+        for name, path in tqdm(photos, desc="images", unit="image", disable=None):
+            try:
+                photo = read_photo(path, name)
+                hand = tools.estimate(photo, tools.camera(photo), tools.region(photo), tools.shape())
+                gallery.add(name, shown_name(path), photo.image, hand)
+            except UnusableImage as error:
+                gallery.fail(name, shown_name(path), str(error))
+            except Exception as error:  # one picture stops no other, whatever its decoder, fit or drawing raised
+                if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                    raise
+                logger.debug("%s", path, exc_info=True)
+                gallery.fail(name, shown_name(path), f"{type(error).__name__}: {error}", "failed")
+                errors.append(error)
     with_hand, without = gallery.counts
     if errors and not with_hand and len(errors) == without:
         raise RuntimeError(f"none of {without} images could be worked on: {errors[0]}") from errors[0]

@@ -91,7 +91,7 @@ def joints_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float64,
 ) -> JointsModel:
-    """The hand whose points are a source's; of None, its joints and tips. Its lengths are the joints'."""
+    """The hand whose points are a source's; of None, its joints and tips. Its lengths are the joints', m."""
     return JointsModel(assets, dtype=dtype, device=device, offsets=None if landmarks is None else landmarks.offsets)
 
 
