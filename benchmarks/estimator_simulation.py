@@ -167,9 +167,10 @@ def write_results(folder: Path, name: str, result: Estimated, person: int) -> Pa
             body[list(LEFT)] = (joints[row] + shift[row]) * [-1, 1, 1] - shift[row]  # the other hand: the mirror image
             camera = (body + shift[row]) @ K.T
             box = np.concatenate([low[row], high[row]])
+            other = np.array([2 * K[0, 2] - box[2], box[1], 2 * K[0, 2] - box[0], box[3]])
             np.savez(folder / f"{Path(stem).stem}.npz", pred_keypoints_3d=body, pred_cam_t=shift[row],
                      pred_keypoints_2d=camera[:, :2] / camera[:, 2:], focal_length=K[0, 0], rhand_bbox=box,
-                     lhand_bbox=[2 * K[0, 2] - box[2], box[1], 2 * K[0, 2] - box[0], box[3]], mhr_model_params=np.zeros(204))  # fmt: skip
+                     lhand_bbox=other, mhr_model_params=np.zeros(204))  # fmt: skip
         return folder
     centre, side = (low + high) / 2, 2 * (high - low).max(axis=1)
     scale = 2 * K[0, 0] / (shift[:, 2] * side)

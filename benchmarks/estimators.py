@@ -77,11 +77,9 @@ def simulated_people(name: str, result: Estimated) -> list[Person]:
             rows.subject_id[:] = number
             off = float("nan")
             if name != "mediapipe":
-                released = read_estimates(path, name, image_size=SIZE).select(np.arange(len(rows)))
                 made_up = read_estimates(path, name, image_size=SIZE)
                 made_up = made_up.select(~made_up.is_left)
                 off = 1000 * float(np.linalg.norm(placed(made_up, made_up.joints_3d) - joints, axis=-1).mean())
-                del released
             people.append(Person(rows, joints, result.world.betas[number].numpy(), off))
     return people
 
@@ -262,13 +260,12 @@ def main() -> None:
     if args.json:
         print(json.dumps({"simulated": not args.estimates, "hand": assets.name, "rows": rows}, indent=1))
         return
+    line = (
+        "{estimator:16s} {treatment:11s} wrist-relative {wrist_relative_mm:6.2f}  camera space {camera_space_mm:7.2f}"
+    )
+    line += "  zero pose {zero_pose_mm:5.2f} mm"
     for row in rows:
-        more = f"  length in 95%: {row['length_in_95']:.2f}" if "length_in_95" in row else ""
-        print(
-            "{estimator:16s} {treatment:11s} wrist-relative {wrist_relative_mm:6.2f}  camera space {camera_space_mm:7.2f}"
-            "  zero pose {zero_pose_mm:5.2f} mm".format(**row)
-            + more
-        )
+        print(line.format(**row) + (f"  length in 95%: {row['length_in_95']:.2f}" if "length_in_95" in row else ""))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from src.personalization.calibration.multi_frame import CalibrationOptions
@@ -32,11 +33,13 @@ class Estimates:
             that it says, or that its 3D joints say at their own scale, or None; keypoints. What 3D joints say is in pose
             and betas, which are believed as far as `trust` says; they do not count again.
         own_pose: the poses and betas are the estimator's.
+        turn: (N,3,3) from the estimator's axes to the camera's.
         trust, landmarks: of this estimator.
     """
 
     rows: Predictions
     own_pose: bool
+    turn: np.ndarray
     trust: Trust
     landmarks: LandmarkModel | None
 
@@ -110,4 +113,4 @@ def prepare(
         hand_name=assets.name,
         hand_hash=assets.hash,
     )
-    return Estimates(rows, own, trust, landmarks)
+    return Estimates(rows, own, turn.numpy(), trust, landmarks)

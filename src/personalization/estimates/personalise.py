@@ -26,20 +26,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Personalised:
-    """N hands, rows as they were read; right-hand convention, camera axes.
+    """N hands, rows as they were read; right-hand convention.
 
     Attributes:
-        identities: by subject number; where one hand was given for all, its number is in ``subject_of_all``.
-        rows: `Predictions` of the hand in use: pose, betas, transl, status, keypoints_2d and joints_3d of the
-            personalised hand (joints about its wrist, at the picture's axes), for `write_estimates` too.
-        joints: (N,21,3) m, camera frame.
-        reprojection_px: (N,) root mean square distance to the estimator's keypoints.
+        identities: by subject number; a single one serves all rows.
+        rows: `Predictions` of the hand in use: pose, betas, transl and status of the personalised hand, camera axes;
+            keypoints_2d are the estimator's.
+        joints: (N,21,3) m, camera frame; reprojection_px: (N,) root mean square distance to the keypoints.
+        released: the rows with points, pose and betas as the estimator would write them, for `write_estimates`.
     """
 
     identities: dict[int, Identity]
     rows: Predictions
     joints: np.ndarray
     reprojection_px: np.ndarray
+    released: Predictions
 
 
 def calibrate_estimates(
@@ -85,17 +86,18 @@ def personalise_rows(
     log_unusable(logger, found.status, "hands", "they keep the estimator's pose, and their depth is a guess")
     pose, transl = found.pose.double().cpu(), found.transl.double().cpu()
     joints = HandModel(assets, dtype=torch.float64).joints(pose, torch.as_tensor(betas), transl).numpy()
+    status = found.status.cpu().numpy()
+    changed = replace(rows, pose=pose.numpy(), betas=betas, transl=transl.numpy(), status=status)
     image = np.einsum("nij,npj->npi", rows.K.astype(np.float64), joints)
-    changed = replace(
-        rows,
-        pose=pose.numpy(),
-        betas=betas,
-        transl=transl.numpy(),
-        status=found.status.cpu().numpy(),
-        joints_3d=joints - joints[:, :1],
+    theirs = pose.numpy().copy()
+    theirs[:, 0] = np.swapaxes(ready.turn, 1, 2) @ theirs[:, 0]
+    released = replace(
+        changed,
+        pose=theirs,
+        joints_3d=(joints - joints[:, :1]) @ ready.turn,
         keypoints_2d=image[..., :2] / image[..., 2:].clip(1e-3),
     )
-    return Personalised(identities, changed, joints, found.reprojection_px.cpu().numpy())
+    return Personalised(identities, changed, joints, found.reprojection_px.cpu().numpy(), released)
 
 
 def shapes_of_rows(rows: Predictions, identities: dict[int, Identity], assets: HandAssets) -> np.ndarray:
