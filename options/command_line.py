@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import linecache
 import logging
-import math
 import os
 import sys
 import traceback
@@ -13,32 +12,10 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from options.limits import bad_value
+
 ROOT = Path(__file__).resolve().parents[1]
 _NOT_GIVEN = object()
-
-
-def positive_number(text: str) -> float:
-    """An option's type: a finite number above 0. Of NaN a solver would make whatever it likes."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"is {text}; it must be a finite number above 0")
-    return value
-
-
-def fraction(text: str) -> float:
-    """An option's type: a number from 0 to below 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"is {text}; it must be a number from 0 to below 1")
-    return value
-
-
-def count(text: str) -> int:
-    """An option's type: a whole number from 1 on."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"is {text}; at least 1 is needed")
-    return value
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -62,6 +39,9 @@ class CommandParser(argparse.ArgumentParser):
         for name in actions.keys() - given:
             setattr(parsed, name, actions[name].default)
         parsed.given_options = {actions[name].option_strings[0] for name in given}
+        wrong = bad_value(parsed)
+        if wrong:
+            self.error(wrong)
         self.check(parsed)
         return parsed, rest
 

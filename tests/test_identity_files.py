@@ -13,6 +13,7 @@ from benchmarks.simulation import SimulationOptions, simulate
 from options.calibrate import get_args_parser
 from options.fit import get_args_parser as fit_parser
 from options.run_options import get_args_parser as run_parser
+from src.personalization.calibration import command
 from src.personalization.calibration.command import calibrate_and_write
 from src.personalization.calibration.identity import Images, calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
@@ -225,6 +226,18 @@ def test_keypoints_of_the_mirror_image_or_another_size_are_not_paired(rows: Pred
 def test_nobody_is_told_to_read_arrays_unsafely(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_text("version https://git-lfs.github.com/spec/v1")
     for read in (load_predictions, lambda path: load_population(path, "")):
-        with pytest.raises(ValueError, match=r"a\.npz .*it holds text") as refused:
+        with pytest.raises(ValueError, match=r"a\.npz .*it holds something else") as refused:
             read(tmp_path / "a.npz")
         assert "unsafe" not in str(refused.value)
+
+
+def test_an_output_that_cannot_be_written_is_named_before_the_work(
+    assets: HandAssets, rows: Predictions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "calibrate_predictions", lambda *_, **__: pytest.fail("worked for nothing"))
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "folder.json").mkdir()
+    for output in ("taken", "taken/me.json", "folder.json"):
+        args = get_args_parser().parse_args(["--predictions", "p", "--output", str(tmp_path / output)])
+        with pytest.raises(OSError, match="--output .*(taken|folder.json): (cannot be written|is a folder)"):
+            calibrate_and_write(args, Images(rows), KNOWN, assets, "cpu")

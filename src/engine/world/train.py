@@ -31,6 +31,7 @@ from src.models.hand_detector import INPUT_SIZE, detector_loss
 from src.models.heatmaps import heatmap_loss
 from src.models.keypoint_rating import keypoint_is_right
 from template import load_hand_assets
+from utils.device import choose_device
 from utils.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def update_average(average: nn.Module, model: nn.Module, steps: int) -> None:
 
 def train(args: argparse.Namespace) -> Path | None:
     """Train one network; its weights' file if it is finished, None if it is to go on."""
-    device = torch.device(args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(args.device, args.threads)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = True  # not the matrix products: affines of pixels go through them
     out = Path(args.out)
@@ -296,8 +297,6 @@ def main(args: argparse.Namespace) -> None:
     args.size = args.size or (INPUT_SIZE if is_detector else 128)
     args.batch_size = args.batch_size or (192 if is_detector else 384)
     args.backbone = args.backbone or ("mobilenet_v3_small" if is_detector else "regnet_x_400mf")
-    if args.threads:
-        torch.set_num_threads(args.threads)
     train(args)
 
 
