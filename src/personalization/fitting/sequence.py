@@ -89,7 +89,7 @@ def fit_sequence(
     }
     inputs.pose = torch.where(inputs.good[:, None, None, None], inputs.pose, begin)
     seen = observe(model, inputs, options.frame, None if world is None else world.to(model.device, model.dtype))
-    _silence(seen, inputs.good)
+    silence(seen, inputs.good)
     problem = SequenceProblem(
         model, seen, Chain(seconds.to(model.device, model.dtype), linked), options.smoothness, options.frame.shape_prior
     )
@@ -163,7 +163,7 @@ def _neighbours(
     return near, far, share
 
 
-def _silence(seen: Observations, good: torch.Tensor) -> None:
+def silence(seen: Observations, good: torch.Tensor) -> None:
     """Frames that are not ``good`` (T,) say nothing: what is theirs was made up to be harmless."""
     seen.weights = seen.weights * good[:, None, None]
     for prior in seen.pose_priors:
