@@ -1,4 +1,4 @@
-"""What the three commands share: a parser that refuses options without effect, and how errors are told."""
+"""What the commands share: a parser that refuses options without effect, writers' options, how errors are told."""
 
 from __future__ import annotations
 
@@ -54,28 +54,39 @@ class CommandParser(argparse.ArgumentParser):
             self.error(f"{what} does not use {', '.join(unused)}; leave {'it' if len(unused) == 1 else 'them'} out")
 
 
+def writer_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """Parser of a writer of synthetic data, with the options that all have: ``--root``, ``--seed``, ``--mano_dir``."""
+    how = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=how)
+    parser.add_argument("--root", required=True, help="folder to write into")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
+    return parser
+
+
 def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], object]) -> int:
-    """Parse the command line and do ``work``; the exit status.
+    """Parse the command line and do ``work``; the exit status, which is 0 unless ``work`` returns another integer.
 
     An error is one line on stderr and status 2. One that no part of this code raised on purpose may be a fault of
     the program, so its type is named. ``--debug`` shows the traceback of either.
     """
     args = parser.parse_args()
+    debug = getattr(args, "debug", False)
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a notebook's backend (Colab's) may not be installed here
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:
-        work(args)
+        status = work(args)
+        return status if isinstance(status, int) else 0
     except KeyboardInterrupt:
-        if args.debug:
+        if debug:
             raise
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if args.debug:
+        if debug:
             raise
         print(f"error: {describe_error(error)}", file=sys.stderr)
         return 2
-    return 0
 
 
 def describe_error(error: Exception) -> str:

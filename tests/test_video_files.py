@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from photo_cases import Fixed, K, arguments
@@ -30,6 +31,18 @@ def write_clip(path: Path, count: int = 12, fps: float = 30.0) -> Path:
         for number in range(count):
             writer.write(np.full((48, 64, 3), 20 * (number + 1), np.uint8))
     return path
+
+
+def test_frames_of_another_size_come_in_the_first_ones(tmp_path: Path) -> None:
+    """A stream of JPEG pictures, landscape and then upright and larger: all frames fit one file and one camera."""
+    sizes = [(48, 64)] * 3 + [(96, 128)] * 3 + [(64, 48)] * 3
+    pictures = [cv2.imencode(".jpg", np.full((*size, 3), 25 * n, np.uint8))[1] for n, size in enumerate(sizes)]
+    path = tmp_path / "clip.mjpeg"
+    path.write_bytes(b"".join(picture.tobytes() for picture in pictures))
+    info, frames = open_video(path)
+    images = [frame.image for frame in frames]
+    assert (info.width, info.height) == (64, 48) and {image.shape for image in images} == {(48, 64, 3)}
+    assert np.allclose([image.mean() for image in images], 25 * np.arange(9), atol=3)
 
 
 def boxes(data: bytes, start: int, end: int) -> dict[bytes, tuple[int, int]]:

@@ -84,12 +84,12 @@ class Identity:
 
     @property
     def length_mm(self) -> float:
-        """Of the stretched hand, wrist to middle fingertip."""
+        """Of the stretched hand, wrist to middle fingertip, mm."""
         return self.hand_length_mm
 
     @property
     def interval_mm(self) -> tuple[float, float] | None:
-        """The central 95% of `length_mm`; None where no covariance tells it."""
+        """The central 95% of `length_mm`, mm; None where no covariance tells it."""
         if self.hand_length_std_mm is None:
             return None
         return self.length_mm - HALF_95 * self.hand_length_std_mm, self.length_mm + HALF_95 * self.hand_length_std_mm

@@ -18,7 +18,7 @@ from src.personalization.fitting.fit import FitOptions
 from src.photos.boxes import Region, choose_region
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
 from src.photos.estimator import Estimator, HandEstimator
-from src.photos.image import Photo, read_photo
+from src.photos.image import Photo, check_rgb, read_photo
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.result import Result, mirror_box
 from src.photos.search import KeypointReader
@@ -93,8 +93,7 @@ class PhotoEstimator:
         if side not in SIDES:
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
         if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:
-                raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+            check_rgb(image)
             photo = Photo("image", None, image)
         else:
             photo = read_photo(Path(image))

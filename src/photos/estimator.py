@@ -18,7 +18,8 @@ from src.engine.checkpoint import ModelCard
 from src.engine.networks import is_told_shape
 from src.evaluation.shape import bone_lengths
 from src.models.mesh_joints import mesh_hand, mesh_joints
-from src.personalization.fitting.fit import FitOptions, fit_frames
+from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
+from src.personalization.fitting.from_keypoints import KeypointFit
 from src.personalization.registration.register import register_mesh
 from src.personalization.solver.status import Status, usable
 from src.photos.image import UnusableImage
@@ -137,10 +138,8 @@ class HandEstimator:
         if self.card.crop == "image":
             box = limited(square_box(keypoints.points, 1.0), image)
         if "vertices" in output:
-            result = self._register(image, K, box, output, to_image, keypoints, shape)
-        else:
-            result = self._fit(image, K, box, output, keypoints, shape, before)
-        return check_depth(result)
+            return check_depth(self._register(image, K, box, output, to_image, keypoints, shape))
+        return self._fit(image, K, box, output, keypoints, shape, before)
 
     def window(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Square (3,) that the network looks at."""
@@ -182,25 +181,7 @@ class HandEstimator:
         K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence)
         pose = output["pose"].float().cpu()
         fitted = fit_frames(self.joints_model, pose, betas, K_row, points, confidence, self.options, start)
-        check_status(fitted.status, keypoints)
-        posed = self.hand(fitted.pose, betas, fitted.transl)
-        return Result(
-            image.shape[1],
-            K,
-            np.asarray(box),
-            keypoints.points,
-            keypoints.confidence,
-            posed.vertices[0].numpy(),
-            posed.joints[0].numpy(),
-            self.assets,
-            float(fitted.reprojection_px[0]),
-            fitted.pose[0].numpy(),
-            fitted.transl[0].numpy(),
-            betas[0].numpy(),
-            shape.length,
-            sources=Sources(keypoints=keypoints.source),
-            notes={"fit_steps": int(fitted.steps[0])},
-        )
+        return fitted_result(image, K, box, keypoints, shape, self.hand, fitted, {"fit_steps": int(fitted.steps[0])})
 
     def _register(
         self,
@@ -264,6 +245,34 @@ class HandEstimator:
 def rows_of(*arrays: np.ndarray, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     """Each array as a batch of one."""
     return [torch.as_tensor(np.asarray(array)[None], dtype=dtype) for array in arrays]
+
+
+def fitted_result(
+    image: np.ndarray,
+    K: np.ndarray,
+    box: np.ndarray,
+    keypoints: Keypoints,
+    shape: ShapeFilter,
+    hand: HandModel,
+    fit: FitResult | KeypointFit,
+    notes: dict[str, int],
+) -> Result:
+    """The `Result` of a fit of one hand, posed by ``hand``; the others as in `Estimator.estimate`.
+
+    Raises:
+        UnusableImage: the fit has no result, or none that a camera can see.
+    """
+    check_status(fit.status, keypoints)
+    posed = hand(fit.pose, fit.betas, fit.transl)
+    vertices, joints, pose, transl, betas = (
+        value[0].numpy() for value in (posed.vertices, posed.joints, fit.pose, fit.transl, fit.betas)
+    )
+    result = Result(
+        image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, vertices, joints, hand.assets,
+        float(fit.reprojection_px[0]), pose, transl, betas, shape.length,
+        sources=Sources(keypoints=keypoints.source), notes=notes,
+    )  # fmt: skip
+    return check_depth(result)
 
 
 def check_status(status: torch.Tensor, keypoints: Keypoints) -> None:

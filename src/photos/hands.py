@@ -17,7 +17,7 @@ from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitO
 from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Detection, find_hands, mirrored, of_side
-from src.photos.image import Photo, UnusableImage, file_stem, list_photos, read_photo, shown_name
+from src.photos.image import Photo, UnusableImage, check_regular, file_stem, list_photos, read_photo, shown_name
 from template import HandAssets
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics
@@ -69,12 +69,15 @@ def find_photo_hands(
         FileNotFoundError, ValueError: no folder, no image in it. ImportError: no detector.
         CalibrationError: no hand in any image.
     """
-    one = isinstance(folder, str | os.PathLike)
-    photos = list_photos(folder) if one else [(file_stem(Path(path)), Path(path)) for path in folder]
+    if isinstance(folder, str | os.PathLike):
+        photos = list_photos(folder)
+    else:
+        photos = [(file_stem(Path(path)), Path(path)) for path in folder]
     hands, known = [], set()
     for name, path in photos:
         shown = shown_name(path)
         try:
+            check_regular(path)
             digest = hashlib.sha256(path.read_bytes()).digest()
             if digest in known:
                 raise UnusableImage(f"{shown}: the same picture as one before it")
@@ -113,7 +116,7 @@ def find_photo_hands(
 def _photo_hand(photo: Photo, camera: Camera, hand: Detection, digest: bytes) -> PhotoHand:
     width = photo.size[0]
     number = int.from_bytes(digest[:6], "big") * 2 + hand.is_left
-    name = f"{shown_name(photo.path)}, {'left' if hand.is_left else 'right'} hand"
+    name = f"{shown_name(photo.path or Path(photo.name))}, {'left' if hand.is_left else 'right'} hand"
     if not hand.is_left:
         return PhotoHand(name, number, hand, camera.K, False, camera)
     return PhotoHand(name, number, mirrored(hand, width), mirror_intrinsics(camera.K, width), True, camera)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
+import logging
 import os
 import unicodedata
 import warnings
@@ -16,11 +17,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+logger = logging.getLogger(__name__)
+
 #: What is taken for a picture; whether it can be read is found out by reading it.
 HEIF = (".heic", ".heif", ".hif")
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", ".jp2", *HEIF, *RAW,
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif",
+    ".jp2", ".jxl", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", *HEIF, *RAW,
 )  # fmt: skip
 #: A hand in a smaller image is no hand, pixels of the shorter side.
 MIN_SIDE = 24
@@ -29,6 +33,10 @@ LARGEST_FILE = 2**30  # bytes of a picture; Pillow refuses more than 179 million
 BACKDROP = 255
 #: Bytes of a name: with what the demo puts around it, it stays below the 255 that file systems take.
 _NAME_BYTES = 160
+
+#: What a user may put beside a picture: its camera, and the hand's box.
+BESIDE = ("_K.npy", "_bbox.json")
+_MANY = 5  # names of a list in a message
 
 _ORIENTATION, _EXIF = 0x0112, 0x8769
 _FOCAL_LENGTH, _FOCAL_LENGTH_35MM = 0x920A, 0xA405
@@ -65,9 +73,16 @@ class Photo:
         return self.image.shape[1], self.image.shape[0]
 
     def beside(self, ending: str) -> Path | None:
-        """The file beside it whose name is its own without suffix, and ``ending``; None: there is none."""
+        """The file beside it whose name is its own without suffix, and ``ending``; None: there is none.
+
+        Raises:
+            UnusableImage: something of that name is there, but no file.
+        """
         path = None if self.path is None else self.path.with_name(self.path.stem + ending)
-        return path if path is not None and path.is_file() else None
+        if path is None or not os.path.lexists(path):  # a name too long for the file system is no error either
+            return None
+        check_regular(path)
+        return path
 
 
 def shown_name(path: Path) -> str:
@@ -76,8 +91,24 @@ def shown_name(path: Path) -> str:
     return "".join("?" if unicodedata.category(letter).startswith("C") else letter for letter in text)
 
 
-def list_photos(folder: str | Path) -> list[tuple[str, Path]]:
+def check_regular(path: Path) -> None:
+    """Nothing but files is opened: reading a pipe would wait, reading a device never end.
+
+    Raises:
+        UnusableImage: no file, or a link to none; says what it is.
+    """
+    if path.is_file():
+        return
+    what = "a folder" if path.is_dir() else "a pipe or device" if path.exists() else "a link to nothing"
+    what = what if os.path.lexists(path) else "not there"
+    raise UnusableImage(f"{shown_name(path)}: is {what}; a file is meant")
+
+
+def list_photos(folder: str | os.PathLike) -> list[tuple[str, Path]]:
     """Name and path of every image in a folder (not below it) in sorted order, or of the one image given.
+
+    What has a picture's suffix is listed even where it is no file, so that it is not passed over without a word; names
+    with other suffixes are logged, hidden ones are not.
 
     The name, for files made of the image, is the file's without its suffix. Where names would be the same (also but
     for capitals, which some file systems do not tell apart), the suffix and if need be a number is put behind them;
@@ -91,7 +122,12 @@ def list_photos(folder: str | Path) -> list[tuple[str, Path]]:
         return [(file_stem(folder), folder)]
     if not folder.is_dir():
         raise FileNotFoundError(f"--images {folder}: no such folder")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and p.name[0] != ".")
+    shown = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    paths = [path for path in shown if path.suffix.lower() in SUFFIXES]
+    others = [shown_name(p) for p in shown if p not in set(paths) and not p.name.endswith(BESIDE) and not p.is_dir()]
+    if others:
+        more = f" and {len(others) - _MANY} more" if len(others) > _MANY else ""
+        logger.warning("left out, no picture by its name: %s%s", ", ".join(others[:_MANY]), more)
     if not paths:
         raise ValueError(f"--images {folder}: holds no image ({', '.join(SUFFIXES)})")
     counts = Counter(_same(file_stem(path)) for path in paths)
@@ -137,6 +173,7 @@ def read_photo(path: str | os.PathLike, name: str | None = None) -> Photo:
             raise UnusableImage(f"{shown}: camera raw is not read; export it as JPEG or PNG")
         if path.suffix.lower() in HEIF:
             _register_heif(shown)
+        check_regular(path)
         if path.stat().st_size > LARGEST_FILE:
             raise UnusableImage(f"{shown}: {path.stat().st_size / 1e9:.1f} GB are too many for a picture")
         data = path.read_bytes()
@@ -166,11 +203,29 @@ def _register_heif(shown: str) -> None:
         raise UnusableImage(f"{shown}: HEIC is read where pillow-heif is installed: pip install pillow-heif") from error
 
 
+def check_rgb(image: np.ndarray) -> None:
+    """Raise ValueError unless the image is (H,W,3) uint8, with H and W at least 1."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:
+        raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+
+
 def to_rgb8(picture: Image.Image) -> np.ndarray:
-    """What Pillow decoded, in any mode, as (H,W,3) uint8 RGB. 16 bit and floating point (0..1) are scaled down."""
+    """What Pillow decoded, in any mode, as (H,W,3) uint8 RGB. 16 bit and floating point (0..1) are scaled down.
+
+    Raises:
+        ValueError: 32-bit numbers that are neither: the picture would come out white or black.
+    """
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture).astype(np.float32)
         top = 1.0 if picture.mode == "F" else 65535.0
+        if picture.mode == "F":
+            low, high = np.nanpercentile(values, (1, 99))  # highlights may be above 1
+            known = np.isfinite(values).any() and low >= 0 and high <= 1
+        else:
+            low, high = values.min(), values.max()
+            known = picture.mode != "I" or (low >= 0 and 255 < high <= top)
+        if not known:
+            raise ValueError(f"its values are {low:g} to {high:g}; 0 to {top:g} is meant. Save it with 8 bits a colour")
         grey = np.clip(np.nan_to_num(values) * (255 / top) + 0.5, 0, 255).astype(np.uint8)
         return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
     if "A" in picture.getbands() or "transparency" in picture.info:

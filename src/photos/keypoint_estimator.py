@@ -19,9 +19,9 @@ from src.personalization.fitting.from_keypoints import (
 )
 from src.personalization.landmarks.model import find_landmarks, joints_model
 from src.personalization.solver.status import usable
-from src.photos.estimator import DEPTH_RANGE, Keypoints, check_depth, check_status, rows_of
+from src.photos.estimator import DEPTH_RANGE, Keypoints, fitted_result, rows_of
 from src.photos.image import UnusableImage
-from src.photos.result import Result, Sources
+from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
 
@@ -87,24 +87,4 @@ class KeypointEstimator:
             fit = fit_frames(self.model, start[0], betas, K_row, points, confidence, self.warm, start, guess)
         elif fit is None or shape.count > 1:
             fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)
-        check_status(fit.status, keypoints)
-        posed = self.hand(fit.pose, fit.betas, fit.transl)
-        return check_depth(
-            Result(
-                image.shape[1],
-                K,
-                np.asarray(box),
-                keypoints.points,
-                keypoints.confidence,
-                posed.vertices[0].numpy(),
-                posed.joints[0].numpy(),
-                self.assets,
-                float(fit.reprojection_px[0]),
-                fit.pose[0].numpy(),
-                fit.transl[0].numpy(),
-                fit.betas[0].numpy(),
-                shape.length,
-                sources=Sources(keypoints=keypoints.source),
-                notes={"followed_frames": frame},
-            )
-        )
+        return fitted_result(image, K, box, keypoints, shape, self.hand, fit, {"followed_frames": frame})

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -99,17 +100,25 @@ def writable_folder(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that files are closed."""
+    """Within the block SIGTERM and a closed terminal raise KeyboardInterrupt, as Ctrl-C does, so that files are closed.
+
+    Whoever is impatient sends a second one while they are: that one is ignored, the third stops at once.
+    """
+    count = 0
 
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        nonlocal count
+        count += 1
+        if count != 2:
+            raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread: signals go elsewhere
+    if threading.current_thread() is not threading.main_thread():  # signals go elsewhere
         yield
         return
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

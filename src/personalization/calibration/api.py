@@ -207,7 +207,7 @@ def predictions_from_keypoints(
     subject: int,
     device: torch.device | str = "cpu",
 ) -> Predictions:
-    """Each hand fitted alone; arguments as `_keypoints_of` returns them.
+    """Each hand fitted alone; arguments (keypoints and K in px) as `_keypoints_of` returns them.
 
     Raises:
         CalibrationError: none could be fitted.
@@ -231,7 +231,7 @@ def explained(
     subject: int,
     made_by: str = "keypoints",
 ) -> Predictions:
-    """Poses, betas and keypoints of the hands whose fit explains their keypoints; the others are logged.
+    """Poses, betas, places (m) and keypoints (px) of the hands whose fit explains the latter; the others are logged.
 
     Raises:
         CalibrationError: none is left.

@@ -135,7 +135,7 @@ def options_of(args: argparse.Namespace, assets: HandAssets, predictions: Predic
 
 
 def stated_noise(args: argparse.Namespace) -> bool:
-    """The user says how far poses and keypoints are off."""
+    """The user says how far poses (rad) and keypoints (px) are off."""
     return args.keypoint_std is not None and args.finger_std is not None
 
 
@@ -177,7 +177,7 @@ def gather_images(args: argparse.Namespace, predictions: Predictions) -> Images:
 
 
 def report(subject: int, draws: list[Identity], assets: HandAssets) -> None:
-    """Log hand and finger lengths, and their spread over the draws."""
+    """Log hand and finger lengths, mm, and their spread over the draws."""
     identity = draws[0]
     logger.info(
         "subject %d: %s, %d images, scale from %s; %s",

@@ -51,7 +51,7 @@ class Images:
         return Images(self.predictions.select(rows), depth, None if self.views is None else self.views.rows(rows))
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Pose, K, keypoints and their confidence."""
+        """Pose (N,16,3,3), K (N,3,3) px, keypoints (N,21,2) px and their confidence (N,21)."""
         own, trust = self.predictions, self.predictions.keypoint_confidence
         trust = None if trust is None else torch.as_tensor(trust)
         return torch.as_tensor(own.pose), torch.as_tensor(own.K), torch.as_tensor(own.keypoints_2d), trust
@@ -268,7 +268,7 @@ def package(
     subject: int,
     created_by: str,
 ) -> Identity:
-    """An identity file's content, with the hand's length and the numbers of the images used."""
+    """An identity file's content, with the hand's length (mm) and the numbers of the images used."""
     length, gradient = length_gradient(model, torch.as_tensor(found.betas).to(model.device, model.dtype)[None], "hand")
     slope, covariance = gradient[0].cpu().numpy(), found.covariance
     left = images.is_left[found.used]

@@ -96,7 +96,7 @@ class Length:
 
 
 def identity_lengths(identity: Identity, assets: HandAssets) -> dict[str, Length]:
-    """Hand length and the five finger lengths of an identity, with the uncertainty of its covariance."""
+    """Hand length and the five finger lengths of an identity, mm, with the uncertainty of its covariance."""
     found = lengths_mm(assets, identity.betas, identity.covariance)
     return {name: Length(*numbers) for name, numbers in found.items()}
 

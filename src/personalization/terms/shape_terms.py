@@ -47,7 +47,7 @@ def parse_known_bone(text: str) -> LengthCue:
 def shape_terms(
     model: JointsModel, prior: ShapePrior, cues: tuple[LengthCue, ...], betas: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Half chi-square (P,), gradient (P,10) and Gauss-Newton Hessian (P,10,10) of prior and cues at betas (P,10)."""
+    """Half chi-square (P,), gradient (P,10) and Hessian (P,10,10) of prior and cues (m) at betas (P,10)."""
     off = betas - prior.mean
     gradient = off @ prior.precision
     cost = (off * gradient).sum(-1) / 2

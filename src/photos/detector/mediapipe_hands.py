@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from src.photos.detector.detection import Detection
+from src.photos.image import check_rgb
 from utils.camera import square_box
 
 INSTALL = "pip install -r requirements-detect.txt"
@@ -54,8 +55,7 @@ class MediapipeHands:
         Raises:
             ValueError: not such an image.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+        check_rgb(image)
         hands = self.look(image) or self._look_closer(image)
         return without_repeats(hands)
 
