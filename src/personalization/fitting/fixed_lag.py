@@ -20,6 +20,7 @@ from src.personalization.terms.inputs import FrameInputs, check_frames
 from src.personalization.terms.smoothness import Smoothness
 from template.kinematics import JointsModel, posed_points
 
+DEFAULTS = SequenceOptions()
 #: Linear systems solved for a frame; the next frame goes on from there.
 STEPS = LMOptions(max_steps=2, tolerance=3e-2)
 
@@ -111,7 +112,7 @@ class FixedLagSmoother:
     """
 
     def __init__(
-        self, model: JointsModel, betas: torch.Tensor, options: SequenceOptions = SequenceOptions(), lag: int = 0
+        self, model: JointsModel, betas: torch.Tensor, options: SequenceOptions = DEFAULTS, lag: int = 0
     ) -> None:
         if lag < 0:
             raise ValueError(f"a lag of {lag} frames: it must be 0 or more")
