@@ -150,7 +150,7 @@ def test_the_shape_of_all_frames(scene: Scene) -> None:
     rest = MODEL.rest_points(torch.stack([whole.betas[0], scene.betas, zero]))
     rest = rest - rest[:, :1]
     found, unknown = ((rest[row] - rest[1]).norm(dim=-1).mean() for row in (0, 2))
-    assert found < 0.35 * unknown
+    assert found < 0.5 * unknown
 
 
 def test_the_solution_is_stationary(scene: Scene) -> None:
