@@ -23,6 +23,15 @@ _OF_METHOD = {
     "--top_k": "top_k",
     "--temperature": "confidence",
 }  # fmt: skip
+#: Options that mean something only beside one of others.
+_NEEDS = {
+    "--hand_length_std_mm": ("--hand_length_mm",),
+    "--depth_std": ("--depth_mean",),
+    "--wrist_depth_std_mm": ("--wrist_depth",),
+    "--data_root": ("--cameras", "--wrist_depth"),
+    "--dataset": ("--cameras", "--wrist_depth"),
+    "--accept_conflict": ("--hand_length_mm", "--known_bone", "--merge_with"),
+}
 
 
 class _Parser(CommandParser):
@@ -33,6 +42,7 @@ class _Parser(CommandParser):
         self.refuse_unused(args, args.given_options - _OF_SOURCE[other], source)
         used = {option for option in args.given_options if _OF_METHOD.get(option, args.method) == args.method}
         self.refuse_unused(args, used, f"--method {args.method}")
+        self.refuse_without(args, _NEEDS)
 
 
 def method_name(text: str) -> str:

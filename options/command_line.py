@@ -8,9 +8,11 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from options.limits import bad_value
 
 ROOT = Path(__file__).resolve().parents[1]
 _NOT_GIVEN = object()
@@ -37,6 +39,9 @@ class CommandParser(argparse.ArgumentParser):
         for name in actions.keys() - given:
             setattr(parsed, name, actions[name].default)
         parsed.given_options = {actions[name].option_strings[0] for name in given}
+        wrong = bad_value(parsed)
+        if wrong:
+            self.error(wrong)
         self.check(parsed)
         return parsed, rest
 
@@ -46,6 +51,12 @@ class CommandParser(argparse.ArgumentParser):
 
     def check(self, args: argparse.Namespace) -> None:
         """Fill in what depends on other options, and refuse what has no effect; for subclasses."""
+
+    def refuse_without(self, args: argparse.Namespace, needs: Mapping[str, tuple[str, ...]]) -> None:
+        """Exit with status 2 if an option was given without any of those that give it a meaning."""
+        for option in sorted(args.given_options & needs.keys()):
+            if not args.given_options.intersection(needs[option]):
+                self.error(f"{option} has no effect without {' or '.join(needs[option])}")
 
     def refuse_unused(self, args: argparse.Namespace, used: Container[str], what: str) -> None:
         """Exit with status 2 if an option was given that ``what`` (e.g. "--phase eval") does not use."""

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from datasets import loading
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine.train import Interrupted, Trainer, train
@@ -189,10 +189,10 @@ def test_processes_leave_a_validation_together(root: Path, tmp_path: Path) -> No
 def test_too_little_shared_memory_takes_fewer_loader_processes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = [batch["image_id"].tolist() for batch in make_loader(Images(), 4)]
+    expected = [batch["image_id"].tolist() for batch in BatchLoader(Images(), 4)]
     batch_bytes = 4 * (8 * 8 * 3 + 8)
     for room, used in ((100 * batch_bytes, 3), (9 * batch_bytes, 2), (1000, 0)):
-        loader = make_loader(Images(), 4, num_workers=3)
+        loader = BatchLoader(Images(), 4, num_workers=3)
         monkeypatch.setattr(loading, "shared_memory_free", lambda room=room: room)
         caplog.clear()
         assert [batch["image_id"].tolist() for batch in loader] == expected
@@ -214,7 +214,7 @@ class Images(torch.utils.data.Dataset):
 
 DEADLY = """
 import os, signal, numpy, torch
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 
 class Deadly(torch.utils.data.Dataset):
     def __len__(self): return 40
@@ -222,7 +222,7 @@ class Deadly(torch.utils.data.Dataset):
         if index == 9: os.kill(os.getpid(), signal.SIGKILL)
         return {"image_id": numpy.int64(index)}
 
-for batch in make_loader(Deadly(), 4, num_workers=1): print(batch["image_id"].tolist(), flush=True)
+for batch in BatchLoader(Deadly(), 4, num_workers=1): print(batch["image_id"].tolist(), flush=True)
 """
 
 

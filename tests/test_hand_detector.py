@@ -78,25 +78,25 @@ def test_cells_answer_for_the_smallest_box_near_whose_centre_they_lie():
 
 def test_a_right_answer_costs_little_and_is_decoded():
     detector = HandDetector().eval()
-    boxes, left = torch.tensor([[[40.0, 50, 80, 90], [120, 100, 240, 220]]]), torch.tensor([[False, True]])
+    boxes = torch.tensor([[[40.0, 50, 80, 90], [120, 100, 240, 220]]])
     weight = torch.ones(1, 2)
     index, _ = assign(boxes, weight, 256)
-    logits = torch.full((*index.shape, 2), -9.0)
+    logits = torch.full(index.shape, -9.0)
     answers = torch.zeros(*index.shape, 4)
     answers[..., 2:] = 1
     for number in (0, 1):
         here = index[0] == number
         assert here.any()
-        logits[0, here, int(left[0, number])] = 9.0
+        logits[0, here] = 9.0
         answers[0, here] = boxes[0, number]
     output = {"class_logits": logits, "boxes": answers}
-    loss, _ = detector_loss(output, boxes, left, weight, 256)
-    wrong, _ = detector_loss(output, boxes, ~left, weight, 256)
+    loss, _ = detector_loss(output, boxes, weight, 256)
+    wrong, _ = detector_loss(output | {"class_logits": -logits}, boxes, weight, 256)
     assert loss < 1e-3 and wrong > 1
     hands = decode(output, detector)[0]
     assert len(hands["boxes"]) == 2 and (hands["scores"] > 0.99).all()
     order = hands["boxes"][:, 0].argsort()
-    assert torch.equal(hands["boxes"][order], boxes[0]) and hands["is_left"][order].tolist() == [False, True]
+    assert torch.equal(hands["boxes"][order], boxes[0])
 
 
 def test_boxes_of_every_size_have_a_cell():
@@ -263,8 +263,8 @@ def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path):
     card = ModelCard("pose_2d", options=options, input_size=64, crop_size=64, crop_scale=1.5)
     save_checkpoint(rated, card, card.build())
     hands = OwnHands(detector, rated, threshold=0.5)
-    logits, boxes = torch.full((2, 5, 2), -9.0), torch.zeros(2, 5, 4)
-    logits[0, 2] = 0.0  # sure of a hand, not of its side: together 1, either half
+    logits, boxes = torch.full((2, 5), -9.0), torch.zeros(2, 5, 4)
+    logits[0, 2] = 9.0
     boxes[0, 2] = torch.tensor([31.5, 63.5, 95.5, 127.5])
     hands.detector.forward = lambda image: {"class_logits": logits, "boxes": boxes}
     proposals = hands.proposals(np.zeros((512, 512, 3), np.uint8))

@@ -24,8 +24,9 @@ READ_ERRORS = (
 
 
 def read_reason(error: BaseException) -> str:
-    """What a library said of damaged content, without NumPy's advice to read it unsafely."""
-    return "it holds text or Python objects" if "allow_pickle" in str(error) else str(error)
+    """What a library said of damaged content, without NumPy's and PyTorch's advice to read it unsafely."""
+    advises = any(word in str(error) for word in ("allow_pickle", "weights_only"))
+    return "it holds something else than numbers" if advises else str(error)
 
 
 _NO_ROOM = {
@@ -106,3 +107,20 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def writable_folder(path: str | os.PathLike) -> Path:
+    """Make the folder and see whether a file can be written there, before any work is done.
+
+    Raises:
+        OSError: naming the folder and what is wrong with it.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"--output {folder}: cannot be written to ({error.strerror or error}); choose another") from error
+    return folder

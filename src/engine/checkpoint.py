@@ -34,7 +34,7 @@ from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
 from template import HandAssets, HandModel, load_hand_assets
 from template.cmr_assets import load_hierarchy
 from utils.artifacts import model_hash
-from utils.files import atomic_path
+from utils.files import atomic_path, read_reason
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def load_harmless(path: str | Path) -> Any:
                 "is not read. Where the file was made, save the network's weights alone: "
                 "torch.save(network.state_dict(), FILE)"
             ) from error
-        first = str(error).strip().partition("\n")[0]
+        first = read_reason(error).strip().partition("\n")[0]
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({first}); is the file complete?") from error
 
 
@@ -198,11 +198,22 @@ def load_network(
 
 
 def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> int:
-    """Load every tensor by name and say how many; CheckpointError names what is missing, left over or misshapen."""
+    """Load every tensor by name and say how many.
+
+    Raises:
+        CheckpointError: naming what is missing, left over, misshapen or not finite (such a network sees no hand).
+    """
     try:
-        return load_strict(model, state)
+        taken = load_strict(model, state)
     except StateDictError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    numbers = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    if bad := [name for name, value in numbers.items() if not bool(torch.isfinite(value).all())]:
+        raise CheckpointError(
+            f"{path}: NaN or infinity in {bad[0]} ({len(bad)} of {len(numbers)} tensors): its training diverged, or "
+            "the file is damaged; take an earlier checkpoint"
+        )
+    return taken
 
 
 def initialise_from(model: nn.Module, path: str | Path, parts: Sequence[str] | None = None) -> None:

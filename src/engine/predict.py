@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from datasets.augment import prepare_batch
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 from datasets.protocol import SampleDataset
 from src.engine import config
 from src.engine.checkpoint import ModelCard
@@ -120,7 +120,7 @@ def predict_dataset(
     Raises:
         ValueError: nothing to predict, or annotated shapes wanted where there are none.
     """
-    loader = make_loader(
+    loader = BatchLoader(
         dataset,
         batch_size,
         max_samples=max_samples,

@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from datasets.augment import prepare_batch
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from src.engine import config
 from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint
@@ -76,7 +76,7 @@ class Trainer:
             self.data = config.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)
             self.val_data = config.open_dataset(args, f"{args.setup}_val", args.crop_size)
         share = {"rank": self.context.rank, "world_size": self.context.world_size}
-        self.loader = make_loader(
+        self.loader = BatchLoader(
             self.data,
             self.context.local_batch_size(args.batch_size),
             shuffle=True,
@@ -87,7 +87,7 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
             **share,
         )
-        self.val_loader = make_loader(self.val_data, args.batch_size, max_samples=args.val_images, **share)
+        self.val_loader = BatchLoader(self.val_data, args.batch_size, max_samples=args.val_images, **share)
         if args.resident == "yes" or (args.resident == "auto" and args.cache):
             self.loader.keep_on(self.device, only_if_it_fits=args.resident == "auto")
         self.model = self._build_model()

@@ -15,16 +15,17 @@ from src.engine.networks import read_network
 from src.models.mesh_joints import is_mesh_model
 from src.personalization.calibration.population import SHIPPED_PRIOR, Population, shipped_population, with_population
 from src.personalization.fitting.fit import FitOptions
+from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Region, choose_region
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
 from src.photos.estimator import Estimator, HandEstimator
-from src.photos.image import Photo, check_rgb, read_photo
+from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.result import Result, mirror_box
 from src.photos.search import KeypointReader
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
-from utils.artifacts import Identity, load_identity
+from utils.artifacts import ArtifactError, Identity, load_identity
 from utils.camera import mirror_intrinsics
 from utils.device import choose_device
 
@@ -94,13 +95,21 @@ class PhotoEstimator:
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
         if isinstance(image, np.ndarray):
             check_rgb(image)
+            if min(image.shape[:2]) < MIN_SIDE:
+                raise UnusableImage(f"{image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")
             photo = Photo("image", None, image)
         else:
             photo = read_photo(Path(image))
         if isinstance(identity, (str, os.PathLike)):
-            identity = load_identity(identity, None if side == "auto" else side)
+            identity = check_stated_length(load_identity(identity), self.assets)
         if identity is not None:
             identity.check_hand(self.assets)
+            if side == "auto" and identity.side != "both":
+                side = identity.side
+            if identity.side not in (side, "both"):
+                raise ArtifactError(f"{identity.source}: side is {identity.side!r}, but a {side} hand is asked for")
+        if K is not None and fov is not None:
+            raise ValueError("K and fov both say what the lens is; give one")
         camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
         call = replace(
             self,

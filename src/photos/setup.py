@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
-import secrets
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 from src.engine.networks import is_told_shape
 from src.models import MODELS
 from src.models.mesh_joints import is_mesh_model
+from src.personalization.terms.hand_size import check_stated_length
 from src.photos.api import ANONYMOUS, DETECTOR, PERSONAL, PhotoEstimator, open_detector, open_estimator
 from src.photos.camera import checked_fov, parse_intrinsics
 from template import load_hand_assets
@@ -33,12 +32,16 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
         ValueError: an identity of another hand, a K or fov that is none, a model without a mesh.
         RuntimeError: the detector is not installed; says how to get it.
     """
+    check_options(args)
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
-    identity = load_identity(args.identity, args.hand) if args.identity else None
+    identity, side = load_identity(args.identity, args.hand) if args.identity else None, args.hand
     device, folder = choose_device(args.device, args.threads), Path(args.weights)
     assets = load_hand_assets(args.mano_dir, "right")
     if identity is not None:
-        identity.check_hand(assets)
+        check_stated_length(identity, assets)
+        if side is None and identity.side != "both":
+            side = identity.side
+            logger.info("%s is of a %s hand: those are looked for", identity.source, side)
     detector = None
     if args.keypoints == DETECTOR:
         try:
@@ -51,13 +54,42 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
         path, released = network_file(args, identity), {"backbone": args.backbone, "hierarchy": args.hierarchy}
         tools = open_estimator(path, assets, device, args.model, folder=folder, **released)
         card = tools.estimator.card
+        if "--model" in args.given_options and (args.checkpoint or args.resume) and card.model != args.model:
+            raise ValueError(f"{path} is a {card.model}, not a {args.model}: leave --model out, or name that")
+        if args.shape == "mean" and not is_told_shape(card):
+            raise ValueError(f"{card.model} predicts the shape, so --shape mean has no effect; leave it out")
         if is_told_shape(card) and identity is None and args.shape != "mean":
             raise ValueError(
                 f"{card.model} needs the person's shape: --identity FILE (calibrate_from_shape_params.py writes it), "
                 "or --shape mean to do without"
             )
     bbox = None if args.bbox is None else tuple(args.bbox)
-    return replace(tools, detector=detector is not None, identity=identity, K=K, fov=fov, bbox=bbox, hand=args.hand)
+    return replace(tools, detector=detector is not None, identity=identity, K=K, fov=fov, bbox=bbox, hand=side)
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Options that contradict each other or have no effect here; `options.run_options` knows those of a phase.
+
+    Raises:
+        ValueError: naming them.
+    """
+    given = args.given_options
+    if args.K and args.fov is not None:
+        raise ValueError("--K and --fov both say what the lens is; give one")
+    if args.checkpoint and args.resume:
+        raise ValueError("--checkpoint and --resume both name the network; give one")
+    if args.resume == "auto":
+        raise ValueError("--resume without a file is for training; the demo takes --resume FILE or --checkpoint FILE")
+    if args.shape is not None and args.shape != ("mean" if args.identity is None else "calibrated"):
+        has = "--identity FILE is the shape" if args.identity else "without --identity only 'mean' can be chosen"
+        raise ValueError(f"--shape {args.shape} does not go with that: {has} (pictures have no annotations)")
+    if args.keypoints == DETECTOR and not is_mesh_model(args.model):
+        if unused := sorted(given & {"--checkpoint", "--resume", "--model", "--backbone", "--hierarchy", "--shape"}):
+            raise ValueError(f"--keypoints {DETECTOR} fits the hand without a network: leave {', '.join(unused)} out")
+    elif not (args.checkpoint or args.resume) and "--backbone" in given:
+        raise ValueError("--backbone is of a released --checkpoint, which does not say it; the shipped weights do")
+    if "--hierarchy" in given and not (args.checkpoint or args.resume or is_mesh_model(args.model)):
+        raise ValueError(f"--hierarchy is of networks that predict meshes; --model {args.model} has none")
 
 
 def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:
@@ -79,23 +111,6 @@ def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:
         if identity is not None:
             logger.info("an identity is given: taking %s instead of %s", PERSONAL, args.model)
     return Path(args.weights) / f"{name}.safetensors"
-
-
-def writable_folder(path: str | os.PathLike) -> Path:
-    """Make the folder and see whether a file can be written there, before any work is done.
-
-    Raises:
-        OSError: naming the folder and what is wrong with it.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"--output {folder}: cannot be written to ({error.strerror or error}); choose another") from error
-    return folder
 
 
 @contextlib.contextmanager

@@ -24,11 +24,12 @@ from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints, rows_by_subject
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import describe_lengths
+from src.personalization.terms.hand_size import check_stated_length, describe_lengths
 from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions, load_identity, load_predictions, save_identity
 from utils.device import choose_device
+from utils.files import writable_folder
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,11 @@ def calibrate_and_write(
     if len(subjects) > 1 and (args.output.endswith(".json") or args.merge_with is not None):
         option = "--merge_with" if args.merge_with is not None else f"--output {args.output}"
         raise CalibrationError(f"{option} is one person's file, but there are subjects {subjects}; give --subject")
-    earlier = None if args.merge_with is None else load_identity(args.merge_with)
+    path = Path(args.output)
+    writable_folder(path.parent if args.output.endswith(".json") else path)  # before the work, not after it
+    if args.output.endswith(".json") and path.is_dir():
+        raise OSError(f"--output {path}: is a folder; name a file, or a folder whose name does not end in .json")
+    earlier = None if args.merge_with is None else check_stated_length(load_identity(args.merge_with), assets)
     count = (None if args.images else NUM_IMAGES) if args.num_images is None else args.num_images
     written, errors = {}, {}
     for subject in subjects:
@@ -101,7 +106,8 @@ def calibrate_and_write(
                 for draw in range(args.draws)
             ]
             if earlier is not None:
-                draws[0] = merge_identities([earlier, draws[0]], assets, options.population, args.accept_conflict)
+                new = replace(draws[0], source=f"the new calibration of subject {subject}")
+                draws[0] = merge_identities([earlier, new], assets, options.population, args.accept_conflict)
         except CalibrationError as error:
             if len(subjects) == 1:
                 raise

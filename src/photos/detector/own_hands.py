@@ -77,7 +77,7 @@ class OwnHands:
         middle, size = np.array([(width - 1) / 2, (height - 1) / 2]), self.card.input_size
         views = np.array([[*middle, max(width, height) * share] for share in VIEWS])
         output = self.detector(network_input([crop_image(image, view, size) for view in views], self.device))
-        scores = output["class_logits"].sigmoid().sum(-1).cpu()
+        scores = self.detector.probability(output["class_logits"]).cpu()
         boxes = []
         for corners, view in zip(output["boxes"].double().cpu().numpy(), views, strict=True):
             back = invert_affine(crop_affine(view, size))
