@@ -31,6 +31,7 @@ from benchmarks.video_scenes import FPS, Clip, make_clip  # noqa: E402
 from datasets.image_crop import crop_image  # noqa: E402
 from src.engine.checkpoint import load_network  # noqa: E402
 from src.personalization.fitting.fit import FitResult, fit_frames  # noqa: E402
+from src.personalization.fitting.fixed_lag import DEFAULTS as CAUSAL
 from src.personalization.fitting.fixed_lag import FixedLagSmoother  # noqa: E402
 from src.personalization.fitting.sequence import SequenceOptions, fit_sequence  # noqa: E402
 from src.photos.search import KeypointReader, network_input  # noqa: E402
@@ -41,7 +42,6 @@ from utils.camera import crop_affine, project_numpy, square_box, transform_intri
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 #: Below this mean confidence of the keypoints a frame counts as one without a hand.
 SEEN = 0.35
-CAUSAL = SequenceOptions()
 
 
 @dataclass

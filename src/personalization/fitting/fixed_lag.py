@@ -20,7 +20,8 @@ from src.personalization.terms.inputs import FrameInputs, check_frames
 from src.personalization.terms.smoothness import Smoothness
 from template.kinematics import JointsModel, posed_points
 
-DEFAULTS = SequenceOptions()
+#: Of a stream nothing is known of what comes next: velocities may change more, and fade sooner, than in hindsight.
+DEFAULTS = SequenceOptions(smoothness=Smoothness(3.0, 4.5, 0.4, memory=0.2))
 #: Linear systems solved for a frame; the next frame goes on from there.
 STEPS = LMOptions(max_steps=2, tolerance=3e-2)
 

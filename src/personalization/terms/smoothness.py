@@ -18,7 +18,7 @@ from src.personalization.terms.pose_prior import inverse_right_jacobian, rotatio
 
 @dataclass(frozen=True)
 class Smoothness:
-    """How fast velocities change: standard deviation after one second.
+    """How fast velocities change: standard deviation after one second. Defaults: chosen by ``benchmarks/video.py``.
 
     Attributes:
         root_std: of the hand's orientation, finger_std: of the finger joints, rad / s^1.5.
@@ -26,11 +26,11 @@ class Smoothness:
         memory: s, how long a velocity lasts of itself.
     """
 
-    root_std: float = 8.0
-    finger_std: float = 12.0
-    wrist_std: float = 1.0
+    root_std: float = 2.0
+    finger_std: float = 3.0
+    wrist_std: float = 0.3
     depth_std: float | None = None
-    memory: float = 0.3
+    memory: float = 1.0
 
     def fade(self, step: torch.Tensor) -> torch.Tensor:
         """What is left of a velocity after ``step`` s."""
