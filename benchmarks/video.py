@@ -31,7 +31,7 @@ from benchmarks.video_scenes import FPS, Clip, make_clip  # noqa: E402
 from datasets.image_crop import crop_image  # noqa: E402
 from src.engine.checkpoint import load_network  # noqa: E402
 from src.personalization.fitting.fit import FitResult, fit_frames  # noqa: E402
-from src.personalization.fitting.fixed_lag import DEFAULTS as CAUSAL
+from src.personalization.fitting.fixed_lag import DEFAULTS as CAUSAL  # noqa: E402
 from src.personalization.fitting.fixed_lag import FixedLagSmoother  # noqa: E402
 from src.personalization.fitting.sequence import SequenceOptions, fit_sequence  # noqa: E402
 from src.photos.search import KeypointReader, network_input  # noqa: E402
