@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 
 from options.command_line import CommandParser
+from options.estimate_options import ESTIMATE_OPTIONS, add_estimate_arguments
 from options.run_options import add_device_arguments
 
-METHODS = ("mean", "top_k", "confidence", "multi_frame")
-#: Options that only one of the two sources reads.
+METHODS = ("mean", "median", "top_k", "confidence", "multi_frame")
+#: Options that only some of the sources read.
 _OF_SOURCE = {
-    "--predictions": {"--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
-                      "--wrist_depth_std_mm"},
-    "--images": {"--K", "--fov", "--hand"},
+    **dict.fromkeys(("--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
+                     "--wrist_depth_std_mm", "--predictions"), ("--predictions",)),
+    **dict.fromkeys(("--" + name for name in ESTIMATE_OPTIONS.split()), ("--estimates",)),
+    **dict.fromkeys(("--keypoints", "--prior"), ("--predictions", "--images")),
+    **dict.fromkeys(("--K", "--fov", "--images"), ("--images", "--estimates")),
+    "--hand": ("--images",),
 }  # fmt: skip
 #: Options that only some methods read.
 _OF_METHOD = {
@@ -30,7 +34,7 @@ _NEEDS = {
     "--wrist_depth_std_mm": ("--wrist_depth",),
     "--data_root": ("--cameras", "--wrist_depth"),
     "--dataset": ("--cameras", "--wrist_depth"),
-    "--accept_conflict": ("--hand_length_mm", "--known_bone", "--merge_with"),
+    "--accept_conflict": ("--hand_length_mm", "--known_bone", "--merge_with", "--estimates"),
 }
 
 
@@ -38,8 +42,13 @@ class _Parser(CommandParser):
     """Refuses options that the source or the method does not use."""
 
     def check(self, args: argparse.Namespace) -> None:
-        source, other = ("--images", "--predictions") if args.images else ("--predictions", "--images")
-        self.refuse_unused(args, args.given_options - _OF_SOURCE[other], source)
+        source = "--estimates" if args.estimates else "--images" if args.images else "--predictions"
+        used = {option for option in args.given_options if source in _OF_SOURCE.get(option, (source,))}
+        self.refuse_unused(args, used, source)
+        if args.estimates and not args.format:
+            self.error("--estimates needs --format, the estimator's name")
+        if args.method == "median" and source != "--estimates":
+            self.error("--method median is of --estimates; predictions take mean, top_k or confidence")
         used = {option for option in args.given_options if _OF_METHOD.get(option, args.method) == args.method}
         self.refuse_unused(args, used, f"--method {args.method}")
         self.refuse_without(args, _NEEDS)
@@ -53,13 +62,15 @@ def method_name(text: str) -> str:
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``calibrate_from_shape_params.py``."""
     parser = _Parser("Many images of a person to one identity file (shape of the hand, with its uncertainty).")
-    source = parser.add_mutually_exclusive_group()
+    source = parser.add_argument_group("source")
     source.add_argument(
         "--predictions",
         help="npz of run.py --phase predict: shapes and poses "
         "(default: what scripts/predict_with_confidence.sh and predict_2d.sh write)",
     )
-    source.add_argument("--images", help="folder of a person's own photos (--keypoints mediapipe); needs no network")
+    source.add_argument(
+        "--images", help="folder of a person's own photos (--keypoints mediapipe); of --estimates: the pictures"
+    )
     parser.add_argument(
         "--keypoints", help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe"
     )
@@ -85,6 +96,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     images.add_argument("--temperature", type=float, default=1.0, help="of --method confidence (softmax)")
     images.add_argument("--merge_with", help="an earlier identity file of the same person, merged by information")
     add_photo_arguments(parser)
+    add_estimate_arguments(parser)
     add_multi_frame_arguments(parser)
     add_device_arguments(parser)
     return parser

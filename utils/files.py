@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -26,7 +27,22 @@ READ_ERRORS = (
 def read_reason(error: BaseException) -> str:
     """What a library said of damaged content, without NumPy's and PyTorch's advice to read it unsafely."""
     advises = any(word in str(error) for word in ("allow_pickle", "weights_only"))
-    return "it holds something else than numbers" if advises else str(error)
+    words = re.sub(r" ?<[\w.]+ object at 0x[0-9a-f]+>", "", str(error))  # nor addresses in memory
+    return "it holds something else than numbers" if advises else words
+
+
+def what_it_is(path: str | os.PathLike, error: BaseException) -> str:
+    """What a file is that a library cannot read, by its first bytes where these tell, else the library's words."""
+    path = Path(path)
+    if not path.is_file():
+        return read_reason(error).partition("\n")[0]
+    with open(path, "rb") as handle:
+        start = handle.read(40)
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer; git lfs pull fetches the file"
+    if len(start) < 40 or start.lstrip()[:1] in (b"<", b"{", b"\0"):
+        return f"{path.stat().st_size} bytes that begin with {start[:20]!r}"
+    return read_reason(error).partition("\n")[0]
 
 
 _NO_ROOM = {

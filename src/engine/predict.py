@@ -238,6 +238,10 @@ def predict(args: argparse.Namespace) -> Predictions | None:
     split = args.split or f"{args.setup}_test"
     args.crop = args.crop or card.crop
     shape = None
+    if not card.model.endswith("_identity") and args.shape not in (None, "predicted"):
+        raise ValueError(f"--shape {args.shape} has no effect on a {card.model}, which is told no shape; leave it out")
+    if args.phase == "predict" and args.identity and args.shape != "calibrated":
+        raise ValueError("--identity has no effect without --shape calibrated; leave it out, or give that too")
     if card.model.endswith("_identity"):
         shape = ShapeSource(args.shape or "gt", args.identity, assets)
     with process_group():

@@ -82,6 +82,12 @@ class Gallery:
         self._entries.append(entry)
         self._write_if_due()
 
+    def note(self, name: str, file: str, hand: Result) -> None:
+        """Remember a hand whose picture is not there: an entry of predictions.json, no section of the page."""
+        picture = {"name": name, "file": file, "status": "ok"}
+        self._entries.append(json.dumps(picture | hand.record(), allow_nan=False))
+        self._write_if_due()
+
     def fail(self, name: str, file: str, reason: str, status: str = "no usable hand") -> None:
         """Remember a picture without a usable hand."""
         logger.warning("%s", reason if reason.startswith(file) else f"{file}: {reason}")

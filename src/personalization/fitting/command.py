@@ -83,6 +83,12 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
         device=device,
         video=args.video,
     )
+    counts = count_status(fitted.status)
+    if not usable(torch.as_tensor(fitted.status)).any():
+        raise CalibrationError(
+            f"{args.predictions}: none of {len(predictions)} images could be fitted ({counts}), so nothing is written; "
+            "do the keypoints and K belong to these images, in px of the full image?"
+        )
     save_predictions(args.output, fitted.predictions)
     report = summarise(predictions, fitted, truth, assets)
     log_report(report)
