@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 from torchvision.ops import nms
 
 from datasets.image_crop import crop_image
 from src.engine.checkpoint import ModelCard, load_network
 from src.photos.detector.detection import Detection
-from src.photos.detector.mediapipe_hands import without_repeats
+from src.photos.detector.mediapipe_hands import SAME_HAND, overlap
 from src.photos.search import limited, network_input
 from utils.camera import crop_affine, invert_affine, square_box, transform_points
 
@@ -28,16 +30,17 @@ PROPOSAL, _PLACES = 0.05, 4
 _SAME_PROPOSAL = 0.6
 #: Logits of the detector's probability, of the least probability of a hand over the looks, and of the keypoints' mean
 #: confidence; then the offset: logistic regression on held-back renders of what is found there being a hand.
-EVIDENCE = (0.0, 0.0, 0.0, 0.0)
-#: Least score of a hand.
-MIN_SCORE = 0.5
+EVIDENCE = (0.52, 0.09, 1.03, -0.36)
+#: Least score of a hand; at most 2% of pictures without one reach it, renders and half the real ones (docs/world.md).
+MIN_SCORE = 0.7
 
 
 class OwnHands:
     """Callable: image (H,W,3) uint8 RGB -> hands, surest first; the score is the probability of a hand.
 
     The detector proposes boxes. The keypoint network looks at each, again in the box around what it found there (both
-    mirror images, which says the side), and a third time.
+    mirror images, which says the side), and a third time. Keypoints are means over the three looks by their squared
+    confidence, which is a mean as well: where the looks differ, it is lower than each of them says.
 
     Args:
         detector, keypoints: weights of a ``hand_detector`` and of a ``pose_2d`` network with a rating.
@@ -71,8 +74,8 @@ class OwnHands:
             return []
         first = self.reader.read(image, squares, False)
         places = zip(first.keypoints, first.is_hand, probability, strict=True)
-        hands = (self._closer(image, *place) for place in places)
-        return without_repeats([hand for hand in hands if hand.score >= self.threshold])
+        found = [self._closer(image, *place) for place in places]
+        return one_each([look for look in found if look.hand.score >= self.threshold])
 
     @torch.no_grad()
     def proposals(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,16 +96,44 @@ class OwnHands:
         sides = (corners[:, 1] - corners[:, 0]).max(axis=1, keepdims=True)
         return np.concatenate([corners.mean(axis=1), sides], axis=1), scores[kept].numpy()
 
-    def _closer(self, image: np.ndarray, keypoints: np.ndarray, is_hand: float, probability: float) -> Detection:
+    def _closer(self, image: np.ndarray, keypoints: np.ndarray, is_hand: float, probability: float) -> Look:
         box = limited(square_box(keypoints, 1.0), image)[None]
         looks = [self.reader.read(image, box, is_left) for is_left in (False, True)]
-        is_left = float(looks[0].is_left[0]) > float(looks[1].is_left[0])  # each says how far its image is a left hand
+        # Each says how far its image is a left hand. Had the one a bias, the difference has none.
+        plain, mirrored = (logit(look.is_left[0]) for look in looks)
+        is_left = bool(plain > mirrored)
         box = limited(square_box(looks[is_left].keypoints[0], 1.0), image)[None]
         last = self.reader.read(image, box, is_left)
         least = min(is_hand, *(float(look.is_hand[0]) for look in (*looks, last)))
-        evidence = np.clip([probability, least, last.confidence.mean()], 1e-6, 1 - 1e-6)
-        logit = np.log(evidence / (1 - evidence)) @ EVIDENCE[:3] + EVIDENCE[3]
-        return Detection(last.keypoints[0], last.confidence[0], is_left, float(1 / (1 + np.exp(-logit))))
+        evidence = logit([probability, least, last.confidence.mean()]) @ EVIDENCE[:3] + EVIDENCE[3]
+        looks.append(last)
+        confidence = np.stack([look.confidence[0] for look in looks])
+        weight = confidence**2 / (confidence**2).sum(axis=0)
+        points = sum(w[:, None] * look.keypoints[0] for w, look in zip(weight, looks, strict=True))
+        hand = Detection(points, confidence.mean(axis=0), is_left, float(1 / (1 + np.exp(-evidence))))
+        return Look(hand, plain - mirrored + (-1 if is_left else 1) * logit(last.is_left[0]))
+
+
+class Look(NamedTuple):
+    """What was found at one place."""
+
+    hand: Detection
+    left: float  # evidence (log-odds) of a left hand
+
+
+def one_each(looks: list[Look]) -> list[Detection]:
+    """The hands, surest first, each once; several looks at one decide together which hand it is."""
+    groups: list[list[Look]] = []
+    for look in sorted(looks, key=lambda one: -one.hand.score):
+        same = next((group for group in groups if overlap(group[0].hand, look.hand) > SAME_HAND), None)
+        groups.append([look]) if same is None else same.append(look)
+    return [replace(group[0].hand, is_left=bool(sum(look.left for look in group) > 0)) for group in groups]
+
+
+def logit(probability: ArrayLike) -> np.ndarray:
+    """Log-odds of probabilities, those of exactly 0 or 1 as of almost."""
+    probability = np.clip(np.asarray(probability, dtype=np.float64), 1e-6, 1 - 1e-6)
+    return np.log(probability / (1 - probability))
 
 
 @functools.lru_cache(maxsize=2)
