@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from options.image_options import DETECTOR
 from src.personalization.calibration import api
 from src.personalization.calibration.api import SOMEBODY, fit_options, keypoint_options, shapes_of
 from src.personalization.calibration.command import calibrate_and_write, stated_options
@@ -32,8 +33,6 @@ from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
-#: Whose points photos are read with.
-DETECTOR = "mediapipe"
 DEFAULT_OUTPUT = "out/own_photos/identity.json"
 
 

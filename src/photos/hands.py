@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,20 +16,16 @@ from src.personalization.calibration.api import explained
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
 from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
-from src.photos.detector import Detection, find_hands, mirrored, of_side
+from src.photos.detector import Detection, Finder, find_hands, mirrored, of_side
 from src.photos.image import Photo, UnusableImage, file_stem, list_photos, read_photo, shown_name
+from src.photos.refusal import MIN_HAND_PX
 from template import HandAssets
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics
 
 logger = logging.getLogger(__name__)
 
-#: A hand of fewer pixels says next to nothing about its shape.
-MIN_HAND_PX = 24.0
-
 DEFAULTS = KeypointFitOptions()
-
-Finder = Callable[[np.ndarray], list[Detection]]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from options.image_options import DETECTOR, NETWORK
 from src.engine.networks import is_told_shape
 from src.models import MODELS
-from src.models.mesh_joints import is_mesh_model
-from src.photos.api import ANONYMOUS, DETECTOR, PERSONAL, PhotoEstimator, open_detector, open_estimator
+from src.personalization.landmarks.model import find_landmarks
+from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, open_detector, open_estimator
 from src.photos.camera import checked_fov, parse_intrinsics
+from src.photos.detector import install_advice, is_installed
 from template import load_hand_assets
 from utils.artifacts import Identity, load_identity
 from utils.device import choose_device
@@ -38,25 +40,51 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
     assets = load_hand_assets(args.mano_dir, "right")
     if identity is not None:
         identity.check_hand(assets)
-    detector = None
-    if args.keypoints == DETECTOR:
-        try:
-            detector = open_detector(assets, folder)
-        except ImportError as error:
-            raise RuntimeError(f"--keypoints {DETECTOR}: {error}") from error
-    if detector is not None and not is_mesh_model(args.model):
+    source = keypoint_source(args)
+    try:
+        detector = open_detector(assets, folder, args.landmarker) if source == DETECTOR else None
+    except ImportError as error:
+        raise RuntimeError(f"--keypoints {DETECTOR}: {error}") from error
+    if detector is not None and not asks_for_network(args):
         tools = detector
     else:
         path, released = network_file(args, identity), {"backbone": args.backbone, "hierarchy": args.hierarchy}
-        tools = open_estimator(path, assets, device, args.model, folder=folder, **released)
+        landmarks = None if detector is None else find_landmarks(DETECTOR, assets)
+        tools = open_estimator(path, assets, device, args.model, folder=folder, landmarks=landmarks, **released)
         card = tools.estimator.card
         if is_told_shape(card) and identity is None and args.shape != "mean":
             raise ValueError(
                 f"{card.model} needs the person's shape: --identity FILE (calibrate_from_shape_params.py writes it), "
                 "or --shape mean to do without"
             )
+        if detector is not None:
+            tools = replace(tools, detector=detector.detector, alone=detector.estimator)
     bbox = None if args.bbox is None else tuple(args.bbox)
-    return replace(tools, detector=detector is not None, identity=identity, K=K, fov=fov, bbox=bbox, hand=args.hand)
+    given = {"identity": identity, "K": K, "fov": fov, "bbox": bbox, "hand": args.hand, "one_person": args.one_person}
+    return replace(tools, **given)
+
+
+def asks_for_network(args: argparse.Namespace) -> bool:
+    """The command names a network."""
+    return bool(args.given_options & {"--model", "--checkpoint", "--resume"})
+
+
+def keypoint_source(args: argparse.Namespace) -> str:
+    """``--keypoints``; where it is not given the detector, unless a network is asked for.
+
+    Raises:
+        RuntimeError: there is no detector; says how to install it, and how to ask for the networks.
+        ValueError: ``--landmarker`` without the detector.
+    """
+    source = args.keypoints or (NETWORK if asks_for_network(args) else DETECTOR)
+    if source != DETECTOR and args.landmarker:
+        raise ValueError(f"--landmarker is of --keypoints {DETECTOR}, not of a network; leave it out")
+    if args.keypoints is None and source == DETECTOR and not is_installed():
+        raise RuntimeError(
+            f"own pictures need the hand detector: {install_advice()} (or --keypoints {NETWORK}: networks that "
+            "have seen rendered pictures only, and find few real hands)"
+        )
+    return source
 
 
 def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:
