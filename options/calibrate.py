@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from options.command_line import CommandParser
+from options.image_options import add_landmarker_argument
 from options.run_options import add_device_arguments
 
 METHODS = ("mean", "top_k", "confidence", "multi_frame")
@@ -12,7 +13,7 @@ METHODS = ("mean", "top_k", "confidence", "multi_frame")
 _OF_SOURCE = {
     "--predictions": {"--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
                       "--wrist_depth_std_mm"},
-    "--images": {"--K", "--fov", "--hand"},
+    "--images": {"--K", "--fov", "--hand", "--landmarker"},
 }  # fmt: skip
 #: Options that only some methods read.
 _OF_METHOD = {
@@ -49,9 +50,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="npz of run.py --phase predict: shapes and poses "
         "(default: what scripts/predict_with_confidence.sh and predict_2d.sh write)",
     )
-    source.add_argument("--images", help="folder of a person's own photos (--keypoints mediapipe); needs no network")
+    source.add_argument("--images", help="folder of a person's own photos, read with mediapipe; needs no network")
     parser.add_argument(
-        "--keypoints", help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe"
+        "--keypoints",
+        help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe, the default",
     )
     parser.add_argument(
         "--output",
@@ -85,6 +87,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
     photos = parser.add_argument_group("own photos (--images; each may have <name>_K.npy beside it, or EXIF)")
     photos.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
     photos.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
+    add_landmarker_argument(photos)
     photos.add_argument("--hand", choices=("left", "right"), help="only hands of this side (default: both)")
 
 

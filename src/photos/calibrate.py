@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -111,12 +112,14 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> d
         ImportError: mediapipe is missing; says what to install.
         CalibrationError, FileNotFoundError, ValueError: options that do not go together, or nothing to calibrate from.
     """
-    if args.keypoints != "mediapipe":
+    if args.keypoints not in (None, DETECTOR):
         raise CalibrationError("--images needs --keypoints mediapipe: photos hold no predictions of a network")
     if args.method in AVERAGES:
         raise CalibrationError(f"--method {args.method} averages a network's shapes; photos take --method multi_frame")
     if args.select == "confidence":
         raise CalibrationError("--select confidence needs a network's confidence; take random or informative")
+    if args.landmarker is not None:
+        finder = functools.partial(finder, landmarker=args.landmarker)
     if args.output is None:
         args.output = DEFAULT_OUTPUT
         logger.info("--output is not given: %s", args.output)

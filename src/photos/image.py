@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from utils.install import pip_install
+
 #: What is taken for a picture; whether it can be read is found out by reading it.
 HEIF = (".heic", ".heif", ".hif")
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
@@ -36,6 +38,7 @@ _WIDTH, _HEIGHT = 0xA002, 0xA003
 _PLANE_X_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
 _FOCAL_RANGE = (0.25, 30.0)  # of the longer side: from a fisheye lens to a telescope
+_SENSOR_MM, _LARGEST_ZOOM = (2.0, 80.0), 10.0  # of a webcam to medium format; of phones without lens
 _DIAGONAL_35MM = 43.267  # of the 36 x 24 mm film that 35 mm equivalents refer to
 
 
@@ -50,7 +53,7 @@ class Photo:
     Attributes:
         name: for the files made of it, unique in its folder; path: where it is, or None.
         image: (H,W,3) uint8 RGB.
-        focal_px: focal length from EXIF, pixels, or None; focal_source: what EXIF said.
+        focal_px: focal length from EXIF, pixels, or None; focal_source: what EXIF said, or why it is not believed.
     """
 
     name: str
@@ -163,7 +166,9 @@ def _register_heif(shown: str) -> None:
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError as error:
-        raise UnusableImage(f"{shown}: HEIC is read where pillow-heif is installed: pip install pillow-heif") from error
+        raise UnusableImage(
+            f"{shown}: HEIC is read where pillow-heif is installed: {pip_install('pillow-heif')}"
+        ) from error
 
 
 def to_rgb8(picture: Image.Image) -> np.ndarray:
@@ -218,6 +223,7 @@ def _focal(exif: Mapping[int, object], width: int, height: int) -> tuple[float |
 
     Programs that resize or crop a picture often leave EXIF as the camera wrote it. The 35 mm equivalent holds as long
     as the picture has the proportions that EXIF says; sensor resolution, only with EXIF's own width to scale it by.
+    Without a focal length, the text says why EXIF is not believed, or nothing.
     """
 
     def number(tag: int) -> float:
@@ -234,6 +240,16 @@ def _focal(exif: Mapping[int, object], width: int, height: int) -> tuple[float |
     if scale and abs(shorter - scale * before[1]) > max(1.5, 0.01 * shorter):
         return None, ""  # cropped since
     unit = _MM_PER_UNIT.get(int(number(_PLANE_UNIT) or 2))
+    # What both numbers together say of the sensor. A digital zoom makes it smaller than it is, nothing makes it larger.
+    diagonal = _DIAGONAL_35MM * length / equivalent if length and equivalent else 0.0
+    side = before[0] * unit / resolution if resolution and unit else 0.0
+    if equivalent and diagonal and not _SENSOR_MM[0] / _LARGEST_ZOOM < diagonal < _SENSOR_MM[1]:
+        return None, f"EXIF not believed: {length:g} mm like {equivalent:g} mm on film is a sensor of {diagonal:.3g} mm"
+    if not equivalent and length and side and not _SENSOR_MM[0] < side < _SENSOR_MM[1]:
+        return (
+            None,
+            f"EXIF not believed: {before[0]:g} px at {resolution / unit:.4g} px/mm is a sensor of {side:.3g} mm",
+        )
     if equivalent:
         focal, source = equivalent * float(np.hypot(width, height)) / _DIAGONAL_35MM, f"{equivalent:g} mm (35 mm film)"
     elif length and resolution and unit and scale:
