@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import READ_ERRORS
+from utils.files import READ_ERRORS, read_reason
 
 
 class BadFileError(ValueError):
@@ -39,7 +39,7 @@ def reading(path: str | Path, what: str, can_skip: bool = True) -> Iterator[None
     except (BadFileError, FileNotFoundError):
         raise
     except READ_ERRORS as error:
-        words = " ".join(f"{type(error).__name__}: {error}".split())
+        words = " ".join(f"{type(error).__name__}: {read_reason(error)}".split())
         raise bad_file(path, f"not {what} ({words[:300]})", can_skip) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from options.command_line import CommandParser
+from options.command_line import CommandParser, count, fraction, positive_number
 from options.image_options import add_landmarker_argument
 from options.run_options import add_device_arguments
 
@@ -26,6 +26,15 @@ _OF_METHOD = {
     "--top_k": "top_k",
     "--temperature": "confidence",
 }  # fmt: skip
+#: Options that mean something only beside one of others.
+_NEEDS = {
+    "--hand_length_std_mm": ("--hand_length_mm",),
+    "--depth_std": ("--depth_mean",),
+    "--wrist_depth_std_mm": ("--wrist_depth",),
+    "--data_root": ("--cameras", "--wrist_depth"),
+    "--dataset": ("--cameras", "--wrist_depth"),
+    "--accept_conflict": ("--hand_length_mm", "--known_bone", "--merge_with"),
+}
 
 
 class _Parser(CommandParser):
@@ -36,6 +45,7 @@ class _Parser(CommandParser):
         self.refuse_unused(args, args.given_options - _OF_SOURCE[other], source)
         used = {option for option in args.given_options if _OF_METHOD.get(option, args.method) == args.method}
         self.refuse_unused(args, used, f"--method {args.method}")
+        self.refuse_without(args, _NEEDS)
 
 
 def method_name(text: str) -> str:
@@ -75,8 +85,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     images.add_argument("--select", default="random", choices=("random", "confidence", "informative"))
     images.add_argument("--seed", type=int, default=0)
     images.add_argument("--draws", type=int, default=1, help="repeat with seeds SEED, SEED+1, ... and show the spread")
-    images.add_argument("--top_k", type=int, default=10, help="of --method top_k")
-    images.add_argument("--temperature", type=float, default=1.0, help="of --method confidence (softmax)")
+    images.add_argument("--top_k", type=count, default=10, help="of --method top_k")
+    images.add_argument("--temperature", type=positive_number, default=1.0, help="of --method confidence (softmax)")
     images.add_argument("--merge_with", help="an earlier identity file of the same person, merged by information")
     add_photo_arguments(parser)
     add_multi_frame_arguments(parser)
@@ -101,17 +111,19 @@ def add_multi_frame_arguments(parser: argparse.ArgumentParser) -> None:
         help="npz of src.personalization.calibration.measure_population (default: weights/prior.npz where it fits)",
     )
     prior.add_argument(
-        "--root_std", type=float, help="rad, trust in the network's hand orientation (default: measured)"
+        "--root_std", type=positive_number, help="rad, trust in the network's hand orientation (default: measured)"
     )
-    prior.add_argument("--finger_std", type=float, help="rad, trust in the network's finger rotations (measured)")
-    prior.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
+    prior.add_argument(
+        "--finger_std", type=positive_number, help="rad, trust in the network's finger rotations (measured)"
+    )
+    prior.add_argument("--keypoint_std", type=positive_number, help="px (default: a fraction of each hand's box)")
     prior.add_argument("--loss", default="geman_mcclure", choices=("none", "huber", "geman_mcclure"))
-    prior.add_argument("--min_confidence", type=float, default=0.05, help="keypoints at or below it do not count")
-    prior.add_argument("--depth_mean", type=float, help="m, weak prior on the wrist's depth, e.g. 0.85")
-    prior.add_argument("--depth_std", type=float, default=0.07, help="m, of that prior")
+    prior.add_argument("--min_confidence", type=fraction, default=0.05, help="keypoints at or below it do not count")
+    prior.add_argument("--depth_mean", type=positive_number, help="m, weak prior on the wrist's depth, e.g. 0.85")
+    prior.add_argument("--depth_std", type=positive_number, default=0.07, help="m, of that prior")
     cues = parser.add_argument_group("multi-frame calibration: metric cues (a single camera cannot see absolute size)")
     cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist crease to the middle finger's end, hand flat")
-    cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
+    cues.add_argument("--hand_length_std_mm", type=positive_number, default=3.0)
     cues.add_argument(
         "--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="e.g. index=72±2 (or +-); repeatable"
     )
@@ -137,4 +149,4 @@ def add_multi_frame_arguments(parser: argparse.ArgumentParser) -> None:
     cues.add_argument("--dataset", default="dex_ycb")
     cues.add_argument("--cameras", type=int, metavar="N", help="use N calibrated cameras of each instant together")
     cues.add_argument("--wrist_depth", action="store_true", help="read the wrist's depth in the data set's depth maps")
-    cues.add_argument("--wrist_depth_std_mm", type=float, default=10.0)
+    cues.add_argument("--wrist_depth_std_mm", type=positive_number, default=10.0)

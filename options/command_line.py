@@ -1,19 +1,44 @@
-"""What the three commands share: a parser that refuses options without effect, and how errors are told."""
+"""What the commands share: a parser that refuses options without effect, writers' options, how errors are told."""
 
 from __future__ import annotations
 
 import argparse
 import linecache
 import logging
+import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 _NOT_GIVEN = object()
+
+
+def positive_number(text: str) -> float:
+    """An option's type: a finite number above 0. Of NaN a solver would make whatever it likes."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"is {text}; it must be a finite number above 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    """An option's type: a number from 0 to below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"is {text}; it must be a number from 0 to below 1")
+    return value
+
+
+def count(text: str) -> int:
+    """An option's type: a whole number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"is {text}; at least 1 is needed")
+    return value
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -47,6 +72,12 @@ class CommandParser(argparse.ArgumentParser):
     def check(self, args: argparse.Namespace) -> None:
         """Fill in what depends on other options, and refuse what has no effect; for subclasses."""
 
+    def refuse_without(self, args: argparse.Namespace, needs: Mapping[str, tuple[str, ...]]) -> None:
+        """Exit with status 2 if an option was given without any of those that give it a meaning."""
+        for option in sorted(args.given_options & needs.keys()):
+            if not args.given_options.intersection(needs[option]):
+                self.error(f"{option} has no effect without {' or '.join(needs[option])}")
+
     def refuse_unused(self, args: argparse.Namespace, used: Container[str], what: str) -> None:
         """Exit with status 2 if an option was given that ``what`` (e.g. "--phase eval") does not use."""
         unused = sorted(option for option in args.given_options if option not in used)
@@ -54,28 +85,39 @@ class CommandParser(argparse.ArgumentParser):
             self.error(f"{what} does not use {', '.join(unused)}; leave {'it' if len(unused) == 1 else 'them'} out")
 
 
+def writer_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """Parser of a writer of synthetic data, with the options that all have: ``--root``, ``--seed``, ``--mano_dir``."""
+    how = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=how)
+    parser.add_argument("--root", required=True, help="folder to write into")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
+    return parser
+
+
 def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], object]) -> int:
-    """Parse the command line and do ``work``; the exit status.
+    """Parse the command line and do ``work``; the exit status, which is 0 unless ``work`` returns another integer.
 
     An error is one line on stderr and status 2. One that no part of this code raised on purpose may be a fault of
     the program, so its type is named. ``--debug`` shows the traceback of either.
     """
     args = parser.parse_args()
+    debug = getattr(args, "debug", False)
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a notebook's backend (Colab's) may not be installed here
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:
-        work(args)
+        status = work(args)
+        return status if isinstance(status, int) else 0
     except KeyboardInterrupt:
-        if args.debug:
+        if debug:
             raise
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if args.debug:
+        if debug:
             raise
         print(f"error: {describe_error(error)}", file=sys.stderr)
         return 2
-    return 0
 
 
 def describe_error(error: Exception) -> str:

@@ -33,7 +33,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--one_person",
         action="store_true",
-        help="all hands of a picture are one person's and share the shape",
+        help="all hands of a picture are one person's: they share the shape, also of --identity of the other hand",
     )
 
 

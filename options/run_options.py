@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from options.command_line import ROOT, CommandParser
+from options.command_line import ROOT, CommandParser, count
 from options.image_options import add_image_arguments
 from options.recipes import RECIPES
 
@@ -19,7 +19,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """``--device``, ``--mano_dir`` and ``--threads``, shared by every command."""
     group = parser.add_argument_group("machine and hand model")
     group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: a GPU if there is one")
-    group.add_argument("--threads", type=int, help="CPU threads for torch (default: torch's own choice)")
+    group.add_argument("--threads", type=count, help="CPU threads for torch (default: torch's own choice)")
     group.add_argument(
         "--mano_dir", help="folder with MANO_RIGHT.pkl and MANO_LEFT.pkl (default: $MANO_DIR, template/, the stand-in)"
     )
@@ -46,7 +46,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_workers", type=int, default=0, help="loader processes (0: none)")
     group.add_argument("--skip_bad", action="store_true", help="skip and count unreadable files instead of stopping")
     group.add_argument("--allow_missing_subjects", action="store_true", help="take a root with only some subjects")
-    group.add_argument("--max_images", type=int, help="use this many images, spread evenly over the split")
+    group.add_argument("--max_images", type=int, help="use so many images, spread evenly over the split (0: all)")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +161,12 @@ USED_OPTIONS = {
 
 
 #: Options that count something there must be at least one of.
-_COUNTS = {f"--{name}" for name in "threads batch_size epochs crop_size input_size".split()}
+_COUNTS = {
+    f"--{name}"
+    for name in "batch_size epochs crop_size input_size calibration_images demo_sequences demo_frames".split()
+}
+#: Options that must not be negative.
+_NOT_NEGATIVE = {"--num_workers", "--max_images", "--val_images", "--pictures", "--seed"}
 
 
 class _Parser(CommandParser):
@@ -172,8 +177,8 @@ class _Parser(CommandParser):
         if use == "demo":
             use += " --images" if args.images else " --video" if args.video else ""
         used = {f"--{name}" for name in f"phase debug {_EVERYWHERE} {USED_OPTIONS[use]}".split()}
+        self._refuse_no_values(args)
         self.refuse_unused(args, used, f"--phase {use}")
-        self._refuse_no_numbers(args)
         if args.dataset == "shards":
             args.dataset = self._dataset_of_shards(args.data_root)
         for option, is_used, otherwise in (
@@ -188,20 +193,24 @@ class _Parser(CommandParser):
         args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
 
-    def _refuse_no_numbers(self, args: argparse.Namespace) -> None:
+    def _refuse_no_values(self, args: argparse.Namespace) -> None:
         """Before anything is written, or deleted for --overwrite: NaN would stop the run, or its saving, after that."""
         for option in sorted(args.given_options):
             value = getattr(args, option[2:], None)
-            if isinstance(value, float) and not math.isfinite(value):
-                self.error(f"{option} is {value}; it must be a finite number")
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    self.error(f"{option} is {number}; it must be a finite number")
             if option == "--lr" and value <= 0:
                 self.error(f"--lr is {value}; it must be more than 0")
             if option == "--exp_name" and (value != Path(value).name or value in ("", ".", "..")):
                 self.error(f"--exp_name is {value!r}; it is one folder's name in --out_dir, without a path")
             if option in _COUNTS and value < 1:
                 self.error(f"{option} is {value}; at least 1 is needed")
-            if option in ("--num_workers", "--max_images", "--val_images") and value < 0:
-                self.error(f"{option} is {value}; it must not be negative (0: no loader processes, or all images)")
+            if option in _NOT_NEGATIVE and value < 0:
+                what = " (0: no loader processes, or all images)" if option not in ("--pictures", "--seed") else ""
+                self.error(f"{option} is {value}; it must not be negative{what}")
+            if isinstance(value, str) and not value:
+                self.error(f"{option} is empty; give what it needs, or leave it out")
 
     def _dataset_of_shards(self, root: str | None) -> str:
         from datasets.shards.index import dataset_of

@@ -86,7 +86,7 @@ def put_tips(
     """Give left hands their own fingertips, in place: sets such as manopth's name another vertex on that side.
 
     Args:
-        joints: (N, 21, 3), changed where ``is_left``; vertices: (N, 778, 3), same frame, mirrored or not.
+        joints: (N, 21, 3), changed where ``is_left``; vertices: (N, 778, 3), same frame, metres, mirrored or not.
         is_left: (N,) bool.
         tips: name of a set in `utils.joints.TIP_VERTICES`.
     """
@@ -107,7 +107,7 @@ def labelled_hands(
     label_betas: np.ndarray | None = None,
     batch: int = 256,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (N, 21, 3) and vertices (N, 778, 3) of annotated samples, as their own side's hand model makes them.
+    """Joints (N, 21, 3) and vertices (N, 778, 3), m, of annotated samples, as their own side's hand model makes them.
 
     A left hand is posed by the left model with the betas of its label, mirrored, and put where the sample has its
     wrist, which is J0(betas) + transl of the right model. Joints have their side's tips.

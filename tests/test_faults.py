@@ -151,7 +151,7 @@ def test_sigterm_to_the_whole_group_saves_and_blames_nobody(root: Path, tmp_path
     status, said, _ = terminated([sys.executable, *launcher, "run.py", *given], last, environment)
     state = torch.load(last, weights_only=True)
     assert status == (128 + signal.SIGTERM if processes == 1 else 1), said[-3000:]
-    assert "memory" not in said and "loader process" not in said
+    assert "memory" not in said and "loader process" not in said and "Connection closed" not in said
     assert state["position"]["epoch"] < 100 and "optimizer" in state and not list(last.parents[1].glob("*.lock"))
 
 
@@ -172,6 +172,18 @@ def test_sigterm_in_a_long_validation_loses_nothing(root: Path, tmp_path: Path) 
             rows.append({name: float(value) for name, value in next(csv.DictReader(handle)).items()})
     rows[0]["seconds"] = rows[1]["seconds"]
     assert rows[0] == pytest.approx(rows[1])
+
+
+def test_processes_leave_a_validation_together(root: Path, tmp_path: Path) -> None:
+    """SIGTERM reaches one of two processes first: the other is told, and meets no closed connection."""
+    launcher = [sys.executable, *"-m torch.distributed.run --standalone --nproc_per_node 2".split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    command = [*launcher, "tests/fault_member.py", "1", "tell", *words(root, tmp_path, "--threads", "1")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1 and "Connection closed" not in done.stderr, done.stderr[-3000:]
+    assert re.search(r"exitcode\s*: 143", done.stderr) and not re.search(r"exitcode\s*: -?(?!143)\d+", done.stderr)
+    last = torch.load(tmp_path / "dex_ycb/mano_baseline/checkpoints/last.pt", weights_only=True)
+    assert last["position"]["epoch"] == 0 and last["position"]["batch"] > 0
 
 
 def test_too_little_shared_memory_takes_fewer_loader_processes(

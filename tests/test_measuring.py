@@ -22,10 +22,10 @@ from src.personalization.terms.shape_terms import LengthCue
 from src.photos.calibrate import photo_beliefs, photo_options
 from src.photos.camera import Camera, pinhole
 from src.photos.detector import Detection
-from src.photos.flat_hand import BEYOND_MM, HEIGHT_MM, STD_M, flat_hand_cues, joint_lengths
 from src.photos.hands import PhotoHand, fit_photo_hands, photo_predictions
 from src.photos.image import UnusableImage
-from src.photos.plane import RECTANGLES, find_rectangle, homography, points_mm
+from src.photos.measuring.flat_hand import BEYOND_MM, HEIGHT_MM, STD_M, flat_hand_cues, joint_lengths
+from src.photos.measuring.plane import RECTANGLES, find_rectangle, homography, points_mm
 from template import load_hand_assets
 from template.kinematics import JointsModel
 from utils.joints import FINGERS, KNUCKLE_FLANKS

@@ -13,6 +13,7 @@ import pytest
 
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
+from src.personalization.terms.hand_size import lengths_mm
 from src.photos.api import PhotoEstimator, load
 from src.photos.detector import Detection
 from src.photos.image import UnusableImage
@@ -54,11 +55,13 @@ def test_a_picture_is_a_call(
     assert left.side == "left" and np.abs(left.vertices * [-1, 1, 1] - right.vertices).max() < 1e-4
 
     assets = load_hand_assets("template/stand_in.npz")
-    identity = Identity(np.full(10, 0.5), assets.name, assets.hash, 190.0)
+    length = lengths_mm(assets, np.full(10, 0.5), None, ("hand",))["hand"][0]
+    identity = Identity(np.full(10, 0.5), assets.name, assets.hash, length)
     save_identity(tmp_path / "me.json", identity)
     told = estimate(image, K=K, identity=tmp_path / "me.json", box=box)
     np.testing.assert_allclose(told.betas, 0.5)
-    assert told.length.mm == 190 and estimate.identity is None  # a call leaves nothing behind
+    assert told.length.mm == pytest.approx(length, abs=1e-3)
+    assert estimate.identity is None  # a call leaves nothing behind
     found = estimate(image, fov=40)
     assert "searched" in found.sources.box and found.sources.camera == "--fov 40"
     either = estimate(image, K=K, side="auto", box=box)

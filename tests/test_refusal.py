@@ -18,13 +18,13 @@ from src.photos.boxes import Region
 from src.photos.detector import Detection, MediapipeHands, mirrored
 from src.photos.detector.landmarker import Landmarker
 from src.photos.detector.mediapipe_hands import without_repeats
+from src.photos.detector.people import ONE_PERSON_SPREAD, proportions_spread
+from src.photos.detector.refusal import MIN_SIDE, check_misfit, check_side, side_probability
 from src.photos.estimator import Keypoints
 from src.photos.gallery import FURTHER
 from src.photos.hands import SeveralPeople, believed
 from src.photos.image import Photo, UnusableImage
 from src.photos.keypoint_estimator import KeypointEstimator
-from src.photos.people import ONE_PERSON_SPREAD, proportions_spread
-from src.photos.refusal import MIN_SIDE, check_misfit, check_side, side_probability
 from src.photos.run_images import image_demo
 from src.photos.shape_filter import ShapeFilter
 from utils.artifacts import Identity
@@ -134,14 +134,11 @@ def test_all_hands_of_a_picture_are_listed_surest_first(
     assert left.side == "left" and np.array_equal(left.betas, right.betas)
 
 
-def test_an_identity_is_of_its_side_unless_told_so(estimator: KeypointEstimator) -> None:
+def test_both_hands_of_one_person_share_an_identity(estimator: KeypointEstimator) -> None:
     identity = Identity(np.full(10, 0.3), ASSETS.name, ASSETS.hash, 190.0, hand_length_std_mm=2.0)
     hands = [detection(hand_at(0.6)), detection(hand_at(0.5, 1), True)]
-    tools = PhotoEstimator(estimator, detector=lambda image: hands, identity=identity)
-    photo = Photo("a", None, np.zeros((480, 640, 3), np.uint8))
-    results, refused = tools.hands(photo)
-    assert [hand.side for hand in results] == ["right"] and "--one_person" in refused[0].reason
-    both, _ = replace(tools, one_person=True).hands(photo)
+    tools = PhotoEstimator(estimator, detector=lambda image: hands, identity=identity, one_person=True)
+    both, _ = tools.hands(Photo("a", None, np.zeros((480, 640, 3), np.uint8)))
     assert {hand.side for hand in both} == {"left", "right"} and all(np.allclose(one.betas, 0.3) for one in both)
     assert both[0].length.is_known and str(both[0].length).startswith("hand length 190 mm")
 

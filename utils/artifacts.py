@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from utils.artifact_checks import ArtifactError, HandLike, HandMismatchError, check_hand, checked_array, model_hash
-from utils.files import READ_ERRORS, atomic_path
+from utils.files import READ_ERRORS, atomic_path, read_reason
 from utils.identity import Identity, load_identity, save_identity
 
 __all__ = [
@@ -184,7 +184,8 @@ def load_predictions(path: str | os.PathLike) -> Predictions:
         with np.load(path, allow_pickle=False) as archive:
             content: dict[str, Any] = {name: archive[name] for name in archive.files}
     except READ_ERRORS as error:
-        raise ArtifactError(f"{path} is not a readable .npz of plain arrays ({error}); predict again") from error
+        reason = read_reason(error)
+        raise ArtifactError(f"{path} is not a readable .npz of plain arrays ({reason}); predict again") from error
     if "schema" not in content:
         raise ArtifactError(f"{path} has no key 'schema' (it has {sorted(content)}); it is not a predictions file")
     schema = content.pop("schema")

@@ -22,6 +22,12 @@ READ_ERRORS = (
     AssertionError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
+
+def read_reason(error: BaseException) -> str:
+    """What a library said of damaged content, without NumPy's advice to read it unsafely."""
+    return "it holds text or Python objects" if "allow_pickle" in str(error) else str(error)
+
+
 _NO_ROOM = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up",
@@ -49,18 +55,26 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        number = _no_room(error)
-        if number is None:
+        explained = no_room_error(path, error)
+        if explained is None:
             raise
-        free = shutil.disk_usage(path.parent).free / 1e6
-        before = "The file of that name is as it was. " if path.exists() else ""
-        raise OSError(
-            number,
-            f"{path}: not written, {_NO_ROOM[number]} ({free:.0f} MB free in {path.parent}). {before}"
-            "Make room or choose another folder, then run the command again (a training with --resume)",
-        ) from error
+        raise explained from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def no_room_error(path: Path, error: BaseException) -> OSError | None:
+    """What to tell where ``path`` could not be written for want of room: file, room and remedy; else None."""
+    number = _no_room(error)
+    if number is None:
+        return None
+    free = shutil.disk_usage(path.parent).free / 1e6
+    before = "The file of that name is as it was. " if path.exists() else ""
+    return OSError(
+        number,
+        f"{path}: not written, {_NO_ROOM[number]} ({free:.0f} MB free in {path.parent}). {before}"
+        "Make room or choose another folder, then run the command again (a training with --resume)",
+    )
 
 
 def _no_room(error: BaseException | None) -> int | None:

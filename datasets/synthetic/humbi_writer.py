@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from tqdm import tqdm
 
 from datasets.humbi.files import CROP, Crop, crop_affine_of, hand_folder, image_name
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import StudioHand, make_studio_hand, random_place, run_writer
+from datasets.synthetic.hand_studio import StudioHand, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
 from datasets.synthetic.sequence import hand_model
+from options.command_line import run_command, writer_parser
 from template import HandModel, pca_to_pose, pose_to_pca
 from utils.camera import project_numpy, transform_intrinsics
 from utils.files import write_json, write_text
@@ -149,19 +151,14 @@ def _row(values: np.ndarray) -> str:
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the writer."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.synthetic.humbi_writer",
-        description="Write a small synthetic data set in the layout of HUMBI's hands.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = writer_parser(
+        "python -m datasets.synthetic.humbi_writer", "Write a small synthetic data set in the layout of HUMBI's hands."
     )
-    parser.add_argument("--root", required=True, help="folder to write into")
     parser.add_argument("--num_subjects", type=int, default=4, help="people")
     parser.add_argument("--num_frames", type=int, default=2, help="frames a person")
     parser.add_argument("--num_cameras", type=int, default=3, help="views of a frame")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
     return parser
 
 
 if __name__ == "__main__":
-    run_writer(get_args_parser(), write_humbi)
+    sys.exit(run_command(get_args_parser(), lambda args: write_humbi(**vars(args))))

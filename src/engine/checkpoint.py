@@ -27,6 +27,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from options.command_line import run_command
 from src.models import build_model
 from src.models.mesh_joints import is_mesh_model
 from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
@@ -259,19 +260,17 @@ def main() -> int:
     parser.add_argument("file")
     parser.add_argument("--model", required=True, help="e.g. mano_baseline, cmr_sg")
     parser.add_argument("--backbone", help="ResNet18 or ResNet50 (default: the model's own)")
-    args = parser.parse_args()
-    try:
-        if Path(args.file).suffix == ".safetensors" or has_card(args.file):
-            network, card, _ = load_network(args.file, expect=args.model)
-            count = len(network.state_dict())
-        else:
-            options = {"backbone": args.backbone.lower()} if args.backbone else {}
-            count = load_owned(args.file, build_model(args.model, "paper", **options))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser, _say_what_it_took)
+
+
+def _say_what_it_took(args: argparse.Namespace) -> None:
+    if Path(args.file).suffix == ".safetensors" or has_card(args.file):
+        network, card, _ = load_network(args.file, expect=args.model)
+        count = len(network.state_dict())
+    else:
+        options = {"backbone": args.backbone.lower()} if args.backbone else {}
+        count = load_owned(args.file, build_model(args.model, "paper", **options))
     print(f"{args.file}: {count} tensors taken by {args.model}")
-    return 0
 
 
 def has_card(path: str | Path) -> bool:

@@ -114,6 +114,12 @@ class DistributedContext:
             dist.barrier()
 
 
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an exchange failed because another process has ended or cannot be reached."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+    return isinstance(error, dist.DistError) or any(text in str(error) for text in words)
+
+
 def init_distributed(device: torch.device) -> DistributedContext:
     """The processes that torchrun's environment variables describe; alone without them.
 

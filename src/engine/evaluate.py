@@ -15,7 +15,6 @@ from src.engine.measure import (
     camera_points,
     count_hands,
     evaluate_hands,
-    evaluate_meshes,
     format_scores,
     format_table,
     hand_points,
@@ -35,7 +34,7 @@ from utils.files import write_json
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["evaluate", "evaluate_hands", "evaluate_meshes", "format_table", "hand_points", "measure"]
+__all__ = ["evaluate", "evaluate_hands", "format_table", "hand_points", "measure"]
 
 
 def report_sizes(identities: dict[int, Identity], assets: HandAssets) -> dict[str, Any]:

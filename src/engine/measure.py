@@ -175,29 +175,27 @@ def evaluate_hands(
     f_scores: bool = True,
     left: HandAssets | None = None,
 ) -> Evaluation:
-    """All metrics of predictions against the annotations of the same samples.
+    """All metrics of predictions (poses or meshes) against the annotations of the same samples.
 
-    Joints and vertices of both come from the same hand layer, so they share every definition; only annotated left
-    hands of a model that is not the right one's mirror image come from that model, ``left`` (`points.true_points`).
-    Absolute errors are there if the predictions carry a translation. ``zero_pose_mpvpe_mm`` compares
-    the shapes alone.
+    Joints and vertices of both are defined by ``hand``; only annotated left hands of a model that is not the right
+    one's mirror image come from that model, ``left`` (`true_points`). Absolute errors are there if the predictions
+    say where the hands are. Of poses, ``zero_pose_mpvpe_mm`` compares the shapes alone.
     """
-    absolute = predictions.transl is not None
-    is_left = predictions.is_left
-    joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl, is_left)
-    true_joints, true_vertices = true_points(hand, truth, is_left, left)
+    points = predicted_points(predictions, hand)
+    true_joints, true_vertices = true_points(hand, truth, predictions.is_left, left)
     result = evaluate_predictions(
-        joints,
+        points.joints,
         true_joints,
-        vertices,
+        points.vertices,
         true_vertices,
         image_id=predictions.image_id,
         f_scores=f_scores,
-        absolute=absolute,
+        absolute=points.in_camera,
     )
-    shape = _shape_errors(hand, predictions, truth, left)
-    result.per_sample["zero_pose_mpvpe_mm"] = shape
-    result.summary["zero_pose_mpvpe_mm"] = float(shape.mean())
+    if predictions.vertices is None:
+        shape = _shape_errors(hand, predictions, truth, left)
+        result.per_sample["zero_pose_mpvpe_mm"] = shape
+        result.summary["zero_pose_mpvpe_mm"] = float(shape.mean())
     return result
 
 
@@ -210,27 +208,6 @@ def _shape_errors(
     flat = {"pose": np.broadcast_to(np.eye(3), truth["pose"].shape), "transl": np.zeros_like(truth["transl"])}
     joints, vertices = true_points(hand, truth | flat, predictions.is_left, left)
     return point_errors(rest_hand(hand, predictions.betas)[0], vertices - joints[:, :1]).mean(axis=1) * 1000
-
-
-def evaluate_meshes(
-    hand: HandModel,
-    predictions: Predictions,
-    truth: dict[str, np.ndarray],
-    f_scores: bool = True,
-    left: HandAssets | None = None,
-) -> Evaluation:
-    """All metrics of predicted meshes; ``hand`` gives the true ones, with the joints that the predictions have."""
-    points = predicted_points(predictions, hand)
-    true_joints, true_vertices = true_points(hand, truth, predictions.is_left, left)
-    return evaluate_predictions(
-        points.joints,
-        true_joints,
-        points.vertices,
-        true_vertices,
-        image_id=predictions.image_id,
-        f_scores=f_scores,
-        absolute=points.in_camera,
-    )
 
 
 def keypoint_error(
@@ -253,9 +230,7 @@ def measure(
     meshes = predictions.vertices is not None
     hand = (mesh_hand(assets, predictions.dataset) if meshes else HandModel(assets)).to(device)
     summary: dict[str, float] = {}
-    if meshes:
-        summary |= evaluate_meshes(hand, predictions, truth, left=left).summary
-    elif predictions.pose is not None:
+    if meshes or predictions.pose is not None:
         summary |= evaluate_hands(hand, predictions, truth, left=left).summary
     if predictions.keypoints_2d is not None:
         true_joints = true_points(hand, truth, predictions.is_left, left)[0] if meshes else None

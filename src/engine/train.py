@@ -25,7 +25,7 @@ from options.recipes import apply_recipe
 from src.engine import config
 from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint
 from src.engine.cuda_graph import GraphedStep
-from src.engine.distributed import init_distributed, process_group
+from src.engine.distributed import init_distributed, is_lost_peer, process_group
 from src.engine.run_folder import RunFolder, train_settings
 from src.engine.step_log import Term, mean_scores
 from src.engine.training_state import TrainingState
@@ -136,11 +136,15 @@ class Trainer:
             NonFiniteLossError: see there.
         """
         with self.folder.owned() if self.context.is_main else contextlib.nullcontext():
-            self._begin()
             previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
             try:
+                self._begin()
                 while self.state.position.epoch < self.args.epochs:
                     self._epoch()
+            except RuntimeError as error:  # a process that the signal reached first may be gone already
+                if self._stop is None or not is_lost_peer(error):
+                    raise
+                raise Interrupted(128 + self._stop) from error
             finally:
                 for number, handler in previous.items():
                     signal.signal(number, handler)
@@ -176,9 +180,10 @@ class Trainer:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop = number
 
-    def _stop_if_told(self, in_any_process: bool = False) -> None:
-        if self._stop is not None or in_any_process:
-            raise Interrupted(128 + (self._stop or signal.SIGTERM))
+    def _interrupted(self) -> Interrupted:
+        self._stop = self._stop or signal.SIGTERM
+        self.context.barrier()  # none leaves while another is in the exchange that told it, or saves
+        return Interrupted(128 + self._stop)
 
     def _save(self, path: Path) -> None:
         self._saved_at = time.monotonic()
@@ -207,7 +212,8 @@ class Trainer:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in self.state.log.means().items()}, refresh=False)
                 if stop or save:
                     self._save(self.folder.last)
-                self._stop_if_told(stop)
+                if stop:
+                    raise self._interrupted()
         self._check()
         sums = self.state.log.state(self.context.all_reduce)
         if not sums:
@@ -242,11 +248,18 @@ class Trainer:
         """Mean of every score over the validation split.
 
         Raises:
-            Interrupted: after a signal.
+            Interrupted: after a signal to any process.
         """
         self.context.broadcast_buffers(self.model)  # all measure the network that is saved
         view = {"input_size": self.args.input_size, "device": self.device, "crop_scale": self.args.crop_scale}
-        return mean_scores(self.model, self.objective, self.val_loader, view, self.context, self._stop_if_told)
+
+        def is_told() -> bool:
+            return self._stop is not None
+
+        scores = mean_scores(self.model, self.objective, self.val_loader, view, self.context, is_told)
+        if self.context.any_of(is_told(), device=self.device)[0]:  # all leave together, none in the others' exchange
+            raise self._interrupted()
+        return scores
 
     def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, Term]:
         """One update from a batch of samples; the loss and its terms, scalars on the device."""

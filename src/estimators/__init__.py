@@ -106,9 +106,10 @@ def write_estimates(
     row_of = {int(number): row for row, number in enumerate(personalised.image_id)}
     if strange := set(row_of) - set(released.image_id.tolist()):
         raise ValueError(f"image_id {min(strange)} is not in {source}, which has {len(released)} hands")
-    images, size = read_options.get("images"), read_options.get("image_size")
-    options = Options(*(read_options.get(key) for key in ("side", "sides")), read_options.get("unit", "m"), size)
-    lines, number = [], 0
+    given, images = read_options.get, read_options.get("images")
+    options = Options(given("side"), given("sides"), given("unit", "m"), given("image_size"))
+    lines: list[str] = []
+    number = 0
     for file, content, hands in _files(source, format, options, images, own_copy=True):
         before = len(lines)
         for hand in hands:
@@ -212,7 +213,7 @@ def _predictions(
     )
 
 
-def _row(hand: Hand, K: np.ndarray | None, source: str) -> dict[str, np.ndarray | None]:
+def _row(hand: Hand, K: np.ndarray | None, source: str) -> dict[str, Any]:
     """A hand as a row of `Predictions`: left ones mirrored with their K and keypoints."""
     camera = hand.K if K is None else np.asarray(K, dtype=np.float64)
     if camera is None:

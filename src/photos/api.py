@@ -19,19 +19,19 @@ from src.engine.networks import read_network
 from src.models.mesh_joints import is_mesh_model
 from src.personalization.calibration.population import SHIPPED_PRIOR, Population, shipped_population, with_population
 from src.personalization.fitting.fit import FitOptions
-from src.personalization.landmarks.model import LandmarkModel
+from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
 from src.photos.detector.detection import Finder
+from src.photos.detector.refusal import check_size
 from src.photos.estimator import Estimator, HandEstimator
-from src.photos.image import Photo, UnusableImage, read_photo
+from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
 from src.photos.keypoint_estimator import KeypointEstimator
-from src.photos.refusal import check_size
 from src.photos.result import Result, mirror_box
 from src.photos.search import KeypointReader
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
-from utils.artifacts import Identity, load_identity
+from utils.artifacts import ArtifactError, Identity, load_identity
 from utils.camera import mirror_intrinsics
 from utils.device import choose_device
 
@@ -113,15 +113,22 @@ class PhotoEstimator:
         if side not in SIDES:
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
         if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:
-                raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+            check_rgb(image)
+            if min(image.shape[:2]) < MIN_SIDE:
+                raise UnusableImage(f"{image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")
             photo = Photo("image", None, image)
         else:
             photo = read_photo(Path(image))
         if isinstance(identity, (str, os.PathLike)):
-            identity = load_identity(identity, None if side == "auto" else side)
+            identity = check_stated_length(load_identity(identity), self.assets)
         if identity is not None:
             identity.check_hand(self.assets)
+            if side == "auto" and identity.side != "both":
+                side = identity.side
+            if identity.side not in (side, "both"):
+                raise ArtifactError(f"{identity.source}: side is {identity.side!r}, but a {side} hand is asked for")
+        if K is not None and fov is not None:
+            raise ValueError("K and fov both say what the lens is; give one")
         camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
         call = replace(
             self,
@@ -155,20 +162,10 @@ class PhotoEstimator:
         results, refused = [], []
         for region in regions:
             try:
-                self.check_identity(region)
                 results.append(self.estimate(photo, camera, region, copy.copy(common)))
             except UnusableImage as error:
                 refused.append(Refused(region, str(error)))
         return results, refused
-
-    def check_identity(self, region: Region) -> None:
-        """Raise UnusableImage if the identity is of the other hand, and nobody said that a person's hands share it."""
-        side, identity = "left" if region.is_left else "right", self.identity
-        if identity is not None and identity.side not in ("both", side) and not self.one_person:
-            raise UnusableImage(
-                f"no usable hand: it is a {side} one, the identity is of a {identity.side} hand; --one_person says "
-                "that all hands are this person's and share it"
-            )
 
     def shape(self) -> ShapeFilter:
         """A new person's, or the identity's, shape."""
@@ -272,7 +269,6 @@ def open_estimator(
     model: str,
     *,
     folder: Path = WEIGHTS,
-    landmarks: LandmarkModel | None = None,
     **released: Any,
 ) -> PhotoEstimator:
     """A network with what belongs to it: the keypoint network, and the population of the shipped ones.
@@ -280,7 +276,6 @@ def open_estimator(
     Args:
         path, assets, device, model: as of `read_network`; released: its backbone and hierarchy.
         folder: of the shipped weights.
-        landmarks: whose points the keypoints will be; None: our own networks', the hand's joints.
 
     Raises:
         FileNotFoundError: no such weights; lists those that are there. ValueError: it gives no mesh, or belongs to
@@ -296,7 +291,7 @@ def open_estimator(
     population = shipped_population(assets, folder / SHIPPED_PRIOR.name) if shipped else None
     options = FitOptions() if population is None else with_population(FitOptions(), population, keep_depth=True)
     reader = open_reader(folder / KEYPOINT_WEIGHTS, device)
-    estimator = HandEstimator(network, card, assets, reader, options, device, landmarks)
+    estimator = HandEstimator(network, card, assets, reader, options, device)
     return PhotoEstimator(estimator, reader=reader, weights=path, digest=digest, population=population)
 
 

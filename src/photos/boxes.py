@@ -13,6 +13,7 @@ from src.photos.image import Photo, UnusableImage, shown_name
 from src.photos.result import mirror_box, mirror_points
 from src.photos.search import MIN_SCORE, FoundHand, KeypointReader
 from utils.camera import square_box
+from utils.files import READ_ERRORS
 
 #: A box of a hand may reach beyond the picture, but not be so many times as long as its longer side.
 LARGEST_BOX = 3.0
@@ -134,7 +135,7 @@ def _given_box(photo: Photo, bbox: tuple[float, ...] | None) -> tuple[np.ndarray
         name = shown_name(beside)
         try:
             corners = np.asarray(json.loads(beside.read_text(encoding="utf-8")), dtype=np.float64)
-        except (ValueError, TypeError, OSError, OverflowError) as error:
+        except READ_ERRORS as error:
             raise UnusableImage(f"{name}: must be [left, top, right, bottom] in pixels ({error})") from error
         return checked_box(corners, name, photo.size), name
     if bbox is not None:

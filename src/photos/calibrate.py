@@ -25,10 +25,10 @@ from src.personalization.calibration.population import Population, load_populati
 from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.shape_terms import LengthCue
-from src.photos.camera import Camera, checked_fov, parse_intrinsics
+from src.photos.camera import Camera, checked_fov, checked_intrinsics, parse_intrinsics
 from src.photos.detector import find_hands
-from src.photos.flat_hand import flat_hand_cues
 from src.photos.hands import Finder, find_photo_hands, fit_photo_hands, photo_predictions
+from src.photos.measuring.flat_hand import flat_hand_cues
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions
 from utils.device import choose_device
@@ -99,9 +99,17 @@ def calibrate(
     population = prior if prior is None or hasattr(prior, "shapes_only") else load_population(prior, assets.hash)
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
     options = replace(photo_beliefs(assets, population, device), cues=cues)
+    if hand not in (None, "left", "right"):
+        raise CalibrationError(f"hand is {hand!r}; it must be 'left', 'right' or None")
+    if K is not None and fov is not None:
+        raise CalibrationError("K and fov both say what the lens is; give one")
     camera = None
     if K is not None:
-        camera = parse_intrinsics(str(K)) if isinstance(K, str | Path) else Camera(np.asarray(K, np.float64), "given")
+        camera = (
+            parse_intrinsics(str(K))
+            if isinstance(K, str | Path)
+            else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
+        )
     options = with_flat_hand({"card": card, "paper": paper}, corners, options, assets, finder, hand, camera, fov)
     rows = predictions_of_photos(source, hand, camera, checked_fov(fov), options, assets, subject, device, finder)
     return calibrate_predictions(rows, assets, options, num_images=None, device=device, created_by="handid.calibrate")[
@@ -125,6 +133,8 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> d
         raise CalibrationError(f"--method {args.method} averages a network's shapes; photos take --method multi_frame")
     if args.select == "confidence":
         raise CalibrationError("--select confidence needs a network's confidence; take random or informative")
+    if args.K and args.fov is not None:
+        raise CalibrationError("--K and --fov both say what the lens is; give one")
     if args.landmarker is not None:
         finder = functools.partial(finder, landmarker=args.landmarker)
     if args.output is None:

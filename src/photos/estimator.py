@@ -18,10 +18,10 @@ from src.engine.checkpoint import ModelCard
 from src.engine.networks import is_told_shape
 from src.evaluation.shape import bone_lengths
 from src.models.mesh_joints import mesh_hand, mesh_joints
-from src.personalization.fitting.fit import FitOptions, fit_frames
-from src.personalization.landmarks.model import LandmarkModel
+from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
+from src.personalization.fitting.from_keypoints import KeypointFit
 from src.personalization.registration.register import register_mesh
-from src.photos.refusal import check_depth, check_misfit, check_status
+from src.photos.detector.refusal import check_depth, check_misfit, check_status
 from src.photos.result import HandLength, Result, Sources, mirror_points
 from src.photos.search import KeypointReader, limited, network_input
 from src.photos.shape_filter import ShapeFilter
@@ -102,7 +102,6 @@ class HandEstimator:
         reader: keypoint network for networks of pose and shape; None: the network's own keypoints.
         options: of the fitting; None: its defaults.
         device: where the network is.
-        landmarks: whose points a pose is fitted to; None: the hand's own joints and tips.
     """
 
     def __init__(
@@ -113,13 +112,11 @@ class HandEstimator:
         reader: KeypointReader | None = None,
         options: FitOptions | None = None,
         device: torch.device | str = "cpu",
-        landmarks: LandmarkModel | None = None,
     ) -> None:
         self.network, self.card, self.assets, self.reader = network, card, assets, reader
         self.options, self.device = options or FitOptions(), torch.device(device)
         self.hand = HandModel(assets)
-        offsets = None if landmarks is None else landmarks.offsets
-        self.joints_model = JointsModel(assets, dtype=torch.float32, offsets=offsets)
+        self.joints_model = JointsModel(assets, dtype=torch.float32)
         self.regressor = mesh_hand(assets, "freihand" if card.crop == "image" else "dex_ycb")
 
     @torch.no_grad()
@@ -190,25 +187,7 @@ class HandEstimator:
         K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence)
         pose = output["pose"].float().cpu()
         fitted = fit_frames(self.joints_model, pose, betas, K_row, points, confidence, self.options, start)
-        check_status(fitted.status, keypoints)
-        posed = self.hand(fitted.pose, betas, fitted.transl)
-        return Result(
-            image.shape[1],
-            K,
-            np.asarray(box),
-            keypoints.points,
-            keypoints.confidence,
-            posed.vertices[0].numpy(),
-            posed.joints[0].numpy(),
-            self.assets,
-            float(fitted.reprojection_px[0]),
-            fitted.pose[0].numpy(),
-            fitted.transl[0].numpy(),
-            betas[0].numpy(),
-            shape.length,
-            sources=Sources(keypoints=keypoints.source),
-            notes={"fit_steps": int(fitted.steps[0])},
-        )
+        return fitted_result(image, K, box, keypoints, shape, self.hand, fitted, {"fit_steps": int(fitted.steps[0])})
 
     def _register(
         self,
@@ -272,3 +251,31 @@ class HandEstimator:
 def rows_of(*arrays: np.ndarray, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     """Each array as a batch of one."""
     return [torch.as_tensor(np.asarray(array)[None], dtype=dtype) for array in arrays]
+
+
+def fitted_result(
+    image: np.ndarray,
+    K: np.ndarray,
+    box: np.ndarray,
+    keypoints: Keypoints,
+    shape: ShapeFilter,
+    hand: HandModel,
+    fit: FitResult | KeypointFit,
+    notes: dict[str, int],
+) -> Result:
+    """The `Result` of a fit of one hand, posed by ``hand``; the others as in `Estimator.estimate`.
+
+    Raises:
+        UnusableImage: the fit has no result, or none that a camera can see.
+    """
+    check_status(fit.status, keypoints)
+    posed = hand(fit.pose, fit.betas, fit.transl)
+    vertices, joints, pose, transl, betas = (
+        value[0].numpy() for value in (posed.vertices, posed.joints, fit.pose, fit.transl, fit.betas)
+    )
+    result = Result(
+        image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, vertices, joints, hand.assets,
+        float(fit.reprojection_px[0]), pose, transl, betas, shape.length,
+        sources=Sources(keypoints=keypoints.source), notes=notes,
+    )  # fmt: skip
+    return check_depth(result)

@@ -17,9 +17,9 @@ from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitO
 from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Detection, Finder, find_hands, mirrored
-from src.photos.image import Photo, UnusableImage, file_stem, list_photos, read_photo, shown_name
-from src.photos.people import ONE_PERSON_SPREAD, people_in_picture, proportions_spread
-from src.photos.refusal import MIN_HAND_PX, MIN_SIDE
+from src.photos.detector.people import ONE_PERSON_SPREAD, people_in_picture, proportions_spread
+from src.photos.detector.refusal import MIN_HAND_PX, MIN_SIDE
+from src.photos.image import Photo, UnusableImage, check_regular, file_stem, list_photos, read_photo, shown_name
 from template import HandAssets
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics
@@ -66,12 +66,15 @@ def find_photo_hands(
         FileNotFoundError, ValueError: no folder, no image in it. ImportError: no detector.
         CalibrationError: no hand in any image.
     """
-    one = isinstance(folder, str | os.PathLike)
-    photos = list_photos(folder) if one else [(file_stem(Path(path)), Path(path)) for path in folder]
+    if isinstance(folder, str | os.PathLike):
+        photos = list_photos(folder)
+    else:
+        photos = [(file_stem(Path(path)), Path(path)) for path in folder]
     hands, known, people = [], set(), 1
     for name, path in photos:
         shown = shown_name(path)
         try:
+            check_regular(path)
             digest = hashlib.sha256(path.read_bytes()).digest()
             if digest in known:
                 raise UnusableImage(f"{shown}: the same picture as one before it")
@@ -146,7 +149,7 @@ def believed(found: list[Detection], side: str | None, shown: str) -> list[Detec
 def _photo_hand(photo: Photo, camera: Camera, hand: Detection, digest: bytes) -> PhotoHand:
     width = photo.size[0]
     number = int.from_bytes(digest[:6], "big") * 2 + hand.is_left
-    name = f"{shown_name(photo.path)}, {'left' if hand.is_left else 'right'} hand"
+    name = f"{shown_name(photo.path or Path(photo.name))}, {'left' if hand.is_left else 'right'} hand"
     if not hand.is_left:
         return PhotoHand(name, number, hand, camera.K, False, camera)
     return PhotoHand(name, number, mirrored(hand, width), mirror_intrinsics(camera.K, width), True, camera)

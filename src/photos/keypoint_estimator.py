@@ -21,19 +21,17 @@ from src.personalization.fitting.from_keypoints import (
 )
 from src.personalization.landmarks.model import find_landmarks, joints_model
 from src.personalization.solver.status import usable
-from src.photos.estimator import Keypoints, rows_of
-from src.photos.image import UnusableImage
-from src.photos.refusal import (
+from src.photos.detector.refusal import (
     DEPTH_RANGE,
     SURE_SIDE,
-    check_depth,
     check_misfit,
     check_side,
     check_size,
-    check_status,
     side_probability,
 )
-from src.photos.result import Result, Sources
+from src.photos.estimator import Keypoints, fitted_result, rows_of
+from src.photos.image import UnusableImage
+from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
 
@@ -102,27 +100,7 @@ class KeypointEstimator:
         elif fit is None or shape.count > 1:
             told = betas
             fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)
-        check_status(fit.status, keypoints)
-        posed = self.hand(fit.pose, fit.betas, fit.transl)
-        result = check_depth(
-            Result(
-                image.shape[1],
-                K,
-                np.asarray(box),
-                keypoints.points,
-                keypoints.confidence,
-                posed.vertices[0].numpy(),
-                posed.joints[0].numpy(),
-                self.assets,
-                float(fit.reprojection_px[0]),
-                fit.pose[0].numpy(),
-                fit.transl[0].numpy(),
-                fit.betas[0].numpy(),
-                shape.length,
-                sources=Sources(keypoints=keypoints.source),
-                notes={"followed_frames": frame},
-            )
-        )
+        result = fitted_result(image, K, box, keypoints, shape, self.hand, fit, {"followed_frames": frame})
         sure = {"misfit": check_misfit(result.reprojection_px, keypoints.size, self.options.noise.std_box)}
         if keypoints.side_score is not None:
             gain = 0.0

@@ -38,24 +38,24 @@ def image_demo(args: argparse.Namespace) -> Gallery:
         raise ValueError(f"--output {output}: is where the pictures are; choose another folder")
     tools = open_tools(args)
     errors: list[Exception] = []
-    with open_gallery(tools, output, f"Hands in {shown_name(Path(args.images)) or args.images}") as gallery:
-        with stopped_by_signals():
-            for name, path in tqdm(photos, desc="images", unit="image", disable=None):
-                try:
-                    photo = read_photo(path, name)
-                    hands, refused = tools.hands(photo)
-                    if hands:
-                        gallery.add(name, shown_name(path), photo.image, *hands, refused=refused)
-                    else:
-                        gallery.fail(name, shown_name(path), refused[0].reason, refused=refused)
-                except UnusableImage as error:
-                    gallery.fail(name, shown_name(path), str(error))
-                except Exception as error:  # one picture stops no other, whatever its decoder, fit or drawing raised
-                    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-                        raise
-                    logger.debug("%s", path, exc_info=True)
-                    gallery.fail(name, shown_name(path), f"{type(error).__name__}: {error}", "failed")
-                    errors.append(error)
+    title = f"Hands in {shown_name(Path(args.images)) or args.images}"
+    with stopped_by_signals(), open_gallery(tools, output, title) as gallery:
+        for name, path in tqdm(photos, desc="images", unit="image", disable=None):
+            try:
+                photo = read_photo(path, name)
+                hands, refused = tools.hands(photo)
+                if hands:
+                    gallery.add(name, shown_name(path), photo.image, *hands, refused=refused)
+                else:
+                    gallery.fail(name, shown_name(path), refused[0].reason, refused=refused)
+            except UnusableImage as error:
+                gallery.fail(name, shown_name(path), str(error))
+            except Exception as error:  # one picture stops no other, whatever its decoder, fit or drawing raised
+                if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                    raise
+                logger.debug("%s", path, exc_info=True)
+                gallery.fail(name, shown_name(path), f"{type(error).__name__}: {error}", "failed")
+                errors.append(error)
     with_hand, without = gallery.counts
     if errors and not with_hand and len(errors) == without:
         raise RuntimeError(f"none of {without} images could be worked on: {errors[0]}") from errors[0]

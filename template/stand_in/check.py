@@ -67,7 +67,7 @@ def components(faces: np.ndarray, vertices: int) -> int:
 
 
 def folded_edges(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 120.0) -> int:
-    """Edges whose two faces turn against each other by more than the limit: folds of the skin."""
+    """Edges whose two faces turn against each other by more than the limit, degrees: folds of the skin."""
     corners = vertices[faces].astype(np.float64)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-15)

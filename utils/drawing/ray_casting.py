@@ -44,7 +44,7 @@ class RayCaster:
         self._mesh = TriangleMesh(self._scene, vertices, faces)
 
     def cast(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
-        """Closest hit of each ray. origins, directions: (N, 3); directions need not be unit vectors."""
+        """Closest hit of each ray. origins (N, 3), m; directions (N, 3) need not be unit vectors."""
         result = self._run(origins, directions, output=True)
         face = result["primID"]
         distance = np.where(face >= 0, result["tfar"], np.float32(np.inf))

@@ -10,10 +10,10 @@ weights' running average is calibrated on the validation bank and written as ``.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import logging
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import nn
 
 from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
 from datasets.synthetic.world.resident import ResidentBank
+from options.command_line import run_command
 from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint, save_checkpoint
 from src.engine.ship import export_weights
 from src.engine.world.calibration import calibrate_detector, calibrate_keypoints
@@ -287,23 +288,16 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """Parse and train."""
-    parser = get_args_parser()
-    args = parser.parse_args()
+def main(args: argparse.Namespace) -> None:
+    """Fill in what depends on the task, and train."""
     is_detector = args.task == "detector"
     args.size = args.size or (INPUT_SIZE if is_detector else 128)
     args.batch_size = args.batch_size or (192 if is_detector else 384)
     args.backbone = args.backbone or ("mobilenet_v3_small" if is_detector else "regnet_x_400mf")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if args.threads:
         torch.set_num_threads(args.threads)
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            train(args)
-        except (FileNotFoundError, ValueError) as error:
-            parser.error(str(error))
+    train(args)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(get_args_parser(), main))

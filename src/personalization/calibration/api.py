@@ -82,6 +82,12 @@ def calibrate(
         CalibrationError: nothing usable, several people, a length that contradicts the images; says which.
         HandMismatchError: predictions or prior of another hand model.
     """
+    if hand not in (None, "left", "right"):
+        raise CalibrationError(f"hand is {hand!r}; it must be 'left', 'right' or None")
+    if isinstance(source, Predictions) or _are_results(source):
+        given = {"K": K, "confidence": confidence, "hand": hand}
+        if known := [name for name, value in given.items() if value is not None]:
+            raise CalibrationError(f"{', '.join(known)}: predictions and results bring their own; leave it out")
     assets = load_hand_assets(side="right") if assets is None else assets
     population = prior if prior is None or isinstance(prior, Population) else load_population(prior, assets.hash)
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
@@ -144,8 +150,16 @@ def _keypoints_of(
         raise CalibrationError("no keypoints at all; there is nothing to calibrate from")
     if K is None:
         raise CalibrationError("keypoints need K, the (3,3) intrinsics in pixels of the images that they belong to")
-    K = np.array(np.broadcast_to(np.asarray(K, dtype=np.float64), (len(keypoints), 3, 3)))
+    K, count = np.asarray(K, dtype=np.float64), len(keypoints)
+    if K.shape not in ((3, 3), (count, 3, 3)):
+        raise CalibrationError(f"K has shape {K.shape}; (3,3) or ({count},3,3) px is meant, as there are keypoints")
+    K = np.array(np.broadcast_to(K, (count, 3, 3)))
     confidence = np.ones(keypoints.shape[:2]) if confidence is None else np.asarray(confidence, dtype=np.float64)
+    if confidence.shape != keypoints.shape[:2] or not ((confidence >= 0) & (confidence <= 1)).all():
+        raise CalibrationError(
+            f"confidence has shape {confidence.shape} and spans [{confidence.min():g}, {confidence.max():g}]; "
+            f"({count},21) in [0,1] is meant, zero where unseen"
+        )
     keypoints = np.where(left[:, None, None], keypoints * [-1.0, 1.0], keypoints)  # mirrored about x = 0
     K[left, 0, 1:] *= -1
     return keypoints, K, confidence, left
@@ -207,7 +221,7 @@ def predictions_from_keypoints(
     subject: int,
     device: torch.device | str = "cpu",
 ) -> Predictions:
-    """Each hand fitted alone; arguments as `_keypoints_of` returns them.
+    """Each hand fitted alone; arguments (keypoints and K in px) as `_keypoints_of` returns them.
 
     Raises:
         CalibrationError: none could be fitted.
@@ -231,7 +245,7 @@ def explained(
     subject: int,
     made_by: str = "keypoints",
 ) -> Predictions:
-    """Poses, betas and keypoints of the hands whose fit explains their keypoints; the others are logged.
+    """Poses, betas, places (m) and keypoints (px) of the hands whose fit explains the latter; the others are logged.
 
     Raises:
         CalibrationError: none is left.

@@ -24,7 +24,7 @@ from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints, rows_by_subject
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import describe_lengths
+from src.personalization.terms.hand_size import check_stated_length, describe_lengths
 from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions, load_identity, load_predictions, save_identity
@@ -78,7 +78,7 @@ def calibrate_and_write(
     if len(subjects) > 1 and (args.output.endswith(".json") or args.merge_with is not None):
         option = "--merge_with" if args.merge_with is not None else f"--output {args.output}"
         raise CalibrationError(f"{option} is one person's file, but there are subjects {subjects}; give --subject")
-    earlier = None if args.merge_with is None else load_identity(args.merge_with)
+    earlier = None if args.merge_with is None else check_stated_length(load_identity(args.merge_with), assets)
     count = (None if args.images else NUM_IMAGES) if args.num_images is None else args.num_images
     written, errors = {}, {}
     for subject in subjects:
@@ -103,7 +103,8 @@ def calibrate_and_write(
                 for draw in range(args.draws)
             ]
             if earlier is not None:
-                draws[0] = merge_identities([earlier, draws[0]], assets, options.population, args.accept_conflict)
+                new = replace(draws[0], source=f"the new calibration of subject {subject}")
+                draws[0] = merge_identities([earlier, new], assets, options.population, args.accept_conflict)
         except CalibrationError as error:
             if len(subjects) == 1:
                 raise
@@ -137,7 +138,7 @@ def options_of(args: argparse.Namespace, assets: HandAssets, predictions: Predic
 
 
 def stated_noise(args: argparse.Namespace) -> bool:
-    """The user says how far poses and keypoints are off."""
+    """The user says how far poses (rad) and keypoints (px) are off."""
     return args.keypoint_std is not None and args.finger_std is not None
 
 
@@ -182,7 +183,7 @@ def gather_images(args: argparse.Namespace, predictions: Predictions) -> Images:
 
 
 def report(subject: int, draws: list[Identity], assets: HandAssets) -> None:
-    """Log hand and finger lengths, and their spread over the draws."""
+    """Log hand and finger lengths, mm, and their spread over the draws."""
     identity = draws[0]
     logger.info(
         "subject %d: %s, %d images, scale from %s; %s",

@@ -89,7 +89,7 @@ def people_of(betas: np.ndarray, depths: np.ndarray, hand_hash: str) -> Populati
 
 
 def measure_network(predictions: Predictions, truth: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How wrong a network's poses, 2D keypoints and shapes are, as far as it predicts them: fields of `Population`.
+    """How wrong a network's poses (rad), keypoints (of the box) and shapes are, if predicted: fields of `Population`.
 
     On people that it was trained on a network is better than on others: what is measured there makes the
     calibration trust it too much.

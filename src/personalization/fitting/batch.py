@@ -62,7 +62,7 @@ def fit_predictions(
     """Fit every row to its own 2D keypoints.
 
     Args:
-        predictions: with pose, K, keypoints_2d (see `pairing.pair_keypoints`), right-hand convention.
+        predictions: with pose, K (px), keypoints_2d (px; see `pairing.pair_keypoints`), right-hand convention.
         betas: (N,10) shape of every row.
         solver: "lm" or "adam"; options belong to the former, ``adam`` to the latter.
         full_layer: Adam poses all 778 vertices, as the paper's code did; no effect on the result.

@@ -127,8 +127,8 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
 def summarise(
     predictions: Predictions, fitted: FittedPredictions, truth: dict[str, np.ndarray] | None, assets: HandAssets
 ) -> dict[str, Any]:
-    """Speed, status counts and reprojection error of what was fitted; with truth also 3D errors of all rows, before and
-    after."""
+    """Speed, counts by status and reprojection error (px) of the fits; with truth also 3D errors (mm) of all rows,
+    before and after."""
     fitted_px = fitted.reprojection_px[usable(torch.as_tensor(fitted.status)).numpy()]
     report: dict[str, Any] = {
         "n_images": len(fitted.status),

@@ -179,7 +179,7 @@ class _Task:
         options: FitOptions,
         transl: torch.Tensor | None = None,
     ) -> FitResult:
-        """Fit hands ``rows`` (R,) from poses (R,16,3,3); starts of a hand compete by their cost."""
+        """Fit hands ``rows`` (R,) from poses (R,16,3,3) and places (R,3) m; starts of a hand compete by their cost."""
         confidence = None if self.confidence is None else self.confidence[rows]
         world = None if self.world is None else self.world[rows]
         start = None if transl is None else (pose, transl)

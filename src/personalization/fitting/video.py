@@ -41,7 +41,7 @@ def fit_video(
     (from the network where that failed).
 
     Args:
-        arrays: pose, betas, K, keypoints as in `fit_frames`.
+        arrays: pose, betas, K (px), keypoints (px) as in `fit_frames`.
         previous, place: of `chain_positions`.
     """
     whole: FitResult | None = None

@@ -62,7 +62,7 @@ def fit_shared(
     offsets: np.ndarray | None = None,
     options: SharedFitOptions = SharedFitOptions(),
 ) -> SharedFit:
-    """Poses, shapes and places of all hands; and the offsets, where they are not given. Deterministic."""
+    """Poses, shapes and places (m) of all hands; and the offsets (21,3) m, where they are not given. Deterministic."""
     hand, n = HandModel(assets), len(seen)
     prior = habit_prior(assets, torch.float32)
     mean, root = prior.offset[0, 1:], torch.linalg.cholesky(prior.precision[0, 3:, 3:] / options.pose_spread)

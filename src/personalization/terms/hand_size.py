@@ -12,7 +12,7 @@ import torch
 
 from template import HandAssets
 from template.kinematics import JointsModel
-from utils.artifacts import Identity
+from utils.artifacts import ArtifactError, Identity
 from utils.identity import HALF_95
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
 
@@ -26,6 +26,8 @@ LENGTHS: dict[str, tuple[int, ...]] = {
     "breadth": (21, 22),  # over the skin, across the knuckles of index and little finger: `KNUCKLE_FLANKS`
     **{f"{JOINT_NAMES[PARENTS[joint]]}-{JOINT_NAMES[joint]}": (PARENTS[joint], joint) for joint in range(1, 21)},
 }
+#: Identity files hold rounded betas.
+_ROUNDING_MM = 0.1
 
 
 def length_of(model: JointsModel, betas: torch.Tensor, name: str) -> torch.Tensor:
@@ -104,9 +106,28 @@ class Length:
 
 
 def identity_lengths(identity: Identity, assets: HandAssets) -> dict[str, Length]:
-    """Hand length and the five finger lengths of an identity, with the uncertainty of its covariance."""
+    """Hand length and the five finger lengths of an identity, mm, with the uncertainty of its covariance."""
     found = lengths_mm(assets, identity.betas, identity.covariance)
     return {name: Length(*numbers) for name, numbers in found.items()}
+
+
+def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
+    """The identity, if it is of this hand and the length that it states is that of its betas.
+
+    Raises:
+        HandMismatchError: it is of another hand.
+        ArtifactError: it is not: somebody has edited the file, and would be shown one hand and given another.
+    """
+    identity.check_hand(assets)
+    length, std = lengths_mm(assets, identity.betas, identity.covariance, ("hand",))["hand"]
+    stated = (identity.hand_length_mm, identity.hand_length_std_mm)
+    if abs(length - stated[0]) <= _ROUNDING_MM and (None in (std, stated[1]) or abs(std - stated[1]) <= _ROUNDING_MM):
+        return identity
+    said, found = (f"{mm:.1f} mm" + ("" if std is None else f" ± {std:.1f}") for mm, std in (stated, (length, std)))
+    raise ArtifactError(
+        f"{identity.source}: states a hand of {said}, but its betas and covariance are of one of {found}. Has it been "
+        "edited? A measured length is given with --hand_length_mm when calibrating"
+    )
 
 
 def describe_lengths(identity: Identity, assets: HandAssets) -> str:

@@ -39,7 +39,7 @@ class PosePrior:
         return rotation_log(product(self.reference.permute(3, 2, 1, 0), pose))
 
     def pull(self, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Half chi-square (N,), and its gradient (N,48) in phi (3,16,N)."""
+        """Half chi-square (N,), and its gradient (N,48) in phi (3,16,N), rad."""
         residual = phi if self.offset is None else phi - self.offset.permute(2, 1, 0)
         vector = residual.permute(2, 1, 0).reshape(phi.shape[-1], 48)
         shared = len(self.precision) == 1

@@ -30,6 +30,7 @@ from src.photos.detector.landmarker import (
     detection,
     open_landmarker,
 )
+from src.photos.image import check_rgb
 from utils.camera import square_box
 from utils.install import pip_install, pip_install_extra
 
@@ -62,8 +63,7 @@ class MediapipeHands:
         Raises:
             ValueError: not such an image.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+        check_rgb(image)
         hands = self.look(image) or self._look_closer(image)
         return without_repeats(hands)
 

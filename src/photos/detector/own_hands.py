@@ -14,6 +14,7 @@ from datasets.image_crop import crop_image
 from src.engine.checkpoint import ModelCard, load_network
 from src.photos.detector.detection import Detection
 from src.photos.detector.mediapipe_hands import without_repeats
+from src.photos.image import check_rgb
 from src.photos.search import limited, network_input
 from utils.camera import crop_affine, invert_affine, square_box, transform_points
 
@@ -63,8 +64,7 @@ class OwnHands:
         Raises:
             ValueError: not such an image.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+        check_rgb(image)
         first = self.reader.read(image, self.proposals(image), False)
         best = np.argsort(-first.is_hand * first.confidence.mean(axis=1), kind="stable")[:_READ_CLOSELY]
         hands = [self._closer(image, first.keypoints[row], float(first.is_hand[row])) for row in best]

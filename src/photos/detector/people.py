@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.photos.detector import Detection
+from src.photos.detector.detection import Detection
 
 #: Standard deviation of the logarithms of finger lengths, palm length and palm breadth over their mean, median of the
 #: seven. Four sets of pictures of one person each: 4.8 to 6.5% (a fifth, seen at a slant throughout: 10.8%); three sets

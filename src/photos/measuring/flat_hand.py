@@ -16,7 +16,7 @@ from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Finder
 from src.photos.hands import believed
 from src.photos.image import UnusableImage, read_photo, shown_name
-from src.photos.plane import find_rectangle, homography, points_mm
+from src.photos.measuring.plane import find_rectangle, homography, points_mm
 from template import HandAssets
 from template.kinematics import JointsModel
 
