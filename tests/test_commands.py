@@ -252,3 +252,15 @@ def test_numbers_that_are_none_are_refused_before_a_run_is_deleted(words, tmp_pa
         get_args_parser().parse_args(command)
     assert stopped.value.code == 2 and f"--{name} is" in capsys.readouterr().err
     assert saved.read_bytes() == b"an earlier run"
+
+
+def test_threads_that_wait_sleep_and_torch_comes_after_that_is_said() -> None:
+    script = (
+        "import sys, os, run, calibrate_from_shape_params, optimization_dex_ycb\n"
+        "from options.command_line import CommandParser, run_command\n"
+        "sys.argv = ['x']\n"
+        "run_command(CommandParser('x'), lambda args: print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY']))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert found.stdout == "False PASSIVE\n"
