@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from options.command_line import CommandParser, count, fraction, positive_number
+from options.command_line import CommandParser
+from options.estimate_options import ESTIMATE_OPTIONS, add_estimate_arguments
 from options.image_options import add_landmarker_argument
 from options.run_options import add_device_arguments
 
-METHODS = ("mean", "top_k", "confidence", "multi_frame")
-#: Options that only one of the two sources reads.
+METHODS = ("mean", "median", "top_k", "confidence", "multi_frame")
+#: Options that only some of the sources read.
 _OF_SOURCE = {
-    "--predictions": {"--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
-                      "--wrist_depth_std_mm"},
-    "--images": {"--K", "--fov", "--hand", "--landmarker", "--card", "--paper", "--corners"},
+    **dict.fromkeys(("--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
+                     "--wrist_depth_std_mm", "--predictions"), ("--predictions",)),
+    **dict.fromkeys(("--" + name for name in ESTIMATE_OPTIONS.split()), ("--estimates",)),
+    **dict.fromkeys(("--keypoints", "--prior"), ("--predictions", "--images")),
+    **dict.fromkeys(("--K", "--fov", "--images"), ("--images", "--estimates")),
+    **dict.fromkeys(("--hand", "--landmarker", "--card", "--paper", "--corners"), ("--images",)),
 }  # fmt: skip
 #: Options that only some methods read.
 _OF_METHOD = {
@@ -33,7 +37,17 @@ _NEEDS = {
     "--wrist_depth_std_mm": ("--wrist_depth",),
     "--data_root": ("--cameras", "--wrist_depth"),
     "--dataset": ("--cameras", "--wrist_depth"),
-    "--accept_conflict": ("--hand_length_mm", "--known_bone", "--merge_with"),
+    "--accept_conflict": (
+        "--hand_length_mm",
+        "--known_bone",
+        "--merge_with",
+        "--estimates",
+        "--hand_breadth_mm",
+        "--finger_length_mm",
+        "--card",
+        "--paper",
+    ),
+    "--corners": ("--card", "--paper"),
 }
 
 
@@ -41,8 +55,13 @@ class _Parser(CommandParser):
     """Refuses options that the source or the method does not use."""
 
     def check(self, args: argparse.Namespace) -> None:
-        source, other = ("--images", "--predictions") if args.images else ("--predictions", "--images")
-        self.refuse_unused(args, args.given_options - _OF_SOURCE[other], source)
+        source = "--estimates" if args.estimates else "--images" if args.images else "--predictions"
+        used = {option for option in args.given_options if source in _OF_SOURCE.get(option, (source,))}
+        self.refuse_unused(args, used, source)
+        if args.estimates and not args.format:
+            self.error("--estimates needs --format, the estimator's name")
+        if args.method == "median" and source != "--estimates":
+            self.error("--method median is of --estimates; predictions take mean, top_k or confidence")
         used = {option for option in args.given_options if _OF_METHOD.get(option, args.method) == args.method}
         self.refuse_unused(args, used, f"--method {args.method}")
         self.refuse_without(args, _NEEDS)
@@ -56,13 +75,15 @@ def method_name(text: str) -> str:
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``calibrate_from_shape_params.py``."""
     parser = _Parser("Many images of a person to one identity file (shape of the hand, with its uncertainty).")
-    source = parser.add_mutually_exclusive_group()
+    source = parser.add_argument_group("source")
     source.add_argument(
         "--predictions",
         help="npz of run.py --phase predict: shapes and poses "
         "(default: what scripts/predict_with_confidence.sh and predict_2d.sh write)",
     )
-    source.add_argument("--images", help="folder of a person's own photos, read with mediapipe; needs no network")
+    source.add_argument(
+        "--images", help="folder of a person's own photos, read with mediapipe; of --estimates: the pictures"
+    )
     parser.add_argument(
         "--keypoints",
         help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe, the default",
@@ -85,10 +106,11 @@ def get_args_parser() -> argparse.ArgumentParser:
     images.add_argument("--select", default="random", choices=("random", "confidence", "informative"))
     images.add_argument("--seed", type=int, default=0)
     images.add_argument("--draws", type=int, default=1, help="repeat with seeds SEED, SEED+1, ... and show the spread")
-    images.add_argument("--top_k", type=count, default=10, help="of --method top_k")
-    images.add_argument("--temperature", type=positive_number, default=1.0, help="of --method confidence (softmax)")
+    images.add_argument("--top_k", type=int, default=10, help="of --method top_k")
+    images.add_argument("--temperature", type=float, default=1.0, help="of --method confidence (softmax)")
     images.add_argument("--merge_with", help="an earlier identity file of the same person, merged by information")
     add_photo_arguments(parser)
+    add_estimate_arguments(parser)
     add_multi_frame_arguments(parser)
     add_device_arguments(parser)
     return parser
@@ -111,19 +133,17 @@ def add_multi_frame_arguments(parser: argparse.ArgumentParser) -> None:
         help="npz of src.personalization.calibration.measure_population (default: weights/prior.npz where it fits)",
     )
     prior.add_argument(
-        "--root_std", type=positive_number, help="rad, trust in the network's hand orientation (default: measured)"
+        "--root_std", type=float, help="rad, trust in the network's hand orientation (default: measured)"
     )
-    prior.add_argument(
-        "--finger_std", type=positive_number, help="rad, trust in the network's finger rotations (measured)"
-    )
-    prior.add_argument("--keypoint_std", type=positive_number, help="px (default: a fraction of each hand's box)")
+    prior.add_argument("--finger_std", type=float, help="rad, trust in the network's finger rotations (measured)")
+    prior.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
     prior.add_argument("--loss", default="geman_mcclure", choices=("none", "huber", "geman_mcclure"))
-    prior.add_argument("--min_confidence", type=fraction, default=0.05, help="keypoints at or below it do not count")
-    prior.add_argument("--depth_mean", type=positive_number, help="m, weak prior on the wrist's depth, e.g. 0.85")
-    prior.add_argument("--depth_std", type=positive_number, default=0.07, help="m, of that prior")
+    prior.add_argument("--min_confidence", type=float, default=0.05, help="keypoints at or below it do not count")
+    prior.add_argument("--depth_mean", type=float, help="m, weak prior on the wrist's depth, e.g. 0.85")
+    prior.add_argument("--depth_std", type=float, default=0.07, help="m, of that prior")
     cues = parser.add_argument_group("multi-frame calibration: metric cues (a single camera cannot see absolute size)")
     cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist crease to the middle finger's end, hand flat")
-    cues.add_argument("--hand_length_std_mm", type=positive_number, default=3.0)
+    cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
     cues.add_argument(
         "--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="e.g. index=72±2 (or +-); repeatable"
     )
@@ -149,4 +169,4 @@ def add_multi_frame_arguments(parser: argparse.ArgumentParser) -> None:
     cues.add_argument("--dataset", default="dex_ycb")
     cues.add_argument("--cameras", type=int, metavar="N", help="use N calibrated cameras of each instant together")
     cues.add_argument("--wrist_depth", action="store_true", help="read the wrist's depth in the data set's depth maps")
-    cues.add_argument("--wrist_depth_std_mm", type=positive_number, default=10.0)
+    cues.add_argument("--wrist_depth_std_mm", type=float, default=10.0)

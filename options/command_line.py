@@ -5,40 +5,19 @@ from __future__ import annotations
 import argparse
 import linecache
 import logging
-import math
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
+
+from options.limits import bad_value
 
 ROOT = Path(__file__).resolve().parents[1]
 _NOT_GIVEN = object()
-
-
-def positive_number(text: str) -> float:
-    """An option's type: a finite number above 0. Of NaN a solver would make whatever it likes."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"is {text}; it must be a finite number above 0")
-    return value
-
-
-def fraction(text: str) -> float:
-    """An option's type: a number from 0 to below 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"is {text}; it must be a number from 0 to below 1")
-    return value
-
-
-def count(text: str) -> int:
-    """An option's type: a whole number from 1 on."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"is {text}; at least 1 is needed")
-    return value
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -62,6 +41,9 @@ class CommandParser(argparse.ArgumentParser):
         for name in actions.keys() - given:
             setattr(parsed, name, actions[name].default)
         parsed.given_options = {actions[name].option_strings[0] for name in given}
+        wrong = bad_value(parsed)
+        if wrong:
+            self.error(wrong)
         self.check(parsed)
         return parsed, rest
 
@@ -107,6 +89,7 @@ def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namesp
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a notebook's backend (Colab's) may not be installed here
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    signal.signal(signal.SIGTERM, _leave)
     try:
         status = work(args)
         return status if isinstance(status, int) else 0
@@ -120,6 +103,12 @@ def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namesp
             raise
         print(f"error: {describe_error(error)}", file=sys.stderr)
         return 2
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """On SIGTERM: as on any error, half-written files go on the way out."""
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    sys.exit(128 + number)
 
 
 def describe_error(error: Exception) -> str:

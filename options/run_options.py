@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
-from options.command_line import ROOT, CommandParser, count
+from options.command_line import ROOT, CommandParser
+from options.estimate_options import CUE_OPTIONS, ESTIMATE_OPTIONS, add_estimate_arguments
 from options.image_options import add_image_arguments
 from options.recipes import RECIPES
 
 #: Server of official results -> data set whose result file it takes.
 SERVERS = {"freihand": "freihand", "ho3d": "ho3d", "dexycb": "dex_ycb"}
-PHASES = ("train", "eval", "predict", "demo", "export")
+PHASES = ("train", "eval", "predict", "demo", "export", "personalise")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """``--device``, ``--mano_dir`` and ``--threads``, shared by every command."""
     group = parser.add_argument_group("machine and hand model")
     group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: a GPU if there is one")
-    group.add_argument("--threads", type=count, help="CPU threads for torch (default: torch's own choice)")
+    group.add_argument("--threads", type=int, help="CPU threads for torch (default: torch's own choice)")
     group.add_argument(
         "--mano_dir", help="folder with MANO_RIGHT.pkl and MANO_LEFT.pkl (default: $MANO_DIR, template/, the stand-in)"
     )
@@ -115,7 +115,12 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--predictions", help="npz to write (predict) or to evaluate instead of a network (eval)")
     group.add_argument("--results", help="JSON file for the metrics (eval)")
-    group.add_argument("--submit", choices=tuple(SERVERS), help="eval: also write the result file of that server")
+    group.add_argument(
+        "--submit",
+        choices=(*SERVERS, "shape_track"),
+        help="eval: also write the result file of that server; personalise: shape_track, identities for "
+        "hand_tracking_toolkit",
+    )
 
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,16 +162,16 @@ USED_OPTIONS = {
     "demo --images": f"{_OWN_IMAGES} images",
     "demo --video": f"{_OWN_IMAGES} video",
     "export": "model dataset checkpoint resume exp_name out_dir hierarchy output weights without_layer",
+    "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit",
 }
 
 
-#: Options that count something there must be at least one of.
-_COUNTS = {
+#: What --phase eval needs to predict, and does not use where predictions are given.
+_OF_PREDICTING = tuple(
     f"--{name}"
-    for name in "batch_size epochs crop_size input_size calibration_images demo_sequences demo_frames".split()
-}
-#: Options that must not be negative.
-_NOT_NEGATIVE = {"--num_workers", "--max_images", "--val_images", "--pictures", "--seed"}
+    for name in "checkpoint resume backbone hierarchy keypoint_views shape batch_size num_workers max_images".split()
+)
+_NO_NAMES = ("", ".", "..")
 
 
 class _Parser(CommandParser):
@@ -177,40 +182,32 @@ class _Parser(CommandParser):
         if use == "demo":
             use += " --images" if args.images else " --video" if args.video else ""
         used = {f"--{name}" for name in f"phase debug {_EVERYWHERE} {USED_OPTIONS[use]}".split()}
-        self._refuse_no_values(args)
         self.refuse_unused(args, used, f"--phase {use}")
+        name = args.exp_name
+        if name is not None and (name != Path(name).name or name in _NO_NAMES):
+            self.error(f"--exp_name is {name!r}; it is one folder's name in --out_dir, without a path")
+        if use == "personalise" and not (args.estimates and args.format):
+            self.error("--phase personalise needs --estimates PATH and --format NAME")
         if args.dataset == "shards":
             args.dataset = self._dataset_of_shards(args.data_root)
+        is_fair, predicts = args.recipe == "fair", args.phase != "eval" or args.predictions is None
         for option, is_used, otherwise in (
             ("--override", args.resume, "a command without --resume"),
             ("--init_parts", args.init_from, "a command without --init_from"),
             ("--crop", args.dataset == "freihand", f"--dataset {args.dataset}"),
             ("--confidence", args.model == "mano_baseline_conf", f"--model {args.model}"),
             ("--blind_decoder", args.model.startswith("mano"), f"--model {args.model}"),
+            ("--confidence", is_fair, f"--recipe {args.recipe}"),
+            ("--blind_decoder", is_fair, f"--recipe {args.recipe}"),
+            ("--crop_geometry", is_fair, f"--recipe {args.recipe}"),
+            ("--crop_geometry", args.model.startswith(("mano", "cmr", "metro")), f"--model {args.model}"),
+            ("--weights", args.phase != "export" or not (args.checkpoint or args.resume), "export of a --checkpoint"),
+            *((option, predicts, "--phase eval of --predictions") for option in _OF_PREDICTING),
         ):
             if not is_used:
                 self.refuse_unused(args, args.given_options - {option}, otherwise)
         args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
-
-    def _refuse_no_values(self, args: argparse.Namespace) -> None:
-        """Before anything is written, or deleted for --overwrite: NaN would stop the run, or its saving, after that."""
-        for option in sorted(args.given_options):
-            value = getattr(args, option[2:], None)
-            for number in value if isinstance(value, list) else [value]:
-                if isinstance(number, float) and not math.isfinite(number):
-                    self.error(f"{option} is {number}; it must be a finite number")
-            if option == "--lr" and value <= 0:
-                self.error(f"--lr is {value}; it must be more than 0")
-            if option == "--exp_name" and (value != Path(value).name or value in ("", ".", "..")):
-                self.error(f"--exp_name is {value!r}; it is one folder's name in --out_dir, without a path")
-            if option in _COUNTS and value < 1:
-                self.error(f"{option} is {value}; at least 1 is needed")
-            if option in _NOT_NEGATIVE and value < 0:
-                what = " (0: no loader processes, or all images)" if option not in ("--pictures", "--seed") else ""
-                self.error(f"{option} is {value}; it must not be negative{what}")
-            if isinstance(value, str) and not value:
-                self.error(f"{option} is empty; give what it needs, or leave it out")
 
     def _dataset_of_shards(self, root: str | None) -> str:
         from datasets.shards.index import dataset_of
@@ -235,4 +232,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add_demo_arguments(parser)
     add_image_arguments(parser)
     add_export_arguments(parser)
+    add_estimate_arguments(parser)
+    cues = parser.add_argument_group("personalise without --identity")
+    cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist to middle fingertip of the stretched hand")
+    cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
+    cues.add_argument("--accept_conflict", action="store_true", help="go on where images or lengths contradict")
     return parser

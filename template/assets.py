@@ -113,7 +113,7 @@ def load_hand_assets(
 
 
 def mirror_assets(assets: HandAssets) -> HandAssets:
-    """The same hand seen in the mirror x -> -x: equal betas and mirrored poses give mirrored meshes.
+    """The same hand seen in the mirror x -> -x: equal betas and mirrored poses give mirrored meshes (m).
 
     Pose features mirror as M (R - I) M with M = diag(-1, 1, 1), axis-angles by negated y and z.
     """

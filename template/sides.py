@@ -50,11 +50,11 @@ class LeftHandShape:
         self._left, self._right = (_rest_from_wrist(hand) for hand in (mirrored, right))
 
     def to_right(self, betas: np.ndarray) -> ConvertedBetas:
-        """Betas (N, 10) of the left hand as the right hand's that come closest in the mirror."""
+        """Betas (N, 10) of the left hand as the right hand's that come closest in the mirror; the miss in m."""
         return self._convert(betas, self._left, self._right)
 
     def to_left(self, betas: np.ndarray) -> ConvertedBetas:
-        """Betas (N, 10) of a mirrored right hand as the left hand's that come closest."""
+        """Betas (N, 10) of a mirrored right hand as the left hand's that come closest; the miss in m."""
         return self._convert(betas, self._right, self._left)
 
     def _convert(self, betas: np.ndarray, source: np.ndarray, target: np.ndarray) -> ConvertedBetas:
@@ -95,6 +95,35 @@ def put_tips(
         return
     rows = np.flatnonzero(is_left)
     joints[rows[:, None], list(TIP_JOINTS)] = vertices[rows[:, None], list(left_tips)]
+
+
+@torch.no_grad()
+def hand_points(
+    hand: HandModel,
+    pose: np.ndarray,
+    betas: np.ndarray,
+    transl: np.ndarray | None,
+    is_left: np.ndarray | None = None,
+    batch: int = 256,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (N,21,3) and vertices (N,778,3), metres, of poses (N,16,3,3), betas (N,10), transl (N,3) or None.
+
+    Rows with ``is_left`` (N,) get the tip vertices that the left hand has in the hand's set.
+    """
+    device = hand.faces.device
+
+    def part(array: np.ndarray | None, rows: slice) -> torch.Tensor | None:
+        return None if array is None else torch.as_tensor(array[rows], dtype=torch.float32, device=device)
+
+    outputs = [
+        hand(*(part(array, slice(start, start + batch)) for array in (pose, betas, transl)))
+        for start in range(0, len(pose), batch)
+    ]
+    joints = torch.cat([output.joints for output in outputs]).cpu().numpy()
+    vertices = torch.cat([output.vertices for output in outputs]).cpu().numpy()
+    if is_left is not None:
+        put_tips(joints, vertices, is_left, hand.tips)
+    return joints, vertices
 
 
 @torch.no_grad()

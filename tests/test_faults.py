@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import save_file
 
 from datasets import loading
-from datasets.loading import make_loader
+from datasets.crop_cache import CropCache
+from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine.train import Interrupted, Trainer, train
@@ -189,10 +190,10 @@ def test_processes_leave_a_validation_together(root: Path, tmp_path: Path) -> No
 def test_too_little_shared_memory_takes_fewer_loader_processes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = [batch["image_id"].tolist() for batch in make_loader(Images(), 4)]
+    expected = [batch["image_id"].tolist() for batch in BatchLoader(Images(), 4)]
     batch_bytes = 4 * (8 * 8 * 3 + 8)
     for room, used in ((100 * batch_bytes, 3), (9 * batch_bytes, 2), (1000, 0)):
-        loader = make_loader(Images(), 4, num_workers=3)
+        loader = BatchLoader(Images(), 4, num_workers=3)
         monkeypatch.setattr(loading, "shared_memory_free", lambda room=room: room)
         caplog.clear()
         assert [batch["image_id"].tolist() for batch in loader] == expected
@@ -214,7 +215,7 @@ class Images(torch.utils.data.Dataset):
 
 DEADLY = """
 import os, signal, numpy, torch
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 
 class Deadly(torch.utils.data.Dataset):
     def __len__(self): return 40
@@ -222,7 +223,7 @@ class Deadly(torch.utils.data.Dataset):
         if index == 9: os.kill(os.getpid(), signal.SIGKILL)
         return {"image_id": numpy.int64(index)}
 
-for batch in make_loader(Deadly(), 4, num_workers=1): print(batch["image_id"].tolist(), flush=True)
+for batch in BatchLoader(Deadly(), 4, num_workers=1): print(batch["image_id"].tolist(), flush=True)
 """
 
 
@@ -247,3 +248,34 @@ def test_torchrun_names_the_process_that_failed(root: Path, tmp_path: Path, faul
     assert done.returncode == 1, done.stderr[-3000:]
     assert re.search(rf"rank\s*: 1 \(local_rank: 1\)[\s\S]*{said}", cause), done.stderr[-3000:]
     assert "terminate called" not in done.stderr
+
+
+# --- while a cache is built ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_cache_that_was_not_finished_leaves_no_gigabytes(root: Path, tmp_path: Path, number: int) -> None:
+    """A half-built one goes with the process that built it, and if that was killed, with the next that builds it."""
+    cache = tmp_path / "cache"
+    weights = Path(__file__).parents[1] / "weights/mano_baseline_conf.safetensors"
+    given = f"--phase predict --data_root {root} --split all --device cpu --threads 1 --cache {cache} --crop_size 600"
+    command = [sys.executable, "run.py", *given.split(), "--checkpoint", str(weights)]
+    running = subprocess.Popen(
+        [*command, "--predictions", str(tmp_path / "p.npz")],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by jobs in a shell's background
+    )
+    end = time.monotonic() + 200
+    while not list(cache.glob(".crops*.tmp.npy")) and running.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    running.send_signal(number)
+    status = running.wait(timeout=200)
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    half = list(cache.glob(".crops*.tmp.npy"))
+    assert len(half) == (number == signal.SIGKILL) and not list(cache.glob("crops*")) and not list(tmp_path.glob("p*"))
+    if half:
+        name = half[0].name[1:].split(".")[0]
+        key, pixels = name.rpartition("_")[2], 600
+        unfinished = CropCache(cache, "all", key, 2, pixels)
+        unfinished.build(lambda row: (np.zeros((pixels, pixels, 3), np.uint8), True), workers=1)
+        assert unfinished.array_path.stem == name and not list(cache.glob(".crops*.tmp.npy"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -20,11 +21,12 @@ from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos import run_images, setup
 from src.photos.api import PhotoEstimator
-from src.photos.boxes import choose_region
+from src.photos.boxes import choose_regions
 from src.photos.camera import checked_intrinsics, choose_camera, read_intrinsics
 from src.photos.hands import find_photo_hands
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
 from utils.artifacts import ArtifactError, Identity, save_identity
+from utils.file_lock import LockedError, locked
 
 
 def picture(path: Path) -> Path:
@@ -79,7 +81,7 @@ def test_what_lies_beside_is_not_passed_over(tmp_path: Path, ending: str, what: 
     photo, beside = read_photo(picture(tmp_path / "a.png")), tmp_path / f"a{ending}"
     {"folder": beside.mkdir, "link": lambda: beside.symlink_to("nowhere"), "pipe": lambda: os.mkfifo(beside)}[what]()
     with pytest.raises(UnusableImage, match=f"a{ending}: is a {what}"):
-        choose_camera(photo, None, 60) if ending == "_K.npy" else choose_region(photo, (0, 0, 40, 40))
+        choose_camera(photo, None, 60) if ending == "_K.npy" else choose_regions(photo, (0, 0, 40, 40))
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "\0", "[1, 2, 3]", '{"a": 1}'])
@@ -87,12 +89,14 @@ def test_boxes_that_are_none_name_their_file(tmp_path: Path, content: str) -> No
     photo = read_photo(picture(tmp_path / "a.png"))
     (tmp_path / "a_bbox.json").write_text(content)
     with pytest.raises(UnusableImage, match="a_bbox.json"):
-        choose_region(photo)
+        choose_regions(photo)
 
 
 def test_nobody_is_told_to_read_a_file_unsafely(tmp_path: Path) -> None:
     (tmp_path / "a_K.npy").write_text("600 0 320 0 600 240 0 0 1")
-    with pytest.raises(ValueError, match="a_K.npy: is not a .npy file of plain numbers .it holds text") as refused:
+    with pytest.raises(
+        ValueError, match="a_K.npy: is not a .npy file of plain numbers .it holds something else"
+    ) as refused:
         read_intrinsics(tmp_path / "a_K.npy")
     assert "unsafe" not in str(refused.value)
 
@@ -192,3 +196,31 @@ def test_predictions_hold_each_name_once(tmp_path: Path, monkeypatch: pytest.Mon
     run_images.image_demo(arguments("--images", str(tmp_path), "--output", str(tmp_path / "out")))
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
     assert [(entry["file"], entry["status"]) for entry in entries] == [("a.ppm", "ok"), ("two.mpo", "ok")]
+
+
+def test_two_demos_do_not_write_to_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_images, "open_tools", lambda _: PhotoEstimator(Fixed()))
+    words = arguments("--images", str(picture(tmp_path / "a.png")), "--output", str(tmp_path / "out"))
+    with locked(tmp_path / "out" / run_images.LOCK), pytest.raises(LockedError, match="out is in use"):
+        run_images.image_demo(words)
+    assert not list((tmp_path / "out").iterdir())
+    assert run_images.image_demo(words).counts == (1, 0) and not (tmp_path / "out" / run_images.LOCK).exists()
+
+
+def test_a_lock_is_held_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with locked(tmp_path / "lock"), pytest.raises(LockedError), locked(tmp_path / "lock"):
+        pass
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_detector_that_breaks_is_not_a_picture_without_a_hand(tmp_path: Path) -> None:
+    def broken(_: np.ndarray) -> list:
+        raise RuntimeError("no such model file")
+
+    picture(tmp_path / "a.png")
+    with pytest.raises(CalibrationError, match="1 of them failed .first: a.png: RuntimeError: no such model file"):
+        find_photo_hands(tmp_path, finder=broken)

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from datasets.bad_files import possible_intrinsics
 from src.evaluation.metrics import Evaluation, evaluate_predictions, point_errors
 from src.evaluation.shape import rest_hand, zero_pose_mpvpe
 from src.models.mesh_joints import LABEL_TIPS, mesh_hand
 from src.personalization.registration.register import register_mesh
 from src.personalization.solver.status import count_status, log_unusable
 from template import HandAssets, HandModel
-from template.sides import labelled_hands, put_tips
+from template.sides import hand_points, labelled_hands, put_tips
 from utils.artifacts import ArtifactError, Predictions
 from utils.camera import project_numpy
 
@@ -51,35 +52,6 @@ def official_hand(assets: HandAssets, dataset: str) -> HandModel:
     if dataset in KINEMATIC_LABELS:
         return HandModel(assets, tips=LABEL_TIPS[dataset])
     return mesh_hand(assets, dataset)
-
-
-@torch.no_grad()
-def hand_points(
-    hand: HandModel,
-    pose: np.ndarray,
-    betas: np.ndarray,
-    transl: np.ndarray | None,
-    is_left: np.ndarray | None = None,
-    batch: int = 256,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (N,21,3) and vertices (N,778,3), metres, of poses (N,16,3,3), betas (N,10), transl (N,3) or None.
-
-    Rows with ``is_left`` (N,) get the tip vertices that the left hand has in the hand's set.
-    """
-    device = hand.faces.device
-
-    def part(array: np.ndarray | None, rows: slice) -> torch.Tensor | None:
-        return None if array is None else torch.as_tensor(array[rows], dtype=torch.float32, device=device)
-
-    outputs = [
-        hand(*(part(array, slice(start, start + batch)) for array in (pose, betas, transl)))
-        for start in range(0, len(pose), batch)
-    ]
-    joints = torch.cat([output.joints for output in outputs]).cpu().numpy()
-    vertices = torch.cat([output.vertices for output in outputs]).cpu().numpy()
-    if is_left is not None:
-        put_tips(joints, vertices, is_left, hand.tips)
-    return joints, vertices
 
 
 def true_points(
@@ -144,6 +116,13 @@ def camera_points(predictions: Predictions, hand: HandModel) -> Points:
         raise ArtifactError(
             f"{predictions.source}: says neither where the hands are (transl, root) nor where keypoints are seen; "
             "fit with optimization_dex_ycb.py, or predict with a network that has 2D keypoints"
+        )
+    possible = possible_intrinsics(predictions.K)
+    if not possible.all():
+        row = int(np.argmin(possible))
+        raise ArtifactError(
+            f"{predictions.source}: K of image {predictions.image_id[row]} is {predictions.K[row].tolist()}, which no "
+            "camera has; predict again from a data set whose intrinsics are right"
         )
     relative, vertices = points.joints - points.joints[:, :1], points.vertices - points.joints[:, :1]
     confidence = predictions.keypoint_confidence

@@ -58,21 +58,27 @@ class Pose2D(nn.Module):
         views: in eval mode keypoints are means over so many slightly moved views (`keypoint_views.VIEWS`);
             each costs a pass. May be set on the network at any time.
         rated: ``keypoint_confidence`` is the probability of `KeypointRating`, which also says whether there is a
-            hand and which one; else it is the heat maps' spread.
+            hand and which one; else it is the heat maps' spread. looks_closely: that is judged at the keypoints.
 
     Raises:
         ValueError: fewer than one or more views than there are.
     """
 
     def __init__(
-        self, backbone: str = "resnet18", weights: str | Path | None = None, views: int = 1, rated: bool = False
+        self,
+        backbone: str = "resnet18",
+        weights: str | Path | None = None,
+        views: int = 1,
+        rated: bool = False,
+        looks_closely: bool = False,
     ) -> None:
         super().__init__()
         if not 1 <= views <= len(VIEWS):
             raise ValueError(f"views is {views}; choose 1 to {len(VIEWS)}")
         self.backbone = Backbone(backbone, weights)
         self.heatmaps = HeatmapHead(self.backbone.channels)
-        self.rating = KeypointRating(self.backbone.channels[-1]) if rated else None
+        fine = self.heatmaps.maps.in_channels if looks_closely else 0
+        self.rating = KeypointRating(self.backbone.channels[-1], at_keypoints=fine) if rated else None
         self.views = views
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -89,11 +95,12 @@ class Pose2D(nn.Module):
         return found["keypoints_2d"], found["keypoint_confidence"]
 
     def _decode(self, features: list[torch.Tensor], input_size: int) -> dict[str, torch.Tensor]:
-        logits = self.heatmaps(features)
+        fine = self.heatmaps.pyramid(features)[0]
+        logits = self.heatmaps.maps(fine)
         keypoints, confidence = decode_heatmaps(logits, input_size)
         found = {"heatmap_logits": logits, "keypoints_2d": keypoints, "keypoint_confidence": confidence}
         if self.rating is not None:
-            found |= self.rating(features[-1], logits, confidence)
+            found |= self.rating(features[-1], logits, confidence, keypoints / input_size, fine)
         return found
 
 

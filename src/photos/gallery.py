@@ -117,6 +117,12 @@ class Gallery:
         self._without += 1
         self._write_if_due()
 
+    def note(self, name: str, file: str, hand: Result) -> None:
+        """Remember a hand whose picture is not there: an entry of predictions.json, no section of the page."""
+        picture = {"name": name, "file": file, "status": "ok"}
+        self._entries.append(json.dumps(picture | hand.record(), allow_nan=False))
+        self._write_if_due()
+
     def _note(self, file: str, reason: str) -> None:
         logger.warning("%s", reason if reason.startswith(file) else f"{file}: {reason}")
         self._failures.append((file, reason))

@@ -13,9 +13,14 @@ from tqdm import tqdm
 from src.photos.api import PhotoEstimator
 from src.photos.gallery import PAGE, Gallery
 from src.photos.image import UnusableImage, list_photos, read_photo, shown_name
-from src.photos.setup import open_tools, stopped_by_signals, writable_folder
+from src.photos.setup import open_tools, stopped_by_signals
+from utils.file_lock import locked
+from utils.files import writable_folder
 
 logger = logging.getLogger(__name__)
+
+#: Held while the demo works in its output folder: two at once would overwrite each other's files.
+LOCK = ".demo.lock"
 
 #: Errors of writing that the next picture would meet as well.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -29,7 +34,7 @@ def image_demo(args: argparse.Namespace) -> Gallery:
 
     Raises:
         FileNotFoundError, ValueError, OSError: options that make no sense for any image, missing weights, an output
-            that cannot be written.
+            that cannot be written, or that another demo is writing to.
         RuntimeError: every image failed for another reason than that no hand is in it.
     """
     photos = list_photos(args.images)
@@ -39,7 +44,7 @@ def image_demo(args: argparse.Namespace) -> Gallery:
     tools = open_tools(args)
     errors: list[Exception] = []
     title = f"Hands in {shown_name(Path(args.images)) or args.images}"
-    with stopped_by_signals(), open_gallery(tools, output, title) as gallery:
+    with stopped_by_signals(), locked(output / LOCK), open_gallery(tools, output, title) as gallery:
         for name, path in tqdm(photos, desc="images", unit="image", disable=None):
             try:
                 photo = read_photo(path, name)

@@ -24,12 +24,13 @@ from src.photos.camera import Camera
 from src.photos.gallery import command_line
 from src.photos.image import MIN_SIDE, Photo, UnusableImage, file_stem, shown_name
 from src.photos.result import CONVENTIONS, SCHEMA, Result
-from src.photos.run_images import describe
+from src.photos.run_images import LOCK, describe
 from src.photos.search import limited
-from src.photos.setup import open_tools, stopped_by_signals, writable_folder
+from src.photos.setup import open_tools, stopped_by_signals
 from utils.camera import project_numpy, square_box, transform_intrinsics
 from utils.drawing import overlay
-from utils.files import no_room_error
+from utils.file_lock import locked
+from utils.files import no_room_error, writable_folder
 from utils.video_files import SUFFIX, open_video, video_writer
 
 logger = logging.getLogger(__name__)
@@ -127,7 +128,12 @@ def video_demo(args: argparse.Namespace) -> Path:
     name = file_stem(path)
     target, records = output / f"{name}_annotated{SUFFIX}", output / f"{name}_frames.jsonl"
     bar = tqdm(frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
-    with stopped_by_signals(), frame_records(records) as write_line, video_writer(target, info) as writer:
+    with (
+        stopped_by_signals(),
+        locked(output / LOCK),
+        frame_records(records) as write_line,
+        video_writer(target, info) as writer,
+    ):
         head = {"schema": SCHEMA, "command": command_line(), "video": os.fsencode(path).decode("utf-8", "replace")}
         head |= {"fps": info.fps, "width": info.width, "height": info.height, **describe(tools), **CONVENTIONS}
         write_line(json.dumps(head, allow_nan=False))
@@ -192,7 +198,10 @@ def frame_records(path: Path) -> Iterator[Callable[[str], None]]:
         try:
             yield write_line
         except OSError:
-            logger.error("what was found until then is in %s", partial)
+            if lines.tell():
+                logger.error("what was found until then is in %s", partial)
+            else:
+                partial.unlink()
             raise
         except BaseException:
             os.replace(partial, path)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
-import secrets
 import signal
 import threading
 from collections.abc import Iterator
@@ -139,23 +137,6 @@ def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:
         if identity is not None:
             logger.info("an identity is given: taking %s instead of %s", PERSONAL, args.model)
     return Path(args.weights) / f"{name}.safetensors"
-
-
-def writable_folder(path: str | os.PathLike) -> Path:
-    """Make the folder and see whether a file can be written there, before any work is done.
-
-    Raises:
-        OSError: naming the folder and what is wrong with it.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"--output {folder}: cannot be written to ({error.strerror or error}); choose another") from error
-    return folder
 
 
 @contextlib.contextmanager

@@ -40,6 +40,13 @@ class Finding:
         return f"{'ok  ' if self.passed else 'FAIL'} {self.name}: {self.value}"
 
 
+def report(findings: list[Finding]) -> int:
+    """Print every finding and how it ends; the number of those that failed."""
+    failed = sum(not finding.passed for finding in findings)
+    print(*findings, "all checks passed" if not failed else f"{failed} check(s) failed", sep="\n")
+    return failed
+
+
 def edge_counts(faces: np.ndarray) -> dict[tuple[int, int], int]:
     """How many faces run along each directed edge."""
     edges, counts = np.unique(

@@ -199,7 +199,7 @@ def field(
 
 
 def gradient(points: np.ndarray, function: Field, step: float = 2e-4) -> np.ndarray:
-    """Central differences (N, 3) of a scalar field (N,3) -> (N,)."""
+    """Central differences (N, 3) of a scalar field, points (N,3), m -> (N,)."""
     columns = []
     for axis in np.eye(3):
         columns.append((function(points + step * axis) - function(points - step * axis)) / (2 * step))

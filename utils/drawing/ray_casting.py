@@ -134,7 +134,7 @@ def interpolate(hits: Hits, faces: np.ndarray, values: np.ndarray) -> np.ndarray
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit vertex normals (V, 3) of a mesh; zero where a vertex has no area around it."""
+    """Area-weighted unit vertex normals (V, 3) of a mesh (m); zero where a vertex has no area around it."""
     corners = vertices[faces]
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.zeros(vertices.shape, dtype=np.float64)

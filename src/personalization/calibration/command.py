@@ -29,6 +29,7 @@ from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions, load_identity, load_predictions, save_identity
 from utils.device import choose_device
+from utils.files import writable_folder
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,10 @@ def calibrate_and_write(
     if len(subjects) > 1 and (args.output.endswith(".json") or args.merge_with is not None):
         option = "--merge_with" if args.merge_with is not None else f"--output {args.output}"
         raise CalibrationError(f"{option} is one person's file, but there are subjects {subjects}; give --subject")
+    path = Path(args.output)
+    writable_folder(path.parent if args.output.endswith(".json") else path)  # before the work, not after it
+    if args.output.endswith(".json") and path.is_dir():
+        raise OSError(f"--output {path}: is a folder; name a file, or a folder whose name does not end in .json")
     earlier = None if args.merge_with is None else check_stated_length(load_identity(args.merge_with), assets)
     count = (None if args.images else NUM_IMAGES) if args.num_images is None else args.num_images
     written, errors = {}, {}

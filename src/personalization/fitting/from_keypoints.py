@@ -21,7 +21,7 @@ from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import SHAPE, WRIST
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.population_pose_prior import all_round, habit_prior
+from src.personalization.terms.population_pose_prior import all_round, habit_prior, palm_turn
 from template import HandAssets
 from template.kinematics import JointsModel
 
@@ -241,15 +241,8 @@ def world_direction(world: torch.Tensor | None, K: torch.Tensor, keypoints: torc
     if world is None:
         return None
     turn = torch.nan_to_num(ray_turn(K, keypoints.mean(dim=1)))
-    return _centred(world.to(K)) @ turn.mT
-
-
-def _centred(points: torch.Tensor) -> torch.Tensor:
-    return points - points.mean(dim=1, keepdim=True)
-
-
-#: Standard order: wrist and knuckles, which hardly move against each other.
-_PALM = [0, 5, 9, 13, 17]
+    world = world.to(K)
+    return (world - world.mean(dim=1, keepdim=True)) @ turn.mT
 
 
 def _starts(assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor, world: torch.Tensor | None) -> torch.Tensor:
@@ -260,8 +253,6 @@ def _starts(assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor, world:
     direction = world_direction(world, K, keypoints)
     if direction is not None:
         model = JointsModel(assets, dtype=keypoints.dtype, device=keypoints.device)
-        palm = _centred(model.rest[model.to_standard][_PALM][None])
-        seen = torch.nan_to_num(_centred(direction[:, _PALM]))
-        aligned = roma.special_procrustes(seen.mT @ palm.expand(n, -1, -1))
+        aligned = palm_turn(torch.nan_to_num(direction), model.rest[model.to_standard])
         turns = torch.cat([turns, aligned[:, None]], dim=1)
     return torch.cat([turns[:, :, None], fingers.expand(n, turns.shape[1], 15, 3, 3)], dim=2)

@@ -15,13 +15,11 @@ import roma
 import torch
 
 from src.personalization.landmarks.detections import Detections
-from src.personalization.terms.population_pose_prior import habit_prior
+from src.personalization.terms.population_pose_prior import habit_prior, palm_turn
 from template import HandAssets, HandModel
 from template.kinematics import LANDMARK_FRAMES
 from utils.joints import MANO_TO_STANDARD
 
-#: Standard order: wrist and knuckles, which hardly move against each other.
-PALM = [0, 5, 9, 13, 17]
 #: m, half the usual depth of a flat hand's points about their plane.
 FLATNESS = 0.006
 
@@ -78,8 +76,7 @@ def fit_shared(
     std_3d = torch.tensor(options.world_std, dtype=single)[:, None]
     frames = torch.tensor(LANDMARK_FRAMES)[list(MANO_TO_STANDARD)]
 
-    palm = hand(torch.eye(3).expand(1, 16, 3, 3), torch.zeros(1, 10)).joints[0, PALM]
-    turn = roma.special_procrustes(_centred(world[:, PALM]).mT @ _centred(palm[None]).expand(n, -1, -1))
+    turn = palm_turn(world, hand(torch.eye(3).expand(1, 16, 3, 3), torch.zeros(1, 10)).joints[0])
     pose = torch.cat([roma.rotmat_to_rotvec(turn)[:, None], mean.expand(n, 15, 3)], dim=1).requires_grad_()
     betas = torch.zeros(len(people), 10, requires_grad=True)
     scale = torch.full((n,), math.log(1 / 0.16)).requires_grad_()
@@ -94,7 +91,8 @@ def fit_shared(
             group["lr"] = rate * (0.02 + 0.49 * (1 + math.cos(math.pi * step / options.steps)))
         optimiser.zero_grad()
         found = hand(roma.rotvec_to_rotmat(pose), betas[person])
-        points = _centred(found.joints + (found.transforms[:, frames, :, :3] @ moved[..., None])[..., 0])
+        points = found.joints + (found.transforms[:, frames, :, :3] @ moved[..., None])[..., 0]
+        points = points - points.mean(dim=1, keepdim=True)
         off = points[..., :2] * torch.where(flat, known, scale.exp())[:, None, None] + place - keypoints
         cost = (_robust((off / std_2d).square().sum(-1)) * inside).sum()
         guess = _robust(((points - world * size.exp()[:, None, None]) / std_3d).square().sum(-1))
@@ -108,10 +106,6 @@ def fit_shared(
         optimiser.step()
     misfit = float(((off.detach().square().sum(-1) * inside).sum() / inside.sum()).sqrt())
     return SharedFit(moved.detach().double().numpy(), betas.detach().double().numpy(), misfit)
-
-
-def _centred(points: torch.Tensor) -> torch.Tensor:
-    return points - points.mean(dim=1, keepdim=True)
 
 
 def _robust(chi: torch.Tensor) -> torch.Tensor:

@@ -138,7 +138,7 @@ def describe_lengths(identity: Identity, assets: HandAssets) -> str:
 
 
 def lengths_as_json(identities: Mapping[int, Identity], assets: HandAssets) -> dict[str, Any]:
-    """Lengths of several people for a results file: ``subject-NN`` -> length name -> `Length.as_json`."""
+    """Lengths (mm) of several people for a results file: ``subject-NN`` -> length name -> `Length.as_json`."""
     return {
         f"subject-{number:02d}": {name: length.as_json() for name, length in identity_lengths(one, assets).items()}
         for number, one in identities.items()
