@@ -18,6 +18,13 @@ _VIDEO = _phase("src.photos.run_video", "video_demo")
 _IMAGES = _phase("src.photos.run_images", "image_demo")
 _SYNTHETIC = _phase("src.engine.demo.synthetic", "demo")
 
+
+def _personalise(args: argparse.Namespace) -> None:
+    from src.engine.estimates.command import personalise
+
+    personalise(args)
+
+
 #: ``run.py --phase``: name -> function of the parsed options. Each imports what it needs when called.
 PHASES: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _phase("src.engine.train", "train"),
