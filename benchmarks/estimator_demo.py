@@ -94,19 +94,19 @@ def compare(output: Path) -> None:
 
 def draw(path: Path, released: np.ndarray, ours: np.ndarray, truth: np.ndarray) -> None:
     """Hands (N,21,3) m from above, released and personalised, each with the true ones."""
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    figure = Figure(figsize=(8.4, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     chosen = spread(truth, _DRAWN)
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for axis, joints, colour, title in (
         (axes[0], released, _RELEASED, "as released"),
-        (axes[1], ours, _OURS, "personalised: one hand, a ruler"),
+        (axes[1], ours, _OURS, "one hand and a ruler"),
     ):
         for frame in chosen:
             skeleton(axis, truth[frame], _TRUE, 3.0)
             skeleton(axis, joints[frame], colour, 1.4)
         error = 1000 * np.linalg.norm(joints - truth, axis=-1).mean()
-        axis.set_title(f"{title}: {error:.0f} mm off in camera space", loc="left", fontsize=11)
+        axis.set_title(f"{title}: {error:.0f} mm off", loc="left", fontsize=10)
         axis.set_aspect("equal")
         axis.set_xlabel("to the right [m]")
         axis.grid(alpha=0.25)
