@@ -83,6 +83,8 @@ class CropCache:
             OSError: if the disk has too little room.
         """
         self.array_path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in self.array_path.parent.glob(f".{self.array_path.stem}.*.tmp.npy"):  # of a build that was killed
+            leftover.unlink(missing_ok=True)
         needed, free = int(np.prod(self.shape)), shutil.disk_usage(self.array_path.parent).free
         if needed > free:
             raise OSError(

@@ -148,7 +148,7 @@ class BatchLoader:
             self.dataset,
             batch_sampler=batches,
             collate_fn=_collate,
-            num_workers=self._workers_that_fit(),
+            num_workers=min(self._workers_that_fit(), len(batches)),
             pin_memory=self._pin_memory,
             worker_init_fn=_seed_worker,
             generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),

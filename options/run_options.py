@@ -163,6 +163,11 @@ USED_OPTIONS = {
 }
 
 
+#: What --phase eval needs to predict, and does not use where predictions are given.
+_OF_PREDICTING = tuple(
+    f"--{name}"
+    for name in "checkpoint resume backbone hierarchy keypoint_views shape batch_size num_workers max_images".split()
+)
 _NO_NAMES = ("", ".", "..")
 
 
@@ -182,12 +187,19 @@ class _Parser(CommandParser):
             self.error("--phase personalise needs --estimates PATH and --format NAME")
         if args.dataset == "shards":
             args.dataset = self._dataset_of_shards(args.data_root)
+        is_fair, predicts = args.recipe == "fair", args.phase != "eval" or args.predictions is None
         for option, is_used, otherwise in (
             ("--override", args.resume, "a command without --resume"),
             ("--init_parts", args.init_from, "a command without --init_from"),
             ("--crop", args.dataset == "freihand", f"--dataset {args.dataset}"),
             ("--confidence", args.model == "mano_baseline_conf", f"--model {args.model}"),
             ("--blind_decoder", args.model.startswith("mano"), f"--model {args.model}"),
+            ("--confidence", is_fair, f"--recipe {args.recipe}"),
+            ("--blind_decoder", is_fair, f"--recipe {args.recipe}"),
+            ("--crop_geometry", is_fair, f"--recipe {args.recipe}"),
+            ("--crop_geometry", args.model.startswith(("mano", "cmr", "metro")), f"--model {args.model}"),
+            ("--weights", args.phase != "export" or not (args.checkpoint or args.resume), "export of a --checkpoint"),
+            *((option, predicts, "--phase eval of --predictions") for option in _OF_PREDICTING),
         ):
             if not is_used:
                 self.refuse_unused(args, args.given_options - {option}, otherwise)

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from datasets import loading
+from datasets.crop_cache import CropCache
 from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
@@ -247,3 +248,34 @@ def test_torchrun_names_the_process_that_failed(root: Path, tmp_path: Path, faul
     assert done.returncode == 1, done.stderr[-3000:]
     assert re.search(rf"rank\s*: 1 \(local_rank: 1\)[\s\S]*{said}", cause), done.stderr[-3000:]
     assert "terminate called" not in done.stderr
+
+
+# --- while a cache is built ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_cache_that_was_not_finished_leaves_no_gigabytes(root: Path, tmp_path: Path, number: int) -> None:
+    """A half-built one goes with the process that built it, and if that was killed, with the next that builds it."""
+    cache = tmp_path / "cache"
+    weights = Path(__file__).parents[1] / "weights/mano_baseline_conf.safetensors"
+    given = f"--phase predict --data_root {root} --split all --device cpu --threads 1 --cache {cache} --crop_size 600"
+    command = [sys.executable, "run.py", *given.split(), "--checkpoint", str(weights)]
+    running = subprocess.Popen(
+        [*command, "--predictions", str(tmp_path / "p.npz")],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by jobs in a shell's background
+    )
+    end = time.monotonic() + 200
+    while not list(cache.glob(".crops*.tmp.npy")) and running.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    running.send_signal(number)
+    status = running.wait(timeout=200)
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    half = list(cache.glob(".crops*.tmp.npy"))
+    assert len(half) == (number == signal.SIGKILL) and not list(cache.glob("crops*")) and not list(tmp_path.glob("p*"))
+    if half:
+        name = half[0].name[1:].split(".")[0]
+        key, pixels = name.rpartition("_")[2], 600
+        unfinished = CropCache(cache, "all", key, 2, pixels)
+        unfinished.build(lambda row: (np.zeros((pixels, pixels, 3), np.uint8), True), workers=1)
+        assert unfinished.array_path.stem == name and not list(cache.glob(".crops*.tmp.npy"))

@@ -215,3 +215,12 @@ def test_a_lock_is_held_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
     with locked(tmp_path / "lock"), pytest.raises(LockedError), locked(tmp_path / "lock"):
         pass
     assert not (tmp_path / "lock").exists()
+
+
+def test_a_detector_that_breaks_is_not_a_picture_without_a_hand(tmp_path: Path) -> None:
+    def broken(_: np.ndarray) -> list:
+        raise RuntimeError("no such model file")
+
+    picture(tmp_path / "a.png")
+    with pytest.raises(CalibrationError, match="1 of them failed .first: a.png: RuntimeError: no such model file"):
+        find_photo_hands(tmp_path, finder=broken)

@@ -34,6 +34,7 @@ __all__ = [
 PREDICTIONS_SCHEMA = 1
 #: Of an image's confidence, which has no unit: networks stay below 100.
 MAX_CONFIDENCE = 1e6
+MAX_BETA = 1000.0  # people's lie within some 5
 
 #: Rows of `Predictions`: shape behind N, dtype on disk, whether the array must be there.
 ROW_ARRAYS: dict[str, tuple[tuple[int, ...], type, bool]] = {
@@ -143,6 +144,12 @@ class Predictions:
             raise ArtifactError(
                 f"{self.source}: confidence spans [{self.confidence.min():g}, {self.confidence.max():g}]; beyond "
                 f"{MAX_CONFIDENCE:g} it is no network's. Predict again"
+            )
+        if self.betas is not None and np.abs(self.betas).max(initial=0.0) > MAX_BETA:
+            row = int(np.abs(self.betas).max(axis=1).argmax())
+            raise ArtifactError(
+                f"{self.source}: betas of image {self.image_id[row]} reach {np.abs(self.betas).max():g}; beyond "
+                f"{MAX_BETA:g} they are no hand's. Predict again"
             )
         confidence = self.keypoint_confidence
         if confidence is not None and confidence.size and (confidence.min() < 0 or confidence.max() > 1):

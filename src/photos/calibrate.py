@@ -90,7 +90,7 @@ def calibrate(
     if more:
         raise CalibrationError(f"{', '.join(more)} cannot be used with photos")
     assets = load_hand_assets(side="right") if assets is None else assets
-    population = prior if prior is None or hasattr(prior, "shapes_only") else load_population(prior, assets.hash)
+    population = api.population_of(prior, assets)
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
     options = replace(photo_beliefs(assets, population, device), cues=cues)
     if hand not in (None, "left", "right"):

@@ -73,7 +73,7 @@ def find_photo_hands(
         photos = list_photos(folder)
     else:
         photos = [(file_stem(Path(path)), Path(path)) for path in folder]
-    hands, known = [], set()
+    hands, known, errors = [], set(), []
     for name, path in photos:
         shown = shown_name(path)
         try:
@@ -92,14 +92,16 @@ def find_photo_hands(
         except UnusableImage as error:
             logger.warning("%s; left out", error)
         except Exception as error:  # one picture stops no other
-            logger.warning("%s: %s: %s; left out", shown, type(error).__name__, error)
+            errors.append(f"{shown}: {type(error).__name__}: {error}")
+            logger.warning("%s; left out", errors[-1])
             logger.debug("%s", path, exc_info=True)
         else:
             hands += [_photo_hand(photo, camera, hand, digest) for hand in detections]
     if not hands:
+        failed = f"; {len(errors)} of them failed (first: {errors[0]})" if errors else ""
         raise CalibrationError(
-            f"--images {folder}: no {side or ''} hand found in any of {len(photos)} images. Whole hands of at least "
-            f"{MIN_HAND_PX:.0f} px are needed, better a quarter of the picture, in good light"
+            f"--images {folder}: no {f'{side} ' if side else ''}hand found in any of {len(photos)} images{failed}. "
+            f"Whole hands of at least {MIN_HAND_PX:.0f} px are needed, better a quarter of the picture, in good light"
         )
     guessed = sum(hand.camera.is_guess for hand in hands)
     if guessed:

@@ -192,7 +192,10 @@ def frame_records(path: Path) -> Iterator[Callable[[str], None]]:
         try:
             yield write_line
         except OSError:
-            logger.error("what was found until then is in %s", partial)
+            if lines.tell():
+                logger.error("what was found until then is in %s", partial)
+            else:
+                partial.unlink()
             raise
         except BaseException:
             os.replace(partial, path)
