@@ -38,7 +38,7 @@ import torch  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from datasets.crop_cache import usable_cores  # noqa: E402
-from datasets.loading import make_loader  # noqa: E402
+from datasets.loading import BatchLoader  # noqa: E402
 from datasets.synthetic.data_set import write_data_set  # noqa: E402
 from datasets.synthetic.sequence import SynthesisOptions  # noqa: E402
 from options.recipes import apply_recipe  # noqa: E402
@@ -113,7 +113,7 @@ class Bench:
         needed = (self.batches + 1) * self.batch_size
         indices = np.resize(np.flatnonzero(data.columns["valid"]), needed)
         pinned = self.device.type == "cuda"
-        loader = make_loader(
+        loader = BatchLoader(
             data, self.batch_size, shuffle=True, indices=indices, num_workers=workers, pin_memory=pinned
         )
         if source == "resident":

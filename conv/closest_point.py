@@ -14,7 +14,7 @@ def barycentric_projection(
     point of its three sides; all faces are tried, so meant for meshes of some thousand faces.
 
     Args:
-        points: (N, 3), any unit.
+        points: (N, 3), metres or any other unit.
         vertices: (V, 3), same unit.
         faces: (F, 3) vertex ids.
 

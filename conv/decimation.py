@@ -26,7 +26,7 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, target: int) -> tuple[np.n
     """Collapse edges, cheapest first, until ``target`` vertices are left.
 
     Args:
-        vertices: (V, 3), any unit.
+        vertices: (V, 3), metres or any other unit.
         faces: (F, 3) vertex ids of a manifold, border allowed.
         target: number of vertices to keep.
 

@@ -35,7 +35,7 @@ def spiral_indices(
         faces: (F, 3) vertex ids.
         n_vertices: number V of vertices.
         length: vertices in a spiral; 27 in CMR at every level.
-        vertices: (V, 3) positions, any unit. SpiralNet++ replaces a spiral that runs out of rings
+        vertices: (V, 3) positions, metres or any other unit. SpiralNet++ replaces a spiral that runs out of rings
             before ``length`` by the ``length`` nearest vertices, nearest first; only then are they used.
 
     Raises:

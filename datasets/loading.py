@@ -27,13 +27,29 @@ _BATCHES_PER_WORKER = 4
 
 
 class BatchLoader:
-    """Iterates over collated batches of samples; made by `make_loader`.
+    """Iterates over batches of samples, dicts of torch tensors with the keys of `datasets.sample`.
 
-    Shuffled order is a function of (seed, epoch) alone, so a resumed run sees exactly the batches
-    that an uninterrupted one would: ``loader.set_epoch(epoch, start_batch)``.
+    A data set with ``__getitems__(indices)`` gives its batches whole (with a crop cache: a copy out of a memory map,
+    quick enough to need no workers); others are collated sample by sample. One with a method ``shuffled(indices,
+    rng)`` chooses the shuffled order. That order is a function of (seed, epoch) alone, so a resumed run sees exactly
+    the batches that an uninterrupted one would: ``loader.set_epoch(epoch, start_batch)``.
 
-    Attributes:
-        indices: (N,) dataset indices that are visited, in unshuffled order.
+    Args:
+        dataset: with or without ``__getitems__``.
+        batch_size: samples a batch; the last one may be smaller unless ``drop_last``.
+        shuffle: in an order that depends on ``seed`` and the epoch only.
+        seed: of the order and of the workers.
+        indices: visit only these samples of the data set. As an attribute: (N,), those visited, unshuffled.
+        max_samples: visit at most so many of them, evenly spread. None or 0: all.
+        num_workers: processes; 0 loads in this one. The batches do not depend on it.
+        drop_last: leave out the last, smaller batch. Never for evaluation.
+        drop_invalid: leave out samples with ``valid`` False: those known to be (``dataset.columns["valid"]``) from
+            the start, those found while loading (unreadable pictures) from their batch, which is then smaller.
+        pin_memory: page-locked memory for quick copies to a GPU (with workers only).
+        rank, world_size: this process's share in distributed runs. Shuffled shares are equal in length.
+
+    Raises:
+        ValueError: if the batch size is not positive, there is nothing to load, or with ``drop_last`` no whole batch.
     """
 
     def __init__(
@@ -41,17 +57,25 @@ class BatchLoader:
         dataset: SampleDataset | Dataset,
         batch_size: int,
         *,
-        shuffle: bool,
-        seed: int,
-        indices: np.ndarray,
-        num_workers: int,
-        drop_last: bool,
-        drop_invalid: bool,
-        pin_memory: bool,
-        rank: int,
-        world_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        indices: np.ndarray | None = None,
+        max_samples: int | None = None,
+        num_workers: int = 0,
+        drop_last: bool = False,
+        drop_invalid: bool = True,
+        pin_memory: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.dataset, self.batch_size, self.indices = dataset, batch_size, indices
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be positive")
+        chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
+        if drop_invalid and hasattr(dataset, "columns"):
+            chosen = chosen[dataset.columns["valid"][chosen]]
+        if max_samples and max_samples < len(chosen):
+            chosen = chosen[np.linspace(0, len(chosen) - 1, max_samples).round().astype(np.int64)]
+        self.dataset, self.batch_size, self.indices = dataset, batch_size, chosen
         self._shuffle, self._seed = shuffle, seed
         self._num_workers, self._pin_memory = num_workers, pin_memory
         self._drop_last, self._drop_invalid = drop_last, drop_invalid
@@ -60,6 +84,7 @@ class BatchLoader:
         self._group: np.ndarray | None = None
         self._run = 1
         self._resident: ResidentSamples | None = None
+        self.check_size()
 
     def keep_on(self, device: torch.device, only_if_it_fits: bool = False) -> bool:
         """From now on keep all samples in the memory of ``device`` and give batches there; True if it is so.
@@ -123,13 +148,17 @@ class BatchLoader:
             self.dataset,
             batch_sampler=batches,
             collate_fn=_collate,
-            num_workers=self._workers_that_fit(),
+            num_workers=min(self._workers_that_fit(), len(batches)),
             pin_memory=self._pin_memory,
             worker_init_fn=_seed_worker,
             generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
         )
         try:
             yield from filter(self._is_usable, map(self._without_invalid, loader))
+        except (ConnectionError, EOFError) as error:  # it died while it handed over a batch
+            traceback.clear_frames(error.__traceback__)
+            words = f"a loader process died ({type(error).__name__}: {error}): it was killed, or the memory was used up"
+            raise RuntimeError(f"{words}; use fewer --num_workers") from error
         except RuntimeError as error:  # of a loader process that died, told again and again while its loader lives
             traceback.clear_frames(error.__traceback__)
             raise
@@ -181,68 +210,6 @@ class BatchLoader:
         if not self._drop_invalid or valid is None or bool(valid.all()):
             return batch
         return {key: value[valid] for key, value in batch.items()}
-
-
-def make_loader(
-    dataset: SampleDataset | Dataset,
-    batch_size: int,
-    *,
-    shuffle: bool = False,
-    seed: int = 0,
-    indices: np.ndarray | None = None,
-    max_samples: int | None = None,
-    num_workers: int = 0,
-    drop_last: bool = False,
-    drop_invalid: bool = True,
-    pin_memory: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-) -> BatchLoader:
-    """Loader of batches as dicts of torch tensors with the keys of `datasets.sample`.
-
-    A data set with ``__getitems__(indices)`` gives its batches whole (with a crop cache: a copy out of a memory map,
-    quick enough to need no workers); others are collated sample by sample. One with a method ``shuffled(indices,
-    rng)`` chooses the shuffled order.
-
-    Args:
-        dataset: with or without ``__getitems__``.
-        batch_size: samples a batch; the last one may be smaller unless ``drop_last``.
-        shuffle: in an order that depends on ``seed`` and the epoch only.
-        seed: of the order and of the workers.
-        indices: visit only these samples of the data set.
-        max_samples: visit at most so many of them, evenly spread. None or 0: all.
-        num_workers: processes; 0 loads in this one. The batches do not depend on it.
-        drop_last: leave out the last, smaller batch. Never for evaluation.
-        drop_invalid: leave out samples with ``valid`` False: those known to be (``dataset.columns["valid"]``) from
-            the start, those found while loading (unreadable pictures) from their batch, which is then smaller.
-        pin_memory: page-locked memory for quick copies to a GPU (with workers only).
-        rank, world_size: this process's share in distributed runs. Shuffled shares are equal in length.
-
-    Raises:
-        ValueError: if the batch size is not positive, there is nothing to load, or with ``drop_last`` no whole batch.
-    """
-    chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be positive")
-    if drop_invalid and hasattr(dataset, "columns"):
-        chosen = chosen[dataset.columns["valid"][chosen]]
-    if max_samples and max_samples < len(chosen):
-        chosen = chosen[np.linspace(0, len(chosen) - 1, max_samples).round().astype(np.int64)]
-    loader = BatchLoader(
-        dataset,
-        batch_size,
-        shuffle=shuffle,
-        seed=seed,
-        indices=chosen,
-        num_workers=num_workers,
-        drop_last=drop_last,
-        drop_invalid=drop_invalid,
-        pin_memory=pin_memory,
-        rank=rank,
-        world_size=world_size,
-    )
-    loader.check_size()
-    return loader
 
 
 def shared_memory_free() -> int | None:

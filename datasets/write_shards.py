@@ -35,6 +35,7 @@ from datasets.shards.index import (
     sample_key,
     sha256_of,
 )
+from options.command_line import run_command
 from utils.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
@@ -218,24 +219,23 @@ def damaged(folder: Path) -> list[str]:
     return wrong
 
 
+def run(args: argparse.Namespace) -> int:
+    """Write or check; 2 if a check found damage."""
+    if args.check:
+        splits = args.split or sorted(path.parent.name for path in Path(args.output).glob(f"*/{INDEX_NAME}"))
+        wrong = [line for split in splits for line in damaged(Path(args.output) / split)]
+        print("\n".join(wrong) or f"{args.output}: {', '.join(splits)} are whole")
+        return 2 if wrong or not splits else 0
+    if not (args.data_root and args.split):
+        raise ValueError("give --data_root and --split (or --check)")
+    for split in args.split:
+        write(args, split)
+    return 0
+
+
 def main() -> int:
     """Known errors are lines on stderr and exit status 2."""
-    args = get_args_parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        if args.check:
-            splits = args.split or sorted(path.parent.name for path in Path(args.output).glob(f"*/{INDEX_NAME}"))
-            wrong = [line for split in splits for line in damaged(Path(args.output) / split)]
-            print("\n".join(wrong) or f"{args.output}: {', '.join(splits)} are whole")
-            return 2 if wrong or not splits else 0
-        if not (args.data_root and args.split):
-            raise ValueError("give --data_root and --split (or --check)")
-        for split in args.split:
-            write(args, split)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(get_args_parser(), run)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the three commands share: a parser that refuses options without effect, and how errors are told."""
+"""What the commands share: a parser that refuses options without effect, writers' options, how errors are told."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import argparse
 import linecache
 import logging
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
+
+from options.limits import bad_value
 
 ROOT = Path(__file__).resolve().parents[1]
 _NOT_GIVEN = object()
@@ -37,6 +41,9 @@ class CommandParser(argparse.ArgumentParser):
         for name in actions.keys() - given:
             setattr(parsed, name, actions[name].default)
         parsed.given_options = {actions[name].option_strings[0] for name in given}
+        wrong = bad_value(parsed)
+        if wrong:
+            self.error(wrong)
         self.check(parsed)
         return parsed, rest
 
@@ -47,6 +54,12 @@ class CommandParser(argparse.ArgumentParser):
     def check(self, args: argparse.Namespace) -> None:
         """Fill in what depends on other options, and refuse what has no effect; for subclasses."""
 
+    def refuse_without(self, args: argparse.Namespace, needs: Mapping[str, tuple[str, ...]]) -> None:
+        """Exit with status 2 if an option was given without any of those that give it a meaning."""
+        for option in sorted(args.given_options & needs.keys()):
+            if not args.given_options.intersection(needs[option]):
+                self.error(f"{option} has no effect without {' or '.join(needs[option])}")
+
     def refuse_unused(self, args: argparse.Namespace, used: Container[str], what: str) -> None:
         """Exit with status 2 if an option was given that ``what`` (e.g. "--phase eval") does not use."""
         unused = sorted(option for option in args.given_options if option not in used)
@@ -54,28 +67,50 @@ class CommandParser(argparse.ArgumentParser):
             self.error(f"{what} does not use {', '.join(unused)}; leave {'it' if len(unused) == 1 else 'them'} out")
 
 
+def writer_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """Parser of a writer of synthetic data, with the options that all have: ``--root``, ``--seed``, ``--mano_dir``."""
+    how = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=how)
+    parser.add_argument("--root", required=True, help="folder to write into")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
+    return parser
+
+
 def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], object]) -> int:
-    """Parse the command line and do ``work``; the exit status.
+    """Parse the command line and do ``work``; the exit status, which is 0 unless ``work`` returns another integer.
 
     An error is one line on stderr and status 2. One that no part of this code raised on purpose may be a fault of
     the program, so its type is named. ``--debug`` shows the traceback of either.
     """
     args = parser.parse_args()
+    debug = getattr(args, "debug", False)
+    # Before torch is imported: on a busy machine threads that wait spinning take ten times as long as those that sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a notebook's backend (Colab's) may not be installed here
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
-        work(args)
+        status = work(args)
+        return status if isinstance(status, int) else 0
     except KeyboardInterrupt:
-        if args.debug:
+        if debug:
             raise
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if args.debug:
+        if debug:
             raise
         print(f"error: {describe_error(error)}", file=sys.stderr)
         return 2
-    return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """On SIGTERM: as on any error, half-written files go on the way out."""
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    sys.exit(128 + number)
 
 
 def describe_error(error: Exception) -> str:

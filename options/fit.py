@@ -13,6 +13,11 @@ _OF_SOLVER = {
            "--fit_shape", "--video", "--evidence_rounds"},
     "adam": {"--use_confidence"},
 }  # fmt: skip
+#: Options that mean something only beside one of others.
+_NEEDS = {
+    "--depth_std": ("--depth_mean",),
+    **dict.fromkeys(("--dataset", "--split", "--cache"), ("--data_root",)),
+}
 
 
 class _Parser(CommandParser):
@@ -21,6 +26,10 @@ class _Parser(CommandParser):
     def check(self, args: argparse.Namespace) -> None:
         other = "adam" if args.solver == "lm" else "lm"
         self.refuse_unused(args, args.given_options - _OF_SOLVER[other], f"--solver {args.solver}")
+        if args.shape_source != "calibrated":
+            unused = {"--identity", "--include_calibration_images"}
+            self.refuse_unused(args, args.given_options - unused, f"--shape_source {args.shape_source}")
+        self.refuse_without(args, _NEEDS)
         if args.predictions is not None and args.output is None:
             self.error("--predictions needs --output, the file to write")
 
@@ -63,6 +72,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     solver.add_argument("--depth_std", type=float, default=0.07)
     solver.add_argument("--use_confidence", action="store_true", help="adam: weight keypoints by confidence")
     solver.add_argument("--fit_shape", action="store_true", help="lm: also fit the betas of each frame")
-    solver.add_argument("--video", action="store_true", help="lm: start each frame from the one before it")
+    solver.add_argument(
+        "--video",
+        action="store_true",
+        help="lm: all frames of a video together, smoothly, each carried by its neighbours",
+    )
     add_device_arguments(parser)
     return parser

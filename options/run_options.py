@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
 from options.command_line import ROOT, CommandParser
+from options.estimate_options import CUE_OPTIONS, ESTIMATE_OPTIONS, add_estimate_arguments
 from options.image_options import add_image_arguments
 from options.recipes import RECIPES
 
 #: Server of official results -> data set whose result file it takes.
 SERVERS = {"freihand": "freihand", "ho3d": "ho3d", "dexycb": "dex_ycb"}
-PHASES = ("train", "eval", "predict", "demo", "export")
+PHASES = ("train", "eval", "predict", "demo", "export", "personalise")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_workers", type=int, default=0, help="loader processes (0: none)")
     group.add_argument("--skip_bad", action="store_true", help="skip and count unreadable files instead of stopping")
     group.add_argument("--allow_missing_subjects", action="store_true", help="take a root with only some subjects")
-    group.add_argument("--max_images", type=int, help="use this many images, spread evenly over the split")
+    group.add_argument("--max_images", type=int, help="use so many images, spread evenly over the split (0: all)")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +115,12 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--predictions", help="npz to write (predict) or to evaluate instead of a network (eval)")
     group.add_argument("--results", help="JSON file for the metrics (eval)")
-    group.add_argument("--submit", choices=tuple(SERVERS), help="eval: also write the result file of that server")
+    group.add_argument(
+        "--submit",
+        choices=(*SERVERS, "shape_track"),
+        help="eval: also write the result file of that server; personalise: shape_track, identities for "
+        "hand_tracking_toolkit",
+    )
 
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +146,10 @@ _EVERYWHERE = "device mano_dir threads"
 _DATA = "dataset data_root setup split side paper_filter crop_size crop cache skip_bad allow_missing_subjects"
 _NETWORK = "model backbone hierarchy keypoint_views checkpoint resume exp_name out_dir"
 _SAMPLES = "batch_size num_workers max_images"
-_OWN_IMAGES = "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints"
+_OWN_IMAGES = (
+    "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints landmarker "
+    "one_person"
+)
 #: What each use of run.py reads, beside ``--phase``, ``--debug`` and `_EVERYWHERE`. Any other option is an error.
 USED_OPTIONS = {
     "train": f"{_DATA} {_SAMPLES} input_size crop_scale resident model recipe backbone backbone_weights "
@@ -154,11 +162,16 @@ USED_OPTIONS = {
     "demo --images": f"{_OWN_IMAGES} images",
     "demo --video": f"{_OWN_IMAGES} video",
     "export": "model dataset checkpoint resume exp_name out_dir hierarchy output weights without_layer",
+    "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit",
 }
 
 
-#: Options that count something there must be at least one of.
-_COUNTS = {f"--{name}" for name in "threads batch_size epochs crop_size input_size".split()}
+#: What --phase eval needs to predict, and does not use where predictions are given.
+_OF_PREDICTING = tuple(
+    f"--{name}"
+    for name in "checkpoint resume backbone hierarchy keypoint_views shape batch_size num_workers max_images".split()
+)
+_NO_NAMES = ("", ".", "..")
 
 
 class _Parser(CommandParser):
@@ -170,35 +183,31 @@ class _Parser(CommandParser):
             use += " --images" if args.images else " --video" if args.video else ""
         used = {f"--{name}" for name in f"phase debug {_EVERYWHERE} {USED_OPTIONS[use]}".split()}
         self.refuse_unused(args, used, f"--phase {use}")
-        self._refuse_no_numbers(args)
+        name = args.exp_name
+        if name is not None and (name != Path(name).name or name in _NO_NAMES):
+            self.error(f"--exp_name is {name!r}; it is one folder's name in --out_dir, without a path")
+        if use == "personalise" and not (args.estimates and args.format):
+            self.error("--phase personalise needs --estimates PATH and --format NAME")
         if args.dataset == "shards":
             args.dataset = self._dataset_of_shards(args.data_root)
+        is_fair, predicts = args.recipe == "fair", args.phase != "eval" or args.predictions is None
         for option, is_used, otherwise in (
             ("--override", args.resume, "a command without --resume"),
             ("--init_parts", args.init_from, "a command without --init_from"),
             ("--crop", args.dataset == "freihand", f"--dataset {args.dataset}"),
             ("--confidence", args.model == "mano_baseline_conf", f"--model {args.model}"),
             ("--blind_decoder", args.model.startswith("mano"), f"--model {args.model}"),
+            ("--confidence", is_fair, f"--recipe {args.recipe}"),
+            ("--blind_decoder", is_fair, f"--recipe {args.recipe}"),
+            ("--crop_geometry", is_fair, f"--recipe {args.recipe}"),
+            ("--crop_geometry", args.model.startswith(("mano", "cmr", "metro")), f"--model {args.model}"),
+            ("--weights", args.phase != "export" or not (args.checkpoint or args.resume), "export of a --checkpoint"),
+            *((option, predicts, "--phase eval of --predictions") for option in _OF_PREDICTING),
         ):
             if not is_used:
                 self.refuse_unused(args, args.given_options - {option}, otherwise)
         args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
-
-    def _refuse_no_numbers(self, args: argparse.Namespace) -> None:
-        """Before anything is written, or deleted for --overwrite: NaN would stop the run, or its saving, after that."""
-        for option in sorted(args.given_options):
-            value = getattr(args, option[2:], None)
-            if isinstance(value, float) and not math.isfinite(value):
-                self.error(f"{option} is {value}; it must be a finite number")
-            if option == "--lr" and value <= 0:
-                self.error(f"--lr is {value}; it must be more than 0")
-            if option == "--exp_name" and (value != Path(value).name or value in ("", ".", "..")):
-                self.error(f"--exp_name is {value!r}; it is one folder's name in --out_dir, without a path")
-            if option in _COUNTS and value < 1:
-                self.error(f"{option} is {value}; at least 1 is needed")
-            if option in ("--num_workers", "--max_images", "--val_images") and value < 0:
-                self.error(f"{option} is {value}; it must not be negative (0: no loader processes, or all images)")
 
     def _dataset_of_shards(self, root: str | None) -> str:
         from datasets.shards.index import dataset_of
@@ -223,4 +232,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add_demo_arguments(parser)
     add_image_arguments(parser)
     add_export_arguments(parser)
+    add_estimate_arguments(parser)
+    cues = parser.add_argument_group("personalise without --identity")
+    cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist to middle fingertip of the stretched hand")
+    cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
+    cues.add_argument("--accept_conflict", action="store_true", help="go on where images or lengths contradict")
     return parser

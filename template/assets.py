@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from template.safe_pickle import safe_load
-from utils.files import READ_ERRORS
+from utils.files import READ_ERRORS, read_reason
 from utils.joints import MANO_PARENTS
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def load_hand_assets(
 
 
 def mirror_assets(assets: HandAssets) -> HandAssets:
-    """The same hand seen in the mirror x -> -x: equal betas and mirrored poses give mirrored meshes.
+    """The same hand seen in the mirror x -> -x: equal betas and mirrored poses give mirrored meshes (m).
 
     Pose features mirror as M (R - I) M with M = diag(-1, 1, 1), axis-angles by negated y and z.
     """
@@ -160,7 +160,7 @@ def _read(file: Path) -> Mapping[str, Any]:
             with np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files if key in SHAPES or key == "kintree_table"}
         except READ_ERRORS as error:
-            raise ValueError(f"{file}: not a readable .npz of plain arrays ({error})") from error
+            raise ValueError(f"{file}: not a readable .npz of plain arrays ({read_reason(error)})") from error
     content = safe_load(file)
     if not isinstance(content, dict):
         raise ValueError(f"{file}: holds a {type(content).__name__}, not the dictionary of a hand model")

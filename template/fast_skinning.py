@@ -193,7 +193,7 @@ def _level(level: int) -> slice:
 
 
 def chain(local: torch.Tensor) -> torch.Tensor:
-    """World transforms (3, 4, 16, B) from local ones: SMPL eq. 4."""
+    """World transforms (3, 4, 16, B), metres, from local ones: SMPL eq. 4."""
     world = torch.empty_like(local)
     parent = world[:, :, :1]
     parent.copy_(local[:, :, :1])

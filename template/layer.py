@@ -124,7 +124,7 @@ class HandModel(nn.Module):
         return HandOutput(vertices.transpose(1, 2), joints, rest_joints, transforms)
 
     def joints(self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None = None) -> torch.Tensor:
-        """The 21 joints (B, 21, 3) of `forward`, posing only the vertices they need (five, when kinematic)."""
+        """The 21 joints (B, 21, 3), m, of `forward`, posing only the vertices they need (five, when kinematic)."""
         if self.plain:
             return self(pose, betas, transl).joints
         pose, betas, transl = self._checked(pose, betas, transl)

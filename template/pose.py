@@ -58,7 +58,7 @@ def pca_to_pose(
 
 
 def pose_to_pca(hand: PosePca, pose: torch.Tensor, subtract_mean: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """Global axis-angle (..., 3) and all 45 PCA coefficients (..., 45) of a pose (..., 16, 3, 3).
+    """Global axis-angle (..., 3), rad, and all 45 PCA coefficients (..., 45) of a pose (..., 16, 3, 3).
 
     The component rows are orthogonal but not of unit length, so the projection is divided by the
     squared row norms (docs/facts.md 6).

@@ -50,11 +50,11 @@ class LeftHandShape:
         self._left, self._right = (_rest_from_wrist(hand) for hand in (mirrored, right))
 
     def to_right(self, betas: np.ndarray) -> ConvertedBetas:
-        """Betas (N, 10) of the left hand as the right hand's that come closest in the mirror."""
+        """Betas (N, 10) of the left hand as the right hand's that come closest in the mirror; the miss in m."""
         return self._convert(betas, self._left, self._right)
 
     def to_left(self, betas: np.ndarray) -> ConvertedBetas:
-        """Betas (N, 10) of a mirrored right hand as the left hand's that come closest."""
+        """Betas (N, 10) of a mirrored right hand as the left hand's that come closest; the miss in m."""
         return self._convert(betas, self._right, self._left)
 
     def _convert(self, betas: np.ndarray, source: np.ndarray, target: np.ndarray) -> ConvertedBetas:
@@ -86,7 +86,7 @@ def put_tips(
     """Give left hands their own fingertips, in place: sets such as manopth's name another vertex on that side.
 
     Args:
-        joints: (N, 21, 3), changed where ``is_left``; vertices: (N, 778, 3), same frame, mirrored or not.
+        joints: (N, 21, 3), changed where ``is_left``; vertices: (N, 778, 3), same frame, metres, mirrored or not.
         is_left: (N,) bool.
         tips: name of a set in `utils.joints.TIP_VERTICES`.
     """
@@ -95,6 +95,35 @@ def put_tips(
         return
     rows = np.flatnonzero(is_left)
     joints[rows[:, None], list(TIP_JOINTS)] = vertices[rows[:, None], list(left_tips)]
+
+
+@torch.no_grad()
+def hand_points(
+    hand: HandModel,
+    pose: np.ndarray,
+    betas: np.ndarray,
+    transl: np.ndarray | None,
+    is_left: np.ndarray | None = None,
+    batch: int = 256,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (N,21,3) and vertices (N,778,3), metres, of poses (N,16,3,3), betas (N,10), transl (N,3) or None.
+
+    Rows with ``is_left`` (N,) get the tip vertices that the left hand has in the hand's set.
+    """
+    device = hand.faces.device
+
+    def part(array: np.ndarray | None, rows: slice) -> torch.Tensor | None:
+        return None if array is None else torch.as_tensor(array[rows], dtype=torch.float32, device=device)
+
+    outputs = [
+        hand(*(part(array, slice(start, start + batch)) for array in (pose, betas, transl)))
+        for start in range(0, len(pose), batch)
+    ]
+    joints = torch.cat([output.joints for output in outputs]).cpu().numpy()
+    vertices = torch.cat([output.vertices for output in outputs]).cpu().numpy()
+    if is_left is not None:
+        put_tips(joints, vertices, is_left, hand.tips)
+    return joints, vertices
 
 
 @torch.no_grad()
@@ -107,7 +136,7 @@ def labelled_hands(
     label_betas: np.ndarray | None = None,
     batch: int = 256,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (N, 21, 3) and vertices (N, 778, 3) of annotated samples, as their own side's hand model makes them.
+    """Joints (N, 21, 3) and vertices (N, 778, 3), m, of annotated samples, as their own side's hand model makes them.
 
     A left hand is posed by the left model with the betas of its label, mirrored, and put where the sample has its
     wrist, which is J0(betas) + transl of the right model. Joints have their side's tips.

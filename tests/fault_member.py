@@ -1,4 +1,7 @@
-"""What the processes of `test_faults.py` run: ``fault_member.py RANK kill|raise WORDS...`` trains; RANK's fails."""
+"""What the processes of `test_faults.py` run: ``fault_member.py RANK kill|raise|tell WORDS...`` trains; RANK's fails.
+
+``tell``: that process alone gets SIGTERM, in its first validation.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,18 @@ import torch
 from options.run_options import get_args_parser
 from run import run
 from src.engine import train as engine
+
+
+def tell_in_validation(doomed: int) -> None:
+    """SIGTERM to one process while all validate."""
+    measure = engine.mean_scores
+
+    def told(model: torch.nn.Module, objective: object, loader: object, view: dict, context: object, *rest: object):
+        if context.rank == doomed:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return measure(model, objective, loader, view, context, *rest)
+
+    engine.mean_scores = told
 
 
 def main(doomed: int, fault: str, words: list[str]) -> None:
@@ -26,7 +41,10 @@ def main(doomed: int, fault: str, words: list[str]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return step(trainer, raw)
 
-    engine.Trainer._step = failing
+    if fault == "tell":
+        tell_in_validation(doomed)
+    else:
+        engine.Trainer._step = failing
     run(get_args_parser().parse_args(words))
 
 

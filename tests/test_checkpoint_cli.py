@@ -13,6 +13,8 @@ import torch
 from src.engine import checkpoint
 from src.engine.ship import export_weights
 from src.models import build_model
+from src.models.backbones import Backbone
+from src.models.cmr.encoders import build_resnet
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -100,3 +102,45 @@ def test_what_half_precision_cannot_hold_ships_in_single(tmp_path: Path, caplog:
     with pytest.raises(checkpoint.CheckpointError, match=f"{name} holds numbers that are not finite"):
         export_weights(tmp_path / "c.pt", tmp_path / "d.safetensors")
     assert not (tmp_path / "d.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["x", {"bar": 1}, {"model": "mano_baseline", "bar": 1}, {"model": "mano_baseline", "input_size": 0},
+     {"model": "mano_baseline", "crop_scale": 99}, {"model": "mano_baseline", "input_size": "96"},
+     {"model": "mano_baseline", "options": [1]}],
+)  # fmt: skip
+def test_cards_that_cannot_be_are_named(tmp_path: Path, card: object) -> None:
+    path = tmp_path / "odd.pt"
+    torch.save({"card": card, "model": {}}, path)
+    with pytest.raises(checkpoint.CheckpointError, match=r"odd\.pt: its card"):
+        checkpoint.load_network(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0 a picture", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_what_is_no_checkpoint_is_not_advised_to_be_read_unsafely(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(checkpoint.CheckpointError, match=r"a\.pt: cannot be read as a checkpoint") as refused:
+        checkpoint.load_harmless(tmp_path / "a.pt")
+    assert "weights_only" not in str(refused.value) and "arbitrary code" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path, value: float) -> None:
+    network = build_model("mano_identity", "paper", backbone="resnet18")
+    state = network.state_dict()
+    name = next(key for key, tensor in state.items() if key.endswith("weight") and tensor.ndim == 4)
+    state[name].view(-1)[3] = value
+    torch.save(state, tmp_path / "diverged.pt")
+    with pytest.raises(checkpoint.CheckpointError, match=f"diverged.pt: NaN or infinity in {name} .1 of"):
+        checkpoint.load_owned(tmp_path / "diverged.pt", build_model("mano_identity", "paper", backbone="resnet18"))
+
+
+def test_backbone_weights_that_are_none_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(b"<html>not found</html>")
+    for build in (lambda path: Backbone("resnet18", path), lambda path: build_resnet("resnet18", path)):
+        with pytest.raises(ValueError, match=r"a\.pth: cannot be read as weights") as refused:
+            build(tmp_path / "a.pth")
+        assert "weights_only" not in str(refused.value)
+        with pytest.raises(FileNotFoundError, match="b.pth"):
+            build(tmp_path / "b.pth")

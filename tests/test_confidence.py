@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 from src.engine.step_log import StepLog
 from src.models import build_model
 from src.models.confidence_objective import WithinPersonConfidence, average_of_person, person_ranking_loss
@@ -94,7 +94,7 @@ class _People(torch.utils.data.Dataset):
 def test_images_of_a_person_share_a_batch(world_size: int) -> None:
     seen, orders = [], []
     for rank in range(world_size):
-        loader = make_loader(_People(), 48 // world_size, shuffle=True, rank=rank, world_size=world_size)
+        loader = BatchLoader(_People(), 48 // world_size, shuffle=True, rank=rank, world_size=world_size)
         loader.keep_together(np.arange(240) // 24, 8)
         for epoch in (0, 1):
             loader.set_epoch(epoch)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 from src.engine.distributed import DistributedContext, destroy_distributed, init_distributed
 
 
@@ -43,7 +43,7 @@ def member(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     context, cpu = DistributedContext(rank, 2), torch.device("cpu")
     size = context.local_batch_size(8)
-    loader = make_loader(Numbers(), size, shuffle=True, seed=3, drop_last=True, rank=rank, world_size=2)
+    loader = BatchLoader(Numbers(), size, shuffle=True, seed=3, drop_last=True, rank=rank, world_size=2)
     batches = [batch["image_id"] for batch in loader]
     model = network()
     wrapped = context.wrap(model)  # kept: its hooks average the gradients
@@ -77,7 +77,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
 
 def test_two_processes_are_one(results: list[dict]) -> None:
     first, second = results
-    alone = [b["image_id"] for b in make_loader(Numbers(), 8, shuffle=True, seed=3, drop_last=True)]
+    alone = [b["image_id"] for b in BatchLoader(Numbers(), 8, shuffle=True, seed=3, drop_last=True)]
     assert len(first["batches"]) == len(second["batches"]) == len(alone)
     for mine, theirs, whole in zip(first["batches"], second["batches"], alone, strict=True):
         assert sorted([*mine.tolist(), *theirs.tolist()]) == sorted(whole.tolist())

@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import save_file
 
 from datasets import loading
-from datasets.loading import make_loader
+from datasets.crop_cache import CropCache
+from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine.train import Interrupted, Trainer, train
@@ -151,7 +152,7 @@ def test_sigterm_to_the_whole_group_saves_and_blames_nobody(root: Path, tmp_path
     status, said, _ = terminated([sys.executable, *launcher, "run.py", *given], last, environment)
     state = torch.load(last, weights_only=True)
     assert status == (128 + signal.SIGTERM if processes == 1 else 1), said[-3000:]
-    assert "memory" not in said and "loader process" not in said
+    assert "memory" not in said and "loader process" not in said and "Connection closed" not in said
     assert state["position"]["epoch"] < 100 and "optimizer" in state and not list(last.parents[1].glob("*.lock"))
 
 
@@ -174,13 +175,25 @@ def test_sigterm_in_a_long_validation_loses_nothing(root: Path, tmp_path: Path) 
     assert rows[0] == pytest.approx(rows[1])
 
 
+def test_processes_leave_a_validation_together(root: Path, tmp_path: Path) -> None:
+    """SIGTERM reaches one of two processes first: the other is told, and meets no closed connection."""
+    launcher = [sys.executable, *"-m torch.distributed.run --standalone --nproc_per_node 2".split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    command = [*launcher, "tests/fault_member.py", "1", "tell", *words(root, tmp_path, "--threads", "1")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1 and "Connection closed" not in done.stderr, done.stderr[-3000:]
+    assert re.search(r"exitcode\s*: 143", done.stderr) and not re.search(r"exitcode\s*: -?(?!143)\d+", done.stderr)
+    last = torch.load(tmp_path / "dex_ycb/mano_baseline/checkpoints/last.pt", weights_only=True)
+    assert last["position"]["epoch"] == 0 and last["position"]["batch"] > 0
+
+
 def test_too_little_shared_memory_takes_fewer_loader_processes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = [batch["image_id"].tolist() for batch in make_loader(Images(), 4)]
+    expected = [batch["image_id"].tolist() for batch in BatchLoader(Images(), 4)]
     batch_bytes = 4 * (8 * 8 * 3 + 8)
     for room, used in ((100 * batch_bytes, 3), (9 * batch_bytes, 2), (1000, 0)):
-        loader = make_loader(Images(), 4, num_workers=3)
+        loader = BatchLoader(Images(), 4, num_workers=3)
         monkeypatch.setattr(loading, "shared_memory_free", lambda room=room: room)
         caplog.clear()
         assert [batch["image_id"].tolist() for batch in loader] == expected
@@ -202,7 +215,7 @@ class Images(torch.utils.data.Dataset):
 
 DEADLY = """
 import os, signal, numpy, torch
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 
 class Deadly(torch.utils.data.Dataset):
     def __len__(self): return 40
@@ -210,15 +223,32 @@ class Deadly(torch.utils.data.Dataset):
         if index == 9: os.kill(os.getpid(), signal.SIGKILL)
         return {"image_id": numpy.int64(index)}
 
-for batch in make_loader(Deadly(), 4, num_workers=1): print(batch["image_id"].tolist(), flush=True)
+for batch in BatchLoader(Deadly(), 4, num_workers=1): print(batch["image_id"].tolist(), flush=True)
 """
 
 
 def test_a_dead_loader_process_is_named_by_its_number() -> None:
     """In a process of its own: PyTorch raises the error in whatever that is doing, again and again."""
     done = subprocess.run([sys.executable, "-c", DEADLY], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and re.search(r"RuntimeError: DataLoader worker \(pid(\(s\))? \d+\)", done.stderr)
+    # the latter if it was just handing over a batch
+    said = r"RuntimeError: (DataLoader worker \(pid(\(s\))? \d+\)|a loader process died)"
+    assert done.returncode == 1 and re.search(said, done.stderr)
     assert "[[0, 1, 2, 3], [4, 5, 6, 7]]".startswith("[" + done.stdout.strip().replace("\n", ", "))
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), EOFError()])
+def test_a_loader_process_that_dies_with_a_batch_in_its_hands_is_blamed(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """PyTorch's own words then are those of the broken pipe."""
+
+    def broken(*given: object, **options: object) -> object:
+        yield {"image_id": torch.arange(4)}
+        raise error
+
+    monkeypatch.setattr(loading, "DataLoader", broken)
+    with pytest.raises(RuntimeError, match="a loader process died .*--num_workers"):
+        list(BatchLoader(Images(), 4, num_workers=1))
 
 
 # --- one process of several fails ----------------------------------------------------------------
@@ -235,3 +265,34 @@ def test_torchrun_names_the_process_that_failed(root: Path, tmp_path: Path, faul
     assert done.returncode == 1, done.stderr[-3000:]
     assert re.search(rf"rank\s*: 1 \(local_rank: 1\)[\s\S]*{said}", cause), done.stderr[-3000:]
     assert "terminate called" not in done.stderr
+
+
+# --- while a cache is built ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_cache_that_was_not_finished_leaves_no_gigabytes(root: Path, tmp_path: Path, number: int) -> None:
+    """A half-built one goes with the process that built it, and if that was killed, with the next that builds it."""
+    cache = tmp_path / "cache"
+    weights = Path(__file__).parents[1] / "weights/mano_baseline_conf.safetensors"
+    given = f"--phase predict --data_root {root} --split all --device cpu --threads 1 --cache {cache} --crop_size 600"
+    command = [sys.executable, "run.py", *given.split(), "--checkpoint", str(weights)]
+    running = subprocess.Popen(
+        [*command, "--predictions", str(tmp_path / "p.npz")],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by jobs in a shell's background
+    )
+    end = time.monotonic() + 200
+    while not list(cache.glob(".crops*.tmp.npy")) and running.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    running.send_signal(number)
+    status = running.wait(timeout=200)
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    half = list(cache.glob(".crops*.tmp.npy"))
+    assert len(half) == (number == signal.SIGKILL) and not list(cache.glob("crops*")) and not list(tmp_path.glob("p*"))
+    if half:
+        name = half[0].name[1:].split(".")[0]
+        key, pixels = name.rpartition("_")[2], 600
+        unfinished = CropCache(cache, "all", key, 2, pixels)
+        unfinished.build(lambda row: (np.zeros((pixels, pixels, 3), np.uint8), True), workers=1)
+        assert unfinished.array_path.stem == name and not list(cache.glob(".crops*.tmp.npy"))

@@ -18,8 +18,9 @@ from src.personalization.fitting.command import fit as fit_command
 from src.personalization.fitting.command import summarise
 from src.personalization.fitting.evidence import reestimated
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
+from src.personalization.fitting.sequence import SequenceOptions
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
-from src.personalization.fitting.video import chain_positions, fit_video
+from src.personalization.fitting.video import fit_videos, video_order
 from src.personalization.ground_truth import rows_of
 from src.personalization.pairing import pair_keypoints
 from src.personalization.registration.register import register_mesh
@@ -300,20 +301,17 @@ def test_adam_is_the_papers_loop(world: Simulated) -> None:
     torch.testing.assert_close(alone.pose[0], few.pose[0], atol=1e-9, rtol=0)  # no influence of the batch size
 
 
-def test_video_chains_and_warm_start(model: JointsModel, world: Simulated) -> None:
+def test_rows_of_one_video_follow_each_other(model: JointsModel, world: Simulated) -> None:
     K = np.stack([np.eye(3)] * 4 + [2 * np.eye(3)] * 2)
-    previous, place = chain_positions(np.array([5, 6, 8, 9, 10, 11]), np.array([1, 1, 1, 1, 1, 1]), K)
-    assert previous.tolist() == [-1, 0, -1, 2, -1, 4] and place.tolist() == [0, 1, 0, 1, 0, 1]
+    order, video = video_order(np.array([6, 5, 8, 9, 10, 11]), np.array([1, 1, 1, 1, 1, 1]), K)
+    assert order.tolist() == [1, 0, 2, 3, 4, 5] and video.tolist() == [0, 0, 1, 1, 2, 2]
     arrays = (world.predicted[:, 0], world.betas, world.K[:, 0], world.keypoints[:, 0])
-    before, order = np.arange(N) - 1, np.arange(N)
-    before[0] = -1
-    options = FitOptions(lm=LMOptions(max_steps=40))
-    warm = fit_video(model, arrays, None, before, order, options)
-    cold = fit_frames(model, *arrays, options=options)
-    assert usable(warm.status).all()
-    # From the neighbour's pose the same prior and keypoints lead to the same optimum in most frames.
-    close = (warm.pose - cold.pose).abs().amax(dim=(1, 2, 3)) < 2e-2
-    assert close.double().mean() > 0.5
+    apart = fit_videos(model, arrays, None, np.arange(N)[::-1].copy(), np.arange(N), SequenceOptions())
+    alone = fit_frames(model, *arrays)
+    assert usable(apart.status).all()
+    # Videos of one frame are frames: the same minimum, each in its own row.
+    close = (apart.pose - alone.pose).abs().amax(dim=(1, 2, 3)) < 2e-2
+    assert close.double().mean() > 0.9
 
 
 def predictions_of(world: Simulated, **changes: object) -> Predictions:

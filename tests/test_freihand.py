@@ -16,7 +16,7 @@ from datasets import build_dataset
 from datasets.augment import AugmentConfig, prepare_batch
 from datasets.bad_files import BadFileError
 from datasets.freihand.dataset import FreiHAND
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 from datasets.sample import check_sample
 from datasets.synthetic.freihand_writer import write_freihand
 from template import HandModel, load_hand_assets
@@ -222,7 +222,7 @@ def test_evaluation_without_labels_can_be_predicted(copy: Path) -> None:
     for index in range(EVAL):
         check_sample(dataset[index])
         np.testing.assert_array_equal(dataset[index]["image"], dataset.full_image(index))
-    batch = next(iter(make_loader(dataset, 2, drop_invalid=False)))
+    batch = next(iter(BatchLoader(dataset, 2, drop_invalid=False)))
     assert batch["image"].shape == (2, 224, 224, 3) and not batch["valid"].any()
     with pytest.raises(FileNotFoundError, match="evaluation_xyz.json"):
         dataset.official_labels()

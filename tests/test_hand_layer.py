@@ -298,7 +298,7 @@ def geometry_in_networks() -> dict[str, Callable[[], torch.Tensor]]:
         "rest_joints": lambda: model.rest_joints(betas),
         "plain": lambda: HandModel(RIGHT, plain=True)(pose, betas).vertices,
         "regressed": lambda: HandModel(RIGHT, joint_type="regressed").joints(pose, betas),
-        "mesh at its levels": lambda: rest.levels(rest.of(betas, None))[0],
+        "mesh at its levels": lambda: rest.levels(rest.hand.rest(betas))[0],
         "rotation update": lambda: PaperMano._refine(network, six, six.flip(0)),
         "view and back": lambda: moved(image, 10.0, 0.03)[1],
     }

@@ -19,6 +19,7 @@ from mesh_files import read_mesh
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from options.run_options import get_args_parser
+from src.personalization.terms.hand_size import lengths_mm
 from src.photos.detector import Detection
 from src.photos.run_images import image_demo
 from template import load_hand_assets
@@ -30,7 +31,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def demo(images: Path, output: Path, *extra: str) -> list[dict]:
-    words = ["--phase", "demo", "--images", str(images), "--output", str(output), "--device", "cpu", *extra]
+    words = ["--phase", "demo", "--images", str(images), "--output", str(output), "--device", "cpu"]
+    words += [] if {"--keypoints", "--model"} & set(extra) else ["--keypoints", "network"]
+    words += extra
     image_demo(get_args_parser().parse_args(words))
     return json.loads((output / "predictions.json").read_text())["images"]
 
@@ -135,13 +138,16 @@ def test_left_hands_are_left(pictures: Path, entries: dict[str, dict], tmp_path:
 
 def test_an_identity_gives_its_shape_and_its_length(pictures: Path, tmp_path: Path) -> None:
     assets = load_hand_assets("template/stand_in.npz")
-    identity = Identity(np.full(10, 0.5), assets.name, assets.hash, 190.0, hand_length_std_mm=3.0)
+    length = lengths_mm(assets, np.full(10, 0.5), None, ("hand",))["hand"][0]
+    identity = Identity(np.full(10, 0.5), assets.name, assets.hash, length, hand_length_std_mm=3.0)
     save_identity(tmp_path / "me.json", identity)
     words = ("--identity", str(tmp_path / "me.json"))
     (entry,) = demo(pictures / "a.png", tmp_path / "out", *words, "--fov", "40", "--bbox", "60", "60", "170", "170")
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert content["model"]["name"] == "mano_identity" and content["identity"]["hand_length_mm"] == 190.0
-    assert np.allclose(entry["betas"], 0.5) and entry["hand_length"]["interval_95_mm"] == [184.12, 195.88]
+    assert content["model"]["name"] == "mano_identity" and content["identity"]["hand_length_mm"] == round(length, 2)
+    interval = entry["hand_length"]["interval_95_mm"]
+    np.testing.assert_allclose(interval, [length - 5.88, length + 5.88], atol=0.011)
+    assert np.allclose(entry["betas"], 0.5)
     assert entry["camera"]["source"] == "a_K.npy" and entry["box"]["source"] == "a_bbox.json"  # beside it goes first
     identity.hand_hash = "another"
     save_identity(tmp_path / "other.json", identity)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 
 
 class Numbers(Dataset):
@@ -41,14 +41,14 @@ def ids(loader: object) -> list[list[int]]:
 
 
 def test_evaluation_visits_every_sample_once_in_order() -> None:
-    loader = make_loader(Numbers(10), 4)
+    loader = BatchLoader(Numbers(10), 4)
     assert ids(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] and len(loader) == 3
 
 
 def test_shuffled_order_depends_on_seed_and_epoch_only() -> None:
     def order(seed: int, epoch: int) -> list[list[int]]:
         np.random.seed(epoch)
-        loader = make_loader(Numbers(50), 8, shuffle=True, seed=seed)
+        loader = BatchLoader(Numbers(50), 8, shuffle=True, seed=seed)
         loader.set_epoch(epoch)
         return ids(loader)
 
@@ -57,7 +57,7 @@ def test_shuffled_order_depends_on_seed_and_epoch_only() -> None:
 
 
 def test_resume_continues_where_the_epoch_was_left() -> None:
-    loader = make_loader(Numbers(50), 8, shuffle=True, seed=3, drop_last=True)
+    loader = BatchLoader(Numbers(50), 8, shuffle=True, seed=3, drop_last=True)
     loader.set_epoch(2)
     whole = ids(loader)
     loader.set_epoch(2, start_batch=4)
@@ -67,30 +67,30 @@ def test_resume_continues_where_the_epoch_was_left() -> None:
 
 @pytest.mark.parametrize("dataset", [Numbers(10), SampleBySample()])
 def test_workers_change_nothing(dataset: Dataset) -> None:
-    loaders = [make_loader(dataset, 4, shuffle=True, seed=5, num_workers=workers) for workers in (0, 2)]
+    loaders = [BatchLoader(dataset, 4, shuffle=True, seed=5, num_workers=workers) for workers in (0, 2)]
     assert ids(loaders[0]) == ids(loaders[1])
     batch = next(iter(loaders[1]))
     assert batch["valid"].dtype == torch.bool and batch["image_id"].dtype == torch.int64
 
 
 def test_invalid_samples_leave_their_batch() -> None:
-    assert ids(make_loader(Numbers(9, invalid=(1, 3, 4, 5)), 3)) == [[0, 2], [6, 7, 8]]
-    assert ids(make_loader(Numbers(6, invalid=(1,)), 3, drop_invalid=False)) == [[0, 1, 2], [3, 4, 5]]
+    assert ids(BatchLoader(Numbers(9, invalid=(1, 3, 4, 5)), 3)) == [[0, 2], [6, 7, 8]]
+    assert ids(BatchLoader(Numbers(6, invalid=(1,)), 3, drop_invalid=False)) == [[0, 1, 2], [3, 4, 5]]
     known = Numbers(6)
     known.columns = {"valid": np.array([True, False, True, True, True, True])}
-    assert ids(make_loader(known, 3)) == [[0, 2, 3], [4, 5]]
+    assert ids(BatchLoader(known, 3)) == [[0, 2, 3], [4, 5]]
 
 
 def test_subsets_are_spread_evenly() -> None:
-    assert sum(ids(make_loader(Numbers(101), 8, max_samples=5)), []) == [0, 25, 50, 75, 100]
-    assert sum(ids(make_loader(Numbers(10), 2, indices=np.array([7, 2]))), []) == [7, 2]
+    assert sum(ids(BatchLoader(Numbers(101), 8, max_samples=5)), []) == [0, 25, 50, 75, 100]
+    assert sum(ids(BatchLoader(Numbers(10), 2, indices=np.array([7, 2]))), []) == [7, 2]
 
 
 def test_processes_share_the_samples() -> None:
-    shares = [ids(make_loader(Numbers(11), 2, shuffle=True, seed=1, rank=rank, world_size=2)) for rank in range(2)]
+    shares = [ids(BatchLoader(Numbers(11), 2, shuffle=True, seed=1, rank=rank, world_size=2)) for rank in range(2)]
     seen = [sum(share, []) for share in shares]
     assert len(seen[0]) == len(seen[1]) == 5 and not set(seen[0]) & set(seen[1])
-    complete = [sum(ids(make_loader(Numbers(11), 2, rank=rank, world_size=2)), []) for rank in range(2)]
+    complete = [sum(ids(BatchLoader(Numbers(11), 2, rank=rank, world_size=2)), []) for rank in range(2)]
     assert sorted(sum(complete, [])) == list(range(11))
 
 
@@ -104,29 +104,29 @@ class Records(Numbers):
 
 
 def test_a_last_batch_of_one_record_is_a_batch() -> None:
-    assert sum(ids(make_loader(Records(5), 4)), []) == [0, 1, 2, 3, 4]
+    assert sum(ids(BatchLoader(Records(5), 4)), []) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_no_whole_batch_is_an_error(world_size: int) -> None:
     for rank in range(world_size):
         share = {"rank": rank, "world_size": world_size, "shuffle": True, "drop_last": True}
-        assert len(make_loader(Numbers(8), 8 // world_size, **share)) == 1
+        assert len(BatchLoader(Numbers(8), 8 // world_size, **share)) == 1
         with pytest.raises(ValueError, match="7 samples give no batch of"):
-            make_loader(Numbers(7), 8 // world_size, **share)
-    assert len(make_loader(Numbers(1), 8, rank=1, world_size=2)) == 0  # of a small split a process may have none
+            BatchLoader(Numbers(7), 8 // world_size, **share)
+    assert len(BatchLoader(Numbers(1), 8, rank=1, world_size=2)) == 0  # of a small split a process may have none
 
 
 def test_nothing_to_load_is_an_error() -> None:
     with pytest.raises(ValueError, match="no sample"):
-        make_loader(Numbers(3), 2, indices=np.array([], dtype=np.int64))
+        BatchLoader(Numbers(3), 2, indices=np.array([], dtype=np.int64))
     with pytest.raises(ValueError, match="batch_size"):
-        make_loader(Numbers(3), 0)
+        BatchLoader(Numbers(3), 0)
 
 
 @pytest.mark.parametrize("start", [0, 1])
 def test_samples_kept_on_a_device_come_in_the_same_batches(start: int) -> None:
-    plain, kept = (make_loader(Numbers(23, invalid=(4, 9)), 5, shuffle=True, seed=3, drop_last=True) for _ in range(2))
+    plain, kept = (BatchLoader(Numbers(23, invalid=(4, 9)), 5, shuffle=True, seed=3, drop_last=True) for _ in range(2))
     plain.indices = np.setdiff1d(plain.indices, (4, 9))  # what cannot be read is left out at once, not batch by batch
     assert kept.keep_on(torch.device("cpu")) and len(kept) == len(plain) == 4
     for loader in (plain, kept):
@@ -135,7 +135,7 @@ def test_samples_kept_on_a_device_come_in_the_same_batches(start: int) -> None:
 
 
 def test_samples_on_a_device_are_lent_as_copies() -> None:
-    loader = make_loader(Numbers(6), 3)
+    loader = BatchLoader(Numbers(6), 3)
     loader.keep_on(torch.device("cpu"))
     for batch in loader:
         batch["image_id"].zero_()
@@ -143,4 +143,4 @@ def test_samples_on_a_device_are_lent_as_copies() -> None:
 
 
 def test_a_cpu_keeps_nothing_by_itself() -> None:
-    assert not make_loader(Numbers(6), 3).keep_on(torch.device("cpu"), only_if_it_fits=True)
+    assert not BatchLoader(Numbers(6), 3).keep_on(torch.device("cpu"), only_if_it_fits=True)

@@ -13,6 +13,8 @@ import pytest
 
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
+from src.personalization.terms.hand_size import lengths_mm
+from src.photos import search
 from src.photos.api import PhotoEstimator, load
 from src.photos.detector import Detection
 from src.photos.image import UnusableImage
@@ -54,15 +56,35 @@ def test_a_picture_is_a_call(
     assert left.side == "left" and np.abs(left.vertices * [-1, 1, 1] - right.vertices).max() < 1e-4
 
     assets = load_hand_assets("template/stand_in.npz")
-    identity = Identity(np.full(10, 0.5), assets.name, assets.hash, 190.0)
+    length = lengths_mm(assets, np.full(10, 0.5), None, ("hand",))["hand"][0]
+    identity = Identity(np.full(10, 0.5), assets.name, assets.hash, length)
     save_identity(tmp_path / "me.json", identity)
     told = estimate(image, K=K, identity=tmp_path / "me.json", box=box)
     np.testing.assert_allclose(told.betas, 0.5)
-    assert told.length.mm == 190 and estimate.identity is None  # a call leaves nothing behind
+    assert told.length.mm == pytest.approx(length, abs=1e-3)
+    assert estimate.identity is None  # a call leaves nothing behind
     found = estimate(image, fov=40)
     assert "searched" in found.sources.box and found.sources.camera == "--fov 40"
     either = estimate(image, K=K, side="auto", box=box)
     assert "against" in either.sources.side and either.side in ("left", "right")
+
+
+def test_small_windows_are_looked_into_only_where_no_large_one_holds_a_hand(
+    estimate: PhotoEstimator,
+    sample: tuple[np.ndarray, np.ndarray, list[float], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, read, looked = estimate.reader, estimate.reader.read, []
+    monkeypatch.setattr(reader, "read", lambda image, boxes: looked.append(len(boxes)) or read(image, boxes))
+    found = []
+    for sure in (search.SURE_SCORE, 2.0):
+        monkeypatch.setattr(search, "SURE_SCORE", sure)
+        looked.clear()
+        hand = reader.search(sample[0])
+        found.append((hand, sum(looked)))
+    (quick, few), (whole, many) = found
+    assert quick.score > 0.7 and few < 0.5 * many
+    assert np.abs(quick.box - whole.box).max() < 0.1 * whole.box[2]
 
 
 def test_what_is_no_picture(estimate: PhotoEstimator, sample: tuple[np.ndarray, np.ndarray, list[float], Path]) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from datasets import build_dataset, write_shards
 from datasets.bad_files import BadFileError
-from datasets.loading import make_loader
+from datasets.loading import BatchLoader
 from datasets.sample import check_sample
 from datasets.shards.dataset import Shards
 from datasets.shards.index import ShardSettingsError, read_index, read_table, sample_key
@@ -236,7 +236,7 @@ def test_unreadable_pictures_are_left_out_and_counted(root: Path, tmp_path: Path
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 0), (2, 2)])
 def test_ranks_and_workers_share_without_loss_or_doubles(written: Path, ranks: int, workers: int) -> None:
     def ids(rank: int, start: int = 0, epoch: int = 1) -> list[list[int]]:
-        loader = make_loader(
+        loader = BatchLoader(
             opened(written, window=10), 4, shuffle=True, seed=5, num_workers=workers, rank=rank, world_size=ranks
         )
         loader.set_epoch(epoch, start)
@@ -309,7 +309,7 @@ def test_a_shard_cut_short_is_named_with_the_sample(copy: Path) -> None:
         opened(copy)
     shards = opened(copy, skip_bad=True)
     assert (~shards.columns["valid"]).sum() == 4 == len(shards.bad_images) and image in shards.bad_images
-    batches = list(make_loader(shards, 8, shuffle=True))
+    batches = list(BatchLoader(shards, 8, shuffle=True))
     assert sum(len(batch["image_id"]) for batch in batches) == COUNT - 4
     lost = shards[int(np.flatnonzero(shards.columns["image_id"] == image)[0])]
     check_sample(lost)
@@ -322,8 +322,8 @@ def test_a_shard_cut_short_while_it_is_read(copy: Path) -> None:
     path, image = cut(copy, 1, 0)
     row = int(np.flatnonzero(shards.columns["image_id"] == image)[0])
     with pytest.raises(BadFileError, match=rf"000001\.tar: cut short.*image {image}\)"):
-        list(make_loader(shards, 8))
-    assert sum(len(batch["image_id"]) for batch in make_loader(careless, 8)) == COUNT - SIZE
+        list(BatchLoader(shards, 8))
+    assert sum(len(batch["image_id"]) for batch in BatchLoader(careless, 8)) == COUNT - SIZE
     assert len(careless.bad_images) == SIZE and not careless[row]["valid"]
 
 

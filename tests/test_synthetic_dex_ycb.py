@@ -14,9 +14,9 @@ import torch
 import yaml
 from scipy.spatial.transform import Rotation
 
+from datasets.dex_ycb.splits import SERIALS, SUBJECTS
 from datasets.synthetic.data_set import write_data_set
 from datasets.synthetic.scene import motion as motion_module
-from datasets.synthetic.scene.population import OFFICIAL_SUBJECTS, SERIALS
 from datasets.synthetic.sequence import SynthesisOptions
 from template import HandModel, load_hand_assets, pca_to_pose
 
@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def sequences(root: Path) -> list[dict[str, Any]]:
     """Everything that the files of each sequence say."""
-    return [_read_sequence(root, folder) for folder in sorted((root / OFFICIAL_SUBJECTS[7]).iterdir())]
+    return [_read_sequence(root, folder) for folder in sorted((root / SUBJECTS[7]).iterdir())]
 
 
 def _read_sequence(root: Path, folder: Path) -> dict[str, Any]:
@@ -81,9 +81,9 @@ def _valid_labels(sequences: list[dict[str, Any]]) -> Iterator[tuple[dict[str, A
 
 
 def test_layout(root: Path) -> None:
-    assert {path.name for path in root.iterdir()} == {"calibration", "models", "synthetic.json", OFFICIAL_SUBJECTS[7]}
-    for sequence in (root / OFFICIAL_SUBJECTS[7]).iterdir():
-        assert sequence.name[:8] == OFFICIAL_SUBJECTS[7][:8] and len(sequence.name) == 15
+    assert {path.name for path in root.iterdir()} == {"calibration", "models", "synthetic.json", SUBJECTS[7]}
+    for sequence in (root / SUBJECTS[7]).iterdir():
+        assert sequence.name[:8] == SUBJECTS[7][:8] and len(sequence.name) == 15
         assert {path.name for path in sequence.iterdir()} == {"meta.yml", "pose.npz", *SERIALS}
         expected = {
             name for frame in range(FRAMES)
@@ -224,7 +224,7 @@ def test_same_seed_same_bytes_and_resume(tmp_path: Path) -> None:
     write_data_set(tmp_path / "two", options, subjects=[9], workers=2)
     assert _digests(tmp_path / "two") == first
 
-    done, broken = sorted((tmp_path / "one" / OFFICIAL_SUBJECTS[8]).iterdir())
+    done, broken = sorted((tmp_path / "one" / SUBJECTS[8]).iterdir())
     (broken / "pose.npz").unlink()
     (broken / SERIALS[3] / "color_000000.jpg").write_bytes(b"half a pic")
     stamp = (done / SERIALS[0] / "color_000000.jpg").stat().st_mtime_ns

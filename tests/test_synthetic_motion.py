@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from datasets.dex_ycb.splits import SUBJECTS
 from datasets.synthetic.scene.motion import Motion, make_motion, minimum_jerk
 from datasets.synthetic.scene.objects import CATALOGUE
 from datasets.synthetic.scene.population import (
-    OFFICIAL_SUBJECTS,
     sequence_name,
     sequence_object,
     sequence_side,
@@ -33,7 +33,7 @@ def _motion(hands: dict[str, HandModel], side: str, target: int, num_frames: int
 
 def test_names_sort_in_the_order_of_the_subjects() -> None:
     names = [subject_name(number) for number in range(1, 301)]
-    assert tuple(names[:10]) == OFFICIAL_SUBJECTS
+    assert tuple(names[:10]) == SUBJECTS
     assert names == sorted(names) and len(set(names)) == 300
     assert names[10] == "20201101-subject-11" and names[99].endswith("-subject-100")
     sequences = [sequence_name(8, index) for index in range(100)]

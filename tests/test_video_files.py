@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import signal
 import struct
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from photo_cases import Fixed, K, arguments
@@ -19,7 +23,7 @@ from src.photos.camera import Camera
 from src.photos.image import UnusableImage
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
-from utils.video_files import VideoInfo, open_video, video_writer, writable_rate
+from utils.video_files import VideoInfo, VideoWriter, open_video, video_writer, writable_rate
 
 FAULTS = Path("../../shared/data/faults")
 needs_faults = pytest.mark.skipif(not FAULTS.is_dir(), reason=f"{FAULTS} is not there")
@@ -30,6 +34,18 @@ def write_clip(path: Path, count: int = 12, fps: float = 30.0) -> Path:
         for number in range(count):
             writer.write(np.full((48, 64, 3), 20 * (number + 1), np.uint8))
     return path
+
+
+def test_frames_of_another_size_come_in_the_first_ones(tmp_path: Path) -> None:
+    """A stream of JPEG pictures, landscape and then upright and larger: all frames fit one file and one camera."""
+    sizes = [(48, 64)] * 3 + [(96, 128)] * 3 + [(64, 48)] * 3
+    pictures = [cv2.imencode(".jpg", np.full((*size, 3), 25 * n, np.uint8))[1] for n, size in enumerate(sizes)]
+    path = tmp_path / "clip.mjpeg"
+    path.write_bytes(b"".join(picture.tobytes() for picture in pictures))
+    info, frames = open_video(path)
+    images = [frame.image for frame in frames]
+    assert (info.width, info.height) == (64, 48) and {image.shape for image in images} == {(48, 64, 3)}
+    assert np.allclose([image.mean() for image in images], 25 * np.arange(9), atol=3)
 
 
 def boxes(data: bytes, start: int, end: int) -> dict[bytes, tuple[int, int]]:
@@ -85,6 +101,33 @@ def test_odd_frame_rates(tmp_path: Path, fps: float) -> None:
     assert writable_rate(fps) == pytest.approx(fps, rel=1e-3)
 
 
+def with_avi_rate(path: Path, scale: int, rate: int) -> Path:
+    """Write another rate (rate / scale frames a second) into an AVI's headers."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<II", data, data.find(b"strh") + 28, scale, rate)
+    struct.pack_into("<I", data, data.find(b"avih") + 8, 1_000_000 * scale // max(rate, 1))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("scale", "rate", "fps", "warns"), [(1, 1_000_000, 25.0, True), (1, 2**32 - 1, 25.0, True), (1, 960, 960.0, False)]
+)
+def test_rates_beyond_any_camera(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, scale: int, rate: int, fps: float, warns: bool
+) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(5):
+        writer.write(np.full((48, 64, 3), 40 * number, np.uint8))
+    writer.release()
+    info, frames = open_video(with_avi_rate(tmp_path / "a.avi", scale, rate))
+    with video_writer(tmp_path / "b.mp4", info) as copy:
+        for frame in frames:
+            copy.write(frame.image, frame.seconds)
+    assert info.fps == pytest.approx(fps) and len(list(open_video(tmp_path / "b.mp4")[1])) == 5
+    assert ("time stamps make no sense" in caplog.text) == warns
+
+
 @needs_faults
 def test_the_video_with_the_odd_frame_rate(tmp_path: Path) -> None:
     info, frames = open_video(FAULTS / "fps_119_743.mp4")
@@ -117,6 +160,74 @@ with video_writer(Path({str(tmp_path / "a.mp4")!r}), VideoInfo(96, 96, 25.0, 0))
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert finished.returncode != 0 and "can be read back; is the disk full?" in finished.stderr, finished.stderr
     assert (tmp_path / "a.mp4").read_bytes() == earlier and [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def demo_of(clip: Path, output: Path, monkeypatch: pytest.MonkeyPatch, look: object = None) -> list[dict]:
+    """The demo with an estimator that sees the same hand in every frame; its records."""
+    monkeypatch.setattr(run_video, "open_tools", lambda _: PhotoEstimator(Fixed(look)))
+    run_video.video_demo(arguments("--video", str(clip), "--output", str(output)))
+    (records,) = output.glob("*_frames.jsonl")
+    return [json.loads(line) for line in records.read_text().splitlines()]
+
+
+def test_a_name_as_long_as_file_systems_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 2).rename(tmp_path / ("n" * 250 + ".mp4"))
+    _, *frames = demo_of(clip, tmp_path / "out", monkeypatch)
+    assert [frame["status"] for frame in frames] == ["ok", "ok"]
+
+
+def test_a_number_that_json_cannot_hold_is_one_frames_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sometimes(Fixed):
+        def estimate(self, image: np.ndarray, *rest: object) -> Result:
+            result = super().estimate(image, *rest)
+            return replace(result, reprojection_px=float("nan")) if self.calls == 2 else result
+
+    monkeypatch.setattr(run_video, "open_tools", lambda _: PhotoEstimator(Sometimes()))
+    clip = write_clip(tmp_path / "a.mp4", 3)
+    path = run_video.video_demo(arguments("--video", str(clip), "--output", str(tmp_path / "out")))
+    _, *frames = [json.loads(line) for line in (tmp_path / "out" / "a_frames.jsonl").read_text().splitlines()]
+    assert [frame["status"] for frame in frames] == ["ok", "failed", "ok"] and len(list(open_video(path)[1])) == 3
+
+
+def test_a_full_disk_keeps_the_records_of_the_earlier_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, output = write_clip(tmp_path / "a.mp4", 3), tmp_path / "out"
+    demo_of(clip, output, monkeypatch)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    write_clip(clip, 5)
+
+    def full(call: int) -> None:  # from the third frame on, files can grow no further than the records have by then
+        if call == 3:
+            size = (output / "a_frames.partial.jsonl").stat().st_size + 100
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match="a_frames.jsonl: not written, .*as it was.*Make room|of the 3 frames"):
+            demo_of(clip, output, monkeypatch, full)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path.name in before} == before
+    lines = (output / "a_frames.partial.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("index") for line in lines] == [None, 0, 1]  # whole ones only
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_whoever_is_impatient_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A second signal while the video is being closed."""
+    clip, output, close = write_clip(tmp_path / "a.mp4", 5), tmp_path / "out", VideoWriter.close
+
+    def slowly(self: VideoWriter) -> None:
+        os.kill(os.getpid(), number)
+        close(self)
+
+    monkeypatch.setattr(VideoWriter, "close", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        demo_of(clip, output, monkeypatch, lambda call: os.kill(os.getpid(), number) if call == 3 else None)
+    assert len(list(open_video(output / "a_annotated.mp4")[1])) == 2
+    assert len((output / "a_frames.jsonl").read_text().splitlines()) == 3
+    assert sorted(path.name for path in output.iterdir()) == ["a_annotated.mp4", "a_frames.jsonl"]
 
 
 def test_one_odd_frame_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,3 +275,18 @@ def test_frames_without_a_hand_say_nothing_of_its_shape(tmp_path: Path) -> None:
             track(np.zeros((48, 64, 3), np.uint8))
     assert track.shape.count == 2
     np.testing.assert_allclose(track.shape.betas, (0 + 2) / 2)  # of the first and the third frame
+
+
+def test_a_video_that_cannot_be_opened_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, output = write_clip(tmp_path / "a.mp4", 3), tmp_path / "out"
+
+    class Closed:
+        def __init__(self, *_: object) -> None: ...
+
+        fourcc = staticmethod(lambda *_: 0)
+        isOpened = staticmethod(lambda: False)  # noqa: N815 (OpenCV's name)
+
+    monkeypatch.setattr(cv2, "VideoWriter", Closed)
+    with pytest.raises(OSError, match=r"a_annotated.mp4: cannot be opened .*MB free in .*out"):
+        demo_of(clip, output, monkeypatch)
+    assert not list(output.iterdir())

@@ -66,7 +66,7 @@ def crop_affine(box: np.ndarray, size: int) -> np.ndarray:
 
 
 def invert_affine(affine: np.ndarray) -> np.ndarray:
-    """Inverse (..., 2, 3) of 2x3 affines (..., 2, 3)."""
+    """Inverse (..., 2, 3) of affines (..., 2, 3), px."""
     linear = np.linalg.inv(affine[..., :2])
     return np.concatenate([linear, -linear @ affine[..., 2:]], axis=-1)
 
@@ -79,7 +79,7 @@ def transform_points(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 
 def transform_intrinsics(K: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Intrinsics (..., 3, 3) after the image was transformed by ``affine`` (..., 2, 3): ``[A; 0 0 1] K``."""
+    """Intrinsics (..., 3, 3), px, after the image was transformed by ``affine`` (..., 2, 3): ``[A; 0 0 1] K``."""
     bottom = np.broadcast_to([[0.0, 0.0, 1.0]], (*affine.shape[:-2], 1, 3))
     return np.concatenate([affine, bottom], axis=-2) @ K
 

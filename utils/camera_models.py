@@ -116,7 +116,7 @@ class CameraModel:
         )
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Pixels (...,2) of points (...,3) in the camera frame, any unit; NaN where the lens does not see them."""
+        """px (...,2) of points (...,3) in the camera frame, m or any unit; NaN where the lens does not see them."""
         x, y, z = np.moveaxis(np.asarray(points, np.float64), -1, 0)
         with np.errstate(all="ignore"):
             if self.lens == "fisheye":

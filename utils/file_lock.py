@@ -34,8 +34,8 @@ def locked(path: Path) -> Iterator[None]:
     try:
         handle.seek(0)
         handle.truncate()
-        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, handle)
-        handle.flush()
+        with contextlib.suppress(OSError):  # on a full disk the lock is held all the same, only not signed
+            os.write(handle.fileno(), json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -21,6 +22,28 @@ READ_ERRORS = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, OSError, MemoryError, RuntimeError,
     AssertionError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+
+
+def read_reason(error: BaseException) -> str:
+    """What a library said of damaged content, without NumPy's and PyTorch's advice to read it unsafely."""
+    advises = any(word in str(error) for word in ("allow_pickle", "weights_only"))
+    words = re.sub(r" ?<[\w.]+ object at 0x[0-9a-f]+>", "", str(error))  # nor addresses in memory
+    return "it holds something else than numbers" if advises else words
+
+
+def what_it_is(path: str | os.PathLike, error: BaseException) -> str:
+    """What a file is that a library cannot read, by its first bytes where these tell, else the library's words."""
+    path = Path(path)
+    if not path.is_file():
+        return read_reason(error).partition("\n")[0]
+    with open(path, "rb") as handle:
+        start = handle.read(40)
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer; git lfs pull fetches the file"
+    if len(start) < 40 or start.lstrip()[:1] in (b"<", b"{", b"\0"):
+        return f"{path.stat().st_size} bytes that begin with {start[:20]!r}"
+    return read_reason(error).partition("\n")[0]
+
 
 _NO_ROOM = {
     errno.ENOSPC: "no space left on the disk",
@@ -49,18 +72,26 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        number = _no_room(error)
-        if number is None:
+        explained = no_room_error(path, error)
+        if explained is None:
             raise
-        free = shutil.disk_usage(path.parent).free / 1e6
-        before = "The file of that name is as it was. " if path.exists() else ""
-        raise OSError(
-            number,
-            f"{path}: not written, {_NO_ROOM[number]} ({free:.0f} MB free in {path.parent}). {before}"
-            "Make room or choose another folder, then run the command again (a training with --resume)",
-        ) from error
+        raise explained from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def no_room_error(path: Path, error: BaseException) -> OSError | None:
+    """What to tell where ``path`` could not be written for want of room: file, room and remedy; else None."""
+    number = _no_room(error)
+    if number is None:
+        return None
+    free = shutil.disk_usage(path.parent).free / 1e6
+    before = "The file of that name is as it was. " if path.exists() else ""
+    return OSError(
+        number,
+        f"{path}: not written, {_NO_ROOM[number]} ({free:.0f} MB free in {path.parent}). {before}"
+        "Make room or choose another folder, then run the command again (a training with --resume)",
+    )
 
 
 def _no_room(error: BaseException | None) -> int | None:
@@ -92,3 +123,33 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def writable_folder(path: str | os.PathLike, option: str = "--output") -> Path:
+    """Make the folder and see whether a file can be written there, before any work is done.
+
+    Raises:
+        OSError: naming the folder and what is wrong with it.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"{option} {folder}: cannot be written to ({error.strerror or error}); choose another") from error
+    return folder
+
+
+def writable_file(path: str | os.PathLike, option: str) -> Path:
+    """See whether a file of that name can be written, before any work is done; its folder is made.
+
+    Raises:
+        OSError: naming what ``option`` gave and what is wrong with it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OSError(f"{option} {path}: is a folder; give the name of a file")
+    writable_folder(path.parent, option)
+    return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from utils.artifact_checks import ArtifactError, HandLike, check_hand, checked_array
-from utils.files import atomic_path
+from utils.files import READ_ERRORS, atomic_path
 
 IDENTITY_SCHEMA = 1
 #: Half of a Gaussian's central 95%, in standard deviations.
@@ -68,6 +69,8 @@ class Identity:
         if self.hand_length_std_mm is not None:
             std = checked_array("hand_length_std_mm", self.hand_length_std_mm, (), np.float64, self.source)
             self.hand_length_std_mm = float(std)
+            if self.hand_length_std_mm < 0:
+                raise ArtifactError(f"{self.source}: hand_length_std_mm is {std:g}; a standard deviation is positive")
         if self.covariance is not None:
             self.covariance = checked_array("covariance", self.covariance, (10, 10), np.float64, self.source)
             scale = max(float(np.abs(self.covariance).max()), 1e-12)
@@ -76,20 +79,32 @@ class Identity:
             smallest = float(np.linalg.eigvalsh(self.covariance).min())
             if smallest < -1e-6 * scale:
                 raise ArtifactError(f"{self.source}: covariance has the negative eigenvalue {smallest:g}")
-        self.image_ids = [int(image_id) for image_id in self.image_ids]
-        self.n_images = int(self.n_images)
+        if isinstance(self.image_ids, str | dict) or not isinstance(self.image_ids, Iterable):
+            raise ArtifactError(f"{self.source}: image_ids is {self.image_ids!r}; a list of whole numbers is meant")
+        self.image_ids = [self._whole("image_ids", image_id) for image_id in self.image_ids]
+        self.n_images = self._whole("n_images", self.n_images)
+        if self.n_images < 0:
+            raise ArtifactError(f"{self.source}: n_images is {self.n_images}; it must not be negative")
         if not isinstance(self.evidence, dict):
             raise ArtifactError(f"{self.source}: evidence is {self.evidence!r}; an object is meant")
-        self.subject_id = None if self.subject_id is None else int(self.subject_id)
+        self.subject_id = None if self.subject_id is None else self._whole("subject_id", self.subject_id)
+        for name in ("hand_name", "hand_hash", "method", "created_by", "scale_evidence"):
+            if not isinstance(getattr(self, name), str):
+                raise ArtifactError(f"{self.source}: {name} is {getattr(self, name)!r}; text is meant")
+
+    def _whole(self, name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ArtifactError(f"{self.source}: {name} is or holds {value!r}; a whole number is meant")
+        return int(value)
 
     @property
     def length_mm(self) -> float:
-        """Of the stretched hand, wrist to middle fingertip."""
+        """Of the stretched hand, wrist to middle fingertip, mm."""
         return self.hand_length_mm
 
     @property
     def interval_mm(self) -> tuple[float, float] | None:
-        """The central 95% of `length_mm`; None where no covariance tells it."""
+        """The central 95% of `length_mm`, mm; None where no covariance tells it."""
         if self.hand_length_std_mm is None:
             return None
         return self.length_mm - HALF_95 * self.hand_length_std_mm, self.length_mm + HALF_95 * self.hand_length_std_mm
@@ -150,8 +165,8 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     if not path.is_file():
         raise FileNotFoundError(f"identity file {path} does not exist; calibrate_from_shape_params.py writes one")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before it
+    except READ_ERRORS as error:
         raise ArtifactError(f"{path} is not JSON ({error}); calibrate again") from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{path} holds a {type(content).__name__}, not an identity; calibrate again")

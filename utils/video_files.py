@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import secrets
@@ -15,11 +16,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+logger = logging.getLogger(__name__)
+
 #: MPEG-4 part 2 in .mp4: what OpenCV's wheels can write everywhere without a display or further libraries.
 CODEC, SUFFIX = "mp4v", ".mp4"
 #: MPEG-4 part 2 stores the frame rate as a fraction of 16-bit numbers.
 _LARGEST_TIMEBASE = 65535
-_DEFAULT_FPS, _HIGHEST_FPS = 25.0, 480.0
+#: No camera is faster: such a rate, or such steps between time stamps, are damage.
+_DEFAULT_FPS, _HIGHEST_FPS = 25.0, 10_000.0
 #: Frames whose times tell the rate; pictures longer or higher than this are refused, px.
 _SAMPLED_FRAMES, _LARGEST_SIDE = 120, 16384
 #: A gap in a video's times is filled with the frame before it, but for no longer than this, s.
@@ -43,9 +47,10 @@ class Frame(NamedTuple):
 
 
 def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
-    """A video's facts and its frames, as far as they can be decoded.
+    """A video's facts and its frames (px, with their times in seconds), as far as they can be decoded.
 
-    The frame rate is the container's where its time stamps agree, else that of the usual step between the stamps.
+    The frame rate is the container's where its time stamps agree, else that of the usual step between the stamps. Where
+    neither makes sense, frames are taken to come at 25 a second, with a warning.
 
     Raises:
         FileNotFoundError: no such file. ValueError: it holds no video that can be decoded, or one of absurd size.
@@ -59,13 +64,15 @@ def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
         if not done or first is None:
             capture.release()
             raise ValueError(f"--video {path}: no frame of it can be decoded; is it a video, and complete?")
-        fps = _frame_rate(name, capture.get(cv2.CAP_PROP_FPS))
+        fps, timed = _frame_rate(name, capture.get(cv2.CAP_PROP_FPS))
     if max(first.shape[:2]) > _LARGEST_SIDE:
         capture.release()
         raise ValueError(f"--video {path}: its frames are {first.shape[1]} x {first.shape[0]} px, too large")
     claimed = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     claimed = int(claimed) if math.isfinite(claimed) and 0 < claimed < 1e9 else 0
-    return VideoInfo(first.shape[1], first.shape[0], fps, claimed), _frames(capture, first, fps)
+    if not timed:
+        logger.warning("%s: its time stamps make no sense; frames are taken to come at %g a second", path, fps)
+    return VideoInfo(first.shape[1], first.shape[0], fps, claimed), _frames(capture, first, fps, timed)
 
 
 @contextlib.contextmanager
@@ -81,8 +88,8 @@ def _plain_name(path: Path) -> Iterator[str]:
         yield str(link)
 
 
-def _frame_rate(name: str, claimed: float) -> float:
-    """``claimed``, unless it is absurd or the first frames' times say another."""
+def _frame_rate(name: str, claimed: float) -> tuple[float, bool]:
+    """``claimed``, unless it is absurd or the first frames' times say another; and whether these make sense."""
     claimed = claimed if math.isfinite(claimed) and 0 < claimed <= _HIGHEST_FPS else 0.0
     capture = cv2.VideoCapture(name)
     times: list[float] = []
@@ -92,19 +99,23 @@ def _frame_rate(name: str, claimed: float) -> float:
     steps = np.diff(times)
     usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
     if not 1 / _HIGHEST_FPS <= usual:
-        return claimed or _DEFAULT_FPS
-    return claimed if claimed and abs(usual * claimed - 1) < 0.02 else 1 / usual
+        return claimed or _DEFAULT_FPS, usual == 0  # without any steps `_frames` makes them
+    return claimed if claimed and abs(usual * claimed - 1) < 0.02 else 1 / usual, True
 
 
-def _frames(capture: cv2.VideoCapture, image: np.ndarray | None, fps: float) -> Iterator[Frame]:
-    """The rest of the video; a frame without a later time than the one before comes a usual step after it."""
+def _frames(capture: cv2.VideoCapture, image: np.ndarray | None, fps: float, timed: bool) -> Iterator[Frame]:
+    """The rest of the video; a frame without a later time than the one before comes a usual step after it.
+
+    Args:
+        timed: time stamps make sense; else every frame comes a usual step after the one before.
+    """
     try:
         start, last = None, -1 / fps
         while image is not None:
             stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             start = stamp if start is None else start
             seconds = stamp - start
-            if not (math.isfinite(seconds) and last < seconds):
+            if not (timed and math.isfinite(seconds) and last < seconds):
                 seconds = last + 1 / fps
             last = seconds
             yield Frame(np.ascontiguousarray(image[..., ::-1]), max(seconds, 0.0))
@@ -114,7 +125,7 @@ def _frames(capture: cv2.VideoCapture, image: np.ndarray | None, fps: float) -> 
 
 
 def writable_rate(fps: float) -> float:
-    """The closest frame rate that the encoder takes: OpenCV makes it a fraction of decimals."""
+    """The closest frame rate (frames a second) that the encoder takes: OpenCV makes it a fraction of decimals."""
     for scale in (1000, 100, 10, 1):
         if round(fps * scale) <= _LARGEST_TIMEBASE:
             return max(round(fps * scale), 1) / scale
@@ -145,7 +156,11 @@ class VideoWriter:
         self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*CODEC), self.fps, size)
         if not self._writer.isOpened():
             self._temporary.unlink(missing_ok=True)
-            raise OSError(f"{path}: cannot be opened for writing video ({CODEC}, {size[0]} x {size[1]} pixels)")
+            free = shutil.disk_usage(path.parent).free / 1e6
+            raise OSError(
+                f"{path}: cannot be opened for writing video ({CODEC}, {size[0]} x {size[1]} pixels); is the disk "
+                f"full? ({free:.0f} MB free in {path.parent})"
+            )
 
     def write(self, frame: np.ndarray, seconds: float | None = None) -> None:
         """Append (H,W,3) uint8 RGB of the size promised, shown from ``seconds`` on; None: after the one before."""

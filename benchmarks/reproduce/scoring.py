@@ -16,9 +16,8 @@ from benchmarks.reproduce.sizes import ROWS, Row, Size
 from benchmarks.reproduce.training import checkpoint_of, is_trained
 from datasets import build_dataset
 from src.engine.checkpoint import load_network
-from src.engine.measure import evaluate_hands, evaluate_meshes
+from src.engine.measure import evaluate_hands
 from src.engine.predict import predict_dataset
-from src.evaluation.metrics import Evaluation
 from src.models.mesh_joints import mesh_hand
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
@@ -157,12 +156,8 @@ class Scores:
     def _summary(self, predictions: Predictions) -> dict[str, Any]:
         """Means over all samples, and means of every subject in the order of their numbers."""
         truth = annotations_of(self.data, predictions)
-        result: Evaluation
-        if predictions.vertices is not None:
-            hand = mesh_hand(self.assets, "dex_ycb")
-            result = evaluate_meshes(hand, predictions, truth, f_scores=False)
-        else:
-            result = evaluate_hands(HandModel(self.assets), predictions, truth, f_scores=False)
+        hand = HandModel(self.assets) if predictions.vertices is None else mesh_hand(self.assets, "dex_ycb")
+        result = evaluate_hands(hand, predictions, truth, f_scores=False)
         subjects = np.unique(predictions.subject_id)
         names = [name for name in METRICS if name in result.per_sample]
         return {

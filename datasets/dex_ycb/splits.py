@@ -11,29 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+#: The official folders of the ten subjects (docs/facts.md 1.1).
 SUBJECTS = (
-    "20200709-subject-01",
-    "20200813-subject-02",
-    "20200820-subject-03",
-    "20200903-subject-04",
-    "20200908-subject-05",
-    "20200918-subject-06",
-    "20200928-subject-07",
-    "20201002-subject-08",
-    "20201015-subject-09",
-    "20201022-subject-10",
-)
+    "20200709-subject-01", "20200813-subject-02", "20200820-subject-03", "20200903-subject-04",
+    "20200908-subject-05", "20200918-subject-06", "20200928-subject-07", "20201002-subject-08",
+    "20201015-subject-09", "20201022-subject-10",
+)  # fmt: skip
 
+#: The eight cameras in index order (docs/facts.md 1.1).
 SERIALS = (
-    "836212060125",
-    "839512060362",
-    "840412060917",
-    "841412060263",
-    "932122060857",
-    "932122060861",
-    "932122061900",
-    "932122062010",
-)
+    "836212060125", "839512060362", "840412060917", "841412060263",
+    "932122060857", "932122060861", "932122061900", "932122062010",
+)  # fmt: skip
 
 OFFICIAL_SEQUENCES_PER_SUBJECT = 100
 

@@ -3,47 +3,37 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import sys
+
+from options.command_line import run_command, writer_parser
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the data set writer."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.synthetic",
-        description="Write a synthetic data set in DexYCB's layout. An interrupted run goes on where it stopped.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--root", required=True, help="folder to write into")
+    about = "Write a synthetic data set in DexYCB's layout. An interrupted run goes on where it stopped."
+    parser = writer_parser("python -m datasets.synthetic", about)
     parser.add_argument("--num_sequences", type=int, default=100, help="sequences a subject (official: 100)")
     parser.add_argument("--num_frames", type=int, default=72, help="frames a sequence")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--num_subjects", type=int, default=10, help="above 10: further people to train on")
     parser.add_argument("--subjects", default=None, help="write only these subjects' sequences, e.g. 8,9")
     parser.add_argument("--left_fraction", type=float, default=0.5, help="share of left-handed sequences")
     parser.add_argument("--render_scale", type=float, default=1.0, help="1, 0.5 or 0.25: rays per pixel side")
     parser.add_argument("--quality", type=int, default=92, help="of the JPEG files")
     parser.add_argument("--depth", action="store_true", help="write aligned_depth_to_color_*.png too")
-    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     return parser
 
 
-def main() -> None:
-    """Parse and write."""
-    parser = get_args_parser()
-    arguments = vars(parser.parse_args())
+def write(args: argparse.Namespace) -> None:
+    """Write what the options say."""
     from datasets.synthetic.data_set import write_data_set
     from datasets.synthetic.sequence import SynthesisOptions
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = vars(args)
     root, workers, subjects = (arguments.pop(name) for name in ("root", "workers", "subjects"))
-    try:
-        numbers = [int(part) for part in subjects.split(",")] if subjects else None
-        options = SynthesisOptions(**arguments)
-        write_data_set(root, options, numbers, workers)
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        parser.error(str(error))
+    numbers = [int(part) for part in subjects.split(",")] if subjects else None
+    write_data_set(root, SynthesisOptions(**arguments), numbers, workers)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(get_args_parser(), write))

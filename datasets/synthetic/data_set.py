@@ -13,6 +13,7 @@ import cv2
 import torch
 from tqdm import tqdm
 
+from datasets.dex_ycb.splits import SERIALS
 from datasets.synthetic.dex_ycb_writer import write_calibration, write_intrinsics, write_object_models
 from datasets.synthetic.scene import population
 from datasets.synthetic.scene.cameras import make_rig
@@ -53,7 +54,7 @@ def write_data_set(
         write_calibration(root, subject, make_rig(options.seed, subject), betas)
     jobs = [(subject, sequence) for subject in chosen for sequence in range(options.num_sequences)]
     workers = min(workers or os.cpu_count() or 1, len(jobs))
-    images = options.num_frames * len(population.SERIALS)
+    images = options.num_frames * len(SERIALS)
     with tqdm(total=len(jobs) * images, unit="image", smoothing=0.05) as progress:
         if workers == 1:
             _in_this_process(root, options, jobs, progress, images)

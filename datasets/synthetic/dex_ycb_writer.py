@@ -16,10 +16,11 @@ import torch
 import yaml
 from scipy.spatial.transform import Rotation
 
+from datasets.dex_ycb.splits import SERIALS
 from datasets.synthetic.scene.cameras import IMAGE_HEIGHT, IMAGE_WIDTH, Rig
 from datasets.synthetic.scene.motion import Motion
 from datasets.synthetic.scene.objects import CATALOGUE
-from datasets.synthetic.scene.population import MASTER_SERIAL, SERIALS, sequence_name, subject_name
+from datasets.synthetic.scene.population import MASTER_SERIAL, sequence_name, subject_name
 from datasets.synthetic.scene.render import Picture
 from template import HandModel, pose_to_pca
 from utils.camera import project_numpy

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +24,10 @@ from tqdm import tqdm
 from datasets.freihand.decode import ROOT_JOINT
 from datasets.freihand.files import PARTS, SIZE, VERSIONS, image_name, list_path
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place, run_writer
+from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
 from datasets.synthetic.sequence import hand_model
+from options.command_line import run_command, writer_parser
 from template import HandModel, pose_to_axis_angle
 from utils.camera import project_numpy
 from utils.files import write_json, write_text
@@ -152,16 +154,11 @@ def _write_images(
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the writer."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.synthetic.freihand_writer",
-        description="Write a synthetic data set in FreiHAND's layout.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = writer_parser(
+        "python -m datasets.synthetic.freihand_writer", "Write a synthetic data set in FreiHAND's layout."
     )
-    parser.add_argument("--root", required=True, help="folder to write into")
     parser.add_argument("--num_train", type=int, default=64, help="unique training samples, four images each")
     parser.add_argument("--num_eval", type=int, default=16, help="evaluation samples")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
     parser.add_argument(
         "--no_evaluation_labels", dest="evaluation_labels", action="store_false",
         help="leave out the evaluation part's labels, as in the original release",
@@ -170,4 +167,4 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run_writer(get_args_parser(), write_freihand)
+    sys.exit(run_command(get_args_parser(), lambda args: write_freihand(**vars(args))))

@@ -6,9 +6,6 @@ synthetic DexYCB; the frame is its table frame (z up, the hand's owner towards -
 
 from __future__ import annotations
 
-import argparse
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -168,13 +165,3 @@ def random_place(generator: np.random.Generator, size: int) -> np.ndarray:
 def _inverse(camera_to_table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     A = camera_to_table[:3, :3].T
     return A, -A @ camera_to_table[:3, 3]
-
-
-def run_writer(parser: argparse.ArgumentParser, write: Callable[..., None]) -> None:
-    """The command line of a writer: its options are the arguments of ``write``; known errors end it with one line."""
-    arguments = vars(parser.parse_args())
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        write(**arguments)
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        parser.error(str(error))

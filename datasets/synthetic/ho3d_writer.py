@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import pickle
+import sys
 from pathlib import Path
 
 import cv2
@@ -18,9 +19,10 @@ from tqdm import tqdm
 
 from datasets.ho3d import ENDINGS, HEIGHT, WIDTH
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import Shot, StudioHand, make_studio_hand, random_place, run_writer
+from datasets.synthetic.hand_studio import Shot, StudioHand, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
 from datasets.synthetic.sequence import hand_model
+from options.command_line import run_command, writer_parser
 from template import HandModel
 from utils.camera import project_numpy
 from utils.files import atomic_path, write_json, write_text
@@ -99,18 +101,14 @@ def _write_sample(
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the writer."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.synthetic.ho3d_writer",
-        description="Write a small synthetic data set in the layout of HO-3D's evaluation part.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = writer_parser(
+        "python -m datasets.synthetic.ho3d_writer",
+        "Write a small synthetic data set in the layout of HO-3D's evaluation part.",
     )
-    parser.add_argument("--root", required=True, help="folder to write into")
     parser.add_argument("--num_images", type=int, default=8, help="images, four to a sequence")
     parser.add_argument("--version", default="v2", choices=tuple(ENDINGS), help="v2 has png images, v3 jpg")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
     return parser
 
 
 if __name__ == "__main__":
-    run_writer(get_args_parser(), write_ho3d)
+    sys.exit(run_command(get_args_parser(), lambda args: write_ho3d(**vars(args))))

@@ -9,7 +9,9 @@ resizing the box of the 1920 x 1080 image to 250 x 250 pixels, each axis by its 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,10 @@ from tqdm import tqdm
 
 from datasets.humbi.files import CROP, Crop, crop_affine_of, hand_folder, image_name
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import StudioHand, make_studio_hand, random_place, run_writer
+from datasets.synthetic.hand_studio import StudioHand, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
 from datasets.synthetic.sequence import hand_model
+from options.command_line import run_command, writer_parser
 from template import HandModel, pca_to_pose, pose_to_pca
 from utils.camera import project_numpy, transform_intrinsics
 from utils.files import write_json, write_text
@@ -54,14 +57,19 @@ def write_humbi(
         mano_dir: folder of the hand model, as in `template.load_hand_assets`.
 
     Raises:
-        FileExistsError: if a HUMBI is there already.
+        FileExistsError: if a HUMBI is there already. One that was stopped is written anew, if by the same options.
         ValueError: if a number is too small.
     """
     root = Path(root)
     if num_subjects < 3 or num_frames < 1 or num_cameras < 1:
         raise ValueError("num_subjects must be at least 3, num_frames and num_cameras at least 1")
-    if hand_folder(root, 1).exists():
-        raise FileExistsError(f"{root} holds a HUMBI data set already; choose another --root or delete it")
+    options = {"num_subjects": num_subjects, "num_frames": num_frames, "num_cameras": num_cameras, "seed": seed}
+    plan = root / "unfinished.json"  # of a writer that was stopped: the same options write the same files again
+    is_ours = plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) == options
+    if hand_folder(root, 1).exists() and not is_ours:
+        begun = ", begun with other options" if plan.is_file() else ""
+        raise FileExistsError(f"{root} holds a HUMBI data set already{begun}; choose another --root or delete it")
+    write_json(plan, options)
     official = HandModel(
         hand_model(mano_dir, "right").assets, tips="freihand", joint_type="regressed", dtype=torch.float64
     )
@@ -74,10 +82,8 @@ def write_humbi(
             folder = hand_folder(root, subject) / f"{10 * frame + 1:08d}"
             _write_reconstruction(folder / "reconstruction", hand, official)
             _write_crops(folder / "image_cropped" / "right", hand, rig, generator)
-    options = {
-        "num_subjects": num_subjects, "num_frames": num_frames, "num_cameras": num_cameras, "seed": seed
-    }  # fmt: skip
     write_json(root / "synthetic.json", {"options": options, "hand_model": official.assets.hash})
+    plan.unlink()
     logger.info("wrote %d images to %s", num_subjects * num_frames * num_cameras, root)
 
 
@@ -149,19 +155,14 @@ def _row(values: np.ndarray) -> str:
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the writer."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.synthetic.humbi_writer",
-        description="Write a small synthetic data set in the layout of HUMBI's hands.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = writer_parser(
+        "python -m datasets.synthetic.humbi_writer", "Write a small synthetic data set in the layout of HUMBI's hands."
     )
-    parser.add_argument("--root", required=True, help="folder to write into")
     parser.add_argument("--num_subjects", type=int, default=4, help="people")
     parser.add_argument("--num_frames", type=int, default=2, help="frames a person")
     parser.add_argument("--num_cameras", type=int, default=3, help="views of a frame")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
     return parser
 
 
 if __name__ == "__main__":
-    run_writer(get_args_parser(), write_humbi)
+    sys.exit(run_command(get_args_parser(), lambda args: write_humbi(**vars(args))))

@@ -19,6 +19,7 @@ from datasets.dex_ycb.dataset import DexYCB
 from datasets.freihand.dataset import FreiHAND
 from datasets.synthetic.data_set import write_data_set
 from datasets.synthetic.sequence import SynthesisOptions
+from options.command_line import run_command
 from utils.camera import mirror_intrinsics, project_numpy
 from utils.files import atomic_path, write_json
 from utils.video_files import VideoInfo, video_writer
@@ -134,8 +135,8 @@ def _write_mirrored(path: Path, image: np.ndarray) -> None:
         cv2.imwrite(str(temporary), np.ascontiguousarray(image[:, ::-1, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
-def main() -> int:
-    """Command line."""
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(description="Write synthetic pictures or a synthetic video of unseen people.")
     parser.add_argument("--images", help="folder for pictures")
     parser.add_argument("--freihand", help="take the pictures from this FreiHAND folder")
@@ -143,10 +144,13 @@ def main() -> int:
     parser.add_argument("--video", help="video to write, .mp4")
     parser.add_argument("--num_frames", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return parser
+
+
+def write(args: argparse.Namespace) -> None:
+    """Write what the options say."""
     if not args.images and not args.video:
-        parser.error("give --images DIR or --video FILE.mp4")
+        raise ValueError("give --images DIR or --video FILE.mp4")
     if args.images:
         folder = Path(args.images)
         if args.freihand:
@@ -157,8 +161,7 @@ def main() -> int:
     if args.video:
         count = write_video(Path(args.video), args.num_frames, seed=args.seed, workers=None)
         logger.info("%d frames in %s", count, args.video)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(get_args_parser(), write))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from datasets.dex_ycb.splits import SERIALS
 from datasets.synthetic.dex_ycb_writer import SequenceWriter
 from datasets.synthetic.scene import population
 from datasets.synthetic.scene.appearance import SkinMap, make_skin_map, skin_sheets, skin_tone
@@ -108,7 +109,7 @@ def _render(
     lights, table = random_lights(generator), table_texture(generator)
     step = round(1 / options.render_scale)
     views = {}
-    for serial in population.SERIALS:
+    for serial in SERIALS:
         sensor = random_sensor(generator, lights.on_table)
         views[serial] = CameraView(
             scene, rig.K[serial], rig.camera_to_table[serial], table, room_texture(generator), lights, sensor,

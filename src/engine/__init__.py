@@ -4,52 +4,27 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib import import_module
 
 
-def _train(args: argparse.Namespace) -> None:
-    from src.engine.train import train
+def _phase(module: str, name: str) -> Callable[[argparse.Namespace], None]:
+    def work(args: argparse.Namespace) -> None:
+        getattr(import_module(module), name)(args)
 
-    train(args)
-
-
-def _predict(args: argparse.Namespace) -> None:
-    from src.engine.predict import predict
-
-    predict(args)
+    return work
 
 
-def _evaluate(args: argparse.Namespace) -> None:
-    from src.engine.evaluate import evaluate
-
-    evaluate(args)
-
-
-def _demo(args: argparse.Namespace) -> None:
-    if args.video:
-        from src.photos.run_video import video_demo
-
-        video_demo(args)
-    elif args.images:
-        from src.photos.run_images import image_demo
-
-        image_demo(args)
-    else:
-        from src.engine.demo.synthetic import demo
-
-        demo(args)
-
-
-def _export(args: argparse.Namespace) -> None:
-    from src.engine.export import export
-
-    export(args)
+_VIDEO = _phase("src.photos.run_video", "video_demo")
+_IMAGES = _phase("src.photos.run_images", "image_demo")
+_SYNTHETIC = _phase("src.engine.demo.synthetic", "demo")
 
 
 #: ``run.py --phase``: name -> function of the parsed options. Each imports what it needs when called.
 PHASES: dict[str, Callable[[argparse.Namespace], None]] = {
-    "train": _train,
-    "eval": _evaluate,
-    "predict": _predict,
-    "demo": _demo,
-    "export": _export,
+    "train": _phase("src.engine.train", "train"),
+    "eval": _phase("src.engine.evaluate", "evaluate"),
+    "predict": _phase("src.engine.predict", "predict"),
+    "demo": lambda args: (_VIDEO if args.video else _IMAGES if args.images else _SYNTHETIC)(args),
+    "export": _phase("src.engine.export", "export"),
+    "personalise": _phase("src.engine.estimates.command", "personalise"),
 }

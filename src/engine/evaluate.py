@@ -15,7 +15,6 @@ from src.engine.measure import (
     camera_points,
     count_hands,
     evaluate_hands,
-    evaluate_meshes,
     format_scores,
     format_table,
     hand_points,
@@ -31,11 +30,11 @@ from src.personalization.terms.hand_size import describe_lengths, lengths_as_jso
 from template import HandAssets
 from utils.artifacts import Identity, Predictions, load_predictions
 from utils.device import choose_device
-from utils.files import write_json
+from utils.files import writable_file, write_json
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["evaluate", "evaluate_hands", "evaluate_meshes", "format_table", "hand_points", "measure"]
+__all__ = ["evaluate", "evaluate_hands", "format_table", "hand_points", "measure"]
 
 
 def report_sizes(identities: dict[int, Identity], assets: HandAssets) -> dict[str, Any]:
@@ -62,6 +61,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         ValueError: predictions of another hand model or split; or nothing to measure and nothing to submit.
     """
     check_server(args)
+    if args.results:
+        writable_file(args.results, "--results")  # before the work, not after it
     device = choose_device(args.device, args.threads)
     _, assets = config.hand_model(args, device)
     if args.predictions and Path(args.predictions).suffix in RESULT_FILES:

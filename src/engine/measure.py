@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from datasets.bad_files import possible_intrinsics
 from src.evaluation.metrics import Evaluation, evaluate_predictions, point_errors
 from src.evaluation.shape import rest_hand, zero_pose_mpvpe
 from src.models.mesh_joints import LABEL_TIPS, mesh_hand
 from src.personalization.registration.register import register_mesh
 from src.personalization.solver.status import count_status, log_unusable
 from template import HandAssets, HandModel
-from template.sides import labelled_hands, put_tips
+from template.sides import hand_points, labelled_hands, put_tips
 from utils.artifacts import ArtifactError, Predictions
 from utils.camera import project_numpy
 
@@ -51,35 +52,6 @@ def official_hand(assets: HandAssets, dataset: str) -> HandModel:
     if dataset in KINEMATIC_LABELS:
         return HandModel(assets, tips=LABEL_TIPS[dataset])
     return mesh_hand(assets, dataset)
-
-
-@torch.no_grad()
-def hand_points(
-    hand: HandModel,
-    pose: np.ndarray,
-    betas: np.ndarray,
-    transl: np.ndarray | None,
-    is_left: np.ndarray | None = None,
-    batch: int = 256,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (N,21,3) and vertices (N,778,3), metres, of poses (N,16,3,3), betas (N,10), transl (N,3) or None.
-
-    Rows with ``is_left`` (N,) get the tip vertices that the left hand has in the hand's set.
-    """
-    device = hand.faces.device
-
-    def part(array: np.ndarray | None, rows: slice) -> torch.Tensor | None:
-        return None if array is None else torch.as_tensor(array[rows], dtype=torch.float32, device=device)
-
-    outputs = [
-        hand(*(part(array, slice(start, start + batch)) for array in (pose, betas, transl)))
-        for start in range(0, len(pose), batch)
-    ]
-    joints = torch.cat([output.joints for output in outputs]).cpu().numpy()
-    vertices = torch.cat([output.vertices for output in outputs]).cpu().numpy()
-    if is_left is not None:
-        put_tips(joints, vertices, is_left, hand.tips)
-    return joints, vertices
 
 
 def true_points(
@@ -145,6 +117,13 @@ def camera_points(predictions: Predictions, hand: HandModel) -> Points:
             f"{predictions.source}: says neither where the hands are (transl, root) nor where keypoints are seen; "
             "fit with optimization_dex_ycb.py, or predict with a network that has 2D keypoints"
         )
+    possible = possible_intrinsics(predictions.K)
+    if not possible.all():
+        row = int(np.argmin(possible))
+        raise ArtifactError(
+            f"{predictions.source}: K of image {predictions.image_id[row]} is {predictions.K[row].tolist()}, which no "
+            "camera has; predict again from a data set whose intrinsics are right"
+        )
     relative, vertices = points.joints - points.joints[:, :1], points.vertices - points.joints[:, :1]
     confidence = predictions.keypoint_confidence
     found = register_mesh(
@@ -176,29 +155,27 @@ def evaluate_hands(
     f_scores: bool = True,
     left: HandAssets | None = None,
 ) -> Evaluation:
-    """All metrics of predictions against the annotations of the same samples.
+    """All metrics of predictions (poses or meshes) against the annotations of the same samples.
 
-    Joints and vertices of both come from the same hand layer, so they share every definition; only annotated left
-    hands of a model that is not the right one's mirror image come from that model, ``left`` (`points.true_points`).
-    Absolute errors are there if the predictions carry a translation. ``zero_pose_mpvpe_mm`` compares
-    the shapes alone.
+    Joints and vertices of both are defined by ``hand``; only annotated left hands of a model that is not the right
+    one's mirror image come from that model, ``left`` (`true_points`). Absolute errors are there if the predictions
+    say where the hands are. Of poses, ``zero_pose_mpvpe_mm`` compares the shapes alone.
     """
-    absolute = predictions.transl is not None
-    is_left = predictions.is_left
-    joints, vertices = hand_points(hand, predictions.pose, predictions.betas, predictions.transl, is_left)
-    true_joints, true_vertices = true_points(hand, truth, is_left, left)
+    points = predicted_points(predictions, hand)
+    true_joints, true_vertices = true_points(hand, truth, predictions.is_left, left)
     result = evaluate_predictions(
-        joints,
+        points.joints,
         true_joints,
-        vertices,
+        points.vertices,
         true_vertices,
         image_id=predictions.image_id,
         f_scores=f_scores,
-        absolute=absolute,
+        absolute=points.in_camera,
     )
-    shape = _shape_errors(hand, predictions, truth, left)
-    result.per_sample["zero_pose_mpvpe_mm"] = shape
-    result.summary["zero_pose_mpvpe_mm"] = float(shape.mean())
+    if predictions.vertices is None:
+        shape = _shape_errors(hand, predictions, truth, left)
+        result.per_sample["zero_pose_mpvpe_mm"] = shape
+        result.summary["zero_pose_mpvpe_mm"] = float(shape.mean())
     return result
 
 
@@ -211,27 +188,6 @@ def _shape_errors(
     flat = {"pose": np.broadcast_to(np.eye(3), truth["pose"].shape), "transl": np.zeros_like(truth["transl"])}
     joints, vertices = true_points(hand, truth | flat, predictions.is_left, left)
     return point_errors(rest_hand(hand, predictions.betas)[0], vertices - joints[:, :1]).mean(axis=1) * 1000
-
-
-def evaluate_meshes(
-    hand: HandModel,
-    predictions: Predictions,
-    truth: dict[str, np.ndarray],
-    f_scores: bool = True,
-    left: HandAssets | None = None,
-) -> Evaluation:
-    """All metrics of predicted meshes; ``hand`` gives the true ones, with the joints that the predictions have."""
-    points = predicted_points(predictions, hand)
-    true_joints, true_vertices = true_points(hand, truth, predictions.is_left, left)
-    return evaluate_predictions(
-        points.joints,
-        true_joints,
-        points.vertices,
-        true_vertices,
-        image_id=predictions.image_id,
-        f_scores=f_scores,
-        absolute=points.in_camera,
-    )
 
 
 def keypoint_error(
@@ -254,9 +210,7 @@ def measure(
     meshes = predictions.vertices is not None
     hand = (mesh_hand(assets, predictions.dataset) if meshes else HandModel(assets)).to(device)
     summary: dict[str, float] = {}
-    if meshes:
-        summary |= evaluate_meshes(hand, predictions, truth, left=left).summary
-    elif predictions.pose is not None:
+    if meshes or predictions.pose is not None:
         summary |= evaluate_hands(hand, predictions, truth, left=left).summary
     if predictions.keypoints_2d is not None:
         true_joints = true_points(hand, truth, predictions.is_left, left)[0] if meshes else None

@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from options.command_line import run_command
 from src.engine.checkpoint import CheckpointError, read_checkpoint
 from src.engine.run_folder import CODE, records
 from utils.files import atomic_path, write_json
@@ -140,21 +141,14 @@ def _last_scores(log: Path) -> dict[str, float]:
     return {name.removeprefix("val_"): round(float(value), 4) for name, value in row.items() if name.startswith("val_")}
 
 
-def main() -> int:
-    """Parse and ship."""
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(description="Ship a run's weights in half precision.")
     parser.add_argument("--run", required=True, help="the run's folder, e.g. out/dex_ycb/mano_identity")
     parser.add_argument("--name", required=True, help="name of the file in the weights folder")
     parser.add_argument("--weights", default=CODE / "weights")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        ship(args.run, args.name, args.weights)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(get_args_parser(), lambda args: ship(args.run, args.name, args.weights)))

@@ -90,7 +90,7 @@ def mean_scores(
     loader: BatchLoader,
     view: dict[str, Any],
     context: DistributedContext,
-    before_batch: Callable[[], None] = lambda: None,
+    is_told_to_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Mean of every score over the samples (not the batches), each measured in one process only.
 
@@ -102,12 +102,13 @@ def mean_scores(
         loader: this process's share of the samples.
         view: arguments of `prepare_batch` after the batch, by name.
         context: the processes.
-        before_batch: called before every batch; may raise to stop.
+        is_told_to_stop: asked before every batch; True: leave out this process's other samples.
     """
     model.eval()
     sums: dict[str, float] = defaultdict(float)
     for raw in loader:
-        before_batch()
+        if is_told_to_stop():
+            break
         batch = prepare_batch(raw, **view)
         scores = objective.scores(objective.forward(model, batch), batch)
         for name, score in scores.items():

@@ -15,7 +15,7 @@ import torch
 
 from template.safe_pickle import safe_load
 from utils.artifact_checks import ArtifactError
-from utils.files import READ_ERRORS, atomic_path
+from utils.files import READ_ERRORS, atomic_path, read_reason
 
 SUFFIXES = (".npz", ".pt", ".pth", ".pkl", ".pickle", ".json", ".csv", ".pbtxt")
 
@@ -64,7 +64,8 @@ def load(path: Path) -> Any:
             return parse_pbtxt(path.read_text(encoding="utf-8"))
     except (*READ_ERRORS, pickle.UnpicklingError) as error:
         advice = "Files are read, never run: save arrays and plain dicts (npz, JSON, torch.save of tensors)"
-        raise ArtifactError(f"{path} cannot be read ({type(error).__name__}: {error}). {advice}") from error
+        reason = f"{type(error).__name__}: {read_reason(error)}"
+        raise ArtifactError(f"{path} cannot be read ({reason}). {advice}") from error
     raise ArtifactError(f"{path}: files that end in {path.suffix!r} are not known; known are {', '.join(SUFFIXES)}")
 
 

@@ -94,11 +94,11 @@ class Entry:
             view = old.view(shape)
             view[index] = torch.as_tensor(np.asarray(value)).to(old.dtype).reshape(view[index].shape)
         else:
-            whole = np.array(old)
+            whole: np.ndarray = np.array(old)
             if whole.dtype.kind != "f":
                 whole = whole.astype(np.float64)
-            view = whole.reshape(shape)
-            view[index] = np.reshape(value, view[index].shape)
+            part = whole.reshape(shape)
+            part[index] = np.reshape(value, part[index].shape)
             holder[name] = whole if isinstance(old, np.ndarray) else whole.tolist()
         return [key]
 

@@ -26,7 +26,7 @@ def procrustes_align(predicted: np.ndarray, truth: np.ndarray, epsilon: float = 
     prediction whose points are all equal lands on the truth's centroid.
 
     Args:
-        predicted, truth: (N,P,3), same unit and frame.
+        predicted, truth: (N,P,3), metres (or another unit), same frame.
         epsilon: in that unit; see EPSILON_METRES.
 
     Returns:

@@ -31,12 +31,12 @@ def to_array(values: Any) -> np.ndarray:
 
 
 def point_errors(predicted: Any, truth: Any) -> np.ndarray:
-    """Euclidean distances (N,P) of corresponding points (N,P,3), in their unit."""
+    """Euclidean distances (N,P) of corresponding points (N,P,3), in their unit: m of all that is measured here."""
     return np.linalg.norm(to_array(predicted) - to_array(truth), axis=-1)
 
 
 def auc_of_each(errors: np.ndarray, thresholds: np.ndarray = AUC_THRESHOLDS) -> np.ndarray:
-    """Area under the PCK curve that each single error would have alone, same shape as ``errors``.
+    """Area under the PCK curve that each single error would have alone, same shape as ``errors``, m.
 
     The normalised trapezoid is linear in the curve, and the curve is the mean of the single errors'
     steps; hence the AUC of any set is the mean of these values. That makes AUC a per-sample quantity,
@@ -51,12 +51,12 @@ def auc_of_each(errors: np.ndarray, thresholds: np.ndarray = AUC_THRESHOLDS) -> 
 
 
 def auc(errors: np.ndarray, thresholds: np.ndarray = AUC_THRESHOLDS) -> float:
-    """Area under the PCK curve of ``errors`` (any shape), in [0, 1]: normalised trapezoid (docs/facts.md 3.4)."""
+    """Area under the PCK curve of ``errors`` (any shape), m, in [0, 1]: normalised trapezoid (docs/facts.md 3.4)."""
     return float(auc_of_each(errors, thresholds).mean())
 
 
 def f_scores(predicted: np.ndarray, truth: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-    """F-scores (N,T) of point sets (N,P,3) and (N,Q,3): docs/facts.md 3.4, strict <, no correspondence used.
+    """F-scores (N,T) of point sets (N,P,3) and (N,Q,3), m: docs/facts.md 3.4, strict <, no correspondence used.
 
     Harmonic mean of the fraction of true points with a predicted one nearer than the threshold
     (recall) and the fraction of predicted points with a true one nearer (precision); 0 if both are 0.
@@ -203,7 +203,7 @@ def evaluate_predictions(
     epsilon: float = EPSILON_METRES,
     batch_size: int = 256,
 ) -> Evaluation:
-    """All metrics of N samples at once; see `MetricAccumulator` for the arguments.
+    """All metrics of N samples at once, from joints (N,21,3) and vertices (N,778,3), metres: see `MetricAccumulator`.
 
     Returns:
         Evaluation with mpjpe_mm, auc, pa_mpjpe_mm, pa_auc; with vertices also mpvpe_mm, pa_mpvpe_mm

@@ -37,7 +37,7 @@ def zero_pose_mpvpe(model: Any, betas: Any, true_betas: Any) -> np.ndarray:
 
 
 def bone_lengths(joints: Any) -> np.ndarray:
-    """Lengths (...,20) of the bones in the order of `utils.joints.BONES`, of joints (...,21,3), in their unit."""
+    """Lengths (...,20) of the bones in the order of `utils.joints.BONES`, of joints (...,21,3), both in m."""
     joints = to_array(joints)
     parents, children = (list(ends) for ends in zip(*BONES, strict=True))
     return np.linalg.norm(joints[..., children, :] - joints[..., parents, :], axis=-1)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.joints import BONES, MANO_TO_STANDARD, STANDARD_TO_MANO
+from src.evaluation.shape import bone_lengths
+from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
 
 PALM_LENGTH = (0.02, 0.3)  # metres, wrist to middle mcp; adults have about 0.09
 FARTHEST = 10.0  # metres from the camera, of any point
@@ -36,7 +37,7 @@ def check_order(ids: np.ndarray, expected: np.ndarray, what: str) -> None:
 
 
 def check_points(points: np.ndarray, count: int, per_sample: int, what: str) -> np.ndarray:
-    """``points`` as float64 (count, per_sample, 3), or a SubmissionError that says what is wrong."""
+    """``points`` as float64 (count, per_sample, 3), metres, or a SubmissionError that says what is wrong."""
     points = np.asarray(points, dtype=np.float64)
     if points.shape != (count, per_sample, 3):
         raise SubmissionError(f"{what} has shape {points.shape}; it must be {(count, per_sample, 3)}")
@@ -82,9 +83,11 @@ def check_hands(joints: np.ndarray, vertices: np.ndarray | None, what: str) -> N
             f"{what}: the wrist's depth is {depth:.4g} m (median); it must lie in {DEPTH} in front of the camera. "
             "Negative: wrong axes (OpenCV against OpenGL); near zero: root-relative, a translation is missing"
         )
-    if _bone_sum(joints) > min(
-        _bone_sum(joints[:, list(MANO_TO_STANDARD)]), _bone_sum(joints[:, list(STANDARD_TO_MANO)])
-    ):
+    reach, *others = (
+        float(np.median(bone_lengths(joints[:, list(order)]).sum(axis=1)))
+        for order in (range(21), MANO_TO_STANDARD, STANDARD_TO_MANO)
+    )
+    if reach > min(others):
         raise SubmissionError(
             f"{what}: the 21 joints make shorter bones in another order than in the one expected here; "
             "FreiHAND and DexYCB use the standard order, HO-3D MANO's with the tips behind"
@@ -95,8 +98,3 @@ def check_hands(joints: np.ndarray, vertices: np.ndarray | None, what: str) -> N
             raise SubmissionError(
                 f"{what}: mesh and joints lie {gap:.3g} m apart (median); they must share frame and unit"
             )
-
-
-def _bone_sum(joints: np.ndarray) -> float:
-    parents, children = (list(ends) for ends in zip(*BONES, strict=True))
-    return float(np.median(np.linalg.norm(joints[:, children] - joints[:, parents], axis=-1).sum(axis=1)))

@@ -37,7 +37,7 @@ DECIMALS_MILLIMETRES = 6
 
 
 def unmirror(points: np.ndarray, is_left: np.ndarray) -> np.ndarray:
-    """Camera-frame points (N,P,3) of our right-hand convention in the original images' frame: x -> -x of left hands."""
+    """Points (N,P,3), m, of our right-hand convention in the original images' camera frame: x -> -x of left hands."""
     signs = np.ones((len(points), 1, 3))
     signs[np.asarray(is_left, dtype=bool), :, 0] = -1.0
     return points * signs

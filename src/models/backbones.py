@@ -10,6 +10,8 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from src.models.state_dicts import load_tensors
+
 logger = logging.getLogger(__name__)
 
 _RESNET = ("layer1", "layer2", "layer3", "layer4")
@@ -45,7 +47,7 @@ class Backbone(nn.Module):
             raise ValueError(f"backbone {name!r} is unknown; choose one of {sorted(BACKBONES)}")
         classifier = torchvision.models.get_model(name, weights=None)
         if weights is not None:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
+            state = load_tensors(weights)
             missing, unexpected = classifier.load_state_dict(state, strict=False)
             if missing or unexpected:
                 raise ValueError(

@@ -1,10 +1,13 @@
-"""Both hands of a picture: boxes, sides and scores. torchvision's parts; one stage, without anchors (FCOS).
+"""The hands of a picture: boxes and scores. torchvision's parts; one stage, without anchors (FCOS).
 
 Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019. Boxes are squares around the 21
-keypoints, so they are what the keypoint networks' crops are cut by.
+keypoints, so they are what the keypoint networks' crops are cut by. Which hand it is, the keypoint network says: after
+a million pictures this one still guessed (docs/world.md).
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +29,8 @@ _SIDES = ((0.0, 52.0), (44.0, 116.0), (100.0, 1e9))
 #: A cell answers for a box if it lies within so many strides, or this part of the side, of its centre.
 _NEAR, _NEAR_SHARE = 1.5, 0.22
 _CANDIDATES = 200  # cells of a picture that are looked at
-SAME_HAND = 0.45  # boxes of either side that share more of their union are one hand
+SAME_HAND = 0.45  # boxes that share more of their union are one hand
+_GROUPS = 16
 
 
 class HandDetector(nn.Module):
@@ -43,30 +47,32 @@ class HandDetector(nn.Module):
 
         def tower() -> nn.Sequential:  # depthwise and pointwise, as in SSDlite
             layers: list[nn.Module] = []
+            # Batch statistics are of no use here: three levels share a tower, and each has its own.
+            block = partial(Conv2dNormActivation, width, width, norm_layer=partial(nn.GroupNorm, _GROUPS))
             for _ in range(2):
-                layers += [Conv2dNormActivation(width, width, 3, groups=width), Conv2dNormActivation(width, width, 1)]
+                layers += [block(3, groups=width), block(1)]
             return nn.Sequential(*layers)
 
         self.class_tower, self.box_tower = tower(), tower()
-        self.classes = nn.Conv2d(width, 2, 1)  # right, left
-        self.sides = nn.Conv2d(width, 4, 1)
+        self.classes = nn.Conv2d(width, 1, 1)
+        self.distances = nn.Conv2d(width, 4, 1)
         nn.init.constant_(self.classes.bias, -4.6)
         nn.init.normal_(self.classes.weight, std=0.01)
-        nn.init.normal_(self.sides.weight, std=0.01)
-        nn.init.zeros_(self.sides.bias)
-        #: Platt's scale and offset of the best score of a picture, set after the training, and the score to ask for.
+        nn.init.normal_(self.distances.weight, std=0.01)
+        nn.init.zeros_(self.distances.bias)
+        #: Platt's scale and offset, set after the training, and the probability to ask for.
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("threshold", torch.full((), 0.5))
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """``class_logits`` (B, N, 2) right and left, not calibrated; ``boxes`` (B, N, 4) px, over all N cells."""
+        """``class_logits`` (B, N), not calibrated, and ``boxes`` (B, N, 4) px, over all N cells."""
         features = self.backbone(image)[1:]
         levels = self.pyramid({str(number): feature for number, feature in enumerate(features)}).values()
         logits, boxes = [], []
         for level, stride in zip(levels, STRIDES, strict=True):
-            logits.append(self.classes(self.class_tower(level)).flatten(2).transpose(1, 2))
-            distances = self.sides(self.box_tower(level)).flatten(2).transpose(1, 2).float()
+            logits.append(self.classes(self.class_tower(level)).flatten(1))
+            distances = self.distances(self.box_tower(level)).flatten(2).transpose(1, 2).float()
             distances = F.softplus(distances + 1.5) * 2 * stride
             centres = cell_centres(level.shape[-2], level.shape[-1], stride, image.device)
             boxes.append(torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1))
@@ -116,17 +122,14 @@ def assign(boxes: torch.Tensor, weight: torch.Tensor, size: int) -> tuple[torch.
 
 
 def detector_loss(
-    output: dict[str, torch.Tensor], boxes: torch.Tensor, is_left: torch.Tensor, weight: torch.Tensor, size: int
+    output: dict[str, torch.Tensor], boxes: torch.Tensor, weight: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Focal loss of the classes and generalised IoU of the boxes (B, M, 4); is_left, weight: (B, M) as `assign`."""
+    """Focal loss of hands and generalised IoU of their boxes (B, M, 4); weight (B, M) as `assign`."""
     index, ignore = assign(boxes, weight, size)
     positive = index >= 0
     safe = index.clamp_min(0)
-    target = torch.zeros_like(output["class_logits"])
-    left = is_left.gather(1, safe)
-    target[..., 0], target[..., 1] = (positive & ~left).float(), (positive & left).float()
-    focal = sigmoid_focal_loss(output["class_logits"], target, alpha=0.3, gamma=2.0).sum(-1)
     count = positive.sum().clamp_min(1)
+    focal = sigmoid_focal_loss(output["class_logits"], positive.float(), alpha=0.3, gamma=2.0)
     class_loss = (focal * ~ignore).sum() / count
     wanted = boxes.gather(1, safe[..., None].expand(-1, -1, 4))
     giou = generalized_box_iou_loss(output["boxes"], wanted, reduction="none")
@@ -138,16 +141,15 @@ def detector_loss(
 def decode(
     output: dict[str, torch.Tensor], detector: HandDetector, threshold: float | None = None, most: int = 10
 ) -> list[dict[str, torch.Tensor]]:
-    """Hands of each picture, surest first: ``boxes`` (K, 4) px of the input, ``scores`` and ``is_left`` (K,)."""
+    """Hands of each picture, surest first: ``boxes`` (K, 4) px of the input and ``scores`` (K,)."""
     threshold = float(detector.threshold) if threshold is None else threshold
     hands = []
     for logits, boxes in zip(output["class_logits"], output["boxes"], strict=True):
-        best, side = logits.max(-1)
-        scores = detector.probability(best)
+        scores = detector.probability(logits)
         scores, order = scores.topk(min(_CANDIDATES, len(scores)))
-        boxes, side = boxes[order], side[order]
+        boxes = boxes[order]
         places = torch.nonzero(scores >= threshold)[:, 0]
         kept = batched_nms(boxes[places], scores[places], torch.zeros_like(places), SAME_HAND)[:most]
         places = places[kept]
-        hands.append({"boxes": boxes[places], "scores": scores[places], "is_left": side[places] == 1})
+        hands.append({"boxes": boxes[places], "scores": scores[places]})
     return hands

@@ -58,21 +58,27 @@ class Pose2D(nn.Module):
         views: in eval mode keypoints are means over so many slightly moved views (`keypoint_views.VIEWS`);
             each costs a pass. May be set on the network at any time.
         rated: ``keypoint_confidence`` is the probability of `KeypointRating`, which also says whether there is a
-            hand and which one; else it is the heat maps' spread.
+            hand and which one; else it is the heat maps' spread. looks_closely: that is judged at the keypoints.
 
     Raises:
         ValueError: fewer than one or more views than there are.
     """
 
     def __init__(
-        self, backbone: str = "resnet18", weights: str | Path | None = None, views: int = 1, rated: bool = False
+        self,
+        backbone: str = "resnet18",
+        weights: str | Path | None = None,
+        views: int = 1,
+        rated: bool = False,
+        looks_closely: bool = False,
     ) -> None:
         super().__init__()
         if not 1 <= views <= len(VIEWS):
             raise ValueError(f"views is {views}; choose 1 to {len(VIEWS)}")
         self.backbone = Backbone(backbone, weights)
         self.heatmaps = HeatmapHead(self.backbone.channels)
-        self.rating = KeypointRating(self.backbone.channels[-1]) if rated else None
+        fine = self.heatmaps.maps.in_channels if looks_closely else 0
+        self.rating = KeypointRating(self.backbone.channels[-1], at_keypoints=fine) if rated else None
         self.views = views
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -89,27 +95,64 @@ class Pose2D(nn.Module):
         return found["keypoints_2d"], found["keypoint_confidence"]
 
     def _decode(self, features: list[torch.Tensor], input_size: int) -> dict[str, torch.Tensor]:
-        logits = self.heatmaps(features)
+        fine = self.heatmaps.pyramid(features)[0]
+        logits = self.heatmaps.maps(fine)
         keypoints, confidence = decode_heatmaps(logits, input_size)
         found = {"heatmap_logits": logits, "keypoints_2d": keypoints, "keypoint_confidence": confidence}
         if self.rating is not None:
-            found |= self.rating(features[-1], logits, confidence)
+            found |= self.rating(features[-1], logits, confidence, keypoints / input_size, fine)
         return found
 
 
-class ManoNetwork(Pose2D):
+class ContextNetwork(Pose2D):
+    """A backbone with its 2D keypoints, and one vector of all that a head for the hand in space reads.
+
+    Args:
+        backbone, weights: as `Pose2D`.
+        crop_geometry: feed the crop's viewing direction and angular size, as CLIFF does (Li et al.,
+            ECCV 2022), and predict relative to the ray through the crop's centre.
+    """
+
+    def __init__(self, backbone: str, weights: str | Path | None, crop_geometry: bool) -> None:
+        super().__init__(backbone, weights)
+        self.uses_crop_geometry = crop_geometry
+        self.feature = nn.Linear(self.backbone.channels[-1], FEATURES)
+        #: Length of the vector.
+        self.context_size = FEATURES + 3 * 21 + (3 if crop_geometry else 0)
+
+    def _read(
+        self, image: torch.Tensor, K: torch.Tensor | None
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor | None]:
+        """What `Pose2D` returns; context (B, C) float32; rotation (B, 3, 3) from the ray's frame to the camera's.
+
+        Args:
+            image: (B, 3, S, S) in [-1, 1]; K: (B, 3, 3) intrinsics of the crop, px; needed with crop geometry.
+        """
+        if self.uses_crop_geometry and K is None:
+            raise ValueError("this network was trained with crop geometry: pass the crop's K (B,3,3)")
+        features, size = self.backbone(image), image.shape[-1]
+        output, turn = self._decode(features, size), None
+        with torch.autocast(image.device.type, enabled=False):
+            position = output["keypoints_2d"] * (2 / size) - 1
+            parts = [torch.relu(self.feature(features[-1].float().mean((2, 3)))), position.flatten(1)]
+            parts.append(output["keypoint_confidence"])
+            if K is not None and self.uses_crop_geometry:
+                parts.append(crop_geometry(K.float(), size))
+                turn = ray_rotation(K.float(), size)
+            return output, torch.cat(parts, dim=1), turn
+
+
+class ManoNetwork(ContextNetwork):
     """Image (and shape) to MANO pose (and shape).
 
     The pose decoder reads the pooled image feature and the network's own 2D keypoints; both
     variants have the same decoder, so that the comparison is about the shape and nothing else.
 
     Args:
-        backbone, weights: as `Pose2D`.
+        backbone, weights, crop_geometry: as `ContextNetwork`; the root rotation is relative to the ray.
         sees_shape: the identity-aware network: betas are an input, there is no shape head.
         has_confidence: add the confidence branch (how far to trust this image's shape).
         linear_confidence: that branch is one linear layer on the context, as released, and does not see the betas.
-        crop_geometry: feed the crop's viewing direction and angular size, as CLIFF does (Li et al.,
-            ECCV 2022), and predict the root rotation relative to the ray through the crop's centre.
         blind_decoder: identity-aware, but betas reach the hand layer only (an ablation; what the
             released code did).
     """
@@ -124,11 +167,8 @@ class ManoNetwork(Pose2D):
         crop_geometry: bool = True,
         blind_decoder: bool = False,
     ) -> None:
-        super().__init__(backbone, weights)
-        self.sees_shape = sees_shape
-        self.uses_crop_geometry = crop_geometry
-        self.feature = nn.Linear(self.backbone.channels[-1], FEATURES)
-        context = FEATURES + 3 * 21 + (3 if crop_geometry else 0)
+        super().__init__(backbone, weights, crop_geometry)
+        self.sees_shape, context = sees_shape, self.context_size
         self.pose = PoseDecoder(context, sees_shape=sees_shape and not blind_decoder)
         self.shape = (
             None
@@ -159,23 +199,12 @@ class ManoNetwork(Pose2D):
         """
         if self.sees_shape and betas is None:
             raise ValueError("mano_identity needs the subject's betas (B,10): pass --shape gt or --identity FILE")
-        if self.uses_crop_geometry and K is None:
-            raise ValueError("this network was trained with crop geometry: pass the crop's K (B,3,3)")
-        features = self.backbone(image)
-        output = self._decode(features, image.shape[-1])
+        output, context, turn = self._read(image, K)
         # Small and precision-sensitive: the heads stay in float32 under autocast.
         with torch.autocast(image.device.type, enabled=False):
-            size = image.shape[-1]
-            pooled = torch.relu(self.feature(features[-1].float().mean((2, 3))))
-            position = output["keypoints_2d"] * (2 / size) - 1
-            parts = [pooled, position.flatten(1), output["keypoint_confidence"]]
-            if self.uses_crop_geometry:
-                parts.append(crop_geometry(K.float(), size))
-            context = torch.cat(parts, dim=1)
             pose = self.pose(context, betas)
-            if self.uses_crop_geometry:
-                root = ray_rotation(K.float(), size) @ pose[:, 0]
-                pose = torch.cat([root[:, None], pose[:, 1:]], dim=1)
+            if turn is not None:
+                pose = torch.cat([(turn @ pose[:, 0])[:, None], pose[:, 1:]], dim=1)
             output |= {
                 "pose": pose,
                 "pose_6d": matrix_to_rotation_6d(pose).flatten(1),

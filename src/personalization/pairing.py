@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def pair_keypoints(predictions: Predictions, keypoints: Predictions | None) -> Predictions:
-    """The rows of ``predictions`` with the 2D keypoints of the same images (by image_id) put in.
+    """The rows of ``predictions`` with the 2D keypoints (px) of the same images (by image_id) put in.
 
     Without ``keypoints`` the predictions' own are used. Rows that have none are dropped, with a warning.
 
@@ -40,6 +40,15 @@ def pair_keypoints(predictions: Predictions, keypoints: Predictions | None) -> P
     if len(rows) < len(predictions):
         without = len(predictions) - len(rows)
         logger.warning("%d of %d images have no keypoints and are left out", without, len(predictions))
+    for name in ("is_left", "K"):
+        ours, theirs = (getattr(one, name)[index] for one, index in ((predictions, rows), (keypoints, partners)))
+        other = np.flatnonzero((np.abs(ours.astype(float) - theirs) > 0.5).reshape(len(rows), -1).any(axis=1))
+        if len(other):
+            raise CalibrationError(
+                f"{name} of image {predictions.image_id[rows[other[0]]]} is {ours[other[0]].tolist()} in "
+                f"{predictions.source}, but {theirs[other[0]].tolist()} in {keypoints.source} ({len(other)} of "
+                f"{len(rows)} images): both must be of the same pictures. Predict again with the same options"
+            )
     order = np.argsort(rows, kind="stable")
     chosen, found = predictions.select(rows[order]), keypoints.select(partners[order])
     return replace(chosen, keypoints_2d=found.keypoints_2d, keypoint_confidence=found.keypoint_confidence)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.photos.image import Photo, UnusableImage, shown_name
+from utils.files import READ_ERRORS, read_reason
 
 #: Degrees across the longer side where nothing is known: phones and webcams lie between 55 and 75.
 DEFAULT_FOV = 62.0
@@ -19,6 +20,8 @@ DEFAULT_FOV = 62.0
 MAX_OFF_CENTRE = 0.15
 #: Degrees across the longer side that no lens has: such a K is in another unit or of another size.
 FOV_RANGE = (1.0, 170.0)
+#: Pixels of cameras are squares, or at most this much longer than wide; and they are no parallelograms.
+MAX_ASPECT, MAX_SKEW = 2.0, 0.1
 _LARGEST_FILE = 4096  # bytes of a .npy file with nine numbers
 
 
@@ -58,7 +61,8 @@ def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = Non
         return Camera(pinhole(width, height, fov), f"--fov {fov:g}")
     if photo.focal_px is not None:
         return Camera(centred(photo.focal_px, width, height), photo.focal_source)
-    return Camera(pinhole(width, height, DEFAULT_FOV), f"default: {DEFAULT_FOV:g}° across the longer side", True)
+    doubt = f"; {photo.focal_source}" if photo.focal_source else ""
+    return Camera(pinhole(width, height, DEFAULT_FOV), f"default: {DEFAULT_FOV:g}° across the longer side{doubt}", True)
 
 
 def check_size(camera: Camera, width: int, height: int) -> Camera:
@@ -77,7 +81,8 @@ def check_size(camera: Camera, width: int, height: int) -> Camera:
     raise UnusableImage(
         f"{camera.source}: {said} cannot belong to a picture of {width} x {height} pixels: its centre would be "
         f"{cx:.4g}, {cy:.4g} and its view {fov:.3g}° wide. It is of a picture of about {2 * cx:.0f} x {2 * cy:.0f} "
-        "pixels: multiply its first two rows by the factor by which this one was resized, or turn them alike"
+        "pixels: multiply its first two rows by the factor by which this one was resized, or turn them alike; of a "
+        "part cut out of a picture, give the whole picture and --bbox"
     )
 
 
@@ -120,8 +125,8 @@ def read_intrinsics(path: str | Path) -> np.ndarray:
         if Path(path).stat().st_size > _LARGEST_FILE:  # before its header says how much memory to take
             raise ValueError(f"it is larger than {_LARGEST_FILE} bytes")
         K = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError) as error:
-        raise ValueError(f"{path}: is not a .npy file of plain numbers ({error})") from error
+    except READ_ERRORS as error:
+        raise ValueError(f"{path}: is not a .npy file of plain numbers ({read_reason(error)})") from error
     if not isinstance(K, np.ndarray):
         raise ValueError(f"{path}: is an archive of {sorted(K.files)}; it must be a .npy file with a (3,3) matrix")
     return checked_intrinsics(K, path)
@@ -138,6 +143,12 @@ def checked_intrinsics(K: np.ndarray, source: object) -> np.ndarray:
     K = K.astype(np.float64)
     if not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0 or np.abs(K[2] - [0, 0, 1]).max() > 1e-6 or K[1, 0]:
         raise ValueError(f"{source}: K is {K.tolist()}; it must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels")
+    aspect = K[0, 0] / K[1, 1]
+    if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT or abs(K[0, 1]) > MAX_SKEW * K[0, 0]:
+        raise ValueError(
+            f"{source}: fx {K[0, 0]:.4g}, fy {K[1, 1]:.4g}, skew {K[0, 1]:.4g} are no camera's, whose pixels are about "
+            "square; it must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels"
+        )
     return K
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
+import logging
 import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from src.photos.measuring.lens import focal_of_exif
+from utils.install import pip_install
+
+logger = logging.getLogger(__name__)
+
 #: What is taken for a picture; whether it can be read is found out by reading it.
 HEIF = (".heic", ".heif", ".hif")
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif", ".jp2", *HEIF, *RAW,
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif",
+    ".jp2", ".jxl", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", *HEIF, *RAW,
 )  # fmt: skip
 #: A hand in a smaller image is no hand, pixels of the shorter side.
 MIN_SIDE = 24
@@ -30,13 +36,11 @@ BACKDROP = 255
 #: Bytes of a name: with what the demo puts around it, it stays below the 255 that file systems take.
 _NAME_BYTES = 160
 
+#: What a user may put beside a picture: its camera, and the hand's box.
+BESIDE = ("_K.npy", "_bbox.json")
+_MANY = 5  # names of a list in a message
+
 _ORIENTATION, _EXIF = 0x0112, 0x8769
-_FOCAL_LENGTH, _FOCAL_LENGTH_35MM = 0x920A, 0xA405
-_WIDTH, _HEIGHT = 0xA002, 0xA003
-_PLANE_X_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
-_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
-_FOCAL_RANGE = (0.25, 30.0)  # of the longer side: from a fisheye lens to a telescope
-_DIAGONAL_35MM = 43.267  # of the 36 x 24 mm film that 35 mm equivalents refer to
 
 
 class UnusableImage(ValueError):
@@ -50,7 +54,7 @@ class Photo:
     Attributes:
         name: for the files made of it, unique in its folder; path: where it is, or None.
         image: (H,W,3) uint8 RGB.
-        focal_px: focal length from EXIF, pixels, or None; focal_source: what EXIF said.
+        focal_px: focal length from EXIF, pixels, or None; focal_source: what EXIF said, or why it is not believed.
     """
 
     name: str
@@ -65,9 +69,16 @@ class Photo:
         return self.image.shape[1], self.image.shape[0]
 
     def beside(self, ending: str) -> Path | None:
-        """The file beside it whose name is its own without suffix, and ``ending``; None: there is none."""
+        """The file beside it whose name is its own without suffix, and ``ending``; None: there is none.
+
+        Raises:
+            UnusableImage: something of that name is there, but no file.
+        """
         path = None if self.path is None else self.path.with_name(self.path.stem + ending)
-        return path if path is not None and path.is_file() else None
+        if path is None or not os.path.lexists(path):  # a name too long for the file system is no error either
+            return None
+        check_regular(path)
+        return path
 
 
 def shown_name(path: Path) -> str:
@@ -76,8 +87,24 @@ def shown_name(path: Path) -> str:
     return "".join("?" if unicodedata.category(letter).startswith("C") else letter for letter in text)
 
 
-def list_photos(folder: str | Path) -> list[tuple[str, Path]]:
+def check_regular(path: Path) -> None:
+    """Nothing but files is opened: reading a pipe would wait, reading a device never end.
+
+    Raises:
+        UnusableImage: no file, or a link to none; says what it is.
+    """
+    if path.is_file():
+        return
+    what = "a folder" if path.is_dir() else "a pipe or device" if path.exists() else "a link to nothing"
+    what = what if os.path.lexists(path) else "not there"
+    raise UnusableImage(f"{shown_name(path)}: is {what}; a file is meant")
+
+
+def list_photos(folder: str | os.PathLike) -> list[tuple[str, Path]]:
     """Name and path of every image in a folder (not below it) in sorted order, or of the one image given.
+
+    What has a picture's suffix is listed even where it is no file, so that it is not passed over without a word; names
+    with other suffixes are logged, hidden ones are not.
 
     The name, for files made of the image, is the file's without its suffix. Where names would be the same (also but
     for capitals, which some file systems do not tell apart), the suffix and if need be a number is put behind them;
@@ -91,7 +118,12 @@ def list_photos(folder: str | Path) -> list[tuple[str, Path]]:
         return [(file_stem(folder), folder)]
     if not folder.is_dir():
         raise FileNotFoundError(f"--images {folder}: no such folder")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and p.name[0] != ".")
+    shown = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    paths = [path for path in shown if path.suffix.lower() in SUFFIXES]
+    others = [shown_name(p) for p in shown if p not in set(paths) and not p.name.endswith(BESIDE) and not p.is_dir()]
+    if others:
+        more = f" and {len(others) - _MANY} more" if len(others) > _MANY else ""
+        logger.warning("left out, no picture by its name: %s%s", ", ".join(others[:_MANY]), more)
     if not paths:
         raise ValueError(f"--images {folder}: holds no image ({', '.join(SUFFIXES)})")
     counts = Counter(_same(file_stem(path)) for path in paths)
@@ -137,6 +169,7 @@ def read_photo(path: str | os.PathLike, name: str | None = None) -> Photo:
             raise UnusableImage(f"{shown}: camera raw is not read; export it as JPEG or PNG")
         if path.suffix.lower() in HEIF:
             _register_heif(shown)
+        check_regular(path)
         if path.stat().st_size > LARGEST_FILE:
             raise UnusableImage(f"{shown}: {path.stat().st_size / 1e9:.1f} GB are too many for a picture")
         data = path.read_bytes()
@@ -155,7 +188,7 @@ def read_photo(path: str | os.PathLike, name: str | None = None) -> Photo:
         raise UnusableImage(f"{shown}: is no readable image ({reason})") from error
     if min(image.shape[:2]) < MIN_SIDE:
         raise UnusableImage(f"{shown}: {image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")
-    focal_px, source = _focal(exif, image.shape[1], image.shape[0])
+    focal_px, source = focal_of_exif(exif, image.shape[1], image.shape[0])
     return Photo(name or file_stem(path), path, image, focal_px, source)
 
 
@@ -163,14 +196,34 @@ def _register_heif(shown: str) -> None:
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError as error:
-        raise UnusableImage(f"{shown}: HEIC is read where pillow-heif is installed: pip install pillow-heif") from error
+        raise UnusableImage(
+            f"{shown}: HEIC is read where pillow-heif is installed: {pip_install('pillow-heif')}"
+        ) from error
+
+
+def check_rgb(image: np.ndarray) -> None:
+    """Raise ValueError unless the image is (H,W,3) uint8, with H and W at least 1."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:
+        raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
 
 
 def to_rgb8(picture: Image.Image) -> np.ndarray:
-    """What Pillow decoded, in any mode, as (H,W,3) uint8 RGB. 16 bit and floating point (0..1) are scaled down."""
+    """What Pillow decoded, in any mode, as (H,W,3) uint8 RGB. 16 bit and floating point (0..1) are scaled down.
+
+    Raises:
+        ValueError: 32-bit numbers that are neither: the picture would come out white or black.
+    """
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture).astype(np.float32)
         top = 1.0 if picture.mode == "F" else 65535.0
+        if picture.mode == "F":
+            low, high = np.nanpercentile(values, (1, 99))  # highlights may be above 1
+            known = np.isfinite(values).any() and low >= 0 and high <= 1
+        else:
+            low, high = values.min(), values.max()
+            known = picture.mode != "I" or (low >= 0 and 255 < high <= top)
+        if not known:
+            raise ValueError(f"its values are {low:g} to {high:g}; 0 to {top:g} is meant. Save it with 8 bits a colour")
         grey = np.clip(np.nan_to_num(values) * (255 / top) + 0.5, 0, 255).astype(np.uint8)
         return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
     if "A" in picture.getbands() or "transparency" in picture.info:
@@ -211,34 +264,3 @@ def _exif(picture: Image.Image) -> dict[int, object]:
         return {**dict(exif), **exif.get_ifd(_EXIF)}
     except Exception:  # a damaged directory says nothing; the picture may be whole
         return {}
-
-
-def _focal(exif: Mapping[int, object], width: int, height: int) -> tuple[float | None, str]:
-    """Focal length in pixels by the 35 mm equivalent (of the diagonal), else by length and sensor resolution.
-
-    Programs that resize or crop a picture often leave EXIF as the camera wrote it. The 35 mm equivalent holds as long
-    as the picture has the proportions that EXIF says; sensor resolution, only with EXIF's own width to scale it by.
-    """
-
-    def number(tag: int) -> float:
-        try:
-            value = float(exif.get(tag, 0))  # type: ignore[arg-type]
-        except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-            return 0.0
-        return value if 0 < value < 1e6 else 0.0
-
-    equivalent, length, resolution = number(_FOCAL_LENGTH_35MM), number(_FOCAL_LENGTH), number(_PLANE_X_RESOLUTION)
-    before = max(number(_WIDTH), number(_HEIGHT)), min(number(_WIDTH), number(_HEIGHT))  # it may have been turned
-    longer, shorter = max(width, height), min(width, height)
-    scale = longer / before[0] if before[1] else 0.0
-    if scale and abs(shorter - scale * before[1]) > max(1.5, 0.01 * shorter):
-        return None, ""  # cropped since
-    unit = _MM_PER_UNIT.get(int(number(_PLANE_UNIT) or 2))
-    if equivalent:
-        focal, source = equivalent * float(np.hypot(width, height)) / _DIAGONAL_35MM, f"{equivalent:g} mm (35 mm film)"
-    elif length and resolution and unit and scale:
-        resized = "" if abs(scale - 1) < 0.01 else f", resized by {scale:.3g}"
-        focal, source = length * resolution / unit * scale, f"{length:g} mm at {resolution / unit:.4g} px/mm{resized}"
-    else:
-        return None, ""
-    return (focal, f"EXIF, {source}") if _FOCAL_RANGE[0] < focal / longer < _FOCAL_RANGE[1] else (None, "")

@@ -13,23 +13,28 @@ from tqdm import tqdm
 from src.photos.api import PhotoEstimator
 from src.photos.gallery import PAGE, Gallery
 from src.photos.image import UnusableImage, list_photos, read_photo, shown_name
-from src.photos.setup import open_tools, stopped_by_signals, writable_folder
+from src.photos.setup import open_tools, stopped_by_signals
+from utils.file_lock import locked
+from utils.files import writable_folder
 
 logger = logging.getLogger(__name__)
+
+#: Held while the demo works in its output folder: two at once would overwrite each other's files.
+LOCK = ".demo.lock"
 
 #: Errors of writing that the next picture would meet as well.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def image_demo(args: argparse.Namespace) -> Gallery:
-    """Reconstruct the hand in every image, in sorted order; those without are listed with the reason.
+    """Reconstruct the hands in every image, in sorted order, surest first; what is refused is listed with the reason.
 
     Leaves in ``--output`` for each image ``<name>_plot.jpg``, ``<name>_mesh.ply`` and ``.glb``; ``index.html``, which
     needs no network, and ``predictions.json``. Both list what was done so far whenever it is stopped.
 
     Raises:
         FileNotFoundError, ValueError, OSError: options that make no sense for any image, missing weights, an output
-            that cannot be written.
+            that cannot be written, or that another demo is writing to.
         RuntimeError: every image failed for another reason than that no hand is in it.
     """
     photos = list_photos(args.images)
@@ -38,21 +43,24 @@ def image_demo(args: argparse.Namespace) -> Gallery:
         raise ValueError(f"--output {output}: is where the pictures are; choose another folder")
     tools = open_tools(args)
     errors: list[Exception] = []
-    with open_gallery(tools, output, f"Hands in {shown_name(Path(args.images)) or args.images}") as gallery:
-        with stopped_by_signals():
-            for name, path in tqdm(photos, desc="images", unit="image", disable=None):
-                try:
-                    photo = read_photo(path, name)
-                    hand = tools.estimate(photo, tools.camera(photo), tools.region(photo), tools.shape())
-                    gallery.add(name, shown_name(path), photo.image, hand)
-                except UnusableImage as error:
-                    gallery.fail(name, shown_name(path), str(error))
-                except Exception as error:  # one picture stops no other, whatever its decoder, fit or drawing raised
-                    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-                        raise
-                    logger.debug("%s", path, exc_info=True)
-                    gallery.fail(name, shown_name(path), f"{type(error).__name__}: {error}", "failed")
-                    errors.append(error)
+    title = f"Hands in {shown_name(Path(args.images)) or args.images}"
+    with stopped_by_signals(), locked(output / LOCK), open_gallery(tools, output, title) as gallery:
+        for name, path in tqdm(photos, desc="images", unit="image", disable=None):
+            try:
+                photo = read_photo(path, name)
+                hands, refused = tools.hands(photo)
+                if hands:
+                    gallery.add(name, shown_name(path), photo.image, *hands, refused=refused)
+                else:
+                    gallery.fail(name, shown_name(path), refused[0].reason, refused=refused)
+            except UnusableImage as error:
+                gallery.fail(name, shown_name(path), str(error))
+            except Exception as error:  # one picture stops no other, whatever its decoder, fit or drawing raised
+                if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                    raise
+                logger.debug("%s", path, exc_info=True)
+                gallery.fail(name, shown_name(path), f"{type(error).__name__}: {error}", "failed")
+                errors.append(error)
     with_hand, without = gallery.counts
     if errors and not with_hand and len(errors) == without:
         raise RuntimeError(f"none of {without} images could be worked on: {errors[0]}") from errors[0]
@@ -67,7 +75,7 @@ def open_gallery(tools: PhotoEstimator, output: Path, title: str) -> Gallery:
     if identity is None and card.model.endswith("_identity"):
         whose = "mean shape"
     network = card.model if tools.weights is None else f"{card.model} ({tools.weights})"
-    lead = f"{network}, hand model {assets.name}; shape: {whose}."
+    lead = f"{network}, hand model {assets.name}; shape: {whose}. Trained on {tools.trained_on}."
     return Gallery(output, title, lead, describe(tools))
 
 
@@ -76,7 +84,13 @@ def describe(tools: PhotoEstimator) -> dict[str, Any]:
     card, identity = tools.estimator.card, tools.identity
     weights = None if tools.weights is None else str(tools.weights)
     return {
-        "model": {"name": card.model, "recipe": card.recipe, "weights": weights, "hash": tools.digest},
+        "model": {
+            "name": card.model,
+            "recipe": card.recipe,
+            "weights": weights,
+            "hash": tools.digest,
+            "trained_on": tools.trained_on,
+        },
         "hand_model": {"name": tools.assets.name, "hash": tools.assets.hash},
         "identity": None
         if identity is None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import functools
 import json
 import logging
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,13 @@ from src.photos.camera import Camera
 from src.photos.gallery import command_line
 from src.photos.image import MIN_SIDE, Photo, UnusableImage, file_stem, shown_name
 from src.photos.result import CONVENTIONS, SCHEMA, Result
-from src.photos.run_images import describe
+from src.photos.run_images import LOCK, describe
 from src.photos.search import limited
-from src.photos.setup import open_tools, stopped_by_signals, writable_folder
+from src.photos.setup import open_tools, stopped_by_signals
 from utils.camera import project_numpy, square_box, transform_intrinsics
 from utils.drawing import overlay
+from utils.file_lock import locked
+from utils.files import no_room_error, writable_folder
 from utils.video_files import SUFFIX, open_video, video_writer
 
 logger = logging.getLogger(__name__)
@@ -64,8 +69,10 @@ class HandTracker:
         """
         photo, shape = Photo(self.path.stem, self.path, frame), copy.copy(self.shape)
         try:
-            region, warm = self._where(photo), self.before is not None
-            hand = self.tools.estimate(photo, self.camera, region, self.shape, self.before)
+            region, before = self._where(photo), self.before
+            if before is not None and (before.side == "left") != region.is_left:
+                before = None  # the detector takes it for the other hand now
+            hand = self.tools.estimate(photo, self.camera, region, self.shape, before)
             if hand.confidence.mean() < LOST:
                 raise UnusableImage(f"the hand was lost (mean confidence {hand.confidence.mean():.2f})")
         except Exception as error:
@@ -73,12 +80,12 @@ class HandTracker:
             self.shape = shape  # a frame without a hand says nothing of its shape
             raise
         self.before, self.region = hand, region
-        hand.notes["warm_start"] = warm
+        hand.notes["warm_start"] = before is not None
         return hand
 
     def _where(self, photo: Photo) -> Region:
-        """Where the hand was, unless it was lost or a detector looks at every frame anyway."""
-        if self.before is not None and not self.tools.detector:
+        """Where the hand was, unless it was lost or a detector looks anyway: then the nearest hand."""
+        if self.before is not None and self.tools.detector is None:
             joints = project_numpy(self.before.joints.astype(np.float64), self.camera.K)
             box = limited(square_box(joints, 1.0), photo.image)
             return Region(box, "followed", self.region.is_left, self.region.side_source)
@@ -86,17 +93,22 @@ class HandTracker:
             self._wait -= 1
             raise UnusableImage(self._reason)
         try:
-            return self.tools.region(photo)
+            regions = self.tools.regions(photo)
         except UnusableImage:
-            self._wait = SEARCH_EVERY - 1 if not self.tools.detector else 0
+            self._wait = SEARCH_EVERY - 1 if self.tools.detector is None else 0
             raise
+        if self.before is None:
+            return regions[0]
+        same = [region for region in regions if region.is_left == self.region.is_left]
+        return min(same or regions, key=lambda region: np.linalg.norm(region.box[:2] - self.region.box[:2]))
 
 
 def video_demo(args: argparse.Namespace) -> Path:
     """Annotate a video.
 
     Leaves in ``--output`` ``<name>_annotated.mp4`` (without sound) and ``<name>_frames.jsonl``: a line about the whole,
-    then one a frame. Whenever it ends, with the video, before it or by a signal, what was written is valid.
+    then one a frame. Whenever it ends, with the video, before it or by a signal, both are valid and belong together;
+    until then, and where the disk is full, the lines are in ``<name>_frames.partial.jsonl``.
 
     Returns:
         the annotated video.
@@ -116,27 +128,34 @@ def video_demo(args: argparse.Namespace) -> Path:
     name = file_stem(path)
     target, records = output / f"{name}_annotated{SUFFIX}", output / f"{name}_frames.jsonl"
     bar = tqdm(frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
-    with stopped_by_signals(), video_writer(target, info) as writer, open(records, "w", encoding="utf-8") as lines:
-        head = {"schema": SCHEMA, "command": command_line(), "video": str(path), "fps": info.fps}
-        _line(lines, {**head, "width": info.width, "height": info.height, **describe(tools), **CONVENTIONS})
+    with (
+        stopped_by_signals(),
+        locked(output / LOCK),
+        frame_records(records) as write_line,
+        video_writer(target, info) as writer,
+    ):
+        head = {"schema": SCHEMA, "command": command_line(), "video": os.fsencode(path).decode("utf-8", "replace")}
+        head |= {"fps": info.fps, "width": info.width, "height": info.height, **describe(tools), **CONVENTIONS}
+        write_line(json.dumps(head, allow_nan=False))
         for number, frame in enumerate(bar):
             record: dict[str, Any] = {"index": number, "seconds": round(frame.seconds, 4)}
             hand, words = None, []
             try:
                 hand = track(frame.image)
-                record |= {"status": "ok"} | hand.record(with_vertices=False)
-                words, with_hand = hand_words(hand, track.camera), with_hand + 1
+                found = record | {"status": "ok"} | hand.record(with_vertices=False)
+                line, words = json.dumps(found, allow_nan=False), hand_words(hand, track.camera)
+                with_hand += 1
             except UnusableImage as error:
-                record |= {"status": "no usable hand", "reason": str(error)}
-                words = ["no hand"]
+                line = json.dumps(record | {"status": "no usable hand", "reason": str(error)})
+                hand, words = None, ["no hand"]
             except Exception as error:  # one frame stops no other
                 logger.debug("%s, frame %d", path, number, exc_info=True)
-                record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-                words = ["no hand"]
+                line = json.dumps(record | {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
+                hand, words = None, ["no hand"]
                 errors.append(error)
             picture = annotate(frame.image, hand, [*words, f"{frame.seconds:.2f} s, frame {number + 1}"])
             writer.write(picture, frame.seconds)
-            _line(lines, record)
+            write_line(line)
     if len(errors) == number + 1:
         raise RuntimeError(f"none of {number + 1} frames could be worked on: {errors[0]}") from errors[0]
     if info.claimed and number + 1 < info.claimed:
@@ -154,9 +173,40 @@ def hand_words(hand: Result, camera: Camera) -> list[str]:
     ]
 
 
-def _line(handle: Any, value: dict[str, Any]) -> None:
-    handle.write(json.dumps(value, allow_nan=False) + "\n")
-    handle.flush()
+@contextlib.contextmanager
+def frame_records(path: Path) -> Iterator[Callable[[str], None]]:
+    """Gives a function that writes a line, whole or not at all, which outlives whatever happens afterwards.
+
+    The lines are in a file beside ``path`` and take its place when the block ends; but where it ends with an error of
+    the system, as on a full disk, they stay there, and what was at ``path`` before stays too.
+
+    Raises:
+        OSError: naming the file, and that of the lines that there are.
+    """
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    with open(partial, "wb", buffering=0) as lines:
+
+        def write_line(text: str) -> None:
+            left, start = (text + "\n").encode(), lines.tell()
+            try:
+                while left:
+                    left = left[lines.write(left) or 0 :]
+            except OSError as error:
+                lines.truncate(start)
+                raise (no_room_error(path, error) or error) from error
+
+        try:
+            yield write_line
+        except OSError:
+            if lines.tell():
+                logger.error("what was found until then is in %s", partial)
+            else:
+                partial.unlink()
+            raise
+        except BaseException:
+            os.replace(partial, path)
+            raise
+        os.replace(partial, path)
 
 
 def annotate(frame: np.ndarray, hand: Result | None, lines: list[str]) -> np.ndarray:

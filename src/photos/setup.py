@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
-import secrets
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from options.image_options import DETECTOR, NETWORK
 from src.engine.networks import is_told_shape
 from src.models import MODELS
 from src.models.mesh_joints import is_mesh_model
-from src.photos.api import ANONYMOUS, DETECTOR, PERSONAL, PhotoEstimator, open_detector, open_estimator
+from src.personalization.terms.hand_size import check_stated_length
+from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, open_detector, open_estimator
 from src.photos.camera import checked_fov, parse_intrinsics
+from src.photos.detector import install_advice, is_installed
 from template import load_hand_assets
 from utils.artifacts import Identity, load_identity
 from utils.device import choose_device
@@ -32,31 +34,88 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
         ValueError: an identity of another hand, a K or fov that is none, a model without a mesh.
         RuntimeError: the detector is not installed; says how to get it.
     """
+    check_options(args)
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
-    identity = load_identity(args.identity, args.hand) if args.identity else None
+    identity, side = load_identity(args.identity, args.hand) if args.identity else None, args.hand
     device, folder = choose_device(args.device, args.threads), Path(args.weights)
     assets = load_hand_assets(args.mano_dir, "right")
     if identity is not None:
-        identity.check_hand(assets)
-    detector = None
-    if args.keypoints == DETECTOR:
-        try:
-            detector = open_detector(assets, folder)
-        except ImportError as error:
-            raise RuntimeError(f"--keypoints {DETECTOR}: {error}") from error
+        check_stated_length(identity, assets)
+        if side is None and identity.side != "both" and not args.one_person:
+            side = identity.side
+            logger.info("%s is of a %s hand: those are looked for", identity.source, side)
+    try:
+        detector = open_detector(assets, folder, args.landmarker) if keypoint_source(args) == DETECTOR else None
+    except ImportError as error:
+        raise RuntimeError(f"--keypoints {DETECTOR}: {error}") from error
     if detector is not None and not is_mesh_model(args.model):
         tools = detector
     else:
         path, released = network_file(args, identity), {"backbone": args.backbone, "hierarchy": args.hierarchy}
         tools = open_estimator(path, assets, device, args.model, folder=folder, **released)
         card = tools.estimator.card
+        if "--model" in args.given_options and (args.checkpoint or args.resume) and card.model != args.model:
+            raise ValueError(f"{path} is a {card.model}, not a {args.model}: leave --model out, or name that")
+        if args.shape == "mean" and not is_told_shape(card):
+            raise ValueError(f"{card.model} predicts the shape, so --shape mean has no effect; leave it out")
         if is_told_shape(card) and identity is None and args.shape != "mean":
             raise ValueError(
                 f"{card.model} needs the person's shape: --identity FILE (calibrate_from_shape_params.py writes it), "
                 "or --shape mean to do without"
             )
+        if detector is not None:
+            tools = replace(tools, detector=detector.detector, alone=detector.estimator)
     bbox = None if args.bbox is None else tuple(args.bbox)
-    return replace(tools, detector=detector is not None, identity=identity, K=K, fov=fov, bbox=bbox, hand=args.hand)
+    given = {"identity": identity, "K": K, "fov": fov, "bbox": bbox, "hand": side, "one_person": args.one_person}
+    return replace(tools, **given)
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Options that contradict each other or have no effect here; `options.run_options` knows those of a phase.
+
+    Raises:
+        ValueError: naming them.
+    """
+    given = args.given_options
+    if args.K and args.fov is not None:
+        raise ValueError("--K and --fov both say what the lens is; give one")
+    if args.checkpoint and args.resume:
+        raise ValueError("--checkpoint and --resume both name the network; give one")
+    if args.resume == "auto":
+        raise ValueError("--resume without a file is for training; the demo takes --resume FILE or --checkpoint FILE")
+    if args.shape is not None and args.shape != ("mean" if args.identity is None else "calibrated"):
+        has = "--identity FILE is the shape" if args.identity else "without --identity only 'mean' can be chosen"
+        raise ValueError(f"--shape {args.shape} does not go with that: {has} (pictures have no annotations)")
+    if keypoint_source(args) == DETECTOR and not is_mesh_model(args.model):
+        if unused := sorted(given & {"--checkpoint", "--resume", "--model", "--backbone", "--hierarchy", "--shape"}):
+            raise ValueError(f"--keypoints {DETECTOR} fits the hand without a network: leave {', '.join(unused)} out")
+    elif not (args.checkpoint or args.resume) and "--backbone" in given:
+        raise ValueError("--backbone is of a released --checkpoint, which does not say it; the shipped weights do")
+    if "--hierarchy" in given and not (args.checkpoint or args.resume or is_mesh_model(args.model)):
+        raise ValueError(f"--hierarchy is of networks that predict meshes; --model {args.model} has none")
+
+
+def asks_for_network(args: argparse.Namespace) -> bool:
+    """The command names a network."""
+    return bool(args.given_options & {"--model", "--checkpoint", "--resume"})
+
+
+def keypoint_source(args: argparse.Namespace) -> str:
+    """``--keypoints``; where it is not given the detector, unless a network is asked for.
+
+    Raises:
+        RuntimeError: there is no detector; says how to install it, and how to ask for the networks.
+        ValueError: ``--landmarker`` without the detector.
+    """
+    source = args.keypoints or (NETWORK if asks_for_network(args) else DETECTOR)
+    if source != DETECTOR and args.landmarker:
+        raise ValueError(f"--landmarker is of --keypoints {DETECTOR}, not of a network; leave it out")
+    if args.keypoints is None and source == DETECTOR and not is_installed():
+        raise RuntimeError(
+            f"own pictures need the hand detector: {install_advice()} (or --keypoints {NETWORK}: networks that "
+            "have seen rendered pictures only, and find few real hands)"
+        )
+    return source
 
 
 def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:
@@ -80,36 +139,27 @@ def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:
     return Path(args.weights) / f"{name}.safetensors"
 
 
-def writable_folder(path: str | os.PathLike) -> Path:
-    """Make the folder and see whether a file can be written there, before any work is done.
-
-    Raises:
-        OSError: naming the folder and what is wrong with it.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"--output {folder}: cannot be written to ({error.strerror or error}); choose another") from error
-    return folder
-
-
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that files are closed."""
+    """Within the block SIGTERM and a closed terminal raise KeyboardInterrupt, as Ctrl-C does, so that files are closed.
+
+    Whoever is impatient sends a second one while they are: that one is ignored, the third stops at once.
+    """
+    count = 0
 
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        nonlocal count
+        count += 1
+        if count != 2:
+            raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread: signals go elsewhere
+    if threading.current_thread() is not threading.main_thread():  # signals go elsewhere
         yield
         return
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

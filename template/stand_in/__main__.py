@@ -31,12 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
         write_hand(build_hand())
     failed = 0
     if args.check:
-        from template.stand_in.check import check_hand
+        from template.stand_in.check import check_hand, report
 
-        for finding in check_hand(read_hand()):
-            failed += not finding.passed
-            print(finding)
-        print("all checks passed" if not failed else f"{failed} check(s) failed")
+        failed = report(check_hand(read_hand()))
     if args.check or args.sheet:
         from template.stand_in.sheet import write_sheet
 

@@ -40,6 +40,13 @@ class Finding:
         return f"{'ok  ' if self.passed else 'FAIL'} {self.name}: {self.value}"
 
 
+def report(findings: list[Finding]) -> int:
+    """Print every finding and how it ends; the number of those that failed."""
+    failed = sum(not finding.passed for finding in findings)
+    print(*findings, "all checks passed" if not failed else f"{failed} check(s) failed", sep="\n")
+    return failed
+
+
 def edge_counts(faces: np.ndarray) -> dict[tuple[int, int], int]:
     """How many faces run along each directed edge."""
     edges, counts = np.unique(
@@ -67,7 +74,7 @@ def components(faces: np.ndarray, vertices: int) -> int:
 
 
 def folded_edges(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 120.0) -> int:
-    """Edges whose two faces turn against each other by more than the limit: folds of the skin."""
+    """Edges whose two faces turn against each other by more than the limit, degrees: folds of the skin."""
     corners = vertices[faces].astype(np.float64)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-15)

@@ -14,13 +14,6 @@ from template.stand_in.skeleton import bone_frame, finger_joints
 #: Order of the 21 angles: for each of the four fingers spread (towards the thumb), MCP, PIP, DIP
 #: flexion; then the thumb's opposition (about the hand's long axis), spread, CMC, MCP and IP flexion.
 FINGER_ORDER = ("index", "middle", "ring", "little")
-ANGLE_NAMES = tuple(f"{finger}_{angle}" for finger in FINGER_ORDER for angle in ("spread", "mcp", "pip", "dip")) + (
-    "thumb_opposition",
-    "thumb_spread",
-    "thumb_cmc",
-    "thumb_mcp",
-    "thumb_ip",
-)
 
 #: Lowest and highest angle of each kind, degrees.
 _FINGER_LOW, _FINGER_HIGH = (-20.0, -15.0, 0.0, -5.0), (20.0, 92.0, 108.0, 75.0)
@@ -61,7 +54,7 @@ _THUMB_LATE = ("fist", "pointing", "lateral")
 
 
 def grasp_angles(name: str, closure: float) -> np.ndarray:
-    """The 21 angles (order `ANGLE_NAMES`), radians, of a named grasp.
+    """The 21 angles (order: see `FINGER_ORDER`), radians, of a named grasp.
 
     Args:
         name: a key of `GRASPS`.

@@ -13,7 +13,7 @@ from template.stand_in.surface import Field, gradient, project
 def relax(
     vertices: np.ndarray, faces: np.ndarray, field: Field, size: Field, rounds: int, fixed: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Alternate flips and tangential smoothing; boundary and `fixed` vertices stay where they are."""
+    """Alternate flips and tangential smoothing of vertices (m); boundary and `fixed` ones stay where they are."""
     pinned = np.zeros(len(vertices), bool)
     pinned[boundary_loop(faces)] = True
     pinned[list(fixed)] = True

@@ -18,7 +18,7 @@ VERTICES = 778
 
 
 def fine_mesh(field: Field, voxel: float = 0.0013, coarse_faces: int = 9000) -> tuple[np.ndarray, np.ndarray]:
-    """The surface in front of the wrist cut as a fine mesh with one open loop, outward faces."""
+    """The surface in front of the wrist cut as a fine mesh with one open loop, outward faces; ``voxel`` in metres."""
     import fast_simplification
     import trimesh
     from skimage.measure import marching_cubes
@@ -133,7 +133,7 @@ class Collapser:
         return True
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        """Vertices and faces, renumbered without gaps."""
+        """Vertices (V, 3), metres, and faces (F, 3), renumbered without gaps."""
         used = sorted({v for face in self.faces.values() for v in face})
         number = {v: n for n, v in enumerate(used)}
         return np.array([self.points[v] for v in used]), np.array([[number[v] for v in f] for f in self.faces.values()])

@@ -1,98 +1,118 @@
-"""Pictures of the stand-in hand by direct ray casting (embreex through trimesh; no OpenGL)."""
+"""Pictures of the stand-in hands by direct ray casting (embreex; no OpenGL)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from template.stand_in.grasps import grasp_pose, rotations_from_pose
+from template.stand_in.skeleton import unit
 from template.stand_in.skinning import pose_hand
 from utils.files import atomic_path
 
-_LIGHTS = ((np.array([-0.35, 0.65, 0.67]), 0.75), (np.array([0.8, 0.1, 0.55]), 0.25))
-
-#: World to view: from behind with the fingers up, and from the palm's side, turned to show the depth.
+#: Label, grasp, closure, the leading betas, turn about the hand's long axis and tilt, degrees (0, 0: the back).
+CELLS = (
+    ("mean hand", "open", 0.0, (), 0, 0),
+    ("palm", "open", 0.0, (), 180, 0),
+    ("beta 1 = -2", "open", 1.0, (-2.0,), 15, 0),
+    ("beta 1 = +2", "open", 1.0, (2.0,), 15, 0),
+    ("relaxed, beta 2 = +2.5", "relaxed", 1.0, (0.0, 2.5), -60, 0),
+    ("spread", "spread", 1.0, (), 150, 10),
+    ("fist", "fist", 1.0, (), 180, 10),
+    ("fist, from behind", "fist", 1.0, (), 30, 20),
+    ("pinch", "pinch", 1.0, (), -110, 0),
+    ("pointing", "pointing", 1.0, (), -80, 0),
+    ("cylinder", "power_cylinder", 1.0, (), -120, 0),
+    ("hook, beta 3 = +2.5", "hook", 1.0, (0.0, 0.0, 2.5), 60, 0),
+)
+#: The flat hand's middle, metres.
+MIDDLE = np.array([0.02, 0.0, 0.01])
+#: World to view, from behind with the fingers up.
 _BACK = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-_PALM = np.array([[0.77, 0.0, -0.64], [0.0, 1.0, 0.0], [0.64, 0.0, 0.77]]) @ np.array(
-    [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
-)
+_LIGHTS = ((np.array([-0.45, 0.55, 0.70]), 0.80), (np.array([0.8, 0.1, 0.5]), 0.22))
+SKIN = np.array([222.0, 172.0, 146.0])
+
+#: A cell's two pictures, of a grasp, closure, betas (10,) and view (3, 3).
+Pair = Callable[[str, float, np.ndarray, np.ndarray], list[np.ndarray]]
 
 
-def _betas(*leading: float) -> np.ndarray:
-    return np.array(leading + (0.0,) * (10 - len(leading)))
-
-
-#: Label, grasp, closure, betas of each cell.
-_CELLS = (
-    ("flat, mean hand", "open", 0.0, _betas()),
-    ("flat, small hand (beta 1 = -2)", "open", 0.0, _betas(-2.0)),
-    ("flat, big hand (beta 1 = +2)", "open", 0.0, _betas(2.0)),
-    ("spread, beta 2 = +2.5", "spread", 1.0, _betas(0.0, 2.5)),
-    ("relaxed, beta 2 = -2.5", "relaxed", 1.0, _betas(0.0, -2.5)),
-    ("power grasp, cylinder", "power_cylinder", 1.0, _betas()),
-    ("power grasp, sphere", "power_sphere", 1.0, _betas(1.0)),
-    ("pinch", "pinch", 1.0, _betas()),
-    ("tripod, beta 3 = +2.5", "tripod", 1.0, _betas(0.0, 0.0, 2.5)),
-    ("lateral", "lateral", 1.0, _betas(-1.0)),
-    ("pointing", "pointing", 1.0, _betas()),
-    ("fist", "fist", 1.0, _betas()),
-)
+def view(turn: float, tilt: float) -> np.ndarray:
+    """World to view (3, 3): the back of the hand with its fingers up, turned and tilted, degrees."""
+    t, e = np.radians([turn, tilt])
+    about_y = np.array([[np.cos(t), 0, np.sin(t)], [0, 1, 0], [-np.sin(t), 0, np.cos(t)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(e), -np.sin(e)], [0, np.sin(e), np.cos(e)]])
+    return about_x @ about_y @ _BACK
 
 
 def shade(
-    vertices: np.ndarray, faces: np.ndarray, view: np.ndarray, pixels: int = 360, extent: float = 0.23
+    vertices: np.ndarray, faces: np.ndarray, turned: np.ndarray, pixels: int, colour: np.ndarray | None = None
 ) -> np.ndarray:
-    """An orthographic picture (pixels, pixels, 3) uint8, shaded with smooth normals.
+    """Orthographic picture (pixels, pixels, 3) uint8, 0.28 m wide, with shadows.
 
     Args:
-        vertices: (V, 3) metres.
-        faces: (F, 3).
-        view: (3, 3) rotation, world to view; the viewer looks down the view's -z, y is up.
-        extent: width of the picture in metres.
-    """
-    import trimesh
-    from trimesh.ray.ray_pyembree import RayMeshIntersector
-
-    turned = vertices @ view.T
-    turned = turned - (turned.max(axis=0) + turned.min(axis=0)) / 2
-    mesh = trimesh.Trimesh(turned, faces, process=False)
-    grid = (np.arange(pixels) + 0.5) / pixels * extent - extent / 2
-    x, y = np.meshgrid(grid, -grid)
-    origins = np.stack([x, y, np.full_like(x, 0.5)], axis=-1).reshape(-1, 3)
-    hits, rays, where = RayMeshIntersector(mesh).intersects_id(
-        origins, np.tile([0.0, 0.0, -1.0], (len(origins), 1)), multiple_hits=False, return_locations=True
-    )
-    image = np.full((pixels * pixels, 3), 245.0)
-    if len(hits):
-        corners = trimesh.triangles.points_to_barycentric(mesh.triangles[hits], where)
-        normals = (mesh.vertex_normals[faces[hits]] * corners[..., None]).sum(axis=1)
-        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-        light = 0.22 + sum(power * np.clip(normals @ (to / np.linalg.norm(to)), 0, 1) for to, power in _LIGHTS)
-        back = mesh.face_normals[hits][:, 2] < 0  # the inside of the hand, seen through the wrist
-        colour = np.where(back[:, None], [120.0, 60.0, 60.0], [236.0, 188.0, 160.0])
-        image[rays] = np.clip(colour * light[:, None], 0, 255)
-    return image.reshape(pixels, pixels, 3).astype(np.uint8)
-
-
-def write_sheet(hand: dict[str, np.ndarray], path: Path, pixels: int = 380) -> None:
-    """Draw 12 poses and shapes, each from the back and from the palm's side, as a PNG.
-
-    Args:
-        hand: model dict with MANO's keys.
-        path: where to write.
-        pixels: size of one picture.
+        vertices: (V, 3) metres; faces: (F, 3); turned: (3, 3) world to view, whose viewer looks down -z, y up.
+        colour: (V, 3) RGB 0..255; None: skin.
     """
     import cv2
 
+    from utils.drawing.ray_casting import RayCaster, vertex_normals
+
+    seen = vertices @ turned.T
+    seen = seen - [0.0, 0.0, seen[:, 2].min()]
+    colour = np.tile(SKIN, (len(vertices), 1)) if colour is None else colour
+    facing, caster, fine = vertex_normals(seen, faces), RayCaster(seen, faces), 2 * pixels
+    grid = ((np.arange(fine) + 0.5) / fine - 0.5) * 0.28
+    x, y = np.meshgrid(grid, -grid)
+    origins = np.stack([x, y, np.full_like(x, 1.0)], axis=-1).reshape(-1, 3)
+    hits = caster.cast(origins, np.tile([0.0, 0.0, -1.0], (len(origins), 1)))
+    on = np.flatnonzero(hits.face >= 0)
+    share = np.column_stack([1 - hits.barycentric[on].sum(axis=1), hits.barycentric[on]])
+    corner = faces[hits.face[on]]
+    normal = unit(np.einsum("nk,nkc->nc", share, facing[corner]))
+    place = origins[on] - [0, 0, 1] * hits.distance[on, None]
+    light = np.full(len(on), 0.26)
+    for towards, power in _LIGHTS:
+        towards = unit(towards)
+        shadow = caster.occluded(place + 4e-4 * normal, np.tile(towards, (len(on), 1)))
+        light += power * np.clip(normal @ towards, 0, 1) * np.where(shadow, 0.25, 1.0)
+    image = np.full((fine * fine, 3), 245.0)
+    image[on] = np.clip(np.einsum("nk,nkc->nc", share, colour[corner]) * light[:, None], 0, 255)
+    image = cv2.resize(image.reshape(fine, fine, 3).astype(np.float32), (pixels, pixels), interpolation=cv2.INTER_AREA)
+    return image.astype(np.uint8)
+
+
+def draw_cells(path: Path, pair: Pair) -> None:
+    """Write the twelve cells of `CELLS`, two pictures each, atomically."""
+    import cv2
+
     tiles = []
-    for label, name, closure, betas in _CELLS:
-        vertices = pose_hand(hand, rotations_from_pose(grasp_pose(name, closure)), betas)
-        pair = [shade(vertices, hand["f"].astype(np.int64), view, pixels) for view in (_BACK, _PALM)]
-        tile = np.ascontiguousarray(np.hstack(pair))
-        cv2.putText(tile, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+    for text, name, closure, leading, turn, tilt in CELLS:
+        betas = np.array(leading + (0.0,) * (10 - len(leading)))
+        tile = np.ascontiguousarray(np.hstack(pair(name, closure, betas, view(turn, tilt))))
+        cv2.putText(tile, text, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
         tiles.append(tile)
     sheet = np.vstack([np.hstack(tiles[row : row + 3]) for row in range(0, len(tiles), 3)])
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 88] if path.suffix in (".jpg", ".jpeg") else []
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), sheet[..., ::-1]):
+        if not cv2.imwrite(str(temporary), sheet[..., ::-1], quality):
             raise OSError(f"{path} could not be written")
+
+
+def write_sheet(hand: dict[str, np.ndarray], path: Path, pixels: int = 380) -> None:
+    """Draw twelve poses and shapes of a hand of MANO's layout, each from two sides.
+
+    Args:
+        hand: the arrays of `template/stand_in.npz`.
+        path: image file to write.
+        pixels: size of one picture.
+    """
+    faces = hand["f"].astype(np.int64)
+
+    def pair(name: str, closure: float, betas: np.ndarray, turned: np.ndarray) -> list[np.ndarray]:
+        vertices = pose_hand(hand, rotations_from_pose(grasp_pose(name, closure)), betas) - MIDDLE
+        behind = np.diag([-1.0, 1.0, -1.0]) @ turned
+        return [shade(vertices, faces, side, pixels) for side in (turned, behind)]
+
+    draw_cells(path, pair)

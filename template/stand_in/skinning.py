@@ -29,7 +29,7 @@ def _distance_to_segment(points: np.ndarray, start: np.ndarray, end: np.ndarray)
 
 
 def point_weights(points: np.ndarray) -> np.ndarray:
-    """Smooth weights (N, 16), rows sum to 1, of rest-pose points (N, 3): a partition of unity.
+    """Smooth weights (N, 16), rows sum to 1, of rest-pose points (N, 3), m: a partition of unity.
 
     Along a finger a smooth step around each joint hands over from one bone to the next; across the
     hand the nearest finger takes over softly, which shares the webs between neighbours.
@@ -106,7 +106,7 @@ def skin(vertices: np.ndarray, weights: np.ndarray, transforms: np.ndarray) -> n
 
 
 def pose_hand(hand: dict[str, np.ndarray], rotations: np.ndarray, betas: np.ndarray | None = None) -> np.ndarray:
-    """Vertices (778, 3) of a model dict in MANO's layout: shape, correctives, skinning; wrist unturned."""
+    """Vertices (778, 3), m, of a model dict in MANO's layout: shape, correctives, skinning; wrist unturned."""
     shaped = hand["v_template"].astype(np.float64)
     if betas is not None:
         shaped = shaped + hand["shapedirs"].astype(np.float64) @ betas

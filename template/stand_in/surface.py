@@ -45,7 +45,7 @@ class Capsule:
     depth_ratio: float = 1.0
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """Approximate signed distance (N,) of points (N, 3) given in the rest frame."""
+        """Approximate signed distance (N,) of points (N, 3), metres, given in the rest frame."""
         stretch = 1.0 / self.depth_ratio - 1.0
         relative = points - self.start
         relative = relative + stretch * (relative @ self.depth_axis)[:, None] * self.depth_axis
@@ -154,7 +154,7 @@ def _palm_capsules() -> list[Capsule]:
 
 
 def hand_capsules() -> list[Capsule]:
-    """All primitives of the mean hand at rest."""
+    """All primitives of the mean hand at rest, metres."""
     capsules = _palm_capsules()
     for finger in MANO_FINGERS:
         capsules += _finger_capsules(finger)
@@ -199,7 +199,7 @@ def field(
 
 
 def gradient(points: np.ndarray, function: Field, step: float = 2e-4) -> np.ndarray:
-    """Central differences (N, 3) of a scalar field (N,3) -> (N,)."""
+    """Central differences (N, 3) of a scalar field, points (N,3), m -> (N,)."""
     columns = []
     for axis in np.eye(3):
         columns.append((function(points + step * axis) - function(points - step * axis)) / (2 * step))
@@ -207,7 +207,7 @@ def gradient(points: np.ndarray, function: Field, step: float = 2e-4) -> np.ndar
 
 
 def project(points: np.ndarray, function: Field, level: np.ndarray | float = 0.0, steps: int = 4) -> np.ndarray:
-    """Move points (N, 3) along the field's gradient to where it has the value `level` (Newton)."""
+    """Move points (N, 3), metres, along the field's gradient to where it has the value `level` (Newton)."""
     for _ in range(steps):
         slope = gradient(points, function)
         residual = function(points) - level

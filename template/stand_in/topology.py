@@ -24,7 +24,7 @@ def edge_size(points: np.ndarray) -> np.ndarray:
 
 
 def template_mesh() -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (778, 3) and faces (1538, 3) of the mean hand at rest, ids as other tools expect them."""
+    """Vertices (778, 3), m, and faces (1538, 3) of the mean hand at rest, ids as other tools expect them."""
     capsules = hand_capsules()
 
     def surface(points: np.ndarray) -> np.ndarray:

@@ -37,14 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
         write_hand(fine, FINE_PATH)
     failed = 0
     if args.check:
-        from template.stand_in.check import check_hand
+        from template.stand_in.check import check_hand, report
         from tools.stand_in.check import check_fine, check_measures
 
         hand, mesh = read_hand(COARSE_PATH), load_fine_mesh()
-        for finding in check_hand(hand) + check_measures(hand, mesh) + check_fine(hand, mesh):
-            failed += not finding.passed
-            print(finding)
-        print("all checks passed" if not failed else f"{failed} check(s) failed")
+        failed = report(check_hand(hand) + check_measures(hand, mesh) + check_fine(hand, mesh))
     if args.sheet:
         from tools.stand_in.sheet import write_sheet
 

@@ -8,16 +8,8 @@ from template.fine import REGIONS
 from template.stand_in.skeleton import WRIST, bone_frame, finger_joints, joint_positions, unit
 from template.stand_in.skinning import smoothstep
 from tools.stand_in.rest_pose import ARM
+from utils.drawing.ray_casting import vertex_normals
 from utils.joints import FINGERS
-
-
-def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit vertex normals (V, 3), faces weighted by area."""
-    corners = vertices[faces]
-    total = np.zeros_like(vertices)
-    for corner in range(3):
-        np.add.at(total, faces[:, corner], np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-    return unit(total)
 
 
 def label(vertices: np.ndarray, faces: np.ndarray, blend: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +20,7 @@ def label(vertices: np.ndarray, faces: np.ndarray, blend: np.ndarray) -> tuple[n
         faces: (F, 3).
         blend: (V, 17) of `blend_weights`.
     """
-    facing = normals(vertices, faces)
+    facing = vertex_normals(vertices, faces)
     dorsal = blend[:, :2].sum(axis=1)[:, None] * np.array([0.0, 1.0, 0.0])
     region = np.where(facing[:, 1] < 0, REGIONS.index("palm"), REGIONS.index("back"))
     for finger in FINGERS:

@@ -14,7 +14,7 @@ from scipy.sparse.linalg import splu
 from template.stand_in.remesh import WRIST_CUT, boundary_loop
 from template.stand_in.skeleton import MANO_FINGERS, finger_joints, joint_positions, tip_positions, unit
 from template.stand_in.skinning import point_weights
-from utils.drawing.ray_casting import RayCaster
+from utils.drawing.ray_casting import RayCaster, vertex_normals
 from utils.joints import FINGERS, TIP_VERTICES
 
 _STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3, 0.2, 0.2)
@@ -51,12 +51,12 @@ def wrap(coarse: np.ndarray, faces: np.ndarray, vertices: np.ndarray, triangles:
     # Corresponding points belong to the same finger: a web's two sides must not swap.
     groups = [_groups(coarse), _groups(vertices)[triangles[:, 0]]]
     for stiffness in _STIFFNESS:
-        goal, trust = closest(moved, _normals(moved, faces), vertices, triangles, groups)
+        goal, trust = closest(moved, vertex_normals(moved, faces), vertices, triangles, groups)
         goal[fixed], trust[fixed] = places, 50.0
         system = scipy.sparse.diags(trust) + stiffness * laplacian.T @ laplacian
         moved = rest + splu(system.tocsc()).solve(trust[:, None] * (goal - rest))
         rest = 0.5 * (rest + moved)
-    onto = barycentric(moved, _normals(moved, faces), vertices, triangles, groups)
+    onto = barycentric(moved, vertex_normals(moved, faces), vertices, triangles, groups)
     return _blunt_creases(onto, vertices, faces, loop)
 
 
@@ -115,15 +115,6 @@ def _groups(points: np.ndarray) -> np.ndarray:
     return np.where(share.max(axis=1) > 0.85, 1 + share.argmax(axis=1), 0)
 
 
-def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    corners = vertices[faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    total = np.zeros_like(vertices)
-    for corner in range(3):
-        np.add.at(total, faces[:, corner], normals)
-    return unit(total)
-
-
 def _laplacian(faces: np.ndarray, count: int) -> scipy.sparse.csr_matrix:
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
@@ -178,5 +169,5 @@ def bind(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which three coarse vertices (V, 3) carry each fine vertex's pose corrective, and their shares (V, 3)."""
     groups = [_groups(vertices), _groups(coarse)[faces[:, 0]]]
-    face, weight, _ = _nearest(vertices, _normals(vertices, triangles), coarse, faces, groups)
+    face, weight, _ = _nearest(vertices, vertex_normals(vertices, triangles), coarse, faces, groups)
     return faces[face], weight / weight.sum(axis=1, keepdims=True)

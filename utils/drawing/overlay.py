@@ -160,7 +160,7 @@ def overlay_mesh(
     colour: tuple[int, int, int] | np.ndarray = IDENTITY_COLOUR,
     opacity: float = 0.85,
 ) -> np.ndarray:
-    """The image with the mesh drawn over it; arguments as `render_mesh`."""
+    """The image (H,W,3) with the mesh (m) drawn over it; arguments as `render_mesh`."""
     height, width = image.shape[:2]
     shaded, coverage = render_mesh(vertices, faces, K, width, height, colour)
     mixed = image * (1 - opacity * coverage[..., None]) + opacity * shaded
@@ -175,7 +175,7 @@ def mesh_silhouette(vertices: np.ndarray, faces: np.ndarray, K: np.ndarray, widt
 def draw_outline(
     image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = (255, 255, 255), thickness: int = 2
 ) -> np.ndarray:
-    """Draw the contour lines of a bool mask (H,W)."""
+    """Draw the contour lines of a bool mask (H,W), each pixel an element."""
     canvas = np.ascontiguousarray(image).copy()
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, colour, thickness, cv2.LINE_AA)

@@ -44,7 +44,7 @@ class RayCaster:
         self._mesh = TriangleMesh(self._scene, vertices, faces)
 
     def cast(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
-        """Closest hit of each ray. origins, directions: (N, 3); directions need not be unit vectors."""
+        """Closest hit of each ray. origins (N, 3), m; directions (N, 3) need not be unit vectors."""
         result = self._run(origins, directions, output=True)
         face = result["primID"]
         distance = np.where(face >= 0, result["tfar"], np.float32(np.inf))
@@ -134,7 +134,7 @@ def interpolate(hits: Hits, faces: np.ndarray, values: np.ndarray) -> np.ndarray
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit vertex normals (V, 3) of a mesh; zero where a vertex has no area around it."""
+    """Area-weighted unit vertex normals (V, 3) of a mesh (m); zero where a vertex has no area around it."""
     corners = vertices[faces]
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.zeros(vertices.shape, dtype=np.float64)

@@ -15,12 +15,12 @@ _MOST_TICKS = 12
 
 
 def to_plot(points: np.ndarray) -> np.ndarray:
-    """OpenCV camera frame (...,3) to the plot's axes: x, z, -y."""
+    """OpenCV camera frame (...,3), m, to the plot's axes: x, z, -y."""
     return np.stack([points[..., 0], points[..., 2], -points[..., 1]], axis=-1)
 
 
 def draw_camera(axes: Axes3D, K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Red rectangle of the field of view near the camera, joined to its centre; returns its corners (4,3)."""
+    """Red rectangle of the field of view near the camera, joined to its centre; returns its corners (4,3), m."""
     width, height = size
     pixels = np.array([[-0.5, -0.5], [width - 0.5, -0.5], [width - 0.5, height - 0.5], [-0.5, height - 0.5]])
     rays = np.column_stack([pixels, np.ones(4)]) @ np.linalg.inv(K).T

@@ -73,7 +73,7 @@ class Rig:
 
     @property
     def offsets(self) -> np.ndarray:
-        """(21,3) rest position minus the parent's; the wrist's own position."""
+        """(21,3) rest position minus the parent's, m; the wrist's own position."""
         offsets = self.joints.copy()
         offsets[1:] -= self.joints[list(PARENTS[1:])]
         return offsets

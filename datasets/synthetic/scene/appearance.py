@@ -7,6 +7,7 @@ between two joints and a crease a line across a finger, at any resolution, for a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -85,29 +86,39 @@ def skin_sheets(skin_map: SkinMap, tone: np.ndarray, generator: np.random.Genera
     return palm, back
 
 
-def _draw_creases(palm: np.ndarray, back: np.ndarray, skin_map: SkinMap) -> None:
-    pixel, joints = skin_map.metres_to_pixels, skin_map.joints
-    palm_lines, back_lines = np.zeros(palm.shape[:2], np.float32), np.zeros(back.shape[:2], np.float32)
+def finger_creases(joints: np.ndarray, pixel: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each knuckle of joints (21, 2) px, ``pixel`` px a metre: itself, its crease's centre, along and across it."""
     for parent, child in BONES:
         if child % 4 == 1 or parent == 0:  # the wrist's bones: the palm has its own lines
             continue
         along = _unit(joints[child] - joints[parent])
-        across = np.array([-along[1], along[0]])
-        is_knuckle = parent % 4 == 1
-        centre = joints[parent] + (along * 0.018 * pixel if is_knuckle else 0)
-        for shift in (-0.0012, 0.0012):
-            middle = centre + along * shift * pixel
-            _line(palm_lines, [middle + across * s * 0.011 * pixel for s in (-1, 1)], 0.0011 * pixel)
-        for shift in (-0.0035, 0.0, 0.0035):
-            middle = joints[parent] + along * shift * pixel
-            _line(back_lines, [middle + across * s * 0.006 * pixel for s in (-1, 1)], 0.0011 * pixel)
-    wrist, thumb, index, middle, ring, little = (joints[j] for j in (0, 1, 5, 9, 13, 17))
+        centre = joints[parent] + (along * 0.018 * pixel if parent % 4 == 1 else 0)
+        yield joints[parent], centre, along, np.array([-along[1], along[0]])
+
+
+def lines_of_palm(
+    wrist: np.ndarray, index: np.ndarray, middle: np.ndarray, ring: np.ndarray, little: np.ndarray
+) -> list[list[np.ndarray]]:
+    """Thenar, head and heart line, four points (2,) each, from the wrist and the fingers' first joints (2,), px."""
     mix = lambda a, b, share: a + (b - a) * share  # noqa: E731 - a one-line lerp reads best here
     inner, outer = mix(middle, ring, 0.3), mix(index, middle, 0.5)
     thenar = [mix(index, wrist, 0.10), mix(middle, wrist, 0.35), mix(inner, wrist, 0.65), mix(ring, wrist, 0.9)]
     head = [mix(index, wrist, 0.12), mix(middle, wrist, 0.28), mix(ring, wrist, 0.38), mix(little, wrist, 0.50)]
     heart = [mix(outer, wrist, 0.02), mix(middle, wrist, 0.12), mix(ring, wrist, 0.18), mix(little, wrist, 0.16)]
-    for line in (thenar, head, heart):
+    return [thenar, head, heart]
+
+
+def _draw_creases(palm: np.ndarray, back: np.ndarray, skin_map: SkinMap) -> None:
+    pixel, joints = skin_map.metres_to_pixels, skin_map.joints
+    palm_lines, back_lines = np.zeros(palm.shape[:2], np.float32), np.zeros(back.shape[:2], np.float32)
+    for joint, centre, along, across in finger_creases(joints, pixel):
+        for shift in (-0.0012, 0.0012):
+            middle = centre + along * shift * pixel
+            _line(palm_lines, [middle + across * s * 0.011 * pixel for s in (-1, 1)], 0.0011 * pixel)
+        for shift in (-0.0035, 0.0, 0.0035):
+            middle = joint + along * shift * pixel
+            _line(back_lines, [middle + across * s * 0.006 * pixel for s in (-1, 1)], 0.0011 * pixel)
+    for line in lines_of_palm(*joints[[0, 5, 9, 13, 17]]):
         _line(palm_lines, line, 0.0016 * pixel)
     palm *= 1 - 0.38 * np.clip(cv2.GaussianBlur(palm_lines, (0, 0), 0.0007 * pixel), 0, 1)[..., None] * [0.8, 1, 1]
     back *= 1 - 0.28 * np.clip(cv2.GaussianBlur(back_lines, (0, 0), 0.0009 * pixel), 0, 1)[..., None] * [0.8, 1, 1]

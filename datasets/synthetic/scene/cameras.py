@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from datasets.synthetic.scene.population import MASTER_SERIAL, SERIALS, rig_generator, subject_name
+from datasets.dex_ycb.splits import SERIALS
+from datasets.synthetic.scene.population import MASTER_SERIAL, rig_generator, subject_name
 
 IMAGE_WIDTH, IMAGE_HEIGHT = 640, 480
 

@@ -61,59 +61,19 @@ _MUG = ((0, -1), (0.92, -1), (1, -0.9), (1, 1), (0.92, 1), (0.92, -0.85), (0, -0
 _RIMMED_CAN = ((0, -1), (1, -1), (1, -0.96), (0.97, -0.94), (0.97, 0.94), (1, 0.96), (1, 1), (0.95, 1), (0, 0.97))
 
 CATALOGUE = (
-    CatalogueObject(
-        "004_sugar_box",
-        3,
-        "box",
-        (0.045, 0.0195, 0.088),
-        ("side_box", "top_box"),
-        ((236, 224, 186), (236, 188, 44), (58, 72, 140)),
-    ),  # fmt: skip
-    CatalogueObject(
-        "005_tomato_soup_can",
-        4,
-        "cylinder",
-        (0.034, 0.034, 0.051),
-        ("side", "top"),
-        ((196, 34, 32), (238, 232, 220), (150, 120, 50)),
-        _RIMMED_CAN,
-    ),  # fmt: skip
-    CatalogueObject(
-        "006_mustard_bottle",
-        5,
-        "cylinder",
-        (0.048, 0.031, 0.095),
-        ("side",),
-        ((240, 200, 24), (228, 172, 16), (40, 60, 130)),
-        _BOTTLE,
-    ),  # fmt: skip
-    CatalogueObject(
-        "010_potted_meat_can",
-        9,
-        "box",
-        (0.050, 0.029, 0.042),
-        ("top_box", "side_box"),
-        ((34, 58, 132), (230, 196, 60), (232, 228, 220)),
-    ),  # fmt: skip
-    CatalogueObject(
-        "025_mug",
-        14,
-        "cylinder",
-        (0.043, 0.043, 0.041),
-        ("side", "top"),
-        ((176, 30, 34), (186, 40, 42), (150, 22, 26)),
-        _MUG,
-        True,
-    ),  # fmt: skip
-    CatalogueObject(
-        "061_foam_brick",
-        21,
-        "box",
-        (0.039, 0.026, 0.026),
-        ("pinch_box", "top_box"),
-        ((170, 66, 52), (182, 78, 60), (140, 50, 40)),
-    ),  # fmt: skip
-)
+    CatalogueObject("004_sugar_box", 3, "box", (0.045, 0.0195, 0.088), ("side_box", "top_box"),
+                    ((236, 224, 186), (236, 188, 44), (58, 72, 140))),
+    CatalogueObject("005_tomato_soup_can", 4, "cylinder", (0.034, 0.034, 0.051), ("side", "top"),
+                    ((196, 34, 32), (238, 232, 220), (150, 120, 50)), _RIMMED_CAN),
+    CatalogueObject("006_mustard_bottle", 5, "cylinder", (0.048, 0.031, 0.095), ("side",),
+                    ((240, 200, 24), (228, 172, 16), (40, 60, 130)), _BOTTLE),
+    CatalogueObject("010_potted_meat_can", 9, "box", (0.050, 0.029, 0.042), ("top_box", "side_box"),
+                    ((34, 58, 132), (230, 196, 60), (232, 228, 220))),
+    CatalogueObject("025_mug", 14, "cylinder", (0.043, 0.043, 0.041), ("side", "top"),
+                    ((176, 30, 34), (186, 40, 42), (150, 22, 26)), _MUG, True),
+    CatalogueObject("061_foam_brick", 21, "box", (0.039, 0.026, 0.026), ("pinch_box", "top_box"),
+                    ((170, 66, 52), (182, 78, 60), (140, 50, 40))),
+)  # fmt: skip
 
 
 def _box(extents: np.ndarray) -> ObjectMesh:

@@ -13,18 +13,7 @@ import datetime
 import numpy as np
 from scipy.stats import norm
 
-#: The official folders of the ten subjects (docs/facts.md 1.1).
-OFFICIAL_SUBJECTS = (
-    "20200709-subject-01", "20200813-subject-02", "20200820-subject-03", "20200903-subject-04",
-    "20200908-subject-05", "20200918-subject-06", "20200928-subject-07", "20201002-subject-08",
-    "20201015-subject-09", "20201022-subject-10",
-)  # fmt: skip
-
-#: The eight cameras in index order (docs/facts.md 1.1).
-SERIALS = (
-    "836212060125", "839512060362", "840412060917", "841412060263",
-    "932122060857", "932122060861", "932122061900", "932122062010",
-)  # fmt: skip
+from datasets.dex_ycb.splits import SUBJECTS
 
 MASTER_SERIAL = "840412060917"
 
@@ -44,9 +33,9 @@ def subject_name(subject: int) -> str:
     """
     if subject < 1:
         raise ValueError(f"subject is {subject}; subjects are numbered from 1")
-    if subject <= len(OFFICIAL_SUBJECTS):
-        return OFFICIAL_SUBJECTS[subject - 1]
-    day = _FIRST_EXTRA_DAY + datetime.timedelta(days=subject - len(OFFICIAL_SUBJECTS) - 1)
+    if subject <= len(SUBJECTS):
+        return SUBJECTS[subject - 1]
+    day = _FIRST_EXTRA_DAY + datetime.timedelta(days=subject - len(SUBJECTS) - 1)
     return f"{day:%Y%m%d}-subject-{subject:02d}"
 
 
@@ -64,10 +53,10 @@ def sequence_name(subject: int, sequence: int) -> str:
 
 def subject_betas(seed: int, subject: int) -> np.ndarray:
     """(10,) float64 betas of the 1-based ``subject``; the same for both hands (docs/facts.md 1.3)."""
-    if subject > len(OFFICIAL_SUBJECTS):
+    if subject > len(SUBJECTS):
         return _generator(seed, subject, _BETAS_STREAM).standard_normal(10)
     generator = _generator(seed, 0, _BETAS_STREAM)
-    count = len(OFFICIAL_SUBJECTS)
+    count = len(SUBJECTS)
     strata = np.stack([generator.permutation(count) for _ in range(10)], axis=1)
     return norm.ppf((strata + generator.random((count, 10))) / count)[subject - 1].clip(-3, 3)
 

@@ -11,6 +11,7 @@ import argparse
 import logging
 import multiprocessing
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import SIZE
 from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts
+from options.command_line import run_command, writer_parser
 
 logger = logging.getLogger(__name__)
 
@@ -108,28 +110,20 @@ def write_bank(
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.synthetic.world.bank", description="Render cut-outs and backgrounds.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--root", required=True, help="folder to write into")
+    parser = writer_parser("python -m datasets.synthetic.world.bank", "Render cut-outs and backgrounds.")
     parser.add_argument("--people", type=int, default=200, help=f"each gives {PER_PERSON} cut-outs")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--first", type=int, default=0, help="number of the first person")
     parser.add_argument("--processes", type=int, default=1, help="processes")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no shard later than this")
-    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
     return parser
 
 
-def main() -> None:
-    """Parse and write."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = vars(get_args_parser().parse_args())
+def write(args: argparse.Namespace) -> None:
+    """Write what the options say."""
     began = time.time()
-    count = write_bank(**arguments)
-    logger.info("%s: %d shards of %d cut-outs, %.1f s", arguments["root"], count, CUTOUTS_A_SHARD, time.time() - began)
+    count = write_bank(**vars(args))
+    logger.info("%s: %d shards of %d cut-outs, %.1f s", args.root, count, CUTOUTS_A_SHARD, time.time() - began)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(get_args_parser(), write))

@@ -119,6 +119,26 @@ def _blobs(picture: torch.Tensor, bank: ResidentBank, share: float) -> torch.Ten
     return torch.where(inside[:, None], _scenery(bank, count, size, 0.2), picture)
 
 
+def _frame(picture: torch.Tensor, share: float, most: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A ``share`` of the batch is black beyond a frame, as crops are that leave the photograph.
+
+    Returns:
+        the pictures; (B, 2, 2) px: first and last pixel inside, x and y. At most ``most`` of a side is cut at an edge.
+    """
+    count, size, device = len(picture), picture.shape[-1], picture.device
+    cut = most * torch.rand(count, 4, device=device) * happens(4 * count, 0.5, device).view(-1, 4)
+    bars = happens(count, 0.4, device)[:, None]  # pictures that are no square: two even bars
+    wide = happens(count, 0.5, device)[:, None]
+    even = cut[:, :1].expand(-1, 2)
+    cut = torch.where(bars, torch.cat([even * wide, even * ~wide], 1)[:, [0, 2, 1, 3]], cut)
+    cut = (cut * happens(count, share, device)[:, None] * size).round()
+    low, high = cut[:, :2], size - 1 - cut[:, 2:]
+    axis = torch.arange(size, device=device)
+    inside = (axis >= low[..., None]) & (axis <= high[..., None])  # (B, 2, S)
+    inside = inside[:, 1, :, None] & inside[:, 0, None, :]
+    return picture * inside[:, None], torch.stack([low, high], 1)
+
+
 def mix_crops(bank: ResidentBank, count: int, size: int = 128, strength: float = 1.0, left: float = 0.15) -> Crops:
     """Crops as a detector's boxes cut them, a little off.
 
@@ -144,19 +164,20 @@ def mix_crops(bank: ResidentBank, count: int, size: int = 128, strength: float =
     is_left = happens(count, left, device)
     middle = torch.full((count, 2), (size - 1) / 2, device=device)
     affine = similarity(window / size, turn, is_left, centre, middle)
-    layer = resample(cut, affine, size)
     picture = _scenery(bank, count, size, 0.2)
     other = _other_hand(bank, count, size)
     behind = happens(count, 0.18, device).view(-1, 1, 1, 1)
     picture = torch.where(behind, _lay(picture, other), picture)
-    empty = happens(count, 0.04, device)
+    empty, arm = happens(count, 0.06, device), happens(count, 0.04, device)
+    wiped = _without_hand(_fade_out(cut), (low + high) / 2, side)
+    layer = resample(torch.where(arm.view(-1, 1, 1, 1), wiped, cut), affine, size)
     picture = torch.where(empty.view(-1, 1, 1, 1), picture, _lay(_shadow(picture, layer[:, 3:]), layer))
     before = happens(count, 0.07, device).view(-1, 1, 1, 1) & ~behind
     picture = torch.where(before, _lay(picture, other), picture)
     picture = _blobs(picture, bank, 0.15)
-    image = photograph(picture, strength)
+    image, _ = _frame(photograph(picture, strength), 0.35, 0.25)
     seen = invert_points(affine, keypoints)
-    return Crops(image * 2 - 1, seen, side / window * size, is_left, ~(missed | empty))
+    return Crops(image * 2 - 1, seen, side / window * size, is_left, ~(missed | empty | arm))
 
 
 def _other_hand(bank: ResidentBank, count: int, size: int) -> torch.Tensor:
@@ -216,18 +237,20 @@ def mix_pictures(bank: ResidentBank, count: int, size: int = 256, strength: floa
         half, middle = (high - low).amax(1, keepdim=True) / 2, (low + high) / 2
         boxes.append(torch.cat([middle - half, middle + half], 1))
         lefts.append(is_left), points.append(seen), layers.append(layer[:, 3:]), there.append(shown & ~handless)
-    image = photograph(_blobs(picture, bank, 0.1), strength)
+    image, frame = _frame(photograph(_blobs(picture, bank, 0.1), strength), 0.5, 0.3)
     weight = torch.stack([
-        _weight(seen, layers[number + 1 :], size, shown)
+        _weight(seen, layers[number + 1 :], size, shown, frame)
         for number, (seen, shown) in enumerate(zip(points, there, strict=True))
     ], 1)  # fmt: skip
     return Pictures(image * 2 - 1, torch.stack(boxes, 1), torch.stack(lefts, 1), weight)
 
 
-def _weight(points: torch.Tensor, later: list[torch.Tensor], size: int, shown: torch.Tensor) -> torch.Tensor:
-    """(B,) as `Pictures.weight`, by the share of keypoints inside the picture and not covered by a later hand."""
+def _weight(
+    points: torch.Tensor, later: list[torch.Tensor], size: int, shown: torch.Tensor, frame: torch.Tensor
+) -> torch.Tensor:
+    """(B,) as `Pictures.weight`, by the share of keypoints inside the frame and not covered by a later hand."""
     grid = ((points + 0.5) / (size / 2) - 1)[:, None]
-    free = ((points > -0.5) & (points < size - 0.5)).all(-1)
+    free = ((points > frame[:, :1] - 0.5) & (points < frame[:, 1:] + 0.5)).all(-1)
     for alpha in later:
         free = free & (F.grid_sample(alpha, grid, align_corners=False)[:, 0, 0] < 0.5)
     share = free.float().mean(1)

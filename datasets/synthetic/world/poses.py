@@ -29,7 +29,7 @@ _NAMES, _SHARES = [name for name, _ in _KINDS], np.array([share for _, share in 
 
 
 def random_angles(generator: np.random.Generator) -> np.ndarray:
-    """The 21 anatomical angles (`template.stand_in.grasps.ANGLE_NAMES`), radians, of a random posture."""
+    """The 21 anatomical angles (`template.stand_in.grasps.FINGER_ORDER`), radians, of a random posture."""
     kind = _NAMES[generator.choice(len(_NAMES), p=_SHARES / _SHARES.sum())]
     if kind == "between":
         first, second = (_posture(_NAMES[generator.integers(5)], generator) for _ in range(2))

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from datasets.synthetic.scene.appearance import skin_tone, to_linear
+from datasets.synthetic.scene.appearance import finger_creases, lines_of_palm, skin_tone, to_linear
 from datasets.synthetic.world.mesh import HandSurface
 from utils.drawing.ray_casting import vertex_normals
-from utils.joints import BONES
 
 PIXELS_PER_METRE = 1900
 _LOW, _HIGH = np.array([-0.20, -0.105]), np.array([0.25, 0.135])  # of x (along the arm) and z, metres; clamped beyond
@@ -136,35 +135,26 @@ def _redden(painter: _Painter, strength: float) -> None:
 def _draw_creases(painter: _Painter, strength: float, back_strength: float) -> None:
     joints, pixel, generator = painter.joints, PIXELS_PER_METRE, painter.generator
     palm, back, fine = [], [], []
-    for parent, child in BONES:
-        if child % 4 == 1 or parent == 0:  # the wrist's bones: the palm has its own lines
-            continue
-        along = _unit(joints[child] - joints[parent])
-        across = np.array([-along[1], along[0]])
-        is_knuckle = parent % 4 == 1
-        centre = joints[parent] + (along * 0.018 * pixel if is_knuckle else 0)
+    for joint, centre, along, across in finger_creases(joints, pixel):
         for shift in (-0.0013, 0.0013):
             middle = centre + along * (shift + generator.normal(0, 0.0005)) * pixel
             bow = along * generator.normal(0, 0.001) * pixel
             palm.append(([middle - across * 0.011 * pixel, middle + bow, middle + across * 0.011 * pixel], 0.0008))
         for shift in np.linspace(-0.005, 0.005, 5):
-            middle = joints[parent] + along * (shift + generator.normal(0, 0.0007)) * pixel
+            middle = joint + along * (shift + generator.normal(0, 0.0007)) * pixel
             half = across * generator.uniform(0.003, 0.007) * pixel
             back.append(([middle - half, middle + along * shift * 0.2 * pixel, middle + half], 0.0007))
-    wrist, thumb, index, middle, ring, little = (
+    wrist, _, index, middle, ring, little = (
         joints[j] + generator.normal(0, 0.0025 * pixel, 2) for j in (0, 1, 5, 9, 13, 17)
     )
-    mix = lambda a, b, share: a + (b - a) * share  # noqa: E731 - a one-line lerp reads best here
-    inner, outer = mix(middle, ring, 0.3), mix(index, middle, 0.5)
-    thenar = [mix(index, wrist, 0.10), mix(middle, wrist, 0.35), mix(inner, wrist, 0.65), mix(ring, wrist, 0.9)]
-    head = [mix(index, wrist, 0.12), mix(middle, wrist, 0.28), mix(ring, wrist, 0.38), mix(little, wrist, 0.50)]
-    heart = [mix(outer, wrist, 0.02), mix(middle, wrist, 0.12), mix(ring, wrist, 0.18), mix(little, wrist, 0.16)]
+    thenar, head, heart = lines_of_palm(wrist, index, middle, ring, little)
     palm += [(thenar, 0.0012), (head, 0.001), (heart, 0.001)]
     for shift in (0.004, 0.010):  # the wrist's own creases
         start = wrist + np.array([-0.026, shift]) * pixel
         palm.append(([start, start + np.array([0.026, 0.002]) * pixel, start + np.array([0.052, 0.0]) * pixel], 0.0008))
     for _ in range(14):  # fine lines of the palm
-        start = mix(mix(index, little, generator.random()), wrist, generator.uniform(0.1, 0.9))
+        knuckle = index + (little - index) * generator.random()
+        start = knuckle + (wrist - knuckle) * generator.uniform(0.1, 0.9)
         fine.append(([start, start + generator.normal(0, 0.009, 2) * pixel], 0.0006))
     dark = np.array([0.8, 1, 1], np.float32)
     painter.palm *= 1 - 0.6 * strength * np.clip(painter.mask(palm, 0.0006), 0, 1) * dark

@@ -14,6 +14,7 @@ import json
 import logging
 import multiprocessing
 import shutil
+import sys
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import View
 from datasets.synthetic.world.hands import Hand, camera_pose, person_hands, prepared, visible_view
 from datasets.synthetic.world.photography import photograph
+from options.command_line import run_command, writer_parser
 from template import HandModel, axis_angle_to_pose
 from utils.camera import crop_affine, transform_intrinsics
 from utils.files import write_json, write_text
@@ -166,29 +168,13 @@ def write_world(
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the writer."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.synthetic.world.writer",
-        description="Write pictures like the world in FreiHAND's layout.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = writer_parser(
+        "python -m datasets.synthetic.world.writer", "Write pictures like the world in FreiHAND's layout."
     )
-    parser.add_argument("--root", required=True, help="folder to write into")
     parser.add_argument("--num_images", type=int, required=True, help="pictures, four of each hand")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--processes", type=int, default=1, help="processes")
-    parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files (default: the fine hand)")
     return parser
 
 
-def main() -> None:
-    """Parse and write."""
-    parser = get_args_parser()
-    arguments = vars(parser.parse_args())
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        logger.info("%d pictures in %s", write_world(**arguments), arguments["root"])
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        parser.error(str(error))
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(get_args_parser(), lambda args: logger.info("%d pictures", write_world(**vars(args)))))

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from src.engine.demo.report import Variant
-from src.engine.evaluate import hand_points
 from src.evaluation.shape import rest_hand
 from src.personalization.terms.hand_size import Length, lengths_mm
 from src.photos.gallery import Gallery
 from src.photos.result import HandLength, Result, Sources
 from template import HandModel
+from template.sides import hand_points
 from utils.artifacts import Identity, Predictions
 from utils.camera import project_numpy, square_box
 from utils.drawing.figures import HandView, ShapeView, demo_figure, identity_figure

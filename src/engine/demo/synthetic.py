@@ -65,6 +65,11 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: a weights file or a MANO file that is not what it should be.
     """
+    if args.demo_sequences <= CALIBRATION_SEQUENCES:
+        raise ValueError(
+            f"--demo_sequences is {args.demo_sequences}; the first {CALIBRATION_SEQUENCES} of each subject serve the "
+            f"calibration, so at least {CALIBRATION_SEQUENCES + 1} are needed"
+        )
     watch, device = Stopwatch(), choose_device(args.device, args.threads)
     output, weights = Path(args.output), Path(args.weights)
     given = read_hand(args.mano_dir)

@@ -105,7 +105,6 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
 
     The threshold is the lowest with `FALSE_ALARMS` of the pictures without a hand above it.
     """
-    device = bank.device
     model.scale.fill_(1), model.offset.fill_(0)
     best, empty, boxes_logits, boxes_hit, found = [], [], [], [], []
     for _ in range(-(-count // _BATCH)):
@@ -114,7 +113,7 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
         hands = decode(output, model, 0.0, most=6)
         empty.append((pictures.weight < 0).all(1))
         best.append(torch.stack([torch.logit(one["scores"][0], 1e-6) for one in hands]))
-        for one, boxes, weight, left in zip(hands, pictures.boxes, pictures.weight, pictures.is_left, strict=True):
+        for one, boxes, weight in zip(hands, pictures.boxes, pictures.weight, strict=True):
             logits = torch.logit(one["scores"], 1e-6)
             overlap = box_iou(one["boxes"], boxes)
             hit = ((overlap > 0.5) & (weight > 0)).any(1)
@@ -126,7 +125,6 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
                     torch.stack(
                         [
                             torch.where(overlaps > 0.5, logits[place], torch.full_like(logits[place], -99)),
-                            (one["is_left"][place] == left[number]).float(),
                             (boxes[number, 2] - boxes[number, 0]),
                         ]
                     )
@@ -135,17 +133,16 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
     logits, hit = torch.cat(boxes_logits), torch.cat(boxes_hit)
     half = len(scores) // 2
     scale, offset = fit_platt(logits[: len(logits) // 2], hit[: len(hit) // 2])
-    model.scale.copy_(torch.tensor(scale, device=device)), model.offset.copy_(torch.tensor(offset, device=device))
+    model.scale.fill_(scale), model.offset.fill_(offset)
     highest = torch.quantile(scores[:half][is_empty[:half]].float(), 1 - FALSE_ALARMS)
     model.threshold.copy_(model.probability(highest))
     second = found_rows[len(found_rows) // 2 :]
     seen = second[:, 0] >= highest
     said = model.probability(logits[len(logits) // 2 :])
-    large = second[:, 2] > 40
+    large = second[:, 1] > 40
     return {
         "found": _mean(seen),
         "found_over_40px": _mean(seen[large]),
-        "side_right": _mean(second[seen, 1]),
         "false_alarms": _mean(scores[half:][is_empty[half:]] >= highest),
         "threshold": float(model.threshold),
         "calibration_error": expected_error(said, hit[len(hit) // 2 :]),

@@ -10,10 +10,10 @@ weights' running average is calibrated on the validation bank and written as ``.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import logging
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import nn
 
 from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
 from datasets.synthetic.world.resident import ResidentBank
+from options.command_line import run_command
 from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint, save_checkpoint
 from src.engine.ship import export_weights
 from src.engine.world.calibration import calibrate_detector, calibrate_keypoints
@@ -30,6 +31,7 @@ from src.models.hand_detector import INPUT_SIZE, detector_loss
 from src.models.heatmaps import heatmap_loss
 from src.models.keypoint_rating import keypoint_is_right
 from template import load_hand_assets
+from utils.device import choose_device
 from utils.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -58,9 +60,10 @@ def keypoint_step(
     event = entropy(output["event_logits"], right.float())
     hand_loss = entropy(output["hand_logits"][:, 0], hand.float())
     side = entropy(output["hand_logits"][:, 1], crops.is_left.float(), weight=hand.float())
-    loss = maps + 2 * coordinates + 0.3 * event + 0.2 * hand_loss + 0.2 * side
+    loss = maps + 2 * coordinates + 0.3 * event + 0.5 * hand_loss + side
     shares = right.sum() / (21 * hand.sum()).clamp_min(1)
-    return loss, {"maps": maps, "coordinates": coordinates, "event": event, "side": side, "right": shares}
+    parts = {"maps": maps, "coordinates": coordinates, "event": event, "hand": hand_loss, "side": side}
+    return loss, parts | {"right": shares}
 
 
 def detector_step(model: nn.Module, bank: ResidentBank, batch: int, size: int, _: float) -> tuple[torch.Tensor, dict]:
@@ -68,7 +71,7 @@ def detector_step(model: nn.Module, bank: ResidentBank, batch: int, size: int, _
     pictures = mix_pictures(bank, batch, size)
     with torch.autocast(bank.device.type, torch.bfloat16, enabled=bank.device.type == "cuda"):
         output = model(pictures.image.contiguous(memory_format=torch.channels_last))
-    return detector_loss(output, pictures.boxes, pictures.is_left, pictures.weight, size)
+    return detector_loss(output, pictures.boxes, pictures.weight, size)
 
 
 STEPS = {"keypoints": keypoint_step, "detector": detector_step}
@@ -83,7 +86,7 @@ def make_card(task: str, backbone: str, size: int) -> ModelCard:
     assets = load_hand_assets()
     return ModelCard(
         "pose_2d",
-        options={"backbone": backbone, "rated": True},
+        options={"backbone": backbone, "rated": True, "looks_closely": True},
         input_size=size,
         crop_size=size,
         crop_scale=CROP_SCALE,
@@ -137,7 +140,7 @@ def update_average(average: nn.Module, model: nn.Module, steps: int) -> None:
 
 def train(args: argparse.Namespace) -> Path | None:
     """Train one network; its weights' file if it is finished, None if it is to go on."""
-    device = torch.device(args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(args.device, args.threads)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = True  # not the matrix products: affines of pixels go through them
     out = Path(args.out)
@@ -174,9 +177,13 @@ def train(args: argparse.Namespace) -> Path | None:
             steps=clock.steps,
         )
 
+    def notes() -> dict[str, Any]:
+        place = {"steps": clock.steps, "seconds": round(clock.used), "share": round(clock.share, 3)}
+        return place | {"cutouts": bank.cutouts}
+
     while not clock.stops:
         if clock.steps % _REFRESH_STEPS == 0:
-            bank.refresh(4)
+            bank.refresh(8)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(clock.share, args.lr)
         loss, parts = step(model, bank, args.batch_size, args.size, args.left)
@@ -200,19 +207,15 @@ def train(args: argparse.Namespace) -> Path | None:
             )
         if time.monotonic() - saved > _SAVE_SECONDS:
             save()
+            if args.interim:
+                finish(args, card, average, device, notes())
             saved = time.monotonic()
     save()
     logger.info("%s: %d pictures in this call, %d steps in all", args.task, seen, clock.steps)
     done = clock.share >= 1
     if not done and not args.interim:
         return None
-    notes = {
-        "steps": clock.steps,
-        "seconds": round(clock.used),
-        "cutouts": bank.cutouts,
-        "share": round(clock.share, 3),
-    }
-    weights = finish(args, card, average, device, notes)
+    weights = finish(args, card, average, device, notes())
     return weights if done else None
 
 
@@ -220,9 +223,10 @@ def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: 
     """Calibrate and write the weights; scores beside them."""
     held_back = ResidentBank(args.validation or args.bank, device, args.validation_cutouts)
     held_back.refresh()
-    torch.manual_seed(20261126)
     calibrate = calibrate_detector if args.task == "detector" else calibrate_keypoints
-    scores: dict[str, Any] = calibrate(model.eval(), held_back, args.validation_pictures, args.size)
+    with torch.random.fork_rng():  # the training goes on with its own
+        torch.manual_seed(20261126)
+        scores: dict[str, Any] = calibrate(model.eval(), held_back, args.validation_pictures, args.size)
     scores = {name: None if isinstance(value, float) and value != value else value for name, value in scores.items()}
     out = Path(args.out)
     final = out / f"{args.task}_final.pt"
@@ -268,7 +272,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--out", required=True, help="folder of checkpoint, weights and scores")
     add("--minutes", type=float, default=8.0, help="whole budget; the learning rate follows it")
     add("--stop_after", type=float, help="minutes of this call")
-    add("--interim", action="store_true", help="calibrate and write weights also if the call ends before the budget")
+    add("--interim", action="store_true", help="calibrate and write weights at every save, and if the call ends early")
     add("--max_steps", type=int, help="steps instead of minutes (for trying out)")
     add("--batch_size", type=int)
     add("--size", type=int, help="side of the network's input (default 128; detector 256)")
@@ -287,23 +291,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """Parse and train."""
-    parser = get_args_parser()
-    args = parser.parse_args()
+def main(args: argparse.Namespace) -> None:
+    """Fill in what depends on the task, and train."""
     is_detector = args.task == "detector"
     args.size = args.size or (INPUT_SIZE if is_detector else 128)
     args.batch_size = args.batch_size or (192 if is_detector else 384)
     args.backbone = args.backbone or ("mobilenet_v3_small" if is_detector else "regnet_x_400mf")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            train(args)
-        except (FileNotFoundError, ValueError) as error:
-            parser.error(str(error))
+    train(args)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(get_args_parser(), main))

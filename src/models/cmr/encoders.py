@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from src.models.state_dicts import load_strict
+from src.models.state_dicts import load_strict, load_tensors
 
 #: Channels of (c1, c2, c3, c4) by backbone.
 CHANNELS = {
@@ -42,7 +42,7 @@ def build_resnet(name: str, weights: str | Path | None = None) -> torchvision.mo
     resnet = torchvision.models.get_model(name.lower(), weights=None)
     if weights is not None:
         try:
-            load_strict(resnet, torch.load(weights, map_location="cpu", weights_only=True))
+            load_strict(resnet, load_tensors(weights))
         except ValueError as error:
             raise ValueError(f"{weights}: {error}; pass torchvision's weights of {name}") from error
     return resnet

@@ -10,7 +10,7 @@ from conv.hierarchy import MeshHierarchy
 from src.models.cmr.cascade import PG, SG, Cascade, Cues, Layout
 from src.models.cmr.joint_maps import joints_from_maps
 from src.models.cmr.mesh_decoder import MeshDecoder
-from src.models.cmr.rest_mesh import RestMesh, hand_size
+from src.models.cmr.rest_mesh import RestMesh, hand_size, known_rest_mesh
 from src.models.losses import MESH_UNIT
 from template import HandModel
 from template.cmr_assets import load_hierarchy
@@ -165,7 +165,7 @@ class CmrIdentity(CmrNetwork):
         Raises:
             ValueError: neither betas nor rest_mesh is given.
         """
-        rest_mesh = self.rest.of(betas, rest_mesh)
+        rest_mesh = known_rest_mesh("cmr_identity", self.rest.hand, betas, rest_mesh)
         cues = self.encode(image)
         feature = self.backbone3.feature(cues.maps)
         meshes = self.decode_mesh(feature, self.rest.levels(rest_mesh))

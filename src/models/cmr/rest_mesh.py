@@ -16,6 +16,21 @@ def hand_size(mesh: torch.Tensor) -> torch.Tensor:
     return (mesh - mesh.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt()
 
 
+def known_rest_mesh(
+    network: str, hand: HandModel, betas: torch.Tensor | None, rest_mesh: torch.Tensor | None
+) -> torch.Tensor:
+    """The rest mesh (B, 778, 3), metres, that ``network`` was given, or the hand's of betas (B, 10).
+
+    Raises:
+        ValueError: neither is given.
+    """
+    if rest_mesh is None and betas is None:
+        raise ValueError(
+            f"{network} needs the subject's betas (B,10) or rest_mesh (B,778,3): pass --shape gt or --identity FILE"
+        )
+    return hand.rest(betas) if rest_mesh is None else rest_mesh
+
+
 class RestMesh(nn.Module):
     """Betas to rest meshes, and rest meshes to levels. Holds nothing that enters a checkpoint.
 
@@ -44,21 +59,6 @@ class RestMesh(nn.Module):
         self.n_levels = len(hierarchy.kept)
         for level, points in enumerate(self.levels(template)):
             self.register_buffer(f"template_{level}", points, False)
-
-    def of(self, betas: torch.Tensor | None, rest_mesh: torch.Tensor | None) -> torch.Tensor:
-        """The rest mesh (B, 778, 3), metres, that is given, or of betas (B, 10).
-
-        Raises:
-            ValueError: neither is given.
-        """
-        if rest_mesh is not None:
-            return rest_mesh
-        if betas is None:
-            raise ValueError(
-                "cmr_identity needs the subject's betas (B,10) or rest_mesh (B,778,3): "
-                "pass --shape gt or --identity FILE"
-            )
-        return self.hand.rest(betas)
 
     def levels(self, rest_mesh: torch.Tensor) -> list[torch.Tensor]:
         """Rest mesh (B, 778, 3), metres, at every level: (B, V_l, 3) relative to the wrist, in units of 0.2 m."""

@@ -10,14 +10,14 @@ from torch import nn
 
 from src.models.backbones import Backbone
 from src.models.cmr.encoders import CHANNELS, build_resnet
-from src.models.cmr.rest_mesh import hand_size
+from src.models.cmr.rest_mesh import hand_size, known_rest_mesh
 from src.models.losses import MESH_UNIT
-from src.models.mano_networks import FEATURES, Pose2D
+from src.models.mano_networks import ContextNetwork
 from src.models.metro.released import is_released, translate
 from src.models.metro.template_tokens import TemplateTokens
 from src.models.metro.transformer import MeshTransformer
 from template import HandModel
-from utils.camera import crop_geometry, ray_rotation
+from utils.install import pip_install
 
 #: Of the training pictures of torchvision's and HRNet's ImageNet weights; images in [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,7 +48,7 @@ def build_backbone(name: str, weights: str | Path | None = None) -> tuple[nn.Mod
     try:
         import timm
     except ImportError as error:
-        raise ValueError(f"the backbone {name} is timm's, which is not installed: pip install timm") from error
+        raise ValueError(f"the backbone {name} is timm's, which is not installed: {pip_install('timm')}") from error
     network = timm.create_model(name, pretrained=False, num_classes=0, checkpoint_path=str(weights) if weights else "")
     return network, network.num_features
 
@@ -116,7 +116,9 @@ class Metro(nn.Module):
         else:
             feature = self.backbone((image * 0.5 + 0.5 - self.mean) / self.std)
         with torch.autocast(image.device.type, enabled=False):
-            known = self.tokens.points(self.tokens.mesh(betas, rest_mesh)) if self.sees_shape else self.tokens.template
+            known = self.tokens.template
+            if self.sees_shape:
+                known = self.tokens.points(known_rest_mesh("metro_identity", self.tokens.hand, betas, rest_mesh))
         points = known.expand(len(image), -1, -1)
         output = self.transformer(torch.cat([points, feature.float()[:, None].expand(-1, points.shape[1], -1)], dim=2))
         seen = (see(output["joints"], output["camera"]) + 1) * (image.shape[-1] / 2) - 0.5
@@ -128,16 +130,15 @@ def see(points: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
     return camera[:, None, :1] * (points[..., :2] + camera[:, None, 1:])
 
 
-class OneStageMetro(Pose2D):
+class OneStageMetro(ContextNetwork):
     """METRO's transformer with the body, 2D head and crop geometry that the fair networks share.
 
     Args:
-        backbone, weights: as `Pose2D`.
+        backbone, weights, crop_geometry: as `ContextNetwork`.
         sees_shape: the tokens are the person's rest hand; how it differs from the template is also read in
             centimetres, through weights that start at zero, and the output is scaled by the person's size over the
             template's. For the mean person it starts as the network without.
         hand: hand layer of the template; None for the one that `load_hand_assets` finds.
-        crop_geometry: as `ManoNetwork`; the mesh is then predicted relative to the ray through the crop's centre.
     """
 
     def __init__(
@@ -148,12 +149,9 @@ class OneStageMetro(Pose2D):
         hand: HandModel | None = None,
         crop_geometry: bool = True,
     ) -> None:
-        super().__init__(backbone, weights)
-        self.uses_crop_geometry = crop_geometry
+        super().__init__(backbone, weights, crop_geometry)
         self.tokens = TemplateTokens(hand)
-        self.feature = nn.Linear(self.backbone.channels[-1], FEATURES)
-        context = FEATURES + 3 * 21 + (3 if crop_geometry else 0)
-        self.transformer = MeshTransformer(3 + context, WIDTHS, OUTPUTS, dropout=0.0, has_camera=False)
+        self.transformer = MeshTransformer(3 + self.context_size, WIDTHS, OUTPUTS, dropout=0.0, has_camera=False)
         self._start_upsampling_as_interpolation()
         self.difference = nn.Linear(3, WIDTHS[0], bias=False) if sees_shape else None
         if self.difference is not None:
@@ -176,42 +174,24 @@ class OneStageMetro(Pose2D):
         K: torch.Tensor | None = None,
         rest_mesh: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Predict.
-
-        Args:
-            image: (B, 3, S, S) in [-1, 1].
-            betas: (B, 10) the subject's shape; or
-            rest_mesh: (B, 778, 3) the subject's flat hand, metres, anywhere. One of them with ``sees_shape``.
-            K: (B, 3, 3) intrinsics of the crop in px; needed with crop geometry.
+        """Predict; arguments and errors as `OneStageMesh.forward`.
 
         Returns:
             ``joints`` (B, 21, 3), ``vertices_coarse`` (B, 195, 3) and ``vertices`` (B, 778, 3), metres, relative to the
             wrist, camera axes; and what `Pose2D` returns.
-
-        Raises:
-            ValueError: the shape or K is missing.
         """
-        if self.uses_crop_geometry and K is None:
-            raise ValueError("this network was trained with crop geometry: pass the crop's K (B,3,3)")
-        features, size = self.backbone(image), image.shape[-1]
-        output = self._decode(features, size)
+        output, context, turn = self._read(image, K)
         with torch.autocast(image.device.type, enabled=False):
-            position = output["keypoints_2d"] * (2 / size) - 1
-            parts = [torch.relu(self.feature(features[-1].float().mean((2, 3)))), position.flatten(1)]
-            parts.append(output["keypoint_confidence"])
-            if self.uses_crop_geometry:
-                parts.append(crop_geometry(K.float(), size))
             points, unit, added = self.tokens.template.expand(len(image), -1, -1), MESH_UNIT, None
             if self.difference is not None:
-                mesh = self.tokens.mesh(betas, rest_mesh)
+                mesh = known_rest_mesh("metro_identity", self.tokens.hand, betas, rest_mesh)
                 points = self.tokens.points(mesh)
                 added = self.difference((points - self.tokens.template) * 100)
                 unit = MESH_UNIT * (hand_size(mesh) / self.tokens.template_size)[:, None, None]
-            context = torch.cat(parts, dim=1)[:, None].expand(-1, points.shape[1], -1)
+            context = context[:, None].expand(-1, points.shape[1], -1)
             tokens = torch.cat([points / MESH_UNIT, context], dim=2)
         found = {name: unit * value.float() for name, value in self.transformer(tokens, added).items()}
-        if self.uses_crop_geometry:
+        if turn is not None:
             with torch.autocast(image.device.type, enabled=False):
-                turn = ray_rotation(K.float(), size).transpose(1, 2)
-                found = {name: value @ turn for name, value in found.items()}
+                found = {name: value @ turn.transpose(1, 2) for name, value in found.items()}
         return output | found

@@ -9,7 +9,6 @@ from src.models.cmr.rest_mesh import hand_size
 from src.models.mesh_joints import mesh_joints
 from template import HandModel, load_hand_assets
 
-N_JOINTS = 21
 N_VERTICES = 778
 #: The fixed selection of the 778 vertices that released checkpoints were trained with.
 # fmt: off
@@ -53,21 +52,6 @@ class TemplateTokens(nn.Module):
         self.register_buffer("selection", torch.tensor(VERTICES_195), persistent=False)
         self.register_buffer("template", self.points(mean), persistent=False)
         self.register_buffer("template_size", hand_size(mean), persistent=False)
-
-    def mesh(self, betas: torch.Tensor | None, rest_mesh: torch.Tensor | None) -> torch.Tensor:
-        """The rest mesh (B, 778, 3), metres, that is given, or of betas (B, 10).
-
-        Raises:
-            ValueError: neither is given.
-        """
-        if rest_mesh is not None:
-            return rest_mesh
-        if betas is None:
-            raise ValueError(
-                "metro_identity needs the subject's betas (B,10) or rest_mesh (B,778,3): "
-                "pass --shape gt or --identity FILE"
-            )
-        return self.hand.rest(betas)
 
     def points(self, rest_mesh: torch.Tensor) -> torch.Tensor:
         """Joints and selected vertices (B, 216, 3) of rest meshes (B, 778, 3), metres, the wrist at the origin."""

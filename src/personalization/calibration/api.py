@@ -33,6 +33,7 @@ from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import habit_prior
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, load_hand_assets
+from utils.artifact_checks import check_hand
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
@@ -82,8 +83,14 @@ def calibrate(
         CalibrationError: nothing usable, several people, a length that contradicts the images; says which.
         HandMismatchError: predictions or prior of another hand model.
     """
+    if hand not in (None, "left", "right"):
+        raise CalibrationError(f"hand is {hand!r}; it must be 'left', 'right' or None")
+    if isinstance(source, Predictions) or _are_results(source):
+        given = {"K": K, "confidence": confidence, "hand": hand}
+        if known := [name for name, value in given.items() if value is not None]:
+            raise CalibrationError(f"{', '.join(known)}: predictions and results bring their own; leave it out")
     assets = load_hand_assets(side="right") if assets is None else assets
-    population = prior if prior is None or isinstance(prior, Population) else load_population(prior, assets.hash)
+    population = population_of(prior, assets)
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
     if isinstance(source, Predictions):
         people = list(rows_by_subject(source, subject))
@@ -111,6 +118,21 @@ def calibrate(
         device=device,
         created_by="handid.calibrate",
     )[subject]
+
+
+def population_of(prior: str | os.PathLike | Population | None, assets: HandAssets) -> Population | None:
+    """What is meant by ``prior``: None stays None.
+
+    Raises:
+        HandMismatchError, CalibrationError: it is of another hand model; FileNotFoundError: no such file.
+    """
+    if prior is None:
+        return None
+    if not isinstance(prior, Population):
+        return load_population(prior, assets.hash)
+    if prior.hand_hash:
+        check_hand("prior", prior.hand_hash, assets, "the population")
+    return prior
 
 
 def _are_results(source: Any) -> bool:
@@ -144,8 +166,16 @@ def _keypoints_of(
         raise CalibrationError("no keypoints at all; there is nothing to calibrate from")
     if K is None:
         raise CalibrationError("keypoints need K, the (3,3) intrinsics in pixels of the images that they belong to")
-    K = np.array(np.broadcast_to(np.asarray(K, dtype=np.float64), (len(keypoints), 3, 3)))
+    K, count = np.asarray(K, dtype=np.float64), len(keypoints)
+    if K.shape not in ((3, 3), (count, 3, 3)):
+        raise CalibrationError(f"K has shape {K.shape}; (3,3) or ({count},3,3) px is meant, as there are keypoints")
+    K = np.array(np.broadcast_to(K, (count, 3, 3)))
     confidence = np.ones(keypoints.shape[:2]) if confidence is None else np.asarray(confidence, dtype=np.float64)
+    if confidence.shape != keypoints.shape[:2] or not ((confidence >= 0) & (confidence <= 1)).all():
+        raise CalibrationError(
+            f"confidence has shape {confidence.shape} and spans [{confidence.min():g}, {confidence.max():g}]; "
+            f"({count},21) in [0,1] is meant, zero where unseen"
+        )
     keypoints = np.where(left[:, None, None], keypoints * [-1.0, 1.0], keypoints)  # mirrored about x = 0
     K[left, 0, 1:] *= -1
     return keypoints, K, confidence, left
@@ -164,7 +194,7 @@ def keypoint_options(
     noise: KeypointNoise = DETECTOR_NOISE,
     landmarks: LandmarkModel | None = None,
 ) -> CalibrationOptions:
-    """What is believed of keypoints without a network: usual poses, people's shapes, and noise of a detector.
+    """What is believed of keypoints (px) without a network: usual poses, people's shapes, and noise of a detector.
 
     Of a source with a landmark model its noise is taken, and how much of it repeats from image to image. Else the noise
     is doubled, as for a network's keypoints (benchmarks/own_photos.py shows what the intervals hold). There is no prior
@@ -207,7 +237,7 @@ def predictions_from_keypoints(
     subject: int,
     device: torch.device | str = "cpu",
 ) -> Predictions:
-    """Each hand fitted alone; arguments as `_keypoints_of` returns them.
+    """Each hand fitted alone; arguments (keypoints and K in px) as `_keypoints_of` returns them.
 
     Raises:
         CalibrationError: none could be fitted.
@@ -231,7 +261,7 @@ def explained(
     subject: int,
     made_by: str = "keypoints",
 ) -> Predictions:
-    """Poses, betas and keypoints of the hands whose fit explains their keypoints; the others are logged.
+    """Poses, betas, places (m) and keypoints (px) of the hands whose fit explains the latter; the others are logged.
 
     Raises:
         CalibrationError: none is left.

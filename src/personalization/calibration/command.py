@@ -24,16 +24,19 @@ from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints, rows_by_subject
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import describe_lengths
+from src.personalization.terms.hand_size import check_stated_length, describe_lengths
 from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions, load_identity, load_predictions, save_identity
 from utils.device import choose_device
+from utils.files import writable_folder
 
 logger = logging.getLogger(__name__)
 
 #: Images of a person to calibrate from unless --num_images says otherwise; of own photos: all.
 NUM_IMAGES = 20
+#: Standard deviation of a breadth or a finger's length by ruler, mm.
+RULER_STD_MM = 2.0
 
 
 def run(args: argparse.Namespace) -> dict[int, Identity]:
@@ -76,7 +79,11 @@ def calibrate_and_write(
     if len(subjects) > 1 and (args.output.endswith(".json") or args.merge_with is not None):
         option = "--merge_with" if args.merge_with is not None else f"--output {args.output}"
         raise CalibrationError(f"{option} is one person's file, but there are subjects {subjects}; give --subject")
-    earlier = None if args.merge_with is None else load_identity(args.merge_with)
+    path = Path(args.output)
+    writable_folder(path.parent if args.output.endswith(".json") else path)  # before the work, not after it
+    if args.output.endswith(".json") and path.is_dir():
+        raise OSError(f"--output {path}: is a folder; name a file, or a folder whose name does not end in .json")
+    earlier = None if args.merge_with is None else check_stated_length(load_identity(args.merge_with), assets)
     count = (None if args.images else NUM_IMAGES) if args.num_images is None else args.num_images
     written, errors = {}, {}
     for subject in subjects:
@@ -101,7 +108,8 @@ def calibrate_and_write(
                 for draw in range(args.draws)
             ]
             if earlier is not None:
-                draws[0] = merge_identities([earlier, draws[0]], assets, options.population, args.accept_conflict)
+                new = replace(draws[0], source=f"the new calibration of subject {subject}")
+                draws[0] = merge_identities([earlier, new], assets, options.population, args.accept_conflict)
         except CalibrationError as error:
             if len(subjects) == 1:
                 raise
@@ -122,7 +130,7 @@ def calibrate_and_write(
 
 
 def options_of(args: argparse.Namespace, assets: HandAssets, predictions: Predictions) -> CalibrationOptions:
-    """Priors, noise and length cues: what the command line says, else --prior, else `default_options`."""
+    """Priors, noise (px) and length cues (m): what the command line says, else --prior, else `default_options`."""
     if args.method != "multi_frame":
         return CalibrationOptions()
     if args.prior is not None:
@@ -135,7 +143,7 @@ def options_of(args: argparse.Namespace, assets: HandAssets, predictions: Predic
 
 
 def stated_noise(args: argparse.Namespace) -> bool:
-    """The user says how far poses and keypoints are off."""
+    """The user says how far poses (rad) and keypoints (px) are off."""
     return args.keypoint_std is not None and args.finger_std is not None
 
 
@@ -144,6 +152,9 @@ def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> Cal
     cues = [parse_known_bone(text) for text in args.known_bone]
     if args.hand_length_mm is not None:
         cues.append(LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000))
+    if args.hand_breadth_mm is not None:
+        cues.append(LengthCue("breadth", args.hand_breadth_mm / 1000, RULER_STD_MM / 1000))
+    cues += [parse_known_bone(f"{text}±{RULER_STD_MM}") for text in args.finger_length_mm]
     noise = replace(options.noise, std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss)
     changes = {"noise": noise, "cues": tuple(cues), "accept_conflict": args.accept_conflict}
     if args.depth_mean is not None:
@@ -177,7 +188,7 @@ def gather_images(args: argparse.Namespace, predictions: Predictions) -> Images:
 
 
 def report(subject: int, draws: list[Identity], assets: HandAssets) -> None:
-    """Log hand and finger lengths, and their spread over the draws."""
+    """Log hand and finger lengths, mm, and their spread over the draws."""
     identity = draws[0]
     logger.info(
         "subject %d: %s, %d images, scale from %s; %s",

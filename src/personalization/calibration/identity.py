@@ -23,7 +23,7 @@ from src.personalization.landmarks.model import joints_model
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, Status, count_status, usable
 from src.personalization.terms.hand_size import length_gradient
-from src.personalization.terms.shape_terms import LengthCue, cue_conflict
+from src.personalization.terms.shape_terms import HAND_RANGE, LengthCue, cue_conflict
 from template import HandAssets
 from template.kinematics import JointsModel
 from utils.artifacts import Identity, Predictions
@@ -51,7 +51,7 @@ class Images:
         return Images(self.predictions.select(rows), depth, None if self.views is None else self.views.rows(rows))
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Pose, K, keypoints and their confidence."""
+        """Pose (N,16,3,3), K (N,3,3) px, keypoints (N,21,2) px and their confidence (N,21)."""
         own, trust = self.predictions, self.predictions.keypoint_confidence
         trust = None if trust is None else torch.as_tensor(trust)
         return torch.as_tensor(own.pose), torch.as_tensor(own.K), torch.as_tensor(own.keypoints_2d), trust
@@ -185,6 +185,8 @@ def _average(own: Images, method: str, top_k: int, temperature: float) -> Found:
             "mano_baseline_conf"
         )
     weights = average_weights(count, method, own.predictions.confidence, top_k, temperature)
+    if method == "median":
+        return Found(np.median(betas, axis=0), None, weights > 0, "network")
     return Found(average_betas(betas, weights), None, weights > 0, "network")
 
 
@@ -268,9 +270,15 @@ def package(
     subject: int,
     created_by: str,
 ) -> Identity:
-    """An identity file's content, with the hand's length and the numbers of the images used."""
+    """An identity file's content, with the hand's length (mm) and the numbers of the images used."""
     length, gradient = length_gradient(model, torch.as_tensor(found.betas).to(model.device, model.dtype)[None], "hand")
     slope, covariance = gradient[0].cpu().numpy(), found.covariance
+    low, high = HAND_RANGE
+    if not low < float(length[0]) < high:
+        raise CalibrationError(
+            f"subject {subject}: the hand came out {1000 * float(length[0]):.1f} mm long, which no hand is "
+            f"({1000 * low:g} to {1000 * high:g}); check keypoints and K of {images.source}, and what the options say"
+        )
     left = images.is_left[found.used]
     return Identity(
         betas=found.betas,

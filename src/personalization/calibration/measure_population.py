@@ -16,6 +16,7 @@ from datasets import build_dataset
 from src.personalization.calibration.population import NetworkShape, Population, save_population
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import pair_keypoints
+from src.personalization.registration.least_median_of_squares import RAYLEIGH_MEDIAN
 from template import load_hand_assets
 from utils.artifacts import Predictions, load_predictions
 from utils.camera import project_numpy
@@ -31,8 +32,6 @@ SHAPE_STRENGTH = 10.0
 POSE_ERROR, POSE_STRENGTH = 0.15, 50.0
 #: Larger errors of one rotation are outliers, not the spread, rad.
 MAX_POSE_ERROR = 1.5
-#: Median of a Rayleigh variable, the length of a 2D error, in standard deviations of a coordinate: sqrt(2 ln 2).
-RAYLEIGH_MEDIAN = 1.1774
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -89,7 +88,7 @@ def people_of(betas: np.ndarray, depths: np.ndarray, hand_hash: str) -> Populati
 
 
 def measure_network(predictions: Predictions, truth: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How wrong a network's poses, 2D keypoints and shapes are, as far as it predicts them: fields of `Population`.
+    """How wrong a network's poses (rad), keypoints (of the box) and shapes are, if predicted: fields of `Population`.
 
     On people that it was trained on a network is better than on others: what is measured there makes the
     calibration trust it too much.

@@ -100,7 +100,8 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
                 f"{identity.source} (method {identity.method}) has no covariance, so its weight is unknown; "
                 "calibrate with --method multi_frame"
             )
-        _check_evidence(identity)
+        if np.linalg.eigvalsh(identity.covariance).min() <= 0:
+            raise CalibrationError(f"{identity.source}: its covariance leaves nothing open; calibrate again")
         if identity.evidence.get("prior", None if "network" in identity.scale_evidence else population.hash) != (
             population.hash
         ):
@@ -108,7 +109,8 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
                 f"{identity.source} was made with another prior (hash {identity.evidence.get('prior', 'not written')}, "
                 f"in use {population.hash}): what the files share is not known. Give its --prior, or calibrate again"
             )
-        if {first.subject_id, identity.subject_id} - {None, first.subject_id}:
+        _check_evidence(identity, population)
+        if None not in (first.subject_id, identity.subject_id) and first.subject_id != identity.subject_id:
             raise CalibrationError(f"subjects differ: {first.subject_id} and {identity.subject_id}; nothing was merged")
         if first.side != identity.side and "both" not in (first.side, identity.side):
             raise CalibrationError(f"sides differ: {first.side} and {identity.side}; a person's hands are not alike")
@@ -117,13 +119,17 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
         raise CalibrationError("the files share images, which would count twice; calibrate from all images at once")
 
 
-def _check_evidence(identity: Identity) -> None:
-    """What a file says of its evidence is of the form that `Identity.evidence` has."""
+def _check_evidence(identity: Identity, population: Population) -> None:
+    """What a file says of its evidence is of the form that `Identity.evidence` has, and means something here."""
     network, cues = identity.evidence.get("network"), identity.evidence.get("cues", [])
     try:
-        good = all(name in LENGTHS and mm > 0 and std_mm > 0 for name, mm, std_mm in cues)
+        good = all(name in LENGTHS and 0 < mm < np.inf and 0 < std_mm < np.inf for name, mm, std_mm in cues)
         if network is not None:
-            good &= network["images"] > 0 and bool(np.isfinite(np.array(network["betas"], dtype=np.float64)).all())
+            good &= (
+                population.network is not None
+                and 0 < network["images"] < np.inf
+                and bool(np.isfinite(np.array(network["betas"], dtype=np.float64)).all())
+            )
             good &= len(network["betas"]) == 10
     except (KeyError, TypeError, ValueError):
         good = False

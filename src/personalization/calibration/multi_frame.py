@@ -162,7 +162,7 @@ def calibrate_observations(
     """The same from ready observations of any number of cameras.
 
     Args:
-        observations: of P*F frames; pose: (P*F,16,3,3) to start from; betas: (P,10);
+        observations: of P*F frames, px; pose: (P*F,16,3,3) to start from; betas: (P,10);
         frame_status: (P,F), see `MultiFrameResult`.
     """
     split = frame_status.shape
@@ -207,7 +207,7 @@ def checked_frames(
     confidence: torch.Tensor | None,
     options: CalibrationOptions,
 ) -> FrameInputs:
-    """`check_frames` of N frames in the model's dtype and on its device."""
+    """`check_frames` of N frames (K (N,3,3) and keypoints (N,21,2) in px) in the model's dtype and on its device."""
     given = [value.to(model.device, model.dtype) for value in (pose, betas, K, keypoints)]
     trusted = None if confidence is None else confidence.to(model.device, model.dtype)
     return check_frames(*given, trusted, options.noise.min_confidence)
@@ -216,7 +216,7 @@ def checked_frames(
 def place_frames(
     model: JointsModel, observations: Observations, pose: torch.Tensor, rest: torch.Tensor
 ) -> tuple[Observations, torch.Tensor, torch.Tensor]:
-    """Closed-form wrist positions (N,3); frames that cannot be placed where a hand can be lose their keypoints' weight.
+    """Closed-form wrists (N,3) m; frames that cannot be placed where a hand can be lose their keypoints' weight.
 
     Returns:
         The observations, the wrists, and the mask (N,) of placed frames (True where nothing is seen).
@@ -244,7 +244,7 @@ def image_information(
     """What each of N images alone says about the betas, its pose and wrist unknown: (N,10,10).
 
     Taken at the network's pose and the closed-form wrist, Gauss-Newton, so it is positive semi-definite;
-    zero for images that cannot be used. Arguments as in `fitting.fit_frames`.
+    zero for images that cannot be used. Arguments as in `fitting.fit_frames` (K and keypoints in px).
     """
     inputs = checked_frames(model, pose, betas, K, keypoints, confidence, options)
     rest = model.rest_points(inputs.betas)

@@ -41,7 +41,7 @@ class ViewGroups:
 
 
 def mirror_extrinsics(camera_to_world: np.ndarray) -> np.ndarray:
-    """Extrinsics (...,4,4) of mirrored cameras in a mirrored world: M E M with M = diag(-1, 1, 1, 1)."""
+    """Extrinsics (...,4,4), m, of mirrored cameras in a mirrored world: M E M with M = diag(-1, 1, 1, 1)."""
     signs = np.array([-1.0, 1.0, 1.0, 1.0])
     return camera_to_world * signs[:, None] * signs
 
@@ -83,7 +83,7 @@ def calibrate_views(
     the views' errors are not independent.
 
     Args:
-        pose: (N,16,3,3), K: (N,3,3), keypoints: (N,21,2), confidence: (N,21) or None, of N images;
+        pose: (N,16,3,3), K: (N,3,3) px, keypoints: (N,21,2) px, confidence: (N,21) or None, of N images;
         betas: (1,10) to start from.
     """
     inputs = checked_frames(model, pose, betas.expand(len(pose), 10), K, keypoints, confidence, options)
@@ -94,7 +94,7 @@ def calibrate_views(
 def observe_views(
     model: JointsModel, inputs: FrameInputs, views: ViewGroups, options: CalibrationOptions
 ) -> tuple[Observations, torch.Tensor, torch.Tensor]:
-    """Observations of the instants, their starting poses (F,16,3,3), and frame status (1,F)."""
+    """Observations (px) of the instants, their starting poses (F,16,3,3), and frame status (1,F)."""
     good = inputs.good.cpu().numpy()
     names, place = np.unique(views.instant, return_inverse=True)
     members = [np.flatnonzero(place == index) for index in range(len(names))]

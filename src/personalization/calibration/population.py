@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import zipfile
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +20,7 @@ from src.personalization.fitting.fit import FitOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
 from utils.artifact_checks import HandLike
-from utils.files import atomic_path
+from utils.files import READ_ERRORS, atomic_path, read_reason
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +160,9 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
         words = {name: str(content[name]) for name in ("hand_hash", "model_name", "dataset") if name in content}
         population = Population(**{**content, **words})
         _check(population, path)
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise CalibrationError(f"{path} is not a population file ({error}); make it with {MAKE}") from error
+    except READ_ERRORS as error:
+        reason = read_reason(error)
+        raise CalibrationError(f"{path} is not a population file ({reason}); make it with {MAKE}") from error
     if population.hand_hash != hand_hash:
         raise CalibrationError(
             f"{path} was made with hand model {population.hand_hash}, in use is {hand_hash}; make it again"
@@ -193,7 +193,7 @@ def shipped_population(assets: HandLike, path: Path = SHIPPED_PRIOR) -> Populati
 def with_population(
     options: Options, population: Population, keep_depth: bool = False, shared_error: float = SHARED_ERROR_FACTOR
 ) -> Options:
-    """Options whose pose prior, keypoint noise and depth prior are those measured on other people.
+    """Options whose pose prior (rad), keypoint noise and depth prior (m) are those measured on other people.
 
     Args:
         keep_depth: leave the depth prior of ``options`` as it is.

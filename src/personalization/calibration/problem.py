@@ -54,7 +54,7 @@ class MultiFrameProblem:
 
     def linearise(self, state: State) -> State:
         """Cost (P,), shape_gradient (P,10) and shape_hessian (P,10,10) of everything, and of each frame
-        gradient (P,F,61), Gauss-Newton hessian (P,F,61,61), chart (P,F,16,3,3)."""
+        gradient (P,F,61) by pose (rad), wrist (m) and betas, Gauss-Newton hessian (P,F,61,61), chart (P,F,16,3,3)."""
         persons, frames = state["pose"].shape[:2]
         rest = self.model.rest_points(state["betas"]).repeat_interleave(frames, dim=0)
         pose, wrist = state["pose"].flatten(0, 1), state["wrist"].flatten(0, 1)

@@ -1,4 +1,4 @@
-"""The Python door of fitting: anybody's 2D keypoints to posed hands in metres."""
+"""The Python door of fitting: anybody's 2D keypoints, or points in space, to posed hands in metres."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from src.personalization.calibration.population import shipped_population, with_population
 from src.personalization.fitting.fit import FitOptions, fit_frames
+from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
 from src.personalization.solver.status import Status, usable
@@ -31,8 +32,11 @@ class FittedHands:
             the hand model that was given; those of left hands pose its mirror image (`template.mirror_assets`).
         usable: (N,) bool; where it is False the hand is a guess at a typical depth, and ``status`` says why.
         status: (N,) names, e.g. "converged", "iteration_limit", "no_keypoints" (`solver.status.Status`).
-        reprojection_px: (N,) root mean square distance to the keypoints, weighted by confidence.
+        reprojection_px: (N,) root mean square distance to the keypoints, weighted by confidence; of joints NaN.
         faces: (1538,3) vertex numbers.
+        residual_mm: (N,) of joints: root mean square distance to them; std_mm: of a coordinate, as given or learnt.
+        covariance: (N,61,61), of joints: pose (48 local rotation increments, rad), wrist (m), betas, of the hand in the
+            right-hand convention.
     """
 
     joints: Array
@@ -44,12 +48,16 @@ class FittedHands:
     status: list[str]
     reprojection_px: Array
     faces: np.ndarray
+    residual_mm: Array | None = None
+    std_mm: float | None = None
+    covariance: Array | None = None
 
 
 def fit(
-    keypoints: Array,
-    K: Array,
+    keypoints: Array | None = None,
+    K: Array | None = None,
     *,
+    joints: Array | None = None,
     hand: HandAssets | None = None,
     betas: Array | None = None,
     identity: Identity | None = None,
@@ -57,6 +65,7 @@ def fit(
     pose: Array | None = None,
     side: str = "right",
     keypoint_std_px: float | None = None,
+    joint_std_mm: float | None = None,
     landmarks: LandmarkModel | str | os.PathLike | None = None,
     device: torch.device | str = "cpu",
 ) -> FittedHands:
@@ -66,6 +75,8 @@ def fit(
         keypoints: (N,21,2) px, standard order (wrist, then thumb to little finger from the palm outwards); the centre
             of the first pixel is (0, 0). NaN where unseen needs a confidence of zero there.
         K: (3,3) or (N,3,3) intrinsics, px of the same images.
+        joints: instead of both, (N,21,3) points in space, m, standard order, any frame (Leap, motion capture,
+            triangulated), `confidence` zero where one is missing.
         hand: hand model; None: `load_hand_assets` of that side, the stand-in where no MANO is found.
         betas: (10,) or (N,10) a known shape. A single camera cannot see the size of a hand, so give one if you can.
         identity: of `calibrate`, instead of betas. With neither, shapes are fitted with the population as prior.
@@ -74,6 +85,7 @@ def fit(
             None: every orientation is tried.
         keypoint_std_px: how far keypoints are usually off, px. None: a twentieth of the hand's box, which suits
             detectors in the wild; 1 to 3 for a network trained on such images.
+        joint_std_mm: of a coordinate of ``joints``; None: learnt from all of them together.
         landmarks: whose points these are, e.g. "mediapipe", or the file of `src.personalization.landmarks.learn`: a
             detector's wrist, knuckles and tips are not the hand model's. None: they are.
         device: where to compute.
@@ -84,31 +96,78 @@ def fit(
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; choose one of {SIDES}")
+    if joints is not None:
+        if keypoints is not None or K is not None or pose is not None:
+            raise ValueError("joints are fitted without keypoints, K and pose")
+        return _fit_joints(joints, hand, betas, identity, confidence, side, joint_std_mm, landmarks, device)
+    if keypoints is None or K is None:
+        raise ValueError("give keypoints (N,21,2) px and K, or joints (N,21,3) m")
     points = _tensor(keypoints, "keypoints", (None, 21, 2))
     n, left = len(points), side == "left"
     camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (n, 3, 3)).expand(n, 3, 3)
     trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
     start = None if pose is None else _tensor(pose, "pose", (n, 16, 3, 3))
     assets = load_hand_assets(side="right") if hand is None else hand
-    if identity is not None:
-        if betas is not None:
-            raise ValueError("give betas or an identity, not both")
-        identity.check_hand(assets)
-        betas = identity.betas
-    shape = None
-    if betas is not None:
-        shape = _tensor(betas, "betas", (10,) if np.ndim(betas) == 1 else (n, 10)).expand(n, 10)
+    shape = _known_shape(betas, identity, assets, n)
     if left:  # a camera that looks at the mirror image, x -> -x
         points = torch.stack([2 * camera[:, None, 0, 2] - points[..., 0], points[..., 1]], dim=-1)
         start = None if start is None else mirror_pose(start)
     if landmarks is not None and not isinstance(landmarks, LandmarkModel):
         landmarks = load_landmarks(landmarks, assets.hash)
     found = _solve(assets, points, camera, trust, shape, start, keypoint_std_px, landmarks, device)
+    return _posed(found, assets, left, _like(keypoints))
+
+
+def _known_shape(betas: Array | None, identity: Identity | None, assets: HandAssets, n: int) -> torch.Tensor | None:
+    """(n,10) of whichever is given."""
+    if identity is not None:
+        if betas is not None:
+            raise ValueError("give betas or an identity, not both")
+        identity.check_hand(assets)
+        betas = identity.betas
+    if betas is None:
+        return None
+    return _tensor(betas, "betas", (10,) if np.ndim(betas) == 1 else (n, 10)).expand(n, 10)
+
+
+def _fit_joints(
+    joints: Array,
+    hand: HandAssets | None,
+    betas: Array | None,
+    identity: Identity | None,
+    confidence: Array | None,
+    side: str,
+    std_mm: float | None,
+    landmarks: LandmarkModel | str | os.PathLike | None,
+    device: torch.device | str,
+) -> FittedHands:
+    """`from_joints.fit_joints` for `fit`, with the shipped population where it is of this hand."""
+    points, left = _tensor(joints, "joints", (None, 21, 3)), side == "left"
+    assets = load_hand_assets(side="right") if hand is None else hand
+    shape = _known_shape(betas, identity, assets, len(points))
+    trust = None if confidence is None else _tensor(confidence, "confidence", (len(points), 21))
+    if landmarks is not None and not isinstance(landmarks, LandmarkModel):
+        landmarks = load_landmarks(landmarks, assets.hash)
+    population = shipped_population(assets)
+    options = JointFitOptions(
+        std=None if std_mm is None else std_mm / 1000,
+        shape_prior=None if population is None else population.shape_prior(device=device),
+        landmarks=landmarks,
+    )
+    points = points * points.new_tensor([-1.0 if left else 1.0, 1.0, 1.0])
+    found, give = fit_joints(assets, points, trust, shape, options, device), _like(joints)
+    posed = _posed(found, assets, left, give)
+    more = {"residual_mm": give(1000 * found.residual), "std_mm": 1000 * found.std}
+    return replace(posed, covariance=give(found.covariance), **more)
+
+
+def _posed(found: Any, assets: HandAssets, left: bool, give: Any) -> FittedHands:
+    """What was found, as the caller's kind of arrays, left hands left."""
     model = HandModel(assets, dtype=torch.float64)
     posed = model(found.pose.double().cpu(), found.betas.double().cpu(), found.transl.double().cpu())
     flip = torch.tensor([-1.0 if left else 1.0, 1.0, 1.0], dtype=torch.float64)
     rotations = found.pose.double().cpu()
-    give = _like(keypoints)
+    misfit = getattr(found, "reprojection_px", torch.full_like(found.betas[:, 0], torch.nan))
     return FittedHands(
         joints=give(posed.joints * flip),
         vertices=give(posed.vertices * flip),
@@ -117,7 +176,7 @@ def fit(
         transl=give(found.transl.double().cpu() * flip),
         usable=give(usable(found.status)),
         status=[Status(value).name.lower() for value in found.status.tolist()],
-        reprojection_px=give(found.reprojection_px),
+        reprojection_px=give(misfit),
         faces=assets.faces[:, ::-1].copy() if left else assets.faces,
     )
 

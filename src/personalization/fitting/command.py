@@ -29,9 +29,10 @@ from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.status import CalibrationError, count_status, usable
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets
+from template.sides import hand_points
 from utils.artifacts import Predictions, load_predictions, save_predictions
 from utils.device import choose_device
-from utils.files import write_json
+from utils.files import writable_file, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.predictions is None:
         fill_in(args, scripts_files(args.shape_source))
+    for option in ("output", "results"):  # before the work, not after it
+        if getattr(args, option) is not None:
+            writable_file(getattr(args, option), f"--{option}")
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
@@ -82,6 +86,12 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
         device=device,
         video=args.video,
     )
+    counts = count_status(fitted.status)
+    if not usable(torch.as_tensor(fitted.status)).any():
+        raise CalibrationError(
+            f"{args.predictions}: none of {len(predictions)} images could be fitted ({counts}), so nothing is written; "
+            "do the keypoints and K belong to these images, in px of the full image?"
+        )
     save_predictions(args.output, fitted.predictions)
     report = summarise(predictions, fitted, truth, assets)
     log_report(report)
@@ -128,8 +138,8 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
 def summarise(
     predictions: Predictions, fitted: FittedPredictions, truth: dict[str, np.ndarray] | None, assets: HandAssets
 ) -> dict[str, Any]:
-    """Speed, status counts and reprojection error of what was fitted; with truth also 3D errors of all rows, before and
-    after."""
+    """Speed, counts by status and reprojection error (px) of the fits; with truth also 3D errors (mm) of all rows,
+    before and after."""
     fitted_px = fitted.reprojection_px[usable(torch.as_tensor(fitted.status)).numpy()]
     report: dict[str, Any] = {
         "n_images": len(fitted.status),
@@ -141,12 +151,12 @@ def summarise(
     if truth is not None:
         valid = np.flatnonzero(truth["valid"])
         model = HandModel(assets)
-        target = points_of(model, truth["pose"][valid], truth["betas"][valid], truth["transl"][valid])
+        target = hand_points(model, truth["pose"][valid], truth["betas"][valid], truth["transl"][valid])
         for name, rows in (("network", predictions), ("fitted", fitted.predictions)):
             if rows.betas is None or len(valid) == 0:
                 continue
             part = rows.select(valid)
-            points = points_of(model, part.pose, part.betas, part.transl)
+            points = hand_points(model, part.pose, part.betas, part.transl)
             result = evaluate_predictions(
                 points[0], target[0], points[1], target[1], f_scores=False, absolute=part.transl is not None
             )
@@ -154,23 +164,8 @@ def summarise(
     return report
 
 
-def points_of(
-    model: HandModel, pose: np.ndarray, betas: np.ndarray, transl: np.ndarray | None, chunk: int = 512
-) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (N,21,3) and vertices (N,778,3), metres, of rows of predictions or annotations."""
-    joints, vertices = [], []
-    with torch.no_grad():
-        for start in range(0, len(pose), chunk):
-            rows = slice(start, start + chunk)
-            shift = None if transl is None else torch.as_tensor(transl[rows])
-            output = model(torch.as_tensor(pose[rows]), torch.as_tensor(betas[rows]), shift)
-            joints.append(output.joints.numpy())
-            vertices.append(output.vertices.numpy())
-    return np.concatenate(joints), np.concatenate(vertices)
-
-
 def log_report(report: dict[str, Any]) -> None:
-    """The table on the log."""
+    """The table (mm) on the log."""
     pixels = report["reprojection_rmse_px"]
     logger.info(
         "%d of %d images fitted, %.0f frames/s, reprojection %s px, %s",

@@ -143,7 +143,7 @@ def fit_frames(
 def observe(
     model: JointsModel, inputs: FrameInputs, options: FitOptions, world: torch.Tensor | None = None
 ) -> Observations:
-    """`Observations` of single-camera frames: keypoints in MANO order, weights, priors; ``world``: see `fit_frames`."""
+    """`Observations` of single-camera frames: px in MANO order, weights, priors; ``world``: see `fit_frames`."""
     order = model.from_standard
     n = inputs.pose.shape[0]
     known = options.depth_mean is not None

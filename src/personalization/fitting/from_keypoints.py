@@ -21,15 +21,13 @@ from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import SHAPE, WRIST
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.population_pose_prior import all_round, habit_prior
+from src.personalization.terms.population_pose_prior import all_round, habit_prior, palm_turn
 from template import HandAssets
 from template.kinematics import JointsModel
 
 #: A detector's keypoints over the hand's box. mediapipe on synthetic hands, which it was not made for: the median
 #: distance is 0.07 of the box (benchmarks/own_photos.py), about 0.06 a coordinate; photos should be a little better.
 DETECTOR_NOISE = KeypointNoise(std_box=0.05)
-#: Depth where a search begins, m; the linear solve replaces it.
-_START_DEPTH = 0.6
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,7 @@ class _Task:
         options: FitOptions,
         transl: torch.Tensor | None = None,
     ) -> FitResult:
-        """Fit hands ``rows`` (R,) from poses (R,16,3,3); starts of a hand compete by their cost."""
+        """Fit hands ``rows`` (R,) from poses (R,16,3,3) and places (R,3) m; starts of a hand compete by their cost."""
         confidence = None if self.confidence is None else self.confidence[rows]
         world = None if self.world is None else self.world[rows]
         start = None if transl is None else (pose, transl)
@@ -241,15 +239,8 @@ def world_direction(world: torch.Tensor | None, K: torch.Tensor, keypoints: torc
     if world is None:
         return None
     turn = torch.nan_to_num(ray_turn(K, keypoints.mean(dim=1)))
-    return _centred(world.to(K)) @ turn.mT
-
-
-def _centred(points: torch.Tensor) -> torch.Tensor:
-    return points - points.mean(dim=1, keepdim=True)
-
-
-#: Standard order: wrist and knuckles, which hardly move against each other.
-_PALM = [0, 5, 9, 13, 17]
+    world = world.to(K)
+    return (world - world.mean(dim=1, keepdim=True)) @ turn.mT
 
 
 def _starts(assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor, world: torch.Tensor | None) -> torch.Tensor:
@@ -260,8 +251,6 @@ def _starts(assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor, world:
     direction = world_direction(world, K, keypoints)
     if direction is not None:
         model = JointsModel(assets, dtype=keypoints.dtype, device=keypoints.device)
-        palm = _centred(model.rest[model.to_standard][_PALM][None])
-        seen = torch.nan_to_num(_centred(direction[:, _PALM]))
-        aligned = roma.special_procrustes(seen.mT @ palm.expand(n, -1, -1))
+        aligned = palm_turn(torch.nan_to_num(direction), model.rest[model.to_standard])
         turns = torch.cat([turns, aligned[:, None]], dim=1)
     return torch.cat([turns[:, :, None], fingers.expand(n, turns.shape[1], 15, 3, 3)], dim=2)

@@ -86,10 +86,13 @@ def find_landmarks(source: str | os.PathLike, assets: HandAssets) -> LandmarkMod
 
 
 def joints_model(
-    assets: HandAssets, landmarks: LandmarkModel | None, device: torch.device | str = "cpu"
+    assets: HandAssets,
+    landmarks: LandmarkModel | None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
 ) -> JointsModel:
-    """The hand whose points are a source's, float64; of None, its joints and tips. Its lengths are the joints'."""
-    return JointsModel(assets, device=device, offsets=None if landmarks is None else landmarks.offsets)
+    """The hand whose points are a source's; of None, its joints and tips. Its lengths are the joints', m."""
+    return JointsModel(assets, dtype=dtype, device=device, offsets=None if landmarks is None else landmarks.offsets)
 
 
 def load_landmarks(source: str | os.PathLike, hand_hash: str) -> LandmarkModel:

@@ -56,7 +56,7 @@ class RegistrationProblem:
         self._with_extents = bool((seen.extent_weights > 0).any())
 
     def linearise(self, state: State) -> State:
-        """See `levenberg_marquardt.Problem`: cost (B,), gradient (B,3), hessian (B,3,3)."""
+        """See `levenberg_marquardt.Problem`: cost (B,), gradient (B,3) by the position in m, hessian (B,3,3)."""
         seen = self.seen
         joints = (seen.joints + state["position"][:, None]).permute(2, 1, 0)
         cost, residuals, rows = keypoint_rows(
@@ -104,7 +104,7 @@ def extent_gaps(seen: MeshObservations, position: torch.Tensor) -> tuple[torch.T
 
 
 def extent_terms(seen: MeshObservations, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Cost (B,), gradient (B,3) and Gauss-Newton Hessian (B,3,3) of the gaps along all axes.
+    """Cost (B,), gradient (B,3) and Gauss-Newton Hessian (B,3,3) of the gaps (px) at positions (B,3) m, all axes.
 
     The reach is a maximum over vertices; its derivative is that of the vertex that attains it (Danskin).
     """

@@ -28,7 +28,7 @@ class FrameProblem:
         self.model, self.seen, self.shape_prior = model, seen, shape_prior
 
     def linearise(self, state: State) -> State:
-        """Cost, gradient, Hessian, and the chart that turns a step into local increments."""
+        """Cost (N,), gradient, Hessian by pose (rad) and wrist (m), and the chart from a step to local increments."""
         rest = self.model.rest_points(state["betas"])
         free = self.shape_prior is not None
         terms = evaluate_frames(self.model, self.seen, state["pose"], state["wrist"], rest, free)
@@ -70,7 +70,7 @@ def step_of(vector: torch.Tensor, chart: torch.Tensor) -> State:
 
 
 def retract_frames(state: State, step: State) -> State:
-    """Pose and wrist after a step: R exp([turn]) (SO(3) exponential), wrist + step."""
+    """Pose and wrist after a step: R exp([turn]) (SO(3) exponential, rad), wrist + step (m)."""
     return {
         "pose": state["pose"] @ roma.rotvec_to_rotmat(step["turn"]),
         "wrist": state["wrist"] + step["wrist"],

@@ -48,7 +48,7 @@ class Observations:
     loss_scale: float = 4.0
 
     def rows(self, index: torch.Tensor | slice) -> Observations:
-        """The observations of some frames."""
+        """The observations (px, depths in m) of some frames."""
         taken = {
             item.name: value[index]
             for item in fields(self)

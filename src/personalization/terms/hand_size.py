@@ -12,17 +12,22 @@ import torch
 
 from template import HandAssets
 from template.kinematics import JointsModel
-from utils.artifacts import Identity
+from utils.artifacts import ArtifactError, Identity
 from utils.identity import HALF_95
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
 
-#: Lengths that can be asked for: name -> joints (standard order) whose successive distances are summed.
+#: Lengths that can be asked for: name -> joints (standard order), then points of the skin, whose successive distances
+#: are summed. Of the shipped hand the wrist joint lies below the wrist's crease and the tips are the fingers' ends, so
+#: that a ruler along the flat hand reads "hand" (tests/test_measuring.py).
 LENGTHS: dict[str, tuple[int, ...]] = {
     "hand": (0, 12),  # straight, wrist joint to middle fingertip, as a ruler along the stretched hand measures
     **{finger: tuple(range(1 + 4 * i, 5 + 4 * i)) for i, finger in enumerate(FINGERS)},
     "palm_width": (5, 17),  # index to little knuckle
+    "breadth": (21, 22),  # over the skin, across the knuckles of index and little finger: `KNUCKLE_FLANKS`
     **{f"{JOINT_NAMES[PARENTS[joint]]}-{JOINT_NAMES[joint]}": (PARENTS[joint], joint) for joint in range(1, 21)},
 }
+#: Identity files hold rounded betas.
+_ROUNDING_MM = 0.1
 
 
 def length_of(model: JointsModel, betas: torch.Tensor, name: str) -> torch.Tensor:
@@ -33,20 +38,25 @@ def length_of(model: JointsModel, betas: torch.Tensor, name: str) -> torch.Tenso
     """
     if name not in LENGTHS:
         raise ValueError(f"length {name!r} is unknown; choose one of {', '.join(LENGTHS)}")
-    points = model.rest_points(betas)[..., model.to_standard, :]
-    chain = points[..., list(LENGTHS[name]), :]
+    chain = _points(model, betas)[..., list(LENGTHS[name]), :]
     return (chain[..., 1:, :] - chain[..., :-1, :]).norm(dim=-1).sum(dim=-1)
 
 
 def length_gradient(model: JointsModel, betas: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A named length (P,) m and its gradient (P,10) m per unit, for betas (P,10)."""
-    points = model.rest_points(betas)[:, model.to_standard]
-    directions = model.directions[:, model.to_standard]
+    points = _points(model, betas)
+    directions = torch.cat([model.directions[:, model.to_standard], model.flank_directions], dim=1)
     chain = list(LENGTHS[name])
     steps = points[:, chain[1:]] - points[:, chain[:-1]]
     lengths = steps.norm(dim=-1)
     change = directions[:, chain[1:]] - directions[:, chain[:-1]]
     return lengths.sum(dim=1), torch.einsum("pkc,skc->ps", steps / lengths[..., None].clamp_min(1e-9), change)
+
+
+def _points(model: JointsModel, betas: torch.Tensor) -> torch.Tensor:
+    """(...,23,3) m, joints and tips in standard order, and the skin's points, of betas (...,10)."""
+    skin = model.flanks + (betas @ model.flank_directions.flatten(1)).unflatten(-1, (2, 3))
+    return torch.cat([model.rest_points(betas)[..., model.to_standard, :], skin], dim=-2)
 
 
 @functools.lru_cache(maxsize=4)
@@ -96,9 +106,28 @@ class Length:
 
 
 def identity_lengths(identity: Identity, assets: HandAssets) -> dict[str, Length]:
-    """Hand length and the five finger lengths of an identity, with the uncertainty of its covariance."""
+    """Hand length and the five finger lengths of an identity, mm, with the uncertainty of its covariance."""
     found = lengths_mm(assets, identity.betas, identity.covariance)
     return {name: Length(*numbers) for name, numbers in found.items()}
+
+
+def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
+    """The identity, if it is of this hand and the length (mm) that it states is that of its betas.
+
+    Raises:
+        HandMismatchError: it is of another hand.
+        ArtifactError: it is not: somebody has edited the file, and would be shown one hand and given another.
+    """
+    identity.check_hand(assets)
+    length, std = lengths_mm(assets, identity.betas, identity.covariance, ("hand",))["hand"]
+    stated = (identity.hand_length_mm, identity.hand_length_std_mm)
+    if abs(length - stated[0]) <= _ROUNDING_MM and (None in (std, stated[1]) or abs(std - stated[1]) <= _ROUNDING_MM):
+        return identity
+    said, found = (f"{mm:.1f} mm" + ("" if std is None else f" ± {std:.1f}") for mm, std in (stated, (length, std)))
+    raise ArtifactError(
+        f"{identity.source}: states a hand of {said}, but its betas and covariance are of one of {found}. Has it been "
+        "edited? A measured length is given with --hand_length_mm when calibrating"
+    )
 
 
 def describe_lengths(identity: Identity, assets: HandAssets) -> str:
@@ -109,7 +138,7 @@ def describe_lengths(identity: Identity, assets: HandAssets) -> str:
 
 
 def lengths_as_json(identities: Mapping[int, Identity], assets: HandAssets) -> dict[str, Any]:
-    """Lengths of several people for a results file: ``subject-NN`` -> length name -> `Length.as_json`."""
+    """Lengths (mm) of several people for a results file: ``subject-NN`` -> length name -> `Length.as_json`."""
     return {
         f"subject-{number:02d}": {name: length.as_json() for name, length in identity_lengths(one, assets).items()}
         for number, one in identities.items()

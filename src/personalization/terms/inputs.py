@@ -55,7 +55,7 @@ def check_frames(
     confidence: torch.Tensor | None,
     min_confidence: float = 0.0,
 ) -> FrameInputs:
-    """Judge each frame and replace what is unusable by harmless values (see `FrameInputs`).
+    """Judge each frame (K and keypoints in px) and replace what is unusable by harmless values (see `FrameInputs`).
 
     Keypoints with a confidence of ``min_confidence`` or less (or one that is not finite) do not count; none counts
     for more than 1.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import roma
 import torch
 
 from src.personalization.terms.pose_prior import PosePrior
@@ -12,6 +13,8 @@ from template import HandAssets
 
 #: rad, added to every finger angle's spread: the pose components nearly forbid what their captures rarely showed.
 POSE_FLOOR = 0.1
+#: Standard order: wrist and knuckles, which hardly move against each other.
+PALM = [0, 5, 9, 13, 17]
 
 
 def habit_prior(
@@ -50,3 +53,10 @@ def all_round() -> torch.Tensor:
             if np.linalg.det(matrix) > 0:
                 turns.append(matrix)
     return torch.as_tensor(np.stack(turns))
+
+
+def palm_turn(seen: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+    """Rotations (N,3,3) that lay the palm of a hand's joints (21,3) on that of points (N,21,3), both m."""
+    seen, palm = seen[:, PALM], rest[None, PALM]
+    seen, palm = seen - seen.mean(dim=1, keepdim=True), palm - palm.mean(dim=1, keepdim=True)
+    return roma.special_procrustes(seen.mT @ palm.expand(len(seen), -1, -1))

@@ -34,12 +34,16 @@ class PosePrior:
         parts = (self.reference, self.precision, self.offset)
         return PosePrior(*(value if value is None or len(value) == 1 else value[index] for value in parts))
 
+    def to(self, dtype: torch.dtype) -> PosePrior:
+        """The same in another precision."""
+        return PosePrior(*(value if value is None else value.to(dtype) for value in vars(self).values()))
+
     def logarithms(self, pose: torch.Tensor) -> torch.Tensor:
         """phi (3,16,N), rad, of local rotations (3,3,16,N)."""
         return rotation_log(product(self.reference.permute(3, 2, 1, 0), pose))
 
     def pull(self, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Half chi-square (N,), and its gradient (N,48) in phi (3,16,N)."""
+        """Half chi-square (N,), and its gradient (N,48) in phi (3,16,N), rad."""
         residual = phi if self.offset is None else phi - self.offset.permute(2, 1, 0)
         vector = residual.permute(2, 1, 0).reshape(phi.shape[-1], 48)
         shared = len(self.precision) == 1

@@ -12,6 +12,9 @@ from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.hand_size import LENGTHS, length_gradient
 from template.kinematics import JointsModel
 
+#: Metres: lengths of hands, children's included, and of the bones and fingers in them.
+HAND_RANGE, _BONE_RANGE = (0.08, 0.3), (0.005, 0.2)
+
 
 @dataclass(frozen=True)
 class LengthCue:
@@ -24,7 +27,7 @@ class LengthCue:
     def __post_init__(self) -> None:
         if self.name not in LENGTHS:
             raise CalibrationError(f"length {self.name!r} is unknown; choose one of {', '.join(LENGTHS)}")
-        low, high = (0.08, 0.3) if self.name == "hand" else (0.005, 0.2)
+        low, high = HAND_RANGE if self.name == "hand" else _BONE_RANGE
         if not (low < self.length < high and 0 < self.std < 1):
             raise CalibrationError(
                 f"{self.name} = {1000 * self.length:g} ± {1000 * self.std:g} mm is no length of a hand "
@@ -38,7 +41,7 @@ def parse_known_bone(text: str) -> LengthCue:
     Raises:
         CalibrationError: if the text is not of that form.
     """
-    match = re.fullmatch(r"\s*([\w-]+)\s*=\s*([\d.]+)\s*(?:±|\+-|\+/-)\s*([\d.]+)\s*", text)
+    match = re.fullmatch(r"\s*([\w-]+)\s*=\s*(\d+\.?\d*)\s*(?:±|\+-|\+/-)\s*(\d*\.?\d+)\s*", text)
     if match is None:
         raise CalibrationError(f"known bone {text!r} is not of the form NAME=MM±SD, e.g. index=72±2")
     return LengthCue(match[1], float(match[2]) / 1000, float(match[3]) / 1000)
@@ -47,7 +50,7 @@ def parse_known_bone(text: str) -> LengthCue:
 def shape_terms(
     model: JointsModel, prior: ShapePrior, cues: tuple[LengthCue, ...], betas: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Half chi-square (P,), gradient (P,10) and Gauss-Newton Hessian (P,10,10) of prior and cues at betas (P,10)."""
+    """Half chi-square (P,), gradient (P,10) and Hessian (P,10,10) of prior and cues (m) at betas (P,10)."""
     off = betas - prior.mean
     gradient = off @ prior.precision
     cost = (off * gradient).sum(-1) / 2
