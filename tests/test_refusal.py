@@ -160,14 +160,14 @@ def test_a_network_that_contradicts_the_keypoints_is_left_out(estimator: Keypoin
 def test_the_detector_is_the_default_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "is_installed", lambda: False)
     with pytest.raises(RuntimeError, match=r"-m pip install .*--keypoints network: networks that have seen rendered"):
-        setup.keypoint_source(arguments("--images", "d"))
+        setup.open_tools(arguments("--images", "d"))
     assert setup.keypoint_source(arguments("--images", "d", "--model", "cmr_identity")) == "network"
     assert setup.keypoint_source(arguments("--images", "d", "--keypoints", "network")) == "network"
     monkeypatch.setattr(setup, "is_installed", lambda: True)
     assert setup.keypoint_source(arguments("--images", "d")) == "mediapipe"
     assert setup.keypoint_source(arguments("--video", "v", "--keypoints", "mediapipe")) == "mediapipe"
     with pytest.raises(ValueError, match="--landmarker"):
-        setup.keypoint_source(arguments("--images", "d", "--keypoints", "network", "--landmarker", "f"))
+        setup.open_tools(arguments("--images", "d", "--keypoints", "network", "--landmarker", "f"))
 
 
 def test_mediapipes_tasks_name_sides_of_the_picture_as_it_is() -> None:
