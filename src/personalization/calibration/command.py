@@ -130,7 +130,7 @@ def calibrate_and_write(
 
 
 def options_of(args: argparse.Namespace, assets: HandAssets, predictions: Predictions) -> CalibrationOptions:
-    """Priors, noise and length cues: what the command line says, else --prior, else `default_options`."""
+    """Priors, noise (px) and length cues (m): what the command line says, else --prior, else `default_options`."""
     if args.method != "multi_frame":
         return CalibrationOptions()
     if args.prior is not None:

@@ -112,7 +112,7 @@ def identity_lengths(identity: Identity, assets: HandAssets) -> dict[str, Length
 
 
 def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
-    """The identity, if it is of this hand and the length that it states is that of its betas.
+    """The identity, if it is of this hand and the length (mm) that it states is that of its betas.
 
     Raises:
         HandMismatchError: it is of another hand.
