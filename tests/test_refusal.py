@@ -79,9 +79,9 @@ def test_side_probability_adds_evidence() -> None:
     assert check_side(MIN_SIDE) == MIN_SIDE
     with pytest.raises(UnusableImage, match=r"probability 0\.60"):
         check_side(0.6)
-    assert check_misfit(3.0, 100.0, 0.03) < 1
+    assert check_misfit(3.0, 100.0) == pytest.approx(0.5)
     with pytest.raises(UnusableImage, match=r"9\.0 px off, 9\.0% of its size"):
-        check_misfit(9.0, 100.0, 0.03)
+        check_misfit(9.0, 100.0)
     with pytest.raises(UnusableImage, match="no hand fits"):
         check_misfit(float("nan"), 100.0)
 
