@@ -21,7 +21,7 @@ from utils.artifacts import Predictions
 #: Before anything is known: wide.
 WIDE = Trust("", "nothing", "", 0.05, 15.0, 0.2, 0.3, 0.3, [0.5] * 10, [0.5] * 10, [0.5] * 10)
 #: Times the shared error of betas: the file holds no correlation of ten betas' errors, and what 2D keypoints say of the
-#: shape was partly in the betas already. Of 60 simulated people apart from those that trust was measured on and those of
+#: shape was partly in the betas already. Of 60 simulated people, neither those that trust was measured on nor those of
 #: the benchmark, hand lengths were 1.40 (SAM-3D-Body-like) and 1.11 (HaMeR-like) standard deviations off without it,
 #: and 1.00 with it (SAM-3D-Body-like), which also has the smaller errors.
 COUNTED_TWICE = 1.3
