@@ -325,3 +325,15 @@ def test_an_output_that_cannot_be_written_is_an_error_before_the_work(words, tmp
         error = capsys.readouterr().err
         assert said in error and given[-1] in error and "nothing" not in error
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_threads_that_wait_sleep_and_torch_comes_after_that_is_said() -> None:
+    script = (
+        "import sys, os, run, calibrate_from_shape_params, optimization_dex_ycb\n"
+        "from options.command_line import CommandParser, run_command\n"
+        "sys.argv = ['x']\n"
+        "run_command(CommandParser('x'), lambda args: print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY']))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert found.stdout == "False PASSIVE\n"

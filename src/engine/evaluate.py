@@ -94,7 +94,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         means = measure(measured, truth, assets, device, left=dataset.assets.get("left"))
         summary |= means | {"n_images": len(measured)}
         table = format_table({predictions.model_name: means})
-        logger.info("%s, %d images (mm, relative to the wrist; px of the full image)\n%s", split, len(known), table)
+        logger.info(
+            "%s, %d images (mm, relative to the wrist; camera: absolute; px of the image)\n%s", split, len(known), table
+        )
     if args.submit or not len(known):
         points = camera_points(predictions, official_hand(assets, args.dataset))
         scores = official_scores(args, points, predictions.image_id, predictions.is_left, dataset)

@@ -25,6 +25,7 @@ from src.engine.run_folder import RunFolder, versions
 from src.models.mesh_joints import is_mesh_model, mesh_hand, mesh_joints
 from template import HandAssets, HandModel
 from utils.files import atomic_path, writable_file
+from utils.install import pip_install_extra
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +101,7 @@ def require_packages() -> None:
     missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(
-            f"--phase export needs {' and '.join(missing)}, which this environment lacks: "
-            "pip install -r requirements-export.txt"
+            f"--phase export needs {' and '.join(missing)}, which this environment lacks: {pip_install_extra('export')}"
         )
 
 

@@ -63,7 +63,7 @@ def prepare(
     """Estimates of one hand model and source as evidence for the hand ``assets``.
 
     Args:
-        estimates: of `src.estimators.read_estimates`, with the real K.
+        estimates: of `src.estimators.read_estimates`, with the real K (px).
         trust: in the estimator; None: `find_trust`. landmarks: where its points lie on the hand.
         theirs: the estimator's pose and betas are of ``assets``; None: if both are MANO.
 

@@ -20,10 +20,10 @@ from utils.artifacts import Predictions
 
 #: Before anything is known: wide.
 WIDE = Trust("", "nothing", "", 0.05, 15.0, 0.2, 0.3, 0.3, [0.5] * 10, [0.5] * 10, [0.5] * 10)
-#: Times the shared error of betas: the file holds no correlation of ten betas' errors, and what 2D keypoints say of the
-#: shape was partly in the betas already. Of 60 simulated people, neither those that trust was measured on nor those of
-#: the benchmark, hand lengths were 1.40 (SAM-3D-Body-like) and 1.11 (HaMeR-like) standard deviations off without it,
-#: and 1.00 with it (SAM-3D-Body-like), which also has the smaller errors.
+#: Times the shared error of betas: the file holds no correlation of ten betas' errors, and what 2D keypoints say of
+#: the shape was partly in the betas already. Of 60 simulated people apart from those that trust was measured on and
+#: those of the benchmark, hand lengths were 1.40 (SAM-3D-Body-like) and 1.11 (HaMeR-like) standard deviations off
+#: without it, and 1.00 with it (SAM-3D-Body-like), which also has the smaller errors.
 COUNTED_TWICE = 1.3
 #: Nothing is taken for surer than this, in the unit of each number.
 _LEAST = 1e-3
@@ -83,7 +83,7 @@ def measure_trust(
 
 
 def true_betas(labels: Predictions, assets: HandAssets, people: Population, groups: list[np.ndarray]) -> np.ndarray:
-    """(N,10): as labelled, or each subject's mean of what its joints say."""
+    """(N,10): as labelled, or each subject's mean of what its joints (m) say."""
     if labels.betas is not None:
         return labels.betas.astype(np.float64)
     options = JointFitOptions(shape_prior=people.shape_prior())

@@ -164,7 +164,7 @@ def summarise(
 
 
 def log_report(report: dict[str, Any]) -> None:
-    """The table on the log."""
+    """The table (mm) on the log."""
     pixels = report["reprojection_rmse_px"]
     logger.info(
         "%d of %d images fitted, %.0f frames/s, reprojection %s px, %s",

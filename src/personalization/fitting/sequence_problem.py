@@ -48,7 +48,7 @@ class SequenceProblem:
         self.smoothness, self.shape_prior = smoothness, shape_prior
 
     def linearise(self, state: State) -> State:
-        """Cost, gradient, the Hessian's band, its border for the betas, and the chart of `evaluate_frames`."""
+        """Cost, gradient (by rad and m), the Hessian's band, its betas' border, and the chart of `evaluate_frames`."""
         pose, wrist, betas = state["pose"][0], state["wrist"][0], state["betas"][0]
         rest = self.model.rest_points(betas).expand(len(pose), -1, -1)
         free = self.shape_prior is not None
@@ -123,7 +123,7 @@ class ChainTerms:
 def smoothness_model(
     pose: torch.Tensor, wrist: torch.Tensor, chain: Chain, chart: torch.Tensor, smoothness: Smoothness
 ) -> tuple[ChainTerms, torch.Tensor, torch.Tensor]:
-    """Gauss-Newton model of the motion; arguments as in `smoothness_rows`.
+    """Gauss-Newton model of the motion (rad, m); arguments as in `smoothness_rows`.
 
     Returns:
         the terms, and the blocks (T-1,17,3,3), (T-2,17,3,3) that couple a frame (columns) to the next (rows) and to
