@@ -10,8 +10,10 @@ from options.command_line import run_command
 
 
 def run(args: argparse.Namespace) -> None:
-    """Calibrate from ``--images`` or from ``--predictions``."""
-    if args.images:
+    """Calibrate from ``--estimates``, from ``--images`` or from ``--predictions``."""
+    if args.estimates:
+        from src.engine.estimates.command import calibrate
+    elif args.images:
         from src.photos.calibrate import calibrate_photos as calibrate
     else:
         from src.personalization.calibration.command import run as calibrate

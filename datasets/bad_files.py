@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,12 @@ from typing import Any
 import numpy as np
 
 from utils.files import READ_ERRORS, read_reason
+
+_LARGEST_POSE = 100.0  # of axis-angles and coefficients of poses: people's stay below 10
+_LARGEST_FOCAL = 1e6  # px; and of an image's centre
+
+
+logger = logging.getLogger(__name__)
 
 
 class BadFileError(ValueError):
@@ -70,3 +77,22 @@ def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]], can_skip: bool =
             if not np.isfinite(array).all():
                 raise bad_file(path, f"{key} holds NaN or infinity", can_skip)
     return arrays
+
+
+def possible_intrinsics(K: np.ndarray) -> np.ndarray:
+    """(...) bool: matrices (..., 3, 3) px that a camera can have."""
+    focal, centre = np.stack([K[..., 0, 0], K[..., 1, 1]]), K[..., :2, 2]
+    finite = np.isfinite(K).all(axis=(-2, -1))
+    focal_possible = ((focal > 0) & (focal < _LARGEST_FOCAL)).all(axis=0)
+    return finite & focal_possible & (np.abs(centre) < _LARGEST_FOCAL).all(axis=-1)
+
+
+def possible_poses(values: np.ndarray, where: str | Path) -> np.ndarray:
+    """(N,) bool: rows (N, ...) of axis-angles or pose coefficients that a hand can have; a warning tells of others."""
+    possible = (np.abs(values) < _LARGEST_POSE).reshape(len(values), -1).all(axis=1)
+    if not possible.all():
+        logger.warning(
+            "%s: %d of %d samples have a pose that no hand has, so they are not valid",
+            where, int((~possible).sum()), len(possible),
+        )  # fmt: skip
+    return possible

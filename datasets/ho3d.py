@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from datasets.bad_files import BadFileError, bad_file, read_json, reading
+from datasets.bad_files import BadFileError, bad_file, possible_intrinsics, read_json, reading
 from datasets.crop_cache import state_of
 from datasets.crop_dataset import CropDataset
 from datasets.crop_placement import whole_image_box
@@ -143,7 +143,7 @@ def _read_meta(sample: Path) -> tuple[np.ndarray, np.ndarray]:
         meta: dict[str, Any] = safe_load(path)
         K = np.asarray(meta["camMat"], dtype=np.float64).reshape(3, 3)
         left, top, right, bottom = corners = np.asarray(meta["handBoundingBox"], dtype=np.float64).reshape(4)
-    if not (np.isfinite(K).all() and np.isfinite(corners).all() and K[0, 0] > 0 and K[1, 1] > 0):
+    if not (possible_intrinsics(K) and np.isfinite(corners).all()):
         raise bad_file(path, "camMat or handBoundingBox holds impossible numbers")
     return K, np.array([(left + right) / 2, (top + bottom) / 2, 2 * max(right - left, bottom - top, 1.0)])
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets.synthetic.samples import write_photos
-    from src.estimators import read_estimates
+    from src.engine.estimates.api import PersonalisedHands, personalise
+    from src.estimators import read_estimates, write_estimates
     from src.personalization.fitting.api import FittedHands, fit
     from src.photos.api import load
     from src.photos.calibrate import calibrate
@@ -33,6 +34,7 @@ __all__ = [
     "HandAssets",
     "HandModel",
     "Identity",
+    "PersonalisedHands",
     "Result",
     "axis_angle_to_pose",
     "calibrate",
@@ -42,10 +44,12 @@ __all__ = [
     "load_identity",
     "mirror_pose",
     "pca_to_pose",
+    "personalise",
     "pose_to_axis_angle",
     "pose_to_pca",
     "read_estimates",
     "save_identity",
+    "write_estimates",
     "write_mesh",
     "write_photos",
 ]
@@ -53,7 +57,8 @@ __all__ = [
 #: Module -> the public names that it holds.
 _NAMES = {
     "datasets.synthetic.samples": ("write_photos",),
-    "src.estimators": ("read_estimates",),
+    "src.engine.estimates.api": ("PersonalisedHands", "personalise"),
+    "src.estimators": ("read_estimates", "write_estimates"),
     "src.personalization.fitting.api": ("FittedHands", "fit"),
     "src.photos.api": ("load",),
     "src.photos.calibrate": ("calibrate",),

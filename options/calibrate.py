@@ -5,20 +5,27 @@ from __future__ import annotations
 import argparse
 
 from options.command_line import CommandParser
+from options.estimate_options import ESTIMATE_OPTIONS, add_estimate_arguments
+from options.image_options import add_landmarker_argument
 from options.run_options import add_device_arguments
 
-METHODS = ("mean", "top_k", "confidence", "multi_frame")
-#: Options that only one of the two sources reads.
+METHODS = ("mean", "median", "top_k", "confidence", "multi_frame")
+#: Options that only some of the sources read.
 _OF_SOURCE = {
-    "--predictions": {"--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
-                      "--wrist_depth_std_mm"},
-    "--images": {"--K", "--fov", "--hand"},
+    **dict.fromkeys(("--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
+                     "--wrist_depth_std_mm", "--predictions"), ("--predictions",)),
+    **dict.fromkeys(("--" + name for name in ESTIMATE_OPTIONS.split()), ("--estimates",)),
+    **dict.fromkeys(("--keypoints", "--prior"), ("--predictions", "--images")),
+    **dict.fromkeys(("--K", "--fov", "--images"), ("--images", "--estimates")),
+    **dict.fromkeys(("--hand", "--landmarker", "--card", "--paper", "--corners"), ("--images",)),
 }  # fmt: skip
 #: Options that only some methods read.
 _OF_METHOD = {
     **dict.fromkeys(("--prior", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--min_confidence",
                      "--depth_mean", "--depth_std", "--hand_length_mm", "--hand_length_std_mm", "--known_bone",
-                     "--accept_conflict", "--cameras", "--wrist_depth", "--wrist_depth_std_mm", "--merge_with"),
+                     "--accept_conflict", "--cameras", "--hand_breadth_mm", "--finger_length_mm", "--card", "--paper",
+                     "--corners",
+                     "--wrist_depth", "--wrist_depth_std_mm", "--merge_with"),
                     "multi_frame"),
     "--top_k": "top_k",
     "--temperature": "confidence",
@@ -30,7 +37,17 @@ _NEEDS = {
     "--wrist_depth_std_mm": ("--wrist_depth",),
     "--data_root": ("--cameras", "--wrist_depth"),
     "--dataset": ("--cameras", "--wrist_depth"),
-    "--accept_conflict": ("--hand_length_mm", "--known_bone", "--merge_with"),
+    "--accept_conflict": (
+        "--hand_length_mm",
+        "--known_bone",
+        "--merge_with",
+        "--estimates",
+        "--hand_breadth_mm",
+        "--finger_length_mm",
+        "--card",
+        "--paper",
+    ),
+    "--corners": ("--card", "--paper"),
 }
 
 
@@ -38,8 +55,13 @@ class _Parser(CommandParser):
     """Refuses options that the source or the method does not use."""
 
     def check(self, args: argparse.Namespace) -> None:
-        source, other = ("--images", "--predictions") if args.images else ("--predictions", "--images")
-        self.refuse_unused(args, args.given_options - _OF_SOURCE[other], source)
+        source = "--estimates" if args.estimates else "--images" if args.images else "--predictions"
+        used = {option for option in args.given_options if source in _OF_SOURCE.get(option, (source,))}
+        self.refuse_unused(args, used, source)
+        if args.estimates and not args.format:
+            self.error("--estimates needs --format, the estimator's name")
+        if args.method == "median" and source != "--estimates":
+            self.error("--method median is of --estimates; predictions take mean, top_k or confidence")
         used = {option for option in args.given_options if _OF_METHOD.get(option, args.method) == args.method}
         self.refuse_unused(args, used, f"--method {args.method}")
         self.refuse_without(args, _NEEDS)
@@ -53,15 +75,18 @@ def method_name(text: str) -> str:
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``calibrate_from_shape_params.py``."""
     parser = _Parser("Many images of a person to one identity file (shape of the hand, with its uncertainty).")
-    source = parser.add_mutually_exclusive_group()
+    source = parser.add_argument_group("source")
     source.add_argument(
         "--predictions",
         help="npz of run.py --phase predict: shapes and poses "
         "(default: what scripts/predict_with_confidence.sh and predict_2d.sh write)",
     )
-    source.add_argument("--images", help="folder of a person's own photos (--keypoints mediapipe); needs no network")
+    source.add_argument(
+        "--images", help="folder of a person's own photos, read with mediapipe; of --estimates: the pictures"
+    )
     parser.add_argument(
-        "--keypoints", help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe"
+        "--keypoints",
+        help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe, the default",
     )
     parser.add_argument(
         "--output",
@@ -85,6 +110,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     images.add_argument("--temperature", type=float, default=1.0, help="of --method confidence (softmax)")
     images.add_argument("--merge_with", help="an earlier identity file of the same person, merged by information")
     add_photo_arguments(parser)
+    add_estimate_arguments(parser)
     add_multi_frame_arguments(parser)
     add_device_arguments(parser)
     return parser
@@ -95,6 +121,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
     photos = parser.add_argument_group("own photos (--images; each may have <name>_K.npy beside it, or EXIF)")
     photos.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
     photos.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
+    add_landmarker_argument(photos)
     photos.add_argument("--hand", choices=("left", "right"), help="only hands of this side (default: both)")
 
 
@@ -115,10 +142,27 @@ def add_multi_frame_arguments(parser: argparse.ArgumentParser) -> None:
     prior.add_argument("--depth_mean", type=float, help="m, weak prior on the wrist's depth, e.g. 0.85")
     prior.add_argument("--depth_std", type=float, default=0.07, help="m, of that prior")
     cues = parser.add_argument_group("multi-frame calibration: metric cues (a single camera cannot see absolute size)")
-    cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist to middle fingertip of the stretched hand")
+    cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist crease to the middle finger's end, hand flat")
     cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
     cues.add_argument(
         "--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="e.g. index=72±2 (or +-); repeatable"
+    )
+    cues.add_argument("--hand_breadth_mm", type=float, help="ruler: across the knuckles, without the thumb")
+    cues.add_argument(
+        "--finger_length_mm",
+        action="append",
+        default=[],
+        metavar="NAME=MM",
+        help="knuckle to the finger's end; repeatable",
+    )
+    cues.add_argument("--card", metavar="PICTURE", help="of the flat hand beside a bank card (85.60 x 53.98 mm)")
+    cues.add_argument("--paper", metavar="PICTURE", help="the same beside a sheet of A4 paper (297 x 210 mm)")
+    cues.add_argument(
+        "--corners",
+        nargs=8,
+        type=float,
+        metavar=("X1", "Y1", "X2", "Y2", "X3", "Y3", "X4", "Y4"),
+        help="of the card or paper in that picture, pixels, about its outline, a long side first (default: looked for)",
     )
     cues.add_argument("--accept_conflict", action="store_true", help="use a length even if it contradicts the images")
     cues.add_argument("--data_root", help="data set's folder: for --cameras and --wrist_depth")

@@ -10,9 +10,14 @@ from options.run_options import add_device_arguments
 #: Options that only one of the two solvers reads.
 _OF_SOLVER = {
     "lm": {"--max_steps", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--depth_mean", "--depth_std",
-           "--fit_shape", "--video"},
+           "--fit_shape", "--video", "--evidence_rounds"},
     "adam": {"--use_confidence"},
 }  # fmt: skip
+#: Options that mean something only beside one of others.
+_NEEDS = {
+    "--depth_std": ("--depth_mean",),
+    **dict.fromkeys(("--dataset", "--split", "--cache"), ("--data_root",)),
+}
 
 
 class _Parser(CommandParser):
@@ -21,6 +26,10 @@ class _Parser(CommandParser):
     def check(self, args: argparse.Namespace) -> None:
         other = "adam" if args.solver == "lm" else "lm"
         self.refuse_unused(args, args.given_options - _OF_SOLVER[other], f"--solver {args.solver}")
+        if args.shape_source != "calibrated":
+            unused = {"--identity", "--include_calibration_images"}
+            self.refuse_unused(args, args.given_options - unused, f"--shape_source {args.shape_source}")
+        self.refuse_without(args, _NEEDS)
         if args.predictions is not None and args.output is None:
             self.error("--predictions needs --output, the file to write")
 
@@ -49,6 +58,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     solver.add_argument("--chunk", type=int, default=256, help="frames solved together")
     solver.add_argument("--root_std", type=float, default=0.2, help="rad, trust in the network's hand orientation")
     solver.add_argument("--finger_std", type=float, default=0.2, help="rad, trust in the network's finger rotations")
+    solver.add_argument(
+        "--evidence_rounds",
+        type=int,
+        default=0,
+        help="2: estimate each frame's noise and trust in the network (of one that nobody measured)",
+    )
     solver.add_argument("--prior", help="npz of ….calibration.measure_population: error covariance, depth")
     solver.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
     solver.add_argument("--loss", default="geman_mcclure", choices=("none", "huber", "geman_mcclure"))
@@ -57,6 +72,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     solver.add_argument("--depth_std", type=float, default=0.07)
     solver.add_argument("--use_confidence", action="store_true", help="adam: weight keypoints by confidence")
     solver.add_argument("--fit_shape", action="store_true", help="lm: also fit the betas of each frame")
-    solver.add_argument("--video", action="store_true", help="lm: start each frame from the one before it")
+    solver.add_argument(
+        "--video",
+        action="store_true",
+        help="lm: all frames of a video together, smoothly, each carried by its neighbours",
+    )
     add_device_arguments(parser)
     return parser

@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 
 from options.command_line import ROOT, CommandParser
+from options.estimate_options import CUE_OPTIONS, ESTIMATE_OPTIONS, add_estimate_arguments
 from options.image_options import add_image_arguments
 from options.recipes import RECIPES
 
 #: Server of official results -> data set whose result file it takes.
 SERVERS = {"freihand": "freihand", "ho3d": "ho3d", "dexycb": "dex_ycb"}
-PHASES = ("train", "eval", "predict", "demo", "export")
+PHASES = ("train", "eval", "predict", "demo", "export", "personalise")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +115,12 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--predictions", help="npz to write (predict) or to evaluate instead of a network (eval)")
     group.add_argument("--results", help="JSON file for the metrics (eval)")
-    group.add_argument("--submit", choices=tuple(SERVERS), help="eval: also write the result file of that server")
+    group.add_argument(
+        "--submit",
+        choices=(*SERVERS, "shape_track"),
+        help="eval: also write the result file of that server; personalise: shape_track, identities for "
+        "hand_tracking_toolkit",
+    )
 
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +146,10 @@ _EVERYWHERE = "device mano_dir threads"
 _DATA = "dataset data_root setup split side paper_filter crop_size crop cache skip_bad allow_missing_subjects"
 _NETWORK = "model backbone hierarchy keypoint_views checkpoint resume exp_name out_dir"
 _SAMPLES = "batch_size num_workers max_images"
-_OWN_IMAGES = "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints"
+_OWN_IMAGES = (
+    "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints landmarker "
+    "one_person"
+)
 #: What each use of run.py reads, beside ``--phase``, ``--debug`` and `_EVERYWHERE`. Any other option is an error.
 USED_OPTIONS = {
     "train": f"{_DATA} {_SAMPLES} input_size crop_scale resident model recipe backbone backbone_weights "
@@ -153,9 +162,15 @@ USED_OPTIONS = {
     "demo --images": f"{_OWN_IMAGES} images",
     "demo --video": f"{_OWN_IMAGES} video",
     "export": "model dataset checkpoint resume exp_name out_dir hierarchy output weights without_layer",
+    "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit",
 }
 
 
+#: What --phase eval needs to predict, and does not use where predictions are given.
+_OF_PREDICTING = tuple(
+    f"--{name}"
+    for name in "checkpoint resume backbone hierarchy keypoint_views shape batch_size num_workers max_images".split()
+)
 _NO_NAMES = ("", ".", "..")
 
 
@@ -171,14 +186,23 @@ class _Parser(CommandParser):
         name = args.exp_name
         if name is not None and (name != Path(name).name or name in _NO_NAMES):
             self.error(f"--exp_name is {name!r}; it is one folder's name in --out_dir, without a path")
+        if use == "personalise" and not (args.estimates and args.format):
+            self.error("--phase personalise needs --estimates PATH and --format NAME")
         if args.dataset == "shards":
             args.dataset = self._dataset_of_shards(args.data_root)
+        is_fair, predicts = args.recipe == "fair", args.phase != "eval" or args.predictions is None
         for option, is_used, otherwise in (
             ("--override", args.resume, "a command without --resume"),
             ("--init_parts", args.init_from, "a command without --init_from"),
             ("--crop", args.dataset == "freihand", f"--dataset {args.dataset}"),
             ("--confidence", args.model == "mano_baseline_conf", f"--model {args.model}"),
             ("--blind_decoder", args.model.startswith("mano"), f"--model {args.model}"),
+            ("--confidence", is_fair, f"--recipe {args.recipe}"),
+            ("--blind_decoder", is_fair, f"--recipe {args.recipe}"),
+            ("--crop_geometry", is_fair, f"--recipe {args.recipe}"),
+            ("--crop_geometry", args.model.startswith(("mano", "cmr", "metro")), f"--model {args.model}"),
+            ("--weights", args.phase != "export" or not (args.checkpoint or args.resume), "export of a --checkpoint"),
+            *((option, predicts, "--phase eval of --predictions") for option in _OF_PREDICTING),
         ):
             if not is_used:
                 self.refuse_unused(args, args.given_options - {option}, otherwise)
@@ -208,4 +232,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add_demo_arguments(parser)
     add_image_arguments(parser)
     add_export_arguments(parser)
+    add_estimate_arguments(parser)
+    cues = parser.add_argument_group("personalise without --identity")
+    cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist to middle fingertip of the stretched hand")
+    cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
+    cues.add_argument("--accept_conflict", action="store_true", help="go on where images or lengths contradict")
     return parser

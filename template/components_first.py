@@ -7,6 +7,7 @@ written as fused multiply-adds: no array three times as large is made.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 #: (axis, next, next but one).
@@ -25,7 +26,7 @@ def product_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a x b, cross products of vectors (3,...), broadcasting."""
-    out = a.new_empty(torch.broadcast_shapes(a.shape, b.shape))
+    out = a.new_empty(np.broadcast_shapes(a.shape, b.shape))  # PyTorch's takes longer than the products of a solver
     for axis, after, last in CYCLIC:
         torch.mul(a[after], b[last], out=out[axis]).addcmul_(a[last], b[after], value=-1)
     return out

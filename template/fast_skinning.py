@@ -100,7 +100,7 @@ class PosedHand(torch.autograd.Function):
         batch = len(pose)
         bones, rest_joints = torch.addmm(tables.rest_template, tables.rest_directions, betas.t()).view(2, 3, 16, batch)
         local = torch.empty(3, 4, 16, batch, dtype=pose.dtype, device=pose.device)
-        local[:, :3] = pose.reshape(batch, 144).t().contiguous().view(16, 3, 3, batch).permute(1, 2, 0, 3)
+        local[:, :3] = pose.permute(2, 3, 1, 0)
         local[:, 3] = bones
         world = chain(local)
         relative = _relative(world, rest_joints)
@@ -226,7 +226,9 @@ def _chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Ten
 def _relative(world: torch.Tensor, rest_joints: torch.Tensor) -> torch.Tensor:
     """(B, 3, 4, 16): world transforms with the rest pose taken off, SMPL eq. 3: [R | p - R J]."""
     relative = world.clone()
-    relative[:, 3].sub_((world[:, :3] * rest_joints).sum(dim=1))
+    place = relative[:, 3]
+    for axis in range(3):
+        place.addcmul_(world[:, axis], rest_joints[axis], value=-1)
     batch = world.shape[3]
     return relative.view(192, batch).t().contiguous().view(batch, 3, 4, 16)
 
@@ -265,11 +267,13 @@ def _skin_backward(
     g_relative, g_transl = make(relative, relative.shape), make(relative, (batch, 3))
     g_factors = make(relative, (batch, len(tables.directions)))
     size = max(1, min(tables.chunk(), batch))
-    some_blended = relative.new_empty(size, 3, 4, count)
+    some_linear, some_blended = relative.new_empty(size, 3, 3, count), relative.new_empty(size, 3, 4, count)
     some_points, some_unposed = (relative.new_empty(size, 3, count) for _ in range(2))
     for rows in _chunks(batch, size) if seen else ():
         length = len(relative[rows])  # of the unposed mesh nothing was kept if only the translation is asked for
-        blended, g_points, g_unposed = (v[:length] for v in (some_blended, some_points, some_unposed))
+        linear, g_blended, g_points, g_unposed = (
+            value[:length] for value in (some_linear, some_blended, some_points, some_unposed)
+        )
         if g_vertices is None:
             g_points.zero_()
         else:  # a copy in planar layout: autograd's own tensor must not change
@@ -279,14 +283,11 @@ def _skin_backward(
         torch.sum(g_points, dim=2, out=g_transl[rows])
         if only_transl:
             continue
-        points = unposed[rows]
-        flat = blended.view(-1, count)
-        torch.mm(relative[rows].view(-1, 16), tables.weights, out=flat)
-        linear = blended[:, :, :3]
+        torch.mm(relative[rows, :, :3].reshape(-1, 16), tables.weights, out=linear.view(-1, count))
         (row_0, row_1, row_2), (g_x, g_y, g_z) = linear.unbind(1), g_points.unsqueeze(2).unbind(1)
         torch.mul(row_0, g_x, out=g_unposed).addcmul_(row_1, g_y).addcmul_(row_2, g_z)
-        torch.mul(g_points[:, :, None], points[:, None], out=linear)
-        blended[:, :, 3] = g_points
-        torch.mm(flat, tables.weights.t(), out=g_relative[rows].view(-1, 16))
+        torch.mul(g_points[:, :, None], unposed[rows, None], out=g_blended[:, :, :3])
+        g_blended[:, :, 3] = g_points
+        torch.mm(g_blended.view(-1, count), tables.weights.t(), out=g_relative[rows].view(-1, 16))
         torch.mm(g_unposed.view(-1, 3 * count), tables.directions.t(), out=g_factors[rows])
     return g_relative, g_factors, g_transl

@@ -10,6 +10,7 @@ from torch import nn
 
 from template.assets import HandAssets
 from template.fast_skinning import PosedHand, SkinTables, full_precision
+from template.few_hands import MOST, FewHands
 from template.reference import blend_features, forward_kinematics, skin
 from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, tip_vertices
 
@@ -117,7 +118,7 @@ class HandModel(nn.Module):
             if self.plain:
                 vertices, joints, transforms, rest_joints = self._plain(pose, betas, transl)
             else:
-                vertices, joints, transforms, rest_joints = PosedHand.apply(pose, betas, transl, self.mesh_tables, True)
+                vertices, joints, transforms, rest_joints = self._fast(pose, betas, transl, self.mesh_tables, True)
             if self.joint_type == "regressed":
                 joints = (vertices @ self.regressor).transpose(1, 2)
         return HandOutput(vertices.transpose(1, 2), joints, rest_joints, transforms)
@@ -128,7 +129,7 @@ class HandModel(nn.Module):
             return self(pose, betas, transl).joints
         pose, betas, transl = self._checked(pose, betas, transl)
         with full_precision(pose.device):
-            few, joints, _, _ = PosedHand.apply(pose, betas, transl, self.joint_tables, False)
+            few, joints, _, _ = self._fast(pose, betas, transl, self.joint_tables, False)
             return joints if self.joint_type == "kinematic" else (few @ self.few_regressor).transpose(1, 2)
 
     def rest(self, betas: torch.Tensor) -> torch.Tensor:
@@ -142,6 +143,13 @@ class HandModel(nn.Module):
         betas = self._checked_betas(betas)
         with full_precision(betas.device):
             return torch.addmm(self.joint_basis[0], betas, self.joint_basis[1:]).view(-1, 16, 3)
+
+    def _fast(
+        self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None, tables: SkinTables, whole: bool
+    ) -> tuple[torch.Tensor, ...]:
+        if len(pose) <= MOST and pose.device.type == "cpu" and not torch.compiler.is_compiling():
+            return FewHands.apply(pose, betas, transl, tables)
+        return PosedHand.apply(pose, betas, transl, tables, whole)
 
     def _plain(
         self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None

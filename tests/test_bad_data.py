@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import multiprocessing
@@ -21,19 +22,27 @@ from dex_ycb_layout import edit_labels, write_dex_ycb
 from mano_pickle import write_mano_pickle
 from random_assets import mano_dictionary, random_assets
 
+import datasets.crop_cache
 import datasets.dex_ycb.labels
+import options.fit
 from datasets import build_dataset
 from datasets.bad_files import BadFileError
 from datasets.crop_dataset import CropDataset
 from datasets.crop_placement import unusable_boxes
+from datasets.dex_ycb.files import read_labels
 from datasets.dex_ycb.splits import SERIALS
 from datasets.image_crop import crop_image, read_image
 from datasets.sample import check_sample
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.ho3d_writer import write_ho3d
 from datasets.synthetic.humbi_writer import write_humbi
+from src.engine.checkpoint import load_harmless
 from src.evaluation import submissions
 from src.evaluation.submission_checks import SubmissionError
+from src.personalization.calibration.data_set_evidence import view_groups
+from src.personalization.calibration.population import load_population
+from src.personalization.fitting.command import fit
+from src.personalization.solver.status import CalibrationError
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from template.safe_pickle import safe_load
 from utils.artifacts import ArtifactError, Predictions, load_predictions, save_predictions
@@ -265,7 +274,7 @@ def test_numbers_beyond_sense_are_refused_in_predictions(tmp_path: Path, name: s
     good = {"keypoint_confidence": np.ones((1, 21)), "confidence": np.ones(1), "betas": np.ones((1, 10)),
             "K": np.ones((1, 3, 3))}  # fmt: skip
     one_prediction(**{name: good[name]})
-    for value in (1e30, 1e300) if "confidence" in name else (1e300,):  # the last is infinity in single precision
+    for value in (1e300,) if name == "K" else (1e30, 1e300):  # the last is infinity in single precision
         with pytest.raises(ArtifactError, match=name):
             one_prediction(**{name: good[name] * value})
 
@@ -333,6 +342,80 @@ def test_samples_with_impossible_labels_are_invalid_and_counted(root: Path, key:
     check_sample(dataset[0])
 
 
+@pytest.mark.parametrize(("number", "value"), [(5, 1e30), (0, -1e6), (50, -3.0), (48, 2.0)])
+def test_poses_and_places_that_contradict_the_joints_are_invalid(
+    root: Path, number: int, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An angle or a translation (metres) of ``pose_m`` is wrong; joints and keypoints are as they were."""
+    path = min(root.rglob("labels_*.npz"))
+    with np.load(path) as labels:
+        pose_m = labels["pose_m"].copy()
+    pose_m[0, number] = value
+    edit_labels(path, pose_m=pose_m)
+    with caplog.at_level(logging.WARNING):
+        dataset = open_split(root)
+    assert not dataset.columns["valid"][0] and dataset.columns["valid"][1:].all()
+    assert "1 samples of" in caplog.text or "1 of 16 samples" in caplog.text
+    check_sample(dataset[0])
+
+
+@pytest.mark.parametrize(("name", "place"), [("mano", (0, 4)), ("xyz", (0, 0))])
+def test_freihand_entries_that_contradict_each_other_are_invalid(
+    freihand: Path, tmp_path: Path, name: str, place: tuple[int, int]
+) -> None:
+    root = Path(shutil.copytree(freihand, tmp_path / "root"))
+    path = root / f"evaluation_{name}.json"
+    entries = json.loads(path.read_text())
+    entries[0][place[0]][place[1]] = 1e30
+    path.write_text(json.dumps(entries))
+    assert not build_dataset("freihand", root, "s0_test", mano_dir=STAND_IN).columns["valid"].any()
+
+
+@pytest.mark.parametrize("focal", [1e30, -500.0, 0.0])
+def test_cameras_that_cannot_be_are_named_in_every_data_set(
+    root: Path, freihand: Path, humbi: Path, ho3d: Path, tmp_path: Path, focal: float
+) -> None:
+    path = root / "calibration/intrinsics" / f"{SERIALS[0]}_640x480.yml"
+    path.write_text(f"color: {{fx: {focal}, fy: {focal}, ppx: 320.0, ppy: 240.0}}")
+    with pytest.raises(BadFileError, match=f"{path.name}.*--skip_bad"):
+        open_split(root)
+    K = [[focal, 0.0, 112.0], [0.0, focal, 112.0], [0.0, 0.0, 1.0]]
+    copy = Path(shutil.copytree(freihand, tmp_path / "freihand"))
+    (copy / "evaluation_K.json").write_text(json.dumps([K]))
+    with pytest.raises(BadFileError, match="evaluation_K.json: entry 0"):
+        build_dataset("freihand", copy, "s0_test", mano_dir=STAND_IN)
+    copy = Path(shutil.copytree(ho3d, tmp_path / "ho3d"))
+    path = min((copy / "evaluation").rglob("meta/*.pkl"))
+    path.write_bytes(pickle.dumps(safe_load(path) | {"camMat": np.array(K)}))
+    with pytest.raises(BadFileError, match=f"{path.name}.*impossible"):
+        build_dataset("ho3d", copy, "evaluation", mano_dir=STAND_IN)
+    copy = Path(shutil.copytree(humbi, tmp_path / "humbi"))
+    for path in copy.rglob("intrinsic.txt"):
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines[:4], f"{focal} 0 960", f"0 {focal} 540", *lines[6:]]))
+    with pytest.raises(BadFileError, match="intrinsic.txt.*impossible"):
+        build_dataset("humbi", copy, "split_5_train", mano_dir=STAND_IN)
+
+
+@every_damage
+def test_no_error_advises_to_read_a_file_unsafely(root: Path, tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    """As NumPy and PyTorch do; nor does one show addresses in memory."""
+    labels, picture = min(root.rglob("labels_*.npz")), min(root.rglob("color_*.jpg"))
+    others = [tmp_path / name for name in ("predictions.npz", "prior.npz", "last.pt")]
+    for path in (labels, picture, *others):
+        path.touch()
+        if not (path.stat().st_size == 0 and damage is DAMAGE["half"]):
+            damage(path)
+    reads = [
+        lambda: read_labels(labels), lambda: read_image(picture, 640, 480), lambda: load_predictions(others[0]),
+        lambda: load_population(others[1], "hash"), lambda: load_harmless(others[2]),
+    ]  # fmt: skip
+    for read, path in zip(reads, (labels, picture, *others), strict=True):
+        with pytest.raises((ValueError, OSError), match=path.name) as refused:
+            read()
+        assert not any(words in str(refused.value) for words in ("unsafely", "weights_only", "allow_pickle=`", "0x"))
+
+
 # --- caches --------------------------------------------------------------------------------------
 
 
@@ -387,6 +470,25 @@ def test_a_moved_data_set_keeps_its_caches(
     assert sorted((tmp_path / "cache").iterdir()) == files
     for name in splits:
         np.testing.assert_array_equal(after[name][0]["image"], before[name][0]["image"])
+
+
+def test_a_finished_cache_serves_where_nothing_can_be_written(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a read-only share; a cache that would have to be built there names the option."""
+    expected = open_split(whole, cache=tmp_path)
+    before = sorted(tmp_path.iterdir())
+
+    def refused(*given: object) -> object:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(datasets.crop_cache, "open", refused, raising=False)
+    monkeypatch.setattr(Path, "touch", refused)
+    found = open_split(whole, cache=tmp_path)
+    np.testing.assert_array_equal(found[3]["image"], expected[3]["image"])
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(OSError, match="--cache .*cannot be written to .Read-only"):
+        open_split(whole, cache=tmp_path / "other")
 
 
 def _open_with_cache(root: Path, cache: Path, log: Path) -> None:
@@ -466,3 +568,45 @@ def test_predictions_keep_what_they_are(tmp_path: Path) -> None:
     save_predictions(tmp_path / "p.npz", one_prediction(confidence=np.array([-3.5])))
     assert dataclasses.asdict(load_predictions(tmp_path / "p.npz"))["confidence"] == [-3.5]
     assert json.dumps(load_predictions(tmp_path / "p.npz").split) == '""'
+
+
+# --- what the commands make of it ----------------------------------------------------------------
+
+
+def rows_of_split(dataset: CropDataset, **changed: object) -> Predictions:
+    names = ("image_id", "subject_id", "sequence_id", "is_left", "pose", "betas")
+    columns = {name: dataset.columns[name] for name in names} | {"K": dataset.columns["K_image"]}
+    assets = load_hand_assets(STAND_IN)
+    made = {"hand_name": assets.name, "hand_hash": assets.hash, "dataset": "dex_ycb", "split": "s1_test"}
+    return Predictions(**columns | changed, **made)
+
+
+def test_a_fit_of_no_image_is_an_error_and_writes_nothing(whole: Path, tmp_path: Path) -> None:
+    dataset = open_split(whole)
+    keypoints = np.random.default_rng(0).uniform(100, 300, (len(dataset), 21, 2))
+    save_predictions(
+        tmp_path / "p.npz", rows_of_split(dataset, keypoints_2d=keypoints, K=np.zeros((len(dataset), 3, 3)))
+    )
+    words = f"--predictions {tmp_path}/p.npz --output {tmp_path}/o.npz --device cpu --mano_dir {STAND_IN}"
+    with pytest.raises(CalibrationError, match=r"p\.npz: none of 16 images could be fitted.*bad_intrinsics"):
+        fit(options.fit.get_args_parser().parse_args(words.split()))
+    assert not (tmp_path / "o.npz").exists()
+
+
+def test_extrinsics_that_are_missing_or_damaged_are_named(root: Path) -> None:
+    dataset = open_split(root)
+    predictions = rows_of_split(dataset)
+    with pytest.raises(BadFileError, match="meta.yml: not a mapping with extrinsics"):
+        view_groups(dataset, predictions)
+    for meta in root.rglob("meta.yml"):
+        meta.write_text(meta.read_text() + "extrinsics: '1'\n")
+    path = root / "calibration/extrinsics_1/extrinsics.yml"
+    path.parent.mkdir()
+    for text, said in (
+        ("<html>", "extrinsics.yml: not a mapping"), (f"extrinsics: {{'{SERIALS[0]}': [1, 2]}}", "extrinsics.yml"),
+        ("extrinsics: {a: [.nan,0,0,0,0,0,0,0,0,0,0,0]}", "a is not finite"),
+        ("extrinsics: {a: [0,0,0,0,0,0,0,0,0,0,0,0]}", f"lack camera {SERIALS[0]}"),
+    ):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(BadFileError, match=said):
+            view_groups(dataset, predictions)

@@ -104,6 +104,19 @@ def test_what_half_precision_cannot_hold_ships_in_single(tmp_path: Path, caplog:
     assert not (tmp_path / "d.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    "card",
+    ["x", {"bar": 1}, {"model": "mano_baseline", "bar": 1}, {"model": "mano_baseline", "input_size": 0},
+     {"model": "mano_baseline", "crop_scale": 99}, {"model": "mano_baseline", "input_size": "96"},
+     {"model": "mano_baseline", "options": [1]}],
+)  # fmt: skip
+def test_cards_that_cannot_be_are_named(tmp_path: Path, card: object) -> None:
+    path = tmp_path / "odd.pt"
+    torch.save({"card": card, "model": {}}, path)
+    with pytest.raises(checkpoint.CheckpointError, match=r"odd\.pt: its card"):
+        checkpoint.load_network(path)
+
+
 @pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0 a picture", b"version https://git-lfs.github.com/spec/v1\n"])
 def test_what_is_no_checkpoint_is_not_advised_to_be_read_unsafely(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pt").write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -256,3 +257,83 @@ def test_numbers_that_are_none_are_refused_before_a_run_is_deleted(words, tmp_pa
         get_args_parser().parse_args(command)
     assert stopped.value.code == 2 and f"--{name} is" in capsys.readouterr().err
     assert saved.read_bytes() == b"an earlier run"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("calibrate_from_shape_params", "root_std nan"), ("calibrate_from_shape_params", "keypoint_std inf"),
+        ("calibrate_from_shape_params", "min_confidence 2"), ("calibrate_from_shape_params", "cameras 0"),
+        ("calibrate_from_shape_params", "depth_mean -1"), ("calibrate_from_shape_params", "num_images 0"),
+        ("calibrate_from_shape_params", "seed -1"), ("calibrate_from_shape_params", "hand_length_mm nan"),
+        ("optimization_dex_ycb", "root_std 0"), ("optimization_dex_ycb", "finger_std nan"),
+        ("optimization_dex_ycb", "keypoint_std -3"), ("optimization_dex_ycb", "max_steps -1"),
+        ("optimization_dex_ycb", "chunk 0"), ("optimization_dex_ycb", "min_confidence nan"),
+        ("optimization_dex_ycb", "depth_mean inf"), ("optimization_dex_ycb", "threads 0"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_none_are_refused_by_the_other_commands(command, words, capsys):
+    name, value = words.split()
+    with pytest.raises(SystemExit) as stopped:
+        PARSERS[f"{command}.py"]().parse_args([f"--{name}={value}"])
+    assert stopped.value.code == 2 and f"--{name} is {float(value):g}" in capsys.readouterr().err.replace(".0;", ";")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("optimization_dex_ycb", "--split s1_test"), ("optimization_dex_ycb", "--depth_std 0.1"),
+        ("optimization_dex_ycb", "--cache c"), ("optimization_dex_ycb", "--identity i.json"),
+        ("optimization_dex_ycb", "--include_calibration_images"),
+        ("calibrate_from_shape_params", "--depth_std 0.1"), ("calibrate_from_shape_params", "--hand_length_std_mm 2"),
+        ("calibrate_from_shape_params", "--wrist_depth_std_mm 5"), ("calibrate_from_shape_params", "--data_root d"),
+        ("run", "--checkpoint c.pt --phase eval --predictions p.npz"),
+        ("run", "--max_images 5 --phase eval --predictions p.npz"),
+        ("run", "--weights w --phase export --checkpoint c.pt"),
+        ("run", "--crop_geometry yes --phase train --recipe paper"),
+    ],
+)  # fmt: skip
+def test_an_option_without_what_it_belongs_to_is_an_error(command, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        PARSERS[f"{command}.py"]().parse_args(words.split())
+    said = capsys.readouterr().err
+    assert (
+        stopped.value.code == 2
+        and words.split()[0] in said
+        and ("has no effect without" in said or "does not use" in said)
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run.py --phase predict --checkpoint nothing.pt --predictions",
+        "run.py --phase eval --predictions nothing.npz --results",
+        "optimization_dex_ycb.py --predictions nothing.npz --output",
+        "optimization_dex_ycb.py --predictions nothing.npz --output o.npz --results",
+    ],
+)
+def test_an_output_that_cannot_be_written_is_an_error_before_the_work(words, tmp_path, monkeypatch, capsys):
+    """Not after hours of it: a folder, or a place below a file. The input is not looked at yet."""
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    command, *given = words.split()
+    module = importlib.import_module(command.removesuffix(".py"))
+    for output, said in ((tmp_path, "is a folder"), (tmp_path / "file/x.npz", "cannot be written")):
+        monkeypatch.setattr("sys.argv", [command, *given, str(output)])
+        assert module.main() == 2
+        error = capsys.readouterr().err
+        assert said in error and given[-1] in error and "nothing" not in error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_threads_that_wait_sleep_and_torch_comes_after_that_is_said() -> None:
+    script = (
+        "import sys, os, run, calibrate_from_shape_params, optimization_dex_ycb\n"
+        "from options.command_line import CommandParser, run_command\n"
+        "sys.argv = ['x']\n"
+        "run_command(CommandParser('x'), lambda args: print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY']))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert found.stdout == "False PASSIVE\n"

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from datasets import loading
+from datasets.crop_cache import CropCache
 from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
@@ -229,8 +230,25 @@ for batch in BatchLoader(Deadly(), 4, num_workers=1): print(batch["image_id"].to
 def test_a_dead_loader_process_is_named_by_its_number() -> None:
     """In a process of its own: PyTorch raises the error in whatever that is doing, again and again."""
     done = subprocess.run([sys.executable, "-c", DEADLY], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and re.search(r"RuntimeError: DataLoader worker \(pid(\(s\))? \d+\)", done.stderr)
+    # the latter if it was just handing over a batch
+    said = r"RuntimeError: (DataLoader worker \(pid(\(s\))? \d+\)|a loader process died)"
+    assert done.returncode == 1 and re.search(said, done.stderr)
     assert "[[0, 1, 2, 3], [4, 5, 6, 7]]".startswith("[" + done.stdout.strip().replace("\n", ", "))
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), EOFError()])
+def test_a_loader_process_that_dies_with_a_batch_in_its_hands_is_blamed(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """PyTorch's own words then are those of the broken pipe."""
+
+    def broken(*given: object, **options: object) -> object:
+        yield {"image_id": torch.arange(4)}
+        raise error
+
+    monkeypatch.setattr(loading, "DataLoader", broken)
+    with pytest.raises(RuntimeError, match="a loader process died .*--num_workers"):
+        list(BatchLoader(Images(), 4, num_workers=1))
 
 
 # --- one process of several fails ----------------------------------------------------------------
@@ -247,3 +265,34 @@ def test_torchrun_names_the_process_that_failed(root: Path, tmp_path: Path, faul
     assert done.returncode == 1, done.stderr[-3000:]
     assert re.search(rf"rank\s*: 1 \(local_rank: 1\)[\s\S]*{said}", cause), done.stderr[-3000:]
     assert "terminate called" not in done.stderr
+
+
+# --- while a cache is built ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_cache_that_was_not_finished_leaves_no_gigabytes(root: Path, tmp_path: Path, number: int) -> None:
+    """A half-built one goes with the process that built it, and if that was killed, with the next that builds it."""
+    cache = tmp_path / "cache"
+    weights = Path(__file__).parents[1] / "weights/mano_baseline_conf.safetensors"
+    given = f"--phase predict --data_root {root} --split all --device cpu --threads 1 --cache {cache} --crop_size 600"
+    command = [sys.executable, "run.py", *given.split(), "--checkpoint", str(weights)]
+    running = subprocess.Popen(
+        [*command, "--predictions", str(tmp_path / "p.npz")],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by jobs in a shell's background
+    )
+    end = time.monotonic() + 200
+    while not list(cache.glob(".crops*.tmp.npy")) and running.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    running.send_signal(number)
+    status = running.wait(timeout=200)
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    half = list(cache.glob(".crops*.tmp.npy"))
+    assert len(half) == (number == signal.SIGKILL) and not list(cache.glob("crops*")) and not list(tmp_path.glob("p*"))
+    if half:
+        name = half[0].name[1:].split(".")[0]
+        key, pixels = name.rpartition("_")[2], 600
+        unfinished = CropCache(cache, "all", key, 2, pixels)
+        unfinished.build(lambda row: (np.zeros((pixels, pixels, 3), np.uint8), True), workers=1)
+        assert unfinished.array_path.stem == name and not list(cache.glob(".crops*.tmp.npy"))

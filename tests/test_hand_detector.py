@@ -23,6 +23,7 @@ from src.engine.world import train as train_world
 from src.models import build_model
 from src.models.hand_detector import STRIDES, HandDetector, assign, cell_centres, decode, detector_loss
 from src.models.keypoint_rating import RIGHT_WITHIN, keypoint_is_right
+from src.photos.detector import own_hands
 from src.photos.detector.own_hands import OwnHands, RatedReader
 
 CUTOUTS, WALLS = 12, 3
@@ -254,7 +255,7 @@ def test_an_empty_bank_is_named(tmp_path):
     assert done.returncode == 2 and "no whole shard" in done.stderr
 
 
-def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path):
+def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path, monkeypatch):
     """Stubbed networks that answer in their input's pixels: a left hand's answers come back mirrored and scaled."""
     detector, rated = tmp_path / "detector.pt", tmp_path / "keypoints.pt"
     card = ModelCard("hand_detector", input_size=256, crop_size=256, crop_scale=1.0)
@@ -264,12 +265,15 @@ def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path):
     save_checkpoint(rated, card, card.build())
     hands = OwnHands(detector, rated, threshold=0.5)
     logits, boxes = torch.full((2, 5), -9.0), torch.zeros(2, 5, 4)
-    logits[0, 2] = 9.0
+    logits[0, 2], logits[1, 4] = 9.0, 8.0
     boxes[0, 2] = torch.tensor([31.5, 63.5, 95.5, 127.5])
+    boxes[1, 4] = torch.tensor([107.5, 117.5, 127.5, 137.5])  # of the view that shows twice as much
     hands.detector.forward = lambda image: {"class_logits": logits, "boxes": boxes}
-    proposals = hands.proposals(np.zeros((512, 512, 3), np.uint8))
+    proposals, probability = hands.proposals(np.zeros((512, 512, 3), np.uint8))
     assert proposals[0] == pytest.approx([127.5, 191.5, 128])  # twice the detector's pixels, centres at integers
-    assert len(proposals) == 2 and proposals[1, :2] == pytest.approx([255.5, 255.5])
+    assert len(proposals) == 2 and proposals[1] == pytest.approx([255.5 - 4 * 10, 255.5, 80])
+    assert probability == pytest.approx(torch.tensor([9.0, 8.0]).sigmoid().numpy())
+    monkeypatch.setattr(own_hands, "EVIDENCE", (0.0, 1.0, 0.0, 0.0))  # the least probability of the looks
     looks = []
 
     def answer(image: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -25,6 +25,7 @@ from template import (
     pose_to_pca,
 )
 from template.cmr_assets import load_hierarchy
+from template.few_hands import MOST
 from template.pose import pose_to_axis_angle
 from utils.joints import JOINT_NAMES, MANO_PARENTS, MANO_TO_STANDARD, TIP_VERTICES, tip_vertices
 
@@ -124,7 +125,9 @@ def test_gradient_equals_finite_differences_of_the_slow_loop(assets: HandAssets)
 
 @pytest.mark.parametrize("joint_type", ["kinematic", "regressed"])
 @pytest.mark.parametrize("path", ["vertices", "joints", "rest_joints", "transforms", "joints_only"])
-def test_gradcheck(joint_type: str, path: str) -> None:
+@pytest.mark.parametrize("most", [MOST, 0], ids=["few", "many"])
+def test_gradcheck(joint_type: str, path: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("template.layer.MOST", most)
     model = HandModel(RIGHT, joint_type=joint_type, dtype=torch.float64)
 
     def function(*arguments: torch.Tensor) -> torch.Tensor:
@@ -139,7 +142,7 @@ def test_gradcheck(joint_type: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("batch", [1, 3, 130])  # 130 spans several chunks
+@pytest.mark.parametrize("batch", [1, MOST, MOST + 1, 130])  # both sides of the switch; 130 spans several chunks
 @pytest.mark.parametrize("joint_type", ["kinematic", "regressed"])
 def test_fast_path_equals_plain_path(joint_type: str, batch: int, dtype: torch.dtype) -> None:
     results = []
@@ -171,6 +174,15 @@ def test_gradients_of_one_argument_alone(wanted: tuple[bool, ...], batch: int) -
         assert (alone is not None) == need
         if need:
             torch.testing.assert_close(alone, together)
+
+
+@pytest.mark.parametrize("batch", [2, MOST + 1])
+def test_a_changed_output_is_not_differentiated_wrongly(batch: int) -> None:
+    output = HandModel(RIGHT)(*(value.requires_grad_() for value in random_input(batch, torch.float32)))
+    with torch.no_grad():
+        output.transforms.zero_()  # which the backward pass would read
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.vertices.sum().backward()
 
 
 def test_no_translation_equals_zero_translation() -> None:

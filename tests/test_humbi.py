@@ -15,6 +15,7 @@ from datasets.bad_files import BadFileError
 from datasets.humbi.dataset import HUMBI
 from datasets.humbi.files import Crop, crop_affine_of, split_subjects
 from datasets.sample import check_sample
+from datasets.synthetic import humbi_writer
 from datasets.synthetic.hand_studio import make_studio_hand
 from datasets.synthetic.humbi_writer import write_humbi
 from datasets.synthetic.scene.cameras import look_at
@@ -263,3 +264,27 @@ def test_cache_gives_the_same_samples_bit_by_bit(root: Path, tmp_path: Path, mon
     for index in range(len(plain)):
         for key, value in plain[index].items():
             np.testing.assert_array_equal(cached[index][key], value, strict=True)
+
+
+def test_a_writer_that_was_stopped_writes_the_same_set_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_crops, calls = humbi_writer._write_crops, []
+
+    def stopped(*given: object) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        write_crops(*given)
+
+    numbers = {"num_subjects": 3, "num_frames": 1, "num_cameras": 1}
+    monkeypatch.setattr(humbi_writer, "_write_crops", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        humbi_writer.write_humbi(tmp_path / "stopped", **numbers)
+    with pytest.raises(FileExistsError, match="begun with other options"):
+        humbi_writer.write_humbi(tmp_path / "stopped", **numbers | {"seed": 1})
+    for name in ("stopped", "whole"):
+        humbi_writer.write_humbi(tmp_path / name, **numbers)
+    trees = [
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+        for name in ("stopped", "whole")
+    ]
+    assert trees[0] == trees[1] and len(trees[0]) > 10

@@ -27,7 +27,15 @@ from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import parse_known_bone
 from src.photos.calibrate import calibrate
 from template import HandAssets, load_hand_assets
-from utils.artifacts import ArtifactError, Identity, Predictions, load_identity, load_predictions, save_identity
+from utils.artifacts import (
+    ArtifactError,
+    HandMismatchError,
+    Identity,
+    Predictions,
+    load_identity,
+    load_predictions,
+    save_identity,
+)
 
 KNOWN = CalibrationOptions(
     PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05, laplace=False
@@ -161,7 +169,7 @@ def test_numbers_that_are_none(name: str, value: str, capsys: pytest.CaptureFixt
     for parser in (get_args_parser(), fit_parser()):
         with pytest.raises(SystemExit) as stopped:
             parser.parse_args(["--predictions", "p", "--output", "o", *needed, f"--{name}", value])
-        assert stopped.value.code == 2 and f"--{name}: is {value}" in capsys.readouterr().err
+        assert stopped.value.code == 2 and f"--{name} is {float(value)}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -241,3 +249,10 @@ def test_an_output_that_cannot_be_written_is_named_before_the_work(
         args = get_args_parser().parse_args(["--predictions", "p", "--output", str(tmp_path / output)])
         with pytest.raises(OSError, match="--output .*(taken|folder.json): (cannot be written|is a folder)"):
             calibrate_and_write(args, Images(rows), KNOWN, assets, "cpu")
+
+
+def test_a_prior_of_another_hand_is_refused(assets: HandAssets, rows: Predictions) -> None:
+    for source in (rows, rows.keypoints_2d, "photos"):
+        with pytest.raises(HandMismatchError, match="0123"):
+            K = rows.K[0] if isinstance(source, np.ndarray) else None
+            calibrate(source, K=K, prior=Population(hand_hash="0123"), assets=assets)

@@ -21,7 +21,7 @@ from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos import run_images, setup
 from src.photos.api import PhotoEstimator
-from src.photos.boxes import choose_region
+from src.photos.boxes import choose_regions
 from src.photos.camera import checked_intrinsics, choose_camera, read_intrinsics
 from src.photos.hands import find_photo_hands
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
@@ -81,7 +81,7 @@ def test_what_lies_beside_is_not_passed_over(tmp_path: Path, ending: str, what: 
     photo, beside = read_photo(picture(tmp_path / "a.png")), tmp_path / f"a{ending}"
     {"folder": beside.mkdir, "link": lambda: beside.symlink_to("nowhere"), "pipe": lambda: os.mkfifo(beside)}[what]()
     with pytest.raises(UnusableImage, match=f"a{ending}: is a {what}"):
-        choose_camera(photo, None, 60) if ending == "_K.npy" else choose_region(photo, (0, 0, 40, 40))
+        choose_camera(photo, None, 60) if ending == "_K.npy" else choose_regions(photo, (0, 0, 40, 40))
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "\0", "[1, 2, 3]", '{"a": 1}'])
@@ -89,7 +89,7 @@ def test_boxes_that_are_none_name_their_file(tmp_path: Path, content: str) -> No
     photo = read_photo(picture(tmp_path / "a.png"))
     (tmp_path / "a_bbox.json").write_text(content)
     with pytest.raises(UnusableImage, match="a_bbox.json"):
-        choose_region(photo)
+        choose_regions(photo)
 
 
 def test_nobody_is_told_to_read_a_file_unsafely(tmp_path: Path) -> None:
@@ -140,7 +140,8 @@ def tools_of(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--shape gt", "--shape gt"),
         ("--shape mean --identity ME", "--shape mean"),
         ("--shape predicted --identity ME", "--shape predicted"),
-        ("--shape mean", "--shape mean has no effect"),
+        ("--shape mean", "leave --shape out"),
+        ("--shape mean --keypoints network", "--shape mean has no effect"),
         ("--backbone resnet50", "--backbone"),
         ("--hierarchy a", "--hierarchy"),
         ("--model cmr_identity --checkpoint a", "is a mano_baseline_conf, not a cmr_identity"),
@@ -166,7 +167,12 @@ def test_an_identity_of_one_side_is_given_to_no_other(tmp_path: Path, monkeypatc
             estimate(image, K=K, identity=identity, box=(200, 200, 300, 300))
         assert estimate(image, K=K, side="auto", identity=identity, box=(200, 200, 300, 300)).side == "left"
     tools_of("mano_identity", monkeypatch)
-    assert setup.open_tools(arguments("--images", "x", "--identity", str(tmp_path / "left.json"))).hand == "left"
+    assert (
+        setup.open_tools(
+            arguments("--images", "x", "--keypoints", "network", "--identity", str(tmp_path / "left.json"))
+        ).hand
+        == "left"
+    )
 
 
 def test_an_identity_whose_length_was_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,3 +221,12 @@ def test_a_lock_is_held_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
     with locked(tmp_path / "lock"), pytest.raises(LockedError), locked(tmp_path / "lock"):
         pass
     assert not (tmp_path / "lock").exists()
+
+
+def test_a_detector_that_breaks_is_not_a_picture_without_a_hand(tmp_path: Path) -> None:
+    def broken(_: np.ndarray) -> list:
+        raise RuntimeError("no such model file")
+
+    picture(tmp_path / "a.png")
+    with pytest.raises(CalibrationError, match="1 of them failed .first: a.png: RuntimeError: no such model file"):
+        find_photo_hands(tmp_path, finder=broken)

@@ -20,7 +20,7 @@ from src.engine import run_folder
 from src.engine.checkpoint import CheckpointError
 from src.engine.run_folder import RunFolder, RunFolderError, versions
 from src.engine.ship import history, ship
-from src.engine.train import Interrupted, Trainer, train
+from src.engine.train import Interrupted, NonFiniteLossError, Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 from utils import file_lock
 from utils.file_lock import LockedError
@@ -171,6 +171,45 @@ def test_a_folder_with_a_run_is_not_begun_anew(root: Path, begun: Path, tmp_path
     kept = {aside / path.relative_to(folder): data for path, data in files.items() if path.suffix in (".pt", ".json")}
     assert kept and all(path.read_bytes() == data for path, data in kept.items())
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.pt", "last.pt"]
+
+
+def test_what_was_overwritten_outlives_a_run_that_saved_nothing(root: Path, begun: Path, tmp_path: Path) -> None:
+    """The new run stops in its first batch, is begun anew, and again: the run that was overwritten is still there."""
+    shutil.copytree(begun, tmp_path / "out")
+    folder = tmp_path / "out/dex_ycb/run"
+    last = (folder / "checkpoints/last.pt").read_bytes()
+    for _ in range(2):
+        trainer = Trainer(apply_recipe(options(root, tmp_path / "out", "--overwrite")))
+        trainer._compute_gradients = trainer._gradients = lambda batch: {"loss": torch.tensor(float("nan"))}
+        trainer.state.scaler.unscale_ = trainer.state.scaler.step = lambda *given: None
+        with pytest.raises(NonFiniteLossError, match="no state was saved yet.*--overwrite"):
+            trainer.run()
+        assert (folder / "overwritten/checkpoints/last.pt").read_bytes() == last
+    assert not list((folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>quota exceeded</html>", b"PK\3\4" + bytes(500)])
+def test_a_damaged_last_state_is_named_beside_the_best_one(
+    root: Path, begun: Path, tmp_path: Path, content: bytes
+) -> None:
+    shutil.copytree(begun, tmp_path / "out")
+    checkpoints = tmp_path / "out/dex_ycb/run/checkpoints"
+    shutil.copyfile(checkpoints / "last.pt", checkpoints / "best.pt")
+    (checkpoints / "last.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.pt: cannot be read.*--resume .*best\.pt goes on"):
+        train(options(root, tmp_path / "out", "--resume"))
+    assert (checkpoints / "last.pt").read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_an_out_dir_that_is_no_folder_is_named(root: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("mine")
+    else:
+        out.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OSError, match=r"out.*run's folder cannot be made.*--out_dir"):
+        train(options(root, out))
 
 
 def test_a_resumed_run_does_not_replace_a_better_best(root: Path, begun: Path, tmp_path: Path) -> None:

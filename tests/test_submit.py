@@ -20,7 +20,7 @@ from datasets.synthetic.ho3d_writer import write_ho3d
 from options.run_options import get_args_parser
 from src.engine.checkpoint import ModelCard, save_checkpoint
 from src.engine.evaluate import evaluate
-from src.engine.measure import official_hand, predicted_points
+from src.engine.measure import camera_points, official_hand, predicted_points
 from src.engine.predict import mesh_rows, predict
 from src.evaluation.submission_checks import SubmissionError
 from src.models import build_model
@@ -267,3 +267,13 @@ def test_mesh_networks_say_what_became_of_each_hand() -> None:
     rows = mesh_rows({"vertices": vertices, "keypoint_confidence": torch.ones(2, 21)}, seen, batch, hand)
     assert rows["status"].tolist() == [Status.CONVERGED, Status.KEYPOINTS_COINCIDE]
     assert rows["root"][0] == pytest.approx([0, 0, 0.6], abs=1e-3) and np.isfinite(rows["root"]).all()
+
+
+def test_hands_seen_by_an_impossible_camera_are_placed_nowhere() -> None:
+    rows = {"image_id": np.array([7]), "subject_id": np.zeros(1, int), "sequence_id": np.zeros(1, int)}
+    K = np.array([[[-600.0, 0, 320], [0, -600, 240], [0, 0, 1]]])
+    pose, betas = np.eye(3)[None, None].repeat(16, 1), np.zeros((1, 10))
+    keypoints = np.random.default_rng(0).uniform(100, 300, (1, 21, 2))
+    odd = Predictions(**rows, is_left=np.zeros(1, bool), K=K, pose=pose, betas=betas, keypoints_2d=keypoints)
+    with pytest.raises(ArtifactError, match="K of image 7"):
+        camera_points(odd, official_hand(ASSETS, "ho3d"))

@@ -275,3 +275,18 @@ def test_frames_without_a_hand_say_nothing_of_its_shape(tmp_path: Path) -> None:
             track(np.zeros((48, 64, 3), np.uint8))
     assert track.shape.count == 2
     np.testing.assert_allclose(track.shape.betas, (0 + 2) / 2)  # of the first and the third frame
+
+
+def test_a_video_that_cannot_be_opened_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, output = write_clip(tmp_path / "a.mp4", 3), tmp_path / "out"
+
+    class Closed:
+        def __init__(self, *_: object) -> None: ...
+
+        fourcc = staticmethod(lambda *_: 0)
+        isOpened = staticmethod(lambda: False)  # noqa: N815 (OpenCV's name)
+
+    monkeypatch.setattr(cv2, "VideoWriter", Closed)
+    with pytest.raises(OSError, match=r"a_annotated.mp4: cannot be opened .*MB free in .*out"):
+        demo_of(clip, output, monkeypatch)
+    assert not list(output.iterdir())

@@ -34,6 +34,7 @@ __all__ = [
 PREDICTIONS_SCHEMA = 1
 #: Of an image's confidence, which has no unit: networks stay below 100.
 MAX_CONFIDENCE = 1e6
+MAX_BETA = 1000.0  # people's lie within some 5
 
 #: Rows of `Predictions`: shape behind N, dtype on disk, whether the array must be there.
 ROW_ARRAYS: dict[str, tuple[tuple[int, ...], type, bool]] = {
@@ -54,6 +55,7 @@ ROW_ARRAYS: dict[str, tuple[tuple[int, ...], type, bool]] = {
     "status": ((), np.int64, False),
     "joints_3d": ((21, 3), np.float32, False),
     "image_name": ((), np.str_, False),
+    "image_size": ((2,), np.int64, False),
 }
 META_FIELDS = ("model_name", "model_hash", "hand_name", "hand_hash", "dataset", "split", "joint_definition", "camera")
 
@@ -85,6 +87,7 @@ class Predictions:
         joints_3d: (N,21,3) float32 metres, camera axes, about the wrist, standard order, by an estimator whose scale
             is a guess (`src.estimators`); bound to no mesh, unlike ``joints`` | None.
         image_name: (N,) text, the picture's name; two hands of one picture share it | None.
+        image_size: (N,2) int64 px, width and height of the picture | None.
         model_name, model_hash: which network, and `model_hash` of its weights.
         hand_name, hand_hash: `HandAssets.name` and `.hash` that pose and betas belong to.
         dataset, split: where the samples come from.
@@ -112,6 +115,7 @@ class Predictions:
     status: np.ndarray | None = None
     joints_3d: np.ndarray | None = None
     image_name: np.ndarray | None = None
+    image_size: np.ndarray | None = None
     model_name: str = ""
     model_hash: str = ""
     hand_name: str = ""
@@ -140,6 +144,12 @@ class Predictions:
             raise ArtifactError(
                 f"{self.source}: confidence spans [{self.confidence.min():g}, {self.confidence.max():g}]; beyond "
                 f"{MAX_CONFIDENCE:g} it is no network's. Predict again"
+            )
+        if self.betas is not None and np.abs(self.betas).max(initial=0.0) > MAX_BETA:
+            row = int(np.abs(self.betas).max(axis=1).argmax())
+            raise ArtifactError(
+                f"{self.source}: betas of image {self.image_id[row]} reach {np.abs(self.betas).max():g}; beyond "
+                f"{MAX_BETA:g} they are no hand's. Predict again"
             )
         confidence = self.keypoint_confidence
         if confidence is not None and confidence.size and (confidence.min() < 0 or confidence.max() > 1):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -26,7 +27,22 @@ READ_ERRORS = (
 def read_reason(error: BaseException) -> str:
     """What a library said of damaged content, without NumPy's and PyTorch's advice to read it unsafely."""
     advises = any(word in str(error) for word in ("allow_pickle", "weights_only"))
-    return "it holds something else than numbers" if advises else str(error)
+    words = re.sub(r" ?<[\w.]+ object at 0x[0-9a-f]+>", "", str(error))  # nor addresses in memory
+    return "it holds something else than numbers" if advises else words
+
+
+def what_it_is(path: str | os.PathLike, error: BaseException) -> str:
+    """What a file is that a library cannot read, by its first bytes where these tell, else the library's words."""
+    path = Path(path)
+    if not path.is_file():
+        return read_reason(error).partition("\n")[0]
+    with open(path, "rb") as handle:
+        start = handle.read(40)
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer; git lfs pull fetches the file"
+    if len(start) < 40 or start.lstrip()[:1] in (b"<", b"{", b"\0"):
+        return f"{path.stat().st_size} bytes that begin with {start[:20]!r}"
+    return read_reason(error).partition("\n")[0]
 
 
 _NO_ROOM = {
@@ -109,7 +125,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def writable_folder(path: str | os.PathLike) -> Path:
+def writable_folder(path: str | os.PathLike, option: str = "--output") -> Path:
     """Make the folder and see whether a file can be written there, before any work is done.
 
     Raises:
@@ -122,5 +138,18 @@ def writable_folder(path: str | os.PathLike) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OSError(f"--output {folder}: cannot be written to ({error.strerror or error}); choose another") from error
+        raise OSError(f"{option} {folder}: cannot be written to ({error.strerror or error}); choose another") from error
     return folder
+
+
+def writable_file(path: str | os.PathLike, option: str) -> Path:
+    """See whether a file of that name can be written, before any work is done; its folder is made.
+
+    Raises:
+        OSError: naming what ``option`` gave and what is wrong with it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OSError(f"{option} {path}: is a folder; give the name of a file")
+    writable_folder(path.parent, option)
+    return path

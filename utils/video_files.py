@@ -156,7 +156,11 @@ class VideoWriter:
         self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*CODEC), self.fps, size)
         if not self._writer.isOpened():
             self._temporary.unlink(missing_ok=True)
-            raise OSError(f"{path}: cannot be opened for writing video ({CODEC}, {size[0]} x {size[1]} pixels)")
+            free = shutil.disk_usage(path.parent).free / 1e6
+            raise OSError(
+                f"{path}: cannot be opened for writing video ({CODEC}, {size[0]} x {size[1]} pixels); is the disk "
+                f"full? ({free:.0f} MB free in {path.parent})"
+            )
 
     def write(self, frame: np.ndarray, seconds: float | None = None) -> None:
         """Append (H,W,3) uint8 RGB of the size promised, shown from ``seconds`` on; None: after the one before."""

@@ -27,6 +27,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small data, short trainings: the same table in minutes")
     parser.add_argument("--train_only", action="store_true", help="data and trainings, no evaluation")
     parser.add_argument("--no_training", action="store_true", help="evaluate what is trained so far")
+    parser.add_argument("--shipped", action="store_true", help="evaluate the networks of weights/ alone, no training")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     parser.add_argument("--whole", action="store_true", help="seeds are whole trainings also without a GPU")
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these (sizes.py) and what they start from")
@@ -70,14 +71,14 @@ def main() -> int:
         if getattr(args, name) is not None:
             setattr(args, name, getattr(args, name).resolve())
     os.chdir(Path(__file__).parents[2])  # where data, runs and weights are
-    from benchmarks.reproduce.sizes import FULL, QUICK, WHOLE
+    from benchmarks.reproduce.sizes import FULL, QUICK, SHIPPED, WHOLE
     from benchmarks.reproduce.training import make_data, train_all
     from utils.device import choose_device
     from utils.files import atomic_path, write_json
 
     device = choose_device(args.device)
     size = QUICK if args.quick else WHOLE if args.whole or device.type == "cuda" else FULL
-    size = replace(size, device=device.type)
+    size = replace(SHIPPED if args.shipped else size, device=device.type)
     people = "synthetic people"
     if args.data_root is not None:
         people = "people of DexYCB's s1 test split"
@@ -103,11 +104,12 @@ def main() -> int:
         size = replace(size, seeds=tuple(args.seeds))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # trainings beside us save and end too
     try:
-        make_data(size)
+        if not args.shipped:
+            make_data(size)
         if args.train_only:
             train_all(size)
             return 0
-        rows = make_rows(size, train=not args.no_training)
+        rows = make_rows(size, train=not args.no_training and not args.shipped)
     except (ValueError, OSError) as error:
         logger.error("%s", error)
         return 2
@@ -115,7 +117,7 @@ def main() -> int:
     from benchmarks.reproduce.report import flat_rows, markdown
     from benchmarks.reproduce.training import computed_on, training_hours
 
-    is_full = not args.quick and args.data_root is None
+    is_full = not args.quick and not args.shipped and args.data_root is None
     output = args.output or (Path("benchmarks") if is_full else size.folder)
     facts = {
         "command": shlex.join(["./scripts/reproduce_synthetic_results.sh", *sys.argv[1:]]),

@@ -36,7 +36,8 @@ from utils.files import write_json
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("mpjpe_mm", "mpvpe_mm", "pa_mpjpe_mm", "auc", "zero_pose_mpvpe_mm")
+#: Of these the last is in the camera's frame, of hands that have a depth there: fitted ones and registered meshes.
+METRICS = ("mpjpe_mm", "mpvpe_mm", "pa_mpjpe_mm", "auc", "zero_pose_mpvpe_mm", "abs_mpjpe_mm")
 RULER = 0.003  # standard deviation, m
 IMAGES = 20
 
@@ -150,9 +151,7 @@ class Scores:
     def _fitted(self, predictions: Predictions) -> Predictions:
         options = with_population(FitOptions(), self.population, keep_depth=False)
         paired = self._keypoints(predictions, "evaluation")
-        fitted = fit_predictions(paired, paired.betas, self.assets, options=options).predictions
-        # Relative errors only, as before the fit.
-        return replace(fitted, transl=None)
+        return fit_predictions(paired, paired.betas, self.assets, options=options).predictions
 
     def _summary(self, predictions: Predictions) -> dict[str, Any]:
         """Means over all samples, and means of every subject in the order of their numbers."""

@@ -56,7 +56,9 @@ def _write(root: Path, options: dict[str, int | float] | None) -> None:
 
 
 def checkpoint_of(size: Size, network: str, seed: int) -> Path:
-    """The last state of a network's training; of the body, what all networks start from."""
+    """The last state of a network's training, or its weights; of the body, what all networks start from."""
+    if size.weights is not None and network in size.weights:
+        return size.weights[network]
     if network == "body" and size.body is not None:
         return size.body
     seed = seed if size.networks[network].per_seed else SHARED_SEED
@@ -67,6 +69,8 @@ def is_trained(path: Path) -> bool:
     """Whether a checkpoint is the end of its training."""
     if not path.is_file():
         return False
+    if path.suffix == ".safetensors":
+        return True
     state = read_checkpoint(path)
     return state["position"]["epoch"] >= state["epochs"]
 

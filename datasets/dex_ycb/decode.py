@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import torch
 
+from datasets.bad_files import possible_poses
 from datasets.dex_ycb.files import HEIGHT, WIDTH
 from datasets.dex_ycb.labels import LabelTable
 from template import HandAssets, mirror_pose, pca_to_pose
@@ -41,6 +42,7 @@ def decode_labels(
     sequence = table.sequence[rows]
     is_left, betas = table.is_left[sequence], table.betas[sequence]
     valid = table.annotated[rows]
+    valid &= possible_poses(np.where(valid[:, None], table.pose_m[rows, :48], 0), "labels")
     pose_m = np.where(valid[:, None], table.pose_m[rows], 0).astype(np.float64)
     joints = np.where(valid[:, None, None], table.joint_3d[rows], 0).astype(np.float64)
     keypoints = np.where(valid[:, None, None], table.joint_2d[rows], 0).astype(np.float64)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from datasets.bad_files import bad_file, read_npz, reading
+from datasets.bad_files import bad_file, possible_intrinsics, read_npz, reading
 from datasets.crop_cache import state_of
 from datasets.dex_ycb.splits import OFFICIAL_SEQUENCES_PER_SUBJECT, SUBJECTS, Split
 
@@ -180,9 +180,10 @@ def read_intrinsics(root: Path, serial: str) -> np.ndarray:
     with reading(path, "a mapping with color: fx, fy, ppx, ppy"):
         color = read_yaml(path)["color"]
         fx, fy, cx, cy = (float(color[key]) for key in ("fx", "fy", "ppx", "ppy"))
-    if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
+    K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    if not possible_intrinsics(K):
         raise bad_file(path, f"fx, fy, ppx, ppy are {fx}, {fy}, {cx}, {cy}")
-    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    return K
 
 
 def check_camera_folder(folder: Path, num_frames: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from datasets.bad_files import possible_poses
 from datasets.crop_dataset import CropDataset
 from datasets.crop_placement import joint_boxes
 from datasets.freihand.decode import decode_vectors
@@ -180,6 +181,7 @@ def _decode(
         decoded = decode_vectors(annotations.mano[samples], K, assets, label_hand)
         joints, regressed = decoded["joints"], decoded.pop("label_joints")
         columns |= decoded | {"joints": joints.astype(np.float32)}
+        columns["valid"] = possible_poses(annotations.mano[samples, :48], "FreiHAND's mano")
         xyz = regressed if xyz is None else xyz
         _compare(regressed, xyz, assets)
     if xyz is not None:

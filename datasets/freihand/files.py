@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.bad_files import bad_file, read_json
+from datasets.bad_files import bad_file, possible_intrinsics, read_json
 from datasets.crop_cache import state_of
 from utils.files import READ_ERRORS
 
@@ -76,6 +76,9 @@ def read_list(root: Path, part: str, name: str) -> np.ndarray:
     finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
     if not finite.all():
         raise bad_file(path, f"entry {int(np.argmin(finite))} is not finite", can_skip=False)
+    if name == "K" and not possible_intrinsics(array).all():
+        number = int(np.argmin(possible_intrinsics(array)))
+        raise bad_file(path, f"entry {number} is {entries[number]}, no camera's", can_skip=False)
     return array
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.bad_files import bad_file
+from datasets.bad_files import bad_file, possible_intrinsics, possible_poses
 from datasets.crop_cache import state_of
 from utils.files import READ_ERRORS
 
@@ -126,6 +126,8 @@ def read_cameras(folder: Path) -> dict[int, Camera]:
         if number in intrinsics:
             if np.abs(block[1:] @ block[1:].T - np.eye(3)).max() > 1e-3 or np.linalg.det(block[1:]) < 0:
                 raise bad_file(folder / "extrinsic.txt", f"camera {number} has no rotation matrix")
+            if not possible_intrinsics(intrinsics[number]):
+                raise bad_file(folder / "intrinsic.txt", f"camera {number} has impossible numbers")
             cameras[number] = Camera(intrinsics[number], block[1:], block[0])
     return cameras
 
@@ -162,6 +164,8 @@ def read_reconstruction(folder: Path) -> Reconstruction | None:
     if not all(path.is_file() for path in paths):
         return None
     vertices, mano = (_read_numbers(path, shape) for path, shape in zip(paths, ((778, 3), (36,)), strict=True))
+    if not possible_poses(mano[None, 3:26], paths[1]).all():
+        raise bad_file(paths[1], "holds a pose that no hand has")
     return Reconstruction(vertices, mano)
 
 

@@ -9,6 +9,7 @@ resizing the box of the 1920 x 1080 image to 250 x 250 pixels, each axis by its 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -56,14 +57,19 @@ def write_humbi(
         mano_dir: folder of the hand model, as in `template.load_hand_assets`.
 
     Raises:
-        FileExistsError: if a HUMBI is there already.
+        FileExistsError: if a HUMBI is there already. One that was stopped is written anew, if by the same options.
         ValueError: if a number is too small.
     """
     root = Path(root)
     if num_subjects < 3 or num_frames < 1 or num_cameras < 1:
         raise ValueError("num_subjects must be at least 3, num_frames and num_cameras at least 1")
-    if hand_folder(root, 1).exists():
-        raise FileExistsError(f"{root} holds a HUMBI data set already; choose another --root or delete it")
+    options = {"num_subjects": num_subjects, "num_frames": num_frames, "num_cameras": num_cameras, "seed": seed}
+    plan = root / "unfinished.json"  # of a writer that was stopped: the same options write the same files again
+    is_ours = plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) == options
+    if hand_folder(root, 1).exists() and not is_ours:
+        begun = ", begun with other options" if plan.is_file() else ""
+        raise FileExistsError(f"{root} holds a HUMBI data set already{begun}; choose another --root or delete it")
+    write_json(plan, options)
     official = HandModel(
         hand_model(mano_dir, "right").assets, tips="freihand", joint_type="regressed", dtype=torch.float64
     )
@@ -76,10 +82,8 @@ def write_humbi(
             folder = hand_folder(root, subject) / f"{10 * frame + 1:08d}"
             _write_reconstruction(folder / "reconstruction", hand, official)
             _write_crops(folder / "image_cropped" / "right", hand, rig, generator)
-    options = {
-        "num_subjects": num_subjects, "num_frames": num_frames, "num_cameras": num_cameras, "seed": seed
-    }  # fmt: skip
     write_json(root / "synthetic.json", {"options": options, "hand_model": official.assets.hash})
+    plan.unlink()
     logger.info("wrote %d images to %s", num_subjects * num_frames * num_cameras, root)
 
 

@@ -11,18 +11,15 @@ Reading executes nothing (``weights_only=True``).
 from __future__ import annotations
 
 import argparse
-import codecs
 import dataclasses
 import json
 import logging
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import nn
@@ -34,49 +31,10 @@ from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
 from template import HandAssets, HandModel, load_hand_assets
 from template.cmr_assets import load_hierarchy
 from utils.artifacts import model_hash
-from utils.files import atomic_path, read_reason
+from utils.files import atomic_path, what_it_is
+from utils.torch_files import CheckpointError, UnreadableCheckpointError, load_harmless
 
 logger = logging.getLogger(__name__)
-
-
-#: Beside tensors and plain values, what files of other code often hold beside their weights. None of it runs code.
-_HARMLESS: list[Any] = [
-    argparse.Namespace,
-    codecs.encode,
-    np.dtype,
-    np.ndarray,
-    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFD"),
-    *(
-        (value.__reduce__()[0], f"{module}.multiarray.{name}")
-        for module in ("numpy.core", "numpy._core")  # of NumPy 1 and 2
-        for name, value in (("scalar", np.float64()), ("_reconstruct", np.zeros(0)))
-    ),
-]
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is not of the network it is asked to be."""
-
-
-def load_harmless(path: str | Path) -> Any:
-    """What a ``.pt`` file holds, read without running anything of it.
-
-    Raises:
-        CheckpointError: it is cut short or no such file, or holds objects whose reading would run code.
-    """
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises many kinds; all mean the same to the user
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found:
-            raise CheckpointError(
-                f"{path}: holds a {found[1]}, and reading such objects could run code that somebody put there, so it "
-                "is not read. Where the file was made, save the network's weights alone: "
-                "torch.save(network.state_dict(), FILE)"
-            ) from error
-        first = read_reason(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({first}); is the file complete?") from error
 
 
 def mesh_parts(model: str, assets: HandAssets | None = None, hierarchy: str | Path | None = None) -> dict[str, Any]:
@@ -119,6 +77,26 @@ class ModelCard:
     crop: str = "joints"  # or "image": how FreiHAND's pictures are cut (datasets/freihand/dataset.py)
     hierarchy_hash: str = ""  # of the mesh levels, where the network has some
 
+    @classmethod
+    def read(cls, values: Any, path: str | Path) -> ModelCard:
+        """The card in a checkpoint.
+
+        Raises:
+            CheckpointError: it lacks the model's name, has entries that this code does not know, or impossible ones.
+        """
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or "model" not in values or not values.keys() <= known:
+            raise CheckpointError(
+                f"{path}: its card is no card of this code ({str(values)[:200]}); was it written by a newer version?"
+            )
+        card = cls(**values)
+        sizes = (card.input_size, card.crop_size)
+        possible = isinstance(card.options, dict) and all(isinstance(size, int) and 0 < size <= 4096 for size in sizes)
+        possible = possible and card.crop in ("joints", "image")
+        if not (possible and isinstance(card.crop_scale, (int, float)) and 0 < card.crop_scale <= 2):
+            raise CheckpointError(f"{path}: its card holds impossible values ({str(values)[:300]})")
+        return card
+
     def build(self, assets: HandAssets | None = None, hierarchy: str | Path | None = None) -> nn.Module:
         """The network with random weights, for a hand and mesh levels as in `mesh_parts`."""
         return build_model(self.model, self.recipe, **self.options, **mesh_parts(self.model, assets, hierarchy))
@@ -150,10 +128,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                 notes = json.loads((handle.metadata() or {}).get("notes", "{}"))
                 state = {**notes, "model": {name: handle.get_tensor(name).float() for name in handle.keys()}}
         except Exception as error:  # as in `load_harmless`
-            raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}); is the file complete?") from error
+            raise UnreadableCheckpointError(
+                f"{path}: cannot be read as a checkpoint ({what_it_is(path, error)}); is the file complete?"
+            ) from error
     else:
         state = load_harmless(path)
-    if not isinstance(state, dict) or "card" not in state or "model" not in state:
+    if not isinstance(state, dict) or "card" not in state or not isinstance(state.get("model"), dict):
         raise CheckpointError(
             f"{path}: holds no card, so it was not written by this code; see python -m src.engine.checkpoint"
         )
@@ -182,7 +162,7 @@ def load_network(
         CheckpointError: another model's checkpoint, or weights that do not fit (names them).
     """
     state = read_checkpoint(path)
-    card = ModelCard(**state["card"])
+    card = ModelCard.read(state["card"], path)
     if expect and not (card.model == expect or card.model == f"{expect}_conf"):
         raise CheckpointError(f"{path}: is a {card.model}, but a {expect} is needed")
     card.options.pop("weights", None)

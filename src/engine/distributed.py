@@ -1,4 +1,4 @@
-"""Several processes under ``torchrun``: plain DistributedDataParallel, gloo on CPU and NCCL on GPUs."""
+"""Several processes under ``torchrun``: DistributedDataParallel, gloo on CPU, NCCL on GPUs; how signals end them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import gc
 import itertools
 import os
+import signal
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 import torch
@@ -161,3 +163,50 @@ def process_group() -> Iterator[None]:
         raise
     finally:
         destroy_distributed()
+
+
+class Interrupted(SystemExit):
+    """SIGTERM or SIGINT arrived; the state was saved. Exit status 143 or 130."""
+
+
+class Interruption:
+    """Notes a signal, for the training to end at its next good place.
+
+    Attributes:
+        signal: that came to this process, or of which it was told; None: none.
+    """
+
+    def __init__(self, context: DistributedContext) -> None:
+        self.signal: int | None = None
+        self._context = context
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Signals are noted within.
+
+        Raises:
+            Interrupted: an exchange broke after a signal, since a process that it reached first has gone.
+        """
+        previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        except RuntimeError as error:
+            if self.signal is None or not is_lost_peer(error):
+                raise
+            raise Interrupted(128 + self.signal) from error
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def is_noted(self) -> bool:
+        """Whether this process knows of a signal."""
+        return self.signal is not None
+
+    def ended(self) -> Interrupted:
+        """The error to raise. All processes call it: none leaves while another exchanges or saves."""
+        self.signal = self.signal or signal.SIGTERM
+        self._context.barrier()
+        return Interrupted(128 + self.signal)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number

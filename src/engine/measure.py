@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from datasets.bad_files import possible_intrinsics
 from src.evaluation.metrics import Evaluation, evaluate_predictions, point_errors
 from src.evaluation.shape import rest_hand, zero_pose_mpvpe
 from src.models.mesh_joints import LABEL_TIPS, mesh_hand
@@ -116,6 +117,13 @@ def camera_points(predictions: Predictions, hand: HandModel) -> Points:
             f"{predictions.source}: says neither where the hands are (transl, root) nor where keypoints are seen; "
             "fit with optimization_dex_ycb.py, or predict with a network that has 2D keypoints"
         )
+    possible = possible_intrinsics(predictions.K)
+    if not possible.all():
+        row = int(np.argmin(possible))
+        raise ArtifactError(
+            f"{predictions.source}: K of image {predictions.image_id[row]} is {predictions.K[row].tolist()}, which no "
+            "camera has; predict again from a data set whose intrinsics are right"
+        )
     relative, vertices = points.joints - points.joints[:, :1], points.vertices - points.joints[:, :1]
     confidence = predictions.keypoint_confidence
     found = register_mesh(
@@ -135,6 +143,7 @@ COLUMNS = (
     ("f5", "F@5"),
     ("f15", "F@15"),
     ("zero_pose_mpvpe_mm", "zero-pose MPVPE"),
+    ("abs_mpjpe_mm", "camera MPJPE"),  # in the camera's frame, of hands with a depth: fitted ones, registered meshes
     ("keypoints_px", "2D error, px"),
 )
 

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from src.engine.checkpoint import CheckpointError, ModelCard, has_card, load_network, load_owned, mesh_parts
+from src.engine.checkpoint import (
+    CheckpointError,
+    ModelCard,
+    UnreadableCheckpointError,
+    has_card,
+    load_network,
+    load_owned,
+    mesh_parts,
+)
 from src.engine.run_folder import run_path
 from src.models import build_model
 from src.models.keypoint_views import VIEWS
@@ -113,6 +121,8 @@ def _released_network(
         network = build_model(model, "paper", **built, **mesh_parts(model, assets, hierarchy))
         try:
             taken = load_owned(path, network)
+        except UnreadableCheckpointError:
+            raise
         except CheckpointError as error:
             failures.append(error)
             continue

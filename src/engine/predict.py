@@ -27,6 +27,7 @@ from src.personalization.shape_source import load_identities
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions, save_predictions
 from utils.device import choose_device
+from utils.files import writable_file
 
 logger = logging.getLogger(__name__)
 
@@ -232,12 +233,18 @@ def predict(args: argparse.Namespace) -> Predictions | None:
     """
     if args.phase == "predict" and not args.predictions:
         raise ValueError("--phase predict needs --predictions FILE.npz to write")
+    if args.phase == "predict":
+        writable_file(args.predictions, "--predictions")  # before the work, not after it
     device = choose_device(args.device, args.threads)
     _, assets = config.hand_model(args, torch.device("cpu"))
     model, card, digest = open_network(args, device, assets)
     split = args.split or f"{args.setup}_test"
     args.crop = args.crop or card.crop
     shape = None
+    if not card.model.endswith("_identity") and args.shape not in (None, "predicted"):
+        raise ValueError(f"--shape {args.shape} has no effect on a {card.model}, which is told no shape; leave it out")
+    if args.phase == "predict" and args.identity and args.shape != "calibrated":
+        raise ValueError("--identity has no effect without --shape calibrated; leave it out, or give that too")
     if card.model.endswith("_identity"):
         shape = ShapeSource(args.shape or "gt", args.identity, assets)
     with process_group():

@@ -131,7 +131,13 @@ class RunFolder:
 
         Raises:
             LockedError: another process trains here; names it.
+            OSError: no folder can be made there.
         """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            words = f"{self.root}: a run's folder cannot be made there ({error.strerror}); choose another --out_dir"
+            raise OSError(error.errno, f"{words} or --exp_name") from error
         with locked(self.root / "owner.lock"):
             for leftover in self.checkpoints.glob(".*.tmp.pt"):  # of a process that was killed while it saved
                 leftover.unlink()
@@ -159,19 +165,24 @@ class RunFolder:
         held = [path.name for path in self._files()]
         if held:
             raise RunFolderError(
-                f"{self.root} holds a run already ({', '.join(held)}): go on from it with --resume, delete it with "
+                f"{self.root} holds a run already ({', '.join(held)}): go on from it with --resume, replace it with "
                 "--overwrite, or choose another --exp_name"
             )
 
     def clear(self) -> None:
         """Move what a run left here into ``overwritten/``, in place of what an earlier `clear` moved there.
 
-        Whatever then stops the new run (a full disk, a fault in its first batch), the old one is not lost.
+        Whatever then stops the new run (a full disk, a fault in its first batch), the old one is not lost. Nor is it
+        if the new one is replaced before it has saved a state: then that goes, and what lies aside stays.
         """
-        aside = self.root / "overwritten"
+        aside, board = self.root / "overwritten", self.root / "board"
+        files = [*self._files(), *([board] if board.exists() else [])]
+        if aside.is_dir() and not any(self.checkpoints.glob("[!.]*.pt")):
+            for path in files:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            return
         shutil.rmtree(aside, ignore_errors=True)
-        board = self.root / "board"
-        for path in [*self._files(), *([board] if board.exists() else [])]:
+        for path in files:
             target = aside / path.relative_to(self.root)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)

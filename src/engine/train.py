@@ -8,11 +8,9 @@ import dataclasses
 import functools
 import logging
 import math
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -23,9 +21,9 @@ from datasets.augment import prepare_batch
 from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from src.engine import config
-from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint
+from src.engine.checkpoint import ModelCard, UnreadableCheckpointError, initialise_from, read_checkpoint
 from src.engine.cuda_graph import GraphedStep
-from src.engine.distributed import init_distributed, is_lost_peer, process_group
+from src.engine.distributed import Interrupted, Interruption, init_distributed, process_group
 from src.engine.run_folder import RunFolder, train_settings
 from src.engine.step_log import Term, mean_scores
 from src.engine.training_state import TrainingState
@@ -34,13 +32,11 @@ from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
+__all__ = ["Interrupted", "NonFiniteLossError", "Trainer", "train"]
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the last good checkpoint is untouched."""
-
-
-class Interrupted(SystemExit):
-    """SIGTERM or SIGINT arrived; the state was saved. Exit status 143."""
 
 
 def _augment_generator(seed: int, rank: int, epoch: int, batch: int, device: torch.device) -> torch.Generator:
@@ -106,7 +102,7 @@ class Trainer:
         )
         self._gradients = GraphedStep(self._compute_gradients) if self._can_be_recorded() else self._compute_gradients
         self.augment = config.augmentation(args)
-        self._stop: int | None = None
+        self.interruption = Interruption(self.context)
         self._saved_at = time.monotonic()
 
     def _build_model(self) -> nn.Module:
@@ -136,21 +132,13 @@ class Trainer:
             NonFiniteLossError: see there.
         """
         with self.folder.owned() if self.context.is_main else contextlib.nullcontext():
-            previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-            try:
+            with self.interruption.listening():
                 self._begin()
                 while self.state.position.epoch < self.args.epochs:
                     self._epoch()
-            except RuntimeError as error:  # a process that the signal reached first may be gone already
-                if self._stop is None or not is_lost_peer(error):
-                    raise
-                raise Interrupted(128 + self._stop) from error
-            finally:
-                for number, handler in previous.items():
-                    signal.signal(number, handler)
             self.context.barrier()  # whoever returns first finds the last state written
-        best = f"best {self.objective.score} {self.state.position.best:.3f}"
-        logger.info("trained %d epochs; %s; %s", self.args.epochs, best, self.folder.last)
+        score, best = self.objective.score, self.state.position.best
+        logger.info("trained %d epochs; best %s %.3f; %s", self.args.epochs, score, best, self.folder.last)
 
     def _begin(self) -> None:
         """Take up the saved state, if there is one to go on from, and note how the run goes on."""
@@ -158,7 +146,15 @@ class Trainer:
         path = None if args.overwrite and args.resume == "auto" else folder.state_to_resume(args.resume)
         changed: dict[str, list[Any]] = {}
         if path is not None:
-            changed, position = self.state.load(path, args.override), self.state.position
+            try:
+                changed = self.state.load(path, args.override)
+            except UnreadableCheckpointError as error:
+                if path != folder.last or not folder.best.is_file():
+                    raise
+                raise UnreadableCheckpointError(
+                    f"{error} --resume {folder.best} goes on from the best epoch"
+                ) from error
+            position = self.state.position
         elif args.resume and args.init_from:
             initialise_from(self.model, args.init_from, args.init_parts)
         is_own = path is not None and path.resolve().parent == folder.checkpoints.resolve()
@@ -176,14 +172,6 @@ class Trainer:
                 notes["resumed"] = {"from": str(path), "epoch": position.epoch, "batch": position.batch}
             folder.record(args, self._command, self.device, **notes)
         self.context.barrier()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._stop = number
-
-    def _interrupted(self) -> Interrupted:
-        self._stop = self._stop or signal.SIGTERM
-        self.context.barrier()  # none leaves while another is in the exchange that told it, or saves
-        return Interrupted(128 + self._stop)
 
     def _save(self, path: Path) -> None:
         self._saved_at = time.monotonic()
@@ -207,13 +195,13 @@ class Trainer:
             self.state.log.add(terms, position.batch, batch["image_id"])
             position.batch += 1
             # at the same batch in all processes: they check and leave together
-            if self.state.log.is_due or (self._stop is not None and self.context.world_size == 1):
+            if self.state.log.is_due or (self.interruption.is_noted() and self.context.world_size == 1):
                 stop, save = self._check()
                 bar.set_postfix({name: f"{value:.3f}" for name, value in self.state.log.means().items()}, refresh=False)
                 if stop or save:
                     self._save(self.folder.last)
                 if stop:
-                    raise self._interrupted()
+                    raise self.interruption.ended()
         self._check()
         sums = self.state.log.state(self.context.all_reduce)
         if not sums:
@@ -252,13 +240,10 @@ class Trainer:
         """
         self.context.broadcast_buffers(self.model)  # all measure the network that is saved
         view = {"input_size": self.args.input_size, "device": self.device, "crop_scale": self.args.crop_scale}
-
-        def is_told() -> bool:
-            return self._stop is not None
-
-        scores = mean_scores(self.model, self.objective, self.val_loader, view, self.context, is_told)
-        if self.context.any_of(is_told(), device=self.device)[0]:  # all leave together, none in the others' exchange
-            raise self._interrupted()
+        is_noted = self.interruption.is_noted
+        scores = mean_scores(self.model, self.objective, self.val_loader, view, self.context, is_noted)
+        if self.context.any_of(is_noted(), device=self.device)[0]:  # all leave together, none in the others' exchange
+            raise self.interruption.ended()
         return scores
 
     def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, Term]:
@@ -294,12 +279,16 @@ class Trainer:
         """
         bad = self.state.log.first_bad()
         is_late = time.monotonic() - self._saved_at > 60 * self.args.save_minutes
-        any_bad, stop, save = self.context.any_of(bad is not None, self._stop is not None, is_late, device=self.device)
+        any_bad, stop, save = self.context.any_of(
+            bad is not None, self.interruption.is_noted(), is_late, device=self.device
+        )
         if any_bad:
             loss, batch, images = bad or (math.nan, self.state.position.batch - 1, ["of another process"])
+            remedy = f"{self.folder.last} is the last good state: start from it with --init_from and a lower --lr"
+            if not self.folder.last.is_file():
+                remedy = "no state was saved yet: start anew with --overwrite and a lower --lr"
             raise NonFiniteLossError(
-                f"loss is {loss} in epoch {self.state.position.epoch + 1}, batch {batch}, images {images}...; "
-                f"{self.folder.last} is the last good state: start from it with --init_from and a lower --lr"
+                f"loss is {loss} in epoch {self.state.position.epoch + 1}, batch {batch}, images {images}...; {remedy}"
             )
         return stop, save
 

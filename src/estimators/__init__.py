@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from src.estimators.files import list_files, load, save
-from src.estimators.records import EstimateFormatError, Hand, MissingKeyError, Options, flip_x
+from src.estimators.records import EstimateFormatError, Hand, MissingKeyError, Options, flip_x, pinhole
+from src.estimators.subjects import name_subjects
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics
 
@@ -51,6 +52,8 @@ def read_estimates(
     side: str | None = None,
     sides: str | None = None,
     unit: str = "m",
+    fov: float | None = None,
+    subjects: str | os.PathLike = "column",
 ) -> Predictions:
     """Hands of another estimator, right-hand convention; ``image_id`` counts them in the order of the files.
 
@@ -64,6 +67,9 @@ def read_estimates(
         images: folder of the pictures: sizes are taken from them, and compared with the file's.
         side: "left" or "right", of files that name none. sides: "mirror" or "subject", how MediaPipe named them.
         unit: "m" or "mm", of plain 3D joints.
+        fov: degrees of view across the longer side, instead of K.
+        subjects: who is who: "column" (as the file says, else one person), "file" (each file is a person), "one", or a
+            CSV with the columns image, subject.
 
     Raises:
         FileNotFoundError: no file. ValueError: an unknown format or option.
@@ -71,8 +77,14 @@ def read_estimates(
             numbers that are not finite or pictures of another size, or no file has a hand.
     """
     options = Options(side, sides, unit, image_size)
-    found = [hand for _, _, hands in _files(path, format, options, images) for hand in hands]
-    return _predictions(found, format, K, images, str(path))
+    found = []
+    for number, (_, _, hands) in enumerate(_files(path, format, options, images)):
+        for hand in hands:
+            hand.subject = {"file": number, "one": 0}.get(str(subjects), hand.subject)
+        found += hands
+    if str(subjects) not in ("column", "file", "one"):
+        name_subjects(found, Path(subjects))
+    return _predictions(found, format, K if fov is None else fov, images, str(path))
 
 
 def write_estimates(
@@ -178,7 +190,7 @@ def _picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | Non
 
 
 def _predictions(
-    hands: list[Hand], format: str, K: np.ndarray | None, images: str | os.PathLike | None, source: str
+    hands: list[Hand], format: str, K: np.ndarray | float | None, images: str | os.PathLike | None, source: str
 ) -> Predictions:
     if not hands:
         raise EstimateFormatError(f"{source}: no hand in any of its pictures; there is nothing to read")
@@ -205,6 +217,7 @@ def _predictions(
         sequence_id=np.zeros_like(count),
         is_left=np.array([hand.is_left for hand in hands]),
         image_name=np.array([hand.image for hand in hands]),
+        image_size=None if any(hand.size is None for hand in hands) else np.array([hand.size for hand in hands]),
         **columns,
         model_name=format,
         hand_name=names.pop(),
@@ -213,8 +226,12 @@ def _predictions(
     )
 
 
-def _row(hand: Hand, K: np.ndarray | None, source: str) -> dict[str, Any]:
+def _row(hand: Hand, K: np.ndarray | float | None, source: str) -> dict[str, Any]:
     """A hand as a row of `Predictions`: left ones mirrored with their K and keypoints."""
+    if isinstance(K, float | int):
+        if hand.size is None:
+            raise EstimateFormatError(f"{source}: {hand.name}: fov needs the picture's size; give image_size or images")
+        K = pinhole(max(hand.size) / (2 * np.tan(np.radians(K) / 2)), *((side - 1) / 2 for side in hand.size))
     camera = hand.K if K is None else np.asarray(K, dtype=np.float64)
     if camera is None:
         raise EstimateFormatError(

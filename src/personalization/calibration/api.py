@@ -33,6 +33,7 @@ from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import habit_prior
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, load_hand_assets
+from utils.artifact_checks import check_hand
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def calibrate(
         if known := [name for name, value in given.items() if value is not None]:
             raise CalibrationError(f"{', '.join(known)}: predictions and results bring their own; leave it out")
     assets = load_hand_assets(side="right") if assets is None else assets
-    population = prior if prior is None or isinstance(prior, Population) else load_population(prior, assets.hash)
+    population = population_of(prior, assets)
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
     if isinstance(source, Predictions):
         people = list(rows_by_subject(source, subject))
@@ -117,6 +118,21 @@ def calibrate(
         device=device,
         created_by="handid.calibrate",
     )[subject]
+
+
+def population_of(prior: str | os.PathLike | Population | None, assets: HandAssets) -> Population | None:
+    """What is meant by ``prior``: None stays None.
+
+    Raises:
+        HandMismatchError, CalibrationError: it is of another hand model; FileNotFoundError: no such file.
+    """
+    if prior is None:
+        return None
+    if not isinstance(prior, Population):
+        return load_population(prior, assets.hash)
+    if prior.hand_hash:
+        check_hand("prior", prior.hand_hash, assets, "the population")
+    return prior
 
 
 def _are_results(source: Any) -> bool:
@@ -178,7 +194,7 @@ def keypoint_options(
     noise: KeypointNoise = DETECTOR_NOISE,
     landmarks: LandmarkModel | None = None,
 ) -> CalibrationOptions:
-    """What is believed of keypoints without a network: usual poses, people's shapes, and noise of a detector.
+    """What is believed of keypoints (px) without a network: usual poses, people's shapes, and noise of a detector.
 
     Of a source with a landmark model its noise is taken, and how much of it repeats from image to image. Else the noise
     is doubled, as for a network's keypoints (benchmarks/own_photos.py shows what the intervals hold). There is no prior

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from datasets.bad_files import bad_file, reading
 from datasets.dex_ycb.files import read_yaml
 from src.personalization.calibration.multi_view import ViewGroups, mirror_extrinsics
 from src.personalization.ground_truth import rows_of
@@ -31,6 +32,7 @@ def view_groups(dataset: Any, predictions: Predictions) -> ViewGroups:
 
     Raises:
         CalibrationError: an image of another split. FileNotFoundError: a missing calibration file.
+        BadFileError: a calibration file that lacks a camera or is damaged.
     """
     sequences: dict[Path, dict[str, np.ndarray]] = {}
     names: dict[tuple[Path, str], int] = {}
@@ -40,6 +42,8 @@ def view_groups(dataset: Any, predictions: Predictions) -> ViewGroups:
         camera, sequence = image.parent.name, image.parent.parent
         if sequence not in sequences:
             sequences[sequence] = _read_extrinsics(Path(dataset.root), sequence)
+        if camera not in sequences[sequence]:
+            raise bad_file(sequence / "meta.yml", f"its extrinsics lack camera {camera}", can_skip=False)
         pose = sequences[sequence][camera]
         poses.append(mirror_extrinsics(pose) if is_left else pose)
         instant.append(names.setdefault((sequence, image.name), len(names)))
@@ -48,14 +52,17 @@ def view_groups(dataset: Any, predictions: Predictions) -> ViewGroups:
 
 def _read_extrinsics(root: Path, sequence: Path) -> dict[str, np.ndarray]:
     """Camera-to-world (4,4) of each serial."""
-    meta = read_yaml(sequence / "meta.yml")
-    path = root / "calibration" / f"extrinsics_{meta['extrinsics']}" / "extrinsics.yml"
-    content = read_yaml(path)["extrinsics"]
+    with reading(sequence / "meta.yml", "a mapping with extrinsics", can_skip=False):
+        name = str(read_yaml(sequence / "meta.yml")["extrinsics"])
+    path = root / "calibration" / f"extrinsics_{name}" / "extrinsics.yml"
     found = {}
-    for serial, numbers in content.items():
-        pose = np.eye(4)
-        pose[:3] = np.array(numbers, dtype=np.float64).reshape(3, 4)
-        found[serial] = pose
+    with reading(path, "a mapping with extrinsics: 12 numbers a camera", can_skip=False):
+        for serial, numbers in read_yaml(path)["extrinsics"].items():
+            pose = np.eye(4)
+            pose[:3] = np.array(numbers, dtype=np.float64).reshape(3, 4)
+            if not np.isfinite(pose).all():
+                raise ValueError(f"{serial} is not finite")
+            found[serial] = pose
     return found
 
 

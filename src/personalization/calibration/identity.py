@@ -185,6 +185,8 @@ def _average(own: Images, method: str, top_k: int, temperature: float) -> Found:
             "mano_baseline_conf"
         )
     weights = average_weights(count, method, own.predictions.confidence, top_k, temperature)
+    if method == "median":
+        return Found(np.median(betas, axis=0), None, weights > 0, "network")
     return Found(average_betas(betas, weights), None, weights > 0, "network")
 
 

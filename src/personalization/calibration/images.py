@@ -7,7 +7,7 @@ import numpy as np
 from src.personalization.solver.status import CalibrationError
 
 #: The paper's calibration: many predicted shapes of one person, averaged.
-AVERAGES = ("mean", "top_k", "confidence")
+AVERAGES = ("mean", "median", "top_k", "confidence")
 SELECTIONS = ("random", "confidence", "informative")
 
 
@@ -72,7 +72,7 @@ def average_weights(
     """Weight (n,) of each image; they sum to 1.
 
     Args:
-        method: "mean": equal (what the released code did); "top_k": equal for the ``top_k`` most
+        method: "mean": equal (what the released code did), and so "median"; "top_k": equal for the ``top_k`` most
             confident, zero for the rest; "confidence": softmax(confidence / temperature).
         confidence: (n,) ranking scores, higher is better; its scale is that of the ranking loss's
             margin, 1. Not needed for "mean".
@@ -87,7 +87,7 @@ def average_weights(
         raise ValueError(f"top_k is {top_k} and temperature {temperature}; both must be positive")
     if n == 0:
         raise CalibrationError("no image to average; give predictions of this subject")
-    if method == "mean":
+    if method in ("mean", "median"):
         return np.full(n, 1 / n)
     if confidence is None:
         raise CalibrationError(

@@ -102,7 +102,6 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
             )
         if np.linalg.eigvalsh(identity.covariance).min() <= 0:
             raise CalibrationError(f"{identity.source}: its covariance leaves nothing open; calibrate again")
-        _check_evidence(identity, population)
         if identity.evidence.get("prior", None if "network" in identity.scale_evidence else population.hash) != (
             population.hash
         ):
@@ -110,6 +109,7 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
                 f"{identity.source} was made with another prior (hash {identity.evidence.get('prior', 'not written')}, "
                 f"in use {population.hash}): what the files share is not known. Give its --prior, or calibrate again"
             )
+        _check_evidence(identity, population)
         if None not in (first.subject_id, identity.subject_id) and first.subject_id != identity.subject_id:
             raise CalibrationError(f"subjects differ: {first.subject_id} and {identity.subject_id}; nothing was merged")
         if first.side != identity.side and "both" not in (first.side, identity.side):

@@ -32,7 +32,7 @@ from template import HandAssets, HandModel, load_hand_assets
 from template.sides import hand_points
 from utils.artifacts import Predictions, load_predictions, save_predictions
 from utils.device import choose_device
-from utils.files import write_json
+from utils.files import writable_file, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,9 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.predictions is None:
         fill_in(args, scripts_files(args.shape_source))
+    for option in ("output", "results"):  # before the work, not after it
+        if getattr(args, option) is not None:
+            writable_file(getattr(args, option), f"--{option}")
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
@@ -83,6 +86,12 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
         device=device,
         video=args.video,
     )
+    counts = count_status(fitted.status)
+    if not usable(torch.as_tensor(fitted.status)).any():
+        raise CalibrationError(
+            f"{args.predictions}: none of {len(predictions)} images could be fitted ({counts}), so nothing is written; "
+            "do the keypoints and K belong to these images, in px of the full image?"
+        )
     save_predictions(args.output, fitted.predictions)
     report = summarise(predictions, fitted, truth, assets)
     log_report(report)
@@ -114,6 +123,7 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
         depth_mean=args.depth_mean,
         depth_std=args.depth_std,
         lm=replace(FitOptions().lm, max_steps=args.max_steps),
+        evidence_rounds=args.evidence_rounds,
         chunk=args.chunk,
     )
     population = Population()
@@ -155,7 +165,7 @@ def summarise(
 
 
 def log_report(report: dict[str, Any]) -> None:
-    """The table on the log."""
+    """The table (mm) on the log."""
     pixels = report["reprojection_rmse_px"]
     logger.info(
         "%d of %d images fitted, %.0f frames/s, reprojection %s px, %s",

@@ -34,6 +34,10 @@ class PosePrior:
         parts = (self.reference, self.precision, self.offset)
         return PosePrior(*(value if value is None or len(value) == 1 else value[index] for value in parts))
 
+    def to(self, dtype: torch.dtype) -> PosePrior:
+        """The same in another precision."""
+        return PosePrior(*(value if value is None else value.to(dtype) for value in vars(self).values()))
+
     def logarithms(self, pose: torch.Tensor) -> torch.Tensor:
         """phi (3,16,N), rad, of local rotations (3,3,16,N)."""
         return rotation_log(product(self.reference.permute(3, 2, 1, 0), pose))

@@ -1,47 +1,50 @@
-"""Hands and their 2D keypoints in any picture, by our own detector and keypoint network."""
+"""Hands and their 2D keypoints in any picture, by our own detector and keypoint network: no weights but our own."""
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 from torchvision.ops import nms
 
 from datasets.image_crop import crop_image
 from src.engine.checkpoint import ModelCard, load_network
 from src.photos.detector.detection import Detection
-from src.photos.detector.mediapipe_hands import without_repeats
-from src.photos.image import check_rgb
+from src.photos.detector.mediapipe_hands import SAME_HAND, overlap
 from src.photos.search import limited, network_input
 from utils.camera import crop_affine, invert_affine, square_box, transform_points
 
+DETECTOR_WEIGHTS, KEYPOINT_WEIGHTS = "hand_detector.safetensors", "world_keypoints.safetensors"
 #: Sides of the squares that the detector looks at, over the picture's longer side: in the larger one a hand that fills
 #: the picture has a size it was trained on.
 VIEWS = (1.0, 2.0)
-#: Score of the detector from which the keypoint network is asked. The detector only proposes: the score is what one
-#: cell says of both sides together, which the shipped one, unable to tell them apart, never lifts much over 0.77.
-PROPOSAL = 0.25
-_PROPOSALS, _READ_CLOSELY = 8, 3
+#: Probability of the detector from which the keypoint network is asked, and how many places at most.
+PROPOSAL, _PLACES = 0.05, 4
 #: Proposals that share more of their union are one.
 _SAME_PROPOSAL = 0.6
-#: A hand that fills a picture, over the picture's shorter side: looked at whatever the detector says.
-_FILLS = 0.72
-#: Least probability of a hand over all looks; on held-back renders without a hand 2% of the pictures reach it.
-MIN_IS_HAND = 0.925
+#: Logits of the detector's probability, of the least probability of a hand over the looks, and of the keypoints' mean
+#: confidence; then the offset: logistic regression on held-back renders of what is found there being a hand.
+EVIDENCE = (0.52, 0.09, 1.03, -0.36)
+#: Least score of a hand; at most 2% of pictures without one reach it, renders and half the real ones (docs/world.md).
+MIN_SCORE = 0.7
 
 
 class OwnHands:
-    """Callable: image (H,W,3) uint8 RGB -> hands, surest first.
+    """Callable: image (H,W,3) uint8 RGB -> hands, surest first; the score is the probability of a hand.
 
-    The detector proposes boxes, the keypoint network decides: it looks at each, again in the box around what it found
-    there (both mirror images, which says the side), and a third time. A hand is one if every look says so.
+    The detector proposes boxes. The keypoint network looks at each, again in the box around what it found there (both
+    mirror images, which says the side), and a third time. Keypoints are means over the three looks by their squared
+    confidence, which is a mean as well: where the looks differ, it is lower than each of them says.
 
     Args:
         detector, keypoints: weights of a ``hand_detector`` and of a ``pose_2d`` network with a rating.
-        threshold: least probability of a hand over the looks; device: where to compute.
+        threshold: least score; device: where to compute.
 
     Raises:
         FileNotFoundError, CheckpointError: as `load_network`. ValueError: the keypoint network has no rating.
@@ -51,7 +54,7 @@ class OwnHands:
         self,
         detector: str | Path,
         keypoints: str | Path,
-        threshold: float = MIN_IS_HAND,
+        threshold: float = MIN_SCORE,
         device: torch.device | str = "cpu",
     ) -> None:
         self.detector, self.card, _ = load_network(detector, device, expect="hand_detector")
@@ -64,38 +67,83 @@ class OwnHands:
         Raises:
             ValueError: not such an image.
         """
-        check_rgb(image)
-        first = self.reader.read(image, self.proposals(image), False)
-        best = np.argsort(-first.is_hand * first.confidence.mean(axis=1), kind="stable")[:_READ_CLOSELY]
-        hands = [self._closer(image, first.keypoints[row], float(first.is_hand[row])) for row in best]
-        return without_repeats([hand for hand in hands if hand is not None])
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+        squares, probability = self.proposals(image)
+        if not len(squares):
+            return []
+        first = self.reader.read(image, squares, False)
+        places = zip(first.keypoints, first.is_hand, probability, strict=True)
+        found = [self._closer(image, *place) for place in places]
+        return one_each([look for look in found if look.hand.score >= self.threshold])
 
     @torch.no_grad()
-    def proposals(self, image: np.ndarray) -> np.ndarray:
-        """Squares (N,3) centre and side px that may hold a hand; the last is the picture's own middle."""
+    def proposals(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Squares (N,3) centre and side px that may hold a hand, likeliest first, and probabilities (N,)."""
         height, width = image.shape[:2]
         middle, size = np.array([(width - 1) / 2, (height - 1) / 2]), self.card.input_size
         views = np.array([[*middle, max(width, height) * share] for share in VIEWS])
         output = self.detector(network_input([crop_image(image, view, size) for view in views], self.device))
-        scores = self.detector.probability(output["class_logits"]).cpu()
+        scores = self.detector.probability(output["class_logits"]).flatten().double().cpu()
         boxes = []
         for corners, view in zip(output["boxes"].double().cpu().numpy(), views, strict=True):
             back = invert_affine(crop_affine(view, size))
             boxes.append(transform_points(corners.reshape(-1, 2), back))
-        asked = scores.flatten() > PROPOSAL
-        corners, scores = torch.as_tensor(np.concatenate(boxes)).view(-1, 4)[asked], scores.flatten()[asked].double()
-        corners = corners[nms(corners, scores, _SAME_PROPOSAL)[:_PROPOSALS]].view(-1, 2, 2).numpy()
-        squares = np.concatenate([corners.mean(axis=1), (corners[:, 1] - corners[:, 0]).max(axis=1, keepdims=True)], 1)
-        return np.concatenate([squares, [[*middle, _FILLS * min(width, height)]]])
+        asked = scores > PROPOSAL
+        corners, scores = torch.as_tensor(np.concatenate(boxes)).view(-1, 4)[asked], scores[asked]
+        kept = nms(corners, scores, _SAME_PROPOSAL)[:_PLACES]
+        corners = corners[kept].view(-1, 2, 2).numpy()
+        sides = (corners[:, 1] - corners[:, 0]).max(axis=1, keepdims=True)
+        return np.concatenate([corners.mean(axis=1), sides], axis=1), scores[kept].numpy()
 
-    def _closer(self, image: np.ndarray, keypoints: np.ndarray, is_hand: float) -> Detection | None:
+    def _closer(self, image: np.ndarray, keypoints: np.ndarray, is_hand: float, probability: float) -> Look:
         box = limited(square_box(keypoints, 1.0), image)[None]
         looks = [self.reader.read(image, box, is_left) for is_left in (False, True)]
-        is_left = float(looks[0].is_left[0]) > float(looks[1].is_left[0])  # each says how far its image is a left hand
+        # Each says how far its image is a left hand. Had the one a bias, the difference has none.
+        plain, mirrored = (logit(look.is_left[0]) for look in looks)
+        is_left = bool(plain > mirrored)
         box = limited(square_box(looks[is_left].keypoints[0], 1.0), image)[None]
         last = self.reader.read(image, box, is_left)
-        score = min(is_hand, *(float(look.is_hand[0]) for look in (*looks, last)))
-        return Detection(last.keypoints[0], last.confidence[0], is_left, score) if score >= self.threshold else None
+        least = min(is_hand, *(float(look.is_hand[0]) for look in (*looks, last)))
+        evidence = logit([probability, least, last.confidence.mean()]) @ EVIDENCE[:3] + EVIDENCE[3]
+        looks.append(last)
+        confidence = np.stack([look.confidence[0] for look in looks])
+        weight = confidence**2 / (confidence**2).sum(axis=0)
+        points = sum(w[:, None] * look.keypoints[0] for w, look in zip(weight, looks, strict=True))
+        hand = Detection(points, confidence.mean(axis=0), is_left, float(1 / (1 + np.exp(-evidence))))
+        return Look(hand, plain - mirrored + (-1 if is_left else 1) * logit(last.is_left[0]))
+
+
+class Look(NamedTuple):
+    """What was found at one place."""
+
+    hand: Detection
+    left: float  # evidence (log-odds) of a left hand
+
+
+def one_each(looks: list[Look]) -> list[Detection]:
+    """The hands, surest first, each once; several looks at one decide together which hand it is."""
+    groups: list[list[Look]] = []
+    for look in sorted(looks, key=lambda one: -one.hand.score):
+        same = next((group for group in groups if overlap(group[0].hand, look.hand) > SAME_HAND), None)
+        groups.append([look]) if same is None else same.append(look)
+    return [replace(group[0].hand, is_left=bool(sum(look.left for look in group) > 0)) for group in groups]
+
+
+def logit(probability: ArrayLike) -> np.ndarray:
+    """Log-odds of probabilities, those of exactly 0 or 1 as of almost."""
+    probability = np.clip(np.asarray(probability, dtype=np.float64), 1e-6, 1 - 1e-6)
+    return np.log(probability / (1 - probability))
+
+
+@functools.lru_cache(maxsize=2)
+def open_own_hands(folder: Path, device: torch.device | str = "cpu") -> OwnHands:
+    """Our own networks of a folder of weights, opened once.
+
+    Raises:
+        FileNotFoundError: they are not there.
+    """
+    return OwnHands(folder / DETECTOR_WEIGHTS, folder / KEYPOINT_WEIGHTS, device=device)
 
 
 class Readings(NamedTuple):

@@ -1,0 +1,1 @@
+"""Other estimators' results on the command line and from Python."""

@@ -1,0 +1,144 @@
+"""`personalise`: another estimator's hands again, with one hand for all frames of a person, from Python."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.estimators import read_estimates
+from src.personalization.calibration.population import Population
+from src.personalization.estimates.evidence import prepare
+from src.personalization.estimates.people import people_of
+from src.personalization.estimates.personalise import Personalised, calibrate_estimates, personalise_rows
+from src.personalization.estimates.trust import Trust, load_trust
+from src.personalization.landmarks.model import LandmarkModel, load_landmarks
+from src.personalization.solver.status import Status, usable
+from src.personalization.terms.shape_terms import LengthCue
+from template import HandAssets, HandModel, load_hand_assets, mirror_pose
+from utils.artifacts import Identity, Predictions
+
+_FLIP = np.array([-1.0, 1.0, 1.0])
+
+
+@dataclass
+class PersonalisedHands:
+    """N hands as they were read, left hands left, OpenCV camera frame, metres.
+
+    Attributes:
+        joints: (N,21,3) standard order; vertices: (N,778,3).
+        pose: (N,16,3,3), betas: (N,10), transl: (N,3): of the hand model in use, of left hands of its mirror image.
+        is_left: (N,); image_name: (N,); subject_id: (N,).
+        usable: (N,) bool, and status: (N,) names; where not usable the depth is a guess.
+        reprojection_px: (N,) to the estimator's keypoints.
+        identities: by subject, as given or calibrated.
+        released: what `write_estimates` takes to write the estimator's own file again.
+    """
+
+    joints: np.ndarray
+    vertices: np.ndarray
+    pose: np.ndarray
+    betas: np.ndarray
+    transl: np.ndarray
+    is_left: np.ndarray
+    image_name: np.ndarray
+    subject_id: np.ndarray
+    usable: np.ndarray
+    status: list[str]
+    reprojection_px: np.ndarray
+    identities: dict[int, Identity]
+    released: Predictions
+
+
+def personalise(
+    estimates: Predictions | str | os.PathLike,
+    K: np.ndarray | None = None,
+    identity: Identity | dict[int, Identity] | None = None,
+    *,
+    format: str | None = None,
+    hand_length_mm: float | None = None,
+    hand_length_std_mm: float = 3.0,
+    hand: HandAssets | None = None,
+    trust: Trust | str | os.PathLike | None = None,
+    landmarks: LandmarkModel | str | os.PathLike | None = None,
+    prior: Population | None = None,
+    theirs: bool | None = None,
+    accept_conflict: bool = False,
+    device: torch.device | str = "cpu",
+    **read_options: Any,
+) -> PersonalisedHands:
+    """One shape for all frames of a person, laid on the estimator's keypoints and joints, at metric depth.
+
+    >>> hands = handid.personalise("results", K, format="hamer", hand_length_mm=183)
+    >>> hands.joints, hands.identities[0].interval_mm
+
+    Args:
+        estimates: of `read_estimates`, or the path that it reads, with ``format`` and its further options.
+        K: (3,3) px of the pictures; of `Predictions` that were read with theirs not needed.
+        identity: of the person, or by subject number; None: calibrated from these very hands.
+        hand_length_mm, hand_length_std_mm: ruler, wrist joint to middle fingertip, if there is no identity yet.
+        hand: hand model; None: `load_hand_assets`.
+        trust: in the estimator, or its file; None: the shipped one. landmarks: where its points lie on the hand.
+        prior: people's shapes; None: see `people.people_of`.
+        theirs: its pose and betas are of the hand model in use; None: if both are MANO.
+        accept_conflict: go on where one hand does not explain a person's images.
+
+    Raises:
+        CalibrationError: nothing usable, several people taken for one, or a length that contradicts the images.
+        ArtifactError, FileNotFoundError, ValueError: see `read_estimates`.
+    """
+    if not isinstance(estimates, Predictions):
+        if format is None:
+            raise ValueError("estimates from a path need format, e.g. 'hamer'")
+        estimates = read_estimates(estimates, format, K=K, **read_options)
+    elif read_options or K is not None:
+        raise ValueError("give K and options of reading to read_estimates, or personalise a path")
+    assets = load_hand_assets(side="right") if hand is None else hand
+    if trust is not None and not isinstance(trust, Trust):
+        trust = load_trust(trust)
+    if landmarks is not None and not isinstance(landmarks, LandmarkModel):
+        landmarks = load_landmarks(landmarks, assets.hash)
+    people = people_of(assets) if prior is None else prior
+    ready = prepare(estimates, assets, people, trust, landmarks, theirs, device)
+    if identity is None:
+        cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
+        given = {"accept_conflict": accept_conflict, "device": device, "created_by": "handid.personalise"}
+        identities = calibrate_estimates(ready, assets, people, cues, **given)
+    else:
+        if hand_length_mm is not None:
+            raise ValueError("give an identity or a hand length, which is for calibrating one")
+        identities = identity if isinstance(identity, dict) else {int(estimates.subject_id[0]): identity}
+        if not isinstance(identity, dict) and len(np.unique(estimates.subject_id)) > 1:
+            subjects = np.unique(estimates.subject_id).tolist()
+            raise ValueError(f"one identity, but the hands are of the subjects {subjects}; give a dict by subject")
+    return unmirrored(personalise_rows(ready, identities, assets, device), assets)
+
+
+def unmirrored(found: Personalised, assets: HandAssets) -> PersonalisedHands:
+    """With meshes, left hands left."""
+    rows = found.rows
+    assert rows.pose is not None and rows.betas is not None and rows.transl is not None and rows.status is not None
+    pose, betas, transl = (torch.as_tensor(value).double() for value in (rows.pose, rows.betas, rows.transl))
+    vertices = HandModel(assets, dtype=torch.float64)(pose, betas, transl).vertices.numpy()
+    left = rows.is_left
+    sign = np.where(left[:, None], _FLIP, 1.0)
+    turned = torch.where(torch.as_tensor(left)[:, None, None, None], mirror_pose(pose), pose)
+    status = torch.as_tensor(rows.status)
+    return PersonalisedHands(
+        joints=found.joints * sign[:, None],
+        vertices=vertices * sign[:, None],
+        pose=turned.numpy(),
+        betas=rows.betas,
+        transl=rows.transl * sign,
+        is_left=left,
+        image_name=np.array([""] * len(left)) if rows.image_name is None else rows.image_name,
+        subject_id=rows.subject_id,
+        usable=usable(status).numpy(),
+        status=[Status(value).name.lower() for value in status.tolist()],
+        reprojection_px=found.reprojection_px,
+        identities=found.identities,
+        released=found.released,
+    )

@@ -1,0 +1,65 @@
+"""Identities as the file that the shape track of hand_tracking_toolkit takes: one object a sequence, MANO's betas."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from src.evaluation.submission_checks import SubmissionError
+from src.personalization.estimates.personalise import Personalised
+from template import HandAssets
+from utils.files import write_text
+
+
+def write_shape_track(path: Path, found: Personalised, assets: HandAssets) -> None:
+    """Write ``[{"sequence_name", "mano_beta": [10], "hand_side"}, ...]``, one a subject and side, and read it back.
+
+    A sequence is named by what its picture's name holds before the last underscore or hyphen, or else by the subject.
+
+    Raises:
+        SubmissionError: a hand that is not MANO's, or numbers that are none.
+    """
+    if assets.name != "MANO":
+        raise SubmissionError(
+            f"the shape track scores MANO's betas, the hand in use is {assets.name}; give --mano_dir with MANO's files"
+        )
+    rows, entries = found.rows, {}
+    for row in range(len(rows)):
+        side = "left" if rows.is_left[row] else "right"
+        subject = int(rows.subject_id[row])
+        identity = found.identities.get(subject) or next(iter(found.identities.values()))
+        betas = [round(float(value), 6) for value in identity.betas]
+        name = sequence_name(rows.image_name[row] if rows.image_name is not None else "", subject)
+        entries[name, side] = {"sequence_name": name, "mano_beta": betas, "hand_side": side}
+    text = json.dumps(list(entries.values()), indent=1) + "\n"
+    check_shape_track(json.loads(text), str(path))
+    write_text(path, text)
+
+
+def sequence_name(image: str | np.str_, subject: int) -> str:
+    """Of a picture's name such as ``P0001-cam2_000123.jpg``: what is before its number."""
+    stem = Path(str(image)).stem
+    head = stem.rstrip("0123456789").rstrip("_-.")
+    return head if head and head != stem else f"subject-{subject:02d}"
+
+
+def check_shape_track(content: object, where: str) -> None:
+    """Raise SubmissionError unless ``content`` is what the toolkit takes."""
+    if not isinstance(content, list) or not content:
+        raise SubmissionError(f"{where}: a list with an object for each sequence is meant")
+    seen = set()
+    for entry in content:
+        if not isinstance(entry, dict) or set(entry) != {"sequence_name", "mano_beta", "hand_side"}:
+            raise SubmissionError(f"{where}: {entry!r:.80} must hold sequence_name, mano_beta and hand_side, no more")
+        betas = entry["mano_beta"]
+        if not (isinstance(betas, list) and len(betas) == 10 and all(isinstance(b, float) for b in betas)):
+            raise SubmissionError(f"{where}: mano_beta of {entry['sequence_name']} is not ten numbers")
+        if not all(math.isfinite(b) and abs(b) < 20 for b in betas):
+            raise SubmissionError(f"{where}: mano_beta of {entry['sequence_name']} is {betas}; betas lie within 20")
+        key = (entry["sequence_name"], entry["hand_side"])
+        if entry["hand_side"] not in ("left", "right") or key in seen:
+            raise SubmissionError(f"{where}: {key} occurs twice, or its side is neither left nor right")
+        seen.add(key)

@@ -1,0 +1,83 @@
+"""How far an estimator errs, measured on labelled data: the trust file that ``--trust`` takes.
+
+``python -m src.engine.measure_trust --estimates PATH --format NAME --labels LABELS.npz --output trust.json``, labels
+in the format of plain joints (docs/estimators.md): keypoints_2d (N,21,2) px, joints_3d (N,21,3) m, image, is_left,
+subject, K, image_size. Five people or more; the more, the better it knows what repeats and what does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from src.estimators import read_estimates
+from src.personalization.estimates.measure import measure_trust
+from src.personalization.estimates.people import people_of
+from src.personalization.landmarks.model import find_landmarks
+from src.personalization.solver.status import CalibrationError
+from template import load_hand_assets
+from utils.artifacts import Predictions
+
+logger = logging.getLogger(__name__)
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """Options."""
+    parser = argparse.ArgumentParser(description="Measure how far an estimator is to be trusted.")
+    parser.add_argument("--estimates", required=True, help="file or folder that the estimator wrote")
+    parser.add_argument("--format", required=True, help="of which estimator")
+    parser.add_argument("--labels", required=True, help="npz of plain joints: what is true of the same pictures")
+    parser.add_argument("--output", required=True, help="trust file to write")
+    parser.add_argument("--images", help="folder of the pictures, where the format does not say their size")
+    parser.add_argument("--landmarks", action="store_true", help="its points have a landmark model (mediapipe)")
+    parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
+    return parser
+
+
+def paired(estimates: Predictions, labels: Predictions) -> tuple[Predictions, Predictions]:
+    """The hands that both know, row by row, by picture and side; the labels' subjects in both."""
+    assert estimates.image_name is not None and labels.image_name is not None
+    place = {key: row for row, key in enumerate(zip(labels.image_name.tolist(), labels.is_left.tolist(), strict=True))}
+    keys = zip(estimates.image_name.tolist(), estimates.is_left.tolist(), strict=True)
+    partner = np.array([place.get(key, -1) for key in keys])
+    if not (partner >= 0).any():
+        raise CalibrationError(
+            f"{labels.source} and {estimates.source} have no picture in common: {labels.image_name[0]} is in the one, "
+            f"{estimates.image_name[0]} in the other"
+        )
+    kept, other = estimates.select(partner >= 0), labels.select(partner[partner >= 0])
+    kept.subject_id = other.subject_id.copy()
+    return kept, other
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, measure, write.
+
+    Raises:
+        ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
+    """
+    logging.basicConfig(level=logging.INFO)
+    args = get_args_parser().parse_args(argv)
+    assets = load_hand_assets(args.mano_dir, side="right")
+    labels = read_estimates(args.labels, "joints")
+    size = None if labels.image_size is None else tuple(labels.image_size[0].tolist())
+    camera = np.array(labels.K[0], dtype=np.float64)
+    if labels.is_left[0]:  # that row's is mirrored
+        if size is None:
+            raise CalibrationError(f"{args.labels}: image_size is needed where hands are left ones")
+        camera[0, 2] = size[0] - 1 - camera[0, 2]
+    estimates = read_estimates(args.estimates, args.format, K=camera, image_size=size, images=args.images)
+    estimates, labels = paired(estimates, labels)
+    landmarks = find_landmarks(args.format, assets) if args.landmarks else None
+    basis = f"{len(labels)} hands of {len(np.unique(labels.subject_id))} people in {args.labels}"
+    found = measure_trust(estimates, labels, assets, people_of(assets), basis, landmarks)
+    found.save(args.output)
+    logger.info("%s: %s", args.output, found)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,143 @@
+"""Estimates as the solvers need them: of the hand in use, a starting pose for each, in the camera's axes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.population import Population
+from src.personalization.estimates.trust import MAKE, Trust, find_trust
+from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
+from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
+from src.personalization.landmarks.model import LandmarkModel
+from src.personalization.pairing import rows_by_subject
+from src.personalization.solver.status import CalibrationError, usable
+from template import HandAssets
+from utils.artifacts import Predictions
+
+logger = logging.getLogger(__name__)
+
+#: Standard deviations of the mean predicted shape from what the trust file expects, beyond which it says nothing.
+UNBELIEVABLE = 3.5
+#: Estimators that look at a crop, as along its axis: their axes are turned from there to the camera's.
+CROPPED = ("hamer", "wilor", "wilor_mini", "fasthamer", "mediapipe", "frankmocap")
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Hands of another estimator, made ready.
+
+    Attributes:
+        rows: `Predictions` of the hand in use: pose (of the estimator, or of its points) in the camera's axes; betas
+            that it says, or that its 3D joints say at their own scale, or None; keypoints. What 3D joints say is in
+            pose and betas, which are believed as far as `trust` says; they do not count again.
+        own_pose: the poses and betas are the estimator's.
+        turn: (N,3,3) from the estimator's axes to the camera's.
+        trust, landmarks: of this estimator.
+    """
+
+    rows: Predictions
+    own_pose: bool
+    turn: np.ndarray
+    trust: Trust
+    landmarks: LandmarkModel | None
+
+    def options(self, assets: HandAssets, people: Population) -> CalibrationOptions:
+        """What is believed of them."""
+        return self.trust.calibration_options(assets, people, self.landmarks)
+
+
+def prepare(
+    estimates: Predictions,
+    assets: HandAssets,
+    people: Population,
+    trust: Trust | None = None,
+    landmarks: LandmarkModel | None = None,
+    theirs: bool | None = None,
+    device: torch.device | str = "cpu",
+) -> Estimates:
+    """Estimates of one hand model and source as evidence for the hand ``assets``.
+
+    Args:
+        estimates: of `src.estimators.read_estimates`, with the real K (px).
+        trust: in the estimator; None: `find_trust`. landmarks: where its points lie on the hand.
+        theirs: the estimator's pose and betas are of ``assets``; None: if both are MANO.
+
+    Raises:
+        CalibrationError: neither keypoints nor 3D joints, or a K that the estimator made up.
+    """
+    if estimates.camera.startswith("made up"):
+        raise CalibrationError(
+            f"{estimates.source}: K is needed. Its camera is {estimates.camera}, by which a hand is as large as one "
+            "likes; give the K (or --fov) of the pictures"
+        )
+    if estimates.keypoints_2d is None:
+        raise CalibrationError(f"{estimates.source}: no 2D keypoints, and without them no hand has a place")
+    own = estimates.hand_name == assets.name == "MANO" if theirs is None else theirs
+    own = own and estimates.pose is not None and estimates.betas is not None
+    trust = find_trust(estimates.model_name, own) if trust is None else trust
+    joints, confidence = estimates.joints_3d, estimates.keypoint_confidence
+    confidence = None if confidence is None else torch.as_tensor(confidence)
+    K, seen = torch.as_tensor(estimates.K).double(), torch.as_tensor(estimates.keypoints_2d).double()
+    turn = torch.eye(3, dtype=torch.float64).expand(len(K), 3, 3)
+    if estimates.model_name in CROPPED:
+        turn = ray_turn(K, seen.mean(dim=1))
+    prior = people.shape_prior(device=device)
+    if own:
+        pose = torch.as_tensor(estimates.pose).double()
+        pose[:, 0] = turn @ pose[:, 0]
+        betas, status = estimates.betas, None
+    elif joints is not None:
+        options = JointFitOptions(std=trust.joint_std_mm / 1000, shape_prior=prior, landmarks=landmarks)
+        points = torch.as_tensor(joints).double() @ turn.mT
+        fit = fit_joints(assets, points, None, options=options, device=device)
+        pose, betas, status = fit.pose, fit.betas.cpu().numpy(), fit.status
+    else:
+        covariance = torch.as_tensor(people.betas_covariance)
+        search = KeypointFitOptions.of_source(landmarks, shape_mean=prior.mean.cpu(), shape_covariance=covariance)
+        search = replace(search, noise=replace(search.noise, std_box=trust.keypoint_std_box))
+        found = fit_keypoints(assets, seen, K, confidence, options=search, device=device)
+        pose, betas, status = found.pose, None, found.status
+    if status is not None and not bool(usable(status).all()):
+        lost = int((~usable(status)).sum())
+        said = f"{estimates.source}: {lost} of {len(estimates)} hands do not fit their points"
+        if lost == len(estimates):
+            raise CalibrationError(f"{said}; are they the 21 joints of hands?")
+        logger.warning("%s", said)
+    rows = replace(
+        estimates,
+        pose=pose.cpu().numpy(),
+        betas=betas,
+        joints_3d=None,
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+    )
+    return Estimates(rows, own, turn.numpy(), trust, landmarks)
+
+
+def believed(ready: Estimates, assets: HandAssets, people: Population) -> Estimates:
+    """Without its betas where they are none that the trust file allows, said in the log.
+
+    Another hand model's points (MHR's, MediaPipe's) make a smaller or larger hand of everybody; taken for what they are
+    not, a little too small would become far too small, since betas count for more than they say.
+    """
+    if ready.rows.betas is None:
+        return ready
+    network = ready.trust.population(people, assets).network
+    assert network is not None
+    for subject, own in rows_by_subject(ready.rows).items():
+        off = ready.rows.betas[own].astype(np.float64).mean(axis=0) - network.gain @ people.betas_mean - network.offset
+        spread = network.gain @ people.betas_covariance @ network.gain.T + network.systematic + network.noise / len(own)
+        worst = float(np.abs(off / np.sqrt(np.diag(spread))).max())
+        if worst > UNBELIEVABLE:
+            logger.warning(
+                "subject %d: the shapes of %s are %.1f standard deviations from what is known of it, so they say "
+                "nothing here of the hand's size (weights/trust_*.json is simulated; measure it: %s)",
+                subject, ready.trust.name, worst, MAKE,
+            )  # fmt: skip
+            return replace(ready, rows=replace(ready.rows, betas=None))
+    return ready

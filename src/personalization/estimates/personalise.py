@@ -1,0 +1,144 @@
+"""An estimator's hands of one person again: one shape, laid on its keypoints and 3D joints, at metric depth."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.population import Population
+from src.personalization.estimates.evidence import Estimates, believed, prepare
+from src.personalization.estimates.one_hand import check_one_hand
+from src.personalization.estimates.trust import Trust
+from src.personalization.fitting.fit import fit_frames
+from src.personalization.landmarks.model import LandmarkModel, joints_model
+from src.personalization.pairing import rows_by_subject
+from src.personalization.solver.status import CalibrationError, log_unusable
+from src.personalization.terms.shape_terms import LengthCue
+from template import HandAssets, HandModel
+from utils.artifacts import Identity, Predictions
+
+logger = logging.getLogger(__name__)
+
+#: Images of a person to calibrate from, at random where there are more: what all of them share, more do not mend.
+MOST_IMAGES = 200
+
+
+@dataclass
+class Personalised:
+    """N hands, rows as they were read; right-hand convention.
+
+    Attributes:
+        identities: by subject number; a single one serves all rows.
+        rows: `Predictions` of the hand in use: pose, betas, transl and status of the personalised hand, camera axes;
+            keypoints_2d are the estimator's.
+        joints: (N,21,3) m, camera frame; reprojection_px: (N,) root mean square distance to the keypoints.
+        released: the rows with points, pose and betas as the estimator would write them, for `write_estimates`.
+    """
+
+    identities: dict[int, Identity]
+    rows: Predictions
+    joints: np.ndarray
+    reprojection_px: np.ndarray
+    released: Predictions
+
+
+def calibrate_estimates(
+    ready: Estimates,
+    assets: HandAssets,
+    people: Population,
+    cues: tuple[LengthCue, ...] = (),
+    *,
+    accept_conflict: bool = False,
+    device: torch.device | str = "cpu",
+    created_by: str = "",
+) -> dict[int, Identity]:
+    """One identity of each subject from its images (K and keypoints in px); see `calibrate_predictions`.
+
+    Raises:
+        CalibrationError: nothing usable, or several people in what is said to be one.
+    """
+    options = replace(ready.options(assets, people), cues=cues, accept_conflict=accept_conflict)
+    if not accept_conflict:
+        check_one_hand(ready.rows)
+    rows, given = believed(ready, assets, people).rows, {"device": device, "created_by": created_by}
+    found = {}
+    for subject, own in rows_by_subject(rows).items():
+        count = min(len(own), MOST_IMAGES)
+        found |= calibrate_predictions(rows, assets, options, num_images=count, subject=subject, **given)
+    return found
+
+
+def personalise_rows(
+    ready: Estimates, identities: dict[int, Identity], assets: HandAssets, device: torch.device | str = "cpu"
+) -> Personalised:
+    """Every hand with its subject's shape, its pose and place (m) fitted to its keypoints (px).
+
+    Args:
+        identities: by subject number of the rows; a single one serves all of them.
+
+    Raises:
+        CalibrationError: a subject without an identity. HandMismatchError: an identity of another hand.
+    """
+    rows = ready.rows
+    betas = shapes_of_rows(rows, identities, assets)
+    options = ready.options(assets, Population())
+    model = joints_model(assets, ready.landmarks, device, torch.float32)
+    given = (rows.pose, betas, rows.K, rows.keypoints_2d)
+    tensors = [torch.as_tensor(np.asarray(value), dtype=torch.float32) for value in given]
+    trust = None if rows.keypoint_confidence is None else torch.as_tensor(rows.keypoint_confidence)
+    found = fit_frames(model, *tensors, trust, options)
+    log_unusable(logger, found.status, "hands", "they keep the estimator's pose, and their depth is a guess")
+    pose, transl = found.pose.double().cpu(), found.transl.double().cpu()
+    joints = HandModel(assets, dtype=torch.float64).joints(pose, torch.as_tensor(betas), transl).numpy()
+    status = found.status.cpu().numpy()
+    changed = replace(rows, pose=pose.numpy(), betas=betas, transl=transl.numpy(), status=status)
+    image = np.einsum("nij,npj->npi", rows.K.astype(np.float64), joints)
+    theirs = pose.numpy().copy()
+    theirs[:, 0] = np.swapaxes(ready.turn, 1, 2) @ theirs[:, 0]
+    released = replace(
+        changed,
+        pose=theirs,
+        joints_3d=(joints - joints[:, :1]) @ ready.turn,
+        keypoints_2d=image[..., :2] / image[..., 2:].clip(1e-3),
+    )
+    return Personalised(identities, changed, joints, found.reprojection_px.cpu().numpy(), released)
+
+
+def shapes_of_rows(rows: Predictions, identities: dict[int, Identity], assets: HandAssets) -> np.ndarray:
+    """Betas (N,10) float64 of each row's subject; of a single identity for all."""
+    for identity in identities.values():
+        identity.check_hand(assets)
+    if len(identities) == 1:
+        only = next(iter(identities.values()))
+        return np.tile(only.betas, (len(rows), 1))
+    betas = np.zeros((len(rows), 10))
+    for subject, own in rows_by_subject(rows).items():
+        if subject not in identities:
+            raise CalibrationError(
+                f"{rows.source}: no identity of subject {subject}; there are those of {sorted(identities)}"
+            )
+        betas[own] = identities[subject].betas
+    return betas
+
+
+def personalise(
+    estimates: Predictions,
+    assets: HandAssets,
+    people: Population,
+    trust: Trust | None = None,
+    identities: dict[int, Identity] | None = None,
+    landmarks: LandmarkModel | None = None,
+    cues: tuple[LengthCue, ...] = (),
+    *,
+    theirs: bool | None = None,
+    device: torch.device | str = "cpu",
+) -> Personalised:
+    """`prepare`, `calibrate_estimates` where there is no identity, `personalise_rows`; lengths in m."""
+    ready = prepare(estimates, assets, people, trust, landmarks, theirs, device)
+    if identities is None:
+        identities = calibrate_estimates(ready, assets, people, cues, device=device)
+    return personalise_rows(ready, identities, assets, device)

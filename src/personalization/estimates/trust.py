@@ -1,0 +1,133 @@
+"""How far an estimator's numbers are to be trusted: a small JSON that a person can read, ``weights/trust_NAME.json``.
+
+The shipped ones were measured on simulated people with the errors that the estimators' papers publish, not on the
+estimators; each says so. ``python -m src.engine.measure_trust`` makes one from labelled data.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.population import Population
+from src.personalization.fitting.fit import PosePriorOptions
+from src.personalization.landmarks.model import LandmarkModel
+from src.personalization.terms.noise import KeypointNoise
+from template import HandAssets
+from utils.artifact_checks import ArtifactError
+from utils.files import write_json
+
+logger = logging.getLogger(__name__)
+
+TRUST_SCHEMA = 1
+MAKE = "python -m src.engine.measure_trust"
+_WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
+
+
+#: Formats whose errors are taken for another's until they are measured.
+LIKE = {
+    "wilor_mini": "wilor", "hawor": "wilor", "fasthamer": "hamer", "frankmocap": "hamer", "mmpose": "mediapipe",
+    "joints": "mediapipe",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Errors of one estimator, Gaussian.
+
+    Attributes:
+        name: of the format (`src.estimators.FORMATS`).
+        basis: what the numbers rest on, in words.
+        hand_hash: the hand model that betas and rotations were measured with.
+        keypoint_std_box: of a 2D coordinate over the larger side of the hand's box.
+        joint_std_mm: of a coordinate of the 3D joints, centre and scale at their best.
+        shared: in [0,1], the part of the images' errors that all images of a person share.
+        root_std, finger_std: rad, of an axis of the hand's orientation and of the finger joints: of the estimator's
+            rotations, or of those that its 3D joints give.
+        shape_gain: (10) what its betas, or those of its 3D joints, see of a person's deviation from the mean.
+        shape_shared_std, shape_std: (10) of those betas: what all images of a person share, and of one image.
+    """
+
+    name: str
+    basis: str
+    hand_hash: str
+    keypoint_std_box: float
+    joint_std_mm: float
+    shared: float
+    root_std: float
+    finger_std: float
+    shape_gain: list[float]
+    shape_shared_std: list[float]
+    shape_std: list[float]
+
+    def __post_init__(self) -> None:
+        for item in fields(self)[3:]:
+            value, size = getattr(self, item.name), (10,) if item.name.startswith("shape") else ()
+            numbers = np.asarray(value, dtype=np.float64) if not isinstance(value, str) else np.array(np.nan)
+            if numbers.shape != size or not np.isfinite(numbers).all():
+                raise ArtifactError(f"trust in {self.name!r}: {item.name} is {value!r}; {size or 'a number'} is meant")
+            if item.name != "shape_gain" and not (numbers > 0).all():
+                raise ArtifactError(f"trust in {self.name!r}: {item.name} is {value!r}; it must be positive")
+        if self.shared > 1:
+            raise ArtifactError(f"trust in {self.name!r}: shared is {self.shared}; it lies in (0, 1]")
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the JSON, atomically."""
+        write_json(path, {"schema": TRUST_SCHEMA, **asdict(self)})
+
+    def population(self, people: Population, assets: HandAssets) -> Population:
+        """People's shapes, and what the estimator's betas say of them; of another hand's betas the average."""
+        lists = (np.array(value) for value in (self.shape_gain, self.shape_shared_std, self.shape_std))
+        gain, shared, std = (v if assets.hash == self.hand_hash else np.full(10, v.mean()) for v in lists)
+        return replace(
+            people.shapes_only(),
+            network_gain=np.diag(gain),
+            network_offset=(1 - gain) * people.betas_mean,
+            network_systematic=np.diag(shared**2),
+            network_noise=np.diag(std**2),
+        )
+
+    def calibration_options(
+        self, assets: HandAssets, people: Population, landmarks: LandmarkModel | None = None
+    ) -> CalibrationOptions:
+        """What is believed of its images, spreads in rad; ``landmarks``: where its points lie on the hand."""
+        return CalibrationOptions(
+            prior=PosePriorOptions(self.root_std, self.finger_std),
+            noise=KeypointNoise(std_box=self.keypoint_std_box),
+            population=self.population(people, assets),
+            landmarks=landmarks,
+            error_correlation=self.shared,
+        )
+
+
+def find_trust(name: str, own_pose: bool) -> Trust:
+    """The shipped trust in a format's rotations and betas (``own_pose``) or in its points, or in one like it."""
+    like = LIKE.get(name, name)
+    if like != name:
+        logger.warning("how far %s errs was not measured: it is taken for %s; measure it: %s", name, like, MAKE)
+    path = _WEIGHTS / f"trust_{like}{'_pose' if own_pose else ''}.json"
+    return load_trust(path if path.is_file() else _WEIGHTS / f"trust_{like}.json")
+
+
+def load_trust(path: str | os.PathLike) -> Trust:
+    """Read what `Trust.save` wrote.
+
+    Raises:
+        FileNotFoundError: no such file. ArtifactError: not such a file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"trust file {path} does not exist; make it: {MAKE}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("schema") != TRUST_SCHEMA:
+            raise ValueError(f"this code reads schema {TRUST_SCHEMA}")
+        return Trust(**content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path} is no trust file ({error}); make it: {MAKE}") from error

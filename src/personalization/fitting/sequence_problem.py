@@ -1,0 +1,164 @@
+"""All frames of a video as one least-squares problem: poses and wrists of each frame, and one shape if it is free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from src.personalization.solver.block_banded import band, solve_band
+from src.personalization.solver.levenberg_marquardt import State
+from src.personalization.solver.normal_equations import marquardt
+from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
+from src.personalization.terms.frame_terms import FRAME_SIZE, SHAPE, Observations, evaluate_frames
+from src.personalization.terms.smoothness import Smoothness, smoothness_rows
+from template.kinematics import JointsModel
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Times of T frames, and which of them belong together.
+
+    Attributes:
+        seconds: (T,) increasing within a chain; linked: (T-1,) a frame and the next are of one hand's motion.
+    """
+
+    seconds: torch.Tensor
+    linked: torch.Tensor
+
+
+class SequenceProblem:
+    """`levenberg_marquardt.Problem` of a single problem: state pose (1,T,16,3,3), wrist (1,T,3), betas (1,T|1,10).
+
+
+    Args:
+        model: the joints-only hand; seen: what each of the T frames shows; chain: their times.
+        shape_prior: free one shape for all frames, with this prior; None: betas stay as given.
+    """
+
+    def __init__(
+        self,
+        model: JointsModel,
+        seen: Observations,
+        chain: Chain,
+        smoothness: Smoothness,
+        shape_prior: ShapePrior | None = None,
+    ) -> None:
+        self.model, self.seen, self.chain = model, seen, chain
+        self.smoothness, self.shape_prior = smoothness, shape_prior
+
+    def linearise(self, state: State) -> State:
+        """Cost, gradient (by rad and m), the Hessian's band, its betas' border, and the chart of `evaluate_frames`."""
+        pose, wrist, betas = state["pose"][0], state["wrist"][0], state["betas"][0]
+        rest = self.model.rest_points(betas).expand(len(pose), -1, -1)
+        free = self.shape_prior is not None
+        frames = evaluate_frames(self.model, self.seen, pose, wrist, rest, free)
+        gradient = frames.gradient[:, :FRAME_SIZE]
+        diagonal = frames.hessian[:, :FRAME_SIZE, :FRAME_SIZE]
+        chained, next_one, next_two = smoothness_model(pose, wrist, self.chain, frames.chart, self.smoothness)
+        cost = frames.cost.sum() + chained.cost
+        terms = {
+            "gradient": (gradient + chained.gradient)[None],
+            "band": band(_plus(diagonal, chained.blocks), next_one, next_two)[None],
+            "chart": frames.chart[None],
+        }
+        if self.shape_prior is not None:
+            off = betas[0] - self.shape_prior.mean
+            pull = self.shape_prior.precision @ off
+            cost = cost + off @ pull / 2
+            terms |= {
+                "border": frames.hessian[None, :, :FRAME_SIZE, SHAPE],
+                "corner": (frames.hessian[:, SHAPE, SHAPE].sum(0) + self.shape_prior.precision)[None],
+                "shape_gradient": (frames.gradient[:, SHAPE].sum(0) + pull)[None],
+            }
+        return {"cost": cost[None], **terms}
+
+    def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
+        """See `levenberg_marquardt.Problem`; the betas are solved for by their Schur complement."""
+        columns, gradient = terms["band"][0], terms["gradient"][0]
+        added = marquardt(columns[..., 0].reshape(-1), damping[0]).view_as(gradient)
+        damped = columns.clone()
+        damped[..., 0] += added
+        right = -gradient[..., None]
+        if "border" in terms:
+            right = torch.cat([right, terms["border"][0]], dim=-1)
+        solved = solve_band(damped, right)
+        if solved is None:
+            still = {"turn": terms["chart"].new_zeros(1, len(gradient), 16, 3), "wrist": gradient.new_zeros(1, 1, 3)}
+            return still, torch.full_like(damping, torch.nan)
+        vector = solved[..., 0]
+        promised = ((added * vector - gradient) * vector).sum()
+        step: State = {}
+        if "border" in terms:
+            border, corner = terms["border"][0].flatten(0, 1), terms["corner"][0]
+            more = marquardt(corner.diagonal(), damping[0])
+            system = corner + torch.diag(more) - border.mT @ solved[..., 1:].flatten(0, 1)
+            pull = terms["shape_gradient"][0]
+            betas = torch.linalg.solve_ex(system, -pull - border.mT @ vector.flatten())[0]
+            vector = vector - solved[..., 1:] @ betas
+            promised = ((added * vector - gradient) * vector).sum() + ((more * betas - pull) * betas).sum()
+            step = {"betas": betas[None, None]}
+        return step_of(vector[None], terms["chart"]) | step, promised[None] / 2
+
+    def retract(self, state: State, step: State) -> State:
+        """See `levenberg_marquardt.Problem`."""
+        moved = retract_frames(state, step)
+        moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
+        return moved
+
+    def rows(self, index: torch.Tensor) -> SequenceProblem:
+        """There is one problem only."""
+        return self
+
+
+@dataclass
+class ChainTerms:
+    """Smoothness of T frames: half chi-square, gradient (T,51), and 3 x 3 blocks (T,17,3,3) of the diagonal."""
+
+    cost: torch.Tensor
+    gradient: torch.Tensor
+    blocks: torch.Tensor
+
+
+def smoothness_model(
+    pose: torch.Tensor, wrist: torch.Tensor, chain: Chain, chart: torch.Tensor, smoothness: Smoothness
+) -> tuple[ChainTerms, torch.Tensor, torch.Tensor]:
+    """Gauss-Newton model of the motion (rad, m); arguments as in `smoothness_rows`.
+
+    Returns:
+        the terms, and the blocks (T-1,17,3,3), (T-2,17,3,3) that couple a frame (columns) to the next (rows) and to
+        the one after it.
+    """
+    frames = len(pose)
+    blocks = pose.new_zeros(frames, 17, 3, 3)
+    one, two = pose.new_zeros(max(frames - 1, 0), 17, 3, 3), pose.new_zeros(max(frames - 2, 0), 17, 3, 3)
+    gradient = pose.new_zeros(frames, 17, 3)
+    if frames < 3:
+        return ChainTerms(pose.new_zeros(()), gradient.flatten(1), blocks), one, two
+    seconds = _unlinked_apart(chain)
+    residuals, parts = smoothness_rows(pose, wrist, seconds, chart, smoothness)
+    together = (chain.linked[1:] & chain.linked[:-1])[:, None, None]
+    residuals = torch.where(together, residuals, 0.0)
+    first, middle, last = (torch.where(together[..., None], part, 0.0) for part in parts)
+    for offset, part in enumerate((first, middle, last)):
+        rows = slice(offset, frames - 2 + offset)
+        gradient[rows] += (part.mT @ residuals[..., None])[..., 0]
+        blocks[rows] += part.mT @ part
+    one[:-1] += middle.mT @ first
+    one[1:] += last.mT @ middle
+    two += last.mT @ first
+    return ChainTerms(residuals.square().sum() / 2, gradient.flatten(1), blocks), one, two
+
+
+def _unlinked_apart(chain: Chain) -> torch.Tensor:
+    """(T,) seconds that increase over the breaks between chains too, where differences mean nothing."""
+    steps = torch.where(chain.linked, chain.seconds[1:] - chain.seconds[:-1], 1.0)
+    return torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+
+
+def _plus(diagonal: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+    """(T,51,51) with 3 x 3 ``blocks`` (T,17,3,3) added on its diagonal."""
+    total = diagonal.clone()
+    parts = total.view(len(total), 17, 3, 17, 3).diagonal(dim1=1, dim2=3)  # (T,3,3,17)
+    parts += blocks.permute(0, 2, 3, 1)
+    return total
