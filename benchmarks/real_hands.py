@@ -41,8 +41,10 @@ from src.personalization.calibration.multi_frame import CalibrationOptions  # no
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions  # noqa: E402
 from src.personalization.landmarks.detections import read_detections  # noqa: E402
 from src.personalization.landmarks.model import joints_model  # noqa: E402
-from src.personalization.landmarks.shared_fit import PALM, fit_shared  # noqa: E402
+from src.personalization.landmarks.shared_fit import fit_shared  # noqa: E402
+from src.personalization.landmarks.two_cameras import chain, read_two_cameras  # noqa: E402
 from src.personalization.solver.status import usable  # noqa: E402
+from src.personalization.terms.population_pose_prior import PALM  # noqa: E402
 from src.personalization.terms.shape_terms import LengthCue  # noqa: E402
 from src.photos.calibrate import photo_beliefs  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
@@ -60,7 +62,6 @@ ONE_PERSON = ("one_person_ten_poses", "one_left_hand_known_camera")
 SCANS, SCAN_MM = "flat_on_a_scanner", 0.127
 #: m, where a scanned hand is put: so far that its picture is all but orthographic.
 SCAN_DEPTH = 1.5
-CHAIN = [0, 9, 10, 11, 12]
 
 
 class Setting:
@@ -127,25 +128,12 @@ def guessed_K(picture: dict[str, Any]) -> np.ndarray:
 
 def desk(setting: Setting, data: Path) -> dict[str, Any]:
     """See the module's docstring."""
-    scene = json.loads((data / "detections/stereo_desk.json").read_text(encoding="utf-8"))
-    cameras, rotation = scene["cameras"], np.array(scene["R"])
-    K = [np.array(camera["K"]) for camera in cameras]
-    projections = K[0] @ np.eye(3, 4), K[1] @ np.c_[rotation, np.array(scene["T"])]
-    views, truth = [], []
-    for frame in scene["frames"]:
-        if len(frame["camera_0"]) == len(frame["camera_1"]) == 1:
-            pair = []
-            for camera in (0, 1):
-                entry = dict(frame[f"camera_{camera}"][0])
-                bent = np.array(entry["keypoints_2d"], dtype=np.float64)[:, None]
-                entry["keypoints_2d"] = cv2.undistortPoints(
-                    bent, K[camera], np.array(cameras[camera]["distortion"]), P=K[camera]
-                )[:, 0]
-                pair.append(photo_hand(entry, K[camera], 720, frame["frame"]))
-            views.append(pair)
-            points = cv2.triangulatePoints(*projections, *(view.hand.keypoints_2d.T for view in pair))
-            truth.append((points[:3] / points[3]).T)
-    wanted = np.array(truth) * DESK_LENGTH / np.median(chain(np.array(truth)))
+    scene = read_two_cameras(data / "detections/stereo_desk.json")
+    views = [
+        [photo_hand(hand, K, 720, number) for hand, K in zip(pair, scene.K, strict=True)]
+        for number, pair in enumerate(scene.hands)
+    ]
+    wanted = scene.points[0] * DESK_LENGTH / np.median(chain(scene.points[0]))
     half = len(views) // 2
     seen, wanted = [pair[0] for pair in views[half:]], wanted[half:]
     identity = setting.identity([pair[1] for pair in views[:half]], DESK_LENGTH)
@@ -162,11 +150,6 @@ def desk(setting: Setting, data: Path) -> dict[str, Any]:
         }
         setting.draw(f"desk_{name}", seen, fit, every=8)
     return result
-
-
-def chain(points: np.ndarray) -> np.ndarray:
-    """Wrist to middle fingertip along the joints (N,) of points (N,21,3)."""
-    return np.linalg.norm(np.diff(points[:, CHAIN], axis=1), axis=2).sum(axis=1)
 
 
 def distance(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -198,7 +181,8 @@ def betas(setting: Setting, data: Path) -> dict[str, float]:
     file = data / "detections/mediapipe_real.json"
     learning, others = read_detections([file], ONE_PERSON, {SCANS: SCAN_MM}).halves(seed=0)
     left_out = {learning.names[number] for number in others.person}
-    offsets = fit_shared(setting.assets, learning).offsets
+    scene = read_two_cameras(data / "detections/stereo_desk.json").first_half(DESK_LENGTH)
+    offsets = fit_shared(setting.assets, learning.and_in_space(scene.points[0], "desk")).offsets
     blind = Setting(setting.output)
     blind.options = KeypointFitOptions(
         **{

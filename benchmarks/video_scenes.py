@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datasets.dex_ycb.splits import SERIALS
 from datasets.synthetic.scene import population
 from datasets.synthetic.scene.appearance import skin_sheets, skin_tone
 from datasets.synthetic.scene.background import room_texture, table_texture
@@ -48,7 +49,7 @@ def make_clip(seed: int, number: int) -> Clip:
     skin_map = skin_map_of(None, "right")
     skin = skin_sheets(skin_map, np.clip(tone * generator.normal(1, 0.04, 3), 0.01, 0.95), generator)
     scene, rig = Scene(motion, hand.assets.faces, skin_map, skin, generator), make_rig(seed, number)
-    serial = population.SERIALS[number % len(population.SERIALS)]
+    serial = SERIALS[number % len(SERIALS)]
     lights, table = random_lights(generator), table_texture(generator)
     view = CameraView(
         scene, rig.K[serial], rig.camera_to_table[serial], table, room_texture(generator), lights,

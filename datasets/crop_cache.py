@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.files import READ_ERRORS, atomic_path, write_json
+from utils.files import READ_ERRORS, atomic_path, writable_folder, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class CropCache:
         Raises:
             OSError: if the disk has too little room.
         """
-        self.array_path.parent.mkdir(parents=True, exist_ok=True)
+        writable_folder(self.array_path.parent, "--cache")
         for leftover in self.array_path.parent.glob(f".{self.array_path.stem}.*.tmp.npy"):  # of a build that was killed
             leftover.unlink(missing_ok=True)
         needed, free = int(np.prod(self.shape)), shutil.disk_usage(self.array_path.parent).free
@@ -127,8 +127,14 @@ def one_builder(path: Path) -> Iterator[None]:
 
     So under torchrun one process builds and the others, let in after it, find the finished file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.stem.rpartition('_')[2]}.lock"), "a") as handle:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path.with_name(f".{path.stem.rpartition('_')[2]}.lock"), "a")
+    except OSError as error:  # a folder that is only for reading, where nobody builds: what is finished there serves
+        logger.info("%s: no lock (%s)", path, error)
+        yield
+        return
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -155,6 +155,10 @@ class BatchLoader:
         )
         try:
             yield from filter(self._is_usable, map(self._without_invalid, loader))
+        except (ConnectionError, EOFError) as error:  # it died while it handed over a batch
+            traceback.clear_frames(error.__traceback__)
+            words = f"a loader process died ({type(error).__name__}: {error}): it was killed, or the memory was used up"
+            raise RuntimeError(f"{words}; use fewer --num_workers") from error
         except RuntimeError as error:  # of a loader process that died, told again and again while its loader lives
             traceback.clear_frames(error.__traceback__)
             raise

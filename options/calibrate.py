@@ -6,6 +6,7 @@ import argparse
 
 from options.command_line import CommandParser
 from options.estimate_options import ESTIMATE_OPTIONS, add_estimate_arguments
+from options.image_options import add_landmarker_argument
 from options.run_options import add_device_arguments
 
 METHODS = ("mean", "median", "top_k", "confidence", "multi_frame")
@@ -16,13 +17,15 @@ _OF_SOURCE = {
     **dict.fromkeys(("--" + name for name in ESTIMATE_OPTIONS.split()), ("--estimates",)),
     **dict.fromkeys(("--keypoints", "--prior"), ("--predictions", "--images")),
     **dict.fromkeys(("--K", "--fov", "--images"), ("--images", "--estimates")),
-    "--hand": ("--images",),
+    **dict.fromkeys(("--hand", "--landmarker", "--card", "--paper", "--corners"), ("--images",)),
 }  # fmt: skip
 #: Options that only some methods read.
 _OF_METHOD = {
     **dict.fromkeys(("--prior", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--min_confidence",
                      "--depth_mean", "--depth_std", "--hand_length_mm", "--hand_length_std_mm", "--known_bone",
-                     "--accept_conflict", "--cameras", "--wrist_depth", "--wrist_depth_std_mm", "--merge_with"),
+                     "--accept_conflict", "--cameras", "--hand_breadth_mm", "--finger_length_mm", "--card", "--paper",
+                     "--corners",
+                     "--wrist_depth", "--wrist_depth_std_mm", "--merge_with"),
                     "multi_frame"),
     "--top_k": "top_k",
     "--temperature": "confidence",
@@ -34,7 +37,17 @@ _NEEDS = {
     "--wrist_depth_std_mm": ("--wrist_depth",),
     "--data_root": ("--cameras", "--wrist_depth"),
     "--dataset": ("--cameras", "--wrist_depth"),
-    "--accept_conflict": ("--hand_length_mm", "--known_bone", "--merge_with", "--estimates"),
+    "--accept_conflict": (
+        "--hand_length_mm",
+        "--known_bone",
+        "--merge_with",
+        "--estimates",
+        "--hand_breadth_mm",
+        "--finger_length_mm",
+        "--card",
+        "--paper",
+    ),
+    "--corners": ("--card", "--paper"),
 }
 
 
@@ -69,10 +82,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         "(default: what scripts/predict_with_confidence.sh and predict_2d.sh write)",
     )
     source.add_argument(
-        "--images", help="folder of a person's own photos (--keypoints mediapipe); of --estimates: the pictures"
+        "--images", help="folder of a person's own photos, read with mediapipe; of --estimates: the pictures"
     )
     parser.add_argument(
-        "--keypoints", help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe"
+        "--keypoints",
+        help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe, the default",
     )
     parser.add_argument(
         "--output",
@@ -107,6 +121,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
     photos = parser.add_argument_group("own photos (--images; each may have <name>_K.npy beside it, or EXIF)")
     photos.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
     photos.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
+    add_landmarker_argument(photos)
     photos.add_argument("--hand", choices=("left", "right"), help="only hands of this side (default: both)")
 
 
@@ -127,10 +142,27 @@ def add_multi_frame_arguments(parser: argparse.ArgumentParser) -> None:
     prior.add_argument("--depth_mean", type=float, help="m, weak prior on the wrist's depth, e.g. 0.85")
     prior.add_argument("--depth_std", type=float, default=0.07, help="m, of that prior")
     cues = parser.add_argument_group("multi-frame calibration: metric cues (a single camera cannot see absolute size)")
-    cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist to middle fingertip of the stretched hand")
+    cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist crease to the middle finger's end, hand flat")
     cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
     cues.add_argument(
         "--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="e.g. index=72±2 (or +-); repeatable"
+    )
+    cues.add_argument("--hand_breadth_mm", type=float, help="ruler: across the knuckles, without the thumb")
+    cues.add_argument(
+        "--finger_length_mm",
+        action="append",
+        default=[],
+        metavar="NAME=MM",
+        help="knuckle to the finger's end; repeatable",
+    )
+    cues.add_argument("--card", metavar="PICTURE", help="of the flat hand beside a bank card (85.60 x 53.98 mm)")
+    cues.add_argument("--paper", metavar="PICTURE", help="the same beside a sheet of A4 paper (297 x 210 mm)")
+    cues.add_argument(
+        "--corners",
+        nargs=8,
+        type=float,
+        metavar=("X1", "Y1", "X2", "Y2", "X3", "Y3", "X4", "Y4"),
+        help="of the card or paper in that picture, pixels, about its outline, a long side first (default: looked for)",
     )
     cues.add_argument("--accept_conflict", action="store_true", help="use a length even if it contradicts the images")
     cues.add_argument("--data_root", help="data set's folder: for --cameras and --wrist_depth")

@@ -66,6 +66,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     solver.add_argument("--depth_std", type=float, default=0.07)
     solver.add_argument("--use_confidence", action="store_true", help="adam: weight keypoints by confidence")
     solver.add_argument("--fit_shape", action="store_true", help="lm: also fit the betas of each frame")
-    solver.add_argument("--video", action="store_true", help="lm: start each frame from the one before it")
+    solver.add_argument(
+        "--video",
+        action="store_true",
+        help="lm: all frames of a video together, smoothly, each carried by its neighbours",
+    )
     add_device_arguments(parser)
     return parser

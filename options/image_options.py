@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-KEYPOINT_SOURCES = ("network", "mediapipe")
+NETWORK, DETECTOR = "network", "mediapipe"
+KEYPOINT_SOURCES = (NETWORK, DETECTOR)
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,5 +24,23 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         help="tight box of the hand in pixels, for every image (default: looked for)",
     )
     group.add_argument(
-        "--keypoints", default="network", choices=KEYPOINT_SOURCES, help="where the 2D keypoints come from"
+        "--keypoints",
+        choices=KEYPOINT_SOURCES,
+        help="where the 2D keypoints come from (default: mediapipe, or, where --model or --checkpoint asks for a "
+        "network, that network); the shipped networks know rendered pictures only",
+    )
+    add_landmarker_argument(group)
+    group.add_argument(
+        "--one_person",
+        action="store_true",
+        help="all hands of a picture are one person's: they share the shape, also of --identity of the other hand",
+    )
+
+
+def add_landmarker_argument(group: argparse._ActionsContainer) -> None:
+    """``--landmarker``, of the detector."""
+    group.add_argument(
+        "--landmarker",
+        metavar="FILE",
+        help="hand_landmarker.task of mediapipe's makers, for its newer versions (Python 3.13), which carry no models",
     )

@@ -146,7 +146,10 @@ _EVERYWHERE = "device mano_dir threads"
 _DATA = "dataset data_root setup split side paper_filter crop_size crop cache skip_bad allow_missing_subjects"
 _NETWORK = "model backbone hierarchy keypoint_views checkpoint resume exp_name out_dir"
 _SAMPLES = "batch_size num_workers max_images"
-_OWN_IMAGES = "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints"
+_OWN_IMAGES = (
+    "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints landmarker "
+    "one_person"
+)
 #: What each use of run.py reads, beside ``--phase``, ``--debug`` and `_EVERYWHERE`. Any other option is an error.
 USED_OPTIONS = {
     "train": f"{_DATA} {_SAMPLES} input_size crop_scale resident model recipe backbone backbone_weights "

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # The demo on a video: VIDEO=FILE scripts/demo_video.sh [--identity FILE] [--fov 60] [--hand left] ...
-# Without VIDEO it writes a synthetic one of an unseen person to out/demo_video/hand.mp4 first. Leaves in out/demo_video/
+# A real video needs the hand detector once: .venv/bin/python -m pip install -r requirements-detect.txt
+# Without VIDEO it writes a synthetic one of an unseen person to out/demo_video/hand.mp4 first, and takes the shipped
+# networks, which know such pictures. Leaves in out/demo_video/
 # NAME_annotated.mp4 (no sound) and NAME_frames.jsonl (a line about the video, then one a frame).
-# Expect a mesh that follows the hand and a hand length whose interval holds 196 mm for the synthetic person.
+# Expect a mesh that follows the hand; its size is not known without --identity, as one camera does not see it.
 source "$(dirname "$(readlink -f "$0")")/make_env.sh"
+ROUTE=()
 if [ -z "${VIDEO:-}" ]; then
+    ROUTE=(--keypoints network)
     VIDEO="$ROOT/out/demo_video/hand.mp4"
     [ -f "$VIDEO" ] || "$PYTHON" -m datasets.synthetic.samples --video "$VIDEO" --num_frames 60
 fi
-"$PYTHON" "$ROOT/run.py" --phase demo --video "$VIDEO" --output "$ROOT/out/demo_video" "$@"
+"$PYTHON" "$ROOT/run.py" --phase demo --video "$VIDEO" --output "$ROOT/out/demo_video" "${ROUTE[@]}" "$@"

@@ -26,7 +26,7 @@ def product_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a x b, cross products of vectors (3,...), broadcasting."""
-    out = a.new_empty(np.broadcast_shapes(a.shape, b.shape))  # torch's own takes longer than the product of a few hands
+    out = a.new_empty(np.broadcast_shapes(a.shape, b.shape))  # PyTorch's takes longer than the products of a solver
     for axis, after, last in CYCLIC:
         torch.mul(a[after], b[last], out=out[axis]).addcmul_(a[last], b[after], value=-1)
     return out

@@ -60,7 +60,7 @@ def _children(transforms: NDArray, level: int) -> NDArray:
 
 
 def pose_few(pose: NDArray, betas: NDArray, transl: NDArray | None, tables: FewTables) -> FewPosed:
-    """SMPL eqs. 2-10; arguments as of `fast_skinning.PosedHand`."""
+    """SMPL eqs. 2-10, m; arguments as of `fast_skinning.PosedHand`."""
     batch, count = len(pose), tables.weights.shape[1]
     rest = (betas @ tables.rest_directions.T + tables.rest_template).reshape(batch, 2, 3, 16)
     local = np.empty((batch, 16, 3, 4), pose.dtype)
@@ -99,7 +99,7 @@ def few_gradients(
     g_transforms: NDArray | None,
     g_rest_joints: NDArray | None,
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Gradients of pose, betas and transl from those of the first four fields of `FewPosed` (None: zero)."""
+    """Gradients of pose, betas and transl (m) from those of the first four fields of `FewPosed` (None: zero)."""
     batch, count = len(local), tables.weights.shape[1]
     g_world = np.zeros_like(local)
     g_points = np.zeros_like(unposed) if g_vertices is None else np.array(g_vertices, order="C")

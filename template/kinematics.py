@@ -20,7 +20,7 @@ import torch
 from template.assets import HandAssets
 from template.components_first import cross, product, product_transposed
 from template.fast_skinning import chain
-from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO, TIP_JOINTS, tip_vertices
+from utils.joints import KNUCKLE_FLANKS, MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO, TIP_JOINTS, tip_vertices
 
 #: (16, 16): joint row moves when joint column turns (the column is an ancestor of the row, or the row itself).
 SUBTREE = np.zeros((16, 16))
@@ -39,6 +39,7 @@ class JointsModel:
 
     Attributes:
         rest: (21,3) metres, zero-pose points at zero betas; directions: (10,21,3) metres per unit of betas.
+        flanks: (2,3) and flank_directions: (10,2,3), the same of `KNUCKLE_FLANKS`.
         tip_weights: (5,16) skinning weights; tip_pose: (15,15,9) m, (joint, coordinate and tip, entry of R).
         carrier_tip, carrier_joint: (C,) tips and the joints that carry them with some weight; gather: (5,C) sums
             carriers to tips with their weights.
@@ -64,6 +65,9 @@ class JointsModel:
         weights = assets.weights[ids]
         self.dtype, self.device = dtype, torch.device(device)
         self.rest, self.directions = self._constant(rest), self._constant(directions)
+        flanks = list(KNUCKLE_FLANKS)
+        self.flanks = self._constant(assets.v_template[flanks])
+        self.flank_directions = self._constant(assets.shapedirs[flanks].transpose(2, 0, 1))
         self.to_standard = torch.tensor(MANO_TO_STANDARD, device=device)
         self.from_standard = torch.argsort(self.to_standard)
         self.offsets = None if offsets is None else self._constant(offsets[list(STANDARD_TO_MANO)].T[..., None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import multiprocessing
@@ -21,7 +22,9 @@ from dex_ycb_layout import edit_labels, write_dex_ycb
 from mano_pickle import write_mano_pickle
 from random_assets import mano_dictionary, random_assets
 
+import datasets.crop_cache
 import datasets.dex_ycb.labels
+import options.fit
 from datasets import build_dataset
 from datasets.bad_files import BadFileError
 from datasets.crop_dataset import CropDataset
@@ -36,7 +39,10 @@ from datasets.synthetic.humbi_writer import write_humbi
 from src.engine.checkpoint import load_harmless
 from src.evaluation import submissions
 from src.evaluation.submission_checks import SubmissionError
+from src.personalization.calibration.data_set_evidence import view_groups
 from src.personalization.calibration.population import load_population
+from src.personalization.fitting.command import fit
+from src.personalization.solver.status import CalibrationError
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from template.safe_pickle import safe_load
 from utils.artifacts import ArtifactError, Predictions, load_predictions, save_predictions
@@ -466,6 +472,25 @@ def test_a_moved_data_set_keeps_its_caches(
         np.testing.assert_array_equal(after[name][0]["image"], before[name][0]["image"])
 
 
+def test_a_finished_cache_serves_where_nothing_can_be_written(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a read-only share; a cache that would have to be built there names the option."""
+    expected = open_split(whole, cache=tmp_path)
+    before = sorted(tmp_path.iterdir())
+
+    def refused(*given: object) -> object:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(datasets.crop_cache, "open", refused, raising=False)
+    monkeypatch.setattr(Path, "touch", refused)
+    found = open_split(whole, cache=tmp_path)
+    np.testing.assert_array_equal(found[3]["image"], expected[3]["image"])
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(OSError, match="--cache .*cannot be written to .Read-only"):
+        open_split(whole, cache=tmp_path / "other")
+
+
 def _open_with_cache(root: Path, cache: Path, log: Path) -> None:
     original = CropDataset._make_crop
 
@@ -543,3 +568,45 @@ def test_predictions_keep_what_they_are(tmp_path: Path) -> None:
     save_predictions(tmp_path / "p.npz", one_prediction(confidence=np.array([-3.5])))
     assert dataclasses.asdict(load_predictions(tmp_path / "p.npz"))["confidence"] == [-3.5]
     assert json.dumps(load_predictions(tmp_path / "p.npz").split) == '""'
+
+
+# --- what the commands make of it ----------------------------------------------------------------
+
+
+def rows_of_split(dataset: CropDataset, **changed: object) -> Predictions:
+    names = ("image_id", "subject_id", "sequence_id", "is_left", "pose", "betas")
+    columns = {name: dataset.columns[name] for name in names} | {"K": dataset.columns["K_image"]}
+    assets = load_hand_assets(STAND_IN)
+    made = {"hand_name": assets.name, "hand_hash": assets.hash, "dataset": "dex_ycb", "split": "s1_test"}
+    return Predictions(**columns | changed, **made)
+
+
+def test_a_fit_of_no_image_is_an_error_and_writes_nothing(whole: Path, tmp_path: Path) -> None:
+    dataset = open_split(whole)
+    keypoints = np.random.default_rng(0).uniform(100, 300, (len(dataset), 21, 2))
+    save_predictions(
+        tmp_path / "p.npz", rows_of_split(dataset, keypoints_2d=keypoints, K=np.zeros((len(dataset), 3, 3)))
+    )
+    words = f"--predictions {tmp_path}/p.npz --output {tmp_path}/o.npz --device cpu --mano_dir {STAND_IN}"
+    with pytest.raises(CalibrationError, match=r"p\.npz: none of 16 images could be fitted.*bad_intrinsics"):
+        fit(options.fit.get_args_parser().parse_args(words.split()))
+    assert not (tmp_path / "o.npz").exists()
+
+
+def test_extrinsics_that_are_missing_or_damaged_are_named(root: Path) -> None:
+    dataset = open_split(root)
+    predictions = rows_of_split(dataset)
+    with pytest.raises(BadFileError, match="meta.yml: not a mapping with extrinsics"):
+        view_groups(dataset, predictions)
+    for meta in root.rglob("meta.yml"):
+        meta.write_text(meta.read_text() + "extrinsics: '1'\n")
+    path = root / "calibration/extrinsics_1/extrinsics.yml"
+    path.parent.mkdir()
+    for text, said in (
+        ("<html>", "extrinsics.yml: not a mapping"), (f"extrinsics: {{'{SERIALS[0]}': [1, 2]}}", "extrinsics.yml"),
+        ("extrinsics: {a: [.nan,0,0,0,0,0,0,0,0,0,0,0]}", "a is not finite"),
+        ("extrinsics: {a: [0,0,0,0,0,0,0,0,0,0,0,0]}", f"lack camera {SERIALS[0]}"),
+    ):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(BadFileError, match=said):
+            view_groups(dataset, predictions)

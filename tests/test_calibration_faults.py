@@ -418,7 +418,8 @@ def test_identities_already_written_are_kept(
 
     monkeypatch.setattr(command, "calibrate_predictions", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        command.run(arguments(tmp_path, "--depth_mean", "0.85"))
+        stated = ("--keypoint_std", "1", "--finger_std", "0.1", "--root_std", "0.1")
+        command.run(arguments(tmp_path, "--depth_mean", "0.85", "--depth_std", "0.05", *stated))
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["identity_subject-08.json", "identity_subject-09.json"]
     assert load_identity(tmp_path / "out" / written[0]).subject_id == 8

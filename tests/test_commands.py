@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -301,3 +302,38 @@ def test_an_option_without_what_it_belongs_to_is_an_error(command, words, capsys
         and words.split()[0] in said
         and ("has no effect without" in said or "does not use" in said)
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run.py --phase predict --checkpoint nothing.pt --predictions",
+        "run.py --phase eval --predictions nothing.npz --results",
+        "optimization_dex_ycb.py --predictions nothing.npz --output",
+        "optimization_dex_ycb.py --predictions nothing.npz --output o.npz --results",
+    ],
+)
+def test_an_output_that_cannot_be_written_is_an_error_before_the_work(words, tmp_path, monkeypatch, capsys):
+    """Not after hours of it: a folder, or a place below a file. The input is not looked at yet."""
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    command, *given = words.split()
+    module = importlib.import_module(command.removesuffix(".py"))
+    for output, said in ((tmp_path, "is a folder"), (tmp_path / "file/x.npz", "cannot be written")):
+        monkeypatch.setattr("sys.argv", [command, *given, str(output)])
+        assert module.main() == 2
+        error = capsys.readouterr().err
+        assert said in error and given[-1] in error and "nothing" not in error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_threads_that_wait_sleep_and_torch_comes_after_that_is_said() -> None:
+    script = (
+        "import sys, os, run, calibrate_from_shape_params, optimization_dex_ycb\n"
+        "from options.command_line import CommandParser, run_command\n"
+        "sys.argv = ['x']\n"
+        "run_command(CommandParser('x'), lambda args: print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY']))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert found.stdout == "False PASSIVE\n"

@@ -230,8 +230,25 @@ for batch in BatchLoader(Deadly(), 4, num_workers=1): print(batch["image_id"].to
 def test_a_dead_loader_process_is_named_by_its_number() -> None:
     """In a process of its own: PyTorch raises the error in whatever that is doing, again and again."""
     done = subprocess.run([sys.executable, "-c", DEADLY], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and re.search(r"RuntimeError: DataLoader worker \(pid(\(s\))? \d+\)", done.stderr)
+    # the latter if it was just handing over a batch
+    said = r"RuntimeError: (DataLoader worker \(pid(\(s\))? \d+\)|a loader process died)"
+    assert done.returncode == 1 and re.search(said, done.stderr)
     assert "[[0, 1, 2, 3], [4, 5, 6, 7]]".startswith("[" + done.stdout.strip().replace("\n", ", "))
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), EOFError()])
+def test_a_loader_process_that_dies_with_a_batch_in_its_hands_is_blamed(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """PyTorch's own words then are those of the broken pipe."""
+
+    def broken(*given: object, **options: object) -> object:
+        yield {"image_id": torch.arange(4)}
+        raise error
+
+    monkeypatch.setattr(loading, "DataLoader", broken)
+    with pytest.raises(RuntimeError, match="a loader process died .*--num_workers"):
+        list(BatchLoader(Images(), 4, num_workers=1))
 
 
 # --- one process of several fails ----------------------------------------------------------------

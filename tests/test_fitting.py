@@ -16,9 +16,11 @@ from src.personalization.fitting.adam import AdamOptions, fit_adam
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.command import fit as fit_command
 from src.personalization.fitting.command import summarise
+from src.personalization.fitting.evidence import reestimated
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
+from src.personalization.fitting.sequence import SequenceOptions
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
-from src.personalization.fitting.video import chain_positions, fit_video
+from src.personalization.fitting.video import fit_videos, video_order
 from src.personalization.ground_truth import rows_of
 from src.personalization.pairing import pair_keypoints
 from src.personalization.registration.register import register_mesh
@@ -80,6 +82,49 @@ def test_fit_beats_the_network_and_its_noise_free_limit_is_exact(model: JointsMo
     perfect = fit(model, world, keypoints=exact, pose=world.pose[:, 0])
     assert float(root_relative_error(perfect, world, model).max()) < 1e-6
     torch.testing.assert_close(perfect.transl, world.transl[:, 0], atol=1e-5, rtol=0)
+
+
+def unknown_trust(noise_px: float, pose_noise: float, rounds: int) -> tuple[Simulated, FitOptions]:
+    """Frames whose errors are not those of the options: 2 px, 0.25 rad."""
+    world = simulate(load_hand_assets(), 96, 1, SimulationOptions(noise_px=noise_px, pose_noise=pose_noise), seed=5)
+    return world, FitOptions(PosePriorOptions(0.25, 0.25), KeypointNoise(2.0, loss="none"), evidence_rounds=rounds)
+
+
+@pytest.mark.parametrize(("noise_px", "pose_noise"), [(4.0, 0.25), (1.0, 0.25), (2.0, 0.1), (2.0, 0.5)])
+def test_estimated_trust_lowers_the_error(model: JointsModel, noise_px: float, pose_noise: float) -> None:
+    errors = []
+    for rounds in (0, 2):
+        world, options = unknown_trust(noise_px, pose_noise, rounds)
+        errors.append(root_relative_error(fit(model, world, options), world, model).mean())
+    assert errors[1] < 0.99 * errors[0]
+
+
+@pytest.mark.parametrize(("noise_px", "pose_noise"), [(4.0, 0.25), (1.0, 0.25), (2.0, 0.5)])
+def test_estimated_variances_are_the_simulated_ones(
+    model: JointsModel, noise_px: float, pose_noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.personalization.fitting.evidence.NOISE_BELIEF", 1e-3)
+    monkeypatch.setattr("src.personalization.fitting.evidence.PRIOR_BELIEF", 1e-3)
+    found = []
+    monkeypatch.setattr(
+        "src.personalization.fitting.fit.reestimated", lambda *given: found.append(reestimated(*given)) or found[-1]
+    )
+    fit(model, *unknown_trust(noise_px, pose_noise, rounds=8))
+    noise, spread = (
+        value.median().sqrt()
+        for value in (1 / found[-1].weights, 1 / found[-1].pose_priors[0].precision.diagonal(dim1=1, dim2=2))
+    )
+    assert 0.75 * noise_px < noise < 1.25 * noise_px and 0.75 * pose_noise < spread < 1.25 * pose_noise
+
+
+def test_trust_is_estimated_of_a_frame_by_itself(model: JointsModel) -> None:
+    world, options = unknown_trust(4.0, 0.25, 2)
+    together = fit(model, world, options)
+    given = world.predicted[7], world.betas[7:8], world.K[7], world.keypoints[7]
+    alone = fit_frames(model, *given, options=options)
+    torch.testing.assert_close(alone.pose[0], together.pose[7], atol=1e-9, rtol=0)
+    with pytest.raises(ValueError, match="evidence_rounds"):
+        fit_frames(model, *given, options=options, world=world.joints[7])
 
 
 def test_outliers_hardly_matter(model: JointsModel, world: Simulated) -> None:
@@ -256,20 +301,17 @@ def test_adam_is_the_papers_loop(world: Simulated) -> None:
     torch.testing.assert_close(alone.pose[0], few.pose[0], atol=1e-9, rtol=0)  # no influence of the batch size
 
 
-def test_video_chains_and_warm_start(model: JointsModel, world: Simulated) -> None:
+def test_rows_of_one_video_follow_each_other(model: JointsModel, world: Simulated) -> None:
     K = np.stack([np.eye(3)] * 4 + [2 * np.eye(3)] * 2)
-    previous, place = chain_positions(np.array([5, 6, 8, 9, 10, 11]), np.array([1, 1, 1, 1, 1, 1]), K)
-    assert previous.tolist() == [-1, 0, -1, 2, -1, 4] and place.tolist() == [0, 1, 0, 1, 0, 1]
+    order, video = video_order(np.array([6, 5, 8, 9, 10, 11]), np.array([1, 1, 1, 1, 1, 1]), K)
+    assert order.tolist() == [1, 0, 2, 3, 4, 5] and video.tolist() == [0, 0, 1, 1, 2, 2]
     arrays = (world.predicted[:, 0], world.betas, world.K[:, 0], world.keypoints[:, 0])
-    before, order = np.arange(N) - 1, np.arange(N)
-    before[0] = -1
-    options = FitOptions(lm=LMOptions(max_steps=40))
-    warm = fit_video(model, arrays, None, before, order, options)
-    cold = fit_frames(model, *arrays, options=options)
-    assert usable(warm.status).all()
-    # From the neighbour's pose the same prior and keypoints lead to the same optimum in most frames.
-    close = (warm.pose - cold.pose).abs().amax(dim=(1, 2, 3)) < 2e-2
-    assert close.double().mean() > 0.5
+    apart = fit_videos(model, arrays, None, np.arange(N)[::-1].copy(), np.arange(N), SequenceOptions())
+    alone = fit_frames(model, *arrays)
+    assert usable(apart.status).all()
+    # Videos of one frame are frames: the same minimum, each in its own row.
+    close = (apart.pose - alone.pose).abs().amax(dim=(1, 2, 3)) < 2e-2
+    assert close.double().mean() > 0.9
 
 
 def predictions_of(world: Simulated, **changes: object) -> Predictions:

@@ -31,7 +31,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def demo(images: Path, output: Path, *extra: str) -> list[dict]:
-    words = ["--phase", "demo", "--images", str(images), "--output", str(output), "--device", "cpu", *extra]
+    words = ["--phase", "demo", "--images", str(images), "--output", str(output), "--device", "cpu"]
+    words += [] if {"--keypoints", "--model"} & set(extra) else ["--keypoints", "network"]
+    words += extra
     image_demo(get_args_parser().parse_args(words))
     return json.loads((output / "predictions.json").read_text())["images"]
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import roma
@@ -16,7 +17,9 @@ from src.personalization.fitting.api import fit
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks import LandmarkModel, joints_model, load_landmarks
 from src.personalization.landmarks.detections import Detections, read_detections
-from src.personalization.landmarks.shared_fit import SharedFitOptions, fit_shared
+from src.personalization.landmarks.noise_fit import noise_sums, shared_part
+from src.personalization.landmarks.shared_fit import SharedFit, SharedFitOptions, fit_shared
+from src.personalization.landmarks.two_cameras import chain, read_two_cameras
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import posed_points
 from utils.artifact_checks import ArtifactError, HandMismatchError
@@ -81,6 +84,7 @@ def test_learning_recovers_offsets(assets: HandAssets) -> None:
         np.arange(n),
         [str(i) for i in range(n)],
         np.where(np.arange(n) < flat, 1000.0, np.nan),
+        np.zeros(n, dtype=bool),
     )
     options = SharedFitOptions(std_box=(0.01,) * 21, world_std=(0.012,) * 21, pose_spread=1.0, steps=200)
     learned = fit_shared(assets, seen, options=options)
@@ -88,6 +92,106 @@ def test_learning_recovers_offsets(assets: HandAssets) -> None:
     off = (learned.offsets - source.offsets)[:, [0, 2]]
     assert np.sqrt((off**2).mean()) < 0.5 * np.sqrt((source.offsets[:, [0, 2]] ** 2).mean())
     assert learned.misfit < 0.7 * fit_shared(assets, seen, np.zeros((21, 3)), options).misfit
+
+
+def test_two_cameras_tell_offsets_out_of_the_palm_too(assets: HandAssets) -> None:
+    source = made_up(assets, 0.005)
+    points, *_ = hands(assets, source, 12, 1.0, 12)
+    flat = (points - points.mean(dim=1, keepdim=True)).numpy()
+    pixels = 1000 * flat[..., :2]
+    seen = Detections(
+        pixels,
+        np.ones((12, 21), dtype=bool),
+        np.ptp(pixels, axis=1).max(axis=1),
+        flat,
+        np.arange(12),
+        [str(i) for i in range(12)],
+        np.full(12, 1000.0),
+        np.zeros(12, dtype=bool),
+    )
+    bent, *_ = hands(assets, source, 20, 1.0)
+    more = seen.and_in_space(1.2 * bent.numpy() + [0.3, 0, 2], "two cameras")
+    assert more.in_space.sum() == 20 and not more.inside[more.in_space].any() and len(more.names) == 13
+    options = SharedFitOptions(space_std=0.003, pose_spread=1.0, steps=200)
+    errors = []
+    for evidence in (seen, more):
+        off = fit_shared(assets, evidence, options=options).offsets - source.offsets
+        errors.append(np.sqrt(np.square(off - off.mean(axis=0)).mean()))  # all moved alike is a place of the hand
+    assert errors[1] < 0.75 * errors[0], errors
+
+
+def test_noise_is_learned(assets: HandAssets) -> None:
+    source, n, noise = made_up(assets, 0.005), 24, 0.02
+    points, *_ = hands(assets, source, n, 0.8)
+    points = (points - points.mean(dim=1, keepdim=True)).numpy()
+    box = np.ptp(points[..., :2], axis=1).max(axis=1)
+    generator = np.random.default_rng(0)
+    pixels = 1000 * (points[..., :2] + noise * box[:, None, None] * generator.normal(size=(n, 21, 2)))
+    seen = Detections(
+        pixels - pixels.mean(axis=1, keepdims=True),
+        np.ones((n, 21), dtype=bool),
+        1000 * box,
+        points,
+        np.arange(n),
+        [str(i) for i in range(n)],
+        np.full(n, np.nan),
+        np.zeros(n, dtype=bool),
+    )
+    for start in (0.012, 0.035):
+        model = replace(source, std_box=np.full(21, start))
+        for _ in range(3):
+            model = noise_sums(assets, seen, model).improved(model)
+        assert 0.75 * noise < model.std_box.mean() < 1.25 * noise, start
+        assert 0.6 < model.pose_spread < 1.6
+
+
+def test_what_repeats_in_a_persons_pictures() -> None:
+    generator, people, pictures = np.random.default_rng(0), 30, 12
+    n = people * pictures
+    person = np.repeat(np.arange(people), pictures)
+    turns = roma.random_rotmat(n * 21).view(n, 21, 3, 3).double().numpy()
+    seen = Detections(
+        np.zeros((n, 21, 2)),
+        np.ones((n, 21), dtype=bool),
+        np.ones(n),
+        np.zeros((n, 21, 3)),
+        person,
+        [str(i) for i in range(people)],
+        np.full(n, np.nan),
+        np.zeros(n, dtype=bool),
+    )
+    for share in (0.0, 0.3, 0.8):
+        fixed = np.sqrt(share) * generator.normal(size=(people, 21, 3))[person]
+        own = np.sqrt(1 - share) * generator.normal(size=(n, 21, 3))
+        residuals = np.einsum("nlab,nlb->nla", turns, fixed + own)[..., :2]
+        fit = SharedFit(np.zeros((21, 3)), np.zeros((people, 10)), 0.0, residuals, turns)
+        assert shared_part(fit, seen) == pytest.approx(share, abs=0.05)
+
+
+def test_two_cameras_are_read(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    points = generator.uniform(-0.1, 0.1, (6, 21, 3)) + [0, 0, 0.8]
+    rotation = roma.rotvec_to_rotmat(torch.tensor([0.0, -0.5, 0.1], dtype=torch.float64)).numpy()
+    shift, distortion = np.array([0.4, 0.0, 0.2]), np.array([0.1, -0.05, 0.001, 0.002, 0.0])
+    views = []
+    for rotate, move in ((np.eye(3), np.zeros(3)), (rotation, shift)):
+        spread = cv2.projectPoints(points.reshape(-1, 3), rotate, move, K.numpy(), distortion)[0]
+        views.append(spread.reshape(6, 21, 2))
+    frames = [
+        {f"camera_{c}": [{"keypoints_2d": views[c][i].tolist()}] * (1 + (i == 5)) for c in (0, 1)} for i in range(6)
+    ]
+    camera = {"K": K.tolist(), "distortion": distortion.tolist()}
+    content = {"cameras": [camera] * 2, "R": rotation.tolist(), "T": shift.tolist(), "frames": frames}
+    (tmp_path / "two.json").write_text(json.dumps(content))
+    found = read_two_cameras(tmp_path / "two.json")
+    assert len(found.hands) == 5  # two hands at the last instant
+    np.testing.assert_allclose(found.points[0], points[:5], atol=1e-5)
+    np.testing.assert_allclose(found.points[1], points[:5] @ rotation.T + shift, atol=1e-5)
+    half = found.first_half(0.187)
+    assert len(half.hands) == 2 and np.median(chain(half.points[1])) == pytest.approx(0.187)
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(ValueError, match="bad.json is no file of two cameras"):
+        read_two_cameras(tmp_path / "bad.json")
 
 
 def test_hands_are_fitted_better_through_their_landmarks(assets: HandAssets) -> None:

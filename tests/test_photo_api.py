@@ -14,6 +14,7 @@ import pytest
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from src.personalization.terms.hand_size import lengths_mm
+from src.photos import search
 from src.photos.api import PhotoEstimator, load
 from src.photos.detector import Detection
 from src.photos.image import UnusableImage
@@ -66,6 +67,24 @@ def test_a_picture_is_a_call(
     assert "searched" in found.sources.box and found.sources.camera == "--fov 40"
     either = estimate(image, K=K, side="auto", box=box)
     assert "against" in either.sources.side and either.side in ("left", "right")
+
+
+def test_small_windows_are_looked_into_only_where_no_large_one_holds_a_hand(
+    estimate: PhotoEstimator,
+    sample: tuple[np.ndarray, np.ndarray, list[float], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, read, looked = estimate.reader, estimate.reader.read, []
+    monkeypatch.setattr(reader, "read", lambda image, boxes: looked.append(len(boxes)) or read(image, boxes))
+    found = []
+    for sure in (search.SURE_SCORE, 2.0):
+        monkeypatch.setattr(search, "SURE_SCORE", sure)
+        looked.clear()
+        hand = reader.search(sample[0])
+        found.append((hand, sum(looked)))
+    (quick, few), (whole, many) = found
+    assert quick.score > 0.7 and few < 0.5 * many
+    assert np.abs(quick.box - whole.box).max() < 0.1 * whole.box[2]
 
 
 def test_what_is_no_picture(estimate: PhotoEstimator, sample: tuple[np.ndarray, np.ndarray, list[float], Path]) -> None:

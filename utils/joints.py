@@ -42,6 +42,9 @@ TIP_VERTICES = {
     "smplx": (744, 320, 443, 554, 671),  # smplx, otaheri/MANO, HaMeR
 }
 
+#: Vertices outermost across the knuckles, of the index and of the little finger's side: a hand's breadth without thumb.
+KNUCKLE_FLANKS = (103, 535)
+
 #: Sets that differ on the left hand.
 TIP_VERTICES_LEFT = {"manopth": (745, 317, 445, 556, 673)}
 

@@ -26,7 +26,7 @@ from datasets.dex_ycb.files import (
     read_sequence_info,
 )
 from datasets.dex_ycb.splits import S4_SEED, Split
-from utils.files import READ_ERRORS, atomic_path
+from utils.files import READ_ERRORS, atomic_path, writable_folder
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ def load_label_table(
         with one_builder(path):
             table = _cached_table(path)
             if table is None:
+                writable_folder(path.parent, "--cache")
                 table = _read_table(root, split, sequences, skip_bad, workers)
                 with atomic_path(path) as temporary:
                     np.savez(temporary, **{field.name: getattr(table, field.name) for field in fields(LabelTable)})

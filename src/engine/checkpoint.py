@@ -92,6 +92,7 @@ class ModelCard:
         card = cls(**values)
         sizes = (card.input_size, card.crop_size)
         possible = isinstance(card.options, dict) and all(isinstance(size, int) and 0 < size <= 4096 for size in sizes)
+        possible = possible and card.crop in ("joints", "image")
         if not (possible and isinstance(card.crop_scale, (int, float)) and 0 < card.crop_scale <= 2):
             raise CheckpointError(f"{path}: its card holds impossible values ({str(values)[:300]})")
         return card
@@ -132,7 +133,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             ) from error
     else:
         state = load_harmless(path)
-    if not isinstance(state, dict) or "card" not in state or "model" not in state:
+    if not isinstance(state, dict) or "card" not in state or not isinstance(state.get("model"), dict):
         raise CheckpointError(
             f"{path}: holds no card, so it was not written by this code; see python -m src.engine.checkpoint"
         )

@@ -30,7 +30,7 @@ from src.personalization.terms.hand_size import describe_lengths, lengths_as_jso
 from template import HandAssets
 from utils.artifacts import Identity, Predictions, load_predictions
 from utils.device import choose_device
-from utils.files import write_json
+from utils.files import writable_file, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         ValueError: predictions of another hand model or split; or nothing to measure and nothing to submit.
     """
     check_server(args)
+    if args.results:
+        writable_file(args.results, "--results")  # before the work, not after it
     device = choose_device(args.device, args.threads)
     _, assets = config.hand_model(args, device)
     if args.predictions and Path(args.predictions).suffix in RESULT_FILES:
@@ -92,7 +94,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         means = measure(measured, truth, assets, device, left=dataset.assets.get("left"))
         summary |= means | {"n_images": len(measured)}
         table = format_table({predictions.model_name: means})
-        logger.info("%s, %d images (mm, relative to the wrist; px of the full image)\n%s", split, len(known), table)
+        logger.info(
+            "%s, %d images (mm, relative to the wrist; camera: absolute; px of the image)\n%s", split, len(known), table
+        )
     if args.submit or not len(known):
         points = camera_points(predictions, official_hand(assets, args.dataset))
         scores = official_scores(args, points, predictions.image_id, predictions.is_left, dataset)

@@ -24,7 +24,8 @@ from src.engine.predict import check_hand
 from src.engine.run_folder import RunFolder, versions
 from src.models.mesh_joints import is_mesh_model, mesh_hand, mesh_joints
 from template import HandAssets, HandModel
-from utils.files import atomic_path
+from utils.files import atomic_path, writable_file
+from utils.install import pip_install_extra
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ def export(args: argparse.Namespace) -> Path:
     output = Path(args.output)
     if output.suffix != ".onnx":
         raise ValueError(f"--phase export writes ONNX, but --output is {output}; give it a name that ends in .onnx")
+    writable_file(output, "--output")
     if args.threads:
         torch.set_num_threads(args.threads)
     path = weights_file(args)
@@ -99,8 +101,7 @@ def require_packages() -> None:
     missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(
-            f"--phase export needs {' and '.join(missing)}, which this environment lacks: "
-            "pip install -r requirements-export.txt"
+            f"--phase export needs {' and '.join(missing)}, which this environment lacks: {pip_install_extra('export')}"
         )
 
 

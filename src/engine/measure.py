@@ -143,6 +143,7 @@ COLUMNS = (
     ("f5", "F@5"),
     ("f15", "F@15"),
     ("zero_pose_mpvpe_mm", "zero-pose MPVPE"),
+    ("abs_mpjpe_mm", "camera MPJPE"),  # in the camera's frame, of hands with a depth: fitted ones, registered meshes
     ("keypoints_px", "2D error, px"),
 )
 

@@ -27,6 +27,7 @@ from src.personalization.shape_source import load_identities
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions, save_predictions
 from utils.device import choose_device
+from utils.files import writable_file
 
 logger = logging.getLogger(__name__)
 
@@ -232,6 +233,8 @@ def predict(args: argparse.Namespace) -> Predictions | None:
     """
     if args.phase == "predict" and not args.predictions:
         raise ValueError("--phase predict needs --predictions FILE.npz to write")
+    if args.phase == "predict":
+        writable_file(args.predictions, "--predictions")  # before the work, not after it
     device = choose_device(args.device, args.threads)
     _, assets = config.hand_model(args, torch.device("cpu"))
     model, card, digest = open_network(args, device, assets)

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def pair_keypoints(predictions: Predictions, keypoints: Predictions | None) -> Predictions:
-    """The rows of ``predictions`` with the 2D keypoints of the same images (by image_id) put in.
+    """The rows of ``predictions`` with the 2D keypoints (px) of the same images (by image_id) put in.
 
     Without ``keypoints`` the predictions' own are used. Rows that have none are dropped, with a warning.
 

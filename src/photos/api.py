@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import functools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from options.image_options import DETECTOR
 from src.engine.checkpoint import load_network
 from src.engine.networks import read_network
 from src.models.mesh_joints import is_mesh_model
 from src.personalization.calibration.population import SHIPPED_PRIOR, Population, shipped_population, with_population
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.terms.hand_size import check_stated_length
-from src.photos.boxes import Region, choose_region
+from src.photos.boxes import Refused, Region, choose_regions
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
+from src.photos.detector.detection import Finder
+from src.photos.detector.refusal import check_size
 from src.photos.estimator import Estimator, HandEstimator
 from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
 from src.photos.keypoint_estimator import KeypointEstimator
@@ -33,26 +39,31 @@ WEIGHTS = SHIPPED_PRIOR.parent
 KEYPOINT_WEIGHTS = "pose_2d.safetensors"
 #: The network that predicts a shape, and the one that is told it: which of them looks depends on the identity.
 ANONYMOUS, PERSONAL = "mano_baseline_conf", "mano_identity"
-DETECTOR = "mediapipe"
 SIDES = ("right", "left", "auto")
+#: What networks learned from, for whoever reads the results.
+SHIPPED_TRAINED_ON = "rendered pictures of a synthetic hand at a table top, no real picture"
+DETECTOR_TRAINED_ON = "real pictures, by mediapipe's makers; the fit behind it is not trained"
 
 
 @dataclass
 class PhotoEstimator:
-    """Callable: a picture -> the `Result` of one hand in it. See `load`.
+    """Callable: a picture -> the `Result` of the surest hand in it. See `load`.
 
     Attributes:
         estimator: network and fitting, or fitting alone; personal: the one for a known identity, or None: the same.
-        reader: keypoint network to look for hands with, or None; detector: mediapipe gives hands and keypoints.
+        alone: fits the detector's keypoints without the network, where what the network says contradicts them.
+        reader: keypoint network to look for hands with, or None; detector: gives hands and keypoints, or None.
         weights: file of the network, or None; digest: hash of its weights.
         population: how networks see shapes, and which shapes there are, or None.
         identity, K, fov, bbox, hand: of all pictures, where a call does not say; hand is "left", "right" or None.
+        one_person: all hands of a picture are one person's, and share the shape.
     """
 
     estimator: Estimator
     personal: Estimator | None = None
+    alone: Estimator | None = None
     reader: KeypointReader | None = None
-    detector: bool = False
+    detector: Finder | None = None
     weights: Path | None = None
     digest: str = ""
     population: Population | None = None
@@ -61,6 +72,14 @@ class PhotoEstimator:
     fov: float | None = None
     bbox: tuple[float, float, float, float] | None = None
     hand: str | None = None
+    one_person: bool = False
+
+    @property
+    def trained_on(self) -> str:
+        """What the network in use has seen."""
+        if self.weights is None:
+            return DETECTOR_TRAINED_ON
+        return SHIPPED_TRAINED_ON if self.weights.parent == WEIGHTS else "not known: the user's own weights"
 
     @property
     def assets(self) -> HandAssets:
@@ -119,7 +138,34 @@ class PhotoEstimator:
             bbox=self.bbox if box is None else box,
             hand=side,
         )
-        return call.estimate(photo, call.camera(photo), call.region(photo), call.shape())
+        results, refused = call.hands(photo)
+        if not results:
+            raise UnusableImage(refused[0].reason)
+        return results[0]
+
+    def hands(self, photo: Photo) -> tuple[list[Result], list[Refused]]:
+        """All hands of a picture, surest first, and those that were found and are refused.
+
+        Each has a shape of its own, or all the identity's; of ``one_person`` one that all of them agree on.
+
+        Raises:
+            UnusableImage: no hand is there at all, or K or box cannot belong to the picture.
+        """
+        camera, regions, common = self.camera(photo), self.regions(photo), self.shape()
+        if self.one_person and len(regions) > 1 and not common.is_known:
+            for region in regions:
+                seen = copy.copy(common)
+                with contextlib.suppress(UnusableImage):  # a hand that is refused says nothing of its shape
+                    self.estimate(photo, camera, region, seen)
+                    common = seen
+            common.is_settled = common.count > 0
+        results, refused = [], []
+        for region in regions:
+            try:
+                results.append(self.estimate(photo, camera, region, copy.copy(common)))
+            except UnusableImage as error:
+                refused.append(Refused(region, str(error)))
+        return results, refused
 
     def shape(self) -> ShapeFilter:
         """A new person's, or the identity's, shape."""
@@ -129,13 +175,15 @@ class PhotoEstimator:
         """Intrinsics of a picture, see `choose_camera`."""
         return choose_camera(photo, self.K, self.fov)
 
-    def region(self, photo: Photo) -> Region:
-        """The hand of a picture, see `choose_region`."""
+    def regions(self, photo: Photo) -> list[Region]:
+        """The hands of a picture, see `choose_regions`."""
         card = self.estimator.card
         reader = None if card.crop == "image" else self.reader
-        region = choose_region(photo, self.bbox, self.hand, self.detector, reader)
-        # Networks of meshes have keypoints of their own, which belong to their meshes.
-        return replace(region, keypoints=None) if is_mesh_model(card.model) and not self.detector else region
+        regions = choose_regions(photo, self.bbox, self.hand, self.detector, reader)
+        if is_mesh_model(card.model) and self.detector is None:
+            # Networks of meshes have keypoints of their own, which belong to their meshes.
+            return [replace(region, keypoints=None) for region in regions]
+        return regions
 
     def estimate(
         self, photo: Photo, camera: Camera, region: Region, shape: ShapeFilter, before: Result | None = None
@@ -146,11 +194,20 @@ class PhotoEstimator:
             image, K, box = image[:, ::-1], mirror_intrinsics(K, width), mirror_box(box, width)
             keypoints = None if keypoints is None else keypoints.mirrored(width)
             before = None if before is None else before.mirrored()
+        if keypoints is not None and self.detector is not None:
+            check_size(keypoints)
         estimator = self.personal if self.personal is not None and shape.is_known else self.estimator
-        result = estimator.estimate(image, K, box, shape, keypoints, before)
+        try:
+            result = estimator.estimate(image, K, box, shape, keypoints, before)
+        except UnusableImage as error:
+            if self.alone is None or keypoints is None:
+                raise
+            result = self.alone.estimate(image, K, box, shape, keypoints)
+            result.notes["network"] = f"its hand contradicts the keypoints, which were fitted alone ({error})"
         result = result.mirrored() if region.is_left else result
         sources = replace(result.sources, camera=camera.source, box=region.source, side=region.side_source)
-        return replace(result, sources=sources)
+        certainty = result.certainty if region.score is None else {"score": region.score, **result.certainty}
+        return replace(result, sources=sources, certainty=certainty)
 
 
 def load(
@@ -186,21 +243,33 @@ def load(
     return open_estimator(path, assets, device, name, folder=folder)
 
 
-def open_detector(assets: HandAssets, folder: Path = WEIGHTS) -> PhotoEstimator:
+def open_detector(
+    assets: HandAssets, folder: Path = WEIGHTS, landmarker: str | os.PathLike | None = None
+) -> PhotoEstimator:
     """mediapipe's hands and keypoints, and the hand model fitted to them.
 
+    Args:
+        landmarker: of `src.photos.detector.find_hands`.
+
     Raises:
-        ImportError: it is not installed; says how to get it.
+        ImportError: it is not installed; says how to get it. FileNotFoundError, ValueError: as `open_landmarker`.
     """
     from src.photos.detector import find_hands
 
-    find_hands(np.zeros((64, 64, 3), np.uint8))
+    finder = find_hands if landmarker is None else functools.partial(find_hands, landmarker=os.fspath(landmarker))
+    finder(np.zeros((64, 64, 3), np.uint8))
     population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
-    return PhotoEstimator(KeypointEstimator(assets, population), detector=True, population=population)
+    return PhotoEstimator(KeypointEstimator(assets, population), detector=finder, population=population)
 
 
 def open_estimator(
-    path: Path, assets: HandAssets, device: torch.device, model: str, *, folder: Path = WEIGHTS, **released: Any
+    path: Path,
+    assets: HandAssets,
+    device: torch.device,
+    model: str,
+    *,
+    folder: Path = WEIGHTS,
+    **released: Any,
 ) -> PhotoEstimator:
     """A network with what belongs to it: the keypoint network, and the population of the shipped ones.
 

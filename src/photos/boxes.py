@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.photos.detector.detection import Finder
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage, shown_name
 from src.photos.result import mirror_box, mirror_points
@@ -26,6 +27,7 @@ class Region:
         box: (3,) tight square, centre x, centre y, side, px of the picture as it is; source: who says so.
         is_left: a left hand; side_source: who says so.
         keypoints: of the picture as it is, where finding the hand gave them.
+        score: of the search with a keypoint network, or None.
     """
 
     box: np.ndarray
@@ -33,23 +35,33 @@ class Region:
     is_left: bool
     side_source: str
     keypoints: Keypoints | None = None
+    score: float | None = None
 
 
-def choose_region(
+@dataclass(frozen=True)
+class Refused:
+    """A hand that was found and is not believed: where, and why."""
+
+    region: Region
+    reason: str
+
+
+def choose_regions(
     photo: Photo,
     bbox: tuple[float, float, float, float] | None = None,
     hand: str | None = None,
-    detector: bool = False,
+    detector: Finder | None = None,
     reader: KeypointReader | None = None,
-) -> Region:
-    """The hand of a picture: ``<name>_bbox.json``, else ``bbox``, else the detector, else a search, else all of it.
+) -> list[Region]:
+    """The hands of a picture, surest first: in ``<name>_bbox.json``, else ``bbox``, else all that the detector finds,
+    else the best of a search, else all of the picture.
 
     Args:
         photo: the picture.
         bbox: left, top, right, bottom, px.
         hand: "left" or "right"; None: what the detector says, else right; "auto": what the detector says, else the
             side that the keypoint network is surer of.
-        detector: ask mediapipe, which gives keypoints as well.
+        detector: finds hands, and gives keypoints as well.
         reader: keypoint network to search with; None (there is none, or the network is made to look at whole
             images): the whole image is taken.
 
@@ -58,8 +70,8 @@ def choose_region(
         ImportError: mediapipe is not installed; says how to get it.
     """
     given, source = _given_box(photo, bbox)
-    if detector:
-        return _detected(photo, None if hand == "auto" else hand, given, source)
+    if detector is not None:
+        return _detected(photo, None if hand == "auto" else hand, given, source, detector)
     if reader is not None and (given is None or hand == "auto"):
         sides = ("right", "left") if hand == "auto" else (hand or "right",)
         by_side = {side: _looked_for(photo, side, given, reader) for side in sides}
@@ -75,17 +87,14 @@ def choose_region(
         side_source = _side_source(hand)
         if len(by_side) > 1:
             side_source = f"{name}, {best.score:.2f} against {min(one.score for one in by_side.values()):.2f}"
-        return Region(
-            best.box if given is None else given,
-            source,
-            side == "left",
-            side_source,
-            Keypoints(best.keypoints, best.confidence, name),
-        )
+        keypoints = Keypoints(best.keypoints, best.confidence, name)
+        return [
+            Region(best.box if given is None else given, source, side == "left", side_source, keypoints, best.score)
+        ]
     if given is None:
         whole = np.array([0, 0, photo.size[0] - 1, photo.size[1] - 1], dtype=np.float64).reshape(2, 2)
         given, source = square_box(whole, 1.0), "whole image"
-    return Region(given, source, hand == "left", _side_source(hand))
+    return [Region(given, source, hand == "left", _side_source(hand))]
 
 
 def _side_source(hand: str | None) -> str:
@@ -134,21 +143,22 @@ def _given_box(photo: Photo, bbox: tuple[float, ...] | None) -> tuple[np.ndarray
     return None, ""
 
 
-def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: str) -> Region:
-    """The surest hand that mediapipe finds, of the side asked for, in the box given."""
-    from src.photos.detector import find_hands, of_side
-
-    hands = of_side(find_hands(photo.image), hand)
+def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: str, detector: Finder) -> list[Region]:
+    """The hands that mediapipe finds, of the side asked for, in the box given; surest first."""
+    found = [one for one in detector(photo.image) if hand is None or one.is_left == (hand == "left")]
     if given is not None:
-        hands = [one for one in hands if _inside(one.keypoints_2d.mean(axis=0), given)]
-    if not hands:
+        found = [one for one in found if _inside(one.keypoints_2d.mean(axis=0), given)]
+    if not found:
         words = " ".join(part for part in (hand, "hand", f"inside {source}" if source else "") if part)
         raise UnusableImage(f"no usable hand: mediapipe finds no {words}")
-    best = hands[0]
-    keypoints = Keypoints(best.keypoints_2d, best.keypoint_confidence, "mediapipe", best.world)
-    box = square_box(best.keypoints_2d, 1.0) if given is None else given
-    side_source = f"--hand {hand}" if hand else f"mediapipe, {best.score:.2f}"
-    return Region(box, source or "mediapipe", best.is_left, side_source, keypoints)
+    regions = []
+    for one in sorted(found, key=lambda each: -each.score):
+        side_source = f"--hand {hand}" if hand else f"mediapipe, {one.score:.2f}"
+        score = None if hand else one.score  # who says which hand it is need not ask
+        keypoints = Keypoints(one.keypoints_2d, one.keypoint_confidence, "mediapipe", one.world, score)
+        box = square_box(one.keypoints_2d, 1.0) if given is None else given
+        regions.append(Region(box, source or "mediapipe", one.is_left, side_source, keypoints))
+    return regions
 
 
 def _inside(point: np.ndarray, box: np.ndarray) -> bool:

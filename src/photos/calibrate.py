@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from options.image_options import DETECTOR
 from src.personalization.calibration import api
 from src.personalization.calibration.api import SOMEBODY, fit_options, keypoint_options, shapes_of
 from src.personalization.calibration.command import calibrate_and_write, stated_options
@@ -26,14 +28,13 @@ from src.personalization.terms.shape_terms import LengthCue
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, parse_intrinsics
 from src.photos.detector import find_hands
 from src.photos.hands import Finder, find_photo_hands, fit_photo_hands, photo_predictions
+from src.photos.measuring.flat_hand import flat_hand_cues
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
-#: Whose points photos are read with.
-DETECTOR = "mediapipe"
 DEFAULT_OUTPUT = "out/own_photos/identity.json"
 
 
@@ -50,6 +51,9 @@ def calibrate(
     assets: HandAssets | None = None,
     device: torch.device | str = "cpu",
     finder: Finder = find_hands,
+    card: str | os.PathLike | None = None,
+    paper: str | os.PathLike | None = None,
+    corners: Any = None,
     **more: Any,
 ) -> Identity:
     """One person's hand shape, with its uncertainty, from many images. The more, and the more varied, the better.
@@ -65,6 +69,8 @@ def calibrate(
         fov: degrees of view across the photos' longer side.
         hand: "left" or "right": only hands of that side; None: both, a person's hands share their shape.
         finder: detector of hands in a photo.
+        card, paper: a picture of the flat hand beside a bank card or an A4 sheet, which tells the hand's size as a
+            ruler does; corners: (4,2) px of it there, about its outline, a long side first; None: looked for.
         Others: see `src.personalization.calibration.api.calibrate`.
 
     Raises:
@@ -104,6 +110,7 @@ def calibrate(
             if isinstance(K, str | Path)
             else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
         )
+    options = with_flat_hand({"card": card, "paper": paper}, corners, options, assets, finder, hand, camera, fov)
     rows = predictions_of_photos(source, hand, camera, checked_fov(fov), options, assets, subject, device, finder)
     return calibrate_predictions(rows, assets, options, num_images=None, device=device, created_by="handid.calibrate")[
         int(rows.subject_id[0])
@@ -120,7 +127,7 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> d
         ImportError: mediapipe is missing; says what to install.
         CalibrationError, FileNotFoundError, ValueError: options that do not go together, or nothing to calibrate from.
     """
-    if args.keypoints != "mediapipe":
+    if args.keypoints not in (None, DETECTOR):
         raise CalibrationError("--images needs --keypoints mediapipe: photos hold no predictions of a network")
     if args.method in AVERAGES:
         raise CalibrationError(f"--method {args.method} averages a network's shapes; photos take --method multi_frame")
@@ -128,6 +135,8 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> d
         raise CalibrationError("--select confidence needs a network's confidence; take random or informative")
     if args.K and args.fov is not None:
         raise CalibrationError("--K and --fov both say what the lens is; give one")
+    if args.landmarker is not None:
+        finder = functools.partial(finder, landmarker=args.landmarker)
     if args.output is None:
         args.output = DEFAULT_OUTPUT
         logger.info("--output is not given: %s", args.output)
@@ -135,8 +144,37 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> d
     assets = load_hand_assets(args.mano_dir, side="right")
     options = photo_options(args, assets, device)
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
+    pictures = {"card": args.card, "paper": args.paper}
+    options = with_flat_hand(pictures, args.corners, options, assets, finder, args.hand, K, fov)
     rows = predictions_of_photos(args.images, args.hand, K, fov, options, assets, args.subject, device, finder)
     return calibrate_and_write(args, Images(rows), options, assets, device)
+
+
+def with_flat_hand(
+    pictures: dict[str, str | os.PathLike | None],
+    corners: Any,
+    options: CalibrationOptions,
+    assets: HandAssets,
+    finder: Finder,
+    side: str | None,
+    K: Camera | None,
+    fov: float | None,
+) -> CalibrationOptions:
+    """The options with the lengths of a flat hand beside a card or a sheet of paper; ``pictures`` by kind, or None.
+
+    Raises:
+        CalibrationError: as `flat_hand_cues`; two pictures, or corners of none.
+    """
+    given = {kind: picture for kind, picture in pictures.items() if picture is not None}
+    if len(given) > 1:
+        raise CalibrationError("--card or --paper, not both: either tells the hand's size")
+    if not given and corners is not None:
+        raise CalibrationError("--corners are of --card or --paper")
+    for kind, picture in given.items():
+        where = None if corners is None else np.reshape(np.asarray(corners, dtype=np.float64), (4, 2))
+        cues = flat_hand_cues(picture, kind, assets, options.landmarks, finder, side, where, K, fov)
+        options = replace(options, cues=(*options.cues, *cues))
+    return options
 
 
 def photo_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> CalibrationOptions:

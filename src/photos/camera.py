@@ -61,7 +61,8 @@ def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = Non
         return Camera(pinhole(width, height, fov), f"--fov {fov:g}")
     if photo.focal_px is not None:
         return Camera(centred(photo.focal_px, width, height), photo.focal_source)
-    return Camera(pinhole(width, height, DEFAULT_FOV), f"default: {DEFAULT_FOV:g}° across the longer side", True)
+    doubt = f"; {photo.focal_source}" if photo.focal_source else ""
+    return Camera(pinhole(width, height, DEFAULT_FOV), f"default: {DEFAULT_FOV:g}° across the longer side{doubt}", True)
 
 
 def check_size(camera: Camera, width: int, height: int) -> Camera:

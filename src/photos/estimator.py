@@ -5,7 +5,7 @@ Everything here is in the right-hand convention: pictures of left hands come in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,8 +21,7 @@ from src.models.mesh_joints import mesh_hand, mesh_joints
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
 from src.personalization.fitting.from_keypoints import KeypointFit
 from src.personalization.registration.register import register_mesh
-from src.personalization.solver.status import Status, usable
-from src.photos.image import UnusableImage
+from src.photos.detector.refusal import check_depth, check_misfit, check_status
 from src.photos.result import HandLength, Result, Sources, mirror_points
 from src.photos.search import KeypointReader, limited, network_input
 from src.photos.shape_filter import ShapeFilter
@@ -36,27 +35,30 @@ _MIDDLE_BONES = [4 * FINGERS.index("middle") + part for part in range(4)]
 assert [BONES[place] for place in _MIDDLE_BONES] == [(0, 9), (9, 10), (10, 11), (11, 12)]
 
 
-#: A hand further away, or a surface nearer than this, is a fit that ran away, m.
-DEPTH_RANGE = (0.02, 10.0)
-
-
 @dataclass(frozen=True)
 class Keypoints:
     """What was observed of a hand in 2D.
 
     points: (21,2) px of the picture, standard order; confidence: (21,) in [0,1]; source: who found them.
     world: (21,3) m, that detector's own guess in three dimensions (`Detection.world`), or None.
+    side_score: in [0.5,1], how sure it is of the side; None: nobody said.
     """
 
     points: np.ndarray
     confidence: np.ndarray
     source: str
     world: np.ndarray | None = None
+    side_score: float | None = None
+
+    @property
+    def size(self) -> float:
+        """Larger side of their box, px."""
+        return float(np.ptp(self.points, axis=0).max())
 
     def mirrored(self, width: int) -> Keypoints:
         """After the picture of ``width`` px was flipped left to right."""
         world = None if self.world is None else self.world * [-1.0, 1.0, 1.0]
-        return Keypoints(mirror_points(self.points, width), self.confidence, self.source, world)
+        return replace(self, points=mirror_points(self.points, width), world=world)
 
 
 class Estimator(Protocol):
@@ -113,7 +115,8 @@ class HandEstimator:
     ) -> None:
         self.network, self.card, self.assets, self.reader = network, card, assets, reader
         self.options, self.device = options or FitOptions(), torch.device(device)
-        self.hand, self.joints_model = HandModel(assets), JointsModel(assets, dtype=torch.float32)
+        self.hand = HandModel(assets)
+        self.joints_model = JointsModel(assets, dtype=torch.float32)
         self.regressor = mesh_hand(assets, "freihand" if card.crop == "image" else "dex_ycb")
 
     @torch.no_grad()
@@ -138,8 +141,11 @@ class HandEstimator:
         if self.card.crop == "image":
             box = limited(square_box(keypoints.points, 1.0), image)
         if "vertices" in output:
-            return check_depth(self._register(image, K, box, output, to_image, keypoints, shape))
-        return self._fit(image, K, box, output, keypoints, shape, before)
+            result = self._register(image, K, box, output, to_image, keypoints, shape)
+        else:
+            result = self._fit(image, K, box, output, keypoints, shape, before)
+        misfit = check_misfit(check_depth(result).reprojection_px, keypoints.size)
+        return replace(result, certainty={"misfit": misfit})
 
     def window(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Square (3,) that the network looks at."""
@@ -273,26 +279,3 @@ def fitted_result(
         sources=Sources(keypoints=keypoints.source), notes=notes,
     )  # fmt: skip
     return check_depth(result)
-
-
-def check_status(status: torch.Tensor, keypoints: Keypoints) -> None:
-    """Raise UnusableImage, with the reason, unless the one problem of ``status`` (1,) has a result."""
-    if not bool(usable(status)[0]):
-        reason, mean = Status(int(status[0])).name.lower().replace("_", " "), keypoints.confidence.mean()
-        raise UnusableImage(f"no usable hand: {reason} (mean confidence of the keypoints {mean:.2f})")
-
-
-def check_depth(result: Result) -> Result:
-    """The result, if it lies where a camera can see a hand.
-
-    Raises:
-        UnusableImage: it is not finite, reaches behind the camera, or is further away than `DEPTH_RANGE`.
-    """
-    points = np.concatenate([result.vertices, result.joints])
-    if not np.isfinite(points).all():
-        raise UnusableImage("no usable hand: the fit is not finite")
-    if points[:, 2].min() < DEPTH_RANGE[0]:
-        raise UnusableImage(f"no usable hand: behind camera (its nearest point at z = {points[:, 2].min():.2f} m)")
-    if result.distance_m > DEPTH_RANGE[1]:
-        raise UnusableImage(f"no usable hand: the fit put it {result.distance_m:.3g} m away")
-    return result

@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 
+from src.photos.boxes import Refused
 from src.photos.result import CONVENTIONS, SCHEMA, Result, corners
 from utils.camera import crop_affine, square_box, transform_points
 from utils.drawing import overlay
@@ -25,6 +27,8 @@ from utils.files import write_text
 logger = logging.getLogger(__name__)
 
 PAGE, PREDICTIONS = "index.html", "predictions.json"
+#: Folder of the files of a picture's second and further hands.
+FURTHER = "further_hands"
 COLOUR = overlay.IDENTITY_COLOUR
 #: Side of the close-up over the hand's box, and pixels of the pictures in the page.
 CLOSE_UP, PHOTO_PIXELS, VIEW_PIXELS = 1.5, 560, 440
@@ -54,6 +58,8 @@ class Gallery:
     _faces: list[np.ndarray] = field(default_factory=list)
     _entries: list[str] = field(default_factory=list)
     _failures: list[tuple[str, str]] = field(default_factory=list)
+    _with_hand: int = 0
+    _without: int = 0
     _next_writing: float = 0.0
 
     def __enter__(self) -> Gallery:
@@ -62,24 +68,53 @@ class Gallery:
     def __exit__(self, *_: object) -> None:
         self.write()
 
-    def add(self, name: str, file: str, image: np.ndarray, hand: Result) -> None:
-        """Write one hand's files and remember it.
+    def add(self, name: str, file: str, image: np.ndarray, *hands: Result, refused: Sequence[Refused] = ()) -> None:
+        """Write a picture's hands and remember them.
 
         Args:
-            name: of the files; file: the picture's name; image: (H,W,3) uint8 RGB that ``hand`` belongs to.
+            name: of the files; file: the picture's name; image: (H,W,3) uint8 RGB that the hands belong to.
+            hands: surest first, at least one; refused: hands that were found as well.
         """
-        files = {"mesh_ply": f"{name}_mesh.ply", "mesh_glb": f"{name}_mesh.glb"}
-        for file_name in files.values():
-            hand.save(self.output / file_name, COLOUR)
+        records = []
+        for number, hand in enumerate(hands, 1):
+            # Further hands have a folder of their own: no name of another picture's files can be theirs.
+            stem = name if number == 1 else f"{FURTHER}/{name}_{number}"
+            if number > 1:
+                (self.output / FURTHER).mkdir(exist_ok=True)
+            files = self._write_files(stem, file, image, hand)
+            heading = file if len(hands) == 1 else f"{file}, hand {number} of {len(hands)}"
+            self._sections.append(
+                page_section(_page_hand(heading, image, hand, files), len(self._sections), self._faces)
+            )
+            records.append({"status": "ok"} | hand.record() | {"files": files})
+        picture = {"name": name, "file": file, "width": image.shape[1], "height": image.shape[0]}
+        others = records[1:] + [_refusal(one) for one in refused]
+        self._entries.append(json.dumps(picture | records[0] | {"other_hands": others}, allow_nan=False))
+        for one in refused:
+            self._note(file, f"its {_where(one)}: {one.reason}")
+        self._with_hand += 1
+        self._write_if_due()
+
+    def _write_files(self, stem: str, file: str, image: np.ndarray, hand: Result) -> dict[str, str]:
+        """Meshes and plot of a hand, by kind."""
+        files = {"mesh_ply": f"{stem}_mesh.ply", "mesh_glb": f"{stem}_mesh.glb"}
+        for path in files.values():
+            hand.save(self.output / path, COLOUR)
         if self.plots:
-            files = {"plot": f"{name}_plot.jpg", **files}
-            title = f"{file}: {hand.side} hand, {hand.describe_length()}"
-            write_plot(self.output / files["plot"], image, hand, title)
-        section = page_section(_page_hand(file, image, hand, files), len(self._sections), self._faces)
-        picture = {"name": name, "file": file, "status": "ok", "width": image.shape[1], "height": image.shape[0]}
-        entry = json.dumps(picture | hand.record() | {"files": files}, allow_nan=False)
-        self._sections.append(section)
-        self._entries.append(entry)
+            files = {"plot": f"{stem}_plot.jpg", **files}
+            write_plot(self.output / files["plot"], image, hand, f"{file}: {hand.side} hand, {hand.describe_length()}")
+        return files
+
+    def fail(
+        self, name: str, file: str, reason: str, status: str = "no usable hand", refused: Sequence[Refused] = ()
+    ) -> None:
+        """Remember a picture without a usable hand; refused: the hands that were found in it."""
+        self._note(file, reason)
+        for one in refused[1:]:
+            self._note(file, f"its {_where(one)}: {one.reason}")
+        entry = {"name": name, "file": file, "status": status, "reason": reason}
+        self._entries.append(json.dumps(entry | {"other_hands": [_refusal(one) for one in refused[1:]]}))
+        self._without += 1
         self._write_if_due()
 
     def note(self, name: str, file: str, hand: Result) -> None:
@@ -88,17 +123,14 @@ class Gallery:
         self._entries.append(json.dumps(picture | hand.record(), allow_nan=False))
         self._write_if_due()
 
-    def fail(self, name: str, file: str, reason: str, status: str = "no usable hand") -> None:
-        """Remember a picture without a usable hand."""
+    def _note(self, file: str, reason: str) -> None:
         logger.warning("%s", reason if reason.startswith(file) else f"{file}: {reason}")
         self._failures.append((file, reason))
-        self._entries.append(json.dumps({"name": name, "file": file, "status": status, "reason": reason}))
-        self._write_if_due()
 
     @property
     def counts(self) -> tuple[int, int]:
         """Pictures with a hand, and without."""
-        return len(self._sections), len(self._failures)
+        return self._with_hand, self._without
 
     def write(self) -> None:
         """Write predictions.json, a line for each picture, and index.html; each is whole at every moment."""
@@ -116,6 +148,18 @@ class Gallery:
             self.write()
             ended = time.monotonic()
             self._next_writing = ended + (ended - started) * (1 / _SHARE_OF_TIME - 1)
+
+
+def _refusal(one: Refused) -> dict[str, Any]:
+    """A refused hand as plain JSON."""
+    where = {"left_top_right_bottom": corners(one.region.box), "source": one.region.source}
+    side = {"side": "left" if one.region.is_left else "right", "source": one.region.side_source}
+    return {"status": "no usable hand", "reason": one.reason, "hand": side, "box": where}
+
+
+def _where(one: Refused) -> str:
+    x, y, _ = one.region.box
+    return f"{'left' if one.region.is_left else 'right'} hand about ({x:.0f}, {y:.0f})"
 
 
 def command_line() -> str:
@@ -175,7 +219,9 @@ def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]
         ("box", f"{left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f} px ({sources.box})"),
         ("wrist", "x {:+.3f}, y {:+.3f}, z {:.3f} m".format(*hand.joints[0])),
         ("2D fit", f"{hand.reprojection_px:.1f} px off the keypoints of {sources.keypoints}"),
+        ("certainty", hand.describe_certainty()),
     ]
+    facts += [("network", hand.notes["network"])] if "network" in hand.notes else []
     return PageHand(
         file,
         f"{hand.side} hand, {hand.distance_m:.2f} m from the camera",
@@ -184,9 +230,9 @@ def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]
         hand.vertices,
         hand.faces,
         COLOUR,
-        None if length is None else length.mm,
+        length.mm if length is not None and length.is_known else None,
         None if length is None else length.interval_95,
-        "" if length is None else length.source,
+        "" if length is None else length.source if length.is_known else str(length),
         facts,
         [(labels[kind], quote(path)) for kind, path in files.items()],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from src.personalization.calibration.api import explained
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
 from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
-from src.photos.detector import Detection, find_hands, mirrored, of_side
+from src.photos.detector import Detection, Finder, find_hands, mirrored
+from src.photos.detector.people import ONE_PERSON_SPREAD, people_in_picture, proportions_spread
+from src.photos.detector.refusal import MIN_HAND_PX, MIN_SIDE
 from src.photos.image import Photo, UnusableImage, check_regular, file_stem, list_photos, read_photo, shown_name
 from template import HandAssets
 from utils.artifacts import Predictions
@@ -24,12 +26,7 @@ from utils.camera import mirror_intrinsics
 
 logger = logging.getLogger(__name__)
 
-#: A hand of fewer pixels says next to nothing about its shape.
-MIN_HAND_PX = 24.0
-
 DEFAULTS = KeypointFitOptions()
-
-Finder = Callable[[np.ndarray], list[Detection]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def find_photo_hands(
         photos = list_photos(folder)
     else:
         photos = [(file_stem(Path(path)), Path(path)) for path in folder]
-    hands, known, errors = [], set(), []
+    hands, known, errors, people = [], set(), [], 1
     for name, path in photos:
         shown = shown_name(path)
         try:
@@ -84,11 +81,12 @@ def find_photo_hands(
             known.add(digest)
             photo = read_photo(path, name)
             camera = choose_camera(photo, K, fov)
-            detections = of_side([hand for hand in finder(photo.image) if hand.size >= MIN_HAND_PX], side)
-            if not detections:
-                raise UnusableImage(f"{shown}: no {f'{side} ' if side else ''}hand found")
+            detections = believed(finder(photo.image), side, shown)
         except ImportError:  # there is no detector
             raise
+        except SeveralPeople as error:
+            people = max(people, error.count)
+            logger.warning("%s; left out", error)
         except UnusableImage as error:
             logger.warning("%s; left out", error)
         except Exception as error:  # one picture stops no other
@@ -103,6 +101,14 @@ def find_photo_hands(
             f"--images {folder}: no {f'{side} ' if side else ''}hand found in any of {len(photos)} images{failed}. "
             f"Whole hands of at least {MIN_HAND_PX:.0f} px are needed, better a quarter of the picture, in good light"
         )
+    spread = proportions_spread([hand.hand for hand in hands])
+    if people > 1 or (spread is not None and spread > ONE_PERSON_SPREAD):
+        shown = "" if spread is None else f"; the proportions differ by {100 * spread:.1f}% from hand to hand"
+        logger.warning(
+            "are all hands one person's? %s%s (one person's: 5 to 7%%). One shape is made of all that are used",
+            f"A picture shows at least {people} people" if people > 1 else "Perhaps not",
+            shown,
+        )
     guessed = sum(hand.camera.is_guess for hand in hands)
     if guessed:
         logger.warning(
@@ -113,6 +119,33 @@ def find_photo_hands(
             next(h.camera.source for h in hands if h.camera.is_guess),
         )
     return hands
+
+
+class SeveralPeople(UnusableImage):
+    """A picture shows hands of at least ``count`` people."""
+
+    def __init__(self, shown: str, count: int) -> None:
+        super().__init__(f"{shown}: hands of at least {count} people; crop it to those of one person")
+        self.count = count
+
+
+def believed(found: list[Detection], side: str | None, shown: str) -> list[Detection]:
+    """The hands of a picture that say something of one person's shape: at most one right and one left.
+
+    Raises:
+        UnusableImage: none; ``shown`` names the picture. SeveralPeople: two hands of one side.
+    """
+    is_sure = [hand.size >= MIN_HAND_PX and hand.score >= MIN_SIDE for hand in found]
+    sure = [hand for hand, good in zip(found, is_sure, strict=True) if good]
+    wanted = [hand for hand in sure if side is None or hand.is_left == (side == "left")]
+    if people_in_picture(wanted) > 1:
+        raise SeveralPeople(shown, people_in_picture(wanted))
+    if not wanted:
+        left_out = [hand for hand, good in zip(found, is_sure, strict=True) if not good]
+        reasons = "; ".join(f"{hand.size:.0f} px large, sure of its side to {hand.score:.2f}" for hand in left_out)
+        what = f"no {f'{side} ' if side else ''}hand found"
+        raise UnusableImage(f"{shown}: {what}" + (f" that is usable ({reasons})" if reasons else ""))
+    return wanted
 
 
 def _photo_hand(photo: Photo, camera: Camera, hand: Detection, digest: bytes) -> PhotoHand:

@@ -10,12 +10,14 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from src.photos.measuring.lens import focal_of_exif
+from utils.install import pip_install
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +41,6 @@ BESIDE = ("_K.npy", "_bbox.json")
 _MANY = 5  # names of a list in a message
 
 _ORIENTATION, _EXIF = 0x0112, 0x8769
-_FOCAL_LENGTH, _FOCAL_LENGTH_35MM = 0x920A, 0xA405
-_WIDTH, _HEIGHT = 0xA002, 0xA003
-_PLANE_X_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
-_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
-_FOCAL_RANGE = (0.25, 30.0)  # of the longer side: from a fisheye lens to a telescope
-_DIAGONAL_35MM = 43.267  # of the 36 x 24 mm film that 35 mm equivalents refer to
 
 
 class UnusableImage(ValueError):
@@ -58,7 +54,7 @@ class Photo:
     Attributes:
         name: for the files made of it, unique in its folder; path: where it is, or None.
         image: (H,W,3) uint8 RGB.
-        focal_px: focal length from EXIF, pixels, or None; focal_source: what EXIF said.
+        focal_px: focal length from EXIF, pixels, or None; focal_source: what EXIF said, or why it is not believed.
     """
 
     name: str
@@ -192,7 +188,7 @@ def read_photo(path: str | os.PathLike, name: str | None = None) -> Photo:
         raise UnusableImage(f"{shown}: is no readable image ({reason})") from error
     if min(image.shape[:2]) < MIN_SIDE:
         raise UnusableImage(f"{shown}: {image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")
-    focal_px, source = _focal(exif, image.shape[1], image.shape[0])
+    focal_px, source = focal_of_exif(exif, image.shape[1], image.shape[0])
     return Photo(name or file_stem(path), path, image, focal_px, source)
 
 
@@ -200,7 +196,9 @@ def _register_heif(shown: str) -> None:
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError as error:
-        raise UnusableImage(f"{shown}: HEIC is read where pillow-heif is installed: pip install pillow-heif") from error
+        raise UnusableImage(
+            f"{shown}: HEIC is read where pillow-heif is installed: {pip_install('pillow-heif')}"
+        ) from error
 
 
 def check_rgb(image: np.ndarray) -> None:
@@ -266,34 +264,3 @@ def _exif(picture: Image.Image) -> dict[int, object]:
         return {**dict(exif), **exif.get_ifd(_EXIF)}
     except Exception:  # a damaged directory says nothing; the picture may be whole
         return {}
-
-
-def _focal(exif: Mapping[int, object], width: int, height: int) -> tuple[float | None, str]:
-    """Focal length in pixels by the 35 mm equivalent (of the diagonal), else by length and sensor resolution.
-
-    Programs that resize or crop a picture often leave EXIF as the camera wrote it. The 35 mm equivalent holds as long
-    as the picture has the proportions that EXIF says; sensor resolution, only with EXIF's own width to scale it by.
-    """
-
-    def number(tag: int) -> float:
-        try:
-            value = float(exif.get(tag, 0))  # type: ignore[arg-type]
-        except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-            return 0.0
-        return value if 0 < value < 1e6 else 0.0
-
-    equivalent, length, resolution = number(_FOCAL_LENGTH_35MM), number(_FOCAL_LENGTH), number(_PLANE_X_RESOLUTION)
-    before = max(number(_WIDTH), number(_HEIGHT)), min(number(_WIDTH), number(_HEIGHT))  # it may have been turned
-    longer, shorter = max(width, height), min(width, height)
-    scale = longer / before[0] if before[1] else 0.0
-    if scale and abs(shorter - scale * before[1]) > max(1.5, 0.01 * shorter):
-        return None, ""  # cropped since
-    unit = _MM_PER_UNIT.get(int(number(_PLANE_UNIT) or 2))
-    if equivalent:
-        focal, source = equivalent * float(np.hypot(width, height)) / _DIAGONAL_35MM, f"{equivalent:g} mm (35 mm film)"
-    elif length and resolution and unit and scale:
-        resized = "" if abs(scale - 1) < 0.01 else f", resized by {scale:.3g}"
-        focal, source = length * resolution / unit * scale, f"{length:g} mm at {resolution / unit:.4g} px/mm{resized}"
-    else:
-        return None, ""
-    return (focal, f"EXIF, {source}") if _FOCAL_RANGE[0] < focal / longer < _FOCAL_RANGE[1] else (None, "")

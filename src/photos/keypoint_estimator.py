@@ -5,6 +5,8 @@ As `estimator.HandEstimator`, in the right-hand convention.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -19,7 +21,15 @@ from src.personalization.fitting.from_keypoints import (
 )
 from src.personalization.landmarks.model import find_landmarks, joints_model
 from src.personalization.solver.status import usable
-from src.photos.estimator import DEPTH_RANGE, Keypoints, fitted_result, rows_of
+from src.photos.detector.refusal import (
+    DEPTH_RANGE,
+    SURE_SIDE,
+    check_misfit,
+    check_side,
+    check_size,
+    side_probability,
+)
+from src.photos.estimator import Keypoints, fitted_result, rows_of
 from src.photos.image import UnusableImage
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
@@ -67,15 +77,17 @@ class KeypointEstimator:
         frame does so for the shape's sake; each is posed with the shape of all so far.
 
         Raises:
-            UnusableImage: no keypoints, or none that a hand would fit.
+            UnusableImage: no keypoints, or none that a hand would fit, or the other hand fits them better.
         """
         if keypoints is None:
             raise UnusableImage("no usable hand: the detector gave no keypoints")
+        check_size(keypoints)
         K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence, dtype=torch.float64)
         world = None if keypoints.world is None else rows_of(keypoints.world, dtype=torch.float64)[0]
         followed = before is not None and before.pose is not None
         frame = int(before.notes.get("followed_frames", 0)) + 1 if followed else 0
         fit: KeypointFit | FitResult | None = None
+        told = None
         if not shape.is_known and frame % SHAPE_EVERY == 0:
             fit = fit_keypoints(self.assets, points, K_row, confidence, None, world, self.options)
             if bool(usable(fit.status)[0]) and DEPTH_RANGE[0] < float(fit.transl[0, 2]) < DEPTH_RANGE[1]:
@@ -86,5 +98,23 @@ class KeypointEstimator:
             guess = world_direction(world, K_row, points)
             fit = fit_frames(self.model, start[0], betas, K_row, points, confidence, self.warm, start, guess)
         elif fit is None or shape.count > 1:
+            told = betas
             fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)
-        return fitted_result(image, K, box, keypoints, shape, self.hand, fit, {"followed_frames": frame})
+        result = fitted_result(image, K, box, keypoints, shape, self.hand, fit, {"followed_frames": frame})
+        sure = {"misfit": check_misfit(result.reprojection_px, keypoints.size, self.options.noise.std_box)}
+        if keypoints.side_score is not None:
+            gain = 0.0
+            if isinstance(fit, KeypointFit) and keypoints.side_score < SURE_SIDE:
+                gain = self._other_side_cost(keypoints, K, told) - float(fit.cost)
+            sure["side"] = check_side(side_probability(keypoints.side_score, gain))
+        if isinstance(fit, KeypointFit):
+            sure["distance_std_m"] = float(fit.wrist_covariance[0, 2, 2]) ** 0.5
+        return replace(result, certainty=sure)
+
+    def _other_side_cost(self, keypoints: Keypoints, K: np.ndarray, betas: torch.Tensor | None) -> float:
+        """Cost of the keypoints as those of the other hand: of this one in the mirror."""
+        flip = np.array([-1.0, 1.0, 1.0])
+        rows = rows_of(keypoints.points * flip[:2], flip[:, None] * K * flip, keypoints.confidence, dtype=torch.float64)
+        world = None if keypoints.world is None else rows_of(keypoints.world * flip, dtype=torch.float64)[0]
+        fit = fit_keypoints(self.assets, *rows, betas, world, self.options)
+        return float(fit.cost) if bool(usable(fit.status)[0]) else torch.inf

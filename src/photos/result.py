@@ -19,6 +19,7 @@ from src.personalization.terms.hand_size import Length
 from template import HandAssets, mirror_assets, mirror_pose
 from utils.camera import mirror_intrinsics
 from utils.files import write_json
+from utils.identity import HALF_95
 from utils.mesh_io import FORMATS, write_mesh
 
 SCHEMA = 1
@@ -35,9 +36,27 @@ _FLIP = np.array([-1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class HandLength(Length):
-    """Wrist to middle fingertip of the stretched hand; ``source`` says who says so."""
+    """Wrist to middle fingertip of the stretched hand.
+
+    source: who says so. people: where nothing measured tells the size, which one camera cannot see, what people's hands
+    are like, or None: it is known.
+    """
 
     source: str = ""
+    people: Length | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Something measured tells the size, not only what people are like."""
+        return self.people is None
+
+    def __str__(self) -> str:
+        if self.people is None:
+            interval = self.interval_95
+            words = "interval not known" if interval is None else f"95%: {interval[0]:.0f} to {interval[1]:.0f}"
+            return f"hand length {self.mm:.0f} mm ({words})"
+        half = "" if self.people.std_mm is None else f" ± {HALF_95 * self.people.std_mm:.0f}"
+        return f"size unknown; as large as people's are: {self.people.mm:.0f}{half} mm"
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,8 @@ class Result:
         betas: (10,) or None.
         length: of the stretched hand, or None.
         mask: (h,w) in 0..1, the silhouette that the network saw, and mask_to_image: (2,3) from its px; or None.
+        certainty: how sure this hand is: "side" (probability), "score" (of the search), "misfit" (distance of fit and
+            keypoints over the most allowed), "distance_std_m"; what is known of them.
         sources: who said what. notes: further facts for whoever reads the result.
     """
 
@@ -82,6 +103,7 @@ class Result:
     length: HandLength | None = None
     mask: np.ndarray | None = None
     mask_to_image: np.ndarray | None = None
+    certainty: dict[str, float] = field(default_factory=dict)
     sources: Sources = Sources()
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -127,7 +149,8 @@ class Result:
         Returns:
             ``hand`` {side, source}; ``hand_model`` {name, side, hash} that the parameters belong to; ``camera``
             {K 3x3 px, source}; ``box`` {left_top_right_bottom px, source}; ``hand_length`` {mm, std_mm,
-            interval_95_mm, source}; ``reprojection_px``; the notes; ``keypoints_from``, ``keypoints_2d`` 21x2 px and
+            interval_95_mm, source, known (else ``people`` says what people's are)}; ``certainty`` (see above);
+            ``reprojection_px``; the notes; ``keypoints_from``, ``keypoints_2d`` 21x2 px and
             ``keypoint_confidence`` 21, what was observed; ``joints`` 21x3 m; ``pose`` 16x3x3, ``betas`` 10 and
             ``transl`` 3 m (null from networks that give a mesh only); ``vertices`` 778x3 m.
         """
@@ -147,7 +170,10 @@ class Result:
                 "std_mm": None if length.std_mm is None else round(length.std_mm, 2),
                 "interval_95_mm": None if interval is None else [round(value, 2) for value in interval],
                 "source": length.source,
+                "known": length.is_known,
+                **({} if length.people is None else {"people": length.people.as_json()}),
             },
+            "certainty": {key: round(float(value), 4) for key, value in self.certainty.items()},
             "reprojection_px": round(self.reprojection_px, 3),
             **self.notes,
             "keypoints_from": self.sources.keypoints,
@@ -172,11 +198,20 @@ class Result:
 
     def describe_length(self) -> str:
         """Hand length with its interval, in words."""
-        if self.length is None:
-            return "hand length unknown"
-        interval = self.length.interval_95
-        words = "interval not known" if interval is None else f"95%: {interval[0]:.0f} to {interval[1]:.0f}"
-        return f"hand length {self.length.mm:.0f} mm ({words})"
+        return "hand length unknown" if self.length is None else str(self.length)
+
+    def describe_certainty(self) -> str:
+        """What is known of how sure this hand is, in words."""
+        known, words = self.certainty, []
+        if "side" in known:
+            words.append(f"{100 * known['side']:.0f}% sure of the side")
+        if "score" in known:
+            words.append(f"search score {known['score']:.2f}")
+        if "misfit" in known:
+            words.append(f"keypoints {100 * known['misfit']:.0f}% as far off as the most that is allowed")
+        if "distance_std_m" in known:
+            words.append(f"distance ± {100 * HALF_95 * known['distance_std_m'] / max(self.distance_m, 1e-9):.0f}%")
+        return ", ".join(words) or "not known"
 
 
 @functools.lru_cache(maxsize=4)

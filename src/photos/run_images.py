@@ -27,7 +27,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def image_demo(args: argparse.Namespace) -> Gallery:
-    """Reconstruct the hand in every image, in sorted order; those without are listed with the reason.
+    """Reconstruct the hands in every image, in sorted order, surest first; what is refused is listed with the reason.
 
     Leaves in ``--output`` for each image ``<name>_plot.jpg``, ``<name>_mesh.ply`` and ``.glb``; ``index.html``, which
     needs no network, and ``predictions.json``. Both list what was done so far whenever it is stopped.
@@ -48,8 +48,11 @@ def image_demo(args: argparse.Namespace) -> Gallery:
         for name, path in tqdm(photos, desc="images", unit="image", disable=None):
             try:
                 photo = read_photo(path, name)
-                hand = tools.estimate(photo, tools.camera(photo), tools.region(photo), tools.shape())
-                gallery.add(name, shown_name(path), photo.image, hand)
+                hands, refused = tools.hands(photo)
+                if hands:
+                    gallery.add(name, shown_name(path), photo.image, *hands, refused=refused)
+                else:
+                    gallery.fail(name, shown_name(path), refused[0].reason, refused=refused)
             except UnusableImage as error:
                 gallery.fail(name, shown_name(path), str(error))
             except Exception as error:  # one picture stops no other, whatever its decoder, fit or drawing raised
@@ -72,7 +75,7 @@ def open_gallery(tools: PhotoEstimator, output: Path, title: str) -> Gallery:
     if identity is None and card.model.endswith("_identity"):
         whose = "mean shape"
     network = card.model if tools.weights is None else f"{card.model} ({tools.weights})"
-    lead = f"{network}, hand model {assets.name}; shape: {whose}."
+    lead = f"{network}, hand model {assets.name}; shape: {whose}. Trained on {tools.trained_on}."
     return Gallery(output, title, lead, describe(tools))
 
 
@@ -81,7 +84,13 @@ def describe(tools: PhotoEstimator) -> dict[str, Any]:
     card, identity = tools.estimator.card, tools.identity
     weights = None if tools.weights is None else str(tools.weights)
     return {
-        "model": {"name": card.model, "recipe": card.recipe, "weights": weights, "hash": tools.digest},
+        "model": {
+            "name": card.model,
+            "recipe": card.recipe,
+            "weights": weights,
+            "hash": tools.digest,
+            "trained_on": tools.trained_on,
+        },
         "hand_model": {"name": tools.assets.name, "hash": tools.assets.hash},
         "identity": None
         if identity is None

@@ -69,8 +69,10 @@ class HandTracker:
         """
         photo, shape = Photo(self.path.stem, self.path, frame), copy.copy(self.shape)
         try:
-            region, warm = self._where(photo), self.before is not None
-            hand = self.tools.estimate(photo, self.camera, region, self.shape, self.before)
+            region, before = self._where(photo), self.before
+            if before is not None and (before.side == "left") != region.is_left:
+                before = None  # the detector takes it for the other hand now
+            hand = self.tools.estimate(photo, self.camera, region, self.shape, before)
             if hand.confidence.mean() < LOST:
                 raise UnusableImage(f"the hand was lost (mean confidence {hand.confidence.mean():.2f})")
         except Exception as error:
@@ -78,12 +80,12 @@ class HandTracker:
             self.shape = shape  # a frame without a hand says nothing of its shape
             raise
         self.before, self.region = hand, region
-        hand.notes["warm_start"] = warm
+        hand.notes["warm_start"] = before is not None
         return hand
 
     def _where(self, photo: Photo) -> Region:
-        """Where the hand was, unless it was lost or a detector looks at every frame anyway."""
-        if self.before is not None and not self.tools.detector:
+        """Where the hand was, unless it was lost or a detector looks anyway: then the nearest hand."""
+        if self.before is not None and self.tools.detector is None:
             joints = project_numpy(self.before.joints.astype(np.float64), self.camera.K)
             box = limited(square_box(joints, 1.0), photo.image)
             return Region(box, "followed", self.region.is_left, self.region.side_source)
@@ -91,10 +93,14 @@ class HandTracker:
             self._wait -= 1
             raise UnusableImage(self._reason)
         try:
-            return self.tools.region(photo)
+            regions = self.tools.regions(photo)
         except UnusableImage:
-            self._wait = SEARCH_EVERY - 1 if not self.tools.detector else 0
+            self._wait = SEARCH_EVERY - 1 if self.tools.detector is None else 0
             raise
+        if self.before is None:
+            return regions[0]
+        same = [region for region in regions if region.is_left == self.region.is_left]
+        return min(same or regions, key=lambda region: np.linalg.norm(region.box[:2] - self.region.box[:2]))
 
 
 def video_demo(args: argparse.Namespace) -> Path:

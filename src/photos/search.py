@@ -25,6 +25,8 @@ WINDOW_STEP = 0.3
 #: (`benchmarks.studies.hand_search`) 3% of the hands lie below; 16% of the pictures without one, mostly of the object
 #: that it held, reach it.
 MIN_SCORE = 0.5
+#: Score of a hand found in large windows (of at least this side over the largest) from which no more are looked into.
+SURE_SCORE, _LARGE = 0.7, 0.5
 #: Windows that are moved to their own keypoints, and how often.
 _CANDIDATES, _MOVES = 8, 3
 #: Shifts and factors, in sides of the box, of the boxes that a found one is read again with: a hand is still
@@ -77,11 +79,18 @@ class KeypointReader:
 
     def follow(self, image: np.ndarray, box: np.ndarray, moves: int = 1) -> FoundHand:
         """Read the box (3,), move it to the keypoints found and read again, ``moves`` times; then score it."""
+        return self.follow_all(image, box[None], moves)[0]
+
+    def follow_all(self, image: np.ndarray, boxes: np.ndarray, moves: int) -> list[FoundHand]:
+        """`follow` for boxes (N,3), all at once."""
         for _ in range(moves):
-            box = limited(square_box(self.read(image, box[None])[0][0], 1.0), image)
-        beside = np.concatenate([box[:2] + _JITTER[:, :2] * box[2], _JITTER[:, 2:] * box[2]], axis=1)
-        keypoints, confidence = self.read(image, beside)
-        return FoundHand(box, keypoints[0], confidence[0], float(confidence.mean()))
+            boxes = np.stack([limited(square_box(one, 1.0), image) for one in self.read(image, boxes)[0]])
+        beside = np.concatenate([boxes[:, None, :2] + _JITTER[:, :2] * boxes[:, None, 2:],
+                                 _JITTER[:, 2:] * boxes[:, None, 2:]], axis=2)  # fmt: skip
+        keypoints, confidence = (part.reshape(len(boxes), len(_JITTER), *part.shape[1:])
+                                 for part in self.read(image, beside.reshape(-1, 3)))  # fmt: skip
+        return [FoundHand(box, points[0], sure[0], float(sure.mean()))
+                for box, points, sure in zip(boxes, keypoints, confidence, strict=True)]  # fmt: skip
 
     def search(self, image: np.ndarray) -> FoundHand:
         """The place in an image (H,W,3) that the network is surest of; its `score` says whether it is a hand."""
@@ -95,10 +104,17 @@ class KeypointReader:
                 "where the hand is with --bbox"
             )
         windows[:, 2] /= self.card.crop_scale
-        keypoints, confidence = self.read(small, windows)
-        best = np.argsort(-confidence.mean(axis=1), kind="stable")[:_CANDIDATES]
-        hands = [self.follow(small, limited(square_box(keypoints[row], 1.0), small), _MOVES) for row in best]
-        hand = max(hands, key=lambda one: one.score)
+        # Large windows are few: the many small ones are looked into only where no large one surely holds a hand.
+        split = int((windows[:, 2] >= windows[0, 2] * (_LARGE - 1e-9)).sum())
+        keypoints, confidence, hand = np.zeros((0, 21, 2)), np.zeros((0, 21)), None
+        for part in (windows[:split], windows[split:]):
+            if len(part) == 0 or (hand is not None and hand.score >= SURE_SCORE):
+                continue
+            read = self.read(small, part)
+            keypoints, confidence = np.concatenate([keypoints, read[0]]), np.concatenate([confidence, read[1]])
+            best = np.argsort(-confidence.mean(axis=1), kind="stable")[:_CANDIDATES]
+            starts = np.stack([limited(square_box(keypoints[row], 1.0), small) for row in best])
+            hand = max(self.follow_all(small, starts, _MOVES), key=lambda one: one.score)
         if step == 1:
             return hand
         offset = np.array([(step - 1) / 2, (step - 1) / 2, 0])

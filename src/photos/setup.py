@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from options.image_options import DETECTOR, NETWORK
 from src.engine.networks import is_told_shape
 from src.models import MODELS
 from src.models.mesh_joints import is_mesh_model
 from src.personalization.terms.hand_size import check_stated_length
-from src.photos.api import ANONYMOUS, DETECTOR, PERSONAL, PhotoEstimator, open_detector, open_estimator
+from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, open_detector, open_estimator
 from src.photos.camera import checked_fov, parse_intrinsics
+from src.photos.detector import install_advice, is_installed
 from template import load_hand_assets
 from utils.artifacts import Identity, load_identity
 from utils.device import choose_device
@@ -39,15 +41,13 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
     assets = load_hand_assets(args.mano_dir, "right")
     if identity is not None:
         check_stated_length(identity, assets)
-        if side is None and identity.side != "both":
+        if side is None and identity.side != "both" and not args.one_person:
             side = identity.side
             logger.info("%s is of a %s hand: those are looked for", identity.source, side)
-    detector = None
-    if args.keypoints == DETECTOR:
-        try:
-            detector = open_detector(assets, folder)
-        except ImportError as error:
-            raise RuntimeError(f"--keypoints {DETECTOR}: {error}") from error
+    try:
+        detector = open_detector(assets, folder, args.landmarker) if keypoint_source(args) == DETECTOR else None
+    except ImportError as error:
+        raise RuntimeError(f"--keypoints {DETECTOR}: {error}") from error
     if detector is not None and not is_mesh_model(args.model):
         tools = detector
     else:
@@ -63,8 +63,11 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
                 f"{card.model} needs the person's shape: --identity FILE (calibrate_from_shape_params.py writes it), "
                 "or --shape mean to do without"
             )
+        if detector is not None:
+            tools = replace(tools, detector=detector.detector, alone=detector.estimator)
     bbox = None if args.bbox is None else tuple(args.bbox)
-    return replace(tools, detector=detector is not None, identity=identity, K=K, fov=fov, bbox=bbox, hand=side)
+    given = {"identity": identity, "K": K, "fov": fov, "bbox": bbox, "hand": side, "one_person": args.one_person}
+    return replace(tools, **given)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -83,13 +86,36 @@ def check_options(args: argparse.Namespace) -> None:
     if args.shape is not None and args.shape != ("mean" if args.identity is None else "calibrated"):
         has = "--identity FILE is the shape" if args.identity else "without --identity only 'mean' can be chosen"
         raise ValueError(f"--shape {args.shape} does not go with that: {has} (pictures have no annotations)")
-    if args.keypoints == DETECTOR and not is_mesh_model(args.model):
+    if keypoint_source(args) == DETECTOR and not is_mesh_model(args.model):
         if unused := sorted(given & {"--checkpoint", "--resume", "--model", "--backbone", "--hierarchy", "--shape"}):
             raise ValueError(f"--keypoints {DETECTOR} fits the hand without a network: leave {', '.join(unused)} out")
     elif not (args.checkpoint or args.resume) and "--backbone" in given:
         raise ValueError("--backbone is of a released --checkpoint, which does not say it; the shipped weights do")
     if "--hierarchy" in given and not (args.checkpoint or args.resume or is_mesh_model(args.model)):
         raise ValueError(f"--hierarchy is of networks that predict meshes; --model {args.model} has none")
+
+
+def asks_for_network(args: argparse.Namespace) -> bool:
+    """The command names a network."""
+    return bool(args.given_options & {"--model", "--checkpoint", "--resume"})
+
+
+def keypoint_source(args: argparse.Namespace) -> str:
+    """``--keypoints``; where it is not given the detector, unless a network is asked for.
+
+    Raises:
+        RuntimeError: there is no detector; says how to install it, and how to ask for the networks.
+        ValueError: ``--landmarker`` without the detector.
+    """
+    source = args.keypoints or (NETWORK if asks_for_network(args) else DETECTOR)
+    if source != DETECTOR and args.landmarker:
+        raise ValueError(f"--landmarker is of --keypoints {DETECTOR}, not of a network; leave it out")
+    if args.keypoints is None and source == DETECTOR and not is_installed():
+        raise RuntimeError(
+            f"own pictures need the hand detector: {install_advice()} (or --keypoints {NETWORK}: networks that "
+            "have seen rendered pictures only, and find few real hands)"
+        )
+    return source
 
 
 def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:

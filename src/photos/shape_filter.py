@@ -6,11 +6,14 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.population import Population
-from src.personalization.terms.hand_size import length_gradient
+from src.personalization.terms.hand_size import Length, length_gradient
 from src.photos.result import HandLength
 from template import HandAssets
 from template.kinematics import JointsModel
 from utils.artifacts import Identity
+
+#: An identity whose length is at most so uncertain, over people's spread, knows the size from something measured.
+_MEASURED = 0.75
 
 
 class ShapeFilter:
@@ -28,7 +31,7 @@ class ShapeFilter:
     A copy (`copy.copy`) is not changed by later updates.
 
     Attributes:
-        betas: (10,) to fit with; covariance: (10,10) or None where nothing tells it.
+        betas: (10,) to fit with; covariance: (10,10) or None where nothing tells it. is_settled: learns no more.
     """
 
     def __init__(
@@ -37,14 +40,14 @@ class ShapeFilter:
         self.identity, self.population = identity, population
         self.betas = np.zeros(10) if identity is None else identity.betas
         self.covariance: np.ndarray | None = None
-        self.count = 0
+        self.count, self.is_settled = 0, False
         self._model = JointsModel(assets)
         self._predictions, self._information, self._precision = np.zeros(10), np.zeros(10), np.zeros((10, 10))
 
     @property
     def is_known(self) -> bool:
-        """Settled by an identity file."""
-        return self.identity is not None
+        """Settled, by an identity file or by whoever says that no more is to be learned."""
+        return self.identity is not None or self.is_settled
 
     def update(self, predicted: np.ndarray) -> np.ndarray:
         """Take in the betas (10,) that a network predicted by itself in one more frame; returns the betas now."""
@@ -82,10 +85,22 @@ class ShapeFilter:
     @property
     def length(self) -> HandLength:
         """Of the stretched hand, with its uncertainty where that is known."""
+        people = self._people()
         if self.identity is not None:
-            return HandLength(self.identity.hand_length_mm, self.identity.hand_length_std_mm, self.description)
-        length, gradient = length_gradient(self._model, torch.as_tensor(self.betas, dtype=torch.float64)[None], "hand")
-        std, slope = None, gradient[0].numpy()
-        if self.covariance is not None:
-            std = 1000 * float(np.sqrt(max(slope @ self.covariance @ slope, 0.0)))
-        return HandLength(1000 * float(length[0]), std, self.description)
+            mm, std = self.identity.hand_length_mm, self.identity.hand_length_std_mm
+            measured = people is None or std is None or std < _MEASURED * people.std_mm
+            return HandLength(mm, std, self.description, None if measured else people)
+        people = people or Length(*self._length(np.zeros(10), None))
+        return HandLength(*self._length(self.betas, self.covariance), self.description, people)
+
+    def _length(self, betas: np.ndarray, covariance: np.ndarray | None) -> tuple[float, float | None]:
+        """mm, and standard deviation or None."""
+        length, gradient = length_gradient(self._model, torch.as_tensor(betas, dtype=torch.float64)[None], "hand")
+        slope = gradient[0].numpy()
+        std = None if covariance is None else 1000 * float(np.sqrt(max(slope @ covariance @ slope, 0.0)))
+        return 1000 * float(length[0]), std
+
+    def _people(self) -> Length | None:
+        if self.population is None:
+            return None
+        return Length(*self._length(self.population.betas_mean, self.population.betas_covariance))

@@ -28,7 +28,7 @@ class PageHand:
         name: heading; subtitle: beside it.
         photo: (H,W,3) uint8 RGB, shown first; views: (label, (S,S,3) picture), at most three, to switch between.
         vertices: (V,3) any frame with y down; faces: (F,3); colour: RGB of the mesh.
-        length_mm, interval_mm, length_source: of the hand; None where unknown.
+        length_mm, interval_mm, length_source: of the hand; None where unknown, and the source says why.
         facts: (label, text). files: (label, path relative to the page).
     """
 
@@ -156,7 +156,8 @@ def _canvas(hand: PageHand, which: int) -> str:
 
 def _length(hand: PageHand) -> str:
     if hand.length_mm is None:
-        return '<div class="length"><span class="interval">hand length unknown</span></div>'
+        words = hand.length_source or "hand length unknown"
+        return f'<div class="length"><span class="interval">{_text(words)}</span></div>'
     interval = "interval not known"
     if hand.interval_mm is not None:
         interval = f"95% interval {hand.interval_mm[0]:.0f} to {hand.interval_mm[1]:.0f} mm"

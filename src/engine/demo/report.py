@@ -107,7 +107,7 @@ def report(results: dict[str, Any], output: Path) -> None:
         lines.append(f"  {name}: {row['mean']:+.2f} [{row['low_95']:+.2f}, {row['high_95']:+.2f}]")
     lines.append("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in results["seconds"].items()))
     logger.info(
-        "%d images of two unseen synthetic people, lengths in mm relative to the wrist\n%s\nwritten to %s",
+        "%d images of two unseen synthetic people, mm relative to the wrist (camera: absolute)\n%s\nwritten to %s",
         results["n_images"],
         "\n".join(lines),
         output,

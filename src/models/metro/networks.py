@@ -17,6 +17,7 @@ from src.models.metro.released import is_released, translate
 from src.models.metro.template_tokens import TemplateTokens
 from src.models.metro.transformer import MeshTransformer
 from template import HandModel
+from utils.install import pip_install
 
 #: Of the training pictures of torchvision's and HRNet's ImageNet weights; images in [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -47,7 +48,7 @@ def build_backbone(name: str, weights: str | Path | None = None) -> tuple[nn.Mod
     try:
         import timm
     except ImportError as error:
-        raise ValueError(f"the backbone {name} is timm's, which is not installed: pip install timm") from error
+        raise ValueError(f"the backbone {name} is timm's, which is not installed: {pip_install('timm')}") from error
     network = timm.create_model(name, pretrained=False, num_classes=0, checkpoint_path=str(weights) if weights else "")
     return network, network.num_features
 

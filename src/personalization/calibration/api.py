@@ -194,7 +194,7 @@ def keypoint_options(
     noise: KeypointNoise = DETECTOR_NOISE,
     landmarks: LandmarkModel | None = None,
 ) -> CalibrationOptions:
-    """What is believed of keypoints without a network: usual poses, people's shapes, and noise of a detector.
+    """What is believed of keypoints (px) without a network: usual poses, people's shapes, and noise of a detector.
 
     Of a source with a landmark model its noise is taken, and how much of it repeats from image to image. Else the noise
     is doubled, as for a network's keypoints (benchmarks/own_photos.py shows what the intervals hold). There is no prior

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: Images of a person to calibrate from unless --num_images says otherwise; of own photos: all.
 NUM_IMAGES = 20
+#: Standard deviation of a breadth or a finger's length by ruler, mm.
+RULER_STD_MM = 2.0
 
 
 def run(args: argparse.Namespace) -> dict[int, Identity]:
@@ -128,7 +130,7 @@ def calibrate_and_write(
 
 
 def options_of(args: argparse.Namespace, assets: HandAssets, predictions: Predictions) -> CalibrationOptions:
-    """Priors, noise and length cues: what the command line says, else --prior, else `default_options`."""
+    """Priors, noise (px) and length cues (m): what the command line says, else --prior, else `default_options`."""
     if args.method != "multi_frame":
         return CalibrationOptions()
     if args.prior is not None:
@@ -150,6 +152,9 @@ def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> Cal
     cues = [parse_known_bone(text) for text in args.known_bone]
     if args.hand_length_mm is not None:
         cues.append(LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000))
+    if args.hand_breadth_mm is not None:
+        cues.append(LengthCue("breadth", args.hand_breadth_mm / 1000, RULER_STD_MM / 1000))
+    cues += [parse_known_bone(f"{text}±{RULER_STD_MM}") for text in args.finger_length_mm]
     noise = replace(options.noise, std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss)
     changes = {"noise": noise, "cues": tuple(cues), "accept_conflict": args.accept_conflict}
     if args.depth_mean is not None:

@@ -30,8 +30,8 @@ class Estimates:
 
     Attributes:
         rows: `Predictions` of the hand in use: pose (of the estimator, or of its points) in the camera's axes; betas
-            that it says, or that its 3D joints say at their own scale, or None; keypoints. What 3D joints say is in pose
-            and betas, which are believed as far as `trust` says; they do not count again.
+            that it says, or that its 3D joints say at their own scale, or None; keypoints. What 3D joints say is in
+            pose and betas, which are believed as far as `trust` says; they do not count again.
         own_pose: the poses and betas are the estimator's.
         turn: (N,3,3) from the estimator's axes to the camera's.
         trust, landmarks: of this estimator.
@@ -60,7 +60,7 @@ def prepare(
     """Estimates of one hand model and source as evidence for the hand ``assets``.
 
     Args:
-        estimates: of `src.estimators.read_estimates`, with the real K.
+        estimates: of `src.estimators.read_estimates`, with the real K (px).
         trust: in the estimator; None: `find_trust`. landmarks: where its points lie on the hand.
         theirs: the estimator's pose and betas are of ``assets``; None: if both are MANO.
 

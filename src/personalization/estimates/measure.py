@@ -78,7 +78,7 @@ def measure_trust(
 
 
 def true_betas(labels: Predictions, assets: HandAssets, people: Population, groups: list[np.ndarray]) -> np.ndarray:
-    """(N,10): as labelled, or each subject's mean of what its joints say."""
+    """(N,10): as labelled, or each subject's mean of what its joints (m) say."""
     if labels.betas is not None:
         return labels.betas.astype(np.float64)
     options = JointFitOptions(shape_prior=people.shape_prior())

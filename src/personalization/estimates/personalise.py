@@ -53,7 +53,7 @@ def calibrate_estimates(
     device: torch.device | str = "cpu",
     created_by: str = "",
 ) -> dict[int, Identity]:
-    """One identity of each subject from all its images; see `calibrate_predictions`.
+    """One identity of each subject from all its images (K and keypoints in px); see `calibrate_predictions`.
 
     Raises:
         CalibrationError: nothing usable, or several people in what is said to be one.
@@ -67,7 +67,7 @@ def calibrate_estimates(
 def personalise_rows(
     ready: Estimates, identities: dict[int, Identity], assets: HandAssets, device: torch.device | str = "cpu"
 ) -> Personalised:
-    """Every hand with its subject's shape.
+    """Every hand with its subject's shape, its pose and place (m) fitted to its keypoints (px).
 
     Args:
         identities: by subject number of the rows; a single one serves all of them.
@@ -129,7 +129,7 @@ def personalise(
     theirs: bool | None = None,
     device: torch.device | str = "cpu",
 ) -> Personalised:
-    """`prepare`, `calibrate_estimates` where there is no identity, `personalise_rows`."""
+    """`prepare`, `calibrate_estimates` where there is no identity, `personalise_rows`; lengths in m."""
     ready = prepare(estimates, assets, people, trust, landmarks, theirs, device)
     if identities is None:
         identities = calibrate_estimates(ready, assets, people, cues, device=device)

@@ -21,7 +21,7 @@ from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets
 from utils.artifact_checks import ArtifactError
-from utils.files import atomic_path
+from utils.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,7 @@ class Trust:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the JSON, atomically."""
-        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as handle:
-            json.dump({"schema": TRUST_SCHEMA, **asdict(self)}, handle, indent=2)
-            handle.write("\n")
+        write_json(path, {"schema": TRUST_SCHEMA, **asdict(self)})
 
     def population(self, people: Population, assets: HandAssets) -> Population:
         """People's shapes, and what the estimator's betas say of them; of another hand's betas the average."""
@@ -98,7 +96,7 @@ class Trust:
     def calibration_options(
         self, assets: HandAssets, people: Population, landmarks: LandmarkModel | None = None
     ) -> CalibrationOptions:
-        """What is believed of its images; ``landmarks``: where its points lie on the hand."""
+        """What is believed of its images, spreads in rad; ``landmarks``: where its points lie on the hand."""
         return CalibrationOptions(
             prior=PosePriorOptions(self.root_std, self.finger_std),
             noise=KeypointNoise(std_box=self.keypoint_std_box),

@@ -11,8 +11,9 @@ import torch
 
 from src.personalization.fitting.adam import AdamOptions, fit_adam
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames, reprojection_rmse
+from src.personalization.fitting.sequence import SequenceOptions
 from src.personalization.fitting.translation import wrist_at_depth
-from src.personalization.fitting.video import chain_positions, fit_video
+from src.personalization.fitting.video import fit_videos, video_order
 from src.personalization.solver.status import CalibrationError, Status, in_range, log_unusable, usable
 from src.personalization.terms.inputs import check_frames
 from template import HandAssets, HandModel
@@ -66,7 +67,7 @@ def fit_predictions(
         betas: (N,10) shape of every row.
         solver: "lm" or "adam"; options belong to the former, ``adam`` to the latter.
         full_layer: Adam poses all 778 vertices, as the paper's code did; no effect on the result.
-        video: "lm" only; start each frame from the one before it (`video.py`).
+        video: "lm" only; the frames of a video together, smoothly (`sequence.py`).
 
     Raises:
         CalibrationError: pose or keypoints are missing. ValueError: unknown solver.
@@ -85,8 +86,9 @@ def fit_predictions(
     if solver == "lm":
         model = JointsModel(assets, dtype=torch.float32, device=device)
         if video:
-            chains = chain_positions(predictions.image_id, predictions.sequence_id, predictions.K)
-            result = fit_video(model, (pose, shape, K, keypoints), confidence, *chains, options)
+            order = video_order(predictions.image_id, predictions.sequence_id, predictions.K)
+            together = SequenceOptions(frame=options)
+            result = fit_videos(model, (pose, shape, K, keypoints), confidence, *order, together)
         else:
             result = fit_frames(model, pose, shape, K, keypoints, confidence, options)
     else:

@@ -32,7 +32,7 @@ from template import HandAssets, HandModel, load_hand_assets
 from template.sides import hand_points
 from utils.artifacts import Predictions, load_predictions, save_predictions
 from utils.device import choose_device
-from utils.files import write_json
+from utils.files import writable_file, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,9 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.predictions is None:
         fill_in(args, scripts_files(args.shape_source))
+    for option in ("output", "results"):  # before the work, not after it
+        if getattr(args, option) is not None:
+            writable_file(getattr(args, option), f"--{option}")
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
@@ -161,7 +164,7 @@ def summarise(
 
 
 def log_report(report: dict[str, Any]) -> None:
-    """The table on the log."""
+    """The table (mm) on the log."""
     pixels = report["reprojection_rmse_px"]
     logger.info(
         "%d of %d images fitted, %.0f frames/s, reprojection %s px, %s",

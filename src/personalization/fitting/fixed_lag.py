@@ -57,7 +57,7 @@ class Window:
     smoothness: Smoothness
 
     def linearise(self, state: State) -> State:
-        """Cost, gradient and dense Hessian."""
+        """Cost, gradient and dense Hessian (by rad and m)."""
         pose, wrist = state["pose"][0], state["wrist"][0]
         old, size = len(self.past), len(pose) * FRAME_SIZE
         frames = evaluate_frames(self.model, self.seen, pose[old:], wrist[old:], self.rest, False)

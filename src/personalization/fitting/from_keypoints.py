@@ -28,8 +28,6 @@ from template.kinematics import JointsModel
 #: A detector's keypoints over the hand's box. mediapipe on synthetic hands, which it was not made for: the median
 #: distance is 0.07 of the box (benchmarks/own_photos.py), about 0.06 a coordinate; photos should be a little better.
 DETECTOR_NOISE = KeypointNoise(std_box=0.05)
-#: Depth where a search begins, m; the linear solve replaces it.
-_START_DEPTH = 0.6
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def fit_sequence(
 
     Args:
         model, pose (T,16,3,3), K (T,3,3), keypoints (T,21,2), confidence (T,21), world (T,21,3): as in `fit_frames`.
-        betas: (10,) the person's shape (with a shape prior: where to start).
+        betas: (10,) the person's shape (with a shape prior: where to start), or (T,10), a shape for each frame.
         seconds: (T,) when each frame was taken.
         track: (T,) number of the hand that each frame shows, equal numbers in a row; None: one hand.
 
@@ -85,7 +85,7 @@ def fit_sequence(
     state = {
         "pose": begin[None],
         "wrist": (wrist[near] + share[:, None] * (wrist[far] - wrist[near]))[None],
-        "betas": alone.betas[started].mean(dim=0, keepdim=True),
+        "betas": shape[None] if options.frame.shape_prior is None else alone.betas[started].mean(dim=0)[None, None],
     }
     inputs.pose = torch.where(inputs.good[:, None, None, None], inputs.pose, begin)
     seen = observe(model, inputs, options.frame, None if world is None else world.to(model.device, model.dtype))
@@ -96,7 +96,7 @@ def fit_sequence(
     lm = replace(options.lm, tolerance=options.lm.tolerance * len(seconds))
     result = minimise(problem, state, lm)
     pose, wrist = result.state["pose"][0], result.state["wrist"][0]
-    found = result.state["betas"].expand(len(seconds), -1)
+    found = result.state["betas"][0].expand(len(seconds), -1)
     status = torch.where(in_range(wrist), result.status, int(Status.OUT_OF_RANGE))
     status = torch.where(helped, status, alone.status)
     solved = usable(status)
@@ -117,7 +117,7 @@ def fit_sequence(
 
 
 def chain_of(seconds: torch.Tensor, track: torch.Tensor, largest_gap: float) -> Chain:
-    """Which frames follow each other: one track, and not further apart in time than ``largest_gap`` s.
+    """Which frames follow each other: one track, and not further apart in time than ``largest_gap`` seconds.
 
     Raises:
         ValueError: see `fit_sequence`.

@@ -28,7 +28,8 @@ class Chain:
 
 
 class SequenceProblem:
-    """`levenberg_marquardt.Problem` of a single problem: state pose (1,T,16,3,3), wrist (1,T,3), betas (1,10).
+    """`levenberg_marquardt.Problem` of a single problem: state pose (1,T,16,3,3), wrist (1,T,3), betas (1,T|1,10).
+
 
     Args:
         model: the joints-only hand; seen: what each of the T frames shows; chain: their times.
@@ -47,8 +48,8 @@ class SequenceProblem:
         self.smoothness, self.shape_prior = smoothness, shape_prior
 
     def linearise(self, state: State) -> State:
-        """Cost, gradient, the Hessian's band, its border for the betas, and the chart of `evaluate_frames`."""
-        pose, wrist, betas = state["pose"][0], state["wrist"][0], state["betas"]
+        """Cost, gradient (by rad and m), the Hessian's band, its betas' border, and the chart of `evaluate_frames`."""
+        pose, wrist, betas = state["pose"][0], state["wrist"][0], state["betas"][0]
         rest = self.model.rest_points(betas).expand(len(pose), -1, -1)
         free = self.shape_prior is not None
         frames = evaluate_frames(self.model, self.seen, pose, wrist, rest, free)
@@ -96,7 +97,7 @@ class SequenceProblem:
             betas = torch.linalg.solve_ex(system, -pull - border.mT @ vector.flatten())[0]
             vector = vector - solved[..., 1:] @ betas
             promised = ((added * vector - gradient) * vector).sum() + ((more * betas - pull) * betas).sum()
-            step = {"betas": betas[None]}
+            step = {"betas": betas[None, None]}
         return step_of(vector[None], terms["chart"]) | step, promised[None] / 2
 
     def retract(self, state: State, step: State) -> State:
@@ -122,7 +123,7 @@ class ChainTerms:
 def smoothness_model(
     pose: torch.Tensor, wrist: torch.Tensor, chain: Chain, chart: torch.Tensor, smoothness: Smoothness
 ) -> tuple[ChainTerms, torch.Tensor, torch.Tensor]:
-    """Gauss-Newton model of the motion; arguments as in `smoothness_rows`.
+    """Gauss-Newton model of the motion (rad, m); arguments as in `smoothness_rows`.
 
     Returns:
         the terms, and the blocks (T-1,17,3,3), (T-2,17,3,3) that couple a frame (columns) to the next (rows) and to

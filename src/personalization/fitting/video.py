@@ -1,70 +1,46 @@
-"""Warm starts: each frame of a video is fitted from the frame before it."""
+"""The videos in a set of official predictions: which rows follow each other, and their fit as sequences."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
-from src.personalization.solver.status import usable
+from src.personalization.fitting.fit import FitResult
+from src.personalization.fitting.sequence import SequenceOptions, fit_sequence
 from template.kinematics import JointsModel
 
-DEFAULTS = FitOptions()
+#: Frames a second of DexYCB's and HO-3D's cameras (docs/facts.md).
+FRAME_RATE = 30.0
 
 
-def chain_positions(image_id: np.ndarray, sequence_id: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Previous row (N,), -1 at a beginning, and place in its video (N,), from official numbers.
+def video_order(image_id: np.ndarray, sequence_id: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (N,) sorted into videos, and the number of each one's video (N,), from official numbers.
 
     Consecutive image ids of one sequence and one camera (equal K) are consecutive frames (docs/facts.md 1.7).
     """
-    n = len(image_id)
-    previous, place = np.full(n, -1), np.zeros(n, dtype=np.int64)
-    row_of = {int(number): row for row, number in enumerate(image_id)}
-    for row in np.argsort(image_id, kind="stable"):
-        before = row_of.get(int(image_id[row]) - 1, -1)
-        if before >= 0 and sequence_id[before] == sequence_id[row] and np.array_equal(K[before], K[row]):
-            previous[row], place[row] = before, place[before] + 1
-    return previous, place
+    order = np.argsort(image_id, kind="stable")
+    ids, cameras = image_id[order], K[order].reshape(len(order), -1)
+    follows = (np.diff(ids) == 1) & (np.diff(sequence_id[order]) == 0) & (cameras[1:] == cameras[:-1]).all(axis=1)
+    return order, np.concatenate([[0], np.cumsum(~follows)])[: len(order)]
 
 
-def fit_video(
+def fit_videos(
     model: JointsModel,
     arrays: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
     confidence: torch.Tensor | None,
-    previous: np.ndarray,
-    place: np.ndarray,
-    options: FitOptions = DEFAULTS,
+    order: np.ndarray,
+    video: np.ndarray,
+    options: SequenceOptions,
 ) -> FitResult:
-    """`fit_frames` with warm starts; all videos advance together, one frame at a time.
-
-    The prior of a frame stays at its own network's pose; only the start comes from the previous frame
-    (from the network where that failed).
+    """`fit_sequence` of every video, all in one system.
 
     Args:
-        arrays: pose, betas, K (px), keypoints (px) as in `fit_frames`.
-        previous, place: of `chain_positions`.
+        arrays: pose, betas (N,10), K, keypoints as in `fit_frames`; order, video: of `video_order`.
     """
-    whole: FitResult | None = None
-    for now in range(int(place.max(initial=0)) + 1):
-        rows = np.flatnonzero(place == now)
-        warm = np.zeros(len(rows), dtype=bool)
-        if whole is not None:
-            warm = usable(whole.status).cpu().numpy()[previous[rows]]
-        for part, start in ((rows[~warm], None), (rows[warm], whole)):
-            if len(part) == 0:
-                continue
-            index = torch.as_tensor(part, device=arrays[0].device)
-            before = torch.as_tensor(previous[part], device=model.device)
-            begin = None if start is None else (start.pose[before], start.transl[before])
-            chosen = None if confidence is None else confidence[index]
-            found = fit_frames(model, *(value[index] for value in arrays), chosen, options, begin)
-            whole = _put(whole, found, index.to(model.device), len(place))
-    return fit_frames(model, *arrays, confidence, options) if whole is None else whole
-
-
-def _put(whole: FitResult | None, part: FitResult, rows: torch.Tensor, n: int) -> FitResult:
-    merged = {}
-    for name, value in vars(part).items():
-        full = value.new_zeros(n, *value.shape[1:]) if whole is None else getattr(whole, name)
-        merged[name] = full.index_copy(0, rows, value)
-    return FitResult(**merged)
+    rows = torch.as_tensor(order, device=arrays[0].device)
+    pose, betas, K, keypoints = (value[rows] for value in arrays)
+    chosen = None if confidence is None else confidence[rows]
+    seconds = torch.arange(len(rows), dtype=torch.float64) / FRAME_RATE
+    found = fit_sequence(model, pose, betas, K, keypoints, seconds, chosen, options, torch.as_tensor(video))
+    back = torch.argsort(rows)
+    return FitResult(**{name: value[back] for name, value in vars(found).items()})

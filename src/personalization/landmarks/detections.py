@@ -25,6 +25,7 @@ class Detections:
         world: (N,21,3) m about its mean, the detector's own 3D points.
         person: (N,) int; names: of the persons.
         px_per_m: (N,) of a flat hand in a plane parallel to the picture, or NaN where that is not so.
+        in_space: (N,) bool, ``world`` is what two cameras triangulated, up to one scale; no point is then ``inside``.
     """
 
     keypoints: np.ndarray
@@ -34,6 +35,7 @@ class Detections:
     person: np.ndarray
     names: list[str]
     px_per_m: np.ndarray
+    in_space: np.ndarray
 
     def __len__(self) -> int:
         return len(self.person)
@@ -41,7 +43,23 @@ class Detections:
     def rows(self, index: np.ndarray) -> Detections:
         """Some of the hands."""
         parts = (getattr(self, name)[index] for name in ("keypoints", "inside", "box", "world", "person"))
-        return Detections(*parts, self.names, self.px_per_m[index])
+        return Detections(*parts, self.names, self.px_per_m[index], self.in_space[index])
+
+    def and_in_space(self, points: np.ndarray, name: str) -> Detections:
+        """These, and one more person's hands, of which two cameras saw points (M,21,3) m about where they are."""
+        points = _spread(list(points))
+        n = len(points)
+        world = np.stack(points) - np.mean(points, axis=1, keepdims=True)
+        return Detections(
+            np.concatenate([self.keypoints, np.zeros((n, 21, 2))]),
+            np.concatenate([self.inside, np.zeros((n, 21), dtype=bool)]),
+            np.concatenate([self.box, np.ones(n)]),
+            np.concatenate([self.world, world]),
+            np.concatenate([self.person, np.full(n, len(self.names))]),
+            [*self.names, name],
+            np.concatenate([self.px_per_m, np.full(n, np.nan)]),
+            np.concatenate([self.in_space, np.ones(n, dtype=bool)]),
+        )
 
     def halves(self, seed: int) -> tuple[Detections, Detections]:
         """The hands of half of the people, and those of the others."""
@@ -88,6 +106,7 @@ def read_detections(
         np.array([names.index(row[0]) for row in taken]),
         names,
         px_per_m,
+        np.zeros(len(taken), dtype=bool),
     )
 
 

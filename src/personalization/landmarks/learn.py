@@ -2,15 +2,12 @@
 
 ``python -m src.personalization.landmarks.learn --detections FILE ... --output FILE`` reads files of detections (see
 `detections.read_detections`), prints what the model does on people left out, and writes a landmark model of all. It
-takes some ten seconds and no label: see `shared_fit` for what tells an offset from a bend.
+takes some three minutes and no label: see `shared_fit` for what tells an offset from a bend, and `noise_fit` for how
+noise and usual poses are learned. Half of the people teach the offsets, the others the noise, and the reverse.
 
-The numbers of trust are given, not learned. They were chosen on the first half of a scene seen by two cameras, by few
-trials: noise of 0.03 of the box (0.012 and 0.02 were worse with these offsets; 0.05 was tried with earlier ones only,
-where it made little difference), usual poses of the hand model's own spread (3 was slightly worse), one noise for all
-(the one uneven pattern tried was worse). Of mediapipe's 3D points 50 mm is a compromise: with earlier offsets 30 mm
-was slightly nearer but spread the wrist's depth more. A quarter of the noise is taken to repeat in all pictures of a
-person: with a tenth, the calibrated size of the person of that scene contradicts the ruler by four standard
-deviations. ``benchmarks/real_hands.py`` measures what follows.
+``--two_cameras FILE`` adds a scene that two calibrated cameras saw (`two_cameras.read_two_cameras`). Only the first
+half of its instants is used: ``benchmarks/real_hands.py`` reports on the second. It alone tells how far to trust the
+detector's own 3D points, and how much of the noise at least repeats in all pictures of a person.
 """
 
 from __future__ import annotations
@@ -20,16 +17,22 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from src.personalization.landmarks.detections import Detections, read_detections
 from src.personalization.landmarks.model import LandmarkModel
-from src.personalization.landmarks.shared_fit import SharedFit, SharedFitOptions, fit_shared
+from src.personalization.landmarks.noise_fit import noise_sums, shared_part
+from src.personalization.landmarks.shared_fit import SharedFitOptions, fit_shared
+from src.personalization.landmarks.two_cameras import TwoCameras, guess_std, read_two_cameras, shared_at_least
 from template import HandAssets, load_hand_assets
 
 logger = logging.getLogger(__name__)
+
+#: Of the noise's expectation-maximisation.
+ROUNDS = 4
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -40,21 +43,69 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="mediapipe", help="of the detector")
     parser.add_argument("--one_person", nargs="*", default=[], metavar="SET", help="sets that show one person each")
     parser.add_argument("--flat", nargs="*", default=[], metavar="SET=MM", help="sets of flat hands: mm a pixel")
+    parser.add_argument("--two_cameras", metavar="FILE", help="JSON of a scene before two calibrated cameras")
+    parser.add_argument("--hand_length_mm", type=float, default=187.0, help="wrist to middle fingertip in that scene")
     parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
-    parser.add_argument("--std_box", type=float, default=0.03, help="2D noise over the hand's box")
-    parser.add_argument("--correlation", type=float, default=0.25, help="part of it that a person's pictures share")
-    parser.add_argument("--world_std_mm", type=float, default=50.0, help="noise of the detector's own 3D points")
-    parser.add_argument("--pose_spread", type=float, default=1.0, help="times the covariance of usual poses")
-    parser.add_argument("--seed", type=int, default=0, help="which people are left out of the check")
+    parser.add_argument("--world_std_mm", type=float, default=50.0, help="of its 3D points, without --two_cameras")
+    parser.add_argument("--seed", type=int, default=0, help="which people are left out of which half")
     return parser
 
 
-def left_out(assets: HandAssets, seen: Detections, options: SharedFitOptions, seed: int) -> dict[str, SharedFit]:
-    """Fits of the people of one half: "none" to the joints, "learned" to points learned from the other half."""
-    learning, others = seen.halves(seed)
-    learned = fit_shared(assets, learning, options=options).offsets
-    pairs = {"none": np.zeros((21, 3)), "learned": learned}
-    return {name: fit_shared(assets, others, offsets, options) for name, offsets in pairs.items()}
+@dataclass(frozen=True)
+class Evidence:
+    """What there is to learn from: detections of many people and, if any, the first half of a scene of two cameras."""
+
+    seen: Detections
+    scene: TwoCameras | None = None
+
+    def everything(self, seen: Detections | None = None) -> Detections:
+        """Of these detections (None: all), and the scene."""
+        seen = self.seen if seen is None else seen
+        return seen if self.scene is None else seen.and_in_space(self.scene.points[0], "two cameras")
+
+
+def learn(
+    assets: HandAssets, evidence: Evidence, name: str, length: float, world_std: float, seed: int
+) -> LandmarkModel:
+    """A landmark model; prints how it does on people left out. Lengths in m, ``length`` of the hand in the scene."""
+    options, halves = SharedFitOptions(), evidence.seen.halves(seed)
+    fits = [fit_shared(assets, evidence.everything(half), options=options) for half in halves]
+    for half, fit in zip(halves[::-1], fits, strict=True):
+        for label, offsets in (("none", np.zeros((21, 3))), ("learned", fit.offsets)):
+            found = fit_shared(assets, half, offsets, options)
+            mean = np.abs(found.betas.mean(axis=0)).max()
+            print(
+                f"people left out, offsets {label}: misfit {found.misfit:.4f} of the box, largest mean beta {mean:.2f}"
+            )
+    everything = evidence.everything()
+    last = fit_shared(assets, everything, options=options)
+    shared = shared_part(last, everything)
+    model = LandmarkModel(
+        name=name,
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        offsets=last.offsets,
+        std_box=np.full(21, 0.03),
+        correlation=shared,
+        world_std=np.full(21, world_std),
+        world_scale_std=options.world_scale_std,
+        pose_spread=1.0,
+        people=len(np.unique(everything.person)),
+        hands=len(everything),
+    )
+    for turn in range(ROUNDS):
+        sums = [
+            noise_sums(assets, half, replace(model, offsets=fit.offsets))
+            for half, fit in zip(halves[::-1], fits, strict=True)
+        ]
+        model = sums[0].plus(sums[1]).improved(model)
+        print(f"round {turn + 1}: noise {model.std_box.mean():.4f} of the box, pose spread {model.pose_spread:.2f}")
+    if evidence.scene is not None:
+        model = replace(model, world_std=np.full(21, guess_std(assets, evidence.scene, model)))
+        least = shared_at_least(assets, evidence.scene, model, length)
+        print(f"shared by all pictures: residuals {shared:.2f}, hand length {least:.2f} of the noise")
+        model = replace(model, correlation=max(shared, least))
+    return model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,27 +117,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     flat = {name: float(mm) for name, mm in (pair.split("=") for pair in args.flat)}
     torch.manual_seed(args.seed)
-    assets, options = load_hand_assets(args.mano_dir, "right"), SharedFitOptions()
-    seen = read_detections(args.detections, args.one_person, flat)
-    for name, found in left_out(assets, seen, options, args.seed).items():
-        mean = np.abs(found.betas.mean(axis=0)).max()
-        print(f"people left out, offsets {name}: misfit {found.misfit:.4f} of the box, largest mean beta {mean:.2f}")
+    assets = load_hand_assets(args.mano_dir, "right")
+    scene = None if args.two_cameras is None else read_two_cameras(args.two_cameras)
+    evidence = Evidence(
+        read_detections(args.detections, args.one_person, flat),
+        None if scene is None else scene.first_half(args.hand_length_mm / 1000),
+    )
     words = sys.argv[1:] if argv is None else argv
-    LandmarkModel(
-        name=args.name,
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        offsets=fit_shared(assets, seen, options=options).offsets,
-        std_box=np.full(21, args.std_box),
-        correlation=args.correlation,
-        world_std=np.full(21, args.world_std_mm / 1000),
-        world_scale_std=options.world_scale_std,
-        pose_spread=args.pose_spread,
-        made_by=f"python -m {__spec__.name} {shlex.join(words)}",
-        people=len(np.unique(seen.person)),
-        hands=len(seen),
-    ).save(args.output)
-    print(f"{len(seen)} hands of {len(np.unique(seen.person))} people: {args.output}")
+    model = learn(assets, evidence, args.name, args.hand_length_mm / 1000, args.world_std_mm / 1000, args.seed)
+    replace(model, made_by=f"python -m {__spec__.name} {shlex.join(words)}").save(args.output)
+    print(f"{model.hands} hands of {model.people} people: {args.output}")
     return 0
 
 

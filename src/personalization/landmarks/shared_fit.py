@@ -30,7 +30,8 @@ class SharedFitOptions:
 
     Attributes:
         offset_std: (3,) m, along the fingers, out of the palm, across it.
-        std_box: (21,) of 2D points over the box; world_std: (21,) m; world_scale_std.
+        std_box: (21,) of 2D points over the box; world_std: (21,) m; world_scale_std; space_std: m, of points that two
+            cameras saw, whose scale is one unknown for all.
         pose_spread: see `LandmarkModel`; wide, else offsets stand in for bends that the prior forbids.
         mean_weight: how firmly the people's mean shape is held at zero, a person's prior being 1.
         steps: of Adam.
@@ -40,6 +41,7 @@ class SharedFitOptions:
     std_box: tuple[float, ...] = (0.02,) * 21
     world_std: tuple[float, ...] = (0.04,) * 21
     world_scale_std: float = 0.15
+    space_std: float = 0.008
     pose_spread: float = 16.0
     mean_weight: float = 20.0
     steps: int = 350
@@ -47,11 +49,16 @@ class SharedFitOptions:
 
 @dataclass
 class SharedFit:
-    """Attributes: offsets (21,3) m; betas (P,10); misfit, root mean square distance over the box of points inside."""
+    """Attributes: offsets (21,3) m; betas (P,10); misfit, root mean square distance over the box of points inside.
+
+    residuals: (N,21,2) over the box; frames: (N,21,3,3) rotations from each landmark's bone to the camera.
+    """
 
     offsets: np.ndarray
     betas: np.ndarray
     misfit: float
+    residuals: np.ndarray
+    frames: np.ndarray
 
 
 def fit_shared(
@@ -71,9 +78,10 @@ def fit_shared(
     keypoints = torch.as_tensor(seen.keypoints, dtype=single) / box[:, None, None]
     inside, world = torch.as_tensor(seen.inside, dtype=single), torch.as_tensor(seen.world, dtype=single)
     known = torch.as_tensor(seen.px_per_m, dtype=single) / box
-    flat = torch.isfinite(known)
+    flat, in_space = torch.isfinite(known), torch.as_tensor(seen.in_space)
     std_2d = torch.tensor(options.std_box, dtype=single)[:, None]
-    std_3d = torch.tensor(options.world_std, dtype=single)[:, None]
+    std_3d = torch.tensor(options.world_std, dtype=single).expand(n, 21).clone()
+    std_3d[in_space] = options.space_std
     frames = torch.tensor(LANDMARK_FRAMES)[list(MANO_TO_STANDARD)]
 
     turn = palm_turn(world, hand(torch.eye(3).expand(1, 16, 3, 3), torch.zeros(1, 10)).joints[0])
@@ -81,9 +89,10 @@ def fit_shared(
     betas = torch.zeros(len(people), 10, requires_grad=True)
     scale = torch.full((n,), math.log(1 / 0.16)).requires_grad_()
     size, place = torch.zeros(n, requires_grad=True), torch.zeros(n, 1, 2, requires_grad=True)
+    space = torch.zeros((), requires_grad=True)
     moved = torch.zeros(21, 3) if offsets is None else torch.as_tensor(offsets, dtype=single)
     moved.requires_grad_(offsets is None)
-    rates = [(pose, 0.03), (betas, 0.05), (scale, 0.02), (size, 0.02), (place, 0.01)]
+    rates = [(pose, 0.03), (betas, 0.05), (scale, 0.02), (size, 0.02), (place, 0.01), (space, 0.01)]
     rates += [(moved, 5e-4)] * (offsets is None)
     optimiser = torch.optim.Adam([{"params": [value], "lr": rate} for value, rate in rates])
     for step in range(options.steps):
@@ -95,7 +104,10 @@ def fit_shared(
         points = points - points.mean(dim=1, keepdim=True)
         off = points[..., :2] * torch.where(flat, known, scale.exp())[:, None, None] + place - keypoints
         cost = (_robust((off / std_2d).square().sum(-1)) * inside).sum()
-        guess = _robust(((points - world * size.exp()[:, None, None]) / std_3d).square().sum(-1))
+        # Of triangulated points ours are scaled, not they: else the smallest hand would fit best.
+        grown = torch.where(in_space, space, 0.0).exp()[:, None, None]
+        away = points * grown - world * torch.where(in_space, 0.0, size).exp()[:, None, None]
+        guess = _robust((away / std_3d[..., None]).square().sum(-1))
         cost = cost + (guess * ~flat[:, None]).sum() + (points[flat, :, 2] / FLATNESS).square().sum()
         cost = cost + ((pose[:, 1:] - mean).flatten(1) @ root).square().sum()
         cost = cost + betas.square().sum() + (size / options.world_scale_std).square().sum()
@@ -105,7 +117,10 @@ def fit_shared(
         (cost / 2).backward()
         optimiser.step()
     misfit = float(((off.detach().square().sum(-1) * inside).sum() / inside.sum()).sqrt())
-    return SharedFit(moved.detach().double().numpy(), betas.detach().double().numpy(), misfit)
+    turns = found.transforms[:, frames, :, :3].detach()
+    results = (moved.detach(), betas.detach(), off.detach() * inside[..., None], turns)
+    offsets, betas, residuals, turns = (value.double().numpy() for value in results)
+    return SharedFit(offsets, betas, misfit, residuals, turns)
 
 
 def _robust(chi: torch.Tensor) -> torch.Tensor:

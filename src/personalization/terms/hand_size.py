@@ -16,11 +16,14 @@ from utils.artifacts import ArtifactError, Identity
 from utils.identity import HALF_95
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
 
-#: Lengths that can be asked for: name -> joints (standard order) whose successive distances are summed.
+#: Lengths that can be asked for: name -> joints (standard order), then points of the skin, whose successive distances
+#: are summed. Of the shipped hand the wrist joint lies below the wrist's crease and the tips are the fingers' ends, so
+#: that a ruler along the flat hand reads "hand" (tests/test_measuring.py).
 LENGTHS: dict[str, tuple[int, ...]] = {
     "hand": (0, 12),  # straight, wrist joint to middle fingertip, as a ruler along the stretched hand measures
     **{finger: tuple(range(1 + 4 * i, 5 + 4 * i)) for i, finger in enumerate(FINGERS)},
     "palm_width": (5, 17),  # index to little knuckle
+    "breadth": (21, 22),  # over the skin, across the knuckles of index and little finger: `KNUCKLE_FLANKS`
     **{f"{JOINT_NAMES[PARENTS[joint]]}-{JOINT_NAMES[joint]}": (PARENTS[joint], joint) for joint in range(1, 21)},
 }
 #: Identity files hold rounded betas.
@@ -35,20 +38,25 @@ def length_of(model: JointsModel, betas: torch.Tensor, name: str) -> torch.Tenso
     """
     if name not in LENGTHS:
         raise ValueError(f"length {name!r} is unknown; choose one of {', '.join(LENGTHS)}")
-    points = model.rest_points(betas)[..., model.to_standard, :]
-    chain = points[..., list(LENGTHS[name]), :]
+    chain = _points(model, betas)[..., list(LENGTHS[name]), :]
     return (chain[..., 1:, :] - chain[..., :-1, :]).norm(dim=-1).sum(dim=-1)
 
 
 def length_gradient(model: JointsModel, betas: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A named length (P,) m and its gradient (P,10) m per unit, for betas (P,10)."""
-    points = model.rest_points(betas)[:, model.to_standard]
-    directions = model.directions[:, model.to_standard]
+    points = _points(model, betas)
+    directions = torch.cat([model.directions[:, model.to_standard], model.flank_directions], dim=1)
     chain = list(LENGTHS[name])
     steps = points[:, chain[1:]] - points[:, chain[:-1]]
     lengths = steps.norm(dim=-1)
     change = directions[:, chain[1:]] - directions[:, chain[:-1]]
     return lengths.sum(dim=1), torch.einsum("pkc,skc->ps", steps / lengths[..., None].clamp_min(1e-9), change)
+
+
+def _points(model: JointsModel, betas: torch.Tensor) -> torch.Tensor:
+    """(...,23,3) m, joints and tips in standard order, and the skin's points, of betas (...,10)."""
+    skin = model.flanks + (betas @ model.flank_directions.flatten(1)).unflatten(-1, (2, 3))
+    return torch.cat([model.rest_points(betas)[..., model.to_standard, :], skin], dim=-2)
 
 
 @functools.lru_cache(maxsize=4)
@@ -104,7 +112,7 @@ def identity_lengths(identity: Identity, assets: HandAssets) -> dict[str, Length
 
 
 def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
-    """The identity, if it is of this hand and the length that it states is that of its betas.
+    """The identity, if it is of this hand and the length (mm) that it states is that of its betas.
 
     Raises:
         HandMismatchError: it is of another hand.

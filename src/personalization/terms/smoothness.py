@@ -33,11 +33,11 @@ class Smoothness:
     memory: float = 1.0
 
     def fade(self, step: torch.Tensor) -> torch.Tensor:
-        """What is left of a velocity after ``step`` s."""
+        """Part (no unit) that is left of a velocity, m or rad per s, after ``step`` s."""
         return torch.exp(-step / self.memory)
 
     def stds(self, like: torch.Tensor) -> torch.Tensor:
-        """(17,3): sixteen rotations, then the wrist."""
+        """(17,3): sixteen rotations (rad), then the wrist (m), both / s^1.5."""
         std = torch.full((17, 3), self.finger_std, dtype=like.dtype, device=like.device)
         std[0], std[16] = self.root_std, self.wrist_std
         if self.depth_std is not None:

@@ -1,6 +1,15 @@
 """Hands and their 2D keypoints in any picture, found by a detector that is not ours (requirements-detect.txt)."""
 
-from src.photos.detector.detection import Detection, mirrored, of_side
-from src.photos.detector.mediapipe_hands import MediapipeHands, find_hands
+from src.photos.detector.detection import Detection, Finder, mirrored, of_side
+from src.photos.detector.mediapipe_hands import MediapipeHands, find_hands, install_advice, is_installed
 
-__all__ = ["Detection", "MediapipeHands", "find_hands", "mirrored", "of_side"]
+__all__ = [
+    "Detection",
+    "Finder",
+    "MediapipeHands",
+    "find_hands",
+    "install_advice",
+    "is_installed",
+    "mirrored",
+    "of_side",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +41,10 @@ class Detection:
     def moved(self, offset: Sequence[float]) -> Detection:
         """The same hand where it is in an image of which this was a window, whose first pixel is at ``offset`` px."""
         return replace(self, keypoints_2d=self.keypoints_2d + np.asarray(offset, dtype=np.float64))
+
+
+#: From a picture (H,W,3) uint8 RGB to the hands in it, surest first.
+Finder = Callable[[np.ndarray], list[Detection]]
 
 
 def mirrored(hand: Detection, width: int) -> Detection:

@@ -1,8 +1,9 @@
-"""mediapipe's hands as `Detection`: its models come in the wheel, nothing is downloaded.
+"""mediapipe's hands as `Detection`: of 0.10.14 its models come in the wheel, nothing is downloaded.
 
-Three traps, each measured here on synthetic images of known hands (tests/test_own_photos.py repeats it):
+Three traps of that version, each measured on synthetic images of known hands (tests/test_own_photos.py repeats it):
 
 * Sides come back swapped: mediapipe takes every image for a mirror image. Of 104 right hands 99 were called "Left".
+  (Its Tasks API does not: see `landmarker`.)
 * x * width is a coordinate whose integers are pixel **centres**, though normalised coordinates suggest a corner
   origin: an image and its flip give x * width + x' * width - width = -0.90 ± 0.09 px, where a corner origin means 0
   and centres mean -1. (Its OpenCV warp reads coordinate 0 as the middle of the first pixel.) So nothing is subtracted.
@@ -13,34 +14,41 @@ Three traps, each measured here on synthetic images of known hands (tests/test_o
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
+import sys
 import warnings
 from typing import Any
 
 import numpy as np
 
 from src.photos.detector.detection import Detection
+from src.photos.detector.landmarker import (
+    MAX_HANDS,
+    MIN_DETECTION_CONFIDENCE,
+    Landmarker,
+    detection,
+    open_landmarker,
+)
 from src.photos.image import check_rgb
 from utils.camera import square_box
+from utils.install import pip_install, pip_install_extra
 
-INSTALL = "pip install -r requirements-detect.txt"
 #: Side of a window of the second search over the image's.
 WINDOW = 0.625
 #: A hand found in a window is looked at again in a square of so many times its box.
 CLOSER_LOOK = 3.0
-#: mediapipe rates no single keypoint. Those outside the image are guesses.
-OUTSIDE_CONFIDENCE = 0.25
-MIN_DETECTION_CONFIDENCE = 0.4
-MAX_HANDS = 4
-#: Boxes that share more than this part of their union are one hand.
-SAME_HAND = 0.3
+#: Boxes that share more than this part of their union are one hand, unless their keypoints are further apart than this
+#: part of the box, or one is surely a left and the other surely a right hand: clasped hands are two.
+SAME_HAND, APART, SURE_OF_SIDE = 0.3, 0.3, 0.9
 
 
 class MediapipeHands:
     """Callable: image (H,W,3) uint8 RGB -> hands, surest first.
 
     Args:
-        detector: anything with mediapipe's ``process(image)``; default: mediapipe's own, for unrelated images.
+        detector: a `Landmarker`, or anything with mediapipe's ``process(image)``; default: mediapipe's own, for
+            unrelated images.
 
     Raises:
         ImportError: mediapipe is missing, or is a version without models; it says what to install.
@@ -61,6 +69,8 @@ class MediapipeHands:
 
     def look(self, image: np.ndarray) -> list[Detection]:
         """One call of the detector."""
+        if isinstance(self.detector, Landmarker):
+            return self.detector.look(image)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # protobuf's, about mediapipe's own use of it
             result = self.detector.process(np.ascontiguousarray(image))
@@ -88,18 +98,37 @@ class MediapipeHands:
         return max(same, key=lambda one: overlap(one, hand), default=hand)
 
 
-@functools.lru_cache(maxsize=1)
-def _shared() -> MediapipeHands:
-    return MediapipeHands()
+@functools.lru_cache(maxsize=2)
+def _shared(landmarker: str | None = None) -> MediapipeHands:
+    return MediapipeHands(None if landmarker is None else open_landmarker(landmarker))
 
 
-def find_hands(image: np.ndarray) -> list[Detection]:
+def find_hands(image: np.ndarray, landmarker: str | None = None) -> list[Detection]:
     """All hands in an image (H,W,3) uint8 RGB, surest first; the detector is opened once.
+
+    Args:
+        landmarker: a ``.task`` file for mediapipe's newer versions, which carry no models; None: 0.10.14's own.
 
     Raises:
         ImportError: mediapipe is missing; it says what to install. ValueError: not such an image.
+        FileNotFoundError, ValueError: as `open_landmarker`.
     """
-    return _shared()(image)
+    return _shared(landmarker)(image)
+
+
+def is_installed() -> bool:
+    """Whether there is a mediapipe at all; its version may still lack models."""
+    try:
+        return importlib.util.find_spec("mediapipe") is not None
+    except ValueError:  # something without a spec stands in for it
+        return True
+
+
+def install_advice() -> str:
+    """How to get it into this Python, in one line."""
+    if sys.version_info >= (3, 13):  # 0.10.14 has no wheel for it
+        return f"{pip_install('mediapipe')}, and give its makers' hand_landmarker.task with --landmarker FILE"
+    return pip_install_extra("detect")
 
 
 def open_mediapipe() -> Any:
@@ -112,14 +141,17 @@ def open_mediapipe() -> Any:
     try:
         import mediapipe
     except ImportError as error:
-        raise ImportError(f"mediapipe cannot be imported ({error}); {INSTALL}") from error
+        raise ImportError(f"mediapipe cannot be imported ({error}): {install_advice()}") from error
     try:
         return mediapipe.solutions.hands.Hands(
             static_image_mode=True, max_num_hands=MAX_HANDS, min_detection_confidence=MIN_DETECTION_CONFIDENCE
         )
     except (AttributeError, OSError, RuntimeError, ValueError) as error:
         version = getattr(mediapipe, "__version__", "of unknown version")
-        raise ImportError(f"mediapipe {version} has no hand models inside ({error}); {INSTALL}") from error
+        raise ImportError(
+            f"mediapipe {version} has no hand models inside ({error}): give its makers' hand_landmarker.task with "
+            f"--landmarker FILE, or {install_advice()}"
+        ) from error
 
 
 def to_detection(landmarks: Any, world: Any, handedness: Any, width: int, height: int) -> Detection:
@@ -129,25 +161,28 @@ def to_detection(landmarks: Any, world: Any, handedness: Any, width: int, height
         landmarks, world: with ``landmark``, 21 points with x, y (, z); world may be None.
         handedness: with ``classification[0]``, which has label and score.
     """
-    keypoints = np.array([[point.x * width, point.y * height] for point in landmarks.landmark], dtype=np.float64)
-    inside = ((keypoints >= -0.5) & (keypoints <= [width - 0.5, height - 0.5])).all(axis=1)
-    side = handedness.classification[0]
-    return Detection(
-        keypoints_2d=keypoints,
-        keypoint_confidence=np.where(inside, 1.0, OUTSIDE_CONFIDENCE),
-        is_left=side.label == "Right",  # it takes the image for a mirror image
-        score=float(side.score),
-        world=None if world is None else np.array([[p.x, p.y, p.z] for p in world.landmark], dtype=np.float64),
-    )
+    side = handedness.classification[0]  # it takes the image for a mirror image
+    world = None if world is None else world.landmark
+    return detection(landmarks.landmark, world, side.label == "Right", side.score, width, height)
 
 
 def without_repeats(hands: list[Detection]) -> list[Detection]:
-    """The hands, surest first, without those whose box one before them shares."""
+    """The hands, surest first, without those that are one before them, found twice."""
     kept: list[Detection] = []
     for hand in sorted(hands, key=lambda one: -one.score):
-        if all(overlap(hand, other) <= SAME_HAND for other in kept):
+        if not any(are_one(hand, other) for other in kept):
             kept.append(hand)
     return kept
+
+
+def are_one(hand: Detection, other: Detection) -> bool:
+    """One hand found twice, not two hands that cover each other."""
+    if overlap(hand, other) <= SAME_HAND:
+        return False
+    if hand.is_left != other.is_left and min(hand.score, other.score) >= SURE_OF_SIDE:
+        return False
+    off = np.linalg.norm(hand.keypoints_2d - other.keypoints_2d, axis=1).mean()
+    return bool(off <= APART * max(hand.size, other.size))
 
 
 def overlap(one: Detection, other: Detection) -> float:

@@ -1,0 +1,113 @@
+"""When a hand is refused: no hand is better than a confident wrong one. Every refusal says why, with its numbers.
+
+Where nothing else is said, limits were learned from what mediapipe says of half of the people in 225 real pictures
+(without labels: only hands whose side it is sure of), and checked on the others; `tests/test_refusal.py` repeats it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from src.personalization.solver.status import Status, usable
+from src.photos.image import UnusableImage
+
+if TYPE_CHECKING:
+    from src.photos.estimator import Keypoints
+    from src.photos.result import Result
+
+#: A hand of fewer pixels says next to nothing: its points are no better than a pixel.
+MIN_HAND_PX = 24.0
+#: A hand further away, or a surface nearer than this, is a fit that ran away, m.
+DEPTH_RANGE = (0.02, 10.0)
+#: Root mean square distance of fit and keypoints over the expected error of a coordinate: 99% of the hands of half of
+#: the people lie below 1.2 to 1.8, depending on which half; fists seen from the side reach 1.9, and are hands.
+MAX_MISFIT = 2.2
+#: The same over the box, of networks, whose errors on a person's own pictures nobody knows.
+MAX_MISFIT_BOX = 0.15
+#: Least probability of the side, of the detector's word and of how much better that side's hand explains the keypoints.
+#: Of hands that an unknown half's people show, 2 to 10% are refused so, nearly all with a side score below 0.95.
+MIN_SIDE = 0.75
+#: A side score from which the other side is not tried: the keypoints alone never outweighed it.
+SURE_SIDE = 0.99
+
+
+def check_size(keypoints: Keypoints) -> None:
+    """Raise UnusableImage unless the hand has `MIN_HAND_PX`."""
+    if keypoints.size < MIN_HAND_PX:
+        raise UnusableImage(
+            f"no usable hand: it is {keypoints.size:.0f} pixels large, {MIN_HAND_PX:.0f} are needed; go nearer, or "
+            "give the picture at its full size"
+        )
+
+
+def check_status(status: torch.Tensor, keypoints: Keypoints) -> None:
+    """Raise UnusableImage, with the reason, unless the one problem of ``status`` (1,) has a result."""
+    if not bool(usable(status)[0]):
+        reason, mean = Status(int(status[0])).name.lower().replace("_", " "), keypoints.confidence.mean()
+        raise UnusableImage(f"no usable hand: {reason} (mean confidence of the keypoints {mean:.2f})")
+
+
+def check_depth(result: Result) -> Result:
+    """The result, if it lies where a camera can see a hand.
+
+    Raises:
+        UnusableImage: it is not finite, reaches behind the camera, or is further away than `DEPTH_RANGE`.
+    """
+    points = np.concatenate([result.vertices, result.joints])
+    if not np.isfinite(points).all():
+        raise UnusableImage("no usable hand: the fit is not finite")
+    if points[:, 2].min() < DEPTH_RANGE[0]:
+        raise UnusableImage(f"no usable hand: behind camera (its nearest point at z = {points[:, 2].min():.2f} m)")
+    if result.distance_m > DEPTH_RANGE[1]:
+        raise UnusableImage(f"no usable hand: the fit put it {result.distance_m:.3g} m away")
+    return result
+
+
+def check_misfit(reprojection_px: float, size_px: float, std_box: float | None = None) -> float:
+    """Distance of fit and keypoints over what is expected of them.
+
+    Args:
+        reprojection_px: root mean square; size_px: of the keypoints' box.
+        std_box: standard deviation of a coordinate over the box; None: not known, `MAX_MISFIT_BOX` counts.
+
+    Raises:
+        UnusableImage: no hand has such keypoints.
+    """
+    ratio = reprojection_px / max(size_px, 1e-9)
+    limit = MAX_MISFIT_BOX if std_box is None else MAX_MISFIT * std_box
+    if not ratio <= limit:
+        raise UnusableImage(
+            f"no usable hand: no hand fits its keypoints ({reprojection_px:.1f} px off, {100 * ratio:.1f}% of its "
+            f"size; {100 * limit:.1f}% is the most)"
+        )
+    return ratio / limit
+
+
+def side_probability(score: float, gain: float = 0.0) -> float:
+    """Of the side that a detector names.
+
+    Args:
+        score: how sure it is, in [0.5,1]; gain: how much lower the cost (half chi-square) of that side's hand is than
+            that of the other's.
+    """
+    odds = math.log(score / max(1 - score, 1e-4)) + gain
+    return 1 / (1 + math.exp(-max(min(odds, 50.0), -50.0)))
+
+
+def check_side(probability: float, is_left: bool | None = None) -> float:
+    """The probability, if it is at least `MIN_SIDE`.
+
+    Raises:
+        UnusableImage: it may as well be the other hand.
+    """
+    if probability < MIN_SIDE:
+        words = "a left or a right hand" if is_left is None else f"a {'left' if is_left else 'right'} hand"
+        raise UnusableImage(
+            f"no usable hand: it is not sure to be {words} (probability {probability:.2f} of the side named, "
+            f"{MIN_SIDE} is needed); say which with --hand"
+        )
+    return probability

@@ -1,0 +1,98 @@
+"""Lengths of a hand that lies flat beside a card or a sheet of paper, for a calibration."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from src.personalization.landmarks.model import LandmarkModel
+from src.personalization.solver.status import CalibrationError
+from src.personalization.terms.hand_size import LENGTHS
+from src.personalization.terms.shape_terms import LengthCue
+from src.photos.camera import Camera, choose_camera
+from src.photos.detector import Finder
+from src.photos.hands import believed
+from src.photos.image import UnusableImage, read_photo, shown_name
+from src.photos.measuring.plane import find_rectangle, homography, points_mm
+from template import HandAssets
+from template.kinematics import JointsModel
+
+logger = logging.getLogger(__name__)
+
+#: Lengths that such a picture tells, and how exactly, m: most of the error is where the detector's points lie on this
+#: person's hand. Two scans of a hand differ by 0.5 mm in its length, 1.3 mm in a finger's. Thumbs are seldom straight.
+STD_M = {"hand": 0.003, **dict.fromkeys(("index", "middle", "ring", "little"), 0.0025), "palm_width": 0.0025}
+#: How much longer a finger is, from its knuckle to its end, than along mediapipe's points of a flat hand, mm: the mean
+#: over five scans. Its tips end 8.0, 8.5, 7.6 and 6.3 mm before the finger does there; it puts the knuckle of the index
+#: nearer to the wrist, and those of index and little finger as far apart as they are.
+BEYOND_MM = {"index": 4.3, "middle": 7.9, "ring": 8.6, "little": 5.8, "palm_width": 0.0}
+#: Height of the 21 points above the table, mm: half as thick as the hand is there.
+HEIGHT_MM = np.array([15.0, 13, 11, 9, 7, *(12.0, 8, 7, 5) * 4])
+#: A stretched middle finger is at most so much longer along its joints than straight from wrist to tip.
+MOST_BENT = 1.03
+
+
+def flat_hand_cues(
+    picture: str | os.PathLike,
+    kind: str,
+    assets: HandAssets,
+    landmarks: LandmarkModel | None,
+    finder: Finder,
+    side: str | None = None,
+    corners: np.ndarray | None = None,
+    K: Camera | None = None,
+    fov: float | None = None,
+) -> tuple[LengthCue, ...]:
+    """What one picture of a flat hand beside a rectangle says of its lengths.
+
+    Args:
+        kind: "card" or "paper"; corners: (4,2) px, about its outline, a long side first; None: looked for.
+        landmarks: where the detector's points lie on the hand; side: "left" or "right" hand, None: the surest.
+        K, fov: see `choose_camera`; hardly matters.
+
+    Raises:
+        CalibrationError: no hand, no rectangle, or a hand that is not flat; names the picture and the remedy.
+    """
+    path = Path(picture)
+    if not path.is_file():
+        raise CalibrationError(f"--{kind} {path}: no such file")
+    try:
+        photo = read_photo(path)
+        camera = choose_camera(photo, K, fov)
+        hand = believed(finder(photo.image), side, shown_name(path))[0]
+        corners = find_rectangle(photo.image, kind, camera.K) if corners is None else corners
+    except UnusableImage as error:
+        raise CalibrationError(f"--{kind} {path}: {error}") from error
+    plane = homography(corners, kind)
+    points = points_mm(hand.keypoints_2d, plane, HEIGHT_MM, camera.K) / 1000
+    lengths = joint_lengths(points, assets, landmarks)
+    straight = np.linalg.norm(points[12] - points[0])
+    along = np.linalg.norm(np.diff(points[[0, 9, 10, 11, 12]], axis=0), axis=1).sum()
+    if not 0.08 < straight < 0.3 or along > MOST_BENT * straight:
+        raise CalibrationError(
+            f"--{kind} {path}: the hand is not flat and stretched beside the {kind} ({1000 * along:.0f} mm along the "
+            f"middle finger's joints, {1000 * straight:.0f} mm straight); are the corners right, --corners?"
+        )
+    logger.info("%s: %s mm", path, ", ".join(f"{name} {1000 * mm:.1f}" for name, mm in lengths.items()))
+    return tuple(LengthCue(name, length, STD_M[name]) for name, length in lengths.items())
+
+
+def joint_lengths(points: np.ndarray, assets: HandAssets, landmarks: LandmarkModel | None) -> dict[str, float]:
+    """Lengths of the hand, m, of the detector's points (21,2) m of a flat hand.
+
+    The detector's points are not the hand's joints and ends. Of the hand's length the landmark model says how far they
+    differ, of the fingers of flat hands `BEYOND_MM` does.
+    """
+    model = JointsModel(assets)
+    joints = model.rest[model.to_standard].numpy()
+    more = {name: mm / 1000 for name, mm in BEYOND_MM.items()}
+    more["hand"] = 0.0 if landmarks is None else _chain(joints, "hand") - _chain(joints + landmarks.offsets, "hand")
+    return {name: _chain(points, name) + more[name] for name in STD_M}
+
+
+def _chain(points: np.ndarray, name: str) -> float:
+    """Along the joints; "hand" as a ruler measures it, straight."""
+    return float(np.linalg.norm(np.diff(points[list(LENGTHS[name])], axis=0), axis=1).sum())

@@ -1,0 +1,57 @@
+"""What EXIF says of a picture's lens: its focal length in pixels, if that can be true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+_FOCAL_LENGTH, _FOCAL_LENGTH_35MM = 0x920A, 0xA405
+_WIDTH, _HEIGHT = 0xA002, 0xA003
+_PLANE_X_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
+_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
+_FOCAL_RANGE = (0.25, 30.0)  # of the longer side: from a fisheye lens to a telescope
+_SENSOR_MM, _LARGEST_ZOOM = (2.0, 80.0), 10.0  # from a webcam to medium format; a phone's digital zoom
+_DIAGONAL_35MM = 43.267  # of the 36 x 24 mm film that 35 mm equivalents refer to
+
+
+def focal_of_exif(exif: Mapping[int, object], width: int, height: int) -> tuple[float | None, str]:
+    """Focal length in pixels by the 35 mm equivalent (of the diagonal), else by length and sensor resolution.
+
+    Programs that resize or crop a picture often leave EXIF as the camera wrote it. The 35 mm equivalent holds as long
+    as the picture has the proportions that EXIF says; sensor resolution, only with EXIF's own width to scale it by.
+    Without a focal length, the text says why EXIF is not believed, or nothing.
+    """
+
+    def number(tag: int) -> float:
+        try:
+            value = float(exif.get(tag, 0))  # type: ignore[arg-type]
+        except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+            return 0.0
+        return value if 0 < value < 1e6 else 0.0
+
+    equivalent, length, resolution = number(_FOCAL_LENGTH_35MM), number(_FOCAL_LENGTH), number(_PLANE_X_RESOLUTION)
+    before = max(number(_WIDTH), number(_HEIGHT)), min(number(_WIDTH), number(_HEIGHT))  # it may have been turned
+    longer, shorter = max(width, height), min(width, height)
+    scale = longer / before[0] if before[1] else 0.0
+    if scale and abs(shorter - scale * before[1]) > max(1.5, 0.01 * shorter):
+        return None, ""  # cropped since
+    unit = _MM_PER_UNIT.get(int(number(_PLANE_UNIT) or 2))
+    # What both numbers together say of the sensor. A digital zoom makes it smaller than it is, nothing makes it larger.
+    diagonal = _DIAGONAL_35MM * length / equivalent if length and equivalent else 0.0
+    side = before[0] * unit / resolution if resolution and unit else 0.0
+    if equivalent and diagonal and not _SENSOR_MM[0] / _LARGEST_ZOOM < diagonal < _SENSOR_MM[1]:
+        return None, f"EXIF not believed: {length:g} mm like {equivalent:g} mm on film is a sensor of {diagonal:.3g} mm"
+    if not equivalent and length and side and not _SENSOR_MM[0] < side < _SENSOR_MM[1]:
+        return (
+            None,
+            f"EXIF not believed: {before[0]:g} px at {resolution / unit:.4g} px/mm is a sensor of {side:.3g} mm",
+        )
+    if equivalent:
+        focal, source = equivalent * float(np.hypot(width, height)) / _DIAGONAL_35MM, f"{equivalent:g} mm (35 mm film)"
+    elif length and resolution and unit and scale:
+        resized = "" if abs(scale - 1) < 0.01 else f", resized by {scale:.3g}"
+        focal, source = length * resolution / unit * scale, f"{length:g} mm at {resolution / unit:.4g} px/mm{resized}"
+    else:
+        return None, ""
+    return (focal, f"EXIF, {source}") if _FOCAL_RANGE[0] < focal / longer < _FOCAL_RANGE[1] else (None, "")
