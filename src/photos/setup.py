@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from options.image_options import DETECTOR, NETWORK
+from options.image_options import DETECTOR, NETWORK, OWN
 from src.engine.networks import is_told_shape
 from src.models import MODELS
 from src.models.mesh_joints import is_mesh_model
@@ -44,8 +44,10 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
         if side is None and identity.side != "both" and not args.one_person:
             side = identity.side
             logger.info("%s is of a %s hand: those are looked for", identity.source, side)
+    detector, source = None, keypoint_source(args)
     try:
-        detector = open_detector(assets, folder, args.landmarker) if keypoint_source(args) == DETECTOR else None
+        if source != NETWORK:
+            detector = open_detector(assets, folder, args.landmarker, source, device)
     except ImportError as error:
         raise RuntimeError(f"--keypoints {DETECTOR}: {error}") from error
     if detector is not None and not is_mesh_model(args.model):
@@ -86,9 +88,9 @@ def check_options(args: argparse.Namespace) -> None:
     if args.shape is not None and args.shape != ("mean" if args.identity is None else "calibrated"):
         has = "--identity FILE is the shape" if args.identity else "without --identity only 'mean' can be chosen"
         raise ValueError(f"--shape {args.shape} does not go with that: {has} (pictures have no annotations)")
-    if keypoint_source(args) == DETECTOR and not is_mesh_model(args.model):
+    if (source := keypoint_source(args)) != NETWORK and not is_mesh_model(args.model):
         if unused := sorted(given & {"--checkpoint", "--resume", "--model", "--backbone", "--hierarchy", "--shape"}):
-            raise ValueError(f"--keypoints {DETECTOR} fits the hand without a network: leave {', '.join(unused)} out")
+            raise ValueError(f"--keypoints {source} fits the hand without a network: leave {', '.join(unused)} out")
     elif not (args.checkpoint or args.resume) and "--backbone" in given:
         raise ValueError("--backbone is of a released --checkpoint, which does not say it; the shipped weights do")
     if "--hierarchy" in given and not (args.checkpoint or args.resume or is_mesh_model(args.model)):
@@ -109,11 +111,11 @@ def keypoint_source(args: argparse.Namespace) -> str:
     """
     source = args.keypoints or (NETWORK if asks_for_network(args) else DETECTOR)
     if source != DETECTOR and args.landmarker:
-        raise ValueError(f"--landmarker is of --keypoints {DETECTOR}, not of a network; leave it out")
+        raise ValueError(f"--landmarker is of --keypoints {DETECTOR}, not of networks of ours; leave it out")
     if args.keypoints is None and source == DETECTOR and not is_installed():
         raise RuntimeError(
-            f"own pictures need the hand detector: {install_advice()} (or --keypoints {NETWORK}: networks that "
-            "have seen rendered pictures only, and find few real hands)"
+            f"own pictures need the hand detector: {install_advice()} (or --keypoints {OWN}: our own detector, which "
+            "errs more often, above all in the side; say --hand if you know it)"
         )
     return source
 
