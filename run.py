@@ -1,4 +1,4 @@
-"""The front door for networks: run.py --phase {train,eval,predict,demo,export,personalise} --model NAME ..."""
+"""The front door: run.py --phase {train,eval,predict,demo,export,personalise} --model NAME --data_root DIR ..."""
 
 from __future__ import annotations
 

@@ -19,12 +19,6 @@ _IMAGES = _phase("src.photos.run_images", "image_demo")
 _SYNTHETIC = _phase("src.engine.demo.synthetic", "demo")
 
 
-def _personalise(args: argparse.Namespace) -> None:
-    from src.engine.estimates.command import personalise
-
-    personalise(args)
-
-
 #: ``run.py --phase``: name -> function of the parsed options. Each imports what it needs when called.
 PHASES: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _phase("src.engine.train", "train"),
@@ -32,4 +26,5 @@ PHASES: dict[str, Callable[[argparse.Namespace], None]] = {
     "predict": _phase("src.engine.predict", "predict"),
     "demo": lambda args: (_VIDEO if args.video else _IMAGES if args.images else _SYNTHETIC)(args),
     "export": _phase("src.engine.export", "export"),
+    "personalise": _phase("src.engine.estimates.command", "personalise"),
 }

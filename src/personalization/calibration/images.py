@@ -72,8 +72,8 @@ def average_weights(
     """Weight (n,) of each image; they sum to 1.
 
     Args:
-        method: "mean": equal (what the released code did), as of "median", which weighs nothing; "top_k": equal for
-            the ``top_k`` most confident, zero for the rest; "confidence": softmax(confidence / temperature).
+        method: "mean": equal (what the released code did), and so "median"; "top_k": equal for the ``top_k`` most
+            confident, zero for the rest; "confidence": softmax(confidence / temperature).
         confidence: (n,) ranking scores, higher is better; its scale is that of the ranking loss's
             margin, 1. Not needed for "mean".
 
