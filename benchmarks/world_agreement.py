@@ -127,7 +127,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keypoints", help="weights of the keypoint network")
     parser.add_argument("--detector", help="weights of the detector")
-    parser.add_argument("--reference", nargs="+", required=True, help="mediapipe's answers (.npz)")
+    parser.add_argument("--reference", nargs="*", default=[], help="mediapipe's answers (.npz)")
+    parser.add_argument("--without", type=Path, help="folder of pictures without a hand: in how many is one found")
     parser.add_argument("--part", type=int, nargs=2, metavar=("K", "N"), help="leave out pictures K, K + N, ...")
     parser.add_argument("--mirror", action="store_true", help="mirror every second picture: as many left hands")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with pictures/signs and video/hand.mp4")
@@ -136,6 +137,10 @@ def main() -> None:
     hands = OwnHands(args.detector, args.keypoints) if args.detector and args.keypoints else None
     sets = {Path(path).stem: part(read_reference(path, args.data), args) for path in args.reference}
     results = {name: measure(reference, reader, hands) for name, reference in sets.items()}
+    if hands is not None and args.without:
+        empty = [cv2.imread(str(path))[..., ::-1] for path in sorted(args.without.iterdir())]
+        alarms = [bool(hands(np.ascontiguousarray(image))) for image in empty]
+        results["without"] = {"pictures": len(empty), "false_alarms": float(np.mean(alarms))}
     print(json.dumps(results, indent=1))
 
 
