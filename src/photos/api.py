@@ -22,8 +22,8 @@ from src.personalization.fitting.fit import FitOptions
 from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
-from src.photos.detector.detection import Finder
-from src.photos.detector.own_hands import OwnHands, open_own_hands
+from src.photos.detector.detection import Finder, finder_name
+from src.photos.detector.own_hands import open_own_hands
 from src.photos.detector.refusal import check_size
 from src.photos.estimator import Estimator, HandEstimator
 from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
@@ -80,7 +80,8 @@ class PhotoEstimator:
     def trained_on(self) -> str:
         """What the network in use has seen."""
         if self.weights is None:
-            return OWN_TRAINED_ON if isinstance(self.detector, OwnHands) else DETECTOR_TRAINED_ON
+            is_own = self.detector is not None and finder_name(self.detector) != DETECTOR
+            return OWN_TRAINED_ON if is_own else DETECTOR_TRAINED_ON
         return SHIPPED_TRAINED_ON if self.weights.parent == WEIGHTS else "not known: the user's own weights"
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from options.image_options import DETECTOR
-from src.photos.detector.detection import Finder
+from src.photos.detector.detection import Finder, finder_name
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage, shown_name
 from src.photos.result import mirror_box, mirror_points
@@ -146,7 +146,7 @@ def _given_box(photo: Photo, bbox: tuple[float, ...] | None) -> tuple[np.ndarray
 
 def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: str, detector: Finder) -> list[Region]:
     """The hands that the detector finds, of the side asked for, in the box given; surest first."""
-    name = getattr(detector, "name", DETECTOR)
+    name = finder_name(detector)
     found = [one for one in detector(photo.image) if hand is None or one.is_left == (hand == "left")]
     if given is not None:
         found = [one for one in found if _inside(one.keypoints_2d.mean(axis=0), given)]
