@@ -109,15 +109,17 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
             for image, box in zip(reference.images, reference.boxes, strict=True)
         ]
         seen = np.flatnonzero([hand is not None for hand in first])
-        found = np.full_like(reference.keypoints, np.inf)
+        found, confidence = np.full_like(reference.keypoints, np.inf), np.zeros(reference.agrees.shape)
         for row in seen:
-            found[row] = first[row].keypoints_2d
+            found[row], confidence[row] = first[row].keypoints_2d, first[row].keypoint_confidence
         near = np.linalg.norm(found - reference.keypoints, axis=-1) < WITHIN * reference.boxes[:, 2:]
+        said = (confidence > 0.7) & (confidence < 0.8) & reference.agrees
         result |= {
             "found": len(seen) / len(first),
             "side_right": float(np.mean([first[row].is_left == reference.is_left[row] for row in seen])),
             "agreement_0.1": float(near[seen][reference.agrees[seen]].mean()),
             "agreement_0.1_of_all": float(near[reference.agrees].mean()),
+            "agreement_where_0.7_to_0.8": float(near[said].mean()) if said.any() else float("nan"),
         }
     return result
 

@@ -176,6 +176,24 @@ def test_pictures_boxes_are_squares_around_hands(small_bank):
     assert ((asked > -64) & (asked < 192)).all()
 
 
+def test_beyond_its_frame_a_picture_is_black():
+    torch.manual_seed(0)
+    framed, frame = mixing._frame(torch.ones(200, 3, 40, 40), 0.8, 0.3)
+    seen = 0
+    for picture, ((left, top), (right, bottom)) in zip(framed, frame.int().tolist(), strict=True):
+        expected = torch.zeros(40, 40)
+        expected[top : bottom + 1, left : right + 1] = 1
+        assert torch.equal(picture, expected.expand(3, -1, -1)) and min(left, top) >= 0 and right - left >= 15
+        seen += bool((expected == 0).any())
+    assert 80 < seen < 190
+    whole, _ = mixing._frame(torch.ones(8, 3, 40, 40), 0.0, 0.3)
+    assert (whole == 1).all()
+    # A hand whose keypoints lie beyond the frame is not asked for.
+    points = torch.full((1, 21, 2), 5.0)
+    shown, edges = torch.tensor([True]), torch.tensor([[[10.0, 0.0], [39.0, 39.0]]])
+    assert mixing._weight(points, [], 40, shown, edges) == -1 and mixing._weight(points + 10, [], 40, shown, edges) == 1
+
+
 @pytest.mark.parametrize("task", ["keypoints", "detector"])
 def test_training_goes_on_and_its_weights_are_read(task, small_bank, tmp_path, monkeypatch):
     size = {"keypoints": "64", "detector": "128"}[task]
