@@ -183,10 +183,9 @@ class PhotoEstimator:
         card = self.estimator.card
         reader = None if card.crop == "image" else self.reader
         regions = choose_regions(photo, self.bbox, self.hand, self.detector, reader)
-        if is_mesh_model(card.model) and self.detector is None:
-            # Networks of meshes have keypoints of their own, which belong to their meshes.
-            return [replace(region, keypoints=None) for region in regions]
-        return regions
+        # Networks of meshes have keypoints of their own, which belong to their meshes.
+        theirs = is_mesh_model(card.model) and self.detector is None
+        return [replace(region, keypoints=None) for region in regions] if theirs else regions
 
     def estimate(
         self, photo: Photo, camera: Camera, region: Region, shape: ShapeFilter, before: Result | None = None
@@ -309,7 +308,4 @@ def open_estimator(
 
 def open_reader(path: str | Path, device: torch.device) -> KeypointReader | None:
     """The shipped keypoint network, if it is there."""
-    if not Path(path).is_file():
-        return None
-    network, card, _ = load_network(path, device)
-    return KeypointReader(network, card, device)
+    return KeypointReader(*load_network(path, device)[:2], device) if Path(path).is_file() else None

@@ -46,6 +46,8 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
             logger.info("%s is of a %s hand: those are looked for", identity.source, side)
     detector, source = None, keypoint_source(args)
     try:
+        if source == DETECTOR:
+            check_detector(args)
         if source != NETWORK:
             detector = open_detector(assets, folder, args.landmarker, source, device)
     except ImportError as error:
@@ -93,6 +95,8 @@ def check_options(args: argparse.Namespace) -> None:
             raise ValueError(f"--keypoints {source} fits the hand without a network: leave {', '.join(unused)} out")
     elif not (args.checkpoint or args.resume) and "--backbone" in given:
         raise ValueError("--backbone is of a released --checkpoint, which does not say it; the shipped weights do")
+    if args.landmarker and keypoint_source(args) != DETECTOR:
+        raise ValueError(f"--landmarker is of --keypoints {DETECTOR}, not of networks of ours; leave it out")
     if "--hierarchy" in given and not (args.checkpoint or args.resume or is_mesh_model(args.model)):
         raise ValueError(f"--hierarchy is of networks that predict meshes; --model {args.model} has none")
 
@@ -103,21 +107,17 @@ def asks_for_network(args: argparse.Namespace) -> bool:
 
 
 def keypoint_source(args: argparse.Namespace) -> str:
-    """``--keypoints``; where it is not given the detector, unless a network is asked for.
+    """``--keypoints``; where it is not given the detector, unless a network is asked for."""
+    return args.keypoints or (NETWORK if asks_for_network(args) else DETECTOR)
 
-    Raises:
-        RuntimeError: there is no detector; says how to install it, and how to ask for the networks.
-        ValueError: ``--landmarker`` without the detector.
-    """
-    source = args.keypoints or (NETWORK if asks_for_network(args) else DETECTOR)
-    if source != DETECTOR and args.landmarker:
-        raise ValueError(f"--landmarker is of --keypoints {DETECTOR}, not of networks of ours; leave it out")
-    if args.keypoints is None and source == DETECTOR and not is_installed():
+
+def check_detector(args: argparse.Namespace) -> None:
+    """Raise RuntimeError if the detector, which nobody asked for by name, is not installed; says what can be done."""
+    if args.keypoints is None and not is_installed():
         raise RuntimeError(
             f"own pictures need the hand detector: {install_advice()} (or --keypoints {OWN}: our own detector, which "
             "errs more often, above all in the side; say --hand if you know it)"
         )
-    return source
 
 
 def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:

@@ -19,10 +19,15 @@ from src.estimators import read_estimates
 from src.personalization.calibration.command import calibrate_and_write, stated_options
 from src.personalization.calibration.identity import Images
 from src.personalization.calibration.population import Population
-from src.personalization.estimates.evidence import Estimates, prepare
+from src.personalization.estimates.evidence import Estimates, believed, prepare
 from src.personalization.estimates.one_hand import check_one_hand
 from src.personalization.estimates.people import people_of
-from src.personalization.estimates.personalise import Personalised, calibrate_estimates, personalise_rows
+from src.personalization.estimates.personalise import (
+    MOST_IMAGES,
+    Personalised,
+    calibrate_estimates,
+    personalise_rows,
+)
 from src.personalization.estimates.trust import load_trust
 from src.personalization.landmarks.model import find_landmarks
 from src.personalization.shape_source import load_identities
@@ -89,11 +94,13 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
         )  # fmt: skip
         logger.info("--output is not given: %s", args.output)
     if args.num_images is None:
-        args.num_images = len(ready.rows)
+        args.num_images = min(len(ready.rows), MOST_IMAGES)
     if args.method != "multi_frame" and ready.rows.betas is None:
         raise CalibrationError(f"{args.estimates}: {args.format} has no betas and no 3D joints to average")
     if not args.accept_conflict:
         check_one_hand(ready.rows)
+    if args.method == "multi_frame":
+        ready = believed(ready, assets, people)
     options = stated_options(args, ready.options(assets, people))
     options = replace(options, noise=replace(options.noise, std_box=ready.trust.keypoint_std_box))
     return calibrate_and_write(args, Images(ready.rows), options, assets, device)

@@ -30,7 +30,7 @@ from utils.artifact_checks import HandLike
 logger = logging.getLogger(__name__)
 
 #: m; a hand that its keypoints and K place elsewhere was seen by another camera than that K's.
-DEPTHS = (0.08, 4.0)
+DEPTHS = (0.08, 10.0)
 #: Share of Laplace's correction that is applied. Where a frame's posterior is skewed the full correction overshoots:
 #: hand length of 100 simulated persons (0.25 rad, 2 px, 20 frames) was off by +2.5 mm without, -1.3 mm with all,
 #: +0.1 mm with half of it. benchmarks/studies/laplace.py shows what half of it does.

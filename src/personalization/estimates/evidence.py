@@ -10,16 +10,19 @@ import torch
 
 from src.personalization.calibration.multi_frame import CalibrationOptions
 from src.personalization.calibration.population import Population
-from src.personalization.estimates.trust import Trust, find_trust
+from src.personalization.estimates.trust import MAKE, Trust, find_trust
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.landmarks.model import LandmarkModel
+from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, usable
 from template import HandAssets
 from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
 
+#: Standard deviations of the mean predicted shape from what the trust file expects, beyond which it says nothing.
+UNBELIEVABLE = 3.5
 #: Estimators that look at a crop, as along its axis: their axes are turned from there to the camera's.
 CROPPED = ("hamer", "wilor", "wilor_mini", "fasthamer", "mediapipe", "frankmocap")
 
@@ -114,3 +117,27 @@ def prepare(
         hand_hash=assets.hash,
     )
     return Estimates(rows, own, turn.numpy(), trust, landmarks)
+
+
+def believed(ready: Estimates, assets: HandAssets, people: Population) -> Estimates:
+    """Without its betas where they are none that the trust file allows, said in the log.
+
+    Another hand model's points (MHR's, MediaPipe's) make a smaller or larger hand of everybody; taken for what they are
+    not, a little too small would become far too small, since betas count for more than they say.
+    """
+    if ready.rows.betas is None:
+        return ready
+    network = ready.trust.population(people, assets).network
+    assert network is not None
+    for subject, own in rows_by_subject(ready.rows).items():
+        off = ready.rows.betas[own].astype(np.float64).mean(axis=0) - network.gain @ people.betas_mean - network.offset
+        spread = network.gain @ people.betas_covariance @ network.gain.T + network.systematic + network.noise / len(own)
+        worst = float(np.abs(off / np.sqrt(np.diag(spread))).max())
+        if worst > UNBELIEVABLE:
+            logger.warning(
+                "subject %d: the shapes of %s are %.1f standard deviations from what is known of it, so they say "
+                "nothing here of the hand's size (weights/trust_*.json is simulated; measure it: %s)",
+                subject, ready.trust.name, worst, MAKE,
+            )  # fmt: skip
+            return replace(ready, rows=replace(ready.rows, betas=None))
+    return ready

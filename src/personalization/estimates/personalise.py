@@ -10,7 +10,7 @@ import torch
 
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.population import Population
-from src.personalization.estimates.evidence import Estimates, prepare
+from src.personalization.estimates.evidence import Estimates, believed, prepare
 from src.personalization.estimates.one_hand import check_one_hand
 from src.personalization.estimates.trust import Trust
 from src.personalization.fitting.fit import fit_frames
@@ -22,6 +22,9 @@ from template import HandAssets, HandModel
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
+
+#: Images of a person to calibrate from, at random where there are more: what all of them share, more do not mend.
+MOST_IMAGES = 200
 
 
 @dataclass
@@ -53,7 +56,7 @@ def calibrate_estimates(
     device: torch.device | str = "cpu",
     created_by: str = "",
 ) -> dict[int, Identity]:
-    """One identity of each subject from all its images (K and keypoints in px); see `calibrate_predictions`.
+    """One identity of each subject from its images (K and keypoints in px); see `calibrate_predictions`.
 
     Raises:
         CalibrationError: nothing usable, or several people in what is said to be one.
@@ -61,7 +64,12 @@ def calibrate_estimates(
     options = replace(ready.options(assets, people), cues=cues, accept_conflict=accept_conflict)
     if not accept_conflict:
         check_one_hand(ready.rows)
-    return calibrate_predictions(ready.rows, assets, options, num_images=None, device=device, created_by=created_by)
+    rows, given = believed(ready, assets, people).rows, {"device": device, "created_by": created_by}
+    found = {}
+    for subject, own in rows_by_subject(rows).items():
+        count = min(len(own), MOST_IMAGES)
+        found |= calibrate_predictions(rows, assets, options, num_images=count, subject=subject, **given)
+    return found
 
 
 def personalise_rows(
