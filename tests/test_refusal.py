@@ -159,10 +159,11 @@ def test_a_network_that_contradicts_the_keypoints_is_left_out(estimator: Keypoin
 
 def test_the_detector_is_the_default_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "is_installed", lambda: False)
-    with pytest.raises(RuntimeError, match=r"-m pip install .*--keypoints network: networks that have seen rendered"):
+    with pytest.raises(RuntimeError, match=r"-m pip install .*--keypoints own: our own detector"):
         setup.open_tools(arguments("--images", "d"))
     assert setup.keypoint_source(arguments("--images", "d", "--model", "cmr_identity")) == "network"
     assert setup.keypoint_source(arguments("--images", "d", "--keypoints", "network")) == "network"
+    assert setup.keypoint_source(arguments("--images", "d", "--keypoints", "own")) == "own"
     monkeypatch.setattr(setup, "is_installed", lambda: True)
     assert setup.keypoint_source(arguments("--images", "d")) == "mediapipe"
     assert setup.keypoint_source(arguments("--video", "v", "--keypoints", "mediapipe")) == "mediapipe"
