@@ -400,3 +400,10 @@ def test_a_camera_of_other_pictures_is_refused(tmp_path: Path) -> None:
     for wrong in (REAL_K / [[10], [10], [1]], np.array([[320.0, 0, 610], [0, 240, 605], [0, 0, 1]])):
         with pytest.raises(EstimateFormatError, match="cannot belong to a picture of 640 x 480 px"):
             read_estimates(tmp_path / "a.pt", "hamer", K=wrong)
+
+
+@pytest.mark.parametrize("option", [{"unit": "mm"}, {"side": "left"}, {"sides": "mirror"}])
+def test_options_that_a_format_does_not_read_are_refused(tmp_path: Path, option: dict[str, str]) -> None:
+    torch.save(hamer(False).content, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=f"{next(iter(option))}=.* is of the format .*; 'hamer' does not use it"):
+        read_estimates(tmp_path / "a.pt", "hamer", K=REAL_K, **option)

@@ -151,7 +151,7 @@ def test_points_that_are_no_hands_are_not_usable(world: Simulated) -> None:
         ]  # fmt: skip
         for value in (found.pose, found.betas, found.transl, found.residual, found.covariance):
             assert torch.isfinite(value).all()
-    both = fit_joints(ASSETS, torch.cat([odd, points]))
+    both = fit_joints(ASSETS, torch.cat([odd[[0, 1, 3, 3]], points]))
     torch.testing.assert_close(both.pose[4:], fit_joints(ASSETS, points).pose, atol=1e-3, rtol=0)
 
 

@@ -39,6 +39,9 @@ FORMATS = {
     "joints": "src.estimators.joints",
 }
 
+#: Options that one format reads, and what they are where nobody gives them.
+_READ_BY = {"side": ("mmpose", None), "sides": ("mediapipe", None), "unit": ("joints", "m")}
+
 __all__ = ["FORMATS", "EstimateFormatError", "read_estimates", "write_estimates"]
 
 
@@ -77,6 +80,9 @@ def read_estimates(
             numbers that are not finite or pictures of another size, or no file has a hand.
     """
     options = Options(side, sides, unit, image_size)
+    for name, (reads, default) in _READ_BY.items():
+        if getattr(options, name) != default and format != reads:
+            raise ValueError(f"{name}={getattr(options, name)!r} is of the format {reads!r}; {format!r} does not use it")
     found = []
     for number, (_, _, hands) in enumerate(_files(path, format, options, images)):
         for hand in hands:

@@ -127,6 +127,10 @@ def personalise(args: argparse.Namespace) -> None:
     writable_folder(output)  # before the work, not after it
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
+    if args.submit:
+        from src.engine.estimates.shape_track import check_hand
+
+        check_hand(assets)  # before the work, not after it
     people = people_of(assets, args.prior_from)
     with process_group():
         context = init_distributed(device)

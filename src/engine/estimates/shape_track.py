@@ -22,10 +22,7 @@ def write_shape_track(path: Path, found: Personalised, assets: HandAssets) -> No
     Raises:
         SubmissionError: a hand that is not MANO's, numbers that are none, or two people in one sequence.
     """
-    if assets.name != "MANO":
-        raise SubmissionError(
-            f"the shape track scores MANO's betas, the hand in use is {assets.name}; give --mano_dir with MANO's files"
-        )
+    check_hand(assets)
     rows, entries = found.rows, {}
     for row in range(len(rows)):
         side = "left" if rows.is_left[row] else "right"
@@ -42,6 +39,14 @@ def write_shape_track(path: Path, found: Personalised, assets: HandAssets) -> No
     text = json.dumps(list(entries.values()), indent=1) + "\n"
     check_shape_track(json.loads(text), str(path))
     write_text(path, text)
+
+
+def check_hand(assets: HandAssets) -> None:
+    """Raise SubmissionError unless the hand is MANO's."""
+    if assets.name != "MANO":
+        raise SubmissionError(
+            f"the shape track scores MANO's betas, the hand in use is {assets.name}; give --mano_dir with MANO's files"
+        )
 
 
 def sequence_name(image: str | np.str_, subject: int) -> str:
