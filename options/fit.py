@@ -30,6 +30,11 @@ class _Parser(CommandParser):
             unused = {"--identity", "--include_calibration_images"}
             self.refuse_unused(args, args.given_options - unused, f"--shape_source {args.shape_source}")
         self.refuse_without(args, _NEEDS)
+        if args.evidence_rounds < 0:
+            self.error(f"--evidence_rounds is {args.evidence_rounds}; it must be at least 0")
+        for option, given in (("--video", args.video), ("--fit_shape", args.fit_shape)):
+            if given and args.evidence_rounds:
+                self.error(f"{option} does not use --evidence_rounds, which is of single frames with a given shape")
         if args.predictions is not None and args.output is None:
             self.error("--predictions needs --output, the file to write")
 

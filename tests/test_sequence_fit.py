@@ -262,3 +262,25 @@ def test_no_frames_and_times_that_are_none(scene: Scene) -> None:
     with pytest.raises(ValueError, match="does not advance"):
         smoother.update(*frame, 1.0)
     assert [number for number, _ in smoother.update(*frame, 1.1)] == [1]
+
+
+def test_frames_that_do_not_follow_each_other_are_noticed(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    order = torch.randperm(FRAMES, generator=torch.Generator().manual_seed(0))
+    given = (MODEL, scene.guess, scene.betas, scene.K, scene.keypoints, SECONDS)
+    fit_sequence(*given, scene.confidence)
+    assert not caplog.records
+    # Places as far apart as in unrelated pictures, all in a thirtieth of a second.
+    shift = 300.0 * torch.randn(FRAMES, 1, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    shuffled = (MODEL, scene.guess[order], scene.betas, scene.K, scene.keypoints[order] + shift, SECONDS)
+    fit_sequence(*shuffled, scene.confidence[order])
+    assert "do these frames follow each other" in caplog.text
+
+
+def test_what_a_sequence_does_not_use_is_refused() -> None:
+    from options.fit import get_args_parser
+
+    with pytest.raises(ValueError, match="evidence_rounds is of single frames"):
+        SequenceOptions(frame=FitOptions(evidence_rounds=2))
+    for words in ("--video --evidence_rounds 2", "--fit_shape --evidence_rounds 2", "--evidence_rounds -1"):
+        with pytest.raises(SystemExit):
+            get_args_parser().parse_args(words.split())

@@ -82,7 +82,9 @@ def read_estimates(
     options = Options(side, sides, unit, image_size)
     for name, (reads, default) in _READ_BY.items():
         if getattr(options, name) != default and format != reads:
-            raise ValueError(f"{name}={getattr(options, name)!r} is of the format {reads!r}; {format!r} does not use it")
+            raise ValueError(
+                f"{name}={getattr(options, name)!r} is of the format {reads!r}; {format!r} does not use it"
+            )
     found = []
     for number, (_, _, hands) in enumerate(_files(path, format, options, images)):
         for hand in hands:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 
 import roma
@@ -15,6 +16,11 @@ from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.smoothness import Smoothness
 from template.kinematics import JointsModel, posed_points
+
+logger = logging.getLogger(__name__)
+
+#: How many times as far off as each frame alone, and how many pixels, is no motion of a hand.
+UNRELATED = (5.0, 20.0)
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,10 @@ class SequenceOptions:
     smoothness: Smoothness = Smoothness()
     largest_gap: float = 0.6
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=8, tolerance=3e-3))
+
+    def __post_init__(self) -> None:
+        if self.frame.evidence_rounds:
+            raise ValueError("evidence_rounds is of single frames; a sequence does not use it")
 
 
 def fit_sequence(
@@ -110,12 +120,20 @@ def fit_sequence(
     rest = model.rest_points(found)
     transl = torch.where(solved[:, None], wrist - rest[:, 0], alone.transl)
     points = posed_points(model, pose, rest).points + (transl + rest[:, 0])[:, None]
+    misfit = reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], seen.weights[:, 0])
+    compared = solved & started
+    together, apart = (float(error[compared].median()) for error in (misfit, alone.reprojection_px))
+    if together > UNRELATED[0] * apart and together > UNRELATED[1]:
+        logger.warning(
+            "fitted as one motion the hands are %.0f px off their keypoints, each alone %.1f px: do these frames "
+            "follow each other, in this order and at these times?", together, apart,
+        )  # fmt: skip
     return FitResult(
         pose=pose,
         transl=transl,
         betas=found,
         status=status,
-        reprojection_px=reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], seen.weights[:, 0]),
+        reprojection_px=misfit,
         steps=result.steps.expand(len(seconds)),
         cost=torch.where(solved, result.cost / len(seconds), alone.cost),
     )
