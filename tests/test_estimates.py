@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import handid
-from benchmarks.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results
+from benchmarks.scenes.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results
 from calibrate_from_shape_params import run as calibrate
 from options.calibrate import get_args_parser as calibrate_parser
 from options.run_options import get_args_parser as run_parser
