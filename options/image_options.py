@@ -6,6 +6,8 @@ import argparse
 
 NETWORK, DETECTOR, OWN = "network", "mediapipe", "own"
 KEYPOINT_SOURCES = (NETWORK, DETECTOR, OWN)
+#: A skinned mesh posed by its bones alone, or also by morph targets.
+GLB_KINDS = ("animated", "animated_correctives")
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +33,14 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         "often, above all in the side (say --hand if you know it); network: for pictures like its training's only",
     )
     add_landmarker_argument(group)
+    group.add_argument(
+        "--glb",
+        choices=GLB_KINDS,
+        help="of a video: also NAME_hands.glb, a skinned mesh with its bones and the video's motion; "
+        "animated_correctives: also the shape changes of bending, as morph targets (exact, more to load)",
+    )
+    group.add_argument("--bvh", action="store_true", help="of a video: also NAME_hands.bvh, skeleton and motion, in cm")
+    group.add_argument("--joint_names", default="mano", choices=("mano", "webxr"), help="of the bones of --glb, --bvh")
     group.add_argument(
         "--one_person",
         action="store_true",

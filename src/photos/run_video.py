@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from src.models.mesh_joints import is_mesh_model
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
@@ -29,6 +30,7 @@ from src.photos.search import limited
 from src.photos.setup import open_tools, stopped_by_signals
 from utils.camera import project_numpy, square_box, transform_intrinsics
 from utils.drawing import overlay
+from utils.export.motion import PosedHand, motion_files
 from utils.file_lock import locked
 from utils.files import no_room_error, writable_folder
 from utils.video_files import SUFFIX, open_video, video_writer
@@ -108,7 +110,8 @@ def video_demo(args: argparse.Namespace) -> Path:
 
     Leaves in ``--output`` ``<name>_annotated.mp4`` (without sound) and ``<name>_frames.jsonl``: a line about the whole,
     then one a frame. Whenever it ends, with the video, before it or by a signal, both are valid and belong together;
-    until then, and where the disk is full, the lines are in ``<name>_frames.partial.jsonl``.
+    until then, and where the disk is full, the lines are in ``<name>_frames.partial.jsonl``. With ``--glb`` and
+    ``--bvh`` also ``<name>_hands.glb`` and ``.bvh``, of the frames until then; see `HandMotion`.
 
     Returns:
         the annotated video.
@@ -123,14 +126,20 @@ def video_demo(args: argparse.Namespace) -> Path:
         raise ValueError(f"--video {path}: {info.width} x {info.height} pixels are too few to show a hand")
     output = writable_folder(args.output)
     tools = open_tools(args)
+    model, is_animated = tools.estimator.card.model, bool(args.glb or args.bvh)
+    if is_animated and is_mesh_model(model):
+        raise ValueError(f"--glb and --bvh need the joints' rotations, but {model} gives a mesh alone; leave them out")
     track, with_hand = HandTracker(tools, path, (info.width, info.height)), 0
     errors: list[Exception] = []
     name = file_stem(path)
     target, records = output / f"{name}_annotated{SUFFIX}", output / f"{name}_frames.jsonl"
+    glb, bvh = (output / f"{name}_hands.{kind}" if getattr(args, kind) else None for kind in ("glb", "bvh"))
+    correctives = args.glb == "animated_correctives"
     bar = tqdm(frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
     with (
         stopped_by_signals(),
         locked(output / LOCK),
+        motion_files(info.fps, glb, bvh, joint_names=args.joint_names, correctives=correctives) as motion,
         frame_records(records) as write_line,
         video_writer(target, info) as writer,
     ):
@@ -156,6 +165,10 @@ def video_demo(args: argparse.Namespace) -> Path:
             picture = annotate(frame.image, hand, [*words, f"{frame.seconds:.2f} s, frame {number + 1}"])
             writer.write(picture, frame.seconds)
             write_line(line)
+            posed = None
+            if is_animated and hand is not None and hand.pose is not None and hand.betas is not None:
+                posed = PosedHand(hand.assets, hand.pose, hand.betas, hand.joints[0])
+            motion.add(frame.seconds, posed)
     if len(errors) == number + 1:
         raise RuntimeError(f"none of {number + 1} frames could be worked on: {errors[0]}") from errors[0]
     if info.claimed and number + 1 < info.claimed:
