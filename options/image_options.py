@@ -17,6 +17,13 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--video", help="video to annotate; each frame's fit starts from the one before it")
     group.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
     group.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
+    group.add_argument(
+        "--camera",
+        metavar="FILE",
+        help="camera file with distortion (.json, .yaml of OpenCV, ROS or Kalibr) or its numbers; pictures are made "
+        "straight first",
+    )
+    group.add_argument("--camera_name", help="which camera of a --camera file with several, e.g. cam0")
     group.add_argument("--hand", choices=("left", "right"), help="default: what the detector says, else right")
     group.add_argument(
         "--bbox",

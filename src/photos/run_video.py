@@ -57,19 +57,22 @@ class HandTracker:
 
     def __init__(self, tools: PhotoEstimator, path: Path, size: tuple[int, int]) -> None:
         self.tools, self.path, self.shape = tools, path, tools.shape()
-        blank = np.broadcast_to(np.zeros(3, np.uint8), (size[1], size[0], 3))
-        self.camera: Camera = tools.camera(Photo(path.stem, path, blank))
+        self.camera: Camera = tools.camera(self.photo(np.zeros((size[1], size[0], 3), np.uint8)))
         self.before: Result | None = None
         self.region: Region | None = None
         self._wait, self._reason = 0, ""
 
-    def __call__(self, frame: np.ndarray) -> Result:
-        """The hand in the next frame (H,W,3) uint8 RGB.
+    def photo(self, frame: np.ndarray) -> Photo:
+        """The next frame (H,W,3) uint8 RGB, without distortion."""
+        return self.tools.straightened(Photo(self.path.stem, self.path, frame))
+
+    def __call__(self, photo: Photo) -> Result:
+        """The hand in the next frame.
 
         Raises:
             UnusableImage: none is there.
         """
-        photo, shape = Photo(self.path.stem, self.path, frame), copy.copy(self.shape)
+        shape = copy.copy(self.shape)
         try:
             region, before = self._where(photo), self.before
             if before is not None and (before.side == "left") != region.is_left:
@@ -148,9 +151,9 @@ def video_demo(args: argparse.Namespace) -> Path:
         write_line(json.dumps(head, allow_nan=False))
         for number, frame in enumerate(bar):
             record: dict[str, Any] = {"index": number, "seconds": round(frame.seconds, 4)}
-            hand, words = None, []
+            hand, words, photo = None, [], track.photo(frame.image)
             try:
-                hand = track(frame.image)
+                hand = track(photo)
                 found = record | {"status": "ok"} | hand.record(with_vertices=False)
                 line, words = json.dumps(found, allow_nan=False), hand_words(hand, track.camera)
                 with_hand += 1
@@ -162,7 +165,7 @@ def video_demo(args: argparse.Namespace) -> Path:
                 line = json.dumps(record | {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
                 hand, words = None, ["no hand"]
                 errors.append(error)
-            picture = annotate(frame.image, hand, [*words, f"{frame.seconds:.2f} s, frame {number + 1}"])
+            picture = annotate(photo.image, hand, [*words, f"{frame.seconds:.2f} s, frame {number + 1}"])
             writer.write(picture, frame.seconds)
             write_line(line)
             posed = None
