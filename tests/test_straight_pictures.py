@@ -96,7 +96,7 @@ def test_the_hand_is_where_it_was(bent: tuple[Path, CameraModel]) -> None:
         return joints[:, :2] / joints[:, 2:]
 
     off, without = (np.abs(rays(one.joints) - rays(expected.joints)).max() for one in (hand, blind))
-    assert off < 0.006 and off < without / 2
+    assert off < 0.002 and off < without / 2
     assert abs(hand.distance_m / expected.distance_m - 1) < 0.02
 
 
