@@ -109,15 +109,17 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
             for image, box in zip(reference.images, reference.boxes, strict=True)
         ]
         seen = np.flatnonzero([hand is not None for hand in first])
-        found = np.full_like(reference.keypoints, np.inf)
+        found, confidence = np.full_like(reference.keypoints, np.inf), np.zeros(reference.agrees.shape)
         for row in seen:
-            found[row] = first[row].keypoints_2d
+            found[row], confidence[row] = first[row].keypoints_2d, first[row].keypoint_confidence
         near = np.linalg.norm(found - reference.keypoints, axis=-1) < WITHIN * reference.boxes[:, 2:]
+        said = (confidence > 0.7) & (confidence < 0.8) & reference.agrees
         result |= {
             "found": len(seen) / len(first),
             "side_right": float(np.mean([first[row].is_left == reference.is_left[row] for row in seen])),
             "agreement_0.1": float(near[seen][reference.agrees[seen]].mean()),
             "agreement_0.1_of_all": float(near[reference.agrees].mean()),
+            "agreement_where_0.7_to_0.8": float(near[said].mean()) if said.any() else float("nan"),
         }
     return result
 
@@ -127,7 +129,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keypoints", help="weights of the keypoint network")
     parser.add_argument("--detector", help="weights of the detector")
-    parser.add_argument("--reference", nargs="+", required=True, help="mediapipe's answers (.npz)")
+    parser.add_argument("--reference", nargs="*", default=[], help="mediapipe's answers (.npz)")
+    parser.add_argument("--without", type=Path, help="folder of pictures without a hand: in how many is one found")
     parser.add_argument("--part", type=int, nargs=2, metavar=("K", "N"), help="leave out pictures K, K + N, ...")
     parser.add_argument("--mirror", action="store_true", help="mirror every second picture: as many left hands")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with pictures/signs and video/hand.mp4")
@@ -136,6 +139,10 @@ def main() -> None:
     hands = OwnHands(args.detector, args.keypoints) if args.detector and args.keypoints else None
     sets = {Path(path).stem: part(read_reference(path, args.data), args) for path in args.reference}
     results = {name: measure(reference, reader, hands) for name, reference in sets.items()}
+    if hands is not None and args.without:
+        empty = [cv2.imread(str(path))[..., ::-1] for path in sorted(args.without.iterdir())]
+        alarms = [bool(hands(np.ascontiguousarray(image))) for image in empty]
+        results["without"] = {"pictures": len(empty), "false_alarms": float(np.mean(alarms))}
     print(json.dumps(results, indent=1))
 
 

@@ -10,7 +10,7 @@ from options.run_options import add_device_arguments
 #: Options that only one of the two solvers reads.
 _OF_SOLVER = {
     "lm": {"--max_steps", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--depth_mean", "--depth_std",
-           "--fit_shape", "--video"},
+           "--fit_shape", "--video", "--evidence_rounds"},
     "adam": {"--use_confidence"},
 }  # fmt: skip
 #: Options that mean something only beside one of others.
@@ -58,6 +58,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     solver.add_argument("--chunk", type=int, default=256, help="frames solved together")
     solver.add_argument("--root_std", type=float, default=0.2, help="rad, trust in the network's hand orientation")
     solver.add_argument("--finger_std", type=float, default=0.2, help="rad, trust in the network's finger rotations")
+    solver.add_argument(
+        "--evidence_rounds",
+        type=int,
+        default=0,
+        help="2: estimate each frame's noise and trust in the network (of one that nobody measured)",
+    )
     solver.add_argument("--prior", help="npz of ….calibration.measure_population: error covariance, depth")
     solver.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
     solver.add_argument("--loss", default="geman_mcclure", choices=("none", "huber", "geman_mcclure"))

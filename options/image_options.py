@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-NETWORK, DETECTOR = "network", "mediapipe"
-KEYPOINT_SOURCES = (NETWORK, DETECTOR)
+NETWORK, DETECTOR, OWN = "network", "mediapipe", "own"
+KEYPOINT_SOURCES = (NETWORK, DETECTOR, OWN)
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,8 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         "--keypoints",
         choices=KEYPOINT_SOURCES,
         help="where the 2D keypoints come from (default: mediapipe, or, where --model or --checkpoint asks for a "
-        "network, that network); the shipped networks know rendered pictures only",
+        "network, that network); own: our own detector of hands anywhere, which needs nothing installed and errs more "
+        "often, above all in the side (say --hand if you know it); network: for pictures like its training's only",
     )
     add_landmarker_argument(group)
     group.add_argument(

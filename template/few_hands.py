@@ -35,7 +35,7 @@ class FewTables(NamedTuple):
 
 def few_tables(tables: SkinTables) -> FewTables:
     """Made anew for every call, which is a hundredth of its time: the module may have moved."""
-    kept = tables._buffers  # not by attribute, which a module looks up slowly
+    kept: dict[str, Any] = tables._buffers  # not by attribute, which a module looks up slowly
     rest_template, rest_directions, weights, tips = (
         kept[name].numpy() for name in ("rest_template", "rest_directions", "weights", "tips")
     )
@@ -150,9 +150,10 @@ class FewHands(torch.autograd.Function):
     def forward(
         ctx: Any, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None, tables: SkinTables
     ) -> tuple[torch.Tensor, ...]:
-        given = (None if value is None else value.detach().numpy() for value in (pose, betas, transl))
+        shift = None if transl is None else transl.detach().numpy()
         ctx.tables = few_tables(tables)
-        posed = [torch.from_numpy(value) for value in pose_few(*given, ctx.tables)]
+        found = pose_few(pose.detach().numpy(), betas.detach().numpy(), shift, ctx.tables)
+        posed = [torch.from_numpy(value) for value in found]
         ctx.save_for_backward(*posed[2:])
         ctx.set_materialize_grads(False)
         return tuple(posed[:4])
@@ -160,8 +161,8 @@ class FewHands(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        saved = (value.detach().numpy() for value in ctx.saved_tensors)
-        given = (None if value is None else value.numpy() for value in gradients)
+        world, rest_joints, local, unposed, blended = (value.detach().numpy() for value in ctx.saved_tensors)
+        given = [None if value is None else value.numpy() for value in gradients]
         with full_precision(torch.device("cpu")):
-            found = few_gradients(*saved, ctx.tables, *given)
+            found = few_gradients(world, rest_joints, local, unposed, blended, ctx.tables, *given)
         return *(torch.from_numpy(g) if n else None for g, n in zip(found, ctx.needs_input_grad[:3], strict=True)), None

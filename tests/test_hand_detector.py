@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,7 @@ from src.engine.world import train as train_world
 from src.models import build_model
 from src.models.hand_detector import STRIDES, HandDetector, assign, cell_centres, decode, detector_loss
 from src.models.keypoint_rating import RIGHT_WITHIN, keypoint_is_right
-from src.photos.detector import own_hands
+from src.photos.detector import Detection, own_hands
 from src.photos.detector.own_hands import OwnHands, RatedReader
 
 CUTOUTS, WALLS = 12, 3
@@ -175,6 +176,24 @@ def test_pictures_boxes_are_squares_around_hands(small_bank):
     assert ((asked > -64) & (asked < 192)).all()
 
 
+def test_beyond_its_frame_a_picture_is_black():
+    torch.manual_seed(0)
+    framed, frame = mixing._frame(torch.ones(200, 3, 40, 40), 0.8, 0.3)
+    seen = 0
+    for picture, ((left, top), (right, bottom)) in zip(framed, frame.int().tolist(), strict=True):
+        expected = torch.zeros(40, 40)
+        expected[top : bottom + 1, left : right + 1] = 1
+        assert torch.equal(picture, expected.expand(3, -1, -1)) and min(left, top) >= 0 and right - left >= 15
+        seen += bool((expected == 0).any())
+    assert 80 < seen < 190
+    whole, _ = mixing._frame(torch.ones(8, 3, 40, 40), 0.0, 0.3)
+    assert (whole == 1).all()
+    # A hand whose keypoints lie beyond the frame is not asked for.
+    points = torch.full((1, 21, 2), 5.0)
+    shown, edges = torch.tensor([True]), torch.tensor([[[10.0, 0.0], [39.0, 39.0]]])
+    assert mixing._weight(points, [], 40, shown, edges) == -1 and mixing._weight(points + 10, [], 40, shown, edges) == 1
+
+
 @pytest.mark.parametrize("task", ["keypoints", "detector"])
 def test_training_goes_on_and_its_weights_are_read(task, small_bank, tmp_path, monkeypatch):
     size = {"keypoints": "64", "detector": "128"}[task]
@@ -297,6 +316,33 @@ def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path, monkeypatch
     assert len(found) == 1 and found[0].is_left and found[0].score == pytest.approx(0.9)
     with pytest.raises(ValueError, match="uint8 RGB"):
         hands(np.zeros((5, 5), np.uint8))
+
+
+SIGNS = Path(__file__).resolve().parents[2] / "shared" / "data" / "pictures" / "signs"
+
+
+@pytest.mark.skipif(not SIGNS.is_dir(), reason="needs ../shared/data/pictures/signs")
+def test_shipped_networks_find_real_hands_and_none_where_none_is():
+    hands = own_hands.open_own_hands(Path(__file__).parents[1] / "weights")
+    names = ("4_img_1132.jpg", "5_img_1133.jpg", "9_img_1127.jpg", "7_img_1135.jpg", "8_img_1136.jpg")
+    images = [cv2.imread(str(SIGNS / name)) for name in names if (SIGNS / name).is_file()]
+    found = [hands(np.ascontiguousarray(image[..., ::-1])) for image in images]
+    assert len(images) > 2 and all(len(one) == 1 for one in found)
+    for one, image in zip(found, images, strict=True):
+        assert one[0].score >= own_hands.MIN_SCORE and not one[0].is_left  # all of them show right hands
+        assert 0.4 * image.shape[0] < one[0].size < 1.1 * image.shape[0]
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    assert hands(noise) == [] and hands(np.full((90, 90, 3), 128, np.uint8)) == []
+
+
+def test_several_looks_at_one_hand_decide_its_side_together():
+    points = np.random.default_rng(0).uniform(0, 50, (21, 2))
+
+    def look(shift: float, score: float, left: float) -> own_hands.Look:
+        return own_hands.Look(Detection(points + shift, np.ones(21), left > 0, score), left)
+
+    found = own_hands.one_each([look(1, 0.8, 3.0), look(0, 0.9, -1.0), look(200, 0.7, -2.0), look(2, 0.75, -1.5)])
+    assert [(hand.score, hand.is_left) for hand in found] == [(0.9, True), (0.7, False)]
 
 
 def test_a_network_without_rating_is_named():

@@ -248,6 +248,31 @@ def test_a_detectors_keypoints_alone(
     assert left["reason"] == "no usable hand: mediapipe finds no left hand"
 
 
+def test_our_own_detectors_keypoints_are_joints_and_its_score_is_no_side(
+    pictures: Path, entries: dict[str, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keypoints that are the hand's own joints: the fit meets them closely, and nothing doubts the side."""
+    keypoints = np.array(entries["a.png"]["keypoints_2d"])
+
+    class Finder:
+        name = "own detector"
+
+        def __call__(self, image: np.ndarray) -> list[Detection]:
+            return [] if np.ptp(image) == 0 else [Detection(keypoints, np.ones(21), False, 0.55)]
+
+    opened = []
+    monkeypatch.setattr("src.photos.api.open_own_hands", lambda *given: opened.append(given) or Finder())
+    shutil.copyfile(pictures / "a.png", tmp_path / "a.png")
+    shutil.copyfile(pictures / "flat.png", tmp_path / "flat.png")
+    good, flat = demo(tmp_path, tmp_path / "out", "--keypoints", "own")
+    assert len(opened) == 1 and flat["reason"] == "no usable hand: own detector finds no hand"
+    assert good["hand"] == {"side": "right", "source": "own detector, 0.55"}
+    assert good["keypoints_from"] == "own detector" and good["reprojection_px"] < 5
+    assert good["certainty"]["score"] == 0.55 and "side" not in good["certainty"]
+    said = json.loads((tmp_path / "out" / "predictions.json").read_text())["model"]
+    assert said["weights"] is None and "no real picture" in said["trained_on"]
+
+
 def test_a_missing_detector_is_named(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def find_hands(image: np.ndarray) -> list[Detection]:
         raise ImportError("pip install -r requirements-detect.txt")

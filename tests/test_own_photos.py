@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
 from src.photos.detector import Detection, MediapipeHands, mirrored, of_side
+from src.photos.detector.landmarker import open_landmarker
 from src.photos.hands import find_photo_hands
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import JointsModel, posed_points
@@ -405,3 +407,37 @@ def test_real_detector_on_rendered_hands(rendered: list[tuple[np.ndarray, np.nda
     assert np.median(offsets) < 0.12
     # Pixel centres at integers: the flipped picture gives the flipped points; with a corner origin they are 1 px off.
     assert abs(np.mean(sums)) < 0.5, np.mean(sums)
+
+
+@pytest.mark.detector
+@pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="pip install -r requirements-detect.txt")
+def test_both_doors_of_mediapipe_see_the_same_hands(
+    rendered: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path
+) -> None:
+    """A ``.task`` is an archive of the two networks that 0.10.14 carries: its own door and the newer one must agree."""
+    import mediapipe
+
+    modules = Path(mediapipe.__file__).parent / "modules"
+    parts = {
+        "hand_detector.tflite": modules / "palm_detection/palm_detection_full.tflite",
+        "hand_landmarks_detector.tflite": modules / "hand_landmark/hand_landmark_full.tflite",
+    }
+    if not all(file.is_file() for file in parts.values()):
+        pytest.skip(f"mediapipe {mediapipe.__version__} carries no models")
+    with zipfile.ZipFile(tmp_path / "hand.task", "w", zipfile.ZIP_STORED) as archive:
+        for name, file in parts.items():
+            archive.write(file, name)
+    old, new, agree = MediapipeHands(), MediapipeHands(open_landmarker(tmp_path / "hand.task")), []
+    for image, _ in rendered[::3]:
+        pairs = [(one, other) for one in old(image) for other in new(image)]
+        for one, other in pairs:
+            off = np.linalg.norm(one.keypoints_2d - other.keypoints_2d, axis=1).mean()
+            if off < 0.1 * one.size:
+                agree.append(one.is_left == other.is_left)
+                assert np.abs(one.world - other.world).mean() < 0.02
+    assert len(agree) >= 3 and np.mean(agree) > 0.8, agree
+    (tmp_path / "no.task").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="no.task: is no hand landmarker"):
+        open_landmarker(tmp_path / "no.task")
+    with pytest.raises(FileNotFoundError, match="--landmarker .*absent.task: no such file"):
+        open_landmarker(tmp_path / "absent.task")

@@ -140,7 +140,8 @@ def tools_of(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--shape gt", "--shape gt"),
         ("--shape mean --identity ME", "--shape mean"),
         ("--shape predicted --identity ME", "--shape predicted"),
-        ("--shape mean", "--shape mean has no effect"),
+        ("--shape mean", "leave --shape out"),
+        ("--shape mean --keypoints network", "--shape mean has no effect"),
         ("--backbone resnet50", "--backbone"),
         ("--hierarchy a", "--hierarchy"),
         ("--model cmr_identity --checkpoint a", "is a mano_baseline_conf, not a cmr_identity"),
@@ -166,7 +167,12 @@ def test_an_identity_of_one_side_is_given_to_no_other(tmp_path: Path, monkeypatc
             estimate(image, K=K, identity=identity, box=(200, 200, 300, 300))
         assert estimate(image, K=K, side="auto", identity=identity, box=(200, 200, 300, 300)).side == "left"
     tools_of("mano_identity", monkeypatch)
-    assert setup.open_tools(arguments("--images", "x", "--identity", str(tmp_path / "left.json"))).hand == "left"
+    assert (
+        setup.open_tools(
+            arguments("--images", "x", "--keypoints", "network", "--identity", str(tmp_path / "left.json"))
+        ).hand
+        == "left"
+    )
 
 
 def test_an_identity_whose_length_was_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,9 +79,9 @@ def test_side_probability_adds_evidence() -> None:
     assert check_side(MIN_SIDE) == MIN_SIDE
     with pytest.raises(UnusableImage, match=r"probability 0\.60"):
         check_side(0.6)
-    assert check_misfit(3.0, 100.0, 0.03) < 1
+    assert check_misfit(3.0, 100.0) == pytest.approx(0.5)
     with pytest.raises(UnusableImage, match=r"9\.0 px off, 9\.0% of its size"):
-        check_misfit(9.0, 100.0, 0.03)
+        check_misfit(9.0, 100.0)
     with pytest.raises(UnusableImage, match="no hand fits"):
         check_misfit(float("nan"), 100.0)
 
@@ -159,15 +159,16 @@ def test_a_network_that_contradicts_the_keypoints_is_left_out(estimator: Keypoin
 
 def test_the_detector_is_the_default_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "is_installed", lambda: False)
-    with pytest.raises(RuntimeError, match=r"-m pip install .*--keypoints network: networks that have seen rendered"):
-        setup.keypoint_source(arguments("--images", "d"))
+    with pytest.raises(RuntimeError, match=r"-m pip install .*--keypoints own: our own detector"):
+        setup.open_tools(arguments("--images", "d"))
     assert setup.keypoint_source(arguments("--images", "d", "--model", "cmr_identity")) == "network"
     assert setup.keypoint_source(arguments("--images", "d", "--keypoints", "network")) == "network"
+    assert setup.keypoint_source(arguments("--images", "d", "--keypoints", "own")) == "own"
     monkeypatch.setattr(setup, "is_installed", lambda: True)
     assert setup.keypoint_source(arguments("--images", "d")) == "mediapipe"
     assert setup.keypoint_source(arguments("--video", "v", "--keypoints", "mediapipe")) == "mediapipe"
     with pytest.raises(ValueError, match="--landmarker"):
-        setup.keypoint_source(arguments("--images", "d", "--keypoints", "network", "--landmarker", "f"))
+        setup.open_tools(arguments("--images", "d", "--keypoints", "network", "--landmarker", "f"))
 
 
 def test_mediapipes_tasks_name_sides_of_the_picture_as_it_is() -> None:

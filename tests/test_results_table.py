@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.reproduce.report import flat_rows, interval, markdown, per_subject, verdicts
+from benchmarks.reproduce.report import flat_rows, interval, markdown, per_subject, table, verdicts
 from benchmarks.reproduce.scoring import METRICS, halves
-from benchmarks.reproduce.sizes import FULL, NETWORKS, QUICK, ROWS, WHOLE
-from benchmarks.reproduce.training import checkpoint_of, training_options, trainings
+from benchmarks.reproduce.sizes import FULL, NETWORKS, QUICK, ROWS, SHIPPED, WHOLE
+from benchmarks.reproduce.training import checkpoint_of, is_trained, training_options, trainings
 from options.run_options import get_args_parser
 
 
@@ -72,6 +73,30 @@ def test_the_page_holds_every_row_and_judges_the_targets() -> None:
         assert f"| {row.model} | {row.shape} |" in page
     found = {what: reached for what, _, _, reached in verdicts(rows)}
     assert found["another person's shape"] and not found["true shape against baseline"]  # later rows are worse here
+
+
+def test_the_camera_column_is_of_the_fit_and_a_dash_where_there_is_none() -> None:
+    rows = made_up_rows()
+    for row in rows:
+        if row["model"] != "cmr_identity":
+            del row["network"]["per_subject"]["abs_mpjpe_mm"]  # a network alone knows no depth
+        if "fitted" in row:
+            values = {**row["network"]["per_subject"], "abs_mpjpe_mm": [44.0 + row["seed"]] * 6}
+            row["fitted"] = {**row["network"], "per_subject": values}
+    for group in ("fair", "mesh", "ablation"):
+        head, _, *body = table(rows, group).splitlines()
+        assert head.endswith("| camera MPJPE |")
+        for line in body:
+            found = line.split("|")[-2].strip()
+            expected = "44.5 ± 0.7" if group == "fair" else "-" if "cmr_identity" not in line else found
+            assert found == expected and (group != "mesh" or ("cmr_identity" in line) == (found != "-"))
+
+
+def test_the_shipped_rows_are_the_networks_of_weights() -> None:
+    assert checkpoint_of(SHIPPED, "fair_identity", 0) == Path("weights/mano_identity.safetensors")
+    for path in SHIPPED.weights.values():
+        assert is_trained(Path(__file__).parents[1] / path)
+    assert not is_trained(checkpoint_of(SHIPPED, "boukhayma", 0))
 
 
 @pytest.mark.parametrize("size", [FULL, WHOLE, QUICK], ids=lambda size: size.name)

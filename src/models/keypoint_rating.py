@@ -13,22 +13,19 @@ class KeypointRating(nn.Module):
     """From the pooled deepest features and the heat maps' own spread and peak to logits.
 
     Args:
-        channels: of the deepest feature map; hidden: width.
-        at_keypoints: channels of a fine map; hand and side are then judged by what it holds at each keypoint, by the
-            layout of these and by the deepest map (which alone cannot tell a palm from a back well enough).
+        channels, fine_channels: of the deepest and of the finest map. Hand and side are judged by what the finest holds
+            at each keypoint, by the layout of these and by the deepest, which alone takes palms for backs too often.
+        hidden: width.
     """
 
-    def __init__(self, channels: int, hidden: int = 192, at_keypoints: int = 0) -> None:
+    def __init__(self, channels: int, fine_channels: int, hidden: int = 192) -> None:
         super().__init__()
         self.context = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU())
         self.event = nn.Sequential(nn.Linear(hidden + 42, hidden), nn.ReLU(), nn.Linear(hidden, 21))
-        self.hand: nn.Module = nn.Linear(hidden, 2)  # there is a hand; it is a left one, as seen
-        self.looks_at_keypoints = at_keypoints > 0
-        if at_keypoints:
-            inputs = channels + 21 * (at_keypoints + 3)
-            self.hand = nn.Sequential(
-                nn.LayerNorm(inputs), nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 2)
-            )
+        inputs = channels + 21 * (fine_channels + 3)
+        self.hand = nn.Sequential(  # there is a hand; it is a left one, as seen
+            nn.LayerNorm(inputs), nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 2)
+        )
         #: Platt's scale and offset of each kind of logit (keypoints, hand, left), set after the training.
         self.register_buffer("scale", torch.ones(3))
         self.register_buffer("offset", torch.zeros(3))
@@ -38,14 +35,14 @@ class KeypointRating(nn.Module):
         deepest: torch.Tensor,
         heatmap_logits: torch.Tensor,
         spread: torch.Tensor,
-        keypoints: torch.Tensor | None = None,
-        fine: torch.Tensor | None = None,
+        keypoints: torch.Tensor,
+        fine: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Logits and probabilities.
 
         Args:
             deepest: (B, C, h, w); heatmap_logits: (B, 21, H, W); spread: (B, 21) the maps' confidence in (0, 1].
-            keypoints: (B, 21, 2) parts of the crop's side; fine: (B, at_keypoints, H, W); both only if it looks there.
+            keypoints: (B, 21, 2) parts of the crop's side; fine: (B, fine_channels, H, W).
 
         Returns:
             ``event_logits`` (B, 21) and ``hand_logits`` (B, 2), not calibrated; ``keypoint_confidence`` (B, 21), the
@@ -57,13 +54,11 @@ class KeypointRating(nn.Module):
             maps = heatmap_logits.detach().float().flatten(2)
             peak = maps.amax(-1) - maps.logsumexp(-1)
             own = torch.cat([spread.detach().float().clamp_min(1e-4).log(), peak], dim=1)
-            event, judged = self.event(torch.cat([context, own], dim=1)), context
-            if self.looks_at_keypoints:
-                there = maps.softmax(-1) @ fine.float().flatten(2).transpose(1, 2)  # (B, 21, at_keypoints)
-                middle = keypoints.detach().float()
-                middle = 4 * (middle - middle.mean(1, keepdim=True))
-                judged = torch.cat([pooled, there.flatten(1), middle.flatten(1), peak], dim=1)
-            hand = self.hand(judged)
+            there = maps.softmax(-1) @ fine.float().flatten(2).transpose(1, 2)  # (B, 21, fine_channels)
+            layout = keypoints.detach().float()
+            layout = 4 * (layout - layout.mean(1, keepdim=True))
+            event = self.event(torch.cat([context, own], dim=1))
+            hand = self.hand(torch.cat([pooled, there.flatten(1), layout.flatten(1), peak], dim=1))
             return {
                 "event_logits": event,
                 "hand_logits": hand,

@@ -58,27 +58,22 @@ class Pose2D(nn.Module):
         views: in eval mode keypoints are means over so many slightly moved views (`keypoint_views.VIEWS`);
             each costs a pass. May be set on the network at any time.
         rated: ``keypoint_confidence`` is the probability of `KeypointRating`, which also says whether there is a
-            hand and which one; else it is the heat maps' spread. looks_closely: that is judged at the keypoints.
+            hand and which one; else it is the heat maps' spread.
 
     Raises:
         ValueError: fewer than one or more views than there are.
     """
 
     def __init__(
-        self,
-        backbone: str = "resnet18",
-        weights: str | Path | None = None,
-        views: int = 1,
-        rated: bool = False,
-        looks_closely: bool = False,
+        self, backbone: str = "resnet18", weights: str | Path | None = None, views: int = 1, rated: bool = False
     ) -> None:
         super().__init__()
         if not 1 <= views <= len(VIEWS):
             raise ValueError(f"views is {views}; choose 1 to {len(VIEWS)}")
         self.backbone = Backbone(backbone, weights)
         self.heatmaps = HeatmapHead(self.backbone.channels)
-        fine = self.heatmaps.maps.in_channels if looks_closely else 0
-        self.rating = KeypointRating(self.backbone.channels[-1], at_keypoints=fine) if rated else None
+        channels = self.backbone.channels[-1], self.heatmaps.maps.in_channels
+        self.rating = KeypointRating(*channels) if rated else None
         self.views = views
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:

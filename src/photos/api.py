@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from options.image_options import DETECTOR
+from options.image_options import DETECTOR, OWN
 from src.engine.checkpoint import load_network
 from src.engine.networks import read_network
 from src.models.mesh_joints import is_mesh_model
@@ -22,7 +22,8 @@ from src.personalization.fitting.fit import FitOptions
 from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
-from src.photos.detector.detection import Finder
+from src.photos.detector.detection import Finder, finder_name
+from src.photos.detector.own_hands import open_own_hands
 from src.photos.detector.refusal import check_size
 from src.photos.estimator import Estimator, HandEstimator
 from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
@@ -43,6 +44,7 @@ SIDES = ("right", "left", "auto")
 #: What networks learned from, for whoever reads the results.
 SHIPPED_TRAINED_ON = "rendered pictures of a synthetic hand at a table top, no real picture"
 DETECTOR_TRAINED_ON = "real pictures, by mediapipe's makers; the fit behind it is not trained"
+OWN_TRAINED_ON = "rendered pictures of synthetic hands in all kinds of places, no real picture; the fit is not trained"
 
 
 @dataclass
@@ -78,7 +80,8 @@ class PhotoEstimator:
     def trained_on(self) -> str:
         """What the network in use has seen."""
         if self.weights is None:
-            return DETECTOR_TRAINED_ON
+            is_own = self.detector is not None and finder_name(self.detector) != DETECTOR
+            return OWN_TRAINED_ON if is_own else DETECTOR_TRAINED_ON
         return SHIPPED_TRAINED_ON if self.weights.parent == WEIGHTS else "not known: the user's own weights"
 
     @property
@@ -180,10 +183,9 @@ class PhotoEstimator:
         card = self.estimator.card
         reader = None if card.crop == "image" else self.reader
         regions = choose_regions(photo, self.bbox, self.hand, self.detector, reader)
-        if is_mesh_model(card.model) and self.detector is None:
-            # Networks of meshes have keypoints of their own, which belong to their meshes.
-            return [replace(region, keypoints=None) for region in regions]
-        return regions
+        # Networks of meshes have keypoints of their own, which belong to their meshes.
+        theirs = is_mesh_model(card.model) and self.detector is None
+        return [replace(region, keypoints=None) for region in regions] if theirs else regions
 
     def estimate(
         self, photo: Photo, camera: Camera, region: Region, shape: ShapeFilter, before: Result | None = None
@@ -221,8 +223,8 @@ def load(
 
     Args:
         name: "mano_identity" predicts the shape as well where no identity is given; "mediapipe": that detector's
-            keypoints and a fit, without a network of ours, the choice for real pictures; another name of a shipped
-            network; or a checkpoint file.
+            keypoints and a fit, without a network of ours, the choice for real pictures; "own": the same with our own
+            detector, where that is not installed; another name of a shipped network; or a checkpoint file.
         mano_dir: as of `load_hand_assets`: a folder with MANO, or None. It must be the hand of the networks.
         device: None: a GPU if there is one.
         weights: folder with the shipped networks.
@@ -233,8 +235,8 @@ def load(
     """
     assets, folder = load_hand_assets(mano_dir, "right"), Path(weights)
     device = choose_device("auto") if device is None else torch.device(device)
-    if name == DETECTOR:
-        return open_detector(assets, folder)
+    if name in (DETECTOR, OWN):
+        return open_detector(assets, folder, source=name, device=device)
     if name == PERSONAL and (folder / f"{ANONYMOUS}.safetensors").is_file():
         anonymous = open_estimator(folder / f"{ANONYMOUS}.safetensors", assets, device, ANONYMOUS, folder=folder)
         told = open_estimator(folder / f"{PERSONAL}.safetensors", assets, device, PERSONAL, folder=folder)
@@ -244,21 +246,30 @@ def load(
 
 
 def open_detector(
-    assets: HandAssets, folder: Path = WEIGHTS, landmarker: str | os.PathLike | None = None
+    assets: HandAssets,
+    folder: Path = WEIGHTS,
+    landmarker: str | os.PathLike | None = None,
+    source: str = DETECTOR,
+    device: torch.device | str = "cpu",
 ) -> PhotoEstimator:
-    """mediapipe's hands and keypoints, and the hand model fitted to them.
+    """A detector's hands and keypoints, and the hand model fitted to them.
 
     Args:
-        landmarker: of `src.photos.detector.find_hands`.
+        folder: of the shipped weights; landmarker: of `src.photos.detector.find_hands`.
+        source: mediapipe, or "own": our own networks, which run on ``device``.
 
     Raises:
-        ImportError: it is not installed; says how to get it. FileNotFoundError, ValueError: as `open_landmarker`.
+        ImportError: mediapipe is not installed; says how to get it. FileNotFoundError: no own weights in the folder.
+        FileNotFoundError, ValueError: as `open_landmarker`.
     """
+    population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
+    if source == OWN:  # its keypoints are the hand's own joints
+        fit = KeypointEstimator(assets, population, landmarks=None)
+        return PhotoEstimator(fit, detector=open_own_hands(folder, device), population=population)
     from src.photos.detector import find_hands
 
     finder = find_hands if landmarker is None else functools.partial(find_hands, landmarker=os.fspath(landmarker))
     finder(np.zeros((64, 64, 3), np.uint8))
-    population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
     return PhotoEstimator(KeypointEstimator(assets, population), detector=finder, population=population)
 
 
@@ -297,7 +308,4 @@ def open_estimator(
 
 def open_reader(path: str | Path, device: torch.device) -> KeypointReader | None:
     """The shipped keypoint network, if it is there."""
-    if not Path(path).is_file():
-        return None
-    network, card, _ = load_network(path, device)
-    return KeypointReader(network, card, device)
+    return KeypointReader(*load_network(path, device)[:2], device) if Path(path).is_file() else None

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.photos.detector.detection import Finder
+from options.image_options import DETECTOR
+from src.photos.detector.detection import Finder, finder_name
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage, shown_name
 from src.photos.result import mirror_box, mirror_points
@@ -27,7 +28,7 @@ class Region:
         box: (3,) tight square, centre x, centre y, side, px of the picture as it is; source: who says so.
         is_left: a left hand; side_source: who says so.
         keypoints: of the picture as it is, where finding the hand gave them.
-        score: of the search with a keypoint network, or None.
+        score: of the search with a keypoint network, probability of our own detector, or None.
     """
 
     box: np.ndarray
@@ -144,20 +145,23 @@ def _given_box(photo: Photo, bbox: tuple[float, ...] | None) -> tuple[np.ndarray
 
 
 def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: str, detector: Finder) -> list[Region]:
-    """The hands that mediapipe finds, of the side asked for, in the box given; surest first."""
+    """The hands that the detector finds, of the side asked for, in the box given; surest first."""
+    name = finder_name(detector)
     found = [one for one in detector(photo.image) if hand is None or one.is_left == (hand == "left")]
     if given is not None:
         found = [one for one in found if _inside(one.keypoints_2d.mean(axis=0), given)]
     if not found:
         words = " ".join(part for part in (hand, "hand", f"inside {source}" if source else "") if part)
-        raise UnusableImage(f"no usable hand: mediapipe finds no {words}")
+        raise UnusableImage(f"no usable hand: {name} finds no {words}")
     regions = []
     for one in sorted(found, key=lambda each: -each.score):
-        side_source = f"--hand {hand}" if hand else f"mediapipe, {one.score:.2f}"
-        score = None if hand else one.score  # who says which hand it is need not ask
-        keypoints = Keypoints(one.keypoints_2d, one.keypoint_confidence, "mediapipe", one.world, score)
+        side_source = f"--hand {hand}" if hand else f"{name}, {one.score:.2f}"
+        # Who says which hand it is need not ask; and of other detectors the score is of the hand, not of its side.
+        side_score = None if hand or name != DETECTOR else one.score
+        keypoints = Keypoints(one.keypoints_2d, one.keypoint_confidence, name, one.world, side_score)
         box = square_box(one.keypoints_2d, 1.0) if given is None else given
-        regions.append(Region(box, source or "mediapipe", one.is_left, side_source, keypoints))
+        score = None if name == DETECTOR else one.score
+        regions.append(Region(box, source or name, one.is_left, side_source, keypoints, score))
     return regions
 
 

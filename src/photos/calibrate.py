@@ -136,7 +136,7 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> d
     if args.K and args.fov is not None:
         raise CalibrationError("--K and --fov both say what the lens is; give one")
     if args.landmarker is not None:
-        finder = functools.partial(finder, landmarker=args.landmarker)
+        finder = functools.partial(find_hands, landmarker=args.landmarker)
     if args.output is None:
         args.output = DEFAULT_OUTPUT
         logger.info("--output is not given: %s", args.output)

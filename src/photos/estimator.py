@@ -21,7 +21,7 @@ from src.models.mesh_joints import mesh_hand, mesh_joints
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
 from src.personalization.fitting.from_keypoints import KeypointFit
 from src.personalization.registration.register import register_mesh
-from src.photos.detector.refusal import check_depth, check_misfit, check_status
+from src.photos.detector.refusal import MAX_MISFIT_OF_NETWORKS, check_depth, check_misfit, check_status
 from src.photos.result import HandLength, Result, Sources, mirror_points
 from src.photos.search import KeypointReader, limited, network_input
 from src.photos.shape_filter import ShapeFilter
@@ -144,7 +144,7 @@ class HandEstimator:
             result = self._register(image, K, box, output, to_image, keypoints, shape)
         else:
             result = self._fit(image, K, box, output, keypoints, shape, before)
-        misfit = check_misfit(check_depth(result).reprojection_px, keypoints.size)
+        misfit = check_misfit(check_depth(result).reprojection_px, keypoints.size, MAX_MISFIT_OF_NETWORKS)
         return replace(result, certainty={"misfit": misfit})
 
     def window(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:

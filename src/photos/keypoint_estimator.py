@@ -101,7 +101,7 @@ class KeypointEstimator:
             told = betas
             fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)
         result = fitted_result(image, K, box, keypoints, shape, self.hand, fit, {"followed_frames": frame})
-        sure = {"misfit": check_misfit(result.reprojection_px, keypoints.size, self.options.noise.std_box)}
+        sure = {"misfit": check_misfit(result.reprojection_px, keypoints.size)}
         if keypoints.side_score is not None:
             gain = 0.0
             if isinstance(fit, KeypointFit) and keypoints.side_score < SURE_SIDE:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from options.image_options import DETECTOR, NETWORK
+from options.image_options import DETECTOR, NETWORK, OWN
 from src.engine.networks import is_told_shape
 from src.models import MODELS
 from src.models.mesh_joints import is_mesh_model
@@ -44,8 +44,12 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
         if side is None and identity.side != "both" and not args.one_person:
             side = identity.side
             logger.info("%s is of a %s hand: those are looked for", identity.source, side)
+    detector, source = None, keypoint_source(args)
     try:
-        detector = open_detector(assets, folder, args.landmarker) if keypoint_source(args) == DETECTOR else None
+        if source == DETECTOR:
+            check_detector(args)
+        if source != NETWORK:
+            detector = open_detector(assets, folder, args.landmarker, source, device)
     except ImportError as error:
         raise RuntimeError(f"--keypoints {DETECTOR}: {error}") from error
     if detector is not None and not is_mesh_model(args.model):
@@ -86,11 +90,13 @@ def check_options(args: argparse.Namespace) -> None:
     if args.shape is not None and args.shape != ("mean" if args.identity is None else "calibrated"):
         has = "--identity FILE is the shape" if args.identity else "without --identity only 'mean' can be chosen"
         raise ValueError(f"--shape {args.shape} does not go with that: {has} (pictures have no annotations)")
-    if keypoint_source(args) == DETECTOR and not is_mesh_model(args.model):
+    if (source := keypoint_source(args)) != NETWORK and not is_mesh_model(args.model):
         if unused := sorted(given & {"--checkpoint", "--resume", "--model", "--backbone", "--hierarchy", "--shape"}):
-            raise ValueError(f"--keypoints {DETECTOR} fits the hand without a network: leave {', '.join(unused)} out")
+            raise ValueError(f"--keypoints {source} fits the hand without a network: leave {', '.join(unused)} out")
     elif not (args.checkpoint or args.resume) and "--backbone" in given:
         raise ValueError("--backbone is of a released --checkpoint, which does not say it; the shipped weights do")
+    if args.landmarker and keypoint_source(args) != DETECTOR:
+        raise ValueError(f"--landmarker is of --keypoints {DETECTOR}, not of networks of ours; leave it out")
     if "--hierarchy" in given and not (args.checkpoint or args.resume or is_mesh_model(args.model)):
         raise ValueError(f"--hierarchy is of networks that predict meshes; --model {args.model} has none")
 
@@ -101,21 +107,17 @@ def asks_for_network(args: argparse.Namespace) -> bool:
 
 
 def keypoint_source(args: argparse.Namespace) -> str:
-    """``--keypoints``; where it is not given the detector, unless a network is asked for.
+    """``--keypoints``; where it is not given the detector, unless a network is asked for."""
+    return args.keypoints or (NETWORK if asks_for_network(args) else DETECTOR)
 
-    Raises:
-        RuntimeError: there is no detector; says how to install it, and how to ask for the networks.
-        ValueError: ``--landmarker`` without the detector.
-    """
-    source = args.keypoints or (NETWORK if asks_for_network(args) else DETECTOR)
-    if source != DETECTOR and args.landmarker:
-        raise ValueError(f"--landmarker is of --keypoints {DETECTOR}, not of a network; leave it out")
-    if args.keypoints is None and source == DETECTOR and not is_installed():
+
+def check_detector(args: argparse.Namespace) -> None:
+    """Raise RuntimeError if the detector, which nobody asked for by name, is not installed; says what can be done."""
+    if args.keypoints is None and not is_installed():
         raise RuntimeError(
-            f"own pictures need the hand detector: {install_advice()} (or --keypoints {NETWORK}: networks that "
-            "have seen rendered pictures only, and find few real hands)"
+            f"own pictures need the hand detector: {install_advice()} (or --keypoints {OWN}: our own detector, which "
+            "errs more often, above all in the side; say --hand if you know it)"
         )
-    return source
 
 
 def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:

@@ -86,7 +86,7 @@ def make_card(task: str, backbone: str, size: int) -> ModelCard:
     assets = load_hand_assets()
     return ModelCard(
         "pose_2d",
-        options={"backbone": backbone, "rated": True, "looks_closely": True},
+        options={"backbone": backbone, "rated": True},
         input_size=size,
         crop_size=size,
         crop_scale=CROP_SCALE,

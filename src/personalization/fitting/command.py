@@ -123,6 +123,7 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
         depth_mean=args.depth_mean,
         depth_std=args.depth_std,
         lm=replace(FitOptions().lm, max_steps=args.max_steps),
+        evidence_rounds=args.evidence_rounds,
         chunk=args.chunk,
     )
     population = Population()

@@ -26,7 +26,7 @@ from src.personalization.landmarks.detections import Detections, read_detections
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.landmarks.noise_fit import noise_sums, shared_part
 from src.personalization.landmarks.shared_fit import SharedFitOptions, fit_shared
-from src.personalization.landmarks.two_cameras import TwoCameras, guess_std, read_two_cameras, shared_at_least
+from src.personalization.landmarks.two_cameras import TwoCameras, read_two_cameras, shared_at_least, with_levels
 from template import HandAssets, load_hand_assets
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def learn(
         model = sums[0].plus(sums[1]).improved(model)
         print(f"round {turn + 1}: noise {model.std_box.mean():.4f} of the box, pose spread {model.pose_spread:.2f}")
     if evidence.scene is not None:
-        model = replace(model, world_std=np.full(21, guess_std(assets, evidence.scene, model)))
+        model = with_levels(assets, evidence.scene, model)
         least = shared_at_least(assets, evidence.scene, model, length)
         print(f"shared by all pictures: residuals {shared:.2f}, hand length {least:.2f} of the noise")
         model = replace(model, correlation=max(shared, least))

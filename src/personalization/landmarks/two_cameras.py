@@ -13,16 +13,21 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.api import SOMEBODY, keypoint_options, predictions_from_keypoints
-from src.personalization.calibration.identity import MAX_CONFLICT, calibrate_predictions
+from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.population import Population
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model
 from template import HandAssets
 from template.kinematics import posed_points
 
-#: m, standard deviations of the 3D guess that are tried; parts of the noise that pictures may share.
+#: What is tried: times the learned noise; m, standard deviations of the 3D guess; parts of the noise that repeat.
+NOISES = (1.0, 1.4, 2.0)
 GUESSES = (0.015, 0.025, 0.035, 0.05, 0.075)
-SHARED = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+SHARED = (0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
+#: Errors up to so many times the least are as near.
+NEAR = 1.01
+#: Standard deviations; a calibration refuses a ruler that is four away.
+CONTRADICTS = 3.0
 #: Every so manieth instant is fitted.
 SAMPLE = 3
 
@@ -82,37 +87,49 @@ def read_two_cameras(file: str | os.PathLike) -> TwoCameras:
     return TwoCameras(hands, K, (first, first @ rotation.T + shift))
 
 
-def guess_std(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel) -> float:
-    """m, of a coordinate of the source's own 3D points: of `GUESSES` the one whose fits are nearest to two cameras'.
+def with_levels(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel) -> LandmarkModel:
+    """The model with the noise of `NOISES` times its own, then the 3D guess's of `GUESSES`, whose fits are nearest.
 
-    One picture cannot tell it: its 2D points are of the same network and agree with its 3D points, right or wrong. Nor
-    does the size of the errors, which go together over a hand (it is turned or bent as a whole).
+    Of those that are as near to a hundredth the most trusting is taken: one scene, where the 3D points happen to be
+    bad, is no reason to hear them nowhere.
+
+    What errors together (a finger, the whole hand) leaves residuals of a size that tells too little: a fit that counts
+    21 points as independent trusts them too much. Nor can one picture judge the 3D points: those in 2D are of the same
+    network and agree with them, right or wrong.
     """
-    model, found = joints_model(assets, landmarks), []
-    for std in GUESSES:
-        options = KeypointFitOptions.of_source(replace(landmarks, world_std=np.full(21, std)))
-        error = 0.0
-        for camera in (0, 1):
-            hands = [pair[camera] for pair in scene.hands[::SAMPLE]]
-            keypoints, world = (
-                torch.as_tensor(np.stack([np.asarray(hand[name], dtype=np.float64) for hand in hands]))
-                for name in ("keypoints_2d", "world_m")
-            )
-            K = torch.as_tensor(scene.K[camera]).expand(len(hands), 3, 3)
-            fit = fit_keypoints(assets, keypoints, K, world=world, options=options)
-            points = posed_points(model, fit.pose, model.rest_points(fit.betas)).points[:, model.to_standard].numpy()
-            points, wanted = (value - value[:, :1] for value in (points, scene.points[camera][::SAMPLE]))
-            scale = np.median(chain(wanted)) / np.median(chain(points))
-            error += float(np.linalg.norm(scale * points - wanted, axis=2).mean())
-        found.append(error)
-    return GUESSES[int(np.argmin(found))]
+    landmarks = _nearest(assets, scene, [replace(landmarks, std_box=much * landmarks.std_box) for much in NOISES])
+    return _nearest(assets, scene, [replace(landmarks, world_std=np.full(21, std)) for std in GUESSES])
+
+
+def _nearest(assets: HandAssets, scene: TwoCameras, models: list[LandmarkModel]) -> LandmarkModel:
+    errors = [fit_error(assets, scene, model) for model in models]
+    return next(model for model, error in zip(models, errors, strict=True) if error <= NEAR * min(errors))
+
+
+def fit_error(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel) -> float:
+    """Mean distance (m, wrist on wrist, one scale for all) of hands fitted to either camera from the points of both."""
+    model, errors = joints_model(assets, landmarks), []
+    options = KeypointFitOptions.of_source(landmarks)
+    for camera in (0, 1):
+        hands = [pair[camera] for pair in scene.hands[::SAMPLE]]
+        keypoints, world = (
+            torch.as_tensor(np.stack([np.asarray(hand[name], dtype=np.float64) for hand in hands]))
+            for name in ("keypoints_2d", "world_m")
+        )
+        K = torch.as_tensor(scene.K[camera]).expand(len(hands), 3, 3)
+        fit = fit_keypoints(assets, keypoints, K, world=world, options=options)
+        points = posed_points(model, fit.pose, model.rest_points(fit.betas)).points[:, model.to_standard].numpy()
+        points, wanted = (value - value[:, :1] for value in (points, scene.points[camera][::SAMPLE]))
+        scale = np.median(chain(wanted)) / np.median(chain(points))
+        errors.append(np.linalg.norm(scale * points - wanted, axis=2).mean())
+    return float(np.mean(errors))
 
 
 def shared_at_least(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel, length: float) -> float:
     """The smallest of `SHARED` with which either camera's pictures alone do not contradict the hand's length (m).
 
-    A calibration refuses a ruler that is `MAX_CONFLICT` standard deviations away. What repeats in all pictures of a
-    person and looks like another shape leaves no residual, so only somebody whose hand was measured shows it.
+    What repeats in all pictures of a person and looks like another shape leaves no residual: only somebody whose hand
+    was measured shows it.
     """
     rows = []
     beliefs = keypoint_options(assets, Population(), landmarks=landmarks)
@@ -126,6 +143,6 @@ def shared_at_least(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkMo
         for row in rows:
             found = calibrate_predictions(row, assets, options, num_images=None)[SOMEBODY]
             worst = max(worst, abs(1000 * length - found.hand_length_mm) / (found.hand_length_std_mm or np.inf))
-        if worst < MAX_CONFLICT:
+        if worst < CONTRADICTS:
             break
     return shared

@@ -47,6 +47,11 @@ class Detection:
 Finder = Callable[[np.ndarray], list[Detection]]
 
 
+def finder_name(finder: Finder) -> str:
+    """What results call it: its ``name``, else it is mediapipe, which comes as a function."""
+    return getattr(finder, "name", "mediapipe")
+
+
 def mirrored(hand: Detection, width: int) -> Detection:
     """The hand after its image of ``width`` px was flipped left to right (u -> width - 1 - u); sides swap."""
     keypoints = hand.keypoints_2d.copy()

@@ -59,7 +59,7 @@ class OwnHands:
     ) -> None:
         self.detector, self.card, _ = load_network(detector, device, expect="hand_detector")
         self.reader = RatedReader(*load_network(keypoints, device, expect="pose_2d")[:2], device)
-        self.threshold, self.device = threshold, device
+        self.threshold, self.device, self.name = threshold, device, "own detector"
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """All hands in an image (H,W,3) uint8 RGB.

@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 MIN_HAND_PX = 24.0
 #: A hand further away, or a surface nearer than this, is a fit that ran away, m.
 DEPTH_RANGE = (0.02, 10.0)
-#: Root mean square distance of fit and keypoints over the expected error of a coordinate: 99% of the hands of half of
-#: the people lie below 1.2 to 1.8, depending on which half; fists seen from the side reach 1.9, and are hands.
-MAX_MISFIT = 2.2
-#: The same over the box, of networks, whose errors on a person's own pictures nobody knows.
-MAX_MISFIT_BOX = 0.15
+#: Root mean square distance of fit and keypoints over the larger side of their box. Of a detector's: 99% of half of the
+#: people's hands lie below 0.027 to 0.034, depending on which half; what is surely wrong lies at 0.11 to 0.16, and
+#: fists seen from the side, which are hands, between. Of networks, whose errors on own pictures nobody knows, more.
+MAX_MISFIT, MAX_MISFIT_OF_NETWORKS = 0.06, 0.15
 #: Least probability of the side, of the detector's word and of how much better that side's hand explains the keypoints.
-#: Of hands that an unknown half's people show, 2 to 10% are refused so, nearly all with a side score below 0.95.
+#: Of the other half's hands 2 to 8% are refused so, nearly all with a side score below 0.95.
 MIN_SIDE = 0.75
 #: A side score from which the other side is not tried: the keypoints alone never outweighed it.
 SURE_SIDE = 0.99
@@ -67,18 +66,16 @@ def check_depth(result: Result) -> Result:
     return result
 
 
-def check_misfit(reprojection_px: float, size_px: float, std_box: float | None = None) -> float:
-    """Distance of fit and keypoints over what is expected of them.
+def check_misfit(reprojection_px: float, size_px: float, limit: float = MAX_MISFIT) -> float:
+    """Distance of fit and keypoints over the most that is allowed.
 
     Args:
-        reprojection_px: root mean square; size_px: of the keypoints' box.
-        std_box: standard deviation of a coordinate over the box; None: not known, `MAX_MISFIT_BOX` counts.
+        reprojection_px: root mean square; size_px: larger side of the keypoints' box; limit: of their ratio.
 
     Raises:
         UnusableImage: no hand has such keypoints.
     """
     ratio = reprojection_px / max(size_px, 1e-9)
-    limit = MAX_MISFIT_BOX if std_box is None else MAX_MISFIT * std_box
     if not ratio <= limit:
         raise UnusableImage(
             f"no usable hand: no hand fits its keypoints ({reprojection_px:.1f} px off, {100 * ratio:.1f}% of its "
