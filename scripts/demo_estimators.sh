@@ -3,7 +3,7 @@
 # people (simulated errors, see benchmarks/estimator_simulation.py), calibrates each person, lays one hand on all frames,
 # and measures both against the truth. Leaves out/demo_estimators/: person-N/identity.json, person-N/personalised/
 # (index.html to look at, predictions.json, estimates/: their own file again), table.txt, table.json and picture.png.
-# Expect less than half of the released camera-space error with the ruler, in a minute or so.
+# Expect camera-space errors a third to a half lower than the released ones (with the ruler), in a minute or so.
 source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 OUT="$ROOT/out/demo_estimators"
 "$PYTHON" -m benchmarks.estimator_demo write --output "$OUT" "$@"
