@@ -24,8 +24,9 @@ import torch  # noqa: E402
 from datasets import build_dataset  # noqa: E402
 from options.calibrate import get_args_parser as calibration_parser  # noqa: E402
 from src.evaluation.shape import zero_pose_mpvpe  # noqa: E402
+from src.personalization.calibration.api import fit_options  # noqa: E402
 from src.personalization.calibration.identity import calibrate_predictions  # noqa: E402
-from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions  # noqa: E402
+from src.personalization.fitting.from_keypoints import KeypointFit  # noqa: E402
 from src.personalization.terms.hand_size import lengths_mm  # noqa: E402
 from src.photos.calibrate import photo_options  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
@@ -92,8 +93,8 @@ def measure(
     betas = columns["betas"][rows[0]].astype(np.float64)
     given = calibration_parser().parse_args(["--images", "x", "--output", "x"])
     given.keypoint_std = std
-    noise = photo_options(given, assets, torch.device("cpu")).noise
-    options = KeypointFitOptions() if std is None else KeypointFitOptions(noise)
+    # The points are the detector's: its landmark model holds for one hand alone as for all of them together.
+    options = fit_options(photo_options(given, assets, torch.device("cpu")))
     for name, known in (("unknown", None), ("known", betas)):
         fit = fit_photo_hands(hands, assets, known, options)
         found[f"mpjpe_mm_shape_{name}"] = root_relative(fit, columns["joints"][chosen], assets).tolist()

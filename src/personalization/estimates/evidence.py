@@ -10,6 +10,7 @@ import torch
 
 from src.personalization.calibration.multi_frame import CalibrationOptions
 from src.personalization.calibration.population import Population
+from src.personalization.estimates.sides import check_sides
 from src.personalization.estimates.trust import MAKE, Trust, find_trust
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
@@ -22,7 +23,7 @@ from utils.artifacts import Predictions
 logger = logging.getLogger(__name__)
 
 #: Standard deviations of the mean predicted shape from what the trust file expects, beyond which it says nothing.
-UNBELIEVABLE = 3.5
+UNBELIEVABLE = 5.0
 #: Estimators that look at a crop, as along its axis: their axes are turned from there to the camera's.
 CROPPED = ("hamer", "wilor", "wilor_mini", "fasthamer", "mediapipe", "frankmocap")
 
@@ -87,6 +88,8 @@ def prepare(
     if estimates.model_name in CROPPED:
         turn = ray_turn(K, seen.mean(dim=1))
     prior = people.shape_prior(device=device)
+    if joints is not None:
+        check_sides(estimates, torch.as_tensor(joints).double(), trust.joint_std_mm / 1000, assets, landmarks)
     if own:
         pose = torch.as_tensor(estimates.pose).double()
         pose[:, 0] = turn @ pose[:, 0]

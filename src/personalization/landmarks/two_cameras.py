@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.api import SOMEBODY, keypoint_options, predictions_from_keypoints
-from src.personalization.calibration.identity import MAX_CONFLICT, calibrate_predictions
+from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.population import Population
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model
@@ -26,6 +26,8 @@ GUESSES = (0.015, 0.025, 0.035, 0.05, 0.075)
 SHARED = (0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
 #: Errors up to so many times the least are as near.
 NEAR = 1.01
+#: Standard deviations; a calibration refuses a ruler that is four away.
+CONTRADICTS = 3.0
 #: Every so manieth instant is fitted.
 SAMPLE = 3
 
@@ -126,8 +128,8 @@ def fit_error(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel) -
 def shared_at_least(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel, length: float) -> float:
     """The smallest of `SHARED` with which either camera's pictures alone do not contradict the hand's length (m).
 
-    A calibration refuses a ruler that is `MAX_CONFLICT` standard deviations away. What repeats in all pictures of a
-    person and looks like another shape leaves no residual, so only somebody whose hand was measured shows it.
+    What repeats in all pictures of a person and looks like another shape leaves no residual: only somebody whose hand
+    was measured shows it.
     """
     rows = []
     beliefs = keypoint_options(assets, Population(), landmarks=landmarks)
@@ -141,6 +143,6 @@ def shared_at_least(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkMo
         for row in rows:
             found = calibrate_predictions(row, assets, options, num_images=None)[SOMEBODY]
             worst = max(worst, abs(1000 * length - found.hand_length_mm) / (found.hand_length_std_mm or np.inf))
-        if worst < MAX_CONFLICT:
+        if worst < CONTRADICTS:
             break
     return shared
