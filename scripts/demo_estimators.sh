@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Other estimators' hands, personalised: writes what a HaMeR-like estimator would say of pictures of two unseen synthetic
-# people (simulated errors, see benchmarks/estimator_simulation.py), calibrates each person, lays one hand on all frames,
+# people (simulated errors, see benchmarks/scenes/estimator_simulation.py), calibrates each person, lays one hand on all frames,
 # and measures both against the truth. Leaves out/demo_estimators/: identities/, personalised/index.html to look at,
 # predictions.json, estimates/ (their own file again), table.txt and picture.png. Expect a camera-space error about half
 # of the released one with the ruler, in a minute or so.
