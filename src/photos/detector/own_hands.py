@@ -31,7 +31,7 @@ _SAME_PROPOSAL = 0.6
 #: Logits of the detector's probability, of the least probability of a hand over the looks, and of the keypoints' mean
 #: confidence; then the offset: logistic regression on held-back renders of what is found there being a hand.
 EVIDENCE = (0.52, 0.09, 1.03, -0.36)
-#: Least score of a hand; at most 2% of pictures without one reach it, renders and half the real ones (docs/world.md).
+#: Least score of a hand: under 2% of pictures without one reach it, renders and parts of photographs (docs/world.md).
 MIN_SCORE = 0.7
 
 
