@@ -21,8 +21,8 @@ from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from benchmarks.estimator_simulation import SIZE, estimate, write_results  # noqa: E402
 from benchmarks.estimators import placed  # noqa: E402
+from benchmarks.scenes.estimator_simulation import SIZE, estimate, write_results  # noqa: E402
 from src.estimators import read_estimates  # noqa: E402
 from src.personalization.terms.hand_size import length_of  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
