@@ -1,16 +1,9 @@
 #!/usr/bin/env bash
 # Other estimators' hands, personalised: writes what a HaMeR-like estimator would say of pictures of two unseen synthetic
-<<<<<<< HEAD
 # people (simulated errors, see benchmarks/scenes/estimator_simulation.py), calibrates each person, lays one hand on all frames,
-# and measures both against the truth. Leaves out/demo_estimators/: identities/, personalised/index.html to look at,
-# predictions.json, estimates/ (their own file again), table.txt and picture.png. Expect a camera-space error about half
-# of the released one with the ruler, in a minute or so.
-=======
-# people (simulated errors, see benchmarks/estimator_simulation.py), calibrates each person, lays one hand on all frames,
 # and measures both against the truth. Leaves out/demo_estimators/: person-N/identity.json, person-N/personalised/
 # (index.html to look at, predictions.json, estimates/: their own file again), table.txt, table.json and picture.png.
 # Expect camera-space errors a third to a half lower than the released ones (with the ruler), in a minute or so.
->>>>>>> est
 source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 OUT="$ROOT/out/demo_estimators"
 "$PYTHON" -m benchmarks.estimator_demo write --output "$OUT" "$@"
