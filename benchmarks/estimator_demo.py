@@ -33,7 +33,7 @@ from utils.files import atomic_path, write_text  # noqa: E402
 from utils.joints import BONES  # noqa: E402
 
 #: Whose hand the simulation seeds; unlike `benchmarks.estimators`' and those that trust was measured on.
-SEED, PEOPLE, FRAMES = 31, 2, 20
+SEED, PEOPLE, FRAMES = 31, 2, 14
 _SKIN, _WALL = (224, 172, 140), (205, 208, 212)
 #: Frames drawn, and colours of the true, released and personalised hand.
 _DRAWN, _TRUE, _RELEASED, _OURS = 6, "#999999", "#c0392b", "#1f77b4"

@@ -223,8 +223,12 @@ def test_whoever_is_impatient_loses_nothing(
         close(self)
 
     monkeypatch.setattr(VideoWriter, "close", slowly)
-    with pytest.raises(KeyboardInterrupt):
-        demo_of(clip, output, monkeypatch, lambda call: os.kill(os.getpid(), number) if call == 3 else None)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            demo_of(clip, output, monkeypatch, lambda call: os.kill(os.getpid(), number) if call == 3 else None)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(list(open_video(output / "a_annotated.mp4")[1])) == 2
     assert len((output / "a_frames.jsonl").read_text().splitlines()) == 3
     assert sorted(path.name for path in output.iterdir()) == ["a_annotated.mp4", "a_frames.jsonl"]
