@@ -1,8 +1,8 @@
 """Lenses with distortion: OpenCV's pinhole (radial, tangential) and its fisheye (Kannala and Brandt, PAMI 2006).
 
-Same frame and pixels as `utils.camera`. Keypoints are undistorted on entry and what is drawn is distorted back; between
-Same frame and pixels as `utils.camera`. Pictures (`StraightPicture`) or keypoints are undistorted on entry and what is drawn
-is distorted back; between the two everything sees a pinhole camera. Written by hand because OpenCV's functions wrap rays
+Same frame and pixels as `utils.camera`. Pictures (`StraightPicture`) or keypoints are undistorted on entry; behind that
+everything sees a pinhole camera. Written by hand because OpenCV's functions wrap rays that the polynomial folds back
+into the picture, and its fixed-point inverse does not converge for wide lenses; the tests compare with OpenCV.
 """
 
 from __future__ import annotations
