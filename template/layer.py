@@ -15,6 +15,8 @@ from template.reference import blend_features, forward_kinematics, skin
 from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, tip_vertices
 
 JOINT_TYPES = ("kinematic", "regressed")
+#: What `few_hands` can look at as NumPy's: neither bfloat16 nor, say, the fake tensors of a tracer.
+_NUMPY_TYPES, _NUMPY_DTYPES = (torch.Tensor, nn.Parameter), (torch.float32, torch.float64)
 
 
 class HandOutput(NamedTuple):
@@ -147,7 +149,8 @@ class HandModel(nn.Module):
     def _fast(
         self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None, tables: SkinTables, whole: bool
     ) -> tuple[torch.Tensor, ...]:
-        if len(pose) <= MOST and pose.device.type == "cpu" and not torch.compiler.is_compiling():
+        plain = type(pose) in _NUMPY_TYPES and type(betas) in _NUMPY_TYPES and pose.dtype in _NUMPY_DTYPES
+        if plain and len(pose) <= MOST and pose.device.type == "cpu" and not torch.compiler.is_compiling():
             return FewHands.apply(pose, betas, transl, tables)
         return PosedHand.apply(pose, betas, transl, tables, whole)
 
@@ -173,15 +176,16 @@ class HandModel(nn.Module):
     def _checked(
         self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        batch, dtype = pose.shape[0], self.blend.dtype
         if pose.shape[1:] != (16, 3, 3):
             raise ValueError(f"pose has shape {tuple(pose.shape)}, expected (B, 16, 3, 3) rotation matrices")
+        batch, dtype = pose.shape[0], self.blend.dtype
         if betas.shape != (batch, 10):
             raise ValueError(f"betas has shape {tuple(betas.shape)}, expected ({batch}, 10)")
         if transl is not None and transl.shape != (batch, 3):
             raise ValueError(f"transl has shape {tuple(transl.shape)}, expected ({batch}, 3)")
         if pose.dtype == betas.dtype == dtype and (transl is None or transl.dtype == dtype):
             return pose, betas, transl
-        if torch.float64 in (pose.dtype, betas.dtype, pose.dtype if transl is None else transl.dtype):
+        kinds = (pose.dtype, betas.dtype, pose.dtype if transl is None else transl.dtype)
+        if dtype != torch.float64 and torch.float64 in kinds:
             raise ValueError(f"float64 input to a {dtype} hand layer; make it with dtype=torch.float64")
         return pose.to(dtype), betas.to(dtype), None if transl is None else transl.to(dtype)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import handid
 from benchmarks.scenes.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results
@@ -345,3 +346,42 @@ def test_shape_of_trust_is_frozen() -> None:
     """A trust file must hold ten numbers for each list, else the network evidence of another hand slips in."""
     names = [name for name in Trust.__dataclass_fields__ if name.startswith("shape")]
     assert names == ["shape_gain", "shape_shared_std", "shape_std"]
+
+
+def test_a_sequence_that_shows_two_people_is_no_shape_track(tmp_path: Path, folder: Path) -> None:
+    """Pictures named alike in two people's folders: the second one's shape used to take the first one's place."""
+    found = handid.personalise(folder / "results", K, format="hamer", hand=ASSETS)
+    one = found.identities[0]
+    rows = replace(found.released, subject_id=np.arange(len(found.released.subject_id)) % 2)
+    both = {0: one, 1: replace(one, betas=one.betas + 0.5)}
+    personalised = type("P", (), {"rows": rows, "identities": both})()
+    with pytest.raises(SubmissionError, match="'frame' show several people"):
+        write_shape_track(tmp_path / "s.json", personalised, replace(ASSETS, name="MANO"))
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_the_source_is_no_output(folder: Path) -> None:
+    before = sorted(file.name for file in (folder / "results").iterdir())
+    given = ["--phase", "personalise", "--estimates", str(folder / "results"), "--format", "hamer", *CAMERA]
+    with pytest.raises(ValueError, match="--output .*results: is --estimates"):
+        personalise(run_parser().parse_args([*given, "--output", str(folder / "results")]))
+    assert sorted(file.name for file in (folder / "results").iterdir()) == before
+    with pytest.raises(OSError, match=r"--output .*hand\.txt: cannot be written to"):
+        (folder / "hand.txt").touch()
+        personalise(run_parser().parse_args([*given, "--output", str(folder / "hand.txt")]))
+
+
+def test_hands_of_one_picture_keep_their_own_files(tmp_path: Path, folder: Path) -> None:
+    """Two people's right hands in one picture: as many meshes as hands."""
+    result = read_estimates(folder / "results", "hamer", K=K)
+    names = np.array(["a.png"] * len(result))
+    np.savez(tmp_path / "j.npz", keypoints_2d=result.keypoints_2d, joints_3d=result.joints_3d, image=names,
+             is_left=result.is_left, K=K, image_size=SIZE)  # fmt: skip
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", SIZE).save(tmp_path / "pictures" / "a.png")
+    given = ["--phase", "personalise", "--estimates", str(tmp_path / "j.npz"), "--format", "joints", *CAMERA,
+             "--images", str(tmp_path / "pictures"), "--output", str(tmp_path / "out")]  # fmt: skip
+    personalise(run_parser().parse_args(given))
+    entries = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
+    meshes = {path.name for path in (tmp_path / "out").glob("*.ply")}
+    assert len({entry["name"] for entry in entries}) == len(entries) == len(meshes) == len(result) > 1

@@ -376,3 +376,27 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match="cannot be read"):
         read_estimates(file, "hamer")
     assert not (tmp_path / "ran_it").exists()
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"is_left": np.array(["L"])}, r"is_left\[0\] is 'L'; it must be true or false"),
+    ({"subject": np.array([np.nan])}, r"subject\[0\] is not finite"),
+    ({"subject": np.array([1.5])}, "subjects are whole numbers"),
+    ({"subject": np.array([1, 2])}, "subject has 2 rows, is_left has 1"),
+    ({"image": np.array([], dtype=str)}, "image has 0 rows"),
+    ({"image_size": np.array([64, 48])}, r"centre \(318, 244\) cannot belong to a picture of 64 x 48 px"),
+])  # fmt: skip
+def test_odd_rows_of_plain_joints_are_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    content = {**joints_npz(False).content, **change}
+    np.savez(tmp_path / "odd.npz", **content)
+    with pytest.raises(EstimateFormatError, match=f"odd.npz: .*{words}"):
+        read_estimates(tmp_path / "odd.npz", "joints", unit="mm")
+
+
+def test_a_camera_of_other_pictures_is_refused(tmp_path: Path) -> None:
+    case = hamer(False)
+    torch.save(case.content, tmp_path / "a.pt")
+    assert len(read_estimates(tmp_path / "a.pt", "hamer", K=REAL_K))
+    for wrong in (REAL_K / [[10], [10], [1]], np.array([[320.0, 0, 610], [0, 240, 605], [0, 0, 1]])):
+        with pytest.raises(EstimateFormatError, match="cannot belong to a picture of 640 x 480 px"):
+            read_estimates(tmp_path / "a.pt", "hamer", K=wrong)

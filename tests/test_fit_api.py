@@ -68,3 +68,24 @@ def test_identity_and_mistakes_are_named(world: Simulated) -> None:
         fit(keypoints, K, side="both")
     lost = fit(torch.full_like(keypoints, 50.0), K, **given)
     assert lost.status == ["keypoints_coincide"] * N and not lost.usable.any() and torch.isfinite(lost.joints).all()
+
+
+@pytest.mark.parametrize("std", [0, -1, float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused(world: Simulated, std: float) -> None:
+    keypoints, K, joints = world.keypoints[0], world.K[0], world.joints[:, 0]
+    with pytest.raises(ValueError, match=f"keypoint_std_px is {std}; it must be a positive number"):
+        fit(keypoints, K, keypoint_std_px=std)
+    with pytest.raises(ValueError, match=f"joint_std_mm is {std}"):
+        fit(joints=joints, joint_std_mm=std)
+    with pytest.raises(ValueError, match="keypoint_std_px is of keypoints"):
+        fit(joints=joints, keypoint_std_px=2.0)
+    with pytest.raises(ValueError, match="joint_std_mm is of joints"):
+        fit(keypoints, K, joint_std_mm=2.0)
+    with pytest.raises(ValueError, match="betas are not finite"):
+        fit(keypoints, K, betas=np.full(10, np.nan))
+
+
+def test_a_hand_far_to_the_side_is_not_usable(world: Simulated) -> None:
+    """Depth alone does not say where a hand is: keypoints of 1e30 px put it 1e29 m beside the camera."""
+    found = fit(1e30 * world.keypoints[0], world.K[0], betas=world.betas[0])
+    assert not found.usable.any()

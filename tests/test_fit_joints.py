@@ -137,3 +137,27 @@ def test_the_door(world: Simulated) -> None:
         handid.fit(points[..., :2], np.eye(3), joints=points)
     with pytest.raises(ValueError, match="give keypoints"):
         handid.fit(points[..., :2])
+
+
+def test_points_that_are_no_hands_are_not_usable(world: Simulated) -> None:
+    """In millimetres, all in one place, in one line, absurdly large: no hands, and every number finite."""
+    points = world.joints[:4, 0].clone()
+    line = torch.linspace(0, 0.4, 21, dtype=torch.float64)[None, :, None].expand(1, 21, 3)
+    odd = torch.cat([1000 * points[:1], 0 * points[:1], line, 1e200 * points[:1]])
+    for std in (None, 0.005):
+        found = fit_joints(ASSETS, odd, options=JointFitOptions(std=std))
+        assert found.status.tolist() == [
+            Status.OUT_OF_RANGE, Status.KEYPOINTS_COINCIDE, Status.OUT_OF_RANGE, Status.OUT_OF_RANGE
+        ]  # fmt: skip
+        for value in (found.pose, found.betas, found.transl, found.residual, found.covariance):
+            assert torch.isfinite(value).all()
+    both = fit_joints(ASSETS, torch.cat([odd, points]))
+    torch.testing.assert_close(both.pose[4:], fit_joints(ASSETS, points).pose, atol=1e-3, rtol=0)
+
+
+def test_no_hands_and_autocast(world: Simulated) -> None:
+    none = handid.fit(joints=np.zeros((0, 21, 3)), hand=ASSETS)
+    assert none.joints.shape == (0, 21, 3) and none.status == [] and none.covariance.shape == (0, 61, 61)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fit_joints(ASSETS, world.joints[:2, 0])
+    torch.testing.assert_close(found.pose, fit_joints(ASSETS, world.joints[:2, 0]).pose, rtol=0, atol=0)

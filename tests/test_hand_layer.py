@@ -332,3 +332,30 @@ def test_wrong_input_is_named() -> None:
         HandModel(RIGHT, joint_type="posed")
     with pytest.raises(ValueError, match="tip set 'mine'"):
         HandModel(RIGHT, tips="mine")
+    with pytest.raises(ValueError, match=r"expected \(B, 16, 3, 3\)"):
+        model(torch.zeros(()), betas, transl)
+
+
+def test_a_double_layer_takes_whatever_is_less() -> None:
+    pose, betas, _ = random_input(2, torch.float64)
+    model = HandModel(RIGHT, dtype=torch.float64)
+    mixed = model(pose, betas.float()).vertices
+    torch.testing.assert_close(mixed, model(pose, betas.float().double()).vertices, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_few_hands_of_half_precision(dtype: torch.dtype) -> None:
+    """NumPy has no bfloat16: such a layer goes another way, whatever the number of hands."""
+    pose, betas, transl = random_input(3, torch.float32)
+    found = HandModel(RIGHT, dtype=dtype)(pose.to(dtype), betas.to(dtype), transl.to(dtype))
+    assert found.vertices.dtype == dtype
+    torch.testing.assert_close(
+        found.vertices.float(), HandModel(RIGHT)(pose, betas, transl).vertices, rtol=0, atol=0.03
+    )
+
+
+def test_few_hands_of_fake_tensors() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert HandModel(RIGHT)(torch.empty(2, 16, 3, 3), torch.empty(2, 10)).vertices.shape == (2, 778, 3)

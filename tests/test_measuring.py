@@ -12,6 +12,7 @@ import pytest
 import torch
 from photo_cases import ASSETS
 
+import handid
 from options.calibrate import get_args_parser
 from src.personalization.calibration.api import fit_options
 from src.personalization.calibration.identity import calibrate_predictions
@@ -209,3 +210,24 @@ def test_options_of_the_cues(tmp_path: Path) -> None:
     for more in (["--card", "a", "--predictions", "p"], ["--card", "a"]):
         with pytest.raises(SystemExit):
             get_args_parser().parse_args(more)
+
+
+def test_corners_that_are_no_cards_are_refused(tmp_path: Path) -> None:
+    """A short side first would make a finger 60% longer without a word."""
+    where = view(18, -10, 420)
+    image, corners = picture(where, "card", (20, -60))
+    cv2.imwrite(str(tmp_path / "flat.png"), image)
+    hand = Detection(seen(hand_on_table(np.zeros(10)), where), np.ones(21), False, 0.99)
+    given = (tmp_path / "flat.png", "card", ASSETS, LANDMARKS, lambda _: [hand])
+    for good in (corners, corners[::-1][[2, 3, 0, 1]]):
+        assert flat_hand_cues(*given, corners=good)
+    wrong = [np.roll(corners, 1, axis=0), corners[[0, 2, 1, 3]], corners[[0, 1, 1, 2]], np.full((4, 2), np.nan)]
+    for odd in (*wrong, 0 * corners, corners[[0, 0, 0, 0]]):
+        with pytest.raises(CalibrationError, match="--corners .* are no card's of 85.6 x 53.98 mm.*a long side"):
+            flat_hand_cues(*given, corners=odd)
+
+
+@pytest.mark.parametrize("name", ["card", "paper", "corners"])
+def test_a_card_beside_keypoints_is_refused(name: str) -> None:
+    with pytest.raises(CalibrationError, match=f"{name}: of photos"):
+        handid.calibrate(np.ones((3, 21, 2)), K=CAMERA, **{name: "flat.png"})

@@ -235,3 +235,30 @@ def test_no_frame_with_a_hand(scene: Scene) -> None:
     blank = torch.zeros_like(scene.confidence)
     whole = fit_sequence(MODEL, scene.guess, scene.betas, scene.K, scene.keypoints, SECONDS, blank)
     assert bool((whole.status == Status.NO_KEYPOINTS).all())
+
+
+def test_one_frames_shape_that_is_none_spoils_no_other(scene: Scene) -> None:
+    shapes = scene.betas.expand(FRAMES, 10).clone()
+    whole = fit_sequence(MODEL, scene.guess, shapes, scene.K, scene.keypoints, SECONDS, scene.confidence)
+    shapes[4, 2] = torch.nan
+    found = fit_sequence(MODEL, scene.guess, shapes, scene.K, scene.keypoints, SECONDS, scene.confidence)
+    for name in ("pose", "betas", "transl", "reprojection_px"):
+        assert torch.isfinite(getattr(found, name)).all()
+    far = torch.arange(FRAMES).sub(4).abs() > 8
+    torch.testing.assert_close(found.transl[far], whole.transl[far], atol=2e-3, rtol=0)
+
+
+def test_no_frames_and_times_that_are_none(scene: Scene) -> None:
+    nothing = fit_sequence(MODEL, scene.guess[:0], scene.betas, scene.K[:0], scene.keypoints[:0], SECONDS[:0])
+    assert len(nothing.status) == 0 and nothing.pose.shape == (0, 16, 3, 3)
+    with pytest.raises(ValueError, match=f"{FRAMES} poses, 3 times"):
+        fit_sequence(MODEL, scene.guess, scene.betas, scene.K, scene.keypoints, SECONDS[:3])
+    smoother = FixedLagSmoother(MODEL, scene.betas)
+    frame = scene.guess[0], scene.K[0], scene.keypoints[0]
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"a frame at {wrong} s: it has no time"):
+            smoother.update(*frame, wrong)
+    assert [number for number, _ in smoother.update(*frame, 1.0)] == [0]
+    with pytest.raises(ValueError, match="does not advance"):
+        smoother.update(*frame, 1.0)
+    assert [number for number, _ in smoother.update(*frame, 1.1)] == [1]

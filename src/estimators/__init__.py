@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from src.estimators.files import list_files, load, save
-from src.estimators.records import EstimateFormatError, Hand, MissingKeyError, Options, flip_x, pinhole
+from src.estimators.records import EstimateFormatError, Hand, MissingKeyError, Options, check_centre, flip_x, pinhole
 from src.estimators.subjects import name_subjects
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics
@@ -239,6 +239,8 @@ def _row(hand: Hand, K: np.ndarray | float | None, source: str) -> dict[str, Any
         )
     if camera.shape != (3, 3) or not np.isfinite(camera).all():
         raise ValueError(f"K is {camera.tolist()}; it must be a finite (3,3) matrix, px")
+    if K is not None and hand.size is not None:
+        check_centre(camera, hand.size, f"{source}: {hand.name}")
     pixels, joints = hand.keypoints_2d, hand.joints_3d
     joints = None if joints is None else joints - joints[0]
     if hand.is_left:

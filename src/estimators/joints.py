@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from src.estimators.records import Entry, EstimateFormatError, Hand, MissingKeyError, Options
+from src.estimators.records import Entry, EstimateFormatError, Hand, MissingKeyError, Options, check_centre
 
 SIGNS = ("keypoints_2d", "joints_3d", "is_left", "image")
 _SHAPES = {"keypoints_2d": (21, 2), "joints_3d": (21, 3), "confidence": (21,), "K": (3, 3), "image_size": (2,)}
 #: No hand is longer, m.
 MAX_HAND = 0.5
+_SIDES = {**dict.fromkeys(("true", "1", "1.0", "left"), True), **dict.fromkeys(("false", "0", "0.0", "right"), False)}
 
 
 def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
@@ -32,7 +33,16 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     for key in ("is_left", "image"):
         if key not in content:
             raise MissingKeyError(f"{where}: the key {key!r} is missing (it has {sorted(content)[:20]})")
-    sides = [str(side).strip().lower() in ("true", "1", "1.0", "left") for side in content["is_left"]]
+    sides = [_SIDES.get(str(side).strip().lower()) for side in np.ravel(content["is_left"])]
+    if None in sides:
+        row = sides.index(None)
+        raise EstimateFormatError(
+            f"{where}: is_left[{row}] is {str(np.ravel(content['is_left'])[row])!r}; it must be true or false"
+        )
+    for key in ("image", "subject"):
+        if key in content and np.size(content[key]) != len(sides):
+            raise EstimateFormatError(f"{where}: {key} has {np.size(content[key])} rows, is_left has {len(sides)}")
+    subjects = _subjects(entry, len(sides))
     values = {key: _values(entry, key, len(sides)) for key in _SHAPES}
     joints = values["joints_3d"]
     if joints is not None and len(joints):
@@ -48,9 +58,21 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         image = str(content["image"][row])
         hand = Hand(entry, (row, scale), left, image, size, one["K"], one["keypoints_2d"], one["confidence"])
         hand.joints_3d = None if one["joints_3d"] is None else one["joints_3d"] * scale
-        hand.subject = int(content["subject"][row]) if "subject" in content else 0
+        if one["K"] is not None and size is not None:
+            check_centre(one["K"], size, where)
+        hand.subject = subjects[row]
         hands.append(hand)
     return hands
+
+
+def _subjects(entry: Entry, rows: int) -> list[int]:
+    """Number of each row's person; 0 where the file names none."""
+    if "subject" not in entry.content:
+        return [0] * rows
+    numbers = entry.array("subject", -1)
+    if (numbers != np.round(numbers)).any() or (np.abs(numbers) > 2**31).any():
+        raise EstimateFormatError(f"{entry.where}: subjects are whole numbers, not {sorted(set(numbers))[:3]}")
+    return [int(number) for number in numbers]
 
 
 def _columns(key: str) -> list[str]:

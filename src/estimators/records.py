@@ -11,6 +11,9 @@ import torch
 
 from utils.artifact_checks import ArtifactError
 
+#: Of the picture's sides, how far a camera's centre may be from its middle (as `src.photos.camera` has it).
+MAX_OFF_CENTRE = 0.15
+
 
 class EstimateFormatError(ArtifactError):
     """A file is not of the format that it was given as."""
@@ -204,6 +207,16 @@ def check_box(low: np.ndarray, high: np.ndarray, size: tuple[int, int], where: s
         raise EstimateFormatError(
             f"{where}: the middle of its box ({middle[0]:.0f}, {middle[1]:.0f}) is outside the picture of "
             f"{size[0]} x {size[1]} px; the picture has another size than the one that was estimated on"
+        )
+
+
+def check_centre(K: np.ndarray, size: tuple[int, int], where: str) -> None:
+    """Raise unless K (3,3) px can belong to a picture of ``size`` width, height: its centre lies about the middle."""
+    off = np.abs(K[:2, 2] - (np.asarray(size) - 1) / 2) / size
+    if not (off <= MAX_OFF_CENTRE).all():
+        raise EstimateFormatError(
+            f"{where}: a K with the centre ({K[0, 2]:.4g}, {K[1, 2]:.4g}) cannot belong to a picture of {size[0]} x "
+            f"{size[1]} px; give the K of the pictures as they are"
         )
 
 

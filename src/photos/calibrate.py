@@ -92,6 +92,9 @@ def calibrate(
     if not (named or listed):
         if fov is not None:
             raise CalibrationError("fov is of photos; predictions have K, keypoints need K")
+        pictures = {"card": card, "paper": paper, "corners": corners}
+        if given := [name for name, value in pictures.items() if value is not None]:
+            raise CalibrationError(f"{', '.join(given)}: of photos; of predictions and keypoints give hand_length_mm")
         return api.calibrate(source, K=K, **shared)
     if more:
         raise CalibrationError(f"{', '.join(more)} cannot be used with photos")

@@ -37,6 +37,7 @@ from src.photos.camera import checked_fov, parse_intrinsics
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions
 from utils.device import choose_device
+from utils.files import writable_folder
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,12 @@ def personalise(args: argparse.Namespace) -> None:
         raise ValueError(f"--submit {args.submit} is of --phase eval; personalise takes shape_track")
     if args.identity is not None and (args.hand_length_mm is not None or args.prior_from is not None):
         raise ValueError("--hand_length_mm and --prior_from are for calibrating; --identity says what hand it is")
+    output = Path(args.output if "--output" in args.given_options else "out/estimates/personalised")
+    if output.resolve() == Path(args.estimates).resolve():
+        raise ValueError(
+            f"--output {output}: is --estimates, which would be mixed with the results; give another folder"
+        )
+    writable_folder(output)  # before the work, not after it
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     people = people_of(assets, args.prior_from)
@@ -128,8 +135,6 @@ def personalise(args: argparse.Namespace) -> None:
         found = shared_out(ready, identities, assets, device, context)
         if found is None:
             return
-        output = Path(args.output if "--output" in args.given_options else "out/estimates/personalised")
-        output.mkdir(parents=True, exist_ok=True)
         write_outputs(args, output, read, found, assets, reading(args))
         write_identities(output, identities, calibrated=args.identity is None)
         if args.submit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,13 @@ def write_outputs(
     lead = f"Hand model {assets.name}; one shape a person, laid on the keypoints of {args.format}."
     about = {"estimator": args.format, "hand_model": {"name": assets.name, "hash": assets.hash},
              "identities": {str(n): describe_lengths(one, assets) for n, one in found.identities.items()}}  # fmt: skip
+    labels: Counter[str] = Counter()
     with Gallery(output, title, lead, about, plots=False) as gallery:
         for row, hand in enumerate(hands):
             name = str(found.rows.image_name[row]) if found.rows.image_name is not None else f"image {row}"
             label = f"{Path(name).stem}_{hand.side}"
+            labels[label] += 1  # several people in a picture, or pictures of one name in several folders
+            label += f"_{labels[label]}" * (labels[label] > 1)
             if not bool(usable(torch.as_tensor(found.rows.status[row : row + 1]))[0]):
                 gallery.fail(label, name, Status(int(found.rows.status[row])).name.lower().replace("_", " "))
                 continue

@@ -20,7 +20,7 @@ def write_shape_track(path: Path, found: Personalised, assets: HandAssets) -> No
     A sequence is named by what its picture's name holds before the last underscore or hyphen, or else by the subject.
 
     Raises:
-        SubmissionError: a hand that is not MANO's, or numbers that are none.
+        SubmissionError: a hand that is not MANO's, numbers that are none, or two people in one sequence.
     """
     if assets.name != "MANO":
         raise SubmissionError(
@@ -33,7 +33,12 @@ def write_shape_track(path: Path, found: Personalised, assets: HandAssets) -> No
         identity = found.identities.get(subject) or next(iter(found.identities.values()))
         betas = [round(float(value), 6) for value in identity.betas]
         name = sequence_name(rows.image_name[row] if rows.image_name is not None else "", subject)
-        entries[name, side] = {"sequence_name": name, "mano_beta": betas, "hand_side": side}
+        entry = {"sequence_name": name, "mano_beta": betas, "hand_side": side}
+        if entries.setdefault((name, side), entry) != entry:
+            raise SubmissionError(
+                f"{path}: the pictures of sequence {name!r} show several people (one is subject {subject}), and it "
+                "takes one shape; name the pictures after their sequence, or choose one person's"
+            )
     text = json.dumps(list(entries.values()), indent=1) + "\n"
     check_shape_track(json.loads(text), str(path))
     write_text(path, text)

@@ -19,6 +19,7 @@ from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, log_unusable
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, HandModel
+from template.fast_skinning import full_precision
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ def personalise_rows(
     given = (rows.pose, betas, rows.K, rows.keypoints_2d)
     tensors = [torch.as_tensor(np.asarray(value), dtype=torch.float32) for value in given]
     trust = None if rows.keypoint_confidence is None else torch.as_tensor(rows.keypoint_confidence)
-    found = fit_frames(model, *tensors, trust, options)
+    with full_precision(torch.device(device)):
+        found = fit_frames(model, *tensors, trust, options)
     log_unusable(logger, found.status, "hands", "they keep the estimator's pose, and their depth is a guess")
     pose, transl = found.pose.double().cpu(), found.transl.double().cpu()
     joints = HandModel(assets, dtype=torch.float64).joints(pose, torch.as_tensor(betas), transl).numpy()

@@ -91,17 +91,24 @@ def fit(
         device: where to compute.
 
     Raises:
-        ValueError: a shape, a side, or both betas and an identity. FileNotFoundError: no such landmarks.
+        ValueError: a shape, a side, a number that is none, an option of the other kind, or betas and an identity.
+        FileNotFoundError: no such landmarks.
         ArtifactError: an identity or landmarks of another hand.
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; choose one of {SIDES}")
+    std_px, std_mm = (None if std is None else checked_std(std, name) for name, std in
+                      (("keypoint_std_px", keypoint_std_px), ("joint_std_mm", joint_std_mm)))  # fmt: skip
     if joints is not None:
+        if std_px is not None:
+            raise ValueError("keypoint_std_px is of keypoints; joints take joint_std_mm")
         if keypoints is not None or K is not None or pose is not None:
             raise ValueError("joints are fitted without keypoints, K and pose")
-        return _fit_joints(joints, hand, betas, identity, confidence, side, joint_std_mm, landmarks, device)
+        return _fit_joints(joints, hand, betas, identity, confidence, side, std_mm, landmarks, device)
     if keypoints is None or K is None:
         raise ValueError("give keypoints (N,21,2) px and K, or joints (N,21,3) m")
+    if std_mm is not None:
+        raise ValueError("joint_std_mm is of joints; keypoints take keypoint_std_px")
     points = _tensor(keypoints, "keypoints", (None, 21, 2))
     n, left = len(points), side == "left"
     camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (n, 3, 3)).expand(n, 3, 3)
@@ -114,7 +121,7 @@ def fit(
         start = None if start is None else mirror_pose(start)
     if landmarks is not None and not isinstance(landmarks, LandmarkModel):
         landmarks = load_landmarks(landmarks, assets.hash)
-    found = _solve(assets, points, camera, trust, shape, start, keypoint_std_px, landmarks, device)
+    found = _solve(assets, points, camera, trust, shape, start, std_px, landmarks, device)
     return _posed(found, assets, left, _like(keypoints))
 
 
@@ -127,7 +134,17 @@ def _known_shape(betas: Array | None, identity: Identity | None, assets: HandAss
         betas = identity.betas
     if betas is None:
         return None
-    return _tensor(betas, "betas", (10,) if np.ndim(betas) == 1 else (n, 10)).expand(n, 10)
+    shape = _tensor(betas, "betas", (10,) if np.ndim(betas) == 1 else (n, 10)).expand(n, 10)
+    if not torch.isfinite(shape).all():
+        raise ValueError(f"betas are not finite: {shape[~torch.isfinite(shape).all(dim=1)][0].tolist()}")
+    return shape
+
+
+def checked_std(std: float, name: str) -> float:
+    """A standard deviation. Raises ValueError unless it is a positive number."""
+    if not 0 < std < float("inf"):
+        raise ValueError(f"{name} is {std}; it must be a positive number (None: as the default says)")
+    return float(std)
 
 
 def _fit_joints(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import roma
@@ -151,9 +152,10 @@ class FixedLagSmoother:
             mostly the one ``lag`` frames ago. Not usable are those that came when nothing said where the hand is.
 
         Raises:
-            ValueError: time does not advance.
+            ValueError: time does not advance, or is no number; the frame is then not counted.
         """
-        number, self._count = self._count, self._count + 1
+        if not math.isfinite(seconds):
+            raise ValueError(f"a frame at {seconds} s: it has no time")
         settled: list[tuple[int, FitResult]] = []
         if len(self._seconds):
             last = float(self._seconds[-1])
@@ -161,6 +163,7 @@ class FixedLagSmoother:
                 raise ValueError(f"time does not advance: a frame at {seconds:g} s after one at {last:g} s")
             if seconds - last > self.options.largest_gap:
                 settled = self.flush()
+        number, self._count = self._count, self._count + 1
         to = {"device": self.model.device, "dtype": self.model.dtype}
         given = [value.to(**to)[None] for value in (pose, self.betas, K, keypoints)]
         trust = None if confidence is None else confidence.to(**to)[None]

@@ -15,12 +15,13 @@ import torch
 from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
 from src.personalization.solver.normal_equations import factorise
-from src.personalization.solver.status import Status
+from src.personalization.solver.status import Status, usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import POSE, SHAPE, WRIST, Observations
 from src.personalization.terms.population_pose_prior import habit_prior
 from src.personalization.terms.pose_prior import PosePrior, right_jacobian
 from template import HandAssets
+from template.fast_skinning import full_precision
 from template.kinematics import JointsModel, posed_points, row_jacobian, shape_jacobian
 from utils.joints import STANDARD_TO_MANO
 
@@ -29,6 +30,8 @@ STD = 0.005
 LM = LMOptions(max_steps=20, initial_damping=1e-3)
 #: m, between which points' own spread about the fitted hands is believed.
 STD_RANGE = (1e-4, 0.03)
+#: m, larger side of the points' box: what is smaller or larger is no hand, perhaps one in other units.
+SPREAD_RANGE = (0.001, 1.0)
 #: Fewer points than this leave a hand's orientation open.
 LEAST = 4
 #: Hands that tell how far their points are off: more say the same.
@@ -110,13 +113,18 @@ def fit_joints(
         betas: (10,) or (N,10) a known identity; None: betas are fitted too.
 
     Returns:
-        `JointFit`, float64 on ``device``; hands without enough finite points have the mean pose and shape.
+        `JointFit`, float64 on ``device``; hands without enough finite points, or with points of no hand's size, have
+        the mean pose and shape; those that no hand comes near are `Status.OUT_OF_RANGE`.
     """
     points = joints.to(device, torch.float64)
     trust = torch.ones_like(points[..., 0]) if confidence is None else confidence.to(points)
     trust = torch.where(torch.isfinite(trust), trust.clamp(0, 1), 0.0)
     broken = ~torch.isfinite(points).all(dim=-1) & (trust > 0)
-    bad = broken.any(dim=1) | ((trust > 0).sum(dim=1) < LEAST)
+    few = (trust > 0).sum(dim=1) < LEAST
+    low, high = (torch.where((trust > 0)[..., None], points, end * torch.inf) for end in (1, -1))
+    spread = (high.amax(dim=1) - low.amin(dim=1)).amax(dim=-1)
+    small, large = spread < SPREAD_RANGE[0], spread > SPREAD_RANGE[1]
+    bad = broken.any(dim=1) | few | small | large
     trust = torch.where(bad[:, None], 0.0, trust)
     points = torch.where((trust > 0)[..., None], points, 0.0)
     prior = options.shape_prior or ShapePrior(points.new_zeros(10), torch.eye(10).to(points))
@@ -129,11 +137,20 @@ def fit_joints(
     if options.std is None and bool((trust > 0).any()):
         part = exact.rows((trust > 0).any(dim=1).nonzero()[:LEARN_FROM, 0])
         std = part.learnt_std(part.solve(STD, LM)[0], STD)
-    state, status = task.solve(std, options.lm)
+    with full_precision(points.device):
+        state, status = task.solve(std, options.lm)
     state = {key: value.double() for key, value in state.items()}
-    status = torch.where(bad, int(Status.NO_KEYPOINTS), status)
-    status = torch.where(broken.any(dim=1), int(Status.KEYPOINTS_NOT_FINITE), status)
-    return exact.judge(state, status, std)
+    for where, why in (
+        (large, Status.OUT_OF_RANGE),
+        (small, Status.KEYPOINTS_COINCIDE),
+        (few, Status.NO_KEYPOINTS),
+        (broken.any(dim=1), Status.KEYPOINTS_NOT_FINITE),
+    ):
+        status = torch.where(where, int(why), status)
+    found = exact.judge(state, status, std)
+    most = 3**0.5 * max(STD_RANGE[1], 3 * (options.std or 0.0))
+    found.status = torch.where(usable(status) & ~(found.residual <= most), int(Status.OUT_OF_RANGE), status)
+    return found
 
 
 @dataclass
@@ -223,7 +240,7 @@ class _Task:
         habit = self.habit
         cost, pull = habit.pull(habit.logarithms(state["pose"].permute(2, 3, 1, 0)))
         free = [*range(48), *range(51, terms["gradient"].shape[1])]
-        precision = torch.zeros_like(terms["hessian"][0])
+        precision = terms["hessian"].new_zeros(terms["hessian"].shape[1:])
         precision[POSE, POSE] = habit.precision[0]
         gradient = terms["gradient"].clone()
         gradient[:, POSE] -= pull

@@ -61,9 +61,11 @@ def fit_sequence(
         within ``largest_gap`` could help; cost (T,) holds the whole's, shared evenly.
 
     Raises:
-        ValueError: times of a track that do not increase; names the first.
+        ValueError: times of a track that do not increase (names the first), or not one for each frame.
     """
     seconds = torch.as_tensor(seconds, dtype=torch.float64)
+    if not len(pose) == len(seconds) == (len(seconds) if track is None else len(track)):
+        raise ValueError(f"{len(pose)} poses, {len(seconds)} times, {'no' if track is None else len(track)} tracks")
     track = torch.zeros(len(seconds), dtype=torch.int64) if track is None else torch.as_tensor(track)
     chain = chain_of(seconds, track, options.largest_gap)
     shape = betas.to(model.device, model.dtype).expand(len(seconds), -1)
@@ -73,6 +75,8 @@ def fit_sequence(
         options.frame.noise.min_confidence,
     )
     alone = fit_frames(model, pose, shape, K, keypoints, confidence, options.frame, world=world)
+    if len(seconds) == 0:
+        return alone
     started = usable(alone.status)
     linked = chain.linked.to(model.device)
     helped = _reached(started, linked)
@@ -80,6 +84,7 @@ def fit_sequence(
         return alone
     wrist = alone.transl + model.rest_points(alone.betas)[:, 0]
     near, far, share = _neighbours(started, linked, seconds.to(model.device, model.dtype))
+    shape = torch.where(torch.isfinite(shape).all(dim=1, keepdim=True), shape, alone.betas[near])
     turn = roma.rotmat_to_rotvec(alone.pose[near].mT @ alone.pose[far])
     begin = alone.pose[near] @ roma.rotvec_to_rotmat(share[:, None, None] * turn)
     state = {

@@ -25,7 +25,7 @@ class Status(enum.IntEnum):
     BAD_INTRINSICS = 7  #: K is not finite, not invertible, or its last row is not (0, 0, 1)
     BAD_PREDICTION = 8  #: the network's pose or shape is not finite or not a rotation
     BEHIND_CAMERA = 9  #: the hand could not be placed in front of the camera
-    OUT_OF_RANGE = 10  #: the hand ended nearer than `NEAR` or farther than `FAR`: no solution, whatever its cost
+    OUT_OF_RANGE = 10  #: nearer than `NEAR`, farther than `FAR`, or no hand of any size: no solution, whatever its cost
 
 
 #: Depths of a wrist (m) between which a state is believed. A hand of a pixel or two fits any keypoints from afar.
@@ -44,8 +44,8 @@ def usable(status: torch.Tensor) -> torch.Tensor:
 
 
 def in_range(position: torch.Tensor) -> torch.Tensor:
-    """Mask (...) of positions (...,3), m, camera frame, that are finite and between `NEAR` and `FAR`."""
-    return torch.isfinite(position).all(dim=-1) & (position[..., 2] >= NEAR) & (position[..., 2] <= FAR)
+    """Mask (...) of positions (...,3), m, camera frame, from `NEAR` to `FAR`, and not further to the side; no NaN."""
+    return (position[..., 2] >= NEAR) & (position.abs() <= FAR).all(dim=-1)
 
 
 def count_status(status: torch.Tensor | np.ndarray) -> dict[str, int]:

@@ -16,7 +16,7 @@ from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Finder
 from src.photos.hands import believed
 from src.photos.image import UnusableImage, read_photo, shown_name
-from src.photos.measuring.plane import find_rectangle, homography, points_mm
+from src.photos.measuring.plane import check_corners, find_rectangle, homography, points_mm
 from template import HandAssets
 from template.kinematics import JointsModel
 
@@ -63,7 +63,9 @@ def flat_hand_cues(
         photo = read_photo(path)
         camera = choose_camera(photo, K, fov)
         hand = believed(finder(photo.image), side, shown_name(path))[0]
-        corners = find_rectangle(photo.image, kind, camera.K) if corners is None else corners
+        corners = (
+            find_rectangle(photo.image, kind, camera.K) if corners is None else check_corners(corners, kind, camera.K)
+        )
     except UnusableImage as error:
         raise CalibrationError(f"--{kind} {path}: {error}") from error
     plane = homography(corners, kind)

@@ -13,6 +13,8 @@ from src.photos.image import UnusableImage
 RECTANGLES = {"card": (85.60, 53.98), "paper": (297.0, 210.0)}
 #: Share of the picture that a rectangle must fill, and how far its shape may be off a rectangle of those proportions.
 LEAST_AREA, LARGEST_ERROR = 0.004, 0.08
+#: The same of corners that somebody gave, by a camera that may be a guess. A short side first would be 0.5 to 0.6.
+LARGEST_GIVEN_ERROR = 0.3
 #: Of each side the middle part tells its line: cards have round corners.
 _MIDDLE = (0.2, 0.8)
 _SEARCH_SIDE = 1000  # pixels of the longer side in which it is looked for
@@ -71,6 +73,25 @@ def shape_error(plane_to_image: np.ndarray, K: np.ndarray) -> float:
     x, y = (np.linalg.inv(K) @ plane_to_image)[:, :2].T
     longer, shorter = max(np.linalg.norm(x), np.linalg.norm(y)), min(np.linalg.norm(x), np.linalg.norm(y))
     return float(max(1 - shorter / longer, abs(x @ y) / (longer * shorter)))
+
+
+def check_corners(corners: np.ndarray, kind: str, K: np.ndarray) -> np.ndarray:
+    """Corners (4,2) px that somebody gave, if they can be that rectangle's.
+
+    Raises:
+        UnusableImage: not finite, three in a line, or another rectangle's.
+    """
+    turns = np.roll(corners, -1, axis=0) - corners
+    turns = np.array([a[0] * b[1] - a[1] * b[0] for a, b in zip(turns, np.roll(turns, -1, axis=0), strict=True)])
+    convex = np.isfinite(turns).all() and (np.abs(turns) > 1).all() and abs(np.sign(turns).sum()) == 4
+    error = shape_error(homography(corners, kind), K) if convex else np.inf
+    if not error < LARGEST_GIVEN_ERROR:
+        width, height = RECTANGLES[kind]
+        raise UnusableImage(
+            f"--corners {np.round(corners, 1).ravel().tolist()} are no {kind}'s of {width:g} x {height:g} mm; "
+            "give them in pixels, one after the other about its outline, beginning with a long side"
+        )
+    return corners
 
 
 def points_mm(pixels: np.ndarray, plane_to_image: np.ndarray, heights: np.ndarray, K: np.ndarray) -> np.ndarray:
