@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.calibration_cases import Scores, real_scores, simulated_scores  # noqa: E402
+from benchmarks.scenes.calibration_cases import Scores, real_scores, simulated_scores  # noqa: E402
 from template import load_hand_assets  # noqa: E402
 from utils.files import atomic_path  # noqa: E402
 

@@ -21,8 +21,8 @@ from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from benchmarks.estimator_simulation import SIZE, estimate, write_results  # noqa: E402
 from benchmarks.estimators import placed  # noqa: E402
+from benchmarks.scenes.estimator_simulation import SIZE, estimate, write_results  # noqa: E402
 from src.estimators import read_estimates  # noqa: E402
 from src.personalization.terms.hand_size import length_of  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
@@ -33,7 +33,7 @@ from utils.files import atomic_path, write_text  # noqa: E402
 from utils.joints import BONES  # noqa: E402
 
 #: Whose hand the simulation seeds; unlike `benchmarks.estimators`' and those that trust was measured on.
-SEED, PEOPLE, FRAMES = 31, 2, 20
+SEED, PEOPLE, FRAMES = 31, 2, 14
 _SKIN, _WALL = (224, 172, 140), (205, 208, 212)
 #: Frames drawn, and colours of the true, released and personalised hand.
 _DRAWN, _TRUE, _RELEASED, _OURS = 6, "#999999", "#c0392b", "#1f77b4"

@@ -34,7 +34,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from benchmarks.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results  # noqa: E402
+from benchmarks.scenes.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results  # noqa: E402
 from src.estimators import read_estimates  # noqa: E402
 from src.estimators.records import place  # noqa: E402
 from src.personalization.calibration.api import shapes_of  # noqa: E402
@@ -224,7 +224,7 @@ def make_trust(args: argparse.Namespace, assets: HandAssets) -> None:
         )
         basis = (
             f"80 simulated people seen by a simulated {name}-like estimator (benchmarks/estimators.py --make_trust); "
-            "its errors are published or assumed ones, see benchmarks/estimator_simulation.py; NOT measured on "
+            "its errors are published or assumed ones, see benchmarks/scenes/estimator_simulation.py; NOT measured on "
             f"results of {name} itself"
         )
         for own in (False, True) if name in WITH_POSE else (False,):

@@ -42,8 +42,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import roma  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.reference_hand import ReferenceHand, smplx_hand  # noqa: E402
-from benchmarks.simulation import Simulated, SimulationOptions, simulate  # noqa: E402
+from benchmarks.scenes.reference_hand import ReferenceHand, smplx_hand  # noqa: E402
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate  # noqa: E402
 from src.personalization.calibration.population import shipped_population, with_population  # noqa: E402
 from src.personalization.fitting.adam import AdamOptions, fit_adam  # noqa: E402
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames  # noqa: E402

@@ -35,7 +35,7 @@ import roma  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.simulation import simulate  # noqa: E402
+from benchmarks.scenes.simulation import simulate  # noqa: E402
 from src.personalization.fitting.from_joints import LM, STD, JointFitOptions, fit_joints  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
 from utils.joints import MANO_PARENTS, STANDARD_TO_MANO, tip_vertices  # noqa: E402

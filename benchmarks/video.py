@@ -27,7 +27,7 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.video_scenes import FPS, Clip, make_clip  # noqa: E402
+from benchmarks.scenes.video_scenes import FPS, Clip, make_clip  # noqa: E402
 from datasets.image_crop import crop_image  # noqa: E402
 from src.engine.checkpoint import load_network  # noqa: E402
 from src.personalization.fitting.fit import FitResult, fit_frames  # noqa: E402

@@ -30,7 +30,7 @@ def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
         help="who is who: column (as the file says, else one person), file (each file a person), one, or a CSV with "
         "the columns image,subject",
     )
-    group.add_argument("--trust", help="JSON of src.engine.measure_trust (default: the shipped one of the format)")
+    group.add_argument("--trust", help="JSON of src.engine.estimates.measure_trust (default: the format's own)")
     group.add_argument(
         "--prior_from",
         metavar="BETAS.npz",

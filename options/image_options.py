@@ -6,6 +6,8 @@ import argparse
 
 NETWORK, DETECTOR, OWN = "network", "mediapipe", "own"
 KEYPOINT_SOURCES = (NETWORK, DETECTOR, OWN)
+#: A skinned mesh posed by its bones alone, or also by morph targets.
+GLB_KINDS = ("animated", "animated_correctives")
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +17,13 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--video", help="video to annotate; each frame's fit starts from the one before it")
     group.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
     group.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
+    group.add_argument(
+        "--camera",
+        metavar="FILE",
+        help="camera file with distortion (.json, .yaml of OpenCV, ROS or Kalibr) or its numbers; pictures are made "
+        "straight first",
+    )
+    group.add_argument("--camera_name", help="which camera of a --camera file with several, e.g. cam0")
     group.add_argument("--hand", choices=("left", "right"), help="default: what the detector says, else right")
     group.add_argument(
         "--bbox",
@@ -31,6 +40,14 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         "often, above all in the side (say --hand if you know it); network: for pictures like its training's only",
     )
     add_landmarker_argument(group)
+    group.add_argument(
+        "--glb",
+        choices=GLB_KINDS,
+        help="of a video: also NAME_hands.glb, a skinned mesh with its bones and the video's motion; "
+        "animated_correctives: also the shape changes of bending, as morph targets (exact, more to load)",
+    )
+    group.add_argument("--bvh", action="store_true", help="of a video: also NAME_hands.bvh, skeleton and motion, in cm")
+    group.add_argument("--joint_names", default="mano", choices=("mano", "webxr"), help="of the bones of --glb, --bvh")
     group.add_argument(
         "--one_person",
         action="store_true",

@@ -4,6 +4,7 @@
 # Without VIDEO it writes a synthetic one of an unseen person to out/demo_video/hand.mp4 first, and takes the shipped
 # networks, which know such pictures. Leaves in out/demo_video/
 # NAME_annotated.mp4 (no sound) and NAME_frames.jsonl (a line about the video, then one a frame).
+# With --glb animated also NAME_hands.glb, with --bvh NAME_hands.bvh: the hand as it moved, for Blender and the like.
 # Expect a mesh that follows the hand; its size is not known without --identity, as one camera does not see it.
 source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 ROUTE=()

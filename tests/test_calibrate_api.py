@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.simulation import SimulationOptions, simulate
+from benchmarks.scenes.simulation import SimulationOptions, simulate
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.api import keypoint_options
 from src.personalization.calibration.identity import calibrate_predictions

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.simulation import Simulated, SimulationOptions, second_camera, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
 from src.evaluation import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import average_weights, choose_images, greedy_informative

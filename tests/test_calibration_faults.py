@@ -11,7 +11,7 @@ import pytest
 import roma
 import torch
 
-from benchmarks.simulation import Simulated, SimulationOptions, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
 from options.fit import get_args_parser as fit_parser
 from src.personalization import default_files

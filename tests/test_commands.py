@@ -38,6 +38,13 @@ PARSERS = {
         ("run.py", "--phase train --submit ho3d --seed 0 --shape gt", "does not use --shape, --submit"),
         ("run.py", "--phase demo --identity i.json", "--phase demo does not use --identity"),
         ("run.py", "--phase demo --images d --pictures 3", "--phase demo --images does not use --pictures"),
+        ("run.py", "--phase demo --images d --glb animated", "--phase demo --images does not use --glb"),
+        ("run.py", "--phase demo --images d --bvh", "--phase demo --images does not use --bvh"),
+        ("run.py", "--phase eval --glb animated --bvh", "--phase eval does not use --bvh, --glb"),
+        ("run.py", "--phase demo --glb animated", "--phase demo does not use --glb"),
+        ("run.py", "--phase demo --video v --joint_names webxr", "--joint_names has no effect without --glb or --bvh"),
+        ("run.py", "--phase demo --video v --camera_name cam0", "--camera_name has no effect without --camera"),
+        ("run.py", "--phase eval --camera c.yaml", "--phase eval does not use --camera"),
         ("run.py", "--phase predict --checkpoint c --amp auto", "does not use --amp"),  # even if it is the default
         ("run.py", "--phase export --batch_size 3", "--phase export does not use --batch_size"),
         ("calibrate_from_shape_params.py", "--images d --output o --data_root r", "--images does not use --data_root"),

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 import handid
-from benchmarks.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results
+from benchmarks.scenes.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results
 from calibrate_from_shape_params import run as calibrate
 from options.calibrate import get_args_parser as calibrate_parser
 from options.run_options import get_args_parser as run_parser
-from src.engine import measure_trust as measure_command
+from src.engine.estimates import measure_trust as measure_command
 from src.engine.estimates.command import personalise
 from src.engine.estimates.shape_track import check_shape_track, sequence_name, write_shape_track
 from src.estimators import EstimateFormatError, read_estimates

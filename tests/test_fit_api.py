@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.simulation import Simulated, SimulationOptions, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from src.personalization.fitting.api import fit
 from template import HandModel, load_hand_assets, mirror_assets
 from utils.artifacts import ArtifactError

@@ -7,7 +7,7 @@ import roma
 import torch
 
 from benchmarks.fit_speed import ratios
-from benchmarks.reference_hand import ReferenceHand, smplx_hand
+from benchmarks.scenes.reference_hand import ReferenceHand, smplx_hand
 from template import HandModel
 from tests.random_assets import random_assets
 

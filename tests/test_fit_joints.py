@@ -8,7 +8,7 @@ import roma
 import torch
 
 import handid
-from benchmarks.simulation import Simulated, simulate
+from benchmarks.scenes.simulation import Simulated, simulate
 from src.personalization.fitting.from_joints import LM, JointFitOptions, fit_joints
 from src.personalization.solver.status import Status
 from src.personalization.terms.frame_problem import ShapePrior

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.simulation import Simulated, SimulationOptions, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from options.fit import get_args_parser
 from src.personalization.fitting.adam import AdamOptions, fit_adam
 from src.personalization.fitting.batch import fit_predictions

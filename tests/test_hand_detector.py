@@ -301,8 +301,8 @@ def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path, monkeypatch
         looks.append(len(image))
         return {
             "keypoints_2d": spot, "keypoint_confidence": torch.full((len(image), 21), 0.8),
-            "is_hand": torch.tensor([0.9, 0.2])[: len(image)],
-            "is_left": torch.full((len(image),), 0.1 if len(looks) in (4, 7) else 0.7),
+            "is_hand": torch.tensor([0.9, 0.2 if len(looks) == 2 else 0.9, 0.9, 0.9])[: len(image)],
+            "is_left": torch.tensor([0.7, 0.1, 0.7, 0.1])[: len(image)],
         }  # fmt: skip
 
     reader = hands.reader
@@ -313,6 +313,7 @@ def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path, monkeypatch
     assert read.keypoints[0, 0] == pytest.approx([127.5 - 30, 191.5])
     # One of two proposals is said to be no hand at the first look; the other's mirror image is a right hand.
     found = hands(np.zeros((512, 512, 3), np.uint8))
+    assert looks == [1, 2, 4, 2]  # one alone, then all places, both mirror images of each, and all again
     assert len(found) == 1 and found[0].is_left and found[0].score == pytest.approx(0.9)
     with pytest.raises(ValueError, match="uint8 RGB"):
         hands(np.zeros((5, 5), np.uint8))

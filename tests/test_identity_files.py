@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.simulation import SimulationOptions, simulate
+from benchmarks.scenes.simulation import SimulationOptions, simulate
 from options.calibrate import get_args_parser
 from options.fit import get_args_parser as fit_parser
 from options.run_options import get_args_parser as run_parser

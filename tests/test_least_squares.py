@@ -9,7 +9,7 @@ import pytest
 import roma
 import torch
 
-from benchmarks.simulation import SimulationOptions, simulate
+from benchmarks.scenes.simulation import SimulationOptions, simulate
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, observe
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.normal_equations import factorise, solve_damped, solve_factored

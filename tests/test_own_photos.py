@@ -16,7 +16,7 @@ import pytest
 import roma
 import torch
 
-from benchmarks.simulation import Simulated, SimulationOptions, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.multi_frame import calibrate_frames

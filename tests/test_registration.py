@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.simulation import SimulationOptions, simulate
+from benchmarks.scenes.simulation import SimulationOptions, simulate
 from src.personalization.registration.least_median_of_squares import least_median_start, weighted_median
 from src.personalization.registration.problem import MeshObservations, RegistrationProblem
 from src.personalization.registration.register import Registration, register_mesh

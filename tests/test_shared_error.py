@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.simulation import SimulationOptions, simulate
+from benchmarks.scenes.simulation import SimulationOptions, simulate
 from benchmarks.studies import choose_shared_error
 from benchmarks.studies.choose_shared_error import population_of, standardised_errors, try_factor
 from src.personalization.calibration.identity import calibrate_predictions

@@ -28,7 +28,7 @@ import numpy as np
 import roma
 import torch
 
-from benchmarks.simulation import Simulated, SimulationOptions, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from datasets import build_dataset
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions

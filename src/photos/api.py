@@ -21,7 +21,7 @@ from src.personalization.calibration.population import SHIPPED_PRIOR, Population
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
-from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
+from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera, straightened
 from src.photos.detector.detection import Finder, finder_name
 from src.photos.detector.own_hands import open_own_hands
 from src.photos.detector.refusal import check_size
@@ -34,6 +34,7 @@ from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
 from utils.artifacts import ArtifactError, Identity, load_identity
 from utils.camera import mirror_intrinsics
+from utils.camera_models import CameraModel
 from utils.device import choose_device
 
 WEIGHTS = SHIPPED_PRIOR.parent
@@ -58,6 +59,7 @@ class PhotoEstimator:
         weights: file of the network, or None; digest: hash of its weights.
         population: how networks see shapes, and which shapes there are, or None.
         identity, K, fov, bbox, hand: of all pictures, where a call does not say; hand is "left", "right" or None.
+        lens: with distortion, of all pictures, which are made straight first (`straightened`); or None.
         one_person: all hands of a picture are one person's, and share the shape.
     """
 
@@ -75,6 +77,7 @@ class PhotoEstimator:
     bbox: tuple[float, float, float, float] | None = None
     hand: str | None = None
     one_person: bool = False
+    lens: CameraModel | None = None
 
     @property
     def trained_on(self) -> str:
@@ -138,10 +141,11 @@ class PhotoEstimator:
             K=camera or self.K,
             fov=checked_fov(fov) or self.fov,
             identity=identity or self.identity,
+            lens=self.lens if K is None and fov is None else None,
             bbox=self.bbox if box is None else box,
             hand=side,
         )
-        results, refused = call.hands(photo)
+        results, refused = call.hands(call.straightened(photo))
         if not results:
             raise UnusableImage(refused[0].reason)
         return results[0]
@@ -169,6 +173,14 @@ class PhotoEstimator:
             except UnusableImage as error:
                 refused.append(Refused(region, str(error)))
         return results, refused
+
+    def straightened(self, photo: Photo) -> Photo:
+        """The picture without the distortion of ``lens``; itself where there is none.
+
+        Raises:
+            UnusableImage: the lens belongs to pictures of another size.
+        """
+        return photo if self.lens is None else straightened(photo, self.lens)
 
     def shape(self) -> ShapeFilter:
         """A new person's, or the identity's, shape."""

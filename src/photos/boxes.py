@@ -138,10 +138,14 @@ def _given_box(photo: Photo, bbox: tuple[float, ...] | None) -> tuple[np.ndarray
             corners = np.asarray(json.loads(beside.read_text(encoding="utf-8")), dtype=np.float64)
         except READ_ERRORS as error:
             raise UnusableImage(f"{name}: must be [left, top, right, bottom] in pixels ({error})") from error
-        return checked_box(corners, name, photo.size), name
-    if bbox is not None:
-        return checked_box(np.asarray(bbox, dtype=np.float64), "--bbox", photo.size), "--bbox"
-    return None, ""
+    elif bbox is not None:
+        corners, name = np.asarray(bbox, dtype=np.float64), "--bbox"
+    else:
+        return None, ""
+    box = checked_box(corners, name, photo.size)
+    if photo.straight is not None:  # boxes are given in pixels of the picture as it was taken
+        box = checked_box(photo.straight.box(corners), name, photo.size)
+    return box, name
 
 
 def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: str, detector: Finder) -> list[Region]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from src.photos.image import Photo, UnusableImage, shown_name
+from utils.camera_models import CameraModel, StraightPicture
 from utils.files import READ_ERRORS, read_reason
+
+logger = logging.getLogger(__name__)
 
 #: Degrees across the longer side where nothing is known: phones and webcams lie between 55 and 75.
 DEFAULT_FOV = 62.0
@@ -40,6 +45,8 @@ class Camera:
 def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = None) -> Camera:
     """The camera of a picture: ``<name>_K.npy`` beside it, else ``K``, else ``fov``, else EXIF, else a default.
 
+    A picture that was made straight has the camera that it was made for.
+
     Args:
         photo: upright; its K file belongs to the upright image.
         K: of `parse_intrinsics`; fov: degrees across the longer side.
@@ -49,6 +56,11 @@ def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = Non
     """
     width, height = photo.size
     beside = photo.beside("_K.npy")
+    if photo.straight is not None:
+        if beside is not None:
+            raise UnusableImage(f"{shown_name(beside)} and --camera both say what the lens is; keep one")
+        words = f"--camera {photo.straight.camera.source}; pixels are of the picture without distortion"
+        return check_size(Camera(photo.straight.K, words), width, height)
     if beside is not None:
         try:
             camera = Camera(read_intrinsics(beside), shown_name(beside))
@@ -63,6 +75,30 @@ def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = Non
         return Camera(centred(photo.focal_px, width, height), photo.focal_source)
     doubt = f"; {photo.focal_source}" if photo.focal_source else ""
     return Camera(pinhole(width, height, DEFAULT_FOV), f"default: {DEFAULT_FOV:g}° across the longer side{doubt}", True)
+
+
+def straightened(photo: Photo, lens: CameraModel) -> Photo:
+    """The picture as a pinhole camera would have taken it; see `StraightPicture`.
+
+    Raises:
+        UnusableImage: the lens belongs to pictures of another size.
+    """
+    try:
+        straight = _straight_picture(lens, *photo.size)
+    except ValueError as error:
+        raise UnusableImage(f"--camera {error}") from error
+    return replace(photo, image=straight.image(photo.image), straight=straight)
+
+
+@functools.lru_cache(maxsize=2)
+def _straight_picture(lens: CameraModel, width: int, height: int) -> StraightPicture:
+    lens = lens.for_picture(width, height)
+    check_size(Camera(lens.K, lens.source), width, height)
+    straight = StraightPicture(lens)
+    if straight.lost > 0:
+        words = "--camera %s: %.0f%% of a picture is more than %g degrees off the axis and not looked at"
+        logger.warning(words, lens.source, 100 * straight.lost, straight.WIDEST)
+    return straight
 
 
 def check_size(camera: Camera, width: int, height: int) -> Camera:

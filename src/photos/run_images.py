@@ -47,7 +47,7 @@ def image_demo(args: argparse.Namespace) -> Gallery:
     with stopped_by_signals(), locked(output / LOCK), open_gallery(tools, output, title) as gallery:
         for name, path in tqdm(photos, desc="images", unit="image", disable=None):
             try:
-                photo = read_photo(path, name)
+                photo = tools.straightened(read_photo(path, name))
                 hands, refused = tools.hands(photo)
                 if hands:
                     gallery.add(name, shown_name(path), photo.image, *hands, refused=refused)

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from src.models.mesh_joints import is_mesh_model
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
@@ -29,6 +30,7 @@ from src.photos.search import limited
 from src.photos.setup import open_tools, stopped_by_signals
 from utils.camera import project_numpy, square_box, transform_intrinsics
 from utils.drawing import overlay
+from utils.export.motion import PosedHand, motion_files
 from utils.file_lock import locked
 from utils.files import no_room_error, writable_folder
 from utils.video_files import SUFFIX, open_video, video_writer
@@ -55,19 +57,22 @@ class HandTracker:
 
     def __init__(self, tools: PhotoEstimator, path: Path, size: tuple[int, int]) -> None:
         self.tools, self.path, self.shape = tools, path, tools.shape()
-        blank = np.broadcast_to(np.zeros(3, np.uint8), (size[1], size[0], 3))
-        self.camera: Camera = tools.camera(Photo(path.stem, path, blank))
+        self.camera: Camera = tools.camera(self.photo(np.zeros((size[1], size[0], 3), np.uint8)))
         self.before: Result | None = None
         self.region: Region | None = None
         self._wait, self._reason = 0, ""
 
-    def __call__(self, frame: np.ndarray) -> Result:
-        """The hand in the next frame (H,W,3) uint8 RGB.
+    def photo(self, frame: np.ndarray) -> Photo:
+        """The next frame (H,W,3) uint8 RGB, without distortion."""
+        return self.tools.straightened(Photo(self.path.stem, self.path, frame))
+
+    def __call__(self, photo: Photo) -> Result:
+        """The hand in the next frame.
 
         Raises:
             UnusableImage: none is there.
         """
-        photo, shape = Photo(self.path.stem, self.path, frame), copy.copy(self.shape)
+        shape = copy.copy(self.shape)
         try:
             region, before = self._where(photo), self.before
             if before is not None and (before.side == "left") != region.is_left:
@@ -108,7 +113,8 @@ def video_demo(args: argparse.Namespace) -> Path:
 
     Leaves in ``--output`` ``<name>_annotated.mp4`` (without sound) and ``<name>_frames.jsonl``: a line about the whole,
     then one a frame. Whenever it ends, with the video, before it or by a signal, both are valid and belong together;
-    until then, and where the disk is full, the lines are in ``<name>_frames.partial.jsonl``.
+    until then, and where the disk is full, the lines are in ``<name>_frames.partial.jsonl``. With ``--glb`` and
+    ``--bvh`` also ``<name>_hands.glb`` and ``.bvh``, of the frames until then; see `HandMotion`.
 
     Returns:
         the annotated video.
@@ -123,14 +129,20 @@ def video_demo(args: argparse.Namespace) -> Path:
         raise ValueError(f"--video {path}: {info.width} x {info.height} pixels are too few to show a hand")
     output = writable_folder(args.output)
     tools = open_tools(args)
+    model, is_animated = tools.estimator.card.model, bool(args.glb or args.bvh)
+    if is_animated and is_mesh_model(model):
+        raise ValueError(f"--glb and --bvh need the joints' rotations, but {model} gives a mesh alone; leave them out")
     track, with_hand = HandTracker(tools, path, (info.width, info.height)), 0
     errors: list[Exception] = []
     name = file_stem(path)
     target, records = output / f"{name}_annotated{SUFFIX}", output / f"{name}_frames.jsonl"
+    glb, bvh = (output / f"{name}_hands.{kind}" if getattr(args, kind) else None for kind in ("glb", "bvh"))
+    correctives = args.glb == "animated_correctives"
     bar = tqdm(frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
     with (
         stopped_by_signals(),
         locked(output / LOCK),
+        motion_files(info.fps, glb, bvh, joint_names=args.joint_names, correctives=correctives) as motion,
         frame_records(records) as write_line,
         video_writer(target, info) as writer,
     ):
@@ -139,9 +151,9 @@ def video_demo(args: argparse.Namespace) -> Path:
         write_line(json.dumps(head, allow_nan=False))
         for number, frame in enumerate(bar):
             record: dict[str, Any] = {"index": number, "seconds": round(frame.seconds, 4)}
-            hand, words = None, []
+            hand, words, photo = None, [], track.photo(frame.image)
             try:
-                hand = track(frame.image)
+                hand = track(photo)
                 found = record | {"status": "ok"} | hand.record(with_vertices=False)
                 line, words = json.dumps(found, allow_nan=False), hand_words(hand, track.camera)
                 with_hand += 1
@@ -153,9 +165,13 @@ def video_demo(args: argparse.Namespace) -> Path:
                 line = json.dumps(record | {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
                 hand, words = None, ["no hand"]
                 errors.append(error)
-            picture = annotate(frame.image, hand, [*words, f"{frame.seconds:.2f} s, frame {number + 1}"])
+            picture = annotate(photo.image, hand, [*words, f"{frame.seconds:.2f} s, frame {number + 1}"])
             writer.write(picture, frame.seconds)
             write_line(line)
+            posed = None
+            if is_animated and hand is not None and hand.pose is not None and hand.betas is not None:
+                posed = PosedHand(hand.assets, hand.pose, hand.betas, hand.joints[0])
+            motion.add(frame.seconds, posed)
     if len(errors) == number + 1:
         raise RuntimeError(f"none of {number + 1} frames could be worked on: {errors[0]}") from errors[0]
     if info.claimed and number + 1 < info.claimed:

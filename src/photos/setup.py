@@ -21,6 +21,7 @@ from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.detector import install_advice, is_installed
 from template import load_hand_assets
 from utils.artifacts import Identity, load_identity
+from utils.camera_files import read_camera
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
     """
     check_options(args)
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
+    lens = read_camera(args.camera, args.camera_name) if args.camera else None
     identity, side = load_identity(args.identity, args.hand) if args.identity else None, args.hand
     device, folder = choose_device(args.device, args.threads), Path(args.weights)
     assets = load_hand_assets(args.mano_dir, "right")
@@ -71,7 +73,7 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
             tools = replace(tools, detector=detector.detector, alone=detector.estimator)
     bbox = None if args.bbox is None else tuple(args.bbox)
     given = {"identity": identity, "K": K, "fov": fov, "bbox": bbox, "hand": side, "one_person": args.one_person}
-    return replace(tools, **given)
+    return replace(tools, **given, lens=lens)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -83,6 +85,8 @@ def check_options(args: argparse.Namespace) -> None:
     given = args.given_options
     if args.K and args.fov is not None:
         raise ValueError("--K and --fov both say what the lens is; give one")
+    if args.camera and (args.K or args.fov is not None):
+        raise ValueError("--camera and --K or --fov both say what the lens is; give one")
     if args.checkpoint and args.resume:
         raise ValueError("--checkpoint and --resume both name the network; give one")
     if args.resume == "auto":

@@ -40,15 +40,22 @@ PARENTS = (*MANO_PARENTS, *(_DISTAL[finger] for finger in FINGERS))
 class SkinnedHand(Protocol):
     """What the writers need of `template.HandAssets` (which this floor cannot import)."""
 
-    v_template: np.ndarray
-    shapedirs: np.ndarray
-    posedirs: np.ndarray
-    J_regressor: np.ndarray
-    weights: np.ndarray
-    faces: np.ndarray
-    side: str
-    name: str
-
+    @property
+    def v_template(self) -> np.ndarray: ...
+    @property
+    def shapedirs(self) -> np.ndarray: ...
+    @property
+    def posedirs(self) -> np.ndarray: ...
+    @property
+    def J_regressor(self) -> np.ndarray: ...
+    @property
+    def weights(self) -> np.ndarray: ...
+    @property
+    def faces(self) -> np.ndarray: ...
+    @property
+    def side(self) -> str: ...
+    @property
+    def name(self) -> str: ...
     @property
     def hash(self) -> str: ...
 

@@ -22,8 +22,9 @@ from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
 
-#: Standard deviations of the mean predicted shape from what the trust file expects, beyond which it says nothing.
-UNBELIEVABLE = 5.0
+#: Standard deviations of the mean predicted betas from what the trust file expects (root mean square), beyond which
+#: they say nothing.
+UNBELIEVABLE = 3.0
 #: Estimators that look at a crop, as along its axis: their axes are turned from there to the camera's.
 CROPPED = ("hamer", "wilor", "wilor_mini", "fasthamer", "mediapipe", "frankmocap")
 
@@ -135,7 +136,7 @@ def believed(ready: Estimates, assets: HandAssets, people: Population) -> Estima
     for subject, own in rows_by_subject(ready.rows).items():
         off = ready.rows.betas[own].astype(np.float64).mean(axis=0) - network.gain @ people.betas_mean - network.offset
         spread = network.gain @ people.betas_covariance @ network.gain.T + network.systematic + network.noise / len(own)
-        worst = float(np.abs(off / np.sqrt(np.diag(spread))).max())
+        worst = float(np.sqrt(np.mean(off**2 / np.diag(spread))))
         if worst > UNBELIEVABLE:
             logger.warning(
                 "subject %d: the shapes of %s are %.1f standard deviations from what is known of it, so they say "

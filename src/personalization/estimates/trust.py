@@ -1,7 +1,7 @@
 """How far an estimator's numbers are to be trusted: a small JSON that a person can read, ``weights/trust_NAME.json``.
 
 The shipped ones were measured on simulated people with the errors that the estimators' papers publish, not on the
-estimators; each says so. ``python -m src.engine.measure_trust`` makes one from labelled data.
+estimators; each says so. ``python -m src.engine.estimates.measure_trust`` makes one from labelled data.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from utils.files import write_json
 logger = logging.getLogger(__name__)
 
 TRUST_SCHEMA = 1
-MAKE = "python -m src.engine.measure_trust"
+MAKE = "python -m src.engine.estimates.measure_trust"
 _WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
 
 

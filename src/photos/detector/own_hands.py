@@ -31,7 +31,7 @@ _SAME_PROPOSAL = 0.6
 #: Logits of the detector's probability, of the least probability of a hand over the looks, and of the keypoints' mean
 #: confidence; then the offset: logistic regression on held-back renders of what is found there being a hand.
 EVIDENCE = (0.52, 0.09, 1.03, -0.36)
-#: Least score of a hand; at most 2% of pictures without one reach it, renders and half the real ones (docs/world.md).
+#: Least score of a hand: under 2% of pictures without one reach it, renders and parts of photographs (docs/world.md).
 MIN_SCORE = 0.7
 
 
@@ -72,10 +72,7 @@ class OwnHands:
         squares, probability = self.proposals(image)
         if not len(squares):
             return []
-        first = self.reader.read(image, squares, False)
-        places = zip(first.keypoints, first.is_hand, probability, strict=True)
-        found = [self._closer(image, *place) for place in places]
-        return one_each([look for look in found if look.hand.score >= self.threshold])
+        return one_each([look for look in self._look(image, squares, probability) if look.hand.score >= self.threshold])
 
     @torch.no_grad()
     def proposals(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,22 +93,29 @@ class OwnHands:
         sides = (corners[:, 1] - corners[:, 0]).max(axis=1, keepdims=True)
         return np.concatenate([corners.mean(axis=1), sides], axis=1), scores[kept].numpy()
 
-    def _closer(self, image: np.ndarray, keypoints: np.ndarray, is_hand: float, probability: float) -> Look:
-        box = limited(square_box(keypoints, 1.0), image)[None]
-        looks = [self.reader.read(image, box, is_left) for is_left in (False, True)]
+    def _look(self, image: np.ndarray, squares: np.ndarray, probability: np.ndarray) -> list[Look]:
+        """What the keypoint network makes of N squares, each of ``probability``, in three batches."""
+        count = len(squares)
+
+        def around(keypoints: np.ndarray) -> np.ndarray:
+            return np.stack([limited(square_box(points, 1.0), image) for points in keypoints])
+
+        first = self.reader.read(image, squares, False)
+        pair = self.reader.read(image, around(first.keypoints).repeat(2, axis=0), np.tile([False, True], count))
+        keypoints, confidence = pair.keypoints.reshape(count, 2, 21, 2), pair.confidence.reshape(count, 2, 21)
         # Each says how far its image is a left hand. Had the one a bias, the difference has none.
-        plain, mirrored = (logit(look.is_left[0]) for look in looks)
-        is_left = bool(plain > mirrored)
-        box = limited(square_box(looks[is_left].keypoints[0], 1.0), image)[None]
-        last = self.reader.read(image, box, is_left)
-        least = min(is_hand, *(float(look.is_hand[0]) for look in (*looks, last)))
-        evidence = logit([probability, least, last.confidence.mean()]) @ EVIDENCE[:3] + EVIDENCE[3]
-        looks.append(last)
-        confidence = np.stack([look.confidence[0] for look in looks])
-        weight = confidence**2 / (confidence**2).sum(axis=0)
-        points = sum(w[:, None] * look.keypoints[0] for w, look in zip(weight, looks, strict=True))
-        hand = Detection(points, confidence.mean(axis=0), is_left, float(1 / (1 + np.exp(-evidence))))
-        return Look(hand, plain - mirrored + (-1 if is_left else 1) * logit(last.is_left[0]))
+        left = -np.diff(logit(pair.is_left).reshape(count, 2))[:, 0]
+        is_left = left > 0
+        last = self.reader.read(image, around(keypoints[np.arange(count), is_left.astype(int)]), is_left)
+        left += np.where(is_left, -1, 1) * logit(last.is_left)
+        confidence = np.concatenate([confidence, last.confidence[:, None]], axis=1)
+        weight = confidence**2 / (confidence**2).sum(axis=1, keepdims=True)
+        keypoints = (weight[..., None] * np.concatenate([keypoints, last.keypoints[:, None]], axis=1)).sum(axis=1)
+        least = np.minimum(np.minimum(first.is_hand, last.is_hand), pair.is_hand.reshape(count, 2).min(axis=1))
+        evidence = np.stack([probability, least, last.confidence.mean(axis=1)], axis=1)
+        score = 1 / (1 + np.exp(-logit(evidence) @ EVIDENCE[:3] - EVIDENCE[3]))
+        rows = zip(keypoints, confidence.mean(axis=1), is_left, score, left, strict=True)
+        return [Look(Detection(p, c, bool(side), float(s)), float(d)) for p, c, side, s, d in rows]
 
 
 class Look(NamedTuple):
@@ -171,21 +175,22 @@ class RatedReader:
         self.network, self.card, self.device = network, card, device
 
     @torch.no_grad()
-    def read(self, image: np.ndarray, boxes: np.ndarray, is_left: bool) -> Readings:
+    def read(self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray) -> Readings:
         """Look into tight squares.
 
         Args:
-            image: (H,W,3) uint8 RGB; boxes: (N,3) px of it; is_left: mirror before, as the network knows right hands.
+            image: (H,W,3) uint8 RGB; boxes: (N,3) px of it; is_left: (N,) or one for all: mirror before, as the network
+                knows right hands.
         """
+        is_left = np.broadcast_to(is_left, len(boxes))
         width, size = image.shape[1], self.card.input_size
         windows = np.array(boxes, dtype=np.float64) * [1, 1, self.card.crop_scale]
-        if is_left:
-            image = np.ascontiguousarray(image[:, ::-1])
-            windows[:, 0] = width - 1 - windows[:, 0]
-        output = self.network(network_input([crop_image(image, window, size) for window in windows], self.device))
+        windows[is_left, 0] = width - 1 - windows[is_left, 0]
+        sides = image, np.ascontiguousarray(image[:, ::-1])
+        crops = [crop_image(sides[int(left)], window, size) for left, window in zip(is_left, windows, strict=True)]
+        output = self.network(network_input(crops, self.device))
         back = invert_affine(crop_affine(windows, size))
         keypoints = transform_points(output["keypoints_2d"].double().cpu().numpy(), back)
-        if is_left:
-            keypoints[..., 0] = width - 1 - keypoints[..., 0]
+        keypoints[is_left, :, 0] = width - 1 - keypoints[is_left, :, 0]
         names = ("keypoint_confidence", "is_hand", "is_left")
         return Readings(keypoints, *(output[name].float().cpu().numpy() for name in names))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.simulation import Simulated, SimulationOptions, second_camera, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
 from datasets import build_dataset
 from src.evaluation import zero_pose_mpvpe
 from src.personalization.calibration.data_set_evidence import view_groups

@@ -26,7 +26,7 @@ import numpy as np
 import roma
 import torch
 
-from benchmarks.simulation import Simulated, SimulationOptions, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from src.estimators.records import place
 from src.estimators.sam3d_body import LEFT, RIGHT
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames

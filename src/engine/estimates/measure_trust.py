@@ -1,8 +1,8 @@
 """How far an estimator errs, measured on labelled data: the trust file that ``--trust`` takes.
 
-``python -m src.engine.measure_trust --estimates PATH --format NAME --labels LABELS.npz --output trust.json``, labels
-in the format of plain joints (docs/estimators.md): keypoints_2d (N,21,2) px, joints_3d (N,21,3) m, image, is_left,
-subject, K, image_size. Five people or more; the more, the better it knows what repeats and what does not.
+``python -m src.engine.estimates.measure_trust --estimates PATH --format NAME --labels LABELS.npz --output FILE``,
+labels in the format of plain joints (docs/estimators.md): keypoints_2d (N,21,2) px, joints_3d (N,21,3) m, image,
+is_left, subject, K, image_size. Five people or more; the more, the better it knows what repeats and what does not.
 """
 
 from __future__ import annotations
