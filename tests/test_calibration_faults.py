@@ -356,7 +356,9 @@ def test_K_of_another_picture_size(assets: HandAssets, caplog: pytest.LogCapture
     rows = rows_of(simulate(assets, 1, 6, WORLD), assets)
     K = rows.K.copy()
     K[:, :2] *= factor
-    with pytest.raises(CalibrationError, match=r"in 6 of 6 images .* give the K, in pixels, of the images"):
+    # Too far away for a camera, or brought near enough by a hand of a few centimetres.
+    words = r"in 6 of 6 images .* give the K, in pixels, of the images|mm long, which no hand is .*keypoints and K"
+    with pytest.raises(CalibrationError, match=words):
         calibrate_predictions(replace(rows, K=K), assets, KNOWN)
     K[2:] = rows.K[2:]  # of two pictures only
     with caplog.at_level(logging.WARNING):
