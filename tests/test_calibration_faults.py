@@ -351,14 +351,12 @@ def test_a_copy_of_an_image_does_not_count_again(assets: HandAssets, caplog: pyt
     np.testing.assert_allclose(mean.betas, rows.betas.mean(axis=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("factor", [8.0, 0.05])
+@pytest.mark.parametrize("factor", [16.0, 0.05])  # 13.6 m, and 4 cm
 def test_K_of_another_picture_size(assets: HandAssets, caplog: pytest.LogCaptureFixture, factor: float) -> None:
     rows = rows_of(simulate(assets, 1, 6, WORLD), assets)
     K = rows.K.copy()
     K[:, :2] *= factor
-    # Too far away for a camera, or brought near enough by a hand of a few centimetres.
-    words = r"in 6 of 6 images .* give the K, in pixels, of the images|mm long, which no hand is .*keypoints and K"
-    with pytest.raises(CalibrationError, match=words):
+    with pytest.raises(CalibrationError, match=r"in 6 of 6 images .* give the K, in pixels, of the images"):
         calibrate_predictions(replace(rows, K=K), assets, KNOWN)
     K[2:] = rows.K[2:]  # of two pictures only
     with caplog.at_level(logging.WARNING):
