@@ -351,7 +351,7 @@ def test_a_copy_of_an_image_does_not_count_again(assets: HandAssets, caplog: pyt
     np.testing.assert_allclose(mean.betas, rows.betas.mean(axis=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("factor", [16.0, 0.05])  # 13.6 m, and 4 cm
+@pytest.mark.parametrize("factor", [8.0, 0.05])
 def test_K_of_another_picture_size(assets: HandAssets, caplog: pytest.LogCaptureFixture, factor: float) -> None:
     rows = rows_of(simulate(assets, 1, 6, WORLD), assets)
     K = rows.K.copy()

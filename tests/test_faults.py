@@ -182,7 +182,9 @@ def test_processes_leave_a_validation_together(root: Path, tmp_path: Path) -> No
     command = [*launcher, "tests/fault_member.py", "1", "tell", *words(root, tmp_path, "--threads", "1")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1 and "Connection closed" not in done.stderr, done.stderr[-3000:]
-    assert re.search(r"exitcode\s*: 143", done.stderr) and not re.search(r"exitcode\s*: -?(?!143)\d+", done.stderr)
+    # torchrun sends the other one SIGTERM as well; on its way out of Python that ends it at once (-15).
+    assert re.search(r"exitcode\s*: 143", done.stderr)
+    assert not re.search(r"exitcode\s*: (?!143|-15)-?\d+", done.stderr)
     last = torch.load(tmp_path / "dex_ycb/mano_baseline/checkpoints/last.pt", weights_only=True)
     assert last["position"]["epoch"] == 0 and last["position"]["batch"] > 0
 

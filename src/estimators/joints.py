@@ -56,7 +56,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         one = {key: None if value is None else value[row] for key, value in values.items()}
         size = options.size if one["image_size"] is None else (int(one["image_size"][0]), int(one["image_size"][1]))
         image = str(content["image"][row])
-        hand = Hand(entry, (row, scale), left, image, size, one["K"], one["keypoints_2d"], one["confidence"])
+        hand = Hand(entry, (row, scale), bool(left), image, size, one["K"], one["keypoints_2d"], one["confidence"])
         hand.joints_3d = None if one["joints_3d"] is None else one["joints_3d"] * scale
         if one["K"] is not None and size is not None:
             check_centre(one["K"], size, where)

@@ -11,7 +11,6 @@ import torch
 
 from src.personalization.calibration.images import AVERAGES, average_betas, average_weights, choose_images
 from src.personalization.calibration.multi_frame import (
-    DEPTHS,
     CalibrationOptions,
     MultiFrameResult,
     calibrate_frames,
@@ -201,7 +200,7 @@ def _solve_person(model: JointsModel, own: Images, options: CalibrationOptions, 
     if options.cues:
         evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in options.cues]
     result = _solve(model, own, options)
-    _check(result, own.predictions, subject)
+    _check(result, own.predictions, subject, options.depths)
     for cue in options.cues:
         others = tuple(other for other in options.cues if other is not cue)
         _check_cue(model, _solve(model, own, replace(options, cues=others)), cue, subject, options.accept_conflict)
@@ -227,12 +226,12 @@ def _solve(model: JointsModel, own: Images, options: CalibrationOptions) -> Mult
     return calibrate_frames(model, pose[None], start, K[None], keypoints[None], trust, options, depth)
 
 
-def _check(result: MultiFrameResult, own: Predictions, subject: int) -> None:
+def _check(result: MultiFrameResult, own: Predictions, subject: int, depths: tuple[float, float]) -> None:
     counts = count_status(result.frame_status)
     elsewhere = int((result.frame_status == Status.BEHIND_CAMERA).sum())
     if 2 * elsewhere > result.frame_status.shape[1]:
         raise CalibrationError(
-            f"subject {subject}: keypoints and K place the hand nearer than {DEPTHS[0]} or further than {DEPTHS[1]} m "
+            f"subject {subject}: keypoints and K place the hand nearer than {depths[0]} or further than {depths[1]} m "
             f"in {elsewhere} of {result.frame_status.shape[1]} images of {own.source} (K of the first is "
             f"{np.round(own.K[0], 1).tolist()}): give the K, in pixels, of the images that the keypoints belong to"
         )

@@ -29,8 +29,6 @@ from utils.artifact_checks import HandLike
 
 logger = logging.getLogger(__name__)
 
-#: m; a hand that its keypoints and K place elsewhere was seen by another camera than that K's.
-DEPTHS = (0.08, 10.0)
 #: Share of Laplace's correction that is applied. Where a frame's posterior is skewed the full correction overshoots:
 #: hand length of 100 simulated persons (0.25 rad, 2 px, 20 frames) was off by +2.5 mm without, -1.3 mm with all,
 #: +0.1 mm with half of it. benchmarks/studies/laplace.py shows what half of it does.
@@ -53,6 +51,7 @@ class CalibrationOptions(FitOptions):
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
             where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
         accept_conflict: use a cue even where it contradicts the images.
+        depths: m; a hand that its keypoints and K place elsewhere was seen by another camera than that K's.
     """
 
     population: Population = field(default_factory=Population)
@@ -63,6 +62,7 @@ class CalibrationOptions(FitOptions):
     error_correlation: float = 0.0
     laplace: bool | None = None
     accept_conflict: bool = False
+    depths: tuple[float, float] = (0.08, 4.0)
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=100))
 
 
@@ -167,7 +167,7 @@ def calibrate_observations(
     """
     split = frame_status.shape
     rest = model.rest_points(betas).repeat_interleave(split[1], 0)
-    observations, wrist, placed = place_frames(model, observations, pose, rest)
+    observations, wrist, placed = place_frames(model, observations, pose, rest, options.depths)
     good = frame_status == Status.CONVERGED
     frame_status = torch.where(good & ~placed.view(split), int(Status.BEHIND_CAMERA), frame_status)
     used = (frame_status == Status.CONVERGED).sum(dim=1)
@@ -214,16 +214,20 @@ def checked_frames(
 
 
 def place_frames(
-    model: JointsModel, observations: Observations, pose: torch.Tensor, rest: torch.Tensor
+    model: JointsModel,
+    observations: Observations,
+    pose: torch.Tensor,
+    rest: torch.Tensor,
+    depths: tuple[float, float],
 ) -> tuple[Observations, torch.Tensor, torch.Tensor]:
-    """Closed-form wrists (N,3) m; frames that cannot be placed where a hand can be lose their keypoints' weight.
+    """Closed-form wrists (N,3) m; frames that cannot be placed between ``depths`` (m) lose their keypoints' weight.
 
     Returns:
         The observations, the wrists, and the mask (N,) of placed frames (True where nothing is seen).
     """
     points = posed_points(model, pose, rest).points
     wrist, placed = wrist_from_keypoints(points, observations.projections, observations.keypoints, observations.weights)
-    placed = placed & (wrist[:, 2] > DEPTHS[0]) & (wrist[:, 2] < DEPTHS[1])
+    placed = placed & (wrist[:, 2] > depths[0]) & (wrist[:, 2] < depths[1])
     unseen = (observations.weights == 0).flatten(1).all(dim=1)
     K = observations.projections[:, 0, :, :3]
     centre = torch.where(unseen[:, None], K[:, :2, 2], observations.keypoints[:, 0].mean(dim=1))
@@ -248,7 +252,7 @@ def image_information(
     """
     inputs = checked_frames(model, pose, betas, K, keypoints, confidence, options)
     rest = model.rest_points(inputs.betas)
-    observations, wrist, _ = place_frames(model, observe(model, inputs, options), inputs.pose, rest)
+    observations, wrist, _ = place_frames(model, observe(model, inputs, options), inputs.pose, rest, options.depths)
     terms = evaluate_frames(model, observations, inputs.pose, wrist, rest, with_shape=True)
     own = terms.hessian[:, :FRAME_SIZE, :FRAME_SIZE]
     coupling = terms.hessian[:, :FRAME_SIZE, FRAME_SIZE:]

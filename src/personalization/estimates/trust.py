@@ -103,6 +103,7 @@ class Trust:
             population=self.population(people, assets),
             landmarks=landmarks,
             error_correlation=self.shared,
+            depths=(0.08, 10.0),  # estimators see whole people
         )
 
 
