@@ -34,6 +34,7 @@ from src.personalization.fitting.fit import FitResult, fit_frames  # noqa: E402
 from src.personalization.fitting.fixed_lag import DEFAULTS as CAUSAL  # noqa: E402
 from src.personalization.fitting.fixed_lag import FixedLagSmoother  # noqa: E402
 from src.personalization.fitting.sequence import SequenceOptions, fit_sequence  # noqa: E402
+from src.personalization.solver.status import usable  # noqa: E402
 from src.photos.search import KeypointReader, network_input  # noqa: E402
 from template import load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel, posed_points  # noqa: E402
@@ -144,8 +145,7 @@ def treatments(
         betas = clip.betas.expand(len(clip.pose), -1)
         fit = fit_frames(model, clip.pose, betas, clip.K, clip.keypoints, clip.confidence, options.frame)
         # A frame without keypoints shows what the frame before showed.
-        usable = torch.as_tensor(fit.status.numpy() <= 2)
-        last = torch.where(usable, torch.arange(len(usable)), 0).cummax(0).values
+        last = torch.where(usable(fit.status), torch.arange(len(fit.status)), 0).cummax(0).values
         return FitResult(**{name: value[last] for name, value in vars(fit).items()})
 
     def together(clip: Observed) -> FitResult:

@@ -310,7 +310,6 @@ def test_shape_track(tmp_path: Path, folder: Path) -> None:
 
 def test_a_sam3d_body_persons_two_hands_come_out_one_size() -> None:
     path = Path(__file__).parents[2] / "shared" / "data" / "sam3d_body" / "img_subj00.npz"
-    path = path if path.is_file() else Path("/work/shared/data/sam3d_body/img_subj00.npz")
     if not path.is_file():
         pytest.skip(f"{path} is not there: a real result of SAM 3D Body")
     found = handid.personalise(path, format="sam3d_body", fov=41.5, hand=ASSETS)

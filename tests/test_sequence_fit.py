@@ -8,13 +8,14 @@ import pytest
 import roma
 import torch
 
-from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
+from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames, observe
 from src.personalization.fitting.fixed_lag import FixedLagSmoother
 from src.personalization.fitting.sequence import SequenceOptions, fit_sequence
-from src.personalization.fitting.sequence_problem import Chain, smoothness_model
+from src.personalization.fitting.sequence_problem import Chain, SequenceProblem, smoothness_model
 from src.personalization.solver.block_banded import band, solve_band
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.frame_problem import ShapePrior
+from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.smoothness import Smoothness, smoothness_rows
 from template import load_hand_assets
 from template.kinematics import JointsModel, posed_points
@@ -154,13 +155,25 @@ def test_the_shape_of_all_frames(scene: Scene) -> None:
 
 
 def test_the_solution_is_stationary(scene: Scene) -> None:
-    """The gradient of the whole, by the dense route, vanishes where the solver says CONVERGED."""
-    few = slice(20, 40)
-    whole = fit_sequence(
-        MODEL, scene.guess[few], scene.betas, scene.K[few], scene.keypoints[few], SECONDS[few], scene.confidence[few],
-        replace(OPTIONS, lm=replace(OPTIONS.lm, max_steps=30, tolerance=1e-9)),
-    )  # fmt: skip
+    """Where the solver says CONVERGED no small step in any direction lowers the cost: differences, not derivatives."""
+    few = slice(0, 12)
+    arguments = (scene.guess[few], scene.betas, scene.K[few], scene.keypoints[few], SECONDS[few], scene.confidence[few])
+    options = replace(OPTIONS, lm=replace(OPTIONS.lm, max_steps=60, tolerance=1e-12, relative_tolerance=1e-14))
+    whole = fit_sequence(MODEL, *arguments, options)
     assert bool((whole.status == Status.CONVERGED).all())
+    inputs = check_frames(scene.guess[few], scene.betas.expand(12, -1), *arguments[2:4], arguments[5])
+    chain = Chain(SECONDS[few], torch.ones(11, dtype=torch.bool))
+    problem = SequenceProblem(MODEL, observe(MODEL, inputs, options.frame), chain, options.smoothness)
+    wrist = whole.transl + MODEL.rest_points(whole.betas)[:, 0]
+    state = {"pose": whole.pose[None], "wrist": wrist[None], "betas": scene.betas[None, None]}
+    least = problem.linearise(state)["cost"]
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(20):
+        turn = 1e-3 * torch.randn(1, 12, 16, 3, generator=generator, dtype=torch.float64)
+        shift = 1e-4 * torch.randn(1, 12, 3, generator=generator, dtype=torch.float64)
+        for sign in (1, -1):
+            moved = problem.retract(state, {"turn": sign * turn, "wrist": sign * shift})
+            assert problem.linearise(moved)["cost"] > least
 
 
 def test_two_hands_do_not_touch(scene: Scene) -> None:

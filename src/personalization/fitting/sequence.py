@@ -159,9 +159,14 @@ def chain_of(seconds: torch.Tensor, track: torch.Tensor, largest_gap: float) -> 
     return Chain(seconds, together & (step <= largest_gap))
 
 
+def _chain_number(linked: torch.Tensor) -> torch.Tensor:
+    """(T,) number of each frame's chain, from 0."""
+    return torch.cat([linked.new_zeros(1, dtype=torch.int64), (~linked).long().cumsum(0)])
+
+
 def _reached(started: torch.Tensor, linked: torch.Tensor) -> torch.Tensor:
     """(T,) mask of frames in whose chain a frame was ``started``."""
-    number = torch.cat([linked.new_zeros(1, dtype=torch.int64), (~linked).long().cumsum(0)])
+    number = _chain_number(linked)
     return torch.bincount(number, weights=started.double(), minlength=len(started))[number] > 0
 
 
@@ -173,7 +178,7 @@ def _neighbours(
     A frame that was started is its own neighbour; beyond the last one of a chain both are the last one.
     """
     index = torch.arange(len(started), device=started.device)
-    number = torch.cat([linked.new_zeros(1, dtype=torch.int64), (~linked).long().cumsum(0)])
+    number = _chain_number(linked)
     before = torch.where(started, index, -1).cummax(0).values
     after = torch.where(started, index, len(started)).flip(0).cummin(0).values.flip(0)
     has_before = (before >= 0) & (number[before.clamp_min(0)] == number)
