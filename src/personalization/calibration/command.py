@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets import build_dataset
-from src.personalization.calibration.api import shapes_of
 from src.personalization.calibration.data_set_evidence import view_groups, wrist_depths
+from src.personalization.calibration.from_keypoints import shapes_of
 from src.personalization.calibration.identity import Images, calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
@@ -22,6 +21,7 @@ from src.personalization.calibration.multi_view import group_views
 from src.personalization.calibration.population import load_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
+from src.personalization.ground_truth import open_labels
 from src.personalization.pairing import pair_keypoints, rows_by_subject
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import check_stated_length, describe_lengths
@@ -171,14 +171,7 @@ def gather_images(args: argparse.Namespace, predictions: Predictions) -> Images:
         return Images(predictions)
     if args.data_root is None:
         raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
-    dataset = build_dataset(
-        args.dataset,
-        args.data_root,
-        predictions.split,
-        side="both",
-        mano_dir=args.mano_dir,
-        allow_missing_subjects=True,
-    )
+    dataset = open_labels(args.dataset, args.data_root, predictions, mano_dir=args.mano_dir)
     views = None
     if args.cameras is not None:
         views = view_groups(dataset, predictions)
