@@ -10,9 +10,10 @@
 * ``betas``: largest mean coefficient over people whom the landmarks did not see: they are learned from the others.
 * ``draws``: root mean square difference of the betas from two disjoint draws of a person's pictures, with a ruler, in
   standard deviations of that difference as stated.
-* ``detector``, ``networks``: of pictures of one hand each (``signs``) how many are found, on which side (mirroring the
-  picture must swap it; of networks: as the detector says), and how many keypoints lie within 0.1 of the box of those of
-  the mirrored picture (of networks: of the detector's). ``false_alarms``: of drawn pictures without any hand.
+* ``detector``, ``networks`` (our own: ``--keypoints own``): of pictures of one hand each (``signs``, every second one
+  mirrored) how many are found and fitted, with which side (mirroring the picture must swap it; of networks: as the
+  detector says), and how many keypoints lie within 0.1 of the box of those of the mirrored picture (of networks: of the
+  detector's). ``false_alarms``: of drawn pictures without any hand.
 
 What is absent is skipped with the reason. ``out/real_hands`` gets skeletons and meshes over blank ground.
 """

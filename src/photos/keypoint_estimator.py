@@ -19,7 +19,7 @@ from src.personalization.fitting.from_keypoints import (
     fit_keypoints,
     world_direction,
 )
-from src.personalization.landmarks.model import find_landmarks, joints_model
+from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.solver.status import usable
 from src.photos.detector.refusal import (
     DEPTH_RANGE,
@@ -45,21 +45,21 @@ class KeypointEstimator:
     Args:
         assets: right hand in use.
         population: which shapes there are; None: unit normal betas.
-        landmarks: whose points the keypoints are (`find_landmarks`); None: the hand's own joints and tips.
+        landmarks: whose points the keypoints are; None: the hand's own joints and tips.
     """
 
     card = ModelCard("hand model fitted to keypoints", recipe="none")
 
     def __init__(
-        self, assets: HandAssets, population: Population | None = None, landmarks: str | None = "mediapipe"
+        self, assets: HandAssets, population: Population | None = None, landmarks: LandmarkModel | None = None
     ) -> None:
         self.assets, self.hand = assets, HandModel(assets, dtype=torch.float64)
-        source, shapes = None if landmarks is None else find_landmarks(landmarks, assets), {}
+        shapes = {}
         if population is not None:
             mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
             shapes = {"shape_mean": mean, "shape_covariance": covariance}
-        self.options = KeypointFitOptions.of_source(source, **shapes)
-        self.model, self.warm = joints_model(assets, source), self.options.frame_options(assets)
+        self.options = KeypointFitOptions.of_source(landmarks, **shapes)
+        self.model, self.warm = joints_model(assets, landmarks), self.options.frame_options(assets)
 
     @torch.no_grad()
     def estimate(
