@@ -74,6 +74,21 @@ def test_each_refusal_names_its_numbers(estimator: KeypointEstimator) -> None:
         estimate(estimator, replace(flipped, side_score=0.8))
 
 
+def test_our_own_points_may_be_further_off_and_their_side_less_sure() -> None:
+    """At a limit of its own, and without asking whether the other hand fits as well, which 2D points do not tell."""
+    good = keypoints_of(hand_at(0.6))
+    off = good.size * 0.11 * np.random.default_rng(0).normal(0, 1, (21, 2)) / np.sqrt(2)
+    noisy, strict = replace(good, points=good.points + off), KeypointEstimator(ASSETS)
+    ratio = 9.0 * estimate(KeypointEstimator(ASSETS, max_misfit=9.0), noisy).certainty["misfit"]
+    lenient = KeypointEstimator(ASSETS, max_misfit=1.01 * ratio, min_side=0.6)
+    assert estimate(lenient, replace(noisy, side_score=0.62)).certainty["side"] == pytest.approx(0.62)
+    with pytest.raises(UnusableImage, match="no hand fits its keypoints"):
+        estimate(strict, noisy)
+    for least, estimator in ((0.75, strict), (0.6, lenient)):
+        with pytest.raises(UnusableImage, match=f"probability 0.59 of the side named, {least} is needed"):
+            estimate(estimator, replace(good, side_score=0.59))
+
+
 def test_side_probability_adds_evidence() -> None:
     assert side_probability(0.9) == pytest.approx(0.9)
     assert side_probability(0.9, np.log(2)) == pytest.approx(18 / 19)  # odds of 9 doubled

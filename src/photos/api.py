@@ -23,7 +23,7 @@ from src.photos.boxes import Refused, Region, choose_regions
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera, straightened
 from src.photos.detector.detection import Finder, finder_name
 from src.photos.detector.finders import landmarks_of, open_finder
-from src.photos.detector.refusal import check_size
+from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
 from src.photos.estimator import Estimator, HandEstimator
 from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
 from src.photos.keypoint_estimator import KeypointEstimator
@@ -270,7 +270,8 @@ def open_detector(
     """
     population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
     finder = open_finder(source, landmarker, folder, device)
-    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets))
+    limits = {"max_misfit": MAX_MISFIT_OF_OWN, "min_side": MIN_SIDE_OF_OWN} if source == OWN else {}
+    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets), **limits)
     return PhotoEstimator(fit, detector=finder, population=population)
 
 
