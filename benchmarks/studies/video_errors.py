@@ -1,4 +1,4 @@
-"""How far the errors of a video's frames repeat, on unseen synthetic people: ``python -m benchmarks.studies.video_errors``.
+"""``python -m benchmarks.studies.video_errors``: how far the errors of a video's frames repeat (synthetic people).
 
 Of every frame: what it says of the person's betas, pose and place integrated out, at the true betas. Were the noise
 model right, that gradient would have the frame's information for its covariance, and nothing in common with another
