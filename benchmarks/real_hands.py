@@ -35,7 +35,7 @@ import torch  # noqa: E402
 
 from benchmarks.real_pictures import routes  # noqa: E402
 from src.evaluation.alignment import procrustes_align  # noqa: E402
-from src.personalization.calibration.api import fit_options  # noqa: E402
+from src.personalization.calibration.from_keypoints import fit_options  # noqa: E402
 from src.personalization.calibration.identity import calibrate_predictions  # noqa: E402
 from src.personalization.calibration.multi_frame import CalibrationOptions  # noqa: E402
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions  # noqa: E402

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.personalization.calibration.api import explained
+from src.personalization.calibration.from_keypoints import explained
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
 from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
