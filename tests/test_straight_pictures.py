@@ -15,12 +15,12 @@ from test_video_files import write_clip
 
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
-from src.photos import run_video
 from src.photos.api import PhotoEstimator
 from src.photos.camera import straightened
 from src.photos.image import Photo, UnusableImage, read_photo
 from src.photos.run_images import image_demo
 from src.photos.setup import open_tools
+from src.photos.video import run_video
 from utils.camera_models import CameraModel, StraightPicture
 from utils.video_files import open_video
 
