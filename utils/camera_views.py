@@ -75,8 +75,10 @@ class View:
         return np.array([*self.to_view(box[:2]), box[2] * self.zoom])
 
     def box_to_camera(self, box: np.ndarray) -> np.ndarray:
-        """Inverse of `box_to_view`."""
-        return np.array([*self.to_camera(box[:2]), box[2] / self.zoom])
+        """Inverse of `box_to_view`; about the view's own middle where the lens does not see the box's."""
+        centre = self.to_camera(box[:2])
+        centre = centre if np.isfinite(centre).all() else self.to_camera(self.K[:2, 2])
+        return np.array([*centre, box[2] / self.zoom])
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """The view (S,S,3) of the lens's picture (H,W,3) uint8, bilinear; black where that shows nothing."""
