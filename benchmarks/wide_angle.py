@@ -12,6 +12,7 @@ being warped twice counts against them.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import sys
@@ -40,6 +41,7 @@ from utils.camera_models import CameraModel  # noqa: E402
 from utils.camera_views import View  # noqa: E402
 
 SIZE, DEGREES = (1180, 880), 110.0
+FRAMES = 3  # of each person, by eight cameras
 #: Degrees off the axis between which hands are reported together.
 RINGS = (0, 10, 20, 30, 40, 50, 62)
 
@@ -54,12 +56,14 @@ class Seen:
     joints: np.ndarray
 
 
+@functools.cache
 def fisheye() -> CameraModel:
     """As bent as lenses are that are sold as 110 degrees wide; as many pixels a degree as the narrow pictures."""
     K = np.array([[614.0, 0, (SIZE[0] - 1) / 2], [0, 614.0, (SIZE[1] - 1) / 2], [0, 0, 1]])
     return CameraModel(K, np.array([-0.02, 0.004, -0.002, 0.0002]), "fisheye", SIZE, "fisheye")
 
 
+@functools.cache
 def wide_pinhole() -> CameraModel:
     """No lens bends anything: what a plane shows of 110 degrees, at as many pixels a degree in its middle."""
     width, height = (round(2 * 614 * np.tan(np.radians(DEGREES * side / SIZE[0] / 2))) for side in SIZE)
@@ -67,16 +71,20 @@ def wide_pinhole() -> CameraModel:
     return CameraModel(K, np.zeros(0), size=(width, height), source="wide pinhole")
 
 
+@functools.cache
+def rays_of(lens: CameraModel) -> np.ndarray:
+    """(H,W,3) float32, of all pixels."""
+    width, height = lens.size
+    return lens.unproject(np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)).astype(np.float32)
+
+
 def turned(seen: Seen, lens: CameraModel, ray: np.ndarray) -> Seen:
     """The same hand from the same place with another lens, which is turned so that the hand lies along ``ray`` (3,)."""
     middle = seen.camera.model.unproject(seen.box[:2])
     rotation = (turn_to_ray(torch.as_tensor(ray)[None])[0] @ turn_to_ray(torch.as_tensor(middle)[None])[0].T).numpy()
-    width, height = lens.size
-    pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
-    rays = lens.unproject(pixels) @ rotation
+    rays = rays_of(lens) @ rotation.astype(np.float32)
     with np.errstate(all="ignore"):
-        source = np.where(rays[..., 2:] > 0.1, project_numpy(rays, seen.camera.K), np.nan)
-    source = np.nan_to_num(source, nan=-1e4).astype(np.float32)
+        source = np.where(rays[..., 2:] > 0.1, project_numpy(rays, seen.camera.K.astype(np.float32)), np.float32(-1e4))
     image = cv2.remap(seen.image, source[..., 0], source[..., 1], cv2.INTER_CUBIC)
     joints = seen.joints @ rotation.T
     return Seen(image, Camera(lens.K, lens.source, lens=lens), square_box(lens.project(joints), 1.0), joints)
@@ -86,7 +94,7 @@ def hands(seed: int, people: int, folder: Path) -> Iterator[tuple[Seen, np.ndarr
     """Hands of unseen people as the narrow cameras of the synthetic set see them, with the person's betas (10,)."""
     for number in range(people):
         root = folder / str(number)
-        write_data_set(root, SynthesisOptions(1, 6, seed=seed + number, left_fraction=0.0), [8])
+        write_data_set(root, SynthesisOptions(1, FRAMES, seed=seed + number, left_fraction=0.0), [8], workers=1)
         data = build_dataset("dex_ycb", root, "s1_test", allow_missing_subjects=True)
         for row in range(len(data)):
             K, joints = data.columns["K_image"][row].astype(np.float64), data.columns["joints"][row].astype(np.float64)
@@ -169,7 +177,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """Options."""
     parser = argparse.ArgumentParser(description="Hands all over the picture of a 110-degree lens.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    parser.add_argument("--people", type=int, default=12, help="some 40 pictures of each")
+    parser.add_argument("--people", type=int, default=12, help="some 20 pictures of each")
     parser.add_argument("--seed", type=int, default=2000, help="of the people and of where their hands are")
     return parser
 

@@ -14,7 +14,7 @@ from utils.camera_models import CameraModel
 
 #: Pixels of the side of a view; larger ones are made of the picture at a reduced size.
 MOST_PIXELS = 1280
-#: The map between two pictures is computed once in so many pixels and interpolated: less than 0.02 px off.
+#: The map between two pictures is computed once in so many pixels and interpolated: 0.02 px off, at most 0.2.
 _GRID = 8
 
 

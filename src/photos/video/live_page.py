@@ -28,10 +28,9 @@ const words = document.getElementById("words");
 async function look() {
   try {
     const now = await (await fetch("status.json")).json();
-    words.textContent = now.words.join("\\n") +
-      `\\n${now.seconds.toFixed(1)} s, ${now.frames} frames, ${now.dropped} passed over`;
+    words.textContent = `${now.seconds.toFixed(1)} s, frame ${now.frames}; passed over: ${now.dropped}`;
     setTimeout(look, 500);
-  } catch { words.textContent += "\\nthe stream has ended"; }
+  } catch { words.textContent += "\\nThe stream has ended."; }
 }
 look();
 </script></body></html>
