@@ -37,8 +37,8 @@ from src.photos.boxes import Region  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
 from src.photos.image import Photo, UnusableImage  # noqa: E402
 from utils.camera import project_numpy, square_box, turn_to_ray  # noqa: E402
-from utils.camera_models import CameraModel  # noqa: E402
-from utils.camera_views import View  # noqa: E402
+from utils.cameras.lens import CameraModel  # noqa: E402
+from utils.cameras.views import View  # noqa: E402
 
 SIZE, DEGREES = (1180, 880), 110.0
 FRAMES = 3  # of each person, by eight cameras
@@ -115,7 +115,7 @@ def estimates(tools: PhotoEstimator, seen: Seen, ray: np.ndarray, betas: np.ndar
             if through_lens:
                 found = tools.estimate(photo, camera, region, shape)
             else:
-                found = tools._estimate(photo, camera, region, shape, None)
+                found = tools.estimate_in_picture(photo, camera, region, shape, None)
         except UnusableImage:
             return None
         # The rotation between the two frames, from the true joints.

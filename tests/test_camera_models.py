@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.camera_files import read_camera
-from utils.camera_models import CameraModel
+from utils.cameras.files import read_camera
+from utils.cameras.lens import CameraModel
 
 K = np.array([[520.0, 0, 322.5], [0, 515.0, 238.0], [0, 0, 1]])
 SIZE = (640, 480)

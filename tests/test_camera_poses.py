@@ -20,7 +20,7 @@ from src.photos.result import Result
 from src.photos.run_images import image_demo
 from src.photos.video import run_video
 from template import HandModel
-from utils.camera_poses import CameraPose, check_count, read_poses
+from utils.cameras.poses import CameraPose, check_count, read_poses
 
 COUNT = 4
 TURNS = Rotation.from_rotvec(np.random.default_rng(0).normal(scale=0.3, size=(COUNT, 3)))

@@ -24,8 +24,8 @@ from src.photos.video import run_video
 from src.photos.video.live_page import LivePage
 from src.photos.video.smoothing import StreamSmoother
 from src.photos.video.sources import Newest, open_source
-from utils.camera_models import CameraModel
-from utils.camera_views import View
+from utils.cameras.lens import CameraModel
+from utils.cameras.views import View
 from utils.video_files import Frame, open_video
 
 
@@ -36,12 +36,22 @@ def frames(count: int, step: float = 0.0) -> Iterator[Frame]:
 
 
 def test_whoever_is_slow_gets_the_newest_frame() -> None:
-    source, given = Newest(frames(60, 0.005)), []
+    made, given = 0, []
+
+    def camera() -> Iterator[Frame]:
+        nonlocal made
+        for frame in frames(60, 0.002):
+            made += 1
+            yield frame
+
+    source = Newest(camera())
     for frame in source:
         given.append(int(frame.image[0, 0, 0]))
-        time.sleep(0.05)
+        begin = made
+        while made < min(begin + 6, 60):  # so many come while this one is worked on
+            time.sleep(0.001)
     assert given == sorted(set(given)) and given[-1] == 59
-    assert len(given) < 30 and source.dropped == 60 - len(given)
+    assert len(given) <= 13 and source.dropped == 60 - len(given)
 
 
 def test_a_camera_is_let_go_and_its_errors_are_told() -> None:

@@ -30,8 +30,8 @@ from src.photos.setup import open_tools
 from src.photos.video import run_video
 from template import HandModel, mirror_assets
 from utils.camera import project_numpy, square_box
-from utils.camera_models import CameraModel
-from utils.camera_views import View
+from utils.cameras.lens import CameraModel
+from utils.cameras.views import View
 from utils.video_files import open_video
 
 NAMES = ["pinhole", "rational", "fisheye"]

@@ -35,7 +35,7 @@ from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
 from utils.artifacts import ArtifactError, Identity, load_identity
 from utils.camera import mirror_intrinsics
-from utils.camera_models import CameraModel
+from utils.cameras.lens import CameraModel
 from utils.device import choose_device
 
 WEIGHTS = SHIPPED_PRIOR.parent
@@ -202,17 +202,17 @@ class PhotoEstimator:
         """
         view = view_for(photo, camera, region, whole=self.estimator.card.crop == "image")
         if view is None:
-            return replace(self._estimate(photo, camera, region, shape, before), world=photo.world)
-        if self.detector is None:  # what a network read in the bent picture, it reads better in the view
-            region = replace(region, keypoints=None)
+            return replace(self.estimate_in_picture(photo, camera, region, shape, before), world=photo.world)
+        # What a network read in the bent picture, it reads better in the view.
+        region = region if self.detector is not None else replace(region, keypoints=None)
         before = None if before is None else before.moved(view.rotation.T)
-        close = self._estimate(*into_view(view, photo, region, camera.source), shape, before)
+        close = self.estimate_in_picture(*into_view(view, photo, region, camera.source), shape, before)
         return out_of_view(view, close, photo, camera)
 
-    def _estimate(
+    def estimate_in_picture(
         self, photo: Photo, camera: Camera, region: Region, shape: ShapeFilter, before: Result | None
     ) -> Result:
-        """`estimate` with a pinhole camera."""
+        """`estimate` with the picture taken for a pinhole camera's, and the network's window cut out of it as it is."""
         image, K, box, keypoints, width = photo.image, camera.K, region.box, region.keypoints, photo.size[0]
         if region.is_left:
             image, K, box = image[:, ::-1], mirror_intrinsics(K, width), mirror_box(box, width)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from src.photos.image import Photo, UnusableImage, shown_name
-from utils.camera_models import CameraModel
+from utils.cameras.lens import CameraModel
 from utils.files import READ_ERRORS, read_reason
 
 #: Degrees across the longer side where nothing is known: phones and webcams lie between 55 and 75.

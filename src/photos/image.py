@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from src.photos.measuring.lens import focal_of_exif
-from utils.camera_poses import CameraPose
+from utils.cameras.poses import CameraPose
 from utils.install import pip_install
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Hands of lenses with distortion, or far off the axis: looked at through a perspective crop, and brought back.
 
 A network knows hands as a narrow pinhole camera shows them. So it is given the picture of such a camera at the same
-place, turned to look along the hand's ray (`utils.camera_views.View`); keypoints go the same way. What comes out is
+place, turned to look along the hand's ray (`utils.cameras.views.View`); keypoints go the same way. What comes out is
 turned into the camera's own frame, and drawn through the lens onto the picture as it was taken.
 """
 
@@ -17,7 +17,7 @@ from src.photos.camera import Camera
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
 from utils.camera import project_numpy, transform_intrinsics
-from utils.camera_views import View
+from utils.cameras.views import View
 from utils.drawing import overlay
 
 #: Side of a perspective crop over the hand's box; the networks look at twice the box.

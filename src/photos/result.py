@@ -18,9 +18,9 @@ import torch
 from src.personalization.terms.hand_size import Length
 from template import HandAssets, mirror_assets, mirror_pose
 from utils.camera import mirror_intrinsics
-from utils.camera_models import CameraModel
-from utils.camera_poses import AXES, CameraPose
-from utils.camera_views import View
+from utils.cameras.lens import CameraModel
+from utils.cameras.poses import AXES, CameraPose
+from utils.cameras.views import View
 from utils.files import write_json
 from utils.identity import HALF_95
 from utils.mesh_io import FORMATS, write_mesh

@@ -22,8 +22,8 @@ from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.detector import install_advice, is_installed
 from template import load_hand_assets
 from utils.artifacts import Identity, load_identity
-from utils.camera_files import read_camera
-from utils.camera_poses import CameraPose, check_count, read_poses
+from utils.cameras.files import read_camera
+from utils.cameras.poses import CameraPose, check_count, read_poses
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)

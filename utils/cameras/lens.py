@@ -1,6 +1,6 @@
 """Lenses with distortion: OpenCV's pinhole (radial, tangential) and its fisheye (Kannala and Brandt, PAMI 2006).
 
-Same frame and pixels as `utils.camera`. Hands are looked at through perspective crops (`utils.camera_views`), keypoints
+Same frame and pixels as `utils.camera`. Hands are seen through perspective crops (`utils.cameras.views`), keypoints
 are undistorted on entry; behind that everything sees a pinhole camera. Written by hand because OpenCV's functions wrap
 rays that the polynomial folds back into the picture, and its fixed-point inverse does not converge for wide lenses; the
 tests compare with OpenCV.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from utils.camera import project_numpy, turn_to_ray
-from utils.camera_models import CameraModel
+from utils.cameras.lens import CameraModel
 
 #: Pixels of the side of a view; larger ones are made of the picture at a reduced size.
 MOST_PIXELS = 1280
