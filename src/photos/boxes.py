@@ -142,10 +142,7 @@ def _given_box(photo: Photo, bbox: tuple[float, ...] | None) -> tuple[np.ndarray
         corners, name = np.asarray(bbox, dtype=np.float64), "--bbox"
     else:
         return None, ""
-    box = checked_box(corners, name, photo.size)
-    if photo.straight is not None:  # boxes are given in pixels of the picture as it was taken
-        box = checked_box(photo.straight.box(corners), name, photo.size)
-    return box, name
+    return checked_box(corners, name, photo.size), name
 
 
 def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: str, detector: Finder) -> list[Region]:
