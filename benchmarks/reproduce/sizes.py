@@ -47,7 +47,7 @@ def _mesh(model: str) -> Network:
 
 
 def _metro(model: str, start: str, lr: float) -> Network:
-    return Network(model, budget="metro", lr=lr, options=(*BODY, *SAME_STEPS), start=start)
+    return Network(model, budget="metro", lr=lr, options=(*BODY, *SAME_STEPS, "--body_lr", "5e-4"), start=start)
 
 
 def _fresh(*options: str) -> Network:
@@ -64,10 +64,10 @@ NETWORKS = {
     "paper_identity": _paper("mano_identity"),
     "cmr_pg": _mesh("cmr_pg"),
     "cmr_identity": _mesh("cmr_identity"),
-    "metro": _metro("metro", "body", 2.83e-3),
+    "metro": _metro("metro", "body", 5.66e-3),
     # The anonymous network goes on for as long as the one that is told the person: both are trained twice the budget.
-    "metro_longer": _metro("metro", "metro", 1.41e-3),
-    "metro_identity": _metro("metro_identity", "metro", 1.41e-3),
+    "metro_longer": _metro("metro", "metro", 2.83e-3),
+    "metro_identity": _metro("metro_identity", "metro", 2.83e-3),
     "boukhayma": Network("boukhayma", "fair", "fresh", 1e-3, (*BODY, *SAME_STEPS), is_late=True),
     "blind": Network("mano_identity", options=("--blind_decoder",), is_late=True),
     "fresh_identity": _fresh(),
@@ -290,7 +290,8 @@ QUICK = Size(
     body=Path("weights/mano_baseline_conf.safetensors"),
     budgets={
         **dict.fromkeys(("heads", "keypoints"), Budget(512)),
-        **dict.fromkeys(("fresh", "mesh", "metro"), Budget(768)),
+        **dict.fromkeys(("fresh", "mesh"), Budget(768)),
+        "metro": Budget(768, batch_size=32),
         "confidence": Budget(512, batch_size=128),
     },
     seeds=(0, 1),
