@@ -138,6 +138,10 @@ def build_optimizer(
     """
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     body = [] if args.body_lr is None else [name for name in trainable if name.split(".")[0] in BODY]
+    if args.body_lr is not None and not body:
+        raise ValueError(
+            f"--body_lr is for networks with modules {', '.join(BODY)} that are trained; {args.model} has none"
+        )
     groups = [{"params": [value for name, value in trainable.items() if name not in body]}]
     if body:
         groups.append({"params": [trainable[name] for name in body], "lr": args.body_lr})
