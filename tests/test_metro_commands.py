@@ -20,6 +20,7 @@ from src.engine import PHASES, export
 from src.engine.checkpoint import ModelCard, save_checkpoint
 from src.engine.train import Trainer
 from src.models import build_model
+from src.models.mesh_joints import mesh_hand
 from src.models.metro.template_tokens import VERTICES_195
 from src.photos.run_images import image_demo
 from template import load_hand_assets
@@ -91,13 +92,24 @@ def small_checkpoint(path: Path, model: str, recipe: str) -> Path:
 
 
 def test_the_learning_rate_of_what_is_trained_already(root: Path, tmp_path: Path) -> None:
-    words = ("--backbone", "mobilenet_v3_small", "--lr", "0.02", "--body_lr", "0.001", "--max_images", "24")
+    words = (
+        "--backbone",
+        "mobilenet_v3_small",
+        "--lr",
+        "0.02",
+        "--body_lr",
+        "0.001",
+        "--max_images",
+        "24",
+        "--batch_size",
+        "8",
+    )
     trainer = Trainer(apply_recipe(options(root, tmp_path, "train", "metro", *words, "--schedule", "constant")))
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
     trainer.model.train()
     trainer._step(next(iter(trainer.loader)))
     for name, value in trainer.model.named_parameters():  # Adam's first step is the rate, whatever the gradient
-        moved = float((value - before[name] * (1 - 0.01 * 0.001)).abs().max())
+        moved = float((value - before[name]).detach().abs().max())
         if name.split(".")[0] in ("backbone", "heatmaps", "feature"):
             assert moved < 0.0011, name
         elif name == "transformer.encoders.0.head.weight":
@@ -119,22 +131,32 @@ def test_freihand_s_file(model: str, tmp_path: Path) -> None:
     assert np.shape(joints) == (2, 21, 3) and np.shape(vertices) == (2, 778, 3)
 
 
-@pytest.mark.parametrize(("model", "recipe"), [("metro", "paper"), ("metro_identity", "fair")])
-def test_onnx_computes_the_same(model: str, recipe: str, tmp_path: Path) -> None:
+def test_onnx_computes_the_same(tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="needs pip install -r requirements-export.txt")
-    weights, output = small_checkpoint(tmp_path / "small.pt", model, recipe), tmp_path / "small.onnx"
-    words = ["--phase", "export", "--model", model, "--checkpoint", str(weights), "--output", str(output)]
+    weights, output = small_checkpoint(tmp_path / "small.pt", "metro_identity", "fair"), tmp_path / "small.onnx"
+    words = ["--phase", "export", "--model", "metro_identity", "--checkpoint", str(weights), "--output", str(output)]
     export.export(get_args_parser().parse_args(words))  # compares with PyTorch, batches of 1 and 3, to 1e-4 m
-    session = export.open_session(output, threads=1)
-    inputs = ["image"] if recipe == "paper" else ["image", "betas", "K"]
+    session, inputs = export.open_session(output, threads=1), ["image", "betas", "K"]
     assert [value.name for value in session.get_inputs()] == inputs
     feed = {name: value.numpy() for name, value in zip(inputs, export.sample_inputs(inputs, 64, 1), strict=True)}
     joints, vertices = session.run(["joints", "vertices"], feed)
-    assert joints.shape == (1, 21, 3) and vertices.shape == (1, 778, 3) and np.ptp(vertices) > 1e-6
-    if "betas" in feed:
-        larger = session.run(["vertices"], feed | {"betas": feed["betas"] + 1})[0]
-        assert np.abs(larger - vertices).max() > 1e-4
+    assert joints.shape == (1, 21, 3) and vertices.shape == (1, 778, 3) and np.ptp(vertices) > 1e-2
+    larger = session.run(["vertices"], feed | {"betas": feed["betas"] + 1})[0]
+    assert np.abs(larger - vertices).max() > 1e-3
+
+
+@torch.no_grad()
+def test_what_an_exported_metro_takes_and_gives() -> None:
+    network = build_model("metro", "paper", **BODY, transformer=SMALL).eval()
+    graph = export.ExportGraph(network, mesh_hand(ASSETS, "dex_ycb"), knows_shape=False).eval()
+    assert graph.inputs == ["image"]
+    image = export.sample_inputs(["image"], 64, 2)[0]
+    found, expected = graph.named_outputs(image), network(image)
+    assert list(found) == ["vertices", "joints", "keypoints_2d", "keypoint_confidence"]
+    assert torch.allclose(found["vertices"], expected["vertices"], rtol=0, atol=1e-6)
+    wrist = torch.as_tensor(ASSETS.J_regressor[0], dtype=torch.float32) @ expected["vertices"]
+    assert torch.allclose(found["joints"][:, 0], wrist, rtol=0, atol=1e-6)
 
 
 def test_lines_lead_from_the_joint_to_what_it_looks_at() -> None:

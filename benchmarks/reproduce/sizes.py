@@ -134,7 +134,7 @@ ROWS = (
     Row("shipped body", "fair", "cmr_identity", "calibrated: joint", "quick_cmr_identity"),
     Row("shipped body", "fair", "cmr_identity", "true", "quick_cmr_identity"),
 )
-#: Networks that calibrate and fit for the others.
+#: Networks that calibrate and fit for the others; `prior.make_prior` measures them.
 MEASURING = {"fair_confidence", "pose_2d"}
 #: Groups of a run that makes the whole table.
 WHOLE_TABLE = ("paper", "fair", "mesh", "ablation")
