@@ -12,6 +12,7 @@ from utils.drawing.overlay import joint_colour, overlay_mesh
 
 #: Joints shown, by name: standard order.
 SHOWN = {"wrist": 0, "thumb tip": 4, "index tip": 8, "little tip": 20}
+_LINES = 40
 _MESH = (150, 150, 150)
 _SHIFT = 4
 _TEXT = (255, 255, 255)
@@ -26,7 +27,9 @@ def draw_attention(
     attention: np.ndarray,
     joint: int,
 ) -> np.ndarray:
-    """One joint's attention over a dimmed image with the mesh: the brighter and thicker a line, the larger its share.
+    """One joint's attention over a dimmed image with the mesh: the brighter a vertex, the larger its share.
+
+    Lines lead to the `_LINES` vertices with the largest shares.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -43,12 +46,12 @@ def draw_attention(
     points, start = project_numpy(vertices, K), project_numpy(joints[joint], K)
     thickness = max(1, round(min(image.shape[:2]) / 200))
     colour = np.array(joint_colour(joint) if joint else (250, 250, 90), np.float32)
-    for vertex in np.argsort(share):  # the strongest last, on top
-        if share[vertex] <= 0:
-            continue
+    order = np.argsort(share)[(share <= 0).sum() :]  # the strongest last, on top
+    for place, vertex in enumerate(order):
         drawn = np.zeros(image.shape[:2], np.uint8)
-        end, width = _fixed(points[vertex]), 1 + round((thickness - 1) * float(share[vertex]))
-        cv2.line(drawn, _fixed(start), end, 255, width, cv2.LINE_AA, _SHIFT)
+        end = _fixed(points[vertex])
+        if place >= len(order) - _LINES:
+            cv2.line(drawn, _fixed(start), end, 255, thickness, cv2.LINE_AA, _SHIFT)
         cv2.circle(drawn, end, int((1 + thickness) * 2**_SHIFT), 255, -1, cv2.LINE_AA, _SHIFT)
         opacity = float(share[vertex]) * (drawn / np.float32(255))[..., None]
         canvas = canvas * (1 - opacity) + opacity * colour
