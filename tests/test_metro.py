@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -11,20 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from options.recipes import apply_recipe
-from options.run_options import get_args_parser
-from src.engine import PHASES, checkpoint
+from src.engine import checkpoint
 from src.engine.checkpoint import ModelCard, initialise_from, load_owned, save_checkpoint
-from src.engine.train import Trainer
 from src.models import build_model
 from src.models.mesh_joints import mesh_hand, mesh_joints
 from src.models.metro.networks import Metro
 from src.models.metro.objective import MetroObjective
 from src.models.metro.released import UNUSED
-from src.models.metro.template_tokens import VERTICES_195
-from template import load_hand_assets
-from tests.dex_ycb_layout import write_dex_ycb
-from utils.artifacts import load_predictions
+from src.models.metro.template_tokens import VERTICES_195, TemplateTokens
+from template import HandModel, load_hand_assets
 from utils.joints import MANO_TO_STANDARD, tip_vertices
 
 ASSETS = load_hand_assets()
@@ -250,6 +246,63 @@ def test_attention_is_what_the_layers_use() -> None:
     y = layer.norm1(hidden + layer.attended((maps[0] @ values).transpose(1, 2).flatten(2)))
     expected = layer.norm2(y + layer.narrow(torch.nn.functional.gelu(layer.widen(y))))
     torch.testing.assert_close(layer(hidden), expected, rtol=0, atol=1e-5)
+    plain = copy.deepcopy(layer).train()
+    plain.dropout = 0.0  # then a CPU's training step does without the fused attention
+    torch.testing.assert_close(plain(hidden), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["fair", "paper"])
+@torch.no_grad()
+def test_attention_of_joints_is_the_last_encoder_s(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"transformer": SMALL} if recipe == "paper" else {}
+    network = build_model("metro_identity", recipe, **BODY, **sizes).eval()
+    hidden = []
+    last = network.transformer.encoders[-1].layers[-1]
+    last.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0].double()))
+    image, betas = torch.randn(2, 3, 64, 64), torch.randn(2, 10)
+    network(image, betas=betas, K=K)
+    width = hidden[0].shape[2] // last.heads
+    energy = torch.zeros(2, 216, 216, dtype=torch.float64)
+    for head in range(last.heads):  # slowly, in float64
+        part = slice(head * width, (head + 1) * width)
+        query, key = (
+            hidden[0] @ linear.weight[part].double().T + linear.bias[part].double() for linear in (last.query, last.key)
+        )
+        energy += torch.exp(torch.log_softmax(query @ key.transpose(1, 2) / math.sqrt(width), dim=-1)) / last.heads
+    found = network.attention(image, betas=betas, K=K)
+    assert found.shape == (2, 21, 778)
+    assert torch.allclose(found[:, :, list(VERTICES_195)].double(), energy[:, :21, 21:], rtol=0, atol=1e-5)
+    others = [vertex for vertex in range(778) if vertex not in VERTICES_195]
+    assert (found[:, :, others] == 0).all() and (found.sum(-1) < 1).all()
+
+
+@torch.no_grad()
+def test_the_fair_network_starts_from_the_turned_template() -> None:
+    """With a transformer that finds nothing, the hand is the person's rest hand under one linear map."""
+    torch.manual_seed(0)
+    network = build_model("metro_identity", "fair", **BODY).eval()
+    last = network.transformer.encoders[-1]
+    for layer in (last.head, last.residual, network.transformer.upsampling):
+        layer.weight.zero_(), layer.bias.zero_()
+    network.start.weight.normal_(0, 0.1)
+    betas = torch.randn(2, 10)
+    found = network(torch.randn(2, 3, 64, 64), betas=betas, K=K)
+    rest = network.tokens.hand.rest(betas)
+    rest = rest - mesh_joints(rest, network.tokens.hand)[:, :1]
+    for points, mesh in zip(rest, found["vertices"], strict=True):
+        turned = torch.linalg.lstsq(points.double(), mesh.double())
+        assert mesh.abs().max() > 1e-3 and turned.solution.abs().max() > 1e-2
+        assert (points.double() @ turned.solution - mesh).abs().max() < 1e-6
+    regressed = mesh_joints(found["vertices"], mesh_hand(ASSETS, "dex_ycb"))
+    torch.testing.assert_close(found["joints"], regressed, rtol=0, atol=1e-5)
+    assert torch.equal(found["vertices_coarse"], found["vertices"][:, list(VERTICES_195)])
+
+
+def test_a_template_of_another_topology_is_refused() -> None:
+    hand = HandModel(ASSETS)
+    hand.assets = dataclasses.replace(ASSETS, v_template=ASSETS.v_template[:700])
+    with pytest.raises(ValueError, match="has 700 vertices; METRO's tokens are a selection of MANO's 778"):
+        TemplateTokens(hand)
 
 
 def test_the_objective_is_zero_at_the_truth() -> None:
@@ -276,48 +329,3 @@ def test_the_objective_is_zero_at_the_truth() -> None:
     output["vertices"] = relative + torch.tensor([0.0, 0.0, 0.01])
     shifted, terms = objective.loss(output, batch)
     assert terms["mesh"] == pytest.approx(0.01 / 3 / 2, rel=1e-3) and terms["joints"] < 1e-6  # about the wrist
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dex_ycb(tmp_path_factory.mktemp("data") / "dex_ycb", sequences=1)
-
-
-def options(root: Path, out: Path, phase: str, model: str, *extra: str) -> object:
-    words = ["--phase", phase, "--model", model, "--data_root", str(root), "--out_dir", str(out), "--device", "cpu"]
-    if phase == "train":
-        words += ["--input_size", "64", "--crop_size", "64", "--crop_scale", "2"]
-    return get_args_parser().parse_args([*words, *extra])
-
-
-@pytest.mark.parametrize(("model", "recipe"), [("metro", "paper"), ("metro", "fair"), ("metro_identity", "fair")])
-def test_trains_predicts_and_evaluates(root: Path, tmp_path: Path, model: str, recipe: str) -> None:
-    words = (
-        "--recipe",
-        recipe,
-        "--backbone",
-        "mobilenet_v3_small",
-        "--epochs",
-        "1",
-        "--batch_size",
-        "4" if recipe == "paper" else "8",
-    )
-    args = apply_recipe(options(root, tmp_path, "train", model, *words, "--max_images", "24", "--val_images", "2"))
-    if recipe == "paper":  # the released sizes take half a gigabyte: one step, no checkpoint
-        trainer = Trainer(args)
-        batch = next(iter(trainer.loader))
-        terms = trainer._step(batch)
-        assert all(value.grad is not None for value in trainer.model.parameters() if value.requires_grad)
-        assert 0 < terms["loss"] < 1000 and 0 < trainer.validate()["mpjpe_mm"] < 1000
-        return
-    trainer = Trainer(args)
-    trainer.run()  # three steps
-    assert all(value.grad is not None for value in trainer.model.parameters() if value.requires_grad)
-    last, found, results = trainer.folder.last, tmp_path / "found.npz", tmp_path / "results.json"
-    common = ("--checkpoint", str(last), "--max_images", "4")
-    shape = ("--shape", "mean") if model.endswith("identity") else ()
-    PHASES["predict"](options(root, tmp_path, "predict", model, *common, *shape, "--predictions", str(found)))
-    predictions = load_predictions(found)
-    assert predictions.model_name == model and predictions.vertices.shape == (4, 778, 3)
-    PHASES["eval"](options(root, tmp_path, "eval", model, *common, *shape, "--results", str(results)))
-    assert "mpjpe" in results.read_text()

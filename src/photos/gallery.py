@@ -21,6 +21,7 @@ from src.photos.perspective import close_up
 from src.photos.result import CONVENTIONS, SCHEMA, Result, corners
 from utils.camera import crop_affine, square_box, transform_points
 from utils.drawing import overlay
+from utils.drawing.attention import attention_grid
 from utils.drawing.figures import CROP_PIXELS, HandView, demo_figure
 from utils.drawing.web_page import PageHand, page_section, write_page
 from utils.files import write_text
@@ -210,7 +211,11 @@ def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]
     crop, K, affine = overlay.crop_view(picture, close.K, box, VIEW_PIXELS)
     mesh = overlay.overlay_mesh(crop, close.vertices, close.faces, K, COLOUR)
     pose = overlay.draw_skeleton(crop, transform_points(close.keypoints, affine), close.confidence, None, 0.1)
-    mask = np.repeat(silhouette(close, box, VIEW_PIXELS)[..., None].astype(np.uint8) * 255, 3, axis=2)
+    if close.attention is None:
+        mask = np.repeat(silhouette(close, box, VIEW_PIXELS)[..., None].astype(np.uint8) * 255, 3, axis=2)
+        last = ("silhouette", mask)
+    else:
+        last = ("attention", attention_grid(crop, close.vertices, close.joints, close.faces, K, close.attention))
     length = hand.length
     labels = {"plot": "plot", "mesh_ply": "mesh (PLY)", "mesh_glb": "mesh (GLB)"}
     left, top, right, bottom = corners(hand.box)
@@ -229,7 +234,7 @@ def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]
         file,
         f"{hand.side} hand, {hand.distance_m:.2f} m from the camera",
         framed(image, hand.box),
-        (("mesh", mesh), ("2D pose", pose), ("silhouette", mask)),
+        (("mesh", mesh), ("2D pose", pose), last),
         hand.vertices,
         hand.faces,
         COLOUR,
