@@ -35,7 +35,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.real_pictures import routes  # noqa: E402
+from benchmarks.scenes.real_pictures import routes  # noqa: E402
 from src.evaluation.alignment import procrustes_align  # noqa: E402
 from src.personalization.calibration.from_keypoints import fit_options  # noqa: E402
 from src.personalization.calibration.identity import calibrate_predictions  # noqa: E402

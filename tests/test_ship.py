@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
-from src.engine.low_bits import LEAST, pack, unpack
 from src.engine.ship import ship
 from src.models import build_model
+from utils.low_bits import LEAST, pack, unpack
 
 OPTIONS = {"backbone": "mobilenet_v3_small"}
 

@@ -26,7 +26,6 @@ from safetensors import safe_open
 from torch import nn
 
 from options.command_line import run_command
-from src.engine.low_bits import SCALE, unpack
 from src.models import build_model
 from src.models.mesh_joints import is_mesh_model
 from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
@@ -34,6 +33,7 @@ from template import HandAssets, HandModel, load_hand_assets
 from template.cmr_assets import load_hierarchy
 from utils.artifacts import model_hash
 from utils.files import atomic_path, what_it_is
+from utils.low_bits import SCALE, unpack
 from utils.torch_files import CheckpointError, UnreadableCheckpointError, load_harmless
 
 logger = logging.getLogger(__name__)

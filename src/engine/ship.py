@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 
 from options.command_line import run_command
 from src.engine.checkpoint import CheckpointError, read_checkpoint
-from src.engine.low_bits import SCALE, is_packed, pack
 from src.engine.run_folder import CODE, records
 from utils.files import atomic_path, write_json
+from utils.low_bits import SCALE, is_packed, pack
 
 logger = logging.getLogger(__name__)
 
