@@ -45,6 +45,7 @@ LIMITS = {
     "crop_scale": Limits(0, 2, above=True),
     "rotation_deg": Limits(0, 180),
     "min_confidence": Limits(0, 1),
+    "port": Limits(0, 65535),
     "seed": Limits(0, 2**62),
     "threads": Limits(1, max(os.cpu_count() or 1, 1)),  # more than cores only wait for each other
 }

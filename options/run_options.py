@@ -149,7 +149,7 @@ _NETWORK = "model backbone hierarchy keypoint_views checkpoint resume exp_name o
 _SAMPLES = "batch_size num_workers max_images"
 _OWN_IMAGES = (
     "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints landmarker "
-    "one_person camera camera_name"
+    "one_person camera camera_name world_from_camera world_axes"
 )
 #: What each use of run.py reads, beside ``--phase``, ``--debug`` and `_EVERYWHERE`. Any other option is an error.
 USED_OPTIONS = {
@@ -161,7 +161,7 @@ USED_OPTIONS = {
     "eval": f"{_DATA} {_NETWORK} {_SAMPLES} shape identity predictions results submit",
     "demo": "output weights method solver calibration_images demo_sequences demo_frames pictures seed",
     "demo --images": f"{_OWN_IMAGES} images",
-    "demo --video": f"{_OWN_IMAGES} video glb bvh joint_names",
+    "demo --video": f"{_OWN_IMAGES} video glb bvh joint_names port",
     "export": "model dataset checkpoint resume exp_name out_dir hierarchy output weights without_layer",
     "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit",
 }
@@ -184,7 +184,12 @@ class _Parser(CommandParser):
             use += " --images" if args.images else " --video" if args.video else ""
         used = {f"--{name}" for name in f"phase debug {_EVERYWHERE} {USED_OPTIONS[use]}".split()}
         self.refuse_unused(args, used, f"--phase {use}")
-        self.refuse_without(args, {"--joint_names": ("--glb", "--bvh"), "--camera_name": ("--camera",)})
+        needs = {"--joint_names": ("--glb", "--bvh"), "--camera_name": ("--camera",)}
+        self.refuse_without(args, needs | {"--world_axes": ("--world_from_camera",)})
+        if not (args.video or "").startswith("camera:"):
+            self.refuse_unused(args, args.given_options - {"--port"}, "--video FILE")
+        elif args.world_from_camera:
+            self.error("--world_from_camera is of recorded videos, whose frames have poses; leave it out")
         name = args.exp_name
         if name is not None and (name != Path(name).name or name in _NO_NAMES):
             self.error(f"--exp_name is {name!r}; it is one folder's name in --out_dir, without a path")

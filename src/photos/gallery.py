@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from src.photos.boxes import Refused
+from src.photos.perspective import close_up
 from src.photos.result import CONVENTIONS, SCHEMA, Result, corners
 from utils.camera import crop_affine, square_box, transform_points
 from utils.drawing import overlay
@@ -170,6 +171,7 @@ def command_line() -> str:
 
 def write_plot(path: Path, image: np.ndarray, hand: Result, title: str) -> None:
     """`utils.drawing.figures.demo_figure`: image, silhouette, 2D pose, projected mesh, mesh and pose in space."""
+    image, hand = close_up(image, hand)
     box = close_up_box(hand)
     demo_figure(
         path,
@@ -204,15 +206,16 @@ def silhouette(hand: Result, box: np.ndarray, size: int) -> np.ndarray:
 
 
 def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]) -> PageHand:
-    sources, box = hand.sources, close_up_box(hand)
-    crop, K, affine = overlay.crop_view(image, hand.K, box, VIEW_PIXELS)
-    mesh = overlay.overlay_mesh(crop, hand.vertices, hand.faces, K, COLOUR)
-    pose = overlay.draw_skeleton(crop, transform_points(hand.keypoints, affine), hand.confidence, None, 0.1)
-    if hand.attention is None:
-        mask = np.repeat(silhouette(hand, box, VIEW_PIXELS)[..., None].astype(np.uint8) * 255, 3, axis=2)
+    sources, (picture, close) = hand.sources, close_up(image, hand)
+    box = close_up_box(close)
+    crop, K, affine = overlay.crop_view(picture, close.K, box, VIEW_PIXELS)
+    mesh = overlay.overlay_mesh(crop, close.vertices, close.faces, K, COLOUR)
+    pose = overlay.draw_skeleton(crop, transform_points(close.keypoints, affine), close.confidence, None, 0.1)
+    if close.attention is None:
+        mask = np.repeat(silhouette(close, box, VIEW_PIXELS)[..., None].astype(np.uint8) * 255, 3, axis=2)
         last = ("silhouette", mask)
     else:
-        last = ("attention", attention_grid(crop, hand.vertices, hand.joints, hand.faces, K, hand.attention))
+        last = ("attention", attention_grid(crop, close.vertices, close.joints, close.faces, K, close.attention))
     length = hand.length
     labels = {"plot": "plot", "mesh_ply": "mesh (PLY)", "mesh_glb": "mesh (GLB)"}
     left, top, right, bottom = corners(hand.box)
