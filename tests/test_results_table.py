@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks.reproduce.merge import merge, replace_section
+from benchmarks.reproduce.networks import NETWORKS
 from benchmarks.reproduce.report import flat_rows, interval, markdown, per_subject, table, verdicts
 from benchmarks.reproduce.scoring import METRICS, halves
-from benchmarks.reproduce.sizes import FULL, NETWORKS, ON_SHIPPED_BODY, QUICK, ROWS, SHIPPED, WHOLE
+from benchmarks.reproduce.sizes import FULL, ON_SHIPPED_BODY, QUICK, ROWS, SHIPPED, WHOLE
 from benchmarks.reproduce.training import checkpoint_of, is_trained, training_options, trainings
 from options.run_options import get_args_parser
 

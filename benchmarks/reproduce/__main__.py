@@ -33,7 +33,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     parser.add_argument("--whole", action="store_true", help="seeds are whole trainings also without a GPU")
-    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these (sizes.py) and what they start from")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these (networks.py) and what they start from")
     parser.add_argument("--data_root", type=Path, help="the real DexYCB: train on s1_train, evaluate on s1_test")
     parser.add_argument("--body", type=Path, help="checkpoint that all networks start from")
     parser.add_argument("--workers", type=int, help="processes of a training (GPUs, or CPU cores)")
