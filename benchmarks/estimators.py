@@ -214,7 +214,7 @@ def make_trust(args: argparse.Namespace, assets: HandAssets) -> None:
             for key in columns
         }
         count = np.arange(len(merged["K"]))
-        rows = replace(every[0], image_id=count, image_name=None, keypoint_confidence=None, **merged)
+        rows = replace(every[0], image_id=count, image_name=None, image_size=None, keypoint_confidence=None, **merged)
         truth = result.world.joints.flatten(0, 1).numpy()
         labels = replace(
             rows,
