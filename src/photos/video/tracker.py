@@ -18,7 +18,7 @@ from src.photos.video.association import SIZE, cost, match, returning
 from src.photos.video.people import People
 from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker, without_keypoints
 from src.photos.video.track import BoxMotion, Track
-from utils.camera import project_numpy, square_box
+from utils.camera import square_box
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,8 @@ class HandTracker:
         self._own_keypoints = is_mesh_model(tools.estimator.card.model) and tools.detector is None
 
     def photo(self, frame: np.ndarray) -> Photo:
-        """The next frame (H,W,3) uint8 RGB, without distortion."""
-        return self.tools.straightened(Photo(self.path.stem, self.path, frame))
+        """The next frame (H,W,3) uint8 RGB."""
+        return Photo(self.path.stem, self.path, frame)
 
     def __call__(self, photo: Photo, seconds: float) -> list[TrackedHand]:
         """The hands of the next frame, seen or expected, by the age of their tracks; ``seconds``: its time."""
@@ -114,8 +114,9 @@ class HandTracker:
     def _expected(self, track: Track, seconds: float) -> np.ndarray:
         """Where a hand should be: from the fit where nobody reads windows, which then has the last word."""
         if not self.looker.can_read and track.result is not None:
-            joints = project_numpy(track.result.joints.astype(np.float64), self.camera.K)
-            return square_box(joints, 1.0)
+            joints = self.camera.project(track.result.joints.astype(np.float64))
+            joints = joints[np.isfinite(joints).all(axis=1)]  # a lens does not see behind itself
+            return square_box(joints, 1.0) if len(joints) > 1 else track.motion.at(seconds)
         return track.motion.at(seconds)
 
     def _part(self, sights: dict[int, Sight], seconds: float) -> None:
