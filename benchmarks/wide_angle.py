@@ -43,7 +43,7 @@ from utils.cameras.views import View  # noqa: E402
 SIZE, DEGREES = (1180, 880), 110.0
 FRAMES = 3  # of each person, by eight cameras
 #: Degrees off the axis between which hands are reported together.
-RINGS = (0, 10, 20, 30, 40, 50, 62)
+RINGS = (0, 15, 30, 45, 62)
 
 
 @dataclass

@@ -47,6 +47,7 @@ LIMITS = {
     "min_confidence": Limits(0, 1),
     "port": Limits(0, 65535),
     "seed": Limits(0, 2**62),
+    "lag": Limits(0, 300),
     "threads": Limits(1, max(os.cpu_count() or 1, 1)),  # more than cores only wait for each other
 }
 

@@ -65,19 +65,19 @@ def make_clip(seed: int, number: int) -> Clip:
         np.ascontiguousarray(view.render(MovingMesh.of(*scene.frame(i)), motion.joints[i]).bgr[..., ::-1])
         for i in shown
     ]
-    cover = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    patch = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
     for place in np.flatnonzero(hidden):
-        _cover(images[place], square_box(project_numpy(joints[place], rig.K[serial]), 1.3), cover)
+        cover(images[place], square_box(project_numpy(joints[place], rig.K[serial]), 1.3), patch)
     return Clip(images, rig.K[serial], betas, joints, hidden)
 
 
-def _cover(image: np.ndarray, box: np.ndarray, cover: np.ndarray) -> None:
+def cover(image: np.ndarray, box: np.ndarray, patch: np.ndarray) -> None:
     """Lay a coarse patch (S,S,3) over a square (3,) of the image (H,W,3), in place."""
     height, width = image.shape[:2]
     left, top = np.maximum(np.floor(box[:2] - box[2] / 2).astype(int), 0)
     right, bottom = np.minimum(np.ceil(box[:2] + box[2] / 2).astype(int), [width, height])
     rows, columns = np.arange(top, bottom), np.arange(left, right)
     pick = [
-        ((at - at.min(initial=0)) * len(cover) // max(len(at), 1)).clip(0, len(cover) - 1) for at in (rows, columns)
+        ((at - at.min(initial=0)) * len(patch) // max(len(at), 1)).clip(0, len(patch) - 1) for at in (rows, columns)
     ]
-    image[top:bottom, left:right] = cover[pick[0][:, None], pick[1]]
+    image[top:bottom, left:right] = patch[pick[0][:, None], pick[1]]
