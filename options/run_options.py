@@ -77,6 +77,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--epochs", type=int)
     group.add_argument("--batch_size", type=int)
     group.add_argument("--lr", type=float)
+    group.add_argument("--body_lr", type=float, help="of what is trained already: backbone, heat maps, feature (--lr)")
     group.add_argument("--weight_decay", type=float)
     group.add_argument("--optimizer", choices=("adam", "adamw"))
     group.add_argument("--schedule", choices=("cosine", "multistep", "constant"))
@@ -153,9 +154,9 @@ _OWN_IMAGES = (
 #: What each use of run.py reads, beside ``--phase``, ``--debug`` and `_EVERYWHERE`. Any other option is an error.
 USED_OPTIONS = {
     "train": f"{_DATA} {_SAMPLES} input_size crop_scale resident model recipe backbone backbone_weights "
-    "crop_geometry confidence blind_decoder hierarchy exp_name out_dir epochs lr weight_decay optimizer schedule "
-    "augment rotation_deg seed amp channels_last cuda_graph compile init_parts init_from resume override overwrite "
-    "save_minutes val_images",
+    "crop_geometry confidence blind_decoder hierarchy exp_name out_dir epochs lr body_lr weight_decay optimizer "
+    "schedule augment rotation_deg seed amp channels_last cuda_graph compile init_parts init_from resume override "
+    "overwrite save_minutes val_images",
     "predict": f"{_DATA} {_NETWORK} {_SAMPLES} shape identity predictions",
     "eval": f"{_DATA} {_NETWORK} {_SAMPLES} shape identity predictions results submit",
     "demo": "output weights method solver calibration_images demo_sequences demo_frames pictures seed",

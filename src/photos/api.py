@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +22,8 @@ from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
 from src.photos.detector.detection import Finder, finder_name
-from src.photos.detector.own_hands import open_own_hands
-from src.photos.detector.refusal import check_size
+from src.photos.detector.finders import landmarks_of, open_finder
+from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
 from src.photos.estimator import Estimator, HandEstimator
 from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
 from src.photos.keypoint_estimator import KeypointEstimator
@@ -278,22 +277,13 @@ def open_detector(
     """A detector's hands and keypoints, and the hand model fitted to them.
 
     Args:
-        folder: of the shipped weights; landmarker: of `src.photos.detector.find_hands`.
-        source: mediapipe, or "own": our own networks, which run on ``device``.
-
-    Raises:
-        ImportError: mediapipe is not installed; says how to get it. FileNotFoundError: no own weights in the folder.
-        FileNotFoundError, ValueError: as `open_landmarker`.
+        folder: of the shipped weights; the others, and what is raised: as of `open_finder`.
     """
     population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
-    if source == OWN:  # its keypoints are the hand's own joints
-        fit = KeypointEstimator(assets, population, landmarks=None)
-        return PhotoEstimator(fit, detector=open_own_hands(folder, device), population=population)
-    from src.photos.detector import find_hands
-
-    finder = find_hands if landmarker is None else functools.partial(find_hands, landmarker=os.fspath(landmarker))
-    finder(np.zeros((64, 64, 3), np.uint8))
-    return PhotoEstimator(KeypointEstimator(assets, population), detector=finder, population=population)
+    finder = open_finder(source, landmarker, folder, device)
+    limits = {"max_misfit": MAX_MISFIT_OF_OWN, "min_side": MIN_SIDE_OF_OWN} if source == OWN else {}
+    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets), **limits)
+    return PhotoEstimator(fit, detector=finder, population=population)
 
 
 def open_estimator(

@@ -172,7 +172,7 @@ def blend(image: np.ndarray, shaded: np.ndarray, coverage: np.ndarray, opacity: 
 
 
 def mesh_silhouette(vertices: np.ndarray, faces: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(height,width) bool mask of the pixels whose centre sees the mesh."""
+    """(H,W) bool mask of the pixels whose centre sees the mesh."""
     return RayCaster(np.asarray(vertices), faces).render(K, width, height).face >= 0
 
 

@@ -56,6 +56,7 @@ class Window:
     rest: torch.Tensor
     seconds: torch.Tensor
     smoothness: Smoothness
+    retract = staticmethod(retract_frames)
 
     def linearise(self, state: State) -> State:
         """Cost, gradient and dense Hessian (by rad and m)."""
@@ -92,10 +93,6 @@ class Window:
         """See `levenberg_marquardt.Problem`."""
         vector, promised = solve_damped(terms["hessian"], terms["gradient"], damping)
         return step_of(vector.unflatten(1, (-1, FRAME_SIZE)), terms["chart"]), promised
-
-    def retract(self, state: State, step: State) -> State:
-        """See `levenberg_marquardt.Problem`."""
-        return retract_frames(state, step)
 
     def rows(self, index: torch.Tensor) -> Window:
         """There is one problem only."""

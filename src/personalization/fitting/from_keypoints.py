@@ -195,7 +195,7 @@ class _Task:
         return problem.linearise({"pose": found.pose, "wrist": wrist, "betas": found.betas})
 
     def judge(self, found: FitResult, options: FitOptions) -> KeypointFit:
-        """Costs and covariances of the ends."""
+        """Costs (N,) and covariances, of betas (N,10,10) and wrists (N,3,3) m^2, of the ends."""
         n = len(found.status)
         terms = self.terms(found, options, torch.arange(n, device=found.status.device))
         covariance = _covariance(terms["hessian"])

@@ -27,25 +27,20 @@ class Chain:
     linked: torch.Tensor
 
 
+@dataclass
 class SequenceProblem:
     """`levenberg_marquardt.Problem` of a single problem: state pose (1,T,16,3,3), wrist (1,T,3), betas (1,T|1,10).
 
-
-    Args:
+    Attributes:
         model: the joints-only hand; seen: what each of the T frames shows; chain: their times.
         shape_prior: free one shape for all frames, with this prior; None: betas stay as given.
     """
 
-    def __init__(
-        self,
-        model: JointsModel,
-        seen: Observations,
-        chain: Chain,
-        smoothness: Smoothness,
-        shape_prior: ShapePrior | None = None,
-    ) -> None:
-        self.model, self.seen, self.chain = model, seen, chain
-        self.smoothness, self.shape_prior = smoothness, shape_prior
+    model: JointsModel
+    seen: Observations
+    chain: Chain
+    smoothness: Smoothness
+    shape_prior: ShapePrior | None = None
 
     def linearise(self, state: State) -> State:
         """Cost, gradient (by rad and m), the Hessian's band, its betas' border, and the chart of `evaluate_frames`."""

@@ -58,12 +58,11 @@ def check_frames(
 ) -> FrameInputs:
     """Judge each frame (K and keypoints in px) and replace what is unusable by harmless values (see `FrameInputs`).
 
-    Keypoints with a confidence of ``min_confidence`` or less (or one that is not finite) do not count; none counts
-    for more than 1.
+    All are brought to the dtype and the device of ``pose``. Keypoints with a confidence of ``min_confidence`` or less
+    (or one that is not finite) do not count; none counts for more than 1.
     """
-    n = pose.shape[0]
-    if confidence is None:
-        confidence = torch.ones_like(keypoints[..., 0])
+    n, betas, K, keypoints = pose.shape[0], *(value.to(pose) for value in (betas, K, keypoints))
+    confidence = torch.ones_like(keypoints[..., 0]) if confidence is None else confidence.to(pose)
     confidence = torch.where(torch.isfinite(confidence) & (confidence > min_confidence), confidence.clamp_max(1.0), 0.0)
     seen = confidence > 0
     status = torch.full((n,), int(Status.CONVERGED), dtype=torch.int64, device=pose.device)
@@ -89,19 +88,14 @@ def check_frames(
     identity = torch.eye(3, dtype=pose.dtype, device=pose.device)
     camera = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=pose.dtype, device=pose.device)
     use = good[:, None]
+    pose = torch.where(rotations[:, None, None, None], pose, identity)
+    for _ in range(2):  # Newton steps to the nearest rotation (Higham 1986) remove float32 rounding
+        pose = pose @ (3 * identity - pose.mT @ pose) / 2
     return FrameInputs(
-        pose=_orthonormal(torch.where(rotations[:, None, None, None], pose, identity)),
+        pose=pose,
         betas=torch.where(torch.isfinite(betas), betas, 0.0),
         K=torch.where(use[..., None], safe, camera),
         keypoints=torch.where(use[..., None] & seen[..., None], keypoints, 0.0),
         confidence=torch.where(use, confidence, 0.0),
         status=status,
     )
-
-
-def _orthonormal(pose: torch.Tensor) -> torch.Tensor:
-    """Two Newton steps towards the nearest rotation, R (3 I - R^T R) / 2 (Higham 1986): removes float32 rounding."""
-    identity = torch.eye(3, dtype=pose.dtype, device=pose.device)
-    for _ in range(2):
-        pose = pose @ (3 * identity - pose.mT @ pose) / 2
-    return pose
