@@ -28,6 +28,8 @@ from utils.camera import project_numpy, square_box
 
 logger = logging.getLogger(__name__)
 
+#: A hand that is not seen is carried by the frames about it, or, as it comes, by those before it, for so long, s.
+CARRIED = 0.6
 #: What is kept of a frame until the video is over has no mesh: that is made anew.
 _NO_MESH = np.zeros((0, 3), np.float32)
 
@@ -127,16 +129,18 @@ def fit_tracks(frames: list[FrameHands], fitter: TrackFitter) -> list[FrameHands
     """Each track of a video fitted as one motion; frames in which it is not seen are carried by those about them.
 
     A track has the side that it had in the end, and the shape of its last frame, which rests on the most. Tracks that
-    were never confirmed are left out, unless the video was too short to.
+    were never confirmed are left out.
     """
     last = {hand.track: hand for frame in frames for hand in frame.hands}
     found: dict[tuple[int, int], TrackedHand | None] = {}
     for number, end in last.items():
         places = [(row, hand) for row, frame in enumerate(frames) for hand in frame.hands if hand.track == number]
-        seen = [fitter.observed(hand, end.is_left) for _, hand in places]
-        if not end.is_confirmed and places[-1][0] < len(frames) - 1:
+        if not end.is_confirmed:
             found |= {(row, number): None for row, _ in places}
             continue
+        seen = [fitter.observed(hand, end.is_left) for _, hand in places]
+        bridged = _bridged([frames[row].seconds for row, _ in places], [one is not None for one in seen])
+        places, seen = ([one for one, keep in zip(all_of, bridged, strict=True) if keep] for all_of in (places, seen))
         known = [one for one in seen if one is not None]
         if not known:
             continue
@@ -157,6 +161,17 @@ def fit_tracks(frames: list[FrameHands], fitter: TrackFitter) -> list[FrameHands
         replace(frame, hands=[hand for one in frame.hands if (hand := found.get((row, one.track), one)) is not None])
         for row, frame in enumerate(frames)
     ]
+
+
+def _bridged(seconds: list[float], seen: list[bool]) -> list[bool]:
+    """Frames in which a hand is seen, or that lie between two such that are at most `CARRIED` apart."""
+    bridged, last = list(seen), None
+    for row, there in enumerate(seen):
+        if there:
+            if last is not None and seconds[row] - seconds[last] <= CARRIED:
+                bridged[last:row] = [True] * (row - last)
+            last = row
+    return bridged
 
 
 def _fitted(
@@ -231,12 +246,15 @@ class _Stream:
         self._smoother = FixedLagSmoother(fitter.exact, torch.zeros(10), options, lag)
         self._inside: dict[int, tuple[int, TrackedHand, Result | None]] = {}
         self._like: Result | None = None
-        self._count = 0
+        self._count, self._seen_at = 0, 0.0
 
     def update(self, frame: FrameHands, hand: TrackedHand) -> list[tuple[int, TrackedHand]]:
         """Take in a frame; gives the numbers of those settled, and their hands."""
         seen = self.fitter.observed(hand, self.is_left)
-        self._like = seen or self._like
+        if seen is not None:
+            self._like, self._seen_at = seen, frame.seconds
+        elif frame.seconds - self._seen_at > CARRIED:
+            return []
         rows = {name: value[0] for name, value in self.fitter.rows([seen], self._like).items()}
         betas = torch.as_tensor(self._like.betas)
         self._smoother.betas = betas.to(self.fitter.exact.device, self.fitter.exact.dtype)

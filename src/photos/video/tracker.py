@@ -162,8 +162,10 @@ class HandTracker:
                 track.contradictions = 0
                 continue
             track.contradictions += 1
-            if read is None or track.is_doubtful or track.contradictions >= MOST_CONTRADICTIONS:
+            if read is None or track.is_doubtful or self._is_better(photo, track, sight, read):
                 sights[track.number], track.contradictions = sight, 0
+                if read is not None:  # what is put right did not move
+                    track.motion = BoxMotion(sight.region.box, seconds)
         taken = [sights[track.number] for track in self.tracks if track.number in sights]
         for sight in left:
             if any(is_same_hand(sight, other) for other in taken):
@@ -171,11 +173,20 @@ class HandTracker:
             self._begin(sight, seconds, sights)
             taken.append(sight)
 
+    def _is_better(self, photo: Photo, track: Track, found: Sight, read: Sight) -> bool:
+        """A window about what was ``found`` shows the track's hand better than where it was ``read``."""
+        fresh = self.looker.read(photo, found.region.box, track.is_left)
+        if fresh is None or fresh.left * track.left < 0:  # nothing, or the other hand
+            return False
+        return (fresh.region.score or 0) >= (read.region.score or 0) or track.contradictions >= MOST_CONTRADICTIONS
+
     def _begin(self, sight: Sight, seconds: float, sights: dict[int, Sight]) -> None:
         """A hand that no track explains: one that comes back, or a new one."""
-        track = returning(self._gone, self.tracks, sight, seconds)
+        missing = [one for one in self.tracks if one.is_confirmed and one.number not in sights]
+        seen = [one for one in self.tracks if one.number in sights]
+        track = returning([*self._gone, *missing], seen, sight, seconds)
         if track is not None:
-            self._gone = [one for one in self._gone if one is not track]
+            self._gone, self.tracks = ([one for one in them if one is not track] for them in (self._gone, self.tracks))
             track.motion, track.layout = BoxMotion(sight.region.box, seconds), None
         else:
             self._count += 1
@@ -224,6 +235,7 @@ class HandTracker:
     def _region(self, track: Track, sight: Sight) -> object:
         """What the estimator is told: the side is the track's."""
         region = (without_keypoints(sight) if self._own_keypoints else sight).region
+        region = replace(region, box=track.motion.box) if self.looker.can_read else region
         if self.tools.hand in ("left", "right") or track.hits < 2:
             return region if track.is_left == region.is_left else replace(region, is_left=track.is_left)
         keypoints = region.keypoints
