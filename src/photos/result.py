@@ -174,9 +174,8 @@ class Result:
         transl = self.transl
         if transl is not None:  # the pose turns about the wrist, which is at J0(betas) + transl
             transl = (joints[0] - (self.joints[0] - transl)).astype(transl.dtype)
-        return replace(
-            self, vertices=vertices, joints=joints, pose=pose, transl=transl, predicted_pose=predicted
-        )  # fmt: skip
+        moved = {"vertices": vertices, "joints": joints, "pose": pose, "transl": transl, "predicted_pose": predicted}
+        return replace(self, **moved)
 
     def in_world(self, y_down: bool = False) -> Result:
         """The hand in the world's frame, or, without one, in the camera's; ``y_down``: with the camera's axes there."""
