@@ -14,7 +14,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     """``--images``, ``--video`` and what is known about them."""
     group = parser.add_argument_group("demo on own images (--phase demo --images DIR or --video FILE)")
     group.add_argument("--images", help="folder of images, or one image; each may have <name>_K.npy, <name>_bbox.json")
-    group.add_argument("--video", help="video to annotate; each frame's fit starts from the one before it")
+    group.add_argument("--video", help="video to annotate: every hand in it is followed")
     group.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
     group.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
     group.add_argument(
@@ -48,10 +48,26 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--bvh", action="store_true", help="of a video: also NAME_hands.bvh, skeleton and motion, in cm")
     group.add_argument("--joint_names", default="mano", choices=("mano", "webxr"), help="of the bones of --glb, --bvh")
-    group.add_argument(
+    over_time = group.add_mutually_exclusive_group()
+    over_time.add_argument(
+        "--lag",
+        type=int,
+        metavar="FRAMES",
+        help="of a video: smooth each frame as it comes, from those before it and so many after it (0: for live use); "
+        "default: all frames are fitted together once the video is over",
+    )
+    over_time.add_argument(
+        "--each_frame_alone", dest="smooth", action="store_false", help="of a video: do not fit frames together"
+    )
+    people = group.add_mutually_exclusive_group()
+    people.add_argument(
         "--one_person",
         action="store_true",
-        help="all hands of a picture are one person's: they share the shape, also of --identity of the other hand",
+        help="all hands of a picture are one person's: they share the shape, also of --identity of the other hand "
+        "(default in videos, until two hands of one side are seen at once)",
+    )
+    people.add_argument(
+        "--two_shapes", action="store_true", help="of a video: each hand has a shape of its own, also one person's"
     )
 
 

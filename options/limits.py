@@ -46,6 +46,7 @@ LIMITS = {
     "rotation_deg": Limits(0, 180),
     "min_confidence": Limits(0, 1),
     "seed": Limits(0, 2**62),
+    "lag": Limits(0, 300),
     "threads": Limits(1, max(os.cpu_count() or 1, 1)),  # more than cores only wait for each other
 }
 

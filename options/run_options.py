@@ -160,7 +160,7 @@ USED_OPTIONS = {
     "eval": f"{_DATA} {_NETWORK} {_SAMPLES} shape identity predictions results submit",
     "demo": "output weights method solver calibration_images demo_sequences demo_frames pictures seed",
     "demo --images": f"{_OWN_IMAGES} images",
-    "demo --video": f"{_OWN_IMAGES} video glb bvh joint_names",
+    "demo --video": f"{_OWN_IMAGES} video glb bvh joint_names lag each_frame_alone two_shapes",
     "export": "model dataset checkpoint resume exp_name out_dir hierarchy output weights without_layer",
     "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit",
 }

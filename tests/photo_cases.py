@@ -7,8 +7,10 @@ import torch
 
 from options.run_options import get_args_parser
 from src.engine.checkpoint import ModelCard
+from src.personalization.fitting.fit import FitOptions
 from src.photos.result import Result
 from template import HandModel, axis_angle_to_pose, load_hand_assets
+from template.kinematics import JointsModel
 from utils.camera import project_numpy, square_box
 
 ASSETS = load_hand_assets("template/stand_in.npz")
@@ -52,6 +54,7 @@ class Fixed:
     """An estimator that sees the same hand everywhere, fails where a picture is ``broken`` and looks on."""
 
     card, assets = ModelCard("fixed"), ASSETS
+    joints_model, frame_options = JointsModel(ASSETS, dtype=torch.float32), FitOptions()
 
     def __init__(self, look: object = None) -> None:
         self.look, self.calls = look, 0

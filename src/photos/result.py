@@ -86,6 +86,8 @@ class Result:
         certainty: how sure this hand is: "side" (probability), "score" (of the search), "misfit" (distance of fit and
             keypoints over the most allowed), "distance_std_m"; what is known of them.
         sources: who said what. notes: further facts for whoever reads the result.
+        predicted_pose: (16,3,3) of the network, before it was fitted, and world: (21,3) m, the detector's own guess
+            (`Detection.world`): what a fit over time takes up; or None.
     """
 
     width: int
@@ -106,6 +108,8 @@ class Result:
     certainty: dict[str, float] = field(default_factory=dict)
     sources: Sources = Sources()
     notes: dict[str, Any] = field(default_factory=dict)
+    predicted_pose: np.ndarray | None = None
+    world: np.ndarray | None = None
 
     @property
     def faces(self) -> np.ndarray:
@@ -124,9 +128,10 @@ class Result:
 
     def mirrored(self) -> Result:
         """The same hand in the mirror image of the picture: the other side's."""
-        pose = self.pose
-        if pose is not None:
-            pose = mirror_pose(torch.as_tensor(pose)).numpy()
+        pose, predicted = (
+            None if one is None else mirror_pose(torch.as_tensor(one)).numpy()
+            for one in (self.pose, self.predicted_pose)
+        )
         affine = self.mask_to_image
         if affine is not None:
             affine = np.stack([-affine[0] + [0, 0, self.width - 1], affine[1]])
@@ -141,6 +146,8 @@ class Result:
             pose=pose,
             transl=None if self.transl is None else self.transl * _FLIP,
             mask_to_image=affine,
+            predicted_pose=predicted,
+            world=None if self.world is None else self.world * _FLIP,
         )
 
     def record(self, with_vertices: bool = True) -> dict[str, Any]:
