@@ -88,6 +88,7 @@ class Result:
         sources: who said what. notes: further facts for whoever reads the result.
         predicted_pose: (16,3,3) of the network, before it was fitted, and world: (21,3) m, the detector's own guess
             (`Detection.world`): what a fit over time takes up; or None.
+        predicted_betas: (10,) that the network found by itself, of this picture alone; or None.
     """
 
     width: int
@@ -110,6 +111,7 @@ class Result:
     notes: dict[str, Any] = field(default_factory=dict)
     predicted_pose: np.ndarray | None = None
     world: np.ndarray | None = None
+    predicted_betas: np.ndarray | None = None
 
     @property
     def faces(self) -> np.ndarray:
