@@ -98,7 +98,7 @@ def test_a_frame_is_fitted_with_what_is_known_by_then(tmp_path: Path) -> None:
 
 
 def test_another_persons_hand_gets_a_shape_of_its_own(tmp_path: Path) -> None:
-    growing = watching(tmp_path / "a.json")
+    growing = watching(tmp_path / "a.json", beside=2)
     people = People(WatchedShape(TOOLS, growing))
     mine, theirs = (Track(number, None, -1.0, None) for number in (1, 2))
     for seed in range(2):
