@@ -12,11 +12,11 @@ from src.photos.video.sights import Sight
 from src.photos.video.track import COMES_BACK, Track, layout_of
 
 #: How far from its expected place a hand may be, in sides of its box: at once, and more with every second unseen.
-REACH, REACH_PER_S, LONGEST_REACH = 0.7, 2.5, 3.0
+REACH, REACH_PER_S, LONGEST_REACH = 0.7, 4.0, 4.0
 #: Factor of its size at once; unseen, more.
 SIZE, SIZE_PER_S = 1.7, 1.0
-#: Weights against the distance over its reach: of the size, of a side that contradicts, of fingers that lie otherwise.
-_SIZE, _SIDE, _LAYOUT = 0.4, 0.6, 1.5
+#: Weights against the distance over `REACH`: of the size, of a side that contradicts, of fingers that lie otherwise.
+_SIZE, _SIDE, _LAYOUT = 0.8, 0.6, 1.5
 #: Side votes (log-odds) from which a contradiction forbids.
 SURE_OF_SIDE = 3.0
 
@@ -27,9 +27,9 @@ def cost(track: Track, sight: Sight, seconds: float) -> float:
     unseen = max(seconds - track.motion.seconds, 0.0) if track.misses else 0.0
     reach = min(REACH + REACH_PER_S * unseen, LONGEST_REACH)
     largest = math.log(SIZE) + SIZE_PER_S * min(unseen, 1.0)
-    distance = float(np.linalg.norm(box[:2] - expected[:2]) / max(expected[2], box[2]) / reach)
-    size = abs(math.log(box[2] / expected[2])) / largest
-    if distance > 1 or size > 1:
+    distance = float(np.linalg.norm(box[:2] - expected[:2]) / max(expected[2], box[2]))
+    size = abs(math.log(box[2] / expected[2]))
+    if distance > reach or size > largest:
         return math.inf
     side = 0.0
     if track.left * sight.left < 0:
@@ -39,7 +39,7 @@ def cost(track: Track, sight: Sight, seconds: float) -> float:
     layout = 0.0
     if track.layout is not None and sight.region.keypoints is not None and unseen < 0.3:
         layout = float(np.linalg.norm(layout_of(sight) - track.layout, axis=1).mean())
-    return distance + _SIZE * size + _SIDE * side + _LAYOUT * layout
+    return distance / REACH + _SIZE * size + _SIDE * side + _LAYOUT * layout
 
 
 def match(tracks: Sequence[Track], sights: Sequence[Sight], seconds: float) -> list[tuple[Track, Sight]]:
@@ -52,15 +52,19 @@ def match(tracks: Sequence[Track], sights: Sequence[Sight], seconds: float) -> l
     return [(tracks[r], sights[c]) for r, c in zip(rows, columns, strict=True) if possible[r, c]]
 
 
-def returning(gone: Sequence[Track], live: Sequence[Track], sight: Sight, seconds: float) -> Track | None:
-    """The hand that left and comes back as ``sight``: near where it was, or the only one of its side that is away."""
-    there = [track for track in gone if seconds - track.motion.seconds <= COMES_BACK]
+def returning(away: Sequence[Track], seen: Sequence[Track], sight: Sight, seconds: float) -> Track | None:
+    """The hand that is away and comes back as ``sight``: near where it was, or the only one of its side.
+
+    Args:
+        away: hands that are not seen; seen: hands that are.
+    """
+    there = [track for track in away if seconds - track.motion.seconds <= COMES_BACK]
     near = [(cost(track, sight, seconds), track.number, track) for track in there]
     best = min(near, default=None)
     if best is not None and math.isfinite(best[0]):
         return best[2]
     is_left = sight.left > 0
     same = [track for track in there if track.is_left == is_left]
-    if len(same) == 1 and not any(track.is_left == is_left for track in live):
+    if len(same) == 1 and not any(track.is_left == is_left for track in seen):
         return same[0]
     return None

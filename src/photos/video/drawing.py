@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from src.photos.camera import Camera
+from src.photos.perspective import draw_mesh
 from src.photos.result import Result
-from utils.camera import project_numpy, transform_intrinsics
 from utils.drawing import overlay
 
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -51,27 +51,9 @@ def all_words(hands: Sequence[Result], camera: Camera) -> list[str]:
 def annotate(frame: np.ndarray, hands: Sequence[Result], lines: list[str]) -> np.ndarray:
     """The frame (H,W,3) uint8 RGB with the meshes drawn in, the nearest last, and ``lines`` in a corner."""
     for hand in sorted(hands, key=lambda one: -one.distance_m):
-        frame = draw_hand(frame, hand, SEEN if hand.notes.get("observed", True) else CARRIED)
+        opacity = SEEN if hand.notes.get("observed", True) else CARRIED
+        frame = draw_mesh(frame, hand, overlay.IDENTITY_COLOUR, opacity)
     return write_lines(frame, lines)
-
-
-def draw_hand(frame: np.ndarray, hand: Result, opacity: float = SEEN) -> np.ndarray:
-    """The frame with the mesh drawn in; only the pixels around the hand are touched."""
-    if (hand.vertices[:, 2] < 0.02).any():
-        return frame
-    pixels = project_numpy(hand.vertices.astype(np.float64), hand.K)
-    height, width = frame.shape[:2]
-    left, top = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 2, 0)
-    right, bottom = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 3, [width, height])
-    if right - left < 2 or bottom - top < 2:
-        return frame
-    K = transform_intrinsics(hand.K, np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]]))
-    drawn = frame.copy()
-    window = frame[top:bottom, left:right]
-    drawn[top:bottom, left:right] = overlay.overlay_mesh(
-        window, hand.vertices, hand.faces, K, overlay.IDENTITY_COLOUR, opacity
-    )
-    return drawn
 
 
 def write_lines(frame: np.ndarray, lines: list[str]) -> np.ndarray:

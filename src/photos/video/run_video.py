@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,27 @@ from tqdm import tqdm
 from src.models.mesh_joints import is_mesh_model
 from src.photos.camera import Camera
 from src.photos.gallery import command_line
-from src.photos.image import MIN_SIDE, file_stem, shown_name
+from src.photos.image import shown_name
 from src.photos.result import CONVENTIONS, SCHEMA, Result
 from src.photos.run_images import LOCK, describe
-from src.photos.setup import open_tools, stopped_by_signals
+from src.photos.setup import camera_poses, open_tools, stopped_by_signals
 from src.photos.video.drawing import all_words, annotate
+from src.photos.video.live_page import LivePage, live_page
 from src.photos.video.records import frame_record, frame_records
-from src.photos.video.smoothing import FrameHands, LaggedTracks, TrackFitter, fit_tracks
+from src.photos.video.smoothing import FrameHands, TrackFitter, fit_tracks
+from src.photos.video.sources import open_source
+from src.photos.video.streams import LaggedTracks
 from src.photos.video.tracker import HandTracker, TrackedHand
 from src.photos.video.watching import WatchedShape, open_watching
+from utils.cameras.poses import CameraPose
 from utils.export.motion import PosedHand, motion_files
 from utils.file_lock import locked
 from utils.files import writable_folder
-from utils.video_files import SUFFIX, Frame, VideoInfo, open_video, video_writer
+from utils.video_files import SUFFIX, Frame, VideoInfo, count_frames, open_video, video_writer
 
 logger = logging.getLogger(__name__)
 
-#: A frame's hands, and its picture (H,W,3) uint8 RGB without distortion.
+#: A frame's hands, and its picture (H,W,3) uint8 RGB.
 Shown = tuple[FrameHands, np.ndarray]
 
 
@@ -69,8 +73,8 @@ class Outputs:
         """A line about the video, then one a frame."""
         return self.folder / f"{self.name}_frames.jsonl"
 
-    def write(self, shown: Iterable[Shown]) -> None:
-        """Write everything, from frames in their order."""
+    def write(self, shown: Iterable[Shown], page: LivePage | None = None, dropped: Callable[[], int] = int) -> None:
+        """Write everything, from frames in their order; page: shows them too, and how many were ``dropped``."""
         glb, bvh = (
             self.folder / f"{self.name}_hands.{kind}" if asked else None
             for kind, asked in (("glb", self.glb), ("bvh", self.bvh))
@@ -86,8 +90,12 @@ class Outputs:
                 hands, line = self._line(frame)
                 found = [hand for hand in hands if hand.result is not None]
                 results = [hand.result for hand in found]
-                words = [*all_words(results, self.camera), f"{frame.seconds:.2f} s, frame {frame.number + 1}"]
-                writer.write(annotate(image, results, words), frame.seconds)
+                words = all_words(results, self.camera)
+                lines = [*words, f"{frame.seconds:.2f} s, frame {frame.number + 1}"]
+                picture = annotate(image, results, lines)
+                writer.write(picture, frame.seconds)
+                if page is not None:
+                    page.show(picture, words, frame.seconds, dropped())
                 write_line(line)
                 motion.add(frame.seconds, *(_posed(hand) for hand in found if hand.result.pose is not None))
                 failed = [hand.failed for hand in hands if hand.failed is not None]
@@ -110,7 +118,7 @@ class Outputs:
 
 
 def _posed(hand: TrackedHand) -> PosedHand:
-    result: Result = hand.result
+    result: Result = hand.result.in_world(y_down=True)
     return PosedHand(result.assets, result.pose, result.betas, result.joints[0], hand.track)
 
 
@@ -133,10 +141,9 @@ def video_demo(args: argparse.Namespace) -> Path:
         FileNotFoundError, ValueError, OSError: no such video, options that make no sense, an output that cannot be
             written or read back. RuntimeError: every frame failed for another reason than that no hand is in it.
     """
-    path = Path(args.video)
-    info, frames = open_video(path)
-    if min(info.width, info.height) < MIN_SIDE:
-        raise ValueError(f"--video {path}: {info.width} x {info.height} pixels are too few to show a hand")
+    source = open_source(args.video)
+    path, info = source.path, source.info
+    poses = camera_poses(args, lambda: count_frames(path), "frames")
     folder = writable_folder(args.output)
     tools = open_tools(args)
     model = tools.estimator.card.model
@@ -145,21 +152,23 @@ def video_demo(args: argparse.Namespace) -> Path:
         asked = "--lag needs" if args.lag is not None else "--glb and --bvh need"
         raise ValueError(f"{asked} the joints' rotations, but {model} gives a mesh alone; leave them out")
     sharing = True if args.one_person else False if args.two_shapes else None
-    watching = open_watching(args, tools, folder / f"{file_stem(path)}_identity.json")
+    watching = open_watching(args, tools, folder / f"{source.name}_identity.json")
     shape = None if watching is None else WatchedShape(tools, watching)
     tracker = HandTracker(tools, path, (info.width, info.height), sharing, shape)
     head = {"schema": SCHEMA, "command": command_line(), "video": os.fsencode(path).decode("utf-8", "replace")}
     head |= {"fps": info.fps, "width": info.width, "height": info.height, **describe(tools), **CONVENTIONS}
     motion = {"joint_names": args.joint_names, "correctives": args.glb == "animated_correctives"}
     outputs = Outputs(
-        folder, file_stem(path), info, head, tracker.camera, bool(args.glb), bool(args.bvh), motion
+        folder, source.name, info, head, tracker.camera, bool(args.glb), bool(args.bvh), motion
     )  # fmt: skip
-    fitter = TrackFitter(tools.estimator) if has_pose and (args.smooth or args.lag is not None) else None
-    lagged = None if fitter is None or args.lag is None else LaggedTracks(fitter, args.lag)
+    lag = 0 if source.is_live and args.smooth and args.lag is None else args.lag
+    fitter = TrackFitter(tools.estimator, tracker.camera) if has_pose and (args.smooth or lag is not None) else None
+    lagged = None if fitter is None or lag is None else LaggedTracks(fitter, lag)
     kept: list[FrameHands] = []
-    with stopped_by_signals(), locked(folder / LOCK):
-        bar = tqdm(frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
-        outputs.write(live(tracker, bar, lagged, None if lagged is not None or fitter is None else kept))
+    with stopped_by_signals(), locked(folder / LOCK), live_page(args.port, source.is_live) as page:
+        bar = tqdm(source.frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
+        keep = kept if fitter is not None and lagged is None else None
+        outputs.write(live(tracker, bar, poses, lagged, keep), page, lambda: source.frames.dropped)
         if watching is not None:
             watching.close()
         count = outputs.frames
@@ -168,21 +177,26 @@ def video_demo(args: argparse.Namespace) -> Path:
         if info.claimed and count < info.claimed:
             logger.warning("%s ends after %d of the %d frames that it announces", path, count, info.claimed)
         if kept and outputs.with_hand:
-            again(outputs, path, tracker, fit_tracks(kept, fitter), fitter)
+            again(outputs, path, fit_tracks(kept, fitter), fitter)
     logger.info("%d frames, a hand in %d: %s, %s", count, outputs.with_hand, outputs.video, outputs.records)
     return outputs.video
 
 
 def live(
-    tracker: HandTracker, frames: Iterable[Frame], lagged: LaggedTracks | None, kept: list[FrameHands] | None
+    tracker: HandTracker,
+    frames: Iterable[Frame],
+    poses: Iterable[CameraPose | None],
+    lagged: LaggedTracks | None,
+    kept: list[FrameHands] | None,
 ) -> Iterator[Shown]:
     """Frames with their hands as they come; of hands only those that were seen often enough to be ones.
 
     Args:
-        lagged: smooths them, some frames later; kept: takes what a fit of all frames needs.
+        poses: of the camera, one a frame. lagged: smooths hands, some frames later.
+        kept: takes what a fit of all frames needs.
     """
-    for number, frame in enumerate(frames):
-        photo = tracker.photo(frame.image)
+    for number, (frame, world) in enumerate(zip(frames, poses)):
+        photo = replace(tracker.photo(frame.image), world=world)
         found = FrameHands(number, frame.seconds, tracker(photo, frame.seconds), tracker.reason)
         if kept is not None:
             kept.append(found.light())
@@ -200,9 +214,9 @@ def _confirmed(frame: FrameHands) -> FrameHands:
     return replace(frame, hands=[hand for hand in frame.hands if hand.is_confirmed])
 
 
-def again(outputs: Outputs, path: Path, tracker: HandTracker, fitted: list[FrameHands], fitter: TrackFitter) -> None:
+def again(outputs: Outputs, path: Path, fitted: list[FrameHands], fitter: TrackFitter) -> None:
     """Write the files anew, with the frames fitted together; until they are whole, the earlier ones stay."""
-    pictures = (tracker.photo(frame.image).image for frame in open_video(path)[1])
+    pictures = (frame.image for frame in open_video(path)[1])
     shown = zip((fitter.with_meshes(frame) for frame in fitted), pictures, strict=False)
     bar = tqdm(shown, total=len(fitted), desc="fitted together", unit="frame", disable=None)
     with tempfile.TemporaryDirectory(dir=outputs.folder, prefix=".video_") as name:

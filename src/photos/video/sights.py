@@ -164,8 +164,12 @@ class NetworkWindows(Regions):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Box, keypoints and confidence of a side's hand, read in ``box`` and then ``moves`` times in the box found."""
         for _ in range(moves):
-            box = limited(square_box(self._read(image, box, is_left)[1], 1.0), image)
-        return self._read(image, box, is_left)
+            _, before, sure = self._read(image, box, is_left)
+            box = limited(square_box(before, 1.0), image)
+        _, points, confidence = self._read(image, box, is_left)
+        weight = np.stack([sure, confidence])[..., None] ** 2  # two windows, two errors
+        points = (weight * np.stack([before, points])).sum(axis=0) / weight.sum(axis=0)
+        return box, points, confidence
 
     def _read(self, image: np.ndarray, box: np.ndarray, is_left: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width = image.shape[1]

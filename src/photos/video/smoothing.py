@@ -1,21 +1,18 @@
-"""Tracks fitted over time: all frames together once the video is over, or each as it comes, with a lag."""
+"""Tracks fitted over time, all frames of a video together."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from src.personalization.fitting.fit import FitOptions, FitResult
-from src.personalization.fitting.fixed_lag import DEFAULTS as CAUSAL
-from src.personalization.fitting.fixed_lag import FixedLagSmoother
 from src.personalization.fitting.from_keypoints import world_direction
 from src.personalization.fitting.sequence import SequenceOptions, fit_sequence
 from src.personalization.solver.status import usable
+from src.photos.camera import Camera
 from src.photos.detector.refusal import check_depth
 from src.photos.estimator import Estimator
 from src.photos.image import UnusableImage
@@ -27,6 +24,8 @@ from utils.camera import project_numpy, square_box
 
 logger = logging.getLogger(__name__)
 
+#: A hand that is not seen is carried by the frames about it, or, as it comes, by those before it, for so long, s.
+CARRIED = 0.6
 #: What is kept of a frame until the video is over has no mesh: that is made anew.
 _NO_MESH = np.zeros((0, 3), np.float32)
 
@@ -53,11 +52,11 @@ class TrackFitter:
     """What fits a track: the estimator's own model and terms, the shape held, in the right-hand convention.
 
     Args:
-        estimator: that found the hands; it must give rotations.
+        estimator: that found the hands; it must give rotations. camera: of all frames.
     """
 
-    def __init__(self, estimator: Estimator) -> None:
-        self.hand = HandModel(estimator.assets)
+    def __init__(self, estimator: Estimator, camera: Camera) -> None:
+        self.hand, self.camera = HandModel(estimator.assets), camera
         self.model: JointsModel = estimator.joints_model
         is_exact = self.model.dtype == torch.float64
         self.exact = self.model if is_exact else JointsModel(estimator.assets)  # a stream keeps small differences
@@ -69,6 +68,11 @@ class TrackFitter:
         result = hand.result
         if result is None or result.pose is None or (result.side == "left") != is_left:
             return None
+        if self.camera.lens is not None:  # a fit knows pinhole cameras; what lies beside one's view was not seen
+            points = self.camera.model.undistort(result.keypoints)
+            there = np.isfinite(points).all(axis=1)
+            confidence = np.where(there, result.confidence, 0)
+            result = replace(result, keypoints=np.where(there[:, None], points, 0), confidence=confidence)
         return result.mirrored() if is_left else result
 
     def rows(self, seen: list[Result | None], like: Result) -> dict[str, torch.Tensor]:
@@ -83,9 +87,9 @@ class TrackFitter:
             "confidence": [none if one is None else one.confidence for one in seen],
         }
         rows = {name: torch.as_tensor(np.stack(values), dtype=torch.float64) for name, values in arrays.items()}
-        if any(one is not None and one.world is not None for one in seen):
+        if any(one is not None and one.guess_3d is not None for one in seen):
             unknown = np.full((21, 3), np.nan)
-            world = np.stack([unknown if one is None or one.world is None else one.world for one in seen])
+            world = np.stack([unknown if one is None or one.guess_3d is None else one.guess_3d for one in seen])
             rows["world"] = world_direction(torch.as_tensor(world), rows["K"], rows["keypoints"])
         return rows
 
@@ -105,7 +109,7 @@ class TrackFitter:
         return check_depth(made)
 
     def _posed(self, pose: np.ndarray, betas: np.ndarray, transl: np.ndarray) -> HandOutput:
-        return self.hand(*(torch.as_tensor(value)[None] for value in (pose, betas, transl)))
+        return self.hand(*(torch.as_tensor(value, dtype=torch.float32)[None] for value in (pose, betas, transl)))
 
     def with_meshes(self, frame: FrameHands) -> FrameHands:
         """The frame's hands with the meshes that their poses give."""
@@ -118,23 +122,31 @@ class TrackFitter:
         right = result.mirrored() if result.side == "left" else result
         vertices = self._posed(right.pose, right.betas, right.transl).vertices[0].numpy()
         right = replace(right, vertices=vertices)
-        return replace(hand, result=right.mirrored() if result.side == "left" else right)
+        made = right.mirrored() if result.side == "left" else right
+        if made.close is None:
+            return replace(hand, result=made)
+        view, seen = made.close  # the view turns with the camera: what was seen through it is where it is now
+        there = made.moved(view.rotation.T)
+        places = {name: getattr(there, name) for name in ("vertices", "joints", "pose", "transl")}
+        return replace(hand, result=replace(made, close=(view, replace(seen, **places))))
 
 
 def fit_tracks(frames: list[FrameHands], fitter: TrackFitter) -> list[FrameHands]:
     """Each track of a video fitted as one motion; frames in which it is not seen are carried by those about them.
 
     A track has the side that it had in the end, and the shape of its last frame, which rests on the most. Tracks that
-    were never confirmed are left out, unless the video was too short to.
+    were never confirmed are left out.
     """
     last = {hand.track: hand for frame in frames for hand in frame.hands}
     found: dict[tuple[int, int], TrackedHand | None] = {}
     for number, end in last.items():
         places = [(row, hand) for row, frame in enumerate(frames) for hand in frame.hands if hand.track == number]
-        seen = [fitter.observed(hand, end.is_left) for _, hand in places]
-        if not end.is_confirmed and places[-1][0] < len(frames) - 1:
+        if not end.is_confirmed:
             found |= {(row, number): None for row, _ in places}
             continue
+        seen = [fitter.observed(hand, end.is_left) for _, hand in places]
+        bridged = _bridged([frames[row].seconds for row, _ in places], [one is not None for one in seen])
+        places, seen = ([one for one, keep in zip(all_of, bridged, strict=True) if keep] for all_of in (places, seen))
         known = [one for one in seen if one is not None]
         if not known:
             continue
@@ -150,14 +162,25 @@ def fit_tracks(frames: list[FrameHands], fitter: TrackFitter) -> list[FrameHands
         good = usable(fit.status)
         for place, ((row, hand), one) in enumerate(zip(places, seen, strict=True)):
             if bool(good[place]):
-                found[row, number] = _fitted(fitter, fit, place, one, known[-1], hand, end.is_left, "sequence")
+                found[row, number] = fitted_hand(fitter, fit, place, one, known[-1], hand, end.is_left, "sequence")
     return [
         replace(frame, hands=[hand for one in frame.hands if (hand := found.get((row, one.track), one)) is not None])
         for row, frame in enumerate(frames)
     ]
 
 
-def _fitted(
+def _bridged(seconds: list[float], seen: list[bool]) -> list[bool]:
+    """Frames in which a hand is seen, or that lie between two such that are at most `CARRIED` apart."""
+    bridged, last = list(seen), None
+    for row, there in enumerate(seen):
+        if there:
+            if last is not None and seconds[row] - seconds[last] <= CARRIED:
+                bridged[last:row] = [True] * (row - last)
+            last = row
+    return bridged
+
+
+def fitted_hand(
     fitter: TrackFitter, fit: FitResult, row: int, seen: Result | None, like: Result, hand: TrackedHand, is_left: bool,
     how: str,
 ) -> TrackedHand:  # fmt: skip
@@ -166,91 +189,9 @@ def _fitted(
         result = fitter.result(fit, row, seen, like, how)
     except UnusableImage as error:
         return replace(hand, result=None, reason=str(error))
-    return replace(hand, result=result.mirrored() if is_left else result, is_left=is_left, failed=None)
-
-
-class LaggedTracks:
-    """Each track smoothed as it comes; a frame is given back ``lag`` frames later.
-
-    Args:
-        fitter: as for `fit_tracks`; lag: frames, 0 for live use.
-    """
-
-    def __init__(self, fitter: TrackFitter, lag: int) -> None:
-        self.fitter, self.lag = fitter, lag
-        self._smoothers: dict[int, _Stream] = {}
-        self._waiting: list[tuple[FrameHands, Any]] = []
-
-    def push(self, frame: FrameHands, extra: Any = None) -> Iterator[tuple[FrameHands, Any]]:
-        """Take in a frame and whatever belongs to it; gives those that are settled."""
-        self._waiting.append((frame, extra))
-        there = {hand.track for hand in frame.hands}
-        for number in [one for one in self._smoothers if one not in there]:
-            self._settle(self._smoothers.pop(number).end())
-        for hand in frame.hands:
-            self._settle(self._update(frame, hand))
-        while len(self._waiting) > self.lag:
-            yield self._waiting.pop(0)
-
-    def flush(self) -> Iterator[tuple[FrameHands, Any]]:
-        """The frames that still wait."""
-        for stream in self._smoothers.values():
-            self._settle(stream.end())
-        self._smoothers = {}
-        yield from self._waiting
-        self._waiting = []
-
-    def _update(self, frame: FrameHands, hand: TrackedHand) -> list[tuple[int, TrackedHand]]:
-        stream = self._smoothers.get(hand.track)
-        settled: list[tuple[int, TrackedHand]] = []
-        if stream is not None and stream.is_left != hand.is_left:  # voted otherwise: another motion
-            settled, stream = stream.end(), None
-        if stream is None:
-            if self.fitter.observed(hand, hand.is_left) is None:
-                return settled
-            stream = self._smoothers[hand.track] = _Stream(self.fitter, hand.is_left, self.lag)
-        return settled + stream.update(frame, hand)
-
-    def _settle(self, hands: list[tuple[int, TrackedHand]]) -> None:
-        for number, settled in hands:
-            for place, (frame, extra) in enumerate(self._waiting):
-                if frame.number == number:
-                    kept = [settled if one.track == settled.track else one for one in frame.hands]
-                    self._waiting[place] = (replace(frame, hands=kept), extra)
-
-
-class _Stream:
-    """One track's `FixedLagSmoother`, and the frames that wait in it."""
-
-    def __init__(self, fitter: TrackFitter, is_left: bool, lag: int) -> None:
-        self.fitter, self.is_left = fitter, is_left
-        options = replace(CAUSAL, frame=fitter.frame)
-        self._smoother = FixedLagSmoother(fitter.exact, torch.zeros(10), options, lag)
-        self._inside: dict[int, tuple[int, TrackedHand, Result | None]] = {}
-        self._like: Result | None = None
-        self._count = 0
-
-    def update(self, frame: FrameHands, hand: TrackedHand) -> list[tuple[int, TrackedHand]]:
-        """Take in a frame; gives the numbers of those settled, and their hands."""
-        seen = self.fitter.observed(hand, self.is_left)
-        self._like = seen or self._like
-        rows = {name: value[0] for name, value in self.fitter.rows([seen], self._like).items()}
-        betas = torch.as_tensor(self._like.betas)
-        self._smoother.betas = betas.to(self.fitter.exact.device, self.fitter.exact.dtype)
-        self._inside[self._count] = (frame.number, hand, seen)
-        self._count += 1
-        given = rows["pose"], rows["K"], rows["keypoints"], frame.seconds, rows["confidence"], rows.get("world")
-        return self._named(self._smoother.update(*given))
-
-    def end(self) -> list[tuple[int, TrackedHand]]:
-        """The frames that still wait."""
-        return self._named(self._smoother.flush())
-
-    def _named(self, settled: list[tuple[int, FitResult]]) -> list[tuple[int, TrackedHand]]:
-        named = []
-        for count, fit in settled:
-            number, hand, seen = self._inside.pop(count)
-            if not bool(usable(fit.status)[0]):
-                continue
-            named.append((number, _fitted(self.fitter, fit, 0, seen, self._like, hand, self.is_left, "lag")))
-        return named
+    result = result.mirrored() if is_left else result
+    if fitter.camera.lens is not None:  # keypoints are px of the picture as it was taken
+        pixels = fitter.camera.project(result.joints.astype(np.float64)) if seen is None else hand.result.keypoints
+        confidence = result.confidence if seen is None else hand.result.confidence
+        result = replace(result, keypoints=np.nan_to_num(pixels, nan=-1.0), confidence=confidence)
+    return replace(hand, result=result, is_left=is_left, failed=None)

@@ -10,8 +10,10 @@ import numpy as np
 from src.photos.result import Result
 from src.photos.video.sights import Sight
 
-#: A box's velocity fades with this time, s; of what a frame says of it, this part is taken over.
+#: A velocity fades with this time, s; of what a frame says of it, this part is taken over.
 MEMORY, GAIN = 0.15, 0.6
+#: Scores of a window between which its box is believed less and less.
+DOUBTED, BELIEVED = 0.35, 0.65
 #: Frames in which a new hand must be seen before it is one, and frames in a row without it that end it before.
 BIRTH, STILLBIRTH = 3, 2
 #: A hand that is not seen for this long is gone, s; for this long it may come back as the same one.
@@ -21,38 +23,30 @@ VOTE, MOST_VOTES = 0.5, 20.0
 
 
 class BoxMotion:
-    """Constant velocity of centre and size (as a logarithm) of a square, fading as nothing is seen.
+    """Constant velocity of a square's centre, fading as nothing is seen; its size stays.
 
     Args:
         box: (3,) centre x, centre y, side, px; seconds: when it was seen.
     """
 
     def __init__(self, box: np.ndarray, seconds: float) -> None:
-        self._state, self._velocity, self.seconds = _to_state(box), np.zeros(3), seconds
+        self.box, self._velocity, self.seconds = np.array(box, dtype=np.float64), np.zeros(2), seconds
 
     def at(self, seconds: float) -> np.ndarray:
         """Box (3,) expected then."""
         reach = MEMORY * -math.expm1(-max(seconds - self.seconds, 0.0) / MEMORY)
-        return _to_box(self._state + reach * self._velocity)
+        return np.append(self.box[:2] + reach * self._velocity, self.box[2])
 
-    def update(self, box: np.ndarray, seconds: float) -> None:
-        """It was seen there."""
-        step, now = seconds - self.seconds, _to_state(box)
+    def update(self, box: np.ndarray, seconds: float, trust: float = 1.0) -> None:
+        """It was seen there; ``trust`` in (0,1]: how far, against what was expected."""
+        step, expected = seconds - self.seconds, self.at(seconds)
+        centre = expected[:2] + trust * (box[:2] - expected[:2])
         if step > 0:
-            velocity = (now - self._state) / step
-            old = self._velocity * math.exp(-step / MEMORY)
+            velocity, old = (centre - self.box[:2]) / step, self._velocity * math.exp(-step / MEMORY)
             # After a gap the mean velocity over it says little of the present one.
-            gain = GAIN * min(1.0, MEMORY / step)
-            self._velocity = old + gain * (velocity - old)
-        self._state, self.seconds = now, max(seconds, self.seconds)
-
-
-def _to_state(box: np.ndarray) -> np.ndarray:
-    return np.array([box[0], box[1], math.log(box[2])])
-
-
-def _to_box(state: np.ndarray) -> np.ndarray:
-    return np.array([state[0], state[1], math.exp(state[2])])
+            self._velocity = old + GAIN * min(1.0, MEMORY / step) * (velocity - old)
+        self.box = np.append(centre, expected[2] * (box[2] / expected[2]) ** trust)
+        self.seconds = max(seconds, self.seconds)
 
 
 @dataclass
@@ -98,8 +92,7 @@ class Track:
 
     def see(self, sight: Sight, seconds: float) -> None:
         """It was seen in a frame."""
-        box = sight.region.box
-        self.motion.update(box, seconds)
+        self.motion.update(sight.region.box, seconds, trust_of(sight.region.score) if self.hits else 1.0)
         self.sight = sight
         if sight.region.keypoints is not None:
             self.layout = layout_of(sight)
@@ -117,6 +110,11 @@ class Track:
         if not self.is_confirmed:
             return self.misses >= STILLBIRTH
         return self.misses > 0 and seconds - self.motion.seconds > GONE
+
+
+def trust_of(score: float | None) -> float:
+    """How far a box is believed that was read with this mean confidence: doubtful ones shrink from frame to frame."""
+    return 1.0 if score is None else float(np.clip((score - DOUBTED) / (BELIEVED - DOUBTED), 0.1, 1.0))
 
 
 def layout_of(sight: Sight) -> np.ndarray:

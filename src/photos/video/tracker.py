@@ -19,7 +19,7 @@ from src.photos.video.association import SIZE, cost, match, returning
 from src.photos.video.people import People
 from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker, without_keypoints
 from src.photos.video.track import BoxMotion, Track
-from utils.camera import project_numpy, square_box
+from utils.camera import square_box
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +89,8 @@ class HandTracker:
         self._own_keypoints = is_mesh_model(tools.estimator.card.model) and tools.detector is None
 
     def photo(self, frame: np.ndarray) -> Photo:
-        """The next frame (H,W,3) uint8 RGB, without distortion."""
-        return self.tools.straightened(Photo(self.path.stem, self.path, frame))
+        """The next frame (H,W,3) uint8 RGB."""
+        return Photo(self.path.stem, self.path, frame)
 
     def __call__(self, photo: Photo, seconds: float) -> list[TrackedHand]:
         """The hands of the next frame, seen or expected, by the age of their tracks; ``seconds``: its time."""
@@ -122,8 +122,9 @@ class HandTracker:
     def _expected(self, track: Track, seconds: float) -> np.ndarray:
         """Where a hand should be: from the fit where nobody reads windows, which then has the last word."""
         if not self.looker.can_read and track.result is not None:
-            joints = project_numpy(track.result.joints.astype(np.float64), self.camera.K)
-            return square_box(joints, 1.0)
+            joints = self.camera.project(track.result.joints.astype(np.float64))
+            joints = joints[np.isfinite(joints).all(axis=1)]  # a lens does not see behind itself
+            return square_box(joints, 1.0) if len(joints) > 1 else track.motion.at(seconds)
         return track.motion.at(seconds)
 
     def _part(self, sights: dict[int, Sight], seconds: float) -> None:
@@ -169,8 +170,10 @@ class HandTracker:
                 track.contradictions = 0
                 continue
             track.contradictions += 1
-            if read is None or track.is_doubtful or track.contradictions >= MOST_CONTRADICTIONS:
+            if read is None or track.is_doubtful or self._is_better(photo, track, sight, read):
                 sights[track.number], track.contradictions = sight, 0
+                if read is not None:  # what is put right did not move
+                    track.motion = BoxMotion(sight.region.box, seconds)
         taken = [sights[track.number] for track in self.tracks if track.number in sights]
         for sight in left:
             if any(is_same_hand(sight, other) for other in taken):
@@ -178,11 +181,20 @@ class HandTracker:
             self._begin(sight, seconds, sights)
             taken.append(sight)
 
+    def _is_better(self, photo: Photo, track: Track, found: Sight, read: Sight) -> bool:
+        """A window about what was ``found`` shows the track's hand better than where it was ``read``."""
+        fresh = self.looker.read(photo, found.region.box, track.is_left)
+        if fresh is None or fresh.left * track.left < 0:  # nothing, or the other hand
+            return False
+        return (fresh.region.score or 0) >= (read.region.score or 0) or track.contradictions >= MOST_CONTRADICTIONS
+
     def _begin(self, sight: Sight, seconds: float, sights: dict[int, Sight]) -> None:
         """A hand that no track explains: one that comes back, or a new one."""
-        track = returning(self._gone, self.tracks, sight, seconds)
+        missing = [one for one in self.tracks if one.is_confirmed and one.number not in sights]
+        seen = [one for one in self.tracks if one.number in sights]
+        track = returning([*self._gone, *missing], seen, sight, seconds)
         if track is not None:
-            self._gone = [one for one in self._gone if one is not track]
+            self._gone, self.tracks = ([one for one in them if one is not track] for them in (self._gone, self.tracks))
             track.motion, track.layout = BoxMotion(sight.region.box, seconds), None
         else:
             self._count += 1
@@ -233,6 +245,7 @@ class HandTracker:
     def _region(self, track: Track, sight: Sight) -> object:
         """What the estimator is told: the side is the track's."""
         region = (without_keypoints(sight) if self._own_keypoints else sight).region
+        region = replace(region, box=track.motion.box) if self.looker.can_read else region
         if self.tools.hand in ("left", "right") or track.hits < 2:
             return region if track.is_left == region.is_left else replace(region, is_left=track.is_left)
         keypoints = region.keypoints

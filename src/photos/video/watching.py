@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from options.image_options import DETECTOR
 from src.models.mesh_joints import is_mesh_model
 from src.personalization.calibration.from_keypoints import keypoint_options, shapes_of
 from src.personalization.calibration.multi_frame import CalibrationOptions, default_options
 from src.personalization.calibration.online import OnlineCalibration, OnlineOptions
-from src.personalization.landmarks.model import find_landmarks
 from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
 from src.photos.api import PhotoEstimator
-from src.photos.detector.detection import finder_name
+from src.photos.detector.finders import landmarks_of
 from src.photos.gallery import command_line
 from src.photos.result import HandLength, Result
 from src.photos.shape_filter import MEASURED, ShapeFilter
@@ -58,15 +56,16 @@ class Watching:
         self._first = track if self._first == -1 else self._first
         if self.is_another(track) or hand.pose is None:
             return
-        pose = hand.pose if hand.predicted_pose is None else hand.predicted_pose
+        seen = hand if hand.close is None else hand.close[1]  # a pinhole camera's, without distortion
+        pose = seen.pose if seen.predicted_pose is None else seen.predicted_pose
         if hand.side == "left":
             pose = mirror_pose(torch.as_tensor(pose))
         self.online.add(
-            hand.keypoints,
-            hand.confidence,
-            K=hand.K,
+            seen.keypoints,
+            seen.confidence,
+            K=seen.K,
             pose=pose,
-            betas=hand.predicted_betas,
+            betas=seen.predicted_betas,
             hand=hand.side,
             track=track,
             instant=seconds,
@@ -204,7 +203,5 @@ def beliefs(tools: PhotoEstimator) -> CalibrationOptions:
     """Noise and priors of what gives the hands: a detector's points, or a network's."""
     if tools.weights is not None:
         return default_options(tools.assets, tools.estimator.card.model if tools.population else "", "a video")
-    landmarks = None
-    if tools.detector is not None and finder_name(tools.detector) == DETECTOR:
-        landmarks = find_landmarks(DETECTOR, tools.assets)
+    landmarks = None if tools.detector is None else landmarks_of(tools.detector, tools.assets)
     return keypoint_options(tools.assets, shapes_of(tools.assets, tools.population), landmarks=landmarks)
