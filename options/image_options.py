@@ -14,16 +14,29 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     """``--images``, ``--video`` and what is known about them."""
     group = parser.add_argument_group("demo on own images (--phase demo --images DIR or --video FILE)")
     group.add_argument("--images", help="folder of images, or one image; each may have <name>_K.npy, <name>_bbox.json")
-    group.add_argument("--video", help="video to annotate; each frame's fit starts from the one before it")
+    group.add_argument(
+        "--video",
+        help="video to annotate; each frame's fit starts from the one before it. camera:0: the first camera, live, "
+        "its newest frames, smoothed, on a page of this machine; camera:FILE: a file played as a camera",
+    )
+    group.add_argument("--port", type=int, default=0, help="of the page of --video camera:0 (default: a free one)")
     group.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
     group.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
     group.add_argument(
         "--camera",
         metavar="FILE",
-        help="camera file with distortion (.json, .yaml of OpenCV, ROS or Kalibr) or its numbers; pictures are made "
-        "straight first",
+        help="camera file with distortion (.json, .yaml of OpenCV, ROS or Kalibr) or its numbers",
     )
     group.add_argument("--camera_name", help="which camera of a --camera file with several, e.g. cam0")
+    group.add_argument(
+        "--world_from_camera",
+        metavar="FILE",
+        help="where the camera is in each frame or picture (.json, .npz, or lines of TUM's format; docs/video.md): "
+        "hands come out in the world too, and meshes and motion there",
+    )
+    group.add_argument(
+        "--world_axes", default="y_down", choices=("y_down", "y_up", "z_up"), help="of --world_from_camera: what is up"
+    )
     group.add_argument("--hand", choices=("left", "right"), help="default: what the detector says, else right")
     group.add_argument(
         "--bbox",

@@ -13,8 +13,8 @@ import pytest
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from options.run_options import get_args_parser
-from src.photos import run_video as module
-from src.photos.run_video import video_demo
+from src.photos.video import run_video as module
+from src.photos.video.run_video import video_demo
 from utils.video_files import VideoInfo, open_video, video_writer
 
 FRAMES, SHIFT = 6, 3

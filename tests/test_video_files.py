@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from photo_cases import Fixed, K, arguments
 
-from src.photos import run_video
 from src.photos.api import PhotoEstimator
 from src.photos.camera import Camera
 from src.photos.image import UnusableImage
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
+from src.photos.video import run_video
 from utils.video_files import VideoInfo, VideoWriter, open_video, video_writer, writable_rate
 
 FAULTS = Path("../../shared/data/faults")

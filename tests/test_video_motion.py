@@ -18,10 +18,10 @@ from test_animation_files import AXES, Glb, read_bvh
 from test_video_files import write_clip
 
 from src.engine.checkpoint import ModelCard
-from src.photos import run_video
 from src.photos.api import PhotoEstimator
 from src.photos.image import UnusableImage
 from src.photos.result import Result
+from src.photos.video import run_video
 from template import HandModel
 from utils.export.motion import HandMotion, PosedHand, even_rows
 

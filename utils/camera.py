@@ -121,7 +121,7 @@ def crop_geometry(K: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def ray_rotation(K: torch.Tensor, size: int) -> torch.Tensor:
-    """Smallest rotation (B, 3, 3) taking the optical axis to the ray through a crop's centre.
+    """`turn_to_ray` for the ray through a crop's centre.
 
     A hand seen off axis looks, in its crop, like the same hand turned by this rotation seen on axis.
 
@@ -129,8 +129,12 @@ def ray_rotation(K: torch.Tensor, size: int) -> torch.Tensor:
         K: (B, 3, 3) intrinsics of the crop, px.
         size: side of the crop, px.
     """
-    ray = torch.nn.functional.normalize(_crop_centre_ray(K, size), dim=1)
+    return turn_to_ray(torch.nn.functional.normalize(_crop_centre_ray(K, size), dim=1))
+
+
+def turn_to_ray(ray: torch.Tensor) -> torch.Tensor:
+    """Smallest rotation (B, 3, 3) taking the optical axis to a unit ray (B, 3), which is not straight backwards."""
     x, y, z = ray.unbind(1)
-    # Rodrigues for axis (-y, x, 0) and cos = z; sin cancels. z > 0: no singularity.
+    # Rodrigues for axis (-y, x, 0) and cos = z; sin cancels. The only singularity is z = -1.
     xx, xy, yy = x * x / (1 + z), x * y / (1 + z), y * y / (1 + z)
     return torch.stack([1 - xx, -xy, x, -xy, 1 - yy, y, -x, -y, z], dim=1).unflatten(1, (3, 3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,20 +20,21 @@ from src.personalization.calibration.population import SHIPPED_PRIOR, Population
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
-from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera, straightened
+from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
 from src.photos.detector.detection import Finder, finder_name
-from src.photos.detector.own_hands import open_own_hands
-from src.photos.detector.refusal import check_size
+from src.photos.detector.finders import landmarks_of, open_finder
+from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
 from src.photos.estimator import Estimator, HandEstimator
 from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
 from src.photos.keypoint_estimator import KeypointEstimator
+from src.photos.perspective import into_view, out_of_view, view_for
 from src.photos.result import Result, mirror_box
 from src.photos.search import KeypointReader
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
 from utils.artifacts import ArtifactError, Identity, load_identity
 from utils.camera import mirror_intrinsics
-from utils.camera_models import CameraModel
+from utils.cameras.lens import CameraModel
 from utils.device import choose_device
 
 WEIGHTS = SHIPPED_PRIOR.parent
@@ -59,7 +59,7 @@ class PhotoEstimator:
         weights: file of the network, or None; digest: hash of its weights.
         population: how networks see shapes, and which shapes there are, or None.
         identity, K, fov, bbox, hand: of all pictures, where a call does not say; hand is "left", "right" or None.
-        lens: with distortion, of all pictures, which are made straight first (`straightened`); or None.
+        lens: with distortion, of all pictures; or None.
         one_person: all hands of a picture are one person's, and share the shape.
     """
 
@@ -145,7 +145,7 @@ class PhotoEstimator:
             bbox=self.bbox if box is None else box,
             hand=side,
         )
-        results, refused = call.hands(call.straightened(photo))
+        results, refused = call.hands(photo)
         if not results:
             raise UnusableImage(refused[0].reason)
         return results[0]
@@ -174,21 +174,13 @@ class PhotoEstimator:
                 refused.append(Refused(region, str(error)))
         return results, refused
 
-    def straightened(self, photo: Photo) -> Photo:
-        """The picture without the distortion of ``lens``; itself where there is none.
-
-        Raises:
-            UnusableImage: the lens belongs to pictures of another size.
-        """
-        return photo if self.lens is None else straightened(photo, self.lens)
-
     def shape(self) -> ShapeFilter:
         """A new person's, or the identity's, shape."""
         return ShapeFilter(self.assets, self.identity, self.population)
 
     def camera(self, photo: Photo) -> Camera:
         """Intrinsics of a picture, see `choose_camera`."""
-        return choose_camera(photo, self.K, self.fov)
+        return choose_camera(photo, self.K, self.fov, self.lens)
 
     def regions(self, photo: Photo) -> list[Region]:
         """The hands of a picture, see `choose_regions`."""
@@ -202,7 +194,24 @@ class PhotoEstimator:
     def estimate(
         self, photo: Photo, camera: Camera, region: Region, shape: ShapeFilter, before: Result | None = None
     ) -> Result:
-        """`Estimator.estimate` for either hand, in and out in the picture's own frame."""
+        """`Estimator.estimate` for either hand, in and out in the picture's own frame.
+
+        Hands that a pinhole camera before them would show otherwise are looked at as it would, see
+        `src.photos.perspective`.
+        """
+        view = view_for(photo, camera, region, whole=self.estimator.card.crop == "image")
+        if view is None:
+            return replace(self.estimate_in_picture(photo, camera, region, shape, before), world=photo.world)
+        # What a network read in the bent picture, it reads better in the view.
+        region = region if self.detector is not None else replace(region, keypoints=None)
+        before = None if before is None else before.moved(view.rotation.T)
+        close = self.estimate_in_picture(*into_view(view, photo, region, camera.source), shape, before)
+        return out_of_view(view, close, photo, camera)
+
+    def estimate_in_picture(
+        self, photo: Photo, camera: Camera, region: Region, shape: ShapeFilter, before: Result | None
+    ) -> Result:
+        """`estimate` with the picture taken for a pinhole camera's, and the network's window cut out of it as it is."""
         image, K, box, keypoints, width = photo.image, camera.K, region.box, region.keypoints, photo.size[0]
         if region.is_left:
             image, K, box = image[:, ::-1], mirror_intrinsics(K, width), mirror_box(box, width)
@@ -267,22 +276,13 @@ def open_detector(
     """A detector's hands and keypoints, and the hand model fitted to them.
 
     Args:
-        folder: of the shipped weights; landmarker: of `src.photos.detector.find_hands`.
-        source: mediapipe, or "own": our own networks, which run on ``device``.
-
-    Raises:
-        ImportError: mediapipe is not installed; says how to get it. FileNotFoundError: no own weights in the folder.
-        FileNotFoundError, ValueError: as `open_landmarker`.
+        folder: of the shipped weights; the others, and what is raised: as of `open_finder`.
     """
     population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
-    if source == OWN:  # its keypoints are the hand's own joints
-        fit = KeypointEstimator(assets, population, landmarks=None)
-        return PhotoEstimator(fit, detector=open_own_hands(folder, device), population=population)
-    from src.photos.detector import find_hands
-
-    finder = find_hands if landmarker is None else functools.partial(find_hands, landmarker=os.fspath(landmarker))
-    finder(np.zeros((64, 64, 3), np.uint8))
-    return PhotoEstimator(KeypointEstimator(assets, population), detector=finder, population=population)
+    finder = open_finder(source, landmarker, folder, device)
+    limits = {"max_misfit": MAX_MISFIT_OF_OWN, "min_side": MIN_SIDE_OF_OWN} if source == OWN else {}
+    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets), **limits)
+    return PhotoEstimator(fit, detector=finder, population=population)
 
 
 def open_estimator(

@@ -135,13 +135,17 @@ class HandEstimator:
         affine = crop_affine(window, size)
         crop_K = torch.as_tensor(transform_intrinsics(K, affine)[None], dtype=torch.float32, device=self.device)
         betas = torch.as_tensor(shape.betas[None], dtype=torch.float32, device=self.device)
-        output = self.network(network_input([crop_image(image, window, size)], self.device), betas=betas, K=crop_K)
+        view = network_input([crop_image(image, window, size)], self.device)
+        output = self.network(view, betas=betas, K=crop_K)
         to_image = invert_affine(affine)
         keypoints = keypoints or self.keypoints(image, box, output, to_image)
         if self.card.crop == "image":
             box = limited(square_box(keypoints.points, 1.0), image)
         if "vertices" in output:
             result = self._register(image, K, box, output, to_image, keypoints, shape)
+            if hasattr(self.network, "attention"):  # of METRO
+                seen = self.network.attention(view, betas=betas, K=crop_K)
+                result = replace(result, attention=seen[0].float().cpu().numpy())
         else:
             result = self._fit(image, K, box, output, keypoints, shape, before)
         misfit = check_misfit(check_depth(result).reprojection_px, keypoints.size, MAX_MISFIT_OF_NETWORKS)

@@ -162,7 +162,11 @@ def overlay_mesh(
 ) -> np.ndarray:
     """The image (H,W,3) with the mesh (m) drawn over it; arguments as `render_mesh`."""
     height, width = image.shape[:2]
-    shaded, coverage = render_mesh(vertices, faces, K, width, height, colour)
+    return blend(image, *render_mesh(vertices, faces, K, width, height, colour), opacity)
+
+
+def blend(image: np.ndarray, shaded: np.ndarray, coverage: np.ndarray, opacity: float) -> np.ndarray:
+    """The image (H,W,3) uint8 with what `render_mesh` made laid over it."""
     mixed = image * (1 - opacity * coverage[..., None]) + opacity * shaded
     return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
 

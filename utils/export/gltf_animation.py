@@ -24,6 +24,9 @@ from utils.mesh_io import CAMERA_TO_GLTF
 _COMPONENT = {"f4": 5126, "u2": 5123, "u1": 5121}
 _VERTICES, _INDICES = 34962, 34963
 _TYPE = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
+#: Place in R - I (row-major), and factor, of the nine rows and columns' morph targets. Blender's importer (5.0) limits
+#: weights to 0..1, and so do game engines: the diagonal is 0 to -2, what lies beside it gets a target for either sign.
+_MORPHS = [(place, sign) for place in range(9) for sign in ((-2.0,) if place % 4 == 0 else (1.0, -1.0))]
 _SKIN_COLOUR = [0.80, 0.60, 0.50, 1.0]
 
 
@@ -52,8 +55,8 @@ def write_animated_glb(
         betas: (10,), one shape for all frames.
         transl: (T,3) metres; the wrist is at J0(betas) + transl.
         fps: frames a second; or times: (T,) increasing seconds.
-        correctives: also write MANO's pose blend shapes, as 135 morph targets whose weights are R - I of the 15 finger
-            joints, row-major. Without them linear blending alone is left, some millimetres off at bent joints.
+        correctives: also write MANO's pose blend shapes, as 225 morph targets, see `_MORPHS`. Without them linear
+            blending alone is left, some millimetres off at bent joints.
         joint_names: "mano" or "webxr".
 
     Raises:
@@ -166,11 +169,14 @@ def _mesh(writer: _Buffers, rig: Rig, assets: SkinnedHand, correctives: bool) ->
     }
     mesh: dict[str, Any] = {"name": f"{assets.side}_hand", "primitives": [primitive]}
     if correctives:
-        # The weights are R - I in the camera's frame: only the directions change axes.
-        targets = np.moveaxis(assets.posedirs * CAMERA_TO_GLTF[:, None], -1, 0)
+        # The weights are of R - I in the camera's frame: only the directions change axes.
+        directions = np.moveaxis(assets.posedirs * CAMERA_TO_GLTF[:, None], -1, 0).reshape(15, 9, -1, 3)
+        targets = [factor * joint[place] for joint in directions for place, factor in _MORPHS]
         primitive["targets"] = [{"POSITION": writer.add(target, "f4", _VERTICES, bounds=True)} for target in targets]
         mesh["weights"] = [0.0] * len(targets)
-        names = [f"{name}_r{row}{column}" for name in rig.names[1:16] for row in range(3) for column in range(3)]
+        signs = {-2.0: "", 1.0: "+", -1.0: "-"}
+        parts = [f"r{place // 3}{place % 3}{signs[factor]}" for place, factor in _MORPHS]
+        names = [f"{name}_{part}" for name in rig.names[1:16] for part in parts]
         mesh["extras"] = {"targetNames": names}  # where Blender, three.js and Unity look for them
     return mesh
 
@@ -203,5 +209,7 @@ def _animation(writer: _Buffers, rig: Rig, seconds: np.ndarray, correctives: boo
         channel(joint, "rotation", quaternions[:, joint])
     if correctives:
         camera = rig.rotations[:, 1:] * np.outer(CAMERA_TO_GLTF, CAMERA_TO_GLTF)
-        channel(len(PARENTS), "weights", (camera - np.eye(3)).reshape(-1))
+        places, factors = np.array([place for place, _ in _MORPHS]), np.array([factor for _, factor in _MORPHS])
+        weights = (camera - np.eye(3)).reshape(len(seconds), 15, 9)[..., places] / factors
+        channel(len(PARENTS), "weights", weights.clip(0, 1).reshape(-1))
     return {"name": "motion", "samplers": samplers, "channels": channels}

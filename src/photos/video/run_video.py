@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,21 @@ from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.gallery import command_line
-from src.photos.image import MIN_SIDE, Photo, UnusableImage, file_stem, shown_name
+from src.photos.image import Photo, UnusableImage, shown_name
+from src.photos.perspective import draw_mesh
 from src.photos.result import CONVENTIONS, SCHEMA, Result
 from src.photos.run_images import LOCK, describe
 from src.photos.search import limited
-from src.photos.setup import open_tools, stopped_by_signals
-from utils.camera import project_numpy, square_box, transform_intrinsics
-from utils.drawing import overlay
+from src.photos.setup import camera_poses, open_tools, stopped_by_signals
+from src.photos.video.live_page import live_page
+from src.photos.video.smoothing import StreamSmoother
+from src.photos.video.sources import open_source
+from utils.camera import square_box
+from utils.drawing.overlay import IDENTITY_COLOUR
 from utils.export.motion import PosedHand, motion_files
 from utils.file_lock import locked
 from utils.files import no_room_error, writable_folder
-from utils.video_files import SUFFIX, open_video, video_writer
+from utils.video_files import SUFFIX, count_frames, video_writer
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +68,8 @@ class HandTracker:
         self._wait, self._reason = 0, ""
 
     def photo(self, frame: np.ndarray) -> Photo:
-        """The next frame (H,W,3) uint8 RGB, without distortion."""
-        return self.tools.straightened(Photo(self.path.stem, self.path, frame))
+        """The next frame (H,W,3) uint8 RGB."""
+        return Photo(self.path.stem, self.path, frame)
 
     def __call__(self, photo: Photo) -> Result:
         """The hand in the next frame.
@@ -91,7 +96,8 @@ class HandTracker:
     def _where(self, photo: Photo) -> Region:
         """Where the hand was, unless it was lost or a detector looks anyway: then the nearest hand."""
         if self.before is not None and self.tools.detector is None:
-            joints = project_numpy(self.before.joints.astype(np.float64), self.camera.K)
+            joints = self.camera.project(self.before.joints.astype(np.float64))
+            joints = joints[np.isfinite(joints).all(axis=1)]  # a lens does not see behind itself
             box = limited(square_box(joints, 1.0), photo.image)
             return Region(box, "followed", self.region.is_left, self.region.side_source)
         if self._wait > 0:
@@ -123,10 +129,9 @@ def video_demo(args: argparse.Namespace) -> Path:
         FileNotFoundError, ValueError, OSError: no such video, options that make no sense, an output that cannot be
             written or read back. RuntimeError: every frame failed for another reason than that no hand is in it.
     """
-    path = Path(args.video)
-    info, frames = open_video(path)
-    if min(info.width, info.height) < MIN_SIDE:
-        raise ValueError(f"--video {path}: {info.width} x {info.height} pixels are too few to show a hand")
+    source = open_source(args.video)
+    path, info = source.path, source.info
+    poses = camera_poses(args, lambda: count_frames(path), "frames")
     output = writable_folder(args.output)
     tools = open_tools(args)
     model, is_animated = tools.estimator.card.model, bool(args.glb or args.bvh)
@@ -134,26 +139,29 @@ def video_demo(args: argparse.Namespace) -> Path:
         raise ValueError(f"--glb and --bvh need the joints' rotations, but {model} gives a mesh alone; leave them out")
     track, with_hand = HandTracker(tools, path, (info.width, info.height)), 0
     errors: list[Exception] = []
-    name = file_stem(path)
+    name = source.name
+    smooth = StreamSmoother(tools.assets, track.camera) if source.is_live else None
     target, records = output / f"{name}_annotated{SUFFIX}", output / f"{name}_frames.jsonl"
     glb, bvh = (output / f"{name}_hands.{kind}" if getattr(args, kind) else None for kind in ("glb", "bvh"))
     correctives = args.glb == "animated_correctives"
-    bar = tqdm(frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
+    bar = tqdm(source.frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
     with (
         stopped_by_signals(),
         locked(output / LOCK),
         motion_files(info.fps, glb, bvh, joint_names=args.joint_names, correctives=correctives) as motion,
         frame_records(records) as write_line,
         video_writer(target, info) as writer,
+        live_page(args.port, source.is_live) as page,
     ):
         head = {"schema": SCHEMA, "command": command_line(), "video": os.fsencode(path).decode("utf-8", "replace")}
         head |= {"fps": info.fps, "width": info.width, "height": info.height, **describe(tools), **CONVENTIONS}
         write_line(json.dumps(head, allow_nan=False))
-        for number, frame in enumerate(bar):
+        for number, (frame, world) in enumerate(zip(bar, poses)):
             record: dict[str, Any] = {"index": number, "seconds": round(frame.seconds, 4)}
-            hand, words, photo = None, [], track.photo(frame.image)
+            hand, words, photo = None, [], replace(track.photo(frame.image), world=world)
             try:
                 hand = track(photo)
+                hand = hand if smooth is None else smooth(1, hand, frame.seconds)
                 found = record | {"status": "ok"} | hand.record(with_vertices=False)
                 line, words = json.dumps(found, allow_nan=False), hand_words(hand, track.camera)
                 with_hand += 1
@@ -167,10 +175,13 @@ def video_demo(args: argparse.Namespace) -> Path:
                 errors.append(error)
             picture = annotate(photo.image, hand, [*words, f"{frame.seconds:.2f} s, frame {number + 1}"])
             writer.write(picture, frame.seconds)
+            if page is not None:
+                page.show(picture, words, frame.seconds, source.frames.dropped)
             write_line(line)
             posed = None
             if is_animated and hand is not None and hand.pose is not None and hand.betas is not None:
-                posed = PosedHand(hand.assets, hand.pose, hand.betas, hand.joints[0])
+                moved = hand.in_world(y_down=True)
+                posed = PosedHand(hand.assets, moved.pose, hand.betas, moved.joints[0])
             motion.add(frame.seconds, posed)
     if len(errors) == number + 1:
         raise RuntimeError(f"none of {number + 1} frames could be worked on: {errors[0]}") from errors[0]
@@ -227,26 +238,7 @@ def frame_records(path: Path) -> Iterator[Callable[[str], None]]:
 
 def annotate(frame: np.ndarray, hand: Result | None, lines: list[str]) -> np.ndarray:
     """The frame (H,W,3) uint8 RGB with the mesh drawn in and ``lines`` in a corner, the first one bold."""
-    return write_lines(frame if hand is None else draw_hand(frame, hand), lines)
-
-
-def draw_hand(frame: np.ndarray, hand: Result, opacity: float = 0.8) -> np.ndarray:
-    """The frame with the mesh drawn in; only the pixels around the hand are touched."""
-    if (hand.vertices[:, 2] < 0.02).any():
-        return frame
-    pixels = project_numpy(hand.vertices.astype(np.float64), hand.K)
-    height, width = frame.shape[:2]
-    left, top = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 2, 0)
-    right, bottom = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 3, [width, height])
-    if right - left < 2 or bottom - top < 2:
-        return frame
-    K = transform_intrinsics(hand.K, np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]]))
-    drawn = frame.copy()
-    window = frame[top:bottom, left:right]
-    drawn[top:bottom, left:right] = overlay.overlay_mesh(
-        window, hand.vertices, hand.faces, K, overlay.IDENTITY_COLOUR, opacity
-    )
-    return drawn
+    return write_lines(frame if hand is None else draw_mesh(frame, hand, IDENTITY_COLOUR, 0.8), lines)
 
 
 def write_lines(frame: np.ndarray, lines: list[str]) -> np.ndarray:
