@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.reproduce import __main__ as command
 from benchmarks.reproduce.merge import merge, replace_section
+from benchmarks.reproduce.networks import NETWORKS
 from benchmarks.reproduce.report import flat_rows, interval, markdown, per_subject, table, verdicts
 from benchmarks.reproduce.scoring import METRICS, halves
-from benchmarks.reproduce.sizes import FULL, NETWORKS, ON_SHIPPED_BODY, QUICK, ROWS, SHIPPED, WHOLE
+from benchmarks.reproduce.sizes import FULL, ON_SHIPPED_BODY, QUICK, ROWS, SHIPPED, WHOLE
 from benchmarks.reproduce.training import checkpoint_of, is_trained, training_options, trainings
 from options.run_options import get_args_parser
 
@@ -138,6 +140,16 @@ def test_metro_s_table_goes_on_from_the_shipped_body() -> None:
     assert images["quick_cmr_pg"] == images["quick_cmr_identity"] == images["metro"] + images["metro_longer"]
     assert (Path(__file__).parents[1] / size.body).is_file()
     assert not {name for name in size.networks if name.startswith("fair")}
+
+
+def test_the_added_table_takes_no_other_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for other in (["--quick"], ["--shipped"], ["--body", "b.pt"]):
+        monkeypatch.setattr("sys.argv", ["reproduce", "--on_shipped_body", *other])
+        with pytest.raises(SystemExit):
+            command.main()
+        assert "--on_shipped_body is a size, body and data of its own" in capsys.readouterr().err
 
 
 def test_a_table_is_added_and_the_others_stay(tmp_path: Path) -> None:

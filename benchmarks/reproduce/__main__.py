@@ -33,7 +33,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     parser.add_argument("--whole", action="store_true", help="seeds are whole trainings also without a GPU")
-    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these (sizes.py) and what they start from")
+    parser.add_argument(
+        "--networks", nargs="+", metavar="NAME", help="only these (networks.py) and what they start from"
+    )
     parser.add_argument("--data_root", type=Path, help="the real DexYCB: train on s1_train, evaluate on s1_test")
     parser.add_argument("--body", type=Path, help="checkpoint that all networks start from")
     parser.add_argument("--workers", type=int, help="processes of a training (GPUs, or CPU cores)")
@@ -69,6 +71,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.networks and not args.train_only:
         parser.error("--networks trains some of the networks and goes with --train_only: a table needs all")
+    if args.on_shipped_body and (args.quick or args.whole or args.shipped or args.data_root or args.body):
+        parser.error("--on_shipped_body is a size, body and data of its own; leave out what says another")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     for name in ("data_root", "body", "output"):
         if getattr(args, name) is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from src.personalization.calibration.api import keypoint_options, shapes_of
+from src.personalization.calibration.from_keypoints import keypoint_options, shapes_of
 from src.personalization.calibration.multi_frame import CalibrationOptions
 from src.personalization.calibration.online_frames import FrameFitter
 from src.personalization.calibration.population import load_population

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.api import fit_options
+from src.personalization.calibration.from_keypoints import fit_options
 from src.personalization.calibration.multi_frame import CalibrationOptions
 from src.personalization.calibration.views import View, no_evidence, solve_frames
 from src.personalization.fitting.fit import observe, reprojection_rmse

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 import torch
 from scipy.stats import chi2
 
+from src.personalization.calibration.problem import OWN, SHAPE, reaction
 from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
-from src.personalization.solver.normal_equations import damping_diagonal, factorise, solve_factored
 from src.personalization.terms.frame_problem import FrameProblem
-from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
+from src.personalization.terms.frame_terms import Observations, evaluate_frames
 from template.kinematics import JointsModel
 
-OWN, SHAPE = slice(None, FRAME_SIZE), slice(FRAME_SIZE, None)
 #: Directions in which evidence says less than this part of what is known do not tell hands apart.
 LEAST_TOLD = 0.05
 
@@ -65,11 +64,9 @@ def solve_frames(
     fitted = result.state
     rest = model.rest_points(fitted["betas"])
     terms = evaluate_frames(model, seen, fitted["pose"], fitted["wrist"], rest, with_shape=True)
-    own, coupling = terms.hessian[:, OWN, OWN], terms.hessian[:, OWN, SHAPE]
-    factor = factorise(own + torch.diag_embed(damping_diagonal(own, torch.zeros_like(terms.cost))))
-    solved = solve_factored(factor, torch.cat([coupling, terms.gradient[:, OWN, None]], dim=-1))
-    precision = terms.hessian[:, SHAPE, SHAPE] - coupling.mT @ solved[..., :-1]
-    gradient = terms.gradient[:, SHAPE] - (coupling.mT @ solved[..., -1:])[..., 0]
+    react = reaction(terms.hessian)
+    precision = terms.hessian[:, SHAPE, SHAPE] + terms.hessian[:, SHAPE, OWN] @ react
+    gradient = terms.gradient[:, SHAPE] + (terms.gradient[:, None, OWN] @ react)[:, 0]
     precision = (precision + precision.mT) / 2
     pull = (precision @ fitted["betas"][..., None])[..., 0] - gradient
     return fitted, result.status, Evidence(precision, pull)
