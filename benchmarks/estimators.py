@@ -10,6 +10,9 @@ camera_space_mm, zero_pose_mm, each with its 95% interval over people, and what 
 - ``mean_shape``: their pose with the mean of the person's predicted betas (of estimators without betas: of those that
   fit their joints), placed likewise. What people do today.
 - ``ours``, ``ours_ruler``: `personalise` without and with a hand length measured to 3 mm.
+- ``true_shape``: the same with the true betas: the least that one shape for all frames can leave.
+
+``depth_shared_mm`` is the mean error of a person's wrist depths (of the size), ``depth_each_mm`` their spread about it.
 
 HaMeR- and WiLoR-like betas and poses are those of the hand in use, as of a user who has MANO; the others' points only.
 Trust was measured on other simulated people: ``--make_trust`` does it again and writes ``weights/trust_*.json``.
@@ -46,13 +49,13 @@ from src.personalization.terms.hand_size import length_of  # noqa: E402
 from src.personalization.terms.shape_terms import LengthCue  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel  # noqa: E402
-from utils.artifacts import Predictions  # noqa: E402
+from utils.artifacts import Identity, Predictions  # noqa: E402
 
 #: Uncertainty of the ruler, m; people measured, and those that trust was chosen on.
 RULER, TEST_SEED, TUNING_SEED = 0.003, 2211, 5000
 WITH_POSE = ("hamer", "wilor")
-TREATMENTS = ("released", "turned", "mean_shape", "ours", "ours_ruler")
-METRICS = ("wrist_relative_mm", "camera_space_mm", "zero_pose_mm")
+TREATMENTS = ("released", "turned", "mean_shape", "ours", "ours_ruler", "true_shape")
+METRICS = ("wrist_relative_mm", "camera_space_mm", "zero_pose_mm", "depth_shared_mm", "depth_each_mm")
 
 
 @dataclass
@@ -109,7 +112,9 @@ class Measure:
         off = joints - person.joints
         relative = off - off[:, :1]
         rest = (self.rest(betas) - self.rest(person.betas[None])).norm(dim=-1).mean()
-        numbers = (np.linalg.norm(relative, axis=-1).mean(), np.linalg.norm(off, axis=-1).mean(), float(rest))
+        depth = off[:, 0, 2]
+        numbers = (np.linalg.norm(relative, axis=-1).mean(), np.linalg.norm(off, axis=-1).mean(), float(rest),
+                   abs(depth.mean()), depth.std())  # fmt: skip
         self.errors[treatment].append([1000 * float(number) for number in numbers])
 
     def person(self, person: Person, theirs: bool, generator: np.random.Generator) -> None:
@@ -131,6 +136,8 @@ class Measure:
             self.add(treatment, personalise_rows(ready, found, self.assets).joints, identity.betas[None], person)
             off = (identity.hand_length_mm - 1000 * true) / identity.hand_length_std_mm
             self.standardised[treatment].append(float(off))
+        true_shape = {0: Identity(person.betas, self.assets.name, self.assets.hash, 1000 * true)}
+        self.add("true_shape", personalise_rows(ready, true_shape, self.assets).joints, person.betas[None], person)
 
     def with_mean_shape(self, rows: Predictions, ready: Estimates, theirs: bool) -> np.ndarray:
         """Their poses with the mean of their betas, about the wrist."""
@@ -214,7 +221,7 @@ def make_trust(args: argparse.Namespace, assets: HandAssets) -> None:
             for key in columns
         }
         count = np.arange(len(merged["K"]))
-        rows = replace(every[0], image_id=count, image_name=None, keypoint_confidence=None, **merged)
+        rows = replace(every[0], image_id=count, image_name=None, image_size=None, keypoint_confidence=None, **merged)
         truth = result.world.joints.flatten(0, 1).numpy()
         labels = replace(
             rows,

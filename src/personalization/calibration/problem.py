@@ -48,7 +48,6 @@ class MultiFrameProblem:
     shape_prior: ShapePrior
     cues: tuple[LengthCue, ...]
     linear: torch.Tensor
-    retract = staticmethod(retract_frames)
 
     def linearise(self, state: State) -> State:
         """Cost (P,), shape_gradient (P,10) and shape_hessian (P,10,10) of everything, and of each frame
@@ -90,6 +89,10 @@ class MultiFrameProblem:
         step = step_of(frame_step.masked_fill(bad[:, None, None], 0.0), terms["chart"])
         step["betas"] = shape_step.masked_fill(bad[:, None], 0.0)
         return step, promised.masked_fill(bad, torch.nan)
+
+    def retract(self, state: State, step: State) -> State:
+        """See `levenberg_marquardt.Problem`: rad, m, and betas."""
+        return {**retract_frames(state, step), "betas": state["betas"] + step["betas"]}
 
     def rows(self, index: torch.Tensor) -> MultiFrameProblem:
         """Some of the persons."""
@@ -133,7 +136,7 @@ def log_volume_gradient(problem: MultiFrameProblem, state: State, terms: State) 
             step = step_of(amount * moves[..., index], terms["chart"])
             step["betas"] = torch.zeros_like(gradient)
             step["betas"][:, index] = amount
-            factor = own_factor(problem.linearise(retract_frames(state, step))["hessian"])
+            factor = own_factor(problem.linearise(problem.retract(state, step))["hessian"])
             sides.append(factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1))  # half the log determinants (P,F)
         gradient[:, index] = problem.share * (sides[0] - sides[1]).sum(dim=1) / (2 * STEP)
     return gradient

@@ -41,7 +41,6 @@ class SequenceProblem:
     chain: Chain
     smoothness: Smoothness
     shape_prior: ShapePrior | None = None
-    retract = staticmethod(retract_frames)
 
     def linearise(self, state: State) -> State:
         """Cost, gradient (by rad and m), the Hessian's band, its betas' border, and the chart of `evaluate_frames`."""
@@ -95,6 +94,12 @@ class SequenceProblem:
             promised = ((added * vector - gradient) * vector).sum() + ((more * betas - pull) * betas).sum()
             step = {"betas": betas[None, None]}
         return step_of(vector[None], terms["chart"]) | step, promised[None] / 2
+
+    def retract(self, state: State, step: State) -> State:
+        """See `levenberg_marquardt.Problem`."""
+        moved = retract_frames(state, step)
+        moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
+        return moved
 
     def rows(self, index: torch.Tensor) -> SequenceProblem:
         """There is one problem only."""

@@ -77,8 +77,7 @@ class LMResult:
 
     def rows(self, index: torch.Tensor) -> LMResult:
         """Some of the problems."""
-        state, terms = ({k: v[index] for k, v in group.items()} for group in (self.state, self.terms))
-        return LMResult(state, terms, self.status[index], self.steps[index])
+        return LMResult(_rows(self.state, index), _rows(self.terms, index), self.status[index], self.steps[index])
 
     def put(self, index: torch.Tensor, part: LMResult) -> LMResult:
         """With problems ``index`` replaced by those of ``part``."""
@@ -116,7 +115,8 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
         if running == 0:
             break
         move, promised = problem.solve(now.terms, damping)
-        now.status = _judged(problem, now, active, promised, options, damping)
+        close = active & (promised <= _enough(now, options))
+        now.status = _judged(problem, now, close, options, damping)
         active = now.status == Status.ITERATION_LIMIT
         trial = problem.retract(now.state, move)
         trial_terms = problem.linearise(trial)
@@ -134,35 +134,37 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
             now.steps + active,
         )
     else:  # the last step's state has not been judged yet
-        active, none = now.status == Status.ITERATION_LIMIT, torch.zeros_like(damping)
-        now.status = _judged(problem, now, active, none, options, torch.full_like(damping, torch.inf))
+        active = now.status == Status.ITERATION_LIMIT
+        now.status = _judged(problem, now, active, options, torch.full_like(damping, torch.inf))
     return whole.put(rows, now)
 
 
-def _judged(
-    problem: Problem,
-    now: LMResult,
-    active: torch.Tensor,
-    promised: torch.Tensor,
-    options: LMOptions,
-    damping: torch.Tensor,
-) -> torch.Tensor:
-    """Status (P,) with those of the ``active`` (P,) converged whose undamped step promises too little at their state.
+def _enough(now: LMResult, options: LMOptions) -> torch.Tensor:
+    """(P,) decrease of the cost that is not worth a step."""
+    return options.tolerance + options.relative_tolerance * now.cost
 
-    Only those are asked whose damped step has ``promised`` (P,) no more. A step under ``damping`` (P,) may promise
-    little because it is short, and the promise before a rejected step says nothing of what follows: only the gradient
-    here, in the undamped Hessian's scale, says that this is a minimum.
+
+def _judged(
+    problem: Problem, now: LMResult, candidates: torch.Tensor, options: LMOptions, damping: torch.Tensor
+) -> torch.Tensor:
+    """Status (P,) with those ``candidates`` (P,) converged whose undamped step promises too little at their state.
+
+    A step under ``damping`` (P,) may promise little because it is short, and the promise before a rejected step says
+    nothing of what follows: only the gradient here, in the undamped Hessian's scale, says that this is a minimum.
     """
-    enough = options.tolerance + options.relative_tolerance * now.cost  # a decrease below is not worth a step
-    candidates = active & (promised <= enough)
     least = torch.finfo(now.cost.dtype).eps ** 0.5  # what is damped less is as good as undamped: the rest is rounding
     damped = candidates & (damping > least)
     index = damped.nonzero()[:, 0]
     status = now.status.masked_fill(candidates & ~damped, int(Status.CONVERGED))
     if len(index) == 0:
         return status
-    _, promised = problem.solve(now.rows(index).terms, torch.full_like(enough[index], least))
-    return status.index_fill(0, index[promised <= enough[index]], int(Status.CONVERGED))
+    part = now.rows(index)
+    _, promised = problem.solve(part.terms, torch.full_like(part.cost, least))
+    return status.index_fill(0, index[promised <= _enough(part, options)], int(Status.CONVERGED))
+
+
+def _rows(group: State, index: torch.Tensor) -> State:
+    return {key: value[index] for key, value in group.items()}
 
 
 def _choose(mask: torch.Tensor, new: State, old: State) -> State:

@@ -21,39 +21,11 @@ class ShapePrior:
     precision: torch.Tensor
 
 
-def step_of(vector: torch.Tensor, chart: torch.Tensor) -> State:
-    """Named parts of a step (..., 51 or 61): local rotation increments (...,16,3) rad, wrist m, betas.
-
-    Args:
-        chart: (...,16,3,3) of `FrameTerms`.
-    """
-    unknowns = vector[..., POSE].unflatten(-1, (16, 3))
-    step = {"turn": (chart * unknowns[..., None, :]).sum(dim=-1), "wrist": vector[..., WRIST]}
-    if vector.shape[-1] > FRAME_SIZE:
-        step["betas"] = vector[..., SHAPE]
-    return step
-
-
-def retract_frames(state: State, step: State) -> State:
-    """After a step: pose (...,16,3,3), R exp([turn]) (SO(3), rad), wrist + step (m), and betas where they move."""
-    moved = {
-        **state,
-        "pose": state["pose"] @ roma.rotvec_to_rotmat(step["turn"]),
-        "wrist": state["wrist"] + step["wrist"],
-    }
-    if "betas" in step:
-        moved["betas"] = state["betas"] + step["betas"]
-    return moved
-
-
-@dataclass
 class FrameProblem:
     """`levenberg_marquardt.Problem` over N frames with the state keys pose (N,16,3,3), wrist (N,3), betas (N,10)."""
 
-    model: JointsModel
-    seen: Observations
-    shape_prior: ShapePrior | None = None
-    retract = staticmethod(retract_frames)
+    def __init__(self, model: JointsModel, seen: Observations, shape_prior: ShapePrior | None = None) -> None:
+        self.model, self.seen, self.shape_prior = model, seen, shape_prior
 
     def linearise(self, state: State) -> State:
         """Cost (N,), gradient, Hessian by pose (rad) and wrist (m), and the chart from a step to local increments."""
@@ -73,6 +45,33 @@ class FrameProblem:
         vector, promised = solve_damped(terms["hessian"], terms["gradient"], damping)
         return step_of(vector, terms["chart"]), promised
 
+    def retract(self, state: State, step: State) -> State:
+        """See `levenberg_marquardt.Problem`."""
+        moved = retract_frames(state, step)
+        moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
+        return moved
+
     def rows(self, index: torch.Tensor) -> FrameProblem:
         """Some of the frames."""
         return FrameProblem(self.model, self.seen.rows(index), self.shape_prior)
+
+
+def step_of(vector: torch.Tensor, chart: torch.Tensor) -> State:
+    """Named parts of a step (..., 51 or 61): local rotation increments (...,16,3) rad, wrist m, betas.
+
+    Args:
+        chart: (...,16,3,3) of `FrameTerms`.
+    """
+    unknowns = vector[..., POSE].unflatten(-1, (16, 3))
+    step = {"turn": (chart * unknowns[..., None, :]).sum(dim=-1), "wrist": vector[..., WRIST]}
+    if vector.shape[-1] > FRAME_SIZE:
+        step["betas"] = vector[..., SHAPE]
+    return step
+
+
+def retract_frames(state: State, step: State) -> State:
+    """Pose and wrist after a step: R exp([turn]) (SO(3) exponential, rad), wrist + step (m)."""
+    return {
+        "pose": state["pose"] @ roma.rotvec_to_rotmat(step["turn"]),
+        "wrist": state["wrist"] + step["wrist"],
+    }
