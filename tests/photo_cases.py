@@ -18,8 +18,7 @@ from template import HandModel, axis_angle_to_pose, load_hand_assets
 from template.kinematics import JointsModel
 from utils.camera import project_numpy, square_box
 
-DETECTIONS = Path("../../shared/data/detections/mediapipe_real.json")
-DETECTIONS = DETECTIONS if DETECTIONS.is_file() else Path("../shared/data/detections/mediapipe_real.json")
+DETECTIONS = Path(__file__).parents[2] / "shared" / "data" / "detections" / "mediapipe_real.json"
 needs_detections = pytest.mark.skipif(not DETECTIONS.is_file(), reason=f"{DETECTIONS} is not there")
 ASSETS = load_hand_assets("template/stand_in.npz")
 K = np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]])
