@@ -8,26 +8,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from photo_cases import Fixed, K, arguments, hand_at, result_of
+from photo_cases import Fixed, arguments
 from test_video_files import write_clip
 
 from src.photos.api import PhotoEstimator
-from src.photos.camera import Camera
-from src.photos.result import Result
 from src.photos.video import run_video
 from src.photos.video.live_page import LivePage
-from src.photos.video.smoothing import FrameHands, TrackFitter
 from src.photos.video.sources import Newest, open_source
-from src.photos.video.streams import LaggedTracks
-from src.photos.video.tracker import TrackedHand
-from utils.cameras.lens import CameraModel
-from utils.cameras.views import View
 from utils.video_files import Frame, open_video
 
 
@@ -99,13 +91,13 @@ def get(url: str, host: str | None = None) -> bytes:
 
 
 def test_the_page_shows_the_stream_to_this_machine_only() -> None:
-    page = LivePage()
+    page = LivePage(dropped=lambda: 3)
     try:
         address, port = page._server.server_address
         assert address == "127.0.0.1" and page.url == f"http://127.0.0.1:{port}/"
         picture = np.zeros((48, 64, 3), np.uint8)
         picture[..., 0] = 200
-        page.show(picture, ["a right hand"], 1.5, 3)
+        page.show(picture, ["a right hand"], 1.5)
         assert b'src="stream"' in get(page.url)
         expected = {"words": ["a right hand"], "seconds": 1.5, "frames": 1, "dropped": 3}
         assert json.loads(get(page.url + "status.json")) == expected
@@ -120,7 +112,7 @@ def test_the_page_shows_the_stream_to_this_machine_only() -> None:
                 assert stream.readline() == b"\r\n" and seen.shape == (48, 64, 3)
                 assert np.abs(seen[20, 20].astype(int) - [blue, 0, 200]).max() < 12  # OpenCV: blue first
                 picture[..., 2] = 250
-                page.show(picture, [], 2.0, 3)
+                page.show(picture, [], 2.0)
         for url, host in ((page.url, "evil.example:80"), (page.url + "../etc/passwd", None)):
             with pytest.raises(urllib.error.HTTPError):
                 get(url, host)
@@ -163,53 +155,3 @@ def test_the_demo_of_a_camera(stopped: bool, tmp_path: Path, monkeypatch: pytest
     assert stopped or (seen[-1]["dropped"] > 0 and times[-1] == pytest.approx(1.1, abs=0.01))
     shown = [frame.image for frame in open_video(output / "a_annotated.mp4")[1]]
     assert len(shown) >= len(records) and (output / "a_hands.glb").is_file()
-
-
-def shaking(count: int, noise_px: float) -> list[Result]:
-    """A hand that stays, as a network that shakes sees it."""
-    rng, hand = np.random.default_rng(0), result_of(hand_at(0.6))
-    return [replace(hand, keypoints=hand.keypoints + noise_px * rng.normal(size=(21, 2))) for _ in range(count)]
-
-
-def streamed(hands: list[Result], camera: Camera, lag: int = 0) -> list[Result]:
-    """One hand's frames through a stream."""
-    lagged = LaggedTracks(TrackFitter(Fixed(), camera), lag)
-    frames = [
-        FrameHands(number, number / 30, [TrackedHand(1, hand.box, hand.side == "left", True, result=hand)])
-        for number, hand in enumerate(hands)
-    ]
-    given = [one for frame in frames for one in lagged.push(frame)] + list(lagged.flush())
-    assert [frame.number for frame, _ in given] == list(range(len(hands)))
-    return [lagged.fitter.with_meshes(frame).hands[0].result for frame, _ in given]
-
-
-def test_a_hand_at_rest_comes_to_rest_on_either_side_and_behind_a_lens() -> None:
-    results = shaking(12, 1.5)
-    moved, later = (streamed(results, Camera(K, ""), lag) for lag in (0, 3))
-    alone = [streamed([hand], Camera(K, ""))[0] for hand in results]
-
-    def jitter(hands: list[Result]) -> float:
-        return float(np.abs(np.diff([hand.joints for hand in hands[4:]], axis=0)).mean())
-
-    assert jitter(later) < jitter(moved) < 0.5 * jitter(alone)
-    assert np.abs(moved[-1].joints - results[0].joints).max() < 0.02
-    # The other side is the mirror image.
-    lefts = streamed([replace(hand, K=K).mirrored() for hand in results], Camera(K, ""))
-    flipped = K.copy()
-    flipped[0, 2] = results[0].width - 1 - K[0, 2]
-    assert np.allclose(lefts[-1].K, flipped)
-    assert np.abs(lefts[-1].joints * [-1, 1, 1] - moved[-1].joints).max() < 2e-6 and lefts[-1].side == "left"
-    # A lens bends the keypoints, not the hand, and the hand in the view is the same.
-    lens = CameraModel(K, np.array([-0.2, 0.02, 0.001, 0]), size=(640, 480))
-    view = View.of_box(lens, np.array([320.0, 240, 100]), 3.0)
-    seen = [replace(one, keypoints=lens.distort(one.keypoints), lens=lens, close=(view, one)) for one in results]
-    hands = streamed(seen, Camera(K, "", lens=lens))
-    assert np.abs(hands[-1].joints - moved[-1].joints).max() < 2e-5
-    assert np.abs(hands[-1].keypoints - seen[-1].keypoints).max() == 0
-    close = hands[-1].close[1]
-    assert np.abs(close.vertices @ view.rotation.T - hands[-1].vertices).max() < 2e-6
-
-
-def test_a_mesh_without_rotations_stays_as_it_is() -> None:
-    hand = replace(result_of(hand_at(0.6)), pose=None, transl=None)
-    assert streamed([hand], Camera(K, ""))[0] is hand

@@ -15,7 +15,6 @@ from test_video_files import write_clip
 
 from benchmarks.scenes.tracking_scores import ClipScores, Reported, score_clip, summary
 from src.photos.api import PhotoEstimator
-from src.photos.camera import Camera
 from src.photos.estimator import Keypoints
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
@@ -57,7 +56,7 @@ def joints_of(frames: list[FrameHands]) -> list[np.ndarray | None]:
 def test_jitter_goes_and_gaps_are_carried() -> None:
     """Half a second hidden is carried by what is before and after; a second, and what comes after the last, are not."""
     results, truth = moving(2.0, hidden=(*range(10, 20), 38, 39))
-    fitter = TrackFitter(Fixed(), Camera(K, ""))
+    fitter = TrackFitter(Fixed())
     fitted = [fitter.with_meshes(frame) for frame in fit_tracks(track(results), fitter)]
     found = joints_of(fitted)
     assert [one is None for one in found] == [False] * 38 + [True] * 2
@@ -80,7 +79,7 @@ def test_a_left_hand_is_the_mirror_image_of_a_right_one() -> None:
     centred = K.copy()
     centred[0, 2] = (640 - 1) / 2  # so that the mirrored picture has the same camera
     rights = [replace(one, K=centred) for one in results[:12]]
-    fitter = TrackFitter(Fixed(), Camera(centred, ""))
+    fitter = TrackFitter(Fixed())
     right = joints_of(fit_tracks(track(rights), fitter))
     left = joints_of(fit_tracks(track([one.mirrored() for one in rights]), fitter))
     assert np.abs(np.stack(left) * [-1, 1, 1] - np.stack(right)).max() < 1e-6
@@ -90,7 +89,7 @@ def test_hands_that_were_never_confirmed_are_left_out() -> None:
     results, _ = moving(0.0)
     frames = track(results[:5])
     frames = [replace(f, hands=[*f.hands, replace(f.hands[0], track=2, is_confirmed=False)]) for f in frames]
-    fitted = fit_tracks(frames, TrackFitter(Fixed(), Camera(K, "")))
+    fitted = fit_tracks(frames, TrackFitter(Fixed()))
     assert [[hand.track for hand in frame.hands] for frame in fitted] == [[1]] * 5
 
 

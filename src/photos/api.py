@@ -201,7 +201,8 @@ class PhotoEstimator:
         """
         view = view_for(photo, camera, region, whole=self.estimator.card.crop == "image")
         if view is None:
-            return replace(self.estimate_in_picture(photo, camera, region, shape, before), world=photo.world)
+            result = self.estimate_in_picture(photo, camera, region, shape, before)
+            return replace(result, camera_pose=photo.camera_pose)
         # What a network read in the bent picture, it reads better in the view.
         region = region if self.detector is not None else replace(region, keypoints=None)
         before = None if before is None else before.moved(view.rotation.T)

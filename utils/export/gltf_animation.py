@@ -254,5 +254,5 @@ def _animate(
     if correctives:
         camera = rig.rotations[:, 1:] * np.outer(CAMERA_TO_GLTF, CAMERA_TO_GLTF)
         places, factors = np.array([place for place, _ in _MORPHS]), np.array([factor for _, factor in _MORPHS])
-        weights = (camera - np.eye(3)).reshape(len(rig.root), 15, 9)[..., places] / factors
+        weights = (camera - np.eye(3)).reshape(len(camera), 15, 9)[..., places] / factors
         channel(len(PARENTS), "weights", weights.clip(0, 1).reshape(-1))

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from src.photos.camera import Camera
 from src.photos.perspective import draw_mesh
 from src.photos.result import Result
-from utils.drawing import overlay
+from utils.drawing.overlay import IDENTITY_COLOUR
 
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 #: Opacity of a hand that is seen, and of one that only its neighbours in time tell.
@@ -24,9 +24,20 @@ def hand_words(hand: Result, camera: Camera) -> list[str]:
     """What is written into a frame about its hand."""
     guessed = " (camera guessed)" if camera.is_guess else ""
     place = f"{hand.side} hand, {hand.distance_m:.2f} m away{guessed}"
+    first = [hand.describe_length(), *_identity_words(hand)]
     if not hand.notes.get("observed", True):
-        return [hand.describe_length(), f"{place}, not seen: carried by the frames about it"]
-    return [hand.describe_length(), f"{place}, {hand.reprojection_px:.1f} px off the keypoints"]
+        return [*first, f"{place}, not seen: carried by the frames about it"]
+    return [*first, f"{place}, {hand.reprojection_px:.1f} px off the keypoints"]
+
+
+def _identity_words(hand: Result) -> list[str]:
+    """How far the identity is known that grows while the video is watched."""
+    known = hand.notes.get("identity")
+    if known is None:
+        return []
+    low, high = known["interval_95_mm"]
+    written = "" if known["file"] is None else f", in {known['file']}"
+    return [f"identity: {known['views']} views, {low:.0f} to {high:.0f} mm (95%){written}"]
 
 
 def all_words(hands: Sequence[Result], camera: Camera) -> list[str]:
@@ -41,7 +52,7 @@ def annotate(frame: np.ndarray, hands: Sequence[Result], lines: list[str]) -> np
     """The frame (H,W,3) uint8 RGB with the meshes drawn in, the nearest last, and ``lines`` in a corner."""
     for hand in sorted(hands, key=lambda one: -one.distance_m):
         opacity = SEEN if hand.notes.get("observed", True) else CARRIED
-        frame = draw_mesh(frame, hand, overlay.IDENTITY_COLOUR, opacity)
+        frame = draw_mesh(frame, hand, IDENTITY_COLOUR, opacity)
     return write_lines(frame, lines)
 
 

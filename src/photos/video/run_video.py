@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from src.photos.setup import camera_poses, open_tools, stopped_by_signals
 from src.photos.video.drawing import all_words, annotate
 from src.photos.video.live_page import LivePage, live_page
 from src.photos.video.records import frame_record, frame_records
-from src.photos.video.smoothing import FrameHands, TrackFitter, fit_tracks
+from src.photos.video.smoothing import FrameHands, LaggedTracks, TrackFitter, fit_tracks
 from src.photos.video.sources import open_source
-from src.photos.video.streams import LaggedTracks
 from src.photos.video.tracker import HandTracker, TrackedHand
+from src.photos.video.watching import WatchedShape, open_watching
 from utils.cameras.poses import CameraPose
 from utils.export.motion import PosedHand, motion_files
 from utils.file_lock import locked
@@ -48,6 +48,7 @@ class Outputs:
     Attributes:
         folder: where they are. name: of all of them. info: of the video. head: line about it. camera: of all frames.
         motion: options of `motion_files`; glb, bvh: are asked for.
+        poses: where the camera is in each frame, or None. page: that shows a stream, or None.
     """
 
     folder: Path
@@ -58,6 +59,8 @@ class Outputs:
     glb: bool
     bvh: bool
     motion: dict[str, Any]
+    poses: list[CameraPose] | None = None
+    page: LivePage | None = None
     frames: int = 0
     with_hand: int = 0
     errors: list[Exception] = field(default_factory=list)
@@ -72,8 +75,8 @@ class Outputs:
         """A line about the video, then one a frame."""
         return self.folder / f"{self.name}_frames.jsonl"
 
-    def write(self, shown: Iterable[Shown], page: LivePage | None = None, dropped: Callable[[], int] = int) -> None:
-        """Write everything, from frames in their order; page: shows them too, and how many were ``dropped``."""
+    def write(self, shown: Iterable[Shown]) -> None:
+        """Write everything, from frames in their order."""
         glb, bvh = (
             self.folder / f"{self.name}_hands.{kind}" if asked else None
             for kind, asked in (("glb", self.glb), ("bvh", self.bvh))
@@ -86,21 +89,30 @@ class Outputs:
         ):
             write_line(json.dumps(self.head, allow_nan=False))
             for frame, image in shown:
-                hands, line = self._line(frame)
+                hands, line = self._line(self._placed(frame))
                 found = [hand for hand in hands if hand.result is not None]
                 results = [hand.result for hand in found]
-                words = all_words(results, self.camera)
-                lines = [*words, f"{frame.seconds:.2f} s, frame {frame.number + 1}"]
-                picture = annotate(image, results, lines)
+                words = [*all_words(results, self.camera), f"{frame.seconds:.2f} s, frame {frame.number + 1}"]
+                picture = annotate(image, results, words)
                 writer.write(picture, frame.seconds)
-                if page is not None:
-                    page.show(picture, words, frame.seconds, dropped())
                 write_line(line)
+                if self.page is not None:
+                    self.page.show(picture, words, frame.seconds)
                 motion.add(frame.seconds, *(_posed(hand) for hand in found if hand.result.pose is not None))
                 failed = [hand.failed for hand in hands if hand.failed is not None]
                 self.frames += 1
                 self.with_hand += bool(found)
                 self.errors += failed if failed and not found else []
+
+    def _placed(self, frame: FrameHands) -> FrameHands:
+        """The frame's hands with the place of its camera."""
+        if self.poses is None:
+            return frame
+        pose = self.poses[frame.number]
+        return replace(frame, hands=[
+            hand if hand.result is None else replace(hand, result=replace(hand.result, camera_pose=pose))
+            for hand in frame.hands
+        ])  # fmt: skip
 
     def _line(self, frame: FrameHands) -> tuple[list[TrackedHand], str]:
         """The hands that a frame shows, and its line; a number that JSON cannot hold is its hand's fault alone."""
@@ -127,7 +139,8 @@ def video_demo(args: argparse.Namespace) -> Path:
     Leaves in ``--output`` ``<name>_annotated.mp4`` (without sound) and ``<name>_frames.jsonl``: a line about the whole,
     then one a frame. Whenever it ends, with the video, before it or by a signal, both are valid and belong together;
     until then, and where the disk is full, the lines are in ``<name>_frames.partial.jsonl``. With ``--glb`` and
-    ``--bvh`` also ``<name>_hands.glb`` and ``.bvh``, of the frames until then; see `HandMotion`.
+    ``--bvh`` also ``<name>_hands.glb`` and ``.bvh``, of the frames until then; see `HandMotion`. As soon as the hand is
+    known well enough, ``<name>_identity.json`` (`Watching`).
 
     What is written while the video runs is each frame's own. Once it is over, the frames are fitted together and all
     files written again; with ``--lag`` they are fitted as they come, and written once.
@@ -150,51 +163,45 @@ def video_demo(args: argparse.Namespace) -> Path:
         asked = "--lag needs" if args.lag is not None else "--glb and --bvh need"
         raise ValueError(f"{asked} the joints' rotations, but {model} gives a mesh alone; leave them out")
     sharing = True if args.one_person else False if args.two_shapes else None
-    tracker = HandTracker(tools, path, (info.width, info.height), sharing)
+    watching = open_watching(args, tools, folder / f"{source.name}_identity.json")
+    shape = None if watching is None else WatchedShape(tools, watching)
+    tracker = HandTracker(tools, path, (info.width, info.height), sharing, shape)
     head = {"schema": SCHEMA, "command": command_line(), "video": os.fsencode(path).decode("utf-8", "replace")}
     head |= {"fps": info.fps, "width": info.width, "height": info.height, **describe(tools), **CONVENTIONS}
     motion = {"joint_names": args.joint_names, "correctives": args.glb == "animated_correctives"}
     outputs = Outputs(
-        folder, source.name, info, head, tracker.camera, bool(args.glb), bool(args.bvh), motion
+        folder, source.name, info, head, tracker.camera, bool(args.glb), bool(args.bvh), motion, poses
     )  # fmt: skip
     lag = 0 if source.is_live and not args.each_frame_alone and args.lag is None else args.lag
-    fitter = (
-        TrackFitter(tools.estimator, tracker.camera)
-        if has_pose and (not args.each_frame_alone or lag is not None)
-        else None
-    )
+    fitter = TrackFitter(tools.estimator) if has_pose and not (args.each_frame_alone and args.lag is None) else None
     lagged = None if fitter is None or lag is None else LaggedTracks(fitter, lag)
     kept: list[FrameHands] = []
-    with stopped_by_signals(), locked(folder / LOCK), live_page(args.port, source.is_live) as page:
+    with stopped_by_signals(), locked(folder / LOCK), live_page(args.port, source) as outputs.page:
         bar = tqdm(source.frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
-        keep = kept if fitter is not None and lagged is None else None
-        outputs.write(live(tracker, bar, poses, lagged, keep), page, lambda: source.frames.dropped)
+        outputs.write(live(tracker, bar, lagged, None if lagged is not None or fitter is None else kept))
+        if watching is not None:
+            watching.close()
         count = outputs.frames
         if len(outputs.errors) == count:
             raise RuntimeError(f"none of {count} frames could be worked on: {outputs.errors[0]}") from outputs.errors[0]
         if info.claimed and count < info.claimed:
             logger.warning("%s ends after %d of the %d frames that it announces", path, count, info.claimed)
         if kept and outputs.with_hand:
-            again(outputs, path, fit_tracks(kept, fitter), fitter)
+            again(outputs, path, tracker, fit_tracks(kept, fitter), fitter)
     logger.info("%d frames, a hand in %d: %s, %s", count, outputs.with_hand, outputs.video, outputs.records)
     return outputs.video
 
 
 def live(
-    tracker: HandTracker,
-    frames: Iterable[Frame],
-    poses: Iterable[CameraPose | None],
-    lagged: LaggedTracks | None,
-    kept: list[FrameHands] | None,
+    tracker: HandTracker, frames: Iterable[Frame], lagged: LaggedTracks | None, kept: list[FrameHands] | None
 ) -> Iterator[Shown]:
     """Frames with their hands as they come; of hands only those that were seen often enough to be ones.
 
     Args:
-        poses: of the camera, one a frame. lagged: smooths hands, some frames later.
-        kept: takes what a fit of all frames needs.
+        lagged: smooths them, some frames later; kept: takes what a fit of all frames needs.
     """
-    for number, (frame, world) in enumerate(zip(frames, poses)):
-        photo = replace(tracker.photo(frame.image), world=world)
+    for number, frame in enumerate(frames):
+        photo = tracker.photo(frame.image)
         found = FrameHands(number, frame.seconds, tracker(photo, frame.seconds), tracker.reason)
         if kept is not None:
             kept.append(found.light())
@@ -212,9 +219,9 @@ def _confirmed(frame: FrameHands) -> FrameHands:
     return replace(frame, hands=[hand for hand in frame.hands if hand.is_confirmed])
 
 
-def again(outputs: Outputs, path: Path, fitted: list[FrameHands], fitter: TrackFitter) -> None:
+def again(outputs: Outputs, path: Path, tracker: HandTracker, fitted: list[FrameHands], fitter: TrackFitter) -> None:
     """Write the files anew, with the frames fitted together; until they are whole, the earlier ones stay."""
-    pictures = (frame.image for frame in open_video(path)[1])
+    pictures = (tracker.photo(frame.image).image for frame in open_video(path)[1])
     shown = zip((fitter.with_meshes(frame) for frame in fitted), pictures, strict=False)
     bar = tqdm(shown, total=len(fitted), desc="fitted together", unit="frame", disable=None)
     with tempfile.TemporaryDirectory(dir=outputs.folder, prefix=".video_") as name:

@@ -1,21 +1,25 @@
-"""Tracks fitted over time, all frames of a video together."""
+"""Tracks fitted over time: all frames together once the video is over, or each as it comes, with a lag."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from src.personalization.fitting.fit import FitOptions, FitResult
+from src.personalization.fitting.fixed_lag import DEFAULTS as CAUSAL
+from src.personalization.fitting.fixed_lag import FixedLagSmoother
 from src.personalization.fitting.from_keypoints import world_direction
 from src.personalization.fitting.sequence import SequenceOptions, fit_sequence
 from src.personalization.solver.status import usable
-from src.photos.camera import Camera
 from src.photos.detector.refusal import check_depth
 from src.photos.estimator import Estimator
 from src.photos.image import UnusableImage
+from src.photos.perspective import in_picture_pixels, in_view_pixels
 from src.photos.result import Result
 from src.photos.video.tracker import TrackedHand
 from template import HandModel, HandOutput
@@ -52,11 +56,11 @@ class TrackFitter:
     """What fits a track: the estimator's own model and terms, the shape held, in the right-hand convention.
 
     Args:
-        estimator: that found the hands; it must give rotations. camera: of all frames.
+        estimator: that found the hands; it must give rotations.
     """
 
-    def __init__(self, estimator: Estimator, camera: Camera) -> None:
-        self.hand, self.camera = HandModel(estimator.assets), camera
+    def __init__(self, estimator: Estimator) -> None:
+        self.hand = HandModel(estimator.assets)
         self.model: JointsModel = estimator.joints_model
         is_exact = self.model.dtype == torch.float64
         self.exact = self.model if is_exact else JointsModel(estimator.assets)  # a stream keeps small differences
@@ -68,11 +72,7 @@ class TrackFitter:
         result = hand.result
         if result is None or result.pose is None or (result.side == "left") != is_left:
             return None
-        if self.camera.lens is not None:  # a fit knows pinhole cameras; what lies beside one's view was not seen
-            points = self.camera.model.undistort(result.keypoints)
-            there = np.isfinite(points).all(axis=1)
-            confidence = np.where(there, result.confidence, 0)
-            result = replace(result, keypoints=np.where(there[:, None], points, 0), confidence=confidence)
+        result = in_view_pixels(result)
         return result.mirrored() if is_left else result
 
     def rows(self, seen: list[Result | None], like: Result) -> dict[str, torch.Tensor]:
@@ -82,14 +82,14 @@ class TrackFitter:
                  for one in seen]  # fmt: skip
         arrays = {
             "pose": poses,
-            "K": [like.K for _ in seen],
+            "K": [like.K if one is None else one.K for one in seen],
             "keypoints": [like.keypoints if one is None else one.keypoints for one in seen],
             "confidence": [none if one is None else one.confidence for one in seen],
         }
         rows = {name: torch.as_tensor(np.stack(values), dtype=torch.float64) for name, values in arrays.items()}
-        if any(one is not None and one.guess_3d is not None for one in seen):
+        if any(one is not None and one.world is not None for one in seen):
             unknown = np.full((21, 3), np.nan)
-            world = np.stack([unknown if one is None or one.guess_3d is None else one.guess_3d for one in seen])
+            world = np.stack([unknown if one is None or one.world is None else one.world for one in seen])
             rows["world"] = world_direction(torch.as_tensor(world), rows["K"], rows["keypoints"])
         return rows
 
@@ -122,13 +122,7 @@ class TrackFitter:
         right = result.mirrored() if result.side == "left" else result
         vertices = self._posed(right.pose, right.betas, right.transl).vertices[0].numpy()
         right = replace(right, vertices=vertices)
-        made = right.mirrored() if result.side == "left" else right
-        if made.close is None:
-            return replace(hand, result=made)
-        view, seen = made.close  # the view turns with the camera: what was seen through it is where it is now
-        there = made.moved(view.rotation.T)
-        places = {name: getattr(there, name) for name in ("vertices", "joints", "pose", "transl")}
-        return replace(hand, result=replace(made, close=(view, replace(seen, **places))))
+        return replace(hand, result=right.mirrored() if result.side == "left" else right)
 
 
 def fit_tracks(frames: list[FrameHands], fitter: TrackFitter) -> list[FrameHands]:
@@ -162,7 +156,7 @@ def fit_tracks(frames: list[FrameHands], fitter: TrackFitter) -> list[FrameHands
         good = usable(fit.status)
         for place, ((row, hand), one) in enumerate(zip(places, seen, strict=True)):
             if bool(good[place]):
-                found[row, number] = fitted_hand(fitter, fit, place, one, known[-1], hand, end.is_left, "sequence")
+                found[row, number] = _fitted(fitter, fit, place, one, known[-1], hand, end.is_left, "sequence")
     return [
         replace(frame, hands=[hand for one in frame.hands if (hand := found.get((row, one.track), one)) is not None])
         for row, frame in enumerate(frames)
@@ -180,7 +174,7 @@ def _bridged(seconds: list[float], seen: list[bool]) -> list[bool]:
     return bridged
 
 
-def fitted_hand(
+def _fitted(
     fitter: TrackFitter, fit: FitResult, row: int, seen: Result | None, like: Result, hand: TrackedHand, is_left: bool,
     how: str,
 ) -> TrackedHand:  # fmt: skip
@@ -189,9 +183,95 @@ def fitted_hand(
         result = fitter.result(fit, row, seen, like, how)
     except UnusableImage as error:
         return replace(hand, result=None, reason=str(error))
-    result = result.mirrored() if is_left else result
-    if fitter.camera.lens is not None:  # keypoints are px of the picture as it was taken
-        pixels = fitter.camera.project(result.joints.astype(np.float64)) if seen is None else hand.result.keypoints
-        confidence = result.confidence if seen is None else hand.result.confidence
-        result = replace(result, keypoints=np.nan_to_num(pixels, nan=-1.0), confidence=confidence)
+    result = in_picture_pixels(result.mirrored() if is_left else result)
     return replace(hand, result=result, is_left=is_left, failed=None)
+
+
+class LaggedTracks:
+    """Each track smoothed as it comes; a frame is given back ``lag`` frames later.
+
+    Args:
+        fitter: as for `fit_tracks`; lag: frames, 0 for live use.
+    """
+
+    def __init__(self, fitter: TrackFitter, lag: int) -> None:
+        self.fitter, self.lag = fitter, lag
+        self._smoothers: dict[int, _Stream] = {}
+        self._waiting: list[tuple[FrameHands, Any]] = []
+
+    def push(self, frame: FrameHands, extra: Any = None) -> Iterator[tuple[FrameHands, Any]]:
+        """Take in a frame and whatever belongs to it; gives those that are settled."""
+        self._waiting.append((frame, extra))
+        there = {hand.track for hand in frame.hands}
+        for number in [one for one in self._smoothers if one not in there]:
+            self._settle(self._smoothers.pop(number).end())
+        for hand in frame.hands:
+            self._settle(self._update(frame, hand))
+        while len(self._waiting) > self.lag:
+            yield self._waiting.pop(0)
+
+    def flush(self) -> Iterator[tuple[FrameHands, Any]]:
+        """The frames that still wait."""
+        for stream in self._smoothers.values():
+            self._settle(stream.end())
+        self._smoothers = {}
+        yield from self._waiting
+        self._waiting = []
+
+    def _update(self, frame: FrameHands, hand: TrackedHand) -> list[tuple[int, TrackedHand]]:
+        stream = self._smoothers.get(hand.track)
+        settled: list[tuple[int, TrackedHand]] = []
+        if stream is not None and stream.is_left != hand.is_left:  # voted otherwise: another motion
+            settled, stream = stream.end(), None
+        if stream is None:
+            if self.fitter.observed(hand, hand.is_left) is None:
+                return settled
+            stream = self._smoothers[hand.track] = _Stream(self.fitter, hand.is_left, self.lag)
+        return settled + stream.update(frame, hand)
+
+    def _settle(self, hands: list[tuple[int, TrackedHand]]) -> None:
+        for number, settled in hands:
+            for place, (frame, extra) in enumerate(self._waiting):
+                if frame.number == number:
+                    kept = [settled if one.track == settled.track else one for one in frame.hands]
+                    self._waiting[place] = (replace(frame, hands=kept), extra)
+
+
+class _Stream:
+    """One track's `FixedLagSmoother`, and the frames that wait in it."""
+
+    def __init__(self, fitter: TrackFitter, is_left: bool, lag: int) -> None:
+        self.fitter, self.is_left = fitter, is_left
+        options = replace(CAUSAL, frame=fitter.frame)
+        self._smoother = FixedLagSmoother(fitter.exact, torch.zeros(10), options, lag)
+        self._inside: dict[int, tuple[int, TrackedHand, Result | None]] = {}
+        self._like: Result | None = None
+        self._count, self._seen_at = 0, 0.0
+
+    def update(self, frame: FrameHands, hand: TrackedHand) -> list[tuple[int, TrackedHand]]:
+        """Take in a frame; gives the numbers of those settled, and their hands."""
+        seen = self.fitter.observed(hand, self.is_left)
+        if seen is not None:
+            self._like, self._seen_at = seen, frame.seconds
+        elif frame.seconds - self._seen_at > CARRIED:
+            return []
+        rows = {name: value[0] for name, value in self.fitter.rows([seen], self._like).items()}
+        betas = torch.as_tensor(self._like.betas)
+        self._smoother.betas = betas.to(self.fitter.exact.device, self.fitter.exact.dtype)
+        self._inside[self._count] = (frame.number, hand, seen)
+        self._count += 1
+        given = rows["pose"], rows["K"], rows["keypoints"], frame.seconds, rows["confidence"], rows.get("world")
+        return self._named(self._smoother.update(*given))
+
+    def end(self) -> list[tuple[int, TrackedHand]]:
+        """The frames that still wait."""
+        return self._named(self._smoother.flush())
+
+    def _named(self, settled: list[tuple[int, FitResult]]) -> list[tuple[int, TrackedHand]]:
+        named = []
+        for count, fit in settled:
+            number, hand, seen = self._inside.pop(count)
+            if not bool(usable(fit.status)[0]):
+                continue
+            named.append((number, _fitted(self.fitter, fit, 0, seen, self._like, hand, self.is_left, "lag")))
+        return named
