@@ -69,9 +69,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a video: smooth each frame as it comes, from those before it and so many after it (0: for live use); "
         "default: all frames are fitted together once the video is over",
     )
-    over_time.add_argument(
-        "--each_frame_alone", dest="smooth", action="store_false", help="of a video: do not fit frames together"
-    )
+    over_time.add_argument("--each_frame_alone", action="store_true", help="of a video: do not fit frames together")
     people = group.add_mutually_exclusive_group()
     people.add_argument(
         "--one_person",

@@ -30,7 +30,7 @@ from utils.camera import project_numpy, square_box
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
 
 def open_network() -> PhotoEstimator:
