@@ -82,6 +82,22 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     people.add_argument(
         "--two_shapes", action="store_true", help="of a video: each hand has a shape of its own, also one person's"
     )
+    growing = parser.add_argument_group("an identity that grows while a video is watched (docs/video.md)")
+    growing.add_argument(
+        "--calibrate_online",
+        action=argparse.BooleanOptionalAction,
+        help="of a video: calibrate the person as the frames come, and leave NAME_identity.json once the hand is known "
+        "well enough (default without --identity)",
+    )
+    growing.add_argument(
+        "--calibrate_until_mm",
+        type=float,
+        default=40.0,
+        help="well enough: so long is the 95%% interval of the hand length (one camera alone: some 35, a ruler: 12)",
+    )
+    growing.add_argument(
+        "--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="a length, e.g. index=72±2; repeatable"
+    )
 
 
 def add_landmarker_argument(group: argparse._ActionsContainer) -> None:

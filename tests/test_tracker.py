@@ -35,7 +35,8 @@ class Keypoints(Fixed):
 
     def estimate(self, image: np.ndarray, K: np.ndarray, box: np.ndarray, shape: ShapeFilter, keypoints: object,
                  *_: object) -> Result:  # fmt: skip
-        return replace(HAND, keypoints=keypoints.points, confidence=keypoints.confidence, box=box)
+        found = {"keypoints": keypoints.points, "confidence": keypoints.confidence, "box": box}
+        return replace(HAND, width=image.shape[1], **found)
 
 
 class Script:

@@ -184,8 +184,10 @@ class HandEstimator:
         shape: ShapeFilter,
         before: Result | None,
     ) -> Result:
+        predicted = None
         if not is_told_shape(self.card):  # else the network only repeats what it was told
-            shape.update(output["betas"][0].float().cpu().numpy())
+            predicted = output["betas"][0].float().cpu().numpy()
+            shape.update(predicted)
         betas = torch.as_tensor(shape.betas[None], dtype=torch.float32)
         start = None
         if before is not None and before.pose is not None and before.transl is not None:
@@ -196,7 +198,7 @@ class HandEstimator:
         fitted = fit_frames(self.joints_model, pose, betas, K_row, points, confidence, self.frame_options, start)
         notes = {"fit_steps": int(fitted.steps[0])}
         result = fitted_result(image, K, box, keypoints, shape, self.hand, fitted, notes)
-        return replace(result, predicted_pose=pose[0].numpy())
+        return replace(result, predicted_pose=pose[0].numpy(), predicted_betas=predicted)
 
     def _register(
         self,

@@ -26,6 +26,7 @@ from src.photos.detector.refusal import (
     MAX_MISFIT,
     MIN_SIDE,
     SURE_SIDE,
+    check_agreement,
     check_misfit,
     check_side,
     check_size,
@@ -91,6 +92,7 @@ class KeypointEstimator:
         if keypoints is None:
             raise UnusableImage("no usable hand: the detector gave no keypoints")
         check_size(keypoints)
+        check_agreement(keypoints)
         K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence, dtype=torch.float64)
         world = None if keypoints.world is None else rows_of(keypoints.world, dtype=torch.float64)[0]
         followed = before is not None and before.pose is not None

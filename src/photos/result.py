@@ -97,6 +97,7 @@ class Result:
         camera_pose: where the camera is, or None: nobody said. All else is in the camera's frame all the same.
         predicted_pose: (16,3,3) of the network, before it was fitted, and world: (21,3) m, the detector's own guess
             (`Detection.world`): what a fit over time takes up; or None.
+        predicted_betas: (10,) that the network found by itself, of this picture alone; or None.
     """
 
     width: int
@@ -123,6 +124,7 @@ class Result:
     camera_pose: CameraPose | None = None
     predicted_pose: np.ndarray | None = None
     world: np.ndarray | None = None
+    predicted_betas: np.ndarray | None = None
 
     @property
     def faces(self) -> np.ndarray:

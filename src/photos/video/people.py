@@ -32,10 +32,12 @@ class People:
 
     def shape(self, track: Track) -> ShapeFilter:
         """Of a hand."""
-        if not self.are_several:
-            return self._shapes[0]
         return self._shapes.get(track.number, self._shapes[0])
+
+    def number(self, track: Track) -> int:
+        """Whose a hand is: 0 of the one person's, else the track's number."""
+        return track.number if self.are_several or self.shape(track).is_anothers else 0
 
     def learned(self, track: Track, shape: ShapeFilter) -> None:
         """What a hand's frame added."""
-        self._shapes[track.number if self.are_several else 0] = shape
+        self._shapes[track.number if self.are_several or shape.is_anothers else 0] = shape

@@ -28,6 +28,7 @@ from src.photos.video.records import frame_record, frame_records
 from src.photos.video.smoothing import FrameHands, LaggedTracks, TrackFitter, fit_tracks
 from src.photos.video.sources import open_source
 from src.photos.video.tracker import HandTracker, TrackedHand
+from src.photos.video.watching import WatchedShape, open_watching
 from utils.cameras.poses import CameraPose
 from utils.export.motion import PosedHand, motion_files
 from utils.file_lock import locked
@@ -138,7 +139,8 @@ def video_demo(args: argparse.Namespace) -> Path:
     Leaves in ``--output`` ``<name>_annotated.mp4`` (without sound) and ``<name>_frames.jsonl``: a line about the whole,
     then one a frame. Whenever it ends, with the video, before it or by a signal, both are valid and belong together;
     until then, and where the disk is full, the lines are in ``<name>_frames.partial.jsonl``. With ``--glb`` and
-    ``--bvh`` also ``<name>_hands.glb`` and ``.bvh``, of the frames until then; see `HandMotion`.
+    ``--bvh`` also ``<name>_hands.glb`` and ``.bvh``, of the frames until then; see `HandMotion`. As soon as the hand is
+    known well enough, ``<name>_identity.json`` (`Watching`).
 
     What is written while the video runs is each frame's own. Once it is over, the frames are fitted together and all
     files written again; with ``--lag`` they are fitted as they come, and written once.
@@ -161,7 +163,9 @@ def video_demo(args: argparse.Namespace) -> Path:
         asked = "--lag needs" if args.lag is not None else "--glb and --bvh need"
         raise ValueError(f"{asked} the joints' rotations, but {model} gives a mesh alone; leave them out")
     sharing = True if args.one_person else False if args.two_shapes else None
-    tracker = HandTracker(tools, path, (info.width, info.height), sharing)
+    watching = open_watching(args, tools, folder / f"{source.name}_identity.json")
+    shape = None if watching is None else WatchedShape(tools, watching)
+    tracker = HandTracker(tools, path, (info.width, info.height), sharing, shape)
     head = {"schema": SCHEMA, "command": command_line(), "video": os.fsencode(path).decode("utf-8", "replace")}
     head |= {"fps": info.fps, "width": info.width, "height": info.height, **describe(tools), **CONVENTIONS}
     motion = {"joint_names": args.joint_names, "correctives": args.glb == "animated_correctives"}
@@ -175,6 +179,8 @@ def video_demo(args: argparse.Namespace) -> Path:
     with stopped_by_signals(), locked(folder / LOCK), live_page(args.port, source) as outputs.page:
         bar = tqdm(source.frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
         outputs.write(live(tracker, bar, lagged, None if lagged is not None or fitter is None else kept))
+        if watching is not None:
+            watching.close()
         count = outputs.frames
         if len(outputs.errors) == count:
             raise RuntimeError(f"none of {count} frames could be worked on: {outputs.errors[0]}") from outputs.errors[0]

@@ -14,6 +14,7 @@ from src.photos.api import PhotoEstimator
 from src.photos.camera import Camera
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
+from src.photos.shape_filter import ShapeFilter
 from src.photos.video.association import SIZE, cost, match, returning
 from src.photos.video.people import People
 from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker, without_keypoints
@@ -59,7 +60,7 @@ class HandTracker:
     Args:
         tools: of `open_tools`; path: of the video (its name may have a K file beside it).
         size: width and height of its frames, px.
-        sharing: of shapes, see `People`.
+        sharing: of shapes, see `People`; shape: of the person so far, None: nothing is known but an identity.
 
     Attributes:
         camera: of all frames. tracks: hands followed now. people: their shapes.
@@ -68,12 +69,19 @@ class HandTracker:
         UnusableImage: K belongs to pictures of another size.
     """
 
-    def __init__(self, tools: PhotoEstimator, path: Path, size: tuple[int, int], sharing: bool | None = None) -> None:
+    def __init__(
+        self,
+        tools: PhotoEstimator,
+        path: Path,
+        size: tuple[int, int],
+        sharing: bool | None = None,
+        shape: ShapeFilter | None = None,
+    ) -> None:
         self.tools, self.path = tools, path
         blank = self.photo(np.zeros((size[1], size[0], 3), np.uint8))
         self.camera: Camera = tools.camera(blank)
         self.looker = open_looker(tools, blank)
-        self.people = People(tools.shape(), sharing)
+        self.people = People(tools.shape() if shape is None else shape, sharing)
         self.tracks: list[Track] = []
         self._gone: list[Track] = []
         self._count, self._frame, self._found_at = 0, -1, -(10**9)
@@ -226,6 +234,8 @@ class HandTracker:
             if failed is not None:
                 logger.debug("%s, frame %d", self.path, self._frame, exc_info=True)
             return replace(self._tracked(track, seconds), failed=failed)
+        if track.is_confirmed:
+            shape.saw(hand, track.number, seconds)
         self.people.learned(track, shape)  # a frame without a hand says nothing of its shape
         track.result = hand
         track.is_doubtful = hand.reprojection_px > DOUBT * sight.region.box[2]
@@ -245,7 +255,7 @@ class HandTracker:
         return replace(region, keypoints=keypoints, is_left=track.is_left, side_source=source)
 
     def _tracked(self, track: Track, seconds: float) -> TrackedHand:
-        person = track.number if self.people.are_several else 0
+        person = self.people.number(track)
         box = track.motion.at(seconds)
         reason = "" if track.result is not None else track.reason
         return TrackedHand(track.number, box, track.is_left, track.is_confirmed, person, track.result, reason)
