@@ -48,7 +48,7 @@ class HandMotion:
         self._hands.append(hand)
 
     def keys(self) -> tuple[np.ndarray, list[PosedHand], int] | None:
-        """Times (T,) s, increasing as float32, the hand at each, and how many are held; None: no frame has a hand."""
+        """Times (T,) in seconds, rising as float32, the hand at each, how many are held; None: no frame has a hand."""
         sides = Counter(hand.assets.side for hand in self._hands if hand is not None)
         if not sides:
             return None
