@@ -37,8 +37,8 @@ def section(size: Size, rows: Rows, facts: dict[str, Any], group: str) -> str:
             f"first seed's, which ships (`{size.body}`); the seeds are those of the continuations. Compare within "
             f"this table. Lengths: METRO {size.budgets['metro']}, and as many again: `metro` goes on without a shape, "
             f"`metro_identity` starts from that same network and is told the shape. "
-            f"CMR {size.budgets['quick mesh']}, each network from the body. All with the same rates, which were chosen on "
-            "people of the training set; CMR's are not those of above. "
+            f"CMR {size.budgets['quick mesh']}, each network from the body. All with the same rates, which were "
+            "chosen on people of the training set; CMR's are not those of above. "
             f"{facts['training_hours']} hours of trainings added up, two at a time on a busy machine.",
             "",
             table(rows, group),
