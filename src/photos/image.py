@@ -204,6 +204,20 @@ def _register_heif(shown: str) -> None:
         ) from error
 
 
+def photo_of(image: np.ndarray | str | os.PathLike) -> Photo:
+    """A picture (H,W,3) uint8 RGB in memory, or `read_photo` of a file.
+
+    Raises:
+        UnusableImage: smaller than `MIN_SIDE` px, or as `read_photo`. ValueError: no such array.
+    """
+    if not isinstance(image, np.ndarray):
+        return read_photo(image)
+    check_rgb(image)
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise UnusableImage(f"{image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")
+    return Photo("image", None, image)
+
+
 def check_rgb(image: np.ndarray) -> None:
     """Raise ValueError unless the image is (H,W,3) uint8, with H and W at least 1."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape) < 1:

@@ -52,7 +52,7 @@ class HandMotion:
         self._frames.append({hand.track: hand for hand in hands})
 
     def times(self) -> tuple[np.ndarray, np.ndarray]:
-        """Times (T,) s that increase as float32, and the frame of each: closer ones the file cannot tell apart."""
+        """Times (T,) in seconds, rising as float32, and the frame of each; the file cannot tell closer ones apart."""
         rows: list[int] = []
         for row, seconds in enumerate(self._seconds):
             if not rows or np.float32(seconds) > np.float32(self._seconds[rows[-1]]):

@@ -173,7 +173,7 @@ def video_demo(args: argparse.Namespace) -> Path:
         folder, source.name, info, head, tracker.camera, bool(args.glb), bool(args.bvh), motion, poses
     )  # fmt: skip
     lag = 0 if source.is_live and not args.each_frame_alone and args.lag is None else args.lag
-    fitter = TrackFitter(tools.estimator) if has_pose and not (args.each_frame_alone and args.lag is None) else None
+    fitter = TrackFitter(tools.estimator) if has_pose and (not args.each_frame_alone or lag is not None) else None
     lagged = None if fitter is None or lag is None else LaggedTracks(fitter, lag)
     kept: list[FrameHands] = []
     with stopped_by_signals(), locked(folder / LOCK), live_page(args.port, source) as outputs.page:
