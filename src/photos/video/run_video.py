@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -168,9 +169,8 @@ def video_demo(args: argparse.Namespace) -> Path:
     with stopped_by_signals(), locked(folder / LOCK), live_page(args.port, source.is_live) as page:
         bar = tqdm(source.frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
         keep = kept if fitter is not None and lagged is None else None
-        outputs.write(live(tracker, bar, poses, lagged, keep), page, lambda: source.frames.dropped)
-        if watching is not None:
-            watching.close()
+        with contextlib.nullcontext() if watching is None else watching:
+            outputs.write(live(tracker, bar, poses, lagged, keep), page, lambda: source.frames.dropped)
         count = outputs.frames
         if len(outputs.errors) == count:
             raise RuntimeError(f"none of {count} frames could be worked on: {outputs.errors[0]}") from outputs.errors[0]
