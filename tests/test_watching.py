@@ -77,6 +77,17 @@ def test_too_little_leaves_no_file_and_says_what_is_missing(tmp_path: Path, capl
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interrupted_video_leaves_what_is_known_and_a_failed_one_what_was(tmp_path: Path) -> None:
+    for error, count in ((KeyboardInterrupt, 2), (OSError, 0)):
+        growing = watching(tmp_path / f"{count}.json", least_views=3)
+        with pytest.raises(error), growing:
+            for seed in range(2):
+                growing.see(hand(seed), 1, seed / 30)
+            growing.online.online = replace(growing.online.online, least_views=2)  # enough now, but not yet written
+            raise error
+        assert growing.path.is_file() == growing.is_written == (count > 0)
+
+
 def test_both_hands_of_a_person_say_the_same(tmp_path: Path) -> None:
     right, left = watching(tmp_path / "r.json"), watching(tmp_path / "l.json")
     right.see(hand(0), 1, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -178,9 +179,8 @@ def video_demo(args: argparse.Namespace) -> Path:
     kept: list[FrameHands] = []
     with stopped_by_signals(), locked(folder / LOCK), live_page(args.port, source) as outputs.page:
         bar = tqdm(source.frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
-        outputs.write(live(tracker, bar, lagged, None if lagged is not None or fitter is None else kept))
-        if watching is not None:
-            watching.close()
+        with contextlib.nullcontext() if watching is None else watching:
+            outputs.write(live(tracker, bar, lagged, None if lagged is not None or fitter is None else kept))
         count = outputs.frames
         if len(outputs.errors) == count:
             raise RuntimeError(f"none of {count} frames could be worked on: {outputs.errors[0]}") from outputs.errors[0]

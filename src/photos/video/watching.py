@@ -74,6 +74,13 @@ class Watching:
         if self.online.is_ready and self._length() < (1 - WRITE_AGAIN) * self._width:
             self._write(f"after {seconds:.1f} s")
 
+    def __enter__(self) -> Watching:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or kind is KeyboardInterrupt:  # whoever stops a video has seen enough of it
+            self.close()
+
     def close(self) -> None:
         """The end of the video: the last word, if there is enough."""
         identity = self.online.settle()
