@@ -203,6 +203,7 @@ class Result:
         length, interval = self.length, None if self.length is None else self.length.interval_95
         names = ("pose", "transl", "joints", "vertices")[: 4 if with_vertices else 3]
         arrays = {"betas": self.betas, **{name: getattr(self, name) for name in names}}
+        lens = {} if self.lens is None else self.lens.as_json()
         world: dict[str, Any] = {}
         if self.camera_pose is not None:
             world = {"world_from_camera": self.camera_pose.matrix.tolist()}
@@ -211,7 +212,7 @@ class Result:
         return {
             "hand": {"side": self.side, "source": self.sources.side},
             "hand_model": {"name": self.assets.name, "side": self.side, "hash": self.assets.hash},
-            "camera": {"K": self.K.tolist(), "source": self.sources.camera, **_distortion(self.lens)},
+            "camera": {"K": self.K.tolist(), "source": self.sources.camera, **lens},
             "box": {"left_top_right_bottom": corners(self.box), "source": self.sources.box},
             "hand_length": None
             if length is None
@@ -266,10 +267,6 @@ class Result:
         if "distance_std_m" in known:
             words.append(f"distance ± {100 * HALF_95 * known['distance_std_m'] / max(self.distance_m, 1e-9):.0f}%")
         return ", ".join(words) or "not known"
-
-
-def _distortion(lens: CameraModel | None) -> dict[str, Any]:
-    return {} if lens is None else {"lens": lens.lens, "distortion": lens.distortion.tolist()}
 
 
 @functools.lru_cache(maxsize=4)
