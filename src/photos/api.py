@@ -190,7 +190,8 @@ class PhotoEstimator:
         """
         view = view_for(photo, camera, region, whole=self.estimator.card.crop == "image")
         if view is None:
-            return replace(self.estimate_in_picture(photo, camera, region, shape, before), world=photo.world)
+            result = self.estimate_in_picture(photo, camera, region, shape, before)
+            return replace(result, camera_pose=photo.camera_pose)
         # What a network read in the bent picture, it reads better in the view.
         region = region if self.detector is not None else replace(region, keypoints=None)
         before = None if before is None else before.moved(view.rotation.T)
@@ -236,8 +237,7 @@ def load(
             keypoints and a fit, without a network of ours, the choice for real pictures; "own": the same with our own
             detector, where that is not installed; another name of a shipped network; or a checkpoint file.
         mano_dir: as of `load_hand_assets`: a folder with MANO, or None. It must be the hand of the networks.
-        device: None: a GPU if there is one.
-        weights: folder with the shipped networks.
+        device: None: a GPU if there is one. weights: folder with the shipped networks.
 
     Raises:
         FileNotFoundError: there are no such weights. ValueError: they belong to another hand model; names both.

@@ -56,7 +56,7 @@ class Photo:
         name: for the files made of it, unique in its folder; path: where it is, or None.
         image: (H,W,3) uint8 RGB.
         focal_px: focal length from EXIF, pixels, or None; focal_source: what EXIF said, or why it is not believed.
-        world: where its camera was, or None.
+        camera_pose: where its camera was, or None.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Photo:
     image: np.ndarray
     focal_px: float | None = None
     focal_source: str = ""
-    world: CameraPose | None = None
+    camera_pose: CameraPose | None = None
 
     @property
     def size(self) -> tuple[int, int]:
