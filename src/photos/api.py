@@ -237,8 +237,7 @@ def load(
             keypoints and a fit, without a network of ours, the choice for real pictures; "own": the same with our own
             detector, where that is not installed; another name of a shipped network; or a checkpoint file.
         mano_dir: as of `load_hand_assets`: a folder with MANO, or None. It must be the hand of the networks.
-        device: None: a GPU if there is one.
-        weights: folder with the shipped networks.
+        device: None: a GPU if there is one. weights: folder with the shipped networks.
 
     Raises:
         FileNotFoundError: there are no such weights. ValueError: they belong to another hand model; names both.
