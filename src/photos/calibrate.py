@@ -174,7 +174,7 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder | None = None) -> 
         args: of `options.calibrate`; finder: the detector; None: what ``--keypoints`` names.
 
     Raises:
-        ImportError: mediapipe is missing; says what to install.
+        RuntimeError, ImportError: mediapipe is missing; says what to install, or do instead.
         CalibrationError, FileNotFoundError, ValueError: options that do not go together, or nothing to calibrate from.
     """
     if args.keypoints not in (None, DETECTOR, OWN):
