@@ -10,31 +10,25 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from photo_cases import ASSETS, K, arguments, hand_at
+from photo_cases import ASSETS, K, arguments, hand_at, needs_detections, real_detections
 
 from src.personalization.landmarks import find_landmarks
-from src.personalization.solver.status import CalibrationError
 from src.photos import setup
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.detector import Detection, MediapipeHands, mirrored
 from src.photos.detector.landmarker import Landmarker
 from src.photos.detector.mediapipe_hands import without_repeats
-from src.photos.detector.people import disagreement, how_many
 from src.photos.detector.refusal import MIN_SIDE, check_misfit, check_side, side_probability
 from src.photos.estimator import Keypoints
 from src.photos.gallery import FURTHER
-from src.photos.hands import PhotoHand, SeveralPeople, believed, check_one_person
+from src.photos.hands import SeveralPeople, believed
 from src.photos.image import Photo, UnusableImage
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.run_images import image_demo
 from src.photos.shape_filter import ShapeFilter
 from utils.artifacts import Identity
 from utils.camera import project_numpy, square_box
-
-DATA = Path("../../shared/data/detections/mediapipe_real.json")
-DATA = DATA if DATA.is_file() else Path("../shared/data/detections/mediapipe_real.json")
-needs_data = pytest.mark.skipif(not DATA.is_file(), reason=f"{DATA} is not there")
 
 
 def keypoints_of(hand: dict[str, np.ndarray], **more: object) -> Keypoints:
@@ -68,6 +62,9 @@ def test_each_refusal_names_its_numbers(estimator: KeypointEstimator) -> None:
     shuffled = good.points[np.random.default_rng(0).permutation(21)]
     with pytest.raises(UnusableImage, match="no hand fits its keypoints"):
         estimate(estimator, replace(good, points=shuffled, world=None))
+    heap = good.points.mean(axis=0) + 0.3 * np.random.default_rng(0).normal(0, good.size, (21, 2))
+    with pytest.raises(UnusableImage, match=r"contradicts itself \(its 3D points are \d+ mm off"):
+        estimate(estimator, replace(good, points=heap))
     # The mirror image of a right hand, called a right one: a left one explains it better.
     flipped = replace(good, points=good.points * [-1, 1] + [639, 0], world=world * [-1, 1, 1])
     with pytest.raises(UnusableImage, match="not sure to be"):
@@ -208,86 +205,11 @@ def test_pictures_of_several_people_are_left_out() -> None:
         believed([replace(left, score=0.6)], "left", "a")
 
 
-def real_hands() -> list[tuple[str, Detection]]:
-    """Surest hand of each real picture, and whose it is."""
-    found = []
-    for name, group in json.loads(DATA.read_text()).items():
-        single = name in ("one_person_ten_poses", "one_left_hand_known_camera")
-        for picture in group["pictures"]:
-            for hand in picture["hands"][:1]:
-                points, world = np.array(hand["keypoints_2d"]), np.array(hand["world_m"])
-                seen = Detection(points, np.ones(21), hand["side"] == "left", hand["side_score"], world)
-                found.append((name if single else f"{name} {picture.get('person') or picture['picture']}", seen))
-    return found
-
-
-def hands_of(people: int, pictures: int, generator: np.random.Generator) -> list[Detection]:
-    """3D hands whose seven lengths differ by 7% from person to person and by 5.7% from picture to picture."""
-    found = []
-    for _ in range(people):
-        person = generator.normal(0, 0.07, 7)
-        for _ in range(pictures):
-            lengths = 0.08 * np.exp(person + generator.normal(0, 0.057, 7))
-            world = np.zeros((21, 3))
-            world[[9, 17], 0] = world[[9, 17], 1] = lengths[5:]  # palm length and breadth, the wrist and index at zero
-            world[[9, 17]] /= np.sqrt(2)
-            for finger, base in enumerate((1, 5, 9, 13, 17)):
-                world[base + 1 : base + 4] = world[base] + np.outer([1, 2, 3], [0, 0, lengths[finger] / 3])
-            world[17] += world[5]
-            found.append(Detection(300 * world[:, :2], np.ones(21), False, 0.99, world))
-    return found
-
-
-def test_how_many_people_holds_for_drawn_hands() -> None:
-    generator = np.random.default_rng(0)
-    for people, pictures in ((1, 20), (2, 10), (5, 4), (20, 1)):
-        counts = [how_many(hands_of(people, pictures, generator)) for _ in range(40)]
-        holds = [one.least <= people <= one.most for one in counts]
-        assert np.mean(holds) > 0.85, (people, counts)
-        refused = np.mean([one.least > 1 for one in counts])
-        assert refused <= 0.05 if people == 1 else people < 20 or refused > 0.4, (people, refused)
-    assert how_many(hands_of(1, 7, generator)) is None  # of so few it cannot be told
-    assert how_many([replace(hand, world=None) for hand in hands_of(2, 9, generator)]) is None
-
-
-def test_3d_points_that_contradict_the_picture_tell_nothing() -> None:
-    (hand,) = hands_of(1, 1, np.random.default_rng(0))
-    assert disagreement(hand) == pytest.approx(0, abs=1e-12)
-    bent = replace(
-        hand, keypoints_2d=hand.keypoints_2d + 300 * np.array([0.01, -0.01]) * (-1) ** np.arange(21)[:, None]
-    )
-    assert 0.007 < disagreement(bent) < 0.011  # 10 mm a coordinate but for what scale and place take up
-    assert how_many([bent] * 20) is None and how_many([hand] * 20).most == 1
-
-
-def test_strangers_do_not_become_one_person(caplog: pytest.LogCaptureFixture) -> None:
-    generator = np.random.default_rng(1)
-    strangers = [PhotoHand("a", 1, hand, K, False, None) for hand in hands_of(30, 1, generator)]
-    with pytest.raises(CalibrationError, match=r"not one person's hands: .* over 30 hands .* to 30 people.*accept_c"):
-        check_one_person(strangers)
-    assert check_one_person(strangers, accept_conflict=True).most == 30 and "one shape is made of all" in caplog.text
-    check_one_person(strangers[:5])
-    assert "whether all 5 hands are one person's cannot be told" in caplog.text
-
-
-@needs_data
-def test_real_strangers_are_noticed_and_real_persons_are_not() -> None:
-    hands, generator = real_hands(), np.random.default_rng(0)
-    for who in ("one_person_ten_poses", "one_left_hand_known_camera", "crops_of_three_people 0108"):
-        own = [hand for name, hand in hands if name == who and hand.score >= MIN_SIDE]
-        for count in (10, len(own)):
-            draw = [own[row] for row in generator.permutation(len(own))[:count]]
-            assert (found := how_many(draw)) is None or found.least == 1, (who, found)
-    for group in ("many_people", "signs_small", "mixed"):
-        found = how_many([hand for name, hand in hands if name.startswith(group) and hand.score >= MIN_SIDE])
-        assert found.least > 1 and found.most == found.hands, (group, found)
-
-
-@needs_data
+@needs_detections
 def test_few_good_hands_of_others_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     """Of people who are not in the half that the limits were learned from; every third hand, for time."""
     caplog.set_level(logging.ERROR)
-    hands = real_hands()
+    hands = real_detections()
     people = sorted({who for who, _ in hands})
     learned = set(np.random.default_rng(0).permutation(people)[: len(people) // 2])
     others = [hand for who, hand in hands if who not in learned and hand.size >= 24][::3]

@@ -26,6 +26,7 @@ from src.photos.detector.refusal import (
     MAX_MISFIT,
     MIN_SIDE,
     SURE_SIDE,
+    check_agreement,
     check_misfit,
     check_side,
     check_size,
@@ -68,7 +69,7 @@ class KeypointEstimator:
             mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
             shapes = {"shape_mean": mean, "shape_covariance": covariance}
         self.options = KeypointFitOptions.of_source(landmarks, **shapes)
-        self.model, self.warm = joints_model(assets, landmarks), self.options.frame_options(assets)
+        self.joints_model, self.frame_options = joints_model(assets, landmarks), self.options.frame_options(assets)
 
     @torch.no_grad()
     def estimate(
@@ -91,6 +92,7 @@ class KeypointEstimator:
         if keypoints is None:
             raise UnusableImage("no usable hand: the detector gave no keypoints")
         check_size(keypoints)
+        check_agreement(keypoints)
         K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence, dtype=torch.float64)
         world = None if keypoints.world is None else rows_of(keypoints.world, dtype=torch.float64)[0]
         followed = before is not None and before.pose is not None
@@ -105,7 +107,8 @@ class KeypointEstimator:
         if followed:
             start = tuple(rows_of(before.pose, before.transl, dtype=torch.float64))
             guess = world_direction(world, K_row, points)
-            fit = fit_frames(self.model, start[0], betas, K_row, points, confidence, self.warm, start, guess)
+            given = start[0], betas, K_row, points, confidence
+            fit = fit_frames(self.joints_model, *given, self.frame_options, start, guess)
         elif fit is None or shape.count > 1:
             told = betas
             fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)

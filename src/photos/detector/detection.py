@@ -76,3 +76,11 @@ def of_side(hands: Sequence[Detection], side: str | None) -> list[Detection]:
     wanted = {None: (False, True), "right": (False,), "left": (True,)}[side]
     best = [max((h for h in hands if h.is_left == left), key=lambda h: h.score, default=None) for left in wanted]
     return sorted((hand for hand in best if hand is not None), key=lambda hand: -hand.score)
+
+
+def disagreement(points: np.ndarray, world: np.ndarray) -> float:
+    """How far a detector's 3D points (21,3) m, seen from the front, are from its points (21,2) px in the picture: root
+    mean square a coordinate, m, scale and place at their best."""
+    seen, front = (part - part.mean(axis=0) for part in (points, world[:, :2]))
+    scale = max(float((seen * front).sum() / np.square(front).sum().clip(1e-12)), 1e-9)  # px per m
+    return float(np.sqrt(np.square(seen / scale - front).mean()))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.photos.detector.detection import Detection
+from src.photos.detector.detection import Detection, disagreement
 
 #: Spread (`proportions_spread`) of one person's hands: six people, each in 7 to 189 pictures, 4.9 to 6.5%.
 ONE_PERSON_SPREAD = (0.048, 0.065)
@@ -23,8 +23,8 @@ ONE_PERSON_SPREAD = (0.048, 0.065)
 BETWEEN_PEOPLE = 0.070
 #: Of fewer hands it says nothing.
 ENOUGH = 8
-#: m, root mean square a coordinate, between the 3D points, seen along the camera's axis, and those in the picture.
-#: Medians of eleven sets of pictures 3.3 to 4.4 mm; of a hand seen at a slant throughout, with a spread of 10.8%, 6.8.
+#: m, see `disagreement`. Medians of eleven sets of pictures 3.3 to 4.4 mm; of a hand seen at a slant throughout, with a
+#: spread of 10.8%, 6.8.
 MOST_DISAGREEMENT = 0.0055
 
 
@@ -57,16 +57,6 @@ def people_in_picture(hands: Sequence[Detection]) -> int:
     return max(left, len(hands) - left)
 
 
-def disagreement(hand: Detection) -> float:
-    """Root mean square distance (m, a coordinate) of the detector's 3D points, seen from the front, from its points in
-    the picture, scale and place at their best; infinite where there are none."""
-    if hand.world is None:
-        return float("inf")
-    seen, points = (p - p.mean(axis=0) for p in (hand.keypoints_2d, hand.world[:, :2]))
-    scale = max(float((seen * points).sum() / np.square(points).sum()), 1e-9)  # px per m
-    return float(np.sqrt(np.square(seen / scale - points).mean()))
-
-
 def proportions_spread(worlds: np.ndarray) -> float:
     """Standard deviation of the logarithms of finger lengths, palm length and palm breadth over their mean, the median
     of the seven, of 3D hands (N,21,3) m in standard order."""
@@ -81,7 +71,7 @@ def how_many(hands: Sequence[Detection]) -> HowMany | None:
 
     K people who are equally often seen differ by (1 - 1 / K) of what different people add to the variance.
     """
-    worlds = [hand.world for hand in hands if disagreement(hand) <= MOST_DISAGREEMENT]
+    worlds = [hand.world for hand in hands if hand.world is not None and _agrees(hand)]
     if len(worlds) < ENOUGH:
         return None
     spread, n = proportions_spread(np.array(worlds)), len(worlds)
@@ -94,3 +84,7 @@ def how_many(hands: Sequence[Detection]) -> HowMany | None:
     low, high = ONE_PERSON_SPREAD
     least = max(2, people(spread / (1 + off), high)) if spread > high * (1 + off) else 1
     return HowMany(n, spread, least, max(least, people(spread * (1 + off), low)))
+
+
+def _agrees(hand: Detection) -> bool:
+    return disagreement(hand.keypoints_2d, hand.world) <= MOST_DISAGREEMENT
