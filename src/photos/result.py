@@ -88,8 +88,7 @@ class Result:
         mask: (h,w) in 0..1, the silhouette that the network saw, and mask_to_image: (2,3) from its px; or None.
         certainty: how sure this hand is: "side" (probability), "score" (of the search), "misfit" (distance of fit and
             keypoints over the most allowed), "distance_std_m"; what is known of them.
-        attention: (21,778), how much each joint looked at each vertex in the last layer of a METRO network, zero at
-            vertices that are no tokens of it; or None.
+        attention: (21,778), how much joints of a METRO network looked at vertices (`Metro.attention`), or None.
         sources: who said what. notes: further facts for whoever reads the result.
         lens: with distortion, whose K it is; None: a pinhole camera. Keypoints and box are px of its picture.
         view: the perspective crop (`src.photos.perspective`) that the hand was looked at through, whose px those of the
