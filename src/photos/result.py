@@ -95,8 +95,8 @@ class Result:
         close: the perspective crop (`src.photos.perspective`) that the hand was looked at through, and the hand there;
             None: the picture itself.
         world: where the camera is, or None: nobody said. Everything else is in the camera's frame all the same.
-        predicted_pose: (16,3,3) and predicted_betas: (10,) of the network, of this picture alone, and guess_3d: (21,3) m,
-            `Detection.world` of a detector: what a fit over time takes up; or None.
+        predicted_pose: (16,3,3) and predicted_betas: (10,) that a network said of this picture alone, and guess_3d:
+            (21,3) m, `Detection.world` of a detector: what a fit over time takes up; or None.
     """
 
     width: int
