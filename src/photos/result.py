@@ -94,9 +94,8 @@ class Result:
         view: the perspective crop (`src.photos.perspective`) that the hand was looked at through, whose px those of the
             mask are; None: the picture itself.
         camera_pose: where the camera is, or None: nobody said. All else is in the camera's frame all the same.
-        predicted_pose: (16,3,3) of the network, before it was fitted, and world: (21,3) m, the detector's own guess
-            (`Detection.world`): what a fit over time takes up; or None.
-        predicted_betas: (10,) that the network found by itself, of this picture alone; or None.
+        predicted_pose: (16,3,3) and predicted_betas: (10,) that a network said of this picture alone, and world: (21,3)
+            m, the detector's own guess (`Detection.world`): what a fit over time takes up; or None.
     """
 
     width: int
