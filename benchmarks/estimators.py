@@ -41,10 +41,11 @@ from benchmarks.scenes.estimator_simulation import CLAIMS, SIZE, Estimated, esti
 from src.estimators import read_estimates  # noqa: E402
 from src.estimators.records import place  # noqa: E402
 from src.personalization.calibration.from_keypoints import shapes_of  # noqa: E402
-from src.personalization.estimates.evidence import CROPPED, Estimates, prepare  # noqa: E402
+from src.personalization.estimates.evidence import CROPPED, Estimates, landmarks_of, prepare  # noqa: E402
 from src.personalization.estimates.measure import measure_trust  # noqa: E402
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows  # noqa: E402
 from src.personalization.fitting.from_keypoints import ray_turn  # noqa: E402
+from src.personalization.landmarks.model import LandmarkModel  # noqa: E402
 from src.personalization.terms.hand_size import length_of  # noqa: E402
 from src.personalization.terms.shape_terms import LengthCue  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
@@ -96,8 +97,8 @@ def placed(rows: Predictions, joints: np.ndarray) -> np.ndarray:
 class Measure:
     """Errors by treatment and person, and calibration's standardised errors of the hand's length."""
 
-    def __init__(self, assets: HandAssets) -> None:
-        self.assets, self.people = assets, shapes_of(assets)
+    def __init__(self, assets: HandAssets, landmarks: LandmarkModel | None = None) -> None:
+        self.assets, self.people, self.landmarks = assets, shapes_of(assets), landmarks
         self.hand, self.model = HandModel(assets, dtype=torch.float64), JointsModel(assets)
         self.errors: dict[str, list[list[float]]] = defaultdict(list)
         self.standardised: dict[str, list[float]] = defaultdict(list)
@@ -119,7 +120,7 @@ class Measure:
 
     def person(self, person: Person, theirs: bool, generator: np.random.Generator) -> None:
         """Every treatment of one person."""
-        ready = prepare(person.rows, self.assets, self.people, theirs=theirs)
+        ready = prepare(person.rows, self.assets, self.people, landmarks=self.landmarks, theirs=theirs)
         rows, own = person.rows, ready.rows.betas.astype(np.float64)
         self.add("released", placed(rows, rows.joints_3d), own, person)
         turned = rows.joints_3d.astype(np.float64)
@@ -199,7 +200,7 @@ def real(args: argparse.Namespace, assets: HandAssets) -> list[dict[str, Any]]:
         betas = archive["betas"][np.array(both)[kept]] if "betas" in archive.files else None
     if betas is None:
         raise SystemExit(f"{args.labels} has no betas (N,10) of the hand in use, which zero-pose errors need")
-    measure, generator = Measure(assets), np.random.default_rng(args.seed)
+    measure, generator = Measure(assets, landmarks_of(args.format, assets)), np.random.default_rng(args.seed)
     for subject in np.unique(rows.subject_id):
         own = rows.subject_id == subject
         joints = labels.joints_3d[own] + wrists[own]

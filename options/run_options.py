@@ -161,7 +161,8 @@ USED_OPTIONS = {
     "eval": f"{_DATA} {_NETWORK} {_SAMPLES} shape identity predictions results submit",
     "demo": "output weights method solver calibration_images demo_sequences demo_frames pictures seed",
     "demo --images": f"{_OWN_IMAGES} images",
-    "demo --video": f"{_OWN_IMAGES} video glb bvh joint_names port",
+    "demo --video": f"{_OWN_IMAGES} video glb bvh joint_names port lag each_frame_alone two_shapes "
+    f"calibrate_online calibrate_until_mm known_bone {CUE_OPTIONS}",
     "export": "model dataset checkpoint resume exp_name out_dir hierarchy output weights without_layer",
     "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit",
 }
@@ -186,6 +187,7 @@ class _Parser(CommandParser):
         self.refuse_unused(args, used, f"--phase {use}")
         needs = {"--joint_names": ("--glb", "--bvh"), "--camera_name": ("--camera",)}
         self.refuse_without(args, needs | {"--world_axes": ("--world_from_camera",)})
+        self.refuse_without(args, {"--hand_length_std_mm": ("--hand_length_mm",)})
         if not (args.video or "").startswith("camera:"):
             self.refuse_unused(args, args.given_options - {"--port"}, "--video FILE")
         elif args.world_from_camera:
@@ -240,7 +242,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add_image_arguments(parser)
     add_export_arguments(parser)
     add_estimate_arguments(parser)
-    cues = parser.add_argument_group("personalise without --identity")
+    cues = parser.add_argument_group("personalise, and videos, without --identity")
     cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist to middle fingertip of the stretched hand")
     cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
     cues.add_argument("--accept_conflict", action="store_true", help="go on where images or lengths contradict")

@@ -11,13 +11,14 @@ import torch
 
 from options.run_options import get_args_parser
 from src.engine.checkpoint import ModelCard
+from src.personalization.fitting.fit import FitOptions
 from src.photos.detector import Detection
 from src.photos.result import Result
 from template import HandModel, axis_angle_to_pose, load_hand_assets
+from template.kinematics import JointsModel
 from utils.camera import project_numpy, square_box
 
-DETECTIONS = Path("../../shared/data/detections/mediapipe_real.json")
-DETECTIONS = DETECTIONS if DETECTIONS.is_file() else Path("../shared/data/detections/mediapipe_real.json")
+DETECTIONS = Path(__file__).parents[2] / "shared" / "data" / "detections" / "mediapipe_real.json"
 needs_detections = pytest.mark.skipif(not DETECTIONS.is_file(), reason=f"{DETECTIONS} is not there")
 ASSETS = load_hand_assets("template/stand_in.npz")
 K = np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]])
@@ -73,6 +74,7 @@ class Fixed:
     """An estimator that sees the same hand everywhere, fails where a picture is ``broken`` and looks on."""
 
     card, assets = ModelCard("fixed"), ASSETS
+    joints_model, frame_options = JointsModel(ASSETS, dtype=torch.float32), FitOptions()
 
     def __init__(self, look: object = None) -> None:
         self.look, self.calls = look, 0

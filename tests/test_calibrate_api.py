@@ -66,6 +66,8 @@ def test_predictions(assets: HandAssets, tmp_path: Path) -> None:
         calibrate(rows)
     with pytest.raises(CalibrationError, match="fov: of photos"):
         calibrate(rows, subject=4, fov=60)
+    with pytest.raises(CalibrationError, match="keypoints: of photos"):
+        calibrate(rows, subject=4, keypoints="own")
 
 
 def test_keypoints_of_either_hand(assets: HandAssets) -> None:

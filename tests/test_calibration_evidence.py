@@ -70,7 +70,7 @@ def test_views_of_an_instant_are_one_frame() -> None:
     for row, (instant, (one, frame)) in enumerate(zip(order, frames, strict=True)):
         assert instant == frame
         torch.testing.assert_close(starts[row], one.pose[0, frame], atol=1e-6, rtol=0)
-        points = one.joints[0, frame][list(model.from_standard)]
+        points = one.joints[0, frame][model.from_standard]
         homogeneous = torch.cat([points, torch.ones(21, 1).double()], dim=1)
         for view in range(2):
             if bool((seen.weights[row, view] == 0).all()):
@@ -92,7 +92,10 @@ def test_whole_instants_are_chosen(wanted: int) -> None:
 
 def test_the_same_image_again_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
     rows, _ = rows_of(1, 4, replace(CLEAN, noise_px=1.0))
-    twice = replace(rows.select(np.array([0, 1, 2, 1, 0])), image_id=np.arange(10, 15))
+    same = [0, 1, 2, 1, 0]
+    again = {name: getattr(rows, name)[same] for name in ("pose", "betas", "keypoints_2d", "K", "is_left")}
+    five = {"subject_id": np.ones(5, dtype=int), "sequence_id": np.zeros(5, dtype=int)}
+    twice = replace(rows, image_id=np.arange(10, 15), **again, **five)
     with caplog.at_level(logging.WARNING):
         assert without_copies(twice, np.arange(5)).tolist() == [0, 1, 2]
     assert "2 images are copies of others (e.g. image 13)" in caplog.text
@@ -153,7 +156,8 @@ def test_pose_errors_are_measured() -> None:
     errors = torch.as_tensor(random.normal(size=(4000, 48)) * spread).view(4000, 16, 3)
     truth = roma.random_rotmat(4000 * 16, dtype=torch.float64).view(4000, 16, 3, 3)
     found = pose_error_covariance(truth @ roma.rotvec_to_rotmat(errors), truth)
-    np.testing.assert_allclose(np.sqrt(np.diag(found)), spread, rtol=0.06)
+    believed = (4000 * spread**2 + 50 * 0.15**2) / 4050  # fifty images' worth of the assumption, 0.15 rad
+    np.testing.assert_allclose(np.sqrt(np.diag(found)), np.sqrt(believed), rtol=0.05)
     correlation = found / np.outer(spread, spread)
     assert np.abs(correlation - np.diag(np.diag(correlation))).max() < 0.08
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from src.estimators import FORMATS, EstimateFormatError, read_estimates, write_estimates
@@ -447,6 +448,43 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, make: Callable[[bool
         with pytest.raises(ArtifactError, match=f"half written.*{re.escape(half)}"):
             read_estimates(folder, name, **case.options)
         (folder / half).unlink()
+
+
+def emptied(content: Any) -> Any:
+    """The content with as many rows of arrays as there are hands: none."""
+    if isinstance(content, dict):
+        return {key: emptied(value) for key, value in content.items()}
+    return content[:0] if hasattr(content, "shape") and len(content) == 1 else content
+
+
+NOBODY = {
+    "hamer": emptied(hamer(False).content),
+    "wilor_mini": {"a.jpg": [], "b.jpg": []},
+    "fasthamer": fasthamer(False).content | {"hands": []},
+    "hawor": hawor(False).content | {"pred_valid": np.zeros((2, 3), bool)},
+    "mediapipe": {"hand_landmarks": [], "hand_world_landmarks": [], "handedness": []},
+    "frankmocap": {"image_path": "b.jpg", "pred_output_list": [{"left_hand": None, "right_hand": None}]},
+    "mmpose": [],
+    "joints": emptied(joints_npz(False).content),
+}
+
+
+@pytest.mark.parametrize("name", list(NOBODY))
+def test_no_hand_in_any_picture(tmp_path: Path, name: str) -> None:
+    suffix = next(make(False).suffix for other, make in CASES if other == name)
+    file = put(tmp_path / f"b{suffix}", NOBODY[name])
+    with pytest.raises(EstimateFormatError, match="no hand in any of its pictures"):
+        read_estimates(file, name, K=REAL_K, image_size=SIZE)
+
+
+@pytest.mark.parametrize(("name", "make"), [CASES[0], CASES[3], CASES[6]], ids=["hamer", "fasthamer", "mediapipe"])
+def test_pictures_of_another_size_are_refused(tmp_path: Path, name: str, make: Callable[[bool], Case]) -> None:
+    """A picture that was resized after it was estimated on."""
+    case = make(False)
+    file = put(tmp_path / f"b{case.suffix}", case.content)
+    Image.new("RGB", (320, 240)).save(tmp_path / "b.jpg")
+    with pytest.raises(EstimateFormatError, match="640 x 480 px, the picture has 320 x 240|to a picture of 320"):
+        read_estimates(file, name, **(case.options | {"images": tmp_path}))
 
 
 class Evil:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from photo_cases import ASSETS, Fixed, arguments, hand_at
+from photo_cases import ASSETS, Fixed, K, arguments, hand_at, result_of
 from test_camera_models import CAMERAS, FISHEYE, SIZE
 from test_video_files import write_clip
 
@@ -28,6 +28,8 @@ from src.photos.result import Result
 from src.photos.run_images import image_demo
 from src.photos.setup import open_tools
 from src.photos.video import run_video
+from src.photos.video.smoothing import FrameHands, LaggedTracks, TrackFitter, fit_tracks
+from src.photos.video.tracker import TrackedHand
 from template import HandModel, mirror_assets
 from utils.camera import project_numpy, square_box
 from utils.cameras.lens import CameraModel
@@ -116,6 +118,49 @@ def test_a_hand_anywhere_before_a_fisheye(side: str, degrees: float) -> None:
     assert np.abs(again.joints - expected).max() < 0.02 and again.notes["followed_frames"] == 1
 
 
+@pytest.mark.parametrize("lag", [None, 0])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_hands_are_smoothed_in_their_views(side: str, lag: int | None) -> None:
+    """A shaking hand 70 degrees off a fisheye's axis comes to rest as it does before a pinhole camera."""
+    rng, fisheye = np.random.default_rng(0), CameraModel(
+        np.array([[600.0, 0, 799.5], [0, 600, 799.5], [0, 0, 1]]), FISHEYE / 10, "fisheye", (1600, 1600)
+    )  # fmt: skip
+    angle = np.radians(70)
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    still = result_of(hand_at(0.6))
+    still = replace(still if side == "right" else still.mirrored(), K=K)
+    still = replace(still, keypoints=project_numpy(still.joints, K))
+    frames, bent = [], []
+    for number in range(8):
+        hand = replace(still, keypoints=still.keypoints + 1.5 * rng.normal(size=(21, 2)))
+        rays = np.concatenate([(hand.keypoints - K[:2, 2]) / 600, np.ones((21, 1))], axis=1) @ turn.T
+        points = fisheye.project(rays)
+        view = View.of_box(fisheye, square_box(points, 1.0), 3.0)
+        wide = replace(
+            hand.moved(turn), K=fisheye.K, width=1600, keypoints=points, box=square_box(points, 1.0), lens=fisheye,
+            view=view,
+        )  # fmt: skip
+        for kept, one in ((frames, hand), (bent, wide)):
+            tracked = TrackedHand(1, one.box, side == "left", True, result=one)
+            kept.append(FrameHands(number, number / 30, [tracked]))
+    fitter = TrackFitter(KeypointEstimator(ASSETS, landmarks=None))
+
+    def smoothed(given: list[FrameHands]) -> list[Result]:
+        if lag is None:
+            return [frame.hands[0].result for frame in fit_tracks(given, fitter)]
+        stream = LaggedTracks(fitter, lag)
+        return [frame.hands[0].result for one in given for frame, _ in stream.push(one)]
+
+    expected, found = smoothed(frames), smoothed(bent)
+    assert len(found) == 8 and all("over_time" in hand.notes for hand in found)
+    for one, other, given in zip(expected, found, bent):
+        assert np.abs(one.joints @ turn.T - other.joints).max() < 1.5e-3
+        assert other.side == side and other.lens is fisheye and np.array_equal(other.K, fisheye.K)
+        assert np.abs(other.keypoints - given.hands[0].result.keypoints).max() < 1e-6
+        assert np.abs(other.box - given.hands[0].result.box).max() < 1e-6
+    assert np.abs(np.diff([hand.joints for hand in found[4:]], axis=0)).max() < 3e-3
+
+
 def test_only_wide_pinhole_pictures_are_looked_at_through_a_view() -> None:
     seen: list[tuple[int, ...]] = []
 
@@ -129,7 +174,7 @@ def test_only_wide_pinhole_pictures_are_looked_at_through_a_view() -> None:
         PhotoEstimator(Looking(), fov=110.0, bbox=box) for box in ((280, 200, 380, 300), (560, 10, 639, 90))
     )
     ((hand,), _), ((far,), _) = middle.hands(photo), edge.hands(photo)
-    assert seen == [(480, 640, 3), (240, 240, 3)] and hand.close is None and far.close is not None
+    assert seen == [(480, 640, 3), (240, 240, 3)] and hand.view is None and far.view is not None
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def test_small_pieces_are_left_out_and_large_ones_kept() -> None:
 
 def test_a_silhouette_that_the_picture_cuts_off_is_of_unknown_reach() -> None:
     axes = directions(4)  # right, down, left, up
-    cut = silhouette_extents(disc((60, 30), 9)[None], axes)[0]
+    cut = silhouette_extents(disc((58, 30), 7)[None], axes)[0]
     assert cut.isnan().tolist() == [True, False, False, False]
     assert silhouette_extents(torch.zeros(1, 9, 9, dtype=torch.bool), axes).isnan().all()
 

@@ -102,10 +102,10 @@ def test_an_interruption_leaves_a_video(
 ) -> None:
     annotate = module.annotate
 
-    def stop_at_third(frame: np.ndarray, hand: object, lines: list[str]) -> np.ndarray:
+    def stop_at_third(frame: np.ndarray, hands: object, lines: list[str]) -> np.ndarray:
         if "frame 3" in lines[-1]:
             raise KeyboardInterrupt
-        return annotate(frame, hand, lines)
+        return annotate(frame, hands, lines)
 
     monkeypatch.setattr(module, "annotate", stop_at_third)
     with pytest.raises(KeyboardInterrupt):

@@ -87,12 +87,12 @@ def transform_intrinsics(K: np.ndarray, affine: np.ndarray) -> np.ndarray:
 def mirror_intrinsics(K: np.ndarray, width: int) -> np.ndarray:
     """Intrinsics (..., 3, 3) after flipping an image of ``width`` pixels left to right.
 
-    With x -> -x in the camera frame and u -> width - 1 - u in the image, only the principal
-    point moves. Applying it twice gives the argument back.
+    With x -> -x in the camera frame and u -> width - 1 - u in the image, of a K only the principal point (and the skew)
+    changes; any other projection matrix is mirrored alike. Applying it twice gives the argument back.
     """
     mirrored = K.copy()
-    mirrored[..., 0, 2] = width - 1 - K[..., 0, 2]
-    mirrored[..., 0, 1] = -K[..., 0, 1]
+    mirrored[..., 0, :] = (width - 1) * K[..., 2, :] - K[..., 0, :]
+    mirrored[..., :, 0] = -mirrored[..., :, 0] + 0.0  # no negative zeros
     return mirrored
 
 

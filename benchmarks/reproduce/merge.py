@@ -36,7 +36,8 @@ def section(size: Size, rows: Rows, facts: dict[str, Any], group: str) -> str:
             "and images. The bodies of the whole trainings above are not in git, so all networks here go on from the "
             f"first seed's, which ships (`{size.body}`); the seeds are those of the continuations. Compare within "
             f"this table. Lengths: METRO {size.budgets['metro']}, and as many again: `metro` goes on without a shape, "
-            f"`metro_identity` starts from that same network and is told the shape. CMR {size.budgets['quick mesh']}. "
+            "`metro_identity` starts from that same network and is told the shape. "
+            f"CMR {size.budgets['quick mesh']}, each network from the body. "
             "All with the same rates, which were chosen on people of the training set; CMR's are not those of above. "
             f"{facts['training_hours']} hours of trainings added up, two at a time on a busy machine.",
             "",

@@ -4,6 +4,9 @@ Of every frame: what it says of the person's betas, pose and place integrated ou
 model right, that gradient would have the frame's information for its covariance, and nothing in common with another
 frame's. Printed is what it has in common, over what it has with itself, by how far the hands' joints are apart; and the
 same of the betas that the network predicts. `calibration.online.OnlineOptions` rests on it.
+
+Then: how often the second half of a video is taken for another person's than the first half, and another video's for
+the same person's.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import torch
 
 from benchmarks.scenes.online_cases import NETWORK, Watched, watched
 from src.personalization.calibration.multi_frame import CalibrationOptions, default_options
+from src.personalization.calibration.online import OnlineCalibration
 from src.personalization.calibration.online_frames import FrameFitter
 from src.personalization.calibration.views import View
 from template import HandAssets, load_hand_assets
@@ -59,6 +63,21 @@ def in_common(
     return apart, first @ first.T, second @ second.T
 
 
+def told_apart(videos: list[Watched], assets: HandAssets, options: CalibrationOptions) -> tuple[list[bool], list[bool]]:
+    """Of each video's second half as a track of its own: refused; and of the next three people's: refused."""
+    same, others = [], []
+    for row, first in enumerate(videos):
+        for place in range(4):
+            online, second = OnlineCalibration(options=options, assets=assets), videos[(row + place) % len(videos)]
+            half = len(first.pose) // 2
+            for seen, rows, track in ((first, range(half), 0), (second, range(half, len(second.pose)), 1)):
+                for at in rows:
+                    said = {"pose": seen.pose[at], "betas": seen.predicted[at]}
+                    online.add(seen.keypoints[at], seen.confidence[at], K=seen.K, track=track, **said)
+            (others if place else same).append(1 in online.strangers)
+    return same, others
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description="How far the errors of a video's frames repeat.")
@@ -81,6 +100,8 @@ def main() -> None:
         if within.any():
             shares = [value[within].mean() / mean for value, mean in zip(both, own, strict=True)]
             print(f"{low:>7d} to {high:<7d} {within.sum():>8d}  {shares[0]:9.2f}  {shares[1]:15.2f}")
+    same, others = told_apart(videos, assets, options)
+    print(f"refused: {sum(same)} of {len(same)} tracks of the same person, {sum(others)} of {len(others)} of another")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from options.image_options import DETECTOR, OWN
-from src.engine.checkpoint import load_network
 from src.engine.networks import read_network
 from src.models.mesh_joints import is_mesh_model
 from src.personalization.calibration.population import SHIPPED_PRIOR, Population, shipped_population, with_population
@@ -21,15 +20,15 @@ from src.personalization.fitting.fit import FitOptions
 from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
-from src.photos.detector.detection import Finder, finder_name
-from src.photos.detector.finders import landmarks_of, open_finder
+from src.photos.detector.detection import Finder
+from src.photos.detector.finders import finder_trained_on, landmarks_of, open_finder
 from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
 from src.photos.estimator import Estimator, HandEstimator
-from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
+from src.photos.image import Photo, UnusableImage, photo_of
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.perspective import into_view, out_of_view, view_for
 from src.photos.result import Result, mirror_box
-from src.photos.search import KeypointReader
+from src.photos.search import KeypointReader, open_reader
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
 from utils.artifacts import ArtifactError, Identity, load_identity
@@ -38,14 +37,11 @@ from utils.cameras.lens import CameraModel
 from utils.device import choose_device
 
 WEIGHTS = SHIPPED_PRIOR.parent
-KEYPOINT_WEIGHTS = "pose_2d.safetensors"
 #: The network that predicts a shape, and the one that is told it: which of them looks depends on the identity.
 ANONYMOUS, PERSONAL = "mano_baseline_conf", "mano_identity"
 SIDES = ("right", "left", "auto")
-#: What networks learned from, for whoever reads the results.
+#: What the shipped networks learned from, for whoever reads the results.
 SHIPPED_TRAINED_ON = "rendered pictures of a synthetic hand at a table top, no real picture"
-DETECTOR_TRAINED_ON = "real pictures, by mediapipe's makers; the fit behind it is not trained"
-OWN_TRAINED_ON = "rendered pictures of synthetic hands in all kinds of places, no real picture; the fit is not trained"
 
 
 @dataclass
@@ -83,8 +79,7 @@ class PhotoEstimator:
     def trained_on(self) -> str:
         """What the network in use has seen."""
         if self.weights is None:
-            is_own = self.detector is not None and finder_name(self.detector) != DETECTOR
-            return OWN_TRAINED_ON if is_own else DETECTOR_TRAINED_ON
+            return finder_trained_on(self.detector)
         return SHIPPED_TRAINED_ON if self.weights.parent == WEIGHTS else "not known: the user's own weights"
 
     @property
@@ -118,13 +113,7 @@ class PhotoEstimator:
         """
         if side not in SIDES:
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
-        if isinstance(image, np.ndarray):
-            check_rgb(image)
-            if min(image.shape[:2]) < MIN_SIDE:
-                raise UnusableImage(f"{image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")
-            photo = Photo("image", None, image)
-        else:
-            photo = read_photo(Path(image))
+        photo = photo_of(image)
         if isinstance(identity, (str, os.PathLike)):
             identity = check_stated_length(load_identity(identity), self.assets)
         if identity is not None:
@@ -201,7 +190,8 @@ class PhotoEstimator:
         """
         view = view_for(photo, camera, region, whole=self.estimator.card.crop == "image")
         if view is None:
-            return replace(self.estimate_in_picture(photo, camera, region, shape, before), world=photo.world)
+            result = self.estimate_in_picture(photo, camera, region, shape, before)
+            return replace(result, camera_pose=photo.camera_pose)
         # What a network read in the bent picture, it reads better in the view.
         region = region if self.detector is not None else replace(region, keypoints=None)
         before = None if before is None else before.moved(view.rotation.T)
@@ -247,8 +237,7 @@ def load(
             keypoints and a fit, without a network of ours, the choice for real pictures; "own": the same with our own
             detector, where that is not installed; another name of a shipped network; or a checkpoint file.
         mano_dir: as of `load_hand_assets`: a folder with MANO, or None. It must be the hand of the networks.
-        device: None: a GPU if there is one.
-        weights: folder with the shipped networks.
+        device: None: a GPU if there is one. weights: folder with the shipped networks.
 
     Raises:
         FileNotFoundError: there are no such weights. ValueError: they belong to another hand model; names both.
@@ -286,19 +275,12 @@ def open_detector(
 
 
 def open_estimator(
-    path: Path,
-    assets: HandAssets,
-    device: torch.device,
-    model: str,
-    *,
-    folder: Path = WEIGHTS,
-    **released: Any,
+    path: Path, assets: HandAssets, device: torch.device, model: str, *, folder: Path = WEIGHTS, **released: Any
 ) -> PhotoEstimator:
     """A network with what belongs to it: the keypoint network, and the population of the shipped ones.
 
     Args:
-        path, assets, device, model: as of `read_network`; released: its backbone and hierarchy.
-        folder: of the shipped weights.
+        path, assets, device, model, released: as of `read_network`; folder: of the shipped weights.
 
     Raises:
         FileNotFoundError: no such weights; lists those that are there. ValueError: it gives no mesh, or belongs to
@@ -310,14 +292,8 @@ def open_estimator(
     network, card, digest = read_network(path, device, assets, model, **released)
     if card.model == "pose_2d":
         raise ValueError(f"{path} is a pose_2d, which gives no mesh")
-    shipped = path.parent == folder  # the population belongs to those networks
-    population = shipped_population(assets, folder / SHIPPED_PRIOR.name) if shipped else None
+    population = shipped_population(assets, folder / SHIPPED_PRIOR.name) if path.parent == folder else None
     options = FitOptions() if population is None else with_population(FitOptions(), population, keep_depth=True)
-    reader = open_reader(folder / KEYPOINT_WEIGHTS, device)
+    reader = open_reader(folder / "pose_2d.safetensors", device)
     estimator = HandEstimator(network, card, assets, reader, options, device)
     return PhotoEstimator(estimator, reader=reader, weights=path, digest=digest, population=population)
-
-
-def open_reader(path: str | Path, device: torch.device) -> KeypointReader | None:
-    """The shipped keypoint network, if it is there."""
-    return KeypointReader(*load_network(path, device)[:2], device) if Path(path).is_file() else None

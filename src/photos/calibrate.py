@@ -111,7 +111,8 @@ def calibrate(
     photos = named or isinstance(source, Sequence) and bool(source) and isinstance(source[0], str | os.PathLike)
     if hand not in (None, "left", "right"):
         raise CalibrationError(f"hand is {hand!r}; it must be 'left', 'right' or None")
-    of_photos = {"fov": fov, "card": card, "paper": paper, "corners": corners}
+    of_photos = {"fov": fov, "card": card, "paper": paper, "corners": corners, "finder": finder}
+    of_photos["keypoints"] = None if keypoints == DETECTOR else keypoints
     own = {"K": K, "confidence": confidence, "hand": hand}
     if not photos and (given := [name for name, value in of_photos.items() if value is not None]):
         raise CalibrationError(f"{', '.join(given)}: of photos; others bring or take K, and take hand_length_mm")

@@ -69,7 +69,7 @@ class KeypointEstimator:
             mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
             shapes = {"shape_mean": mean, "shape_covariance": covariance}
         self.options = KeypointFitOptions.of_source(landmarks, **shapes)
-        self.model, self.warm = joints_model(assets, landmarks), self.options.frame_options(assets)
+        self.joints_model, self.frame_options = joints_model(assets, landmarks), self.options.frame_options(assets)
 
     @torch.no_grad()
     def estimate(
@@ -107,7 +107,8 @@ class KeypointEstimator:
         if followed:
             start = tuple(rows_of(before.pose, before.transl, dtype=torch.float64))
             guess = world_direction(world, K_row, points)
-            fit = fit_frames(self.model, start[0], betas, K_row, points, confidence, self.warm, start, guess)
+            given = start[0], betas, K_row, points, confidence
+            fit = fit_frames(self.joints_model, *given, self.frame_options, start, guess)
         elif fit is None or shape.count > 1:
             told = betas
             fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)

@@ -88,13 +88,15 @@ class Result:
         mask: (h,w) in 0..1, the silhouette that the network saw, and mask_to_image: (2,3) from its px; or None.
         certainty: how sure this hand is: "side" (probability), "score" (of the search), "misfit" (distance of fit and
             keypoints over the most allowed), "distance_std_m"; what is known of them.
-        attention: (21,778), how much each joint looked at each vertex in the last layer of a METRO network, zero at
-            vertices that are no tokens of it; or None.
+        attention: (21,778), how much joints of a METRO network looked at vertices (`Metro.attention`), or None.
         sources: who said what. notes: further facts for whoever reads the result.
         lens: with distortion, whose K it is; None: a pinhole camera. Keypoints and box are px of its picture.
-        close: the perspective crop (`src.photos.perspective`) that the hand was looked at through, and the hand there;
-            None: the picture itself.
-        world: where the camera is, or None: nobody said. Everything else is in the camera's frame all the same.
+        view: the perspective crop (`src.photos.perspective`) that the hand was looked at through, whose px those of the
+            mask are; None: the picture itself.
+        camera_pose: where the camera is, or None: nobody said. All else is in the camera's frame all the same.
+        predicted_pose: (16,3,3) of the network, before it was fitted, and world: (21,3) m, the detector's own guess
+            (`Detection.world`): what a fit over time takes up; or None.
+        predicted_betas: (10,) that the network found by itself, of this picture alone; or None.
     """
 
     width: int
@@ -117,8 +119,11 @@ class Result:
     sources: Sources = Sources()
     notes: dict[str, Any] = field(default_factory=dict)
     lens: CameraModel | None = None
-    close: tuple[View, Result] | None = None
-    world: CameraPose | None = None
+    view: View | None = None
+    camera_pose: CameraPose | None = None
+    predicted_pose: np.ndarray | None = None
+    world: np.ndarray | None = None
+    predicted_betas: np.ndarray | None = None
 
     @property
     def faces(self) -> np.ndarray:
@@ -137,9 +142,10 @@ class Result:
 
     def mirrored(self) -> Result:
         """The same hand in the mirror image of the picture: the other side's."""
-        pose = self.pose
-        if pose is not None:
-            pose = mirror_pose(torch.as_tensor(pose)).numpy()
+        pose, predicted = (
+            None if one is None else mirror_pose(torch.as_tensor(one)).numpy()
+            for one in (self.pose, self.predicted_pose)
+        )
         affine = self.mask_to_image
         if affine is not None:
             affine = np.stack([-affine[0] + [0, 0, self.width - 1], affine[1]])
@@ -154,25 +160,31 @@ class Result:
             pose=pose,
             transl=None if self.transl is None else self.transl * _FLIP,
             mask_to_image=affine,
+            predicted_pose=predicted,
+            world=None if self.world is None else self.world * _FLIP,
         )
 
     def moved(self, rotation: np.ndarray, shift: np.ndarray | None = None) -> Result:
         """The same hand in another frame: its points p (m) become ``rotation`` (3,3) p + ``shift`` (3,) m."""
         shift = np.zeros(3) if shift is None else shift
         vertices, joints = (points @ rotation.T + shift for points in (self.vertices, self.joints))
-        pose, transl = self.pose, self.transl
-        if pose is not None:
-            pose = np.concatenate([(rotation @ pose[0])[None], pose[1:]]).astype(pose.dtype)
+        pose, predicted = (
+            None if one is None else np.concatenate([(rotation @ one[0])[None], one[1:]]).astype(one.dtype)
+            for one in (self.pose, self.predicted_pose)
+        )
+        transl = self.transl
         if transl is not None:  # the pose turns about the wrist, which is at J0(betas) + transl
             transl = (joints[0] - (self.joints[0] - transl)).astype(transl.dtype)
-        return replace(self, vertices=vertices, joints=joints, pose=pose, transl=transl)
+        moved = {"vertices": vertices, "joints": joints, "pose": pose, "transl": transl, "predicted_pose": predicted}
+        return replace(self, **moved)
 
     def in_world(self, y_down: bool = False) -> Result:
         """The hand in the world's frame, or, without one, in the camera's; ``y_down``: with the camera's axes there."""
-        if self.world is None:
+        pose = self.camera_pose
+        if pose is None:
             return self
-        turn = AXES[self.world.axes] if y_down else np.eye(3)
-        return self.moved(turn @ self.world.rotation, turn @ self.world.place)
+        turn = AXES[pose.axes] if y_down else np.eye(3)
+        return self.moved(turn @ pose.rotation, turn @ pose.place)
 
     def record(self, with_vertices: bool = True) -> dict[str, Any]:
         """The hand as plain JSON, in the units and axes of `CONVENTIONS`.
@@ -190,15 +202,16 @@ class Result:
         length, interval = self.length, None if self.length is None else self.length.interval_95
         names = ("pose", "transl", "joints", "vertices")[: 4 if with_vertices else 3]
         arrays = {"betas": self.betas, **{name: getattr(self, name) for name in names}}
+        lens = {} if self.lens is None else self.lens.as_json()
         world: dict[str, Any] = {}
-        if self.world is not None:
-            world = {"world_from_camera": self.world.matrix.tolist()}
+        if self.camera_pose is not None:
+            world = {"world_from_camera": self.camera_pose.matrix.tolist()}
             moved = {name: getattr(self.in_world(), name) for name in names}
             world = {"world": world | {name: _listed(array) for name, array in moved.items()}}
         return {
             "hand": {"side": self.side, "source": self.sources.side},
             "hand_model": {"name": self.assets.name, "side": self.side, "hash": self.assets.hash},
-            "camera": {"K": self.K.tolist(), "source": self.sources.camera, **_distortion(self.lens)},
+            "camera": {"K": self.K.tolist(), "source": self.sources.camera, **lens},
             "box": {"left_top_right_bottom": corners(self.box), "source": self.sources.box},
             "hand_length": None
             if length is None
@@ -253,10 +266,6 @@ class Result:
         if "distance_std_m" in known:
             words.append(f"distance ± {100 * HALF_95 * known['distance_std_m'] / max(self.distance_m, 1e-9):.0f}%")
         return ", ".join(words) or "not known"
-
-
-def _distortion(lens: CameraModel | None) -> dict[str, Any]:
-    return {} if lens is None else {"lens": lens.lens, "distortion": lens.distortion.tolist()}
 
 
 @functools.lru_cache(maxsize=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import itertools
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -47,11 +48,10 @@ def image_demo(args: argparse.Namespace) -> Gallery:
     errors: list[Exception] = []
     title = f"Hands in {shown_name(Path(args.images)) or args.images}"
     with stopped_by_signals(), locked(output / LOCK), open_gallery(tools, output, title) as gallery:
-        for (name, path), world in tqdm(
-            zip(photos, poses), total=len(photos), desc="images", unit="image", disable=None
-        ):
+        each = zip(photos, poses or itertools.repeat(None))
+        for (name, path), pose in tqdm(each, total=len(photos), desc="images", unit="image", disable=None):
             try:
-                photo = replace(read_photo(path, name), world=world)
+                photo = replace(read_photo(path, name), camera_pose=pose)
                 hands, refused = tools.hands(photo)
                 if hands:
                     gallery.add(name, shown_name(path), photo.image, *hands, refused=refused)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,14 +146,14 @@ def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:
     return Path(args.weights) / f"{name}.safetensors"
 
 
-def camera_poses(args: argparse.Namespace, count: Callable[[], int], what: str) -> Iterable[CameraPose | None]:
+def camera_poses(args: argparse.Namespace, count: Callable[[], int], what: str) -> list[CameraPose] | None:
     """``--world_from_camera``: the camera's pose of each of ``count()`` pictures or frames (``what``), None without.
 
     Raises:
         FileNotFoundError, ValueError: see `read_poses`; another number of them.
     """
     if not args.world_from_camera:
-        return itertools.repeat(None)
+        return None
     poses = read_poses(args.world_from_camera, args.world_axes)
     check_count(poses, count(), f"--world_from_camera {args.world_from_camera}", what)
     return poses

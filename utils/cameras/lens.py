@@ -166,6 +166,10 @@ class CameraModel:
             ray = np.stack([x, y, np.ones_like(x)], axis=-1)
             return np.where(good[..., None], ray / np.linalg.norm(ray, axis=-1, keepdims=True), np.nan)
 
+    def as_json(self) -> dict[str, object]:
+        """Its kind and coefficients, in OpenCV's order."""
+        return {"lens": self.lens, "distortion": self.distortion.tolist()}
+
     def undistort(self, pixels: np.ndarray, K: np.ndarray | None = None) -> np.ndarray:
         """Where pixels (...,2) lie in the picture of a pinhole camera K (default: its own); NaN if behind that one."""
         K = self.K if K is None else K

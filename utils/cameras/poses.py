@@ -34,7 +34,7 @@ class CameraPose:
 
     @property
     def matrix(self) -> np.ndarray:
-        """(4,4)"""
+        """(4,4), its place in m."""
         return np.vstack([np.column_stack([self.rotation, self.place]), [0, 0, 0, 1]])
 
 

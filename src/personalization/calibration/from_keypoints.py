@@ -79,7 +79,8 @@ def keypoints_of(
             f"({count},21) in [0,1] is meant, zero where unseen"
         )
     keypoints = np.where(left[:, None, None], keypoints * [-1.0, 1.0], keypoints)  # mirrored about x = 0
-    K[left, 0, 1:] *= -1
+    turn = np.array([-1.0, 1.0, 1.0])
+    K[left] *= turn[:, None] * turn
     return keypoints, K, confidence, left
 
 

@@ -40,6 +40,7 @@ class OnlineOptions:
         shared: part of the errors that all views of a video share.
         kept: key frames that are kept and linearised again.
         probation: frames of a new track before it is judged.
+        beside: instants with a second hand of one side that make it another person's: sides are named wrongly at first.
         refused: how often one person's track looks, by chance, as different as one that is refused.
         least_views, narrow_mm: an identity is ready with so many views and a hand length whose 95% interval is no
             longer than that.
@@ -49,6 +50,7 @@ class OnlineOptions:
     shared: float = 0.3
     kept: int = 32
     probation: int = 10
+    beside: int = 6
     refused: float = 1e-3
     least_views: int = 3
     narrow_mm: float = 40.0
@@ -114,11 +116,11 @@ class OnlineCalibration:
         self._own, self._others = Views(online.same_view, online.kept), dict[int, Views]()
         self._same: set[int] = set()
         self._shown: dict[int, tuple[float, str]] = {}  # when, and which hand
+        self._beside: dict[int, int] = {}
         people = options.population.shape_prior(self.model.dtype, self.model.device)
         self._people = Evidence(people.precision, people.precision @ people.mean)
-        self.betas = people.mean.clone()
-        self.covariance = torch.linalg.inv(people.precision)
-        self._update()
+        self.betas = people.mean
+        self.betas, self.covariance = self._solve(options.cues)
 
     @torch.no_grad()
     def add(
@@ -143,7 +145,7 @@ class OnlineCalibration:
             hand: of which hand keypoints and K are.
             track: number of a hand that is followed. The first one's person is calibrated; others are that person's
                 too, for all that is known, once their first frames agree.
-            instant: when; two hands of one side at one instant are two people's.
+            instant: when; two hands of one side at the same instants are two people's.
 
         Returns:
             The identity now. A frame that cannot be used changes nothing and is counted in ``skipped``.
@@ -153,6 +155,8 @@ class OnlineCalibration:
         """
         if hand not in ("left", "right"):
             raise CalibrationError(f"hand is {hand!r}; it must be 'left' or 'right'")
+        if track in self.strangers:
+            return self.identity()
         seen = keypoints, confidence, self.K if K is None else K
         found = self._frames.view(*seen, pose, betas, hand == "left", track, self.betas)
         if isinstance(found, str):
@@ -166,8 +170,8 @@ class OnlineCalibration:
             if self._own.add(found):
                 self.settle(1)
             else:
-                self._update()
-        elif track not in self.strangers or self._others[track].frames < self.online.kept:
+                self.betas, self.covariance = self._solve(self.options.cues)
+        elif track not in self.strangers:
             views = self._others.setdefault(track, Views(self.online.same_view, self.online.kept))
             new = views.add(found)
             if views.frames == self.online.probation or (new and views.frames > self.online.probation):
@@ -179,7 +183,7 @@ class OnlineCalibration:
         for _ in range(rounds):
             before, scale = self.betas, self.covariance.diagonal().sqrt()
             self._own.linearise(self.model, self.betas, AGAIN)
-            self._update()
+            self.betas, self.covariance = self._solve(self.options.cues)
             if float(((self.betas - before) / scale).abs().max()) < SETTLED:
                 break
         return self.identity()
@@ -243,11 +247,8 @@ class OnlineCalibration:
     def _told(self) -> tuple[torch.Tensor, float] | None:
         return None if self.options.population.network is None else self._own.predicted(self.shared)
 
-    def _update(self) -> None:
-        """The betas that all evidence together asks for."""
-        self.betas, self.covariance = self._solve(self.options.cues)
-
     def _solve(self, cues: tuple[LengthCue, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Betas and covariance that all evidence together asks for."""
         known = self._people + self._own.evidence(self.shared, self.betas) + self._network(self._told())
         prior = ShapePrior(torch.linalg.solve(known.precision, known.pull), known.precision)
         betas = prior.mean if not cues else self.betas
@@ -271,18 +272,19 @@ class OnlineCalibration:
         self._shown[track] = (instant, hand)
         for other, shown in self._shown.items():
             if other != track and shown == (instant, hand) and (track in self._same) != (other in self._same):
-                self._refuse(track if other in self._same else other, f"two {hand} hands are seen at once")
+                second = track if other in self._same else other
+                self._beside[second] = self._beside.get(second, 0) + 1
+                if self._beside[second] >= self.online.beside:
+                    self._refuse(second, f"two {hand} hands are seen at once")
 
     def _refuse(self, track: int, reason: str) -> None:
         if track not in self.strangers:
             logger.warning("track %d is another person's hand and is not mixed in: %s", track, reason)
         self.strangers[track] = reason
-        self._others.setdefault(track, Views(self.online.same_view, self.online.kept))
+        self._others.pop(track, None)
 
     def _judge(self, track: int, hand: str) -> None:
         """Does the person's shape explain a track? If so its views are the person's."""
-        if track in self.strangers:
-            return
         views = self._others[track]
         views.linearise(self.model, self.betas, AGAIN)
         # Errors that all views share are the same for both, and do not make hands look different.

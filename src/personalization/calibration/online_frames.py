@@ -130,7 +130,8 @@ class FrameFitter:
             )
         if is_left:  # mirrored about x = 0
             points = points * points.new_tensor([-1.0, 1.0])
-            camera[0, 1:] *= -1
+            turn = camera.new_tensor([-1.0, 1.0, 1.0])
+            camera = turn[:, None] * camera * turn
         return points[None], None if trust is None else trust[None], camera[None]
 
     def _tensor(self, value: Any) -> torch.Tensor:

@@ -71,7 +71,7 @@ class MultiFrameProblem:
         }
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
-        """See `levenberg_marquardt.Problem`."""
+        """See `levenberg_marquardt.Problem`; a step in rad, m and betas."""
         gradient, coupling = terms["gradient"][..., OWN], terms["hessian"][..., OWN, SHAPE]
         system, added = damped(terms["hessian"][..., OWN, OWN], damping[:, None])
         solved = solve_factored(factorise(system), torch.cat([coupling, gradient[..., None]], dim=-1))

@@ -90,7 +90,7 @@ class Window:
         return {"cost": cost[None], "gradient": gradient[None], "hessian": hessian[None], "chart": chart[None]}
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
-        """See `levenberg_marquardt.Problem`."""
+        """See `levenberg_marquardt.Problem`, in rad and m."""
         vector, promised = solve_damped(terms["hessian"], terms["gradient"], damping)
         return step_of(vector.unflatten(1, (-1, FRAME_SIZE)), terms["chart"]), promised
 

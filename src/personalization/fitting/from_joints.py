@@ -175,11 +175,11 @@ class _Task:
 
     @property
     def habit(self) -> PosePrior:
-        """Usual poses."""
+        """Usual poses, their spread in rad."""
         return habit_prior(self.assets, self.points.dtype, self.points.device, spread=self.options.pose_spread)
 
     def problem(self, std: float) -> FrameProblem:
-        """The points as they are seen by no camera, and the priors."""
+        """The points (m) as they are seen by no camera, and the priors."""
         seen = Observations(
             projections=self.points.new_zeros(len(self.points), 0, 3, 4),
             keypoints=self.points.new_zeros(len(self.points), 0, 21, 2),
@@ -192,7 +192,7 @@ class _Task:
         return FrameProblem(self.model, seen, self.prior)
 
     def solve(self, std: float, lm: LMOptions) -> tuple[State, torch.Tensor]:
-        """The fitted states, and the status (N,) of each."""
+        """The fitted states (rad, m), and the status (N,) of each."""
         parts = []
         for rows in self.chunks():
             part = self.rows(rows)

@@ -185,7 +185,7 @@ class _Task:
         return fit_frames(self.model, pose, betas, *given, options, start, world)
 
     def terms(self, found: FitResult, options: FitOptions, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Linearisation at the fitted hands."""
+        """Linearisation at the fitted hands, by rad and m."""
         confidence = None if self.confidence is None else self.confidence[rows]
         minimum = options.noise.min_confidence
         inputs = check_frames(found.pose, found.betas, self.K[rows], self.keypoints[rows], confidence, minimum)

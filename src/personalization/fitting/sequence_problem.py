@@ -69,7 +69,7 @@ class SequenceProblem:
         return {"cost": cost[None], **terms}
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
-        """See `levenberg_marquardt.Problem`; the betas are solved for by their Schur complement."""
+        """See `levenberg_marquardt.Problem`, in rad and m; the betas are solved for by their Schur complement."""
         columns, gradient = terms["band"][0], terms["gradient"][0]
         added = marquardt(columns[..., 0].reshape(-1), damping[0]).view_as(gradient)
         damped = columns.clone()
@@ -96,7 +96,7 @@ class SequenceProblem:
         return step_of(vector[None], terms["chart"]) | step, promised[None] / 2
 
     def retract(self, state: State, step: State) -> State:
-        """See `levenberg_marquardt.Problem`."""
+        """See `levenberg_marquardt.Problem`, in rad and m."""
         moved = retract_frames(state, step)
         moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
         return moved

@@ -75,7 +75,7 @@ def _held(square: np.ndarray, trust: np.ndarray) -> np.ndarray:
 
 
 def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -> NoiseSums:
-    """Expected squares of the hands of ``seen``, each fitted on its own through ``landmarks``.
+    """Expected squares (of the box, and rad^2) of the hands of ``seen``, each fitted on its own through ``landmarks``.
 
     The camera of a picture being unknown, the hand is put at `DISTANCE`, in the middle of the picture.
     """

@@ -17,7 +17,8 @@ class FrameInputs:
     """N frames in standard joint order, already on one device and dtype.
 
     Attributes:
-        pose: (N,16,3,3) the network's rotations; betas: (N,10); K: (N,3,3) px.
+        pose: (N,16,3,3) the network's rotations; betas: (N,10); K: (N,3,3) px, or K R of a camera whose frame is
+            turned by R (p' = R p).
         keypoints: (N,21,2) px; confidence: (N,21) in [0,1], zero where unseen.
         status: (N,) int64 of `Status`; anything but CONVERGED marks a frame that cannot be used, whose
             other fields hold harmless numbers and whose confidence is zero.
@@ -74,9 +75,9 @@ def check_frames(
 
     finite_camera = torch.isfinite(K).flatten(1).all(dim=1)
     safe = torch.where(finite_camera[:, None, None], K, torch.eye(3, dtype=K.dtype, device=K.device))
-    last_row = (safe[:, 2] - safe.new_tensor([0.0, 0.0, 1.0])).abs().amax(dim=1) < 1e-6
-    focal = (safe[:, 0, 0] * safe[:, 1, 1] - safe[:, 0, 1] * safe[:, 1, 0]).abs() > 1e-6
-    status[~(finite_camera & last_row & focal)] = Status.BAD_INTRINSICS
+    axis = (safe[:, 2].norm(dim=1) - 1).abs() < 1e-6  # (0, 0, 1), or where a camera looks that was turned
+    focal = torch.linalg.det(safe).abs() > 1e-6
+    status[~(finite_camera & axis & focal)] = Status.BAD_INTRINSICS
 
     error = (pose @ pose.mT - torch.eye(3, dtype=pose.dtype, device=pose.device)).abs().amax(dim=(1, 2, 3))
     volume = (torch.linalg.cross(pose[..., 0, :], pose[..., 1, :]) * pose[..., 2, :]).sum(dim=-1)

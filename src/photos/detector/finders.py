@@ -16,6 +16,10 @@ from src.photos.detector.mediapipe_hands import find_hands
 from src.photos.detector.own_hands import open_own_hands
 from template import HandAssets
 
+#: What finders learned from, for whoever reads the results.
+DETECTOR_TRAINED_ON = "real pictures, by mediapipe's makers; the fit behind it is not trained"
+OWN_TRAINED_ON = "rendered pictures of synthetic hands in all kinds of places, no real picture; the fit is not trained"
+
 
 def open_finder(
     source: str = DETECTOR,
@@ -47,3 +51,9 @@ def open_finder(
 def landmarks_of(finder: Finder, assets: HandAssets) -> LandmarkModel | None:
     """Where a detector's points lie on the hand; None: on its joints and tips, as our own networks' do."""
     return find_landmarks(DETECTOR, assets) if finder_name(finder) == DETECTOR else None
+
+
+def finder_trained_on(finder: Finder | None) -> str:
+    """What a detector has seen; mediapipe where None says whose keypoints they are."""
+    is_own = finder is not None and finder_name(finder) != DETECTOR
+    return OWN_TRAINED_ON if is_own else DETECTOR_TRAINED_ON

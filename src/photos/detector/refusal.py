@@ -79,8 +79,9 @@ def check_depth(result: Result) -> Result:
     points = np.concatenate([result.vertices, result.joints])
     if not np.isfinite(points).all():
         raise UnusableImage("no usable hand: the fit is not finite")
-    if points[:, 2].min() < DEPTH_RANGE[0]:
-        raise UnusableImage(f"no usable hand: behind camera (its nearest point at z = {points[:, 2].min():.2f} m)")
+    nearest = float((points @ result.K[2]).min())  # z, or along where the view's camera looks
+    if nearest < DEPTH_RANGE[0]:
+        raise UnusableImage(f"no usable hand: behind camera (its nearest point at z = {nearest:.2f} m)")
     if result.distance_m > DEPTH_RANGE[1]:
         raise UnusableImage(f"no usable hand: the fit put it {result.distance_m:.3g} m away")
     return result

@@ -6,12 +6,14 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import cv2
 import numpy as np
+
+from src.photos.video.sources import Newest, Source
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class LivePage:
 
     Args:
         port: on the loopback interface; 0: a free one.
+        dropped: tells how many frames were passed over so far.
 
     Attributes:
         url: where it is.
@@ -50,7 +53,8 @@ class LivePage:
         OSError: the port is taken.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, dropped: Callable[[], int] = lambda: 0) -> None:
+        self._dropped = dropped
         try:
             self._server = ThreadingHTTPServer((_HOST, port), _Handler)
         except OSError as error:
@@ -63,13 +67,13 @@ class LivePage:
         self._status: dict[str, Any] = {"words": [], "seconds": 0.0, "frames": 0, "dropped": 0}
         threading.Thread(target=self._server.serve_forever, name="page", daemon=True).start()
 
-    def show(self, image: np.ndarray, words: list[str], seconds: float, dropped: int) -> None:
-        """The next picture (H,W,3) uint8 RGB, and what is said below it."""
+    def show(self, image: np.ndarray, words: list[str], seconds: float) -> None:
+        """The next picture (H,W,3) uint8 RGB, taken at ``seconds``, and what is known of it."""
         quality = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
         data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)[1].tobytes()
         with self._new:
             self._count, self._picture = self._count + 1, data
-            self._status = {"words": words, "seconds": seconds, "frames": self._count, "dropped": dropped}
+            self._status = {"words": words, "seconds": seconds, "frames": self._count, "dropped": self._dropped()}
             self._new.notify_all()
 
     def newest(self, after: int = 0) -> tuple[int, bytes] | None:
@@ -94,12 +98,13 @@ class LivePage:
 
 
 @contextlib.contextmanager
-def live_page(port: int, is_wanted: bool) -> Iterator[LivePage | None]:
-    """A `LivePage` while the block runs, or None where none is wanted."""
-    if not is_wanted:
+def live_page(port: int, source: Source) -> Iterator[LivePage | None]:
+    """A `LivePage` of a live source while the block runs; of another None."""
+    frames = source.frames
+    if not isinstance(frames, Newest):
         yield None
         return
-    page = LivePage(port)
+    page = LivePage(port, lambda: frames.dropped)
     logger.info("look at %s; Ctrl-C ends", page.url)
     try:
         yield page

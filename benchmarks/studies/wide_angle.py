@@ -1,6 +1,6 @@
 """Hands all over the picture of a 110-degree lens, against the same hands seen by a pinhole camera that faces them.
 
-``python benchmarks/wide_angle.py`` prints a table; ``--json`` one JSON object with ``cameras``.
+``python -m benchmarks.studies.wide_angle`` prints a table; ``--json`` one JSON object with ``cameras``.
 
 Rendered pictures of unseen synthetic people are warped into the picture of a wide camera at the same place, turned so
 that the hand lies anywhere in it (evenly over its area). Each hand is estimated as the photo demo does, by the shipped
@@ -15,35 +15,32 @@ import argparse
 import functools
 import json
 import logging
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from datasets import build_dataset  # noqa: E402
-from datasets.crop_placement import whole_image_box  # noqa: E402
-from datasets.synthetic.data_set import write_data_set  # noqa: E402
-from datasets.synthetic.sequence import SynthesisOptions  # noqa: E402
-from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, load  # noqa: E402
-from src.photos.boxes import Region  # noqa: E402
-from src.photos.camera import Camera  # noqa: E402
-from src.photos.image import Photo, UnusableImage  # noqa: E402
-from utils.camera import project_numpy, square_box, turn_to_ray  # noqa: E402
-from utils.cameras.lens import CameraModel  # noqa: E402
-from utils.cameras.views import View  # noqa: E402
+from datasets import build_dataset
+from datasets.crop_placement import whole_image_box
+from datasets.synthetic.data_set import write_data_set
+from datasets.synthetic.sequence import SynthesisOptions
+from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, load
+from src.photos.boxes import Region
+from src.photos.camera import Camera
+from src.photos.image import Photo, UnusableImage
+from utils.camera import project_numpy, square_box, turn_to_ray
+from utils.cameras.lens import CameraModel
+from utils.cameras.views import View
 
 SIZE, DEGREES = (1180, 880), 110.0
 FRAMES = 3  # of each person, by eight cameras
 #: Degrees off the axis between which hands are reported together.
-RINGS = (0, 10, 20, 30, 40, 50, 62)
+RINGS = (0, 15, 30, 45, 62)
 
 
 @dataclass
