@@ -67,7 +67,7 @@ class FitOptions:
     world_scale_std: float = 0.15
     shape_prior: ShapePrior | None = None
     extra_priors: tuple[PosePrior, ...] = ()
-    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=10, tolerance=3e-3))
+    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=10, tolerance=3e-3, initial_damping=1e-3))
     evidence_rounds: int = 0
     chunk: int = 256
 
@@ -193,6 +193,7 @@ def _fit_chunk(
         "pose": torch.where(solvable[:, None, None, None], pose, inputs.pose),
         "wrist": torch.where(solvable[:, None], wrist, guess),
         "betas": inputs.betas,
+        "accepted": torch.zeros_like(wrist[:, 0]),
     }
     result, now = minimise(FrameProblem(model, seen, options.shape_prior), state, options.lm), seen
     for _ in range(options.evidence_rounds):

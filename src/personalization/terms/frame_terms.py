@@ -79,12 +79,14 @@ def evaluate_frames(
     wrist: torch.Tensor,
     rest: torch.Tensor,
     with_shape: bool,
+    least_curvature: torch.Tensor | None = None,
 ) -> FrameTerms:
     """Linearise all frames.
 
     Args:
         pose: (N,16,3,3); wrist: (N,3) m; rest: (N,21,3) m zero-pose points of each frame's betas.
         with_shape: add the ten columns of the betas (without any prior on them).
+        least_curvature: (N,) see `keypoint_rows`; for a search, whose minimum it leaves as it is, not for covariances.
     """
     n, size = len(pose), FRAME_SIZE + 10 * with_shape
     posed = posed_points(model, pose, rest)
@@ -96,6 +98,7 @@ def evaluate_frames(
         seen.weights.permute(1, 2, 0).contiguous(),
         seen.loss,
         seen.loss_scale,
+        least_curvature,
     )
     guess = None
     if seen.points_3d is not None and seen.points_3d_weight is not None:
