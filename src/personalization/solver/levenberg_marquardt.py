@@ -144,9 +144,10 @@ def _next_length(
 ) -> torch.Tensor:
     """(P,) by how much to multiply the next step, from the last one's length and what it promised and gained.
 
-    Gauss-Newton's curvature leaves out the residuals' own. Where that matters, steps are too long or too short again and
-    again, and halve the distance at best. The parabola of the cost along the last step, from its slope at the start
-    (twice the promise) and its end, tells its best length. Near one, and at first, where it changes much, it is not used.
+    Gauss-Newton's curvature leaves out the residuals' own. Where that matters, steps are too long or too short again
+    and again. The parabola of the cost along the last step, from its slope at the start (twice the promise) and its
+    end, tells the length that would have been best. Near one it is not used, and above one not after the first steps,
+    whose terms change most.
     """
     best = length * length * promised / (2 * length * promised - gained).clamp_min(1e-30)
     best = best.clamp_min(SHORTEST).minimum(torch.where(steps < 2, 1.0, LONGEST))

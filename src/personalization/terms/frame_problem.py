@@ -12,8 +12,8 @@ from src.personalization.solver.normal_equations import solve_damped
 from src.personalization.terms.frame_terms import FRAME_SIZE, POSE, SHAPE, WRIST, Observations, evaluate_frames
 from template.kinematics import JointsModel
 
-#: Of what the robust loss leaves of a residual's curvature, so much is kept however many steps were taken.
-LEAST_CURVATURE = 0.05
+#: Of a residual's curvature so much is kept, whatever the robust loss leaves of it: less, and outliers mislead.
+LEAST_CURVATURE = 0.5
 
 
 @dataclass
@@ -27,8 +27,8 @@ class ShapePrior:
 class FrameProblem:
     """`levenberg_marquardt.Problem` over N frames with the state keys pose (N,16,3,3), wrist (N,3), betas (N,10).
 
-    A state that also counts its steps, key accepted (N,), is on a search: with each step the robust loss's own curvature
-    is trusted more, since far from the minimum it leads astray and near it halves the number of steps.
+    A state that also counts its steps, key accepted (N,), is on a search: from the first step on it regards the robust
+    loss's own curvature, which leads astray far from the minimum and saves a quarter of the steps nearer to it.
     """
 
     def __init__(self, model: JointsModel, seen: Observations, shape_prior: ShapePrior | None = None) -> None:
@@ -39,7 +39,7 @@ class FrameProblem:
         rest = self.model.rest_points(state["betas"])
         free = self.shape_prior is not None
         accepted = state.get("accepted")
-        least = None if accepted is None else (0.5**accepted).clamp_min(LEAST_CURVATURE)
+        least = None if accepted is None else torch.where(accepted > 0, LEAST_CURVATURE, 1.0)
         terms = evaluate_frames(self.model, self.seen, state["pose"], state["wrist"], rest, free, least)
         if self.shape_prior is not None:
             off = state["betas"] - self.shape_prior.mean
