@@ -109,7 +109,7 @@ class PosedHand(torch.autograd.Function):
         keep = any(ctx.needs_input_grad[:2])  # the backward pass reads the unposed mesh
         vertices, blended = pose.new_empty(batch, 3, count), pose.new_empty(size, 3, 4, count)
         unposed = pose.new_empty(0, 3, count)
-        for some in _chunks(batch, batch if keep else MOST):
+        for some in _chunks(batch, max(batch if keep else MOST, size)):
             unposed = large_product(factors[some], tables.directions, tables.template).view(-1, 3, count)
             for rows in _chunks(len(unposed), size):
                 out = vertices[some][rows]
@@ -253,7 +253,7 @@ def _skin_backward(
     tables: SkinTables,
     only_transl: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of `_relative`'s result, of the blend factors (B, 145) and of the translation (B, 3)."""
+    """Gradients of `relative_transforms`, batch first, of the blend factors (B, 145) and of the translation (B, 3)."""
     batch, count = relative.shape[0], tables.weights.shape[1]
     seen = g_vertices is not None or g_tips is not None
     make = torch.Tensor.new_empty if seen else torch.Tensor.new_zeros
@@ -261,8 +261,9 @@ def _skin_backward(
     g_factors = make(relative, (batch, len(tables.directions)))
     size = max(1, min(tables.chunk(), batch))
     linear, g_blended = relative.new_empty(size, 3, 3, count), relative.new_empty(size, 3, 4, count)
-    g_points, g_unposed = relative.new_empty(size, 3, count), relative.new_empty(min(MOST, batch), 3, count)
-    for some in _chunks(batch, MOST) if seen else ():
+    most = max(MOST, size)
+    g_points, g_unposed = relative.new_empty(size, 3, count), relative.new_empty(min(most, batch), 3, count)
+    for some in _chunks(batch, most) if seen else ():
         for start in range(some.start, min(some.stop, batch), size):
             rows = slice(start, min(start + size, some.stop, batch))
             length = rows.stop - start
