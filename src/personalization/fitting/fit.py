@@ -197,8 +197,9 @@ def _fit_chunk(
     }
     result, now = minimise(FrameProblem(model, seen, options.shape_prior), state, options.lm), seen
     for _ in range(options.evidence_rounds):
-        steps, moved = result.steps, (result.state["pose"], result.state["wrist"])
-        now = reestimated(model, seen, now, *moved, rest, result.terms["hessian"])
+        steps, ends = result.steps, {key: result.state[key] for key in ("pose", "wrist", "betas")}
+        hessian = FrameProblem(model, now).linearise(ends)["hessian"]  # the search's own is no covariance's
+        now = reestimated(model, seen, now, ends["pose"], ends["wrist"], rest, hessian)
         result = minimise(FrameProblem(model, now), result.state, options.lm)
         result.steps += steps
 

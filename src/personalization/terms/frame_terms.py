@@ -131,7 +131,7 @@ def evaluate_frames(
         prior_cost, pull = prior.pull(phi)
         cost = cost + prior_cost
         if number == 0:  # the chart is its own logarithm
-            gradient[:, POSE] += pull
+            gradient[:, POSE].add_(pull)
             continue
         derivative = torch.zeros(n, 16, 3, 16, 3, dtype=pose.dtype, device=pose.device)
         blocks = product(inverse_right_jacobian(phi), chart).permute(3, 0, 1, 2)
@@ -142,8 +142,8 @@ def evaluate_frames(
     if seen.depth is not None and seen.depth_weight is not None:
         off = wrist[:, 2] - seen.depth
         cost = cost + seen.depth_weight * off * off / 2
-        gradient[:, 50] += seen.depth_weight * off
-        hessian[:, 50, 50] += seen.depth_weight
+        gradient[:, 50].add_(seen.depth_weight * off)
+        hessian[:, 50, 50].add_(seen.depth_weight)
     if chart is None:
         chart = torch.eye(3, dtype=pose.dtype, device=pose.device).view(3, 3, 1, 1).expand(3, 3, 16, n)
     return FrameTerms(cost, gradient, hessian, chart.permute(3, 2, 0, 1))
