@@ -32,6 +32,8 @@ MOST_OF_A_LOOK = 3.0
 #: 0.99, other things 0.41 to 0.56 and 0 to 0.53.
 #: Where hands cross, the first is less sure, 0.36 to 0.53, and the second stays so, 0.73 to 0.89.
 PLACES = {0.45: 0.55, 0.3: 0.7}
+#: The latter below which what a window shows is no hand, although one was followed there.
+HARDLY = 0.2
 #: A place that a search proposes is moved so often to the keypoints found there.
 MOVES = 3
 #: The source of a box that a track itself gave.
@@ -43,10 +45,12 @@ class Sight:
     """A hand at one place of a frame.
 
     region: where, with its keypoints if they were read. left: log-odds of a left hand.
+    is_sure: enough for a new hand; else only for one that is followed and missing.
     """
 
     region: Region
     left: float
+    is_sure: bool = True
 
 
 class Looker(Protocol):
@@ -68,6 +72,9 @@ class Looker(Protocol):
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         """The hand of a side in a window about the box (3,), px; None: there is none."""
+
+    def is_hand(self, photo: Photo, sight: Sight) -> bool:
+        """Whether what was read in a window and no search found is a hand after all."""
 
 
 class Regions:
@@ -92,6 +99,10 @@ class Regions:
         """See `Looker`: nothing is looked at."""
         return Sight(Region(limited(box, photo.image), FOLLOWED, is_left, FOLLOWED), 0.0)
 
+    def is_hand(self, photo: Photo, sight: Sight) -> bool:
+        """See `Looker`: nobody can say."""
+        return True
+
 
 class OwnWindows(Regions):
     """Our own detector, and its keypoint network in windows."""
@@ -99,7 +110,7 @@ class OwnWindows(Regions):
     can_read = True
 
     def __init__(self, tools: PhotoEstimator, reader: RatedReader) -> None:
-        super().__init__(tools, every=5, again=2)
+        super().__init__(replace(tools, detector=tools.detector.searching_closely()), every=5, again=2)
         self.reader = reader
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
@@ -139,11 +150,16 @@ class NetworkWindows(Regions):
             sides = (False, True) if asked is None else (asked == "left",)
             looks = [self._look(photo.image, square, side, MOVES) for side in sides]
             best = max(looks, key=lambda look: look[2].mean())
-            if not self._is_hand(photo.image, best[0], float(best[2].mean())):
+            sure = float(best[2].mean())
+            if sure < LOST:
                 continue
             is_left = sides[[look is best for look in looks].index(True)]
             sight = self._sight(best, is_left, looks[1 - int(is_left)] if asked is None else None)
-            sights.append(replace(sight, region=replace(sight.region, source=self.finder.name)))
+            agrees = self._agrees(photo.image, best[0])
+            is_sure = any(sure >= place and agrees >= least for place, least in PLACES.items())
+            if is_sure or agrees >= HARDLY:
+                region = replace(sight.region, source=self.finder.name)
+                sights.append(replace(sight, region=region, is_sure=is_sure))
         if not sights:
             raise UnusableImage(f"no usable hand: {self.finder.name} and {self.reader.card.model} find none")
         return _each_once(sights)
@@ -155,13 +171,14 @@ class NetworkWindows(Regions):
             return None
         return self._sight(look, is_left, self._read(photo.image, look[0], not is_left))
 
-    def _is_hand(self, image: np.ndarray, box: np.ndarray, sure: float) -> bool:
-        """Our network of all places, which has seen more than hands, agrees: the other is ``sure`` of sleeves too."""
-        if sure < min(PLACES):
-            return False
+    def is_hand(self, photo: Photo, sight: Sight) -> bool:
+        """See `Looker`."""
+        return self.finder is None or self._agrees(photo.image, limited(sight.region.box, photo.image)) >= HARDLY
+
+    def _agrees(self, image: np.ndarray, box: np.ndarray) -> float:
+        """How sure our network of all places is, which has seen more than hands: the other is sure of sleeves too."""
         rated = self.finder.reader.read(image, np.stack([box, box]), np.array([False, True]))
-        agrees = rated.confidence.mean(axis=1).max()
-        return any(sure >= place and agrees >= least for place, least in PLACES.items())
+        return float(rated.confidence.mean(axis=1).max())
 
     def _look(
         self, image: np.ndarray, box: np.ndarray, is_left: bool, moves: int = 1
@@ -198,7 +215,7 @@ class NetworkWindows(Regions):
 def _each_once(sights: list[Sight]) -> list[Sight]:
     """The sights, surest first, without those whose keypoints lie on a surer one's."""
     kept: list[Sight] = []
-    for sight in sorted(sights, key=lambda one: -(one.region.score or 0.0)):
+    for sight in sorted(sights, key=lambda one: (not one.is_sure, -(one.region.score or 0.0))):
         if not any(is_same_hand(sight, other) for other in kept):
             kept.append(sight)
     return kept
@@ -225,7 +242,7 @@ def open_looker(tools: PhotoEstimator, photo: Photo) -> Looker:
         return Regions(tools, every=None, again=5)
     finder = None
     if tools.weights is not None and (tools.weights.parent / DETECTOR_WEIGHTS).is_file():
-        finder = open_own_hands(tools.weights.parent, tools.reader.device)
+        finder = open_own_hands(tools.weights.parent, tools.reader.device).searching_closely()
     return NetworkWindows(tools, tools.reader, finder, is_given)
 
 

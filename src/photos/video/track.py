@@ -59,7 +59,7 @@ class Track:
         result: of the last frame in which it was seen, or None. hits: frames in which it was seen.
         is_confirmed: it is a hand. misses: frames in a row in which it was not seen. reason: why not.
         is_doubtful: fit and keypoints of the last frame disagree.
-        contradictions: searches in a row that found it elsewhere.
+        contradictions: searches in a row that found it elsewhere; unfound: that did not find it.
     """
 
     number: int
@@ -74,6 +74,7 @@ class Track:
     reason: str = ""
     is_doubtful: bool = False
     contradictions: int = 0
+    unfound: int = 0
 
     @classmethod
     def born(cls, number: int, sight: Sight, seconds: float) -> Track:

@@ -31,6 +31,8 @@ DOUBT = 0.08
 JUMP = 0.6
 #: Searches in a row that find a hand beside where its window reads it, from which the search is believed.
 MOST_CONTRADICTIONS = 2
+#: Searches in a row that do not find a hand that its window shows, from which the window is doubted.
+MOST_UNFOUND = 2
 #: Side votes of two hands below which they are a left and a right one, although both look like one side.
 WEAK_VOTES = 4.0
 
@@ -158,14 +160,17 @@ class HandTracker:
         except UnusableImage as error:
             self.reason = str(error)
             return
-        left = list(found)
+        left = [sight for sight in found if sight.is_sure]
         if self.looker.every is None and self.tracks:  # where the hand is was said: it is that one
             for track in [one for one in self.tracks if one.number not in sights][:1]:
                 sights[track.number] = found[0]
             return
-        for track, sight in match(self.tracks, found, seconds):
+        matched = match(self.tracks, found, seconds)
+        for track, sight in matched:
             left = [one for one in left if one is not sight]
             read = sights.get(track.number)
+            if not sight.is_sure and (read is not None or not track.is_confirmed):
+                continue
             if read is not None and is_same_hand(read, sight):
                 track.contradictions = 0
                 continue
@@ -174,12 +179,23 @@ class HandTracker:
                 sights[track.number], track.contradictions = sight, 0
                 if read is not None:  # what is put right did not move
                     track.motion = BoxMotion(sight.region.box, seconds)
+        self._doubt(photo, sights, {track.number for track, sight in matched if sight.is_sure})
         taken = [sights[track.number] for track in self.tracks if track.number in sights]
         for sight in left:
             if any(is_same_hand(sight, other) for other in taken):
                 continue
             self._begin(sight, seconds, sights)
             taken.append(sight)
+
+    def _doubt(self, photo: Photo, sights: dict[int, Sight], found: set[int]) -> None:
+        """What windows show where a search ``found`` nothing, several times in a row, must look like a hand."""
+        for track in self.tracks:
+            if track.number in found:
+                track.unfound = 0
+            elif track.number in sights:
+                track.unfound += 1
+                if track.unfound >= MOST_UNFOUND and not self.looker.is_hand(photo, sights[track.number]):
+                    del sights[track.number]
 
     def _is_better(self, photo: Photo, track: Track, found: Sight, read: Sight) -> bool:
         """A window about what was ``found`` shows the track's hand better than where it was ``read``."""
@@ -206,7 +222,7 @@ class HandTracker:
 
     def _name_sides(self) -> None:
         """Two hands of one side, of which one's votes are few, are a left and a right one."""
-        sure = [track for track in self.tracks if track.is_confirmed]
+        sure = [track for track in self.tracks if track.is_confirmed and not track.misses]
         if len(sure) != 2 or sure[0].is_left != sure[1].is_left or self.tools.hand in ("left", "right"):
             return
         weaker = min(sure, key=lambda track: abs(track.left))
