@@ -34,8 +34,13 @@ MOST_OF_A_LOOK = 3.0
 PLACES = {0.45: 0.55, 0.3: 0.7}
 #: The latter below which what a window shows is no hand, although one was followed there.
 HARDLY = 0.2
+#: The former from which the latter is not asked of every window.
+CLEAR = 0.55
 #: A place that a search proposes is moved so often to the keypoints found there.
 MOVES = 3
+#: Windows over the box, of which the surest is believed. In a window that is too large, keypoints are too far apart, and
+#: the next window is larger still; in one that is too small they are not too close.
+SIZES = (1.0, 0.85)
 #: The source of a box that a track itself gave.
 FOLLOWED = "followed"
 
@@ -167,7 +172,8 @@ class NetworkWindows(Regions):
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         """See `Looker`."""
         look = self._look(photo.image, limited(box, photo.image), is_left)
-        if look[2].mean() < LOST:
+        sure = look[2].mean()
+        if sure < LOST or (sure < CLEAR and self.finder is not None and self._agrees(photo.image, look[0]) < HARDLY):
             return None
         return self._sight(look, is_left, self._read(photo.image, look[0], not is_left))
 
@@ -184,22 +190,27 @@ class NetworkWindows(Regions):
         self, image: np.ndarray, box: np.ndarray, is_left: bool, moves: int = 1
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Box, keypoints and confidence of a side's hand, read in ``box`` and then ``moves`` times in the box found."""
+        sizes = SIZES if moves == 1 else SIZES[:1]  # a place has three moves to find its size
         for _ in range(moves):
-            _, before, sure = self._read(image, box, is_left)
+            _, before, sure = self._read(image, box, is_left, sizes)
             box = limited(square_box(before, 1.0), image)
         _, points, confidence = self._read(image, box, is_left)
         weight = np.stack([sure, confidence])[..., None] ** 2  # two windows, two errors
         points = (weight * np.stack([before, points])).sum(axis=0) / weight.sum(axis=0)
         return box, points, confidence
 
-    def _read(self, image: np.ndarray, box: np.ndarray, is_left: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _read(
+        self, image: np.ndarray, box: np.ndarray, is_left: bool, sizes: tuple[float, ...] = SIZES
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``box``, and keypoints and confidence of the surest of windows about it."""
         width = image.shape[1]
-        if not is_left:
-            points, confidence = self.reader.read(image, box[None])
-            return box, points[0], confidence[0]
-        mirrored = np.ascontiguousarray(image[:, ::-1])
-        points, confidence = self.reader.read(mirrored, mirror_box(box, width)[None])
-        return box, mirror_points(points[0], width), confidence[0]
+        boxes = np.stack([box * [1, 1, size] for size in sizes])
+        if is_left:
+            image = np.ascontiguousarray(image[:, ::-1])
+            boxes = np.stack([mirror_box(one, width) for one in boxes])
+        points, confidence = self.reader.read(image, boxes)
+        best = int(confidence.mean(axis=1).argmax())
+        return box, mirror_points(points[best], width) if is_left else points[best], confidence[best]
 
     def _sight(self, look: tuple[np.ndarray, ...], is_left: bool, other: tuple[np.ndarray, ...] | None) -> Sight:
         """``look`` at the side ``is_left``, beside what the ``other`` side's look gave."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from src.models.mesh_joints import is_mesh_model
 from src.photos.api import PhotoEstimator
+from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
@@ -18,7 +19,7 @@ from src.photos.shape_filter import ShapeFilter
 from src.photos.video.association import SIZE, cost, match, returning
 from src.photos.video.people import People
 from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker, without_keypoints
-from src.photos.video.track import BoxMotion, Track
+from src.photos.video.track import BoxMotion, Track, has_kept_size
 from utils.camera import square_box
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ JUMP = 0.6
 MOST_CONTRADICTIONS = 2
 #: Searches in a row that do not find a hand that its window shows, from which the window is doubted.
 MOST_UNFOUND = 2
+#: A new hand closer to one that is seen, in sides of the box, must look like the other side.
+CROWDED = 0.6
 #: Side votes of two hands below which they are a left and a right one, although both look like one side.
 WEAK_VOTES = 4.0
 
@@ -97,6 +100,8 @@ class HandTracker:
     def __call__(self, photo: Photo, seconds: float) -> list[TrackedHand]:
         """The hands of the next frame, seen or expected, by the age of their tracks; ``seconds``: its time."""
         self._frame += 1
+        for track in self.tracks:
+            track.is_put_right = False
         sights = self._read(photo, seconds)
         if self._is_due(sights):
             self._find(photo, seconds, sights)
@@ -115,7 +120,7 @@ class HandTracker:
         for track in self.tracks:
             box = self._expected(track, seconds)
             sight = self.looker.read(photo, box, track.is_left)
-            if sight is None or not _is_near(sight.region.box, box):
+            if sight is None or not is_near(sight.region.box, box) or not has_kept_size(track, sight):
                 continue
             sights[track.number] = sight
         self._part(sights, seconds)
@@ -147,7 +152,7 @@ class HandTracker:
         missing = len(sights) < len(self.tracks)
         if looker.every is None:
             return (missing or not self.tracks) and since >= looker.again
-        if not self.tracks or missing or any(track.is_doubtful for track in self.tracks):
+        if not self.tracks or missing or any(track.is_doubtful or not track.is_confirmed for track in self.tracks):
             newly = any(track.number not in sights and not track.misses for track in self.tracks)
             return newly or since >= looker.again
         return since >= looker.every
@@ -169,7 +174,11 @@ class HandTracker:
         for track, sight in matched:
             left = [one for one in left if one is not sight]
             read = sights.get(track.number)
-            if not sight.is_sure and (read is not None or not track.is_confirmed):
+            if sight.is_sure:
+                track.finds += 1
+            elif read is not None or not track.is_confirmed or not has_kept_size(track, sight):
+                continue
+            elif any(_lies_on(sight, one) for one in sights.values()):
                 continue
             if read is not None and is_same_hand(read, sight):
                 track.contradictions = 0
@@ -178,7 +187,7 @@ class HandTracker:
             if read is None or track.is_doubtful or self._is_better(photo, track, sight, read):
                 sights[track.number], track.contradictions = sight, 0
                 if read is not None:  # what is put right did not move
-                    track.motion = BoxMotion(sight.region.box, seconds)
+                    track.motion, track.is_put_right = BoxMotion(sight.region.box, seconds), True
         self._doubt(photo, sights, {track.number for track, sight in matched if sight.is_sure})
         taken = [sights[track.number] for track in self.tracks if track.number in sights]
         for sight in left:
@@ -189,13 +198,14 @@ class HandTracker:
 
     def _doubt(self, photo: Photo, sights: dict[int, Sight], found: set[int]) -> None:
         """What windows show where a search ``found`` nothing, several times in a row, must look like a hand."""
-        for track in self.tracks:
+        for track in list(self.tracks):
             if track.number in found:
                 track.unfound = 0
             elif track.number in sights:
                 track.unfound += 1
                 if track.unfound >= MOST_UNFOUND and not self.looker.is_hand(photo, sights[track.number]):
                     del sights[track.number]
+                    self._end(track)
 
     def _is_better(self, photo: Photo, track: Track, found: Sight, read: Sight) -> bool:
         """A window about what was ``found`` shows the track's hand better than where it was ``read``."""
@@ -212,6 +222,8 @@ class HandTracker:
         if track is not None:
             self._gone, self.tracks = ([one for one in them if one is not track] for them in (self._gone, self.tracks))
             track.motion, track.layout = BoxMotion(sight.region.box, seconds), None
+        elif any(_crowds(sight, sights[one.number]) for one in seen):
+            return
         else:
             self._count += 1
             track = Track.born(self._count, sight, seconds)
@@ -236,15 +248,17 @@ class HandTracker:
             return self._tracked(track, seconds)
         if self.tools.hand in ("left", "right"):
             sight = replace(sight, left=MOST_OF_A_LOOK if self.tools.hand == "left" else -MOST_OF_A_LOOK)
-        track.see(sight, seconds)
         before = track.result if track.result is not None and (track.result.side == "left") == track.is_left else None
+        where = copy.deepcopy(track.motion)
+        track.see(sight, seconds)
         shape = copy.copy(self.people.shape(track))
+        if self.looker.can_read:
+            sight = replace(sight, region=replace(sight.region, box=track.motion.box))
         try:
-            hand = self.tools.estimate(photo, self.camera, self._region(track, sight), shape, before)
-            if hand.confidence.mean() < LEAST_CONFIDENCE:
-                raise UnusableImage(f"the hand was lost (mean confidence {hand.confidence.mean():.2f})")
+            hand = self.look(photo, track, sight, before, shape)
         except Exception as error:
             track.miss(str(error))
+            track.motion = where  # what is no hand has not moved
             track.is_doubtful = True
             failed = None if isinstance(error, UnusableImage) else error
             if failed is not None:
@@ -258,10 +272,26 @@ class HandTracker:
         hand.notes["warm_start"] = before is not None
         return self._tracked(track, seconds)
 
-    def _region(self, track: Track, sight: Sight) -> object:
+    def look(
+        self, photo: Photo, track: Track, sight: Sight, before: Result | None, shape: ShapeFilter | None = None
+    ) -> Result:
+        """The track's hand where a frame shows it; changes nothing of the track.
+
+        Args:
+            before: the hand in a frame beside it; shape: of the person, None: as known so far.
+
+        Raises:
+            UnusableImage: there is none.
+        """
+        shape = copy.copy(self.people.shape(track)) if shape is None else shape
+        hand = self.tools.estimate(photo, self.camera, self._region(track, sight), shape, before)
+        if hand.confidence.mean() < LEAST_CONFIDENCE:
+            raise UnusableImage(f"the hand was lost (mean confidence {hand.confidence.mean():.2f})")
+        return hand
+
+    def _region(self, track: Track, sight: Sight) -> Region:
         """What the estimator is told: the side is the track's."""
         region = (without_keypoints(sight) if self._own_keypoints else sight).region
-        region = replace(region, box=track.motion.box) if self.looker.can_read else region
         if self.tools.hand in ("left", "right") or track.hits < 2:
             return region if track.is_left == region.is_left else replace(region, is_left=track.is_left)
         keypoints = region.keypoints
@@ -282,7 +312,19 @@ class HandTracker:
             self._gone.append(track)
 
 
-def _is_near(box: np.ndarray, expected: np.ndarray) -> bool:
+def _crowds(new: Sight, seen: Sight) -> bool:
+    """A new hand lies on one that is seen and looks like the same side: rather a part of that one."""
+    one, two = new.region.box, seen.region.box
+    near = np.linalg.norm(one[:2] - two[:2]) < CROWDED * max(one[2], two[2])
+    return bool(near and not new.left * seen.left < 0)
+
+
+def _lies_on(sight: Sight, other: Sight) -> bool:
+    one, two = sight.region.box, other.region.box
+    return bool(np.linalg.norm(one[:2] - two[:2]) < JUMP / 2 * max(one[2], two[2]))
+
+
+def is_near(box: np.ndarray, expected: np.ndarray) -> bool:
     """A box that was read may be the hand that was expected."""
     side = max(box[2], expected[2])
     ratio = box[2] / expected[2]
