@@ -19,11 +19,14 @@ from src.photos.result import Result
 from src.photos.video.sights import Sight, is_same_hand
 from src.photos.video.track import GONE, BoxMotion, Track, has_kept_size, trust_of
 from src.photos.video.tracker import HandTracker, TrackedHand, is_near
+from utils.camera import square_box
 
 #: Frames are kept for so long, s, and while their pictures have no more bytes.
 REACH, MOST_BYTES = GONE, 2**28
 #: Frames in a row in which a hand is not found, from which it is no longer looked for.
 MOST_MISSES = 2
+#: A hand further than this, in sides of its box, from where the frame after it leads to was something else.
+AT = 0.3
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class LookBack:
         while len(self._past) > most or seconds - self._past[0].seconds > REACH:
             self._past.popleft()
         seen = {one.track for one in now.hands.values() if one.result is not None and one.is_confirmed}
-        moved = {track.number for track in self.tracker.tracks if track.is_put_right}
+        moved = {track.number for track in self.tracker.tracks if track.is_found_anew}
         for track in [one for one in self.tracker.tracks if one.number in seen & (moved | (seen - self._searched))]:
             for past, hand in self._backwards(track):
                 past.hands[track.number] = hand
@@ -79,7 +82,7 @@ class LookBack:
         for past in list(self._past)[-2::-1]:
             hand = past.hands.get(track.number)
             known = None if hand is None else hand.result
-            if known is not None and is_near(known.box, motion.at(-past.seconds)):
+            if known is not None and _is_at(known, motion.at(-past.seconds)):
                 if is_before:  # the other end of the gap
                     return
                 later = known
@@ -118,6 +121,12 @@ class LookBack:
         vars(motion).update(vars(moved))
         found.notes["looked_back"] = True
         return found
+
+
+def _is_at(result: Result, expected: np.ndarray) -> bool:
+    """Its keypoints lie where the hand should be."""
+    box = square_box(result.keypoints, 1.0)
+    return bool(np.linalg.norm(box[:2] - expected[:2]) <= AT * max(box[2], expected[2]))
 
 
 def _sight_of(result: Result) -> Sight:

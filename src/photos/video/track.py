@@ -64,7 +64,7 @@ class Track:
         is_confirmed: it is a hand. misses: frames in a row in which it was not seen. reason: why not.
         is_doubtful: fit and keypoints of the last frame disagree.
         contradictions: searches in a row that found it elsewhere; unfound: that did not find it.
-        is_put_right: its window had slid off it, and this frame's search found it elsewhere.
+        is_found_anew: in this frame, by a search, and not by its window.
     """
 
     number: int
@@ -82,7 +82,7 @@ class Track:
     is_doubtful: bool = False
     contradictions: int = 0
     unfound: int = 0
-    is_put_right: bool = False
+    is_found_anew: bool = False
 
     @classmethod
     def born(cls, number: int, sight: Sight, seconds: float) -> Track:

@@ -101,7 +101,7 @@ class HandTracker:
         """The hands of the next frame, seen or expected, by the age of their tracks; ``seconds``: its time."""
         self._frame += 1
         for track in self.tracks:
-            track.is_put_right = False
+            track.is_found_anew = False
         sights = self._read(photo, seconds)
         if self._is_due(sights):
             self._find(photo, seconds, sights)
@@ -185,9 +185,9 @@ class HandTracker:
                 continue
             track.contradictions += 1
             if read is None or track.is_doubtful or self._is_better(photo, track, sight, read):
-                sights[track.number], track.contradictions = sight, 0
+                sights[track.number], track.contradictions, track.is_found_anew = sight, 0, True
                 if read is not None:  # what is put right did not move
-                    track.motion, track.is_put_right = BoxMotion(sight.region.box, seconds), True
+                    track.motion = BoxMotion(sight.region.box, seconds)
         self._doubt(photo, sights, {track.number for track, sight in matched if sight.is_sure})
         taken = [sights[track.number] for track in self.tracks if track.number in sights]
         for sight in left:
@@ -222,6 +222,7 @@ class HandTracker:
         if track is not None:
             self._gone, self.tracks = ([one for one in them if one is not track] for them in (self._gone, self.tracks))
             track.motion, track.layout = BoxMotion(sight.region.box, seconds), None
+            track.is_found_anew = True
         elif any(_crowds(sight, sights[one.number]) for one in seen):
             return
         else:
