@@ -58,6 +58,10 @@ class Sight:
     is_sure: bool = True
 
 
+#: Box (3,), keypoints (21,2) and confidence (21,) of a window.
+Reading = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 class Looker(Protocol):
     """Who finds hands in frames.
 
@@ -150,10 +154,10 @@ class NetworkWindows(Regions):
         if self.finder is None or self.is_given:
             return super().find(photo)
         asked = self.tools.hand if self.tools.hand in ("left", "right") else None
-        sights = []
-        for square in self.finder.proposals(photo.image)[0]:
-            sides = (False, True) if asked is None else (asked == "left",)
-            looks = [self._look(photo.image, square, side, MOVES) for side in sides]
+        sides, sights = (False, True) if asked is None else (asked == "left",), []
+        squares = self.finder.proposals(photo.image)[0]
+        by_side = [self._look(photo.image, squares, side, MOVES, SIZES[:1]) for side in sides] if len(squares) else []
+        for looks in zip(*by_side, strict=True):
             best = max(looks, key=lambda look: look[2].mean())
             sure = float(best[2].mean())
             if sure < LOST:
@@ -171,11 +175,12 @@ class NetworkWindows(Regions):
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         """See `Looker`."""
-        look = self._look(photo.image, limited(box, photo.image), is_left)
+        look = self._look(photo.image, limited(box, photo.image)[None], is_left)[0]
         sure = look[2].mean()
         if sure < LOST or (sure < CLEAR and self.finder is not None and self._agrees(photo.image, look[0]) < HARDLY):
             return None
-        return self._sight(look, is_left, self._read(photo.image, look[0], not is_left))
+        points, confidence = self._read(photo.image, look[0][None], not is_left, SIZES)
+        return self._sight(look, is_left, (look[0], points[0], confidence[0]))
 
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
         """See `Looker`."""
@@ -187,32 +192,36 @@ class NetworkWindows(Regions):
         return float(rated.confidence.mean(axis=1).max())
 
     def _look(
-        self, image: np.ndarray, box: np.ndarray, is_left: bool, moves: int = 1
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Box, keypoints and confidence of a side's hand, read in ``box`` and then ``moves`` times in the box found."""
-        sizes = SIZES if moves == 1 else SIZES[:1]  # a place has three moves to find its size
+        self, image: np.ndarray, boxes: np.ndarray, is_left: bool, moves: int = 1, sizes: tuple[float, ...] = SIZES
+    ) -> list[Reading]:
+        """A side's hands, read in ``boxes`` (N,3) and then ``moves`` times in the box found.
+
+        Args:
+            sizes: of the windows over the box; a place that is moved often finds its size with one.
+        """
         for _ in range(moves):
-            _, before, sure = self._read(image, box, is_left, sizes)
-            box = limited(square_box(before, 1.0), image)
-        _, points, confidence = self._read(image, box, is_left)
+            before, sure = self._read(image, boxes, is_left, sizes)
+            boxes = np.stack([limited(square_box(points, 1.0), image) for points in before])
+        points, confidence = self._read(image, boxes, is_left, sizes)
         weight = np.stack([sure, confidence])[..., None] ** 2  # two windows, two errors
         points = (weight * np.stack([before, points])).sum(axis=0) / weight.sum(axis=0)
-        return box, points, confidence
+        return list(zip(boxes, points, confidence, strict=True))
 
     def _read(
-        self, image: np.ndarray, box: np.ndarray, is_left: bool, sizes: tuple[float, ...] = SIZES
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``box``, and keypoints and confidence of the surest of windows about it."""
-        width = image.shape[1]
-        boxes = np.stack([box * [1, 1, size] for size in sizes])
+        self, image: np.ndarray, boxes: np.ndarray, is_left: bool, sizes: tuple[float, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N,21,2) and confidence (N,21) of the surest of the windows about each of ``boxes`` (N,3)."""
+        width, count = image.shape[1], len(boxes)
+        windows = np.concatenate([boxes * [1, 1, size] for size in sizes])
         if is_left:
             image = np.ascontiguousarray(image[:, ::-1])
-            boxes = np.stack([mirror_box(one, width) for one in boxes])
-        points, confidence = self.reader.read(image, boxes)
-        best = int(confidence.mean(axis=1).argmax())
-        return box, mirror_points(points[best], width) if is_left else points[best], confidence[best]
+            windows = np.stack([mirror_box(one, width) for one in windows])
+        points, confidence = self.reader.read(image, windows)
+        points, confidence = points.reshape(-1, count, 21, 2), confidence.reshape(-1, count, 21)
+        best = confidence.mean(axis=2).argmax(axis=0), np.arange(count)
+        return mirror_points(points[best], width) if is_left else points[best], confidence[best]
 
-    def _sight(self, look: tuple[np.ndarray, ...], is_left: bool, other: tuple[np.ndarray, ...] | None) -> Sight:
+    def _sight(self, look: Reading, is_left: bool, other: Reading | None) -> Sight:
         """``look`` at the side ``is_left``, beside what the ``other`` side's look gave."""
         _, points, confidence = look
         name, sure = self.reader.card.model, float(confidence.mean())
