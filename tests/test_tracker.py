@@ -292,6 +292,23 @@ def test_an_unclear_window_keeps_the_size() -> None:
     assert has_kept_size(track, replace(sight, region=replace(sight.region, score=0.4)))
 
 
+def test_a_track_does_not_slide_onto_another_hand() -> None:
+    """Read as the other side, a hand's keypoints are a mirror image, which no window shows clearly."""
+    tracker = with_windows(looker := Windows(0.0))
+    left = replace(looker.sight(np.array([400.0, 200.0])), left=1.0)
+    looker.find = lambda _: [looker.sight(np.array([200.0, 200.0])), left]
+    tracker(Photo("clip", None, BLANK), 0.0)
+    points = replace(left.region.keypoints, points=mirror_points(left.region.keypoints.points, 401))
+    points = replace(points, points=points.points + [200.0, 0])
+    unclear = replace(left, region=replace(left.region, box=np.array([205.0, 200.0, 90.0]), keypoints=points, score=0.4))
+    looker.read = lambda photo, box, is_left: unclear if is_left else looker.sight(np.array([200.0, 200.0]))
+    looker.find = lambda _: [looker.sight(np.array([200.0, 200.0]))]
+    tracker.tracks[1].motion.box[0] = 230.0
+    hands = tracker(Photo("clip", None, BLANK), 1 / 30)
+    assert not is_same_hand(unclear, looker.sight(np.array([200.0, 200.0])))
+    assert [hand.result is not None for hand in hands] == [True, False]
+
+
 def test_hands_share_a_shape_until_two_of_a_side_are_seen() -> None:
     shape = ShapeFilter(Fixed.assets)
     people = People(shape)

@@ -19,7 +19,7 @@ from src.photos.shape_filter import ShapeFilter
 from src.photos.video.association import SIZE, cost, match, returning
 from src.photos.video.people import People
 from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker, without_keypoints
-from src.photos.video.track import BoxMotion, Track, has_kept_size
+from src.photos.video.track import BoxMotion, Track, has_kept_size, is_clear
 from utils.camera import square_box
 
 logger = logging.getLogger(__name__)
@@ -141,9 +141,13 @@ class HandTracker:
             for second in sorted(sights):
                 if first >= second or first not in sights or second not in sights:
                     continue
-                if is_same_hand(sights[first], sights[second]):
+                pair = sights[first], sights[second]
+                # Read as the other side, a hand's keypoints lie elsewhere, but no window shows it clearly so.
+                hides = _lies_on(*pair) and is_clear(pair[0]) != is_clear(pair[1])
+                if hides or is_same_hand(*pair):
+                    unclear = {n: hides and not is_clear(sights[n]) for n in (first, second)}
                     costs = {n: cost(by_number[n], sights[n], seconds) for n in (first, second)}
-                    loser = max(costs, key=lambda n: (not by_number[n].is_confirmed, costs[n], n))
+                    loser = max(costs, key=lambda n: (unclear[n], not by_number[n].is_confirmed, costs[n], n))
                     del sights[loser]
 
     def _is_due(self, sights: dict[int, Sight]) -> bool:
