@@ -300,7 +300,8 @@ def test_a_track_does_not_slide_onto_another_hand() -> None:
     tracker(Photo("clip", None, BLANK), 0.0)
     points = replace(left.region.keypoints, points=mirror_points(left.region.keypoints.points, 401))
     points = replace(points, points=points.points + [200.0, 0])
-    unclear = replace(left, region=replace(left.region, box=np.array([205.0, 200.0, 90.0]), keypoints=points, score=0.4))
+    region = replace(left.region, box=np.array([205.0, 200.0, 90.0]), keypoints=points, score=0.4)
+    unclear = replace(left, region=region)
     looker.read = lambda photo, box, is_left: unclear if is_left else looker.sight(np.array([200.0, 200.0]))
     looker.find = lambda _: [looker.sight(np.array([200.0, 200.0]))]
     tracker.tracks[1].motion.box[0] = 230.0

@@ -84,10 +84,8 @@ def followed(tools: PhotoEstimator, images: list[np.ndarray], looks_back: bool =
         if looks_back:
             for earlier, hand in back.add(number, photo, number / FPS, frames[-1].hands):
                 frames[earlier] = frames[earlier].with_hand(hand)
-    return [
-        [_reported(hand.track, hand.result) for hand in frame.hands if hand.result is not None and hand.track in confirmed]
-        for frame in frames
-    ]
+    seen = [[hand for hand in frame.hands if hand.result is not None] for frame in frames]
+    return [[_reported(one.track, one.result) for one in hands if one.track in confirmed] for hands in seen]
 
 
 def _reported(track: int, result: Result) -> Reported:

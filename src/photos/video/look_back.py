@@ -16,9 +16,10 @@ from src.photos.boxes import Region
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
+from src.photos.video.association import is_near
 from src.photos.video.sights import Sight, is_same_hand
 from src.photos.video.track import GONE, BoxMotion, Track, has_kept_size, trust_of
-from src.photos.video.tracker import HandTracker, TrackedHand, is_near
+from src.photos.video.tracker import HandTracker, TrackedHand
 from utils.camera import square_box
 
 #: Frames are kept for so long, s, and while their pictures have no more bytes.

@@ -38,8 +38,8 @@ HARDLY = 0.2
 CLEAR = 0.55
 #: A place that a search proposes is moved so often to the keypoints found there.
 MOVES = 3
-#: Windows over the box, of which the surest is believed. In a window that is too large, keypoints are too far apart, and
-#: the next window is larger still; in one that is too small they are not too close.
+#: Windows over the box, of which the surest is believed. In one that is too large, keypoints are too far apart, and the
+#: next window is larger still; in one that is too small they are not too close.
 SIZES = (1.0, 0.85)
 #: The source of a box that a track itself gave.
 FOLLOWED = "followed"

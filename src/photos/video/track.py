@@ -59,8 +59,8 @@ class Track:
     Attributes:
         number: from 1, never used again. motion: of its box. left: log-odds of a left hand.
         sight: the last one; layout: (21,2) its keypoints about the box's middle, over the side, or None.
-        result: of the last frame in which it was seen, or None. hits: frames in which it was seen; finds: searches that found it.
-        clear_side: of its box when it was last seen clearly, px, or None.
+        result: of the last frame in which it was seen, or None. hits: frames in which it was seen; finds: searches that
+            found it. clear_side: of its box when it was last seen clearly, px, or None.
         is_confirmed: it is a hand. misses: frames in a row in which it was not seen. reason: why not.
         is_doubtful: fit and keypoints of the last frame disagree.
         contradictions: searches in a row that found it elsewhere; unfound: that did not find it.

@@ -16,10 +16,10 @@ from src.photos.camera import Camera
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
-from src.photos.video.association import SIZE, cost, match, returning
+from src.photos.video.association import crowds, is_near, lies_on, match, name_sides, part, returning
 from src.photos.video.people import People
 from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker, without_keypoints
-from src.photos.video.track import BoxMotion, Track, has_kept_size, is_clear
+from src.photos.video.track import BoxMotion, Track, has_kept_size
 from utils.camera import square_box
 
 logger = logging.getLogger(__name__)
@@ -28,16 +28,10 @@ logger = logging.getLogger(__name__)
 LEAST_CONFIDENCE = 0.2
 #: Root mean square distance of fit and keypoints, over the box's side, from which both are doubted.
 DOUBT = 0.08
-#: A hand read further than this from its expected place, in sides of the box, is another one.
-JUMP = 0.6
 #: Searches in a row that find a hand beside where its window reads it, from which the search is believed.
 MOST_CONTRADICTIONS = 2
 #: Searches in a row that do not find a hand that its window shows, from which the window is doubted.
 MOST_UNFOUND = 2
-#: A new hand closer to one that is seen, in sides of the box, must look like the other side.
-CROWDED = 0.6
-#: Side votes of two hands below which they are a left and a right one, although both look like one side.
-WEAK_VOTES = 4.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +99,8 @@ class HandTracker:
         sights = self._read(photo, seconds)
         if self._is_due(sights):
             self._find(photo, seconds, sights)
-        self._name_sides()
+        if self.tools.hand not in ("left", "right"):
+            name_sides(self.tracks)
         hands = [self._estimate(photo, track, sights.get(track.number), seconds) for track in self.tracks]
         self.people.watch([track for track in self.tracks if track.is_confirmed and not track.misses])
         for track in [one for one in self.tracks if one.is_over(seconds)]:
@@ -123,7 +118,7 @@ class HandTracker:
             if sight is None or not is_near(sight.region.box, box) or not has_kept_size(track, sight):
                 continue
             sights[track.number] = sight
-        self._part(sights, seconds)
+        part(self.tracks, sights, seconds)
         return sights
 
     def _expected(self, track: Track, seconds: float) -> np.ndarray:
@@ -133,22 +128,6 @@ class HandTracker:
             seen = joints[np.isfinite(joints).all(axis=1)]  # no lens sees all around
             return square_box(seen, 1.0) if len(seen) else track.motion.at(seconds)
         return track.motion.at(seconds)
-
-    def _part(self, sights: dict[int, Sight], seconds: float) -> None:
-        """Of two tracks that lie on one hand only the likelier one has seen it."""
-        by_number = {track.number: track for track in self.tracks}
-        for first in sorted(sights):
-            for second in sorted(sights):
-                if first >= second or first not in sights or second not in sights:
-                    continue
-                pair = sights[first], sights[second]
-                # Read as the other side, a hand's keypoints lie elsewhere, but no window shows it clearly so.
-                hides = _lies_on(*pair) and is_clear(pair[0]) != is_clear(pair[1])
-                if hides or is_same_hand(*pair):
-                    unclear = {n: hides and not is_clear(sights[n]) for n in (first, second)}
-                    costs = {n: cost(by_number[n], sights[n], seconds) for n in (first, second)}
-                    loser = max(costs, key=lambda n: (unclear[n], not by_number[n].is_confirmed, costs[n], n))
-                    del sights[loser]
 
     def _is_due(self, sights: dict[int, Sight]) -> bool:
         """Whether the whole picture is to be searched now."""
@@ -182,7 +161,7 @@ class HandTracker:
                 track.finds += 1
             elif read is not None or not track.is_confirmed or not has_kept_size(track, sight):
                 continue
-            elif any(_lies_on(sight, one) for one in sights.values()):
+            elif any(lies_on(sight, one) for one in sights.values()):
                 continue
             if read is not None and is_same_hand(read, sight):
                 track.contradictions = 0
@@ -227,7 +206,7 @@ class HandTracker:
             self._gone, self.tracks = ([one for one in them if one is not track] for them in (self._gone, self.tracks))
             track.motion, track.layout = BoxMotion(sight.region.box, seconds), None
             track.is_found_anew = True
-        elif any(_crowds(sight, sights[one.number]) for one in seen):
+        elif any(crowds(sight, sights[one.number]) for one in seen):
             return
         else:
             self._count += 1
@@ -236,15 +215,6 @@ class HandTracker:
             track.is_confirmed = sight.region.score is None or self._frame == 0
         self.tracks.append(track)
         sights[track.number] = sight
-
-    def _name_sides(self) -> None:
-        """Two hands of one side, of which one's votes are few, are a left and a right one."""
-        sure = [track for track in self.tracks if track.is_confirmed and not track.misses]
-        if len(sure) != 2 or sure[0].is_left != sure[1].is_left or self.tools.hand in ("left", "right"):
-            return
-        weaker = min(sure, key=lambda track: abs(track.left))
-        if abs(weaker.left) < WEAK_VOTES:
-            weaker.left = -weaker.left / 2
 
     def _estimate(self, photo: Photo, track: Track, sight: Sight | None, seconds: float) -> TrackedHand:
         """The hand itself."""
@@ -315,22 +285,3 @@ class HandTracker:
         self.tracks = [one for one in self.tracks if one is not track]
         if track.is_confirmed:
             self._gone.append(track)
-
-
-def _crowds(new: Sight, seen: Sight) -> bool:
-    """A new hand lies on one that is seen and looks like the same side: rather a part of that one."""
-    one, two = new.region.box, seen.region.box
-    near = np.linalg.norm(one[:2] - two[:2]) < CROWDED * max(one[2], two[2])
-    return bool(near and not new.left * seen.left < 0)
-
-
-def _lies_on(sight: Sight, other: Sight) -> bool:
-    one, two = sight.region.box, other.region.box
-    return bool(np.linalg.norm(one[:2] - two[:2]) < JUMP / 2 * max(one[2], two[2]))
-
-
-def is_near(box: np.ndarray, expected: np.ndarray) -> bool:
-    """A box that was read may be the hand that was expected."""
-    side = max(box[2], expected[2])
-    ratio = box[2] / expected[2]
-    return bool(np.linalg.norm(box[:2] - expected[:2]) <= JUMP * side and 1 / SIZE <= ratio <= SIZE)
