@@ -282,6 +282,27 @@ def test_what_cannot_be_fitted_has_not_moved() -> None:
     assert hand.result is None and "was lost" in hand.reason and hand.box[0] == pytest.approx(300)
 
 
+def test_a_search_that_errs_in_the_side_is_read_again() -> None:
+    tracker = with_windows(looker := Windows(0.0))
+    for frame in range(20):
+        tracker(Photo("clip", None, BLANK), frame / 30)
+    votes, asked = tracker.tracks[0].left, []
+    mirrored = mirror_points(SHAPE * 90 + [300, 200], 601)
+    wrong = looker.sight(np.array([300.0, 200.0]))
+    points = replace(wrong.region.keypoints, points=mirrored)
+    looker.find = lambda _: [replace(wrong, left=1.0, region=replace(wrong.region, is_left=True, keypoints=points))]
+
+    def read(photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
+        asked.append(is_left)
+        return wrong if len(asked) > 1 else None  # the window misses it, so that it is searched for
+
+    looker.read = read
+    (hand,) = tracker(Photo("clip", None, BLANK), 20 / 30)
+    assert asked == [False, False] and hand.track == 1
+    np.testing.assert_allclose(hand.result.keypoints, wrong.region.keypoints.points)
+    assert tracker.tracks[0].left > votes
+
+
 def test_an_unclear_window_keeps_the_size() -> None:
     sight = Windows(0.0).sight(np.array([300.0, 200.0]))
     track = Track.born(1, sight, 0.0)

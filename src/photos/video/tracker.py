@@ -178,6 +178,17 @@ class HandTracker:
                 continue
             self._begin(sight, seconds, sights)
             taken.append(sight)
+        if self.looker.can_read:
+            self._read_as_voted(photo, sights)
+
+    def _read_as_voted(self, photo: Photo, sights: dict[int, Sight]) -> None:
+        """What a search took for the other side is read as the side that the votes say; its vote stays."""
+        for track in self.tracks:
+            sight = sights.get(track.number)
+            if sight is not None and track.is_found_anew and sight.left * track.left < 0:
+                fresh = self.looker.read(photo, sight.region.box, track.is_left)
+                if fresh is not None:
+                    sights[track.number] = replace(fresh, left=sight.left)
 
     def _doubt(self, photo: Photo, sights: dict[int, Sight], found: set[int]) -> None:
         """What windows show where a search ``found`` nothing, several times in a row, must look like a hand."""
