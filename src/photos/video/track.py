@@ -12,8 +12,8 @@ from src.photos.video.sights import CLEAR, Sight
 
 #: A velocity fades with this time, s; of what a frame says of it, this part is taken over.
 MEMORY, GAIN = 0.15, 0.6
-#: Scores of a window between which its box is believed less and less.
-DOUBTED, BELIEVED = 0.35, 0.65
+#: Scores of a window between which its box is believed less and less; its place never less than so far.
+DOUBTED, BELIEVED, LEAST_TRUST = 0.35, 0.65, 0.5
 #: Factor by which a box may differ from the last clear one's while its windows are not.
 UNCLEAR_SIZE = 1.4
 #: Frames in which a new hand must be seen and searches that must find it before it is one, and frames in a row without
@@ -43,7 +43,7 @@ class BoxMotion:
     def update(self, box: np.ndarray, seconds: float, trust: float = 1.0) -> None:
         """It was seen there; ``trust`` in (0,1]: how far, against what was expected."""
         step, expected = seconds - self.seconds, self.at(seconds)
-        centre = expected[:2] + trust * (box[:2] - expected[:2])
+        centre = expected[:2] + max(trust, LEAST_TRUST) * (box[:2] - expected[:2])
         if step > 0:
             velocity, old = (centre - self.box[:2]) / step, self._velocity * math.exp(-step / MEMORY)
             # After a gap the mean velocity over it says little of the present one.
@@ -101,7 +101,8 @@ class Track:
 
     def see(self, sight: Sight, seconds: float) -> None:
         """It was seen in a frame."""
-        self.motion.update(sight.region.box, seconds, trust_of(sight.region.score) if self.hits else 1.0)
+        is_found = not self.hits or self.is_found_anew
+        self.motion.update(sight.region.box, seconds, 1.0 if is_found else trust_of(sight.region.score))
         self.sight = sight
         if is_clear(sight):
             self.clear_side = float(self.motion.box[2])
