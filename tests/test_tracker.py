@@ -21,7 +21,7 @@ from src.photos.shape_filter import ShapeFilter
 from src.photos.video import association
 from src.photos.video.people import ENOUGH, People
 from src.photos.video.sights import Sight, is_same_hand
-from src.photos.video.track import GONE, MEMORY, BoxMotion, Track
+from src.photos.video.track import GONE, MEMORY, BoxMotion, Track, has_kept_size
 from src.photos.video.tracker import HandTracker, TrackedHand
 
 BLANK = np.zeros((480, 640, 3), np.uint8)
@@ -179,6 +179,9 @@ class Windows:
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         return self.sight(box[:2] + [self.slip, 0])
 
+    def is_hand(self, photo: Photo, sight: Sight) -> bool:
+        return True
+
     def sight(self, place: np.ndarray) -> Sight:
         points = Points(SHAPE * 90 + place, np.ones(21), "")
         return Sight(Region(np.array([*place, 90.0]), "followed", False, "", points, 0.9), -1.0)
@@ -204,6 +207,128 @@ def test_two_tracks_never_see_one_hand() -> None:
         hands = tracker(Photo("clip", None, BLANK), frame / 30)
         assert [hand.track for hand in hands if hand.result is not None] == [1]
     assert [track.number for track in tracker.tracks] == [1]
+
+
+def with_windows(looker: Windows) -> HandTracker:
+    tracker = HandTracker(PhotoEstimator(Keypoints()), Path("clip.mp4"), (640, 480))
+    tracker.looker = looker
+    return tracker
+
+
+def test_what_is_seen_unsurely_takes_back_a_missing_hand_but_begins_none() -> None:
+    tracker = with_windows(looker := Windows(0.0))
+    tracker(Photo("clip", None, BLANK), 0.0)
+    looker.read = lambda *_: None
+    looker.find = lambda _: [replace(looker.sight(np.array([x, 200.0])), is_sure=False) for x in (310.0, 550.0)]
+    for frame in range(1, 6):
+        hands = tracker(Photo("clip", None, BLANK), frame / 30)
+    assert [hand.track for hand in hands] == [1] and tracker.tracks[0].hits > 1
+    assert hands[0].box[0] == pytest.approx(310, abs=10)
+
+
+def test_a_window_that_no_search_confirms_must_show_a_hand() -> None:
+    tracker = with_windows(looker := Windows(0.0))
+    tracker(Photo("clip", None, BLANK), 0.0)
+    looker.find = lambda _: [looker.sight(np.array([550.0, 200.0]))]
+    for frame in range(1, 20):
+        tracker(Photo("clip", None, BLANK), frame / 30)
+    assert 1 in {track.number for track in tracker.tracks}  # whoever cannot tell believes it
+    looker.is_hand = lambda photo, sight: sight.region.box[0] > 400
+    for frame in range(20, 30):
+        tracker(Photo("clip", None, BLANK), frame / 30)
+    assert 1 not in {track.number for track in tracker.tracks} and len(tracker.tracks) == 1
+
+
+@pytest.mark.parametrize(("left", "count"), [(-1.0, 1), (1.0, 2)])
+def test_a_new_hand_on_another_is_of_the_other_side(left: float, count: int) -> None:
+    """Fingers alone are sometimes taken for a hand, of the side that they have."""
+    tracker = with_windows(looker := Windows(0.0))
+    tracker(Photo("clip", None, BLANK), 0.0)
+    looker.find = lambda _: [
+        looker.sight(np.array([300.0, 200.0])), replace(looker.sight(np.array([340.0, 200.0])), left=left)
+    ]  # fmt: skip
+    looker.read = lambda photo, box, is_left: looker.sight(np.array([300.0 if box[0] < 320 else 340.0, 200.0]))
+    for frame in range(1, 12):
+        hands = tracker(Photo("clip", None, BLANK), frame / 30)
+    assert len(hands) == count
+
+
+def test_a_new_hand_is_found_by_two_searches() -> None:
+    tracker = with_windows(looker := Windows(0.0))
+    looker.read = lambda photo, box, is_left: looker.sight(box[:2])
+    tracker(Photo("clip", None, BLANK), 0.0)
+    places = [300.0, 550.0]
+    looker.find = lambda _: [looker.sight(np.array([x, 200.0])) for x in places]
+    frame = 1
+    while len(hands := tracker(Photo("clip", None, BLANK), frame / 30)) < 2:
+        frame += 1
+    places.remove(550.0)
+    looker.is_hand = lambda photo, sight: sight.region.box[0] < 400
+    for later in range(frame + 1, frame + 12):
+        hands = tracker(Photo("clip", None, BLANK), later / 30)
+        assert not any(hand.is_confirmed for hand in hands if hand.track == 2)
+    assert [hand.track for hand in hands] == [1]
+
+
+def test_what_cannot_be_fitted_has_not_moved() -> None:
+    tracker = with_windows(looker := Windows(0.0))
+    tracker(Photo("clip", None, BLANK), 0.0)
+    looker.find = looker.read = lambda *_: looker_sights[0]
+    unsure = looker.sight(np.array([340.0, 200.0]))
+    points = replace(unsure.region.keypoints, confidence=np.full(21, 0.1))
+    looker_sights = [replace(unsure, region=replace(unsure.region, keypoints=points))]
+    looker.find = lambda _: looker_sights
+    (hand,) = tracker(Photo("clip", None, BLANK), 1 / 30)
+    assert hand.result is None and "was lost" in hand.reason and hand.box[0] == pytest.approx(300)
+
+
+def test_a_search_that_errs_in_the_side_is_read_again() -> None:
+    tracker = with_windows(looker := Windows(0.0))
+    for frame in range(20):
+        tracker(Photo("clip", None, BLANK), frame / 30)
+    votes, asked = tracker.tracks[0].left, []
+    mirrored = mirror_points(SHAPE * 90 + [300, 200], 601)
+    wrong = looker.sight(np.array([300.0, 200.0]))
+    points = replace(wrong.region.keypoints, points=mirrored)
+    looker.find = lambda _: [replace(wrong, left=1.0, region=replace(wrong.region, is_left=True, keypoints=points))]
+
+    def read(photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
+        asked.append(is_left)
+        return wrong if len(asked) > 1 else None  # the window misses it, so that it is searched for
+
+    looker.read = read
+    (hand,) = tracker(Photo("clip", None, BLANK), 20 / 30)
+    assert asked == [False, False] and hand.track == 1
+    np.testing.assert_allclose(hand.result.keypoints, wrong.region.keypoints.points)
+    assert tracker.tracks[0].left > votes
+
+
+def test_an_unclear_window_keeps_the_size() -> None:
+    sight = Windows(0.0).sight(np.array([300.0, 200.0]))
+    track = Track.born(1, sight, 0.0)
+    track.see(sight, 0.0)
+    small = replace(sight.region, box=np.array([300.0, 200.0, 45.0]))
+    assert has_kept_size(track, replace(sight, region=small))  # a clear one: a fist
+    assert not has_kept_size(track, replace(sight, region=replace(small, score=0.4)))
+    assert has_kept_size(track, replace(sight, region=replace(sight.region, score=0.4)))
+
+
+def test_a_track_does_not_slide_onto_another_hand() -> None:
+    """Read as the other side, a hand's keypoints are a mirror image, which no window shows clearly."""
+    tracker = with_windows(looker := Windows(0.0))
+    left = replace(looker.sight(np.array([400.0, 200.0])), left=1.0)
+    looker.find = lambda _: [looker.sight(np.array([200.0, 200.0])), left]
+    tracker(Photo("clip", None, BLANK), 0.0)
+    points = replace(left.region.keypoints, points=mirror_points(left.region.keypoints.points, 401))
+    points = replace(points, points=points.points + [200.0, 0])
+    region = replace(left.region, box=np.array([205.0, 200.0, 90.0]), keypoints=points, score=0.4)
+    unclear = replace(left, region=region)
+    looker.read = lambda photo, box, is_left: unclear if is_left else looker.sight(np.array([200.0, 200.0]))
+    looker.find = lambda _: [looker.sight(np.array([200.0, 200.0]))]
+    tracker.tracks[1].motion.box[0] = 230.0
+    hands = tracker(Photo("clip", None, BLANK), 1 / 30)
+    assert not is_same_hand(unclear, looker.sight(np.array([200.0, 200.0])))
+    assert [hand.result is not None for hand in hands] == [True, False]
 
 
 def test_hands_share_a_shape_until_two_of_a_side_are_seen() -> None:

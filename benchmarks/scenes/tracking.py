@@ -23,6 +23,8 @@ from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
+from src.photos.video.look_back import LookBack
+from src.photos.video.smoothing import FrameHands
 from src.photos.video.tracker import HandTracker
 from template import load_hand_assets
 from utils.artifacts import Identity
@@ -66,15 +68,24 @@ def in_label_boxes(tools: PhotoEstimator, clip: TrackingClip, images: list[np.nd
     return frames
 
 
-def followed(tools: PhotoEstimator, images: list[np.ndarray]) -> list[list[Reported]]:
-    """What the tracker reports of pictures; hands that were never confirmed are not reported."""
+def followed(tools: PhotoEstimator, images: list[np.ndarray], looks_back: bool = True) -> list[list[Reported]]:
+    """What the tracker reports of pictures; hands that were never confirmed are not reported.
+
+    Args:
+        looks_back: as for a recorded video; else as live.
+    """
     height, width = images[0].shape[:2]
     tracker, confirmed, frames = HandTracker(tools, Path("clip"), (width, height)), set(), []
+    back = LookBack(tracker)
     for number, image in enumerate(images):
-        hands = tracker(tracker.photo(image), number / FPS)
-        confirmed |= {hand.track for hand in hands if hand.is_confirmed}
-        frames.append([_reported(hand.track, hand.result) for hand in hands if hand.result is not None])
-    return [[hand for hand in frame if hand.track in confirmed] for frame in frames]
+        photo = tracker.photo(image)
+        frames.append(FrameHands(number, number / FPS, tracker(photo, number / FPS)).light())
+        confirmed |= {hand.track for hand in frames[-1].hands if hand.is_confirmed}
+        if looks_back:
+            for earlier, hand in back.add(number, photo, number / FPS, frames[-1].hands):
+                frames[earlier] = frames[earlier].with_hand(hand)
+    seen = [[hand for hand in frame.hands if hand.result is not None] for frame in frames]
+    return [[_reported(one.track, one.result) for one in hands if one.track in confirmed] for hands in seen]
 
 
 def _reported(track: int, result: Result) -> Reported:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +26,13 @@ DETECTOR_WEIGHTS, KEYPOINT_WEIGHTS = "hand_detector.safetensors", "world_keypoin
 #: Sides of the squares that the detector looks at, over the picture's longer side: in the larger one a hand that fills
 #: the picture has a size it was trained on.
 VIEWS = (1.0, 2.0)
+#: The same of the squares that cover the picture, overlapping by half, when it is searched more closely: hands smaller
+#: than a fifth of it, as videos show them, are often missed in the whole.
+TILE = 0.5
 #: Probability of the detector from which the keypoint network is asked, and how many places at most.
 PROPOSAL, _PLACES = 0.05, 4
+#: The latter of a closer search.
+_PLACES_CLOSELY = 6
 #: Proposals that share more of their union are one.
 _SAME_PROPOSAL = 0.6
 #: Logits of the detector's probability, of the least probability of a hand over the looks, and of the keypoints' mean
@@ -49,6 +56,9 @@ class OwnHands:
         detector, keypoints: weights of a ``hand_detector`` and of a ``pose_2d`` network with a rating.
         threshold: least score; device: where to compute.
 
+    Attributes:
+        closely: search in tiles as well, at three times the time.
+
     Raises:
         FileNotFoundError, CheckpointError: as `load_network`. ValueError: the keypoint network has no rating.
     """
@@ -62,7 +72,13 @@ class OwnHands:
     ) -> None:
         self.detector, self.card, _ = load_network(detector, device, expect="hand_detector")
         self.reader = RatedReader(*load_network(keypoints, device, expect="pose_2d")[:2], device)
-        self.threshold, self.device, self.name = threshold, device, "own detector"
+        self.threshold, self.device, self.name, self.closely = threshold, device, "own detector", False
+
+    def searching_closely(self) -> OwnHands:
+        """The same networks, for videos."""
+        other = copy.copy(self)
+        other.closely = True
+        return other
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """All hands in an image (H,W,3) uint8 RGB.
@@ -81,8 +97,8 @@ class OwnHands:
     def proposals(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Squares (N,3) centre and side px that may hold a hand, likeliest first, and probabilities (N,)."""
         height, width = image.shape[:2]
-        middle, size = np.array([(width - 1) / 2, (height - 1) / 2]), self.card.input_size
-        views = np.array([[*middle, max(width, height) * share] for share in VIEWS])
+        size = self.card.input_size
+        views = views_of(width, height, self.closely)
         output = self.detector(network_input([crop_image(image, view, size) for view in views], self.device))
         scores = self.detector.probability(output["class_logits"]).flatten().double().cpu()
         boxes = []
@@ -91,7 +107,7 @@ class OwnHands:
             boxes.append(transform_points(corners.reshape(-1, 2), back))
         asked = scores > PROPOSAL
         corners, scores = torch.as_tensor(np.concatenate(boxes)).view(-1, 4)[asked], scores[asked]
-        kept = nms(corners, scores, _SAME_PROPOSAL)[:_PLACES]
+        kept = nms(corners, scores, _SAME_PROPOSAL)[: _PLACES_CLOSELY if self.closely else _PLACES]
         corners = corners[kept].view(-1, 2, 2).numpy()
         sides = (corners[:, 1] - corners[:, 0]).max(axis=1, keepdims=True)
         return np.concatenate([corners.mean(axis=1), sides], axis=1), scores[kept].numpy()
@@ -119,6 +135,22 @@ class OwnHands:
         score = 1 / (1 + np.exp(-logit(evidence) @ EVIDENCE[:3] - EVIDENCE[3]))
         rows = zip(keypoints, confidence.mean(axis=1), is_left, score, left, strict=True)
         return [Look(Detection(p, c, bool(side), float(s)), float(d)) for p, c, side, s, d in rows]
+
+
+def views_of(width: int, height: int, closely: bool = False) -> np.ndarray:
+    """Squares (N,3), centre and side px, that the detector looks at in a picture; ``closely``: tiles as well."""
+    longer = max(width, height)
+    views = [[(width - 1) / 2, (height - 1) / 2, longer * share] for share in VIEWS]
+    if closely:
+        side = longer * TILE
+        columns, rows = (
+            np.linspace(min(side, extent) / 2, extent - min(side, extent) / 2, math.ceil(2 * extent / side - 1 - 1e-9))
+            if extent > side
+            else [extent / 2]
+            for extent in (width, height)
+        )
+        views += [[x - 0.5, y - 0.5, side] for y in rows for x in columns]
+    return np.array(views)
 
 
 class Look(NamedTuple):

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from src.photos.video.sights import Sight
-from src.photos.video.track import COMES_BACK, Track, layout_of
+from src.photos.video.sights import Sight, is_same_hand
+from src.photos.video.track import COMES_BACK, Track, is_clear, layout_of
 
 #: How far from its expected place a hand may be, in sides of its box: at once, and more with every second unseen.
 REACH, REACH_PER_S, LONGEST_REACH = 0.7, 4.0, 4.0
@@ -17,6 +17,12 @@ REACH, REACH_PER_S, LONGEST_REACH = 0.7, 4.0, 4.0
 SIZE, SIZE_PER_S = 1.7, 1.0
 #: Weights against the distance over `REACH`: of the size, of a side that contradicts, of fingers that lie otherwise.
 _SIZE, _SIDE, _LAYOUT = 0.8, 0.6, 1.5
+#: A hand read further than this from its expected place, in sides of the box, is another one.
+JUMP = 0.6
+#: A new hand closer to one that is seen, in sides of the box, must look like the other side.
+CROWDED = 0.6
+#: Side votes of two hands below which they are a left and a right one, although both look like one side.
+WEAK_VOTES = 4.0
 #: Side votes (log-odds) from which a contradiction forbids.
 SURE_OF_SIDE = 3.0
 
@@ -68,3 +74,50 @@ def returning(away: Sequence[Track], seen: Sequence[Track], sight: Sight, second
     if len(same) == 1 and not any(track.is_left == is_left for track in seen):
         return same[0]
     return None
+
+
+def part(tracks: Sequence[Track], sights: dict[int, Sight], seconds: float) -> None:
+    """Of two tracks that lie on one hand only the likelier one has seen it."""
+    by_number = {track.number: track for track in tracks}
+    for first in sorted(sights):
+        for second in sorted(sights):
+            if first >= second or first not in sights or second not in sights:
+                continue
+            pair = sights[first], sights[second]
+            # Read as the other side, a hand's keypoints lie elsewhere, but no window shows it clearly so.
+            hides = lies_on(*pair) and is_clear(pair[0]) != is_clear(pair[1])
+            if hides or is_same_hand(*pair):
+                unclear = {n: hides and not is_clear(sights[n]) for n in (first, second)}
+                costs = {n: cost(by_number[n], sights[n], seconds) for n in (first, second)}
+                loser = max(costs, key=lambda n: (unclear[n], not by_number[n].is_confirmed, costs[n], n))
+                del sights[loser]
+
+
+def name_sides(tracks: Sequence[Track]) -> None:
+    """Two hands of one side, of which one's votes are few, are a left and a right one."""
+    sure = [track for track in tracks if track.is_confirmed and not track.misses]
+    if len(sure) != 2 or sure[0].is_left != sure[1].is_left:
+        return
+    weaker = min(sure, key=lambda track: abs(track.left))
+    if abs(weaker.left) < WEAK_VOTES:
+        weaker.left = -weaker.left / 2
+
+
+def crowds(new: Sight, seen: Sight) -> bool:
+    """A new hand lies on one that is seen and looks like the same side: rather a part of that one."""
+    one, two = new.region.box, seen.region.box
+    near = np.linalg.norm(one[:2] - two[:2]) < CROWDED * max(one[2], two[2])
+    return bool(near and not new.left * seen.left < 0)
+
+
+def lies_on(sight: Sight, other: Sight) -> bool:
+    """Both are in one place, whatever their keypoints."""
+    one, two = sight.region.box, other.region.box
+    return bool(np.linalg.norm(one[:2] - two[:2]) < JUMP / 2 * max(one[2], two[2]))
+
+
+def is_near(box: np.ndarray, expected: np.ndarray) -> bool:
+    """A box that was read may be the hand that was expected."""
+    side = max(box[2], expected[2])
+    ratio = box[2] / expected[2]
+    return bool(np.linalg.norm(box[:2] - expected[:2]) <= JUMP * side and 1 / SIZE <= ratio <= SIZE)

@@ -25,6 +25,7 @@ from src.photos.run_images import LOCK, describe
 from src.photos.setup import camera_poses, open_tools, stopped_by_signals
 from src.photos.video.drawing import all_words, annotate
 from src.photos.video.live_page import LivePage, live_page
+from src.photos.video.look_back import LookBack
 from src.photos.video.records import frame_record, frame_records
 from src.photos.video.smoothing import FrameHands, LaggedTracks, TrackFitter, fit_tracks
 from src.photos.video.sources import open_source
@@ -200,11 +201,14 @@ def live(
     Args:
         lagged: smooths them, some frames later; kept: takes what a fit of all frames needs.
     """
+    back = LookBack(tracker)
     for number, frame in enumerate(frames):
         photo = tracker.photo(frame.image)
         found = FrameHands(number, frame.seconds, tracker(photo, frame.seconds), tracker.reason)
         if kept is not None:
             kept.append(found.light())
+            for earlier, hand in back.add(number, photo, frame.seconds, kept[-1].hands):
+                kept[earlier] = kept[earlier].with_hand(hand).light()
         if lagged is None:
             yield _confirmed(found), photo.image
             continue

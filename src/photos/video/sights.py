@@ -32,8 +32,15 @@ MOST_OF_A_LOOK = 3.0
 #: 0.99, other things 0.41 to 0.56 and 0 to 0.53.
 #: Where hands cross, the first is less sure, 0.36 to 0.53, and the second stays so, 0.73 to 0.89.
 PLACES = {0.45: 0.55, 0.3: 0.7}
+#: The latter below which what a window shows is no hand, although one was followed there.
+HARDLY = 0.2
+#: The former from which the latter is not asked of every window.
+CLEAR = 0.55
 #: A place that a search proposes is moved so often to the keypoints found there.
 MOVES = 3
+#: Windows over the box, of which the surest is believed. In one that is too large, keypoints are too far apart, and the
+#: next window is larger still; in one that is too small they are not too close.
+SIZES = (1.0, 0.85)
 #: The source of a box that a track itself gave.
 FOLLOWED = "followed"
 
@@ -43,10 +50,16 @@ class Sight:
     """A hand at one place of a frame.
 
     region: where, with its keypoints if they were read. left: log-odds of a left hand.
+    is_sure: enough for a new hand; else only for one that is followed and missing.
     """
 
     region: Region
     left: float
+    is_sure: bool = True
+
+
+#: Box (3,), keypoints (21,2) and confidence (21,) of a window.
+Reading = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Looker(Protocol):
@@ -68,6 +81,9 @@ class Looker(Protocol):
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         """The hand of a side in a window about the box (3,), px; None: there is none."""
+
+    def is_hand(self, photo: Photo, sight: Sight) -> bool:
+        """Whether what was read in a window and no search found is a hand after all."""
 
 
 class Regions:
@@ -92,6 +108,10 @@ class Regions:
         """See `Looker`: nothing is looked at."""
         return Sight(Region(limited(box, photo.image), FOLLOWED, is_left, FOLLOWED), 0.0)
 
+    def is_hand(self, photo: Photo, sight: Sight) -> bool:
+        """See `Looker`: nobody can say."""
+        return True
+
 
 class OwnWindows(Regions):
     """Our own detector, and its keypoint network in windows."""
@@ -99,7 +119,7 @@ class OwnWindows(Regions):
     can_read = True
 
     def __init__(self, tools: PhotoEstimator, reader: RatedReader) -> None:
-        super().__init__(tools, every=5, again=2)
+        super().__init__(replace(tools, detector=tools.detector.searching_closely()), every=5, again=2)
         self.reader = reader
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
@@ -134,57 +154,74 @@ class NetworkWindows(Regions):
         if self.finder is None or self.is_given:
             return super().find(photo)
         asked = self.tools.hand if self.tools.hand in ("left", "right") else None
-        sights = []
-        for square in self.finder.proposals(photo.image)[0]:
-            sides = (False, True) if asked is None else (asked == "left",)
-            looks = [self._look(photo.image, square, side, MOVES) for side in sides]
+        sides, sights = (False, True) if asked is None else (asked == "left",), []
+        squares = self.finder.proposals(photo.image)[0]
+        by_side = [self._look(photo.image, squares, side, MOVES, SIZES[:1]) for side in sides] if len(squares) else []
+        for looks in zip(*by_side, strict=True):
             best = max(looks, key=lambda look: look[2].mean())
-            if not self._is_hand(photo.image, best[0], float(best[2].mean())):
+            sure = float(best[2].mean())
+            if sure < LOST:
                 continue
             is_left = sides[[look is best for look in looks].index(True)]
             sight = self._sight(best, is_left, looks[1 - int(is_left)] if asked is None else None)
-            sights.append(replace(sight, region=replace(sight.region, source=self.finder.name)))
+            agrees = self._agrees(photo.image, best[0])
+            is_sure = any(sure >= place and agrees >= least for place, least in PLACES.items())
+            if is_sure or agrees >= HARDLY:
+                region = replace(sight.region, source=self.finder.name)
+                sights.append(replace(sight, region=region, is_sure=is_sure))
         if not sights:
             raise UnusableImage(f"no usable hand: {self.finder.name} and {self.reader.card.model} find none")
         return _each_once(sights)
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         """See `Looker`."""
-        look = self._look(photo.image, limited(box, photo.image), is_left)
-        if look[2].mean() < LOST:
+        look = self._look(photo.image, limited(box, photo.image)[None], is_left)[0]
+        sure = look[2].mean()
+        if sure < LOST or (sure < CLEAR and self.finder is not None and self._agrees(photo.image, look[0]) < HARDLY):
             return None
-        return self._sight(look, is_left, self._read(photo.image, look[0], not is_left))
+        points, confidence = self._read(photo.image, look[0][None], not is_left, SIZES)
+        return self._sight(look, is_left, (look[0], points[0], confidence[0]))
 
-    def _is_hand(self, image: np.ndarray, box: np.ndarray, sure: float) -> bool:
-        """Our network of all places, which has seen more than hands, agrees: the other is ``sure`` of sleeves too."""
-        if sure < min(PLACES):
-            return False
+    def is_hand(self, photo: Photo, sight: Sight) -> bool:
+        """See `Looker`."""
+        return self.finder is None or self._agrees(photo.image, limited(sight.region.box, photo.image)) >= HARDLY
+
+    def _agrees(self, image: np.ndarray, box: np.ndarray) -> float:
+        """How sure our network of all places is, which has seen more than hands: the other is sure of sleeves too."""
         rated = self.finder.reader.read(image, np.stack([box, box]), np.array([False, True]))
-        agrees = rated.confidence.mean(axis=1).max()
-        return any(sure >= place and agrees >= least for place, least in PLACES.items())
+        return float(rated.confidence.mean(axis=1).max())
 
     def _look(
-        self, image: np.ndarray, box: np.ndarray, is_left: bool, moves: int = 1
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Box, keypoints and confidence of a side's hand, read in ``box`` and then ``moves`` times in the box found."""
+        self, image: np.ndarray, boxes: np.ndarray, is_left: bool, moves: int = 1, sizes: tuple[float, ...] = SIZES
+    ) -> list[Reading]:
+        """A side's hands, read in ``boxes`` (N,3) and then ``moves`` times in the box found.
+
+        Args:
+            sizes: of the windows over the box; a place that is moved often finds its size with one.
+        """
         for _ in range(moves):
-            _, before, sure = self._read(image, box, is_left)
-            box = limited(square_box(before, 1.0), image)
-        _, points, confidence = self._read(image, box, is_left)
+            before, sure = self._read(image, boxes, is_left, sizes)
+            boxes = np.stack([limited(square_box(points, 1.0), image) for points in before])
+        points, confidence = self._read(image, boxes, is_left, sizes)
         weight = np.stack([sure, confidence])[..., None] ** 2  # two windows, two errors
         points = (weight * np.stack([before, points])).sum(axis=0) / weight.sum(axis=0)
-        return box, points, confidence
+        return list(zip(boxes, points, confidence, strict=True))
 
-    def _read(self, image: np.ndarray, box: np.ndarray, is_left: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        width = image.shape[1]
-        if not is_left:
-            points, confidence = self.reader.read(image, box[None])
-            return box, points[0], confidence[0]
-        mirrored = np.ascontiguousarray(image[:, ::-1])
-        points, confidence = self.reader.read(mirrored, mirror_box(box, width)[None])
-        return box, mirror_points(points[0], width), confidence[0]
+    def _read(
+        self, image: np.ndarray, boxes: np.ndarray, is_left: bool, sizes: tuple[float, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N,21,2) and confidence (N,21) of the surest of the windows about each of ``boxes`` (N,3)."""
+        width, count = image.shape[1], len(boxes)
+        windows = np.concatenate([boxes * [1, 1, size] for size in sizes])
+        if is_left:
+            image = np.ascontiguousarray(image[:, ::-1])
+            windows = np.stack([mirror_box(one, width) for one in windows])
+        points, confidence = self.reader.read(image, windows)
+        points, confidence = points.reshape(-1, count, 21, 2), confidence.reshape(-1, count, 21)
+        best = confidence.mean(axis=2).argmax(axis=0), np.arange(count)
+        return mirror_points(points[best], width) if is_left else points[best], confidence[best]
 
-    def _sight(self, look: tuple[np.ndarray, ...], is_left: bool, other: tuple[np.ndarray, ...] | None) -> Sight:
+    def _sight(self, look: Reading, is_left: bool, other: Reading | None) -> Sight:
         """``look`` at the side ``is_left``, beside what the ``other`` side's look gave."""
         _, points, confidence = look
         name, sure = self.reader.card.model, float(confidence.mean())
@@ -198,7 +235,7 @@ class NetworkWindows(Regions):
 def _each_once(sights: list[Sight]) -> list[Sight]:
     """The sights, surest first, without those whose keypoints lie on a surer one's."""
     kept: list[Sight] = []
-    for sight in sorted(sights, key=lambda one: -(one.region.score or 0.0)):
+    for sight in sorted(sights, key=lambda one: (not one.is_sure, -(one.region.score or 0.0))):
         if not any(is_same_hand(sight, other) for other in kept):
             kept.append(sight)
     return kept
@@ -225,7 +262,7 @@ def open_looker(tools: PhotoEstimator, photo: Photo) -> Looker:
         return Regions(tools, every=None, again=5)
     finder = None
     if tools.weights is not None and (tools.weights.parent / DETECTOR_WEIGHTS).is_file():
-        finder = open_own_hands(tools.weights.parent, tools.reader.device)
+        finder = open_own_hands(tools.weights.parent, tools.reader.device).searching_closely()
     return NetworkWindows(tools, tools.reader, finder, is_given)
 
 

@@ -43,6 +43,11 @@ class FrameHands:
     hands: list[TrackedHand]
     reason: str = ""
 
+    def with_hand(self, hand: TrackedHand) -> FrameHands:
+        """With ``hand`` in place of what was known of its track."""
+        others = [one for one in self.hands if one.track != hand.track]
+        return replace(self, hands=sorted([*others, hand], key=lambda one: one.track))
+
     def light(self) -> FrameHands:
         """Without meshes and silhouettes."""
         hands = [

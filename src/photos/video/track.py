@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.photos.result import Result
-from src.photos.video.sights import Sight
+from src.photos.video.sights import CLEAR, Sight
 
 #: A velocity fades with this time, s; of what a frame says of it, this part is taken over.
 MEMORY, GAIN = 0.15, 0.6
-#: Scores of a window between which its box is believed less and less.
-DOUBTED, BELIEVED = 0.35, 0.65
-#: Frames in which a new hand must be seen before it is one, and frames in a row without it that end it before.
-BIRTH, STILLBIRTH = 3, 2
+#: Scores of a window between which its box is believed less and less; its place never less than so far.
+DOUBTED, BELIEVED, LEAST_TRUST = 0.35, 0.65, 0.5
+#: Factor by which a box may differ from the last clear one's while its windows are not.
+UNCLEAR_SIZE = 1.4
+#: Frames in which a new hand must be seen and searches that must find it before it is one, and frames in a row without
+#: it that end it before.
+BIRTH, FINDS, STILLBIRTH = 3, 2, 2
 #: A hand that is not seen for this long is gone, s; for this long it may come back as the same one.
 GONE, COMES_BACK = 1.0, 10.0
 #: Neighbouring frames say nearly the same of the side: so much of a look counts, and the sum stays within a bound.
@@ -40,7 +43,7 @@ class BoxMotion:
     def update(self, box: np.ndarray, seconds: float, trust: float = 1.0) -> None:
         """It was seen there; ``trust`` in (0,1]: how far, against what was expected."""
         step, expected = seconds - self.seconds, self.at(seconds)
-        centre = expected[:2] + trust * (box[:2] - expected[:2])
+        centre = expected[:2] + max(trust, LEAST_TRUST) * (box[:2] - expected[:2])
         if step > 0:
             velocity, old = (centre - self.box[:2]) / step, self._velocity * math.exp(-step / MEMORY)
             # After a gap the mean velocity over it says little of the present one.
@@ -56,10 +59,12 @@ class Track:
     Attributes:
         number: from 1, never used again. motion: of its box. left: log-odds of a left hand.
         sight: the last one; layout: (21,2) its keypoints about the box's middle, over the side, or None.
-        result: of the last frame in which it was seen, or None. hits: frames in which it was seen.
+        result: of the last frame in which it was seen, or None. hits: frames in which it was seen; finds: searches that
+            found it. clear_side: of its box when it was last seen clearly, px, or None.
         is_confirmed: it is a hand. misses: frames in a row in which it was not seen. reason: why not.
         is_doubtful: fit and keypoints of the last frame disagree.
-        contradictions: searches in a row that found it elsewhere.
+        contradictions: searches in a row that found it elsewhere; unfound: that did not find it.
+        is_found_anew: in this frame, by a search, and not by its window.
     """
 
     number: int
@@ -69,11 +74,15 @@ class Track:
     layout: np.ndarray | None = None
     result: Result | None = None
     hits: int = 0
+    finds: int = 1
+    clear_side: float | None = None
     is_confirmed: bool = False
     misses: int = 0
     reason: str = ""
     is_doubtful: bool = False
     contradictions: int = 0
+    unfound: int = 0
+    is_found_anew: bool = False
 
     @classmethod
     def born(cls, number: int, sight: Sight, seconds: float) -> Track:
@@ -92,14 +101,17 @@ class Track:
 
     def see(self, sight: Sight, seconds: float) -> None:
         """It was seen in a frame."""
-        self.motion.update(sight.region.box, seconds, trust_of(sight.region.score) if self.hits else 1.0)
+        is_found = not self.hits or self.is_found_anew
+        self.motion.update(sight.region.box, seconds, 1.0 if is_found else trust_of(sight.region.score))
         self.sight = sight
+        if is_clear(sight):
+            self.clear_side = float(self.motion.box[2])
         if sight.region.keypoints is not None:
             self.layout = layout_of(sight)
         if self.hits:  # the first one's word is what the track was born with
             self.left = float(np.clip(self.left + VOTE * sight.left, -MOST_VOTES, MOST_VOTES))
         self.hits, self.misses, self.reason = self.hits + 1, 0, ""
-        self.is_confirmed = self.is_confirmed or self.hits >= BIRTH
+        self.is_confirmed = self.is_confirmed or (self.hits >= BIRTH and self.finds >= FINDS)
 
     def miss(self, reason: str) -> None:
         """It was not seen in a frame."""
@@ -110,6 +122,18 @@ class Track:
         if not self.is_confirmed:
             return self.misses >= STILLBIRTH
         return self.misses > 0 and seconds - self.motion.seconds > GONE
+
+
+def is_clear(sight: Sight) -> bool:
+    """A window shows a hand beyond doubt, or nobody gives scores."""
+    return sight.region.score is None or sight.region.score >= CLEAR
+
+
+def has_kept_size(track: Track, sight: Sight) -> bool:
+    """What is seen unclearly has about the size of what was seen clearly."""
+    if is_clear(sight) or track.clear_side is None:
+        return True
+    return abs(math.log(sight.region.box[2] / track.clear_side)) <= math.log(UNCLEAR_SIZE)
 
 
 def trust_of(score: float | None) -> float:

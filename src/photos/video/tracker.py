@@ -11,14 +11,15 @@ import numpy as np
 
 from src.models.mesh_joints import is_mesh_model
 from src.photos.api import PhotoEstimator
+from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
-from src.photos.video.association import SIZE, cost, match, returning
+from src.photos.video.association import crowds, is_near, lies_on, match, name_sides, part, returning
 from src.photos.video.people import People
 from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker, without_keypoints
-from src.photos.video.track import BoxMotion, Track
+from src.photos.video.track import BoxMotion, Track, has_kept_size
 from utils.camera import square_box
 
 logger = logging.getLogger(__name__)
@@ -27,12 +28,10 @@ logger = logging.getLogger(__name__)
 LEAST_CONFIDENCE = 0.2
 #: Root mean square distance of fit and keypoints, over the box's side, from which both are doubted.
 DOUBT = 0.08
-#: A hand read further than this from its expected place, in sides of the box, is another one.
-JUMP = 0.6
 #: Searches in a row that find a hand beside where its window reads it, from which the search is believed.
 MOST_CONTRADICTIONS = 2
-#: Side votes of two hands below which they are a left and a right one, although both look like one side.
-WEAK_VOTES = 4.0
+#: Searches in a row that do not find a hand that its window shows, from which the window is doubted.
+MOST_UNFOUND = 2
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,13 @@ class HandTracker:
     def __call__(self, photo: Photo, seconds: float) -> list[TrackedHand]:
         """The hands of the next frame, seen or expected, by the age of their tracks; ``seconds``: its time."""
         self._frame += 1
+        for track in self.tracks:
+            track.is_found_anew = False
         sights = self._read(photo, seconds)
         if self._is_due(sights):
             self._find(photo, seconds, sights)
-        self._name_sides()
+        if self.tools.hand not in ("left", "right"):
+            name_sides(self.tracks)
         hands = [self._estimate(photo, track, sights.get(track.number), seconds) for track in self.tracks]
         self.people.watch([track for track in self.tracks if track.is_confirmed and not track.misses])
         for track in [one for one in self.tracks if one.is_over(seconds)]:
@@ -113,10 +115,10 @@ class HandTracker:
         for track in self.tracks:
             box = self._expected(track, seconds)
             sight = self.looker.read(photo, box, track.is_left)
-            if sight is None or not _is_near(sight.region.box, box):
+            if sight is None or not is_near(sight.region.box, box) or not has_kept_size(track, sight):
                 continue
             sights[track.number] = sight
-        self._part(sights, seconds)
+        part(self.tracks, sights, seconds)
         return sights
 
     def _expected(self, track: Track, seconds: float) -> np.ndarray:
@@ -127,25 +129,13 @@ class HandTracker:
             return square_box(seen, 1.0) if len(seen) else track.motion.at(seconds)
         return track.motion.at(seconds)
 
-    def _part(self, sights: dict[int, Sight], seconds: float) -> None:
-        """Of two tracks that lie on one hand only the likelier one has seen it."""
-        by_number = {track.number: track for track in self.tracks}
-        for first in sorted(sights):
-            for second in sorted(sights):
-                if first >= second or first not in sights or second not in sights:
-                    continue
-                if is_same_hand(sights[first], sights[second]):
-                    costs = {n: cost(by_number[n], sights[n], seconds) for n in (first, second)}
-                    loser = max(costs, key=lambda n: (not by_number[n].is_confirmed, costs[n], n))
-                    del sights[loser]
-
     def _is_due(self, sights: dict[int, Sight]) -> bool:
         """Whether the whole picture is to be searched now."""
         since, looker = self._frame - self._found_at, self.looker
         missing = len(sights) < len(self.tracks)
         if looker.every is None:
             return (missing or not self.tracks) and since >= looker.again
-        if not self.tracks or missing or any(track.is_doubtful for track in self.tracks):
+        if not self.tracks or missing or any(track.is_doubtful or not track.is_confirmed for track in self.tracks):
             newly = any(track.number not in sights and not track.misses for track in self.tracks)
             return newly or since >= looker.again
         return since >= looker.every
@@ -158,28 +148,58 @@ class HandTracker:
         except UnusableImage as error:
             self.reason = str(error)
             return
-        left = list(found)
+        left = [sight for sight in found if sight.is_sure]
         if self.looker.every is None and self.tracks:  # where the hand is was said: it is that one
             for track in [one for one in self.tracks if one.number not in sights][:1]:
                 sights[track.number] = found[0]
             return
-        for track, sight in match(self.tracks, found, seconds):
+        matched = match(self.tracks, found, seconds)
+        for track, sight in matched:
             left = [one for one in left if one is not sight]
             read = sights.get(track.number)
+            if sight.is_sure:
+                track.finds += 1
+            elif read is not None or not track.is_confirmed or not has_kept_size(track, sight):
+                continue
+            elif any(lies_on(sight, one) for one in sights.values()):
+                continue
             if read is not None and is_same_hand(read, sight):
                 track.contradictions = 0
                 continue
             track.contradictions += 1
             if read is None or track.is_doubtful or self._is_better(photo, track, sight, read):
-                sights[track.number], track.contradictions = sight, 0
+                sights[track.number], track.contradictions, track.is_found_anew = sight, 0, True
                 if read is not None:  # what is put right did not move
                     track.motion = BoxMotion(sight.region.box, seconds)
+        self._doubt(photo, sights, {track.number for track, sight in matched if sight.is_sure})
         taken = [sights[track.number] for track in self.tracks if track.number in sights]
         for sight in left:
             if any(is_same_hand(sight, other) for other in taken):
                 continue
             self._begin(sight, seconds, sights)
             taken.append(sight)
+        if self.looker.can_read:
+            self._read_as_voted(photo, sights)
+
+    def _read_as_voted(self, photo: Photo, sights: dict[int, Sight]) -> None:
+        """What a search took for the other side is read as the side that the votes say; its vote stays."""
+        for track in self.tracks:
+            sight = sights.get(track.number)
+            if sight is not None and track.is_found_anew and sight.left * track.left < 0:
+                fresh = self.looker.read(photo, sight.region.box, track.is_left)
+                if fresh is not None:
+                    sights[track.number] = replace(fresh, left=sight.left)
+
+    def _doubt(self, photo: Photo, sights: dict[int, Sight], found: set[int]) -> None:
+        """What windows show where a search ``found`` nothing, several times in a row, must look like a hand."""
+        for track in list(self.tracks):
+            if track.number in found:
+                track.unfound = 0
+            elif track.number in sights:
+                track.unfound += 1
+                if track.unfound >= MOST_UNFOUND and not self.looker.is_hand(photo, sights[track.number]):
+                    del sights[track.number]
+                    self._end(track)
 
     def _is_better(self, photo: Photo, track: Track, found: Sight, read: Sight) -> bool:
         """A window about what was ``found`` shows the track's hand better than where it was ``read``."""
@@ -196,6 +216,9 @@ class HandTracker:
         if track is not None:
             self._gone, self.tracks = ([one for one in them if one is not track] for them in (self._gone, self.tracks))
             track.motion, track.layout = BoxMotion(sight.region.box, seconds), None
+            track.is_found_anew = True
+        elif any(crowds(sight, sights[one.number]) for one in seen):
+            return
         else:
             self._count += 1
             track = Track.born(self._count, sight, seconds)
@@ -204,15 +227,6 @@ class HandTracker:
         self.tracks.append(track)
         sights[track.number] = sight
 
-    def _name_sides(self) -> None:
-        """Two hands of one side, of which one's votes are few, are a left and a right one."""
-        sure = [track for track in self.tracks if track.is_confirmed]
-        if len(sure) != 2 or sure[0].is_left != sure[1].is_left or self.tools.hand in ("left", "right"):
-            return
-        weaker = min(sure, key=lambda track: abs(track.left))
-        if abs(weaker.left) < WEAK_VOTES:
-            weaker.left = -weaker.left / 2
-
     def _estimate(self, photo: Photo, track: Track, sight: Sight | None, seconds: float) -> TrackedHand:
         """The hand itself."""
         if sight is None:
@@ -220,15 +234,17 @@ class HandTracker:
             return self._tracked(track, seconds)
         if self.tools.hand in ("left", "right"):
             sight = replace(sight, left=MOST_OF_A_LOOK if self.tools.hand == "left" else -MOST_OF_A_LOOK)
-        track.see(sight, seconds)
         before = track.result if track.result is not None and (track.result.side == "left") == track.is_left else None
+        where = copy.deepcopy(track.motion)
+        track.see(sight, seconds)
         shape = copy.copy(self.people.shape(track))
+        if self.looker.can_read:
+            sight = replace(sight, region=replace(sight.region, box=track.motion.box))
         try:
-            hand = self.tools.estimate(photo, self.camera, self._region(track, sight), shape, before)
-            if hand.confidence.mean() < LEAST_CONFIDENCE:
-                raise UnusableImage(f"the hand was lost (mean confidence {hand.confidence.mean():.2f})")
+            hand = self.look(photo, track, sight, before, shape)
         except Exception as error:
             track.miss(str(error))
+            track.motion = where  # what is no hand has not moved
             track.is_doubtful = True
             failed = None if isinstance(error, UnusableImage) else error
             if failed is not None:
@@ -242,10 +258,26 @@ class HandTracker:
         hand.notes["warm_start"] = before is not None
         return self._tracked(track, seconds)
 
-    def _region(self, track: Track, sight: Sight) -> object:
+    def look(
+        self, photo: Photo, track: Track, sight: Sight, before: Result | None, shape: ShapeFilter | None = None
+    ) -> Result:
+        """The track's hand where a frame shows it; changes nothing of the track.
+
+        Args:
+            before: the hand in a frame beside it; shape: of the person, None: as known so far.
+
+        Raises:
+            UnusableImage: there is none.
+        """
+        shape = copy.copy(self.people.shape(track)) if shape is None else shape
+        hand = self.tools.estimate(photo, self.camera, self._region(track, sight), shape, before)
+        if hand.confidence.mean() < LEAST_CONFIDENCE:
+            raise UnusableImage(f"the hand was lost (mean confidence {hand.confidence.mean():.2f})")
+        return hand
+
+    def _region(self, track: Track, sight: Sight) -> Region:
         """What the estimator is told: the side is the track's."""
         region = (without_keypoints(sight) if self._own_keypoints else sight).region
-        region = replace(region, box=track.motion.box) if self.looker.can_read else region
         if self.tools.hand in ("left", "right") or track.hits < 2:
             return region if track.is_left == region.is_left else replace(region, is_left=track.is_left)
         keypoints = region.keypoints
@@ -264,10 +296,3 @@ class HandTracker:
         self.tracks = [one for one in self.tracks if one is not track]
         if track.is_confirmed:
             self._gone.append(track)
-
-
-def _is_near(box: np.ndarray, expected: np.ndarray) -> bool:
-    """A box that was read may be the hand that was expected."""
-    side = max(box[2], expected[2])
-    ratio = box[2] / expected[2]
-    return bool(np.linalg.norm(box[:2] - expected[:2]) <= JUMP * side and 1 / SIZE <= ratio <= SIZE)

@@ -1,0 +1,136 @@
+"""Hands before they were found: a hand that is found, or found again, was often there some frames earlier.
+
+Only what has been recorded can be looked at again; a stream shows each frame as it comes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from src.photos.boxes import Region
+from src.photos.estimator import Keypoints
+from src.photos.image import Photo, UnusableImage
+from src.photos.result import Result
+from src.photos.video.association import is_near
+from src.photos.video.sights import Sight, is_same_hand
+from src.photos.video.track import GONE, BoxMotion, Track, has_kept_size, trust_of
+from src.photos.video.tracker import HandTracker, TrackedHand
+from utils.camera import square_box
+
+#: Frames are kept for so long, s, and while their pictures have no more bytes.
+REACH, MOST_BYTES = GONE, 2**28
+#: Frames in a row in which a hand is not found, from which it is no longer looked for.
+MOST_MISSES = 2
+#: A hand further than this, in sides of its box, from where the frame after it leads to was something else.
+AT = 0.3
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A frame that may be looked at again; hands: by track."""
+
+    number: int
+    seconds: float
+    photo: Photo
+    hands: dict[int, TrackedHand]
+
+
+class LookBack:
+    """Follows hands backwards, from where a tracker found them to where they are no longer seen.
+
+    Args:
+        tracker: that was called with every frame.
+    """
+
+    def __init__(self, tracker: HandTracker) -> None:
+        self.tracker = tracker
+        self._past: deque[_Past] = deque()
+        self._searched: set[int] = set()
+
+    def add(
+        self, number: int, photo: Photo, seconds: float, hands: Iterable[TrackedHand]
+    ) -> Iterator[tuple[int, TrackedHand]]:
+        """Take in what the tracker said of frame ``number``; gives hands of earlier frames, by their numbers.
+
+        Args:
+            photo: the frame, taken at ``seconds``.
+        """
+        if not self.tracker.looker.can_read:
+            return
+        now = _Past(number, seconds, photo, {hand.track: hand for hand in hands})
+        self._past.append(now)
+        most = MOST_BYTES // max(photo.image.nbytes, 1)
+        while len(self._past) > most or seconds - self._past[0].seconds > REACH:
+            self._past.popleft()
+        seen = {one.track for one in now.hands.values() if one.result is not None and one.is_confirmed}
+        moved = {track.number for track in self.tracker.tracks if track.is_found_anew}
+        for track in [one for one in self.tracker.tracks if one.number in seen & (moved | (seen - self._searched))]:
+            for past, hand in self._backwards(track):
+                past.hands[track.number] = hand
+                yield past.number, hand
+        self._searched = seen
+
+    def _backwards(self, track: Track) -> Iterator[tuple[_Past, TrackedHand]]:
+        """The hand in the latest gap of its track, or where its window had slid off it; latest frame first."""
+        later = self._past[-1].hands[track.number].result
+        motion = BoxMotion(later.box, -self._past[-1].seconds)
+        misses, is_before = 0, False
+        for past in list(self._past)[-2::-1]:
+            hand = past.hands.get(track.number)
+            known = None if hand is None else hand.result
+            if known is not None and _is_at(known, motion.at(-past.seconds)):
+                if is_before:  # the other end of the gap
+                    return
+                later = known
+                motion.update(later.box, -past.seconds)
+                continue
+            is_before = True
+            found = self._read(past, track, motion, later)
+            misses = misses + 1 if found is None else 0
+            if misses >= MOST_MISSES:
+                return
+            if found is None:
+                continue
+            if known is not None and known.confidence.mean() >= found.confidence.mean():
+                return
+            later = found
+            yield past, TrackedHand(track.number, motion.box.copy(), track.is_left, track.is_confirmed,
+                                    self.tracker.people.number(track), later)  # fmt: skip
+
+    def _read(self, past: _Past, track: Track, motion: BoxMotion, later: Result) -> Result | None:
+        """The hand where ``motion`` leads to; None: it is not there, or another one is."""
+        tracker, expected = self.tracker, motion.at(-past.seconds)
+        sight = tracker.looker.read(past.photo, expected, track.is_left)
+        if sight is None or not is_near(sight.region.box, expected) or not has_kept_size(track, sight):
+            return None
+        others = [hand.result for number, hand in past.hands.items() if number != track.number]
+        if any(one is not None and is_same_hand(sight, _sight_of(one)) for one in others):
+            return None
+        if not tracker.looker.is_hand(past.photo, sight):
+            return None
+        moved = copy.deepcopy(motion)
+        moved.update(sight.region.box, -past.seconds, trust_of(sight.region.score))
+        try:
+            found = tracker.look(past.photo, track, replace(sight, region=replace(sight.region, box=moved.box)), later)
+        except UnusableImage:
+            return None
+        vars(motion).update(vars(moved))
+        found.notes["looked_back"] = True
+        return found
+
+
+def _is_at(result: Result, expected: np.ndarray) -> bool:
+    """Its keypoints lie where the hand should be."""
+    box = square_box(result.keypoints, 1.0)
+    return bool(np.linalg.norm(box[:2] - expected[:2]) <= AT * max(box[2], expected[2]))
+
+
+def _sight_of(result: Result) -> Sight:
+    box = np.asarray(result.box, dtype=np.float64)
+    points = Keypoints(result.keypoints, result.confidence, "")
+    return Sight(Region(box, "", result.side == "left", "", points), 0.0)

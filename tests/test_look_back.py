@@ -1,0 +1,118 @@
+"""Hands before they were found: followed backwards to where they are no longer seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_tracker import BLANK, SHAPE, Keypoints
+
+from src.photos.api import PhotoEstimator
+from src.photos.boxes import Region
+from src.photos.estimator import Keypoints as Points
+from src.photos.image import Photo, UnusableImage
+from src.photos.video.look_back import LookBack
+from src.photos.video.sights import Sight
+from src.photos.video.smoothing import FrameHands
+from src.photos.video.tracker import HandTracker
+
+FIRST, LAST = 4, 60
+SPEED = 4.0
+
+
+def place(frame: int) -> np.ndarray:
+    return np.array([150.0 + SPEED * frame, 200.0])
+
+
+class Moving:
+    """A hand from frame `FIRST` on, hidden in some, which searches find in some frames only, and windows always."""
+
+    can_read, every, again = True, 5, 2
+
+    def __init__(self, found_from: int, hidden: range = range(0), not_found: range = range(0)) -> None:
+        self.frame, self.found_from, self.hidden, self.not_found = 0, found_from, hidden, not_found
+
+    def at(self, photo: Photo) -> Sight | None:
+        frame = int(photo.image[0, 0, 0])  # each picture carries its number
+        if frame < FIRST or frame in self.hidden:
+            return None
+        points = Points(SHAPE * 90 + place(frame), np.ones(21), "")
+        return Sight(Region(np.array([*place(frame), 90.0]), "followed", False, "", points, 0.9), -1.0)
+
+    def find(self, photo: Photo) -> list[Sight]:
+        frame, sight = int(photo.image[0, 0, 0]), self.at(photo)
+        if frame < self.found_from or frame in self.not_found or sight is None:
+            raise UnusableImage("none")
+        return [sight]
+
+    def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
+        sight = self.at(photo)
+        near = sight is not None and np.linalg.norm(sight.region.box[:2] - box[:2]) < 30
+        return sight if near else None
+
+    def is_hand(self, photo: Photo, sight: Sight) -> bool:
+        return True
+
+
+def run(looker: Moving, fps: float = 30.0) -> list[FrameHands]:
+    tracker = HandTracker(PhotoEstimator(Keypoints()), Path("clip.mp4"), (640, 480))
+    tracker.looker = looker
+    back, frames = LookBack(tracker), []
+    for number in range(LAST):
+        image = BLANK.copy()
+        image[0, 0, 0] = number
+        photo = tracker.photo(image)
+        frames.append(FrameHands(number, number / fps, tracker(photo, number / fps)))
+        for earlier, hand in back.add(number, photo, number / fps, frames[-1].hands):
+            frames[earlier] = frames[earlier].with_hand(hand)
+    return frames
+
+
+def seen_in(frames: list[FrameHands]) -> list[int]:
+    seen = [frame.number for frame in frames if any(hand.result is not None for hand in frame.hands)]
+    for number in seen:
+        (hand,) = frames[number].hands
+        assert hand.track == 1
+        np.testing.assert_allclose(hand.result.keypoints.mean(axis=0), place(number) + SHAPE.mean(axis=0) * 90, atol=1)
+    return seen
+
+
+def test_a_hand_that_was_found_late_was_there_before() -> None:
+    assert seen_in(run(Moving(found_from=20))) == list(range(FIRST, LAST))
+
+
+def test_a_hand_that_comes_out_is_followed_back_to_where_it_was_hidden() -> None:
+    looker = Moving(found_from=0, hidden=range(25, 32), not_found=range(25, 45))
+    expected = [number for number in range(FIRST, LAST) if number not in looker.hidden]
+    assert seen_in(run(looker)) == expected
+
+
+def test_no_further_back_than_frames_are_kept() -> None:
+    seen = seen_in(run(Moving(found_from=50)))
+    assert seen[-1] == LAST - 1 and 50 - 31 <= seen[0] <= 50 - 25
+
+
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_a_window_that_had_slid_off_is_read_again(is_wrong: bool) -> None:
+    """Windows of some frames show, hardly, something that stays in one place."""
+    looker = Moving(found_from=0)
+    truly, astray = looker.at, range(20, 24)
+
+    def read(photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
+        frame = int(photo.image[0, 0, 0])
+        if is_wrong and frame in astray and box[0] < place(frame)[0] + 5 and not looker.is_found:
+            where = place(18) - [40, 0]
+            points = Points(SHAPE * 90 + where, np.full(21, 0.5), "")
+            return Sight(Region(np.array([*where, 90.0]), "followed", False, "", points, 0.5), -1.0)
+        return Moving.read(looker, photo, box, is_left)
+
+    def find(photo: Photo) -> list[Sight]:
+        frame = int(photo.image[0, 0, 0])
+        looker.is_found = frame >= astray.stop
+        if frame in astray:
+            raise UnusableImage("none")
+        return [sight] if (sight := truly(photo)) is not None else []
+
+    looker.read, looker.find, looker.is_found = read, find, False
+    assert seen_in(run(looker)) == list(range(FIRST, LAST))
