@@ -104,8 +104,8 @@ class HandModel(nn.Module):
         regressed = np.flatnonzero((assets.J_regressor != 0).any(axis=0) & (joint_type == "regressed"))
         few = np.concatenate([self.tip_ids, np.setdiff1d(regressed, self.tip_ids)]).astype(np.int64)
         self.few_tables = SkinTables(joint_basis, bone_basis, directions[few], assets.weights[few], range(5), dtype)
-        tips = list(self.tip_ids)
-        self.joint_tables = JointTables(joint_basis, bone_basis, directions[tips], assets.weights[tips], dtype)
+        ends = list(self.tip_ids)
+        self.joint_tables = JointTables(joint_basis, bone_basis, directions[ends], assets.weights[ends], dtype)
         keep("few_regressor", regressor[few])
 
     def forward(self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None = None) -> HandOutput:
