@@ -39,10 +39,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import roma  # noqa: E402
 import torch  # noqa: E402
 
+from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.scenes.reference_hand import ReferenceHand, smplx_hand  # noqa: E402
+from benchmarks.scenes.shared_objective import SharedObjective  # noqa: E402
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate  # noqa: E402
 from src.personalization.calibration.population import shipped_population, with_population  # noqa: E402
 from src.personalization.fitting.adam import AdamOptions, fit_adam  # noqa: E402
@@ -88,21 +89,11 @@ def solvers(world: Simulated, prior: float | str, hands: Hands) -> dict[str, Cal
     pose, K, keypoints = (value[0].float() for value in (world.predicted, world.K, world.keypoints))
     betas = world.betas.float().expand(len(pose), 10)
 
-    def pull(rotations: torch.Tensor) -> torch.Tensor:
-        # LM's prior in units of Adam's mean squared error over 42 coordinates.
-        squared = safe_log(pose.mT @ rotations).square().sum(dim=(1, 2))
-        return squared * (ASSUMED_PX / prior) ** 2 / 42
-
     def adam(
         joints_of: Callable, options: AdamOptions = AdamOptions(), penalty: Callable | None = None, once: bool = False
     ) -> Outcome:
         found = fit_adam(joints_of, pose, betas, K, keypoints, options=options, penalty=penalty, pose_once=once)
         return Outcome(found.pose, found.transl, math.nan)
-
-    def converged() -> Outcome:
-        found = adam(hand.joints, CONVERGED, pull)
-        reached = float(objective(found, hand, betas, K, keypoints, pull).mean())
-        return Outcome(found.pose, found.transl, settled(found, hand, betas, K, keypoints, pull), reached)
 
     def lm(evidence_rounds: int = 0, **changes: float) -> Outcome:
         options = hands.shipped
@@ -112,54 +103,29 @@ def solvers(world: Simulated, prior: float | str, hands: Hands) -> dict[str, Cal
         found = fit_frames(model, pose, betas, K, keypoints, options=options)
         return Outcome(found.pose, found.transl, float((found.status == Status.CONVERGED).double().mean()))
 
-    def with_objective(found: Outcome) -> Outcome:
-        return replace(found, objective=float(objective(found, hand, betas, K, keypoints, pull).mean()))
-
     runs = {
         "adam": lambda: adam(hands.reference),
         "adam_fast_layer": lambda: adam(lambda *given: hand(*given).joints),
         "adam_joints_only": lambda: adam(hand.joints, once=True),
-        "adam_converged": converged,
         "lm": lm,
         "lm_five_steps": lambda: lm(max_steps=5),
     }
-    if prior == SHIPPED:
-        del runs["adam_converged"]  # no objective in common
-    else:
+    if prior != SHIPPED:  # the shipped one has no objective in common with Adam's
+        shared = SharedObjective(hand, pose, betas, K, keypoints, ASSUMED_PX / float(prior))
+
+        def with_objective(found: Outcome) -> Outcome:
+            return replace(found, objective=float(shared.value(found.pose, found.transl).mean()))
+
+        def adam_converged() -> Outcome:
+            found = with_objective(adam(hand.joints, CONVERGED, shared.pull))
+            return replace(found, converged=shared.settled(found.pose, found.transl))
+
+        runs["adam_converged"] = adam_converged
         runs["lm_evidence"] = lambda: lm(evidence_rounds=2)
         runs["lm_converged"] = lambda: with_objective(lm(max_steps=100, tolerance=1e-6))
     if hands.smplx is not None and prior == SHIPPED:
         runs["adam_smplx"] = lambda: adam(hands.smplx)
     return runs
-
-
-def safe_log(rotation: torch.Tensor) -> torch.Tensor:
-    """Rotation logarithm whose gradient is finite at the identity: there log R = vee(R - R^T) / 2."""
-    off = rotation - rotation.mT
-    linear = torch.stack([off[..., 2, 1], off[..., 0, 2], off[..., 1, 0]], dim=-1) / 2
-    small = linear.detach().norm(dim=-1, keepdim=True) < 1e-3
-    filled = torch.where(small[..., None], rotation.new_tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), rotation)
-    return torch.where(small, linear, roma.rotmat_to_rotvec(filled))
-
-
-def settled(
-    found: Outcome, hand: HandModel, betas: torch.Tensor, K: torch.Tensor, keypoints: torch.Tensor, pull: Callable
-) -> float:
-    """Share of frames whose loss falls by less than 0.1 % in 100 further small steps."""
-    again = AdamOptions(translation_steps=0, pose_steps=100, pose_rate=1e-4)
-    before = objective(found, hand, betas, K, keypoints, pull)
-    given = {"options": again, "penalty": pull}
-    restarted = fit_adam(hand.joints, found.pose, betas, K, keypoints, **given, start=found.transl)
-    return float(((before - restarted.loss) < 1e-3 * before).double().mean())
-
-
-def objective(
-    found: Outcome, hand: HandModel, betas: torch.Tensor, K: torch.Tensor, keypoints: torch.Tensor, pull: Callable
-) -> torch.Tensor:
-    """Adam's loss (N,), px^2, with the prior."""
-    with torch.no_grad():
-        off = project(hand.joints(found.pose, betas, found.transl), K) - keypoints
-        return off.square().mean(dim=(1, 2)) + pull(found.pose)
 
 
 def errors(outcome: Outcome, world: Simulated, hand: HandModel) -> tuple[float, float]:
@@ -193,7 +159,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     world = simulate(assets, 1, frames, given, seed=frames)
                     rows += measure_case(world, frames, noise, priors, args, hands)
     return {
-        "machine": machine(),
+        "machine": describe_machine(),
         "clock": args.clock,
         "pose_noise_rad": POSE_NOISE,
         "ratios": ratios(rows),
@@ -283,14 +249,6 @@ def same_result(args: argparse.Namespace) -> dict[str, float]:
         "float32_median": float(found["float32"].median()),
         "float32_largest": float(found["float32"].max()),
     }
-
-
-def machine() -> str:
-    """The processor's name and the threads in use."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def prior_of(text: str) -> float | str:

@@ -14,7 +14,6 @@ Second derivatives and `torch.func` need the plain form.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from template.large_products import MOST, full_precision, large_product
 from template.reference import LEVELS
 from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
 
@@ -103,18 +103,19 @@ class PosedHand(torch.autograd.Function):
         local[:, :3] = pose.permute(2, 3, 1, 0)
         local[:, 3] = bones
         world = chain(local)
-        relative = _relative(world, rest_joints)
+        relative = relative_transforms(world, rest_joints).view(192, batch).t().contiguous().view(batch, 3, 4, 16)
         factors = torch.cat([betas, pose[:, 1:].reshape(batch, 135)], dim=1)
         size, count = max(1, min(tables.chunk(), batch)), tables.weights.shape[1]
         keep = any(ctx.needs_input_grad[:2])  # the backward pass reads the unposed mesh
-        unposed, vertices = pose.new_empty(batch if keep else size, 3, count), pose.new_empty(batch, 3, count)
-        blended = pose.new_empty(size, 3, 4, count)
-        for rows in _chunks(batch, size):
-            mesh, out = unposed[rows] if keep else unposed[: batch - rows.start], vertices[rows]
-            torch.addmm(tables.template, factors[rows], tables.directions, out=mesh.view(-1, 3 * count))
-            _skin(relative[rows], mesh, tables.weights, blended[: len(out)], out)
-            if transl is not None:
-                out += transl[rows, :, None]
+        vertices, blended = pose.new_empty(batch, 3, count), pose.new_empty(size, 3, 4, count)
+        unposed = pose.new_empty(0, 3, count)
+        for some in _chunks(batch, max(batch if keep else MOST, size)):
+            unposed = large_product(factors[some], tables.directions, tables.template).view(-1, 3, count)
+            for rows in _chunks(len(unposed), size):
+                out = vertices[some][rows]
+                _skin(relative[some][rows], unposed[rows], tables.weights, blended[: len(out)], out)
+                if transl is not None:
+                    out += transl[some][rows, :, None]
         if transl is not None:
             world[:, 3].add_(transl.t()[:, None])
         tips = vertices.permute(2, 1, 0).index_select(0, tables.tips)
@@ -155,27 +156,20 @@ class PosedHand(torch.autograd.Function):
                 return None, None, g_transl, None, None
             g_world = g_relative.view(batch, 192).t().contiguous().view(3, 4, 16, batch)
             g_rest = torch.empty(2, 3, 16, batch, dtype=relative.dtype, device=relative.device)
-            _relative_backward(world, rest_joints, g_world, g_rest[1])
+            relative_backward(world, rest_joints, g_world, g_rest[1])
             if g_positions is not None:
                 g_world[:, 3].add_(g_positions)
             if g_transforms is not None:
                 g_world += g_transforms
             if g_rest_joints is not None:
                 g_rest[1].add_(g_rest_joints.permute(2, 1, 0))
-            g_local = _chain_backward(local, world, g_world)
+            g_local = chain_backward(local, world, g_world)
             g_pose = g_local[:, :3].permute(2, 0, 1, 3).reshape(144, batch).t().contiguous()
             g_pose[:, 9:].add_(g_factors[:, 10:])
             g_rest[0] = g_local[:, 3]
             g_betas = torch.addmm(g_factors[:, :10], g_rest.view(96, batch).t(), tables.rest_directions)
             g_pose = g_pose.view(batch, 16, 3, 3)
         return g_pose, g_betas, g_transl if ctx.needs_input_grad[2] else None, None, None
-
-
-def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
-    """A context without autocast on ``device``: metres in half precision are millimetres off."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
 
 
 def _chunks(batch: int, size: int) -> list[slice]:
@@ -205,7 +199,7 @@ def chain(local: torch.Tensor) -> torch.Tensor:
     return world
 
 
-def _chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Tensor) -> torch.Tensor:
+def chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Tensor) -> torch.Tensor:
     """Gradient (3, 4, 16, B) of ``local``; ``g_world`` is used up."""
     g_local = torch.empty_like(local)
     for level in reversed(range(LEVELS)):
@@ -223,17 +217,16 @@ def _chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Ten
     return g_local
 
 
-def _relative(world: torch.Tensor, rest_joints: torch.Tensor) -> torch.Tensor:
-    """(B, 3, 4, 16): world transforms with the rest pose taken off, SMPL eq. 3: [R | p - R J]."""
+def relative_transforms(world: torch.Tensor, rest_joints: torch.Tensor) -> torch.Tensor:
+    """(3, 4, 16, B): world transforms with the rest pose taken off, m, SMPL eq. 3: [R | p - R J]."""
     relative = world.clone()
     place = relative[:, 3]
     for axis in range(3):
         place.addcmul_(world[:, axis], rest_joints[axis], value=-1)
-    batch = world.shape[3]
-    return relative.view(192, batch).t().contiguous().view(batch, 3, 4, 16)
+    return relative
 
 
-def _relative_backward(
+def relative_backward(
     world: torch.Tensor, rest_joints: torch.Tensor, g_world: torch.Tensor, g_rest_joints: torch.Tensor
 ) -> None:
     """Turns the gradient of [R | p - R J] in ``g_world`` into that of [R | p], and writes that of J."""
@@ -260,34 +253,38 @@ def _skin_backward(
     tables: SkinTables,
     only_transl: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of `_relative`'s result, of the blend factors (B, 145) and of the translation (B, 3)."""
+    """Gradients of `relative_transforms`, batch first, of the blend factors (B, 145) and of the translation (B, 3)."""
     batch, count = relative.shape[0], tables.weights.shape[1]
     seen = g_vertices is not None or g_tips is not None
     make = torch.Tensor.new_empty if seen else torch.Tensor.new_zeros
     g_relative, g_transl = make(relative, relative.shape), make(relative, (batch, 3))
     g_factors = make(relative, (batch, len(tables.directions)))
     size = max(1, min(tables.chunk(), batch))
-    some_linear, some_blended = relative.new_empty(size, 3, 3, count), relative.new_empty(size, 3, 4, count)
-    some_points, some_unposed = (relative.new_empty(size, 3, count) for _ in range(2))
-    for rows in _chunks(batch, size) if seen else ():
-        length = len(relative[rows])  # of the unposed mesh nothing was kept if only the translation is asked for
-        linear, g_blended, g_points, g_unposed = (
-            value[:length] for value in (some_linear, some_blended, some_points, some_unposed)
-        )
-        if g_vertices is None:
-            g_points.zero_()
-        else:  # a copy in planar layout: autograd's own tensor must not change
-            g_points.copy_(g_vertices[rows])
-        if g_tips is not None:
-            g_points.index_add_(2, tables.tips, g_tips[rows])
-        torch.sum(g_points, dim=2, out=g_transl[rows])
-        if only_transl:
-            continue
-        torch.mm(relative[rows, :, :3].reshape(-1, 16), tables.weights, out=linear.view(-1, count))
-        (row_0, row_1, row_2), (g_x, g_y, g_z) = linear.unbind(1), g_points.unsqueeze(2).unbind(1)
-        torch.mul(row_0, g_x, out=g_unposed).addcmul_(row_1, g_y).addcmul_(row_2, g_z)
-        torch.mul(g_points[:, :, None], unposed[rows, None], out=g_blended[:, :, :3])
-        g_blended[:, :, 3] = g_points
-        torch.mm(g_blended.view(-1, count), tables.weights.t(), out=g_relative[rows].view(-1, 16))
-        torch.mm(g_unposed.view(-1, 3 * count), tables.directions.t(), out=g_factors[rows])
+    linear, g_blended = relative.new_empty(size, 3, 3, count), relative.new_empty(size, 3, 4, count)
+    most = max(MOST, size)
+    g_points, g_unposed = relative.new_empty(size, 3, count), relative.new_empty(min(most, batch), 3, count)
+    for some in _chunks(batch, most) if seen else ():
+        for start in range(some.start, min(some.stop, batch), size):
+            rows = slice(start, min(start + size, some.stop, batch))
+            length = rows.stop - start
+            points, lin, blended = g_points[:length], linear[:length], g_blended[:length]
+            if g_vertices is None:
+                points.zero_()
+            else:  # a copy in planar layout: autograd's own tensor must not change
+                points.copy_(g_vertices[rows])
+            if g_tips is not None:
+                points.index_add_(2, tables.tips, g_tips[rows])
+            torch.sum(points, dim=2, out=g_transl[rows])
+            if only_transl:
+                continue
+            torch.mm(relative[rows, :, :3].reshape(-1, 16), tables.weights, out=lin.view(-1, count))
+            (row_0, row_1, row_2), (g_x, g_y, g_z) = lin.unbind(1), points.unsqueeze(2).unbind(1)
+            out = g_unposed[start - some.start :][:length]
+            torch.mul(row_0, g_x, out=out).addcmul_(row_1, g_y).addcmul_(row_2, g_z)
+            torch.mul(points[:, :, None], unposed[rows, None], out=blended[:, :, :3])
+            blended[:, :, 3] = points
+            torch.mm(blended.view(-1, count), tables.weights.t(), out=g_relative[rows].view(-1, 16))
+        if not only_transl:
+            together = g_unposed[: len(relative[some])].view(-1, 3 * count)
+            g_factors[some] = large_product(together, tables.directions.t())
     return g_relative, g_factors, g_transl

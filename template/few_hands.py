@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
-from template.fast_skinning import SkinTables, full_precision
+from template.fast_skinning import SkinTables
+from template.large_products import full_precision
 from template.reference import LEVELS
 from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
 

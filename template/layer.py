@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from template.assets import HandAssets
-from template.fast_skinning import PosedHand, SkinTables, full_precision
+from template.fast_joints import JointTables, PosedJoints
+from template.fast_skinning import PosedHand, SkinTables
 from template.few_hands import MOST, FewHands
+from template.large_products import full_precision
 from template.reference import blend_features, forward_kinematics, skin
 from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, tip_vertices
 
@@ -101,7 +103,9 @@ class HandModel(nn.Module):
         # The vertices that the joints-only path needs: tips, and what the regressor looks at.
         regressed = np.flatnonzero((assets.J_regressor != 0).any(axis=0) & (joint_type == "regressed"))
         few = np.concatenate([self.tip_ids, np.setdiff1d(regressed, self.tip_ids)]).astype(np.int64)
-        self.joint_tables = SkinTables(joint_basis, bone_basis, directions[few], assets.weights[few], range(5), dtype)
+        self.few_tables = SkinTables(joint_basis, bone_basis, directions[few], assets.weights[few], range(5), dtype)
+        tips = list(self.tip_ids)
+        self.joint_tables = JointTables(joint_basis, bone_basis, directions[tips], assets.weights[tips], dtype)
         keep("few_regressor", regressor[few])
 
     def forward(self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None = None) -> HandOutput:
@@ -131,7 +135,9 @@ class HandModel(nn.Module):
             return self(pose, betas, transl).joints
         pose, betas, transl = self._checked(pose, betas, transl)
         with full_precision(pose.device):
-            few, joints, _, _ = self._fast(pose, betas, transl, self.joint_tables, False)
+            if self.joint_type == "kinematic" and not self._suits_few(pose, betas):
+                return PosedJoints.apply(pose, betas, transl, self.joint_tables)
+            few, joints, _, _ = self._fast(pose, betas, transl, self.few_tables, False)
             return joints if self.joint_type == "kinematic" else (few @ self.few_regressor).transpose(1, 2)
 
     def rest(self, betas: torch.Tensor) -> torch.Tensor:
@@ -149,10 +155,14 @@ class HandModel(nn.Module):
     def _fast(
         self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None, tables: SkinTables, whole: bool
     ) -> tuple[torch.Tensor, ...]:
-        plain = type(pose) in _NUMPY_TYPES and type(betas) in _NUMPY_TYPES and pose.dtype in _NUMPY_DTYPES
-        if plain and len(pose) <= MOST and pose.device.type == "cpu" and not torch.compiler.is_compiling():
+        if self._suits_few(pose, betas):
             return FewHands.apply(pose, betas, transl, tables)
         return PosedHand.apply(pose, betas, transl, tables, whole)
+
+    @staticmethod
+    def _suits_few(pose: torch.Tensor, betas: torch.Tensor) -> bool:
+        plain = type(pose) in _NUMPY_TYPES and type(betas) in _NUMPY_TYPES and pose.dtype in _NUMPY_DTYPES
+        return plain and len(pose) <= MOST and pose.device.type == "cpu" and not torch.compiler.is_compiling()
 
     def _plain(
         self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None

@@ -158,6 +158,36 @@ def test_fast_path_equals_plain_path(joint_type: str, batch: int, dtype: torch.d
         assert (fast - plain).abs().max() <= (3e-6 if dtype == torch.float32 else 1e-13) * scale
 
 
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_products_by_onednn_are_the_same_hand(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr("template.large_products.mkl_is_slow", lambda: True)
+    monkeypatch.setattr("template.large_products.FEWEST", 1)
+    monkeypatch.setattr("template.fast_skinning.MOST", 56)  # 100 hands are two products
+    made = []
+    monkeypatch.setattr(
+        torch.Tensor, "to_mkldnn", lambda value, own=torch.Tensor.to_mkldnn: made.append(1) or own(value)
+    )
+    model, exact = HandModel(RIGHT), HandModel(RIGHT, plain=True, dtype=torch.float64)
+    arguments = [value.requires_grad_() for value in random_input(100, torch.float32)]
+    doubles = [value.detach().double().requires_grad_() for value in arguments]
+    cotangent = torch.randn(100, 778, 3, generator=torch.Generator().manual_seed(2))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)  # what a training script asks of its network's products
+    try:
+        vertices = model(*arguments).vertices
+        gradients = torch.autograd.grad(vertices, arguments, cotangent)
+        unkept = model(*(value.detach() for value in arguments)).vertices
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert len(made) == 3 + 2 * 2 + 2 * 3  # forward all at once, backward and forward without it in two parts
+    expected = exact(*doubles).vertices
+    wanted = torch.autograd.grad(expected, doubles, cotangent.double())
+    for found, right in zip((vertices, unkept, *gradients), (expected, expected, *wanted), strict=True):
+        assert (found - right).abs().max() <= 3e-6 * right.abs().max()
+
+
 @pytest.mark.parametrize("batch", [2, 130])  # 130 spans several chunks
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
 def test_gradients_of_one_argument_alone(wanted: tuple[bool, ...], batch: int) -> None:
@@ -166,7 +196,8 @@ def test_gradients_of_one_argument_alone(wanted: tuple[bool, ...], batch: int) -
     def gradient(needs: tuple[bool, ...]) -> list[torch.Tensor]:
         arguments = [value.requires_grad_(need) for value, need in zip(random_input(batch), needs, strict=True)]
         output = model(*arguments)
-        (output.vertices.square().sum() + output.joints.sin().sum()).backward()
+        joints = model.joints(*arguments)
+        (output.vertices.square().sum() + output.joints.sin().sum() + joints.square().sum()).backward()
         return [value.grad for value in arguments]
 
     both = gradient((True, True, True))

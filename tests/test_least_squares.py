@@ -11,13 +11,14 @@ import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, simulate
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, observe
-from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
+from src.personalization.solver.levenberg_marquardt import LONGEST, SHORTEST, LMOptions, State, minimise
 from src.personalization.solver.normal_equations import factorise, solve_damped, solve_factored
 from src.personalization.solver.robust import LOSSES, robust_loss
 from src.personalization.solver.status import Status
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior, step_of
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import check_frames
+from src.personalization.terms.keypoint_terms import keypoint_rows
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian, right_jacobian, rotation_log
 from template import HandModel
@@ -179,6 +180,75 @@ def test_robust_losses_have_the_derivatives_they_state(loss: str) -> None:
     rho, slope = robust_loss(squared, loss, 3.0)
     torch.testing.assert_close(torch.autograd.grad(rho.sum(), squared)[0], slope)
     assert slope.detach()[0].item() == 1.0
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_curvature_of_the_robust_loss_is_its_second_derivative(loss: str) -> None:
+    """Of one point on the optical axis at unit depth: with K = I its pixel moves as the point does."""
+    offsets = torch.tensor([[0.0, 0.0], [0.4, -0.2], [1.1, 0.5], [2.0, 9.0]], dtype=torch.float64)
+    count, weight, scale = len(offsets), 1.7, 3.0
+
+    def cost(pixel: torch.Tensor) -> torch.Tensor:
+        return robust_loss(weight * pixel.square().sum(), loss, scale)[0] / 2
+
+    points = torch.tensor([0.0, 0, 1], dtype=torch.float64)[:, None, None].expand(3, 1, count)
+    projections = torch.eye(3, 4, dtype=torch.float64)[:, :, None, None].expand(3, 4, 1, count)
+    given = (points, projections, -offsets.T[:, None, None], torch.full((1, 1, count), weight, dtype=torch.float64))
+    flat = torch.full((count,), 0.05, dtype=torch.float64)
+    _, residuals, rows = keypoint_rows(*given, loss, scale, flat)
+    _, plain_residuals, plain_rows = keypoint_rows(*given, loss, scale)
+    for row, off in enumerate(offsets):
+        sides, left = rows[:2, :, 0, row].T, residuals[:, 0, row]
+        gradient = plain_rows[:2, :, 0, row] @ plain_residuals[:, 0, row]
+        torch.testing.assert_close(sides.T @ left, gradient)
+        torch.testing.assert_close(gradient, torch.func.jacrev(cost)(off))
+        curvature = torch.func.hessian(cost)(off)
+        slope = robust_loss(weight * off.square().sum(), loss, scale)[1] * weight
+        if row < 3:  # the last is beyond the turning point, where a Hessian must stay positive
+            torch.testing.assert_close(sides.T @ sides, curvature)
+        else:
+            least = torch.linalg.eigvalsh(sides.T @ sides)[0] / slope
+            assert least.item() == pytest.approx(1.0 if loss == "none" else 0.05)
+
+
+def test_search_with_the_losses_curvature_ends_at_the_same_minimum_in_fewer_steps() -> None:
+    problem, state = frames(24, "geman_mcclure", noise=3.0)
+    options = LMOptions(max_steps=60, tolerance=1e-5)
+    plain = minimise(problem, state, options)
+    search = minimise(problem, state | {"accepted": torch.zeros_like(plain.cost)}, options)
+    both = (plain.status == Status.CONVERGED) & (search.status == Status.CONVERGED)
+    assert both.sum() >= 22
+    torch.testing.assert_close(search.cost[both], plain.cost[both], atol=1e-3, rtol=0)
+    assert search.steps[both].sum() < 0.9 * plain.steps[both].sum()
+
+
+class Stretched:
+    """`Problem` x (P,1) with the cost x^2 / 2, whose solver takes the curvature for ``factor`` (P,) of what it is."""
+
+    def __init__(self, factor: torch.Tensor) -> None:
+        self.factor = factor
+
+    def linearise(self, state: State) -> State:
+        x = state["x"][:, 0]
+        return {"cost": x.square() / 2, "gradient": x, "factor": self.factor}
+
+    def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
+        step = -terms["gradient"] / terms["factor"]
+        return {"x": step[:, None]}, terms["gradient"].square() / terms["factor"] / 2
+
+    def retract(self, state: State, step: State) -> State:
+        return {"x": state["x"] + step["x"]}
+
+    def rows(self, index: torch.Tensor) -> Stretched:
+        return Stretched(self.factor[index])
+
+
+def test_steps_that_are_always_too_long_or_too_short_are_corrected() -> None:
+    factor = torch.tensor([SHORTEST + 0.1, 1.0, LONGEST - 0.5], dtype=torch.float64)
+    found = minimise(Stretched(factor), {"x": torch.ones(3, 1, dtype=torch.float64)}, LMOptions(20, 1e-12, 0.0))
+    assert (found.status == Status.CONVERGED).all()
+    # Alone, a factor f leaves |1 - 1 / f| of the distance each step: 35 and 27 steps to 1e-6.
+    assert found.steps.tolist() == [2, 1, 4]
 
 
 def test_result_is_a_minimum_and_independent_of_neighbours() -> None:

@@ -19,7 +19,7 @@ from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, log_unusable
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, HandModel
-from template.fast_skinning import full_precision
+from template.large_products import full_precision
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)

@@ -67,7 +67,7 @@ class FitOptions:
     world_scale_std: float = 0.15
     shape_prior: ShapePrior | None = None
     extra_priors: tuple[PosePrior, ...] = ()
-    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=10, tolerance=3e-3))
+    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=10, tolerance=3e-3, initial_damping=1e-3))
     evidence_rounds: int = 0
     chunk: int = 256
 
@@ -193,11 +193,13 @@ def _fit_chunk(
         "pose": torch.where(solvable[:, None, None, None], pose, inputs.pose),
         "wrist": torch.where(solvable[:, None], wrist, guess),
         "betas": inputs.betas,
+        "accepted": torch.zeros_like(wrist[:, 0]),
     }
     result, now = minimise(FrameProblem(model, seen, options.shape_prior), state, options.lm), seen
     for _ in range(options.evidence_rounds):
-        steps, moved = result.steps, (result.state["pose"], result.state["wrist"])
-        now = reestimated(model, seen, now, *moved, rest, result.terms["hessian"])
+        steps, ends = result.steps, {key: result.state[key] for key in ("pose", "wrist", "betas")}
+        hessian = FrameProblem(model, now).linearise(ends)["hessian"]  # the search's own is no covariance's
+        now = reestimated(model, seen, now, ends["pose"], ends["wrist"], rest, hessian)
         result = minimise(FrameProblem(model, now), result.state, options.lm)
         result.steps += steps
 

@@ -21,8 +21,8 @@ from src.personalization.terms.frame_terms import POSE, SHAPE, WRIST, Observatio
 from src.personalization.terms.population_pose_prior import habit_prior
 from src.personalization.terms.pose_prior import PosePrior, right_jacobian
 from template import HandAssets
-from template.fast_skinning import full_precision
 from template.kinematics import JointsModel, posed_points, row_jacobian, shape_jacobian
+from template.large_products import full_precision
 from utils.joints import STANDARD_TO_MANO
 
 #: m, of a coordinate, where learning how far the points are off begins.

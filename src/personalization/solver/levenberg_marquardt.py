@@ -17,6 +17,9 @@ from src.personalization.solver.status import Status
 
 State = dict[str, torch.Tensor]
 
+#: Bounds of the factor that lengthens or shortens a step after what the one before it gained.
+SHORTEST, LONGEST = 0.5, 3.0
+
 
 @dataclass(frozen=True)
 class LMOptions:
@@ -79,45 +82,41 @@ class LMResult:
         """Some of the problems."""
         return LMResult(_rows(self.state, index), _rows(self.terms, index), self.status[index], self.steps[index])
 
-    def put(self, index: torch.Tensor, part: LMResult) -> LMResult:
-        """With problems ``index`` replaced by those of ``part``."""
-        if len(index) == len(self.status):
-            return part
-        groups = ((self.state, part.state), (self.terms, part.terms))
-        state, terms = ({k: v.index_copy(0, index, new[k]) for k, v in old.items()} for old, new in groups)
-        status, steps = (
-            old.index_copy(0, index, new) for old, new in ((self.status, part.status), (self.steps, part.steps))
-        )
-        return LMResult(state, terms, status, steps)
-
 
 def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -> LMResult:
     """Run every problem to its own end.
 
-    A problem that has ended keeps its state whatever its neighbours do; when half of those still
+    A problem that has ended keeps its state whatever its neighbours do; when an eighth of those still
     computed have ended, the others go on without them.
     """
     terms = problem.linearise(state)
     cost = terms["cost"]
     status = torch.full(cost.shape, int(Status.ITERATION_LIMIT), dtype=torch.int64, device=cost.device)
     status[~torch.isfinite(cost)] = Status.DIVERGED
-    whole = now = LMResult(state, terms, status, torch.zeros_like(status))
+    now, ended = LMResult(state, terms, status, torch.zeros_like(status)), []
     rows = torch.arange(len(cost), device=cost.device)
     damping, growth = torch.full_like(cost, options.initial_damping), torch.full_like(cost, 2.0)
+    length = torch.ones_like(cost)
     for _ in range(options.max_steps):
         active = now.status == Status.ITERATION_LIMIT
-        running = int(active.sum())
-        if 2 * running <= len(active):
-            whole = whole.put(rows, now)
-            index = active.nonzero()[:, 0]
-            rows, now, problem = rows[index], now.rows(index), problem.rows(index)
-            active, damping, growth = active[index], damping[index], growth[index]
-        if running == 0:
+        if not bool(active.any()):
             break
         move, promised = problem.solve(now.terms, damping)
         close = active & (promised <= _enough(now, options))
         now.status = _judged(problem, now, close, options, damping)
         active = now.status == Status.ITERATION_LIMIT
+        running = int(active.sum())
+        if running == 0:
+            break
+        if 8 * running <= 7 * len(active):
+            index = (~active).nonzero()[:, 0]
+            ended.append((rows[index], now.rows(index)))
+            index = active.nonzero()[:, 0]
+            rows, now, problem, move = rows[index], now.rows(index), problem.rows(index), _rows(move, index)
+            active, promised, damping, growth, length = (
+                value[index] for value in (active, promised, damping, growth, length)
+            )
+        move = {key: value * _columns(length, value) for key, value in move.items()}
         trial = problem.retract(now.state, move)
         trial_terms = problem.linearise(trial)
         gained = now.cost - trial_terms["cost"]
@@ -127,6 +126,7 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
         shrink = (1 - gain * gain * gain).clamp(1 / 10, 1.0)
         damping = damping * torch.where(better, shrink, growth)
         growth = torch.where(better, 2.0, growth * 2)
+        length = torch.where(better, _next_length(length, promised, gained, now.steps), 1.0)
         now = LMResult(
             _choose(better, trial, now.state),
             _choose(better, trial_terms, now.terms),
@@ -136,7 +136,36 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
     else:  # the last step's state has not been judged yet
         active = now.status == Status.ITERATION_LIMIT
         now.status = _judged(problem, now, active, options, torch.full_like(damping, torch.inf))
-    return whole.put(rows, now)
+    return _together([*ended, (rows, now)])
+
+
+def _next_length(
+    length: torch.Tensor, promised: torch.Tensor, gained: torch.Tensor, steps: torch.Tensor
+) -> torch.Tensor:
+    """(P,) by how much to multiply the next step, from the last one's length and what it promised and gained.
+
+    Gauss-Newton's curvature leaves out the residuals' own. Where that matters, steps are too long or too short again
+    and again. The parabola of the cost along the last step, from its slope at the start (twice the promise) and its
+    end, tells the length that would have been best. Near one it is not used, and above one not after the first steps,
+    whose terms change most.
+    """
+    best = length * length * promised / (2 * length * promised - gained).clamp_min(1e-30)
+    best = best.clamp_min(SHORTEST).minimum(torch.where(steps < 2, 1.0, LONGEST))
+    return torch.where((best > 0.75) & (best < 1.5), 1.0, best)
+
+
+def _together(parts: list[tuple[torch.Tensor, LMResult]]) -> LMResult:
+    """All problems in their order, from parts and the places (P,) of each part's problems."""
+    if len(parts) == 1:
+        return parts[0][1]
+    order = torch.cat([rows for rows, _ in parts]).argsort()
+    results = [result for _, result in parts]
+
+    def joined(groups: list[State]) -> State:
+        return {key: torch.cat([group[key] for group in groups])[order] for key in groups[0]}
+
+    counts = joined([{"status": part.status, "steps": part.steps} for part in results])
+    return LMResult(joined([part.state for part in results]), joined([part.terms for part in results]), **counts)
 
 
 def _enough(now: LMResult, options: LMOptions) -> torch.Tensor:
@@ -167,8 +196,13 @@ def _rows(group: State, index: torch.Tensor) -> State:
     return {key: value[index] for key, value in group.items()}
 
 
+def _columns(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """``values`` (P,) in a shape that broadcasts along all of ``like`` (P, ...)."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
 def _choose(mask: torch.Tensor, new: State, old: State) -> State:
     """``new`` where ``mask`` (P,), else ``old``."""
     if bool(mask.all()):
         return new
-    return {key: torch.where(mask.view(-1, *[1] * (v.dim() - 1)), v, old[key]) for key, v in new.items()}
+    return {key: torch.where(_columns(mask, v), v, old[key]) for key, v in new.items()}

@@ -50,7 +50,8 @@ def factorise(system: torch.Tensor) -> torch.Tensor:
     Where Cholesky fails because rounding made a system indefinite, the factor comes from its
     eigenvalues, made positive (|w|, at least 1e-6 of the largest). Systems that are not finite give NaN.
     """
-    factor, info = torch.linalg.cholesky_ex(system)
+    upper, info = torch.linalg.cholesky_ex(system, upper=True)  # LAPACK's own layout: the lower one is copied once more
+    factor = upper.mT
     failed = info > 0
     if bool(failed.any()):
         factor[failed] = torch.nan
@@ -59,14 +60,15 @@ def factorise(system: torch.Tensor) -> torch.Tensor:
         values = values.abs()
         values = values.clamp_min(1e-6 * values.amax(dim=-1, keepdim=True).clamp_min(1e-30))
         # QR of W^(1/2) V^T gives R with R^T R = V W V^T; its transpose is the lower factor.
-        upper = torch.linalg.qr(values.sqrt()[..., None] * vectors.mT, mode="r").R
-        sign = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(system.dtype)
-        factor[failed] = (sign[..., None] * upper).mT
+        root = torch.linalg.qr(values.sqrt()[..., None] * vectors.mT, mode="r").R
+        sign = torch.where(root.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(system.dtype)
+        factor[failed] = (sign[..., None] * root).mT
     return factor
 
 
 def solve_factored(factor: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """x with L L^T x = right; right (..., U) or (..., U, M)."""
     vector = right.dim() == factor.dim() - 1
-    solution = torch.cholesky_solve(right[..., None] if vector else right, factor)
+    half = torch.linalg.solve_triangular(factor, right[..., None] if vector else right, upper=False)
+    solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)
     return solution[..., 0] if vector else solution

@@ -31,3 +31,16 @@ def robust_loss(squared: torch.Tensor, kind: str, scale: float) -> tuple[torch.T
         shrink = 1 / (1 + squared / (scale * scale))
         return squared * shrink, shrink * shrink
     raise ValueError(f"robust loss {kind!r} is unknown; choose one of {LOSSES}")
+
+
+def radial_curvature(squared: torch.Tensor, kind: str, scale: float) -> torch.Tensor:
+    """rho's curvature along the residual over rho', 1 + 2 s rho'' / rho' (no unit), of s = ``squared``; of its shape.
+
+    One where a residual is trusted fully, less where it begins to be doubted, negative where doubt outweighs it.
+    """
+    if kind == "none":
+        return torch.ones_like(squared)
+    if kind == "huber":
+        return (squared <= scale * scale).to(squared.dtype)
+    ratio = squared / (scale * scale)
+    return (1 - 3 * ratio) / (1 + ratio)

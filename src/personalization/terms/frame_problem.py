@@ -12,6 +12,9 @@ from src.personalization.solver.normal_equations import solve_damped
 from src.personalization.terms.frame_terms import FRAME_SIZE, POSE, SHAPE, WRIST, Observations, evaluate_frames
 from template.kinematics import JointsModel
 
+#: Of a residual's curvature so much is kept, whatever the robust loss leaves of it: less, and outliers mislead.
+LEAST_CURVATURE = 0.5
+
 
 @dataclass
 class ShapePrior:
@@ -22,7 +25,11 @@ class ShapePrior:
 
 
 class FrameProblem:
-    """`levenberg_marquardt.Problem` over N frames with the state keys pose (N,16,3,3), wrist (N,3), betas (N,10)."""
+    """`levenberg_marquardt.Problem` over N frames with the state keys pose (N,16,3,3), wrist (N,3), betas (N,10).
+
+    A state that also counts its steps, key accepted (N,), is on a search: from the first step on it regards the robust
+    loss's own curvature, which leads astray far from the minimum and saves a quarter of the steps nearer to it.
+    """
 
     def __init__(self, model: JointsModel, seen: Observations, shape_prior: ShapePrior | None = None) -> None:
         self.model, self.seen, self.shape_prior = model, seen, shape_prior
@@ -31,7 +38,9 @@ class FrameProblem:
         """Cost (N,), gradient, Hessian by pose (rad) and wrist (m), and the chart from a step to local increments."""
         rest = self.model.rest_points(state["betas"])
         free = self.shape_prior is not None
-        terms = evaluate_frames(self.model, self.seen, state["pose"], state["wrist"], rest, free)
+        accepted = state.get("accepted")
+        least = None if accepted is None else torch.where(accepted > 0, LEAST_CURVATURE, 1.0)
+        terms = evaluate_frames(self.model, self.seen, state["pose"], state["wrist"], rest, free, least)
         if self.shape_prior is not None:
             off = state["betas"] - self.shape_prior.mean
             pull = off @ self.shape_prior.precision
@@ -49,6 +58,8 @@ class FrameProblem:
         """See `levenberg_marquardt.Problem`."""
         moved = retract_frames(state, step)
         moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
+        if "accepted" in state:
+            moved["accepted"] = state["accepted"] + 1
         return moved
 
     def rows(self, index: torch.Tensor) -> FrameProblem:

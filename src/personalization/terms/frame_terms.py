@@ -79,12 +79,14 @@ def evaluate_frames(
     wrist: torch.Tensor,
     rest: torch.Tensor,
     with_shape: bool,
+    least_curvature: torch.Tensor | None = None,
 ) -> FrameTerms:
     """Linearise all frames.
 
     Args:
         pose: (N,16,3,3); wrist: (N,3) m; rest: (N,21,3) m zero-pose points of each frame's betas.
         with_shape: add the ten columns of the betas (without any prior on them).
+        least_curvature: (N,) see `keypoint_rows`; for a search, whose minimum it leaves as it is, not for covariances.
     """
     n, size = len(pose), FRAME_SIZE + 10 * with_shape
     posed = posed_points(model, pose, rest)
@@ -96,6 +98,7 @@ def evaluate_frames(
         seen.weights.permute(1, 2, 0).contiguous(),
         seen.loss,
         seen.loss_scale,
+        least_curvature,
     )
     guess = None
     if seen.points_3d is not None and seen.points_3d_weight is not None:
@@ -128,7 +131,7 @@ def evaluate_frames(
         prior_cost, pull = prior.pull(phi)
         cost = cost + prior_cost
         if number == 0:  # the chart is its own logarithm
-            gradient[:, POSE] += pull
+            gradient[:, POSE].add_(pull)
             continue
         derivative = torch.zeros(n, 16, 3, 16, 3, dtype=pose.dtype, device=pose.device)
         blocks = product(inverse_right_jacobian(phi), chart).permute(3, 0, 1, 2)
@@ -139,8 +142,8 @@ def evaluate_frames(
     if seen.depth is not None and seen.depth_weight is not None:
         off = wrist[:, 2] - seen.depth
         cost = cost + seen.depth_weight * off * off / 2
-        gradient[:, 50] += seen.depth_weight * off
-        hessian[:, 50, 50] += seen.depth_weight
+        gradient[:, 50].add_(seen.depth_weight * off)
+        hessian[:, 50, 50].add_(seen.depth_weight)
     if chart is None:
         chart = torch.eye(3, dtype=pose.dtype, device=pose.device).view(3, 3, 1, 1).expand(3, 3, 16, n)
     return FrameTerms(cost, gradient, hessian, chart.permute(3, 2, 0, 1))

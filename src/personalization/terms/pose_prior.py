@@ -82,13 +82,15 @@ def inverse_right_jacobian(phi: torch.Tensor) -> torch.Tensor:
 
 def _polynomial(phi: torch.Tensor, squared: torch.Tensor, turn: torch.Tensor, bend: torch.Tensor) -> torch.Tensor:
     """I + turn [phi] + bend [phi]^2, (3,3,...), with [phi]^2 = phi phi^T - t^2 I."""
-    out = (bend * phi)[:, None] * phi
-    diagonal, side = 1 - bend * squared, turn * phi
-    for axis, (row, column) in enumerate(((2, 1), (0, 2), (1, 0))):
-        out[axis, axis] += diagonal
-        out[row, column] += side[axis]
-        out[column, row] -= side[axis]
-    return out
+    # Row-major entries: the diagonal is every fourth; [phi] has z at 3, x at 7, y at 2, and their negatives across.
+    entries = ((bend * phi)[:, None] * phi).reshape(9, *phi.shape[1:])
+    side = (turn * phi).roll(1, dims=0)  # of the axes z, x, y
+    entries[::4].add_(1 - bend * squared)
+    entries[3:8:4].add_(side[:2])
+    entries[1:6:4].sub_(side[:2])
+    entries[2].add_(side[2])
+    entries[6].sub_(side[2])
+    return entries.unflatten(0, (3, 3))
 
 
 def rotation_log(matrix: torch.Tensor) -> torch.Tensor:
