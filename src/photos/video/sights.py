@@ -41,6 +41,8 @@ MOVES = 3
 #: Windows over the box, of which the surest is believed. In one that is too large, keypoints are too far apart, and the
 #: next window is larger still; in one that is too small they are not too close.
 SIZES = (1.0, 0.85)
+#: Windows beside one that shows no hand clearly, in sides of the box, and how much surer one of them must be.
+AROUND, SURER = np.array([(0.2, 0, 0), (-0.2, 0, 0), (0, 0.2, 0), (0, -0.2, 0), (0, 0, 0.3)]), 0.05
 #: The source of a box that a track itself gave.
 FOLLOWED = "followed"
 
@@ -176,6 +178,10 @@ class NetworkWindows(Regions):
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         """See `Looker`."""
         look = self._look(photo.image, limited(box, photo.image)[None], is_left)[0]
+        if look[2].mean() < CLEAR:
+            around = np.stack([limited(one, photo.image) for one in box + AROUND * box[2]])
+            best = max(self._look(photo.image, around, is_left), key=lambda one: one[2].mean())
+            look = best if best[2].mean() > look[2].mean() + SURER else look
         sure = look[2].mean()
         if sure < LOST or (sure < CLEAR and self.finder is not None and self._agrees(photo.image, look[0]) < HARDLY):
             return None

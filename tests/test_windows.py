@@ -1,0 +1,71 @@
+"""A hand read in windows: their size does not run away, and a hand beside an unclear window is found again."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from src.photos.api import PhotoEstimator
+from src.photos.detector.own_hands import TILE, views_of
+from src.photos.image import Photo
+from src.photos.result import mirror_box, mirror_points
+from src.photos.video.sights import NetworkWindows
+
+PLACE, SIDE = np.array([300.0, 200.0]), 90.0
+SHAPE = np.random.default_rng(0).uniform(-0.5, 0.5, (21, 2))
+SHAPE = (SHAPE - (SHAPE.min(axis=0) + SHAPE.max(axis=0)) / 2) / np.ptp(SHAPE, axis=0).max()
+PHOTO = Photo("clip", None, np.zeros((480, 640, 3), np.uint8))
+
+
+class Reader:
+    """As measured of ours: too large a window spreads the keypoints; the less it is centred, the less it is sure."""
+
+    card = SimpleNamespace(model="reader")
+
+    def __init__(self, is_left: bool) -> None:
+        width = PHOTO.image.shape[1]
+        self.place = mirror_box(np.append(PLACE, SIDE), width)[:2] if is_left else PLACE
+
+    def read(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        growth = np.maximum(boxes[:, 2] / SIDE, 0.95) ** 1.1
+        off = np.linalg.norm(boxes[:, :2] - self.place, axis=1) / SIDE
+        sure = np.clip(0.8 - 0.8 * np.abs(np.log(boxes[:, 2] / SIDE)) - off, 0.01, 1)
+        points = self.place + 0.55 * (boxes[:, None, :2] - self.place) + SHAPE * (SIDE * growth)[:, None, None]
+        return points, np.repeat(sure[:, None], 21, axis=1)
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+def test_the_size_of_a_window_does_not_run_away(is_left: bool) -> None:
+    windows = NetworkWindows(PhotoEstimator(None), Reader(is_left), None, False)
+    box = np.append(PLACE, 1.25 * SIDE)
+    for _ in range(15):
+        box = windows.read(PHOTO, box, is_left).region.box
+    assert box[2] == pytest.approx(SIDE, rel=0.08)  # in windows of one size it grows from frame to frame
+    points = windows.read(PHOTO, box, is_left).region.keypoints.points
+    expected = mirror_points(SHAPE * SIDE, 1) if is_left else SHAPE * SIDE
+    np.testing.assert_allclose(points, PLACE + expected, atol=0.06 * SIDE)
+
+
+def test_a_hand_beside_an_unclear_window_is_found() -> None:
+    windows = NetworkWindows(PhotoEstimator(None), Reader(False), None, False)
+    for angle in np.linspace(0, 2 * np.pi, 7):
+        start = PLACE + 0.6 * SIDE * np.array([np.cos(angle), np.sin(angle)])
+        sight = windows.read(PHOTO, np.append(start, SIDE), False)
+        assert np.linalg.norm(sight.region.box[:2] - PLACE) < 0.18 * SIDE
+    assert windows.read(PHOTO, np.append(PLACE + 2 * SIDE, SIDE), False) is None
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (1920, 1080), (500, 500), (2000, 300)])
+def test_tiles_cover_the_picture_and_overlap_by_half(width: int, height: int) -> None:
+    whole, tiles = views_of(width, height), views_of(width, height, closely=True)[2:]
+    assert len(whole) == 2 and (tiles[:, 2] == max(width, height) * TILE).all()
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    pixels = np.stack([columns, rows], axis=-1)[::7, ::7].reshape(-1, 1, 2)
+    away = np.abs(pixels - tiles[:, :2]) / tiles[:, 2:]
+    assert (away.max(axis=2).min(axis=1) <= 0.5 + 1e-9).all()
+    assert len(tiles) <= 9
+    for axis in (0, 1):  # whatever is half as large as a tile lies in one as a whole
+        steps = np.diff(np.unique(tiles[:, axis]))
+        assert (steps <= tiles[0, 2] / 2 + 1e-9).all()
