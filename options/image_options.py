@@ -91,7 +91,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibrate_until_mm",
         type=float,
         default=40.0,
-        help="well enough: so long is the 95%% interval of the hand length (one camera alone: some 35, a ruler: 12)",
+        help="well enough: so long is the 95%% interval of the hand length (networks alone: some 35, a ruler: 12)",
     )
     growing.add_argument(
         "--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="a length, e.g. index=72±2; repeatable"
