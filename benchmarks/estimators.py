@@ -10,6 +10,9 @@ camera_space_mm, zero_pose_mm, each with its 95% interval over people, and what 
 - ``mean_shape``: their pose with the mean of the person's predicted betas (of estimators without betas: of those that
   fit their joints), placed likewise. What people do today.
 - ``ours``, ``ours_ruler``: `personalise` without and with a hand length measured to 3 mm.
+- ``true_shape``: the same with the true betas: the least that one shape for all frames can leave.
+
+``depth_shared_mm`` is the mean error of a person's wrist depths (of the size), ``depth_each_mm`` their spread about it.
 
 HaMeR- and WiLoR-like betas and poses are those of the hand in use, as of a user who has MANO; the others' points only.
 Trust was measured on other simulated people: ``--make_trust`` does it again and writes ``weights/trust_*.json``.
@@ -37,22 +40,23 @@ from tqdm import tqdm  # noqa: E402
 from benchmarks.scenes.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results  # noqa: E402
 from src.estimators import read_estimates  # noqa: E402
 from src.estimators.records import place  # noqa: E402
-from src.personalization.calibration.api import shapes_of  # noqa: E402
-from src.personalization.estimates.evidence import CROPPED, Estimates, prepare  # noqa: E402
+from src.personalization.calibration.from_keypoints import shapes_of  # noqa: E402
+from src.personalization.estimates.evidence import CROPPED, Estimates, landmarks_of, prepare  # noqa: E402
 from src.personalization.estimates.measure import measure_trust  # noqa: E402
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows  # noqa: E402
 from src.personalization.fitting.from_keypoints import ray_turn  # noqa: E402
+from src.personalization.landmarks.model import LandmarkModel  # noqa: E402
 from src.personalization.terms.hand_size import length_of  # noqa: E402
 from src.personalization.terms.shape_terms import LengthCue  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel  # noqa: E402
-from utils.artifacts import Predictions  # noqa: E402
+from utils.artifacts import Identity, Predictions  # noqa: E402
 
 #: Uncertainty of the ruler, m; people measured, and those that trust was chosen on.
 RULER, TEST_SEED, TUNING_SEED = 0.003, 2211, 5000
 WITH_POSE = ("hamer", "wilor")
-TREATMENTS = ("released", "turned", "mean_shape", "ours", "ours_ruler")
-METRICS = ("wrist_relative_mm", "camera_space_mm", "zero_pose_mm")
+TREATMENTS = ("released", "turned", "mean_shape", "ours", "ours_ruler", "true_shape")
+METRICS = ("wrist_relative_mm", "camera_space_mm", "zero_pose_mm", "depth_shared_mm", "depth_each_mm")
 
 
 @dataclass
@@ -93,8 +97,8 @@ def placed(rows: Predictions, joints: np.ndarray) -> np.ndarray:
 class Measure:
     """Errors by treatment and person, and calibration's standardised errors of the hand's length."""
 
-    def __init__(self, assets: HandAssets) -> None:
-        self.assets, self.people = assets, shapes_of(assets)
+    def __init__(self, assets: HandAssets, landmarks: LandmarkModel | None = None) -> None:
+        self.assets, self.people, self.landmarks = assets, shapes_of(assets), landmarks
         self.hand, self.model = HandModel(assets, dtype=torch.float64), JointsModel(assets)
         self.errors: dict[str, list[list[float]]] = defaultdict(list)
         self.standardised: dict[str, list[float]] = defaultdict(list)
@@ -109,12 +113,14 @@ class Measure:
         off = joints - person.joints
         relative = off - off[:, :1]
         rest = (self.rest(betas) - self.rest(person.betas[None])).norm(dim=-1).mean()
-        numbers = (np.linalg.norm(relative, axis=-1).mean(), np.linalg.norm(off, axis=-1).mean(), float(rest))
+        depth = off[:, 0, 2]
+        numbers = (np.linalg.norm(relative, axis=-1).mean(), np.linalg.norm(off, axis=-1).mean(), float(rest),
+                   abs(depth.mean()), depth.std())  # fmt: skip
         self.errors[treatment].append([1000 * float(number) for number in numbers])
 
     def person(self, person: Person, theirs: bool, generator: np.random.Generator) -> None:
         """Every treatment of one person."""
-        ready = prepare(person.rows, self.assets, self.people, theirs=theirs)
+        ready = prepare(person.rows, self.assets, self.people, landmarks=self.landmarks, theirs=theirs)
         rows, own = person.rows, ready.rows.betas.astype(np.float64)
         self.add("released", placed(rows, rows.joints_3d), own, person)
         turned = rows.joints_3d.astype(np.float64)
@@ -131,6 +137,8 @@ class Measure:
             self.add(treatment, personalise_rows(ready, found, self.assets).joints, identity.betas[None], person)
             off = (identity.hand_length_mm - 1000 * true) / identity.hand_length_std_mm
             self.standardised[treatment].append(float(off))
+        true_shape = {0: Identity(person.betas, self.assets.name, self.assets.hash, 1000 * true)}
+        self.add("true_shape", personalise_rows(ready, true_shape, self.assets).joints, person.betas[None], person)
 
     def with_mean_shape(self, rows: Predictions, ready: Estimates, theirs: bool) -> np.ndarray:
         """Their poses with the mean of their betas, about the wrist."""
@@ -192,7 +200,7 @@ def real(args: argparse.Namespace, assets: HandAssets) -> list[dict[str, Any]]:
         betas = archive["betas"][np.array(both)[kept]] if "betas" in archive.files else None
     if betas is None:
         raise SystemExit(f"{args.labels} has no betas (N,10) of the hand in use, which zero-pose errors need")
-    measure, generator = Measure(assets), np.random.default_rng(args.seed)
+    measure, generator = Measure(assets, landmarks_of(args.format, assets)), np.random.default_rng(args.seed)
     for subject in np.unique(rows.subject_id):
         own = rows.subject_id == subject
         joints = labels.joints_3d[own] + wrists[own]
@@ -214,7 +222,7 @@ def make_trust(args: argparse.Namespace, assets: HandAssets) -> None:
             for key in columns
         }
         count = np.arange(len(merged["K"]))
-        rows = replace(every[0], image_id=count, image_name=None, keypoint_confidence=None, **merged)
+        rows = replace(every[0], image_id=count, image_name=None, image_size=None, keypoint_confidence=None, **merged)
         truth = result.world.joints.flatten(0, 1).numpy()
         labels = replace(
             rows,

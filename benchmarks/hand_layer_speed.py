@@ -28,6 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.machine import peak_growth  # noqa: E402
 from template import HandAssets, HandModel, axis_angle_to_pose, load_hand_assets  # noqa: E402
 
 Layer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -203,16 +204,7 @@ def _peak_here(name: str, batch: int, assets: HandAssets) -> float:
     layer = make_layers(assets, "cpu")[name]
     run_once(layer, name, make_case(1, "cpu"), backward=True)
     case = make_case(batch, "cpu")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux)
-    before = _peak_resident_kilobytes()
-    run_once(layer, name, case, backward=True)
-    return (_peak_resident_kilobytes() - before) / 1024
-
-
-def _peak_resident_kilobytes() -> int:
-    # Not getrusage: its maximum is inherited from the parent process.
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    return peak_growth(lambda: run_once(layer, name, case, backward=True))
 
 
 def get_args_parser() -> argparse.ArgumentParser:

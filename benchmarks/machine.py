@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,3 +23,20 @@ def median_and_p95(milliseconds: list[float]) -> dict[str, float]:
     """Median and 95th percentile, ms."""
     median, high = np.percentile(milliseconds, [50, 95])
     return {"median_ms": round(float(median), 3), "p95_ms": round(float(high), 3)}
+
+
+def peak_growth(run: Callable[[], object]) -> float:
+    """MB that ``run`` adds to the resident set of this process at its peak (Linux).
+
+    Memory that was freed before and is still held counts as there: measure in a process of its own.
+    """
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _peak_resident_kilobytes()
+    run()
+    return (_peak_resident_kilobytes() - before) / 1024
+
+
+def _peak_resident_kilobytes() -> int:
+    # Not getrusage: its maximum is inherited from the parent process.
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))

@@ -24,7 +24,7 @@ import torch  # noqa: E402
 from datasets import build_dataset  # noqa: E402
 from options.calibrate import get_args_parser as calibration_parser  # noqa: E402
 from src.evaluation.shape import zero_pose_mpvpe  # noqa: E402
-from src.personalization.calibration.api import fit_options  # noqa: E402
+from src.personalization.calibration.from_keypoints import fit_options  # noqa: E402
 from src.personalization.calibration.identity import calibrate_predictions  # noqa: E402
 from src.personalization.fitting.from_keypoints import KeypointFit  # noqa: E402
 from src.personalization.terms.hand_size import lengths_mm  # noqa: E402

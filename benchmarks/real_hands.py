@@ -9,10 +9,12 @@
 * ``scans``: how far fingertips are fitted from the plane of wrist and knuckles, hands lying flat on a scanner, mm.
 * ``betas``: largest mean coefficient over people whom the landmarks did not see: they are learned from the others.
 * ``draws``: root mean square difference of the betas from two disjoint draws of a person's pictures, with a ruler, in
-  standard deviations of that difference as stated.
-* ``detector``, ``networks``: of pictures of one hand each (``signs``) how many are found, on which side (mirroring the
-  picture must swap it; of networks: as the detector says), and how many keypoints lie within 0.1 of the box of those of
-  the mirrored picture (of networks: of the detector's). ``false_alarms``: of drawn pictures without any hand.
+  standard deviations that both state; and over the difference's own, in which population, ruler and the error that
+  all pictures share, the same for both draws, cancel.
+* ``detector``, ``networks`` (our own: ``--keypoints own``): of pictures of one hand each (``signs``, every second one
+  mirrored) how many are found and fitted, with which side (mirroring the picture must swap it; of networks: as the
+  detector says), and how many keypoints lie within 0.1 of the box of those of the mirrored picture (of networks: of the
+  detector's). ``false_alarms``: of drawn pictures without any hand.
 
 What is absent is skipped with the reason. ``out/real_hands`` gets skeletons and meshes over blank ground.
 """
@@ -33,9 +35,9 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.real_pictures import routes  # noqa: E402
+from benchmarks.scenes.real_pictures import routes  # noqa: E402
 from src.evaluation.alignment import procrustes_align  # noqa: E402
-from src.personalization.calibration.api import fit_options  # noqa: E402
+from src.personalization.calibration.from_keypoints import fit_options  # noqa: E402
 from src.personalization.calibration.identity import calibrate_predictions  # noqa: E402
 from src.personalization.calibration.multi_frame import CalibrationOptions  # noqa: E402
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions  # noqa: E402
@@ -44,6 +46,7 @@ from src.personalization.landmarks.model import joints_model  # noqa: E402
 from src.personalization.landmarks.shared_fit import fit_shared  # noqa: E402
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras  # noqa: E402
 from src.personalization.solver.status import usable  # noqa: E402
+from src.personalization.terms.hand_size import length_gradient  # noqa: E402
 from src.personalization.terms.population_pose_prior import PALM  # noqa: E402
 from src.personalization.terms.shape_terms import LengthCue  # noqa: E402
 from src.photos.calibrate import photo_beliefs  # noqa: E402
@@ -51,13 +54,15 @@ from src.photos.camera import Camera  # noqa: E402
 from src.photos.detector import Detection, mirrored  # noqa: E402
 from src.photos.hands import PhotoHand, fit_photo_hands, photo_predictions  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
-from template.kinematics import posed_points  # noqa: E402
+from template.kinematics import JointsModel, posed_points  # noqa: E402
 from utils.camera import mirror_intrinsics  # noqa: E402
 from utils.drawing.overlay import draw_skeleton, overlay_mesh  # noqa: E402
 from utils.identity import Identity  # noqa: E402
 
 #: m, wrist to middle fingertip: of the person at the desk, and of the one whose left hand was photographed.
 DESK_LENGTH, LEFT_LENGTH = 0.187, 0.181
+#: m, of a ruler.
+RULER_STD = 0.003
 ONE_PERSON = ("one_person_ten_poses", "one_left_hand_known_camera")
 SCANS, SCAN_MM = "flat_on_a_scanner", 0.127
 #: m, where a scanned hand is put: so far that its picture is all but orthographic.
@@ -78,7 +83,7 @@ class Setting:
 
     def identity(self, hands: list[PhotoHand], length: float) -> Identity:
         """One person's, with a ruler of 3 mm."""
-        beliefs = CalibrationOptions(**{**vars(self.beliefs), "cues": (LengthCue("hand", length, 0.003),)})
+        beliefs = CalibrationOptions(**{**vars(self.beliefs), "cues": (LengthCue("hand", length, RULER_STD),)})
         rows = photo_predictions(hands, self.fit(hands), self.assets, self.options, 1)
         return calibrate_predictions(rows, self.assets, beliefs, num_images=len(rows))[1]
 
@@ -210,7 +215,7 @@ def betas(setting: Setting, data: Path) -> dict[str, float]:
 
 def draws(setting: Setting, data: Path, count: int = 4, size: int = 15) -> dict[str, float]:
     """See the module's docstring."""
-    group, ratios = real(data)[ONE_PERSON[1]], []
+    group, ratios, own = real(data)[ONE_PERSON[1]], [], []
     hands = [
         photo_hand(picture["hands"][0], np.array(group["K"]), picture["width"], number)
         for number, picture in enumerate(group["pictures"])
@@ -224,7 +229,27 @@ def draws(setting: Setting, data: Path, count: int = 4, size: int = 15) -> dict[
         )
         std = np.sqrt(np.diag(one.covariance) + np.diag(other.covariance))
         ratios.append(np.square((one.betas - other.betas) / std))
-    return {"betas_over_std": float(np.sqrt(np.mean(ratios))), "pictures": size, "draws": count}
+        covariance = of_difference(setting, one, size) + of_difference(setting, other, size)
+        own.append((one.betas - other.betas) ** 2 / np.diag(covariance))
+    return {
+        "betas_over_std": float(np.sqrt(np.mean(ratios))),
+        "betas_over_std_of_difference": float(np.sqrt(np.mean(own))),
+        "pictures": size,
+        "draws": count,
+    }
+
+
+def of_difference(setting: Setting, identity: Identity, size: int) -> np.ndarray:
+    """The part (10,10) of a calibration's covariance V that another draw of ``size`` pictures of the person has not.
+
+    Its data, of precision J = V^-1 - P^-1, have the variance J^-1 of a mean whose terms share the part r of theirs, of
+    which (1 - r) / (1 + (n - 1) r) is each draw's own. V J of it is in the betas: V - V P^-1 V, times that.
+    """
+    model, r = JointsModel(setting.assets), setting.beliefs.error_correlation
+    slope = length_gradient(model, torch.as_tensor(identity.betas)[None], "hand")[1][0].numpy()
+    known = np.linalg.inv(setting.beliefs.population.betas_covariance) + np.outer(slope, slope) / RULER_STD**2
+    own = (1 - r) / (1 + (size - 1) * r)
+    return own * (identity.covariance - identity.covariance @ known @ identity.covariance)
 
 
 def real(data: Path) -> dict[str, Any]:

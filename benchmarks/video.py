@@ -1,6 +1,7 @@
 """Hands over time: every frame on its own, all frames together, and each as it comes, on unseen synthetic people.
 
-``python benchmarks/video.py`` prints a table; ``--json`` one JSON object with ``sequence`` and ``seconds_3000_frames``.
+``python benchmarks/video.py`` prints a table; ``--json`` one JSON object with ``tracking`` (see `scenes.tracking`),
+``sequence``, ``online`` (see `scenes.online_cases`) and ``seconds_3000_frames``; ``--only`` measures one of them.
 
 Each sequence is 3 s at 30 frames a second of one camera; for half a second a box of noise covers the hand. The shipped
 identity-aware network is told the person's true shape and looks at the hand's true box, the keypoint network at the
@@ -27,6 +28,8 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.scenes.online_cases import measure_online  # noqa: E402
+from benchmarks.scenes.tracking import measure_tracking  # noqa: E402
 from benchmarks.scenes.video_scenes import FPS, Clip, make_clip  # noqa: E402
 from datasets.image_crop import crop_image  # noqa: E402
 from src.engine.checkpoint import load_network  # noqa: E402
@@ -175,8 +178,22 @@ def seconds_of(model: JointsModel, clips: list[Observed], options: SequenceOptio
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
-    """Run everything; see the module's docstring."""
-    clips = observations(args.seed, args.clips, None if args.cache is None else Path(args.cache))
+    """Run everything, or what is asked for; see the module's docstring."""
+    cache = None if args.cache is None else Path(args.cache)
+    result: dict[str, object] = {"machine": describe_machine(), "clips": args.clips}
+    if args.only in (None, "tracking"):
+        result["tracking"] = measure_tracking(args.seed, range(1, args.clips + 1), cache)
+    if args.only in (None, "sequence"):
+        result["sequence"], seconds = measure_sequence(args, cache)
+        result |= {} if seconds is None else {"seconds_3000_frames": seconds}
+    if args.only in (None, "online") and args.people:
+        result["online"] = measure_online(args.seed, args.people, cache)
+    return result
+
+
+def measure_sequence(args: argparse.Namespace, cache: Path | None) -> tuple[dict[str, dict[str, float]], float | None]:
+    """Each treatment's errors, and the seconds of 3,000 frames where they are asked for."""
+    clips = observations(args.seed, args.clips, cache)
     assets = load_hand_assets()
     model, exact = JointsModel(assets, dtype=torch.float32), JointsModel(assets)
     rows = {name: [] for name in treatments(model, SequenceOptions(), CAUSAL)}
@@ -190,10 +207,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         | {"ms_a_frame": round(took[name], 2)}
         for name, found in rows.items()
     }
-    result = {"machine": describe_machine(), "clips": len(clips), "sequence": sequence}
-    if args.time:
-        result["seconds_3000_frames"] = round(seconds_of(model, clips, SequenceOptions()), 2)
-    return result
+    return sequence, round(seconds_of(model, clips, SequenceOptions()), 2) if args.time else None
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -202,7 +216,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--clips", type=int, default=20, help="people, one clip of 3 s of each")
     parser.add_argument("--seed", type=int, default=2000, help="of the people")
-    parser.add_argument("--cache", help="folder for what the networks said of each clip")
+    parser.add_argument("--people", type=int, default=40, help="of `online`, a video of 10 s of each; 0: leave it out")
+    parser.add_argument("--cache", help="folder for clips, and for what the networks said of each in its true boxes")
+    parser.add_argument("--only", choices=("tracking", "sequence", "online"), help="measure that alone")
     parser.add_argument("--time", action="store_true", help="also time 3,000 frames (an idle machine)")
     return parser
 
@@ -215,7 +231,8 @@ def main() -> None:
     if args.json:
         print(json.dumps(result, indent=1))
         return
-    for name, row in result["sequence"].items():
+    rows = {"tracking": result["tracking"]} if "tracking" in result else {}
+    for name, row in (rows | result.get("sequence", {}) | result.get("online", {})).items():
         print(f"{name:15s} " + "  ".join(f"{key} {value}" for key, value in row.items()))
 
 

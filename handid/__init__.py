@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets.synthetic.samples import write_photos
     from src.engine.estimates.api import PersonalisedHands, personalise
     from src.estimators import read_estimates, write_estimates
+    from src.personalization.calibration.online import OnlineCalibration
     from src.personalization.fitting.api import FittedHands, fit
     from src.photos.api import load
     from src.photos.calibrate import calibrate
@@ -34,6 +35,7 @@ __all__ = [
     "HandAssets",
     "HandModel",
     "Identity",
+    "OnlineCalibration",
     "PersonalisedHands",
     "Result",
     "axis_angle_to_pose",
@@ -59,6 +61,7 @@ _NAMES = {
     "datasets.synthetic.samples": ("write_photos",),
     "src.engine.estimates.api": ("PersonalisedHands", "personalise"),
     "src.estimators": ("read_estimates", "write_estimates"),
+    "src.personalization.calibration.online": ("OnlineCalibration",),
     "src.personalization.fitting.api": ("FittedHands", "fit"),
     "src.photos.api": ("load",),
     "src.photos.calibrate": ("calibrate",),

@@ -46,6 +46,7 @@ _NEEDS = {
         "--finger_length_mm",
         "--card",
         "--paper",
+        "--images",
     ),
     "--corners": ("--card", "--paper"),
 }
@@ -82,11 +83,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         "(default: what scripts/predict_with_confidence.sh and predict_2d.sh write)",
     )
     source.add_argument(
-        "--images", help="folder of a person's own photos, read with mediapipe; of --estimates: the pictures"
+        "--images", help="folder of a person's own photos, read with a detector of hands; of --estimates: the pictures"
     )
     parser.add_argument(
         "--keypoints",
-        help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe, the default",
+        help="npz of the pose_2d network, same images (multi_frame needs it); of --images: mediapipe, the default, or "
+        "own: our own detector, which needs nothing installed and errs more often",
     )
     parser.add_argument(
         "--output",
@@ -164,7 +166,11 @@ def add_multi_frame_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("X1", "Y1", "X2", "Y2", "X3", "Y3", "X4", "Y4"),
         help="of the card or paper in that picture, pixels, about its outline, a long side first (default: looked for)",
     )
-    cues.add_argument("--accept_conflict", action="store_true", help="use a length even if it contradicts the images")
+    cues.add_argument(
+        "--accept_conflict",
+        action="store_true",
+        help="use a length even if it contradicts the images, photos even if their hands seem to be several people's",
+    )
     cues.add_argument("--data_root", help="data set's folder: for --cameras and --wrist_depth")
     cues.add_argument("--dataset", default="dex_ycb")
     cues.add_argument("--cameras", type=int, metavar="N", help="use N calibrated cameras of each instant together")

@@ -14,16 +14,29 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     """``--images``, ``--video`` and what is known about them."""
     group = parser.add_argument_group("demo on own images (--phase demo --images DIR or --video FILE)")
     group.add_argument("--images", help="folder of images, or one image; each may have <name>_K.npy, <name>_bbox.json")
-    group.add_argument("--video", help="video to annotate; each frame's fit starts from the one before it")
+    group.add_argument(
+        "--video",
+        help="video to annotate: every hand in it is followed. camera:0: the first camera, live, its newest frames, "
+        "smoothed as they come, on a page of this machine; camera:FILE: a file played as a camera",
+    )
+    group.add_argument("--port", type=int, default=0, help="of the page of --video camera:0 (default: a free one)")
     group.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
     group.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
     group.add_argument(
         "--camera",
         metavar="FILE",
-        help="camera file with distortion (.json, .yaml of OpenCV, ROS or Kalibr) or its numbers; pictures are made "
-        "straight first",
+        help="camera file with distortion (.json, .yaml of OpenCV, ROS or Kalibr) or its numbers",
     )
     group.add_argument("--camera_name", help="which camera of a --camera file with several, e.g. cam0")
+    group.add_argument(
+        "--world_from_camera",
+        metavar="FILE",
+        help="where the camera is in each frame or picture (.json, .npz, or lines of TUM's format; docs/video.md): "
+        "hands come out in the world too, and meshes and motion there",
+    )
+    group.add_argument(
+        "--world_axes", default="y_down", choices=("y_down", "y_up", "z_up"), help="of --world_from_camera: what is up"
+    )
     group.add_argument("--hand", choices=("left", "right"), help="default: what the detector says, else right")
     group.add_argument(
         "--bbox",
@@ -48,10 +61,40 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--bvh", action="store_true", help="of a video: also NAME_hands.bvh, skeleton and motion, in cm")
     group.add_argument("--joint_names", default="mano", choices=("mano", "webxr"), help="of the bones of --glb, --bvh")
-    group.add_argument(
+    over_time = group.add_mutually_exclusive_group()
+    over_time.add_argument(
+        "--lag",
+        type=int,
+        metavar="FRAMES",
+        help="of a video: smooth each frame as it comes, from those before it and so many after it (0: for live use); "
+        "default: all frames are fitted together once the video is over",
+    )
+    over_time.add_argument("--each_frame_alone", action="store_true", help="of a video: do not fit frames together")
+    people = group.add_mutually_exclusive_group()
+    people.add_argument(
         "--one_person",
         action="store_true",
-        help="all hands of a picture are one person's: they share the shape, also of --identity of the other hand",
+        help="all hands of a picture are one person's: they share the shape, also of --identity of the other hand "
+        "(default in videos, until two hands of one side are seen at once)",
+    )
+    people.add_argument(
+        "--two_shapes", action="store_true", help="of a video: each hand has a shape of its own, also one person's"
+    )
+    growing = parser.add_argument_group("an identity that grows while a video is watched (docs/video.md)")
+    growing.add_argument(
+        "--calibrate_online",
+        action=argparse.BooleanOptionalAction,
+        help="of a video: calibrate the person as the frames come, and leave NAME_identity.json once the hand is known "
+        "well enough (default without --identity)",
+    )
+    growing.add_argument(
+        "--calibrate_until_mm",
+        type=float,
+        default=40.0,
+        help="well enough: so long is the 95%% interval of the hand length (one camera alone: some 35, a ruler: 12)",
+    )
+    growing.add_argument(
+        "--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="a length, e.g. index=72±2; repeatable"
     )
 
 

@@ -77,6 +77,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--epochs", type=int)
     group.add_argument("--batch_size", type=int)
     group.add_argument("--lr", type=float)
+    group.add_argument("--body_lr", type=float, help="of what is trained already: backbone, heat maps, feature (--lr)")
     group.add_argument("--weight_decay", type=float)
     group.add_argument("--optimizer", choices=("adam", "adamw"))
     group.add_argument("--schedule", choices=("cosine", "multistep", "constant"))
@@ -148,19 +149,20 @@ _NETWORK = "model backbone hierarchy keypoint_views checkpoint resume exp_name o
 _SAMPLES = "batch_size num_workers max_images"
 _OWN_IMAGES = (
     "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints landmarker "
-    "one_person camera camera_name"
+    "one_person camera camera_name world_from_camera world_axes"
 )
 #: What each use of run.py reads, beside ``--phase``, ``--debug`` and `_EVERYWHERE`. Any other option is an error.
 USED_OPTIONS = {
     "train": f"{_DATA} {_SAMPLES} input_size crop_scale resident model recipe backbone backbone_weights "
-    "crop_geometry confidence blind_decoder hierarchy exp_name out_dir epochs lr weight_decay optimizer schedule "
-    "augment rotation_deg seed amp channels_last cuda_graph compile init_parts init_from resume override overwrite "
-    "save_minutes val_images",
+    "crop_geometry confidence blind_decoder hierarchy exp_name out_dir epochs lr body_lr weight_decay optimizer "
+    "schedule augment rotation_deg seed amp channels_last cuda_graph compile init_parts init_from resume override "
+    "overwrite save_minutes val_images",
     "predict": f"{_DATA} {_NETWORK} {_SAMPLES} shape identity predictions",
     "eval": f"{_DATA} {_NETWORK} {_SAMPLES} shape identity predictions results submit",
     "demo": "output weights method solver calibration_images demo_sequences demo_frames pictures seed",
     "demo --images": f"{_OWN_IMAGES} images",
-    "demo --video": f"{_OWN_IMAGES} video glb bvh joint_names",
+    "demo --video": f"{_OWN_IMAGES} video glb bvh joint_names port lag each_frame_alone two_shapes "
+    f"calibrate_online calibrate_until_mm known_bone {CUE_OPTIONS}",
     "export": "model dataset checkpoint resume exp_name out_dir hierarchy output weights without_layer",
     "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit",
 }
@@ -183,7 +185,13 @@ class _Parser(CommandParser):
             use += " --images" if args.images else " --video" if args.video else ""
         used = {f"--{name}" for name in f"phase debug {_EVERYWHERE} {USED_OPTIONS[use]}".split()}
         self.refuse_unused(args, used, f"--phase {use}")
-        self.refuse_without(args, {"--joint_names": ("--glb", "--bvh"), "--camera_name": ("--camera",)})
+        needs = {"--joint_names": ("--glb", "--bvh"), "--camera_name": ("--camera",)}
+        self.refuse_without(args, needs | {"--world_axes": ("--world_from_camera",)})
+        self.refuse_without(args, {"--hand_length_std_mm": ("--hand_length_mm",)})
+        if not (args.video or "").startswith("camera:"):
+            self.refuse_unused(args, args.given_options - {"--port"}, "--video FILE")
+        elif args.world_from_camera:
+            self.error("--world_from_camera is of recorded videos, whose frames have poses; leave it out")
         name = args.exp_name
         if name is not None and (name != Path(name).name or name in _NO_NAMES):
             self.error(f"--exp_name is {name!r}; it is one folder's name in --out_dir, without a path")
@@ -234,7 +242,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add_image_arguments(parser)
     add_export_arguments(parser)
     add_estimate_arguments(parser)
-    cues = parser.add_argument_group("personalise without --identity")
+    cues = parser.add_argument_group("personalise, and videos, without --identity")
     cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist to middle fingertip of the stretched hand")
     cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
     cues.add_argument("--accept_conflict", action="store_true", help="go on where images or lengths contradict")

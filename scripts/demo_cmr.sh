@@ -2,7 +2,8 @@
 # The demo with a mesh network of the CMR family on pictures in FreiHAND's layout (synthetic ones are written first; your
 # own with DATA_ROOT=DIR). Takes the shipped weights/cmr_identity.safetensors (with --identity FILE, else the mean shape)
 # or cmr_pg.safetensors, or your own with MODEL=cmr_sg CHECKPOINT=FILE (also one of the CMR release, such as
-# cmr_sg_res18_freihand.pt). Without any it trains cmr_pg for some minutes: everything runs, but the hands are crumpled.
+# cmr_sg_res18_freihand.pt; with MODEL=metro the page also shows where joints look). Without any it trains cmr_pg for
+# some minutes: everything runs, but the hands are crumpled.
 # Leaves out/demo_cmr/: index.html, predictions.json, and for each picture NAME_plot.jpg, NAME_mesh.ply, NAME_mesh.glb.
 source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 FREIHAND="${DATA_ROOT:-$ROOT/data/synthetic_freihand}"

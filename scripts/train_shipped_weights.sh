@@ -24,7 +24,7 @@ RUNS="$ROOT/out/dex_ycb/$RUNS"
 "$PYTHON" "$ROOT/run.py" --phase train --out_dir "$ROOT/out" --model cmr_identity --backbone regnet_x_400mf --data_root "$DATA" --cache "$ROOT/data/cache" \
     --exp_name ship_cmr_identity --init_from "${RUNS}_cmr_identity_seed0/checkpoints/last.pt" --rotation_deg 30 \
     --epochs 1 --max_images 28160 --batch_size 64 --optimizer adamw --weight_decay 0.01 --schedule cosine --lr 1e-3 --resume
-"$PYTHON" -m src.engine.ship --run "$ROOT/out/dex_ycb/ship_cmr_identity" --name cmr_identity
+"$PYTHON" -m src.engine.ship --run "$ROOT/out/dex_ycb/ship_cmr_identity" --name cmr_identity --bits 6
 
 # How far the networks are to be trusted: measured on 80 people whom they have not seen, and who are never evaluated.
 PEOPLE="$ROOT/data/validation_people"

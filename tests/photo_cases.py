@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
 from options.run_options import get_args_parser
 from src.engine.checkpoint import ModelCard
+from src.personalization.fitting.fit import FitOptions
+from src.photos.detector import Detection
 from src.photos.result import Result
 from template import HandModel, axis_angle_to_pose, load_hand_assets
+from template.kinematics import JointsModel
 from utils.camera import project_numpy, square_box
 
+DETECTIONS = Path(__file__).parents[2] / "shared" / "data" / "detections" / "mediapipe_real.json"
+needs_detections = pytest.mark.skipif(not DETECTIONS.is_file(), reason=f"{DETECTIONS} is not there")
 ASSETS = load_hand_assets("template/stand_in.npz")
 K = np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]])
 
@@ -48,10 +57,24 @@ def result_of(hand: dict[str, np.ndarray]) -> Result:
     )
 
 
+def real_detections() -> list[tuple[str, Detection]]:
+    """Surest hand of each real picture, and whose it is."""
+    found = []
+    for name, group in json.loads(DETECTIONS.read_text()).items():
+        single = name in ("one_person_ten_poses", "one_left_hand_known_camera")
+        for picture in group["pictures"]:
+            for hand in picture["hands"][:1]:
+                points, world = np.array(hand["keypoints_2d"]), np.array(hand["world_m"])
+                seen = Detection(points, np.ones(21), hand["side"] == "left", hand["side_score"], world)
+                found.append((name if single else f"{name} {picture.get('person') or picture['picture']}", seen))
+    return found
+
+
 class Fixed:
     """An estimator that sees the same hand everywhere, fails where a picture is ``broken`` and looks on."""
 
     card, assets = ModelCard("fixed"), ASSETS
+    joints_model, frame_options = JointsModel(ASSETS, dtype=torch.float32), FitOptions()
 
     def __init__(self, look: object = None) -> None:
         self.look, self.calls = look, 0

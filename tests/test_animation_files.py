@@ -76,8 +76,8 @@ class Glb:
                 return self.array(sampler["output"]).reshape(len(self.array(sampler["input"])), -1)[frame]
         return None
 
-    def vertices(self, frame: int) -> np.ndarray:
-        """(V,3) posed by section 3.7.3 of the specification: morph targets, then linear blend skinning."""
+    def vertices(self, frame: int, hand: int = 0) -> np.ndarray:
+        """(V,3) of a mesh posed by section 3.7.3 of the specification: morph targets, then linear blend skinning."""
         nodes = self.document["nodes"]
         world: dict[int, np.ndarray] = {}
 
@@ -93,7 +93,7 @@ class Glb:
 
         for root in self.document["scenes"][0]["nodes"]:
             visit(root, np.eye(4))
-        (number,) = (index for index, node in enumerate(nodes) if "mesh" in node)
+        number = [index for index, node in enumerate(nodes) if "mesh" in node][hand]
         mesh, skin = self.document["meshes"][nodes[number]["mesh"]], self.document["skins"][nodes[number]["skin"]]
         (primitive,) = mesh["primitives"]
         points = self.array(primitive["attributes"]["POSITION"])

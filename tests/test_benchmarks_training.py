@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import latency, train_throughput
+from benchmarks import latency, step_cost, train_throughput
 from benchmarks.latency import Tracker, Video, longest_stretch, run_video
 from benchmarks.latency_engines import TorchEngine, make_engines
-from benchmarks.machine import describe_machine, median_and_p95
+from benchmarks.machine import describe_machine, median_and_p95, peak_growth
 from src.engine.checkpoint import ModelCard
 from template import HandModel, load_hand_assets
 from tests.dex_ycb_layout import write_dex_ycb
@@ -130,6 +130,34 @@ def test_throughput_runs_the_trainers_own_step(tmp_path: Path, monkeypatch: pyte
     names = {"model_fast", "model_released", "loader_cache", "both_cache", "loader_jpeg", "both_jpeg"}
     assert set(row["images_per_second"]) == names and all(rate > 0 for rate in row["images_per_second"].values())
     assert result["ratios"] == row["ratios"] and (row["backbone"], row["batch_size"]) == ("resnet18", 2)
+
+
+def test_step_cost_takes_turns_and_measures_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_dex_ycb(tmp_path / "dex_ycb", sequences=1)
+    words = ["--models", "cmr_pg", "metro", "--backbone", "mobilenet_v3_small", "--data_root", str(root)]
+    words += ["--batch_size", "4", "--repeats", "2", "--threads", "1", "--device", "cpu"]
+    taken: list[str] = []
+    original = step_cost.Trainer._step
+
+    def step(trainer: object, raw: dict[str, torch.Tensor]) -> dict[str, float]:
+        taken.append(trainer.args.model)
+        return original(trainer, raw)
+
+    monkeypatch.setattr(step_cost.Trainer, "_step", step)
+    args = step_cost.get_args_parser().parse_args(words)
+    times = step_cost.measure_times(root, args)
+    assert taken == ["cmr_pg", "metro"] * 3 and all(0 < ms < 1e5 for ms in times.values())
+    monkeypatch.setattr(step_cost, "measure_times", lambda *_: {"cmr_pg": 100.0, "metro": 150.0})
+    monkeypatch.setattr(step_cost, "memory_apart", lambda model, *_: {"cmr_pg": 20.0, "metro": 50.0}[model])
+    rows = step_cost.measure(args)["rows"]
+    assert [row["time_over_cmr_pg"] for row in rows] == [1.0, 1.5]
+    assert [row["memory_over_cmr_pg"] for row in rows] == [1.0, 2.5] and rows[1]["images_per_second"] == 26.7
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts the peak")
+def test_peak_growth_is_what_is_touched() -> None:
+    found = peak_growth(lambda: np.ones(100 * 2**20 // 8).sum())  # more than malloc keeps
+    assert 90 < found < 120
 
 
 def test_command_lines() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.scenes.simulation import SimulationOptions, simulate
 from src.evaluation.shape import zero_pose_mpvpe
-from src.personalization.calibration.api import keypoint_options
+from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.population import SHIPPED_PRIOR, Population
 from src.personalization.solver.status import CalibrationError
@@ -64,8 +64,10 @@ def test_predictions(assets: HandAssets, tmp_path: Path) -> None:
     assert named.hand_length_std_mm < calibrate(rows, subject=4).hand_length_std_mm  # an unknown network is not trusted
     with pytest.raises(CalibrationError, match=r"subjects \[3, 4\]"):
         calibrate(rows)
-    with pytest.raises(CalibrationError, match="fov is of photos"):
+    with pytest.raises(CalibrationError, match="fov: of photos"):
         calibrate(rows, subject=4, fov=60)
+    with pytest.raises(CalibrationError, match="keypoints: of photos"):
+        calibrate(rows, subject=4, keypoints="own")
 
 
 def test_keypoints_of_either_hand(assets: HandAssets) -> None:

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.camera_files import read_camera
-from utils.camera_models import CameraModel
+from utils.cameras.files import read_camera
+from utils.cameras.lens import CameraModel
 
 K = np.array([[520.0, 0, 322.5], [0, 515.0, 238.0], [0, 0, 1]])
 SIZE = (640, 480)
@@ -55,7 +55,8 @@ def test_every_pixel_has_a_ray_that_leads_back(camera: CameraModel) -> None:
 
 
 def test_a_distortion_that_folds_the_picture_over_is_refused() -> None:
-    with pytest.raises(ValueError, match="folds a picture of 640 x 480"):
+    # r (1 - 0.4 r^2) grows until r = sqrt(1 / 1.2) = 0.913, where it is 0.609: 183 px from the middle.
+    with pytest.raises(ValueError, match="folds a picture of 640 x 480 pixels over at a radius of 183 px"):
         CameraModel(
             np.diag([300.0, 300, 1]) + [[0, 0, 320], [0, 0, 240], [0, 0, 0]], np.array([-0.4, 0, 0, 0]), size=SIZE
         )

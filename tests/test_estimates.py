@@ -18,22 +18,25 @@ from options.calibrate import get_args_parser as calibrate_parser
 from options.run_options import get_args_parser as run_parser
 from src.engine.estimates import measure_trust as measure_command
 from src.engine.estimates.command import personalise
-from src.engine.estimates.shape_track import check_shape_track, sequence_name, write_shape_track
+from src.engine.estimates.learn_landmarks import learn, misfit_mm
+from src.engine.estimates.shape_track import ShapeTrack, check_shape_track, sequence_name
 from src.estimators import EstimateFormatError, read_estimates
 from src.evaluation.alignment import procrustes_align
 from src.evaluation.submission_checks import SubmissionError
-from src.personalization.estimates.evidence import prepare
+from src.personalization.estimates.evidence import landmarks_of, prepare
 from src.personalization.estimates.one_hand import check_one_hand, two_groups
 from src.personalization.estimates.people import MANO_STD, people_of, population_of_betas
 from src.personalization.estimates.trust import Trust, find_trust, load_trust
 from src.personalization.fitting.from_keypoints import ray_turn
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import length_of
-from template import load_hand_assets
+from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
-from template.kinematics import JointsModel
+from template.kinematics import LANDMARK_FRAMES, JointsModel
+from tests.mano_pickle import write_mano_pickle
 from utils.artifact_checks import ArtifactError
 from utils.artifacts import load_identity, load_predictions
+from utils.joints import MANO_TO_STANDARD
 
 ASSETS = load_hand_assets(STAND_IN_PATH)
 K = np.array([[450.0, 0, 319.5], [0, 450, 239.5], [0, 0, 1]])
@@ -297,8 +300,10 @@ def test_shape_track(tmp_path: Path, folder: Path) -> None:
     found = handid.personalise(folder / "results", K, format="hamer", hand=ASSETS)
     personalised = type("P", (), {"rows": found.released, "identities": found.identities})()
     with pytest.raises(SubmissionError, match="MANO"):
-        write_shape_track(tmp_path / "s.json", personalised, ASSETS)
-    write_shape_track(tmp_path / "s.json", personalised, replace(ASSETS, name="MANO"))
+        ShapeTrack(tmp_path / "s.json", ASSETS)
+    track = ShapeTrack(tmp_path / "s.json", replace(ASSETS, name="MANO"))
+    track.add(personalised)
+    track.write()
     (entry,) = json.loads((tmp_path / "s.json").read_text())
     assert entry["sequence_name"] == "frame" and len(entry["mano_beta"]) == 10 and entry["hand_side"] == "right"
     assert sequence_name("P0001-cam2_000123.jpg", 3) == "P0001-cam2" and sequence_name("17.jpg", 3) == "subject-03"
@@ -321,30 +326,10 @@ def test_a_sam3d_body_persons_two_hands_come_out_one_size() -> None:
     assert 120 < found.identities[0].length_mm < 230
 
 
-def test_shares_of_processes_are_the_whole(folder: Path) -> None:
-    from src.engine.distributed import DistributedContext
-    from src.engine.estimates.command import shared_out
-
-    ready = prepare(read_estimates(folder / "results", "hamer", K=K), ASSETS, people_of(ASSETS))
-    identity = {0: load_some_identity()}
-
-    class Half(DistributedContext):
-        def gather(self, value: object) -> list | None:
-            parts.append(value)
-            return parts if len(parts) == 2 else None
-
-    parts: list = []
-    assert shared_out(ready, identity, ASSETS, torch.device("cpu"), Half(1, 2)) is None
-    both = shared_out(ready, identity, ASSETS, torch.device("cpu"), Half(0, 2))
-    alone = shared_out(ready, identity, ASSETS, torch.device("cpu"), DistributedContext())
-    np.testing.assert_allclose(both.joints, alone.joints, atol=1e-5)
-    assert both.rows.image_name.tolist() == alone.rows.image_name.tolist()
-
-
 def test_shape_of_trust_is_frozen() -> None:
     """A trust file must hold ten numbers for each list, else the network evidence of another hand slips in."""
     names = [name for name in Trust.__dataclass_fields__ if name.startswith("shape")]
-    assert names == ["shape_gain", "shape_shared_std", "shape_std"]
+    assert names == ["shape_gain", "shape_offset", "shape_shared_std", "shape_std"]
 
 
 def test_a_sequence_that_shows_two_people_is_no_shape_track(tmp_path: Path, folder: Path) -> None:
@@ -355,7 +340,7 @@ def test_a_sequence_that_shows_two_people_is_no_shape_track(tmp_path: Path, fold
     both = {0: one, 1: replace(one, betas=one.betas + 0.5)}
     personalised = type("P", (), {"rows": rows, "identities": both})()
     with pytest.raises(SubmissionError, match="'frame' show several people"):
-        write_shape_track(tmp_path / "s.json", personalised, replace(ASSETS, name="MANO"))
+        ShapeTrack(tmp_path / "s.json", replace(ASSETS, name="MANO")).add(personalised)
     assert not (tmp_path / "s.json").exists()
 
 
@@ -384,3 +369,65 @@ def test_hands_of_one_picture_keep_their_own_files(tmp_path: Path, folder: Path)
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
     meshes = {path.name for path in (tmp_path / "out").glob("*.ply")}
     assert len({entry["name"] for entry in entries}) == len(entries) == len(meshes) == len(result) > 1
+
+
+def test_two_hands_of_a_side_in_one_picture_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read = read_estimates(folder / "results", "hamer", K=K)
+    check_one_hand(read)
+    assert "right hands in" not in caplog.text
+    names = read.image_name.copy()
+    names[3] = names[2]
+    check_one_hand(replace(read, image_name=names))
+    assert "two right hands in 1 pictures" in caplog.text and "such as frame-002.jpg" in caplog.text
+    caplog.clear()
+    check_one_hand(replace(read, image_name=names, is_left=np.arange(12) == 3))  # a person's two hands
+    assert "right hands in" not in caplog.text
+
+
+def test_a_file_of_mano_goes_all_the_way(tmp_path: Path) -> None:
+    """MANO's file (here with the stand-in's numbers): its prior, its poses and betas in, one person's betas out."""
+    (tmp_path / "mano").mkdir()
+    write_mano_pickle(tmp_path / "mano" / "MANO_RIGHT.pkl", ASSETS)
+    mano = load_hand_assets(tmp_path / "mano", side="right")
+    assert mano.name == "MANO" and people_of(mano).betas_covariance[0, 0] == MANO_STD**2
+    result = estimate(mano, "hamer", 1, 8, seed=12)
+    source = write_results(tmp_path / "results", "hamer", result, 0)
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "people.npz", betas=rng.normal(size=(60, 10)) * np.linspace(1.2, 0.6, 10))
+    given = ["--estimates", str(source), "--format", "hamer", *CAMERA, "--device", "cpu", "--mano_dir",
+             str(tmp_path / "mano"), "--prior_from", str(tmp_path / "people.npz")]  # fmt: skip
+    calibrate(calibrate_parser().parse_args([*given, "--output", str(tmp_path / "me.json")]))
+    personalise(run_parser().parse_args(["--phase", "personalise", *given, "--output", str(tmp_path / "out")]))
+    identity = load_identity(tmp_path / "out" / "identity_subject-00.json")
+    assert identity.hand_name == "MANO" and identity.hand_hash == mano.hash
+    np.testing.assert_allclose(identity.betas, load_identity(tmp_path / "me.json").betas, atol=1e-6)
+    wide = handid.personalise(source, K, format="hamer", hand=mano).identities[0]
+    assert np.abs(wide.betas - identity.betas).max() > 0.02  # another prior, another hand
+    back = read_estimates(tmp_path / "out" / "estimates" / "results.pt", "hamer", K=K)
+    np.testing.assert_allclose(back.betas, np.tile(identity.betas, (8, 1)), atol=1e-6)
+    truth, before = result.world.betas[0].numpy(), read_estimates(source, "hamer", K=K)
+    assert np.abs(back.betas - truth).mean() < np.abs(before.betas - truth).mean()
+    posed = HandModel(mano, dtype=torch.float64).joints(
+        torch.as_tensor(back.pose).double(), torch.as_tensor(back.betas).double(), torch.zeros(8, 3).double()
+    )
+    np.testing.assert_allclose(back.joints_3d, posed - posed[:, :1], atol=1e-4)  # their points are their hand's
+
+
+def test_where_the_points_of_another_rig_lie(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Hands whose wrist and thumb base lie elsewhere: the command finds where; what it ships says what it rests on."""
+    moved = np.zeros((21, 3))
+    moved[:2] = [[-0.008, 0, -0.004], [-0.006, -0.012, 0]]
+    world = estimate(ASSETS, "sam3d_body", 3, 4, seed=21).world
+    theirs = HandModel(ASSETS, dtype=torch.float64)(world.pose.flatten(0, 1), world.betas.repeat_interleave(4, 0),
+                                                    torch.zeros(12, 3).double())  # fmt: skip
+    frames = theirs.transforms[:, [LANDMARK_FRAMES[i] for i in MANO_TO_STANDARD], :, :3]
+    joints = (theirs.joints + (frames @ torch.as_tensor(moved)[..., None])[..., 0]).numpy()
+    for person in range(3):
+        np.savez(tmp_path / f"{person}.npz", joints_3d=joints[4 * person : 4 * person + 4], is_left=[False] * 4, K=K,
+                 image=[f"{n}.jpg" for n in range(4)])  # fmt: skip
+    rows = read_estimates(tmp_path, "joints", subjects="file")
+    found = learn(ASSETS, rows)
+    assert np.linalg.norm(found.offsets[:2] - moved[:2], axis=1).max() < 0.006 and found.people == 3
+    assert misfit_mm(ASSETS, rows, found) < misfit_mm(ASSETS, rows, None)
+    shipped = landmarks_of("sam3d_body", ASSETS)
+    assert shipped.people == 2 and "4 hands of 2 people" in caplog.text and landmarks_of("hamer", ASSETS) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from src.estimators import EstimateFormatError, read_estimates, write_estimates
+from src.estimators import FORMATS, EstimateFormatError, read_estimates, write_estimates
 from src.estimators.files import list_files
 from template import HandModel, load_hand_assets
-from utils.artifacts import HandMismatchError, Predictions, load_predictions, save_predictions
+from utils.artifacts import ArtifactError, HandMismatchError, Predictions, load_predictions, save_predictions
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -361,6 +363,128 @@ def test_errors_name_the_fault(tmp_path: Path, left: bool) -> None:
         read_estimates(put(tmp_path / "m.json", case.content), "mmpose", image_size=SIZE)
     with pytest.raises(EstimateFormatError, match="unit='mm'"):
         read_estimates(put(tmp_path / "j.npz", joints_npz(left).content), "joints")
+
+
+def other_formats(name: str) -> list[str]:
+    return [other for other in FORMATS if FORMATS[other] != FORMATS[name]]
+
+
+@every
+def test_a_file_of_another_format_is_named(tmp_path: Path, name: str, make: Callable[[bool], Case]) -> None:
+    """Every format given as every other: which keys are missing, and which format it looks like."""
+    case = make(False)
+    file = put(tmp_path / f"b{case.suffix}", case.content)
+    own = {"hamer", "wilor"} if name in ("hamer", "wilor") else {name}
+    for other in other_formats(name):
+        with pytest.raises(EstimateFormatError) as caught:
+            read_estimates(file, other, K=REAL_K, image_size=SIZE)
+        said = str(caught.value)
+        assert re.search(r"keys? '\w+'.* missing", said) and f"not a file of {other}" in said, (other, said)
+        assert any(f"looks like {one!r}" in said for one in own), (other, said)
+
+
+#: A key that each format needs, in the order of CASES.
+NEEDED = ("box_size", "right", "pred_cam_t_full", "focal", "pred_rot", "pred_cam_t", "handedness", "multi_handedness",
+          "keypoints_2d", "pred_hand_betas", "keypoint_scores", "is_left", "image")  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "key"), [(*pair,) for pair in zip(CASES, NEEDED, strict=True)], ids=NEEDED)
+def test_a_key_that_is_missing_is_named(tmp_path: Path, case: tuple[str, Callable[[bool], Case]], key: str) -> None:
+    """Of a file of the right format, which is not taken for another's."""
+    name, made = case[0], case[1](False)
+    if made.suffix == ".csv":  # its first column
+        content = "\n".join(line.partition(",")[2] for line in made.content.splitlines())
+    else:
+        content = without(made.content, key)
+    file = put(tmp_path / f"b{made.suffix}", content)
+    said = {"multi_handedness": "handedness", "keypoints_2d": "hand_landmarks"}.get(key, key)
+    with pytest.raises(EstimateFormatError, match=f"'{said}'.* missing") as caught:
+        read_estimates(file, name, **made.options)
+    assert not any(f"format={other!r}" in str(caught.value) for other in other_formats(name)), str(caught.value)
+
+
+def without(content: Any, key: str) -> Any:
+    """The content without keys that begin so, in all levels."""
+    if isinstance(content, dict):
+        return {name: without(value, key) for name, value in content.items() if not str(name).startswith(key)}
+    return [without(value, key) for value in content] if isinstance(content, list) else content
+
+
+def poisoned(content: Any) -> Any:
+    """The content with every fractional number not a number."""
+    if isinstance(content, dict):
+        return {key: poisoned(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [poisoned(value) for value in content]
+    if isinstance(content, float):
+        return float("nan")
+    if isinstance(content, torch.Tensor):
+        return torch.full_like(content, torch.nan) if content.is_floating_point() else content
+    if isinstance(content, np.ndarray) and content.dtype.kind == "f":
+        return np.full_like(content, np.nan)
+    if isinstance(content, str) and "\n" in content:
+        head, _, numbers = content.partition("\n")
+        return f"{head}\n{re.sub(r'-?[0-9]+[.][0-9]+(e-?[0-9]+)?', 'nan', numbers)}"
+    return content
+
+
+@every
+def test_damaged_files_are_named(tmp_path: Path, name: str, make: Callable[[bool], Case]) -> None:
+    """Numbers that are none, a file that ends early, a folder that is still written to, files without a hand."""
+    case = make(False)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    file = put(folder / f"b{case.suffix}", poisoned(case.content))
+    with pytest.raises(EstimateFormatError, match=r"b\.\w+.*(not finite|with finite x, y, z)"):
+        read_estimates(file, name, **case.options)
+    put(file, case.content)
+    assert len(read_estimates(folder, name, **case.options))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
+    with pytest.raises(ArtifactError, match=r"b\.\w+"):
+        read_estimates(folder, name, **case.options)
+    put(file, case.content)
+    for half in (f"c{case.suffix}.part", f".c.0a1b.tmp{case.suffix}"):
+        (folder / half).touch()
+        with pytest.raises(ArtifactError, match=f"half written.*{re.escape(half)}"):
+            read_estimates(folder, name, **case.options)
+        (folder / half).unlink()
+
+
+def emptied(content: Any) -> Any:
+    """The content with as many rows of arrays as there are hands: none."""
+    if isinstance(content, dict):
+        return {key: emptied(value) for key, value in content.items()}
+    return content[:0] if hasattr(content, "shape") and len(content) == 1 else content
+
+
+NOBODY = {
+    "hamer": emptied(hamer(False).content),
+    "wilor_mini": {"a.jpg": [], "b.jpg": []},
+    "fasthamer": fasthamer(False).content | {"hands": []},
+    "hawor": hawor(False).content | {"pred_valid": np.zeros((2, 3), bool)},
+    "mediapipe": {"hand_landmarks": [], "hand_world_landmarks": [], "handedness": []},
+    "frankmocap": {"image_path": "b.jpg", "pred_output_list": [{"left_hand": None, "right_hand": None}]},
+    "mmpose": [],
+    "joints": emptied(joints_npz(False).content),
+}
+
+
+@pytest.mark.parametrize("name", list(NOBODY))
+def test_no_hand_in_any_picture(tmp_path: Path, name: str) -> None:
+    suffix = next(make(False).suffix for other, make in CASES if other == name)
+    file = put(tmp_path / f"b{suffix}", NOBODY[name])
+    with pytest.raises(EstimateFormatError, match="no hand in any of its pictures"):
+        read_estimates(file, name, K=REAL_K, image_size=SIZE)
+
+
+@pytest.mark.parametrize(("name", "make"), [CASES[0], CASES[3], CASES[6]], ids=["hamer", "fasthamer", "mediapipe"])
+def test_pictures_of_another_size_are_refused(tmp_path: Path, name: str, make: Callable[[bool], Case]) -> None:
+    """A picture that was resized after it was estimated on."""
+    case = make(False)
+    file = put(tmp_path / f"b{case.suffix}", case.content)
+    Image.new("RGB", (320, 240)).save(tmp_path / "b.jpg")
+    with pytest.raises(EstimateFormatError, match="640 x 480 px, the picture has 320 x 240|to a picture of 320"):
+        read_estimates(file, name, **(case.options | {"images": tmp_path}))
 
 
 class Evil:

@@ -344,6 +344,9 @@ def test_several_looks_at_one_hand_decide_its_side_together():
 
     found = own_hands.one_each([look(1, 0.8, 3.0), look(0, 0.9, -1.0), look(200, 0.7, -2.0), look(2, 0.75, -1.5)])
     assert [(hand.score, hand.is_left) for hand in found] == [(0.9, True), (0.7, False)]
+    # Evidence 3 - 1 - 1.5 for a left hand, and 2 for a right one, as a probability of that side.
+    odds = [hand.sure_of_side / (1 - hand.sure_of_side) for hand in found]
+    assert np.log(odds) == pytest.approx([own_hands.SIDE_SLOPE * 0.5, own_hands.SIDE_SLOPE * 2])
 
 
 def test_a_network_without_rating_is_named():

@@ -236,7 +236,7 @@ def test_a_detectors_keypoints_alone(
             return []
         return [Detection(keypoints, np.ones(21), False, 0.9)]
 
-    monkeypatch.setattr("src.photos.detector.find_hands", find_hands)
+    monkeypatch.setattr("src.photos.detector.finders.find_hands", find_hands)
     shutil.copyfile(pictures / "a.png", tmp_path / "a.png")
     shutil.copyfile(pictures / "flat.png", tmp_path / "flat.png")
     good, flat = demo(tmp_path, tmp_path / "out", "--keypoints", "mediapipe")
@@ -261,7 +261,7 @@ def test_our_own_detectors_keypoints_are_joints_and_its_score_is_no_side(
             return [] if np.ptp(image) == 0 else [Detection(keypoints, np.ones(21), False, 0.55)]
 
     opened = []
-    monkeypatch.setattr("src.photos.api.open_own_hands", lambda *given: opened.append(given) or Finder())
+    monkeypatch.setattr("src.photos.detector.finders.open_own_hands", lambda *given: opened.append(given) or Finder())
     shutil.copyfile(pictures / "a.png", tmp_path / "a.png")
     shutil.copyfile(pictures / "flat.png", tmp_path / "flat.png")
     good, flat = demo(tmp_path, tmp_path / "out", "--keypoints", "own")
@@ -277,6 +277,6 @@ def test_a_missing_detector_is_named(pictures: Path, tmp_path: Path, monkeypatch
     def find_hands(image: np.ndarray) -> list[Detection]:
         raise ImportError("pip install -r requirements-detect.txt")
 
-    monkeypatch.setattr("src.photos.detector.find_hands", find_hands)
+    monkeypatch.setattr("src.photos.detector.finders.find_hands", find_hands)
     with pytest.raises(RuntimeError, match="--keypoints mediapipe: pip install -r requirements-detect.txt"):
         demo(pictures, tmp_path, "--keypoints", "mediapipe")

@@ -14,7 +14,7 @@ from photo_cases import ASSETS
 
 import handid
 from options.calibrate import get_args_parser
-from src.personalization.calibration.api import fit_options
+from src.personalization.calibration.from_keypoints import fit_options
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.landmarks.model import load_landmarks
 from src.personalization.solver.status import CalibrationError

@@ -16,6 +16,7 @@ import pytest
 import roma
 import torch
 
+import src.photos.calibrate as photo_calibration
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
 from src.evaluation.shape import zero_pose_mpvpe
@@ -29,6 +30,7 @@ from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
 from src.photos.detector import Detection, MediapipeHands, mirrored, of_side
+from src.photos.detector.finders import open_finder
 from src.photos.detector.landmarker import open_landmarker
 from src.photos.hands import find_photo_hands
 from template import HandAssets, HandModel, load_hand_assets
@@ -356,10 +358,38 @@ def test_photos_without_hands_or_cameras(tmp_path: Path, assets: HandAssets, cap
     assert all(hand.camera.is_guess for hand in hands)
 
 
+def test_points_of_our_own_detector_are_joints(
+    tmp_path: Path, assets: HandAssets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--keypoints own``: no landmark model is put between its points and the hand's joints."""
+    album = Album(tmp_path, assets, 6)
+
+    class Own:
+        name = "own detector"
+
+        def __call__(self, image: np.ndarray) -> list[Detection]:
+            return [replace(hand, side_score=0.9) for hand in album.find(image)]
+
+    opened = []
+    monkeypatch.setattr(photo_calibration, "open_finder", lambda *given, **more: opened.append(given) or Own())
+    length = lengths_mm(assets, album.world.betas[0].numpy(), None, ("hand",))["hand"][0]
+    ruler = ["--hand_length_mm", f"{length:.1f}", "--hand_length_std_mm", "1.5"]
+    found = calibrate_photos(arguments(tmp_path, *ruler, "--keypoints", "own"))[1]
+    assert opened == [("own", None)]
+    layer, truth = HandModel(assets, dtype=torch.float64), album.world.betas.numpy()
+    error, mean = (zero_pose_mpvpe(layer, betas, truth) for betas in (found.betas[None], np.zeros((1, 10))))
+    assert error < 0.6 * mean, (error, mean)
+    given = arguments(tmp_path), assets, torch.device("cpu")
+    assert photo_options(*given, Own()).landmarks is None and photo_options(*given).landmarks.name == "mediapipe"
+    for source, landmarker in (("network", None), ("own", "file.task")):
+        with pytest.raises(ValueError, match="photos take 'mediapipe' or 'own'|--landmarker is of"):
+            open_finder(source, landmarker)
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--keypoints", "k.npz"], "--keypoints mediapipe"),
+        (["--keypoints", "k.npz"], "--keypoints mediapipe or own"),
         (["--select", "confidence"], "informative"),
     ],
 )

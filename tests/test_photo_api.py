@@ -117,7 +117,7 @@ def test_keypoints_of_the_detector(
     image, K, box, _ = sample
     keypoints = estimate(image, K=K, box=box).keypoints
     hands = [Detection(keypoints, np.ones(21), True, 0.9)]
-    monkeypatch.setattr("src.photos.detector.find_hands", lambda image: hands if image.shape[0] > 64 else [])
+    monkeypatch.setattr("src.photos.detector.finders.find_hands", lambda image: hands if image.shape[0] > 64 else [])
     result = load("mediapipe", device="cpu")(image, K=K, side="auto")
     assert result.side == "left" and result.sources.side == "mediapipe, 0.90" and result.reprojection_px < 12
 

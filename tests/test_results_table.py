@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.reproduce import __main__ as command
+from benchmarks.reproduce.merge import merge, replace_section
+from benchmarks.reproduce.networks import NETWORKS
 from benchmarks.reproduce.report import flat_rows, interval, markdown, per_subject, table, verdicts
 from benchmarks.reproduce.scoring import METRICS, halves
-from benchmarks.reproduce.sizes import FULL, NETWORKS, QUICK, ROWS, SHIPPED, WHOLE
+from benchmarks.reproduce.sizes import FULL, ON_SHIPPED_BODY, QUICK, ROWS, SHIPPED, WHOLE
 from benchmarks.reproduce.training import checkpoint_of, is_trained, training_options, trainings
 from options.run_options import get_args_parser
 
@@ -70,7 +75,7 @@ def test_the_page_holds_every_row_and_judges_the_targets() -> None:
     facts["trained_on"] = {"CPU": ["fair_identity"]}
     page = markdown(QUICK, rows, facts)
     for row in ROWS:
-        assert f"| {row.model} | {row.shape} |" in page
+        assert (f"| {row.model} | {row.shape} |" in page) or row.group not in QUICK.groups
     found = {what: reached for what, _, _, reached in verdicts(rows)}
     assert found["another person's shape"] and not found["true shape against baseline"]  # later rows are worse here
 
@@ -99,7 +104,7 @@ def test_the_shipped_rows_are_the_networks_of_weights() -> None:
     assert not is_trained(checkpoint_of(SHIPPED, "boukhayma", 0))
 
 
-@pytest.mark.parametrize("size", [FULL, WHOLE, QUICK], ids=lambda size: size.name)
+@pytest.mark.parametrize("size", [FULL, WHOLE, QUICK, ON_SHIPPED_BODY], ids=lambda size: size.name)
 def test_every_training_is_a_valid_command(size: object) -> None:
     for name, network in size.networks.items():
         args = get_args_parser().parse_args(training_options(size, name, network, size.seeds[0]))
@@ -119,6 +124,57 @@ def test_seeds_are_whole_trainings_on_a_gpu_and_continuations_elsewhere() -> Non
         assert start is None or (start, seed) in order[:number]  # whatever it starts from is trained before
     assert sum(name == "pose_2d" for name, _ in order) == 1
     assert "--init_from" not in training_options(WHOLE, "body", NETWORKS["body"], 0)
+
+
+def test_metro_s_table_goes_on_from_the_shipped_body() -> None:
+    size = replace(ON_SHIPPED_BODY, seeds=(1,))
+    names = [name for name, _ in trainings(size)]
+    assert names == ["metro", "metro_longer", "metro_identity", "quick_cmr_pg", "quick_cmr_identity"]
+    first = checkpoint_of(size, "metro", 1)
+    for name, start in zip(names, (size.body, first, first, size.body, size.body), strict=True):
+        words = training_options(size, name, size.networks[name], 1)
+        assert words[words.index("--init_from") + 1] == str(start)
+    images = {name: size.budgets[size.networks[name].budget].images for name in names}
+    # the anonymous network, the one that is told the person, and CMR have all seen as many images
+    assert images["metro"] + images["metro_longer"] == images["metro"] + images["metro_identity"]
+    assert images["quick_cmr_pg"] == images["quick_cmr_identity"] == images["metro"] + images["metro_longer"]
+    assert (Path(__file__).parents[1] / size.body).is_file()
+    assert not {name for name in size.networks if name.startswith("fair")}
+
+
+def test_the_added_table_takes_no_other_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for other in (["--quick"], ["--shipped"], ["--body", "b.pt"]):
+        monkeypatch.setattr("sys.argv", ["reproduce", "--on_shipped_body", *other])
+        with pytest.raises(SystemExit):
+            command.main()
+        assert "--on_shipped_body is a size, body and data of its own" in capsys.readouterr().err
+
+
+def test_a_table_is_added_and_the_others_stay(tmp_path: Path) -> None:
+    rows = [row for row in made_up_rows() if row["group"] in WHOLE.groups]
+    facts = {"command": "c", "machine": "m", "n_images": 60, "people": "people", "training_hours": 1.0}
+    page = markdown(QUICK, rows, facts | {"trained_on": {}})
+    (tmp_path / "results.md").write_text(page)
+    before = {"command": "first", "rows": flat_rows(rows)}
+    (tmp_path / "results.json").write_text(json.dumps(before))
+    added = [row for row in made_up_rows() if row["group"] == "shipped body"]
+    worse = copy.deepcopy(added)
+    for row in worse:
+        row["network"]["per_subject"]["mpjpe_mm"] = [2 * v for v in row["network"]["per_subject"]["mpjpe_mm"]]
+    for group in (worse, added, added):  # again: replaced, not doubled
+        merge(tmp_path, ON_SHIPPED_BODY, group, facts)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["command"] == "first" and found["rows"] == before["rows"] + flat_rows(added)
+    assert {row["model"] for row in found["rows"]} >= {"metro", "metro_identity"}
+    text = (tmp_path / "results.md").read_text()
+    heading = "## METRO, and CMR as it, on the shipped body"
+    assert text.count(heading) == 1
+    start, end = text.index(heading), text.index("## Targets")
+    assert text[:start] + text[end:] == page  # every other character is as it was
+    assert "weights/mano_baseline_conf.safetensors" in text[start:end] and "not reached" in text[start:end]
+    assert replace_section("no targets", "## A\n\nx").endswith("## A\n\nx\n\n")
 
 
 def test_only_some_networks_and_what_they_start_from() -> None:

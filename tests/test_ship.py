@@ -12,6 +12,7 @@ import torch
 from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
 from src.engine.ship import ship
 from src.models import build_model
+from utils.low_bits import LEAST, pack, unpack
 
 OPTIONS = {"backbone": "mobilenet_v3_small"}
 
@@ -42,6 +43,42 @@ def test_shipped_file_and_index_tell_the_history(tmp_path: Path) -> None:
     expected.load_state_dict(torch.load(tmp_path / "model/checkpoints/last.pt", weights_only=True)["model"])
     for name, value in expected.state_dict().items():
         assert torch.allclose(network.state_dict()[name].float(), value.float(), rtol=2e-3, atol=1e-6), name
+
+
+@pytest.mark.parametrize("bits", [2, 5, 6, 8])
+def test_packed_weights_are_rounded_to_their_nearest_multiples(bits: int) -> None:
+    """Against one number at a time, as Python's own integers and strings of bits have it."""
+    value = (
+        torch.randn(7, 3, 11, generator=torch.Generator().manual_seed(bits)) * torch.logspace(-3, 2, 7)[:, None, None]
+    )
+    value[3] = 0
+    packed, scale = pack(value, bits)
+    text = "".join(f"{byte:08b}" for byte in packed.tolist())
+    assert packed.numel() == -(-value.numel() * bits // 8)
+    found, largest = unpack(packed, scale, list(value.shape), bits), 2 ** (bits - 1) - 1
+    for place in range(0, value.numel(), 13):
+        row = place // 33
+        number, one = int(text[place * bits : (place + 1) * bits], 2) - largest, float(scale[row])
+        wanted = max(-largest, min(largest, round(float(value.flatten()[place]) / one)))
+        assert number == wanted and float(found.flatten()[place]) == pytest.approx(number * one)
+    assert not found[3].any()  # a row of zeros stays one
+    with pytest.raises(ValueError, match="are no"):
+        unpack(packed[1:], scale, list(value.shape), bits)
+    with pytest.raises(ValueError, match="2 to 8"):
+        pack(value, 9)
+
+
+def test_a_file_of_few_bits_is_read_like_any_other(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "model", None, 2.5)
+    half = ship(run, "half", tmp_path / "weights")
+    small = ship(run, "small", tmp_path / "weights", bits=6)
+    assert small.stat().st_size < 0.5 * half.stat().st_size
+    networks = [load_network(path)[0] for path in (half, small)]
+    states = [network.state_dict() for network in networks]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        off = float((states[1][name] - value).float().norm() / value.float().norm().clamp_min(1e-9))
+        assert off < 0.04 if value.numel() >= LEAST and value.ndim > 1 else off == 0, (name, off)
 
 
 def test_unfinished_run_is_refused(tmp_path: Path) -> None:

@@ -12,16 +12,22 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.scenes.estimator_simulation import estimate, write_results
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine.distributed import DistributedContext
+from src.engine.estimates.command import personalise
 from src.engine.predict import merge_shares, predict
 from src.engine.train import Trainer
+from template import load_hand_assets
+from template.assets import STAND_IN_PATH
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import load_predictions
 
 #: Seven validation images and nine test images: neither divides among two processes.
 VAL_IMAGES, TEST_IMAGES = 7, 9
+#: Pictures of another estimator.
+ESTIMATES = 5
 
 
 def words(phase: str, root: Path, out: Path, *extra: str) -> list[str]:
@@ -32,6 +38,12 @@ def words(phase: str, root: Path, out: Path, *extra: str) -> list[str]:
     return [*run, *network, *extra]
 
 
+def personalising(source: Path, output: Path) -> list[str]:
+    camera = "--K 450,450,319.5,239.5 --image_size 640 480 --device cpu --threads 1".split()
+    files = ["--estimates", str(source), "--format", "mediapipe", "--output", str(output)]
+    return ["--phase", "personalise", *files, *camera]
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Data set, and the folder of what two processes left: a training and predictions from its checkpoint."""
@@ -39,7 +51,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root, out = write_dex_ycb(folder / "dex_ycb", sequences=1), folder / "out"
     last = out / "dex_ycb/mano_baseline/checkpoints/last.pt"
     saved = ("--checkpoint", str(last), "--predictions", str(out / "two.npz"), "--max_images", str(TEST_IMAGES))
-    lines = [words("train", root, out), words("predict", root, out, *saved)]
+    result = estimate(load_hand_assets(STAND_IN_PATH), "mediapipe", 1, ESTIMATES, seed=5)
+    source = write_results(folder / "results", "mediapipe", result, 0)
+    lines = [words("train", root, out), words("predict", root, out, *saved), personalising(source, out / "two")]
     commands = folder / "commands.txt"
     commands.write_text("\n".join(map(" ".join, lines)), encoding="utf-8")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -79,6 +93,18 @@ def test_predictions_are_those_of_one_process(together: tuple[Path, Path]) -> No
     assert len(two) == TEST_IMAGES and one.image_id.tolist() == two.image_id.tolist()
     for name in ("pose", "betas", "K", "keypoints_2d"):
         assert np.abs(getattr(one, name) - getattr(two, name)).max() < 1e-3
+
+
+def test_personalised_hands_are_those_of_one_process(together: tuple[Path, Path], tmp_path: Path) -> None:
+    out = together[1]
+    source = together[0].parent / "results"
+    personalise(get_args_parser().parse_args(personalising(source, tmp_path / "one")))
+    two, one = load_predictions(out / "two/rows.npz"), load_predictions(tmp_path / "one/rows.npz")
+    assert two.image_name.tolist() == [f"frame-{number:03d}" for number in range(ESTIMATES)]
+    np.testing.assert_allclose(two.transl, one.transl, atol=1e-4)
+    np.testing.assert_allclose(two.betas, one.betas, atol=1e-4)
+    assert {path.name for path in (out / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+    assert (out / "two/changed.txt").read_text() == (tmp_path / "one/changed.txt").read_text()
 
 
 def test_one_process_goes_on_where_two_stopped(together: tuple[Path, Path]) -> None:

@@ -13,8 +13,8 @@ import pytest
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from options.run_options import get_args_parser
-from src.photos import run_video as module
-from src.photos.run_video import video_demo
+from src.photos.video import run_video as module
+from src.photos.video.run_video import video_demo
 from utils.video_files import VideoInfo, open_video, video_writer
 
 FRAMES, SHIFT = 6, 3
@@ -102,10 +102,10 @@ def test_an_interruption_leaves_a_video(
 ) -> None:
     annotate = module.annotate
 
-    def stop_at_third(frame: np.ndarray, hand: object, lines: list[str]) -> np.ndarray:
+    def stop_at_third(frame: np.ndarray, hands: object, lines: list[str]) -> np.ndarray:
         if "frame 3" in lines[-1]:
             raise KeyboardInterrupt
-        return annotate(frame, hand, lines)
+        return annotate(frame, hands, lines)
 
     monkeypatch.setattr(module, "annotate", stop_at_third)
     with pytest.raises(KeyboardInterrupt):

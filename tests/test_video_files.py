@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from photo_cases import Fixed, K, arguments
 
-from src.photos import run_video
 from src.photos.api import PhotoEstimator
 from src.photos.camera import Camera
 from src.photos.image import UnusableImage
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
+from src.photos.video import run_video
+from src.photos.video.tracker import HandTracker
 from utils.video_files import VideoInfo, VideoWriter, open_video, video_writer, writable_rate
 
 FAULTS = Path("../../shared/data/faults")
@@ -184,7 +185,8 @@ def test_a_number_that_json_cannot_hold_is_one_frames_fault(tmp_path: Path, monk
 
     monkeypatch.setattr(run_video, "open_tools", lambda _: PhotoEstimator(Sometimes()))
     clip = write_clip(tmp_path / "a.mp4", 3)
-    path = run_video.video_demo(arguments("--video", str(clip), "--output", str(tmp_path / "out")))
+    words = ("--video", str(clip), "--output", str(tmp_path / "out"), "--each_frame_alone")
+    path = run_video.video_demo(arguments(*words))
     _, *frames = [json.loads(line) for line in (tmp_path / "out" / "a_frames.jsonl").read_text().splitlines()]
     assert [frame["status"] for frame in frames] == ["ok", "failed", "ok"] and len(list(open_video(path)[1])) == 3
 
@@ -243,7 +245,7 @@ def test_one_odd_frame_stops_no_other(tmp_path: Path, monkeypatch: pytest.Monkey
     with_steps(clip, [(3, 1.0), (3, 0.5)])
     tools = PhotoEstimator(Fixed(look))
     monkeypatch.setattr(run_video, "open_tools", lambda _: tools)
-    words = arguments("--video", str(clip), "--output", str(tmp_path / "out"))
+    words = arguments("--video", str(clip), "--output", str(tmp_path / "out"), "--each_frame_alone")
     run_video.video_demo(words)
     _, *lines = [json.loads(line) for line in (tmp_path / "out" / "a_frames.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["ok", "failed", "failed", "ok", "ok", "ok"]
@@ -270,16 +272,14 @@ def test_frames_without_a_hand_say_nothing_of_its_shape(tmp_path: Path) -> None:
         if call in (2, 4):
             raise UnusableImage("no hand")
 
-    track = run_video.HandTracker(PhotoEstimator(Predicting(look)), tmp_path / "a.mp4", (64, 48))
+    track = HandTracker(PhotoEstimator(Predicting(look)), tmp_path / "a.mp4", (64, 48))
     photo = track.photo(np.zeros((48, 64, 3), np.uint8))
     for call in range(1, 5):
-        if call in (2, 4):
-            with pytest.raises(UnusableImage, match="no hand"):
-                track(photo)
-        else:
-            track(photo)
-    assert track.shape.count == 2
-    np.testing.assert_allclose(track.shape.betas, (0 + 2) / 2)  # of the first and the third frame
+        (hand,) = track(photo, call / 30)
+        assert (hand.result is None) == (call in (2, 4)) and hand.reason == ("no hand" if call in (2, 4) else "")
+    shape = track.people.shape(track.tracks[0])
+    assert shape.count == 2
+    np.testing.assert_allclose(shape.betas, (0 + 2) / 2)  # of the first and the third frame
 
 
 def test_a_video_that_cannot_be_opened_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

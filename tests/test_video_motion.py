@@ -18,10 +18,10 @@ from test_animation_files import AXES, Glb, read_bvh
 from test_video_files import write_clip
 
 from src.engine.checkpoint import ModelCard
-from src.photos import run_video
 from src.photos.api import PhotoEstimator
 from src.photos.image import UnusableImage
 from src.photos.result import Result
+from src.photos.video import records, run_video
 from template import HandModel
 from utils.export.motion import HandMotion, PosedHand, even_rows
 
@@ -43,7 +43,7 @@ class Moving(Fixed):
 
 def demo(clip: Path, output: Path, estimator: Fixed, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Path]:
     monkeypatch.setattr(run_video, "open_tools", lambda _: PhotoEstimator(estimator, bbox=(10, 10, 50, 40)))
-    run_video.video_demo(arguments("--video", str(clip), "--output", str(output), *words))
+    run_video.video_demo(arguments("--video", str(clip), "--output", str(output), "--each_frame_alone", *words))
     return {path.name: path for path in output.iterdir()}
 
 
@@ -119,7 +119,7 @@ def test_a_full_disk_keeps_the_earlier_animation(tmp_path: Path, monkeypatch: py
 def test_a_full_disk_of_the_records_writes_no_animation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(call: int) -> None:
         if call == 2:  # a line longer than a file may be from now on
-            monkeypatch.setattr(run_video.json, "dumps", lambda *values, **options: "x" * 2_000_000)
+            monkeypatch.setattr(records.json, "dumps", lambda *values, **options: "x" * 2_000_000)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -152,7 +152,7 @@ def test_networks_of_meshes_have_no_bones(tmp_path: Path, monkeypatch: pytest.Mo
         demo(clip, tmp_path / "out", estimator, monkeypatch, "--glb", "animated")
 
 
-def test_one_file_holds_one_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_track_has_one_side(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Left hands stay left; the frame in which the other one is seen holds the pose."""
     results = [result_of(hand_at(0.5, seed=seed)) for seed in range(4)]
     results = [hand if frame == 1 else hand.mirrored() for frame, hand in enumerate(results)]
@@ -162,12 +162,35 @@ def test_one_file_holds_one_hand(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         motion.add(frame / 10, PosedHand(hand.assets, hand.pose, hand.betas, hand.joints[0]))
     with caplog.at_level(logging.WARNING):
         motion.write(10, tmp_path / "a.glb", correctives=True)
-    assert "1 frames show the other hand; the animation is of the left one" in caplog.text
+    assert "1 frames show hand 1 as the other hand; the animation is of the left one" in caplog.text
     glb = Glb(tmp_path / "a.glb")
     assert glb.document["extras"]["hand_model"]["side"] == "left"
     for frame, shown in enumerate([0, 0, 2, 3]):
         hand = results[shown]
         assert np.abs(glb.vertices(frame) - vertices(hand, results[0], hand.joints[0])).max() < 2e-6
+
+
+def test_both_hands_move_in_one_scene(tmp_path: Path) -> None:
+    """Each has bones of its own; where one is missing, it holds its pose and the other goes on."""
+    right = [result_of(hand_at(0.5 + 0.05 * seed, seed=seed)) for seed in range(3)]
+    left = [result_of(hand_at(0.7, seed=7 + seed)).mirrored() for seed in range(3)]
+    left = [replace(hand, betas=left[0].betas) for hand in left]
+    right = [replace(hand, betas=right[0].betas) for hand in right]
+    motion = HandMotion()
+    for frame in range(3):
+        hands = [(right[frame], 4), (left[frame], 2)] if frame != 1 else [(right[frame], 4)]
+        motion.add(frame / 10, *(PosedHand(h.assets, h.pose, h.betas, h.joints[0], track) for h, track in hands))
+    motion.write(10, tmp_path / "a.glb", tmp_path / "a.bvh", correctives=True)
+    glb = Glb(tmp_path / "a.glb")
+    assert [mesh["name"] for mesh in glb.document["meshes"]] == ["left_hand", "right_hand"]
+    assert len({node["name"] for node in glb.document["nodes"]}) == len(glb.document["nodes"]) == 44
+    for frame, shown in enumerate([0, 0, 2]):
+        for skin, hand, shape in ((0, left[shown], left[0]), (1, right[frame], right[0])):
+            expected = vertices(hand, shape, hand.joints[0])
+            assert np.abs(glb.vertices(frame, skin) - expected).max() < 2e-6
+    places = [read_bvh(tmp_path / name)[0]["wrist"] for name in ("a.bvh", "a_2.bvh")]
+    assert np.abs(places[0][2] / 100 - left[2].joints[0] * AXES).max() < 1e-7
+    assert np.abs(places[1][1] / 100 - right[1].joints[0] * AXES).max() < 1e-7
 
 
 def test_a_bvh_shows_each_frame_when_the_video_does() -> None:

@@ -87,12 +87,12 @@ def transform_intrinsics(K: np.ndarray, affine: np.ndarray) -> np.ndarray:
 def mirror_intrinsics(K: np.ndarray, width: int) -> np.ndarray:
     """Intrinsics (..., 3, 3) after flipping an image of ``width`` pixels left to right.
 
-    With x -> -x in the camera frame and u -> width - 1 - u in the image, only the principal
-    point moves. Applying it twice gives the argument back.
+    With x -> -x in the camera frame and u -> width - 1 - u in the image, of a K only the principal point (and the skew)
+    changes; any other projection matrix is mirrored alike. Applying it twice gives the argument back.
     """
     mirrored = K.copy()
-    mirrored[..., 0, 2] = width - 1 - K[..., 0, 2]
-    mirrored[..., 0, 1] = -K[..., 0, 1]
+    mirrored[..., 0, :] = (width - 1) * K[..., 2, :] - K[..., 0, :]
+    mirrored[..., :, 0] = -mirrored[..., :, 0] + 0.0  # no negative zeros
     return mirrored
 
 
@@ -121,7 +121,7 @@ def crop_geometry(K: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def ray_rotation(K: torch.Tensor, size: int) -> torch.Tensor:
-    """Smallest rotation (B, 3, 3) taking the optical axis to the ray through a crop's centre.
+    """`turn_to_ray` for the ray through a crop's centre.
 
     A hand seen off axis looks, in its crop, like the same hand turned by this rotation seen on axis.
 
@@ -129,8 +129,12 @@ def ray_rotation(K: torch.Tensor, size: int) -> torch.Tensor:
         K: (B, 3, 3) intrinsics of the crop, px.
         size: side of the crop, px.
     """
-    ray = torch.nn.functional.normalize(_crop_centre_ray(K, size), dim=1)
+    return turn_to_ray(torch.nn.functional.normalize(_crop_centre_ray(K, size), dim=1))
+
+
+def turn_to_ray(ray: torch.Tensor) -> torch.Tensor:
+    """Smallest rotation (B, 3, 3) taking the optical axis to a unit ray (B, 3), which is not straight backwards."""
     x, y, z = ray.unbind(1)
-    # Rodrigues for axis (-y, x, 0) and cos = z; sin cancels. z > 0: no singularity.
+    # Rodrigues for axis (-y, x, 0) and cos = z; sin cancels. The only singularity is z = -1.
     xx, xy, yy = x * x / (1 + z), x * y / (1 + z), y * y / (1 + z)
     return torch.stack([1 - xx, -xy, x, -xy, 1 - yy, y, -x, -y, z], dim=1).unflatten(1, (3, 3))

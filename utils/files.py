@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -153,3 +154,23 @@ def writable_file(path: str | os.PathLike, option: str) -> Path:
         raise OSError(f"{option} {path}: is a folder; give the name of a file")
     writable_folder(path.parent, option)
     return path
+
+
+class Spool:
+    """Text that grows, kept on disk: pieces are added one by one, and read again from the first to the last."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115
+        self.pieces = 0
+
+    def add(self, text: str) -> None:
+        """Another piece."""
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(text)
+        self.pieces += 1
+
+    def __iter__(self) -> Iterator[str]:
+        """All of it, in parts of any length."""
+        self._file.seek(0)
+        while part := self._file.read(1 << 16):
+            yield part

@@ -197,7 +197,7 @@ class VideoWriter:
         try:
             if not self.count:
                 return
-            readable = _count_frames(self._temporary)
+            readable = count_frames(self._temporary)
             if readable != self.count:
                 free = shutil.disk_usage(self.path.parent).free / 1e6
                 before = " The file of that name is as it was." if self.path.exists() else ""
@@ -210,7 +210,8 @@ class VideoWriter:
             self._temporary.unlink(missing_ok=True)
 
 
-def _count_frames(path: Path) -> int:
+def count_frames(path: Path) -> int:
+    """Frames of a video that can be decoded."""
     capture, count = cv2.VideoCapture(str(path)), 0
     while capture.grab():
         count += 1

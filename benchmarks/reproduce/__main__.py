@@ -28,9 +28,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_only", action="store_true", help="data and trainings, no evaluation")
     parser.add_argument("--no_training", action="store_true", help="evaluate what is trained so far")
     parser.add_argument("--shipped", action="store_true", help="evaluate the networks of weights/ alone, no training")
+    parser.add_argument(
+        "--on_shipped_body", action="store_true", help="METRO's table, from the shipped body; added to the others"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     parser.add_argument("--whole", action="store_true", help="seeds are whole trainings also without a GPU")
-    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these (sizes.py) and what they start from")
+    parser.add_argument(
+        "--networks", nargs="+", metavar="NAME", help="only these (networks.py) and what they start from"
+    )
     parser.add_argument("--data_root", type=Path, help="the real DexYCB: train on s1_train, evaluate on s1_test")
     parser.add_argument("--body", type=Path, help="checkpoint that all networks start from")
     parser.add_argument("--workers", type=int, help="processes of a training (GPUs, or CPU cores)")
@@ -66,19 +71,22 @@ def main() -> int:
     args = parser.parse_args()
     if args.networks and not args.train_only:
         parser.error("--networks trains some of the networks and goes with --train_only: a table needs all")
+    if args.on_shipped_body and (args.quick or args.whole or args.shipped or args.data_root or args.body):
+        parser.error("--on_shipped_body is a size, body and data of its own; leave out what says another")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     for name in ("data_root", "body", "output"):
         if getattr(args, name) is not None:
             setattr(args, name, getattr(args, name).resolve())
     os.chdir(Path(__file__).parents[2])  # where data, runs and weights are
-    from benchmarks.reproduce.sizes import FULL, QUICK, SHIPPED, WHOLE
+    from benchmarks.reproduce.sizes import FULL, ON_SHIPPED_BODY, QUICK, SHIPPED, WHOLE
     from benchmarks.reproduce.training import make_data, train_all
     from utils.device import choose_device
     from utils.files import atomic_path, write_json
 
     device = choose_device(args.device)
     size = QUICK if args.quick else WHOLE if args.whole or device.type == "cuda" else FULL
-    size = replace(SHIPPED if args.shipped else size, device=device.type)
+    size = SHIPPED if args.shipped else ON_SHIPPED_BODY if args.on_shipped_body else size
+    size = replace(size, device=device.type)
     people = "synthetic people"
     if args.data_root is not None:
         people = "people of DexYCB's s1 test split"
@@ -114,6 +122,7 @@ def main() -> int:
         logger.error("%s", error)
         return 2
     from benchmarks.machine import describe_machine
+    from benchmarks.reproduce.merge import merge
     from benchmarks.reproduce.report import flat_rows, markdown
     from benchmarks.reproduce.training import computed_on, training_hours
 
@@ -127,6 +136,9 @@ def main() -> int:
         "n_images": rows[0]["network"]["n_images"],
         "people": people,
     }
+    if args.on_shipped_body:
+        merge(output, size, rows, facts)
+        return 0
     write_json(output / "results.json", {**facts, "size": size.name, "seeds": size.seeds, "rows": flat_rows(rows)})
     with atomic_path(output / "results.md") as temporary:
         Path(temporary).write_text(markdown(size, rows, facts), encoding="utf-8")

@@ -25,6 +25,7 @@ GROUPS = {
     "fair": "Fair recipe (`--recipe fair`, default)",
     "mesh": "Mesh convolution and the comparison method, on the same body",
     "ablation": "Ablations: one thing changed at a time",
+    "shipped body": "METRO, and CMR as it, on the shipped body",
 }
 REPLICATES = 4000
 
@@ -173,8 +174,8 @@ def markdown(size: Size, rows: Rows, facts: dict[str, Any]) -> str:
         "in the camera's frame, of the fitted hand or of the mesh registered by its keypoints; - where nothing says "
         "how far a hand is, or it was not measured.",
     ]
-    for group, title in GROUPS.items():
-        lines += ["", f"## {title}", "", table(rows, group)]
+    for group in size.groups:
+        lines += ["", f"## {GROUPS[group]}", "", table(rows, group)]
     lines += ["", "## Targets", "", "| what | wanted | found | reached |", "|---|---|---|---|"]
     lines += [f"| {w} | {t} | {f} | {'yes' if ok else 'no'} |" for w, t, f, ok in verdicts(rows, size.body is None)]
     return "\n".join(lines) + "\n"

@@ -111,6 +111,8 @@ class Scores:
         """Scores of every row whose network is trained, in order; the others are named in the log."""
         rows = []
         for number, row in enumerate(ROWS):
+            if row.group not in self.size.groups:
+                continue
             if is_trained(checkpoint_of(self.size, row.network, self.seed)):
                 rows.append(self._row(number, row))
             else:

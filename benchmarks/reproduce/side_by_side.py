@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.reproduce.prior import make_prior, open_people
 from benchmarks.reproduce.scoring import Scores, open_test_data
-from benchmarks.reproduce.sizes import Size
+from benchmarks.reproduce.sizes import MEASURING, Size
 from benchmarks.reproduce.training import (
     SHARED_SEED,
     Trainings,
@@ -46,7 +46,8 @@ def train_and_score(size: Size) -> Rows:
     ):
         data = scorers.submit(_make_evaluation_data, size)
         started = start_trainings(size, trainers, waiting)
-        trusted = [started[name, SHARED_SEED if name == "pose_2d" else size.seeds[0]] for name in _TRUSTED]
+        measuring = MEASURING & set(size.networks)
+        trusted = [started[name, SHARED_SEED if name == "pose_2d" else size.seeds[0]] for name in measuring]
         prior = waiting.submit(_after, [data, *trusted], lambda: scorers.submit(make_prior, size).result())
         scores = [
             waiting.submit(
@@ -61,10 +62,6 @@ def train_and_score(size: Size) -> Rows:
         except BaseException:
             stop(trainers, waiting)
             raise
-
-
-#: Networks that `make_prior` measures.
-_TRUSTED = ("fair_confidence", "pose_2d")
 
 
 def _of_seed(size: Size, started: Trainings, seed: int) -> list[Future]:
@@ -87,7 +84,8 @@ def _start_worker(threads: int) -> None:
 def _make_evaluation_data(size: Size) -> None:
     make_test_data(size)
     open_test_data(size)  # fills the crop cache, which all seeds read
-    open_people(size)
+    if size.prior is None:
+        open_people(size)
 
 
 def _score_seed(size: Size, seed: int, prior: Path) -> Rows:

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.reproduce.sizes import Network, Size
+from benchmarks.reproduce.networks import Network
+from benchmarks.reproduce.sizes import Size
 from src.engine.checkpoint import read_checkpoint
 from src.engine.run_folder import records
 

@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
-from datasets import build_dataset
 from src.evaluation import zero_pose_mpvpe
 from src.personalization.calibration.data_set_evidence import view_groups
 from src.personalization.calibration.identity import calibrate_predictions
@@ -23,15 +22,15 @@ from src.personalization.calibration.multi_frame import (
     MultiFrameResult,
     calibrate_frames,
     calibration_options,
-    checked_frames,
 )
-from src.personalization.calibration.multi_view import ViewGroups, calibrate_views, group_views
+from src.personalization.calibration.multi_view import ViewGroups, group_views
 from src.personalization.calibration.population import load_population
 from src.personalization.calibration.problem import MultiFrameProblem, posterior_covariance
 from src.personalization.fitting.fit import PosePriorOptions, observe
-from src.personalization.ground_truth import annotations_of
+from src.personalization.ground_truth import annotations_of, open_labels
 from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import LENGTHS, length_gradient, length_of
+from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, HandModel
@@ -130,11 +129,11 @@ def with_two_cameras(model: JointsModel, world: Simulated) -> MultiFrameResult:
     views = ViewGroups(np.repeat(np.arange(half), 2), camera_to_world)
     parts = []
     for person in range(len(world.betas)):
-        both = [
-            torch.stack([getattr(first, name)[person], getattr(second, name)[person]], dim=1).flatten(0, 1)
+        pose, K, keypoints = (
+            torch.stack([getattr(first, name)[person], getattr(second, name)[person]], dim=1).flatten(0, 1)[None]
             for name in ("predicted", "K", "keypoints")
-        ]
-        parts.append(calibrate_views(model, both[0], torch.zeros(1, 10), both[1], both[2], None, views, KNOWN))
+        )
+        parts.append(calibrate_frames(model, pose, torch.zeros(1, 10), K, keypoints, None, KNOWN, views=views))
     return MultiFrameResult(*(torch.cat([getattr(p, n) for p in parts]) for n in MultiFrameResult.__dataclass_fields__))
 
 
@@ -162,10 +161,12 @@ def bound_covariance(model: JointsModel, world: Simulated) -> torch.Tensor:
     persons, frames = world.predicted.shape[:2]
     flat = [value.flatten(0, 1) for value in (world.pose, world.K)]
     pixels = project(world.joints.flatten(0, 1), flat[1])
-    inputs = checked_frames(model, flat[0], world.betas.repeat_interleave(frames, 0), flat[1], pixels, None, KNOWN)
+    betas = world.betas.repeat_interleave(frames, 0)
+    inputs = check_frames(flat[0], betas, flat[1], pixels, None, KNOWN.noise.min_confidence)
     observations, share = observe(model, inputs, KNOWN), torch.ones(persons, dtype=torch.float64)
     state = {"pose": world.pose, "wrist": world.joints[:, :, 0], "betas": world.betas}
-    problem = MultiFrameProblem(model, observations, share, KNOWN.population.shape_prior())
+    linear = torch.zeros(1, 10, dtype=torch.float64)
+    problem = MultiFrameProblem(model, observations, share, KNOWN.population.shape_prior(), (), linear)
     return posterior_covariance(problem.linearise(state))
 
 
@@ -201,14 +202,7 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
     scores, hand, model = Scores(), HandModel(assets, dtype=torch.float64), JointsModel(assets)
     predictions = pair_keypoints(load_predictions(args.predictions), load_predictions(args.keypoints))
     predictions.check_hand(assets)
-    dataset = build_dataset(
-        args.dataset,
-        args.data_root,
-        predictions.split,
-        side="both",
-        mano_dir=args.mano_dir,
-        allow_missing_subjects=True,
-    )
+    dataset = open_labels(args.dataset, args.data_root, predictions, mano_dir=args.mano_dir)
     truth = annotations_of(dataset, predictions)
     options = CalibrationOptions(errors_repeat=True)
     if args.prior is not None:

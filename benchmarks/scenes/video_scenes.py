@@ -38,14 +38,18 @@ class Clip:
     hidden: np.ndarray
 
 
-def make_clip(seed: int, number: int) -> Clip:
-    """Render the first story of the 1-based person ``number`` of the set with ``seed``, as one camera sees it."""
+def make_clip(seed: int, number: int, frames: int = FRAMES, hidden_frames: int = HIDDEN_FRAMES) -> Clip:
+    """Render the first story of the 1-based person ``number`` of the set with ``seed``, as one camera sees it.
+
+    Args:
+        frames: spread evenly over the story, which is as long as they are; hidden_frames: in a row, of them.
+    """
     generator = population.sequence_generator(seed, number, 0)
     style = population.style_generator(seed, number)
     hand, betas = hand_model(None, "right"), population.subject_betas(seed, number)
     tone, habit = skin_tone(style), subject_style(style)
     target = population.sequence_object(seed, number, 0, len(CATALOGUE))
-    motion = make_motion(generator, hand, hand, betas, habit, target, FRAMES)
+    motion = make_motion(generator, hand, hand, betas, habit, target, frames)
     skin_map = skin_map_of(None, "right")
     skin = skin_sheets(skin_map, np.clip(tone * generator.normal(1, 0.04, 3), 0.01, 0.95), generator)
     scene, rig = Scene(motion, hand.assets.faces, skin_map, skin, generator), make_rig(seed, number)
@@ -60,24 +64,24 @@ def make_clip(seed: int, number: int) -> Clip:
     joints = motion.joints[shown] @ to_camera[:3, :3].T + to_camera[:3, 3]
     hidden = np.zeros(len(shown), dtype=bool)
     begin = len(shown) // 3 + int(generator.integers(len(shown) // 4))
-    hidden[begin : begin + HIDDEN_FRAMES] = True
+    hidden[begin : begin + hidden_frames] = True
     images = [
         np.ascontiguousarray(view.render(MovingMesh.of(*scene.frame(i)), motion.joints[i]).bgr[..., ::-1])
         for i in shown
     ]
-    cover = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    patch = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
     for place in np.flatnonzero(hidden):
-        _cover(images[place], square_box(project_numpy(joints[place], rig.K[serial]), 1.3), cover)
+        cover(images[place], square_box(project_numpy(joints[place], rig.K[serial]), 1.3), patch)
     return Clip(images, rig.K[serial], betas, joints, hidden)
 
 
-def _cover(image: np.ndarray, box: np.ndarray, cover: np.ndarray) -> None:
+def cover(image: np.ndarray, box: np.ndarray, patch: np.ndarray) -> None:
     """Lay a coarse patch (S,S,3) over a square (3,) of the image (H,W,3), in place."""
     height, width = image.shape[:2]
     left, top = np.maximum(np.floor(box[:2] - box[2] / 2).astype(int), 0)
     right, bottom = np.minimum(np.ceil(box[:2] + box[2] / 2).astype(int), [width, height])
     rows, columns = np.arange(top, bottom), np.arange(left, right)
     pick = [
-        ((at - at.min(initial=0)) * len(cover) // max(len(at), 1)).clip(0, len(cover) - 1) for at in (rows, columns)
+        ((at - at.min(initial=0)) * len(patch) // max(len(at), 1)).clip(0, len(patch) - 1) for at in (rows, columns)
     ]
-    image[top:bottom, left:right] = cover[pick[0][:, None], pick[1]]
+    image[top:bottom, left:right] = patch[pick[0][:, None], pick[1]]

@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets import build_dataset
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.measure_population import measure_network, people_of
@@ -40,7 +39,7 @@ from src.personalization.calibration.multi_frame import calibration_options
 from src.personalization.calibration.population import Population, with_population
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
-from src.personalization.ground_truth import annotations_of
+from src.personalization.ground_truth import annotations_of, open_labels
 from src.personalization.pairing import pair_keypoints
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import HALF_95, lengths_mm
@@ -144,18 +143,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"{args.predictions} is of split {predictions.split!r}; only splits ending in {ALLOWED} may decide a choice"
         )
     predictions = pair_keypoints(predictions, None if args.keypoints is None else load_predictions(args.keypoints))
-    dataset = build_dataset(
-        args.dataset,
-        args.data_root,
-        predictions.split,
-        side="both",
-        mano_dir=args.mano_dir,
-        cache=args.cache,
-        allow_missing_subjects=True,
-    )
-    valid = annotations_of(dataset, predictions)["valid"]
-    predictions = predictions.select(np.flatnonzero(valid))
-    truth = annotations_of(dataset, predictions)
+    places = {"mano_dir": args.mano_dir, "cache": args.cache}
+    truth = annotations_of(open_labels(args.dataset, args.data_root, predictions, **places), predictions)
+    predictions, truth = predictions.select(truth["valid"]), {key: v[truth["valid"]] for key, v in truth.items()}
     people = np.unique(predictions.subject_id)
     if len(people) < args.left_out + 40:
         raise CalibrationError(

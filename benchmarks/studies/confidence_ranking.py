@@ -18,10 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from datasets import build_dataset  # noqa: E402
 from src.evaluation.shape import zero_pose_mpvpe  # noqa: E402
 from src.personalization.calibration.images import average_betas, average_weights  # noqa: E402
-from src.personalization.ground_truth import annotations_of  # noqa: E402
+from src.personalization.ground_truth import annotations_of, open_labels  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
 from utils.artifacts import load_predictions  # noqa: E402
 
@@ -54,10 +53,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     hand = HandModel(assets)
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
-    dataset = build_dataset(
-        args.dataset, args.data_root, args.split or predictions.split, side="both", cache=args.cache,
-        mano_dir=args.mano_dir, allow_missing_subjects=True,
-    )  # fmt: skip
+    options = {"cache": args.cache, "mano_dir": args.mano_dir}
+    dataset = open_labels(args.dataset, args.data_root, predictions, args.split, **options)
     truth = annotations_of(dataset, predictions)["betas"]
     betas, person, score = predictions.betas, predictions.subject_id, predictions.confidence
     betas_error = np.abs(betas - truth).mean(1)

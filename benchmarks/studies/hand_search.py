@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from datasets import build_dataset
-from src.photos.api import open_reader
-from src.photos.search import MIN_SCORE, KeypointReader
+from src.photos.search import MIN_SCORE, KeypointReader, open_reader
 from utils.camera import square_box, transform_points
 
 _MARGIN, _LEAST_WIDTH = 15, 200  # pixels

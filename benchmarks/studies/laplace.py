@@ -29,12 +29,12 @@ import roma
 import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
-from datasets import build_dataset
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.multi_frame import CalibrationOptions, calibrate_frames, calibration_options
 from src.personalization.calibration.population import SHIPPED_PRIOR, Population, load_population
 from src.personalization.fitting.fit import PosePriorOptions
+from src.personalization.ground_truth import open_labels
 from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import HALF_95, length_gradient
 from src.personalization.terms.noise import KeypointNoise
@@ -92,7 +92,7 @@ def simulated(args: argparse.Namespace, assets: HandAssets, laplace: bool, shipp
 def predicted(args: argparse.Namespace, assets: HandAssets, laplace: bool) -> Iterator[Found]:
     """One person after the other."""
     rows = pair_keypoints(load_predictions(args.predictions), load_predictions(args.keypoints))
-    dataset = build_dataset("dex_ycb", args.data_root, rows.split, side="both", allow_missing_subjects=True)
+    dataset = open_labels("dex_ycb", args.data_root, rows)
     options = replace(calibration_options(load_population(SHIPPED_PRIOR, assets.hash)), laplace=laplace)
     for subject, one in calibrate_predictions(rows, assets, options, num_images=args.images).items():
         betas = np.stack([one.betas, dataset.subject_betas[subject].astype(np.float64)])

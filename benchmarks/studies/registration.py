@@ -20,8 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from datasets import build_dataset  # noqa: E402
-from src.personalization.ground_truth import annotations_of, rows_of  # noqa: E402
+from src.personalization.ground_truth import annotations_of, open_labels, rows_of  # noqa: E402
 from src.personalization.pairing import pair_keypoints  # noqa: E402
 from src.personalization.registration.register import RegistrationOptions, register_mesh  # noqa: E402
 from src.personalization.solver.status import count_status  # noqa: E402
@@ -64,15 +63,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
     predictions = pair_keypoints(predictions, load_predictions(args.keypoints) if args.keypoints else None)
-    dataset = build_dataset(
-        "dex_ycb",
-        args.data_root,
-        predictions.split,
-        side="both",
-        mano_dir=args.mano_dir,
-        cache=args.cache,
-        allow_missing_subjects=True,
-    )
+    dataset = open_labels("dex_ycb", args.data_root, predictions, mano_dir=args.mano_dir, cache=args.cache)
     truth = annotations_of(dataset, predictions)
     predictions = predictions.select(truth["valid"])
     truth = {name: value[truth["valid"]] for name, value in truth.items()}

@@ -14,7 +14,7 @@ def _phase(module: str, name: str) -> Callable[[argparse.Namespace], None]:
     return work
 
 
-_VIDEO = _phase("src.photos.run_video", "video_demo")
+_VIDEO = _phase("src.photos.video.run_video", "video_demo")
 _IMAGES = _phase("src.photos.run_images", "image_demo")
 _SYNTHETIC = _phase("src.engine.demo.synthetic", "demo")
 

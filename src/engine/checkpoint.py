@@ -3,7 +3,8 @@
 Two forms hold the same *card* (model name, recipe, options, input size, crop scale, hand model):
 
 * ``.pt``: a training state (model, optimizer, scheduler, position, random state, arguments, versions);
-* ``.safetensors``: weights to ship, the card and any further notes as JSON in the metadata.
+* ``.safetensors``: weights to ship, the card and any further notes as JSON in the metadata, where ``packed`` names
+  the tensors that are stored in few bits (`low_bits`), with shape and bits.
 
 Reading executes nothing (``weights_only=True``).
 """
@@ -32,6 +33,7 @@ from template import HandAssets, HandModel, load_hand_assets
 from template.cmr_assets import load_hierarchy
 from utils.artifacts import model_hash
 from utils.files import atomic_path, what_it_is
+from utils.low_bits import SCALE, unpack
 from utils.torch_files import CheckpointError, UnreadableCheckpointError, load_harmless
 
 logger = logging.getLogger(__name__)
@@ -125,8 +127,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as handle:
-                notes = json.loads((handle.metadata() or {}).get("notes", "{}"))
-                state = {**notes, "model": {name: handle.get_tensor(name).float() for name in handle.keys()}}
+                metadata = handle.metadata() or {}
+                notes, packed = (json.loads(metadata.get(name, "{}")) for name in ("notes", "packed"))
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}
+                for name, (shape, bits) in packed.items():
+                    tensors[name] = unpack(tensors[name], tensors.pop(name + SCALE), shape, bits)
+                state = {**notes, "model": {name: tensor.float() for name, tensor in tensors.items()}}
         except Exception as error:  # as in `load_harmless`
             raise UnreadableCheckpointError(
                 f"{path}: cannot be read as a checkpoint ({what_it_is(path, error)}); is the file complete?"

@@ -25,6 +25,9 @@ from template import HandAssets, HandModel, load_hand_assets
 
 logger = logging.getLogger(__name__)
 
+#: Modules that the fair networks share, which ``--init_from`` mostly brings trained.
+BODY = ("backbone", "heatmaps", "feature")
+
 
 def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     """Type of mixed precision: bf16 runs on both CPU and GPU; fp16 needs a GPU; None for ``no``."""
@@ -128,14 +131,22 @@ def build_optimizer(
     """Optimizer over what is trainable and a schedule that is stepped once a batch.
 
     Args:
-        args: ``optimizer``, ``lr``, ``weight_decay``, ``schedule``, ``model``.
+        args: ``optimizer``, ``lr``, ``body_lr`` (None: ``lr``), ``weight_decay``, ``schedule``, ``model``.
         model: its parameters that require gradients are trained.
         steps: batches of the whole training.
         steps_per_epoch: batches of an epoch.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    body = [] if args.body_lr is None else [name for name in trainable if name.split(".")[0] in BODY]
+    if args.body_lr is not None and not body:
+        raise ValueError(
+            f"--body_lr is for networks with modules {', '.join(BODY)} that are trained; {args.model} has none"
+        )
+    groups = [{"params": [value for name, value in trainable.items() if name not in body]}]
+    if body:
+        groups.append({"params": [trainable[name] for name in body], "lr": args.body_lr})
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer]
-    optimizer = kind(trainable, lr=args.lr, weight_decay=args.weight_decay, fused=True)
+    optimizer = kind(groups, lr=args.lr, weight_decay=args.weight_decay, fused=True)
     if args.schedule == "multistep":
         epochs = MILESTONES.get(args.model, DEFAULT_MILESTONES)
         marks = [steps // 2] if args.model in METRO else [epoch * steps_per_epoch for epoch in epochs]

@@ -91,10 +91,17 @@ class DistributedContext:
         """Sum of each number over the processes; one that a process lacks (it had no sample) counts as zero there."""
         if self.world_size == 1:
             return sums
-        parts: list[dict[str, float]] = [{} for _ in range(self.world_size)]
-        dist.all_gather_object(parts, sums)
+        parts = self.gather_all(sums)
         names = sorted({name for part in parts for name in part})
         return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
+
+    def gather_all(self, value: Any) -> list[Any]:
+        """Every process's ``value``, in the order of ranks, for all of them."""
+        if self.world_size == 1:
+            return [value]
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, value)
+        return parts
 
     def gather(self, value: Any) -> list[Any] | None:
         """Every process's ``value``, in the order of ranks, for the main process; None for the others."""

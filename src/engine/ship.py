@@ -21,19 +21,20 @@ from options.command_line import run_command
 from src.engine.checkpoint import CheckpointError, read_checkpoint
 from src.engine.run_folder import CODE, records
 from utils.files import atomic_path, write_json
+from utils.low_bits import SCALE, is_packed, pack
 
 logger = logging.getLogger(__name__)
 
 INDEX = "weights.json"
 
 
-def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights") -> Path:
+def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights", bits: int | None = None) -> Path:
     """Write ``weights/<name>.safetensors`` from a finished run and enter it in the index.
 
     Args:
         run: the run's folder, with ``args.json``, ``log.csv`` and ``checkpoints/last.pt``.
         name: of the shipped file.
-        weights: folder of the shipped files.
+        weights: folder of the shipped files; bits: of a weight, None: half precision.
 
     Returns:
         the file.
@@ -50,7 +51,7 @@ def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights") -> 
             f"{run}: its last state is within epoch {position['epoch'] + 1}, so its scores are of other weights; let "
             "the epoch end (run.py --phase train --resume)"
         )
-    export_weights(run / "checkpoints" / "last.pt", output, **notes)
+    export_weights(run / "checkpoints" / "last.pt", output, bits, **notes)
     content = output.read_bytes()
     index = Path(weights) / INDEX
     entries = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
@@ -60,14 +61,16 @@ def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights") -> 
     return output
 
 
-def export_weights(checkpoint: str | Path, output: str | Path, **notes: Any) -> None:
+def export_weights(checkpoint: str | Path, output: str | Path, bits: int | None = None, **notes: Any) -> None:
     """Write a checkpoint's weights in half precision as ``.safetensors``, card and ``notes`` in the metadata.
+
+    With ``bits`` large tensors are stored in so many bits a weight (`low_bits`).
 
     Tensors that half precision cannot hold (beyond 65504, or all below 6e-8) stay in single precision and are named
     in the log.
 
     Args:
-        checkpoint: ``.pt`` training state.
+        checkpoint: ``.pt`` training state, or a shipped file.
         output: ``.safetensors`` file to write.
         notes: what made it (command, git revision, data seed, scores); must be JSON.
 
@@ -75,22 +78,28 @@ def export_weights(checkpoint: str | Path, output: str | Path, **notes: Any) -> 
         CheckpointError: a weight is not finite.
     """
     state = read_checkpoint(checkpoint)
-    tensors, kept = {}, []
+    tensors, kept, packed = {}, [], {}
     for name, value in state["model"].items():
         if not value.is_floating_point():
             tensors[name] = value.contiguous()
             continue
         if not value.isfinite().all():
             raise CheckpointError(f"{checkpoint}: {name} holds numbers that are not finite; ship an earlier state")
+        if bits is not None and is_packed(value):
+            tensors[name], tensors[name + SCALE] = pack(value, bits)
+            packed[name] = [list(value.shape), bits]
+            continue
         half, largest = value.half(), value.abs().max() if value.numel() else value.new_zeros(())
         fits = (half.float() - value).abs().max() <= 1e-3 * largest if value.numel() else True
         kept += [] if fits else [name]
         tensors[name] = (half if fits else value).contiguous()
     if kept:
         logger.warning("%s: half precision cannot hold %s; kept in single precision", output, ", ".join(kept))
-    notes = {"card": state["card"], **notes}
+    metadata = {"notes": json.dumps({"card": state["card"], **notes})}
+    if packed:
+        metadata["packed"] = json.dumps(packed)
     with atomic_path(output) as temporary:
-        save_file(tensors, temporary, metadata={"notes": json.dumps(notes)})
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def history(run: Path) -> dict[str, Any]:
@@ -147,8 +156,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", required=True, help="the run's folder, e.g. out/dex_ycb/mano_identity")
     parser.add_argument("--name", required=True, help="name of the file in the weights folder")
     parser.add_argument("--weights", default=CODE / "weights")
+    parser.add_argument("--bits", type=int, choices=range(2, 9), help="bits a weight (default: half precision)")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(get_args_parser(), lambda args: ship(args.run, args.name, args.weights)))
+    sys.exit(run_command(get_args_parser(), lambda args: ship(args.run, args.name, args.weights, args.bits)))

@@ -26,10 +26,9 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     """Every hand: parameters are a right hand's, points are the picture's."""
     hands = []
     for whole in entries(content, name, where):
+        whole.need("hands", "focal", "cx", "cy", "image_size")
         if not isinstance(whole.get("hands"), (list, tuple)):
-            raise MissingKeyError(
-                f"{whole.where}: the key 'hands' (a list) is missing (it has {sorted(whole.content)})"
-            )
+            raise MissingKeyError(f"{whole.where}: the key 'hands' holds no list")
         width, height = whole.array("image_size", 2).round().astype(int).tolist()
         K = pinhole(*(float(whole.array(key, 1)[0]) for key in ("focal", "cx", "cy")))
         for number, item in enumerate(whole.get("hands")):

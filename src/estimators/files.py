@@ -31,7 +31,7 @@ def list_files(path: str | os.PathLike) -> list[Path]:
         raise FileNotFoundError(f"{path} does not exist; give the file or folder that the estimator wrote")
     if path.is_file():
         return [path]
-    half = [file.name for file in path.iterdir() if file.suffix in (".tmp", ".part")]
+    half = [file.name for file in path.iterdir() if file.suffix in (".tmp", ".part") or ".tmp." in file.name]
     if half:
         raise ArtifactError(f"{path} is half written ({half[0]} is in it); let the estimator end, or remove that file")
     files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)

@@ -31,6 +31,8 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     """Every hand of every batch."""
     hands = []
     for entry in entries(content, name, where):
+        entry.need("pred_cam", "box_center", "box_size", "img_size", "right", "pred_keypoints_3d", "global_orient",
+                   "hand_pose", "betas")  # fmt: skip
         cam = entry.array("pred_cam", -1, 3)
         centre, side = entry.array("box_center", -1, 2), entry.array("box_size", -1)
         sizes, right = entry.array("img_size", -1, 2), entry.array("right", -1)

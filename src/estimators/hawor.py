@@ -17,6 +17,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     """Every valid hand of every frame, pictures named by the frame's number; the wrist's rotation is the world's."""
     hands = []
     for entry in entries(content, name, where):
+        entry.need("pred_valid", "pred_rot", "pred_hand_pose", "pred_betas")
         valid = entry.array("pred_valid", 2, -1) > 0.5
         frames = valid.shape[1]
         fingers = entry.array("pred_hand_pose", 2, frames, 15, 3)

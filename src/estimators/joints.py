@@ -23,16 +23,19 @@ _SIDES = {**dict.fromkeys(("true", "1", "1.0", "left"), True), **dict.fromkeys((
 def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     """Every row."""
     if not isinstance(content, dict):
-        raise EstimateFormatError(f"{where}: a {type(content).__name__} where arrays by name must be")
+        raise MissingKeyError(
+            f"{where}: the keys 'image', 'is_left', and 'keypoints_2d' or 'joints_3d' are missing: it is a "
+            f"{type(content).__name__}, not arrays by name"
+        )
     entry = Entry(content, name, where)
     scale = {"m": 1.0, "mm": 0.001}.get(options.unit)
     if scale is None:
         raise ValueError(f"unit is {options.unit!r}; it must be 'm' or 'mm'")
     if not any(_has(entry, key) for key in ("keypoints_2d", "joints_3d")):
-        raise MissingKeyError(f"{where}: keypoints_2d or joints_3d is missing (it has {sorted(content)[:20]})")
-    for key in ("is_left", "image"):
-        if key not in content:
-            raise MissingKeyError(f"{where}: the key {key!r} is missing (it has {sorted(content)[:20]})")
+        raise MissingKeyError(
+            f"{where}: the key 'keypoints_2d' or 'joints_3d' is missing (it has {sorted(map(str, content))[:20]})"
+        )
+    entry.need("is_left", "image")
     sides = [_SIDES.get(str(side).strip().lower()) for side in np.ravel(content["is_left"])]
     if None in sides:
         row = sides.index(None)

@@ -13,7 +13,8 @@ import numpy as np
 
 from src.estimators.records import Entry, EstimateFormatError, Hand, MissingKeyError, Options, entries, image_name
 
-SIGNS = ("hand_landmarks", "multi_hand_landmarks", "world_landmarks", "handedness", "multi_handedness")
+SIGNS = ("hand_landmarks", "multi_hand_landmarks", "world_landmarks", "handedness", "multi_handedness",
+         "keypoint_confidence")  # fmt: skip
 _LANDMARKS = ("multi_hand_landmarks", "hand_landmarks", "handLandmarks", "landmarks")
 _WORLD = ("multi_hand_world_landmarks", "hand_world_landmarks", "handWorldLandmarks", "worldLandmarks",
           "world_landmarks")  # fmt: skip
@@ -55,6 +56,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
 
 
 def _own(entry: Entry, options: Options) -> Hand:
+    entry.need("keypoint_confidence")  # that plain joints, which have the other keys, lack
     hand = Hand(entry, None, bool(entry.get("is_left")), image_name(entry), options.size)
     hand.keypoints_2d, hand.confidence = entry.array("keypoints_2d", 21, 2), entry.array("keypoint_confidence", 21)
     hand.joints_3d = entry.array("world", 21, 3) if entry.has("world") else None

@@ -19,6 +19,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     """Every hand of every instance."""
     hands = []
     for subject, entry in enumerate(entries(_instances(content), name, where)):
+        entry.need("keypoints", "keypoint_scores")
         points = entry.array("keypoints", -1, 2)
         scores = np.clip(entry.array("keypoint_scores", -1), 0, 1)
         if len(points) != len(scores) or len(points) not in (21, 133):

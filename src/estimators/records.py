@@ -66,14 +66,22 @@ class Entry:
         slot = self._slot(key)
         return default if slot is None else slot[0][slot[1]]
 
+    def need(self, *keys: str) -> None:
+        """Raise MissingKeyError unless all of them are there; it names those that are not."""
+        if missing := [key for key in keys if not self.has(key)]:
+            many = len(missing) > 1
+            raise MissingKeyError(
+                f"{self.where}: the key{'s' * many} {', '.join(map(repr, missing))} {'are' if many else 'is'} missing "
+                f"(it has {sorted(map(str, self.content))[:20]})"
+            )
+
     def array(self, key: str, *shape: int) -> np.ndarray:
         """Finite numbers, float64, in ``shape`` (-1: any length; leading ones of the file are dropped).
 
         Raises:
             MissingKeyError, EstimateFormatError: not there; of another shape; not finite.
         """
-        if not self.has(key):
-            raise MissingKeyError(f"{self.where}: the key {key!r} is missing (it has {sorted(map(str, self.content))})")
+        self.need(key)
         try:
             raw = np.asarray(self.get(key), dtype=np.float64)
             value = raw.reshape(shape)
@@ -225,6 +233,13 @@ def flip_x(array: np.ndarray) -> np.ndarray:
     flipped = array.copy()
     flipped[..., 0] *= -1
     return flipped
+
+
+def mirror_pixels(pixels: np.ndarray, width: int) -> np.ndarray:
+    """Pixels (...,2) in the mirrored picture of that width, px."""
+    mirrored = pixels.copy()
+    mirrored[..., 0] = width - 1 - pixels[..., 0]
+    return mirrored
 
 
 def mirror_rotations(pose: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     """Both hands of every person; the camera is the one by which its 2D points are its 3D points' projection."""
     hands = []
     for subject, entry in enumerate(entries(content, name, where)):
+        entry.need("pred_keypoints_3d", "pred_keypoints_2d", "pred_cam_t", "lhand_bbox", "rhand_bbox")
         points = entry.array("pred_keypoints_3d", 70, 3)
         pixels, shift = entry.array("pred_keypoints_2d", 70, 2), entry.array("pred_cam_t", 3)
         focal = float(entry.array("focal_length", 1)[0]) if entry.has("focal_length") else None

@@ -27,6 +27,8 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     """Every hand; the picture's size is twice the principal point."""
     hands = []
     for entry in entries(content, name, where):
+        entry.need("is_right", "hand_bbox", "pred_keypoints_3d", "pred_cam_t_full", "pred_keypoints_2d",
+                   "scaled_focal_length", "global_orient", "hand_pose", "betas")  # fmt: skip
         left = bool(entry.array("is_right", 1)[0] < 0.5)
         points, shift = entry.array("pred_keypoints_3d", 21, 3), entry.array("pred_cam_t_full", 3)
         pixels = entry.array("pred_keypoints_2d", 21, 2)

@@ -37,7 +37,7 @@ def check_order(ids: np.ndarray, expected: np.ndarray, what: str) -> None:
 
 
 def check_points(points: np.ndarray, count: int, per_sample: int, what: str) -> np.ndarray:
-    """``points`` as float64 (count, per_sample, 3), metres, or a SubmissionError that says what is wrong."""
+    """``points`` as float64 (N,P,3), metres, or a SubmissionError that says what is wrong."""
     points = np.asarray(points, dtype=np.float64)
     if points.shape != (count, per_sample, 3):
         raise SubmissionError(f"{what} has shape {points.shape}; it must be {(count, per_sample, 3)}")

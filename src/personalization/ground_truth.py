@@ -6,14 +6,28 @@ from typing import Any
 
 import numpy as np
 
+from datasets import build_dataset
 from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Predictions
 
 KEYS = ("pose", "betas", "transl", "joints", "valid", "subject_id")
 
 
+def open_labels(name: str, root: Any, predictions: Predictions, split: str | None = None, **options: Any) -> Any:
+    """The data set ``name`` at ``root`` that predictions are of (or its ``split``), both hands, whoever is there.
+
+    Args:
+        options: further ones of `datasets.build_dataset`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `datasets.build_dataset`.
+    """
+    whole = {"side": "both", "allow_missing_subjects": True}
+    return build_dataset(name, root, split or predictions.split, **whole, **options)
+
+
 def annotations_of(dataset: Any, predictions: Predictions) -> dict[str, np.ndarray]:
-    """Columns `KEYS` of the data set (`datasets/sample.py`), one row for each prediction, in its order.
+    """Columns `KEYS` of the data set (`datasets/sample.py`), (N,...) each, a row (m, rad) for each prediction.
 
     ``label_betas`` as well, if the data set has them: left hands whose model is not the right one's mirror image.
 

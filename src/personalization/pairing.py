@@ -55,7 +55,7 @@ def pair_keypoints(predictions: Predictions, keypoints: Predictions | None) -> P
 
 
 def rows_by_subject(predictions: Predictions, subject: int | None = None) -> dict[int, np.ndarray]:
-    """Row numbers of each subject (or of the one asked for), in file order.
+    """Row numbers (M,) of each subject (or of the one asked for), in file order.
 
     Raises:
         CalibrationError: if there is no row of the subject asked for, or none at all.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,38 +13,35 @@ import numpy as np
 import torch
 
 from options.image_options import DETECTOR, OWN
-from src.engine.checkpoint import load_network
 from src.engine.networks import read_network
 from src.models.mesh_joints import is_mesh_model
 from src.personalization.calibration.population import SHIPPED_PRIOR, Population, shipped_population, with_population
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
-from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera, straightened
-from src.photos.detector.detection import Finder, finder_name
-from src.photos.detector.own_hands import open_own_hands
-from src.photos.detector.refusal import check_size
+from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
+from src.photos.detector.detection import Finder
+from src.photos.detector.finders import finder_trained_on, landmarks_of, open_finder
+from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
 from src.photos.estimator import Estimator, HandEstimator
-from src.photos.image import MIN_SIDE, Photo, UnusableImage, check_rgb, read_photo
+from src.photos.image import Photo, UnusableImage, photo_of
 from src.photos.keypoint_estimator import KeypointEstimator
+from src.photos.perspective import into_view, out_of_view, view_for
 from src.photos.result import Result, mirror_box
-from src.photos.search import KeypointReader
+from src.photos.search import KeypointReader, open_reader
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
 from utils.artifacts import ArtifactError, Identity, load_identity
 from utils.camera import mirror_intrinsics
-from utils.camera_models import CameraModel
+from utils.cameras.lens import CameraModel
 from utils.device import choose_device
 
 WEIGHTS = SHIPPED_PRIOR.parent
-KEYPOINT_WEIGHTS = "pose_2d.safetensors"
 #: The network that predicts a shape, and the one that is told it: which of them looks depends on the identity.
 ANONYMOUS, PERSONAL = "mano_baseline_conf", "mano_identity"
 SIDES = ("right", "left", "auto")
-#: What networks learned from, for whoever reads the results.
+#: What the shipped networks learned from, for whoever reads the results.
 SHIPPED_TRAINED_ON = "rendered pictures of a synthetic hand at a table top, no real picture"
-DETECTOR_TRAINED_ON = "real pictures, by mediapipe's makers; the fit behind it is not trained"
-OWN_TRAINED_ON = "rendered pictures of synthetic hands in all kinds of places, no real picture; the fit is not trained"
 
 
 @dataclass
@@ -59,7 +55,7 @@ class PhotoEstimator:
         weights: file of the network, or None; digest: hash of its weights.
         population: how networks see shapes, and which shapes there are, or None.
         identity, K, fov, bbox, hand: of all pictures, where a call does not say; hand is "left", "right" or None.
-        lens: with distortion, of all pictures, which are made straight first (`straightened`); or None.
+        lens: with distortion, of all pictures; or None.
         one_person: all hands of a picture are one person's, and share the shape.
     """
 
@@ -83,8 +79,7 @@ class PhotoEstimator:
     def trained_on(self) -> str:
         """What the network in use has seen."""
         if self.weights is None:
-            is_own = self.detector is not None and finder_name(self.detector) != DETECTOR
-            return OWN_TRAINED_ON if is_own else DETECTOR_TRAINED_ON
+            return finder_trained_on(self.detector)
         return SHIPPED_TRAINED_ON if self.weights.parent == WEIGHTS else "not known: the user's own weights"
 
     @property
@@ -118,13 +113,7 @@ class PhotoEstimator:
         """
         if side not in SIDES:
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
-        if isinstance(image, np.ndarray):
-            check_rgb(image)
-            if min(image.shape[:2]) < MIN_SIDE:
-                raise UnusableImage(f"{image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")
-            photo = Photo("image", None, image)
-        else:
-            photo = read_photo(Path(image))
+        photo = photo_of(image)
         if isinstance(identity, (str, os.PathLike)):
             identity = check_stated_length(load_identity(identity), self.assets)
         if identity is not None:
@@ -145,7 +134,7 @@ class PhotoEstimator:
             bbox=self.bbox if box is None else box,
             hand=side,
         )
-        results, refused = call.hands(call.straightened(photo))
+        results, refused = call.hands(photo)
         if not results:
             raise UnusableImage(refused[0].reason)
         return results[0]
@@ -174,21 +163,13 @@ class PhotoEstimator:
                 refused.append(Refused(region, str(error)))
         return results, refused
 
-    def straightened(self, photo: Photo) -> Photo:
-        """The picture without the distortion of ``lens``; itself where there is none.
-
-        Raises:
-            UnusableImage: the lens belongs to pictures of another size.
-        """
-        return photo if self.lens is None else straightened(photo, self.lens)
-
     def shape(self) -> ShapeFilter:
         """A new person's, or the identity's, shape."""
         return ShapeFilter(self.assets, self.identity, self.population)
 
     def camera(self, photo: Photo) -> Camera:
         """Intrinsics of a picture, see `choose_camera`."""
-        return choose_camera(photo, self.K, self.fov)
+        return choose_camera(photo, self.K, self.fov, self.lens)
 
     def regions(self, photo: Photo) -> list[Region]:
         """The hands of a picture, see `choose_regions`."""
@@ -202,7 +183,25 @@ class PhotoEstimator:
     def estimate(
         self, photo: Photo, camera: Camera, region: Region, shape: ShapeFilter, before: Result | None = None
     ) -> Result:
-        """`Estimator.estimate` for either hand, in and out in the picture's own frame."""
+        """`Estimator.estimate` for either hand, in and out in the picture's own frame.
+
+        Hands that a pinhole camera before them would show otherwise are looked at as it would, see
+        `src.photos.perspective`.
+        """
+        view = view_for(photo, camera, region, whole=self.estimator.card.crop == "image")
+        if view is None:
+            result = self.estimate_in_picture(photo, camera, region, shape, before)
+            return replace(result, camera_pose=photo.camera_pose)
+        # What a network read in the bent picture, it reads better in the view.
+        region = region if self.detector is not None else replace(region, keypoints=None)
+        before = None if before is None else before.moved(view.rotation.T)
+        close = self.estimate_in_picture(*into_view(view, photo, region, camera.source), shape, before)
+        return out_of_view(view, close, photo, camera)
+
+    def estimate_in_picture(
+        self, photo: Photo, camera: Camera, region: Region, shape: ShapeFilter, before: Result | None
+    ) -> Result:
+        """`estimate` with the picture taken for a pinhole camera's, and the network's window cut out of it as it is."""
         image, K, box, keypoints, width = photo.image, camera.K, region.box, region.keypoints, photo.size[0]
         if region.is_left:
             image, K, box = image[:, ::-1], mirror_intrinsics(K, width), mirror_box(box, width)
@@ -238,8 +237,7 @@ def load(
             keypoints and a fit, without a network of ours, the choice for real pictures; "own": the same with our own
             detector, where that is not installed; another name of a shipped network; or a checkpoint file.
         mano_dir: as of `load_hand_assets`: a folder with MANO, or None. It must be the hand of the networks.
-        device: None: a GPU if there is one.
-        weights: folder with the shipped networks.
+        device: None: a GPU if there is one. weights: folder with the shipped networks.
 
     Raises:
         FileNotFoundError: there are no such weights. ValueError: they belong to another hand model; names both.
@@ -267,38 +265,22 @@ def open_detector(
     """A detector's hands and keypoints, and the hand model fitted to them.
 
     Args:
-        folder: of the shipped weights; landmarker: of `src.photos.detector.find_hands`.
-        source: mediapipe, or "own": our own networks, which run on ``device``.
-
-    Raises:
-        ImportError: mediapipe is not installed; says how to get it. FileNotFoundError: no own weights in the folder.
-        FileNotFoundError, ValueError: as `open_landmarker`.
+        folder: of the shipped weights; the others, and what is raised: as of `open_finder`.
     """
     population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
-    if source == OWN:  # its keypoints are the hand's own joints
-        fit = KeypointEstimator(assets, population, landmarks=None)
-        return PhotoEstimator(fit, detector=open_own_hands(folder, device), population=population)
-    from src.photos.detector import find_hands
-
-    finder = find_hands if landmarker is None else functools.partial(find_hands, landmarker=os.fspath(landmarker))
-    finder(np.zeros((64, 64, 3), np.uint8))
-    return PhotoEstimator(KeypointEstimator(assets, population), detector=finder, population=population)
+    finder = open_finder(source, landmarker, folder, device)
+    limits = {"max_misfit": MAX_MISFIT_OF_OWN, "min_side": MIN_SIDE_OF_OWN} if source == OWN else {}
+    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets), **limits)
+    return PhotoEstimator(fit, detector=finder, population=population)
 
 
 def open_estimator(
-    path: Path,
-    assets: HandAssets,
-    device: torch.device,
-    model: str,
-    *,
-    folder: Path = WEIGHTS,
-    **released: Any,
+    path: Path, assets: HandAssets, device: torch.device, model: str, *, folder: Path = WEIGHTS, **released: Any
 ) -> PhotoEstimator:
     """A network with what belongs to it: the keypoint network, and the population of the shipped ones.
 
     Args:
-        path, assets, device, model: as of `read_network`; released: its backbone and hierarchy.
-        folder: of the shipped weights.
+        path, assets, device, model, released: as of `read_network`; folder: of the shipped weights.
 
     Raises:
         FileNotFoundError: no such weights; lists those that are there. ValueError: it gives no mesh, or belongs to
@@ -310,14 +292,8 @@ def open_estimator(
     network, card, digest = read_network(path, device, assets, model, **released)
     if card.model == "pose_2d":
         raise ValueError(f"{path} is a pose_2d, which gives no mesh")
-    shipped = path.parent == folder  # the population belongs to those networks
-    population = shipped_population(assets, folder / SHIPPED_PRIOR.name) if shipped else None
+    population = shipped_population(assets, folder / SHIPPED_PRIOR.name) if path.parent == folder else None
     options = FitOptions() if population is None else with_population(FitOptions(), population, keep_depth=True)
-    reader = open_reader(folder / KEYPOINT_WEIGHTS, device)
+    reader = open_reader(folder / "pose_2d.safetensors", device)
     estimator = HandEstimator(network, card, assets, reader, options, device)
     return PhotoEstimator(estimator, reader=reader, weights=path, digest=digest, population=population)
-
-
-def open_reader(path: str | Path, device: torch.device) -> KeypointReader | None:
-    """The shipped keypoint network, if it is there."""
-    return KeypointReader(*load_network(path, device)[:2], device) if Path(path).is_file() else None

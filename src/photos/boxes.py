@@ -142,10 +142,7 @@ def _given_box(photo: Photo, bbox: tuple[float, ...] | None) -> tuple[np.ndarray
         corners, name = np.asarray(bbox, dtype=np.float64), "--bbox"
     else:
         return None, ""
-    box = checked_box(corners, name, photo.size)
-    if photo.straight is not None:  # boxes are given in pixels of the picture as it was taken
-        box = checked_box(photo.straight.box(corners), name, photo.size)
-    return box, name
+    return checked_box(corners, name, photo.size), name
 
 
 def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: str, detector: Finder) -> list[Region]:
@@ -159,9 +156,9 @@ def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: 
         raise UnusableImage(f"no usable hand: {name} finds no {words}")
     regions = []
     for one in sorted(found, key=lambda each: -each.score):
-        side_source = f"--hand {hand}" if hand else f"{name}, {one.score:.2f}"
+        side_source = f"--hand {hand}" if hand else f"{name}, {one.sure_of_side:.2f}"
         # Who says which hand it is need not ask; and of other detectors the score is of the hand, not of its side.
-        side_score = None if hand or name != DETECTOR else one.score
+        side_score = None if hand else one.score if name == DETECTOR else one.side_score
         keypoints = Keypoints(one.keypoints_2d, one.keypoint_confidence, name, one.world, side_score)
         box = square_box(one.keypoints_2d, 1.0) if given is None else given
         score = None if name == DETECTOR else one.score

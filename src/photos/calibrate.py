@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from options.image_options import DETECTOR
-from src.personalization.calibration import api
-from src.personalization.calibration.api import SOMEBODY, fit_options, keypoint_options, shapes_of
+from options.image_options import DETECTOR, OWN
 from src.personalization.calibration.command import calibrate_and_write, stated_options
+from src.personalization.calibration.from_keypoints import (
+    SOMEBODY,
+    are_results,
+    fit_options,
+    keypoint_options,
+    keypoints_of,
+    noise_of,
+    predictions_from_keypoints,
+    shapes_of,
+)
 from src.personalization.calibration.identity import Images, calibrate_predictions
 from src.personalization.calibration.images import AVERAGES
-from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
 from src.personalization.calibration.population import Population, load_population
-from src.personalization.landmarks.model import find_landmarks
+from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.shape_terms import LengthCue
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, parse_intrinsics
-from src.photos.detector import find_hands
-from src.photos.hands import Finder, find_photo_hands, fit_photo_hands, photo_predictions
+from src.photos.detector import Finder, find_hands
+from src.photos.detector.detection import finder_name
+from src.photos.detector.finders import landmarks_of, open_finder
+from src.photos.hands import check_one_person, find_photo_hands, fit_photo_hands, photo_predictions
 from src.photos.measuring.flat_hand import flat_hand_cues
+from src.photos.setup import check_detector
 from template import HandAssets, load_hand_assets
+from utils.artifact_checks import check_hand
 from utils.artifacts import Identity, Predictions
 from utils.device import choose_device
 
@@ -42,19 +52,22 @@ def calibrate(
     source: Any,
     *,
     K: Any = None,
+    confidence: Any = None,
     fov: float | None = None,
     hand: str | None = None,
     hand_length_mm: float | None = None,
     hand_length_std_mm: float = 3.0,
-    prior: Any = None,
+    prior: str | os.PathLike | Population | None = None,
+    method: str = "multi_frame",
     subject: int | None = None,
     assets: HandAssets | None = None,
     device: torch.device | str = "cpu",
-    finder: Finder = find_hands,
+    keypoints: str = DETECTOR,
+    finder: Finder | None = None,
     card: str | os.PathLike | None = None,
     paper: str | os.PathLike | None = None,
     corners: Any = None,
-    **more: Any,
+    accept_conflict: bool = False,
 ) -> Identity:
     """One person's hand shape, with its uncertainty, from many images. The more, and the more varied, the better.
 
@@ -63,89 +76,126 @@ def calibrate(
     >>> identity.save("me.json")
 
     Args:
-        source: a folder of photos of one person, or paths of photos (needs mediapipe); or what
-            `src.personalization.calibration.api.calibrate` takes: predictions, results, or keypoints (N,21,2).
+        source: a folder of photos of one person, or paths of photos; or `Predictions` of one person
+            (or of several, and ``subject``); or 2D keypoints (N,21,2), px, standard order, one hand an image; or
+            results of ``handid.load(...)``, of which the keypoints are taken.
         K: (3,3) px, of pictures of one size, of keypoints (N,3,3) too; None: EXIF, ``<name>_K.npy``, or ``fov``.
+        confidence: (N,21) in [0,1] of keypoints, zero where unseen; None: all one.
         fov: degrees of view across the photos' longer side.
-        hand: "left" or "right": only hands of that side; None: both, a person's hands share their shape.
-        finder: detector of hands in a photo.
+        hand: "left" or "right": of photos only hands of that side; None: both, a person's hands share their shape.
+            Keypoints are of a right hand unless "left".
+        hand_length_mm: ruler, wrist joint to middle fingertip of the stretched hand. One camera does not see absolute
+            size: without it the size rests on what people's hands are like.
+        hand_length_std_mm: of the ruler; 3 is careful measuring, 5 is not.
+        prior: population file (or `Population`); None: the shipped one where it fits.
+        method: "multi_frame" (or "joint"), or of predictions "mean", "top_k", "confidence": averages of their shapes.
+        subject: its number.
+        assets: hand model; None: `load_hand_assets`.
+        keypoints: who finds the hands of photos, "mediapipe", or "own": our own detector; finder: another one, whose
+            points are mediapipe's unless its ``name`` says otherwise.
         card, paper: a picture of the flat hand beside a bank card or an A4 sheet, which tells the hand's size as a
             ruler does; corners: (4,2) px of it there, about its outline, a long side first; None: looked for.
-        Others: see `src.personalization.calibration.api.calibrate`.
+        accept_conflict: use photos even if their hands seem to be several people's, and a length even if it
+            contradicts the images.
+
+    Returns:
+        `Identity`: ``betas``, ``covariance``, ``length_mm``, ``interval_mm`` (95%), ``save(path)``.
 
     Raises:
         ImportError: photos, and mediapipe is missing; says what to install.
-        CalibrationError, FileNotFoundError, ValueError: nothing to calibrate from, or it contradicts itself; says what.
+        HandMismatchError: predictions or prior of another hand model.
+        CalibrationError, FileNotFoundError, ValueError: nothing to calibrate from, several people, or it contradicts
+            itself; says what.
     """
     named = isinstance(source, str | os.PathLike)
-    listed = not named and isinstance(source, Sequence) and bool(source) and isinstance(source[0], str | os.PathLike)
-    shared = dict(
-        hand=hand,
-        hand_length_mm=hand_length_mm,
-        hand_length_std_mm=hand_length_std_mm,
-        prior=prior,
-        subject=subject,
-        assets=assets,
-        device=device,
-        **more,
-    )
-    if not (named or listed):
-        if fov is not None:
-            raise CalibrationError("fov is of photos; predictions have K, keypoints need K")
-        pictures = {"card": card, "paper": paper, "corners": corners}
-        if given := [name for name, value in pictures.items() if value is not None]:
-            raise CalibrationError(f"{', '.join(given)}: of photos; of predictions and keypoints give hand_length_mm")
-        return api.calibrate(source, K=K, **shared)
-    if more:
-        raise CalibrationError(f"{', '.join(more)} cannot be used with photos")
-    assets = load_hand_assets(side="right") if assets is None else assets
-    population = api.population_of(prior, assets)
-    cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
-    options = replace(photo_beliefs(assets, population, device), cues=cues)
+    photos = named or isinstance(source, Sequence) and bool(source) and isinstance(source[0], str | os.PathLike)
     if hand not in (None, "left", "right"):
         raise CalibrationError(f"hand is {hand!r}; it must be 'left', 'right' or None")
+    of_photos = {"fov": fov, "card": card, "paper": paper, "corners": corners, "finder": finder}
+    of_photos["keypoints"] = None if keypoints == DETECTOR else keypoints
+    own = {"K": K, "confidence": confidence, "hand": hand}
+    if not photos and (given := [name for name, value in of_photos.items() if value is not None]):
+        raise CalibrationError(f"{', '.join(given)}: of photos; others bring or take K, and take hand_length_mm")
+    if photos and confidence is not None:
+        raise CalibrationError("confidence: of keypoints; a photo's come from the detector")
     if K is not None and fov is not None:
         raise CalibrationError("K and fov both say what the lens is; give one")
-    camera = None
-    if K is not None:
-        camera = (
-            parse_intrinsics(str(K))
-            if isinstance(K, str | Path)
-            else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
-        )
-    options = with_flat_hand({"card": card, "paper": paper}, corners, options, assets, finder, hand, camera, fov)
-    rows = predictions_of_photos(source, hand, camera, checked_fov(fov), options, assets, subject, device, finder)
-    return calibrate_predictions(rows, assets, options, num_images=None, device=device, created_by="handid.calibrate")[
-        int(rows.subject_id[0])
-    ]
+    complete = isinstance(source, Predictions) or are_results(source)
+    if complete and (given := [name for name, value in own.items() if value is not None]):
+        raise CalibrationError(f"{', '.join(given)}: predictions and results bring their own; leave it out")
+    if not isinstance(source, Predictions) and method not in ("multi_frame", "joint"):
+        raise CalibrationError(f"method {method!r} averages a network's shapes; without one it is 'multi_frame'")
+    assets = load_hand_assets(side="right") if assets is None else assets
+    people = prior if prior is None or isinstance(prior, Population) else load_population(prior, assets.hash)
+    if people is not None and people.hand_hash:
+        check_hand("prior", people.hand_hash, assets, "the population")
+    cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
+    told: dict[str, Any] = {"cues": cues, "accept_conflict": accept_conflict}
+    if isinstance(source, Predictions):
+        present, rows = list(rows_by_subject(source, subject)), source
+        if len(present) > 1:
+            raise CalibrationError(f"{source.source} is of the subjects {present}; say which: subject={present[0]}")
+        subject = present[0]
+        measured = None if people is None else calibration_options(people)
+        options = replace(measured or default_options(assets, rows.model_name, rows.dataset), **told)
+    elif photos:
+        subject = SOMEBODY if subject is None else subject
+        finder = open_finder(keypoints, device=device) if finder is None else finder
+        options = replace(photo_beliefs(assets, people, device, finder), **told)
+        camera = None
+        if K is not None:
+            text = isinstance(K, str | os.PathLike)
+            camera = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
+        flat = {"card": card, "paper": paper}
+        options = with_flat_hand(flat, corners, options, assets, finder, hand, camera, fov)
+        rows = predictions_of_photos(source, hand, camera, checked_fov(fov), options, assets, subject, device, finder)
+    else:
+        subject = SOMEBODY if subject is None else subject
+        noise = noise_of(source, assets, people)
+        options = replace(keypoint_options(assets, shapes_of(assets, people), device, noise), **told)
+        rows = predictions_from_keypoints(*keypoints_of(source, K, confidence, hand), assets, options, subject, device)
+    found = calibrate_predictions(
+        rows,
+        assets,
+        options,
+        method=method,
+        num_images=None,
+        subject=subject,
+        device=device,
+        created_by="handid.calibrate",
+    )
+    return found[subject]
 
 
-def calibrate_photos(args: argparse.Namespace, finder: Finder = find_hands) -> dict[int, Identity]:
+def calibrate_photos(args: argparse.Namespace, finder: Finder | None = None) -> dict[int, Identity]:
     """Find the hands, fit each one alone, then all together with one shape; writes one identity file.
 
     Args:
-        args: of `options.calibrate`; finder: the detector.
+        args: of `options.calibrate`; finder: the detector; None: what ``--keypoints`` names.
 
     Raises:
-        ImportError: mediapipe is missing; says what to install.
+        RuntimeError, ImportError: mediapipe is missing; says what to install, or do instead.
         CalibrationError, FileNotFoundError, ValueError: options that do not go together, or nothing to calibrate from.
     """
-    if args.keypoints not in (None, DETECTOR):
-        raise CalibrationError("--images needs --keypoints mediapipe: photos hold no predictions of a network")
+    if args.keypoints not in (None, DETECTOR, OWN):
+        raise CalibrationError(
+            f"--images needs --keypoints {DETECTOR} or {OWN}: photos hold no predictions of a network"
+        )
     if args.method in AVERAGES:
         raise CalibrationError(f"--method {args.method} averages a network's shapes; photos take --method multi_frame")
     if args.select == "confidence":
         raise CalibrationError("--select confidence needs a network's confidence; take random or informative")
     if args.K and args.fov is not None:
         raise CalibrationError("--K and --fov both say what the lens is; give one")
-    if args.landmarker is not None:
-        finder = functools.partial(find_hands, landmarker=args.landmarker)
     if args.output is None:
         args.output = DEFAULT_OUTPUT
         logger.info("--output is not given: %s", args.output)
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
-    options = photo_options(args, assets, device)
+    if finder is None:
+        check_detector(args)
+        finder = open_finder(args.keypoints or DETECTOR, args.landmarker, device=device)
+    options = photo_options(args, assets, device, finder)
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
     pictures = {"card": args.card, "paper": args.paper}
     options = with_flat_hand(pictures, args.corners, options, assets, finder, args.hand, K, fov)
@@ -180,19 +230,23 @@ def with_flat_hand(
     return options
 
 
-def photo_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> CalibrationOptions:
+def photo_options(
+    args: argparse.Namespace, assets: HandAssets, device: torch.device, finder: Finder = find_hands
+) -> CalibrationOptions:
     """`keypoint_options`, with what the command line says.
 
     Of a population file (--prior, or the shipped one) only the shapes are taken: its poses, depths and noise are a
     network's and its data set's.
     """
     population = None if args.prior is None else load_population(args.prior, assets.hash)
-    return stated_options(args, photo_beliefs(assets, population, device))
+    return stated_options(args, photo_beliefs(assets, population, device, finder))
 
 
-def photo_beliefs(assets: HandAssets, population: Population | None, device: torch.device | str) -> CalibrationOptions:
+def photo_beliefs(
+    assets: HandAssets, population: Population | None, device: torch.device | str, finder: Finder = find_hands
+) -> CalibrationOptions:
     """`keypoint_options` of the detector's landmarks; of a population the shapes alone."""
-    people, landmarks = shapes_of(assets, population), find_landmarks(DETECTOR, assets)
+    people, landmarks = shapes_of(assets, population), landmarks_of(finder, assets)
     return keypoint_options(assets, people, device, landmarks=landmarks)
 
 
@@ -207,9 +261,14 @@ def predictions_of_photos(
     device: torch.device | str,
     finder: Finder,
 ) -> Predictions:
-    """Hands found in photos, each fitted alone."""
+    """Hands found in photos, each fitted alone.
+
+    Raises:
+        CalibrationError: as `find_photo_hands`, `check_one_person` and `photo_predictions`.
+    """
     hands, alone = find_photo_hands(source, side, K, fov, finder), fit_options(options)
+    check_one_person(hands, options.accept_conflict)
     fit = fit_photo_hands(hands, assets, options=alone, device=device)
-    rows = photo_predictions(hands, fit, assets, alone, SOMEBODY if subject is None else subject)
+    rows = photo_predictions(hands, fit, assets, alone, SOMEBODY if subject is None else subject, finder_name(finder))
     logger.info("%d hands of %d found are used", len(rows), len(hands))
     return rows

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from src.photos.image import Photo, UnusableImage, shown_name
-from utils.camera_models import CameraModel, StraightPicture
+from utils.cameras.lens import CameraModel
 from utils.files import READ_ERRORS, read_reason
-
-logger = logging.getLogger(__name__)
 
 #: Degrees across the longer side where nothing is known: phones and webcams lie between 55 and 75.
 DEFAULT_FOV = 62.0
@@ -35,32 +32,42 @@ class Camera:
     """Intrinsics K (3,3) float64, pixels of the upright image, and where they come from.
 
     is_guess: nobody said anything about the lens, so distances scale with an unknown factor.
+    lens: with distortion, whose K it is; None: a pinhole camera.
     """
 
     K: np.ndarray
     source: str
     is_guess: bool = False
+    lens: CameraModel | None = None
+
+    @property
+    def model(self) -> CameraModel:
+        """The lens, of a pinhole camera one without distortion."""
+        return self.lens or CameraModel(self.K, np.zeros(0), source=self.source)
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """px (...,2) of points (...,3) m in the camera frame; NaN where it does not see them."""
+        return self.model.project(points)
 
 
-def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = None) -> Camera:
-    """The camera of a picture: ``<name>_K.npy`` beside it, else ``K``, else ``fov``, else EXIF, else a default.
-
-    A picture that was made straight has the camera that it was made for.
+def choose_camera(
+    photo: Photo, K: Camera | None = None, fov: float | None = None, lens: CameraModel | None = None
+) -> Camera:
+    """The camera of a picture: ``<name>_K.npy`` beside it, else ``lens``, ``K``, ``fov``, EXIF, or a default.
 
     Args:
         photo: upright; its K file belongs to the upright image.
-        K: of `parse_intrinsics`; fov: degrees across the longer side.
+        K: of `parse_intrinsics`; fov: degrees across the longer side; lens: of `read_camera`.
 
     Raises:
-        UnusableImage: the K file is not a camera matrix, or K belongs to a picture of another size.
+        UnusableImage: the K file is not a camera matrix, or the camera belongs to a picture of another size.
     """
     width, height = photo.size
     beside = photo.beside("_K.npy")
-    if photo.straight is not None:
+    if lens is not None:
         if beside is not None:
             raise UnusableImage(f"{shown_name(beside)} and --camera both say what the lens is; keep one")
-        words = f"--camera {photo.straight.camera.source}; pixels are of the picture without distortion"
-        return check_size(Camera(photo.straight.K, words), width, height)
+        return _with_lens(lens, width, height)
     if beside is not None:
         try:
             camera = Camera(read_intrinsics(beside), shown_name(beside))
@@ -77,28 +84,13 @@ def choose_camera(photo: Photo, K: Camera | None = None, fov: float | None = Non
     return Camera(pinhole(width, height, DEFAULT_FOV), f"default: {DEFAULT_FOV:g}° across the longer side{doubt}", True)
 
 
-def straightened(photo: Photo, lens: CameraModel) -> Photo:
-    """The picture as a pinhole camera would have taken it; see `StraightPicture`.
-
-    Raises:
-        UnusableImage: the lens belongs to pictures of another size.
-    """
+@functools.lru_cache(maxsize=4)
+def _with_lens(lens: CameraModel, width: int, height: int) -> Camera:
     try:
-        straight = _straight_picture(lens, *photo.size)
+        lens = lens.for_picture(width, height)
     except ValueError as error:
         raise UnusableImage(f"--camera {error}") from error
-    return replace(photo, image=straight.image(photo.image), straight=straight)
-
-
-@functools.lru_cache(maxsize=2)
-def _straight_picture(lens: CameraModel, width: int, height: int) -> StraightPicture:
-    lens = lens.for_picture(width, height)
-    check_size(Camera(lens.K, lens.source), width, height)
-    straight = StraightPicture(lens)
-    if straight.lost > 0:
-        words = "--camera %s: %.0f%% of a picture is more than %g degrees off the axis and not looked at"
-        logger.warning(words, lens.source, 100 * straight.lost, straight.WIDEST)
-    return straight
+    return check_size(Camera(lens.K, f"--camera {lens.source}", lens=lens), width, height)
 
 
 def check_size(camera: Camera, width: int, height: int) -> Camera:

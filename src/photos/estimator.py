@@ -66,10 +66,13 @@ class Estimator(Protocol):
 
     Attributes:
         card: what it is called; assets: right hand in use.
+        joints_model, frame_options: what its fits minimise, for those over time.
     """
 
     card: ModelCard
     assets: HandAssets
+    joints_model: JointsModel
+    frame_options: FitOptions
 
     def estimate(
         self,
@@ -114,7 +117,7 @@ class HandEstimator:
         device: torch.device | str = "cpu",
     ) -> None:
         self.network, self.card, self.assets, self.reader = network, card, assets, reader
-        self.options, self.device = options or FitOptions(), torch.device(device)
+        self.frame_options, self.device = options or FitOptions(), torch.device(device)
         self.hand = HandModel(assets)
         self.joints_model = JointsModel(assets, dtype=torch.float32)
         self.regressor = mesh_hand(assets, "freihand" if card.crop == "image" else "dex_ycb")
@@ -135,13 +138,17 @@ class HandEstimator:
         affine = crop_affine(window, size)
         crop_K = torch.as_tensor(transform_intrinsics(K, affine)[None], dtype=torch.float32, device=self.device)
         betas = torch.as_tensor(shape.betas[None], dtype=torch.float32, device=self.device)
-        output = self.network(network_input([crop_image(image, window, size)], self.device), betas=betas, K=crop_K)
+        view = network_input([crop_image(image, window, size)], self.device)
+        output = self.network(view, betas=betas, K=crop_K)
         to_image = invert_affine(affine)
         keypoints = keypoints or self.keypoints(image, box, output, to_image)
         if self.card.crop == "image":
             box = limited(square_box(keypoints.points, 1.0), image)
         if "vertices" in output:
             result = self._register(image, K, box, output, to_image, keypoints, shape)
+            if hasattr(self.network, "attention"):  # of METRO
+                seen = self.network.attention(view, betas=betas, K=crop_K)
+                result = replace(result, attention=seen[0].float().cpu().numpy())
         else:
             result = self._fit(image, K, box, output, keypoints, shape, before)
         misfit = check_misfit(check_depth(result).reprojection_px, keypoints.size, MAX_MISFIT_OF_NETWORKS)
@@ -177,8 +184,10 @@ class HandEstimator:
         shape: ShapeFilter,
         before: Result | None,
     ) -> Result:
+        predicted = None
         if not is_told_shape(self.card):  # else the network only repeats what it was told
-            shape.update(output["betas"][0].float().cpu().numpy())
+            predicted = output["betas"][0].float().cpu().numpy()
+            shape.update(predicted)
         betas = torch.as_tensor(shape.betas[None], dtype=torch.float32)
         start = None
         if before is not None and before.pose is not None and before.transl is not None:
@@ -186,8 +195,10 @@ class HandEstimator:
             start = (pose, transl)
         K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence)
         pose = output["pose"].float().cpu()
-        fitted = fit_frames(self.joints_model, pose, betas, K_row, points, confidence, self.options, start)
-        return fitted_result(image, K, box, keypoints, shape, self.hand, fitted, {"fit_steps": int(fitted.steps[0])})
+        fitted = fit_frames(self.joints_model, pose, betas, K_row, points, confidence, self.frame_options, start)
+        notes = {"fit_steps": int(fitted.steps[0])}
+        result = fitted_result(image, K, box, keypoints, shape, self.hand, fitted, notes)
+        return replace(result, predicted_pose=pose[0].numpy(), predicted_betas=predicted)
 
     def _register(
         self,
@@ -276,6 +287,6 @@ def fitted_result(
     result = Result(
         image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, vertices, joints, hand.assets,
         float(fit.reprojection_px[0]), pose, transl, betas, shape.length,
-        sources=Sources(keypoints=keypoints.source), notes=notes,
+        sources=Sources(keypoints=keypoints.source), notes=notes, world=keypoints.world,
     )  # fmt: skip
     return check_depth(result)

@@ -17,12 +17,14 @@ import cv2
 import numpy as np
 
 from src.photos.boxes import Refused
+from src.photos.perspective import close_up
 from src.photos.result import CONVENTIONS, SCHEMA, Result, corners
 from utils.camera import crop_affine, square_box, transform_points
 from utils.drawing import overlay
+from utils.drawing.attention import attention_grid
 from utils.drawing.figures import CROP_PIXELS, HandView, demo_figure
 from utils.drawing.web_page import PageHand, page_section, write_page
-from utils.files import write_text
+from utils.files import Spool, atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ _SHARE_OF_TIME = 0.1
 
 @dataclass
 class Gallery:
-    """Collects hands and failures; page and predictions.json are kept up to date as they come.
+    """Collects hands and failures; page and predictions.json are kept up to date as they come, their text on disk.
 
     Use as a context: whatever ends it, what was found until then is written.
 
@@ -54,9 +56,9 @@ class Gallery:
     lead: str
     about: dict[str, Any]
     plots: bool = True
-    _sections: list[str] = field(default_factory=list)
+    _sections: Spool = field(default_factory=Spool)
     _faces: list[np.ndarray] = field(default_factory=list)
-    _entries: list[str] = field(default_factory=list)
+    _entries: Spool = field(default_factory=Spool)
     _failures: list[tuple[str, str]] = field(default_factory=list)
     _with_hand: int = 0
     _without: int = 0
@@ -83,13 +85,13 @@ class Gallery:
                 (self.output / FURTHER).mkdir(exist_ok=True)
             files = self._write_files(stem, file, image, hand)
             heading = file if len(hands) == 1 else f"{file}, hand {number} of {len(hands)}"
-            self._sections.append(
-                page_section(_page_hand(heading, image, hand, files), len(self._sections), self._faces)
+            self._sections.add(
+                page_section(_page_hand(heading, image, hand, files), self._sections.pieces, self._faces)
             )
             records.append({"status": "ok"} | hand.record() | {"files": files})
         picture = {"name": name, "file": file, "width": image.shape[1], "height": image.shape[0]}
         others = records[1:] + [_refusal(one) for one in refused]
-        self._entries.append(json.dumps(picture | records[0] | {"other_hands": others}, allow_nan=False))
+        self._remember(picture | records[0] | {"other_hands": others})
         for one in refused:
             self._note(file, f"its {_where(one)}: {one.reason}")
         self._with_hand += 1
@@ -113,15 +115,18 @@ class Gallery:
         for one in refused[1:]:
             self._note(file, f"its {_where(one)}: {one.reason}")
         entry = {"name": name, "file": file, "status": status, "reason": reason}
-        self._entries.append(json.dumps(entry | {"other_hands": [_refusal(one) for one in refused[1:]]}))
+        self._remember(entry | {"other_hands": [_refusal(one) for one in refused[1:]]})
         self._without += 1
         self._write_if_due()
 
     def note(self, name: str, file: str, hand: Result) -> None:
         """Remember a hand whose picture is not there: an entry of predictions.json, no section of the page."""
         picture = {"name": name, "file": file, "status": "ok"}
-        self._entries.append(json.dumps(picture | hand.record(), allow_nan=False))
+        self._remember(picture | hand.record())
         self._write_if_due()
+
+    def _remember(self, entry: dict[str, Any]) -> None:
+        self._entries.add((",\n    " if self._entries.pieces else "") + json.dumps(entry, allow_nan=False))
 
     def _note(self, file: str, reason: str) -> None:
         logger.warning("%s", reason if reason.startswith(file) else f"{file}: {reason}")
@@ -136,8 +141,10 @@ class Gallery:
         """Write predictions.json, a line for each picture, and index.html; each is whole at every moment."""
         command = command_line()
         head = json.dumps({"schema": SCHEMA, "command": command, **self.about, **CONVENTIONS}, indent=2)
-        entries = ",\n    ".join(self._entries)
-        write_text(self.output / PREDICTIONS, head.removesuffix("\n}") + f',\n  "images": [\n    {entries}\n  ]\n}}\n')
+        with atomic_path(self.output / PREDICTIONS) as path, open(path, "w", encoding="utf-8") as handle:
+            handle.write(head.removesuffix("\n}") + ',\n  "images": [\n    ')
+            handle.writelines(self._entries)
+            handle.write("\n  ]\n}\n")
         write_page(
             self.output / PAGE, self.title, self.lead, self._sections, self._faces, self._failures, f"Made by {command}"
         )
@@ -169,6 +176,7 @@ def command_line() -> str:
 
 def write_plot(path: Path, image: np.ndarray, hand: Result, title: str) -> None:
     """`utils.drawing.figures.demo_figure`: image, silhouette, 2D pose, projected mesh, mesh and pose in space."""
+    image, hand = close_up(image, hand)
     box = close_up_box(hand)
     demo_figure(
         path,
@@ -203,11 +211,16 @@ def silhouette(hand: Result, box: np.ndarray, size: int) -> np.ndarray:
 
 
 def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]) -> PageHand:
-    sources, box = hand.sources, close_up_box(hand)
-    crop, K, affine = overlay.crop_view(image, hand.K, box, VIEW_PIXELS)
-    mesh = overlay.overlay_mesh(crop, hand.vertices, hand.faces, K, COLOUR)
-    pose = overlay.draw_skeleton(crop, transform_points(hand.keypoints, affine), hand.confidence, None, 0.1)
-    mask = np.repeat(silhouette(hand, box, VIEW_PIXELS)[..., None].astype(np.uint8) * 255, 3, axis=2)
+    sources, (picture, close) = hand.sources, close_up(image, hand)
+    box = close_up_box(close)
+    crop, K, affine = overlay.crop_view(picture, close.K, box, VIEW_PIXELS)
+    mesh = overlay.overlay_mesh(crop, close.vertices, close.faces, K, COLOUR)
+    pose = overlay.draw_skeleton(crop, transform_points(close.keypoints, affine), close.confidence, None, 0.1)
+    if close.attention is None:
+        mask = np.repeat(silhouette(close, box, VIEW_PIXELS)[..., None].astype(np.uint8) * 255, 3, axis=2)
+        last = ("silhouette", mask)
+    else:
+        last = ("attention", attention_grid(crop, close.vertices, close.joints, close.faces, K, close.attention))
     length = hand.length
     labels = {"plot": "plot", "mesh_ply": "mesh (PLY)", "mesh_glb": "mesh (GLB)"}
     left, top, right, bottom = corners(hand.box)
@@ -226,7 +239,7 @@ def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]
         file,
         f"{hand.side} hand, {hand.distance_m:.2f} m from the camera",
         framed(image, hand.box),
-        (("mesh", mesh), ("2D pose", pose), ("silhouette", mask)),
+        (("mesh", mesh), ("2D pose", pose), last),
         hand.vertices,
         hand.faces,
         COLOUR,

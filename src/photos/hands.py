@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.personalization.calibration.api import explained
+from options.image_options import DETECTOR
+from src.personalization.calibration.from_keypoints import explained
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
 from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Detection, Finder, find_hands, mirrored
-from src.photos.detector.people import ONE_PERSON_SPREAD, people_in_picture, proportions_spread
+from src.photos.detector.people import HowMany, how_many, people_in_picture
 from src.photos.detector.refusal import MIN_HAND_PX, MIN_SIDE
 from src.photos.image import Photo, UnusableImage, check_regular, file_stem, list_photos, read_photo, shown_name
 from template import HandAssets
@@ -101,13 +102,10 @@ def find_photo_hands(
             f"--images {folder}: no {f'{side} ' if side else ''}hand found in any of {len(photos)} images{failed}. "
             f"Whole hands of at least {MIN_HAND_PX:.0f} px are needed, better a quarter of the picture, in good light"
         )
-    spread = proportions_spread([hand.hand for hand in hands])
-    if people > 1 or (spread is not None and spread > ONE_PERSON_SPREAD):
-        shown = "" if spread is None else f"; the proportions differ by {100 * spread:.1f}% from hand to hand"
+    if people > 1:
         logger.warning(
-            "are all hands one person's? %s%s (one person's: 5 to 7%%). One shape is made of all that are used",
-            f"A picture shows at least {people} people" if people > 1 else "Perhaps not",
-            shown,
+            "are all hands one person's? A picture shows at least %d people. One shape is made of all that are used",
+            people,
         )
     guessed = sum(hand.camera.is_guess for hand in hands)
     if guessed:
@@ -119,6 +117,27 @@ def find_photo_hands(
             next(h.camera.source for h in hands if h.camera.is_guess),
         )
     return hands
+
+
+def check_one_person(hands: list[PhotoHand], accept_conflict: bool = False) -> HowMany | None:
+    """How many people's hands these seem to be; None: it cannot be told.
+
+    Raises:
+        CalibrationError: surely several people's, unless they are accepted.
+    """
+    found = how_many([hand.hand for hand in hands])
+    if found is None:
+        logger.warning("whether all %d hands are one person's cannot be told from them", len(hands))
+    elif found.least > 1:
+        said = f"these are not one person's hands: {found}"
+        if not accept_conflict:
+            raise CalibrationError(
+                f"{said}. Keep one person's pictures, or use --accept_conflict if they are all the same"
+            )
+        logger.warning("%s; one shape is made of all (accept_conflict)", said)
+    else:
+        logger.info("one person's hands, as far as can be told: %s", found)
+    return found
 
 
 class SeveralPeople(UnusableImage):
@@ -135,14 +154,16 @@ def believed(found: list[Detection], side: str | None, shown: str) -> list[Detec
     Raises:
         UnusableImage: none; ``shown`` names the picture. SeveralPeople: two hands of one side.
     """
-    is_sure = [hand.size >= MIN_HAND_PX and hand.score >= MIN_SIDE for hand in found]
+    is_sure = [hand.size >= MIN_HAND_PX and hand.sure_of_side >= MIN_SIDE for hand in found]
     sure = [hand for hand, good in zip(found, is_sure, strict=True) if good]
     wanted = [hand for hand in sure if side is None or hand.is_left == (side == "left")]
     if people_in_picture(wanted) > 1:
         raise SeveralPeople(shown, people_in_picture(wanted))
     if not wanted:
         left_out = [hand for hand, good in zip(found, is_sure, strict=True) if not good]
-        reasons = "; ".join(f"{hand.size:.0f} px large, sure of its side to {hand.score:.2f}" for hand in left_out)
+        reasons = "; ".join(
+            f"{hand.size:.0f} px large, sure of its side to {hand.sure_of_side:.2f}" for hand in left_out
+        )
         what = f"no {f'{side} ' if side else ''}hand found"
         raise UnusableImage(f"{shown}: {what}" + (f" that is usable ({reasons})" if reasons else ""))
     return wanted
@@ -181,7 +202,12 @@ def fit_photo_hands(
 
 
 def photo_predictions(
-    hands: list[PhotoHand], fit: KeypointFit, assets: HandAssets, options: KeypointFitOptions, subject: int
+    hands: list[PhotoHand],
+    fit: KeypointFit,
+    assets: HandAssets,
+    options: KeypointFitOptions,
+    subject: int,
+    made_by: str = DETECTOR,
 ) -> Predictions:
     """Poses, betas and keypoints of the hands whose fit explains their keypoints; the others are logged.
 
@@ -199,5 +225,5 @@ def photo_predictions(
         assets,
         options,
         subject,
-        "mediapipe",
+        made_by,
     )

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from src.photos.measuring.lens import focal_of_exif
-from utils.camera_models import StraightPicture
+from utils.cameras.poses import CameraPose
 from utils.install import pip_install
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Photo:
         name: for the files made of it, unique in its folder; path: where it is, or None.
         image: (H,W,3) uint8 RGB.
         focal_px: focal length from EXIF, pixels, or None; focal_source: what EXIF said, or why it is not believed.
-        straight: how the image was made of that of a lens with distortion, or None: it is as it was taken.
+        camera_pose: where its camera was, or None.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Photo:
     image: np.ndarray
     focal_px: float | None = None
     focal_source: str = ""
-    straight: StraightPicture | None = None
+    camera_pose: CameraPose | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -202,6 +202,20 @@ def _register_heif(shown: str) -> None:
         raise UnusableImage(
             f"{shown}: HEIC is read where pillow-heif is installed: {pip_install('pillow-heif')}"
         ) from error
+
+
+def photo_of(image: np.ndarray | str | os.PathLike) -> Photo:
+    """A picture (H,W,3) uint8 RGB in memory, or `read_photo` of a file.
+
+    Raises:
+        UnusableImage: smaller than `MIN_SIDE` px, or as `read_photo`. ValueError: no such array.
+    """
+    if not isinstance(image, np.ndarray):
+        return read_photo(image)
+    check_rgb(image)
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise UnusableImage(f"{image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")
+    return Photo("image", None, image)
 
 
 def check_rgb(image: np.ndarray) -> None:

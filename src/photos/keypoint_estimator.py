@@ -19,11 +19,14 @@ from src.personalization.fitting.from_keypoints import (
     fit_keypoints,
     world_direction,
 )
-from src.personalization.landmarks.model import find_landmarks, joints_model
+from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.solver.status import usable
 from src.photos.detector.refusal import (
     DEPTH_RANGE,
+    MAX_MISFIT,
+    MIN_SIDE,
     SURE_SIDE,
+    check_agreement,
     check_misfit,
     check_side,
     check_size,
@@ -45,21 +48,28 @@ class KeypointEstimator:
     Args:
         assets: right hand in use.
         population: which shapes there are; None: unit normal betas.
-        landmarks: whose points the keypoints are (`find_landmarks`); None: the hand's own joints and tips.
+        landmarks: whose points the keypoints are; None: the hand's own joints and tips.
+        max_misfit, min_side: of a hand that is believed, see `refusal`.
     """
 
     card = ModelCard("hand model fitted to keypoints", recipe="none")
 
     def __init__(
-        self, assets: HandAssets, population: Population | None = None, landmarks: str | None = "mediapipe"
+        self,
+        assets: HandAssets,
+        population: Population | None = None,
+        landmarks: LandmarkModel | None = None,
+        max_misfit: float = MAX_MISFIT,
+        min_side: float = MIN_SIDE,
     ) -> None:
         self.assets, self.hand = assets, HandModel(assets, dtype=torch.float64)
-        source, shapes = None if landmarks is None else find_landmarks(landmarks, assets), {}
+        self.max_misfit, self.min_side = max_misfit, min_side
+        shapes = {}
         if population is not None:
             mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
             shapes = {"shape_mean": mean, "shape_covariance": covariance}
-        self.options = KeypointFitOptions.of_source(source, **shapes)
-        self.model, self.warm = joints_model(assets, source), self.options.frame_options(assets)
+        self.options = KeypointFitOptions.of_source(landmarks, **shapes)
+        self.joints_model, self.frame_options = joints_model(assets, landmarks), self.options.frame_options(assets)
 
     @torch.no_grad()
     def estimate(
@@ -82,6 +92,7 @@ class KeypointEstimator:
         if keypoints is None:
             raise UnusableImage("no usable hand: the detector gave no keypoints")
         check_size(keypoints)
+        check_agreement(keypoints)
         K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence, dtype=torch.float64)
         world = None if keypoints.world is None else rows_of(keypoints.world, dtype=torch.float64)[0]
         followed = before is not None and before.pose is not None
@@ -96,17 +107,19 @@ class KeypointEstimator:
         if followed:
             start = tuple(rows_of(before.pose, before.transl, dtype=torch.float64))
             guess = world_direction(world, K_row, points)
-            fit = fit_frames(self.model, start[0], betas, K_row, points, confidence, self.warm, start, guess)
+            given = start[0], betas, K_row, points, confidence
+            fit = fit_frames(self.joints_model, *given, self.frame_options, start, guess)
         elif fit is None or shape.count > 1:
             told = betas
             fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)
         result = fitted_result(image, K, box, keypoints, shape, self.hand, fit, {"followed_frames": frame})
-        sure = {"misfit": check_misfit(result.reprojection_px, keypoints.size)}
+        sure = {"misfit": check_misfit(result.reprojection_px, keypoints.size, self.max_misfit)}
         if keypoints.side_score is not None:
             gain = 0.0
-            if isinstance(fit, KeypointFit) and keypoints.side_score < SURE_SIDE:
+            # Without 3D points the other hand fits as well: of our own detector's signs it told nothing.
+            if isinstance(fit, KeypointFit) and keypoints.side_score < SURE_SIDE and world is not None:
                 gain = self._other_side_cost(keypoints, K, told) - float(fit.cost)
-            sure["side"] = check_side(side_probability(keypoints.side_score, gain))
+            sure["side"] = check_side(side_probability(keypoints.side_score, gain), least=self.min_side)
         if isinstance(fit, KeypointFit):
             sure["distance_std_m"] = float(fit.wrist_covariance[0, 2, 2]) ** 0.5
         return replace(result, certainty=sure)

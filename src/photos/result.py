@@ -18,13 +18,16 @@ import torch
 from src.personalization.terms.hand_size import Length
 from template import HandAssets, mirror_assets, mirror_pose
 from utils.camera import mirror_intrinsics
+from utils.cameras.lens import CameraModel
+from utils.cameras.poses import AXES, CameraPose
+from utils.cameras.views import View
 from utils.files import write_json
 from utils.identity import HALF_95
 from utils.mesh_io import FORMATS, write_mesh
 
 SCHEMA = 1
 CONVENTIONS = {
-    "frame": "OpenCV camera: x right, y down, z forward; left hands are left",
+    "frame": "OpenCV camera: x right, y down, z forward; left hands are left. Below world: the world's own axes",
     "units": "metres, pixels (centres at integers), millimetres where a name ends in _mm",
     "joint_order": "wrist, then thumb, index, middle, ring, little, each from palm to tip",
     "parameters": "pose (rotations relative to the parent, MANO's joint order), betas and transl, posed by the "
@@ -85,7 +88,14 @@ class Result:
         mask: (h,w) in 0..1, the silhouette that the network saw, and mask_to_image: (2,3) from its px; or None.
         certainty: how sure this hand is: "side" (probability), "score" (of the search), "misfit" (distance of fit and
             keypoints over the most allowed), "distance_std_m"; what is known of them.
+        attention: (21,778), how much joints of a METRO network looked at vertices (`Metro.attention`), or None.
         sources: who said what. notes: further facts for whoever reads the result.
+        lens: with distortion, whose K it is; None: a pinhole camera. Keypoints and box are px of its picture.
+        view: the perspective crop (`src.photos.perspective`) that the hand was looked at through, whose px those of the
+            mask are; None: the picture itself.
+        camera_pose: where the camera is, or None: nobody said. All else is in the camera's frame all the same.
+        predicted_pose: (16,3,3) and predicted_betas: (10,) that a network said of this picture alone, and world: (21,3)
+            m, the detector's own guess (`Detection.world`): what a fit over time takes up; or None.
     """
 
     width: int
@@ -103,9 +113,16 @@ class Result:
     length: HandLength | None = None
     mask: np.ndarray | None = None
     mask_to_image: np.ndarray | None = None
+    attention: np.ndarray | None = None
     certainty: dict[str, float] = field(default_factory=dict)
     sources: Sources = Sources()
     notes: dict[str, Any] = field(default_factory=dict)
+    lens: CameraModel | None = None
+    view: View | None = None
+    camera_pose: CameraPose | None = None
+    predicted_pose: np.ndarray | None = None
+    world: np.ndarray | None = None
+    predicted_betas: np.ndarray | None = None
 
     @property
     def faces(self) -> np.ndarray:
@@ -124,9 +141,10 @@ class Result:
 
     def mirrored(self) -> Result:
         """The same hand in the mirror image of the picture: the other side's."""
-        pose = self.pose
-        if pose is not None:
-            pose = mirror_pose(torch.as_tensor(pose)).numpy()
+        pose, predicted = (
+            None if one is None else mirror_pose(torch.as_tensor(one)).numpy()
+            for one in (self.pose, self.predicted_pose)
+        )
         affine = self.mask_to_image
         if affine is not None:
             affine = np.stack([-affine[0] + [0, 0, self.width - 1], affine[1]])
@@ -141,27 +159,58 @@ class Result:
             pose=pose,
             transl=None if self.transl is None else self.transl * _FLIP,
             mask_to_image=affine,
+            predicted_pose=predicted,
+            world=None if self.world is None else self.world * _FLIP,
         )
+
+    def moved(self, rotation: np.ndarray, shift: np.ndarray | None = None) -> Result:
+        """The same hand in another frame: its points p (m) become ``rotation`` (3,3) p + ``shift`` (3,) m."""
+        shift = np.zeros(3) if shift is None else shift
+        vertices, joints = (points @ rotation.T + shift for points in (self.vertices, self.joints))
+        pose, predicted = (
+            None if one is None else np.concatenate([(rotation @ one[0])[None], one[1:]]).astype(one.dtype)
+            for one in (self.pose, self.predicted_pose)
+        )
+        transl = self.transl
+        if transl is not None:  # the pose turns about the wrist, which is at J0(betas) + transl
+            transl = (joints[0] - (self.joints[0] - transl)).astype(transl.dtype)
+        moved = {"vertices": vertices, "joints": joints, "pose": pose, "transl": transl, "predicted_pose": predicted}
+        return replace(self, **moved)
+
+    def in_world(self, y_down: bool = False) -> Result:
+        """The hand in the world's frame, or, without one, in the camera's; ``y_down``: with the camera's axes there."""
+        pose = self.camera_pose
+        if pose is None:
+            return self
+        turn = AXES[pose.axes] if y_down else np.eye(3)
+        return self.moved(turn @ pose.rotation, turn @ pose.place)
 
     def record(self, with_vertices: bool = True) -> dict[str, Any]:
         """The hand as plain JSON, in the units and axes of `CONVENTIONS`.
 
         Returns:
             ``hand`` {side, source}; ``hand_model`` {name, side, hash} that the parameters belong to; ``camera``
-            {K 3x3 px, source}; ``box`` {left_top_right_bottom px, source}; ``hand_length`` {mm, std_mm,
-            interval_95_mm, source, known (else ``people`` says what people's are)}; ``certainty`` (see above);
+            {K 3x3 px, source, and of a lens with distortion its ``lens`` and OpenCV's ``distortion``}; ``box``
+            {left_top_right_bottom px, source}; ``hand_length`` {mm, std_mm, interval_95_mm, source, known (else
+            ``people`` says what people's are)}; ``certainty`` (see above);
             ``reprojection_px``; the notes; ``keypoints_from``, ``keypoints_2d`` 21x2 px and
             ``keypoint_confidence`` 21, what was observed; ``joints`` 21x3 m; ``pose`` 16x3x3, ``betas`` 10 and
-            ``transl`` 3 m (null from networks that give a mesh only); ``vertices`` 778x3 m.
+            ``transl`` 3 m (null from networks that give a mesh only); ``vertices`` 778x3 m; where the camera's place
+            is known ``world`` {``world_from_camera`` 4x4, and ``pose``, ``transl``, ``joints``, ``vertices`` there}.
         """
         length, interval = self.length, None if self.length is None else self.length.interval_95
-        arrays = {"pose": self.pose, "betas": self.betas, "transl": self.transl, "joints": self.joints}
-        if with_vertices:
-            arrays["vertices"] = self.vertices
+        names = ("pose", "transl", "joints", "vertices")[: 4 if with_vertices else 3]
+        arrays = {"betas": self.betas, **{name: getattr(self, name) for name in names}}
+        lens = {} if self.lens is None else self.lens.as_json()
+        world: dict[str, Any] = {}
+        if self.camera_pose is not None:
+            world = {"world_from_camera": self.camera_pose.matrix.tolist()}
+            moved = {name: getattr(self.in_world(), name) for name in names}
+            world = {"world": world | {name: _listed(array) for name, array in moved.items()}}
         return {
             "hand": {"side": self.side, "source": self.sources.side},
             "hand_model": {"name": self.assets.name, "side": self.side, "hash": self.assets.hash},
-            "camera": {"K": self.K.tolist(), "source": self.sources.camera},
+            "camera": {"K": self.K.tolist(), "source": self.sources.camera, **lens},
             "box": {"left_top_right_bottom": corners(self.box), "source": self.sources.box},
             "hand_length": None
             if length is None
@@ -179,11 +228,14 @@ class Result:
             "keypoints_from": self.sources.keypoints,
             "keypoints_2d": _plain(self.keypoints, 3),
             "keypoint_confidence": _plain(self.confidence, 4),
-            **{key: None if array is None else _plain(array, 6) for key, array in arrays.items()},
+            **{name: _listed(array) for name, array in arrays.items()},
+            **world,
         }
 
     def save(self, path: str | os.PathLike, color: tuple[int, int, int] | None = None) -> None:
         """Write a mesh (.glb in glTF's axes, .ply in the camera's) or everything (.json), atomically.
+
+        Where the camera's place is known, meshes are in the world.
 
         Raises:
             ValueError: another suffix.
@@ -192,7 +244,8 @@ class Result:
         if path.suffix == ".json":
             write_json(path, {"schema": SCHEMA, **CONVENTIONS, **self.record()})
         elif path.suffix in FORMATS:
-            write_mesh(path, self.vertices, self.faces, None if color is None else np.array(color))
+            vertices = self.in_world(y_down=path.suffix == ".glb").vertices
+            write_mesh(path, vertices, self.faces, None if color is None else np.array(color))
         else:
             raise ValueError(f"{path}: suffix {path.suffix!r} is unknown; use one of {(*FORMATS, '.json')}")
 
@@ -233,6 +286,10 @@ def corners(box: np.ndarray) -> list[float]:
     """Left, top, right, bottom of a square box (3,), px."""
     x, y, side = box
     return [round(float(value), 2) for value in (x - side / 2, y - side / 2, x + side / 2, y + side / 2)]
+
+
+def _listed(array: np.ndarray | None) -> list | None:
+    return None if array is None else _plain(array, 6)
 
 
 def _plain(array: np.ndarray, digits: int) -> list:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import itertools
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tqdm import tqdm
 from src.photos.api import PhotoEstimator
 from src.photos.gallery import PAGE, Gallery
 from src.photos.image import UnusableImage, list_photos, read_photo, shown_name
-from src.photos.setup import open_tools, stopped_by_signals
+from src.photos.setup import camera_poses, open_tools, stopped_by_signals
 from utils.file_lock import locked
 from utils.files import writable_folder
 
@@ -41,13 +43,15 @@ def image_demo(args: argparse.Namespace) -> Gallery:
     output = writable_folder(args.output)
     if output.resolve() == photos[0][1].parent.resolve():  # a plot might replace a picture
         raise ValueError(f"--output {output}: is where the pictures are; choose another folder")
+    poses = camera_poses(args, lambda: len(photos), "pictures, in the order of their names")
     tools = open_tools(args)
     errors: list[Exception] = []
     title = f"Hands in {shown_name(Path(args.images)) or args.images}"
     with stopped_by_signals(), locked(output / LOCK), open_gallery(tools, output, title) as gallery:
-        for name, path in tqdm(photos, desc="images", unit="image", disable=None):
+        each = zip(photos, poses or itertools.repeat(None))
+        for (name, path), pose in tqdm(each, total=len(photos), desc="images", unit="image", disable=None):
             try:
-                photo = tools.straightened(read_photo(path, name))
+                photo = replace(read_photo(path, name), camera_pose=pose)
                 hands, refused = tools.hands(photo)
                 if hands:
                     gallery.add(name, shown_name(path), photo.image, *hands, refused=refused)

@@ -7,6 +7,7 @@ keypoints falls off quickly when the window misses the hand or has the wrong siz
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from datasets.image_crop import crop_image
-from src.engine.checkpoint import ModelCard
+from src.engine.checkpoint import ModelCard, load_network
 from src.photos.image import MIN_SIDE, UnusableImage
 from utils.camera import crop_affine, invert_affine, square_box, transform_points
 
@@ -163,3 +164,8 @@ def limited(box: np.ndarray, image: np.ndarray) -> np.ndarray:
     return np.array(
         [np.clip(box[0], 0, width - 1), np.clip(box[1], 0, height - 1), np.clip(box[2], 8, max(width, height))]
     )
+
+
+def open_reader(path: str | Path, device: torch.device) -> KeypointReader | None:
+    """The keypoint network of a file, if it is there."""
+    return KeypointReader(*load_network(path, device)[:2], device) if Path(path).is_file() else None

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.detector import install_advice, is_installed
 from template import load_hand_assets
 from utils.artifacts import Identity, load_identity
-from utils.camera_files import read_camera
+from utils.cameras.files import read_camera
+from utils.cameras.poses import CameraPose, check_count, read_poses
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,19 @@ def network_file(args: argparse.Namespace, identity: Identity | None) -> Path:
         if identity is not None:
             logger.info("an identity is given: taking %s instead of %s", PERSONAL, args.model)
     return Path(args.weights) / f"{name}.safetensors"
+
+
+def camera_poses(args: argparse.Namespace, count: Callable[[], int], what: str) -> list[CameraPose] | None:
+    """``--world_from_camera``: the camera's pose of each of ``count()`` pictures or frames (``what``), None without.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_poses`; another number of them.
+    """
+    if not args.world_from_camera:
+        return None
+    poses = read_poses(args.world_from_camera, args.world_axes)
+    check_count(poses, count(), f"--world_from_camera {args.world_from_camera}", what)
+    return poses
 
 
 @contextlib.contextmanager

@@ -7,13 +7,13 @@ import torch
 
 from src.personalization.calibration.population import Population
 from src.personalization.terms.hand_size import Length, length_gradient
-from src.photos.result import HandLength
+from src.photos.result import HandLength, Result
 from template import HandAssets
 from template.kinematics import JointsModel
 from utils.artifacts import Identity
 
 #: An identity whose length is at most so uncertain, over people's spread, knows the size from something measured.
-_MEASURED = 0.75
+MEASURED = 0.75
 
 
 class ShapeFilter:
@@ -31,13 +31,16 @@ class ShapeFilter:
     A copy (`copy.copy`) is not changed by later updates.
 
     Attributes:
+        is_anothers: not that of the person who is watched (`video.watching`).
         betas: (10,) to fit with; covariance: (10,10) or None where nothing tells it. is_settled: learns no more.
     """
+
+    is_anothers = False
 
     def __init__(
         self, assets: HandAssets, identity: Identity | None = None, population: Population | None = None
     ) -> None:
-        self.identity, self.population = identity, population
+        self.assets, self.identity, self.population = assets, identity, population
         self.betas = np.zeros(10) if identity is None else identity.betas
         self.covariance: np.ndarray | None = None
         self.count, self.is_settled = 0, False
@@ -73,6 +76,9 @@ class ShapeFilter:
         self.covariance = self.count * np.linalg.inv(self._precision)
         return self.betas
 
+    def saw(self, hand: Result, track: int, seconds: float) -> None:
+        """A hand of this shape was found in a video's frame, followed as ``track``: for shapes that grow with it."""
+
     @property
     def description(self) -> str:
         """Whence the shape is known."""
@@ -88,7 +94,7 @@ class ShapeFilter:
         people = self._people()
         if self.identity is not None:
             mm, std = self.identity.hand_length_mm, self.identity.hand_length_std_mm
-            measured = people is None or std is None or std < _MEASURED * people.std_mm
+            measured = people is None or std is None or std < MEASURED * people.std_mm
             return HandLength(mm, std, self.description, None if measured else people)
         people = people or Length(*self._length(np.zeros(10), None))
         return HandLength(*self._length(self.betas, self.covariance), self.description, people)

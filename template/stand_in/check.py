@@ -48,7 +48,7 @@ def report(findings: list[Finding]) -> int:
 
 
 def edge_counts(faces: np.ndarray) -> dict[tuple[int, int], int]:
-    """How many faces run along each directed edge."""
+    """How many faces (F,3) run along each directed edge."""
     edges, counts = np.unique(
         faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).astype(np.int64), axis=0, return_counts=True
     )
@@ -56,13 +56,13 @@ def edge_counts(faces: np.ndarray) -> dict[tuple[int, int], int]:
 
 
 def boundary_edges(faces: np.ndarray) -> list[tuple[int, int]]:
-    """Directed edges without a partner."""
+    """Directed edges, vertex to vertex, of faces (F,3) without a partner."""
     counts = edge_counts(faces)
     return [edge for edge in counts if edge[::-1] not in counts]
 
 
 def components(faces: np.ndarray, vertices: int) -> int:
-    """Number of connected pieces; an unused vertex counts as one."""
+    """Number of connected pieces of faces (F,3); an unused vertex counts as one."""
     label = np.arange(vertices)
     while True:
         lowest = label.copy()
@@ -84,7 +84,7 @@ def folded_edges(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float =
 
 
 def closed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """Volume in m^3 with the wrist closed by a fan; positive if the faces look outwards."""
+    """Volume in m^3 of vertices (V,3), m, with the wrist closed by a fan; positive if the faces look outwards."""
     loop = boundary_edges(faces)
     centre = vertices[[a for a, _ in loop]].mean(axis=0)
     triangles = list(vertices[faces]) + [np.array([vertices[b], vertices[a], centre]) for a, b in loop]

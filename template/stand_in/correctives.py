@@ -22,7 +22,7 @@ _LONGEST = 0.006
 
 
 def sample_rotations(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Training poses (count, 15, 3, 3): grasps, and joints bent independently over their range (rad)."""
+    """Training poses (N, 15, 3, 3): grasps, and joints bent independently over their range (rad)."""
     low, high = np.radians(ANGLE_LIMITS)
     poses = []
     for number in range(count):

@@ -29,7 +29,7 @@ def sample_angles(rng: np.random.Generator) -> np.ndarray:
 
 
 def sample_poses(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Axis-angle poses (count, 45), radians."""
+    """Axis-angle poses (N, 45), radians."""
     return np.array([angles_to_pose(sample_angles(rng)) for _ in range(count)])
 
 

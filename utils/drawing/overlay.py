@@ -162,13 +162,17 @@ def overlay_mesh(
 ) -> np.ndarray:
     """The image (H,W,3) with the mesh (m) drawn over it; arguments as `render_mesh`."""
     height, width = image.shape[:2]
-    shaded, coverage = render_mesh(vertices, faces, K, width, height, colour)
+    return blend(image, *render_mesh(vertices, faces, K, width, height, colour), opacity)
+
+
+def blend(image: np.ndarray, shaded: np.ndarray, coverage: np.ndarray, opacity: float) -> np.ndarray:
+    """The image (H,W,3) uint8 with what `render_mesh` made laid over it."""
     mixed = image * (1 - opacity * coverage[..., None]) + opacity * shaded
     return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
 
 
 def mesh_silhouette(vertices: np.ndarray, faces: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(height,width) bool mask of the pixels whose centre sees the mesh."""
+    """(H,W) bool mask of the pixels whose centre sees the mesh."""
     return RayCaster(np.asarray(vertices), faces).render(K, width, height).face >= 0
 
 

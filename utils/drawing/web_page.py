@@ -6,15 +6,16 @@ import base64
 import html
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from utils.drawing.overlay import FINGER_COLOURS
-from utils.files import write_text
+from utils.files import atomic_path
 
 _ASSETS = Path(__file__).parent / "web"
 _AXIS = (140.0, 220.0)  # mm, of the hand-length scale; adults lie between 155 and 215
@@ -81,7 +82,7 @@ def write_page(
     path: str | os.PathLike,
     title: str,
     lead: str,
-    sections: Sequence[str],
+    sections: Iterable[str],
     face_lists: Sequence[np.ndarray],
     failures: Sequence[tuple[str, str]] = (),
     footer: str = "",
@@ -102,7 +103,7 @@ def write_page(
         f'<li><i style="background:rgb{colour}"></i>{finger}</li>' for finger, colour in FINGER_COLOURS.items()
     )
     faces = json.dumps([_base64(np.asarray(faces), np.uint16) for faces in face_lists])
-    content = f"""<!DOCTYPE html>
+    head = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -114,14 +115,16 @@ def write_page(
 </head>
 <body>
 <div class="top"><h1>{_text(title)}</h1><p class="lead">{_text(lead)}</p><ul class="legend">{legend}</ul></div>
-<main>{"".join(sections)}{missing}<footer>{_text(footer)}</footer></main>
+<main>"""
+    tail = f"""{missing}<footer>{_text(footer)}</footer></main>
 <script type="application/json" id="faces">{faces}</script>
 <script>
 {(_ASSETS / "viewer.js").read_text(encoding="utf-8")}</script>
 </body>
 </html>
 """
-    write_text(path, content)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as handle:
+        handle.writelines(chain([head], sections, [tail]))
 
 
 def _text(value: str) -> str:

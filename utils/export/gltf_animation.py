@@ -1,4 +1,4 @@
-"""A hand in motion as one binary glTF 2.0 file: a skinned mesh, its bones and an animation.
+"""Hands in motion as one binary glTF 2.0 file: skinned meshes, their bones and an animation.
 
 Written by hand because trimesh writes neither skins nor animations. Section numbers are the Khronos specification's
 (glTF 2.0.1). Bones have the wrist's axes at rest and MANO's rotations, so that a joint's keys are its pose.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import trimesh
@@ -24,6 +25,9 @@ from utils.mesh_io import CAMERA_TO_GLTF
 _COMPONENT = {"f4": 5126, "u2": 5123, "u1": 5121}
 _VERTICES, _INDICES = 34962, 34963
 _TYPE = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
+#: Place in R - I (row-major), and factor, of the nine rows and columns' morph targets. Blender's importer (5.0) limits
+#: weights to 0..1, and so do game engines: the diagonal is 0 to -2, what lies beside it gets a target for either sign.
+_MORPHS = [(place, sign) for place in range(9) for sign in ((-2.0,) if place % 4 == 0 else (1.0, -1.0))]
 _SKIN_COLOUR = [0.80, 0.60, 0.50, 1.0]
 
 
@@ -52,9 +56,42 @@ def write_animated_glb(
         betas: (10,), one shape for all frames.
         transl: (T,3) metres; the wrist is at J0(betas) + transl.
         fps: frames a second; or times: (T,) increasing seconds.
-        correctives: also write MANO's pose blend shapes, as 135 morph targets whose weights are R - I of the 15 finger
-            joints, row-major. Without them linear blending alone is left, some millimetres off at bent joints.
+        correctives: also write MANO's pose blend shapes, as 225 morph targets, see `_MORPHS`. Without them linear
+            blending alone is left, some millimetres off at bent joints.
         joint_names: "mano" or "webxr".
+
+    Raises:
+        ValueError: another suffix; see `make_rig` and `frame_times`.
+    """
+    count = len(pose) if np.ndim(pose) else 0
+    seconds = frame_times(path, count, fps, times) if count else times  # without a frame `make_rig` says so
+    hand = MovingHand(assets, pose, betas, transl)
+    write_hands_glb(path, [hand], seconds, correctives=correctives, joint_names=joint_names)
+
+
+class MovingHand(NamedTuple):
+    """A hand's motion, as `write_animated_glb` takes it; name: of its mesh and before its bones' names."""
+
+    assets: SkinnedHand
+    pose: np.ndarray
+    betas: np.ndarray
+    transl: np.ndarray
+    name: str = ""
+
+
+def write_hands_glb(
+    path: str | os.PathLike,
+    hands: Sequence[MovingHand],
+    times: np.ndarray | None,
+    *,
+    correctives: bool = False,
+    joint_names: str = "mano",
+) -> None:
+    """Write hands that move in one scene and one animation, atomically: each a skinned mesh with bones of its own.
+
+    Args:
+        path: ends in ``.glb``; times: (T,) increasing seconds of every hand's frames.
+        correctives, joint_names: see `write_animated_glb`.
 
     Raises:
         ValueError: another suffix; see `make_rig` and `frame_times`.
@@ -62,28 +99,37 @@ def write_animated_glb(
     path = Path(path)
     if path.suffix != ".glb":
         raise ValueError(f"{path}: suffix {path.suffix!r} must be .glb")
-    rig = make_rig(path, assets, pose, betas, transl, joint_names)
-    seconds = frame_times(path, len(rig.root), fps, times)
+    rigs = [make_rig(path, hand.assets, hand.pose, hand.betas, hand.transl, joint_names) for hand in hands]
+    seconds = frame_times(path, len(rigs[0].root), None, times)
     writer = _Buffers()
-    mesh = _mesh(writer, rig, assets, correctives)
-    # A skinned mesh stands at the scene's root without a transform: its joints alone place it (3.7.3.3).
-    nodes = [*_bones(rig), {"name": "hand", "mesh": 0, "skin": 0}]
+    nodes: list[dict[str, Any]] = []
+    roots, meshes, skins, facts = [], [], [], []
+    motion: dict[str, list[dict[str, Any]]] = {"samplers": [], "channels": []}
+    clock = writer.add(seconds, "f4", bounds=True)
+    for number, (hand, rig) in enumerate(zip(hands, rigs, strict=True)):
+        first = len(nodes)
+        meshes.append(_mesh(writer, rig, hand.assets, correctives))
+        # A skinned mesh stands at the scene's root without a transform: its joints alone place it (3.7.3.3).
+        mesh = {"name": hand.name or "hand", "mesh": number, "skin": number}
+        nodes += [*_bones(rig, first, f"{hand.name}_" if hand.name else ""), mesh]
+        roots += [first, first + len(PARENTS)]
+        skins.append(_skin(writer, rig, first))
+        _animate(writer, rig, motion, clock, first, correctives)
+        model = {"name": hand.assets.name, "side": hand.assets.side, "hash": hand.assets.hash}
+        facts.append({"hand_model": model, "betas": np.asarray(hand.betas, np.float64).tolist()})
     document = {
         "asset": {"version": "2.0", "generator": "handid"},
         "scene": 0,
-        "scenes": [{"nodes": [0, len(PARENTS)]}],
+        "scenes": [{"nodes": roots}],
         "nodes": nodes,
-        "meshes": [mesh],
+        "meshes": meshes,
         "materials": [{
             "name": "skin",
             "pbrMetallicRoughness": {"baseColorFactor": _SKIN_COLOUR, "metallicFactor": 0.0, "roughnessFactor": 0.7},
         }],
-        "skins": [_skin(writer, rig)],
-        "animations": [_animation(writer, rig, seconds, correctives)],
-        "extras": {
-            "hand_model": {"name": assets.name, "side": assets.side, "hash": assets.hash},
-            "betas": np.asarray(betas, np.float64).tolist(),
-        },
+        "skins": skins,
+        "animations": [{"name": "motion", **motion}],
+        "extras": facts[0] if len(facts) == 1 else {"hands": facts},
     }  # fmt: skip
     with atomic_path(path) as temporary:
         temporary.write_bytes(writer.glb(document))
@@ -131,21 +177,22 @@ class _Buffers:
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def _bones(rig: Rig) -> list[dict[str, Any]]:
-    """The 21 joints as nodes 0 to 20, at rest."""
+def _bones(rig: Rig, first: int, prefix: str) -> list[dict[str, Any]]:
+    """The 21 joints as nodes from number ``first`` on, at rest."""
     nodes: list[dict[str, Any]] = []
     for joint, (name, offset) in enumerate(zip(rig.names, rig.offsets)):
-        node: dict[str, Any] = {"name": name, "translation": offset.tolist()}
-        if children := [child for child, parent in enumerate(PARENTS) if parent == joint]:
+        node: dict[str, Any] = {"name": prefix + name, "translation": offset.tolist()}
+        if children := [first + child for child, parent in enumerate(PARENTS) if parent == joint]:
             node["children"] = children
         nodes.append(node)
     return nodes
 
 
-def _skin(writer: _Buffers, rig: Rig) -> dict[str, Any]:
+def _skin(writer: _Buffers, rig: Rig, first: int) -> dict[str, Any]:
     inverse = np.tile(np.eye(4), (len(rig.joints), 1, 1))
     inverse[:, :3, 3] = -rig.joints
-    return {"joints": list(range(len(PARENTS))), "skeleton": 0, "inverseBindMatrices": writer.add(inverse, "f4")}
+    joints = list(range(first, first + len(PARENTS)))
+    return {"joints": joints, "skeleton": first, "inverseBindMatrices": writer.add(inverse, "f4")}
 
 
 def _mesh(writer: _Buffers, rig: Rig, assets: SkinnedHand, correctives: bool) -> dict[str, Any]:
@@ -166,11 +213,14 @@ def _mesh(writer: _Buffers, rig: Rig, assets: SkinnedHand, correctives: bool) ->
     }
     mesh: dict[str, Any] = {"name": f"{assets.side}_hand", "primitives": [primitive]}
     if correctives:
-        # The weights are R - I in the camera's frame: only the directions change axes.
-        targets = np.moveaxis(assets.posedirs * CAMERA_TO_GLTF[:, None], -1, 0)
+        # The weights are of R - I in the camera's frame: only the directions change axes.
+        directions = np.moveaxis(assets.posedirs * CAMERA_TO_GLTF[:, None], -1, 0).reshape(15, 9, -1, 3)
+        targets = [factor * joint[place] for joint in directions for place, factor in _MORPHS]
         primitive["targets"] = [{"POSITION": writer.add(target, "f4", _VERTICES, bounds=True)} for target in targets]
         mesh["weights"] = [0.0] * len(targets)
-        names = [f"{name}_r{row}{column}" for name in rig.names[1:16] for row in range(3) for column in range(3)]
+        signs = {-2.0: "", 1.0: "+", -1.0: "-"}
+        parts = [f"r{place // 3}{place % 3}{signs[factor]}" for place, factor in _MORPHS]
+        names = [f"{name}_{part}" for name in rig.names[1:16] for part in parts]
         mesh["extras"] = {"targetNames": names}  # where Blender, three.js and Unity look for them
     return mesh
 
@@ -185,17 +235,17 @@ def _influences(weights: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(order[:, start : start + 4], values[:, start : start + 4]) for start in range(0, order.shape[1], 4)]
 
 
-def _animation(writer: _Buffers, rig: Rig, seconds: np.ndarray, correctives: bool) -> dict[str, Any]:
-    samplers: list[dict[str, Any]] = []
-    channels: list[dict[str, Any]] = []
-    clock = writer.add(seconds, "f4", bounds=True)
+def _animate(
+    writer: _Buffers, rig: Rig, motion: dict[str, list[dict[str, Any]]], clock: int, first: int, correctives: bool
+) -> None:
+    """Add a hand's channels, of nodes from ``first`` on, to ``motion``; ``clock``: accessor of the times."""
 
     def channel(node: int, what: str, values: np.ndarray) -> None:
-        channels.append({"sampler": len(samplers), "target": {"node": node, "path": what}})
-        samplers.append({"input": clock, "output": writer.add(values, "f4"), "interpolation": "LINEAR"})
+        motion["channels"].append({"sampler": len(motion["samplers"]), "target": {"node": first + node, "path": what}})
+        motion["samplers"].append({"input": clock, "output": writer.add(values, "f4"), "interpolation": "LINEAR"})
 
     channel(0, "translation", rig.root)
-    quaternions = Rotation.from_matrix(rig.rotations.reshape(-1, 3, 3)).as_quat().reshape(len(seconds), 16, 4)
+    quaternions = Rotation.from_matrix(rig.rotations.reshape(-1, 3, 3)).as_quat().reshape(len(rig.root), 16, 4)
     # q and -q are one rotation; neighbours of one sign also please programs that interpolate the numbers.
     dots = np.einsum("tjq,tjq->tj", quaternions[1:], quaternions[:-1])
     quaternions[1:] *= np.cumprod(np.where(dots < 0, -1.0, 1.0), axis=0)[..., None]
@@ -203,5 +253,6 @@ def _animation(writer: _Buffers, rig: Rig, seconds: np.ndarray, correctives: boo
         channel(joint, "rotation", quaternions[:, joint])
     if correctives:
         camera = rig.rotations[:, 1:] * np.outer(CAMERA_TO_GLTF, CAMERA_TO_GLTF)
-        channel(len(PARENTS), "weights", (camera - np.eye(3)).reshape(-1))
-    return {"name": "motion", "samplers": samplers, "channels": channels}
+        places, factors = np.array([place for place, _ in _MORPHS]), np.array([factor for _, factor in _MORPHS])
+        weights = (camera - np.eye(3)).reshape(len(camera), 15, 9)[..., places] / factors
+        channel(len(PARENTS), "weights", weights.clip(0, 1).reshape(-1))

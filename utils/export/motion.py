@@ -1,4 +1,4 @@
-"""A hand's motion gathered from a video's frames, and written as animated GLB or BVH however the video ends."""
+"""Hands' motion gathered from a video's frames, and written as animated GLB or BVH however the video ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.export.bvh import write_bvh
-from utils.export.gltf_animation import write_animated_glb
+from utils.export.gltf_animation import MovingHand, write_hands_glb
 from utils.export.rig import SkinnedHand
 
 logger = logging.getLogger(__name__)
@@ -22,49 +22,57 @@ _LONGEST_GAP = 10.0
 
 
 class PosedHand(NamedTuple):
-    """A hand in one frame: pose (16,3,3), betas (10,), wrist (3,) m, OpenCV camera frame, of ``assets``."""
+    """A hand in one frame: pose (16,3,3), betas (10,), wrist (3,) m, OpenCV camera frame, of ``assets``.
+
+    track: which hand of the video it is; of one track only the side that most frames show is written.
+    """
 
     assets: SkinnedHand
     pose: np.ndarray
     betas: np.ndarray
     wrist: np.ndarray
+    track: int = 1
 
 
 class HandMotion:
-    """One hand through a video.
+    """Hands through a video.
 
-    Frames without the hand hold the pose before them; those before the first hand have its pose. A file has one hand:
-    the side that most frames show; frames of the other side hold the pose as well. It has one shape, the last frame's,
-    which rests on the most frames; every wrist stays where its frame puts it.
+    Frames without a hand hold its pose before them; those before its first frame have that one's pose. A hand is of the
+    side that most of its frames show; frames of the other side hold the pose as well. It has one shape, its last
+    frame's, which rests on the most frames; every wrist stays where its frame puts it.
     """
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
-        self._hands: list[PosedHand | None] = []
+        self._frames: list[dict[int, PosedHand]] = []
 
-    def add(self, seconds: float, hand: PosedHand | None) -> None:
-        """Take in the next frame, shown at ``seconds``; None: it shows no hand."""
+    def add(self, seconds: float, *hands: PosedHand) -> None:
+        """Take in the next frame, shown at ``seconds``, with its hands, each of another track."""
         self._seconds.append(seconds)
-        self._hands.append(hand)
+        self._frames.append({hand.track: hand for hand in hands})
 
-    def keys(self) -> tuple[np.ndarray, list[PosedHand], int] | None:
-        """Times (T,) s, increasing as float32, the hand at each, and how many are held; None: no frame has a hand."""
-        sides = Counter(hand.assets.side for hand in self._hands if hand is not None)
-        if not sides:
-            return None
-        side, count = sides.most_common(1)[0]
-        times: list[float] = []
-        hands: list[PosedHand] = []
-        if others := sides.total() - count:
-            logger.warning("%d frames show the other hand; the animation is of the %s one, held there", others, side)
-        shown = [hand if hand is not None and hand.assets.side == side else None for hand in self._hands]
-        last = next(hand for hand in shown if hand is not None)
-        for seconds, hand in zip(self._seconds, shown, strict=True):
-            last = hand or last
-            if not times or np.float32(seconds) > np.float32(times[-1]):  # closer ones the file cannot tell apart
-                times.append(seconds)
-                hands.append(last)
-        return np.array(times), hands, len(shown) - count
+    def times(self) -> tuple[np.ndarray, np.ndarray]:
+        """Times (T,) in seconds, rising as float32, and the frame of each; the file cannot tell closer ones apart."""
+        rows: list[int] = []
+        for row, seconds in enumerate(self._seconds):
+            if not rows or np.float32(seconds) > np.float32(self._seconds[rows[-1]]):
+                rows.append(row)
+        return np.array([self._seconds[row] for row in rows]), np.array(rows, dtype=int)
+
+    def hands(self) -> list[tuple[list[PosedHand], int]]:
+        """Of each track, by its number: its hand at every frame, and in how many frames it is held."""
+        found = []
+        for track in sorted({number for frame in self._frames for number in frame}):
+            mine = [frame.get(track) for frame in self._frames]
+            (side, count), *others = Counter(hand.assets.side for hand in mine if hand is not None).most_common()
+            if others:
+                words = "%d frames show hand %d as the other hand; the animation is of the %s one, held there"
+                logger.warning(words, others[0][1], track, side)
+            shown = [hand if hand is not None and hand.assets.side == side else None for hand in mine]
+            last = next(hand for hand in shown if hand is not None)
+            held = [last := hand or last for hand in shown]
+            found.append((held, len(mine) - count))
+        return found
 
     def write(
         self,
@@ -77,6 +85,8 @@ class HandMotion:
     ) -> None:
         """Write the files that are asked for, each atomically; without a hand there is none, and a warning.
 
+        A GLB holds all hands. A BVH holds one: the first has the name asked for, further ones ``NAME_2.bvh`` and so on.
+
         Args:
             fps: frames a second of the BVH; the GLB keeps the frames' own times.
             joint_names, correctives: of `write_animated_glb`.
@@ -85,24 +95,34 @@ class HandMotion:
             OSError: the disk is full; names the file, and an earlier one stays. ValueError: see `make_rig`.
         """
         files = [path for path in (glb, bvh) if path is not None]
-        found = self.keys()
-        if found is None:
+        found = self.hands()
+        if not found:
             for path in files:
                 earlier = "; the file of that name is of an earlier run" if path.exists() else ""
                 logger.warning("no frame has a hand: %s is not written%s", path, earlier)
             return
-        times, hands, held = found
-        assets, betas = hands[-1].assets, np.asarray(hands[-1].betas, np.float64)
-        rest_wrist = assets.J_regressor[0] @ (assets.v_template + assets.shapedirs @ betas)
-        pose, transl = np.stack([hand.pose for hand in hands]), np.stack([hand.wrist for hand in hands]) - rest_wrist
-        if glb is not None:
-            write_animated_glb(
-                glb, assets, pose, betas, transl, times=times, correctives=correctives, joint_names=joint_names
+        times, rows = self.times()
+        moving: list[MovingHand] = []
+        for number, (hands, held) in enumerate(found, 1):
+            assets, betas = hands[-1].assets, np.asarray(hands[-1].betas, np.float64)
+            rest_wrist = assets.J_regressor[0] @ (assets.v_template + assets.shapedirs @ betas)
+            pose, transl = (
+                np.stack([hand.pose for hand in hands]),
+                np.stack([hand.wrist for hand in hands]) - rest_wrist,
             )
-        if bvh is not None:
-            rows = even_rows(times, fps)
-            write_bvh(bvh, assets, pose[rows], betas, transl[rows], fps=fps, joint_names=joint_names)
-        logger.info("%d frames of a %s hand, %d without it held: %s", len(self._hands), assets.side, held, *files[:1])
+            name = "" if len(found) == 1 else f"{assets.side}_hand"
+            if name and any(hand.name == name for hand in moving):
+                name += f"_{number}"
+            moving.append(MovingHand(assets, pose[rows], betas, transl[rows], name))
+            words = "%d frames of a %s hand, %d without it held: %s"
+            logger.info(words, len(self._frames), assets.side, held, *files[:1])
+        if glb is not None:
+            write_hands_glb(glb, moving, times, correctives=correctives, joint_names=joint_names)
+        for number, hand in enumerate(moving if bvh is not None else [], 1):
+            path = bvh if number == 1 else bvh.with_name(f"{bvh.stem}_{number}{bvh.suffix}")
+            even = even_rows(times, fps)
+            motion = (hand.assets, hand.pose[even], hand.betas, hand.transl[even])
+            write_bvh(path, *motion, fps=fps, joint_names=joint_names)
 
 
 def even_rows(times: np.ndarray, fps: float) -> np.ndarray:

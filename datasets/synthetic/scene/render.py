@@ -90,11 +90,9 @@ class CameraView:
         self._table_to_camera = np.linalg.inv(camera_to_table)[:3]
         self._lights, self._sensor, self._generator, self._step = lights, sensor, generator, step
         view = view_table(table, room, K, camera_to_table)
-        radiance = view.colour * (1 + view.is_table[..., None] * (lights.on_table - 1)).astype(np.float32)
+        self._radiance = view.colour * (1 + view.is_table[..., None] * (lights.on_table - 1)).astype(np.float32)
         self._seg = np.zeros((IMAGE_HEIGHT, IMAGE_WIDTH), np.uint8)
-        self._depth = view.depth
-        self._table_depth = view.depth
-        self._radiance = radiance
+        self._depth = self._table_depth = view.depth
         self._add_standing_objects()
         self._still = sensor.develop(self._radiance, sensor.random_corner(generator))
 

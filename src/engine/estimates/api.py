@@ -11,7 +11,7 @@ import torch
 
 from src.estimators import read_estimates
 from src.personalization.calibration.population import Population
-from src.personalization.estimates.evidence import prepare
+from src.personalization.estimates.evidence import landmarks_of, prepare
 from src.personalization.estimates.people import people_of
 from src.personalization.estimates.personalise import Personalised, calibrate_estimates, personalise_rows
 from src.personalization.estimates.trust import Trust, load_trust
@@ -81,7 +81,8 @@ def personalise(
         identity: of the person, or by subject number; None: calibrated from these very hands.
         hand_length_mm, hand_length_std_mm: ruler, wrist joint to middle fingertip, if there is no identity yet.
         hand: hand model; None: `load_hand_assets`.
-        trust: in the estimator, or its file; None: the shipped one. landmarks: where its points lie on the hand.
+        trust: in the estimator, or its file; None: the shipped one.
+        landmarks: where its points lie on the hand, or the file; None: the shipped ones, of formats that have them.
         prior: people's shapes; None: see `people.people_of`.
         theirs: its pose and betas are of the hand model in use; None: if both are MANO.
         accept_conflict: go on where one hand does not explain a person's images.
@@ -99,7 +100,9 @@ def personalise(
     assets = load_hand_assets(side="right") if hand is None else hand
     if trust is not None and not isinstance(trust, Trust):
         trust = load_trust(trust)
-    if landmarks is not None and not isinstance(landmarks, LandmarkModel):
+    if landmarks is None:
+        landmarks = landmarks_of(estimates.model_name, assets)
+    elif not isinstance(landmarks, LandmarkModel):
         landmarks = load_landmarks(landmarks, assets.hash)
     people = people_of(assets) if prior is None else prior
     ready = prepare(estimates, assets, people, trust, landmarks, theirs, device)

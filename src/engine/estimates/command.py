@@ -14,12 +14,15 @@ import numpy as np
 import torch
 
 from src.engine.distributed import DistributedContext, init_distributed, process_group
-from src.engine.estimates.outputs import write_identities, write_outputs
-from src.estimators import read_estimates
+from src.engine.estimates.batches import personalised_batches
+from src.engine.estimates.outputs import Outputs, write_identities
+from src.engine.estimates.shape_track import ShapeTrack
+from src.engine.estimates.survey import Survey, survey
+from src.estimators import Reader
 from src.personalization.calibration.command import calibrate_and_write, stated_options
 from src.personalization.calibration.identity import Images
 from src.personalization.calibration.population import Population
-from src.personalization.estimates.evidence import Estimates, believed, prepare
+from src.personalization.estimates.evidence import Estimates, believed, landmarks_of, prepare
 from src.personalization.estimates.one_hand import check_one_hand
 from src.personalization.estimates.people import people_of
 from src.personalization.estimates.personalise import (
@@ -29,11 +32,11 @@ from src.personalization.estimates.personalise import (
     personalise_rows,
 )
 from src.personalization.estimates.trust import load_trust
-from src.personalization.landmarks.model import find_landmarks
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.shape_terms import LengthCue
 from src.photos.camera import checked_fov, parse_intrinsics
+from src.photos.gallery import PAGE, PREDICTIONS
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions
 from utils.device import choose_device
@@ -41,8 +44,8 @@ from utils.files import writable_folder
 
 logger = logging.getLogger(__name__)
 
-#: Formats whose landmark models there are; of the others points are taken for the hand's joints.
-LANDMARKS = ("mediapipe",)
+#: Images of a person, at random, from which --select takes the surest or those that tell most.
+CHOSEN_FROM = 1000
 DEFAULT_IDENTITY = "out/estimates/identity.json"
 
 
@@ -69,14 +72,13 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def open_estimates(
-    args: argparse.Namespace, assets: HandAssets, people: Population, device: torch.device
-) -> tuple[Predictions, Estimates]:
-    """The hands as they were read, and ready for the solvers."""
-    read = read_estimates(args.estimates, args.format, **reading(args))
+def prepared(
+    args: argparse.Namespace, rows: Predictions, assets: HandAssets, people: Population, device: torch.device
+) -> Estimates:
+    """Rows ready for the solvers, trusted as the options say."""
     trust = None if args.trust is None else load_trust(args.trust)
-    landmarks = find_landmarks(args.format, assets) if args.format in LANDMARKS else None
-    return read, prepare(read, assets, people, trust, landmarks, device=device)
+    landmarks = landmarks_of(args.format, assets)
+    return prepare(rows, assets, people, trust, landmarks, device=device)
 
 
 def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
@@ -88,7 +90,9 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     people = people_of(assets, args.prior_from)
-    _, ready = open_estimates(args, assets, people, device)
+    reader = Reader(args.estimates, args.format, **reading(args))
+    most = max(args.num_images or 0, MOST_IMAGES if args.select == "random" else CHOSEN_FROM)
+    ready = prepared(args, survey(reader, most, DistributedContext()).sample(reader), assets, people, device)
     if args.output is None:
         args.output = DEFAULT_IDENTITY if len(np.unique(ready.rows.subject_id)) == 1 else str(
             Path(DEFAULT_IDENTITY).parent
@@ -108,9 +112,10 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
 
 
 def personalise(args: argparse.Namespace) -> None:
-    """Their hands again with one shape, in their own files; see `outputs.write_outputs` for what is left.
+    """Their hands again with one shape, in their own files; see `outputs.Outputs` for what is left.
 
-    Under torchrun the processes share the hands, and the leading one writes.
+    Every file is read twice, first to see who is there and to calibrate from some of each person's hands, then batch by
+    batch to fit and write: memory does not grow with their number. Under torchrun the processes share both.
 
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError, ValueError: see the functions called.
@@ -127,74 +132,55 @@ def personalise(args: argparse.Namespace) -> None:
     writable_folder(output)  # before the work, not after it
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
-    if args.submit:
-        from src.engine.estimates.shape_track import check_hand
-
-        check_hand(assets)  # before the work, not after it
+    track = ShapeTrack(output / "shape_track.json", assets) if args.submit else None  # before the work, not after it
     people = people_of(assets, args.prior_from)
     with process_group():
         context = init_distributed(device)
-        read, ready = open_estimates(args, assets, people, device)
-        identities = identities_of(args, ready, assets, people, device)
-        found = shared_out(ready, identities, assets, device, context)
-        if found is None:
-            return
-        write_outputs(args, output, read, found, assets, reading(args))
-        write_identities(output, identities, calibrated=args.identity is None)
-        if args.submit:
-            from src.engine.estimates.shape_track import write_shape_track
+        reader = Reader(args.estimates, args.format, **reading(args))
+        seen = survey(reader, MOST_IMAGES, context)
+        some = prepared(args, seen.sample(reader), assets, people, device)
+        identities = identities_of(args, seen, some, assets, people, device)
 
-            write_shape_track(output / "shape_track.json", found, assets)
+        def fit(rows: Predictions) -> Personalised:
+            given = (some.trust, some.landmarks, None, device)
+            ready = prepare(rows, assets, people, *given, sides_known=True)
+            return personalise_rows(ready, identities, assets, device)
+
+        target = output / "estimates"
+        target = target if Path(args.estimates).is_dir() else target / Path(args.estimates).name
+        found = personalised_batches(reader, seen, fit, target, context)
+        if not context.is_main:
+            for _ in found:
+                pass
+            return
+        with Outputs(args, output, seen, identities, assets) as outputs:
+            for batch, changed in found:
+                outputs.add(batch, changed)
+                if track is not None:
+                    track.add(batch)
+        if track is not None:
+            track.write()
+        write_identities(output, identities, calibrated=args.identity is None)
+        logger.info("%d hands written to %s (%s, %s)", seen.first[-1], output, PAGE, PREDICTIONS)
 
 
 def identities_of(
-    args: argparse.Namespace, ready: Estimates, assets: HandAssets, people: Population, device: torch.device
+    args: argparse.Namespace,
+    seen: Survey,
+    some: Estimates,
+    assets: HandAssets,
+    people: Population,
+    device: torch.device,
 ) -> dict[int, Identity]:
-    """Of the file or folder given, else calibrated."""
+    """Of the file or folder given, else calibrated from ``some`` hands of each person."""
+    subjects, sides = seen.people()
     if args.identity is not None:
-        return load_identities(args.identity, ready.rows.subject_id, assets, ready.rows.is_left)
+        return load_identities(args.identity, subjects, assets, sides)
     cues = ()
     if args.hand_length_mm is not None:
         cues = (LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000),)
-        if len(np.unique(ready.rows.subject_id)) > 1:
+        if len(np.unique(subjects)) > 1:
             raise CalibrationError("--hand_length_mm is one person's; calibrate each of several with --subject")
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     given: dict[str, Any] = {"accept_conflict": args.accept_conflict, "device": device, "created_by": command}
-    return calibrate_estimates(ready, assets, people, cues, **given)
-
-
-def shared_out(
-    ready: Estimates,
-    identities: dict[int, Identity],
-    assets: HandAssets,
-    device: torch.device,
-    context: DistributedContext,
-) -> Personalised | None:
-    """Every process's share of the rows; all of them in the leading one, None in the others."""
-    count = len(ready.rows)
-    share = np.arange(count)[context.rank :: context.world_size]
-    part = replace(ready, rows=ready.rows.select(share), turn=ready.turn[share])
-    own = {subject: identities[subject] for subject in identities}
-    found = personalise_rows(part, own, assets, device)
-    parts = context.gather((share, found))
-    if parts is None:
-        return None
-    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-    every = [one for _, one in parts]
-    return Personalised(
-        identities,
-        _joined([one.rows for one in every], order),
-        np.concatenate([one.joints for one in every])[order],
-        np.concatenate([one.reprojection_px for one in every])[order],
-        _joined([one.released for one in every], order),
-    )
-
-
-def _joined(parts: list[Predictions], order: np.ndarray) -> Predictions:
-    from utils.artifacts import ROW_ARRAYS
-
-    whole = {
-        name: None if getattr(parts[0], name) is None else np.concatenate([getattr(one, name) for one in parts])[order]
-        for name in ROW_ARRAYS
-    }
-    return replace(parts[0], **whole)
+    return calibrate_estimates(some, assets, people, cues, **given)

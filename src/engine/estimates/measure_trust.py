@@ -32,7 +32,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", required=True, help="npz of plain joints: what is true of the same pictures")
     parser.add_argument("--output", required=True, help="trust file to write")
     parser.add_argument("--images", help="folder of the pictures, where the format does not say their size")
-    parser.add_argument("--landmarks", action="store_true", help="its points have a landmark model (mediapipe)")
+    parser.add_argument("--landmarks", action="store_true", help="its landmark model is used (mediapipe, sam3d_body)")
     parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
     return parser
 

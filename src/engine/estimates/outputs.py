@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from src.estimators import write_estimates
+from src.engine.estimates.rows_file import RowsFile
+from src.engine.estimates.survey import Survey
 from src.personalization.estimates.personalise import Personalised
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.hand_size import describe_lengths
-from src.photos.gallery import PAGE, PREDICTIONS, Gallery
+from src.photos.gallery import Gallery
 from src.photos.image import UnusableImage, read_photo
 from src.photos.result import HandLength, Result, Sources
 from template import HandAssets, HandModel
-from utils.artifacts import Identity, Predictions, save_identity, save_predictions
-from utils.files import write_text
+from utils.artifacts import Identity, save_identity
+from utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -29,48 +30,51 @@ _MARGIN = 1.2
 _SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".JPG")
 
 
-def write_outputs(
-    args: argparse.Namespace,
-    output: Path,
-    read: Predictions,
-    found: Personalised,
-    assets: HandAssets,
-    read_options: dict[str, Any],
-) -> None:
-    """Write into ``output``: their files again (``estimates/``, and changed.txt with what was changed), rows.npz,
-    predictions.json, and index.html where the pictures are there.
+class Outputs(contextlib.ExitStack):
+    """Writes what comes batch by batch: rows.npz, changed.txt (what was changed in their files), predictions.json, and
+    index.html where the pictures are there. Whatever ends the block, page and predictions hold what was found.
 
     Args:
-        read: the hands as they were read; found: personalised, row by row.
+        seen: how many hands there will be.
     """
-    source = Path(args.estimates)
-    target = output / "estimates"
-    lines = write_estimates(
-        target if source.is_dir() else target / source.name, found.released, source, args.format, **read_options
-    )
-    write_text(output / "changed.txt", "\n".join(lines) + "\n")
-    save_predictions(output / "rows.npz", found.rows)
-    hands = results(read, found, assets)
-    title = f"{args.format}'s hands, personalised"
-    lead = f"Hand model {assets.name}; one shape a person, laid on the keypoints of {args.format}."
-    about = {"estimator": args.format, "hand_model": {"name": assets.name, "hash": assets.hash},
-             "identities": {str(n): describe_lengths(one, assets) for n, one in found.identities.items()}}  # fmt: skip
-    labels: Counter[str] = Counter()
-    with Gallery(output, title, lead, about, plots=False) as gallery:
-        for row, hand in enumerate(hands):
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        output: Path,
+        seen: Survey,
+        identities: dict[int, Identity],
+        assets: HandAssets,
+    ) -> None:
+        super().__init__()
+        self._images, self._assets = args.images, assets
+        self._labels: Counter[str] = Counter()
+        title = f"{args.format}'s hands, personalised"
+        lead = f"Hand model {assets.name}; one shape a person, laid on the keypoints of {args.format}."
+        about = {"estimator": args.format, "hand_model": {"name": assets.name, "hash": assets.hash},
+                 "identities": {str(n): describe_lengths(one, assets) for n, one in identities.items()}}  # fmt: skip
+        self._rows = self.enter_context(RowsFile(output / "rows.npz", int(seen.first[-1]), seen.name_length))
+        changed = self.enter_context(atomic_path(output / "changed.txt"))
+        self._changed = self.enter_context(open(changed, "w", encoding="utf-8"))
+        self._gallery = self.enter_context(Gallery(output, title, lead, about, plots=False))
+
+    def add(self, found: Personalised, changed: list[str]) -> None:
+        """A batch of hands, and a line for each that was changed."""
+        self._rows.add(found.rows)
+        self._changed.writelines(f"{line}\n" for line in changed)
+        for row, hand in enumerate(results(found, self._assets)):
             name = str(found.rows.image_name[row]) if found.rows.image_name is not None else f"image {row}"
             label = f"{Path(name).stem}_{hand.side}"
-            labels[label] += 1  # several people in a picture, or pictures of one name in several folders
-            label += f"_{labels[label]}" * (labels[label] > 1)
+            self._labels[label] += 1  # several people in a picture, or pictures of one name in several folders
+            label += f"_{self._labels[label]}" * (self._labels[label] > 1)
             if not bool(usable(torch.as_tensor(found.rows.status[row : row + 1]))[0]):
-                gallery.fail(label, name, Status(int(found.rows.status[row])).name.lower().replace("_", " "))
+                self._gallery.fail(label, name, Status(int(found.rows.status[row])).name.lower().replace("_", " "))
                 continue
-            picture = _picture(args.images, name)
+            picture = _picture(self._images, name)
             if picture is None:
-                gallery.note(label, name, hand)
+                self._gallery.note(label, name, hand)
             else:
-                gallery.add(label, name, picture, hand)
-    logger.info("%d hands written to %s (%s, %s)", len(hands), output, PAGE, PREDICTIONS)
+                self._gallery.add(label, name, picture, hand)
 
 
 def write_identities(output: Path, identities: dict[int, Identity], calibrated: bool) -> None:
@@ -80,7 +84,7 @@ def write_identities(output: Path, identities: dict[int, Identity], calibrated: 
             save_identity(output / f"identity_subject-{subject:02d}.json", identity)
 
 
-def results(read: Predictions, found: Personalised, assets: HandAssets) -> list[Result]:
+def results(found: Personalised, assets: HandAssets) -> list[Result]:
     """Every hand in its own picture's frame, left hands left."""
     rows, hands = found.rows, []
     posed = HandModel(assets, dtype=torch.float64)(
@@ -89,9 +93,9 @@ def results(read: Predictions, found: Personalised, assets: HandAssets) -> list[
     for row in range(len(rows)):
         subject = int(rows.subject_id[row])
         identity = found.identities.get(subject) or next(iter(found.identities.values()))
-        pixels = read.keypoints_2d[row].astype(np.float64)
+        pixels = rows.keypoints_2d[row].astype(np.float64)
         low, high = pixels.min(axis=0), pixels.max(axis=0)
-        confidence = np.ones(21) if read.keypoint_confidence is None else read.keypoint_confidence[row]
+        confidence = np.ones(21) if rows.keypoint_confidence is None else rows.keypoint_confidence[row]
         width = int(round(2 * rows.K[row, 0, 2])) if rows.image_size is None else int(rows.image_size[row, 0])
         std = identity.hand_length_std_mm
         hand = Result(
@@ -108,7 +112,7 @@ def results(read: Predictions, found: Personalised, assets: HandAssets) -> list[
             transl=rows.transl[row],
             betas=rows.betas[row],
             length=HandLength(identity.hand_length_mm, std, f"identity ({identity.scale_evidence})"),
-            sources=Sources(read.camera, read.model_name, read.model_name, read.model_name),
+            sources=Sources(rows.camera, rows.model_name, rows.model_name, rows.model_name),
             notes={"subject": subject},
         )
         hands.append(hand.mirrored() if rows.is_left[row] else hand)

@@ -14,31 +14,52 @@ from template import HandAssets
 from utils.files import write_text
 
 
-def write_shape_track(path: Path, found: Personalised, assets: HandAssets) -> None:
-    """Write ``[{"sequence_name", "mano_beta": [10], "hand_side"}, ...]``, one a subject and side, and read it back.
+class ShapeTrack:
+    """``[{"sequence_name", "mano_beta": [10], "hand_side"}, ...]``, one a sequence and side.
 
     A sequence is named by what its picture's name holds before the last underscore or hyphen, or else by the subject.
 
+    Args:
+        path: of the file, for messages too. assets: the hand in use.
+
     Raises:
-        SubmissionError: a hand that is not MANO's, numbers that are none, or two people in one sequence.
+        SubmissionError: a hand that is not MANO's.
     """
-    check_hand(assets)
-    rows, entries = found.rows, {}
-    for row in range(len(rows)):
-        side = "left" if rows.is_left[row] else "right"
-        subject = int(rows.subject_id[row])
-        identity = found.identities.get(subject) or next(iter(found.identities.values()))
-        betas = [round(float(value), 6) for value in identity.betas]
-        name = sequence_name(rows.image_name[row] if rows.image_name is not None else "", subject)
-        entry = {"sequence_name": name, "mano_beta": betas, "hand_side": side}
-        if entries.setdefault((name, side), entry) != entry:
-            raise SubmissionError(
-                f"{path}: the pictures of sequence {name!r} show several people (one is subject {subject}), and it "
-                "takes one shape; name the pictures after their sequence, or choose one person's"
-            )
-    text = json.dumps(list(entries.values()), indent=1) + "\n"
-    check_shape_track(json.loads(text), str(path))
-    write_text(path, text)
+
+    def __init__(self, path: Path, assets: HandAssets) -> None:
+        check_hand(assets)
+        self._path = path
+        self._entries: dict[tuple[str, str], dict] = {}
+
+    def add(self, found: Personalised) -> None:
+        """The sequences of these hands.
+
+        Raises:
+            SubmissionError: two people in one sequence.
+        """
+        rows = found.rows
+        for row in range(len(rows)):
+            side = "left" if rows.is_left[row] else "right"
+            subject = int(rows.subject_id[row])
+            identity = found.identities.get(subject) or next(iter(found.identities.values()))
+            betas = [round(float(value), 6) for value in identity.betas]
+            name = sequence_name(rows.image_name[row] if rows.image_name is not None else "", subject)
+            entry = {"sequence_name": name, "mano_beta": betas, "hand_side": side}
+            if self._entries.setdefault((name, side), entry) != entry:
+                raise SubmissionError(
+                    f"{self._path}: the pictures of sequence {name!r} show several people (one is subject {subject}), "
+                    "and it takes one shape; name the pictures after their sequence, or choose one person's"
+                )
+
+    def write(self) -> None:
+        """Check and write the file.
+
+        Raises:
+            SubmissionError: numbers that are none.
+        """
+        text = json.dumps(list(self._entries.values()), indent=1) + "\n"
+        check_shape_track(json.loads(text), str(self._path))
+        write_text(self._path, text)
 
 
 def check_hand(assets: HandAssets) -> None:

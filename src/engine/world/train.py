@@ -196,15 +196,8 @@ def train(args: argparse.Namespace) -> Path | None:
         update_average(average, model, clock.steps)
         if clock.steps % _LOG_STEPS == 0:
             words = "  ".join(f"{name} {float(value):.4f}" for name, value in parts.items())
-            logger.info(
-                "%s %d  %.0f s  %d cut-outs  loss %.4f  %s",
-                args.task,
-                clock.steps,
-                clock.used,
-                bank.cutouts,
-                float(loss),
-                words,
-            )
+            place = (args.task, clock.steps, clock.used, bank.cutouts, float(loss), words)
+            logger.info("%s %d  %.0f s  %d cut-outs  loss %.4f  %s", *place)
         if time.monotonic() - saved > _SAVE_SECONDS:
             save()
             if args.interim:

@@ -14,15 +14,15 @@ from src.models.cmr.rest_mesh import hand_size, known_rest_mesh
 from src.models.losses import MESH_UNIT
 from src.models.mano_networks import ContextNetwork
 from src.models.metro.released import is_released, translate
-from src.models.metro.template_tokens import TemplateTokens
+from src.models.metro.template_tokens import N_JOINTS, TemplateTokens
 from src.models.metro.transformer import MeshTransformer
 from template import HandModel
 from utils.install import pip_install
 
 #: Of the training pictures of torchvision's and HRNet's ImageNet weights; images in [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: Channels of the slim transformer of the fair recipe.
-WIDTHS, OUTPUTS = (128, 64, 32), (128, 64, 3)
+#: The slim transformer of the fair recipe: channels, layers of an encoder, and length of the picture's feature.
+WIDTHS, OUTPUTS, LAYERS, FEATURES = (64, 32, 16), (64, 32, 3), 2, 128
 
 
 def build_backbone(name: str, weights: str | Path | None = None) -> tuple[nn.Module, int]:
@@ -111,6 +111,12 @@ class Metro(nn.Module):
         Raises:
             ValueError: the shape is missing.
         """
+        output = self.transformer(self._tokens(image, betas, rest_mesh))
+        seen = (see(output["joints"], output["camera"]) + 1) * (image.shape[-1] / 2) - 0.5
+        return output | {"keypoints_2d": seen, "keypoint_confidence": torch.ones_like(seen[..., 0])}
+
+    def _tokens(self, image: torch.Tensor, betas: torch.Tensor | None, rest_mesh: torch.Tensor | None) -> torch.Tensor:
+        """Template points, metres, each with the picture's feature: (B, 216, 3 + C)."""
         if isinstance(self.backbone, Backbone):
             feature = self.backbone(image)[-1].mean((2, 3))
         else:
@@ -120,9 +126,22 @@ class Metro(nn.Module):
             if self.sees_shape:
                 known = self.tokens.points(known_rest_mesh("metro_identity", self.tokens.hand, betas, rest_mesh))
         points = known.expand(len(image), -1, -1)
-        output = self.transformer(torch.cat([points, feature.float()[:, None].expand(-1, points.shape[1], -1)], dim=2))
-        seen = (see(output["joints"], output["camera"]) + 1) * (image.shape[-1] / 2) - 0.5
-        return output | {"keypoints_2d": seen, "keypoint_confidence": torch.ones_like(seen[..., 0])}
+        return torch.cat([points, feature.float()[:, None].expand(-1, points.shape[1], -1)], dim=2)
+
+    @torch.no_grad()
+    def attention(
+        self,
+        image: torch.Tensor,
+        betas: torch.Tensor | None = None,
+        K: torch.Tensor | None = None,
+        rest_mesh: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """How much each joint looks at each vertex in the last layer, mean over heads; arguments as `forward`.
+
+        Returns:
+            (B, 21, 778), zero at vertices that are no tokens.
+        """
+        return self.tokens.over_mesh(self.transformer.attention(self._tokens(image, betas, rest_mesh)))
 
 
 def see(points: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
@@ -133,11 +152,14 @@ def see(points: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
 class OneStageMetro(ContextNetwork):
     """METRO's transformer with the body, 2D head and crop geometry that the fair networks share.
 
+    The hand starts as the template turned and stretched by a matrix that is read from the picture; to it comes what
+    the transformer, whose tokens are the points of that start, finds for each.
+
     Args:
         backbone, weights, crop_geometry: as `ContextNetwork`.
-        sees_shape: the tokens are the person's rest hand; how it differs from the template is also read in
-            centimetres, through weights that start at zero, and the output is scaled by the person's size over the
-            template's. For the mean person it starts as the network without.
+        sees_shape: the template is the person's rest hand; how it differs from the mean one is also read in
+            centimetres, through weights that start at zero, and what is found is scaled by the person's size over
+            the template's. For the mean person it starts as the network without.
         hand: hand layer of the template; None for the one that `load_hand_assets` finds.
     """
 
@@ -151,7 +173,11 @@ class OneStageMetro(ContextNetwork):
     ) -> None:
         super().__init__(backbone, weights, crop_geometry)
         self.tokens = TemplateTokens(hand)
-        self.transformer = MeshTransformer(3 + self.context_size, WIDTHS, OUTPUTS, dropout=0.0, has_camera=False)
+        self.to_tokens = nn.Sequential(nn.Linear(self.context_size, 512), nn.ReLU(), nn.Linear(512, FEATURES))
+        self.start = nn.Linear(FEATURES, 9)
+        nn.init.zeros_(self.start.weight)
+        nn.init.zeros_(self.start.bias)
+        self.transformer = MeshTransformer(3 + FEATURES, WIDTHS, OUTPUTS, layers=LAYERS, dropout=0.0, has_camera=False)
         self._start_upsampling_as_interpolation()
         self.difference = nn.Linear(3, WIDTHS[0], bias=False) if sees_shape else None
         if self.difference is not None:
@@ -181,17 +207,44 @@ class OneStageMetro(ContextNetwork):
             wrist, camera axes; and what `Pose2D` returns.
         """
         output, context, turn = self._read(image, K)
+        tokens, added, start, unit = self._tokens(context, betas, rest_mesh)
+        found = self.transformer(tokens, added)
         with torch.autocast(image.device.type, enabled=False):
-            points, unit, added = self.tokens.template.expand(len(image), -1, -1), MESH_UNIT, None
-            if self.difference is not None:
-                mesh = known_rest_mesh("metro_identity", self.tokens.hand, betas, rest_mesh)
-                points = self.tokens.points(mesh)
-                added = self.difference((points - self.tokens.template) * 100)
-                unit = MESH_UNIT * (hand_size(mesh) / self.tokens.template_size)[:, None, None]
-            context = context[:, None].expand(-1, points.shape[1], -1)
-            tokens = torch.cat([points / MESH_UNIT, context], dim=2)
-        found = {name: unit * value.float() for name, value in self.transformer(tokens, added).items()}
-        if turn is not None:
-            with torch.autocast(image.device.type, enabled=False):
+            starts = {
+                "joints": start[:, :N_JOINTS],
+                "vertices_coarse": start[:, N_JOINTS + self.tokens.selection],
+                "vertices": start[:, N_JOINTS:],
+            }
+            found = {name: unit * found[name].float() + points for name, points in starts.items()}
+            if turn is not None:
                 found = {name: value @ turn.transpose(1, 2) for name, value in found.items()}
         return output | found
+
+    def _tokens(
+        self, context: torch.Tensor, betas: torch.Tensor | None, rest_mesh: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | float]:
+        """Tokens and what is added to their embedding; the start (B, 799, 3), metres; the unit of what is found."""
+        with torch.autocast(context.device.type, enabled=False):
+            points, unit, added = self.tokens.template_points, MESH_UNIT, None
+            if self.difference is not None:
+                mesh = known_rest_mesh("metro_identity", self.tokens.hand, betas, rest_mesh)
+                points = self.tokens.all_points(mesh)
+                added = self.difference((self.tokens.select(points) - self.tokens.template) * 100)
+                unit = MESH_UNIT * (hand_size(mesh) / self.tokens.template_size)[:, None, None]
+            feature = self.to_tokens(context)
+            start = points @ self.start(feature).view(-1, 3, 3).transpose(1, 2)
+            tokens = self.tokens.select(start) / MESH_UNIT
+            tokens = torch.cat([tokens, feature[:, None].expand(-1, tokens.shape[1], -1)], dim=2)
+        return tokens, added, start, unit
+
+    @torch.no_grad()
+    def attention(
+        self,
+        image: torch.Tensor,
+        betas: torch.Tensor | None = None,
+        K: torch.Tensor | None = None,
+        rest_mesh: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """How much each joint looks at each vertex, (B, 21, 778); see `Metro.attention`."""
+        tokens, added, _, _ = self._tokens(self._read(image, K)[1], betas, rest_mesh)
+        return self.tokens.over_mesh(self.transformer.attention(tokens, added))

@@ -9,7 +9,7 @@ from src.models.cmr.rest_mesh import hand_size
 from src.models.mesh_joints import mesh_joints
 from template import HandModel, load_hand_assets
 
-N_VERTICES = 778
+N_JOINTS, N_VERTICES = 21, 778
 #: The fixed selection of the 778 vertices that released checkpoints were trained with.
 # fmt: off
 VERTICES_195 = (
@@ -27,7 +27,7 @@ VERTICES_195 = (
 
 
 class TemplateTokens(nn.Module):
-    """Rest hands as points (B, 216, 3): joints first. Holds nothing that enters a checkpoint.
+    """Rest hands as points, joints first: all 799, or the 216 tokens. Holds nothing that enters a checkpoint.
 
     Args:
         hand: hand layer that turns betas into rest meshes; None for the one `load_hand_assets` finds.
@@ -36,6 +36,7 @@ class TemplateTokens(nn.Module):
         ValueError: the hand has another number of vertices.
     """
 
+    template_points: torch.Tensor
     template: torch.Tensor
     template_size: torch.Tensor
 
@@ -50,10 +51,25 @@ class TemplateTokens(nn.Module):
             )
         mean = torch.as_tensor(self.hand.assets.v_template, dtype=torch.float32)[None]
         self.register_buffer("selection", torch.tensor(VERTICES_195), persistent=False)
-        self.register_buffer("template", self.points(mean), persistent=False)
+        self.register_buffer("template_points", self.all_points(mean), persistent=False)
+        self.register_buffer("template", self.select(self.template_points), persistent=False)
         self.register_buffer("template_size", hand_size(mean), persistent=False)
 
-    def points(self, rest_mesh: torch.Tensor) -> torch.Tensor:
-        """Joints and selected vertices (B, 216, 3) of rest meshes (B, 778, 3), metres, the wrist at the origin."""
+    def all_points(self, rest_mesh: torch.Tensor) -> torch.Tensor:
+        """Joints and vertices (B, 799, 3) of rest meshes (B, 778, 3), metres, the wrist at the origin."""
         joints = mesh_joints(rest_mesh, self.hand)  # at zero pose the kinematic joints are the regressed ones
-        return torch.cat([joints, rest_mesh[:, self.selection]], dim=1) - joints[:, :1]
+        return torch.cat([joints, rest_mesh], dim=1) - joints[:, :1]
+
+    def select(self, points: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, 216, 3), joints and selected vertices, of `all_points` (B, 799, 3)."""
+        return torch.cat([points[:, :N_JOINTS], points[:, N_JOINTS + self.selection]], dim=1)
+
+    def points(self, rest_mesh: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, 216, 3) of rest meshes (B, 778, 3), metres, the wrist at the origin."""
+        return self.select(self.all_points(rest_mesh))
+
+    def over_mesh(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (..., 195) of the vertices that are tokens, on all vertices (..., 778): zero elsewhere."""
+        whole = values.new_zeros(*values.shape[:-1], N_VERTICES)
+        whole[..., self.selection] = values
+        return whole

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets import build_dataset
-from src.personalization.calibration.api import shapes_of
 from src.personalization.calibration.data_set_evidence import view_groups, wrist_depths
+from src.personalization.calibration.from_keypoints import shapes_of
 from src.personalization.calibration.identity import Images, calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
@@ -22,6 +21,7 @@ from src.personalization.calibration.multi_view import group_views
 from src.personalization.calibration.population import load_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
+from src.personalization.ground_truth import open_labels
 from src.personalization.pairing import pair_keypoints, rows_by_subject
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import check_stated_length, describe_lengths
@@ -120,7 +120,12 @@ def calibrate_and_write(
         path = Path(args.output) if one_file else Path(args.output) / f"identity_subject-{subject:02d}.json"
         save_identity(path, draws[0])
         written[subject] = draws[0]
-        report(subject, draws, assets)
+        facts = (draws[0].method, draws[0].n_images, draws[0].scale_evidence, describe_lengths(draws[0], assets))
+        logger.info("subject %d: %s, %d images, scale from %s; %s", subject, *facts)
+        if len(draws) > 1:
+            lengths = [draw.hand_length_mm for draw in draws]
+            spread = (subject, len(draws), np.mean(lengths), np.std(lengths, ddof=1))
+            logger.info("subject %d: hand length over %d draws %.1f ± %.1f mm", *spread)
     if errors:
         raise CalibrationError(
             f"{len(errors)} of {len(subjects)} subjects could not be calibrated ({list(errors)}, first: "
@@ -135,20 +140,16 @@ def options_of(args: argparse.Namespace, assets: HandAssets, predictions: Predic
         return CalibrationOptions()
     if args.prior is not None:
         options = calibration_options(load_population(args.prior, assets.hash))
-    elif stated_noise(args):  # how the network errs is known, people's shapes need not be
-        options = replace(CalibrationOptions(), population=shapes_of(assets))
+    elif args.keypoint_std is not None and args.finger_std is not None:
+        # How poses and keypoints err is said; people's shapes need not be.
+        options = CalibrationOptions(population=shapes_of(assets))
     else:
         options = default_options(assets, predictions.model_name, predictions.dataset)
     return stated_options(args, options)
 
 
-def stated_noise(args: argparse.Namespace) -> bool:
-    """The user says how far poses (rad) and keypoints (px) are off."""
-    return args.keypoint_std is not None and args.finger_std is not None
-
-
 def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> CalibrationOptions:
-    """``options`` with what the command line says."""
+    """``options`` with the noise (px), spreads (rad), depth and length cues (m) that the command line states."""
     cues = [parse_known_bone(text) for text in args.known_bone]
     if args.hand_length_mm is not None:
         cues.append(LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000))
@@ -171,39 +172,10 @@ def gather_images(args: argparse.Namespace, predictions: Predictions) -> Images:
         return Images(predictions)
     if args.data_root is None:
         raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
-    dataset = build_dataset(
-        args.dataset,
-        args.data_root,
-        predictions.split,
-        side="both",
-        mano_dir=args.mano_dir,
-        allow_missing_subjects=True,
-    )
+    dataset = open_labels(args.dataset, args.data_root, predictions, mano_dir=args.mano_dir)
     views = None
     if args.cameras is not None:
         views = view_groups(dataset, predictions)
         rows = group_views(views, args.cameras, args.seed)
         predictions, views = predictions.select(rows), views.rows(rows)
     return Images(predictions, wrist_depths(dataset, predictions) if args.wrist_depth else None, views)
-
-
-def report(subject: int, draws: list[Identity], assets: HandAssets) -> None:
-    """Log hand and finger lengths, mm, and their spread over the draws."""
-    identity = draws[0]
-    logger.info(
-        "subject %d: %s, %d images, scale from %s; %s",
-        subject,
-        identity.method,
-        identity.n_images,
-        identity.scale_evidence,
-        describe_lengths(identity, assets),
-    )
-    if len(draws) > 1:
-        values = [draw.hand_length_mm for draw in draws]
-        logger.info(
-            "subject %d: hand length over %d draws %.1f ± %.1f mm",
-            subject,
-            len(draws),
-            np.mean(values),
-            np.std(values, ddof=1),
-        )

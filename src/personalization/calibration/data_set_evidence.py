@@ -25,7 +25,7 @@ DEPTH_RANGE = (200, 2000)
 
 
 def view_groups(dataset: Any, predictions: Predictions) -> ViewGroups:
-    """Instants and camera poses (m) of every row, from meta.yml and the extrinsics it names.
+    """Instants (N,) and camera poses (N,4,4), m, of every row, from meta.yml and the extrinsics it names.
 
     Args:
         dataset: `datasets.dex_ycb.dataset.DexYCB` of the predictions' split.

@@ -17,12 +17,12 @@ from src.personalization.calibration.multi_frame import (
     default_options,
     image_information,
 )
-from src.personalization.calibration.multi_view import ViewGroups, calibrate_views
+from src.personalization.calibration.multi_view import ViewGroups
 from src.personalization.landmarks.model import joints_model
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, Status, count_status, usable
-from src.personalization.terms.hand_size import length_gradient
-from src.personalization.terms.shape_terms import HAND_RANGE, LengthCue, cue_conflict
+from src.personalization.terms.hand_size import lengths_mm
+from src.personalization.terms.shape_terms import HAND_RANGE, cue_conflict
 from template import HandAssets
 from template.kinematics import JointsModel
 from utils.artifacts import Identity, Predictions
@@ -49,11 +49,13 @@ class Images:
         depth = None if self.wrist_depth is None else self.wrist_depth[rows]
         return Images(self.predictions.select(rows), depth, None if self.views is None else self.views.rows(rows))
 
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Pose (N,16,3,3), K (N,3,3) px, keypoints (N,21,2) px and their confidence (N,21)."""
-        own, trust = self.predictions, self.predictions.keypoint_confidence
-        trust = None if trust is None else torch.as_tensor(trust)
-        return torch.as_tensor(own.pose), torch.as_tensor(own.K), torch.as_tensor(own.keypoints_2d), trust
+    def tensors(self) -> list[Any]:
+        """As one person's, a dimension of 1 before each: pose (N,16,3,3), betas (N,10), K (N,3,3) px, keypoints
+        (N,21,2) px, and, or None, their confidence (N,21) and the wrists' depths (N,) m."""
+        own = self.predictions
+        betas = np.zeros((len(own), 10)) if own.betas is None else own.betas
+        given = (own.pose, betas, own.K, own.keypoints_2d, own.keypoint_confidence, self.wrist_depth)
+        return [None if value is None else torch.as_tensor(value)[None] for value in given]
 
     @property
     def predicted_betas(self) -> np.ndarray | None:
@@ -130,14 +132,19 @@ def calibrate_predictions(
             logger.warning(
                 "subject %d has %d images, fewer than the %d asked for: all are used", number, there, num_images
             )
-        wanted = there if num_images is None else num_images
+        wanted, information, prior = there if num_images is None else num_images, None, None
+        if select == "informative" and method == "multi_frame" and views is None:
+            person = (None if value is None else value[0] for value in own.tensors()[:5])
+            information = image_information(model, *person, options).cpu().numpy()
+            prior = np.linalg.inv(options.population.betas_covariance)
+        instant = None if own.views is None or method != "multi_frame" else own.views.instant
+        confidence = own.predictions.confidence
+        own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))
         if method == "multi_frame":
-            own = own.rows(_choose(model, own, options, wanted, select, seed))
             found = _solve_person(model, own, options, number)
         else:
-            own = own.rows(choose_images(there, wanted, select, seed, own.predictions.confidence))
             found = _average(own, method, top_k, temperature)
-        identities[number] = package(assets, model, found, own.predictions, method, number, created_by)
+        identities[number] = package(assets, found, own.predictions, method, number, created_by)
     return identities
 
 
@@ -152,27 +159,6 @@ def without_copies(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
         copies = np.delete(predictions.image_id[rows], first)
         logger.warning("%d images are copies of others (e.g. image %d) and do not count again", len(copies), copies[0])
     return rows[np.sort(first)]
-
-
-def _choose(
-    model: JointsModel, own: Images, options: CalibrationOptions, num_images: int, select: str, seed: int
-) -> np.ndarray:
-    """Rows to use: whole instants if there are several cameras."""
-    count = len(own.predictions)
-    if own.views is not None:
-        names = np.unique(own.views.instant)
-        per_instant = max(1, round(count / len(names)))
-        if select != "random":
-            raise CalibrationError(f"--select {select} chooses single images; with several cameras use random")
-        chosen = choose_images(len(names), max(1, num_images // per_instant), "random", seed)
-        return np.flatnonzero(np.isin(own.views.instant, names[chosen]))
-    information = prior = None
-    if select == "informative":
-        pose, K, keypoints, trust = own.tensors()
-        betas = torch.zeros(count, 10) if own.predictions.betas is None else torch.as_tensor(own.predictions.betas)
-        information = image_information(model, pose, betas, K, keypoints, trust, options).cpu().numpy()
-        prior = np.linalg.inv(options.population.betas_covariance)
-    return choose_images(count, num_images, select, seed, own.predictions.confidence, information, prior)
 
 
 def _average(own: Images, method: str, top_k: int, temperature: float) -> Found:
@@ -191,19 +177,33 @@ def _average(own: Images, method: str, top_k: int, temperature: float) -> Found:
 
 def _solve_person(model: JointsModel, own: Images, options: CalibrationOptions, subject: int) -> Found:
     """Solve with all cues, check the result, and each cue against everything else."""
-    betas, network, people = own.predicted_betas, options.population.network, options.population
+    predicted, network, people = own.predicted_betas, options.population.network, options.population
     evidence: dict[str, Any] = {"prior": people.hash, "errors_repeat": options.errors_repeat}
-    if betas is not None and network is not None:
-        mean, covariance = network.update(betas, people.betas_mean, people.betas_covariance)
+    if predicted is not None and network is not None:
+        mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance)
         options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
-        evidence["network"] = {"images": len(betas), "betas": betas.mean(axis=0).round(6).tolist()}
+        evidence["network"] = {"images": len(predicted), "betas": predicted.mean(axis=0).round(6).tolist()}
     if options.cues:
         evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in options.cues]
-    result = _solve(model, own, options)
+    pose, betas, K, keypoints, trust, depth = own.tensors()
+    start = betas.double().mean(dim=1)
+    less = [replace(options, cues=tuple(o for o in options.cues if o is not cue)) for cue in options.cues]
+    results = (
+        calibrate_frames(model, pose, start, K, keypoints, trust, believed, depth, own.views)
+        for believed in (options, *less)
+    )
+    result = next(results)
     _check(result, own.predictions, subject, options.depths)
-    for cue in options.cues:
-        others = tuple(other for other in options.cues if other is not cue)
-        _check_cue(model, _solve(model, own, replace(options, cues=others)), cue, subject, options.accept_conflict)
+    for cue, without in zip(options.cues, results, strict=True):
+        length, std, conflict = cue_conflict(model, without.betas[0], without.covariance[0], cue)
+        said = (
+            f"subject {subject}: {cue.name} was measured as {1000 * cue.length:.1f} ± {1000 * cue.std:.1f} mm, but the "
+            f"images and the prior say {length:.1f} ± {std:.1f} mm: {abs(conflict):.1f} standard deviations apart"
+        )
+        if abs(conflict) > MAX_CONFLICT and not options.accept_conflict:
+            raise CalibrationError(f"{said}. Measure again (wrist joint to fingertip, hand flat), or --accept_conflict")
+        if abs(conflict) > MAX_CONFLICT / 2:
+            logger.warning("%s", said)
     used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
     if own.views is not None:  # that is of instants, not of images
         used = np.ones(len(own.predictions), dtype=bool)
@@ -213,17 +213,6 @@ def _solve_person(model: JointsModel, own: Images, options: CalibrationOptions, 
     scale = scale or ["prior", *(["network"] if "network" in evidence else [])]
     words = " + ".join(dict.fromkeys(scale))
     return Found(result.betas[0].cpu().numpy(), result.covariance[0].cpu().numpy(), used, words, evidence)
-
-
-def _solve(model: JointsModel, own: Images, options: CalibrationOptions) -> MultiFrameResult:
-    pose, K, keypoints, trust = own.tensors()
-    given = own.predictions.betas
-    start = torch.zeros(1, 10) if given is None else torch.as_tensor(given.astype(np.float64).mean(0))[None]
-    if own.views is not None:
-        return calibrate_views(model, pose, start, K, keypoints, trust, own.views, options)
-    depth = None if own.wrist_depth is None else torch.as_tensor(own.wrist_depth)[None]
-    trust = None if trust is None else trust[None]
-    return calibrate_frames(model, pose[None], start, K[None], keypoints[None], trust, options, depth)
 
 
 def _check(result: MultiFrameResult, own: Predictions, subject: int, depths: tuple[float, float]) -> None:
@@ -248,44 +237,25 @@ def _check(result: MultiFrameResult, own: Predictions, subject: int, depths: tup
         logger.warning("subject %d: some frames were left out: %s", subject, counts)
 
 
-def _check_cue(model: JointsModel, without: MultiFrameResult, cue: LengthCue, subject: int, accept: bool) -> None:
-    length, std, conflict = cue_conflict(model, without.betas[0], without.covariance[0], cue)
-    said = (
-        f"subject {subject}: {cue.name} was measured as {1000 * cue.length:.1f} ± {1000 * cue.std:.1f} mm, but the "
-        f"images and the prior say {length:.1f} ± {std:.1f} mm: {abs(conflict):.1f} standard deviations apart"
-    )
-    if abs(conflict) > MAX_CONFLICT and not accept:
-        raise CalibrationError(f"{said}. Measure again (wrist joint to fingertip, hand flat), or use --accept_conflict")
-    if abs(conflict) > MAX_CONFLICT / 2:
-        logger.warning("%s", said)
-
-
 def package(
-    assets: HandAssets,
-    model: JointsModel,
-    found: Found,
-    images: Predictions,
-    method: str,
-    subject: int,
-    created_by: str,
+    assets: HandAssets, found: Found, images: Predictions, method: str, subject: int, created_by: str
 ) -> Identity:
     """An identity file's content, with the hand's length (mm) and the numbers of the images used."""
-    length, gradient = length_gradient(model, torch.as_tensor(found.betas).to(model.device, model.dtype)[None], "hand")
-    slope, covariance = gradient[0].cpu().numpy(), found.covariance
+    length, std = lengths_mm(assets, found.betas, found.covariance, ("hand",))["hand"]
     low, high = HAND_RANGE
-    if not low < float(length[0]) < high:
+    if not 1000 * low < length < 1000 * high:
         raise CalibrationError(
-            f"subject {subject}: the hand came out {1000 * float(length[0]):.1f} mm long, which no hand is "
+            f"subject {subject}: the hand came out {length:.1f} mm long, which no hand is "
             f"({1000 * low:g} to {1000 * high:g}); check keypoints and K of {images.source}, and what the options say"
         )
     left = images.is_left[found.used]
     return Identity(
         betas=found.betas,
-        covariance=covariance,
+        covariance=found.covariance,
         hand_name=assets.name,
         hand_hash=assets.hash,
-        hand_length_mm=1000 * float(length[0]),
-        hand_length_std_mm=None if covariance is None else 1000 * float(np.sqrt(slope @ covariance @ slope)),
+        hand_length_mm=length,
+        hand_length_std_mm=std,
         side="left" if left.all() else "both" if left.any() else "right",
         method=method,
         n_images=int(found.used.sum()),

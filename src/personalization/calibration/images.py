@@ -19,6 +19,7 @@ def choose_images(
     confidence: np.ndarray | None = None,
     information: np.ndarray | None = None,
     prior_precision: np.ndarray | None = None,
+    instant: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows (min(n, wanted),), ascending.
 
@@ -26,6 +27,7 @@ def choose_images(
         how: "random" (seeded); "confidence": the most confident; "informative": greedily those that
             most reduce the volume of the betas' posterior (D-optimal design), see `greedy_informative`.
         confidence: (n,); information: (n,10,10) what each image says about the betas.
+        instant: (n,) of several cameras, equal for views of one instant: whole instants are chosen, at random.
 
     Raises:
         CalibrationError: if what ``how`` needs is missing. ValueError: if ``how`` is unknown.
@@ -34,8 +36,15 @@ def choose_images(
         raise ValueError(f"selection {how!r} is unknown; choose one of {SELECTIONS}")
     if wanted < 1:
         raise CalibrationError(f"--num_images is {wanted}; at least one image is needed")
+    if instant is not None and how != "random":
+        raise CalibrationError(f"--select {how} chooses single images; with several cameras use random")
     if wanted >= n:
         return np.arange(n)
+    if instant is not None:
+        names = np.unique(instant)
+        per_instant = max(1, round(n / len(names)))
+        chosen = choose_images(len(names), max(1, wanted // per_instant), "random", seed)
+        return np.flatnonzero(np.isin(instant, names[chosen]))
     if how == "random":
         return np.sort(np.random.default_rng(seed).permutation(n)[:wanted])
     if how == "confidence":
@@ -69,12 +78,12 @@ def greedy_informative(information: np.ndarray, wanted: int, prior_precision: np
 def average_weights(
     n: int, method: str, confidence: np.ndarray | None, top_k: int = 10, temperature: float = 1.0
 ) -> np.ndarray:
-    """Weight (n,) of each image; they sum to 1.
+    """Weight (N,) of each image; they sum to 1.
 
     Args:
         method: "mean": equal (what the released code did), and so "median"; "top_k": equal for the ``top_k`` most
             confident, zero for the rest; "confidence": softmax(confidence / temperature).
-        confidence: (n,) ranking scores, higher is better; its scale is that of the ranking loss's
+        confidence: (N,) ranking scores, higher is better; its scale is that of the ranking loss's
             margin, 1. Not needed for "mean".
 
     Raises:
@@ -105,5 +114,5 @@ def average_weights(
 
 
 def average_betas(betas: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean (10,) float64 of betas (n,10)."""
+    """Weighted mean (10,) float64 of betas (N,10)."""
     return weights @ betas.astype(np.float64)

@@ -14,7 +14,7 @@ import torch
 
 from datasets import build_dataset
 from src.personalization.calibration.population import NetworkShape, Population, save_population
-from src.personalization.ground_truth import annotations_of
+from src.personalization.ground_truth import annotations_of, open_labels
 from src.personalization.pairing import pair_keypoints
 from src.personalization.registration.least_median_of_squares import RAYLEIGH_MEDIAN
 from template import load_hand_assets
@@ -56,8 +56,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 def measure(args: argparse.Namespace) -> Population:
     """Measure and write the population."""
     assets = load_hand_assets(args.mano_dir, side="right")
-    options = {"side": "both", "mano_dir": args.mano_dir, "cache": args.cache}
-    train = build_dataset(args.dataset, args.data_root, args.split, **options)
+    options = {"mano_dir": args.mano_dir, "cache": args.cache}
+    train = build_dataset(args.dataset, args.data_root, args.split, side="both", **options)
     betas = np.stack([train.subject_betas[number] for number in sorted(train.subject_betas)]).astype(np.float64)
     depths = train.columns["joints"][train.columns["valid"], 0, 2].astype(np.float64)
     errors: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace) -> Population:
         if args.keypoints is not None:
             predictions = pair_keypoints(predictions, load_predictions(args.keypoints))
         root = args.validation_root or args.data_root
-        held_out = build_dataset(args.dataset, root, predictions.split, allow_missing_subjects=True, **options)
+        held_out = open_labels(args.dataset, root, predictions, **options)
         errors = measure_network(predictions, annotations_of(held_out, predictions))
     population = replace(people_of(betas, depths, assets.hash), dataset=args.dataset, **errors)
     save_population(args.output, population)
@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace) -> Population:
 
 
 def people_of(betas: np.ndarray, depths: np.ndarray, hand_hash: str) -> Population:
-    """Spread of the betas (n,10) of people and of wrist depths (m,), m; nothing of a network."""
+    """Spread of the betas (N,10) of people and of wrist depths (M,), m; nothing of a network."""
     mean, covariance = shrunk_covariance(betas, np.eye(10), SHAPE_STRENGTH)
     return Population(mean, covariance, np.array([depths.mean(), depths.std()]), hand_hash=hand_hash)
 
@@ -121,7 +121,7 @@ def measure_network(predictions: Predictions, truth: dict[str, np.ndarray]) -> d
 
 
 def shrunk_covariance(samples: np.ndarray, prior: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of ``samples`` (n,d), pulled towards zero and ``prior`` (d,d), worth ``strength`` samples.
+    """Mean and covariance of ``samples`` (N,D), pulled towards zero and ``prior`` (D,D), worth ``strength`` samples.
 
     The posterior mean of a normal-inverse-Wishart model: few people cannot fix ten dimensions.
     """

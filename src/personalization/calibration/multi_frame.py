@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from src.personalization.calibration.multi_view import ViewGroups, observe_views
 from src.personalization.calibration.population import (
     MAKE,
     SHARED_ERROR_FACTOR,
@@ -14,15 +15,21 @@ from src.personalization.calibration.population import (
     shipped_population,
     with_population,
 )
-from src.personalization.calibration.problem import MultiFrameProblem, log_volume_gradient, posterior_covariance
+from src.personalization.calibration.problem import (
+    OWN,
+    SHAPE,
+    MultiFrameProblem,
+    log_volume_gradient,
+    posterior_covariance,
+    reaction,
+)
 from src.personalization.fitting.fit import FitOptions, observe
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
-from src.personalization.solver.normal_equations import damping_diagonal, factorise, solve_factored
 from src.personalization.solver.status import Status
-from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.inputs import FrameInputs, check_frames
+from src.personalization.terms.frame_terms import Observations, evaluate_frames
+from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.shape_terms import LengthCue
 from template.kinematics import JointsModel, posed_points
 from utils.artifact_checks import HandLike
@@ -128,62 +135,54 @@ def calibrate_frames(
     confidence: torch.Tensor | None = None,
     options: CalibrationOptions = CalibrationOptions(),
     wrist_depth: torch.Tensor | None = None,
+    views: ViewGroups | None = None,
 ) -> MultiFrameResult:
-    """Calibrate P persons from F single-camera frames each.
+    """Calibrate P persons from F frames each.
 
     Args:
         pose: (P,F,16,3,3) the network's rotations; betas: (P,10) where to start; K: (P,F,3,3) px.
         keypoints: (P,F,21,2) px, standard order; confidence: (P,F,21) in [0,1], all zero for filler frames.
         wrist_depth: (P,F) m measured depth of the wrist joint, NaN where unknown; replaces the depth
-            prior of ``options`` there.
+            prior of ``options`` there. Not used with views.
+        views: of one person: which of its F images show one instant, and their cameras. Results are of instants.
 
     Returns:
         `MultiFrameResult`; a person without a usable frame gets the prior, with status NO_KEYPOINTS.
     """
-    split = pose.shape[:2]
-    flat = [None if value is None else value.flatten(0, 1) for value in (pose, K, keypoints, confidence, wrist_depth)]
-    pose, K, keypoints, confidence, wrist_depth = flat
-    inputs = checked_frames(model, pose, betas.repeat_interleave(split[1], dim=0), K, keypoints, confidence, options)
-    observations = observe(model, inputs, options)
-    if wrist_depth is not None:
-        observations = with_measured_depth(observations, wrist_depth, options.wrist_depth_std)
-    betas = inputs.betas.unflatten(0, split)[:, 0]
-    return calibrate_observations(model, observations, inputs.pose, betas, inputs.status.unflatten(0, split), options)
-
-
-def calibrate_observations(
-    model: JointsModel,
-    observations: Observations,
-    pose: torch.Tensor,
-    betas: torch.Tensor,
-    frame_status: torch.Tensor,
-    options: CalibrationOptions,
-) -> MultiFrameResult:
-    """The same from ready observations of any number of cameras.
-
-    Args:
-        observations: of P*F frames, px; pose: (P*F,16,3,3) to start from; betas: (P,10);
-        frame_status: (P,F), see `MultiFrameResult`.
-    """
-    split = frame_status.shape
+    persons, count = pose.shape[:2]
+    pose, K, keypoints = (value.flatten(0, 1) for value in (pose, K, keypoints))
+    confidence = None if confidence is None else confidence.flatten(0, 1)
+    pose, starts = pose.to(model.device, model.dtype), betas.repeat_interleave(count, dim=0)
+    inputs = check_frames(pose, starts, K, keypoints, confidence, options.noise.min_confidence)
+    betas = inputs.betas[::count]
+    if views is not None:
+        observations, pose, status = observe_views(model, inputs, views, options)
+    else:
+        observations, pose, status = observe(model, inputs, options), inputs.pose, inputs.status
+        if wrist_depth is not None:
+            depth = wrist_depth.flatten().to(pose)
+            known, none = torch.isfinite(depth), torch.zeros_like(depth)
+            believed, weight = observations.depth, observations.depth_weight
+            observations.depth = torch.where(known, depth, none if believed is None else believed)
+            measured = torch.full_like(depth, options.wrist_depth_std**-2)
+            observations.depth_weight = torch.where(known, measured, none if weight is None else weight)
+    split = (persons, len(pose) // persons)
     rest = model.rest_points(betas).repeat_interleave(split[1], 0)
     observations, wrist, placed = place_frames(model, observations, pose, rest, options.depths)
-    good = frame_status == Status.CONVERGED
-    frame_status = torch.where(good & ~placed.view(split), int(Status.BEHIND_CAMERA), frame_status)
+    frame_status = torch.where((status == Status.CONVERGED) & ~placed, int(Status.BEHIND_CAMERA), status).view(split)
     used = (frame_status == Status.CONVERGED).sum(dim=1)
     shared = 1.0 if options.errors_repeat else options.error_correlation
     share = 1 / (1 + shared * (used.to(betas) - 1).clamp_min(0))
     prior = options.population.shape_prior(model.dtype, model.device)
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
-    problem = MultiFrameProblem(model, observations, share, prior, options.cues)
+    problem = MultiFrameProblem(model, observations, share, prior, options.cues, betas.new_zeros(1, 10))
     result = minimise(problem, state, options.lm)
     laplace = options.laplace
     if laplace is None:
-        known = observations.depth_weight is not None and bool((observations.depth_weight > 0).any())
-        laplace = known or observations.projections.shape[1] > 1
+        weight = observations.depth_weight
+        laplace = weight is not None and bool((weight > 0).any()) or observations.projections.shape[1] > 1
     if laplace:
-        linear = LAPLACE_SHARE * log_volume_gradient(problem, result.state, result.terms)
-        problem = MultiFrameProblem(model, observations, share, prior, options.cues, linear)
+        problem.linear = LAPLACE_SHARE * log_volume_gradient(problem, result.state, result.terms)
         result = minimise(problem, result.state, options.lm)
     fitted = result.state
     return MultiFrameResult(
@@ -196,21 +195,6 @@ def calibrate_observations(
         cost=result.cost,
         steps=result.steps,
     )
-
-
-def checked_frames(
-    model: JointsModel,
-    pose: torch.Tensor,
-    betas: torch.Tensor,
-    K: torch.Tensor,
-    keypoints: torch.Tensor,
-    confidence: torch.Tensor | None,
-    options: CalibrationOptions,
-) -> FrameInputs:
-    """`check_frames` of N frames (K (N,3,3) and keypoints (N,21,2) in px) in the model's dtype and on its device."""
-    given = [value.to(model.device, model.dtype) for value in (pose, betas, K, keypoints)]
-    trusted = None if confidence is None else confidence.to(model.device, model.dtype)
-    return check_frames(*given, trusted, options.noise.min_confidence)
 
 
 def place_frames(
@@ -250,23 +234,10 @@ def image_information(
     Taken at the network's pose and the closed-form wrist, Gauss-Newton, so it is positive semi-definite;
     zero for images that cannot be used. Arguments as in `fitting.fit_frames` (K and keypoints in px).
     """
-    inputs = checked_frames(model, pose, betas, K, keypoints, confidence, options)
+    pose = pose.to(model.device, model.dtype)
+    inputs = check_frames(pose, betas, K, keypoints, confidence, options.noise.min_confidence)
     rest = model.rest_points(inputs.betas)
     observations, wrist, _ = place_frames(model, observe(model, inputs, options), inputs.pose, rest, options.depths)
     terms = evaluate_frames(model, observations, inputs.pose, wrist, rest, with_shape=True)
-    own = terms.hessian[:, :FRAME_SIZE, :FRAME_SIZE]
-    coupling = terms.hessian[:, :FRAME_SIZE, FRAME_SIZE:]
-    none = torch.zeros_like(terms.cost)
-    factor = factorise(own + torch.diag_embed(damping_diagonal(own, none)))
-    information = terms.hessian[:, FRAME_SIZE:, FRAME_SIZE:] - coupling.mT @ solve_factored(factor, coupling)
+    information = terms.hessian[:, SHAPE, SHAPE] + terms.hessian[:, OWN, SHAPE].mT @ reaction(terms.hessian)
     return torch.where(inputs.good[:, None, None], information, torch.zeros_like(information))
-
-
-def with_measured_depth(observations: Observations, depth: torch.Tensor, std: float) -> Observations:
-    """Observations with measured wrist depths (N,) m in place of the depth prior where they are finite."""
-    depth = depth.to(observations.weights)
-    known = torch.isfinite(depth)
-    old_depth = torch.zeros_like(depth) if observations.depth is None else observations.depth
-    old_weight = torch.zeros_like(depth) if observations.depth_weight is None else observations.depth_weight
-    weight = torch.where(known, torch.full_like(depth, std**-2), old_weight)
-    return replace(observations, depth=torch.where(known, depth, old_depth), depth_weight=weight)

@@ -8,13 +8,7 @@ import numpy as np
 import roma
 import torch
 
-from src.personalization.calibration.multi_frame import (
-    CalibrationOptions,
-    MultiFrameResult,
-    calibrate_observations,
-    checked_frames,
-)
-from src.personalization.fitting.fit import observe
+from src.personalization.fitting.fit import FitOptions, observe
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import FrameInputs
@@ -66,35 +60,18 @@ def group_views(views: ViewGroups, cameras: int, seed: int = 0) -> np.ndarray:
     return np.concatenate(kept)
 
 
-def calibrate_views(
-    model: JointsModel,
-    pose: torch.Tensor,
-    betas: torch.Tensor,
-    K: torch.Tensor,
-    keypoints: torch.Tensor,
-    confidence: torch.Tensor | None,
-    views: ViewGroups,
-    options: CalibrationOptions,
-) -> MultiFrameResult:
-    """Calibrate one person from grouped views; instants may have different numbers of views.
+def observe_views(
+    model: JointsModel, inputs: FrameInputs, views: ViewGroups, options: FitOptions
+) -> tuple[Observations, torch.Tensor, torch.Tensor]:
+    """One person's observations (px) of F instants, which may have different numbers of views.
 
     The frame of an instant is that of its first usable view. The network's poses of all views are turned
     into it and averaged (chordal mean) for the prior; its standard deviations are not reduced, since
     the views' errors are not independent.
 
-    Args:
-        pose: (N,16,3,3), K: (N,3,3) px, keypoints: (N,21,2) px, confidence: (N,21) or None, of N images;
-        betas: (1,10) to start from.
+    Returns:
+        The observations, the instants' starting poses (F,16,3,3), and their status (F,).
     """
-    inputs = checked_frames(model, pose, betas.expand(len(pose), 10), K, keypoints, confidence, options)
-    observations, first_pose, status = observe_views(model, inputs, views, options)
-    return calibrate_observations(model, observations, first_pose, inputs.betas[:1], status, options)
-
-
-def observe_views(
-    model: JointsModel, inputs: FrameInputs, views: ViewGroups, options: CalibrationOptions
-) -> tuple[Observations, torch.Tensor, torch.Tensor]:
-    """Observations (px) of the instants, their starting poses (F,16,3,3), and frame status (1,F)."""
     good = inputs.good.cpu().numpy()
     names, place = np.unique(views.instant, return_inverse=True)
     members = [np.flatnonzero(place == index) for index in range(len(names))]
@@ -122,4 +99,4 @@ def observe_views(
         keypoints=inputs.keypoints[table][:, :, model.from_standard],
         weights=weights[:, :, model.from_standard],
     )
-    return observations, mean, one.status[None]
+    return observations, mean, one.status

@@ -159,7 +159,11 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
             raise CalibrationError(f"{path}: schema is {schema}, this code reads {POPULATION_SCHEMA}")
         words = {name: str(content[name]) for name in ("hand_hash", "model_name", "dataset") if name in content}
         population = Population(**{**content, **words})
-        _check(population, path)
+        like = Population()
+        for item in fields(population):
+            value, wanted = getattr(population, item.name), getattr(like, item.name)
+            if isinstance(wanted, np.ndarray) and (value.shape != wanted.shape or not np.isfinite(value).all()):
+                raise CalibrationError(f"{path}: {item.name} must be {wanted.shape} finite numbers, not {value.shape}")
     except READ_ERRORS as error:
         reason = read_reason(error)
         raise CalibrationError(f"{path} is not a population file ({reason}); make it with {MAKE}") from error
@@ -168,14 +172,6 @@ def load_population(path: str | os.PathLike, hand_hash: str) -> Population:
             f"{path} was made with hand model {population.hand_hash}, in use is {hand_hash}; make it again"
         )
     return population
-
-
-def _check(population: Population, path: Path) -> None:
-    like = Population()
-    for item in fields(population):
-        value, wanted = getattr(population, item.name), getattr(like, item.name)
-        if isinstance(wanted, np.ndarray) and (value.shape != wanted.shape or not np.isfinite(value).all()):
-            raise CalibrationError(f"{path}: {item.name} must be {wanted.shape} finite numbers, not {value.shape}")
 
 
 def shipped_population(assets: HandLike, path: Path = SHIPPED_PRIOR) -> Population | None:

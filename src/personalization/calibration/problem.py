@@ -10,10 +10,12 @@ At the optimum the betas' own posterior is corrected for the poses' freedom (Lap
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 
 from src.personalization.solver.levenberg_marquardt import State
-from src.personalization.solver.normal_equations import damping_diagonal, factorise, solve_factored
+from src.personalization.solver.normal_equations import damped, factorise, solve_factored
 from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
 from src.personalization.terms.shape_terms import LengthCue, shape_terms
@@ -25,32 +27,27 @@ OWN, SHAPE = slice(None, FRAME_SIZE), slice(FRAME_SIZE, None)
 STEP = 0.02
 
 
+@dataclass
 class MultiFrameProblem:
     """`levenberg_marquardt.Problem` over P persons of F frames each.
 
     State: pose (P,F,16,3,3), wrist (P,F,3) m, betas (P,10). Persons with fewer frames are filled up with
     frames whose keypoints have zero weight and whose pose prior sits at their start: they add nothing.
 
-    Args:
+    Attributes:
         observations: of the P*F frames, person by person.
-        shape_prior: on the betas; cues: measured lengths, the same for all persons.
         share: (P,) what a frame's information counts; one over the number of frames where their errors are
             taken to repeat.
-        linear: (P,10) term ``linear . betas`` of the cost, see `log_volume_gradient`.
+        shape_prior: on the betas; cues: measured lengths, the same for all persons.
+        linear: (P|1,10) term ``linear . betas`` of the cost, see `log_volume_gradient`.
     """
 
-    def __init__(
-        self,
-        model: JointsModel,
-        observations: Observations,
-        share: torch.Tensor,
-        shape_prior: ShapePrior,
-        cues: tuple[LengthCue, ...] = (),
-        linear: torch.Tensor | None = None,
-    ) -> None:
-        self.model, self.observations, self.shape_prior, self.cues = model, observations, shape_prior, cues
-        self.share = share
-        self.linear = torch.zeros_like(share)[:, None].expand(-1, 10) if linear is None else linear
+    model: JointsModel
+    observations: Observations
+    share: torch.Tensor
+    shape_prior: ShapePrior
+    cues: tuple[LengthCue, ...]
+    linear: torch.Tensor
 
     def linearise(self, state: State) -> State:
         """Cost (P,), shape_gradient (P,10) and shape_hessian (P,10,10) of everything, and of each frame
@@ -74,67 +71,51 @@ class MultiFrameProblem:
         }
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
-        """See `levenberg_marquardt.Problem`."""
-        hessian, gradient = terms["hessian"][..., OWN, OWN], terms["gradient"][..., OWN]
-        coupling = terms["hessian"][..., OWN, SHAPE]
-        shape_gradient, shape_hessian = terms["shape_gradient"], terms["shape_hessian"]
-        finite = torch.isfinite(terms["hessian"]).flatten(1).all(dim=1) & torch.isfinite(shape_hessian).flatten(1).all(
-            1
-        )
-        added = damping_diagonal(hessian, damping[:, None].expand(hessian.shape[:2]))
-        added_shape = damping_diagonal(shape_hessian, damping)
-        factor = factorise(_safe(hessian + torch.diag_embed(added), finite))
-        solved = solve_factored(factor, torch.cat([coupling, gradient[..., None]], dim=-1))
+        """See `levenberg_marquardt.Problem`; a step in rad, m and betas."""
+        gradient, coupling = terms["gradient"][..., OWN], terms["hessian"][..., OWN, SHAPE]
+        system, added = damped(terms["hessian"][..., OWN, OWN], damping[:, None])
+        solved = solve_factored(factorise(system), torch.cat([coupling, gradient[..., None]], dim=-1))
         eliminated, own = solved[..., :-1], solved[..., -1]
-        reduced = shape_hessian + torch.diag_embed(added_shape) - (coupling.mT @ eliminated).sum(dim=1)
+        reduced, added_shape = damped(terms["shape_hessian"], damping)
+        reduced -= (coupling.mT @ eliminated).sum(dim=1)
+        shape_gradient = terms["shape_gradient"]
         pull = shape_gradient - (coupling.mT @ own[..., None]).sum(dim=1)[..., 0]
-        shape_step = -solve_factored(factorise(_safe((reduced + reduced.mT) / 2, finite)), pull)
+        shape_step = -solve_factored(factorise((reduced + reduced.mT) / 2), pull)
         frame_step = -(own + (eliminated @ shape_step[:, None, :, None])[..., 0])
         # -g.s - s.H.s / 2 with (H + D) s = -g is (s.D.s - g.s) / 2.
         promised = ((added * frame_step - gradient) * frame_step).sum(dim=(1, 2)) / 2
         promised = promised + ((added_shape * shape_step - shape_gradient) * shape_step).sum(-1) / 2
-        step = step_of(torch.where(finite[:, None, None], frame_step, 0.0), terms["chart"])
-        step["betas"] = torch.where(finite[:, None], shape_step, 0.0)
-        return step, torch.where(finite, promised, torch.nan)
+        bad = ~torch.isfinite(promised)
+        step = step_of(frame_step.masked_fill(bad[:, None, None], 0.0), terms["chart"])
+        step["betas"] = shape_step.masked_fill(bad[:, None], 0.0)
+        return step, promised.masked_fill(bad, torch.nan)
 
     def retract(self, state: State, step: State) -> State:
-        """See `levenberg_marquardt.Problem`."""
+        """See `levenberg_marquardt.Problem`: rad, m, and betas."""
         return {**retract_frames(state, step), "betas": state["betas"] + step["betas"]}
 
     def rows(self, index: torch.Tensor) -> MultiFrameProblem:
         """Some of the persons."""
         frames = len(self.observations.weights) // len(self.share)
         every = (index[:, None] * frames + torch.arange(frames, device=index.device)).flatten()
-        return MultiFrameProblem(
-            self.model,
-            self.observations.rows(every),
-            self.share[index],
-            self.shape_prior,
-            self.cues,
-            self.linear[index],
-        )
+        observations, linear = self.observations.rows(every), self.linear.expand(len(self.share), -1)[index]
+        return replace(self, observations=observations, share=self.share[index], linear=linear)
 
 
-def _safe(system: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
-    """``system`` (P,...,U,U), the identity where a person's is not ``finite`` (P,)."""
-    identity = torch.eye(system.shape[-1], dtype=system.dtype, device=system.device)
-    return torch.where(finite.view(-1, *[1] * (system.dim() - 1)), system, identity)
+def own_factor(hessian: torch.Tensor) -> torch.Tensor:
+    """Cholesky factors (...,51,51) of the frames' own part (rad, m) of Hessians (...,61,61), not damped."""
+    return factorise(damped(hessian[..., OWN, OWN], hessian.new_zeros(()))[0])
 
 
-def _own_factor(terms: State) -> torch.Tensor:
-    """Cholesky factors (P,F,51,51) of the frames' own Hessians, undamped but where nothing was observed."""
-    hessian = terms["hessian"][..., OWN, OWN]
-    return factorise(hessian + torch.diag_embed(damping_diagonal(hessian, torch.zeros_like(hessian[..., 0, 0]))))
-
-
-def _reaction(terms: State) -> torch.Tensor:
-    """How poses and wrists (P,F,51,10) move with the betas at the optimum."""
-    return -solve_factored(_own_factor(terms), terms["hessian"][..., OWN, SHAPE])
+def reaction(hessian: torch.Tensor) -> torch.Tensor:
+    """How poses (rad) and wrists (m) (...,51,10) move with the betas at the optimum, of Hessians (...,61,61)."""
+    return -solve_factored(own_factor(hessian), hessian[..., OWN, SHAPE])
 
 
 def posterior_covariance(terms: State) -> torch.Tensor:
     """Laplace covariance (P,10,10) of the betas, poses and positions integrated out: inverse Schur complement."""
-    reduced = terms["shape_hessian"] + (terms["hessian"][..., OWN, SHAPE].mT @ _reaction(terms)).sum(dim=1)
+    hessian = terms["hessian"]
+    reduced = terms["shape_hessian"] + (hessian[..., OWN, SHAPE].mT @ reaction(hessian)).sum(dim=1)
     covariance = torch.cholesky_inverse(factorise((reduced + reduced.mT) / 2))
     return (covariance + covariance.mT) / 2
 
@@ -148,18 +129,14 @@ def log_volume_gradient(problem: MultiFrameProblem, state: State, terms: State) 
     H_f being the Hessian of frame f in its own pose and wrist. The gradient is taken numerically along the
     frames' optimal reaction to the betas.
     """
-    reaction, gradient = _reaction(terms), torch.zeros_like(state["betas"])
+    moves, gradient = reaction(terms["hessian"]), torch.zeros_like(state["betas"])
     for index in range(gradient.shape[1]):
         sides = []
         for amount in (STEP, -STEP):
-            moved = retract_frames(state, step_of(amount * reaction[..., index], terms["chart"]))
-            moved["betas"] = state["betas"].clone()
-            moved["betas"][:, index] += amount
-            sides.append(_half_log_det(problem, moved))
+            step = step_of(amount * moves[..., index], terms["chart"])
+            step["betas"] = torch.zeros_like(gradient)
+            step["betas"][:, index] = amount
+            factor = own_factor(problem.linearise(problem.retract(state, step))["hessian"])
+            sides.append(factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1))  # half the log determinants (P,F)
         gradient[:, index] = problem.share * (sides[0] - sides[1]).sum(dim=1) / (2 * STEP)
     return gradient
-
-
-def _half_log_det(problem: MultiFrameProblem, state: State) -> torch.Tensor:
-    """Half log determinants (P,F) of the frames' Hessians."""
-    return _own_factor(problem.linearise(state)).diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)

@@ -14,7 +14,7 @@ from src.personalization.estimates.sides import check_sides
 from src.personalization.estimates.trust import MAKE, Trust, find_trust
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
-from src.personalization.landmarks.model import LandmarkModel
+from src.personalization.landmarks.model import LandmarkModel, find_landmarks
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, usable
 from template import HandAssets
@@ -25,8 +25,23 @@ logger = logging.getLogger(__name__)
 #: Standard deviations of the mean predicted betas from what the trust file expects (root mean square), beyond which
 #: they say nothing.
 UNBELIEVABLE = 3.0
+#: Formats whose landmark models there are; of the others points are taken for the hand's joints.
+LANDMARKS = ("mediapipe", "sam3d_body")
+#: A landmark model of fewer people is said to be one.
+FEW_PEOPLE = 10
 #: Estimators that look at a crop, as along its axis: their axes are turned from there to the camera's.
 CROPPED = ("hamer", "wilor", "wilor_mini", "fasthamer", "mediapipe", "frankmocap")
+
+
+def landmarks_of(format: str, assets: HandAssets) -> LandmarkModel | None:
+    """The shipped landmark model of a format for this hand, if there is one; says in the log how little it rests on."""
+    found = find_landmarks(format, assets) if format in LANDMARKS else None
+    if found is not None and found.people < FEW_PEOPLE:
+        logger.warning(
+            "where the points of %s lie on the hand was learnt from %d hands of %d people: weights/landmarks_%s.json",
+            format, found.hands, found.people, format,
+        )  # fmt: skip
+    return found
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ def prepare(
     landmarks: LandmarkModel | None = None,
     theirs: bool | None = None,
     device: torch.device | str = "cpu",
+    sides_known: bool = False,
 ) -> Estimates:
     """Estimates of one hand model and source as evidence for the hand ``assets``.
 
@@ -68,6 +84,7 @@ def prepare(
         estimates: of `src.estimators.read_estimates`, with the real K (px).
         trust: in the estimator; None: `find_trust`. landmarks: where its points lie on the hand.
         theirs: the estimator's pose and betas are of ``assets``; None: if both are MANO.
+        sides_known: most sides were found right in a sample of these images: a mirrored hand is named, no more.
 
     Raises:
         CalibrationError: neither keypoints nor 3D joints, or a K that the estimator made up.
@@ -90,7 +107,9 @@ def prepare(
         turn = ray_turn(K, seen.mean(dim=1))
     prior = people.shape_prior(device=device)
     if joints is not None:
-        check_sides(estimates, torch.as_tensor(joints).double(), trust.joint_std_mm / 1000, assets, landmarks)
+        check_sides(
+            estimates, torch.as_tensor(joints).double(), trust.joint_std_mm / 1000, assets, landmarks, sides_known
+        )
     if own:
         pose = torch.as_tensor(estimates.pose).double()
         pose[:, 0] = turn @ pose[:, 0]

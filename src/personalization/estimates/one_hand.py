@@ -30,6 +30,8 @@ def check_one_hand(rows: Predictions) -> None:
     Raises:
         CalibrationError: a subject's images are of two hands; names the images of each.
     """
+    for subject, own in rows_by_subject(rows).items():
+        _check_pictures(rows, subject, own)
     if rows.betas is None:
         return
     for subject, own in rows_by_subject(rows).items():
@@ -51,6 +53,24 @@ def check_one_hand(rows: Predictions) -> None:
                 f"{said}. Say who is who with --subjects, or --accept_conflict if it is one person's hand all the same"
             )
         logger.warning("%s; if so, use --subjects", said)
+
+
+def _check_pictures(rows: Predictions, subject: int, own: np.ndarray) -> None:
+    """Warn where a picture shows two hands of one side: they are two people's, or one was found twice."""
+    if rows.image_name is None:
+        return
+    seen: set[tuple[str, bool]] = set()
+    twice = []
+    for row in own.tolist():
+        key = (str(rows.image_name[row]), bool(rows.is_left[row]))
+        twice += [key] if key in seen else []
+        seen.add(key)
+    if twice:
+        name, left = twice[0]
+        logger.warning(
+            "subject %d has two %s hands in %d pictures of %s, such as %s: if they are two people's, say who is who "
+            "with --subjects", subject, "left" if left else "right", len(dict(twice)), rows.source, name,
+        )  # fmt: skip
 
 
 def two_groups(values: np.ndarray, seed: int = 0) -> tuple[float, np.ndarray]:

@@ -23,12 +23,17 @@ ALL, LEAST = 0.93, 4
 
 
 def check_sides(
-    estimates: Predictions, joints: torch.Tensor, std: float, assets: HandAssets, landmarks: LandmarkModel | None
+    estimates: Predictions,
+    joints: torch.Tensor,
+    std: float,
+    assets: HandAssets,
+    landmarks: LandmarkModel | None,
+    known: bool = False,
 ) -> None:
     """Name the hands whose 3D joints (N,21,3) m, right-hand convention, are the other side's.
 
     Args:
-        std: m, of a coordinate of the joints.
+        std: m, of a coordinate of the joints. known: single hands are looked for, not sides.
 
     Raises:
         CalibrationError: most hands of a side are the other side's.
@@ -39,7 +44,7 @@ def check_sides(
     good = (usable(one.status) & usable(other.status)).cpu().numpy()
     for left in (False, True):
         own = good & (estimates.is_left == left)
-        mirrored = own.sum() >= LEAST and np.median(ratio[own]) < ALL
+        mirrored = not known and own.sum() >= LEAST and np.median(ratio[own]) < ALL
         bad = np.flatnonzero(own & (ratio < (1.0 if mirrored else ONE)))
         if not len(bad):
             continue

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets import build_dataset
 from src.evaluation import evaluate_predictions
 from src.personalization.calibration.population import (
     SHIPPED_PRIOR,
@@ -23,7 +22,7 @@ from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS
 from src.personalization.fitting.adam import AdamOptions
 from src.personalization.fitting.batch import FittedPredictions, fit_predictions
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions
-from src.personalization.ground_truth import annotations_of
+from src.personalization.ground_truth import annotations_of, open_labels
 from src.personalization.pairing import apart_from_calibration, pair_keypoints
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.status import CalibrationError, count_status, usable
@@ -73,9 +72,9 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
         predictions = predictions.select(np.flatnonzero(apart))
     truth = None
     if args.data_root is not None:
-        split = args.split or predictions.split
-        options = {"side": "both", "mano_dir": args.mano_dir, "cache": args.cache, "allow_missing_subjects": True}
-        truth = annotations_of(build_dataset(args.dataset, args.data_root, split, **options), predictions)
+        options = {"mano_dir": args.mano_dir, "cache": args.cache}
+        dataset = open_labels(args.dataset, args.data_root, predictions, args.split, **options)
+        truth = annotations_of(dataset, predictions)
     fitted = fit_predictions(
         predictions,
         betas_of(args.shape_source, predictions, truth, identities),

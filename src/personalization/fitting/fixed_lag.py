@@ -56,6 +56,7 @@ class Window:
     rest: torch.Tensor
     seconds: torch.Tensor
     smoothness: Smoothness
+    retract = staticmethod(retract_frames)
 
     def linearise(self, state: State) -> State:
         """Cost, gradient and dense Hessian (by rad and m)."""
@@ -89,13 +90,9 @@ class Window:
         return {"cost": cost[None], "gradient": gradient[None], "hessian": hessian[None], "chart": chart[None]}
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
-        """See `levenberg_marquardt.Problem`."""
+        """See `levenberg_marquardt.Problem`, in rad and m."""
         vector, promised = solve_damped(terms["hessian"], terms["gradient"], damping)
         return step_of(vector.unflatten(1, (-1, FRAME_SIZE)), terms["chart"]), promised
-
-    def retract(self, state: State, step: State) -> State:
-        """See `levenberg_marquardt.Problem`."""
-        return retract_frames(state, step)
 
     def rows(self, index: torch.Tensor) -> Window:
         """There is one problem only."""

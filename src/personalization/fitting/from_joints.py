@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field, replace
 
-import roma
 import torch
 
+from src.personalization.fitting.joints_start import pose_on_points
 from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
 from src.personalization.solver.normal_equations import factorise
@@ -36,14 +36,6 @@ SPREAD_RANGE = (0.001, 1.0)
 LEAST = 4
 #: Hands that tell how far their points are off: more say the same.
 LEARN_FROM = 64
-#: MANO order: wrist and knuckles.
-_PALM = [0, 1, 4, 7, 10]
-#: MANO order: knuckles and what follows them, then the next joints, then the last ones and the tips.
-_LEVELS = (
-    ([1, 4, 7, 10, 13], [2, 5, 8, 11, 14]),
-    ([2, 5, 8, 11, 14], [3, 6, 9, 12, 15]),
-    ([3, 6, 9, 12, 15], [17, 18, 20, 19, 16]),
-)
 
 
 @dataclass(frozen=True)
@@ -183,11 +175,11 @@ class _Task:
 
     @property
     def habit(self) -> PosePrior:
-        """Usual poses."""
+        """Usual poses, their spread in rad."""
         return habit_prior(self.assets, self.points.dtype, self.points.device, spread=self.options.pose_spread)
 
     def problem(self, std: float) -> FrameProblem:
-        """The points as they are seen by no camera, and the priors."""
+        """The points (m) as they are seen by no camera, and the priors."""
         seen = Observations(
             projections=self.points.new_zeros(len(self.points), 0, 3, 4),
             keypoints=self.points.new_zeros(len(self.points), 0, 21, 2),
@@ -199,32 +191,14 @@ class _Task:
         )
         return FrameProblem(self.model, seen, self.prior)
 
-    def start(self) -> State:
-        """The palm laid on its points, then each bone turned to where it points, from knuckle to tip."""
-        points, trust, n = self.points, self.trust, len(self.points)
-        rest = self.model.rest_points(self.betas)
-        mean = roma.rotvec_to_rotmat(torch.as_tensor(self.assets.hands_mean).view(15, 3)).to(points)
-        pose = torch.cat([torch.eye(3).to(points).expand(n, 1, 3, 3), mean.expand(n, 15, 3, 3)], dim=1)
-        palm = torch.zeros_like(trust)
-        palm[:, _PALM] = trust[:, _PALM]
-        few = (palm > 0).sum(dim=1) < 3  # then all points say how the hand lies
-        whole = posed_points(self.model, pose, rest).points
-        pose[:, 0] = _laid_on(whole, points, torch.where(few[:, None], trust, palm))
-        turned = pose[:, :1].expand(n, 5, 3, 3)
-        for joints, children in _LEVELS:
-            bone, seen = rest[:, children] - rest[:, joints], points[:, children] - points[:, joints]
-            own, there = pose[:, joints], (trust[:, children] > 0) & (trust[:, joints] > 0)
-            swing = _swing((own @ bone[..., None])[..., 0], (turned.mT @ seen[..., None])[..., 0])
-            pose[:, joints] = torch.where(there[..., None, None], swing @ own, own)
-            turned = turned @ pose[:, joints]
-        return {"pose": pose, "wrist": points.new_zeros(n, 3), "betas": self.betas.clone()}
-
     def solve(self, std: float, lm: LMOptions) -> tuple[State, torch.Tensor]:
-        """The fitted states, and the status (N,) of each."""
+        """The fitted states (rad, m), and the status (N,) of each."""
         parts = []
         for rows in self.chunks():
             part = self.rows(rows)
-            state = part.start()
+            mean = torch.as_tensor(self.assets.hands_mean)
+            pose = pose_on_points(self.model, mean, part.points, part.trust, part.betas)
+            state = {"pose": pose, "wrist": part.points.new_zeros(len(pose), 3), "betas": part.betas.clone()}
             status = torch.full_like(part.points[:, 0, 0], int(Status.ITERATION_LIMIT)).long()
             if lm.max_steps > 0:
                 found = minimise(part.problem(std), state, lm)
@@ -235,7 +209,7 @@ class _Task:
 
     def linearised(self, state: State, std: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of the points alone, divided by ``std``: sum of squares (N,), gradient (N,U), Hessian (N,U,U); the priors'
-        precision (U,U). U: 48 of the pose and, where they are free, 10 betas."""
+        precision (U,U). U: 48 of the pose (rad) and, where they are free, 10 betas."""
         terms = self.problem(std).linearise(state)
         habit = self.habit
         cost, pull = habit.pull(habit.logarithms(state["pose"].permute(2, 3, 1, 0)))
@@ -276,7 +250,7 @@ class _Task:
         return std * factor**0.5
 
     def judge(self, state: State, status: torch.Tensor, std: float) -> JointFit:
-        """Covariances, places and misfits of the ends."""
+        """Places (N,3) m and misfits (N,) m of the ends."""
         shape = state["betas"]
         rest = self.model.rest_points(shape)
         posed = posed_points(self.model, state["pose"], rest)
@@ -288,7 +262,7 @@ class _Task:
         return JointFit(state["pose"], shape, wrist - rest[:, 0], status, residual, std, self)
 
     def covariance(self, state: State, std: float) -> torch.Tensor:
-        """(N,61,61) of pose, wrist and betas."""
+        """(N,61,61) of pose (rad), wrist (m) and betas."""
         state = {**state, "wrist": torch.zeros_like(state["betas"][:, :3])}
         parts = [self.rows(rows)._covariance({k: v[rows] for k, v in state.items()}, std) for rows in self.chunks()]
         return torch.cat(parts)
@@ -317,19 +291,3 @@ class _Task:
         covariance = full @ own @ full.mT
         covariance[:, WRIST, WRIST] += (std**2 / total)[:, None, None] * torch.eye(3).to(self.points)
         return covariance
-
-
-def _laid_on(points: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Rotations (N,3,3) that best turn points (N,P,3) to the target about their weighted centres."""
-    share = (weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-30))[..., None]
-    points, target = (value - (share * value).sum(dim=1, keepdim=True) for value in (points, target))
-    return roma.special_procrustes((share * target).mT @ points)
-
-
-def _swing(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-    """Smallest rotations (...,3,3) from directions ``start`` to ``end`` (...,3)."""
-    start, end = (torch.nn.functional.normalize(value, dim=-1) for value in (start, end))
-    axis = torch.linalg.cross(start, end)
-    sine = axis.norm(dim=-1, keepdim=True)
-    angle = torch.atan2(sine, (start * end).sum(dim=-1, keepdim=True))
-    return roma.rotvec_to_rotmat(axis * (angle / sine.clamp_min(1e-9)))

@@ -185,7 +185,7 @@ class _Task:
         return fit_frames(self.model, pose, betas, *given, options, start, world)
 
     def terms(self, found: FitResult, options: FitOptions, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Linearisation at the fitted hands."""
+        """Linearisation at the fitted hands, by rad and m."""
         confidence = None if self.confidence is None else self.confidence[rows]
         minimum = options.noise.min_confidence
         inputs = check_frames(found.pose, found.betas, self.K[rows], self.keypoints[rows], confidence, minimum)
@@ -195,7 +195,7 @@ class _Task:
         return problem.linearise({"pose": found.pose, "wrist": wrist, "betas": found.betas})
 
     def judge(self, found: FitResult, options: FitOptions) -> KeypointFit:
-        """Costs and covariances of the ends."""
+        """Costs (N,) and covariances, of betas (N,10,10) and wrists (N,3,3) m^2, of the ends."""
         n = len(found.status)
         terms = self.terms(found, options, torch.arange(n, device=found.status.device))
         covariance = _covariance(terms["hessian"])

@@ -140,7 +140,7 @@ def fit_sequence(
 
 
 def chain_of(seconds: torch.Tensor, track: torch.Tensor, largest_gap: float) -> Chain:
-    """Which frames follow each other: one track, and not further apart in time than ``largest_gap`` seconds.
+    """Which frames (T,) follow each other: one track, and not further apart in time than ``largest_gap`` seconds.
 
     Raises:
         ValueError: see `fit_sequence`.

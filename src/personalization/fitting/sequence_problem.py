@@ -27,25 +27,20 @@ class Chain:
     linked: torch.Tensor
 
 
+@dataclass
 class SequenceProblem:
     """`levenberg_marquardt.Problem` of a single problem: state pose (1,T,16,3,3), wrist (1,T,3), betas (1,T|1,10).
 
-
-    Args:
+    Attributes:
         model: the joints-only hand; seen: what each of the T frames shows; chain: their times.
         shape_prior: free one shape for all frames, with this prior; None: betas stay as given.
     """
 
-    def __init__(
-        self,
-        model: JointsModel,
-        seen: Observations,
-        chain: Chain,
-        smoothness: Smoothness,
-        shape_prior: ShapePrior | None = None,
-    ) -> None:
-        self.model, self.seen, self.chain = model, seen, chain
-        self.smoothness, self.shape_prior = smoothness, shape_prior
+    model: JointsModel
+    seen: Observations
+    chain: Chain
+    smoothness: Smoothness
+    shape_prior: ShapePrior | None = None
 
     def linearise(self, state: State) -> State:
         """Cost, gradient (by rad and m), the Hessian's band, its betas' border, and the chart of `evaluate_frames`."""
@@ -74,7 +69,7 @@ class SequenceProblem:
         return {"cost": cost[None], **terms}
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
-        """See `levenberg_marquardt.Problem`; the betas are solved for by their Schur complement."""
+        """See `levenberg_marquardt.Problem`, in rad and m; the betas are solved for by their Schur complement."""
         columns, gradient = terms["band"][0], terms["gradient"][0]
         added = marquardt(columns[..., 0].reshape(-1), damping[0]).view_as(gradient)
         damped = columns.clone()
@@ -101,7 +96,7 @@ class SequenceProblem:
         return step_of(vector[None], terms["chart"]) | step, promised[None] / 2
 
     def retract(self, state: State, step: State) -> State:
-        """See `levenberg_marquardt.Problem`."""
+        """See `levenberg_marquardt.Problem`, in rad and m."""
         moved = retract_frames(state, step)
         moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
         return moved

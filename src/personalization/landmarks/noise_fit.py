@@ -18,7 +18,7 @@ from src.personalization.landmarks.detections import Detections
 from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.landmarks.shared_fit import SharedFit
 from src.personalization.solver.levenberg_marquardt import State
-from src.personalization.solver.normal_equations import damping_diagonal, factorise
+from src.personalization.solver.normal_equations import damped, factorise
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_problem import FrameProblem, retract_frames, step_of
 from src.personalization.terms.frame_terms import POSE
@@ -75,7 +75,7 @@ def _held(square: np.ndarray, trust: np.ndarray) -> np.ndarray:
 
 
 def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -> NoiseSums:
-    """Expected squares of the hands of ``seen``, each fitted on its own through ``landmarks``.
+    """Expected squares (of the box, and rad^2) of the hands of ``seen``, each fitted on its own through ``landmarks``.
 
     The camera of a picture being unknown, the hand is put at `DISTANCE`, in the middle of the picture.
     """
@@ -98,7 +98,7 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
     }
     terms = FrameProblem(model, frames, prior).linearise(state)
     hessian = terms["hessian"]
-    factor = factorise(hessian + torch.diag_embed(damping_diagonal(hessian, torch.zeros_like(terms["cost"]))))
+    factor = factorise(damped(hessian, torch.zeros_like(terms["cost"]))[0])
     image, angles = _predicted(model, state, K, frames.pose_priors[0])
     std = torch.as_tensor(landmarks.std_box)
     off = (image - keypoints) / box[:, None, None]

@@ -29,7 +29,7 @@ class SharedFitOptions:
     """What is believed beforehand.
 
     Attributes:
-        offset_std: (3,) m, along the fingers, out of the palm, across it.
+        offset_std: (3,) or (21,3) m, along the fingers, out of the palm, across it.
         std_box: (21,) of 2D points over the box; world_std: (21,) m; world_scale_std; space_std: m, of points that two
             cameras saw, whose scale is one unknown for all.
         pose_spread: see `LandmarkModel`; wide, else offsets stand in for bends that the prior forbids.
@@ -37,7 +37,7 @@ class SharedFitOptions:
         steps: of Adam.
     """
 
-    offset_std: tuple[float, float, float] = (0.006, 0.010, 0.006)
+    offset_std: tuple[float, ...] | tuple[tuple[float, ...], ...] = (0.006, 0.010, 0.006)
     std_box: tuple[float, ...] = (0.02,) * 21
     world_std: tuple[float, ...] = (0.04,) * 21
     world_scale_std: float = 0.15

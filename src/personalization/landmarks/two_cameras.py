@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from src.personalization.calibration.api import SOMEBODY, keypoint_options, predictions_from_keypoints
+from src.personalization.calibration.from_keypoints import SOMEBODY, keypoint_options, predictions_from_keypoints
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.population import Population
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
@@ -53,7 +53,7 @@ class TwoCameras:
 
 
 def chain(points: np.ndarray) -> np.ndarray:
-    """Wrist to middle fingertip along the joints (N,) of points (N,21,3)."""
+    """Wrist to middle fingertip along the joints (N,), m, of points (N,21,3), m."""
     return np.linalg.norm(np.diff(points[:, [0, 9, 10, 11, 12]], axis=1), axis=2).sum(axis=1)
 
 

@@ -75,12 +75,12 @@ class RegistrationProblem:
         return {"cost": cost, "gradient": gradient, "hessian": hessian}
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
-        """See `levenberg_marquardt.Problem`."""
+        """See `levenberg_marquardt.Problem`; positions in m."""
         position, promised = solve_damped(terms["hessian"], terms["gradient"], damping)
         return {"position": position}, promised
 
     def retract(self, state: State, step: State) -> State:
-        """See `levenberg_marquardt.Problem`."""
+        """See `levenberg_marquardt.Problem`; positions in m."""
         return {"position": state["position"] + step["position"]}
 
     def rows(self, index: torch.Tensor) -> RegistrationProblem:

@@ -21,7 +21,7 @@ SPECK = 0.05
 
 
 def directions(count: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Unit vectors (count,2) in the picture (px) evenly around the circle, the first along u."""
+    """Unit vectors (C,2) in the picture (px) evenly around the circle, the first along u."""
     angle = torch.arange(count, dtype=dtype, device=device) * (2 * math.pi / count)
     return torch.stack([angle.cos(), angle.sin()], dim=1)
 

@@ -22,20 +22,19 @@ def solve_damped(
         steps (P,U), s with (H + D) s = -g; the promised decrease (P,), -g.s - s.H.s / 2. Systems that are not
         finite: a zero step, and NaN.
     """
-    added = damping_diagonal(hessian, damping)
-    system = hessian.clone()
-    system.diagonal(dim1=-2, dim2=-1).add_(added)
-    factor = factorise(system)
-    step = -solve_factored(factor, gradient)
+    system, added = damped(hessian, damping)
+    step = -solve_factored(factorise(system), gradient)
     # -g.s - s.H.s / 2 with (H + D) s = -g is (s.D.s - g.s) / 2.
     promised = ((added * step - gradient) * step).sum(dim=-1) / 2
     bad = ~torch.isfinite(promised)
     return step.masked_fill(bad[:, None], 0.0), promised.masked_fill(bad, torch.nan)
 
 
-def damping_diagonal(hessian: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
-    """`marquardt` of the diagonal of ``hessian`` (...,U,U)."""
-    return marquardt(hessian.diagonal(dim1=-2, dim2=-1), damping)
+def damped(hessian: torch.Tensor, damping: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``hessian`` (...,U,U) with `marquardt` added to its diagonal, and what was added (...,U)."""
+    added, system = marquardt(hessian.diagonal(dim1=-2, dim2=-1), damping), hessian.clone()
+    system.diagonal(dim1=-2, dim2=-1).add_(added)
+    return system, added
 
 
 def marquardt(diagonal: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:

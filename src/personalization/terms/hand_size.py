@@ -59,10 +59,8 @@ def _points(model: JointsModel, betas: torch.Tensor) -> torch.Tensor:
     return torch.cat([model.rest_points(betas)[..., model.to_standard, :], skin], dim=-2)
 
 
-@functools.lru_cache(maxsize=4)
-def _joints_model(assets: HandAssets) -> JointsModel:
-    """One for each hand in use: a video asks for its lengths in every frame."""
-    return JointsModel(assets)
+#: One for each hand in use: a video asks for its lengths in every frame.
+_joints_model = functools.lru_cache(maxsize=4)(JointsModel)
 
 
 def lengths_mm(

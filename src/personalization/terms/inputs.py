@@ -17,7 +17,8 @@ class FrameInputs:
     """N frames in standard joint order, already on one device and dtype.
 
     Attributes:
-        pose: (N,16,3,3) the network's rotations; betas: (N,10); K: (N,3,3) px.
+        pose: (N,16,3,3) the network's rotations; betas: (N,10); K: (N,3,3) px, or K R of a camera whose frame is
+            turned by R (p' = R p).
         keypoints: (N,21,2) px; confidence: (N,21) in [0,1], zero where unseen.
         status: (N,) int64 of `Status`; anything but CONVERGED marks a frame that cannot be used, whose
             other fields hold harmless numbers and whose confidence is zero.
@@ -57,12 +58,11 @@ def check_frames(
 ) -> FrameInputs:
     """Judge each frame (K and keypoints in px) and replace what is unusable by harmless values (see `FrameInputs`).
 
-    Keypoints with a confidence of ``min_confidence`` or less (or one that is not finite) do not count; none counts
-    for more than 1.
+    All are brought to the dtype and the device of ``pose``. Keypoints with a confidence of ``min_confidence`` or less
+    (or one that is not finite) do not count; none counts for more than 1.
     """
-    n = pose.shape[0]
-    if confidence is None:
-        confidence = torch.ones_like(keypoints[..., 0])
+    n, betas, K, keypoints = pose.shape[0], *(value.to(pose) for value in (betas, K, keypoints))
+    confidence = torch.ones_like(keypoints[..., 0]) if confidence is None else confidence.to(pose)
     confidence = torch.where(torch.isfinite(confidence) & (confidence > min_confidence), confidence.clamp_max(1.0), 0.0)
     seen = confidence > 0
     status = torch.full((n,), int(Status.CONVERGED), dtype=torch.int64, device=pose.device)
@@ -75,9 +75,9 @@ def check_frames(
 
     finite_camera = torch.isfinite(K).flatten(1).all(dim=1)
     safe = torch.where(finite_camera[:, None, None], K, torch.eye(3, dtype=K.dtype, device=K.device))
-    last_row = (safe[:, 2] - safe.new_tensor([0.0, 0.0, 1.0])).abs().amax(dim=1) < 1e-6
-    focal = (safe[:, 0, 0] * safe[:, 1, 1] - safe[:, 0, 1] * safe[:, 1, 0]).abs() > 1e-6
-    status[~(finite_camera & last_row & focal)] = Status.BAD_INTRINSICS
+    axis = (safe[:, 2].norm(dim=1) - 1).abs() < 1e-6  # (0, 0, 1), or where a camera looks that was turned
+    focal = torch.linalg.det(safe).abs() > 1e-6
+    status[~(finite_camera & axis & focal)] = Status.BAD_INTRINSICS
 
     error = (pose @ pose.mT - torch.eye(3, dtype=pose.dtype, device=pose.device)).abs().amax(dim=(1, 2, 3))
     volume = (torch.linalg.cross(pose[..., 0, :], pose[..., 1, :]) * pose[..., 2, :]).sum(dim=-1)
@@ -88,19 +88,14 @@ def check_frames(
     identity = torch.eye(3, dtype=pose.dtype, device=pose.device)
     camera = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=pose.dtype, device=pose.device)
     use = good[:, None]
+    pose = torch.where(rotations[:, None, None, None], pose, identity)
+    for _ in range(2):  # Newton steps to the nearest rotation (Higham 1986) remove float32 rounding
+        pose = pose @ (3 * identity - pose.mT @ pose) / 2
     return FrameInputs(
-        pose=_orthonormal(torch.where(rotations[:, None, None, None], pose, identity)),
+        pose=pose,
         betas=torch.where(torch.isfinite(betas), betas, 0.0),
         K=torch.where(use[..., None], safe, camera),
         keypoints=torch.where(use[..., None] & seen[..., None], keypoints, 0.0),
         confidence=torch.where(use, confidence, 0.0),
         status=status,
     )
-
-
-def _orthonormal(pose: torch.Tensor) -> torch.Tensor:
-    """Two Newton steps towards the nearest rotation, R (3 I - R^T R) / 2 (Higham 1986): removes float32 rounding."""
-    identity = torch.eye(3, dtype=pose.dtype, device=pose.device)
-    for _ in range(2):
-        pose = pose @ (3 * identity - pose.mT @ pose) / 2
-    return pose

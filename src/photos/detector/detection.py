@@ -17,6 +17,7 @@ class Detection:
         keypoint_confidence: (21,) in [0,1].
         is_left: the person's left hand.
         score: in [0,1], how sure the detector is; mediapipe tells it of the side alone, 0.5 to 1.
+        side_score: in [0.5,1], how sure it is of the side, where ``score`` is of the hand; None: ``score`` says that.
         world: (21,3) m, the detector's own guess in three dimensions about the hand's centre, or None. Axes are those
             of a camera turned towards the hand (x right, y down, z away).
     """
@@ -26,6 +27,12 @@ class Detection:
     is_left: bool
     score: float
     world: np.ndarray | None = None
+    side_score: float | None = None
+
+    @property
+    def sure_of_side(self) -> float:
+        """Probability of the side, in [0.5,1]."""
+        return self.score if self.side_score is None else self.side_score
 
     @property
     def bbox(self) -> np.ndarray:
@@ -69,3 +76,11 @@ def of_side(hands: Sequence[Detection], side: str | None) -> list[Detection]:
     wanted = {None: (False, True), "right": (False,), "left": (True,)}[side]
     best = [max((h for h in hands if h.is_left == left), key=lambda h: h.score, default=None) for left in wanted]
     return sorted((hand for hand in best if hand is not None), key=lambda hand: -hand.score)
+
+
+def disagreement(points: np.ndarray, world: np.ndarray) -> float:
+    """How far a detector's 3D points (21,3) m, seen from the front, are from its points (21,2) px in the picture: root
+    mean square a coordinate, m, scale and place at their best."""
+    seen, front = (part - part.mean(axis=0) for part in (points, world[:, :2]))
+    scale = max(float((seen * front).sum() / np.square(front).sum().clip(1e-12)), 1e-9)  # px per m
+    return float(np.sqrt(np.square(seen / scale - front).mean()))

@@ -31,6 +31,9 @@ _SAME_PROPOSAL = 0.6
 #: Logits of the detector's probability, of the least probability of a hand over the looks, and of the keypoints' mean
 #: confidence; then the offset: logistic regression on held-back renders of what is found there being a hand.
 EVIDENCE = (0.52, 0.09, 1.03, -0.36)
+#: Probability of the side from the evidence for it, a logistic regression's slope: of 376 real signs 92% have the right
+#: one; of those with evidence below 4 half, from 4 to 10 three of four, from 10 to 20 94%, above 99%.
+SIDE_SLOPE = 0.15
 #: Least score of a hand: under 2% of pictures without one reach it, renders and parts of photographs (docs/world.md).
 MIN_SCORE = 0.7
 
@@ -131,7 +134,12 @@ def one_each(looks: list[Look]) -> list[Detection]:
     for look in sorted(looks, key=lambda one: -one.hand.score):
         same = next((group for group in groups if overlap(group[0].hand, look.hand) > SAME_HAND), None)
         groups.append([look]) if same is None else same.append(look)
-    return [replace(group[0].hand, is_left=bool(sum(look.left for look in group) > 0)) for group in groups]
+    found = []
+    for group in groups:
+        left = sum(look.left for look in group)
+        sure = 1 / (1 + np.exp(-SIDE_SLOPE * abs(left)))
+        found.append(replace(group[0].hand, is_left=bool(left > 0), side_score=float(sure)))
+    return found
 
 
 def logit(probability: ArrayLike) -> np.ndarray:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from options.image_options import DETECTOR
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LENGTHS
 from src.personalization.terms.shape_terms import LengthCue
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Finder
+from src.photos.detector.detection import finder_name
 from src.photos.hands import believed
 from src.photos.image import UnusableImage, read_photo, shown_name
 from src.photos.measuring.plane import check_corners, find_rectangle, homography, points_mm
@@ -70,7 +73,8 @@ def flat_hand_cues(
         raise CalibrationError(f"--{kind} {path}: {error}") from error
     plane = homography(corners, kind)
     points = points_mm(hand.keypoints_2d, plane, HEIGHT_MM, camera.K) / 1000
-    lengths = joint_lengths(points, assets, landmarks)
+    beyond = BEYOND_MM if finder_name(finder) == DETECTOR else dict.fromkeys(BEYOND_MM, 0.0)
+    lengths = joint_lengths(points, assets, landmarks, beyond)
     straight = np.linalg.norm(points[12] - points[0])
     along = np.linalg.norm(np.diff(points[[0, 9, 10, 11, 12]], axis=0), axis=1).sum()
     if not 0.08 < straight < 0.3 or along > MOST_BENT * straight:
@@ -82,15 +86,20 @@ def flat_hand_cues(
     return tuple(LengthCue(name, length, STD_M[name]) for name, length in lengths.items())
 
 
-def joint_lengths(points: np.ndarray, assets: HandAssets, landmarks: LandmarkModel | None) -> dict[str, float]:
+def joint_lengths(
+    points: np.ndarray,
+    assets: HandAssets,
+    landmarks: LandmarkModel | None,
+    beyond: Mapping[str, float] = BEYOND_MM,
+) -> dict[str, float]:
     """Lengths of the hand, m, of the detector's points (21,2) m of a flat hand.
 
     The detector's points are not the hand's joints and ends. Of the hand's length the landmark model says how far they
-    differ, of the fingers of flat hands `BEYOND_MM` does.
+    differ, of the fingers of flat hands ``beyond`` does (mm; our own detector's points are joints and ends).
     """
     model = JointsModel(assets)
     joints = model.rest[model.to_standard].numpy()
-    more = {name: mm / 1000 for name, mm in BEYOND_MM.items()}
+    more = {name: mm / 1000 for name, mm in beyond.items()}
     more["hand"] = 0.0 if landmarks is None else _chain(joints, "hand") - _chain(joints + landmarks.offsets, "hand")
     return {name: _chain(points, name) + more[name] for name in STD_M}
 

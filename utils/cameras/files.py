@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from utils.camera_models import COUNTS, CameraModel
+from utils.cameras.lens import COUNTS, CameraModel
 from utils.files import READ_ERRORS
 
 SUFFIXES = (".json", ".yaml", ".yml")

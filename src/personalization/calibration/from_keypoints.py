@@ -1,9 +1,8 @@
-"""`calibrate`: one person's predictions, or 2D keypoints alone, to an identity."""
+"""What calibration makes of 2D keypoints without a network: each hand fitted alone, and what is believed of all."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,14 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
-from src.personalization.calibration.population import (
-    SHARED_ERROR_FACTOR,
-    Population,
-    load_population,
-    shipped_population,
-)
+from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.population import SHARED_ERROR_FACTOR, Population, shipped_population
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.fitting.from_keypoints import (
     DETECTOR_NOISE,
@@ -27,14 +20,11 @@ from src.personalization.fitting.from_keypoints import (
     fit_keypoints,
 )
 from src.personalization.landmarks.model import LandmarkModel
-from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import habit_prior
-from src.personalization.terms.shape_terms import LengthCue
-from template import HandAssets, load_hand_assets
-from utils.artifact_checks import check_hand
-from utils.artifacts import Identity, Predictions
+from template import HandAssets
+from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
 
@@ -46,113 +36,25 @@ MAX_MISFIT = 3.0
 KEYPOINT_NETWORK = "pose_2d"
 
 
-def calibrate(
-    source: Any,
-    *,
-    K: Any = None,
-    confidence: Any = None,
-    hand: str | None = None,
-    hand_length_mm: float | None = None,
-    hand_length_std_mm: float = 3.0,
-    prior: str | os.PathLike | Population | None = None,
-    method: str = "multi_frame",
-    subject: int | None = None,
-    assets: HandAssets | None = None,
-    device: torch.device | str = "cpu",
-) -> Identity:
-    """One person's hand shape, with its uncertainty, from many images. The more, and the more varied, the better.
-
-    Args:
-        source: `Predictions` of one person (or of several, and ``subject``); or 2D keypoints (N,21,2), px, standard
-            order, one hand an image; or results of ``handid.load(...)``, of which the keypoints are taken.
-        K: (3,3) or (N,3,3) px, of the image that keypoints belong to.
-        confidence: (N,21) in [0,1] of keypoints, zero where unseen; None: all one.
-        hand: "left": keypoints are of a left hand. None: right.
-        hand_length_mm: ruler, wrist joint to middle fingertip of the stretched hand. One camera does not see absolute
-            size: without it the size rests on what people's hands are like.
-        hand_length_std_mm: of the ruler; 3 is careful measuring, 5 is not.
-        prior: population file (or `Population`); None: the shipped one where it fits.
-        method: "multi_frame" (or "joint"), or of predictions "mean", "top_k", "confidence": averages of their shapes.
-        subject: its number.
-        assets: hand model; None: `load_hand_assets`.
-
-    Returns:
-        `Identity`: ``betas``, ``covariance``, ``length_mm``, ``interval_mm`` (95%), ``save(path)``.
-
-    Raises:
-        CalibrationError: nothing usable, several people, a length that contradicts the images; says which.
-        HandMismatchError: predictions or prior of another hand model.
-    """
-    if hand not in (None, "left", "right"):
-        raise CalibrationError(f"hand is {hand!r}; it must be 'left', 'right' or None")
-    if isinstance(source, Predictions) or _are_results(source):
-        given = {"K": K, "confidence": confidence, "hand": hand}
-        if known := [name for name, value in given.items() if value is not None]:
-            raise CalibrationError(f"{', '.join(known)}: predictions and results bring their own; leave it out")
-    assets = load_hand_assets(side="right") if assets is None else assets
-    population = population_of(prior, assets)
-    cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
-    if isinstance(source, Predictions):
-        people = list(rows_by_subject(source, subject))
-        if len(people) > 1:
-            raise CalibrationError(f"{source.source} is of the subjects {people}; say which one: subject={people[0]}")
-        subject, rows = people[0], source
-        options = (
-            default_options(assets, rows.model_name, rows.dataset)
-            if population is None
-            else (calibration_options(population))
-        )
-    else:
-        if method not in ("multi_frame", "joint"):
-            raise CalibrationError(f"method {method!r} averages a network's shapes; keypoints take 'multi_frame'")
-        subject = SOMEBODY if subject is None else subject
-        options = keypoint_options(assets, shapes_of(assets, population), device, _noise_of(source, assets, population))
-        rows = predictions_from_keypoints(*_keypoints_of(source, K, confidence, hand), assets, options, subject, device)
-    return calibrate_predictions(
-        rows,
-        assets,
-        replace(options, cues=cues),
-        method=method,
-        num_images=None,
-        subject=subject,
-        device=device,
-        created_by="handid.calibrate",
-    )[subject]
-
-
-def population_of(prior: str | os.PathLike | Population | None, assets: HandAssets) -> Population | None:
-    """What is meant by ``prior``: None stays None.
-
-    Raises:
-        HandMismatchError, CalibrationError: it is of another hand model; FileNotFoundError: no such file.
-    """
-    if prior is None:
-        return None
-    if not isinstance(prior, Population):
-        return load_population(prior, assets.hash)
-    if prior.hand_hash:
-        check_hand("prior", prior.hand_hash, assets, "the population")
-    return prior
-
-
-def _are_results(source: Any) -> bool:
+def are_results(source: Any) -> bool:
+    """Results of ``handid.load(...)``, of which calibration takes the keypoints."""
     return isinstance(source, Sequence) and bool(source) and hasattr(source[0], "keypoints")
 
 
-def _noise_of(source: Any, assets: HandAssets, population: Population | None) -> KeypointNoise:
+def noise_of(source: Any, assets: HandAssets, population: Population | None) -> KeypointNoise:
     """A detector's, unless all keypoints are those of our network, whose errors were measured."""
     found = shipped_population(assets) if population is None else population
-    ours = _are_results(source) and all(one.sources.keypoints == KEYPOINT_NETWORK for one in source)
+    ours = are_results(source) and all(one.sources.keypoints == KEYPOINT_NETWORK for one in source)
     if not ours or found is None or not found.keypoint_std_box > 0:
         return DETECTOR_NOISE
     return replace(DETECTOR_NOISE, std_box=float(found.keypoint_std_box))
 
 
-def _keypoints_of(
+def keypoints_of(
     source: Any, K: Any, confidence: Any, hand: str | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Keypoints (N,21,2), K (N,3,3), confidence (N,21), all in the right-hand convention, and is_left (N,)."""
-    if _are_results(source):
+    """Keypoints (N,21,2) px, K (N,3,3) px, confidence (N,21), all as of right hands, and is_left (N,)."""
+    if are_results(source):
         keypoints, K, confidence = (
             np.stack([getattr(one, n) for one in source]) for n in ("keypoints", "K", "confidence")
         )
@@ -177,7 +79,8 @@ def _keypoints_of(
             f"({count},21) in [0,1] is meant, zero where unseen"
         )
     keypoints = np.where(left[:, None, None], keypoints * [-1.0, 1.0], keypoints)  # mirrored about x = 0
-    K[left, 0, 1:] *= -1
+    turn = np.array([-1.0, 1.0, 1.0])
+    K[left] *= turn[:, None] * turn
     return keypoints, K, confidence, left
 
 
@@ -237,7 +140,7 @@ def predictions_from_keypoints(
     subject: int,
     device: torch.device | str = "cpu",
 ) -> Predictions:
-    """Each hand fitted alone; arguments (keypoints and K in px) as `_keypoints_of` returns them.
+    """Each hand fitted alone: keypoints (N,21,2) px, K (N,3,3) px, confidence (N,21) and is_left (N,).
 
     Raises:
         CalibrationError: none could be fitted.
@@ -262,6 +165,9 @@ def explained(
     made_by: str = "keypoints",
 ) -> Predictions:
     """Poses, betas, places (m) and keypoints (px) of the hands whose fit explains the latter; the others are logged.
+
+    Args:
+        keypoints: (N,21,2) px; K: (N,3,3) px; confidence: (N,21); is_left, image_id: (N,); names: for the log.
 
     Raises:
         CalibrationError: none is left.

@@ -1,4 +1,7 @@
-"""The two routes from a picture to a hand on real pictures without labels; a part of `real_hands`."""
+"""The two routes from a picture to a hand on real pictures without labels; a part of `real_hands`.
+
+``detector`` is mediapipe and a fit, ``networks`` our own detector and keypoint network and the same fit.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from src.photos.api import DETECTOR, load
+from options.image_options import DETECTOR, OWN
+from src.photos.api import load
 from src.photos.image import UnusableImage, read_photo
-from src.photos.result import Result
+from src.photos.result import Result, mirror_points
 from utils.drawing.overlay import draw_skeleton
 
+ROUTES = {"detector": DETECTOR, "networks": OWN}
 #: Keypoints nearer than this part of the box agree.
 NEAR = 0.1
 
 
 def routes(data: Path, count: int, output: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     """What measures each route, by name."""
-    return {name: partial(measure, name, data, count, output) for name in ("detector", "networks")}
+    return {name: partial(measure, name, data, count, output) for name in ROUTES}
 
 
 def measure(name: str, data: Path, count: int, output: Path) -> dict[str, Any]:
@@ -34,22 +39,23 @@ def measure(name: str, data: Path, count: int, output: Path) -> dict[str, Any]:
     if not files:
         raise FileNotFoundError(f"{data / 'pictures/signs'}: no pictures")
     files = files[:: max(1, len(files) // count)][:count]
-    detector = load(DETECTOR)
-    estimate = detector if name == "detector" else load()
+    detector, estimate = load(DETECTOR), load(ROUTES[name])
     found = sides = agree = compared = 0
-    for file in files:
+    for number, file in enumerate(files):
         image = read_photo(file).image
+        mirror = np.ascontiguousarray(image[:, ::-1])
+        if number % 2:  # as many left hands as right ones
+            image, mirror = mirror, image
         hand = _hand(estimate, image)
         found += hand is not None
-        mirror = image[:, ::-1].copy() if name == "detector" else image
-        other = None if hand is None else _hand(detector, mirror)
+        # The detector is compared with itself on the mirror image, the networks with the detector.
+        itself = name == "detector"
+        other = None if hand is None else _hand(detector, mirror if itself else image)
         if hand is None or other is None:
             continue
         compared += 1
-        points = other.keypoints
-        if name == "detector":
-            points = points * [-1, 1] + [image.shape[1] - 1, 0]
-        sides += (hand.side != other.side) if name == "detector" else (hand.side == other.side)
+        points = mirror_points(other.keypoints, image.shape[1]) if itself else other.keypoints
+        sides += (hand.side == other.side) != itself
         box = np.ptp(points, axis=0).max()
         agree += float(np.mean(np.linalg.norm(hand.keypoints - points, axis=1) < NEAR * box))
         name_of = output / f"{name}_{file.stem}.png"

@@ -1,15 +1,15 @@
 """Lenses with distortion: OpenCV's pinhole (radial, tangential) and its fisheye (Kannala and Brandt, PAMI 2006).
 
-Same frame and pixels as `utils.camera`. Pictures (`StraightPicture`) or keypoints are undistorted on entry; behind that
-everything sees a pinhole camera. Written by hand because OpenCV's functions wrap rays that the polynomial folds back
-into the picture, and its fixed-point inverse does not converge for wide lenses; the tests compare with OpenCV.
+Same frame and pixels as `utils.camera`. Hands are seen through perspective crops (`utils.cameras.views`), keypoints
+are undistorted on entry; behind that everything sees a pinhole camera. Written by hand because OpenCV's functions wrap
+rays that the polynomial folds back into the picture, and its fixed-point inverse does not converge for wide lenses; the
+tests compare with OpenCV.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 
 LENSES = ("pinhole", "fisheye")
@@ -69,7 +69,8 @@ class CameraModel:
         object.__setattr__(self, "distortion", distortion)
         if self.lens == "fisheye" or distortion.any():
             self._find_limit()
-            self._refuse_folds()
+            if self.lens == "pinhole" or self.limit < np.pi:  # else corners without a ray lie beyond a round picture
+                self._refuse_folds()
 
     def _find_limit(self) -> None:
         radius = np.linspace(0, _REACH[self.lens], 16385)
@@ -86,12 +87,16 @@ class CameraModel:
         pixels = np.stack(np.meshgrid(*corners), axis=-1).reshape(-1, 2)
         lost = ~np.isfinite(self.unproject(pixels)).all(axis=-1)
         if lost.any():
-            x, y = pixels[lost][0]
+            off = pixels[lost] - self.K[:2, 2]
+            x, y = pixels[lost][np.linalg.norm(off, axis=1).argmin()]
+            # Where the radial part stops growing; with strong tangential terms a pixel nearer may be lost already.
+            turn = float(self._table[0][-1] * np.sqrt(self.K[0, 0] * self.K[1, 1]))
+            radius = min(turn, float(np.linalg.norm(off, axis=1).min()))
             raise ValueError(
                 f"{self.source}: the {self.lens} distortion {self.distortion.tolist()} folds a picture of {width} x "
-                f"{height} pixels over: no single ray reaches {lost.mean():.0%} of it, for example pixel {x:.0f}, "
-                f"{y:.0f}. Calibrate with the board in the corners too, with fewer coefficients or as a fisheye, or "
-                "give the picture size that the numbers belong to"
+                f"{height} pixels over at a radius of {radius:.0f} px from its principal point: no single ray reaches "
+                f"{lost.mean():.0%} of it, for example pixel {x:.0f}, {y:.0f}. Calibrate with the board in the corners "
+                "too, with fewer coefficients or as a fisheye, or give the picture size that the numbers belong to"
             )
 
     def _factor(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,6 +166,10 @@ class CameraModel:
             ray = np.stack([x, y, np.ones_like(x)], axis=-1)
             return np.where(good[..., None], ray / np.linalg.norm(ray, axis=-1, keepdims=True), np.nan)
 
+    def as_json(self) -> dict[str, object]:
+        """Its kind and coefficients, in OpenCV's order."""
+        return {"lens": self.lens, "distortion": self.distortion.tolist()}
+
     def undistort(self, pixels: np.ndarray, K: np.ndarray | None = None) -> np.ndarray:
         """Where pixels (...,2) lie in the picture of a pinhole camera K (default: its own); NaN if behind that one."""
         K = self.K if K is None else K
@@ -204,52 +213,6 @@ class CameraModel:
         K[:2] *= scale[:, None]
         K[:2, 2] += (scale - 1) / 2  # pixel centres are at integers: areas scale, not centres
         return replace(self, K=K, size=(width, height))
-
-
-class StraightPicture:
-    """Pictures of a lens as a pinhole camera at the same place would have taken them, of the same size.
-
-    All that the lens sees up to `WIDEST` off the axis is in them: where it bends the edges inwards, the middle becomes
-    smaller, and what no pixel shows is black. Resampled bilinearly.
-
-    Args:
-        camera: its size is that of the pictures, see `CameraModel.for_picture`.
-
-    Attributes:
-        K: (3,3) px of the straight pictures; lost: share of the lens's picture that is beyond `WIDEST`.
-    """
-
-    #: Degrees; a plane shows what is further out so stretched that no hand looks like one.
-    WIDEST = 60.0
-
-    def __init__(self, camera: CameraModel) -> None:
-        if camera.size is None:
-            raise ValueError(f"{camera.source}: says no picture size")
-        self.camera, (width, height) = camera, camera.size
-        grid = np.stack(np.meshgrid(*(np.linspace(-0.5, side - 0.5, 65) for side in camera.size)), axis=-1)
-        rays = camera.unproject(grid)
-        seen = rays[..., 2] >= np.cos(np.radians(self.WIDEST))
-        self.lost = 1 - float(seen.mean())
-        off = camera.undistort(grid[seen]) - camera.K[:2, 2]
-        room = np.where(off > 0, np.array([width, height]) - 0.5 - camera.K[:2, 2], -0.5 - camera.K[:2, 2])
-        self.K = camera.K.copy()
-        self.K[:2, :2] *= min(1.0, float((room[off != 0] / off[off != 0]).min()))
-        self._from = np.empty((height, width, 2), np.float32)
-        for top in range(0, height, 64):  # a large picture's numbers in double precision would fill the memory
-            pixels = np.stack(np.meshgrid(np.arange(width), np.arange(top, min(top + 64, height))), axis=-1)
-            # Where the lens sees nothing: far outside, which remap makes black.
-            self._from[top : top + 64] = np.nan_to_num(camera.distort(pixels, self.K), nan=-1e4)
-
-    def image(self, image: np.ndarray) -> np.ndarray:
-        """The straight picture of one (H,W,3) uint8."""
-        return cv2.remap(image, self._from[..., 0], self._from[..., 1], cv2.INTER_LINEAR)
-
-    def box(self, corners: np.ndarray) -> np.ndarray:
-        """Left, top, right, bottom (4,) px around what a box of the lens's picture holds, in the straight one."""
-        left, top, right, bottom = corners
-        sides = np.stack(np.meshgrid(np.linspace(left, right, 17), np.linspace(top, bottom, 17)), axis=-1)
-        points = self.camera.undistort(sides.reshape(-1, 2), self.K)
-        return np.concatenate([np.nanmin(points, axis=0), np.nanmax(points, axis=0)])
 
 
 def _polynomial(coefficients: np.ndarray | list | tuple, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

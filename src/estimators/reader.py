@@ -1,0 +1,179 @@
+"""Files of estimates one by one: what is kept of a file is a row a hand, never its content."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from src.estimators.files import list_files, load
+from src.estimators.formats import module_of, read_hands
+from src.estimators.records import EstimateFormatError, Hand, Options, check_centre, flip_x, mirror_pixels, pinhole
+from src.estimators.subjects import SubjectTable
+from utils.artifacts import Predictions
+from utils.camera import mirror_intrinsics
+
+#: Options that one format reads, and what they are where nobody gives them.
+_READ_BY = {"side": ("mmpose", None), "sides": ("mediapipe", None), "unit": ("joints", "m")}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A hand as `Predictions` has it, without the file that it is from.
+
+    Attributes:
+        subject, is_left, image, hand_name: as of `Hand`.
+        columns: K, keypoints_2d, keypoint_confidence, joints_3d, pose, betas, image_size, as far as there are.
+    """
+
+    subject: int
+    is_left: bool
+    image: str
+    hand_name: str
+    columns: dict[str, np.ndarray]
+
+
+class Reader:
+    """The files of a source, by number; see `src.estimators.read_estimates` for the arguments and what is raised.
+
+    Attributes:
+        files: by name.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        format: str,
+        *,
+        K: np.ndarray | None = None,
+        image_size: tuple[int, int] | None = None,
+        images: str | os.PathLike | None = None,
+        side: str | None = None,
+        sides: str | None = None,
+        unit: str = "m",
+        fov: float | None = None,
+        subjects: str | os.PathLike = "column",
+    ) -> None:
+        module_of(format)
+        self.source, self.format, self.images = str(path), format, images
+        self.K: np.ndarray | float | None = K if fov is None else fov
+        self._options = Options(side, sides, unit, image_size)
+        for name, (reads, default) in _READ_BY.items():
+            if getattr(self._options, name) != default and format != reads:
+                raise ValueError(
+                    f"{name}={getattr(self._options, name)!r} is of the format {reads!r}; {format!r} does not use it"
+                )
+        self._subjects = str(subjects)
+        self._table = None if self._subjects in ("column", "file", "one") else SubjectTable(Path(subjects))
+        self.files = list_files(path)
+
+    def open(self, number: int, own_copy: bool = False) -> tuple[Any, list[Hand]]:
+        """Content of a file and its hands; ``own_copy``: to be changed."""
+        file, sized = self.files[number], self._options
+        content = load(file)
+        content = copy.deepcopy(content) if own_copy else content
+        if self.images is not None and sized.size is None and (size := _picture_size(self.images, file.stem)):
+            sized = replace(sized, size=size)
+        hands = read_hands(content, self.format, file.stem, str(file), sized)
+        for hand in hands:
+            if self._table is not None:
+                hand.subject = self._table.subject_of(hand)
+            else:
+                hand.subject = {"file": number, "one": 0}.get(self._subjects, hand.subject)
+        return content, hands
+
+    def rows(self, hands: list[Hand]) -> list[Row]:
+        """What is kept of hands of a file."""
+        found = []
+        for hand in hands:
+            real = None if self.images is None else _picture_size(self.images, hand.image)
+            if real is not None and hand.size is not None and real != tuple(hand.size):
+                raise EstimateFormatError(
+                    f"{self.source}: {hand.name} was estimated on {hand.size[0]} x {hand.size[1]} px, the picture has "
+                    f"{real[0]} x {real[1]}; give the pictures that were estimated on"
+                )
+            hand.size = hand.size or real
+            columns = _columns(hand, self.K, self.source) | {"image_size": hand.size}
+            there = {name: np.asarray(value) for name, value in columns.items() if value is not None}
+            found.append(Row(hand.subject, hand.is_left, hand.image, hand.hand_name, there))
+        return found
+
+    def predictions(
+        self, rows: Sequence[Row], image_id: np.ndarray | None = None, columns: Collection[str] | None = None
+    ) -> Predictions:
+        """Rows as `Predictions`.
+
+        Args:
+            image_id: (N,), None: as they come. columns: that all hands of the source have, None: that these have.
+        """
+        if not rows:
+            raise EstimateFormatError(f"{self.source}: no hand in any of its pictures; there is nothing to read")
+        names = {row.hand_name for row in rows}
+        if len(names) > 1:
+            raise EstimateFormatError(f"{self.source}: hands of several hand models ({sorted(names)}); read them apart")
+        columns = columns_of_all(rows) if columns is None else columns
+        arrays: dict[str, Any] = {name: np.stack([row.columns[name] for row in rows]) for name in columns}
+        made_up = self.K is None and self.format != "joints"
+        return Predictions(
+            image_id=np.arange(len(rows)) if image_id is None else image_id,
+            subject_id=np.array([row.subject for row in rows]),
+            sequence_id=np.zeros(len(rows), dtype=np.int64),
+            is_left=np.array([row.is_left for row in rows]),
+            image_name=np.array([row.image for row in rows]),
+            **arrays,
+            model_name=self.format,
+            hand_name=names.pop(),
+            camera=f"made up by {self.format}" if made_up else "given",
+            source=self.source,
+        )
+
+
+def _picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | None:
+    folder = Path(images)
+    for file in [folder / name, *(folder / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png"))]:
+        if file.is_file():
+            with Image.open(file) as picture:
+                return picture.size
+    return None
+
+
+def columns_of_all(rows: Sequence[Row]) -> list[str]:
+    """The columns that no hand lacks."""
+    return [name for name in rows[0].columns if all(name in row.columns for row in rows)]
+
+
+def _columns(hand: Hand, K: np.ndarray | float | None, source: str) -> dict[str, Any]:
+    """A hand's arrays in the right-hand convention: left ones mirrored with their K and keypoints."""
+    if isinstance(K, float | int):
+        if hand.size is None:
+            raise EstimateFormatError(f"{source}: {hand.name}: fov needs the picture's size; give image_size or images")
+        K = pinhole(max(hand.size) / (2 * np.tan(np.radians(K) / 2)), *((side - 1) / 2 for side in hand.size))
+    camera = hand.K if K is None else np.asarray(K, dtype=np.float64)
+    if camera is None:
+        raise EstimateFormatError(
+            f"{source}: K is needed, this format has no camera and without one no hand has a place; give K=(3,3) px"
+        )
+    if camera.shape != (3, 3) or not np.isfinite(camera).all():
+        raise ValueError(f"K is {camera.tolist()}; it must be a finite (3,3) matrix, px")
+    if K is not None and hand.size is not None:
+        check_centre(camera, hand.size, f"{source}: {hand.name}")
+    pixels, joints = hand.keypoints_2d, hand.joints_3d
+    joints = None if joints is None else joints - joints[0]
+    if hand.is_left:
+        if hand.size is None:
+            raise EstimateFormatError(
+                f"{source}: {hand.name}: its picture's width is needed to mirror it; give image_size=(width, height)"
+            )
+        camera = mirror_intrinsics(camera, hand.size[0])
+        pixels = None if pixels is None else mirror_pixels(pixels, hand.size[0])
+        joints = None if joints is None else flip_x(joints)
+    return {
+        "K": camera, "keypoints_2d": pixels, "keypoint_confidence": hand.confidence, "joints_3d": joints,
+        "pose": hand.pose, "betas": hand.betas,
+    }  # fmt: skip

@@ -1,0 +1,69 @@
+"""A file of estimates again, with what was changed of its hands, in its own keys, types and conventions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from src.estimators.files import save
+from src.estimators.formats import module_of
+from src.estimators.reader import Reader
+from src.estimators.records import Hand, flip_x, mirror_pixels
+from utils.artifacts import Predictions
+
+
+def write_file(reader: Reader, number: int, first: int, target: Path, changed: Predictions) -> tuple[list[str], int]:
+    """Write file ``number`` of a source to ``target``; byte for byte if nothing of its hands changed.
+
+    Args:
+        first: image_id of its first hand. changed: rows by image_id; those that it lacks stay as they are.
+
+    Returns:
+        A line for each changed hand: picture, side, keys. How many hands the file has.
+
+    Raises:
+        ValueError: a hand's side was changed.
+    """
+    content, hands = reader.open(number, own_copy=True)
+    row_of = {int(number): row for row, number in enumerate(changed.image_id)}
+    rows = [row_of.get(first + place) for place in range(len(hands))]
+    lines = []
+    if any(row is not None for row in rows):
+        released = reader.predictions(reader.rows(hands))
+        for place, (hand, row) in enumerate(zip(hands, rows, strict=True)):
+            keys = [] if row is None else _update(reader.format, hand, released, place, changed, row)
+            lines += [f"{hand.name}: {', '.join(keys)}"] if keys else []
+    if lines:
+        save(target, content)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(reader.files[number], target)
+    return lines, len(hands)
+
+
+def _update(format: str, hand: Hand, released: Predictions, old: int, changed: Predictions, row: int) -> list[str]:
+    """Write what differs of one hand into its entry; the keys that changed."""
+    if bool(changed.is_left[row]) != hand.is_left:
+        raise ValueError(
+            f"{hand.name}: is_left of image_id {changed.image_id[row]} was changed; rows must be those that were read"
+        )
+    new = Hand(hand.entry, hand.index, hand.is_left, hand.image, hand.size)
+    for key in ("keypoints_2d", "joints_3d", "pose", "betas"):
+        before, after = getattr(released, key), getattr(changed, key)
+        if before is None or after is None or np.array_equal(before[old], after[row]):
+            continue
+        if key in ("pose", "betas") and changed.hand_name != hand.hand_name:
+            continue
+        value = after[row].astype(np.float64)
+        if key == "keypoints_2d" and hand.is_left:
+            assert hand.size is not None
+            value = mirror_pixels(value, hand.size[0])
+        elif key == "joints_3d":
+            assert hand.joints_3d is not None
+            value = (flip_x(value) if hand.is_left else value) + hand.joints_3d[0]
+        setattr(new, key, value)
+    keys = list(dict.fromkeys(module_of(format).update(hand, new)))
+    stale = [key for key in ("pred_vertices", "vertices", "pred_vertices_smpl") if hand.entry.has(key)]
+    return [*keys, *(f"{key} as it was" for key in stale)] if keys else []

@@ -1,0 +1,299 @@
+"""One person's hand shape while frames of it come in: an `Identity` after each, another person's hand kept out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from src.personalization.calibration.from_keypoints import keypoint_options, shapes_of
+from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.online_frames import FrameFitter
+from src.personalization.calibration.population import load_population
+from src.personalization.calibration.views import Evidence, Views, chance_of, no_evidence
+from src.personalization.landmarks.model import joints_model
+from src.personalization.solver.levenberg_marquardt import LMOptions
+from src.personalization.solver.status import CalibrationError
+from src.personalization.terms.frame_problem import ShapePrior
+from src.personalization.terms.hand_size import length_gradient
+from src.personalization.terms.shape_terms import LengthCue, cue_conflict, shape_terms
+from template import HandAssets, load_hand_assets
+from utils.artifacts import Identity
+
+logger = logging.getLogger(__name__)
+
+#: Steps of the key frames' fit when they are linearised again.
+AGAIN = LMOptions(max_steps=3)
+#: The betas have settled when they move less than this, in standard deviations.
+SETTLED = 0.01
+
+
+@dataclass(frozen=True)
+class OnlineOptions:
+    """How a video's frames count. The numbers were measured on the people of seed 1000 (docs/video.md).
+
+    Attributes:
+        same_view: m, mean distance of joints within which a frame shows a view again; see `views.Views`.
+        shared: part of the errors that all views of a video share.
+        kept: key frames that are kept and linearised again.
+        probation: frames of a new track before it is judged.
+        beside: instants with a second hand of one side that make it another person's: sides are named wrongly at first.
+        refused: how often one person's track looks, by chance, as different as one that is refused.
+        least_views, narrow_mm: an identity is ready with so many views and a hand length whose 95% interval is no
+            longer than that.
+    """
+
+    same_view: float = 0.010
+    shared: float = 0.3
+    kept: int = 32
+    probation: int = 10
+    beside: int = 6
+    refused: float = 1e-3
+    least_views: int = 3
+    narrow_mm: float = 40.0
+
+
+class OnlineCalibration:
+    """One person's hand, ever better known.
+
+    >>> online = OnlineCalibration(K=K, hand_length_mm=183)
+    >>> for keypoints, confidence in frames:  # (21,2) px, (21,)
+    ...     identity = online.add(keypoints, confidence)
+    ...     identity.length_mm, identity.interval_mm, online.is_ready
+    >>> online.settle().save("me.json")
+
+    Every frame is fitted with the betas so far; what it then says of them, its pose and place integrated out, is added
+    once (`views.solve_frames`). Frames of one view are averaged. A limited number of key frames is kept and fitted
+    again as the betas change, so that the end is the calibration of them all at once, without Laplace's correction.
+
+    Args:
+        K: (3,3) px, of frames that bring none.
+        hand_length_mm, hand_length_std_mm: ruler, wrist joint to middle fingertip of the stretched hand, mm.
+        prior: population file; None: the shipped one where it fits.
+        options: noise, priors and cues of the frames' source; None: of a detector's keypoints, with those above.
+            ``error_correlation`` (1 where ``errors_repeat``) counts where it is more than ``online.shared``. No prior
+            on the depth, which would need that correction.
+        online: how frames count.
+
+    Attributes:
+        betas: (10,), covariance: (10,10), now.
+        strangers: tracks of other people's hands, and why. skipped: frames that could not be used, by reason.
+    """
+
+    def __init__(
+        self,
+        K: Any = None,
+        *,
+        hand_length_mm: float | None = None,
+        hand_length_std_mm: float = 3.0,
+        prior: str | os.PathLike | None = None,
+        options: CalibrationOptions | None = None,
+        online: OnlineOptions = OnlineOptions(),
+        assets: HandAssets | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.assets = load_hand_assets(side="right") if assets is None else assets
+        if options is None:
+            people = None if prior is None else load_population(prior, self.assets.hash)
+            options = keypoint_options(self.assets, shapes_of(self.assets, people), device)
+        elif prior is not None:
+            raise CalibrationError("prior and options both say what people are like; give one")
+        if options.depth_mean is not None:
+            raise CalibrationError("options have a prior on the depth; calibrate a data set's images all at once")
+        if hand_length_mm is not None:
+            cue = LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000)
+            options = replace(options, cues=(*options.cues, cue))
+        self.options, self.online, self.K = options, online, K
+        self.shared = 1.0 if options.errors_repeat else max(options.error_correlation, online.shared)
+        self.model = joints_model(self.assets, options.landmarks, device)
+        self.strangers: dict[int, str] = {}
+        self.skipped: dict[str, int] = {}
+        self._frames = FrameFitter(self.assets, self.model, options)
+        self._sides: set[str] = set()
+        self._own, self._others = Views(online.same_view, online.kept), dict[int, Views]()
+        self._same: set[int] = set()
+        self._shown: dict[int, tuple[float, str]] = {}  # when, and which hand
+        self._beside: dict[int, int] = {}
+        people = options.population.shape_prior(self.model.dtype, self.model.device)
+        self._people = Evidence(people.precision, people.precision @ people.mean)
+        self.betas = people.mean
+        self.betas, self.covariance = self._solve(options.cues)
+
+    @torch.no_grad()
+    def add(
+        self,
+        keypoints: Any,
+        confidence: Any = None,
+        *,
+        K: Any = None,
+        pose: Any = None,
+        betas: Any = None,
+        hand: str = "right",
+        track: int = 0,
+        instant: float | None = None,
+    ) -> Identity:
+        """Take in one more frame.
+
+        Args:
+            keypoints: (21,2) px, standard order; confidence: (21,) in [0,1], zero where unseen; None: all one.
+            K: (3,3) px.
+            pose: (16,3,3) of a network, or to start from where ``options`` trust none; betas: (10,) that it predicted.
+                Both as of a right hand. None: found from the keypoints, starting from the track's frame before.
+            hand: of which hand keypoints and K are.
+            track: number of a hand that is followed. The first one's person is calibrated; others are that person's
+                too, for all that is known, once their first frames agree.
+            instant: when; two hands of one side at the same instants are two people's.
+
+        Returns:
+            The identity now. A frame that cannot be used changes nothing and is counted in ``skipped``.
+
+        Raises:
+            CalibrationError: no K, or arrays of other shapes.
+        """
+        if hand not in ("left", "right"):
+            raise CalibrationError(f"hand is {hand!r}; it must be 'left' or 'right'")
+        if track in self.strangers:
+            return self.identity()
+        seen = keypoints, confidence, self.K if K is None else K
+        found = self._frames.view(*seen, pose, betas, hand == "left", track, self.betas)
+        if isinstance(found, str):
+            self.skipped[found] = self.skipped.get(found, 0) + 1
+            return self.identity()
+        if not self._same:
+            self._same.add(track)
+        self._tell_apart(track, hand, instant)
+        if track in self._same:
+            self._sides.add(hand)
+            if self._own.add(found):
+                self.settle(1)
+            else:
+                self.betas, self.covariance = self._solve(self.options.cues)
+        elif track not in self.strangers:
+            views = self._others.setdefault(track, Views(self.online.same_view, self.online.kept))
+            new = views.add(found)
+            if views.frames == self.online.probation or (new and views.frames > self.online.probation):
+                self._judge(track, hand)
+        return self.identity()
+
+    def settle(self, rounds: int = 20) -> Identity:
+        """Fit the key frames and the betas in turn until they agree, or so many times; the identity then."""
+        for _ in range(rounds):
+            before, scale = self.betas, self.covariance.diagonal().sqrt()
+            self._own.linearise(self.model, self.betas, AGAIN)
+            self.betas, self.covariance = self._solve(self.options.cues)
+            if float(((self.betas - before) / scale).abs().max()) < SETTLED:
+                break
+        return self.identity()
+
+    @property
+    def views(self) -> int:
+        """Different views of the person so far."""
+        return len(self._own)
+
+    @property
+    def worth(self) -> float:
+        """How many images whose errors have nothing in common would tell as much."""
+        return self._own.effective(self.shared)
+
+    @property
+    def is_ready(self) -> bool:
+        """Narrow enough to be used elsewhere, and no cue contradicts the frames."""
+        interval = self.identity().interval_mm
+        narrow = interval is not None and interval[1] - interval[0] <= self.online.narrow_mm
+        return len(self._own) >= self.online.least_views and narrow and self.conflict() is None
+
+    def conflict(self, most: float = 4.0) -> str | None:
+        """What the frames say against a measured length, where they are ``most`` standard deviations apart."""
+        for cue in self.options.cues:
+            others = tuple(other for other in self.options.cues if other is not cue)
+            betas, covariance = self._solve(others)
+            length, std, apart = cue_conflict(self.model, betas, covariance, cue)
+            if abs(apart) > most and not self.options.accept_conflict:
+                return (
+                    f"{cue.name} was measured as {1000 * cue.length:.1f} ± {1000 * cue.std:.1f} mm, but the frames and "
+                    f"the prior say {length:.1f} ± {std:.1f} mm"
+                )
+        return None
+
+    def identity(self) -> Identity:
+        """What is known now; it can be merged with others (`merging.merge_identities`)."""
+        options, people = self.options, self.options.population
+        evidence: dict[str, Any] = {"prior": people.hash, "errors_repeat": options.errors_repeat}
+        told = self._told()
+        if told is not None:
+            evidence["network"] = {"images": told[1], "betas": told[0].cpu().numpy().round(6).tolist()}
+        if options.cues:
+            evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in options.cues]
+        scale = ["ruler" if cue.name == "hand" else "known bone" for cue in options.cues]
+        scale = scale or ["prior", *(["network"] if told is not None else [])]
+        length, slope = length_gradient(self.model, self.betas[None], "hand")
+        return Identity(
+            betas=self.betas.cpu().numpy(),
+            covariance=self.covariance.cpu().numpy(),
+            hand_name=self.assets.name,
+            hand_hash=self.assets.hash,
+            hand_length_mm=1000 * float(length[0]),
+            hand_length_std_mm=1000 * float(slope[0] @ self.covariance @ slope[0]) ** 0.5,
+            side=next(iter(self._sides)) if len(self._sides) == 1 else "both" if self._sides else "right",
+            method="online",
+            n_images=self._own.frames,
+            scale_evidence=" + ".join(dict.fromkeys(scale)),
+            evidence=evidence,
+        )
+
+    def _told(self) -> tuple[torch.Tensor, float] | None:
+        return None if self.options.population.network is None else self._own.predicted(self.shared)
+
+    def _solve(self, cues: tuple[LengthCue, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Betas and covariance that all evidence together asks for."""
+        known = self._people + self._own.evidence(self.shared, self.betas) + self._network(self._told())
+        prior = ShapePrior(torch.linalg.solve(known.precision, known.pull), known.precision)
+        betas = prior.mean if not cues else self.betas
+        for _ in range(4 if cues else 1):  # lengths are not quite linear
+            _, gradient, hessian = shape_terms(self.model, prior, cues, betas[None])
+            betas = betas - torch.linalg.solve(hessian[0], gradient[0])
+        covariance = torch.linalg.inv(hessian[0])
+        return betas, (covariance + covariance.mT) / 2
+
+    def _network(self, told: tuple[torch.Tensor, float] | None) -> Evidence:
+        network = self.options.population.network
+        if told is None or network is None:
+            return no_evidence(self.betas)
+        parts = network.information(told[0].cpu().numpy(), told[1])
+        return Evidence(*(torch.as_tensor(part).to(self.betas) for part in parts))
+
+    def _tell_apart(self, track: int, hand: str, instant: float | None) -> None:
+        """A person has one hand of a side: whose is seen beside the person's own is somebody else's."""
+        if instant is None:
+            return
+        self._shown[track] = (instant, hand)
+        for other, shown in self._shown.items():
+            if other != track and shown == (instant, hand) and (track in self._same) != (other in self._same):
+                second = track if other in self._same else other
+                self._beside[second] = self._beside.get(second, 0) + 1
+                if self._beside[second] >= self.online.beside:
+                    self._refuse(second, f"two {hand} hands are seen at once")
+
+    def _refuse(self, track: int, reason: str) -> None:
+        if track not in self.strangers:
+            logger.warning("track %d is another person's hand and is not mixed in: %s", track, reason)
+        self.strangers[track] = reason
+        self._others.pop(track, None)
+
+    def _judge(self, track: int, hand: str) -> None:
+        """Does the person's shape explain a track? If so its views are the person's."""
+        views = self._others[track]
+        views.linearise(self.model, self.betas, AGAIN)
+        # Errors that all views share are the same for both, and do not make hands look different.
+        chance = chance_of(views.evidence(0.0, self.betas), self.betas, self.covariance)
+        if chance < self.online.refused:
+            reason = f"one person's hand would look so different in {100 * chance:.2g}% of cases"
+            return self._refuse(track, reason)
+        self._same.add(track)
+        self._sides.add(hand)
+        for view in self._others.pop(track).all:
+            self._own.add(view)
+        self.settle(1)

@@ -1,0 +1,139 @@
+"""One frame's keypoints to what it says of a person's betas, for calibration while watching."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.personalization.calibration.from_keypoints import fit_options
+from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.views import View, no_evidence, solve_frames
+from src.personalization.fitting.fit import observe, reprojection_rmse
+from src.personalization.fitting.from_keypoints import fit_keypoints
+from src.personalization.fitting.translation import wrist_from_keypoints
+from src.personalization.solver.levenberg_marquardt import LMOptions, State
+from src.personalization.solver.status import CalibrationError, Status, usable
+from src.personalization.terms.frame_terms import Observations
+from src.personalization.terms.inputs import check_frames
+from template import HandAssets
+from template.kinematics import JointsModel, posed_points
+
+#: A frame further from its keypoints than this, in their standard deviations, explains no hand.
+MAX_MISFIT = 3.0
+STEPS = LMOptions(max_steps=20)
+
+
+class FrameFitter:
+    """Fits frames one by one, each started from a network's pose or from its track's frame before.
+
+    Args:
+        assets: right hand; model: its points as the source of keypoints sees them, float64.
+        options: noise and priors.
+    """
+
+    def __init__(self, assets: HandAssets, model: JointsModel, options: CalibrationOptions) -> None:
+        self.assets, self.model, self.options = assets, model, options
+        self._alone = fit_options(options)
+        self._before: dict[int, torch.Tensor] = {}
+        self._mean = model.rest_points(torch.zeros(1, 10, dtype=model.dtype, device=model.device))
+
+    def view(
+        self,
+        keypoints: Any,
+        confidence: Any,
+        K: Any,
+        pose: Any,
+        predicted: Any,
+        is_left: bool,
+        track: int,
+        betas: torch.Tensor,
+    ) -> View | str:
+        """A frame, fitted with ``betas`` (10,), as a view of its own, or why it cannot be used.
+
+        Other arguments as of `OnlineCalibration.add`.
+
+        Raises:
+            CalibrationError: no K, or arrays of other shapes.
+        """
+        points, trust, camera = self._arrays(keypoints, confidence, K, is_left)
+        told = None if predicted is None else self._tensor(predicted)
+        found: View | str = "not fitted"
+        if pose is not None:
+            found = self._fit(points, trust, camera, self._tensor(pose)[None], told, betas)
+        else:
+            if track in self._before:
+                found = self._fit(points, trust, camera, self._before[track], told, betas)
+            if isinstance(found, str):
+                start = fit_keypoints(self.assets, points, camera, trust, betas, None, self._alone, points.device)
+                found = self._fit(points, trust, camera, start.pose, told, betas)
+        if isinstance(found, View) and found.state is not None:
+            self._before[track] = found.state["pose"]
+        return found
+
+    def _fit(
+        self,
+        points: torch.Tensor,
+        trust: torch.Tensor | None,
+        K: torch.Tensor,
+        pose: torch.Tensor,
+        told: torch.Tensor | None,
+        betas: torch.Tensor,
+    ) -> View | str:
+        inputs = check_frames(pose, betas[None], K, points, trust, self.options.noise.min_confidence)
+        if not bool(inputs.good):
+            return Status(int(inputs.status)).name.lower().replace("_", " ")
+        seen = observe(self.model, inputs, self.options)
+        rest = self.model.rest_points(betas[None])
+        shape = posed_points(self.model, inputs.pose, rest).points
+        wrist, placed = wrist_from_keypoints(shape, seen.projections, seen.keypoints, seen.weights)
+        low, high = self.options.depths
+        if not bool(placed) or not low < float(wrist[0, 2]) < high:
+            return "behind the camera, or further than a hand is"
+        state = {"pose": inputs.pose, "wrist": wrist, "betas": betas[None]}
+        state, status, evidence = solve_frames(self.model, seen, state, STEPS)
+        if not bool(usable(status)) or not bool(torch.isfinite(evidence.precision).all()):
+            return "no fit"
+        if self._misfit(seen, state, rest) > MAX_MISFIT:
+            return "no hand fits its keypoints"
+        return View(
+            points=posed_points(self.model, state["pose"], self._mean).points[0],
+            count=1,
+            others=no_evidence(betas),
+            key=evidence[0],
+            seen=seen,
+            state={name: state[name] for name in ("pose", "wrist")},
+            betas=torch.zeros_like(betas) if told is None else told,
+            told=int(told is not None),
+        )
+
+    def _misfit(self, seen: Observations, state: State, rest: torch.Tensor) -> float:
+        """Root mean square distance of joints and keypoints, in their standard deviations."""
+        points = posed_points(self.model, state["pose"], rest).points + state["wrist"][:, None]
+        weights = seen.weights[:, 0]
+        off = reprojection_rmse(points, seen.projections[:, 0, :, :3], seen.keypoints[:, 0], weights)
+        return float(off * (weights.sum() / (weights > 0).sum()).sqrt())
+
+    def _arrays(
+        self, keypoints: Any, confidence: Any, K: Any, is_left: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Keypoints (1,21,2) px, confidence (1,21) and K (1,3,3) px as of a right hand."""
+        if K is None:
+            raise CalibrationError("keypoints need K, the (3,3) intrinsics in pixels of the images that they belong to")
+        points, camera = self._tensor(keypoints), self._tensor(K).clone()
+        trust = None if confidence is None else self._tensor(confidence)
+        if points.shape != (21, 2) or camera.shape != (3, 3) or (trust is not None and trust.shape != (21,)):
+            raise CalibrationError(
+                f"keypoints {tuple(points.shape)}, K {tuple(camera.shape)}: (21,2) px and (3,3) px are meant, and "
+                "confidence (21,)"
+            )
+        if is_left:  # mirrored about x = 0
+            points = points * points.new_tensor([-1.0, 1.0])
+            turn = camera.new_tensor([-1.0, 1.0, 1.0])
+            camera = turn[:, None] * camera * turn
+        return points[None], None if trust is None else trust[None], camera[None]
+
+    def _tensor(self, value: Any) -> torch.Tensor:
+        given = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
+        return given.to(self.model.device, self.model.dtype)

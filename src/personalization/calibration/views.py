@@ -1,0 +1,203 @@
+"""What the frames of a video say about one person's betas: frames of one view are averaged, views add up.
+
+Neighbouring frames share their errors, so thirty of them tell hardly more than one; and so do frames an hour apart in
+which the hand is held the same way. Measured on unseen synthetic people (benchmarks/studies/video_errors.py): what a
+frame's error has in common with another's falls off with the distance of the hand's joints, not with time, and a third
+of it stays however different the frames are: camera, light and person are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from scipy.stats import chi2
+
+from src.personalization.calibration.problem import OWN, SHAPE, reaction
+from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
+from src.personalization.terms.frame_problem import FrameProblem
+from src.personalization.terms.frame_terms import Observations, evaluate_frames
+from template.kinematics import JointsModel
+
+#: Directions in which evidence says less than this part of what is known do not tell hands apart.
+LEAST_TOLD = 0.05
+
+
+@dataclass
+class Evidence:
+    """A quadratic in the betas b, ``b.precision.b / 2 - pull.b``: (...,10,10) and (...,10)."""
+
+    precision: torch.Tensor
+    pull: torch.Tensor
+
+    def __add__(self, other: Evidence) -> Evidence:
+        return Evidence(self.precision + other.precision, self.pull + other.pull)
+
+    def __mul__(self, weight: float) -> Evidence:
+        return Evidence(weight * self.precision, weight * self.pull)
+
+    def __getitem__(self, index: int) -> Evidence:
+        return Evidence(self.precision[index], self.pull[index])
+
+
+def no_evidence(like: torch.Tensor) -> Evidence:
+    """Zero, in the dtype and on the device of ``like``."""
+    return Evidence(like.new_zeros(10, 10), like.new_zeros(10))
+
+
+def solve_frames(
+    model: JointsModel, seen: Observations, state: State, lm: LMOptions
+) -> tuple[State, torch.Tensor, Evidence]:
+    """Fit N frames with the betas held, and what each then says of the betas, pose and wrist integrated out.
+
+    The Schur complement of a frame's normal equations at its optimum (Triggs et al. 2000, "Bundle adjustment",
+    section 6.1): of the same residuals as `problem.MultiFrameProblem`.
+
+    Args:
+        seen: px; state: pose (N,16,3,3), wrist (N,3) m, betas (N,10).
+
+    Returns:
+        The fitted state, its `Status` (N,), and evidence (N,10,10), (N,10).
+    """
+    result = minimise(FrameProblem(model, seen), state, lm)
+    fitted = result.state
+    rest = model.rest_points(fitted["betas"])
+    terms = evaluate_frames(model, seen, fitted["pose"], fitted["wrist"], rest, with_shape=True)
+    react = reaction(terms.hessian)
+    precision = terms.hessian[:, SHAPE, SHAPE] + terms.hessian[:, SHAPE, OWN] @ react
+    gradient = terms.gradient[:, SHAPE] + (terms.gradient[:, None, OWN] @ react)[:, 0]
+    precision = (precision + precision.mT) / 2
+    pull = (precision @ fitted["betas"][..., None])[..., 0] - gradient
+    return fitted, result.status, Evidence(precision, pull)
+
+
+@dataclass
+class View:
+    """Frames in which the hand is held and seen in one way.
+
+    Attributes:
+        points: (21,3) m, the joints of a mean hand about the wrist, camera axes, of the frame that opened the view.
+        count: frames in it.
+        others: sum of what its frames say, each linearised once where it was fitted, but for the key frame.
+        key: what the key frame says, anew at every `Views.linearise`; seen, state: the key frame itself, or None where
+            it is no longer kept.
+        betas: (10,) sum of those that a network predicted in its frames; told: in how many.
+    """
+
+    points: torch.Tensor
+    count: int
+    others: Evidence
+    key: Evidence
+    seen: Observations | None
+    state: State | None
+    betas: torch.Tensor
+    told: int
+
+    @property
+    def mean(self) -> Evidence:
+        """Of one frame of this view."""
+        return (self.others + self.key) * (1 / self.count)
+
+    def join(self, other: View) -> None:
+        """Take in another view's frames; its key frame is no longer kept."""
+        self.count += other.count
+        self.others = self.others + other.others + other.key
+        self.betas, self.told = self.betas + other.betas, self.told + other.told
+
+
+class Views:
+    """The views of one hand.
+
+    Args:
+        same: m, mean distance of joints within which a frame shows a view again.
+        kept: key frames that stay, to be linearised again; most: views, beyond which frames join the nearest.
+    """
+
+    def __init__(self, same: float, kept: int, most: int = 256) -> None:
+        self.same, self.kept, self.most = same, kept, most
+        self.all: list[View] = []
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return sum(view.count for view in self.all)
+
+    def add(self, new: View) -> bool:
+        """Take in one more frame, or view; says whether it is a view that was not there."""
+        if self.all:
+            away = (torch.stack([view.points for view in self.all]) - new.points).norm(dim=-1).mean(dim=-1)
+            nearest = int(away.argmin())
+            if float(away[nearest]) < self.same or len(self.all) >= self.most:
+                self.all[nearest].join(new)
+                return False
+        self.all.append(new)
+        held = [view for view in self.all if view.seen is not None]
+        if len(held) > self.kept:  # the oldest one stays as it was linearised last
+            held[0].seen = held[0].state = None
+        return True
+
+    def effective(self, shared: float) -> float:
+        """Independent frames that they are worth, ``shared`` of their errors being common to all (Kish 1965, 5.4)."""
+        return len(self.all) / (1 + shared * (len(self.all) - 1)) if self.all else 0.0
+
+    def evidence(self, shared: float, like: torch.Tensor) -> Evidence:
+        """Of all views together."""
+        share = self.effective(shared) / max(len(self.all), 1)
+        return sum((view.mean for view in self.all), no_evidence(like)) * share
+
+    def predicted(self, shared: float) -> tuple[torch.Tensor, float] | None:
+        """Mean (10,) of the betas that a network predicted, views counting alike, and how many images it is worth."""
+        told = [view for view in self.all if view.told]
+        if not told:
+            return None
+        mean = torch.stack([view.betas / view.told for view in told]).mean(dim=0)
+        return mean, len(told) / (1 + shared * (len(told) - 1))
+
+    def linearise(self, model: JointsModel, betas: torch.Tensor, lm: LMOptions) -> None:
+        """Fit the key frames again with ``betas`` (10,), from where they were."""
+        held = [view for view in self.all if view.seen is not None and view.state is not None]
+        if not held:
+            return
+        state = {name: torch.cat([view.state[name] for view in held]) for name in ("pose", "wrist")}
+        state["betas"] = betas.expand(len(held), 10)
+        fitted, _, evidence = solve_frames(model, stacked(view.seen for view in held), state, lm)
+        for row, view in enumerate(held):
+            view.state = {name: fitted[name][row : row + 1] for name in ("pose", "wrist")}
+            view.key = evidence[row]
+
+
+def chance_of(seen: Evidence, betas: torch.Tensor, covariance: torch.Tensor) -> float:
+    """How often evidence of a hand contradicts betas (10,), (10,10) at least as much, if it is of the same hand.
+
+    Along the directions that it says something about, its gradient at the betas has the variance ``w + w^2``, w being
+    its information there in units of what is known: the innovation test of a Kalman filter (Bar-Shalom, Li,
+    Kirubarajan 2001, section 5.4).
+    """
+    root = torch.linalg.cholesky(covariance)
+    information, axes = torch.linalg.eigh(root.mT @ seen.precision @ root)
+    gradient = axes.mT @ (root.mT @ (seen.precision @ betas - seen.pull))
+    told = information > LEAST_TOLD
+    squared = (gradient[told].square() / (information[told] + information[told].square())).sum()
+    return float(chi2.sf(float(squared), int(told.sum()))) if bool(told.any()) else 1.0
+
+
+def stacked(parts: Iterable[Observations]) -> Observations:
+    """Observations of one frame each (px, m) as those of many; their priors are of the same kinds."""
+    rows = list(parts)
+    first = rows[0]
+    arrays = {
+        name: torch.cat([getattr(row, name) for row in rows])
+        for name, value in vars(first).items()
+        if isinstance(value, torch.Tensor)
+    }
+    priors = []
+    for number, prior in enumerate(first.pose_priors):
+        same = [row.pose_priors[number] for row in rows]
+        reference = torch.cat([one.reference for one in same])
+        precision = prior.precision if len(prior.precision) == 1 else torch.cat([one.precision for one in same])
+        priors.append(replace(prior, reference=reference, precision=precision))
+    return replace(first, pose_priors=priors, **arrays)

@@ -1,0 +1,273 @@
+"""Every hand of a video followed, left and right: found, read where it should be, checked, lost and found again."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from src.models.mesh_joints import is_mesh_model
+from src.photos.api import PhotoEstimator
+from src.photos.camera import Camera
+from src.photos.image import Photo, UnusableImage
+from src.photos.result import Result
+from src.photos.shape_filter import ShapeFilter
+from src.photos.video.association import SIZE, cost, match, returning
+from src.photos.video.people import People
+from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker, without_keypoints
+from src.photos.video.track import BoxMotion, Track
+from utils.camera import square_box
+
+logger = logging.getLogger(__name__)
+
+#: Mean confidence of the keypoints, where nobody checked before, below which a hand counts as lost.
+LEAST_CONFIDENCE = 0.2
+#: Root mean square distance of fit and keypoints, over the box's side, from which both are doubted.
+DOUBT = 0.08
+#: A hand read further than this from its expected place, in sides of the box, is another one.
+JUMP = 0.6
+#: Searches in a row that find a hand beside where its window reads it, from which the search is believed.
+MOST_CONTRADICTIONS = 2
+#: Side votes of two hands below which they are a left and a right one, although both look like one side.
+WEAK_VOTES = 4.0
+
+
+@dataclass(frozen=True)
+class TrackedHand:
+    """A followed hand in one frame.
+
+    track: its number, from 1; is_confirmed: seen often enough to be one; person: whose it is, from 0.
+    result: what was found, or None, and then reason: why, and failed: by an unexpected error.
+    box: (3,) px, where it is or should be; is_left: as voted so far.
+    """
+
+    track: int
+    box: np.ndarray
+    is_left: bool
+    is_confirmed: bool
+    person: int = 0
+    result: Result | None = None
+    reason: str = ""
+    failed: Exception | None = None
+
+
+class HandTracker:
+    """All hands of a video. Call it with each frame in turn.
+
+    Args:
+        tools: of `open_tools`; path: of the video (its name may have a K file beside it).
+        size: width and height of its frames, px.
+        sharing: of shapes, see `People`; shape: of the person so far, None: nothing is known but an identity.
+
+    Attributes:
+        camera: of all frames. tracks: hands followed now. people: their shapes.
+
+    Raises:
+        UnusableImage: K belongs to pictures of another size.
+    """
+
+    def __init__(
+        self,
+        tools: PhotoEstimator,
+        path: Path,
+        size: tuple[int, int],
+        sharing: bool | None = None,
+        shape: ShapeFilter | None = None,
+    ) -> None:
+        self.tools, self.path = tools, path
+        blank = self.photo(np.zeros((size[1], size[0], 3), np.uint8))
+        self.camera: Camera = tools.camera(blank)
+        self.looker = open_looker(tools, blank)
+        self.people = People(tools.shape() if shape is None else shape, sharing)
+        self.tracks: list[Track] = []
+        self._gone: list[Track] = []
+        self._count, self._frame, self._found_at = 0, -1, -(10**9)
+        self.reason = "no hand was found yet"
+        self._own_keypoints = is_mesh_model(tools.estimator.card.model) and tools.detector is None
+
+    def photo(self, frame: np.ndarray) -> Photo:
+        """The next frame (H,W,3) uint8 RGB."""
+        return Photo(self.path.stem, self.path, frame)
+
+    def __call__(self, photo: Photo, seconds: float) -> list[TrackedHand]:
+        """The hands of the next frame, seen or expected, by the age of their tracks; ``seconds``: its time."""
+        self._frame += 1
+        sights = self._read(photo, seconds)
+        if self._is_due(sights):
+            self._find(photo, seconds, sights)
+        self._name_sides()
+        hands = [self._estimate(photo, track, sights.get(track.number), seconds) for track in self.tracks]
+        self.people.watch([track for track in self.tracks if track.is_confirmed and not track.misses])
+        for track in [one for one in self.tracks if one.is_over(seconds)]:
+            self._end(track)
+        return hands
+
+    def _read(self, photo: Photo, seconds: float) -> dict[int, Sight]:
+        """Each followed hand in the window where it should be; none is read twice."""
+        if self.looker.every == 1:  # the whole picture is looked at anyway
+            return {}
+        sights = {}
+        for track in self.tracks:
+            box = self._expected(track, seconds)
+            sight = self.looker.read(photo, box, track.is_left)
+            if sight is None or not _is_near(sight.region.box, box):
+                continue
+            sights[track.number] = sight
+        self._part(sights, seconds)
+        return sights
+
+    def _expected(self, track: Track, seconds: float) -> np.ndarray:
+        """Where a hand should be: from the fit where nobody reads windows, which then has the last word."""
+        if not self.looker.can_read and track.result is not None:
+            joints = self.camera.project(track.result.joints.astype(np.float64))
+            seen = joints[np.isfinite(joints).all(axis=1)]  # no lens sees all around
+            return square_box(seen, 1.0) if len(seen) else track.motion.at(seconds)
+        return track.motion.at(seconds)
+
+    def _part(self, sights: dict[int, Sight], seconds: float) -> None:
+        """Of two tracks that lie on one hand only the likelier one has seen it."""
+        by_number = {track.number: track for track in self.tracks}
+        for first in sorted(sights):
+            for second in sorted(sights):
+                if first >= second or first not in sights or second not in sights:
+                    continue
+                if is_same_hand(sights[first], sights[second]):
+                    costs = {n: cost(by_number[n], sights[n], seconds) for n in (first, second)}
+                    loser = max(costs, key=lambda n: (not by_number[n].is_confirmed, costs[n], n))
+                    del sights[loser]
+
+    def _is_due(self, sights: dict[int, Sight]) -> bool:
+        """Whether the whole picture is to be searched now."""
+        since, looker = self._frame - self._found_at, self.looker
+        missing = len(sights) < len(self.tracks)
+        if looker.every is None:
+            return (missing or not self.tracks) and since >= looker.again
+        if not self.tracks or missing or any(track.is_doubtful for track in self.tracks):
+            newly = any(track.number not in sights and not track.misses for track in self.tracks)
+            return newly or since >= looker.again
+        return since >= looker.every
+
+    def _find(self, photo: Photo, seconds: float, sights: dict[int, Sight]) -> None:
+        """Search the picture: find lost hands, correct windows that slid off, begin tracks."""
+        self._found_at = self._frame
+        try:
+            found = self.looker.find(photo)
+        except UnusableImage as error:
+            self.reason = str(error)
+            return
+        left = list(found)
+        if self.looker.every is None and self.tracks:  # where the hand is was said: it is that one
+            for track in [one for one in self.tracks if one.number not in sights][:1]:
+                sights[track.number] = found[0]
+            return
+        for track, sight in match(self.tracks, found, seconds):
+            left = [one for one in left if one is not sight]
+            read = sights.get(track.number)
+            if read is not None and is_same_hand(read, sight):
+                track.contradictions = 0
+                continue
+            track.contradictions += 1
+            if read is None or track.is_doubtful or self._is_better(photo, track, sight, read):
+                sights[track.number], track.contradictions = sight, 0
+                if read is not None:  # what is put right did not move
+                    track.motion = BoxMotion(sight.region.box, seconds)
+        taken = [sights[track.number] for track in self.tracks if track.number in sights]
+        for sight in left:
+            if any(is_same_hand(sight, other) for other in taken):
+                continue
+            self._begin(sight, seconds, sights)
+            taken.append(sight)
+
+    def _is_better(self, photo: Photo, track: Track, found: Sight, read: Sight) -> bool:
+        """A window about what was ``found`` shows the track's hand better than where it was ``read``."""
+        fresh = self.looker.read(photo, found.region.box, track.is_left)
+        if fresh is None or fresh.left * track.left < 0:  # nothing, or the other hand
+            return False
+        return (fresh.region.score or 0) >= (read.region.score or 0) or track.contradictions >= MOST_CONTRADICTIONS
+
+    def _begin(self, sight: Sight, seconds: float, sights: dict[int, Sight]) -> None:
+        """A hand that no track explains: one that comes back, or a new one."""
+        missing = [one for one in self.tracks if one.is_confirmed and one.number not in sights]
+        seen = [one for one in self.tracks if one.number in sights]
+        track = returning([*self._gone, *missing], seen, sight, seconds)
+        if track is not None:
+            self._gone, self.tracks = ([one for one in them if one is not track] for them in (self._gone, self.tracks))
+            track.motion, track.layout = BoxMotion(sight.region.box, seconds), None
+        else:
+            self._count += 1
+            track = Track.born(self._count, sight, seconds)
+            # Nothing else tells a video's first hand from a mistake, nor those of a looker that gives no score.
+            track.is_confirmed = sight.region.score is None or self._frame == 0
+        self.tracks.append(track)
+        sights[track.number] = sight
+
+    def _name_sides(self) -> None:
+        """Two hands of one side, of which one's votes are few, are a left and a right one."""
+        sure = [track for track in self.tracks if track.is_confirmed]
+        if len(sure) != 2 or sure[0].is_left != sure[1].is_left or self.tools.hand in ("left", "right"):
+            return
+        weaker = min(sure, key=lambda track: abs(track.left))
+        if abs(weaker.left) < WEAK_VOTES:
+            weaker.left = -weaker.left / 2
+
+    def _estimate(self, photo: Photo, track: Track, sight: Sight | None, seconds: float) -> TrackedHand:
+        """The hand itself."""
+        if sight is None:
+            track.miss(f"hand {track.number} is not seen ({self.reason})")
+            return self._tracked(track, seconds)
+        if self.tools.hand in ("left", "right"):
+            sight = replace(sight, left=MOST_OF_A_LOOK if self.tools.hand == "left" else -MOST_OF_A_LOOK)
+        track.see(sight, seconds)
+        before = track.result if track.result is not None and (track.result.side == "left") == track.is_left else None
+        shape = copy.copy(self.people.shape(track))
+        try:
+            hand = self.tools.estimate(photo, self.camera, self._region(track, sight), shape, before)
+            if hand.confidence.mean() < LEAST_CONFIDENCE:
+                raise UnusableImage(f"the hand was lost (mean confidence {hand.confidence.mean():.2f})")
+        except Exception as error:
+            track.miss(str(error))
+            track.is_doubtful = True
+            failed = None if isinstance(error, UnusableImage) else error
+            if failed is not None:
+                logger.debug("%s, frame %d", self.path, self._frame, exc_info=True)
+            return replace(self._tracked(track, seconds), failed=failed)
+        if track.is_confirmed:
+            shape.saw(hand, track.number, seconds)
+        self.people.learned(track, shape)  # a frame without a hand says nothing of its shape
+        track.result = hand
+        track.is_doubtful = hand.reprojection_px > DOUBT * sight.region.box[2]
+        hand.notes["warm_start"] = before is not None
+        return self._tracked(track, seconds)
+
+    def _region(self, track: Track, sight: Sight) -> object:
+        """What the estimator is told: the side is the track's."""
+        region = (without_keypoints(sight) if self._own_keypoints else sight).region
+        region = replace(region, box=track.motion.box) if self.looker.can_read else region
+        if self.tools.hand in ("left", "right") or track.hits < 2:
+            return region if track.is_left == region.is_left else replace(region, is_left=track.is_left)
+        keypoints = region.keypoints
+        if keypoints is not None and keypoints.side_score is not None:  # one frame's word, which the votes outweigh
+            keypoints = replace(keypoints, side_score=max(track.side_probability, 0.5))
+        source = f"{track.hits} frames, {track.side_probability:.2f}"
+        return replace(region, keypoints=keypoints, is_left=track.is_left, side_source=source)
+
+    def _tracked(self, track: Track, seconds: float) -> TrackedHand:
+        person = self.people.number(track)
+        box = track.motion.at(seconds)
+        reason = "" if track.result is not None else track.reason
+        return TrackedHand(track.number, box, track.is_left, track.is_confirmed, person, track.result, reason)
+
+    def _end(self, track: Track) -> None:
+        self.tracks = [one for one in self.tracks if one is not track]
+        if track.is_confirmed:
+            self._gone.append(track)
+
+
+def _is_near(box: np.ndarray, expected: np.ndarray) -> bool:
+    """A box that was read may be the hand that was expected."""
+    side = max(box[2], expected[2])
+    ratio = box[2] / expected[2]
+    return bool(np.linalg.norm(box[:2] - expected[:2]) <= JUMP * side and 1 / SIZE <= ratio <= SIZE)

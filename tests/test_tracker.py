@@ -1,0 +1,246 @@
+"""Following hands: who is who through crossing, hiding, leaving and mistakes of whoever finds them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photo_cases import Fixed, hand_at, result_of
+
+from src.photos.api import PhotoEstimator
+from src.photos.boxes import Region
+from src.photos.detector.detection import Detection
+from src.photos.estimator import Keypoints as Points
+from src.photos.image import Photo, UnusableImage
+from src.photos.result import Result, mirror_points
+from src.photos.shape_filter import ShapeFilter
+from src.photos.video import association
+from src.photos.video.people import ENOUGH, People
+from src.photos.video.sights import Sight, is_same_hand
+from src.photos.video.track import GONE, MEMORY, BoxMotion, Track
+from src.photos.video.tracker import HandTracker, TrackedHand
+
+BLANK = np.zeros((480, 640, 3), np.uint8)
+HAND = result_of(hand_at(0.6))
+SHAPE = HAND.keypoints
+SHAPE = (SHAPE - SHAPE.mean(axis=0)) / np.ptp(SHAPE, axis=0).max()
+
+
+class Keypoints(Fixed):
+    """Takes the keypoints that it is told at their word."""
+
+    def estimate(self, image: np.ndarray, K: np.ndarray, box: np.ndarray, shape: ShapeFilter, keypoints: object,
+                 *_: object) -> Result:  # fmt: skip
+        found = {"keypoints": keypoints.points, "confidence": keypoints.confidence, "box": box}
+        return replace(HAND, width=image.shape[1], **found)
+
+
+class Script:
+    """A detector that finds what it is told to, frame by frame."""
+
+    name = "script"
+
+    def __init__(self, frames: list[list[Detection]]) -> None:
+        self.frames, self.calls = frames, 0
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        self.calls += 1
+        return self.frames[self.calls - 1] if self.calls <= len(self.frames) else []
+
+
+def seen(x: float, y: float, is_left: bool = False, is_right: bool = True) -> Detection:
+    """A hand of a side, which the detector names right, or is not."""
+    points = SHAPE * ([-1, 1] if is_left else [1, 1])
+    return Detection(points * 90 + [x, y], np.ones(21), is_left == is_right, 0.9)
+
+
+def follow(frames: list[list[Detection]], fps: float = 30) -> tuple[list[list[TrackedHand]], HandTracker]:
+    tools = PhotoEstimator(Keypoints(), detector=Script(frames))
+    tracker = HandTracker(tools, Path("clip.mp4"), (640, 480))
+    return [tracker(Photo("clip", None, BLANK), frame / fps) for frame in range(len(frames))], tracker
+
+
+def at(hands: list[TrackedHand], x: float, y: float) -> TrackedHand:
+    """The hand that was found there."""
+    (hand,) = (h for h in hands if h.result is not None and np.abs(h.result.keypoints.mean(axis=0) - [x, y]).max() < 25)
+    return hand
+
+
+def test_hands_that_cross_keep_their_numbers_and_sides() -> None:
+    """One passes the other, is hidden for a third of a second there; a detector that errs in a quarter of the sides."""
+    rng, frames, truth = np.random.default_rng(0), [], []
+    for frame in range(80):
+        right, left = (160 + 4.0 * frame, 200 + 10 * math.sin(frame / 9)), (480 - 4.0 * frame, 260.0)
+        truth.append((right, left))
+        hands = [seen(*right, is_right=rng.random() < 0.75)]
+        if not 34 <= frame < 44:
+            hands.append(seen(*left, True, rng.random() < 0.75))
+        frames.append([hands[place] for place in rng.permutation(len(hands))])
+    found, _ = follow(frames)
+    first = {at(found[1], *truth[1][0]).track: 0, at(found[1], *truth[1][1]).track: 1}
+    assert len(first) == 2
+    for frame in range(1, 80):
+        for hand in found[frame]:
+            if hand.result is not None:
+                place = truth[frame][first[hand.track]]
+                assert np.abs(hand.result.keypoints.mean(axis=0) - place).max() < 25, frame
+        if frame > 15:
+            assert [hand.is_left for hand in sorted(found[frame], key=lambda h: first[h.track])] == [False, True]
+    assert all(hand.result is None for hand in found[38] if first[hand.track] == 1)
+    assert all(hand.result is not None for hand in found[45])
+
+
+def test_who_leaves_and_comes_back_is_the_same() -> None:
+    frames = [[seen(300, 200), seen(500, 200, is_left=True)] for _ in range(20)]
+    frames += [[seen(300, 200)] for _ in range(60)]  # two seconds
+    frames += [[seen(300, 200), seen(40, 400, is_left=True)] for _ in range(20)]  # it comes in elsewhere
+    frames += [[seen(300, 200), seen(40, 400, is_left=True), seen(560, 380, is_left=True)] for _ in range(20)]
+    found, tracker = follow(frames)
+    left = at(found[5], 500, 200).track
+    assert len(found[70]) == 1 and at(found[95], 40, 400).track == left
+    third = at(found[110], 560, 380)
+    assert third.track not in (left, at(found[5], 300, 200).track) and tracker.people.are_several
+
+
+def test_a_mistake_of_one_frame_is_no_hand() -> None:
+    frames = [[seen(300, 200)] + ([seen(550, 400)] if frame == 10 else []) for frame in range(20)]
+    found, _ = follow(frames)
+    mistake = at(found[10], 550, 400)
+    assert not mistake.is_confirmed and all(hand.track != mistake.track for hand in found[-1])
+    assert all(hand.is_confirmed for hand in found[-1])
+
+
+def test_the_first_frame_of_a_video_already_has_its_hands() -> None:
+    found, _ = follow([[seen(300, 200)]])
+    assert [hand.is_confirmed for hand in found[0]] == [True]
+
+
+@pytest.mark.parametrize("fps", [1000.0, 30.0, 5.0])
+def test_whatever_rate_the_video_claims(fps: float) -> None:
+    """And where half of the frames are missing."""
+    frames = [[seen(100 + 5 * frame, 200), seen(400, 300, is_left=True)] for frame in range(60)]
+    found, tracker = follow(frames[:30] + frames[30::2], fps)
+    assert {hand.track for hands in found for hand in hands} == {1, 2}
+
+
+def test_matching_is_the_cheapest_of_all() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+
+        def sight(place: np.ndarray) -> Sight:
+            return Sight(Region(np.array([*place, 80.0]), "", False, ""), float(rng.normal()))
+
+        tracks = [Track.born(number, sight(rng.uniform(0, 100, 2)), 0.0) for number in range(3)]
+        sights = [sight(rng.uniform(0, 100, 2)) for _ in range(4)]
+        costs = np.array([[association.cost(track, one, 0.03) for one in sights] for track in tracks])
+
+        def total(columns: tuple[int, ...], costs: np.ndarray = costs) -> tuple[int, float]:
+            each = [costs[row, column] for row, column in enumerate(columns)]
+            return sum(map(math.isinf, each)), sum(value for value in each if math.isfinite(value))
+
+        best = min(itertools.permutations(range(4), 3), key=total)
+        place = {id(one): column for column, one in enumerate(sights)}
+        found = {(track.number, place[id(one)]) for track, one in association.match(tracks, sights, 0.03)}
+        assert found == {(row, column) for row, column in enumerate(best) if math.isfinite(costs[row, column])}
+
+
+def test_motion_is_predicted_and_ends() -> None:
+    motion = BoxMotion(np.array([10.0, 20.0, 50.0]), 0.0)
+    for frame in range(1, 60):
+        motion.update(np.array([10.0 + 3 * frame, 20.0 - frame, 50.0]), frame / 30)
+    np.testing.assert_allclose(motion.at(2.0)[:2], [190, -40], atol=1.0)
+    far = motion.at(1000.0)
+    np.testing.assert_allclose(far[:2] - [187, -39], MEMORY * np.array([90, -30]), rtol=0.15)
+    assert far[2] == pytest.approx(50)
+
+
+def test_doubtful_boxes_do_not_shrink() -> None:
+    motion = BoxMotion(np.array([100.0, 100.0, 80.0]), 0.0)
+    for frame in range(1, 11):
+        motion.update(motion.box * [1, 1, 0.8], frame / 30, trust=0.1)
+    assert motion.box[2] > 0.75 * 80
+
+
+class Windows:
+    """Reads windows, but slides off by some pixels in each frame; a search finds the hand where it is."""
+
+    can_read, every, again = True, 5, 2
+
+    def __init__(self, slip: float) -> None:
+        self.slip = slip
+
+    def find(self, photo: Photo) -> list[Sight]:
+        return [self.sight(np.array([300.0, 200.0]))]
+
+    def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
+        return self.sight(box[:2] + [self.slip, 0])
+
+    def sight(self, place: np.ndarray) -> Sight:
+        points = Points(SHAPE * 90 + place, np.ones(21), "")
+        return Sight(Region(np.array([*place, 90.0]), "followed", False, "", points, 0.9), -1.0)
+
+
+def test_a_window_that_slides_off_is_put_back() -> None:
+    tracker = HandTracker(PhotoEstimator(Keypoints()), Path("clip.mp4"), (640, 480))
+    tracker.looker = Windows(4.0)
+    places = [tracker(Photo("clip", None, BLANK), frame / 30)[0].box[0] for frame in range(60)]
+    assert max(places) < 300 + 90 and len(tracker.tracks) == 1  # alone it would run off
+    assert min(abs(place - 300) for place in places[30:]) < 10
+
+
+def test_two_tracks_never_see_one_hand() -> None:
+    tracker = HandTracker(PhotoEstimator(Keypoints()), Path("clip.mp4"), (640, 480))
+    tracker.looker = looker = Windows(0.0)
+    looker.find = lambda _: [looker.sight(np.array([x, 200.0])) for x in (200.0, 400.0)]
+    for frame in range(5):
+        tracker(Photo("clip", None, BLANK), frame / 30)
+    looker.find = lambda _: [looker.sight(np.array([200.0, 200.0]))]
+    looker.read = lambda *_: looker.sight(np.array([200.0, 200.0]))  # both windows now show the first hand
+    for frame in range(5, 5 + math.ceil(30 * GONE) + 2):
+        hands = tracker(Photo("clip", None, BLANK), frame / 30)
+        assert [hand.track for hand in hands if hand.result is not None] == [1]
+    assert [track.number for track in tracker.tracks] == [1]
+
+
+def test_hands_share_a_shape_until_two_of_a_side_are_seen() -> None:
+    shape = ShapeFilter(Fixed.assets)
+    people = People(shape)
+    sides = ((1, -5), (2, 5), (3, 5))
+    right, left, other = (Track(number, BoxMotion(np.ones(3), 0), side, None) for number, side in sides)
+    people.learned(right, shape)
+    people.watch([right, left])
+    assert people.shape(left) is people.shape(right)
+    for _ in range(ENOUGH + 1):
+        people.watch([right, left, other])
+    new = ShapeFilter(Fixed.assets)
+    people.learned(other, new)
+    assert people.shape(other) is new and people.shape(left) is shape
+    assert People(shape, sharing=False).are_several
+    together = People(shape, sharing=True)
+    for _ in range(2 * ENOUGH):
+        together.watch([left, other])
+    assert not together.are_several
+
+
+def test_what_makes_two_looks_one_hand() -> None:
+    look = Windows(0)
+    assert is_same_hand(look.sight(np.array([10.0, 10])), look.sight(np.array([30.0, 10])))
+    assert not is_same_hand(look.sight(np.array([10.0, 10])), look.sight(np.array([50.0, 10])))
+    # Clasped hands lie in one place, but their fingers do not.
+    clasped = look.sight(np.array([10.0, 10]))
+    points = clasped.region.keypoints
+    mirrored = replace(points, points=mirror_points(points.points, 21))
+    turned = replace(clasped, region=replace(clasped.region, keypoints=mirrored))
+    assert not is_same_hand(clasped, turned)
+
+
+def test_no_hand_says_why() -> None:
+    tools = PhotoEstimator(Keypoints(), detector=Script([[]]))
+    tracker = HandTracker(tools, Path("clip.mp4"), (640, 480))
+    assert tracker(Photo("clip", None, BLANK), 0.0) == [] and "script finds no hand" in tracker.reason
+    with pytest.raises(UnusableImage):
+        tools.regions(Photo("clip", None, BLANK))
