@@ -92,7 +92,7 @@ class MultiFrameProblem:
 
     def retract(self, state: State, step: State) -> State:
         """See `levenberg_marquardt.Problem`: rad, m, and betas."""
-        return {**retract_frames(state, step), "betas": state["betas"] + step["betas"]}
+        return retract_frames(state, step)
 
     def rows(self, index: torch.Tensor) -> MultiFrameProblem:
         """Some of the persons."""

@@ -97,9 +97,7 @@ class SequenceProblem:
 
     def retract(self, state: State, step: State) -> State:
         """See `levenberg_marquardt.Problem`, in rad and m."""
-        moved = retract_frames(state, step)
-        moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
-        return moved
+        return retract_frames(state, step)
 
     def rows(self, index: torch.Tensor) -> SequenceProblem:
         """There is one problem only."""

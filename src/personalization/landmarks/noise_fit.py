@@ -110,7 +110,7 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
         draw = torch.randn(*hessian.shape[:2], 1, generator=generator, dtype=torch.float64)
         draw = torch.linalg.solve_triangular(factor.mT, draw, upper=True)[..., 0]
         step = step_of(STEP * draw, terms["chart"])
-        moved = {**retract_frames(state, step), "betas": state["betas"] + step["betas"]}
+        moved = retract_frames(state, step)
         other, _ = _predicted(model, moved, K, frames.pose_priors[0])
         spread += ((other - image) / STEP / box[:, None, None]).square().sum(-1) / DRAWS
         pose = draw[:, POSE][:, 3:]  # the prior's own logarithms are the unknowns

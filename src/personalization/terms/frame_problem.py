@@ -57,10 +57,7 @@ class FrameProblem:
     def retract(self, state: State, step: State) -> State:
         """See `levenberg_marquardt.Problem`."""
         moved = retract_frames(state, step)
-        moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
-        if "accepted" in state:
-            moved["accepted"] = state["accepted"] + 1
-        return moved
+        return moved | {"accepted": state["accepted"] + 1} if "accepted" in state else moved
 
     def rows(self, index: torch.Tensor) -> FrameProblem:
         """Some of the frames."""
@@ -81,8 +78,8 @@ def step_of(vector: torch.Tensor, chart: torch.Tensor) -> State:
 
 
 def retract_frames(state: State, step: State) -> State:
-    """Pose and wrist after a step: R exp([turn]) (SO(3) exponential, rad), wrist + step (m)."""
-    return {
-        "pose": state["pose"] @ roma.rotvec_to_rotmat(step["turn"]),
-        "wrist": state["wrist"] + step["wrist"],
-    }
+    """After a step: pose R exp([turn]) (SO(3) exponential, rad), wrist (m), and betas, moved if the step has some."""
+    moved = {"pose": state["pose"] @ roma.rotvec_to_rotmat(step["turn"]), "wrist": state["wrist"] + step["wrist"]}
+    if "betas" in state:
+        moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
+    return moved
