@@ -431,3 +431,21 @@ def test_where_the_points_of_another_rig_lie(tmp_path: Path, caplog: pytest.LogC
     assert misfit_mm(ASSETS, rows, found) < misfit_mm(ASSETS, rows, None)
     shipped = landmarks_of("sam3d_body", ASSETS)
     assert shipped.people == 2 and "4 hands of 2 people" in caplog.text and landmarks_of("hamer", ASSETS) is None
+
+
+def test_mirrored_keypoints_are_found_and_named(tmp_path: Path) -> None:
+    """Without 3D no picture tells by itself; ten of them do."""
+    result = estimate(ASSETS, "mediapipe", 1, 10, seed=8)
+    pixels = result.keypoints[0].numpy()
+    given: dict = {"image": [f"p{row}.jpg" for row in range(10)], "K": K, "image_size": SIZE}
+
+    def read(points: np.ndarray, left: bool) -> Predictions:
+        np.savez(tmp_path / "r.npz", keypoints_2d=points, is_left=[left] * 10, **given)
+        return read_estimates(tmp_path / "r.npz", "joints")
+
+    mirrored = np.stack([SIZE[0] - 1 - pixels[..., 0], pixels[..., 1]], axis=-1)
+    for points, left in ((pixels, False), (mirrored, True)):
+        prepare(read(points, left), ASSETS, people_of(ASSETS))
+    for points, left in ((mirrored, False), (pixels, True)):
+        with pytest.raises(CalibrationError, match=r"10 \w+ hands are a \w+ hand's, all together .* p\d.jpg.*--side_of"):
+            prepare(read(points, left), ASSETS, people_of(ASSETS))

@@ -45,26 +45,22 @@ class Entry:
 
     def __init__(self, content: dict[str, Any], name: str, where: str) -> None:
         self.content, self.name, self.where = content, name, where
-
-    def _slot(self, key: str) -> tuple[dict[str, Any], str] | None:
-        level = [self.content]
+        self._slots: dict[str, tuple[dict[str, Any], str]] = {}  # key: the dict that holds it, and its name there
+        level = [content]
         while level:
             for one in level:
                 for found in one:
-                    if str(found).replace("/", ".").split(".")[-1] == key:
-                        return one, found
+                    self._slots.setdefault(str(found).replace("/", ".").split(".")[-1], (one, found))
             level = [inner for one in level for inner in one.values() if isinstance(inner, dict)]
-        return None
 
     def has(self, key: str) -> bool:
         """Whether the key is there and not None."""
-        slot = self._slot(key)
-        return slot is not None and slot[0][slot[1]] is not None
+        return self.get(key) is not None
 
     def get(self, key: str, default: Any = None) -> Any:
         """The plain value."""
-        slot = self._slot(key)
-        return default if slot is None else slot[0][slot[1]]
+        holder, name = self._slots.get(key, ({}, key))
+        return holder.get(name, default)
 
     def need(self, *keys: str) -> None:
         """Raise MissingKeyError unless all of them are there; it names those that are not."""
@@ -96,10 +92,9 @@ class Entry:
 
     def put(self, key: str, index: Any, value: np.ndarray, *shape: int) -> list[str]:
         """Set ``value`` at ``index`` of the key seen in ``shape``, in the file's own type; gives the key's name."""
-        slot = self._slot(key)
-        if slot is None:
+        if key not in self._slots:
             return []
-        holder, name = slot
+        holder, name = self._slots[key]
         old = holder[name]
         if isinstance(old, torch.Tensor):
             view = old.view(shape)

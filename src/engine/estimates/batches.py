@@ -10,17 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from src.engine.distributed import DistributedContext
-from src.engine.estimates.survey import Survey
+from src.engine.estimates.survey import BATCH, Survey
 from src.estimators import Reader, write_file
 from src.personalization.estimates.personalise import Personalised
 from utils.artifacts import ROW_ARRAYS, Predictions
 
-#: Hands of a batch, if its files hold no more: a process keeps the numbers of so many, and of no more files' contents
-#: than one. 256 are solved together.
-BATCH = 256
 
-
-def batches(counts: list[int], most: int = BATCH) -> list[range]:
+def batches(counts: list[int], most: int) -> list[range]:
     """Ranges of files, in order, each of ``most`` hands or fewer (a file is never parted)."""
     found, start, hands = [], 0, 0
     for file, count in enumerate(counts):
@@ -47,7 +43,9 @@ def personalised_batches(
     Args:
         fit: what to do with rows as they were read.
     """
-    first, files = seen.first, batches([seen.counts[number] for number in range(len(reader.files))])
+    first = seen.first
+    most = min(BATCH, -(-int(first[-1]) // context.world_size))
+    files = batches([seen.counts[number] for number in range(len(reader.files))], most)
     by_hand = len(files) < context.world_size
     step = 1 if by_hand else context.world_size
     for turn in tqdm(range(0, len(files), step), desc="personalise", disable=None if context.is_main else True):
@@ -80,7 +78,7 @@ def write_files(reader: Reader, files: range, first: np.ndarray, target: Path, f
     for number in files:
         file = target if target.suffix else target / reader.files[number].name
         changed = None if found is None else found.released
-        lines += write_file(reader, number, int(first[number]), file, changed)[0]
+        lines += write_file(reader, number, int(first[number]), file, changed)
     return lines
 
 

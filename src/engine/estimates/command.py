@@ -6,6 +6,7 @@ import argparse
 import logging
 import shlex
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,7 @@ def personalise(args: argparse.Namespace) -> None:
         context = init_distributed(device)
         reader = Reader(args.estimates, args.format, **reading(args))
         seen = survey(reader, MOST_IMAGES, context)
+        started, busy = time.perf_counter(), time.process_time()
         some = prepared(args, seen.sample(reader), assets, people, device)
         identities = identities_of(args, seen, some, assets, people, device)
 
@@ -161,7 +163,10 @@ def personalise(args: argparse.Namespace) -> None:
         if track is not None:
             track.write()
         write_identities(output, identities, calibrated=args.identity is None)
-        logger.info("%d hands written to %s (%s, %s)", seen.first[-1], output, PAGE, PREDICTIONS)
+        logger.info(
+            "%d hands written to %s (%s, %s), %.1f s after reading, processor time %.1f s",
+            seen.first[-1], output, PAGE, PREDICTIONS, time.perf_counter() - started, time.process_time() - busy,
+        )  # fmt: skip
 
 
 def identities_of(
