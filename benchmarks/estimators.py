@@ -102,6 +102,7 @@ class Measure:
         self.hand, self.model = HandModel(assets, dtype=torch.float64), JointsModel(assets)
         self.errors: dict[str, list[list[float]]] = defaultdict(list)
         self.standardised: dict[str, list[float]] = defaultdict(list)
+        self.identities: dict[str, list[Identity]] = defaultdict(list)
 
     def rest(self, betas: np.ndarray) -> torch.Tensor:
         """Zero-pose vertices (N,778,3) m."""
@@ -137,6 +138,7 @@ class Measure:
             self.add(treatment, personalise_rows(ready, found, self.assets).joints, identity.betas[None], person)
             off = (identity.hand_length_mm - 1000 * true) / identity.hand_length_std_mm
             self.standardised[treatment].append(float(off))
+            self.identities[treatment].append(identity)
         true_shape = {0: Identity(person.betas, self.assets.name, self.assets.hash, 1000 * true)}
         self.add("true_shape", personalise_rows(ready, true_shape, self.assets).joints, person.betas[None], person)
 

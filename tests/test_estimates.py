@@ -35,7 +35,7 @@ from template.assets import STAND_IN_PATH
 from template.kinematics import LANDMARK_FRAMES, JointsModel
 from tests.mano_pickle import write_mano_pickle
 from utils.artifact_checks import ArtifactError
-from utils.artifacts import load_identity, load_predictions
+from utils.artifacts import Predictions, load_identity, load_predictions
 from utils.joints import MANO_TO_STANDARD
 
 ASSETS = load_hand_assets(STAND_IN_PATH)
@@ -447,5 +447,7 @@ def test_mirrored_keypoints_are_found_and_named(tmp_path: Path) -> None:
     for points, left in ((pixels, False), (mirrored, True)):
         prepare(read(points, left), ASSETS, people_of(ASSETS))
     for points, left in ((mirrored, False), (pixels, True)):
-        with pytest.raises(CalibrationError, match=r"10 \w+ hands are a \w+ hand's, all together .* p\d.jpg.*--side_of"):
+        with pytest.raises(
+            CalibrationError, match=r"10 \w+ hands are a \w+ hand's, all together .* p\d.jpg.*--side_of"
+        ):
             prepare(read(points, left), ASSETS, people_of(ASSETS))

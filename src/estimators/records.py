@@ -108,6 +108,12 @@ class Entry:
             holder[name] = whole if isinstance(old, np.ndarray) else whole.tolist()
         return [key]
 
+    def put_each(self, index: Any, *changes: tuple[str, np.ndarray | None, tuple[int, ...]]) -> list[str]:
+        """`put` of every key whose value is not None, each in its shape."""
+        return [
+            found for key, value, shape in changes if value is not None for found in self.put(key, index, value, *shape)
+        ]
+
 
 def entries(content: Any, name: str, where: str) -> Iterator[Entry]:
     """Every dict of results: of one, of a list of them, or by the names of the pictures."""
@@ -166,6 +172,16 @@ class Hand:
     def name(self) -> str:
         """For messages."""
         return f"{self.image} ({'left' if self.is_left else 'right'} hand)"
+
+    def seen_anew(self, new: Hand) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Points (21,3) m and (21,2) px after a change, and where (3,) m the file's camera sees the ones at the others;
+        None where neither changed."""
+        if new.joints_3d is None and new.keypoints_2d is None:
+            return None
+        points = self.joints_3d if new.joints_3d is None else new.joints_3d
+        pixels = self.keypoints_2d if new.keypoints_2d is None else new.keypoints_2d
+        assert points is not None and pixels is not None and self.K is not None
+        return points, pixels, place(points, pixels, self.K)
 
 
 def pinhole(focal: float, cx: float, cy: float) -> np.ndarray:
@@ -235,6 +251,11 @@ def mirror_pixels(pixels: np.ndarray, width: int) -> np.ndarray:
     mirrored = pixels.copy()
     mirrored[..., 0] = width - 1 - pixels[..., 0]
     return mirrored
+
+
+def root_and_fingers(pose: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Rotations (16,...) as most files have them: (1,...) and (15,...); None of None."""
+    return (None, None) if pose is None else (pose[:1], pose[1:])
 
 
 def mirror_rotations(pose: np.ndarray) -> np.ndarray:
