@@ -5,7 +5,7 @@ which part of it all images of a person share, and how the simulated estimator's
 its guess and of the noisy points that it sees. Of HaMeR-, WiLoR- and SAM-3D-Body-like results it sees these and the
 betas (which the last does not write), of MediaPipe-like ones the points, and 3D points of free scale with the noise
 that they are written with. Its posterior covariance, linearised at the truth, gives the mean error that nobody can go
-below by much. ``any_pose`` is an oracle that does not know how poses are spread.
+below by much.
 
 Printed for each estimator and treatment of `benchmarks.estimators`: mean camera-space and zero-pose error of the oracle
 and of the product, and ``stated``, the zero-pose error that the covariance in the product's identity says to expect.
@@ -98,7 +98,7 @@ def pixel_jacobian(joints: torch.Tensor, K: torch.Tensor, moved: torch.Tensor) -
 
 def informed(result: Estimated, person: int, name: str, assets: HandAssets, treatment: str,
              turns: tuple[torch.Tensor, torch.Tensor], guessed: tuple[torch.Tensor, torch.Tensor],
-             usual_poses: bool = True) -> Information:  # fmt: skip
+             ) -> Information:  # fmt: skip
     """All that is measured of a person; Jacobians of the true hand, and of the one that the estimator laid down."""
     world, claims, points = result.world, CLAIMS[name], name == "mediapipe"
     frames, shared, alone = len(turns[0]), claims.shared, 1 - claims.shared
@@ -155,8 +155,7 @@ def informed(result: Estimated, person: int, name: str, assets: HandAssets, trea
     for joint in range(15):
         part = slice(3 * joint, 3 * joint + 3)
         fingers[:, :, 3 + part.start : 3 + part.stop] = whiten[:, part] @ chart[:, joint]
-    if usual_poses:
-        info.add([(POSE, fingers)], [], 1.0)
+    info.add([(POSE, fingers)], [], 1.0)
     if treatment == "ours_ruler":
         gradient = length_gradient(JointsModel(assets), world.betas[person : person + 1], "hand")[1][0]
         info.shared[BETAS, BETAS] += torch.outer(gradient, gradient) / RULER**2
@@ -165,9 +164,7 @@ def informed(result: Estimated, person: int, name: str, assets: HandAssets, trea
     return info
 
 
-def oracle(
-    assets: HandAssets, name: str, result: Estimated, usual_poses: bool = True, draws: int = 100
-) -> dict[str, list[float]]:
+def oracle(assets: HandAssets, name: str, result: Estimated, draws: int = 100) -> dict[str, list[float]]:
     """Treatment -> mean camera-space and zero-pose error (mm) that the oracle expects."""
     hand, generator = HandModel(assets, dtype=torch.float64, plain=True), torch.Generator().manual_seed(0)
     flat = torch.eye(3, dtype=torch.float64).expand(1, 16, 3, 3)
@@ -177,7 +174,7 @@ def oracle(
         guessed = jacobians(hand, result.world.pose[person], result.betas[person].mean(dim=0))
         rest = torch.func.jacfwd(lambda b: hand(flat, b[None]).vertices[0])(betas)
         for treatment in TREATMENTS:
-            info = informed(result, person, name, assets, treatment, turns, guessed, usual_poses)
+            info = informed(result, person, name, assets, treatment, turns, guessed)
             shared, own = info.draws(draws, generator)
             off = torch.einsum("fju,dfu->dfj", turns[0], own[..., POSE])
             off = off + torch.einsum("fjb,db->dfj", turns[1], shared[:, BETAS])
@@ -191,7 +188,7 @@ def stated(measure: Measure, treatment: str, draws: int = 200) -> float:
     """mm, zero-pose error that the identities' own covariances say to expect."""
     generator, found = np.random.default_rng(0), []
     for identity in measure.identities[treatment]:
-        drawn = generator.multivariate_normal(identity.betas, identity.betas_covariance, draws)
+        drawn = generator.multivariate_normal(identity.betas, identity.covariance, draws)
         found.append(float((measure.rest(drawn) - measure.rest(identity.betas[None])).norm(dim=-1).mean()))
     return 1000 * float(np.mean(found))
 
@@ -211,12 +208,11 @@ def main() -> None:
         for person in simulated_people(name, result):
             measure.person(person, name in WITH_POSE, generator)
         product = {row["treatment"]: row for row in measure.rows(name)}
-        knows, any_pose = (oracle(assets, name, result, usual) for usual in (True, False))
+        knows = oracle(assets, name, result)
         for treatment in TREATMENTS:
             row = product[treatment]
             line = f"{name:10s} {treatment:10s} camera {row['camera_space_mm']:5.1f} oracle {knows[treatment][0]:5.1f}"
-            line += f" any_pose {any_pose[treatment][0]:5.1f}  zero pose {row['zero_pose_mm']:4.2f}"
-            line += f" oracle {knows[treatment][1]:4.2f} any_pose {any_pose[treatment][1]:4.2f}"
+            line += f"  zero pose {row['zero_pose_mm']:4.2f} oracle {knows[treatment][1]:4.2f}"
             if treatment in measure.identities:
                 line += f" stated {stated(measure, treatment):4.2f}"
             print(f"{line} mm", flush=True)
