@@ -14,13 +14,18 @@ from datasets.augment import AugmentConfig
 from datasets.protocol import SampleDataset
 from options.recipes import DEFAULT_MILESTONES, METRO, MILESTONES
 from src.engine.checkpoint import ModelCard
-from src.models.confidence_objective import WithinPersonConfidence
 from src.models.losses import LossWeights
 from src.models.losses_cmr import CmrLoss
 from src.models.mesh_joints import is_cascade, is_mesh_model, mesh_hand
-from src.models.mesh_objectives import BoukhaymaObjective, MeshObjective
-from src.models.metro.objective import MetroObjective
-from src.models.objectives import ConfidenceObjective, JointMapObjective, KeypointObjective, ManoObjective, Objective
+from src.models.mesh_objectives import BoukhaymaObjective, MeshObjective, MetroObjective
+from src.models.objectives import (
+    ConfidenceObjective,
+    JointMapObjective,
+    KeypointObjective,
+    ManoObjective,
+    Objective,
+    WithinPersonConfidence,
+)
 from template import HandAssets, HandModel, load_hand_assets
 
 logger = logging.getLogger(__name__)
