@@ -42,6 +42,7 @@ LIMITS = {
         _POSITIVE,
     ),
     **dict.fromkeys(("crop_size", "input_size"), Limits(_SMALLEST_PICTURE, 4096)),
+    "keypoint_views": Limits(1, 5),
     "crop_scale": Limits(0, 2, above=True),
     "rotation_deg": Limits(0, 180),
     "min_confidence": Limits(0, 1),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.engine.evaluate import format_table
+from src.engine.measure import format_table
 from src.evaluation.bootstrap import paired_bootstrap
 from src.evaluation.metrics import Evaluation
 from src.evaluation.shape import zero_pose_mpvpe

@@ -22,7 +22,7 @@ from datasets.synthetic.sequence import SynthesisOptions
 from src.engine.checkpoint import ModelCard, load_network
 from src.engine.demo.pictures import write_gallery, write_pictures
 from src.engine.demo.report import Variant, report, summarise
-from src.engine.evaluate import evaluate_hands
+from src.engine.measure import evaluate_hands
 from src.engine.networks import check_hand
 from src.engine.predict import ShapeSource, predict_dataset
 from src.personalization.calibration.identity import calibrate_predictions
