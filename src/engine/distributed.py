@@ -87,14 +87,6 @@ class DistributedContext:
             dist.all_reduce(values)
         return values
 
-    def sum_by_name(self, sums: dict[str, float]) -> dict[str, float]:
-        """Sum of each number over the processes; one that a process lacks (it had no sample) counts as zero there."""
-        if self.world_size == 1:
-            return sums
-        parts = self.gather_all(sums)
-        names = sorted({name for part in parts for name in part})
-        return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
-
     def gather_all(self, value: Any) -> list[Any]:
         """Every process's ``value``, in the order of ranks, for all of them."""
         if self.world_size == 1:

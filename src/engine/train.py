@@ -23,7 +23,7 @@ from options.recipes import apply_recipe
 from src.engine import config
 from src.engine.checkpoint import ModelCard, UnreadableCheckpointError, initialise_from, read_checkpoint
 from src.engine.cuda_graph import GraphedStep
-from src.engine.distributed import Interrupted, Interruption, init_distributed, process_group
+from src.engine.distributed import Interruption, init_distributed, process_group
 from src.engine.run_folder import RunFolder, train_settings
 from src.engine.step_log import Term, mean_scores
 from src.engine.training_state import TrainingState
@@ -32,17 +32,9 @@ from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Interrupted", "NonFiniteLossError", "Trainer", "train"]
-
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the last good checkpoint is untouched."""
-
-
-def _augment_generator(seed: int, rank: int, epoch: int, batch: int, device: torch.device) -> torch.Generator:
-    """Random numbers of one batch, from its place alone: a resumed run draws the same."""
-    place = (seed * 1_000_003 + epoch) * 1_000_003 + batch
-    return torch.Generator(device=device).manual_seed((place + rank * 7_046_029_254_386_353_087) % 2**63)
 
 
 class Trainer:
@@ -100,7 +92,10 @@ class Trainer:
         self.state = TrainingState(
             self.card, self.model, build_rates, scaler, settings, batches, self.device, self.context
         )
-        self._gradients = GraphedStep(self._compute_gradients) if self._can_be_recorded() else self._compute_gradients
+        self._gradients = self._compute_gradients
+        is_gpu_alone = self.device.type == "cuda" and self.context.world_size == 1
+        if args.cuda_graph != "no" and is_gpu_alone and self.objective.is_static and not args.compile:
+            self._gradients = GraphedStep(self._compute_gradients)
         self.augment = config.augmentation(args)
         self.interruption = Interruption(self.context)
         self._saved_at = time.monotonic()
@@ -115,12 +110,6 @@ class Trainer:
             initialise_from(model, self.args.init_from, self.args.init_parts)
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.args.channels_last == "yes" else model
-
-    def _can_be_recorded(self) -> bool:
-        """Whether a step may be replayed: not several processes', nor compiled, nor one that differs by batch."""
-        if self.args.cuda_graph == "no" or self.device.type != "cuda" or self.context.world_size > 1:
-            return False
-        return self.objective.is_static and not self.args.compile
 
     def run(self) -> None:
         """Train to the configured number of epochs.
@@ -249,7 +238,10 @@ class Trainer:
     def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, Term]:
         """One update from a batch of samples; the loss and its terms, scalars on the device."""
         position, args = self.state.position, self.args
-        generator = _augment_generator(args.seed, self.context.rank, position.epoch, position.batch, self.device)
+        # of the batch's place alone: a resumed run draws the same
+        place = (args.seed * 1_000_003 + position.epoch) * 1_000_003 + position.batch
+        seed = (place + self.context.rank * 7_046_029_254_386_353_087) % 2**63
+        generator = torch.Generator(device=self.device).manual_seed(seed)
         follow = args.crop != "image"
         batch = prepare_batch(
             raw, args.input_size, self.device, self.augment, generator, args.crop_scale, follow_joints=follow

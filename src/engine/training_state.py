@@ -119,7 +119,8 @@ class TrainingState:
             name: [saved[name], now] for name, now in self.settings.items() if name in saved and saved[name] != now
         }
         if changed and not override:
-            listed = "; ".join(f"{_flag(name)} was {old}, is {new}" for name, (old, new) in changed.items())
+            flags = {name: name if " " in name else f"--{name}" for name in changed}
+            listed = "; ".join(f"{flags[name]} was {old}, is {new}" for name, (old, new) in changed.items())
             raise CheckpointError(
                 f"{path}: not the same run: {listed}. Give the saved run's settings, start another run (--exp_name), "
                 "or go on with these by --override, which args.N.json will tell"
@@ -149,7 +150,3 @@ class TrainingState:
             warnings.simplefilter("ignore")  # that no step of the optimizer came before
             for _ in range(steps):
                 self.scheduler.step()
-
-
-def _flag(setting: str) -> str:
-    return setting if " " in setting else f"--{setting}"
