@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import logging
 import shlex
 import sys
@@ -15,7 +16,7 @@ import torch
 
 from src.engine.distributed import DistributedContext, init_distributed, process_group
 from src.engine.estimates.batches import personalised_batches
-from src.engine.estimates.outputs import Outputs, write_identities
+from src.engine.estimates.outputs import Outputs
 from src.engine.estimates.shape_track import ShapeTrack
 from src.engine.estimates.survey import Survey, survey
 from src.estimators import Reader
@@ -38,7 +39,7 @@ from src.personalization.terms.shape_terms import LengthCue
 from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.gallery import PAGE, PREDICTIONS
 from template import HandAssets, load_hand_assets
-from utils.artifacts import Identity, Predictions
+from utils.artifacts import Identity, Predictions, save_identity
 from utils.device import choose_device
 from utils.files import writable_folder
 
@@ -150,8 +151,7 @@ def personalise(args: argparse.Namespace) -> None:
         target = target if Path(args.estimates).is_dir() else target / Path(args.estimates).name
         found = personalised_batches(reader, seen, fit, target, context)
         if not context.is_main:
-            for _ in found:
-                pass
+            collections.deque(found, maxlen=0)
             return
         with Outputs(args, output, seen, identities, assets) as outputs:
             for batch, changed in found:
@@ -160,7 +160,9 @@ def personalise(args: argparse.Namespace) -> None:
                     track.add(batch)
         if track is not None:
             track.write()
-        write_identities(output, identities, calibrated=args.identity is None)
+        if args.identity is None:
+            for subject, identity in identities.items():
+                save_identity(output / f"identity_subject-{subject:02d}.json", identity)
         logger.info("%d hands written to %s (%s, %s)", seen.first[-1], output, PAGE, PREDICTIONS)
 
 
