@@ -257,17 +257,16 @@ def main() -> int:
     parser.add_argument("file")
     parser.add_argument("--model", required=True, help="e.g. mano_baseline, cmr_sg")
     parser.add_argument("--backbone", help="ResNet18 or ResNet50 (default: the model's own)")
-    return run_command(parser, _say_what_it_took)
 
+    def work(args: argparse.Namespace) -> None:
+        if Path(args.file).suffix == ".safetensors" or has_card(args.file):
+            count = len(load_network(args.file, expect=args.model)[0].state_dict())
+        else:
+            options = {"backbone": args.backbone.lower()} if args.backbone else {}
+            count = load_owned(args.file, build_model(args.model, "paper", **options))
+        print(f"{args.file}: {count} tensors taken by {args.model}")
 
-def _say_what_it_took(args: argparse.Namespace) -> None:
-    if Path(args.file).suffix == ".safetensors" or has_card(args.file):
-        network, card, _ = load_network(args.file, expect=args.model)
-        count = len(network.state_dict())
-    else:
-        options = {"backbone": args.backbone.lower()} if args.backbone else {}
-        count = load_owned(args.file, build_model(args.model, "paper", **options))
-    print(f"{args.file}: {count} tensors taken by {args.model}")
+    return run_command(parser, work)
 
 
 def has_card(path: str | Path) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from datasets.protocol import SampleDataset
+from options.run_options import SERVERS
 from src.engine import config
 from src.engine.measure import camera_points, count_hands, format_scores, format_table, measure, official_hand
 from src.engine.predict import predict
-from src.engine.submit import RESULT_FILES, check_server, official_scores, read_result_file, submit
+from src.engine.submit import RESULT_FILES, official_scores, read_result_file, submit
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import apart_from_calibration
 from src.personalization.shape_source import load_identities
@@ -32,15 +33,16 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     evaluation part as first released) are predicted and submitted, but not measured.
 
     Raises:
-        ValueError: predictions of another hand model or split; or nothing to measure and nothing to submit.
+        ValueError: a server or predictions of another data set, hand model or split; nothing to measure or to submit.
     """
-    check_server(args)
+    if args.submit and SERVERS[args.submit] != args.dataset:
+        raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
     if args.results:
         writable_file(args.results, "--results")  # before the work, not after it
     device = choose_device(args.device, args.threads)
     _, assets = config.hand_model(args, device)
     if args.predictions and Path(args.predictions).suffix in RESULT_FILES:
-        return _evaluate_result_file(args)
+        return _written(args, _evaluate_result_file(args))
     predictions = load_predictions(args.predictions) if args.predictions else predict(args)
     if predictions is None:  # under torchrun: the leading process has them all and measures
         return {}
@@ -82,6 +84,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(
                 f"{dataset.root}: split {split} is not annotated, so nothing can be measured; --submit writes the files"
             )
+    return _written(args, summary)
+
+
+def _written(args: argparse.Namespace, summary: dict[str, Any]) -> dict[str, Any]:
     if args.results:
         write_json(args.results, summary)
         logger.info("metrics written to %s", args.results)
@@ -103,7 +109,4 @@ def _evaluate_result_file(args: argparse.Namespace) -> dict[str, Any]:
     points, image_id, is_left = read_result_file(args, dataset)
     scores = official_scores(args, points, image_id, is_left, dataset)
     logger.info("%s: %d images, as the server takes them\n%s", args.predictions, len(image_id), format_scores(scores))
-    summary = {"split": split, "file": args.predictions, "n_images": len(image_id), "official": scores}
-    if args.results:
-        write_json(args.results, summary)
-    return summary
+    return {"split": split, "file": args.predictions, "n_images": len(image_id), "official": scores}
