@@ -115,12 +115,6 @@ class DistributedContext:
             dist.barrier()
 
 
-def is_lost_peer(error: BaseException) -> bool:
-    """Whether an exchange failed because another process has ended or cannot be reached."""
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
-    return isinstance(error, dist.DistError) or any(text in str(error) for text in words)
-
-
 def init_distributed(device: torch.device) -> DistributedContext:
     """The processes that torchrun's environment variables describe; alone without them.
 
@@ -190,7 +184,9 @@ class Interruption:
         try:
             yield
         except RuntimeError as error:
-            if self.signal is None or not is_lost_peer(error):
+            words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+            is_peer_lost = isinstance(error, dist.DistError) or any(text in str(error) for text in words)
+            if self.signal is None or not is_peer_lost:
                 raise
             raise Interrupted(128 + self.signal) from error
         finally:

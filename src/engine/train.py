@@ -199,11 +199,7 @@ class Trainer:
         self._save(self.folder.last)  # validation may be long: a signal or a kill during it loses nothing
         row = {f"train_{name}": value for name, value in self.state.log.means(sums).items()}
         row |= {f"val_{name}": value for name, value in self.validate().items()}
-        self._finish_epoch(row)
-
-    def _finish_epoch(self, row: dict[str, float]) -> None:
-        """Write the epoch's line, and its state if it is the best one so far."""
-        position = self.state.position
+        # the epoch's line, and its state if it is the best one so far
         score = row.get(f"val_{self.objective.score}", math.nan)
         rate = self.state.scheduler.get_last_lr()[0]
         row = {"epoch": position.epoch + 1, "lr": rate, "seconds": self.state.seconds(), **row}
