@@ -92,13 +92,6 @@ def read_network(
         network, card, digest = load_network(path, device, expected, assets, hierarchy)
         check_hand(card, assets, path)
         return network, card, digest
-    network, card = _released_network(path, assets, model, backbone, hierarchy)
-    return network.to(device).eval(), card, model_hash(network.state_dict())
-
-
-def _released_network(
-    path: Path, assets: HandAssets, model: str, backbone: str | None, hierarchy: str | Path | None
-) -> tuple[nn.Module, ModelCard]:
     options: dict[str, Any] = {"backbone": backbone.lower()} if backbone else {}
     forms: list[tuple[str, dict[str, Any]]] = [(model, options)]
     if is_cascade(model, options.get("backbone", "resnet18")):  # the file says by its tensors which of the two it is
@@ -115,7 +108,8 @@ def _released_network(
             continue
         logger.info("%s: %d tensors taken by %s", path, taken, model)
         size, crop = RELEASED.get(name, (224, "joints"))
-        return network, ModelCard(model, "paper", built, size, size, 2.0, assets.name, assets.hash, crop)
+        card = ModelCard(model, "paper", built, size, size, 2.0, assets.name, assets.hash, crop)
+        return network.to(device).eval(), card, model_hash(network.state_dict())
     raise CheckpointError(f"{failures[0]}. Is it a {model} (--model) with this --backbone?") from failures[0]
 
 

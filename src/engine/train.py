@@ -78,7 +78,13 @@ class Trainer:
         self.val_loader = BatchLoader(self.val_data, args.batch_size, max_samples=args.val_images, **share)
         if args.resident == "yes" or (args.resident == "auto" and args.cache):
             self.loader.keep_on(self.device, only_if_it_fits=args.resident == "auto")
-        self.model = self._build_model()
+        options = dict(self.card.options) | ({"weights": args.backbone_weights} if args.backbone_weights else {})
+        model = dataclasses.replace(self.card, options=options).build(self.assets, args.hierarchy)
+        self.card.hierarchy_hash = getattr(model, "hierarchy_hash", "")
+        if args.init_from and not args.resume:
+            initialise_from(model, args.init_from, args.init_parts)
+        model = model.to(self.device)
+        self.model = model.to(memory_format=torch.channels_last) if args.channels_last == "yes" else model
         self.objective: Objective = config.build_objective(args, self.hand, self.model)
         self.objective.start_training(self.model)
         if self.objective.images_of_person > 1:
@@ -99,17 +105,6 @@ class Trainer:
         self.augment = config.augmentation(args)
         self.interruption = Interruption(self.context)
         self._saved_at = time.monotonic()
-
-    def _build_model(self) -> nn.Module:
-        options = dict(self.card.options)
-        if self.args.backbone_weights:
-            options["weights"] = self.args.backbone_weights
-        model = dataclasses.replace(self.card, options=options).build(self.assets, self.args.hierarchy)
-        self.card.hierarchy_hash = getattr(model, "hierarchy_hash", "")
-        if self.args.init_from and not self.args.resume:
-            initialise_from(model, self.args.init_from, self.args.init_parts)
-        model = model.to(self.device)
-        return model.to(memory_format=torch.channels_last) if self.args.channels_last == "yes" else model
 
     def run(self) -> None:
         """Train to the configured number of epochs.

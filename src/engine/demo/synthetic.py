@@ -81,7 +81,11 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
         write_data_set(root, options, SUBJECTS)
         dataset = build_dataset("dex_ycb", root, "s1_test", allow_missing_subjects=True)
 
-    fit_options, believed = priors(weights / SHIPPED_PRIOR.name, assets)
+    prior = weights / SHIPPED_PRIOR.name  # how far to trust network and keypoints, measured on the validation subject
+    fit_options, believed = FitOptions(), CalibrationOptions(errors_repeat=True)
+    if prior.is_file():
+        population = load_population(prior, assets.hash)
+        fit_options, believed = with_population(fit_options, population), calibration_options(population)
 
     def run(name: str, shape: ShapeSource | None = None) -> Predictions:
         model, card, digest = networks[name]
@@ -91,7 +95,11 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     with watch("predict"):
         baseline, keypoints = run("mano_baseline_conf"), run("pose_2d")
         baseline = pair_keypoints(baseline, keypoints)
-    calibration_rows = first_sequences(baseline, CALIBRATION_SEQUENCES)
+    calibration_rows = np.zeros(len(baseline), dtype=bool)
+    for subject in np.unique(baseline.subject_id):
+        of_subject = baseline.subject_id == subject
+        first = np.unique(baseline.sequence_id[of_subject])[:CALIBRATION_SEQUENCES]
+        calibration_rows |= of_subject & np.isin(baseline.sequence_id, first)
     with watch("calibrate"):
         identities = calibrate_predictions(
             baseline.select(np.flatnonzero(calibration_rows)),
@@ -155,21 +163,3 @@ def demo_hand(given: HandAssets, card: ModelCard, path: Path) -> HandAssets:
         return stand_in
     check_hand(card, given, path)
     return given
-
-
-def priors(path: Path, assets: HandAssets) -> tuple[FitOptions, CalibrationOptions]:
-    """How far to trust network and keypoints, as measured on the validation subject; defaults without the file."""
-    if not path.is_file():
-        return FitOptions(), CalibrationOptions(errors_repeat=True)
-    population = load_population(path, assets.hash)
-    return with_population(FitOptions(), population), calibration_options(population)
-
-
-def first_sequences(predictions: Predictions, count: int) -> np.ndarray:
-    """Mask (N,) of the rows in the first ``count`` sequences of each subject."""
-    mask = np.zeros(len(predictions), dtype=bool)
-    for subject in np.unique(predictions.subject_id):
-        of_subject = predictions.subject_id == subject
-        first = np.unique(predictions.sequence_id[of_subject])[:count]
-        mask |= of_subject & np.isin(predictions.sequence_id, first)
-    return mask

@@ -95,9 +95,8 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
     most = max(args.num_images or 0, MOST_IMAGES if args.select == "random" else CHOSEN_FROM)
     ready = prepared(args, survey(reader, most, DistributedContext()).sample(reader), assets, people, device)
     if args.output is None:
-        args.output = DEFAULT_IDENTITY if len(np.unique(ready.rows.subject_id)) == 1 else str(
-            Path(DEFAULT_IDENTITY).parent
-        )  # fmt: skip
+        one_person = len(np.unique(ready.rows.subject_id)) == 1
+        args.output = DEFAULT_IDENTITY if one_person else str(Path(DEFAULT_IDENTITY).parent)
         logger.info("--output is not given: %s", args.output)
     if args.num_images is None:
         args.num_images = min(len(ready.rows), MOST_IMAGES)
