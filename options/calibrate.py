@@ -68,11 +68,6 @@ class _Parser(CommandParser):
         self.refuse_without(args, _NEEDS)
 
 
-def method_name(text: str) -> str:
-    """Name of a method: multi_frame was called joint before."""
-    return "multi_frame" if text == "joint" else text
-
-
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of ``calibrate_from_shape_params.py``."""
     parser = _Parser("Many images of a person to one identity file (shape of the hand, with its uncertainty).")
@@ -98,7 +93,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--method",
         default="multi_frame",
         choices=METHODS,
-        type=method_name,
+        type=lambda text: "multi_frame" if text == "joint" else text,  # which it was called before
         help="averages of predicted shapes, or one shape solved for all images (also called joint)",
     )
     add("--subject", type=int, help="only this subject (official number)")

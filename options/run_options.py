@@ -88,7 +88,14 @@ class _Parser(CommandParser):
         if use == "personalise" and not (args.estimates and args.format):
             self.error("--phase personalise needs --estimates PATH and --format NAME")
         if args.dataset == "shards":
-            args.dataset = self._dataset_of_shards(args.data_root)
+            from datasets.shards.index import dataset_of
+
+            if args.data_root is None:
+                self.error("--dataset shards needs --data_root, the folder that python -m datasets.write_shards wrote")
+            try:
+                args.dataset = dataset_of(args.data_root)
+            except (OSError, ValueError) as error:
+                self.error(str(error))
         is_fair, predicts = args.recipe == "fair", args.phase != "eval" or args.predictions is None
         for option, is_used, otherwise in (
             ("--override", args.resume, "a command without --resume"),
@@ -107,16 +114,6 @@ class _Parser(CommandParser):
                 self.refuse_unused(args, args.given_options - {option}, otherwise)
         args.setup = args.setup or ("s1" if args.dataset == "dex_ycb" else "s0")
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
-
-    def _dataset_of_shards(self, root: str | None) -> str:
-        from datasets.shards.index import dataset_of
-
-        if root is None:
-            self.error("--dataset shards needs --data_root, the folder that python -m datasets.write_shards wrote")
-        try:
-            return dataset_of(root)
-        except (OSError, ValueError) as error:
-            self.error(str(error))
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -156,8 +156,6 @@ def load_network(
     """Build the network of a checkpoint, load it strictly, in eval mode.
 
     Args:
-        path: ``.pt`` or ``.safetensors``.
-        device: where to.
         expect: model name the caller needs; a baseline with confidence passes for a baseline.
         assets, hierarchy: the hand and the mesh levels, as in `mesh_parts`.
 
@@ -228,14 +226,11 @@ def initialise_from(model: nn.Module, path: str | Path, parts: Sequence[str] | N
 
 
 def load_owned(path: str | Path, model: nn.Module) -> int:
-    """Load a checkpoint that other code wrote (released code of the paper, CMR) strictly into ``model``.
+    """Load a checkpoint that other code wrote (of the paper, CMR) strictly into ``model``; says how many tensors.
 
     Args:
         path: file of a state dict, bare or wrapped, with or without ``module.`` before its names.
         model: of `build_model` with ``recipe="paper"``.
-
-    Returns:
-        how many tensors were taken.
 
     Raises:
         FileNotFoundError, CheckpointError: as `load_network`.

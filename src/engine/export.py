@@ -213,8 +213,7 @@ class ExportGraph(nn.Module):
     """A network, and the hand layer after it, as a function of positional tensors.
 
     Args:
-        network: of `load_network`, in eval mode. It is made traceable in place: hand layers become plain,
-            constant sparse products become gathers.
+        network: in eval mode. It is made traceable in place: hand layers become plain, constant sparse products gathers.
         hand: layer that turns pose and betas into vertices and joints; None: the network alone. Of a network
             that predicts vertices it gives the joints, by its regressor.
         knows_shape: the network takes the person's betas.
@@ -223,11 +222,8 @@ class ExportGraph(nn.Module):
     def __init__(self, network: nn.Module, hand: HandModel | None, knows_shape: bool) -> None:
         super().__init__()
         self.network, self.hand = network, hand
-        self.inputs = ["image"]
-        if knows_shape:
-            self.inputs.append("betas")
-        if getattr(network, "uses_crop_geometry", False):
-            self.inputs.append("K")
+        is_read = {"image": True, "betas": knows_shape, "K": getattr(network, "uses_crop_geometry", False)}
+        self.inputs = [name for name, is_input in is_read.items() if is_input]
         for module in list(self.modules()):
             if isinstance(module, HandModel):
                 module.plain = True

@@ -29,15 +29,11 @@ INDEX = "weights.json"
 
 
 def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights", bits: int | None = None) -> Path:
-    """Write ``weights/<name>.safetensors`` from a finished run and enter it in the index.
+    """Write ``weights/<name>.safetensors`` from a finished run, enter it in the index, and give its path.
 
     Args:
         run: the run's folder, with ``args.json``, ``log.csv`` and ``checkpoints/last.pt``.
-        name: of the shipped file.
         weights: folder of the shipped files; bits: of a weight, None: half precision.
-
-    Returns:
-        the file.
 
     Raises:
         FileNotFoundError: the run lacks one of its files.
@@ -70,8 +66,7 @@ def export_weights(checkpoint: str | Path, output: str | Path, bits: int | None 
     in the log.
 
     Args:
-        checkpoint: ``.pt`` training state, or a shipped file.
-        output: ``.safetensors`` file to write.
+        checkpoint: training state, or a shipped file.
         notes: what made it (command, git revision, data seed, scores); must be JSON.
 
     Raises:

@@ -98,10 +98,8 @@ def mean_scores(
 
     Args:
         model: put into eval mode, and left there.
-        objective: what is scored.
         loader: this process's share of the samples.
         view: arguments of `prepare_batch` after the batch, by name.
-        context: the processes.
         is_told_to_stop: asked before every batch; True: leave out this process's other samples.
     """
     model.eval()

@@ -37,12 +37,9 @@ class TrainingState:
     """Network, optimizer, schedule, position, and what the steps of the epoch under way said.
 
     Args:
-        card, model: the network.
-        build_rates: its optimizer and schedule, new.
-        scaler: of the losses.
+        build_rates: the network's optimizer and schedule, new; scaler: of the losses.
         settings: options by name that decide what is trained (`run_folder.train_settings`).
         batches: of an epoch.
-        device: where the network is.
         context: the processes; the main one writes.
     """
 

@@ -97,9 +97,8 @@ def write_dexycb(
 
     Args:
         joints: (N,21,3) metres, camera frame, standard order, **our right-hand convention**: rows
-            with ``is_left`` are mirrored back here.
+            with ``is_left`` (N,) are mirrored back here.
         image_id: (N,) official ids (docs/facts.md 1.7) in rising order.
-        is_left: (N,) bool.
         expected_ids: the ids the evaluator asks for: every sample of the split with a valid hand,
             both sides, every frame. More ids than these are allowed.
         strict: as of `write_freihand`.

@@ -32,11 +32,7 @@ def batches(counts: list[int], most: int = BATCH) -> list[range]:
 
 
 def personalised_batches(
-    reader: Reader,
-    seen: Survey,
-    fit: Callable[[Predictions], Personalised],
-    target: Path,
-    context: DistributedContext,
+    reader: Reader, seen: Survey, fit: Callable[[Predictions], Personalised], target: Path, context: DistributedContext
 ) -> Iterator[tuple[Personalised, list[str]]]:
     """Every batch in order, for the leading process (nothing for the others): its hands, and what was changed in whose
     entry of their files, which are written again in ``target`` (a folder if the source is one).

@@ -26,12 +26,7 @@ from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import Estimates, believed, landmarks_of, prepare
 from src.personalization.estimates.one_hand import check_one_hand
 from src.personalization.estimates.people import people_of
-from src.personalization.estimates.personalise import (
-    MOST_IMAGES,
-    Personalised,
-    calibrate_estimates,
-    personalise_rows,
-)
+from src.personalization.estimates.personalise import MOST_IMAGES, Personalised, calibrate_estimates, personalise_rows
 from src.personalization.estimates.trust import load_trust
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError

@@ -39,12 +39,7 @@ class Outputs(contextlib.ExitStack):
     """
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        output: Path,
-        seen: Survey,
-        identities: dict[int, Identity],
-        assets: HandAssets,
+        self, args: argparse.Namespace, output: Path, seen: Survey, identities: dict[int, Identity], assets: HandAssets
     ) -> None:
         super().__init__()
         self._images, self._assets = args.images, assets

@@ -29,10 +29,7 @@ WIDTHS, OUTPUTS, LAYERS, FEATURES = (64, 32, 16), (64, 32, 3), 2, 128
 def build_backbone(name: str, weights: str | Path | None = None) -> tuple[nn.Module, int]:
     """A network from images (B, 3, S, S) to pooled features (B, C), with released names; and C.
 
-    Of the shared body (`Backbone`), which gives maps, `Metro` takes the mean of the coarsest.
-
-    Args:
-        name: ``hrnet_w64`` (needs timm), a ResNet, or one of `backbones.BACKBONES`.
+    Of the shared body (one of `backbones.BACKBONES`), which gives maps, `Metro` takes the mean of the coarsest.
 
     Raises:
         ValueError: the name is unknown, timm is absent, or the weights are another network's.
@@ -57,7 +54,7 @@ class Metro(nn.Module):
     """Image to hand mesh as released (Lin et al., CVPR 2021): ImageNet colours, metres, weak perspective.
 
     Args:
-        backbone: as `build_backbone`.
+        backbone: ``hrnet_w64`` (needs timm), a ResNet, or the shared body.
         sees_shape: the tokens are the person's rest hand in place of the mean one (`metro_identity`).
         hand: hand layer of the template; None for the one that `load_hand_assets` finds.
         transformer: sizes other than the released ones, for `MeshTransformer`.
