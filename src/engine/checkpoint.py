@@ -43,13 +43,8 @@ def mesh_parts(model: str, assets: HandAssets | None = None, hierarchy: str | Pa
     """Options of `build_model` that are objects; none for networks that need none.
 
     Args:
-        model: name of the network.
         assets: right hand in use; None for the one that `load_hand_assets` finds.
-        hierarchy: ``transform.pkl`` or template folder of a CMR checkout, an .npz of mesh levels, or None for
-            the levels that belong to the hand.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_hierarchy`.
+        hierarchy: as `load_hierarchy`, whose errors pass; None for the levels that belong to the hand.
     """
     if model == "boukhayma":
         return {"hand": assets}

@@ -62,11 +62,6 @@ def every_frame(args: argparse.Namespace) -> dict[str, object]:
     return {"side": "both", "include_invalid": True} if args.submit == "dexycb" else {}
 
 
-def label_options(args: argparse.Namespace) -> dict[str, bool]:
-    """Options of `open_dataset` that give a training split the labels which the network's loss uses."""
-    return {"with_mask": True} if args.dataset == "freihand" and has_mask(args) else {}
-
-
 def has_mask(args: argparse.Namespace) -> bool:
     """Whether the network finds silhouettes; the paper's comparison on DexYCB and HUMBI was without."""
     if args.model == "cmr_sg":

@@ -213,7 +213,7 @@ class ExportGraph(nn.Module):
     """A network, and the hand layer after it, as a function of positional tensors.
 
     Args:
-        network: in eval mode. It is made traceable in place: hand layers become plain, constant sparse products gathers.
+        network: in eval mode. It is made traceable in place: hand layers become plain, constant products gathers.
         hand: layer that turns pose and betas into vertices and joints; None: the network alone. Of a network
             that predicts vertices it gives the joints, by its regressor.
         knows_shape: the network takes the person's betas.

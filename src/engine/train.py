@@ -60,7 +60,7 @@ class Trainer:
         self.hand, self.assets = config.hand_model(args, self.device)
         self.card: ModelCard = config.model_card(args, self.assets)
         with self.context.local_main_first():
-            labels = config.label_options(args)
+            labels = {"with_mask": True} if args.dataset == "freihand" and config.has_mask(args) else {}
             self.data = config.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)
             self.val_data = config.open_dataset(args, f"{args.setup}_val", args.crop_size)
         share = {"rank": self.context.rank, "world_size": self.context.world_size}

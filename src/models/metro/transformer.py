@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-#: Joints and vertices that are tokens, vertices of the mesh, and heads of attention.
-JOINTS, VERTICES, FULL, HEADS = 21, 195, 778, 4
+from src.models.metro.template_tokens import N_JOINTS, N_VERTICES, VERTICES_195
+
+VERTICES = len(VERTICES_195)  # that are tokens
+HEADS = 4
 
 
 class EncoderLayer(nn.Module):
@@ -118,12 +120,12 @@ class MeshTransformer(nn.Module):
         has_camera: bool = True,
     ) -> None:
         super().__init__()
-        tokens = JOINTS + VERTICES
+        tokens = N_JOINTS + VERTICES
         self.encoders = nn.ModuleList()
         for width, channels in zip(widths, outputs, strict=True):
             self.encoders.append(TokenEncoder(tokens, inputs, width, channels, layers, HEADS, dropout))
             inputs = channels
-        self.upsampling = nn.Linear(VERTICES, FULL)
+        self.upsampling = nn.Linear(VERTICES, N_VERTICES)
         self.camera = None
         if has_camera:
             self.camera = nn.ModuleList([nn.Linear(3, 1), nn.Linear(tokens, 150), nn.Linear(150, 3)])
@@ -143,9 +145,9 @@ class MeshTransformer(nn.Module):
         for number, encoder in enumerate(self.encoders):
             points = encoder(points, added if number == 0 else None)
         with torch.autocast(points.device.type, enabled=False):
-            coarse = points[:, JOINTS:]
+            coarse = points[:, N_JOINTS:]
             full = self.upsampling(coarse.transpose(1, 2)).transpose(1, 2)
-            found = {"joints": points[:, :JOINTS], "vertices_coarse": coarse, "vertices": full}
+            found = {"joints": points[:, :N_JOINTS], "vertices_coarse": coarse, "vertices": full}
             if self.camera is not None:
                 each, mixed, last = self.camera
                 found["camera"] = last(mixed(each(points)[..., 0]))
@@ -161,4 +163,4 @@ class MeshTransformer(nn.Module):
         for number, encoder in enumerate(self.encoders[:-1]):
             points = encoder(points, added if number == 0 else None)
         seen = self.encoders[-1].attention(points, added if len(self.encoders) == 1 else None).mean(1)
-        return seen[:, :JOINTS, JOINTS:]
+        return seen[:, :N_JOINTS, N_JOINTS:]
