@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 
 import torch
 from torch import nn
 
 from datasets import build_dataset
-from datasets.augment import AugmentConfig
 from datasets.protocol import SampleDataset
 from options.recipes import DEFAULT_MILESTONES, METRO, MILESTONES
 from src.engine.checkpoint import ModelCard
@@ -88,12 +86,6 @@ def model_card(args: argparse.Namespace, assets: HandAssets) -> ModelCard:
             options["linear_confidence"] = args.confidence == "pairs"
     view = args.input_size, args.crop_size, args.crop_scale
     return ModelCard(args.model, args.recipe, options, *view, assets.name, assets.hash, args.crop or "joints")
-
-
-def augmentation(args: argparse.Namespace) -> AugmentConfig:
-    """How training images are changed."""
-    config = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": AugmentConfig}[args.augment]()
-    return config if args.rotation_deg is None else dataclasses.replace(config, rotation_deg=args.rotation_deg)
 
 
 def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module) -> Objective:

@@ -19,6 +19,7 @@ from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import apart_from_calibration
 from src.personalization.shape_source import load_identities
 from src.personalization.terms.hand_size import describe_lengths, lengths_as_json
+from template import load_hand_assets
 from utils.artifacts import load_predictions
 from utils.device import choose_device
 from utils.files import writable_file, write_json
@@ -40,7 +41,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.results:
         writable_file(args.results, "--results")  # before the work, not after it
     device = choose_device(args.device, args.threads)
-    _, assets = config.hand_model(args, device)
+    assets = load_hand_assets(args.mano_dir, side="right")
     if args.predictions and Path(args.predictions).suffix in RESULT_FILES:
         return _written(args, _evaluate_result_file(args))
     predictions = load_predictions(args.predictions) if args.predictions else predict(args)

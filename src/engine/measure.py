@@ -61,8 +61,7 @@ def true_points(
 
     Args:
         hand: right hand layer; it decides the joints.
-        truth: of `annotations_of`.
-        is_left: (N,) bool.
+        truth: of `annotations_of`; is_left: (N,) bool.
         left: the left hand model of the data set, needed where it is not the right one's mirror image.
 
     Raises:

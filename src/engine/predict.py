@@ -224,7 +224,7 @@ def predict(args: argparse.Namespace) -> Predictions | None:
     if is_phase:
         writable_file(args.predictions, "--predictions")  # before the work, not after it
     device = choose_device(args.device, args.threads)
-    _, assets = config.hand_model(args, torch.device("cpu"))
+    assets = load_hand_assets(args.mano_dir, side="right")
     model, card, digest = open_network(args, device, assets)
     split = args.split or f"{args.setup}_test"
     args.crop = args.crop or card.crop

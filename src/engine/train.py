@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from datasets.augment import prepare_batch
+from datasets.augment import AugmentConfig, prepare_batch
 from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from src.engine import config
@@ -102,7 +102,9 @@ class Trainer:
         is_gpu_alone = self.device.type == "cuda" and self.context.world_size == 1
         if args.cuda_graph != "no" and is_gpu_alone and self.objective.is_static and not args.compile:
             self._gradients = GraphedStep(self._compute_gradients)
-        self.augment = config.augmentation(args)
+        self.augment = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": AugmentConfig}[args.augment]()
+        if args.rotation_deg is not None:
+            self.augment = dataclasses.replace(self.augment, rotation_deg=args.rotation_deg)
         self.interruption = Interruption(self.context)
         self._saved_at = time.monotonic()
 

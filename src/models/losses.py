@@ -30,16 +30,12 @@ class LossWeights:
         return cls(joints=0.0, betas=1.0, heatmap=0.0, keypoints=0.0)
 
 
-def _corners(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Corners (B, F, 3, 3) of the faces (F, 3): on a GPU by the form whose gradient needs no sorting."""
-    if vertices.is_cuda:
-        return vertices.index_select(1, faces.reshape(-1)).unflatten(1, faces.shape)
-    return vertices[:, faces]
-
-
 def face_edges(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """The three edge vectors (B, F, 3, 3), metres, of each face; vertices (B, V, 3), faces (F, 3)."""
-    corners = _corners(vertices, faces)
+    if vertices.is_cuda:  # the form whose gradient needs no sorting
+        corners = vertices.index_select(1, faces.reshape(-1)).unflatten(1, faces.shape)
+    else:
+        corners = vertices[:, faces]
     return corners.roll(-1, dims=2) - corners
 
 

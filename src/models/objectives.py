@@ -14,8 +14,6 @@ from template import HandModel
 from utils.rotations import matrix_to_rotation_6d
 
 Batch = dict[str, torch.Tensor]
-
-
 #: Values by name. A value that is no mean over samples comes with its weight, such as the number of pairs.
 Terms = dict[str, torch.Tensor | tuple[torch.Tensor, torch.Tensor]]
 

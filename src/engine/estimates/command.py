@@ -18,7 +18,7 @@ from src.engine.distributed import DistributedContext, init_distributed, process
 from src.engine.estimates.batches import personalised_batches
 from src.engine.estimates.outputs import Outputs
 from src.engine.estimates.shape_track import ShapeTrack
-from src.engine.estimates.survey import Survey, survey
+from src.engine.estimates.survey import survey
 from src.estimators import Reader
 from src.personalization.calibration.command import calibrate_and_write, stated_options
 from src.personalization.calibration.identity import Images
@@ -134,11 +134,22 @@ def personalise(args: argparse.Namespace) -> None:
         reader = Reader(args.estimates, args.format, **reading(args))
         seen = survey(reader, MOST_IMAGES, context)
         some = prepared(args, seen.sample(reader), assets, people, device)
-        identities = identities_of(args, seen, some, assets, people, device)
+        subjects, sides = seen.people()
+        if args.identity is not None:
+            identities = load_identities(args.identity, subjects, assets, sides)
+        else:
+            cues = ()
+            if args.hand_length_mm is not None:
+                cues = (LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000),)
+                if len(np.unique(subjects)) > 1:
+                    raise CalibrationError("--hand_length_mm is one person's; calibrate each of several with --subject")
+            command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+            given = {"accept_conflict": args.accept_conflict, "device": device, "created_by": command}
+            identities = calibrate_estimates(some, assets, people, cues, **given)
 
         def fit(rows: Predictions) -> Personalised:
-            given = (some.trust, some.landmarks, None, device)
-            ready = prepare(rows, assets, people, *given, sides_known=True)
+            trusted = (some.trust, some.landmarks, None, device)
+            ready = prepare(rows, assets, people, *trusted, sides_known=True)
             return personalise_rows(ready, identities, assets, device)
 
         target = output / "estimates"
@@ -158,25 +169,3 @@ def personalise(args: argparse.Namespace) -> None:
             for subject, identity in identities.items():
                 save_identity(output / f"identity_subject-{subject:02d}.json", identity)
         logger.info("%d hands written to %s (%s, %s)", seen.first[-1], output, PAGE, PREDICTIONS)
-
-
-def identities_of(
-    args: argparse.Namespace,
-    seen: Survey,
-    some: Estimates,
-    assets: HandAssets,
-    people: Population,
-    device: torch.device,
-) -> dict[int, Identity]:
-    """Of the file or folder given, else calibrated from ``some`` hands of each person."""
-    subjects, sides = seen.people()
-    if args.identity is not None:
-        return load_identities(args.identity, subjects, assets, sides)
-    cues = ()
-    if args.hand_length_mm is not None:
-        cues = (LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000),)
-        if len(np.unique(subjects)) > 1:
-            raise CalibrationError("--hand_length_mm is one person's; calibrate each of several with --subject")
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    given: dict[str, Any] = {"accept_conflict": args.accept_conflict, "device": device, "created_by": command}
-    return calibrate_estimates(some, assets, people, cues, **given)
