@@ -15,8 +15,7 @@ import torch
 
 from datasets.synthetic.scene.appearance import skin_sheets, skin_tone, to_linear
 from datasets.synthetic.scene.background import room_texture, table_texture
-from datasets.synthetic.scene.fingers import closure_angles, finger_pose
-from datasets.synthetic.scene.grasping import heading_rotation
+from datasets.synthetic.scene.grasping import closure_angles, finger_pose, heading_rotation
 from datasets.synthetic.scene.layout import SEG_HAND, Scene, Surface
 from datasets.synthetic.scene.motion import Motion
 from datasets.synthetic.scene.objects import CATALOGUE

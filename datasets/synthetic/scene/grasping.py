@@ -14,10 +14,16 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from datasets.synthetic.scene.fingers import FINGER_OF_JOINT, MAX_CLOSURE, closure_angles, finger_pose
 from datasets.synthetic.scene.objects import CatalogueObject
 from template import HandModel, axis_angle_to_pose
+from template.stand_in.grasps import angles_to_pose, clip_angles, grasp_angles
 
+#: Finger (thumb 0 ... little 4) of each of the 21 angles of `template.stand_in.grasps`.
+_FINGER_OF_ANGLE = np.array([1] * 4 + [2] * 4 + [3] * 4 + [4] * 4 + [0] * 5)
+#: Finger (thumb 0 ... little 4) of each of MANO's 16 joints; -1 for the wrist.
+FINGER_OF_JOINT = np.array([-1, 1, 1, 1, 2, 2, 2, 4, 4, 4, 3, 3, 3, 0, 0, 0])
+#: A finger may close further than its grasp's end, on a thin object.
+MAX_CLOSURE = 1.5
 # Columns: MANO's axes in the table frame for a palm-down hand that points away from the subject.
 _PALM_DOWN = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 _REFERENCE_LENGTH = 0.095  # wrist to middle knuckle that the offsets below were set with, metres
@@ -44,6 +50,20 @@ STYLES = {
     "top_box": GraspStyle("box", (20, 42, 10), True, 0.118, 0.058, "forward"),
     "pinch_box": GraspStyle("tripod", (24, 52, 16), True, 0.125, 0.062, "forward"),
 }
+
+
+def closure_angles(grasp: str, closure: np.ndarray) -> np.ndarray:
+    """The 21 anatomical angles, radians, with ``closure`` (5,) of thumb, index, middle, ring, little.
+
+    0 is the grasp's pre-shape, 1 its end; up to `MAX_CLOSURE` the fingers go on the same way.
+    """
+    opened, closed = grasp_angles(grasp, 0.0), grasp_angles(grasp, 1.0)
+    return clip_angles(opened + closure[_FINGER_OF_ANGLE] * (closed - opened))
+
+
+def finger_pose(angles: np.ndarray) -> np.ndarray:
+    """Axis-angles (F, 45), radians, MANO order, right hand, of anatomical angles (F, 21), radians."""
+    return np.stack([angles_to_pose(row) for row in clip_angles(angles)])
 
 
 def heading_rotation(heading: np.ndarray) -> np.ndarray:

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from datasets.synthetic.scene.fingers import closure_angles, finger_pose
-from datasets.synthetic.scene.grasping import STYLES, fit_grip, heading_rotation
+from datasets.synthetic.scene.grasping import STYLES, closure_angles, finger_pose, fit_grip, heading_rotation
 from datasets.synthetic.scene.objects import CATALOGUE, CatalogueObject
 from template import HandModel, axis_angle_to_pose, mirror_pose
 
