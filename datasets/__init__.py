@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from datasets.shards.index import has_shards
 
 if TYPE_CHECKING:
-    from datasets.protocol import SampleDataset
+    from datasets.crop_dataset import ColumnDataset
 
 #: Data sets by name: module and class, imported when one is opened. "shards" holds any of them.
 DATASETS = {
@@ -25,7 +25,7 @@ DATASETS = {
 }
 
 
-def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> SampleDataset:
+def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> ColumnDataset:
     """Open the data set ``name`` (a key of `DATASETS`) at ``root``.
 
     Args:

@@ -11,8 +11,7 @@ from torch.utils.data import Dataset
 
 from datasets.bad_files import BadFileError
 from datasets.crop_cache import CropCache, one_builder, rows_key, usable_cores
-from datasets.crop_placement import place_crops, unusable_boxes, whole_image_box
-from datasets.image_crop import crop_image
+from datasets.image_crop import crop_image, place_crops, unusable_boxes, whole_image_box
 from datasets.options import DatasetOptions
 from template import HandAssets, HandModel
 from template.assets import SIDES

@@ -17,8 +17,7 @@ import numpy as np
 from datasets.bad_files import BadFileError, bad_file, possible_intrinsics, read_json, read_or_skip, reading
 from datasets.crop_cache import state_of
 from datasets.crop_dataset import CropDataset
-from datasets.crop_placement import whole_image_box
-from datasets.image_crop import read_image
+from datasets.image_crop import read_image, whole_image_box
 from datasets.options import DatasetOptions
 from template import load_hand_assets
 from template.safe_pickle import safe_load

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from datasets.protocol import SampleDataset
 from datasets.resident import ResidentSamples, fits
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: SampleDataset | Dataset,
+        dataset: Dataset,
         batch_size: int,
         *,
         shuffle: bool = False,

@@ -11,11 +11,10 @@ import torch
 
 from datasets.bad_files import possible_poses
 from datasets.crop_dataset import CropDataset
-from datasets.crop_placement import joint_boxes
 from datasets.dex_ycb.files import HEIGHT, WIDTH, color_name
 from datasets.dex_ycb.labels import LabelTable, load_label_table
 from datasets.dex_ycb.splits import get_split
-from datasets.image_crop import read_image
+from datasets.image_crop import joint_boxes, read_image
 from datasets.options import DatasetOptions
 from template import HandAssets, load_hand_assets, mirror_pose, pca_to_pose
 from template.sides import MIRROR, LeftHandShape, rest_wrist

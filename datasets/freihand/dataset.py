@@ -19,9 +19,8 @@ import torch
 
 from datasets.bad_files import possible_poses
 from datasets.crop_dataset import CropDataset
-from datasets.crop_placement import joint_boxes
 from datasets.freihand.files import SIZE, VERSIONS, check_pictures, fingerprint, image_name, read_annotations, read_list
-from datasets.image_crop import read_image
+from datasets.image_crop import joint_boxes, read_image
 from datasets.options import DatasetOptions
 from template import HandAssets, HandModel, axis_angle_to_pose, load_hand_assets
 from utils.camera import project_numpy

@@ -17,7 +17,6 @@ import torch
 
 from datasets.bad_files import bad_file, read_or_skip
 from datasets.crop_dataset import CropDataset
-from datasets.crop_placement import joint_boxes
 from datasets.humbi.files import (
     CROP,
     Camera,
@@ -34,7 +33,7 @@ from datasets.humbi.files import (
     read_reconstruction,
     split_subjects,
 )
-from datasets.image_crop import read_image
+from datasets.image_crop import joint_boxes, read_image
 from datasets.options import DatasetOptions
 from template import HandAssets, HandModel, load_hand_assets, pca_to_pose
 from utils.camera import project_numpy, transform_intrinsics

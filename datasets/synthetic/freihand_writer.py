@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from datasets.freihand.dataset import ROOT_JOINT
 from datasets.freihand.files import PARTS, SIZE, VERSIONS, image_name, list_path
+from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
-from datasets.synthetic.sequence import hand_model
 from options.command_line import run_command, writer_parser
 from template import HandModel, pose_to_axis_angle
 from utils.camera import project_numpy

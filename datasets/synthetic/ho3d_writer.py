@@ -18,10 +18,10 @@ import torch
 from tqdm import tqdm
 
 from datasets.ho3d import ENDINGS, HEIGHT, WIDTH
+from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.hand_studio import Shot, StudioHand, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
-from datasets.synthetic.sequence import hand_model
 from options.command_line import run_command, writer_parser
 from template import HandModel
 from utils.camera import project_numpy

@@ -11,7 +11,7 @@ from torch import nn
 
 from datasets import build_dataset
 from datasets.augment import AugmentConfig
-from datasets.protocol import SampleDataset
+from datasets.crop_dataset import ColumnDataset
 from options.recipes import DEFAULT_MILESTONES, METRO, MILESTONES
 from src.engine.checkpoint import ModelCard
 from src.models.confidence_objective import WithinPersonConfidence
@@ -36,7 +36,7 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return {"auto": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16, "no": None}[amp]
 
 
-def open_dataset(args: argparse.Namespace, split: str, crop_size: int, **overrides: object) -> SampleDataset:
+def open_dataset(args: argparse.Namespace, split: str, crop_size: int, **overrides: object) -> ColumnDataset:
     """The data set of the options at a split."""
     options = {
         "side": args.side,

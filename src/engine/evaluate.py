@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.protocol import SampleDataset
+from datasets.crop_dataset import ColumnDataset
 from src.engine import config
 from src.engine.measure import (
     camera_points,
@@ -112,7 +112,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     return summary
 
 
-def _open_labels(args: argparse.Namespace, split: str) -> SampleDataset:
+def _open_labels(args: argparse.Namespace, split: str) -> ColumnDataset:
     """The data set at a split, for its labels; no picture is read."""
     cache = args.cache if args.dataset == "dex_ycb" else None  # which also keeps DexYCB's labels
     return config.open_dataset(args, split, args.crop_size or 128, **({"cache": cache} | config.every_frame(args)))

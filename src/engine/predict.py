@@ -13,8 +13,8 @@ from torch import nn
 from tqdm import tqdm
 
 from datasets.augment import prepare_batch
+from datasets.crop_dataset import ColumnDataset
 from datasets.loading import BatchLoader
-from datasets.protocol import SampleDataset
 from src.engine import config
 from src.engine.checkpoint import ModelCard
 from src.engine.distributed import DistributedContext, init_distributed, process_group
@@ -86,7 +86,7 @@ def keypoints_to_image(keypoints: torch.Tensor, crop_to_image: torch.Tensor) -> 
 def predict_dataset(
     model: nn.Module,
     card: ModelCard,
-    dataset: SampleDataset,
+    dataset: ColumnDataset,
     device: torch.device,
     shape: ShapeSource | None = None,
     batch_size: int = 64,
@@ -211,7 +211,7 @@ def _map_to_image(batch: dict[str, torch.Tensor], map_size: int) -> torch.Tensor
     return torch.cat([linear, shift[..., None]], dim=2)
 
 
-def merge_shares(shares: list[dict[str, np.ndarray]], dataset: SampleDataset) -> dict[str, np.ndarray]:
+def merge_shares(shares: list[dict[str, np.ndarray]], dataset: ColumnDataset) -> dict[str, np.ndarray]:
     """The rows of all processes as one, in the order of the data set."""
     shares = [share for share in shares if share]  # a small split may leave a process without a sample
     arrays = {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.protocol import SampleDataset
+from datasets.crop_dataset import ColumnDataset
 from options.run_options import SERVERS
 from src.engine.measure import Points, camera_points, count_hands, official_hand
 from src.engine.run_folder import run_path
@@ -37,7 +37,7 @@ def check_server(args: argparse.Namespace) -> None:
 
 
 def submit(
-    args: argparse.Namespace, predictions: Predictions, dataset: SampleDataset, assets: HandAssets
+    args: argparse.Namespace, predictions: Predictions, dataset: ColumnDataset, assets: HandAssets
 ) -> list[Path]:
     """Write the file of ``--submit`` into the run's folder and read it back.
 
@@ -89,7 +89,7 @@ def _same(path: Path, found: tuple[np.ndarray, ...], meant: tuple[np.ndarray, ..
 
 
 def official_scores(
-    args: argparse.Namespace, points: Points, image_id: np.ndarray, is_left: np.ndarray, dataset: SampleDataset
+    args: argparse.Namespace, points: Points, image_id: np.ndarray, is_left: np.ndarray, dataset: ColumnDataset
 ) -> dict[str, Any] | None:
     """What the data set's own evaluator prints, or None where its labels are not published.
 
@@ -112,7 +112,7 @@ def official_scores(
     return scores(points.joints, points.vertices, true_joints[rows], true_vertices[rows])
 
 
-def read_result_file(args: argparse.Namespace, dataset: SampleDataset) -> tuple[Points, np.ndarray, np.ndarray]:
+def read_result_file(args: argparse.Namespace, dataset: ColumnDataset) -> tuple[Points, np.ndarray, np.ndarray]:
     """An official result file given as ``--predictions``, checked: points, image ids (N,), which are left (N,).
 
     Raises:
