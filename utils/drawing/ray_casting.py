@@ -134,7 +134,7 @@ def interpolate(hits: Hits, faces: np.ndarray, values: np.ndarray) -> np.ndarray
 
 
 def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Normals (F, 3) of triangles, twice the area long (m^2); their corners go counter-clockwise as seen from outside."""
+    """Normals (F, 3) of triangles, twice the area long (m^2); seen from outside, corners go counter-clockwise."""
     corners = vertices[faces]
     return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
 
