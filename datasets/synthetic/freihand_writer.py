@@ -41,21 +41,12 @@ _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
 
 def write_freihand(
-    root: str | Path,
-    num_train: int,
-    num_eval: int,
-    seed: int = 0,
-    mano_dir: str | None = None,
+    root: str | Path, num_train: int, num_eval: int, seed: int = 0, mano_dir: str | None = None,
     evaluation_labels: bool = True,
-) -> None:
-    """Write a data set.
+) -> None:  # fmt: skip
+    """Write a data set; the arguments are the command's options.
 
     Args:
-        root: its folder; made if missing.
-        num_train: unique training samples; each has four images.
-        num_eval: evaluation samples.
-        seed: of everything random.
-        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
         evaluation_labels: False: only K and scale of the evaluation part, as first released.
 
     Raises:

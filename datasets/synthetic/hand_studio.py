@@ -99,10 +99,8 @@ def make_studio_hand(
     """A random posture of a person of `datasets.synthetic.scene.population`.
 
     Args:
-        seed: of the data set; it decides the person's betas and skin.
-        subject: 1-based number of the person.
+        seed, subject: of the data set and the person's 1-based number; they decide betas and skin.
         generator: of the posture, the sleeve and the light.
-        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
         components: so many leading pose components make up the posture; 45: any posture.
     """
     hand, betas = hand_model(mano_dir, "right"), subject_betas(seed, subject)

@@ -125,10 +125,10 @@ class CameraView:
         self._scene, self._K, self._pose = scene, K, camera_to_table[:3]
         self._table_to_camera = np.linalg.inv(camera_to_table)[:3]
         self._lights, self._sensor, self._generator, self._step = lights, sensor, generator, step
-        view = view_table(table, room, K, camera_to_table)
-        self._radiance = view.colour * (1 + view.is_table[..., None] * (lights.on_table - 1)).astype(np.float32)
+        colour, is_table, self._table_depth = view_table(table, room, K, camera_to_table)
+        self._radiance = colour * (1 + is_table[..., None] * (lights.on_table - 1)).astype(np.float32)
         self._seg = np.zeros((IMAGE_HEIGHT, IMAGE_WIDTH), np.uint8)
-        self._depth = self._table_depth = view.depth
+        self._depth = self._table_depth.copy()
         vertices, normals = scene.standing_mesh()
         standing, window = MovingMesh(scene.standing, vertices, normals), _window(self._project(vertices))
         if window is not None:
@@ -136,7 +136,6 @@ class CameraView:
             inside = _slices(window)
             self._radiance[inside] *= self._table_light(standing, window)
             layer = self._trace(standing, window, step)
-            self._depth = self._depth.copy()
             _lay(self._radiance[inside], self._seg[inside], self._depth[inside], layer, step)
         self._still = sensor.develop(self._radiance, sensor.random_corner(generator))
 

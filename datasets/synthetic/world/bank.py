@@ -52,7 +52,6 @@ def write_shard(root: str | Path, seed: int, number: int, mano_dir: str | None =
             place += 1
     generator = np.random.default_rng(np.random.SeedSequence([seed, number, 7]))
     walls = np.stack([random_background(generator) for _ in range(BACKGROUNDS_A_SHARD)])
-    assert walls.shape[1:] == (SIDE, SIDE, 3)
     for path, array in ((pixels, rgba), (backgrounds, walls), (labels, rows)):
         temporary = path.with_suffix(".tmp")
         with open(temporary, "wb") as handle:
@@ -73,18 +72,12 @@ def _worker(root: str, seed: int, numbers: list[int], mano_dir: str | None, dead
 
 
 def write_bank(
-    root: str | Path,
-    people: int,
-    seed: int = 0,
-    processes: int = 1,
-    first: int = 0,
-    minutes: float = 1e9,
+    root: str | Path, people: int, seed: int = 0, processes: int = 1, first: int = 0, minutes: float = 1e9,
     mano_dir: str | None = None,
-) -> int:
+) -> int:  # fmt: skip
     """Write a bank with several processes; the number of shards that are whole at the end.
 
     Args:
-        root: folder, made if missing.
         people: rounded up to whole shards; each gives `PER_PERSON` cut-outs.
         first: number of the first person: other banks of the same seed (validation) begin elsewhere.
         minutes: no shard but each process's first is begun later than this.
