@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from datasets import build_dataset
-from datasets.synthetic.data_set import write_data_set
-from datasets.synthetic.sequence import SynthesisOptions
+from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 from src.engine.checkpoint import ModelCard, load_network
 from src.engine.demo.pictures import write_pictures
 from src.engine.demo.report import Variant, report, summarise

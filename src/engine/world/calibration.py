@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torchvision.ops import box_iou
 
+from datasets.synthetic.world.bank import ResidentBank
 from datasets.synthetic.world.mixing import mix_crops, mix_pictures
-from datasets.synthetic.world.resident import ResidentBank
 from src.models.hand_detector import HandDetector, decode
 from src.models.keypoint_rating import keypoint_is_right
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from datasets.synthetic.world.bank import ResidentBank
 from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
-from datasets.synthetic.world.resident import ResidentBank
 from options.command_line import run_command
 from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint, save_checkpoint
 from src.engine.ship import export_weights
