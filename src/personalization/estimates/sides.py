@@ -73,8 +73,8 @@ def check_sides_in_pictures(
 ) -> None:
     """The same of hands of which there are keypoints (px) alone, fitted as ``found``: mirrored ones are fitted too.
 
-    Usual poses and perspective tell the two apart. `REFUSED` was chosen on simulated people (2D noise of 3% of the box:
-    ten right hands had 12 to 38 for their own side, 20 had 33 to 70) and holds on 212 real hands (mediapipe's points).
+    Usual poses and perspective tell the two apart; benchmarks/studies/sides_of_keypoints.py, on which `REFUSED` was
+    chosen, shows how well.
 
     Raises:
         CalibrationError: a side's keypoints are the other side's.
@@ -86,11 +86,9 @@ def check_sides_in_pictures(
             continue
         rows = estimates.select(own)
         assert rows.keypoints_2d is not None
-        mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))
         trust = None if rows.keypoint_confidence is None else torch.as_tensor(rows.keypoint_confidence)
-        given = (torch.as_tensor(rows.keypoints_2d).double() @ mirror[:2, :2],
-                 mirror @ torch.as_tensor(rows.K).double() @ mirror, trust)  # fmt: skip
-        other = fit_keypoints(assets, *given, options=options, device=device)
+        given = torch.as_tensor(rows.keypoints_2d).double(), torch.as_tensor(rows.K).double(), trust
+        other = fit_mirrored(assets, *given, options, device)
         odds = torch.where(usable(other.status), found.cost[own] - other.cost, 0.0).cpu().numpy()
         if odds.sum() < DOUBTED:
             continue
@@ -102,6 +100,20 @@ def check_sides_in_pictures(
         if odds.sum() > REFUSED:
             raise CalibrationError(f"{said}: {_REMEDY}")
         logger.warning("%s; are their sides right?", said)
+
+
+def fit_mirrored(
+    assets: HandAssets,
+    keypoints: torch.Tensor,
+    K: torch.Tensor,
+    confidence: torch.Tensor | None,
+    options: KeypointFitOptions,
+    device: torch.device | str = "cpu",
+) -> KeypointFit:
+    """`fit_keypoints` of the other side's hand to keypoints (N,21,2) px, float64: both are mirrored about x = 0."""
+    mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))
+    given = keypoints @ mirror[:2, :2], mirror @ K @ mirror, confidence
+    return fit_keypoints(assets, *given, options=options, device=device)
 
 
 def _names(estimates: Predictions, rows: np.ndarray) -> str:
