@@ -14,7 +14,8 @@ import torch
 from scipy.optimize import minimize
 
 from datasets.synthetic.world import bank as banks
-from datasets.synthetic.world import mixing, resident
+from datasets.synthetic.world import mixing
+from datasets.synthetic.world.bank import ResidentBank
 from datasets.synthetic.world.background import SIDE
 from datasets.synthetic.world.cutout import SIZE
 from datasets.synthetic.world.hands import LABEL
@@ -141,7 +142,7 @@ def test_a_keypoint_is_right_within_a_tenth_of_the_box():
 
 def test_crops_hold_the_box_and_flips_are_left_hands(small_bank):
     torch.manual_seed(0)
-    bank = resident.ResidentBank(small_bank, "cpu", 100)
+    bank = ResidentBank(small_bank, "cpu", 100)
     assert bank.refresh() == 2 and bank.cutouts == 2 * CUTOUTS and bank.refresh() == 0
     crops = mixing.mix_crops(bank, 64, 96, left=0.5)
     side = (crops.keypoints.amax(1) - crops.keypoints.amin(1)).amax(1)
@@ -164,7 +165,7 @@ def test_crops_hold_the_box_and_flips_are_left_hands(small_bank):
 
 def test_pictures_boxes_are_squares_around_hands(small_bank):
     torch.manual_seed(1)
-    bank = resident.ResidentBank(small_bank, "cpu", 100)
+    bank = ResidentBank(small_bank, "cpu", 100)
     bank.refresh()
     pictures = mixing.mix_pictures(bank, 24, 128)
     extent = pictures.boxes[..., 2:] - pictures.boxes[..., :2]
