@@ -105,7 +105,8 @@ class HandModel(nn.Module):
         few = np.concatenate([self.tip_ids, np.setdiff1d(regressed, self.tip_ids)]).astype(np.int64)
         self.few_tables = SkinTables(joint_basis, bone_basis, directions[few], assets.weights[few], range(5), dtype)
         ends = list(self.tip_ids)
-        self.joint_tables = JointTables(joint_basis, bone_basis, directions[ends], assets.weights[ends], dtype)
+        quick = joint_type == "kinematic" and JointTables.follow_own_finger(assets.weights[ends])
+        self.joint_tables = JointTables(joint_basis, directions[ends], assets.weights[ends], dtype) if quick else None
         keep("few_regressor", regressor[few])
 
     def forward(self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None = None) -> HandOutput:
@@ -135,7 +136,7 @@ class HandModel(nn.Module):
             return self(pose, betas, transl).joints
         pose, betas, transl = self._checked(pose, betas, transl)
         with full_precision(pose.device):
-            if self.joint_type == "kinematic" and not self._suits_few(pose, betas):
+            if self.joint_tables is not None and not self._suits_few(pose, betas):
                 return PosedJoints.apply(pose, betas, transl, self.joint_tables)
             few, joints, _, _ = self._fast(pose, betas, transl, self.few_tables, False)
             return joints if self.joint_type == "kinematic" else (few @ self.few_regressor).transpose(1, 2)
