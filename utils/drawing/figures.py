@@ -87,7 +87,6 @@ def demo_figure(
     keypoints_2d: np.ndarray | None = None,
     keypoint_confidence: np.ndarray | None = None,
     true_vertices: np.ndarray | None = None,
-    silhouette: np.ndarray | None = None,
     close_silhouette: np.ndarray | None = None,
     title: str = "",
 ) -> None:
@@ -103,8 +102,7 @@ def demo_figure(
         keypoints_2d: (21,2) pixels; None: the projected joints of the last hand.
         keypoint_confidence: (21,) in [0,1]; joints under 0.1 are left out.
         true_vertices: (V,3) metres, drawn as a white outline over the meshes.
-        silhouette: (H,W) bool mask: one more panel.
-        close_silhouette: the same, (CROP_PIXELS, CROP_PIXELS), of `crop_affine(box, CROP_PIXELS)`.
+        close_silhouette: (CROP_PIXELS, CROP_PIXELS) bool mask, of `crop_affine(box, CROP_PIXELS)`: one more panel.
         title: above everything.
     """
     height, width = image.shape[:2]
@@ -115,13 +113,8 @@ def demo_figure(
     pose_2d = overlay.draw_skeleton(crop, transform_points(points, affine), keypoint_confidence, None, 0.1)
 
     flat = [("image", _reduced(overlay.draw_box(image, box)))]
-    mask = close_silhouette
-    if silhouette is not None:
-        mask = overlay.crop_view(silhouette.astype(np.uint8) * 255, K, box, CROP_PIXELS)[0]
-    elif mask is not None:
-        mask = mask.astype(np.uint8) * 255
-    if mask is not None:
-        flat.append(("silhouette", np.repeat(mask[..., None], 3, axis=2)))
+    if close_silhouette is not None:
+        flat.append(("silhouette", np.repeat(close_silhouette[..., None].astype(np.uint8) * 255, 3, axis=2)))
     flat.append(("2D pose", pose_2d))
     for hand in hands:
         drawn = overlay.overlay_mesh(crop, hand.vertices, faces, crop_K, hand.colour)
@@ -157,7 +150,6 @@ def identity_figure(
     faces: np.ndarray,
     true_vertices: np.ndarray | None = None,
     title: str = "",
-    worst_mm: float | None = None,
 ) -> None:
     """Zero-pose hands side by side, at one scale, each with its length; coloured by distance to the truth.
 
@@ -166,15 +158,13 @@ def identity_figure(
         shapes: e.g. true, calibrated, mean shape, each with the wrist at the origin
             (`src.evaluation.rest_hand`).
         faces: (F,3).
-        true_vertices: (V,3) metres, wrist at the origin; None: no colouring.
-        worst_mm: error at the top of the colour scale; None: the largest error, at least 1 mm.
+        true_vertices: (V,3) metres, wrist at the origin; None: no colouring. It ends at the largest error, or 1 mm.
     """
-    errors = [None] * len(shapes)
+    errors, worst_mm = [None] * len(shapes), 1.0
     if true_vertices is not None:
         errors = [np.linalg.norm(shape.vertices - true_vertices, axis=1) * 1000 for shape in shapes]
-        worst_mm = worst_mm or max(1.0, *(float(error.max()) for error in errors))
-    norm = Normalize(0.0, worst_mm or 1.0)
-    scale = ScalarMappable(norm, "YlOrRd")
+        worst_mm = max(1.0, *(float(error.max()) for error in errors))
+    scale = ScalarMappable(Normalize(0.0, worst_mm), "YlOrRd")
     below = 0.18 * max(len(shape.lines) for shape in shapes)  # inches; the layout sees only part of the lines
     height = 5.2 + below
     figure = new_figure(len(shapes) * 3.2 + (1.0 if true_vertices is not None else 0.0), height)

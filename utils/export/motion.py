@@ -89,7 +89,7 @@ class HandMotion:
 
         Args:
             fps: frames a second of the BVH; the GLB keeps the frames' own times.
-            joint_names, correctives: of `write_animated_glb`.
+            joint_names, correctives: of `write_hands_glb`.
 
         Raises:
             OSError: the disk is full; names the file, and an earlier one stays. ValueError: see `make_rig`.
@@ -141,17 +141,12 @@ def motion_files(
 
     But where the block ends with an error of the system, as on a full disk, an earlier file stays.
     """
-    motion = HandMotion()
-
-    def write() -> None:
-        if glb or bvh:
-            motion.write(fps, glb, bvh, joint_names=joint_names, correctives=correctives)
-
+    motion, failure = HandMotion(), None
     try:
         yield motion
-    except OSError:
+    except BaseException as error:
+        failure = error
         raise
-    except BaseException:
-        write()
-        raise
-    write()
+    finally:
+        if (glb or bvh) and not isinstance(failure, OSError):
+            motion.write(fps, glb, bvh, joint_names=joint_names, correctives=correctives)
