@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import trimesh
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 
@@ -134,8 +133,16 @@ def interpolate(hits: Hits, faces: np.ndarray, values: np.ndarray) -> np.ndarray
     return result
 
 
+def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Normals (F, 3) of triangles, twice the area long (m^2); seen from outside, corners go counter-clockwise."""
+    corners = vertices[faces]
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+
+
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area-weighted unit vertex normals (V, 3) of a mesh (m); zero where a vertex has no area around it."""
-    corners = vertices[faces]
-    by_area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return trimesh.geometry.mean_vertex_normals(len(vertices), faces, by_area)
+    of_faces = face_normals(vertices, faces)
+    normals = np.zeros(vertices.shape, dtype=np.float64)
+    for axis in range(3):
+        normals[:, axis] = np.bincount(faces.ravel(), weights=np.repeat(of_faces[:, axis], 3), minlength=len(vertices))
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
