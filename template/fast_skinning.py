@@ -116,7 +116,10 @@ class PosedHand(torch.autograd.Function):
             unposed = large_product(factors[some], tables.directions, tables.template).view(-1, 3, count)
             for rows in _chunks(len(unposed), size):
                 out = vertices[some][rows]
-                _skin(relative[some][rows], unposed[rows], tables.weights, blended[: len(out)], out)
+                # SMPL eq. 2
+                torch.mm(relative[some][rows].view(-1, 16), tables.weights, out=blended[: len(out)].view(-1, count))
+                columns, (x, y, z) = blended[: len(out)].unbind(2), unposed[rows].unsqueeze(1).unbind(2)
+                torch.addcmul(columns[3], columns[0], x, out=out).addcmul_(columns[1], y).addcmul_(columns[2], z)
                 if transl is not None:
                     out += transl[some][rows, :, None]
         if transl is not None:
@@ -220,16 +223,6 @@ def chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Tens
         g_parent[:, 3].add_(g_position)
     g_local[:, :, 0] = g_world[:, :, 0]
     return g_local
-
-
-def _skin(
-    relative: torch.Tensor, unposed: torch.Tensor, weights: torch.Tensor, blended: torch.Tensor, out: torch.Tensor
-) -> None:
-    """SMPL eq. 2 into ``out`` (C, 3, V), and the blended transforms into ``blended`` (C, 3, 4, V)."""
-    torch.mm(relative.view(-1, 16), weights, out=blended.view(-1, weights.shape[1]))
-    columns, (x, y, z) = blended.unbind(2), unposed.unsqueeze(1).unbind(2)
-    torch.addcmul(columns[3], columns[0], x, out=out)
-    out.addcmul_(columns[1], y).addcmul_(columns[2], z)
 
 
 def _skin_backward(

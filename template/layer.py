@@ -119,7 +119,16 @@ class HandModel(nn.Module):
         pose, betas, transl = self._checked(pose, betas, transl)
         with full_precision(pose.device):
             if self.plain:
-                vertices, joints, transforms, rest_joints = self._plain(pose, betas, transl)
+                rest_joints = self.rest_joints(betas)
+                transforms = forward_kinematics(pose, rest_joints)
+                unposed = (blend_features(pose, betas) @ self.blend).view(len(pose), 3, self.weights.shape[1])
+                vertices = skin(unposed, transforms, rest_joints, transl, self.weights)
+                if transl is not None:
+                    transforms = torch.cat(
+                        [transforms[..., :3], transforms[..., 3:] + transl[:, None, :, None]], dim=-1
+                    )
+                joints = torch.cat([transforms[..., 3], vertices[:, :, self.tip_index].transpose(1, 2)], dim=1)
+                joints = joints[:, self.standard_order]
             else:
                 vertices, joints, transforms, rest_joints = self._fast(pose, betas, transl, self.mesh_tables, True)
             if self.joint_type == "regressed":
@@ -160,18 +169,6 @@ class HandModel(nn.Module):
     def _suits_few(pose: torch.Tensor, betas: torch.Tensor) -> bool:
         plain = type(pose) in _NUMPY_TYPES and type(betas) in _NUMPY_TYPES and pose.dtype in _NUMPY_DTYPES
         return plain and len(pose) <= MOST and pose.device.type == "cpu" and not torch.compiler.is_compiling()
-
-    def _plain(
-        self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        rest_joints = self.rest_joints(betas)
-        transforms = forward_kinematics(pose, rest_joints)
-        unposed = (blend_features(pose, betas) @ self.blend).view(len(pose), 3, self.weights.shape[1])
-        vertices = skin(unposed, transforms, rest_joints, transl, self.weights)
-        if transl is not None:
-            transforms = torch.cat([transforms[..., :3], transforms[..., 3:] + transl[:, None, :, None]], dim=-1)
-        joints = torch.cat([transforms[..., 3], vertices[:, :, self.tip_index].transpose(1, 2)], dim=1)
-        return vertices, joints[:, self.standard_order], transforms, rest_joints
 
     def _checked_betas(self, betas: torch.Tensor) -> torch.Tensor:
         if betas.dim() != 2 or betas.shape[1] != 10:

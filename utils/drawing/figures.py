@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -172,10 +171,39 @@ def identity_figure(
     flat = [_palm_frame(shape.joints) for shape in shapes]
     low = np.min([(shape.vertices @ axes.T).min(axis=0) for shape, axes in zip(shapes, flat, strict=True)], axis=0)
     high = np.max([(shape.vertices @ axes.T).max(axis=0) for shape, axes in zip(shapes, flat, strict=True)], axis=0)
+    # A nearly orthographic view; the axes' data unit is millimetres, the same extent for every hand.
+    margin, distance, pixels_per_metre = 0.012, 20.0, 2000.0
+    extent = np.array([low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin])
+    size = [int((extent[1] - extent[0]) * pixels_per_metre), int((extent[3] - extent[2]) * pixels_per_metre)]
+    focal = pixels_per_metre * distance
+    K = np.array(
+        [
+            [focal, 0.0, -extent[0] * pixels_per_metre - 0.5],
+            [0.0, focal, -extent[2] * pixels_per_metre - 0.5],
+            [0.0, 0.0, 1.0],
+        ]
+    )
     all_axes = figure.subplots(1, len(shapes), squeeze=False)[0]
     for axes, shape, frame, error in zip(all_axes, shapes, flat, errors, strict=True):
         colours = np.array(overlay.IDENTITY_COLOUR) if error is None else scale.to_rgba(error)[:, :3] * 255
-        _draw_flat_hand(axes, shape, frame, colours, faces, low, high)
+        points = shape.vertices @ frame.T + [0.0, 0.0, distance]
+        shaded, coverage = overlay.render_mesh(points, faces, K, size[0], size[1], colours)
+        picture = shaded + 255 * (1 - coverage[..., None])
+        axes.imshow(picture.astype(np.uint8), extent=1000 * extent[[0, 1, 3, 2]])
+        joints = 1000 * shape.joints @ frame.T
+        wrist, tip, side = joints[0], joints[12], 1000 * (high[0] + margin / 2)
+        axes.annotate("", (side, tip[1]), (side, wrist[1]), arrowprops={"arrowstyle": "<->", "color": "0.2"})
+        for end in (wrist, tip):
+            axes.plot([end[0], side], [end[1], end[1]], color="0.6", linewidth=0.8, linestyle=":")
+        spread = "" if shape.hand_length_std_mm is None else f" ± {shape.hand_length_std_mm:.1f}"
+        length = np.linalg.norm(shape.joints[12] - shape.joints[0]) * 1000
+        words, font = (f"hand length {length:.1f}{spread} mm", None)
+        if shape.lines:
+            words, font = "\n".join(shape.lines), "monospace"
+        axes.text(
+            0.5, -0.03, words, transform=axes.transAxes, ha="center", va="top", multialignment="left", family=font
+        )
+        axes.set_axis_off()
         name = shape.title if error is None or not error.any() else f"{shape.title}: {error.mean():.1f} mm off"
         axes.set_title(name, fontsize=12)
     if true_vertices is not None:
@@ -220,42 +248,3 @@ def _palm_frame(joints: np.ndarray) -> np.ndarray:
     across = across - (across @ up) * up
     across = across / np.linalg.norm(across)
     return np.stack([across, -up, np.cross(across, -up)])
-
-
-def _draw_flat_hand(
-    axes: Axes,
-    shape: ShapeView,
-    frame: np.ndarray,
-    colours: np.ndarray,
-    faces: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-) -> None:
-    """A nearly orthographic view; the axes' data unit is millimetres, the same extent for every hand."""
-    margin, distance, pixels_per_metre = 0.012, 20.0, 2000.0
-    extent = np.array([low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin])
-    size = [int((extent[1] - extent[0]) * pixels_per_metre), int((extent[3] - extent[2]) * pixels_per_metre)]
-    focal = pixels_per_metre * distance
-    K = np.array(
-        [
-            [focal, 0.0, -extent[0] * pixels_per_metre - 0.5],
-            [0.0, focal, -extent[2] * pixels_per_metre - 0.5],
-            [0.0, 0.0, 1.0],
-        ]
-    )
-    points = shape.vertices @ frame.T + [0.0, 0.0, distance]
-    shaded, coverage = overlay.render_mesh(points, faces, K, size[0], size[1], colours)
-    picture = shaded + 255 * (1 - coverage[..., None])
-    axes.imshow(picture.astype(np.uint8), extent=1000 * extent[[0, 1, 3, 2]])
-    joints = 1000 * shape.joints @ frame.T
-    wrist, tip, side = joints[0], joints[12], 1000 * (high[0] + margin / 2)
-    axes.annotate("", (side, tip[1]), (side, wrist[1]), arrowprops={"arrowstyle": "<->", "color": "0.2"})
-    for end in (wrist, tip):
-        axes.plot([end[0], side], [end[1], end[1]], color="0.6", linewidth=0.8, linestyle=":")
-    spread = "" if shape.hand_length_std_mm is None else f" ± {shape.hand_length_std_mm:.1f}"
-    length = np.linalg.norm(shape.joints[12] - shape.joints[0]) * 1000
-    words, font = (f"hand length {length:.1f}{spread} mm", None)
-    if shape.lines:
-        words, font = "\n".join(shape.lines), "monospace"
-    axes.text(0.5, -0.03, words, transform=axes.transAxes, ha="center", va="top", multialignment="left", family=font)
-    axes.set_axis_off()

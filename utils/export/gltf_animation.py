@@ -89,9 +89,17 @@ def write_hands_glb(
         meshes.append(_mesh(writer, rig, hand.assets, correctives))
         # A skinned mesh stands at the scene's root without a transform: its joints alone place it (3.7.3.3).
         mesh = {"name": hand.name or "hand", "mesh": number, "skin": number}
-        nodes += [*_bones(rig, first, f"{hand.name}_" if hand.name else ""), mesh]
+        for joint, (name, offset) in enumerate(zip(rig.names, rig.offsets)):
+            node = {"name": f"{hand.name}_{name}" if hand.name else name, "translation": offset.tolist()}
+            if children := [first + child for child, parent in enumerate(PARENTS) if parent == joint]:
+                node["children"] = children
+            nodes.append(node)
+        nodes.append(mesh)
         roots += [first, first + len(PARENTS)]
-        skins.append(_skin(writer, rig, first))
+        inverse = np.tile(np.eye(4), (len(PARENTS), 1, 1))
+        inverse[:, :3, 3] = -rig.joints
+        joints = list(range(first, first + len(PARENTS)))
+        skins.append({"joints": joints, "skeleton": first, "inverseBindMatrices": writer.add(inverse, "f4")})
         _animate(writer, rig, motion, clock, first, correctives)
         model = {"name": hand.assets.name, "side": hand.assets.side, "hash": hand.assets.hash}
         facts.append({"hand_model": model, "betas": np.asarray(hand.betas, np.float64).tolist()})
@@ -153,24 +161,6 @@ class _Buffers:
         chunks = struct.pack("<I4s", len(text), b"JSON") + text
         chunks += struct.pack("<I4s", len(self.data), b"BIN\0") + self.data
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
-def _bones(rig: Rig, first: int, prefix: str) -> list[dict[str, Any]]:
-    """The 21 joints as nodes from number ``first`` on, at rest."""
-    nodes: list[dict[str, Any]] = []
-    for joint, (name, offset) in enumerate(zip(rig.names, rig.offsets)):
-        node: dict[str, Any] = {"name": prefix + name, "translation": offset.tolist()}
-        if children := [first + child for child, parent in enumerate(PARENTS) if parent == joint]:
-            node["children"] = children
-        nodes.append(node)
-    return nodes
-
-
-def _skin(writer: _Buffers, rig: Rig, first: int) -> dict[str, Any]:
-    inverse = np.tile(np.eye(4), (len(rig.joints), 1, 1))
-    inverse[:, :3, 3] = -rig.joints
-    joints = list(range(first, first + len(PARENTS)))
-    return {"joints": joints, "skeleton": first, "inverseBindMatrices": writer.add(inverse, "f4")}
 
 
 def _mesh(writer: _Buffers, rig: Rig, assets: SkinnedHand, correctives: bool) -> dict[str, Any]:
