@@ -71,13 +71,7 @@ class JointsModel:
         self.to_standard = torch.tensor(MANO_TO_STANDARD, device=device)
         self.from_standard = torch.argsort(self.to_standard)
         self.offsets = None if offsets is None else self._constant(offsets[list(STANDARD_TO_MANO)].T[..., None])
-        self._set_tips(weights, assets.posedirs[ids].reshape(5, 3, 15, 9))
-
-    def _constant(self, array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
-
-    def _set_tips(self, weights: np.ndarray, blend: np.ndarray) -> None:
-        """Tables of the tips, from weights (5,16) and pose directions (tip, coordinate, joint, entry)."""
+        blend = assets.posedirs[ids].reshape(5, 3, 15, 9)  # (tip, coordinate, joint, entry)
         self.tip_weights = self._constant(weights)
         self.tip_pose = self._constant(blend.transpose(2, 1, 0, 3).reshape(15, 15, 9))
         # Applied to whole local transforms (3,4,16): zero for the bones' column and for the wrist.
@@ -99,6 +93,9 @@ class JointsModel:
         self.gather, self.lever_sum = self._constant(gather), self._constant(lever_sum)
         self.lever_weight = self._constant(below[lever_tip, lever_joint])
         self.lever_own = self._constant(own[lever_tip, lever_joint])
+
+    def _constant(self, array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
 
     @functools.cached_property
     def _bone_directions(self) -> torch.Tensor:
