@@ -11,13 +11,14 @@ import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
 from src.evaluation import zero_pose_mpvpe
+from src.personalization.calibration.data_set_evidence import group_views, mirror_extrinsics
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import average_weights, choose_images, greedy_informative
 from src.personalization.calibration.measure_population import shrunk_covariance
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibrate_frames, image_information
-from src.personalization.calibration.multi_view import ViewGroups, group_views, mirror_extrinsics
-from src.personalization.calibration.population import Population, load_population, save_population
+from src.personalization.calibration.multi_frame import calibrate_frames, image_information
+from src.personalization.calibration.multi_view import ViewGroups
+from src.personalization.calibration.population import CalibrationOptions, Population, load_population, save_population
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.levenberg_marquardt import LMOptions

@@ -18,15 +18,13 @@ from src.personalization import default_files
 from src.personalization.calibration import command, multi_frame, population
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import (
-    CalibrationOptions,
-    calibrate_frames,
-    default_options,
-)
+from src.personalization.calibration.multi_frame import calibrate_frames
+from src.personalization.calibration.network_shape import NetworkShape
 from src.personalization.calibration.population import (
     SHIPPED_PRIOR,
-    NetworkShape,
+    CalibrationOptions,
     Population,
+    default_options,
     load_population,
     save_population,
 )
@@ -409,14 +407,14 @@ def test_identities_already_written_are_kept(
 ) -> None:
     rows = rows_of(simulate(assets, 3, 4, WORLD), assets)
     save_predictions(tmp_path / "p.npz", rows)
-    real = command.calibrate_predictions
+    real = command.calibrate_person
 
-    def interrupted(*given: object, subject: int, **more: object) -> dict[int, Identity]:
+    def interrupted(own: object, subject: int, *given: object, **more: object) -> Identity:
         if subject == 10:
             raise KeyboardInterrupt
-        return real(*given, subject=subject, **more)
+        return real(own, subject, *given, **more)
 
-    monkeypatch.setattr(command, "calibrate_predictions", interrupted)
+    monkeypatch.setattr(command, "calibrate_person", interrupted)
     with pytest.raises(KeyboardInterrupt):
         stated = ("--keypoint_std", "1", "--finger_std", "0.1", "--root_std", "0.1")
         command.run(arguments(tmp_path, "--depth_mean", "0.85", "--depth_std", "0.05", *stated))

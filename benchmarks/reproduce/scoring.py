@@ -20,8 +20,12 @@ from src.engine.measure import evaluate_hands
 from src.engine.predict import predict_dataset
 from src.models.mesh_joints import mesh_hand
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
-from src.personalization.calibration.population import load_population, with_population
+from src.personalization.calibration.population import (
+    CalibrationOptions,
+    calibration_options,
+    load_population,
+    with_population,
+)
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of

@@ -14,20 +14,15 @@ from tqdm import tqdm
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
 from src.evaluation import zero_pose_mpvpe
-from src.personalization.calibration.data_set_evidence import view_groups
+from src.personalization.calibration.data_set_evidence import group_views, view_groups
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import average_betas, average_weights
-from src.personalization.calibration.multi_frame import (
-    CalibrationOptions,
-    MultiFrameResult,
-    calibrate_frames,
-    calibration_options,
-)
-from src.personalization.calibration.multi_view import ViewGroups, group_views
-from src.personalization.calibration.population import load_population
+from src.personalization.calibration.multi_frame import MultiFrameResult, calibrate_frames
+from src.personalization.calibration.multi_view import ViewGroups
+from src.personalization.calibration.population import CalibrationOptions, calibration_options, load_population
 from src.personalization.calibration.problem import MultiFrameProblem, posterior_covariance
 from src.personalization.fitting.fit import PosePriorOptions, observe
-from src.personalization.ground_truth import annotations_of, open_labels
+from src.personalization.ground_truth import annotations_of, open_labels, rows_of
 from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import LENGTHS, length_gradient, length_of
 from src.personalization.terms.inputs import check_frames
@@ -207,7 +202,7 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
     options = CalibrationOptions(errors_repeat=True)
     if args.prior is not None:
         options = calibration_options(load_population(args.prior, assets.hash))
-    views = view_groups(dataset, predictions)
+    views = view_groups(dataset, rows_of(dataset, predictions), predictions.is_left)
     if predictions.confidence is not None:
         error = np.abs(predictions.betas - truth["betas"]).mean(axis=1)
         scores.more["ranking_accuracy"] = ranking_accuracy(predictions.confidence, error)

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.multi_frame import CalibrationOptions
-from src.personalization.calibration.population import SHARED_ERROR_FACTOR, Population, shipped_population
+from src.personalization.calibration.population import (
+    SHARED_ERROR_FACTOR,
+    CalibrationOptions,
+    Population,
+    shipped_population,
+)
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.fitting.from_keypoints import (
     DETECTOR_NOISE,
@@ -82,12 +86,6 @@ def keypoints_of(
     turn = np.array([-1.0, 1.0, 1.0])
     K[left] *= turn[:, None] * turn
     return keypoints, K, confidence, left
-
-
-def shapes_of(assets: HandAssets, population: Population | None = None) -> Population:
-    """People's shapes alone: of the population given, of the shipped one if it is of this hand, or unit normal."""
-    found = shipped_population(assets) if population is None else population
-    return Population() if found is None else found.shapes_only()
 
 
 def keypoint_options(

@@ -8,11 +8,8 @@ import numpy as np
 import roma
 import torch
 
-from src.personalization.fitting.fit import FitOptions, observe
-from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import FrameInputs
-from src.personalization.terms.noise import keypoint_weights
 from template.kinematics import JointsModel
 
 
@@ -34,36 +31,10 @@ class ViewGroups:
         return ViewGroups(self.instant[rows], self.camera_to_world[rows])
 
 
-def mirror_extrinsics(camera_to_world: np.ndarray) -> np.ndarray:
-    """Extrinsics (...,4,4), m, of mirrored cameras in a mirrored world: M E M with M = diag(-1, 1, 1, 1)."""
-    signs = np.array([-1.0, 1.0, 1.0, 1.0])
-    return camera_to_world * signs[:, None] * signs
-
-
-def group_views(views: ViewGroups, cameras: int, seed: int = 0) -> np.ndarray:
-    """Rows (M,) of instants seen by at least ``cameras`` cameras, that many (seeded) of each.
-
-    Raises:
-        CalibrationError: if no instant has so many views.
-    """
-    if cameras < 2:
-        raise CalibrationError(f"--cameras is {cameras}; triangulation needs at least two")
-    generator = np.random.default_rng(seed)
-    order = np.argsort(views.instant, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(views.instant[order])) + 1)
-    kept = [np.sort(generator.permutation(group)[:cameras]) for group in groups if len(group) >= cameras]
-    if not kept:
-        most = max(len(group) for group in groups)
-        raise CalibrationError(
-            f"no instant was seen by {cameras} cameras (at most {most}); predict all cameras' images"
-        )
-    return np.concatenate(kept)
-
-
-def observe_views(
-    model: JointsModel, inputs: FrameInputs, views: ViewGroups, options: FitOptions
+def join_views(
+    model: JointsModel, seen: Observations, inputs: FrameInputs, views: ViewGroups
 ) -> tuple[Observations, torch.Tensor, torch.Tensor]:
-    """One person's observations (px) of F instants, which may have different numbers of views.
+    """Of one person's images, ``seen`` (px) each alone, those of F instants, which may have different numbers of views.
 
     The frame of an instant is that of its first usable view. The network's poses of all views are turned
     into it and averaged (chordal mean) for the prior; its standard deviations are not reduced, since
@@ -87,16 +58,15 @@ def observe_views(
     share[:, 0] += (share.sum(dim=1) == 0).to(model.dtype)
     mean = roma.special_procrustes((share[..., None, None, None] * turned).sum(dim=1))
     first = table[:, 0]
-    one = FrameInputs(
-        mean,
-        *(getattr(inputs, name)[first] for name in ("betas", "K", "keypoints", "confidence")),
-        inputs.status[first],
-    )
-    weights = keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)[table] * real[..., None]
+    one = seen.rows(first)
     observations = replace(
-        observe(model, one, options),
+        one,
         projections=inputs.K[table] @ relative[..., :3, :],
-        keypoints=inputs.keypoints[table][:, :, model.from_standard],
-        weights=weights[:, :, model.from_standard],
+        keypoints=seen.keypoints[:, 0][table],
+        weights=seen.weights[:, 0][table] * real[..., None],
+        pose_priors=[
+            replace(prior, reference=mean) if each.reference is inputs.pose else prior  # the network's, or another
+            for prior, each in zip(one.pose_priors, seen.pose_priors, strict=True)
+        ],
     )
-    return observations, mean, one.status
+    return observations, mean, inputs.status[first]

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from src.personalization.calibration.from_keypoints import keypoint_options, shapes_of
-from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online_frames import FrameFitter
-from src.personalization.calibration.population import load_population
+from src.personalization.calibration.population import CalibrationOptions, load_population, shapes_of
 from src.personalization.calibration.views import Evidence, Views, chance_of, no_evidence
 from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions

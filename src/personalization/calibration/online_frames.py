@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.from_keypoints import fit_options
-from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.views import View, no_evidence, solve_frames
 from src.personalization.fitting.fit import observe, reprojection_rmse
 from src.personalization.fitting.from_keypoints import fit_keypoints

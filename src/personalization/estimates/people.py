@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.personalization.calibration.from_keypoints import shapes_of
-from src.personalization.calibration.population import Population
+from src.personalization.calibration.population import Population, shapes_of
 from src.personalization.solver.status import CalibrationError
 from template import HandAssets
 from utils.files import READ_ERRORS

@@ -60,14 +60,14 @@ def _points(model: JointsModel, betas: torch.Tensor) -> torch.Tensor:
 
 
 #: One for each hand in use: a video asks for its lengths in every frame.
-_joints_model = functools.lru_cache(maxsize=4)(JointsModel)
+joints_of = functools.lru_cache(maxsize=4)(JointsModel)
 
 
 def lengths_mm(
     assets: HandAssets, betas: np.ndarray, covariance: np.ndarray | None, names: tuple[str, ...] = ("hand", *FINGERS)
 ) -> dict[str, tuple[float, float | None]]:
     """Named lengths in mm, each with its standard deviation (first order in the covariance) or None."""
-    model = _joints_model(assets)
+    model = joints_of(assets)
     point = torch.as_tensor(betas, dtype=torch.float64)[None]
     found: dict[str, tuple[float, float | None]] = {}
     for name in names:
@@ -116,8 +116,8 @@ def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
         HandMismatchError: it is of another hand.
         ArtifactError: it is not: somebody has edited the file, and would be shown one hand and given another.
     """
-    identity.check_hand(assets)
     length, std = lengths_mm(assets, identity.betas, identity.covariance, ("hand",))["hand"]
+    identity.check_hand(assets)
     stated = (identity.hand_length_mm, identity.hand_length_std_mm)
     if abs(length - stated[0]) <= _ROUNDING_MM and (None in (std, stated[1]) or abs(std - stated[1]) <= _ROUNDING_MM):
         return identity
