@@ -12,9 +12,9 @@ import roma
 import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, second_camera, simulate
-from src.personalization.calibration.images import Images, choose_images
+from src.personalization.calibration.images import Images, ViewGroups, choose_images
 from src.personalization.calibration.measure_population import measure_network, pose_error_covariance
-from src.personalization.calibration.multi_view import ViewGroups, join_views
+from src.personalization.calibration.multi_frame import join_views
 from src.personalization.calibration.population import (
     CalibrationOptions,
     Population,

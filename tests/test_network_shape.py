@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.personalization.calibration.measure_population import measure_network_shape
-from src.personalization.calibration.network_shape import NetworkShape
+from src.personalization.calibration.population import NetworkShape
 
 
 def simulate(people: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, NetworkShape]:

@@ -30,7 +30,7 @@ from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import pair_keypoints
-from src.personalization.terms.hand_size import length_of
+from src.personalization.terms.hand_size import length_gradient
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandModel, load_hand_assets
 from template.kinematics import JointsModel
@@ -222,7 +222,7 @@ class Scores:
         model = JointsModel(self.assets)
         generator = np.random.default_rng(self.seed)
         return {
-            subject: float(length_of(model, torch.as_tensor(betas, dtype=torch.float64), "hand"))
+            subject: float(length_gradient(model, torch.as_tensor(betas, dtype=torch.float64), "hand")[0])
             + RULER * float(generator.normal())
             for subject, betas in sorted(self.true_betas.items())
         }

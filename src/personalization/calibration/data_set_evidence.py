@@ -11,8 +11,7 @@ import numpy as np
 
 from datasets.bad_files import bad_file, reading
 from datasets.dex_ycb.files import read_yaml
-from src.personalization.calibration.images import Images
-from src.personalization.calibration.multi_view import ViewGroups
+from src.personalization.calibration.images import Images, ViewGroups
 from src.personalization.ground_truth import rows_of
 from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Predictions

@@ -101,31 +101,25 @@ def keypoint_options(
     is doubled, as for a network's keypoints (benchmarks/own_photos.py shows what the intervals hold). There is no prior
     on the depth.
     """
-    if landmarks is not None:
-        return CalibrationOptions(
-            prior=PosePriorOptions(torch.inf, torch.inf),
-            noise=landmarks.noise(),
-            extra_priors=(habit_prior(assets, device=device, spread=landmarks.pose_spread),),
-            population=people,
-            landmarks=landmarks,
-            error_correlation=landmarks.correlation,
-        )
+    doubled = replace(noise, std_box=SHARED_ERROR_FACTOR * noise.std_box)
+    spread, correlation = (1.0, 0.0) if landmarks is None else (landmarks.pose_spread, landmarks.correlation)
     return CalibrationOptions(
         prior=PosePriorOptions(torch.inf, torch.inf),
-        noise=replace(noise, std_box=SHARED_ERROR_FACTOR * noise.std_box),
-        extra_priors=(habit_prior(assets, device=device),),
+        noise=doubled if landmarks is None else landmarks.noise(),
+        extra_priors=(habit_prior(assets, device=device, spread=spread),),
         population=people,
+        landmarks=landmarks,
+        error_correlation=correlation,
     )
 
 
 def fit_options(options: CalibrationOptions) -> KeypointFitOptions:
     """For each image on its own, what `keypoint_options` believes of all together: a single error is not doubled."""
     people, noise = options.population, options.noise
-    moments = (torch.as_tensor(people.betas_mean), torch.as_tensor(people.betas_covariance))
-    if options.landmarks is not None:
-        shapes = {"shape_mean": moments[0], "shape_covariance": moments[1]}
-        return KeypointFitOptions.of_source(options.landmarks, noise=noise, **shapes)
-    return KeypointFitOptions(replace(noise, std_box=noise.std_box / SHARED_ERROR_FACTOR), *moments)
+    if options.landmarks is None:
+        noise = replace(noise, std_box=noise.std_box / SHARED_ERROR_FACTOR)
+    mean, covariance = torch.as_tensor(people.betas_mean), torch.as_tensor(people.betas_covariance)
+    return KeypointFitOptions.of_source(options.landmarks, noise=noise, shape_mean=mean, shape_covariance=covariance)
 
 
 def predictions_from_keypoints(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from src.personalization.calibration.images import AVERAGES, Images, choose_images
+from src.personalization.calibration.images import AVERAGES, Images, ViewGroups, choose_images
 from src.personalization.calibration.multi_frame import calibrate_frames, check_result, image_information
-from src.personalization.calibration.multi_view import ViewGroups
 from src.personalization.calibration.population import CalibrationOptions, default_options
 from src.personalization.landmarks.model import joints_model
 from src.personalization.pairing import rows_by_subject
@@ -30,21 +29,8 @@ ALIASES = {"joint": "multi_frame"}
 #: A cue further than this from what the images say, in standard deviations of the difference, is refused.
 MAX_CONFLICT = 4.0
 
-
-@dataclass(frozen=True)
-class Found:
-    """What was found out of one person.
-
-    Attributes:
-        betas: (10,); covariance: (10,10) or None; used: mask (N,) of images.
-        scale_evidence, evidence: see `Identity`.
-    """
-
-    betas: np.ndarray
-    covariance: np.ndarray | None
-    used: np.ndarray
-    scale_evidence: str
-    evidence: dict[str, Any] = field(default_factory=dict)
+#: Betas (10,), their covariance (10,10) or None, mask (N,) of the images used, ``scale_evidence`` and ``evidence``.
+Solved = tuple[np.ndarray, np.ndarray | None, np.ndarray, dict[str, Any]]
 
 
 def calibrate_predictions(
@@ -128,24 +114,20 @@ def calibrate_person(
     instant = own.views.instant if own.views is not None and frames else None
     wanted, confidence = there if num_images is None else num_images, own.predictions.confidence
     own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))
-    if not frames:
-        betas, used = own.average(method, top_k, temperature)
-        found = Found(betas, None, used, "network")
-    else:
-        found = _solve(model, own, options, subject)
-    return package(assets, found, own.predictions, method, subject, created_by)
+    found = _solve(model, own, options, subject) if frames else own.average(method, top_k, temperature)
+    return package(assets, own.predictions, *found, method=method, subject_id=subject, created_by=created_by)
 
 
-def _solve(model: JointsModel, own: Images, options: CalibrationOptions, subject: int) -> Found:
+def _solve(model: JointsModel, own: Images, options: CalibrationOptions, subject: int) -> Solved:
     """Solve with all cues, check the result, and each cue against everything else."""
     predicted, network, people = own.predicted_betas, options.population.network, options.population
-    evidence: dict[str, Any] = {"prior": people.hash, "errors_repeat": options.errors_repeat}
+    told = None if predicted is None or network is None else (predicted.mean(axis=0), len(predicted))
+    others = ["cameras"] if own.views is not None else []
+    others += ["depth"] if own.wrist_depth is not None and np.isfinite(own.wrist_depth).any() else []
+    said_of_it = options.evidence(told, *others)
     if predicted is not None and network is not None:
         mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance)
         options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
-        evidence["network"] = {"images": len(predicted), "betas": predicted.mean(axis=0).round(6).tolist()}
-    if options.cues:
-        evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in options.cues]
     pose, betas, K, keypoints, trust, depth = own.tensors()
     start = betas.double().mean(dim=1)
     less = [replace(options, cues=tuple(o for o in options.cues if o is not cue)) for cue in options.cues]
@@ -168,39 +150,41 @@ def _solve(model: JointsModel, own: Images, options: CalibrationOptions, subject
     used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
     if own.views is not None:  # that is of instants, not of images
         used = np.ones(len(own.predictions), dtype=bool)
-    scale = ["ruler" if cue.name == "hand" else "known bone" for cue in options.cues]
-    scale += ["cameras"] if own.views is not None else []
-    scale += ["depth"] if own.wrist_depth is not None and np.isfinite(own.wrist_depth).any() else []
-    scale = scale or ["prior", *(["network"] if "network" in evidence else [])]
-    words = " + ".join(dict.fromkeys(scale))
-    return Found(result.betas[0].cpu().numpy(), result.covariance[0].cpu().numpy(), used, words, evidence)
+    return result.betas[0].cpu().numpy(), result.covariance[0].cpu().numpy(), used, said_of_it
 
 
 def package(
-    assets: HandAssets, found: Found, images: Predictions, method: str, subject: int, created_by: str
+    assets: HandAssets,
+    images: Predictions,
+    betas: np.ndarray,
+    covariance: np.ndarray | None,
+    used: np.ndarray,
+    evidence: dict[str, Any],
+    **said: Any,
 ) -> Identity:
-    """An identity file's content, with the hand's length (mm) and the numbers of the images used."""
-    length, std = lengths_mm(assets, found.betas, found.covariance, ("hand",))["hand"]
+    """The `Identity` of betas (10,), covariance (10,10) or None, with the hand's length (mm) and the images ``used``.
+
+    Args:
+        used: mask (N,) of images. evidence, said: further fields of it.
+    """
+    length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
     low, high = HAND_RANGE
     if not 1000 * low < length < 1000 * high:
         raise CalibrationError(
-            f"subject {subject}: the hand came out {length:.1f} mm long, which no hand is "
+            f"subject {said['subject_id']}: the hand came out {length:.1f} mm long, which no hand is "
             f"({1000 * low:g} to {1000 * high:g}); check keypoints and K of {images.source}, and what the options say"
         )
-    left = images.is_left[found.used]
+    left = images.is_left[used]
     return Identity(
-        betas=found.betas,
-        covariance=found.covariance,
+        betas=betas,
+        covariance=covariance,
         hand_name=assets.name,
         hand_hash=assets.hash,
         hand_length_mm=length,
         hand_length_std_mm=std,
         side="left" if left.all() else "both" if left.any() else "right",
-        method=method,
-        n_images=int(found.used.sum()),
-        image_ids=images.image_id[found.used].tolist(),
-        subject_id=subject,
-        created_by=created_by,
-        scale_evidence=found.scale_evidence,
-        evidence=found.evidence,
+        n_images=int(used.sum()),
+        image_ids=images.image_id[used].tolist(),
+        **evidence,
+        **said,
     )

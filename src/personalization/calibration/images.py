@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.multi_view import ViewGroups
 from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Predictions
 
@@ -18,6 +17,24 @@ logger = logging.getLogger(__name__)
 #: The paper's calibration: many predicted shapes of one person, averaged.
 AVERAGES = ("mean", "median", "top_k", "confidence")
 SELECTIONS = ("random", "confidence", "informative")
+
+
+@dataclass(frozen=True)
+class ViewGroups:
+    """Which rows belong together.
+
+    Attributes:
+        instant: (N,) int, equal for views of one instant.
+        camera_to_world: (N,4,4) m, of each row's camera, right-hand convention (mirrored for left hands:
+            `mirror_extrinsics`); one world for all views of an instant.
+    """
+
+    instant: np.ndarray
+    camera_to_world: np.ndarray
+
+    def rows(self, rows: np.ndarray) -> ViewGroups:
+        """Some of the rows."""
+        return ViewGroups(self.instant[rows], self.camera_to_world[rows])
 
 
 @dataclass(frozen=True)
@@ -63,8 +80,11 @@ class Images:
             return None
         return self.predictions.betas.astype(np.float64)
 
-    def average(self, method: str, top_k: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-        """Average (10,) of the predicted betas, one of `AVERAGES`, and the mask (N,) of images that count in it.
+    def average(
+        self, method: str, top_k: int, temperature: float
+    ) -> tuple[np.ndarray, None, np.ndarray, dict[str, Any]]:
+        """Average (10,) of the predicted betas, one of `AVERAGES`, without a covariance; mask (N,) of the images that
+        count in it; and what an identity's scale then rests on.
 
         Raises:
             CalibrationError: there are none that a network found by itself. Others: see `average_weights`.
@@ -76,7 +96,8 @@ class Images:
                 "mano_baseline_conf"
             )
         weights = average_weights(len(own), method, own.confidence, top_k, temperature)
-        return np.median(betas, axis=0) if method == "median" else average_betas(betas, weights), weights > 0
+        mean = np.median(betas, axis=0) if method == "median" else average_betas(betas, weights)
+        return mean, None, weights > 0, {"scale_evidence": "network"}
 
 
 def choose_images(

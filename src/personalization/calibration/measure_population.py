@@ -13,8 +13,7 @@ import roma
 import torch
 
 from datasets import build_dataset
-from src.personalization.calibration.network_shape import NetworkShape
-from src.personalization.calibration.population import Population, save_population
+from src.personalization.calibration.population import NetworkShape, Population, save_population
 from src.personalization.ground_truth import annotations_of, open_labels
 from src.personalization.pairing import pair_keypoints
 from src.personalization.registration.least_median_of_squares import RAYLEIGH_MEDIAN

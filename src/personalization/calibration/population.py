@@ -11,12 +11,11 @@ import logging
 import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from src.personalization.calibration.network_shape import NetworkShape
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions
@@ -39,6 +38,45 @@ SHIPPED_PRIOR = Path(__file__).resolve().parents[3] / "weights" / "prior.npz"
 SHARED_ERROR_FACTOR = 2.0
 
 Options = TypeVar("Options", bound=FitOptions)
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What a network's predicted shapes say about a person, as linear-Gaussian evidence.
+
+    A network shrinks its guess towards the mean person, and part of its error is the same in every
+    image of one person. Averaging cannot mend either; knowing both, from other people, can::
+
+        mean of n predictions = gain @ betas + offset + systematic + noise / sqrt(n)
+
+    (Bishop, Pattern Recognition and Machine Learning, 2006, eq. 2.116).
+
+    Attributes:
+        gain: (10,10); offset: (10,): mean prediction of a person with given betas.
+        systematic: (10,10) covariance of what all images of a person share; noise: (10,10) of one image.
+    """
+
+    gain: np.ndarray
+    offset: np.ndarray
+    systematic: np.ndarray
+    noise: np.ndarray
+
+    def information(self, predicted: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the mean (10,) of predictions of so many images says: precision (10,10) and precision @ betas (10,)."""
+        weight = self.gain.T @ np.linalg.inv(self.systematic + self.noise / images)
+        return weight @ self.gain, weight @ (predicted - self.offset)
+
+    def update(self, predicted: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (10,) and covariance (10,10) of betas after seeing predictions (n,10) of a person.
+
+        Args:
+            predicted: the network's betas, one row an image.
+            mean, covariance: (10,), (10,10) before.
+        """
+        precision, pulled = self.information(predicted.mean(axis=0), len(predicted))
+        before = np.linalg.inv(covariance)
+        posterior = np.linalg.inv(before + precision)
+        return posterior @ (before @ mean + pulled), posterior
 
 
 @dataclass(frozen=True)
@@ -129,6 +167,21 @@ class CalibrationOptions(FitOptions):
     accept_conflict: bool = False
     depths: tuple[float, float] = (0.08, 4.0)
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=100))
+
+    def evidence(self, told: tuple[np.ndarray, float] | None, *others: str) -> dict[str, Any]:
+        """What an `Identity` made with these options says of its ``scale_evidence`` and ``evidence``.
+
+        Args:
+            told: mean (10,) of the betas that the network predicted, and of how many images; others: further scales.
+        """
+        evidence: dict[str, Any] = {"prior": self.population.hash, "errors_repeat": self.errors_repeat}
+        if told is not None:
+            evidence["network"] = {"images": told[1], "betas": told[0].round(6).tolist()}
+        if self.cues:
+            evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in self.cues]
+        scale = [*("ruler" if cue.name == "hand" else "known bone" for cue in self.cues), *others]
+        scale = scale or ["prior", *(["network"] if told is not None else [])]
+        return {"scale_evidence": " + ".join(dict.fromkeys(scale)), "evidence": evidence}
 
 
 def save_population(path: str | os.PathLike, population: Population) -> None:
