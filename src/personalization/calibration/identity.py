@@ -114,7 +114,7 @@ def calibrate_person(
     instant = own.views.instant if own.views is not None and frames else None
     wanted, confidence = there if num_images is None else num_images, own.predictions.confidence
     own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))
-    found = _solve(model, own, options, subject) if frames else own.average(method, top_k, temperature)
+    found = own.average(method, top_k, temperature) if not frames else _solve(model, own, options, subject)
     return package(assets, own.predictions, *found, method=method, subject_id=subject, created_by=created_by)
 
 
