@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from src.personalization.solver.normal_equations import marquardt
 from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, SHAPE, Observations, evaluate_frames
 from src.personalization.terms.smoothness import Smoothness, smoothness_rows
+from template.components_first import Array, library
 from template.kinematics import JointsModel
 
 
@@ -23,8 +25,8 @@ class Chain:
         seconds: (T,) increasing within a chain; linked: (T-1,) a frame and the next are of one hand's motion.
     """
 
-    seconds: torch.Tensor
-    linked: torch.Tensor
+    seconds: Array
+    linked: Array
 
 
 @dataclass
@@ -108,31 +110,31 @@ class SequenceProblem:
 class ChainTerms:
     """Smoothness of T frames: half chi-square, gradient (T,51), and 3 x 3 blocks (T,17,3,3) of the diagonal."""
 
-    cost: torch.Tensor
-    gradient: torch.Tensor
-    blocks: torch.Tensor
+    cost: Array
+    gradient: Array
+    blocks: Array
 
 
 def smoothness_model(
-    pose: torch.Tensor, wrist: torch.Tensor, chain: Chain, chart: torch.Tensor, smoothness: Smoothness
-) -> tuple[ChainTerms, torch.Tensor, torch.Tensor]:
+    pose: Array, wrist: Array, chain: Chain, chart: Array, smoothness: Smoothness
+) -> tuple[ChainTerms, Array, Array]:
     """Gauss-Newton model of the motion (rad, m); arguments as in `smoothness_rows`.
 
     Returns:
         the terms, and the blocks (T-1,17,3,3), (T-2,17,3,3) that couple a frame (columns) to the next (rows) and to
         the one after it.
     """
-    frames = len(pose)
-    blocks = pose.new_zeros(frames, 17, 3, 3)
-    one, two = pose.new_zeros(max(frames - 1, 0), 17, 3, 3), pose.new_zeros(max(frames - 2, 0), 17, 3, 3)
-    gradient = pose.new_zeros(frames, 17, 3)
+    xp, frames = library(pose), len(pose)
+    make = functools.partial(xp.zeros, dtype=pose.dtype, device=pose.device)
+    blocks, gradient = make((frames, 17, 3, 3)), make((frames, 17, 3))
+    one, two = make((max(frames - 1, 0), 17, 3, 3)), make((max(frames - 2, 0), 17, 3, 3))
     if frames < 3:
-        return ChainTerms(pose.new_zeros(()), gradient.flatten(1), blocks), one, two
+        return ChainTerms(gradient.sum(), gradient.reshape(frames, 51), blocks), one, two
     seconds = _unlinked_apart(chain)
     residuals, parts = smoothness_rows(pose, wrist, seconds, chart, smoothness)
     together = (chain.linked[1:] & chain.linked[:-1])[:, None, None]
-    residuals = torch.where(together, residuals, 0.0)
-    first, middle, last = (torch.where(together[..., None], part, 0.0) for part in parts)
+    residuals = xp.where(together, residuals, 0.0)
+    first, middle, last = (xp.where(together[..., None], part, 0.0) for part in parts)
     for offset, part in enumerate((first, middle, last)):
         rows = slice(offset, frames - 2 + offset)
         gradient[rows] += (part.mT @ residuals[..., None])[..., 0]
@@ -140,13 +142,14 @@ def smoothness_model(
     one[:-1] += middle.mT @ first
     one[1:] += last.mT @ middle
     two += last.mT @ first
-    return ChainTerms(residuals.square().sum() / 2, gradient.flatten(1), blocks), one, two
+    return ChainTerms((residuals * residuals).sum() / 2, gradient.reshape(frames, 51), blocks), one, two
 
 
-def _unlinked_apart(chain: Chain) -> torch.Tensor:
+def _unlinked_apart(chain: Chain) -> Array:
     """(T,) seconds that increase over the breaks between chains too, where differences mean nothing."""
-    steps = torch.where(chain.linked, chain.seconds[1:] - chain.seconds[:-1], 1.0)
-    return torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+    xp = library(chain.seconds)
+    steps = xp.where(chain.linked, chain.seconds[1:] - chain.seconds[:-1], 1.0)
+    return xp.concat([xp.zeros_like(steps[:1]), steps.cumsum(0)])
 
 
 def _plus(diagonal: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
