@@ -270,9 +270,25 @@ def test_result_is_a_minimum_and_independent_of_neighbours() -> None:
         index = torch.tensor([row])
         own_state = {key: value[index] for key, value in state.items()}
         alone = minimise(problem.rows(index), own_state, LMOptions(max_steps=60))
+        assert (alone.steps[0], alone.status[0]) == (together.steps[row], together.status[row])
         for key in state:
             # Batched matrix products may add in another order than a single one: rounding, not influence.
             torch.testing.assert_close(alone.state[key][0], together.state[key][row], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 60])
+def test_one_problem_takes_the_steps_of_many(most: int) -> None:
+    """From far away, through a robust loss, with rejected steps and longer ones; also where they are used up."""
+    problem, state = frames(8, "geman_mcclure", noise=6.0)
+    state = state | {"wrist": state["wrist"] + 0.1, "accepted": torch.zeros(8)}
+    options = LMOptions(max_steps=most, tolerance=1e-4)
+    together = minimise(problem, state, options)
+    assert most < 60 or together.steps.max() > 6
+    for row in range(8):
+        index = torch.tensor([row])
+        alone = minimise(problem.rows(index), {key: value[index] for key, value in state.items()}, options)
+        assert (alone.steps[0], alone.status[0]) == (together.steps[row], together.status[row])
+        torch.testing.assert_close(alone.cost[0], together.cost[row], atol=1e-6, rtol=1e-6)
 
 
 def test_a_poisoned_neighbour_changes_nothing() -> None:
