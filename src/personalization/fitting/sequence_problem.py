@@ -45,7 +45,7 @@ class SequenceProblem:
     shape_prior: ShapePrior | None = None
 
     def linearise(self, state: State) -> State:
-        """Cost, gradient (by rad and m), the Hessian's band, its betas' border, and the chart of `evaluate_frames`."""
+        """Cost, gradient (by rad and m), the Hessian's blocks, its betas' border, the chart of `evaluate_frames`."""
         pose, wrist, betas = state["pose"][0], state["wrist"][0], state["betas"][0]
         rest = self.model.rest_points(betas).expand(len(pose), -1, -1)
         free = self.shape_prior is not None
@@ -56,7 +56,9 @@ class SequenceProblem:
         cost = frames.cost.sum() + chained.cost
         terms = {
             "gradient": (gradient + chained.gradient)[None],
-            "band": band(_plus(diagonal, chained.blocks), next_one, next_two)[None],
+            "diagonal": _plus(diagonal, chained.blocks)[None],
+            "next_one": next_one[None],
+            "next_two": next_two[None],
             "chart": frames.chart[None],
         }
         if self.shape_prior is not None:
@@ -72,10 +74,10 @@ class SequenceProblem:
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
         """See `levenberg_marquardt.Problem`, in rad and m; the betas are solved for by their Schur complement."""
-        columns, gradient = terms["band"][0], terms["gradient"][0]
-        added = marquardt(columns[..., 0].reshape(-1), damping[0]).view_as(gradient)
-        damped = columns.clone()
-        damped[..., 0] += added
+        blocks, gradient = (terms[name][0] for name in ("diagonal", "next_one", "next_two")), terms["gradient"][0]
+        added = marquardt(terms["diagonal"][0].diagonal(dim1=1, dim2=2).flatten(), damping[0]).view_as(gradient)
+        damped = band(*blocks)
+        damped[..., 0] += added.to(damped)
         right = -gradient[..., None]
         if "border" in terms:
             right = torch.cat([right, terms["border"][0]], dim=-1)
