@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.scenes import estimator_simulation as simulation
-from src.personalization.calibration.from_keypoints import shapes_of
+from src.personalization.calibration.population import shapes_of
 from src.personalization.estimates.sides import fit_mirrored
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
 from src.personalization.terms.noise import KeypointNoise
