@@ -20,6 +20,7 @@ import torch
 from template.assets import HandAssets
 from template.components_first import cross, product, product_transposed
 from template.fast_skinning import chain
+from template.few_joints import FewJoints
 from utils.joints import KNUCKLE_FLANKS, MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO, TIP_JOINTS, tip_vertices
 
 #: (16, 16): joint row moves when joint column turns (the column is an ancestor of the row, or the row itself).
@@ -101,6 +102,11 @@ class JointsModel:
     def _bone_directions(self) -> torch.Tensor:
         """(3,16,10) directions of the bones from parent to joint; the wrist's are zero."""
         return (self.directions[:, :16] - self.directions[:, _PARENTS]).permute(2, 1, 0).contiguous()
+
+    @functools.cached_property
+    def few(self) -> FewJoints:
+        """The same for a few hands on a CPU."""
+        return FewJoints(self)
 
     def rest_points(self, betas: torch.Tensor) -> torch.Tensor:
         """Zero-pose joints and tips (..., 21, 3), metres, from betas (..., 10)."""
