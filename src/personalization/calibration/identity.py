@@ -18,6 +18,7 @@ from src.personalization.calibration.multi_frame import (
     image_information,
 )
 from src.personalization.calibration.multi_view import ViewGroups
+from src.personalization.calibration.views import Repeats, mean_hand_points, videos_of, views_of
 from src.personalization.landmarks.model import joints_model
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, Status, count_status, usable
@@ -38,16 +39,19 @@ MAX_CONFLICT = 4.0
 
 @dataclass(frozen=True)
 class Images:
-    """Images of one person: predictions, measured wrist depths (N,) m (NaN: unknown), and where the cameras stand."""
+    """Images of one person: predictions, measured wrist depths (N,) m (NaN: unknown), where the cameras stand, and the
+    number of the video (N,) that each is of."""
 
     predictions: Predictions
     wrist_depth: np.ndarray | None = None
     views: ViewGroups | None = None
+    video: np.ndarray | None = None
 
     def rows(self, rows: np.ndarray) -> Images:
         """Some of the images."""
-        depth = None if self.wrist_depth is None else self.wrist_depth[rows]
-        return Images(self.predictions.select(rows), depth, None if self.views is None else self.views.rows(rows))
+        depth, video = (None if value is None else value[rows] for value in (self.wrist_depth, self.video))
+        views = None if self.views is None else self.views.rows(rows)
+        return Images(self.predictions.select(rows), depth, views, video)
 
     def tensors(self) -> list[Any]:
         """As one person's, a dimension of 1 before each: pose (N,16,3,3), betas (N,10), K (N,3,3) px, keypoints
@@ -56,6 +60,29 @@ class Images:
         betas = np.zeros((len(own), 10)) if own.betas is None else own.betas
         given = (own.pose, betas, own.K, own.keypoints_2d, own.keypoint_confidence, self.wrist_depth)
         return [None if value is None else torch.as_tensor(value)[None] for value in given]
+
+    def in_videos(self, model: JointsModel, same: bool | None) -> Images:
+        """With the number of the video that each is of: told from the hands (`videos_of`), or ``same`` as stated."""
+        own = self.predictions
+        if same is not None:
+            return replace(self, video=np.zeros(len(own)) if same else np.arange(len(own)))
+        lens = own.K[:, [0, 1], [0, 1]].round(2) * (self.views is None)
+        capture = np.unique(np.column_stack([own.sequence_id, lens]), axis=0, return_inverse=True)[1].reshape(-1)
+        return replace(self, video=videos_of(self.hands(model), capture))
+
+    def hands(self, model: JointsModel) -> torch.Tensor:
+        """(N,21,3) m: mean hands posed as predicted, about the wrist; of several cameras in the world's axes."""
+        points = mean_hand_points(model, torch.as_tensor(self.predictions.pose))
+        turn = None if self.views is None else torch.as_tensor(self.views.camera_to_world[:, :3, :3])
+        return points if turn is None else points @ turn.to(points).mT
+
+    def repeats(self, model: JointsModel, same: bool | None) -> tuple[Repeats, np.ndarray]:
+        """How the images (or instants) repeat each other, and which of them each row is; ``same`` as stated."""
+        own = self if self.video is not None else self.in_videos(model, same)
+        instant = np.arange(len(own.predictions)) if own.views is None else own.views.instant
+        _, first, place = np.unique(instant, return_index=True, return_inverse=True)
+        view = np.arange(len(first)) if same is False else views_of(own.hands(model)[first])
+        return Repeats(view, own.video[first]), place
 
     @property
     def predicted_betas(self) -> np.ndarray | None:
@@ -139,10 +166,12 @@ def calibrate_predictions(
             prior = np.linalg.inv(options.population.betas_covariance)
         instant = None if own.views is None or method != "multi_frame" else own.views.instant
         confidence = own.predictions.confidence
-        own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))
+        chosen = choose_images(there, wanted, select, seed, confidence, information, prior, instant)
         if method == "multi_frame":
+            own = own.in_videos(model, options.same_video).rows(chosen)
             found = _solve_person(model, own, options, number)
         else:
+            own = own.rows(chosen)
             found = _average(own, method, top_k, temperature)
         identities[number] = package(assets, found, own.predictions, method, number, created_by)
     return identities
@@ -178,18 +207,21 @@ def _average(own: Images, method: str, top_k: int, temperature: float) -> Found:
 def _solve_person(model: JointsModel, own: Images, options: CalibrationOptions, subject: int) -> Found:
     """Solve with all cues, check the result, and each cue against everything else."""
     predicted, network, people = own.predicted_betas, options.population.network, options.population
+    repeats, place = own.repeats(model, options.same_video)
     evidence: dict[str, Any] = {"prior": people.hash, "errors_repeat": options.errors_repeat}
+    evidence["repeats"] = _describe(repeats, options, subject)
     if predicted is not None and network is not None:
-        mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance)
+        counts = repeats.weights(options.video_correlation)[place]
+        mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance, counts)
         options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
-        evidence["network"] = {"images": len(predicted), "betas": predicted.mean(axis=0).round(6).tolist()}
+        evidence["network"] = {"images": counts.sum(), "betas": np.average(predicted, 0, counts).round(6).tolist()}
     if options.cues:
         evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in options.cues]
     pose, betas, K, keypoints, trust, depth = own.tensors()
     start = betas.double().mean(dim=1)
     less = [replace(options, cues=tuple(o for o in options.cues if o is not cue)) for cue in options.cues]
     results = (
-        calibrate_frames(model, pose, start, K, keypoints, trust, believed, depth, own.views)
+        calibrate_frames(model, pose, start, K, keypoints, trust, believed, depth, own.views, repeats)
         for believed in (options, *less)
     )
     result = next(results)
@@ -213,6 +245,22 @@ def _solve_person(model: JointsModel, own: Images, options: CalibrationOptions, 
     scale = scale or ["prior", *(["network"] if "network" in evidence else [])]
     words = " + ".join(dict.fromkeys(scale))
     return Found(result.betas[0].cpu().numpy(), result.covariance[0].cpu().numpy(), used, words, evidence)
+
+
+def _describe(repeats: Repeats, options: CalibrationOptions, subject: int) -> dict[str, Any]:
+    """What is assumed of images that repeat each other; said in the log where some do."""
+    (everywhere, in_video), images, views = options.shared, len(repeats.view), len(np.unique(repeats.view))
+    videos = int((np.unique(repeats.video, return_counts=True)[1] > 1).sum())
+    alone = repeats.weights(in_video).sum()
+    worth = float(alone / (1 + everywhere * (alone - 1)))
+    if views < images or videos:
+        said = "as stated" if options.same_video else "told from how the hand is held"
+        logger.info(
+            "subject %d: %d images show %d views, of %d videos (%s), which tell as much as %.1f independent images; "
+            "--no-same_video where that is wrong", subject, images, views, videos, said, worth,
+        )  # fmt: skip
+    shared = round(everywhere + in_video - everywhere * in_video, 3)
+    return {"views": views, "videos": videos, "in_common": [everywhere, shared], "worth": round(worth, 2)}
 
 
 def _check(result: MultiFrameResult, own: Predictions, subject: int, depths: tuple[float, float]) -> None:

@@ -177,7 +177,7 @@ def _merged_evidence(identities: list[Identity]) -> dict[str, Any]:
     if networks:
         counts = np.array([network["images"] for network in networks])
         pooled = counts @ np.array([network["betas"] for network in networks], dtype=np.float64) / counts.sum()
-        found["network"] = {"images": int(counts.sum()), "betas": pooled.round(6).tolist()}
+        found["network"] = {"images": float(counts.sum()), "betas": pooled.round(6).tolist()}
     cues = list(dict.fromkeys(tuple(cue) for i in identities for cue in i.evidence.get("cues", ())))
     return found | ({"cues": [list(cue) for cue in cues]} if cues else {})
 

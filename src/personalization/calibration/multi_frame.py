@@ -23,6 +23,7 @@ from src.personalization.calibration.problem import (
     posterior_covariance,
     reaction,
 )
+from src.personalization.calibration.views import SHARED, Repeats
 from src.personalization.fitting.fit import FitOptions, observe
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
 from src.personalization.landmarks.model import LandmarkModel
@@ -55,6 +56,8 @@ class CalibrationOptions(FitOptions):
         landmarks: of the keypoints' source; None: the hand's own joints and tips.
         error_correlation: the part of the images' errors that they share: n images tell as much as
             n / (1 + (n - 1) error_correlation) independent ones (the design effect, Kish 1965, section 5.4).
+        video_correlation: the same of the different views of one video, where it is more.
+        same_video: all images are frames of one video, or none repeats another; None: told from the hands in them.
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
             where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
         accept_conflict: use a cue even where it contradicts the images.
@@ -67,10 +70,20 @@ class CalibrationOptions(FitOptions):
     errors_repeat: bool = False
     landmarks: LandmarkModel | None = None
     error_correlation: float = 0.0
+    video_correlation: float = SHARED
+    same_video: bool | None = None
     laplace: bool | None = None
     accept_conflict: bool = False
     depths: tuple[float, float] = (0.08, 4.0)
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=100))
+
+    @property
+    def shared(self) -> tuple[float, float]:
+        """Of the errors, what all images share; and of the rest, what views of a video share besides."""
+        everywhere = 1.0 if self.errors_repeat else self.error_correlation
+        return everywhere, 0.0 if everywhere >= 1 else max(
+            0.0, (self.video_correlation - everywhere) / (1 - everywhere)
+        )
 
 
 def calibration_options(
@@ -136,6 +149,7 @@ def calibrate_frames(
     options: CalibrationOptions = CalibrationOptions(),
     wrist_depth: torch.Tensor | None = None,
     views: ViewGroups | None = None,
+    repeats: Repeats | None = None,
 ) -> MultiFrameResult:
     """Calibrate P persons from F frames each.
 
@@ -145,6 +159,7 @@ def calibrate_frames(
         wrist_depth: (P,F) m measured depth of the wrist joint, NaN where unknown; replaces the depth
             prior of ``options`` there. Not used with views.
         views: of one person: which of its F images show one instant, and their cameras. Results are of instants.
+        repeats: of one person: which of its F images (or instants) repeat each other; None: none does.
 
     Returns:
         `MultiFrameResult`; a person without a usable frame gets the prior, with status NO_KEYPOINTS.
@@ -170,9 +185,12 @@ def calibrate_frames(
     rest = model.rest_points(betas).repeat_interleave(split[1], 0)
     observations, wrist, placed = place_frames(model, observations, pose, rest, options.depths)
     frame_status = torch.where((status == Status.CONVERGED) & ~placed, int(Status.BEHIND_CAMERA), status).view(split)
-    used = (frame_status == Status.CONVERGED).sum(dim=1)
-    shared = 1.0 if options.errors_repeat else options.error_correlation
-    share = 1 / (1 + shared * (used.to(betas) - 1).clamp_min(0))
+    used = frame_status == Status.CONVERGED
+    everywhere, in_video = options.shared
+    share = torch.ones_like(frame_status, dtype=betas.dtype)
+    if repeats is not None:
+        share = torch.as_tensor(repeats.weights(in_video, used[0].cpu().numpy()))[None].to(betas)
+    share = share / (1 + everywhere * ((share * used).sum(dim=1, keepdim=True) - 1).clamp_min(0))
     prior = options.population.shape_prior(model.dtype, model.device)
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
     problem = MultiFrameProblem(model, observations, share, prior, options.cues, betas.new_zeros(1, 10))
@@ -190,7 +208,7 @@ def calibrate_frames(
         covariance=posterior_covariance(result.terms),
         pose=fitted["pose"],
         transl=fitted["wrist"] - model.rest_points(fitted["betas"])[:, None, 0],
-        status=torch.where(used > 0, result.status, int(Status.NO_KEYPOINTS)),
+        status=torch.where(used.any(dim=1), result.status, int(Status.NO_KEYPOINTS)),
         frame_status=frame_status,
         cost=result.cost,
         steps=result.steps,

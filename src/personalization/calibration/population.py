@@ -58,19 +58,23 @@ class NetworkShape:
     systematic: np.ndarray
     noise: np.ndarray
 
-    def information(self, predicted: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
+    def information(self, predicted: np.ndarray, images: float) -> tuple[np.ndarray, np.ndarray]:
         """What the mean (10,) of predictions of so many images says: precision (10,10) and precision @ betas (10,)."""
         weight = self.gain.T @ np.linalg.inv(self.systematic + self.noise / images)
         return weight @ self.gain, weight @ (predicted - self.offset)
 
-    def update(self, predicted: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def update(
+        self, predicted: np.ndarray, mean: np.ndarray, covariance: np.ndarray, counts: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Mean (10,) and covariance (10,10) of betas after seeing predictions (n,10) of a person.
 
         Args:
             predicted: the network's betas, one row an image.
             mean, covariance: (10,), (10,10) before.
+            counts: (n,) for how many images each one counts; None: for one.
         """
-        precision, pulled = self.information(predicted.mean(axis=0), len(predicted))
+        counts = np.ones(len(predicted)) if counts is None else counts
+        precision, pulled = self.information(np.average(predicted, axis=0, weights=counts), float(counts.sum()))
         before = np.linalg.inv(covariance)
         posterior = np.linalg.inv(before + precision)
         return posterior @ (before @ mean + pulled), posterior
