@@ -12,8 +12,8 @@ import roma
 import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, second_camera, simulate
-from src.personalization.calibration.identity import Images, without_copies
-from src.personalization.calibration.images import choose_images
+from src.personalization.calibration.identity import without_copies
+from src.personalization.calibration.images import Images, choose_images
 from src.personalization.calibration.measure_population import measure_network, pose_error_covariance
 from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
 from src.personalization.calibration.multi_view import ViewGroups, observe_views

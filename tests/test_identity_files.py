@@ -15,7 +15,8 @@ from options.fit import get_args_parser as fit_parser
 from options.run_options import get_args_parser as run_parser
 from src.personalization.calibration import command
 from src.personalization.calibration.command import calibrate_and_write
-from src.personalization.calibration.identity import Images, calibrate_predictions
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import CalibrationOptions
 from src.personalization.calibration.population import Population, load_population

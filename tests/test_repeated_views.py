@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
+from options.calibrate import get_args_parser
+from src.personalization.calibration.command import stated_options
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.multi_frame import CalibrationOptions, correlated
 from src.personalization.calibration.population import Population
 from src.personalization.calibration.views import Repeats, mean_hand_points, videos_of, views_of
 from src.personalization.fitting.fit import PosePriorOptions
+from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.noise import KeypointNoise
 from template import load_hand_assets
 from template.kinematics import JointsModel
@@ -105,3 +108,18 @@ def test_weights_of_views_and_videos() -> None:
     used = np.array([True, False, True, False, True, True, True])  # the second view is not seen then
     np.testing.assert_allclose(repeats.weights(0.3, used)[used], [0.5, 0.5, 0.5, 0.5, 1])
     assert repeats.weights(1.0).sum() == pytest.approx(3)
+
+
+def test_what_is_assumed_can_be_stated() -> None:
+    def stated(*words: str) -> CalibrationOptions:
+        return stated_options(get_args_parser().parse_args(["--predictions", "a.npz", *words]), BELIEFS)
+
+    assert stated().same_video is None and stated("--same_video").same_video is True
+    assert stated("--no-same_video").same_video is False
+    part = stated("--error_correlation", "0.5")
+    assert (part.error_correlation, part.video_correlation, part.shared) == (0.5, 0.5, (0.5, 0.0))
+    assert replace(BELIEFS, errors_repeat=True).shared == (1.0, 0.0) and BELIEFS.shared == (0.0, 0.3)
+    with pytest.raises(SystemExit):
+        stated("--error_correlation", "1.5")
+    with pytest.raises(CalibrationError, match="0 to 1"):
+        correlated(-0.1)

@@ -113,8 +113,8 @@ def watched(seed: int, count: int, cache: Path | None) -> list[Watched]:
 def measure_online(seed: int, count: int, cache: Path | None) -> dict[str, dict[str, float]]:
     """Zero-pose errors, mm, and how often the 95% intervals hold, at each look.
 
-    ``offline_zero_pose_mm``: the same frames calibrated at once, as files of predictions are, which tells from the hands
-    that they are a video's. ``each_alone_zero_pose_mm``: the same, every frame counting as an image of its own.
+    ``offline_zero_pose_mm``: the same frames calibrated at once, as files of predictions are, which tells from the
+    hands that they are a video's. ``each_alone_zero_pose_mm``: the same, every frame counting as an image of its own.
     """
     assets = load_hand_assets()
     hand = HandModel(assets)

@@ -14,9 +14,15 @@ import torch
 
 from src.personalization.calibration.data_set_evidence import view_groups, wrist_depths
 from src.personalization.calibration.from_keypoints import shapes_of
-from src.personalization.calibration.identity import Images, calibrate_predictions
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
+from src.personalization.calibration.multi_frame import (
+    CalibrationOptions,
+    calibration_options,
+    correlated,
+    default_options,
+)
 from src.personalization.calibration.multi_view import group_views
 from src.personalization.calibration.population import load_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
@@ -158,6 +164,10 @@ def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> Cal
     cues += [parse_known_bone(f"{text}±{RULER_STD_MM}") for text in args.finger_length_mm]
     noise = replace(options.noise, std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss)
     changes = {"noise": noise, "cues": tuple(cues), "accept_conflict": args.accept_conflict}
+    if args.same_video is not None:
+        changes["same_video"] = args.same_video
+    if args.error_correlation is not None:
+        changes |= correlated(args.error_correlation)
     if args.depth_mean is not None:
         changes |= {"depth_mean": args.depth_mean, "depth_std": args.depth_std}
     stds = {name: getattr(args, name) for name in ("root_std", "finger_std") if getattr(args, name) is not None}

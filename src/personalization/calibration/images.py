@@ -1,14 +1,79 @@
-"""Which images of a person to calibrate from, and how much each counts in an average of predicted shapes."""
+"""Images of a person: which repeat each other, which to calibrate from, and how much each counts in an average."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+import torch
+
+from src.personalization.calibration.multi_view import ViewGroups
+from src.personalization.calibration.views import Repeats, mean_hand_points, videos_of, views_of
 from src.personalization.solver.status import CalibrationError
+from template.kinematics import JointsModel
+from utils.artifacts import Predictions
 
 #: The paper's calibration: many predicted shapes of one person, averaged.
 AVERAGES = ("mean", "median", "top_k", "confidence")
 SELECTIONS = ("random", "confidence", "informative")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of one person: predictions, measured wrist depths (N,) m (NaN: unknown), where the cameras stand, and the
+    number of the video (N,) that each is of."""
+
+    predictions: Predictions
+    wrist_depth: np.ndarray | None = None
+    views: ViewGroups | None = None
+    video: np.ndarray | None = None
+
+    def rows(self, rows: np.ndarray) -> Images:
+        """Some of the images."""
+        depth, video = (None if value is None else value[rows] for value in (self.wrist_depth, self.video))
+        views = None if self.views is None else self.views.rows(rows)
+        return Images(self.predictions.select(rows), depth, views, video)
+
+    def tensors(self) -> list[Any]:
+        """As one person's, a dimension of 1 before each: pose (N,16,3,3), betas (N,10), K (N,3,3) px, keypoints
+        (N,21,2) px, and, or None, their confidence (N,21) and the wrists' depths (N,) m."""
+        own = self.predictions
+        betas = np.zeros((len(own), 10)) if own.betas is None else own.betas
+        given = (own.pose, betas, own.K, own.keypoints_2d, own.keypoint_confidence, self.wrist_depth)
+        return [None if value is None else torch.as_tensor(value)[None] for value in given]
+
+    def in_videos(self, model: JointsModel, same: bool | None) -> Images:
+        """With the number of the video that each is of: told from the hands (`videos_of`), or ``same`` as stated."""
+        own = self.predictions
+        if same is not None:
+            return replace(self, video=np.zeros(len(own)) if same else np.arange(len(own)))
+        focal = own.K[:, 0, 0].round(2)
+        if self.views is not None or 2 * len(np.unique(focal)) > len(own):  # crops and zooms have one each
+            focal[:] = 0
+        capture = np.unique(np.column_stack([own.sequence_id, focal]), axis=0, return_inverse=True)[1].reshape(-1)
+        return replace(self, video=videos_of(self.hands(model), capture))
+
+    def hands(self, model: JointsModel) -> torch.Tensor:
+        """(N,21,3) m: mean hands posed as predicted, about the wrist; of several cameras in the world's axes."""
+        points = mean_hand_points(model, torch.as_tensor(self.predictions.pose))
+        turn = None if self.views is None else torch.as_tensor(self.views.camera_to_world[:, :3, :3])
+        return points if turn is None else points @ turn.to(points).mT
+
+    def repeats(self, model: JointsModel, same: bool | None) -> tuple[Repeats, np.ndarray]:
+        """How the images (or instants) repeat each other, and which of them each row is; ``same`` as stated."""
+        own = self if self.video is not None else self.in_videos(model, same)
+        instant = np.arange(len(own.predictions)) if own.views is None else own.views.instant
+        _, first, place = np.unique(instant, return_index=True, return_inverse=True)
+        view = np.arange(len(first)) if same is False else views_of(own.hands(model)[first])
+        return Repeats(view, own.video[first]), place
+
+    @property
+    def predicted_betas(self) -> np.ndarray | None:
+        """(N,10) float64 that the network found by itself: an identity-aware network repeats those that it was told."""
+        if self.predictions.betas is None or self.predictions.model_name.endswith("_identity"):
+            return None
+        return self.predictions.betas.astype(np.float64)
 
 
 def choose_images(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ from src.personalization.fitting.fit import FitOptions, observe
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
-from src.personalization.solver.status import Status
+from src.personalization.solver.status import CalibrationError, Status
 from src.personalization.terms.frame_terms import Observations, evaluate_frames
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.shape_terms import LengthCue
@@ -84,6 +85,17 @@ class CalibrationOptions(FitOptions):
         return everywhere, 0.0 if everywhere >= 1 else max(
             0.0, (self.video_correlation - everywhere) / (1 - everywhere)
         )
+
+
+def correlated(share: float) -> dict[str, Any]:
+    """Changes of `CalibrationOptions` where it is stated what part of their errors different images share, 0 to 1.
+
+    Raises:
+        CalibrationError: no such part.
+    """
+    if not 0 <= share <= 1:
+        raise CalibrationError(f"error_correlation is {share}; it is a part of the errors, 0 to 1")
+    return {"errors_repeat": False, "error_correlation": share, "video_correlation": share}
 
 
 def calibration_options(
