@@ -108,7 +108,7 @@ def test_commands_take_a_video(tmp_path: Path, hands: list[tuple[np.ndarray, boo
     video = ["--phase", "personalise", *given, "--fps", "30", "--output", str(output)]
     personalise(run_parser().parse_args(video))
     content = json.loads((output / "predictions.json").read_text())
-    tracks = {(entry["hand"]["side"], entry["hand"]["track"]) for entry in content["images"]}
+    tracks = {(entry["hand"]["side"], entry["track"]) for entry in content["images"]}
     assert len(content["images"]) == 2 * FRAMES and len(tracks) == 2
     assert set(load_predictions(output / "rows.npz").sequence_id) == {1, 2}
     identity = handid.load_identity(output / "identity_subject-00.json")

@@ -337,7 +337,7 @@ def test_photos_to_identity(tmp_path: Path, assets: HandAssets, caplog: pytest.L
     assert set(left.image_ids) < set(found.image_ids)  # the same pictures, whatever else is in the folder
 
 
-def test_photos_of_a_lens_with_distortion(tmp_path: Path, assets: HandAssets) -> None:
+def test_photos_of_a_lens_with_distortion(tmp_path: Path, assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
     """The hands of an album, as a fisheye sees them; right and left."""
     album, words = Album(tmp_path, assets, 8, left=(1, 4)), "fisheye:500,500,319.5,239.5,0.3,-0.1,0,0"
     lens = read_camera(words)
@@ -345,8 +345,9 @@ def test_photos_of_a_lens_with_distortion(tmp_path: Path, assets: HandAssets) ->
     album.keypoints = torch.as_tensor(lens.project(rays @ np.linalg.inv(album.world.K[0].numpy()).swapaxes(1, 2)))
     length = lengths_mm(assets, album.world.betas[0].numpy(), None, ("hand",))["hand"][0]
     ruler = ["--hand_length_mm", f"{length:.1f}", "--hand_length_std_mm", "1.5"]
-    with pytest.raises(CalibrationError, match="_K.npy and --camera"):
+    with pytest.raises(CalibrationError, match="no hand found"):
         calibrate_photos(arguments(tmp_path, "--camera", words), album.find)
+    assert "00_K.npy and --camera both say what the lens is" in caplog.text
     for path in tmp_path.glob("*_K.npy"):
         path.unlink()
     found = calibrate_photos(arguments(tmp_path, *ruler, "--camera", words), album.find)[1]
