@@ -48,25 +48,30 @@ class Images:
         own = self.predictions
         if same is not None:
             return replace(self, video=np.zeros(len(own)) if same else np.arange(len(own)))
-        focal = own.K[:, 0, 0].round(2)
-        if self.views is not None or 2 * len(np.unique(focal)) > len(own):  # crops and zooms have one each
+        first, place, points = self._hands(model)
+        focal = own.K[first, 0, 0].round(2)
+        if self.views is not None or 2 * len(np.unique(focal)) > len(focal):  # crops and zooms have one each
             focal[:] = 0
-        capture = np.unique(np.column_stack([own.sequence_id, focal]), axis=0, return_inverse=True)[1].reshape(-1)
-        return replace(self, video=videos_of(self.hands(model), capture))
-
-    def hands(self, model: JointsModel) -> torch.Tensor:
-        """(N,21,3) m: mean hands posed as predicted, about the wrist; of several cameras in the world's axes."""
-        points = mean_hand_points(model, torch.as_tensor(self.predictions.pose))
-        turn = None if self.views is None else torch.as_tensor(self.views.camera_to_world[:, :3, :3])
-        return points if turn is None else points @ turn.to(points).mT
+        capture = np.column_stack([own.sequence_id[first], focal])
+        capture = np.unique(capture, axis=0, return_inverse=True)[1].reshape(-1)
+        return replace(self, video=videos_of(points, capture)[place])
 
     def repeats(self, model: JointsModel, same: bool | None) -> tuple[Repeats, np.ndarray]:
         """How the images (or instants) repeat each other, and which of them each row is; ``same`` as stated."""
         own = self if self.video is not None else self.in_videos(model, same)
-        instant = np.arange(len(own.predictions)) if own.views is None else own.views.instant
-        _, first, place = np.unique(instant, return_index=True, return_inverse=True)
-        view = np.arange(len(first)) if same is False else views_of(own.hands(model)[first])
+        first, place, points = own._hands(model)
+        view = np.arange(len(first)) if same is False else views_of(points)
         return Repeats(view, own.video[first]), place
+
+    def _hands(self, model: JointsModel) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+        """The first image of each instant (M,), which instant each is of (N,), and in the former mean hands posed as
+        predicted, about the wrist (M,21,3) m; of several cameras in the world's axes."""
+        instant = np.arange(len(self.predictions)) if self.views is None else self.views.instant
+        _, first, place = np.unique(instant, return_index=True, return_inverse=True)
+        points = mean_hand_points(model, torch.as_tensor(self.predictions.pose[first]))
+        if self.views is not None:
+            points = points @ torch.as_tensor(self.views.camera_to_world[first, :3, :3]).to(points).mT
+        return first, place.reshape(-1), points
 
     @property
     def predicted_betas(self) -> np.ndarray | None:
