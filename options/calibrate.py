@@ -17,13 +17,15 @@ _OF_SOURCE = {
     **dict.fromkeys(("--" + name for name in ESTIMATE_OPTIONS.split()), ("--estimates",)),
     **dict.fromkeys(("--keypoints", "--prior"), ("--predictions", "--images")),
     **dict.fromkeys(("--K", "--fov", "--images"), ("--images", "--estimates")),
-    **dict.fromkeys(("--hand", "--landmarker", "--card", "--paper", "--corners"), ("--images",)),
+    **dict.fromkeys(("--hand", "--landmarker", "--card", "--paper", "--corners", "--camera", "--camera_name"),
+                    ("--images",)),
 }  # fmt: skip
 #: Options that only some methods read.
 _OF_METHOD = {
     **dict.fromkeys(("--prior", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--min_confidence",
                      "--depth_mean", "--depth_std", "--hand_length_mm", "--hand_length_std_mm", "--known_bone",
-                     "--accept_conflict", "--cameras", "--hand_breadth_mm", "--finger_length_mm", "--card", "--paper",
+                     "--accept_conflict", "--same_video", "--error_correlation", "--cameras",
+                     "--hand_breadth_mm", "--finger_length_mm", "--card", "--paper",
                      "--corners",
                      "--wrist_depth", "--wrist_depth_std_mm", "--merge_with"),
                     "multi_frame"),
@@ -49,6 +51,7 @@ _NEEDS = {
         "--images",
     ),
     "--corners": ("--card", "--paper"),
+    "--camera_name": ("--camera",),
 }
 
 
@@ -123,6 +126,12 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
     photos = parser.add_argument_group("own photos (--images; each may have <name>_K.npy beside it, or EXIF)")
     photos.add_argument("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
     photos.add_argument("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
+    photos.add_argument(
+        "--camera",
+        metavar="FILE",
+        help="camera file with distortion (.json, .yaml of OpenCV, ROS or Kalibr) or its numbers",
+    )
+    photos.add_argument("--camera_name", help="which camera of a --camera file with several, e.g. cam0")
     add_landmarker_argument(photos)
     photos.add_argument("--hand", choices=("left", "right"), help="only hands of this side (default: both)")
 
@@ -141,6 +150,19 @@ def add_multi_frame_arguments(parser: argparse.ArgumentParser) -> None:
     prior.add_argument("--keypoint_std", type=float, help="px (default: a fraction of each hand's box)")
     prior.add_argument("--loss", default="geman_mcclure", choices=("none", "huber", "geman_mcclure"))
     prior.add_argument("--min_confidence", type=float, default=0.05, help="keypoints at or below it do not count")
+    prior.add_argument(
+        "--same_video",
+        action=argparse.BooleanOptionalAction,
+        help="all images are frames of one video, whose errors repeat; --no-same_video: no image repeats another "
+        "(default: told from how the hand is held in them; docs/video.md)",
+    )
+    prior.add_argument(
+        "--error_correlation",
+        type=float,
+        metavar="PART",
+        help="of their errors that different images share, 0 to 1 (default: 0.3 in a video, else what is known of the "
+        "images' source)",
+    )
     prior.add_argument("--depth_mean", type=float, help="m, weak prior on the wrist's depth, e.g. 0.85")
     prior.add_argument("--depth_std", type=float, default=0.07, help="m, of that prior")
     cues = parser.add_argument_group("multi-frame calibration: metric cues (a single camera cannot see absolute size)")

@@ -27,8 +27,8 @@ def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--subjects",
         default="column",
-        help="who is who: column (as the file says, else one person), file (each file a person), one, or a CSV with "
-        "the columns image,subject",
+        help="who is who: column (as the file says, else one person), file (each file a person), one, tracks (each "
+        "hand that is followed through the frames of a video), or a CSV with the columns image,subject",
     )
     group.add_argument("--trust", help="JSON of src.engine.estimates.measure_trust (default: the format's own)")
     group.add_argument(

@@ -38,13 +38,13 @@ LIMITS = {
     **dict.fromkeys("num_workers max_images val_images pictures weight_decay save_minutes".split(), _NOT_NEGATIVE),
     **dict.fromkeys(
         "lr body_lr temperature root_std finger_std keypoint_std depth_mean depth_std hand_length_mm "
-        "hand_length_std_mm wrist_depth_std_mm calibrate_until_mm".split(),
+        "hand_length_std_mm wrist_depth_std_mm calibrate_until_mm fps".split(),
         _POSITIVE,
     ),
     **dict.fromkeys(("crop_size", "input_size"), Limits(_SMALLEST_PICTURE, 4096)),
     "crop_scale": Limits(0, 2, above=True),
     "rotation_deg": Limits(0, 180),
-    "min_confidence": Limits(0, 1),
+    **dict.fromkeys(("min_confidence", "error_correlation"), Limits(0, 1)),
     "port": Limits(0, 65535),
     "seed": Limits(0, 2**62),
     "lag": Limits(0, 300),

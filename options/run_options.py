@@ -164,7 +164,7 @@ USED_OPTIONS = {
     "demo --video": f"{_OWN_IMAGES} video glb bvh joint_names port lag each_frame_alone two_shapes "
     f"calibrate_online calibrate_until_mm known_bone {CUE_OPTIONS}",
     "export": "model dataset checkpoint resume exp_name out_dir hierarchy output weights without_layer",
-    "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit",
+    "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit fps",
 }
 
 
@@ -245,5 +245,11 @@ def get_args_parser() -> argparse.ArgumentParser:
     cues = parser.add_argument_group("personalise, and videos, without --identity")
     cues.add_argument("--hand_length_mm", type=float, help="ruler: wrist to middle fingertip of the stretched hand")
     cues.add_argument("--hand_length_std_mm", type=float, default=3.0)
+    cues.add_argument(
+        "--fps",
+        type=float,
+        help="personalise: the pictures are frames of a video, at so many a second, numbered at the end of their "
+        "names: each hand is followed, and its frames are fitted together, smoothly",
+    )
     cues.add_argument("--accept_conflict", action="store_true", help="go on where images or lengths contradict")
     return parser

@@ -37,6 +37,7 @@ def personalised_batches(
     fit: Callable[[Predictions], Personalised],
     target: Path,
     context: DistributedContext,
+    most: int = BATCH,
 ) -> Iterator[tuple[Personalised, list[str]]]:
     """Every batch in order, for the leading process (nothing for the others): its hands, and what was changed in whose
     entry of their files, which are written again in ``target`` (a folder if the source is one).
@@ -45,9 +46,9 @@ def personalised_batches(
     they read the same ones, and share the hands.
 
     Args:
-        fit: what to do with rows as they were read.
+        fit: what to do with rows as they were read; most: hands of a batch.
     """
-    first, files = seen.first, batches([seen.counts[number] for number in range(len(reader.files))])
+    first, files = seen.first, batches([seen.counts[number] for number in range(len(reader.files))], most)
     by_hand = len(files) < context.world_size
     step = 1 if by_hand else context.world_size
     for turn in tqdm(range(0, len(files), step), desc="personalise", disable=None if context.is_main else True):
