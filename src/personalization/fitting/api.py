@@ -98,8 +98,10 @@ def fit(
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; choose one of {SIDES}")
-    std_px, std_mm = (None if std is None else checked_std(std, name) for name, std in
-                      (("keypoint_std_px", keypoint_std_px), ("joint_std_mm", joint_std_mm)))  # fmt: skip
+    for name, std in (("keypoint_std_px", keypoint_std_px), ("joint_std_mm", joint_std_mm)):
+        if std is not None and not 0 < std < float("inf"):
+            raise ValueError(f"{name} is {std}; it must be a positive number (None: as the default says)")
+    std_px, std_mm = (None if std is None else float(std) for std in (keypoint_std_px, joint_std_mm))
     if joints is not None:
         if std_px is not None:
             raise ValueError("keypoint_std_px is of keypoints; joints take joint_std_mm")
@@ -152,13 +154,6 @@ def _known_shape(betas: Array | None, identity: Identity | None, assets: HandAss
     if not torch.isfinite(shape).all():
         raise ValueError(f"betas are not finite: {shape[~torch.isfinite(shape).all(dim=1)][0].tolist()}")
     return shape
-
-
-def checked_std(std: float, name: str) -> float:
-    """A standard deviation. Raises ValueError unless it is a positive number."""
-    if not 0 < std < float("inf"):
-        raise ValueError(f"{name} is {std}; it must be a positive number (None: as the default says)")
-    return float(std)
 
 
 def _posed(found: Any, assets: HandAssets, left: bool, give: Any) -> FittedHands:

@@ -58,18 +58,10 @@ class NoiseSums:
         )
 
     def improved(self, model: LandmarkModel) -> LandmarkModel:
-        """The model with this noise and spread."""
-        return replace(
-            model,
-            std_box=np.sqrt(_held(self.square, self.trust)),
-            pose_spread=self.pose / self.angles,
-        )
-
-
-def _held(square: np.ndarray, trust: np.ndarray) -> np.ndarray:
-    """Mean squares (21,), each drawn to that of all as `HELD` hands would."""
-    mean = square.sum() / trust.sum()
-    return (square + HELD * mean) / (trust + HELD)
+        """The model with this noise, a landmark's own drawn to that of all as `HELD` hands would, and spread."""
+        mean = self.square.sum() / self.trust.sum()
+        held = (self.square + HELD * mean) / (self.trust + HELD)
+        return replace(model, std_box=np.sqrt(held), pose_spread=self.pose / self.angles)
 
 
 def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -> NoiseSums:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from src.personalization.fitting.fit import reprojection_rmse
-from src.personalization.fitting.translation import TYPICAL_DEPTH, wrist_at_depth
+from src.personalization.fitting.translation import wrist_at_depth
 from src.personalization.registration.least_median_of_squares import (
     RAYLEIGH_MEDIAN,
     least_median_start,
@@ -55,7 +55,6 @@ class RegistrationOptions:
             hand but nothing adds to it. With networks' keypoints and true meshes of the validation subject the
             mean error was 16.5 mm at 3, 12.0 at 2, 10.2 at 1.5 (``benchmarks/studies/registration.py --hidden``).
         rounds: times that the noise is measured and the position found again.
-        fallback_depth: m, of the position given where none could be found.
         chunk: meshes solved together, so that memory is bounded.
     """
 
@@ -65,7 +64,6 @@ class RegistrationOptions:
     outlier: float = 3.0
     hidden: float = 1.5
     rounds: int = 3
-    fallback_depth: float = TYPICAL_DEPTH
     lm: LMOptions = LMOptions(max_steps=30, tolerance=1e-8, relative_tolerance=1e-10)
     chunk: int = 256
 
@@ -161,7 +159,7 @@ def _register(
     inputs = check_frames(pose, betas, K, keypoints, confidence, options.min_confidence)
     vertices, joints = (torch.where(finite[:, None, None], value, 0.0) for value in (vertices, joints))
     start, middle, placed = least_median_start(joints, inputs.K, inputs.keypoints, inputs.confidence)
-    guess = wrist_at_depth(inputs.middle, inputs.K, options.fallback_depth)
+    guess = wrist_at_depth(inputs.middle, inputs.K)
     position = torch.where(placed[:, None], start, guess)
     known = torch.isfinite(extents) & (inputs.good & placed)[:, None]
     seen = MeshObservations(
@@ -191,7 +189,8 @@ def _register(
         )
         result = minimise(RegistrationProblem(seen), {"position": position}, options.lm)
         position, status = result.state["position"], result.status
-        distance = _distances(seen, position)
+        image = (joints + position[:, None]) @ inputs.K.mT
+        distance = (image[..., :2] / image[..., 2:].clamp_min(1e-3) - inputs.keypoints).norm(dim=-1)
         keypoint_std = _spread(distance, inputs.confidence, RAYLEIGH_MEDIAN)
         gap = extent_gaps(replace(seen, extent_weights=known.double()), position)[0]
         extent_std = _spread(gap.abs(), known.double(), GAUSS_MEDIAN)
@@ -228,12 +227,6 @@ def _check_shapes(batch: int, given: dict[str, torch.Tensor | None]) -> None:
         found, shape = tuple(value.shape), (batch, *_SHAPES[name])
         if len(found) != len(shape) or any(want not in (None, got) for want, got in zip(shape, found, strict=True)):
             raise ValueError(f"{name} has shape {found}; it must be {shape} (None: any length)")
-
-
-def _distances(seen: MeshObservations, position: torch.Tensor) -> torch.Tensor:
-    """(B,21) px between the keypoints and the joints' projections."""
-    image = (seen.joints + position[:, None]) @ seen.K.mT
-    return (image[..., :2] / image[..., 2:].clamp_min(1e-3) - seen.keypoints).norm(dim=-1)
 
 
 def _spread(lengths: torch.Tensor, weights: torch.Tensor, factor: float) -> torch.Tensor:
