@@ -12,7 +12,7 @@ from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
 from src.personalization.calibration.command import stated_options
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import CalibrationOptions, correlated
+from src.personalization.calibration.multi_frame import CalibrationOptions, correlated, in_common
 from src.personalization.calibration.population import Population
 from src.personalization.calibration.views import Repeats, mean_hand_points, videos_of, views_of
 from src.personalization.fitting.fit import PosePriorOptions
@@ -117,8 +117,8 @@ def test_what_is_assumed_can_be_stated() -> None:
     assert stated().same_video is None and stated("--same_video").same_video is True
     assert stated("--no-same_video").same_video is False
     part = stated("--error_correlation", "0.5")
-    assert (part.error_correlation, part.video_correlation, part.shared) == (0.5, 0.5, (0.5, 0.0))
-    assert replace(BELIEFS, errors_repeat=True).shared == (1.0, 0.0) and BELIEFS.shared == (0.0, 0.3)
+    assert (part.error_correlation, part.video_correlation, in_common(part)) == (0.5, 0.5, (0.5, 0.0))
+    assert in_common(replace(BELIEFS, errors_repeat=True)) == (1.0, 0.0) and in_common(BELIEFS) == (0.0, 0.3)
     with pytest.raises(SystemExit):
         stated("--error_correlation", "1.5")
     with pytest.raises(CalibrationError, match="0 to 1"):

@@ -16,6 +16,7 @@ from src.personalization.calibration.multi_frame import (
     calibrate_frames,
     default_options,
     image_information,
+    in_common,
 )
 from src.personalization.calibration.multi_view import ViewGroups
 from src.personalization.calibration.views import Repeats
@@ -194,7 +195,7 @@ def _solve_person(model: JointsModel, own: Images, options: CalibrationOptions, 
 
 def _describe(repeats: Repeats, options: CalibrationOptions, subject: int) -> dict[str, Any]:
     """What is assumed of images that repeat each other; said in the log where some do."""
-    (everywhere, in_video), images, views = options.shared, len(repeats.view), len(np.unique(repeats.view))
+    (everywhere, in_video), images, views = in_common(options), len(repeats.view), len(np.unique(repeats.view))
     videos = int((np.unique(repeats.video, return_counts=True)[1] > 1).sum())
     alone = repeats.weights(in_video).sum()
     worth = float(alone / (1 + everywhere * (alone - 1)))

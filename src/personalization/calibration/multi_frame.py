@@ -78,13 +78,12 @@ class CalibrationOptions(FitOptions):
     depths: tuple[float, float] = (0.08, 4.0)
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=100))
 
-    @property
-    def shared(self) -> tuple[float, float]:
-        """Of the errors, what all images share; and of the rest, what views of a video share besides."""
-        everywhere = 1.0 if self.errors_repeat else self.error_correlation
-        return everywhere, 0.0 if everywhere >= 1 else max(
-            0.0, (self.video_correlation - everywhere) / (1 - everywhere)
-        )
+
+def in_common(options: CalibrationOptions) -> tuple[float, float]:
+    """Of their errors, the part that all images share, and of the rest the part that views of a video share besides."""
+    everywhere = 1.0 if options.errors_repeat else options.error_correlation
+    in_video = max(0.0, options.video_correlation - everywhere)
+    return everywhere, in_video / (1 - everywhere) if in_video else 0.0
 
 
 def correlated(share: float) -> dict[str, Any]:
@@ -198,7 +197,7 @@ def calibrate_frames(
     observations, wrist, placed = place_frames(model, observations, pose, rest, options.depths)
     frame_status = torch.where((status == Status.CONVERGED) & ~placed, int(Status.BEHIND_CAMERA), status).view(split)
     used = frame_status == Status.CONVERGED
-    everywhere, in_video = options.shared
+    everywhere, in_video = in_common(options)
     share = torch.ones_like(frame_status, dtype=betas.dtype)
     if repeats is not None:
         share = torch.as_tensor(repeats.weights(in_video, used[0].cpu().numpy()))[None].to(betas)
