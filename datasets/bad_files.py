@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from utils.files import READ_ERRORS, read_reason
 _LARGEST_POSE = 100.0  # of axis-angles and coefficients of poses: people's stay below 10
 _LARGEST_FOCAL = 1e6  # px; and of an image's centre
 
-
+Read = TypeVar("Read")
 logger = logging.getLogger(__name__)
 
 
@@ -48,6 +48,17 @@ def reading(path: str | Path, what: str, can_skip: bool = True) -> Iterator[None
     except READ_ERRORS as error:
         words = " ".join(f"{type(error).__name__}: {read_reason(error)}".split())
         raise bad_file(path, f"not {what} ({words[:300]})", can_skip) from error
+
+
+def read_or_skip(skip_bad: bool, told: str, read: Callable[..., Read], *arguments: Any) -> Read | None:
+    """``read(*arguments)``; None with ``skip_bad`` if the file is bad, after a warning that begins as ``told``."""
+    try:
+        return read(*arguments)
+    except BadFileError as error:
+        if not skip_bad:
+            raise
+        logger.warning("%s: %s", told, error)
+        return None
 
 
 def read_json(path: Path, can_skip: bool = True) -> Any:

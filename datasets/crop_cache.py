@@ -113,10 +113,8 @@ class CropCache:
                     raise
             crops.flush()
             del crops
-        write_json(
-            self.json_path,
-            {"shape": list(self.shape), "unreadable": np.flatnonzero(~self.readable).tolist()},
-        )
+        told = {"shape": list(self.shape), "unreadable": np.flatnonzero(~self.readable).tolist()}
+        write_json(self.json_path, told)
         logger.info("wrote crop cache %s (%.2f GB)", self.array_path, needed / 1e9)
         self.crops = np.load(self.array_path, mmap_mode="r", allow_pickle=False)
 

@@ -11,8 +11,7 @@ from torch.utils.data import Dataset
 
 from datasets.bad_files import BadFileError
 from datasets.crop_cache import CropCache, one_builder, rows_key, usable_cores
-from datasets.crop_placement import place_crops, unusable_boxes, whole_image_box
-from datasets.image_crop import crop_image
+from datasets.image_crop import crop_image, place_crops, unusable_boxes, whole_image_box
 from datasets.options import DatasetOptions
 from template import HandAssets, HandModel
 from template.assets import SIDES
@@ -92,10 +91,8 @@ class ColumnDataset(Dataset):
         rows = np.flatnonzero(self.columns["valid"])
         hands = np.stack([self.columns["subject_id"][rows], self.columns["is_left"][rows]], axis=1)
         different, first = np.unique(hands, axis=0, return_index=True)
-        return {
-            (int(subject), SIDES[is_left]): self.columns["betas"][rows[row]]
-            for (subject, is_left), row in zip(different, first, strict=True)
-        }
+        betas = self.columns["betas"][rows[first]]
+        return {(int(subject), SIDES[is_left]): row for (subject, is_left), row in zip(different, betas, strict=True)}
 
     @property
     def subject_betas(self) -> dict[int, np.ndarray]:
@@ -166,7 +163,14 @@ class CropDataset(ColumnDataset):
             cache_key: names the state of the data that the crops show.
         """
         outlier = unusable_boxes(boxes, *image_size) | _impossible_labels(columns)
-        self._report_outliers(root, outlier, boxes, columns)
+        self.num_outliers = int(outlier.sum())
+        if self.num_outliers:
+            first = int(np.argmax(outlier))
+            logger.warning(
+                "%s: %d samples of %d are not valid: their keypoints or boxes lie outside the image or are absurdly "
+                "large, or their joints or betas are (first: image %d, box centre %.4g, %.4g, side %.4g px)",
+                root, self.num_outliers, len(boxes), columns["image_id"][first], *boxes[first],
+            )  # fmt: skip
         boxes = np.where(outlier[:, None], whole_image_box(*image_size), boxes)
         columns = columns | {key: np.where(outlier[:, None], 0, columns[key]) for key in ("betas", "transl")}
         columns["joints"] = np.where(outlier[:, None, None], 0, columns["joints"])
@@ -192,18 +196,6 @@ class CropDataset(ColumnDataset):
         if self._cache is None:
             return super()._pictures(indices)
         return self._cache.crops[indices], True  # columns["valid"] knows
-
-    def _report_outliers(
-        self, root: Path, outlier: np.ndarray, boxes: np.ndarray, columns: dict[str, np.ndarray]
-    ) -> None:
-        self.num_outliers = int(outlier.sum())
-        if self.num_outliers:
-            first = int(np.argmax(outlier))
-            logger.warning(
-                "%s: %d samples of %d are not valid: their keypoints or boxes lie outside the image or are absurdly "
-                "large, or their joints or betas are (first: image %d, box centre %.4g, %.4g, side %.4g px)",
-                root, self.num_outliers, len(boxes), columns["image_id"][first], *boxes[first],
-            )  # fmt: skip
 
     def _open_cache(self, folder: Path, key: str, workers: int | None) -> CropCache:
         cache = CropCache(folder, self.split, key, len(self), self.crop_size, 4 if self.with_mask else 3)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from datasets.protocol import SampleDataset
 from datasets.resident import ResidentSamples, fits
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: SampleDataset | Dataset,
+        dataset: Dataset,
         batch_size: int,
         *,
         shuffle: bool = False,
@@ -138,12 +137,12 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         order, first, self._start_batch = self._order(), self._start_batch, 0
-        batches = [
-            order[number * self.batch_size : (number + 1) * self.batch_size] for number in range(first, len(self))
-        ]
+        size = self.batch_size
+        batches = [order[number * size : (number + 1) * size] for number in range(first, len(self))]
         if self._resident is not None:
             yield from map(self._resident.take, batches)
             return
+        mixed = np.random.SeedSequence((self._seed, self._epoch, self._rank))
         loader = DataLoader(
             self.dataset,
             batch_sampler=batches,
@@ -151,7 +150,7 @@ class BatchLoader:
             num_workers=min(self._workers_that_fit(), len(batches)),
             pin_memory=self._pin_memory,
             worker_init_fn=_seed_worker,
-            generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
+            generator=torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint32)[0])),
         )
         try:
             yield from filter(self._is_usable, map(self._without_invalid, loader))
@@ -240,10 +239,6 @@ def _in_runs(order: np.ndarray, group: np.ndarray, run: int) -> np.ndarray:
     leader = np.empty(len(order), dtype=np.int64)
     leader[by_group] = by_group[np.arange(len(order)) - rank[by_group] % run]
     return order[np.argsort(leader, kind="stable")]
-
-
-def _mixed_seed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])
 
 
 def _seed_worker(worker: int) -> None:

@@ -10,7 +10,7 @@ from datasets.augment_config import AugmentConfig
 
 #: Weights of red, green and blue in the luma of ITU-R BT.601.
 _LUMA = (0.299, 0.587, 0.114)
-#: Images of a batch share one noise field; each begins this many numbers after the one before.
+#: An image's noise begins this many numbers after that of the one before.
 _NOISE_STEP = 61
 
 
@@ -30,13 +30,17 @@ def change_colours(
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    count, device = len(images), images.device
-    draw = _Draws(count, config.probability, generator)
-    brightness = draw.between(-config.brightness, config.brightness, neutral=0.0).to(device)
-    contrast = draw.between(*config.contrast, neutral=1.0).to(device)
-    saturation = draw.between(*config.saturation, neutral=1.0).to(device)
-    hue = draw.between(-math.radians(config.hue_deg), math.radians(config.hue_deg), neutral=0.0).to(device)
-    noise = draw.between(0.0, config.noise, neutral=0.0).to(device)
+    source = "cpu" if generator is None else generator.device
+
+    def draw(low: float, high: float, neutral: float = 0.0) -> torch.Tensor:
+        uniform = torch.rand(2, len(images), generator=generator, device=source)
+        chosen = torch.where(uniform[0] < config.probability, low + (high - low) * uniform[1], neutral)
+        return chosen.to(images.device)
+
+    brightness = draw(-config.brightness, config.brightness)
+    contrast, saturation = draw(*config.contrast, 1.0), draw(*config.saturation, 1.0)
+    hue = draw(-math.radians(config.hue_deg), math.radians(config.hue_deg))
+    noise = draw(0.0, config.noise)
     if config.colour_space == "hsv":
         images = (contrast * brightness)[:, None, None, None] + contrast[:, None, None, None] * images
         images = change_hsv(images.clamp_(0, 1), saturation, hue)
@@ -45,7 +49,11 @@ def change_colours(
         offset = matrix.sum(dim=2, keepdim=True) * brightness[:, None, None]
         images = torch.baddbmm(offset, matrix, images.flatten(2)).unflatten(2, images.shape[2:])
     if config.noise > 0:
-        images = _add_noise(images, noise, generator)
+        # The images' noise is one field, a little further along for each: many times quicker to draw than one an image.
+        size = images[0].numel()
+        field = torch.randn(size + _NOISE_STEP * (len(images) - 1), generator=generator, device=source)
+        fields = field.to(images.device).unfold(0, size, _NOISE_STEP).view(images.shape)
+        images = images.addcmul_(fields, noise[:, None, None, None])
     return images.clamp_(0, 1)
 
 
@@ -81,25 +89,3 @@ def change_hsv(images: torch.Tensor, saturation: torch.Tensor, hue: torch.Tensor
     chroma = torch.minimum(chroma * saturation[:, None, None], value)
     distance = (torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None] + sextant[:, None]) % 6
     return value[:, None] - chroma[:, None] * torch.minimum(distance, 4 - distance).clamp(0, 1)
-
-
-class _Draws:
-    """Uniform draws, one an image, that are neutral where a second draw says so."""
-
-    def __init__(self, count: int, probability: float, generator: torch.Generator | None) -> None:
-        self.count, self.probability, self.generator = count, probability, generator
-
-    def between(self, low: float, high: float, neutral: float) -> torch.Tensor:
-        device = "cpu" if self.generator is None else self.generator.device
-        uniform = torch.rand(2, self.count, generator=self.generator, device=device)
-        return torch.where(uniform[0] < self.probability, low + (high - low) * uniform[1], neutral)
-
-
-def _add_noise(images: torch.Tensor, deviation: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Add Gaussian noise of ``deviation`` (B,) to images (B, 3, H, W) in place. The images' noise is taken from
-    one field, a little further along for each, which is many times quicker to draw than a field an image."""
-    device = "cpu" if generator is None else generator.device
-    count, size = len(images), images[0].numel()
-    field = torch.randn(size + _NOISE_STEP * (count - 1), generator=generator, device=device)
-    noise = field.to(images.device).unfold(0, size, _NOISE_STEP).view(images.shape)
-    return images.addcmul_(noise, deviation[:, None, None, None])

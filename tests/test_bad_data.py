@@ -28,10 +28,9 @@ import options.fit
 from datasets import build_dataset
 from datasets.bad_files import BadFileError
 from datasets.crop_dataset import CropDataset
-from datasets.crop_placement import unusable_boxes
 from datasets.dex_ycb.files import read_labels
 from datasets.dex_ycb.splits import SERIALS
-from datasets.image_crop import crop_image, read_image
+from datasets.image_crop import crop_image, read_image, unusable_boxes
 from datasets.sample import check_sample
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.ho3d_writer import write_ho3d

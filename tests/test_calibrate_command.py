@@ -19,8 +19,7 @@ import torch
 import calibrate_from_shape_params
 import run
 from datasets import build_dataset
-from datasets.synthetic.data_set import write_data_set
-from datasets.synthetic.sequence import SynthesisOptions
+from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 from src.personalization.calibration.data_set_evidence import DEPTH_RANGE, view_groups, wrist_depths
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm

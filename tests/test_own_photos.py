@@ -427,8 +427,7 @@ def test_options_that_need_a_network(tmp_path: Path, more: list[str], words: str
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pictures of right hands with their true keypoints."""
     from datasets import build_dataset
-    from datasets.synthetic.data_set import write_data_set
-    from datasets.synthetic.sequence import SynthesisOptions
+    from datasets.synthetic.data_set import SynthesisOptions, write_data_set
     from utils.camera import project_numpy
 
     root = tmp_path_factory.mktemp("dex_ycb")

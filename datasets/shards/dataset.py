@@ -76,8 +76,14 @@ class Shards(ColumnDataset):
         folders = split_folders(root, split)
         indices = [read_index(folder) for folder in folders]
         self.index = index = indices[0]
-        for folder, other in zip(folders, indices, strict=True):
-            _refuse_mixture(index, other, folder)
+        # Parts of one data set differ in nothing but the rows they hold.
+        kinds = [(each["dataset"], each["settings"] | {"rows": None}, each["hands"]) for each in indices]
+        for folder, kind in zip(folders, kinds, strict=True):
+            differ = [
+                name for name, mine, first in zip(("dataset", "settings", "hands"), kind, kinds[0]) if mine != first
+            ]
+            if differ:
+                raise ShardSettingsError(f"{folder}: shards of another kind than in the first folder ({differ} differ)")
         settings, self.label_hand = index["settings"], index["label_hand"]
         if dataset not in (None, index["dataset"]):
             raise ShardSettingsError(f"{root}: these are shards of {index['dataset']}, not of {dataset}")
@@ -182,12 +188,3 @@ class Shards(ColumnDataset):
 def _opened(path: Path) -> BinaryIO:
     """A shard's file, read with positions of their own, so that threads and forked loader processes may share it."""
     return open(path, "rb", buffering=0)
-
-
-def _refuse_mixture(first: dict[str, Any], other: dict[str, Any], folder: Path) -> None:
-    for name in ("dataset", "settings", "hands"):
-        mine, theirs = (dict(index[name]) if name == "settings" else index[name] for index in (first, other))
-        if name == "settings":  # parts of one data set differ in nothing but the rows they hold
-            mine["rows"] = theirs["rows"]
-        if mine != theirs:
-            raise ShardSettingsError(f"{folder}: shards of another kind than in the first folder ({name} differ)")

@@ -18,10 +18,10 @@ import torch
 from tqdm import tqdm
 
 from datasets.ho3d import ENDINGS, HEIGHT, WIDTH
+from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.hand_studio import Shot, StudioHand, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
-from datasets.synthetic.sequence import hand_model
 from options.command_line import run_command, writer_parser
 from template import HandModel
 from utils.camera import project_numpy
@@ -38,14 +38,7 @@ _BOX_MARGIN = 10  # px around the hand
 def write_ho3d(
     root: str | Path, num_images: int = 8, version: str = "v2", seed: int = 0, mano_dir: str | None = None
 ) -> None:
-    """Write a data set.
-
-    Args:
-        root: its folder; made if missing.
-        num_images: of the evaluation part, four to a sequence.
-        version: "v2" (png) or "v3" (jpg).
-        seed: of everything random.
-        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
+    """Write a data set; the arguments are the command's options.
 
     Raises:
         FileExistsError: if an HO-3D is there already.

@@ -17,8 +17,7 @@ import numpy as np
 
 from datasets.dex_ycb.dataset import DexYCB
 from datasets.freihand.dataset import FreiHAND
-from datasets.synthetic.data_set import write_data_set
-from datasets.synthetic.sequence import SynthesisOptions
+from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 from options.command_line import run_command
 from utils.camera import mirror_intrinsics, project_numpy
 from utils.files import atomic_path, write_json

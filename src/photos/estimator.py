@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from datasets.crop_placement import whole_image_box
-from datasets.image_crop import crop_image
+from datasets.image_crop import crop_image, whole_image_box
 from src.engine.checkpoint import ModelCard
 from src.engine.networks import is_told_shape
 from src.evaluation.shape import bone_lengths

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
 from template.stand_in.grasps import GRASPS, grasp_pose, rotations_from_pose
+from template.stand_in.remesh import inner_edges, sharp_edges
 from template.stand_in.skeleton import unit
 from template.stand_in.skinning import pose_hand
 from template.stand_in.surface import field, gradient, hand_capsules
+from utils.drawing.ray_casting import face_normals
 from utils.joints import TIP_VERTICES
 
 SHAPES = {
@@ -28,8 +31,7 @@ SHAPES = {
 LENGTH_MEAN_MM, LENGTH_SPREAD_MM = (180.0, 196.0), (9.0, 14.0)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One checked fact."""
 
     name: str
@@ -49,10 +51,7 @@ def report(findings: list[Finding]) -> int:
 
 def edge_counts(faces: np.ndarray) -> dict[tuple[int, int], int]:
     """How many faces (F,3) run along each directed edge."""
-    edges, counts = np.unique(
-        faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).astype(np.int64), axis=0, return_counts=True
-    )
-    return {(int(a), int(b)): int(n) for (a, b), n in zip(edges, counts)}
+    return Counter(map(tuple, faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).tolist()))
 
 
 def boundary_edges(faces: np.ndarray) -> list[tuple[int, int]]:
@@ -75,12 +74,7 @@ def components(faces: np.ndarray, vertices: int) -> int:
 
 def folded_edges(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 120.0) -> int:
     """Edges whose two faces turn against each other by more than the limit, degrees: folds of the skin."""
-    corners = vertices[faces].astype(np.float64)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-15)
-    owner = {(int(f[i]), int(f[(i + 1) % 3])): n for n, f in enumerate(faces) for i in range(3)}
-    pairs = np.array([(n, owner[b, a]) for (a, b), n in owner.items() if a < b and (b, a) in owner])
-    return int(((normals[pairs[:, 0]] * normals[pairs[:, 1]]).sum(axis=1) < np.cos(np.radians(limit_degrees))).sum())
+    return len(sharp_edges(vertices.astype(np.float64), faces, inner_edges(faces), limit_degrees))
 
 
 def closed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
@@ -93,10 +87,9 @@ def closed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
 
 def facing_cosines(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Cosine (F,) between each face's normal and the implicit surface's outward normal at its centre."""
-    capsules = hand_capsules()
-    corners = vertices[faces].astype(np.float64)
-    outward = unit(gradient(corners.mean(axis=1), lambda points: field(points, capsules)))
-    return (unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])) * outward).sum(axis=1)
+    capsules, vertices = hand_capsules(), vertices.astype(np.float64)
+    outward = unit(gradient(vertices[faces].mean(axis=1), lambda points: field(points, capsules)))
+    return (unit(face_normals(vertices, faces)) * outward).sum(axis=1)
 
 
 def hand_lengths_mm(hand: dict[str, np.ndarray], betas: np.ndarray) -> np.ndarray:
@@ -114,11 +107,8 @@ def check_hand(hand: dict[str, np.ndarray]) -> list[Finding]:
     Args:
         hand: the arrays of `template/stand_in.npz`, MANO's keys.
     """
-    wrong = [
-        f"{key} {np.shape(hand.get(key))}, not {shape}"
-        for key, shape in SHAPES.items()
-        if np.shape(hand.get(key)) != shape
-    ]
+    found = {key: np.shape(hand.get(key)) for key in SHAPES}
+    wrong = [f"{key} {found[key]}, not {shape}" for key, shape in SHAPES.items() if found[key] != shape]
     findings = [Finding("shapes of all arrays", not wrong, "; ".join(wrong) or f"{len(SHAPES)} arrays")]
     if wrong:
         return findings
@@ -134,7 +124,7 @@ def _mesh(hand: dict[str, np.ndarray]) -> list[Finding]:
     manifold = max(counts.values()) == 1
     euler = len(vertices) - (len(counts) + len(loop)) // 2 + len(faces)
     pieces, volume = components(faces, len(vertices)), closed_volume(vertices, faces) * 1e6
-    areas = np.linalg.norm(np.cross(*(vertices[faces[:, i]] - vertices[faces[:, 0]] for i in (1, 2))), axis=1) / 2
+    areas = np.linalg.norm(face_normals(vertices, faces), axis=1) / 2
     folds = folded_edges(vertices, faces, 105.0)
     facing = facing_cosines(vertices, faces).min()
     findings = [
@@ -156,14 +146,8 @@ def _mesh(hand: dict[str, np.ndarray]) -> list[Finding]:
     findings.append(Finding("no folds at +-2.5 of each beta (120 degrees)", shaped == 0, f"{shaped} edges"))
     posed = {name: folded_edges(pose_hand(hand, rotations_from_pose(grasp_pose(name, 1.0))), faces) for name in GRASPS}
     worst = max(posed, key=posed.__getitem__)
-    findings.append(
-        Finding(
-            "folds in closed grasps (120 degrees)",
-            posed[worst] <= 40,
-            f"{sum(posed.values())} edges in {len(posed)} grasps, most in {worst}: {posed[worst]}",
-        )
-    )
-    return findings
+    told = f"{sum(posed.values())} edges in {len(posed)} grasps, most in {worst}: {posed[worst]}"
+    return [*findings, Finding("folds in closed grasps (120 degrees)", posed[worst] <= 40, told)]
 
 
 def _skin(hand: dict[str, np.ndarray]) -> list[Finding]:

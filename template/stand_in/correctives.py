@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from template.stand_in.grasps import ANGLE_LIMITS, angles_to_rotations, clip_angles
-from template.stand_in.pose_space import sample_angles
+from template.stand_in.grasps import ANGLE_LIMITS, angles_to_rotations, clip_angles, sample_angles
 from template.stand_in.skeleton import MANO_FINGERS, finger_joints
 from template.stand_in.skinning import joint_transforms, skin
 from template.stand_in.surface import field, hand_capsules, project

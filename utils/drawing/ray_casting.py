@@ -133,13 +133,16 @@ def interpolate(hits: Hits, faces: np.ndarray, values: np.ndarray) -> np.ndarray
     return result
 
 
+def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Normals (F, 3) of triangles, twice the area long (m^2); seen from outside, corners go counter-clockwise."""
+    corners = vertices[faces]
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+
+
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area-weighted unit vertex normals (V, 3) of a mesh (m); zero where a vertex has no area around it."""
-    corners = vertices[faces]
-    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    of_faces = face_normals(vertices, faces)
     normals = np.zeros(vertices.shape, dtype=np.float64)
     for axis in range(3):
-        normals[:, axis] = np.bincount(
-            faces.ravel(), weights=np.repeat(face_normals[:, axis], 3), minlength=len(vertices)
-        )
+        normals[:, axis] = np.bincount(faces.ravel(), weights=np.repeat(of_faces[:, axis], 3), minlength=len(vertices))
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)

@@ -14,6 +14,7 @@ import scipy.sparse
 from datasets.synthetic.scene.appearance import SKIN_SIZE, SkinMap, cloth_texture, object_texture
 from datasets.synthetic.scene.motion import Motion
 from datasets.synthetic.scene.objects import TEXTURE_SIZE
+from utils.drawing.ray_casting import face_normals
 
 SEG_HAND = 255
 _RINGS, _CLOTH, _ARM_LENGTH = 9, 128, 0.55  # the upper arm's direction is the forearm's: it is out of view
@@ -80,16 +81,13 @@ class Scene:
         self._meshes = [item.mesh() for item in motion.objects]
         textures = [object_texture(item.ycb_id, item.colours, TEXTURE_SIZE) for item in motion.objects]
         object_uv = [atlas.add(texture, mesh.uv) for texture, mesh in zip(textures, self._meshes, strict=True)]
-        ids = [item.ycb_id for item in motion.objects]
-        held = [(self._meshes[0].faces, _flat_texture(object_uv[0]), ids[0])]
-        hand = [(hand_faces, hand_texture, SEG_HAND), (arm_faces, arm_texture, 0)]
-        self.with_hand, self.without_hand = _merge(hand + held, 2), _merge(held)
-        self.standing = _merge(
-            [
-                (mesh.faces, _flat_texture(uv), ycb_id)
-                for mesh, uv, ycb_id in zip(self._meshes[1:], object_uv[1:], ids[1:], strict=True)
-            ]
+        held, *standing = (
+            (mesh.faces, _flat_texture(uv), item.ycb_id)
+            for mesh, uv, item in zip(self._meshes, object_uv, motion.objects, strict=True)
         )
+        hand = [(hand_faces, hand_texture, SEG_HAND), (arm_faces, arm_texture, 0)]
+        self.with_hand, self.without_hand = _merge([*hand, held], 2), _merge([held])
+        self.standing = _merge(standing)
         self.texels = atlas.texels()
 
     def frame(self, index: int) -> tuple[Surface, np.ndarray, np.ndarray]:
@@ -98,7 +96,7 @@ class Scene:
         if not self.motion.present[index]:
             return self.without_hand, vertices.astype(np.float32), normals.astype(np.float32)
         hand = self.motion.vertices[index]
-        hand_normals = _unit(self._normal_sums @ _face_normals(hand, self._hand_faces))
+        hand_normals = _unit(self._normal_sums @ face_normals(hand, self._hand_faces))
         arm, arm_normals = self._arm(hand, self.motion.joints[index])
         return (
             self.with_hand,
@@ -147,7 +145,7 @@ class Scene:
         sleeve = centre + start[:, None, None] * axis + flat * (width[:, None] * ripple)[..., None]
         vertices = np.concatenate([bare.reshape(-1, 3), sleeve.reshape(-1, 3)])
         normals = [
-            _unit(self._tube_sums @ _face_normals(part.reshape(-1, 3), self._tube_faces)) for part in (bare, sleeve)
+            _unit(self._tube_sums @ face_normals(part.reshape(-1, 3), self._tube_faces)) for part in (bare, sleeve)
         ]
         # The loop's direction around the wrist decides the tube's; the spokes tell which way is out.
         outward = np.sign(np.sum(normals[0] * np.tile(flat, (_RINGS, 1))))
@@ -195,11 +193,6 @@ def _incidence(faces: np.ndarray, n_vertices: int) -> scipy.sparse.csr_matrix:
     """(V, F) matrix that sums face values into vertices."""
     columns = np.repeat(np.arange(len(faces)), 3)
     return scipy.sparse.csr_matrix((np.ones(faces.size), (faces.ravel(), columns)), shape=(n_vertices, len(faces)))
-
-
-def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    corners = vertices[faces]
-    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

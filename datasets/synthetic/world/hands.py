@@ -12,17 +12,16 @@ import scipy.sparse
 import torch
 
 from datasets.synthetic.scene.appearance import object_texture
-from datasets.synthetic.scene.fingers import closure_angles, finger_pose
-from datasets.synthetic.scene.grasping import STYLES, fit_grip, heading_rotation
+from datasets.synthetic.scene.grasping import STYLES, closure_angles, finger_pose, fit_grip, heading_rotation
 from datasets.synthetic.scene.objects import CATALOGUE
 from datasets.synthetic.world.cameras import random_view
-from datasets.synthetic.world.cutout import OBJECT, Cutout, Part, PosedScene, View, neighbour_mean, sleeve
+from datasets.synthetic.world.cutout import Cutout, Part, PosedScene, View, neighbour_mean, sleeve
 from datasets.synthetic.world.lights import random_lights
 from datasets.synthetic.world.mesh import HandSurface, PosedSurface, hand_surface
-from datasets.synthetic.world.poses import finger_pose as angles_to_axis_angle
 from datasets.synthetic.world.poses import random_angles
 from datasets.synthetic.world.skin import SheetMap, Skin, paint_skin, sheet_map
 from template import HandModel
+from template.stand_in.grasps import angles_to_pose
 from utils.rotations import matrix_to_axis_angle
 
 #: Labels of a cut-out of a right hand: px of the cut-out, metres of its camera's frame, axis-angles.
@@ -101,7 +100,7 @@ def _posture(generator: np.random.Generator, betas: np.ndarray, skin: Skin, pers
         fingers, part = _grasp(hand, betas, generator)
         parts.append(part)
     else:
-        fingers = angles_to_axis_angle(random_angles(generator))
+        fingers = angles_to_pose(random_angles(generator))
     wrist = np.radians(generator.normal(0, (24, 9, 35)).clip((-65, -25, -80), (65, 25, 80)))
     posed = surface.posed(fingers, betas, wrist)
     if generator.random() < _WITH_SLEEVE:
@@ -141,4 +140,4 @@ def _grasp(hand: HandModel, betas: np.ndarray, generator: np.random.Generator) -
     fingers = finger_pose(closure_angles(style.fingers, grip.closures)[None])[0]
     colours = tuple(tuple(int(v) for v in generator.integers(5, 250, 3)) for _ in range(3))
     texture = object_texture(int(generator.integers(1 << 30)), colours, 128)
-    return fingers, Part(vertices.astype(np.float32), np.asarray(mesh.faces), mesh.uv, texture, OBJECT)
+    return fingers, Part(vertices.astype(np.float32), np.asarray(mesh.faces), mesh.uv, texture)

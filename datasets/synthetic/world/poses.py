@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from template.stand_in.grasps import FINGER_ORDER, GRASPS, angles_to_pose, clip_angles, grasp_angles
+from template.stand_in.grasps import FINGER_ORDER, GRASPS, clip_angles, grasp_angles
 
 #: MCP, PIP, DIP flexion, degrees, of a finger in a sign.
 _STRAIGHT, _CURLED, _HALF, _HOOKED, _BENT = (0, 2, 1), (80, 98, 60), (40, 45, 25), (8, 85, 48), (72, 8, 4)
@@ -24,13 +24,12 @@ _PINCHES = {
     "ring": ((8, 52, 35, 22, 67, 14, 18, 8, 9), (2, 40, 58, 37, 61, 6, 17, 11, 13)),
     "little": ((20, 41, 25, 16, 62, 8, 26, 11, 10), (7, 31, 55, 36, 52, 2, 29, 17, 15)),
 }
-_KINDS = (("sign", 0.34), ("pinch", 0.16), ("grasp", 0.2), ("open", 0.18), ("fist", 0.05), ("between", 0.07))
-_NAMES, _SHARES = [name for name, _ in _KINDS], np.array([share for _, share in _KINDS])
+_NAMES, _SHARES = ("sign", "pinch", "grasp", "open", "fist", "between"), (0.34, 0.16, 0.2, 0.18, 0.05, 0.07)
 
 
 def random_angles(generator: np.random.Generator) -> np.ndarray:
     """The 21 anatomical angles (`template.stand_in.grasps.FINGER_ORDER`), radians, of a random posture."""
-    kind = _NAMES[generator.choice(len(_NAMES), p=_SHARES / _SHARES.sum())]
+    kind = _NAMES[generator.choice(len(_NAMES), p=np.array(_SHARES) / sum(_SHARES))]
     if kind == "between":
         first, second = (_posture(_NAMES[generator.integers(5)], generator) for _ in range(2))
         angles = first + generator.uniform(0.2, 0.8) * (second - first)
@@ -40,11 +39,6 @@ def random_angles(generator: np.random.Generator) -> np.ndarray:
     common = np.tile(generator.normal(0, 0.6, 4), 4)  # people bend their fingers together
     noise = np.concatenate([0.7 * generator.normal(size=16) + common, generator.normal(size=5)])
     return clip_angles(angles + spread * noise)
-
-
-def finger_pose(angles: np.ndarray) -> np.ndarray:
-    """Axis-angles (45,), radians, MANO's order, of 21 angles."""
-    return angles_to_pose(angles)
 
 
 def _posture(kind: str, generator: np.random.Generator) -> np.ndarray:

@@ -48,8 +48,8 @@ def frames_of(rows: Predictions) -> Frames:
     videos = int(video.max()) + 1
     if videos > 1 and len(np.unique(np.stack([video, frame]), axis=1).T) <= 2 * videos:
         raise ValueError(
-            f"{rows.source}: by their names, such as {str(names[0])!r}, these are {videos} videos of a frame or two: the "
-            "number at the end does not count frames. Name pictures as frame_0001"
+            f"{rows.source}: by their names, such as {str(names[0])!r}, these are {videos} videos of a frame or two: "
+            "the number at the end does not count frames. Name pictures as frame_0001"
         )
     return Frames(video, frame, _tracks(rows, video, frame))
 
