@@ -129,5 +129,11 @@ def test_pictures_without_numbers_are_no_video(tmp_path: Path, hands: list[tuple
     np.savez(tmp_path / "named.npz", **content)
     with pytest.raises(ValueError, match="'clip_0000_left' has no number at the end"):
         handid.personalise(tmp_path / "named.npz", format="joints", identity=truth_identity(), hand=ASSETS, fps=30)
+    content["image"] = np.char.add(
+        np.char.replace(content["image"], "_left", "_"), content["is_left"].astype(int).astype(str)
+    )
+    np.savez(tmp_path / "numbered.npz", **content)  # clip_0007_1: the second hand of a picture
+    with pytest.raises(ValueError, match="24 videos of a frame or two"):
+        frames_of(read_estimates(tmp_path / "numbered.npz", "joints"))
     with pytest.raises(ValueError, match="fps is 0"):
         handid.personalise(tmp_path / "joints.npz", format="joints", identity=truth_identity(), hand=ASSETS, fps=0)

@@ -33,7 +33,7 @@ def frames_of(rows: Predictions) -> Frames:
     """By the number at the end of the pictures' names; what is before it names the video.
 
     Raises:
-        ValueError: a name without a number.
+        ValueError: a name without a number, or numbers that count no frames.
     """
     names = np.array([""] * len(rows)) if rows.image_name is None else rows.image_name
     found = [_NUMBER.match(str(Path(name).with_suffix(""))) for name in names]
@@ -45,6 +45,12 @@ def frames_of(rows: Predictions) -> Frames:
             )
     video = np.unique([one[1] for one in found if one], return_inverse=True)[1].reshape(-1)
     frame = np.array([int(one[2]) for one in found if one])
+    videos = int(video.max()) + 1
+    if videos > 1 and len(np.unique(np.stack([video, frame]), axis=1).T) <= 2 * videos:
+        raise ValueError(
+            f"{rows.source}: by their names, such as {str(names[0])!r}, these are {videos} videos of a frame or two: "
+            "the number at the end does not count frames. Name pictures as frame_0001"
+        )
     return Frames(video, frame, _tracks(rows, video, frame))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.crop_placement import whole_image_box
+from datasets.image_crop import whole_image_box
 from options.image_options import DETECTOR
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import CalibrationError
