@@ -157,13 +157,13 @@ def calibrate(
         subject = SOMEBODY if subject is None else subject
         finder = open_finder(keypoints, device=device) if finder is None else finder
         options = replace(photo_beliefs(assets, people, device, finder), **told)
-        given = None if camera is None else lens_camera(camera)
+        lens = None if camera is None else lens_camera(camera)
         if K is not None:
             text = isinstance(K, str | os.PathLike)
-            given = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
+            lens = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
         flat = {"card": card, "paper": paper}
-        options = with_flat_hand(flat, corners, options, assets, finder, hand, given, fov)
-        rows = predictions_of_photos(source, hand, given, checked_fov(fov), options, assets, subject, device, finder)
+        options = with_flat_hand(flat, corners, options, assets, finder, hand, lens, fov)
+        rows = predictions_of_photos(source, hand, lens, checked_fov(fov), options, assets, subject, device, finder)
     else:
         subject = SOMEBODY if subject is None else subject
         noise = noise_of(source, assets, people)

@@ -25,8 +25,8 @@ from template.kinematics import JointsModel, posed_points
 #: share. Both were measured on the people of seed 1000 (benchmarks/studies/video_errors.py).
 SAME_VIEW, SHARED = 0.010, 0.3
 #: Images are taken for frames of a video if half of them have another one nearer than this, m (root mean square of the
-#: joints), and how many of them are looked at.
-NEIGHBOURS, LOOKED_AT = 0.020, 1000
+#: joints); of how many images that can be told, and how many of them are looked at.
+NEIGHBOURS, LEAST_IMAGES, LOOKED_AT = 0.020, 5, 1000
 #: Directions in which evidence says less than this part of what is known do not tell hands apart.
 LEAST_TOLD = 0.05
 
@@ -104,6 +104,8 @@ def videos_of(points: torch.Tensor, capture: np.ndarray) -> np.ndarray:
     video = np.arange(len(points))
     for number in np.unique(capture):
         rows = np.flatnonzero(capture == number)
+        if len(rows) < LEAST_IMAGES:
+            continue
         some = torch.nan_to_num(points[rows[:LOOKED_AT]].flatten(1), nan=torch.inf)
         apart = torch.cdist(some, some, compute_mode="donot_use_mm_for_euclid_dist") / points.shape[1] ** 0.5
         apart.fill_diagonal_(torch.inf)
