@@ -309,7 +309,9 @@ def test_shape_track(tmp_path: Path, folder: Path) -> None:
     assert sequence_name("P0001-cam2_000123.jpg", 3) == "P0001-cam2" and sequence_name("17.jpg", 3) == "subject-03"
     for wrong in (np.nan, 25.0):
         (identity,) = found.identities.values()
-        personalised.identities = {0: replace(identity, betas=np.full(10, wrong))}
+        changed = replace(identity)
+        changed.betas = np.full(10, wrong)  # afterwards: an identity of NaN cannot be made
+        personalised.identities = {0: changed}
         with pytest.raises(SubmissionError, match="betas lie within 20"):
             ShapeTrack(tmp_path / "s.json", replace(ASSETS, name="MANO")).add(personalised)
 

@@ -28,7 +28,12 @@ def batches(counts: list[int], most: int) -> list[range]:
 
 
 def personalised_batches(
-    reader: Reader, seen: Survey, fit: Callable[[Predictions], Personalised], target: Path, context: DistributedContext
+    reader: Reader,
+    seen: Survey,
+    fit: Callable[[Predictions], Personalised],
+    target: Path,
+    context: DistributedContext,
+    most: int = BATCH,
 ) -> Iterator[tuple[Personalised, list[str]]]:
     """Every batch in order, for the leading process (nothing for the others): its hands, and what was changed in whose
     entry of their files, which are written again in ``target`` (a folder if the source is one).
@@ -37,7 +42,7 @@ def personalised_batches(
     they read the same ones, and share the hands.
 
     Args:
-        fit: what to do with rows as they were read.
+        fit: what to do with rows as they were read; most: hands of a batch.
     """
 
     def write(numbers: range, found: Personalised | None) -> list[str]:
@@ -49,7 +54,7 @@ def personalised_batches(
         return lines
 
     first = seen.first
-    most = min(BATCH, -(-int(first[-1]) // context.world_size))
+    most = min(most, -(-int(first[-1]) // context.world_size))
     files = batches([seen.counts[number] for number in range(len(reader.files))], most)
     by_hand = len(files) < context.world_size
     step = 1 if by_hand else context.world_size
