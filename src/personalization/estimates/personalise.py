@@ -106,8 +106,8 @@ def personalise_rows(
     with full_precision(torch.device(device)):
         if motion is None:
             # Usual poses once more: what the trust file says of rotations knows no joint's neighbours. On 22 simulated
-            # people, none of the benchmark's, camera-space errors with a ruler fell from 23.2 to 19.3 mm (HaMeR-like own
-            # rotations) and from 19.1 to 18.4 mm (SAM-3D-Body-like, whose poses were found with this prior already).
+            # people, none of the benchmark's, camera-space errors with a ruler fell from 23.2 to 19.3 mm (HaMeR-like,
+            # own rotations) and from 19.1 to 18.4 mm (SAM-3D-Body-like, whose poses were found with this prior before).
             usual = habit_prior(assets, torch.float32, device)
             found = fit_frames(model, *tensors, trust, replace(options, extra_priors=(usual,)))
         else:
