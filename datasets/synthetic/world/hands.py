@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import roma
 import scipy.sparse
 import torch
 
@@ -22,7 +23,6 @@ from datasets.synthetic.world.poses import random_angles
 from datasets.synthetic.world.skin import SheetMap, Skin, paint_skin, sheet_map
 from template import HandModel
 from template.stand_in.grasps import angles_to_pose
-from utils.rotations import matrix_to_axis_angle
 
 #: Labels of a cut-out of a right hand: px of the cut-out, metres of its camera's frame, axis-angles.
 LABEL = np.dtype([
@@ -113,7 +113,7 @@ def _posture(generator: np.random.Generator, betas: np.ndarray, skin: Skin, pers
 
 def camera_pose(hand: Hand, view: View) -> tuple[np.ndarray, np.ndarray]:
     """Axis-angles (48,) and translation (3,) of the hand model in the camera's frame."""
-    root = matrix_to_axis_angle(torch.as_tensor(view.rotation)[None])[0].numpy()
+    root = roma.rotmat_to_rotvec(torch.as_tensor(view.rotation)[None])[0].numpy()
     # The hand's frame has the wrist at its origin, which is where J0(betas) + transl lies.
     return np.concatenate([root, hand.fingers]), view.translation - hand.posed.rest_wrist
 
