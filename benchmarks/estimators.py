@@ -40,7 +40,7 @@ from tqdm import tqdm  # noqa: E402
 from benchmarks.scenes.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results  # noqa: E402
 from src.estimators import read_estimates  # noqa: E402
 from src.estimators.records import place  # noqa: E402
-from src.personalization.calibration.from_keypoints import shapes_of  # noqa: E402
+from src.personalization.calibration.population import shapes_of  # noqa: E402
 from src.personalization.estimates.evidence import CROPPED, Estimates, landmarks_of, prepare  # noqa: E402
 from src.personalization.estimates.measure import measure_trust  # noqa: E402
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows  # noqa: E402

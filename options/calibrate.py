@@ -17,13 +17,15 @@ _OF_SOURCE = {
     **dict.fromkeys(("--" + name for name in ESTIMATE_OPTIONS.split()), ("--estimates",)),
     **dict.fromkeys(("--keypoints", "--prior"), ("--predictions", "--images")),
     **dict.fromkeys(("--K", "--fov", "--images"), ("--images", "--estimates")),
-    **dict.fromkeys(("--hand", "--landmarker", "--card", "--paper", "--corners"), ("--images",)),
+    **dict.fromkeys(("--hand", "--landmarker", "--card", "--paper", "--corners", "--camera", "--camera_name"),
+                    ("--images",)),
 }  # fmt: skip
 #: Options that only some methods read.
 _OF_METHOD = {
     **dict.fromkeys(("--prior", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--min_confidence",
                      "--depth_mean", "--depth_std", "--hand_length_mm", "--hand_length_std_mm", "--known_bone",
-                     "--accept_conflict", "--cameras", "--hand_breadth_mm", "--finger_length_mm", "--card", "--paper",
+                     "--accept_conflict", "--same_video", "--error_correlation", "--cameras",
+                     "--hand_breadth_mm", "--finger_length_mm", "--card", "--paper",
                      "--corners",
                      "--wrist_depth", "--wrist_depth_std_mm", "--merge_with"),
                     "multi_frame"),
@@ -49,6 +51,7 @@ _NEEDS = {
         "--images",
     ),
     "--corners": ("--card", "--paper"),
+    "--camera_name": ("--camera",),
 }
 
 
@@ -117,6 +120,19 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--root_std", type=float, help="rad, trust in the network's hand orientation (default: measured)")
     add("--finger_std", type=float, help="rad, trust in the network's finger rotations (measured)")
     add_noise_arguments(add)
+    add(
+        "--same_video",
+        action=argparse.BooleanOptionalAction,
+        help="all images are frames of one video, whose errors repeat; --no-same_video: no image repeats another "
+        "(default: told from how the hand is held in them; docs/video.md)",
+    )
+    add(
+        "--error_correlation",
+        type=float,
+        metavar="PART",
+        help="of their errors that different images share, 0 to 1 (default: 0.3 in a video, else what is known of the "
+        "images' source)",
+    )
     add = parser.add_argument_group(
         "multi-frame calibration: metric cues (a single camera cannot see absolute size)"
     ).add_argument

@@ -28,8 +28,8 @@ def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--subjects",
         default="column",
-        help="who is who: column (as the file says, else one person), file (each file a person), one, or a CSV with "
-        "the columns image,subject",
+        help="who is who: column (as the file says, else one person), file (each file a person), one, tracks (each "
+        "hand that is followed through the frames of a video), or a CSV with the columns image,subject",
     )
     add("--trust", help="JSON of src.engine.estimates.measure_trust (default: the format's own)")
     add(

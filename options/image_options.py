@@ -24,12 +24,6 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=0, help="of the page of --video camera:0 (default: a free one)")
     add_picture_arguments(add)
     add(
-        "--camera",
-        metavar="FILE",
-        help="camera file with distortion (.json, .yaml of OpenCV, ROS or Kalibr) or its numbers",
-    )
-    add("--camera_name", help="which camera of a --camera file with several, e.g. cam0")
-    add(
         "--world_from_camera",
         metavar="FILE",
         help="where the camera is in each frame or picture (.json, .npz, or lines of TUM's format; docs/video.md): "
@@ -94,9 +88,15 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_picture_arguments(add: Callable[..., argparse.Action]) -> None:
-    """``--K`` or ``--fov``, of the camera, and ``--landmarker``, of the detector."""
+    """``--K``, ``--fov`` or ``--camera``, of the camera, and ``--landmarker``, of the detector."""
     add("--K", help="intrinsics: FX,FY,CX,CY in pixels, or a .npy file with a (3,3) matrix")
     add("--fov", type=float, help="degrees of view across the image's longer side, if K is not known")
+    add(
+        "--camera",
+        metavar="FILE",
+        help="camera file with distortion (.json, .yaml of OpenCV, ROS or Kalibr) or its numbers",
+    )
+    add("--camera_name", help="which camera of a --camera file with several, e.g. cam0")
     add(
         "--landmarker",
         metavar="FILE",

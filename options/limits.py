@@ -21,14 +21,14 @@ LIMITS = {
     **dict.fromkeys("num_workers max_images val_images pictures weight_decay save_minutes".split(), _NOT_NEGATIVE),
     **dict.fromkeys(
         "lr body_lr temperature root_std finger_std keypoint_std depth_mean depth_std hand_length_mm "
-        "hand_length_std_mm wrist_depth_std_mm calibrate_until_mm".split(),
+        "hand_length_std_mm wrist_depth_std_mm calibrate_until_mm fps".split(),
         _POSITIVE,
     ),
     **dict.fromkeys(("crop_size", "input_size"), (_SMALLEST_PICTURE, 4096, False)),
     "keypoint_views": (1, 5, False),
     "crop_scale": (0, 2, True),
     "rotation_deg": (0, 180, False),
-    "min_confidence": (0, 1, False),
+    **dict.fromkeys(("min_confidence", "error_correlation"), (0, 1, False)),
     "port": (0, 65535, False),
     "seed": (0, 2**62, False),
     "lag": (0, 300, False),

@@ -45,7 +45,7 @@ USED_OPTIONS = {
     "demo --video": f"{_OWN_IMAGES} video glb bvh joint_names port lag each_frame_alone two_shapes "
     f"calibrate_online calibrate_until_mm known_bone {CUE_OPTIONS}",
     "export": "model dataset checkpoint resume exp_name out_dir hierarchy output weights without_layer",
-    "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit",
+    "personalise": f"{ESTIMATE_OPTIONS} {CUE_OPTIONS} identity output submit fps",
 }
 
 
@@ -217,4 +217,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     add_estimate_arguments(parser)
     add = parser.add_argument_group("personalise, and videos, without --identity").add_argument
     add_cue_arguments(add, "wrist to middle fingertip of the stretched hand")
+    add(
+        "--fps",
+        type=float,
+        help="personalise: the pictures are frames of a video, at so many a second, numbered at the end of their "
+        "names: each hand is followed, and its frames are fitted together, smoothly",
+    )
     return parser

@@ -121,7 +121,7 @@ class HandModel(nn.Module):
             if self.plain:
                 rest_joints = self.rest_joints(betas)
                 transforms = forward_kinematics(pose, rest_joints)
-                unposed = (blend_features(pose, betas) @ self.blend).view(len(pose), 3, self.weights.shape[1])
+                unposed = (blend_features(pose, betas) @ self.blend).view(-1, 3, self.weights.shape[1])
                 vertices = skin(unposed, transforms, rest_joints, transl, self.weights)
                 if transl is not None:
                     transforms = torch.cat(

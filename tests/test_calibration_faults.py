@@ -231,7 +231,13 @@ def test_evidence_survives_the_file(assets: HandAssets, tmp_path: Path) -> None:
     found = calibrate_predictions(rows_of(simulate(assets, 1, 4, WORLD), assets), assets, options)[8]
     found.save(tmp_path / "me.json")
     read = load_identity(tmp_path / "me.json")
-    assert read.evidence == found.evidence and set(read.evidence) == {"prior", "errors_repeat", "network", "cues"}
+    assert read.evidence == found.evidence and set(read.evidence) == {
+        "prior",
+        "errors_repeat",
+        "repeats",
+        "network",
+        "cues",
+    }
     assert read.length_mm == pytest.approx(found.hand_length_mm, abs=1e-3)
     assert (tmp_path / "me.json").stat().st_mode & 0o077 == 0  # a person's biometric data
     low, high = read.interval_mm

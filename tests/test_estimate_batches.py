@@ -64,7 +64,7 @@ def test_batches_are_the_whole(
     reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, most: int
 ) -> None:
     """In whatever batches, by however many processes (the last case: one batch, whose hands are shared)."""
-    monkeypatch.setattr("src.engine.estimates.batches.batches", lambda counts: batches(counts, most))
+    monkeypatch.setattr("src.engine.estimates.batches.batches", lambda counts, _: batches(counts, most))
     seen, parts = survey(reader, 200, DistributedContext()), {}
     found: list[tuple[Personalised, list[str]]] = []
     for rank in reversed(range(processes)):  # the leading one last: by then the others' parts are there

@@ -307,10 +307,13 @@ def test_shape_track(tmp_path: Path, folder: Path) -> None:
     (entry,) = json.loads((tmp_path / "s.json").read_text())
     assert entry["sequence_name"] == "frame" and len(entry["mano_beta"]) == 10 and entry["hand_side"] == "right"
     assert sequence_name("P0001-cam2_000123.jpg", 3) == "P0001-cam2" and sequence_name("17.jpg", 3) == "subject-03"
-    (identity,) = found.identities.values()
-    personalised.identities = {0: replace(identity, betas=np.full(10, 25.0))}
-    with pytest.raises(SubmissionError, match="betas lie within 20"):
-        ShapeTrack(tmp_path / "s.json", replace(ASSETS, name="MANO")).add(personalised)
+    for wrong in (np.nan, 25.0):
+        (identity,) = found.identities.values()
+        changed = replace(identity)
+        changed.betas = np.full(10, wrong)  # afterwards: an identity of NaN cannot be made
+        personalised.identities = {0: changed}
+        with pytest.raises(SubmissionError, match="betas lie within 20"):
+            ShapeTrack(tmp_path / "s.json", replace(ASSETS, name="MANO")).add(personalised)
 
 
 def test_a_sam3d_body_persons_two_hands_come_out_one_size() -> None:

@@ -218,7 +218,7 @@ def test_keypoints_and_what_is_said_of_them(assets: HandAssets, rows: Prediction
     for given in ({"K": K}, {"hand": "left"}, {"confidence": np.ones((6, 21))}):
         with pytest.raises(CalibrationError, match=f"{next(iter(given))}: predictions and results bring their own"):
             calibrate(rows, **given, assets=assets)
-    with pytest.raises(CalibrationError, match="K and fov both"):
+    with pytest.raises(CalibrationError, match="K, fov and camera say"):
         calibrate("photos", K=K, fov=60, assets=assets)
 
 

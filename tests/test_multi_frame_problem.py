@@ -44,7 +44,7 @@ def case(noise: float = 2.0, turn: float = 0.1, loss: str = "none", linear: floa
     problem = MultiFrameProblem(
         model,
         observe(model, inputs, options),
-        torch.tensor([1.0, 0.4], dtype=torch.float64),
+        torch.tensor([[1.0], [0.4]], dtype=torch.float64),
         options.population.shape_prior(),
         (LengthCue("hand", 0.19, 0.003), LengthCue("index", 0.09, 0.004)),
         linear * torch.randn(PERSONS, 10, generator=generator, dtype=torch.float64),
@@ -172,7 +172,7 @@ def test_the_volume_gradient_against_frames_solved_again() -> None:
             )
             logs = np.linalg.slogdet(alone.terms["hessian"].numpy())[1] / 2
             sides.append(torch.as_tensor(logs).view(split).sum(dim=1))
-        expected[:, beta] = problem.share * (sides[0] - sides[1]) / (2 * size)
+        expected[:, beta] = problem.share[:, 0] * (sides[0] - sides[1]) / (2 * size)
     chosen = [0, 4]
     assert expected[:, chosen].abs().max() > 0.05
     torch.testing.assert_close(found[:, chosen], expected[:, chosen], rtol=0.05, atol=0.02)

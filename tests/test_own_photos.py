@@ -36,6 +36,7 @@ from src.photos.hands import find_photo_hands
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import JointsModel, posed_points
 from utils.artifacts import load_identity
+from utils.cameras.files import read_camera
 
 NOISE_PX = 2.0
 PHOTOS = SimulationOptions(NOISE_PX, 0.0, 0.0, (0.3, 0.8), uniform_depth=True, focal=700.0)
@@ -334,6 +335,27 @@ def test_photos_to_identity(tmp_path: Path, assets: HandAssets, caplog: pytest.L
     left = calibrate_photos(arguments(tmp_path, "--hand", "left", "--subject", "5"), album.find)[5]
     assert (left.n_images, left.side) == (2, "left")
     assert set(left.image_ids) < set(found.image_ids)  # the same pictures, whatever else is in the folder
+
+
+def test_photos_of_a_lens_with_distortion(tmp_path: Path, assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
+    """The hands of an album, as a fisheye sees them; right and left."""
+    album, words = Album(tmp_path, assets, 8, left=(1, 4)), "fisheye:500,500,319.5,239.5,0.3,-0.1,0,0"
+    lens = read_camera(words)
+    rays = np.concatenate([album.keypoints.numpy(), np.ones((8, 21, 1))], axis=-1)
+    album.keypoints = torch.as_tensor(lens.project(rays @ np.linalg.inv(album.world.K[0].numpy()).swapaxes(1, 2)))
+    length = lengths_mm(assets, album.world.betas[0].numpy(), None, ("hand",))["hand"][0]
+    ruler = ["--hand_length_mm", f"{length:.1f}", "--hand_length_std_mm", "1.5"]
+    with pytest.raises(CalibrationError, match="no hand found"):
+        calibrate_photos(arguments(tmp_path, "--camera", words), album.find)
+    assert "00_K.npy and --camera both say what the lens is" in caplog.text
+    for path in tmp_path.glob("*_K.npy"):
+        path.unlink()
+    found = calibrate_photos(arguments(tmp_path, *ruler, "--camera", words), album.find)[1]
+    layer, truth = HandModel(assets, dtype=torch.float64), album.world.betas.numpy()
+    error, mean = (zero_pose_mpvpe(layer, betas, truth) for betas in (found.betas[None], np.zeros((1, 10))))
+    assert error < 0.5 * mean and (found.n_images, found.side) == (8, "both"), (error, mean)
+    with pytest.raises(CalibrationError, match="--K, --fov and --camera"):
+        calibrate_photos(arguments(tmp_path, "--camera", words, "--fov", "60"), album.find)
 
 
 def test_noisy_photos_do_not_make_hands_larger(tmp_path: Path, assets: HandAssets) -> None:

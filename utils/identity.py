@@ -37,7 +37,9 @@ class Identity:
         created_by: the command that made it.
         scale_evidence: what fixes the absolute size: 'prior', 'ruler', 'cameras', ...
         evidence: what several files of a person may share and must count once when they are merged: "prior" (hash of
-            the population), "errors_repeat", "network" (mean predicted betas, images), "cues" ([name, mm, std_mm]).
+            the population), "errors_repeat", "network" (mean predicted betas, images), "cues" ([name, mm, std_mm]);
+            and "repeats", what was assumed of images that repeat each other: "views" and "videos", what all images and
+            views of a video have "in_common" of their errors, and how many independent images they are "worth".
 
     Raises:
         ArtifactError: on a wrong shape or value; it names it.

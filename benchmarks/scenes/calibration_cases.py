@@ -157,7 +157,7 @@ def bound_covariance(model: JointsModel, world: Simulated) -> torch.Tensor:
     pixels = project(world.joints.flatten(0, 1), flat[1])
     betas = world.betas.repeat_interleave(frames, 0)
     inputs = check_frames(flat[0], betas, flat[1], pixels, None, KNOWN.noise.min_confidence)
-    observations, share = observe(model, inputs, KNOWN), torch.ones(persons, dtype=torch.float64)
+    observations, share = observe(model, inputs, KNOWN), torch.ones(persons, 1, dtype=torch.float64)
     state = {"pose": world.pose, "wrist": world.joints[:, :, 0], "betas": world.betas}
     linear = torch.zeros(1, 10, dtype=torch.float64)
     problem = MultiFrameProblem(model, observations, share, KNOWN.population.shape_prior(), (), linear)

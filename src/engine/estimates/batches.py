@@ -32,7 +32,12 @@ def batches(counts: list[int], most: int = BATCH) -> list[range]:
 
 
 def personalised_batches(
-    reader: Reader, seen: Survey, fit: Callable[[Predictions], Personalised], target: Path, context: DistributedContext
+    reader: Reader,
+    seen: Survey,
+    fit: Callable[[Predictions], Personalised],
+    target: Path,
+    context: DistributedContext,
+    most: int = BATCH,
 ) -> Iterator[tuple[Personalised, list[str]]]:
     """Every batch in order, for the leading process (nothing for the others): its hands, and what was changed in whose
     entry of their files, which are written again in ``target`` (a folder if the source is one).
@@ -41,7 +46,7 @@ def personalised_batches(
     they read the same ones, and share the hands.
 
     Args:
-        fit: what to do with rows as they were read.
+        fit: what to do with rows as they were read; most: hands of a batch.
     """
 
     def write(numbers: range, found: Personalised | None) -> list[str]:
@@ -52,7 +57,7 @@ def personalised_batches(
             lines += write_file(reader, number, int(first[number]), file, changed)[0]
         return lines
 
-    first, files = seen.first, batches([seen.counts[number] for number in range(len(reader.files))])
+    first, files = seen.first, batches([seen.counts[number] for number in range(len(reader.files))], most)
     by_hand = len(files) < context.world_size
     step = 1 if by_hand else context.world_size
     for turn in tqdm(range(0, len(files), step), desc="personalise", disable=None if context.is_main else True):

@@ -101,7 +101,7 @@ def results(found: Personalised, assets: HandAssets) -> list[Result]:
             betas=rows.betas[row],
             length=HandLength(identity.hand_length_mm, std, f"identity ({identity.scale_evidence})"),
             sources=Sources(rows.camera, rows.model_name, rows.model_name, rows.model_name),
-            notes={"subject": subject},
+            notes={"subject": subject} | ({"track": int(rows.sequence_id[row])} if rows.sequence_id[row] else {}),
         )
         hands.append(hand.mirrored() if rows.is_left[row] else hand)
     return hands

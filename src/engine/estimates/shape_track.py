@@ -47,7 +47,7 @@ class ShapeTrack:
             identity = found.identities.get(subject) or next(iter(found.identities.values()))
             betas = [round(float(value), 6) for value in identity.betas]
             name = sequence_name(rows.image_name[row] if rows.image_name is not None else "", subject)
-            if max(map(abs, betas)) >= 20:
+            if not all(abs(beta) < 20 for beta in betas):
                 raise SubmissionError(f"{self._path}: mano_beta of {name} is {betas}; betas lie within 20")
             entry = {"sequence_name": name, "mano_beta": betas, "hand_side": side}
             if self._entries.setdefault((name, side), entry) != entry:

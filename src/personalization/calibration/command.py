@@ -16,6 +16,7 @@ from src.personalization.calibration.data_set_evidence import with_evidence
 from src.personalization.calibration.identity import calibrate_person
 from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
+from src.personalization.calibration.multi_frame import correlated
 from src.personalization.calibration.population import (
     CalibrationOptions,
     calibration_options,
@@ -151,6 +152,10 @@ def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> Cal
     cues += [parse_known_bone(f"{text}±{RULER_STD_MM}") for text in args.finger_length_mm]
     noise = replace(options.noise, std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss)
     changes = {"noise": noise, "cues": tuple(cues), "accept_conflict": args.accept_conflict}
+    if args.same_video is not None:
+        changes["same_video"] = args.same_video
+    if args.error_correlation is not None:
+        changes |= correlated(args.error_correlation)
     if args.depth_mean is not None:
         changes |= {"depth_mean": args.depth_mean, "depth_std": args.depth_std}
     stds = {name: getattr(args, name) for name in ("root_std", "finger_std") if getattr(args, name) is not None}

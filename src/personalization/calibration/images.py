@@ -1,15 +1,17 @@
-"""Images of a person: which of them to calibrate from, and how much each counts in an average of predicted shapes."""
+"""Images of a person: which repeat each other, which to calibrate from, and how much each counts in an average."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from src.personalization.calibration.views import Repeats, mean_hand_points, videos_of, views_of
 from src.personalization.solver.status import CalibrationError
+from template.kinematics import JointsModel
 from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
@@ -39,16 +41,19 @@ class ViewGroups:
 
 @dataclass(frozen=True)
 class Images:
-    """Images of one person: predictions, measured wrist depths (N,) m (NaN: unknown), and where the cameras stand."""
+    """Images of one person: predictions, measured wrist depths (N,) m (NaN: unknown), where the cameras stand, and the
+    number of the video (N,) that each is of."""
 
     predictions: Predictions
     wrist_depth: np.ndarray | None = None
     views: ViewGroups | None = None
+    video: np.ndarray | None = None
 
     def rows(self, rows: np.ndarray) -> Images:
         """Some of the images."""
-        depth = None if self.wrist_depth is None else self.wrist_depth[rows]
-        return Images(self.predictions.select(rows), depth, None if self.views is None else self.views.rows(rows))
+        depth, video = (None if value is None else value[rows] for value in (self.wrist_depth, self.video))
+        views = None if self.views is None else self.views.rows(rows)
+        return Images(self.predictions.select(rows), depth, views, video)
 
     def of_person(self, rows: np.ndarray) -> Images:
         """One person's, without those whose pose, shape and keypoints are another's to the bit: the same image."""
@@ -72,6 +77,36 @@ class Images:
         betas = np.zeros((len(own), 10)) if own.betas is None else own.betas
         given = (own.pose, betas, own.K, own.keypoints_2d, own.keypoint_confidence, self.wrist_depth)
         return [None if value is None else torch.as_tensor(value)[None] for value in given]
+
+    def in_videos(self, model: JointsModel, same: bool | None) -> Images:
+        """With the number of the video that each is of: told from the hands (`videos_of`), or ``same`` as stated."""
+        own = self.predictions
+        if same is not None:
+            return replace(self, video=np.zeros(len(own)) if same else np.arange(len(own)))
+        first, place, points = self._hands(model)
+        focal = own.K[first, 0, 0].round(2)
+        if self.views is not None or 2 * len(np.unique(focal)) > len(focal):  # crops and zooms have one each
+            focal[:] = 0
+        capture = np.column_stack([own.sequence_id[first], focal])
+        capture = np.unique(capture, axis=0, return_inverse=True)[1].reshape(-1)
+        return replace(self, video=videos_of(points, capture)[place])
+
+    def repeats(self, model: JointsModel, same: bool | None) -> tuple[Repeats, np.ndarray]:
+        """How the images (or instants) repeat each other, and which of them each row is; ``same`` as stated."""
+        own = self if self.video is not None else self.in_videos(model, same)
+        first, place, points = own._hands(model)
+        view = np.arange(len(first)) if same is False else views_of(points)
+        return Repeats(view, own.video[first]), place
+
+    def _hands(self, model: JointsModel) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+        """The first image of each instant (M,), which instant each is of (N,), and in the former mean hands posed as
+        predicted, about the wrist (M,21,3) m; of several cameras in the world's axes."""
+        instant = np.arange(len(self.predictions)) if self.views is None else self.views.instant
+        _, first, place = np.unique(instant, return_index=True, return_inverse=True)
+        points = mean_hand_points(model, torch.as_tensor(self.predictions.pose[first]))
+        if self.views is not None:
+            points = points @ torch.as_tensor(self.views.camera_to_world[first, :3, :3]).to(points).mT
+        return first, place.reshape(-1), points
 
     @property
     def predicted_betas(self) -> np.ndarray | None:

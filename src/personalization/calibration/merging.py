@@ -183,7 +183,7 @@ def _shared(
     if networks:
         counts = np.array([network["images"] for network in networks])
         pooled = counts @ np.array([network["betas"] for network in networks], dtype=np.float64) / counts.sum()
-        evidence["network"] = network = {"images": int(counts.sum()), "betas": pooled.round(6).tolist()}
+        evidence["network"] = network = {"images": float(counts.sum()), "betas": pooled.round(6).tolist()}
         parts.append(population.network.information(np.array(network["betas"]), network["images"]))
     cues = list(dict.fromkeys(tuple(cue) for i in identities for cue in i.evidence.get("cues", ())))
     if cues:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import roma
@@ -19,6 +20,7 @@ from src.personalization.calibration.problem import (
     posterior_covariance,
     reaction,
 )
+from src.personalization.calibration.views import Repeats
 from src.personalization.fitting.fit import observe
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
 from src.personalization.solver.levenberg_marquardt import State, minimise
@@ -57,6 +59,24 @@ class MultiFrameResult:
     steps: torch.Tensor
 
 
+def in_common(options: CalibrationOptions) -> tuple[float, float]:
+    """Of their errors, the part that all images share, and of the rest the part that views of a video share besides."""
+    everywhere = 1.0 if options.errors_repeat else options.error_correlation
+    in_video = max(0.0, options.video_correlation - everywhere)
+    return everywhere, in_video / (1 - everywhere) if in_video else 0.0
+
+
+def correlated(share: float) -> dict[str, Any]:
+    """Changes of `CalibrationOptions` where it is stated what part of their errors different images share, 0 to 1.
+
+    Raises:
+        CalibrationError: no such part.
+    """
+    if not 0 <= share <= 1:
+        raise CalibrationError(f"error_correlation is {share}; it is a part of the errors, 0 to 1")
+    return {"errors_repeat": False, "error_correlation": share, "video_correlation": share}
+
+
 def calibrate_frames(
     model: JointsModel,
     pose: torch.Tensor,
@@ -67,6 +87,7 @@ def calibrate_frames(
     options: CalibrationOptions = CalibrationOptions(),
     wrist_depth: torch.Tensor | None = None,
     views: ViewGroups | None = None,
+    repeats: Repeats | None = None,
 ) -> MultiFrameResult:
     """Calibrate P persons from F frames each.
 
@@ -76,11 +97,13 @@ def calibrate_frames(
         wrist_depth: (P,F) m measured depth of the wrist joint, NaN where unknown; replaces the depth
             prior of ``options`` there. Not used with views.
         views: of one person: which of its F images show one instant, and their cameras. Results are of instants.
+        repeats: of one person: which of its F images (or instants) repeat each other; None: none does.
 
     Returns:
         `MultiFrameResult`; a person without a usable frame gets the prior, with status NO_KEYPOINTS.
     """
-    problem, state, frame_status = _set_up(model, pose, betas, K, keypoints, confidence, options, wrist_depth, views)
+    given = (model, pose, betas, K, keypoints, confidence, options, wrist_depth, views, repeats)
+    problem, state, frame_status = _set_up(*given)
     result = minimise(problem, state, options.lm)
     laplace, seen = options.laplace, problem.observations
     if laplace is None:
@@ -160,6 +183,7 @@ def _set_up(
     options: CalibrationOptions,
     wrist_depth: torch.Tensor | None = None,
     views: ViewGroups | None = None,
+    repeats: Repeats | None = None,
 ) -> tuple[MultiFrameProblem, State, torch.Tensor]:
     """The problem that `calibrate_frames` is given, where it starts, and the frames' status (P,F)."""
     persons, count = pose.shape[:2]
@@ -180,9 +204,11 @@ def _set_up(
     split = (persons, len(pose) // persons)
     seen, wrist, placed = place_frames(model, seen, pose, betas, options.depths)
     frame_status = torch.where((status == Status.CONVERGED) & ~placed, int(Status.BEHIND_CAMERA), status).view(split)
-    used = (frame_status == Status.CONVERGED).sum(dim=1)
-    shared = 1.0 if options.errors_repeat else options.error_correlation
-    share = 1 / (1 + shared * (used.to(betas) - 1).clamp_min(0))
+    used, (everywhere, in_video) = frame_status == Status.CONVERGED, in_common(options)
+    share = torch.ones_like(frame_status, dtype=betas.dtype)
+    if repeats is not None:
+        share = torch.as_tensor(repeats.weights(in_video, used[0].cpu().numpy()))[None].to(betas)
+    share = share / (1 + everywhere * ((share * used).sum(dim=1, keepdim=True) - 1).clamp_min(0))
     prior = options.population.shape_prior(model.dtype, model.device)
     problem = MultiFrameProblem(model, seen, share, prior, options.cues, betas.new_zeros(1, 10))
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}

@@ -13,7 +13,7 @@ import torch
 from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online_frames import FrameFitter
 from src.personalization.calibration.population import CalibrationOptions, load_population, shapes_of
-from src.personalization.calibration.views import Evidence, Views, chance_of
+from src.personalization.calibration.views import SAME_VIEW, SHARED, Evidence, Views, chance_of
 from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
@@ -46,8 +46,8 @@ class OnlineOptions:
             longer than that.
     """
 
-    same_view: float = 0.010
-    shared: float = 0.3
+    same_view: float = SAME_VIEW
+    shared: float = SHARED
     kept: int = 32
     probation: int = 10
     beside: int = 6

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from src.personalization.calibration.views import SHARED
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions
@@ -61,19 +62,23 @@ class NetworkShape:
     systematic: np.ndarray
     noise: np.ndarray
 
-    def information(self, predicted: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
+    def information(self, predicted: np.ndarray, images: float) -> tuple[np.ndarray, np.ndarray]:
         """What the mean (10,) of predictions of so many images says: precision (10,10) and precision @ betas (10,)."""
         weight = self.gain.T @ np.linalg.inv(self.systematic + self.noise / images)
         return weight @ self.gain, weight @ (predicted - self.offset)
 
-    def update(self, predicted: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def update(
+        self, predicted: np.ndarray, mean: np.ndarray, covariance: np.ndarray, counts: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Mean (10,) and covariance (10,10) of betas after seeing predictions (n,10) of a person.
 
         Args:
             predicted: the network's betas, one row an image.
             mean, covariance: (10,), (10,10) before.
+            counts: (n,) for how many images each one counts; None: for one.
         """
-        precision, pulled = self.information(predicted.mean(axis=0), len(predicted))
+        counts = np.ones(len(predicted)) if counts is None else counts
+        precision, pulled = self.information(np.average(predicted, axis=0, weights=counts), float(counts.sum()))
         before = np.linalg.inv(covariance)
         posterior = np.linalg.inv(before + precision)
         return posterior @ (before @ mean + pulled), posterior
@@ -151,6 +156,7 @@ class CalibrationOptions(FitOptions):
         landmarks: of the keypoints' source; None: the hand's own joints and tips.
         error_correlation: the part of the images' errors that they share: n images tell as much as
             n / (1 + (n - 1) error_correlation) independent ones (the design effect, Kish 1965, section 5.4).
+        video_correlation: the same of a video's views, if more. same_video: all are of one, or of none; None: told.
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
             where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
         accept_conflict: use a cue even where it contradicts the images.
@@ -163,6 +169,8 @@ class CalibrationOptions(FitOptions):
     errors_repeat: bool = False
     landmarks: LandmarkModel | None = None
     error_correlation: float = 0.0
+    video_correlation: float = SHARED
+    same_video: bool | None = None
     laplace: bool | None = None
     accept_conflict: bool = False
     depths: tuple[float, float] = (0.08, 4.0)

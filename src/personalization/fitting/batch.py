@@ -153,16 +153,19 @@ def fit_videos(
     order: np.ndarray,
     video: np.ndarray,
     options: SequenceOptions,
+    seconds: torch.Tensor | None = None,
 ) -> FitResult:
     """`fit_sequence` of every video, all in one system.
 
     Args:
         arrays: pose, betas (N,10), K, keypoints as in `fit_frames`; order, video: of `video_order`.
+        seconds: (N,) when each row was taken; None: one after the other at `FRAME_RATE`.
     """
     rows = torch.as_tensor(order, device=arrays[0].device)
     pose, betas, K, keypoints = (value[rows] for value in arrays)
     chosen = None if confidence is None else confidence[rows]
-    seconds = torch.arange(len(rows), dtype=torch.float64) / FRAME_RATE
+    steady = torch.arange(len(rows), dtype=torch.float64) / FRAME_RATE
+    seconds = steady if seconds is None else seconds[order]
     found = fit_sequence(model, pose, betas, K, keypoints, seconds, chosen, options, torch.as_tensor(video))
     back = torch.argsort(rows)
     return FitResult(**{name: value[back] for name, value in vars(found).items()})
