@@ -219,7 +219,7 @@ class _Parser(CommandParser):
         args.data_root = args.data_root or f"data/synthetic_{args.dataset}"
 
     def _dataset_of_shards(self, root: str | None) -> str:
-        from datasets.shards.index import dataset_of
+        from datasets.shards.dataset import dataset_of
 
         if root is None:
             self.error("--dataset shards needs --data_root, the folder that python -m datasets.write_shards wrote")

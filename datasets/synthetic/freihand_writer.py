@@ -58,9 +58,7 @@ def write_freihand(
         raise ValueError(f"num_train is {num_train} and num_eval {num_eval}; both must be positive")
     if list_path(root, "training", "K").exists():
         raise FileExistsError(f"{root} holds a FreiHAND data set already; choose another --root or delete it")
-    official = HandModel(
-        hand_model(mano_dir, "right").assets, tips="freihand", joint_type="regressed", dtype=torch.float64
-    )
+    official = hand_model(mano_dir, "right", "freihand", "regressed")
     for number, (part, count) in enumerate(zip(PARTS, (num_train, num_eval), strict=True)):
         (root / part / "rgb").mkdir(parents=True, exist_ok=True)
         lists: dict[str, list] = {name: [] for name in ("K", "xyz", "mano", "verts", "scale")}

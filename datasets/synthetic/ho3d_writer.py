@@ -49,7 +49,7 @@ def write_ho3d(
         raise ValueError(f"num_images is {num_images}, version {version!r}; give at least 1, one of {list(ENDINGS)}")
     if (root / "evaluation.txt").exists():
         raise FileExistsError(f"{root} holds an HO-3D data set already; choose another --root or delete it")
-    official = HandModel(hand_model(mano_dir, "right").assets, tips="ho3d", dtype=torch.float64)
+    official = hand_model(mano_dir, "right", "ho3d")
     names, xyz, verts = [], [], []
     for index in tqdm(range(num_images), desc="ho3d", unit="image", disable=None):
         generator = np.random.default_rng(np.random.SeedSequence([seed, index]))

@@ -62,14 +62,11 @@ def boundary_edges(faces: np.ndarray) -> list[tuple[int, int]]:
 
 def components(faces: np.ndarray, vertices: int) -> int:
     """Number of connected pieces of faces (F,3); an unused vertex counts as one."""
-    label = np.arange(vertices)
-    while True:
-        lowest = label.copy()
-        for corner in range(3):
-            np.minimum.at(lowest, faces[:, corner], label[faces].min(axis=1))
-        if np.array_equal(lowest, label):
-            return len(np.unique(label))
-        label = lowest
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    edges = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
+    return connected_components(csr_matrix((np.ones(len(edges)), edges.T), shape=(vertices, vertices)), False)[0]
 
 
 def folded_edges(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 120.0) -> int:
