@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from datasets.bad_files import BadFileError
-from datasets.crop_cache import CropCache, one_builder, rows_key, usable_cores
+from datasets.crop_cache import CropCache, one_builder, usable_cores
 from datasets.image_crop import crop_image, place_crops, unusable_boxes, whole_image_box
 from template import HandAssets, HandModel
 from template.assets import SIDES
@@ -229,7 +230,8 @@ class CropDataset(ColumnDataset):
         columns = place_crops(columns, keypoints, boxes, options.crop_size)
         self._boxes = boxes
         super().__init__(root, split, columns, assets, options)
-        key = rows_key(cache_key, columns["image_id"])
+        # The data's state, and which rows were chosen from it.
+        key = hashlib.sha256(cache_key.encode() + columns["image_id"].astype(np.int64).tobytes()).hexdigest()[:16]
         self._cache = None if options.cache is None else self._open_cache(Path(options.cache), key, options.workers)
 
     def full_mask(self, index: int) -> np.ndarray:
