@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,6 +70,24 @@ def read_json(path: Path, can_skip: bool = True) -> Any:
     """
     with reading(path, "whole JSON", can_skip):
         return json.loads(path.read_bytes())
+
+
+def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Arrays of numbers of exactly these shapes from an .npz; what is beside them is not decompressed.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        BadFileError: it is no such file, or lacks a key, or one has another shape, or is NaN or infinite.
+    """
+    arrays = {}
+    with reading(path, "a whole .npz of plain arrays"), np.load(path, allow_pickle=False) as archive:
+        for key, shape in shapes.items():
+            array = arrays[key] = archive[key]
+            if array.shape != shape or array.dtype.kind not in "fiub":
+                raise bad_file(path, f"{key} is {array.dtype} {array.shape} instead of numbers {shape}")
+            if not np.isfinite(array).all():
+                raise bad_file(path, f"{key} holds NaN or infinity")
+    return arrays
 
 
 def possible_intrinsics(K: np.ndarray) -> np.ndarray:

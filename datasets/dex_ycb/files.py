@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from datasets.bad_files import bad_file, possible_intrinsics, reading
+from datasets.bad_files import bad_file, possible_intrinsics, read_npz, reading
 from datasets.crop_cache import state_of
 from datasets.dex_ycb.splits import OFFICIAL_SEQUENCES_PER_SUBJECT, SUBJECTS, Split
 
@@ -212,16 +212,8 @@ def read_labels(path: Path) -> dict[str, np.ndarray]:
     Raises:
         BadFileError: if the file is truncated, lacks a key, or holds a wrong shape, NaN or infinity.
     """
-    labels = {}
-    with reading(path, "a whole .npz of plain arrays"), np.load(path, allow_pickle=False) as archive:
-        for key, shape in LABEL_SHAPES.items():
-            array = archive[key]
-            if array.shape != shape or array.dtype.kind not in "fiub":
-                raise bad_file(path, f"{key} is {array.dtype} {array.shape} instead of numbers {shape}")
-            if not np.isfinite(array).all():
-                raise bad_file(path, f"{key} holds NaN or infinity")
-            labels[key] = array[0].astype(np.float32)
-    return labels
+    labels = read_npz(path, LABEL_SHAPES)
+    return {key: array[0].astype(np.float32) for key, array in labels.items()}
 
 
 def fingerprint(root: Path, split: Split, sequences: list[SequenceFolder]) -> str:
