@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datasets.crop_dataset import ColumnDataset
+    from datasets.protocol import SampleDataset
 
 #: Data sets by name: module and class, imported when one is opened. "shards" holds any of them.
 DATASETS = {
@@ -23,7 +23,7 @@ DATASETS = {
 }
 
 
-def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> ColumnDataset:
+def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> SampleDataset:
     """Open the data set ``name`` (a key of `DATASETS`) at ``root``.
 
     Args:

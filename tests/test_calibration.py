@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
-from src.evaluation import zero_pose_mpvpe
+from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import average_weights, choose_images, greedy_informative
 from src.personalization.calibration.measure_population import shrunk_covariance

@@ -19,7 +19,7 @@ from options.run_options import get_args_parser as run_parser
 from src.engine.estimates import measure_trust as measure_command
 from src.engine.estimates.command import personalise
 from src.engine.estimates.learn_landmarks import learn, misfit_mm
-from src.engine.estimates.shape_track import ShapeTrack, check_shape_track, sequence_name
+from src.engine.estimates.shape_track import ShapeTrack, sequence_name
 from src.estimators import EstimateFormatError, read_estimates
 from src.evaluation.alignment import procrustes_align
 from src.evaluation.submission_checks import SubmissionError
@@ -307,10 +307,11 @@ def test_shape_track(tmp_path: Path, folder: Path) -> None:
     (entry,) = json.loads((tmp_path / "s.json").read_text())
     assert entry["sequence_name"] == "frame" and len(entry["mano_beta"]) == 10 and entry["hand_side"] == "right"
     assert sequence_name("P0001-cam2_000123.jpg", 3) == "P0001-cam2" and sequence_name("17.jpg", 3) == "subject-03"
-    with pytest.raises(SubmissionError, match="ten numbers"):
-        check_shape_track([{**entry, "mano_beta": [0.0] * 9}], "x")
-    with pytest.raises(SubmissionError, match="twice"):
-        check_shape_track([entry, entry], "x")
+    for wrong in (np.nan, 25.0):
+        (identity,) = found.identities.values()
+        personalised.identities = {0: replace(identity, betas=np.full(10, wrong))}
+        with pytest.raises(SubmissionError, match="betas lie within 20"):
+            ShapeTrack(tmp_path / "s.json", replace(ASSETS, name="MANO")).add(personalised)
 
 
 def test_a_sam3d_body_persons_two_hands_come_out_one_size() -> None:

@@ -24,7 +24,8 @@ from datasets.shards.dataset import Shards, ShardSettingsError, read_index, read
 from datasets.synthetic.freihand_writer import write_freihand
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
-from src.engine.train import Interrupted, Trainer, train
+from src.engine.distributed import Interrupted
+from src.engine.train import Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 
 STAND_IN = str(Path(__file__).parent.parent / "template" / "stand_in.npz")

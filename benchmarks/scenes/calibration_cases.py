@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
-from src.evaluation import zero_pose_mpvpe
+from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.data_set_evidence import view_groups
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import average_betas, average_weights

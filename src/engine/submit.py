@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.crop_dataset import ColumnDataset
-from options.run_options import SERVERS
+from datasets.protocol import SampleDataset
 from src.engine.measure import Points, camera_points, count_hands, official_hand
 from src.engine.run_folder import run_path
 from src.evaluation import submissions
@@ -26,18 +25,8 @@ RESULT_FILES = (".json", ".zip", ".txt")
 _ROUNDING = 1e-8  # metres; the files keep nine decimals
 
 
-def check_server(args: argparse.Namespace) -> None:
-    """Refuse a server that does not take results of ``--dataset``.
-
-    Raises:
-        ValueError: naming the data set that the server is for.
-    """
-    if args.submit and SERVERS[args.submit] != args.dataset:
-        raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
-
-
 def submit(
-    args: argparse.Namespace, predictions: Predictions, dataset: ColumnDataset, assets: HandAssets
+    args: argparse.Namespace, predictions: Predictions, dataset: SampleDataset, assets: HandAssets
 ) -> list[Path]:
     """Write the file of ``--submit`` into the run's folder and read it back.
 
@@ -89,7 +78,7 @@ def _same(path: Path, found: tuple[np.ndarray, ...], meant: tuple[np.ndarray, ..
 
 
 def official_scores(
-    args: argparse.Namespace, points: Points, image_id: np.ndarray, is_left: np.ndarray, dataset: ColumnDataset
+    args: argparse.Namespace, points: Points, image_id: np.ndarray, is_left: np.ndarray, dataset: SampleDataset
 ) -> dict[str, Any] | None:
     """What the data set's own evaluator prints, or None where its labels are not published.
 
@@ -112,7 +101,7 @@ def official_scores(
     return scores(points.joints, points.vertices, true_joints[rows], true_vertices[rows])
 
 
-def read_result_file(args: argparse.Namespace, dataset: ColumnDataset) -> tuple[Points, np.ndarray, np.ndarray]:
+def read_result_file(args: argparse.Namespace, dataset: SampleDataset) -> tuple[Points, np.ndarray, np.ndarray]:
     """An official result file given as ``--predictions``, checked: points, image ids (N,), which are left (N,).
 
     Raises:

@@ -13,7 +13,7 @@ from src.estimators import read_estimates
 from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import landmarks_of, prepare
 from src.personalization.estimates.people import people_of
-from src.personalization.estimates.personalise import Personalised, calibrate_estimates, personalise_rows
+from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows
 from src.personalization.estimates.trust import Trust, load_trust
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.solver.status import Status, usable
@@ -117,12 +117,8 @@ def personalise(
         if not isinstance(identity, dict) and len(np.unique(estimates.subject_id)) > 1:
             subjects = np.unique(estimates.subject_id).tolist()
             raise ValueError(f"one identity, but the hands are of the subjects {subjects}; give a dict by subject")
-    return unmirrored(personalise_rows(ready, identities, assets, device), assets)
-
-
-def unmirrored(found: Personalised, assets: HandAssets) -> PersonalisedHands:
-    """With meshes, left hands left."""
-    rows = found.rows
+    found = personalise_rows(ready, identities, assets, device)
+    rows = found.rows  # of right hands; what is returned has left ones left
     assert rows.pose is not None and rows.betas is not None and rows.transl is not None and rows.status is not None
     pose, betas, transl = (torch.as_tensor(value).double() for value in (rows.pose, rows.betas, rows.transl))
     vertices = HandModel(assets, dtype=torch.float64)(pose, betas, transl).vertices.numpy()

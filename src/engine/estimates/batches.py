@@ -32,11 +32,7 @@ def batches(counts: list[int], most: int = BATCH) -> list[range]:
 
 
 def personalised_batches(
-    reader: Reader,
-    seen: Survey,
-    fit: Callable[[Predictions], Personalised],
-    target: Path,
-    context: DistributedContext,
+    reader: Reader, seen: Survey, fit: Callable[[Predictions], Personalised], target: Path, context: DistributedContext
 ) -> Iterator[tuple[Personalised, list[str]]]:
     """Every batch in order, for the leading process (nothing for the others): its hands, and what was changed in whose
     entry of their files, which are written again in ``target`` (a folder if the source is one).
@@ -47,6 +43,15 @@ def personalised_batches(
     Args:
         fit: what to do with rows as they were read.
     """
+
+    def write(numbers: range, found: Personalised | None) -> list[str]:
+        lines = []
+        for number in numbers:
+            file = target if target.suffix else target / reader.files[number].name
+            changed = None if found is None else found.released
+            lines += write_file(reader, number, int(first[number]), file, changed)[0]
+        return lines
+
     first, files = seen.first, batches([seen.counts[number] for number in range(len(reader.files))])
     by_hand = len(files) < context.world_size
     step = 1 if by_hand else context.world_size
@@ -61,27 +66,17 @@ def personalised_batches(
             image_id = np.arange(first[mine.start], first[mine.stop])
             found = fit(reader.predictions([rows[row] for row in share], image_id[share], seen.columns))
         if not by_hand:
-            lines = write_files(reader, mine, first, target, found)
+            lines = write(mine, found)
         parts = context.gather((found, lines))
         if parts is None:
             continue
         whole = joined([one for one, _ in parts if one is not None])
         if by_hand:
-            lines = write_files(reader, mine, first, target, whole)
+            lines = write(mine, whole)
         else:
             lines = [line for _, some in parts for line in some]
         if whole is not None:
             yield whole, lines
-
-
-def write_files(reader: Reader, files: range, first: np.ndarray, target: Path, found: Personalised | None) -> list[str]:
-    """Their files again; a line for each changed hand."""
-    lines = []
-    for number in files:
-        file = target if target.suffix else target / reader.files[number].name
-        changed = None if found is None else found.released
-        lines += write_file(reader, number, int(first[number]), file, changed)[0]
-    return lines
 
 
 def joined(parts: list[Personalised]) -> Personalised | None:
@@ -89,18 +84,14 @@ def joined(parts: list[Personalised]) -> Personalised | None:
     if len(parts) < 2:
         return parts[0] if parts else None
     order = np.argsort(np.concatenate([one.rows.image_id for one in parts]))
+
+    def whole(values: list[np.ndarray | None]) -> np.ndarray | None:
+        return None if values[0] is None else np.concatenate(values)[order]
+
+    def rows(some: list[Predictions]) -> Predictions:
+        return replace(some[0], **{name: whole([getattr(one, name) for one in some]) for name in ROW_ARRAYS})
+
+    points = whole([one.joints for one in parts]), whole([one.reprojection_px for one in parts])
     return Personalised(
-        parts[0].identities,
-        _rows([one.rows for one in parts], order),
-        np.concatenate([one.joints for one in parts])[order],
-        np.concatenate([one.reprojection_px for one in parts])[order],
-        _rows([one.released for one in parts], order),
+        parts[0].identities, rows([one.rows for one in parts]), *points, rows([one.released for one in parts])
     )
-
-
-def _rows(parts: list[Predictions], order: np.ndarray) -> Predictions:
-    whole = {
-        name: None if getattr(parts[0], name) is None else np.concatenate([getattr(one, name) for one in parts])[order]
-        for name in ROW_ARRAYS
-    }
-    return replace(parts[0], **whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import logging
 import shlex
 import sys
@@ -15,9 +16,9 @@ import torch
 
 from src.engine.distributed import DistributedContext, init_distributed, process_group
 from src.engine.estimates.batches import personalised_batches
-from src.engine.estimates.outputs import Outputs, write_identities
+from src.engine.estimates.outputs import Outputs
 from src.engine.estimates.shape_track import ShapeTrack
-from src.engine.estimates.survey import Survey, survey
+from src.engine.estimates.survey import survey
 from src.estimators import Reader
 from src.personalization.calibration.command import calibrate_and_write, stated_options
 from src.personalization.calibration.identity import Images
@@ -25,12 +26,7 @@ from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import Estimates, believed, landmarks_of, prepare
 from src.personalization.estimates.one_hand import check_one_hand
 from src.personalization.estimates.people import people_of
-from src.personalization.estimates.personalise import (
-    MOST_IMAGES,
-    Personalised,
-    calibrate_estimates,
-    personalise_rows,
-)
+from src.personalization.estimates.personalise import MOST_IMAGES, Personalised, calibrate_estimates, personalise_rows
 from src.personalization.estimates.trust import load_trust
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError
@@ -38,7 +34,7 @@ from src.personalization.terms.shape_terms import LengthCue
 from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.gallery import PAGE, PREDICTIONS
 from template import HandAssets, load_hand_assets
-from utils.artifacts import Identity, Predictions
+from utils.artifacts import Identity, Predictions, save_identity
 from utils.device import choose_device
 from utils.files import writable_folder
 
@@ -94,9 +90,8 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
     most = max(args.num_images or 0, MOST_IMAGES if args.select == "random" else CHOSEN_FROM)
     ready = prepared(args, survey(reader, most, DistributedContext()).sample(reader), assets, people, device)
     if args.output is None:
-        args.output = DEFAULT_IDENTITY if len(np.unique(ready.rows.subject_id)) == 1 else str(
-            Path(DEFAULT_IDENTITY).parent
-        )  # fmt: skip
+        one_person = len(np.unique(ready.rows.subject_id)) == 1
+        args.output = DEFAULT_IDENTITY if one_person else str(Path(DEFAULT_IDENTITY).parent)
         logger.info("--output is not given: %s", args.output)
     if args.num_images is None:
         args.num_images = min(len(ready.rows), MOST_IMAGES)
@@ -139,19 +134,29 @@ def personalise(args: argparse.Namespace) -> None:
         reader = Reader(args.estimates, args.format, **reading(args))
         seen = survey(reader, MOST_IMAGES, context)
         some = prepared(args, seen.sample(reader), assets, people, device)
-        identities = identities_of(args, seen, some, assets, people, device)
+        subjects, sides = seen.people()
+        if args.identity is not None:
+            identities = load_identities(args.identity, subjects, assets, sides)
+        else:
+            cues = ()
+            if args.hand_length_mm is not None:
+                cues = (LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000),)
+                if len(np.unique(subjects)) > 1:
+                    raise CalibrationError("--hand_length_mm is one person's; calibrate each of several with --subject")
+            command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+            given = {"accept_conflict": args.accept_conflict, "device": device, "created_by": command}
+            identities = calibrate_estimates(some, assets, people, cues, **given)
 
         def fit(rows: Predictions) -> Personalised:
-            given = (some.trust, some.landmarks, None, device)
-            ready = prepare(rows, assets, people, *given, sides_known=True)
+            trusted = (some.trust, some.landmarks, None, device)
+            ready = prepare(rows, assets, people, *trusted, sides_known=True)
             return personalise_rows(ready, identities, assets, device)
 
         target = output / "estimates"
         target = target if Path(args.estimates).is_dir() else target / Path(args.estimates).name
         found = personalised_batches(reader, seen, fit, target, context)
         if not context.is_main:
-            for _ in found:
-                pass
+            collections.deque(found, maxlen=0)
             return
         with Outputs(args, output, seen, identities, assets) as outputs:
             for batch, changed in found:
@@ -160,27 +165,7 @@ def personalise(args: argparse.Namespace) -> None:
                     track.add(batch)
         if track is not None:
             track.write()
-        write_identities(output, identities, calibrated=args.identity is None)
+        if args.identity is None:
+            for subject, identity in identities.items():
+                save_identity(output / f"identity_subject-{subject:02d}.json", identity)
         logger.info("%d hands written to %s (%s, %s)", seen.first[-1], output, PAGE, PREDICTIONS)
-
-
-def identities_of(
-    args: argparse.Namespace,
-    seen: Survey,
-    some: Estimates,
-    assets: HandAssets,
-    people: Population,
-    device: torch.device,
-) -> dict[int, Identity]:
-    """Of the file or folder given, else calibrated from ``some`` hands of each person."""
-    subjects, sides = seen.people()
-    if args.identity is not None:
-        return load_identities(args.identity, subjects, assets, sides)
-    cues = ()
-    if args.hand_length_mm is not None:
-        cues = (LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000),)
-        if len(np.unique(subjects)) > 1:
-            raise CalibrationError("--hand_length_mm is one person's; calibrate each of several with --subject")
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    given: dict[str, Any] = {"accept_conflict": args.accept_conflict, "device": device, "created_by": command}
-    return calibrate_estimates(some, assets, people, cues, **given)

@@ -20,7 +20,7 @@ from src.photos.gallery import Gallery
 from src.photos.image import UnusableImage, read_photo
 from src.photos.result import HandLength, Result, Sources
 from template import HandAssets, HandModel
-from utils.artifacts import Identity, save_identity
+from utils.artifacts import Identity
 from utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -39,12 +39,7 @@ class Outputs(contextlib.ExitStack):
     """
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        output: Path,
-        seen: Survey,
-        identities: dict[int, Identity],
-        assets: HandAssets,
+        self, args: argparse.Namespace, output: Path, seen: Survey, identities: dict[int, Identity], assets: HandAssets
     ) -> None:
         super().__init__()
         self._images, self._assets = args.images, assets
@@ -75,13 +70,6 @@ class Outputs(contextlib.ExitStack):
                 self._gallery.note(label, name, hand)
             else:
                 self._gallery.add(label, name, picture, hand)
-
-
-def write_identities(output: Path, identities: dict[int, Identity], calibrated: bool) -> None:
-    """The identities that were calibrated on the way."""
-    if calibrated:
-        for subject, identity in identities.items():
-            save_identity(output / f"identity_subject-{subject:02d}.json", identity)
 
 
 def results(found: Personalised, assets: HandAssets) -> list[Result]:
