@@ -95,7 +95,7 @@ def check_hand(hand: dict[str, np.ndarray]) -> list[Finding]:
     """Every check, passed or not.
 
     Args:
-        hand: the arrays of `template/stand_in.npz`, MANO's keys.
+        hand: the arrays of `template/stand_in.npz`, MANO's keys, metres.
     """
     found = {key: np.shape(hand.get(key)) for key in SHAPES}
     wrong = [f"{key} {found[key]}, not {shape}" for key, shape in SHAPES.items() if found[key] != shape]

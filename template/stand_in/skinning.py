@@ -66,7 +66,7 @@ def point_weights(points: np.ndarray) -> np.ndarray:
 
 
 def mesh_weights(vertices: np.ndarray, faces: np.ndarray, rounds: int = 2, most: int = 4) -> np.ndarray:
-    """Weights (V, 16) of a mesh: `point_weights`, diffused a little, the `most` largest kept."""
+    """Weights (V, 16) of a mesh (m): `point_weights`, diffused a little, the `most` largest kept."""
     weights = point_weights(vertices)
     edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
     for _ in range(rounds):
