@@ -221,8 +221,14 @@ def _collate(samples: dict[str, np.ndarray] | list[dict[str, Any]]) -> Batch:
     """A batch of what a data set's ``__getitems__`` gave: a batch already, or samples."""
     if not isinstance(samples, dict):
         return default_collate(samples)
-    # A single row of a record array has strides that torch does not take.
-    return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in samples.items()}
+    return {key: _tensor(value) for key, value in samples.items()}
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    try:
+        return torch.from_numpy(array)
+    except ValueError:  # a single row of a record array has strides that torch does not take
+        return torch.from_numpy(array.copy())
 
 
 def _in_runs(order: np.ndarray, group: np.ndarray, run: int) -> np.ndarray:
