@@ -46,7 +46,7 @@ from src.personalization.estimates.measure import measure_trust  # noqa: E402
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows  # noqa: E402
 from src.personalization.fitting.from_keypoints import ray_turn  # noqa: E402
 from src.personalization.landmarks.model import LandmarkModel  # noqa: E402
-from src.personalization.terms.hand_size import length_of  # noqa: E402
+from src.personalization.terms.hand_size import length_gradient  # noqa: E402
 from src.personalization.terms.shape_terms import LengthCue  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel  # noqa: E402
@@ -129,7 +129,7 @@ class Measure:
             turned = turned @ turn.mT.numpy()
         self.add("turned", placed(rows, turned), own, person)
         self.add("mean_shape", placed(rows, self.with_mean_shape(rows, ready, theirs)), own.mean(axis=0)[None], person)
-        true = float(length_of(self.model, torch.as_tensor(person.betas), "hand"))
+        true = float(length_gradient(self.model, torch.as_tensor(person.betas), "hand")[0])
         ruler = LengthCue("hand", true + RULER * generator.normal(), RULER)
         for treatment, cues in (("ours", ()), ("ours_ruler", (ruler,))):
             found = calibrate_estimates(ready, self.assets, self.people, cues, accept_conflict=True)

@@ -596,7 +596,7 @@ def test_extrinsics_that_are_missing_or_damaged_are_named(root: Path) -> None:
     dataset = open_split(root)
     predictions = rows_of_split(dataset)
     with pytest.raises(BadFileError, match="meta.yml: not a mapping with extrinsics"):
-        view_groups(dataset, predictions)
+        view_groups(dataset, np.arange(len(predictions)), predictions.is_left)
     for meta in root.rglob("meta.yml"):
         meta.write_text(meta.read_text() + "extrinsics: '1'\n")
     path = root / "calibration/extrinsics_1/extrinsics.yml"
@@ -608,4 +608,4 @@ def test_extrinsics_that_are_missing_or_damaged_are_named(root: Path) -> None:
     ):  # fmt: skip
         path.write_text(text)
         with pytest.raises(BadFileError, match=said):
-            view_groups(dataset, predictions)
+            view_groups(dataset, np.arange(len(predictions)), predictions.is_left)

@@ -29,7 +29,7 @@ from src.personalization.estimates.people import MANO_STD, people_of, population
 from src.personalization.estimates.trust import Trust, find_trust, load_trust
 from src.personalization.fitting.from_keypoints import ray_turn
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import length_of
+from src.personalization.terms.hand_size import length_gradient
 from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 from template.kinematics import LANDMARK_FRAMES, JointsModel
@@ -55,7 +55,7 @@ def folder(tmp_path: Path, hamer: Estimated) -> Path:
 
 
 def length_mm(betas: torch.Tensor) -> float:
-    return 1000 * float(length_of(JointsModel(ASSETS), betas, "hand"))
+    return 1000 * float(length_gradient(JointsModel(ASSETS), betas, "hand")[0])
 
 
 @pytest.mark.parametrize("name", list(CLAIMS))

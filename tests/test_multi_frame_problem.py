@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, simulate
-from src.personalization.calibration.multi_frame import CalibrationOptions, place_frames
+from src.personalization.calibration.multi_frame import place_frames
+from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.problem import (
     MultiFrameProblem,
     log_volume_gradient,
@@ -192,15 +193,14 @@ def test_frames_elsewhere_lose_their_weight() -> None:
     """A hand seen as if three times as far: outside the depths it is placed at a typical one and does not count."""
     this = case(noise=0.0)
     seen, options = this.problem.observations, this.options
-    rest = this.model.rest_points(this.world.betas).repeat_interleave(FRAMES, 0)
-    pose = this.world.pose.flatten(0, 1)
-    kept, wrist, placed = place_frames(this.model, seen, pose, rest, options.depths)
+    given = (this.model, seen, this.world.pose.flatten(0, 1), this.world.betas)
+    kept, wrist, placed = place_frames(*given, options.depths)
     assert placed.all()
     torch.testing.assert_close(wrist, this.world.joints[:, :, 0].flatten(0, 1), atol=1e-6, rtol=0)
     depths = wrist[:, 2].sort().values
-    kept, wrist, placed = place_frames(this.model, seen, pose, rest, (0.1, float(depths[2] + depths[3]) / 2))
+    kept, wrist, placed = place_frames(*given, (0.1, float(depths[2] + depths[3]) / 2))
     assert int(placed.sum()) == 3 and bool((kept.weights[~placed] == 0).all())
     torch.testing.assert_close(kept.weights[placed], seen.weights[placed])
     unseen = replace(seen, weights=torch.zeros_like(seen.weights))
-    _, wrist, placed = place_frames(this.model, unseen, pose, rest, options.depths)
+    _, wrist, placed = place_frames(this.model, unseen, *given[2:], options.depths)
     assert placed.all() and torch.isfinite(wrist).all()

@@ -25,7 +25,7 @@ from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_fr
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.landmarks import joints_model, load_landmarks
 from src.personalization.solver.status import CalibrationError, Status, usable
-from src.personalization.terms.hand_size import length_of, lengths_mm
+from src.personalization.terms.hand_size import length_gradient, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
@@ -342,7 +342,7 @@ def test_noisy_photos_do_not_make_hands_larger(tmp_path: Path, assets: HandAsset
     options = photo_options(arguments(tmp_path, "--keypoint_std", "10"), assets, torch.device("cpu"))
     found = calibrate_frames(model, world.pose, torch.zeros(persons, 10), world.K, world.keypoints, options=options)
     assert usable(found.status).all()
-    lengths = [length_of(model, betas, "hand") for betas in (found.betas, world.betas)]
+    lengths = [length_gradient(model, betas, "hand")[0] for betas in (found.betas, world.betas)]
     assert abs(1000 * float((lengths[0] - lengths[1]).mean())) < 4
 
 

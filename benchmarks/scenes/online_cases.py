@@ -20,8 +20,8 @@ from datasets.image_crop import crop_image
 from src.engine.checkpoint import load_network
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import CalibrationOptions, default_options
 from src.personalization.calibration.online import OnlineCalibration
+from src.personalization.calibration.population import CalibrationOptions, default_options
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos.search import KeypointReader, network_input
 from template import HandAssets, HandModel, load_hand_assets

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from src.engine.checkpoint import (
     CheckpointError,
@@ -35,6 +38,19 @@ RELEASED = {
     "boukhayma": (256, "joints"),
     **dict.fromkeys(("cmr_sg", "cmr_pg", "metro", "metro_identity"), (224, "image")),
 }
+
+
+def for_inference(network: nn.Module) -> nn.Module:
+    """A copy of a network that gives the same, to rounding, in less time.
+
+    Batch norms become part of the convolutions before them, and images have their channels last.
+    """
+    quick = copy.deepcopy(network).eval()
+    for parent in [module for module in quick.modules() if isinstance(module, nn.Sequential)]:
+        for place, (first, second) in enumerate(itertools.pairwise(list(parent))):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                parent[place], parent[place + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    return quick.to(memory_format=torch.channels_last)
 
 
 def open_network(

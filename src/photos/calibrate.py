@@ -22,12 +22,17 @@ from src.personalization.calibration.from_keypoints import (
     keypoints_of,
     noise_of,
     predictions_from_keypoints,
+)
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.images import AVERAGES, Images
+from src.personalization.calibration.population import (
+    CalibrationOptions,
+    Population,
+    calibration_options,
+    default_options,
+    load_population,
     shapes_of,
 )
-from src.personalization.calibration.identity import Images, calibrate_predictions
-from src.personalization.calibration.images import AVERAGES
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
-from src.personalization.calibration.population import Population, load_population
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.shape_terms import LengthCue

@@ -54,31 +54,16 @@ class RayCaster:
         """(N,) bool: does the ray hit anything at all? Move origins off the surface by a little first."""
         return self._run(origins, directions, query="OCCLUDED") >= 0
 
-    def render(
-        self,
-        K: np.ndarray,
-        width: int,
-        height: int,
-        camera_to_mesh: np.ndarray | None = None,
-        window: tuple[int, int, int, int] | None = None,
-        step: int = 1,
-    ) -> Hits:
-        """Closest hits through the pixels of a pinhole image.
+    def render(self, K: np.ndarray, width: int, height: int) -> Hits:
+        """Closest hits (height, width) through the pixels of a pinhole image of a mesh in the camera's frame.
 
         Args:
             K: (3, 3) intrinsics, pixels, pixel centres at integers.
-            width, height: size of the image in pixels.
-            camera_to_mesh: (3, 4) [R|t] from the OpenCV camera frame to the mesh's frame; None: the same frame.
-            window: (left, top, right, bottom) half-open pixel range to look at; None: the whole image.
-            step: one ray per ``step`` x ``step`` block, through the block's centre.
 
-        Returns:
-            Hits of shape (rows, columns); ``distance`` is the depth z in the camera frame.
+        ``distance`` is the depth z.
         """
-        left, top, right, bottom = window if window is not None else (0, 0, width, height)
-        columns, rows = block_centres(left, right, step), block_centres(top, bottom, step)
-        u, v = np.meshgrid(columns, rows)
-        origin, directions = pixel_rays(K, np.stack([u.ravel(), v.ravel()], axis=1), camera_to_mesh)
+        u, v = np.meshgrid(np.arange(width), np.arange(height))
+        origin, directions = pixel_rays(K, np.stack([u.ravel(), v.ravel()], axis=1))
         hits = self.cast(np.broadcast_to(origin, directions.shape), directions)
         shape = u.shape
         return Hits(hits.face.reshape(shape), hits.barycentric.reshape(*shape, 2), hits.distance.reshape(shape))

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import roma
 import scipy.sparse
 import torch
 
@@ -21,8 +22,12 @@ from datasets.synthetic.world.lights import random_lights
 from datasets.synthetic.world.mesh import HandSurface, PosedSurface, hand_surface
 from datasets.synthetic.world.skin import SheetMap, paint_skin, sheet_map
 from template import HandModel
+<<<<<<< HEAD
 from template.stand_in.grasps import FINGER_ORDER, GRASPS, angles_to_pose, clip_angles, grasp_angles
 from utils.rotations import matrix_to_axis_angle
+=======
+from template.stand_in.grasps import angles_to_pose
+>>>>>>> main
 
 #: Labels of a cut-out of a right hand: px of the cut-out, metres of its camera's frame, axis-angles.
 LABEL = np.dtype([
@@ -127,7 +132,7 @@ def person_hands(
 
 def camera_pose(hand: Hand, view: View) -> tuple[np.ndarray, np.ndarray]:
     """Axis-angles (48,) and translation (3,) of the hand model in the camera's frame."""
-    root = matrix_to_axis_angle(torch.as_tensor(view.rotation)[None])[0].numpy()
+    root = roma.rotmat_to_rotvec(torch.as_tensor(view.rotation)[None])[0].numpy()
     # The hand's frame has the wrist at its origin, which is where J0(betas) + transl lies.
     return np.concatenate([root, hand.fingers]), view.translation - hand.posed.rest_wrist
 

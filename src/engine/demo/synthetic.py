@@ -25,8 +25,13 @@ from src.engine.measure import evaluate_hands
 from src.engine.networks import check_hand
 from src.engine.predict import ShapeSource, predict_dataset
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
-from src.personalization.calibration.population import SHIPPED_PRIOR, load_population, with_population
+from src.personalization.calibration.population import (
+    SHIPPED_PRIOR,
+    CalibrationOptions,
+    calibration_options,
+    load_population,
+    with_population,
+)
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of

@@ -21,7 +21,7 @@ from src.engine.estimates.shape_track import ShapeTrack
 from src.engine.estimates.survey import survey
 from src.estimators import Reader
 from src.personalization.calibration.command import calibrate_and_write, stated_options
-from src.personalization.calibration.identity import Images
+from src.personalization.calibration.images import Images
 from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import Estimates, believed, landmarks_of, prepare
 from src.personalization.estimates.one_hand import check_one_hand

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from src.personalization.calibration.multi_frame import CalibrationOptions
-from src.personalization.calibration.population import Population
+from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.estimates.sides import check_sides
 from src.personalization.estimates.trust import MAKE, Trust, find_trust
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints

@@ -10,11 +10,10 @@ import torch
 
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.population import Population
-from src.personalization.estimates.evidence import Estimates, believed, prepare
+from src.personalization.estimates.evidence import Estimates, believed
 from src.personalization.estimates.one_hand import check_one_hand
-from src.personalization.estimates.trust import Trust
 from src.personalization.fitting.fit import fit_frames
-from src.personalization.landmarks.model import LandmarkModel, joints_model
+from src.personalization.landmarks.model import joints_model
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, log_unusable
 from src.personalization.terms.shape_terms import LengthCue
@@ -125,22 +124,3 @@ def shapes_of_rows(rows: Predictions, identities: dict[int, Identity], assets: H
             )
         betas[own] = identities[subject].betas
     return betas
-
-
-def personalise(
-    estimates: Predictions,
-    assets: HandAssets,
-    people: Population,
-    trust: Trust | None = None,
-    identities: dict[int, Identity] | None = None,
-    landmarks: LandmarkModel | None = None,
-    cues: tuple[LengthCue, ...] = (),
-    *,
-    theirs: bool | None = None,
-    device: torch.device | str = "cpu",
-) -> Personalised:
-    """`prepare`, `calibrate_estimates` where there is no identity, `personalise_rows`; lengths in m."""
-    ready = prepare(estimates, assets, people, trust, landmarks, theirs, device)
-    if identities is None:
-        identities = calibrate_estimates(ready, assets, people, cues, device=device)
-    return personalise_rows(ready, identities, assets, device)

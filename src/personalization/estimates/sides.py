@@ -39,7 +39,8 @@ def check_sides(
         CalibrationError: most hands of a side are the other side's.
     """
     options = JointFitOptions(std=std, scale_std=0.15, landmarks=landmarks)
-    one, other = (fit_joints(assets, sign * joints, options=options) for sign in sides_of(joints))
+    signs = joints.new_tensor([[1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])  # the hand as it is, and its mirror image
+    one, other = (fit_joints(assets, sign * joints, options=options) for sign in signs)
     ratio = (other.residual / one.residual.clamp_min(1e-9)).cpu().numpy()
     good = (usable(one.status) & usable(other.status)).cpu().numpy()
     for left in (False, True):
@@ -59,8 +60,3 @@ def check_sides(
                 f"{said}: the file's sides are mirrored. Give --sides (mediapipe), --side_of, or mend is_left / right"
             )
         logger.warning("%s; are their sides right?", said)
-
-
-def sides_of(joints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Signs of the axes for the hand as it is, and for its mirror image."""
-    return joints.new_tensor([1.0, 1.0, 1.0]), joints.new_tensor([-1.0, 1.0, 1.0])
