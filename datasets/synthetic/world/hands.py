@@ -22,12 +22,7 @@ from datasets.synthetic.world.lights import random_lights
 from datasets.synthetic.world.mesh import HandSurface, PosedSurface, hand_surface
 from datasets.synthetic.world.skin import SheetMap, paint_skin, sheet_map
 from template import HandModel
-<<<<<<< HEAD
 from template.stand_in.grasps import FINGER_ORDER, GRASPS, angles_to_pose, clip_angles, grasp_angles
-from utils.rotations import matrix_to_axis_angle
-=======
-from template.stand_in.grasps import angles_to_pose
->>>>>>> main
 
 #: Labels of a cut-out of a right hand: px of the cut-out, metres of its camera's frame, axis-angles.
 LABEL = np.dtype([
