@@ -72,7 +72,7 @@ def read_json(path: Path, can_skip: bool = True) -> Any:
         return json.loads(path.read_bytes())
 
 
-def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]], can_skip: bool = True) -> dict[str, np.ndarray]:
+def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """Arrays of numbers of exactly these shapes from an .npz; what is beside them is not decompressed.
 
     Raises:
@@ -80,13 +80,13 @@ def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]], can_skip: bool =
         BadFileError: it is no such file, or lacks a key, or one has another shape, or is NaN or infinite.
     """
     arrays = {}
-    with reading(path, "a whole .npz of plain arrays", can_skip), np.load(path, allow_pickle=False) as archive:
+    with reading(path, "a whole .npz of plain arrays"), np.load(path, allow_pickle=False) as archive:
         for key, shape in shapes.items():
             array = arrays[key] = archive[key]
             if array.shape != shape or array.dtype.kind not in "fiub":
-                raise bad_file(path, f"{key} is {array.dtype} {array.shape} instead of numbers {shape}", can_skip)
+                raise bad_file(path, f"{key} is {array.dtype} {array.shape} instead of numbers {shape}")
             if not np.isfinite(array).all():
-                raise bad_file(path, f"{key} holds NaN or infinity", can_skip)
+                raise bad_file(path, f"{key} holds NaN or infinity")
     return arrays
 
 

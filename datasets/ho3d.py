@@ -16,9 +16,8 @@ import numpy as np
 
 from datasets.bad_files import BadFileError, bad_file, possible_intrinsics, read_json, read_or_skip, reading
 from datasets.crop_cache import state_of
-from datasets.crop_dataset import CropDataset
+from datasets.crop_dataset import CropDataset, DatasetOptions
 from datasets.image_crop import read_image, whole_image_box
-from datasets.options import DatasetOptions
 from template import load_hand_assets
 from template.safe_pickle import safe_load
 from utils.joints import MANO_TO_STANDARD
@@ -53,7 +52,7 @@ class HO3D(CropDataset):
         Args:
             root: the folder with ``evaluation/`` and ``evaluation.txt``.
             split: one of `SPLITS`.
-            options: of `datasets.options.DatasetOptions`.
+            options: of `datasets.crop_dataset.DatasetOptions`.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.

@@ -61,14 +61,7 @@ def crop_image(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """
     oversampling = max(1, min(math.ceil(float(box[2]) / size - 1e-6), _MAX_SAMPLES // size))
     fine_size = size * oversampling
-    fine = cv2.warpAffine(
-        image,
-        crop_affine(box, fine_size),
-        (fine_size, fine_size),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(0, 0, 0),
-    )
+    fine = cv2.warpAffine(image, crop_affine(box, fine_size), (fine_size, fine_size), flags=cv2.INTER_LINEAR)
     if oversampling == 1:
         return fine
     return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
@@ -109,14 +102,8 @@ def place_crops(
 ) -> dict[str, np.ndarray]:
     """Columns of the sample and what depends on the crop: ``K``, ``crop_to_image`` and ``keypoints_2d``.
 
-    Args:
-        columns: of the sample (`datasets.sample`), with ``K_image`` (N, 3, 3) float64.
-        keypoints: (N, 21, 2) float64, px of the full image (mirrored if left).
-        boxes: (N, 3) centre x, centre y, side, px of the full image.
-        crop_size: side of the crops, pixels.
-
-    Returns:
-        A new dict; ``K_image`` and what is added are float32. Keypoints of samples that are not valid are zero.
+    Arguments as of `datasets.crop_dataset.CropDataset`; a new dict, whose ``K_image`` and what is added are float32.
+    Keypoints of samples that are not valid are zero.
     """
     affine = crop_affine(boxes, crop_size)
     placed = {

@@ -88,7 +88,7 @@ class _Parser(CommandParser):
         if use == "personalise" and not (args.estimates and args.format):
             self.error("--phase personalise needs --estimates PATH and --format NAME")
         if args.dataset == "shards":
-            from datasets.shards.index import dataset_of
+            from datasets.shards.dataset import dataset_of
 
             if args.data_root is None:
                 self.error("--dataset shards needs --data_root, the folder that python -m datasets.write_shards wrote")

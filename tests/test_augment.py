@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.augment import AugmentConfig, prepare_batch
-from datasets.photometric import change_colours, change_hsv, colour_matrix
+from datasets.augment import AugmentConfig, change_colours, change_hsv, colour_matrix, prepare_batch
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from utils.camera import crop_affine, invert_affine, project, square_box, transform_intrinsics, transform_points
 

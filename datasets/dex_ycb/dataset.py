@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from datasets.bad_files import possible_poses
-from datasets.crop_dataset import CropDataset
+from datasets.crop_dataset import CropDataset, DatasetOptions
 from datasets.dex_ycb.files import HEIGHT, WIDTH, color_name
 from datasets.dex_ycb.labels import LabelTable, load_label_table
 from datasets.dex_ycb.splits import get_split
 from datasets.image_crop import joint_boxes, read_image
-from datasets.options import DatasetOptions
 from template import HandAssets, load_hand_assets, mirror_pose, pca_to_pose
 from template.sides import MIRROR, LeftHandShape, rest_wrist
 from utils.camera import mirror_intrinsics
@@ -42,7 +41,7 @@ class DexYCB(CropDataset):
             root: the folder with the subject folders and ``calibration/``.
             split: a key of `datasets.dex_ycb.splits.SPLITS`. Subjects beyond the official ten join the train
                 splits of s0, s1 and the paper's hold-outs.
-            options: of `datasets.options.DatasetOptions`.
+            options: of `datasets.crop_dataset.DatasetOptions`.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.

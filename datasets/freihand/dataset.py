@@ -18,10 +18,9 @@ import numpy as np
 import torch
 
 from datasets.bad_files import possible_poses
-from datasets.crop_dataset import CropDataset
+from datasets.crop_dataset import CropDataset, DatasetOptions
 from datasets.freihand.files import SIZE, VERSIONS, check_pictures, fingerprint, image_name, read_annotations, read_list
 from datasets.image_crop import joint_boxes, read_image
-from datasets.options import DatasetOptions
 from template import HandAssets, HandModel, axis_angle_to_pose, load_hand_assets
 from utils.camera import project_numpy
 
@@ -66,7 +65,7 @@ class FreiHAND(CropDataset):
         Args:
             root: the folder with ``training/``, ``evaluation/`` and the JSON lists.
             split: a key of `SPLITS`.
-            options: of `datasets.options.DatasetOptions`; ``versions`` are names of `VERSIONS`, None is all four.
+            options: of `datasets.crop_dataset.DatasetOptions`; ``versions`` are names of `VERSIONS`, None is all four.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from datasets.bad_files import bad_file, read_or_skip
-from datasets.crop_dataset import CropDataset
+from datasets.crop_dataset import CropDataset, DatasetOptions
 from datasets.humbi.files import (
     CROP,
     Camera,
@@ -34,7 +34,6 @@ from datasets.humbi.files import (
     split_subjects,
 )
 from datasets.image_crop import joint_boxes, read_image
-from datasets.options import DatasetOptions
 from template import HandAssets, HandModel, load_hand_assets, pca_to_pose
 from utils.camera import project_numpy, transform_intrinsics
 
@@ -74,7 +73,7 @@ class HUMBI(CropDataset):
             root: the folder with ``subject_<n>/hand/``.
             split: one of `SPLITS`; see `datasets.humbi.files.split_subjects`. It depends on which subjects are
                 there.
-            options: of `datasets.options.DatasetOptions`.
+            options: of `datasets.crop_dataset.DatasetOptions`.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.

@@ -77,9 +77,9 @@ class SynthesisOptions:
 
 
 @lru_cache(maxsize=4)
-def hand_model(mano_dir: str | None, side: str) -> HandModel:
-    """The hand of a side in float64, DexYCB's joints (kinematic, manopth's tips)."""
-    return HandModel(load_hand_assets(mano_dir, side), tips="manopth", joint_type="kinematic", dtype=torch.float64)
+def hand_model(mano_dir: str | None, side: str, tips: str = "manopth", joint_type: str = "kinematic") -> HandModel:
+    """The hand of a side in float64; by default with DexYCB's joints."""
+    return HandModel(load_hand_assets(mano_dir, side), tips=tips, joint_type=joint_type, dtype=torch.float64)
 
 
 @lru_cache(maxsize=4)
@@ -138,10 +138,8 @@ def write_data_set(
     """Write a synthetic data set in DexYCB's layout, or go on with one that was interrupted.
 
     Args:
-        root: its folder; made if missing.
         options: what to write. The result depends on these alone, not on ``workers``.
-        subjects: 1-based numbers of the subjects to write sequences of; None: all. Calibration is
-            written for all of them.
+        subjects: 1-based numbers of those to write sequences of; None: all. Calibration is written for everybody.
         workers: processes; None: one for each core.
 
     Raises:

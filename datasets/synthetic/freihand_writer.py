@@ -24,7 +24,7 @@ from datasets.freihand.dataset import ROOT_JOINT
 from datasets.freihand.files import PARTS, SIZE, VERSIONS, image_name, list_path
 from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place
+from datasets.synthetic.hand_studio import StudioHand, green_screen, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
 from options.command_line import run_command, writer_parser
 from template import HandModel, pose_to_axis_angle
@@ -58,9 +58,7 @@ def write_freihand(
         raise ValueError(f"num_train is {num_train} and num_eval {num_eval}; both must be positive")
     if list_path(root, "training", "K").exists():
         raise FileExistsError(f"{root} holds a FreiHAND data set already; choose another --root or delete it")
-    official = HandModel(
-        hand_model(mano_dir, "right").assets, tips="freihand", joint_type="regressed", dtype=torch.float64
-    )
+    official = hand_model(mano_dir, "right", "freihand", "regressed")
     for number, (part, count) in enumerate(zip(PARTS, (num_train, num_eval), strict=True)):
         (root / part / "rgb").mkdir(parents=True, exist_ok=True)
         lists: dict[str, list] = {name: [] for name in ("K", "xyz", "mano", "verts", "scale")}
@@ -73,7 +71,14 @@ def write_freihand(
             axis_angle = pose_to_axis_angle(torch.as_tensor(pose)[None])[0].numpy()
             for name, value in list_entries(official, pose, axis_angle, hand.betas, transl, K).items():
                 lists[name].append(value)
-            _write_images(root, part, index, count, hand, hand.photograph(K, camera, SIZE), generator)
+            shot = hand.photograph(K, camera, SIZE)
+            for version, name in enumerate(VERSIONS if part == "training" else VERSIONS[:1]):
+                background = (green_screen if name == "gs" else random_place)(generator, SIZE)
+                path = root / part / "rgb" / image_name(index + count * version)
+                write_image(path, hand.develop(shot, background, generator), _QUALITY)
+            if part == "training":
+                (root / part / "mask").mkdir(exist_ok=True)
+                write_image(root / part / "mask" / image_name(index), shot.mask, _QUALITY)
         for name, entries in lists.items():
             if part == "training" or evaluation_labels or name in ("K", "scale"):
                 write_text(list_path(root, part, name), json.dumps(entries, allow_nan=False))
@@ -122,18 +127,6 @@ def _aim(hand: StudioHand, generator: np.random.Generator) -> tuple[np.ndarray, 
         cosine = outward @ arm / (np.linalg.norm(outward) * np.linalg.norm(arm))
         if cosine < np.cos(np.radians(_ARM_ANGLE)) and np.abs(pixels - (SIZE - 1) / 2).max() < SIZE / 2 - _MARGIN:
             return K, camera
-
-
-def _write_images(
-    root: Path, part: str, index: int, count: int, hand: StudioHand, shot: Shot, generator: np.random.Generator
-) -> None:
-    for version, name in enumerate(VERSIONS if part == "training" else VERSIONS[:1]):
-        background = (green_screen if name == "gs" else random_place)(generator, SIZE)
-        path = root / part / "rgb" / image_name(index + count * version)
-        write_image(path, hand.develop(shot, background, generator), _QUALITY)
-    if part == "training":
-        (root / part / "mask").mkdir(exist_ok=True)
-        write_image(root / part / "mask" / image_name(index), shot.mask, _QUALITY)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -62,9 +62,7 @@ def write_humbi(
         begun = ", begun with other options" if plan.is_file() else ""
         raise FileExistsError(f"{root} holds a HUMBI data set already{begun}; choose another --root or delete it")
     write_json(plan, options)
-    official = HandModel(
-        hand_model(mano_dir, "right").assets, tips="freihand", joint_type="regressed", dtype=torch.float64
-    )
+    official = hand_model(mano_dir, "right", "freihand", "regressed")
     for subject in tqdm(range(1, num_subjects + 1), desc="humbi", unit="subject", disable=None):
         rig = _make_rig(np.random.default_rng(np.random.SeedSequence([seed, subject, _RIG_STREAM])), num_cameras)
         _write_cameras(hand_folder(root, subject), rig)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_hand() -> dict[str, np.ndarray]:
-    """The model dict (float32 arrays, MANO's keys): see `template.stand_in.check.SHAPES`."""
+    """The model dict (float32 arrays, MANO's keys, metres): see `template.stand_in.check.SHAPES`."""
     vertices, faces = template_mesh()
     logger.info("mesh: %d vertices, %d faces", len(vertices), len(faces))
     space = shape_space(vertices)

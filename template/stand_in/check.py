@@ -62,14 +62,11 @@ def boundary_edges(faces: np.ndarray) -> list[tuple[int, int]]:
 
 def components(faces: np.ndarray, vertices: int) -> int:
     """Number of connected pieces of faces (F,3); an unused vertex counts as one."""
-    label = np.arange(vertices)
-    while True:
-        lowest = label.copy()
-        for corner in range(3):
-            np.minimum.at(lowest, faces[:, corner], label[faces].min(axis=1))
-        if np.array_equal(lowest, label):
-            return len(np.unique(label))
-        label = lowest
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    edges = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
+    return connected_components(csr_matrix((np.ones(len(edges)), edges.T), shape=(vertices, vertices)), False)[0]
 
 
 def folded_edges(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 120.0) -> int:
@@ -85,13 +82,6 @@ def closed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
     return float(sum(np.linalg.det(np.asarray(t, np.float64)) for t in triangles) / 6)
 
 
-def facing_cosines(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Cosine (F,) between each face's normal and the implicit surface's outward normal at its centre."""
-    capsules, vertices = hand_capsules(), vertices.astype(np.float64)
-    outward = unit(gradient(vertices[faces].mean(axis=1), lambda points: field(points, capsules)))
-    return (unit(face_normals(vertices, faces)) * outward).sum(axis=1)
-
-
 def hand_lengths_mm(hand: dict[str, np.ndarray], betas: np.ndarray) -> np.ndarray:
     """Wrist joint to middle fingertip (N,), mm, for betas (N, 10), flat hand."""
     tip = TIP_VERTICES["manopth"][2]
@@ -105,7 +95,7 @@ def check_hand(hand: dict[str, np.ndarray]) -> list[Finding]:
     """Every check, passed or not.
 
     Args:
-        hand: the arrays of `template/stand_in.npz`, MANO's keys.
+        hand: the arrays of `template/stand_in.npz`, MANO's keys, metres.
     """
     found = {key: np.shape(hand.get(key)) for key in SHAPES}
     wrong = [f"{key} {found[key]}, not {shape}" for key, shape in SHAPES.items() if found[key] != shape]
@@ -126,7 +116,9 @@ def _mesh(hand: dict[str, np.ndarray]) -> list[Finding]:
     pieces, volume = components(faces, len(vertices)), closed_volume(vertices, faces) * 1e6
     areas = np.linalg.norm(face_normals(vertices, faces), axis=1) / 2
     folds = folded_edges(vertices, faces, 105.0)
-    facing = facing_cosines(vertices, faces).min()
+    capsules = hand_capsules()
+    outward = unit(gradient(vertices[faces].mean(axis=1), lambda points: field(points, capsules)))
+    facing = (unit(face_normals(vertices, faces)) * outward).sum(axis=1).min()
     findings = [
         Finding("open wrist loop", len(loop) == 16 and one_loop, f"{len(loop)} edges"),
         Finding("manifold, one orientation", manifold, "each directed edge belongs to one face" if manifold else "no"),

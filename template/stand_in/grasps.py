@@ -106,15 +106,7 @@ def angles_to_pose(angles: np.ndarray) -> np.ndarray:
 
 
 def grasp_pose(name: str, closure: float) -> np.ndarray:
-    """Axis-angle pose (45,) of a named grasp: MANO's joints 1 to 15, radians, mean pose included.
-
-    Args:
-        name: a key of `GRASPS` (open, relaxed, power_cylinder, power_sphere, pinch, tripod, lateral, hook, box, ...).
-        closure: 0 (pre-shaped) to 1 (closed); clipped. The path between is smooth.
-
-    Raises:
-        KeyError: if the grasp is unknown.
-    """
+    """Axis-angle pose (45,) of `grasp_angles`: MANO's joints 1 to 15, radians, mean pose included."""
     return angles_to_pose(grasp_angles(name, closure))
 
 

@@ -70,7 +70,7 @@ class Collapser:
         heapq.heappush(self.heap, (ratio, one, other, self.stamp[one], self.stamp[other]))
 
     def run(self, target: int, loop_target: int) -> None:
-        """Collapse until `target` vertices are left, `loop_target` of them on the boundary.
+        """Collapse (lengths in m) until `target` vertices are left, `loop_target` of them on the boundary.
 
         The loop goes first where its edges are short; if it comes last, its collapses take the mesh
         below `target`. So thin out roughly first, then ask for the exact number with the loop done.

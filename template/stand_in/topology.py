@@ -92,7 +92,7 @@ def _even_loop(vertices: np.ndarray, faces: np.ndarray, surface: Field) -> np.nd
 
 
 def vertex_order(vertices: np.ndarray, tips: dict[str, int]) -> np.ndarray:
-    """order (778,): new vertex i is old vertex order[i]; the tips land on the ids of `TIP_VERTICES`.
+    """order (778,) of vertices (m): new vertex i is old order[i]; the tips land on the ids of `TIP_VERTICES`.
 
     The rest follows in blocks: palm, index, middle, ring, little, thumb, wrist; from the palm out.
     """

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from template.stand_in.build import STAND_IN_PATH, read_hand
+from template.stand_in.build import STAND_IN_PATH, joint_regressor, read_hand
 from template.stand_in.correctives import fit_correctives
-from template.stand_in.regressor import joint_regressor
 from template.stand_in.skeleton import joint_positions
 from template.stand_in.skinning import mesh_weights
 from tools.stand_in.arm import RestArm, label

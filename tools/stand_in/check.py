@@ -23,9 +23,8 @@ def measures_mm(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray], betas:
     regressor, joints = hand["J_regressor"].astype(np.float64), hand["J_regressor"] @ hand["v_template"]
     index, little = joints[finger_joints("index")[0], 0], joints[finger_joints("little")[0], 0]
     thumb = fine["weights"][:, list(finger_joints("thumb"))].sum(axis=1)
-    slab = np.flatnonzero(
-        (thumb < 0.1) & (fine["vertices"][:, 0] > index - 0.004) & (fine["vertices"][:, 0] < little + 0.006)
-    )
+    x = fine["vertices"][:, 0]
+    slab = np.flatnonzero((thumb < 0.1) & (x > index - 0.004) & (x < little + 0.006))
     order = slab[np.argsort(fine["vertices"][slab, 2])]
     flank = fine["vertices"][order[-1]] - fine["vertices"][order[0]]
     vectors = {"breadth": flank + betas @ (fine["shapedirs"][order[-1]] - fine["shapedirs"][order[0]]).T}
@@ -72,10 +71,8 @@ def check_fine(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> list
     off, used = np.abs(weights.sum(axis=1) - 1).max(), int((weights > 0).sum(axis=1).max())
     one, two = (fine["uv"][fine["uv_faces"][:, k]] - fine["uv"][fine["uv_faces"][:, 0]] for k in (1, 2))
     flipped = int((one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0] <= 0).sum())
-    nails = {
-        finger: int(((fine["nail"] > 0.5) & (weights[:, finger_joints(finger)[2]] > 0.5)).sum())
-        for finger in MANO_FINGERS
-    }
+    on_nail = weights[fine["nail"] > 0.5] > 0.5
+    nails = {finger: int(on_nail[:, finger_joints(finger)[2]].sum()) for finger in MANO_FINGERS}
     whole = components(faces, len(vertices)) == 1 and max(edge_counts(faces).values()) == 1
     flat, plane = bool(np.abs(rim - ARM_END).max() < 3e-3), f"x {rim.min():.4f} to {rim.max():.4f} m, {len(rim)} edges"
     in_square = flipped == 0 and fine["uv"].min() >= 0 and fine["uv"].max() <= 1

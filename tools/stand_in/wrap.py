@@ -54,7 +54,9 @@ def wrap(coarse: np.ndarray, faces: np.ndarray, vertices: np.ndarray, triangles:
     # Corresponding points belong to the same finger: a web's two sides must not swap.
     groups = [_groups(coarse), _groups(vertices)[triangles[:, 0]]]
     for stiffness in _STIFFNESS:
-        goal, trust = closest(moved, vertex_normals(moved, faces), vertices, triangles, groups)
+        face, weight, length = _nearest(moved, vertex_normals(moved, faces), vertices, triangles, groups)
+        goal = np.einsum("nk,nkc->nc", weight, vertices[triangles[face]])
+        trust = 1 / (1 + (length / 0.006) ** 2)  # what lies far away is trusted less
         goal[fixed], trust[fixed] = places, 50.0
         system = scipy.sparse.diags(trust) + stiffness * laplacian.T @ laplacian
         moved = rest + splu(system.tocsc()).solve(trust[:, None] * (goal - rest))
@@ -130,14 +132,6 @@ def _nearest(
         face[number], length[number] = few[best], np.linalg.norm(places[best] - point)
         weight[number] = trimesh.triangles.points_to_barycentric(corners[few[best]][None], places[best][None])[0]
     return face, np.clip(weight, 0, 1), length
-
-
-def closest(
-    points: np.ndarray, normals: np.ndarray, vertices: np.ndarray, triangles: np.ndarray, groups: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Closest surface points (N, 3) and how far each is trusted (N,): less when it lies far away."""
-    face, weight, length = _nearest(points, normals, vertices, triangles, groups)
-    return np.einsum("nk,nkc->nc", weight, vertices[triangles[face]]), 1 / (1 + (length / 0.006) ** 2)
 
 
 def barycentric(

@@ -178,11 +178,9 @@ class PosedScene:
 
 def _covered(view: View, vertices: np.ndarray) -> np.ndarray:
     """Integer pixels (N, 2) of the smallest window that can show the vertices."""
-    camera = view.to_camera(vertices)
     low, high = np.zeros(2, int), np.full(2, view.size)
-    if (camera[:, 2] > 0.03).all():
-        seen = camera @ view.K.T
-        seen = seen[:, :2] / seen[:, 2:]
+    if (view.to_camera(vertices)[:, 2] > 0.03).all():
+        seen = view.project(vertices)
         low = np.clip(np.floor(seen.min(axis=0)), 0, view.size - 1).astype(int)
         high = np.clip(np.ceil(seen.max(axis=0)) + 1, 1, view.size).astype(int)
     return np.stack(np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1])), axis=-1).reshape(-1, 2)

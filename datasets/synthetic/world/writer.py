@@ -108,14 +108,9 @@ def _write_sample(index: int, root: Path, count: int, seed: int, mano_dir: str |
 def write_world(
     root: str | Path, num_images: int, seed: int = 0, processes: int = 1, mano_dir: str | None = None
 ) -> int:
-    """Write the training part of a data set.
+    """Write the training part of a data set, or go on with one of the same options; how many pictures there are.
 
-    Args:
-        root: its folder; made if missing, gone on with if another run of the same options was stopped.
-        num_images: pictures; rounded up to a multiple of four.
-
-    Returns:
-        how many pictures there are.
+    ``num_images`` is rounded up to a multiple of four.
 
     Raises:
         FileExistsError: root holds another data set.

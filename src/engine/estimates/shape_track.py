@@ -38,7 +38,7 @@ class ShapeTrack:
         """The sequences of these hands.
 
         Raises:
-            SubmissionError: two people in one sequence, or betas beyond 20, or none.
+            SubmissionError: two people in one sequence, or betas beyond 20.
         """
         rows = found.rows
         for row in range(len(rows)):
