@@ -29,7 +29,6 @@ from utils.files import READ_ERRORS, atomic_path, read_reason
 logger = logging.getLogger(__name__)
 
 POPULATION_SCHEMA = 1
-#: The command that writes such a file.
 MAKE = "python -m src.personalization.calibration.measure_population"
 #: Package data: the population of the stand-in hand, as the shipped networks see it.
 SHIPPED_PRIOR = Path(__file__).resolve().parents[3] / "weights" / "prior.npz"
