@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.views import Repeats, mean_hand_points, videos_of, views_of
+from src.personalization.calibration.views import (
+    SAME_PICTURE,
+    SAME_VIEW,
+    Repeats,
+    mean_hand_points,
+    videos_of,
+    views_of,
+)
 from src.personalization.solver.status import CalibrationError
 from template.kinematics import JointsModel
 from utils.artifacts import Predictions
@@ -95,7 +102,9 @@ class Images:
         """How the images (or instants) repeat each other, and which of them each row is; ``same`` as stated."""
         own = self if self.video is not None else self.in_videos(model, same)
         first, place, points = own._hands(model)
-        view = np.arange(len(first)) if same is False else views_of(points)
+        _, which, count = np.unique(own.video[first], return_inverse=True, return_counts=True)
+        near = np.where(count[which] > 1, SAME_VIEW, SAME_PICTURE)
+        view = np.arange(len(first)) if same is False else views_of(points, near)
         return Repeats(view, own.video[first]), place
 
     def _hands(self, model: JointsModel) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:

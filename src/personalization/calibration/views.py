@@ -24,6 +24,8 @@ from template.kinematics import JointsModel, posed_points
 #: m, mean distance of joints within which an image shows a view again; part of their errors that all views of a video
 #: share. Both were measured on the people of seed 1000 (benchmarks/studies/video_errors.py).
 SAME_VIEW, SHARED = 0.010, 0.3
+#: m, the same of images that are of no video: of a burst; nine tenths of their errors are in common there.
+SAME_PICTURE = 0.004
 #: Images are taken for frames of a video if half of them have another one nearer than this, m (root mean square of the
 #: joints); of how many images that can be told, and how many of them are looked at.
 NEIGHBOURS, LEAST_IMAGES, LOOKED_AT = 0.020, 5, 1000
@@ -78,9 +80,10 @@ def mean_hand_points(model: JointsModel, pose: torch.Tensor) -> torch.Tensor:
     return posed_points(model, pose, mean.expand(len(pose), -1, -1)).points
 
 
-def views_of(points: torch.Tensor, same: float = SAME_VIEW) -> np.ndarray:
+def views_of(points: torch.Tensor, same: float | np.ndarray = SAME_VIEW) -> np.ndarray:
     """(N,) number of the view that each image shows: the nearest one before it, by the mean distance of joints (N,21,3)
-    m, if that is less than ``same``, else one of its own."""
+    m, if that is less than ``same`` (of each, or one for all), else one of its own."""
+    least = np.broadcast_to(same, len(points))
     opened: list[int] = []
     view = np.zeros(len(points), dtype=np.int64)
     for row, own in enumerate(points):
@@ -88,7 +91,7 @@ def views_of(points: torch.Tensor, same: float = SAME_VIEW) -> np.ndarray:
         if opened:
             away = torch.nan_to_num((points[opened] - own).norm(dim=-1).mean(dim=-1), nan=torch.inf)
             nearest = int(away.argmin())
-            if float(away[nearest]) < same:
+            if float(away[nearest]) < least[row]:
                 view[row] = nearest
                 continue
         opened.append(row)
