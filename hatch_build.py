@@ -35,8 +35,7 @@ def rewritten(source: bytes, name: str, root: Path) -> bytes:
     """``source`` with every reference to our top-level names put below `PACKAGE`.
 
     Args:
-        source: Python, UTF-8.
-        name: of the file, for messages.
+        source: Python, UTF-8, of the file ``name``.
         root: the checkout; tells which dotted names are modules.
 
     Raises:
@@ -68,7 +67,14 @@ def rewritten(source: bytes, name: str, root: Path) -> bytes:
         elif isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
             begin, end = offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
             before = source[begin:end].decode()
-            after = _rewritten_string(before, getattr(node, "value", None), root)
+            value = getattr(node, "value", None)  # what it means; None for an f-string
+            path = root.joinpath(*value.split(".")) if value is not None and "." in value and _is_ours(value) else None
+            if path and (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()):  # a module's name
+                after = before.replace(value, f"{PACKAGE}.{value}")
+            else:
+                after = before
+                for pattern, replacement in WORDS:
+                    after = pattern.sub(replacement, after)
             if after != before:
                 edits.append((begin, end, after.encode()))
     for begin, end, text in sorted(edits, reverse=True):
@@ -87,20 +93,6 @@ def _without_parts_of_strings(node: ast.AST) -> Iterator[ast.AST]:
     if not isinstance(node, ast.JoinedStr):
         for child in ast.iter_child_nodes(node):
             yield from _without_parts_of_strings(child)
-
-
-def _rewritten_string(literal: str, value: str | None, root: Path) -> str:
-    """A string literal as it stands in the source; ``value`` is what it means, None for an f-string."""
-    if value is not None and "." in value and _is_ours(value) and _is_module(value, root):
-        return literal.replace(value, f"{PACKAGE}.{value}")
-    for pattern, replacement in WORDS:
-        literal = pattern.sub(replacement, literal)
-    return literal
-
-
-def _is_module(dotted: str, root: Path) -> bool:
-    path = root.joinpath(*dotted.split("."))
-    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def shipped_files(root: Path) -> Iterator[Path]:

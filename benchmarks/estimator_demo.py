@@ -24,7 +24,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from benchmarks.estimators import placed  # noqa: E402
 from benchmarks.scenes.estimator_simulation import SIZE, estimate, write_results  # noqa: E402
 from src.estimators import read_estimates  # noqa: E402
-from src.personalization.terms.hand_size import length_of  # noqa: E402
+from src.personalization.terms.hand_size import length_gradient  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel  # noqa: E402
 from utils.artifacts import load_identity, load_predictions  # noqa: E402
@@ -48,7 +48,7 @@ def write(output: Path) -> None:
     for person in range(PEOPLE):
         folder = output / f"person-{person}"
         write_results(folder / "results", "hamer", result, person)
-        true = 1000 * float(length_of(model, world.betas[person], "hand"))
+        true = 1000 * float(length_gradient(model, world.betas[person], "hand")[0])
         write_text(folder / "ruler_mm.txt", f"{true + 3 * generator.normal():.1f}\n")
         np.savez(folder / "truth.npz", joints=world.joints[person], betas=world.betas[person], hand_length_mm=true)
         betas = world.betas[person].expand(FRAMES, 10)

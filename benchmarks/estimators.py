@@ -40,13 +40,13 @@ from tqdm import tqdm  # noqa: E402
 from benchmarks.scenes.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results  # noqa: E402
 from src.estimators import read_estimates  # noqa: E402
 from src.estimators.records import place  # noqa: E402
-from src.personalization.calibration.from_keypoints import shapes_of  # noqa: E402
+from src.personalization.calibration.population import shapes_of  # noqa: E402
 from src.personalization.estimates.evidence import CROPPED, Estimates, landmarks_of, prepare  # noqa: E402
 from src.personalization.estimates.measure import measure_trust  # noqa: E402
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows  # noqa: E402
 from src.personalization.fitting.from_keypoints import ray_turn  # noqa: E402
 from src.personalization.landmarks.model import LandmarkModel  # noqa: E402
-from src.personalization.terms.hand_size import length_of  # noqa: E402
+from src.personalization.terms.hand_size import length_gradient  # noqa: E402
 from src.personalization.terms.shape_terms import LengthCue  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel  # noqa: E402
@@ -102,6 +102,7 @@ class Measure:
         self.hand, self.model = HandModel(assets, dtype=torch.float64), JointsModel(assets)
         self.errors: dict[str, list[list[float]]] = defaultdict(list)
         self.standardised: dict[str, list[float]] = defaultdict(list)
+        self.identities: dict[str, list[Identity]] = defaultdict(list)
 
     def rest(self, betas: np.ndarray) -> torch.Tensor:
         """Zero-pose vertices (N,778,3) m."""
@@ -129,7 +130,7 @@ class Measure:
             turned = turned @ turn.mT.numpy()
         self.add("turned", placed(rows, turned), own, person)
         self.add("mean_shape", placed(rows, self.with_mean_shape(rows, ready, theirs)), own.mean(axis=0)[None], person)
-        true = float(length_of(self.model, torch.as_tensor(person.betas), "hand"))
+        true = float(length_gradient(self.model, torch.as_tensor(person.betas), "hand")[0])
         ruler = LengthCue("hand", true + RULER * generator.normal(), RULER)
         for treatment, cues in (("ours", ()), ("ours_ruler", (ruler,))):
             found = calibrate_estimates(ready, self.assets, self.people, cues, accept_conflict=True)
@@ -137,6 +138,7 @@ class Measure:
             self.add(treatment, personalise_rows(ready, found, self.assets).joints, identity.betas[None], person)
             off = (identity.hand_length_mm - 1000 * true) / identity.hand_length_std_mm
             self.standardised[treatment].append(float(off))
+            self.identities[treatment].append(identity)
         true_shape = {0: Identity(person.betas, self.assets.name, self.assets.hash, 1000 * true)}
         self.add("true_shape", personalise_rows(ready, true_shape, self.assets).joints, person.betas[None], person)
 

@@ -39,7 +39,7 @@ from benchmarks.scenes.real_pictures import routes  # noqa: E402
 from src.evaluation.alignment import procrustes_align  # noqa: E402
 from src.personalization.calibration.from_keypoints import fit_options  # noqa: E402
 from src.personalization.calibration.identity import calibrate_predictions  # noqa: E402
-from src.personalization.calibration.multi_frame import CalibrationOptions  # noqa: E402
+from src.personalization.calibration.population import CalibrationOptions  # noqa: E402
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions  # noqa: E402
 from src.personalization.landmarks.detections import read_detections  # noqa: E402
 from src.personalization.landmarks.model import joints_model  # noqa: E402

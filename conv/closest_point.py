@@ -25,30 +25,24 @@ def barycentric_projection(
     corners = vertices[faces]
     face = np.empty(len(points), dtype=np.int64)
     weights = np.empty((len(points), 3))
-    for i, point in enumerate(points):
-        candidates = _weights_on_each_triangle(point, corners)
-        distance = np.sum(((candidates[:, :, None] * corners).sum(1) - point) ** 2, axis=1)
-        face[i] = distance.argmin()
-        weights[i] = candidates[face[i]]
-    return face, weights
-
-
-def _weights_on_each_triangle(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Barycentric weights (F, 3) of the point of each triangle (F, 3, 3) that is nearest to ``point`` (3,)."""
-    first, second, offset = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], point - corners[:, 0]
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     aa, ab, bb = (first**2).sum(1), (first * second).sum(1), (second**2).sum(1)
-    pa, pb = (offset * first).sum(1), (offset * second).sum(1)
     determinant = np.maximum(aa * bb - ab**2, 1e-300)
-    u, v = (bb * pa - ab * pb) / determinant, (aa * pb - ab * pa) / determinant
-    options = [np.stack([1 - u - v, u, v], axis=1)]
-    for start, end in ((0, 1), (1, 2), (2, 0)):
-        edge = corners[:, end] - corners[:, start]
-        along = ((point - corners[:, start]) * edge).sum(1) / np.maximum((edge**2).sum(1), 1e-300)
-        side = np.zeros((len(corners), 3))
-        side[:, end] = along.clip(0, 1)
-        side[:, start] = 1 - side[:, end]
-        options.append(side)
-    stacked = np.stack(options)
-    distance = np.sum(((stacked[..., None] * corners).sum(2) - point) ** 2, axis=-1)
-    distance[0, (stacked[0] < 0).any(axis=1)] = np.inf
-    return stacked[distance.argmin(axis=0), np.arange(len(corners))]
+    for i, point in enumerate(points):
+        offset = point - corners[:, 0]
+        pa, pb = (offset * first).sum(1), (offset * second).sum(1)
+        u, v = (bb * pa - ab * pb) / determinant, (aa * pb - ab * pa) / determinant
+        options = [np.stack([1 - u - v, u, v], axis=1)]
+        for start, end in ((0, 1), (1, 2), (2, 0)):
+            edge = corners[:, end] - corners[:, start]
+            along = ((point - corners[:, start]) * edge).sum(1) / np.maximum((edge**2).sum(1), 1e-300)
+            side = np.zeros((len(corners), 3))
+            side[:, end] = along.clip(0, 1)
+            side[:, start] = 1 - side[:, end]
+            options.append(side)
+        stacked = np.stack(options)  # (4, F, 3): in the triangle, on each of its sides
+        distance = np.sum(((stacked[..., None] * corners).sum(2) - point) ** 2, axis=-1)
+        distance[0, (stacked[0] < 0).any(axis=1)] = np.inf
+        face[i] = distance.min(axis=0).argmin()
+        weights[i] = stacked[distance[:, face[i]].argmin(), face[i]]
+    return face, weights

@@ -11,7 +11,7 @@ Half-edges come in pairs: ``h ^ 1`` is the opposite of ``h``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -65,10 +65,6 @@ class HalfEdgeMesh:
         self._between[source, target], self._between[target, source] = half_edge, half_edge + 1
         return half_edge
 
-    def _link(self, pairs: Iterable[tuple[int, int]]) -> None:
-        for before, after in pairs:
-            self.next[before], self.previous[after] = after, before
-
     def _add_face(self, index: int, corners: list[int]) -> None:
         sides = list(zip(corners, corners[1:] + corners[:1], strict=True))
         known = [side in self._between for side in sides]
@@ -86,9 +82,10 @@ class HalfEdgeMesh:
                 pending += self._outer_links(vertex, arriving, leaving, known[i], known[j])
                 pending.append((arriving, leaving))
             self.face[arriving] = index
-        self._link(pending)
+        for before, after in pending:
+            self.next[before], self.previous[after] = after, before
         for vertex in filled:
-            self._point_to_boundary(vertex)
+            self.outgoing[vertex] = next(filter(self._is_boundary, self._fan(vertex)), self.outgoing[vertex])
 
     def _check(self, index: int, corners: list[int], sides: list[tuple[int, int]], known: list[bool]) -> None:
         if len(set(corners)) != len(corners):
@@ -134,6 +131,3 @@ class HalfEdgeMesh:
             self.outgoing[vertex] = outer_out
             return [(outer_in, outer_out)]
         return [(self.previous[boundary_out], outer_out), (outer_in, boundary_out)]
-
-    def _point_to_boundary(self, vertex: int) -> None:
-        self.outgoing[vertex] = next(filter(self._is_boundary, self._fan(vertex)), self.outgoing[vertex])

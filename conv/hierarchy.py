@@ -109,7 +109,10 @@ class MeshHierarchy:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
-            faces = [arrays[f"faces_{level}"].astype(np.int64) for level in range(_count(arrays, "faces_{}"))]
+            faces = [
+                arrays[f"faces_{level}"].astype(np.int64)
+                for level in range(sum(key.startswith("faces_") for key in arrays))
+            ]
             sizes = [len(arrays["vertices"])]
             matrices: dict[str, list[scipy.sparse.csr_matrix]] = {"down": [], "up": []}
             for level in range(len(faces) - 1):
@@ -122,10 +125,6 @@ class MeshHierarchy:
             raise ValueError(
                 f"{path}: not a mesh hierarchy ({error}); rebuild it with `python -m conv.hierarchy --build`"
             ) from error
-
-
-def _count(arrays: dict[str, np.ndarray], pattern: str) -> int:
-    return next(level for level in range(len(arrays) + 1) if pattern.format(level) not in arrays)
 
 
 def build_hierarchy(vertices: np.ndarray, faces: np.ndarray, levels: tuple[int, ...] = COARSE_LEVELS) -> MeshHierarchy:

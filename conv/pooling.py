@@ -69,10 +69,6 @@ class ConstantSparse(nn.Module):
             self._compressed("backward", self.shape[::-1]),
         )
 
-    def extra_repr(self) -> str:
-        """Shape and number of entries, for printing the module."""
-        return f"{self.shape[0]}x{self.shape[1]}, {len(self.forward_values)} entries"
-
 
 class SparsePool(nn.Module):
     """Features of one mesh level carried to another by a constant matrix (rows: the level they go to).

@@ -12,20 +12,6 @@ from scipy.spatial import KDTree
 from conv.half_edge import HalfEdgeMesh
 
 
-def vertex_rings(faces: np.ndarray, n_vertices: int) -> list[list[int]]:
-    """Neighbours of each vertex in OpenMesh's vertex-vertex order.
-
-    Args:
-        faces: (F, 3) vertex ids.
-        n_vertices: number of vertices.
-
-    Raises:
-        ValueError: if the faces are no manifold, see `HalfEdgeMesh`.
-    """
-    mesh = HalfEdgeMesh(faces, n_vertices)
-    return [mesh.ring(vertex) for vertex in range(n_vertices)]
-
-
 def spiral_indices(
     faces: np.ndarray, n_vertices: int, length: int = 27, vertices: np.ndarray | None = None
 ) -> np.ndarray:
@@ -39,12 +25,13 @@ def spiral_indices(
             before ``length`` by the ``length`` nearest vertices, nearest first; only then are they used.
 
     Raises:
-        ValueError: if the faces are no manifold; if the mesh has fewer vertices than ``length``; or
+        ValueError: if the faces are no manifold, see `HalfEdgeMesh`; if the mesh has fewer vertices than ``length``; or
             if a spiral runs out and ``vertices`` is None.
     """
     if n_vertices < length:
         raise ValueError(f"a spiral of {length} needs as many vertices, the mesh has {n_vertices}; shorten the spiral")
-    rings = vertex_rings(faces, n_vertices)
+    mesh = HalfEdgeMesh(faces, n_vertices)
+    rings = [mesh.ring(vertex) for vertex in range(n_vertices)]
     spirals = np.empty((n_vertices, length), dtype=np.int64)
     for vertex in range(n_vertices):
         spiral = _walk(vertex, rings, length)

@@ -10,8 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets.shards.index import has_shards
-
 if TYPE_CHECKING:
     from datasets.protocol import SampleDataset
 
@@ -32,7 +30,7 @@ def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sa
         name: such as "dex_ycb"; "shards" for shards of any.
         root: the data set's folder in its official layout, or one of its shards (``python -m datasets.write_shards``).
         split: name of a split of that data set, such as "s1_train".
-        options: of `datasets.options.DatasetOptions`.
+        options: of `datasets.crop_dataset.DatasetOptions`.
 
     Raises:
         ValueError: if the name or the split is unknown; the message lists the choices.
@@ -40,6 +38,8 @@ def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sa
     """
     if name not in DATASETS:
         raise ValueError(f"data set {name!r} is unknown; choose one of {', '.join(sorted(DATASETS))}")
+    from datasets.shards.dataset import has_shards
+
     if name != "shards" and has_shards(root):
         name, options = "shards", {"dataset": name, **options}
     module, kind = DATASETS[name]

@@ -1,4 +1,5 @@
-"""From batches of samples to network inputs: image, intrinsics, points and pose moved together, exactly."""
+"""From batches of samples to network inputs: image, intrinsics, points and pose moved together, exactly; and
+random brightness, contrast, saturation, hue and noise."""
 
 from __future__ import annotations
 
@@ -8,11 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from datasets.augment_config import AugmentConfig
-from datasets.photometric import change_colours
 
 __all__ = ["AugmentConfig", "prepare_batch"]
 
 Batch = dict[str, torch.Tensor]
+#: Weights of red, green and blue in the luma of ITU-R BT.601.
+_LUMA = (0.299, 0.587, 0.114)
+#: An image's noise begins this many numbers after that of the one before.
+_NOISE_STEP = 61
 
 
 @torch.no_grad()
@@ -63,8 +67,7 @@ def prepare_batch(
     crops = result["image"]
     crop_size = crops.shape[1]
     if augment is not None and augment.is_geometric:
-        rotation, boxes = _draw_view(result, augment, generator, crop_scale, follow_joints)
-        turn = _turn_affine(result["K"].double(), rotation)
+        rotation, turn, boxes = _draw_view(result, augment, generator, crop_scale, follow_joints)
     else:
         rotation = torch.eye(3, dtype=torch.float64, device=crops.device).expand(len(crops), 3, 3)
         side = crop_size * crop_scale / 2
@@ -72,14 +75,19 @@ def prepare_batch(
         turn = None
     zoom = _box_affine(boxes, input_size)
     move = zoom if turn is None else _compose(zoom, turn)
-    image = None if turn is not None else _exact_cut(crops, input_size, crop_scale)
-    if image is None:
-        image = _resample(crops, move, input_size, _oversampling(crop_size, input_size, crop_scale))
+    # Samples a pixel and axis that the shrinking of a crop to the input needs.
+    oversampling = max(1, round(crop_size * crop_scale / 2 / input_size))
+    margin = (crop_size - input_size) / 2
+    if turn is None and crop_size * crop_scale / 2 == input_size and margin == int(margin):
+        inner = slice(int(margin), int(margin) + input_size)  # the centre needs no resampling
+        image = crops[:, inner, inner].permute(0, 3, 1, 2)
+    else:
+        image = _resample(crops, move, input_size, oversampling)
     image = image / 255 if image.dtype == torch.uint8 else image.div_(255)
     if augment is not None and augment.is_photometric:
         image = change_colours(image, augment, generator)
     if "mask" in result:
-        result["mask"] = _move_mask(result["mask"], move, input_size, crop_scale)
+        result["mask"] = _resample(result["mask"][..., None], move, input_size, oversampling).div_(255)
     result["image"] = image.sub_(0.5).div_(0.5).contiguous(memory_format=torch.channels_last)
     result["K"] = _as_matrix(zoom) @ result["K"].double()
     result["crop_to_image"] = _compose(result["crop_to_image"].double(), _invert(move))
@@ -93,14 +101,18 @@ def prepare_batch(
 
 def _draw_view(
     batch: Batch, config: AugmentConfig, generator: torch.Generator | None, crop_scale: float, follow_joints: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random rotations (B, 3, 3), and the jittered boxes (B, 3) to show, in px of the crop after its turn."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random rotations (B, 3, 3), the affines (B, 2, 3) K Rz K^-1 by which they move pixels, and the jittered boxes
+    (B, 3) to show, in px of the crop after its turn."""
     count, crop_size = len(batch["image"]), batch["image"].shape[1]
     source = "cpu" if generator is None else generator.device
     uniform = torch.rand(4, count, generator=generator, device=source, dtype=torch.float64)
     uniform = uniform.to(batch["image"].device)
-    rotation = _rotation_z((2 * uniform[0] - 1) * math.radians(config.rotation_deg))
-    turn = _turn_affine(batch["K"].double(), rotation)
+    angle = (2 * uniform[0] - 1) * math.radians(config.rotation_deg)  # positive turns x towards y
+    cosine, sine, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    rotation = torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, one], dim=1).view(-1, 3, 3)
+    K = batch["K"].double()
+    turn = (K @ rotation @ _inverse(K))[:, :2]
     points = _transform(turn, batch["keypoints_2d"].double())
     low, high = points.amin(dim=1), points.amax(dim=1)
     centre, side = (low + high) / 2, (high - low).amax(dim=1).clamp_min(1.0) * crop_scale
@@ -112,7 +124,7 @@ def _draw_view(
     low_log, high_log = (math.log(factor) for factor in config.scale)
     side = side * torch.exp(low_log + (high_log - low_log) * uniform[1])
     centre = centre + (2 * uniform[2:].T - 1) * config.shift * side[:, None]
-    return rotation, torch.cat([centre, side[:, None]], dim=1)
+    return rotation, turn, torch.cat([centre, side[:, None]], dim=1)
 
 
 def _turn_hand(batch: Batch, rotation: torch.Tensor) -> None:
@@ -127,26 +139,6 @@ def _turn_hand(batch: Batch, rotation: torch.Tensor) -> None:
     if "pose" in batch:
         root = rotation.to(batch["pose"].dtype) @ batch["pose"][:, 0]
         batch["pose"] = torch.cat([root[:, None], batch["pose"][:, 1:]], dim=1)
-
-
-def _exact_cut(crops: torch.Tensor, input_size: int, crop_scale: float) -> torch.Tensor | None:
-    """The centre of the crops (B, C, C, 3) as (B, 3, input_size, input_size), if it needs no resampling."""
-    margin = (crops.shape[1] - input_size) / 2
-    if crops.shape[1] * crop_scale / 2 != input_size or margin != int(margin):
-        return None
-    inner = slice(int(margin), int(margin) + input_size)
-    return crops[:, inner, inner].permute(0, 3, 1, 2)
-
-
-def _move_mask(masks: torch.Tensor, move: torch.Tensor, input_size: int, crop_scale: float) -> torch.Tensor:
-    """Masks (B, 1, input_size, input_size) float32 in [0, 1] of masks (B, C, C) uint8, moved as the image is."""
-    moved = _resample(masks[..., None], move, input_size, _oversampling(masks.shape[1], input_size, crop_scale))
-    return moved.div_(255)
-
-
-def _oversampling(crop_size: int, input_size: int, crop_scale: float) -> int:
-    """Samples a pixel and axis that the shrinking of a crop to the input needs."""
-    return max(1, round(crop_size * crop_scale / 2 / input_size))
 
 
 def _resample(crops: torch.Tensor, move: torch.Tensor, size: int, oversampling: int) -> torch.Tensor:
@@ -169,17 +161,6 @@ def _resample(crops: torch.Tensor, move: torch.Tensor, size: int, oversampling: 
     grid = torch.view_as_real(columns[:, None, :] + rows[:, :, None])
     images = F.grid_sample(crops.permute(0, 3, 1, 2).float(), grid, padding_mode="zeros", align_corners=True)
     return images if oversampling == 1 else F.avg_pool2d(images, oversampling)
-
-
-def _rotation_z(angle: torch.Tensor) -> torch.Tensor:
-    """Rotations (B, 3, 3) about z by ``angle`` (B,), radians; positive turns x towards y, clockwise in the image."""
-    cosine, sine, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
-    return torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, one], dim=1).view(-1, 3, 3)
-
-
-def _turn_affine(K: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    """K Rz K^-1 as affines (B, 2, 3): where pixels go when the camera turns about its optical axis."""
-    return (K @ rotation @ _inverse(K))[:, :2]
 
 
 def _box_affine(boxes: torch.Tensor, size: int) -> torch.Tensor:
@@ -211,3 +192,80 @@ def _invert(affine: torch.Tensor) -> torch.Tensor:
 
 def _transform(affine: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     return points @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
+
+
+def change_colours(
+    images: torch.Tensor, config: AugmentConfig, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Change every image's colours at random, and clip to [0, 1].
+
+    An image becomes ``contrast * (image + brightness)``, then its saturation and hue change, then noise is
+    added; each of the five with the configured probability.
+
+    Args:
+        images: (B, 3, H, W) RGB in [0, 1].
+        config: ranges.
+        generator: of the random numbers, on any device; the default one if None.
+
+    Returns:
+        (B, 3, H, W) in [0, 1].
+    """
+    source = "cpu" if generator is None else generator.device
+
+    def draw(low: float, high: float, neutral: float = 0.0) -> torch.Tensor:
+        uniform = torch.rand(2, len(images), generator=generator, device=source)
+        chosen = torch.where(uniform[0] < config.probability, low + (high - low) * uniform[1], neutral)
+        return chosen.to(images.device)
+
+    brightness = draw(-config.brightness, config.brightness)
+    contrast, saturation = draw(*config.contrast, 1.0), draw(*config.saturation, 1.0)
+    hue = draw(-math.radians(config.hue_deg), math.radians(config.hue_deg))
+    noise = draw(0.0, config.noise)
+    if config.colour_space == "hsv":
+        images = (contrast * brightness)[:, None, None, None] + contrast[:, None, None, None] * images
+        images = change_hsv(images.clamp_(0, 1), saturation, hue)
+    else:
+        matrix = contrast[:, None, None] * colour_matrix(saturation, hue)
+        offset = matrix.sum(dim=2, keepdim=True) * brightness[:, None, None]
+        images = torch.baddbmm(offset, matrix, images.flatten(2)).unflatten(2, images.shape[2:])
+    if config.noise > 0:
+        # The images' noise is one field, a little further along for each: many times quicker to draw than one an image.
+        size = images[0].numel()
+        field = torch.randn(size + _NOISE_STEP * (len(images) - 1), generator=generator, device=source)
+        fields = field.to(images.device).unfold(0, size, _NOISE_STEP).view(images.shape)
+        images = images.addcmul_(fields, noise[:, None, None, None])
+    return images.clamp_(0, 1)
+
+
+def colour_matrix(saturation: torch.Tensor, hue: torch.Tensor) -> torch.Tensor:
+    """Matrices (B, 3, 3) that turn RGB about the grey axis by ``hue`` (B,), radians, and scale its distance
+    from the grey of equal luma by ``saturation`` (B,). Greys stay as they are."""
+    axis = torch.full((3,), 1 / math.sqrt(3), device=hue.device)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=hue.device) / math.sqrt(3)
+    cosine, sine = hue.cos()[:, None, None], hue.sin()[:, None, None]
+    identity = torch.eye(3, device=hue.device)
+    turn = cosine * identity + sine * cross + (1 - cosine) * axis[:, None] * axis  # Rodrigues
+    grey = torch.tensor(_LUMA, device=hue.device).expand(3, 3)
+    factor = saturation[:, None, None]
+    return (factor * identity + (1 - factor) * grey) @ turn
+
+
+def change_hsv(images: torch.Tensor, saturation: torch.Tensor, hue: torch.Tensor) -> torch.Tensor:
+    """Multiply the S of HSV by ``saturation`` (B,), clipped at 1, and add ``hue`` (B,), radians, to H.
+
+    Args:
+        images: (B, 3, H, W) RGB in [0, 1].
+    """
+    red, green, blue = images.unbind(1)
+    value, low = images.amax(1), images.amin(1)
+    chroma = value - low
+    safe = chroma.clamp_min(1e-12)
+    sextant = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+    )
+    sextant = sextant + (hue * (3 / math.pi))[:, None, None]
+    chroma = torch.minimum(chroma * saturation[:, None, None], value)
+    distance = (torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None] + sextant[:, None]) % 6
+    return value[:, None] - chroma[:, None] * torch.minimum(distance, 4 - distance).clamp(0, 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from utils.files import READ_ERRORS, read_reason
 _LARGEST_POSE = 100.0  # of axis-angles and coefficients of poses: people's stay below 10
 _LARGEST_FOCAL = 1e6  # px; and of an image's centre
 
-
+Read = TypeVar("Read")
 logger = logging.getLogger(__name__)
 
 
@@ -50,6 +50,17 @@ def reading(path: str | Path, what: str, can_skip: bool = True) -> Iterator[None
         raise bad_file(path, f"not {what} ({words[:300]})", can_skip) from error
 
 
+def read_or_skip(skip_bad: bool, told: str, read: Callable[..., Read], *arguments: Any) -> Read | None:
+    """``read(*arguments)``; None with ``skip_bad`` if the file is bad, after a warning that begins as ``told``."""
+    try:
+        return read(*arguments)
+    except BadFileError as error:
+        if not skip_bad:
+            raise
+        logger.warning("%s: %s", told, error)
+        return None
+
+
 def read_json(path: Path, can_skip: bool = True) -> Any:
     """What a JSON file holds.
 
@@ -61,7 +72,7 @@ def read_json(path: Path, can_skip: bool = True) -> Any:
         return json.loads(path.read_bytes())
 
 
-def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]], can_skip: bool = True) -> dict[str, np.ndarray]:
+def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """Arrays of numbers of exactly these shapes from an .npz; what is beside them is not decompressed.
 
     Raises:
@@ -69,13 +80,13 @@ def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]], can_skip: bool =
         BadFileError: it is no such file, or lacks a key, or one has another shape, or is NaN or infinite.
     """
     arrays = {}
-    with reading(path, "a whole .npz of plain arrays", can_skip), np.load(path, allow_pickle=False) as archive:
+    with reading(path, "a whole .npz of plain arrays"), np.load(path, allow_pickle=False) as archive:
         for key, shape in shapes.items():
             array = arrays[key] = archive[key]
             if array.shape != shape or array.dtype.kind not in "fiub":
-                raise bad_file(path, f"{key} is {array.dtype} {array.shape} instead of numbers {shape}", can_skip)
+                raise bad_file(path, f"{key} is {array.dtype} {array.shape} instead of numbers {shape}")
             if not np.isfinite(array).all():
-                raise bad_file(path, f"{key} holds NaN or infinity", can_skip)
+                raise bad_file(path, f"{key} holds NaN or infinity")
     return arrays
 
 

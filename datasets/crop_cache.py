@@ -38,11 +38,8 @@ class CropCache:
         """Name the cache; nothing is read yet.
 
         Args:
-            folder: where it lives.
             name: readable part of the file name, such as the split.
             key: names the data's state; a cache with another key is another file.
-            count: number of crops N.
-            crop_size: C, pixels.
             channels: 3, or 4 with a mask behind the colours.
         """
         masked = "" if channels == 3 else f"_{channels}channels"
@@ -113,10 +110,8 @@ class CropCache:
                     raise
             crops.flush()
             del crops
-        write_json(
-            self.json_path,
-            {"shape": list(self.shape), "unreadable": np.flatnonzero(~self.readable).tolist()},
-        )
+        told = {"shape": list(self.shape), "unreadable": np.flatnonzero(~self.readable).tolist()}
+        write_json(self.json_path, told)
         logger.info("wrote crop cache %s (%.2f GB)", self.array_path, needed / 1e9)
         self.crops = np.load(self.array_path, mmap_mode="r", allow_pickle=False)
 
@@ -156,10 +151,3 @@ def state_of(root: Path, watched: list[Path], digest: hashlib._Hash) -> str:
 def usable_cores() -> int:
     """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def rows_key(data_key: str, rows: np.ndarray) -> str:
-    """Short hash of the data's fingerprint and of the rows (int64) chosen from it."""
-    digest = hashlib.sha256(data_key.encode())
-    digest.update(np.ascontiguousarray(rows, dtype=np.int64).tobytes())
-    return digest.hexdigest()[:16]

@@ -1,8 +1,11 @@
-"""What the data sets of single hands share: columns in memory, crops from pictures or from the crop cache."""
+"""What the data sets share: how they are opened, columns in memory, crops from pictures or from the crop cache."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,10 +13,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from datasets.bad_files import BadFileError
-from datasets.crop_cache import CropCache, one_builder, rows_key, usable_cores
-from datasets.crop_placement import place_crops, unusable_boxes, whole_image_box
-from datasets.image_crop import crop_image
-from datasets.options import DatasetOptions
+from datasets.crop_cache import CropCache, one_builder, usable_cores
+from datasets.image_crop import crop_image, place_crops, unusable_boxes, whole_image_box
 from template import HandAssets, HandModel
 from template.assets import SIDES
 from template.sides import labelled_hands
@@ -23,6 +24,59 @@ logger = logging.getLogger(__name__)
 FARTHEST = 20.0  # metres: no data set's hand is as far from the camera
 _WRIST_TO_ORIGIN = 0.5  # metres: no rest hand's wrist is as far from its model's origin
 LARGEST_BETA = 50.0  # people's lie within some 5 standard deviations
+
+#: Options that only some data sets know.
+_SPECIAL = ("with_mask", "include_invalid", "paper_filter", "crop", "versions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """Keyword arguments of every data set (`datasets.build_dataset`).
+
+    Attributes:
+        side: "right", "left" or "both"; left hands are mirrored into right ones, ``is_left`` is kept.
+        crop_size: side of the crops, pixels.
+        with_vertices: add ``vertices``, posed by the hand model of the sample's own side.
+        with_mask: add ``mask`` (FreiHAND's training part).
+        include_invalid: keep frames without annotation; ``valid`` is False and the image shows everything (DexYCB).
+        paper_filter: the paper's selection: right hands with all joints inside the image (DexYCB; docs/facts.md 1.8).
+        skip_bad: leave out samples whose labels are unusable, and mark those whose picture is unusable with ``valid``
+            False (black image), instead of raising. Both are counted and logged.
+        allow_missing_subjects: accept a root that lacks subjects of the split; image ids then count the present ones
+            only (DexYCB; elsewhere it means nothing).
+        crop: "joints" for the rule of all data sets (twice the box of the joints), "image" for the whole image, as the
+            CMR networks see it (FreiHAND).
+        versions: backgrounds of FreiHAND's training images, one or several names, or several in a string with commas.
+        mano_dir: folder or file of the hand model, as in `template.load_hand_assets`.
+        cache: folder for labels and crops; made on first use. None: read the files.
+        workers: processes or threads that build the cache; None: one a core.
+    """
+
+    side: str = "right"
+    crop_size: int = 128
+    with_vertices: bool = False
+    with_mask: bool = False
+    include_invalid: bool = False
+    paper_filter: bool = False
+    skip_bad: bool = False
+    allow_missing_subjects: bool = False
+    crop: str = "joints"
+    versions: str | Sequence[str] | None = None
+    mano_dir: str | Path | None = None
+    cache: str | Path | None = None
+    workers: int | None = None
+
+    def refuse(self, name: str, known: Sequence[str], right_only: bool = True) -> None:
+        """Check the options for the data set ``name``, of whose special ones it knows ``known``.
+
+        Raises:
+            ValueError: naming an option that it does not know, or a side that it does not label.
+        """
+        if right_only and self.side not in ("right", "both"):
+            raise ValueError(f"{name} labels right hands only, but side is {self.side!r}; use right (or both)")
+        for option in fields(self):
+            if option.name in _SPECIAL and option.name not in known and getattr(self, option.name) != option.default:
+                raise ValueError(f"{option.name} means nothing to {name}; leave it out")
 
 
 class ColumnDataset(Dataset):
@@ -45,15 +99,12 @@ class ColumnDataset(Dataset):
         split: str,
         columns: dict[str, np.ndarray],
         assets: dict[str, HandAssets],
-        crop_size: int,
-        with_vertices: bool,
-        with_mask: bool,
-        skip_bad: bool,
+        options: DatasetOptions,
     ) -> None:
-        self.root, self.split, self.crop_size, self.with_mask = Path(root), split, crop_size, with_mask
-        self.skip_bad, self.bad_images = skip_bad, set()
+        self.root, self.split, self.crop_size, self.with_mask = Path(root), split, options.crop_size, options.with_mask
+        self.skip_bad, self.bad_images = options.skip_bad, set()
         self.columns, self.assets = columns, assets
-        self._models = {name: HandModel(hand) for name, hand in assets.items()} if with_vertices else None
+        self._models = {name: HandModel(hand) for name, hand in assets.items()} if options.with_vertices else None
 
     def __len__(self) -> int:
         return len(self.columns["image_id"])
@@ -92,10 +143,8 @@ class ColumnDataset(Dataset):
         rows = np.flatnonzero(self.columns["valid"])
         hands = np.stack([self.columns["subject_id"][rows], self.columns["is_left"][rows]], axis=1)
         different, first = np.unique(hands, axis=0, return_index=True)
-        return {
-            (int(subject), SIDES[is_left]): self.columns["betas"][rows[row]]
-            for (subject, is_left), row in zip(different, first, strict=True)
-        }
+        betas = self.columns["betas"][rows[first]]
+        return {(int(subject), SIDES[is_left]): row for (subject, is_left), row in zip(different, betas, strict=True)}
 
     @property
     def subject_betas(self) -> dict[int, np.ndarray]:
@@ -166,17 +215,23 @@ class CropDataset(ColumnDataset):
             cache_key: names the state of the data that the crops show.
         """
         outlier = unusable_boxes(boxes, *image_size) | _impossible_labels(columns)
-        self._report_outliers(root, outlier, boxes, columns)
+        self.num_outliers = int(outlier.sum())
+        if self.num_outliers:
+            first = int(np.argmax(outlier))
+            logger.warning(
+                "%s: %d samples of %d are not valid: their keypoints or boxes lie outside the image or are absurdly "
+                "large, or their joints or betas are (first: image %d, box centre %.4g, %.4g, side %.4g px)",
+                root, self.num_outliers, len(boxes), columns["image_id"][first], *boxes[first],
+            )  # fmt: skip
         boxes = np.where(outlier[:, None], whole_image_box(*image_size), boxes)
         columns = columns | {key: np.where(outlier[:, None], 0, columns[key]) for key in ("betas", "transl")}
         columns["joints"] = np.where(outlier[:, None, None], 0, columns["joints"])
         columns["valid"] = columns["valid"] & ~outlier
         columns = place_crops(columns, keypoints, boxes, options.crop_size)
         self._boxes = boxes
-        super().__init__(
-            root, split, columns, assets, options.crop_size, options.with_vertices, options.with_mask, options.skip_bad
-        )
-        key = rows_key(cache_key, columns["image_id"])
+        super().__init__(root, split, columns, assets, options)
+        # The data's state, and which rows were chosen from it.
+        key = hashlib.sha256(cache_key.encode() + columns["image_id"].astype(np.int64).tobytes()).hexdigest()[:16]
         self._cache = None if options.cache is None else self._open_cache(Path(options.cache), key, options.workers)
 
     def full_mask(self, index: int) -> np.ndarray:
@@ -192,18 +247,6 @@ class CropDataset(ColumnDataset):
         if self._cache is None:
             return super()._pictures(indices)
         return self._cache.crops[indices], True  # columns["valid"] knows
-
-    def _report_outliers(
-        self, root: Path, outlier: np.ndarray, boxes: np.ndarray, columns: dict[str, np.ndarray]
-    ) -> None:
-        self.num_outliers = int(outlier.sum())
-        if self.num_outliers:
-            first = int(np.argmax(outlier))
-            logger.warning(
-                "%s: %d samples of %d are not valid: their keypoints or boxes lie outside the image or are absurdly "
-                "large, or their joints or betas are (first: image %d, box centre %.4g, %.4g, side %.4g px)",
-                root, self.num_outliers, len(boxes), columns["image_id"][first], *boxes[first],
-            )  # fmt: skip
 
     def _open_cache(self, folder: Path, key: str, workers: int | None) -> CropCache:
         cache = CropCache(folder, self.split, key, len(self), self.crop_size, 4 if self.with_mask else 3)

@@ -14,12 +14,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from datasets.bad_files import BadFileError, bad_file, possible_intrinsics, read_json, reading
+from datasets.bad_files import BadFileError, bad_file, possible_intrinsics, read_json, read_or_skip, reading
 from datasets.crop_cache import state_of
-from datasets.crop_dataset import CropDataset
-from datasets.crop_placement import whole_image_box
-from datasets.image_crop import read_image
-from datasets.options import DatasetOptions
+from datasets.crop_dataset import CropDataset, DatasetOptions
+from datasets.image_crop import read_image, whole_image_box
 from template import load_hand_assets
 from template.safe_pickle import safe_load
 from utils.joints import MANO_TO_STANDARD
@@ -54,7 +52,7 @@ class HO3D(CropDataset):
         Args:
             root: the folder with ``evaluation/`` and ``evaluation.txt``.
             split: one of `SPLITS`.
-            options: of `datasets.options.DatasetOptions`.
+            options: of `datasets.crop_dataset.DatasetOptions`.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.
@@ -154,23 +152,19 @@ def _read_metas(root: Path, names: list[str], skip_bad: bool) -> tuple[np.ndarra
     With ``skip_bad`` a sample without its meta file is still there, since the server wants every image: it has the
     intrinsics of the sequence's first usable sample (or of any), and its crop shows the whole image.
     """
-    intrinsics, boxes = np.full((len(names), 3, 3), np.nan), np.tile(whole_image_box(WIDTH, HEIGHT), (len(names), 1))
-    bad = []
-    for row, name in enumerate(names):
-        try:
-            intrinsics[row], boxes[row] = _read_meta(root / "evaluation" / name)
-        except BadFileError as error:
-            if not skip_bad:
-                raise
-            logger.warning("shown whole, with another sample's intrinsics: %s", error)
-            bad.append(row)
-    usable = np.flatnonzero(np.isfinite(intrinsics[:, 0, 0]))
-    if len(usable) == 0:
+    told = "shown whole, with another sample's intrinsics"
+    metas = [read_or_skip(skip_bad, told, _read_meta, root / "evaluation" / name) for name in names]
+    sequences = [name.split("/")[0] for name in names]
+    first = {sequence: meta for sequence, meta in zip(reversed(sequences), reversed(metas), strict=True) if meta}
+    if not first:
         raise BadFileError(f"{root}: no meta file of the evaluation part is readable. {_HOW_TO_GET}")
-    sequences = np.array([name.split("/")[0] for name in names])
-    for row in bad:
-        same = usable[sequences[usable] == sequences[row]]
-        intrinsics[row] = intrinsics[same[0] if len(same) else usable[0]]
-    if bad:
-        logger.warning("%s: %d unusable meta files of %d", root, len(bad), len(names))
-    return intrinsics, boxes, len(bad)
+    any_K = next(meta for meta in metas if meta)[0]
+    whole = whole_image_box(WIDTH, HEIGHT)
+    found = [
+        meta or (first[sequence][0] if sequence in first else any_K, whole)
+        for sequence, meta in zip(sequences, metas, strict=True)
+    ]
+    count = metas.count(None)
+    if count:
+        logger.warning("%s: %d unusable meta files of %d", root, count, len(names))
+    return np.stack([K for K, _ in found]), np.stack([box for _, box in found]), count

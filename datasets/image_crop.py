@@ -1,4 +1,4 @@
-"""Reading images and cutting square crops out of them, without moving anything by a fraction of a pixel."""
+"""Square crops: reading images, where crops lie, cutting them out without moving anything by a fraction of a pixel."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 
 from datasets.bad_files import bad_file, reading
-from utils.camera import crop_affine
+from utils.camera import crop_affine, invert_affine, square_box, transform_intrinsics, transform_points
 
 _JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 _MAX_SAMPLES = 4096
+_LARGEST = 4.0
 
 
 def read_image(path: str | Path, width: int, height: int) -> np.ndarray:
@@ -60,14 +61,55 @@ def crop_image(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """
     oversampling = max(1, min(math.ceil(float(box[2]) / size - 1e-6), _MAX_SAMPLES // size))
     fine_size = size * oversampling
-    fine = cv2.warpAffine(
-        image,
-        crop_affine(box, fine_size),
-        (fine_size, fine_size),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(0, 0, 0),
-    )
+    fine = cv2.warpAffine(image, crop_affine(box, fine_size), (fine_size, fine_size), flags=cv2.INTER_LINEAR)
     if oversampling == 1:
         return fine
     return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def joint_boxes(keypoints: np.ndarray, usable: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Boxes (N, 3) float64 of centre x, centre y, side: twice the joints' box, or the whole image.
+
+    Args:
+        keypoints: (N, 21, 2) px of the full image.
+        usable: (N,) bool; where False, the box shows the whole image.
+        width, height: of the full image, pixels.
+    """
+    boxes = square_box(keypoints)
+    boxes[~usable] = whole_image_box(width, height)
+    return boxes
+
+
+def whole_image_box(width: int, height: int) -> np.ndarray:
+    """The box (3,) of the smallest square around an image of ``width`` x ``height`` pixels."""
+    return np.array([(width - 1) / 2, (height - 1) / 2, max(width, height)])
+
+
+def unusable_boxes(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(N,) bool: boxes (N, 3) that show nothing of an image of ``width`` x ``height`` px, or next to nothing.
+
+    They lie wholly outside, or are more than `_LARGEST` times as large as the image (hands of twice its size: the
+    joints of an outlier), or are not finite.
+    """
+    half = boxes[:, 2:] / 2
+    with np.errstate(invalid="ignore"):
+        inside = (boxes[:, :2] + half > -0.5) & (boxes[:, :2] - half < np.array([width, height]) - 0.5)
+        return ~(inside.all(axis=1) & (boxes[:, 2] > 0) & (boxes[:, 2] <= _LARGEST * max(width, height)))
+
+
+def place_crops(
+    columns: dict[str, np.ndarray], keypoints: np.ndarray, boxes: np.ndarray, crop_size: int
+) -> dict[str, np.ndarray]:
+    """Columns of the sample and what depends on the crop: ``K``, ``crop_to_image`` and ``keypoints_2d``.
+
+    Arguments as of `datasets.crop_dataset.CropDataset`; a new dict, whose ``K_image`` and what is added are float32.
+    Keypoints of samples that are not valid are zero.
+    """
+    affine = crop_affine(boxes, crop_size)
+    placed = {
+        "K": transform_intrinsics(columns["K_image"], affine),
+        "K_image": columns["K_image"],
+        "crop_to_image": invert_affine(affine),
+        "keypoints_2d": np.where(columns["valid"][:, None, None], transform_points(keypoints, affine), 0),
+    }
+    return columns | {key: value.astype(np.float32) for key, value in placed.items()}

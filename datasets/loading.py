@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from datasets.protocol import SampleDataset
-from datasets.resident import ResidentSamples, fits
-
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
 SHARED_MEMORY = Path("/dev/shm")
 #: Batches of a loader process that exist at once: two ready, one being made, one in use.
 _BATCHES_PER_WORKER = 4
+_SAMPLES_AT_ONCE = 2048
+#: Share of a device's free memory that samples may take: the rest is the network's.
+MEMORY_SHARE = 0.5
 
 
 class BatchLoader:
@@ -54,7 +54,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: SampleDataset | Dataset,
+        dataset: Dataset,
         batch_size: int,
         *,
         shuffle: bool = False,
@@ -138,12 +138,12 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         order, first, self._start_batch = self._order(), self._start_batch, 0
-        batches = [
-            order[number * self.batch_size : (number + 1) * self.batch_size] for number in range(first, len(self))
-        ]
+        size = self.batch_size
+        batches = [order[number * size : (number + 1) * size] for number in range(first, len(self))]
         if self._resident is not None:
             yield from map(self._resident.take, batches)
             return
+        mixed = np.random.SeedSequence((self._seed, self._epoch, self._rank))
         loader = DataLoader(
             self.dataset,
             batch_sampler=batches,
@@ -151,7 +151,7 @@ class BatchLoader:
             num_workers=min(self._workers_that_fit(), len(batches)),
             pin_memory=self._pin_memory,
             worker_init_fn=_seed_worker,
-            generator=torch.Generator().manual_seed(_mixed_seed(self._seed, self._epoch, self._rank)),
+            generator=torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint32)[0])),
         )
         try:
             yield from filter(self._is_usable, map(self._without_invalid, loader))
@@ -219,9 +219,9 @@ def shared_memory_free() -> int | None:
 
 def _collate(samples: dict[str, np.ndarray] | list[dict[str, Any]]) -> Batch:
     """A batch of what a data set's ``__getitems__`` gave: a batch already, or samples."""
-    if isinstance(samples, dict):
-        return {key: _tensor(value) for key, value in samples.items()}
-    return default_collate(samples)
+    if not isinstance(samples, dict):
+        return default_collate(samples)
+    return {key: _tensor(value) for key, value in samples.items()}
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
@@ -242,10 +242,6 @@ def _in_runs(order: np.ndarray, group: np.ndarray, run: int) -> np.ndarray:
     return order[np.argsort(leader, kind="stable")]
 
 
-def _mixed_seed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])
-
-
 def _seed_worker(worker: int) -> None:
     # Signals meant to end a training reach its whole process group: the training saves, then ends its loaders itself.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -253,3 +249,50 @@ def _seed_worker(worker: int) -> None:
     seed = torch.initial_seed() % 2**32  # PyTorch already added the worker's number
     random.seed(seed)
     np.random.seed(seed)
+
+
+class ResidentSamples:
+    """Samples of a data set in a device's own memory: a batch costs one gather there and nothing on the host.
+
+    ``indices`` (M,) are those that are kept, in the order they came in; ``columns`` hold tensors (M, ...) by key.
+    """
+
+    def __init__(
+        self, indices: np.ndarray, read: Callable[[np.ndarray], Batch], device: torch.device, drop_invalid: bool
+    ) -> None:
+        columns: Batch = {}
+        kept, count = [], 0
+        for start in range(0, len(indices), _SAMPLES_AT_ONCE):
+            chosen = indices[start : start + _SAMPLES_AT_ONCE]
+            part = read(chosen)
+            if drop_invalid and "valid" in part:
+                valid = part["valid"]
+                part, chosen = {key: value[valid] for key, value in part.items()}, chosen[valid.numpy()]
+            for key, value in part.items():
+                if key not in columns:
+                    columns[key] = torch.empty((len(indices), *value.shape[1:]), dtype=value.dtype, device=device)
+                columns[key][count : count + len(value)] = value.to(device, non_blocking=True)
+            kept.append(chosen)
+            count += len(chosen)
+        self.columns = {key: value[:count] for key, value in columns.items()}
+        self.indices = np.concatenate(kept)
+        self._row = np.full(int(indices.max()) + 1, -1, dtype=np.int64)
+        self._row[self.indices] = np.arange(count)
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """The batch of these dataset indices, on the device; tensors of its own, free to change."""
+        any_column = next(iter(self.columns.values()))
+        rows = torch.from_numpy(self._row[indices]).to(any_column.device, non_blocking=True)
+        return {key: column.index_select(0, rows) for key, column in self.columns.items()}
+
+
+def fits(sample: Mapping[str, torch.Tensor], count: int, device: torch.device) -> bool:
+    """Whether ``count`` samples like this batch's first fit into the memory that a GPU has free, with room to spare.
+
+    On a CPU always False: what is kept there is kept by the crop cache already.
+    """
+    if device.type != "cuda":
+        return False
+    needed = count * sum(value[0].numel() * value.element_size() for value in sample.values())
+    free, _ = torch.cuda.mem_get_info(device)
+    return needed < MEMORY_SHARE * free

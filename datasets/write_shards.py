@@ -25,7 +25,7 @@ from tqdm import tqdm
 from datasets import DATASETS, build_dataset
 from datasets.crop_cache import usable_cores
 from datasets.crop_dataset import ColumnDataset
-from datasets.shards.index import (
+from datasets.shards.dataset import (
     INDEX_NAME,
     PLACE,
     SCHEMA,
@@ -49,11 +49,9 @@ _SAMPLES_AT_ONCE = 32
 
 def get_args_parser() -> argparse.ArgumentParser:
     """Options of the command."""
-    parser = argparse.ArgumentParser(
-        description="Write splits of a data set as shards (WebDataset tars), or check them."
-    )
-    names = sorted(set(DATASETS) - {"shards"})
-    parser.add_argument("--dataset", default="dex_ycb", choices=names)
+    about = "Write splits of a data set as shards (WebDataset tars), or check them."
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--dataset", default="dex_ycb", choices=sorted(set(DATASETS) - {"shards"}))
     parser.add_argument("--data_root", help="the data set's folder")
     parser.add_argument("--split", nargs="+", help="names of splits, e.g. s1_train s1_val")
     parser.add_argument("--output", required=True, help="folder for SPLIT/000000.tar ... and SPLIT/index.json")
@@ -189,21 +187,18 @@ def _encode(
     labels = np.empty(len(rows), [(name, value.dtype, value.shape[1:]) for name, value in batch.items()])
     for name, value in batch.items():
         labels[name] = value
-    samples = []
+    samples, kind = [], settings["image"]
+    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    how = [cv2.IMWRITE_JPEG_QUALITY, settings["quality"], *sampling] if kind == "jpg" else []
     for number in np.flatnonzero(~lost):
         handle = io.BytesIO()
         np.save(handle, labels[number])
-        members = {settings["image"]: _encode_image(images[number], settings), "npy": handle.getvalue()}
+        image = cv2.imencode(f".{kind}", np.ascontiguousarray(images[number][..., ::-1]), how)[1]
+        members = {kind: image.tobytes(), "npy": handle.getvalue()}
         if masks is not None:
             members["mask.png"] = cv2.imencode(".png", masks[number])[1].tobytes()
         samples.append((labels[number], members))
     return samples
-
-
-def _encode_image(image: np.ndarray, settings: dict[str, Any]) -> bytes:
-    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    how = [cv2.IMWRITE_JPEG_QUALITY, settings["quality"], *sampling] if settings["image"] == "jpg" else []
-    return cv2.imencode(f".{settings['image']}", np.ascontiguousarray(image[..., ::-1]), how)[1].tobytes()
 
 
 def damaged(folder: Path) -> list[str]:

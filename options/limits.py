@@ -5,30 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from typing import NamedTuple
 
 #: Pixels below which a picture shows no hand.
 _SMALLEST_PICTURE = 8
 
 
-class Limits(NamedTuple):
-    """A closed interval, or, with ``above``, one without its lower end."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    above: bool = False
-
-    def holds(self, value: float) -> bool:
-        """Whether ``value`` lies in it."""
-        return (value > self.low if self.above else value >= self.low) and value <= self.high
-
-    def __str__(self) -> str:
-        low = f"more than {self.low:g}" if self.above else f"at least {self.low:g}"
-        return low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
-
-
-_POSITIVE, _NOT_NEGATIVE, _COUNT = Limits(0, above=True), Limits(0), Limits(1)
-#: By option. Those of one name mean the same in every command.
+_POSITIVE, _NOT_NEGATIVE, _COUNT = (0, math.inf, True), (0, math.inf, False), (1, math.inf, False)
+#: Option -> lowest and highest value, and whether the lowest itself is out. Those of one name mean the same everywhere.
 LIMITS = {
     **dict.fromkeys(
         "batch_size epochs top_k num_images draws max_steps chunk cameras "
@@ -38,17 +21,18 @@ LIMITS = {
     **dict.fromkeys("num_workers max_images val_images pictures weight_decay save_minutes".split(), _NOT_NEGATIVE),
     **dict.fromkeys(
         "lr body_lr temperature root_std finger_std keypoint_std depth_mean depth_std hand_length_mm "
-        "hand_length_std_mm wrist_depth_std_mm calibrate_until_mm".split(),
+        "hand_length_std_mm wrist_depth_std_mm calibrate_until_mm fps".split(),
         _POSITIVE,
     ),
-    **dict.fromkeys(("crop_size", "input_size"), Limits(_SMALLEST_PICTURE, 4096)),
-    "crop_scale": Limits(0, 2, above=True),
-    "rotation_deg": Limits(0, 180),
-    "min_confidence": Limits(0, 1),
-    "port": Limits(0, 65535),
-    "seed": Limits(0, 2**62),
-    "lag": Limits(0, 300),
-    "threads": Limits(1, max(os.cpu_count() or 1, 1)),  # more than cores only wait for each other
+    **dict.fromkeys(("crop_size", "input_size"), (_SMALLEST_PICTURE, 4096, False)),
+    "keypoint_views": (1, 5, False),
+    "crop_scale": (0, 2, True),
+    "rotation_deg": (0, 180, False),
+    **dict.fromkeys(("min_confidence", "error_correlation"), (0, 1, False)),
+    "port": (0, 65535, False),
+    "seed": (0, 2**62, False),
+    "lag": (0, 300, False),
+    "threads": (1, max(os.cpu_count() or 1, 1), False),  # more than cores only wait for each other
 }
 
 
@@ -59,11 +43,13 @@ def bad_value(args: argparse.Namespace) -> str | None:
         value = getattr(args, name, None)
         if isinstance(value, str) and not value:
             return f"{option} is empty; give what it needs, or leave it out"
+        low, high, is_open = LIMITS.get(name, (-math.inf, math.inf, False))
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 continue
             if isinstance(number, float) and not math.isfinite(number):
                 return f"{option} is {number}; it must be a finite number"
-            if name in LIMITS and not LIMITS[name].holds(number):
-                return f"{option} is {number}; it must be {LIMITS[name]}"
+            if not low <= number <= high or (is_open and number == low):
+                at_most = "" if math.isinf(high) else f" and at most {high:g}"
+                return f"{option} is {number}; it must be {'more than' if is_open else 'at least'} {low:g}{at_most}"
     return None

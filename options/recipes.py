@@ -9,7 +9,6 @@ the same decoder, lets the pose head see the shape, and feeds both the crop's ge
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 _FAIR = {
     "backbone": "regnet_x_400mf",
@@ -71,14 +70,9 @@ _BY_DATASET = {
 RECIPES = {"fair": _FAIR, "paper": _PAPER}
 
 
-def apply_recipe(args: argparse.Namespace, recipes: dict[str, dict[str, Any]] = RECIPES) -> argparse.Namespace:
-    """Fill the options that are None with the recipe's values, in place.
-
-    Args:
-        args: parsed options with ``recipe``, ``model`` and ``dataset``.
-        recipes: recipe -> option -> value.
-    """
-    values = recipes[args.recipe] | _BY_MODEL.get((args.recipe, args.model), {})
+def apply_recipe(args: argparse.Namespace) -> argparse.Namespace:
+    """Fill the options that are None with the values of ``recipe`` for ``model`` and ``dataset``, in place."""
+    values = RECIPES[args.recipe] | _BY_MODEL.get((args.recipe, args.model), {})
     values |= _BY_DATASET.get((args.recipe, args.model, getattr(args, "dataset", None)), {})
     for name, value in values.items():
         if getattr(args, name, None) is None:

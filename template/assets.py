@@ -120,17 +120,15 @@ def mirror_assets(assets: HandAssets) -> HandAssets:
     flip = np.array([-1.0, 1.0, 1.0])
     feature_signs = np.tile(np.outer(flip, flip).ravel(), 15)
     axis_angle_signs = np.tile([1.0, -1.0, -1.0], 15)
-    return HandAssets(
+    return replace(
+        assets,
         v_template=assets.v_template * flip,
         shapedirs=assets.shapedirs * flip[:, None],
         posedirs=assets.posedirs * flip[:, None] * feature_signs,
-        J_regressor=assets.J_regressor,
-        weights=assets.weights,
         faces=assets.faces[:, ::-1].copy(),
         hands_components=assets.hands_components * axis_angle_signs,
         hands_mean=assets.hands_mean * axis_angle_signs,
         side="left" if assets.side == "right" else "right",
-        name=assets.name,
     )
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -79,34 +78,27 @@ def read_cmr_template(path: str | os.PathLike) -> MeshHierarchy:
     """
     path = Path(path)
     transform, ply = (path / "transform.pkl", path / "template.ply") if path.is_dir() else (path, None)
-    if transform.is_file():
-        return _from_transform(transform)
-    if ply is not None and ply.is_file():
-        mesh = trimesh.load_mesh(ply, process=False)
-        logger.info("%s: no transform.pkl beside it, building a hierarchy", ply)
-        return build_hierarchy(np.asarray(mesh.vertices), np.asarray(mesh.faces))
-    raise FileNotFoundError(
-        f"no CMR template; tried: {transform}"
-        + (f", {ply}" if ply else "")
-        + ". Give transform.pkl of a CMR checkout, or its template folder"
-    )
-
-
-def _from_transform(path: Path) -> MeshHierarchy:
-    content = safe_load(path)
+    if not transform.is_file():
+        if ply is not None and ply.is_file():
+            mesh = trimesh.load_mesh(ply, process=False)
+            logger.info("%s: no transform.pkl beside it, building a hierarchy", ply)
+            return build_hierarchy(np.asarray(mesh.vertices), np.asarray(mesh.faces))
+        raise FileNotFoundError(
+            f"no CMR template; tried: {transform}"
+            + (f", {ply}" if ply else "")
+            + ". Give transform.pkl of a CMR checkout, or its template folder"
+        )
+    content = safe_load(transform)
     missing = [key for key in ("vertices", "face", "down_transform", "up_transform") if key not in content]
     if missing:
-        raise ValueError(f"{path}: no {', '.join(missing)}; it is no transform.pkl of CMR (it holds {sorted(content)})")
+        what = f"no {', '.join(missing)}; it is no transform.pkl of CMR (it holds {sorted(content)})"
+        raise ValueError(f"{transform}: {what}")
     try:
-        return MeshHierarchy(
-            vertices=np.asarray(content["vertices"][0], dtype=np.float64),
-            faces=tuple(np.asarray(faces).astype(np.int64) for faces in content["face"]),
-            down=tuple(_csr(matrix) for matrix in content["down_transform"]),
-            up=tuple(_csr(matrix) for matrix in content["up_transform"]),
+        down, up = (
+            tuple(scipy.sparse.csr_matrix(matrix, dtype=np.float64) for matrix in content[key])
+            for key in ("down_transform", "up_transform")
         )
+        faces = tuple(np.asarray(faces).astype(np.int64) for faces in content["face"])
+        return MeshHierarchy(np.asarray(content["vertices"][0], dtype=np.float64), faces, down, up)
     except (ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _csr(matrix: Any) -> scipy.sparse.csr_matrix:
-    return scipy.sparse.csr_matrix(matrix, dtype=np.float64)
+        raise ValueError(f"{transform}: {error}") from error

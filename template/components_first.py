@@ -7,11 +7,19 @@ written as fused multiply-adds: no array three times as large is made.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
+Array = torch.Tensor | np.ndarray
 #: (axis, next, next but one).
 CYCLIC = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
+
+
+def library(array: Array) -> Any:
+    """``torch`` or ``numpy``, for formulas that are the same in both: of a few hands, NumPy's calls take a third."""
+    return torch if isinstance(array, torch.Tensor) else np
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

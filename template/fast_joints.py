@@ -1,8 +1,14 @@
-"""Joints and tips of the posed hand without its mesh, with a backward pass written out by hand.
+"""Joints and tips of the posed hand without its mesh and without world transforms, with a backward pass by hand.
 
-The numbers of `template.fast_skinning` where only five vertices are asked for. With so few of them everything keeps the
-batch last: what is linear in betas is one product, the tips' pose blend another, and nothing is laid out anew between
-the input and the result. (`template.kinematics` is the same hand for solvers, with its Jacobian.)
+A finger's point passes four frames: its last, middle and first joint, and the wrist. With weights w_k on frames of rest
+place C_k (`joint`, metres) a point x is, by Horner's rule from the last frame to the wrist (SMPL eqs. 2 to 4 put so),
+
+    v <- R_k v + w_k' (x - C_k') + (w_k + ... + w_last) (C_k - C_k'),    k' being the frame before k.
+
+Beyond the wrist nothing but C_wrist is left. All but R_k v is linear in betas, hence one product for all points and
+frames, and v is all that the backward pass needs. A joint is a point that follows the frame before it. Everything keeps
+the batch last: few operations on long rows.
+(`template.kinematics` is the same hand for solvers, with its Jacobian.)
 """
 
 from __future__ import annotations
@@ -14,52 +20,85 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from template.fast_skinning import chain, chain_backward, relative_backward, relative_transforms
 from template.large_products import full_precision
-from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
+from utils.joints import STANDARD_TO_MANO
+
+#: Of each finger in MANO's order, its place in the standard order (thumb to little finger).
+_FINGERS = [(standard - 1) // 4 for standard in STANDARD_TO_MANO[1:16:3]]
+#: How many of a finger's points pass its last, middle and first joint and the wrist, and come out: always the last.
+_POINTS = (1, 2, 3, 4, 4)
+#: Where each of the 21 points, the wrist and then MANO's fingers with their tips, is in the standard order.
+_STANDARD = [0, *(1 + 4 * finger + point for finger in _FINGERS for point in range(4))]
 
 
 class JointTables(nn.Module):
-    """Constants of the joints and the five tips, rows by coordinate.
+    """Constants of the joints and the five tips.
 
     Args:
         joint_basis: (16, 3, 11) rest joints: template, then shape directions, metres.
-        bone_basis: (16, 3, 11) the same for rest joint minus rest parent.
-        directions: (5, 3, 146) tips: template, shape and pose directions.
-        weights: (5, 16) skinning weights of the tips.
+        directions: (5, 3, 146) tips, thumb to little finger: template, shape and pose directions.
+        weights: (5, 16) skinning weights of the tips, those of other fingers' joints zero (`follow_own_finger`).
     """
 
-    rest_template: torch.Tensor
-    rest_directions: torch.Tensor
+    constant: torch.Tensor
+    per_beta: torch.Tensor
     blend: torch.Tensor
-    weights: torch.Tensor
+    tip_weights: torch.Tensor
     to_standard: torch.Tensor
-    to_mano: torch.Tensor
+    from_standard: torch.Tensor
 
     def __init__(
-        self,
-        joint_basis: np.ndarray,
-        bone_basis: np.ndarray,
-        directions: np.ndarray,
-        weights: np.ndarray,
-        dtype: torch.dtype,
+        self, joint_basis: np.ndarray, directions: np.ndarray, weights: np.ndarray, dtype: torch.dtype
     ) -> None:
         super().__init__()
-        # On whole local transforms (3, 4, 16): zero for the bones' column and for the wrist. Factors are R, not R - I.
-        blend = np.zeros((3, 5, 3, 4, 16))
-        blend[:, :, :, :3, 1:] = directions[:, :, 11:].reshape(5, 3, 15, 3, 3).transpose(1, 0, 3, 4, 2)
-        tips = directions[:, :, :11].copy()
-        tips[:, :, 0] -= np.einsum("ctaak->tc", blend[:, :, :, :3])
-        rest = np.concatenate([v.transpose(1, 0, 2).reshape(-1, 11) for v in (bone_basis, joint_basis, tips)])
+        directions, weights = directions[_FINGERS], weights[_FINGERS]  # MANO's order
+        wrist, joints = joint_basis[:1], joint_basis[1:].reshape(5, 3, 3, 11)
+        blend, tips = directions[:, :, 11:], directions[:, :, :11].copy()
+        tips[:, :, 0] -= blend @ np.tile(np.eye(3).ravel(), 15)  # its factors are R, not R - I
+        places = np.concatenate([joints, tips[:, None]], axis=1)  # (finger, point, 3, 11)
+        centres = np.concatenate([wrist[None].repeat(5, axis=0), joints], axis=1)  # (finger, frame, 3, 11)
+        follows = np.zeros((5, 4, 4))  # (finger, point, frame)
+        follows[:, :3, :3] = np.eye(3)
+        follows[:, 3, 0] = weights[:, 0]
+        follows[:, 3, 1:] = weights[:, 1:].reshape(5, 5, 3)[range(5), range(5)]
+        beyond = follows[:, :, ::-1].cumsum(axis=2)[:, :, ::-1, None, None]
+        steps = np.diff(centres, axis=1)  # from a frame to the next
+        rows = []
+        for frame in (3, 2, 1, 0):
+            added = follows[:, frame:, frame, None, None] * (places[:, frame:] - centres[:, frame, None])
+            if frame < 3:
+                added += beyond[:, frame:, frame + 1] * steps[:, frame, None]
+            rows.append(added)
+        rows += [wrist, beyond[:, :, 0] * wrist]
+        linear = np.concatenate([value.reshape(-1, 11) for value in rows])
         for name, value in (
-            ("rest_template", rest[:, :1]),
-            ("rest_directions", rest[:, 1:]),
-            ("blend", blend.reshape(15, 192)),
-            ("weights", weights),
+            ("constant", linear[:, :1]),
+            ("per_beta", linear[:, 1:]),
+            ("blend", blend.reshape(15, 135)),
+            ("tip_weights", follows[:, 3, ::-1].T[:, :, None, None]),  # last frame first
         ):
             self.register_buffer(name, torch.as_tensor(value.copy(order="C"), dtype=dtype), persistent=False)
-        for name, index in (("to_standard", MANO_TO_STANDARD), ("to_mano", STANDARD_TO_MANO)):
-            self.register_buffer(name, torch.as_tensor(np.array(index), dtype=torch.int64), persistent=False)
+        for name, index in (("to_standard", np.argsort(_STANDARD)), ("from_standard", np.array(_STANDARD))):
+            self.register_buffer(name, torch.as_tensor(index, dtype=torch.int64), persistent=False)
+        self.levels = [level for level in range(4) if follows[:, 3, 3 - level].any()]
+
+    @staticmethod
+    def follow_own_finger(weights: np.ndarray) -> bool:
+        """Whether tips with these weights (5, 16), thumb to little finger, follow only their own finger's joints."""
+        others = ~np.eye(5, dtype=bool)
+        return not weights[_FINGERS, 1:].reshape(5, 5, 3)[others].any()
+
+
+def _blocks(terms: torch.Tensor) -> list[torch.Tensor]:
+    """(5, points, 3, B) of each level: v before its rotation, last joint first; and what comes out at the wrist."""
+    *levels, _, out = terms.split([*(15 * count for count in _POINTS[:4]), 3, 60])
+    return [rows.view(5, count, 3, terms.shape[1]) for rows, count in zip([*levels, out], _POINTS, strict=True)]
+
+
+def _frames(turns: torch.Tensor) -> list[torch.Tensor]:
+    """Rotations (5, 3, 3, B) of the fingers' last, middle and first joints, and (3, 3, B) of the wrist."""
+    first, middle, last = turns[1:].unflatten(0, (5, 3)).unbind(1)
+    return [last, middle, first, turns[0]]
 
 
 class PosedJoints(torch.autograd.Function):
@@ -71,47 +110,50 @@ class PosedJoints(torch.autograd.Function):
         ctx: Any, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None, tables: JointTables
     ) -> torch.Tensor:
         batch = len(pose)
-        rest = torch.addmm(tables.rest_template, tables.rest_directions, betas.t())
-        rest_joints = rest[48:96].view(3, 16, batch)
-        local = torch.empty(3, 4, 16, batch, dtype=pose.dtype, device=pose.device)
-        local[:, :3] = pose.permute(2, 3, 1, 0)
-        local[:, 3] = rest[:48].view(3, 16, batch)
-        world = chain(local)
-        x, y, z = corrected = torch.addmm(rest[96:], tables.blend, local.view(192, batch)).view(3, 5, batch)
-        relative = relative_transforms(world, rest_joints)
-        blended = torch.matmul(tables.weights, relative.view(12, 16, batch)).view(3, 4, 5, batch)
-        tips = torch.addcmul(blended[:, 3], blended[:, 0], x).addcmul_(blended[:, 1], y).addcmul_(blended[:, 2], z)
-        points = torch.cat([world[:, 3], tips], dim=1)
+        flat = pose.reshape(batch, 144).t().contiguous()
+        terms = torch.addmm(tables.constant, tables.per_beta, betas.t())
+        blended = torch.mm(tables.blend, flat[9:]).view(5, 3, batch)
+        turns, blocks = flat.view(16, 3, 3, batch), _blocks(terms)
+        for level in tables.levels:
+            blocks[level][:, -1].addcmul_(tables.tip_weights[level], blended)
+        for level, frame in enumerate(_frames(turns)):
+            turned = blocks[level + 1][:, -_POINTS[level] :]
+            column_0, column_1, column_2 = frame.unsqueeze(-4).unbind(-2)
+            x, y, z = blocks[level].unsqueeze(3).unbind(2)
+            turned.addcmul_(column_0, x).addcmul_(column_1, y).addcmul_(column_2, z)
+        points = terms[-63:].view(21, 3, batch)
         if transl is not None:
-            points += transl.t()[:, None]
-        ctx.save_for_backward(local, world, rest_joints, corrected, blended)
+            points += transl.t()
+        ctx.save_for_backward(turns, terms)
         ctx.tables = tables
-        return points.permute(2, 1, 0).index_select(1, tables.to_standard)
+        return points.index_select(0, tables.to_standard).view(63, batch).t().contiguous().view(batch, 21, 3)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_joints: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        local, world, rest_joints, corrected, blended = ctx.saved_tensors
-        tables, batch = ctx.tables, g_joints.shape[0]
+        turns, terms = ctx.saved_tensors
+        tables, batch = ctx.tables, len(g_joints)
         g_transl = g_joints.sum(dim=1) if ctx.needs_input_grad[2] else None
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             return None, None, g_transl, None
-        with full_precision(world.device):
-            points = g_joints.reshape(batch, 63).t().contiguous().view(21, 3, batch).index_select(0, tables.to_mano)
-            g_positions, g_tips = points.transpose(0, 1).split([16, 5], dim=1)
-            row_0, row_1, row_2 = blended[:, :3]
-            g_corrected = (row_0 * g_tips[0]).addcmul_(row_1, g_tips[1]).addcmul_(row_2, g_tips[2])
-            g_blended = torch.empty_like(blended)
-            torch.mul(g_tips[:, None], corrected, out=g_blended[:, :3])
-            g_blended[:, 3] = g_tips
-            g_world = torch.matmul(tables.weights.t(), g_blended.view(12, 5, batch)).view(3, 4, 16, batch)
-            g_rest = torch.empty(111, batch, dtype=world.dtype, device=world.device)
-            relative_backward(world, rest_joints, g_world, g_rest[48:96].view(3, 16, batch))
-            g_world[:, 3].add_(g_positions)
-            g_local = chain_backward(local, world, g_world)
-            g_rest[:48].view(3, 16, batch).copy_(g_local[:, 3])
-            g_rest[96:] = g_corrected.view(15, batch)
-            g_betas = g_rest.t() @ tables.rest_directions
-            g_local.view(192, batch).addmm_(tables.blend.t(), g_corrected.view(15, batch))
-            g_pose = g_local[:, :3].permute(3, 2, 0, 1).contiguous()
+        with full_precision(turns.device):
+            g_turns, g_terms = torch.empty_like(turns), torch.empty_like(terms)
+            points = g_joints.reshape(batch, 63).t().contiguous().view(21, 3, batch)
+            torch.index_select(points, 0, tables.from_standard, out=g_terms[-63:].view(21, 3, batch))
+            blocks, g_blocks = _blocks(terms), _blocks(g_terms)
+            frames, g_frames = _frames(turns), _frames(g_turns)
+            for level in (3, 2, 1, 0):
+                g_turned = g_blocks[level + 1][:, -_POINTS[level] :]
+                row_0, row_1, row_2 = frames[level].unsqueeze(-4).unbind(-3)
+                x, y, z = g_turned.unsqueeze(3).unbind(2)
+                torch.mul(row_0, x, out=g_blocks[level]).addcmul_(row_1, y).addcmul_(row_2, z)
+                products = g_turned.unsqueeze(3) * blocks[level].unsqueeze(2)  # g v^T of each point
+                torch.sum(products, dim=1 if level < 3 else (0, 1), out=g_frames[level])
+            g_blended = torch.zeros_like(g_blocks[0])[:, 0]
+            for level in tables.levels:
+                g_blended.addcmul_(tables.tip_weights[level], g_blocks[level][:, -1])
+            flat = g_turns.view(144, batch)
+            flat[9:].addmm_(tables.blend.t(), g_blended.view(15, batch))
+            g_betas = g_terms.t() @ tables.per_beta
+            g_pose = flat.t().contiguous().view(batch, 16, 3, 3)
         return g_pose, g_betas, g_transl, None

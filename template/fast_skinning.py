@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from template.large_products import MOST, full_precision, large_product
 from template.reference import LEVELS
-from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
+from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO
 
 #: Bytes of blended transforms worked on at a time: about the second-level cache of two CPU cores.
 CPU_CHUNK_BYTES = 2 * 2**20
@@ -37,7 +37,6 @@ class SkinTables(nn.Module):
 
     Args:
         joint_basis: (16, 3, 11) rest joints: template, then shape directions, metres.
-        bone_basis: (16, 3, 11) the same for rest joint minus rest parent.
         directions: (V, 3, 146) vertices: template, shape and pose directions.
         weights: (V, 16) skinning weights.
         tips: places of the five fingertips among the V vertices.
@@ -55,7 +54,6 @@ class SkinTables(nn.Module):
     def __init__(
         self,
         joint_basis: np.ndarray,
-        bone_basis: np.ndarray,
         directions: np.ndarray,
         weights: np.ndarray,
         tips: Sequence[int],
@@ -65,6 +63,8 @@ class SkinTables(nn.Module):
         planar = directions.transpose(2, 1, 0).reshape(directions.shape[2], -1)
         # The factors are R, not R - I: the identity's share is taken off the template once.
         at_identity = np.tile(np.eye(3).ravel(), 15) @ planar[11:]
+        bone_basis = joint_basis.copy()
+        bone_basis[1:] -= joint_basis[list(MANO_PARENTS[1:])]
         rest = np.stack([bone_basis, joint_basis]).transpose(0, 2, 1, 3).reshape(96, 11)  # (2, 3, 16) rows
         for name, value in (
             ("rest_template", rest[:, :1]),
@@ -103,7 +103,10 @@ class PosedHand(torch.autograd.Function):
         local[:, :3] = pose.permute(2, 3, 1, 0)
         local[:, 3] = bones
         world = chain(local)
-        relative = relative_transforms(world, rest_joints).view(192, batch).t().contiguous().view(batch, 3, 4, 16)
+        relative = world.clone()  # SMPL eq. 3: the rest pose taken off, [R | p - R J]
+        for axis in range(3):
+            relative[:, 3].addcmul_(world[:, axis], rest_joints[axis], value=-1)
+        relative = relative.view(192, batch).t().contiguous().view(batch, 3, 4, 16)
         factors = torch.cat([betas, pose[:, 1:].reshape(batch, 135)], dim=1)
         size, count = max(1, min(tables.chunk(), batch)), tables.weights.shape[1]
         keep = any(ctx.needs_input_grad[:2])  # the backward pass reads the unposed mesh
@@ -113,7 +116,10 @@ class PosedHand(torch.autograd.Function):
             unposed = large_product(factors[some], tables.directions, tables.template).view(-1, 3, count)
             for rows in _chunks(len(unposed), size):
                 out = vertices[some][rows]
-                _skin(relative[some][rows], unposed[rows], tables.weights, blended[: len(out)], out)
+                # SMPL eq. 2
+                torch.mm(relative[some][rows].view(-1, 16), tables.weights, out=blended[: len(out)].view(-1, count))
+                columns, (x, y, z) = blended[: len(out)].unbind(2), unposed[rows].unsqueeze(1).unbind(2)
+                torch.addcmul(columns[3], columns[0], x, out=out).addcmul_(columns[1], y).addcmul_(columns[2], z)
                 if transl is not None:
                     out += transl[some][rows, :, None]
         if transl is not None:
@@ -156,7 +162,9 @@ class PosedHand(torch.autograd.Function):
                 return None, None, g_transl, None, None
             g_world = g_relative.view(batch, 192).t().contiguous().view(3, 4, 16, batch)
             g_rest = torch.empty(2, 3, 16, batch, dtype=relative.dtype, device=relative.device)
-            relative_backward(world, rest_joints, g_world, g_rest[1])
+            g_offset = g_world[:, 3]
+            torch.sum(world[:, :3] * g_offset[:, None], dim=0, out=g_rest[1]).neg_()
+            g_world[:, :3].addcmul_(g_offset[:, None], rest_joints, value=-1)
             if g_positions is not None:
                 g_world[:, 3].add_(g_positions)
             if g_transforms is not None:
@@ -217,34 +225,6 @@ def chain_backward(local: torch.Tensor, world: torch.Tensor, g_world: torch.Tens
     return g_local
 
 
-def relative_transforms(world: torch.Tensor, rest_joints: torch.Tensor) -> torch.Tensor:
-    """(3, 4, 16, B): world transforms with the rest pose taken off, m, SMPL eq. 3: [R | p - R J]."""
-    relative = world.clone()
-    place = relative[:, 3]
-    for axis in range(3):
-        place.addcmul_(world[:, axis], rest_joints[axis], value=-1)
-    return relative
-
-
-def relative_backward(
-    world: torch.Tensor, rest_joints: torch.Tensor, g_world: torch.Tensor, g_rest_joints: torch.Tensor
-) -> None:
-    """Turns the gradient of [R | p - R J] in ``g_world`` into that of [R | p], and writes that of J."""
-    g_offset = g_world[:, 3]
-    torch.sum(world[:, :3] * g_offset[:, None], dim=0, out=g_rest_joints).neg_()
-    g_world[:, :3].addcmul_(g_offset[:, None], rest_joints, value=-1)
-
-
-def _skin(
-    relative: torch.Tensor, unposed: torch.Tensor, weights: torch.Tensor, blended: torch.Tensor, out: torch.Tensor
-) -> None:
-    """SMPL eq. 2 into ``out`` (C, 3, V), and the blended transforms into ``blended`` (C, 3, 4, V)."""
-    torch.mm(relative.view(-1, 16), weights, out=blended.view(-1, weights.shape[1]))
-    columns, (x, y, z) = blended.unbind(2), unposed.unsqueeze(1).unbind(2)
-    torch.addcmul(columns[3], columns[0], x, out=out)
-    out.addcmul_(columns[1], y).addcmul_(columns[2], z)
-
-
 def _skin_backward(
     g_vertices: torch.Tensor | None,
     g_tips: torch.Tensor | None,
@@ -253,7 +233,7 @@ def _skin_backward(
     tables: SkinTables,
     only_transl: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of `relative_transforms`, batch first, of the blend factors (B, 145) and of the translation (B, 3)."""
+    """Gradients of the relative transforms (B, 3, 4, 16), the blend factors (B, 145) and the translation (B, 3)."""
     batch, count = relative.shape[0], tables.weights.shape[1]
     seen = g_vertices is not None or g_tips is not None
     make = torch.Tensor.new_empty if seen else torch.Tensor.new_zeros

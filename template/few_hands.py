@@ -6,7 +6,7 @@ of the chain is one product. The two large products stay PyTorch's: NumPy's woul
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,125 +23,22 @@ MOST = 32
 _TO_STANDARD, _TO_MANO = np.array(MANO_TO_STANDARD), np.array(STANDARD_TO_MANO)
 
 
-class FewTables(NamedTuple):
-    """The constants of `fast_skinning.SkinTables`, mostly as NumPy's views of them."""
-
-    rest_template: NDArray  # (96,) bones (3, 16), then rest joints (3, 16), metres
-    rest_directions: NDArray  # (96, 10)
-    template: torch.Tensor  # (3 * V,)
-    directions: torch.Tensor  # (145, 3 * V)
-    weights: NDArray  # (16, V)
-    tips: NDArray  # (5,)
-
-
-def few_tables(tables: SkinTables) -> FewTables:
-    """Made anew for every call, which is a hundredth of its time: the module may have moved."""
-    kept: dict[str, Any] = tables._buffers  # not by attribute, which a module looks up slowly
-    rest_template, rest_directions, weights, tips = (
-        kept[name].numpy() for name in ("rest_template", "rest_directions", "weights", "tips")
-    )
-    return FewTables(rest_template[:, 0], rest_directions, kept["template"], kept["directions"], weights, tips)
-
-
-class FewPosed(NamedTuple):
-    """B posed hands, and what the backward pass reads."""
-
-    vertices: NDArray  # (B, 3, V)
-    joints: NDArray  # (B, 21, 3) standard order
-    transforms: NDArray  # (B, 16, 3, 4), of which the gradient reads the rotations
-    rest_joints: NDArray  # (B, 16, 3)
-    local: NDArray  # (B, 16, 3, 4)
-    unposed: NDArray  # (B, 3, V)
-    blended: NDArray  # (B, 3, 4, V)
-
-
 def _children(transforms: NDArray, level: int) -> NDArray:
     """(B, 5, 3, 4): the five joints of a level; -1 is the wrist, (B, 1, 3, 4)."""
     return transforms[:, :1] if level < 0 else transforms[:, 1 + level :: LEVELS]
 
 
-def pose_few(pose: NDArray, betas: NDArray, transl: NDArray | None, tables: FewTables) -> FewPosed:
-    """SMPL eqs. 2-10, m; arguments as of `fast_skinning.PosedHand`."""
-    batch, count = len(pose), tables.weights.shape[1]
-    rest = (betas @ tables.rest_directions.T + tables.rest_template).reshape(batch, 2, 3, 16)
-    local = np.empty((batch, 16, 3, 4), pose.dtype)
-    local[..., :3], local[..., 3] = pose, rest[:, 0].transpose(0, 2, 1)
-    rest_joints = rest[:, 1].transpose(0, 2, 1)
-    world = np.empty_like(local)
-    world[:, 0] = local[:, 0]
-    for level in range(LEVELS):
-        parent, child = _children(world, level - 1), _children(world, level)
-        np.matmul(parent[..., :3], _children(local, level), out=child)
-        child[..., 3] += parent[..., 3]
-    relative = world.copy()
-    relative[..., 3:] -= world[..., :3] @ rest_joints[..., None]
-    blended = (relative.reshape(batch, 16, 12).transpose(0, 2, 1) @ tables.weights).reshape(batch, 3, 4, count)
-    features = np.concatenate([betas, pose[:, 1:].reshape(batch, 135)], axis=1)
-    unposed = torch.addmm(tables.template, torch.from_numpy(features), tables.directions).numpy()
-    unposed = unposed.reshape(batch, 3, count)
-    vertices = (blended[:, :, :3] * unposed[:, None]).sum(axis=2)
-    vertices += blended[:, :, 3]
-    if transl is not None:
-        vertices += transl[:, :, None]
-        world[..., 3] += transl[:, None]
-    points = np.concatenate([world[..., 3], vertices[:, :, tables.tips].transpose(0, 2, 1)], axis=1)
-    return FewPosed(vertices, points[:, _TO_STANDARD], world, rest_joints, local, unposed, blended)
+def _tables(tables: SkinTables) -> tuple[NDArray, NDArray, torch.Tensor, torch.Tensor, NDArray, NDArray]:
+    """rest_template (96,) and rest_directions (96, 10): bones (3, 16), then rest joints (3, 16), m; template (3 * V,),
+    directions (145, 3 * V), weights (16, V) and tips (5,).
 
-
-def few_gradients(
-    world: NDArray,
-    rest_joints: NDArray,
-    local: NDArray,
-    unposed: NDArray,
-    blended: NDArray,
-    tables: FewTables,
-    g_vertices: NDArray | None,
-    g_joints: NDArray | None,
-    g_transforms: NDArray | None,
-    g_rest_joints: NDArray | None,
-) -> tuple[NDArray, NDArray, NDArray]:
-    """Gradients of pose, betas and transl (m) from those of the first four fields of `FewPosed` (None: zero)."""
-    batch, count = len(local), tables.weights.shape[1]
-    g_world = np.zeros_like(local)
-    g_points = np.zeros_like(unposed) if g_vertices is None else np.array(g_vertices, order="C")
-    if g_transforms is not None:
-        g_world += g_transforms
-    if g_joints is not None:
-        g_joints = g_joints[:, _TO_MANO]
-        g_world[..., 3] += g_joints[:, :16]
-        g_points[:, :, tables.tips] += g_joints[:, 16:].transpose(0, 2, 1)  # five different vertices
-    g_transl = g_points.sum(axis=2) + g_world[..., 3].sum(axis=1)
-
-    linear = blended[:, :, :3]
-    g_unposed = (linear * g_points[:, :, None]).sum(axis=1)
-    g_blended = np.empty_like(blended)
-    np.multiply(g_points[:, :, None], unposed[:, None], out=g_blended[:, :, :3])
-    g_blended[:, :, 3] = g_points
-    g_features = (torch.from_numpy(g_unposed.reshape(batch, 3 * count)) @ tables.directions.t()).numpy()
-    g_relative = (tables.weights @ g_blended.reshape(batch, 12, count).transpose(0, 2, 1)).reshape(batch, 16, 3, 4)
-
-    # relative = [R | p - R J]
-    g_offset = g_relative[..., 3:]
-    g_rest = np.empty((batch, 2, 3, 16), local.dtype)
-    g_rest[:, 1] = -(world[..., :3].swapaxes(2, 3) @ g_offset)[..., 0].transpose(0, 2, 1)
-    if g_rest_joints is not None:
-        g_rest[:, 1] += g_rest_joints.transpose(0, 2, 1)
-    g_world += g_relative
-    g_world[..., :3] -= g_offset * rest_joints[:, :, None]
-    g_local = np.empty_like(local)
-    for level in reversed(range(LEVELS)):  # child = R M + p
-        g_child, g_parent = _children(g_world, level), _children(g_world, level - 1)
-        np.matmul(_children(world, level - 1)[..., :3].swapaxes(2, 3), g_child, out=_children(g_local, level))
-        g_rotation, g_position = g_child @ _children(local, level).swapaxes(2, 3), g_child[..., 3]
-        if level == 0:  # the wrist has five children
-            g_rotation, g_position = g_rotation.sum(axis=1, keepdims=True), g_position.sum(axis=1, keepdims=True)
-        g_parent[..., :3] += g_rotation
-        g_parent[..., 3] += g_position
-    g_local[:, 0] = g_world[:, 0]
-    g_rest[:, 0] = g_local[..., 3].transpose(0, 2, 1)
-    g_pose = g_local[..., :3].copy()
-    g_pose[:, 1:] += g_features[:, 10:].reshape(batch, 15, 3, 3)
-    return g_pose, g_features[:, :10] + g_rest.reshape(batch, 96) @ tables.rest_directions, g_transl
+    Looked up anew for every call, which is a hundredth of its time: the module may have moved.
+    """
+    kept: dict[str, Any] = tables._buffers  # not by attribute, which a module looks up slowly
+    rest_template, rest_directions, weights, tips = (
+        kept[name].numpy() for name in ("rest_template", "rest_directions", "weights", "tips")
+    )
+    return rest_template[:, 0], rest_directions, kept["template"], kept["directions"], weights, tips
 
 
 class FewHands(torch.autograd.Function):
@@ -151,10 +48,32 @@ class FewHands(torch.autograd.Function):
     def forward(
         ctx: Any, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None, tables: SkinTables
     ) -> tuple[torch.Tensor, ...]:
-        shift = None if transl is None else transl.detach().numpy()
-        ctx.tables = few_tables(tables)
-        found = pose_few(pose.detach().numpy(), betas.detach().numpy(), shift, ctx.tables)
-        posed = [torch.from_numpy(value) for value in found]
+        rest_template, rest_directions, template, directions, weights, tips = ctx.tables = _tables(tables)
+        turns, shape, batch, count = pose.detach().numpy(), betas.detach().numpy(), len(pose), weights.shape[1]
+        rest = (shape @ rest_directions.T + rest_template).reshape(batch, 2, 3, 16)
+        local = np.empty((batch, 16, 3, 4), turns.dtype)
+        local[..., :3], local[..., 3] = turns, rest[:, 0].transpose(0, 2, 1)
+        rest_joints = rest[:, 1].transpose(0, 2, 1)
+        world = np.empty_like(local)
+        world[:, 0] = local[:, 0]
+        for level in range(LEVELS):
+            parent, child = _children(world, level - 1), _children(world, level)
+            np.matmul(parent[..., :3], _children(local, level), out=child)
+            child[..., 3] += parent[..., 3]
+        relative = world.copy()
+        relative[..., 3:] -= world[..., :3] @ rest_joints[..., None]
+        blended = (relative.reshape(batch, 16, 12).transpose(0, 2, 1) @ weights).reshape(batch, 3, 4, count)
+        features = np.concatenate([shape, turns[:, 1:].reshape(batch, 135)], axis=1)
+        unposed = torch.addmm(template, torch.from_numpy(features), directions).numpy().reshape(batch, 3, count)
+        vertices = (blended[:, :, :3] * unposed[:, None]).sum(axis=2)
+        vertices += blended[:, :, 3]
+        if transl is not None:
+            shift = transl.detach().numpy()
+            vertices += shift[:, :, None]
+            world[..., 3] += shift[:, None]
+        points = np.concatenate([world[..., 3], vertices[:, :, tips].transpose(0, 2, 1)], axis=1)
+        made = (vertices, points[:, _TO_STANDARD], world, rest_joints, local, unposed, blended)
+        posed = [torch.from_numpy(value) for value in made]
         ctx.save_for_backward(*posed[2:])
         ctx.set_materialize_grads(False)
         return tuple(posed[:4])
@@ -163,7 +82,50 @@ class FewHands(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         world, rest_joints, local, unposed, blended = (value.detach().numpy() for value in ctx.saved_tensors)
-        given = [None if value is None else value.numpy() for value in gradients]
+        g_vertices, g_joints, g_transforms, g_rest_joints = (
+            None if value is None else value.numpy() for value in gradients
+        )
+        _, rest_directions, _, directions, weights, tips = ctx.tables
+        batch, count = len(local), weights.shape[1]
+        g_world = np.zeros_like(local)
+        g_points = np.zeros_like(unposed) if g_vertices is None else np.array(g_vertices, order="C")
+        if g_transforms is not None:
+            g_world += g_transforms
+        if g_joints is not None:
+            g_joints = g_joints[:, _TO_MANO]
+            g_world[..., 3] += g_joints[:, :16]
+            g_points[:, :, tips] += g_joints[:, 16:].transpose(0, 2, 1)  # five different vertices
+        g_transl = g_points.sum(axis=2) + g_world[..., 3].sum(axis=1)
+
+        linear = blended[:, :, :3]
+        g_unposed = (linear * g_points[:, :, None]).sum(axis=1)
+        g_blended = np.empty_like(blended)
+        np.multiply(g_points[:, :, None], unposed[:, None], out=g_blended[:, :, :3])
+        g_blended[:, :, 3] = g_points
         with full_precision(torch.device("cpu")):
-            found = few_gradients(world, rest_joints, local, unposed, blended, ctx.tables, *given)
+            g_features = (torch.from_numpy(g_unposed.reshape(batch, 3 * count)) @ directions.t()).numpy()
+        g_relative = (weights @ g_blended.reshape(batch, 12, count).transpose(0, 2, 1)).reshape(batch, 16, 3, 4)
+
+        # relative = [R | p - R J]
+        g_offset = g_relative[..., 3:]
+        g_rest = np.empty((batch, 2, 3, 16), local.dtype)
+        g_rest[:, 1] = -(world[..., :3].swapaxes(2, 3) @ g_offset)[..., 0].transpose(0, 2, 1)
+        if g_rest_joints is not None:
+            g_rest[:, 1] += g_rest_joints.transpose(0, 2, 1)
+        g_world += g_relative
+        g_world[..., :3] -= g_offset * rest_joints[:, :, None]
+        g_local = np.empty_like(local)
+        for level in reversed(range(LEVELS)):  # child = R M + p
+            g_child, g_parent = _children(g_world, level), _children(g_world, level - 1)
+            np.matmul(_children(world, level - 1)[..., :3].swapaxes(2, 3), g_child, out=_children(g_local, level))
+            g_rotation, g_position = g_child @ _children(local, level).swapaxes(2, 3), g_child[..., 3]
+            if level == 0:  # the wrist has five children
+                g_rotation, g_position = g_rotation.sum(axis=1, keepdims=True), g_position.sum(axis=1, keepdims=True)
+            g_parent[..., :3] += g_rotation
+            g_parent[..., 3] += g_position
+        g_local[:, 0] = g_world[:, 0]
+        g_rest[:, 0] = g_local[..., 3].transpose(0, 2, 1)
+        g_pose = g_local[..., :3].copy()
+        g_pose[:, 1:] += g_features[:, 10:].reshape(batch, 15, 3, 3)
+        found = g_pose, g_features[:, :10] + g_rest.reshape(batch, 96) @ rest_directions, g_transl
         return *(torch.from_numpy(g) if n else None for g, n in zip(found, ctx.needs_input_grad[:3], strict=True)), None

@@ -28,8 +28,8 @@ import torch
 from torch import nn
 
 from template.assets import TEMPLATE_DIR, HandAssets
-from template.reference import forward_kinematics
-from utils.joints import FINGERS, MANO_PARENTS
+from template.reference import forward_kinematics, skin
+from utils.joints import FINGERS
 
 FINE_PATH = TEMPLATE_DIR / "hand_fine.npz"
 REGIONS = ("forearm", "palm", "back", *FINGERS)
@@ -68,7 +68,7 @@ class FineHand(nn.Module):
             "shape_basis": np.concatenate([fine["vertices"][..., None], fine["shapedirs"]], axis=-1),  # (V, 3, 11)
             "posedirs": assets.posedirs,  # (778, 3, 135)
             "carried": fine["carried"],  # (V, 3)
-            "weights": fine["weights"] / fine["weights"].sum(axis=1, keepdims=True),
+            "weights": (fine["weights"] / fine["weights"].sum(axis=1, keepdims=True)).T,
         }
         for name, value in values.items():
             self.register_buffer(name, torch.as_tensor(value, dtype=dtype), persistent=False)
@@ -84,14 +84,9 @@ class FineHand(nn.Module):
         """
         shape = torch.cat([torch.ones_like(betas[:, :1]), betas], dim=1)
         joints = torch.einsum("jcs,bs->bjc", self.joint_basis, shape)
-        bones = joints - torch.cat([torch.zeros_like(joints[:, :1]), joints[:, list(MANO_PARENTS[1:])]], dim=1)
         feature = (pose[:, 1:] - torch.eye(3, dtype=pose.dtype, device=pose.device)).flatten(1)
         rest = torch.einsum("vcs,bs->bvc", self.shape_basis, shape)
         correctives = torch.einsum("vcf,bf->bvc", self.posedirs, feature)  # of the 778 coarse vertices
         rest = rest + torch.einsum("vk,bvkc->bvc", self.carried, correctives[:, self.carriers])
-        transforms = forward_kinematics(pose, bones)
-        offsets = transforms[..., 3] - torch.einsum("bjac,bjc->bja", transforms[..., :3], joints)
-        relative = torch.cat([transforms[..., :3], offsets[..., None]], dim=-1)
-        blended = torch.einsum("vj,bjac->bvac", self.weights, relative)
-        posed = torch.einsum("bvac,bvc->bva", blended[..., :3], rest) + blended[..., 3]
-        return posed if transl is None else posed + transl[:, None]
+        transforms = forward_kinematics(pose, joints)
+        return skin(rest.transpose(1, 2), transforms, joints, transl, self.weights).transpose(1, 2)

@@ -20,6 +20,7 @@ import torch
 from template.assets import HandAssets
 from template.components_first import cross, product, product_transposed
 from template.fast_skinning import chain
+from template.few_joints import FewJoints
 from utils.joints import KNUCKLE_FLANKS, MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO, TIP_JOINTS, tip_vertices
 
 #: (16, 16): joint row moves when joint column turns (the column is an ancestor of the row, or the row itself).
@@ -71,13 +72,7 @@ class JointsModel:
         self.to_standard = torch.tensor(MANO_TO_STANDARD, device=device)
         self.from_standard = torch.argsort(self.to_standard)
         self.offsets = None if offsets is None else self._constant(offsets[list(STANDARD_TO_MANO)].T[..., None])
-        self._set_tips(weights, assets.posedirs[ids].reshape(5, 3, 15, 9))
-
-    def _constant(self, array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
-
-    def _set_tips(self, weights: np.ndarray, blend: np.ndarray) -> None:
-        """Tables of the tips, from weights (5,16) and pose directions (tip, coordinate, joint, entry)."""
+        blend = assets.posedirs[ids].reshape(5, 3, 15, 9)  # (tip, coordinate, joint, entry)
         self.tip_weights = self._constant(weights)
         self.tip_pose = self._constant(blend.transpose(2, 1, 0, 3).reshape(15, 15, 9))
         # Applied to whole local transforms (3,4,16): zero for the bones' column and for the wrist.
@@ -100,10 +95,18 @@ class JointsModel:
         self.lever_weight = self._constant(below[lever_tip, lever_joint])
         self.lever_own = self._constant(own[lever_tip, lever_joint])
 
+    def _constant(self, array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
+
     @functools.cached_property
     def _bone_directions(self) -> torch.Tensor:
         """(3,16,10) directions of the bones from parent to joint; the wrist's are zero."""
         return (self.directions[:, :16] - self.directions[:, _PARENTS]).permute(2, 1, 0).contiguous()
+
+    @functools.cached_property
+    def few(self) -> FewJoints:
+        """The same for a few hands on a CPU."""
+        return FewJoints(self)
 
     def rest_points(self, betas: torch.Tensor) -> torch.Tensor:
         """Zero-pose joints and tips (..., 21, 3), metres, from betas (..., 10)."""

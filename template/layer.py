@@ -14,7 +14,7 @@ from template.fast_skinning import PosedHand, SkinTables
 from template.few_hands import MOST, FewHands
 from template.large_products import full_precision
 from template.reference import blend_features, forward_kinematics, skin
-from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, tip_vertices
+from utils.joints import MANO_TO_STANDARD, tip_vertices
 
 JOINT_TYPES = ("kinematic", "regressed")
 #: What `few_hands` can look at as NumPy's: neither bfloat16 nor, say, the fake tensors of a tracer.
@@ -51,7 +51,6 @@ class HandModel(nn.Module):
     """
 
     joint_basis: torch.Tensor
-    bone_basis: torch.Tensor
     blend: torch.Tensor
     weights: torch.Tensor
     hands_components: torch.Tensor
@@ -78,15 +77,12 @@ class HandModel(nn.Module):
 
         shape_basis = np.concatenate([assets.v_template[..., None], assets.shapedirs], axis=-1)  # (778, 3, 11)
         joint_basis = np.einsum("jv,vcs->jcs", assets.J_regressor, shape_basis)  # SMPL eq. 10, folded once
-        bone_basis = joint_basis.copy()
-        bone_basis[1:] -= joint_basis[list(MANO_PARENTS[1:])]
         directions = np.concatenate([shape_basis, assets.posedirs], axis=-1)  # (778, 3, 146)
 
         def keep(name: str, value: np.ndarray, kind: torch.dtype = dtype) -> None:
             self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(value), dtype=kind), persistent=False)
 
         keep("joint_basis", joint_basis.reshape(48, 11).T)
-        keep("bone_basis", bone_basis.reshape(48, 11).T)
         keep("blend", directions.transpose(2, 1, 0).reshape(146, -1))  # planar: (146, 3 * 778)
         keep("weights", assets.weights.T)
         keep("hands_components", assets.hands_components)
@@ -94,7 +90,7 @@ class HandModel(nn.Module):
         keep("faces", assets.faces, torch.int64)
         keep("tip_index", np.array(self.tip_ids), torch.int64)
         keep("standard_order", np.array(MANO_TO_STANDARD), torch.int64)
-        self.mesh_tables = SkinTables(joint_basis, bone_basis, directions, assets.weights, self.tip_ids, dtype)
+        self.mesh_tables = SkinTables(joint_basis, directions, assets.weights, self.tip_ids, dtype)
 
         # Regressed joints and tips as one (778, 21) product, in the standard order.
         tip_rows = np.eye(len(assets.v_template))[list(self.tip_ids)]
@@ -103,9 +99,10 @@ class HandModel(nn.Module):
         # The vertices that the joints-only path needs: tips, and what the regressor looks at.
         regressed = np.flatnonzero((assets.J_regressor != 0).any(axis=0) & (joint_type == "regressed"))
         few = np.concatenate([self.tip_ids, np.setdiff1d(regressed, self.tip_ids)]).astype(np.int64)
-        self.few_tables = SkinTables(joint_basis, bone_basis, directions[few], assets.weights[few], range(5), dtype)
+        self.few_tables = SkinTables(joint_basis, directions[few], assets.weights[few], range(5), dtype)
         ends = list(self.tip_ids)
-        self.joint_tables = JointTables(joint_basis, bone_basis, directions[ends], assets.weights[ends], dtype)
+        quick = joint_type == "kinematic" and JointTables.follow_own_finger(assets.weights[ends])
+        self.joint_tables = JointTables(joint_basis, directions[ends], assets.weights[ends], dtype) if quick else None
         keep("few_regressor", regressor[few])
 
     def forward(self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None = None) -> HandOutput:
@@ -122,7 +119,16 @@ class HandModel(nn.Module):
         pose, betas, transl = self._checked(pose, betas, transl)
         with full_precision(pose.device):
             if self.plain:
-                vertices, joints, transforms, rest_joints = self._plain(pose, betas, transl)
+                rest_joints = self.rest_joints(betas)
+                transforms = forward_kinematics(pose, rest_joints)
+                unposed = (blend_features(pose, betas) @ self.blend).view(-1, 3, self.weights.shape[1])
+                vertices = skin(unposed, transforms, rest_joints, transl, self.weights)
+                if transl is not None:
+                    transforms = torch.cat(
+                        [transforms[..., :3], transforms[..., 3:] + transl[:, None, :, None]], dim=-1
+                    )
+                joints = torch.cat([transforms[..., 3], vertices[:, :, self.tip_index].transpose(1, 2)], dim=1)
+                joints = joints[:, self.standard_order]
             else:
                 vertices, joints, transforms, rest_joints = self._fast(pose, betas, transl, self.mesh_tables, True)
             if self.joint_type == "regressed":
@@ -135,7 +141,7 @@ class HandModel(nn.Module):
             return self(pose, betas, transl).joints
         pose, betas, transl = self._checked(pose, betas, transl)
         with full_precision(pose.device):
-            if self.joint_type == "kinematic" and not self._suits_few(pose, betas):
+            if self.joint_tables is not None and not self._suits_few(pose, betas):
                 return PosedJoints.apply(pose, betas, transl, self.joint_tables)
             few, joints, _, _ = self._fast(pose, betas, transl, self.few_tables, False)
             return joints if self.joint_type == "kinematic" else (few @ self.few_regressor).transpose(1, 2)
@@ -163,18 +169,6 @@ class HandModel(nn.Module):
     def _suits_few(pose: torch.Tensor, betas: torch.Tensor) -> bool:
         plain = type(pose) in _NUMPY_TYPES and type(betas) in _NUMPY_TYPES and pose.dtype in _NUMPY_DTYPES
         return plain and len(pose) <= MOST and pose.device.type == "cpu" and not torch.compiler.is_compiling()
-
-    def _plain(
-        self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        rest_joints = self.rest_joints(betas)
-        bones = torch.addmm(self.bone_basis[0], betas, self.bone_basis[1:]).view(-1, 16, 3)
-        transforms = forward_kinematics(pose, bones)
-        vertices = skin(blend_features(pose, betas), transforms, rest_joints, transl, self.blend, self.weights)
-        if transl is not None:
-            transforms = torch.cat([transforms[..., :3], transforms[..., 3:] + transl[:, None, :, None]], dim=-1)
-        joints = torch.cat([transforms[..., 3], vertices[:, :, self.tip_index].transpose(1, 2)], dim=1)
-        return vertices, joints[:, self.standard_order], transforms, rest_joints
 
     def _checked_betas(self, betas: torch.Tensor) -> torch.Tensor:
         if betas.dim() != 2 or betas.shape[1] != 10:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import roma
 import torch
-
-from utils.rotations import axis_angle_to_matrix, matrix_to_axis_angle, mirror_matrix
 
 
 class PosePca(Protocol):
@@ -22,12 +21,12 @@ class PosePca(Protocol):
 
 def axis_angle_to_pose(axis_angle: torch.Tensor) -> torch.Tensor:
     """Pose (..., 16, 3, 3) from full axis-angles (..., 48), radians, mean pose already included."""
-    return axis_angle_to_matrix(axis_angle.unflatten(-1, (16, 3)))
+    return roma.rotvec_to_rotmat(axis_angle.unflatten(-1, (16, 3)))
 
 
 def pose_to_axis_angle(pose: torch.Tensor) -> torch.Tensor:
     """Axis-angles (..., 48), radians, of a pose (..., 16, 3, 3): the inverse of `axis_angle_to_pose`."""
-    return matrix_to_axis_angle(pose).flatten(-2)
+    return roma.rotmat_to_rotvec(pose).flatten(-2)
 
 
 def pca_to_pose(
@@ -72,8 +71,12 @@ def pose_to_pca(hand: PosePca, pose: torch.Tensor, subtract_mean: bool = True) -
 
 
 def mirror_pose(pose: torch.Tensor) -> torch.Tensor:
-    """Pose (..., 16, 3, 3) of the other hand, seen in the mirror x -> -x. Its own inverse."""
-    return mirror_matrix(pose)
+    """Pose (..., 16, 3, 3) of the other hand, seen in the mirror x -> -x: M R M with M = diag(-1, 1, 1).
+
+    In axis-angle this negates the y and z components (docs/facts.md 8.14). Its own inverse.
+    """
+    signs = pose.new_tensor([-1.0, 1.0, 1.0])
+    return pose * signs[:, None] * signs
 
 
 def _pca(hand: PosePca, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,21 +12,24 @@ from __future__ import annotations
 
 import torch
 
+from utils.joints import MANO_PARENTS
+
 #: Five fingers of three joints hang on the wrist: joint 1 + 3 * finger + level.
 FINGERS, LEVELS = 5, 3
 
 
-def forward_kinematics(pose: torch.Tensor, bones: torch.Tensor) -> torch.Tensor:
+def forward_kinematics(pose: torch.Tensor, rest_joints: torch.Tensor) -> torch.Tensor:
     """World transforms of the 16 joints, SMPL eq. 4, one product a level for all five fingers.
 
     Args:
         pose: (B, 16, 3, 3) rotations relative to the parent.
-        bones: (B, 16, 3) rest joint minus rest parent, metres; for the wrist its position.
+        rest_joints: (B, 16, 3) metres.
 
     Returns:
         (B, 16, 3, 4): rotation and position, metres, of each joint, in MANO's order.
     """
-    local = torch.cat([pose, bones[..., None]], dim=-1)
+    bones = rest_joints[:, 1:] - rest_joints[:, list(MANO_PARENTS[1:])]
+    local = torch.cat([pose, torch.cat([rest_joints[:, :1], bones], dim=1)[..., None]], dim=-1)
     wrist = local[:, :1]
     fingers = local[:, 1:].unflatten(1, (FINGERS, LEVELS))
     chain, parent = [], wrist
@@ -44,31 +47,27 @@ def blend_features(pose: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
 
 
 def skin(
-    features: torch.Tensor,
+    unposed: torch.Tensor,
     transforms: torch.Tensor,
     rest_joints: torch.Tensor,
     transl: torch.Tensor | None,
-    blend: torch.Tensor,
     weights: torch.Tensor,
 ) -> torch.Tensor:
-    """Posed vertices, SMPL eqs. 2, 3 and 7.
+    """Posed vertices, SMPL eqs. 2 and 3.
 
     Args:
-        features: (B, 146) of `blend_features`.
+        unposed: (B, 3, V) metres, rest vertices with shape and pose blend (SMPL eq. 7).
         transforms: (B, 16, 3, 4) of `forward_kinematics`.
         rest_joints: (B, 16, 3) metres.
         transl: (B, 3) metres, or None.
-        blend: (146, 3 * V) template, shape and pose directions, planar.
         weights: (16, V) skinning weights.
 
     Returns:
         (B, 3, V) metres.
     """
-    vertex_count = weights.shape[1]
-    unposed = (features @ blend).view(-1, 3, vertex_count)
     # eq. 3: the rest pose is taken off, so that the transform applies to rest coordinates
     offsets = transforms[..., 3] - (transforms[..., :3] @ rest_joints[..., None])[..., 0]
     relative = torch.cat([transforms[..., :3], offsets[..., None]], dim=-1)
-    blended = (relative.flatten(2).transpose(1, 2) @ weights).view(-1, 3, 4, vertex_count)
+    blended = (relative.flatten(2).transpose(1, 2) @ weights).view(-1, 3, 4, weights.shape[1])
     posed = (blended[:, :, :3] * unposed[:, None]).sum(dim=2) + blended[:, :, 3]
     return posed if transl is None else posed + transl[..., None]

@@ -21,6 +21,7 @@ from utils.joints import TIP_JOINTS, tip_vertices
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
 _SAME = 1e-9  # metres, and metres a unit of beta
+_BATCH = 256  # hands posed at once
 
 
 class ConvertedBetas(NamedTuple):
@@ -50,21 +51,17 @@ class LeftHandShape:
         self._left, self._right = (_rest_from_wrist(hand) for hand in (mirrored, right))
 
     def to_right(self, betas: np.ndarray) -> ConvertedBetas:
-        """Betas (N, 10) of the left hand as the right hand's that come closest in the mirror; the miss in m."""
-        return self._convert(betas, self._left, self._right)
+        """Betas (N, 10) of the left hand as the right hand's that come closest in the mirror; the miss in m.
 
-    def to_left(self, betas: np.ndarray) -> ConvertedBetas:
-        """Betas (N, 10) of a mirrored right hand as the left hand's that come closest; the miss in m."""
-        return self._convert(betas, self._right, self._left)
-
-    def _convert(self, betas: np.ndarray, source: np.ndarray, target: np.ndarray) -> ConvertedBetas:
-        """Least squares over the rest mesh: target[:, 1:] b' ~ source[:, 0] + source[:, 1:] b - target[:, 0]."""
+        Least squares over the rest mesh: right[:, 1:] b' ~ left[:, 0] + left[:, 1:] b - right[:, 0].
+        """
         betas = np.asarray(betas, dtype=np.float64)
         if self.is_mirror:
             return ConvertedBetas(betas.copy(), np.zeros(len(betas)))
-        wanted = (source[:, :1] - target[:, :1]) + source[:, 1:] @ betas.T  # (2334, N)
-        converted = np.linalg.lstsq(target[:, 1:], wanted, rcond=None)[0]
-        missed = (target[:, 1:] @ converted - wanted).reshape(778, 3, -1)
+        left, right = self._left, self._right
+        wanted = (left[:, :1] - right[:, :1]) + left[:, 1:] @ betas.T  # (2334, N)
+        converted = np.linalg.lstsq(right[:, 1:], wanted, rcond=None)[0]
+        missed = (right[:, 1:] @ converted - wanted).reshape(778, 3, -1)
         return ConvertedBetas(converted.T, np.linalg.norm(missed, axis=1).mean(axis=0))
 
 
@@ -104,7 +101,6 @@ def hand_points(
     betas: np.ndarray,
     transl: np.ndarray | None,
     is_left: np.ndarray | None = None,
-    batch: int = 256,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Joints (N,21,3) and vertices (N,778,3), metres, of poses (N,16,3,3), betas (N,10), transl (N,3) or None.
 
@@ -116,8 +112,8 @@ def hand_points(
         return None if array is None else torch.as_tensor(array[rows], dtype=torch.float32, device=device)
 
     outputs = [
-        hand(*(part(array, slice(start, start + batch)) for array in (pose, betas, transl)))
-        for start in range(0, len(pose), batch)
+        hand(*(part(array, slice(start, start + _BATCH)) for array in (pose, betas, transl)))
+        for start in range(0, len(pose), _BATCH)
     ]
     joints = torch.cat([output.joints for output in outputs]).cpu().numpy()
     vertices = torch.cat([output.vertices for output in outputs]).cpu().numpy()
@@ -134,7 +130,6 @@ def labelled_hands(
     transl: np.ndarray,
     is_left: np.ndarray,
     label_betas: np.ndarray | None = None,
-    batch: int = 256,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Joints (N, 21, 3) and vertices (N, 778, 3), m, of annotated samples, as their own side's hand model makes them.
 
@@ -146,15 +141,14 @@ def labelled_hands(
         pose, betas, transl: (N, 16, 3, 3), (N, 10), (N, 3) as in the sample (`datasets.sample`).
         is_left: (N,) bool.
         label_betas: (N, 10) of the sample's own side; None: ``betas``.
-        batch: hands at once.
     """
     joints = np.empty((len(pose), 21, 3), dtype=np.float32)
     vertices = np.empty((len(pose), 778, 3), dtype=np.float32)
     label_betas = betas if label_betas is None else label_betas
     for left in (False, True):
         rows = np.flatnonzero(np.asarray(is_left, dtype=bool) == left)
-        for start in range(0, len(rows), batch):
-            part = rows[start : start + batch]
+        for start in range(0, len(rows), _BATCH):
+            part = rows[start : start + _BATCH]
             shown, labelled, right_betas, place = (
                 torch.as_tensor(np.asarray(values)[part], dtype=torch.float32, device=models["right"].faces.device)
                 for values in (pose, label_betas, betas, transl)

@@ -5,12 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from template import HandAssets
+from utils.joints import TIP_VERTICES, TIP_VERTICES_LEFT
 
 
-def random_assets(seed: int = 0, side: str = "right") -> HandAssets:
-    """Arrays of MANO's shapes and rough magnitudes; skinning and regressor rows sparse and summing to 1."""
+def random_assets(seed: int = 0, side: str = "right", tips_on_own_finger: bool = False) -> HandAssets:
+    """Arrays of MANO's shapes and rough magnitudes; skinning and regressor rows sparse and summing to 1.
+
+    ``tips_on_own_finger``: the fingertips of every set follow their own finger's joints and the wrist alone.
+    """
     rng = np.random.default_rng(seed)
     weights = _sparse_rows(rng, 778, 16, 4)
+    if tips_on_own_finger:
+        for tips in (*TIP_VERTICES.values(), *TIP_VERTICES_LEFT.values()):
+            for tip, first in zip(tips, (13, 1, 4, 10, 7), strict=True):
+                weights[tip] = 0.0
+                weights[tip, [0, first, first + 1, first + 2]] = rng.dirichlet(np.ones(4))
     regressor = _sparse_rows(rng, 16, 778, 30)
     return HandAssets(
         v_template=rng.normal(scale=0.05, size=(778, 3)) + [0.09, 0.01, 0.01],

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from template import HandAssets, HandModel, HandOutput, load_hand_assets, mirror_assets
 from utils.export.bvh import write_bvh
-from utils.export.gltf_animation import write_animated_glb
+from utils.export.gltf_animation import MovingHand, write_hands_glb
 from utils.export.rig import JOINT_NAMES, PARENTS
 from utils.joints import MANO_TO_STANDARD, tip_vertices
 
@@ -39,6 +39,11 @@ def motion(frames: int = 7, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.n
     vectors[:, 0] = rng.normal(scale=2.0, size=(frames, 3))
     pose = Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix().reshape(frames, 16, 3, 3)
     return pose, rng.normal(size=10), rng.normal(scale=0.1, size=(frames, 3)) + [0, 0, 0.6]
+
+
+def evenly(pose: np.ndarray) -> np.ndarray:
+    """Times (T,), s, of its frames at 30 a second."""
+    return np.arange(len(pose)) / 30
 
 
 def posed(assets: HandAssets, pose: np.ndarray, betas: np.ndarray, transl: np.ndarray) -> HandOutput:
@@ -119,7 +124,7 @@ class Glb:
 def test_the_skinned_mesh_of_the_file_is_the_hand_of_the_layer(name: str, correctives: bool, tmp_path: Path) -> None:
     assets, (pose, betas, transl) = HANDS[name], motion()
     path = tmp_path / "hand.glb"
-    write_animated_glb(path, assets, pose, betas, transl, fps=30, correctives=correctives)
+    write_hands_glb(path, [MovingHand(assets, pose, betas, transl)], evenly(pose), correctives=correctives)
     glb = Glb(path)
     plain = assets if correctives else replace(assets, posedirs=np.zeros_like(assets.posedirs))
     expected = posed(plain, pose, betas, transl).vertices.numpy() * AXES
@@ -132,7 +137,7 @@ def test_the_skinned_mesh_of_the_file_is_the_hand_of_the_layer(name: str, correc
 def test_more_than_four_joints_a_vertex_are_kept(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     flat = replace(HANDS["stand-in"], weights=rng.dirichlet(np.ones(16), size=778), posedirs=np.zeros((778, 3, 135)))
-    write_animated_glb(tmp_path / "hand.glb", flat, *motion(), fps=30)
+    write_hands_glb(tmp_path / "hand.glb", [MovingHand(flat, *motion())], evenly(motion()[0]))
     difference = Glb(tmp_path / "hand.glb").vertices(3) - posed(flat, *motion()).vertices[3].numpy() * AXES
     assert np.abs(difference).max() < 1e-5
 
@@ -140,7 +145,8 @@ def test_more_than_four_joints_a_vertex_are_kept(tmp_path: Path) -> None:
 def test_times_names_and_the_short_arc_between_keys(tmp_path: Path) -> None:
     pose, betas, transl = motion(12, seed=4)
     times = np.cumsum(np.random.default_rng(1).uniform(0.01, 0.1, 12))
-    write_animated_glb(tmp_path / "hand.glb", HANDS["left"], pose, betas, transl, times=times, joint_names="webxr")
+    hand = MovingHand(HANDS["left"], pose, betas, transl)
+    write_hands_glb(tmp_path / "hand.glb", [hand], times, joint_names="webxr")
     glb = Glb(tmp_path / "hand.glb")
     names = [node["name"] for node in glb.document["nodes"]]
     assert {"wrist", "thumb-metacarpal", "index-finger-phalanx-proximal", "pinky-finger-tip"} < set(names)
@@ -172,7 +178,8 @@ def test_the_khronos_validator_finds_nothing(correctives: bool, tmp_path: Path) 
         pytest.skip("needs Node.js and `npm install gltf-validator`; set NODE_PATH to its node_modules")
     for frames, assets in ((1, HANDS["stand-in"]), (5, mirror_assets(HANDS["stand-in"])), (3, HANDS["random"])):
         path = tmp_path / f"{frames}.glb"
-        write_animated_glb(path, assets, *motion(frames), fps=25, correctives=correctives, joint_names="webxr")
+        hand = MovingHand(assets, *motion(frames))
+        write_hands_glb(path, [hand], evenly(hand.pose), correctives=correctives, joint_names="webxr")
         done = subprocess.run([node, "-e", VALIDATOR, str(path)], cwd=ROOT, capture_output=True, check=True)
         issues = json.loads(done.stdout)
         assert issues["numErrors"] == issues["numWarnings"] == 0, issues["messages"]
@@ -237,17 +244,19 @@ def test_motions_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     flipped[1, 5] *= -1
     lost[2, 0] = np.nan
     cases: list[tuple[str, tuple[np.ndarray, ...], dict[str, Any]]] = [
-        ("frame 1, joint 5", (flipped, betas, transl), {"fps": 30}),
-        ("frame 2 has numbers that are not finite", (pose, betas, lost), {"fps": 30}),
-        ("at least one frame", (pose[:0], betas, transl[:0]), {"fps": 30}),
-        ("give either fps or times", (pose, betas, transl), {}),
-        ("fps is 0", (pose, betas, transl), {"fps": 0}),
+        ("frame 1, joint 5", (flipped, betas, transl), {}),
+        ("frame 2 has numbers that are not finite", (pose, betas, lost), {}),
+        ("at least one frame", (pose[:0], betas, transl[:0]), {}),
+        ("must be 3 finite seconds", (pose, betas, transl), {"times": np.array([0, 0.1])}),
         ("frame 2 is at 0.1 s", (pose, betas, transl), {"times": np.array([0, 0.2, 0.1])}),
-        ("choose one of", (pose, betas, transl), {"fps": 30, "joint_names": "unity"}),
+        ("choose one of", (pose, betas, transl), {"joint_names": "unity"}),
     ]
     for words, arguments, options in cases:
         with pytest.raises(ValueError, match=words):
-            write_animated_glb(tmp_path / "hand.glb", HANDS["stand-in"], *arguments, **options)
+            hand = MovingHand(HANDS["stand-in"], *arguments)
+            write_hands_glb(tmp_path / "hand.glb", [hand], **{"times": evenly(hand.pose), **options})
+    with pytest.raises(ValueError, match="fps is 0"):
+        write_bvh(tmp_path / "hand.bvh", HANDS["stand-in"], pose, betas, transl, fps=0)
     assert not os.listdir(tmp_path)
     with pytest.raises(ValueError, match="units_per_metre"):
         write_bvh(tmp_path / "hand.bvh", HANDS["stand-in"], pose, betas, transl, fps=30, units_per_metre=0)

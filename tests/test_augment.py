@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.augment import AugmentConfig, prepare_batch
-from datasets.photometric import change_colours, change_hsv, colour_matrix
-from template import HandModel, load_hand_assets
+from datasets.augment import AugmentConfig, change_colours, change_hsv, colour_matrix, prepare_batch
+from template import HandModel, axis_angle_to_pose, load_hand_assets
 from utils.camera import crop_affine, invert_affine, project, square_box, transform_intrinsics, transform_points
-from utils.rotations import axis_angle_to_matrix
 
 STAND_IN = Path(__file__).parent.parent / "template" / "stand_in.npz"
 CROP = 128
@@ -26,7 +24,7 @@ def make_batch(count: int = 6, seed: int = 0) -> dict[str, torch.Tensor]:
     """Random hands before a camera, with the paper's crop and smooth random pictures."""
     rng, random = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     hand = HandModel(load_hand_assets(STAND_IN, "right"))
-    pose = axis_angle_to_matrix(torch.randn(count, 16, 3, generator=random) * 0.4)
+    pose = axis_angle_to_pose(torch.randn(count, 48, generator=random) * 0.4)
     betas = torch.randn(count, 10, generator=random)
     transl = torch.randn(count, 3, generator=random) * 0.08 + torch.tensor([0.0, 0.0, 0.8])
     output = hand(pose, betas, transl)

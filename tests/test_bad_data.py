@@ -28,10 +28,9 @@ import options.fit
 from datasets import build_dataset
 from datasets.bad_files import BadFileError
 from datasets.crop_dataset import CropDataset
-from datasets.crop_placement import unusable_boxes
 from datasets.dex_ycb.files import read_labels
 from datasets.dex_ycb.splits import SERIALS
-from datasets.image_crop import crop_image, read_image
+from datasets.image_crop import crop_image, read_image, unusable_boxes
 from datasets.sample import check_sample
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.ho3d_writer import write_ho3d
@@ -597,7 +596,7 @@ def test_extrinsics_that_are_missing_or_damaged_are_named(root: Path) -> None:
     dataset = open_split(root)
     predictions = rows_of_split(dataset)
     with pytest.raises(BadFileError, match="meta.yml: not a mapping with extrinsics"):
-        view_groups(dataset, predictions)
+        view_groups(dataset, np.arange(len(predictions)), predictions.is_left)
     for meta in root.rglob("meta.yml"):
         meta.write_text(meta.read_text() + "extrinsics: '1'\n")
     path = root / "calibration/extrinsics_1/extrinsics.yml"
@@ -609,4 +608,4 @@ def test_extrinsics_that_are_missing_or_damaged_are_named(root: Path) -> None:
     ):  # fmt: skip
         path.write_text(text)
         with pytest.raises(BadFileError, match=said):
-            view_groups(dataset, predictions)
+            view_groups(dataset, np.arange(len(predictions)), predictions.is_left)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from test_animation_files import AXES, HANDS, motion, posed
 
-from utils.export.gltf_animation import write_animated_glb
+from utils.export.gltf_animation import MovingHand, write_hands_glb
 from utils.export.rig import JOINT_NAMES
 
 SCRIPT = Path(__file__).with_name("blender_vertices.py")
@@ -38,7 +38,7 @@ def test_blender_poses_every_vertex_as_we_do(name: str, correctives: bool, blend
     assets, (pose, betas, transl) = HANDS[name], motion(6, seed=3)
     times = np.array([0.0, 0.04, 0.1, 0.13, 0.2, 0.21])
     path, out = tmp_path / "hand.glb", tmp_path / "seen.npz"
-    write_animated_glb(path, assets, pose, betas, transl, times=times, correctives=correctives)
+    write_hands_glb(path, [MovingHand(assets, pose, betas, transl)], times, correctives=correctives)
     words = [blender, str(SCRIPT), str(path), str(out), *map(str, times)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -19,9 +19,9 @@ import torch
 import calibrate_from_shape_params
 import run
 from datasets import build_dataset
-from datasets.synthetic.data_set import write_data_set
-from datasets.synthetic.sequence import SynthesisOptions
+from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 from src.personalization.calibration.data_set_evidence import DEPTH_RANGE, view_groups, wrist_depths
+from src.personalization.ground_truth import rows_of
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
@@ -100,12 +100,13 @@ def commands(
 
 def test_both_sides_are_there(world: SimpleNamespace) -> None:
     assert world.rows.is_left.any() and not world.rows.is_left.all()
-    assert len(np.unique(view_groups(world.dataset, world.rows).instant)) == 4
+    rows = rows_of(world.dataset, world.rows)
+    assert len(np.unique(view_groups(world.dataset, rows, world.rows.is_left).instant)) == 4
 
 
 def test_depth_maps_are_read_at_the_wrist(world: SimpleNamespace) -> None:
     """The reading is the true depth of the joint but for the flesh; an object in front of a wrist may hide it."""
-    found = wrist_depths(world.dataset, world.rows)
+    found = wrist_depths(world.dataset, rows_of(world.dataset, world.rows), world.rows)
     known = np.isfinite(found)
     assert known.mean() > 0.8
     off = (found - world.depth)[known]
@@ -116,6 +117,7 @@ def test_depth_maps_are_read_at_the_wrist(world: SimpleNamespace) -> None:
 
 def test_depth_maps_without_a_reading(world: SimpleNamespace, tmp_path: Path) -> None:
     few = world.rows.select(np.arange(2))
+    rows = rows_of(world.dataset, few)
 
     class Elsewhere:
         """The data set with other depth maps: one of zeros (nothing measured), one missing."""
@@ -126,12 +128,12 @@ def test_depth_maps_without_a_reading(world: SimpleNamespace, tmp_path: Path) ->
             return tmp_path / f"color_{row:06d}.jpg"
 
     with pytest.raises(CalibrationError, match="holds no depth maps"):
-        wrist_depths(Elsewhere(), few)
+        wrist_depths(Elsewhere(), rows, few)
     first = np.flatnonzero(world.dataset.columns["image_id"] == few.image_id[0])[0]
     path = tmp_path / f"aligned_depth_to_color_{first:06d}.png"
     for value, is_known in ((0, False), (DEPTH_RANGE[1] + 1, False), (700, True)):
         cv2.imwrite(str(path), np.full((480, 640), value, dtype=np.uint16))
-        assert np.isfinite(wrist_depths(Elsewhere(), few)).tolist() == [is_known, False]
+        assert np.isfinite(wrist_depths(Elsewhere(), rows, few)).tolist() == [is_known, False]
 
 
 def test_cues_from_the_command_line(world: SimpleNamespace, tmp_path: Path, commands: Commands) -> None:

@@ -10,23 +10,23 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
-from src.evaluation import zero_pose_mpvpe
+from src.evaluation.shape import zero_pose_mpvpe
+from src.personalization.calibration.data_set_evidence import group_views, mirror_extrinsics
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.images import average_weights, choose_images, greedy_informative
+from src.personalization.calibration.images import ViewGroups, average_weights, choose_images, greedy_informative
 from src.personalization.calibration.measure_population import shrunk_covariance
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibrate_frames, image_information
-from src.personalization.calibration.multi_view import ViewGroups, group_views, mirror_extrinsics
-from src.personalization.calibration.population import Population, load_population, save_population
+from src.personalization.calibration.multi_frame import calibrate_frames, image_information
+from src.personalization.calibration.population import CalibrationOptions, Population, load_population, save_population
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, Status
 from src.personalization.terms.hand_size import (
+    LENGTHS,
     describe_lengths,
     identity_lengths,
     length_gradient,
-    length_of,
     lengths_as_json,
     lengths_mm,
 )
@@ -100,10 +100,14 @@ def test_average_weights() -> None:
 
 def test_lengths_and_their_gradient(assets: HandAssets, model: JointsModel) -> None:
     betas = torch.randn(3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    flat = torch.eye(3, dtype=torch.float64).expand(3, 16, 3, 3)
+    joints = HandModel(assets, dtype=torch.float64).joints(flat, betas, torch.zeros(3, 3, dtype=torch.float64))
     for name in ("hand", "thumb", "palm_width", "wrist-index_mcp"):
         length, gradient = length_gradient(model, betas.detach(), name)
-        torch.testing.assert_close(length, length_of(model, betas, name))
-        torch.testing.assert_close(torch.autograd.grad(length_of(model, betas, name).sum(), betas)[0], gradient)
+        chain = joints[:, list(LENGTHS[name])]
+        expected = (chain[:, 1:] - chain[:, :-1]).norm(dim=-1).sum(dim=-1)
+        torch.testing.assert_close(length, expected)
+        torch.testing.assert_close(torch.autograd.grad(expected.sum(), betas, retain_graph=True)[0], gradient)
     found = lengths_mm(assets, np.zeros(10), np.eye(10))
     assert 150 < found["hand"][0] < 230 and 2 < found["hand"][1] < 30
     assert lengths_mm(assets, np.zeros(10), None)["hand"][1] is None
@@ -119,7 +123,7 @@ def test_intervals_hold_what_they_say(assets: HandAssets, model: JointsModel) ->
     assert lengths["hand"].std_mm == pytest.approx(identity.hand_length_std_mm)
     drawn = np.random.default_rng(0).multivariate_normal(identity.betas, identity.covariance, size=4000)
     for name, length in lengths.items():
-        found = 1000 * length_of(model, torch.as_tensor(drawn), name).numpy()
+        found = 1000 * length_gradient(model, torch.as_tensor(drawn), name)[0].numpy()
         low, high = length.interval_95
         assert 0.935 < ((found > low) & (found < high)).mean() < 0.965
     words = describe_lengths(identity, assets)
@@ -162,7 +166,7 @@ def test_covariance_against_monte_carlo(assets: HandAssets, model: JointsModel) 
     assert 7.5 < float(squared.mean()) < 13.0
     length, slope = length_gradient(model, result.betas, "hand")
     std = torch.einsum("pi,pij,pj->p", slope, result.covariance, slope).sqrt()
-    inside = ((length - length_of(model, world.betas, "hand")).abs() < std).double().mean()
+    inside = ((length - length_gradient(model, world.betas, "hand")[0]).abs() < std).double().mean()
     assert 0.5 < float(inside) < 0.85
 
 
@@ -177,10 +181,10 @@ def test_more_images_and_cues_tell_more(assets: HandAssets, model: JointsModel) 
 
     blind = replace(KNOWN, depth_mean=None)
     assert spread("hand", blind, 4) < spread("hand", blind, 1)
-    truth = float(length_of(model, world.betas, "hand")[0])
+    truth = float(length_gradient(model, world.betas, "hand")[0][0])
     ruler = replace(blind, cues=(LengthCue("hand", truth, 0.001),))
     assert spread("hand", ruler) < 0.00101 < 0.5 * spread("hand", blind)
-    bone = replace(blind, cues=(LengthCue("index", float(length_of(model, world.betas, "index")[0]), 0.001),))
+    bone = replace(blind, cues=(LengthCue("index", float(length_gradient(model, world.betas, "index")[0][0]), 0.001),))
     assert spread("hand", bone) < spread("hand", blind)
     depth = world.joints[:, :, 0, 2]
     assert spread("hand", replace(blind, wrist_depth_std=0.005), wrist_depth=depth) < 0.6 * spread("hand", blind)
@@ -289,7 +293,7 @@ def test_a_contradicting_ruler_is_refused_with_its_distance(assets: HandAssets) 
     apart = (length - 120) / np.hypot(std, 3)
     assert f"120.0 ± 3.0 mm, but the images and the prior say {length:.1f} ± {std:.1f} mm" in str(refused.value)
     assert f"{apart:.1f} standard deviations" in str(refused.value) and "--accept_conflict" in str(refused.value)
-    truth = length_of(JointsModel(assets), people(assets, 1, 6).betas, "index")[0]
+    truth = length_gradient(JointsModel(assets), people(assets, 1, 6).betas, "index")[0][0]
     bone = replace(KNOWN, cues=(LengthCue("index", float(truth) + 0.05, 0.001),))
     with pytest.raises(CalibrationError, match="index was measured as"):
         calibrate_predictions(rows, assets, options=bone)
@@ -328,7 +332,7 @@ def test_two_cameras_see_the_size(assets: HandAssets, model: JointsModel) -> Non
     blind = replace(KNOWN, depth_mean=None)
     one = calibrate_predictions(rows.select(np.arange(0, 12, 2)), assets, options=blind)[8]
     two = calibrate_predictions(rows, assets, options=blind, views=views)[8]
-    truth = 1000 * float(length_of(model, world.betas, "hand")[0])
+    truth = 1000 * float(length_gradient(model, world.betas, "hand")[0][0])
     assert two.hand_length_std_mm < 0.25 * one.hand_length_std_mm
     assert abs(two.hand_length_mm - truth) < 4 * two.hand_length_std_mm
     assert two.scale_evidence == "cameras" and two.n_images == 12

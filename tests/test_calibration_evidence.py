@@ -12,13 +12,16 @@ import roma
 import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, second_camera, simulate
-from src.personalization.calibration.identity import Images, without_copies
-from src.personalization.calibration.images import choose_images
+from src.personalization.calibration.images import Images, ViewGroups, choose_images
 from src.personalization.calibration.measure_population import measure_network, pose_error_covariance
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
-from src.personalization.calibration.multi_view import ViewGroups, observe_views
-from src.personalization.calibration.population import Population, with_population
-from src.personalization.fitting.fit import FitOptions
+from src.personalization.calibration.multi_frame import join_views
+from src.personalization.calibration.population import (
+    CalibrationOptions,
+    Population,
+    calibration_options,
+    with_population,
+)
+from src.personalization.fitting.fit import FitOptions, observe
 from src.personalization.ground_truth import annotations_of, open_labels
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError
@@ -63,7 +66,7 @@ def test_views_of_an_instant_are_one_frame() -> None:
     keypoints[4] = torch.nan  # the first view of the last instant is of no use
     inputs = check_frames(pose, first.betas.expand(6, 10), K, keypoints, None)
     views = ViewGroups(np.repeat([7, 3, 9], 2), np.tile(np.stack([np.eye(4), camera.numpy()]), (3, 1, 1)))
-    seen, starts, status = observe_views(model, inputs, views, CalibrationOptions())
+    seen, starts, status = join_views(model, observe(model, inputs, CalibrationOptions()), inputs, views)
     assert status.tolist() == [0, 0, 0] and starts.shape == (3, 16, 3, 3)
     order = [1, 0, 2]  # instants by their numbers: 3, 7, 9
     frames = [(first, 1), (first, 0), (second, 2)]
@@ -97,11 +100,11 @@ def test_the_same_image_again_does_not_count(caplog: pytest.LogCaptureFixture) -
     five = {"subject_id": np.ones(5, dtype=int), "sequence_id": np.zeros(5, dtype=int)}
     twice = replace(rows, image_id=np.arange(10, 15), **again, **five)
     with caplog.at_level(logging.WARNING):
-        assert without_copies(twice, np.arange(5)).tolist() == [0, 1, 2]
+        assert Images(twice).of_person(np.arange(5)).predictions.image_id.tolist() == [10, 11, 12]
     assert "2 images are copies of others (e.g. image 13)" in caplog.text
-    assert without_copies(rows, np.array([3, 1])).tolist() == [3, 1]
+    assert Images(rows).of_person(np.array([3, 1])).predictions.image_id.tolist() == [3, 1]
     other = replace(twice, confidence=np.arange(5.0))  # one picture, but another opinion of it
-    assert len(without_copies(other, np.arange(5))) == 5
+    assert len(Images(other).of_person(np.arange(5)).predictions) == 5
 
 
 def test_some_of_the_images() -> None:

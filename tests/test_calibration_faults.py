@@ -18,15 +18,13 @@ from src.personalization import default_files
 from src.personalization.calibration import command, multi_frame, population
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import (
-    CalibrationOptions,
-    calibrate_frames,
-    default_options,
-)
+from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.calibration.population import (
     SHIPPED_PRIOR,
+    CalibrationOptions,
     NetworkShape,
     Population,
+    default_options,
     load_population,
     save_population,
 )
@@ -34,7 +32,7 @@ from src.personalization.fitting.command import fit
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import length_gradient, length_of
+from src.personalization.terms.hand_size import length_gradient
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, load_hand_assets
@@ -146,7 +144,7 @@ def test_intervals_hold_where_nothing_was_measured(assets: HandAssets) -> None:
         found = calibrate_frames(model, world.predicted, torch.zeros(24, 10), world.K, world.keypoints, options=options)
         length, slope = length_gradient(model, found.betas, "hand")
         std = torch.einsum("pi,pij,pj->p", slope, found.covariance, slope).sqrt()
-        z = (length - length_of(model, world.betas, "hand")) / std
+        z = (length - length_gradient(model, world.betas, "hand")[0]) / std
         beta_z = (found.betas - world.betas) / found.covariance.diagonal(dim1=1, dim2=2).sqrt()
         held[repeat] = float((z.abs() < 1.96).double().mean()), float((beta_z.abs() < 1.96).double().mean())
     assert min(held[True]) > 0.93, held
@@ -203,7 +201,7 @@ def test_an_error_that_the_network_makes_every_time_counts_once(assets: HandAsse
 
 def test_a_ruler_in_two_files_was_read_once(assets: HandAssets) -> None:
     world = simulate(assets, 1, 8, WORLD, seed=5)
-    truth = float(length_of(JointsModel(assets), world.betas, "hand")[0])
+    truth = float(length_gradient(JointsModel(assets), world.betas, "hand")[0][0])
     options = replace(KNOWN, depth_mean=None, cues=(LengthCue("hand", truth, 0.003),))
     rows = rows_of(world, assets)
     parts = [calibrate_predictions(rows.select(np.arange(4) + start), assets, options)[8] for start in (0, 4)]
@@ -233,7 +231,13 @@ def test_evidence_survives_the_file(assets: HandAssets, tmp_path: Path) -> None:
     found = calibrate_predictions(rows_of(simulate(assets, 1, 4, WORLD), assets), assets, options)[8]
     found.save(tmp_path / "me.json")
     read = load_identity(tmp_path / "me.json")
-    assert read.evidence == found.evidence and set(read.evidence) == {"prior", "errors_repeat", "network", "cues"}
+    assert read.evidence == found.evidence and set(read.evidence) == {
+        "prior",
+        "errors_repeat",
+        "repeats",
+        "network",
+        "cues",
+    }
     assert read.length_mm == pytest.approx(found.hand_length_mm, abs=1e-3)
     assert (tmp_path / "me.json").stat().st_mode & 0o077 == 0  # a person's biometric data
     low, high = read.interval_mm
@@ -394,7 +398,7 @@ def test_lengths_in_other_units(assets: HandAssets, tmp_path: Path, mm: float, w
 
 def test_two_lengths_that_contradict_each_other(assets: HandAssets) -> None:
     world = simulate(assets, 1, 4, WORLD)
-    truth = float(length_of(JointsModel(assets), world.betas, "hand")[0])
+    truth = float(length_gradient(JointsModel(assets), world.betas, "hand")[0][0])
     cues = (LengthCue("hand", truth, 0.002), LengthCue("hand", truth - 0.02, 0.002))
     options = replace(KNOWN, depth_mean=None, cues=cues)
     with pytest.raises(CalibrationError, match="standard deviations apart"):
@@ -409,14 +413,14 @@ def test_identities_already_written_are_kept(
 ) -> None:
     rows = rows_of(simulate(assets, 3, 4, WORLD), assets)
     save_predictions(tmp_path / "p.npz", rows)
-    real = command.calibrate_predictions
+    real = command.calibrate_person
 
-    def interrupted(*given: object, subject: int, **more: object) -> dict[int, Identity]:
+    def interrupted(own: object, subject: int, *given: object, **more: object) -> Identity:
         if subject == 10:
             raise KeyboardInterrupt
-        return real(*given, subject=subject, **more)
+        return real(own, subject, *given, **more)
 
-    monkeypatch.setattr(command, "calibrate_predictions", interrupted)
+    monkeypatch.setattr(command, "calibrate_person", interrupted)
     with pytest.raises(KeyboardInterrupt):
         stated = ("--keypoint_std", "1", "--finger_std", "0.1", "--root_std", "0.1")
         command.run(arguments(tmp_path, "--depth_mean", "0.85", "--depth_std", "0.05", *stated))

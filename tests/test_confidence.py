@@ -11,9 +11,9 @@ import torch
 from datasets.loading import BatchLoader
 from src.engine.step_log import StepLog
 from src.models import build_model
-from src.models.confidence_objective import WithinPersonConfidence, average_of_person, person_ranking_loss
+from src.models.losses import ranking_loss
 from src.models.mano_networks import ConfidenceHead
-from src.models.objectives import ConfidenceObjective, ranked_pairs
+from src.models.objectives import ConfidenceObjective, WithinPersonConfidence, average_of_person, ranked_pairs
 from src.personalization.calibration.images import average_betas, average_weights
 from template import HandModel, load_hand_assets
 
@@ -30,10 +30,10 @@ def test_ranking_loss_against_a_slow_loop() -> None:
             gap = float(confidence[better] - confidence[worse])
             total += math.log1p(math.exp(-gap)) * abs(float(error[i] - error[j]))
             right, count = right + (gap > 0), count + 1
-    loss, accuracy = person_ranking_loss(confidence, error, person)
+    loss, accuracy = ranking_loss(confidence, error, person)
     assert float(loss) == pytest.approx(total / count, rel=1e-5)
     assert float(accuracy) == pytest.approx(right / count)
-    loss, accuracy = person_ranking_loss(confidence, error, torch.arange(12))
+    loss, accuracy = ranking_loss(confidence, error, torch.arange(12))
     assert float(loss) == 0 and math.isnan(float(accuracy))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datasets.bad_files import BadFileError, possible_intrinsics, possible_poses, read_json, read_npz
-from datasets.crop_placement import joint_boxes, place_crops, whole_image_box
+from datasets.image_crop import joint_boxes, place_crops, whole_image_box
 
 WIDTH, HEIGHT, SIZE = 640, 480, 128
 

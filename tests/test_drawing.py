@@ -13,7 +13,7 @@ from mesh_files import read_mesh
 
 from utils.camera import project_numpy, square_box, transform_points
 from utils.drawing import overlay
-from utils.drawing.figures import HandView, ShapeView, demo_figure, identity_figure
+from utils.drawing.figures import CROP_PIXELS, HandView, ShapeView, demo_figure, identity_figure
 from utils.joints import BONES, FINGERS
 from utils.mesh_io import write_mesh
 
@@ -126,9 +126,9 @@ def test_figures_are_written_whole(tmp_path: Path) -> None:
     ]
     box = square_box(project_numpy(joints, K), 2.0)
     image = grey()
-    silhouette = overlay.mesh_silhouette(vertices, faces, K, 320, 240)
+    silhouette = overlay.mesh_silhouette(vertices, faces, K, CROP_PIXELS, CROP_PIXELS)
     demo_figure(tmp_path / "a" / "x_plot.jpg", image, K, faces, hands, box, true_vertices=vertices, title="x")
-    demo_figure(tmp_path / "a" / "y_plot.png", image, K, faces, hands[1:], silhouette=silhouette)
+    demo_figure(tmp_path / "a" / "y_plot.png", image, K, faces, hands[1:], close_silhouette=silhouette)
     shapes = [ShapeView("true", vertices, joints), ShapeView("calibrated", vertices * 1.05, joints * 1.05, 1.5)]
     identity_figure(tmp_path / "a" / "identity.png", shapes, faces, vertices, "subject 1")
     identity_figure(tmp_path / "a" / "plain.png", shapes, faces)

@@ -18,6 +18,7 @@ from src.engine.estimates.batches import batches, personalised_batches
 from src.engine.estimates.rows_file import RowsFile
 from src.engine.estimates.survey import Survey, survey
 from src.estimators import Reader, read_estimates, write_estimates
+from src.estimators.files import load
 from src.personalization.estimates.personalise import Personalised
 from template import load_hand_assets
 from template.assets import STAND_IN_PATH
@@ -64,7 +65,7 @@ def test_batches_are_the_whole(
     reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, most: int
 ) -> None:
     """In whatever batches, by however many processes (the last case: one batch, whose hands are shared)."""
-    monkeypatch.setattr("src.engine.estimates.batches.batches", lambda counts: batches(counts, most))
+    monkeypatch.setattr("src.engine.estimates.batches.batches", lambda counts, _: batches(counts, most))
     seen, parts = survey(reader, 200, DistributedContext()), {}
     found: list[tuple[Personalised, list[str]]] = []
     for rank in reversed(range(processes)):  # the leading one last: by then the others' parts are there
@@ -84,6 +85,36 @@ def test_batches_are_the_whole(
 def test_a_file_is_never_parted() -> None:
     assert batches([1, 1, 1, 9, 0, 2, 2], 3) == [range(0, 3), range(3, 4), range(4, 6), range(6, 7)]
     assert [file for part in batches([4, 0, 3, 3], 4) for file in part] == [0, 1, 2, 3]
+
+
+def test_small_files_are_read_once(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where there is no room to keep them, as often as they are looked at, with the same end."""
+    read: list[str] = []
+    monkeypatch.setattr("src.estimators.reader.load", lambda path: read.append(path.name) or load(path))
+    for room, times in ((2**24, 1), (0, 3)):
+        reader._room, alone = room, DistributedContext()
+        out = tmp_path / str(room)
+        for _ in personalised_batches(reader, survey(reader, 200, alone), shifted, out, alone):
+            pass
+        assert sorted(read) == sorted(times * [file.name for file in reader.files])
+        assert not reader._kept and reader._room == room
+        read.clear()
+    for file in reader.files:
+        assert (tmp_path / str(2**24) / file.name).read_bytes() == (tmp_path / "0" / file.name).read_bytes()
+
+
+def test_a_batch_without_a_hand_is_copied(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = tmp_path / "some"
+    some.mkdir()
+    first, last = sorted(folder.iterdir())[:2]
+    for name, source in (("a", first), ("c", last)):
+        (some / f"{name}.json").write_bytes(source.read_bytes())
+    (some / "b.json").write_text('{"hand_landmarks": [], "handedness": []}', encoding="utf-8")
+    monkeypatch.setattr("src.engine.estimates.batches.batches", lambda *_: [range(n, n + 1) for n in range(3)])
+    reader, alone = Reader(some, "mediapipe", K=K, image_size=SIZE), DistributedContext()
+    found = list(personalised_batches(reader, survey(reader, 200, alone), shifted, tmp_path / "out", alone))
+    assert [len(one.rows) for one, _ in found] == [1, 1]
+    assert (tmp_path / "out" / "b.json").read_bytes() == (some / "b.json").read_bytes()
 
 
 def test_a_sample_is_the_same_however_it_is_shared(reader: Reader) -> None:

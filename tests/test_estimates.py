@@ -19,7 +19,7 @@ from options.run_options import get_args_parser as run_parser
 from src.engine.estimates import measure_trust as measure_command
 from src.engine.estimates.command import personalise
 from src.engine.estimates.learn_landmarks import learn, misfit_mm
-from src.engine.estimates.shape_track import ShapeTrack, check_shape_track, sequence_name
+from src.engine.estimates.shape_track import ShapeTrack, sequence_name
 from src.estimators import EstimateFormatError, read_estimates
 from src.evaluation.alignment import procrustes_align
 from src.evaluation.submission_checks import SubmissionError
@@ -29,13 +29,13 @@ from src.personalization.estimates.people import MANO_STD, people_of, population
 from src.personalization.estimates.trust import Trust, find_trust, load_trust
 from src.personalization.fitting.from_keypoints import ray_turn
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import length_of
+from src.personalization.terms.hand_size import length_gradient
 from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 from template.kinematics import LANDMARK_FRAMES, JointsModel
 from tests.mano_pickle import write_mano_pickle
 from utils.artifact_checks import ArtifactError
-from utils.artifacts import load_identity, load_predictions
+from utils.artifacts import Predictions, load_identity, load_predictions
 from utils.joints import MANO_TO_STANDARD
 
 ASSETS = load_hand_assets(STAND_IN_PATH)
@@ -55,7 +55,7 @@ def folder(tmp_path: Path, hamer: Estimated) -> Path:
 
 
 def length_mm(betas: torch.Tensor) -> float:
-    return 1000 * float(length_of(JointsModel(ASSETS), betas, "hand"))
+    return 1000 * float(length_gradient(JointsModel(ASSETS), betas, "hand")[0])
 
 
 @pytest.mark.parametrize("name", list(CLAIMS))
@@ -307,10 +307,13 @@ def test_shape_track(tmp_path: Path, folder: Path) -> None:
     (entry,) = json.loads((tmp_path / "s.json").read_text())
     assert entry["sequence_name"] == "frame" and len(entry["mano_beta"]) == 10 and entry["hand_side"] == "right"
     assert sequence_name("P0001-cam2_000123.jpg", 3) == "P0001-cam2" and sequence_name("17.jpg", 3) == "subject-03"
-    with pytest.raises(SubmissionError, match="ten numbers"):
-        check_shape_track([{**entry, "mano_beta": [0.0] * 9}], "x")
-    with pytest.raises(SubmissionError, match="twice"):
-        check_shape_track([entry, entry], "x")
+    for wrong in (np.nan, 25.0):
+        (identity,) = found.identities.values()
+        changed = replace(identity)
+        changed.betas = np.full(10, wrong)  # afterwards: an identity of NaN cannot be made
+        personalised.identities = {0: changed}
+        with pytest.raises(SubmissionError, match="betas lie within 20"):
+            ShapeTrack(tmp_path / "s.json", replace(ASSETS, name="MANO")).add(personalised)
 
 
 def test_a_sam3d_body_persons_two_hands_come_out_one_size() -> None:
@@ -431,3 +434,23 @@ def test_where_the_points_of_another_rig_lie(tmp_path: Path, caplog: pytest.LogC
     assert misfit_mm(ASSETS, rows, found) < misfit_mm(ASSETS, rows, None)
     shipped = landmarks_of("sam3d_body", ASSETS)
     assert shipped.people == 2 and "4 hands of 2 people" in caplog.text and landmarks_of("hamer", ASSETS) is None
+
+
+def test_mirrored_keypoints_are_found_and_named(tmp_path: Path) -> None:
+    """Without 3D no picture tells by itself; ten of them do."""
+    result = estimate(ASSETS, "mediapipe", 1, 10, seed=8)
+    pixels = result.keypoints[0].numpy()
+    given: dict = {"image": [f"p{row}.jpg" for row in range(10)], "K": K, "image_size": SIZE}
+
+    def read(points: np.ndarray, left: bool) -> Predictions:
+        np.savez(tmp_path / "r.npz", keypoints_2d=points, is_left=[left] * 10, **given)
+        return read_estimates(tmp_path / "r.npz", "joints")
+
+    mirrored = np.stack([SIZE[0] - 1 - pixels[..., 0], pixels[..., 1]], axis=-1)
+    for points, left in ((pixels, False), (mirrored, True)):
+        prepare(read(points, left), ASSETS, people_of(ASSETS))
+    for points, left in ((mirrored, False), (pixels, True)):
+        with pytest.raises(
+            CalibrationError, match=r"10 \w+ hands are a \w+ hand's, all together .* p\d.jpg.*--side_of"
+        ):
+            prepare(read(points, left), ASSETS, people_of(ASSETS))

@@ -24,7 +24,8 @@ from datasets.crop_cache import CropCache
 from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
-from src.engine.train import Interrupted, Trainer, train
+from src.engine.distributed import Interrupted
+from src.engine.train import Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.files import atomic_path, write_json
 

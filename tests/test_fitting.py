@@ -13,14 +13,13 @@ import torch
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from options.fit import get_args_parser
 from src.personalization.fitting.adam import AdamOptions, fit_adam
-from src.personalization.fitting.batch import fit_predictions
+from src.personalization.fitting.batch import fit_predictions, fit_videos, video_order
 from src.personalization.fitting.command import fit as fit_command
 from src.personalization.fitting.command import summarise
 from src.personalization.fitting.evidence import reestimated
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
 from src.personalization.fitting.sequence import SequenceOptions
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
-from src.personalization.fitting.video import fit_videos, video_order
 from src.personalization.ground_truth import rows_of
 from src.personalization.pairing import pair_keypoints
 from src.personalization.registration.register import register_mesh

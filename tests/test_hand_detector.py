@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import minimize
 
 from datasets.synthetic.world import bank as banks
-from datasets.synthetic.world import mixing, resident
+from datasets.synthetic.world import mixing
 from datasets.synthetic.world.background import SIDE
 from datasets.synthetic.world.cutout import SIZE
 from datasets.synthetic.world.hands import LABEL
@@ -33,9 +33,8 @@ CUTOUTS, WALLS = 12, 3
 @pytest.fixture
 def small_bank(tmp_path, monkeypatch) -> Path:
     """Two shards of squares on stripes in the bank's layout: what is trained on does not matter here."""
-    for module in (banks, resident):
-        monkeypatch.setattr(module, "CUTOUTS_A_SHARD", CUTOUTS)
-        monkeypatch.setattr(module, "BACKGROUNDS_A_SHARD", WALLS)
+    monkeypatch.setattr(banks, "CUTOUTS_A_SHARD", CUTOUTS)
+    monkeypatch.setattr(banks, "BACKGROUNDS_A_SHARD", WALLS)
     monkeypatch.setattr(train_world, "_BANK_AT_LEAST", CUTOUTS)
     generator = np.random.default_rng(0)
     root = tmp_path / "bank"
@@ -141,7 +140,7 @@ def test_a_keypoint_is_right_within_a_tenth_of_the_box():
 
 def test_crops_hold_the_box_and_flips_are_left_hands(small_bank):
     torch.manual_seed(0)
-    bank = resident.ResidentBank(small_bank, "cpu", 100)
+    bank = banks.ResidentBank(small_bank, "cpu", 100)
     assert bank.refresh() == 2 and bank.cutouts == 2 * CUTOUTS and bank.refresh() == 0
     crops = mixing.mix_crops(bank, 64, 96, left=0.5)
     side = (crops.keypoints.amax(1) - crops.keypoints.amin(1)).amax(1)
@@ -164,7 +163,7 @@ def test_crops_hold_the_box_and_flips_are_left_hands(small_bank):
 
 def test_pictures_boxes_are_squares_around_hands(small_bank):
     torch.manual_seed(1)
-    bank = resident.ResidentBank(small_bank, "cpu", 100)
+    bank = banks.ResidentBank(small_bank, "cpu", 100)
     bank.refresh()
     pictures = mixing.mix_pictures(bank, 24, 128)
     extent = pictures.boxes[..., 2:] - pictures.boxes[..., :2]

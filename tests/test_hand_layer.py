@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from src.models.cmr.rest_mesh import RestMesh
 from src.models.keypoint_views import moved
-from src.models.paper_mano import PaperMano
+from src.models.paper_mano import turned
 from template import (
     HandAssets,
     HandModel,
@@ -321,7 +320,6 @@ def geometry_in_networks() -> dict[str, Callable[[], torch.Tensor]]:
     generator = torch.Generator().manual_seed(3)
     pose, betas, _ = random_input(2, torch.float32)
     model, image = HandModel(RIGHT), torch.rand(1, 3, 96, 96, generator=generator)
-    network = SimpleNamespace(update="multiplicative")
     rest = RestMesh(load_hierarchy(load_hand_assets()))
     six = pose[..., :2].transpose(-1, -2).flatten(1)
     return {
@@ -330,7 +328,7 @@ def geometry_in_networks() -> dict[str, Callable[[], torch.Tensor]]:
         "plain": lambda: HandModel(RIGHT, plain=True)(pose, betas).vertices,
         "regressed": lambda: HandModel(RIGHT, joint_type="regressed").joints(pose, betas),
         "mesh at its levels": lambda: rest.levels(rest.hand.rest(betas))[0],
-        "rotation update": lambda: PaperMano._refine(network, six, six.flip(0)),
+        "rotation update": lambda: turned(six, six.flip(0)),
         "view and back": lambda: moved(image, 10.0, 0.03)[1],
     }
 

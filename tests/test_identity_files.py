@@ -15,10 +15,10 @@ from options.fit import get_args_parser as fit_parser
 from options.run_options import get_args_parser as run_parser
 from src.personalization.calibration import command
 from src.personalization.calibration.command import calibrate_and_write
-from src.personalization.calibration.identity import Images, calibrate_predictions
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import CalibrationOptions
-from src.personalization.calibration.population import Population, load_population
+from src.personalization.calibration.population import CalibrationOptions, Population, load_population
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints
 from src.personalization.solver.status import CalibrationError
@@ -218,7 +218,7 @@ def test_keypoints_and_what_is_said_of_them(assets: HandAssets, rows: Prediction
     for given in ({"K": K}, {"hand": "left"}, {"confidence": np.ones((6, 21))}):
         with pytest.raises(CalibrationError, match=f"{next(iter(given))}: predictions and results bring their own"):
             calibrate(rows, **given, assets=assets)
-    with pytest.raises(CalibrationError, match="K and fov both"):
+    with pytest.raises(CalibrationError, match="K, fov and camera say"):
         calibrate("photos", K=K, fov=60, assets=assets)
 
 
@@ -242,7 +242,7 @@ def test_nobody_is_told_to_read_arrays_unsafely(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_named_before_the_work(
     assets: HandAssets, rows: Predictions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "calibrate_predictions", lambda *_, **__: pytest.fail("worked for nothing"))
+    monkeypatch.setattr(command, "calibrate_person", lambda *_, **__: pytest.fail("worked for nothing"))
     (tmp_path / "taken").write_text("a file")
     (tmp_path / "folder.json").mkdir()
     for output in ("taken", "taken/me.json", "folder.json"):

@@ -12,7 +12,8 @@ import pytest
 import roma
 import torch
 
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibrate_frames
+from src.personalization.calibration.multi_frame import calibrate_frames
+from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.fitting.api import fit
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks import LandmarkModel, joints_model, load_landmarks

@@ -15,6 +15,7 @@ from src.personalization.solver.levenberg_marquardt import LONGEST, SHORTEST, LM
 from src.personalization.solver.normal_equations import factorise, solve_damped, solve_factored
 from src.personalization.solver.robust import LOSSES, robust_loss
 from src.personalization.solver.status import Status
+from src.personalization.terms import frame_terms
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior, step_of
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import check_frames
@@ -81,10 +82,12 @@ def with_offsets(layer: HandModel, offsets: torch.Tensor, pose: torch.Tensor, be
 
 @pytest.mark.parametrize("scale_std", [None, 0.0, 0.2, math.inf])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_terms_equal_automatic_differentiation(loss: str, scale_std: float | None) -> None:
+def test_terms_equal_automatic_differentiation(
+    loss: str, scale_std: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Cost, gradient and Hessian of two cameras, two priors, depth and betas, against autograd through the plain layer;
     also of landmarks beside the joints, and of 3D points whose centre and scale are at their best (closed forms here,
-    as whole matrices)."""
+    as whole matrices). Few frames and many are two ways to the same."""
     problem, state = frames(3, loss)
     generator = torch.Generator().manual_seed(3)
     offsets = 0.01 * torch.randn(21, 3, dtype=torch.float64, generator=generator)
@@ -109,6 +112,12 @@ def test_terms_equal_automatic_differentiation(loss: str, scale_std: float | Non
         pose_priors=[*seen.pose_priors, other],
     )
     terms, layer = problem.linearise(state), HandModel(random_assets(), dtype=torch.float64, plain=True)
+    search = state | {"accepted": torch.ones(3)}  # regards the loss's own curvature
+    few = problem.linearise(search)
+    monkeypatch.setattr(frame_terms, "MOST", 0)
+    for as_few, as_many in ((terms, problem.linearise(state)), (few, problem.linearise(search))):
+        for name, value in as_many.items():
+            torch.testing.assert_close(as_few[name], value, rtol=1e-9, atol=1e-9)
 
     def residuals(vector: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of all frames: keypoints (3,2,21,2), and everything that is Gaussian."""
@@ -261,9 +270,25 @@ def test_result_is_a_minimum_and_independent_of_neighbours() -> None:
         index = torch.tensor([row])
         own_state = {key: value[index] for key, value in state.items()}
         alone = minimise(problem.rows(index), own_state, LMOptions(max_steps=60))
+        assert (alone.steps[0], alone.status[0]) == (together.steps[row], together.status[row])
         for key in state:
             # Batched matrix products may add in another order than a single one: rounding, not influence.
             torch.testing.assert_close(alone.state[key][0], together.state[key][row], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 60])
+def test_one_problem_takes_the_steps_of_many(most: int) -> None:
+    """From far away, through a robust loss, with rejected steps and longer ones; also where they are used up."""
+    problem, state = frames(8, "geman_mcclure", noise=6.0)
+    state = state | {"wrist": state["wrist"] + 0.1, "accepted": torch.zeros(8)}
+    options = LMOptions(max_steps=most, tolerance=1e-4)
+    together = minimise(problem, state, options)
+    assert most < 60 or together.steps.max() > 6
+    for row in range(8):
+        index = torch.tensor([row])
+        alone = minimise(problem.rows(index), {key: value[index] for key, value in state.items()}, options)
+        assert (alone.steps[0], alone.status[0]) == (together.steps[row], together.status[row])
+        torch.testing.assert_close(alone.cost[0], together.cost[row], atol=1e-6, rtol=1e-6)
 
 
 def test_a_poisoned_neighbour_changes_nothing() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, simulate
-from src.personalization.calibration.multi_frame import CalibrationOptions, place_frames
+from src.personalization.calibration.multi_frame import place_frames
+from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.problem import (
     MultiFrameProblem,
     log_volume_gradient,
@@ -43,7 +44,7 @@ def case(noise: float = 2.0, turn: float = 0.1, loss: str = "none", linear: floa
     problem = MultiFrameProblem(
         model,
         observe(model, inputs, options),
-        torch.tensor([1.0, 0.4], dtype=torch.float64),
+        torch.tensor([[1.0], [0.4]], dtype=torch.float64),
         options.population.shape_prior(),
         (LengthCue("hand", 0.19, 0.003), LengthCue("index", 0.09, 0.004)),
         linear * torch.randn(PERSONS, 10, generator=generator, dtype=torch.float64),
@@ -171,7 +172,7 @@ def test_the_volume_gradient_against_frames_solved_again() -> None:
             )
             logs = np.linalg.slogdet(alone.terms["hessian"].numpy())[1] / 2
             sides.append(torch.as_tensor(logs).view(split).sum(dim=1))
-        expected[:, beta] = problem.share * (sides[0] - sides[1]) / (2 * size)
+        expected[:, beta] = problem.share[:, 0] * (sides[0] - sides[1]) / (2 * size)
     chosen = [0, 4]
     assert expected[:, chosen].abs().max() > 0.05
     torch.testing.assert_close(found[:, chosen], expected[:, chosen], rtol=0.05, atol=0.02)
@@ -192,15 +193,14 @@ def test_frames_elsewhere_lose_their_weight() -> None:
     """A hand seen as if three times as far: outside the depths it is placed at a typical one and does not count."""
     this = case(noise=0.0)
     seen, options = this.problem.observations, this.options
-    rest = this.model.rest_points(this.world.betas).repeat_interleave(FRAMES, 0)
-    pose = this.world.pose.flatten(0, 1)
-    kept, wrist, placed = place_frames(this.model, seen, pose, rest, options.depths)
+    given = (this.model, seen, this.world.pose.flatten(0, 1), this.world.betas)
+    kept, wrist, placed = place_frames(*given, options.depths)
     assert placed.all()
     torch.testing.assert_close(wrist, this.world.joints[:, :, 0].flatten(0, 1), atol=1e-6, rtol=0)
     depths = wrist[:, 2].sort().values
-    kept, wrist, placed = place_frames(this.model, seen, pose, rest, (0.1, float(depths[2] + depths[3]) / 2))
+    kept, wrist, placed = place_frames(*given, (0.1, float(depths[2] + depths[3]) / 2))
     assert int(placed.sum()) == 3 and bool((kept.weights[~placed] == 0).all())
     torch.testing.assert_close(kept.weights[placed], seen.weights[placed])
     unseen = replace(seen, weights=torch.zeros_like(seen.weights))
-    _, wrist, placed = place_frames(this.model, unseen, pose, rest, options.depths)
+    _, wrist, placed = place_frames(this.model, unseen, *given[2:], options.depths)
     assert placed.all() and torch.isfinite(wrist).all()

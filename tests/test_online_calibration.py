@@ -10,9 +10,9 @@ import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibrate_frames
+from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.calibration.online import OnlineCalibration, OnlineOptions
-from src.personalization.calibration.population import Population
+from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.calibration.views import solve_frames
 from src.personalization.fitting.fit import PosePriorOptions, observe
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise

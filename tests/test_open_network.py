@@ -10,8 +10,8 @@ from photo_cases import ASSETS, arguments
 from torch import nn
 
 from src.engine import networks
-from src.engine.checkpoint import ModelCard, save_checkpoint
-from src.engine.networks import open_network, read_network
+from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
+from src.engine.networks import for_inference, open_network, read_network
 from src.models import build_model
 from src.photos.setup import open_tools
 
@@ -46,3 +46,18 @@ def test_a_released_cascade_says_by_its_tensors_what_it_was_trained_on(
     torch.save(nn.Linear(2, 5).state_dict(), tmp_path / "other.pth")
     with pytest.raises(ValueError, match="Is it a cmr_pg"):
         read_network(tmp_path / "other.pth", "cpu", ASSETS, "cmr_pg")
+
+
+@pytest.mark.parametrize("name", ["pose_2d", "hand_detector"])
+def test_networks_for_inference_give_the_same(name: str) -> None:
+    network, card, _ = load_network(f"weights/{name}.safetensors")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    quick = for_inference(network)
+    norms = [sum(isinstance(module, nn.BatchNorm2d) for module in one.modules()) for one in (network, quick)]
+    assert norms[1] < 0.1 * norms[0]
+    image = torch.rand(2, 3, card.input_size, card.input_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        expected, found = network(image), quick(image)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, atol=2e-4, rtol=1e-3)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())

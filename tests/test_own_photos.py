@@ -25,7 +25,7 @@ from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_fr
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.landmarks import joints_model, load_landmarks
 from src.personalization.solver.status import CalibrationError, Status, usable
-from src.personalization.terms.hand_size import length_of, lengths_mm
+from src.personalization.terms.hand_size import length_gradient, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
@@ -36,6 +36,7 @@ from src.photos.hands import find_photo_hands
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import JointsModel, posed_points
 from utils.artifacts import load_identity
+from utils.cameras.files import read_camera
 
 NOISE_PX = 2.0
 PHOTOS = SimulationOptions(NOISE_PX, 0.0, 0.0, (0.3, 0.8), uniform_depth=True, focal=700.0)
@@ -336,13 +337,34 @@ def test_photos_to_identity(tmp_path: Path, assets: HandAssets, caplog: pytest.L
     assert set(left.image_ids) < set(found.image_ids)  # the same pictures, whatever else is in the folder
 
 
+def test_photos_of_a_lens_with_distortion(tmp_path: Path, assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
+    """The hands of an album, as a fisheye sees them; right and left."""
+    album, words = Album(tmp_path, assets, 8, left=(1, 4)), "fisheye:500,500,319.5,239.5,0.3,-0.1,0,0"
+    lens = read_camera(words)
+    rays = np.concatenate([album.keypoints.numpy(), np.ones((8, 21, 1))], axis=-1)
+    album.keypoints = torch.as_tensor(lens.project(rays @ np.linalg.inv(album.world.K[0].numpy()).swapaxes(1, 2)))
+    length = lengths_mm(assets, album.world.betas[0].numpy(), None, ("hand",))["hand"][0]
+    ruler = ["--hand_length_mm", f"{length:.1f}", "--hand_length_std_mm", "1.5"]
+    with pytest.raises(CalibrationError, match="no hand found"):
+        calibrate_photos(arguments(tmp_path, "--camera", words), album.find)
+    assert "00_K.npy and --camera both say what the lens is" in caplog.text
+    for path in tmp_path.glob("*_K.npy"):
+        path.unlink()
+    found = calibrate_photos(arguments(tmp_path, *ruler, "--camera", words), album.find)[1]
+    layer, truth = HandModel(assets, dtype=torch.float64), album.world.betas.numpy()
+    error, mean = (zero_pose_mpvpe(layer, betas, truth) for betas in (found.betas[None], np.zeros((1, 10))))
+    assert error < 0.5 * mean and (found.n_images, found.side) == (8, "both"), (error, mean)
+    with pytest.raises(CalibrationError, match="--K, --fov and --camera"):
+        calibrate_photos(arguments(tmp_path, "--camera", words, "--fov", "60"), album.find)
+
+
 def test_noisy_photos_do_not_make_hands_larger(tmp_path: Path, assets: HandAssets) -> None:
     persons, model = 20, JointsModel(assets)
     world = simulate(assets, persons, 8, replace(PHOTOS, noise_px=10.0, depth=(0.45, 0.55)), seed=6)
     options = photo_options(arguments(tmp_path, "--keypoint_std", "10"), assets, torch.device("cpu"))
     found = calibrate_frames(model, world.pose, torch.zeros(persons, 10), world.K, world.keypoints, options=options)
     assert usable(found.status).all()
-    lengths = [length_of(model, betas, "hand") for betas in (found.betas, world.betas)]
+    lengths = [length_gradient(model, betas, "hand")[0] for betas in (found.betas, world.betas)]
     assert abs(1000 * float((lengths[0] - lengths[1]).mean())) < 4
 
 
@@ -405,8 +427,7 @@ def test_options_that_need_a_network(tmp_path: Path, more: list[str], words: str
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pictures of right hands with their true keypoints."""
     from datasets import build_dataset
-    from datasets.synthetic.data_set import write_data_set
-    from datasets.synthetic.sequence import SynthesisOptions
+    from datasets.synthetic.data_set import SynthesisOptions, write_data_set
     from utils.camera import project_numpy
 
     root = tmp_path_factory.mktemp("dex_ycb")

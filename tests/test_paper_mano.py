@@ -73,13 +73,6 @@ def test_confidence_does_not_train_the_feature(image: torch.Tensor) -> None:
     assert network.feature_extractor.fc.weight.grad is None
 
 
-def test_same_update_for_both_when_asked() -> None:
-    baseline, identity = _network(update="multiplicative"), _network(sees_shape=True)
-    assert torch.equal(baseline.initial_pose, identity.initial_pose)
-    with pytest.raises(ValueError, match="multiplicative"):
-        PaperMano("resnet18", update="both")
-
-
 def test_identity_without_betas_says_what_to_pass(image: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="--identity FILE"):
         _network(sees_shape=True)(image)

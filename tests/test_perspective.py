@@ -188,11 +188,12 @@ def bent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CameraModel]:
     height, width = image.shape[:2]
     camera = CameraModel(K, np.array([-0.9, 0.2, 0.01, -0.02]), size=(width, height))
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
-    seen = camera.undistort(pixels).astype(np.float32)
+    seen = project_numpy(camera.unproject(pixels), K).astype(np.float32)
     assert np.abs(seen - pixels).max() > 10
     cv2.imwrite(str(folder / "bent.png"), cv2.remap(image, seen[..., 0], seen[..., 1], cv2.INTER_CUBIC))
     cv2.imwrite(str(folder / "straight.png"), image)
-    corners = camera.distort(np.array([[box[0], box[1]], [box[2], box[1]], [box[0], box[3]], [box[2], box[3]]]))
+    corners = np.array([[box[0], box[1]], [box[2], box[1]], [box[0], box[3]], [box[2], box[3]]])
+    corners = camera.project((np.column_stack([corners, np.ones(4)])) @ np.linalg.inv(K).T)
     (folder / "bent_bbox.json").write_text(json.dumps([*corners.min(0), *corners.max(0)]))
     (folder / "straight_bbox.json").write_text(json.dumps(box))
     values = {"K": K.tolist(), "D": camera.distortion[:4].tolist(), "width": width, "height": height}

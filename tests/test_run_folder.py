@@ -18,9 +18,10 @@ from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine import run_folder
 from src.engine.checkpoint import CheckpointError
+from src.engine.distributed import Interrupted
 from src.engine.run_folder import RunFolder, RunFolderError, versions
 from src.engine.ship import history, ship
-from src.engine.train import Interrupted, NonFiniteLossError, Trainer, train
+from src.engine.train import NonFiniteLossError, Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 from utils import file_lock
 from utils.file_lock import LockedError

@@ -202,6 +202,13 @@ def test_times_that_do_not_increase_are_named(scene: Scene) -> None:
         smoother.update(scene.guess[1], scene.K[1], scene.keypoints[1], 0.5)
 
 
+def test_a_stream_says_what_it_needs(scene: Scene) -> None:
+    with pytest.raises(ValueError, match="a lag of -1 frames"):
+        FixedLagSmoother(MODEL, scene.betas, lag=-1)
+    with pytest.raises(ValueError, match="float64 on cpu, not torch.float32"):
+        FixedLagSmoother(JointsModel(load_hand_assets(), dtype=torch.float32), scene.betas)
+
+
 def stream(scene: Scene, lag: int, frames: int = FRAMES) -> FitResult:
     smoother, settled = FixedLagSmoother(MODEL, scene.betas, OPTIONS, lag), []
     for row in range(frames):

@@ -20,12 +20,12 @@ from datasets import build_dataset, write_shards
 from datasets.bad_files import BadFileError
 from datasets.loading import BatchLoader
 from datasets.sample import check_sample
-from datasets.shards.dataset import Shards
-from datasets.shards.index import ShardSettingsError, read_index, read_table, sample_key
+from datasets.shards.dataset import Shards, ShardSettingsError, read_index, read_table, sample_key
 from datasets.synthetic.freihand_writer import write_freihand
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
-from src.engine.train import Interrupted, Trainer, train
+from src.engine.distributed import Interrupted
+from src.engine.train import Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 
 STAND_IN = str(Path(__file__).parent.parent / "template" / "stand_in.npz")

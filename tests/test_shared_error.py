@@ -12,7 +12,7 @@ from benchmarks.scenes.simulation import SimulationOptions, simulate
 from benchmarks.studies import choose_shared_error
 from benchmarks.studies.choose_shared_error import population_of, standardised_errors, try_factor
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import calibration_options
+from src.personalization.calibration.population import calibration_options
 from template import load_hand_assets
 from utils.artifacts import Predictions, save_predictions
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conv.spiral import spiral_indices, vertex_rings
+from conv.half_edge import HalfEdgeMesh
+from conv.spiral import spiral_indices
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "openmesh_spirals.json").read_text())
 
@@ -16,7 +17,8 @@ RECORDED = json.loads((Path(__file__).parent / "data" / "openmesh_spirals.json")
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_rings_equal_openmesh(name: str) -> None:
     mesh = RECORDED[name]
-    assert vertex_rings(np.array(mesh["faces"]), len(mesh["vertices"])) == mesh["ring"]
+    half_edges = HalfEdgeMesh(np.array(mesh["faces"]), len(mesh["vertices"]))
+    assert [half_edges.ring(vertex) for vertex in range(len(mesh["vertices"]))] == mesh["ring"]
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
@@ -74,7 +76,7 @@ def test_running_out_of_rings_is_said_or_filled_with_the_nearest() -> None:
 )
 def test_non_manifold_faces_are_refused(faces: list[list[int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        vertex_rings(np.array(faces), 6)
+        HalfEdgeMesh(np.array(faces), 6)
 
 
 def test_mesh_smaller_than_the_spiral_is_refused() -> None:

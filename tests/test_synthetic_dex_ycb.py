@@ -15,9 +15,8 @@ import yaml
 from scipy.spatial.transform import Rotation
 
 from datasets.dex_ycb.splits import SERIALS, SUBJECTS
-from datasets.synthetic.data_set import write_data_set
+from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 from datasets.synthetic.scene import motion as motion_module
-from datasets.synthetic.sequence import SynthesisOptions
 from template import HandModel, load_hand_assets, pca_to_pose
 
 FRAMES = 2

@@ -132,4 +132,4 @@ def test_shares_of_any_size_come_back_in_order() -> None:
     second = {"image_id": np.array([30]), "x": np.array([1])}
     assert merge_shares([first, {}, second], Data())["x"].tolist() == [0, 1, 2]
     alone = DistributedContext()
-    assert alone.sum_by_name({"a": 2.0}) == {"a": 2.0} and alone.gather(3) == [3]
+    assert alone.gather_all({"a": 2.0}) == [{"a": 2.0}] and alone.gather(3) == [3]

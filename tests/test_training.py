@@ -17,10 +17,11 @@ import torch
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine import checkpoint
+from src.engine.distributed import Interrupted
 from src.engine.evaluate import evaluate
 from src.engine.predict import ShapeSource, predict
 from src.engine.ship import export_weights
-from src.engine.train import Interrupted, NonFiniteLossError, Trainer, train
+from src.engine.train import NonFiniteLossError, Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import Identity, load_predictions, save_identity
 

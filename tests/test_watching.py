@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.personalization.calibration.from_keypoints import keypoint_options, shapes_of
+from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online import OnlineCalibration, OnlineOptions
+from src.personalization.calibration.population import shapes_of
 from src.personalization.terms.shape_terms import LengthCue
 from src.photos.api import PhotoEstimator
 from src.photos.result import Result

@@ -10,7 +10,7 @@ import pytest
 from src.photos.api import PhotoEstimator
 from src.photos.detector.own_hands import TILE, views_of
 from src.photos.image import Photo
-from src.photos.result import mirror_box, mirror_points
+from src.photos.result import mirror_points
 from src.photos.video.sights import NetworkWindows
 
 PLACE, SIDE = np.array([300.0, 200.0]), 90.0
@@ -25,14 +25,15 @@ class Reader:
     card = SimpleNamespace(model="reader")
 
     def __init__(self, is_left: bool) -> None:
-        width = PHOTO.image.shape[1]
-        self.place = mirror_box(np.append(PLACE, SIDE), width)[:2] if is_left else PLACE
+        self.is_left = is_left
 
-    def read(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, image: np.ndarray, boxes: np.ndarray, is_left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         growth = np.maximum(boxes[:, 2] / SIDE, 0.95) ** 1.1
-        off = np.linalg.norm(boxes[:, :2] - self.place, axis=1) / SIDE
+        off = np.linalg.norm(boxes[:, :2] - PLACE, axis=1) / SIDE
         sure = np.clip(0.8 - 0.8 * np.abs(np.log(boxes[:, 2] / SIDE)) - off, 0.01, 1)
-        points = self.place + 0.55 * (boxes[:, None, :2] - self.place) + SHAPE * (SIDE * growth)[:, None, None]
+        sure = np.where(is_left == self.is_left, sure, 0.01)
+        shape = mirror_points(SHAPE, 1) if self.is_left else SHAPE
+        points = PLACE + 0.55 * (boxes[:, None, :2] - PLACE) + shape * (SIDE * growth)[:, None, None]
         return points, np.repeat(sure[:, None], 21, axis=1)
 
 

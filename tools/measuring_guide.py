@@ -52,8 +52,13 @@ def place(matrix: np.ndarray, point: np.ndarray) -> np.ndarray:
 def arrow(axes: Axes, one: np.ndarray, other: np.ndarray, text: str, beside: tuple[float, float]) -> None:
     """A measure between two points, with its name beside its middle."""
     axes.annotate("", one, other, arrowprops={"arrowstyle": "|-|,widthA=0.5,widthB=0.5", "color": _INK, "lw": 2})
-    axes.text(*((one + other) / 2 + beside), text, color=_INK, fontsize=10, ha="center", va="center",
-              bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": "none", "alpha": 0.85})  # fmt: skip
+    write(axes, (one + other) / 2 + beside, text)
+
+
+def write(axes: Axes, middle: np.ndarray, text: str) -> None:
+    """Words around a point (2,), mm in the panel."""
+    box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": "none", "alpha": 0.85}
+    axes.text(*middle, text, color=_INK, fontsize=10, ha="center", va="center", bbox=box)
 
 
 def draw(target: Path = TARGET) -> None:
@@ -67,8 +72,7 @@ def draw(target: Path = TARGET) -> None:
     wrist, end = place(matrix, joints[0]), place(matrix, joints[12])
     palm.plot([wrist[0] - 26, wrist[0] + 26], [wrist[1]] * 2, color=_INK, lw=1.5, ls=(0, (4, 3)))
     arrow(palm, wrist, end, "hand length", (-30, 20))
-    palm.text(wrist[0], wrist[1] + 9, "the wrist's crease next to the palm", color=_INK, fontsize=10, ha="center",
-              va="center", bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": "none", "alpha": 0.85})  # fmt: skip
+    write(palm, wrist + [0, 9], "the wrist's crease next to the palm")
     palm.set_title("--hand_length_mm\ncrease to the middle finger's end, stretched", fontsize=11)
     matrix = hand_panel(back, assets, palm_up=False)
     low, high = (place(matrix, assets.v_template[vertex]) for vertex in KNUCKLE_FLANKS)

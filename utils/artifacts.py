@@ -36,28 +36,13 @@ PREDICTIONS_SCHEMA = 1
 MAX_CONFIDENCE = 1e6
 MAX_BETA = 1000.0  # people's lie within some 5
 
-#: Rows of `Predictions`: shape behind N, dtype on disk, whether the array must be there.
-ROW_ARRAYS: dict[str, tuple[tuple[int, ...], type, bool]] = {
-    "image_id": ((), np.int64, True),
-    "subject_id": ((), np.int64, True),
-    "sequence_id": ((), np.int64, True),
-    "is_left": ((), np.bool_, True),
-    "K": ((3, 3), np.float32, True),
-    "pose": ((16, 3, 3), np.float32, False),
-    "betas": ((10,), np.float32, False),
-    "transl": ((3,), np.float32, False),
-    "confidence": ((), np.float32, False),
-    "keypoints_2d": ((21, 2), np.float32, False),
-    "keypoint_confidence": ((21,), np.float32, False),
-    "vertices": ((778, 3), np.float32, False),
-    "joints": ((21, 3), np.float32, False),
-    "root": ((3,), np.float32, False),
-    "status": ((), np.int64, False),
-    "joints_3d": ((21, 3), np.float32, False),
-    "image_name": ((), np.str_, False),
-    "image_size": ((2,), np.int64, False),
-}
+
 META_FIELDS = ("model_name", "model_hash", "hand_name", "hand_hash", "dataset", "split", "joint_definition", "camera")
+
+
+def _row(shape: tuple[int, ...], dtype: type) -> dict[str, Any]:
+    """What a field of `Predictions` holds for each of N samples: shape behind N, dtype on disk."""
+    return {"row": (shape, dtype)}
 
 
 @dataclass
@@ -98,24 +83,24 @@ class Predictions:
         ArtifactError: on a wrong shape, dtype or value; it names the array and the value.
     """
 
-    image_id: np.ndarray
-    subject_id: np.ndarray
-    sequence_id: np.ndarray
-    is_left: np.ndarray
-    K: np.ndarray
-    pose: np.ndarray | None = None
-    betas: np.ndarray | None = None
-    transl: np.ndarray | None = None
-    confidence: np.ndarray | None = None
-    keypoints_2d: np.ndarray | None = None
-    keypoint_confidence: np.ndarray | None = None
-    vertices: np.ndarray | None = None
-    joints: np.ndarray | None = None
-    root: np.ndarray | None = None
-    status: np.ndarray | None = None
-    joints_3d: np.ndarray | None = None
-    image_name: np.ndarray | None = None
-    image_size: np.ndarray | None = None
+    image_id: np.ndarray = field(metadata=_row((), np.int64))
+    subject_id: np.ndarray = field(metadata=_row((), np.int64))
+    sequence_id: np.ndarray = field(metadata=_row((), np.int64))
+    is_left: np.ndarray = field(metadata=_row((), np.bool_))
+    K: np.ndarray = field(metadata=_row((3, 3), np.float32))
+    pose: np.ndarray | None = field(default=None, metadata=_row((16, 3, 3), np.float32))
+    betas: np.ndarray | None = field(default=None, metadata=_row((10,), np.float32))
+    transl: np.ndarray | None = field(default=None, metadata=_row((3,), np.float32))
+    confidence: np.ndarray | None = field(default=None, metadata=_row((), np.float32))
+    keypoints_2d: np.ndarray | None = field(default=None, metadata=_row((21, 2), np.float32))
+    keypoint_confidence: np.ndarray | None = field(default=None, metadata=_row((21,), np.float32))
+    vertices: np.ndarray | None = field(default=None, metadata=_row((778, 3), np.float32))
+    joints: np.ndarray | None = field(default=None, metadata=_row((21, 3), np.float32))
+    root: np.ndarray | None = field(default=None, metadata=_row((3,), np.float32))
+    status: np.ndarray | None = field(default=None, metadata=_row((), np.int64))
+    joints_3d: np.ndarray | None = field(default=None, metadata=_row((21, 3), np.float32))
+    image_name: np.ndarray | None = field(default=None, metadata=_row((), np.str_))
+    image_size: np.ndarray | None = field(default=None, metadata=_row((2,), np.int64))
     model_name: str = ""
     model_hash: str = ""
     hand_name: str = ""
@@ -170,6 +155,14 @@ class Predictions:
         whole = {name: getattr(self, name) for name in ROW_ARRAYS}
         part: dict[str, Any] = {name: None if array is None else array[rows] for name, array in whole.items()}
         return dataclasses.replace(self, **part)
+
+
+#: Rows of `Predictions`: shape behind N, dtype on disk, whether the array must be there.
+ROW_ARRAYS: dict[str, tuple[tuple[int, ...], type, bool]] = {
+    entry.name: (*entry.metadata["row"], entry.default is dataclasses.MISSING)
+    for entry in dataclasses.fields(Predictions)
+    if entry.metadata
+}
 
 
 def save_predictions(path: str | os.PathLike, predictions: Predictions) -> None:

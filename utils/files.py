@@ -82,8 +82,21 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def no_room_error(path: Path, error: BaseException) -> OSError | None:
-    """What to tell where ``path`` could not be written for want of room: file, room and remedy; else None."""
-    number = _no_room(error)
+    """What to tell where ``path`` could not be written for want of room: file, room and remedy; else None.
+
+    The whole chain of errors is looked at: PyTorch's writer raises an error of its own while it handles the system's;
+    NumPy's has no number; that of safetensors is none of the system's, but says its words.
+    """
+    number: int | None = None
+    cause: BaseException | None = error
+    while number is None and cause is not None:
+        number = next((code for code in _NO_ROOM if os.strerror(code) in str(cause)), None)
+        if isinstance(cause, OSError):
+            if cause.errno in _NO_ROOM:
+                number = cause.errno
+            elif cause.errno is None and " requested and " in str(cause):
+                number = errno.ENOSPC
+        cause = cause.__cause__ or cause.__context__
     if number is None:
         return None
     free = shutil.disk_usage(path.parent).free / 1e6
@@ -95,29 +108,9 @@ def no_room_error(path: Path, error: BaseException) -> OSError | None:
     )
 
 
-def _no_room(error: BaseException | None) -> int | None:
-    """Number of the system's error if a write failed for want of room, at any point of the chain of errors.
-
-    PyTorch's writer raises an error of its own while it handles the system's; NumPy's has no number; that of
-    safetensors is none of the system's, but says its words.
-    """
-    while error is not None:
-        if isinstance(error, OSError):
-            if error.errno in _NO_ROOM:
-                return error.errno
-            if error.errno is None and " requested and " in str(error):
-                return errno.ENOSPC
-        for number in _NO_ROOM:
-            if os.strerror(number) in str(error):
-                return number
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically. NaN and infinity are refused (ValueError)."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

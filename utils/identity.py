@@ -37,7 +37,9 @@ class Identity:
         created_by: the command that made it.
         scale_evidence: what fixes the absolute size: 'prior', 'ruler', 'cameras', ...
         evidence: what several files of a person may share and must count once when they are merged: "prior" (hash of
-            the population), "errors_repeat", "network" (mean predicted betas, images), "cues" ([name, mm, std_mm]).
+            the population), "errors_repeat", "network" (mean predicted betas, images), "cues" ([name, mm, std_mm]);
+            and "repeats", what was assumed of images that repeat each other: "views" and "videos", what all images and
+            views of a video have "in_common" of their errors, and how many independent images they are "worth".
 
     Raises:
         ArtifactError: on a wrong shape or value; it names it.
@@ -161,7 +163,11 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     """
     path = Path(path)
     if path.is_dir():
-        path = _only_file(path, side)
+        files = sorted(path.glob("*.json"))
+        if len(files) != 1:
+            said, whose = ", ".join(file.name for file in files[:8]) or "none", f" of a {side} hand" if side else ""
+            raise ArtifactError(f"{path} is a folder with {len(files)} identity files ({said}); name the one{whose}")
+        (path,) = files
     if not path.is_file():
         raise FileNotFoundError(f"identity file {path} does not exist; calibrate_from_shape_params.py writes one")
     try:
@@ -183,17 +189,3 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     if side is not None and identity.side not in (side, "both"):
         raise ArtifactError(f"{path}: side is {identity.side!r}, but a {side} hand is asked for")
     return identity
-
-
-def _only_file(folder: Path, side: str | None) -> Path:
-    """The identity of a folder that holds one.
-
-    Raises:
-        ArtifactError: none is there, or several; it names them.
-    """
-    files = sorted(folder.glob("*.json"))
-    if len(files) == 1:
-        return files[0]
-    said = ", ".join(path.name for path in files[:8]) or "none"
-    whose = f" of a {side} hand" if side else ""
-    raise ArtifactError(f"{folder} is a folder with {len(files)} identity files ({said}); name the one{whose}")

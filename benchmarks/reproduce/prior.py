@@ -26,8 +26,7 @@ def open_people(size: Size) -> tuple[Path, Any]:
     """Folder and data set of the people whom networks are measured on; synthetic ones are made if missing."""
     root, split = size.train_root, "s1_val"
     if size.test_data is not None:
-        from datasets.synthetic.data_set import write_data_set
-        from datasets.synthetic.sequence import SynthesisOptions
+        from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 
         root, split = Path("data/validation_people"), "all"
         write_data_set(root, SynthesisOptions(**PEOPLE, **LOOK))

@@ -20,13 +20,17 @@ from src.engine.measure import evaluate_hands
 from src.engine.predict import predict_dataset
 from src.models.mesh_joints import mesh_hand
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
-from src.personalization.calibration.population import load_population, with_population
+from src.personalization.calibration.population import (
+    CalibrationOptions,
+    calibration_options,
+    load_population,
+    with_population,
+)
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import pair_keypoints
-from src.personalization.terms.hand_size import length_of
+from src.personalization.terms.hand_size import length_gradient
 from src.personalization.terms.shape_terms import LengthCue
 from template import HandModel, load_hand_assets
 from template.kinematics import JointsModel
@@ -218,7 +222,7 @@ class Scores:
         model = JointsModel(self.assets)
         generator = np.random.default_rng(self.seed)
         return {
-            subject: float(length_of(model, torch.as_tensor(betas, dtype=torch.float64), "hand"))
+            subject: float(length_gradient(model, torch.as_tensor(betas, dtype=torch.float64), "hand")[0])
             + RULER * float(generator.normal())
             for subject, betas in sorted(self.true_betas.items())
         }

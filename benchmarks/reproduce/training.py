@@ -48,8 +48,7 @@ def make_test_data(size: Size) -> None:
 
 def _write(root: Path, options: dict[str, int | float] | None) -> None:
     if options is not None:
-        from datasets.synthetic.data_set import write_data_set
-        from datasets.synthetic.sequence import SynthesisOptions
+        from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 
         write_data_set(root, SynthesisOptions(**options))
     elif not root.is_dir():

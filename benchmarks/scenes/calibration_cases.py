@@ -13,23 +13,17 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
-from src.evaluation import zero_pose_mpvpe
-from src.personalization.calibration.data_set_evidence import view_groups
+from src.evaluation.shape import zero_pose_mpvpe
+from src.personalization.calibration.data_set_evidence import group_views, view_groups
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.images import average_betas, average_weights
-from src.personalization.calibration.multi_frame import (
-    CalibrationOptions,
-    MultiFrameResult,
-    calibrate_frames,
-    calibration_options,
-)
-from src.personalization.calibration.multi_view import ViewGroups, group_views
-from src.personalization.calibration.population import load_population
+from src.personalization.calibration.images import ViewGroups, average_betas, average_weights
+from src.personalization.calibration.multi_frame import MultiFrameResult, calibrate_frames
+from src.personalization.calibration.population import CalibrationOptions, calibration_options, load_population
 from src.personalization.calibration.problem import MultiFrameProblem, posterior_covariance
 from src.personalization.fitting.fit import PosePriorOptions, observe
-from src.personalization.ground_truth import annotations_of, open_labels
+from src.personalization.ground_truth import annotations_of, open_labels, rows_of
 from src.personalization.pairing import pair_keypoints
-from src.personalization.terms.hand_size import LENGTHS, length_gradient, length_of
+from src.personalization.terms.hand_size import LENGTHS, length_gradient
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.shape_terms import LengthCue
@@ -110,7 +104,7 @@ def without_cue(model: JointsModel, world: Simulated, options: CalibrationOption
 
 def with_ruler(model: JointsModel, world: Simulated) -> MultiFrameResult:
     """Each person's hand measured once, with the ruler's error."""
-    true = length_of(model, world.betas, "hand")
+    true = length_gradient(model, world.betas, "hand")[0]
     generator = torch.Generator().manual_seed(len(true))
     measured = true + RULER * torch.randn(len(true), generator=generator, dtype=true.dtype)
     parts = []
@@ -163,7 +157,7 @@ def bound_covariance(model: JointsModel, world: Simulated) -> torch.Tensor:
     pixels = project(world.joints.flatten(0, 1), flat[1])
     betas = world.betas.repeat_interleave(frames, 0)
     inputs = check_frames(flat[0], betas, flat[1], pixels, None, KNOWN.noise.min_confidence)
-    observations, share = observe(model, inputs, KNOWN), torch.ones(persons, dtype=torch.float64)
+    observations, share = observe(model, inputs, KNOWN), torch.ones(persons, 1, dtype=torch.float64)
     state = {"pose": world.pose, "wrist": world.joints[:, :, 0], "betas": world.betas}
     linear = torch.zeros(1, 10, dtype=torch.float64)
     problem = MultiFrameProblem(model, observations, share, KNOWN.population.shape_prior(), (), linear)
@@ -191,7 +185,7 @@ def standardised(
     for name in list(LENGTHS)[:6]:
         length, slope = length_gradient(model, betas, name)
         std = torch.einsum("pi,pij,pj->p", slope, covariance, slope).sqrt()
-        by_name[name] = ((length - length_of(model, truth, name)) / std).numpy()
+        by_name[name] = ((length - length_gradient(model, truth, name)[0]) / std).numpy()
     found["hand length"] = by_name.pop("hand")
     found["finger lengths"] = np.concatenate(list(by_name.values()))
     return found
@@ -207,14 +201,14 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
     options = CalibrationOptions(errors_repeat=True)
     if args.prior is not None:
         options = calibration_options(load_population(args.prior, assets.hash))
-    views = view_groups(dataset, predictions)
+    views = view_groups(dataset, rows_of(dataset, predictions), predictions.is_left)
     if predictions.confidence is not None:
         error = np.abs(predictions.betas - truth["betas"]).mean(axis=1)
         scores.more["ranking_accuracy"] = ranking_accuracy(predictions.confidence, error)
     for subject in np.unique(predictions.subject_id):
         rows = np.flatnonzero(predictions.subject_id == subject)
         own, own_views, betas = predictions.select(rows), views.rows(rows), truth["betas"][rows[0]]
-        length = float(length_of(model, torch.as_tensor(betas, dtype=torch.float64), "hand"))
+        length = float(length_gradient(model, torch.as_tensor(betas, dtype=torch.float64), "hand")[0])
         off = float(zero_pose_mpvpe(hand, np.zeros((1, 10)), betas[None])[0])
         scores.errors["mean shape", args.counts[0]].append(off)
         for count in tqdm([n for n in args.counts if n <= len(own)], desc=f"subject {subject}", disable=None):

@@ -20,8 +20,8 @@ from datasets.image_crop import crop_image
 from src.engine.checkpoint import load_network
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import CalibrationOptions, default_options
 from src.personalization.calibration.online import OnlineCalibration
+from src.personalization.calibration.population import default_options
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos.search import KeypointReader, network_input
 from template import HandAssets, HandModel, load_hand_assets
@@ -110,30 +110,11 @@ def watched(seed: int, count: int, cache: Path | None) -> list[Watched]:
     return found
 
 
-def together(seen: Watched, frames: int, online: OnlineCalibration, options: CalibrationOptions) -> np.ndarray:
-    """Betas (10,) of all frames at once, counting together for as much as they do in ``online``."""
-    n, worth = frames, online.worth
-    people = options.population
-    mean, covariance = people.betas_mean, people.betas_covariance
-    if people.network is not None:
-        precision, pulled = people.network.information(seen.predicted[:frames].mean(dim=0).numpy(), worth)
-        before = np.linalg.inv(covariance)
-        covariance = np.linalg.inv(before + precision)
-        mean = covariance @ (before @ mean + pulled)
-    believed = replace(
-        options,
-        population=replace(people, betas_mean=mean, betas_covariance=covariance, network_gain=np.zeros((10, 10))),
-        error_correlation=0.0 if n == 1 else min(1.0, (n / worth - 1) / (n - 1)),
-    )
-    rows = seen.predictions(frames, online.assets)
-    return calibrate_predictions(rows, online.assets, believed, num_images=None)[1].betas
-
-
 def measure_online(seed: int, count: int, cache: Path | None) -> dict[str, dict[str, float]]:
     """Zero-pose errors, mm, and how often the 95% intervals hold, at each look.
 
-    ``offline_zero_pose_mm``: the same frames calibrated at once, as files of predictions are: every frame counts as an
-    image of its own. ``offline_as_views_zero_pose_mm``: the same, the frames counting for as much as they do online.
+    ``offline_zero_pose_mm``: the same frames calibrated at once, as files of predictions are, which tells from the
+    hands that they are a video's. ``each_alone_zero_pose_mm``: the same, every frame counting as an image of its own.
     """
     assets = load_hand_assets()
     hand = HandModel(assets)
@@ -150,26 +131,23 @@ def measure_online(seed: int, count: int, cache: Path | None) -> dict[str, dict[
                     seen.keypoints[row], seen.confidence[row], K=seen.K, pose=seen.pose[row], betas=seen.predicted[row]
                 )
             done, identity = frames, online.settle()
-            alone = calibrate_predictions(seen.predictions(frames, assets), assets, options, num_images=None)[1]
-            betas = np.stack(
-                [identity.betas, alone.betas, together(seen, frames, online, options), people_mean(options)]
+            offline, alone = (
+                calibrate_predictions(seen.predictions(frames, assets), assets, believed, num_images=None)[1]
+                for believed in (options, replace(options, same_video=False))
             )
-            keys = ("zero_pose_mm", "offline_zero_pose_mm", "offline_as_views_zero_pose_mm", "mean_hand_zero_pose_mm")
+            betas = np.stack([identity.betas, offline.betas, alone.betas, options.population.betas_mean])
+            keys = ("zero_pose_mm", "offline_zero_pose_mm", "each_alone_zero_pose_mm", "mean_hand_zero_pose_mm")
             found = dict(zip(keys, zero_pose_mpvpe(hand, betas, truth[None].repeat(4, axis=0)).tolist(), strict=True))
-            for who, told in (("", identity), ("offline_", alone)):
+            for who, told in (("", identity), ("offline_", offline), ("each_alone_", alone)):
                 said = lengths_mm(assets, told.betas, told.covariance)
                 held = [abs(mm - true[part][0]) < HALF_95 * std for part, (mm, std) in said.items()]
                 found[f"{who}hand_length_covered"] = float(held[0])
                 found[f"{who}lengths_covered"] = float(np.mean(held))
             found["hand_length_interval_mm"] = 2 * HALF_95 * identity.hand_length_std_mm
+            found["offline_hand_length_interval_mm"] = 2 * HALF_95 * offline.hand_length_std_mm
             found["views"] = float(online.views)
             rows[name].append(found)
     return {
         name: {key: round(float(np.mean([row[key] for row in found])), 3) for key in found[0]}
         for name, found in rows.items()
     }
-
-
-def people_mean(options: CalibrationOptions) -> np.ndarray:
-    """Betas (10,) of the mean person: what is known before any frame."""
-    return options.population.betas_mean

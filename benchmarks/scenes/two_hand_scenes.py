@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.scenes.video_scenes import FRAMES, HIDDEN_FRAMES, cover
 from datasets.dex_ycb.splits import SERIALS
+from datasets.synthetic.data_set import hand_model, skin_map_of
 from datasets.synthetic.scene import population
 from datasets.synthetic.scene.appearance import SKIN_SIZE, skin_sheets, skin_tone
 from datasets.synthetic.scene.background import room_texture, table_texture
@@ -19,7 +20,6 @@ from datasets.synthetic.scene.motion import Motion, make_motion, minimum_jerk, s
 from datasets.synthetic.scene.objects import CATALOGUE
 from datasets.synthetic.scene.render import CameraView, MovingMesh
 from datasets.synthetic.scene.shading import random_lights, random_sensor
-from datasets.synthetic.sequence import hand_model, skin_map_of
 from utils.camera import project_numpy, square_box
 
 #: Seg value of the second hand; the first one's is `SEG_HAND`.
@@ -131,8 +131,8 @@ def make_tracking_clip(seed: int, number: int, cache: Path | None = None) -> Tra
 
 
 def _make(seed: int, number: int) -> TrackingClip:
-    generator = population.sequence_generator(seed, number, 0)
-    style = population.style_generator(seed, number)
+    generator = population.random_numbers(seed, number, 0)
+    style = population.random_numbers(seed, number, population.STYLE)
     betas, tone, habit = population.subject_betas(seed, number), skin_tone(style), subject_style(style)
     colour = np.clip(tone * generator.normal(1, 0.04, 3), 0.01, 0.95)
     right, scenes, motions = hand_model(None, "right"), [], []
@@ -162,7 +162,7 @@ def _make(seed: int, number: int) -> TrackingClip:
     pictures, visible = [], np.zeros((len(sides), len(shown)), dtype=bool)
     for row, frame in enumerate(shown):
         where = np.concatenate([motion.joints[frame] for motion in motions])
-        picture = view.render(MovingMesh.of(*scene.frame(frame)), where)
+        picture = view.render(MovingMesh(*scene.frame(frame)), where)
         image, seg = np.ascontiguousarray(picture.bgr[..., ::-1]), picture.seg.copy()
         if begin <= row < begin + HIDDEN_FRAMES:
             square = square_box(project_numpy(joints[covered][row], K), 1.3)

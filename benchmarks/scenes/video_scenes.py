@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.dex_ycb.splits import SERIALS
+from datasets.synthetic.data_set import hand_model, skin_map_of
 from datasets.synthetic.scene import population
 from datasets.synthetic.scene.appearance import skin_sheets, skin_tone
 from datasets.synthetic.scene.background import room_texture, table_texture
@@ -16,7 +17,6 @@ from datasets.synthetic.scene.motion import make_motion, subject_style
 from datasets.synthetic.scene.objects import CATALOGUE
 from datasets.synthetic.scene.render import CameraView, MovingMesh
 from datasets.synthetic.scene.shading import random_lights, random_sensor
-from datasets.synthetic.sequence import hand_model, skin_map_of
 from utils.camera import project_numpy, square_box
 
 FPS, FRAMES, HIDDEN_FRAMES = 30, 90, 15
@@ -44,8 +44,8 @@ def make_clip(seed: int, number: int, frames: int = FRAMES, hidden_frames: int =
     Args:
         frames: spread evenly over the story, which is as long as they are; hidden_frames: in a row, of them.
     """
-    generator = population.sequence_generator(seed, number, 0)
-    style = population.style_generator(seed, number)
+    generator = population.random_numbers(seed, number, 0)
+    style = population.random_numbers(seed, number, population.STYLE)
     hand, betas = hand_model(None, "right"), population.subject_betas(seed, number)
     tone, habit = skin_tone(style), subject_style(style)
     target = population.sequence_object(seed, number, 0, len(CATALOGUE))
@@ -66,8 +66,7 @@ def make_clip(seed: int, number: int, frames: int = FRAMES, hidden_frames: int =
     begin = len(shown) // 3 + int(generator.integers(len(shown) // 4))
     hidden[begin : begin + hidden_frames] = True
     images = [
-        np.ascontiguousarray(view.render(MovingMesh.of(*scene.frame(i)), motion.joints[i]).bgr[..., ::-1])
-        for i in shown
+        np.ascontiguousarray(view.render(MovingMesh(*scene.frame(i)), motion.joints[i]).bgr[..., ::-1]) for i in shown
     ]
     patch = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
     for place in np.flatnonzero(hidden):

@@ -35,8 +35,7 @@ import torch
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.measure_population import measure_network, people_of
-from src.personalization.calibration.multi_frame import calibration_options
-from src.personalization.calibration.population import Population, with_population
+from src.personalization.calibration.population import Population, calibration_options, with_population
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of, open_labels

@@ -31,8 +31,14 @@ import torch
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibrate_frames, calibration_options
-from src.personalization.calibration.population import SHIPPED_PRIOR, Population, load_population
+from src.personalization.calibration.multi_frame import calibrate_frames
+from src.personalization.calibration.population import (
+    SHIPPED_PRIOR,
+    CalibrationOptions,
+    Population,
+    calibration_options,
+    load_population,
+)
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.ground_truth import open_labels
 from src.personalization.pairing import pair_keypoints

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from benchmarks.scenes.online_cases import NETWORK, Watched, watched
-from src.personalization.calibration.multi_frame import CalibrationOptions, default_options
 from src.personalization.calibration.online import OnlineCalibration
 from src.personalization.calibration.online_frames import FrameFitter
+from src.personalization.calibration.population import CalibrationOptions, default_options
 from src.personalization.calibration.views import View
 from template import HandAssets, load_hand_assets
 from template.kinematics import JointsModel

@@ -20,7 +20,7 @@ import torch
 from benchmarks.scenes.two_hand_scenes import TrackingClip, make_tracking_clip
 from benchmarks.scenes.video_scenes import FPS
 from options.run_options import get_args_parser
-from src.personalization.terms.hand_size import length_of
+from src.personalization.terms.hand_size import length_gradient
 from src.photos.video.run_video import video_demo
 from template import load_hand_assets
 from template.kinematics import JointsModel
@@ -43,7 +43,7 @@ def run(clip: TrackingClip, folder: Path, *options: str) -> tuple[list[np.ndarra
     np.save(folder / "clip_K.npy", clip.K)
     assets = load_hand_assets()
     betas = torch.as_tensor(clip.betas, dtype=torch.float64)
-    length = 1000 * float(length_of(JointsModel(assets), betas, "hand"))
+    length = 1000 * float(length_gradient(JointsModel(assets), betas, "hand")[0])
     identity = Identity(clip.betas, assets.name, assets.hash, length, side="both", method="true")
     save_identity(folder / "person.json", identity)
     output = folder / "out"

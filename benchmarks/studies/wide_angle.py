@@ -26,9 +26,8 @@ import torch
 from tqdm import tqdm
 
 from datasets import build_dataset
-from datasets.crop_placement import whole_image_box
-from datasets.synthetic.data_set import write_data_set
-from datasets.synthetic.sequence import SynthesisOptions
+from datasets.image_crop import whole_image_box
+from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, load
 from src.photos.boxes import Region
 from src.photos.camera import Camera

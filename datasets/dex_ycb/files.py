@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,8 @@ _HOW_TO_GET = (
     "Give the folder that holds the subject folders and calibration/ (official: https://dex-ycb.github.io), "
     "or write a synthetic one with scripts/make_synthetic_dex_ycb.sh --root DIR"
 )
-_LABEL_SHAPES = {"pose_m": (1, 51), "joint_3d": (1, 21, 3), "joint_2d": (1, 21, 2)}
+#: Of a labels file's small arrays.
+LABEL_SHAPES = {"pose_m": (1, 51), "joint_3d": (1, 21, 3), "joint_2d": (1, 21, 2)}
 
 
 class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -39,21 +39,12 @@ _YamlLoader.add_constructor(
 )
 
 
-@dataclass(frozen=True)
-class SequenceFolder:
+class SequenceFolder(NamedTuple):
     """A sequence that belongs to a split: ``path`` relative to the root, subject number (1-based), place in it."""
 
     path: str
     subject_id: int
     number: int
-
-
-class SequenceInfo(NamedTuple):
-    """What meta.yml and the calibration say of a sequence: frame count, side, betas (10,)."""
-
-    num_frames: int
-    is_left: bool
-    betas: np.ndarray
 
 
 def read_yaml(path: Path) -> Any:
@@ -118,7 +109,8 @@ def find_sequences(root: Path, split: Split, allow_missing_subjects: bool = Fals
     sequences, unusual = [], {}
     for number in wanted:
         if number in folders:
-            names = _sequence_names(root / folders[number])
+            paths = (root / folders[number]).iterdir()
+            names = sorted(path.name for path in paths if path.is_dir() and _SEQUENCE_FOLDER.fullmatch(path.name))
             if len(names) != OFFICIAL_SEQUENCES_PER_SUBJECT:
                 unusual[folders[number]] = len(names)
             sequences += [
@@ -127,13 +119,11 @@ def find_sequences(root: Path, split: Split, allow_missing_subjects: bool = Fals
                 if split.keeps_sequence(place)
             ]
     if unusual and not (root / "synthetic.json").is_file():
+        counts = ", ".join(f"{folder}: {count}" for folder, count in unusual.items())
         logger.warning(
             "%s: subjects without exactly %d sequences (%s), so image ids of %s are not official",
-            root,
-            OFFICIAL_SEQUENCES_PER_SUBJECT,
-            ", ".join(f"{folder}: {count}" for folder, count in unusual.items()),
-            split.name,
-        )
+            root, OFFICIAL_SEQUENCES_PER_SUBJECT, counts, split.name,
+        )  # fmt: skip
     if not sequences:
         raise FileNotFoundError(
             f"{root} holds no sequence of split {split.name}: the present subjects ({sorted(folders)}) have none, "
@@ -142,12 +132,8 @@ def find_sequences(root: Path, split: Split, allow_missing_subjects: bool = Fals
     return sequences
 
 
-def _sequence_names(subject: Path) -> list[str]:
-    return sorted(path.name for path in subject.iterdir() if path.is_dir() and _SEQUENCE_FOLDER.fullmatch(path.name))
-
-
-def read_sequence_info(root: Path, sequence: SequenceFolder) -> SequenceInfo:
-    """Read a sequence's meta.yml and the hand calibration it names, once for all its frames.
+def read_sequence_info(root: Path, sequence: SequenceFolder) -> tuple[int, bool, np.ndarray]:
+    """Frame count, whether the hand is a left one, and betas (10,): of meta.yml and the calibration that it names.
 
     Raises:
         FileNotFoundError: if one of the two files is missing.
@@ -166,7 +152,7 @@ def read_sequence_info(root: Path, sequence: SequenceFolder) -> SequenceInfo:
         betas = np.array(read_yaml(mano_path)["betas"], dtype=np.float32)
     if betas.shape != (10,) or not np.isfinite(betas).all():
         raise bad_file(mano_path, f"betas are not 10 finite numbers (shape {betas.shape})")
-    return SequenceInfo(num_frames, side == "left", betas)
+    return num_frames, side == "left", betas
 
 
 def read_intrinsics(root: Path, serial: str) -> np.ndarray:
@@ -226,7 +212,7 @@ def read_labels(path: Path) -> dict[str, np.ndarray]:
     Raises:
         BadFileError: if the file is truncated, lacks a key, or holds a wrong shape, NaN or infinity.
     """
-    labels = read_npz(path, _LABEL_SHAPES)
+    labels = read_npz(path, LABEL_SHAPES)
     return {key: array[0].astype(np.float32) for key, array in labels.items()}
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from datasets.bad_files import BadFileError
+from datasets.bad_files import read_or_skip
 from datasets.crop_cache import one_builder, usable_cores
 from datasets.dex_ycb.files import (
+    LABEL_SHAPES,
     SequenceFolder,
-    SequenceInfo,
     check_camera_folder,
     count_frames,
     find_sequences,
@@ -33,10 +34,11 @@ logger = logging.getLogger(__name__)
 _TABLE_VERSION = 1
 #: Below this many label files, starting worker processes costs more than it saves.
 _PARALLEL_FROM = 4000
+_UNUSABLE = {key: np.full(shape[1:], -1, dtype=np.float32) for key, shape in LABEL_SHAPES.items()}
 
-
-#: Arrays of `LabelTable` with one row a sample.
+#: Arrays of `LabelTable` with one row a sample, and those with one a sequence (besides its path).
 PER_SAMPLE = ("image_id", "sequence", "camera", "frame", "pose_m", "joint_3d", "joint_2d", "bad")
+PER_SEQUENCE = ("subject_id", "sequence_number", "is_left", "betas")
 
 
 @dataclass
@@ -67,14 +69,12 @@ class LabelTable:
         return len(self.image_id)
 
     def check(self) -> None:
-        """Raise ValueError unless all arrays are there, as long as each other, and point at each other's rows."""
-        samples, sequences = len(self.image_id), len(self.sequence_path)
-        for name in PER_SAMPLE:
-            if len(getattr(self, name)) != samples:
-                raise ValueError(f"{name} has {len(getattr(self, name))} rows instead of {samples}")
-        if any(len(getattr(self, name)) != sequences for name in ("subject_id", "sequence_number", "is_left", "betas")):
-            raise ValueError(f"not every array has a row for each of {sequences} sequences")
-        if samples and (self.sequence.max() >= sequences or self.camera.max() >= len(self.serial)):
+        """Raise ValueError unless all arrays are as long as each other, and point at each other's rows."""
+        for count, names in ((len(self), PER_SAMPLE), (len(self.sequence_path), PER_SEQUENCE)):
+            for name in names:
+                if len(getattr(self, name)) != count:
+                    raise ValueError(f"{name} has {len(getattr(self, name))} rows instead of {count}")
+        if len(self) and (self.sequence.max() >= len(self.sequence_path) or self.camera.max() >= len(self.serial)):
             raise ValueError("samples of sequences or cameras that are not there")
 
     @property
@@ -90,8 +90,6 @@ def load_label_table(
     """The split's table and the fingerprint of the data it was read from; from ``cache`` if that is still true.
 
     Args:
-        root: the data set's root.
-        split: which split.
         cache: folder for the table, or None to read the files each time.
         skip_bad: mark unusable labels files as bad instead of raising.
         allow_missing_subjects: as in `find_sequences`.
@@ -103,20 +101,21 @@ def load_label_table(
     """
     sequences = find_sequences(root, split, allow_missing_subjects)
     key = fingerprint(root, split, sequences)
-    path = None if cache is None else cache / f"labels_{split.name}_v{_TABLE_VERSION}_{key}.npz"
-    if path is None:
-        table = _read_table(root, split, sequences, skip_bad, workers)
+    read = partial(_read_table, root, split, sequences, skip_bad, workers)
+    if cache is None:
+        table = read()
     else:
+        path = cache / f"labels_{split.name}_v{_TABLE_VERSION}_{key}.npz"
         with one_builder(path):
             table = _cached_table(path)
             if table is None:
-                writable_folder(path.parent, "--cache")
-                table = _read_table(root, split, sequences, skip_bad, workers)
+                writable_folder(cache, "--cache")
+                table = read()
                 with atomic_path(path) as temporary:
-                    np.savez(temporary, **{field.name: getattr(table, field.name) for field in fields(LabelTable)})
+                    np.savez(temporary, **vars(table))
     if table.bad.any():
         if not skip_bad:  # the cached table was made with skip_bad
-            return _read_table(root, split, sequences, skip_bad, workers), key
+            return read(), key
         logger.warning("%s: left out %d of %d samples: unusable labels", root, int(table.bad.sum()), len(table))
     return table, key
 
@@ -126,9 +125,9 @@ def _cached_table(path: Path) -> LabelTable | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as archive:
-            table = LabelTable(**{field.name: archive[field.name] for field in fields(LabelTable)})
-            table.check()
-            return table
+            table = LabelTable(**archive)
+        table.check()
+        return table
     except READ_ERRORS as error:
         logger.warning("%s is damaged, so the labels are read again (%s: %s)", path, type(error).__name__, error)
         return None
@@ -137,26 +136,27 @@ def _cached_table(path: Path) -> LabelTable | None:
 def _read_table(
     root: Path, split: Split, sequences: list[SequenceFolder], skip_bad: bool, workers: int | None
 ) -> LabelTable:
-    intrinsics, unusable = _read_cameras(root, split, skip_bad)
+    intrinsics = [
+        read_or_skip(skip_bad, f"skipped every image of camera {serial}", read_intrinsics, root, serial)
+        for serial in split.serials
+    ]
     jobs = [(root, sequence, split.serials, skip_bad) for sequence in sequences]
-    first = _read_sequence(jobs[0])
+    parts = [_read_sequence(jobs[0])]
     workers = usable_cores() if workers is None else workers
-    expected = len(jobs) * len(first["frame"])
+    expected = len(jobs) * len(parts[0]["frame"])
     logger.info("reading about %d label files of %s from %s", expected, split.name, root)
-    with tqdm(total=len(jobs), initial=1, desc=f"labels of {split.name}", unit="sequence", disable=None) as bar:
-        parts = [first]
-        if workers > 1 and expected >= _PARALLEL_FROM:
-            # The children only read files with NumPy, so forking is safe beside torch's threads.
-            with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-                for part in pool.map(_read_sequence, jobs[1:], chunksize=4):
-                    parts.append(part)
-                    bar.update()
-        else:
-            for job in jobs[1:]:
-                parts.append(_read_sequence(job))
-                bar.update()
+    with (
+        tqdm(total=len(jobs), initial=1, desc=f"labels of {split.name}", unit="sequence", disable=None) as bar,
+        # No process starts before there is work. They only read files with NumPy, so forking is safe beside torch.
+        ProcessPoolExecutor(max(workers, 1), mp_context=get_context("fork")) as pool,
+    ):
+        in_parallel = workers > 1 and expected >= _PARALLEL_FROM
+        for part in (partial(pool.map, chunksize=4) if in_parallel else map)(_read_sequence, jobs[1:]):
+            parts.append(part)
+            bar.update()
     counts = [len(part["frame"]) for part in parts]
     rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if key not in ("is_left", "betas")}
+    unusable = [camera for camera, K in enumerate(intrinsics) if K is None]
     table = LabelTable(
         sequence_path=np.array([sequence.path for sequence in sequences]),
         subject_id=np.array([sequence.subject_id for sequence in sequences], dtype=np.int64),
@@ -164,74 +164,35 @@ def _read_table(
         is_left=np.array([part["is_left"] for part in parts], dtype=bool),
         betas=np.stack([part["betas"] for part in parts]),
         serial=np.array(split.serials),
-        intrinsics=intrinsics,
+        intrinsics=np.stack([np.eye(3) if K is None else K for K in intrinsics]),
         bad=rows.pop("bad") | np.isin(rows["camera"], unusable),
         image_id=np.arange(sum(counts), dtype=np.int64),
         sequence=np.repeat(np.arange(len(parts)), counts),
         **rows,
     )
-    return table if split.image_share is None else _take_share(table, split.image_share)
-
-
-def _read_cameras(root: Path, split: Split, skip_bad: bool) -> tuple[np.ndarray, list[int]]:
-    """Intrinsics (V, 3, 3) px, and which cameras have none (identity) because their file is unusable."""
-    intrinsics, unusable = np.tile(np.eye(3), (len(split.serials), 1, 1)), []
-    for camera, serial in enumerate(split.serials):
-        try:
-            intrinsics[camera] = read_intrinsics(root, serial)
-        except BadFileError as error:
-            if not skip_bad:
-                raise
-            logger.warning("skipped every image of camera %s: %s", serial, error)
-            unusable.append(camera)
-    return intrinsics, unusable
-
-
-def _read_info(root: Path, sequence: SequenceFolder, skip_bad: bool) -> SequenceInfo | None:
-    """What is known of a sequence; None if its meta.yml or calibration is unusable (with ``skip_bad``)."""
-    try:
-        return read_sequence_info(root, sequence)
-    except BadFileError as error:
-        if not skip_bad:
-            raise
-        logger.warning("skipped the whole sequence %s: %s", sequence.path, error)
-        return None
+    if split.image_share is None:
+        return table
+    # The samples whose place in a seeded shuffle falls into the share (the paper's s4) keep their ids.
+    low, high = (round(share * len(table)) for share in split.image_share)
+    kept = np.sort(np.random.default_rng(S4_SEED).permutation(len(table))[low:high])
+    return replace(table, **{key: getattr(table, key)[kept] for key in PER_SAMPLE})
 
 
 def _read_sequence(job: tuple[Path, SequenceFolder, tuple[str, ...], bool]) -> dict[str, np.ndarray]:
     root, sequence, serials, skip_bad = job
-    info = _read_info(root, sequence, skip_bad)
-    if info is None:  # its images keep their official ids
-        num_frames, is_left, betas = count_frames(root / sequence.path / serials[0]), False, np.zeros(10, np.float32)
-    else:
-        num_frames, is_left, betas = info
-    rows: dict[str, list] = {key: [] for key in ("camera", "frame", "pose_m", "joint_3d", "joint_2d", "bad")}
+    info = read_or_skip(skip_bad, f"skipped the whole sequence {sequence.path}", read_sequence_info, root, sequence)
+    # The images of a sequence that is skipped keep their official ids.
+    num_frames, is_left, betas = info or (
+        count_frames(root / sequence.path / serials[0]),
+        False,
+        np.zeros(10, np.float32),
+    )
+    rows: dict[str, list] = {key: [] for key in ("camera", "frame", "bad", *LABEL_SHAPES)}
     for camera, serial in enumerate(serials):
         folder = root / sequence.path / serial
         check_camera_folder(folder, num_frames)
         for frame in range(num_frames):
-            try:
-                bad = info is None
-                labels = _unusable_labels() if bad else read_labels(folder / labels_name(frame))
-            except BadFileError as error:
-                if not skip_bad:
-                    raise
-                logger.warning("skipped: %s", error)
-                labels, bad = _unusable_labels(), True
-            for key, value in {"camera": camera, "frame": frame, "bad": bad, **labels}.items():
+            labels = info and read_or_skip(skip_bad, "skipped", read_labels, folder / labels_name(frame))
+            for key, value in {"camera": camera, "frame": frame, "bad": not labels, **(labels or _UNUSABLE)}.items():
                 rows[key].append(value)
     return {"is_left": is_left, "betas": betas, **{key: np.array(values) for key, values in rows.items()}}
-
-
-def _unusable_labels() -> dict[str, np.ndarray]:
-    shapes = {"pose_m": (51,), "joint_3d": (21, 3), "joint_2d": (21, 2)}
-    return {key: np.full(shape, -1, dtype=np.float32) for key, shape in shapes.items()}
-
-
-def _take_share(table: LabelTable, share: tuple[float, float]) -> LabelTable:
-    """Keep the samples whose place in a seeded shuffle falls into ``share`` (the paper's s4), ids unchanged."""
-    count = len(table)
-    shuffled = np.random.default_rng(S4_SEED).permutation(count)
-    kept = np.sort(shuffled[round(share[0] * count) : round(share[1] * count)])
-    columns = {field.name: getattr(table, field.name) for field in fields(LabelTable)}
-    return LabelTable(**{key: value[kept] if key in PER_SAMPLE else value for key, value in columns.items()})

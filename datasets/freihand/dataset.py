@@ -15,25 +15,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from datasets.bad_files import possible_poses
-from datasets.crop_dataset import CropDataset
-from datasets.crop_placement import joint_boxes
-from datasets.freihand.decode import decode_vectors
-from datasets.freihand.files import (
-    SIZE,
-    VERSIONS,
-    Annotations,
-    check_images,
-    check_masks,
-    fingerprint,
-    image_name,
-    read_annotations,
-    read_list,
-)
-from datasets.image_crop import read_image
-from datasets.options import DatasetOptions
-from template import HandAssets, load_hand_assets
+from datasets.crop_dataset import CropDataset, DatasetOptions
+from datasets.freihand.files import SIZE, VERSIONS, check_pictures, fingerprint, image_name, read_annotations, read_list
+from datasets.image_crop import joint_boxes, read_image
+from template import HandAssets, HandModel, axis_angle_to_pose, load_hand_assets
 from utils.camera import project_numpy
 
 logger = logging.getLogger(__name__)
@@ -46,6 +34,9 @@ SPLITS = {
     "s0_val": ("training", (0.9, 1.0)),
     "s0_test": ("evaluation", (0.0, 1.0)),
 }
+
+ROOT_JOINT = 9  # the middle finger's knuckle, which the vectors place
+_HANDS_AT_ONCE = 4096
 
 #: sequence_id of evaluation samples starts here; a training sample's is its number.
 _EVALUATION_SEQUENCES = 1_000_000
@@ -74,7 +65,7 @@ class FreiHAND(CropDataset):
         Args:
             root: the folder with ``training/``, ``evaluation/`` and the JSON lists.
             split: a key of `SPLITS`.
-            options: of `datasets.options.DatasetOptions`; ``versions`` are names of `VERSIONS`, None is all four.
+            options: of `datasets.crop_dataset.DatasetOptions`; ``versions`` are names of `VERSIONS`, None is all four.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.
@@ -94,15 +85,14 @@ class FreiHAND(CropDataset):
         root = Path(root)
         chosen = _version_numbers(settings.versions) if self._part == "training" else (0,)
         annotations = read_annotations(root, self._part)
-        count = len(annotations)
-        check_images(root, self._part, count, chosen)
-        if settings.with_mask:
-            check_masks(root, count)
+        count = len(annotations["K"])
+        check_pictures(root, self._part, count, chosen, settings.with_mask)
         samples = np.arange(round(share[0] * count), round(share[1] * count))
         if len(samples) == 0:
             raise ValueError(f"{root}: split {split} has no sample; the {self._part} part has only {count}")
         assets = load_hand_assets(settings.mano_dir, "right")
-        columns, keypoints, usable = _decode(annotations, samples, assets, self.label_hand)
+        rows = {name: array[samples] for name, array in annotations.items()}
+        columns, keypoints, usable = _decode(rows, assets, self.label_hand)
         boxes = joint_boxes(keypoints, usable & (settings.crop == "joints"), SIZE, SIZE)
         # Versions are the slow index, as in the numbering of the files.
         columns = {key: np.concatenate([value] * len(chosen)) for key, value in columns.items()}
@@ -110,7 +100,8 @@ class FreiHAND(CropDataset):
         offset = _EVALUATION_SEQUENCES if self._part == "evaluation" else 0
         columns["sequence_id"] = np.tile(samples + offset, len(chosen))
         self._samples = np.tile(samples, len(chosen))
-        self.scale = None if annotations.scale is None else annotations.scale[self._samples].astype(np.float32)
+        scale = annotations.get("scale")
+        self.scale = None if scale is None else scale[self._samples].astype(np.float32)
         state = f"{fingerprint(root, self._part)} {hashlib.sha256(boxes.tobytes()).hexdigest()}"
         keypoints, boxes = (np.concatenate([value] * len(chosen)) for value in (keypoints, boxes))
         super().__init__(root, split, settings, columns, keypoints, boxes, {"right": assets}, (SIZE, SIZE), state)
@@ -159,43 +150,79 @@ def _version_numbers(versions: str | Sequence[str] | None) -> tuple[int, ...]:
 
 
 def _decode(
-    annotations: Annotations, samples: np.ndarray, assets: HandAssets, label_hand: dict[str, str]
+    rows: dict[str, np.ndarray], assets: HandAssets, label_hand: dict[str, str]
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Columns of the chosen unique samples, keypoints (N, 21, 2) px, and which rows have these (N,) bool."""
-    count, K = len(samples), annotations.K[samples]
-    xyz = None if annotations.xyz is None else annotations.xyz[samples]
-    usable = np.full(count, xyz is not None or annotations.mano is not None)
-    columns: dict[str, np.ndarray] = {
+    """Columns of unique samples (of `read_annotations`), keypoints (N, 21, 2) px, which rows have these (N,) bool."""
+    K, xyz, mano = rows["K"], rows.get("xyz"), rows.get("mano")
+    count = len(K)
+    usable = np.full(count, xyz is not None or mano is not None)
+    columns = {
         "K_image": K,
         "subject_id": np.zeros(count, dtype=np.int64),
         "is_left": np.zeros(count, dtype=bool),
-        "valid": np.full(count, annotations.mano is not None),
+        "valid": np.zeros(count, dtype=bool),
     }
-    if annotations.mano is None:
+    if mano is None:
         joints = np.zeros((count, 21, 3)) if xyz is None else xyz
-        columns["joints"] = np.zeros((count, 21, 3), dtype=np.float32)
-        columns["pose"] = np.tile(np.eye(3, dtype=np.float32), (count, 16, 1, 1))
-        columns |= {key: np.zeros((count, n), dtype=np.float32) for key, n in (("betas", 10), ("transl", 3))}
+        columns |= {
+            "joints": np.zeros((count, 21, 3), dtype=np.float32),
+            "pose": np.tile(np.eye(3, dtype=np.float32), (count, 16, 1, 1)),
+            "betas": np.zeros((count, 10), dtype=np.float32),
+            "transl": np.zeros((count, 3), dtype=np.float32),
+        }
         logger.warning("FreiHAND's labels of this part are not published in full: samples are not valid")
     else:
-        decoded = decode_vectors(annotations.mano[samples], K, assets, label_hand)
-        joints, regressed = decoded["joints"], decoded.pop("label_joints")
-        columns |= decoded | {"joints": joints.astype(np.float32)}
-        columns["valid"] = possible_poses(annotations.mano[samples, :48], "FreiHAND's mano")
+        columns |= decode_vectors(mano, K, assets, label_hand)
+        joints, regressed = columns["joints"], columns.pop("label_joints")
+        columns |= {"joints": joints.astype(np.float32), "valid": possible_poses(mano[:, :48], "FreiHAND's mano")}
         xyz = regressed if xyz is None else xyz
-        _compare(regressed, xyz, assets)
+        distance = float(np.median(np.linalg.norm(regressed - xyz, axis=-1)))
+        if distance > _SAME_HAND:
+            logger.warning(
+                "FreiHAND's xyz lie %.1f mm (median) from the joints that the hand model %s (%s) gives: the labels "
+                "were made with another one. Give MANO_RIGHT.pkl of version 1.2 with --mano_dir",
+                distance * 1000, assets.name, assets.hash,
+            )  # fmt: skip
     if xyz is not None:
         columns["label_joints"] = xyz.astype(np.float32)
     keypoints = project_numpy(joints, K) if usable.any() else np.zeros((count, 21, 2))
     return columns, keypoints, usable
 
 
-def _compare(regressed: np.ndarray, xyz: np.ndarray, assets: HandAssets) -> None:
-    """Say so if the hand model in use is not the one the labels were made with."""
-    distance = float(np.median(np.linalg.norm(regressed - xyz, axis=-1)))
-    if distance > _SAME_HAND:
-        logger.warning(
-            "FreiHAND's xyz lie %.1f mm (median) from the joints that the hand model %s (%s) gives: the labels were "
-            "made with another one. Give MANO_RIGHT.pkl of version 1.2 with --mano_dir",
-            distance * 1000, assets.name, assets.hash,
-        )  # fmt: skip
+@torch.no_grad()
+def decode_vectors(
+    vectors: np.ndarray, K: np.ndarray, assets: HandAssets, label_hand: dict[str, str]
+) -> dict[str, np.ndarray]:
+    """Pose, shape and place of hands in the camera frame (docs/facts.md 3.2).
+
+    A vector is 3 numbers of global rotation and 45 of finger rotations (axis-angles, to which the mean pose is
+    added), 10 betas, the root's pixel (u, v) and a scale s. With f = (K00 + K11) / 2 the root lies at
+    ((u - cx) / s, (v - cy) / s, f / s); the root is the official, that is regressed, joint 9.
+
+    Args:
+        vectors: (N, 61) float64.
+        K: (N, 3, 3) float64, px.
+        assets: the right hand.
+        label_hand: options of `template.HandModel` that give the official joints.
+
+    Returns:
+        float32 arrays: ``pose`` (N, 16, 3, 3), ``betas`` (N, 10), ``transl`` (N, 3); metres, camera frame:
+        ``joints`` (N, 21, 3) kinematic, ``label_joints`` (N, 21, 3) by the official rule. The last two are float64.
+    """
+    plain = HandModel(assets, dtype=torch.float64)
+    official = HandModel(assets, dtype=torch.float64, **label_hand)
+    parts: dict[str, list[np.ndarray]] = {key: [] for key in ("pose", "betas", "transl", "joints", "label_joints")}
+    for start in range(0, len(vectors), _HANDS_AT_ONCE):
+        rows = slice(start, start + _HANDS_AT_ONCE)
+        vector = torch.from_numpy(vectors[rows])
+        fingers = vector[:, 3:48] + plain.hands_mean
+        pose, betas = axis_angle_to_pose(torch.cat([vector[:, :3], fingers], dim=1)), vector[:, 48:58]
+        label_joints = official.joints(pose, betas)
+        focal = (K[rows, 0, 0] + K[rows, 1, 1]) / 2
+        root = np.column_stack([vectors[rows, 58:60] - K[rows, :2, 2], focal]) / vectors[rows, 60:61]
+        transl = torch.from_numpy(root) - label_joints[:, ROOT_JOINT]
+        values = (pose, betas, transl, plain.joints(pose, betas, transl), label_joints + transl[:, None])
+        for part, value in zip(parts.values(), values, strict=True):
+            part.append(value.numpy())
+    columns = {key: np.concatenate(part) for key, part in parts.items()}
+    return columns | {key: columns[key].astype(np.float32) for key in ("pose", "betas", "transl")}

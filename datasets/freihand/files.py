@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +27,6 @@ _HOW_TO_GET = (
 #: Shape of one entry of each list.
 _ENTRY_SHAPES = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "mano": (61,), "scale": ()}
 _REQUIRED = {"training": ("K", "xyz", "mano"), "evaluation": ("K",)}
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """What the JSON lists of a part say of its N unique samples; what is not published is None. float64."""
-
-    K: np.ndarray  # (N, 3, 3) px
-    xyz: np.ndarray | None  # (N, 21, 3) m
-    mano: np.ndarray | None  # (N, 61)
-    scale: np.ndarray | None  # (N,) m
-
-    def __len__(self) -> int:
-        return len(self.K)
 
 
 def list_path(root: Path, part: str, name: str) -> Path:
@@ -69,10 +55,10 @@ def read_list(root: Path, part: str, name: str) -> np.ndarray:
     try:
         array = np.array(entries, dtype=np.float64)
         array = array.reshape(len(entries), *shape) if name == "mano" else array  # the entries are (1, 61)
+        if array.shape[1:] != shape:
+            raise ValueError(array.shape)
     except READ_ERRORS as error:
         raise bad_file(path, _first_misshapen(entries, name), can_skip=False) from error
-    if array.shape[1:] != shape:
-        raise bad_file(path, _first_misshapen(entries, name), can_skip=False)
     finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
     if not finite.all():
         raise bad_file(path, f"entry {int(np.argmin(finite))} is not finite", can_skip=False)
@@ -82,10 +68,10 @@ def read_list(root: Path, part: str, name: str) -> np.ndarray:
     return array
 
 
-def read_annotations(root: Path, part: str) -> Annotations:
-    """The lists of a part (all but the vertices, which the MANO vectors give, and which are large).
+def read_annotations(root: Path, part: str) -> dict[str, np.ndarray]:
+    """K (N, 3, 3) px and what is published of xyz (N, 21, 3) m, mano (N, 61) and scale (N,) m; float64.
 
-    The original release of the evaluation part has K and scale only.
+    The original release of the evaluation part has K and scale only. The vertices, which are large, are left out.
 
     Raises:
         FileNotFoundError: if the root or a list that every release has is missing.
@@ -105,46 +91,38 @@ def read_annotations(root: Path, part: str) -> Annotations:
                 f"{list_path(root, part, name)} has {len(array)} entries, but {list_path(root, part, 'K').name} has "
                 f"{len(lists['K'])}: the files are of different releases or half copied. Extract all of them again"
             )
-    return Annotations(lists["K"], *(lists.get(name) for name in ("xyz", "mano", "scale")))
+    return lists
 
 
-def check_images(root: Path, part: str, count: int, versions: tuple[int, ...]) -> None:
-    """Check that the images of these versions of ``count`` samples are there, and that no number is missing.
+def check_pictures(root: Path, part: str, count: int, versions: tuple[int, ...], masks: bool) -> None:
+    """Check that images of these versions of ``count`` samples, and masks if wanted, are there, no number missing.
 
     Raises:
-        FileNotFoundError: if the folder, or an image in the row of numbers, is missing.
-        ValueError: if there are not as many images as the JSON lists promise; the message has both numbers.
+        FileNotFoundError: if a folder, or a picture in the row of numbers, is missing.
+        ValueError: if there are not as many pictures as the JSON lists promise; the message has both numbers.
     """
-    present = _numbered(root / part / "rgb")
-    promised = count * (len(VERSIONS) if part == "training" else 1)
-    if len(present) == promised:
-        needed = promised
-    else:
+    folder = root / part / "rgb"
+    present, is_training = _numbered(folder), part == "training"
+    needed = promised = count * (len(VERSIONS) if is_training else 1)
+    if len(present) != promised:
         needed = count * (max(versions) + 1)
         if len(present) % count or len(present) < needed or len(present) > promised:
-            times = f", {promised} with all {len(VERSIONS)} versions" if part == "training" else ""
-            partly = " (or choose the versions that are whole: versions=...)" if part == "training" else ""
+            times = f", {promised} with all {len(VERSIONS)} versions" if is_training else ""
+            partly = " (or choose the versions that are whole: versions=...)" if is_training else ""
             raise ValueError(
                 f"{root}: {part}_K.json and the other lists have {count} entries{times}, but {part}/rgb holds "
                 f"{len(present)} images. Copy or extract both again{partly}"
             )
-    _check_row(root / part / "rgb", present, needed)
-
-
-def check_masks(root: Path, count: int) -> None:
-    """Check that the masks of ``count`` training samples are there.
-
-    Raises:
-        FileNotFoundError: if the folder or a mask is missing.
-        ValueError: if their number differs from ``count``; the message has both numbers.
-    """
-    present = _numbered(root / "training" / "mask")
-    if len(present) != count:
-        raise ValueError(
-            f"{root}: training_K.json has {count} entries, but training/mask holds {len(present)} masks. "
-            "Copy or extract both again"
-        )
-    _check_row(root / "training" / "mask", present, count)
+    _check_row(folder, present, needed)
+    if masks:
+        folder = root / part / "mask"
+        present = _numbered(folder)
+        if len(present) != count:
+            raise ValueError(
+                f"{root}: {part}_K.json has {count} entries, but {part}/mask holds {len(present)} masks. "
+                "Copy or extract both again"
+            )
+        _check_row(folder, present, count)
 
 
 def fingerprint(root: Path, part: str) -> str:

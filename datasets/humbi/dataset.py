@@ -9,16 +9,14 @@ regressed from the published vertices, with FreiHAND's tips.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
-from datasets.bad_files import BadFileError, bad_file
-from datasets.crop_dataset import CropDataset
-from datasets.crop_placement import joint_boxes
+from datasets.bad_files import bad_file, read_or_skip
+from datasets.crop_dataset import CropDataset, DatasetOptions
 from datasets.humbi.files import (
     CROP,
     Camera,
@@ -35,8 +33,7 @@ from datasets.humbi.files import (
     read_reconstruction,
     split_subjects,
 )
-from datasets.image_crop import read_image
-from datasets.options import DatasetOptions
+from datasets.image_crop import joint_boxes, read_image
 from template import HandAssets, HandModel, load_hand_assets, pca_to_pose
 from utils.camera import project_numpy, transform_intrinsics
 
@@ -47,14 +44,14 @@ SPLITS = tuple(split_subjects([1, 2, 3]))
 _SEQUENCE_ID_STRIDE = 100_000
 
 
-@dataclass
-class _Table:
-    """Raw labels: one row a frame, and one row an image that says which frame it is of."""
+class _Frame(NamedTuple):
+    """What is known of the right hand of one frame."""
 
-    reconstructions: list[Reconstruction] = field(default_factory=list)
-    frames: list[tuple[int, int, str]] = field(default_factory=list)  # subject, place, name
-    images: list[tuple[int, Camera, Crop]] = field(default_factory=list)  # frame row, camera, crop
-    num_bad: int = 0
+    subject: int
+    place: int
+    name: str
+    reconstruction: Reconstruction
+    crops: list[tuple[Camera, Crop]]  # one an image
 
 
 class HUMBI(CropDataset):
@@ -76,7 +73,7 @@ class HUMBI(CropDataset):
             root: the folder with ``subject_<n>/hand/``.
             split: one of `SPLITS`; see `datasets.humbi.files.split_subjects`. It depends on which subjects are
                 there.
-            options: of `datasets.options.DatasetOptions`.
+            options: of `datasets.crop_dataset.DatasetOptions`.
 
         Raises:
             FileNotFoundError: naming the missing file or folder.
@@ -92,13 +89,12 @@ class HUMBI(CropDataset):
         if len(present) < 3:
             raise ValueError(f"{root} holds the subjects {present}; splits that keep people apart need three")
         subjects = split_subjects(present)[split]
-        table = _read(root, subjects, settings.skip_bad)
-        if not table.images:
+        frames, self.num_bad_labels = _read(root, subjects, settings.skip_bad)
+        if not frames:
             raise ValueError(f"{root}: split {split} (subjects {subjects}) has no image of a right hand")
-        self.num_bad_labels = table.num_bad
-        self._places = [(*table.frames[row][::2], crop.camera) for row, _, crop in table.images]
+        self._places = [(frame.subject, frame.name, crop.camera) for frame in frames for _, crop in frame.crops]
         assets = load_hand_assets(settings.mano_dir, "right")
-        columns, keypoints = _decode(table, assets, self.label_hand)
+        columns, keypoints = _decode(frames, assets, self.label_hand)
         boxes = joint_boxes(keypoints, columns["valid"], CROP, CROP)
         state = f"{fingerprint(root, subjects)} {assets.hash}"
         super().__init__(root, split, settings, columns, keypoints, boxes, {"right": assets}, (CROP, CROP), state)
@@ -113,54 +109,47 @@ class HUMBI(CropDataset):
         return read_image(self.image_path(index), CROP, CROP)
 
 
-def _read(root: Path, subjects: list[int], skip_bad: bool) -> _Table:
-    table, without_hand = _Table(), 0
+def _read(root: Path, subjects: list[int], skip_bad: bool) -> tuple[list[_Frame], int]:
+    """Frames with a right hand, and how many were left out because a file is unusable (with ``skip_bad``)."""
+    frames, num_bad, without_hand = [], 0, 0
     for subject in subjects:
         folder = hand_folder(root, subject)
-        try:
-            cameras = read_cameras(folder)
-        except BadFileError as error:
-            if not skip_bad:
-                raise
-            logger.warning("skipped every frame of subject %d: %s", subject, error)
-            table.num_bad += len(frame_names(folder))
+        names = frame_names(folder)
+        cameras = read_or_skip(skip_bad, f"skipped every frame of subject {subject}", read_cameras, folder)
+        if cameras is None:
+            num_bad += len(names)
             continue
-        for place, name in enumerate(frame_names(folder)):
-            images = folder / name / "image_cropped" / "right"
-            try:
-                reconstruction = read_reconstruction(folder / name / "reconstruction")
-                crops = read_crops(images / "list.txt") if reconstruction is not None and images.is_dir() else []
-                _check_images(images, crops, cameras)
-            except BadFileError as error:
-                if not skip_bad:
-                    raise
-                logger.warning("skipped: %s", error)
-                table.num_bad += 1
-                continue
-            if not crops:
+        for place, name in enumerate(names):
+            found = read_or_skip(skip_bad, "skipped", _read_frame, folder / name, cameras)
+            if found is None:
+                num_bad += 1
+            elif found[1]:
+                frames.append(_Frame(subject, place, name, *found))
+            else:
                 without_hand += 1
-                continue
-            table.images += [(len(table.frames), cameras[crop.camera], crop) for crop in crops]
-            table.frames.append((subject, place, name))
-            table.reconstructions.append(reconstruction)
     if without_hand:
         logger.warning("%s: left out %d frames without a right hand", root, without_hand)
-    return table
+    return frames, num_bad
 
 
-def _check_images(folder: Path, crops: list[Crop], cameras: dict[int, Camera]) -> None:
-    present = {path.name for path in folder.iterdir()} if crops else set()
+def _read_frame(folder: Path, cameras: dict[int, Camera]) -> tuple[Reconstruction | None, list[tuple[Camera, Crop]]]:
+    reconstruction, images = read_reconstruction(folder / "reconstruction"), folder / "image_cropped" / "right"
+    crops = read_crops(images / "list.txt") if reconstruction is not None and images.is_dir() else []
+    present = {path.name for path in images.iterdir()} if crops else set()
     for crop in crops:
         if crop.camera not in cameras:
-            raise bad_file(folder / "list.txt", f"camera {crop.camera} is not in intrinsic.txt and extrinsic.txt")
+            raise bad_file(images / "list.txt", f"camera {crop.camera} is not in intrinsic.txt and extrinsic.txt")
         if image_name(crop.camera) not in present:
             raise FileNotFoundError(
-                f"{folder / image_name(crop.camera)} is missing, but list.txt names it: the data set is half copied"
+                f"{images / image_name(crop.camera)} is missing, but list.txt names it: the data set is half copied"
             )
+    return reconstruction, [(cameras[crop.camera], crop) for crop in crops]
 
 
 @torch.no_grad()
-def _decode(table: _Table, assets: HandAssets, label_hand: dict[str, str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _decode(
+    frames: list[_Frame], assets: HandAssets, label_hand: dict[str, str]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Columns of the sample that do not depend on the crop, and keypoints (N, 21, 2), px of the published crop.
 
     As in the paper's code the translation is the mean offset of the published vertices from the posed hand's.
@@ -168,8 +157,9 @@ def _decode(table: _Table, assets: HandAssets, label_hand: dict[str, str]) -> tu
     with J0 the rest wrist (docs/facts.md 1.4).
     """
     hand = HandModel(assets, dtype=torch.float64)
-    mano = torch.from_numpy(np.stack([frame.mano for frame in table.reconstructions]))
-    vertices = torch.from_numpy(np.stack([frame.vertices for frame in table.reconstructions]))
+    vertices, mano = (
+        torch.from_numpy(np.stack(arrays)) for arrays in zip(*(frame.reconstruction for frame in frames), strict=True)
+    )
     pose, betas = pca_to_pose(assets, mano[:, 3:6], mano[:, 6:26]), mano[:, 26:36]
     posed = hand(pose, betas)
     transl = (vertices - posed.vertices).mean(dim=1)
@@ -178,11 +168,10 @@ def _decode(table: _Table, assets: HandAssets, label_hand: dict[str, str]) -> tu
     label_joints = (vertices.transpose(1, 2) @ regressor).transpose(1, 2).numpy()
     wrist = posed.rest_joints[:, 0].numpy()
 
-    row = np.array([frame for frame, _, _ in table.images])
-    R = np.stack([camera.R for _, camera, _ in table.images])
-    centre = np.stack([camera.centre for _, camera, _ in table.images])
-    affine = np.stack([crop_affine_of(crop) for _, _, crop in table.images])
-    K_image = transform_intrinsics(np.stack([camera.K for _, camera, _ in table.images]), affine)
+    row = np.repeat(np.arange(len(frames)), [len(frame.crops) for frame in frames])
+    cameras, crops = zip(*(image for frame in frames for image in frame.crops), strict=True)
+    K, R, centre = (np.stack(arrays) for arrays in zip(*cameras, strict=True))
+    K_image = transform_intrinsics(K, np.stack([crop_affine_of(crop) for crop in crops]))
 
     def to_camera(points: np.ndarray) -> np.ndarray:
         return (points[row] - centre[:, None]) @ np.swapaxes(R, 1, 2)
@@ -191,7 +180,7 @@ def _decode(table: _Table, assets: HandAssets, label_hand: dict[str, str]) -> tu
     camera_pose = pose.numpy()[row]
     camera_pose[:, 0] = R @ camera_pose[:, 0]
     camera_transl = to_camera((transl.numpy() + wrist)[:, None])[:, 0] - wrist[row]
-    subject, place = (np.array([frame[column] for frame in table.frames], dtype=np.int64)[row] for column in (0, 1))
+    subject, place = (np.array([frame[column] for frame in frames], dtype=np.int64)[row] for column in (0, 1))
     columns = {
         "K_image": K_image,
         "joints": joints.astype(np.float32),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +30,7 @@ _HOW_TO_GET = (
 )
 
 
-@dataclass(frozen=True)
-class Camera:
+class Camera(NamedTuple):
     """One camera of a subject's recording: p_camera = R (p_world - centre)."""
 
     K: np.ndarray  # (3, 3) px of the 1920x1080 image

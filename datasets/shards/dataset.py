@@ -1,13 +1,21 @@
-"""Samples read from shards (`datasets.shards.index`), the same as from the data set that they were written from.
+"""Samples read from shards, the same as from the data set that they were written from (`datasets.write_shards`).
 
-A shard is random access: its table holds the labels and says where each picture lies. So order, shares of ranks and
-workers, and resuming are those of `datasets.loading`, with one difference: shuffled order visits shard after shard and
-mixes samples within a window, so that disks and networks read mostly forwards (`Shards.shuffled`).
+    SPLIT/index.json   what was written, of `INDEX_KEYS`: settings, hands, counts, sha256; written last
+    SPLIT/000000.tar   samples in WebDataset's format: KEY.png or KEY.jpg (the crop), KEY.npy (its labels: one record
+                       with the keys of `datasets.sample`) and, with masks, KEY.mask.png
+    SPLIT/000000.npy   the labels of all its samples again, and where the pictures lie in the tar (`PLACE`)
+
+A shard is random access, so order, shares of ranks and workers, and resuming are those of `datasets.loading`, with one
+difference: shuffled order visits shard after shard and mixes samples within a window, so that disks and networks read
+mostly forwards (`Shards.shuffled`). Why not WebDataset's own reader: it streams (release 1.0 has no random access any
+more), and exact resuming, equal shares of ranks and any shuffled order need a sample by its number. Any WebDataset
+reader can read the tars, though.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import os
 import zlib
@@ -17,16 +25,29 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
-from datasets.bad_files import BadFileError, bad_file
-from datasets.crop_dataset import ColumnDataset
-from datasets.shards.index import PLACE_NAMES, ShardSettingsError, read_index, read_table, sample_key, split_folders
+from datasets.bad_files import BadFileError, bad_file, read_json, reading
+from datasets.crop_dataset import ColumnDataset, DatasetOptions
 from template import load_hand_assets
 
 logger = logging.getLogger(__name__)
 
+SCHEMA = 2
+INDEX_NAME = "index.json"
+#: ``shards`` are dicts of file, count, bytes, sha256 and table_sha256; ``left_out`` counts unreadable pictures.
+INDEX_KEYS = {"schema", "dataset", "split", "count", "settings", "hands", "label_hand", "left_out", "command", "shards"}
+#: Behind the labels in a row of a table: where a picture's bytes start in the tar, and how many; mask_size 0: none.
+PLACE = [("offset", "<i8"), ("size", "<i8"), ("crc32", "<u4"), ("mask_offset", "<i8"), ("mask_size", "<i8")]
+PLACE_NAMES = [name for name, _ in PLACE]
+
 #: Samples among which a shuffled order mixes: with 128 px PNGs some 300 MB of the disk's pages.
 SHUFFLE_WINDOW = 16384
+#: Options that decide what is in shards.
+_WRITTEN = ("crop_size", "crop", "versions", "paper_filter", "include_invalid", "with_mask")
 SIDES = {"right": (False,), "left": (True,), "both": (False, True)}
+
+
+class ShardSettingsError(ValueError):
+    """Shards are not what they are asked to be; the message says what they are."""
 
 
 class Shards(ColumnDataset):
@@ -37,21 +58,7 @@ class Shards(ColumnDataset):
     """
 
     def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        *,
-        dataset: str | None = None,
-        side: str = "right",
-        with_vertices: bool = False,
-        with_mask: bool = False,
-        skip_bad: bool = False,
-        allow_missing_subjects: bool = False,
-        mano_dir: str | Path | None = None,
-        cache: str | Path | None = None,
-        workers: int | None = None,
-        window: int = SHUFFLE_WINDOW,
-        **written: Any,
+        self, root: str | Path, split: str, *, dataset: str | None = None, window: int = SHUFFLE_WINDOW, **options: Any
     ) -> None:
         """Open a split.
 
@@ -59,14 +66,9 @@ class Shards(ColumnDataset):
             root: folder with ``SPLIT/index.json``; several (shards over several disks) with ':' between.
             split: name of the split that was written.
             dataset: name of the data set that must have been written; None: any.
-            side: "right", "left" or "both", of the hands that were written.
-            with_vertices: add ``vertices``, posed by the hand model of the sample's own side.
-            with_mask: add ``mask``; they must have been written.
-            skip_bad: mark samples that are cut off or damaged with ``valid`` False instead of raising, and count them.
-            allow_missing_subjects, workers, cache: of other data sets; mean nothing here.
-            mano_dir: folder or file of the hand model, as in `template.load_hand_assets`.
             window: samples among which a shuffled order mixes.
-            written: ``crop_size``, ``crop``, ``paper_filter``, ``include_invalid``: must be as written, where given.
+            options: of `datasets.crop_dataset.DatasetOptions`. What the shards hold (`_WRITTEN`) must be as written,
+                where given. Subjects that are missing, the cache and workers mean nothing here.
 
         Raises:
             FileNotFoundError: naming the missing index, table or shard.
@@ -76,22 +78,30 @@ class Shards(ColumnDataset):
         folders = split_folders(root, split)
         indices = [read_index(folder) for folder in folders]
         self.index = index = indices[0]
-        for folder, other in zip(folders, indices, strict=True):
-            _refuse_mixture(index, other, folder)
+        # Parts of one data set differ in nothing but the rows they hold.
+        kinds = [{name: each[name] for name in ("dataset", "settings", "hands")} for each in indices]
+        for folder, kind in zip(folders, kinds, strict=True):
+            kind["settings"] = kind["settings"] | {"rows": None}
+            differ = ", ".join(name for name in kind if kind[name] != kinds[0][name])
+            if differ:
+                raise ShardSettingsError(f"{folder}: shards of another kind than in the first folder ({differ} differ)")
         settings, self.label_hand = index["settings"], index["label_hand"]
         if dataset not in (None, index["dataset"]):
             raise ShardSettingsError(f"{root}: these are shards of {index['dataset']}, not of {dataset}")
-        for name, value in (written | ({"with_mask": True} if with_mask else {})).items():
+        for name in _WRITTEN:
+            value = options.get(name)
             if value not in (None, False, settings.get(name)):
                 raise ShardSettingsError(
                     f"{root}: these shards were written with --{name} {settings.get(name)}, not {value}; "
                     "ask for that, or write them again"
                 )
+        chosen = DatasetOptions(**options | {"crop_size": settings["crop_size"]})
+        side = chosen.side
         if side not in SIDES:
             raise ShardSettingsError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
-        if cache is not None:
-            logger.info("shards hold crops already: no crop cache is made in %s", cache)
-        assets = {name: load_hand_assets(mano_dir, name) for name in index["hands"]}
+        if chosen.cache is not None:
+            logger.info("shards hold crops already: no crop cache is made in %s", chosen.cache)
+        assets = {name: load_hand_assets(chosen.mano_dir, name) for name in index["hands"]}
         for name, hand in assets.items():
             made = index["hands"][name]
             if made["hash"] != hand.hash:
@@ -113,7 +123,7 @@ class Shards(ColumnDataset):
         self._shard = np.repeat(np.arange(len(tables)), [len(table) for table in tables])[keep]
         self._place, self._window = rows[PLACE_NAMES].copy(), window
         columns = {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names if name not in PLACE_NAMES}
-        super().__init__(root, split, columns, assets, settings["crop_size"], with_vertices, with_mask, skip_bad)
+        super().__init__(root, split, columns, assets, chosen)
         for number, (_, shard) in enumerate(shards):
             self._check_length(number, shard["bytes"])
 
@@ -184,10 +194,65 @@ def _opened(path: Path) -> BinaryIO:
     return open(path, "rb", buffering=0)
 
 
-def _refuse_mixture(first: dict[str, Any], other: dict[str, Any], folder: Path) -> None:
-    for name in ("dataset", "settings", "hands"):
-        mine, theirs = (dict(index[name]) if name == "settings" else index[name] for index in (first, other))
-        if name == "settings":  # parts of one data set differ in nothing but the rows they hold
-            mine["rows"] = theirs["rows"]
-        if mine != theirs:
-            raise ShardSettingsError(f"{folder}: shards of another kind than in the first folder ({name} differ)")
+def sample_key(split: str, image_id: int) -> str:
+    """Name of a sample's members in the tar, without ending."""
+    return f"{split}_{image_id:09d}"
+
+
+def read_table(tar: Path, sha256: str | None = None) -> np.ndarray:
+    """The table beside a tar, (count,): labels and `PLACE`. FileNotFoundError or BadFileError if it is not whole."""
+    path = tar.with_suffix(".npy")
+    with reading(path, "a table of samples", can_skip=False):
+        rows = np.load(path, allow_pickle=False)
+        if list(rows.dtype.names[-len(PLACE) :]) != PLACE_NAMES:
+            raise ValueError("of another version")
+    if sha256 not in (None, sha256_of(path)):
+        raise bad_file(path, "is not what was written (its sha256 differs)", can_skip=False)
+    return rows
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Read ``index.json``.
+
+    Raises:
+        FileNotFoundError: there is none; names the splits that are there.
+        BadFileError: it is damaged, or of another version.
+    """
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        there = [other.parent.name for other in sorted(folder.parent.glob(f"*/{INDEX_NAME}"))] or ["none"]
+        raise FileNotFoundError(
+            f"{path} is missing: no finished shards of split {folder.name} there (of others: {', '.join(there)}); "
+            "write them, or let an interrupted writing finish, with python -m datasets.write_shards"
+        )
+    with reading(path, "an index of shards", can_skip=False):
+        content = read_json(path, can_skip=False)
+        if content["schema"] != SCHEMA or set(content) != INDEX_KEYS:
+            raise ValueError(f"schema {content['schema']} instead of {SCHEMA}: of another version, write them again")
+        return content
+
+
+def split_folders(root: str | Path, split: str) -> list[Path]:
+    """Folders of a split: shards may be spread over disks, ``root`` then lists folders with ':' between."""
+    return [Path(part) / split for part in str(root).split(":") if part]
+
+
+def has_shards(root: str | Path) -> bool:
+    """Whether ``root`` (one folder, or several with ':' between) holds shards of any split."""
+    return any(any(folder.glob(f"*/{INDEX_NAME}")) for folder in split_folders(root, ""))
+
+
+def dataset_of(root: str | Path) -> str:
+    """Name of the data set whose shards ``root`` holds; FileNotFoundError if it holds none."""
+    for folder in split_folders(root, ""):
+        for path in sorted(folder.glob(f"*/{INDEX_NAME}")):
+            return read_index(path.parent)["dataset"]
+    raise FileNotFoundError(
+        f"{root}: no shards there (SPLIT/{INDEX_NAME}); write them with python -m datasets.write_shards"
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -26,8 +26,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def write(args: argparse.Namespace) -> None:
     """Write what the options say."""
-    from datasets.synthetic.data_set import write_data_set
-    from datasets.synthetic.sequence import SynthesisOptions
+    from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 
     arguments = vars(args)
     root, workers, subjects = (arguments.pop(name) for name in ("root", "workers", "subjects"))

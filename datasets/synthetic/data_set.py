@@ -1,4 +1,4 @@
-"""A whole synthetic data set: calibration, then its sequences over several processes."""
+"""A whole synthetic data set: calibration, then its sequences over several processes, each from its random numbers."""
 
 from __future__ import annotations
 
@@ -7,20 +7,126 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from datasets.dex_ycb.splits import SERIALS
-from datasets.synthetic.dex_ycb_writer import write_calibration, write_intrinsics, write_object_models
+from datasets.synthetic.dex_ycb_writer import (
+    finish_sequence,
+    sequence_labels,
+    write_calibration,
+    write_frame,
+    write_intrinsics,
+    write_object_models,
+)
 from datasets.synthetic.scene import population
+from datasets.synthetic.scene.appearance import SkinMap, make_skin_map, skin_sheets, skin_tone
+from datasets.synthetic.scene.background import room_texture, table_texture
 from datasets.synthetic.scene.cameras import make_rig
-from datasets.synthetic.sequence import SynthesisOptions, hand_model, write_sequence
+from datasets.synthetic.scene.layout import Scene
+from datasets.synthetic.scene.motion import make_motion, subject_style
+from datasets.synthetic.scene.objects import CATALOGUE
+from datasets.synthetic.scene.render import CameraView, MovingMesh
+from datasets.synthetic.scene.shading import random_lights, random_sensor
+from template import HandModel, load_hand_assets
 from utils.files import write_json
 
 DESCRIPTION_FILE = "synthetic.json"
+
+
+@dataclass(frozen=True)
+class SynthesisOptions:
+    """What decides the data set's content; written beside it as ``synthetic.json``."""
+
+    num_sequences: int = 100
+    num_frames: int = 72
+    seed: int = 0
+    num_subjects: int = 10
+    left_fraction: float = 0.5
+    render_scale: float = 1.0
+    quality: int = 92
+    depth: bool = False
+    mano_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        checks = {
+            "num_sequences": 1 <= self.num_sequences <= 300,
+            "num_frames": self.num_frames >= 1,
+            "seed": self.seed >= 0,
+            "num_subjects": self.num_subjects >= 10,
+            "left_fraction": 0 <= self.left_fraction <= 1,
+            "render_scale": self.render_scale in (1.0, 0.5, 0.25),
+            "quality": 1 <= self.quality <= 100,
+        }
+        for name, is_good in checks.items():
+            if not is_good:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; allowed: num_sequences 1..300, num_frames from 1, seed from 0, "
+                    "num_subjects from 10, left_fraction 0..1, render_scale 1, 0.5 or 0.25, quality 1..100"
+                )
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values, without what only tells where the hand model lies."""
+        return {name: value for name, value in asdict(self).items() if name != "mano_dir"}
+
+
+@lru_cache(maxsize=4)
+def hand_model(mano_dir: str | None, side: str, tips: str = "manopth", joint_type: str = "kinematic") -> HandModel:
+    """The hand of a side in float64; by default with DexYCB's joints."""
+    return HandModel(load_hand_assets(mano_dir, side), tips=tips, joint_type=joint_type, dtype=torch.float64)
+
+
+@lru_cache(maxsize=4)
+def skin_map_of(mano_dir: str | None, side: str) -> SkinMap:
+    """Where the skin of the hand of a side lies on its sheets."""
+    hand = hand_model(mano_dir, side)
+    flat = torch.eye(3, dtype=torch.float64).expand(1, 16, 3, 3)
+    output = hand(flat, torch.zeros(1, 10, dtype=torch.float64))
+    vertices, joints = output.vertices[0].numpy(), output.joints[0].numpy()
+    return make_skin_map(vertices, joints, hand.assets.faces, is_left=side == "left")
+
+
+def write_sequence(root: Path, options: SynthesisOptions, subject: int, sequence: int) -> None:
+    """Make the 0-based ``sequence`` of the 1-based ``subject``; nothing happens if it is already complete."""
+    folder = root / population.subject_name(subject) / population.sequence_name(subject, sequence)
+    if (folder / "pose.npz").is_file():  # the last file of a sequence
+        return
+    generator = population.random_numbers(options.seed, subject, sequence)
+    style = population.random_numbers(options.seed, subject, population.STYLE)
+    side = population.sequence_side(sequence, options.left_fraction)
+    right, hand = (hand_model(options.mano_dir, name) for name in ("right", side))
+    betas = population.subject_betas(options.seed, subject)
+    tone, habit = skin_tone(style), subject_style(style)
+    target = population.sequence_object(options.seed, subject, sequence, len(CATALOGUE))
+    motion = make_motion(generator, right, hand, betas, habit, target, options.num_frames)
+    skin_map = skin_map_of(options.mano_dir, side)
+    skin = skin_sheets(skin_map, np.clip(tone * generator.normal(1, 0.04, 3), 0.01, 0.95), generator)
+    scene = Scene(motion, hand.assets.faces, skin_map, skin, generator)
+    rig = make_rig(options.seed, subject)
+    labels = sequence_labels(motion, hand, betas, rig)
+    lights, table = random_lights(generator), table_texture(generator)
+    views = {}
+    for serial in SERIALS:
+        (folder / serial).mkdir(parents=True, exist_ok=True)
+        sensor = random_sensor(generator, lights.on_table)
+        views[serial] = CameraView(
+            scene, rig.K[serial], rig.camera_to_table[serial], table, room_texture(generator), lights, sensor,
+            generator, round(1 / options.render_scale),
+        )  # fmt: skip
+    for frame in range(options.num_frames):
+        mesh = MovingMesh(*scene.frame(frame))
+        joints = motion.joints[frame] if motion.present[frame] else None
+        for serial, view in views.items():
+            picture = view.render(mesh, joints, options.depth)
+            known = {key: values[frame] for key, values in labels[serial].items()}
+            write_frame(folder / serial, frame, picture, known, options.quality)
+    finish_sequence(folder, subject, motion, hand, betas, rig)
 
 
 def write_data_set(
@@ -32,10 +138,8 @@ def write_data_set(
     """Write a synthetic data set in DexYCB's layout, or go on with one that was interrupted.
 
     Args:
-        root: its folder; made if missing.
         options: what to write. The result depends on these alone, not on ``workers``.
-        subjects: 1-based numbers of the subjects to write sequences of; None: all. Calibration is
-            written for all of them.
+        subjects: 1-based numbers of those to write sequences of; None: all. Calibration is written for everybody.
         workers: processes; None: one for each core.
 
     Raises:
@@ -57,9 +161,25 @@ def write_data_set(
     images = options.num_frames * len(SERIALS)
     with tqdm(total=len(jobs) * images, unit="image", smoothing=0.05) as progress:
         if workers == 1:
-            _in_this_process(root, options, jobs, progress, images)
-        else:
-            _in_processes(root, options, jobs, workers, progress, images)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # as in the worker processes: the same sums in the same order
+            try:
+                for job in jobs:
+                    write_sequence(root, options, *job)
+                    progress.update(images)
+            finally:
+                torch.set_num_threads(threads)
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+            futures = [pool.submit(write_sequence, root, options, *job) for job in jobs]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    progress.update(images)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def _claim(root: Path, options: SynthesisOptions) -> None:
@@ -78,35 +198,6 @@ def _claim(root: Path, options: SynthesisOptions) -> None:
         write_json(path, wanted)
 
 
-def _in_this_process(
-    root: Path, options: SynthesisOptions, jobs: list[tuple[int, int]], progress: tqdm, images: int
-) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the worker processes: the same sums in the same order
-    try:
-        for subject, sequence in jobs:
-            write_sequence(root, options, subject, sequence)
-            progress.update(images)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _in_processes(
-    root: Path, options: SynthesisOptions, jobs: list[tuple[int, int]], workers: int, progress: tqdm, images: int
-) -> None:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        futures = [pool.submit(write_sequence, root, options, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                progress.update(images)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def _start_worker() -> None:
-
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

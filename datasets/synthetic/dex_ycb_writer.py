@@ -20,81 +20,75 @@ from datasets.dex_ycb.splits import SERIALS
 from datasets.synthetic.scene.cameras import IMAGE_HEIGHT, IMAGE_WIDTH, Rig
 from datasets.synthetic.scene.motion import Motion
 from datasets.synthetic.scene.objects import CATALOGUE
-from datasets.synthetic.scene.population import MASTER_SERIAL, sequence_name, subject_name
+from datasets.synthetic.scene.population import MASTER_SERIAL, subject_name
 from datasets.synthetic.scene.render import Picture
 from template import HandModel, pose_to_pca
 from utils.camera import project_numpy
 from utils.files import atomic_path, write_text
 
 
-class SequenceWriter:
-    """Writes the folder of one sequence."""
-
-    def __init__(self, root: Path, subject: int, sequence: int, quality: int) -> None:
-        self._subject, self._quality = subject, quality
-        self.folder = root / subject_name(subject) / sequence_name(subject, sequence)
-
-    def is_complete(self) -> bool:
-        """Has this sequence been finished before?"""
-        return (self.folder / "pose.npz").is_file()
-
-    def begin(self, motion: Motion, hand: HandModel, betas: np.ndarray, rig: Rig) -> None:
-        """Make the folders and all labels but the segmentation, from the true poses (table frame)."""
-        self._motion, self._rig = motion, rig
-        rest_wrist = hand.rest_joints(torch.as_tensor(betas)[None])[0, 0].numpy()
-        self._world_pose_m = hand_vectors(motion, hand, rest_wrist, rig.table_to_world)
-        self._world_pose_m[~motion.present] = 0
-        self._labels = {}
-        for serial in SERIALS:
-            (self.folder / serial).mkdir(parents=True, exist_ok=True)
-            to_camera = np.linalg.inv(rig.camera_to_table[serial])
-            joints = motion.joints @ to_camera[:3, :3].T + to_camera[:3, 3]
-            labels = {
-                "pose_y": (to_camera @ motion.object_poses)[..., :3, :].astype(np.float32),
-                "pose_m": hand_vectors(motion, hand, rest_wrist, to_camera),
-                "joint_3d": joints[:, None].astype(np.float32),
-                "joint_2d": project_numpy(joints, rig.K[serial])[:, None].astype(np.float32),
-            }
-            is_invalid = ~(motion.present & _is_in_image(labels["joint_2d"]))
-            labels["pose_m"][is_invalid] = 0
-            labels["joint_3d"][is_invalid] = labels["joint_2d"][is_invalid] = -1
-            self._labels[serial] = labels
-
-    def write_frame(self, serial: str, frame: int, picture: Picture) -> None:
-        """Save the image, the labels and (if it was rendered) the depth in millimetres."""
-        folder = self.folder / serial
-        write_image(folder / f"color_{frame:06d}.jpg", picture.bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
-        if picture.depth is not None:
-            millimetres = np.round(picture.depth * 1000).clip(0, 65535).astype(np.uint16)
-            write_image(folder / f"aligned_depth_to_color_{frame:06d}.png", millimetres, [])
-        labels = {key: values[frame] for key, values in self._labels[serial].items()}
-        _write_npz(folder / f"labels_{frame:06d}.npz", {"seg": picture.seg, **labels})
-
-    def finish(self) -> None:
-        """Write meta.yml, then pose.npz (world frame): the sequence is whole."""
-        motion, to_world = self._motion, self._rig.table_to_world
-        meta = {
-            "serials": list(SERIALS),
-            "num_frames": len(motion.pose),
-            "extrinsics": self._rig.extrinsics_id,
-            "mano_calib": [mano_id(self._subject, motion.side)],
-            "mano_sides": [motion.side],
-            "ycb_ids": [item.ycb_id for item in motion.objects],
-            "ycb_grasp_ind": 0,
+def sequence_labels(motion: Motion, hand: HandModel, betas: np.ndarray, rig: Rig) -> dict[str, dict[str, np.ndarray]]:
+    """All labels (F, ...) but the segmentation, by camera and key, from the true poses (table frame)."""
+    found = {}
+    for serial in SERIALS:
+        to_camera = np.linalg.inv(rig.camera_to_table[serial])
+        joints = motion.joints @ to_camera[:3, :3].T + to_camera[:3, 3]
+        labels = {
+            "pose_y": (to_camera @ motion.object_poses)[..., :3, :].astype(np.float32),
+            "pose_m": hand_vectors(motion, hand, betas, to_camera),
+            "joint_3d": joints[:, None].astype(np.float32),
+            "joint_2d": project_numpy(joints, rig.K[serial])[:, None].astype(np.float32),
         }
-        write_text(self.folder / "meta.yml", yaml.safe_dump(meta, sort_keys=False))
-        objects = to_world @ motion.object_poses
-        quaternions = Rotation.from_matrix(objects[..., :3, :3].reshape(-1, 3, 3)).as_quat()  # x, y, z, w
-        pose_y = np.concatenate([quaternions.reshape(*objects.shape[:2], 4), objects[..., :3, 3]], axis=-1)
-        with atomic_path(self.folder / "pose.npz") as temporary:
-            np.savez_compressed(temporary, pose_y=pose_y.astype(np.float32), pose_m=self._world_pose_m)
+        # DexYCB has no annotation where no joint is in the image.
+        inside = (labels["joint_2d"] >= -0.5) & (labels["joint_2d"] <= [IMAGE_WIDTH - 0.5, IMAGE_HEIGHT - 0.5])
+        is_invalid = ~(motion.present & inside.all(axis=-1).any(axis=(1, 2)))
+        labels["pose_m"][is_invalid] = 0
+        labels["joint_3d"][is_invalid] = labels["joint_2d"][is_invalid] = -1
+        found[serial] = labels
+    return found
 
 
-def hand_vectors(motion: Motion, hand: HandModel, rest_wrist: np.ndarray, transform: np.ndarray) -> np.ndarray:
+def write_frame(folder: Path, frame: int, picture: Picture, labels: dict[str, np.ndarray], quality: int) -> None:
+    """Save the image, the labels and (if it was rendered) the depth in millimetres."""
+    write_image(folder / f"color_{frame:06d}.jpg", picture.bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if picture.depth is not None:
+        millimetres = np.round(picture.depth * 1000).clip(0, 65535).astype(np.uint16)
+        write_image(folder / f"aligned_depth_to_color_{frame:06d}.png", millimetres, [])
+    # What np.savez_compressed writes, at the fastest compression level (a mask is small anyway).
+    with zipfile.ZipFile(folder / f"labels_{frame:06d}.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in {"seg": picture.seg, **labels}.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED, 1)
+
+
+def finish_sequence(folder: Path, subject: int, motion: Motion, hand: HandModel, betas: np.ndarray, rig: Rig) -> None:
+    """Write meta.yml, then pose.npz (world frame): the sequence is whole."""
+    meta = {
+        "serials": list(SERIALS),
+        "num_frames": len(motion.pose),
+        "extrinsics": rig.extrinsics_id,
+        "mano_calib": [mano_id(subject, motion.side)],
+        "mano_sides": [motion.side],
+        "ycb_ids": [item.ycb_id for item in motion.objects],
+        "ycb_grasp_ind": 0,
+    }
+    write_text(folder / "meta.yml", yaml.safe_dump(meta, sort_keys=False))
+    pose_m = hand_vectors(motion, hand, betas, rig.table_to_world)
+    pose_m[~motion.present] = 0
+    objects = rig.table_to_world @ motion.object_poses
+    quaternions = Rotation.from_matrix(objects[..., :3, :3].reshape(-1, 3, 3)).as_quat()  # x, y, z, w
+    pose_y = np.concatenate([quaternions.reshape(*objects.shape[:2], 4), objects[..., :3, 3]], axis=-1)
+    with atomic_path(folder / "pose.npz") as temporary:
+        np.savez_compressed(temporary, pose_y=pose_y.astype(np.float32), pose_m=pose_m)
+
+
+def hand_vectors(motion: Motion, hand: HandModel, betas: np.ndarray, transform: np.ndarray) -> np.ndarray:
     """pose_m (F, 1, 51) float32 in the frame that ``transform`` (4, 4) takes the table frame to.
 
     x' = A x + b: the global rotation becomes A R, the translation A (t + J0) + b - J0 (docs/facts.md 1.4).
     """
+    rest_wrist = hand.rest_joints(torch.as_tensor(betas)[None])[0, 0].numpy()
     pose = motion.pose.copy()
     pose[:, 0] = transform[:3, :3] @ pose[:, 0]
     transl = (motion.transl + rest_wrist) @ transform[:3, :3].T + transform[:3, 3] - rest_wrist
@@ -140,24 +134,9 @@ def write_object_models(root: Path) -> None:
         write_text(root / "models" / item.name / "textured_simple.obj", "\n".join(lines) + "\n")
 
 
-def _is_in_image(pixels: np.ndarray) -> np.ndarray:
-    """(F,) bool of pixels (F, 1, 21, 2): some joint is in the image; else DexYCB has no annotation."""
-    inside = (pixels >= -0.5) & (pixels <= [IMAGE_WIDTH - 0.5, IMAGE_HEIGHT - 0.5])
-    return inside.all(axis=-1).any(axis=(1, 2))
-
-
 def write_image(path: Path, image: np.ndarray, options: list[int]) -> None:
     """Encode an image (BGR or grey) by the suffix of its name, with OpenCV's ``options``."""
     is_good, data = cv2.imencode(path.suffix, image, options)
     if not is_good:
         raise RuntimeError(f"{path}: OpenCV could not encode the image")
     path.write_bytes(data.tobytes())
-
-
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """What np.savez_compressed writes, at the fastest compression level (a mask is small anyway)."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED, 1)

@@ -13,7 +13,6 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,12 +20,12 @@ import torch
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from datasets.freihand.decode import ROOT_JOINT
+from datasets.freihand.dataset import ROOT_JOINT
 from datasets.freihand.files import PARTS, SIZE, VERSIONS, image_name, list_path
+from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import Shot, StudioHand, green_screen, make_studio_hand, random_place
+from datasets.synthetic.hand_studio import StudioHand, green_screen, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
-from datasets.synthetic.sequence import hand_model
 from options.command_line import run_command, writer_parser
 from template import HandModel, pose_to_axis_angle
 from utils.camera import project_numpy
@@ -41,28 +40,13 @@ _ARM_ANGLE = 40.0  # degrees at least between the direction to the camera and th
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
 
-class _Sample(NamedTuple):
-    hand: StudioHand
-    shot: Shot
-    labels: dict[str, np.ndarray]  # one entry of each JSON list
-
-
 def write_freihand(
-    root: str | Path,
-    num_train: int,
-    num_eval: int,
-    seed: int = 0,
-    mano_dir: str | None = None,
+    root: str | Path, num_train: int, num_eval: int, seed: int = 0, mano_dir: str | None = None,
     evaluation_labels: bool = True,
-) -> None:
-    """Write a data set.
+) -> None:  # fmt: skip
+    """Write a data set; the arguments are the command's options.
 
     Args:
-        root: its folder; made if missing.
-        num_train: unique training samples; each has four images.
-        num_eval: evaluation samples.
-        seed: of everything random.
-        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
         evaluation_labels: False: only K and scale of the evaluation part, as first released.
 
     Raises:
@@ -74,18 +58,27 @@ def write_freihand(
         raise ValueError(f"num_train is {num_train} and num_eval {num_eval}; both must be positive")
     if list_path(root, "training", "K").exists():
         raise FileExistsError(f"{root} holds a FreiHAND data set already; choose another --root or delete it")
-    official = HandModel(
-        hand_model(mano_dir, "right").assets, tips="freihand", joint_type="regressed", dtype=torch.float64
-    )
+    official = hand_model(mano_dir, "right", "freihand", "regressed")
     for number, (part, count) in enumerate(zip(PARTS, (num_train, num_eval), strict=True)):
         (root / part / "rgb").mkdir(parents=True, exist_ok=True)
         lists: dict[str, list] = {name: [] for name in ("K", "xyz", "mano", "verts", "scale")}
         for index in tqdm(range(count), desc=part, unit="sample", disable=None):
             generator = np.random.default_rng(np.random.SeedSequence([seed, number, index]))
-            sample = _make_sample(seed, part, index, generator, official, mano_dir)
-            for name, value in sample.labels.items():
-                lists[name].append(value.tolist())
-            _write_images(root, part, index, count, sample, generator)
+            subject = 11 + index % _TRAINING_PEOPLE if part == "training" else 1 + index % _EVALUATION_PEOPLE
+            hand = make_studio_hand(seed, subject, generator, mano_dir)
+            K, camera = _aim(hand, generator)
+            pose, transl = hand.in_camera(camera)
+            axis_angle = pose_to_axis_angle(torch.as_tensor(pose)[None])[0].numpy()
+            for name, value in list_entries(official, pose, axis_angle, hand.betas, transl, K).items():
+                lists[name].append(value)
+            shot = hand.photograph(K, camera, SIZE)
+            for version, name in enumerate(VERSIONS if part == "training" else VERSIONS[:1]):
+                background = (green_screen if name == "gs" else random_place)(generator, SIZE)
+                path = root / part / "rgb" / image_name(index + count * version)
+                write_image(path, hand.develop(shot, background, generator), _QUALITY)
+            if part == "training":
+                (root / part / "mask").mkdir(exist_ok=True)
+                write_image(root / part / "mask" / image_name(index), shot.mask, _QUALITY)
         for name, entries in lists.items():
             if part == "training" or evaluation_labels or name in ("K", "scale"):
                 write_text(list_path(root, part, name), json.dumps(entries, allow_nan=False))
@@ -94,31 +87,28 @@ def write_freihand(
     logger.info("wrote %d x %d + %d images to %s", num_train, len(VERSIONS), num_eval, root)
 
 
-def _make_sample(
-    seed: int, part: str, index: int, generator: np.random.Generator, official: HandModel, mano_dir: str | None
-) -> _Sample:
-    subject = 11 + index % _TRAINING_PEOPLE if part == "training" else 1 + index % _EVALUATION_PEOPLE
-    hand = make_studio_hand(seed, subject, generator, mano_dir)
-    K, camera = _aim(hand, generator)
-    pose, transl = (torch.as_tensor(value)[None] for value in hand.in_camera(camera))
-    output = official(pose, torch.as_tensor(hand.betas)[None], transl)
+def list_entries(
+    official: HandModel, pose: np.ndarray, axis_angle: np.ndarray, betas: np.ndarray, transl: np.ndarray, K: np.ndarray
+) -> dict[str, list | float]:
+    """One entry of each JSON list (docs/facts.md 3) for a hand in the camera's frame.
+
+    Args:
+        official: the hand model with FreiHAND's joints, float64.
+        pose: (16, 3, 3), and axis_angle: (48,) the same in radians; betas: (10,); transl: (3,) metres; K: (3, 3) px.
+    """
+    output = official(*(torch.as_tensor(value)[None] for value in (pose, betas, transl)))
     xyz, vertices = output.joints[0].numpy(), output.vertices[0].numpy()
-    axis_angle = pose_to_axis_angle(pose)[0].numpy()
-    axis_angle[3:] -= official.assets.hands_mean
-    labels = {
-        "K": K,
-        "xyz": xyz,
-        "mano": np.concatenate([axis_angle, hand.betas, root_entry(xyz[ROOT_JOINT], K)])[None],
-        "verts": vertices,
-        "scale": np.linalg.norm(xyz[9] - xyz[10]),
+    fingers = axis_angle[3:] - official.assets.hands_mean
+    # Root pixel and scale: the end of a MANO vector of 61 (docs/facts.md 3.2).
+    scale = (K[0, 0] + K[1, 1]) / 2 / xyz[ROOT_JOINT, 2]
+    root = xyz[ROOT_JOINT, :2] * scale + K[:2, 2]
+    return {
+        "K": K.tolist(),
+        "xyz": xyz.tolist(),
+        "mano": [np.concatenate([axis_angle[:3], fingers, betas, root, [scale]]).tolist()],
+        "verts": vertices.tolist(),
+        "scale": float(np.linalg.norm(xyz[9] - xyz[10])),
     }
-    return _Sample(hand, hand.photograph(K, camera, SIZE), labels)
-
-
-def root_entry(root: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """(3,) u, v and scale of a root joint (3,): the end of a MANO vector of 61 (docs/facts.md 3.2)."""
-    scale = (K[0, 0] + K[1, 1]) / 2 / root[2]
-    return np.array([*(root[:2] * scale + K[:2, 2]), scale])
 
 
 def _aim(hand: StudioHand, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -137,19 +127,6 @@ def _aim(hand: StudioHand, generator: np.random.Generator) -> tuple[np.ndarray, 
         cosine = outward @ arm / (np.linalg.norm(outward) * np.linalg.norm(arm))
         if cosine < np.cos(np.radians(_ARM_ANGLE)) and np.abs(pixels - (SIZE - 1) / 2).max() < SIZE / 2 - _MARGIN:
             return K, camera
-
-
-def _write_images(
-    root: Path, part: str, index: int, count: int, sample: _Sample, generator: np.random.Generator
-) -> None:
-    hand, shot, _ = sample
-    for version, name in enumerate(VERSIONS if part == "training" else VERSIONS[:1]):
-        background = (green_screen if name == "gs" else random_place)(generator, SIZE)
-        path = root / part / "rgb" / image_name(index + count * version)
-        write_image(path, hand.develop(shot, background, generator), _QUALITY)
-    if part == "training":
-        (root / part / "mask").mkdir(exist_ok=True)
-        write_image(root / part / "mask" / image_name(index), shot.mask, _QUALITY)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -13,20 +13,18 @@ import cv2
 import numpy as np
 import torch
 
+from datasets.synthetic.data_set import hand_model, skin_map_of
 from datasets.synthetic.scene.appearance import skin_sheets, skin_tone, to_linear
 from datasets.synthetic.scene.background import room_texture, table_texture
-from datasets.synthetic.scene.fingers import closure_angles, finger_pose
-from datasets.synthetic.scene.grasping import heading_rotation
+from datasets.synthetic.scene.grasping import closure_angles, finger_pose, heading_rotation
 from datasets.synthetic.scene.layout import SEG_HAND, Scene, Surface
 from datasets.synthetic.scene.motion import Motion
 from datasets.synthetic.scene.objects import CATALOGUE
-from datasets.synthetic.scene.population import style_generator, subject_betas
-from datasets.synthetic.scene.render import MovingMesh, surface_colour
+from datasets.synthetic.scene.population import STYLE, random_numbers, subject_betas
+from datasets.synthetic.scene.render import MovingMesh
 from datasets.synthetic.scene.shading import Lights, random_lights, random_sensor
-from datasets.synthetic.sequence import hand_model, skin_map_of
 from template import axis_angle_to_pose, pca_to_pose, pose_to_pca
 from utils.camera import crop_affine, transform_intrinsics
-from utils.drawing.ray_casting import Hits, pixel_rays
 
 _SUPERSAMPLING = 2
 _WRIST = np.array([0.04, -0.12, 0.22])
@@ -78,15 +76,9 @@ class StudioHand:
         whole = np.array([(size - 1) / 2, (size - 1) / 2, size])
         pixels = np.stack(np.meshgrid(np.arange(fine), np.arange(fine)), axis=-1).reshape(-1, 2)
         K_fine = transform_intrinsics(K, crop_affine(whole, fine))
-        origin, directions = pixel_rays(K_fine, pixels, camera_to_table[:3])
-        hits = self.mesh.caster.cast(np.broadcast_to(origin, directions.shape), directions)
-        visible = np.flatnonzero(hits.face >= 0)
+        seen, label, _, colour = self.mesh.look(self.texels, self.lights, K_fine, pixels, camera_to_table)
         radiance, alpha = np.zeros((fine * fine, 3), np.float32), np.zeros((fine * fine, 2), np.float32)
-        if len(visible):
-            hits = Hits(hits.face[visible], hits.barycentric[visible], hits.distance[visible])
-            radiance[visible] = surface_colour(self.mesh, self.texels, self.lights, hits, origin, directions[visible])
-            alpha[visible, 0] = 1
-            alpha[visible, 1] = self.mesh.surface.labels[hits.face] == SEG_HAND
+        radiance[seen], alpha[seen, 0], alpha[seen, 1] = colour, 1, label == SEG_HAND
         radiance, alpha = (
             cv2.resize(value.reshape(fine, fine, -1), (size, size), interpolation=cv2.INTER_AREA)
             for value in (radiance, alpha)
@@ -107,10 +99,8 @@ def make_studio_hand(
     """A random posture of a person of `datasets.synthetic.scene.population`.
 
     Args:
-        seed: of the data set; it decides the person's betas and skin.
-        subject: 1-based number of the person.
+        seed, subject: of the data set and the person's 1-based number; they decide betas and skin.
         generator: of the posture, the sleeve and the light.
-        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
         components: so many leading pose components make up the posture; 45: any posture.
     """
     hand, betas = hand_model(mano_dir, "right"), subject_betas(seed, subject)
@@ -134,14 +124,14 @@ def make_studio_hand(
         "right", pose.numpy(), transl[None], vertices[None], joints[None], np.array([True]), CATALOGUE[:2],
         np.broadcast_to(_FAR, (1, 2, 4, 4)),
     )  # fmt: skip
-    skin_map, style = skin_map_of(mano_dir, "right"), style_generator(seed, subject)
+    skin_map, style = skin_map_of(mano_dir, "right"), random_numbers(seed, subject, STYLE)
     tone = np.clip(skin_tone(style) * generator.normal(1, 0.04, 3), 0.01, 0.95)
     scene = Scene(motion, hand.assets.faces, skin_map, skin_sheets(skin_map, tone, generator), generator)
     surface, positions, normals = scene.frame(0)
     kept = np.isin(surface.labels, (SEG_HAND, 0))
     bare = Surface(surface.faces[kept], surface.texture, surface.labels[kept], surface.n_folded)
     return StudioHand(
-        pose[0].numpy(), betas, transl, rest_wrist, vertices, joints, MovingMesh.of(bare, positions, normals),
+        pose[0].numpy(), betas, transl, rest_wrist, vertices, joints, MovingMesh(bare, positions, normals),
         scene.texels, random_lights(generator),
     )  # fmt: skip
 

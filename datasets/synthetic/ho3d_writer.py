@@ -18,12 +18,11 @@ import torch
 from tqdm import tqdm
 
 from datasets.ho3d import ENDINGS, HEIGHT, WIDTH
+from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.hand_studio import Shot, StudioHand, make_studio_hand, random_place
+from datasets.synthetic.hand_studio import Shot, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
-from datasets.synthetic.sequence import hand_model
 from options.command_line import run_command, writer_parser
-from template import HandModel
 from utils.camera import project_numpy
 from utils.files import atomic_path, write_json, write_text
 from utils.joints import STANDARD_TO_MANO
@@ -38,14 +37,7 @@ _BOX_MARGIN = 10  # px around the hand
 def write_ho3d(
     root: str | Path, num_images: int = 8, version: str = "v2", seed: int = 0, mano_dir: str | None = None
 ) -> None:
-    """Write a data set.
-
-    Args:
-        root: its folder; made if missing.
-        num_images: of the evaluation part, four to a sequence.
-        version: "v2" (png) or "v3" (jpg).
-        seed: of everything random.
-        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
+    """Write a data set; the arguments are the command's options.
 
     Raises:
         FileExistsError: if an HO-3D is there already.
@@ -56,14 +48,32 @@ def write_ho3d(
         raise ValueError(f"num_images is {num_images}, version {version!r}; give at least 1, one of {list(ENDINGS)}")
     if (root / "evaluation.txt").exists():
         raise FileExistsError(f"{root} holds an HO-3D data set already; choose another --root or delete it")
-    official = HandModel(hand_model(mano_dir, "right").assets, tips="ho3d", dtype=torch.float64)
+    official = hand_model(mano_dir, "right", "ho3d")
+    K = np.array([[614.0, 0, WIDTH / 2], [0, 614.0, HEIGHT / 2], [0, 0, 1.0]])
     names, xyz, verts = [], [], []
     for index in tqdm(range(num_images), desc="ho3d", unit="image", disable=None):
         generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
         hand = make_studio_hand(seed, 1 + index // _SEQUENCE_LENGTH, generator, mano_dir)
-        name = f"SYN{index // _SEQUENCE_LENGTH + 1}/{index % _SEQUENCE_LENGTH:04d}"
-        joints, vertices = _write_sample(root / "evaluation", name, ENDINGS[version], hand, official, generator)
-        names.append(name)
+        sequence, number = f"SYN{index // _SEQUENCE_LENGTH + 1}", f"{index % _SEQUENCE_LENGTH:04d}"
+        angles = np.radians([generator.uniform(-120, 120), generator.uniform(0, 50)])
+        camera = look_at(angles, generator.uniform(0.5, 0.8), hand.joints.mean(axis=0) + generator.normal(0, 0.03, 3))
+        pose, transl = (torch.as_tensor(value)[None] for value in hand.in_camera(camera))
+        output = official(pose, torch.as_tensor(hand.betas)[None], transl)
+        joints, vertices = output.joints[0].numpy(), output.vertices[0].numpy()
+        pixels = project_numpy(vertices, K)
+        box = np.concatenate([pixels.min(axis=0) - _BOX_MARGIN, pixels.max(axis=0) + _BOX_MARGIN])
+        # The studio's pictures are square: the image is the upper part of one as wide.
+        shot = Shot(*(layer[:HEIGHT] for layer in hand.photograph(K, camera, WIDTH)))
+        picture = hand.develop(shot, random_place(generator, WIDTH)[:HEIGHT], generator)
+        folder = root / "evaluation" / sequence
+        for part in ("rgb", "meta"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if version == "v3" else []
+        write_image(folder / "rgb" / f"{number}.{ENDINGS[version]}", np.ascontiguousarray(picture), quality)
+        meta = {"handJoints3D": joints[0] * _OPENGL, "handBoundingBox": box.round().astype(int).tolist(), "camMat": K}
+        with atomic_path(folder / "meta" / f"{number}.pkl") as temporary:
+            temporary.write_bytes(pickle.dumps(meta, protocol=2))
+        names.append(f"{sequence}/{number}")
         xyz.append((joints[list(STANDARD_TO_MANO)] * _OPENGL).tolist())
         verts.append((vertices * _OPENGL).tolist())
     write_text(root / "evaluation_xyz.json", json.dumps(xyz, allow_nan=False))
@@ -71,32 +81,6 @@ def write_ho3d(
     write_json(root / "synthetic.json", {"num_images": num_images, "seed": seed, "hand_model": official.assets.hash})
     write_text(root / "evaluation.txt", "\n".join(names) + "\n")
     logger.info("wrote %d images to %s", num_images, root)
-
-
-def _write_sample(
-    folder: Path, name: str, ending: str, hand: StudioHand, official: HandModel, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Write an image and its meta file; joints (21, 3) and vertices (778, 3), metres, OpenCV camera frame."""
-    sequence, number = name.split("/")
-    K = np.array([[614.0, 0, WIDTH / 2], [0, 614.0, HEIGHT / 2], [0, 0, 1.0]])
-    angles = np.radians([generator.uniform(-120, 120), generator.uniform(0, 50)])
-    camera = look_at(angles, generator.uniform(0.5, 0.8), hand.joints.mean(axis=0) + generator.normal(0, 0.03, 3))
-    pose, transl = (torch.as_tensor(value)[None] for value in hand.in_camera(camera))
-    output = official(pose, torch.as_tensor(hand.betas)[None], transl)
-    joints, vertices = output.joints[0].numpy(), output.vertices[0].numpy()
-    pixels = project_numpy(vertices, K)
-    box = np.concatenate([pixels.min(axis=0) - _BOX_MARGIN, pixels.max(axis=0) + _BOX_MARGIN])
-    # The studio's pictures are square: the image is the upper part of one as wide.
-    shot = Shot(*(layer[:HEIGHT] for layer in hand.photograph(K, camera, WIDTH)))
-    picture = hand.develop(shot, random_place(generator, WIDTH)[:HEIGHT], generator)
-    image = folder / sequence / "rgb" / f"{number}.{ending}"
-    image.parent.mkdir(parents=True, exist_ok=True)
-    write_image(image, np.ascontiguousarray(picture), [cv2.IMWRITE_JPEG_QUALITY, 95] if ending == "jpg" else [])
-    meta = {"handJoints3D": joints[0] * _OPENGL, "handBoundingBox": box.round().astype(int).tolist(), "camMat": K}
-    (folder / sequence / "meta").mkdir(exist_ok=True)
-    with atomic_path(folder / sequence / "meta" / f"{number}.pkl") as temporary:
-        temporary.write_bytes(pickle.dumps(meta, protocol=2))
-    return joints, vertices
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -19,10 +19,10 @@ import torch
 from tqdm import tqdm
 
 from datasets.humbi.files import CROP, Crop, crop_affine_of, hand_folder, image_name
+from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.hand_studio import StudioHand, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
-from datasets.synthetic.sequence import hand_model
 from options.command_line import run_command, writer_parser
 from template import HandModel, pca_to_pose, pose_to_pca
 from utils.camera import project_numpy, transform_intrinsics
@@ -46,15 +46,7 @@ def write_humbi(
     seed: int = 0,
     mano_dir: str | None = None,
 ) -> None:
-    """Write a data set.
-
-    Args:
-        root: its folder; made if missing.
-        num_subjects: people, numbered from 1; at least 3, so that every split has somebody.
-        num_frames: frames a person.
-        num_cameras: views of a frame.
-        seed: of everything random.
-        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
+    """Write a data set; the arguments are the command's options. Every split has somebody of three people or more.
 
     Raises:
         FileExistsError: if a HUMBI is there already. One that was stopped is written anew, if by the same options.
@@ -70,9 +62,7 @@ def write_humbi(
         begun = ", begun with other options" if plan.is_file() else ""
         raise FileExistsError(f"{root} holds a HUMBI data set already{begun}; choose another --root or delete it")
     write_json(plan, options)
-    official = HandModel(
-        hand_model(mano_dir, "right").assets, tips="freihand", joint_type="regressed", dtype=torch.float64
-    )
+    official = hand_model(mano_dir, "right", "freihand", "regressed")
     for subject in tqdm(range(1, num_subjects + 1), desc="humbi", unit="subject", disable=None):
         rig = _make_rig(np.random.default_rng(np.random.SeedSequence([seed, subject, _RIG_STREAM])), num_cameras)
         _write_cameras(hand_folder(root, subject), rig)
@@ -105,12 +95,8 @@ def _write_cameras(folder: Path, rig: dict[int, tuple[np.ndarray, np.ndarray]]) 
     blocks = {name: [f"# {name} of the cameras", f"# {len(rig)} cameras", "#"] for name in names}
     for number, (K, pose) in rig.items():
         R, centre = pose[:3, :3].T, pose[:3, 3]
-        matrices = {
-            "intrinsic": K,
-            "extrinsic": np.vstack([centre, R]),
-            "project": K @ np.column_stack([R, -R @ centre]),
-        }
-        for name, matrix in matrices.items():
+        matrices = K, np.vstack([centre, R]), K @ np.column_stack([R, -R @ centre])
+        for name, matrix in zip(names, matrices, strict=True):
             blocks[name] += [f"camera {number}", *(_row(values) for values in matrix)]
     for name, lines in blocks.items():
         write_text(folder / f"{name}.txt", "\n".join(lines) + "\n")
@@ -125,9 +111,8 @@ def _write_reconstruction(folder: Path, hand: StudioHand, official: HandModel) -
         raise RuntimeError(f"the posture needs more than {COMPONENTS} components")
     output = official(pose, torch.as_tensor(hand.betas)[None], torch.as_tensor(hand.transl)[None])
     numbers = np.concatenate([hand.transl, global_orient[0], coefficients[0, :COMPONENTS], hand.betas])
-    for name, rows in (
-        ("keypoints", output.joints[0].numpy()), ("vertices", hand.vertices), ("mano_params", numbers[:, None])
-    ):  # fmt: skip
+    tables = {"keypoints": output.joints[0].numpy(), "vertices": hand.vertices, "mano_params": numbers[:, None]}
+    for name, rows in tables.items():
         write_text(folder / f"{name}_r.txt", "\n".join(_row(values) for values in rows) + "\n")
 
 

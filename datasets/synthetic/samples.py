@@ -13,12 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from datasets.dex_ycb.dataset import DexYCB
 from datasets.freihand.dataset import FreiHAND
-from datasets.synthetic.data_set import write_data_set
-from datasets.synthetic.sequence import SynthesisOptions
+from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 from options.command_line import run_command
 from utils.camera import mirror_intrinsics, project_numpy
 from utils.files import atomic_path, write_json
@@ -60,15 +60,15 @@ def write_photos(
             person = people[number % len(people)]
             index = int(rows[person].pop())
             is_left = subject is None and number % 3 == 2
-            side = "_left" if is_left else ""
-            path = folder / f"subject-{person:02d}{side}_{number:02d}.jpg"
+            path = folder / f"subject-{person:02d}{'_left' if is_left else ''}_{number:02d}.jpg"
             K = dataset.columns["K_image"][index].astype(np.float64)
-            if is_left:
-                _write_mirrored(path, dataset.full_image(index))
-                K = mirror_intrinsics(K, dataset.full_image(index).shape[1])
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(dataset.image_path(index), path)
+            with atomic_path(path) as temporary_picture:
+                if is_left:
+                    image = dataset.full_image(index)
+                    K, bgr = mirror_intrinsics(K, image.shape[1]), np.ascontiguousarray(image[:, ::-1, ::-1])
+                    cv2.imwrite(str(temporary_picture), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+                else:
+                    shutil.copyfile(dataset.image_path(index), temporary_picture)
             _write_K(path, K)
             written.append(path)
     return written
@@ -128,13 +128,6 @@ def _write_K(path: Path, K: np.ndarray) -> None:
         np.save(handle, K)
 
 
-def _write_mirrored(path: Path, image: np.ndarray) -> None:
-    import cv2
-
-    with atomic_path(path) as temporary:
-        cv2.imwrite(str(temporary), np.ascontiguousarray(image[:, ::-1, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 95])
-
-
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = argparse.ArgumentParser(description="Write synthetic pictures or a synthetic video of unseen people.")
@@ -151,13 +144,12 @@ def write(args: argparse.Namespace) -> None:
     """Write what the options say."""
     if not args.images and not args.video:
         raise ValueError("give --images DIR or --video FILE.mp4")
-    if args.images:
-        folder = Path(args.images)
-        if args.freihand:
-            written = copy_freihand(Path(args.freihand), folder, args.count)
-        else:
-            written = write_photos(folder, args.count, args.seed, workers=None)
-        logger.info("%d pictures in %s", len(written), folder)
+    if args.images and args.freihand:
+        written = copy_freihand(Path(args.freihand), Path(args.images), args.count)
+        logger.info("%d pictures in %s", len(written), args.images)
+    elif args.images:
+        written = write_photos(args.images, args.count, args.seed, workers=None)
+        logger.info("%d pictures in %s", len(written), args.images)
     if args.video:
         count = write_video(Path(args.video), args.num_frames, seed=args.seed, workers=None)
         logger.info("%d frames in %s", count, args.video)

@@ -43,13 +43,8 @@ def mesh_parts(model: str, assets: HandAssets | None = None, hierarchy: str | Pa
     """Options of `build_model` that are objects; none for networks that need none.
 
     Args:
-        model: name of the network.
         assets: right hand in use; None for the one that `load_hand_assets` finds.
-        hierarchy: ``transform.pkl`` or template folder of a CMR checkout, an .npz of mesh levels, or None for
-            the levels that belong to the hand.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_hierarchy`.
+        hierarchy: as `load_hierarchy`, whose errors pass; None for the levels that belong to the hand.
     """
     if model == "boukhayma":
         return {"hand": assets}
@@ -156,8 +151,6 @@ def load_network(
     """Build the network of a checkpoint, load it strictly, in eval mode.
 
     Args:
-        path: ``.pt`` or ``.safetensors``.
-        device: where to.
         expect: model name the caller needs; a baseline with confidence passes for a baseline.
         assets, hierarchy: the hand and the mesh levels, as in `mesh_parts`.
 
@@ -228,14 +221,11 @@ def initialise_from(model: nn.Module, path: str | Path, parts: Sequence[str] | N
 
 
 def load_owned(path: str | Path, model: nn.Module) -> int:
-    """Load a checkpoint that other code wrote (released code of the paper, CMR) strictly into ``model``.
+    """Load a checkpoint that other code wrote (of the paper, CMR) strictly into ``model``; says how many tensors.
 
     Args:
         path: file of a state dict, bare or wrapped, with or without ``module.`` before its names.
         model: of `build_model` with ``recipe="paper"``.
-
-    Returns:
-        how many tensors were taken.
 
     Raises:
         FileNotFoundError, CheckpointError: as `load_network`.
@@ -257,17 +247,16 @@ def main() -> int:
     parser.add_argument("file")
     parser.add_argument("--model", required=True, help="e.g. mano_baseline, cmr_sg")
     parser.add_argument("--backbone", help="ResNet18 or ResNet50 (default: the model's own)")
-    return run_command(parser, _say_what_it_took)
 
+    def work(args: argparse.Namespace) -> None:
+        if Path(args.file).suffix == ".safetensors" or has_card(args.file):
+            count = len(load_network(args.file, expect=args.model)[0].state_dict())
+        else:
+            options = {"backbone": args.backbone.lower()} if args.backbone else {}
+            count = load_owned(args.file, build_model(args.model, "paper", **options))
+        print(f"{args.file}: {count} tensors taken by {args.model}")
 
-def _say_what_it_took(args: argparse.Namespace) -> None:
-    if Path(args.file).suffix == ".safetensors" or has_card(args.file):
-        network, card, _ = load_network(args.file, expect=args.model)
-        count = len(network.state_dict())
-    else:
-        options = {"backbone": args.backbone.lower()} if args.backbone else {}
-        count = load_owned(args.file, build_model(args.model, "paper", **options))
-    print(f"{args.file}: {count} tensors taken by {args.model}")
+    return run_command(parser, work)
 
 
 def has_card(path: str | Path) -> bool:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 
 import torch
 from torch import nn
 
 from datasets import build_dataset
-from datasets.augment import AugmentConfig
 from datasets.protocol import SampleDataset
 from options.recipes import DEFAULT_MILESTONES, METRO, MILESTONES
 from src.engine.checkpoint import ModelCard
-from src.models.confidence_objective import WithinPersonConfidence
 from src.models.losses import LossWeights
 from src.models.losses_cmr import CmrLoss
 from src.models.mesh_joints import is_cascade, is_mesh_model, mesh_hand
-from src.models.mesh_objectives import BoukhaymaObjective, MeshObjective
-from src.models.metro.objective import MetroObjective
-from src.models.objectives import ConfidenceObjective, JointMapObjective, KeypointObjective, ManoObjective, Objective
+from src.models.mesh_objectives import BoukhaymaObjective, MeshObjective, MetroObjective
+from src.models.objectives import (
+    ConfidenceObjective,
+    JointMapObjective,
+    KeypointObjective,
+    ManoObjective,
+    Objective,
+    WithinPersonConfidence,
+)
 from template import HandAssets, HandModel, load_hand_assets
 
 logger = logging.getLogger(__name__)
@@ -57,11 +60,6 @@ def every_frame(args: argparse.Namespace) -> dict[str, object]:
     return {"side": "both", "include_invalid": True} if args.submit == "dexycb" else {}
 
 
-def label_options(args: argparse.Namespace) -> dict[str, bool]:
-    """Options of `open_dataset` that give a training split the labels which the network's loss uses."""
-    return {"with_mask": True} if args.dataset == "freihand" and has_mask(args) else {}
-
-
 def has_mask(args: argparse.Namespace) -> bool:
     """Whether the network finds silhouettes; the paper's comparison on DexYCB and HUMBI was without."""
     if args.model == "cmr_sg":
@@ -86,23 +84,8 @@ def model_card(args: argparse.Namespace, assets: HandAssets) -> ModelCard:
             options["blind_decoder"] = True
         if args.model == "mano_baseline_conf":
             options["linear_confidence"] = args.confidence == "pairs"
-    return ModelCard(
-        args.model,
-        args.recipe,
-        options,
-        args.input_size,
-        args.crop_size,
-        args.crop_scale,
-        assets.name,
-        assets.hash,
-        args.crop or "joints",
-    )
-
-
-def augmentation(args: argparse.Namespace) -> AugmentConfig:
-    """How training images are changed."""
-    config = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": AugmentConfig}[args.augment]()
-    return config if args.rotation_deg is None else dataclasses.replace(config, rotation_deg=args.rotation_deg)
+    view = args.input_size, args.crop_size, args.crop_scale
+    return ModelCard(args.model, args.recipe, options, *view, assets.name, assets.hash, args.crop or "joints")
 
 
 def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module) -> Objective:
@@ -128,14 +111,7 @@ def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module)
 def build_optimizer(
     args: argparse.Namespace, model: nn.Module, steps: int, steps_per_epoch: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Optimizer over what is trainable and a schedule that is stepped once a batch.
-
-    Args:
-        args: ``optimizer``, ``lr``, ``body_lr`` (None: ``lr``), ``weight_decay``, ``schedule``, ``model``.
-        model: its parameters that require gradients are trained.
-        steps: batches of the whole training.
-        steps_per_epoch: batches of an epoch.
-    """
+    """Optimizer over what requires gradients and a schedule, stepped once a batch: so often in all, and in an epoch."""
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     body = [] if args.body_lr is None else [name for name in trainable if name.split(".")[0] in BODY]
     if args.body_lr is not None and not body:

@@ -87,14 +87,6 @@ class DistributedContext:
             dist.all_reduce(values)
         return values
 
-    def sum_by_name(self, sums: dict[str, float]) -> dict[str, float]:
-        """Sum of each number over the processes; one that a process lacks (it had no sample) counts as zero there."""
-        if self.world_size == 1:
-            return sums
-        parts = self.gather_all(sums)
-        names = sorted({name for part in parts for name in part})
-        return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
-
     def gather_all(self, value: Any) -> list[Any]:
         """Every process's ``value``, in the order of ranks, for all of them."""
         if self.world_size == 1:
@@ -121,12 +113,6 @@ class DistributedContext:
         """Wait for the others."""
         if self.world_size > 1:
             dist.barrier()
-
-
-def is_lost_peer(error: BaseException) -> bool:
-    """Whether an exchange failed because another process has ended or cannot be reached."""
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
-    return isinstance(error, dist.DistError) or any(text in str(error) for text in words)
 
 
 def init_distributed(device: torch.device) -> DistributedContext:
@@ -198,7 +184,9 @@ class Interruption:
         try:
             yield
         except RuntimeError as error:
-            if self.signal is None or not is_lost_peer(error):
+            words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+            is_peer_lost = isinstance(error, dist.DistError) or any(text in str(error) for text in words)
+            if self.signal is None or not is_peer_lost:
                 raise
             raise Interrupted(128 + self.signal) from error
         finally:

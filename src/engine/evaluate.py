@@ -10,45 +10,21 @@ from typing import Any
 import numpy as np
 
 from datasets.protocol import SampleDataset
+from options.run_options import SERVERS
 from src.engine import config
-from src.engine.measure import (
-    camera_points,
-    count_hands,
-    evaluate_hands,
-    format_scores,
-    format_table,
-    hand_points,
-    measure,
-    official_hand,
-)
+from src.engine.measure import camera_points, count_hands, format_scores, format_table, measure, official_hand
 from src.engine.predict import predict
-from src.engine.submit import RESULT_FILES, check_server, official_scores, read_result_file, submit
+from src.engine.submit import RESULT_FILES, official_scores, read_result_file, submit
 from src.personalization.ground_truth import annotations_of
 from src.personalization.pairing import apart_from_calibration
 from src.personalization.shape_source import load_identities
 from src.personalization.terms.hand_size import describe_lengths, lengths_as_json
-from template import HandAssets
-from utils.artifacts import Identity, Predictions, load_predictions
+from template import load_hand_assets
+from utils.artifacts import load_predictions
 from utils.device import choose_device
 from utils.files import writable_file, write_json
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["evaluate", "evaluate_hands", "format_table", "hand_points", "measure"]
-
-
-def report_sizes(identities: dict[int, Identity], assets: HandAssets) -> dict[str, Any]:
-    """Say each person's hand and finger lengths with their 95% intervals; the same for the results file."""
-    for number, identity in identities.items():
-        logger.info("subject %d: %s", number, describe_lengths(identity, assets))
-    return lengths_as_json(identities, assets)
-
-
-def leave_out_calibration(predictions: Predictions, identities: dict[int, Identity]) -> Predictions:
-    """The rows whose images did not serve to calibrate their own subject; says how many did."""
-    apart = apart_from_calibration(predictions, identities)
-    logger.info("%d images that served the calibration are left out of the evaluation", int((~apart).sum()))
-    return predictions.select(np.flatnonzero(apart))
 
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
@@ -58,15 +34,16 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     evaluation part as first released) are predicted and submitted, but not measured.
 
     Raises:
-        ValueError: predictions of another hand model or split; or nothing to measure and nothing to submit.
+        ValueError: a server or predictions of another data set, hand model or split; nothing to measure or to submit.
     """
-    check_server(args)
+    if args.submit and SERVERS[args.submit] != args.dataset:
+        raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
     if args.results:
         writable_file(args.results, "--results")  # before the work, not after it
     device = choose_device(args.device, args.threads)
-    _, assets = config.hand_model(args, device)
+    assets = load_hand_assets(args.mano_dir, side="right")
     if args.predictions and Path(args.predictions).suffix in RESULT_FILES:
-        return _evaluate_result_file(args)
+        return _written(args, _evaluate_result_file(args))
     predictions = load_predictions(args.predictions) if args.predictions else predict(args)
     if predictions is None:  # under torchrun: the leading process has them all and measures
         return {}
@@ -85,18 +62,20 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     measured = predictions
     if args.identity is not None:
         identities = load_identities(args.identity, measured.subject_id, assets, measured.is_left)
-        summary["identities"] = report_sizes(identities, assets)
-        measured = leave_out_calibration(measured, identities)
+        for number, identity in identities.items():
+            logger.info("subject %d: %s", number, describe_lengths(identity, assets))
+        summary["identities"] = lengths_as_json(identities, assets)
+        apart = apart_from_calibration(measured, identities)
+        logger.info("%d images that served the calibration are left out of the evaluation", int((~apart).sum()))
+        measured = measured.select(np.flatnonzero(apart))
     truth = annotations_of(dataset, measured)
     known = np.flatnonzero(truth["valid"])
     if len(known):
         measured, truth = measured.select(known), {key: value[known] for key, value in truth.items()}
         means = measure(measured, truth, assets, device, left=dataset.assets.get("left"))
         summary |= means | {"n_images": len(measured)}
-        table = format_table({predictions.model_name: means})
-        logger.info(
-            "%s, %d images (mm, relative to the wrist; camera: absolute; px of the image)\n%s", split, len(known), table
-        )
+        words = "%s, %d images (mm, relative to the wrist; camera: absolute; px of the image)\n%s"
+        logger.info(words, split, len(known), format_table({predictions.model_name: means}))
     if args.submit or not len(known):
         points = camera_points(predictions, official_hand(assets, args.dataset))
         scores = official_scores(args, points, predictions.image_id, predictions.is_left, dataset)
@@ -106,6 +85,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(
                 f"{dataset.root}: split {split} is not annotated, so nothing can be measured; --submit writes the files"
             )
+    return _written(args, summary)
+
+
+def _written(args: argparse.Namespace, summary: dict[str, Any]) -> dict[str, Any]:
     if args.results:
         write_json(args.results, summary)
         logger.info("metrics written to %s", args.results)
@@ -127,7 +110,4 @@ def _evaluate_result_file(args: argparse.Namespace) -> dict[str, Any]:
     points, image_id, is_left = read_result_file(args, dataset)
     scores = official_scores(args, points, image_id, is_left, dataset)
     logger.info("%s: %d images, as the server takes them\n%s", args.predictions, len(image_id), format_scores(scores))
-    summary = {"split": split, "file": args.predictions, "n_images": len(image_id), "official": scores}
-    if args.results:
-        write_json(args.results, summary)
-    return summary
+    return {"split": split, "file": args.predictions, "n_images": len(image_id), "official": scores}

@@ -20,7 +20,7 @@ from torch import nn
 from conv.pooling import ConstantSparse
 from src.engine import config
 from src.engine.checkpoint import ModelCard, load_network
-from src.engine.predict import check_hand
+from src.engine.networks import check_hand, is_told_shape
 from src.engine.run_folder import RunFolder, versions
 from src.models.mesh_joints import is_mesh_model, mesh_hand, mesh_joints
 from template import HandAssets, HandModel
@@ -34,7 +34,6 @@ REQUIRED = ("onnx", "onnxscript")
 #: Largest difference to PyTorch that an exported file may have: metres, and rotation entries.
 TOLERANCE = 1e-4
 COMPARED = ("vertices", "joints", "pose")
-
 
 #: Outputs in their order, where the network (or the layer) has them: shape after the batch, and meaning.
 OUTPUTS = {
@@ -61,9 +60,7 @@ class ExportError(RuntimeError):
 def export(args: argparse.Namespace) -> Path:
     """Write the ONNX file that the options describe and, where onnxruntime is there, compare it with PyTorch.
 
-    Args:
-        args: ``model``, ``output`` (FILE.onnx), ``without_layer``; weights from ``checkpoint`` or ``resume``,
-            else the shipped ones of that name in the folder ``weights``.
+    Weights come from ``checkpoint`` or ``resume``, else they are the shipped ones of the model's name.
 
     Raises:
         ExportError: onnx is not installed, or the file disagrees with PyTorch by more than 1e-4 m.
@@ -81,8 +78,10 @@ def export(args: argparse.Namespace) -> Path:
     hand, assets = config.hand_model(args, torch.device("cpu"))
     network, card, digest = load_network(path, "cpu", args.model, assets, args.hierarchy)
     check_hand(card, assets, path)
-    layer = None if args.without_layer else hand_layer(card, hand, args.dataset)
-    graph = ExportGraph(network, layer, card.model.endswith("_identity")).eval()
+    layer = None if args.without_layer or card.model.startswith("pose_2d") else hand
+    if layer is not None and is_mesh_model(card.model):  # its joints are the mesh's own, by a regressor
+        layer = mesh_hand(assets, args.dataset)
+    graph = ExportGraph(network, layer, is_told_shape(card)).eval()
     notes = {"weights": path.name, "weights_hash": digest, "command": shlex.join(sys.argv), **versions()}
     content = onnx_bytes(graph, card.input_size, metadata(card, graph, assets, notes))
     with atomic_path(output) as temporary:  # a file that disagrees is not left behind
@@ -115,13 +114,6 @@ def weights_file(args: argparse.Namespace) -> Path:
     if args.model == "mano_baseline" and not shipped.is_file():
         return shipped.with_name("mano_baseline_conf.safetensors")  # the same network and one branch more
     return shipped
-
-
-def hand_layer(card: ModelCard, hand: HandModel, dataset: str) -> HandModel | None:
-    """The layer that follows a network: none after 2D keypoints, a joint regressor after meshes."""
-    if card.model.startswith("pose_2d"):
-        return None
-    return mesh_hand(hand.assets, dataset) if is_mesh_model(card.model) else hand
 
 
 def metadata(card: ModelCard, graph: ExportGraph, assets: HandAssets, notes: dict[str, Any]) -> dict[str, str]:
@@ -221,8 +213,7 @@ class ExportGraph(nn.Module):
     """A network, and the hand layer after it, as a function of positional tensors.
 
     Args:
-        network: of `load_network`, in eval mode. It is made traceable in place: hand layers become plain,
-            constant sparse products become gathers.
+        network: in eval mode. It is made traceable in place: hand layers become plain, constant products gathers.
         hand: layer that turns pose and betas into vertices and joints; None: the network alone. Of a network
             that predicts vertices it gives the joints, by its regressor.
         knows_shape: the network takes the person's betas.
@@ -231,11 +222,8 @@ class ExportGraph(nn.Module):
     def __init__(self, network: nn.Module, hand: HandModel | None, knows_shape: bool) -> None:
         super().__init__()
         self.network, self.hand = network, hand
-        self.inputs = ["image"]
-        if knows_shape:
-            self.inputs.append("betas")
-        if getattr(network, "uses_crop_geometry", False):
-            self.inputs.append("K")
+        is_read = {"image": True, "betas": knows_shape, "K": getattr(network, "uses_crop_geometry", False)}
+        self.inputs = [name for name, is_input in is_read.items() if is_input]
         for module in list(self.modules()):
             if isinstance(module, HandModel):
                 module.plain = True
@@ -285,11 +273,9 @@ class GatherProduct(nn.Module):
 def sample_inputs(names: list[str], input_size: int, batch: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
     """Random but plausible inputs, in the order of ``names``."""
     generator = torch.Generator().manual_seed(seed)
-    focal = input_size * (3 + torch.rand(batch, generator=generator))
-    K = torch.zeros(batch, 3, 3)
-    K[:, 0, 0] = K[:, 1, 1] = focal
+    K = torch.eye(3).repeat(batch, 1, 1)
+    K[:, 0, 0] = K[:, 1, 1] = input_size * (3 + torch.rand(batch, generator=generator))
     K[:, :2, 2] = input_size * torch.rand(batch, 2, generator=generator)
-    K[:, 2, 2] = 1
     made = {
         "image": 2 * torch.rand(batch, 3, input_size, input_size, generator=generator) - 1,
         "betas": torch.randn(batch, 10, generator=generator),

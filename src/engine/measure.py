@@ -61,8 +61,7 @@ def true_points(
 
     Args:
         hand: right hand layer; it decides the joints.
-        truth: of `annotations_of`.
-        is_left: (N,) bool.
+        truth: of `annotations_of`; is_left: (N,) bool.
         left: the left hand model of the data set, needed where it is not the right one's mirror image.
 
     Raises:
@@ -163,40 +162,19 @@ def evaluate_hands(
     """
     points = predicted_points(predictions, hand)
     true_joints, true_vertices = true_points(hand, truth, predictions.is_left, left)
-    result = evaluate_predictions(
-        points.joints,
-        true_joints,
-        points.vertices,
-        true_vertices,
-        image_id=predictions.image_id,
-        f_scores=f_scores,
-        absolute=points.in_camera,
-    )
+    measured = points.joints, true_joints, points.vertices, true_vertices
+    given = {"image_id": predictions.image_id, "f_scores": f_scores, "absolute": points.in_camera}
+    result = evaluate_predictions(*measured, **given)
     if predictions.vertices is None:
-        shape = _shape_errors(hand, predictions, truth, left)
-        result.per_sample["zero_pose_mpvpe_mm"] = shape
-        result.summary["zero_pose_mpvpe_mm"] = float(shape.mean())
+        if "label_betas" in truth:  # the flat hands of the annotations' own hand models
+            flat = {"pose": np.broadcast_to(np.eye(3), truth["pose"].shape), "transl": np.zeros_like(truth["transl"])}
+            joints, vertices = true_points(hand, truth | flat, predictions.is_left, left)
+            error = point_errors(rest_hand(hand, predictions.betas)[0], vertices - joints[:, :1]).mean(axis=1) * 1000
+        else:
+            error = zero_pose_mpvpe(hand, predictions.betas, truth["betas"])
+        result.per_sample["zero_pose_mpvpe_mm"] = error
+        result.summary["zero_pose_mpvpe_mm"] = float(error.mean())
     return result
-
-
-def _shape_errors(
-    hand: HandModel, predictions: Predictions, truth: dict[str, np.ndarray], left: HandAssets | None
-) -> np.ndarray:
-    """`zero_pose_mpvpe` (N,), mm, from the flat hands of the annotations' own hand models."""
-    if "label_betas" not in truth:
-        return zero_pose_mpvpe(hand, predictions.betas, truth["betas"])
-    flat = {"pose": np.broadcast_to(np.eye(3), truth["pose"].shape), "transl": np.zeros_like(truth["transl"])}
-    joints, vertices = true_points(hand, truth | flat, predictions.is_left, left)
-    return point_errors(rest_hand(hand, predictions.betas)[0], vertices - joints[:, :1]).mean(axis=1) * 1000
-
-
-def keypoint_error(
-    predictions: Predictions, truth: dict[str, np.ndarray], joints: np.ndarray | None = None
-) -> np.ndarray:
-    """Mean 2D distance (N,) of predicted keypoints, px of the full image, from ``joints`` (default: kinematic ones)."""
-    joints = truth["joints"] if joints is None else joints
-    true = project_numpy(joints.astype(np.float64), predictions.K.astype(np.float64))
-    return np.linalg.norm(predictions.keypoints_2d - true, axis=-1).mean(1)
 
 
 def measure(
@@ -212,9 +190,10 @@ def measure(
     summary: dict[str, float] = {}
     if meshes or predictions.pose is not None:
         summary |= evaluate_hands(hand, predictions, truth, left=left).summary
-    if predictions.keypoints_2d is not None:
-        true_joints = true_points(hand, truth, predictions.is_left, left)[0] if meshes else None
-        summary["keypoints_px"] = float(keypoint_error(predictions, truth, true_joints).mean())
+    if predictions.keypoints_2d is not None:  # from the regressed joints of meshes, else from the kinematic ones
+        joints = true_points(hand, truth, predictions.is_left, left)[0] if meshes else truth["joints"]
+        seen = project_numpy(joints.astype(np.float64), predictions.K.astype(np.float64))
+        summary["keypoints_px"] = float(np.linalg.norm(predictions.keypoints_2d - seen, axis=-1).mean(1).mean())
     return summary
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from src.engine.checkpoint import (
     CheckpointError,
@@ -21,7 +24,6 @@ from src.engine.checkpoint import (
 )
 from src.engine.run_folder import run_path
 from src.models import build_model
-from src.models.keypoint_views import VIEWS
 from src.models.mesh_joints import is_cascade
 from template import HandAssets
 from template.assets import STAND_IN_PATH
@@ -30,28 +32,25 @@ from utils.artifacts import model_hash
 logger = logging.getLogger(__name__)
 
 
-class ReleasedInput(NamedTuple):
-    """What a released network was trained to look at: pixels of its square input, and how pictures are cut."""
-
-    size: int = 224
-    crop: str = "joints"
-
-
-#: Checkpoints without a card (docs/facts.md 7.1 to 7.4), of the paper's code and of CMR, whose own were trained on
-#: FreiHAND's whole images and find silhouettes; the paper's, on crops around the joints, do not.
+#: Networks whose checkpoints without a card (docs/facts.md 7.1 to 7.4) do not look at squares of 224 px, cut around the
+#: joints: their side, px, and crop. CMR's own were trained on FreiHAND's whole images and find silhouettes.
 RELEASED = {
-    "mano_baseline": ReleasedInput(),
-    "mano_baseline_conf": ReleasedInput(),
-    "mano_identity": ReleasedInput(),
-    "pose_2d": ReleasedInput(),
-    "boukhayma": ReleasedInput(size=256),
-    "cmr_sg": ReleasedInput(crop="image"),
-    "cmr_pg": ReleasedInput(crop="image"),
-    "cmr_pg without silhouettes": ReleasedInput(),
-    "cmr_identity": ReleasedInput(),
-    "metro": ReleasedInput(crop="image"),
-    "metro_identity": ReleasedInput(crop="image"),
+    "boukhayma": (256, "joints"),
+    **dict.fromkeys(("cmr_sg", "cmr_pg", "metro", "metro_identity"), (224, "image")),
 }
+
+
+def for_inference(network: nn.Module) -> nn.Module:
+    """A copy of a network that gives the same, to rounding, in less time.
+
+    Batch norms become part of the convolutions before them, and images have their channels last.
+    """
+    quick = copy.deepcopy(network).eval()
+    for parent in [module for module in quick.modules() if isinstance(module, nn.Sequential)]:
+        for place, (first, second) in enumerate(itertools.pairwise(list(parent))):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                parent[place], parent[place + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    return quick.to(memory_format=torch.channels_last)
 
 
 def open_network(
@@ -62,7 +61,7 @@ def open_network(
     ``--resume FILE`` may also be the name of a file in the run's ``checkpoints`` folder.
 
     Raises:
-        ValueError: no checkpoint was given, or one of another network or hand model.
+        ValueError: no checkpoint was given, or one of another network or hand model, or one without views.
         FileNotFoundError: there is none.
     """
     if not args.checkpoint and args.resume in (None, "auto"):
@@ -74,7 +73,11 @@ def open_network(
         raise FileNotFoundError(f"no such checkpoint; tried {path} and {in_run}")
     expected = args.model if not args.checkpoint else None
     network, card, digest = read_network(path, device, assets, args.model, args.backbone, args.hierarchy, expected)
-    _set_views(network, card, args)
+    views = getattr(args, "keypoint_views", None)
+    if views is not None and (card.model != "pose_2d" or card.recipe != "fair"):
+        raise ValueError(f"--keypoint_views is for pose_2d networks of the fair recipe, not {card.model}")
+    if views is not None:
+        network.views = views
     return network, card, digest
 
 
@@ -105,13 +108,6 @@ def read_network(
         network, card, digest = load_network(path, device, expected, assets, hierarchy)
         check_hand(card, assets, path)
         return network, card, digest
-    network, card = _released_network(path, assets, model, backbone, hierarchy)
-    return network.to(device).eval(), card, model_hash(network.state_dict())
-
-
-def _released_network(
-    path: Path, assets: HandAssets, model: str, backbone: str | None, hierarchy: str | Path | None
-) -> tuple[nn.Module, ModelCard]:
     options: dict[str, Any] = {"backbone": backbone.lower()} if backbone else {}
     forms: list[tuple[str, dict[str, Any]]] = [(model, options)]
     if is_cascade(model, options.get("backbone", "resnet18")):  # the file says by its tensors which of the two it is
@@ -127,31 +123,15 @@ def _released_network(
             failures.append(error)
             continue
         logger.info("%s: %d tensors taken by %s", path, taken, model)
-        given = RELEASED.get(name) or RELEASED[model]
-        card = ModelCard(model, "paper", built, given.size, given.size, 2.0, assets.name, assets.hash, given.crop)
-        return network, card
+        size, crop = RELEASED.get(name, (224, "joints"))
+        card = ModelCard(model, "paper", built, size, size, 2.0, assets.name, assets.hash, crop)
+        return network.to(device).eval(), card, model_hash(network.state_dict())
     raise CheckpointError(f"{failures[0]}. Is it a {model} (--model) with this --backbone?") from failures[0]
 
 
 def is_told_shape(card: ModelCard) -> bool:
     """Whether the network is told the person's betas, so that what it says of them is an echo, no evidence."""
     return card.model.endswith("_identity")
-
-
-def _set_views(model: nn.Module, card: ModelCard, args: argparse.Namespace) -> None:
-    """How many views of an image a network of 2D keypoints averages over (``--keypoint_views``).
-
-    Raises:
-        ValueError: it is another network, or there are not so many views.
-    """
-    views = getattr(args, "keypoint_views", None)
-    if views is None:
-        return
-    if card.model != "pose_2d" or card.recipe != "fair":
-        raise ValueError(f"--keypoint_views is for pose_2d networks of the fair recipe, not {card.model}")
-    if not 1 <= views <= len(VIEWS):
-        raise ValueError(f"--keypoint_views is {views}; choose 1 to {len(VIEWS)}")
-    model.views = views
 
 
 def check_hand(card: ModelCard, assets: HandAssets, path: str | Path) -> None:

@@ -19,7 +19,7 @@ from src.engine import config
 from src.engine.checkpoint import ModelCard
 from src.engine.distributed import DistributedContext, init_distributed, process_group
 from src.engine.measure import count_hands
-from src.engine.networks import check_hand, open_network
+from src.engine.networks import is_told_shape, open_network
 from src.models.mesh_joints import is_mesh_model, mesh_hand, mesh_joints
 from src.models.mesh_objectives import boukhayma_keypoints
 from src.personalization.registration.register import register_mesh
@@ -30,8 +30,6 @@ from utils.device import choose_device
 from utils.files import writable_file
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["ShapeSource", "check_hand", "keypoints_to_image", "predict", "predict_dataset"]
 
 #: Data sets whose unannotated samples are predicted too: their official evaluation parts publish no annotation.
 WHOLE_SETS = ("freihand", "ho3d")
@@ -57,24 +55,18 @@ class ShapeSource:
             raise ValueError(f"--shape {kind} means nothing to an identity-aware network; use gt, mean or calibrated")
         if kind == "calibrated" and identity is None:
             raise ValueError("--shape calibrated needs --identity FILE_OR_FOLDER (calibrate_from_shape_params.py)")
-        self.kind, self.identity, self.assets = kind, identity and Path(identity), assets
+        self.kind, self.identity, self.assets = kind, identity, assets
         self._read: dict[int, np.ndarray] = {}
-
-    def of_subject(self, subject: int) -> np.ndarray:
-        """Calibrated betas (10,) of a subject."""
-        if subject not in self._read:
-            found = load_identities(self.identity, np.array([subject]), self.assets)
-            self._read[subject] = found[subject].betas
-        return self._read[subject]
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Betas (B, 10) for a batch."""
-        if self.kind == "gt":
-            return batch["betas"]
-        if self.kind == "mean":
-            return torch.zeros_like(batch["betas"])
-        rows = np.stack([self.of_subject(int(subject)) for subject in batch["subject_id"]])
-        return torch.as_tensor(rows, dtype=batch["betas"].dtype, device=batch["betas"].device)
+        betas = batch["betas"]
+        if self.kind != "calibrated":
+            return betas if self.kind == "gt" else torch.zeros_like(betas)
+        subjects = batch["subject_id"].tolist()
+        for subject in set(subjects) - self._read.keys():
+            self._read[subject] = load_identities(self.identity, np.array([subject]), self.assets)[subject].betas
+        return torch.as_tensor(np.stack([self._read[one] for one in subjects]), dtype=betas.dtype, device=betas.device)
 
 
 def keypoints_to_image(keypoints: torch.Tensor, crop_to_image: torch.Tensor) -> torch.Tensor:
@@ -102,15 +94,11 @@ def predict_dataset(
     """Predict every sample of a data set, in its order, without augmentation.
 
     Args:
-        model, card: of `load_network`.
-        dataset: of `build_dataset`.
-        device: where the model is.
+        model, card: of `load_network`; device: where the model is.
         shape: what an identity-aware network is told (default: the annotation).
         batch_size: samples at once; the result does not depend on it beyond rounding.
         model_hash, dataset_name: kept with the predictions.
         max_samples: as many samples, evenly spread.
-        num_workers: loader processes.
-        progress: show a bar.
         assets: right hand in use, whose regressor gives the joints of meshes; None: as `load_hand_assets` finds.
         drop_invalid: leave out samples without annotation. Official files need them.
         context: processes that share the samples, each predicted by one of them.
@@ -132,7 +120,7 @@ def predict_dataset(
     )
     shape = shape or ShapeSource("gt")
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
-    knows_shape = card.model.endswith("_identity")
+    knows_shape = is_told_shape(card)
     if knows_shape and shape.kind == "gt" and not dataset.columns["valid"].any():
         raise ValueError(f"{dataset.root} has no annotated shapes here; give --identity FILE or --shape mean")
     assets = assets or load_hand_assets()
@@ -181,10 +169,9 @@ def mesh_rows(
     """``vertices``, ``joints``, ``root`` and its ``status`` of a batch (`utils.artifacts.Predictions`).
 
     Args:
-        output: of a network of `src.models.cmr`; its ``mask``, if there is one, helps to find the place.
+        output: of a network of meshes; its ``mask``, if there is one, helps to find the place.
         keypoints: (B, 21, 2) its keypoints, px of the full image.
-        batch: of `prepare_batch`: ``K_image``, ``crop_to_image`` and ``image`` are read.
-        hand: layer whose regressor gives the mesh's joints.
+        batch: of `prepare_batch`; hand: layer whose regressor gives the mesh's joints.
     """
     vertices = output["vertices"].float()
     joints = mesh_joints(vertices, hand)
@@ -231,22 +218,22 @@ def predict(args: argparse.Namespace) -> Predictions | None:
     Raises:
         ValueError: no checkpoint, or one of another hand model.
     """
-    if args.phase == "predict" and not args.predictions:
+    is_phase = args.phase == "predict"  # else --phase eval, which writes no predictions
+    if is_phase and not args.predictions:
         raise ValueError("--phase predict needs --predictions FILE.npz to write")
-    if args.phase == "predict":
+    if is_phase:
         writable_file(args.predictions, "--predictions")  # before the work, not after it
     device = choose_device(args.device, args.threads)
-    _, assets = config.hand_model(args, torch.device("cpu"))
+    assets = load_hand_assets(args.mano_dir, side="right")
     model, card, digest = open_network(args, device, assets)
     split = args.split or f"{args.setup}_test"
     args.crop = args.crop or card.crop
-    shape = None
-    if not card.model.endswith("_identity") and args.shape not in (None, "predicted"):
+    is_told = is_told_shape(card)
+    if not is_told and args.shape not in (None, "predicted"):
         raise ValueError(f"--shape {args.shape} has no effect on a {card.model}, which is told no shape; leave it out")
-    if args.phase == "predict" and args.identity and args.shape != "calibrated":
+    if is_phase and args.identity and args.shape != "calibrated":
         raise ValueError("--identity has no effect without --shape calibrated; leave it out, or give that too")
-    if card.model.endswith("_identity"):
-        shape = ShapeSource(args.shape or "gt", args.identity, assets)
+    shape = ShapeSource(args.shape or "gt", args.identity, assets) if is_told else None
     with process_group():
         context = init_distributed(device)
         with context.local_main_first():
@@ -266,7 +253,7 @@ def predict(args: argparse.Namespace) -> Predictions | None:
             drop_invalid=args.dataset not in WHOLE_SETS and not args.submit,
             context=context,
         )
-    if args.phase == "predict" and predictions is not None:
+    if is_phase and predictions is not None:
         save_predictions(args.predictions, predictions)
         logger.info("%d predictions of %s written to %s", len(predictions), card.model, args.predictions)
     return predictions

@@ -40,36 +40,33 @@ class RunFolderError(ValueError):
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on, and the git revision: of the checkout, else of ``$GIT_REVISION``."""
+    """Versions of what a result depends on, and the revision: git's, else ``$GIT_REVISION``, else the package's."""
+    revision = _revision() or os.environ.get("GIT_REVISION")
+    if not revision:
+        try:
+            revision = f"handid {importlib.metadata.version('handid')}"
+        except importlib.metadata.PackageNotFoundError:
+            revision = "unknown"
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
         "numpy": np.__version__,
-        "git": _revision() or os.environ.get("GIT_REVISION") or _package_version(),
+        "git": revision,
     }
 
 
 def _revision() -> str:
     """Revision of the checkout that this code is in, "-dirty" with changes; empty where there is none, or no git."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    said = []
-    for words in ("rev-parse --show-toplevel", "describe --always --dirty --exclude=*"):
-        command = ["git", "-C", str(CODE), *words.split()]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-        said.append(done.stdout.strip())
-    top, revision = said
-    return revision if Path(top).resolve() == CODE else ""  # an installed package may lie inside somebody's repository
-
-
-def _package_version() -> str:
+    given = {"cwd": CODE, "text": True, "stderr": subprocess.DEVNULL, "env": environment}
     try:
-        return f"handid {importlib.metadata.version('handid')}"
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+        top = subprocess.check_output(["git", "rev-parse", "--show-toplevel"], **given).strip()
+        if Path(top).resolve() != CODE:  # an installed package may lie inside somebody's repository
+            return ""
+        return subprocess.check_output(["git", "describe", "--always", "--dirty", "--exclude=*"], **given).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 #: Folders of data sets that are not called what ``--dataset`` calls them.
@@ -106,22 +103,14 @@ class RunFolder:
         self.root = Path(root)
         self.checkpoints = self.root / "checkpoints"
         self.log = self.root / "log.csv"
+        self.last = self.checkpoints / "last.pt"  # the newest, from which --resume goes on
+        self.best = self.checkpoints / "best.pt"  # on the validation split
         self._writer: Any = None
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> RunFolder:
         """The folder that the options name."""
         return cls(run_path(args))
-
-    @property
-    def last(self) -> Path:
-        """The newest checkpoint, from which --resume goes on."""
-        return self.checkpoints / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint that was best on the validation split."""
-        return self.checkpoints / "best.pt"
 
     # --- whose folder it is ------------------------------------------------------------------
 
@@ -223,24 +212,20 @@ class RunFolder:
             table = csv.DictWriter(handle, names)
             table.writeheader()
             table.writerows([*rows, row])
-        try:
-            self._show(row)
-        except Exception as error:  # of many kinds; a picture of the log is not worth a training
-            if self._writer is not False:
-                logger.warning("no TensorBoard (%s: %s); log.csv has the same numbers", type(error).__name__, error)
-            self._writer = False
-
-    def _show(self, row: dict[str, float]) -> None:
         if self._writer is False:
             return
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+        try:
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.root / "board"))
-        for name, value in row.items():
-            if name != "epoch":
-                self._writer.add_scalar(name, value, int(row["epoch"]))
-        self._writer.flush()
+                self._writer = SummaryWriter(str(self.root / "board"))
+            for name, value in row.items():
+                if name != "epoch":
+                    self._writer.add_scalar(name, value, int(row["epoch"]))
+            self._writer.flush()
+        except Exception as error:  # of many kinds; a picture of the log is not worth a training
+            logger.warning("no TensorBoard (%s: %s); log.csv has the same numbers", type(error).__name__, error)
+            self._writer = False
 
 
 def records(root: Path) -> list[dict[str, Any]]:

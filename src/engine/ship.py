@@ -29,15 +29,11 @@ INDEX = "weights.json"
 
 
 def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights", bits: int | None = None) -> Path:
-    """Write ``weights/<name>.safetensors`` from a finished run and enter it in the index.
+    """Write ``weights/<name>.safetensors`` from a finished run, enter it in the index, and give its path.
 
     Args:
         run: the run's folder, with ``args.json``, ``log.csv`` and ``checkpoints/last.pt``.
-        name: of the shipped file.
         weights: folder of the shipped files; bits: of a weight, None: half precision.
-
-    Returns:
-        the file.
 
     Raises:
         FileNotFoundError: the run lacks one of its files.
@@ -70,8 +66,7 @@ def export_weights(checkpoint: str | Path, output: str | Path, bits: int | None 
     in the log.
 
     Args:
-        checkpoint: ``.pt`` training state, or a shipped file.
-        output: ``.safetensors`` file to write.
+        checkpoint: training state, or a shipped file.
         notes: what made it (command, git revision, data seed, scores); must be JSON.
 
     Raises:
@@ -115,21 +110,25 @@ def history(run: Path) -> dict[str, Any]:
     if not (run / "args.json").is_file():
         raise FileNotFoundError(f"{run / 'args.json'}: no such file; is {run} the folder of a training?")
     arguments, *later = records(run)
+    data = Path(arguments["args"]["data_root"])
+    description = data / "synthetic.json"  # of the writer of synthetic data
+    with open(run / "log.csv", newline="", encoding="utf-8") as handle:
+        row = list(csv.DictReader(handle))[-1]
     notes: dict[str, Any] = {
         "command": shlex.join(["python", *arguments["command"]]),
         "computed_on": arguments.get("computed_on", "CPU"),
         "versions": arguments["versions"],
         "seed": arguments["args"]["seed"],
-        "data": _describe_data(Path(arguments["args"]["data_root"])),
-        "validation": _last_scores(run / "log.csv"),
+        "data": json.loads(description.read_text(encoding="utf-8")) if description.is_file() else data.name,
+        "validation": {
+            name.removeprefix("val_"): round(float(value), 4) for name, value in row.items() if name.startswith("val_")
+        },
     }
     if later:
         keys = ("computed_on", "versions", "resumed", "changed")
         notes["resumed"] = [
-            {
-                "command": shlex.join(["python", *record["command"]]),
-                **{key: record[key] for key in keys if key in record},
-            }
+            {"command": shlex.join(["python", *record["command"]])}
+            | {key: record[key] for key in keys if key in record}
             for record in later
         ]
     start = arguments.get("resumed", {}).get("from") or arguments["args"].get("init_from")
@@ -138,27 +137,15 @@ def history(run: Path) -> dict[str, Any]:
     return notes
 
 
-def _describe_data(root: Path) -> Any:
-    """What the synthetic writer says about the training set, or the folder's name."""
-    description = root / "synthetic.json"
-    return json.loads(description.read_text(encoding="utf-8")) if description.is_file() else root.name
-
-
-def _last_scores(log: Path) -> dict[str, float]:
-    with open(log, newline="", encoding="utf-8") as handle:
-        row = list(csv.DictReader(handle))[-1]
-    return {name.removeprefix("val_"): round(float(value), 4) for name, value in row.items() if name.startswith("val_")}
-
-
-def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
+def main() -> int:
+    """The command."""
     parser = argparse.ArgumentParser(description="Ship a run's weights in half precision.")
     parser.add_argument("--run", required=True, help="the run's folder, e.g. out/dex_ycb/mano_identity")
     parser.add_argument("--name", required=True, help="name of the file in the weights folder")
     parser.add_argument("--weights", default=CODE / "weights")
     parser.add_argument("--bits", type=int, choices=range(2, 9), help="bits a weight (default: half precision)")
-    return parser
+    return run_command(parser, lambda args: ship(args.run, args.name, args.weights, args.bits))
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(get_args_parser(), lambda args: ship(args.run, args.name, args.weights, args.bits)))
+    sys.exit(main())

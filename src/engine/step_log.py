@@ -98,14 +98,12 @@ def mean_scores(
 
     Args:
         model: put into eval mode, and left there.
-        objective: what is scored.
         loader: this process's share of the samples.
         view: arguments of `prepare_batch` after the batch, by name.
-        context: the processes.
         is_told_to_stop: asked before every batch; True: leave out this process's other samples.
     """
     model.eval()
-    sums: dict[str, float] = defaultdict(float)
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for raw in loader:
         if is_told_to_stop():
             break
@@ -113,8 +111,9 @@ def mean_scores(
         scores = objective.scores(objective.forward(model, batch), batch)
         for name, score in scores.items():
             values, weights = score if isinstance(score, tuple) else (score, torch.ones_like(score))
-            sums[f"sum {name}"] += float((torch.where(weights > 0, values, 0) * weights).sum())
-            sums[f"weight {name}"] += float(weights.sum())
-    totals = context.sum_by_name(dict(sums))
-    names = sorted(name.removeprefix("sum ") for name in totals if name.startswith("sum "))
-    return {name: totals[f"sum {name}"] / totals[f"weight {name}"] for name in names if totals[f"weight {name}"] > 0}
+            sums[name][0] += float((torch.where(weights > 0, values, 0) * weights).sum())
+            sums[name][1] += float(weights.sum())
+    parts = context.gather_all(dict(sums))  # one that had no sample lacks the names
+    rows = {name: [part[name] for part in parts if name in part] for name in sorted(set().union(*parts))}
+    totals = {name: (sum(value for value, _ in row), sum(weight for _, weight in row)) for name, row in rows.items()}
+    return {name: value / weight for name, (value, weight) in totals.items() if weight > 0}

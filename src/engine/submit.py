@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from datasets.protocol import SampleDataset
-from options.run_options import SERVERS
 from src.engine.measure import Points, camera_points, count_hands, official_hand
 from src.engine.run_folder import run_path
 from src.evaluation import submissions
@@ -24,16 +23,6 @@ logger = logging.getLogger(__name__)
 #: Endings of official result files, which ``--predictions`` takes as well.
 RESULT_FILES = (".json", ".zip", ".txt")
 _ROUNDING = 1e-8  # metres; the files keep nine decimals
-
-
-def check_server(args: argparse.Namespace) -> None:
-    """Refuse a server that does not take results of ``--dataset``.
-
-    Raises:
-        ValueError: naming the data set that the server is for.
-    """
-    if args.submit and SERVERS[args.submit] != args.dataset:
-        raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
 
 
 def submit(

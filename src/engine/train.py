@@ -17,13 +17,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from datasets.augment import prepare_batch
+from datasets.augment import AugmentConfig, prepare_batch
 from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from src.engine import config
 from src.engine.checkpoint import ModelCard, UnreadableCheckpointError, initialise_from, read_checkpoint
 from src.engine.cuda_graph import GraphedStep
-from src.engine.distributed import Interrupted, Interruption, init_distributed, process_group
+from src.engine.distributed import Interruption, init_distributed, process_group
 from src.engine.run_folder import RunFolder, train_settings
 from src.engine.step_log import Term, mean_scores
 from src.engine.training_state import TrainingState
@@ -32,17 +32,9 @@ from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Interrupted", "NonFiniteLossError", "Trainer", "train"]
-
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the last good checkpoint is untouched."""
-
-
-def _augment_generator(seed: int, rank: int, epoch: int, batch: int, device: torch.device) -> torch.Generator:
-    """Random numbers of one batch, from its place alone: a resumed run draws the same."""
-    place = (seed * 1_000_003 + epoch) * 1_000_003 + batch
-    return torch.Generator(device=device).manual_seed((place + rank * 7_046_029_254_386_353_087) % 2**63)
 
 
 class Trainer:
@@ -68,7 +60,7 @@ class Trainer:
         self.hand, self.assets = config.hand_model(args, self.device)
         self.card: ModelCard = config.model_card(args, self.assets)
         with self.context.local_main_first():
-            labels = config.label_options(args)
+            labels = {"with_mask": True} if args.dataset == "freihand" and config.has_mask(args) else {}
             self.data = config.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)
             self.val_data = config.open_dataset(args, f"{args.setup}_val", args.crop_size)
         share = {"rank": self.context.rank, "world_size": self.context.world_size}
@@ -86,7 +78,13 @@ class Trainer:
         self.val_loader = BatchLoader(self.val_data, args.batch_size, max_samples=args.val_images, **share)
         if args.resident == "yes" or (args.resident == "auto" and args.cache):
             self.loader.keep_on(self.device, only_if_it_fits=args.resident == "auto")
-        self.model = self._build_model()
+        options = dict(self.card.options) | ({"weights": args.backbone_weights} if args.backbone_weights else {})
+        model = dataclasses.replace(self.card, options=options).build(self.assets, args.hierarchy)
+        self.card.hierarchy_hash = getattr(model, "hierarchy_hash", "")
+        if args.init_from and not args.resume:
+            initialise_from(model, args.init_from, args.init_parts)
+        model = model.to(self.device)
+        self.model = model.to(memory_format=torch.channels_last) if args.channels_last == "yes" else model
         self.objective: Objective = config.build_objective(args, self.hand, self.model)
         self.objective.start_training(self.model)
         if self.objective.images_of_person > 1:
@@ -100,27 +98,15 @@ class Trainer:
         self.state = TrainingState(
             self.card, self.model, build_rates, scaler, settings, batches, self.device, self.context
         )
-        self._gradients = GraphedStep(self._compute_gradients) if self._can_be_recorded() else self._compute_gradients
-        self.augment = config.augmentation(args)
+        self._gradients = self._compute_gradients
+        is_gpu_alone = self.device.type == "cuda" and self.context.world_size == 1
+        if args.cuda_graph != "no" and is_gpu_alone and self.objective.is_static and not args.compile:
+            self._gradients = GraphedStep(self._compute_gradients)
+        self.augment = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": AugmentConfig}[args.augment]()
+        if args.rotation_deg is not None:
+            self.augment = dataclasses.replace(self.augment, rotation_deg=args.rotation_deg)
         self.interruption = Interruption(self.context)
         self._saved_at = time.monotonic()
-
-    def _build_model(self) -> nn.Module:
-        options = dict(self.card.options)
-        if self.args.backbone_weights:
-            options["weights"] = self.args.backbone_weights
-        model = dataclasses.replace(self.card, options=options).build(self.assets, self.args.hierarchy)
-        self.card.hierarchy_hash = getattr(model, "hierarchy_hash", "")
-        if self.args.init_from and not self.args.resume:
-            initialise_from(model, self.args.init_from, self.args.init_parts)
-        model = model.to(self.device)
-        return model.to(memory_format=torch.channels_last) if self.args.channels_last == "yes" else model
-
-    def _can_be_recorded(self) -> bool:
-        """Whether a step may be replayed: not several processes', nor compiled, nor one that differs by batch."""
-        if self.args.cuda_graph == "no" or self.device.type != "cuda" or self.context.world_size > 1:
-            return False
-        return self.objective.is_static and not self.args.compile
 
     def run(self) -> None:
         """Train to the configured number of epochs.
@@ -210,11 +196,7 @@ class Trainer:
         self._save(self.folder.last)  # validation may be long: a signal or a kill during it loses nothing
         row = {f"train_{name}": value for name, value in self.state.log.means(sums).items()}
         row |= {f"val_{name}": value for name, value in self.validate().items()}
-        self._finish_epoch(row)
-
-    def _finish_epoch(self, row: dict[str, float]) -> None:
-        """Write the epoch's line, and its state if it is the best one so far."""
-        position = self.state.position
+        # the epoch's line, and its state if it is the best one so far
         score = row.get(f"val_{self.objective.score}", math.nan)
         rate = self.state.scheduler.get_last_lr()[0]
         row = {"epoch": position.epoch + 1, "lr": rate, "seconds": self.state.seconds(), **row}
@@ -249,7 +231,10 @@ class Trainer:
     def _step(self, raw: dict[str, torch.Tensor]) -> dict[str, Term]:
         """One update from a batch of samples; the loss and its terms, scalars on the device."""
         position, args = self.state.position, self.args
-        generator = _augment_generator(args.seed, self.context.rank, position.epoch, position.batch, self.device)
+        # of the batch's place alone: a resumed run draws the same
+        place = (args.seed * 1_000_003 + position.epoch) * 1_000_003 + position.batch
+        seed = (place + self.context.rank * 7_046_029_254_386_353_087) % 2**63
+        generator = torch.Generator(device=self.device).manual_seed(seed)
         follow = args.crop != "image"
         batch = prepare_batch(
             raw, args.input_size, self.device, self.augment, generator, args.crop_scale, follow_joints=follow

@@ -37,12 +37,9 @@ class TrainingState:
     """Network, optimizer, schedule, position, and what the steps of the epoch under way said.
 
     Args:
-        card, model: the network.
-        build_rates: its optimizer and schedule, new.
-        scaler: of the losses.
+        build_rates: the network's optimizer and schedule, new; scaler: of the losses.
         settings: options by name that decide what is trained (`run_folder.train_settings`).
         batches: of an epoch.
-        device: where the network is.
         context: the processes; the main one writes.
     """
 
@@ -119,7 +116,8 @@ class TrainingState:
             name: [saved[name], now] for name, now in self.settings.items() if name in saved and saved[name] != now
         }
         if changed and not override:
-            listed = "; ".join(f"{_flag(name)} was {old}, is {new}" for name, (old, new) in changed.items())
+            flags = {name: name if " " in name else f"--{name}" for name in changed}
+            listed = "; ".join(f"{flags[name]} was {old}, is {new}" for name, (old, new) in changed.items())
             raise CheckpointError(
                 f"{path}: not the same run: {listed}. Give the saved run's settings, start another run (--exp_name), "
                 "or go on with these by --override, which args.N.json will tell"
@@ -149,7 +147,3 @@ class TrainingState:
             warnings.simplefilter("ignore")  # that no step of the optimizer came before
             for _ in range(steps):
                 self.scheduler.step()
-
-
-def _flag(setting: str) -> str:
-    return setting if " " in setting else f"--{setting}"

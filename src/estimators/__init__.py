@@ -90,13 +90,12 @@ def write_estimates(
     source, path = Path(source), Path(path)
     if path.resolve() == source.resolve():
         raise ValueError(f"{path} is the source; write to another place")
-    released = read_estimates(source, format, **read_options)
-    if strange := set(personalised.image_id.tolist()) - set(released.image_id.tolist()):
-        raise ValueError(f"image_id {min(strange)} is not in {source}, which has {len(released)} hands")
-    reader, lines, first = Reader(source, format, **read_options), [], 0
+    reader = Reader(source, format, **read_options)
+    first = np.cumsum([0, *(len(reader.rows(reader.open(number)[1])) for number in range(len(reader.files)))])
+    if strange := [number for number in personalised.image_id.tolist() if not 0 <= number < first[-1]]:
+        raise ValueError(f"image_id {min(strange)} is not in {source}, which has {first[-1]} hands")
+    lines = []
     for number, file in enumerate(reader.files):
         target = path if source.is_file() else path / file.name
-        found, count = write_file(reader, number, first, target, personalised)
-        lines += found
-        first += count
+        lines += write_file(reader, number, int(first[number]), target, personalised)
     return lines

@@ -16,7 +16,7 @@ from src.estimators.records import (
     entries,
     image_name,
     pinhole,
-    place,
+    root_and_fingers,
 )
 
 SIGNS = ("hands", "focal", "image_size")
@@ -49,19 +49,14 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
 
 def update(hand: Hand, new: Hand) -> list[str]:
     """Put what is not None in ``new`` into the file."""
-    entry, every, changed = hand.entry, slice(None), []
-    if new.betas is not None:
-        changed += entry.put("betas", every, new.betas, 10)
-    if new.pose is not None:
-        changed += entry.put("global_orient", every, new.pose[:1], 1, 3, 3)
-        changed += entry.put("hand_pose", every, new.pose[1:], 15, 3, 3)
-    if new.joints_3d is not None:
-        changed += entry.put("keypoints_3d", every, new.joints_3d, 21, 3)
-    if new.keypoints_2d is not None:
-        changed += entry.put("keypoints_2d", every, new.keypoints_2d, 21, 2)
-    if new.joints_3d is not None or new.keypoints_2d is not None:
-        assert hand.joints_3d is not None and hand.keypoints_2d is not None and hand.K is not None
-        points = hand.joints_3d if new.joints_3d is None else new.joints_3d
-        pixels = hand.keypoints_2d if new.keypoints_2d is None else new.keypoints_2d
-        changed += entry.put("cam_t", every, place(points, pixels, hand.K), 3)
-    return changed
+    root, fingers = root_and_fingers(new.pose)
+    seen = hand.seen_anew(new)
+    return hand.entry.put_each(
+        slice(None),
+        ("betas", new.betas, (10,)),
+        ("global_orient", root, (1, 3, 3)),
+        ("hand_pose", fingers, (15, 3, 3)),
+        ("keypoints_3d", new.joints_3d, (21, 3)),
+        ("keypoints_2d", new.keypoints_2d, (21, 2)),
+        ("cam_t", None if seen is None else seen[2], (3,)),
+    )

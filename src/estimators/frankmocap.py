@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from src.estimators.records import Entry, Hand, MissingKeyError, Options, entries, image_name, mirror_rotations
-from src.estimators.wilor_mini import to_matrices, to_vectors
+from src.estimators.wilor_mini import to_matrices, vectors_of
 
 SIGNS = ("pred_output_list", "right_hand", "left_hand", "pred_joints_img")
 #: Its hand model's file is MANO's; whether its pose has the mean pose in it is not confirmed.
@@ -43,14 +43,10 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
 
 def update(hand: Hand, new: Hand) -> list[str]:
     """Put what is not None in ``new`` into the file; ``pred_camera`` stays, it is for the crop's old points."""
-    entry, every, changed = hand.entry, slice(None), []
-    if new.betas is not None:
-        changed += entry.put("pred_hand_betas", every, new.betas, 10)
-    if new.pose is not None:
-        vectors = to_vectors(mirror_rotations(new.pose) if hand.is_left else new.pose)
-        changed += entry.put("pred_hand_pose", every, vectors, 16, 3)
-    if new.joints_3d is not None:
-        changed += entry.put("pred_joints_smpl", every, new.joints_3d, 21, 3)
-    if new.keypoints_2d is not None:
-        changed += entry.put("pred_joints_img", (every, np.s_[:2]), new.keypoints_2d, 21, 3)
-    return changed
+    changed = hand.entry.put_each(
+        slice(None),
+        ("pred_hand_betas", new.betas, (10,)),
+        ("pred_hand_pose", vectors_of(hand, new.pose), (16, 3)),
+        ("pred_joints_smpl", new.joints_3d, (21, 3)),
+    )
+    return changed + hand.entry.put_each(np.s_[:, :2], ("pred_joints_img", new.keypoints_2d, (21, 3)))

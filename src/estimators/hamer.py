@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from src.estimators.records import (
-    Entry,
     Hand,
     Options,
     check_box,
@@ -18,7 +17,7 @@ from src.estimators.records import (
     flip_x,
     image_name,
     pinhole,
-    place,
+    root_and_fingers,
 )
 
 SIGNS = ("pred_cam", "box_center", "pred_mano_params", "img_size")
@@ -64,33 +63,31 @@ def _place(cam: np.ndarray, centre: np.ndarray, side: float, K: np.ndarray, left
 
 def update(hand: Hand, new: Hand) -> list[str]:
     """Put what is not None in ``new`` into the file; their camera is solved anew where 3D or 2D points changed."""
-    entry, row, changed = hand.entry, hand.index, []
-    if new.betas is not None:
-        changed += entry.put("betas", row, new.betas, -1, 10)
-    if new.pose is not None:
-        changed += entry.put("global_orient", row, new.pose[:1], -1, 1, 3, 3)
-        changed += entry.put("hand_pose", row, new.pose[1:], -1, 15, 3, 3)
-    if new.joints_3d is not None:
-        changed += entry.put(
-            "pred_keypoints_3d", row, flip_x(new.joints_3d) if hand.is_left else new.joints_3d, -1, 21, 3
-        )
-    if new.joints_3d is not None or new.keypoints_2d is not None:
-        changed += _put_camera(entry, row, hand, new)
-    return changed
-
-
-def _put_camera(entry: Entry, row: int, hand: Hand, new: Hand) -> list[str]:
-    assert hand.keypoints_2d is not None and hand.joints_3d is not None and hand.K is not None
-    pixels = hand.keypoints_2d if new.keypoints_2d is None else new.keypoints_2d
-    points = hand.joints_3d if new.joints_3d is None else new.joints_3d
+    entry, row, (root, fingers) = hand.entry, hand.index, root_and_fingers(new.pose)
+    joints = None if new.joints_3d is None else _in_crop(hand, new.joints_3d)
+    changed = entry.put_each(
+        row,
+        ("betas", new.betas, (-1, 10)),
+        ("global_orient", root, (-1, 1, 3, 3)),
+        ("hand_pose", fingers, (-1, 15, 3, 3)),
+        ("pred_keypoints_3d", joints, (-1, 21, 3)),
+    )
+    seen = hand.seen_anew(new)
+    if seen is None:
+        return changed
+    points, _, put = seen
+    assert hand.K is not None
     centre, side = entry.array("box_center", -1, 2)[row], entry.array("box_size", -1)[row]
-    put = place(points, pixels, hand.K)
     scale = 2 * hand.K[0, 0] / put[2]
     cam = np.array([scale / side, *((put[:2] - 2 * (centre - hand.K[:2, 2]) / scale) * [-1 if hand.is_left else 1, 1])])
-    changed = entry.put("pred_cam", row, cam, -1, 3)
     crop = np.array([cam[1], cam[2], 2 * FOCAL / (CROP * cam[0])])
-    changed += entry.put("pred_cam_t", row, crop, -1, 3)
-    if entry.has("pred_keypoints_2d"):
-        points = (flip_x(points) if hand.is_left else points) + crop
-        changed += entry.put("pred_keypoints_2d", row, FOCAL / CROP * points[:, :2] / points[:, 2:], -1, 21, 2)
-    return changed
+    there = _in_crop(hand, points) + crop
+    pixels = FOCAL / CROP * there[:, :2] / there[:, 2:]
+    return changed + entry.put_each(
+        row, ("pred_cam", cam, (-1, 3)), ("pred_cam_t", crop, (-1, 3)), ("pred_keypoints_2d", pixels, (-1, 21, 2))
+    )
+
+
+def _in_crop(hand: Hand, points: np.ndarray) -> np.ndarray:
+    """Points (21,3) m as the network saw them: of a left hand mirrored."""
+    return flip_x(points) if hand.is_left else points

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from src.estimators.records import Hand, Options, entries, image_name, mirror_rotations
-from src.estimators.wilor_mini import to_matrices, to_vectors
+from src.estimators.records import Hand, Options, entries, image_name, mirror_rotations, root_and_fingers
+from src.estimators.wilor_mini import to_matrices, vectors_of
 
 SIGNS = ("pred_trans", "pred_rot", "pred_valid")
 HAND_NAME = "MANO"
@@ -34,13 +34,11 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
 
 def update(hand: Hand, new: Hand) -> list[str]:
     """Put what is not None in ``new`` into the file."""
-    changed = []
-    if new.betas is not None:
-        frames = hand.entry.array("pred_valid", 2, -1).shape[1]
-        changed += hand.entry.put("pred_betas", hand.index, new.betas, 2, frames, 10)
-    if new.pose is not None:
-        frames = hand.entry.array("pred_valid", 2, -1).shape[1]
-        vectors = to_vectors(mirror_rotations(new.pose) if hand.is_left else new.pose)
-        changed += hand.entry.put("pred_rot", hand.index, vectors[0], 2, frames, 3)
-        changed += hand.entry.put("pred_hand_pose", hand.index, vectors[1:], 2, frames, 15, 3)
-    return changed
+    root, fingers = root_and_fingers(vectors_of(hand, new.pose))
+    frames = hand.entry.array("pred_valid", 2, -1).shape[1]
+    return hand.entry.put_each(
+        hand.index,
+        ("pred_betas", new.betas, (2, frames, 10)),
+        ("pred_rot", root, (2, frames, 3)),
+        ("pred_hand_pose", fingers, (2, frames, 15, 3)),
+    )

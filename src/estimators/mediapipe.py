@@ -92,11 +92,8 @@ def update(hand: Hand, new: Hand) -> list[str]:
     """Put the points of ``new`` into the file; z of the picture's landmarks stays."""
     entry, changed = hand.entry, []
     if hand.index is None:
-        if new.keypoints_2d is not None:
-            changed += entry.put("keypoints_2d", slice(None), new.keypoints_2d, 21, 2)
-        if new.joints_3d is not None:
-            changed += entry.put("world", slice(None), new.joints_3d, 21, 3)
-        return changed
+        points = ("keypoints_2d", new.keypoints_2d, (21, 2)), ("world", new.joints_3d, (21, 3))
+        return entry.put_each(slice(None), *points)
     landmarks, world, number = hand.index
     for key, values, axes in ((landmarks, new.keypoints_2d, "xy"), (world, new.joints_3d, "xyz")):
         if key is not None and values is not None:

@@ -56,6 +56,4 @@ def _instances(content: Any) -> Any:
 
 def update(hand: Hand, new: Hand) -> list[str]:
     """Put the keypoints of ``new`` into the file."""
-    if new.keypoints_2d is None:
-        return []
-    return hand.entry.put("keypoints", hand.index, new.keypoints_2d, -1, 2)
+    return hand.entry.put_each(hand.index, ("keypoints", new.keypoints_2d, (-1, 2)))

@@ -1,8 +1,7 @@
-"""Files of estimates one by one: what is kept of a file is a row a hand, never its content."""
+"""Files of estimates one by one: what is kept of a file is a row a hand, and of a few small files their content."""
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,11 @@ from utils.camera import mirror_intrinsics
 
 #: Options that one format reads, and what they are where nobody gives them.
 _READ_BY = {"side": ("mmpose", None), "sides": ("mediapipe", None), "unit": ("joints", "m")}
+
+#: Bytes of contents that a reader keeps: files are looked at up to three times, and most are small.
+ROOM = 16 * 2**20
+#: How many times larger numbers are as Python's objects than as text.
+_TEXT = 8
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,17 @@ class Reader:
         self._subjects = str(subjects)
         self._table = None if self._subjects in ("column", "file", "one") else SubjectTable(Path(subjects))
         self.files = list_files(path)
+        self._kept: dict[int, tuple[Any, list[Hand]]] = {}
+        self._room = ROOM
 
-    def open(self, number: int, own_copy: bool = False) -> tuple[Any, list[Hand]]:
-        """Content of a file and its hands; ``own_copy``: to be changed."""
+    def open(self, number: int, last: bool = False) -> tuple[Any, list[Hand]]:
+        """Content of a file and its hands, kept for the next time where there is room; ``last``: to be changed."""
+        if number in self._kept:
+            if last:
+                self._room += self._size(number)
+            return self._kept.pop(number) if last else self._kept[number]
         file, sized = self.files[number], self._options
         content = load(file)
-        content = copy.deepcopy(content) if own_copy else content
         if self.images is not None and sized.size is None and (size := _picture_size(self.images, file.stem)):
             sized = replace(sized, size=size)
         hands = read_hands(content, self.format, file.stem, str(file), sized)
@@ -86,7 +95,15 @@ class Reader:
                 hand.subject = self._table.subject_of(hand)
             else:
                 hand.subject = {"file": number, "one": 0}.get(self._subjects, hand.subject)
+        if not last and self._size(number) <= self._room:
+            self._room -= self._size(number)
+            self._kept[number] = content, hands
         return content, hands
+
+    def _size(self, number: int) -> int:
+        """Bytes of a file's content in memory, about."""
+        file = self.files[number]
+        return file.stat().st_size * (_TEXT if file.suffix in (".json", ".csv", ".pbtxt") else 1)
 
     def rows(self, hands: list[Hand]) -> list[Row]:
         """What is kept of hands of a file."""

@@ -45,26 +45,22 @@ class Entry:
 
     def __init__(self, content: dict[str, Any], name: str, where: str) -> None:
         self.content, self.name, self.where = content, name, where
-
-    def _slot(self, key: str) -> tuple[dict[str, Any], str] | None:
-        level = [self.content]
+        self._slots: dict[str, tuple[dict[str, Any], str]] = {}  # key: the dict that holds it, and its name there
+        level = [content]
         while level:
             for one in level:
                 for found in one:
-                    if str(found).replace("/", ".").split(".")[-1] == key:
-                        return one, found
+                    self._slots.setdefault(str(found).replace("/", ".").split(".")[-1], (one, found))
             level = [inner for one in level for inner in one.values() if isinstance(inner, dict)]
-        return None
 
     def has(self, key: str) -> bool:
         """Whether the key is there and not None."""
-        slot = self._slot(key)
-        return slot is not None and slot[0][slot[1]] is not None
+        return self.get(key) is not None
 
     def get(self, key: str, default: Any = None) -> Any:
         """The plain value."""
-        slot = self._slot(key)
-        return default if slot is None else slot[0][slot[1]]
+        holder, name = self._slots.get(key, ({}, key))
+        return holder.get(name, default)
 
     def need(self, *keys: str) -> None:
         """Raise MissingKeyError unless all of them are there; it names those that are not."""
@@ -96,10 +92,9 @@ class Entry:
 
     def put(self, key: str, index: Any, value: np.ndarray, *shape: int) -> list[str]:
         """Set ``value`` at ``index`` of the key seen in ``shape``, in the file's own type; gives the key's name."""
-        slot = self._slot(key)
-        if slot is None:
+        if key not in self._slots:
             return []
-        holder, name = slot
+        holder, name = self._slots[key]
         old = holder[name]
         if isinstance(old, torch.Tensor):
             view = old.view(shape)
@@ -112,6 +107,12 @@ class Entry:
             part[index] = np.reshape(value, part[index].shape)
             holder[name] = whole if isinstance(old, np.ndarray) else whole.tolist()
         return [key]
+
+    def put_each(self, index: Any, *changes: tuple[str, np.ndarray | None, tuple[int, ...]]) -> list[str]:
+        """`put` of every key whose value is not None, each in its shape."""
+        return [
+            found for key, value, shape in changes if value is not None for found in self.put(key, index, value, *shape)
+        ]
 
 
 def entries(content: Any, name: str, where: str) -> Iterator[Entry]:
@@ -171,6 +172,16 @@ class Hand:
     def name(self) -> str:
         """For messages."""
         return f"{self.image} ({'left' if self.is_left else 'right'} hand)"
+
+    def seen_anew(self, new: Hand) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Points (21,3) m and (21,2) px after a change, and where (3,) m the file's camera sees the ones at the others;
+        None where neither changed."""
+        if new.joints_3d is None and new.keypoints_2d is None:
+            return None
+        points = self.joints_3d if new.joints_3d is None else new.joints_3d
+        pixels = self.keypoints_2d if new.keypoints_2d is None else new.keypoints_2d
+        assert points is not None and pixels is not None and self.K is not None
+        return points, pixels, place(points, pixels, self.K)
 
 
 def pinhole(focal: float, cx: float, cy: float) -> np.ndarray:
@@ -240,6 +251,11 @@ def mirror_pixels(pixels: np.ndarray, width: int) -> np.ndarray:
     mirrored = pixels.copy()
     mirrored[..., 0] = width - 1 - pixels[..., 0]
     return mirrored
+
+
+def root_and_fingers(pose: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Rotations (16,...) as most files have them: (1,...) and (15,...); None of None."""
+    return (None, None) if pose is None else (pose[:1], pose[1:])
 
 
 def mirror_rotations(pose: np.ndarray) -> np.ndarray:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from src.estimators.records import Hand, Options, camera_of, check_box, entries, image_name, place
+from src.estimators.records import Hand, Options, camera_of, check_box, entries, image_name
 
 SIGNS = ("pred_keypoints_3d", "pred_cam_t", "lhand_bbox", "mhr_model_params")
 #: Of the 70 points, in our standard order; each finger of theirs begins at its tip.
@@ -40,16 +38,14 @@ def update(hand: Hand, new: Hand) -> list[str]:
 
     The body keeps its place, so a hand's 3D points are moved where their 2D points are, at their wrist's depth.
     """
-    changed = []
-    assert hand.joints_3d is not None and hand.keypoints_2d is not None and hand.K is not None
-    pixels = hand.keypoints_2d if new.keypoints_2d is None else new.keypoints_2d
-    if new.joints_3d is not None or new.keypoints_2d is not None:
-        points = hand.joints_3d if new.joints_3d is None else new.joints_3d
-        shift = hand.entry.array("pred_cam_t", 3)
-        points = points + place(points, pixels, hand.K) - shift
-        projected = (points + shift) @ hand.K.T
-        changed += hand.entry.put("pred_keypoints_3d", hand.index, points, 70, 3)
-        changed += hand.entry.put(
-            "pred_keypoints_2d", hand.index, np.asarray(projected[:, :2] / projected[:, 2:]), 70, 2
-        )
-    return changed
+    seen = hand.seen_anew(new)
+    if seen is None:
+        return []
+    points, _, put = seen
+    assert hand.K is not None
+    projected = (points + put) @ hand.K.T
+    return hand.entry.put_each(
+        hand.index,
+        ("pred_keypoints_3d", points + put - hand.entry.array("pred_cam_t", 3), (70, 3)),
+        ("pred_keypoints_2d", projected[:, :2] / projected[:, 2:], (70, 2)),
+    )

@@ -16,7 +16,7 @@ from src.estimators.records import (
     entries,
     image_name,
     mirror_rotations,
-    place,
+    root_and_fingers,
 )
 
 SIGNS = ("hand_bbox", "wilor_preds", "is_right")
@@ -46,27 +46,27 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
 
 
 def update(hand: Hand, new: Hand) -> list[str]:
-    """Put what is not None in ``new`` into the file."""
-    entry, changed = hand.entry, []
-    if new.betas is not None:
-        changed += entry.put("betas", slice(None), new.betas, 10)
-    if new.pose is not None:
-        rotations = to_vectors(mirror_rotations(new.pose) if hand.is_left else new.pose)
-        changed += entry.put("global_orient", slice(None), rotations[:1], 1, 3)
-        changed += entry.put("hand_pose", slice(None), rotations[1:], 15, 3)
-    points, pixels = new.joints_3d, new.keypoints_2d
-    if points is not None:
-        changed += entry.put("pred_keypoints_3d", slice(None), points, 21, 3)
-    if pixels is not None:
-        changed += entry.put("pred_keypoints_2d", slice(None), pixels, 21, 2)
-    if points is not None or pixels is not None:
-        assert hand.joints_3d is not None and hand.keypoints_2d is not None and hand.K is not None
-        points = hand.joints_3d if points is None else points
-        shift = place(points, hand.keypoints_2d if pixels is None else pixels, hand.K)
-        changed += entry.put("pred_cam_t_full", slice(None), shift, 3)
+    """Put what is not None in ``new`` into the file; its 2D points are its 3D points' projection."""
+    root, fingers = root_and_fingers(vectors_of(hand, new.pose))
+    points = pixels = shift = None
+    if (seen := hand.seen_anew(new)) is not None:
+        points, _, shift = seen
         projected = (points + shift) @ hand.K.T
-        changed += entry.put("pred_keypoints_2d", slice(None), projected[:, :2] / projected[:, 2:], 21, 2)
-    return list(dict.fromkeys(changed))
+        pixels = projected[:, :2] / projected[:, 2:]
+    return hand.entry.put_each(
+        slice(None),
+        ("betas", new.betas, (10,)),
+        ("global_orient", root, (1, 3)),
+        ("hand_pose", fingers, (15, 3)),
+        ("pred_keypoints_3d", new.joints_3d, (21, 3)),
+        ("pred_cam_t_full", shift, (3,)),
+        ("pred_keypoints_2d", pixels, (21, 2)),
+    )
+
+
+def vectors_of(hand: Hand, pose: np.ndarray | None) -> np.ndarray | None:
+    """A right hand's rotations (16,3,3) as axis-angle vectors (16,3) of the hand's own side; None of None."""
+    return None if pose is None else to_vectors(mirror_rotations(pose) if hand.is_left else pose)
 
 
 def to_matrices(vectors: np.ndarray) -> np.ndarray:

@@ -9,41 +9,40 @@ import numpy as np
 
 from src.estimators.files import save
 from src.estimators.formats import module_of
-from src.estimators.reader import Reader
+from src.estimators.reader import Reader, Row
 from src.estimators.records import Hand, flip_x, mirror_pixels
 from utils.artifacts import Predictions
 
 
-def write_file(reader: Reader, number: int, first: int, target: Path, changed: Predictions) -> tuple[list[str], int]:
+def write_file(reader: Reader, number: int, first: int, target: Path, changed: Predictions | None) -> list[str]:
     """Write file ``number`` of a source to ``target``; byte for byte if nothing of its hands changed.
 
     Args:
-        first: image_id of its first hand. changed: rows by image_id; those that it lacks stay as they are.
+        first: image_id of its first hand. changed: rows by image_id; those that it lacks stay as they are (None: all).
 
     Returns:
-        A line for each changed hand: picture, side, keys. How many hands the file has.
+        A line for each changed hand: picture, side, keys.
 
     Raises:
         ValueError: a hand's side was changed.
     """
-    content, hands = reader.open(number, own_copy=True)
-    row_of = {int(number): row for row, number in enumerate(changed.image_id)}
-    rows = [row_of.get(first + place) for place in range(len(hands))]
-    lines = []
-    if any(row is not None for row in rows):
-        released = reader.predictions(reader.rows(hands))
-        for place, (hand, row) in enumerate(zip(hands, rows, strict=True)):
-            keys = [] if row is None else _update(reader.format, hand, released, place, changed, row)
-            lines += [f"{hand.name}: {', '.join(keys)}"] if keys else []
+    content, hands = reader.open(number, last=True)
+    released, lines = reader.rows(hands), []
+    place = np.zeros(0) if changed is None else changed.image_id - first
+    for row in np.flatnonzero((place >= 0) & (place < len(hands))).tolist():
+        assert changed is not None
+        hand, old = hands[int(place[row])], released[int(place[row])]
+        if keys := _update(reader.format, hand, old, changed, row):
+            lines.append(f"{hand.name}: {', '.join(keys)}")
     if lines:
         save(target, content)
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(reader.files[number], target)
-    return lines, len(hands)
+    return lines
 
 
-def _update(format: str, hand: Hand, released: Predictions, old: int, changed: Predictions, row: int) -> list[str]:
+def _update(format: str, hand: Hand, released: Row, changed: Predictions, row: int) -> list[str]:
     """Write what differs of one hand into its entry; the keys that changed."""
     if bool(changed.is_left[row]) != hand.is_left:
         raise ValueError(
@@ -51,12 +50,12 @@ def _update(format: str, hand: Hand, released: Predictions, old: int, changed: P
         )
     new = Hand(hand.entry, hand.index, hand.is_left, hand.image, hand.size)
     for key in ("keypoints_2d", "joints_3d", "pose", "betas"):
-        before, after = getattr(released, key), getattr(changed, key)
-        if before is None or after is None or np.array_equal(before[old], after[row]):
+        before, every = released.columns.get(key), getattr(changed, key)
+        if before is None or every is None or np.array_equal(before.astype(every.dtype), every[row]):
             continue
         if key in ("pose", "betas") and changed.hand_name != hand.hand_name:
             continue
-        value = after[row].astype(np.float64)
+        value = every[row].astype(np.float64)
         if key == "keypoints_2d" and hand.is_left:
             assert hand.size is not None
             value = mirror_pixels(value, hand.size[0])

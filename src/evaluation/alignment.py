@@ -45,21 +45,20 @@ def procrustes_align(predicted: np.ndarray, truth: np.ndarray, epsilon: float = 
     return moving @ (left @ right) * (scale * target_norm) + centre
 
 
-def scale_translation_align(predicted: np.ndarray, truth: np.ndarray, reference: int = MIDDLE_MCP) -> np.ndarray:
+def scale_translation_align(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """HO-3D's second alignment of joints (docs/facts.md 4): scale by one bone, then wrist on wrist.
 
-    The scale is the truth's wrist-to-``reference`` length over the prediction's.
+    The scale is the truth's length from wrist to middle knuckle over the prediction's.
 
     Args:
         predicted, truth: (N,21,3), standard order.
-        reference: joint at the bone's other end.
 
     Returns:
         (N,21,3). A prediction whose bone has no length (all points equal) is only moved, not scaled.
     """
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     relative, target = predicted - predicted[:, :1], truth - truth[:, :1]
-    length = np.linalg.norm(relative[:, reference], axis=-1)
-    target_length = np.linalg.norm(target[:, reference], axis=-1)
+    length = np.linalg.norm(relative[:, MIDDLE_MCP], axis=-1)
+    target_length = np.linalg.norm(target[:, MIDDLE_MCP], axis=-1)
     scale = np.divide(target_length, length, out=np.ones_like(length), where=length > 0)
     return relative * scale[:, None, None] + truth[:, :1]

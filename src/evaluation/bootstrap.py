@@ -6,16 +6,15 @@ import numpy as np
 
 
 def paired_bootstrap(
-    a: np.ndarray, b: np.ndarray, groups: np.ndarray, n: int = 2000, seed: int = 0, level: float = 0.95
+    a: np.ndarray, b: np.ndarray, groups: np.ndarray, n: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean of a - b over samples, with a percentile interval from resampling whole groups.
+    """Mean of a - b over samples, with a 95% percentile interval from resampling whole groups.
 
     Args:
         a, b: (N,) values of the same samples under two methods.
         groups: (N,) integer or string label of the sequence of each sample. Each replicate draws as
             many groups as there are, with replacement, and takes the mean over all their samples.
         n: number of replicates.
-        level: of the two-sided interval.
 
     Returns:
         (mean difference, low, high), in the unit of ``a``.
@@ -36,5 +35,5 @@ def paired_bootstrap(
     counts = np.bincount(member)
     drawn = np.random.default_rng(seed).integers(0, len(labels), (n, len(labels)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(difference.mean()), float(low), float(high)

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from src.evaluation.alignment import EPSILON_METRES, WRIST, procrustes_align
+from src.evaluation.alignment import WRIST, procrustes_align
 
 #: The official 100 thresholds of the PCK curve, metres, both ends included (docs/facts.md 2, 3.4).
 AUC_THRESHOLDS = np.linspace(0.0, 0.05, 100)
 F_THRESHOLDS = {"f5": 0.005, "f15": 0.015}
+_BATCH = 256  # samples measured at once, for memory
 
 
 def to_array(values: Any) -> np.ndarray:
@@ -88,92 +89,78 @@ class Evaluation:
     image_id: np.ndarray | None = None
 
 
-class MetricAccumulator:
-    """Collects per-sample errors batch by batch; batches may have any size.
+def evaluate_predictions(
+    joints: Any,
+    true_joints: Any,
+    vertices: Any = None,
+    true_vertices: Any = None,
+    *,
+    image_id: Any = None,
+    f_scores: bool = True,
+    absolute: bool = False,
+) -> Evaluation:
+    """All metrics of N samples.
 
     Args:
+        joints, true_joints: (N,21,3) metres, standard order, same joint definition.
+        vertices, true_vertices: (N,V,3) metres, same frame as the joints; both or neither.
+        image_id: (N,) int, the samples' order, for the result and for messages.
         f_scores: also compute F-scores of the meshes (about 3 ms a sample).
         absolute: also compute the `abs_` metrics; the predictions must then carry a translation.
-        epsilon: of the Procrustes rule, metres; see `alignment`.
+
+    Returns:
+        Evaluation with mpjpe_mm, auc, pa_mpjpe_mm, pa_auc; with vertices also mpvpe_mm, pa_mpvpe_mm
+        and (with ``f_scores``) f5, f15, pa_f5, pa_f15; with ``absolute`` also abs_mpjpe_mm, abs_auc,
+        abs_mpvpe_mm, abs_f5, abs_f15.
+
+    Raises:
+        ValueError: on no sample, different shapes or a value that is not finite (the row is named).
     """
+    if (vertices is None) != (true_vertices is None):
+        raise ValueError("vertices and true_vertices must be given together")
+    points = {"joints": joints, "true_joints": true_joints, "vertices": vertices, "true_vertices": true_vertices}
+    parts: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(joints), _BATCH):
+        part = slice(start, start + _BATCH)
+        batch = {name: to_array(value[part]) for name, value in points.items() if value is not None}
+        _check_points(batch, None if image_id is None else image_id[part])
+        for name, values in _rows(**batch, with_f=f_scores, absolute=absolute).items():
+            parts.setdefault(name, []).append(values)
+    if not parts:
+        raise ValueError("no sample was evaluated")
+    per_sample = {name: np.concatenate(values) for name, values in parts.items()}
+    summary = {name: float(values.mean()) for name, values in per_sample.items()}
+    ids = None if image_id is None else np.asarray(image_id, dtype=np.int64).reshape(-1)
+    return Evaluation(per_sample, summary, ids)
 
-    def __init__(self, f_scores: bool = True, absolute: bool = False, epsilon: float = EPSILON_METRES) -> None:
-        self.f_scores = f_scores
-        self.absolute = absolute
-        self.epsilon = epsilon
-        self._rows: dict[str, list[np.ndarray]] = {}
-        self._image_ids: list[np.ndarray] = []
 
-    def add(
-        self,
-        joints: Any,
-        true_joints: Any,
-        vertices: Any = None,
-        true_vertices: Any = None,
-        image_id: Any = None,
-    ) -> dict[str, np.ndarray]:
-        """Measure a batch; returns its per-sample values.
+def _rows(
+    joints: np.ndarray,
+    true_joints: np.ndarray,
+    vertices: np.ndarray | None = None,
+    true_vertices: np.ndarray | None = None,
+    *,
+    with_f: bool,
+    absolute: bool,
+) -> dict[str, np.ndarray]:
+    """Values (B,) of a batch, by name."""
+    wrist, true_wrist = joints[:, [WRIST]], true_joints[:, [WRIST]]
 
-        Args:
-            joints, true_joints: (B,21,3) metres, standard order, same joint definition.
-            vertices, true_vertices: (B,V,3) metres, same frame as the joints; both or neither.
-            image_id: (B,) int, kept for the result's order.
+    def pairs(points: np.ndarray, truth: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        found = {"": (points - wrist, truth - true_wrist), "pa_": (procrustes_align(points, truth), truth)}
+        return found | {"abs_": (points, truth)} if absolute else found
 
-        Raises:
-            ValueError: on different shapes or a value that is not finite (the row is named).
-        """
-        points = {"joints": to_array(joints), "true_joints": to_array(true_joints)}
-        if (vertices is None) != (true_vertices is None):
-            raise ValueError("vertices and true_vertices must be given together")
-        if vertices is not None:
-            points |= {"vertices": to_array(vertices), "true_vertices": to_array(true_vertices)}
-        _check_points(points, image_id)
-        rows = self._joint_rows(points["joints"], points["true_joints"])
-        if vertices is not None:
-            rows |= self._vertex_rows(**points)
-        if self._rows and set(rows) != set(self._rows):
-            raise ValueError("every batch must be given the same kinds of points (joints, or joints and vertices)")
-        for name, values in rows.items():
-            self._rows.setdefault(name, []).append(values)
-        if image_id is not None:
-            self._image_ids.append(np.asarray(image_id, dtype=np.int64).reshape(-1))
+    errors = {prefix: point_errors(*pair) for prefix, pair in pairs(joints, true_joints).items()}
+    rows = {f"{prefix}mpjpe_mm": value.mean(axis=1) * 1000 for prefix, value in errors.items()}
+    rows |= {f"{prefix}auc": auc_of_each(value).mean(axis=1) for prefix, value in errors.items()}
+    if vertices is None or true_vertices is None:
         return rows
-
-    def _joint_rows(self, joints: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-        errors = {
-            "": point_errors(joints - joints[:, [WRIST]], truth - truth[:, [WRIST]]),
-            "pa_": point_errors(procrustes_align(joints, truth, self.epsilon), truth),
-        }
-        if self.absolute:
-            errors["abs_"] = point_errors(joints, truth)
-        rows = {f"{prefix}mpjpe_mm": value.mean(axis=1) * 1000 for prefix, value in errors.items()}
-        return rows | {f"{prefix}auc": auc_of_each(value).mean(axis=1) for prefix, value in errors.items()}
-
-    def _vertex_rows(
-        self, joints: np.ndarray, true_joints: np.ndarray, vertices: np.ndarray, true_vertices: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        pairs = {
-            "": (vertices - joints[:, [WRIST]], true_vertices - true_joints[:, [WRIST]]),
-            "pa_": (procrustes_align(vertices, true_vertices, self.epsilon), true_vertices),
-        }
-        if self.absolute:
-            pairs["abs_"] = (vertices, true_vertices)
-        rows = {}
-        for prefix, pair in pairs.items():
-            rows[f"{prefix}mpvpe_mm"] = point_errors(*pair).mean(axis=1) * 1000
-            if self.f_scores:
-                scores = f_scores(*pair, list(F_THRESHOLDS.values()))
-                rows |= {f"{prefix}{name}": scores[:, column] for column, name in enumerate(F_THRESHOLDS)}
-        return rows
-
-    def result(self) -> Evaluation:
-        """All samples so far. Raises ValueError if there are none."""
-        if not self._rows:
-            raise ValueError("no sample was evaluated")
-        per_sample = {name: np.concatenate(values) for name, values in self._rows.items()}
-        summary = {name: float(values.mean()) for name, values in per_sample.items()}
-        image_id = np.concatenate(self._image_ids) if self._image_ids else None
-        return Evaluation(per_sample, summary, image_id)
+    for prefix, pair in pairs(vertices, true_vertices).items():
+        rows[f"{prefix}mpvpe_mm"] = point_errors(*pair).mean(axis=1) * 1000
+        if with_f:
+            scores = f_scores(*pair, list(F_THRESHOLDS.values()))
+            rows |= {f"{prefix}{name}": scores[:, column] for column, name in enumerate(F_THRESHOLDS)}
+    return rows
 
 
 def _check_points(points: dict[str, np.ndarray], image_id: Any) -> None:
@@ -189,35 +176,3 @@ def _check_points(points: dict[str, np.ndarray], image_id: Any) -> None:
         if len(bad):
             which = f"row {bad[0]}" if image_id is None else f"image {np.asarray(image_id).reshape(-1)[bad[0]]}"
             raise ValueError(f"{name} of {which} is not finite ({len(bad)} such samples); nothing was measured")
-
-
-def evaluate_predictions(
-    joints: Any,
-    true_joints: Any,
-    vertices: Any = None,
-    true_vertices: Any = None,
-    *,
-    image_id: Any = None,
-    f_scores: bool = True,
-    absolute: bool = False,
-    epsilon: float = EPSILON_METRES,
-    batch_size: int = 256,
-) -> Evaluation:
-    """All metrics of N samples at once, from joints (N,21,3) and vertices (N,778,3), metres: see `MetricAccumulator`.
-
-    Returns:
-        Evaluation with mpjpe_mm, auc, pa_mpjpe_mm, pa_auc; with vertices also mpvpe_mm, pa_mpvpe_mm
-        and (with ``f_scores``) f5, f15, pa_f5, pa_f15; with ``absolute`` also abs_mpjpe_mm, abs_auc,
-        abs_mpvpe_mm, abs_f5, abs_f15.
-    """
-    accumulator = MetricAccumulator(f_scores, absolute, epsilon)
-    for start in range(0, len(joints), batch_size):
-        part = slice(start, start + batch_size)
-        accumulator.add(
-            joints[part],
-            true_joints[part],
-            None if vertices is None else vertices[part],
-            None if true_vertices is None else true_vertices[part],
-            None if image_id is None else image_id[part],
-        )
-    return accumulator.result()

@@ -21,11 +21,9 @@ def _mean_and_auc(name: str, predicted: np.ndarray, truth: np.ndarray) -> dict[s
 def _mesh_scores(vertices: np.ndarray, true_vertices: np.ndarray) -> dict[str, float]:
     aligned = procrustes_align(vertices, true_vertices)
     scores = _mean_and_auc("mesh", vertices, true_vertices) | _mean_and_auc("mesh_al", aligned, true_vertices)
-    raw_f = f_scores(vertices, true_vertices, list(F_THRESHOLDS.values())).mean(axis=0)
-    aligned_f = f_scores(aligned, true_vertices, list(F_THRESHOLDS.values())).mean(axis=0)
+    raw, al = (f_scores(one, true_vertices, list(F_THRESHOLDS.values())).mean(axis=0) for one in (vertices, aligned))
     for column, threshold in enumerate((5, 15)):
-        scores[f"f_score_{threshold}"] = float(raw_f[column])
-        scores[f"f_al_score_{threshold}"] = float(aligned_f[column])
+        scores |= {f"f_score_{threshold}": float(raw[column]), f"f_al_score_{threshold}": float(al[column])}
     return scores
 
 

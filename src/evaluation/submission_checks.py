@@ -18,7 +18,7 @@ class SubmissionError(ValueError):
     """A result file, or what was to be written into one, is not what the server takes."""
 
 
-def check_order(ids: np.ndarray, expected: np.ndarray, what: str) -> None:
+def check_order(ids: Sequence[str] | np.ndarray, expected: Sequence[str] | np.ndarray, what: str) -> None:
     """Raise SubmissionError unless ``ids`` equals ``expected`` (both 1D), element by element."""
     ids, expected = np.asarray(ids), np.asarray(expected)
     if len(ids) != len(expected):

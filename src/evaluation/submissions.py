@@ -51,7 +51,7 @@ def write_freihand(
     count: int | None = None,
     strict: bool = True,
 ) -> tuple[Path, Path]:
-    """Write FreiHAND's list to ``path`` (`.json`) and the server's flat zip beside it.
+    """Write FreiHAND's list to ``path`` (`.json`) and the server's flat zip beside it; returns both paths.
 
     Args:
         joints: (N,21,3) metres, OpenCV camera frame, standard order; vertices: (N,778,3) likewise.
@@ -60,15 +60,11 @@ def write_freihand(
         strict: False for points whose unit, axes and order are known (predictions of this code): if they do not
             look like hands, the network is bad, which is said in the log and no reason to write nothing.
 
-    Returns:
-        Paths of the JSON and of the zip.
-
     Raises:
         SubmissionError: naming the row or the quantity that the server would not take.
     """
     count = OFFICIAL_COUNTS["freihand"] if count is None else count
-    check_order(image_id, np.arange(count), f"FreiHAND {path}")
-    return _write_lists(path, joints, vertices, image_id, count, "freihand", strict)
+    return _write_lists(path, joints, vertices, image_id, np.arange(count), "freihand", strict)
 
 
 def write_ho3d(
@@ -80,20 +76,13 @@ def write_ho3d(
     version: str = "v2",
     strict: bool = True,
 ) -> tuple[Path, Path]:
-    """Write HO-3D's list to ``path`` (`.json`) and the server's flat zip beside it.
+    """Write HO-3D's list; all but these as `write_freihand`, joints in the **standard** order.
 
     Args:
-        joints: (N,21,3) metres, OpenCV camera frame, **standard** order; vertices: (N,778,3).
         names: 'SEQ/ID' of each row; expected_names: the lines of evaluation.txt.
         version: 'v2' or 'v3'.
-        strict: as of `write_freihand`.
-
-    Raises:
-        SubmissionError: as `write_freihand`.
     """
-    _ho3d_kind(version)
-    check_order(np.array(names), np.array(expected_names), f"HO-3D {path}")
-    return _write_lists(path, joints, vertices, names, len(expected_names), _ho3d_kind(version), strict)
+    return _write_lists(path, joints, vertices, names, expected_names, _ho3d_kind(version), strict)
 
 
 def write_dexycb(
@@ -108,9 +97,8 @@ def write_dexycb(
 
     Args:
         joints: (N,21,3) metres, camera frame, standard order, **our right-hand convention**: rows
-            with ``is_left`` are mirrored back here.
+            with ``is_left`` (N,) are mirrored back here.
         image_id: (N,) official ids (docs/facts.md 1.7) in rising order.
-        is_left: (N,) bool.
         expected_ids: the ids the evaluator asks for: every sample of the split with a valid hand,
             both sides, every frame. More ids than these are allowed.
         strict: as of `write_freihand`.
@@ -213,11 +201,12 @@ def _write_lists(
     joints: np.ndarray,
     vertices: np.ndarray,
     names: Sequence[str] | np.ndarray,
-    count: int,
+    expected: Sequence[str] | np.ndarray,
     kind: str,
     strict: bool,
 ) -> tuple[Path, Path]:
-    path = Path(path)
+    path, count = Path(path), len(expected)
+    check_order(names, expected, f"{kind} {path}")
     if path.suffix != ".json":
         raise SubmissionError(f"{path} must end in .json; the zip is written beside it")
     if count != OFFICIAL_COUNTS[kind]:

@@ -1,10 +1,23 @@
-"""Networks by name. Every one takes an image (B, 3, S, S) in [-1, 1] and returns a dict of tensors."""
+"""Networks by name, which all speak alike.
+
+They are called with an image (B, 3, S, S) in [-1, 1] and, by name, the person's ``betas`` (B, 10) and the crop's
+intrinsics ``K`` (B, 3, 3), px; each reads what it knows of, and raises ValueError where that is missing. They return a
+dict that holds of these what the network has, and what its ``forward`` says besides:
+
+* ``pose`` (B, 16, 3, 3) rotation matrices, camera frame; ``pose_6d`` (B, 96); ``betas`` (B, 10), predicted or handed
+  through; ``confidence`` (B,), higher: trust the shape more; ``feature`` (B, F), what the heads read;
+* ``vertices`` (B, 778, 3), metres, relative to the wrist, camera axes; ``vertices_levels``, four (B, V_l, 3) likewise,
+  finest first;
+* ``keypoints_2d`` (B, 21, 2) px of the input; ``keypoint_confidence`` (B, 21) in [0, 1]; ``heatmap_logits``
+  (B, 21, S/4, S/4).
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from options.recipes import RECIPES
@@ -66,7 +79,8 @@ def build_model(name: str, recipe: str = "fair", **options: object) -> nn.Module
     Args:
         name: a key of `MODELS`.
         recipe: ``fair`` (default) or ``paper`` (the released code's architecture).
-        options: handed to the network: ``backbone``, ``weights``, ``crop_geometry`` and so on.
+        options: handed to the network: ``backbone``, ``weights`` (file of the user's ImageNet weights of it),
+            ``crop_geometry`` and so on.
 
     Raises:
         ValueError: unknown name, or no such recipe for it; says what there is.
@@ -80,3 +94,10 @@ def build_model(name: str, recipe: str = "fair", **options: object) -> nn.Module
     if recipe not in MODELS[name]:
         raise ValueError(f"model {name!r} has no recipe {recipe!r}; it has {sorted(MODELS[name])}")
     return MODELS[name][recipe](**options)
+
+
+def told_betas(network: str, betas: torch.Tensor | None) -> torch.Tensor:
+    """The person's betas (B, 10) that ``network`` cannot do without; raises ValueError for None."""
+    if betas is None:
+        raise ValueError(f"{network} needs the subject's betas (B,10): pass --shape gt or --identity FILE")
+    return betas

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
@@ -10,32 +9,42 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from src.models.state_dicts import load_tensors
-
-logger = logging.getLogger(__name__)
+from src.models.state_dicts import load_strict, load_tensors
 
 _RESNET = ("layer1", "layer2", "layer3", "layer4")
 _REGNET = ("trunk_output.block1", "trunk_output.block2", "trunk_output.block3", "trunk_output.block4")
 
 #: name -> nodes whose outputs have strides 4, 8, 16 and 32.
 BACKBONES = {
-    "resnet18": _RESNET,
-    "resnet34": _RESNET,
-    "resnet50": _RESNET,
-    "regnet_x_400mf": _REGNET,
-    "regnet_y_400mf": _REGNET,
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50"), _RESNET),
+    **dict.fromkeys(("regnet_x_400mf", "regnet_y_400mf"), _REGNET),
     "mobilenet_v3_small": ("features.1", "features.3", "features.8", "features.12"),
     "mobilenet_v3_large": ("features.3", "features.6", "features.12", "features.16"),
 }
+
+
+def classifier(name: str, weights: str | Path | None = None) -> nn.Module:
+    """torchvision's classifier, random or with the user's ImageNet weights (its state dict). Nothing is downloaded.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: the weights are another network's.
+    """
+    network = torchvision.models.get_model(name, weights=None)
+    if weights is not None:
+        try:
+            load_strict(network, load_tensors(weights))
+        except ValueError as error:
+            raise ValueError(
+                f"{weights}: {error}; pass torchvision's weights of {name}, or another --backbone"
+            ) from error
+    return network
 
 
 class Backbone(nn.Module):
     """A torchvision classifier cut down to its feature maps.
 
     Args:
-        name: one of `BACKBONES`.
-        weights: file with the user's ImageNet weights (torchvision's state dict, ``.pth``), or
-            None for random ones. Nothing is downloaded.
+        name: one of `BACKBONES`; weights: as `classifier`.
 
     Raises:
         ValueError: the name is unknown, or the weights are another network's.
@@ -45,18 +54,8 @@ class Backbone(nn.Module):
         super().__init__()
         if name not in BACKBONES:
             raise ValueError(f"backbone {name!r} is unknown; choose one of {sorted(BACKBONES)}")
-        classifier = torchvision.models.get_model(name, weights=None)
-        if weights is not None:
-            state = load_tensors(weights)
-            missing, unexpected = classifier.load_state_dict(state, strict=False)
-            if missing or unexpected:
-                raise ValueError(
-                    f"{weights}: not the weights of torchvision's {name}: "
-                    f"missing {missing[:3]}, left over {unexpected[:3]}; pass the matching file or another --backbone"
-                )
-            logger.info("backbone %s: weights from %s", name, weights)
-        nodes = BACKBONES[name]
-        self.body = create_feature_extractor(classifier, {node: f"c{i + 1}" for i, node in enumerate(nodes)})
+        nodes = {node: f"c{i + 1}" for i, node in enumerate(BACKBONES[name])}
+        self.body = create_feature_extractor(classifier(name, weights), nodes)
         with torch.no_grad():
             maps = self.eval()(torch.zeros(1, 3, 64, 64))
         self.train()

@@ -34,11 +34,7 @@ _GROUPS = 16
 
 
 class HandDetector(nn.Module):
-    """Picture (B, 3, S, S) in [-1, 1] to dense answers.
-
-    Args:
-        backbone: see `backbones.BACKBONES`; width: channels of the pyramid and the head.
-    """
+    """Picture (B, 3, S, S) in [-1, 1] to dense answers; ``width``: channels of the pyramid and the head."""
 
     def __init__(self, backbone: str = "mobilenet_v3_small", width: int = 80) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from torch import nn
 
 #: Standard deviation, in heat-map cells, of the Gaussian a joint is trained towards.
 TARGET_SIGMA = 1.0
+WIDTH = 64  # channels inside the head
 
 
 class Keypoints(NamedTuple):
@@ -24,30 +25,23 @@ class HeatmapHead(nn.Module):
 
     Args:
         channels: channels of the four backbone maps, fine to coarse.
-        width: channels inside.
-        num_joints: maps to make.
     """
 
-    def __init__(self, channels: tuple[int, ...], width: int = 64, num_joints: int = 21) -> None:
+    def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.lateral = nn.ModuleList(nn.Conv2d(c, WIDTH, 1) for c in channels)
         self.smooth = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True)
         )
-        self.maps = nn.Conv2d(width, num_joints, 1)
+        self.maps = nn.Conv2d(WIDTH, 21, 1)
 
-    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """Logits (B, J, S/4, S/4) from the backbone's four maps."""
-        return self.maps(self.pyramid(features)[0])
-
-    def pyramid(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Maps (B, width, S/4, S/4), then of strides 8 and 16; the logits are made of the first."""
+    def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, 21, S/4, S/4) from the backbone's four maps, and the map (B, 64, S/4, S/4) they are made of."""
         x = self.lateral[-1](features[-1])
-        levels = []
         for lateral, feature in zip(reversed(self.lateral[:-1]), reversed(features[:-1]), strict=True):
             x = F.interpolate(x, size=feature.shape[-2:], mode="nearest") + lateral(feature)
-            levels.append(x)
-        return [self.smooth(x), *reversed(levels[:-1])]
+        fine = self.smooth(x)
+        return self.maps(fine), fine
 
 
 def _cell_centres(cells: int, input_size: int, like: torch.Tensor) -> torch.Tensor:
@@ -59,8 +53,7 @@ def decode_heatmaps(logits: torch.Tensor, input_size: int) -> Keypoints:
     """Soft-argmax (integral regression; Sun et al., ECCV 2018, eq. 3) in float32.
 
     Args:
-        logits: (B, J, h, h).
-        input_size: side of the network input in px.
+        logits: (B, J, h, h); input_size: side of the network input, px.
     """
     with torch.autocast(logits.device.type, enabled=False):  # a product in bf16 would round to half pixels
         probability = logits.float().flatten(2).softmax(-1).view_as(logits)
@@ -79,9 +72,7 @@ def heatmap_loss(logits: torch.Tensor, keypoints_2d: torch.Tensor, input_size: i
     Unlike a pixel-wise MSE it is a proper score, so a map's spread means the joint's uncertainty.
 
     Args:
-        logits: (B, J, h, h).
-        keypoints_2d: (B, J, 2) true positions, px of the network input.
-        input_size: side of the network input in px.
+        logits: (B, J, h, h); keypoints_2d: (B, J, 2) true positions, px of the network input of side ``input_size``.
 
     Returns:
         scalar; 0 if no joint is inside the image.

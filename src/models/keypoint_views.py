@@ -42,10 +42,8 @@ def average_views(
     """Keypoints (B, J, 2) px and confidence (B, J): means over views, the former weighted by the latter.
 
     Args:
-        decode: image to keypoints and confidence.
-        image: (B, 3, S, S) in [-1, 1].
-        first: what ``decode`` gave for the image itself.
-        views: how many, 2 to 5, the image itself being the first.
+        decode: image (B, 3, S, S) in [-1, 1] to keypoints and confidence.
+        first: what it gave for the image itself, which is the first of 2 to 5 views.
     """
     total = first[0] * first[1][..., None]
     weight = first[1]

@@ -30,16 +30,12 @@ class LossWeights:
         return cls(joints=0.0, betas=1.0, heatmap=0.0, keypoints=0.0)
 
 
-def _corners(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Corners (B, F, 3, 3) of the faces (F, 3): on a GPU by the form whose gradient needs no sorting."""
-    if vertices.is_cuda:
-        return vertices.index_select(1, faces.reshape(-1)).unflatten(1, faces.shape)
-    return vertices[:, faces]
-
-
 def face_edges(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """The three edge vectors (B, F, 3, 3), metres, of each face; vertices (B, V, 3), faces (F, 3)."""
-    corners = _corners(vertices, faces)
+    if vertices.is_cuda:  # the form whose gradient needs no sorting
+        corners = vertices.index_select(1, faces.reshape(-1)).unflatten(1, faces.shape)
+    else:
+        corners = vertices[:, faces]
     return corners.roll(-1, dims=2) - corners
 
 
@@ -62,23 +58,26 @@ def edge_length_loss(predicted: torch.Tensor, target: torch.Tensor, faces: torch
 
 
 def ranking_loss(
-    confidence: torch.Tensor, error: torch.Tensor, margin: float = 1.0
+    confidence: torch.Tensor, error: torch.Tensor, person: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Margin ranking over all pairs of a batch: the image with the smaller shape error must score higher.
+    """How badly scores order the pairs of a batch, and the share of pairs ordered rightly: higher means a lower error.
 
     Args:
         confidence: (B,) scores.
-        error: (B,) shape errors, e.g. the mean absolute difference of betas.
-        margin: wanted gap of scores.
+        error: (B,) any unit. Ties carry no information and are dropped.
+        person: None: all pairs, with a margin of 1 between their scores, as released. (B,) numbers: the pairs of one
+            person, log(1 + exp(-gap)) of each, weighted by how much their errors differ (RankNet; Burges et al.,
+            ICML 2005, eq. 3, with a weight).
 
     Returns:
-        scalar loss and scalar share of pairs ranked rightly. Ties carry no information and are
-        dropped; without a usable pair (a batch of one) the loss is 0 and the accuracy NaN.
+        scalar mean and scalar share; 0 and NaN without a usable pair (a batch of one).
     """
     first, second = torch.triu_indices(len(error), len(error), offset=1, device=error.device)
-    order = torch.sign(error[second] - error[first])
-    keep = order != 0
-    gap = (confidence[first] - confidence[second])[keep] * order[keep]
+    difference = error[second] - error[first]
+    keep = difference != 0 if person is None else (person[first] == person[second]) & (difference != 0)
+    difference = difference[keep]
+    gap = (confidence[first] - confidence[second])[keep] * difference.sign()
     if gap.numel() == 0:
         return confidence.sum() * 0.0, torch.full((), float("nan"), device=error.device)
-    return F.relu(margin - gap).mean(), (gap > 0).float().mean()
+    each = F.relu(1.0 - gap) if person is None else F.softplus(-gap) * difference.abs()
+    return each.mean(), (gap > 0).float().mean()

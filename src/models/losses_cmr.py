@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -12,16 +10,8 @@ from conv.hierarchy import MeshHierarchy
 from src.models.cmr.joint_maps import joint_map_targets
 from src.models.losses import MESH_UNIT, edge_length_loss, normal_loss
 
-
-@dataclass(frozen=True)
-class CmrLossWeights:
-    """Weight of each term; the released code's."""
-
-    mesh: float = 1.0
-    heatmap: float = 10.0
-    mask: float = 0.5
-    normal: float = 0.1
-    edge: float = 1.0
+#: Weight of each term; the released code's.
+WEIGHTS = {"mesh": 1.0, "heatmap": 10.0, "mask": 0.5, "normal": 0.1, "edge": 1.0}
 
 
 def map_cross_entropy(maps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -35,18 +25,10 @@ class CmrLoss(nn.Module):
 
     Args:
         hierarchy: the network's; None for a network without a mesh (`pose_2d`).
-        weights: of the terms.
-        placement: of the joint map targets, see `joint_maps`.
     """
 
-    def __init__(
-        self,
-        hierarchy: MeshHierarchy | None,
-        weights: CmrLossWeights = CmrLossWeights(),
-        placement: str = "consistent",
-    ) -> None:
+    def __init__(self, hierarchy: MeshHierarchy | None) -> None:
         super().__init__()
-        self.weights, self.placement = weights, placement
         if hierarchy is not None:
             self.register_buffer("faces", torch.as_tensor(hierarchy.faces[0]), persistent=False)
             for level, ids in enumerate(hierarchy.kept):
@@ -66,28 +48,26 @@ class CmrLoss(nn.Module):
             output: of a network of `src.models.cmr`.
             input_size: side of the network input, px.
             keypoints_2d: (B, 21, 2) true joints, px of the network input.
-            vertices: (B, 778, 3) true mesh, metres, relative to the same root and in the same axes
-                as the prediction; needed if the network predicts meshes.
+            vertices: (B, 778, 3) true mesh, as `mesh`; needed if the network predicts meshes.
             mask: (B, 1, H, W) true silhouette in [0, 1], any size. Without it the mask maps are not trained.
 
         Returns:
-            scalar loss, and the unweighted terms ``mesh``, ``normal``, ``edge``, ``heatmap``,
-            ``mask`` (those that apply). Meshes are compared in units of 0.2 m; the terms of the
-            stages and levels are summed.
+            scalar loss, and the unweighted terms of `WEIGHTS` that apply. Meshes are compared in units of 0.2 m; the
+            terms of the stages and levels are summed.
         """
         terms = {}
         if "vertices_levels" in output:
             if vertices is None:
                 raise ValueError("this network predicts meshes: the loss needs `vertices` (B,778,3)")
-            terms |= self._mesh_terms(output["vertices_levels"], vertices)
+            terms = self.mesh(output["vertices_levels"], vertices)[1]
         maps = output["heatmaps"]
         with torch.no_grad():
-            target = joint_map_targets(keypoints_2d, input_size, maps[0].shape[-1], self.placement)
+            target = joint_map_targets(keypoints_2d, input_size, maps[0].shape[-1])
         terms["heatmap"] = torch.stack([map_cross_entropy(stage, target) for stage in maps]).sum()
         if mask is not None and output["masks"]:
             true_mask = F.interpolate(mask.float(), size=output["masks"][0].shape[-2:], mode="area").clamp(0, 1)
             terms["mask"] = torch.stack([map_cross_entropy(stage, true_mask) for stage in output["masks"]]).sum()
-        return self._weighted(terms), terms
+        return sum(WEIGHTS[name] * term for name, term in terms.items()), terms
 
     def mesh(self, levels: list[torch.Tensor], vertices: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The mesh terms alone: their weighted sum, and each.
@@ -96,17 +76,11 @@ class CmrLoss(nn.Module):
             levels: four (B, V_l, 3), finest first, metres.
             vertices: (B, 778, 3) true mesh, metres, relative to the same root and in the same axes.
         """
-        terms = self._mesh_terms(levels, vertices)
-        return self._weighted(terms), terms
-
-    def _weighted(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
-        return sum(getattr(self.weights, name) * term for name, term in terms.items())
-
-    def _mesh_terms(self, levels: list[torch.Tensor], vertices: torch.Tensor) -> dict[str, torch.Tensor]:
         levels, target = [level / MESH_UNIT for level in levels], vertices / MESH_UNIT
         errors = [(level - target[:, self.get_buffer(f"kept_{i}")]).abs().mean() for i, level in enumerate(levels)]
-        return {
+        terms = {
             "mesh": torch.stack(errors).sum(),
             "normal": normal_loss(levels[0], target, self.faces),
             "edge": edge_length_loss(levels[0], target, self.faces),
         }
+        return sum(WEIGHTS[name] * term for name, term in terms.items()), terms

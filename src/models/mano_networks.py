@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from src.models import told_betas
 from src.models.backbones import Backbone
 from src.models.heatmaps import HeatmapHead, decode_heatmaps
 from src.models.keypoint_rating import KeypointRating
-from src.models.keypoint_views import VIEWS, average_views
+from src.models.keypoint_views import average_views
 from src.models.pose_decoder import PoseDecoder
 from utils.camera import crop_geometry, ray_rotation
 from utils.rotations import matrix_to_rotation_6d
@@ -27,21 +28,15 @@ class ConfidenceHead(nn.Module):
 
     Args:
         context: length of the context vector.
-        hidden: width; dropout: share of hidden units left out in training, since there are only as many people.
+        dropout: share of hidden units left out in training, since there are only as many people.
     """
 
-    def __init__(self, context: int, hidden: int = 128, dropout: float = 0.3) -> None:
+    def __init__(self, context: int, dropout: float = 0.3) -> None:
         super().__init__()
         #: Inputs of very different spread to a common scale.
         self.scale = nn.BatchNorm1d(context + 20, affine=False, momentum=0.02)
-        self.score = nn.Sequential(
-            nn.Linear(context + 20, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, 32),
-            nn.ReLU(),
-            nn.Linear(32, 1),
-        )
+        first = nn.Linear(context + 20, 128), nn.ReLU(), nn.Dropout(dropout)
+        self.score = nn.Sequential(*first, nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 1))
 
     def forward(self, context: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
         """Scores (B,), higher: trust more, from context (B, C) and predicted betas (B, 10), both without gradient."""
@@ -53,45 +48,37 @@ class Pose2D(nn.Module):
     """2D keypoints from a crop: backbone and light heat-map head.
 
     Args:
-        backbone: see `backbones.BACKBONES`.
-        weights: the user's ImageNet weights for it, or None.
-        views: in eval mode keypoints are means over so many slightly moved views (`keypoint_views.VIEWS`);
-            each costs a pass. May be set on the network at any time.
         rated: ``keypoint_confidence`` is the probability of `KeypointRating`, which also says whether there is a
             hand and which one; else it is the heat maps' spread.
 
-    Raises:
-        ValueError: fewer than one or more views than there are.
+    Attributes:
+        views: 1 to 5; in eval mode keypoints are means over so many slightly moved views (`keypoint_views.VIEWS`),
+            each of which costs a pass.
     """
 
-    def __init__(
-        self, backbone: str = "resnet18", weights: str | Path | None = None, views: int = 1, rated: bool = False
-    ) -> None:
+    def __init__(self, backbone: str = "resnet18", weights: str | Path | None = None, rated: bool = False) -> None:
         super().__init__()
-        if not 1 <= views <= len(VIEWS):
-            raise ValueError(f"views is {views}; choose 1 to {len(VIEWS)}")
         self.backbone = Backbone(backbone, weights)
         self.heatmaps = HeatmapHead(self.backbone.channels)
         channels = self.backbone.channels[-1], self.heatmaps.maps.in_channels
         self.rating = KeypointRating(*channels) if rated else None
-        self.views = views
+        self.views = 1
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """image (B, 3, S, S) in [-1, 1] -> ``heatmap_logits`` (B, 21, S/4, S/4), ``keypoints_2d`` (B, 21, 2)
-        px of the input, ``keypoint_confidence`` (B, 21) in (0, 1]; if there is a rating, what it returns as well."""
+        """The keypoints, see `src.models`; if there is a rating, what it returns as well."""
         output = self._decode(self.backbone(image), image.shape[-1])
         if self.views > 1 and not self.training:
+
+            def look(view: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                found = self._decode(self.backbone(view), view.shape[-1])
+                return found["keypoints_2d"], found["keypoint_confidence"]
+
             first = output["keypoints_2d"], output["keypoint_confidence"]
-            output["keypoints_2d"], output["keypoint_confidence"] = average_views(self._look, image, first, self.views)
+            output["keypoints_2d"], output["keypoint_confidence"] = average_views(look, image, first, self.views)
         return output
 
-    def _look(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found = self._decode(self.backbone(image), image.shape[-1])
-        return found["keypoints_2d"], found["keypoint_confidence"]
-
     def _decode(self, features: list[torch.Tensor], input_size: int) -> dict[str, torch.Tensor]:
-        fine = self.heatmaps.pyramid(features)[0]
-        logits = self.heatmaps.maps(fine)
+        logits, fine = self.heatmaps(features)
         keypoints, confidence = decode_heatmaps(logits, input_size)
         found = {"heatmap_logits": logits, "keypoints_2d": keypoints, "keypoint_confidence": confidence}
         if self.rating is not None:
@@ -103,7 +90,6 @@ class ContextNetwork(Pose2D):
     """A backbone with its 2D keypoints, and one vector of all that a head for the hand in space reads.
 
     Args:
-        backbone, weights: as `Pose2D`.
         crop_geometry: feed the crop's viewing direction and angular size, as CLIFF does (Li et al.,
             ECCV 2022), and predict relative to the ray through the crop's centre.
     """
@@ -118,11 +104,7 @@ class ContextNetwork(Pose2D):
     def _read(
         self, image: torch.Tensor, K: torch.Tensor | None
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor | None]:
-        """What `Pose2D` returns; context (B, C) float32; rotation (B, 3, 3) from the ray's frame to the camera's.
-
-        Args:
-            image: (B, 3, S, S) in [-1, 1]; K: (B, 3, 3) intrinsics of the crop, px; needed with crop geometry.
-        """
+        """What `Pose2D` returns; context (B, C) float32; rotation (B, 3, 3) from the ray's frame to the camera's."""
         if self.uses_crop_geometry and K is None:
             raise ValueError("this network was trained with crop geometry: pass the crop's K (B,3,3)")
         features, size = self.backbone(image), image.shape[-1]
@@ -144,7 +126,7 @@ class ManoNetwork(ContextNetwork):
     variants have the same decoder, so that the comparison is about the shape and nothing else.
 
     Args:
-        backbone, weights, crop_geometry: as `ContextNetwork`; the root rotation is relative to the ray.
+        crop_geometry: as `ContextNetwork`; the root rotation is relative to the ray.
         sees_shape: the identity-aware network: betas are an input, there is no shape head.
         has_confidence: add the confidence branch (how far to trust this image's shape).
         linear_confidence: that branch is one linear layer on the context, as released, and does not see the betas.
@@ -165,11 +147,10 @@ class ManoNetwork(ContextNetwork):
         super().__init__(backbone, weights, crop_geometry)
         self.sees_shape, context = sees_shape, self.context_size
         self.pose = PoseDecoder(context, sees_shape=sees_shape and not blind_decoder)
-        self.shape = (
-            None
-            if sees_shape
-            else nn.Sequential(nn.Linear(context, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
-        )
+        self.shape = None
+        if not sees_shape:
+            widths = nn.Linear(context, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)
+            self.shape = nn.Sequential(*widths)
         self.confidence: nn.Module | None = None
         if has_confidence:
             self.confidence = nn.Linear(context, 1) if linear_confidence else ConfidenceHead(context)
@@ -177,23 +158,9 @@ class ManoNetwork(ContextNetwork):
     def forward(
         self, image: torch.Tensor, betas: torch.Tensor | None = None, K: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Predict.
-
-        Args:
-            image: (B, 3, S, S) in [-1, 1].
-            betas: (B, 10) the known shape; needed by the identity-aware network, ignored by the others.
-            K: (B, 3, 3) intrinsics of the crop in px; needed with crop geometry.
-
-        Returns:
-            dict: ``pose`` (B, 16, 3, 3) rotation matrices, camera frame; ``pose_6d`` (B, 96);
-            ``betas`` (B, 10), predicted or handed through; ``feature`` (B, F) the context;
-            ``confidence`` (B,) if the branch is there (higher: trust the shape more); and what `Pose2D` returns.
-
-        Raises:
-            ValueError: betas or K is missing.
-        """
-        if self.sees_shape and betas is None:
-            raise ValueError("mano_identity needs the subject's betas (B,10): pass --shape gt or --identity FILE")
+        """Pose, shape and keypoints, see `src.models`; ``feature`` is the context."""
+        if self.sees_shape:
+            betas = told_betas("mano_identity", betas)
         output, context, turn = self._read(image, K)
         # Small and precision-sensitive: the heads stay in float32 under autocast.
         with torch.autocast(image.device.type, enabled=False):

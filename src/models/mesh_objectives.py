@@ -1,14 +1,16 @@
-"""What the mesh-convolution family and its comparison method are trained for."""
+"""What networks of meshes are trained for: the mesh-convolution family, METRO and the comparison method."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+import torch.nn.functional as F
 
 from src.models.cmr.silhouette import silhouette
-from src.models.losses import LossWeights
+from src.models.losses import MESH_UNIT, LossWeights, edge_length_loss, normal_loss
 from src.models.losses_cmr import CmrLoss
 from src.models.mesh_joints import mesh_joints
+from src.models.metro.networks import see
+from src.models.metro.template_tokens import VERTICES_195
 from src.models.objectives import Batch, ManoObjective, Objective, keypoint_terms
 from template import HandModel
 from utils.camera import project
@@ -30,9 +32,6 @@ class MeshObjective(Objective):
 
     def __init__(self, hand: HandModel, criterion: CmrLoss) -> None:
         self.hand, self.criterion, self.cues = hand, criterion, LossWeights()
-
-    def forward(self, model: nn.Module, batch: Batch) -> Batch:
-        return model(batch["image"], betas=batch["betas"], K=batch["K"])
 
     @torch.no_grad()
     def truth(self, batch: Batch) -> Batch:
@@ -67,6 +66,46 @@ class MeshObjective(Objective):
         }
 
 
+class MetroObjective(MeshObjective):
+    """Meshes relative to the true wrist, at 195 and 778 vertices; joints predicted and regressed from the mesh.
+
+    Args:
+        hand: as `MeshObjective`.
+        as_released: squared joint errors and L1 vertices in metres and squared 2D errors in half sides of the input,
+            through the network's camera, all with weight one; else the terms and weights of the fair networks.
+    """
+
+    def __init__(self, hand: HandModel, as_released: bool) -> None:
+        self.hand, self.as_released, self.weights = hand, as_released, LossWeights()
+        self.selection = torch.tensor(VERTICES_195, device=hand.faces.device)
+
+    def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Batch]:
+        """Weighted sum and its terms."""
+        truth = self.truth(batch)
+        wrist = truth["joints"][:, :1]
+        true_joints, true_vertices = truth["joints"] - wrist, truth["vertices"] - wrist
+        true_coarse = true_vertices[:, self.selection]
+        both = (output["joints"], mesh_joints(output["vertices"], self.hand))
+        if self.as_released:
+            true_2d = (truth["keypoints"] + 0.5) * (2 / batch["image"].shape[-1]) - 1
+            coarse = F.l1_loss(output["vertices_coarse"], true_coarse)
+            terms = {
+                "joints": sum(F.mse_loss(joints - joints[:, :1], true_joints) for joints in both),
+                "mesh": coarse / 2 + F.l1_loss(output["vertices"], true_vertices) / 2,
+                "keypoints": sum(F.mse_loss(see(joints, output["camera"]), true_2d) for joints in both),
+            }
+            return sum(terms.values()), terms
+        vertices, target, faces = output["vertices"] / MESH_UNIT, true_vertices / MESH_UNIT, self.hand.faces
+        coarse = output["vertices_coarse"] / MESH_UNIT
+        terms = {
+            "mesh": (vertices - target).abs().mean() + (coarse - target[:, self.selection]).abs().mean(),
+            "joints": torch.stack([(points - true_joints).abs().mean() / MESH_UNIT for points in both]).mean(),
+            "normal": normal_loss(vertices, target, faces),
+            "edge": edge_length_loss(vertices, target, faces),
+        } | keypoint_terms(output, batch | {"keypoints_2d": truth["keypoints"]})
+        return sum(getattr(self.weights, name) * term for name, term in terms.items()), terms
+
+
 class BoukhaymaObjective(ManoObjective):
     """Mesh, normals and edges of the comparison method (docs/facts.md 7.1): nothing on pose or shape themselves.
 
@@ -79,9 +118,6 @@ class BoukhaymaObjective(ManoObjective):
     def __init__(self, hand: HandModel, projected: bool, frame: str) -> None:
         weights = LossWeights(joints=0.0, pose=0.0, betas=0.0, heatmap=0.0, keypoints=1.0 if projected else 0.0)
         super().__init__(hand, weights, frame)
-
-    def forward(self, model: nn.Module, batch: Batch) -> Batch:
-        return model(batch["image"])
 
     def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Batch]:
         loss, terms = super().loss(output, batch)

@@ -14,8 +14,6 @@ from template import HandModel
 from utils.rotations import matrix_to_rotation_6d
 
 Batch = dict[str, torch.Tensor]
-
-
 #: Values by name. A value that is no mean over samples comes with its weight, such as the number of pairs.
 Terms = dict[str, torch.Tensor | tuple[torch.Tensor, torch.Tensor]]
 
@@ -33,9 +31,9 @@ class Objective(ABC):
         """Set training mode, and freeze what is not trained."""
         model.train()
 
-    @abstractmethod
     def forward(self, model: nn.Module, batch: Batch) -> Batch:
         """The network's output for a batch of `prepare_batch`."""
+        return model(batch["image"], betas=batch["betas"], K=batch["K"])
 
     @abstractmethod
     def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Terms]:
@@ -60,9 +58,6 @@ class ManoObjective(Objective):
 
     def __init__(self, hand: HandModel, weights: LossWeights, frame: str = "wrist") -> None:
         self.hand, self.weights, self.frame = hand, weights, frame
-
-    def forward(self, model: nn.Module, batch: Batch) -> Batch:
-        return model(batch["image"], betas=batch["betas"], K=batch["K"])
 
     def _mesh(self, pose: torch.Tensor, betas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         posed = self.hand(pose, betas, None)
@@ -123,9 +118,6 @@ class KeypointObjective(Objective):
     def __init__(self, weights: LossWeights) -> None:
         self.weights = weights
 
-    def forward(self, model: nn.Module, batch: Batch) -> Batch:
-        return model(batch["image"])
-
     def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Batch]:
         terms = keypoint_terms(output, batch)
         return sum(getattr(self.weights, name) * term for name, term in terms.items()), terms
@@ -163,22 +155,71 @@ class ConfidenceObjective(Objective):
         model.eval()
         model.confidence.requires_grad_(True)
 
-    def forward(self, model: nn.Module, batch: Batch) -> Batch:
-        return model(batch["image"], K=batch["K"])
-
-    @staticmethod
-    def _shape_error(output: Batch, batch: Batch) -> torch.Tensor:
+    def _error(self, output: Batch, batch: Batch) -> torch.Tensor:
         return (output["betas"] - batch["betas"]).abs().mean(1)
 
+    def _person(self, batch: Batch) -> torch.Tensor | None:
+        return None
+
     def loss(self, output: Batch, batch: Batch) -> tuple[torch.Tensor, Terms]:
-        error = self._shape_error(output, batch)
-        loss, accuracy = ranking_loss(output["confidence"], error)
-        pairs = ranked_pairs(output["confidence"], error)[1].sum() / 2
-        return loss, {"ranking": (loss, pairs), "accuracy": (accuracy, pairs)}
+        """`ranking_loss`, and the share ranked rightly."""
+        ranked = output["confidence"], self._error(output, batch), self._person(batch)
+        loss, accuracy = ranking_loss(*ranked)
+        pairs = ranked_pairs(*ranked)[1].sum() / 2
+        return loss, {"ranking": (loss.detach(), pairs), "accuracy": (accuracy, pairs)}
 
     def scores(self, output: Batch, batch: Batch) -> Terms:
         """Share (B,) of wrongly ranked pairs among those that each sample is in, and the number of those."""
-        return {"ranking_error": ranked_pairs(output["confidence"], self._shape_error(output, batch))}
+        return {"ranking_error": ranked_pairs(output["confidence"], self._error(output, batch), self._person(batch))}
+
+
+class WithinPersonConfidence(ConfidenceObjective):
+    """Pairs of images of one person, by the zero-pose error of their predicted shapes (the fair recipe).
+
+    Two images of different people differ in how unusual the people are, which no image tells; and the error of unusual
+    people is larger, so pairs across people teach to prefer images whose guess is near the mean. Within a person it is
+    the other way round: the guess that goes further saw more.
+
+    Args:
+        hand: hand layer, whose flat hands are compared.
+    """
+
+    images_of_person = 16
+
+    def __init__(self, hand: HandModel) -> None:
+        self.hand = hand
+
+    def start_training(self, model: nn.Module) -> None:
+        """Freeze all but the branch, whose own dropout and input statistics are in training mode."""
+        super().start_training(model)
+        model.confidence.train()
+
+    @torch.no_grad()
+    def shape_error_mm(self, betas: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Mean vertex distance (B,), mm, between the flat hands of betas (B,10) and (B,10)."""
+        return 1000 * (self.hand.rest(betas) - self.hand.rest(truth)).norm(dim=-1).mean(1)
+
+    def _error(self, output: Batch, batch: Batch) -> torch.Tensor:
+        return self.shape_error_mm(output["betas"].float(), batch["betas"])
+
+    def _person(self, batch: Batch) -> torch.Tensor:
+        return batch["subject_id"]
+
+    def scores(self, output: Batch, batch: Batch) -> Terms:
+        """As of `ConfidenceObjective`; zero-pose error, mm, of weighted and plain mean of a person's images (B,)."""
+        scores = super().scores(output, batch)
+        confidence = output["confidence"]
+        for name, said in (("weighted_mm", confidence), ("mean_mm", torch.zeros_like(confidence))):
+            averaged = average_of_person(output["betas"].float(), said, batch["subject_id"])
+            scores[name] = self.shape_error_mm(averaged, batch["betas"])
+        return scores
+
+
+def average_of_person(betas: torch.Tensor, confidence: torch.Tensor, person: torch.Tensor) -> torch.Tensor:
+    """Softmax-weighted mean of the betas of each row's person, (B,10), as `averaging.average_weights` weighs."""
+    same = person[:, None] == person[None]
+    weights = torch.where(same, confidence[None], torch.full_like(confidence, -torch.inf)[None]).softmax(dim=1)
+    return weights @ betas
 
 
 def ranked_pairs(

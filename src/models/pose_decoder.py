@@ -8,15 +8,17 @@ from torch import nn
 from utils.rotations import matrix_to_rotation_6d, rotation_6d_to_matrix
 
 NUM_JOINTS = 16
+NUM_STEPS = 3
+HIDDEN = 512  # width of the first layer of a step
 
 
 class _Step(nn.Module):
     """One refinement: context and current pose (and shape) -> rotation update of each joint."""
 
-    def __init__(self, context: int, hidden: int, sees_shape: bool) -> None:
+    def __init__(self, context: int, sees_shape: bool) -> None:
         super().__init__()
-        self.inlet = nn.Linear(context + 6 * NUM_JOINTS, hidden)
-        self.middle = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, 128))
+        self.inlet = nn.Linear(context + 6 * NUM_JOINTS, HIDDEN)
+        self.middle = nn.Sequential(nn.ReLU(), nn.Linear(HIDDEN, HIDDEN // 2), nn.ReLU(), nn.Linear(HIDDEN // 2, 128))
         self.outlet = nn.Linear(128, 6 * NUM_JOINTS)
         # A small start keeps the first updates near the identity rotation.
         nn.init.normal_(self.outlet.weight, std=0.01)
@@ -24,7 +26,7 @@ class _Step(nn.Module):
             self.outlet.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(NUM_JOINTS))
         self.shape = None
         if sees_shape:
-            self.shape = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, hidden))
+            self.shape = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, HIDDEN))
             nn.init.zeros_(self.shape[2].weight)
             nn.init.zeros_(self.shape[2].bias)
 
@@ -41,15 +43,13 @@ class PoseDecoder(nn.Module):
 
     Args:
         context: length of the feature vector.
-        hidden: width of the first layer of a step.
-        steps: refinements.
         sees_shape: add a path for betas whose last layer starts at zero: a decoder initialised from
             a baseline's weights begins as that baseline and can only learn to use what it knows.
     """
 
-    def __init__(self, context: int, hidden: int = 512, steps: int = 3, sees_shape: bool = False) -> None:
+    def __init__(self, context: int, sees_shape: bool) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(_Step(context, hidden, sees_shape) for _ in range(steps))
+        self.steps = nn.ModuleList(_Step(context, sees_shape) for _ in range(NUM_STEPS))
 
     def forward(self, context: torch.Tensor, betas: torch.Tensor | None = None) -> torch.Tensor:
         """Pose (B, 16, 3, 3) from context (B, context) and, if the decoder sees it, betas (B, 10)."""

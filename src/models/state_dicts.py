@@ -36,24 +36,23 @@ def clean_state_dict(content: Any) -> dict[str, torch.Tensor]:
     Raises:
         StateDictError: there are no named tensors in it; says what there is.
     """
-    state = content
-    while isinstance(state, Mapping) and not _holds_tensors(state):
+    state, named = content, _holds_tensors(content)
+    while not named and isinstance(state, Mapping):
         inner = next((state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)), None)
         if inner is None:
             break
-        state = inner
-    if not isinstance(state, Mapping) or not _holds_tensors(state):
+        state, named = inner, _holds_tensors(inner)
+    if not named:
         found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
         raise StateDictError(f"no named tensors, found {found}; expected a state dict, or one under {WRAPPERS}")
-    names = list(state)
-    while all(name.startswith("module.") for name in names):
+    while all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
-        names = list(state)
     return {name: value for name, value in state.items() if not _HAND_MODEL_ENTRY.fullmatch(name)}
 
 
-def _holds_tensors(state: Mapping[Any, Any]) -> bool:
-    return bool(state) and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
+def _holds_tensors(state: Any) -> bool:
+    named = isinstance(state, Mapping) and bool(state)
+    return named and all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items())
 
 
 def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor]) -> int:

@@ -22,16 +22,22 @@ from src.personalization.calibration.from_keypoints import (
     keypoints_of,
     noise_of,
     predictions_from_keypoints,
+)
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.images import AVERAGES, Images
+from src.personalization.calibration.multi_frame import correlated
+from src.personalization.calibration.population import (
+    CalibrationOptions,
+    Population,
+    calibration_options,
+    default_options,
+    load_population,
     shapes_of,
 )
-from src.personalization.calibration.identity import Images, calibrate_predictions
-from src.personalization.calibration.images import AVERAGES
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
-from src.personalization.calibration.population import Population, load_population
 from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.shape_terms import LengthCue
-from src.photos.camera import Camera, checked_fov, checked_intrinsics, parse_intrinsics
+from src.photos.camera import Camera, checked_fov, checked_intrinsics, lens_camera, parse_intrinsics
 from src.photos.detector import Finder, find_hands
 from src.photos.detector.detection import finder_name
 from src.photos.detector.finders import landmarks_of, open_finder
@@ -41,6 +47,7 @@ from src.photos.setup import check_detector
 from template import HandAssets, load_hand_assets
 from utils.artifact_checks import check_hand
 from utils.artifacts import Identity, Predictions
+from utils.cameras.lens import CameraModel
 from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
@@ -54,6 +61,7 @@ def calibrate(
     K: Any = None,
     confidence: Any = None,
     fov: float | None = None,
+    camera: str | os.PathLike | CameraModel | None = None,
     hand: str | None = None,
     hand_length_mm: float | None = None,
     hand_length_std_mm: float = 3.0,
@@ -68,6 +76,8 @@ def calibrate(
     paper: str | os.PathLike | None = None,
     corners: Any = None,
     accept_conflict: bool = False,
+    same_video: bool | None = None,
+    error_correlation: float | None = None,
 ) -> Identity:
     """One person's hand shape, with its uncertainty, from many images. The more, and the more varied, the better.
 
@@ -82,6 +92,7 @@ def calibrate(
         K: (3,3) px, of pictures of one size, of keypoints (N,3,3) too; None: EXIF, ``<name>_K.npy``, or ``fov``.
         confidence: (N,21) in [0,1] of keypoints, zero where unseen; None: all one.
         fov: degrees of view across the photos' longer side.
+        camera: of photos, a lens with distortion: its file or numbers (`utils.cameras.files.read_camera`).
         hand: "left" or "right": of photos only hands of that side; None: both, a person's hands share their shape.
             Keypoints are of a right hand unless "left".
         hand_length_mm: ruler, wrist joint to middle fingertip of the stretched hand. One camera does not see absolute
@@ -95,6 +106,10 @@ def calibrate(
             points are mediapipe's unless its ``name`` says otherwise.
         card, paper: a picture of the flat hand beside a bank card or an A4 sheet, which tells the hand's size as a
             ruler does; corners: (4,2) px of it there, about its outline, a long side first; None: looked for.
+        same_video: all images are frames of one video, whose errors repeat; False: none repeats another; None: told
+            from how the hand is held in them.
+        error_correlation: part of their errors that different images share, 0 to 1; None: 0.3 in a video, else what is
+            known of their source.
         accept_conflict: use photos even if their hands seem to be several people's, and a length even if it
             contradicts the images.
 
@@ -111,15 +126,15 @@ def calibrate(
     photos = named or isinstance(source, Sequence) and bool(source) and isinstance(source[0], str | os.PathLike)
     if hand not in (None, "left", "right"):
         raise CalibrationError(f"hand is {hand!r}; it must be 'left', 'right' or None")
-    of_photos = {"fov": fov, "card": card, "paper": paper, "corners": corners, "finder": finder}
+    of_photos = {"fov": fov, "camera": camera, "card": card, "paper": paper, "corners": corners, "finder": finder}
     of_photos["keypoints"] = None if keypoints == DETECTOR else keypoints
     own = {"K": K, "confidence": confidence, "hand": hand}
     if not photos and (given := [name for name, value in of_photos.items() if value is not None]):
         raise CalibrationError(f"{', '.join(given)}: of photos; others bring or take K, and take hand_length_mm")
     if photos and confidence is not None:
         raise CalibrationError("confidence: of keypoints; a photo's come from the detector")
-    if K is not None and fov is not None:
-        raise CalibrationError("K and fov both say what the lens is; give one")
+    if sum(value is not None for value in (K, fov, camera)) > 1:
+        raise CalibrationError("K, fov and camera say what the lens is; give one")
     complete = isinstance(source, Predictions) or are_results(source)
     if complete and (given := [name for name, value in own.items() if value is not None]):
         raise CalibrationError(f"{', '.join(given)}: predictions and results bring their own; leave it out")
@@ -130,7 +145,8 @@ def calibrate(
     if people is not None and people.hand_hash:
         check_hand("prior", people.hand_hash, assets, "the population")
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
-    told: dict[str, Any] = {"cues": cues, "accept_conflict": accept_conflict}
+    told: dict[str, Any] = {"cues": cues, "accept_conflict": accept_conflict, "same_video": same_video}
+    told |= {} if error_correlation is None else correlated(error_correlation)
     if isinstance(source, Predictions):
         present, rows = list(rows_by_subject(source, subject)), source
         if len(present) > 1:
@@ -142,13 +158,13 @@ def calibrate(
         subject = SOMEBODY if subject is None else subject
         finder = open_finder(keypoints, device=device) if finder is None else finder
         options = replace(photo_beliefs(assets, people, device, finder), **told)
-        camera = None
+        lens = None if camera is None else lens_camera(camera)
         if K is not None:
             text = isinstance(K, str | os.PathLike)
-            camera = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
+            lens = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
         flat = {"card": card, "paper": paper}
-        options = with_flat_hand(flat, corners, options, assets, finder, hand, camera, fov)
-        rows = predictions_of_photos(source, hand, camera, checked_fov(fov), options, assets, subject, device, finder)
+        options = with_flat_hand(flat, corners, options, assets, finder, hand, lens, fov)
+        rows = predictions_of_photos(source, hand, lens, checked_fov(fov), options, assets, subject, device, finder)
     else:
         subject = SOMEBODY if subject is None else subject
         noise = noise_of(source, assets, people)
@@ -185,8 +201,8 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder | None = None) -> 
         raise CalibrationError(f"--method {args.method} averages a network's shapes; photos take --method multi_frame")
     if args.select == "confidence":
         raise CalibrationError("--select confidence needs a network's confidence; take random or informative")
-    if args.K and args.fov is not None:
-        raise CalibrationError("--K and --fov both say what the lens is; give one")
+    if len(args.given_options & {"--K", "--fov", "--camera"}) > 1:
+        raise CalibrationError("--K, --fov and --camera say what the lens is; give one")
     if args.output is None:
         args.output = DEFAULT_OUTPUT
         logger.info("--output is not given: %s", args.output)
@@ -197,6 +213,7 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder | None = None) -> 
         finder = open_finder(args.keypoints or DETECTOR, args.landmarker, device=device)
     options = photo_options(args, assets, device, finder)
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
+    K = lens_camera(args.camera, args.camera_name) if args.camera else K
     pictures = {"card": args.card, "paper": args.paper}
     options = with_flat_hand(pictures, args.corners, options, assets, finder, args.hand, K, fov)
     rows = predictions_of_photos(args.images, args.hand, K, fov, options, assets, args.subject, device, finder)

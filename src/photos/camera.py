@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from src.photos.image import Photo, UnusableImage, shown_name
+from utils.cameras.files import read_camera
 from utils.cameras.lens import CameraModel
 from utils.files import READ_ERRORS, read_reason
 
@@ -50,6 +52,16 @@ class Camera:
         return self.model.project(points)
 
 
+def lens_camera(lens: str | os.PathLike | CameraModel, name: str | None = None) -> Camera:
+    """The camera of a lens with distortion, or of a file or numbers that `read_camera` reads (px).
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_camera`.
+    """
+    lens = lens if isinstance(lens, CameraModel) else read_camera(os.fspath(lens), name)
+    return Camera(lens.K, f"--camera {lens.source}", lens=lens)
+
+
 def choose_camera(
     photo: Photo, K: Camera | None = None, fov: float | None = None, lens: CameraModel | None = None
 ) -> Camera:
@@ -57,13 +69,13 @@ def choose_camera(
 
     Args:
         photo: upright; its K file belongs to the upright image.
-        K: of `parse_intrinsics`; fov: degrees across the longer side; lens: of `read_camera`.
+        K: of `parse_intrinsics`, or with a lens; fov: degrees across the longer side; lens: of `read_camera`.
 
     Raises:
         UnusableImage: the K file is not a camera matrix, or the camera belongs to a picture of another size.
     """
     width, height = photo.size
-    beside = photo.beside("_K.npy")
+    beside, lens = photo.beside("_K.npy"), K.lens if K is not None and lens is None else lens
     if lens is not None:
         if beside is not None:
             raise UnusableImage(f"{shown_name(beside)} and --camera both say what the lens is; keep one")

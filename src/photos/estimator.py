@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from datasets.crop_placement import whole_image_box
-from datasets.image_crop import crop_image
+from datasets.image_crop import crop_image, whole_image_box
 from src.engine.checkpoint import ModelCard
-from src.engine.networks import is_told_shape
+from src.engine.networks import for_inference, is_told_shape
 from src.evaluation.shape import bone_lengths
 from src.models.mesh_joints import mesh_hand, mesh_joints
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
@@ -116,7 +115,7 @@ class HandEstimator:
         options: FitOptions | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.network, self.card, self.assets, self.reader = network, card, assets, reader
+        self.network, self.card, self.assets, self.reader = for_inference(network), card, assets, reader
         self.frame_options, self.device = options or FitOptions(), torch.device(device)
         self.hand = HandModel(assets)
         self.joints_model = JointsModel(assets, dtype=torch.float32)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,12 @@ from src.photos.detector import Detection, Finder, find_hands, mirrored
 from src.photos.detector.people import HowMany, how_many, people_in_picture
 from src.photos.detector.refusal import MIN_HAND_PX, MIN_SIDE
 from src.photos.image import Photo, UnusableImage, check_regular, file_stem, list_photos, read_photo, shown_name
+from src.photos.perspective import MARGIN
 from template import HandAssets
 from utils.artifacts import Predictions
-from utils.camera import mirror_intrinsics
+from utils.camera import mirror_intrinsics, square_box
+from utils.cameras.lens import CameraModel
+from utils.cameras.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ def find_photo_hands(
             known.add(digest)
             photo = read_photo(path, name)
             camera = choose_camera(photo, K, fov)
-            detections = believed(finder(photo.image), side, shown)
+            found = [_photo_hand(photo, camera, hand, digest) for hand in believed(finder(photo.image), side, shown)]
         except ImportError:  # there is no detector
             raise
         except SeveralPeople as error:
@@ -95,7 +98,7 @@ def find_photo_hands(
             logger.warning("%s; left out", errors[-1])
             logger.debug("%s", path, exc_info=True)
         else:
-            hands += [_photo_hand(photo, camera, hand, digest) for hand in detections]
+            hands += found
     if not hands:
         failed = f"; {len(errors)} of them failed (first: {errors[0]})" if errors else ""
         raise CalibrationError(
@@ -170,12 +173,33 @@ def believed(found: list[Detection], side: str | None, shown: str) -> list[Detec
 
 
 def _photo_hand(photo: Photo, camera: Camera, hand: Detection, digest: bytes) -> PhotoHand:
-    width = photo.size[0]
+    width, K = photo.size[0], camera.K
+    if camera.lens is not None:
+        hand, view = through_lens(hand, camera.lens)
+        width, K = view.size, view.K
     number = int.from_bytes(digest[:6], "big") * 2 + hand.is_left
     name = f"{shown_name(photo.path or Path(photo.name))}, {'left' if hand.is_left else 'right'} hand"
     if not hand.is_left:
-        return PhotoHand(name, number, hand, camera.K, False, camera)
-    return PhotoHand(name, number, mirrored(hand, width), mirror_intrinsics(camera.K, width), True, camera)
+        return PhotoHand(name, number, hand, K, False, camera)
+    return PhotoHand(name, number, mirrored(hand, width), mirror_intrinsics(K, width), True, camera)
+
+
+def through_lens(hand: Detection, lens: CameraModel) -> tuple[Detection, View]:
+    """A hand of a picture with distortion (px) as a pinhole camera that faces it shows it, and that camera's view.
+
+    Keypoints that it does not see are believed not at all.
+
+    Raises:
+        UnusableImage: the lens sees nothing there.
+    """
+    try:
+        view = View.of_box(lens, square_box(hand.keypoints_2d, 1.0), MARGIN)
+    except ValueError as error:
+        raise UnusableImage(str(error)) from error
+    points = view.to_view(hand.keypoints_2d)
+    seen = np.isfinite(points).all(axis=1)
+    points, trust = np.where(seen[:, None], points, (view.size - 1) / 2), np.where(seen, hand.keypoint_confidence, 0)
+    return replace(hand, keypoints_2d=points, keypoint_confidence=trust), view
 
 
 def fit_photo_hands(

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from datasets.crop_placement import whole_image_box
+from datasets.image_crop import whole_image_box
 from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.image import Photo, UnusableImage

@@ -16,6 +16,7 @@ from torch import nn
 
 from datasets.image_crop import crop_image
 from src.engine.checkpoint import ModelCard, load_network
+from src.engine.networks import for_inference
 from src.photos.image import MIN_SIDE, UnusableImage
 from utils.camera import crop_affine, invert_affine, square_box, transform_points
 
@@ -63,20 +64,18 @@ class KeypointReader:
     """
 
     def __init__(self, network: nn.Module, card: ModelCard, device: torch.device) -> None:
-        self.network, self.card, self.device = network, card, device
+        self.network, self.card, self.device = for_inference(network), card, device
 
-    @torch.no_grad()
-    def read(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (N,21,2), pixels of the image, and confidences (N,21) for tight boxes (N,3) of right hands."""
-        size, scale = self.card.input_size, np.array([1, 1, self.card.crop_scale])
-        keypoints, confidence = [], []
+    def read(
+        self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (N,21,2), pixels of the image, and confidences (N,21) for tight boxes (N,3); see `read_windows`."""
+        is_left, found = np.broadcast_to(is_left, len(boxes)), []
         for start in range(0, len(boxes), _BATCH):
-            windows = np.asarray(boxes[start : start + _BATCH]) * scale
-            output = self.network(network_input([crop_image(image, box, size) for box in windows], self.device))
-            back = invert_affine(crop_affine(windows, size))
-            keypoints.append(transform_points(output["keypoints_2d"].double().cpu().numpy(), back))
-            confidence.append(output["keypoint_confidence"].float().cpu().numpy())
-        return np.concatenate(keypoints), np.concatenate(confidence)
+            rows = slice(start, start + _BATCH)
+            found.append(read_windows(self.network, self.card, self.device, image, boxes[rows], is_left[rows]))
+        confidence = [output["keypoint_confidence"].float().cpu().numpy() for _, output in found]
+        return np.concatenate([points for points, _ in found]), np.concatenate(confidence)
 
     def follow(self, image: np.ndarray, box: np.ndarray, moves: int = 1) -> FoundHand:
         """Read the box (3,), move it to the keypoints found and read again, ``moves`` times; then score it."""
@@ -122,9 +121,40 @@ class KeypointReader:
         return self.follow(image, hand.box * step + offset, 1)
 
 
+@torch.inference_mode()
+def read_windows(
+    network: nn.Module,
+    card: ModelCard,
+    device: torch.device | str,
+    image: np.ndarray,
+    boxes: np.ndarray,
+    is_left: bool | np.ndarray,
+) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
+    """What a keypoint network sees in tight squares of an image, all at once.
+
+    Args:
+        image: (H,W,3) uint8 RGB; boxes: (N,3) px of it; is_left: (N,) or one for all: mirror before, as the network
+            knows right hands.
+
+    Returns:
+        keypoints (N,21,2), px of the image as it is, and the network's outputs.
+    """
+    is_left = np.broadcast_to(is_left, len(boxes))
+    width, size = image.shape[1], card.input_size
+    windows = np.array(boxes, dtype=np.float64) * [1, 1, card.crop_scale]
+    windows[is_left, 0] = width - 1 - windows[is_left, 0]
+    sides = image, np.ascontiguousarray(image[:, ::-1]) if is_left.any() else image
+    crops = [crop_image(sides[int(left)], window, size) for left, window in zip(is_left, windows, strict=True)]
+    output = network(network_input(crops, device))
+    back = invert_affine(crop_affine(windows, size))
+    keypoints = transform_points(output["keypoints_2d"].double().cpu().numpy(), back)
+    keypoints[is_left, :, 0] = width - 1 - keypoints[is_left, :, 0]
+    return keypoints, output
+
+
 def network_input(crops: list[np.ndarray], device: torch.device | str) -> torch.Tensor:
     """Crops (S,S,3) uint8 as (N,3,S,S) float32 in [-1,1]."""
-    batch = torch.as_tensor(np.stack(crops), device=device).permute(0, 3, 1, 2).float()
+    batch = torch.as_tensor(np.stack(crops), device=device).permute(0, 3, 1, 2).float()  # channels stay last in memory
     return batch.div_(255).sub_(0.5).div_(0.5)
 
 

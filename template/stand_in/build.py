@@ -7,6 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from template.stand_in.correctives import fit_correctives
+from template.stand_in.grasps import pose_components
+from template.stand_in.population import shape_space
+from template.stand_in.skeleton import joint_positions
+from template.stand_in.skinning import mesh_weights
+from template.stand_in.topology import template_mesh
 from utils.files import atomic_path
 from utils.joints import MANO_PARENTS
 
@@ -16,15 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_hand() -> dict[str, np.ndarray]:
-    """The model dict (float32 arrays, MANO's keys): see `template.stand_in.check.SHAPES`."""
-    from template.stand_in.correctives import fit_correctives
-    from template.stand_in.population import shape_space
-    from template.stand_in.pose_space import pose_components
-    from template.stand_in.regressor import joint_regressor
-    from template.stand_in.skeleton import joint_positions
-    from template.stand_in.skinning import mesh_weights
-    from template.stand_in.topology import template_mesh
-
+    """The model dict (float32 arrays, MANO's keys, metres): see `template.stand_in.check.SHAPES`."""
     vertices, faces = template_mesh()
     logger.info("mesh: %d vertices, %d faces", len(vertices), len(faces))
     space = shape_space(vertices)
@@ -34,17 +32,49 @@ def build_hand() -> dict[str, np.ndarray]:
     mean, components = pose_components()
     posedirs = fit_correctives(vertices, faces, weights, joint_positions())
     logger.info("correctives: up to %.1f mm per unit feature", np.abs(posedirs).max() * 1e3)
-    return {
-        "v_template": space["v_template"].astype(np.float32),
-        "shapedirs": space["shapedirs"].astype(np.float32),
-        "posedirs": posedirs.astype(np.float32),
-        "J_regressor": regressor.astype(np.float32),
-        "weights": weights.astype(np.float32),
-        "f": faces.astype(np.uint32),
-        "hands_components": components.astype(np.float32),
-        "hands_mean": mean.astype(np.float32),
-        "kintree_table": np.array([[2**32 - 1, *MANO_PARENTS[1:]], range(16)], dtype=np.int64),
+    arrays = {
+        "v_template": space["v_template"],
+        "shapedirs": space["shapedirs"],
+        "posedirs": posedirs,
+        "J_regressor": regressor,
+        "weights": weights,
+        "hands_components": components,
+        "hands_mean": mean,
     }
+    kintree = np.array([[2**32 - 1, *MANO_PARENTS[1:]], range(16)], dtype=np.int64)
+    exact = {"f": faces.astype(np.uint32), "kintree_table": kintree}
+    return {key: array.astype(np.float32) for key, array in arrays.items()} | exact
+
+
+def joint_regressor(hands: np.ndarray, joints: np.ndarray, most: int = 40) -> np.ndarray:
+    """Sparse non-negative J_regressor (16, 778), rows summing to 1: a few vertices around each joint.
+
+    Non-negative least squares over a population, so that it holds for every shape and not only for
+    the mean hand; a small term pulls the weights towards being equal.
+
+    Args:
+        hands: (P, 778, 3) people's vertices, metres.
+        joints: (P, 16, 3) their joints.
+        most: how many of the nearest vertices a joint may use.
+    """
+    from scipy.optimize import nnls
+
+    regressor = np.zeros((joints.shape[1], hands.shape[1]))
+    chosen = np.linspace(0, len(hands) - 1, min(60, len(hands))).astype(int)
+    for number in range(joints.shape[1]):
+        distance = np.linalg.norm(hands.mean(axis=0) - joints[:, number].mean(axis=0), axis=1)
+        near = np.argsort(distance)[: most * (2 if number == 0 else 1)]
+        rows = np.concatenate(
+            [
+                hands[chosen][:, near].transpose(0, 2, 1).reshape(-1, len(near)) * 1e3,
+                1e4 * np.ones((1, len(near))),
+                2.0 * np.eye(len(near)),
+            ]
+        )
+        wanted = np.concatenate([joints[chosen, number].reshape(-1) * 1e3, [1e4], np.full(len(near), 2.0 / len(near))])
+        weights, _ = nnls(rows, wanted)
+        regressor[number, near] = weights / weights.sum()
+    return regressor
 
 
 def write_hand(hand: dict[str, np.ndarray], path: Path = STAND_IN_PATH) -> None:

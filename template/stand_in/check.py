@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
 from template.stand_in.grasps import GRASPS, grasp_pose, rotations_from_pose
+from template.stand_in.remesh import inner_edges, sharp_edges
 from template.stand_in.skeleton import unit
 from template.stand_in.skinning import pose_hand
 from template.stand_in.surface import field, gradient, hand_capsules
+from utils.drawing.ray_casting import face_normals
 from utils.joints import TIP_VERTICES
 
 SHAPES = {
@@ -28,8 +31,7 @@ SHAPES = {
 LENGTH_MEAN_MM, LENGTH_SPREAD_MM = (180.0, 196.0), (9.0, 14.0)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One checked fact."""
 
     name: str
@@ -49,10 +51,7 @@ def report(findings: list[Finding]) -> int:
 
 def edge_counts(faces: np.ndarray) -> dict[tuple[int, int], int]:
     """How many faces (F,3) run along each directed edge."""
-    edges, counts = np.unique(
-        faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).astype(np.int64), axis=0, return_counts=True
-    )
-    return {(int(a), int(b)): int(n) for (a, b), n in zip(edges, counts)}
+    return Counter(map(tuple, faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).tolist()))
 
 
 def boundary_edges(faces: np.ndarray) -> list[tuple[int, int]]:
@@ -63,24 +62,16 @@ def boundary_edges(faces: np.ndarray) -> list[tuple[int, int]]:
 
 def components(faces: np.ndarray, vertices: int) -> int:
     """Number of connected pieces of faces (F,3); an unused vertex counts as one."""
-    label = np.arange(vertices)
-    while True:
-        lowest = label.copy()
-        for corner in range(3):
-            np.minimum.at(lowest, faces[:, corner], label[faces].min(axis=1))
-        if np.array_equal(lowest, label):
-            return len(np.unique(label))
-        label = lowest
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    edges = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
+    return connected_components(csr_matrix((np.ones(len(edges)), edges.T), shape=(vertices, vertices)), False)[0]
 
 
 def folded_edges(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 120.0) -> int:
     """Edges whose two faces turn against each other by more than the limit, degrees: folds of the skin."""
-    corners = vertices[faces].astype(np.float64)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-15)
-    owner = {(int(f[i]), int(f[(i + 1) % 3])): n for n, f in enumerate(faces) for i in range(3)}
-    pairs = np.array([(n, owner[b, a]) for (a, b), n in owner.items() if a < b and (b, a) in owner])
-    return int(((normals[pairs[:, 0]] * normals[pairs[:, 1]]).sum(axis=1) < np.cos(np.radians(limit_degrees))).sum())
+    return len(sharp_edges(vertices.astype(np.float64), faces, inner_edges(faces), limit_degrees))
 
 
 def closed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
@@ -89,14 +80,6 @@ def closed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
     centre = vertices[[a for a, _ in loop]].mean(axis=0)
     triangles = list(vertices[faces]) + [np.array([vertices[b], vertices[a], centre]) for a, b in loop]
     return float(sum(np.linalg.det(np.asarray(t, np.float64)) for t in triangles) / 6)
-
-
-def facing_cosines(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Cosine (F,) between each face's normal and the implicit surface's outward normal at its centre."""
-    capsules = hand_capsules()
-    corners = vertices[faces].astype(np.float64)
-    outward = unit(gradient(corners.mean(axis=1), lambda points: field(points, capsules)))
-    return (unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])) * outward).sum(axis=1)
 
 
 def hand_lengths_mm(hand: dict[str, np.ndarray], betas: np.ndarray) -> np.ndarray:
@@ -112,13 +95,10 @@ def check_hand(hand: dict[str, np.ndarray]) -> list[Finding]:
     """Every check, passed or not.
 
     Args:
-        hand: the arrays of `template/stand_in.npz`, MANO's keys.
+        hand: the arrays of `template/stand_in.npz`, MANO's keys, metres.
     """
-    wrong = [
-        f"{key} {np.shape(hand.get(key))}, not {shape}"
-        for key, shape in SHAPES.items()
-        if np.shape(hand.get(key)) != shape
-    ]
+    found = {key: np.shape(hand.get(key)) for key in SHAPES}
+    wrong = [f"{key} {found[key]}, not {shape}" for key, shape in SHAPES.items() if found[key] != shape]
     findings = [Finding("shapes of all arrays", not wrong, "; ".join(wrong) or f"{len(SHAPES)} arrays")]
     if wrong:
         return findings
@@ -134,9 +114,11 @@ def _mesh(hand: dict[str, np.ndarray]) -> list[Finding]:
     manifold = max(counts.values()) == 1
     euler = len(vertices) - (len(counts) + len(loop)) // 2 + len(faces)
     pieces, volume = components(faces, len(vertices)), closed_volume(vertices, faces) * 1e6
-    areas = np.linalg.norm(np.cross(*(vertices[faces[:, i]] - vertices[faces[:, 0]] for i in (1, 2))), axis=1) / 2
+    areas = np.linalg.norm(face_normals(vertices, faces), axis=1) / 2
     folds = folded_edges(vertices, faces, 105.0)
-    facing = facing_cosines(vertices, faces).min()
+    capsules = hand_capsules()
+    outward = unit(gradient(vertices[faces].mean(axis=1), lambda points: field(points, capsules)))
+    facing = (unit(face_normals(vertices, faces)) * outward).sum(axis=1).min()
     findings = [
         Finding("open wrist loop", len(loop) == 16 and one_loop, f"{len(loop)} edges"),
         Finding("manifold, one orientation", manifold, "each directed edge belongs to one face" if manifold else "no"),
@@ -156,14 +138,8 @@ def _mesh(hand: dict[str, np.ndarray]) -> list[Finding]:
     findings.append(Finding("no folds at +-2.5 of each beta (120 degrees)", shaped == 0, f"{shaped} edges"))
     posed = {name: folded_edges(pose_hand(hand, rotations_from_pose(grasp_pose(name, 1.0))), faces) for name in GRASPS}
     worst = max(posed, key=posed.__getitem__)
-    findings.append(
-        Finding(
-            "folds in closed grasps (120 degrees)",
-            posed[worst] <= 40,
-            f"{sum(posed.values())} edges in {len(posed)} grasps, most in {worst}: {posed[worst]}",
-        )
-    )
-    return findings
+    told = f"{sum(posed.values())} edges in {len(posed)} grasps, most in {worst}: {posed[worst]}"
+    return [*findings, Finding("folds in closed grasps (120 degrees)", posed[worst] <= 40, told)]
 
 
 def _skin(hand: dict[str, np.ndarray]) -> list[Finding]:

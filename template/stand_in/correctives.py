@@ -11,27 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from template.stand_in.grasps import ANGLE_LIMITS, angles_to_rotations, clip_angles
-from template.stand_in.pose_space import sample_angles
+from template.stand_in.grasps import ANGLE_LIMITS, angles_to_rotations, clip_angles, sample_angles
 from template.stand_in.skeleton import MANO_FINGERS, finger_joints
 from template.stand_in.skinning import joint_transforms, skin
 from template.stand_in.surface import field, hand_capsules, project
 
 #: No vertex is moved further than this, metres.
 _LONGEST = 0.006
-
-
-def sample_rotations(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Training poses (N, 15, 3, 3): grasps, and joints bent independently over their range (rad)."""
-    low, high = np.radians(ANGLE_LIMITS)
-    poses = []
-    for number in range(count):
-        angles = sample_angles(rng)
-        if number % 2:
-            free = clip_angles(low + (high - low) * rng.random(21))
-            angles = np.where(rng.random(21) < 0.6, free, 0.3 * angles)
-        poses.append(angles_to_rotations(angles))
-    return np.array(poses)
 
 
 def corrective_moves(
@@ -64,7 +50,15 @@ def fit_correctives(
     vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray, joints: np.ndarray, count: int = 500, seed: int = 2
 ) -> np.ndarray:
     """posedirs (778, 3, 135), metres per unit of R - I."""
-    rotations = sample_rotations(np.random.default_rng(seed), count)
+    rng, poses = np.random.default_rng(seed), []
+    low, high = np.radians(ANGLE_LIMITS)
+    for number in range(count):  # grasps, and joints bent independently over their range
+        angles = sample_angles(rng)
+        if number % 2:
+            free = clip_angles(low + (high - low) * rng.random(21))
+            angles = np.where(rng.random(21) < 0.6, free, 0.3 * angles)
+        poses.append(angles_to_rotations(angles))
+    rotations = np.array(poses)
     moves = np.array([corrective_moves(vertices, weights, joints, pose) for pose in rotations])
     moves = _diffuse(moves, faces)
     features = (rotations - np.eye(3)).reshape(count, 15, 9)

@@ -1,4 +1,5 @@
-"""Named grasps of the stand-in hand as joint angles, from pre-shaped (closure 0) to closed (closure 1).
+"""Named grasps of the stand-in hand as joint angles, from pre-shaped (closure 0) to closed (closure 1), and the pose
+components that plausible ones span.
 
 Angles are anatomical and turned into MANO's 45 axis-angle numbers (15 joints, world-aligned frames)
 with the axes of `template.stand_in.skeleton.bone_frame`. They are set by eye within the usual ranges
@@ -52,6 +53,9 @@ GRASPS: dict[str, tuple[tuple, tuple]] = {
 #: Grasps in which the thumb closes over the fingers, hence after them.
 _THUMB_LATE = ("fist", "pointing", "lateral")
 
+#: Spread of the variation around a named grasp, degrees: shared by a finger's joints, and single.
+_FINGER_NOISE, _SINGLE_NOISE, _SPREAD_NOISE = 9.0, 3.5, 3.0
+
 
 def grasp_angles(name: str, closure: float) -> np.ndarray:
     """The 21 angles (order: see `FINGER_ORDER`), radians, of a named grasp.
@@ -102,21 +106,48 @@ def angles_to_pose(angles: np.ndarray) -> np.ndarray:
 
 
 def grasp_pose(name: str, closure: float) -> np.ndarray:
-    """Axis-angle pose (45,) of a named grasp: MANO's joints 1 to 15, radians, mean pose included.
-
-    Args:
-        name: a key of `GRASPS` (open, relaxed, power_cylinder, power_sphere, pinch, tripod, lateral, hook, box, ...).
-        closure: 0 (pre-shaped) to 1 (closed); clipped. The path between is smooth.
-
-    Raises:
-        KeyError: if the grasp is unknown.
-    """
+    """Axis-angle pose (45,) of `grasp_angles`: MANO's joints 1 to 15, radians, mean pose included."""
     return angles_to_pose(grasp_angles(name, closure))
 
 
 def rotations_from_pose(pose: np.ndarray) -> np.ndarray:
     """Rotation matrices (15, 3, 3) from axis-angle (45,), radians (Rodrigues)."""
     return np.stack([_rotation(vector, np.linalg.norm(vector)) for vector in np.reshape(pose, (15, 3))])
+
+
+def sample_angles(rng: np.random.Generator) -> np.ndarray:
+    """One plausible hand: the 21 angles, radians, of two blended grasps with correlated variation."""
+    names = list(GRASPS)
+    first, second = rng.choice(len(names), 2)
+    share = rng.beta(0.5, 0.5) if rng.random() < 0.4 else 0.0
+    closure = rng.random()
+    angles = (1 - share) * grasp_angles(names[first], closure) + share * grasp_angles(names[second], closure)
+    common = 6.0 * rng.standard_normal()  # all fingers together
+    noise = _SINGLE_NOISE * rng.standard_normal(21)
+    for finger in range(4):
+        curl = common + _FINGER_NOISE * rng.standard_normal()
+        # DIP follows PIP at about two thirds: the tendons couple them.
+        noise[4 * finger : 4 * finger + 4] += np.array([0.0, 0.6, 1.0, 0.65]) * curl
+        noise[4 * finger] = _SPREAD_NOISE * rng.standard_normal()
+    noise[16:] += rng.standard_normal() * np.array([4.0, -2.0, 2.0, 4.0, 5.0])
+    return clip_angles(angles + np.radians(noise))
+
+
+def pose_components(count: int = 4000, seed: int = 1, floor: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
+    """hands_mean (45,) and hands_components (45, 45): the principal directions of `sample_angles`.
+
+    Rows are orthogonal and as long as the standard deviation along them (radians), as in MANO, so that
+    unit-normal coefficients give back the spread of the grasps; directions that grasps never use keep
+    a small length `floor`, so that the basis is complete and can be inverted.
+    """
+    rng = np.random.default_rng(seed)
+    poses = np.array([angles_to_pose(sample_angles(rng)) for _ in range(count)])
+    mean = poses.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov(poses.T))
+    deviations = np.sqrt(np.maximum(values[::-1], floor**2))
+    components = vectors[:, ::-1].T
+    signs = np.sign(components[np.arange(45), np.argmax(np.abs(components), axis=1)])
+    return mean, components * (signs * deviations)[:, None]
 
 
 def _rotation(axis: np.ndarray, angle: float) -> np.ndarray:

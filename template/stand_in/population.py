@@ -34,14 +34,12 @@ _THICKNESS = {"women": (0.930, 0.060), "men": (1.070, 0.060)}
 _GIRTH = {"women": (0.940, 0.048), "men": (1.060, 0.048)}
 
 #: Within a sex: length, breadth, thickness, girth (assumed).
-_CORRELATION = np.array(
-    [
-        [1.00, 0.62, 0.30, 0.42],
-        [0.62, 1.00, 0.48, 0.68],
-        [0.30, 0.48, 1.00, 0.55],
-        [0.42, 0.68, 0.55, 1.00],
-    ]
-)
+_CORRELATION = np.array([
+    [1.00, 0.62, 0.30, 0.42],
+    [0.62, 1.00, 0.48, 0.68],
+    [0.30, 0.48, 1.00, 0.55],
+    [0.42, 0.68, 0.55, 1.00],
+])  # fmt: skip
 
 MEAN_LENGTH_MM = np.mean([mean for mean, _ in HAND_LENGTH_MM.values()])
 MEAN_BREADTH_MM = np.mean([mean for mean, _ in HAND_BREADTH_MM.values()])
@@ -173,10 +171,8 @@ def shape_space(vertices: np.ndarray, count: int = 600, seed: int = 0) -> dict[s
     _, values, rows = np.linalg.svd((hands - mean).reshape(count, -1), full_matrices=False)
     deviations = values / np.sqrt(count - 1)
     directions = (rows[:10] * deviations[:10, None]).reshape(10, -1, 3)
-    for direction in directions:  # a positive coefficient makes the hand longer, or else wider
-        length = direction[np.argmin(vertices[:, 0]), 0]
-        if length > 0:
-            direction *= -1
+    tip = np.argmin(vertices[:, 0])  # a positive coefficient makes the hand longer, or else wider
+    directions *= np.where(directions[:, tip, 0] > 0, -1.0, 1.0)[:, None, None]
     return {
         "v_template": mean,
         "shapedirs": np.moveaxis(directions, 0, 2),

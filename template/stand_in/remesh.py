@@ -7,10 +7,13 @@ so it is enough to bring the loop to 16 vertices and the mesh to 778.
 from __future__ import annotations
 
 import heapq
+import math
 
 import numpy as np
 
-from template.stand_in.surface import Field
+from template.stand_in.skeleton import unit
+from template.stand_in.surface import Field, gradient, project
+from utils.drawing.ray_casting import face_normals
 
 WRIST_CUT = 0.1125  # x of the open end, metres
 LOOP_EDGES = 16
@@ -35,8 +38,7 @@ def fine_mesh(field: Field, voxel: float = 0.0013, coarse_faces: int = 9000) -> 
     mesh = max(mesh.split(only_watertight=False), key=lambda part: len(part.faces))
     vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
     far = np.argmin(vertices[:, 0])  # the middle fingertip: its normal must look along -x
-    one = faces[(faces == far).any(axis=1)]
-    normals = np.cross(vertices[one[:, 1]] - vertices[one[:, 0]], vertices[one[:, 2]] - vertices[one[:, 0]])
+    normals = face_normals(vertices, faces[(faces == far).any(axis=1)])
     return vertices, faces if normals.sum(axis=0)[0] < 0 else faces[:, ::-1]
 
 
@@ -53,7 +55,7 @@ class Collapser:
         self.alive = sum(bool(faces) for faces in self.around)
         self.size = list(size(np.asarray(vertices)))
         self.stamp = [0] * len(self.points)
-        self.loop = set(self._boundary_vertices())
+        self.loop = set(boundary_loop(faces))
         self.heap: list[tuple[float, int, int, int, int]] = []
         for one, other in {tuple(sorted(e)) for f in self.faces.values() for e in zip(f, f[1:] + f[:1])}:
             self._push(one, other)
@@ -62,20 +64,13 @@ class Collapser:
         """Vertices that share an edge with this one."""
         return {v for face in self.around[vertex] for v in self.faces[face]} - {vertex}
 
-    def _boundary_vertices(self) -> list[int]:
-        count: dict[tuple[int, int], int] = {}
-        for face in self.faces.values():
-            for edge in zip(face, face[1:] + face[:1]):
-                count[tuple(sorted(edge))] = count.get(tuple(sorted(edge)), 0) + 1
-        return [v for edge, times in count.items() if times == 1 for v in edge]
-
     def _push(self, one: int, other: int) -> None:
         length = np.linalg.norm(self.points[one] - self.points[other])
         ratio = length / (0.5 * (self.size[one] + self.size[other]))
         heapq.heappush(self.heap, (ratio, one, other, self.stamp[one], self.stamp[other]))
 
     def run(self, target: int, loop_target: int) -> None:
-        """Collapse until `target` vertices are left, `loop_target` of them on the boundary.
+        """Collapse (lengths in m) until `target` vertices are left, `loop_target` of them on the boundary.
 
         The loop goes first where its edges are short; if it comes last, its collapses take the mesh
         below `target`. So thin out roughly first, then ask for the exact number with the loop done.
@@ -155,3 +150,87 @@ def boundary_loop(faces: np.ndarray) -> list[int]:
     if len(loop) != len(following):
         raise ValueError(f"the mesh has more than one boundary loop ({len(following)} edges, a loop of {len(loop)})")
     return loop
+
+
+def inner_edges(faces: np.ndarray) -> np.ndarray:
+    """(E, 6) of the edges between two faces: both ends, one face and its third corner, the other face and its."""
+    owner = {(int(f[i]), int(f[(i + 1) % 3])): (n, int(f[(i + 2) % 3])) for n, f in enumerate(faces) for i in range(3)}
+    return np.array([(a, b, *owner[a, b], *owner[b, a]) for a, b in owner if a < b and (b, a) in owner])
+
+
+def sharp_edges(vertices: np.ndarray, faces: np.ndarray, inner: np.ndarray, limit_degrees: float) -> np.ndarray:
+    """Those rows of `inner_edges` whose two faces turn against each other by more than the limit, degrees."""
+    normals = unit(face_normals(vertices, faces))
+    cosines = (normals[inner[:, 2]] * normals[inner[:, 4]]).sum(axis=1)
+    return inner[cosines < np.cos(np.radians(limit_degrees))]
+
+
+def relax(
+    vertices: np.ndarray, faces: np.ndarray, field: Field, size: Field, rounds: int, fixed: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Alternate flips and tangential smoothing of vertices (m); boundary and `fixed` ones stay where they are."""
+    pinned = np.zeros(len(vertices), bool)
+    pinned[boundary_loop(faces)] = True
+    pinned[list(fixed)] = True
+    for _ in range(rounds):
+        faces = flip_edges(vertices, faces)
+        vertices = _slide(vertices, faces, field, size, pinned)
+    return vertices, flip_edges(vertices, faces)
+
+
+def _slide(vertices: np.ndarray, faces: np.ndarray, field: Field, size: Field, pinned: np.ndarray) -> np.ndarray:
+    """Each vertex towards the size-weighted centre of its triangles, within the surface."""
+    centres = vertices[faces].mean(axis=1)
+    areas = np.linalg.norm(face_normals(vertices, faces), axis=1) / size(centres) ** 2
+    total, weight = np.zeros_like(vertices), np.zeros(len(vertices))
+    for corner in range(3):
+        np.add.at(total, faces[:, corner], centres * areas[:, None])
+        np.add.at(weight, faces[:, corner], areas)
+    move = total / weight[:, None] - vertices
+    normal = gradient(vertices, field)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    move -= (move * normal).sum(axis=1, keepdims=True) * normal
+    moved = project(vertices + 0.6 * move, field, steps=2)
+    return np.where(pinned[:, None], vertices, moved)
+
+
+def flip_edges(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Flip edges whose opposite angles exceed 180 degrees together (Delaunay), where the surface allows."""
+    faces = [tuple(int(v) for v in face) for face in faces]
+    owner = {(f[i], f[(i + 1) % 3]): n for n, f in enumerate(faces) for i in range(3)}
+    rim = {v for edge in owner if edge[::-1] not in owner for v in edge}
+    queue = [edge for edge in owner if edge[0] < edge[1]]
+    for _ in range(20000):
+        if not queue:
+            break
+        a, b = queue.pop()
+        if (a, b) not in owner or (b, a) not in owner:
+            continue
+        left, right = owner[a, b], owner[b, a]
+        c = next(v for v in faces[left] if v not in (a, b))
+        d = next(v for v in faces[right] if v not in (a, b))
+        if (c, d) in owner or (d, c) in owner or (c in rim and d in rim):
+            continue
+        pa, pb, pc, pd = vertices[[a, b, c, d]]
+        if _angle(pa - pc, pb - pc) + _angle(pa - pd, pb - pd) <= np.pi + 1e-6:
+            continue
+        old = [np.cross(pb - pa, pc - pa), np.cross(pa - pb, pd - pb)]
+        new = [np.cross(pa - pc, pd - pc), np.cross(pb - pd, pc - pd)]
+        unit = [n / max(np.linalg.norm(n), 1e-15) for n in old + new]
+        mean = unit[0] + unit[1]
+        if unit[0] @ unit[1] < 0.5 or min(unit[2] @ mean, unit[3] @ mean) < 1.2 or unit[2] @ unit[3] < 0.5:
+            continue
+        for face in (faces[left], faces[right]):
+            for i in range(3):
+                del owner[face[i], face[(i + 1) % 3]]
+        faces[left], faces[right] = (c, a, d), (d, b, c)
+        for number in (left, right):
+            face = faces[number]
+            for i in range(3):
+                owner[face[i], face[(i + 1) % 3]] = number
+        queue += [(c, a), (a, d), (d, b), (b, c)]
+    return np.array(faces)
+
+
+def _angle(one: np.ndarray, other: np.ndarray) -> float:
+    return math.acos(max(-1.0, min(1.0, float(one @ other) / math.sqrt(float(one @ one) * float(other @ other)))))

@@ -22,12 +22,6 @@ def smoothstep(value: np.ndarray) -> np.ndarray:
     return value * value * (3.0 - 2.0 * value)
 
 
-def _distance_to_segment(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    bone = end - start
-    t = np.clip((points - start) @ bone / (bone @ bone), 0.0, 1.0)
-    return np.linalg.norm(points - start - t[:, None] * bone, axis=1)
-
-
 def point_weights(points: np.ndarray) -> np.ndarray:
     """Smooth weights (N, 16), rows sum to 1, of rest-pose points (N, 3), m: a partition of unity.
 
@@ -40,7 +34,10 @@ def point_weights(points: np.ndarray) -> np.ndarray:
         first, second, third = finger_joints(finger)
         base = joints[first] + (joints[0] - joints[first]) * (0.1 if finger == "thumb" else 0.75)
         chain = [base, joints[first], joints[second], joints[third], tips[number]]
-        distance = np.min([_distance_to_segment(points, a, b) for a, b in zip(chain, chain[1:])], axis=0)
+        distance = np.full(len(points), np.inf)  # to the nearest bone
+        for start, bone in zip(chain, np.diff(chain, axis=0)):
+            t = np.clip((points - start) @ bone / (bone @ bone), 0.0, 1.0)
+            distance = np.minimum(distance, np.linalg.norm(points - start - t[:, None] * bone, axis=1))
         affinity.append(-(distance - RADII_MM[finger][1] * 1e-3) / 0.0028)
         steps = []
         for part, joint in enumerate((first, second, third)):
@@ -69,7 +66,7 @@ def point_weights(points: np.ndarray) -> np.ndarray:
 
 
 def mesh_weights(vertices: np.ndarray, faces: np.ndarray, rounds: int = 2, most: int = 4) -> np.ndarray:
-    """Weights (V, 16) of a mesh: `point_weights`, diffused a little, the `most` largest kept."""
+    """Weights (V, 16) of a mesh (m): `point_weights`, diffused a little, the `most` largest kept."""
     weights = point_weights(vertices)
     edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
     for _ in range(rounds):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -63,43 +64,34 @@ def _finger_capsules(finger: str) -> list[Capsule]:
     ends = [joints[numbers[1]], joints[numbers[2]], tips[MANO_FINGERS.index(finger)]]
     radii = np.array(RADII_MM[finger]) * 1e-3
     thumb = finger == "thumb"
-    capsules = []
+    capsules: list[Capsule] = []
     for part, (number, end) in enumerate(zip(numbers, ends)):
         along, dorsal, _ = bone_frame(finger, part)
+
+        def add(start: np.ndarray, end: np.ndarray, first: float, second: float, ratio: float = 1.0) -> None:
+            capsules.append(Capsule(number, finger, start, end, first, second, dorsal, ratio))  # noqa: B023
+
         start = joints[number]
         first, second = radii[part], radii[part + 1]
         length = np.linalg.norm(end - start)
         if part == 2:
             end = end - along * (second * 0.93)  # the round end reaches the tip
         waist = 0.955 if not (thumb and part == 0) else 1.0
-        middle = (start + end) / 2
         ratio = (0.93, 0.91, 0.84)[part]
         at_middle = waist * (first + second) / 2
-        drop = 0.0 if part == 0 else 0.0004
-        capsules.append(Capsule(number, finger, start, middle - dorsal * drop, first * 0.97, at_middle, dorsal, ratio))
-        capsules.append(Capsule(number, finger, middle - dorsal * drop, end, at_middle, second * 0.97, dorsal, ratio))
+        middle = (start + end) / 2 - dorsal * (0.0 if part == 0 else 0.0004)
+        add(start, middle, first * 0.97, at_middle, ratio)
+        add(middle, end, at_middle, second * 0.97, ratio)
         if thumb and part == 0:
             continue
         # Flesh on the palmar side; on the last link the pulp.
-        centre = start + along * length * (0.50 if part < 2 else 0.46)
+        flesh = start + along * length * (0.50 if part < 2 else 0.46)
         size, depth = at_middle * 0.80, at_middle * 0.26
         reach = along * length * (0.17 if part < 2 else 0.12)
-        capsules.append(
-            Capsule(
-                number,
-                finger,
-                centre - reach - dorsal * depth,
-                centre + reach - dorsal * depth,
-                size,
-                size,
-                dorsal,
-                0.9,
-            )
-        )
+        add(flesh - reach - dorsal * depth, flesh + reach - dorsal * depth, size, size, 0.9)
         # The knuckle at the link's near end.
-        height = first * (0.22 if part == 0 else 0.14)
-        knuckle = start + dorsal * height
-        capsules.append(Capsule(number, finger, knuckle, knuckle + along * 0.001, first * 0.80, first * 0.78, dorsal))
+        knuckle = start + dorsal * (first * (0.22 if part == 0 else 0.14))
+        add(knuckle, knuckle + along * 0.001, first * 0.80, first * 0.78)
     return capsules
 
 
@@ -138,19 +130,8 @@ def _palm_capsules() -> list[Capsule]:
         capsule((46, 0, 6), (26, 0.5, -8), 14.0, 13.5, 0.70),  # hollow of the palm, filled halfway
         capsule((58, 1, 27), (33, 0, 34), 9.0, 6.5, 0.80),  # first web
     ]
-    capsules.append(
-        Capsule(
-            thumb[0],
-            "thumb",
-            (cmc + along * 10 + (3, -4, -6)) * 1e-3,
-            (mcp - along * 9 + (2, -1, -4)) * 1e-3,
-            0.0135,
-            0.0105,
-            up,
-            1.0,
-        )
-    )  # thenar, moving
-    return capsules
+    start, end = (cmc + along * 10 + (3, -4, -6)) * 1e-3, (mcp - along * 9 + (2, -1, -4)) * 1e-3
+    return [*capsules, Capsule(thumb[0], "thumb", start, end, 0.0135, 0.0105, up)]  # the thenar, moving
 
 
 def hand_capsules() -> list[Capsule]:
@@ -180,29 +161,23 @@ def field(
         parts: which parts enter the union.
         transforms: (16, 4, 4) rest-to-posed transforms of the joints; None for the rest pose.
     """
-    local: dict[int, np.ndarray] = {}
+
+    @cache
+    def at_rest(joint: int) -> np.ndarray:
+        if transforms is None:
+            return points
+        return (points - transforms[joint, :3, 3]) @ transforms[joint, :3, :3]
+
     values = []
     for part in parts:
-        inside = []
-        for capsule in capsules:
-            if capsule.part != part:
-                continue
-            if capsule.joint not in local:
-                local[capsule.joint] = (
-                    points
-                    if transforms is None
-                    else ((points - transforms[capsule.joint, :3, 3]) @ transforms[capsule.joint, :3, :3])
-                )
-            inside.append(capsule.distance(local[capsule.joint]))
+        inside = [capsule.distance(at_rest(capsule.joint)) for capsule in capsules if capsule.part == part]
         values.append(_soft_minimum(np.array(inside), _BLEND_PALM if part == "palm" else _BLEND_FINGER))
     return _soft_minimum(np.array(values), _BLEND_PARTS)
 
 
 def gradient(points: np.ndarray, function: Field, step: float = 2e-4) -> np.ndarray:
     """Central differences (N, 3) of a scalar field, points (N,3), m -> (N,)."""
-    columns = []
-    for axis in np.eye(3):
-        columns.append((function(points + step * axis) - function(points - step * axis)) / (2 * step))
+    columns = [(function(points + step * axis) - function(points - step * axis)) / (2 * step) for axis in np.eye(3)]
     return np.stack(columns, axis=1)
 
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from template.stand_in.relax import relax
-from template.stand_in.remesh import LOOP_EDGES, VERTICES, WRIST_CUT, Collapser, boundary_loop, fine_mesh
-from template.stand_in.skeleton import MANO_FINGERS, finger_joints, joint_positions, tip_positions, unit
+from template.stand_in.remesh import (
+    LOOP_EDGES,
+    VERTICES,
+    WRIST_CUT,
+    Collapser,
+    boundary_loop,
+    fine_mesh,
+    inner_edges,
+    relax,
+    sharp_edges,
+)
+from template.stand_in.skeleton import MANO_FINGERS, finger_joints, joint_positions, tip_positions
 from template.stand_in.skinning import point_weights, smoothstep
 from template.stand_in.surface import Field, field, hand_capsules, project
 from utils.joints import FINGERS, TIP_VERTICES
@@ -55,20 +64,10 @@ def template_mesh() -> tuple[np.ndarray, np.ndarray]:
 
 def _soften_creases(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 52.0) -> np.ndarray:
     """Blunt the sharpest creases (the webs): their vertices move towards their neighbours' mean."""
-    owner = {(int(f[i]), int(f[(i + 1) % 3])): (n, int(f[(i + 2) % 3])) for n, f in enumerate(faces) for i in range(3)}
-    inner = [(a, b, *owner[a, b], *owner[b, a]) for a, b in owner if a < b and (b, a) in owner]
-    edges = np.array(list(owner))
+    inner, edges = inner_edges(faces), faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
     pinned = boundary_loop(faces)
     for _ in range(60):
-        corners = vertices[faces]
-        normals = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-        sharp = {
-            v
-            for a, b, one, c, other, d in inner
-            if normals[one] @ normals[other] < np.cos(np.radians(limit_degrees))
-            for v in (a, b, c, d)
-        }
-        sharp = np.array(sorted(sharp - set(pinned)), dtype=int)
+        sharp = np.setdiff1d(sharp_edges(vertices, faces, inner, limit_degrees)[:, [0, 1, 3, 5]], pinned)
         mean = np.zeros_like(vertices)
         np.add.at(mean, edges[:, 0], vertices[edges[:, 1]])
         mean /= np.maximum(np.bincount(edges[:, 0], minlength=len(vertices)), 1)[:, None]
@@ -93,7 +92,7 @@ def _even_loop(vertices: np.ndarray, faces: np.ndarray, surface: Field) -> np.nd
 
 
 def vertex_order(vertices: np.ndarray, tips: dict[str, int]) -> np.ndarray:
-    """order (778,): new vertex i is old vertex order[i]; the tips land on the ids of `TIP_VERTICES`.
+    """order (778,) of vertices (m): new vertex i is old order[i]; the tips land on the ids of `TIP_VERTICES`.
 
     The rest follows in blocks: palm, index, middle, ring, little, thumb, wrist; from the palm out.
     """

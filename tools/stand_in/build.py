@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from template.stand_in.build import STAND_IN_PATH, read_hand
+from template.stand_in.build import STAND_IN_PATH, joint_regressor, read_hand
 from template.stand_in.correctives import fit_correctives
-from template.stand_in.regressor import joint_regressor
 from template.stand_in.skeleton import joint_positions
 from template.stand_in.skinning import mesh_weights
-from tools.stand_in.arm import RestArm
+from tools.stand_in.arm import RestArm, label
 from tools.stand_in.makehuman import MakeHuman
 from tools.stand_in.population import sample_people, shape_directions
-from tools.stand_in.regions import label
 from tools.stand_in.wrap import bind, wrap
 
 COARSE_PATH = STAND_IN_PATH.with_name("stand_in_2.npz")
@@ -46,16 +44,14 @@ def build(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     weights = mesh_weights(v_template, coarse_faces)
     posedirs = fit_correctives(v_template, coarse_faces, weights, joint_positions())
     logger.info("correctives: up to %.1f mm per unit feature", np.abs(posedirs).max() * 1e3)
-    model = {
-        key: value.astype(np.float32)
-        for key, value in (
-            ("v_template", v_template),
-            ("shapedirs", shapedirs),
-            ("posedirs", posedirs),
-            ("J_regressor", joint_regressor(coarse, joints)),
-            ("weights", weights),
-        )
+    arrays = {
+        "v_template": v_template,
+        "shapedirs": shapedirs,
+        "posedirs": posedirs,
+        "J_regressor": joint_regressor(coarse, joints),
+        "weights": weights,
     }
+    model = {key: array.astype(np.float32) for key, array in arrays.items()}
     model |= {key: first[key] for key in ("f", "hands_components", "hands_mean", "kintree_table")}
 
     fine = hands.mean(axis=0)

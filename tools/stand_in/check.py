@@ -23,9 +23,8 @@ def measures_mm(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray], betas:
     regressor, joints = hand["J_regressor"].astype(np.float64), hand["J_regressor"] @ hand["v_template"]
     index, little = joints[finger_joints("index")[0], 0], joints[finger_joints("little")[0], 0]
     thumb = fine["weights"][:, list(finger_joints("thumb"))].sum(axis=1)
-    slab = np.flatnonzero(
-        (thumb < 0.1) & (fine["vertices"][:, 0] > index - 0.004) & (fine["vertices"][:, 0] < little + 0.006)
-    )
+    x = fine["vertices"][:, 0]
+    slab = np.flatnonzero((thumb < 0.1) & (x > index - 0.004) & (x < little + 0.006))
     order = slab[np.argsort(fine["vertices"][slab, 2])]
     flank = fine["vertices"][order[-1]] - fine["vertices"][order[0]]
     vectors = {"breadth": flank + betas @ (fine["shapedirs"][order[-1]] - fine["shapedirs"][order[0]]).T}
@@ -44,29 +43,19 @@ def check_measures(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> 
         means, spreads = np.array(list(table.values())).T
         mean, spread = means.mean(), np.sqrt((spreads**2).mean() + means.var())
         good = abs(found[name].mean() - mean) < 2.0 and abs(found[name].std() - spread) < 0.1 * spread
-        findings.append(
-            Finding(
-                f"hand {name} of adults",
-                bool(good),
-                f"{found[name].mean():.1f} +- {found[name].std():.1f} mm, the survey's {mean:.1f} +- {spread:.1f}",
-            )
-        )
+        told = f"{found[name].mean():.1f} +- {found[name].std():.1f} mm, the survey's {mean:.1f} +- {spread:.1f}"
+        findings.append(Finding(f"hand {name} of adults", bool(good), told))
     together = np.corrcoef(found["length"], found["breadth"])[0, 1]
     # Both sexes together: the correlation within each sex (0.62) and the difference of their means.
     (women, ws), (men, ms) = HAND_LENGTH_MM.values()
     (b_women, bws), (b_men, bms) = HAND_BREADTH_MM.values()
     covariance = 0.62 * (ws * bws + ms * bms) / 2 + (men - women) * (b_men - b_women) / 4
-    expected = covariance / np.sqrt(
-        ((ws**2 + ms**2) / 2 + (men - women) ** 2 / 4) * ((bws**2 + bms**2) / 2 + (b_men - b_women) ** 2 / 4)
+    variance, b_variance = (
+        (s**2 + t**2) / 2 + (n - m) ** 2 / 4 for m, s, n, t in ((women, ws, men, ms), (b_women, bws, b_men, bms))
     )
-    findings.append(
-        Finding(
-            "correlation of length and breadth",
-            abs(together - expected) < 0.06,
-            f"{together:.2f}, expected {expected:.2f}",
-        )
-    )
-    return findings
+    expected = covariance / np.sqrt(variance * b_variance)
+    told = f"{together:.2f}, expected {expected:.2f}"
+    return [*findings, Finding("correlation of length and breadth", abs(together - expected) < 0.06, told)]
 
 
 def check_fine(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> list[Finding]:
@@ -82,35 +71,25 @@ def check_fine(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> list
     off, used = np.abs(weights.sum(axis=1) - 1).max(), int((weights > 0).sum(axis=1).max())
     one, two = (fine["uv"][fine["uv_faces"][:, k]] - fine["uv"][fine["uv_faces"][:, 0]] for k in (1, 2))
     flipped = int((one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0] <= 0).sum())
-    nails = {
-        finger: int(((fine["nail"] > 0.5) & (weights[:, finger_joints(finger)[2]] > 0.5)).sum())
-        for finger in MANO_FINGERS
-    }
-    findings = [
+    on_nail = weights[fine["nail"] > 0.5] > 0.5
+    nails = {finger: int(on_nail[:, finger_joints(finger)[2]].sum()) for finger in MANO_FINGERS}
+    whole = components(faces, len(vertices)) == 1 and max(edge_counts(faces).values()) == 1
+    flat, plane = bool(np.abs(rim - ARM_END).max() < 3e-3), f"x {rim.min():.4f} to {rim.max():.4f} m, {len(rim)} edges"
+    in_square = flipped == 0 and fine["uv"].min() >= 0 and fine["uv"].max() <= 1
+    return [
         Finding("size of the fine mesh", 3000 <= len(vertices) <= 10000, f"{len(vertices)} vertices"),
-        Finding(
-            "fine mesh in one piece",
-            components(faces, len(vertices)) == 1 and max(edge_counts(faces).values()) == 1,
-            f"{len(faces)} faces",
-        ),
-        Finding(
-            "forearm ends in a plane",
-            bool(np.abs(rim - ARM_END).max() < 3e-3),
-            f"x {rim.min():.4f} to {rim.max():.4f} m, {len(rim)} edges",
-        ),
+        Finding("fine mesh in one piece", whole, f"{len(faces)} faces"),
+        Finding("forearm ends in a plane", flat, plane),
         Finding("no folded triangles in the fine mesh at rest (105 degrees)", folds == 0, f"{folds} edges"),
         Finding("fine skinning rows sum to 1", off < 1e-5 and used <= 4, f"off by {off:.1e}, {used} joints at most"),
-        Finding(
-            "UVs within the unit square, none flipped",
-            flipped == 0 and fine["uv"].min() >= 0 and fine["uv"].max() <= 1,
-            f"{flipped} flipped",
-        ),
+        Finding("UVs within the unit square, none flipped", in_square, f"{flipped} flipped"),
         Finding("a nail on every finger", min(nails.values()) >= 20, str(nails)),
+        _joints_inside(hand, fine),
+        _on_the_surface(hand, fine),
     ]
-    return findings + _joints_inside(hand, fine) + _on_the_surface(hand, fine)
 
 
-def _joints_inside(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> list[Finding]:
+def _joints_inside(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> Finding:
     """Flesh on every side of each finger joint, for the mean hand and at 2.5 of each of the first five betas."""
     least, where = np.inf, ""
     for betas in np.concatenate([np.zeros((1, 10)), 2.5 * np.eye(10)[:5], -2.5 * np.eye(10)[:5]]):
@@ -123,28 +102,19 @@ def _joints_inside(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> 
                 flesh = caster.cast(np.tile(joints[joint], (4, 1)), outward).distance
                 if flesh.min() < least:
                     least, where = float(flesh.min()), f"{finger}, joint {part + 1}"
-    return [Finding("joints inside the flesh", 0.0035 < least < 1, f"at least {least * 1e3:.1f} mm ({where})")]
+    return Finding("joints inside the flesh", 0.0035 < least < 1, f"at least {least * 1e3:.1f} mm ({where})")
 
 
-def _on_the_surface(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> list[Finding]:
+def _on_the_surface(hand: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> Finding:
     """Distance of the coarse vertices from the fine surface for some people."""
     from scipy.spatial import cKDTree
 
     distances = []
     for betas in np.concatenate([np.zeros((1, 10)), np.random.default_rng(1).standard_normal((3, 10))]):
         corners = (fine["vertices"] + fine["shapedirs"] @ betas)[fine["faces"]]
-        inner = np.concatenate(
-            [
-                np.einsum("k,fkc->fc", share, corners)  # points spread over each face
-                for share in np.array([[4, 1, 1], [1, 4, 1], [1, 1, 4], [2, 2, 2]]) / 6
-            ]
-        )
+        spread = np.array([[4, 1, 1], [1, 4, 1], [1, 1, 4], [2, 2, 2]]) / 6  # points of each face
+        inner = np.concatenate([np.einsum("k,fkc->fc", share, corners) for share in spread])
         distances.append(cKDTree(inner).query(hand["v_template"] + hand["shapedirs"] @ betas)[0])
     median, far = np.median(distances) * 1e3, np.percentile(distances, 98) * 1e3
-    return [
-        Finding(
-            "coarse vertices on the fine surface",
-            median < 0.7 and far < 2.5,
-            f"median {median:.2f}, 98% within {far:.2f} mm (points of faces are up to 0.7 mm apart)",
-        )
-    ]
+    told = f"median {median:.2f}, 98% within {far:.2f} mm (points of faces are up to 0.7 mm apart)"
+    return Finding("coarse vertices on the fine surface", median < 0.7 and far < 2.5, told)

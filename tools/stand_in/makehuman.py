@@ -68,13 +68,8 @@ class MakeHuman:
                     uv_quads.append([corner[1] for corner in corners])
                 elif group.startswith("joint-"):
                     groups.setdefault(group, set()).update(corner[0] for corner in corners)
-        return BaseMesh(
-            np.array(vertices) * _DECIMETRE,
-            np.array(quads),
-            np.array(uv),
-            np.array(uv_quads),
-            {name: np.array(sorted(members)) for name, members in groups.items()},
-        )
+        cubes = {name: np.array(sorted(members)) for name, members in groups.items()}
+        return BaseMesh(np.array(vertices) * _DECIMETRE, np.array(quads), np.array(uv), np.array(uv_quads), cubes)
 
     def target(self, name: str) -> np.ndarray:
         """Offsets (V, 3), metres, of a target file, e.g. ``hands/r-hand-scale-incr``."""
@@ -106,6 +101,4 @@ class MakeHuman:
     def weights(self) -> dict[str, dict[int, float]]:
         """Bone name -> vertex -> weight of the standard rig."""
         rig = json.loads((self.folder / "rigs" / "standard" / "weights.default.json").read_text(encoding="utf-8"))
-        return {
-            bone: {int(vertex): float(weight) for vertex, weight in pairs} for bone, pairs in rig["weights"].items()
-        }
+        return {bone: {int(vertex): float(weight) for vertex, weight in at} for bone, at in rig["weights"].items()}

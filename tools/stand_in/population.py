@@ -35,14 +35,8 @@ def _levels(value: float) -> np.ndarray:
 def flesh_offsets(hands: np.ndarray, mean: np.ndarray, deform: Deformer) -> np.ndarray:
     """What (N, V, 3), metres, the bodies' hands (N, V, 3), all on the mean skeleton, have besides the measures."""
     offsets = hands - mean
-    steps = [
-        replace(MEAN, breadth=1.01),
-        replace(MEAN, thickness=1.01),
-        replace(MEAN, girth=np.full(5, 1.01)),
-        replace(MEAN, taper=1.01),
-        replace(MEAN, palm_length=1.01),
-        replace(MEAN, fingers=np.full(5, 1.01)),
-    ]
+    names = ("breadth", "thickness", "girth", "taper", "palm_length", "fingers")
+    steps = [replace(MEAN, **{name: 1.01 * getattr(MEAN, name)}) for name in names]
     base = deform(MEAN)
     basis = np.stack([(deform(step) - base).ravel() for step in steps], axis=1)
     flat = offsets.reshape(len(hands), -1)

@@ -40,12 +40,6 @@ _CARPUS = 0.018
 ARM, PALM = 0, 1
 
 
-def _behind(joint: np.ndarray, through: np.ndarray, base: np.ndarray, length: float) -> np.ndarray:
-    """The point of the bent line joint - through - base, beyond `through`, at `length` from the joint."""
-    steps = through + np.linspace(0, 1, 200)[:, None] * (base - through)
-    return steps[np.argmin(np.abs(np.linalg.norm(steps - joint, axis=1) - length))]
-
-
 def blend_weights(rig: dict[str, dict[int, float]], count: int) -> np.ndarray:
     """Weights (count, 17), rows sum to 1 on the hand and forearm: arm, palm, then MANO's joints 1 to 15."""
     columns = [_ARM_BONES, _PALM_BONES]
@@ -93,7 +87,9 @@ class RestPose:
                 # The rig bends fingers near the web; the knuckle lies further back, on the metacarpal.
                 self.webs[finger] = chain[0]
                 base = self.wrist - _CARPUS * self.along + _METACARPALS[finger] * self.across
-                chain[0] = _behind(chain[1], chain[0], base, LINK_LENGTHS_MM[finger][0] * 1e-3 / _SIZE)
+                line = chain[0] + np.linspace(0, 1, 200)[:, None] * (base - chain[0])
+                away = np.abs(np.linalg.norm(line - chain[1], axis=1) - LINK_LENGTHS_MM[finger][0] * 1e-3 / _SIZE)
+                chain[0] = line[np.argmin(away)]
             self.chains[finger] = np.array(chain)
         self.arm = unit(elbow - self.wrist)
         self.backs = {

@@ -11,6 +11,7 @@ import scipy.sparse.csgraph
 
 from template.stand_in.skeleton import MANO_FINGERS, finger_joints
 from tools.stand_in.makehuman import BaseMesh
+from utils.drawing.ray_casting import face_normals
 
 #: The forearm is cut this far behind the wrist, as a share of the way to the elbow.
 _ARM_SHARE = 0.80
@@ -110,7 +111,7 @@ def repack(uv: np.ndarray, uv_faces: np.ndarray, vertices: np.ndarray, faces: np
     edges = np.concatenate([uv_faces[:, [0, 1]], uv_faces[:, [1, 2]]])
     graph = scipy.sparse.csr_matrix((np.ones(len(edges)), edges.T), shape=(len(uv), len(uv)))
     count, island = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    area = np.linalg.norm(np.cross(*(vertices[faces[:, k]] - vertices[faces[:, 0]] for k in (1, 2))), axis=1) / 2
+    area = np.linalg.norm(face_normals(vertices, faces), axis=1) / 2
     corner = uv[uv_faces]
     one, two = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
     flat = np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]) / 2

@@ -11,13 +11,14 @@ import scipy.sparse
 from scipy.interpolate import RBFInterpolator
 from scipy.sparse.linalg import splu
 
-from template.stand_in.remesh import WRIST_CUT, boundary_loop
+from template.stand_in.remesh import WRIST_CUT, boundary_loop, inner_edges, sharp_edges
 from template.stand_in.skeleton import MANO_FINGERS, finger_joints, joint_positions, tip_positions, unit
 from template.stand_in.skinning import point_weights
-from utils.drawing.ray_casting import RayCaster, vertex_normals
+from utils.drawing.ray_casting import RayCaster, face_normals, vertex_normals
 from utils.joints import FINGERS, TIP_VERTICES
 
 _STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.5, 0.3, 0.2, 0.2)
+_TIPS = TIP_VERTICES["manopth"]
 _NEIGHBOURS = (("index", "middle"), ("middle", "ring"), ("ring", "little"), ("thumb", "index"))
 
 
@@ -31,7 +32,9 @@ def wrap(coarse: np.ndarray, faces: np.ndarray, vertices: np.ndarray, triangles:
         triangles: (F, 3).
     """
     loop = boundary_loop(faces)
-    start, goal = [coarse[list(_tips())]], [np.array([_tip(vertices, finger) for finger in FINGERS])]
+    wished = tip_positions()[[MANO_FINGERS.index(finger) for finger in FINGERS]]
+    nearest = [np.argmin(np.linalg.norm(vertices - tip, axis=1)) for tip in wished]
+    start, goal = [coarse[list(_TIPS)]], [vertices[nearest]]
     old, new = RayCaster(coarse, faces), RayCaster(vertices, triangles)
     for one, other in _NEIGHBOURS:
         origins, direction = _towards_web(one, other)
@@ -43,7 +46,7 @@ def wrap(coarse: np.ndarray, faces: np.ndarray, vertices: np.ndarray, triangles:
     joints = joint_positions()
     start, goal = np.concatenate([*start, coarse[loop], joints]), np.concatenate([*goal, rim, joints])
     spline = RBFInterpolator(start, goal, kernel="thin_plate_spline", smoothing=1e-7)
-    fixed = np.concatenate([loop, _tips()])
+    fixed = np.concatenate([loop, _TIPS])
     places = np.concatenate([rim, goal[:5]])
     rest = spline(coarse)
     moved = rest.copy()
@@ -51,7 +54,9 @@ def wrap(coarse: np.ndarray, faces: np.ndarray, vertices: np.ndarray, triangles:
     # Corresponding points belong to the same finger: a web's two sides must not swap.
     groups = [_groups(coarse), _groups(vertices)[triangles[:, 0]]]
     for stiffness in _STIFFNESS:
-        goal, trust = closest(moved, vertex_normals(moved, faces), vertices, triangles, groups)
+        face, weight, length = _nearest(moved, vertex_normals(moved, faces), vertices, triangles, groups)
+        goal = np.einsum("nk,nkc->nc", weight, vertices[triangles[face]])
+        trust = 1 / (1 + (length / 0.006) ** 2)  # what lies far away is trusted less
         goal[fixed], trust[fixed] = places, 50.0
         system = scipy.sparse.diags(trust) + stiffness * laplacian.T @ laplacian
         moved = rest + splu(system.tocsc()).solve(trust[:, None] * (goal - rest))
@@ -64,17 +69,9 @@ def _blunt_creases(
     onto: scipy.sparse.csr_matrix, vertices: np.ndarray, faces: np.ndarray, loop: list[int], limit_degrees: float = 75.0
 ) -> scipy.sparse.csr_matrix:
     """Rows at creases too sharp for so few vertices (the webs) mixed with the rows of the crease's sides."""
-    owner = {
-        (int(f[i]), int(f[(i + 1) % 3])): (number, int(f[(i + 2) % 3]))
-        for number, f in enumerate(faces)
-        for i in range(3)
-    }
-    inner = np.array([(a, b, *owner[a, b], *owner[b, a]) for a, b in owner if a < b and (b, a) in owner])
-    count = onto.shape[0]
+    inner, count = inner_edges(faces), onto.shape[0]
     for _ in range(60):
-        corners = (onto @ vertices)[faces]
-        normal = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-        sharp = inner[(normal[inner[:, 2]] * normal[inner[:, 4]]).sum(axis=1) < np.cos(np.radians(limit_degrees))]
+        sharp = sharp_edges(onto @ vertices, faces, inner, limit_degrees)
         sharp = sharp[~np.isin(sharp[:, :2], loop).any(axis=1)]
         if not len(sharp):
             break
@@ -82,15 +79,6 @@ def _blunt_creases(
         pull = scipy.sparse.csr_matrix((np.full(len(ends), 0.05), (ends, sides)), shape=(count, count))
         onto = onto + pull @ onto - scipy.sparse.diags(np.asarray(pull.sum(axis=1)).ravel()) @ onto
     return onto.tocsr()
-
-
-def _tips() -> tuple[int, ...]:
-    return TIP_VERTICES["manopth"]
-
-
-def _tip(vertices: np.ndarray, finger: str) -> np.ndarray:
-    wished = tip_positions()[MANO_FINGERS.index(finger)]
-    return vertices[np.argmin(np.linalg.norm(vertices - wished, axis=1))]
 
 
 def _towards_web(one: str, other: str) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +117,7 @@ def _nearest(
     import trimesh
 
     corners = vertices[triangles]
-    facing = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+    facing = unit(face_normals(vertices, triangles))
     centres = corners.mean(axis=1)
     face, weight, length = np.zeros(len(points), int), np.zeros((len(points), 3)), np.zeros(len(points))
     for number, point in enumerate(points):
@@ -144,14 +132,6 @@ def _nearest(
         face[number], length[number] = few[best], np.linalg.norm(places[best] - point)
         weight[number] = trimesh.triangles.points_to_barycentric(corners[few[best]][None], places[best][None])[0]
     return face, np.clip(weight, 0, 1), length
-
-
-def closest(
-    points: np.ndarray, normals: np.ndarray, vertices: np.ndarray, triangles: np.ndarray, groups: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Closest surface points (N, 3) and how far each is trusted (N,): less when it lies far away."""
-    face, weight, length = _nearest(points, normals, vertices, triangles, groups)
-    return np.einsum("nk,nkc->nc", weight, vertices[triangles[face]]), 1 / (1 + (length / 0.006) ** 2)
 
 
 def barycentric(

@@ -170,20 +170,6 @@ class CameraModel:
         """Its kind and coefficients, in OpenCV's order."""
         return {"lens": self.lens, "distortion": self.distortion.tolist()}
 
-    def undistort(self, pixels: np.ndarray, K: np.ndarray | None = None) -> np.ndarray:
-        """Where pixels (...,2) lie in the picture of a pinhole camera K (default: its own); NaN if behind that one."""
-        K = self.K if K is None else K
-        ray = self.unproject(pixels)
-        with np.errstate(all="ignore"):
-            plane = np.where(ray[..., 2:] > 0, ray[..., :2] / ray[..., 2:], np.nan)
-        return plane @ K[:2, :2].T + K[:2, 2]
-
-    def distort(self, pixels: np.ndarray, K: np.ndarray | None = None) -> np.ndarray:
-        """Inverse of `undistort`, for drawing: pixels (...,2) of a pinhole camera K (default: its own) to this lens."""
-        K = self.K if K is None else K
-        plane = (np.asarray(pixels, np.float64) - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T
-        return self.project(np.concatenate([plane, np.ones_like(plane[..., :1])], axis=-1))
-
     def for_picture(self, width: int, height: int, resized: bool = False) -> CameraModel:
         """The camera of pictures of ``width`` x ``height`` px.
 

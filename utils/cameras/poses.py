@@ -62,8 +62,20 @@ def read_poses(path: str | Path, axes: str = "y_down") -> list[CameraPose]:
         matrices = _read(path)
     except READ_ERRORS as error:
         raise ValueError(f"{path}: holds no camera poses ({read_reason(error)})") from error
-    return [_rigid(matrix, f"{path}, pose {number} (of 0 to {len(matrices) - 1})", axes)
-            for number, matrix in enumerate(matrices)]  # fmt: skip
+    poses = []
+    for number, matrix in enumerate(matrices):
+        rotation, place = matrix[:, :3], matrix[:, 3]
+        name = f"{path}, pose {number} (of 0 to {len(matrices) - 1})"
+        if not np.isfinite(matrix).all():
+            raise ValueError(f"{name}: has numbers that are not finite; leave those frames out of the video")
+        off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
+        if off > 1e-3 or np.linalg.det(rotation) < 0:
+            kind = f"R R^T is {off:.2g} off the identity" if off > 1e-3 else "it mirrors"
+            raise ValueError(
+                f"{name}: {rotation.tolist()} is no rotation ({kind}); world-from-camera moves and turns only"
+            )
+        poses.append(CameraPose(rotation, place, axes))
+    return poses
 
 
 def check_count(poses: list[CameraPose], count: int, path: object, what: str) -> None:
@@ -100,14 +112,3 @@ def _read(path: Path) -> np.ndarray:
             raise ValueError("the last row of a matrix is not 0 0 0 1; are they transposed?")
         values = values[:, :12]
     return values.reshape(len(values), 3, 4)
-
-
-def _rigid(matrix: np.ndarray, name: str, axes: str) -> CameraPose:
-    rotation, place = matrix[:, :3], matrix[:, 3]
-    if not np.isfinite(matrix).all():
-        raise ValueError(f"{name}: has numbers that are not finite; leave those frames out of the video")
-    off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
-    if off > 1e-3 or np.linalg.det(rotation) < 0:
-        kind = f"R R^T is {off:.2g} off the identity" if off > 1e-3 else "it mirrors"
-        raise ValueError(f"{name}: {rotation.tolist()} is no rotation ({kind}); world-from-camera moves and turns only")
-    return CameraPose(rotation, place, axes)

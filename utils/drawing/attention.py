@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
 from utils.camera import project_numpy
-from utils.drawing.overlay import joint_colour, overlay_mesh
+from utils.drawing.overlay import FIXED_BITS, fixed_point, joint_colour, overlay_mesh
 
 #: Joints shown, by name: standard order.
 SHOWN = {"wrist": 0, "thumb tip": 4, "index tip": 8, "little tip": 20}
 _LINES = 40
 _MESH = (150, 150, 150)
-_SHIFT = 4
 _TEXT = (255, 255, 255)
 
 
@@ -49,14 +46,14 @@ def draw_attention(
     order = np.argsort(share)[(share <= 0).sum() :]  # the strongest last, on top
     for place, vertex in enumerate(order):
         drawn = np.zeros(image.shape[:2], np.uint8)
-        end = _fixed(points[vertex])
+        end = fixed_point(points[vertex])
         if place >= len(order) - _LINES:
-            cv2.line(drawn, _fixed(start), end, 255, thickness, cv2.LINE_AA, _SHIFT)
-        cv2.circle(drawn, end, int((1 + thickness) * 2**_SHIFT), 255, -1, cv2.LINE_AA, _SHIFT)
+            cv2.line(drawn, fixed_point(start), end, 255, thickness, cv2.LINE_AA, FIXED_BITS)
+        cv2.circle(drawn, end, int((1 + thickness) * 2**FIXED_BITS), 255, -1, cv2.LINE_AA, FIXED_BITS)
         opacity = float(share[vertex]) * (drawn / np.float32(255))[..., None]
         canvas = canvas * (1 - opacity) + opacity * colour
     canvas = np.clip(np.round(canvas), 0, 255).astype(np.uint8)
-    cv2.circle(canvas, _fixed(start), int((2 + thickness) * 2**_SHIFT), _TEXT, -1, cv2.LINE_AA, _SHIFT)
+    cv2.circle(canvas, fixed_point(start), int((2 + thickness) * 2**FIXED_BITS), _TEXT, -1, cv2.LINE_AA, FIXED_BITS)
     return canvas
 
 
@@ -67,18 +64,12 @@ def attention_grid(
     faces: np.ndarray,
     K: np.ndarray,
     attention: np.ndarray,
-    names: Sequence[str] = tuple(SHOWN),
 ) -> np.ndarray:
-    """`draw_attention` of the joints ``names`` of `SHOWN`, two beside each other, each with its name; (2 H, 2 W, 3)."""
+    """`draw_attention` of the joints `SHOWN`, two beside each other, each with its name; (2 H, 2 W, 3)."""
     cells = []
-    for name in names:
-        cell = draw_attention(image, vertices, joints, faces, K, attention, SHOWN[name])
+    for name, joint in SHOWN.items():
+        cell = draw_attention(image, vertices, joints, faces, K, attention, joint)
         scale = cell.shape[0] / 440
         where = (round(10 * scale), round(28 * scale))
         cells.append(cv2.putText(cell, name, where, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, _TEXT, 1, cv2.LINE_AA))
     return np.vstack([np.hstack(cells[row : row + 2]) for row in range(0, len(cells), 2)])
-
-
-def _fixed(point: np.ndarray) -> tuple[int, int]:
-    x, y = np.clip(np.asarray(point, dtype=np.float64), -(2**14), 2**14)
-    return round(float(x) * 2**_SHIFT), round(float(y) * 2**_SHIFT)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -87,7 +86,6 @@ def demo_figure(
     keypoints_2d: np.ndarray | None = None,
     keypoint_confidence: np.ndarray | None = None,
     true_vertices: np.ndarray | None = None,
-    silhouette: np.ndarray | None = None,
     close_silhouette: np.ndarray | None = None,
     title: str = "",
 ) -> None:
@@ -103,8 +101,7 @@ def demo_figure(
         keypoints_2d: (21,2) pixels; None: the projected joints of the last hand.
         keypoint_confidence: (21,) in [0,1]; joints under 0.1 are left out.
         true_vertices: (V,3) metres, drawn as a white outline over the meshes.
-        silhouette: (H,W) bool mask: one more panel.
-        close_silhouette: the same, (CROP_PIXELS, CROP_PIXELS), of `crop_affine(box, CROP_PIXELS)`.
+        close_silhouette: (CROP_PIXELS, CROP_PIXELS) bool mask, of `crop_affine(box, CROP_PIXELS)`: one more panel.
         title: above everything.
     """
     height, width = image.shape[:2]
@@ -115,13 +112,8 @@ def demo_figure(
     pose_2d = overlay.draw_skeleton(crop, transform_points(points, affine), keypoint_confidence, None, 0.1)
 
     flat = [("image", _reduced(overlay.draw_box(image, box)))]
-    mask = close_silhouette
-    if silhouette is not None:
-        mask = overlay.crop_view(silhouette.astype(np.uint8) * 255, K, box, CROP_PIXELS)[0]
-    elif mask is not None:
-        mask = mask.astype(np.uint8) * 255
-    if mask is not None:
-        flat.append(("silhouette", np.repeat(mask[..., None], 3, axis=2)))
+    if close_silhouette is not None:
+        flat.append(("silhouette", np.repeat(close_silhouette[..., None].astype(np.uint8) * 255, 3, axis=2)))
     flat.append(("2D pose", pose_2d))
     for hand in hands:
         drawn = overlay.overlay_mesh(crop, hand.vertices, faces, crop_K, hand.colour)
@@ -157,7 +149,6 @@ def identity_figure(
     faces: np.ndarray,
     true_vertices: np.ndarray | None = None,
     title: str = "",
-    worst_mm: float | None = None,
 ) -> None:
     """Zero-pose hands side by side, at one scale, each with its length; coloured by distance to the truth.
 
@@ -166,15 +157,13 @@ def identity_figure(
         shapes: e.g. true, calibrated, mean shape, each with the wrist at the origin
             (`src.evaluation.rest_hand`).
         faces: (F,3).
-        true_vertices: (V,3) metres, wrist at the origin; None: no colouring.
-        worst_mm: error at the top of the colour scale; None: the largest error, at least 1 mm.
+        true_vertices: (V,3) metres, wrist at the origin; None: no colouring. It ends at the largest error, or 1 mm.
     """
-    errors = [None] * len(shapes)
+    errors, worst_mm = [None] * len(shapes), 1.0
     if true_vertices is not None:
         errors = [np.linalg.norm(shape.vertices - true_vertices, axis=1) * 1000 for shape in shapes]
-        worst_mm = worst_mm or max(1.0, *(float(error.max()) for error in errors))
-    norm = Normalize(0.0, worst_mm or 1.0)
-    scale = ScalarMappable(norm, "YlOrRd")
+        worst_mm = max(1.0, *(float(error.max()) for error in errors))
+    scale = ScalarMappable(Normalize(0.0, worst_mm), "YlOrRd")
     below = 0.18 * max(len(shape.lines) for shape in shapes)  # inches; the layout sees only part of the lines
     height = 5.2 + below
     figure = new_figure(len(shapes) * 3.2 + (1.0 if true_vertices is not None else 0.0), height)
@@ -182,10 +171,39 @@ def identity_figure(
     flat = [_palm_frame(shape.joints) for shape in shapes]
     low = np.min([(shape.vertices @ axes.T).min(axis=0) for shape, axes in zip(shapes, flat, strict=True)], axis=0)
     high = np.max([(shape.vertices @ axes.T).max(axis=0) for shape, axes in zip(shapes, flat, strict=True)], axis=0)
+    # A nearly orthographic view; the axes' data unit is millimetres, the same extent for every hand.
+    margin, distance, pixels_per_metre = 0.012, 20.0, 2000.0
+    extent = np.array([low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin])
+    size = [int((extent[1] - extent[0]) * pixels_per_metre), int((extent[3] - extent[2]) * pixels_per_metre)]
+    focal = pixels_per_metre * distance
+    K = np.array(
+        [
+            [focal, 0.0, -extent[0] * pixels_per_metre - 0.5],
+            [0.0, focal, -extent[2] * pixels_per_metre - 0.5],
+            [0.0, 0.0, 1.0],
+        ]
+    )
     all_axes = figure.subplots(1, len(shapes), squeeze=False)[0]
     for axes, shape, frame, error in zip(all_axes, shapes, flat, errors, strict=True):
         colours = np.array(overlay.IDENTITY_COLOUR) if error is None else scale.to_rgba(error)[:, :3] * 255
-        _draw_flat_hand(axes, shape, frame, colours, faces, low, high)
+        points = shape.vertices @ frame.T + [0.0, 0.0, distance]
+        shaded, coverage = overlay.render_mesh(points, faces, K, size[0], size[1], colours)
+        picture = shaded + 255 * (1 - coverage[..., None])
+        axes.imshow(picture.astype(np.uint8), extent=1000 * extent[[0, 1, 3, 2]])
+        joints = 1000 * shape.joints @ frame.T
+        wrist, tip, side = joints[0], joints[12], 1000 * (high[0] + margin / 2)
+        axes.annotate("", (side, tip[1]), (side, wrist[1]), arrowprops={"arrowstyle": "<->", "color": "0.2"})
+        for end in (wrist, tip):
+            axes.plot([end[0], side], [end[1], end[1]], color="0.6", linewidth=0.8, linestyle=":")
+        spread = "" if shape.hand_length_std_mm is None else f" ± {shape.hand_length_std_mm:.1f}"
+        length = np.linalg.norm(shape.joints[12] - shape.joints[0]) * 1000
+        words, font = (f"hand length {length:.1f}{spread} mm", None)
+        if shape.lines:
+            words, font = "\n".join(shape.lines), "monospace"
+        axes.text(
+            0.5, -0.03, words, transform=axes.transAxes, ha="center", va="top", multialignment="left", family=font
+        )
+        axes.set_axis_off()
         name = shape.title if error is None or not error.any() else f"{shape.title}: {error.mean():.1f} mm off"
         axes.set_title(name, fontsize=12)
     if true_vertices is not None:
@@ -230,42 +248,3 @@ def _palm_frame(joints: np.ndarray) -> np.ndarray:
     across = across - (across @ up) * up
     across = across / np.linalg.norm(across)
     return np.stack([across, -up, np.cross(across, -up)])
-
-
-def _draw_flat_hand(
-    axes: Axes,
-    shape: ShapeView,
-    frame: np.ndarray,
-    colours: np.ndarray,
-    faces: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-) -> None:
-    """A nearly orthographic view; the axes' data unit is millimetres, the same extent for every hand."""
-    margin, distance, pixels_per_metre = 0.012, 20.0, 2000.0
-    extent = np.array([low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin])
-    size = [int((extent[1] - extent[0]) * pixels_per_metre), int((extent[3] - extent[2]) * pixels_per_metre)]
-    focal = pixels_per_metre * distance
-    K = np.array(
-        [
-            [focal, 0.0, -extent[0] * pixels_per_metre - 0.5],
-            [0.0, focal, -extent[2] * pixels_per_metre - 0.5],
-            [0.0, 0.0, 1.0],
-        ]
-    )
-    points = shape.vertices @ frame.T + [0.0, 0.0, distance]
-    shaded, coverage = overlay.render_mesh(points, faces, K, size[0], size[1], colours)
-    picture = shaded + 255 * (1 - coverage[..., None])
-    axes.imshow(picture.astype(np.uint8), extent=1000 * extent[[0, 1, 3, 2]])
-    joints = 1000 * shape.joints @ frame.T
-    wrist, tip, side = joints[0], joints[12], 1000 * (high[0] + margin / 2)
-    axes.annotate("", (side, tip[1]), (side, wrist[1]), arrowprops={"arrowstyle": "<->", "color": "0.2"})
-    for end in (wrist, tip):
-        axes.plot([end[0], side], [end[1], end[1]], color="0.6", linewidth=0.8, linestyle=":")
-    spread = "" if shape.hand_length_std_mm is None else f" ± {shape.hand_length_std_mm:.1f}"
-    length = np.linalg.norm(shape.joints[12] - shape.joints[0]) * 1000
-    words, font = (f"hand length {length:.1f}{spread} mm", None)
-    if shape.lines:
-        words, font = "\n".join(shape.lines), "monospace"
-    axes.text(0.5, -0.03, words, transform=axes.transAxes, ha="center", va="top", multialignment="left", family=font)
-    axes.set_axis_off()

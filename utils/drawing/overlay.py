@@ -26,7 +26,7 @@ ANONYMOUS_COLOUR = (232, 142, 90)  # meshes made without an identity
 IDENTITY_COLOUR = (70, 170, 190)  # meshes made with one
 BOX_COLOUR = (225, 40, 40)
 
-_SHIFT = 4  # OpenCV's fixed-point bits: sixteenths of a pixel
+FIXED_BITS = 4  # OpenCV's fixed-point bits: sixteenths of a pixel
 
 
 def joint_colour(joint: int) -> tuple[int, int, int]:
@@ -35,10 +35,11 @@ def joint_colour(joint: int) -> tuple[int, int, int]:
     return WRIST_COLOUR if finger < 0 else FINGER_COLOURS[FINGERS[finger]]
 
 
-def _fixed(point: np.ndarray) -> tuple[int, int]:
+def fixed_point(point: np.ndarray) -> tuple[int, int]:
+    """A point (2,), px, in OpenCV's fixed point."""
     limit = 2**14  # beyond it OpenCV's fixed point overflows; such a point is off every image anyway
     x, y = np.clip(point, -limit, limit)
-    return int(round(float(x) * 2**_SHIFT)), int(round(float(y) * 2**_SHIFT))
+    return int(round(float(x) * 2**FIXED_BITS)), int(round(float(y) * 2**FIXED_BITS))
 
 
 def draw_skeleton(
@@ -63,26 +64,30 @@ def draw_skeleton(
         shown &= np.asarray(confidence) >= minimum_confidence
     if thickness is None:
         thickness = max(1, round(min(canvas.shape[:2]) / 110))
-    radius = int(thickness * 1.3 * 2**_SHIFT)
+    radius = int(thickness * 1.3 * 2**FIXED_BITS)
     outline = max(2, thickness // 2)
     bones = [(parent, child) for parent, child in BONES if shown[parent] and shown[child]]
     for width, colours in ((thickness + outline, None), (thickness, joint_colour)):
         for parent, child in bones:
             colour = (20, 20, 20) if colours is None else colours(child)
-            cv2.line(canvas, _fixed(points[parent]), _fixed(points[child]), colour, width, cv2.LINE_AA, _SHIFT)
+            cv2.line(
+                canvas, fixed_point(points[parent]), fixed_point(points[child]), colour, width, cv2.LINE_AA, FIXED_BITS
+            )
     for joint in np.flatnonzero(shown):
-        centre = _fixed(points[joint])
-        cv2.circle(canvas, centre, radius + (outline << (_SHIFT - 1)), (20, 20, 20), -1, cv2.LINE_AA, _SHIFT)
-        cv2.circle(canvas, centre, radius, joint_colour(int(joint)), -1, cv2.LINE_AA, _SHIFT)
+        centre = fixed_point(points[joint])
+        cv2.circle(canvas, centre, radius + (outline << (FIXED_BITS - 1)), (20, 20, 20), -1, cv2.LINE_AA, FIXED_BITS)
+        cv2.circle(canvas, centre, radius, joint_colour(int(joint)), -1, cv2.LINE_AA, FIXED_BITS)
     return canvas
 
 
-def draw_box(image: np.ndarray, box: np.ndarray, colour: tuple[int, int, int] = BOX_COLOUR) -> np.ndarray:
+def draw_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Draw a square box (centre x, centre y, side), pixels, as of `utils.camera.square_box`."""
     canvas = np.ascontiguousarray(image).copy()
     centre, half = np.asarray(box[:2], dtype=np.float64), float(box[2]) / 2
     thickness = max(2, round(min(canvas.shape[:2]) / 160))
-    cv2.rectangle(canvas, _fixed(centre - half), _fixed(centre + half), colour, thickness, cv2.LINE_AA, _SHIFT)
+    cv2.rectangle(
+        canvas, fixed_point(centre - half), fixed_point(centre + half), BOX_COLOUR, thickness, cv2.LINE_AA, FIXED_BITS
+    )
     return canvas
 
 
@@ -176,11 +181,9 @@ def mesh_silhouette(vertices: np.ndarray, faces: np.ndarray, K: np.ndarray, widt
     return RayCaster(np.asarray(vertices), faces).render(K, width, height).face >= 0
 
 
-def draw_outline(
-    image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = (255, 255, 255), thickness: int = 2
-) -> np.ndarray:
-    """Draw the contour lines of a bool mask (H,W), each pixel an element."""
+def draw_outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Draw the contour lines of a bool mask (H,W), each pixel an element, white and two pixels wide."""
     canvas = np.ascontiguousarray(image).copy()
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, contours, -1, colour, thickness, cv2.LINE_AA)
+    cv2.drawContours(canvas, contours, -1, (255, 255, 255), 2, cv2.LINE_AA)
     return canvas

@@ -54,31 +54,16 @@ class RayCaster:
         """(N,) bool: does the ray hit anything at all? Move origins off the surface by a little first."""
         return self._run(origins, directions, query="OCCLUDED") >= 0
 
-    def render(
-        self,
-        K: np.ndarray,
-        width: int,
-        height: int,
-        camera_to_mesh: np.ndarray | None = None,
-        window: tuple[int, int, int, int] | None = None,
-        step: int = 1,
-    ) -> Hits:
-        """Closest hits through the pixels of a pinhole image.
+    def render(self, K: np.ndarray, width: int, height: int) -> Hits:
+        """Closest hits (height, width) through the pixels of a pinhole image of a mesh in the camera's frame.
 
         Args:
             K: (3, 3) intrinsics, pixels, pixel centres at integers.
-            width, height: size of the image in pixels.
-            camera_to_mesh: (3, 4) [R|t] from the OpenCV camera frame to the mesh's frame; None: the same frame.
-            window: (left, top, right, bottom) half-open pixel range to look at; None: the whole image.
-            step: one ray per ``step`` x ``step`` block, through the block's centre.
 
-        Returns:
-            Hits of shape (rows, columns); ``distance`` is the depth z in the camera frame.
+        ``distance`` is the depth z.
         """
-        left, top, right, bottom = window if window is not None else (0, 0, width, height)
-        columns, rows = block_centres(left, right, step), block_centres(top, bottom, step)
-        u, v = np.meshgrid(columns, rows)
-        origin, directions = pixel_rays(K, np.stack([u.ravel(), v.ravel()], axis=1), camera_to_mesh)
+        u, v = np.meshgrid(np.arange(width), np.arange(height))
+        origin, directions = pixel_rays(K, np.stack([u.ravel(), v.ravel()], axis=1))
         hits = self.cast(np.broadcast_to(origin, directions.shape), directions)
         shape = u.shape
         return Hits(hits.face.reshape(shape), hits.barycentric.reshape(*shape, 2), hits.distance.reshape(shape))
@@ -133,13 +118,16 @@ def interpolate(hits: Hits, faces: np.ndarray, values: np.ndarray) -> np.ndarray
     return result
 
 
+def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Normals (F, 3) of triangles, twice the area long (m^2); seen from outside, corners go counter-clockwise."""
+    corners = vertices[faces]
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+
+
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area-weighted unit vertex normals (V, 3) of a mesh (m); zero where a vertex has no area around it."""
-    corners = vertices[faces]
-    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    of_faces = face_normals(vertices, faces)
     normals = np.zeros(vertices.shape, dtype=np.float64)
     for axis in range(3):
-        normals[:, axis] = np.bincount(
-            faces.ravel(), weights=np.repeat(face_normals[:, axis], 3), minlength=len(vertices)
-        )
+        normals[:, axis] = np.bincount(faces.ravel(), weights=np.repeat(of_faces[:, axis], 3), minlength=len(vertices))
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)

@@ -7,11 +7,13 @@ from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Line3DCollection, Poly3DCollection
 
 from utils.drawing.overlay import BOX_COLOUR, joint_colour
+from utils.drawing.ray_casting import face_normals
 from utils.joints import BONES
 
 CAMERA_PLANE_DEPTH = 0.06  # metres; where the red rectangle of the field of view is drawn
 LARGEST_SPACE = 100.0  # metres that the axes can hold; a hand further away is none
 _MOST_TICKS = 12
+_LAMP = np.array([0.3, -0.7, 0.8]) / np.linalg.norm([0.3, -0.7, 0.8])
 
 
 def to_plot(points: np.ndarray) -> np.ndarray:
@@ -42,12 +44,12 @@ def draw_mesh_in_space(
 ) -> None:
     """The mesh (V,3), metres, before the camera with intrinsics K (3,3) and image ``size`` (width, height)."""
     corners = draw_camera(axes, K, size)
-    triangles = to_plot(vertices)[faces]
-    normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    points = to_plot(vertices)
+    normals = face_normals(points, faces)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
-    brightness = 0.45 + 0.55 * np.clip(normals @ _unit(np.array([0.3, -0.7, 0.8])), 0, 1)
+    brightness = 0.45 + 0.55 * np.clip(normals @ _LAMP, 0, 1)
     shades = np.array(colour) / 255 * brightness[:, None]
-    axes.add_collection3d(Poly3DCollection(triangles, facecolors=shades, edgecolors=shades, linewidths=0.2))
+    axes.add_collection3d(Poly3DCollection(points[faces], facecolors=shades, edgecolors=shades, linewidths=0.2))
     _frame(axes, np.concatenate([vertices, corners, np.zeros((1, 3))]), vertices)
 
 
@@ -63,10 +65,6 @@ def draw_pose_in_space(
     colours = np.array([joint_colour(joint) for joint in range(len(joints))]) / 255
     axes.scatter(*points.T, c=colours, s=12, depthshade=False)
     _frame(axes, np.concatenate([joints, extent, corners, np.zeros((1, 3))]), extent)
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
 
 
 def _frame(axes: Axes3D, points: np.ndarray, hand: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from utils.export.rig import PARENTS, SkinnedHand, frame_times, make_rig
+from utils.export.rig import PARENTS, SkinnedHand, make_rig
 from utils.files import atomic_path
 
 _TURNS = "Zrotation Xrotation Yrotation"
@@ -34,20 +34,20 @@ def write_bvh(
 
     Args:
         path: ends in ``.bvh``.
-        assets, pose, betas, transl, joint_names: as for `write_animated_glb`.
+        assets, pose, betas, transl, joint_names: as for `MovingHand` and `write_hands_glb`.
         fps: frames a second.
         units_per_metre: 100 writes centimetres, which most programs take for granted.
 
     Raises:
-        ValueError: another suffix, a scale not above 0; see `make_rig` and `frame_times`.
+        ValueError: another suffix, a scale or rate not above 0; see `make_rig`.
     """
     path = Path(path)
     if path.suffix != ".bvh":
         raise ValueError(f"{path}: suffix {path.suffix!r} must be .bvh")
-    if not (np.isfinite(units_per_metre) and units_per_metre > 0):
-        raise ValueError(f"{path}: units_per_metre is {units_per_metre}; it must be above 0")
+    for name, value in (("units_per_metre", units_per_metre), ("fps", fps)):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{path}: {name} is {value}; it must be above 0")
     rig = make_rig(path, assets, pose, betas, transl, joint_names)
-    frame_times(path, len(rig.root), fps, None)
     offsets = rig.offsets * units_per_metre
     offsets[0] = 0
     lines, order = ["HIERARCHY"], []

@@ -17,7 +17,7 @@ import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from utils.export.rig import PARENTS, Rig, SkinnedHand, frame_times, make_rig
+from utils.export.rig import PARENTS, Rig, SkinnedHand, make_rig
 from utils.files import atomic_path
 from utils.mesh_io import CAMERA_TO_GLTF
 
@@ -31,19 +31,25 @@ _MORPHS = [(place, sign) for place in range(9) for sign in ((-2.0,) if place % 4
 _SKIN_COLOUR = [0.80, 0.60, 0.50, 1.0]
 
 
-def write_animated_glb(
+class MovingHand(NamedTuple):
+    """A person's moving hand, in the OpenCV camera frame."""
+
+    assets: SkinnedHand  # of the hand's side
+    pose: np.ndarray  # (T,16,3,3) rotations relative to the parent, MANO's order
+    betas: np.ndarray  # (10,), one shape for all frames
+    transl: np.ndarray  # (T,3) metres; the wrist is at J0(betas) + transl
+    name: str = ""  # of its mesh and before its bones' names
+
+
+def write_hands_glb(
     path: str | os.PathLike,
-    assets: SkinnedHand,
-    pose: np.ndarray,
-    betas: np.ndarray,
-    transl: np.ndarray,
+    hands: Sequence[MovingHand],
+    times: np.ndarray,
     *,
-    fps: float | None = None,
-    times: np.ndarray | None = None,
     correctives: bool = False,
     joint_names: str = "mano",
 ) -> None:
-    """Write one person's moving hand, atomically.
+    """Write hands that move in one scene and one animation, atomically: each a skinned mesh with bones of its own.
 
     The file's axes are x, -y, -z of the OpenCV camera (see `utils.export.rig`), metres. At every key the wrist, the
     rotations and (with ``correctives``) the pose blend shapes are exactly ours; between keys rotations are
@@ -51,56 +57,28 @@ def write_animated_glb(
 
     Args:
         path: ends in ``.glb``.
-        assets: of the hand's side.
-        pose: (T,16,3,3) rotations relative to the parent, MANO's order, OpenCV camera frame.
-        betas: (10,), one shape for all frames.
-        transl: (T,3) metres; the wrist is at J0(betas) + transl.
-        fps: frames a second; or times: (T,) increasing seconds.
+        times: (T,) increasing seconds of every hand's frames.
         correctives: also write MANO's pose blend shapes, as 225 morph targets, see `_MORPHS`. Without them linear
             blending alone is left, some millimetres off at bent joints.
         joint_names: "mano" or "webxr".
 
     Raises:
-        ValueError: another suffix; see `make_rig` and `frame_times`.
-    """
-    count = len(pose) if np.ndim(pose) else 0
-    seconds = frame_times(path, count, fps, times) if count else times  # without a frame `make_rig` says so
-    hand = MovingHand(assets, pose, betas, transl)
-    write_hands_glb(path, [hand], seconds, correctives=correctives, joint_names=joint_names)
-
-
-class MovingHand(NamedTuple):
-    """A hand's motion, as `write_animated_glb` takes it; name: of its mesh and before its bones' names."""
-
-    assets: SkinnedHand
-    pose: np.ndarray
-    betas: np.ndarray
-    transl: np.ndarray
-    name: str = ""
-
-
-def write_hands_glb(
-    path: str | os.PathLike,
-    hands: Sequence[MovingHand],
-    times: np.ndarray | None,
-    *,
-    correctives: bool = False,
-    joint_names: str = "mano",
-) -> None:
-    """Write hands that move in one scene and one animation, atomically: each a skinned mesh with bones of its own.
-
-    Args:
-        path: ends in ``.glb``; times: (T,) increasing seconds of every hand's frames.
-        correctives, joint_names: see `write_animated_glb`.
-
-    Raises:
-        ValueError: another suffix; see `make_rig` and `frame_times`.
+        ValueError: another suffix, times that are not (T,), below 0 or not increasing; see `make_rig`.
     """
     path = Path(path)
     if path.suffix != ".glb":
         raise ValueError(f"{path}: suffix {path.suffix!r} must be .glb")
     rigs = [make_rig(path, hand.assets, hand.pose, hand.betas, hand.transl, joint_names) for hand in hands]
-    seconds = frame_times(path, len(rigs[0].root), None, times)
+    seconds = np.asarray(times, np.float64)
+    if seconds.shape != (len(rigs[0].root),) or not np.isfinite(seconds).all():
+        raise ValueError(f"{path}: times {seconds.shape} must be {len(rigs[0].root)} finite seconds, one a frame")
+    single = seconds.astype(np.float32)  # what the file will hold
+    if single[0] < 0 or (np.diff(single) <= 0).any():
+        number = int(np.argmax(np.diff(single, prepend=np.float32(-1e-9)) <= 0))
+        raise ValueError(
+            f"{path}: times must start at 0 or later and increase, but frame {number} is at {seconds[number]:g} s; "
+            "sort the frames and leave doubles out"
+        )
     writer = _Buffers()
     nodes: list[dict[str, Any]] = []
     roots, meshes, skins, facts = [], [], [], []
@@ -111,9 +89,17 @@ def write_hands_glb(
         meshes.append(_mesh(writer, rig, hand.assets, correctives))
         # A skinned mesh stands at the scene's root without a transform: its joints alone place it (3.7.3.3).
         mesh = {"name": hand.name or "hand", "mesh": number, "skin": number}
-        nodes += [*_bones(rig, first, f"{hand.name}_" if hand.name else ""), mesh]
+        for joint, (name, offset) in enumerate(zip(rig.names, rig.offsets)):
+            node = {"name": f"{hand.name}_{name}" if hand.name else name, "translation": offset.tolist()}
+            if children := [first + child for child, parent in enumerate(PARENTS) if parent == joint]:
+                node["children"] = children
+            nodes.append(node)
+        nodes.append(mesh)
         roots += [first, first + len(PARENTS)]
-        skins.append(_skin(writer, rig, first))
+        inverse = np.tile(np.eye(4), (len(PARENTS), 1, 1))
+        inverse[:, :3, 3] = -rig.joints
+        joints = list(range(first, first + len(PARENTS)))
+        skins.append({"joints": joints, "skeleton": first, "inverseBindMatrices": writer.add(inverse, "f4")})
         _animate(writer, rig, motion, clock, first, correctives)
         model = {"name": hand.assets.name, "side": hand.assets.side, "hash": hand.assets.hash}
         facts.append({"hand_model": model, "betas": np.asarray(hand.betas, np.float64).tolist()})
@@ -175,24 +161,6 @@ class _Buffers:
         chunks = struct.pack("<I4s", len(text), b"JSON") + text
         chunks += struct.pack("<I4s", len(self.data), b"BIN\0") + self.data
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
-def _bones(rig: Rig, first: int, prefix: str) -> list[dict[str, Any]]:
-    """The 21 joints as nodes from number ``first`` on, at rest."""
-    nodes: list[dict[str, Any]] = []
-    for joint, (name, offset) in enumerate(zip(rig.names, rig.offsets)):
-        node: dict[str, Any] = {"name": prefix + name, "translation": offset.tolist()}
-        if children := [first + child for child, parent in enumerate(PARENTS) if parent == joint]:
-            node["children"] = children
-        nodes.append(node)
-    return nodes
-
-
-def _skin(writer: _Buffers, rig: Rig, first: int) -> dict[str, Any]:
-    inverse = np.tile(np.eye(4), (len(rig.joints), 1, 1))
-    inverse[:, :3, 3] = -rig.joints
-    joints = list(range(first, first + len(PARENTS)))
-    return {"joints": joints, "skeleton": first, "inverseBindMatrices": writer.add(inverse, "f4")}
 
 
 def _mesh(writer: _Buffers, rig: Rig, assets: SkinnedHand, correctives: bool) -> dict[str, Any]:

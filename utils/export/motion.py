@@ -51,14 +51,6 @@ class HandMotion:
         self._seconds.append(seconds)
         self._frames.append({hand.track: hand for hand in hands})
 
-    def times(self) -> tuple[np.ndarray, np.ndarray]:
-        """Times (T,) in seconds, rising as float32, and the frame of each; the file cannot tell closer ones apart."""
-        rows: list[int] = []
-        for row, seconds in enumerate(self._seconds):
-            if not rows or np.float32(seconds) > np.float32(self._seconds[rows[-1]]):
-                rows.append(row)
-        return np.array([self._seconds[row] for row in rows]), np.array(rows, dtype=int)
-
     def hands(self) -> list[tuple[list[PosedHand], int]]:
         """Of each track, by its number: its hand at every frame, and in how many frames it is held."""
         found = []
@@ -89,7 +81,7 @@ class HandMotion:
 
         Args:
             fps: frames a second of the BVH; the GLB keeps the frames' own times.
-            joint_names, correctives: of `write_animated_glb`.
+            joint_names, correctives: of `write_hands_glb`.
 
         Raises:
             OSError: the disk is full; names the file, and an earlier one stays. ValueError: see `make_rig`.
@@ -101,7 +93,11 @@ class HandMotion:
                 earlier = "; the file of that name is of an earlier run" if path.exists() else ""
                 logger.warning("no frame has a hand: %s is not written%s", path, earlier)
             return
-        times, rows = self.times()
+        rows: list[int] = []  # with times that rise as float32: the file cannot tell closer ones apart
+        for row, seconds in enumerate(self._seconds):
+            if not rows or np.float32(seconds) > np.float32(self._seconds[rows[-1]]):
+                rows.append(row)
+        times = np.array(self._seconds)[rows]
         moving: list[MovingHand] = []
         for number, (hands, held) in enumerate(found, 1):
             assets, betas = hands[-1].assets, np.asarray(hands[-1].betas, np.float64)
@@ -141,17 +137,12 @@ def motion_files(
 
     But where the block ends with an error of the system, as on a full disk, an earlier file stays.
     """
-    motion = HandMotion()
-
-    def write() -> None:
-        if glb or bvh:
-            motion.write(fps, glb, bvh, joint_names=joint_names, correctives=correctives)
-
+    motion, failure = HandMotion(), None
     try:
         yield motion
-    except OSError:
+    except BaseException as error:
+        failure = error
         raise
-    except BaseException:
-        write()
-        raise
-    write()
+    finally:
+        if (glb or bvh) and not isinstance(failure, OSError):
+            motion.write(fps, glb, bvh, joint_names=joint_names, correctives=correctives)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from utils.artifact_checks import HandLike
 from utils.joints import FINGERS, MANO_PARENTS, tip_vertices
 from utils.mesh_io import CAMERA_TO_GLTF
 
@@ -37,7 +38,7 @@ _DISTAL = {"thumb": 15, "index": 3, "middle": 6, "ring": 12, "little": 9}
 PARENTS = (*MANO_PARENTS, *(_DISTAL[finger] for finger in FINGERS))
 
 
-class SkinnedHand(Protocol):
+class SkinnedHand(HandLike, Protocol):
     """What the writers need of `template.HandAssets` (which this floor cannot import)."""
 
     @property
@@ -54,10 +55,6 @@ class SkinnedHand(Protocol):
     def faces(self) -> np.ndarray: ...
     @property
     def side(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def hash(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -128,29 +125,3 @@ def make_rig(
         rotations=pose * np.outer(CAMERA_TO_GLTF, CAMERA_TO_GLTF),
         root=(joints[0] + transl) * CAMERA_TO_GLTF,
     )
-
-
-def frame_times(path: object, count: int, fps: float | None, times: np.ndarray | None) -> np.ndarray:
-    """(T,) float64 seconds of ``count`` frames from a frame rate, 1/s, or from the times themselves.
-
-    Raises:
-        ValueError: both or none are given, a rate not above 0, times that are not (T,), below 0 or not increasing.
-    """
-    if (fps is None) == (times is None):
-        raise ValueError(f"{path}: give either fps or times")
-    if times is None:
-        assert fps is not None
-        if not (np.isfinite(fps) and fps > 0):
-            raise ValueError(f"{path}: fps is {fps}; it must be above 0")
-        return np.arange(count) / fps
-    seconds = np.asarray(times, np.float64)
-    if seconds.shape != (count,) or not np.isfinite(seconds).all():
-        raise ValueError(f"{path}: times {seconds.shape} must be {count} finite seconds, one a frame")
-    single = seconds.astype(np.float32)  # what the file will hold
-    if single[0] < 0 or (np.diff(single) <= 0).any():
-        number = int(np.argmax(np.diff(single, prepend=np.float32(-1e-9)) <= 0))
-        raise ValueError(
-            f"{path}: times must start at 0 or later and increase, but frame {number} is at {seconds[number]:g} s; "
-            "sort the frames and leave doubles out"
-        )
-    return seconds

@@ -42,9 +42,9 @@ def to_linear(srgb: np.ndarray) -> np.ndarray:
 
 def make_skin_map(rest_vertices: np.ndarray, rest_joints: np.ndarray, faces: np.ndarray, is_left: bool) -> SkinMap:
     """Sheet coordinates from the flat rest hand: vertices (778, 3) and standard joints (21, 3), metres."""
-    forward = _unit(rest_joints[9] - rest_joints[0])
+    forward = unit(rest_joints[9] - rest_joints[0])
     across = rest_joints[5] - rest_joints[17]
-    across = _unit(across - forward * (across @ forward))
+    across = unit(across - forward * (across @ forward))
     back = np.cross(across, forward) if is_left else np.cross(forward, across)
     plane = np.stack([across, forward], axis=1)
     flat = rest_vertices @ plane
@@ -91,7 +91,7 @@ def finger_creases(joints: np.ndarray, pixel: float) -> Iterator[tuple[np.ndarra
     for parent, child in BONES:
         if child % 4 == 1 or parent == 0:  # the wrist's bones: the palm has its own lines
             continue
-        along = _unit(joints[child] - joints[parent])
+        along = unit(joints[child] - joints[parent])
         centre = joints[parent] + (along * 0.018 * pixel if parent % 4 == 1 else 0)
         yield joints[parent], centre, along, np.array([-along[1], along[0]])
 
@@ -128,7 +128,7 @@ def _draw_nails(back: np.ndarray, skin_map: SkinMap, tone: np.ndarray) -> None:
     pixel, joints = skin_map.metres_to_pixels, skin_map.joints
     nail = np.clip(tone * 0.65 + 0.35 * to_linear(np.array([250, 205, 195])), 0, 1)
     for tip in (4, 8, 12, 16, 20):
-        along = _unit(joints[tip] - joints[tip - 1])
+        along = unit(joints[tip] - joints[tip - 1])
         width = (0.0052 if tip == 4 else 0.0042 if tip < 20 else 0.0036) * pixel
         angle = float(np.degrees(np.arctan2(along[1], along[0])))
         for shift, length, colour in ((-0.0065, 0.0062, nail), (-0.0012, 0.0014, np.clip(nail * 1.35, 0, 0.95))):
@@ -185,5 +185,6 @@ def _line(mask: np.ndarray, points: list[np.ndarray], width: float) -> None:
     cv2.polylines(mask, [scaled], False, 1.0, max(1, round(width)), cv2.LINE_AA, shift=4)
 
 
-def _unit(vector: np.ndarray) -> np.ndarray:
+def unit(vector: np.ndarray) -> np.ndarray:
+    """The vector (n,) scaled to length one."""
     return vector / np.linalg.norm(vector)

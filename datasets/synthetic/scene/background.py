@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -57,17 +55,14 @@ def room_texture(generator: np.random.Generator) -> np.ndarray:
     return np.clip(cv2.resize(room, (IMAGE_WIDTH, IMAGE_HEIGHT), interpolation=cv2.INTER_LINEAR), 0.005, 0.95)
 
 
-@dataclass(frozen=True)
-class TableView:
-    """The empty table before one camera, full image size."""
+def view_table(
+    table: np.ndarray, room: np.ndarray, K: np.ndarray, camera_to_table: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The empty table before a camera; K (3, 3) pixels, camera_to_table (4, 4) metres.
 
-    colour: np.ndarray  # (480, 640, 3) float32 linear RGB, unlit
-    is_table: np.ndarray  # (480, 640) float32 0..1
-    depth: np.ndarray  # (480, 640) float32 metres; inf beyond the table
-
-
-def view_table(table: np.ndarray, room: np.ndarray, K: np.ndarray, camera_to_table: np.ndarray) -> TableView:
-    """Project the table top into a camera; K (3, 3) pixels, camera_to_table (4, 4) metres."""
+    Returns:
+        float32 (480, 640, ...): linear RGB, unlit; how much of a pixel is table, 0..1; depth, metres, inf beyond it.
+    """
     table_to_camera = np.linalg.inv(camera_to_table)
     metres = (_TABLE_HIGH - _TABLE_LOW) / _TABLE_PIXELS
     texture_to_table = np.array(
@@ -82,7 +77,7 @@ def view_table(table: np.ndarray, room: np.ndarray, K: np.ndarray, camera_to_tab
     row = camera_to_table[2, :3] @ np.linalg.inv(K)
     slope = row[0] * np.arange(IMAGE_WIDTH) + row[1] * np.arange(IMAGE_HEIGHT)[:, None] + row[2]
     depth = np.where(is_table > 0.5, -camera_to_table[2, 3] / np.minimum(slope, -1e-6), np.inf)
-    return TableView(colour, is_table, depth.astype(np.float32))
+    return colour, is_table, depth.astype(np.float32)
 
 
 def _muted(generator: np.random.Generator, count: int) -> np.ndarray:

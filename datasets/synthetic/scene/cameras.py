@@ -12,7 +12,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from datasets.dex_ycb.splits import SERIALS
-from datasets.synthetic.scene.population import MASTER_SERIAL, rig_generator, subject_name
+from datasets.synthetic.scene.population import MASTER_SERIAL, RIG, random_numbers, subject_name
 
 IMAGE_WIDTH, IMAGE_HEIGHT = 640, 480
 
@@ -47,7 +47,7 @@ def make_rig(seed: int, subject: int) -> Rig:
     Intrinsics and the rig's design are the data set's; each subject's calibration moves every
     camera by some millimetres and tenths of a degree, as re-mounting does.
     """
-    shared, personal = rig_generator(seed, 0), rig_generator(seed, subject)
+    shared, personal = (random_numbers(seed, number, RIG) for number in (0, subject))
     K, poses = {}, {}
     for serial, azimuth, elevation in zip(SERIALS, _AZIMUTHS, _ELEVATIONS, strict=True):
         focal = 615.0 + shared.normal(0.0, 3.0)
@@ -56,7 +56,7 @@ def make_rig(seed: int, subject: int) -> Rig:
         angles = np.radians([azimuth + shared.normal(0, 5.0), elevation + shared.normal(0, 3.0)])
         pose = look_at(angles, shared.uniform(0.72, 0.95), _LOOK_AT + shared.normal(0, 0.015, 3))
         jitter = np.eye(4)
-        jitter[:3, :3] = _small_rotation(personal.normal(0, 0.008, 3))
+        jitter[:3, :3] = Rotation.from_rotvec(personal.normal(0, 0.008, 3)).as_matrix()
         jitter[:3, 3] = personal.normal(0, 0.006, 3)
         poses[serial] = pose @ jitter
     date = subject_name(subject)[:8]
@@ -77,7 +77,3 @@ def look_at(angles: np.ndarray, distance: float, target: np.ndarray) -> np.ndarr
     pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
     pose[:3, 3] = target + distance * outward
     return pose
-
-
-def _small_rotation(vector: np.ndarray) -> np.ndarray:
-    return Rotation.from_rotvec(vector).as_matrix()

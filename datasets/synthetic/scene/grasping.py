@@ -14,10 +14,16 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from datasets.synthetic.scene.fingers import FINGER_OF_JOINT, MAX_CLOSURE, closure_angles, finger_pose
 from datasets.synthetic.scene.objects import CatalogueObject
 from template import HandModel, axis_angle_to_pose
+from template.stand_in.grasps import angles_to_pose, clip_angles, grasp_angles
 
+#: Finger (thumb 0 ... little 4) of each of the 21 angles of `template.stand_in.grasps`.
+_FINGER_OF_ANGLE = np.array([1] * 4 + [2] * 4 + [3] * 4 + [4] * 4 + [0] * 5)
+#: Finger (thumb 0 ... little 4) of each of MANO's 16 joints; -1 for the wrist.
+FINGER_OF_JOINT = np.array([-1, 1, 1, 1, 2, 2, 2, 4, 4, 4, 3, 3, 3, 0, 0, 0])
+#: A finger may close further than its grasp's end, on a thin object.
+MAX_CLOSURE = 1.5
 # Columns: MANO's axes in the table frame for a palm-down hand that points away from the subject.
 _PALM_DOWN = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 _REFERENCE_LENGTH = 0.095  # wrist to middle knuckle that the offsets below were set with, metres
@@ -44,6 +50,20 @@ STYLES = {
     "top_box": GraspStyle("box", (20, 42, 10), True, 0.118, 0.058, "forward"),
     "pinch_box": GraspStyle("tripod", (24, 52, 16), True, 0.125, 0.062, "forward"),
 }
+
+
+def closure_angles(grasp: str, closure: np.ndarray) -> np.ndarray:
+    """The 21 anatomical angles, radians, with ``closure`` (5,) of thumb, index, middle, ring, little.
+
+    0 is the grasp's pre-shape, 1 its end; up to `MAX_CLOSURE` the fingers go on the same way.
+    """
+    opened, closed = grasp_angles(grasp, 0.0), grasp_angles(grasp, 1.0)
+    return clip_angles(opened + closure[_FINGER_OF_ANGLE] * (closed - opened))
+
+
+def finger_pose(angles: np.ndarray) -> np.ndarray:
+    """Axis-angles (F, 45), radians, MANO order, right hand, of anatomical angles (F, 21), radians."""
+    return np.stack([angles_to_pose(row) for row in clip_angles(angles)])
 
 
 def heading_rotation(heading: np.ndarray) -> np.ndarray:
@@ -79,24 +99,22 @@ def fit_grip(
         height_share: -1 (bottom) to 1 (top) of the object's height that a side grasp holds.
     """
     rotation = heading_rotation(heading)
-    vertices, length = _closing_hand(hand, betas, style)
-    vertices = vertices @ rotation.T
+    # Of the closing hand, about the wrist: (levels, 778, 3); and the length from wrist to middle knuckle.
+    fingers = finger_pose(np.stack([closure_angles(style.fingers, np.full(5, level)) for level in _LEVELS]))
+    axis_angle = torch.as_tensor(np.hstack([np.zeros((len(_LEVELS), 3)), fingers]))
+    output = hand(axis_angle_to_pose(axis_angle), torch.as_tensor(betas).expand(len(_LEVELS), 10))
+    length = float((output.rest_joints[0, 4] - output.rest_joints[0, 0]).norm())
+    vertices = (output.vertices - output.joints[:, :1]).numpy() @ rotation.T
     object_rotation, wrist_to_object = _place_object(style, item, rotation, length, height_share)
     wrist_to_object = wrist_to_object + _clearance(vertices[0], rotation, item, object_rotation, wrist_to_object)
     depth = item.inside_depth((vertices - wrist_to_object) @ object_rotation)
     finger_of_vertex = FINGER_OF_JOINT[hand.assets.weights.argmax(axis=1)]
-    closures = np.array([_last_free_level(depth[:, finger_of_vertex == finger]) for finger in range(5)])
+    closures = np.ones(5)
+    for finger in range(5):  # to the level before its vertices sink in
+        sinks = depth[:, finger_of_vertex == finger].max(axis=1) > _ALLOWED_DEPTH
+        if sinks.any():
+            closures[finger] = _LEVELS[max(int(np.argmax(sinks)) - 1, 0)]
     return Grip(object_rotation, wrist_to_object, closures)
-
-
-def _closing_hand(hand: HandModel, betas: np.ndarray, style: GraspStyle) -> tuple[np.ndarray, float]:
-    """Vertices (levels, 778, 3) about the wrist, MANO frame, of the closing hand; wrist to middle knuckle, metres."""
-    count = len(_LEVELS)
-    fingers = finger_pose(np.stack([closure_angles(style.fingers, np.full(5, level)) for level in _LEVELS]))
-    axis_angle = torch.as_tensor(np.hstack([np.zeros((count, 3)), fingers]))
-    output = hand(axis_angle_to_pose(axis_angle), torch.as_tensor(betas).expand(count, 10))
-    length = float((output.rest_joints[0, 4] - output.rest_joints[0, 0]).norm())
-    return (output.vertices - output.joints[:, :1]).numpy(), length
 
 
 def _place_object(
@@ -129,11 +147,3 @@ def _clearance(
     depth = item.inside_depth(local).max(axis=1)
     cost = np.maximum(depth - _ALLOWED_DEPTH, 0) * 100 + (forward + palmar).ravel()
     return pushes[int(np.argmin(cost))]
-
-
-def _last_free_level(depth: np.ndarray) -> float:
-    """Closure before a finger's vertices, depth (levels, V), sink in; 1 if they never do."""
-    sinks = depth.max(axis=1) > _ALLOWED_DEPTH
-    if not sinks.any():
-        return 1.0
-    return float(_LEVELS[max(int(np.argmax(sinks)) - 1, 0)])

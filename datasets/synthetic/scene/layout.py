@@ -14,32 +14,11 @@ import scipy.sparse
 from datasets.synthetic.scene.appearance import SKIN_SIZE, SkinMap, cloth_texture, object_texture
 from datasets.synthetic.scene.motion import Motion
 from datasets.synthetic.scene.objects import TEXTURE_SIZE
+from utils.drawing.ray_casting import face_normals
 
 SEG_HAND = 255
 _RINGS, _CLOTH, _ARM_LENGTH = 9, 128, 0.55  # the upper arm's direction is the forearm's: it is out of view
 _SHOULDER = np.array([0.22, -0.85, 0.36])  # of a right hand's owner, table frame, metres
-
-
-class Atlas:
-    """Square textures packed below each other in one (H * SKIN_SIZE, 3) array."""
-
-    def __init__(self) -> None:
-        self._sheets: list[np.ndarray] = []
-        self._rows = 0
-
-    def add(self, texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
-        """Append a square texture; the atlas pixel coordinates (V, 2) of its ``uv`` (V, 2) in [0, 1]."""
-        size = len(texture)
-        sheet = np.zeros((size, SKIN_SIZE, 3), np.float32)
-        sheet[:, :size] = texture
-        pixels = np.clip(uv, 0, 1) * (size - 1) + [0, self._rows]
-        self._sheets.append(sheet)
-        self._rows += size
-        return pixels
-
-    def texels(self) -> np.ndarray:
-        """(rows * SKIN_SIZE, 3) float32 linear RGB; texel of pixel (x, y) is row y * SKIN_SIZE + x."""
-        return np.vstack(self._sheets).reshape(-1, 3)
 
 
 @dataclass(frozen=True)
@@ -67,30 +46,28 @@ class Scene:
         self._loop = wrist_loop(hand_faces)
         self._normal_sums = _incidence(hand_faces, len(motion.vertices[0]))
         self._hand_faces = hand_faces
-        atlas = Atlas()
-        hand_uv = atlas.add(skin[0], skin_map.uv)
-        atlas.add(skin[1], skin_map.uv)
+        self._sheets: list[np.ndarray] = []  # square textures packed below each other
+        hand_uv = self._pack(skin[0], skin_map.uv)
+        self._pack(skin[1], skin_map.uv)
         hand_texture = np.column_stack([hand_uv, skin_map.backness])
 
         self._sleeve_start = float(generator.uniform(0.0, 0.16))  # bare forearm before it, metres
         self._looseness = float(generator.uniform(1.04, 1.3))
         self._folds = generator.uniform(0, 2 * np.pi, 3)
-        arm_texture, arm_faces = self._arm_surface(atlas, hand_texture, cloth_texture(generator, _CLOTH))
+        arm_texture, arm_faces = self._arm_surface(hand_texture, cloth_texture(generator, _CLOTH))
 
         self._meshes = [item.mesh() for item in motion.objects]
         textures = [object_texture(item.ycb_id, item.colours, TEXTURE_SIZE) for item in motion.objects]
-        object_uv = [atlas.add(texture, mesh.uv) for texture, mesh in zip(textures, self._meshes, strict=True)]
-        ids = [item.ycb_id for item in motion.objects]
-        held = [(self._meshes[0].faces, _flat_texture(object_uv[0]), ids[0])]
-        hand = [(hand_faces, hand_texture, SEG_HAND), (arm_faces, arm_texture, 0)]
-        self.with_hand, self.without_hand = _merge(hand + held, 2), _merge(held)
-        self.standing = _merge(
-            [
-                (mesh.faces, _flat_texture(uv), ycb_id)
-                for mesh, uv, ycb_id in zip(self._meshes[1:], object_uv[1:], ids[1:], strict=True)
-            ]
+        object_uv = [self._pack(texture, mesh.uv) for texture, mesh in zip(textures, self._meshes, strict=True)]
+        held, *standing = (
+            (mesh.faces, _flat_texture(uv), item.ycb_id)
+            for mesh, uv, item in zip(self._meshes, object_uv, motion.objects, strict=True)
         )
-        self.texels = atlas.texels()
+        hand = [(hand_faces, hand_texture, SEG_HAND), (arm_faces, arm_texture, 0)]
+        self.with_hand, self.without_hand = _merge([*hand, held], 2), _merge([held])
+        self.standing = _merge(standing)
+        # (rows * SKIN_SIZE, 3) float32 linear RGB; texel of pixel (x, y) is row y * SKIN_SIZE + x.
+        self.texels = np.vstack(self._sheets).reshape(-1, 3)
 
     def frame(self, index: int) -> tuple[Surface, np.ndarray, np.ndarray]:
         """The moving surface of a frame with its vertices and unit normals, (V, 3) float32 each."""
@@ -98,7 +75,7 @@ class Scene:
         if not self.motion.present[index]:
             return self.without_hand, vertices.astype(np.float32), normals.astype(np.float32)
         hand = self.motion.vertices[index]
-        hand_normals = _unit(self._normal_sums @ _face_normals(hand, self._hand_faces))
+        hand_normals = _unit(self._normal_sums @ face_normals(hand, self._hand_faces))
         arm, arm_normals = self._arm(hand, self.motion.joints[index])
         return (
             self.with_hand,
@@ -113,12 +90,20 @@ class Scene:
         vertices, normals = (np.concatenate(part).astype(np.float32) for part in zip(*placed, strict=True))
         return vertices, normals
 
-    def _arm_surface(self, atlas: Atlas, hand_texture: np.ndarray, cloth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _pack(self, texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
+        """Append a square texture to the atlas; the atlas pixel coordinates (V, 2) of its ``uv`` (V, 2) in [0, 1]."""
+        size, above = len(texture), sum(len(sheet) for sheet in self._sheets)
+        sheet = np.zeros((size, SKIN_SIZE, 3), np.float32)
+        sheet[:, :size] = texture
+        self._sheets.append(sheet)
+        return np.clip(uv, 0, 1) * (size - 1) + [0, above]
+
+    def _arm_surface(self, hand_texture: np.ndarray, cloth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Texture coordinates and faces of a bare tube of rings from the wrist loop and a sleeve over it."""
         count = len(self._loop)
         skin = np.tile(hand_texture[self._loop], (_RINGS, 1))
         around, along = np.meshgrid(np.linspace(0, 1, count), np.linspace(0, 1, _RINGS))
-        sleeve = _flat_texture(atlas.add(cloth, np.column_stack([around.ravel(), along.ravel()])))
+        sleeve = _flat_texture(self._pack(cloth, np.column_stack([around.ravel(), along.ravel()])))
         ring, place = np.meshgrid(np.arange(_RINGS - 1), np.arange(count), indexing="ij")
         a = (ring * count + place).ravel()
         b = (ring * count + (place + 1) % count).ravel()
@@ -147,7 +132,7 @@ class Scene:
         sleeve = centre + start[:, None, None] * axis + flat * (width[:, None] * ripple)[..., None]
         vertices = np.concatenate([bare.reshape(-1, 3), sleeve.reshape(-1, 3)])
         normals = [
-            _unit(self._tube_sums @ _face_normals(part.reshape(-1, 3), self._tube_faces)) for part in (bare, sleeve)
+            _unit(self._tube_sums @ face_normals(part.reshape(-1, 3), self._tube_faces)) for part in (bare, sleeve)
         ]
         # The loop's direction around the wrist decides the tube's; the spokes tell which way is out.
         outward = np.sign(np.sum(normals[0] * np.tile(flat, (_RINGS, 1))))
@@ -195,11 +180,6 @@ def _incidence(faces: np.ndarray, n_vertices: int) -> scipy.sparse.csr_matrix:
     """(V, F) matrix that sums face values into vertices."""
     columns = np.repeat(np.arange(len(faces)), 3)
     return scipy.sparse.csr_matrix((np.ones(faces.size), (faces.ravel(), columns)), shape=(n_vertices, len(faces)))
-
-
-def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    corners = vertices[faces]
-    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

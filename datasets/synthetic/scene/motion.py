@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from datasets.synthetic.scene.fingers import closure_angles, finger_pose
-from datasets.synthetic.scene.grasping import STYLES, fit_grip, heading_rotation
+from datasets.synthetic.scene.grasping import STYLES, closure_angles, finger_pose, fit_grip, heading_rotation
 from datasets.synthetic.scene.objects import CATALOGUE, CatalogueObject
 from template import HandModel, axis_angle_to_pose, mirror_pose
 
@@ -80,17 +79,24 @@ def make_motion(
     rotation = heading_rotation(heading)
     pose = axis_angle_to_pose(torch.as_tensor(np.hstack([np.zeros((len(time), 3)), fingers])))
     pose[:, 0] = torch.as_tensor(rotation)
-    place = _above_table(right, pose, betas, place, rest_wrist)
+    # Raised, smoothly, until no vertex is lower than the clearance.
+    output = right(pose, torch.as_tensor(betas).expand(len(time), 10), torch.as_tensor(place - rest_wrist))
+    missing = np.logaddexp(0.0, (_CLEARANCE - output.vertices[..., 2].amin(dim=1).numpy()) / 0.004) * 0.004
+    place = place + missing[:, None] * [0.0, 0.0, 1.0]
 
     wrist = _matrix(rotation, place)
-    held = _held_object(time, wrist, _matrix(grip.object_rotation, object_place))[:num_frames]
+    # The object stands until the lift (when the last of the wrists is), then it is fixed to the wrist.
+    standing = _matrix(grip.object_rotation, object_place)
+    carried = wrist @ (np.linalg.inv(wrist[-1]) @ standing)
+    held = np.where((time > _LIFT_START)[:, None, None], carried, standing)[:num_frames]
     pose, place = pose[:num_frames], place[:num_frames]
     others, other_poses = _bystanders(generator, target, object_place)
     object_poses = np.concatenate(
         [held[:, None], np.broadcast_to(other_poses, (num_frames, *other_poses.shape))], axis=1
     )
     if hand.assets.side == "left":
-        pose, place, object_poses = mirror_pose(pose), place * [-1, 1, 1], _mirror(object_poses)
+        flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+        pose, place, object_poses = mirror_pose(pose), place * [-1, 1, 1], flip @ object_poses @ flip
     transl = place - hand.rest_joints(torch.as_tensor(betas)[None])[0, 0].numpy()
     output = hand(pose, torch.as_tensor(betas).expand(num_frames, 10), torch.as_tensor(transl))
     return Motion(
@@ -165,23 +171,6 @@ def _finger_path(
     return finger_pose(angles) + freedom[:, None] * (coefficients @ components)
 
 
-def _above_table(
-    right: HandModel, pose: torch.Tensor, betas: np.ndarray, place: np.ndarray, rest_wrist: np.ndarray
-) -> np.ndarray:
-    """Places (F, 3) raised, smoothly, until no vertex is lower than the clearance."""
-    count = len(place)
-    transl = torch.as_tensor(place - rest_wrist)
-    lowest = right(pose, torch.as_tensor(betas).expand(count, 10), transl).vertices[..., 2].amin(dim=1).numpy()
-    missing = np.logaddexp(0.0, (_CLEARANCE - lowest) / 0.004) * 0.004
-    return place + missing[:, None] * [0.0, 0.0, 1.0]
-
-
-def _held_object(time: np.ndarray, wrist: np.ndarray, standing: np.ndarray) -> np.ndarray:
-    """Object poses: standing until the lift (when the last of the wrists is), then fixed to the wrist."""
-    poses = wrist @ (np.linalg.inv(wrist[-1]) @ standing)
-    return np.where((time > _LIFT_START)[:, None, None], poses, standing)
-
-
 def _bystanders(
     generator: np.random.Generator, target: int, object_place: np.ndarray
 ) -> tuple[list[CatalogueObject], np.ndarray]:
@@ -202,11 +191,6 @@ def _presence(generator: np.random.Generator, num_frames: int) -> np.ndarray:
     """A few percent of frames, at the start, in which no hand is there yet."""
     absent = int(generator.uniform(0.0, 0.08) * num_frames + generator.random())
     return np.arange(num_frames) >= min(absent, num_frames - 1)
-
-
-def _mirror(poses: np.ndarray) -> np.ndarray:
-    flip = np.diag([-1.0, 1.0, 1.0, 1.0])
-    return flip @ poses @ flip
 
 
 def _matrix(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:

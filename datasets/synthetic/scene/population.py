@@ -20,7 +20,7 @@ MASTER_SERIAL = "840412060917"
 _FIRST_EXTRA_DAY = datetime.date(2020, 11, 1)
 # Streams of random numbers that do not belong to a sequence. They follow subject numbers in the
 # seed sequence, so they must not be sequence indices.
-_BETAS_STREAM, _RIG_STREAM, _STYLE_STREAM = 10**9, 10**9 + 1, 10**9 + 2
+_BETAS, RIG, STYLE = 10**9, 10**9 + 1, 10**9 + 2
 
 
 def subject_name(subject: int) -> str:
@@ -54,8 +54,8 @@ def sequence_name(subject: int, sequence: int) -> str:
 def subject_betas(seed: int, subject: int) -> np.ndarray:
     """(10,) float64 betas of the 1-based ``subject``; the same for both hands (docs/facts.md 1.3)."""
     if subject > len(SUBJECTS):
-        return _generator(seed, subject, _BETAS_STREAM).standard_normal(10)
-    generator = _generator(seed, 0, _BETAS_STREAM)
+        return random_numbers(seed, subject, _BETAS).standard_normal(10)
+    generator = random_numbers(seed, 0, _BETAS)
     count = len(SUBJECTS)
     strata = np.stack([generator.permutation(count) for _ in range(10)], axis=1)
     return norm.ppf((strata + generator.random((count, 10))) / count)[subject - 1].clip(-3, 3)
@@ -70,23 +70,10 @@ def sequence_side(sequence: int, left_fraction: float) -> str:
 def sequence_object(seed: int, subject: int, sequence: int, n_objects: int) -> int:
     """Index of the grasped object: every object once in each block of ``n_objects`` sequences."""
     block, place = divmod(sequence, n_objects)
-    return int(_generator(seed, subject, _STYLE_STREAM + 1 + block).permutation(n_objects)[place])
+    return int(random_numbers(seed, subject, STYLE + 1 + block).permutation(n_objects)[place])
 
 
-def sequence_generator(seed: int, subject: int, sequence: int) -> np.random.Generator:
-    """The sequence's own random numbers, whatever else is written, in whichever order."""
-    return _generator(seed, subject, sequence)
-
-
-def rig_generator(seed: int, subject: int) -> np.random.Generator:
-    """Random numbers of the subject's camera calibration; subject 0: of what all calibrations share."""
-    return _generator(seed, subject, _RIG_STREAM)
-
-
-def style_generator(seed: int, subject: int) -> np.random.Generator:
-    """Random numbers of the subject's looks and habits (skin, resting finger posture)."""
-    return _generator(seed, subject, _STYLE_STREAM)
-
-
-def _generator(seed: int, subject: int, stream: int) -> np.random.Generator:
+def random_numbers(seed: int, subject: int, stream: int) -> np.random.Generator:
+    """A subject's random numbers of a stream: a sequence's index, whatever else is written in whichever order; `RIG`
+    for the camera calibration (subject 0: what all share); `STYLE` for looks and habits (skin, resting fingers)."""
     return np.random.default_rng(np.random.SeedSequence([seed, subject, stream]))

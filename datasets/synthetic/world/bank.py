@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import SIZE
@@ -51,7 +52,6 @@ def write_shard(root: str | Path, seed: int, number: int, mano_dir: str | None =
             place += 1
     generator = np.random.default_rng(np.random.SeedSequence([seed, number, 7]))
     walls = np.stack([random_background(generator) for _ in range(BACKGROUNDS_A_SHARD)])
-    assert walls.shape[1:] == (SIDE, SIDE, 3)
     for path, array in ((pixels, rgba), (backgrounds, walls), (labels, rows)):
         temporary = path.with_suffix(".tmp")
         with open(temporary, "wb") as handle:
@@ -62,7 +62,6 @@ def write_shard(root: str | Path, seed: int, number: int, mano_dir: str | None =
 
 def _worker(root: str, seed: int, numbers: list[int], mano_dir: str | None, deadline: float) -> None:
     import cv2
-    import torch
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -73,18 +72,12 @@ def _worker(root: str, seed: int, numbers: list[int], mano_dir: str | None, dead
 
 
 def write_bank(
-    root: str | Path,
-    people: int,
-    seed: int = 0,
-    processes: int = 1,
-    first: int = 0,
-    minutes: float = 1e9,
+    root: str | Path, people: int, seed: int = 0, processes: int = 1, first: int = 0, minutes: float = 1e9,
     mano_dir: str | None = None,
-) -> int:
+) -> int:  # fmt: skip
     """Write a bank with several processes; the number of shards that are whole at the end.
 
     Args:
-        root: folder, made if missing.
         people: rounded up to whole shards; each gives `PER_PERSON` cut-outs.
         first: number of the first person: other banks of the same seed (validation) begin elsewhere.
         minutes: no shard but each process's first is begun later than this.
@@ -106,6 +99,58 @@ def write_bank(
     if any(worker.exitcode for worker in workers):
         raise RuntimeError(f"{root}: a rendering process failed with exit code {[w.exitcode for w in workers]}")
     return len(whole_shards(root))
+
+
+class ResidentBank:
+    """Cut-outs, backgrounds and keypoints of all whole shards in a device's memory, growing while others are rendered.
+
+    Args:
+        root: folder of `bank.write_bank`.
+        device: where to keep them.
+        max_cutouts: memory is reserved for so many (0.1 MB each), and no more are read.
+    """
+
+    def __init__(self, root: str | Path, device: torch.device | str, max_cutouts: int) -> None:
+        self.root, self.device = Path(root), torch.device(device)
+        shards = -(-max_cutouts // CUTOUTS_A_SHARD)
+        self._most = shards
+        cutouts, walls = shards * CUTOUTS_A_SHARD, shards * BACKGROUNDS_A_SHARD
+        self.rgba = torch.empty((cutouts, SIZE, SIZE, 4), dtype=torch.uint8, device=self.device)
+        self.walls = torch.empty((walls, SIDE, SIDE, 3), dtype=torch.uint8, device=self.device)
+        self.keypoints = torch.empty((cutouts, 21, 2), device=self.device)
+        self._read: set[int] = set()
+
+    @property
+    def cutouts(self) -> int:
+        """How many cut-outs are here."""
+        return len(self._read) * CUTOUTS_A_SHARD
+
+    @property
+    def backgrounds(self) -> int:
+        """How many backgrounds are here."""
+        return len(self._read) * BACKGROUNDS_A_SHARD
+
+    def refresh(self, at_most: int = 1_000_000) -> int:
+        """Read shards that are new, ``at_most`` so many; how many were read."""
+        new = [number for number in whole_shards(self.root) if number not in self._read]
+        new = new[: min(at_most, self._most - len(self._read))]
+        for number in new:
+            pixels, walls, labels = (np.load(path) for path in shard_paths(self.root, number))
+            first, wall = self.cutouts, self.backgrounds
+            self.rgba[first : first + len(pixels)] = torch.from_numpy(pixels).to(self.device)
+            self.walls[wall : wall + len(walls)] = torch.from_numpy(walls).to(self.device)
+            rows = torch.from_numpy(np.ascontiguousarray(labels["keypoints"]))
+            self.keypoints[first : first + len(pixels)] = rows.to(self.device)
+            self._read.add(number)
+        return len(new)
+
+    def cut(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels (B, 4, SIZE, SIZE) float32 0..1, colour times alpha, and keypoints (B, 21, 2) px of them."""
+        return self.rgba[index].permute(0, 3, 1, 2).float().div_(255), self.keypoints[index]
+
+    def wall(self, index: torch.Tensor) -> torch.Tensor:
+        """Backgrounds (B, 3, SIDE, SIDE) float32 0..1."""
+        return self.walls[index].permute(0, 3, 1, 2).float().div_(255)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from datasets.synthetic.scene.appearance import unit
 from datasets.synthetic.world.cutout import SIZE, View
 
 #: Share of the cut-out's side that the hand's box takes.
@@ -40,7 +41,7 @@ def random_view(
             continue
         rotation = _look(outward, arm, generator)
         off_axis = np.radians(generator.uniform(0, 33) * generator.random())
-        axis = Rotation.from_rotvec(off_axis * _unit(np.append(generator.normal(size=2), 0)))
+        axis = Rotation.from_rotvec(off_axis * unit(np.append(generator.normal(size=2), 0)))
         rotation = axis.as_matrix() @ rotation
         view = View(np.eye(3), rotation, -rotation @ position)
         if (view.to_camera(joints)[:, 2] < 0.05).any():
@@ -55,10 +56,10 @@ def random_view(
 
 def _direction(generator: np.random.Generator, arm: np.ndarray) -> np.ndarray:
     """(3,) unit, from the hand to the camera: two in three look at palm or back, the rest from anywhere."""
-    vector = _unit(generator.normal(size=3))
+    vector = unit(generator.normal(size=3))
     if generator.random() < 0.65:
         side = -1.0 if generator.random() < 0.6 else 1.0
-        vector = _unit(np.array([0.0, side, 0.0]) + 0.5 * generator.normal(size=3))
+        vector = unit(np.array([0.0, side, 0.0]) + 0.5 * generator.normal(size=3))
     return vector
 
 
@@ -68,11 +69,7 @@ def _look(outward: np.ndarray, arm: np.ndarray, generator: np.random.Generator) 
     down = arm - (arm @ forward) * forward
     if np.linalg.norm(down) < 0.1:
         down = np.cross(forward, generator.normal(size=3))
-    down = _unit(down)
+    down = unit(down)
     rotation = np.stack([np.cross(down, forward), down, forward])
     roll = generator.normal(0, 35) if generator.random() < 0.5 else generator.uniform(-180, 180)
     return Rotation.from_euler("z", roll, degrees=True).as_matrix() @ rotation
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / max(np.linalg.norm(vector), 1e-9)

@@ -18,7 +18,6 @@ from utils.drawing.ray_casting import Hits, RayCaster, interpolate, pixel_rays, 
 SIZE = 160
 """Side of a cut-out, px."""
 
-HAND, SLEEVE, OBJECT = 0, 1, 2
 _TEXTURE = 128
 _OFFSET = 0.0012  # metres off the surface before a shadow ray starts
 _SKY_RAYS = 6
@@ -33,7 +32,6 @@ class Part(NamedTuple):
     faces: np.ndarray  # (F, 3)
     uv: np.ndarray  # (V, 2) in [0, 1]
     texture: np.ndarray  # (S, S, 3) linear RGB
-    kind: int
 
 
 class Cutout(NamedTuple):
@@ -90,12 +88,8 @@ class PosedScene:
         starts = np.cumsum([0, *(len(piece) for piece in pieces)])
         self.vertices = np.concatenate(pieces).astype(np.float32)
         self.faces = np.vstack([surface.faces, *(p.faces + s for p, s in zip(parts, starts[1:], strict=False))])
-        self.face_kind = np.concatenate(
-            [
-                np.full(len(surface.faces), 0),
-                *(np.full(len(part.faces), number + 1) for number, part in enumerate(parts)),
-            ]
-        ).astype(np.uint8)
+        counts = [len(surface.faces), *(len(part.faces) for part in parts)]
+        self.face_kind = np.repeat(np.arange(len(counts)), counts).astype(np.uint8)  # 0: the hand, then the parts
         self._face_is_hand = np.zeros(len(self.faces), bool)
         self._face_is_hand[: len(surface.faces)] = surface.rest[surface.faces, 0].mean(axis=1) < _WRIST_EDGE
         normals = np.concatenate(
@@ -140,7 +134,7 @@ class PosedScene:
             rgba[index, :3] = np.round(255 * np.clip(radiance, 0, 1) ** (1 / 2.2))
             rgba[index, 3] = 255
             hand[index] = self._face_is_hand[found.face]
-            share = float((self.face_kind[found.face] == HAND).mean())
+            share = float((self.face_kind[found.face] == 0).mean())
         return Cutout(rgba.reshape(size, size, 4), hand.reshape(size, size), share, self.visible(view))
 
     def _colour(self, hits: Hits, origin: np.ndarray, directions: np.ndarray, lights: WorldLights) -> np.ndarray:
@@ -153,7 +147,7 @@ class PosedScene:
             shadowed[lit, number] = self.caster.occluded(points[lit], np.broadcast_to(lamp, (len(lit), 3)))
         albedo, gloss = np.empty((len(points), 3), np.float32), np.zeros(len(points), np.float32)
         kind = self.face_kind[hits.face]
-        own = np.flatnonzero(kind == HAND)
+        own = np.flatnonzero(kind == 0)
         texel = values[own, 4].astype(np.int32) * WIDTH + values[own, 3].astype(np.int32)
         back = values[own, 5]
         palm_sheet, back_sheet = self.skin.sheets.reshape(2, -1, 3)
@@ -168,7 +162,7 @@ class PosedScene:
             texel = values[of_part, 4].astype(np.int32) * _TEXTURE + values[of_part, 3].astype(np.int32)
             albedo[of_part] = part.texture.reshape(-1, 3)[texel]
         unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-        shine = np.where(kind == HAND, np.float32(self.skin.shine), np.float32(0.04))
+        shine = np.where(kind == 0, np.float32(self.skin.shine), np.float32(0.04))
         return shade(albedo, gloss, normals, unit, values[:, 6], shadowed, lights, shine)
 
     def visible(self, view: View) -> np.ndarray:
@@ -184,11 +178,9 @@ class PosedScene:
 
 def _covered(view: View, vertices: np.ndarray) -> np.ndarray:
     """Integer pixels (N, 2) of the smallest window that can show the vertices."""
-    camera = view.to_camera(vertices)
     low, high = np.zeros(2, int), np.full(2, view.size)
-    if (camera[:, 2] > 0.03).all():
-        seen = camera @ view.K.T
-        seen = seen[:, :2] / seen[:, 2:]
+    if (view.to_camera(vertices)[:, 2] > 0.03).all():
+        seen = view.project(vertices)
         low = np.clip(np.floor(seen.min(axis=0)), 0, view.size - 1).astype(int)
         high = np.clip(np.ceil(seen.max(axis=0)) + 1, 1, view.size).astype(int)
     return np.stack(np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1])), axis=-1).reshape(-1, 2)
@@ -219,4 +211,4 @@ def sleeve(surface: HandSurface, vertices: np.ndarray, generator: np.random.Gene
     outward = generator.uniform(0.003, 0.016) + generator.uniform(0.0003, 0.003) * ripple
     texture = cv2.resize(cloth_texture(generator, _TEXTURE), (_TEXTURE, _TEXTURE))
     uv = np.stack([(angle + np.pi) / (2 * np.pi), np.clip((rest[:, 0] - start) / 0.3, 0, 1)], 1)
-    return Part((vertices[used] + normals * outward[:, None]).astype(np.float32), faces, uv, texture, SLEEVE)
+    return Part((vertices[used] + normals * outward[:, None]).astype(np.float32), faces, uv, texture)

@@ -42,23 +42,14 @@ def random_lights(generator: np.random.Generator, up: np.ndarray, towards_viewer
     lobes = np.stack([direction(0.8 * up) for _ in range(lobe_count)])
     lobe_colours = np.stack([colour(generator.uniform(0.1, 0.6), 0.2) for _ in range(lobe_count)])
     kind = generator.choice(("even", "lamp", "lamps", "flash", "behind"), p=[0.28, 0.37, 0.15, 0.13, 0.07])
-    bias = {"flash": 6 * towards_viewer, "behind": -1.5 * towards_viewer + up}.get(
-        kind, 0.9 * up + 0.7 * towards_viewer
-    )
+    bias = 0.9 * up + 0.7 * towards_viewer
+    bias = {"flash": 6 * towards_viewer, "behind": -1.5 * towards_viewer + up}.get(kind, bias)
     number = {"even": 0, "lamps": 2}.get(kind, 1)
-    lamps = np.stack([direction(bias) for _ in range(number)]) if number else np.zeros((0, 3))
-    lamp_colours = (
-        np.stack([colour(generator.uniform(0.4, 2.2)) for _ in range(number)]) if number else np.zeros((0, 3))
-    )
-    return WorldLights(
-        lobes.astype(np.float32),
-        lobe_colours.astype(np.float32),
-        generator.uniform(0, 1, lobe_count).astype(np.float32),
-        colour(generator.uniform(0.05, 0.5)).astype(np.float32),
-        lamps.astype(np.float32),
-        lamp_colours.astype(np.float32),
-        float(np.exp(generator.uniform(np.log(6), np.log(60)))),
-    )
+    lamps = np.array([direction(bias) for _ in range(number)]).reshape(-1, 3)
+    lamp_colours = np.array([colour(generator.uniform(0.4, 2.2)) for _ in range(number)]).reshape(-1, 3)
+    widths, ambient = generator.uniform(0, 1, lobe_count), colour(generator.uniform(0.05, 0.5))
+    arrays = (array.astype(np.float32) for array in (lobes, lobe_colours, widths, ambient, lamps, lamp_colours))
+    return WorldLights(*arrays, float(np.exp(generator.uniform(np.log(6), np.log(60)))))
 
 
 def shade(

@@ -6,7 +6,7 @@ Axes as MANO's right hand: fingers -x, back of the hand +y, thumb +z; metres.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -28,37 +28,16 @@ class PosedSurface(NamedTuple):
     rest_wrist: np.ndarray  # (3,) J0(betas): transl = wrist - rest_wrist
 
 
-class HandSurface(Protocol):
-    """What `cutout` needs of a hand."""
-
-    assets: HandAssets
-    faces: np.ndarray  # (F, 3)
-    rest: np.ndarray  # (V, 3) flat rest hand of the mean shape with its forearm, wrist at the origin
-    rest_joints: np.ndarray  # (21, 3) of it
-    nails: np.ndarray | None  # (V,) 0..1, 1 on nails; None: they are painted on the back
-    backness: np.ndarray | None  # (V,) 0 palm ... 1 back; None: by the rest pose's normals
-
-    def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
-        """Surface for finger axis-angles (45,), betas (10,) and the wrist's flexion, deviation, pronation, radians."""
-
-
 def bend_forearm(vertices: np.ndarray, weight: np.ndarray, wrist: np.ndarray) -> np.ndarray:
     """Turn the forearm about the wrist (the origin), blended by ``weight`` (V,) 0 hand ... 1 forearm.
 
     The hand stays where it is. Pronation grows along the forearm, as skin does.
     """
     flexion, deviation, pronation = wrist
-    turned = vertices @ Rotation.from_euler("zy", [flexion, deviation]).as_matrix().T
-    twist = pronation * np.clip((vertices[:, 0] - 0.02) / 0.2, 0, 1)
+    x, y, z = vertices.T
+    twist = pronation * np.clip((x - 0.02) / 0.2, 0, 1)
     cosine, sine = np.cos(twist), np.sin(twist)
-    rolled = np.stack(
-        [
-            vertices[:, 0],
-            cosine * vertices[:, 1] - sine * vertices[:, 2],
-            sine * vertices[:, 1] + cosine * vertices[:, 2],
-        ],
-        1,
-    )
+    rolled = np.stack([x, cosine * y - sine * z, sine * y + cosine * z], 1)
     turned = rolled @ Rotation.from_euler("zy", [flexion, deviation]).as_matrix().T
     return vertices + weight[:, None] * (turned - vertices)
 
@@ -69,55 +48,73 @@ def forearm_weight(rest: np.ndarray) -> np.ndarray:
     return share * share * (3 - 2 * share)
 
 
-class FineSurface:
+class HandSurface:
+    """A hand with a forearm that can be posed; a subclass says which mesh.
+
+    Attributes:
+        faces: (F, 3).
+        rest: (V, 3) flat rest hand of the mean shape with its forearm, wrist at the origin; rest_joints: (21, 3) of it.
+        nails: (V,) 0..1, 1 on nails; None: they are painted on the back.
+        backness: (V,) 0 palm ... 1 back; None: by the rest pose's normals.
+    """
+
+    nails: np.ndarray | None = None
+    backness: np.ndarray | None = None
+
+    def __init__(self, assets: HandAssets, faces: np.ndarray, count: int, rings: int) -> None:
+        self.assets, self.hand, self._arm = assets, HandModel(assets), _Tube(faces, count, rings)
+        self.faces = self._arm.faces
+
+    def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
+        """Surface for finger axis-angles (45,), betas (10,) and the wrist's flexion, deviation, pronation, radians."""
+        vertices, joints = self._points(fingers, betas)
+        bent = bend_forearm(self._arm.extend(vertices - joints[0]), self._weight, wrist)
+        return PosedSurface(self._refined(bent).astype(np.float32), joints - joints[0], joints[0])
+
+    def _rest(self, vertices: np.ndarray, joints: np.ndarray) -> None:
+        extended = self._arm.extend(vertices - joints[0])
+        self._weight = forearm_weight(extended)
+        self.rest, self.rest_joints = self._refined(extended), joints - joints[0]
+
+    def _points(self, fingers: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices without the tube and joints (21, 3), float64 metres, of the hand model's frame."""
+        raise NotImplementedError
+
+    def _refined(self, vertices: np.ndarray) -> np.ndarray:
+        return vertices
+
+
+class FineSurface(HandSurface):
     """The fine mesh with nails and creases (`template.fine`), its forearm prolonged by a tube."""
 
     def __init__(self, assets: HandAssets, fine: dict[str, np.ndarray]) -> None:
-        self.assets, self.hand, self._fine = assets, HandModel(assets), FineHand(assets, fine)
-        self._arm = _Tube(fine["faces"], len(fine["vertices"]), 6)
-        self.faces = self._arm.faces
-        self.rest_joints, self.rest = self._at_rest(fine["vertices"])
+        super().__init__(assets, fine["faces"], len(fine["vertices"]), 6)
+        self._fine = FineHand(assets, fine)
+        self._rest(fine["vertices"], self._points(np.zeros(45), np.zeros(10))[1])
         more = len(self.rest) - len(fine["vertices"])
         self.nails = np.append(fine["nail"], np.zeros(more)).astype(np.float32)
         around = fine["palmar"][self._arm.loop]
         self.backness = 1 - np.concatenate([fine["palmar"], np.tile(around, more // len(around))]).astype(np.float32)
-        self._weight = forearm_weight(self.rest)
 
-    def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
-        """As `HandSurface.posed`."""
-        pose, shape = _inputs(fingers, betas)
-        joints = self.hand.joints(pose, shape)[0].double().numpy()
-        vertices = self._arm.extend(self._fine(pose, shape)[0].double().numpy() - joints[0])
-        bent = bend_forearm(vertices, self._weight, wrist)
-        return PosedSurface(bent.astype(np.float32), joints - joints[0], joints[0])
-
-    def _at_rest(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        joints = self.hand.joints(*_inputs(np.zeros(45), np.zeros(10)))[0].double().numpy()
-        return joints - joints[0], self._arm.extend(vertices - joints[0])
+    def _points(self, fingers: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        inputs = _inputs(fingers, betas)
+        return tuple(points[0].double().numpy() for points in (self._fine(*inputs), self.hand.joints(*inputs)))
 
 
-class SubdividedHand:
+class SubdividedHand(HandSurface):
     """The 778-vertex hand with a tube for a forearm, once subdivided (Loop 1987): for hands without a fine mesh."""
 
-    nails = backness = None
-
     def __init__(self, assets: HandAssets) -> None:
-        self.assets, self.hand = assets, HandModel(assets)
-        self._arm = _Tube(assets.faces, len(assets.v_template), 14)
-        output = self.hand(*_inputs(np.zeros(45), np.zeros(10)))
-        joints = output.joints[0].double().numpy()
-        coarse = self._arm.extend(output.vertices[0].double().numpy() - joints[0])
-        self._subdivision, self.faces = loop_subdivision(self._arm.faces, len(coarse))
-        self.rest, self.rest_joints = self._subdivision @ coarse, joints - joints[0]
-        self._weight = forearm_weight(coarse)
+        super().__init__(assets, assets.faces, len(assets.v_template), 14)
+        self._subdivision, self.faces = loop_subdivision(self._arm.faces, self._arm.count)
+        self._rest(*self._points(np.zeros(45), np.zeros(10)))
 
-    def posed(self, fingers: np.ndarray, betas: np.ndarray, wrist: np.ndarray) -> PosedSurface:
-        """As `HandSurface.posed`."""
+    def _points(self, fingers: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         output = self.hand(*_inputs(fingers, betas))
-        joints = output.joints[0].double().numpy()
-        coarse = self._arm.extend(output.vertices[0].double().numpy() - joints[0])
-        bent = bend_forearm(coarse, self._weight, wrist)
-        return PosedSurface((self._subdivision @ bent).astype(np.float32), joints - joints[0], joints[0])
+        return output.vertices[0].double().numpy(), output.joints[0].double().numpy()
+
+    def _refined(self, vertices: np.ndarray) -> np.ndarray:
+        return self._subdivision @ vertices
 
 
 def _inputs(fingers: np.ndarray, betas: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,6 +127,7 @@ class _Tube:
 
     def __init__(self, faces: np.ndarray, count: int, rings: int) -> None:
         self.loop, self._rings = wrist_loop(faces), rings
+        self.count = count + rings * len(self.loop)
         ids = np.vstack([self.loop, count + np.arange(rings * len(self.loop)).reshape(rings, -1)])
         after = np.roll(ids, -1, axis=1)
         a, b, c, d = ids[:-1].ravel(), after[:-1].ravel(), ids[1:].ravel(), after[1:].ravel()

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from datasets.synthetic.world.background import SIDE
+from datasets.synthetic.world.bank import ResidentBank
 from datasets.synthetic.world.photography import happens, photograph, uniform
-from datasets.synthetic.world.resident import ResidentBank
 
 #: Side of a keypoint crop over that of the hand's box, as `ModelCard.crop_scale`.
 CROP_SCALE = 1.5
@@ -68,6 +68,18 @@ def resample(source: torch.Tensor, affine: torch.Tensor, size: int, padding: str
     at = pixels @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
     grid = ((at + 0.5) / half - 1).view(len(source), size, size, 2)
     return F.grid_sample(source, grid, padding_mode=padding, align_corners=False)
+
+
+def _turns(count: int, upright: float, spread: float, device: torch.device) -> torch.Tensor:
+    """(count,) radians: a share ``upright`` with the standard deviation ``spread``, the others any."""
+    there = happens(count, upright, device)
+    return torch.where(there, spread * torch.randn(count, device=device), uniform(count, -math.pi, math.pi, device))
+
+
+def _box(keypoints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Middle (B, 2) and side (B,) of the square around keypoints (B, N, 2)."""
+    low, high = keypoints.amin(1), keypoints.amax(1)
+    return (low + high) / 2, (high - low).amax(1)
 
 
 def _scenery(bank: ResidentBank, count: int, size: int, closest: float) -> torch.Tensor:
@@ -148,19 +160,14 @@ def mix_crops(bank: ResidentBank, count: int, size: int = 128, strength: float =
     device = bank.device
     index = torch.randint(bank.cutouts, (count,), device=device)
     cut, keypoints = bank.cut(index)
-    low, high = keypoints.amin(1), keypoints.amax(1)
-    side = (high - low).amax(1)
+    box_middle, side = _box(keypoints)
     window = CROP_SCALE * side * torch.exp(0.13 * torch.randn(count, device=device)).clamp(0.7, 1.5)
     missed = happens(count, 0.06, device)
     shift = 0.07 * torch.randn(count, 2, device=device)
     angle = uniform(count, 0, 2 * math.pi, device)
     far = uniform(count, 1.0, 1.6, device)[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
-    centre = (low + high) / 2 + side[:, None] * torch.where(missed[:, None], far * 1.3, shift)
-    turn = torch.where(
-        happens(count, 0.6, device),
-        math.radians(22) * torch.randn(count, device=device),
-        uniform(count, -math.pi, math.pi, device),
-    )
+    centre = box_middle + side[:, None] * torch.where(missed[:, None], far * 1.3, shift)
+    turn = _turns(count, 0.6, math.radians(22), device)
     is_left = happens(count, left, device)
     middle = torch.full((count, 2), (size - 1) / 2, device=device)
     affine = similarity(window / size, turn, is_left, centre, middle)
@@ -169,7 +176,7 @@ def mix_crops(bank: ResidentBank, count: int, size: int = 128, strength: float =
     behind = happens(count, 0.18, device).view(-1, 1, 1, 1)
     picture = torch.where(behind, _lay(picture, other), picture)
     empty, arm = happens(count, 0.06, device), happens(count, 0.04, device)
-    wiped = _without_hand(_fade_out(cut), (low + high) / 2, side)
+    wiped = _without_hand(_fade_out(cut), box_middle, side)
     layer = resample(torch.where(arm.view(-1, 1, 1, 1), wiped, cut), affine, size)
     picture = torch.where(empty.view(-1, 1, 1, 1), picture, _lay(_shadow(picture, layer[:, 3:]), layer))
     before = happens(count, 0.07, device).view(-1, 1, 1, 1) & ~behind
@@ -184,17 +191,12 @@ def _other_hand(bank: ResidentBank, count: int, size: int) -> torch.Tensor:
     """(B, 4, size, size): somebody's hand beside the one that is meant."""
     device = bank.device
     cut, keypoints = bank.cut(torch.randint(bank.cutouts, (count,), device=device))
-    low, high = keypoints.amin(1), keypoints.amax(1)
-    window = CROP_SCALE * (high - low).amax(1) * uniform(count, 0.7, 1.6, device)
+    middle, side = _box(keypoints)
+    window = CROP_SCALE * side * uniform(count, 0.7, 1.6, device)
     angle = uniform(count, 0, 2 * math.pi, device)
     away = uniform(count, 0.3, 0.75, device)[:, None] * size * torch.stack([angle.cos(), angle.sin()], 1)
-    affine = similarity(
-        window / size,
-        uniform(count, -math.pi, math.pi, device),
-        happens(count, 0.6, device),
-        (low + high) / 2,
-        (size - 1) / 2 + away,
-    )
+    turn, flip = uniform(count, -math.pi, math.pi, device), happens(count, 0.6, device)
+    affine = similarity(window / size, turn, flip, middle, (size - 1) / 2 + away)
     return resample(cut, affine, size)
 
 
@@ -211,8 +213,7 @@ def mix_pictures(bank: ResidentBank, count: int, size: int = 256, strength: floa
     for (smallest, largest, shrink), share in reversed(list(zip(_SIZES, _THERE, strict=True))):
         cut, keypoints = bank.cut(torch.randint(bank.cutouts, (count,), device=device))
         handless = happens(count, 0.1, device)
-        low, high = keypoints.amin(1), keypoints.amax(1)
-        side, middle = (high - low).amax(1), (low + high) / 2
+        middle, side = _box(keypoints)
         cut = torch.where(handless.view(-1, 1, 1, 1), _without_hand(cut, middle, side), cut)
         cut = _fade_out(cut)
         if shrink == 1:  # enlarged, the edges would be stairs
@@ -222,20 +223,15 @@ def mix_pictures(bank: ResidentBank, count: int, size: int = 256, strength: floa
             middle, side, keypoints = (middle + 0.5) / shrink - 0.5, side / shrink, (keypoints + 0.5) / shrink - 0.5
         wanted = torch.exp(uniform(count, math.log(smallest), math.log(largest), device)) * size / 256
         centre = (torch.rand(count, 2, device=device) * 1.1 - 0.05) * size
-        turn = torch.where(
-            happens(count, 0.65, device),
-            0.4 * torch.randn(count, device=device),
-            uniform(count, -math.pi, math.pi, device),
-        )
+        turn = _turns(count, 0.65, 0.4, device)
         is_left = happens(count, 0.5, device)
         affine = similarity(side / wanted, turn, is_left, middle, centre)
         shown = happens(count, share, device)
         layer = resample(cut, affine, size) * shown.view(-1, 1, 1, 1)
         picture = _lay(_shadow(picture, layer[:, 3:]), layer)
         seen = invert_points(affine, keypoints)
-        low, high = seen.amin(1), seen.amax(1)
-        half, middle = (high - low).amax(1, keepdim=True) / 2, (low + high) / 2
-        boxes.append(torch.cat([middle - half, middle + half], 1))
+        middle, side = _box(seen)
+        boxes.append(torch.cat([middle - side[:, None] / 2, middle + side[:, None] / 2], 1))
         lefts.append(is_left), points.append(seen), layers.append(layer[:, 3:]), there.append(shown & ~handless)
     image, frame = _frame(photograph(_blobs(picture, bank, 0.1), strength), 0.5, 0.3)
     weight = torch.stack([

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from datasets.synthetic.scene.appearance import finger_creases, lines_of_palm, skin_tone, to_linear
+from datasets.synthetic.scene.appearance import finger_creases, lines_of_palm, skin_tone, to_linear, unit
 from datasets.synthetic.world.mesh import HandSurface
 from utils.drawing.ray_casting import vertex_normals
 
@@ -112,14 +112,8 @@ def _glove(painter: _Painter, generator: np.random.Generator) -> Skin:
     is_glove = (np.arange(HEIGHT) < rows)[:, None, None]
     sheets = np.where(is_glove, colour, tone).astype(np.float32)
     both = np.clip(np.stack([sheets * painter.mottle(0.004, 0.08)] * 2), 0.004, 0.95)
-    return Skin(
-        both,
-        painter.gloss + float(generator.uniform(0, 0.3)),
-        colour.astype(np.float32),
-        0.1,
-        colour.astype(np.float32),
-        0.0,
-    )
+    colour = colour.astype(np.float32)
+    return Skin(both, painter.gloss + float(generator.uniform(0, 0.3)), colour, 0.1, colour, 0.0)
 
 
 def _redden(painter: _Painter, strength: float) -> None:
@@ -144,11 +138,9 @@ def _draw_creases(painter: _Painter, strength: float, back_strength: float) -> N
             middle = joint + along * (shift + generator.normal(0, 0.0007)) * pixel
             half = across * generator.uniform(0.003, 0.007) * pixel
             back.append(([middle - half, middle + along * shift * 0.2 * pixel, middle + half], 0.0007))
-    wrist, _, index, middle, ring, little = (
-        joints[j] + generator.normal(0, 0.0025 * pixel, 2) for j in (0, 1, 5, 9, 13, 17)
-    )
-    thenar, head, heart = lines_of_palm(wrist, index, middle, ring, little)
-    palm += [(thenar, 0.0012), (head, 0.001), (heart, 0.001)]
+    moved = joints[[0, 1, 5, 9, 13, 17]] + generator.normal(0, 0.0025 * pixel, (6, 2))
+    wrist, _, index, middle, ring, little = moved
+    palm += zip(lines_of_palm(wrist, index, middle, ring, little), (0.0012, 0.001, 0.001), strict=True)
     for shift in (0.004, 0.010):  # the wrist's own creases
         start = wrist + np.array([-0.026, shift]) * pixel
         palm.append(([start, start + np.array([0.026, 0.002]) * pixel, start + np.array([0.052, 0.0]) * pixel], 0.0008))
@@ -169,8 +161,7 @@ def _draw_veins(painter: _Painter, strength: float) -> None:
         for _ in range(generator.integers(3, 7)):
             along = np.linspace(generator.uniform(*start_x), 0.28, 9)
             across = generator.uniform(-0.028, 0.03) + np.cumsum(generator.normal(0, 0.005, 9)) * 0.8
-            points = _to_pixels(np.stack([along, np.zeros(9), across], 1))
-            lines.append((points, 0.0022))
+            lines.append((_to_pixels(np.stack([along, np.zeros(9), across], 1)), 0.0022))
         weight = painter.mask(lines, 0.0014)
         sheet *= 1 - strength * np.clip(weight, 0, 1) * np.array([0.75, 0.35, 0.2], np.float32)
 
@@ -189,7 +180,7 @@ def _draw_nails(painter: _Painter, nail: np.ndarray, gloss: float) -> None:
     generator, pixel = painter.generator, PIXELS_PER_METRE
     free = generator.uniform(0.0005, 0.004) if generator.random() < 0.8 else generator.uniform(0.004, 0.009)
     for tip in _TIPS:
-        along = _unit(painter.joints[tip] - painter.joints[tip - 1])
+        along = unit(painter.joints[tip] - painter.joints[tip - 1])
         width = (0.0058 if tip == 4 else 0.0048 if tip < 20 else 0.004) * pixel
         angle = float(np.degrees(np.arctan2(along[1], along[0])))
         tip_colour = nail if gloss > 0.5 else np.clip(nail * 1.3 + 0.03, 0, 0.95)
@@ -220,9 +211,8 @@ def _draw_marks(painter: _Painter, generator: np.random.Generator) -> None:
     for sheet, most in ((painter.back, 30), (painter.palm, 4)):
         for _ in range(generator.integers(0, most)):
             centre = tuple(int(v) for v in generator.uniform((0, 0), (WIDTH, HEIGHT)))
-            cv2.circle(
-                sheet, centre, int(generator.integers(1, 3)), (sheet.mean((0, 1)) * 0.45).tolist(), -1, cv2.LINE_AA
-            )
+            size, colour = int(generator.integers(1, 3)), (sheet.mean((0, 1)) * 0.45).tolist()
+            cv2.circle(sheet, centre, size, colour, -1, cv2.LINE_AA)
     if generator.random() < 0.06:
         sheet = painter.back if generator.random() < 0.7 else painter.palm
         colour = to_linear(generator.uniform(10, 90, 3))
@@ -236,7 +226,7 @@ def _draw_ornaments(painter: _Painter, generator: np.random.Generator) -> None:
     for _ in range(generator.choice([0, 1, 2, 3], p=[0.62, 0.2, 0.12, 0.06])):
         finger = generator.choice(5, p=[0.08, 0.2, 0.22, 0.35, 0.15])
         first, second = painter.joints[1 + 4 * finger], painter.joints[2 + 4 * finger]
-        along = _unit(second - first)
+        along = unit(second - first)
         centre = first + (second - first) * generator.uniform(0.45, 0.8)
         half = np.array([-along[1], along[0]]) * 0.013 * PIXELS_PER_METRE
         width = generator.uniform(0.0018, 0.006)
@@ -258,7 +248,3 @@ def _band(painter: _Painter, ends: list[np.ndarray], width: float, colour: np.nd
     for number, sheet in enumerate((painter.palm, painter.back)):
         sheet += mask * (colour.astype(np.float32) - sheet)
         painter.gloss[number] = np.maximum(painter.gloss[number], mask[..., 0] * gloss)
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)

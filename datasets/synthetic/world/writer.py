@@ -23,13 +23,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datasets.freihand.decode import ROOT_JOINT
 from datasets.freihand.files import SIZE, VERSIONS, image_name, list_path
 from datasets.synthetic.dex_ycb_writer import write_image
-from datasets.synthetic.freihand_writer import root_entry
+from datasets.synthetic.freihand_writer import list_entries
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import View
-from datasets.synthetic.world.hands import Hand, camera_pose, person_hands, prepared, visible_view
+from datasets.synthetic.world.hands import camera_pose, person_hands, prepared, visible_view
 from datasets.synthetic.world.photography import photograph
 from options.command_line import run_command, writer_parser
 from template import HandModel, axis_angle_to_pose
@@ -70,9 +69,12 @@ def make_sample(seed: int, index: int, mano_dir: str | None = None) -> tuple[lis
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator.integers(1 << 62)))
         batch = photograph(batch, _STRENGTH)
+    axis_angle, transl = camera_pose(hand, view)
+    pose = axis_angle_to_pose(torch.as_tensor(axis_angle)[None])[0].numpy()
+    labels = list_entries(_official(mano_dir), pose, axis_angle, hand.betas, transl, view.K)
     images = [np.round(255 * image.permute(1, 2, 0).numpy()).astype(np.uint8) for image in batch]
     mask = cv2.resize(shot.hand.astype(np.uint8) * 255, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    return images, np.where(mask > 127, np.uint8(255), np.uint8(0)), _labels(hand, view, mano_dir)
+    return images, np.where(mask > 127, np.uint8(255), np.uint8(0)), labels
 
 
 def _scenery(generator: np.random.Generator, alpha: np.ndarray) -> np.ndarray:
@@ -86,24 +88,6 @@ def _scenery(generator: np.random.Generator, alpha: np.ndarray) -> np.ndarray:
         shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, move, (SIZE, SIZE)), (0, 0), generator.uniform(1.5, 12))
         wall *= 1 - generator.uniform(0.1, 0.6) * shadow[..., None]
     return wall
-
-
-def _labels(hand: Hand, view: View, mano_dir: str | None) -> dict[str, list]:
-    model = _official(mano_dir)
-    axis_angle, transl = camera_pose(hand, view)
-    rows = (torch.as_tensor(value)[None] for value in (hand.betas, transl))
-    output = model(axis_angle_to_pose(torch.as_tensor(axis_angle)[None]), *rows)
-    xyz, vertices = output.joints[0].numpy(), output.vertices[0].numpy()
-    axis_angle[3:] -= model.assets.hands_mean
-    mano = np.concatenate([axis_angle, hand.betas, root_entry(xyz[ROOT_JOINT], view.K)])[None]
-    scale = float(np.linalg.norm(xyz[9] - xyz[10]))
-    return {
-        "K": view.K.tolist(),
-        "xyz": xyz.tolist(),
-        "mano": mano.tolist(),
-        "verts": vertices.tolist(),
-        "scale": scale,
-    }
 
 
 def _write_sample(index: int, root: Path, count: int, seed: int, mano_dir: str | None) -> None:
@@ -124,14 +108,9 @@ def _write_sample(index: int, root: Path, count: int, seed: int, mano_dir: str |
 def write_world(
     root: str | Path, num_images: int, seed: int = 0, processes: int = 1, mano_dir: str | None = None
 ) -> int:
-    """Write the training part of a data set.
+    """Write the training part of a data set, or go on with one of the same options; how many pictures there are.
 
-    Args:
-        root: its folder; made if missing, gone on with if another run of the same options was stopped.
-        num_images: pictures; rounded up to a multiple of four.
-
-    Returns:
-        how many pictures there are.
+    ``num_images`` is rounded up to a multiple of four.
 
     Raises:
         FileExistsError: root holds another data set.

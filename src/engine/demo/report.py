@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.engine.evaluate import format_table
+from src.engine.measure import format_table
 from src.evaluation.bootstrap import paired_bootstrap
 from src.evaluation.metrics import Evaluation
 from src.evaluation.shape import zero_pose_mpvpe
@@ -36,16 +36,15 @@ def summarise(
     variants: dict[str, Variant], identities: dict[int, Identity], dataset: Any, hand: HandModel, baseline: Predictions
 ) -> dict[str, Any]:
     """The content of ``results.json`` without the times."""
-    names = np.unique(variants["baseline"].network.sequence_id)
+    sequences = variants["baseline"].network.sequence_id
     result: dict[str, Any] = {
         "data": "synthetic, unseen subjects 8 and 9",
         "n_images": len(variants["baseline"].network),
-        "n_sequences": len(names),
+        "n_sequences": len(np.unique(sequences)),
         "variants": {},
         "differences_to_baseline_mpjpe_mm": {},
         "calibration": {},
     }
-    sequences = variants["baseline"].network.sequence_id
     for name, variant in variants.items():
         scores = {"network": variant.network_scores, "fitted": variant.fitted_scores}
         result["variants"][name] = {
@@ -54,15 +53,10 @@ def summarise(
         }
         if name != "baseline":
             errors = (v.network_scores.per_sample["mpjpe_mm"] for v in (variant, variants["baseline"]))
-            mean, low, high = paired_bootstrap(*errors, sequences)
-            result["differences_to_baseline_mpjpe_mm"][name] = {
-                "mean": round(mean, 4),
-                "low_95": round(low, 4),
-                "high_95": round(high, 4),
-            }
-    true_betas = dataset.subject_betas
+            found = zip(("mean", "low_95", "high_95"), paired_bootstrap(*errors, sequences), strict=True)
+            result["differences_to_baseline_mpjpe_mm"][name] = {key: round(value, 4) for key, value in found}
     for subject, identity in identities.items():
-        truth = true_betas[subject][None]
+        truth = dataset.subject_betas[subject][None]
         predicted = baseline.betas[baseline.subject_id == subject]
         result["calibration"][f"subject-{subject:02d}"] = {
             "n_images": identity.n_images,

@@ -17,17 +17,21 @@ from typing import Any
 import numpy as np
 
 from datasets import build_dataset
-from datasets.synthetic.data_set import write_data_set
-from datasets.synthetic.sequence import SynthesisOptions
+from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 from src.engine.checkpoint import ModelCard, load_network
-from src.engine.demo.pictures import write_gallery, write_pictures
+from src.engine.demo.pictures import write_pictures
 from src.engine.demo.report import Variant, report, summarise
-from src.engine.evaluate import evaluate_hands
+from src.engine.measure import evaluate_hands
 from src.engine.networks import check_hand
 from src.engine.predict import ShapeSource, predict_dataset
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options
-from src.personalization.calibration.population import SHIPPED_PRIOR, load_population, with_population
+from src.personalization.calibration.population import (
+    SHIPPED_PRIOR,
+    CalibrationOptions,
+    calibration_options,
+    load_population,
+    with_population,
+)
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of
@@ -45,20 +49,6 @@ SUBJECTS = (8, 9)
 CALIBRATION_SEQUENCES = 3
 
 
-class Stopwatch:
-    """Seconds of each stage, in order."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        logger.info("%s ...", stage)
-        started = time.perf_counter()
-        yield
-        self.seconds[stage] = round(time.perf_counter() - started, 2)
-
-
 def demo(args: argparse.Namespace) -> dict[str, Any]:
     """``run.py --phase demo``: the whole personalisation on two unseen synthetic people.
 
@@ -70,7 +60,16 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
             f"--demo_sequences is {args.demo_sequences}; the first {CALIBRATION_SEQUENCES} of each subject serve the "
             f"calibration, so at least {CALIBRATION_SEQUENCES + 1} are needed"
         )
-    watch, device = Stopwatch(), choose_device(args.device, args.threads)
+    seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def watch(stage: str) -> Iterator[None]:
+        logger.info("%s ...", stage)
+        started = time.perf_counter()
+        yield
+        seconds[stage] = round(time.perf_counter() - started, 2)
+
+    device = choose_device(args.device, args.threads)
     output, weights = Path(args.output), Path(args.weights)
     given = read_hand(args.mano_dir)
     networks = {
@@ -86,7 +85,11 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
         write_data_set(root, options, SUBJECTS)
         dataset = build_dataset("dex_ycb", root, "s1_test", allow_missing_subjects=True)
 
-    fit_options, believed = priors(weights / SHIPPED_PRIOR.name, assets)
+    prior = weights / SHIPPED_PRIOR.name  # how far to trust network and keypoints, measured on the validation subject
+    fit_options, believed = FitOptions(), CalibrationOptions(errors_repeat=True)
+    if prior.is_file():
+        population = load_population(prior, assets.hash)
+        fit_options, believed = with_population(fit_options, population), calibration_options(population)
 
     def run(name: str, shape: ShapeSource | None = None) -> Predictions:
         model, card, digest = networks[name]
@@ -96,7 +99,11 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     with watch("predict"):
         baseline, keypoints = run("mano_baseline_conf"), run("pose_2d")
         baseline = pair_keypoints(baseline, keypoints)
-    calibration_rows = first_sequences(baseline, CALIBRATION_SEQUENCES)
+    calibration_rows = np.zeros(len(baseline), dtype=bool)
+    for subject in np.unique(baseline.subject_id):
+        of_subject = baseline.subject_id == subject
+        first = np.unique(baseline.sequence_id[of_subject])[:CALIBRATION_SEQUENCES]
+        calibration_rows |= of_subject & np.isin(baseline.sequence_id, first)
     with watch("calibrate"):
         identities = calibrate_predictions(
             baseline.select(np.flatnonzero(calibration_rows)),
@@ -112,12 +119,9 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
             save_identity(output / "identities" / f"identity_subject-{subject:02d}.json", identity)
     with watch("predict with the identity"):
         folder = output / "identities"
-        predictions = {
-            "baseline": baseline,
-            "identity_gt": pair_keypoints(run("mano_identity", ShapeSource("gt")), keypoints),
-            "identity_calibrated": pair_keypoints(
-                run("mano_identity", ShapeSource("calibrated", folder, assets)), keypoints
-            ),
+        shapes = {"gt": ShapeSource("gt"), "calibrated": ShapeSource("calibrated", folder, assets)}
+        predictions = {"baseline": baseline} | {
+            f"identity_{kind}": pair_keypoints(run("mano_identity", shape), keypoints) for kind, shape in shapes.items()
         }
     rows = np.flatnonzero(~calibration_rows)
     variants: dict[str, Variant] = {}
@@ -134,8 +138,7 @@ def demo(args: argparse.Namespace) -> dict[str, Any]:
     results = summarise(variants, identities, dataset, hand, baseline)
     with watch("draw"):
         write_pictures(output, dataset, variants, identities, hand, truth, count=args.pictures)
-        write_gallery(output, dataset, variants["identity_calibrated"].fitted, identities, hand, count=args.pictures)
-    results["seconds"] = watch.seconds
+    results["seconds"] = seconds
     write_json(output / "results.json", results)
     report(results, output)
     return results
@@ -156,33 +159,11 @@ def demo_hand(given: HandAssets, card: ModelCard, path: Path) -> HandAssets:
     """
     stand_in = load_hand_assets(STAND_IN_PATH)
     if given.hash != card.hand_hash == stand_in.hash:
-        logger.warning(
+        words = (
             "%s belongs to the hand model %s (%s), which this demo draws and poses. %s (%s) was read and is whole; "
-            "to use it, train with --mano_dir",
-            path,
-            card.hand_name,
-            card.hand_hash,
-            given.name,
-            given.hash,
+            "to use it, train with --mano_dir"
         )
+        logger.warning(words, path, card.hand_name, card.hand_hash, given.name, given.hash)
         return stand_in
     check_hand(card, given, path)
     return given
-
-
-def priors(path: Path, assets: HandAssets) -> tuple[FitOptions, CalibrationOptions]:
-    """How far to trust network and keypoints, as measured on the validation subject; defaults without the file."""
-    if not path.is_file():
-        return FitOptions(), CalibrationOptions(errors_repeat=True)
-    population = load_population(path, assets.hash)
-    return with_population(FitOptions(), population), calibration_options(population)
-
-
-def first_sequences(predictions: Predictions, count: int) -> np.ndarray:
-    """Mask (N,) of the rows in the first ``count`` sequences of each subject."""
-    mask = np.zeros(len(predictions), dtype=bool)
-    for subject in np.unique(predictions.subject_id):
-        of_subject = predictions.subject_id == subject
-        first = np.unique(predictions.sequence_id[of_subject])[:count]
-        mask |= of_subject & np.isin(predictions.sequence_id, first)
-    return mask

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from src.engine.estimates.tracks import frames_of
 from src.estimators import read_estimates
 from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import landmarks_of, prepare
 from src.personalization.estimates.people import people_of
-from src.personalization.estimates.personalise import Personalised, calibrate_estimates, personalise_rows
+from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows
 from src.personalization.estimates.trust import Trust, load_trust
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.solver.status import Status, usable
@@ -31,7 +32,7 @@ class PersonalisedHands:
     Attributes:
         joints: (N,21,3) standard order; vertices: (N,778,3).
         pose: (N,16,3,3), betas: (N,10), transl: (N,3): of the hand model in use, of left hands of its mirror image.
-        is_left: (N,); image_name: (N,); subject_id: (N,).
+        is_left: (N,); image_name: (N,); subject_id: (N,); track: (N,) with ``fps`` which hand it is, from 1; else 0.
         usable: (N,) bool, and status: (N,) names; where not usable the depth is a guess.
         reprojection_px: (N,) to the estimator's keypoints.
         identities: by subject, as given or calibrated.
@@ -46,6 +47,7 @@ class PersonalisedHands:
     is_left: np.ndarray
     image_name: np.ndarray
     subject_id: np.ndarray
+    track: np.ndarray
     usable: np.ndarray
     status: list[str]
     reprojection_px: np.ndarray
@@ -67,6 +69,7 @@ def personalise(
     prior: Population | None = None,
     theirs: bool | None = None,
     accept_conflict: bool = False,
+    fps: float | None = None,
     device: torch.device | str = "cpu",
     **read_options: Any,
 ) -> PersonalisedHands:
@@ -86,6 +89,8 @@ def personalise(
         prior: people's shapes; None: see `people.people_of`.
         theirs: its pose and betas are of the hand model in use; None: if both are MANO.
         accept_conflict: go on where one hand does not explain a person's images.
+        fps: the pictures are frames of a video, at so many a second, numbered at the end of their names: each hand is
+            followed, and its frames are fitted together, smoothly.
 
     Raises:
         CalibrationError: nothing usable, several people taken for one, or a length that contradicts the images.
@@ -104,12 +109,15 @@ def personalise(
         landmarks = landmarks_of(estimates.model_name, assets)
     elif not isinstance(landmarks, LandmarkModel):
         landmarks = load_landmarks(landmarks, assets.hash)
-    people = people_of(assets) if prior is None else prior
+    if fps is not None and not 0 < fps < np.inf:
+        raise ValueError(f"fps is {fps}; frames a second are meant")
+    people, frames = people_of(assets) if prior is None else prior, None if fps is None else frames_of(estimates)
     ready = prepare(estimates, assets, people, trust, landmarks, theirs, device)
     if identity is None:
         cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
+        one_video = True if frames is not None and not frames.video.any() else None
         given = {"accept_conflict": accept_conflict, "device": device, "created_by": "handid.personalise"}
-        identities = calibrate_estimates(ready, assets, people, cues, **given)
+        identities = calibrate_estimates(ready, assets, people, cues, same_video=one_video, **given)
     else:
         if hand_length_mm is not None:
             raise ValueError("give an identity or a hand length, which is for calibrating one")
@@ -117,12 +125,12 @@ def personalise(
         if not isinstance(identity, dict) and len(np.unique(estimates.subject_id)) > 1:
             subjects = np.unique(estimates.subject_id).tolist()
             raise ValueError(f"one identity, but the hands are of the subjects {subjects}; give a dict by subject")
-    return unmirrored(personalise_rows(ready, identities, assets, device), assets)
-
-
-def unmirrored(found: Personalised, assets: HandAssets) -> PersonalisedHands:
-    """With meshes, left hands left."""
-    rows = found.rows
+    motion = None
+    if frames is not None:
+        ready = replace(ready, rows=replace(ready.rows, sequence_id=frames.track))
+        motion = frames.track, frames.frame / fps
+    found = personalise_rows(ready, identities, assets, device, motion)
+    rows = found.rows  # of right hands; what is returned has left ones left
     assert rows.pose is not None and rows.betas is not None and rows.transl is not None and rows.status is not None
     pose, betas, transl = (torch.as_tensor(value).double() for value in (rows.pose, rows.betas, rows.transl))
     vertices = HandModel(assets, dtype=torch.float64)(pose, betas, transl).vertices.numpy()
@@ -139,6 +147,7 @@ def unmirrored(found: Personalised, assets: HandAssets) -> PersonalisedHands:
         is_left=left,
         image_name=np.array([""] * len(left)) if rows.image_name is None else rows.image_name,
         subject_id=rows.subject_id,
+        track=rows.sequence_id,
         usable=usable(status).numpy(),
         status=[Status(value).name.lower() for value in status.tolist()],
         reprojection_px=found.reprojection_px,

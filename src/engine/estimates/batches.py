@@ -10,17 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from src.engine.distributed import DistributedContext
-from src.engine.estimates.survey import Survey
+from src.engine.estimates.survey import BATCH, Survey
 from src.estimators import Reader, write_file
 from src.personalization.estimates.personalise import Personalised
 from utils.artifacts import ROW_ARRAYS, Predictions
 
-#: Hands of a batch, if its files hold no more: a process keeps the numbers of so many, and of no more files' contents
-#: than one. 256 are solved together.
-BATCH = 256
 
-
-def batches(counts: list[int], most: int = BATCH) -> list[range]:
+def batches(counts: list[int], most: int) -> list[range]:
     """Ranges of files, in order, each of ``most`` hands or fewer (a file is never parted)."""
     found, start, hands = [], 0, 0
     for file, count in enumerate(counts):
@@ -37,6 +33,7 @@ def personalised_batches(
     fit: Callable[[Predictions], Personalised],
     target: Path,
     context: DistributedContext,
+    most: int = BATCH,
 ) -> Iterator[tuple[Personalised, list[str]]]:
     """Every batch in order, for the leading process (nothing for the others): its hands, and what was changed in whose
     entry of their files, which are written again in ``target`` (a folder if the source is one).
@@ -45,9 +42,20 @@ def personalised_batches(
     they read the same ones, and share the hands.
 
     Args:
-        fit: what to do with rows as they were read.
+        fit: what to do with rows as they were read; most: hands of a batch.
     """
-    first, files = seen.first, batches([seen.counts[number] for number in range(len(reader.files))])
+
+    def write(numbers: range, found: Personalised | None) -> list[str]:
+        lines = []
+        for number in numbers:
+            file = target if target.suffix else target / reader.files[number].name
+            changed = None if found is None else found.released
+            lines += write_file(reader, number, int(first[number]), file, changed)
+        return lines
+
+    first = seen.first
+    most = min(most, -(-int(first[-1]) // context.world_size))
+    files = batches([seen.counts[number] for number in range(len(reader.files))], most)
     by_hand = len(files) < context.world_size
     step = 1 if by_hand else context.world_size
     for turn in tqdm(range(0, len(files), step), desc="personalise", disable=None if context.is_main else True):
@@ -61,27 +69,17 @@ def personalised_batches(
             image_id = np.arange(first[mine.start], first[mine.stop])
             found = fit(reader.predictions([rows[row] for row in share], image_id[share], seen.columns))
         if not by_hand:
-            lines = write_files(reader, mine, first, target, found)
+            lines = write(mine, found)
         parts = context.gather((found, lines))
         if parts is None:
             continue
         whole = joined([one for one, _ in parts if one is not None])
         if by_hand:
-            lines = write_files(reader, mine, first, target, whole)
+            lines = write(mine, whole)
         else:
             lines = [line for _, some in parts for line in some]
         if whole is not None:
             yield whole, lines
-
-
-def write_files(reader: Reader, files: range, first: np.ndarray, target: Path, found: Personalised | None) -> list[str]:
-    """Their files again; a line for each changed hand."""
-    lines = []
-    for number in files:
-        file = target if target.suffix else target / reader.files[number].name
-        changed = None if found is None else found.released
-        lines += write_file(reader, number, int(first[number]), file, changed)[0]
-    return lines
 
 
 def joined(parts: list[Personalised]) -> Personalised | None:
@@ -89,18 +87,14 @@ def joined(parts: list[Personalised]) -> Personalised | None:
     if len(parts) < 2:
         return parts[0] if parts else None
     order = np.argsort(np.concatenate([one.rows.image_id for one in parts]))
+
+    def whole(values: list[np.ndarray | None]) -> np.ndarray | None:
+        return None if values[0] is None else np.concatenate(values)[order]
+
+    def rows(some: list[Predictions]) -> Predictions:
+        return replace(some[0], **{name: whole([getattr(one, name) for one in some]) for name in ROW_ARRAYS})
+
+    points = whole([one.joints for one in parts]), whole([one.reprojection_px for one in parts])
     return Personalised(
-        parts[0].identities,
-        _rows([one.rows for one in parts], order),
-        np.concatenate([one.joints for one in parts])[order],
-        np.concatenate([one.reprojection_px for one in parts])[order],
-        _rows([one.released for one in parts], order),
+        parts[0].identities, rows([one.rows for one in parts]), *points, rows([one.released for one in parts])
     )
-
-
-def _rows(parts: list[Predictions], order: np.ndarray) -> Predictions:
-    whole = {
-        name: None if getattr(parts[0], name) is None else np.concatenate([getattr(one, name) for one in parts])[order]
-        for name in ROW_ARRAYS
-    }
-    return replace(parts[0], **whole)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import logging
 import shlex
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,23 +16,19 @@ import numpy as np
 import torch
 
 from src.engine.distributed import DistributedContext, init_distributed, process_group
-from src.engine.estimates.batches import personalised_batches
-from src.engine.estimates.outputs import Outputs, write_identities
+from src.engine.estimates.batches import BATCH, personalised_batches
+from src.engine.estimates.outputs import Outputs
 from src.engine.estimates.shape_track import ShapeTrack
-from src.engine.estimates.survey import Survey, survey
+from src.engine.estimates.survey import survey
+from src.engine.estimates.tracks import frames_of
 from src.estimators import Reader
 from src.personalization.calibration.command import calibrate_and_write, stated_options
-from src.personalization.calibration.identity import Images
+from src.personalization.calibration.images import Images
 from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import Estimates, believed, landmarks_of, prepare
 from src.personalization.estimates.one_hand import check_one_hand
 from src.personalization.estimates.people import people_of
-from src.personalization.estimates.personalise import (
-    MOST_IMAGES,
-    Personalised,
-    calibrate_estimates,
-    personalise_rows,
-)
+from src.personalization.estimates.personalise import MOST_IMAGES, Personalised, calibrate_estimates, personalise_rows
 from src.personalization.estimates.trust import load_trust
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError
@@ -38,7 +36,7 @@ from src.personalization.terms.shape_terms import LengthCue
 from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.gallery import PAGE, PREDICTIONS
 from template import HandAssets, load_hand_assets
-from utils.artifacts import Identity, Predictions
+from utils.artifacts import Identity, Predictions, save_identity
 from utils.device import choose_device
 from utils.files import writable_folder
 
@@ -47,6 +45,8 @@ logger = logging.getLogger(__name__)
 #: Images of a person, at random, from which --select takes the surest or those that tell most.
 CHOSEN_FROM = 1000
 DEFAULT_IDENTITY = "out/estimates/identity.json"
+#: ``--subjects`` where each hand that is followed through a video is taken for a person.
+TRACKS = "tracks"
 
 
 def reading(args: argparse.Namespace) -> dict[str, Any]:
@@ -68,8 +68,17 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
         "side": args.side_of,
         "sides": args.sides,
         "unit": args.unit,
-        "subjects": args.subjects,
+        "subjects": "one" if args.subjects == TRACKS else args.subjects,
     }
+
+
+def by_tracks(args: argparse.Namespace, rows: Predictions) -> Predictions:
+    """Rows of all hands, each track a person of its own where the options say so (``--subjects tracks``).
+
+    Raises:
+        ValueError: see `frames_of`.
+    """
+    return replace(rows, subject_id=frames_of(rows).track) if args.subjects == TRACKS else rows
 
 
 def prepared(
@@ -92,11 +101,11 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
     people = people_of(assets, args.prior_from)
     reader = Reader(args.estimates, args.format, **reading(args))
     most = max(args.num_images or 0, MOST_IMAGES if args.select == "random" else CHOSEN_FROM)
-    ready = prepared(args, survey(reader, most, DistributedContext()).sample(reader), assets, people, device)
+    seen = survey(reader, sys.maxsize if args.subjects == TRACKS else most, DistributedContext())
+    ready = prepared(args, by_tracks(args, seen.sample(reader)), assets, people, device)
     if args.output is None:
-        args.output = DEFAULT_IDENTITY if len(np.unique(ready.rows.subject_id)) == 1 else str(
-            Path(DEFAULT_IDENTITY).parent
-        )  # fmt: skip
+        one_person = len(np.unique(ready.rows.subject_id)) == 1
+        args.output = DEFAULT_IDENTITY if one_person else str(Path(DEFAULT_IDENTITY).parent)
         logger.info("--output is not given: %s", args.output)
     if args.num_images is None:
         args.num_images = min(len(ready.rows), MOST_IMAGES)
@@ -124,6 +133,8 @@ def personalise(args: argparse.Namespace) -> None:
         raise ValueError(f"--submit {args.submit} is of --phase eval; personalise takes shape_track")
     if args.identity is not None and (args.hand_length_mm is not None or args.prior_from is not None):
         raise ValueError("--hand_length_mm and --prior_from are for calibrating; --identity says what hand it is")
+    if args.identity is not None and args.subjects == TRACKS:
+        raise ValueError("--subjects tracks makes a person of each track, --identity is of one; give one of both")
     output = Path(args.output if "--output" in args.given_options else "out/estimates/personalised")
     if output.resolve() == Path(args.estimates).resolve():
         raise ValueError(
@@ -137,21 +148,42 @@ def personalise(args: argparse.Namespace) -> None:
     with process_group():
         context = init_distributed(device)
         reader = Reader(args.estimates, args.format, **reading(args))
-        seen = survey(reader, MOST_IMAGES, context)
-        some = prepared(args, seen.sample(reader), assets, people, device)
-        identities = identities_of(args, seen, some, assets, people, device)
+        whole = args.fps is not None or args.subjects == TRACKS  # hands are followed through all frames
+        if whole and context.world_size > 1:
+            raise ValueError("--fps and --subjects tracks look at all frames together; run them in one process")
+        seen = survey(reader, sys.maxsize if whole else MOST_IMAGES, context)
+        started, busy = time.perf_counter(), time.process_time()
+        some = prepared(args, by_tracks(args, seen.sample(reader)), assets, people, device)
+        subjects, sides = seen.people()
+        if args.identity is not None:
+            identities = load_identities(args.identity, subjects, assets, sides)
+        else:
+            cues = ()
+            if args.hand_length_mm is not None:
+                cues = (LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000),)
+                if len(np.unique(some.rows.subject_id)) > 1:
+                    raise CalibrationError("--hand_length_mm is one person's; calibrate each of several with --subject")
+            one_video = True if args.fps is not None and not frames_of(some.rows).video.any() else None
+            command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+            given = {"accept_conflict": args.accept_conflict, "device": device, "created_by": command}
+            identities = calibrate_estimates(some, assets, people, cues, same_video=one_video, **given)
 
         def fit(rows: Predictions) -> Personalised:
-            given = (some.trust, some.landmarks, None, device)
-            ready = prepare(rows, assets, people, *given, sides_known=True)
-            return personalise_rows(ready, identities, assets, device)
+            trusted, motion = (some.trust, some.landmarks, None, device), None
+            if whole:
+                frames = frames_of(rows)
+                rows = replace(by_tracks(args, rows), sequence_id=frames.track)
+                motion = None if args.fps is None else (frames.track, frames.frame / args.fps)
+                logger.info("%d hands are followed through %d videos", frames.track.max(), frames.video.max() + 1)
+            ready = prepare(rows, assets, people, *trusted, sides_known=True)
+            return personalise_rows(ready, identities, assets, device, motion)
 
         target = output / "estimates"
         target = target if Path(args.estimates).is_dir() else target / Path(args.estimates).name
-        found = personalised_batches(reader, seen, fit, target, context)
+        most = sys.maxsize if whole else BATCH
+        found = personalised_batches(reader, seen, fit, target, context, most)
         if not context.is_main:
-            for _ in found:
-                pass
+            collections.deque(found, maxlen=0)
             return
         with Outputs(args, output, seen, identities, assets) as outputs:
             for batch, changed in found:
@@ -160,27 +192,10 @@ def personalise(args: argparse.Namespace) -> None:
                     track.add(batch)
         if track is not None:
             track.write()
-        write_identities(output, identities, calibrated=args.identity is None)
-        logger.info("%d hands written to %s (%s, %s)", seen.first[-1], output, PAGE, PREDICTIONS)
-
-
-def identities_of(
-    args: argparse.Namespace,
-    seen: Survey,
-    some: Estimates,
-    assets: HandAssets,
-    people: Population,
-    device: torch.device,
-) -> dict[int, Identity]:
-    """Of the file or folder given, else calibrated from ``some`` hands of each person."""
-    subjects, sides = seen.people()
-    if args.identity is not None:
-        return load_identities(args.identity, subjects, assets, sides)
-    cues = ()
-    if args.hand_length_mm is not None:
-        cues = (LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000),)
-        if len(np.unique(subjects)) > 1:
-            raise CalibrationError("--hand_length_mm is one person's; calibrate each of several with --subject")
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    given: dict[str, Any] = {"accept_conflict": args.accept_conflict, "device": device, "created_by": command}
-    return calibrate_estimates(some, assets, people, cues, **given)
+        if args.identity is None:
+            for subject, identity in identities.items():
+                save_identity(output / f"identity_subject-{subject:02d}.json", identity)
+        logger.info(
+            "%d hands written to %s (%s, %s), %.1f s after reading, processor time %.1f s",
+            seen.first[-1], output, PAGE, PREDICTIONS, time.perf_counter() - started, time.process_time() - busy,
+        )  # fmt: skip

@@ -14,6 +14,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,16 +34,6 @@ FREE, HELD = 0.015, 0.001
 SPACE_STD = 0.004
 #: Nothing is learnt of the 2D noise: the landmark file needs numbers, the trust file's take their place.
 STD_BOX, WORLD_STD, CORRELATION = 0.02, 0.008, 0.2
-
-
-def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
-    parser = argparse.ArgumentParser(description="Landmark model of an estimator from its own 3D joints.")
-    parser.add_argument("--estimates", required=True, help="file or folder that the estimator wrote, a person a file")
-    parser.add_argument("--format", required=True, help="of which estimator")
-    parser.add_argument("--output", required=True, help="landmark file to write")
-    parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
-    return parser
 
 
 def as_detections(rows: Predictions) -> Detections:
@@ -72,19 +63,10 @@ def learn(assets: HandAssets, rows: Predictions) -> LandmarkModel:
         raise CalibrationError(f"{rows.source}: {rows.model_name} has no 3D joints to learn from")
     stds = ((FREE,) * 3, (FREE,) * 3, *((HELD,) * 3,) * 19)
     found = fit_shared(assets, as_detections(rows), options=SharedFitOptions(offset_std=stds, space_std=SPACE_STD))
-    return LandmarkModel(
-        name=rows.model_name,
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        offsets=found.offsets,
-        std_box=np.full(21, STD_BOX),
-        correlation=CORRELATION,
-        world_std=np.full(21, WORLD_STD),
-        world_scale_std=0.15,
-        pose_spread=1.0,
-        people=len(np.unique(rows.subject_id)),
-        hands=len(rows),
-    )
+    noise = {"std_box": np.full(21, STD_BOX), "correlation": CORRELATION, "world_std": np.full(21, WORLD_STD)}
+    counts = {"people": len(np.unique(rows.subject_id)), "hands": len(rows)}
+    names = rows.model_name, assets.name, assets.hash
+    return LandmarkModel(*names, offsets=found.offsets, **noise, world_scale_std=0.15, pose_spread=1.0, **counts)
 
 
 def misfit_mm(assets: HandAssets, rows: Predictions, model: LandmarkModel | None) -> float:
@@ -100,7 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
     """
-    args = get_args_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(description="Landmark model of an estimator from its own 3D joints.")
+    parser.add_argument("--estimates", required=True, help="file or folder that the estimator wrote, a person a file")
+    parser.add_argument("--format", required=True, help="of which estimator")
+    parser.add_argument("--output", required=True, help="landmark file to write")
+    parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
+    args = parser.parse_args(argv)
     assets = load_hand_assets(args.mano_dir, side="right")
     rows = read_estimates(args.estimates, args.format, subjects="file")
     torch.manual_seed(0)
@@ -111,8 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"person {subject} left out: {none:.1f} mm without offsets, {learnt:.1f} mm with those of the others")
     model = learn(assets, rows)
     words = shlex.join(sys.argv[1:] if argv is None else argv)
-    made_by = f"python -m src.engine.estimates.learn_landmarks {words}"
-    LandmarkModel(**{**vars(model), "made_by": made_by}).save(args.output)
+    replace(model, made_by=f"python -m src.engine.estimates.learn_landmarks {words}").save(args.output)
     print(f"{model.hands} hands of {model.people} people: {args.output}")
     return 0
 

@@ -24,19 +24,6 @@ from utils.artifacts import Predictions
 logger = logging.getLogger(__name__)
 
 
-def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
-    parser = argparse.ArgumentParser(description="Measure how far an estimator is to be trusted.")
-    parser.add_argument("--estimates", required=True, help="file or folder that the estimator wrote")
-    parser.add_argument("--format", required=True, help="of which estimator")
-    parser.add_argument("--labels", required=True, help="npz of plain joints: what is true of the same pictures")
-    parser.add_argument("--output", required=True, help="trust file to write")
-    parser.add_argument("--images", help="folder of the pictures, where the format does not say their size")
-    parser.add_argument("--landmarks", action="store_true", help="its landmark model is used (mediapipe, sam3d_body)")
-    parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
-    return parser
-
-
 def paired(estimates: Predictions, labels: Predictions) -> tuple[Predictions, Predictions]:
     """The hands that both know, row by row, by picture and side; the labels' subjects in both."""
     assert estimates.image_name is not None and labels.image_name is not None
@@ -60,7 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
     """
     logging.basicConfig(level=logging.INFO)
-    args = get_args_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(description="Measure how far an estimator is to be trusted.")
+    parser.add_argument("--estimates", required=True, help="file or folder that the estimator wrote")
+    parser.add_argument("--format", required=True, help="of which estimator")
+    parser.add_argument("--labels", required=True, help="npz of plain joints: what is true of the same pictures")
+    parser.add_argument("--output", required=True, help="trust file to write")
+    parser.add_argument("--images", help="folder of the pictures, where the format does not say their size")
+    parser.add_argument("--landmarks", action="store_true", help="its landmark model is used (mediapipe, sam3d_body)")
+    parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
+    args = parser.parse_args(argv)
     assets = load_hand_assets(args.mano_dir, side="right")
     labels = read_estimates(args.labels, "joints")
     size = None if labels.image_size is None else tuple(labels.image_size[0].tolist())

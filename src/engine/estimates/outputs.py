@@ -20,7 +20,7 @@ from src.photos.gallery import Gallery
 from src.photos.image import UnusableImage, read_photo
 from src.photos.result import HandLength, Result, Sources
 from template import HandAssets, HandModel
-from utils.artifacts import Identity, save_identity
+from utils.artifacts import Identity
 from utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -39,12 +39,7 @@ class Outputs(contextlib.ExitStack):
     """
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        output: Path,
-        seen: Survey,
-        identities: dict[int, Identity],
-        assets: HandAssets,
+        self, args: argparse.Namespace, output: Path, seen: Survey, identities: dict[int, Identity], assets: HandAssets
     ) -> None:
         super().__init__()
         self._images, self._assets = args.images, assets
@@ -77,13 +72,6 @@ class Outputs(contextlib.ExitStack):
                 self._gallery.add(label, name, picture, hand)
 
 
-def write_identities(output: Path, identities: dict[int, Identity], calibrated: bool) -> None:
-    """The identities that were calibrated on the way."""
-    if calibrated:
-        for subject, identity in identities.items():
-            save_identity(output / f"identity_subject-{subject:02d}.json", identity)
-
-
 def results(found: Personalised, assets: HandAssets) -> list[Result]:
     """Every hand in its own picture's frame, left hands left."""
     rows, hands = found.rows, []
@@ -113,7 +101,7 @@ def results(found: Personalised, assets: HandAssets) -> list[Result]:
             betas=rows.betas[row],
             length=HandLength(identity.hand_length_mm, std, f"identity ({identity.scale_evidence})"),
             sources=Sources(rows.camera, rows.model_name, rows.model_name, rows.model_name),
-            notes={"subject": subject},
+            notes={"subject": subject} | ({"track": int(rows.sequence_id[row])} if rows.sequence_id[row] else {}),
         )
         hands.append(hand.mirrored() if rows.is_left[row] else hand)
     return hands

@@ -36,16 +36,13 @@ class RowsFile(contextlib.AbstractContextManager):
             if value is not None:
                 value = value.astype(f"<U{self._name_length}") if name == "image_name" else value
                 if name not in self._columns:
-                    self._columns[name] = self._begin(name, value)
+                    self._columns[name] = open(self._folder / f"{name}.npy", "wb")  # noqa: SIM115
+                    shape = (self._count, *value.shape[1:])
+                    header = {"descr": value.dtype.str, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(self._columns[name], header)
                 self._columns[name].write(np.ascontiguousarray(value).tobytes())
         meta: dict[str, Any] = {name: getattr(rows, name) for name in META_FIELDS}
         self._meta = {name: np.array(value) for name, value in meta.items()} | {"schema": np.array(PREDICTIONS_SCHEMA)}
-
-    def _begin(self, name: str, value: np.ndarray) -> IO[bytes]:
-        handle = open(self._folder / f"{name}.npy", "wb")  # noqa: SIM115
-        header = {"descr": value.dtype.str, "fortran_order": False, "shape": (self._count, *value.shape[1:])}
-        np.lib.format.write_array_header_1_0(handle, header)
-        return handle
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for handle in self._columns.values():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,11 @@ class ShapeTrack:
     """
 
     def __init__(self, path: Path, assets: HandAssets) -> None:
-        check_hand(assets)
+        if assets.name != "MANO":
+            raise SubmissionError(
+                f"the shape track scores MANO's betas, the hand in use is {assets.name}; give --mano_dir with "
+                "MANO's files"
+            )
         self._path = path
         self._entries: dict[tuple[str, str], dict] = {}
 
@@ -35,7 +38,7 @@ class ShapeTrack:
         """The sequences of these hands.
 
         Raises:
-            SubmissionError: two people in one sequence.
+            SubmissionError: two people in one sequence, or betas beyond 20.
         """
         rows = found.rows
         for row in range(len(rows)):
@@ -44,6 +47,8 @@ class ShapeTrack:
             identity = found.identities.get(subject) or next(iter(found.identities.values()))
             betas = [round(float(value), 6) for value in identity.betas]
             name = sequence_name(rows.image_name[row] if rows.image_name is not None else "", subject)
+            if not all(abs(beta) < 20 for beta in betas):
+                raise SubmissionError(f"{self._path}: mano_beta of {name} is {betas}; betas lie within 20")
             entry = {"sequence_name": name, "mano_beta": betas, "hand_side": side}
             if self._entries.setdefault((name, side), entry) != entry:
                 raise SubmissionError(
@@ -52,22 +57,8 @@ class ShapeTrack:
                 )
 
     def write(self) -> None:
-        """Check and write the file.
-
-        Raises:
-            SubmissionError: numbers that are none.
-        """
-        text = json.dumps(list(self._entries.values()), indent=1) + "\n"
-        check_shape_track(json.loads(text), str(self._path))
-        write_text(self._path, text)
-
-
-def check_hand(assets: HandAssets) -> None:
-    """Raise SubmissionError unless the hand is MANO's."""
-    if assets.name != "MANO":
-        raise SubmissionError(
-            f"the shape track scores MANO's betas, the hand in use is {assets.name}; give --mano_dir with MANO's files"
-        )
+        """Write the file."""
+        write_text(self._path, json.dumps(list(self._entries.values()), indent=1) + "\n")
 
 
 def sequence_name(image: str | np.str_, subject: int) -> str:
@@ -75,22 +66,3 @@ def sequence_name(image: str | np.str_, subject: int) -> str:
     stem = Path(str(image)).stem
     head = stem.rstrip("0123456789").rstrip("_-.")
     return head if head and head != stem else f"subject-{subject:02d}"
-
-
-def check_shape_track(content: object, where: str) -> None:
-    """Raise SubmissionError unless ``content`` is what the toolkit takes."""
-    if not isinstance(content, list) or not content:
-        raise SubmissionError(f"{where}: a list with an object for each sequence is meant")
-    seen = set()
-    for entry in content:
-        if not isinstance(entry, dict) or set(entry) != {"sequence_name", "mano_beta", "hand_side"}:
-            raise SubmissionError(f"{where}: {entry!r:.80} must hold sequence_name, mano_beta and hand_side, no more")
-        betas = entry["mano_beta"]
-        if not (isinstance(betas, list) and len(betas) == 10 and all(isinstance(b, float) for b in betas)):
-            raise SubmissionError(f"{where}: mano_beta of {entry['sequence_name']} is not ten numbers")
-        if not all(math.isfinite(b) and abs(b) < 20 for b in betas):
-            raise SubmissionError(f"{where}: mano_beta of {entry['sequence_name']} is {betas}; betas lie within 20")
-        key = (entry["sequence_name"], entry["hand_side"])
-        if entry["hand_side"] not in ("left", "right") or key in seen:
-            raise SubmissionError(f"{where}: {key} occurs twice, or its side is neither left nor right")
-        seen.add(key)

@@ -17,6 +17,9 @@ from src.estimators import EstimateFormatError, Reader
 from src.estimators.reader import Row
 from utils.artifacts import Predictions
 
+#: Hands of a batch, if its files hold no more: a process keeps the numbers of so many, and of no more files' contents
+#: than a few small ones'. So many are solved together.
+BATCH = 256
 #: A row that was drawn: its random number, negative so that the largest is on top, and its file and place there.
 Drawn = tuple[int, int, int, Row]
 
@@ -100,8 +103,9 @@ class Survey:
 
 def survey(reader: Reader, most: int, context: DistributedContext) -> Survey:
     """Read every file once, shared by the processes; all of them get the whole."""
-    mine = Survey(most)
-    numbers = range(context.rank, len(reader.files), context.world_size)
+    mine, count = Survey(most), len(reader.files)
+    block = min(BATCH, -(-count // context.world_size))  # of files with one hand each those that it will fit as well
+    numbers = [number for number in range(count) if number // block % context.world_size == context.rank]
     for number in tqdm(numbers, desc="read", disable=None if context.is_main else True, mininterval=1):
         mine.add(number, reader.rows(reader.open(number)[1]))
     whole = Survey(most)

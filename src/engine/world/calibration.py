@@ -5,12 +5,14 @@ Platt, "Probabilistic Outputs for Support Vector Machines", 1999; with the offse
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 from torch import nn
 from torchvision.ops import box_iou
 
+from datasets.synthetic.world.bank import ResidentBank
 from datasets.synthetic.world.mixing import mix_crops, mix_pictures
-from datasets.synthetic.world.resident import ResidentBank
 from src.models.hand_detector import HandDetector, decode
 from src.models.keypoint_rating import keypoint_is_right
 
@@ -56,46 +58,41 @@ def _mean(values: torch.Tensor) -> float | None:
 @torch.no_grad()
 def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: int) -> dict[str, float | None]:
     """Set the rating's scales from half of ``count`` crops; scores on the other half."""
-    rows: dict[str, list[torch.Tensor]] = {
-        "event": [],
-        "right": [],
-        "hand": [],
-        "is_hand": [],
-        "is_left": [],
-        "error": [],
-    }
+    rows: dict[str, list[torch.Tensor]] = defaultdict(list)
     for _ in range(-(-count // _BATCH)):
         crops = mix_crops(bank, _BATCH, size, left=0.2)
         output = model(crops.image)
-        error = (output["keypoints_2d"] - crops.keypoints).norm(dim=-1) / crops.box_side[:, None]
-        rows["event"].append(output["event_logits"]), rows["hand"].append(output["hand_logits"])
-        rows["right"].append(keypoint_is_right(output["keypoints_2d"], crops.keypoints, crops.box_side))
-        rows["is_hand"].append(crops.is_hand), rows["is_left"].append(crops.is_left), rows["error"].append(error)
+        found = {
+            "event": output["event_logits"],
+            "right": keypoint_is_right(output["keypoints_2d"], crops.keypoints, crops.box_side),
+            "hand": output["hand_logits"],
+            "is_hand": crops.is_hand,
+            "is_left": crops.is_left,
+            "error": (output["keypoints_2d"] - crops.keypoints).norm(dim=-1) / crops.box_side[:, None],
+        }
+        for name, values in found.items():
+            rows[name].append(values)
     data = {name: torch.cat(parts) for name, parts in rows.items()}
     half = len(data["event"]) // 2
-    hand, first = data["is_hand"], slice(None, half)
-    kept = hand[first]
+    first, rest = ({name: values[part] for name, values in data.items()} for part in (slice(half), slice(half, None)))
+    of_hands = {name: values[first["is_hand"]] for name, values in first.items()}
     fits = (
-        fit_platt(data["event"][first][kept].flatten(), data["right"][first][kept].flatten()),
-        fit_platt(data["hand"][first, 0], hand[first]),
-        fit_platt(data["hand"][first, 1][kept], data["is_left"][first][kept]),
+        fit_platt(of_hands["event"].flatten(), of_hands["right"].flatten()),
+        fit_platt(first["hand"][:, 0], first["is_hand"]),
+        fit_platt(of_hands["hand"][:, 1], of_hands["is_left"]),
     )
-    model.rating.scale.copy_(model.rating.scale.new_tensor([scale for scale, _ in fits]))
-    model.rating.offset.copy_(model.rating.offset.new_tensor([offset for _, offset in fits]))
-    rest = slice(half, None)
-    kept = hand[rest]
-    right = data["right"][rest][kept]
-    said = (model.rating.scale[0] * data["event"][rest][kept] + model.rating.offset[0]).sigmoid()
+    scale, offset = model.rating.scale, model.rating.offset
+    scale.copy_(scale.new_tensor([one for one, _ in fits]))
+    offset.copy_(offset.new_tensor([one for _, one in fits]))
+    rest = {name: values[rest["is_hand"]] for name, values in rest.items()}
+    said = (scale[0] * rest["event"] + offset[0]).sigmoid()
     sure = (said > 0.7) & (said < 0.8)
-    side = (model.rating.scale[2] * data["hand"][rest, 1][kept] + model.rating.offset[2] > 0) == data["is_left"][rest][
-        kept
-    ]
     return {
-        "right": _mean(right),
-        "median_error": float(data["error"][rest][kept].median()),
-        "right_where_0.7_to_0.8": _mean(right[sure]),
-        "calibration_error": expected_error(said, right),
-        "side_right": _mean(side),
+        "right": _mean(rest["right"]),
+        "median_error": float(rest["error"].median()),
+        "right_where_0.7_to_0.8": _mean(rest["right"][sure]),
+        "calibration_error": expected_error(said, rest["right"]),
+        "side_right": _mean((scale[2] * rest["hand"][:, 1] + offset[2] > 0) == rest["is_left"]),
     }
 
 
@@ -121,14 +118,8 @@ def calibrate_detector(model: HandDetector, bank: ResidentBank, count: int, size
             boxes_logits.append(logits[asked]), boxes_hit.append(hit[asked])
             for number in torch.nonzero(weight > 0)[:, 0]:
                 overlaps, place = overlap[:, number].max(0)
-                found.append(
-                    torch.stack(
-                        [
-                            torch.where(overlaps > 0.5, logits[place], torch.full_like(logits[place], -99)),
-                            (boxes[number, 2] - boxes[number, 0]),
-                        ]
-                    )
-                )
+                sureness = torch.where(overlaps > 0.5, logits[place], torch.full_like(logits[place], -99))
+                found.append(torch.stack([sureness, boxes[number, 2] - boxes[number, 0]]))
     scores, is_empty, found_rows = torch.cat(best), torch.cat(empty), torch.stack(found)
     logits, hit = torch.cat(boxes_logits), torch.cat(boxes_hit)
     half = len(scores) // 2

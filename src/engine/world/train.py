@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from datasets.synthetic.world.bank import ResidentBank
 from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
-from datasets.synthetic.world.resident import ResidentBank
 from options.command_line import run_command
 from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint, save_checkpoint
 from src.engine.ship import export_weights
@@ -79,20 +79,12 @@ STEPS = {"keypoints": keypoint_step, "detector": detector_step}
 
 def make_card(task: str, backbone: str, size: int) -> ModelCard:
     """What the network is, for its checkpoint."""
+    sizes = {"input_size": size, "crop_size": size}
     if task == "detector":
-        return ModelCard(
-            "hand_detector", options={"backbone": backbone}, input_size=size, crop_size=size, crop_scale=1.0
-        )
-    assets = load_hand_assets()
-    return ModelCard(
-        "pose_2d",
-        options={"backbone": backbone, "rated": True},
-        input_size=size,
-        crop_size=size,
-        crop_scale=CROP_SCALE,
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-    )
+        return ModelCard("hand_detector", options={"backbone": backbone}, **sizes, crop_scale=1.0)
+    assets, options = load_hand_assets(), {"backbone": backbone, "rated": True}
+    hand = {"hand_name": assets.name, "hand_hash": assets.hash}
+    return ModelCard("pose_2d", options=options, **sizes, crop_scale=CROP_SCALE, **hand)
 
 
 class Clock:
@@ -139,7 +131,11 @@ def update_average(average: nn.Module, model: nn.Module, steps: int) -> None:
 
 
 def train(args: argparse.Namespace) -> Path | None:
-    """Train one network; its weights' file if it is finished, None if it is to go on."""
+    """Train one network; its weights' file if it is finished, None if it is to go on.
+
+    Raises:
+        FileNotFoundError: the bank has no shard in time.
+    """
     device = choose_device(args.device, args.threads)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = True  # not the matrix products: affines of pixels go through them
@@ -148,7 +144,10 @@ def train(args: argparse.Namespace) -> Path | None:
     torch.manual_seed(args.seed)
     card = make_card(args.task, args.backbone, args.size)
     model = card.build().to(device, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(_groups(model, args.weight_decay), lr=args.lr, fused=device.type == "cuda")
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=args.lr, fused=device.type == "cuda")
     average, used, steps = copy.deepcopy(model).eval(), 0.0, 0
     if checkpoint.exists():
         state = read_checkpoint(checkpoint)
@@ -162,20 +161,19 @@ def train(args: argparse.Namespace) -> Path | None:
         initialise_from(model, args.init_from)
         average.load_state_dict(model.state_dict())
     bank = ResidentBank(args.bank, device, args.max_cutouts)
-    _wait_for(bank, args.wait_minutes)
+    deadline = time.monotonic() + 60 * args.wait_minutes
+    bank.refresh()
+    while bank.cutouts < _BANK_AT_LEAST:  # until the first shards are there
+        if time.monotonic() > deadline:
+            raise FileNotFoundError(f"{bank.root}: no whole shard; render with python -m datasets.synthetic.world.bank")
+        time.sleep(1)
+        bank.refresh()
     clock = Clock(args.minutes, used, steps, args.max_steps, args.stop_after)
     saved, seen, step = time.monotonic(), 0, STEPS[args.task]
 
     def save() -> None:
-        save_checkpoint(
-            checkpoint,
-            card,
-            model,
-            average=average.state_dict(),
-            optimizer=optimizer.state_dict(),
-            used=clock.used,
-            steps=clock.steps,
-        )
+        states = {"average": average.state_dict(), "optimizer": optimizer.state_dict()}
+        save_checkpoint(checkpoint, card, model, **states, used=clock.used, steps=clock.steps)
 
     def notes() -> dict[str, Any]:
         place = {"steps": clock.steps, "seconds": round(clock.used), "share": round(clock.share, 3)}
@@ -195,9 +193,8 @@ def train(args: argparse.Namespace) -> Path | None:
         seen += args.batch_size
         update_average(average, model, clock.steps)
         if clock.steps % _LOG_STEPS == 0:
-            words = "  ".join(f"{name} {float(value):.4f}" for name, value in parts.items())
-            place = (args.task, clock.steps, clock.used, bank.cutouts, float(loss), words)
-            logger.info("%s %d  %.0f s  %d cut-outs  loss %.4f  %s", *place)
+            words = "  ".join(f"{name} {float(value):.4f}" for name, value in {"loss": loss, **parts}.items())
+            logger.info("%s %d  %.0f s  %d cut-outs  %s", args.task, clock.steps, clock.used, bank.cutouts, words)
         if time.monotonic() - saved > _SAVE_SECONDS:
             save()
             if args.interim:
@@ -230,29 +227,6 @@ def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: 
     write_json(out / f"{args.task}.json", scores | notes)
     logger.info("%s: %s", weights, scores)
     return weights
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _wait_for(bank: ResidentBank, minutes: float) -> None:
-    """Until the first shards are there.
-
-    Raises:
-        FileNotFoundError: none came in time.
-    """
-    deadline = time.monotonic() + 60 * minutes
-    bank.refresh()
-    while bank.cutouts < _BANK_AT_LEAST:
-        if time.monotonic() > deadline:
-            raise FileNotFoundError(f"{bank.root}: no whole shard; render with python -m datasets.synthetic.world.bank")
-        time.sleep(1)
-        bank.refresh()
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -22,7 +22,6 @@ class Boukhayma(nn.Module):
 
     Args:
         backbone: resnet34 in the paper; another than a ResNet is the body of the fair networks, name for name.
-        weights: the user's ImageNet weights of it, or None (from scratch, as in the paper).
         hand: whose pose PCA is used; None for the one that `load_hand_assets` finds.
     """
 
@@ -41,16 +40,8 @@ class Boukhayma(nn.Module):
             self.register_buffer(name, torch.as_tensor(getattr(hand, name), dtype=torch.float32), persistent=False)
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Predict.
-
-        Args:
-            image: (B, 3, S, S) in [-1, 1]; S = 256 in the paper.
-
-        Returns:
-            dict: ``pose`` (B, 16, 3, 3) rotation matrices; ``pose_6d`` (B, 96); ``betas`` (B, 10);
-            ``camera`` (B, 3): scale and translation of the weak-perspective projection, in units of
-            the input's half side; ``pca`` (B, 6).
-        """
+        """Pose and shape, see `src.models`; ``camera`` (B, 3): scale and translation of the weak-perspective
+        projection, in units of the input's half side; ``pca`` (B, 6)."""
         seen = image if self.backbone is None else self.backbone(image)[-1].mean((2, 3))
         camera_scale, camera_shift, rotation, pca, betas = self.encoder(seen).float().split(PARTS, dim=1)
         pose = pca_to_pose(self, rotation, pca)

@@ -55,8 +55,7 @@ class Cascade(nn.Module):
 
     Args:
         layout: `SG` or `PG`.
-        backbone: resnet18, resnet34 or resnet50.
-        weights: the user's ImageNet weights of it, for all three encoders, or None.
+        backbone: resnet18, resnet34 or resnet50; weights: the user's ImageNet weights of it, for all three encoders.
         with_mask: the last decoder has a 22nd map, the silhouette.
         uses_feature: something reads the third encoder's fc.
     """

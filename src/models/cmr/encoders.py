@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from src.models.state_dicts import load_strict, load_tensors
+from src.models.backbones import classifier
 
 #: Channels of (c1, c2, c3, c4) by backbone.
 CHANNELS = {
@@ -32,20 +32,14 @@ class Maps(NamedTuple):
 
 
 def build_resnet(name: str, weights: str | Path | None = None) -> torchvision.models.ResNet:
-    """torchvision's classifier of that name, any capitals, random or with the user's ImageNet weights.
+    """`classifier` of a ResNet's name, any capitals.
 
     Raises:
         ValueError: the name is unknown, or the file holds another network's weights.
     """
     if name.lower() not in CHANNELS:
         raise ValueError(f"backbone {name!r} is unknown here; choose one of {sorted(CHANNELS)}")
-    resnet = torchvision.models.get_model(name.lower(), weights=None)
-    if weights is not None:
-        try:
-            load_strict(resnet, load_tensors(weights))
-        except ValueError as error:
-            raise ValueError(f"{weights}: {error}; pass torchvision's weights of {name}") from error
-    return resnet
+    return classifier(name.lower(), weights)
 
 
 class ConvBlock(nn.Module):

@@ -70,8 +70,7 @@ class MeshDecoder(nn.Module):
     Args:
         hierarchy: five levels, the coarsest of any size.
         extra_channels: per vertex, given to `decode_mesh` for every level.
-        widths: channels of the levels, fine to coarse; owned checkpoints have `WIDTHS`.
-        feature_length: of the feature vector; 1000 in owned checkpoints.
+        widths: channels of the levels, fine to coarse; of owned checkpoints by default, as ``feature_length``.
         blind_start: the weights of the extra channels start at zero.
     """
 
@@ -105,14 +104,11 @@ class MeshDecoder(nn.Module):
                     weight[..., -extra_channels:] = 0
 
     def decode_mesh(self, feature: torch.Tensor, extra: list[torch.Tensor] | None = None) -> list[torch.Tensor]:
-        """Meshes of the four finest levels.
+        """Meshes (B, V_l, 3) of the four finest levels, finest first, in units of 0.2 m, root-relative.
 
         Args:
             feature: (B, feature_length).
             extra: per level, finest first and the coarsest included, (B, V_l, extra_channels).
-
-        Returns:
-            (B, V_l, 3), finest first, in units of 0.2 m, root-relative.
         """
         extra = [] if extra is None else list(extra)
         x = self.de_layers[0](self.attention(feature)).view(len(feature), self.coarsest, -1)

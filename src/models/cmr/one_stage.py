@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from conv.hierarchy import MeshHierarchy
+from src.models import told_betas
 from src.models.cmr.mesh_decoder import MeshDecoder
-from src.models.cmr.rest_mesh import RestMesh, hand_size, known_rest_mesh
+from src.models.cmr.rest_mesh import RestMesh, size_unit
 from src.models.losses import MESH_UNIT
 from src.models.mano_networks import ContextNetwork
 from template import HandModel
@@ -27,9 +28,7 @@ class OneStageMesh(ContextNetwork):
     the MANO networks share, so that the two families are compared from one trained backbone.
 
     Args:
-        backbone, weights, crop_geometry: as `ContextNetwork`.
-        hierarchy: mesh levels, or a path for `template.cmr_assets.load_hierarchy`; None for the
-            hierarchy of the hand that `load_hand_assets` finds.
+        hierarchy: mesh levels; None for those of the hand that `load_hand_assets` finds.
         sees_shape: the decoder also reads the proportions of the subject's rest mesh at every level, through
             weights that start at zero, and its output is scaled by the subject's size over the template's
             (`cmr_identity`).
@@ -40,48 +39,29 @@ class OneStageMesh(ContextNetwork):
         self,
         backbone: str = "regnet_x_400mf",
         weights: str | Path | None = None,
-        hierarchy: MeshHierarchy | str | Path | None = None,
+        hierarchy: MeshHierarchy | None = None,
         sees_shape: bool = False,
         hand: HandModel | None = None,
         crop_geometry: bool = True,
     ) -> None:
         super().__init__(backbone, weights, crop_geometry)
-        self.hierarchy = hierarchy if isinstance(hierarchy, MeshHierarchy) else load_hierarchy(path=hierarchy)
+        self.hierarchy = load_hierarchy() if hierarchy is None else hierarchy
         self.hierarchy_hash = self.hierarchy.hash
         self.to_mesh = nn.Sequential(nn.Linear(self.context_size, 512), nn.ReLU(), nn.Linear(512, MESH_FEATURES))
         self.rest = RestMesh(self.hierarchy, hand) if sees_shape else None
         self.mesh = MeshDecoder(self.hierarchy, 3 if sees_shape else 0, WIDTHS, MESH_FEATURES, blind_start=True)
 
     def forward(
-        self,
-        image: torch.Tensor,
-        betas: torch.Tensor | None = None,
-        K: torch.Tensor | None = None,
-        rest_mesh: torch.Tensor | None = None,
+        self, image: torch.Tensor, betas: torch.Tensor | None = None, K: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor | list[torch.Tensor]]:
-        """Predict.
-
-        Args:
-            image: (B, 3, S, S) in [-1, 1].
-            betas: (B, 10) the subject's shape; or
-            rest_mesh: (B, 778, 3) the subject's flat hand, metres, anywhere. One of them with ``sees_shape``.
-            K: (B, 3, 3) intrinsics of the crop in px; needed with crop geometry.
-
-        Returns:
-            dict: ``vertices_levels``, four (B, V_l, 3), finest first, metres, relative to the wrist, camera
-            axes; ``vertices`` the finest; and what `Pose2D` returns.
-
-        Raises:
-            ValueError: the shape or K is missing.
-        """
+        """Mesh and keypoints, see `src.models`."""
         output, context, turn = self._read(image, K)
         # Small and precision-sensitive: bf16 would round a mesh to half a millimetre.
         with torch.autocast(image.device.type, enabled=False):
             unit, seen = MESH_UNIT, None
             if self.rest is not None:
-                mesh = known_rest_mesh("cmr_identity", self.rest.hand, betas, rest_mesh)
-                seen = self.rest.proportions(mesh)
-                unit = MESH_UNIT * (hand_size(mesh) / self.rest.template_size)[:, None, None]
+                mesh = self.rest.hand.rest(told_betas("cmr_identity", betas))
+                seen, unit = self.rest.proportions(mesh), size_unit(mesh, self.rest.template_size)
             levels = [unit * level for level in self.mesh.decode_mesh(self.to_mesh(context), seen)]
             if turn is not None:
                 levels = [level @ turn.transpose(1, 2) for level in levels]

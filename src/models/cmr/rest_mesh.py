@@ -16,19 +16,9 @@ def hand_size(mesh: torch.Tensor) -> torch.Tensor:
     return (mesh - mesh.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt()
 
 
-def known_rest_mesh(
-    network: str, hand: HandModel, betas: torch.Tensor | None, rest_mesh: torch.Tensor | None
-) -> torch.Tensor:
-    """The rest mesh (B, 778, 3), metres, that ``network`` was given, or the hand's of betas (B, 10).
-
-    Raises:
-        ValueError: neither is given.
-    """
-    if rest_mesh is None and betas is None:
-        raise ValueError(
-            f"{network} needs the subject's betas (B,10) or rest_mesh (B,778,3): pass --shape gt or --identity FILE"
-        )
-    return hand.rest(betas) if rest_mesh is None else rest_mesh
+def size_unit(rest_mesh: torch.Tensor, template_size: torch.Tensor) -> torch.Tensor:
+    """Unit (B, 1, 1), metres, of what is found for the template's size: 0.2 m, scaled by the subject's size."""
+    return MESH_UNIT * (hand_size(rest_mesh) / template_size)[:, None, None]
 
 
 class RestMesh(nn.Module):

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from src.models import told_betas
 from src.models.backbones import Backbone
 from src.models.cmr.encoders import CHANNELS, build_resnet
-from src.models.cmr.rest_mesh import hand_size, known_rest_mesh
+from src.models.cmr.rest_mesh import size_unit
 from src.models.losses import MESH_UNIT
 from src.models.mano_networks import ContextNetwork
 from src.models.metro.released import is_released, translate
@@ -28,11 +29,7 @@ WIDTHS, OUTPUTS, LAYERS, FEATURES = (64, 32, 16), (64, 32, 3), 2, 128
 def build_backbone(name: str, weights: str | Path | None = None) -> tuple[nn.Module, int]:
     """A network from images (B, 3, S, S) to pooled features (B, C), with released names; and C.
 
-    Of the shared body (`Backbone`), which gives maps, `Metro` takes the mean of the coarsest.
-
-    Args:
-        name: ``hrnet_w64`` (needs timm), a ResNet, or one of `backbones.BACKBONES`.
-        weights: the user's ImageNet weights of it, or None.
+    Of the shared body (one of `backbones.BACKBONES`), which gives maps, `Metro` takes the mean of the coarsest.
 
     Raises:
         ValueError: the name is unknown, timm is absent, or the weights are another network's.
@@ -57,7 +54,7 @@ class Metro(nn.Module):
     """Image to hand mesh as released (Lin et al., CVPR 2021): ImageNet colours, metres, weak perspective.
 
     Args:
-        backbone, weights: as `build_backbone`.
+        backbone: ``hrnet_w64`` (needs timm), a ResNet, or the shared body.
         sees_shape: the tokens are the person's rest hand in place of the mean one (`metro_identity`).
         hand: hand layer of the template; None for the one that `load_hand_assets` finds.
         transformer: sizes other than the released ones, for `MeshTransformer`.
@@ -90,58 +87,35 @@ class Metro(nn.Module):
         return translate(state, len(first.position), len(first.layers))
 
     def forward(
-        self,
-        image: torch.Tensor,
-        betas: torch.Tensor | None = None,
-        K: torch.Tensor | None = None,
-        rest_mesh: torch.Tensor | None = None,
+        self, image: torch.Tensor, betas: torch.Tensor | None = None, K: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Predict.
-
-        Args:
-            image: (B, 3, S, S) in [-1, 1]; S = 224 as released.
-            betas: (B, 10) the subject's shape; or
-            rest_mesh: (B, 778, 3) the subject's flat hand, metres, anywhere. One of them with ``sees_shape``.
-            K: not used.
-
-        Returns:
-            what `MeshTransformer` returns, metres, relative to the wrist, camera axes; and ``keypoints_2d``
-            (B, 21, 2), the joints seen by the camera, px of the input, ``keypoint_confidence`` (B, 21), ones.
-
-        Raises:
-            ValueError: the shape is missing.
-        """
-        output = self.transformer(self._tokens(image, betas, rest_mesh))
+        """What `MeshTransformer` returns, metres, relative to the wrist, camera axes; keypoints, the joints seen by the
+        camera, with a confidence of one. ``K`` is not used."""
+        output = self.transformer(self._tokens(image, betas))
         seen = (see(output["joints"], output["camera"]) + 1) * (image.shape[-1] / 2) - 0.5
         return output | {"keypoints_2d": seen, "keypoint_confidence": torch.ones_like(seen[..., 0])}
 
-    def _tokens(self, image: torch.Tensor, betas: torch.Tensor | None, rest_mesh: torch.Tensor | None) -> torch.Tensor:
+    def _tokens(self, image: torch.Tensor, betas: torch.Tensor | None) -> torch.Tensor:
         """Template points, metres, each with the picture's feature: (B, 216, 3 + C)."""
         if isinstance(self.backbone, Backbone):
             feature = self.backbone(image)[-1].mean((2, 3))
         else:
             feature = self.backbone((image * 0.5 + 0.5 - self.mean) / self.std)
         with torch.autocast(image.device.type, enabled=False):
-            known = self.tokens.template
+            points = self.tokens.template
             if self.sees_shape:
-                known = self.tokens.points(known_rest_mesh("metro_identity", self.tokens.hand, betas, rest_mesh))
-        points = known.expand(len(image), -1, -1)
+                rest_mesh = self.tokens.hand.rest(told_betas("metro_identity", betas))
+                points = self.tokens.select(self.tokens.all_points(rest_mesh))
+        points = points.expand(len(image), -1, -1)
         return torch.cat([points, feature.float()[:, None].expand(-1, points.shape[1], -1)], dim=2)
 
     @torch.no_grad()
     def attention(
-        self,
-        image: torch.Tensor,
-        betas: torch.Tensor | None = None,
-        K: torch.Tensor | None = None,
-        rest_mesh: torch.Tensor | None = None,
+        self, image: torch.Tensor, betas: torch.Tensor | None = None, K: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """How much each joint looks at each vertex in the last layer, mean over heads; arguments as `forward`.
-
-        Returns:
-            (B, 21, 778), zero at vertices that are no tokens.
-        """
-        return self.tokens.over_mesh(self.transformer.attention(self._tokens(image, betas, rest_mesh)))
+        """How much each joint looks at each vertex in the last layer, mean over heads: (B, 21, 778), zero at vertices
+        that are no tokens."""
+        return self.tokens.over_mesh(self.transformer.attention(self._tokens(image, betas)))
 
 
 def see(points: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
@@ -156,7 +130,6 @@ class OneStageMetro(ContextNetwork):
     the transformer, whose tokens are the points of that start, finds for each.
 
     Args:
-        backbone, weights, crop_geometry: as `ContextNetwork`.
         sees_shape: the template is the person's rest hand; how it differs from the mean one is also read in
             centimetres, through weights that start at zero, and what is found is scaled by the person's size over
             the template's. For the mean person it starts as the network without.
@@ -194,20 +167,11 @@ class OneStageMetro(ContextNetwork):
         layer.bias.zero_()
 
     def forward(
-        self,
-        image: torch.Tensor,
-        betas: torch.Tensor | None = None,
-        K: torch.Tensor | None = None,
-        rest_mesh: torch.Tensor | None = None,
+        self, image: torch.Tensor, betas: torch.Tensor | None = None, K: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Predict; arguments and errors as `OneStageMesh.forward`.
-
-        Returns:
-            ``joints`` (B, 21, 3), ``vertices_coarse`` (B, 195, 3) and ``vertices`` (B, 778, 3), metres, relative to the
-            wrist, camera axes; and what `Pose2D` returns.
-        """
+        """Mesh and keypoints, see `src.models`; ``joints`` (B, 21, 3), ``vertices_coarse`` (B, 195, 3) likewise."""
         output, context, turn = self._read(image, K)
-        tokens, added, start, unit = self._tokens(context, betas, rest_mesh)
+        tokens, added, start, unit = self._tokens(context, betas)
         found = self.transformer(tokens, added)
         with torch.autocast(image.device.type, enabled=False):
             starts = {
@@ -221,16 +185,16 @@ class OneStageMetro(ContextNetwork):
         return output | found
 
     def _tokens(
-        self, context: torch.Tensor, betas: torch.Tensor | None, rest_mesh: torch.Tensor | None
+        self, context: torch.Tensor, betas: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | float]:
         """Tokens and what is added to their embedding; the start (B, 799, 3), metres; the unit of what is found."""
         with torch.autocast(context.device.type, enabled=False):
             points, unit, added = self.tokens.template_points, MESH_UNIT, None
             if self.difference is not None:
-                mesh = known_rest_mesh("metro_identity", self.tokens.hand, betas, rest_mesh)
+                mesh = self.tokens.hand.rest(told_betas("metro_identity", betas))
                 points = self.tokens.all_points(mesh)
                 added = self.difference((self.tokens.select(points) - self.tokens.template) * 100)
-                unit = MESH_UNIT * (hand_size(mesh) / self.tokens.template_size)[:, None, None]
+                unit = size_unit(mesh, self.tokens.template_size)
             feature = self.to_tokens(context)
             start = points @ self.start(feature).view(-1, 3, 3).transpose(1, 2)
             tokens = self.tokens.select(start) / MESH_UNIT
@@ -239,12 +203,8 @@ class OneStageMetro(ContextNetwork):
 
     @torch.no_grad()
     def attention(
-        self,
-        image: torch.Tensor,
-        betas: torch.Tensor | None = None,
-        K: torch.Tensor | None = None,
-        rest_mesh: torch.Tensor | None = None,
+        self, image: torch.Tensor, betas: torch.Tensor | None = None, K: torch.Tensor | None = None
     ) -> torch.Tensor:
         """How much each joint looks at each vertex, (B, 21, 778); see `Metro.attention`."""
-        tokens, added, _, _ = self._tokens(self._read(image, K)[1], betas, rest_mesh)
+        tokens, added, _, _ = self._tokens(self._read(image, K)[1], betas)
         return self.tokens.over_mesh(self.transformer.attention(tokens, added))

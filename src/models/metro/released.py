@@ -46,7 +46,7 @@ def translate(state: Mapping[str, torch.Tensor], tokens: int, layers: int) -> di
     """A released state dict by our names, without what is `UNUSED`, and with the positions of our tokens only.
 
     Args:
-        state: of METRO's hand network, cleaned (`state_dicts.clean_state_dict`).
+        state: cleaned (`state_dicts.clean_state_dict`).
         tokens, layers: of our network: its tokens, and layers of each encoder.
 
     Raises:

@@ -64,10 +64,6 @@ class TemplateTokens(nn.Module):
         """Tokens (B, 216, 3), joints and selected vertices, of `all_points` (B, 799, 3)."""
         return torch.cat([points[:, :N_JOINTS], points[:, N_JOINTS + self.selection]], dim=1)
 
-    def points(self, rest_mesh: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, 216, 3) of rest meshes (B, 778, 3), metres, the wrist at the origin."""
-        return self.select(self.all_points(rest_mesh))
-
     def over_mesh(self, values: torch.Tensor) -> torch.Tensor:
         """Values (..., 195) of the vertices that are tokens, on all vertices (..., 778): zero elsewhere."""
         whole = values.new_zeros(*values.shape[:-1], N_VERTICES)

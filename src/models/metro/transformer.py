@@ -8,6 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from src.models.metro.template_tokens import N_JOINTS, N_VERTICES, VERTICES_195
+
+VERTICES = len(VERTICES_195)  # that are tokens
+HEADS = 4
+
 
 class EncoderLayer(nn.Module):
     """BERT's layer (Devlin et al. 2019): attention, then two linear layers with a GELU, each added and normalised.
@@ -88,12 +93,11 @@ class TokenEncoder(nn.Module):
             return self.head(hidden.float()) + self.residual(x.float())
 
     def attention(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
-        """Attention of each layer, (layers, B, heads, T, T); arguments as `forward`."""
-        hidden, maps = self.embed(x, added), []
-        for layer in self.layers:
-            maps.append(layer.attention(hidden))
+        """Attention of the last layer, (B, heads, T, T); arguments as `forward`."""
+        hidden = self.embed(x, added)
+        for layer in self.layers[:-1]:
             hidden = layer(hidden)
-        return torch.stack(maps)
+        return self.layers[-1].attention(hidden)
 
 
 class MeshTransformer(nn.Module):
@@ -102,8 +106,7 @@ class MeshTransformer(nn.Module):
     Args:
         inputs: channels of a token; the defaults of the others are the released network's.
         widths: of the encoders; outputs: theirs, the last one 3.
-        joints, vertices: numbers of tokens; full: vertices of the mesh.
-        layers, heads, dropout: as `TokenEncoder`.
+        layers, dropout: as `TokenEncoder`.
         has_camera: whether there is a camera head.
     """
 
@@ -112,24 +115,20 @@ class MeshTransformer(nn.Module):
         inputs: int,
         widths: Sequence[int] = (1024, 256, 64),
         outputs: Sequence[int] = (512, 128, 3),
-        joints: int = 21,
-        vertices: int = 195,
-        full: int = 778,
         layers: int = 4,
-        heads: int = 4,
         dropout: float = 0.1,
         has_camera: bool = True,
     ) -> None:
         super().__init__()
-        self.joints, tokens = joints, joints + vertices
+        tokens = N_JOINTS + VERTICES
         self.encoders = nn.ModuleList()
         for width, channels in zip(widths, outputs, strict=True):
-            self.encoders.append(TokenEncoder(tokens, inputs, width, channels, layers, heads, dropout))
+            self.encoders.append(TokenEncoder(tokens, inputs, width, channels, layers, HEADS, dropout))
             inputs = channels
-        self.upsampling = nn.Linear(vertices, full)
-        self.camera = (
-            nn.ModuleList([nn.Linear(3, 1), nn.Linear(tokens, 150), nn.Linear(150, 3)]) if has_camera else None
-        )
+        self.upsampling = nn.Linear(VERTICES, N_VERTICES)
+        self.camera = None
+        if has_camera:
+            self.camera = nn.ModuleList([nn.Linear(3, 1), nn.Linear(tokens, 150), nn.Linear(150, 3)])
 
     def forward(self, tokens: torch.Tensor, added: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Run the encoders and the heads.
@@ -146,9 +145,9 @@ class MeshTransformer(nn.Module):
         for number, encoder in enumerate(self.encoders):
             points = encoder(points, added if number == 0 else None)
         with torch.autocast(points.device.type, enabled=False):
-            coarse = points[:, self.joints :]
+            coarse = points[:, N_JOINTS:]
             full = self.upsampling(coarse.transpose(1, 2)).transpose(1, 2)
-            found = {"joints": points[:, : self.joints], "vertices_coarse": coarse, "vertices": full}
+            found = {"joints": points[:, :N_JOINTS], "vertices_coarse": coarse, "vertices": full}
             if self.camera is not None:
                 each, mixed, last = self.camera
                 found["camera"] = last(mixed(each(points)[..., 0]))
@@ -163,5 +162,5 @@ class MeshTransformer(nn.Module):
         points = tokens
         for number, encoder in enumerate(self.encoders[:-1]):
             points = encoder(points, added if number == 0 else None)
-        seen = self.encoders[-1].attention(points, added if len(self.encoders) == 1 else None)[-1].mean(1)
-        return seen[:, : self.joints, self.joints :]
+        seen = self.encoders[-1].attention(points, added if len(self.encoders) == 1 else None).mean(1)
+        return seen[:, :N_JOINTS, N_JOINTS:]

@@ -12,16 +12,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.personalization.calibration.data_set_evidence import view_groups, wrist_depths
-from src.personalization.calibration.from_keypoints import shapes_of
-from src.personalization.calibration.identity import Images, calibrate_predictions
+from src.personalization.calibration.data_set_evidence import with_evidence
+from src.personalization.calibration.identity import calibrate_person
+from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import CalibrationOptions, calibration_options, default_options
-from src.personalization.calibration.multi_view import group_views
-from src.personalization.calibration.population import load_population
+from src.personalization.calibration.multi_frame import correlated
+from src.personalization.calibration.population import (
+    CalibrationOptions,
+    calibration_options,
+    default_options,
+    load_population,
+    shapes_of,
+)
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.ground_truth import open_labels
+from src.personalization.landmarks.model import joints_model
 from src.personalization.pairing import pair_keypoints, rows_by_subject
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import check_stated_length, describe_lengths
@@ -46,22 +52,23 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
         ArtifactError, CalibrationError, FileNotFoundError, ValueError: see the functions called.
     """
     if args.predictions is None:
-        fill_in(
-            args,
-            {
-                "predictions": (PREDICTIONS / "confidence.npz", "scripts/predict_with_confidence.sh"),
-                "keypoints": KEYPOINTS,
-            },
-        )
+        confident = (PREDICTIONS / "confidence.npz", "scripts/predict_with_confidence.sh")
+        fill_in(args, {"predictions": confident, "keypoints": KEYPOINTS})
     fill_in(args, {"output": (IDENTITIES[0], None)})
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
+    predictions.check_hand(assets)
     if args.keypoints is not None or args.method == "multi_frame":
         keypoints = None if args.keypoints is None else load_predictions(args.keypoints)
         predictions = pair_keypoints(predictions, keypoints)
-    images = gather_images(args, predictions)
-    options = options_of(args, assets, predictions)
+    images = Images(predictions)
+    if args.cameras is not None or args.wrist_depth:
+        if args.data_root is None:
+            raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
+        dataset = open_labels(args.dataset, args.data_root, predictions, mano_dir=args.mano_dir)
+        images = with_evidence(predictions, dataset, args.cameras, args.wrist_depth, args.seed)
+    options = options_of(args, assets, images.predictions)
     return calibrate_and_write(args, images, options, assets, device)
 
 
@@ -75,36 +82,25 @@ def calibrate_and_write(
     """
     if args.draws < 1:
         raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
-    subjects = list(rows_by_subject(images.predictions, args.subject))
-    if len(subjects) > 1 and (args.output.endswith(".json") or args.merge_with is not None):
-        option = "--merge_with" if args.merge_with is not None else f"--output {args.output}"
-        raise CalibrationError(f"{option} is one person's file, but there are subjects {subjects}; give --subject")
-    path = Path(args.output)
-    writable_folder(path.parent if args.output.endswith(".json") else path)  # before the work, not after it
-    if args.output.endswith(".json") and path.is_dir():
-        raise OSError(f"--output {path}: is a folder; name a file, or a folder whose name does not end in .json")
+    subjects, output = rows_by_subject(images.predictions, args.subject), Path(args.output)
+    one_file = args.output.endswith(".json")
+    if len(subjects) > 1 and (one_file or args.merge_with is not None):
+        option = "--merge_with" if args.merge_with is not None else f"--output {output}"
+        raise CalibrationError(f"{option} is one person's file, but there are subjects {[*subjects]}; give --subject")
+    writable_folder(output.parent if one_file else output)  # before the work, not after it
+    if one_file and output.is_dir():
+        raise OSError(f"--output {output}: is a folder; name a file, or a folder whose name does not end in .json")
     earlier = None if args.merge_with is None else check_stated_length(load_identity(args.merge_with), assets)
-    count = (None if args.images else NUM_IMAGES) if args.num_images is None else args.num_images
-    written, errors = {}, {}
-    for subject in subjects:
+    choices = {name: getattr(args, name) for name in ("method", "select", "top_k", "temperature", "num_images")}
+    if args.num_images is None and not args.images:
+        choices["num_images"] = NUM_IMAGES
+    choices["created_by"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    model, written, errors = joints_model(assets, options.landmarks, device), {}, {}
+    for subject, rows in subjects.items():
+        own = images.of_person(rows)
         try:
             draws = [
-                calibrate_predictions(
-                    images.predictions,
-                    assets,
-                    options,
-                    method=args.method,
-                    num_images=count,
-                    select=args.select,
-                    seed=args.seed + draw,
-                    top_k=args.top_k,
-                    temperature=args.temperature,
-                    wrist_depth=images.wrist_depth,
-                    views=images.views,
-                    subject=subject,
-                    device=device,
-                    created_by=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-                )[subject]
+                calibrate_person(own, subject, assets, model, options, seed=args.seed + draw, **choices)
                 for draw in range(args.draws)
             ]
             if earlier is not None:
@@ -116,9 +112,7 @@ def calibrate_and_write(
             errors[subject] = error
             logger.error("subject %d: %s", subject, error)
             continue
-        one_file = args.output.endswith(".json")
-        path = Path(args.output) if one_file else Path(args.output) / f"identity_subject-{subject:02d}.json"
-        save_identity(path, draws[0])
+        save_identity(output if one_file else output / f"identity_subject-{subject:02d}.json", draws[0])
         written[subject] = draws[0]
         facts = (draws[0].method, draws[0].n_images, draws[0].scale_evidence, describe_lengths(draws[0], assets))
         logger.info("subject %d: %s, %d images, scale from %s; %s", subject, *facts)
@@ -158,24 +152,13 @@ def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> Cal
     cues += [parse_known_bone(f"{text}±{RULER_STD_MM}") for text in args.finger_length_mm]
     noise = replace(options.noise, std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss)
     changes = {"noise": noise, "cues": tuple(cues), "accept_conflict": args.accept_conflict}
+    if args.same_video is not None:
+        changes["same_video"] = args.same_video
+    if args.error_correlation is not None:
+        changes |= correlated(args.error_correlation)
     if args.depth_mean is not None:
         changes |= {"depth_mean": args.depth_mean, "depth_std": args.depth_std}
     stds = {name: getattr(args, name) for name in ("root_std", "finger_std") if getattr(args, name) is not None}
     if stds:
         changes["prior"] = PosePriorOptions(**stds)
     return replace(options, wrist_depth_std=args.wrist_depth_std_mm / 1000, **changes)
-
-
-def gather_images(args: argparse.Namespace, predictions: Predictions) -> Images:
-    """The images and what the data set tells of them; with several cameras only rows that have them."""
-    if args.cameras is None and not args.wrist_depth:
-        return Images(predictions)
-    if args.data_root is None:
-        raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
-    dataset = open_labels(args.dataset, args.data_root, predictions, mano_dir=args.mano_dir)
-    views = None
-    if args.cameras is not None:
-        views = view_groups(dataset, predictions)
-        rows = group_views(views, args.cameras, args.seed)
-        predictions, views = predictions.select(rows), views.rows(rows)
-    return Images(predictions, wrist_depths(dataset, predictions) if args.wrist_depth else None, views)

@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.bad_files import bad_file, reading
 from datasets.dex_ycb.files import read_yaml
-from src.personalization.calibration.multi_view import ViewGroups, mirror_extrinsics
+from src.personalization.calibration.images import Images, ViewGroups
 from src.personalization.ground_truth import rows_of
 from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Predictions
@@ -24,20 +24,38 @@ WRIST_BELOW_SKIN = 0.015
 DEPTH_RANGE = (200, 2000)
 
 
-def view_groups(dataset: Any, predictions: Predictions) -> ViewGroups:
-    """Instants (N,) and camera poses (N,4,4), m, of every row, from meta.yml and the extrinsics it names.
+def with_evidence(
+    predictions: Predictions, dataset: Any, cameras: int | None, wrist_depth: bool, seed: int = 0
+) -> Images:
+    """The images with what their data set tells of them: ``cameras`` views of each instant, and wrists' depths (m).
 
     Args:
         dataset: `datasets.dex_ycb.dataset.DexYCB` of the predictions' split.
+        cameras: keep only instants that so many see, and so many views of each (seeded); None: every row alone.
 
     Raises:
-        CalibrationError: an image of another split. FileNotFoundError: a missing calibration file.
-        BadFileError: a calibration file that lacks a camera or is damaged.
+        CalibrationError, FileNotFoundError, BadFileError: see `view_groups`, `group_views` and `wrist_depths`.
+    """
+    rows, views = rows_of(dataset, predictions), None
+    if cameras is not None:
+        views = view_groups(dataset, rows, predictions.is_left)
+        kept = group_views(views, cameras, seed)
+        predictions, views, rows = predictions.select(kept), views.rows(kept), rows[kept]
+    return Images(predictions, wrist_depths(dataset, rows, predictions) if wrist_depth else None, views)
+
+
+def view_groups(dataset: Any, rows: np.ndarray, is_left: np.ndarray) -> ViewGroups:
+    """Instants and camera poses, m, of rows (N,) of a data set, left hands' mirrored.
+
+    Read from meta.yml and the extrinsics it names.
+
+    Raises:
+        FileNotFoundError: a missing calibration file. BadFileError: one that lacks a camera or is damaged.
     """
     sequences: dict[Path, dict[str, np.ndarray]] = {}
     names: dict[tuple[Path, str], int] = {}
     instant, poses = [], []
-    for row, is_left in zip(rows_of(dataset, predictions), predictions.is_left, strict=True):
+    for row, left in zip(rows, is_left, strict=True):
         image = Path(dataset.image_path(int(row)))
         camera, sequence = image.parent.name, image.parent.parent
         if sequence not in sequences:
@@ -45,7 +63,7 @@ def view_groups(dataset: Any, predictions: Predictions) -> ViewGroups:
         if camera not in sequences[sequence]:
             raise bad_file(sequence / "meta.yml", f"its extrinsics lack camera {camera}", can_skip=False)
         pose = sequences[sequence][camera]
-        poses.append(mirror_extrinsics(pose) if is_left else pose)
+        poses.append(mirror_extrinsics(pose) if left else pose)
         instant.append(names.setdefault((sequence, image.name), len(names)))
     return ViewGroups(np.array(instant), np.stack(poses))
 
@@ -66,9 +84,37 @@ def _read_extrinsics(root: Path, sequence: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def wrist_depths(dataset: Any, predictions: Predictions) -> np.ndarray:
-    """Depth (N,) m of the wrist joint of each row: the median of a small window of the depth map at the wrist
-    keypoint, plus the flesh above the joint; NaN where the map has no plausible reading.
+def mirror_extrinsics(camera_to_world: np.ndarray) -> np.ndarray:
+    """Extrinsics (...,4,4), m, of mirrored cameras in a mirrored world: M E M with M = diag(-1, 1, 1, 1)."""
+    signs = np.array([-1.0, 1.0, 1.0, 1.0])
+    return camera_to_world * signs[:, None] * signs
+
+
+def group_views(views: ViewGroups, cameras: int, seed: int = 0) -> np.ndarray:
+    """Rows (M,) of instants seen by at least ``cameras`` cameras, that many (seeded) of each.
+
+    Raises:
+        CalibrationError: if no instant has so many views.
+    """
+    if cameras < 2:
+        raise CalibrationError(f"--cameras is {cameras}; triangulation needs at least two")
+    generator = np.random.default_rng(seed)
+    order = np.argsort(views.instant, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(views.instant[order])) + 1)
+    kept = [np.sort(generator.permutation(group)[:cameras]) for group in groups if len(group) >= cameras]
+    if not kept:
+        most = max(len(group) for group in groups)
+        raise CalibrationError(
+            f"no instant was seen by {cameras} cameras (at most {most}); predict all cameras' images"
+        )
+    return np.concatenate(kept)
+
+
+def wrist_depths(dataset: Any, rows: np.ndarray, predictions: Predictions) -> np.ndarray:
+    """Depth (N,) m of the wrist joint of each prediction, rows (N,) of a data set.
+
+    It is the median of a small window of the depth map at the wrist keypoint, plus the flesh above the joint; NaN where
+    the map has no plausible reading.
 
     Raises:
         CalibrationError: no keypoints, or no depth map at all.
@@ -77,7 +123,7 @@ def wrist_depths(dataset: Any, predictions: Predictions) -> np.ndarray:
         raise CalibrationError("--wrist_depth needs 2D keypoints (--keypoints)")
     depths = np.full(len(predictions), np.nan)
     found = 0
-    for number, row in enumerate(rows_of(dataset, predictions)):
+    for number, row in enumerate(rows):
         image = Path(dataset.image_path(int(row)))
         path = image.with_name(image.name.replace("color_", "aligned_depth_to_color_")).with_suffix(".png")
         depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None

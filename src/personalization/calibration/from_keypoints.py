@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.multi_frame import CalibrationOptions
-from src.personalization.calibration.population import SHARED_ERROR_FACTOR, Population, shipped_population
+from src.personalization.calibration.population import (
+    SHARED_ERROR_FACTOR,
+    CalibrationOptions,
+    Population,
+    shipped_population,
+)
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.fitting.from_keypoints import (
     DETECTOR_NOISE,
@@ -84,12 +88,6 @@ def keypoints_of(
     return keypoints, K, confidence, left
 
 
-def shapes_of(assets: HandAssets, population: Population | None = None) -> Population:
-    """People's shapes alone: of the population given, of the shipped one if it is of this hand, or unit normal."""
-    found = shipped_population(assets) if population is None else population
-    return Population() if found is None else found.shapes_only()
-
-
 def keypoint_options(
     assets: HandAssets,
     people: Population,
@@ -103,31 +101,25 @@ def keypoint_options(
     is doubled, as for a network's keypoints (benchmarks/own_photos.py shows what the intervals hold). There is no prior
     on the depth.
     """
-    if landmarks is not None:
-        return CalibrationOptions(
-            prior=PosePriorOptions(torch.inf, torch.inf),
-            noise=landmarks.noise(),
-            extra_priors=(habit_prior(assets, device=device, spread=landmarks.pose_spread),),
-            population=people,
-            landmarks=landmarks,
-            error_correlation=landmarks.correlation,
-        )
+    doubled = replace(noise, std_box=SHARED_ERROR_FACTOR * noise.std_box)
+    spread, correlation = (1.0, 0.0) if landmarks is None else (landmarks.pose_spread, landmarks.correlation)
     return CalibrationOptions(
         prior=PosePriorOptions(torch.inf, torch.inf),
-        noise=replace(noise, std_box=SHARED_ERROR_FACTOR * noise.std_box),
-        extra_priors=(habit_prior(assets, device=device),),
+        noise=doubled if landmarks is None else landmarks.noise(),
+        extra_priors=(habit_prior(assets, device=device, spread=spread),),
         population=people,
+        landmarks=landmarks,
+        error_correlation=correlation,
     )
 
 
 def fit_options(options: CalibrationOptions) -> KeypointFitOptions:
     """For each image on its own, what `keypoint_options` believes of all together: a single error is not doubled."""
     people, noise = options.population, options.noise
-    moments = (torch.as_tensor(people.betas_mean), torch.as_tensor(people.betas_covariance))
-    if options.landmarks is not None:
-        shapes = {"shape_mean": moments[0], "shape_covariance": moments[1]}
-        return KeypointFitOptions.of_source(options.landmarks, noise=noise, **shapes)
-    return KeypointFitOptions(replace(noise, std_box=noise.std_box / SHARED_ERROR_FACTOR), *moments)
+    if options.landmarks is None:
+        noise = replace(noise, std_box=noise.std_box / SHARED_ERROR_FACTOR)
+    mean, covariance = torch.as_tensor(people.betas_mean), torch.as_tensor(people.betas_covariance)
+    return KeypointFitOptions.of_source(options.landmarks, noise=noise, shape_mean=mean, shape_covariance=covariance)
 
 
 def predictions_from_keypoints(

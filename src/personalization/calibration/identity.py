@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from src.personalization.calibration.images import AVERAGES, average_betas, average_weights, choose_images
-from src.personalization.calibration.multi_frame import (
-    CalibrationOptions,
-    MultiFrameResult,
-    calibrate_frames,
-    default_options,
-    image_information,
-)
-from src.personalization.calibration.multi_view import ViewGroups
+from src.personalization.calibration.images import AVERAGES, Images, ViewGroups, choose_images
+from src.personalization.calibration.multi_frame import calibrate_frames, check_result, image_information, in_common
+from src.personalization.calibration.population import CalibrationOptions, default_options
+from src.personalization.calibration.views import Repeats
 from src.personalization.landmarks.model import joints_model
 from src.personalization.pairing import rows_by_subject
-from src.personalization.solver.status import CalibrationError, Status, count_status, usable
+from src.personalization.solver.status import CalibrationError, Status
 from src.personalization.terms.hand_size import lengths_mm
 from src.personalization.terms.shape_terms import HAND_RANGE, cue_conflict
 from template import HandAssets
@@ -35,50 +30,8 @@ ALIASES = {"joint": "multi_frame"}
 #: A cue further than this from what the images say, in standard deviations of the difference, is refused.
 MAX_CONFLICT = 4.0
 
-
-@dataclass(frozen=True)
-class Images:
-    """Images of one person: predictions, measured wrist depths (N,) m (NaN: unknown), and where the cameras stand."""
-
-    predictions: Predictions
-    wrist_depth: np.ndarray | None = None
-    views: ViewGroups | None = None
-
-    def rows(self, rows: np.ndarray) -> Images:
-        """Some of the images."""
-        depth = None if self.wrist_depth is None else self.wrist_depth[rows]
-        return Images(self.predictions.select(rows), depth, None if self.views is None else self.views.rows(rows))
-
-    def tensors(self) -> list[Any]:
-        """As one person's, a dimension of 1 before each: pose (N,16,3,3), betas (N,10), K (N,3,3) px, keypoints
-        (N,21,2) px, and, or None, their confidence (N,21) and the wrists' depths (N,) m."""
-        own = self.predictions
-        betas = np.zeros((len(own), 10)) if own.betas is None else own.betas
-        given = (own.pose, betas, own.K, own.keypoints_2d, own.keypoint_confidence, self.wrist_depth)
-        return [None if value is None else torch.as_tensor(value)[None] for value in given]
-
-    @property
-    def predicted_betas(self) -> np.ndarray | None:
-        """(N,10) float64 that the network found by itself: an identity-aware network repeats those that it was told."""
-        if self.predictions.betas is None or self.predictions.model_name.endswith("_identity"):
-            return None
-        return self.predictions.betas.astype(np.float64)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was found out of one person.
-
-    Attributes:
-        betas: (10,); covariance: (10,10) or None; used: mask (N,) of images.
-        scale_evidence, evidence: see `Identity`.
-    """
-
-    betas: np.ndarray
-    covariance: np.ndarray | None
-    used: np.ndarray
-    scale_evidence: str
-    evidence: dict[str, Any] = field(default_factory=dict)
+#: Betas (10,), their covariance (10,10) or None, mask (N,) of the images used, ``scale_evidence`` and ``evidence``.
+Solved = tuple[np.ndarray, np.ndarray | None, np.ndarray, dict[str, Any]]
 
 
 def calibrate_predictions(
@@ -86,17 +39,11 @@ def calibrate_predictions(
     assets: HandAssets,
     options: CalibrationOptions | None = None,
     *,
-    method: str = "multi_frame",
-    num_images: int | None = 20,
-    select: str = "random",
-    seed: int = 0,
-    top_k: int = 10,
-    temperature: float = 1.0,
     wrist_depth: np.ndarray | None = None,
     views: ViewGroups | None = None,
     subject: int | None = None,
     device: torch.device | str = "cpu",
-    created_by: str = "",
+    **choices: Any,
 ) -> dict[int, Identity]:
     """One identity of every subject (or of one subject) in the predictions, by subject number.
 
@@ -104,96 +51,98 @@ def calibrate_predictions(
         predictions: with betas; for ``multi_frame`` with poses and 2D keypoints (`pairing.pair_keypoints`).
         assets: the hand model that the predictions were made with.
         options: priors, noise and measured lengths of ``multi_frame``; None: `default_options`.
+        wrist_depth: (N,) m measured depth of the wrist in each row, NaN where unknown.
+        views: which rows are views of one instant, and where their cameras stand; None: every row alone.
+        choices: method, num_images, select, seed, top_k, temperature and created_by of `calibrate_person`.
+
+    Raises:
+        CalibrationError, ValueError: see `calibrate_person`. HandMismatchError: another hand model.
+    """
+    predictions.check_hand(assets)
+    if options is None:
+        options = default_options(assets, predictions.model_name, predictions.dataset)
+    model, images = joints_model(assets, options.landmarks, device), Images(predictions, wrist_depth, views)
+    return {
+        number: calibrate_person(images.of_person(rows), number, assets, model, options, **choices)
+        for number, rows in rows_by_subject(predictions, subject).items()
+    }
+
+
+def calibrate_person(
+    own: Images,
+    subject: int,
+    assets: HandAssets,
+    model: JointsModel,
+    options: CalibrationOptions,
+    *,
+    method: str = "multi_frame",
+    num_images: int | None = 20,
+    select: str = "random",
+    seed: int = 0,
+    top_k: int = 10,
+    temperature: float = 1.0,
+    created_by: str = "",
+) -> Identity:
+    """The identity of one person: choose images, solve, package.
+
+    Args:
+        own: that person's images, each once (`Images.of_person`).
+        model: of ``assets``, as `landmarks.joints_model` makes it of the options' landmarks.
         method: one of `METHODS`, or an alias.
         num_images, select, seed: images to use (None: all), see `images.choose_images`; where there are fewer,
             all are used, with a warning, and the identity says how many.
         top_k, temperature: see `images.average_weights`.
-        wrist_depth: (N,) m measured depth of the wrist in each row, NaN where unknown.
-        views: which rows are views of one instant, and where their cameras stand; None: every row alone.
 
     Raises:
-        CalibrationError: what a method needs is missing, or cannot be. HandMismatchError: another hand model.
-        ValueError: an unknown method.
+        CalibrationError: what a method needs is missing, or cannot be. ValueError: an unknown method.
     """
     method = ALIASES.get(method, method)
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; choose one of {METHODS}")
-    predictions.check_hand(assets)
-    if method == "multi_frame" and (predictions.pose is None or predictions.keypoints_2d is None):
-        raise CalibrationError(f"{predictions.source} lacks poses or 2D keypoints; multi-frame calibration needs both")
-    if options is None:
-        options = default_options(assets, predictions.model_name, predictions.dataset)
-    model = joints_model(assets, options.landmarks, device)
-    images, identities = Images(predictions, wrist_depth, views), {}
-    for number, rows in rows_by_subject(predictions, subject).items():
-        own = images.rows(without_copies(predictions, rows))
-        there = len(own.predictions)
-        if num_images is not None and there < num_images:
-            logger.warning(
-                "subject %d has %d images, fewer than the %d asked for: all are used", number, there, num_images
-            )
-        wanted, information, prior = there if num_images is None else num_images, None, None
-        if select == "informative" and method == "multi_frame" and views is None:
-            person = (None if value is None else value[0] for value in own.tensors()[:5])
-            information = image_information(model, *person, options).cpu().numpy()
-            prior = np.linalg.inv(options.population.betas_covariance)
-        instant = None if own.views is None or method != "multi_frame" else own.views.instant
-        confidence = own.predictions.confidence
-        own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))
-        if method == "multi_frame":
-            found = _solve_person(model, own, options, number)
-        else:
-            found = _average(own, method, top_k, temperature)
-        identities[number] = package(assets, found, own.predictions, method, number, created_by)
-    return identities
-
-
-def without_copies(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
-    """``rows`` without those whose pose, shape and keypoints are another row's to the bit: the same image again."""
-    arrays = [getattr(predictions, name) for name in ("pose", "betas", "keypoints_2d", "confidence")]
-    content = [array[rows].reshape(len(rows), -1).astype(np.float32) for array in arrays if array is not None]
-    if not content:
-        return rows
-    _, first = np.unique(np.concatenate(content, axis=1), axis=0, return_index=True)
-    if len(first) < len(rows):
-        copies = np.delete(predictions.image_id[rows], first)
-        logger.warning("%d images are copies of others (e.g. image %d) and do not count again", len(copies), copies[0])
-    return rows[np.sort(first)]
-
-
-def _average(own: Images, method: str, top_k: int, temperature: float) -> Found:
-    """Average of the predicted betas; it has no covariance."""
-    betas, count = own.predicted_betas, len(own.predictions)
-    if betas is None:
-        raise CalibrationError(
-            f"{own.predictions.source} holds no betas that a network found by itself; predict with mano_baseline or "
-            "mano_baseline_conf"
+    frames, rows = method == "multi_frame", own.predictions
+    if frames and (rows.pose is None or rows.keypoints_2d is None):
+        raise CalibrationError(f"{rows.source} lacks poses or 2D keypoints; multi-frame calibration needs both")
+    there = len(own.predictions)
+    if num_images is not None and there < num_images:
+        logger.warning(
+            "subject %d has %d images, fewer than the %d asked for: all are used", subject, there, num_images
         )
-    weights = average_weights(count, method, own.predictions.confidence, top_k, temperature)
-    if method == "median":
-        return Found(np.median(betas, axis=0), None, weights > 0, "network")
-    return Found(average_betas(betas, weights), None, weights > 0, "network")
+    information, prior = None, None
+    if select == "informative" and frames and own.views is None:
+        given = (None if value is None else value[0] for value in own.tensors()[:5])
+        information = image_information(model, *given, options).cpu().numpy()
+        prior = np.linalg.inv(options.population.betas_covariance)
+    instant = own.views.instant if own.views is not None and frames else None
+    wanted, confidence = there if num_images is None else num_images, own.predictions.confidence
+    own = own.in_videos(model, options.same_video) if frames else own
+    own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))
+    found = own.average(method, top_k, temperature) if not frames else _solve(model, own, options, subject)
+    return package(assets, own.predictions, *found, method=method, subject_id=subject, created_by=created_by)
 
 
-def _solve_person(model: JointsModel, own: Images, options: CalibrationOptions, subject: int) -> Found:
+def _solve(model: JointsModel, own: Images, options: CalibrationOptions, subject: int) -> Solved:
     """Solve with all cues, check the result, and each cue against everything else."""
     predicted, network, people = own.predicted_betas, options.population.network, options.population
-    evidence: dict[str, Any] = {"prior": people.hash, "errors_repeat": options.errors_repeat}
+    repeats, place = own.repeats(model, options.same_video)
+    counts = repeats.weights(options.video_correlation)[place]
+    known = predicted is not None and network is not None
+    told = (np.average(predicted, axis=0, weights=counts), float(counts.sum())) if known else None
+    others = ["cameras"] if own.views is not None else []
+    others += ["depth"] if own.wrist_depth is not None and np.isfinite(own.wrist_depth).any() else []
+    said_of_it = options.evidence(told, *others)
+    said_of_it["evidence"]["repeats"] = _describe(repeats, options, subject)
     if predicted is not None and network is not None:
-        mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance)
+        mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance, counts)
         options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
-        evidence["network"] = {"images": len(predicted), "betas": predicted.mean(axis=0).round(6).tolist()}
-    if options.cues:
-        evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in options.cues]
     pose, betas, K, keypoints, trust, depth = own.tensors()
     start = betas.double().mean(dim=1)
     less = [replace(options, cues=tuple(o for o in options.cues if o is not cue)) for cue in options.cues]
     results = (
-        calibrate_frames(model, pose, start, K, keypoints, trust, believed, depth, own.views)
+        calibrate_frames(model, pose, start, K, keypoints, trust, believed, depth, own.views, repeats)
         for believed in (options, *less)
     )
     result = next(results)
-    _check(result, own.predictions, subject, options.depths)
+    check_result(result, own.predictions, subject, options.depths)
     for cue, without in zip(options.cues, results, strict=True):
         length, std, conflict = cue_conflict(model, without.betas[0], without.covariance[0], cue)
         said = (
@@ -207,61 +156,57 @@ def _solve_person(model: JointsModel, own: Images, options: CalibrationOptions, 
     used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
     if own.views is not None:  # that is of instants, not of images
         used = np.ones(len(own.predictions), dtype=bool)
-    scale = ["ruler" if cue.name == "hand" else "known bone" for cue in options.cues]
-    scale += ["cameras"] if own.views is not None else []
-    scale += ["depth"] if own.wrist_depth is not None and np.isfinite(own.wrist_depth).any() else []
-    scale = scale or ["prior", *(["network"] if "network" in evidence else [])]
-    words = " + ".join(dict.fromkeys(scale))
-    return Found(result.betas[0].cpu().numpy(), result.covariance[0].cpu().numpy(), used, words, evidence)
+    return result.betas[0].cpu().numpy(), result.covariance[0].cpu().numpy(), used, said_of_it
 
 
-def _check(result: MultiFrameResult, own: Predictions, subject: int, depths: tuple[float, float]) -> None:
-    counts = count_status(result.frame_status)
-    elsewhere = int((result.frame_status == Status.BEHIND_CAMERA).sum())
-    if 2 * elsewhere > result.frame_status.shape[1]:
-        raise CalibrationError(
-            f"subject {subject}: keypoints and K place the hand nearer than {depths[0]} or further than {depths[1]} m "
-            f"in {elsewhere} of {result.frame_status.shape[1]} images of {own.source} (K of the first is "
-            f"{np.round(own.K[0], 1).tolist()}): give the K, in pixels, of the images that the keypoints belong to"
-        )
-    if int(result.status[0]) == Status.NO_KEYPOINTS:
-        raise CalibrationError(
-            f"subject {subject}: no usable frame among {len(own)} ({counts}); nothing to calibrate from"
-        )
-    if not bool(usable(result.status)[0]):
-        name = Status(int(result.status[0])).name.lower()
-        raise CalibrationError(f"subject {subject}: the calibration {name}; check K and keypoints of {own.source}")
-    if int(result.status[0]) != Status.CONVERGED:
-        logger.warning("subject %d: stopped before convergence (%s)", subject, count_status(result.status))
-    if set(counts) != {"converged"}:
-        logger.warning("subject %d: some frames were left out: %s", subject, counts)
+def _describe(repeats: Repeats, options: CalibrationOptions, subject: int) -> dict[str, Any]:
+    """What is assumed of images that repeat each other; said in the log where some do."""
+    (everywhere, in_video), images, views = in_common(options), len(repeats.view), len(np.unique(repeats.view))
+    videos = int((np.unique(repeats.video, return_counts=True)[1] > 1).sum())
+    alone = repeats.weights(in_video).sum()
+    worth = float(alone / (1 + everywhere * (alone - 1)))
+    if views < images or videos:
+        said = "as stated" if options.same_video else "told from how the hand is held"
+        logger.info(
+            "subject %d: %d images show %d views, of %d videos (%s), which tell as much as %.1f independent images; "
+            "--no-same_video where that is wrong", subject, images, views, videos, said, worth,
+        )  # fmt: skip
+    shared = round(everywhere + in_video - everywhere * in_video, 3)
+    return {"views": views, "videos": videos, "in_common": [everywhere, shared], "worth": round(worth, 2)}
 
 
 def package(
-    assets: HandAssets, found: Found, images: Predictions, method: str, subject: int, created_by: str
+    assets: HandAssets,
+    images: Predictions,
+    betas: np.ndarray,
+    covariance: np.ndarray | None,
+    used: np.ndarray,
+    evidence: dict[str, Any],
+    **said: Any,
 ) -> Identity:
-    """An identity file's content, with the hand's length (mm) and the numbers of the images used."""
-    length, std = lengths_mm(assets, found.betas, found.covariance, ("hand",))["hand"]
+    """The `Identity` of betas (10,), covariance (10,10) or None, with the hand's length (mm) and the images ``used``.
+
+    Args:
+        used: mask (N,) of images. evidence, said: further fields of it.
+    """
+    length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
     low, high = HAND_RANGE
     if not 1000 * low < length < 1000 * high:
         raise CalibrationError(
-            f"subject {subject}: the hand came out {length:.1f} mm long, which no hand is "
+            f"subject {said['subject_id']}: the hand came out {length:.1f} mm long, which no hand is "
             f"({1000 * low:g} to {1000 * high:g}); check keypoints and K of {images.source}, and what the options say"
         )
-    left = images.is_left[found.used]
+    left = images.is_left[used]
     return Identity(
-        betas=found.betas,
-        covariance=found.covariance,
+        betas=betas,
+        covariance=covariance,
         hand_name=assets.name,
         hand_hash=assets.hash,
         hand_length_mm=length,
         hand_length_std_mm=std,
         side="left" if left.all() else "both" if left.any() else "right",
-        method=method,
-        n_images=int(found.used.sum()),
-        image_ids=images.image_id[found.used].tolist(),
-        subject_id=subject,
-        created_by=created_by,
-        scale_evidence=found.scale_evidence,
-        evidence=found.evidence,
+        n_images=int(used.sum()),
+        image_ids=images.image_id[used].tolist(),
+        **evidence,
+        **said,
     )

@@ -1,14 +1,138 @@
-"""Which images of a person to calibrate from, and how much each counts in an average of predicted shapes."""
+"""Images of a person: which repeat each other, which to calibrate from, and how much each counts in an average."""
 
 from __future__ import annotations
 
-import numpy as np
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+import torch
+
+from src.personalization.calibration.views import Repeats, mean_hand_points, videos_of, views_of
 from src.personalization.solver.status import CalibrationError
+from template.kinematics import JointsModel
+from utils.artifacts import Predictions
+
+logger = logging.getLogger(__name__)
 
 #: The paper's calibration: many predicted shapes of one person, averaged.
 AVERAGES = ("mean", "median", "top_k", "confidence")
 SELECTIONS = ("random", "confidence", "informative")
+
+
+@dataclass(frozen=True)
+class ViewGroups:
+    """Which rows belong together.
+
+    Attributes:
+        instant: (N,) int, equal for views of one instant.
+        camera_to_world: (N,4,4) m, of each row's camera, right-hand convention (mirrored for left hands:
+            `mirror_extrinsics`); one world for all views of an instant.
+    """
+
+    instant: np.ndarray
+    camera_to_world: np.ndarray
+
+    def rows(self, rows: np.ndarray) -> ViewGroups:
+        """Some of the rows."""
+        return ViewGroups(self.instant[rows], self.camera_to_world[rows])
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of one person: predictions, measured wrist depths (N,) m (NaN: unknown), where the cameras stand, and the
+    number of the video (N,) that each is of."""
+
+    predictions: Predictions
+    wrist_depth: np.ndarray | None = None
+    views: ViewGroups | None = None
+    video: np.ndarray | None = None
+
+    def rows(self, rows: np.ndarray) -> Images:
+        """Some of the images."""
+        depth, video = (None if value is None else value[rows] for value in (self.wrist_depth, self.video))
+        views = None if self.views is None else self.views.rows(rows)
+        return Images(self.predictions.select(rows), depth, views, video)
+
+    def of_person(self, rows: np.ndarray) -> Images:
+        """One person's, without those whose pose, shape and keypoints are another's to the bit: the same image."""
+        own = self.rows(rows)
+        found = own.predictions
+        arrays = (found.pose, found.betas, found.keypoints_2d, found.confidence)
+        content = [array.reshape(len(found), -1).astype(np.float32) for array in arrays if array is not None]
+        if not content:
+            return own
+        _, first = np.unique(np.concatenate(content, axis=1), axis=0, return_index=True)
+        if len(first) == len(found):
+            return own
+        copies = np.delete(found.image_id, first)
+        logger.warning("%d images are copies of others (e.g. image %d) and do not count again", len(copies), copies[0])
+        return own.rows(np.sort(first))
+
+    def tensors(self) -> list[Any]:
+        """As one person's, a dimension of 1 before each: pose (N,16,3,3), betas (N,10), K (N,3,3) px, keypoints
+        (N,21,2) px, and, or None, their confidence (N,21) and the wrists' depths (N,) m."""
+        own = self.predictions
+        betas = np.zeros((len(own), 10)) if own.betas is None else own.betas
+        given = (own.pose, betas, own.K, own.keypoints_2d, own.keypoint_confidence, self.wrist_depth)
+        return [None if value is None else torch.as_tensor(value)[None] for value in given]
+
+    def in_videos(self, model: JointsModel, same: bool | None) -> Images:
+        """With the number of the video that each is of: told from the hands (`videos_of`), or ``same`` as stated."""
+        own = self.predictions
+        if same is not None:
+            return replace(self, video=np.zeros(len(own)) if same else np.arange(len(own)))
+        first, place, points = self._hands(model)
+        focal = own.K[first, 0, 0].round(2)
+        if self.views is not None or 2 * len(np.unique(focal)) > len(focal):  # crops and zooms have one each
+            focal[:] = 0
+        capture = np.column_stack([own.sequence_id[first], focal])
+        capture = np.unique(capture, axis=0, return_inverse=True)[1].reshape(-1)
+        return replace(self, video=videos_of(points, capture)[place])
+
+    def repeats(self, model: JointsModel, same: bool | None) -> tuple[Repeats, np.ndarray]:
+        """How the images (or instants) repeat each other, and which of them each row is; ``same`` as stated."""
+        own = self if self.video is not None else self.in_videos(model, same)
+        first, place, points = own._hands(model)
+        view = np.arange(len(first)) if same is False else views_of(points)
+        return Repeats(view, own.video[first]), place
+
+    def _hands(self, model: JointsModel) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+        """The first image of each instant (M,), which instant each is of (N,), and in the former mean hands posed as
+        predicted, about the wrist (M,21,3) m; of several cameras in the world's axes."""
+        instant = np.arange(len(self.predictions)) if self.views is None else self.views.instant
+        _, first, place = np.unique(instant, return_index=True, return_inverse=True)
+        points = mean_hand_points(model, torch.as_tensor(self.predictions.pose[first]))
+        if self.views is not None:
+            points = points @ torch.as_tensor(self.views.camera_to_world[first, :3, :3]).to(points).mT
+        return first, place.reshape(-1), points
+
+    @property
+    def predicted_betas(self) -> np.ndarray | None:
+        """(N,10) float64 that the network found by itself: an identity-aware network repeats those that it was told."""
+        if self.predictions.betas is None or self.predictions.model_name.endswith("_identity"):
+            return None
+        return self.predictions.betas.astype(np.float64)
+
+    def average(
+        self, method: str, top_k: int, temperature: float
+    ) -> tuple[np.ndarray, None, np.ndarray, dict[str, Any]]:
+        """Average (10,) of the predicted betas, one of `AVERAGES`, without a covariance; mask (N,) of the images that
+        count in it; and what an identity's scale then rests on.
+
+        Raises:
+            CalibrationError: there are none that a network found by itself. Others: see `average_weights`.
+        """
+        betas, own = self.predicted_betas, self.predictions
+        if betas is None:
+            raise CalibrationError(
+                f"{own.source} holds no betas that a network found by itself; predict with mano_baseline or "
+                "mano_baseline_conf"
+            )
+        weights = average_weights(len(own), method, own.confidence, top_k, temperature)
+        mean = np.median(betas, axis=0) if method == "median" else average_betas(betas, weights)
+        return mean, None, weights > 0, {"scale_evidence": "network"}
 
 
 def choose_images(

@@ -12,9 +12,8 @@ from scipy.stats import chi2
 
 from src.personalization.calibration.population import Population
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import LENGTHS, length_gradient, lengths_mm
+from src.personalization.terms.hand_size import LENGTHS, joints_of, length_gradient, lengths_mm
 from template import HandAssets
-from template.kinematics import JointsModel
 from utils.artifacts import Identity
 
 logger = logging.getLogger(__name__)
@@ -50,19 +49,20 @@ def merge_identities(
         raise CalibrationError("merging needs at least two identities")
     _check(identities, assets, population)
     _check_person(identities, population, accept_conflict)
-    model, people = JointsModel(assets), _information(population.betas_mean, population.betas_covariance)
-    images: dict[bool, list[tuple[int, Gaussian]]] = {False: [], True: []}
-    for identity in identities:
-        shared = [people, *_shared([identity], population, model, identity.betas)]
-        posterior = _information(identity.betas, identity.covariance)
-        own = posterior[0] - sum(g[0] for g in shared), posterior[1] - sum(g[1] for g in shared)
-        images[bool(identity.evidence.get("errors_repeat"))].append((identity.n_images, own))
-    centre = np.mean([identity.betas for identity in identities], axis=0)
-    parts = [people, *_shared(identities, population, model, centre), *(own for _, own in images[False])]
-    if images[True]:
-        counts = np.array([count for count, _ in images[True]], dtype=np.float64)
-        weights = counts / counts.sum()
-        parts += [(w * own[0], w * own[1]) for w, (_, own) in zip(weights, images[True], strict=True)]
+    people = _information(population.betas_mean, population.betas_covariance)
+    groups = [*([identity] for identity in identities), identities]
+    *each, (evidence, shared) = [_shared(group, population, assets) for group in groups]
+    parts, repeating = [people, *shared], []
+    for identity, (_, own) in zip(identities, each, strict=True):
+        known, posterior = [people, *own], _information(identity.betas, identity.covariance)
+        images = tuple(posterior[index] - sum(part[index] for part in known) for index in (0, 1))
+        if identity.evidence.get("errors_repeat"):
+            repeating.append((identity.n_images, images))
+        else:
+            parts.append(images)
+    if repeating:
+        counts = np.array([count for count, _ in repeating], dtype=np.float64)
+        parts += [(w * own[0], w * own[1]) for w, (_, own) in zip(counts / counts.sum(), repeating, strict=True)]
     precision, pulled = (np.sum([part[index] for part in parts], axis=0) for index in (0, 1))
     precision = (precision + precision.T) / 2
     if np.linalg.eigvalsh(precision).min() <= 0:
@@ -85,7 +85,7 @@ def merge_identities(
         subject_id=first.subject_id if first.subject_id is not None else last.subject_id,
         created_by=last.created_by,
         scale_evidence=" + ".join(dict.fromkeys(p for i in identities for p in i.scale_evidence.split(" + "))),
-        evidence=_merged_evidence(identities),
+        evidence=evidence,
         source="merged identity",
     )
 
@@ -167,31 +167,29 @@ def _information(mean: np.ndarray, covariance: np.ndarray) -> Gaussian:
     return precision, precision @ mean
 
 
-def _merged_evidence(identities: list[Identity]) -> dict[str, Any]:
-    """What the files share, each thing once."""
-    found: dict[str, Any] = {
+def _shared(
+    identities: list[Identity], population: Population, assets: HandAssets
+) -> tuple[dict[str, Any], list[Gaussian]]:
+    """What one or more files share, each thing once, and the Gaussians of the network and the ruler in it.
+
+    Lengths are linearised at the files' mean betas.
+    """
+    evidence: dict[str, Any] = {
         "prior": next((i.evidence["prior"] for i in identities if "prior" in i.evidence), ""),
         "errors_repeat": all(i.evidence.get("errors_repeat", False) for i in identities),
     }
+    parts, betas = [], np.mean([identity.betas for identity in identities], axis=0)
     networks = [i.evidence["network"] for i in identities if "network" in i.evidence]
     if networks:
         counts = np.array([network["images"] for network in networks])
         pooled = counts @ np.array([network["betas"] for network in networks], dtype=np.float64) / counts.sum()
-        found["network"] = {"images": int(counts.sum()), "betas": pooled.round(6).tolist()}
-    cues = list(dict.fromkeys(tuple(cue) for i in identities for cue in i.evidence.get("cues", ())))
-    return found | ({"cues": [list(cue) for cue in cues]} if cues else {})
-
-
-def _shared(
-    identities: list[Identity], population: Population, model: JointsModel, betas: np.ndarray
-) -> list[Gaussian]:
-    """The network's and the ruler's Gaussians of one or more files, the lengths linearised at ``betas`` (10,)."""
-    evidence, parts = _merged_evidence(identities), []
-    if "network" in evidence:
-        network = evidence["network"]
+        evidence["network"] = network = {"images": float(counts.sum()), "betas": pooled.round(6).tolist()}
         parts.append(population.network.information(np.array(network["betas"]), network["images"]))
-    for name, mm, std_mm in evidence.get("cues", ()):
-        length, gradient = length_gradient(model, torch.as_tensor(betas)[None], name)
+    cues = list(dict.fromkeys(tuple(cue) for i in identities for cue in i.evidence.get("cues", ())))
+    if cues:
+        evidence["cues"] = [list(cue) for cue in cues]
+    for name, mm, std_mm in cues:
+        length, gradient = length_gradient(joints_of(assets), torch.as_tensor(betas)[None], name)
         slope = 1000 * gradient[0].numpy() / std_mm
         parts.append((np.outer(slope, slope), slope * (mm / std_mm - 1000 * float(length[0]) / std_mm + slope @ betas)))
-    return parts
+    return evidence, parts

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+import roma
 import torch
 
-from src.personalization.calibration.multi_view import ViewGroups, observe_views
-from src.personalization.calibration.population import (
-    MAKE,
-    SHARED_ERROR_FACTOR,
-    Population,
-    shipped_population,
-    with_population,
-)
+from src.personalization.calibration.images import ViewGroups
+from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.problem import (
     OWN,
     SHAPE,
@@ -23,16 +20,15 @@ from src.personalization.calibration.problem import (
     posterior_covariance,
     reaction,
 )
-from src.personalization.fitting.fit import FitOptions, observe
+from src.personalization.calibration.views import Repeats
+from src.personalization.fitting.fit import observe
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
-from src.personalization.landmarks.model import LandmarkModel
-from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
-from src.personalization.solver.status import Status
-from src.personalization.terms.frame_terms import Observations, evaluate_frames
-from src.personalization.terms.inputs import check_frames
-from src.personalization.terms.shape_terms import LengthCue
+from src.personalization.solver.levenberg_marquardt import State, minimise
+from src.personalization.solver.status import CalibrationError, Status, count_status, usable
+from src.personalization.terms.frame_terms import Observations
+from src.personalization.terms.inputs import FrameInputs, check_frames
 from template.kinematics import JointsModel, posed_points
-from utils.artifact_checks import HandLike
+from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
 
@@ -40,69 +36,6 @@ logger = logging.getLogger(__name__)
 #: hand length of 100 simulated persons (0.25 rad, 2 px, 20 frames) was off by +2.5 mm without, -1.3 mm with all,
 #: +0.1 mm with half of it. benchmarks/studies/laplace.py shows what half of it does.
 LAPLACE_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class CalibrationOptions(FitOptions):
-    """What calibration believes beforehand: `FitOptions` (``shape_prior`` and ``chunk`` are not used), and
-
-    Attributes:
-        population: people's shapes, and how the network sees them: its predicted betas are then evidence.
-        cues: measured lengths.
-        wrist_depth_std: m, of measured wrist depths.
-        errors_repeat: how keypoints and poses err was not measured, so the worst is assumed: the same error in every
-            image of a person. All of them together then tell as much as one.
-        landmarks: of the keypoints' source; None: the hand's own joints and tips.
-        error_correlation: the part of the images' errors that they share: n images tell as much as
-            n / (1 + (n - 1) error_correlation) independent ones (the design effect, Kish 1965, section 5.4).
-        laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
-            where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
-        accept_conflict: use a cue even where it contradicts the images.
-        depths: m; a hand that its keypoints and K place elsewhere was seen by another camera than that K's.
-    """
-
-    population: Population = field(default_factory=Population)
-    cues: tuple[LengthCue, ...] = ()
-    wrist_depth_std: float = 0.01
-    errors_repeat: bool = False
-    landmarks: LandmarkModel | None = None
-    error_correlation: float = 0.0
-    laplace: bool | None = None
-    accept_conflict: bool = False
-    depths: tuple[float, float] = (0.08, 4.0)
-    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=100))
-
-
-def calibration_options(
-    population: Population,
-    options: CalibrationOptions = CalibrationOptions(),
-    keep_depth: bool = False,
-    shared_error: float = SHARED_ERROR_FACTOR,
-) -> CalibrationOptions:
-    """`with_population`, and the people's shapes and the network's habits as prior of a calibration."""
-    return replace(with_population(options, population, keep_depth, shared_error), population=population)
-
-
-def default_options(assets: HandLike, model_name: str, dataset: str) -> CalibrationOptions:
-    """What is believed of predictions where no prior file is given: the shipped one, as far as it is about them.
-
-    Args:
-        model_name, dataset: network and data set of the predictions. Of another network only people's shapes are
-            taken from the file, of another data set not the depth; of another hand nothing.
-    """
-    found = shipped_population(assets)
-    if found is not None and found.model_name == model_name:
-        return calibration_options(found, keep_depth=found.dataset != dataset)
-    whose = "people's hands" if found is None else f"the errors of the network {model_name!r}"
-    logger.warning(
-        "how much %s differ was not measured: shapes are taken for %s, and errors for repeating in every image, so "
-        "intervals are as wide as of one image. Measure it (%s) and give the file (--prior), or give --keypoint_std "
-        "and --finger_std",
-        whose,
-        "unit normal" if found is None else "the shipped population's",
-        MAKE,
-    )
-    return CalibrationOptions(population=Population() if found is None else found.shapes_only(), errors_repeat=True)
 
 
 @dataclass
@@ -126,6 +59,24 @@ class MultiFrameResult:
     steps: torch.Tensor
 
 
+def in_common(options: CalibrationOptions) -> tuple[float, float]:
+    """Of their errors, the part that all images share, and of the rest the part that views of a video share besides."""
+    everywhere = 1.0 if options.errors_repeat else options.error_correlation
+    in_video = max(0.0, options.video_correlation - everywhere)
+    return everywhere, in_video / (1 - everywhere) if in_video else 0.0
+
+
+def correlated(share: float) -> dict[str, Any]:
+    """Changes of `CalibrationOptions` where it is stated what part of their errors different images share, 0 to 1.
+
+    Raises:
+        CalibrationError: no such part.
+    """
+    if not 0 <= share <= 1:
+        raise CalibrationError(f"error_correlation is {share}; it is a part of the errors, 0 to 1")
+    return {"errors_repeat": False, "error_correlation": share, "video_correlation": share}
+
+
 def calibrate_frames(
     model: JointsModel,
     pose: torch.Tensor,
@@ -136,6 +87,7 @@ def calibrate_frames(
     options: CalibrationOptions = CalibrationOptions(),
     wrist_depth: torch.Tensor | None = None,
     views: ViewGroups | None = None,
+    repeats: Repeats | None = None,
 ) -> MultiFrameResult:
     """Calibrate P persons from F frames each.
 
@@ -145,79 +97,59 @@ def calibrate_frames(
         wrist_depth: (P,F) m measured depth of the wrist joint, NaN where unknown; replaces the depth
             prior of ``options`` there. Not used with views.
         views: of one person: which of its F images show one instant, and their cameras. Results are of instants.
+        repeats: of one person: which of its F images (or instants) repeat each other; None: none does.
 
     Returns:
         `MultiFrameResult`; a person without a usable frame gets the prior, with status NO_KEYPOINTS.
     """
-    persons, count = pose.shape[:2]
-    pose, K, keypoints = (value.flatten(0, 1) for value in (pose, K, keypoints))
-    confidence = None if confidence is None else confidence.flatten(0, 1)
-    pose, starts = pose.to(model.device, model.dtype), betas.repeat_interleave(count, dim=0)
-    inputs = check_frames(pose, starts, K, keypoints, confidence, options.noise.min_confidence)
-    betas = inputs.betas[::count]
-    if views is not None:
-        observations, pose, status = observe_views(model, inputs, views, options)
-    else:
-        observations, pose, status = observe(model, inputs, options), inputs.pose, inputs.status
-        if wrist_depth is not None:
-            depth = wrist_depth.flatten().to(pose)
-            known, none = torch.isfinite(depth), torch.zeros_like(depth)
-            believed, weight = observations.depth, observations.depth_weight
-            observations.depth = torch.where(known, depth, none if believed is None else believed)
-            measured = torch.full_like(depth, options.wrist_depth_std**-2)
-            observations.depth_weight = torch.where(known, measured, none if weight is None else weight)
-    split = (persons, len(pose) // persons)
-    rest = model.rest_points(betas).repeat_interleave(split[1], 0)
-    observations, wrist, placed = place_frames(model, observations, pose, rest, options.depths)
-    frame_status = torch.where((status == Status.CONVERGED) & ~placed, int(Status.BEHIND_CAMERA), status).view(split)
-    used = (frame_status == Status.CONVERGED).sum(dim=1)
-    shared = 1.0 if options.errors_repeat else options.error_correlation
-    share = 1 / (1 + shared * (used.to(betas) - 1).clamp_min(0))
-    prior = options.population.shape_prior(model.dtype, model.device)
-    state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
-    problem = MultiFrameProblem(model, observations, share, prior, options.cues, betas.new_zeros(1, 10))
+    given = (model, pose, betas, K, keypoints, confidence, options, wrist_depth, views, repeats)
+    problem, state, frame_status = _set_up(*given)
     result = minimise(problem, state, options.lm)
-    laplace = options.laplace
+    laplace, seen = options.laplace, problem.observations
     if laplace is None:
-        weight = observations.depth_weight
-        laplace = weight is not None and bool((weight > 0).any()) or observations.projections.shape[1] > 1
+        weight = seen.depth_weight
+        laplace = weight is not None and bool((weight > 0).any()) or seen.projections.shape[1] > 1
     if laplace:
         problem.linear = LAPLACE_SHARE * log_volume_gradient(problem, result.state, result.terms)
         result = minimise(problem, result.state, options.lm)
-    fitted = result.state
+    fitted, used = result.state, (frame_status == Status.CONVERGED).any(dim=1)
     return MultiFrameResult(
         betas=fitted["betas"],
         covariance=posterior_covariance(result.terms),
         pose=fitted["pose"],
         transl=fitted["wrist"] - model.rest_points(fitted["betas"])[:, None, 0],
-        status=torch.where(used > 0, result.status, int(Status.NO_KEYPOINTS)),
+        status=torch.where(used, result.status, int(Status.NO_KEYPOINTS)),
         frame_status=frame_status,
         cost=result.cost,
         steps=result.steps,
     )
 
 
-def place_frames(
-    model: JointsModel,
-    observations: Observations,
-    pose: torch.Tensor,
-    rest: torch.Tensor,
-    depths: tuple[float, float],
-) -> tuple[Observations, torch.Tensor, torch.Tensor]:
-    """Closed-form wrists (N,3) m; frames that cannot be placed between ``depths`` (m) lose their keypoints' weight.
+def check_result(result: MultiFrameResult, own: Predictions, subject: int, depths: tuple[float, float]) -> None:
+    """Raise a CalibrationError if one person's images ``own`` gave no result, and warn if one of less than all of them.
 
-    Returns:
-        The observations, the wrists, and the mask (N,) of placed frames (True where nothing is seen).
+    Args:
+        depths: m, see `CalibrationOptions`.
     """
-    points = posed_points(model, pose, rest).points
-    wrist, placed = wrist_from_keypoints(points, observations.projections, observations.keypoints, observations.weights)
-    placed = placed & (wrist[:, 2] > depths[0]) & (wrist[:, 2] < depths[1])
-    unseen = (observations.weights == 0).flatten(1).all(dim=1)
-    K = observations.projections[:, 0, :, :3]
-    centre = torch.where(unseen[:, None], K[:, :2, 2], observations.keypoints[:, 0].mean(dim=1))
-    wrist = torch.where((placed & ~unseen)[:, None], wrist, wrist_at_depth(centre, K))
-    weights = torch.where(placed[:, None, None], observations.weights, torch.zeros_like(observations.weights))
-    return replace(observations, weights=weights), wrist, placed | unseen
+    counts = count_status(result.frame_status)
+    elsewhere = int((result.frame_status == Status.BEHIND_CAMERA).sum())
+    if 2 * elsewhere > result.frame_status.shape[1]:
+        raise CalibrationError(
+            f"subject {subject}: keypoints and K place the hand nearer than {depths[0]} or further than {depths[1]} m "
+            f"in {elsewhere} of {result.frame_status.shape[1]} images of {own.source} (K of the first is "
+            f"{np.round(own.K[0], 1).tolist()}): give the K, in pixels, of the images that the keypoints belong to"
+        )
+    if int(result.status[0]) == Status.NO_KEYPOINTS:
+        raise CalibrationError(
+            f"subject {subject}: no usable frame among {len(own)} ({counts}); nothing to calibrate from"
+        )
+    if not bool(usable(result.status)[0]):
+        name = Status(int(result.status[0])).name.lower()
+        raise CalibrationError(f"subject {subject}: the calibration {name}; check K and keypoints of {own.source}")
+    if int(result.status[0]) != Status.CONVERGED:
+        logger.warning("subject %d: stopped before convergence (%s)", subject, count_status(result.status))
+    if set(counts) != {"converged"}:
+        logger.warning("subject %d: some frames were left out: %s", subject, counts)
 
 
 def image_information(
@@ -234,10 +166,118 @@ def image_information(
     Taken at the network's pose and the closed-form wrist, Gauss-Newton, so it is positive semi-definite;
     zero for images that cannot be used. Arguments as in `fitting.fit_frames` (K and keypoints in px).
     """
-    pose = pose.to(model.device, model.dtype)
-    inputs = check_frames(pose, betas, K, keypoints, confidence, options.noise.min_confidence)
-    rest = model.rest_points(inputs.betas)
-    observations, wrist, _ = place_frames(model, observe(model, inputs, options), inputs.pose, rest, options.depths)
-    terms = evaluate_frames(model, observations, inputs.pose, wrist, rest, with_shape=True)
-    information = terms.hessian[:, SHAPE, SHAPE] + terms.hessian[:, OWN, SHAPE].mT @ reaction(terms.hessian)
-    return torch.where(inputs.good[:, None, None], information, torch.zeros_like(information))
+    trust = None if confidence is None else confidence[:, None]
+    problem, state, status = _set_up(model, pose[:, None], betas, K[:, None], keypoints[:, None], trust, options)
+    hessian = problem.linearise(state)["hessian"][:, 0]
+    information = hessian[:, SHAPE, SHAPE] + hessian[:, OWN, SHAPE].mT @ reaction(hessian)
+    return torch.where((status == Status.CONVERGED)[..., None], information, torch.zeros_like(information))
+
+
+def _set_up(
+    model: JointsModel,
+    pose: torch.Tensor,
+    betas: torch.Tensor,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+    options: CalibrationOptions,
+    wrist_depth: torch.Tensor | None = None,
+    views: ViewGroups | None = None,
+    repeats: Repeats | None = None,
+) -> tuple[MultiFrameProblem, State, torch.Tensor]:
+    """The problem that `calibrate_frames` is given, where it starts, and the frames' status (P,F)."""
+    persons, count = pose.shape[:2]
+    pose, K, keypoints = (value.flatten(0, 1) for value in (pose, K, keypoints))
+    confidence = None if confidence is None else confidence.flatten(0, 1)
+    pose, starts = pose.to(model.device, model.dtype), betas.repeat_interleave(count, dim=0)
+    inputs = check_frames(pose, starts, K, keypoints, confidence, options.noise.min_confidence)
+    seen, pose, status, betas = observe(model, inputs, options), inputs.pose, inputs.status, inputs.betas[::count]
+    if views is not None:
+        seen, pose, status = join_views(model, seen, inputs, views)
+    elif wrist_depth is not None:
+        depth = wrist_depth.flatten().to(pose)
+        known, none = torch.isfinite(depth), torch.zeros_like(depth)
+        believed, weight = seen.depth, seen.depth_weight
+        seen.depth = torch.where(known, depth, none if believed is None else believed)
+        measured = torch.full_like(depth, options.wrist_depth_std**-2)
+        seen.depth_weight = torch.where(known, measured, none if weight is None else weight)
+    split = (persons, len(pose) // persons)
+    seen, wrist, placed = place_frames(model, seen, pose, betas, options.depths)
+    frame_status = torch.where((status == Status.CONVERGED) & ~placed, int(Status.BEHIND_CAMERA), status).view(split)
+    used, (everywhere, in_video) = frame_status == Status.CONVERGED, in_common(options)
+    share = torch.ones_like(frame_status, dtype=betas.dtype)
+    if repeats is not None:
+        share = torch.as_tensor(repeats.weights(in_video, used[0].cpu().numpy()))[None].to(betas)
+    share = share / (1 + everywhere * ((share * used).sum(dim=1, keepdim=True) - 1).clamp_min(0))
+    prior = options.population.shape_prior(model.dtype, model.device)
+    problem = MultiFrameProblem(model, seen, share, prior, options.cues, betas.new_zeros(1, 10))
+    state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
+    return problem, state, frame_status
+
+
+def join_views(
+    model: JointsModel, seen: Observations, inputs: FrameInputs, views: ViewGroups
+) -> tuple[Observations, torch.Tensor, torch.Tensor]:
+    """Of one person's images, ``seen`` (px) each alone, those of F instants, which may have different numbers of views.
+
+    The frame of an instant is that of its first usable view. The network's poses of all views are turned
+    into it and averaged (chordal mean) for the prior; its standard deviations are not reduced, since
+    the views' errors are not independent.
+
+    Returns:
+        The observations, the instants' starting poses (F,16,3,3), and their status (F,).
+    """
+    good = inputs.good.cpu().numpy()
+    names, place = np.unique(views.instant, return_inverse=True)
+    members = [np.flatnonzero(place == index) for index in range(len(names))]
+    members = [np.concatenate([rows[good[rows]], rows[~good[rows]]]) for rows in members]  # usable views first
+    most = max(len(rows) for rows in members)
+    table = torch.as_tensor(np.stack([np.resize(rows, most) for rows in members]), device=model.device)
+    real = torch.as_tensor(np.stack([np.arange(most) < len(rows) for rows in members]), device=model.device)
+    world = torch.as_tensor(views.camera_to_world, dtype=model.dtype, device=model.device)[table]
+    relative = torch.linalg.solve(world, world[:, :1].expand_as(world))  # first view's frame -> view's frame
+    turned = inputs.pose[table].clone()
+    turned[:, :, 0] = relative[..., :3, :3].mT @ turned[:, :, 0]
+    share = (real & inputs.good[table]).to(model.dtype)
+    share[:, 0] += (share.sum(dim=1) == 0).to(model.dtype)
+    mean = roma.special_procrustes((share[..., None, None, None] * turned).sum(dim=1))
+    first = table[:, 0]
+    one = seen.rows(first)
+    observations = replace(
+        one,
+        projections=inputs.K[table] @ relative[..., :3, :],
+        keypoints=seen.keypoints[:, 0][table],
+        weights=seen.weights[:, 0][table] * real[..., None],
+        pose_priors=[
+            replace(prior, reference=mean) if each.reference is inputs.pose else prior  # the network's, or another
+            for prior, each in zip(one.pose_priors, seen.pose_priors, strict=True)
+        ],
+    )
+    return observations, mean, inputs.status[first]
+
+
+def place_frames(
+    model: JointsModel,
+    observations: Observations,
+    pose: torch.Tensor,
+    betas: torch.Tensor,
+    depths: tuple[float, float],
+) -> tuple[Observations, torch.Tensor, torch.Tensor]:
+    """Closed-form wrists (N,3) m; frames that cannot be placed between ``depths`` (m) lose their keypoints' weight.
+
+    Args:
+        pose: (N,16,3,3) of P persons of N/P frames each; betas: (P,10).
+
+    Returns:
+        The observations, the wrists, and the mask (N,) of placed frames (True where nothing is seen).
+    """
+    rest = model.rest_points(betas).repeat_interleave(len(pose) // len(betas), dim=0)
+    points = posed_points(model, pose, rest).points
+    wrist, placed = wrist_from_keypoints(points, observations.projections, observations.keypoints, observations.weights)
+    placed = placed & (wrist[:, 2] > depths[0]) & (wrist[:, 2] < depths[1])
+    unseen = (observations.weights == 0).flatten(1).all(dim=1)
+    K = observations.projections[:, 0, :, :3]
+    centre = torch.where(unseen[:, None], K[:, :2, 2], observations.keypoints[:, 0].mean(dim=1))
+    wrist = torch.where((placed & ~unseen)[:, None], wrist, wrist_at_depth(centre, K))
+    weights = torch.where(placed[:, None, None], observations.weights, torch.zeros_like(observations.weights))
+    return replace(observations, weights=weights), wrist, placed | unseen

@@ -7,13 +7,13 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
-from src.personalization.calibration.from_keypoints import keypoint_options, shapes_of
-from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online_frames import FrameFitter
-from src.personalization.calibration.population import load_population
-from src.personalization.calibration.views import Evidence, Views, chance_of, no_evidence
+from src.personalization.calibration.population import CalibrationOptions, load_population, shapes_of
+from src.personalization.calibration.views import SAME_VIEW, SHARED, Evidence, Views, chance_of
 from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
@@ -46,8 +46,8 @@ class OnlineOptions:
             longer than that.
     """
 
-    same_view: float = 0.010
-    shared: float = 0.3
+    same_view: float = SAME_VIEW
+    shared: float = SHARED
     kept: int = 32
     probation: int = 10
     beside: int = 6
@@ -220,15 +220,6 @@ class OnlineCalibration:
 
     def identity(self) -> Identity:
         """What is known now; it can be merged with others (`merging.merge_identities`)."""
-        options, people = self.options, self.options.population
-        evidence: dict[str, Any] = {"prior": people.hash, "errors_repeat": options.errors_repeat}
-        told = self._told()
-        if told is not None:
-            evidence["network"] = {"images": told[1], "betas": told[0].cpu().numpy().round(6).tolist()}
-        if options.cues:
-            evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in options.cues]
-        scale = ["ruler" if cue.name == "hand" else "known bone" for cue in options.cues]
-        scale = scale or ["prior", *(["network"] if told is not None else [])]
         length, slope = length_gradient(self.model, self.betas[None], "hand")
         return Identity(
             betas=self.betas.cpu().numpy(),
@@ -240,16 +231,20 @@ class OnlineCalibration:
             side=next(iter(self._sides)) if len(self._sides) == 1 else "both" if self._sides else "right",
             method="online",
             n_images=self._own.frames,
-            scale_evidence=" + ".join(dict.fromkeys(scale)),
-            evidence=evidence,
+            **self.options.evidence(self._told()),
         )
 
-    def _told(self) -> tuple[torch.Tensor, float] | None:
-        return None if self.options.population.network is None else self._own.predicted(self.shared)
+    def _told(self) -> tuple[np.ndarray, float] | None:
+        """Mean (10,) of the betas that a network predicted, and how many images it is worth."""
+        told = None if self.options.population.network is None else self._own.predicted(self.shared)
+        return told and (told[0].cpu().numpy(), told[1])
 
     def _solve(self, cues: tuple[LengthCue, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """Betas and covariance that all evidence together asks for."""
-        known = self._people + self._own.evidence(self.shared, self.betas) + self._network(self._told())
+        known, told = self._people + self._own.evidence(self.shared, self.betas), self._told()
+        if told is not None:
+            parts = self.options.population.network.information(*told)
+            known = known + Evidence(*(torch.as_tensor(part).to(self.betas) for part in parts))
         prior = ShapePrior(torch.linalg.solve(known.precision, known.pull), known.precision)
         betas = prior.mean if not cues else self.betas
         for _ in range(4 if cues else 1):  # lengths are not quite linear
@@ -257,13 +252,6 @@ class OnlineCalibration:
             betas = betas - torch.linalg.solve(hessian[0], gradient[0])
         covariance = torch.linalg.inv(hessian[0])
         return betas, (covariance + covariance.mT) / 2
-
-    def _network(self, told: tuple[torch.Tensor, float] | None) -> Evidence:
-        network = self.options.population.network
-        if told is None or network is None:
-            return no_evidence(self.betas)
-        parts = network.information(told[0].cpu().numpy(), told[1])
-        return Evidence(*(torch.as_tensor(part).to(self.betas) for part in parts))
 
     def _tell_apart(self, track: int, hand: str, instant: float | None) -> None:
         """A person has one hand of a side: whose is seen beside the person's own is somebody else's."""

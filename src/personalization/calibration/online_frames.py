@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.from_keypoints import fit_options
-from src.personalization.calibration.multi_frame import CalibrationOptions
+from src.personalization.calibration.multi_frame import place_frames
+from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.views import View, no_evidence, solve_frames
 from src.personalization.fitting.fit import observe, reprojection_rmse
 from src.personalization.fitting.from_keypoints import fit_keypoints
-from src.personalization.fitting.translation import wrist_from_keypoints
 from src.personalization.solver.levenberg_marquardt import LMOptions, State
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.frame_terms import Observations
@@ -23,6 +23,8 @@ from template.kinematics import JointsModel, posed_points
 #: A frame further from its keypoints than this, in their standard deviations, explains no hand.
 MAX_MISFIT = 3.0
 STEPS = LMOptions(max_steps=20)
+#: Of a right hand: K (1,3,3) px, keypoints (1,21,2) px, and confidence (1,21) or None.
+Arrays = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 class FrameFitter:
@@ -57,45 +59,35 @@ class FrameFitter:
         Raises:
             CalibrationError: no K, or arrays of other shapes.
         """
-        points, trust, camera = self._arrays(keypoints, confidence, K, is_left)
+        seen = self._arrays(keypoints, confidence, K, is_left)
         told = None if predicted is None else self._tensor(predicted)
         found: View | str = "not fitted"
         if pose is not None:
-            found = self._fit(points, trust, camera, self._tensor(pose)[None], told, betas)
+            found = self._fit(seen, self._tensor(pose)[None], told, betas)
         else:
             if track in self._before:
-                found = self._fit(points, trust, camera, self._before[track], told, betas)
+                found = self._fit(seen, self._before[track], told, betas)
             if isinstance(found, str):
+                camera, points, trust = seen
                 start = fit_keypoints(self.assets, points, camera, trust, betas, None, self._alone, points.device)
-                found = self._fit(points, trust, camera, start.pose, told, betas)
+                found = self._fit(seen, start.pose, told, betas)
         if isinstance(found, View) and found.state is not None:
             self._before[track] = found.state["pose"]
         return found
 
-    def _fit(
-        self,
-        points: torch.Tensor,
-        trust: torch.Tensor | None,
-        K: torch.Tensor,
-        pose: torch.Tensor,
-        told: torch.Tensor | None,
-        betas: torch.Tensor,
-    ) -> View | str:
-        inputs = check_frames(pose, betas[None], K, points, trust, self.options.noise.min_confidence)
+    def _fit(self, given: Arrays, pose: torch.Tensor, told: torch.Tensor | None, betas: torch.Tensor) -> View | str:
+        inputs = check_frames(pose, betas[None], *given, self.options.noise.min_confidence)
         if not bool(inputs.good):
             return Status(int(inputs.status)).name.lower().replace("_", " ")
         seen = observe(self.model, inputs, self.options)
-        rest = self.model.rest_points(betas[None])
-        shape = posed_points(self.model, inputs.pose, rest).points
-        wrist, placed = wrist_from_keypoints(shape, seen.projections, seen.keypoints, seen.weights)
-        low, high = self.options.depths
-        if not bool(placed) or not low < float(wrist[0, 2]) < high:
+        seen, wrist, placed = place_frames(self.model, seen, inputs.pose, betas[None], self.options.depths)
+        if not bool(placed):
             return "behind the camera, or further than a hand is"
         state = {"pose": inputs.pose, "wrist": wrist, "betas": betas[None]}
         state, status, evidence = solve_frames(self.model, seen, state, STEPS)
         if not bool(usable(status)) or not bool(torch.isfinite(evidence.precision).all()):
             return "no fit"
-        if self._misfit(seen, state, rest) > MAX_MISFIT:
+        if self._misfit(seen, state) > MAX_MISFIT:
             return "no hand fits its keypoints"
         return View(
             points=posed_points(self.model, state["pose"], self._mean).points[0],
@@ -108,17 +100,15 @@ class FrameFitter:
             told=int(told is not None),
         )
 
-    def _misfit(self, seen: Observations, state: State, rest: torch.Tensor) -> float:
+    def _misfit(self, seen: Observations, state: State) -> float:
         """Root mean square distance of joints and keypoints, in their standard deviations."""
+        rest = self.model.rest_points(state["betas"])
         points = posed_points(self.model, state["pose"], rest).points + state["wrist"][:, None]
         weights = seen.weights[:, 0]
         off = reprojection_rmse(points, seen.projections[:, 0, :, :3], seen.keypoints[:, 0], weights)
         return float(off * (weights.sum() / (weights > 0).sum()).sqrt())
 
-    def _arrays(
-        self, keypoints: Any, confidence: Any, K: Any, is_left: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Keypoints (1,21,2) px, confidence (1,21) and K (1,3,3) px as of a right hand."""
+    def _arrays(self, keypoints: Any, confidence: Any, K: Any, is_left: bool) -> Arrays:
         if K is None:
             raise CalibrationError("keypoints need K, the (3,3) intrinsics in pixels of the images that they belong to")
         points, camera = self._tensor(keypoints), self._tensor(K).clone()
@@ -132,7 +122,7 @@ class FrameFitter:
             points = points * points.new_tensor([-1.0, 1.0])
             turn = camera.new_tensor([-1.0, 1.0, 1.0])
             camera = turn[:, None] * camera * turn
-        return points[None], None if trust is None else trust[None], camera[None]
+        return camera[None], points[None], None if trust is None else trust[None]
 
     def _tensor(self, value: Any) -> torch.Tensor:
         given = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))

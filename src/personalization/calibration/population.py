@@ -1,4 +1,4 @@
-"""What is known before seeing a person: the spread of hand shapes, and how wrong a network usually is.
+"""What is known before seeing a person: the spread of hand shapes, how wrong a network usually is, what follows of it.
 
 ``python -m src.personalization.calibration.measure_population --data_root DIR --split s1_train --output FILE.npz``
 measures it; ``weights/prior.npz`` is what it found for the shipped networks.
@@ -11,21 +11,24 @@ import logging
 import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from src.personalization.calibration.views import SHARED
 from src.personalization.fitting.fit import FitOptions
+from src.personalization.landmarks.model import LandmarkModel
+from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
+from src.personalization.terms.shape_terms import LengthCue
 from utils.artifact_checks import HandLike
 from utils.files import READ_ERRORS, atomic_path, read_reason
 
 logger = logging.getLogger(__name__)
 
 POPULATION_SCHEMA = 1
-#: The command that writes such a file.
 MAKE = "python -m src.personalization.calibration.measure_population"
 #: Package data: the population of the stand-in hand, as the shipped networks see it.
 SHIPPED_PRIOR = Path(__file__).resolve().parents[3] / "weights" / "prior.npz"
@@ -58,19 +61,23 @@ class NetworkShape:
     systematic: np.ndarray
     noise: np.ndarray
 
-    def information(self, predicted: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
+    def information(self, predicted: np.ndarray, images: float) -> tuple[np.ndarray, np.ndarray]:
         """What the mean (10,) of predictions of so many images says: precision (10,10) and precision @ betas (10,)."""
         weight = self.gain.T @ np.linalg.inv(self.systematic + self.noise / images)
         return weight @ self.gain, weight @ (predicted - self.offset)
 
-    def update(self, predicted: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def update(
+        self, predicted: np.ndarray, mean: np.ndarray, covariance: np.ndarray, counts: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Mean (10,) and covariance (10,10) of betas after seeing predictions (n,10) of a person.
 
         Args:
             predicted: the network's betas, one row an image.
             mean, covariance: (10,), (10,10) before.
+            counts: (n,) for how many images each one counts; None: for one.
         """
-        precision, pulled = self.information(predicted.mean(axis=0), len(predicted))
+        counts = np.ones(len(predicted)) if counts is None else counts
+        precision, pulled = self.information(np.average(predicted, axis=0, weights=counts), float(counts.sum()))
         before = np.linalg.inv(covariance)
         posterior = np.linalg.inv(before + precision)
         return posterior @ (before @ mean + pulled), posterior
@@ -135,6 +142,55 @@ class Population:
         return ShapePrior(mean.to(device, dtype), precision.to(device, dtype))
 
 
+@dataclass(frozen=True)
+class CalibrationOptions(FitOptions):
+    """What calibration believes beforehand: `FitOptions` (``shape_prior`` and ``chunk`` are not used), and
+
+    Attributes:
+        population: people's shapes, and how the network sees them: its predicted betas are then evidence.
+        cues: measured lengths.
+        wrist_depth_std: m, of measured wrist depths.
+        errors_repeat: how keypoints and poses err was not measured, so the worst is assumed: the same error in every
+            image of a person. All of them together then tell as much as one.
+        landmarks: of the keypoints' source; None: the hand's own joints and tips.
+        error_correlation: the part of the images' errors that they share: n images tell as much as
+            n / (1 + (n - 1) error_correlation) independent ones (the design effect, Kish 1965, section 5.4).
+        video_correlation: the same of a video's views, if more. same_video: all are of one, or of none; None: told.
+        laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
+            where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
+        accept_conflict: use a cue even where it contradicts the images.
+        depths: m; a hand that its keypoints and K place elsewhere was seen by another camera than that K's.
+    """
+
+    population: Population = field(default_factory=Population)
+    cues: tuple[LengthCue, ...] = ()
+    wrist_depth_std: float = 0.01
+    errors_repeat: bool = False
+    landmarks: LandmarkModel | None = None
+    error_correlation: float = 0.0
+    video_correlation: float = SHARED
+    same_video: bool | None = None
+    laplace: bool | None = None
+    accept_conflict: bool = False
+    depths: tuple[float, float] = (0.08, 4.0)
+    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=100))
+
+    def evidence(self, told: tuple[np.ndarray, float] | None, *others: str) -> dict[str, Any]:
+        """What an `Identity` made with these options says of its ``scale_evidence`` and ``evidence``.
+
+        Args:
+            told: mean (10,) of the betas that the network predicted, and of how many images; others: further scales.
+        """
+        evidence: dict[str, Any] = {"prior": self.population.hash, "errors_repeat": self.errors_repeat}
+        if told is not None:
+            evidence["network"] = {"images": told[1], "betas": told[0].round(6).tolist()}
+        if self.cues:
+            evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in self.cues]
+        scale = [*("ruler" if cue.name == "hand" else "known bone" for cue in self.cues), *others]
+        scale = scale or ["prior", *(["network"] if told is not None else [])]
+        return {"scale_evidence": " + ".join(dict.fromkeys(scale)), "evidence": evidence}
+
+
 def save_population(path: str | os.PathLike, population: Population) -> None:
     """Write a `.npz` of plain arrays, atomically."""
     arrays = {item.name: np.asarray(getattr(population, item.name)) for item in fields(population)}
@@ -186,6 +242,12 @@ def shipped_population(assets: HandLike, path: Path = SHIPPED_PRIOR) -> Populati
     return replace(found, **names)
 
 
+def shapes_of(assets: HandLike, population: Population | None = None) -> Population:
+    """People's shapes alone: of the population given, of the shipped one if it is of this hand, or unit normal."""
+    found = shipped_population(assets) if population is None else population
+    return Population() if found is None else found.shapes_only()
+
+
 def with_population(
     options: Options, population: Population, keep_depth: bool = False, shared_error: float = SHARED_ERROR_FACTOR
 ) -> Options:
@@ -203,3 +265,35 @@ def with_population(
     known = not keep_depth and population.depth[1] > 0
     depth = {"depth_mean": float(population.depth[0]), "depth_std": float(population.depth[1])} if known else {}
     return replace(options, prior=prior, noise=noise, **depth)
+
+
+def calibration_options(
+    population: Population,
+    options: CalibrationOptions = CalibrationOptions(),
+    keep_depth: bool = False,
+    shared_error: float = SHARED_ERROR_FACTOR,
+) -> CalibrationOptions:
+    """`with_population`, and the people's shapes and the network's habits as prior of a calibration."""
+    return replace(with_population(options, population, keep_depth, shared_error), population=population)
+
+
+def default_options(assets: HandLike, model_name: str, dataset: str) -> CalibrationOptions:
+    """What is believed of predictions where no prior file is given: the shipped one, as far as it is about them.
+
+    Args:
+        model_name, dataset: network and data set of the predictions. Of another network only people's shapes are
+            taken from the file, of another data set not the depth; of another hand nothing.
+    """
+    found = shipped_population(assets)
+    if found is not None and found.model_name == model_name:
+        return calibration_options(found, keep_depth=found.dataset != dataset)
+    whose = "people's hands" if found is None else f"the errors of the network {model_name!r}"
+    logger.warning(
+        "how much %s differ was not measured: shapes are taken for %s, and errors for repeating in every image, so "
+        "intervals are as wide as of one image. Measure it (%s) and give the file (--prior), or give --keypoint_std "
+        "and --finger_std",
+        whose,
+        "unit normal" if found is None else "the shipped population's",
+        MAKE,
+    )
+    return CalibrationOptions(population=Population() if found is None else found.shapes_only(), errors_repeat=True)

@@ -36,8 +36,7 @@ class MultiFrameProblem:
 
     Attributes:
         observations: of the P*F frames, person by person.
-        share: (P,) what a frame's information counts; one over the number of frames where their errors are
-            taken to repeat.
+        share: (P,F|1) what a frame's information counts: less than one where errors are taken to repeat.
         shape_prior: on the betas; cues: measured lengths, the same for all persons.
         linear: (P|1,10) term ``linear . betas`` of the cost, see `log_volume_gradient`.
     """
@@ -57,12 +56,12 @@ class MultiFrameProblem:
         pose, wrist = state["pose"].flatten(0, 1), state["wrist"].flatten(0, 1)
         found = evaluate_frames(self.model, self.observations, pose, wrist, rest, with_shape=True)
         split = (persons, frames)
-        share = self.share[:, None, None]
+        share = self.share[..., None]
         gradient = share * found.gradient.unflatten(0, split)
         hessian = share[..., None] * found.hessian.unflatten(0, split)
         cost, shape_gradient, shape_hessian = shape_terms(self.model, self.shape_prior, self.cues, state["betas"])
         return {
-            "cost": cost + self.share * found.cost.view(split).sum(dim=1) + (self.linear * state["betas"]).sum(dim=1),
+            "cost": cost + (self.share * found.cost.view(split)).sum(dim=1) + (self.linear * state["betas"]).sum(dim=1),
             "gradient": gradient,
             "hessian": hessian,
             "chart": found.chart.unflatten(0, split),
@@ -138,5 +137,5 @@ def log_volume_gradient(problem: MultiFrameProblem, state: State, terms: State) 
             step["betas"][:, index] = amount
             factor = own_factor(problem.linearise(problem.retract(state, step))["hessian"])
             sides.append(factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1))  # half the log determinants (P,F)
-        gradient[:, index] = problem.share * (sides[0] - sides[1]).sum(dim=1) / (2 * STEP)
+        gradient[:, index] = (problem.share * (sides[0] - sides[1])).sum(dim=1) / (2 * STEP)
     return gradient

@@ -1,4 +1,4 @@
-"""What the frames of a video say about one person's betas: frames of one view are averaged, views add up.
+"""How images of a person repeat each other: those of one view are averaged, and views of one video share errors.
 
 Neighbouring frames share their errors, so thirty of them tell hardly more than one; and so do frames an hour apart in
 which the hand is held the same way. Measured on unseen synthetic people (benchmarks/studies/video_errors.py): what a
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from scipy.stats import chi2
 
@@ -18,8 +19,14 @@ from src.personalization.calibration.problem import OWN, SHAPE, reaction
 from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
 from src.personalization.terms.frame_problem import FrameProblem
 from src.personalization.terms.frame_terms import Observations, evaluate_frames
-from template.kinematics import JointsModel
+from template.kinematics import JointsModel, posed_points
 
+#: m, mean distance of joints within which an image shows a view again; part of their errors that all views of a video
+#: share. Both were measured on the people of seed 1000 (benchmarks/studies/video_errors.py).
+SAME_VIEW, SHARED = 0.010, 0.3
+#: Images are taken for frames of a video if half of them have another one nearer than this, m (root mean square of the
+#: joints); of how many images that can be told, and how many of them are looked at.
+NEIGHBOURS, LEAST_IMAGES, LOOKED_AT = 0.020, 5, 1000
 #: Directions in which evidence says less than this part of what is known do not tell hands apart.
 LEAST_TOLD = 0.05
 
@@ -39,6 +46,72 @@ class Evidence:
 
     def __getitem__(self, index: int) -> Evidence:
         return Evidence(self.precision[index], self.pull[index])
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Which of N images of a person repeat each other.
+
+    Attributes:
+        view: (N,) number of the view that each shows; video: (N,) number of the video it is of.
+    """
+
+    view: np.ndarray
+    video: np.ndarray
+
+    def weights(self, shared: float, used: np.ndarray | None = None) -> np.ndarray:
+        """(N,) how many independent images each one counts for: those of a view together for one, and V views of a
+        video, ``shared`` of their errors being common, for V / (1 + shared (V - 1)) (Kish 1965, section 5.4). Images
+        that are not ``used`` (N,) make others count for no less."""
+        rows = np.arange(len(self.view)) if used is None else np.flatnonzero(used)
+        weight = np.ones(len(self.view))
+        _, first, view, count = np.unique(self.view[rows], return_index=True, return_inverse=True, return_counts=True)
+        _, video, views = np.unique(self.video[rows][first], return_inverse=True, return_counts=True)
+        weight[rows] = (1 / count / (1 + shared * (views[video] - 1)))[view]
+        return weight
+
+
+def mean_hand_points(model: JointsModel, pose: torch.Tensor) -> torch.Tensor:
+    """Joints (N,21,3) m of a mean hand about the wrist, camera axes, of rotations (N,16,3,3)."""
+    mean = model.rest_points(torch.zeros(1, 10, dtype=model.dtype, device=model.device))
+    pose = pose.to(model.device, model.dtype)
+    return posed_points(model, pose, mean.expand(len(pose), -1, -1)).points
+
+
+def views_of(points: torch.Tensor, same: float = SAME_VIEW) -> np.ndarray:
+    """(N,) number of the view that each image shows: the nearest one before it, by the mean distance of joints (N,21,3)
+    m, if that is less than ``same``, else one of its own."""
+    opened: list[int] = []
+    view = np.zeros(len(points), dtype=np.int64)
+    for row, own in enumerate(points):
+        view[row] = len(opened)
+        if opened:
+            away = torch.nan_to_num((points[opened] - own).norm(dim=-1).mean(dim=-1), nan=torch.inf)
+            nearest = int(away.argmin())
+            if float(away[nearest]) < same:
+                view[row] = nearest
+                continue
+        opened.append(row)
+    return view
+
+
+def videos_of(points: torch.Tensor, capture: np.ndarray) -> np.ndarray:
+    """(N,) number of the video that each image is a frame of; one that is of none has a number of its own.
+
+    Args:
+        points: (N,21,3) m, see `mean_hand_points`. capture: (N,), different for images that are of no one video.
+    """
+    video = np.arange(len(points))
+    for number in np.unique(capture):
+        rows = np.flatnonzero(capture == number)
+        if len(rows) < LEAST_IMAGES:
+            continue
+        some = torch.nan_to_num(points[rows[:LOOKED_AT]].flatten(1), nan=torch.inf)
+        apart = torch.cdist(some, some, compute_mode="donot_use_mm_for_euclid_dist") / points.shape[1] ** 0.5
+        apart.fill_diagonal_(torch.inf)
+        if 2 * int((apart.min(dim=1).values < NEIGHBOURS).sum()) >= len(some):
+            video[rows] = rows[0]
+    return video
 
 
 def no_evidence(like: torch.Tensor) -> Evidence:

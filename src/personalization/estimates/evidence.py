@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from src.personalization.calibration.multi_frame import CalibrationOptions
-from src.personalization.calibration.population import Population
-from src.personalization.estimates.sides import check_sides
+from src.personalization.calibration.population import CalibrationOptions, Population
+from src.personalization.estimates.sides import check_sides, check_sides_in_pictures
 from src.personalization.estimates.trust import MAKE, Trust, find_trust
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
@@ -124,6 +123,8 @@ def prepare(
         search = KeypointFitOptions.of_source(landmarks, shape_mean=prior.mean.cpu(), shape_covariance=covariance)
         search = replace(search, noise=replace(search.noise, std_box=trust.keypoint_std_box))
         found = fit_keypoints(assets, seen, K, confidence, options=search, device=device)
+        if not sides_known:
+            check_sides_in_pictures(estimates, found, assets, search, device)
         pose, betas, status = found.pose, None, found.status
     if status is not None and not bool(usable(status).all()):
         lost = int((~usable(status)).sum())

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.personalization.calibration.from_keypoints import shapes_of
-from src.personalization.calibration.population import Population
+from src.personalization.calibration.population import Population, shapes_of
 from src.personalization.solver.status import CalibrationError
 from template import HandAssets
 from utils.files import READ_ERRORS
@@ -29,16 +28,11 @@ def people_of(assets: HandAssets, path: str | os.PathLike | None = None) -> Popu
     Raises:
         FileNotFoundError, CalibrationError: no such file, or not what it must be.
     """
-    if path is not None:
-        return population_of_betas(read_betas(Path(path)), assets)
-    if assets.name == "MANO":
+    if path is None and assets.name == "MANO":
         return Population(betas_covariance=MANO_STD**2 * np.eye(10), hand_hash=assets.hash)
-    return shapes_of(assets)
-
-
-def read_betas(path: Path) -> np.ndarray:
-    """(N,10) float64 of a file."""
-    if not path.is_file():
+    if path is None:
+        return shapes_of(assets)
+    if not Path(path).is_file():
         raise FileNotFoundError(f"--prior_from {path}: no such file; it is an npz with betas (N,10), a row a person")
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -49,7 +43,7 @@ def read_betas(path: Path) -> np.ndarray:
         raise CalibrationError(
             f"{path}: betas are {betas.shape}; finite numbers of {LEAST} people or more, (N,10), are meant"
         )
-    return betas
+    return population_of_betas(betas, assets)
 
 
 def population_of_betas(betas: np.ndarray, assets: HandAssets) -> Population:

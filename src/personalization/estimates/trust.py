@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.personalization.calibration.multi_frame import CalibrationOptions
-from src.personalization.calibration.population import Population
+from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.terms.noise import KeypointNoise

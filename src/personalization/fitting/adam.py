@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from src.personalization.fitting.translation import TYPICAL_DEPTH, wrist_at_depth
+from src.personalization.fitting.translation import wrist_at_depth
 from utils.camera import project
 from utils.rotations import matrix_to_rotation_6d, rotation_6d_to_matrix
 
@@ -25,13 +25,11 @@ class AdamOptions:
     """Steps and rates of docs/facts.md 7.5.
 
     Attributes:
-        start_depth: m, where the wrist starts on its ray.
         translation_steps, translation_rate: stage 1. pose_steps, pose_rate: stage 2.
         use_confidence: weight keypoints by their confidence (off in the paper's code).
         decay: the rate of stage 2 falls exponentially to this fraction (1: constant, as in the paper).
     """
 
-    start_depth: float = TYPICAL_DEPTH
     translation_steps: int = 200
     translation_rate: float = 1e-2
     pose_steps: int = 100
@@ -88,7 +86,7 @@ def fit_adam(
 
     with torch.no_grad():
         still = joints_of(pose, betas, torch.zeros_like(betas[:, :3]))
-        ray = wrist_at_depth(keypoints[:, 0], K, options.start_depth)
+        ray = wrist_at_depth(keypoints[:, 0], K)
         transl = ray - still[:, 0] if start is None else start.clone()
     transl.requires_grad_(True)
 

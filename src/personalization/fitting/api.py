@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.population import shipped_population, with_population
+from src.personalization.calibration.population import Population, shipped_population, with_population
 from src.personalization.fitting.fit import FitOptions, fit_frames
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
 from src.personalization.solver.status import Status, usable
+from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets, mirror_pose
 from utils.identity import Identity
 
@@ -97,32 +98,47 @@ def fit(
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; choose one of {SIDES}")
-    std_px, std_mm = (None if std is None else checked_std(std, name) for name, std in
-                      (("keypoint_std_px", keypoint_std_px), ("joint_std_mm", joint_std_mm)))  # fmt: skip
+    for name, std in (("keypoint_std_px", keypoint_std_px), ("joint_std_mm", joint_std_mm)):
+        if std is not None and not 0 < std < float("inf"):
+            raise ValueError(f"{name} is {std}; it must be a positive number (None: as the default says)")
+    std_px, std_mm = (None if std is None else float(std) for std in (keypoint_std_px, joint_std_mm))
     if joints is not None:
         if std_px is not None:
             raise ValueError("keypoint_std_px is of keypoints; joints take joint_std_mm")
         if keypoints is not None or K is not None or pose is not None:
             raise ValueError("joints are fitted without keypoints, K and pose")
-        return _fit_joints(joints, hand, betas, identity, confidence, side, std_mm, landmarks, device)
-    if keypoints is None or K is None:
+        given, points = joints, _tensor(joints, "joints", (None, 21, 3))
+    elif keypoints is None or K is None:
         raise ValueError("give keypoints (N,21,2) px and K, or joints (N,21,3) m")
-    if std_mm is not None:
+    elif std_mm is not None:
         raise ValueError("joint_std_mm is of joints; keypoints take keypoint_std_px")
-    points = _tensor(keypoints, "keypoints", (None, 21, 2))
-    n, left = len(points), side == "left"
-    camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (n, 3, 3)).expand(n, 3, 3)
+    else:
+        given, points = keypoints, _tensor(keypoints, "keypoints", (None, 21, 2))
+        camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (len(points), 3, 3)).expand(len(points), 3, 3)
+    n, left, give = len(points), side == "left", _like(given)
     trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
-    start = None if pose is None else _tensor(pose, "pose", (n, 16, 3, 3))
     assets = load_hand_assets(side="right") if hand is None else hand
     shape = _known_shape(betas, identity, assets, n)
+    if landmarks is not None and not isinstance(landmarks, LandmarkModel):
+        landmarks = load_landmarks(landmarks, assets.hash)
+    population = shipped_population(assets)
+    if joints is not None:
+        options = JointFitOptions(
+            std=None if std_mm is None else std_mm / 1000,
+            shape_prior=None if population is None else population.shape_prior(device=device),
+            landmarks=landmarks,
+        )
+        points = points * points.new_tensor([-1.0 if left else 1.0, 1.0, 1.0])
+        posed = fit_joints(assets, points, trust, shape, options, device)
+        more = {"residual_mm": give(1000 * posed.residual), "std_mm": 1000 * posed.std}
+        return replace(_posed(posed, assets, left, give), covariance=give(posed.covariance), **more)
+    start = None if pose is None else _tensor(pose, "pose", (n, 16, 3, 3))
     if left:  # a camera that looks at the mirror image, x -> -x
         points = torch.stack([2 * camera[:, None, 0, 2] - points[..., 0], points[..., 1]], dim=-1)
         start = None if start is None else mirror_pose(start)
-    if landmarks is not None and not isinstance(landmarks, LandmarkModel):
-        landmarks = load_landmarks(landmarks, assets.hash)
-    found = _solve(assets, points, camera, trust, shape, start, std_px, landmarks, device)
-    return _posed(found, assets, left, _like(keypoints))
+    noise = replace(DETECTOR_NOISE if landmarks is None else landmarks.noise(), std_px=std_px)
+    found = _solve(assets, points, camera, trust, shape, start, noise, population, landmarks, device)
+    return _posed(found, assets, left, give)
 
 
 def _known_shape(betas: Array | None, identity: Identity | None, assets: HandAssets, n: int) -> torch.Tensor | None:
@@ -138,44 +154,6 @@ def _known_shape(betas: Array | None, identity: Identity | None, assets: HandAss
     if not torch.isfinite(shape).all():
         raise ValueError(f"betas are not finite: {shape[~torch.isfinite(shape).all(dim=1)][0].tolist()}")
     return shape
-
-
-def checked_std(std: float, name: str) -> float:
-    """A standard deviation. Raises ValueError unless it is a positive number."""
-    if not 0 < std < float("inf"):
-        raise ValueError(f"{name} is {std}; it must be a positive number (None: as the default says)")
-    return float(std)
-
-
-def _fit_joints(
-    joints: Array,
-    hand: HandAssets | None,
-    betas: Array | None,
-    identity: Identity | None,
-    confidence: Array | None,
-    side: str,
-    std_mm: float | None,
-    landmarks: LandmarkModel | str | os.PathLike | None,
-    device: torch.device | str,
-) -> FittedHands:
-    """`from_joints.fit_joints` for `fit`, with the shipped population where it is of this hand."""
-    points, left = _tensor(joints, "joints", (None, 21, 3)), side == "left"
-    assets = load_hand_assets(side="right") if hand is None else hand
-    shape = _known_shape(betas, identity, assets, len(points))
-    trust = None if confidence is None else _tensor(confidence, "confidence", (len(points), 21))
-    if landmarks is not None and not isinstance(landmarks, LandmarkModel):
-        landmarks = load_landmarks(landmarks, assets.hash)
-    population = shipped_population(assets)
-    options = JointFitOptions(
-        std=None if std_mm is None else std_mm / 1000,
-        shape_prior=None if population is None else population.shape_prior(device=device),
-        landmarks=landmarks,
-    )
-    points = points * points.new_tensor([-1.0 if left else 1.0, 1.0, 1.0])
-    found, give = fit_joints(assets, points, trust, shape, options, device), _like(joints)
-    posed = _posed(found, assets, left, give)
-    more = {"residual_mm": give(1000 * found.residual), "std_mm": 1000 * found.std}
-    return replace(posed, covariance=give(found.covariance), **more)
 
 
 def _posed(found: Any, assets: HandAssets, left: bool, give: Any) -> FittedHands:
@@ -205,13 +183,12 @@ def _solve(
     confidence: torch.Tensor | None,
     betas: torch.Tensor | None,
     pose: torch.Tensor | None,
-    std_px: float | None,
+    noise: KeypointNoise,
+    population: Population | None,
     landmarks: LandmarkModel | None,
     device: torch.device | str,
 ) -> Any:
-    """`fit_keypoints`, or `fit_frames` from a network's pose, with the shipped population where it is of this hand."""
-    noise = replace(DETECTOR_NOISE if landmarks is None else landmarks.noise(), std_px=std_px)
-    population = shipped_population(assets)
+    """`fit_keypoints`, or `fit_frames` from a network's pose."""
     if pose is None:
         search = KeypointFitOptions.of_source(landmarks, noise=noise)
         if population is not None:

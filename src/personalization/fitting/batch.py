@@ -11,11 +11,10 @@ import torch
 
 from src.personalization.fitting.adam import AdamOptions, fit_adam
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames, reprojection_rmse
-from src.personalization.fitting.sequence import SequenceOptions
+from src.personalization.fitting.sequence import SequenceOptions, fit_sequence
 from src.personalization.fitting.translation import wrist_at_depth
-from src.personalization.fitting.video import fit_videos, video_order
 from src.personalization.solver.status import CalibrationError, Status, in_range, log_unusable, usable
-from src.personalization.terms.inputs import check_frames
+from src.personalization.terms.inputs import FrameInputs, check_frames
 from template import HandAssets, HandModel
 from template.kinematics import JointsModel
 from utils.artifacts import Predictions
@@ -24,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 SOLVERS = ("lm", "adam")
 LM_DEFAULTS, ADAM_DEFAULTS = FitOptions(), AdamOptions()
+#: Frames a second of DexYCB's and HO-3D's cameras (docs/facts.md).
+FRAME_RATE = 30.0
 
 
 @dataclass
@@ -57,7 +58,6 @@ def fit_predictions(
     options: FitOptions = LM_DEFAULTS,
     adam: AdamOptions = ADAM_DEFAULTS,
     device: torch.device | str = "cpu",
-    full_layer: bool = True,
     video: bool = False,
 ) -> FittedPredictions:
     """Fit every row to its own 2D keypoints.
@@ -66,7 +66,6 @@ def fit_predictions(
         predictions: with pose, K (px), keypoints_2d (px; see `pairing.pair_keypoints`), right-hand convention.
         betas: (N,10) shape of every row.
         solver: "lm" or "adam"; options belong to the former, ``adam`` to the latter.
-        full_layer: Adam poses all 778 vertices, as the paper's code did; no effect on the result.
         video: "lm" only; the frames of a video together, smoothly (`sequence.py`).
 
     Raises:
@@ -92,7 +91,9 @@ def fit_predictions(
         else:
             result = fit_frames(model, pose, shape, K, keypoints, confidence, options)
     else:
-        result = _fit_with_adam(assets, pose, shape, K, keypoints, confidence, adam, options, full_layer)
+        least = options.noise.min_confidence if adam.use_confidence else 0
+        inputs = check_frames(pose, shape, K, keypoints, confidence, least)
+        result = _fit_with_adam(assets, inputs, adam, options.chunk)
     if pose.device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
@@ -107,30 +108,17 @@ def fit_predictions(
     return FittedPredictions(fitted, result.status.cpu().numpy(), result.reprojection_px.cpu().numpy(), seconds)
 
 
-def _fit_with_adam(
-    assets: HandAssets,
-    pose: torch.Tensor,
-    betas: torch.Tensor,
-    K: torch.Tensor,
-    keypoints: torch.Tensor,
-    confidence: torch.Tensor | None,
-    adam: AdamOptions,
-    options: FitOptions,
-    full_layer: bool,
-) -> FitResult:
-    """The reference solver in chunks, with the same checks and the same result as `fit_frames`."""
-    hand = HandModel(assets).to(pose.device)
-    least = options.noise.min_confidence if adam.use_confidence else 0
-    inputs = check_frames(pose, betas, K, keypoints, confidence, least)
+def _fit_with_adam(assets: HandAssets, inputs: FrameInputs, adam: AdamOptions, chunk: int) -> FitResult:
+    """The reference solver in chunks, with the same result as `fit_frames`.
 
-    def joints_of(rotations: torch.Tensor, shape: torch.Tensor, transl: torch.Tensor) -> torch.Tensor:
-        return hand(rotations, shape, transl).joints if full_layer else hand.joints(rotations, shape, transl)
-
+    It poses all 778 vertices, as the paper's code did.
+    """
+    hand = HandModel(assets).to(inputs.pose.device)
     parts = []
-    for start in range(0, len(pose), options.chunk):
-        part = inputs.rows(slice(start, start + options.chunk))
+    for start in range(0, len(inputs.pose), chunk):
+        part = inputs.rows(slice(start, start + chunk))
         given = (part.pose, part.betas, part.K, part.keypoints, part.confidence)
-        parts.append(fit_adam(joints_of, *given, adam))
+        parts.append(fit_adam(lambda *posed: hand(*posed).joints, *given, adam))
     fitted, transl = torch.cat([part.pose for part in parts]), torch.cat([part.transl for part in parts])
     root = hand.rest_joints(inputs.betas)[:, 0]
     finite = torch.isfinite(fitted).flatten(1).all(1) & torch.isfinite(transl).all(1)
@@ -145,3 +133,39 @@ def _fit_with_adam(
     rmse = reprojection_rmse(joints, inputs.K, inputs.keypoints, inputs.confidence)
     steps = torch.full_like(status, adam.translation_steps + adam.pose_steps)
     return FitResult(fitted, transl, inputs.betas, status, rmse, steps, rmse.square() / 2)
+
+
+def video_order(image_id: np.ndarray, sequence_id: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (N,) sorted into videos, and the number of each one's video (N,), from official numbers.
+
+    Consecutive image ids of one sequence and one camera (equal K) are consecutive frames (docs/facts.md 1.7).
+    """
+    order = np.argsort(image_id, kind="stable")
+    ids, cameras = image_id[order], K[order].reshape(len(order), -1)
+    follows = (np.diff(ids) == 1) & (np.diff(sequence_id[order]) == 0) & (cameras[1:] == cameras[:-1]).all(axis=1)
+    return order, np.concatenate([[0], np.cumsum(~follows)])[: len(order)]
+
+
+def fit_videos(
+    model: JointsModel,
+    arrays: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    confidence: torch.Tensor | None,
+    order: np.ndarray,
+    video: np.ndarray,
+    options: SequenceOptions,
+    seconds: torch.Tensor | None = None,
+) -> FitResult:
+    """`fit_sequence` of every video, all in one system.
+
+    Args:
+        arrays: pose, betas (N,10), K, keypoints as in `fit_frames`; order, video: of `video_order`.
+        seconds: (N,) when each row was taken; None: one after the other at `FRAME_RATE`.
+    """
+    rows = torch.as_tensor(order, device=arrays[0].device)
+    pose, betas, K, keypoints = (value[rows] for value in arrays)
+    chosen = None if confidence is None else confidence[rows]
+    steady = torch.arange(len(rows), dtype=torch.float64) / FRAME_RATE
+    seconds = steady if seconds is None else seconds[order]
+    found = fit_sequence(model, pose, betas, K, keypoints, seconds, chosen, options, torch.as_tensor(video))
+    back = torch.argsort(rows)
+    return FitResult(**{name: value[back] for name, value in vars(found).items()})

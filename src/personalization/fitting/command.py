@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.evaluation import evaluate_predictions
+from src.evaluation.metrics import evaluate_predictions
 from src.personalization.calibration.population import (
     SHIPPED_PRIOR,
     Population,

@@ -124,19 +124,12 @@ def fit_frames(
     """
     if options.evidence_rounds and (options.shape_prior or options.extra_priors or world is not None):
         raise ValueError("evidence_rounds estimates the network's prior alone: no shape_prior, extra_priors or world")
-    inputs = check_frames(
-        *(value.to(model.device, model.dtype) for value in (pose, betas, K, keypoints)),
-        None if confidence is None else confidence.to(model.device, model.dtype),
-        options.noise.min_confidence,
-    )
-    if start is not None:
-        start = (start[0].to(model.device, model.dtype), start[1].to(model.device, model.dtype))
-    world = None if world is None else world.to(model.device, model.dtype)
-    n = pose.shape[0]
-    chunks = [slice(first, first + options.chunk) for first in range(0, n, options.chunk)]
+    pose = pose.to(model.device, model.dtype)
+    inputs = check_frames(pose, betas, K, keypoints, confidence, options.noise.min_confidence)
+    start = None if start is None else (start[0].to(pose), start[1].to(pose))
+    world = None if world is None else world.to(pose)
+    chunks = [slice(first, first + options.chunk) for first in range(0, max(len(pose), 1), options.chunk)]
     results = [_fit_chunk(model, inputs, options, start, world, rows) for rows in chunks]
-    if not results:
-        return _fit_chunk(model, inputs, options, start, world, slice(0, 0))
     return FitResult(**{name: torch.cat([getattr(part, name) for part in results]) for name in vars(results[0])})
 
 

@@ -15,7 +15,7 @@ import torch
 
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, observe
 from src.personalization.landmarks.model import LandmarkModel, joints_model
-from src.personalization.solver.levenberg_marquardt import LMOptions
+from src.personalization.solver.levenberg_marquardt import LMOptions, State
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import SHAPE, WRIST
@@ -138,82 +138,58 @@ def fit_keypoints(
     keypoints, K = keypoints.to(device, torch.float64), K.to(device, torch.float64)
     confidence = None if confidence is None else confidence.to(device, torch.float64)
     prior = options.shape_prior(model)
-    known = betas is not None
     shape = (prior.mean if betas is None else betas.to(device, torch.float64)).expand(n, 10).clone()
-    fit = options.frame_options(assets, device)
-    fit = replace(fit, shape_prior=None if known else prior, lm=replace(fit.lm, max_steps=options.rough_steps))
-    task = _Task(model, K, keypoints, confidence, world_direction(world, K, keypoints))
-    pose = _starts(assets, keypoints, K, world)
+    fit = replace(options.frame_options(assets, device), shape_prior=prior if betas is None else None)
+    given = (K, keypoints, confidence, world_direction(world, K, keypoints))
+
+    def fitted(rows: torch.Tensor, pose: torch.Tensor, betas: torch.Tensor, *transl: torch.Tensor, lm: LMOptions):
+        """Hands ``rows`` (R,) from poses (R,16,3,3) and places (R,3) m; starts of a hand compete by their cost."""
+        *own, direction = (None if value is None else value[rows] for value in given)
+        return fit_frames(model, pose, betas, *own, replace(fit, lm=lm), (pose, *transl) if transl else None, direction)
+
+    pose = _starts(assets, keypoints, given[3])
     count = pose.shape[1]
     rows = torch.arange(n, device=keypoints.device).repeat_interleave(count)
-    rough = task.fit(rows, pose.flatten(0, 1), shape[rows], fit)
+    rough = fitted(rows, pose.flatten(0, 1), shape[rows], lm=replace(fit.lm, max_steps=options.rough_steps))
     kept = min(options.kept, count)
     best = rough.cost.unflatten(0, (n, count)).argsort(dim=1, stable=True)[:, :kept] if n else rows.new_zeros(0, kept)
     chosen = (best + count * torch.arange(n, device=best.device)[:, None]).flatten()
-    rows = rows[chosen]
-    start = (rough.pose[chosen], rough.betas[chosen], replace(fit, lm=options.lm), rough.transl[chosen])
-    fine = task.fit(rows, *start)
+    fine = fitted(rows[chosen], rough.pose[chosen], rough.betas[chosen], rough.transl[chosen], lm=fit.lm)
     winner = fine.cost.unflatten(0, (n, kept)).argmin(dim=1) if n else rows.new_zeros(0)
     chosen = winner + kept * torch.arange(n, device=best.device)
     found = FitResult(*(getattr(fine, name)[chosen] for name in FitResult.__dataclass_fields__))
-    return task.judge(found, fit)
+    problem, state = problem_at(model, found, *given, fit)
+    terms = problem.linearise(state)
+    covariance = _covariance(terms["hessian"])
+    good = usable(found.status) & torch.isfinite(covariance).flatten(1).all(dim=1)
+    nothing = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    covariance = torch.where(good[:, None, None], covariance, nothing)
+    return KeypointFit(
+        pose=found.pose,
+        transl=found.transl,
+        betas=found.betas,
+        betas_covariance=covariance[:, SHAPE, SHAPE] if betas is None else covariance.new_zeros(n, 10, 10),
+        wrist_covariance=covariance[:, WRIST, WRIST],
+        status=found.status,
+        reprojection_px=found.reprojection_px,
+        cost=torch.nan_to_num(terms["cost"], posinf=torch.finfo(torch.float64).max),
+    )
 
 
-@dataclass
-class _Task:
-    """The hands to be fitted, from however many starts each."""
-
-    model: JointsModel
-    K: torch.Tensor
-    keypoints: torch.Tensor
-    confidence: torch.Tensor | None
-    world: torch.Tensor | None
-
-    def fit(
-        self,
-        rows: torch.Tensor,
-        pose: torch.Tensor,
-        betas: torch.Tensor,
-        options: FitOptions,
-        transl: torch.Tensor | None = None,
-    ) -> FitResult:
-        """Fit hands ``rows`` (R,) from poses (R,16,3,3) and places (R,3) m; starts of a hand compete by their cost."""
-        confidence = None if self.confidence is None else self.confidence[rows]
-        world = None if self.world is None else self.world[rows]
-        start = None if transl is None else (pose, transl)
-        given = self.K[rows], self.keypoints[rows], confidence
-        return fit_frames(self.model, pose, betas, *given, options, start, world)
-
-    def terms(self, found: FitResult, options: FitOptions, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Linearisation at the fitted hands, by rad and m."""
-        confidence = None if self.confidence is None else self.confidence[rows]
-        minimum = options.noise.min_confidence
-        inputs = check_frames(found.pose, found.betas, self.K[rows], self.keypoints[rows], confidence, minimum)
-        seen = observe(self.model, inputs, options, None if self.world is None else self.world[rows])
-        wrist = found.transl + self.model.rest_points(found.betas)[:, 0]
-        problem = FrameProblem(self.model, seen, options.shape_prior)
-        return problem.linearise({"pose": found.pose, "wrist": wrist, "betas": found.betas})
-
-    def judge(self, found: FitResult, options: FitOptions) -> KeypointFit:
-        """Costs (N,) and covariances, of betas (N,10,10) and wrists (N,3,3) m^2, of the ends."""
-        n = len(found.status)
-        terms = self.terms(found, options, torch.arange(n, device=found.status.device))
-        covariance = _covariance(terms["hessian"])
-        good = usable(found.status) & torch.isfinite(covariance).flatten(1).all(dim=1)
-        nothing = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
-        covariance = torch.where(good[:, None, None], covariance, nothing)
-        free = options.shape_prior is not None
-        betas = covariance[:, SHAPE, SHAPE] if free else covariance.new_zeros(n, 10, 10)
-        return KeypointFit(
-            pose=found.pose,
-            transl=found.transl,
-            betas=found.betas,
-            betas_covariance=betas,
-            wrist_covariance=covariance[:, WRIST, WRIST],
-            status=found.status,
-            reprojection_px=found.reprojection_px,
-            cost=torch.nan_to_num(terms["cost"], posinf=torch.finfo(torch.float64).max),
-        )
+def problem_at(
+    model: JointsModel,
+    found: FitResult | KeypointFit,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+    world: torch.Tensor | None,
+    options: FitOptions,
+) -> tuple[FrameProblem, State]:
+    """The problem, in rad and m, that hands were fitted to, and their state; arguments as of `fit_frames`."""
+    inputs = check_frames(found.pose, found.betas, K, keypoints, confidence, options.noise.min_confidence)
+    wrist = found.transl + model.rest_points(found.betas)[:, 0]
+    problem = FrameProblem(model, observe(model, inputs, options, world), options.shape_prior)
+    return problem, {"pose": found.pose, "wrist": wrist, "betas": found.betas}
 
 
 def _covariance(hessian: torch.Tensor) -> torch.Tensor:
@@ -243,12 +219,11 @@ def world_direction(world: torch.Tensor | None, K: torch.Tensor, keypoints: torc
     return (world - world.mean(dim=1, keepdim=True)) @ turn.mT
 
 
-def _starts(assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor, world: torch.Tensor | None) -> torch.Tensor:
-    """Poses (N,S,16,3,3): the mean pose turned all round, and as the detector's 3D palm lies where there is one."""
+def _starts(assets: HandAssets, keypoints: torch.Tensor, direction: torch.Tensor | None) -> torch.Tensor:
+    """Poses (N,S,16,3,3): the mean pose turned all round, and as the detector's 3D palm (m) lies where there is one."""
     n = keypoints.shape[0]
     fingers = roma.rotvec_to_rotmat(torch.as_tensor(assets.hands_mean).view(15, 3)).to(keypoints)
     turns = all_round().to(keypoints).expand(n, -1, -1, -1)
-    direction = world_direction(world, K, keypoints)
     if direction is not None:
         model = JointsModel(assets, dtype=keypoints.dtype, device=keypoints.device)
         aligned = palm_turn(torch.nan_to_num(direction), model.rest[model.to_standard])

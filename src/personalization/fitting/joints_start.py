@@ -32,8 +32,10 @@ def pose_on_points(
     palm = torch.zeros_like(trust)
     palm[:, _PALM] = trust[:, _PALM]
     few = (palm > 0).sum(dim=1) < 3  # then all points say how the hand lies
-    whole = posed_points(model, pose, rest).points
-    pose[:, 0] = _laid_on(whole, points, torch.where(few[:, None], trust, palm))
+    weight = torch.where(few[:, None], trust, palm)
+    share = (weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-30))[..., None]
+    whole, target = (v - (share * v).sum(dim=1, keepdim=True) for v in (posed_points(model, pose, rest).points, points))
+    pose[:, 0] = roma.special_procrustes((share * target).mT @ whole)
     turned = pose[:, :1].expand(n, 5, 3, 3)
     for joints, children in _LEVELS:
         bone, seen = rest[:, children] - rest[:, joints], points[:, children] - points[:, joints]
@@ -42,13 +44,6 @@ def pose_on_points(
         pose[:, joints] = torch.where(there[..., None, None], swing @ own, own)
         turned = turned @ pose[:, joints]
     return pose
-
-
-def _laid_on(points: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Rotations (N,3,3) that best turn points (N,P,3) to the target about their weighted centres."""
-    share = (weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-30))[..., None]
-    points, target = (value - (share * value).sum(dim=1, keepdim=True) for value in (points, target))
-    return roma.special_procrustes((share * target).mT @ points)
 
 
 def _swing(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ class SequenceOptions:
     frame: FitOptions = FitOptions()
     smoothness: Smoothness = Smoothness()
     largest_gap: float = 0.6
-    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=8, tolerance=3e-3))
+    lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=8, tolerance=3e-3, initial_damping=1e-3))
 
     def __post_init__(self) -> None:
         if self.frame.evidence_rounds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from src.personalization.solver.normal_equations import marquardt
 from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, SHAPE, Observations, evaluate_frames
 from src.personalization.terms.smoothness import Smoothness, smoothness_rows
+from template.components_first import Array, library
 from template.kinematics import JointsModel
 
 
@@ -23,8 +25,8 @@ class Chain:
         seconds: (T,) increasing within a chain; linked: (T-1,) a frame and the next are of one hand's motion.
     """
 
-    seconds: torch.Tensor
-    linked: torch.Tensor
+    seconds: Array
+    linked: Array
 
 
 @dataclass
@@ -43,7 +45,7 @@ class SequenceProblem:
     shape_prior: ShapePrior | None = None
 
     def linearise(self, state: State) -> State:
-        """Cost, gradient (by rad and m), the Hessian's band, its betas' border, and the chart of `evaluate_frames`."""
+        """Cost, gradient (by rad and m), the Hessian's blocks, its betas' border, the chart of `evaluate_frames`."""
         pose, wrist, betas = state["pose"][0], state["wrist"][0], state["betas"][0]
         rest = self.model.rest_points(betas).expand(len(pose), -1, -1)
         free = self.shape_prior is not None
@@ -54,7 +56,9 @@ class SequenceProblem:
         cost = frames.cost.sum() + chained.cost
         terms = {
             "gradient": (gradient + chained.gradient)[None],
-            "band": band(_plus(diagonal, chained.blocks), next_one, next_two)[None],
+            "diagonal": _plus(diagonal, chained.blocks)[None],
+            "next_one": next_one[None],
+            "next_two": next_two[None],
             "chart": frames.chart[None],
         }
         if self.shape_prior is not None:
@@ -70,10 +74,10 @@ class SequenceProblem:
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
         """See `levenberg_marquardt.Problem`, in rad and m; the betas are solved for by their Schur complement."""
-        columns, gradient = terms["band"][0], terms["gradient"][0]
-        added = marquardt(columns[..., 0].reshape(-1), damping[0]).view_as(gradient)
-        damped = columns.clone()
-        damped[..., 0] += added
+        blocks, gradient = (terms[name][0] for name in ("diagonal", "next_one", "next_two")), terms["gradient"][0]
+        added = marquardt(terms["diagonal"][0].diagonal(dim1=1, dim2=2).flatten(), damping[0]).view_as(gradient)
+        damped = band(*blocks)
+        damped[..., 0] += added.to(damped)
         right = -gradient[..., None]
         if "border" in terms:
             right = torch.cat([right, terms["border"][0]], dim=-1)
@@ -108,31 +112,31 @@ class SequenceProblem:
 class ChainTerms:
     """Smoothness of T frames: half chi-square, gradient (T,51), and 3 x 3 blocks (T,17,3,3) of the diagonal."""
 
-    cost: torch.Tensor
-    gradient: torch.Tensor
-    blocks: torch.Tensor
+    cost: Array
+    gradient: Array
+    blocks: Array
 
 
 def smoothness_model(
-    pose: torch.Tensor, wrist: torch.Tensor, chain: Chain, chart: torch.Tensor, smoothness: Smoothness
-) -> tuple[ChainTerms, torch.Tensor, torch.Tensor]:
+    pose: Array, wrist: Array, chain: Chain, chart: Array, smoothness: Smoothness
+) -> tuple[ChainTerms, Array, Array]:
     """Gauss-Newton model of the motion (rad, m); arguments as in `smoothness_rows`.
 
     Returns:
         the terms, and the blocks (T-1,17,3,3), (T-2,17,3,3) that couple a frame (columns) to the next (rows) and to
         the one after it.
     """
-    frames = len(pose)
-    blocks = pose.new_zeros(frames, 17, 3, 3)
-    one, two = pose.new_zeros(max(frames - 1, 0), 17, 3, 3), pose.new_zeros(max(frames - 2, 0), 17, 3, 3)
-    gradient = pose.new_zeros(frames, 17, 3)
+    xp, frames = library(pose), len(pose)
+    make = functools.partial(xp.zeros, dtype=pose.dtype, device=pose.device)
+    blocks, gradient = make((frames, 17, 3, 3)), make((frames, 17, 3))
+    one, two = make((max(frames - 1, 0), 17, 3, 3)), make((max(frames - 2, 0), 17, 3, 3))
     if frames < 3:
-        return ChainTerms(pose.new_zeros(()), gradient.flatten(1), blocks), one, two
+        return ChainTerms(gradient.sum(), gradient.reshape(frames, 51), blocks), one, two
     seconds = _unlinked_apart(chain)
     residuals, parts = smoothness_rows(pose, wrist, seconds, chart, smoothness)
     together = (chain.linked[1:] & chain.linked[:-1])[:, None, None]
-    residuals = torch.where(together, residuals, 0.0)
-    first, middle, last = (torch.where(together[..., None], part, 0.0) for part in parts)
+    residuals = xp.where(together, residuals, 0.0)
+    first, middle, last = (xp.where(together[..., None], part, 0.0) for part in parts)
     for offset, part in enumerate((first, middle, last)):
         rows = slice(offset, frames - 2 + offset)
         gradient[rows] += (part.mT @ residuals[..., None])[..., 0]
@@ -140,13 +144,14 @@ def smoothness_model(
     one[:-1] += middle.mT @ first
     one[1:] += last.mT @ middle
     two += last.mT @ first
-    return ChainTerms(residuals.square().sum() / 2, gradient.flatten(1), blocks), one, two
+    return ChainTerms((residuals * residuals).sum() / 2, gradient.reshape(frames, 51), blocks), one, two
 
 
-def _unlinked_apart(chain: Chain) -> torch.Tensor:
+def _unlinked_apart(chain: Chain) -> Array:
     """(T,) seconds that increase over the breaks between chains too, where differences mean nothing."""
-    steps = torch.where(chain.linked, chain.seconds[1:] - chain.seconds[:-1], 1.0)
-    return torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+    xp = library(chain.seconds)
+    steps = xp.where(chain.linked, chain.seconds[1:] - chain.seconds[:-1], 1.0)
+    return xp.concat([xp.zeros_like(steps[:1]), steps.cumsum(0)])
 
 
 def _plus(diagonal: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:

@@ -12,17 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from src.personalization.fitting.fit import observe
-from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, world_direction
+from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, problem_at, world_direction
 from src.personalization.landmarks.detections import Detections
 from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.landmarks.shared_fit import SharedFit
 from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import damped, factorise
 from src.personalization.solver.status import usable
-from src.personalization.terms.frame_problem import FrameProblem, retract_frames, step_of
+from src.personalization.terms.frame_problem import retract_frames, step_of
 from src.personalization.terms.frame_terms import POSE
-from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.pose_prior import PosePrior
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
@@ -60,18 +58,10 @@ class NoiseSums:
         )
 
     def improved(self, model: LandmarkModel) -> LandmarkModel:
-        """The model with this noise and spread."""
-        return replace(
-            model,
-            std_box=np.sqrt(_held(self.square, self.trust)),
-            pose_spread=self.pose / self.angles,
-        )
-
-
-def _held(square: np.ndarray, trust: np.ndarray) -> np.ndarray:
-    """Mean squares (21,), each drawn to that of all as `HELD` hands would."""
-    mean = square.sum() / trust.sum()
-    return (square + HELD * mean) / (trust + HELD)
+        """The model with this noise, a landmark's own drawn to that of all as `HELD` hands would, and spread."""
+        mean = self.square.sum() / self.trust.sum()
+        held = (self.square + HELD * mean) / (self.trust + HELD)
+        return replace(model, std_box=np.sqrt(held), pose_spread=self.pose / self.angles)
 
 
 def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -> NoiseSums:
@@ -87,23 +77,16 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
     world = torch.as_tensor(seen.world)
     found = fit_keypoints(assets, keypoints, K, trust, world=world, options=options)
     model, good = joints_model(assets, landmarks), usable(found.status)
-    inputs = check_frames(found.pose, found.betas, K, keypoints, trust, options.noise.min_confidence)
-    prior = options.shape_prior(model)
-    direction = world_direction(world, K, keypoints)
-    frames = observe(model, inputs, options.frame_options(assets), direction)
-    state = {
-        "pose": found.pose,
-        "wrist": found.transl + model.rest_points(found.betas)[:, 0],
-        "betas": found.betas,
-    }
-    terms = FrameProblem(model, frames, prior).linearise(state)
+    beliefs = replace(options.frame_options(assets), shape_prior=options.shape_prior(model))
+    problem, state = problem_at(model, found, K, keypoints, trust, world_direction(world, K, keypoints), beliefs)
+    terms, habit = problem.linearise(state), problem.seen.pose_priors[0]
     hessian = terms["hessian"]
     factor = factorise(damped(hessian, torch.zeros_like(terms["cost"]))[0])
-    image, angles = _predicted(model, state, K, frames.pose_priors[0])
+    image, angles = _predicted(model, state, K, habit)
     std = torch.as_tensor(landmarks.std_box)
     off = (image - keypoints) / box[:, None, None]
-    precision = frames.pose_priors[0].precision[0, 3:, 3:] * landmarks.pose_spread
-    bend = (angles - frames.pose_priors[0].offset[:, 1:]).flatten(1)
+    precision = habit.precision[0, 3:, 3:] * landmarks.pose_spread
+    bend = (angles - habit.offset[:, 1:]).flatten(1)
     spread, spread_pose = torch.zeros_like(off[..., 0]), torch.zeros(len(seen), dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     for _ in range(DRAWS):
@@ -111,7 +94,7 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
         draw = torch.linalg.solve_triangular(factor.mT, draw, upper=True)[..., 0]
         step = step_of(STEP * draw, terms["chart"])
         moved = retract_frames(state, step)
-        other, _ = _predicted(model, moved, K, frames.pose_priors[0])
+        other, _ = _predicted(model, moved, K, habit)
         spread += ((other - image) / STEP / box[:, None, None]).square().sum(-1) / DRAWS
         pose = draw[:, POSE][:, 3:]  # the prior's own logarithms are the unknowns
         spread_pose += (pose @ precision * pose).sum(-1) / DRAWS

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from src.personalization.fitting.fit import reprojection_rmse
-from src.personalization.fitting.translation import TYPICAL_DEPTH, wrist_at_depth
+from src.personalization.fitting.translation import wrist_at_depth
 from src.personalization.registration.least_median_of_squares import (
     RAYLEIGH_MEDIAN,
     least_median_start,
@@ -26,10 +26,20 @@ from src.personalization.registration.problem import MeshObservations, Registrat
 from src.personalization.registration.silhouette import directions, silhouette_extents
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.status import Status, in_range, usable
-from src.personalization.terms.inputs import FrameInputs, check_frames
+from src.personalization.terms.inputs import check_frames
 
 #: Median of a Gaussian's absolute value to its standard deviation.
 GAUSS_MEDIAN = 0.6745
+#: Of `register_mesh`'s arguments, behind the batch; None: any length.
+_SHAPES: dict[str, tuple[int | None, ...]] = {
+    "vertices": (None, 3),
+    "joints": (21, 3),
+    "K": (3, 3),
+    "keypoints": (21, 2),
+    "confidence": (21,),
+    "mask": (None, None),
+    "extents": (None,),
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,6 @@ class RegistrationOptions:
             hand but nothing adds to it. With networks' keypoints and true meshes of the validation subject the
             mean error was 16.5 mm at 3, 12.0 at 2, 10.2 at 1.5 (``benchmarks/studies/registration.py --hidden``).
         rounds: times that the noise is measured and the position found again.
-        fallback_depth: m, of the position given where none could be found.
         chunk: meshes solved together, so that memory is bounded.
     """
 
@@ -55,7 +64,6 @@ class RegistrationOptions:
     outlier: float = 3.0
     hidden: float = 1.5
     rounds: int = 3
-    fallback_depth: float = TYPICAL_DEPTH
     lm: LMOptions = LMOptions(max_steps=30, tolerance=1e-8, relative_tolerance=1e-10)
     chunk: int = 256
 
@@ -114,7 +122,8 @@ def register_mesh(
     Raises:
         ValueError: both mask and extents, or shapes that do not fit.
     """
-    _check_shapes(vertices, joints, K, keypoints, confidence, mask, extents)
+    given = {"vertices": vertices, "joints": joints, "K": K, "keypoints": keypoints, "confidence": confidence}
+    _check_shapes(len(vertices), {**given, "mask": mask, "extents": extents})
     device, batch = vertices.device, len(vertices)
     if mask is not None:
         axes = directions(options.axes, device=device)
@@ -124,14 +133,11 @@ def register_mesh(
         axes = directions(options.axes if extents is None else extents.shape[1], device=device)
     if extents is None:
         extents = axes.new_full((batch, len(axes)), torch.nan)
-    given = [value.to(device).double() for value in (vertices, joints, K, keypoints)]
-    trust = None if confidence is None else confidence.to(device).double()
     parts = []
     for start in range(0, max(batch, 1), options.chunk):
         rows = slice(start, start + options.chunk)
-        own = [value[rows] for value in given]
-        own_trust = None if trust is None else trust[rows]
-        parts.append(_register(*own, own_trust, extents[rows].to(device).double(), axes, options))
+        own = (None if value is None else value[rows].to(device).double() for value in (*given.values(), extents))
+        parts.append(_register(*own, axes, options))
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in Registration.__dataclass_fields__}
     return Registration(**{k: v.to(vertices.dtype) if v.is_floating_point() else v for k, v in joined.items()})
 
@@ -146,9 +152,14 @@ def _register(
     axes: torch.Tensor,
     options: RegistrationOptions,
 ) -> Registration:
-    inputs, vertices, joints = _checked(vertices, joints, K, keypoints, confidence, options)
+    # A mesh that is not finite counts as a bad prediction.
+    finite = torch.isfinite(vertices).flatten(1).all(dim=1) & torch.isfinite(joints).flatten(1).all(dim=1)
+    pose = torch.eye(3, dtype=vertices.dtype, device=vertices.device).expand(len(vertices), 16, 3, 3)
+    betas = torch.where(finite[:, None], 0.0, torch.nan).to(vertices).expand(-1, 10)
+    inputs = check_frames(pose, betas, K, keypoints, confidence, options.min_confidence)
+    vertices, joints = (torch.where(finite[:, None, None], value, 0.0) for value in (vertices, joints))
     start, middle, placed = least_median_start(joints, inputs.K, inputs.keypoints, inputs.confidence)
-    guess = wrist_at_depth(inputs.middle, inputs.K, options.fallback_depth)
+    guess = wrist_at_depth(inputs.middle, inputs.K)
     position = torch.where(placed[:, None], start, guess)
     known = torch.isfinite(extents) & (inputs.good & placed)[:, None]
     seen = MeshObservations(
@@ -178,7 +189,8 @@ def _register(
         )
         result = minimise(RegistrationProblem(seen), {"position": position}, options.lm)
         position, status = result.state["position"], result.status
-        distance = _distances(seen, position)
+        image = (joints + position[:, None]) @ inputs.K.mT
+        distance = (image[..., :2] / image[..., 2:].clamp_min(1e-3) - inputs.keypoints).norm(dim=-1)
         keypoint_std = _spread(distance, inputs.confidence, RAYLEIGH_MEDIAN)
         gap = extent_gaps(replace(seen, extent_weights=known.double()), position)[0]
         extent_std = _spread(gap.abs(), known.double(), GAUSS_MEDIAN)
@@ -206,56 +218,15 @@ def _register(
     )
 
 
-def _checked(
-    vertices: torch.Tensor,
-    joints: torch.Tensor,
-    K: torch.Tensor,
-    keypoints: torch.Tensor,
-    confidence: torch.Tensor | None,
-    options: RegistrationOptions,
-) -> tuple[FrameInputs, torch.Tensor, torch.Tensor]:
-    """Inputs with a status, and meshes without a NaN. A mesh that is not finite counts as a bad prediction."""
-    finite = torch.isfinite(vertices).flatten(1).all(dim=1) & torch.isfinite(joints).flatten(1).all(dim=1)
-    pose = torch.eye(3, dtype=vertices.dtype, device=vertices.device).expand(len(vertices), 16, 3, 3)
-    betas = torch.where(finite[:, None], 0.0, torch.nan).to(vertices).expand(-1, 10)
-    inputs = check_frames(pose, betas, K, keypoints, confidence, options.min_confidence)
-    use = finite[:, None, None]
-    return inputs, torch.where(use, vertices, 0.0), torch.where(use, joints, 0.0)
-
-
-def _check_shapes(
-    vertices: torch.Tensor,
-    joints: torch.Tensor,
-    K: torch.Tensor,
-    keypoints: torch.Tensor,
-    confidence: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    extents: torch.Tensor | None,
-) -> None:
-    if mask is not None and extents is not None:
+def _check_shapes(batch: int, given: dict[str, torch.Tensor | None]) -> None:
+    if given["mask"] is not None and given["extents"] is not None:
         raise ValueError("give the silhouette's mask or its extents, not both")
-    batch = len(vertices)
-    wanted: list[tuple[str, torch.Tensor | None, tuple[int | None, ...]]] = [
-        ("vertices", vertices, (batch, None, 3)),
-        ("joints", joints, (batch, 21, 3)),
-        ("K", K, (batch, 3, 3)),
-        ("keypoints", keypoints, (batch, 21, 2)),
-        ("confidence", confidence, (batch, 21)),
-        ("mask", mask, (batch, None, None)),
-        ("extents", extents, (batch, None)),
-    ]
-    for name, value, shape in wanted:
+    for name, value in given.items():
         if value is None:
             continue
-        found = tuple(value.shape)
+        found, shape = tuple(value.shape), (batch, *_SHAPES[name])
         if len(found) != len(shape) or any(want not in (None, got) for want, got in zip(shape, found, strict=True)):
             raise ValueError(f"{name} has shape {found}; it must be {shape} (None: any length)")
-
-
-def _distances(seen: MeshObservations, position: torch.Tensor) -> torch.Tensor:
-    """(B,21) px between the keypoints and the joints' projections."""
-    image = (seen.joints + position[:, None]) @ seen.K.mT
-    return (image[..., :2] / image[..., 2:].clamp_min(1e-3) - seen.keypoints).norm(dim=-1)
 
 
 def _spread(lengths: torch.Tensor, weights: torch.Tensor, factor: float) -> torch.Tensor:

@@ -20,9 +20,9 @@ TIP_RADIUS = 5.0
 SPECK = 0.05
 
 
-def directions(count: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Unit vectors (C,2) in the picture (px) evenly around the circle, the first along u."""
-    angle = torch.arange(count, dtype=dtype, device=device) * (2 * math.pi / count)
+def directions(count: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Unit vectors (C,2) in the picture (px) evenly around the circle, the first along u, float64."""
+    angle = torch.arange(count, dtype=torch.float64, device=device) * (2 * math.pi / count)
     return torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
@@ -63,7 +63,8 @@ def silhouette_extents(
     limit = points.new_tensor([width - 1, height - 1])
     cut = ((end <= 0) | (end >= limit)).any(dim=2)
     known = filled.any(dim=1)[:, None] & ~cut
-    lost = torch.as_tensor(raster_loss(), device=x.device)[_degrees(along)]
+    degrees = torch.rad2deg(torch.atan2(along[..., 1].abs(), along[..., 0].abs())).round().long()  # from the u axis
+    lost = torch.as_tensor(raster_loss(), device=x.device)[degrees]
     return torch.where(known, best + lost * along.norm(dim=2) + shift, torch.nan)
 
 
@@ -84,11 +85,6 @@ def raster_loss() -> np.ndarray:
     axes = np.stack([np.cos(angles), np.sin(angles)])
     reach = np.where(inside[..., None], (pixels - centres) @ axes, -np.inf).max(axis=1)
     return TIP_RADIUS - reach.mean(axis=0)
-
-
-def _degrees(along: torch.Tensor) -> torch.Tensor:
-    """Whole degrees (...,), 0 to 90, of directions (...,2) from the u axis, signs apart."""
-    return torch.rad2deg(torch.atan2(along[..., 1].abs(), along[..., 0].abs())).round().long()
 
 
 def mesh_extents(points: torch.Tensor, axes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,28 +28,27 @@ def band(diagonal: torch.Tensor, next_one: torch.Tensor, next_two: torch.Tensor)
             (row, column) that couple each part of frame t+1, t+2 (rows) to the same part of frame t (columns).
 
     Returns:
-        (T,U,W), W = 2 U + 3: entry [t,k,d] is that of the row d below the diagonal, in column k of frame t.
+        (T,U,W) float64 on the CPU, W = 2 U + 3: entry [t,k,d] is that of the row d below the diagonal, in column k of
+        frame t.
     """
     frames, size = diagonal.shape[:2]
     width = 2 * size + 3
     row, column, own, one, two = _places(size, width)
-    columns = diagonal.new_zeros(frames, size * width)
-    columns[:, own] = diagonal[:, row, column]
-    columns[:-1, one] = next_one.flatten(1)
-    columns[:-2, two] = next_two.flatten(1)
+    columns = torch.zeros(frames, size * width, dtype=torch.float64)
+    columns[:, own] = diagonal[:, row, column].to(columns)
+    columns[:-1, one] = next_one.flatten(1).to(columns)
+    columns[:-2, two] = next_two.flatten(1).to(columns)
     return columns.view(frames, size, width)
 
 
 def solve_band(columns: torch.Tensor, right: torch.Tensor) -> torch.Tensor | None:
-    """x (T,U) or (T,U,M) of the system `band` describes; float64 inside; None where it is not positive definite."""
+    """x (T,U) or (T,U,M) of the system `band` describes, which is used up; None where it is not positive definite."""
     frames, size, width = columns.shape
-    lower = columns.reshape(frames * size, width).double().cpu().numpy().T  # column-major: nothing is copied again
+    lower = columns.reshape(frames * size, width).numpy().T  # column-major: nothing is copied
     vectors = right.reshape(frames * size, -1).double().cpu().numpy()
-    if not (np.isfinite(lower).all() and np.isfinite(vectors).all()):
-        return None
     try:
         factor = cholesky_banded(lower, lower=True, overwrite_ab=True, check_finite=False)
     except LinAlgError:
         return None
     solution = cho_solve_banded((factor, True), vectors, check_finite=False)
-    return torch.from_numpy(solution).to(right).view(right.shape)
+    return torch.from_numpy(solution).to(right).view(right.shape) if np.isfinite(solution).all() else None

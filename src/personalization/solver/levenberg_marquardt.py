@@ -8,6 +8,7 @@ knows about hands.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,6 +92,8 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
     """
     terms = problem.linearise(state)
     cost = terms["cost"]
+    if len(cost) == 1:
+        return _minimise_one(problem, state, terms, options)
     status = torch.full(cost.shape, int(Status.ITERATION_LIMIT), dtype=torch.int64, device=cost.device)
     status[~torch.isfinite(cost)] = Status.DIVERGED
     now, ended = LMResult(state, terms, status, torch.zeros_like(status)), []
@@ -137,6 +140,44 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
         active = now.status == Status.ITERATION_LIMIT
         now.status = _judged(problem, now, active, options, torch.full_like(damping, torch.inf))
     return _together([*ended, (rows, now)])
+
+
+def _minimise_one(problem: Problem, state: State, terms: State, options: LMOptions) -> LMResult:
+    """`minimise` of a single problem: the same steps, in plain numbers: of one hand the calls are the time."""
+    like, least = terms["cost"], torch.finfo(terms["cost"].dtype).eps ** 0.5
+    cost, steps, damping, growth, length = float(like), 0, options.initial_damping, 2.0, 1.0
+    status = Status.ITERATION_LIMIT if math.isfinite(cost) else Status.DIVERGED
+
+    def is_minimum() -> bool:
+        promised = problem.solve(terms, torch.full_like(like, least))[1]
+        return float(promised) <= options.tolerance + options.relative_tolerance * cost
+
+    while status == Status.ITERATION_LIMIT and steps < options.max_steps:
+        move, promise = problem.solve(terms, torch.full_like(like, damping))
+        promised = float(promise)
+        close = promised <= options.tolerance + options.relative_tolerance * cost
+        if close and (damping <= least or is_minimum()):
+            status = Status.CONVERGED
+            break
+        trial = problem.retract(state, move if length == 1 else {key: length * value for key, value in move.items()})
+        trial_terms = problem.linearise(trial)
+        trial_cost = float(trial_terms["cost"])
+        gained = cost - trial_cost
+        if gained > 0 and math.isfinite(promised):
+            gain = 2 * gained / max(promised, 1e-30) - 1
+            damping, growth = damping * min(max(1 - gain**3, 0.1), 1.0), 2.0
+            best = length * length * promised / max(2 * length * promised - gained, 1e-30)
+            best = min(max(best, SHORTEST), 1.0 if steps < 2 else LONGEST)
+            length = 1.0 if 0.75 < best < 1.5 else best
+            state, terms, cost = trial, trial_terms, trial_cost
+        else:
+            damping, growth, length = damping * growth, 2 * growth, 1.0
+        status = Status.STALLED if damping > options.max_damping else status
+        steps += 1
+    if status == Status.ITERATION_LIMIT and is_minimum():  # the last step's state has not been judged yet
+        status = Status.CONVERGED
+    counts = (torch.full_like(like, int(number), dtype=torch.int64) for number in (status, steps))
+    return LMResult(state, terms, *counts)
 
 
 def _next_length(

@@ -6,12 +6,12 @@ length, in standard deviations, beyond which a residual is distrusted.
 
 from __future__ import annotations
 
-import torch
+from template.components_first import Array
 
 LOSSES = ("none", "huber", "geman_mcclure")
 
 
-def robust_loss(squared: torch.Tensor, kind: str, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+def robust_loss(squared: Array, kind: str, scale: float) -> tuple[Array, Array]:
     """rho and rho' of ``squared``, each of its shape (no unit).
 
     Huber: rho = s, or 2 c sqrt(s) - c^2 beyond c. Geman-McClure (Geman & McClure 1987, scaled so that
@@ -21,26 +21,25 @@ def robust_loss(squared: torch.Tensor, kind: str, scale: float) -> tuple[torch.T
         ValueError: if ``kind`` is not one of `LOSSES`.
     """
     if kind == "none":
-        return squared, torch.ones_like(squared)
+        return squared, squared**0
     if kind == "huber":
-        length = squared.clamp_min(scale * scale).sqrt()
-        outside = squared > scale * scale
-        slope = torch.where(outside, scale / length, torch.ones_like(length))
-        return torch.where(outside, 2 * scale * length - scale * scale, squared), slope
+        limit = scale * scale
+        length = squared.clip(min=limit) ** 0.5
+        return squared.clip(max=limit) + 2 * scale * (length - scale), scale / length
     if kind == "geman_mcclure":
         shrink = 1 / (1 + squared / (scale * scale))
         return squared * shrink, shrink * shrink
     raise ValueError(f"robust loss {kind!r} is unknown; choose one of {LOSSES}")
 
 
-def radial_curvature(squared: torch.Tensor, kind: str, scale: float) -> torch.Tensor:
+def radial_curvature(squared: Array, kind: str, scale: float) -> Array:
     """rho's curvature along the residual over rho', 1 + 2 s rho'' / rho' (no unit), of s = ``squared``; of its shape.
 
     One where a residual is trusted fully, less where it begins to be doubted, negative where doubt outweighs it.
     """
     if kind == "none":
-        return torch.ones_like(squared)
-    if kind == "huber":
-        return (squared <= scale * scale).to(squared.dtype)
+        return squared**0
     ratio = squared / (scale * scale)
+    if kind == "huber":
+        return (ratio <= 1) * squared**0
     return (1 - 3 * ratio) / (1 + ratio)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import torch
 
+from src.personalization.terms.few_frames import MOST, FrameRows, few_rows
 from src.personalization.terms.keypoint_terms import keypoint_rows
 from src.personalization.terms.point_terms import point_rows
 from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian, right_jacobian
@@ -89,6 +90,53 @@ def evaluate_frames(
         least_curvature: (N,) see `keypoint_rows`; for a search, whose minimum it leaves as it is, not for covariances.
     """
     n, size = len(pose), FRAME_SIZE + 10 * with_shape
+    given = (model, seen, pose, wrist, rest, with_shape, least_curvature)
+    is_small = 0 < n <= MOST and pose.device.type == "cpu" and not pose.requires_grad
+    cost, residuals, columns, chart, logarithms, eliminated = few_rows(*given) if is_small else _rows(*given)
+    gradient = (residuals[:, None] @ columns)[:, 0]
+    if seen.pose_priors:
+        first = seen.pose_priors[0].precision
+        base = first.new_zeros(len(first), size, size)
+        base[:, POSE, POSE] = first
+        hessian = torch.baddbmm(base.expand(n, -1, -1), columns.mT, columns)
+    else:
+        hessian = columns.mT @ columns
+    if eliminated is not None:
+        free = eliminated @ columns[:, -63:]
+        hessian = torch.baddbmm(hessian, free.mT, free, alpha=-1)
+    for number, (prior, phi) in enumerate(zip(seen.pose_priors, logarithms, strict=True)):
+        prior_cost, pull = prior.pull(phi)
+        cost = cost + prior_cost
+        if number == 0:  # the chart is its own logarithm
+            gradient[:, POSE].add_(pull)
+            continue
+        derivative = torch.zeros(n, 16, 3, 16, 3, dtype=pose.dtype, device=pose.device)
+        blocks = product(inverse_right_jacobian(phi), chart).permute(3, 0, 1, 2)
+        derivative.diagonal(dim1=1, dim2=3).copy_(blocks)
+        derivative = derivative.view(n, 48, 48)
+        gradient[:, POSE] += (pull[:, None] @ derivative)[:, 0]
+        hessian[:, POSE, POSE] += derivative.mT @ (prior.precision @ derivative)
+    if seen.depth is not None and seen.depth_weight is not None:
+        off = wrist[:, 2] - seen.depth
+        cost = cost + seen.depth_weight * off * off / 2
+        gradient[:, 50].add_(seen.depth_weight * off)
+        hessian[:, 50, 50].add_(seen.depth_weight)
+    if chart is None:
+        chart = torch.eye(3, dtype=pose.dtype, device=pose.device).view(3, 3, 1, 1).expand(3, 3, 16, n)
+    return FrameTerms(cost, gradient, hessian, chart.permute(3, 2, 0, 1))
+
+
+def _rows(
+    model: JointsModel,
+    seen: Observations,
+    pose: torch.Tensor,
+    wrist: torch.Tensor,
+    rest: torch.Tensor,
+    with_shape: bool,
+    least_curvature: torch.Tensor | None,
+) -> FrameRows:
+    """`few_frames.few_rows` of any number of frames, components first."""
+    n, size = len(pose), FRAME_SIZE + 10 * with_shape
     posed = posed_points(model, pose, rest)
     local = posed.local[:, :3]
     cost, residuals, rows = keypoint_rows(
@@ -115,35 +163,7 @@ def evaluate_frames(
     if with_shape:
         moved = shape_jacobian(model, posed)
         by_point[:, :, SHAPE] = product_transposed(rows[:, :, :, None], moved[:, None])
-    columns = by_point.view(21 * len(residuals) * size, n).T.contiguous().view(n, 21 * len(residuals), size)
-    gradient = (residuals.reshape(21 * len(residuals), n).T.contiguous()[:, None] @ columns)[:, 0]
-    if seen.pose_priors:
-        first = seen.pose_priors[0].precision
-        base = first.new_zeros(len(first), size, size)
-        base[:, POSE, POSE] = first
-        hessian = torch.baddbmm(base.expand(n, -1, -1), columns.mT, columns)
-    else:
-        hessian = columns.mT @ columns
-    if guess is not None:
-        free = guess.eliminated @ columns[:, 21 * views :]
-        hessian = torch.baddbmm(hessian, free.mT, free, alpha=-1)
-    for number, (prior, phi) in enumerate(zip(seen.pose_priors, logarithms, strict=True)):
-        prior_cost, pull = prior.pull(phi)
-        cost = cost + prior_cost
-        if number == 0:  # the chart is its own logarithm
-            gradient[:, POSE].add_(pull)
-            continue
-        derivative = torch.zeros(n, 16, 3, 16, 3, dtype=pose.dtype, device=pose.device)
-        blocks = product(inverse_right_jacobian(phi), chart).permute(3, 0, 1, 2)
-        derivative.diagonal(dim1=1, dim2=3).copy_(blocks)
-        derivative = derivative.view(n, 48, 48)
-        gradient[:, POSE] += (pull[:, None] @ derivative)[:, 0]
-        hessian[:, POSE, POSE] += derivative.mT @ (prior.precision @ derivative)
-    if seen.depth is not None and seen.depth_weight is not None:
-        off = wrist[:, 2] - seen.depth
-        cost = cost + seen.depth_weight * off * off / 2
-        gradient[:, 50].add_(seen.depth_weight * off)
-        hessian[:, 50, 50].add_(seen.depth_weight)
-    if chart is None:
-        chart = torch.eye(3, dtype=pose.dtype, device=pose.device).view(3, 3, 1, 1).expand(3, 3, 16, n)
-    return FrameTerms(cost, gradient, hessian, chart.permute(3, 2, 0, 1))
+    count = 21 * len(residuals)
+    columns = by_point.view(count * size, n).T.contiguous().view(n, count, size)
+    eliminated = None if guess is None else guess.eliminated
+    return FrameRows(cost, residuals.reshape(count, n).T.contiguous(), columns, chart, logarithms, eliminated)

@@ -30,44 +30,33 @@ LENGTHS: dict[str, tuple[int, ...]] = {
 _ROUNDING_MM = 0.1
 
 
-def length_of(model: JointsModel, betas: torch.Tensor, name: str) -> torch.Tensor:
-    """A named length (...,), metres, of the flat hand with ``betas`` (..., 10). Differentiable.
+def length_gradient(model: JointsModel, betas: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A named length (...,) m of the flat hand, and its gradient (...,10) m per unit, for betas (...,10).
 
     Raises:
         ValueError: if ``name`` is not a key of `LENGTHS`.
     """
     if name not in LENGTHS:
         raise ValueError(f"length {name!r} is unknown; choose one of {', '.join(LENGTHS)}")
-    chain = _points(model, betas)[..., list(LENGTHS[name]), :]
-    return (chain[..., 1:, :] - chain[..., :-1, :]).norm(dim=-1).sum(dim=-1)
-
-
-def length_gradient(model: JointsModel, betas: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A named length (P,) m and its gradient (P,10) m per unit, for betas (P,10)."""
-    points = _points(model, betas)
+    skin = model.flanks + (betas @ model.flank_directions.flatten(1)).unflatten(-1, (2, 3))
+    points = torch.cat([model.rest_points(betas)[..., model.to_standard, :], skin], dim=-2)  # (...,23,3)
     directions = torch.cat([model.directions[:, model.to_standard], model.flank_directions], dim=1)
     chain = list(LENGTHS[name])
-    steps = points[:, chain[1:]] - points[:, chain[:-1]]
+    steps = points[..., chain[1:], :] - points[..., chain[:-1], :]
     lengths = steps.norm(dim=-1)
     change = directions[:, chain[1:]] - directions[:, chain[:-1]]
-    return lengths.sum(dim=1), torch.einsum("pkc,skc->ps", steps / lengths[..., None].clamp_min(1e-9), change)
-
-
-def _points(model: JointsModel, betas: torch.Tensor) -> torch.Tensor:
-    """(...,23,3) m, joints and tips in standard order, and the skin's points, of betas (...,10)."""
-    skin = model.flanks + (betas @ model.flank_directions.flatten(1)).unflatten(-1, (2, 3))
-    return torch.cat([model.rest_points(betas)[..., model.to_standard, :], skin], dim=-2)
+    return lengths.sum(dim=-1), torch.einsum("...kc,skc->...s", steps / lengths[..., None].clamp_min(1e-9), change)
 
 
 #: One for each hand in use: a video asks for its lengths in every frame.
-_joints_model = functools.lru_cache(maxsize=4)(JointsModel)
+joints_of = functools.lru_cache(maxsize=4)(JointsModel)
 
 
 def lengths_mm(
     assets: HandAssets, betas: np.ndarray, covariance: np.ndarray | None, names: tuple[str, ...] = ("hand", *FINGERS)
 ) -> dict[str, tuple[float, float | None]]:
     """Named lengths in mm, each with its standard deviation (first order in the covariance) or None."""
-    model = _joints_model(assets)
+    model = joints_of(assets)
     point = torch.as_tensor(betas, dtype=torch.float64)[None]
     found: dict[str, tuple[float, float | None]] = {}
     for name in names:
@@ -116,8 +105,8 @@ def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
         HandMismatchError: it is of another hand.
         ArtifactError: it is not: somebody has edited the file, and would be shown one hand and given another.
     """
-    identity.check_hand(assets)
     length, std = lengths_mm(assets, identity.betas, identity.covariance, ("hand",))["hand"]
+    identity.check_hand(assets)
     stated = (identity.hand_length_mm, identity.hand_length_std_mm)
     if abs(length - stated[0]) <= _ROUNDING_MM and (None in (std, stated[1]) or abs(std - stated[1]) <= _ROUNDING_MM):
         return identity

@@ -21,7 +21,6 @@ def habit_prior(
     assets: HandAssets,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
-    floor: float = POSE_FLOOR,
     spread: float = 1.0,
 ) -> PosePrior:
     """Gaussian on the fifteen finger rotations, the hand's orientation being free; one row, for any frame.
@@ -30,9 +29,9 @@ def habit_prior(
     covariance C^T C about the mean pose.
 
     Args:
-        floor: rad, standard deviation added to every angle; spread: times that covariance.
+        spread: times that covariance, to which `POSE_FLOOR` is added.
     """
-    covariance = assets.hands_components.T @ assets.hands_components + floor**2 * np.eye(45)
+    covariance = assets.hands_components.T @ assets.hands_components + POSE_FLOOR**2 * np.eye(45)
     precision = np.zeros((48, 48))
     precision[3:, 3:] = np.linalg.inv(spread * covariance)
     offset = np.concatenate([np.zeros(3), assets.hands_mean]).reshape(1, 16, 3)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import roma
 import torch
 
-from template.components_first import product
+from template.components_first import Array, library, product
 
 
 @dataclass
@@ -56,56 +56,58 @@ def diagonal_precision(std: torch.Tensor) -> torch.Tensor:
     return torch.diag_embed(std.expand(16, 3).pow(-2).flatten())[None]
 
 
-def right_jacobian(phi: torch.Tensor) -> torch.Tensor:
+def right_jacobian(phi: Array) -> Array:
     """Jr (3,3,...) at rotation vectors (3,...), rad: I - (1 - cos t) / t^2 [phi] + (t - sin t) / t^3 [phi]^2."""
-    squared = (phi * phi).sum(dim=0)
+    xp, squared = library(phi), (phi * phi).sum(0)
     small = squared < 1e-2
-    safe = torch.where(small, 1.0, squared)
-    angle = safe.sqrt()
-    turn = torch.where(small, 1 / 2 - squared / 24 + squared * squared / 720, (1 - angle.cos()) / safe)
-    bend = torch.where(small, 1 / 6 - squared / 120 + squared * squared / 5040, (angle - angle.sin()) / (angle * safe))
+    safe = xp.where(small, 1.0, squared)
+    angle = xp.sqrt(safe)
+    turn = xp.where(small, 1 / 2 - squared / 24 + squared * squared / 720, (1 - xp.cos(angle)) / safe)
+    bend = xp.where(small, 1 / 6 - squared / 120 + squared * squared / 5040, (angle - xp.sin(angle)) / (angle * safe))
     return _polynomial(phi, squared, -turn, bend)
 
 
-def inverse_right_jacobian(phi: torch.Tensor) -> torch.Tensor:
+def inverse_right_jacobian(phi: Array) -> Array:
     """Jr^-1 (3,3,...) at rotation vectors (3,...), rad, |phi| <= pi.
 
     I + [phi]/2 + (1 - (t/2) cot(t/2)) / t^2 [phi]^2.
     """
-    squared = (phi * phi).sum(dim=0)
+    xp, squared = library(phi), (phi * phi).sum(0)
     small = squared < 1e-3
-    safe = torch.where(small, 1.0, squared)
-    half = safe.sqrt() / 2
-    bend = torch.where(small, 1 / 12 + squared / 720, (1 - half / torch.tan(half)) / safe)
-    return _polynomial(phi, squared, torch.full_like(squared, 0.5), bend)
+    safe = xp.where(small, 1.0, squared)
+    half = xp.sqrt(safe) / 2
+    bend = xp.where(small, 1 / 12 + squared / 720, (1 - half / xp.tan(half)) / safe)
+    return _polynomial(phi, squared, 0.5, bend)
 
 
-def _polynomial(phi: torch.Tensor, squared: torch.Tensor, turn: torch.Tensor, bend: torch.Tensor) -> torch.Tensor:
+def _polynomial(phi: Array, squared: Array, turn: Array | float, bend: Array) -> Array:
     """I + turn [phi] + bend [phi]^2, (3,3,...), with [phi]^2 = phi phi^T - t^2 I."""
     # Row-major entries: the diagonal is every fourth; [phi] has z at 3, x at 7, y at 2, and their negatives across.
     entries = ((bend * phi)[:, None] * phi).reshape(9, *phi.shape[1:])
-    side = (turn * phi).roll(1, dims=0)  # of the axes z, x, y
-    entries[::4].add_(1 - bend * squared)
-    entries[3:8:4].add_(side[:2])
-    entries[1:6:4].sub_(side[:2])
-    entries[2].add_(side[2])
-    entries[6].sub_(side[2])
-    return entries.unflatten(0, (3, 3))
+    xp, side = library(phi), turn * phi
+    side = xp.concat((side[2:], side[:2]))  # of the axes z, x, y
+    for place, added in ((slice(0, 9, 4), 1 - bend * squared), (slice(3, 8, 4), side[:2]), (2, side[2])):
+        xp.add(entries[place], added, out=entries[place])
+    for place, taken in ((slice(1, 6, 4), side[:2]), (6, side[2])):
+        xp.subtract(entries[place], taken, out=entries[place])
+    return entries.reshape(3, 3, *phi.shape[1:])
 
 
-def rotation_log(matrix: torch.Tensor) -> torch.Tensor:
+def rotation_log(matrix: Array) -> Array:
     """Rotation vectors (3,...), rad, of rotation matrices (3,3,...), components first.
 
     `roma.rotmat_to_rotvec` to rounding, in an eighth of its time, which every solver step would pay: up to about 150
     degrees the antisymmetric part serves; larger rotations are RoMa's.
     """
-    axis = torch.stack([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
-    sine = (axis * axis).sum(dim=0).sqrt() / 2
+    xp = library(matrix)
+    axis = xp.stack([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
+    sine = xp.sqrt((axis * axis).sum(0)) / 2
     cosine = (matrix[0, 0] + matrix[1, 1] + matrix[2, 2] - 1) / 2
     small = sine < 1e-4
-    ratio = torch.atan2(sine, cosine) / torch.where(small, 1.0, sine)
-    phi = axis * (torch.where(small, 1 + sine * sine / 6, ratio) / 2)
+    ratio = xp.atan2(sine, cosine) / xp.where(small, 1.0, sine)
+    phi = axis * (xp.where(small, 1 + sine * sine / 6, ratio) / 2)
     large = cosine < -0.85
     if bool(large.any()):
-        phi[:, large] = roma.rotmat_to_rotvec(matrix[:, :, large].permute(2, 0, 1)).T
+        turned = torch.as_tensor(matrix[:, :, large]).permute(2, 0, 1)
+        phi[:, large] = xp.asarray(roma.rotmat_to_rotvec(turned).T)
     return phi

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from src.personalization.terms.pose_prior import inverse_right_jacobian, rotation_log
+from template.components_first import Array, library
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,13 @@ class Smoothness:
     depth_std: float | None = None
     memory: float = 1.0
 
-    def fade(self, step: torch.Tensor) -> torch.Tensor:
+    def fade(self, step: Array) -> Array:
         """Part (no unit) that is left of a velocity, m or rad per s, after ``step`` s."""
-        return torch.exp(-step / self.memory)
+        return library(step).exp(-step / self.memory)
 
-    def stds(self, like: torch.Tensor) -> torch.Tensor:
+    def stds(self, like: Array) -> Array:
         """(17,3): sixteen rotations (rad), then the wrist (m), both / s^1.5."""
-        std = torch.full((17, 3), self.finger_std, dtype=like.dtype, device=like.device)
+        std = library(like).full((17, 3), self.finger_std, dtype=like.dtype, device=like.device)
         std[0], std[16] = self.root_std, self.wrist_std
         if self.depth_std is not None:
             std[16, 2] = self.depth_std
@@ -46,29 +45,30 @@ class Smoothness:
 
 
 def smoothness_rows(
-    pose: torch.Tensor, wrist: torch.Tensor, seconds: torch.Tensor, chart: torch.Tensor, smoothness: Smoothness
-) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    pose: Array, wrist: Array, seconds: Array, chart: Array, smoothness: Smoothness
+) -> tuple[Array, tuple[Array, Array, Array]]:
     """Residuals of every three frames in a row, and their derivatives.
 
     Args:
-        pose: (T,16,3,3); wrist: (T,3) m; seconds: (T,) increasing.
+        pose: (T,16,3,3); wrist: (T,3) m; seconds: (T,) increasing; all PyTorch's, or all NumPy's.
         chart: (T,16,3,3) L: unknowns y turn a joint to ``R exp([L y])``.
 
     Returns:
         residuals (T-2,17,3), no unit: sixteen rotations, then the wrist; their derivatives, (T-2,17,3,3) each, in the
         unknowns of the first, second and third of the three frames.
     """
-    step = (seconds[1:] - seconds[:-1])[:, None, None]
-    relative = (pose[:-1].mT @ pose[1:]).permute(2, 3, 1, 0)
-    phi = rotation_log(relative)
-    velocity = torch.cat([phi.permute(2, 1, 0), (wrist[1:] - wrist[:-1])[:, None]], dim=1) / step
+    xp, step = library(pose), (seconds[1:] - seconds[:-1])[:, None, None]
+    relative = xp.moveaxis(pose[:-1].mT @ pose[1:], (2, 3), (0, 1))
+    phi = rotation_log(relative)  # (3,T-1,16)
+    velocity = xp.concat([xp.moveaxis(phi, 0, 2), (wrist[1:] - wrist[:-1])[:, None]], 1) / step
     between = (step[1:] + step[:-1]) / 2
-    scale = 1 / (smoothness.stds(pose) * between.sqrt())  # (T-2,17,3)
+    scale = 1 / (smoothness.stds(pose) * xp.sqrt(between))  # (T-2,17,3)
     fade = smoothness.fade(between)
-    turned = inverse_right_jacobian(phi).permute(3, 2, 0, 1)  # d phi by the later frame; transposed: by the earlier
-    eye = torch.eye(3, dtype=pose.dtype, device=pose.device).expand(len(step), 1, 3, 3)
-    later = torch.cat([turned @ chart[1:], eye], dim=1) / step[..., None]
-    earlier = -torch.cat([turned.mT @ chart[:-1], eye], dim=1) / step[..., None]
+    # d phi by the later frame; transposed: by the earlier.
+    turned = xp.moveaxis(inverse_right_jacobian(phi), (0, 1), (2, 3))
+    eye = xp.broadcast_to(xp.eye(3, dtype=pose.dtype, device=pose.device), (len(step), 1, 3, 3))
+    later = xp.concat([turned @ chart[1:], eye], 1) / step[..., None]
+    earlier = -xp.concat([turned.mT @ chart[:-1], eye], 1) / step[..., None]
     rows = scale[..., None]
     left = fade[..., None]
     blocks = (-rows * left * earlier[:-1], rows * (earlier[1:] - left * later[:-1]), rows * later[1:])

@@ -17,9 +17,10 @@ from torchvision.ops import nms
 
 from datasets.image_crop import crop_image
 from src.engine.checkpoint import ModelCard, load_network
+from src.engine.networks import for_inference
 from src.photos.detector.detection import Detection
 from src.photos.detector.mediapipe_hands import SAME_HAND, overlap
-from src.photos.search import limited, network_input
+from src.photos.search import limited, network_input, read_windows
 from utils.camera import crop_affine, invert_affine, square_box, transform_points
 
 DETECTOR_WEIGHTS, KEYPOINT_WEIGHTS = "hand_detector.safetensors", "world_keypoints.safetensors"
@@ -70,7 +71,8 @@ class OwnHands:
         threshold: float = MIN_SCORE,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.detector, self.card, _ = load_network(detector, device, expect="hand_detector")
+        network, self.card, _ = load_network(detector, device, expect="hand_detector")
+        self.detector = for_inference(network)
         self.reader = RatedReader(*load_network(keypoints, device, expect="pose_2d")[:2], device)
         self.threshold, self.device, self.name, self.closely = threshold, device, "own detector", False
 
@@ -93,7 +95,7 @@ class OwnHands:
             return []
         return one_each([look for look in self._look(image, squares, probability) if look.hand.score >= self.threshold])
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def proposals(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Squares (N,3) centre and side px that may hold a hand, likeliest first, and probabilities (N,)."""
         height, width = image.shape[:2]
@@ -212,25 +214,10 @@ class RatedReader:
     def __init__(self, network: nn.Module, card: ModelCard, device: torch.device | str = "cpu") -> None:
         if getattr(network, "rating", None) is None:
             raise ValueError(f"{card.model} {card.options} has no rating; train one with src.engine.world.train")
-        self.network, self.card, self.device = network, card, device
+        self.network, self.card, self.device = for_inference(network), card, device
 
-    @torch.no_grad()
     def read(self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray) -> Readings:
-        """Look into tight squares.
-
-        Args:
-            image: (H,W,3) uint8 RGB; boxes: (N,3) px of it; is_left: (N,) or one for all: mirror before, as the network
-                knows right hands.
-        """
-        is_left = np.broadcast_to(is_left, len(boxes))
-        width, size = image.shape[1], self.card.input_size
-        windows = np.array(boxes, dtype=np.float64) * [1, 1, self.card.crop_scale]
-        windows[is_left, 0] = width - 1 - windows[is_left, 0]
-        sides = image, np.ascontiguousarray(image[:, ::-1])
-        crops = [crop_image(sides[int(left)], window, size) for left, window in zip(is_left, windows, strict=True)]
-        output = self.network(network_input(crops, self.device))
-        back = invert_affine(crop_affine(windows, size))
-        keypoints = transform_points(output["keypoints_2d"].double().cpu().numpy(), back)
-        keypoints[is_left, :, 0] = width - 1 - keypoints[is_left, :, 0]
+        """Look into tight squares (N,3) px; see `read_windows`."""
+        keypoints, output = read_windows(self.network, self.card, self.device, image, boxes, is_left)
         names = ("keypoint_confidence", "is_hand", "is_left")
         return Readings(keypoints, *(output[name].float().cpu().numpy() for name in names))

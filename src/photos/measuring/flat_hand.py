@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from datasets.image_crop import whole_image_box
 from options.image_options import DETECTOR
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import CalibrationError
@@ -22,6 +24,7 @@ from src.photos.image import UnusableImage, read_photo, shown_name
 from src.photos.measuring.plane import check_corners, find_rectangle, homography, points_mm
 from template import HandAssets
 from template.kinematics import JointsModel
+from utils.cameras.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,10 @@ def flat_hand_cues(
     try:
         photo = read_photo(path)
         camera = choose_camera(photo, K, fov)
+        if camera.lens is not None:  # its picture made straight
+            view = View.of_box(camera.lens, whole_image_box(*photo.size), 1.0)
+            photo, camera = replace(photo, path=None, image=view.image(photo.image)), Camera(view.K, camera.source)
+            corners = None if corners is None else view.to_view(corners)
         hand = believed(finder(photo.image), side, shown_name(path))[0]
         corners = (
             find_rectangle(photo.image, kind, camera.K) if corners is None else check_corners(corners, kind, camera.K)

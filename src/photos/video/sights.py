@@ -14,7 +14,6 @@ from src.photos.boxes import Region
 from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, RatedReader, logit, open_own_hands
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage
-from src.photos.result import mirror_box, mirror_points
 from src.photos.search import KeypointReader, limited
 from utils.camera import square_box
 
@@ -158,15 +157,19 @@ class NetworkWindows(Regions):
         asked = self.tools.hand if self.tools.hand in ("left", "right") else None
         sides, sights = (False, True) if asked is None else (asked == "left",), []
         squares = self.finder.proposals(photo.image)[0]
-        by_side = [self._look(photo.image, squares, side, MOVES, SIZES[:1]) for side in sides] if len(squares) else []
-        for looks in zip(*by_side, strict=True):
-            best = max(looks, key=lambda look: look[2].mean())
+        count, found = len(squares), []
+        if count:
+            looks = self._look(
+                photo.image, np.tile(squares, (len(sides), 1)), np.repeat(sides, count), MOVES, SIZES[:1]
+            )
+            by_place = [looks[place::count] for place in range(count)]
+            found = [(one, max(one, key=lambda look: look[2].mean())) for one in by_place]
+            found = [(one, best) for one, best in found if best[2].mean() >= LOST]
+        agreeing = self._agrees(photo.image, np.stack([best[0] for _, best in found])) if found else []
+        for (looks, best), agrees in zip(found, agreeing, strict=True):
             sure = float(best[2].mean())
-            if sure < LOST:
-                continue
             is_left = sides[[look is best for look in looks].index(True)]
             sight = self._sight(best, is_left, looks[1 - int(is_left)] if asked is None else None)
-            agrees = self._agrees(photo.image, best[0])
             is_sure = any(sure >= place and agrees >= least for place, least in PLACES.items())
             if is_sure or agrees >= HARDLY:
                 region = replace(sight.region, source=self.finder.name)
@@ -177,55 +180,62 @@ class NetworkWindows(Regions):
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         """See `Looker`."""
-        look = self._look(photo.image, limited(box, photo.image)[None], is_left)[0]
+        image = photo.image
+        look, other = self._look(image, limited(box, image)[None], is_left, and_mirrored=True)
         if look[2].mean() < CLEAR:
-            around = np.stack([limited(one, photo.image) for one in box + AROUND * box[2]])
-            best = max(self._look(photo.image, around, is_left), key=lambda one: one[2].mean())
-            look = best if best[2].mean() > look[2].mean() + SURER else look
+            around = np.stack([limited(one, image) for one in box + AROUND * box[2]])
+            best = max(self._look(image, around, is_left), key=lambda one: one[2].mean())
+            if best[2].mean() > look[2].mean() + SURER:
+                look, other = best, None
         sure = look[2].mean()
-        if sure < LOST or (sure < CLEAR and self.finder is not None and self._agrees(photo.image, look[0]) < HARDLY):
+        if sure < LOST or (sure < CLEAR and self.finder is not None and self._agrees(image, look[0][None])[0] < HARDLY):
             return None
-        points, confidence = self._read(photo.image, look[0][None], not is_left, SIZES)
-        return self._sight(look, is_left, (look[0], points[0], confidence[0]))
+        if other is None:
+            points, confidence = self._read(image, look[0][None], not is_left, SIZES)
+            other = look[0], points[0], confidence[0]
+        return self._sight(look, is_left, other)
 
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
         """See `Looker`."""
-        return self.finder is None or self._agrees(photo.image, limited(sight.region.box, photo.image)) >= HARDLY
+        image = photo.image
+        return self.finder is None or self._agrees(image, limited(sight.region.box, image)[None])[0] >= HARDLY
 
-    def _agrees(self, image: np.ndarray, box: np.ndarray) -> float:
-        """How sure our network of all places is, which has seen more than hands: the other is sure of sleeves too."""
-        rated = self.finder.reader.read(image, np.stack([box, box]), np.array([False, True]))
-        return float(rated.confidence.mean(axis=1).max())
+    def _agrees(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """(N,) how sure our network of all places is, which saw more than hands: the other is sure of sleeves too."""
+        rated = self.finder.reader.read(image, boxes.repeat(2, axis=0), np.tile([False, True], len(boxes)))
+        return rated.confidence.mean(axis=1).reshape(-1, 2).max(axis=1)
 
     def _look(
-        self, image: np.ndarray, boxes: np.ndarray, is_left: bool, moves: int = 1, sizes: tuple[float, ...] = SIZES
-    ) -> list[Reading]:
-        """A side's hands, read in ``boxes`` (N,3) and then ``moves`` times in the box found.
+        self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray, moves: int = 1,
+        sizes: tuple[float, ...] = SIZES, and_mirrored: bool = False,
+    ) -> list[Reading]:  # fmt: skip
+        """Hands of a side each, read in ``boxes`` (N,3) and then ``moves`` times in the box found.
 
         Args:
             sizes: of the windows over the box; a place that is moved often finds its size with one.
+            and_mirrored: N more readings, of the same boxes as the other side.
         """
+        count, is_left = len(boxes), np.broadcast_to(is_left, len(boxes))
         for _ in range(moves):
             before, sure = self._read(image, boxes, is_left, sizes)
             boxes = np.stack([limited(square_box(points, 1.0), image) for points in before])
+        if and_mirrored:
+            boxes, is_left = np.concatenate([boxes, boxes]), np.concatenate([is_left, ~is_left])
         points, confidence = self._read(image, boxes, is_left, sizes)
-        weight = np.stack([sure, confidence])[..., None] ** 2  # two windows, two errors
-        points = (weight * np.stack([before, points])).sum(axis=0) / weight.sum(axis=0)
+        weight = np.stack([sure, confidence[:count]])[..., None] ** 2  # two windows, two errors
+        points[:count] = (weight * np.stack([before, points[:count]])).sum(axis=0) / weight.sum(axis=0)
         return list(zip(boxes, points, confidence, strict=True))
 
     def _read(
-        self, image: np.ndarray, boxes: np.ndarray, is_left: bool, sizes: tuple[float, ...]
+        self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray, sizes: tuple[float, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (N,21,2) and confidence (N,21) of the surest of the windows about each of ``boxes`` (N,3)."""
-        width, count = image.shape[1], len(boxes)
         windows = np.concatenate([boxes * [1, 1, size] for size in sizes])
-        if is_left:
-            image = np.ascontiguousarray(image[:, ::-1])
-            windows = np.stack([mirror_box(one, width) for one in windows])
-        points, confidence = self.reader.read(image, windows)
-        points, confidence = points.reshape(-1, count, 21, 2), confidence.reshape(-1, count, 21)
-        best = confidence.mean(axis=2).argmax(axis=0), np.arange(count)
-        return mirror_points(points[best], width) if is_left else points[best], confidence[best]
+        sides = np.tile(np.broadcast_to(is_left, len(boxes)), len(sizes))
+        points, confidence = self.reader.read(image, windows, sides)
+        points, confidence = points.reshape(-1, len(boxes), 21, 2), confidence.reshape(-1, len(boxes), 21)
+        best = confidence.mean(axis=2).argmax(axis=0), np.arange(len(boxes))
+        return points[best], confidence[best]
 
     def _sight(self, look: Reading, is_left: bool, other: Reading | None) -> Sight:
         """``look`` at the side ``is_left``, beside what the ``other`` side's look gave."""

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from src.models.mesh_joints import is_mesh_model
-from src.personalization.calibration.from_keypoints import keypoint_options, shapes_of
-from src.personalization.calibration.multi_frame import CalibrationOptions, default_options
+from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online import OnlineCalibration, OnlineOptions
+from src.personalization.calibration.population import CalibrationOptions, default_options, shapes_of
 from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
 from src.photos.api import PhotoEstimator
 from src.photos.detector.finders import landmarks_of

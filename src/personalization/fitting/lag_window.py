@@ -1,0 +1,132 @@
+"""The frames that a stream still works on, and what those before them leave behind: small dense algebra of one hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from src.personalization.fitting.sequence_problem import Chain, smoothness_model
+from src.personalization.solver.levenberg_marquardt import State
+from src.personalization.solver.normal_equations import factorise, marquardt, solve_damped, solve_factored
+from src.personalization.terms.frame_problem import step_of
+from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
+from src.personalization.terms.inputs import FrameInputs
+from src.personalization.terms.pose_prior import rotation_log
+from src.personalization.terms.smoothness import Smoothness
+from template.kinematics import JointsModel
+
+
+@dataclass
+class Past:
+    """What frames that have left the window say of the last two of them (one, at a beginning).
+
+    Attributes:
+        pose: (P,16,3,3), wrist: (P,3) m: where it is expanded, P up to 2; seconds: (P,).
+        hessian: (51 P, 51 P), gradient: (51 P,) in local increments of these.
+    """
+
+    pose: NDArray
+    wrist: NDArray
+    seconds: NDArray
+    hessian: NDArray
+    gradient: NDArray
+
+    def __len__(self) -> int:
+        return len(self.pose)
+
+
+@dataclass
+class Window:
+    """`levenberg_marquardt.Problem`, a single one: the frames of `Past`, then those whose keypoints are at hand.
+
+    The motion is of a few frames, and NumPy's.
+    """
+
+    model: JointsModel
+    past: Past
+    inputs: FrameInputs
+    seen: Observations
+    rest: torch.Tensor
+    seconds: NDArray
+    smoothness: Smoothness
+
+    def linearise(self, state: State) -> State:
+        """Cost, gradient and dense Hessian (by rad and m)."""
+        pose, wrist = state["pose"][0].numpy(), state["wrist"][0].numpy()
+        old, count = len(self.past), len(pose)
+        frames = evaluate_frames(
+            self.model, self.seen, state["pose"][0, old:], state["wrist"][0, old:], self.rest, False
+        )
+        chart = np.concatenate([np.broadcast_to(np.eye(3), (old, 16, 3, 3)), frames.chart.numpy()])
+        chain = Chain(self.seconds, np.ones(count - 1, dtype=bool))
+        moved, one, two = smoothness_model(pose, wrist, chain, chart, self.smoothness)
+        hessian = np.zeros((count, 17, 3, count, 17, 3))
+        blocks = np.einsum("tpaupb->tupab", hessian)  # a view
+        at = np.arange(count)
+        blocks[at, at] = moved.blocks
+        for distance, coupling in ((1, one), (2, two)):
+            blocks[at[distance:], at[: len(coupling)]] = coupling
+            blocks[at[: len(coupling)], at[distance:]] = coupling.mT
+        hessian = hessian.reshape(count, FRAME_SIZE, count, FRAME_SIZE)
+        hessian[at[old:], :, at[old:]] += frames.hessian.numpy()
+        hessian = hessian.reshape(count * FRAME_SIZE, count * FRAME_SIZE)
+        gradient = moved.gradient
+        gradient[old:] += frames.gradient.numpy()
+        gradient = gradient.reshape(-1)
+        cost = frames.cost.sum() + moved.cost
+        if old:
+            inner = old * FRAME_SIZE
+            turn = rotation_log((self.past.pose.mT @ pose[:old]).transpose(2, 3, 1, 0)).transpose(2, 1, 0)
+            off = np.concatenate([turn.reshape(old, 48), wrist[:old] - self.past.wrist], axis=1).reshape(-1)
+            pull = self.past.hessian @ off
+            cost = cost + off @ (pull / 2 + self.past.gradient)
+            gradient[:inner] += pull + self.past.gradient
+            hessian[:inner, :inner] += self.past.hessian
+        terms = {"gradient": gradient, "hessian": hessian, "chart": chart}
+        return {"cost": cost[None]} | {name: torch.from_numpy(value)[None] for name, value in terms.items()}
+
+    def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
+        """See `levenberg_marquardt.Problem`, in rad and m."""
+        vector, promised = solve_damped(terms["hessian"], terms["gradient"], damping)
+        return step_of(vector.unflatten(1, (-1, FRAME_SIZE)), terms["chart"]), promised
+
+    def retract(self, state: State, step: State) -> State:
+        """See `frame_problem.retract_frames`, in rad and m."""
+        pose = state["pose"].numpy() @ exponential(step["turn"].numpy())
+        return {"pose": torch.from_numpy(pose), "wrist": state["wrist"] + step["wrist"]}
+
+    def rows(self, index: torch.Tensor) -> Window:
+        """There is one problem only."""
+        return self
+
+
+def with_frame(state: State, terms: State, seconds: NDArray) -> Past:
+    """The past with one more frame in it: ``terms`` at ``state`` of a window of one frame, reduced to the last two."""
+    pose, wrist = state["pose"][0].numpy(), state["wrist"][0].numpy()
+    hessian, gradient = terms["hessian"][0].clone(), terms["gradient"][0].clone()
+    own = np.eye(FRAME_SIZE).reshape(17, 3, 17, 3)
+    own[range(16), :, range(16)] = np.linalg.inv(terms["chart"][0, -1].numpy())
+    to_local = torch.from_numpy(own).view(FRAME_SIZE, FRAME_SIZE)
+    last = slice(-FRAME_SIZE, None)
+    hessian[:, last] = hessian[:, last] @ to_local
+    hessian[last] = to_local.mT @ hessian[last]
+    gradient[last] = to_local.mT @ gradient[last]
+    drop = FRAME_SIZE * max(len(pose) - 2, 0)
+    if drop:
+        inner, border = hessian[:drop, :drop].clone(), hessian[:drop, drop:]
+        inner.diagonal().add_(marquardt(inner.diagonal(), inner.new_zeros(())))
+        factor = factorise(inner[None])
+        solved = solve_factored(factor, torch.cat([border, gradient[:drop, None]], dim=1)[None])[0]
+        gradient = gradient[drop:] - border.mT @ solved[:, -1]
+        hessian = hessian[drop:, drop:] - border.mT @ solved[:, :-1]
+        hessian = (hessian + hessian.mT) / 2
+    return Past(pose[-2:], wrist[-2:], seconds[-2:], hessian.numpy(), gradient.numpy())
+
+
+def exponential(turn: NDArray) -> NDArray:
+    """Rotations (...,3,3) of rotation vectors (...,3), rad."""
+    return Rotation.from_rotvec(turn.reshape(-1, 3)).as_matrix().reshape(*turn.shape, 3)
