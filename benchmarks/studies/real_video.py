@@ -1,6 +1,6 @@
 """A real video of one hand, of which nothing is measured: does the hand keep its size, does it hold still, is it lost?
 
-``python benchmarks/real_video.py --json [--video ../shared/data/video/hand.mp4] [--keypoints mediapipe|own]`` runs the
+``python -m benchmarks.studies.real_video --json [--video ../shared/data/video/hand.mp4] [--keypoints mediapipe|own]`` runs the
 video demo on it three times and prints one object:
 
 * ``each_frame_alone``, ``lag_0``, ``together`` (the default): ``lost``, frames without a hand; ``wrist_mm`` and
@@ -21,20 +21,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import numpy as np
+import torch
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+from options.run_options import get_args_parser
+from src.personalization.calibration.from_keypoints import keypoint_options
+from src.personalization.calibration.online import OnlineCalibration
+from src.personalization.calibration.population import shapes_of
+from src.photos.detector.finders import landmarks_of, open_finder
+from src.photos.video.run_video import video_demo
+from template import load_hand_assets, mirror_pose
+from utils.joints import TIP_JOINTS
 
-from options.run_options import get_args_parser  # noqa: E402
-from src.personalization.calibration.from_keypoints import keypoint_options, shapes_of  # noqa: E402
-from src.personalization.calibration.online import OnlineCalibration  # noqa: E402
-from src.photos.detector.finders import landmarks_of, open_finder  # noqa: E402
-from src.photos.video.run_video import video_demo  # noqa: E402
-from template import load_hand_assets, mirror_pose  # noqa: E402
-from utils.joints import TIP_JOINTS  # noqa: E402
-
-VIDEO = Path(__file__).resolve().parents[2] / "shared" / "data" / "video" / "hand.mp4"
+VIDEO = Path(__file__).resolve().parents[3] / "shared" / "data" / "video" / "hand.mp4"
 TREATMENTS = {"each_frame_alone": ["--each_frame_alone"], "lag_0": ["--lag", "0"], "together": []}
 #: Frames on either side whose mean keypoints are compared, and how far they may be apart, in parts of the hand's box.
 NEAR, STILL = 5, 0.02
