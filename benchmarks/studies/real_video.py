@@ -1,7 +1,7 @@
 """A real video of one hand, of which nothing is measured: does the hand keep its size, does it hold still, is it lost?
 
-``python -m benchmarks.studies.real_video --json [--video ../shared/data/video/hand.mp4] [--keypoints mediapipe|own]`` runs the
-video demo on it three times and prints one object:
+``python -m benchmarks.studies.real_video --json`` runs the video demo on it three times (``--video``: by default
+``../shared/data/video/hand.mp4``; ``--keypoints mediapipe`` or ``own``) and prints one object:
 
 * ``each_frame_alone``, ``lag_0``, ``together`` (the default): ``lost``, frames without a hand; ``wrist_mm`` and
   ``tips_mm``, jitter of the wrist and of the fingertips about it in the frames in which the keypoints hardly move.
