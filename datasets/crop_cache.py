@@ -38,8 +38,11 @@ class CropCache:
         """Name the cache; nothing is read yet.
 
         Args:
+            folder: where it lives.
             name: readable part of the file name, such as the split.
             key: names the data's state; a cache with another key is another file.
+            count: number of crops N.
+            crop_size: C, pixels.
             channels: 3, or 4 with a mask behind the colours.
         """
         masked = "" if channels == 3 else f"_{channels}channels"

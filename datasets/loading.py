@@ -254,7 +254,15 @@ def _seed_worker(worker: int) -> None:
 class ResidentSamples:
     """Samples of a data set in a device's own memory: a batch costs one gather there and nothing on the host.
 
-    ``indices`` (M,) are those that are kept, in the order they came in; ``columns`` hold tensors (M, ...) by key.
+    Args:
+        indices: (N,) dataset indices to keep.
+        read: indices -> collated batch of CPU tensors.
+        device: where to keep them.
+        drop_invalid: leave out samples with ``valid`` False.
+
+    Attributes:
+        indices: (M,) dataset indices that are kept, in the order they came in.
+        columns: tensors (M, ...) by key.
     """
 
     def __init__(

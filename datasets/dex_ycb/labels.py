@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -145,15 +146,15 @@ def _read_table(
     workers = usable_cores() if workers is None else workers
     expected = len(jobs) * len(parts[0]["frame"])
     logger.info("reading about %d label files of %s from %s", expected, split.name, root)
-    with (
-        tqdm(total=len(jobs), initial=1, desc=f"labels of {split.name}", unit="sequence", disable=None) as bar,
-        # No process starts before there is work. They only read files with NumPy, so forking is safe beside torch.
-        ProcessPoolExecutor(max(workers, 1), mp_context=get_context("fork")) as pool,
-    ):
-        in_parallel = workers > 1 and expected >= _PARALLEL_FROM
-        for part in (partial(pool.map, chunksize=4) if in_parallel else map)(_read_sequence, jobs[1:]):
-            parts.append(part)
-            bar.update()
+    with ExitStack() as stack:
+        if workers > 1 and expected >= _PARALLEL_FROM:
+            # The children only read files with NumPy, so forking is safe beside torch's threads.
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("fork")))
+            rest = pool.map(_read_sequence, jobs[1:], chunksize=4)
+        else:
+            rest = map(_read_sequence, jobs[1:])
+        bar = tqdm(rest, total=len(jobs), initial=1, desc=f"labels of {split.name}", unit="sequence", disable=None)
+        parts += bar
     counts = [len(part["frame"]) for part in parts]
     rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if key not in ("is_left", "betas")}
     unusable = [camera for camera, K in enumerate(intrinsics) if K is None]
@@ -182,11 +183,10 @@ def _read_sequence(job: tuple[Path, SequenceFolder, tuple[str, ...], bool]) -> d
     root, sequence, serials, skip_bad = job
     info = read_or_skip(skip_bad, f"skipped the whole sequence {sequence.path}", read_sequence_info, root, sequence)
     # The images of a sequence that is skipped keep their official ids.
-    num_frames, is_left, betas = info or (
-        count_frames(root / sequence.path / serials[0]),
-        False,
-        np.zeros(10, np.float32),
-    )
+    if info is None:
+        num_frames, is_left, betas = count_frames(root / sequence.path / serials[0]), False, np.zeros(10, np.float32)
+    else:
+        num_frames, is_left, betas = info
     rows: dict[str, list] = {key: [] for key in ("camera", "frame", "bad", *LABEL_SHAPES)}
     for camera, serial in enumerate(serials):
         folder = root / sequence.path / serial

@@ -157,9 +157,8 @@ def _decode(
     with J0 the rest wrist (docs/facts.md 1.4).
     """
     hand = HandModel(assets, dtype=torch.float64)
-    vertices, mano = (
-        torch.from_numpy(np.stack(arrays)) for arrays in zip(*(frame.reconstruction for frame in frames), strict=True)
-    )
+    mano = torch.from_numpy(np.stack([frame.reconstruction.mano for frame in frames]))
+    vertices = torch.from_numpy(np.stack([frame.reconstruction.vertices for frame in frames]))
     pose, betas = pca_to_pose(assets, mano[:, 3:6], mano[:, 6:26]), mano[:, 26:36]
     posed = hand(pose, betas)
     transl = (vertices - posed.vertices).mean(dim=1)
@@ -169,9 +168,11 @@ def _decode(
     wrist = posed.rest_joints[:, 0].numpy()
 
     row = np.repeat(np.arange(len(frames)), [len(frame.crops) for frame in frames])
-    cameras, crops = zip(*(image for frame in frames for image in frame.crops), strict=True)
-    K, R, centre = (np.stack(arrays) for arrays in zip(*cameras, strict=True))
-    K_image = transform_intrinsics(K, np.stack([crop_affine_of(crop) for crop in crops]))
+    images = [image for frame in frames for image in frame.crops]
+    R = np.stack([camera.R for camera, _ in images])
+    centre = np.stack([camera.centre for camera, _ in images])
+    affine = np.stack([crop_affine_of(crop) for _, crop in images])
+    K_image = transform_intrinsics(np.stack([camera.K for camera, _ in images]), affine)
 
     def to_camera(points: np.ndarray) -> np.ndarray:
         return (points[row] - centre[:, None]) @ np.swapaxes(R, 1, 2)

@@ -41,12 +41,21 @@ _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
 
 def write_freihand(
-    root: str | Path, num_train: int, num_eval: int, seed: int = 0, mano_dir: str | None = None,
+    root: str | Path,
+    num_train: int,
+    num_eval: int,
+    seed: int = 0,
+    mano_dir: str | None = None,
     evaluation_labels: bool = True,
-) -> None:  # fmt: skip
-    """Write a data set; the arguments are the command's options.
+) -> None:
+    """Write a data set.
 
     Args:
+        root: its folder; made if missing.
+        num_train: unique training samples; each has four images.
+        num_eval: evaluation samples.
+        seed: of everything random.
+        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
         evaluation_labels: False: only K and scale of the evaluation part, as first released.
 
     Raises:
@@ -96,7 +105,7 @@ def list_entries(
         official: the hand model with FreiHAND's joints, float64.
         pose: (16, 3, 3), and axis_angle: (48,) the same in radians; betas: (10,); transl: (3,) metres; K: (3, 3) px.
     """
-    output = official(*(torch.as_tensor(value)[None] for value in (pose, betas, transl)))
+    output = official(torch.as_tensor(pose)[None], torch.as_tensor(betas)[None], torch.as_tensor(transl)[None])
     xyz, vertices = output.joints[0].numpy(), output.vertices[0].numpy()
     fingers = axis_angle[3:] - official.assets.hands_mean
     # Root pixel and scale: the end of a MANO vector of 61 (docs/facts.md 3.2).

@@ -37,7 +37,14 @@ _BOX_MARGIN = 10  # px around the hand
 def write_ho3d(
     root: str | Path, num_images: int = 8, version: str = "v2", seed: int = 0, mano_dir: str | None = None
 ) -> None:
-    """Write a data set; the arguments are the command's options.
+    """Write a data set.
+
+    Args:
+        root: its folder; made if missing.
+        num_images: of the evaluation part, four to a sequence.
+        version: "v2" (png) or "v3" (jpg).
+        seed: of everything random.
+        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
 
     Raises:
         FileExistsError: if an HO-3D is there already.

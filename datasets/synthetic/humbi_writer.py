@@ -46,7 +46,15 @@ def write_humbi(
     seed: int = 0,
     mano_dir: str | None = None,
 ) -> None:
-    """Write a data set; the arguments are the command's options. Every split has somebody of three people or more.
+    """Write a data set.
+
+    Args:
+        root: its folder; made if missing.
+        num_subjects: people, numbered from 1; at least 3, so that every split has somebody.
+        num_frames: frames a person.
+        num_cameras: views of a frame.
+        seed: of everything random.
+        mano_dir: folder of the hand model, as in `template.load_hand_assets`.
 
     Raises:
         FileExistsError: if a HUMBI is there already. One that was stopped is written anew, if by the same options.

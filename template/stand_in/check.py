@@ -66,7 +66,8 @@ def components(faces: np.ndarray, vertices: int) -> int:
     from scipy.sparse.csgraph import connected_components
 
     edges = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
-    return connected_components(csr_matrix((np.ones(len(edges)), edges.T), shape=(vertices, vertices)), False)[0]
+    graph = csr_matrix((np.ones(len(edges)), edges.T), shape=(vertices, vertices))
+    return connected_components(graph, directed=False)[0]
 
 
 def folded_edges(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 120.0) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -67,10 +67,7 @@ def _finger_capsules(finger: str) -> list[Capsule]:
     capsules: list[Capsule] = []
     for part, (number, end) in enumerate(zip(numbers, ends)):
         along, dorsal, _ = bone_frame(finger, part)
-
-        def add(start: np.ndarray, end: np.ndarray, first: float, second: float, ratio: float = 1.0) -> None:
-            capsules.append(Capsule(number, finger, start, end, first, second, dorsal, ratio))  # noqa: B023
-
+        capsule = partial(Capsule, number, finger, depth_axis=dorsal)
         start = joints[number]
         first, second = radii[part], radii[part + 1]
         length = np.linalg.norm(end - start)
@@ -80,18 +77,19 @@ def _finger_capsules(finger: str) -> list[Capsule]:
         ratio = (0.93, 0.91, 0.84)[part]
         at_middle = waist * (first + second) / 2
         middle = (start + end) / 2 - dorsal * (0.0 if part == 0 else 0.0004)
-        add(start, middle, first * 0.97, at_middle, ratio)
-        add(middle, end, at_middle, second * 0.97, ratio)
+        capsules.append(capsule(start, middle, first * 0.97, at_middle, depth_ratio=ratio))
+        capsules.append(capsule(middle, end, at_middle, second * 0.97, depth_ratio=ratio))
         if thumb and part == 0:
             continue
         # Flesh on the palmar side; on the last link the pulp.
         flesh = start + along * length * (0.50 if part < 2 else 0.46)
         size, depth = at_middle * 0.80, at_middle * 0.26
         reach = along * length * (0.17 if part < 2 else 0.12)
-        add(flesh - reach - dorsal * depth, flesh + reach - dorsal * depth, size, size, 0.9)
+        flesh = flesh - dorsal * depth
+        capsules.append(capsule(flesh - reach, flesh + reach, size, size, depth_ratio=0.9))
         # The knuckle at the link's near end.
         knuckle = start + dorsal * (first * (0.22 if part == 0 else 0.14))
-        add(knuckle, knuckle + along * 0.001, first * 0.80, first * 0.78)
+        capsules.append(capsule(knuckle, knuckle + along * 0.001, first * 0.80, first * 0.78))
     return capsules
 
 

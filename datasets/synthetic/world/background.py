@@ -13,7 +13,8 @@ SIDE = 256
 
 def random_background(generator: np.random.Generator) -> np.ndarray:
     """(SIDE, SIDE, 3) uint8 RGB; no hand is in it."""
-    painter = _PAINTERS[generator.choice(len(_PAINTERS), p=np.array(_SHARES) / sum(_SHARES))]
+    shares = np.array([share for _, share in _PAINTERS])
+    painter, _ = _PAINTERS[generator.choice(len(_PAINTERS), p=shares / shares.sum())]
     picture = np.ascontiguousarray(painter(generator), dtype=np.float32)
     if generator.random() < 0.25:
         _limb(picture, generator)
@@ -222,5 +223,7 @@ def _limb(picture: np.ndarray, generator: np.random.Generator) -> None:
             cv2.circle(picture, tuple(int(v) for v in centre), max(int(radius), 1), tone.tolist(), -1)
 
 
-_PAINTERS = (_wall, _spectrum, _room, _shapes, _weave, _page, _people)
-_SHARES = (0.27, 0.13, 0.18, 0.12, 0.13, 0.07, 0.10)
+#: With their shares of the pictures.
+_PAINTERS = (
+    (_wall, 0.27), (_spectrum, 0.13), (_room, 0.18), (_shapes, 0.12), (_weave, 0.13), (_page, 0.07), (_people, 0.10),
+)  # fmt: skip

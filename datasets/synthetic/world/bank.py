@@ -72,12 +72,18 @@ def _worker(root: str, seed: int, numbers: list[int], mano_dir: str | None, dead
 
 
 def write_bank(
-    root: str | Path, people: int, seed: int = 0, processes: int = 1, first: int = 0, minutes: float = 1e9,
+    root: str | Path,
+    people: int,
+    seed: int = 0,
+    processes: int = 1,
+    first: int = 0,
+    minutes: float = 1e9,
     mano_dir: str | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Write a bank with several processes; the number of shards that are whole at the end.
 
     Args:
+        root: folder, made if missing.
         people: rounded up to whole shards; each gives `PER_PERSON` cut-outs.
         first: number of the first person: other banks of the same seed (validation) begin elsewhere.
         minutes: no shard but each process's first is begun later than this.

@@ -47,9 +47,15 @@ def random_lights(generator: np.random.Generator, up: np.ndarray, towards_viewer
     number = {"even": 0, "lamps": 2}.get(kind, 1)
     lamps = np.array([direction(bias) for _ in range(number)]).reshape(-1, 3)
     lamp_colours = np.array([colour(generator.uniform(0.4, 2.2)) for _ in range(number)]).reshape(-1, 3)
-    widths, ambient = generator.uniform(0, 1, lobe_count), colour(generator.uniform(0.05, 0.5))
-    arrays = (array.astype(np.float32) for array in (lobes, lobe_colours, widths, ambient, lamps, lamp_colours))
-    return WorldLights(*arrays, float(np.exp(generator.uniform(np.log(6), np.log(60)))))
+    return WorldLights(  # the order of the random draws is that of the fields
+        lobes=lobes.astype(np.float32),
+        lobe_colours=lobe_colours.astype(np.float32),
+        lobe_widths=generator.uniform(0, 1, lobe_count).astype(np.float32),
+        ambient=colour(generator.uniform(0.05, 0.5)).astype(np.float32),
+        lamps=lamps.astype(np.float32),
+        lamp_colours=lamp_colours.astype(np.float32),
+        sharpness=float(np.exp(generator.uniform(np.log(6), np.log(60)))),
+    )
 
 
 def shade(

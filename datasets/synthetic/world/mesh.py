@@ -97,8 +97,8 @@ class FineSurface(HandSurface):
         self.backness = 1 - np.concatenate([fine["palmar"], np.tile(around, more // len(around))]).astype(np.float32)
 
     def _points(self, fingers: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        inputs = _inputs(fingers, betas)
-        return tuple(points[0].double().numpy() for points in (self._fine(*inputs), self.hand.joints(*inputs)))
+        pose, shape = _inputs(fingers, betas)
+        return self._fine(pose, shape)[0].double().numpy(), self.hand.joints(pose, shape)[0].double().numpy()
 
 
 class SubdividedHand(HandSurface):

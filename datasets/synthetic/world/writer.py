@@ -110,7 +110,10 @@ def write_world(
 ) -> int:
     """Write the training part of a data set, or go on with one of the same options; how many pictures there are.
 
-    ``num_images`` is rounded up to a multiple of four.
+    Args:
+        root: its folder; made if missing.
+        num_images: pictures; rounded up to a multiple of four.
+        seed, processes, mano_dir: of everything random; that write; the hand model's folder (`load_hand_assets`).
 
     Raises:
         FileExistsError: root holds another data set.
