@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,5 +136,7 @@ def test_pictures_without_numbers_are_no_video(tmp_path: Path, hands: list[tuple
     np.savez(tmp_path / "numbered.npz", **content)  # clip_0007_1: the second hand of a picture
     with pytest.raises(ValueError, match="24 videos of a frame or two"):
         frames_of(read_estimates(tmp_path / "numbered.npz", "joints"))
+    with pytest.raises(ValueError, match="no 2D keypoints, by which hands are followed"):
+        frames_of(replace(read_estimates(tmp_path / "joints.npz", "joints"), keypoints_2d=None))
     with pytest.raises(ValueError, match="fps is 0"):
         handid.personalise(tmp_path / "joints.npz", format="joints", identity=truth_identity(), hand=ASSETS, fps=0)

@@ -454,3 +454,4 @@ def test_mirrored_keypoints_are_found_and_named(tmp_path: Path) -> None:
             CalibrationError, match=r"10 \w+ hands are a \w+ hand's, all together .* p\d.jpg.*--side_of"
         ):
             prepare(read(points, left), ASSETS, people_of(ASSETS))
+    prepare(read(mirrored[[0] * 10], False), ASSETS, people_of(ASSETS))  # ten of a hand held still tell as one

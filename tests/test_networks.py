@@ -159,6 +159,9 @@ def test_views_are_averaged_by_their_confidence() -> None:
     assert torch.allclose(averaged["keypoints_2d"], total / weight, atol=1e-4)
     assert not torch.allclose(averaged["keypoints_2d"], single["keypoints_2d"], atol=1e-3)
     assert torch.equal(averaged["heatmap_logits"], single["heatmap_logits"])
+    network.views = 9
+    with pytest.raises(ValueError, match="views is 9"):
+        network(image)
 
 
 def test_ranking_loss_against_a_slow_loop() -> None:

@@ -11,7 +11,7 @@ The model of an estimator, each number of which is in `Claims`:
   ones, 3D points have a further error and no size of their own.
 
 ``pa_mpjpe_mm`` is the published error (joints after similarity alignment) that the pose errors were set to reach;
-tests/test_estimator_simulation.py measures it. HaMeR 6.0 mm and WiLoR 5.5 mm are FreiHAND's, of their papers; of SAM 3D
+tests/test_estimates.py measures it. HaMeR 6.0 mm and WiLoR 5.5 mm are FreiHAND's, of their papers; of SAM 3D
 Body 5.5 mm (as WiLoR) and of MediaPipe 10 mm are assumptions. Nobody publishes ``gain``, the spread of betas, or what
 images of a person share: these are assumptions.
 """

@@ -84,8 +84,17 @@ def model_card(args: argparse.Namespace, assets: HandAssets) -> ModelCard:
             options["blind_decoder"] = True
         if args.model == "mano_baseline_conf":
             options["linear_confidence"] = args.confidence == "pairs"
-    view = args.input_size, args.crop_size, args.crop_scale
-    return ModelCard(args.model, args.recipe, options, *view, assets.name, assets.hash, args.crop or "joints")
+    return ModelCard(
+        args.model,
+        args.recipe,
+        options,
+        input_size=args.input_size,
+        crop_size=args.crop_size,
+        crop_scale=args.crop_scale,
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        crop=args.crop or "joints",
+    )
 
 
 def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module) -> Objective:
@@ -111,7 +120,15 @@ def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module)
 def build_optimizer(
     args: argparse.Namespace, model: nn.Module, steps: int, steps_per_epoch: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Optimizer over what requires gradients and a schedule, stepped once a batch: so often in all, and in an epoch."""
+    """Optimizer over what requires gradients and a schedule that is stepped once a batch.
+
+    Args:
+        args: ``optimizer``, ``lr``, ``body_lr`` (None: ``lr``), ``weight_decay``, ``schedule``, ``model``.
+        steps: batches of the whole training; steps_per_epoch: of an epoch.
+
+    Raises:
+        ValueError: a ``body_lr`` for a network without such modules.
+    """
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     body = [] if args.body_lr is None else [name for name in trainable if name.split(".")[0] in BODY]
     if args.body_lr is not None and not body:

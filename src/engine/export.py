@@ -60,7 +60,9 @@ class ExportError(RuntimeError):
 def export(args: argparse.Namespace) -> Path:
     """Write the ONNX file that the options describe and, where onnxruntime is there, compare it with PyTorch.
 
-    Weights come from ``checkpoint`` or ``resume``, else they are the shipped ones of the model's name.
+    Args:
+        args: ``model``, ``output`` (FILE.onnx), ``without_layer``; weights from ``checkpoint`` or ``resume``,
+            else the shipped ones of that name in the folder ``weights``.
 
     Raises:
         ExportError: onnx is not installed, or the file disagrees with PyTorch by more than 1e-4 m.

@@ -162,9 +162,15 @@ def evaluate_hands(
     """
     points = predicted_points(predictions, hand)
     true_joints, true_vertices = true_points(hand, truth, predictions.is_left, left)
-    measured = points.joints, true_joints, points.vertices, true_vertices
-    given = {"image_id": predictions.image_id, "f_scores": f_scores, "absolute": points.in_camera}
-    result = evaluate_predictions(*measured, **given)
+    result = evaluate_predictions(
+        points.joints,
+        true_joints,
+        points.vertices,
+        true_vertices,
+        image_id=predictions.image_id,
+        f_scores=f_scores,
+        absolute=points.in_camera,
+    )
     if predictions.vertices is None:
         if "label_betas" in truth:  # the flat hands of the annotations' own hand models
             flat = {"pose": np.broadcast_to(np.eye(3), truth["pose"].shape), "transl": np.zeros_like(truth["transl"])}

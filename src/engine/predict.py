@@ -171,7 +171,8 @@ def mesh_rows(
     Args:
         output: of a network of meshes; its ``mask``, if there is one, helps to find the place.
         keypoints: (B, 21, 2) its keypoints, px of the full image.
-        batch: of `prepare_batch`; hand: layer whose regressor gives the mesh's joints.
+        batch: of `prepare_batch`; ``K_image``, ``crop_to_image`` and ``image`` are read.
+        hand: layer whose regressor gives the mesh's joints.
     """
     vertices = output["vertices"].float()
     joints = mesh_joints(vertices, hand)

@@ -92,7 +92,7 @@ class Entry:
 
     def put(self, key: str, index: Any, value: np.ndarray, *shape: int) -> list[str]:
         """Set ``value`` at ``index`` of the key seen in ``shape``, in the file's own type; gives the key's name."""
-        if key not in self._slots:
+        if not self.has(key):
             return []
         holder, name = self._slots[key]
         old = holder[name]

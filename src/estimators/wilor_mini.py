@@ -51,6 +51,7 @@ def update(hand: Hand, new: Hand) -> list[str]:
     points = pixels = shift = None
     if (seen := hand.seen_anew(new)) is not None:
         points, _, shift = seen
+        assert hand.K is not None
         projected = (points + shift) @ hand.K.T
         pixels = projected[:, :2] / projected[:, 2:]
     return hand.entry.put_each(

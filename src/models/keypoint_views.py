@@ -44,7 +44,12 @@ def average_views(
     Args:
         decode: image (B, 3, S, S) in [-1, 1] to keypoints and confidence.
         first: what it gave for the image itself, which is the first of 2 to 5 views.
+
+    Raises:
+        ValueError: more views than there are.
     """
+    if views > len(VIEWS):
+        raise ValueError(f"views is {views}; choose 1 to {len(VIEWS)}")
     total = first[0] * first[1][..., None]
     weight = first[1]
     for turn_deg, shift in VIEWS[1:views]:

@@ -155,7 +155,7 @@ def identity_figure(
     Args:
         path: picture to write.
         shapes: e.g. true, calibrated, mean shape, each with the wrist at the origin
-            (`src.evaluation.rest_hand`).
+            (`src.evaluation.shape.rest_hand`).
         faces: (F,3).
         true_vertices: (V,3) metres, wrist at the origin; None: no colouring. It ends at the largest error, or 1 mm.
     """

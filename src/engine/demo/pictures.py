@@ -95,8 +95,10 @@ def write_pictures(
         titles = ("true shape", f"calibrated, {identity.n_images} images", "mean shape")
         covariances = (None, identity.covariance, None)
         shapes = [
-            ShapeView(title, *shape, lines=length_lines(lengths_mm(hand.assets, numbers, covariance)))
-            for title, *shape, numbers, covariance in zip(titles, vertices, joints, betas, covariances, strict=True)
+            ShapeView(title, mesh, points, lines=length_lines(lengths_mm(hand.assets, numbers, covariance)))
+            for title, mesh, points, numbers, covariance in zip(
+                titles, vertices, joints, betas, covariances, strict=True
+            )
         ]
         identity_figure(
             output / "pictures" / f"identity_subject-{subject:02d}.png",
@@ -127,6 +129,19 @@ def fitted_hand(
     confidence = fitted.keypoint_confidence[row]
     squared = np.square(project_numpy(view.joints.astype(np.float64), K) - keypoints).sum(axis=1)
     rms = float(np.sqrt((confidence * squared).sum() / max(float(confidence.sum()), 1e-9)))
-    seen = (width, K, square_box(keypoints, 1.0), keypoints, confidence)
-    known = (fitted.pose[row], fitted.transl[row], fitted.betas[row], length)
-    return Result(*seen, view.vertices, view.joints, hand.assets, rms, *known, sources=_SOURCES)
+    return Result(
+        width,
+        K,
+        box=square_box(keypoints, 1.0),
+        keypoints=keypoints,
+        confidence=confidence,
+        vertices=view.vertices,
+        joints=view.joints,
+        assets=hand.assets,
+        reprojection_px=rms,
+        pose=fitted.pose[row],
+        transl=fitted.transl[row],
+        betas=fitted.betas[row],
+        length=length,
+        sources=_SOURCES,
+    )

@@ -94,7 +94,10 @@ def joined(parts: list[Personalised]) -> Personalised | None:
     def rows(some: list[Predictions]) -> Predictions:
         return replace(some[0], **{name: whole([getattr(one, name) for one in some]) for name in ROW_ARRAYS})
 
-    points = whole([one.joints for one in parts]), whole([one.reprojection_px for one in parts])
     return Personalised(
-        parts[0].identities, rows([one.rows for one in parts]), *points, rows([one.released for one in parts])
+        identities=parts[0].identities,
+        rows=rows([one.rows for one in parts]),
+        joints=whole([one.joints for one in parts]),
+        reprojection_px=whole([one.reprojection_px for one in parts]),
+        released=rows([one.released for one in parts]),
     )

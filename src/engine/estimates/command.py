@@ -169,13 +169,14 @@ def personalise(args: argparse.Namespace) -> None:
             identities = calibrate_estimates(some, assets, people, cues, same_video=one_video, **given)
 
         def fit(rows: Predictions) -> Personalised:
-            trusted, motion = (some.trust, some.landmarks, None, device), None
+            motion = None
             if whole:
                 frames = frames_of(rows)
                 rows = replace(by_tracks(args, rows), sequence_id=frames.track)
                 motion = None if args.fps is None else (frames.track, frames.frame / args.fps)
                 logger.info("%d hands are followed through %d videos", frames.track.max(), frames.video.max() + 1)
-            ready = prepare(rows, assets, people, *trusted, sides_known=True)
+            evidence = {"trust": some.trust, "landmarks": some.landmarks, "device": device}
+            ready = prepare(rows, assets, people, **evidence, sides_known=True)
             return personalise_rows(ready, identities, assets, device, motion)
 
         target = output / "estimates"

@@ -63,10 +63,19 @@ def learn(assets: HandAssets, rows: Predictions) -> LandmarkModel:
         raise CalibrationError(f"{rows.source}: {rows.model_name} has no 3D joints to learn from")
     stds = ((FREE,) * 3, (FREE,) * 3, *((HELD,) * 3,) * 19)
     found = fit_shared(assets, as_detections(rows), options=SharedFitOptions(offset_std=stds, space_std=SPACE_STD))
-    noise = {"std_box": np.full(21, STD_BOX), "correlation": CORRELATION, "world_std": np.full(21, WORLD_STD)}
-    counts = {"people": len(np.unique(rows.subject_id)), "hands": len(rows)}
-    names = rows.model_name, assets.name, assets.hash
-    return LandmarkModel(*names, offsets=found.offsets, **noise, world_scale_std=0.15, pose_spread=1.0, **counts)
+    return LandmarkModel(
+        name=rows.model_name,
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        offsets=found.offsets,
+        std_box=np.full(21, STD_BOX),
+        correlation=CORRELATION,
+        world_std=np.full(21, WORLD_STD),
+        world_scale_std=0.15,
+        pose_spread=1.0,
+        people=len(np.unique(rows.subject_id)),
+        hands=len(rows),
+    )
 
 
 def misfit_mm(assets: HandAssets, rows: Predictions, model: LandmarkModel | None) -> float:

@@ -33,8 +33,10 @@ def frames_of(rows: Predictions) -> Frames:
     """By the number at the end of the pictures' names; what is before it names the video.
 
     Raises:
-        ValueError: a name without a number, or numbers that count no frames.
+        ValueError: no 2D keypoints, a name without a number, or numbers that count no frames.
     """
+    if rows.keypoints_2d is None:
+        raise ValueError(f"{rows.source}: no 2D keypoints, by which hands are followed; leave out --fps and --subjects")
     names = np.array([""] * len(rows)) if rows.image_name is None else rows.image_name
     found = [_NUMBER.match(str(Path(name).with_suffix(""))) for name in names]
     for name, number in zip(names, found, strict=True):

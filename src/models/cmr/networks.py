@@ -66,8 +66,15 @@ class CmrNetwork(Cascade, MeshDecoder):
         with_mask: bool = True,
     ) -> None:
         levels = load_hierarchy() if hierarchy is None else hierarchy
-        given = {"with_mask": with_mask, "uses_feature": True, "hierarchy": levels}
-        super().__init__(self.layout, backbone, weights, **given, extra_channels=self.extra_channels)
+        super().__init__(
+            self.layout,
+            backbone,
+            weights,
+            with_mask=with_mask,
+            uses_feature=True,
+            hierarchy=levels,
+            extra_channels=self.extra_channels,
+        )
         self.hierarchy, self.hierarchy_hash = levels, levels.hash
 
     def forward(self, image: torch.Tensor, betas: torch.Tensor | None = None, **_: torch.Tensor | None) -> Output:

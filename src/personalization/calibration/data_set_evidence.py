@@ -34,7 +34,7 @@ def with_evidence(
         cameras: keep only instants that so many see, and so many views of each (seeded); None: every row alone.
 
     Raises:
-        CalibrationError, FileNotFoundError, BadFileError: see `view_groups`, `group_views` and `wrist_depths`.
+        CalibrationError: an image of another split. Others: see `view_groups`, `group_views` and `wrist_depths`.
     """
     rows, views = rows_of(dataset, predictions), None
     if cameras is not None:

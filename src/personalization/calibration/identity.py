@@ -169,7 +169,8 @@ def _describe(repeats: Repeats, options: CalibrationOptions, subject: int) -> di
         said = "as stated" if options.same_video else "told from how the hand is held"
         logger.info(
             "subject %d: %d images show %d views, of %d videos (%s), which tell as much as %.1f independent images; "
-            "--no-same_video where that is wrong", subject, images, views, videos, said, worth,
+            "where that is wrong, calibrate with --no-same_video (same_video=False)",
+            subject, images, views, videos, said, worth,
         )  # fmt: skip
     shared = round(everywhere + in_video - everywhere * in_video, 3)
     return {"views": views, "videos": videos, "in_common": [everywhere, shared], "worth": round(worth, 2)}

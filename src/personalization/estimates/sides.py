@@ -7,12 +7,14 @@ import logging
 import numpy as np
 import torch
 
+from src.personalization.calibration.views import mean_hand_points, views_of
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, usable
 from template import HandAssets
+from template.kinematics import JointsModel
 from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,8 @@ ONE, STEPS = 0.8, LMOptions(max_steps=1, initial_damping=1e-3)
 #: The same of the median of a side's hands, and how many it takes: then the file is wrong, and not single hands.
 ALL, LEAST = 0.93, 4
 #: Natural logarithm of the odds that a side's keypoints, all together, are of the other side; how many hands that are
-#: looked at. One picture rarely tells: from afar a right palm looks as a left hand's back does.
+#: looked at, spread over all. One picture rarely tells: from afar a right palm looks as a left hand's back does. Nor do
+#: many of a hand held still, whose errors repeat: those of one view count for one.
 DOUBTED, REFUSED, LOOKED_AT = 3.0, 10.0, 40
 _REMEDY = "the file's sides are mirrored. Give --sides (mediapipe), --side_of, or mend is_left / right"
 
@@ -81,15 +84,18 @@ def check_sides_in_pictures(
     """
     assert estimates.keypoints_2d is not None
     for left in (False, True):
-        own = np.flatnonzero((estimates.is_left == left) & usable(found.status).cpu().numpy())[:LOOKED_AT]
+        own = np.flatnonzero((estimates.is_left == left) & usable(found.status).cpu().numpy())
         if not len(own):
             continue
+        own = own[np.linspace(0, len(own) - 1, min(len(own), LOOKED_AT)).astype(np.int64)]
         rows = estimates.select(own)
         assert rows.keypoints_2d is not None
         trust = None if rows.keypoint_confidence is None else torch.as_tensor(rows.keypoint_confidence)
         given = torch.as_tensor(rows.keypoints_2d).double(), torch.as_tensor(rows.K).double(), trust
         other = fit_mirrored(assets, *given, options, device)
         odds = torch.where(usable(other.status), found.cost[own] - other.cost, 0.0).cpu().numpy()
+        view = views_of(mean_hand_points(JointsModel(assets), found.pose[own].cpu()))
+        odds = odds / np.bincount(view)[view]
         if odds.sum() < DOUBTED:
             continue
         side, true = ("left", "right") if left else ("right", "left")

@@ -20,7 +20,7 @@ from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Finder
 from src.photos.detector.detection import finder_name
 from src.photos.hands import believed
-from src.photos.image import UnusableImage, read_photo, shown_name
+from src.photos.image import read_photo, shown_name
 from src.photos.measuring.plane import check_corners, find_rectangle, homography, points_mm
 from template import HandAssets
 from template.kinematics import JointsModel
@@ -76,7 +76,7 @@ def flat_hand_cues(
         corners = (
             find_rectangle(photo.image, kind, camera.K) if corners is None else check_corners(corners, kind, camera.K)
         )
-    except UnusableImage as error:
+    except ValueError as error:  # of the picture, or a lens that does not see its middle
         raise CalibrationError(f"--{kind} {path}: {error}") from error
     plane = homography(corners, kind)
     points = points_mm(hand.keypoints_2d, plane, HEIGHT_MM, camera.K) / 1000
