@@ -254,15 +254,10 @@ def _seed_worker(worker: int) -> None:
 class ResidentSamples:
     """Samples of a data set in a device's own memory: a batch costs one gather there and nothing on the host.
 
-    Args:
-        indices: (N,) dataset indices to keep.
-        read: indices -> collated batch of CPU tensors.
-        device: where to keep them.
-        drop_invalid: leave out samples with ``valid`` False.
+    ``read`` gives the collated CPU batch of indices (N,); with ``drop_invalid`` samples with ``valid`` False are left out.
 
     Attributes:
-        indices: (M,) dataset indices that are kept, in the order they came in.
-        columns: tensors (M, ...) by key.
+        indices: (M,) dataset indices that are kept, in the order they came in; columns: tensors (M, ...) by key.
     """
 
     def __init__(
