@@ -254,8 +254,7 @@ def _seed_worker(worker: int) -> None:
 class ResidentSamples:
     """Samples of a data set in a device's own memory: a batch costs one gather there and nothing on the host.
 
-    ``read`` gives the collated CPU batch of indices (N,); with ``drop_invalid`` samples with ``valid`` False are left out.
-
+    ``read`` gives the CPU batch of indices (N,); ``drop_invalid`` leaves out samples with ``valid`` False.
     Attributes:
         indices: (M,) dataset indices that are kept, in the order they came in; columns: tensors (M, ...) by key.
     """
