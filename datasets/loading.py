@@ -19,8 +19,7 @@ logger = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
 SHARED_MEMORY = Path("/dev/shm")
-#: Batches of a loader process that exist at once: two ready, one being made, one in use.
-_BATCHES_PER_WORKER = 4
+_BATCHES_PER_WORKER = 4  # that exist at once: two ready, one being made, one in use
 _SAMPLES_AT_ONCE = 2048
 #: Share of a device's free memory that samples may take: the rest is the network's.
 MEMORY_SHARE = 0.5
@@ -37,8 +36,7 @@ class BatchLoader:
     Args:
         dataset: with or without ``__getitems__``.
         batch_size: samples a batch; the last one may be smaller unless ``drop_last``.
-        shuffle: in an order that depends on ``seed`` and the epoch only.
-        seed: of the order and of the workers.
+        shuffle: in an order that depends on ``seed`` and the epoch only; seed: of that order and of the workers.
         indices: visit only these samples of the data set. As an attribute: (N,), those visited, unshuffled.
         max_samples: visit at most so many of them, evenly spread. None or 0: all.
         num_workers: processes; 0 loads in this one. The batches do not depend on it.
@@ -255,6 +253,7 @@ class ResidentSamples:
     """Samples of a data set in a device's own memory: a batch costs one gather there and nothing on the host.
 
     ``read`` gives the CPU batch of indices (N,); ``drop_invalid`` leaves out samples with ``valid`` False.
+
     Attributes:
         indices: (M,) dataset indices that are kept, in the order they came in; columns: tensors (M, ...) by key.
     """
