@@ -197,6 +197,17 @@ def test_a_user_s_relative_paths_are_of_the_user_s_folder(house: Path, tmp_path:
     assert predict.predictions == evaluate.predictions == str(house / "out/dex_ycb/predictions/calibrated.npz")
 
 
+@pytest.mark.parametrize("words", [("--output", "some where"), ("--output=some where",)], ids=str)
+def test_every_step_of_the_estimator_demo_works_in_the_output_given(
+    house: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    log = calls(house, "demo_estimators.sh", tmp_path, *words)
+    assert len(log) == 6 and all("--output" in call for call in log)
+    for call in log:
+        assert call[call.index("--output") + 1].startswith("some where")
+        assert not any("out/demo_estimators" in word for word in call)
+
+
 def test_a_half_made_environment_is_made_again(tmp_path: Path) -> None:
     """``python -m venv`` that failed leaves a Python without pip."""
     house = tmp_path / "house"
