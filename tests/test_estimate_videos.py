@@ -18,6 +18,11 @@ from options.run_options import get_args_parser as run_parser
 from src.engine.estimates.command import personalise
 from src.engine.estimates.tracks import frames_of
 from src.estimators import read_estimates
+from src.personalization.estimates.people import MANO_STD, people_of, population_of_betas
+from src.personalization.estimates.evidence import prepare
+from src.personalization.estimates.personalise import personalise_rows
+from src.personalization.landmarks.model import find_landmarks
+from src.personalization.terms.population_pose_prior import habit_prior
 from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 from utils.artifacts import load_predictions
@@ -87,6 +92,22 @@ def test_frames_together_shake_less_and_are_nearer(tmp_path: Path, hands: list[t
         mean = [np.linalg.norm(one, axis=-1).mean() for one in off]
         assert shake[1] < 0.3 * shake[0] and mean[1] < 0.8 * mean[0], (shake, mean)
     assert len(set(together.track)) == 2
+
+
+@pytest.mark.parametrize("video", [False, True], ids=["frames", "video"])
+def test_usual_poses_are_believed_as_far_as_the_landmark_model_says(
+    tmp_path: Path, hands: list[tuple[np.ndarray, bool]], video: bool
+) -> None:
+    """These flat hands are none of the usual: the wider those are spread, the further from them a hand may be."""
+    rows = read_estimates(write(tmp_path / "joints.npz", hands[:1]), "joints")
+    ready, usual, far = prepare(rows, ASSETS, people_of(ASSETS)), habit_prior(ASSETS), []
+    motion = (np.zeros(FRAMES, dtype=np.int64), np.arange(FRAMES) / FPS) if video else None
+    for spread in (1.0, 9.0):
+        model = replace(find_landmarks("mediapipe", ASSETS), offsets=np.zeros((21, 3)), pose_spread=spread)
+        found = personalise_rows(replace(ready, landmarks=model), {0: truth_identity()}, ASSETS, motion=motion)
+        pose = torch.as_tensor(found.rows.pose).double().permute(2, 3, 1, 0)
+        far.append(float(usual.pull(usual.logarithms(pose))[0].mean()))
+    assert far[1] > 1.02 * far[0]
 
 
 def test_two_right_hands_that_cross_stay_who_they_are(tmp_path: Path) -> None:

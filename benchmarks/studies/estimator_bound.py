@@ -7,8 +7,8 @@ betas (which the last does not write), of MediaPipe-like ones the points, and 3D
 that they are written with. Its posterior covariance, linearised at the truth, gives the mean error that nobody can go
 below by much.
 
-Printed for each estimator and treatment of `benchmarks.estimators`: mean camera-space and zero-pose error of the product
-and of the oracle, both also less the released hand's (camera space) and less that of the mean of the betas (zero pose),
+Printed for each estimator and treatment of `benchmarks.estimators`: mean camera-space and zero-pose error of product
+and oracle, both also less the released hand's (camera space) and less that of the mean of the betas (zero pose),
 in per cent, and ``stated``, the zero-pose error that the covariance in the product's identity says to expect.
 """
 

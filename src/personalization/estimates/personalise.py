@@ -104,12 +104,13 @@ def personalise_rows(
     tensors = [torch.as_tensor(np.asarray(value), dtype=torch.float32) for value in given]
     trust = None if rows.keypoint_confidence is None else torch.as_tensor(rows.keypoint_confidence)
     with full_precision(torch.device(device)):
+        # Usual poses once more: what the trust file says of rotations knows no joint's neighbours. On 22 simulated
+        # people, none of the benchmark's, camera-space errors with a ruler fell from 23.2 to 19.3 mm (HaMeR-like, own
+        # rotations) and from 19.1 to 18.4 mm (SAM-3D-Body-like, whose poses were found with this prior before).
+        spread = 1.0 if ready.landmarks is None else ready.landmarks.pose_spread
+        options = replace(options, extra_priors=(habit_prior(assets, torch.float32, device, spread),))
         if motion is None:
-            # Usual poses once more: what the trust file says of rotations knows no joint's neighbours. On 22 simulated
-            # people, none of the benchmark's, camera-space errors with a ruler fell from 23.2 to 19.3 mm (HaMeR-like,
-            # own rotations) and from 19.1 to 18.4 mm (SAM-3D-Body-like, whose poses were found with this prior before).
-            usual = habit_prior(assets, torch.float32, device)
-            found = fit_frames(model, *tensors, trust, replace(options, extra_priors=(usual,)))
+            found = fit_frames(model, *tensors, trust, options)
         else:
             track, seconds = motion
             order, together = np.lexsort((seconds, track)), SequenceOptions(frame=options)
