@@ -18,8 +18,8 @@ from options.run_options import get_args_parser as run_parser
 from src.engine.estimates.command import personalise
 from src.engine.estimates.tracks import frames_of
 from src.estimators import read_estimates
-from src.personalization.estimates.people import MANO_STD, people_of, population_of_betas
 from src.personalization.estimates.evidence import prepare
+from src.personalization.estimates.people import people_of
 from src.personalization.estimates.personalise import personalise_rows
 from src.personalization.landmarks.model import find_landmarks
 from src.personalization.terms.population_pose_prior import habit_prior
