@@ -30,7 +30,7 @@ _NETWORK = "model backbone hierarchy keypoint_views checkpoint resume exp_name o
 _SAMPLES = "batch_size num_workers max_images"
 _OWN_IMAGES = (
     "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints landmarker "
-    "one_person camera camera_name world_from_camera world_axes"
+    "one_person camera camera_name world_from_camera world_axes engine"
 )
 #: What each use of run.py reads, beside ``--phase``, ``--debug`` and `_EVERYWHERE`. Any other option is an error.
 USED_OPTIONS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import roma
 import torch
 
 
@@ -18,8 +17,12 @@ def rotation_6d_to_matrix(six: torch.Tensor) -> torch.Tensor:
     Returns:
         (..., 3, 3) rotation matrices.
     """
-    rows = six.unflatten(-1, (2, 3))
-    return roma.special_gramschmidt(rows.transpose(-1, -2)).transpose(-1, -2)
+    # `roma.special_gramschmidt`, which in a trace fixes the size of the batch.
+    first, second = six[..., :3], six[..., 3:]
+    first = first / first.norm(dim=-1, keepdim=True)
+    second = second - (first * second).sum(dim=-1, keepdim=True) * first
+    second = second / second.norm(dim=-1, keepdim=True)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-2)
 
 
 def matrix_to_rotation_6d(matrix: torch.Tensor) -> torch.Tensor:

@@ -45,6 +45,10 @@ OUTPUTS = {
     "confidence": "() trust in the predicted shape, higher is better",
     "keypoints_2d": "(21, 2) px of the network input, pixel centres at integers",
     "keypoint_confidence": "(21) in [0, 1]",
+    "is_hand": "() probability that the crop shows a hand",
+    "is_left": "() probability that it shows a left hand",
+    "class_logits": "(N) of a hand at each cell; probability: sigmoid(scale * logit + offset) of the weights",
+    "boxes": "(N, 4) left, top, right, bottom, px of the network input, of the hand at each cell",
 }
 INPUTS = {
     "image": "(3, S, S) float32 RGB in [-1, 1]: (x / 255 - 0.5) / 0.5",

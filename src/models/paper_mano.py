@@ -83,7 +83,7 @@ class PaperMano(nn.Module):
             betas = told_betas("mano_identity", betas)
         seen = image if self.backbone is None else self.backbone(image)[-1].mean((2, 3))
         feature = self.feature_extractor(seen)
-        pose_6d = self.initial_pose.expand(len(image), -1)
+        pose_6d = self.initial_pose.expand(image.shape[0], -1)
         for step in self.pose_6d_extractor:
             delta = step(torch.cat([feature, pose_6d], dim=1)).float()
             pose_6d = turned(pose_6d, delta) if self.sees_shape else pose_6d + delta

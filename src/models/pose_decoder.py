@@ -53,7 +53,7 @@ class PoseDecoder(nn.Module):
 
     def forward(self, context: torch.Tensor, betas: torch.Tensor | None = None) -> torch.Tensor:
         """Pose (B, 16, 3, 3) from context (B, context) and, if the decoder sees it, betas (B, 10)."""
-        pose = torch.eye(3, device=context.device, dtype=context.dtype).expand(len(context), NUM_JOINTS, 3, 3)
+        pose = torch.eye(3, device=context.device, dtype=context.dtype).expand(context.shape[0], NUM_JOINTS, 3, 3)
         for step in self.steps:
             pose = step(context, pose, betas)
         return pose

@@ -19,6 +19,10 @@ from src.personalization.terms.hand_size import check_stated_length
 from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, open_detector, open_estimator
 from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.detector import install_advice, is_installed
+from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, RatedReader, open_own_hands
+from src.photos.estimator import HandEstimator
+from src.photos.onnx_network import through_onnx
+from src.photos.search import KeypointReader
 from template import load_hand_assets
 from utils.artifacts import Identity, load_identity
 from utils.cameras.files import read_camera
@@ -74,7 +78,23 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
             tools = replace(tools, detector=detector.detector, alone=detector.estimator)
     bbox = None if args.bbox is None else tuple(args.bbox)
     given = {"identity": identity, "K": K, "fov": fov, "bbox": bbox, "hand": side, "one_person": args.one_person}
+    if args.engine == "onnx" and device.type == "cpu":
+        compute_by_onnx(tools)
+    elif args.engine == "onnx":
+        logger.warning("--engine onnx is for the CPU: PyTorch computes on %s", device)
     return replace(tools, **given, lens=lens)
+
+
+def compute_by_onnx(tools: PhotoEstimator) -> None:
+    """Let ONNX Runtime compute the networks of ``tools``, also those that find the hands of a video for them."""
+    own = tools.detector
+    if tools.weights is not None and (tools.weights.parent / DETECTOR_WEIGHTS).is_file() and tools.reader is not None:
+        own = open_own_hands(tools.weights.parent, tools.reader.device)
+    for part in (tools.estimator, tools.reader, getattr(own, "reader", None)):
+        if isinstance(part, (HandEstimator, KeypointReader, RatedReader)):
+            part.network = through_onnx(part.network, part.card)
+    if isinstance(own, OwnHands):
+        own.detector = through_onnx(own.detector, own.card)
 
 
 def check_options(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
 from scipy.spatial.transform import Rotation
 
 from src.personalization.fitting.sequence_problem import Chain, smoothness_model
@@ -91,7 +92,7 @@ class Window:
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
         """See `levenberg_marquardt.Problem`, in rad and m."""
-        vector, promised = solve_damped(terms["hessian"], terms["gradient"], damping)
+        vector, promised = solve_one(terms["hessian"], terms["gradient"], damping)
         return step_of(vector.unflatten(1, (-1, FRAME_SIZE)), terms["chart"]), promised
 
     def retract(self, state: State, step: State) -> State:
@@ -125,6 +126,21 @@ def with_frame(state: State, terms: State, seconds: NDArray) -> Past:
         hessian = hessian[drop:, drop:] - border.mT @ solved[:, :-1]
         hessian = (hessian + hessian.mT) / 2
     return Past(pose[-2:], wrist[-2:], seconds[-2:], hessian.numpy(), gradient.numpy())
+
+
+def solve_one(
+    hessian: torch.Tensor, gradient: torch.Tensor, damping: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`solve_damped` of one system (1,U,U) in rad and m, by one call of LAPACK; what that refuses it still solves."""
+    added = marquardt(hessian.diagonal(dim1=1, dim2=2), damping)[0].numpy()
+    system, pull = hessian[0].numpy().copy(), gradient[0].numpy()
+    system.reshape(-1)[:: len(system) + 1] += added
+    # Row by row in memory: LAPACK sees the transpose, which is the same, and may overwrite it.
+    _, solution, failed = dposv(system.T, pull, lower=1, overwrite_a=1)
+    promised = ((added * solution + pull) @ solution) / 2
+    if failed or not np.isfinite(promised):
+        return solve_damped(hessian, gradient, damping)
+    return torch.from_numpy(-solution)[None], gradient.new_full((1,), promised)
 
 
 def exponential(turn: NDArray) -> NDArray:

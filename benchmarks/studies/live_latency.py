@@ -1,0 +1,114 @@
+"""A stream from picture to hand, PyTorch beside ONNX Runtime: ``python -m benchmarks.studies.live_latency``.
+
+The synthetic video of ``benchmarks/latency.py``: each frame is decoded, cut out around the keypoints of the frame
+before (no hand is searched), read by the shipped keypoint and identity-aware networks and taken in by
+`FixedLagSmoother`. Engines take turns with whole videos; ms a frame, median / 95th percentile. Idle machine: ``--clock
+wall``; else time of the processor. What the hands differ by stands beside the times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.latency import CLOCKS, Video, make_video
+from benchmarks.machine import describe_machine, median_and_p95
+from datasets.image_crop import crop_image
+from src.engine.checkpoint import load_network
+from src.personalization.calibration.population import SHIPPED_PRIOR
+from src.personalization.fitting.fixed_lag import FixedLagSmoother
+from src.photos.estimator import HandEstimator
+from src.photos.onnx_network import through_onnx
+from src.photos.search import KeypointReader, network_input
+from template import load_hand_assets
+from template.kinematics import JointsModel
+from utils.camera import crop_affine, project_numpy, square_box, transform_intrinsics
+
+WEIGHTS = SHIPPED_PRIOR.parent
+STAGES = ("decode", "keypoints", "identity", "stream")
+
+
+class Live:
+    """One hand followed, frame by frame."""
+
+    def __init__(self, engine: str, lag: int) -> None:
+        cpu, assets = torch.device("cpu"), load_hand_assets()
+        self.reader = KeypointReader(*load_network(WEIGHTS / "pose_2d.safetensors")[:2], cpu)
+        told, card, _ = load_network(WEIGHTS / "mano_identity.safetensors")
+        self.told = HandEstimator(told, card, assets, self.reader)
+        if engine == "onnx":
+            for part in (self.reader, self.told):
+                part.network = through_onnx(part.network, part.card)
+        self.exact, self.lag = JointsModel(assets), lag
+
+    @torch.inference_mode()
+    def run(self, video: Video, clock: Callable[[], float]) -> tuple[dict[str, list[float]], np.ndarray]:
+        """Milliseconds of each stage and frame, and wrist positions (F-lag,3) m."""
+        times: dict[str, list[float]] = defaultdict(list)
+        capture, card = cv2.VideoCapture(str(video.path)), self.told.card
+        betas = torch.from_numpy(video.betas).float()
+        stream = FixedLagSmoother(self.exact, betas[0].double(), lag=self.lag)
+        points, wrists = project_numpy(video.joints[0], video.K), []
+        for number in range(len(video.joints)):
+            moments = [clock()]
+            image = np.ascontiguousarray(capture.read()[1][..., ::-1])
+            moments.append(clock())
+            box = square_box(points, 1.0)
+            read, sure = self.reader.read(image, box[None])
+            points = read[0]
+            moments.append(clock())
+            window = box * [1, 1, card.crop_scale]
+            crop = network_input([crop_image(image, window, card.input_size)], "cpu")
+            K = transform_intrinsics(video.K, crop_affine(window, card.input_size))
+            pose = self.told.network(crop, betas=betas, K=torch.as_tensor(K[None], dtype=torch.float32))["pose"][0]
+            moments.append(clock())
+            given = (torch.as_tensor(value).double() for value in (pose, video.K, points))
+            fits = stream.update(*given, number / 30, torch.as_tensor(sure[0]))
+            wrists += [fit.transl[0].numpy() for _, fit in fits]
+            moments.append(clock())
+            for name, before, after in zip(STAGES, moments, moments[1:], strict=False):
+                times[name].append(1000 * (after - before))
+            times["frame"].append(1000 * (moments[-1] - moments[0]))
+        return times, np.array(wrists)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="A live stream from picture to hand, one hand, its place known.")
+    parser.add_argument("--lag", type=int, default=0)
+    parser.add_argument("--num_frames", type=int, default=72)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", default="cpu", choices=tuple(CLOCKS))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    print(describe_machine())
+    with tempfile.TemporaryDirectory() as folder:
+        video = make_video(Path(folder), args.num_frames, 0)
+        engines = {name: Live(name, args.lag) for name in ("torch", "onnx")}
+        times: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in engines}
+        wrists = {}
+        for repeat in range(args.repeats + 1):  # the first is to warm up
+            for name, engine in engines.items():
+                found, wrists[name] = engine.run(video, CLOCKS[args.clock])
+                for stage, values in found.items():
+                    times[name][stage] += values if repeat else []
+    for name, stages in times.items():
+        cells = {stage: median_and_p95(values) for stage, values in stages.items()}
+        print(
+            f"{name:6s}", *(f"{stage} {c['median_ms']:.1f}/{c['p95_ms']:.1f}" for stage, c in cells.items()), sep="  "
+        )
+    off = 1000 * np.linalg.norm(wrists["torch"] - wrists["onnx"], axis=1).max()
+    print(f"wrists differ by {off:.2g} mm at most")
+
+
+if __name__ == "__main__":
+    main()
