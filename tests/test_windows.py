@@ -58,6 +58,21 @@ def test_a_hand_beside_an_unclear_window_is_found() -> None:
     assert windows.read(PHOTO, np.append(PLACE + 2 * SIDE, SIDE), False) is None
 
 
+@pytest.mark.parametrize(("surer", "is_seen"), [(0.0, True), (0.1, True), (0.15, False)])
+def test_a_window_whose_mirror_image_is_surer_shows_the_other_hand(surer: float, is_seen: bool) -> None:
+    class Unsure(Reader):
+        def read(self, image: np.ndarray, boxes: np.ndarray, is_left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            points, confidence = super().read(image, boxes, np.full(len(boxes), self.is_left))
+            return points, np.where(np.asarray(is_left)[:, None], 0.65 + surer, 0.65).repeat(21, axis=1)
+
+    sight = NetworkWindows(PhotoEstimator(None), Unsure(False), None, False).read(PHOTO, np.append(PLACE, SIDE), False)
+    assert (sight is not None) == is_seen
+    told = NetworkWindows(PhotoEstimator(None, hand="right"), Unsure(False), None, False)
+    assert told.read(PHOTO, np.append(PLACE, SIDE), False) is not None  # there is no other hand
+    if surer and is_seen:  # it is believed to be the other side
+        assert 2 < sight.left < 3
+
+
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (1920, 1080), (500, 500), (2000, 300)])
 def test_tiles_cover_the_picture_and_overlap_by_half(width: int, height: int) -> None:
     whole, tiles = views_of(width, height), views_of(width, height, closely=True)[2:]

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 LOST = 0.35
 #: Log-odds of the side: of a detector that only names it, and per unit of difference in mean confidence between a
 #: window and its mirror image.
-NAMED_SIDE, PER_CONFIDENCE = 1.0, 12.0
-#: No single look says more of the side (log-odds).
+NAMED_SIDE, PER_CONFIDENCE = 1.0, 24.0
+#: No single look says more of the side (log-odds). A window whose mirror image says so much shows the other hand.
 MOST_OF_A_LOOK = 3.0
 #: Mean confidence of the table-top network from which a proposed place is a hand, if the network of all places gives
 #: the same keypoints' box so much. Of proposals on four clips of validation people, hands have 0.46 to 0.87 and 0.43 to
@@ -193,7 +193,9 @@ class NetworkWindows(Regions):
         if other is None:
             points, confidence = self._read(image, look[0][None], not is_left, SIZES)
             other = look[0], points[0], confidence[0]
-        return self._sight(look, is_left, other)
+        sight = self._sight(look, is_left, other)
+        is_others = sight.left * (-1 if is_left else 1) >= MOST_OF_A_LOOK and self.tools.hand not in ("left", "right")
+        return None if is_others else sight
 
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
         """See `Looker`."""
