@@ -17,7 +17,7 @@ from src.personalization.fitting.batch import fit_predictions, fit_videos, video
 from src.personalization.fitting.command import fit as fit_command
 from src.personalization.fitting.command import summarise
 from src.personalization.fitting.evidence import reestimated
-from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
+from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, keypoint_weights
 from src.personalization.fitting.sequence import SequenceOptions
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
 from src.personalization.ground_truth import rows_of
@@ -25,7 +25,7 @@ from src.personalization.pairing import pair_keypoints
 from src.personalization.registration.register import register_mesh
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, Status, in_range, usable
-from src.personalization.terms.noise import KeypointNoise, keypoint_weights
+from src.personalization.terms.noise import KeypointNoise
 from template import HandModel, load_hand_assets
 from template.kinematics import JointsModel, posed_points
 from utils.artifacts import Predictions, save_predictions

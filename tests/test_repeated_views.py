@@ -12,9 +12,9 @@ from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
 from src.personalization.calibration.command import stated_options
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.multi_frame import correlated, in_common
+from src.personalization.calibration.images import mean_hand_points
 from src.personalization.calibration.population import CalibrationOptions, Population
-from src.personalization.calibration.views import Repeats, mean_hand_points, videos_of, views_of
+from src.personalization.calibration.views import Repeats, videos_of, views_of
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.noise import KeypointNoise
@@ -117,9 +117,9 @@ def test_what_is_assumed_can_be_stated() -> None:
     assert stated().same_video is None and stated("--same_video").same_video is True
     assert stated("--no-same_video").same_video is False
     part = stated("--error_correlation", "0.5")
-    assert (part.error_correlation, part.video_correlation, in_common(part)) == (0.5, 0.5, (0.5, 0.0))
-    assert in_common(replace(BELIEFS, errors_repeat=True)) == (1.0, 0.0) and in_common(BELIEFS) == (0.0, 0.3)
+    assert (part.error_correlation, part.video_correlation, part.in_common) == (0.5, 0.5, (0.5, 0.0))
+    assert replace(BELIEFS, errors_repeat=True).in_common == (1.0, 0.0) and BELIEFS.in_common == (0.0, 0.3)
     with pytest.raises(SystemExit):
         stated("--error_correlation", "1.5")
     with pytest.raises(CalibrationError, match="0 to 1"):
-        correlated(-0.1)
+        CalibrationOptions(error_correlation=-0.1)

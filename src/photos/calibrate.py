@@ -25,7 +25,6 @@ from src.personalization.calibration.from_keypoints import (
 )
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import AVERAGES, Images
-from src.personalization.calibration.multi_frame import correlated
 from src.personalization.calibration.population import (
     CalibrationOptions,
     Population,
@@ -146,7 +145,8 @@ def calibrate(
         check_hand("prior", people.hand_hash, assets, "the population")
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
     told: dict[str, Any] = {"cues": cues, "accept_conflict": accept_conflict, "same_video": same_video}
-    told |= {} if error_correlation is None else correlated(error_correlation)
+    if (share := error_correlation) is not None:
+        told |= {"errors_repeat": False, "error_correlation": share, "video_correlation": share}
     if isinstance(source, Predictions):
         present, rows = list(rows_by_subject(source, subject)), source
         if len(present) > 1:

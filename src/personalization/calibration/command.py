@@ -16,7 +16,6 @@ from src.personalization.calibration.data_set_evidence import with_evidence
 from src.personalization.calibration.identity import calibrate_person
 from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import correlated
 from src.personalization.calibration.population import (
     CalibrationOptions,
     calibration_options,
@@ -26,7 +25,7 @@ from src.personalization.calibration.population import (
 )
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
-from src.personalization.ground_truth import open_labels
+from src.personalization.ground_truth import open_labels, rows_of
 from src.personalization.landmarks.model import joints_model
 from src.personalization.pairing import pair_keypoints, rows_by_subject
 from src.personalization.solver.status import CalibrationError
@@ -67,7 +66,8 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
         if args.data_root is None:
             raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
         dataset = open_labels(args.dataset, args.data_root, predictions, mano_dir=args.mano_dir)
-        images = with_evidence(predictions, dataset, args.cameras, args.wrist_depth, args.seed)
+        rows = rows_of(dataset, predictions)
+        images = with_evidence(predictions, dataset, rows, args.cameras, args.wrist_depth, args.seed)
     options = options_of(args, assets, images.predictions)
     return calibrate_and_write(args, images, options, assets, device)
 
@@ -155,7 +155,8 @@ def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> Cal
     if args.same_video is not None:
         changes["same_video"] = args.same_video
     if args.error_correlation is not None:
-        changes |= correlated(args.error_correlation)
+        share = args.error_correlation
+        changes |= {"errors_repeat": False, "error_correlation": share, "video_correlation": share}
     if args.depth_mean is not None:
         changes |= {"depth_mean": args.depth_mean, "depth_std": args.depth_std}
     stds = {name: getattr(args, name) for name in ("root_std", "finger_std") if getattr(args, name) is not None}

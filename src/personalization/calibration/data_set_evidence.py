@@ -12,7 +12,6 @@ import numpy as np
 from datasets.bad_files import bad_file, reading
 from datasets.dex_ycb.files import read_yaml
 from src.personalization.calibration.images import Images, ViewGroups
-from src.personalization.ground_truth import rows_of
 from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Predictions
 
@@ -25,18 +24,18 @@ DEPTH_RANGE = (200, 2000)
 
 
 def with_evidence(
-    predictions: Predictions, dataset: Any, cameras: int | None, wrist_depth: bool, seed: int = 0
+    predictions: Predictions, dataset: Any, rows: np.ndarray, cameras: int | None, wrist_depth: bool, seed: int = 0
 ) -> Images:
     """The images with what their data set tells of them: ``cameras`` views of each instant, and wrists' depths (m).
 
     Args:
-        dataset: `datasets.dex_ycb.dataset.DexYCB` of the predictions' split.
+        dataset: `datasets.dex_ycb.dataset.DexYCB` of the predictions' split; rows: (N,) theirs in it.
         cameras: keep only instants that so many see, and so many views of each (seeded); None: every row alone.
 
     Raises:
-        CalibrationError: an image of another split. Others: see `view_groups`, `group_views` and `wrist_depths`.
+        See `view_groups`, `group_views` and `wrist_depths`.
     """
-    rows, views = rows_of(dataset, predictions), None
+    views = None
     if cameras is not None:
         views = view_groups(dataset, rows, predictions.is_left)
         kept = group_views(views, cameras, seed)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.images import AVERAGES, Images, ViewGroups, choose_images
-from src.personalization.calibration.multi_frame import calibrate_frames, check_result, image_information, in_common
+from src.personalization.calibration.multi_frame import calibrate_frames, check_result, image_information
 from src.personalization.calibration.population import CalibrationOptions, default_options
 from src.personalization.calibration.views import Repeats
 from src.personalization.landmarks.model import joints_model
@@ -116,21 +116,27 @@ def calibrate_person(
     wanted, confidence = there if num_images is None else num_images, own.predictions.confidence
     own = own.in_videos(model, options.same_video) if frames else own
     own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))
-    found = own.average(method, top_k, temperature) if not frames else _solve(model, own, options, subject)
+    if not frames:
+        found = own.average(method, top_k, temperature)
+    else:
+        repeats, place = own.repeats(model, options.same_video)
+        found = _solve(model, own, repeats, place, options, subject)
     return package(assets, own.predictions, *found, method=method, subject_id=subject, created_by=created_by)
 
 
-def _solve(model: JointsModel, own: Images, options: CalibrationOptions, subject: int) -> Solved:
-    """Solve with all cues, check the result, and each cue against everything else."""
+def _solve(
+    model: JointsModel, own: Images, repeats: Repeats, place: np.ndarray, options: CalibrationOptions, subject: int
+) -> Solved:
+    """Solve with all cues, check the result, and each cue against everything else; repeats, place: `Images.repeats`."""
     predicted, network, people = own.predicted_betas, options.population.network, options.population
-    repeats, place = own.repeats(model, options.same_video)
     counts = repeats.weights(options.video_correlation)[place]
+    assumed = repeats.describe(subject, *options.in_common, bool(options.same_video))
     known = predicted is not None and network is not None
     told = (np.average(predicted, axis=0, weights=counts), float(counts.sum())) if known else None
     others = ["cameras"] if own.views is not None else []
     others += ["depth"] if own.wrist_depth is not None and np.isfinite(own.wrist_depth).any() else []
     said_of_it = options.evidence(told, *others)
-    said_of_it["evidence"]["repeats"] = _describe(repeats, options, subject)
+    said_of_it["evidence"]["repeats"] = assumed
     if predicted is not None and network is not None:
         mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance, counts)
         options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
@@ -157,23 +163,6 @@ def _solve(model: JointsModel, own: Images, options: CalibrationOptions, subject
     if own.views is not None:  # that is of instants, not of images
         used = np.ones(len(own.predictions), dtype=bool)
     return result.betas[0].cpu().numpy(), result.covariance[0].cpu().numpy(), used, said_of_it
-
-
-def _describe(repeats: Repeats, options: CalibrationOptions, subject: int) -> dict[str, Any]:
-    """What is assumed of images that repeat each other; said in the log where some do."""
-    (everywhere, in_video), images, views = in_common(options), len(repeats.view), len(np.unique(repeats.view))
-    videos = int((np.unique(repeats.video, return_counts=True)[1] > 1).sum())
-    alone = repeats.weights(in_video).sum()
-    worth = float(alone / (1 + everywhere * (alone - 1)))
-    if views < images or videos:
-        said = "as stated" if options.same_video else "told from how the hand is held"
-        logger.info(
-            "subject %d: %d images show %d views, of %d videos (%s), which tell as much as %.1f independent images; "
-            "where that is wrong, calibrate with --no-same_video (same_video=False)",
-            subject, images, views, videos, said, worth,
-        )  # fmt: skip
-    shared = round(everywhere + in_video - everywhere * in_video, 3)
-    return {"views": views, "videos": videos, "in_common": [everywhere, shared], "worth": round(worth, 2)}
 
 
 def package(

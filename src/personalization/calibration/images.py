@@ -13,12 +13,11 @@ from src.personalization.calibration.views import (
     SAME_PICTURE,
     SAME_VIEW,
     Repeats,
-    mean_hand_points,
     videos_of,
     views_of,
 )
 from src.personalization.solver.status import CalibrationError
-from template.kinematics import JointsModel
+from template.kinematics import JointsModel, posed_points
 from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
@@ -142,6 +141,13 @@ class Images:
         weights = average_weights(len(own), method, own.confidence, top_k, temperature)
         mean = np.median(betas, axis=0) if method == "median" else average_betas(betas, weights)
         return mean, None, weights > 0, {"scale_evidence": "network"}
+
+
+def mean_hand_points(model: JointsModel, pose: torch.Tensor) -> torch.Tensor:
+    """Joints (N,21,3) m of a mean hand about the wrist, camera axes, of rotations (N,16,3,3)."""
+    mean = model.rest_points(torch.zeros(1, 10, dtype=model.dtype, device=model.device))
+    pose = pose.to(model.device, model.dtype)
+    return posed_points(model, pose, mean.expand(len(pose), -1, -1)).points
 
 
 def choose_images(

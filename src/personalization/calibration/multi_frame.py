@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import roma
@@ -57,24 +56,6 @@ class MultiFrameResult:
     frame_status: torch.Tensor
     cost: torch.Tensor
     steps: torch.Tensor
-
-
-def in_common(options: CalibrationOptions) -> tuple[float, float]:
-    """Of their errors, the part that all images share, and of the rest the part that views of a video share besides."""
-    everywhere = 1.0 if options.errors_repeat else options.error_correlation
-    in_video = max(0.0, options.video_correlation - everywhere)
-    return everywhere, in_video / (1 - everywhere) if in_video else 0.0
-
-
-def correlated(share: float) -> dict[str, Any]:
-    """Changes of `CalibrationOptions` where it is stated what part of their errors different images share, 0 to 1.
-
-    Raises:
-        CalibrationError: no such part.
-    """
-    if not 0 <= share <= 1:
-        raise CalibrationError(f"error_correlation is {share}; it is a part of the errors, 0 to 1")
-    return {"errors_repeat": False, "error_correlation": share, "video_correlation": share}
 
 
 def calibrate_frames(
@@ -204,7 +185,7 @@ def _set_up(
     split = (persons, len(pose) // persons)
     seen, wrist, placed = place_frames(model, seen, pose, betas, options.depths)
     frame_status = torch.where((status == Status.CONVERGED) & ~placed, int(Status.BEHIND_CAMERA), status).view(split)
-    used, (everywhere, in_video) = frame_status == Status.CONVERGED, in_common(options)
+    used, (everywhere, in_video) = frame_status == Status.CONVERGED, options.in_common
     share = torch.ones_like(frame_status, dtype=betas.dtype)
     if repeats is not None:
         share = torch.as_tensor(repeats.weights(in_video, used[0].cpu().numpy()))[None].to(betas)

@@ -22,7 +22,7 @@ from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
-from src.personalization.terms.shape_terms import LengthCue
+from src.personalization.terms.shape_terms import LengthCue, NetworkShape
 from utils.artifact_checks import HandLike
 from utils.files import READ_ERRORS, atomic_path, read_reason
 
@@ -38,49 +38,6 @@ SHIPPED_PRIOR = Path(__file__).resolve().parents[3] / "weights" / "prior.npz"
 SHARED_ERROR_FACTOR = 2.0
 
 Options = TypeVar("Options", bound=FitOptions)
-
-
-@dataclass(frozen=True)
-class NetworkShape:
-    """What a network's predicted shapes say about a person, as linear-Gaussian evidence.
-
-    A network shrinks its guess towards the mean person, and part of its error is the same in every
-    image of one person. Averaging cannot mend either; knowing both, from other people, can::
-
-        mean of n predictions = gain @ betas + offset + systematic + noise / sqrt(n)
-
-    (Bishop, Pattern Recognition and Machine Learning, 2006, eq. 2.116).
-
-    Attributes:
-        gain: (10,10); offset: (10,): mean prediction of a person with given betas.
-        systematic: (10,10) covariance of what all images of a person share; noise: (10,10) of one image.
-    """
-
-    gain: np.ndarray
-    offset: np.ndarray
-    systematic: np.ndarray
-    noise: np.ndarray
-
-    def information(self, predicted: np.ndarray, images: float) -> tuple[np.ndarray, np.ndarray]:
-        """What the mean (10,) of predictions of so many images says: precision (10,10) and precision @ betas (10,)."""
-        weight = self.gain.T @ np.linalg.inv(self.systematic + self.noise / images)
-        return weight @ self.gain, weight @ (predicted - self.offset)
-
-    def update(
-        self, predicted: np.ndarray, mean: np.ndarray, covariance: np.ndarray, counts: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (10,) and covariance (10,10) of betas after seeing predictions (n,10) of a person.
-
-        Args:
-            predicted: the network's betas, one row an image.
-            mean, covariance: (10,), (10,10) before.
-            counts: (n,) for how many images each one counts; None: for one.
-        """
-        counts = np.ones(len(predicted)) if counts is None else counts
-        precision, pulled = self.information(np.average(predicted, axis=0, weights=counts), float(counts.sum()))
-        before = np.linalg.inv(covariance)
-        posterior = np.linalg.inv(before + precision)
-        return posterior @ (before @ mean + pulled), posterior
 
 
 @dataclass(frozen=True)
@@ -115,20 +72,16 @@ class Population:
     @property
     def network(self) -> NetworkShape | None:
         """What the network's predicted shapes say about a person; None where it was not measured."""
-        parts = (self.network_gain, self.network_offset, self.network_systematic, self.network_noise)
-        return NetworkShape(*parts) if self.network_gain.any() else None
+        return NetworkShape(*self._seen) if self.network_gain.any() else None
+
+    @property
+    def _seen(self) -> tuple[np.ndarray, ...]:
+        return self.network_gain, self.network_offset, self.network_systematic, self.network_noise
 
     @property
     def hash(self) -> str:
         """Twelve hex digits that name what it says about shapes: identities made with it can be merged."""
-        parts = (
-            self.betas_mean,
-            self.betas_covariance,
-            self.network_gain,
-            self.network_offset,
-            self.network_systematic,
-            self.network_noise,
-        )
+        parts = (self.betas_mean, self.betas_covariance, *self._seen)
         content = b"".join(np.ascontiguousarray(part, dtype=np.float64).tobytes() for part in parts)
         return hashlib.sha256(content).hexdigest()[:12]
 
@@ -174,6 +127,17 @@ class CalibrationOptions(FitOptions):
     accept_conflict: bool = False
     depths: tuple[float, float] = (0.08, 4.0)
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=100))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.error_correlation <= 1:
+            raise CalibrationError(f"error_correlation is {self.error_correlation}; it is a part of the errors, 0 to 1")
+
+    @property
+    def in_common(self) -> tuple[float, float]:
+        """Of their errors, the part that all images share, and of the rest what views of a video share besides."""
+        everywhere = 1.0 if self.errors_repeat else self.error_correlation
+        in_video = max(0.0, self.video_correlation - everywhere)
+        return everywhere, in_video / (1 - everywhere) if in_video else 0.0
 
     def evidence(self, told: tuple[np.ndarray, float] | None, *others: str) -> dict[str, Any]:
         """What an `Identity` made with these options says of its ``scale_evidence`` and ``evidence``.

@@ -8,8 +8,10 @@ of it stays however different the frames are: camera, light and person are the s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,9 @@ from src.personalization.calibration.problem import OWN, SHAPE, reaction
 from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
 from src.personalization.terms.frame_problem import FrameProblem
 from src.personalization.terms.frame_terms import Observations, evaluate_frames
-from template.kinematics import JointsModel, posed_points
+from template.kinematics import JointsModel
+
+logger = logging.getLogger(__name__)
 
 #: m, mean distance of joints within which an image shows a view again; part of their errors that all views of a video
 #: share. Both were measured on the people of seed 1000 (benchmarks/studies/video_errors.py).
@@ -72,12 +76,25 @@ class Repeats:
         weight[rows] = (1 / count / (1 + shared * (views[video] - 1)))[view]
         return weight
 
+    def describe(self, subject: int, everywhere: float, in_video: float, stated: bool) -> dict[str, Any]:
+        """What is assumed of images that repeat each other; said in the log where some do.
 
-def mean_hand_points(model: JointsModel, pose: torch.Tensor) -> torch.Tensor:
-    """Joints (N,21,3) m of a mean hand about the wrist, camera axes, of rotations (N,16,3,3)."""
-    mean = model.rest_points(torch.zeros(1, 10, dtype=model.dtype, device=model.device))
-    pose = pose.to(model.device, model.dtype)
-    return posed_points(model, pose, mean.expand(len(pose), -1, -1)).points
+        Args:
+            everywhere, in_video: see `CalibrationOptions.in_common`; stated: that all are of one video.
+        """
+        images, views = len(self.view), len(np.unique(self.view))
+        videos = int((np.unique(self.video, return_counts=True)[1] > 1).sum())
+        alone = self.weights(in_video).sum()
+        worth = float(alone / (1 + everywhere * (alone - 1)))
+        if views < images or videos:
+            said = "as stated" if stated else "told from how the hand is held"
+            logger.info(
+                "subject %d: %d images show %d views, of %d videos (%s), which tell as much as %.1f independent "
+                "images; where that is wrong, calibrate with --no-same_video (same_video=False)",
+                subject, images, views, videos, said, worth,
+            )  # fmt: skip
+        shared = round(everywhere + in_video - everywhere * in_video, 3)
+        return {"views": views, "videos": videos, "in_common": [everywhere, shared], "worth": round(worth, 2)}
 
 
 def views_of(points: torch.Tensor, same: float | np.ndarray = SAME_VIEW) -> np.ndarray:
@@ -102,7 +119,7 @@ def videos_of(points: torch.Tensor, capture: np.ndarray) -> np.ndarray:
     """(N,) number of the video that each image is a frame of; one that is of none has a number of its own.
 
     Args:
-        points: (N,21,3) m, see `mean_hand_points`. capture: (N,), different for images that are of no one video.
+        points: (N,21,3) m, see `images.mean_hand_points`. capture: (N,), different for images that are of no one video.
     """
     video = np.arange(len(points))
     for number in np.unique(capture):

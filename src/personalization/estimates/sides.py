@@ -7,7 +7,8 @@ import logging
 import numpy as np
 import torch
 
-from src.personalization.calibration.views import mean_hand_points, views_of
+from src.personalization.calibration.images import mean_hand_points
+from src.personalization.calibration.views import views_of
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel

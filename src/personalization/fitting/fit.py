@@ -13,7 +13,7 @@ from src.personalization.solver.status import Status, in_range, usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import FrameInputs, check_frames
-from src.personalization.terms.noise import KeypointNoise, keypoint_weights
+from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.pose_prior import PosePrior, diagonal_precision
 from template.kinematics import JointsModel, posed_points
 
@@ -159,6 +159,19 @@ def observe(
         loss=options.noise.loss,
         loss_scale=options.noise.loss_scale,
     )
+
+
+def keypoint_weights(noise: KeypointNoise, keypoints: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+    """1 / variance (N,21), 1/px^2, from keypoints (N,21,2) px and confidence (N,21), zero where unseen."""
+    seen = confidence > 0
+    if noise.relative is not None:
+        confidence = confidence / torch.tensor(noise.relative).to(confidence).square()
+    if noise.std_px is not None:
+        return confidence / noise.std_px**2
+    low = torch.where(seen[..., None], keypoints, torch.inf).amin(dim=1)
+    high = torch.where(seen[..., None], keypoints, -torch.inf).amax(dim=1)
+    side = torch.where(seen.any(dim=1), (high - low).amax(dim=-1), torch.ones_like(high[:, 0])).clamp_min(1.0)
+    return confidence / (noise.std_box * side[:, None]).square()
 
 
 def _fit_chunk(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 
 @dataclass(frozen=True)
 class KeypointNoise:
@@ -26,16 +24,3 @@ class KeypointNoise:
     relative: tuple[float, ...] | None = None
     loss: str = "geman_mcclure"
     loss_scale: float = 4.0
-
-
-def keypoint_weights(noise: KeypointNoise, keypoints: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-    """1 / variance (N,21), 1/px^2, from keypoints (N,21,2) px and confidence (N,21), zero where unseen."""
-    seen = confidence > 0
-    if noise.relative is not None:
-        confidence = confidence / torch.tensor(noise.relative).to(confidence).square()
-    if noise.std_px is not None:
-        return confidence / noise.std_px**2
-    low = torch.where(seen[..., None], keypoints, torch.inf).amin(dim=1)
-    high = torch.where(seen[..., None], keypoints, -torch.inf).amax(dim=1)
-    side = torch.where(seen.any(dim=1), (high - low).amax(dim=-1), torch.ones_like(high[:, 0])).clamp_min(1.0)
-    return confidence / (noise.std_box * side[:, None]).square()

@@ -1,10 +1,11 @@
-"""What is known about a person's betas apart from the frames: a population, and measured lengths."""
+"""What is known about a person's betas apart from the frames: a population, a network's guesses, measured lengths."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from src.personalization.solver.status import CalibrationError
@@ -33,6 +34,49 @@ class LengthCue:
                 f"{self.name} = {1000 * self.length:g} ± {1000 * self.std:g} mm is no length of a hand "
                 f"({1000 * low:g} to {1000 * high:g}); give millimetres and a positive uncertainty"
             )
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What a network's predicted shapes say about a person, as linear-Gaussian evidence.
+
+    A network shrinks its guess towards the mean person, and part of its error is the same in every
+    image of one person. Averaging cannot mend either; knowing both, from other people, can::
+
+        mean of n predictions = gain @ betas + offset + systematic + noise / sqrt(n)
+
+    (Bishop, Pattern Recognition and Machine Learning, 2006, eq. 2.116).
+
+    Attributes:
+        gain: (10,10); offset: (10,): mean prediction of a person with given betas.
+        systematic: (10,10) covariance of what all images of a person share; noise: (10,10) of one image.
+    """
+
+    gain: np.ndarray
+    offset: np.ndarray
+    systematic: np.ndarray
+    noise: np.ndarray
+
+    def information(self, predicted: np.ndarray, images: float) -> tuple[np.ndarray, np.ndarray]:
+        """What the mean (10,) of predictions of so many images says: precision (10,10) and precision @ betas (10,)."""
+        weight = self.gain.T @ np.linalg.inv(self.systematic + self.noise / images)
+        return weight @ self.gain, weight @ (predicted - self.offset)
+
+    def update(
+        self, predicted: np.ndarray, mean: np.ndarray, covariance: np.ndarray, counts: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (10,) and covariance (10,10) of betas after seeing predictions (n,10) of a person.
+
+        Args:
+            predicted: the network's betas, one row an image.
+            mean, covariance: (10,), (10,10) before.
+            counts: (n,) for how many images each one counts; None: for one.
+        """
+        counts = np.ones(len(predicted)) if counts is None else counts
+        precision, pulled = self.information(np.average(predicted, axis=0, weights=counts), float(counts.sum()))
+        before = np.linalg.inv(covariance)
+        posterior = np.linalg.inv(before + precision)
+        return posterior @ (before @ mean + pulled), posterior
 
 
 def parse_known_bone(text: str) -> LengthCue:
