@@ -38,7 +38,7 @@ from src.personalization.fitting.fixed_lag import DEFAULTS as CAUSAL  # noqa: E4
 from src.personalization.fitting.fixed_lag import FixedLagSmoother  # noqa: E402
 from src.personalization.fitting.sequence import SequenceOptions, fit_sequence  # noqa: E402
 from src.personalization.solver.status import usable  # noqa: E402
-from src.photos.search import KeypointReader, network_input  # noqa: E402
+from src.photos.detector.search import KeypointReader, network_input  # noqa: E402
 from template import load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel, posed_points  # noqa: E402
 from utils.camera import crop_affine, project_numpy, square_box, transform_intrinsics  # noqa: E402

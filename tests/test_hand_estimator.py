@@ -18,11 +18,11 @@ from src.personalization.terms.hand_size import lengths_mm
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
+from src.photos.detector.search import KeypointReader, window_boxes
 from src.photos.estimator import Estimator, HandEstimator, Keypoints
 from src.photos.image import Photo, UnusableImage
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.result import Result
-from src.photos.search import KeypointReader, window_boxes
 from src.photos.shape_filter import ShapeFilter
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from utils.artifacts import Identity

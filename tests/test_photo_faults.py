@@ -29,10 +29,10 @@ from src.photos import run_images
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
+from src.photos.detector.search import KeypointReader, window_boxes
 from src.photos.estimator import HandEstimator, Keypoints, check_depth, rows_of
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
 from src.photos.keypoint_estimator import SHAPE_EVERY, KeypointEstimator
-from src.photos.search import KeypointReader, window_boxes
 from src.photos.shape_filter import ShapeFilter
 from template import HandModel, load_hand_assets, mirror_assets
 from tests.mano_pickle import write_mano_pickle

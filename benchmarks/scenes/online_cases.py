@@ -23,7 +23,7 @@ from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.online import OnlineCalibration
 from src.personalization.calibration.population import default_options
 from src.personalization.terms.hand_size import lengths_mm
-from src.photos.search import KeypointReader, network_input
+from src.photos.detector.search import KeypointReader, network_input
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions
 from utils.camera import crop_affine, project_numpy, square_box, transform_intrinsics

@@ -1,4 +1,4 @@
-"""How well `src.photos.search` tells pictures with a hand from pictures without.
+"""How well `src.photos.detector.search` tells pictures with a hand from pictures without.
 
 ``python -m benchmarks.studies.hand_search --data_root data/training_dex_ycb``: pictures of the validation subject,
 whole, and the part of each that lies beyond the hand, on the side away from the arm.
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from datasets import build_dataset
-from src.photos.search import MIN_SCORE, KeypointReader, open_reader
+from src.photos.detector.search import MIN_SCORE, KeypointReader, open_reader
 from utils.camera import square_box, transform_points
 
 _MARGIN, _LEAST_WIDTH = 15, 200  # pixels

@@ -24,9 +24,9 @@ from datasets.image_crop import crop_image
 from src.engine.checkpoint import load_network
 from src.personalization.calibration.population import SHIPPED_PRIOR
 from src.personalization.fitting.fixed_lag import FixedLagSmoother
+from src.photos.detector.search import KeypointReader, network_input
 from src.photos.estimator import HandEstimator
 from src.photos.onnx_network import through_onnx
-from src.photos.search import KeypointReader, network_input
 from template import load_hand_assets
 from template.kinematics import JointsModel
 from utils.camera import crop_affine, project_numpy, square_box, transform_intrinsics

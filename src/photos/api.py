@@ -23,12 +23,12 @@ from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_ca
 from src.photos.detector.detection import Finder
 from src.photos.detector.finders import finder_trained_on, landmarks_of, open_finder
 from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
+from src.photos.detector.search import KeypointReader, open_reader
 from src.photos.estimator import Estimator, HandEstimator
 from src.photos.image import Photo, UnusableImage, photo_of
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.perspective import into_view, out_of_view, view_for
 from src.photos.result import Result, mirror_box
-from src.photos.search import KeypointReader, open_reader
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
 from utils.artifacts import ArtifactError, Identity, load_identity

@@ -9,10 +9,10 @@ import numpy as np
 
 from options.image_options import DETECTOR
 from src.photos.detector.detection import Finder, finder_name
+from src.photos.detector.search import MIN_SCORE, FoundHand, KeypointReader
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage, shown_name
 from src.photos.result import mirror_box, mirror_points
-from src.photos.search import MIN_SCORE, FoundHand, KeypointReader
 from utils.camera import square_box
 from utils.files import READ_ERRORS
 

@@ -21,8 +21,8 @@ from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
 from src.personalization.fitting.from_keypoints import KeypointFit
 from src.personalization.registration.register import register_mesh
 from src.photos.detector.refusal import MAX_MISFIT_OF_NETWORKS, check_depth, check_misfit, check_status
+from src.photos.detector.search import KeypointReader, limited, network_input
 from src.photos.result import HandLength, Result, Sources, mirror_points
-from src.photos.search import KeypointReader, limited, network_input
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
 from template.kinematics import JointsModel

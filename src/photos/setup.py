@@ -20,9 +20,9 @@ from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, open_detector, o
 from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.detector import install_advice, is_installed
 from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, RatedReader, open_own_hands
+from src.photos.detector.search import KeypointReader
 from src.photos.estimator import HandEstimator
 from src.photos.onnx_network import through_onnx
-from src.photos.search import KeypointReader
 from template import load_hand_assets
 from utils.artifacts import Identity, load_identity
 from utils.cameras.files import read_camera

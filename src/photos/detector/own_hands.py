@@ -20,7 +20,7 @@ from src.engine.checkpoint import ModelCard, load_network
 from src.engine.networks import for_inference
 from src.photos.detector.detection import Detection
 from src.photos.detector.mediapipe_hands import SAME_HAND, overlap
-from src.photos.search import limited, network_input, read_windows
+from src.photos.detector.search import limited, network_input, read_windows
 from utils.camera import crop_affine, invert_affine, square_box, transform_points
 
 DETECTOR_WEIGHTS, KEYPOINT_WEIGHTS = "hand_detector.safetensors", "world_keypoints.safetensors"

@@ -12,9 +12,9 @@ import numpy as np
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, RatedReader, logit, open_own_hands
+from src.photos.detector.search import KeypointReader, limited
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage
-from src.photos.search import KeypointReader, limited
 from utils.camera import square_box
 
 logger = logging.getLogger(__name__)

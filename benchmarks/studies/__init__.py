@@ -1,1 +1,0 @@
-"""Measurements behind single choices; each file says what it printed."""
