@@ -16,6 +16,7 @@ from src.personalization.solver.block_banded import band, solve_band
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.inputs import check_frames
+from src.personalization.terms.population_pose_prior import habit_prior
 from src.personalization.terms.smoothness import Smoothness, smoothness_rows
 from template import load_hand_assets
 from template.kinematics import JointsModel, posed_points
@@ -238,6 +239,23 @@ def test_a_lag_as_long_as_the_video_is_the_whole_fit(scene: Scene) -> None:
     late = stream(scene, frames, frames)
     torch.testing.assert_close(late.pose, whole.pose, atol=0.04, rtol=0)  # the newest frames had two steps
     torch.testing.assert_close(late.transl, whole.transl, atol=2e-3, rtol=0)
+
+
+def test_priors_of_the_options_serve_every_window_and_hand(scene: Scene) -> None:
+    """A silent frame, or another number of frames, leaves nothing behind in a prior that the caller gave."""
+    prior = habit_prior(load_hand_assets())
+    options, precision = replace(OPTIONS, frame=FitOptions(extra_priors=(prior,))), prior.precision.clone()
+    for frames in (8, 10):  # two hands of a video, the second in view for longer
+        rows = slice(HIDDEN.start - 6, HIDDEN.start - 6 + frames)
+        given = scene.K[rows], scene.keypoints[rows], SECONDS[rows], scene.confidence[rows]
+        assert bool(usable(fit_sequence(MODEL, scene.guess[rows], scene.betas, *given, options).status).all())
+        torch.testing.assert_close(prior.precision, precision, rtol=0, atol=0)
+    for lag in (0, 3):
+        smoother = FixedLagSmoother(MODEL, scene.betas, options, lag)
+        for frame in range(HIDDEN.start - 5, HIDDEN.start + 1):  # the last one shows nothing
+            row = scene.guess[frame], scene.K[frame], scene.keypoints[frame], float(SECONDS[frame])
+            smoother.update(*row, scene.confidence[frame])
+        torch.testing.assert_close(prior.precision, precision, rtol=0, atol=0)
 
 
 def test_a_hand_that_was_gone_begins_anew(scene: Scene) -> None:

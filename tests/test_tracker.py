@@ -16,13 +16,14 @@ from src.photos.boxes import Region
 from src.photos.detector.detection import Detection
 from src.photos.estimator import Keypoints as Points
 from src.photos.image import Photo, UnusableImage
-from src.photos.result import Result, mirror_points
+from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
 from src.photos.video import association
 from src.photos.video.people import ENOUGH, People
 from src.photos.video.sights import Sight, is_same_hand
 from src.photos.video.track import GONE, MEMORY, BoxMotion, Track, has_kept_size
 from src.photos.video.tracker import HandTracker, TrackedHand
+from utils.camera import mirror_points
 
 BLANK = np.zeros((480, 640, 3), np.uint8)
 HAND = result_of(hand_at(0.6))

@@ -10,8 +10,8 @@ import pytest
 from src.photos.api import PhotoEstimator
 from src.photos.detector.own_hands import TILE, views_of
 from src.photos.image import Photo
-from src.photos.result import mirror_points
 from src.photos.video.sights import NetworkWindows
+from utils.camera import mirror_points
 
 PLACE, SIDE = np.array([300.0, 200.0]), 90.0
 SHAPE = np.random.default_rng(0).uniform(-0.5, 0.5, (21, 2))

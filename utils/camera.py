@@ -96,6 +96,11 @@ def mirror_intrinsics(K: np.ndarray, width: int) -> np.ndarray:
     return mirrored
 
 
+def mirror_points(points: np.ndarray, width: int) -> np.ndarray:
+    """Points (..., 2) or boxes (..., 3) px, centre first, after the same flip: u -> width - 1 - u."""
+    return np.concatenate([width - 1 - points[..., :1], points[..., 1:]], axis=-1)
+
+
 def _crop_centre_ray(K: torch.Tensor, size: int) -> torch.Tensor:
     """(B, 3) direction, z = 1, through the centre of a ``size`` px crop with intrinsics K (B, 3, 3)."""
     centre = (size - 1) / 2

@@ -16,7 +16,8 @@ import numpy as np
 from options.image_options import DETECTOR, OWN
 from src.photos.api import load
 from src.photos.image import UnusableImage, read_photo
-from src.photos.result import Result, mirror_points
+from src.photos.result import Result
+from utils.camera import mirror_points
 from utils.drawing.overlay import draw_skeleton
 
 ROUTES = {"detector": DETECTOR, "networks": OWN}

@@ -13,10 +13,10 @@ from PIL import Image
 
 from src.estimators.files import list_files, load
 from src.estimators.formats import module_of, read_hands
-from src.estimators.records import EstimateFormatError, Hand, Options, check_centre, flip_x, mirror_pixels, pinhole
+from src.estimators.records import EstimateFormatError, Hand, Options, check_centre, flip_x, pinhole
 from src.estimators.subjects import SubjectTable
 from utils.artifacts import Predictions
-from utils.camera import mirror_intrinsics
+from utils.camera import mirror_intrinsics, mirror_points
 
 #: Options that one format reads, and what they are where nobody gives them.
 _READ_BY = {"side": ("mmpose", None), "sides": ("mediapipe", None), "unit": ("joints", "m")}
@@ -188,7 +188,7 @@ def _columns(hand: Hand, K: np.ndarray | float | None, source: str) -> dict[str,
                 f"{source}: {hand.name}: its picture's width is needed to mirror it; give image_size=(width, height)"
             )
         camera = mirror_intrinsics(camera, hand.size[0])
-        pixels = None if pixels is None else mirror_pixels(pixels, hand.size[0])
+        pixels = None if pixels is None else mirror_points(pixels, hand.size[0])
         joints = None if joints is None else flip_x(joints)
     return {
         "K": camera, "keypoints_2d": pixels, "keypoint_confidence": hand.confidence, "joints_3d": joints,

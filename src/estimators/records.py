@@ -246,13 +246,6 @@ def flip_x(array: np.ndarray) -> np.ndarray:
     return flipped
 
 
-def mirror_pixels(pixels: np.ndarray, width: int) -> np.ndarray:
-    """Pixels (...,2) in the mirrored picture of that width, px."""
-    mirrored = pixels.copy()
-    mirrored[..., 0] = width - 1 - pixels[..., 0]
-    return mirrored
-
-
 def root_and_fingers(pose: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Rotations (16,...) as most files have them: (1,...) and (15,...); None of None."""
     return (None, None) if pose is None else (pose[:1], pose[1:])

@@ -10,8 +10,9 @@ import numpy as np
 from src.estimators.files import save
 from src.estimators.formats import module_of
 from src.estimators.reader import Reader, Row
-from src.estimators.records import Hand, flip_x, mirror_pixels
+from src.estimators.records import Hand, flip_x
 from utils.artifacts import Predictions
+from utils.camera import mirror_points
 
 
 def write_file(reader: Reader, number: int, first: int, target: Path, changed: Predictions | None) -> list[str]:
@@ -58,7 +59,7 @@ def _update(format: str, hand: Hand, released: Row, changed: Predictions, row: i
         value = every[row].astype(np.float64)
         if key == "keypoints_2d" and hand.is_left:
             assert hand.size is not None
-            value = mirror_pixels(value, hand.size[0])
+            value = mirror_points(value, hand.size[0])
         elif key == "joints_3d":
             assert hand.joints_3d is not None
             value = (flip_x(value) if hand.is_left else value) + hand.joints_3d[0]

@@ -28,11 +28,11 @@ from src.photos.estimator import Estimator, HandEstimator
 from src.photos.image import Photo, UnusableImage, photo_of
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.perspective import into_view, out_of_view, view_for
-from src.photos.result import Result, mirror_box
+from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
 from utils.artifacts import ArtifactError, Identity, load_identity
-from utils.camera import mirror_intrinsics
+from utils.camera import mirror_intrinsics, mirror_points
 from utils.cameras.lens import CameraModel
 from utils.device import choose_device
 
@@ -204,7 +204,7 @@ class PhotoEstimator:
         """`estimate` with the picture taken for a pinhole camera's, and the network's window cut out of it as it is."""
         image, K, box, keypoints, width = photo.image, camera.K, region.box, region.keypoints, photo.size[0]
         if region.is_left:
-            image, K, box = image[:, ::-1], mirror_intrinsics(K, width), mirror_box(box, width)
+            image, K, box = image[:, ::-1], mirror_intrinsics(K, width), mirror_points(box, width)
             keypoints = None if keypoints is None else keypoints.mirrored(width)
             before = None if before is None else before.mirrored()
         if keypoints is not None and self.detector is not None:

@@ -12,8 +12,7 @@ from src.photos.detector.detection import Finder, finder_name
 from src.photos.detector.search import MIN_SCORE, FoundHand, KeypointReader
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage, shown_name
-from src.photos.result import mirror_box, mirror_points
-from utils.camera import square_box
+from utils.camera import mirror_points, square_box
 from utils.files import READ_ERRORS
 
 #: A box of a hand may reach beyond the picture, but not be so many times as long as its longer side.
@@ -107,12 +106,12 @@ def _looked_for(photo: Photo, side: str, given: np.ndarray | None, reader: Keypo
     width = photo.size[0]
     image = np.ascontiguousarray(photo.image if side == "right" else photo.image[:, ::-1])
     if given is not None:
-        best = reader.follow(image, given if side == "right" else mirror_box(given, width), 0)
+        best = reader.follow(image, given if side == "right" else mirror_points(given, width), 0)
     else:
         best = reader.search(image)
     if side == "right":
         return best
-    return FoundHand(mirror_box(best.box, width), mirror_points(best.keypoints, width), best.confidence, best.score)
+    return FoundHand(mirror_points(best.box, width), mirror_points(best.keypoints, width), best.confidence, best.score)
 
 
 def checked_box(corners: np.ndarray, source: str, size: tuple[int, int]) -> np.ndarray:

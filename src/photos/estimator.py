@@ -22,11 +22,11 @@ from src.personalization.fitting.from_keypoints import KeypointFit
 from src.personalization.registration.register import register_mesh
 from src.photos.detector.refusal import MAX_MISFIT_OF_NETWORKS, check_depth, check_misfit, check_status
 from src.photos.detector.search import KeypointReader, limited, network_input
-from src.photos.result import HandLength, Result, Sources, mirror_points
+from src.photos.result import HandLength, Result, Sources
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
 from template.kinematics import JointsModel
-from utils.camera import crop_affine, invert_affine, square_box, transform_intrinsics, transform_points
+from utils.camera import crop_affine, invert_affine, mirror_points, square_box, transform_intrinsics, transform_points
 from utils.joints import BONES, FINGERS
 
 #: Places in BONES of the bones from the wrist to the middle fingertip.

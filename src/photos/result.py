@@ -17,7 +17,7 @@ import torch
 
 from src.personalization.terms.hand_size import Length
 from template import HandAssets, mirror_assets, mirror_pose
-from utils.camera import mirror_intrinsics
+from utils.camera import mirror_intrinsics, mirror_points
 from utils.cameras.lens import CameraModel
 from utils.cameras.poses import AXES, CameraPose
 from utils.cameras.views import View
@@ -151,7 +151,7 @@ class Result:
         return replace(
             self,
             K=mirror_intrinsics(self.K, self.width),
-            box=mirror_box(self.box, self.width),
+            box=mirror_points(self.box, self.width),
             keypoints=mirror_points(self.keypoints, self.width),
             vertices=self.vertices * _FLIP,
             joints=self.joints * _FLIP,
@@ -270,16 +270,6 @@ class Result:
 @functools.lru_cache(maxsize=4)
 def _mirrored_assets(assets: HandAssets) -> HandAssets:
     return mirror_assets(assets)
-
-
-def mirror_points(points: np.ndarray, width: int) -> np.ndarray:
-    """Points (...,2) px after an image of ``width`` px was flipped left to right: u -> width - 1 - u."""
-    return np.concatenate([width - 1 - points[..., :1], points[..., 1:]], axis=-1)
-
-
-def mirror_box(box: np.ndarray, width: int) -> np.ndarray:
-    """Box (3,), centre x, centre y, side, px after the flip."""
-    return np.array([width - 1 - box[0], box[1], box[2]])
 
 
 def corners(box: np.ndarray) -> list[float]:

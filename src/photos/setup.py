@@ -19,8 +19,8 @@ from src.personalization.terms.hand_size import check_stated_length
 from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, open_detector, open_estimator
 from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.detector import install_advice, is_installed
-from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, RatedReader, open_own_hands
-from src.photos.detector.search import KeypointReader
+from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, open_own_hands
+from src.photos.detector.search import WindowReader
 from src.photos.estimator import HandEstimator
 from src.photos.onnx_network import through_onnx
 from template import load_hand_assets
@@ -91,7 +91,7 @@ def compute_by_onnx(tools: PhotoEstimator) -> None:
     if tools.weights is not None and (tools.weights.parent / DETECTOR_WEIGHTS).is_file() and tools.reader is not None:
         own = open_own_hands(tools.weights.parent, tools.reader.device)
     for part in (tools.estimator, tools.reader, getattr(own, "reader", None)):
-        if isinstance(part, (HandEstimator, KeypointReader, RatedReader)):
+        if isinstance(part, (HandEstimator, WindowReader)):
             part.network = through_onnx(part.network, part.card)
     if isinstance(own, OwnHands):
         own.detector = through_onnx(own.detector, own.card)
@@ -126,14 +126,10 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--hierarchy is of networks that predict meshes; --model {args.model} has none")
 
 
-def asks_for_network(args: argparse.Namespace) -> bool:
-    """The command names a network."""
-    return bool(args.given_options & {"--model", "--checkpoint", "--resume"})
-
-
 def keypoint_source(args: argparse.Namespace) -> str:
     """``--keypoints``; where it is not given the detector, unless a network is asked for."""
-    return args.keypoints or (NETWORK if asks_for_network(args) else DETECTOR)
+    asks_for_network = args.given_options & {"--model", "--checkpoint", "--resume"}
+    return args.keypoints or (NETWORK if asks_for_network else DETECTOR)
 
 
 def check_detector(args: argparse.Namespace) -> None:

@@ -194,8 +194,8 @@ def _neighbours(
 def silence(seen: Observations, good: torch.Tensor) -> None:
     """Frames that are not ``good`` (T,) say nothing: what is theirs was made up to be harmless."""
     seen.weights = seen.weights * good[:, None, None]
-    for prior in seen.pose_priors:
-        prior.precision = prior.precision * good[:, None, None]
+    # New priors: those of the options are of every window and every hand.
+    seen.pose_priors = [replace(prior, precision=prior.precision * good[:, None, None]) for prior in seen.pose_priors]
     if seen.depth_weight is not None:
         seen.depth_weight = seen.depth_weight * good
     if seen.points_3d_weight is not None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from utils.camera import mirror_points
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -60,11 +62,9 @@ def finder_name(finder: Finder) -> str:
 
 
 def mirrored(hand: Detection, width: int) -> Detection:
-    """The hand after its image of ``width`` px was flipped left to right (u -> width - 1 - u); sides swap."""
-    keypoints = hand.keypoints_2d.copy()
-    keypoints[:, 0] = width - 1 - keypoints[:, 0]
+    """The hand after its image of ``width`` px was flipped left to right; sides swap."""
     world = None if hand.world is None else hand.world * [-1.0, 1.0, 1.0]
-    return replace(hand, keypoints_2d=keypoints, world=world, is_left=not hand.is_left)
+    return replace(hand, keypoints_2d=mirror_points(hand.keypoints_2d, width), world=world, is_left=not hand.is_left)
 
 
 def of_side(hands: Sequence[Detection], side: str | None) -> list[Detection]:

@@ -20,7 +20,8 @@ from src.engine.checkpoint import ModelCard, load_network
 from src.engine.networks import for_inference
 from src.photos.detector.detection import Detection
 from src.photos.detector.mediapipe_hands import SAME_HAND, overlap
-from src.photos.detector.search import limited, network_input, read_windows
+from src.photos.detector.search import WindowReader, limited, network_input
+from src.photos.image import check_rgb
 from utils.camera import crop_affine, invert_affine, square_box, transform_points
 
 DETECTOR_WEIGHTS, KEYPOINT_WEIGHTS = "hand_detector.safetensors", "world_keypoints.safetensors"
@@ -88,8 +89,7 @@ class OwnHands:
         Raises:
             ValueError: not such an image.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
+        check_rgb(image)
         squares, probability = self.proposals(image)
         if not len(squares):
             return []
@@ -201,23 +201,20 @@ class Readings(NamedTuple):
     is_left: np.ndarray  # (N,) probability of a left hand in the crop as the network saw it, mirrored or not
 
 
-class RatedReader:
-    """The keypoints of one hand in a box, with what the rating says.
-
-    Args:
-        network, card: of `load_network`; a ``pose_2d`` with a rating. device: where it is.
+class RatedReader(WindowReader):
+    """The keypoints of one hand in a box, with what the rating of the ``pose_2d`` network says.
 
     Raises:
         ValueError: it has no rating.
     """
 
     def __init__(self, network: nn.Module, card: ModelCard, device: torch.device | str = "cpu") -> None:
+        super().__init__(network, card, device)
         if getattr(network, "rating", None) is None:
             raise ValueError(f"{card.model} {card.options} has no rating; train one with src.engine.world.train")
-        self.network, self.card, self.device = for_inference(network), card, device
 
     def read(self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray) -> Readings:
-        """Look into tight squares (N,3) px; see `read_windows`."""
-        keypoints, output = read_windows(self.network, self.card, self.device, image, boxes, is_left)
+        """Look into tight squares (N,3) px; see `look`."""
+        keypoints, output = self.look(image, boxes, is_left)
         names = ("keypoint_confidence", "is_hand", "is_left")
         return Readings(keypoints, *(output[name].float().cpu().numpy() for name in names))

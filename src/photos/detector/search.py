@@ -55,25 +55,54 @@ class FoundHand:
     score: float = 1.0
 
 
-class KeypointReader:
-    """The 2D keypoints of hands in boxes.
+class WindowReader:
+    """A keypoint network that looks into windows of pictures.
 
     Args:
-        network, card: of `load_network`; a network that returns ``keypoints_2d`` and needs nothing but the image.
+        network, card: of `load_network`; it returns ``keypoints_2d`` and needs nothing but the image.
         device: where it is.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, card: ModelCard, device: torch.device | str = "cpu") -> None:
         self.network, self.card, self.device = for_inference(network), card, device
+
+    @torch.inference_mode()
+    def look(
+        self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray
+    ) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
+        """What it sees in tight squares of an image, all at once.
+
+        Args:
+            image: (H,W,3) uint8 RGB; boxes: (N,3) px of it; is_left: (N,) or one for all: mirror before, as the
+                network knows right hands.
+
+        Returns:
+            keypoints (N,21,2), px of the image as it is, and the network's outputs.
+        """
+        is_left = np.broadcast_to(is_left, len(boxes))
+        width, size = image.shape[1], self.card.input_size
+        windows = np.array(boxes, dtype=np.float64) * [1, 1, self.card.crop_scale]
+        windows[is_left, 0] = width - 1 - windows[is_left, 0]
+        sides = image, np.ascontiguousarray(image[:, ::-1]) if is_left.any() else image
+        crops = [crop_image(sides[int(left)], window, size) for left, window in zip(is_left, windows, strict=True)]
+        output = self.network(network_input(crops, self.device))
+        back = invert_affine(crop_affine(windows, size))
+        keypoints = transform_points(output["keypoints_2d"].double().cpu().numpy(), back)
+        keypoints[is_left, :, 0] = width - 1 - keypoints[is_left, :, 0]
+        return keypoints, output
+
+
+class KeypointReader(WindowReader):
+    """The 2D keypoints of hands in boxes."""
 
     def read(
         self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (N,21,2), pixels of the image, and confidences (N,21) for tight boxes (N,3); see `read_windows`."""
+        """Keypoints (N,21,2), pixels of the image, and confidences (N,21) for tight boxes (N,3); see `look`."""
         is_left, found = np.broadcast_to(is_left, len(boxes)), []
         for start in range(0, len(boxes), _BATCH):
             rows = slice(start, start + _BATCH)
-            found.append(read_windows(self.network, self.card, self.device, image, boxes[rows], is_left[rows]))
+            found.append(self.look(image, boxes[rows], is_left[rows]))
         confidence = [output["keypoint_confidence"].float().cpu().numpy() for _, output in found]
         return np.concatenate([points for points, _ in found]), np.concatenate(confidence)
 
@@ -119,37 +148,6 @@ class KeypointReader:
             return hand
         offset = np.array([(step - 1) / 2, (step - 1) / 2, 0])
         return self.follow(image, hand.box * step + offset, 1)
-
-
-@torch.inference_mode()
-def read_windows(
-    network: nn.Module,
-    card: ModelCard,
-    device: torch.device | str,
-    image: np.ndarray,
-    boxes: np.ndarray,
-    is_left: bool | np.ndarray,
-) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
-    """What a keypoint network sees in tight squares of an image, all at once.
-
-    Args:
-        image: (H,W,3) uint8 RGB; boxes: (N,3) px of it; is_left: (N,) or one for all: mirror before, as the network
-            knows right hands.
-
-    Returns:
-        keypoints (N,21,2), px of the image as it is, and the network's outputs.
-    """
-    is_left = np.broadcast_to(is_left, len(boxes))
-    width, size = image.shape[1], card.input_size
-    windows = np.array(boxes, dtype=np.float64) * [1, 1, card.crop_scale]
-    windows[is_left, 0] = width - 1 - windows[is_left, 0]
-    sides = image, np.ascontiguousarray(image[:, ::-1]) if is_left.any() else image
-    crops = [crop_image(sides[int(left)], window, size) for left, window in zip(is_left, windows, strict=True)]
-    output = network(network_input(crops, device))
-    back = invert_affine(crop_affine(windows, size))
-    keypoints = transform_points(output["keypoints_2d"].double().cpu().numpy(), back)
-    keypoints[is_left, :, 0] = width - 1 - keypoints[is_left, :, 0]
-    return keypoints, output
 
 
 def network_input(crops: list[np.ndarray], device: torch.device | str) -> torch.Tensor:
