@@ -170,7 +170,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--augment", choices=("fair", "paper", "none"))
     add("--rotation_deg", type=float, help="largest in-plane rotation of the augmentation")
     add("--seed", type=int, default=0)
-    add("--amp", default="auto", choices=("auto", "bf16", "fp16", "no"), help="auto: bf16")
+    add("--amp", default="auto", choices=("auto", "bf16", "fp16", "no"), help="auto: bf16, but on CPUs without AVX-512")
     add("--channels_last", default="yes", choices=("yes", "no"))
     add(
         "--cuda_graph", default="auto", choices=("auto", "no"), help="record a GPU's step once, replay it (one process)"

@@ -17,6 +17,7 @@ import torch
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine import checkpoint
+from src.engine.config import autocast_dtype
 from src.engine.distributed import Interrupted
 from src.engine.evaluate import evaluate
 from src.engine.predict import ShapeSource, predict
@@ -227,3 +228,14 @@ def test_samples_in_the_devices_memory_train_to_the_same_weights(root: Path, who
     train(options(root, tmp_path, "--resident", "yes"))
     expected, found = weights(whole), weights(tmp_path)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.parametrize(("capability", "wanted"), [("AVX512", torch.bfloat16), ("AVX2", None), ("DEFAULT", None)])
+def test_bf16_is_the_default_only_where_it_is_quick(
+    monkeypatch: pytest.MonkeyPatch, capability: str, wanted: torch.dtype | None
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    cpu = torch.device("cpu")
+    assert autocast_dtype("auto", cpu) is wanted
+    assert autocast_dtype("bf16", cpu) is torch.bfloat16 and autocast_dtype("no", cpu) is None
+    assert autocast_dtype("auto", torch.device("cuda")) is torch.bfloat16
