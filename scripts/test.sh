@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test (under 10 minutes on 2 cores). Further options go to pytest: ./scripts/test.sh -k hand
+# Runs every test in two processes (about 10 minutes). Further options go to pytest: ./scripts/test.sh -k hand
 source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 cd "$ROOT"
-"$PYTHON" -m pytest -q "$@"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+"$PYTHON" -m pytest -q -n 2 --dist loadfile "$@"

@@ -150,7 +150,8 @@ def house(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "requirements.txt", house)
     python = house / ".venv/bin/python"
     python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\nfor word in "$PWD" "$@"; do printf "%s\\0" "$word"; done >> "$LOG"; echo >> "$LOG"\n')
+    # One line is one write: scripts run two of their steps side by side.
+    python.write_text('#!/bin/sh\nprintf "%s\\0" "$PWD" "$@" "end of call" >> "$LOG"\n')
     python.chmod(0o755)
     shutil.copy(ROOT / "requirements.txt", house / ".venv/.requirements")
     return house
@@ -168,7 +169,7 @@ def calls(house: Path, script: str, cwd: Path, *words: str) -> list[list[str]]:
         [str(link), *words], cwd=cwd, env=environment | {"LOG": str(log)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    return [line.split("\0") for line in log.read_text().split("\0\n") if line]
+    return [call.split("\0") for call in log.read_text().split("\0end of call\0") if call]
 
 
 def lines_of(log: list[list[str]]) -> list[tuple[str, list[str]]]:

@@ -225,12 +225,13 @@ def test_whoever_is_impatient_loses_nothing(
         close(self)
 
     monkeypatch.setattr(VideoWriter, "close", slowly)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, usual)  # background jobs ignore SIGINT, under nohup SIGHUP too
     try:
         with pytest.raises(KeyboardInterrupt):
             demo_of(clip, output, monkeypatch, lambda call: os.kill(os.getpid(), number) if call == 3 else None)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
     assert len(list(open_video(output / "a_annotated.mp4")[1])) == 2
     assert len((output / "a_frames.jsonl").read_text().splitlines()) == 3
     assert sorted(path.name for path in output.iterdir()) == ["a_annotated.mp4", "a_frames.jsonl"]
