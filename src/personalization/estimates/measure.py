@@ -23,9 +23,9 @@ WIDE = Trust("", "nothing", "", 0.05, 15.0, 0.2, 0.3, 0.3, [0.5] * 10, [0.0] * 1
 #: Times the shared error of betas that 3D joints say, where the 2D points count beside them: what the points say of the
 #: shape was partly in those betas already. Where the points are the joints' projection they count as one image, which
 #: changes hardly anything, and betas are believed as they were measured. On 88 simulated people of four seeds, none of
-#: the benchmark's, zero-pose errors without a cue were 22 and 23% under those of the mean of their betas with a factor of
-#: 1.3 and 1.6 (HaMeR-like, own betas; SAM-3D-Body-like, of joints), and are 28 and 35% with none; lengths were 0.95 and
-#: 0.92 standard deviations off, and are 1.03. MediaPipe-like: 14% with 1.6, and 13% with none, lengths 1.06 and 1.10.
+#: the benchmark's, zero-pose errors without a cue were 22 and 23% under those of the mean of their betas with factors
+#: of 1.3 and 1.6 (HaMeR-like, own betas; SAM-3D-Body-like, of joints), and are 28 and 35% with none; lengths were 0.95
+#: and 0.92 standard deviations off, and are 1.03. MediaPipe-like: 14% with 1.6, 13% with none, lengths 1.06 and 1.10.
 COUNTED_TWICE = 1.6
 #: Nothing is taken for surer than this, in the unit of each number.
 _LEAST = 1e-3
