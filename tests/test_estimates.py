@@ -467,7 +467,7 @@ def test_shipped_trust_states_the_simulators_shared_error() -> None:
 
 
 def test_rotations_follow_the_keypoints(hamer: Estimated) -> None:
-    """Fingers off where the picture shows it: held as tightly as the trust file says, more than 30% of the error stayed."""
+    """Fingers off where the picture shows it: held as tightly as the trust file says, over 30% of the error stayed."""
     truth, betas = hamer.world.pose[0], hamer.world.betas[0].numpy()
     turns = 0.3 * torch.randn(12, 15, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     pose = torch.cat([truth[:, :1], truth[:, 1:] @ roma.rotvec_to_rotmat(turns)], dim=1)
