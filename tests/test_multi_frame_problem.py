@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, simulate
-from src.personalization.calibration.multi_frame import place_frames
+from src.personalization.calibration.multi_frame import calibrate_frames, place_frames
 from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.problem import (
     MultiFrameProblem,
@@ -24,7 +24,7 @@ from src.personalization.solver.normal_equations import marquardt
 from src.personalization.terms.frame_problem import FrameProblem, step_of
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.shape_terms import LengthCue
+from src.personalization.terms.shape_terms import LengthCue, shape_terms
 from template import load_hand_assets
 from template.kinematics import JointsModel
 
@@ -111,6 +111,34 @@ def test_the_covariance_is_the_dense_inverse() -> None:
     for person in range(PERSONS):
         expected = np.linalg.inv(dense(terms, person)[0])[-10:, -10:]
         np.testing.assert_allclose(covariance[person], expected, rtol=1e-6, atol=1e-12)
+
+
+def test_errors_that_vary_more_than_assumed_widen_what_images_say() -> None:
+    """Huber's sandwich over all unknowns, dense: what is known of the betas beforehand is not doubted."""
+    this, dispersion = case(), torch.tensor([1.0, 2.5], dtype=torch.float64)
+    terms = this.problem.linearise(this.state)
+    covariance = posterior_covariance(terms, dispersion)
+    known = shape_terms(this.problem.model, this.problem.shape_prior, this.problem.cues, this.state["betas"])[2]
+    for person in range(PERSONS):
+        bread = np.linalg.inv(dense(terms, person)[0])
+        images = dense(terms, person)[0]
+        images[-10:, -10:] -= known[person].numpy()
+        spread = bread + (float(dispersion[person]) - 1) * bread @ images @ bread
+        np.testing.assert_allclose(covariance[person], spread[-10:, -10:], rtol=1e-6, atol=1e-12)
+
+
+def test_a_shared_part_of_the_errors_widens_intervals_of_many_images_alone() -> None:
+    this = case()
+    given = (this.world.predicted, this.world.betas + 0.2, this.world.K, this.world.keypoints)
+    for count in (1, FRAMES):
+        few = [value if value.shape[1:] == (10,) else value[:, :count] for value in given]
+        plain, wide = (
+            calibrate_frames(this.model, *few, options=replace(this.options, interval_correlation=part))
+            for part in (0.0, 0.5)
+        )
+        torch.testing.assert_close(wide.betas, plain.betas, rtol=0, atol=0)
+        more = wide.covariance.diagonal(dim1=-2, dim2=-1) / plain.covariance.diagonal(dim1=-2, dim2=-1)
+        assert (more == 1).all() if count == 1 else (more > 1.005).all() and (more < 1 + 0.5 * (count - 1)).all()
 
 
 def test_one_person_that_is_not_finite_leaves_the_other_alone() -> None:

@@ -93,10 +93,11 @@ def calibrate_frames(
     if laplace:
         problem.linear = LAPLACE_SHARE * log_volume_gradient(problem, result.state, result.terms)
         result = minimise(problem, result.state, options.lm)
-    fitted, used = result.state, (frame_status == Status.CONVERGED).any(dim=1)
+    fitted, good = result.state, frame_status == Status.CONVERGED
+    used, worth = good.any(dim=1), (problem.share * good).sum(dim=1)
     return MultiFrameResult(
         betas=fitted["betas"],
-        covariance=posterior_covariance(result.terms),
+        covariance=posterior_covariance(result.terms, 1 + options.interval_correlation * (worth - 1).clamp_min(0)),
         pose=fitted["pose"],
         transl=fitted["wrist"] - model.rest_points(fitted["betas"])[:, None, 0],
         status=torch.where(used, result.status, int(Status.NO_KEYPOINTS)),

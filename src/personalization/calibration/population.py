@@ -36,6 +36,8 @@ SHIPPED_PRIOR = Path(__file__).resolve().parents[3] / "weights" / "prior.npz"
 #: solvers take them for independent. So their standard deviation is doubled. The trial that this rests on:
 #: ``python -m benchmarks.studies.choose_shared_error`` (its docstring holds what it printed).
 SHARED_ERROR_FACTOR = 2.0
+#: Of the errors of networks' poses and keypoints, for intervals alone; found in the same trial.
+INTERVAL_CORRELATION = 0.07
 
 Options = TypeVar("Options", bound=FitOptions)
 
@@ -109,6 +111,8 @@ class CalibrationOptions(FitOptions):
         error_correlation: the part of the images' errors that they share: n images tell as much as
             n / (1 + (n - 1) error_correlation) independent ones (the design effect, Kish 1965, section 5.4).
         video_correlation: the same of a video's views, if more. same_video: all are of one, or of none; None: told.
+        interval_correlation: the part that errors share though betas are solved as if they did not, which errs least:
+            intervals are of n images whose errors vary 1 + (n - 1) interval_correlation times as much.
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
             where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
         accept_conflict: use a cue even where it contradicts the images.
@@ -123,6 +127,7 @@ class CalibrationOptions(FitOptions):
     error_correlation: float = 0.0
     video_correlation: float = SHARED
     same_video: bool | None = None
+    interval_correlation: float = 0.0
     laplace: bool | None = None
     accept_conflict: bool = False
     depths: tuple[float, float] = (0.08, 4.0)
@@ -238,7 +243,9 @@ def calibration_options(
     shared_error: float = SHARED_ERROR_FACTOR,
 ) -> CalibrationOptions:
     """`with_population`, and the people's shapes and the network's habits as prior of a calibration."""
-    return replace(with_population(options, population, keep_depth, shared_error), population=population)
+    shared = INTERVAL_CORRELATION if population.network is not None else 0.0
+    believed = with_population(options, population, keep_depth, shared_error)
+    return replace(believed, population=population, interval_correlation=shared)
 
 
 def default_options(assets: HandLike, model_name: str, dataset: str) -> CalibrationOptions:

@@ -111,11 +111,20 @@ def reaction(hessian: torch.Tensor) -> torch.Tensor:
     return -solve_factored(own_factor(hessian), hessian[..., OWN, SHAPE])
 
 
-def posterior_covariance(terms: State) -> torch.Tensor:
-    """Laplace covariance (P,10,10) of the betas, poses and positions integrated out: inverse Schur complement."""
+def posterior_covariance(terms: State, dispersion: torch.Tensor | float = 1.0) -> torch.Tensor:
+    """Covariance (P,10,10) of the betas, poses and positions integrated out: inverse Schur complement (Laplace).
+
+    Args:
+        dispersion: (P,) by how much the images' errors vary more than the solver takes them to: the covariance is then
+            how far the solver's betas err (the sandwich of Huber 1967; White 1982, theorem 3.2).
+    """
     hessian = terms["hessian"]
-    reduced = terms["shape_hessian"] + (hessian[..., OWN, SHAPE].mT @ reaction(hessian)).sum(dim=1)
-    covariance = torch.cholesky_inverse(factorise((reduced + reduced.mT) / 2))
+    own = hessian[..., SHAPE, SHAPE].sum(dim=1)
+    images = own + (hessian[..., OWN, SHAPE].mT @ reaction(hessian)).sum(dim=1)
+    reduced = terms["shape_hessian"] - own + images
+    bread = torch.cholesky_inverse(factorise((reduced + reduced.mT) / 2))
+    more = torch.as_tensor(dispersion - 1.0).to(bread).reshape(-1, 1, 1)
+    covariance = bread + more * (bread @ images @ bread)
     return (covariance + covariance.mT) / 2
 
 
