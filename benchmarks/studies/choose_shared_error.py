@@ -1,10 +1,12 @@
 """``python -m benchmarks.studies.choose_shared_error``: the trial behind `population.SHARED_ERROR_FACTOR`.
 
+And, with ``--interval_correlations`` and ``--prior``, behind `population.INTERVAL_CORRELATION` (benchmarks/README.md).
+
 People of a split that no test subject is in are divided: priors are measured on most of them (`population`), and the
 others are calibrated and fitted with keypoints' standard deviation multiplied by each factor tried. Intervals
 of the right width hold 68% and 95% of the truth.
 
-With the shipped weights (``--data_root data/training_dex_ycb --cache data/cache --predictions
+With the weights of that day (``--data_root data/training_dex_ycb --cache data/cache --predictions
 out/dex_ycb/predictions/training.npz --keypoints training_keypoints.npz``, the latter of ``run.py --phase predict
 --split s1_train --max_images 4960 --checkpoint weights/pose_2d.safetensors``) it printed, 2026-11-22::
 
