@@ -18,7 +18,7 @@ from src.personalization.estimates.personalise import calibrate_estimates, perso
 from src.personalization.estimates.trust import Trust, load_trust
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.solver.status import Status, usable
-from src.personalization.terms.shape_terms import LengthCue
+from src.personalization.terms.hand_size import LengthCue
 from template import HandAssets, HandModel, load_hand_assets, mirror_pose
 from utils.artifacts import Identity, Predictions
 

@@ -18,7 +18,8 @@ from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import damped, factorise, solve_factored
 from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.shape_terms import LengthCue, shape_terms
+from src.personalization.terms.hand_size import LengthCue
+from src.personalization.terms.shape_terms import shape_terms
 from template.kinematics import JointsModel
 
 #: A frame's own unknowns among its 61, and the betas.

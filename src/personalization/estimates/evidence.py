@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.estimates.sides import check_sides, check_sides_in_pictures
 from src.personalization.estimates.trust import MAKE, Trust, find_trust
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.landmarks.model import LandmarkModel, find_landmarks
-from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, usable
 from template import HandAssets
 from utils.artifacts import Predictions
