@@ -53,13 +53,12 @@ class JointsModel:
     def __init__(
         self,
         assets: HandAssets,
-        tips: str = "manopth",
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
         offsets: np.ndarray | None = None,
     ) -> None:
         """``offsets``: (21,3) m, standard order; others: see `template.HandModel`."""
-        ids = list(tip_vertices(tips, assets.side))
+        ids = list(tip_vertices("manopth", assets.side))
         joint_directions = np.einsum("jv,vcs->sjc", assets.J_regressor, assets.shapedirs)
         rest = np.concatenate([assets.J_regressor @ assets.v_template, assets.v_template[ids]])
         directions = np.concatenate([joint_directions, assets.shapedirs[ids].transpose(2, 0, 1)], axis=1)

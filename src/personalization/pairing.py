@@ -1,4 +1,4 @@
-"""Bringing files together: shape predictions and keypoints of the same images, and images apart from those."""
+"""Bringing files together: shape predictions and keypoints of the same images; which of them served to calibrate."""
 
 from __future__ import annotations
 

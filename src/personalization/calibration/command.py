@@ -16,11 +16,7 @@ from src.personalization.calibration.data_set_evidence import with_evidence
 from src.personalization.calibration.identity import calibrate_person
 from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.population import (
-    CalibrationOptions,
-    default_options,
-    load_population,
-)
+from src.personalization.calibration.population import CalibrationOptions, default_options, load_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.ground_truth import open_labels, rows_of

@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.views import (
-    SAME_PICTURE,
-    SAME_VIEW,
-    Repeats,
-    videos_of,
-    views_of,
-)
+from src.personalization.calibration.views import SAME_PICTURE, SAME_VIEW, Repeats, videos_of, views_of
 from src.personalization.solver.status import CalibrationError
 from template.kinematics import JointsModel, posed_points
 from utils.artifacts import Predictions

@@ -233,14 +233,9 @@ def with_population(
     return replace(options, prior=prior, noise=noise, **depth)
 
 
-def calibration_options(
-    population: Population,
-    options: CalibrationOptions = CalibrationOptions(),
-    keep_depth: bool = False,
-    shared_error: float = SHARED_ERROR_FACTOR,
-) -> CalibrationOptions:
+def calibration_options(population: Population, **how: Any) -> CalibrationOptions:
     """`with_population`, and the people's shapes and the network's habits as prior of a calibration."""
-    return replace(with_population(options, population, keep_depth, shared_error), population=population)
+    return replace(with_population(CalibrationOptions(), population, **how), population=population)
 
 
 def default_options(

@@ -90,9 +90,7 @@ class MultiFrameProblem:
         step["betas"] = shape_step.masked_fill(bad[:, None], 0.0)
         return step, promised.masked_fill(bad, torch.nan)
 
-    def retract(self, state: State, step: State) -> State:
-        """See `levenberg_marquardt.Problem`: rad, m, and betas."""
-        return retract_frames(state, step)
+    retract = staticmethod(retract_frames)
 
     def rows(self, index: torch.Tensor) -> MultiFrameProblem:
         """Some of the persons."""

@@ -119,8 +119,7 @@ def prepare(
         fit = fit_joints(assets, points, None, options=options, device=device)
         pose, betas, status = fit.pose, fit.betas.cpu().numpy(), fit.status
     else:
-        covariance = torch.as_tensor(people.betas_covariance)
-        search = KeypointFitOptions.of_source(landmarks, shape_mean=prior.mean.cpu(), shape_covariance=covariance)
+        search = KeypointFitOptions.of_source(landmarks, people=people)
         search = replace(search, noise=replace(search.noise, std_box=trust.keypoint_std_box))
         found = fit_keypoints(assets, seen, K, confidence, options=search, device=device)
         if not sides_known:
@@ -133,12 +132,7 @@ def prepare(
             raise CalibrationError(f"{said}; are they the 21 joints of hands?")
         logger.warning("%s", said)
     rows = replace(
-        estimates,
-        pose=pose.cpu().numpy(),
-        betas=betas,
-        joints_3d=None,
-        hand_name=assets.name,
-        hand_hash=assets.hash,
+        estimates, pose=pose.cpu().numpy(), betas=betas, joints_3d=None, hand_name=assets.name, hand_hash=assets.hash
     )
     return Estimates(rows, own, turn.numpy(), trust, landmarks)
 

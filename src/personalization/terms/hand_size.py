@@ -1,4 +1,4 @@
-"""Lengths of a person's hand in millimetres, with the uncertainty that the betas' covariance gives them."""
+"""Lengths of a person's hand: of betas, with the uncertainty that their covariance gives them, and as measured."""
 
 from __future__ import annotations
 
