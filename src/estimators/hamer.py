@@ -9,16 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.estimators.records import (
-    Hand,
-    Options,
-    check_box,
-    entries,
-    flip_x,
-    image_name,
-    pinhole,
-    root_and_fingers,
-)
+from src.estimators.records import Hand, Options, check_box, entries, flip_x, image_name, pinhole, root_and_fingers
 from utils.camera import project_numpy
 
 SIGNS = ("pred_cam", "box_center", "pred_mano_params", "img_size")
