@@ -32,9 +32,8 @@ from src.personalization.fitting.command import fit
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import length_gradient
+from src.personalization.terms.hand_size import LengthCue, length_gradient
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, load_hand_assets
 from template.kinematics import JointsModel
 from utils.artifacts import ArtifactError, Identity, Predictions, load_identity, load_predictions, save_predictions
@@ -154,12 +153,15 @@ def test_intervals_hold_where_nothing_was_measured(assets: HandAssets) -> None:
 def test_a_noise_that_the_user_states_is_believed(assets: HandAssets, tmp_path: Path) -> None:
     save_predictions(tmp_path / "p.npz", rows_of(simulate(assets, 1, 4, WORLD), assets, model_name="x"))
     stated = ("--keypoint_std", "1", "--finger_std", "0.1", "--root_std", "0.1")
-    options = command.options_of(arguments(tmp_path, *stated), assets, load_predictions(tmp_path / "p.npz"))
+
+    def options_of(*words: str, population: Population | None = None) -> CalibrationOptions:
+        known = default_options(assets, "x", "dex_ycb", population, errors_known=True)
+        return command.stated_options(arguments(tmp_path, *words), known)
+
+    options = options_of(*stated)
     assert (options.prior.root_std, options.prior.finger_std, options.noise.std_px) == (0.1, 0.1, 1.0)
     assert options.prior.covariance is None and not options.errors_repeat
-    named = command.options_of(
-        arguments(tmp_path, *stated, "--prior", str(SHIPPED_PRIOR)), assets, load_predictions(tmp_path / "p.npz")
-    )
+    named = options_of(*stated, population=load_population(SHIPPED_PRIOR, assets.hash))
     assert named.prior.covariance is None and named.population.network is not None
 
 

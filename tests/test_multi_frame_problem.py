@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, simulate
-from src.personalization.calibration.multi_frame import calibrate_frames, place_frames
 from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.problem import (
     MultiFrameProblem,
@@ -19,14 +18,15 @@ from src.personalization.calibration.problem import (
     posterior_covariance,
 )
 from src.personalization.fitting.fit import PosePriorOptions, observe
+from src.personalization.fitting.translation import place_frames
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.normal_equations import marquardt
 from src.personalization.terms.frame_problem import FrameProblem, step_of
+from src.personalization.terms.hand_size import LengthCue
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.shape_terms import LengthCue, shape_terms
 from template import load_hand_assets
-from template.kinematics import JointsModel
+from template.kinematics import JointsModel, posed_points
 
 PERSONS, FRAMES = 2, 3
 #: Of a frame: 48 of the rotations, 3 of the wrist.
@@ -113,34 +113,6 @@ def test_the_covariance_is_the_dense_inverse() -> None:
         np.testing.assert_allclose(covariance[person], expected, rtol=1e-6, atol=1e-12)
 
 
-def test_errors_that_vary_more_than_assumed_widen_what_images_say() -> None:
-    """Huber's sandwich over all unknowns, dense: what is known of the betas beforehand is not doubted."""
-    this, dispersion = case(), torch.tensor([1.0, 2.5], dtype=torch.float64)
-    terms = this.problem.linearise(this.state)
-    covariance = posterior_covariance(terms, dispersion)
-    known = shape_terms(this.problem.model, this.problem.shape_prior, this.problem.cues, this.state["betas"])[2]
-    for person in range(PERSONS):
-        bread = np.linalg.inv(dense(terms, person)[0])
-        images = dense(terms, person)[0]
-        images[-10:, -10:] -= known[person].numpy()
-        spread = bread + (float(dispersion[person]) - 1) * bread @ images @ bread
-        np.testing.assert_allclose(covariance[person], spread[-10:, -10:], rtol=1e-6, atol=1e-12)
-
-
-def test_a_shared_part_of_the_errors_widens_intervals_of_many_images_alone() -> None:
-    this = case()
-    given = (this.world.predicted, this.world.betas + 0.2, this.world.K, this.world.keypoints)
-    for count in (1, FRAMES):
-        few = [value if value.shape[1:] == (10,) else value[:, :count] for value in given]
-        plain, wide = (
-            calibrate_frames(this.model, *few, options=replace(this.options, interval_correlation=part))
-            for part in (0.0, 0.5)
-        )
-        torch.testing.assert_close(wide.betas, plain.betas, rtol=0, atol=0)
-        more = wide.covariance.diagonal(dim1=-2, dim2=-1) / plain.covariance.diagonal(dim1=-2, dim2=-1)
-        assert (more == 1).all() if count == 1 else (more > 1.005).all() and (more < 1 + 0.5 * (count - 1)).all()
-
-
 def test_one_person_that_is_not_finite_leaves_the_other_alone() -> None:
     this = case()
     terms = this.problem.linearise(this.state)
@@ -221,14 +193,15 @@ def test_frames_elsewhere_lose_their_weight() -> None:
     """A hand seen as if three times as far: outside the depths it is placed at a typical one and does not count."""
     this = case(noise=0.0)
     seen, options = this.problem.observations, this.options
-    given = (this.model, seen, this.world.pose.flatten(0, 1), this.world.betas)
-    kept, wrist, placed = place_frames(*given, options.depths)
+    rest = this.model.rest_points(this.world.betas).repeat_interleave(this.world.pose.shape[1], dim=0)
+    points = posed_points(this.model, this.world.pose.flatten(0, 1), rest).points
+    kept, wrist, placed = place_frames(seen, points, options.depths)
     assert placed.all()
     torch.testing.assert_close(wrist, this.world.joints[:, :, 0].flatten(0, 1), atol=1e-6, rtol=0)
     depths = wrist[:, 2].sort().values
-    kept, wrist, placed = place_frames(*given, (0.1, float(depths[2] + depths[3]) / 2))
+    kept, wrist, placed = place_frames(seen, points, (0.1, float(depths[2] + depths[3]) / 2))
     assert int(placed.sum()) == 3 and bool((kept.weights[~placed] == 0).all())
     torch.testing.assert_close(kept.weights[placed], seen.weights[placed])
     unseen = replace(seen, weights=torch.zeros_like(seen.weights))
-    _, wrist, placed = place_frames(this.model, unseen, *given[2:], options.depths)
+    _, wrist, placed = place_frames(unseen, points, options.depths)
     assert placed.all() and torch.isfinite(wrist).all()

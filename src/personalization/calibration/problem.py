@@ -18,7 +18,8 @@ from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import damped, factorise, solve_factored
 from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.shape_terms import LengthCue, shape_terms
+from src.personalization.terms.hand_size import LengthCue
+from src.personalization.terms.shape_terms import shape_terms
 from template.kinematics import JointsModel
 
 #: A frame's own unknowns among its 61, and the betas.
@@ -89,9 +90,7 @@ class MultiFrameProblem:
         step["betas"] = shape_step.masked_fill(bad[:, None], 0.0)
         return step, promised.masked_fill(bad, torch.nan)
 
-    def retract(self, state: State, step: State) -> State:
-        """See `levenberg_marquardt.Problem`: rad, m, and betas."""
-        return retract_frames(state, step)
+    retract = staticmethod(retract_frames)
 
     def rows(self, index: torch.Tensor) -> MultiFrameProblem:
         """Some of the persons."""
@@ -111,20 +110,11 @@ def reaction(hessian: torch.Tensor) -> torch.Tensor:
     return -solve_factored(own_factor(hessian), hessian[..., OWN, SHAPE])
 
 
-def posterior_covariance(terms: State, dispersion: torch.Tensor | float = 1.0) -> torch.Tensor:
-    """Covariance (P,10,10) of the betas, poses and positions integrated out: inverse Schur complement (Laplace).
-
-    Args:
-        dispersion: (P,) by how much the images' errors vary more than the solver takes them to: the covariance is then
-            how far the solver's betas err (the sandwich of Huber 1967; White 1982, theorem 3.2).
-    """
+def posterior_covariance(terms: State) -> torch.Tensor:
+    """Laplace covariance (P,10,10) of the betas, poses and positions integrated out: inverse Schur complement."""
     hessian = terms["hessian"]
-    own = hessian[..., SHAPE, SHAPE].sum(dim=1)
-    images = own + (hessian[..., OWN, SHAPE].mT @ reaction(hessian)).sum(dim=1)
-    reduced = terms["shape_hessian"] - own + images
-    bread = torch.cholesky_inverse(factorise((reduced + reduced.mT) / 2))
-    more = torch.as_tensor(dispersion - 1.0).to(bread).reshape(-1, 1, 1)
-    covariance = bread + more * (bread @ images @ bread)
+    reduced = terms["shape_hessian"] + (hessian[..., OWN, SHAPE].mT @ reaction(hessian)).sum(dim=1)
+    covariance = torch.cholesky_inverse(factorise((reduced + reduced.mT) / 2))
     return (covariance + covariance.mT) / 2
 
 
