@@ -105,8 +105,7 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
                 f"{identity.source} (method {identity.method}) has no covariance, so its weight is unknown; "
                 "calibrate with --method multi_frame"
             )
-        _check_evidence(identity, population)
-        if min(np.linalg.eigvalsh(c).min() for c in (identity.covariance, _solved(identity))) <= 0:
+        if np.linalg.eigvalsh(identity.covariance).min() <= 0:
             raise CalibrationError(f"{identity.source}: its covariance leaves nothing open; calibrate again")
         if identity.evidence.get("prior", None if "network" in identity.scale_evidence else population.hash) != (
             population.hash
@@ -115,6 +114,7 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
                 f"{identity.source} was made with another prior (hash {identity.evidence.get('prior', 'not written')}, "
                 f"in use {population.hash}): what the files share is not known. Give its --prior, or calibrate again"
             )
+        _check_evidence(identity, population)
         if None not in (first.subject_id, identity.subject_id) and first.subject_id != identity.subject_id:
             raise CalibrationError(f"subjects differ: {first.subject_id} and {identity.subject_id}; nothing was merged")
         if first.side != identity.side and "both" not in (first.side, identity.side):
@@ -137,7 +137,7 @@ def _check_evidence(identity: Identity, population: Population) -> None:
             )
             good &= len(network["betas"]) == 10
         if (intervals := identity.evidence.get("intervals")) is not None:
-            good &= np.shape(intervals["solved"]) == (10, 10) and bool(np.isfinite(intervals["solved"]).all())
+            good &= np.shape(intervals["solved"]) == (10, 10) and np.linalg.eigvalsh(intervals["solved"]).min() > 0
             good &= 0 < intervals["images"] < np.inf and 0 <= intervals["correlation"] <= 1
     except (KeyError, TypeError, ValueError):
         good = False
