@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -39,6 +40,7 @@ def habit_prior(
     )
 
 
+@functools.cache
 def all_round() -> torch.Tensor:
     """The 24 rotations (24,3,3) float64 of a cube: no orientation is further than 63 degrees from one of them."""
     turns = []
