@@ -48,9 +48,11 @@ from src.personalization.landmarks.model import joints_model  # noqa: E402
 from src.personalization.landmarks.shared_fit import fit_shared  # noqa: E402
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras  # noqa: E402
 from src.personalization.solver.status import usable  # noqa: E402
-from src.personalization.terms.hand_size import length_gradient  # noqa: E402
+from src.personalization.terms.hand_size import (
+    LengthCue,  # noqa: E402
+    length_gradient,  # noqa: E402
+)
 from src.personalization.terms.population_pose_prior import PALM  # noqa: E402
-from src.personalization.terms.shape_terms import LengthCue  # noqa: E402
 from src.photos.calibrate import photo_beliefs  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
 from src.photos.detector import Detection, mirrored  # noqa: E402

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
+import time
 
 import torch
 
 from options.run_options import get_args_parser
 from run import run
+from src.engine import distributed
 from src.engine import train as engine
 
 
@@ -31,12 +34,13 @@ def tell_in_validation(doomed: int) -> None:
 def main(doomed: int, fault: str, words: list[str]) -> None:
     """Train as run.py does, but for the third step of a process."""
     torch.set_num_threads(1)
-    step, taken = engine.Trainer._step, []
+    step, taken, collect = engine.Trainer._step, [], gc.collect
 
     def failing(trainer: engine.Trainer, raw: dict) -> dict:
         taken.append(1)
         if len(taken) == 3 and trainer.context.rank == doomed:
             if fault == "raise":
+                distributed.gc.collect = lambda: (collect(), time.sleep(1.5))  # it leaves the group, and tells late
                 raise ValueError("picture 7 is broken")
             os.kill(os.getpid(), signal.SIGKILL)
         return step(trainer, raw)

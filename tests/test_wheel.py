@@ -91,7 +91,7 @@ def test_runtime_requirements_stand_once() -> None:
         return [line for line in text if line and not line.startswith(("#", "-r"))]
 
     extras = project["optional-dependencies"]
-    runtime, tests = lines("requirements.txt"), {"pytest", "hypothesis", "hatchling"}
+    runtime, tests = lines("requirements.txt"), {"pytest", "pytest-xdist", "hypothesis", "hatchling"}
     is_test = {line: re.match(r"[\w-]+", line)[0] in tests for line in runtime}
     assert [line for line in runtime if not is_test[line]] == project["dependencies"]
     assert {line for line in runtime if is_test[line]} <= set(extras["dev"])

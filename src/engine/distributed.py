@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import signal
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ import torch.distributed.nn.functional
 from torch import nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
+
+#: s, by which an error of the group is told later: torchrun names the earliest error, in whole seconds, as the cause,
+#: and the process that failed tells its own only when it has left the group, which the others notice first.
+AFTER_ANOTHER = 5
 
 _store: dist.Store | None = None
 _turns = itertools.count()
@@ -153,6 +158,8 @@ def process_group() -> Iterator[None]:
         yield
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # whose variables hold networks, and those the group
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # another process is gone
+            time.sleep(AFTER_ANOTHER)
         raise
     finally:
         destroy_distributed()

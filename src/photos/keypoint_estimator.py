@@ -64,11 +64,7 @@ class KeypointEstimator:
     ) -> None:
         self.assets, self.hand = assets, HandModel(assets, dtype=torch.float64)
         self.max_misfit, self.min_side = max_misfit, min_side
-        shapes = {}
-        if population is not None:
-            mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
-            shapes = {"shape_mean": mean, "shape_covariance": covariance}
-        self.options = KeypointFitOptions.of_source(landmarks, **shapes)
+        self.options = KeypointFitOptions.of_source(landmarks, people=population)
         self.joints_model, self.frame_options = joints_model(assets, landmarks), self.options.frame_options(assets)
 
     @torch.no_grad()
@@ -95,7 +91,7 @@ class KeypointEstimator:
         check_agreement(keypoints)
         followed = before is not None and before.pose is not None
         frame = int(before.notes.get("followed_frames", 0)) + 1 if followed else 0
-        fit: KeypointFit | FitResult | None = None
+        fit: FitResult | None = None
         gain = 0.0
         if not shape.is_known and frame % SHAPE_EVERY == 0:
             fit, gain = self._fit(keypoints, K, None, with_other_side=not followed and shape.count == 0)

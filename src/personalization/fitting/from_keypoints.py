@@ -14,6 +14,7 @@ from typing import Any
 import roma
 import torch
 
+from src.personalization.calibration.population import Population
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, observe
 from src.personalization.fitting.translation import wrist_from_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model
@@ -42,7 +43,7 @@ class KeypointFitOptions:
 
     Attributes:
         noise: trust in the keypoints.
-        shape_mean (10,), shape_covariance (10,10): the population's betas; None: unit normal.
+        people: whose shapes are the prior; None: unit normal betas.
         landmarks: what the keypoints' source calls wrist, knuckles and tips; None: the hand model's joints and tips.
         pose_spread: times the covariance of usual poses; world_std: (21,) m, of a coordinate of the detector's own 3D
             points; world_scale_std: of their scale. `of_source` takes these and the noise from the landmarks.
@@ -51,8 +52,7 @@ class KeypointFitOptions:
     """
 
     noise: KeypointNoise = DETECTOR_NOISE
-    shape_mean: torch.Tensor | None = None
-    shape_covariance: torch.Tensor | None = None
+    people: Population | None = None
     landmarks: LandmarkModel | None = None
     pose_spread: float = 1.0
     world_std: tuple[float, ...] = (0.05,) * 21
@@ -89,33 +89,22 @@ class KeypointFitOptions:
 
     def shape_prior(self, model: JointsModel) -> ShapePrior:
         """The population prior in the model's dtype and on its device."""
-        mean = torch.zeros(10) if self.shape_mean is None else self.shape_mean
-        covariance = torch.eye(10) if self.shape_covariance is None else self.shape_covariance
-        precision = torch.linalg.inv(covariance.double())
+        people = self.people or Population()
+        mean, precision = torch.as_tensor(people.betas_mean), torch.linalg.inv(torch.as_tensor(people.betas_covariance))
         return ShapePrior(mean.to(model.device, model.dtype), precision.to(model.device, model.dtype))
 
 
 @dataclass
-class KeypointFit:
-    """N fitted hands; every number is finite, whatever the status. Right-hand convention.
+class KeypointFit(FitResult):
+    """N fitted hands, right-hand convention; ``cost`` holds the priors.
 
     Attributes:
-        pose: (N,16,3,3); transl: (N,3) m, MANO's free translation; betas: (N,10).
         betas_covariance: (N,10,10) of the betas, pose and place integrated out (Laplace); zero where they were given.
         wrist_covariance: (N,3,3) m^2, of the wrist joint's place in the camera frame.
-        status: (N,) int64 of `Status`.
-        reprojection_px: (N,) root mean square distance to the keypoints.
-        cost: (N,) half chi-square, priors included.
     """
 
-    pose: torch.Tensor
-    transl: torch.Tensor
-    betas: torch.Tensor
     betas_covariance: torch.Tensor
     wrist_covariance: torch.Tensor
-    status: torch.Tensor
-    reprojection_px: torch.Tensor
-    cost: torch.Tensor
 
 
 def fit_keypoints(
@@ -172,21 +161,14 @@ def fit_keypoints(
     good = usable(found.status) & torch.isfinite(covariance).flatten(1).all(dim=1)
     nothing = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     covariance = torch.where(good[:, None, None], covariance, nothing)
-    return KeypointFit(
-        pose=found.pose,
-        transl=found.transl,
-        betas=found.betas,
-        betas_covariance=covariance[:, SHAPE, SHAPE] if betas is None else covariance.new_zeros(n, 10, 10),
-        wrist_covariance=covariance[:, WRIST, WRIST],
-        status=found.status,
-        reprojection_px=found.reprojection_px,
-        cost=torch.nan_to_num(terms["cost"], posinf=torch.finfo(torch.float64).max),
-    )
+    found.cost = torch.nan_to_num(terms["cost"], posinf=torch.finfo(torch.float64).max)
+    shape = covariance[:, SHAPE, SHAPE] if betas is None else covariance.new_zeros(n, 10, 10)
+    return KeypointFit(**vars(found), betas_covariance=shape, wrist_covariance=covariance[:, WRIST, WRIST])
 
 
 def problem_at(
     model: JointsModel,
-    found: FitResult | KeypointFit,
+    found: FitResult,
     K: torch.Tensor,
     keypoints: torch.Tensor,
     confidence: torch.Tensor | None,

@@ -100,10 +100,6 @@ class Window:
         pose = state["pose"].numpy() @ exponential(step["turn"].numpy())
         return {"pose": torch.from_numpy(pose), "wrist": state["wrist"] + step["wrist"]}
 
-    def rows(self, index: torch.Tensor) -> Window:
-        """There is one problem only."""
-        return self
-
 
 def with_frame(state: State, terms: State, seconds: NDArray) -> Past:
     """The past with one more frame in it: ``terms`` at ``state`` of a window of one frame, reduced to the last two."""

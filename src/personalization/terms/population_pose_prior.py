@@ -19,10 +19,7 @@ PALM = [0, 5, 9, 13, 17]
 
 
 def habit_prior(
-    assets: HandAssets,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
-    spread: float = 1.0,
+    assets: HandAssets, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu", spread: float = 1.0
 ) -> PosePrior:
     """Gaussian on the fifteen finger rotations, the hand's orientation being free; one row, for any frame.
 
