@@ -183,6 +183,9 @@ class Windows:
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
         return True
 
+    def rate(self, photo: Photo, sight: Sight) -> float:
+        return 0.0
+
     def sight(self, place: np.ndarray) -> Sight:
         points = Points(SHAPE * 90 + place, np.ones(21), "")
         return Sight(Region(np.array([*place, 90.0]), "followed", False, "", points, 0.9), -1.0)
@@ -214,6 +217,42 @@ def with_windows(looker: Windows) -> HandTracker:
     tracker = HandTracker(PhotoEstimator(Keypoints()), Path("clip.mp4"), (640, 480))
     tracker.looker = looker
     return tracker
+
+
+@pytest.mark.parametrize(("gain", "side"), [(0.0, 126), (0.1, 126), (0.3, 90)])
+def test_a_window_that_fits_better_takes_the_place_of_one_on_the_same_hand(gain: float, side: float) -> None:
+    """A window that spreads the keypoints over the forearm is on the hand as well, and nothing contradicts it."""
+    tracker = with_windows(looker := Windows(0.0))
+    right = looker.sight(np.array([300.0, 200.0]))
+    points = replace(right.region.keypoints, points=SHAPE * 126 + [290.0, 200.0])
+    spread = replace(right, region=replace(right.region, box=np.array([290.0, 200.0, 126.0]), keypoints=points))
+    assert is_same_hand(right, spread)
+    looker.find = lambda _: [spread]
+    looker.read = lambda photo, box, is_left: spread if box[2] > 110 else right
+    looker.rate = lambda photo, sight: 1.0 + gain * (sight.region.box[2] == 90)
+    for frame in range(3):
+        tracker(Photo("clip", None, BLANK), frame / 30)
+    looker.find = lambda _: [right]
+    for frame in range(3, 12):
+        (hand,) = tracker(Photo("clip", None, BLANK), frame / 30)
+    assert hand.box[2] == pytest.approx(side)
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_missing_hand_does_not_come_back_on_one_that_is_followed(is_gone: bool) -> None:
+    """Half out of the picture a left hand was taken for a right one, and the covered right hand's number with it."""
+    tracker = with_windows(looker := Windows(0.0))
+    left = replace(looker.sight(np.array([400.0, 200.0])), left=3.0)
+    looker.find = lambda _: [looker.sight(np.array([300.0, 200.0])), left]
+    tracker(Photo("clip", None, BLANK), 0.0)
+    mirrored = mirror_points(left.region.keypoints.points, 801)
+    region = replace(left.region, keypoints=replace(left.region.keypoints, points=mirrored))
+    looker.find = lambda _: [replace(left, left=-3.0, region=region)]
+    looker.read = lambda photo, box, is_left: left if box[0] > 350 else None
+    begin = math.ceil(30 * GONE) + 2 if is_gone else 1
+    for frame in range(1, begin + 20):
+        hands = tracker(Photo("clip", None, BLANK), frame / 30)
+        assert [hand.track for hand in hands if hand.result is not None] == [2], frame
 
 
 def test_what_is_seen_unsurely_takes_back_a_missing_hand_but_begins_none() -> None:

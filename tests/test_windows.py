@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,6 +57,32 @@ def test_a_hand_beside_an_unclear_window_is_found() -> None:
         sight = windows.read(PHOTO, np.append(start, SIDE), False)
         assert np.linalg.norm(sight.region.box[:2] - PLACE) < 0.18 * SIDE
     assert windows.read(PHOTO, np.append(PLACE + 2 * SIDE, SIDE), False) is None
+
+
+@pytest.mark.parametrize(("elsewhere", "place"), [(0.8, 345.0), (0.3, 300.0)])
+def test_a_surer_window_must_convince_the_other_network_too(elsewhere: float, place: float) -> None:
+    """The table-top network is surer of hand and forearm than of a hand; the network of all places is not."""
+
+    class Spread:
+        card = SimpleNamespace(model="reader")
+
+        def read(self, image: np.ndarray, boxes: np.ndarray, is_left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            is_beside = boxes[:, 0] > 312
+            sure = np.where(np.broadcast_to(is_left, len(boxes)), 0.05, np.where(is_beside, 0.54, 0.47))
+            x = np.where(is_beside, 345.0, 300.0)
+            return SHAPE * SIDE + np.stack([x, x * 0 + 200], axis=1)[:, None], np.repeat(sure[:, None], 21, axis=1)
+
+    class Everywhere:
+        def read(self, image: np.ndarray, boxes: np.ndarray, is_left: np.ndarray) -> SimpleNamespace:
+            sure = np.where(boxes[:, 0] > 312, elsewhere, 0.8)
+            return SimpleNamespace(confidence=np.repeat(sure[:, None], 21, axis=1))
+
+    windows = NetworkWindows(PhotoEstimator(None), Spread(), SimpleNamespace(reader=Everywhere()), False)
+    sight = windows.read(PHOTO, np.append(PLACE, SIDE), False)
+    assert sight.region.box[0] == pytest.approx(place, abs=0.1)
+    beside = replace(sight, region=replace(sight.region, box=np.array([345.0, 200.0, SIDE]), score=0.54))
+    on = replace(sight, region=replace(sight.region, box=np.array([300.0, 200.0, SIDE]), score=0.47))
+    assert (windows.rate(PHOTO, beside) > windows.rate(PHOTO, on)) == (place > 300)
 
 
 @pytest.mark.parametrize(("surer", "is_seen"), [(0.0, True), (0.1, True), (0.15, False)])

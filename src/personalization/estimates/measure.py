@@ -8,12 +8,12 @@ import numpy as np
 import roma
 import torch
 
+from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import prepare
 from src.personalization.estimates.trust import PROJECTED, Trust
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.landmarks.model import LandmarkModel
-from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError
 from template import HandAssets
 from utils.artifacts import Predictions

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import Estimates, believed
 from src.personalization.estimates.one_hand import check_one_hand
@@ -16,10 +17,9 @@ from src.personalization.fitting.batch import fit_videos
 from src.personalization.fitting.fit import PosePriorOptions, fit_frames
 from src.personalization.fitting.sequence import SequenceOptions
 from src.personalization.landmarks.model import joints_model
-from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, log_unusable
+from src.personalization.terms.hand_size import LengthCue
 from src.personalization.terms.population_pose_prior import habit_prior
-from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, HandModel
 from template.large_products import full_precision
 from utils.artifacts import Identity, Predictions

@@ -31,12 +31,8 @@ MOST_OF_A_LOOK = 3.0
 #: 0.99, other things 0.41 to 0.56 and 0 to 0.53.
 #: Where hands cross, the first is less sure, 0.36 to 0.53, and the second stays so, 0.73 to 0.89.
 PLACES = {0.45: 0.55, 0.3: 0.7}
-#: The latter below which what a window shows is no hand, although one was followed there.
-HARDLY = 0.2
-#: The former from which the latter is not asked of every window.
-CLEAR = 0.55
-#: A place that a search proposes is moved so often to the keypoints found there.
-MOVES = 3
+#: The latter below which what a followed window shows is no hand, and the former from which it is not asked of each.
+HARDLY, CLEAR = 0.2, 0.55
 #: Windows over the box, of which the surest is believed. In one that is too large, keypoints are too far apart, and the
 #: next window is larger still; in one that is too small they are not too close.
 SIZES = (1.0, 0.85)
@@ -86,6 +82,9 @@ class Looker(Protocol):
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
         """Whether what was read in a window and no search found is a hand after all."""
 
+    def rate(self, photo: Photo, sight: Sight) -> float:
+        """How well a window fits the hand in it, to compare windows on one hand."""
+
 
 class Regions:
     """What `PhotoEstimator.regions` gives, which cannot read a window: a box given, a detector, the whole picture."""
@@ -112,6 +111,10 @@ class Regions:
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
         """See `Looker`: nobody can say."""
         return True
+
+    def rate(self, photo: Photo, sight: Sight) -> float:
+        """See `Looker`: nobody can say."""
+        return 0.0
 
 
 class OwnWindows(Regions):
@@ -155,13 +158,11 @@ class NetworkWindows(Regions):
         if self.finder is None or self.is_given:
             return super().find(photo)
         asked = self.tools.hand if self.tools.hand in ("left", "right") else None
-        sides, sights = (False, True) if asked is None else (asked == "left",), []
+        sides, rated = (False, True) if asked is None else (asked == "left",), []
         squares = self.finder.proposals(photo.image)[0]
         count, found = len(squares), []
         if count:
-            looks = self._look(
-                photo.image, np.tile(squares, (len(sides), 1)), np.repeat(sides, count), MOVES, SIZES[:1]
-            )
+            looks = self._look(photo.image, np.tile(squares, (len(sides), 1)), np.repeat(sides, count))
             by_place = [looks[place::count] for place in range(count)]
             found = [(one, max(one, key=lambda look: look[2].mean())) for one in by_place]
             found = [(one, best) for one, best in found if best[2].mean() >= LOST]
@@ -173,10 +174,10 @@ class NetworkWindows(Regions):
             is_sure = any(sure >= place and agrees >= least for place, least in PLACES.items())
             if is_sure or agrees >= HARDLY:
                 region = replace(sight.region, source=self.finder.name)
-                sights.append(replace(sight, region=region, is_sure=is_sure))
-        if not sights:
+                rated.append((sure + float(agrees), replace(sight, region=region, is_sure=is_sure)))
+        if not rated:
             raise UnusableImage(f"no usable hand: {self.finder.name} and {self.reader.card.model} find none")
-        return _each_once(sights)
+        return _each_once(rated)
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         """See `Looker`."""
@@ -185,8 +186,10 @@ class NetworkWindows(Regions):
         if look[2].mean() < CLEAR:
             around = np.stack([limited(one, image) for one in box + AROUND * box[2]])
             best = max(self._look(image, around, is_left), key=lambda one: one[2].mean())
-            if best[2].mean() > look[2].mean() + SURER:
-                look, other = best, None
+            gain = best[2].mean() - look[2].mean()
+            if gain > SURER:
+                theirs, ours = self._agrees(image, np.stack([best[0], look[0]]))
+                look, other = (best, None) if gain + theirs - ours > SURER else (look, other)
         sure = look[2].mean()
         if sure < LOST or (sure < CLEAR and self.finder is not None and self._agrees(image, look[0][None])[0] < HARDLY):
             return None
@@ -199,11 +202,18 @@ class NetworkWindows(Regions):
 
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
         """See `Looker`."""
-        image = photo.image
-        return self.finder is None or self._agrees(image, limited(sight.region.box, image)[None])[0] >= HARDLY
+        box = limited(sight.region.box, photo.image)
+        return self.finder is None or self._agrees(photo.image, box[None])[0] >= HARDLY
+
+    def rate(self, photo: Photo, sight: Sight) -> float:
+        """See `Looker`: how sure both networks are. The first alone is often surer of a hand with its forearm."""
+        agrees = self._agrees(photo.image, limited(sight.region.box, photo.image)[None])[0]
+        return 0.0 if self.finder is None else sight.region.score + float(agrees)
 
     def _agrees(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """(N,) how sure our network of all places is, which saw more than hands: the other is sure of sleeves too."""
+        if self.finder is None:
+            return np.zeros(len(boxes))
         rated = self.finder.reader.read(image, boxes.repeat(2, axis=0), np.tile([False, True], len(boxes)))
         return rated.confidence.mean(axis=1).reshape(-1, 2).max(axis=1)
 
@@ -250,10 +260,10 @@ class NetworkWindows(Regions):
         return Sight(region, left)
 
 
-def _each_once(sights: list[Sight]) -> list[Sight]:
-    """The sights, surest first, without those whose keypoints lie on a surer one's."""
+def _each_once(rated: list[tuple[float, Sight]]) -> list[Sight]:
+    """The sights, best rated first, without those whose keypoints lie on a better one's."""
     kept: list[Sight] = []
-    for sight in sorted(sights, key=lambda one: (not one.is_sure, -(one.region.score or 0.0))):
+    for _, sight in sorted(rated, key=lambda one: (not one[1].is_sure, -one[0])):
         if not any(is_same_hand(sight, other) for other in kept):
             kept.append(sight)
     return kept
@@ -282,8 +292,3 @@ def open_looker(tools: PhotoEstimator, photo: Photo) -> Looker:
     if tools.weights is not None and (tools.weights.parent / DETECTOR_WEIGHTS).is_file():
         finder = open_own_hands(tools.weights.parent, tools.reader.device).searching_closely()
     return NetworkWindows(tools, tools.reader, finder, is_given)
-
-
-def without_keypoints(sight: Sight) -> Sight:
-    """For networks of meshes, whose own keypoints belong to their meshes."""
-    return replace(sight, region=replace(sight.region, keypoints=None))

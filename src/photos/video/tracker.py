@@ -18,7 +18,7 @@ from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
 from src.photos.video.association import crowds, is_near, lies_on, match, name_sides, part, returning
 from src.photos.video.people import People
-from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker, without_keypoints
+from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker
 from src.photos.video.track import BoxMotion, Track, has_kept_size
 from utils.camera import square_box
 
@@ -30,6 +30,8 @@ LEAST_CONFIDENCE = 0.2
 DOUBT = 0.08
 #: Searches in a row that find a hand beside where its window reads it, from which the search is believed.
 MOST_CONTRADICTIONS = 2
+#: How much better a search's window must fit the hand, by `Looker.rate`, to take the place of the one that follows it.
+FITS_BETTER = 0.15
 #: Searches in a row that do not find a hand that its window shows, from which the window is doubted.
 MOST_UNFOUND = 2
 
@@ -155,24 +157,23 @@ class HandTracker:
             return
         matched = match(self.tracks, found, seconds)
         for track, sight in matched:
-            left = [one for one in left if one is not sight]
-            read = sights.get(track.number)
+            left, read = [one for one in left if one is not sight], sights.get(track.number)
+            if read is None and any(lies_on(sight, one) for one in sights.values()):
+                continue  # it is followed, whatever side it looks like
             if sight.is_sure:
                 track.finds += 1
             elif read is not None or not track.is_confirmed or not has_kept_size(track, sight):
                 continue
-            elif any(lies_on(sight, one) for one in sights.values()):
+            is_same = read is not None and is_same_hand(read, sight)
+            track.contradictions = 0 if is_same else track.contradictions + 1
+            if is_same and self.looker.rate(photo, sight) <= self.looker.rate(photo, read) + FITS_BETTER:
                 continue
-            if read is not None and is_same_hand(read, sight):
-                track.contradictions = 0
-                continue
-            track.contradictions += 1
-            if read is None or track.is_doubtful or self._is_better(photo, track, sight, read):
+            if is_same or read is None or track.is_doubtful or self._is_better(photo, track, sight, read):
                 sights[track.number], track.contradictions, track.is_found_anew = sight, 0, True
                 if read is not None:  # what is put right did not move
                     track.motion = BoxMotion(sight.region.box, seconds)
         self._doubt(photo, sights, {track.number for track, sight in matched if sight.is_sure})
-        taken = [sights[track.number] for track in self.tracks if track.number in sights]
+        taken = list(sights.values())
         for sight in left:
             if any(is_same_hand(sight, other) for other in taken):
                 continue
@@ -212,12 +213,13 @@ class HandTracker:
         """A hand that no track explains: one that comes back, or a new one."""
         missing = [one for one in self.tracks if one.is_confirmed and one.number not in sights]
         seen = [one for one in self.tracks if one.number in sights]
-        track = returning([*self._gone, *missing], seen, sight, seconds)
+        is_followed = any(lies_on(sight, sights[one.number]) for one in seen)
+        track = None if is_followed else returning([*self._gone, *missing], seen, sight, seconds)
         if track is not None:
             self._gone, self.tracks = ([one for one in them if one is not track] for them in (self._gone, self.tracks))
             track.motion, track.layout = BoxMotion(sight.region.box, seconds), None
             track.is_found_anew = True
-        elif any(crowds(sight, sights[one.number]) for one in seen):
+        elif is_followed or any(crowds(sight, sights[one.number]) for one in seen):
             return
         else:
             self._count += 1
@@ -277,7 +279,7 @@ class HandTracker:
 
     def _region(self, track: Track, sight: Sight) -> Region:
         """What the estimator is told: the side is the track's."""
-        region = (without_keypoints(sight) if self._own_keypoints else sight).region
+        region = replace(sight.region, keypoints=None) if self._own_keypoints else sight.region
         if self.tools.hand in ("left", "right") or track.hits < 2:
             return region if track.is_left == region.is_left else replace(region, is_left=track.is_left)
         keypoints = region.keypoints
@@ -287,8 +289,7 @@ class HandTracker:
         return replace(region, keypoints=keypoints, is_left=track.is_left, side_source=source)
 
     def _tracked(self, track: Track, seconds: float) -> TrackedHand:
-        person = self.people.number(track)
-        box = track.motion.at(seconds)
+        person, box = self.people.number(track), track.motion.at(seconds)
         reason = "" if track.result is not None else track.reason
         return TrackedHand(track.number, box, track.is_left, track.is_confirmed, person, track.result, reason)
 
