@@ -9,13 +9,13 @@ from options.command_line import run_command
 from options.run_options import get_args_parser
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> object:
     """Do what ``--phase`` says; under torchrun, which names the process that failed, with the error noted for it."""
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from src.engine import PHASES
 
-    record(PHASES[args.phase])(args)
+    return record(PHASES[args.phase])(args)
 
 
 def main() -> int:

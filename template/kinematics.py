@@ -53,33 +53,36 @@ class JointsModel:
     def __init__(
         self,
         assets: HandAssets,
-        tips: str = "manopth",
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
         offsets: np.ndarray | None = None,
     ) -> None:
         """``offsets``: (21,3) m, standard order; others: see `template.HandModel`."""
-        ids = list(tip_vertices(tips, assets.side))
+        ids = list(tip_vertices("manopth", assets.side))
         joint_directions = np.einsum("jv,vcs->sjc", assets.J_regressor, assets.shapedirs)
         rest = np.concatenate([assets.J_regressor @ assets.v_template, assets.v_template[ids]])
         directions = np.concatenate([joint_directions, assets.shapedirs[ids].transpose(2, 0, 1)], axis=1)
         weights = assets.weights[ids]
         self.dtype, self.device = dtype, torch.device(device)
-        self.rest, self.directions = self._constant(rest), self._constant(directions)
+
+        def constant(array: np.ndarray) -> torch.Tensor:
+            return torch.as_tensor(np.ascontiguousarray(array), dtype=dtype, device=device)
+
+        self.rest, self.directions = constant(rest), constant(directions)
         flanks = list(KNUCKLE_FLANKS)
-        self.flanks = self._constant(assets.v_template[flanks])
-        self.flank_directions = self._constant(assets.shapedirs[flanks].transpose(2, 0, 1))
+        self.flanks = constant(assets.v_template[flanks])
+        self.flank_directions = constant(assets.shapedirs[flanks].transpose(2, 0, 1))
         self.to_standard = torch.tensor(MANO_TO_STANDARD, device=device)
         self.from_standard = torch.argsort(self.to_standard)
-        self.offsets = None if offsets is None else self._constant(offsets[list(STANDARD_TO_MANO)].T[..., None])
+        self.offsets = None if offsets is None else constant(offsets[list(STANDARD_TO_MANO)].T[..., None])
         blend = assets.posedirs[ids].reshape(5, 3, 15, 9)  # (tip, coordinate, joint, entry)
-        self.tip_weights = self._constant(weights)
-        self.tip_pose = self._constant(blend.transpose(2, 1, 0, 3).reshape(15, 15, 9))
+        self.tip_weights = constant(weights)
+        self.tip_pose = constant(blend.transpose(2, 1, 0, 3).reshape(15, 15, 9))
         # Applied to whole local transforms (3,4,16): zero for the bones' column and for the wrist.
         columns = np.zeros((3, 5, 3, 4, 16))
         columns[:, :, :, :3, 1:] = blend.transpose(1, 0, 3, 2).reshape(3, 5, 3, 3, 15)
-        self._blend = self._constant(columns.reshape(15, 192))
-        self._blend_at_identity = self._constant(np.einsum("ctaak->ct", columns[:, :, :, :3]))
+        self._blend = constant(columns.reshape(15, 192))
+        self._blend_at_identity = constant(np.einsum("ctaak->ct", columns[:, :, :, :3]))
         tip, joint = np.nonzero(weights)
         gather = np.zeros((5, len(tip)))
         gather[tip, np.arange(len(tip))] = weights[tip, joint]
@@ -91,12 +94,9 @@ class JointsModel:
         self.carrier_tip, self.carrier_joint, self.lever_tip, self.lever_joint = (
             torch.tensor(index, device=self.device) for index in (tip, joint, lever_tip, lever_joint)
         )
-        self.gather, self.lever_sum = self._constant(gather), self._constant(lever_sum)
-        self.lever_weight = self._constant(below[lever_tip, lever_joint])
-        self.lever_own = self._constant(own[lever_tip, lever_joint])
-
-    def _constant(self, array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
+        self.gather, self.lever_sum = constant(gather), constant(lever_sum)
+        self.lever_weight = constant(below[lever_tip, lever_joint])
+        self.lever_own = constant(own[lever_tip, lever_joint])
 
     @functools.cached_property
     def _bone_directions(self) -> torch.Tensor:

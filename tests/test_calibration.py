@@ -24,14 +24,15 @@ from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, Status
 from src.personalization.terms.hand_size import (
     LENGTHS,
+    LengthCue,
     describe_lengths,
     identity_lengths,
     length_gradient,
     lengths_as_json,
     lengths_mm,
+    parse_known_bone,
 )
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import JointsModel
 from utils.artifacts import ArtifactError, HandMismatchError, Predictions, save_identity

@@ -12,9 +12,8 @@ import roma
 import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, second_camera, simulate
-from src.personalization.calibration.images import Images, ViewGroups, choose_images
+from src.personalization.calibration.images import Images, ViewGroups, choose_images, rows_by_subject
 from src.personalization.calibration.measure_population import measure_network, pose_error_covariance
-from src.personalization.calibration.multi_frame import join_views
 from src.personalization.calibration.population import (
     CalibrationOptions,
     Population,
@@ -23,8 +22,8 @@ from src.personalization.calibration.population import (
 )
 from src.personalization.fitting.fit import FitOptions, observe
 from src.personalization.ground_truth import annotations_of, open_labels
-from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError
+from src.personalization.terms.frame_terms import join_views
 from src.personalization.terms.inputs import check_frames
 from template import load_hand_assets
 from template.kinematics import JointsModel
@@ -66,7 +65,9 @@ def test_views_of_an_instant_are_one_frame() -> None:
     keypoints[4] = torch.nan  # the first view of the last instant is of no use
     inputs = check_frames(pose, first.betas.expand(6, 10), K, keypoints, None)
     views = ViewGroups(np.repeat([7, 3, 9], 2), np.tile(np.stack([np.eye(4), camera.numpy()]), (3, 1, 1)))
-    seen, starts, status = join_views(model, observe(model, inputs, CalibrationOptions()), inputs, views)
+    seen, starts, status = join_views(
+        observe(model, inputs, CalibrationOptions()), inputs, views.instant, views.camera_to_world
+    )
     assert status.tolist() == [0, 0, 0] and starts.shape == (3, 16, 3, 3)
     order = [1, 0, 2]  # instants by their numbers: 3, 7, 9
     frames = [(first, 1), (first, 0), (second, 2)]

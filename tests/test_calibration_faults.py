@@ -24,7 +24,9 @@ from src.personalization.calibration.population import (
     CalibrationOptions,
     NetworkShape,
     Population,
+    calibration_options,
     default_options,
+    dispersed,
     load_population,
     save_population,
 )
@@ -32,9 +34,8 @@ from src.personalization.fitting.command import fit
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import length_gradient
+from src.personalization.terms.hand_size import LengthCue, length_gradient
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, load_hand_assets
 from template.kinematics import JointsModel
 from utils.artifacts import ArtifactError, Identity, Predictions, load_identity, load_predictions, save_predictions
@@ -154,12 +155,15 @@ def test_intervals_hold_where_nothing_was_measured(assets: HandAssets) -> None:
 def test_a_noise_that_the_user_states_is_believed(assets: HandAssets, tmp_path: Path) -> None:
     save_predictions(tmp_path / "p.npz", rows_of(simulate(assets, 1, 4, WORLD), assets, model_name="x"))
     stated = ("--keypoint_std", "1", "--finger_std", "0.1", "--root_std", "0.1")
-    options = command.options_of(arguments(tmp_path, *stated), assets, load_predictions(tmp_path / "p.npz"))
+
+    def options_of(*words: str, population: Population | None = None) -> CalibrationOptions:
+        known = default_options(assets, "x", "dex_ycb", population, errors_known=True)
+        return command.stated_options(arguments(tmp_path, *words), known)
+
+    options = options_of(*stated)
     assert (options.prior.root_std, options.prior.finger_std, options.noise.std_px) == (0.1, 0.1, 1.0)
     assert options.prior.covariance is None and not options.errors_repeat
-    named = command.options_of(
-        arguments(tmp_path, *stated, "--prior", str(SHIPPED_PRIOR)), assets, load_predictions(tmp_path / "p.npz")
-    )
+    named = options_of(*stated, population=load_population(SHIPPED_PRIOR, assets.hash))
     assert named.prior.covariance is None and named.population.network is not None
 
 
@@ -174,7 +178,8 @@ def population_with(network: NetworkShape) -> Population:
     return Population(**{f"network_{name}": value for name, value in vars(network).items()})
 
 
-def test_an_error_that_the_network_makes_every_time_counts_once(assets: HandAssets) -> None:
+@pytest.mark.parametrize("correlation", [0.0, 0.3])
+def test_an_error_that_the_network_makes_every_time_counts_once(assets: HandAssets, correlation: float) -> None:
     """Three files of a few images each against all images at once; the systematic error is most of the network's."""
     world = simulate(assets, 1, 12, replace(WORLD, pose_noise=0.3, noise_px=6.0), seed=4)
     options = replace(
@@ -182,6 +187,7 @@ def test_an_error_that_the_network_makes_every_time_counts_once(assets: HandAsse
         prior=PosePriorOptions(0.3, 0.3),
         noise=KeypointNoise(std_px=6.0, loss="none"),
         population=population_with(network_of(1.0, 0.4, 0.2)),
+        interval_correlation=correlation,
     )
     rows = rows_of(world, assets)
     parts = [calibrate_predictions(rows.select(np.arange(start, start + 4)), assets, options)[8] for start in (0, 4, 8)]
@@ -197,6 +203,38 @@ def test_an_error_that_the_network_makes_every_time_counts_once(assets: HandAsse
     )
     np.testing.assert_allclose(again.betas, merged.betas, atol=1e-4)
     np.testing.assert_allclose(again.covariance, merged.covariance, atol=1e-5)
+
+
+def test_intervals_are_of_images_that_share_errors() -> None:
+    """The mean of n observations that are correlated and taken for independent: its error in closed form."""
+    random, n, share = np.random.default_rng(0), 12, 0.2
+    axes = np.linalg.qr(random.normal(size=(10, 10)))[0]
+    known, images = random.uniform(0.5, 2, 10), n * random.uniform(0.1, 5, 10)  # precisions
+    error = (known + (1 + (n - 1) * share) * images) / (known + images) ** 2  # of the prior's pull, and of the noise
+    found = dispersed(axes / (known + images) @ axes.T, axes * known @ axes.T, n, share)
+    np.testing.assert_allclose(found, axes * error @ axes.T, rtol=1e-10, atol=1e-12)
+    alone = dispersed(axes / (known + images) @ axes.T, axes * known @ axes.T, 0.5, share)
+    np.testing.assert_allclose(alone, axes / (known + images) @ axes.T)
+
+
+def test_what_networks_say_has_wider_intervals_at_the_same_place(assets: HandAssets) -> None:
+    people = population_with(network_of(0.5, 0.2, 0.2))
+    assert (
+        calibration_options(Population()).interval_correlation == 0 < calibration_options(people).interval_correlation
+    )
+    rows, spreads = rows_of(simulate(assets, 1, 8, WORLD), assets), {}
+    for count in (1, 8):
+        plain, wide = (
+            calibrate_predictions(
+                rows.select(np.arange(count)), assets, replace(KNOWN, population=people, interval_correlation=part)
+            )[8]
+            for part in (0.0, 0.3)
+        )
+        np.testing.assert_array_equal(plain.betas, wide.betas)
+        spreads[count] = np.diag(wide.covariance) / np.diag(plain.covariance)
+        np.testing.assert_array_equal(wide.evidence["intervals"]["solved"], plain.covariance)
+    np.testing.assert_allclose(spreads[1], 1)
+    assert (spreads[8] > 1).all() and spreads[8].max() > 1.5
 
 
 def test_a_ruler_in_two_files_was_read_once(assets: HandAssets) -> None:
@@ -252,7 +290,9 @@ def test_files_that_do_not_say_what_they_share(assets: HandAssets) -> None:
         merge_identities([replace(parts[0], evidence={}), parts[1]], assets, options.population)
     with pytest.raises(CalibrationError, match="made with another prior"):
         merge_identities(parts, assets, Population())
-    for odd in ({"network": {"images": 0, "betas": [0.0] * 10}}, {"network": 3}, {"cues": [["toe", 1, 1]]}):
+    solved = {"solved": (-np.eye(10)).tolist(), "images": 4, "correlation": 0.1}
+    network = {"network": {"images": 0, "betas": [0.0] * 10}}
+    for odd in (network, {"network": 3}, {"cues": [["toe", 1, 1]]}, {"intervals": solved}, {"intervals": {}}):
         with pytest.raises(CalibrationError, match="its evidence is not what calibration writes"):
             merge_identities(
                 [replace(parts[0], evidence=parts[0].evidence | odd), parts[1]], assets, options.population

@@ -22,9 +22,8 @@ from src.personalization.calibration.population import CalibrationOptions, Popul
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import lengths_mm
+from src.personalization.terms.hand_size import lengths_mm, parse_known_bone
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.shape_terms import parse_known_bone
 from src.photos.calibrate import calibrate
 from template import HandAssets, load_hand_assets
 from utils.artifacts import (

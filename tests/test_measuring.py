@@ -18,8 +18,7 @@ from src.personalization.calibration.from_keypoints import fit_options
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.landmarks.model import load_landmarks
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import length_gradient, lengths_mm
-from src.personalization.terms.shape_terms import LengthCue
+from src.personalization.terms.hand_size import LengthCue, length_gradient, lengths_mm
 from src.photos.calibrate import photo_beliefs, photo_options
 from src.photos.camera import Camera, pinhole
 from src.photos.detector import Detection

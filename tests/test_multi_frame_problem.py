@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, simulate
-from src.personalization.calibration.multi_frame import place_frames
 from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.problem import (
     MultiFrameProblem,
@@ -19,14 +18,15 @@ from src.personalization.calibration.problem import (
     posterior_covariance,
 )
 from src.personalization.fitting.fit import PosePriorOptions, observe
+from src.personalization.fitting.translation import place_frames
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.normal_equations import marquardt
 from src.personalization.terms.frame_problem import FrameProblem, step_of
+from src.personalization.terms.hand_size import LengthCue
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.shape_terms import LengthCue
 from template import load_hand_assets
-from template.kinematics import JointsModel
+from template.kinematics import JointsModel, posed_points
 
 PERSONS, FRAMES = 2, 3
 #: Of a frame: 48 of the rotations, 3 of the wrist.
@@ -193,14 +193,15 @@ def test_frames_elsewhere_lose_their_weight() -> None:
     """A hand seen as if three times as far: outside the depths it is placed at a typical one and does not count."""
     this = case(noise=0.0)
     seen, options = this.problem.observations, this.options
-    given = (this.model, seen, this.world.pose.flatten(0, 1), this.world.betas)
-    kept, wrist, placed = place_frames(*given, options.depths)
+    rest = this.model.rest_points(this.world.betas).repeat_interleave(this.world.pose.shape[1], dim=0)
+    points = posed_points(this.model, this.world.pose.flatten(0, 1), rest).points
+    kept, wrist, placed = place_frames(seen, points, options.depths)
     assert placed.all()
     torch.testing.assert_close(wrist, this.world.joints[:, :, 0].flatten(0, 1), atol=1e-6, rtol=0)
     depths = wrist[:, 2].sort().values
-    kept, wrist, placed = place_frames(*given, (0.1, float(depths[2] + depths[3]) / 2))
+    kept, wrist, placed = place_frames(seen, points, (0.1, float(depths[2] + depths[3]) / 2))
     assert int(placed.sum()) == 3 and bool((kept.weights[~placed] == 0).all())
     torch.testing.assert_close(kept.weights[placed], seen.weights[placed])
     unseen = replace(seen, weights=torch.zeros_like(seen.weights))
-    _, wrist, placed = place_frames(this.model, unseen, *given[2:], options.depths)
+    _, wrist, placed = place_frames(unseen, points, options.depths)
     assert placed.all() and torch.isfinite(wrist).all()

@@ -255,6 +255,15 @@ def test_starts_cover_all_orientations() -> None:
     assert angle.max() < np.radians(63)
 
 
+def test_the_best_starts_reach_the_minimum_of_all(assets: HandAssets) -> None:
+    """However exact the keypoints are said to be: a start, whose fingers are not bent yet, never explains them."""
+    world = simulate(assets, 24, 1, PHOTOS, seed=4)
+    given = assets, world.keypoints[:, 0], world.K[:, 0]
+    costs = [fit_keypoints(*given, options=replace(QUICK, starts=n)).cost for n in (24, QUICK.starts, 1)]
+    worse = [(cost - costs[0] > 0.02).sum() for cost in costs]
+    assert worse[1] == 0 < worse[2]  # one start alone is not enough
+
+
 def test_ray_turn_looks_at_the_pixel() -> None:
     K = torch.tensor([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]]).double()[None]
     pixel = torch.tensor([[600.0, 30.0]]).double()

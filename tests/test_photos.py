@@ -40,6 +40,17 @@ def test_every_kind_of_pixel_becomes_rgb8(tmp_path: Path, picture: np.ndarray) -
     assert (shown[:, 30:] == picture[:, 30:]).all() and (shown[:, :30] == 255).all()
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_fewer_bits_stored_in_sixteen_are_not_read_dark(
+    tmp_path: Path, picture: np.ndarray, bits: int, suffix: str
+) -> None:
+    grey = picture[..., 1].astype(np.uint16)
+    stored = np.round(grey * ((2**bits - 1) / 255)).astype(np.uint16)
+    image = read_photo(store(tmp_path / f"a{suffix}", stored)).image
+    np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, axis=2))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_that_of_pil(tmp_path: Path, picture: np.ndarray, orientation: int) -> None:
     stored, exif = Image.fromarray(picture), Image.Exif()

@@ -14,7 +14,7 @@ import torch
 from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online import OnlineCalibration, OnlineOptions
 from src.personalization.calibration.population import shapes_of
-from src.personalization.terms.shape_terms import LengthCue
+from src.personalization.terms.hand_size import LengthCue
 from src.photos.api import PhotoEstimator
 from src.photos.result import Result
 from src.photos.video.drawing import all_words

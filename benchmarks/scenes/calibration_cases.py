@@ -23,10 +23,9 @@ from src.personalization.calibration.problem import MultiFrameProblem, posterior
 from src.personalization.fitting.fit import PosePriorOptions, observe
 from src.personalization.ground_truth import annotations_of, open_labels, rows_of
 from src.personalization.pairing import pair_keypoints
-from src.personalization.terms.hand_size import LENGTHS, length_gradient
+from src.personalization.terms.hand_size import LENGTHS, LengthCue, length_gradient
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.shape_terms import LengthCue
 from template import HandAssets, HandModel
 from template.kinematics import JointsModel
 from utils.artifacts import load_predictions

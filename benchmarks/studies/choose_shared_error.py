@@ -1,10 +1,12 @@
 """``python -m benchmarks.studies.choose_shared_error``: the trial behind `population.SHARED_ERROR_FACTOR`.
 
+And, with ``--interval_correlations`` and ``--prior``, behind `population.INTERVAL_CORRELATION` (benchmarks/README.md).
+
 People of a split that no test subject is in are divided: priors are measured on most of them (`population`), and the
 others are calibrated and fitted with keypoints' standard deviation multiplied by each factor tried. Intervals
 of the right width hold 68% and 95% of the truth.
 
-With the shipped weights (``--data_root data/training_dex_ycb --cache data/cache --predictions
+With the weights of that day (``--data_root data/training_dex_ycb --cache data/cache --predictions
 out/dex_ycb/predictions/training.npz --keypoints training_keypoints.npz``, the latter of ``run.py --phase predict
 --split s1_train --max_images 4960 --checkpoint weights/pose_2d.safetensors``) it printed, 2026-11-22::
 
@@ -35,7 +37,13 @@ import torch
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.measure_population import measure_network, people_of
-from src.personalization.calibration.population import Population, calibration_options, with_population
+from src.personalization.calibration.population import (
+    INTERVAL_CORRELATION,
+    Population,
+    calibration_options,
+    load_population,
+    with_population,
+)
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of, open_labels
@@ -60,6 +68,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictions", required=True, help="npz of mano_baseline_conf on a train or val split")
     parser.add_argument("--keypoints", help="npz of pose_2d, same images")
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0, 4.0])
+    parser.add_argument("--interval_correlations", type=float, nargs="+", help="each tried with each factor")
+    parser.add_argument("--prior", help="of other people; without: the priors of those that are not left out")
     parser.add_argument("--left_out", type=int, default=60, help="people to calibrate; the others give the priors")
     parser.add_argument("--num_images", type=int, default=20, help="images a person")
     parser.add_argument("--seed", type=int, default=0, help="of who is left out")
@@ -104,9 +114,10 @@ def try_factor(
     assets: HandAssets,
     num_images: int,
     device: Any,
+    correlation: float = INTERVAL_CORRELATION,
 ) -> dict[str, float]:
-    """Coverage and error of the left-out people's calibration and fitting with one factor."""
-    options = calibration_options(population, shared_error=factor)
+    """Coverage and error of the left-out people's calibration and fitting with one factor and interval correlation."""
+    options = replace(calibration_options(population, shared_error=factor), interval_correlation=correlation)
     identities = calibrate_predictions(own, assets, options, num_images=num_images, device=device)
     people, first = np.unique(own.subject_id, return_index=True)
     betas = {int(number): truth["betas"][row].astype(np.float64) for number, row in zip(people, first, strict=True)}
@@ -118,6 +129,7 @@ def try_factor(
     wrist = JointsModel(assets).rest_points(torch.as_tensor(fitted.betas).double())[:, 0].numpy() + fitted.transl
     return {
         "factor": factor,
+        "interval_correlation": correlation,
         "betas_68": float((z[:, :10] < 1).mean()),
         "betas_95": float((z[:, :10] < HALF_95).mean()),
         "lengths_68": float((z[:, 10:] < 1).mean()),
@@ -146,20 +158,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     truth = annotations_of(open_labels(args.dataset, args.data_root, predictions, **places), predictions)
     predictions, truth = predictions.select(truth["valid"]), {key: v[truth["valid"]] for key, v in truth.items()}
     people = np.unique(predictions.subject_id)
-    if len(people) < args.left_out + 40:
+    chosen = people
+    if args.prior is not None:
+        population = load_population(args.prior, assets.hash)
+    elif len(people) < args.left_out + 40:
         raise CalibrationError(
             f"{len(people)} people cannot spare {args.left_out}: 40 are needed to measure the priors"
         )
-    chosen = np.random.default_rng(args.seed).permutation(people)[: args.left_out]
-    apart = np.isin(predictions.subject_id, chosen)
-    rest, own = np.flatnonzero(~apart), np.flatnonzero(apart)
-    population = population_of(predictions.select(rest), {key: value[rest] for key, value in truth.items()}, assets)
-    left = predictions.select(own), {key: value[own] for key, value in truth.items()}
-    rows = [try_factor(factor, *left, population, assets, args.num_images, device) for factor in args.factors]
+    else:
+        chosen = np.random.default_rng(args.seed).permutation(people)[: args.left_out]
+        rest = np.flatnonzero(~np.isin(predictions.subject_id, chosen))
+        population = population_of(predictions.select(rest), {key: value[rest] for key, value in truth.items()}, assets)
+    own = np.flatnonzero(np.isin(predictions.subject_id, chosen))
+    given = predictions.select(own), {key: value[own] for key, value in truth.items()}, population, assets
+    correlations = args.interval_correlations or [INTERVAL_CORRELATION]
+    rows = [
+        try_factor(factor, *given, args.num_images, device, correlation)
+        for factor in args.factors
+        for correlation in correlations
+    ]
     return {
         "split": predictions.split,
         "people": len(people),
-        "left_out": args.left_out,
+        "left_out": len(chosen),
         "images_each": args.num_images,
         "keypoint_std_box": float(population.keypoint_std_box),
         "rows": rows,
@@ -182,11 +203,12 @@ def main() -> int:
         f"{found['left_out']} of {found['people']} people of {found['split']} left out, "
         f"{found['images_each']} images each, keypoints {found['keypoint_std_box']:.4f} of the box"
     )
-    print("factor  betas 68/95%   lengths 68/95%  zero-pose MPVPE  position of the fit")
+    print("factor  correlation  betas 68/95%   lengths 68/95%  zero-pose MPVPE  position of the fit")
     for row in found["rows"]:
         print(
-            f"{row['factor']:>6g}  {row['betas_68']:.1%} {row['betas_95']:.1%}    {row['lengths_68']:.1%} "
-            f"{row['lengths_95']:.1%}      {row['zero_pose_mpvpe_mm']:6.2f} mm      {row['fit_position_mm']:8.1f} mm"
+            f"{row['factor']:>6g}  {row['interval_correlation']:>11g}  {row['betas_68']:.1%} {row['betas_95']:.1%}    "
+            f"{row['lengths_68']:.1%} {row['lengths_95']:.1%}      {row['zero_pose_mpvpe_mm']:6.2f} mm      "
+            f"{row['fit_position_mm']:8.1f} mm"
         )
     return 0
 

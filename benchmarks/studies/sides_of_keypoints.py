@@ -40,10 +40,7 @@ CASES = (
 
 def odds(assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor) -> np.ndarray:
     """(N,) for the side that right hands' keypoints (N,21,2) px have."""
-    people = shapes_of(assets)
-    covariance = torch.as_tensor(people.betas_covariance)
-    options = KeypointFitOptions(noise=KeypointNoise(std_box=BELIEVED), shape_mean=people.shape_prior().mean,
-                                 shape_covariance=covariance)  # fmt: skip
+    options = KeypointFitOptions(noise=KeypointNoise(std_box=BELIEVED), people=shapes_of(assets))
     one = fit_keypoints(assets, keypoints, K, options=options).cost
     return (fit_mirrored(assets, keypoints, K, None, options).cost - one).numpy()
 

@@ -5,8 +5,8 @@
 Rendered pictures of unseen synthetic people are warped into the picture of a wide camera at the same place, turned so
 that the hand lies anywhere in it (evenly over its area). Each hand is estimated as the photo demo does, by the shipped
 identity-aware network with the person's true shape, from the label's box; the fisheye once through perspective crops,
-once from the whole picture made straight, once as if it had no distortion. What the wide pictures lose in sharpness by
-being warped twice counts against them.
+once from the whole picture made straight, once as if it had no distortion. Wide pictures lose sharpness by being
+warped; ``pinhole_warped`` is a narrow camera turned to the hand, whose picture is warped once as well.
 """
 
 from __future__ import annotations
@@ -68,6 +68,14 @@ def wide_pinhole() -> CameraModel:
 
 
 @functools.cache
+def narrow_pinhole() -> CameraModel:
+    """A narrow camera with as many pixels a degree."""
+    return CameraModel(
+        np.array([[614.0, 0, 319.5], [0, 614.0, 239.5], [0, 0, 1]]), np.zeros(0), size=(640, 480), source="narrow"
+    )
+
+
+@functools.cache
 def rays_of(lens: CameraModel) -> np.ndarray:
     """(H,W,3) float32, of all pixels."""
     width, height = lens.size
@@ -104,6 +112,7 @@ def estimates(tools: PhotoEstimator, seen: Seen, ray: np.ndarray, betas: np.ndar
     shape = tools.shape()
     shape.betas, shape.is_settled = betas.astype(np.float64), True
     bent, flat = turned(seen, fisheye(), ray), turned(seen, wide_pinhole(), ray)
+    ahead = turned(seen, narrow_pinhole(), np.array([0.0, 0.0, 1.0]))
 
     def joints(one: Seen, camera: Camera, through_lens: bool = True) -> np.ndarray | None:
         photo, region = Photo("", None, one.image), Region(one.box, "label", False, "label")
@@ -123,6 +132,7 @@ def estimates(tools: PhotoEstimator, seen: Seen, ray: np.ndarray, betas: np.ndar
     straight = Seen(whole.image(bent.image), camera, square_box(camera.project(bent.joints), 1.0), bent.joints)
     return {
         "pinhole": joints(seen, seen.camera, False),
+        "pinhole_warped": joints(ahead, ahead.camera, False),
         "fisheye": joints(bent, bent.camera),
         "fisheye_straightened": joints(straight, camera, False),
         "fisheye_taken_for_pinhole": joints(bent, Camera(bent.camera.K, ""), False),

@@ -172,6 +172,28 @@ def read_intrinsics(root: Path, serial: str) -> np.ndarray:
     return K
 
 
+def read_extrinsics(root: Path, sequence: Path) -> dict[str, np.ndarray]:
+    """Camera-to-world (4, 4) float64, m, by serial: of the calibration that a sequence's meta.yml names.
+
+    Raises:
+        FileNotFoundError: if one of the two files is missing.
+        BadFileError: if one lacks what it must hold.
+    """
+    meta_path = sequence / "meta.yml"
+    meta = read_yaml(meta_path)
+    with reading(meta_path, "a mapping with extrinsics", can_skip=False):
+        path = root / "calibration" / f"extrinsics_{meta['extrinsics']}" / "extrinsics.yml"
+    content, found = read_yaml(path), {}
+    with reading(path, "a mapping with extrinsics: 12 numbers a camera", can_skip=False):
+        for serial, numbers in content["extrinsics"].items():
+            pose = np.eye(4)
+            pose[:3] = np.array(numbers, dtype=np.float64).reshape(3, 4)
+            if not np.isfinite(pose).all():
+                raise ValueError(f"{serial} is not finite")
+            found[serial] = pose
+    return found
+
+
 def check_camera_folder(folder: Path, num_frames: int) -> None:
     """Check that a camera folder holds the picture and the labels of every frame.
 

@@ -9,16 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from src.estimators.records import (
-    Hand,
-    Options,
-    check_box,
-    entries,
-    flip_x,
-    image_name,
-    pinhole,
-    root_and_fingers,
-)
+from src.estimators.records import Hand, Options, check_box, entries, flip_x, image_name, pinhole, root_and_fingers
+from utils.camera import project_numpy
 
 SIGNS = ("pred_cam", "box_center", "pred_mano_params", "img_size")
 #: Their training's focal length, px, of a crop of so many px.
@@ -47,8 +39,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             K = pinhole(FOCAL / CROP * max(size), size[0] / 2, size[1] / 2)
             place_3d = _place(cam[row], centre[row], side[row], K, left)
             seen = flip_x(joints[row]) if left else joints[row]
-            pixels = (seen + place_3d) @ K.T
-            hand = Hand(entry, row, left, image_name(entry, row), size, K, pixels[:, :2] / pixels[:, 2:])
+            hand = Hand(entry, row, left, image_name(entry, row), size, K, project_numpy(seen + place_3d, K))
             hand.joints_3d, hand.pose, hand.betas, hand.hand_name = seen, pose[row], betas[row], HAND_NAME
             hands.append(hand)
     return hands

@@ -96,15 +96,10 @@ def _values(entry: Entry, key: str, rows: int) -> np.ndarray | None:
         if key in ("K", "image_size") and len(value) == 1:
             value = np.broadcast_to(value, (rows, *shape))
     else:
-        table = Entry(entry.content, entry.name, entry.where)
-        missing = [column for column in _columns(key) if column not in entry.content]
-        if missing:
+        if missing := [column for column in _columns(key) if column not in entry.content]:
             raise MissingKeyError(f"{entry.where}: the columns {missing[:3]} are missing")
-        flat = {".".join(map(str, index)): column for index, column in zip(np.ndindex(shape), _columns(key))}
-        stacked = [
-            Entry({key: table.content[column]}, entry.name, entry.where).array(key, -1) for column in flat.values()
-        ]
-        value = np.stack(stacked, axis=1).reshape(-1, *shape)
+        columns = [Entry({key: entry.content[name]}, entry.name, entry.where) for name in _columns(key)]
+        value = np.stack([column.array(key, -1) for column in columns], axis=1).reshape(-1, *shape)
     if len(value) != rows:
         raise EstimateFormatError(f"{entry.where}: {key} has {len(value)} rows, is_left has {rows}")
     return value

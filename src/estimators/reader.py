@@ -134,7 +134,8 @@ class Reader:
         names = {row.hand_name for row in rows}
         if len(names) > 1:
             raise EstimateFormatError(f"{self.source}: hands of several hand models ({sorted(names)}); read them apart")
-        columns = columns_of_all(rows) if columns is None else columns
+        if columns is None:  # those that no hand lacks
+            columns = [name for name in rows[0].columns if all(name in row.columns for row in rows)]
         arrays: dict[str, Any] = {name: np.stack([row.columns[name] for row in rows]) for name in columns}
         made_up = self.K is None and self.format != "joints"
         return Predictions(
@@ -158,11 +159,6 @@ def _picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | Non
             with Image.open(file) as picture:
                 return picture.size
     return None
-
-
-def columns_of_all(rows: Sequence[Row]) -> list[str]:
-    """The columns that no hand lacks."""
-    return [name for name in rows[0].columns if all(name in row.columns for row in rows)]
 
 
 def _columns(hand: Hand, K: np.ndarray | float | None, source: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from src.estimators.records import Hand, Options, camera_of, check_box, entries, image_name
+from utils.camera import project_numpy
 
 SIGNS = ("pred_keypoints_3d", "pred_cam_t", "lhand_bbox", "mhr_model_params")
 #: Of the 70 points, in our standard order; each finger of theirs begins at its tip.
@@ -26,8 +27,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             box = entry.array(box_key, 4)
             check_box(box[:2], box[2:], size, f"{entry.where}: {box_key}")
             index = list(order)
-            projected = (points[index] + shift) @ K.T
-            hand = Hand(entry, index, left, image_name(entry), size, K, projected[:, :2] / projected[:, 2:])
+            hand = Hand(entry, index, left, image_name(entry), size, K, project_numpy(points[index] + shift, K))
             hand.joints_3d, hand.hand_name, hand.subject = points[index], "MHR", subject
             hands.append(hand)
     return hands
@@ -43,9 +43,8 @@ def update(hand: Hand, new: Hand) -> list[str]:
         return []
     points, _, put = seen
     assert hand.K is not None
-    projected = (points + put) @ hand.K.T
     return hand.entry.put_each(
         hand.index,
         ("pred_keypoints_3d", points + put - hand.entry.array("pred_cam_t", 3), (70, 3)),
-        ("pred_keypoints_2d", projected[:, :2] / projected[:, 2:], (70, 2)),
+        ("pred_keypoints_2d", project_numpy(points + put, hand.K), (70, 2)),
     )

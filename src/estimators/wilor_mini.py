@@ -18,6 +18,7 @@ from src.estimators.records import (
     mirror_rotations,
     root_and_fingers,
 )
+from utils.camera import project_numpy
 
 SIGNS = ("hand_bbox", "wilor_preds", "is_right")
 HAND_NAME = "MANO"
@@ -52,8 +53,7 @@ def update(hand: Hand, new: Hand) -> list[str]:
     if (seen := hand.seen_anew(new)) is not None:
         points, _, shift = seen
         assert hand.K is not None
-        projected = (points + shift) @ hand.K.T
-        pixels = projected[:, :2] / projected[:, 2:]
+        pixels = project_numpy(points + shift, hand.K)
     return hand.entry.put_each(
         slice(None),
         ("betas", new.betas, (10,)),

@@ -1,4 +1,4 @@
-"""Bringing files together: shape predictions and keypoints of the same images, images of one subject."""
+"""Bringing files together: shape predictions and keypoints of the same images; which of them served to calibrate."""
 
 from __future__ import annotations
 
@@ -52,21 +52,6 @@ def pair_keypoints(predictions: Predictions, keypoints: Predictions | None) -> P
     order = np.argsort(rows, kind="stable")
     chosen, found = predictions.select(rows[order]), keypoints.select(partners[order])
     return replace(chosen, keypoints_2d=found.keypoints_2d, keypoint_confidence=found.keypoint_confidence)
-
-
-def rows_by_subject(predictions: Predictions, subject: int | None = None) -> dict[int, np.ndarray]:
-    """Row numbers (M,) of each subject (or of the one asked for), in file order.
-
-    Raises:
-        CalibrationError: if there is no row of the subject asked for, or none at all.
-    """
-    present = np.unique(predictions.subject_id)
-    if subject is not None and subject not in present:
-        raise CalibrationError(f"{predictions.source} has no image of subject {subject}; it has {present.tolist()}")
-    if len(present) == 0:
-        raise CalibrationError(f"{predictions.source} is empty; there is nothing to calibrate from")
-    wanted = present if subject is None else [subject]
-    return {int(number): np.flatnonzero(predictions.subject_id == number) for number in wanted}
 
 
 def apart_from_calibration(predictions: Predictions, identities: dict[int, Identity]) -> np.ndarray:

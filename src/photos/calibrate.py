@@ -24,18 +24,16 @@ from src.personalization.calibration.from_keypoints import (
     predictions_from_keypoints,
 )
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.images import AVERAGES, Images
+from src.personalization.calibration.images import AVERAGES, Images, rows_by_subject
 from src.personalization.calibration.population import (
     CalibrationOptions,
     Population,
-    calibration_options,
     default_options,
     load_population,
     shapes_of,
 )
-from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.shape_terms import LengthCue
+from src.personalization.terms.hand_size import LengthCue
 from src.photos.camera import Camera, checked_fov, checked_intrinsics, lens_camera, parse_intrinsics
 from src.photos.detector import Finder, find_hands
 from src.photos.detector.detection import finder_name
@@ -152,8 +150,7 @@ def calibrate(
         if len(present) > 1:
             raise CalibrationError(f"{source.source} is of the subjects {present}; say which: subject={present[0]}")
         subject = present[0]
-        measured = None if people is None else calibration_options(people)
-        options = replace(measured or default_options(assets, rows.model_name, rows.dataset), **told)
+        options = replace(default_options(assets, rows.model_name, rows.dataset, people), **told)
     elif photos:
         subject = SOMEBODY if subject is None else subject
         finder = open_finder(keypoints, device=device) if finder is None else finder

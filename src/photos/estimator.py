@@ -18,7 +18,6 @@ from src.engine.networks import for_inference, is_told_shape
 from src.evaluation.shape import bone_lengths
 from src.models.mesh_joints import mesh_hand, mesh_joints
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
-from src.personalization.fitting.from_keypoints import KeypointFit
 from src.personalization.registration.register import register_mesh
 from src.photos.detector.refusal import MAX_MISFIT_OF_NETWORKS, check_depth, check_misfit, check_status
 from src.photos.detector.search import KeypointReader, limited, network_input
@@ -270,7 +269,7 @@ def fitted_result(
     keypoints: Keypoints,
     shape: ShapeFilter,
     hand: HandModel,
-    fit: FitResult | KeypointFit,
+    fit: FitResult,
     notes: dict[str, int],
 ) -> Result:
     """The `Result` of a fit of one hand, posed by ``hand``; the others as in `Estimator.estimate`.

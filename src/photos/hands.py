@@ -21,7 +21,7 @@ from src.photos.detector import Detection, Finder, find_hands, mirrored
 from src.photos.detector.people import HowMany, how_many, people_in_picture
 from src.photos.detector.refusal import MIN_HAND_PX, MIN_SIDE
 from src.photos.image import Photo, UnusableImage, check_regular, file_stem, list_photos, read_photo, shown_name
-from src.photos.perspective import MARGIN
+from src.photos.perspective import MARGIN, seen_there
 from template import HandAssets
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics, square_box
@@ -196,9 +196,7 @@ def through_lens(hand: Detection, lens: CameraModel) -> tuple[Detection, View]:
         view = View.of_box(lens, square_box(hand.keypoints_2d, 1.0), MARGIN)
     except ValueError as error:
         raise UnusableImage(str(error)) from error
-    points = view.to_view(hand.keypoints_2d)
-    seen = np.isfinite(points).all(axis=1)
-    points, trust = np.where(seen[:, None], points, (view.size - 1) / 2), np.where(seen, hand.keypoint_confidence, 0)
+    points, trust = seen_there(view.to_view(hand.keypoints_2d), hand.keypoint_confidence, (view.size - 1) / 2)
     return replace(hand, keypoints_2d=points, keypoint_confidence=trust), view
 
 

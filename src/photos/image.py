@@ -227,6 +227,8 @@ def check_rgb(image: np.ndarray) -> None:
 def to_rgb8(picture: Image.Image) -> np.ndarray:
     """What Pillow decoded, in any mode, as (H,W,3) uint8 RGB. 16 bit and floating point (0..1) are scaled down.
 
+    Many cameras store 8, 10, 12 or 14 bits as they are in grey values of 16: the fewest that hold all values are meant.
+
     Raises:
         ValueError: 32-bit numbers that are neither: the picture would come out white or black.
     """
@@ -239,6 +241,7 @@ def to_rgb8(picture: Image.Image) -> np.ndarray:
         else:
             low, high = values.min(), values.max()
             known = picture.mode != "I" or (low >= 0 and 255 < high <= top)
+            top = next((2.0**bits - 1 for bits in (8, 10, 12, 14) if high < 2**bits), top)
         if not known:
             raise ValueError(f"its values are {low:g} to {high:g}; 0 to {top:g} is meant. Save it with 8 bits a colour")
         grey = np.clip(np.nan_to_num(values) * (255 / top) + 0.5, 0, 255).astype(np.uint8)

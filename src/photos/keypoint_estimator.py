@@ -64,11 +64,7 @@ class KeypointEstimator:
     ) -> None:
         self.assets, self.hand = assets, HandModel(assets, dtype=torch.float64)
         self.max_misfit, self.min_side = max_misfit, min_side
-        shapes = {}
-        if population is not None:
-            mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
-            shapes = {"shape_mean": mean, "shape_covariance": covariance}
-        self.options = KeypointFitOptions.of_source(landmarks, **shapes)
+        self.options = KeypointFitOptions.of_source(landmarks, people=population)
         self.joints_model, self.frame_options = joints_model(assets, landmarks), self.options.frame_options(assets)
 
     @torch.no_grad()
@@ -93,41 +89,52 @@ class KeypointEstimator:
             raise UnusableImage("no usable hand: the detector gave no keypoints")
         check_size(keypoints)
         check_agreement(keypoints)
-        K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence, dtype=torch.float64)
-        world = None if keypoints.world is None else rows_of(keypoints.world, dtype=torch.float64)[0]
         followed = before is not None and before.pose is not None
         frame = int(before.notes.get("followed_frames", 0)) + 1 if followed else 0
-        fit: KeypointFit | FitResult | None = None
-        told = None
+        fit: FitResult | None = None
+        gain = 0.0
         if not shape.is_known and frame % SHAPE_EVERY == 0:
-            fit = fit_keypoints(self.assets, points, K_row, confidence, None, world, self.options)
+            fit, gain = self._fit(keypoints, K, None, with_other_side=not followed and shape.count == 0)
             if bool(usable(fit.status)[0]) and DEPTH_RANGE[0] < float(fit.transl[0, 2]) < DEPTH_RANGE[1]:
                 shape.update_posterior(fit.betas[0].numpy(), fit.betas_covariance[0].numpy())
         betas = torch.as_tensor(shape.betas, dtype=torch.float64)[None]
         if followed:
             start = tuple(rows_of(before.pose, before.transl, dtype=torch.float64))
-            guess = world_direction(world, K_row, points)
+            K_row, points, confidence, *world = _rows(keypoints, K)
+            guess = world_direction(world[0], K_row, points) if world else None
             given = start[0], betas, K_row, points, confidence
             fit = fit_frames(self.joints_model, *given, self.frame_options, start, guess)
         elif fit is None or shape.count > 1:
-            told = betas
-            fit = fit_keypoints(self.assets, points, K_row, confidence, betas, world, self.options)
+            fit, gain = self._fit(keypoints, K, betas)
         result = fitted_result(image, K, box, keypoints, shape, self.hand, fit, {"followed_frames": frame})
         sure = {"misfit": check_misfit(result.reprojection_px, keypoints.size, self.max_misfit)}
         if keypoints.side_score is not None:
-            gain = 0.0
-            # Without 3D points the other hand fits as well: of our own detector's signs it told nothing.
-            if isinstance(fit, KeypointFit) and keypoints.side_score < SURE_SIDE and world is not None:
-                gain = self._other_side_cost(keypoints, K, told) - float(fit.cost)
             sure["side"] = check_side(side_probability(keypoints.side_score, gain), least=self.min_side)
         if isinstance(fit, KeypointFit):
             sure["distance_std_m"] = float(fit.wrist_covariance[0, 2, 2]) ** 0.5
         return replace(result, certainty=sure)
 
-    def _other_side_cost(self, keypoints: Keypoints, K: np.ndarray, betas: torch.Tensor | None) -> float:
-        """Cost of the keypoints as those of the other hand: of this one in the mirror."""
-        flip = np.array([-1.0, 1.0, 1.0])
-        rows = rows_of(keypoints.points * flip[:2], flip[:, None] * K * flip, keypoints.confidence, dtype=torch.float64)
-        world = None if keypoints.world is None else rows_of(keypoints.world * flip, dtype=torch.float64)[0]
-        fit = fit_keypoints(self.assets, *rows, betas, world, self.options)
-        return float(fit.cost) if bool(usable(fit.status)[0]) else torch.inf
+    def _fit(
+        self, keypoints: Keypoints, K: np.ndarray, betas: torch.Tensor | None, with_other_side: bool = True
+    ) -> tuple[KeypointFit, float]:
+        """`fit_keypoints`, and how much lower its cost is than the other hand's, this one's in the mirror: zero where
+        that is not asked for or tells nothing. Both are solved together: of one hand the calls are the time."""
+        score, own = keypoints.side_score, _rows(keypoints, K)
+        # Without 3D points the other hand fits as well: of our own detector's signs it told nothing.
+        is_asked = with_other_side and score is not None and score < SURE_SIDE and keypoints.world is not None
+        if is_asked:
+            flip = np.array([-1.0, 1.0, 1.0])
+            other = replace(keypoints, points=keypoints.points * flip[:2], world=keypoints.world * flip)
+            own = [torch.cat(pair) for pair in zip(own, _rows(other, flip[:, None] * K * flip), strict=True)]
+        K_rows, points, confidence, *world = own
+        fit = fit_keypoints(self.assets, points, K_rows, confidence, betas, world[0] if world else None, self.options)
+        if not is_asked:
+            return fit, 0.0
+        cost = float(fit.cost[1]) if bool(usable(fit.status)[1]) else torch.inf
+        return KeypointFit(**{name: value[:1] for name, value in vars(fit).items()}), cost - float(fit.cost[0])
+
+
+def _rows(keypoints: Keypoints, K: np.ndarray) -> list[torch.Tensor]:
+    """K, points, confidence and, where there are some, 3D points as batches of one, float64."""
+    world = [] if keypoints.world is None else [keypoints.world]
+    return rows_of(K, keypoints.points, keypoints.confidence, *world, dtype=torch.float64)

@@ -7,7 +7,6 @@ turned into the camera's own frame, and drawn through the lens onto the picture 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -48,16 +47,11 @@ def view_for(photo: Photo, camera: Camera, region: Region, whole: bool = False) 
 
 
 def into_view(view: View, photo: Photo, region: Region, source: str) -> tuple[Photo, Camera, Region]:
-    """A picture, its camera and a hand's place in it, as the view shows them.
-
-    Keypoints that it does not see are moved to its middle and believed not at all.
-    """
+    """A picture, its camera and a hand's place in it, as the view shows them; unseen keypoints are at its middle."""
     keypoints = region.keypoints
     if keypoints is not None:
-        points = view.to_view(keypoints.points)
-        seen = np.isfinite(points).all(axis=1)
-        points = np.where(seen[:, None], points, (view.size - 1) / 2)
-        keypoints = replace(keypoints, points=points, confidence=np.where(seen, keypoints.confidence, 0))
+        points, confidence = seen_there(view.to_view(keypoints.points), keypoints.confidence, (view.size - 1) / 2)
+        keypoints = replace(keypoints, points=points, confidence=confidence)
     region = replace(region, box=view.box_to_view(region.box), keypoints=keypoints)
     return replace(photo, path=None, image=view.image(photo.image)), Camera(view.K, source), region
 
@@ -73,9 +67,11 @@ def in_view_pixels(hand: Result) -> Result:
     view = hand.view
     if view is None:
         return hand
-    moved = _pixels_moved(hand, view.to_view, (view.size - 1) / 2)
+    points, confidence = seen_there(view.to_view(hand.keypoints), hand.confidence, (view.size - 1) / 2)
     return replace(
-        moved,
+        hand,
+        keypoints=points,
+        confidence=confidence,
         width=view.size,
         K=view.K @ view.rotation.T,
         box=view.box_to_view(hand.box),
@@ -88,8 +84,11 @@ def in_picture_pixels(hand: Result) -> Result:
     view = hand.view
     if view is None:
         return hand
+    points, confidence = seen_there(view.to_camera(hand.keypoints), hand.confidence, -1.0)
     return replace(
-        _pixels_moved(hand, view.to_camera, -1.0),
+        hand,
+        keypoints=points,
+        confidence=confidence,
         width=view.camera.size[0],
         K=view.camera.K,
         box=view.box_to_camera(hand.box),
@@ -97,12 +96,10 @@ def in_picture_pixels(hand: Result) -> Result:
     )
 
 
-def _pixels_moved(hand: Result, move: Callable[[np.ndarray], np.ndarray], unseen: float) -> Result:
-    """Keypoints that are not to be seen there are at ``unseen``, with no confidence."""
-    points = move(hand.keypoints)
+def seen_there(points: np.ndarray, confidence: np.ndarray, unseen: float) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (21,2) px of another camera, confidence (21,): of those that it does not see none, at ``unseen``."""
     known = np.isfinite(points).all(axis=1)
-    points, confidence = np.where(known[:, None], points, unseen), np.where(known, hand.confidence, 0)
-    return replace(hand, keypoints=points, confidence=confidence)
+    return np.where(known[:, None], points, unseen), np.where(known, confidence, 0)
 
 
 def close_up(image: np.ndarray, hand: Result) -> tuple[np.ndarray, Result]:

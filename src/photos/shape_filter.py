@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from src.personalization.calibration.population import Population
-from src.personalization.terms.hand_size import Length, length_gradient
+from src.personalization.terms.hand_size import Length, lengths_mm
 from src.photos.result import HandLength, Result
 from template import HandAssets
-from template.kinematics import JointsModel
 from utils.artifacts import Identity
 
 #: An identity whose length is at most so uncertain, over people's spread, knows the size from something measured.
@@ -44,7 +42,6 @@ class ShapeFilter:
         self.betas = np.zeros(10) if identity is None else identity.betas
         self.covariance: np.ndarray | None = None
         self.count, self.is_settled = 0, False
-        self._model = JointsModel(assets)
         self._predictions, self._information, self._precision = np.zeros(10), np.zeros(10), np.zeros((10, 10))
 
     @property
@@ -101,10 +98,7 @@ class ShapeFilter:
 
     def _length(self, betas: np.ndarray, covariance: np.ndarray | None) -> tuple[float, float | None]:
         """mm, and standard deviation or None."""
-        length, gradient = length_gradient(self._model, torch.as_tensor(betas, dtype=torch.float64)[None], "hand")
-        slope = gradient[0].numpy()
-        std = None if covariance is None else 1000 * float(np.sqrt(max(slope @ covariance @ slope, 0.0)))
-        return 1000 * float(length[0]), std
+        return lengths_mm(self.assets, betas, covariance, ("hand",))["hand"]
 
     def _people(self) -> Length | None:
         if self.population is None:

@@ -16,13 +16,11 @@ from src.personalization.estimates.evidence import landmarks_of, prepare
 from src.personalization.estimates.people import people_of
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows
 from src.personalization.estimates.trust import Trust, load_trust
+from src.personalization.fitting.api import as_seen
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
-from src.personalization.solver.status import Status, usable
-from src.personalization.terms.shape_terms import LengthCue
-from template import HandAssets, HandModel, load_hand_assets, mirror_pose
+from src.personalization.terms.hand_size import LengthCue
+from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions
-
-_FLIP = np.array([-1.0, 1.0, 1.0])
 
 
 @dataclass
@@ -132,24 +130,15 @@ def personalise(
     found = personalise_rows(ready, identities, assets, device, motion)
     rows = found.rows  # of right hands; what is returned has left ones left
     assert rows.pose is not None and rows.betas is not None and rows.transl is not None and rows.status is not None
-    pose, betas, transl = (torch.as_tensor(value).double() for value in (rows.pose, rows.betas, rows.transl))
-    vertices = HandModel(assets, dtype=torch.float64)(pose, betas, transl).vertices.numpy()
-    left = rows.is_left
-    sign = np.where(left[:, None], _FLIP, 1.0)
-    turned = torch.where(torch.as_tensor(left)[:, None, None, None], mirror_pose(pose), pose)
-    status = torch.as_tensor(rows.status)
+    left, given = rows.is_left, (rows.pose, rows.betas, rows.transl, rows.status, rows.is_left)
+    seen = as_seen(assets, *(torch.as_tensor(value) for value in given))
     return PersonalisedHands(
-        joints=found.joints * sign[:, None],
-        vertices=vertices * sign[:, None],
-        pose=turned.numpy(),
+        **{name: value if name == "status" else value.numpy() for name, value in seen.items()},
         betas=rows.betas,
-        transl=rows.transl * sign,
         is_left=left,
         image_name=np.array([""] * len(left)) if rows.image_name is None else rows.image_name,
         subject_id=rows.subject_id,
         track=rows.sequence_id,
-        usable=usable(status).numpy(),
-        status=[Status(value).name.lower() for value in status.tolist()],
         reprojection_px=found.reprojection_px,
         identities=found.identities,
         released=found.released,

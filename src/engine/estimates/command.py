@@ -32,7 +32,7 @@ from src.personalization.estimates.personalise import MOST_IMAGES, Personalised,
 from src.personalization.estimates.trust import load_trust
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.shape_terms import LengthCue
+from src.personalization.terms.hand_size import LengthCue
 from src.photos.camera import checked_fov, parse_intrinsics
 from src.photos.gallery import PAGE, PREDICTIONS
 from template import HandAssets, load_hand_assets

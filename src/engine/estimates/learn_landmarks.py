@@ -36,23 +36,6 @@ SPACE_STD = 0.004
 STD_BOX, WORLD_STD, CORRELATION = 0.02, 0.008, 0.2
 
 
-def as_detections(rows: Predictions) -> Detections:
-    """The 3D joints (m) of hands as points in space, up to one scale; nothing of them in 2D."""
-    joints = np.asarray(rows.joints_3d, dtype=np.float64)
-    count = len(joints)
-    people, person = np.unique(rows.subject_id, return_inverse=True)
-    return Detections(
-        keypoints=np.zeros((count, 21, 2)),
-        inside=np.zeros((count, 21), dtype=bool),
-        box=np.ones(count),
-        world=joints - joints.mean(axis=1, keepdims=True),
-        person=person,
-        names=[str(number) for number in people],
-        px_per_m=np.full(count, np.nan),
-        in_space=np.ones(count, dtype=bool),
-    )
-
-
 def learn(assets: HandAssets, rows: Predictions) -> LandmarkModel:
     """The model of all hands (m); its noise is assumed, not learnt.
 
@@ -62,7 +45,9 @@ def learn(assets: HandAssets, rows: Predictions) -> LandmarkModel:
     if rows.joints_3d is None:
         raise CalibrationError(f"{rows.source}: {rows.model_name} has no 3D joints to learn from")
     stds = ((FREE,) * 3, (FREE,) * 3, *((HELD,) * 3,) * 19)
-    found = fit_shared(assets, as_detections(rows), options=SharedFitOptions(offset_std=stds, space_std=SPACE_STD))
+    people, person = np.unique(rows.subject_id, return_inverse=True)
+    seen = Detections.in_space_only(rows.joints_3d.astype(np.float64), person, [str(number) for number in people])
+    found = fit_shared(assets, seen, options=SharedFitOptions(offset_std=stds, space_std=SPACE_STD))
     return LandmarkModel(
         name=rows.model_name,
         hand_name=assets.name,
@@ -73,7 +58,7 @@ def learn(assets: HandAssets, rows: Predictions) -> LandmarkModel:
         world_std=np.full(21, WORLD_STD),
         world_scale_std=0.15,
         pose_spread=1.0,
-        people=len(np.unique(rows.subject_id)),
+        people=len(people),
         hands=len(rows),
     )
 

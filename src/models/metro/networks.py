@@ -14,7 +14,7 @@ from src.models.cmr.encoders import CHANNELS, build_resnet
 from src.models.cmr.rest_mesh import size_unit
 from src.models.losses import MESH_UNIT
 from src.models.mano_networks import ContextNetwork
-from src.models.metro.released import is_released, translate
+from src.models.metro.released import translate
 from src.models.metro.template_tokens import N_JOINTS, TemplateTokens
 from src.models.metro.transformer import MeshTransformer
 from template import HandModel
@@ -81,7 +81,7 @@ class Metro(nn.Module):
 
     def translate_released(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Names of a released checkpoint as ours (`released.translate`, which see); ours stay."""
-        if not is_released(state):
+        if not any(name.startswith("trans_encoder.") for name in state):  # of METRO's code, or of its relatives
             return state
         first = self.transformer.encoders[0]
         return translate(state, len(first.position), len(first.layers))

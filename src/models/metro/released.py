@@ -37,11 +37,6 @@ _RENAMED = (
 )
 
 
-def is_released(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether names are those of METRO's code (or of its relatives), not ours."""
-    return any(name.startswith("trans_encoder.") for name in state)
-
-
 def translate(state: Mapping[str, torch.Tensor], tokens: int, layers: int) -> dict[str, torch.Tensor]:
     """A released state dict by our names, without what is `UNUSED`, and with the positions of our tokens only.
 

@@ -16,23 +16,16 @@ from src.personalization.calibration.data_set_evidence import with_evidence
 from src.personalization.calibration.identity import calibrate_person
 from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.population import (
-    CalibrationOptions,
-    calibration_options,
-    default_options,
-    load_population,
-    shapes_of,
-)
+from src.personalization.calibration.population import CalibrationOptions, default_options, load_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.ground_truth import open_labels, rows_of
 from src.personalization.landmarks.model import joints_model
-from src.personalization.pairing import pair_keypoints, rows_by_subject
+from src.personalization.pairing import pair_keypoints
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import check_stated_length, describe_lengths
-from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
+from src.personalization.terms.hand_size import LengthCue, check_stated_length, describe_lengths, parse_known_bone
 from template import HandAssets, load_hand_assets
-from utils.artifacts import Identity, Predictions, load_identity, load_predictions, save_identity
+from utils.artifacts import Identity, load_identity, load_predictions, save_identity
 from utils.device import choose_device
 from utils.files import writable_folder
 
@@ -68,7 +61,12 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
         dataset = open_labels(args.dataset, args.data_root, predictions, mano_dir=args.mano_dir)
         rows = rows_of(dataset, predictions)
         images = with_evidence(predictions, dataset, rows, args.cameras, args.wrist_depth, args.seed)
-    options = options_of(args, assets, images.predictions)
+    options = CalibrationOptions()
+    if args.method == "multi_frame":
+        population = None if args.prior is None else load_population(args.prior, assets.hash)
+        stated = args.keypoint_std is not None and args.finger_std is not None
+        known = default_options(assets, predictions.model_name, predictions.dataset, population, stated)
+        options = stated_options(args, known)
     return calibrate_and_write(args, images, options, assets, device)
 
 
@@ -82,7 +80,7 @@ def calibrate_and_write(
     """
     if args.draws < 1:
         raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
-    subjects, output = rows_by_subject(images.predictions, args.subject), Path(args.output)
+    subjects, output = images.people(args.subject), Path(args.output)
     one_file = args.output.endswith(".json")
     if len(subjects) > 1 and (one_file or args.merge_with is not None):
         option = "--merge_with" if args.merge_with is not None else f"--output {output}"
@@ -96,8 +94,7 @@ def calibrate_and_write(
         choices["num_images"] = NUM_IMAGES
     choices["created_by"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     model, written, errors = joints_model(assets, options.landmarks, device), {}, {}
-    for subject, rows in subjects.items():
-        own = images.of_person(rows)
+    for subject, own in subjects.items():
         try:
             draws = [
                 calibrate_person(own, subject, assets, model, options, seed=args.seed + draw, **choices)
@@ -126,20 +123,6 @@ def calibrate_and_write(
             f"{next(iter(errors.values()))}); identities of {list(written)} were written to {args.output}"
         )
     return written
-
-
-def options_of(args: argparse.Namespace, assets: HandAssets, predictions: Predictions) -> CalibrationOptions:
-    """Priors, noise (px) and length cues (m): what the command line says, else --prior, else `default_options`."""
-    if args.method != "multi_frame":
-        return CalibrationOptions()
-    if args.prior is not None:
-        options = calibration_options(load_population(args.prior, assets.hash))
-    elif args.keypoint_std is not None and args.finger_std is not None:
-        # How poses and keypoints err is said; people's shapes need not be.
-        options = CalibrationOptions(population=shapes_of(assets))
-    else:
-        options = default_options(assets, predictions.model_name, predictions.dataset)
-    return stated_options(args, options)
 
 
 def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> CalibrationOptions:

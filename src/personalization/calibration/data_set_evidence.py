@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from datasets.bad_files import bad_file, reading
-from datasets.dex_ycb.files import read_yaml
+from datasets.bad_files import bad_file
+from datasets.dex_ycb.files import read_extrinsics
 from src.personalization.calibration.images import Images, ViewGroups
 from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Predictions
@@ -58,29 +58,13 @@ def view_groups(dataset: Any, rows: np.ndarray, is_left: np.ndarray) -> ViewGrou
         image = Path(dataset.image_path(int(row)))
         camera, sequence = image.parent.name, image.parent.parent
         if sequence not in sequences:
-            sequences[sequence] = _read_extrinsics(Path(dataset.root), sequence)
+            sequences[sequence] = read_extrinsics(Path(dataset.root), sequence)
         if camera not in sequences[sequence]:
             raise bad_file(sequence / "meta.yml", f"its extrinsics lack camera {camera}", can_skip=False)
         pose = sequences[sequence][camera]
         poses.append(mirror_extrinsics(pose) if left else pose)
         instant.append(names.setdefault((sequence, image.name), len(names)))
     return ViewGroups(np.array(instant), np.stack(poses))
-
-
-def _read_extrinsics(root: Path, sequence: Path) -> dict[str, np.ndarray]:
-    """Camera-to-world (4,4) of each serial."""
-    with reading(sequence / "meta.yml", "a mapping with extrinsics", can_skip=False):
-        name = str(read_yaml(sequence / "meta.yml")["extrinsics"])
-    path = root / "calibration" / f"extrinsics_{name}" / "extrinsics.yml"
-    found = {}
-    with reading(path, "a mapping with extrinsics: 12 numbers a camera", can_skip=False):
-        for serial, numbers in read_yaml(path)["extrinsics"].items():
-            pose = np.eye(4)
-            pose[:3] = np.array(numbers, dtype=np.float64).reshape(3, 4)
-            if not np.isfinite(pose).all():
-                raise ValueError(f"{serial} is not finite")
-            found[serial] = pose
-    return found
 
 
 def mirror_extrinsics(camera_to_world: np.ndarray) -> np.ndarray:

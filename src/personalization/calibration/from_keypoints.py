@@ -17,12 +17,7 @@ from src.personalization.calibration.population import (
     shipped_population,
 )
 from src.personalization.fitting.fit import PosePriorOptions
-from src.personalization.fitting.from_keypoints import (
-    DETECTOR_NOISE,
-    KeypointFit,
-    KeypointFitOptions,
-    fit_keypoints,
-)
+from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFit, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.noise import KeypointNoise
@@ -115,11 +110,10 @@ def keypoint_options(
 
 def fit_options(options: CalibrationOptions) -> KeypointFitOptions:
     """For each image on its own, what `keypoint_options` believes of all together: a single error is not doubled."""
-    people, noise = options.population, options.noise
+    noise = options.noise
     if options.landmarks is None:
         noise = replace(noise, std_box=noise.std_box / SHARED_ERROR_FACTOR)
-    mean, covariance = torch.as_tensor(people.betas_mean), torch.as_tensor(people.betas_covariance)
-    return KeypointFitOptions.of_source(options.landmarks, noise=noise, shape_mean=mean, shape_covariance=covariance)
+    return KeypointFitOptions.of_source(options.landmarks, noise=noise, people=options.population)
 
 
 def predictions_from_keypoints(

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from src.personalization.calibration.images import AVERAGES, Images, ViewGroups, choose_images
-from src.personalization.calibration.multi_frame import calibrate_frames, check_result, image_information
+from src.personalization.calibration.multi_frame import image_information, solve_person
 from src.personalization.calibration.population import CalibrationOptions, default_options
-from src.personalization.calibration.views import Repeats
 from src.personalization.landmarks.model import joints_model
-from src.personalization.pairing import rows_by_subject
-from src.personalization.solver.status import CalibrationError, Status
-from src.personalization.terms.hand_size import lengths_mm
-from src.personalization.terms.shape_terms import HAND_RANGE, cue_conflict
+from src.personalization.solver.status import CalibrationError
+from src.personalization.terms.hand_size import identity_of
 from template import HandAssets
 from template.kinematics import JointsModel
 from utils.artifacts import Identity, Predictions
@@ -27,11 +23,6 @@ logger = logging.getLogger(__name__)
 METHODS = (*AVERAGES, "multi_frame")
 #: What a method was called before.
 ALIASES = {"joint": "multi_frame"}
-#: A cue further than this from what the images say, in standard deviations of the difference, is refused.
-MAX_CONFLICT = 4.0
-
-#: Betas (10,), their covariance (10,10) or None, mask (N,) of the images used, ``scale_evidence`` and ``evidence``.
-Solved = tuple[np.ndarray, np.ndarray | None, np.ndarray, dict[str, Any]]
 
 
 def calibrate_predictions(
@@ -63,8 +54,8 @@ def calibrate_predictions(
         options = default_options(assets, predictions.model_name, predictions.dataset)
     model, images = joints_model(assets, options.landmarks, device), Images(predictions, wrist_depth, views)
     return {
-        number: calibrate_person(images.of_person(rows), number, assets, model, options, **choices)
-        for number, rows in rows_by_subject(predictions, subject).items()
+        number: calibrate_person(own, number, assets, model, options, **choices)
+        for number, own in images.people(subject).items()
     }
 
 
@@ -108,95 +99,24 @@ def calibrate_person(
             "subject %d has %d images, fewer than the %d asked for: all are used", subject, there, num_images
         )
     information, prior = None, None
+    if frames:
+        given, own = own.tensors(), own.in_videos(model, options.same_video)
     if select == "informative" and frames and own.views is None:
-        given = (None if value is None else value[0] for value in own.tensors()[:5])
-        information = image_information(model, *given, options).cpu().numpy()
-        prior = np.linalg.inv(options.population.betas_covariance)
+        information = image_information(model, *(None if value is None else value[0] for value in given[:5]), options)
+        information, prior = information.cpu().numpy(), np.linalg.inv(options.population.betas_covariance)
     instant = own.views.instant if own.views is not None and frames else None
-    wanted, confidence = there if num_images is None else num_images, own.predictions.confidence
-    own = own.in_videos(model, options.same_video) if frames else own
+    wanted, confidence = there if num_images is None else num_images, rows.confidence
     own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))
+    said = {"method": method, "subject_id": subject, "created_by": created_by}
     if not frames:
-        found = own.average(method, top_k, temperature)
+        found = own.average_shape(method, top_k, temperature)
     else:
         repeats, place = own.repeats(model, options.same_video)
-        found = _solve(model, own, repeats, place, options, subject)
-    return package(assets, own.predictions, *found, method=method, subject_id=subject, created_by=created_by)
-
-
-def _solve(
-    model: JointsModel, own: Images, repeats: Repeats, place: np.ndarray, options: CalibrationOptions, subject: int
-) -> Solved:
-    """Solve with all cues, check the result, and each cue against everything else; repeats, place: `Images.repeats`."""
-    predicted, network, people = own.predicted_betas, options.population.network, options.population
-    counts = repeats.weights(options.video_correlation)[place]
-    assumed = repeats.describe(subject, *options.in_common, bool(options.same_video))
-    known = predicted is not None and network is not None
-    told = (np.average(predicted, axis=0, weights=counts), float(counts.sum())) if known else None
-    others = ["cameras"] if own.views is not None else []
-    others += ["depth"] if own.wrist_depth is not None and np.isfinite(own.wrist_depth).any() else []
-    said_of_it = options.evidence(told, *others)
-    said_of_it["evidence"]["repeats"] = assumed
-    if predicted is not None and network is not None:
-        mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance, counts)
-        options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
-    pose, betas, K, keypoints, trust, depth = own.tensors()
-    start = betas.double().mean(dim=1)
-    less = [replace(options, cues=tuple(o for o in options.cues if o is not cue)) for cue in options.cues]
-    results = (
-        calibrate_frames(model, pose, start, K, keypoints, trust, believed, depth, own.views, repeats)
-        for believed in (options, *less)
-    )
-    result = next(results)
-    check_result(result, own.predictions, subject, options.depths)
-    for cue, without in zip(options.cues, results, strict=True):
-        length, std, conflict = cue_conflict(model, without.betas[0], without.covariance[0], cue)
-        said = (
-            f"subject {subject}: {cue.name} was measured as {1000 * cue.length:.1f} ± {1000 * cue.std:.1f} mm, but the "
-            f"images and the prior say {length:.1f} ± {std:.1f} mm: {abs(conflict):.1f} standard deviations apart"
-        )
-        if abs(conflict) > MAX_CONFLICT and not options.accept_conflict:
-            raise CalibrationError(f"{said}. Measure again (wrist joint to fingertip, hand flat), or --accept_conflict")
-        if abs(conflict) > MAX_CONFLICT / 2:
-            logger.warning("%s", said)
-    used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
-    if own.views is not None:  # that is of instants, not of images
-        used = np.ones(len(own.predictions), dtype=bool)
-    return result.betas[0].cpu().numpy(), result.covariance[0].cpu().numpy(), used, said_of_it
-
-
-def package(
-    assets: HandAssets,
-    images: Predictions,
-    betas: np.ndarray,
-    covariance: np.ndarray | None,
-    used: np.ndarray,
-    evidence: dict[str, Any],
-    **said: Any,
-) -> Identity:
-    """The `Identity` of betas (10,), covariance (10,10) or None, with the hand's length (mm) and the images ``used``.
-
-    Args:
-        used: mask (N,) of images. evidence, said: further fields of it.
-    """
-    length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
-    low, high = HAND_RANGE
-    if not 1000 * low < length < 1000 * high:
-        raise CalibrationError(
-            f"subject {said['subject_id']}: the hand came out {length:.1f} mm long, which no hand is "
-            f"({1000 * low:g} to {1000 * high:g}); check keypoints and K of {images.source}, and what the options say"
-        )
-    left = images.is_left[used]
-    return Identity(
-        betas=betas,
-        covariance=covariance,
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        hand_length_mm=length,
-        hand_length_std_mm=std,
-        side="left" if left.all() else "both" if left.any() else "right",
-        n_images=int(used.sum()),
-        image_ids=images.image_id[used].tolist(),
-        **evidence,
-        **said,
-    )
+        counts = repeats.weights(options.video_correlation)[place]
+        assumed = repeats.describe(subject, *options.in_common, bool(options.same_video))
+        told = None if options.population.network is None else own.told(counts)
+        evidence = options.evidence(told, *own.scales, repeats=assumed)
+        *found, further = solve_person(model, own, repeats, counts, options, subject)
+        evidence["evidence"] |= further
+        found = *found, evidence
+    return identity_of(assets, own.predictions, *found, **said)

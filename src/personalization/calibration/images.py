@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.views import (
-    SAME_PICTURE,
-    SAME_VIEW,
-    Repeats,
-    videos_of,
-    views_of,
-)
+from src.personalization.calibration.views import SAME_PICTURE, SAME_VIEW, Repeats, videos_of, views_of
 from src.personalization.solver.status import CalibrationError
 from template.kinematics import JointsModel, posed_points
 from utils.artifacts import Predictions
@@ -60,6 +54,10 @@ class Images:
         depth, video = (None if value is None else value[rows] for value in (self.wrist_depth, self.video))
         views = None if self.views is None else self.views.rows(rows)
         return Images(self.predictions.select(rows), depth, views, video)
+
+    def people(self, subject: int | None = None) -> dict[int, Images]:
+        """The images of each subject, or of the one asked for: see `rows_by_subject` and `of_person`."""
+        return {number: self.of_person(rows) for number, rows in rows_by_subject(self.predictions, subject).items()}
 
     def of_person(self, rows: np.ndarray) -> Images:
         """One person's, without those whose pose, shape and keypoints are another's to the bit: the same image."""
@@ -123,7 +121,18 @@ class Images:
             return None
         return self.predictions.betas.astype(np.float64)
 
-    def average(
+    def told(self, counts: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """Mean (10,) of `predicted_betas`, each for as many images as ``counts`` (N,) says, and of how many it is."""
+        predicted = self.predicted_betas
+        return None if predicted is None else (np.average(predicted, axis=0, weights=counts), float(counts.sum()))
+
+    @property
+    def scales(self) -> list[str]:
+        """What tells sizes beside lengths and people: names of an identity's ``scale_evidence``."""
+        depth = self.wrist_depth is not None and bool(np.isfinite(self.wrist_depth).any())
+        return ["cameras"] * (self.views is not None) + ["depth"] * depth
+
+    def average_shape(
         self, method: str, top_k: int, temperature: float
     ) -> tuple[np.ndarray, None, np.ndarray, dict[str, Any]]:
         """Average (10,) of the predicted betas, one of `AVERAGES`, without a covariance; mask (N,) of the images that
@@ -148,6 +157,21 @@ def mean_hand_points(model: JointsModel, pose: torch.Tensor) -> torch.Tensor:
     mean = model.rest_points(torch.zeros(1, 10, dtype=model.dtype, device=model.device))
     pose = pose.to(model.device, model.dtype)
     return posed_points(model, pose, mean.expand(len(pose), -1, -1)).points
+
+
+def rows_by_subject(predictions: Predictions, subject: int | None = None) -> dict[int, np.ndarray]:
+    """Row numbers (M,) of each subject (or of the one asked for), in file order.
+
+    Raises:
+        CalibrationError: if there is no row of the subject asked for, or none at all.
+    """
+    present = np.unique(predictions.subject_id)
+    if subject is not None and subject not in present:
+        raise CalibrationError(f"{predictions.source} has no image of subject {subject}; it has {present.tolist()}")
+    if len(present) == 0:
+        raise CalibrationError(f"{predictions.source} is empty; there is nothing to calibrate from")
+    wanted = present if subject is None else [subject]
+    return {int(number): np.flatnonzero(predictions.subject_id == number) for number in wanted}
 
 
 def choose_images(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.stats import chi2
 
-from src.personalization.calibration.population import Population
+from src.personalization.calibration.population import Population, dispersed
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LENGTHS, joints_of, length_gradient, lengths_mm
 from template import HandAssets
@@ -54,7 +54,7 @@ def merge_identities(
     *each, (evidence, shared) = [_shared(group, population, assets) for group in groups]
     parts, repeating = [people, *shared], []
     for identity, (_, own) in zip(identities, each, strict=True):
-        known, posterior = [people, *own], _information(identity.betas, identity.covariance)
+        known, posterior = [people, *own], _information(identity.betas, _solved(identity))
         images = tuple(posterior[index] - sum(part[index] for part in known) for index in (0, 1))
         if identity.evidence.get("errors_repeat"):
             repeating.append((identity.n_images, images))
@@ -70,6 +70,11 @@ def merge_identities(
     covariance = np.linalg.inv(precision)
     covariance = (covariance + covariance.T) / 2
     betas = covariance @ pulled
+    intervals = [i.evidence["intervals"] for i in identities if "intervals" in i.evidence]
+    if intervals:
+        count, most = (f([each[name] for each in intervals]) for f, name in ((sum, "images"), (max, "correlation")))
+        evidence["intervals"] = {"solved": covariance.tolist(), "images": count, "correlation": most}
+        covariance = dispersed(covariance, sum(part[0] for part in (people, *shared)), count, most)
     length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
     first, last = identities[0], identities[-1]
     return replace(
@@ -131,6 +136,9 @@ def _check_evidence(identity: Identity, population: Population) -> None:
                 and bool(np.isfinite(np.array(network["betas"], dtype=np.float64)).all())
             )
             good &= len(network["betas"]) == 10
+        if (intervals := identity.evidence.get("intervals")) is not None:
+            good &= np.shape(intervals["solved"]) == (10, 10) and np.linalg.eigvalsh(intervals["solved"]).min() > 0
+            good &= 0 < intervals["images"] < np.inf and 0 <= intervals["correlation"] <= 1
     except (KeyError, TypeError, ValueError):
         good = False
     if not good:
@@ -144,11 +152,12 @@ def _check_person(identities: list[Identity], population: Population, accept: bo
     one person has the covariance ``D C0 D^T + C1 K1^T + C2 K2^T``, K = 1 - C / C0 and D = K1 - K2.
     """
     spread, inverse = population.betas_covariance, np.linalg.inv(population.betas_covariance)
-    gains = [np.eye(10) - identity.covariance @ inverse for identity in identities]
-    for other, gain in zip(identities[1:], gains[1:], strict=True):
+    solved = [_solved(identity) for identity in identities]
+    gains = [np.eye(10) - covariance @ inverse for covariance in solved]
+    for other, covariance, gain in zip(identities[1:], solved[1:], gains[1:], strict=True):
         first = identities[0]
         apart = gains[0] - gain
-        own = [i.covariance @ k.T for i, k in ((first, gains[0]), (other, gain))]
+        own = [c @ k.T for c, k in ((solved[0], gains[0]), (covariance, gain))]
         expected = apart @ spread @ apart.T + own[0] + own[1] + 1e-9 * np.eye(10)
         difference = first.betas - other.betas
         chance = float(chi2.sf(difference @ np.linalg.solve((expected + expected.T) / 2, difference), 10))
@@ -160,6 +169,12 @@ def _check_person(identities: list[Identity], population: Population, accept: bo
             raise CalibrationError(f"{said}. Nothing was merged; --accept_conflict merges them all the same")
         if chance < DOUBTED:
             logger.warning("%s", said)
+
+
+def _solved(identity: Identity) -> np.ndarray:
+    """Covariance (10,10) as the solver had it, in which errors that images share do not count."""
+    solved = identity.evidence["intervals"]["solved"] if "intervals" in identity.evidence else identity.covariance
+    return np.array(solved, dtype=np.float64)
 
 
 def _information(mean: np.ndarray, covariance: np.ndarray) -> Gaussian:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import roma
 import torch
 
-from src.personalization.calibration.images import ViewGroups
-from src.personalization.calibration.population import CalibrationOptions
+from src.personalization.calibration.images import Images, ViewGroups
+from src.personalization.calibration.population import CalibrationOptions, dispersed
 from src.personalization.calibration.problem import (
     OWN,
     SHAPE,
@@ -21,11 +21,13 @@ from src.personalization.calibration.problem import (
 )
 from src.personalization.calibration.views import Repeats
 from src.personalization.fitting.fit import observe
-from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
+from src.personalization.fitting.translation import place_frames
 from src.personalization.solver.levenberg_marquardt import State, minimise
 from src.personalization.solver.status import CalibrationError, Status, count_status, usable
-from src.personalization.terms.frame_terms import Observations
-from src.personalization.terms.inputs import FrameInputs, check_frames
+from src.personalization.terms.frame_terms import join_views
+from src.personalization.terms.hand_size import cue_conflict
+from src.personalization.terms.inputs import check_frames
+from src.personalization.terms.shape_terms import shape_terms
 from template.kinematics import JointsModel, posed_points
 from utils.artifacts import Predictions
 
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 #: hand length of 100 simulated persons (0.25 rad, 2 px, 20 frames) was off by +2.5 mm without, -1.3 mm with all,
 #: +0.1 mm with half of it. benchmarks/studies/laplace.py shows what half of it does.
 LAPLACE_SHARE = 0.5
+#: A cue further than this from what the images say, in standard deviations of the difference, is refused.
+MAX_CONFLICT = 4.0
 
 
 @dataclass
@@ -106,6 +110,52 @@ def calibrate_frames(
     )
 
 
+def solve_person(
+    model: JointsModel, own: Images, repeats: Repeats, counts: np.ndarray, options: CalibrationOptions, subject: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    """Solve with all cues, check the result, and each cue against everything else.
+
+    Args:
+        repeats: `Images.repeats`; counts: (N,) for how many independent images each image's predicted betas count.
+
+    Returns:
+        Betas (10,), their covariance (10,10), the mask (N,) of the images used, and further evidence for `Identity`.
+    """
+    predicted, network, people = own.predicted_betas, options.population.network, options.population
+    if predicted is not None and network is not None:
+        mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance, counts)
+        options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
+    pose, betas, K, keypoints, trust, depth = own.tensors()
+    start = betas.double().mean(dim=1)
+    less = [replace(options, cues=tuple(o for o in options.cues if o is not cue)) for cue in options.cues]
+    results = (
+        calibrate_frames(model, pose, start, K, keypoints, trust, believed, depth, own.views, repeats)
+        for believed in (options, *less)
+    )
+    result = next(results)
+    check_result(result, own.predictions, subject, options.depths)
+    for cue, without in zip(options.cues, results, strict=True):
+        length, std, conflict = cue_conflict(model, without.betas[0], without.covariance[0], cue)
+        said = (
+            f"subject {subject}: {cue.name} was measured as {1000 * cue.length:.1f} ± {1000 * cue.std:.1f} mm, but the "
+            f"images and the prior say {length:.1f} ± {std:.1f} mm: {abs(conflict):.1f} standard deviations apart"
+        )
+        if abs(conflict) > MAX_CONFLICT and not options.accept_conflict:
+            raise CalibrationError(f"{said}. Measure again (wrist joint to fingertip, hand flat), or --accept_conflict")
+        if abs(conflict) > MAX_CONFLICT / 2:
+            logger.warning("%s", said)
+    used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
+    if own.views is not None:  # that is of instants, not of images
+        used = np.ones(len(own.predictions), dtype=bool)
+    covariance, further = result.covariance[0].cpu().numpy(), {}
+    if options.interval_correlation:
+        known = shape_terms(model, options.population.shape_prior(), options.cues, result.betas)[2][0].cpu().numpy()
+        share = {"images": float(counts.sum()), "correlation": options.interval_correlation}
+        further["intervals"] = {"solved": covariance.tolist(), **share}
+        covariance = dispersed(covariance, known, **share)
+    return result.betas[0].cpu().numpy(), covariance, used, further
+
+
 def check_result(result: MultiFrameResult, own: Predictions, subject: int, depths: tuple[float, float]) -> None:
     """Raise a CalibrationError if one person's images ``own`` gave no result, and warn if one of less than all of them.
 
@@ -174,7 +224,7 @@ def _set_up(
     inputs = check_frames(pose, starts, K, keypoints, confidence, options.noise.min_confidence)
     seen, pose, status, betas = observe(model, inputs, options), inputs.pose, inputs.status, inputs.betas[::count]
     if views is not None:
-        seen, pose, status = join_views(model, seen, inputs, views)
+        seen, pose, status = join_views(seen, inputs, views.instant, views.camera_to_world)
     elif wrist_depth is not None:
         depth = wrist_depth.flatten().to(pose)
         known, none = torch.isfinite(depth), torch.zeros_like(depth)
@@ -183,7 +233,8 @@ def _set_up(
         measured = torch.full_like(depth, options.wrist_depth_std**-2)
         seen.depth_weight = torch.where(known, measured, none if weight is None else weight)
     split = (persons, len(pose) // persons)
-    seen, wrist, placed = place_frames(model, seen, pose, betas, options.depths)
+    points = posed_points(model, pose, model.rest_points(betas).repeat_interleave(split[1], dim=0)).points
+    seen, wrist, placed = place_frames(seen, points, options.depths)
     frame_status = torch.where((status == Status.CONVERGED) & ~placed, int(Status.BEHIND_CAMERA), status).view(split)
     used, (everywhere, in_video) = frame_status == Status.CONVERGED, options.in_common
     share = torch.ones_like(frame_status, dtype=betas.dtype)
@@ -194,71 +245,3 @@ def _set_up(
     problem = MultiFrameProblem(model, seen, share, prior, options.cues, betas.new_zeros(1, 10))
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
     return problem, state, frame_status
-
-
-def join_views(
-    model: JointsModel, seen: Observations, inputs: FrameInputs, views: ViewGroups
-) -> tuple[Observations, torch.Tensor, torch.Tensor]:
-    """Of one person's images, ``seen`` (px) each alone, those of F instants, which may have different numbers of views.
-
-    The frame of an instant is that of its first usable view. The network's poses of all views are turned
-    into it and averaged (chordal mean) for the prior; its standard deviations are not reduced, since
-    the views' errors are not independent.
-
-    Returns:
-        The observations, the instants' starting poses (F,16,3,3), and their status (F,).
-    """
-    good = inputs.good.cpu().numpy()
-    names, place = np.unique(views.instant, return_inverse=True)
-    members = [np.flatnonzero(place == index) for index in range(len(names))]
-    members = [np.concatenate([rows[good[rows]], rows[~good[rows]]]) for rows in members]  # usable views first
-    most = max(len(rows) for rows in members)
-    table = torch.as_tensor(np.stack([np.resize(rows, most) for rows in members]), device=model.device)
-    real = torch.as_tensor(np.stack([np.arange(most) < len(rows) for rows in members]), device=model.device)
-    world = torch.as_tensor(views.camera_to_world, dtype=model.dtype, device=model.device)[table]
-    relative = torch.linalg.solve(world, world[:, :1].expand_as(world))  # first view's frame -> view's frame
-    turned = inputs.pose[table].clone()
-    turned[:, :, 0] = relative[..., :3, :3].mT @ turned[:, :, 0]
-    share = (real & inputs.good[table]).to(model.dtype)
-    share[:, 0] += (share.sum(dim=1) == 0).to(model.dtype)
-    mean = roma.special_procrustes((share[..., None, None, None] * turned).sum(dim=1))
-    first = table[:, 0]
-    one = seen.rows(first)
-    observations = replace(
-        one,
-        projections=inputs.K[table] @ relative[..., :3, :],
-        keypoints=seen.keypoints[:, 0][table],
-        weights=seen.weights[:, 0][table] * real[..., None],
-        pose_priors=[
-            replace(prior, reference=mean) if each.reference is inputs.pose else prior  # the network's, or another
-            for prior, each in zip(one.pose_priors, seen.pose_priors, strict=True)
-        ],
-    )
-    return observations, mean, inputs.status[first]
-
-
-def place_frames(
-    model: JointsModel,
-    observations: Observations,
-    pose: torch.Tensor,
-    betas: torch.Tensor,
-    depths: tuple[float, float],
-) -> tuple[Observations, torch.Tensor, torch.Tensor]:
-    """Closed-form wrists (N,3) m; frames that cannot be placed between ``depths`` (m) lose their keypoints' weight.
-
-    Args:
-        pose: (N,16,3,3) of P persons of N/P frames each; betas: (P,10).
-
-    Returns:
-        The observations, the wrists, and the mask (N,) of placed frames (True where nothing is seen).
-    """
-    rest = model.rest_points(betas).repeat_interleave(len(pose) // len(betas), dim=0)
-    points = posed_points(model, pose, rest).points
-    wrist, placed = wrist_from_keypoints(points, observations.projections, observations.keypoints, observations.weights)
-    placed = placed & (wrist[:, 2] > depths[0]) & (wrist[:, 2] < depths[1])
-    unseen = (observations.weights == 0).flatten(1).all(dim=1)
-    K = observations.projections[:, 0, :, :3]
-    centre = torch.where(unseen[:, None], K[:, :2, 2], observations.keypoints[:, 0].mean(dim=1))
-    wrist = torch.where((placed & ~unseen)[:, None], wrist, wrist_at_depth(centre, K))
-    weights = torch.where(placed[:, None, None], observations.weights, torch.zeros_like(observations.weights))
-    return replace(observations, weights=weights), wrist, placed | unseen

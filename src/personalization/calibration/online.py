@@ -18,8 +18,8 @@ from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
-from src.personalization.terms.hand_size import length_gradient
-from src.personalization.terms.shape_terms import LengthCue, cue_conflict, shape_terms
+from src.personalization.terms.hand_size import LengthCue, cue_conflict, length_gradient
+from src.personalization.terms.shape_terms import shape_terms
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity
 

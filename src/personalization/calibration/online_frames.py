@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.from_keypoints import fit_options
-from src.personalization.calibration.multi_frame import place_frames
 from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.views import View, no_evidence, solve_frames
 from src.personalization.fitting.fit import observe, reprojection_rmse
 from src.personalization.fitting.from_keypoints import fit_keypoints
+from src.personalization.fitting.translation import place_frames
 from src.personalization.solver.levenberg_marquardt import LMOptions, State
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.frame_terms import Observations
@@ -80,7 +80,8 @@ class FrameFitter:
         if not bool(inputs.good):
             return Status(int(inputs.status)).name.lower().replace("_", " ")
         seen = observe(self.model, inputs, self.options)
-        seen, wrist, placed = place_frames(self.model, seen, inputs.pose, betas[None], self.options.depths)
+        points = posed_points(self.model, inputs.pose, self.model.rest_points(betas[None])).points
+        seen, wrist, placed = place_frames(seen, points, self.options.depths)
         if not bool(placed):
             return "behind the camera, or further than a hand is"
         state = {"pose": inputs.pose, "wrist": wrist, "betas": betas[None]}

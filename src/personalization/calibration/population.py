@@ -22,7 +22,8 @@ from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
-from src.personalization.terms.shape_terms import LengthCue, NetworkShape
+from src.personalization.terms.hand_size import LengthCue
+from src.personalization.terms.shape_terms import NetworkShape
 from utils.artifact_checks import HandLike
 from utils.files import READ_ERRORS, atomic_path, read_reason
 
@@ -36,6 +37,8 @@ SHIPPED_PRIOR = Path(__file__).resolve().parents[3] / "weights" / "prior.npz"
 #: solvers take them for independent. So their standard deviation is doubled. The trial that this rests on:
 #: ``python -m benchmarks.studies.choose_shared_error`` (its docstring holds what it printed).
 SHARED_ERROR_FACTOR = 2.0
+#: Of the errors of networks' poses and keypoints, for intervals alone; found in the same trial.
+INTERVAL_CORRELATION = 0.07
 
 Options = TypeVar("Options", bound=FitOptions)
 
@@ -109,6 +112,8 @@ class CalibrationOptions(FitOptions):
         error_correlation: the part of the images' errors that they share: n images tell as much as
             n / (1 + (n - 1) error_correlation) independent ones (the design effect, Kish 1965, section 5.4).
         video_correlation: the same of a video's views, if more. same_video: all are of one, or of none; None: told.
+        interval_correlation: the part that errors share though betas are solved as if they did not, which errs least:
+            intervals are of n images whose errors vary 1 + (n - 1) interval_correlation times as much (`dispersed`).
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
             where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
         accept_conflict: use a cue even where it contradicts the images.
@@ -123,6 +128,7 @@ class CalibrationOptions(FitOptions):
     error_correlation: float = 0.0
     video_correlation: float = SHARED
     same_video: bool | None = None
+    interval_correlation: float = 0.0
     laplace: bool | None = None
     accept_conflict: bool = False
     depths: tuple[float, float] = (0.08, 4.0)
@@ -139,11 +145,12 @@ class CalibrationOptions(FitOptions):
         in_video = max(0.0, self.video_correlation - everywhere)
         return everywhere, in_video / (1 - everywhere) if in_video else 0.0
 
-    def evidence(self, told: tuple[np.ndarray, float] | None, *others: str) -> dict[str, Any]:
+    def evidence(self, told: tuple[np.ndarray, float] | None, *others: str, **more: Any) -> dict[str, Any]:
         """What an `Identity` made with these options says of its ``scale_evidence`` and ``evidence``.
 
         Args:
-            told: mean (10,) of the betas that the network predicted, and of how many images; others: further scales.
+            told: mean (10,) of the betas that the network predicted, and of how many images; others: further scales;
+                more: further evidence.
         """
         evidence: dict[str, Any] = {"prior": self.population.hash, "errors_repeat": self.errors_repeat}
         if told is not None:
@@ -152,7 +159,7 @@ class CalibrationOptions(FitOptions):
             evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in self.cues]
         scale = [*("ruler" if cue.name == "hand" else "known bone" for cue in self.cues), *others]
         scale = scale or ["prior", *(["network"] if told is not None else [])]
-        return {"scale_evidence": " + ".join(dict.fromkeys(scale)), "evidence": evidence}
+        return {"scale_evidence": " + ".join(dict.fromkeys(scale)), "evidence": evidence | more}
 
 
 def save_population(path: str | os.PathLike, population: Population) -> None:
@@ -231,23 +238,38 @@ def with_population(
     return replace(options, prior=prior, noise=noise, **depth)
 
 
-def calibration_options(
-    population: Population,
-    options: CalibrationOptions = CalibrationOptions(),
-    keep_depth: bool = False,
-    shared_error: float = SHARED_ERROR_FACTOR,
-) -> CalibrationOptions:
+def calibration_options(population: Population, **how: Any) -> CalibrationOptions:
     """`with_population`, and the people's shapes and the network's habits as prior of a calibration."""
-    return replace(with_population(options, population, keep_depth, shared_error), population=population)
+    shared = INTERVAL_CORRELATION if population.network is not None else 0.0
+    believed = with_population(CalibrationOptions(), population, **how)
+    return replace(believed, population=population, interval_correlation=shared)
 
 
-def default_options(assets: HandLike, model_name: str, dataset: str) -> CalibrationOptions:
-    """What is believed of predictions where no prior file is given: the shipped one, as far as it is about them.
+def dispersed(solved: np.ndarray, known: np.ndarray, images: float, correlation: float) -> np.ndarray:
+    """How far betas err where images share a part of their errors: covariance (10,10), the sandwich of Huber (1967).
+
+    Args:
+        solved: covariance (10,10) as the solver has it, to which images are independent (White 1982, theorem 3.2).
+        known: (10,10) what of its inverse the images do not say; images: how many; correlation: of their errors.
+    """
+    more = max(0.0, images - 1) * correlation
+    return solved + more * (solved - solved @ known @ solved)
+
+
+def default_options(
+    assets: HandLike, model_name: str, dataset: str, population: Population | None = None, errors_known: bool = False
+) -> CalibrationOptions:
+    """What is believed of predictions: the population given, or the shipped one, as far as it is about them.
 
     Args:
         model_name, dataset: network and data set of the predictions. Of another network only people's shapes are
             taken from the file, of another data set not the depth; of another hand nothing.
+        errors_known: how poses and keypoints err will be stated, so only people's shapes are asked for.
     """
+    if population is not None:
+        return calibration_options(population)
+    if errors_known:
+        return CalibrationOptions(population=shapes_of(assets))
     found = shipped_population(assets)
     if found is not None and found.model_name == model_name:
         return calibration_options(found, keep_depth=found.dataset != dataset)

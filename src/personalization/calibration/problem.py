@@ -18,7 +18,8 @@ from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import damped, factorise, solve_factored
 from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.shape_terms import LengthCue, shape_terms
+from src.personalization.terms.hand_size import LengthCue
+from src.personalization.terms.shape_terms import shape_terms
 from template.kinematics import JointsModel
 
 #: A frame's own unknowns among its 61, and the betas.
@@ -89,9 +90,7 @@ class MultiFrameProblem:
         step["betas"] = shape_step.masked_fill(bad[:, None], 0.0)
         return step, promised.masked_fill(bad, torch.nan)
 
-    def retract(self, state: State, step: State) -> State:
-        """See `levenberg_marquardt.Problem`: rad, m, and betas."""
-        return retract_frames(state, step)
+    retract = staticmethod(retract_frames)
 
     def rows(self, index: torch.Tensor) -> MultiFrameProblem:
         """Some of the persons."""

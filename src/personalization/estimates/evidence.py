@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.estimates.sides import check_sides, check_sides_in_pictures
 from src.personalization.estimates.trust import MAKE, Trust, find_trust
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.landmarks.model import LandmarkModel, find_landmarks
-from src.personalization.pairing import rows_by_subject
 from src.personalization.solver.status import CalibrationError, usable
 from template import HandAssets
 from utils.artifacts import Predictions
@@ -119,8 +119,7 @@ def prepare(
         fit = fit_joints(assets, points, None, options=options, device=device)
         pose, betas, status = fit.pose, fit.betas.cpu().numpy(), fit.status
     else:
-        covariance = torch.as_tensor(people.betas_covariance)
-        search = KeypointFitOptions.of_source(landmarks, shape_mean=prior.mean.cpu(), shape_covariance=covariance)
+        search = KeypointFitOptions.of_source(landmarks, people=people)
         search = replace(search, noise=replace(search.noise, std_box=trust.keypoint_std_box))
         found = fit_keypoints(assets, seen, K, confidence, options=search, device=device)
         if not sides_known:
@@ -133,12 +132,7 @@ def prepare(
             raise CalibrationError(f"{said}; are they the 21 joints of hands?")
         logger.warning("%s", said)
     rows = replace(
-        estimates,
-        pose=pose.cpu().numpy(),
-        betas=betas,
-        joints_3d=None,
-        hand_name=assets.name,
-        hand_hash=assets.hash,
+        estimates, pose=pose.cpu().numpy(), betas=betas, joints_3d=None, hand_name=assets.name, hand_hash=assets.hash
     )
     return Estimates(rows, own, turn.numpy(), trust, landmarks)
 

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from src.personalization.pairing import rows_by_subject
+from src.personalization.calibration.images import rows_by_subject
 from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Predictions
 

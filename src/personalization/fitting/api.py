@@ -156,21 +156,37 @@ def _known_shape(betas: Array | None, identity: Identity | None, assets: HandAss
     return shape
 
 
+def as_seen(
+    assets: HandAssets,
+    pose: torch.Tensor,
+    betas: torch.Tensor,
+    transl: torch.Tensor,
+    status: torch.Tensor,
+    left: torch.Tensor,
+) -> dict[str, Any]:
+    """Of N hands in the right-hand convention ``joints``, ``vertices``, ``transl`` (m), ``pose``, ``usable``, float64,
+    and the names of their ``status``; those that are left (N,) of left hands."""
+    pose, transl = pose.double().cpu(), transl.double().cpu()
+    posed = HandModel(assets, dtype=torch.float64)(pose, betas.double().cpu(), transl)
+    flip = torch.where(left[:, None], transl.new_tensor([-1.0, 1.0, 1.0]), 1.0)
+    return {
+        "joints": posed.joints * flip[:, None],
+        "vertices": posed.vertices * flip[:, None],
+        "pose": torch.where(left[:, None, None, None], mirror_pose(pose), pose),
+        "transl": transl * flip,
+        "usable": usable(status),
+        "status": [Status(value).name.lower() for value in status.tolist()],
+    }
+
+
 def _posed(found: Any, assets: HandAssets, left: bool, give: Any) -> FittedHands:
     """What was found, as the caller's kind of arrays, left hands left."""
-    model = HandModel(assets, dtype=torch.float64)
-    posed = model(found.pose.double().cpu(), found.betas.double().cpu(), found.transl.double().cpu())
-    flip = torch.tensor([-1.0 if left else 1.0, 1.0, 1.0], dtype=torch.float64)
-    rotations = found.pose.double().cpu()
+    whose = torch.full((len(found.pose),), left)
+    seen = as_seen(assets, found.pose, found.betas, found.transl, found.status, whose)
     misfit = getattr(found, "reprojection_px", torch.full_like(found.betas[:, 0], torch.nan))
     return FittedHands(
-        joints=give(posed.joints * flip),
-        vertices=give(posed.vertices * flip),
-        pose=give(mirror_pose(rotations) if left else rotations),
+        **{name: value if name == "status" else give(value) for name, value in seen.items()},
         betas=give(found.betas),
-        transl=give(found.transl.double().cpu() * flip),
-        usable=give(usable(found.status)),
-        status=[Status(value).name.lower() for value in found.status.tolist()],
         reprojection_px=give(misfit),
         faces=assets.faces[:, ::-1].copy() if left else assets.faces,
     )
@@ -190,10 +206,7 @@ def _solve(
 ) -> Any:
     """`fit_keypoints`, or `fit_frames` from a network's pose."""
     if pose is None:
-        search = KeypointFitOptions.of_source(landmarks, noise=noise)
-        if population is not None:
-            mean, covariance = (torch.as_tensor(v) for v in (population.betas_mean, population.betas_covariance))
-            search = replace(search, shape_mean=mean, shape_covariance=covariance)
+        search = KeypointFitOptions.of_source(landmarks, noise=noise, people=population)
         return fit_keypoints(assets, keypoints, K, confidence, betas, None, search, device)
     options = FitOptions() if population is None else with_population(FitOptions(), population)
     options = replace(options, noise=noise)

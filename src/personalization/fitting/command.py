@@ -12,12 +12,7 @@ import numpy as np
 import torch
 
 from src.evaluation.metrics import evaluate_predictions
-from src.personalization.calibration.population import (
-    SHIPPED_PRIOR,
-    Population,
-    load_population,
-    with_population,
-)
+from src.personalization.calibration.population import SHIPPED_PRIOR, Population, load_population, with_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.adam import AdamOptions
 from src.personalization.fitting.batch import FittedPredictions, fit_predictions

@@ -14,7 +14,7 @@ from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import FrameInputs, check_frames
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.pose_prior import PosePrior, diagonal_precision
+from src.personalization.terms.pose_prior import PosePrior
 from template.kinematics import JointsModel, posed_points
 
 
@@ -36,9 +36,9 @@ class PosePriorOptions:
         """(1,48,48), 1/rad^2."""
         if self.covariance is not None:
             return torch.linalg.inv(self.covariance.double()).to(device, dtype)[None]
-        std = torch.full((16, 1), self.finger_std, dtype=dtype, device=device)
+        std = torch.full((16, 3), self.finger_std, dtype=dtype, device=device)
         std[0] = self.root_std
-        return diagonal_precision(std)
+        return torch.diag_embed(std.pow(-2).flatten())[None]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """From 2D keypoints alone to a posed hand: no network, nothing to start from.
 
 A single view of 21 points leaves several explanations (a finger bent towards the camera looks like one bent
-away). So every hand is fitted from many orientations; the pose statistics of the hand model, the population of
-shapes and, where the detector has one, its own guess in three dimensions choose among the ends.
+away). So every hand is laid in many orientations and fitted from those that explain its points best; the pose
+statistics of the hand model, the population of shapes and, where the detector has one, its own guess in three
+dimensions choose among the ends.
 """
 
 from __future__ import annotations
@@ -13,18 +14,24 @@ from typing import Any
 import roma
 import torch
 
+from src.personalization.calibration.population import Population
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, observe
+from src.personalization.fitting.translation import wrist_from_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions, State
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
-from src.personalization.terms.frame_terms import SHAPE, WRIST
+from src.personalization.terms.frame_terms import SHAPE, WRIST, Observations
 from src.personalization.terms.inputs import check_frames
+from src.personalization.terms.keypoint_terms import keypoint_rows
 from src.personalization.terms.noise import KeypointNoise
+from src.personalization.terms.point_terms import point_rows
 from src.personalization.terms.population_pose_prior import all_round, habit_prior, palm_turn
 from template import HandAssets
-from template.kinematics import JointsModel
+from template.kinematics import JointsModel, posed_points
 
+#: Of a start's keypoints over the hand's box: its fingers are not yet bent, however exact the keypoints are.
+START_NOISE = 0.1
 #: A detector's keypoints over the hand's box. mediapipe on synthetic hands, which it was not made for: the median
 #: distance is 0.07 of the box (benchmarks/own_photos.py), about 0.06 a coordinate; photos should be a little better.
 DETECTOR_NOISE = KeypointNoise(std_box=0.05)
@@ -36,20 +43,21 @@ class KeypointFitOptions:
 
     Attributes:
         noise: trust in the keypoints.
-        shape_mean (10,), shape_covariance (10,10): the population's betas; None: unit normal.
+        people: whose shapes are the prior; None: unit normal betas.
         landmarks: what the keypoints' source calls wrist, knuckles and tips; None: the hand model's joints and tips.
         pose_spread: times the covariance of usual poses; world_std: (21,) m, of a coordinate of the detector's own 3D
             points; world_scale_std: of their scale. `of_source` takes these and the noise from the landmarks.
-        rough_steps: of every start; kept: how many of the best then go on to ``lm``'s end.
+        starts: orientations that are fitted, those that explain the points best as they are; rough_steps: of every
+            start; kept: how many of the best then go on to ``lm``'s end.
     """
 
     noise: KeypointNoise = DETECTOR_NOISE
-    shape_mean: torch.Tensor | None = None
-    shape_covariance: torch.Tensor | None = None
+    people: Population | None = None
     landmarks: LandmarkModel | None = None
     pose_spread: float = 1.0
     world_std: tuple[float, ...] = (0.05,) * 21
     world_scale_std: float = 0.15
+    starts: int = 8
     rough_steps: int = 5
     kept: int = 3
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=40))
@@ -81,33 +89,22 @@ class KeypointFitOptions:
 
     def shape_prior(self, model: JointsModel) -> ShapePrior:
         """The population prior in the model's dtype and on its device."""
-        mean = torch.zeros(10) if self.shape_mean is None else self.shape_mean
-        covariance = torch.eye(10) if self.shape_covariance is None else self.shape_covariance
-        precision = torch.linalg.inv(covariance.double())
+        people = self.people or Population()
+        mean, precision = torch.as_tensor(people.betas_mean), torch.linalg.inv(torch.as_tensor(people.betas_covariance))
         return ShapePrior(mean.to(model.device, model.dtype), precision.to(model.device, model.dtype))
 
 
 @dataclass
-class KeypointFit:
-    """N fitted hands; every number is finite, whatever the status. Right-hand convention.
+class KeypointFit(FitResult):
+    """N fitted hands, right-hand convention; ``cost`` holds the priors.
 
     Attributes:
-        pose: (N,16,3,3); transl: (N,3) m, MANO's free translation; betas: (N,10).
         betas_covariance: (N,10,10) of the betas, pose and place integrated out (Laplace); zero where they were given.
         wrist_covariance: (N,3,3) m^2, of the wrist joint's place in the camera frame.
-        status: (N,) int64 of `Status`.
-        reprojection_px: (N,) root mean square distance to the keypoints.
-        cost: (N,) half chi-square, priors included.
     """
 
-    pose: torch.Tensor
-    transl: torch.Tensor
-    betas: torch.Tensor
     betas_covariance: torch.Tensor
     wrist_covariance: torch.Tensor
-    status: torch.Tensor
-    reprojection_px: torch.Tensor
-    cost: torch.Tensor
 
 
 def fit_keypoints(
@@ -147,7 +144,7 @@ def fit_keypoints(
         *own, direction = (None if value is None else value[rows] for value in given)
         return fit_frames(model, pose, betas, *own, replace(fit, lm=lm), (pose, *transl) if transl else None, direction)
 
-    pose = _starts(assets, keypoints, given[3])
+    pose = _starts(model, assets, options.starts, shape, given, fit)
     count = pose.shape[1]
     rows = torch.arange(n, device=keypoints.device).repeat_interleave(count)
     rough = fitted(rows, pose.flatten(0, 1), shape[rows], lm=replace(fit.lm, max_steps=options.rough_steps))
@@ -164,21 +161,14 @@ def fit_keypoints(
     good = usable(found.status) & torch.isfinite(covariance).flatten(1).all(dim=1)
     nothing = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     covariance = torch.where(good[:, None, None], covariance, nothing)
-    return KeypointFit(
-        pose=found.pose,
-        transl=found.transl,
-        betas=found.betas,
-        betas_covariance=covariance[:, SHAPE, SHAPE] if betas is None else covariance.new_zeros(n, 10, 10),
-        wrist_covariance=covariance[:, WRIST, WRIST],
-        status=found.status,
-        reprojection_px=found.reprojection_px,
-        cost=torch.nan_to_num(terms["cost"], posinf=torch.finfo(torch.float64).max),
-    )
+    found.cost = torch.nan_to_num(terms["cost"], posinf=torch.finfo(torch.float64).max)
+    shape = covariance[:, SHAPE, SHAPE] if betas is None else covariance.new_zeros(n, 10, 10)
+    return KeypointFit(**vars(found), betas_covariance=shape, wrist_covariance=covariance[:, WRIST, WRIST])
 
 
 def problem_at(
     model: JointsModel,
-    found: FitResult | KeypointFit,
+    found: FitResult,
     K: torch.Tensor,
     keypoints: torch.Tensor,
     confidence: torch.Tensor | None,
@@ -219,13 +209,53 @@ def world_direction(world: torch.Tensor | None, K: torch.Tensor, keypoints: torc
     return (world - world.mean(dim=1, keepdim=True)) @ turn.mT
 
 
-def _starts(assets: HandAssets, keypoints: torch.Tensor, direction: torch.Tensor | None) -> torch.Tensor:
-    """Poses (N,S,16,3,3): the mean pose turned all round, and as the detector's 3D palm (m) lies where there is one."""
-    n = keypoints.shape[0]
+def _starts(
+    model: JointsModel,
+    assets: HandAssets,
+    count: int,
+    betas: torch.Tensor,
+    given: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None],
+    options: FitOptions,
+) -> torch.Tensor:
+    """Poses (N,S,16,3,3), the ``count`` best: the mean pose turned all round, and as the detector's 3D palm (m) lies.
+
+    They differ in the hand's orientation alone, so one posed hand, turned, tells their costs.
+    """
+    K, keypoints, confidence, direction = given
+    n = len(K)
     fingers = roma.rotvec_to_rotmat(torch.as_tensor(assets.hands_mean).view(15, 3)).to(keypoints)
-    turns = all_round().to(keypoints).expand(n, -1, -1, -1)
+    pose = torch.cat([torch.eye(3).to(K).expand(n, 1, 3, 3), fingers.expand(n, 15, 3, 3)], dim=1)
+    turns = all_round().to(K).expand(n, -1, -1, -1)
     if direction is not None:
-        model = JointsModel(assets, dtype=keypoints.dtype, device=keypoints.device)
         aligned = palm_turn(torch.nan_to_num(direction), model.rest[model.to_standard])
         turns = torch.cat([turns, aligned[:, None]], dim=1)
-    return torch.cat([turns[:, :, None], fingers.expand(n, turns.shape[1], 15, 3, 3)], dim=2)
+    options = replace(options, noise=replace(options.noise, std_px=None, std_box=START_NOISE))
+    inputs = check_frames(pose, betas, K, keypoints, confidence, options.noise.min_confidence)
+    seen = observe(model, inputs, options, direction)
+    points = posed_points(model, pose, model.rest_points(betas)).points
+    best = torch.cat([
+        _costs(seen.rows(rows), turns[rows], points[rows]).argsort(dim=1, stable=True)[:, :count]
+        for rows in torch.arange(n, device=K.device).split(options.chunk)
+    ])  # fmt: skip
+    turns = turns[torch.arange(n, device=K.device)[:, None], best]
+    return torch.cat([turns[:, :, None], pose[:, None, 1:].expand(-1, turns.shape[1], -1, -1, -1)], dim=2)
+
+
+def _costs(seen: Observations, turns: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """(N,S) half chi-square of points (N,21,3) m turned by (N,S,3,3), each where its keypoints want it."""
+    n, count = turns.shape[:2]
+    seen = seen.rows(torch.arange(n, device=turns.device).repeat_interleave(count))
+    points = (points[:, None] @ turns.mT).flatten(0, 1)
+    wrist, good = wrist_from_keypoints(points, seen.projections, seen.keypoints, seen.weights)
+    planar = points.permute(2, 1, 0)
+    cost, _, _ = keypoint_rows(
+        planar + wrist.T[:, None],
+        seen.projections.permute(2, 3, 1, 0),
+        seen.keypoints.permute(3, 1, 2, 0),
+        seen.weights.permute(1, 2, 0),
+        seen.loss,
+        seen.loss_scale,
+    )
+    if seen.points_3d is not None and seen.points_3d_weight is not None:
+        cost = cost + point_rows(planar, seen.points_3d, seen.points_3d_weight, seen.scale_std).cost
+    return cost.masked_fill(~good, torch.inf).view(n, count)

@@ -79,11 +79,8 @@ def fit_sequence(
     track = torch.zeros(len(seconds), dtype=torch.int64) if track is None else torch.as_tensor(track)
     chain = chain_of(seconds, track, options.largest_gap)
     shape = betas.to(model.device, model.dtype).expand(len(seconds), -1)
-    inputs = check_frames(
-        *(value.to(model.device, model.dtype) for value in (pose, shape, K, keypoints)),
-        None if confidence is None else confidence.to(model.device, model.dtype),
-        options.frame.noise.min_confidence,
-    )
+    least = options.frame.noise.min_confidence
+    inputs = check_frames(pose.to(shape), shape, K, keypoints, confidence, least)
     alone = fit_frames(model, pose, shape, K, keypoints, confidence, options.frame, world=world)
     if len(seconds) == 0:
         return alone

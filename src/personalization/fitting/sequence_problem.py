@@ -99,13 +99,7 @@ class SequenceProblem:
             step = {"betas": betas[None, None]}
         return step_of(vector[None], terms["chart"]) | step, promised[None] / 2
 
-    def retract(self, state: State, step: State) -> State:
-        """See `levenberg_marquardt.Problem`, in rad and m."""
-        return retract_frames(state, step)
-
-    def rows(self, index: torch.Tensor) -> SequenceProblem:
-        """There is one problem only."""
-        return self
+    retract = staticmethod(retract_frames)
 
 
 @dataclass

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+
+from src.personalization.terms.frame_terms import Observations
 
 #: Where a hand is looked for when nothing says how far it is, m (docs/facts.md 7.5).
 TYPICAL_DEPTH = 0.85
@@ -53,3 +57,24 @@ def wrist_at_depth(pixel: torch.Tensor, K: torch.Tensor, depth: float = TYPICAL_
     homogeneous = torch.cat([pixel, torch.ones_like(pixel[:, :1])], dim=1)
     ray = torch.linalg.solve(K, homogeneous[..., None])[..., 0]
     return ray * (depth / ray[:, 2:])
+
+
+def place_frames(
+    observations: Observations, points: torch.Tensor, depths: tuple[float, float]
+) -> tuple[Observations, torch.Tensor, torch.Tensor]:
+    """Closed-form wrists (N,3) m; frames that cannot be placed between ``depths`` (m) lose their keypoints' weight.
+
+    Args:
+        points: (N,21,3) m, of the posed hands, relative to their wrists.
+
+    Returns:
+        The observations, the wrists, and the mask (N,) of placed frames (True where nothing is seen).
+    """
+    wrist, placed = wrist_from_keypoints(points, observations.projections, observations.keypoints, observations.weights)
+    placed = placed & (wrist[:, 2] > depths[0]) & (wrist[:, 2] < depths[1])
+    unseen = (observations.weights == 0).flatten(1).all(dim=1)
+    K = observations.projections[:, 0, :, :3]
+    centre = torch.where(unseen[:, None], K[:, :2, 2], observations.keypoints[:, 0].mean(dim=1))
+    wrist = torch.where((placed & ~unseen)[:, None], wrist, wrist_at_depth(centre, K))
+    weights = torch.where(placed[:, None, None], observations.weights, torch.zeros_like(observations.weights))
+    return replace(observations, weights=weights), wrist, placed | unseen

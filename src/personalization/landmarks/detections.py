@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,21 +45,19 @@ class Detections:
         parts = (getattr(self, name)[index] for name in ("keypoints", "inside", "box", "world", "person"))
         return Detections(*parts, self.names, self.px_per_m[index], self.in_space[index])
 
+    @classmethod
+    def in_space_only(cls, points: np.ndarray, person: np.ndarray, names: list[str]) -> Detections:
+        """Hands of which there are points (N,21,3) in space, m up to one scale, and nothing in 2D."""
+        n, world = len(points), points - points.mean(axis=1, keepdims=True)
+        nothing = np.zeros((n, 21, 2)), np.zeros((n, 21), dtype=bool), np.ones(n)
+        return cls(*nothing, world, person, names, np.full(n, np.nan), np.ones(n, dtype=bool))
+
     def and_in_space(self, points: np.ndarray, name: str) -> Detections:
         """These, and one more person's hands, of which two cameras saw points (M,21,3) m about where they are."""
-        points = _spread(list(points))
-        n = len(points)
-        world = np.stack(points) - np.mean(points, axis=1, keepdims=True)
-        return Detections(
-            np.concatenate([self.keypoints, np.zeros((n, 21, 2))]),
-            np.concatenate([self.inside, np.zeros((n, 21), dtype=bool)]),
-            np.concatenate([self.box, np.ones(n)]),
-            np.concatenate([self.world, world]),
-            np.concatenate([self.person, np.full(n, len(self.names))]),
-            [*self.names, name],
-            np.concatenate([self.px_per_m, np.full(n, np.nan)]),
-            np.concatenate([self.in_space, np.ones(n, dtype=bool)]),
-        )
+        some = np.stack(_spread(list(points)))
+        more = Detections.in_space_only(some, np.full(len(some), len(self.names)), [*self.names, name])
+        both = {key: np.concatenate([mine, vars(more)[key]]) for key, mine in vars(self).items() if key != "names"}
+        return replace(more, **both)
 
     def halves(self, seed: int) -> tuple[Detections, Detections]:
         """The hands of half of the people, and those of the others."""

@@ -24,6 +24,7 @@ from src.personalization.terms.frame_terms import POSE
 from src.personalization.terms.pose_prior import PosePrior
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
+from utils.camera import project
 
 #: Where a hand whose camera is not known is put: m, and its size there, m.
 DISTANCE, SIZE = 0.6, 0.16
@@ -114,10 +115,8 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
 def _predicted(model: JointsModel, state: State, K: torch.Tensor, prior: PosePrior) -> tuple[torch.Tensor, ...]:
     """Pixels (N,21,2), standard order, and finger angles (N,15,3) rad."""
     posed = posed_points(model, state["pose"], model.rest_points(state["betas"]))
-    points = posed.points[:, model.to_standard]
-    image = (points + state["wrist"][:, None]) @ K.mT
-    phi = prior.logarithms(posed.local[:, :3])
-    return image[..., :2] / image[..., 2:], phi.permute(2, 1, 0)[:, 1:]
+    points = posed.points[:, model.to_standard] + state["wrist"][:, None]
+    return project(points, K), prior.logarithms(posed.local[:, :3]).permute(2, 1, 0)[:, 1:]
 
 
 def shared_part(fit: SharedFit, seen: Detections) -> float:

@@ -61,7 +61,7 @@ class Problem(Protocol):
         ...
 
     def rows(self, index: torch.Tensor) -> Problem:
-        """Some of the problems."""
+        """Some of the problems; one that is alone is not asked for any."""
         ...
 
 

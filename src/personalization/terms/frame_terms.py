@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 
+import numpy as np
+import roma
 import torch
 
 from src.personalization.terms.few_frames import MOST, FrameRows, few_rows
+from src.personalization.terms.inputs import FrameInputs
 from src.personalization.terms.keypoint_terms import keypoint_rows
 from src.personalization.terms.point_terms import point_rows
 from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian, right_jacobian
@@ -56,6 +59,50 @@ class Observations:
             if isinstance(value := getattr(self, item.name), torch.Tensor)
         }
         return replace(self, pose_priors=[prior.rows(index) for prior in self.pose_priors], **taken)
+
+
+def join_views(
+    seen: Observations, inputs: FrameInputs, instant: np.ndarray, camera_to_world: np.ndarray
+) -> tuple[Observations, torch.Tensor, torch.Tensor]:
+    """Of one person's images, ``seen`` (px) each alone, those of F instants, which may have different numbers of views.
+
+    The frame of an instant is that of its first usable view. The network's poses of all views are turned
+    into it and averaged (chordal mean) for the prior; its standard deviations are not reduced, since
+    the views' errors are not independent.
+
+    Args:
+        instant: (N,) equal for views of one instant; camera_to_world: (N,4,4) m, of their cameras.
+
+    Returns:
+        The observations, the instants' starting poses (F,16,3,3), and their status (F,).
+    """
+    good, device = inputs.good.cpu().numpy(), inputs.pose.device
+    names, place = np.unique(instant, return_inverse=True)
+    members = [np.flatnonzero(place == index) for index in range(len(names))]
+    members = [np.concatenate([rows[good[rows]], rows[~good[rows]]]) for rows in members]  # usable views first
+    most = max(len(rows) for rows in members)
+    table = torch.as_tensor(np.stack([np.resize(rows, most) for rows in members]), device=device)
+    real = torch.as_tensor(np.stack([np.arange(most) < len(rows) for rows in members]), device=device)
+    world = torch.as_tensor(camera_to_world).to(inputs.pose)[table]
+    relative = torch.linalg.solve(world, world[:, :1].expand_as(world))  # first view's frame -> view's frame
+    turned = inputs.pose[table].clone()
+    turned[:, :, 0] = relative[..., :3, :3].mT @ turned[:, :, 0]
+    share = (real & inputs.good[table]).to(inputs.pose)
+    share[:, 0] += (share.sum(dim=1) == 0).to(inputs.pose)
+    mean = roma.special_procrustes((share[..., None, None, None] * turned).sum(dim=1))
+    first = table[:, 0]
+    one = seen.rows(first)
+    observations = replace(
+        one,
+        projections=inputs.K[table] @ relative[..., :3, :],
+        keypoints=seen.keypoints[:, 0][table],
+        weights=seen.weights[:, 0][table] * real[..., None],
+        pose_priors=[
+            replace(prior, reference=mean) if each.reference is inputs.pose else prior  # the network's, or another
+            for prior, each in zip(one.pose_priors, seen.pose_priors, strict=True)
+        ],
+    )
+    return observations, mean, inputs.status[first]
 
 
 @dataclass

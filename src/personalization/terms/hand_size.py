@@ -1,8 +1,9 @@
-"""Lengths of a person's hand in millimetres, with the uncertainty that the betas' covariance gives them."""
+"""Lengths of a person's hand: of betas, with the uncertainty that their covariance gives them, and as measured."""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from src.personalization.solver.status import CalibrationError
 from template import HandAssets
 from template.kinematics import JointsModel
-from utils.artifacts import ArtifactError, Identity
+from utils.artifacts import ArtifactError, Identity, Predictions
 from utils.identity import HALF_95
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
 
@@ -26,8 +28,29 @@ LENGTHS: dict[str, tuple[int, ...]] = {
     "breadth": (21, 22),  # over the skin, across the knuckles of index and little finger: `KNUCKLE_FLANKS`
     **{f"{JOINT_NAMES[PARENTS[joint]]}-{JOINT_NAMES[joint]}": (PARENTS[joint], joint) for joint in range(1, 21)},
 }
+#: Metres: lengths of hands, children's included, and of the bones and fingers in them.
+HAND_RANGE, _BONE_RANGE = (0.08, 0.3), (0.005, 0.2)
 #: Identity files hold rounded betas.
 _ROUNDING_MM = 0.1
+
+
+@dataclass(frozen=True)
+class LengthCue:
+    """A length measured on the hand: a key of `LENGTHS`, metres, standard deviation in metres."""
+
+    name: str
+    length: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if self.name not in LENGTHS:
+            raise CalibrationError(f"length {self.name!r} is unknown; choose one of {', '.join(LENGTHS)}")
+        low, high = HAND_RANGE if self.name == "hand" else _BONE_RANGE
+        if not (low < self.length < high and 0 < self.std < 1):
+            raise CalibrationError(
+                f"{self.name} = {1000 * self.length:g} ± {1000 * self.std:g} mm is no length of a hand "
+                f"({1000 * low:g} to {1000 * high:g}); give millimetres and a positive uncertainty"
+            )
 
 
 def length_gradient(model: JointsModel, betas: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,6 +69,36 @@ def length_gradient(model: JointsModel, betas: torch.Tensor, name: str) -> tuple
     lengths = steps.norm(dim=-1)
     change = directions[:, chain[1:]] - directions[:, chain[:-1]]
     return lengths.sum(dim=-1), torch.einsum("...kc,skc->...s", steps / lengths[..., None].clamp_min(1e-9), change)
+
+
+def cue_conflict(
+    model: JointsModel, betas: torch.Tensor, covariance: torch.Tensor, cue: LengthCue
+) -> tuple[float, float, float]:
+    """How far a cue is from what everything else says.
+
+    Args:
+        betas, covariance: (10,), (10,10), estimated without this cue.
+
+    Returns:
+        The length (mm) and its standard deviation (mm) without the cue, and the difference in standard
+        deviations of the difference.
+    """
+    length, slope = length_gradient(model, betas[None], cue.name)
+    variance = float(slope[0] @ covariance @ slope[0])
+    difference = cue.length - float(length[0])
+    return 1000 * float(length[0]), 1000 * variance**0.5, difference / (variance + cue.std**2) ** 0.5
+
+
+def parse_known_bone(text: str) -> LengthCue:
+    """A cue from ``NAME=MM±SD`` (or ``+-``), millimetres, e.g. ``index_mcp-index_pip=42±2``.
+
+    Raises:
+        CalibrationError: if the text is not of that form.
+    """
+    match = re.fullmatch(r"\s*([\w-]+)\s*=\s*(\d+\.?\d*)\s*(?:±|\+-|\+/-)\s*(\d*\.?\d+)\s*", text)
+    if match is None:
+        raise CalibrationError(f"known bone {text!r} is not of the form NAME=MM±SD, e.g. index=72±2")
+    return LengthCue(match[1], float(match[2]) / 1000, float(match[3]) / 1000)
 
 
 #: One for each hand in use: a video asks for its lengths in every frame.
@@ -96,6 +149,43 @@ def identity_lengths(identity: Identity, assets: HandAssets) -> dict[str, Length
     """Hand length and the five finger lengths of an identity, mm, with the uncertainty of its covariance."""
     found = lengths_mm(assets, identity.betas, identity.covariance)
     return {name: Length(*numbers) for name, numbers in found.items()}
+
+
+def identity_of(
+    assets: HandAssets,
+    images: Predictions,
+    betas: np.ndarray,
+    covariance: np.ndarray | None,
+    used: np.ndarray,
+    evidence: dict[str, Any],
+    **said: Any,
+) -> Identity:
+    """The `Identity` of betas (10,), covariance (10,10) or None, with the hand's length (mm) and the images ``used``.
+
+    Args:
+        used: mask (N,) of images. evidence, said: further fields of it.
+    """
+    length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
+    low, high = HAND_RANGE
+    if not 1000 * low < length < 1000 * high:
+        raise CalibrationError(
+            f"subject {said['subject_id']}: the hand came out {length:.1f} mm long, which no hand is "
+            f"({1000 * low:g} to {1000 * high:g}); check keypoints and K of {images.source}, and what the options say"
+        )
+    left = images.is_left[used]
+    return Identity(
+        betas=betas,
+        covariance=covariance,
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        hand_length_mm=length,
+        hand_length_std_mm=std,
+        side="left" if left.all() else "both" if left.any() else "right",
+        n_images=int(used.sum()),
+        image_ids=images.image_id[used].tolist(),
+        **evidence,
+        **said,
+    )
 
 
 def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -18,10 +19,7 @@ PALM = [0, 5, 9, 13, 17]
 
 
 def habit_prior(
-    assets: HandAssets,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
-    spread: float = 1.0,
+    assets: HandAssets, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu", spread: float = 1.0
 ) -> PosePrior:
     """Gaussian on the fifteen finger rotations, the hand's orientation being free; one row, for any frame.
 
@@ -42,6 +40,7 @@ def habit_prior(
     )
 
 
+@functools.cache
 def all_round() -> torch.Tensor:
     """The 24 rotations (24,3,3) float64 of a cube: no orientation is further than 63 degrees from one of them."""
     turns = []

@@ -51,11 +51,6 @@ class PosePrior:
         return (vector * weighted).sum(dim=1) / 2, weighted
 
 
-def diagonal_precision(std: torch.Tensor) -> torch.Tensor:
-    """Precision (1,48,48), 1/rad^2, from standard deviations (16,3) or (16,1), rad; infinity gives zero."""
-    return torch.diag_embed(std.expand(16, 3).pow(-2).flatten())[None]
-
-
 def right_jacobian(phi: Array) -> Array:
     """Jr (3,3,...) at rotation vectors (3,...), rad: I - (1 - cos t) / t^2 [phi] + (t - sin t) / t^3 [phi]^2."""
     xp, squared = library(phi), (phi * phi).sum(0)

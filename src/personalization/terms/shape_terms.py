@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
-from src.personalization.terms.hand_size import LENGTHS, length_gradient
+from src.personalization.terms.hand_size import LengthCue, length_gradient
 from template.kinematics import JointsModel
-
-#: Metres: lengths of hands, children's included, and of the bones and fingers in them.
-HAND_RANGE, _BONE_RANGE = (0.08, 0.3), (0.005, 0.2)
-
-
-@dataclass(frozen=True)
-class LengthCue:
-    """A length measured on the hand: a key of `hand_size.LENGTHS`, metres, standard deviation in metres."""
-
-    name: str
-    length: float
-    std: float
-
-    def __post_init__(self) -> None:
-        if self.name not in LENGTHS:
-            raise CalibrationError(f"length {self.name!r} is unknown; choose one of {', '.join(LENGTHS)}")
-        low, high = HAND_RANGE if self.name == "hand" else _BONE_RANGE
-        if not (low < self.length < high and 0 < self.std < 1):
-            raise CalibrationError(
-                f"{self.name} = {1000 * self.length:g} ± {1000 * self.std:g} mm is no length of a hand "
-                f"({1000 * low:g} to {1000 * high:g}); give millimetres and a positive uncertainty"
-            )
 
 
 @dataclass(frozen=True)
@@ -79,18 +55,6 @@ class NetworkShape:
         return posterior @ (before @ mean + pulled), posterior
 
 
-def parse_known_bone(text: str) -> LengthCue:
-    """A cue from ``NAME=MM±SD`` (or ``+-``), millimetres, e.g. ``index_mcp-index_pip=42±2``.
-
-    Raises:
-        CalibrationError: if the text is not of that form.
-    """
-    match = re.fullmatch(r"\s*([\w-]+)\s*=\s*(\d+\.?\d*)\s*(?:±|\+-|\+/-)\s*(\d*\.?\d+)\s*", text)
-    if match is None:
-        raise CalibrationError(f"known bone {text!r} is not of the form NAME=MM±SD, e.g. index=72±2")
-    return LengthCue(match[1], float(match[2]) / 1000, float(match[3]) / 1000)
-
-
 def shape_terms(
     model: JointsModel, prior: ShapePrior, cues: tuple[LengthCue, ...], betas: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -107,21 +71,3 @@ def shape_terms(
         gradient = gradient + residual[:, None] * slope
         hessian += slope[:, :, None] * slope[:, None, :]
     return cost, gradient, hessian
-
-
-def cue_conflict(
-    model: JointsModel, betas: torch.Tensor, covariance: torch.Tensor, cue: LengthCue
-) -> tuple[float, float, float]:
-    """How far a cue is from what everything else says.
-
-    Args:
-        betas, covariance: (10,), (10,10), estimated without this cue.
-
-    Returns:
-        The length (mm) and its standard deviation (mm) without the cue, and the difference in standard
-        deviations of the difference.
-    """
-    length, slope = length_gradient(model, betas[None], cue.name)
-    variance = float(slope[0] @ covariance @ slope[0])
-    difference = cue.length - float(length[0])
-    return 1000 * float(length[0]), 1000 * variance**0.5, difference / (variance + cue.std**2) ** 0.5

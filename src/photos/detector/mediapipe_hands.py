@@ -23,13 +23,7 @@ from typing import Any
 import numpy as np
 
 from src.photos.detector.detection import Detection
-from src.photos.detector.landmarker import (
-    MAX_HANDS,
-    MIN_DETECTION_CONFIDENCE,
-    Landmarker,
-    detection,
-    open_landmarker,
-)
+from src.photos.detector.landmarker import MAX_HANDS, MIN_DETECTION_CONFIDENCE, Landmarker, detection, open_landmarker
 from src.photos.image import check_rgb
 from utils.camera import square_box
 from utils.install import pip_install, pip_install_extra

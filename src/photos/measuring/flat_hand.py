@@ -14,8 +14,7 @@ from datasets.image_crop import whole_image_box
 from options.image_options import DETECTOR
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import LENGTHS
-from src.personalization.terms.shape_terms import LengthCue
+from src.personalization.terms.hand_size import LENGTHS, LengthCue
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Finder
 from src.photos.detector.detection import finder_name

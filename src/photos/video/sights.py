@@ -287,8 +287,3 @@ def open_looker(tools: PhotoEstimator, photo: Photo) -> Looker:
     if tools.weights is not None and (tools.weights.parent / DETECTOR_WEIGHTS).is_file():
         finder = open_own_hands(tools.weights.parent, tools.reader.device).searching_closely()
     return NetworkWindows(tools, tools.reader, finder, is_given)
-
-
-def without_keypoints(sight: Sight) -> Sight:
-    """For networks of meshes, whose own keypoints belong to their meshes."""
-    return replace(sight, region=replace(sight.region, keypoints=None))

@@ -18,7 +18,7 @@ from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
 from src.photos.video.association import crowds, is_near, lies_on, match, name_sides, part, returning
 from src.photos.video.people import People
-from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker, without_keypoints
+from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker
 from src.photos.video.track import BoxMotion, Track, has_kept_size
 from utils.camera import square_box
 
@@ -279,7 +279,7 @@ class HandTracker:
 
     def _region(self, track: Track, sight: Sight) -> Region:
         """What the estimator is told: the side is the track's."""
-        region = (without_keypoints(sight) if self._own_keypoints else sight).region
+        region = replace(sight.region, keypoints=None) if self._own_keypoints else sight.region
         if self.tools.hand in ("left", "right") or track.hits < 2:
             return region if track.is_left == region.is_left else replace(region, is_left=track.is_left)
         keypoints = region.keypoints

@@ -15,7 +15,7 @@ from src.models.mesh_joints import is_mesh_model
 from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online import OnlineCalibration, OnlineOptions
 from src.personalization.calibration.population import CalibrationOptions, default_options, shapes_of
-from src.personalization.terms.shape_terms import LengthCue, parse_known_bone
+from src.personalization.terms.hand_size import LengthCue, parse_known_bone
 from src.photos.api import PhotoEstimator
 from src.photos.detector.finders import landmarks_of
 from src.photos.gallery import command_line
