@@ -54,6 +54,9 @@ class Moving:
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
         return True
 
+    def rate(self, photo: Photo, sight: Sight) -> float:
+        return 0.0
+
 
 def run(looker: Moving, fps: float = 30.0) -> list[FrameHands]:
     tracker = HandTracker(PhotoEstimator(Keypoints()), Path("clip.mp4"), (640, 480))

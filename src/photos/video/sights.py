@@ -194,7 +194,7 @@ class NetworkWindows(Regions):
         if sure < LOST or (sure < CLEAR and self.finder is not None and self._agrees(image, look[0][None])[0] < HARDLY):
             return None
         if other is None:
-            points, confidence = self._read(image, look[0][None], not is_left, SIZES)
+            points, confidence = self._read(image, look[0][None], not is_left)
             other = look[0], points[0], confidence[0]
         sight = self._sight(look, is_left, other)
         is_others = sight.left * (-1 if is_left else 1) >= MOST_OF_A_LOOK and self.tools.hand not in ("left", "right")
@@ -218,32 +218,27 @@ class NetworkWindows(Regions):
         return rated.confidence.mean(axis=1).reshape(-1, 2).max(axis=1)
 
     def _look(
-        self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray, moves: int = 1,
-        sizes: tuple[float, ...] = SIZES, and_mirrored: bool = False,
-    ) -> list[Reading]:  # fmt: skip
-        """Hands of a side each, read in ``boxes`` (N,3) and then ``moves`` times in the box found.
+        self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray, and_mirrored: bool = False
+    ) -> list[Reading]:
+        """Hands of a side each, read in ``boxes`` (N,3) and then in the box found.
 
         Args:
-            sizes: of the windows over the box; a place that is moved often finds its size with one.
             and_mirrored: N more readings, of the same boxes as the other side.
         """
         count, is_left = len(boxes), np.broadcast_to(is_left, len(boxes))
-        for _ in range(moves):
-            before, sure = self._read(image, boxes, is_left, sizes)
-            boxes = np.stack([limited(square_box(points, 1.0), image) for points in before])
+        before, sure = self._read(image, boxes, is_left)
+        boxes = np.stack([limited(square_box(points, 1.0), image) for points in before])
         if and_mirrored:
             boxes, is_left = np.concatenate([boxes, boxes]), np.concatenate([is_left, ~is_left])
-        points, confidence = self._read(image, boxes, is_left, sizes)
+        points, confidence = self._read(image, boxes, is_left)
         weight = np.stack([sure, confidence[:count]])[..., None] ** 2  # two windows, two errors
         points[:count] = (weight * np.stack([before, points[:count]])).sum(axis=0) / weight.sum(axis=0)
         return list(zip(boxes, points, confidence, strict=True))
 
-    def _read(
-        self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray, sizes: tuple[float, ...]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (N,21,2) and confidence (N,21) of the surest of the windows about each of ``boxes`` (N,3)."""
-        windows = np.concatenate([boxes * [1, 1, size] for size in sizes])
-        sides = np.tile(np.broadcast_to(is_left, len(boxes)), len(sizes))
+        windows = np.concatenate([boxes * [1, 1, size] for size in SIZES])
+        sides = np.tile(np.broadcast_to(is_left, len(boxes)), len(SIZES))
         points, confidence = self.reader.read(image, windows, sides)
         points, confidence = points.reshape(-1, len(boxes), 21, 2), confidence.reshape(-1, len(boxes), 21)
         best = confidence.mean(axis=2).argmax(axis=0), np.arange(len(boxes))
