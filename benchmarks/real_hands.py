@@ -7,6 +7,7 @@
   fingertip equally long: wrist-relative and after alignment, mm; and the relative spread of the wrist's depth.
   "identity": calibrated from camera 1's first half with a ruler.
 * ``scans``: how far fingertips are fitted from the plane of wrist and knuckles, hands lying flat on a scanner, mm.
+* ``proportions``: see `scenes.proportions`.
 * ``betas``: largest mean coefficient over people whom the landmarks did not see: they are learned from the others.
 * ``draws``: root mean square difference of the betas from two disjoint draws of a person's pictures, with a ruler, in
   standard deviations that both state; and over the difference's own, in which population, ruler and the error that
@@ -35,6 +36,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from benchmarks.scenes.proportions import proportions  # noqa: E402
 from benchmarks.scenes.real_pictures import routes  # noqa: E402
 from src.evaluation.alignment import procrustes_align  # noqa: E402
 from src.personalization.calibration.from_keypoints import fit_options  # noqa: E402
@@ -265,7 +267,7 @@ def main() -> int:
     parser.add_argument("--data", default="../shared/data", help="folder with detections/ and pictures/")
     parser.add_argument("--output", default="out/real_hands")
     parser.add_argument("--pictures", type=int, default=40, help="of the signs, for each route")
-    parser.add_argument("--only", nargs="+", help="of desk, scans, betas, draws, detector, networks")
+    parser.add_argument("--only", nargs="+", help="of desk, scans, proportions, betas, draws, detector, networks")
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
@@ -274,8 +276,17 @@ def main() -> int:
     setting = Setting(output)
     parts: dict[str, Callable[[], Any]] = {
         name: lambda part=part: part(setting, data)
-        for name, part in {"desk": desk, "scans": scans, "betas": betas, "draws": draws}.items()
+        for name, part in {
+            "desk": desk,
+            "scans": scans,
+            "proportions": proportions,
+            "betas": betas,
+            "draws": draws,
+        }.items()
     }
+    parts["proportions"] = lambda: proportions(
+        setting.assets, setting.options.landmarks, setting.beliefs.population, data / "detections", SCANS
+    )
     parts |= routes(data, args.pictures, output)
     result: dict[str, Any] = {}
     for name in args.only or parts:

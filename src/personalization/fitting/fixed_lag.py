@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from src.personalization.fitting.fit import FitResult, fit_frames, observe, reprojection_rmse
 from src.personalization.fitting.lag_window import Past, Window, exponential, with_frame
@@ -20,8 +21,14 @@ from template.kinematics import JointsModel
 
 #: Of a stream nothing is known of what comes next: velocities may change more, and fade sooner, than in hindsight.
 DEFAULTS = SequenceOptions(smoothness=Smoothness(3.0, 4.5, 0.4, memory=0.2))
-#: Linear systems solved for a frame; the next frame goes on from there.
+#: Linear systems solved for a frame; the next frame goes on from there. Damped steps suit a window, whose frames are
+#: solved for again and again.
 STEPS = LMOptions(max_steps=2, tolerance=3e-2)
+#: The same without a lag: a frame is solved for once, and damping would leave it short of its minimum; one step reaches
+#: it, mostly.
+STEPS_AT_ONCE = LMOptions(max_steps=2, tolerance=3e-2, initial_damping=1e-8)
+#: Standard deviations (root mean square) by which the motion may miss a frame's keypoints and still be where to start.
+NEAR = 3.0
 
 
 class FixedLagSmoother:
@@ -108,7 +115,7 @@ class FixedLagSmoother:
         self._append(alone, seconds)
         problem = self._problem(len(self._window))
         state = self._begin(problem) if alone is None else self._state()
-        result = minimise(problem, state, STEPS)
+        result = minimise(problem, state, STEPS if self.lag else STEPS_AT_ONCE)
         self._pose, self._wrist = (result.state[name][0].numpy() for name in ("pose", "wrist"))
         if not bool(in_range(result.state["wrist"]).all()):
             self._window.pop()
@@ -148,16 +155,24 @@ class FixedLagSmoother:
         return {"pose": torch.from_numpy(self._pose)[None], "wrist": torch.from_numpy(self._wrist)[None]}
 
     def _begin(self, problem: Window) -> State:
-        """The better start of the newest frame: where the motion leads to, or what the network says of it."""
+        """Where to start the newest frame: where the motion leads to, or, if that misses it, what the network says."""
         inputs, seen = (part.rows(slice(-1, None)) for part in (problem.inputs, problem.seen))
-        if bool(inputs.good):
-            poses = np.concatenate([inputs.pose.numpy(), self._pose[-1:]])
-            points = torch.from_numpy(self.model.few.pose(poses, np.broadcast_to(problem.rest[-1:], (2, 21, 3))).points)
-            wrist, placed = wrist_from_keypoints(points[:1], seen.projections, seen.keypoints, seen.weights)
-            points += torch.cat([wrist, torch.from_numpy(self._wrist[-1:])])[:, None]
-            error = reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], seen.weights[:, 0])
-            if bool(placed) and error[0] < error[1]:
-                self._pose[-1], self._wrist[-1] = poses[0], wrist[0]
+        if not bool(inputs.good):
+            return self._state()
+        weights = seen.weights[:, 0]
+
+        def posed(pose: NDArray) -> torch.Tensor:
+            return torch.from_numpy(self.model.few.pose(pose, problem.rest[-1:].numpy()).points)
+
+        def missed(points: torch.Tensor) -> float:
+            return float(reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], weights))
+
+        error = missed(posed(self._pose[-1:]) + torch.from_numpy(self._wrist[-1:])[:, None])
+        if error**2 * float(weights.sum()) > NEAR**2 * int((weights > 0).sum()):
+            points = posed(inputs.pose.numpy())
+            wrist, placed = wrist_from_keypoints(points, seen.projections, seen.keypoints, seen.weights)
+            if bool(placed) and missed(points + wrist[:, None]) < error:
+                self._pose[-1], self._wrist[-1] = inputs.pose[0], wrist[0]
         return self._state()
 
     def _problem(self, frames: int) -> Window:

@@ -67,14 +67,13 @@ class Window:
         moved, one, two = smoothness_model(pose, wrist, chain, chart, self.smoothness)
         hessian = np.zeros((count, 17, 3, count, 17, 3))
         blocks = np.einsum("tpaupb->tupab", hessian)  # a view
-        at = np.arange(count)
-        blocks[at, at] = moved.blocks
-        for distance, coupling in ((1, one), (2, two)):
-            blocks[at[distance:], at[: len(coupling)]] = coupling
-            blocks[at[: len(coupling)], at[distance:]] = coupling.mT
-        hessian = hessian.reshape(count, FRAME_SIZE, count, FRAME_SIZE)
-        hessian[at[old:], :, at[old:]] += frames.hessian.numpy()
-        hessian = hessian.reshape(count * FRAME_SIZE, count * FRAME_SIZE)
+        for distance, coupling in enumerate((moved.blocks, one, two)):
+            for row, block in enumerate(coupling):
+                blocks[row + distance, row], blocks[row, row + distance] = block, block.mT
+        square = hessian.reshape(count, FRAME_SIZE, count, FRAME_SIZE)
+        for row, own in enumerate(frames.hessian.numpy(), old):
+            square[row, :, row] += own
+        hessian = square.reshape(count * FRAME_SIZE, count * FRAME_SIZE)
         gradient = moved.gradient
         gradient[old:] += frames.gradient.numpy()
         gradient = gradient.reshape(-1)
@@ -104,24 +103,26 @@ class Window:
 def with_frame(state: State, terms: State, seconds: NDArray) -> Past:
     """The past with one more frame in it: ``terms`` at ``state`` of a window of one frame, reduced to the last two."""
     pose, wrist = state["pose"][0].numpy(), state["wrist"][0].numpy()
-    hessian, gradient = terms["hessian"][0].clone(), terms["gradient"][0].clone()
+    hessian, gradient = terms["hessian"][0].numpy().copy(), terms["gradient"][0].numpy().copy()
     own = np.eye(FRAME_SIZE).reshape(17, 3, 17, 3)
     own[range(16), :, range(16)] = np.linalg.inv(terms["chart"][0, -1].numpy())
-    to_local = torch.from_numpy(own).view(FRAME_SIZE, FRAME_SIZE)
+    to_local = own.reshape(FRAME_SIZE, FRAME_SIZE)
     last = slice(-FRAME_SIZE, None)
     hessian[:, last] = hessian[:, last] @ to_local
-    hessian[last] = to_local.mT @ hessian[last]
-    gradient[last] = to_local.mT @ gradient[last]
+    hessian[last] = to_local.T @ hessian[last]
+    gradient[last] = to_local.T @ gradient[last]
     drop = FRAME_SIZE * max(len(pose) - 2, 0)
     if drop:
-        inner, border = hessian[:drop, :drop].clone(), hessian[:drop, drop:]
+        inner, border = torch.from_numpy(hessian[:drop, :drop].copy()), hessian[:drop, drop:]
         inner.diagonal().add_(marquardt(inner.diagonal(), inner.new_zeros(())))
-        factor = factorise(inner[None])
-        solved = solve_factored(factor, torch.cat([border, gradient[:drop, None]], dim=1)[None])[0]
-        gradient = gradient[drop:] - border.mT @ solved[:, -1]
-        hessian = hessian[drop:, drop:] - border.mT @ solved[:, :-1]
-        hessian = (hessian + hessian.mT) / 2
-    return Past(pose[-2:], wrist[-2:], seconds[-2:], hessian.numpy(), gradient.numpy())
+        known = np.concatenate([border, gradient[:drop, None]], axis=1)
+        _, solved, failed = dposv(inner.numpy().T, known, lower=1)
+        if failed:
+            solved = solve_factored(factorise(inner[None]), torch.from_numpy(known)[None])[0].numpy()
+        gradient = gradient[drop:] - border.T @ solved[:, -1]
+        hessian = hessian[drop:, drop:] - border.T @ solved[:, :-1]
+        hessian = (hessian + hessian.T) / 2
+    return Past(pose[-2:], wrist[-2:], seconds[-2:], hessian, gradient)
 
 
 def solve_one(
