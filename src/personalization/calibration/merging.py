@@ -48,13 +48,14 @@ def merge_identities(
     if len(identities) < 2:
         raise CalibrationError("merging needs at least two identities")
     _check(identities, assets, population)
-    _check_person(identities, population, accept_conflict)
+    solved = [_solved(identity) for identity in identities]
+    _check_person(identities, solved, population, accept_conflict)
     people = _information(population.betas_mean, population.betas_covariance)
     groups = [*([identity] for identity in identities), identities]
     *each, (evidence, shared) = [_shared(group, population, assets) for group in groups]
     parts, repeating = [people, *shared], []
-    for identity, (_, own) in zip(identities, each, strict=True):
-        known, posterior = [people, *own], _information(identity.betas, _solved(identity))
+    for identity, covariance, (_, own) in zip(identities, solved, each, strict=True):
+        known, posterior = [people, *own], _information(identity.betas, covariance)
         images = tuple(posterior[index] - sum(part[index] for part in known) for index in (0, 1))
         if identity.evidence.get("errors_repeat"):
             repeating.append((identity.n_images, images))
@@ -145,14 +146,13 @@ def _check_evidence(identity: Identity, population: Population) -> None:
         raise CalibrationError(f"{identity.source}: its evidence is not what calibration writes; calibrate again")
 
 
-def _check_person(identities: list[Identity], population: Population, accept: bool) -> None:
-    """One hand must explain all files.
+def _check_person(identities: list[Identity], solved: list[np.ndarray], population: Population, accept: bool) -> None:
+    """One hand must explain all files, whose covariances are ``solved`` (10,10).
 
     A posterior mean is ``m0 + (1 - C / C0) (y - m0)`` with an observation y of the betas; so the difference of two of
     one person has the covariance ``D C0 D^T + C1 K1^T + C2 K2^T``, K = 1 - C / C0 and D = K1 - K2.
     """
     spread, inverse = population.betas_covariance, np.linalg.inv(population.betas_covariance)
-    solved = [_solved(identity) for identity in identities]
     gains = [np.eye(10) - covariance @ inverse for covariance in solved]
     for other, covariance, gain in zip(identities[1:], solved[1:], gains[1:], strict=True):
         first = identities[0]

@@ -134,6 +134,13 @@ def solve_person(
     )
     result = next(results)
     check_result(result, own.predictions, subject, options.depths)
+    covariance, further = result.covariance[0].cpu().numpy(), {}
+    if options.interval_correlation:
+        prior = options.population.shape_prior(model.dtype, model.device)
+        known = shape_terms(model, prior, options.cues, result.betas)[2][0].cpu().numpy()
+        share = {"images": float(counts.sum()), "correlation": options.interval_correlation}
+        further["intervals"] = {"solved": covariance.tolist(), **share}
+        covariance = dispersed(covariance, known, **share)
     for cue, without in zip(options.cues, results, strict=True):
         length, std, conflict = cue_conflict(model, without.betas[0], without.covariance[0], cue)
         said = (
@@ -147,12 +154,6 @@ def solve_person(
     used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
     if own.views is not None:  # that is of instants, not of images
         used = np.ones(len(own.predictions), dtype=bool)
-    covariance, further = result.covariance[0].cpu().numpy(), {}
-    if options.interval_correlation:
-        known = shape_terms(model, options.population.shape_prior(), options.cues, result.betas)[2][0].cpu().numpy()
-        share = {"images": float(counts.sum()), "correlation": options.interval_correlation}
-        further["intervals"] = {"solved": covariance.tolist(), **share}
-        covariance = dispersed(covariance, known, **share)
     return result.betas[0].cpu().numpy(), covariance, used, further
 
 
