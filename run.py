@@ -9,13 +9,13 @@ from options.command_line import run_command
 from options.run_options import get_args_parser
 
 
-def run(args: argparse.Namespace) -> object:
+def run(args: argparse.Namespace) -> None:
     """Do what ``--phase`` says; under torchrun, which names the process that failed, with the error noted for it."""
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from src.engine import PHASES
 
-    return record(PHASES[args.phase])(args)
+    record(PHASES[args.phase])(args)
 
 
 def main() -> int:

@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,13 +16,12 @@ import numpy as np
 import pytest
 from mesh_files import read_mesh
 
-import run
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from options.run_options import get_args_parser
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos.detector import Detection
-from src.photos.run_images import NO_HAND, image_demo
+from src.photos.run_images import image_demo
 from template import load_hand_assets
 from utils.artifacts import Identity, save_identity
 from utils.camera import mirror_intrinsics, project_numpy
@@ -248,27 +246,6 @@ def test_a_detectors_keypoints_alone(
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())["model"]["weights"] is None
     left, _ = demo(tmp_path, tmp_path / "o2", "--keypoints", "mediapipe", "--hand", "left")
     assert left["reason"] == "no usable hand: mediapipe finds no left hand"
-
-
-def test_a_demo_without_a_hand_is_no_error_and_its_exit_status_says_so(
-    pictures: Path,
-    entries: dict[str, dict],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    keypoints = np.array(entries["a.png"]["keypoints_2d"])
-    hand = Detection(keypoints, np.ones(21), False, 0.9)
-    monkeypatch.setattr("src.photos.detector.finders.find_hands", lambda image: [hand] if image[0, 0, 0] != 90 else [])
-    words = "run.py --phase demo --keypoints mediapipe --device cpu".split()
-    monkeypatch.setattr(sys, "argv", [*words, "--images", str(tmp_path), "--output", str(tmp_path / "out")])
-    shutil.copyfile(pictures / "flat.png", tmp_path / "flat.png")
-    assert run.main() == NO_HAND == 1
-    (flat,) = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
-    assert flat["status"] == "no usable hand" and "flat.png" in (tmp_path / "out/index.html").read_text()
-    assert f"no usable hand in any of 1 images; {tmp_path / 'out/index.html'} says why" in caplog.text
-    shutil.copyfile(pictures / "a.png", tmp_path / "a.png")
-    assert run.main() == 0
 
 
 def test_our_own_detectors_keypoints_are_joints_and_its_score_is_no_side(

@@ -7,21 +7,20 @@ from collections.abc import Callable
 from importlib import import_module
 
 
-def _phase(module: str, name: str) -> Callable[[argparse.Namespace], object]:
-    def work(args: argparse.Namespace) -> object:
-        return getattr(import_module(module), name)(args)
+def _phase(module: str, name: str) -> Callable[[argparse.Namespace], None]:
+    def work(args: argparse.Namespace) -> None:
+        getattr(import_module(module), name)(args)
 
     return work
 
 
-_VIDEO = _phase("src.photos.video.run_video", "video_command")
-_IMAGES = _phase("src.photos.run_images", "image_command")
+_VIDEO = _phase("src.photos.video.run_video", "video_demo")
+_IMAGES = _phase("src.photos.run_images", "image_demo")
 _SYNTHETIC = _phase("src.engine.demo.synthetic", "demo")
 
 
-#: ``run.py --phase``: name -> function of the parsed options. Each imports what it needs when called; an integer that
-#: it returns is the exit status.
-PHASES: dict[str, Callable[[argparse.Namespace], object]] = {
+#: ``run.py --phase``: name -> function of the parsed options. Each imports what it needs when called.
+PHASES: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _phase("src.engine.train", "train"),
     "eval": _phase("src.engine.evaluate", "evaluate"),
     "predict": _phase("src.engine.predict", "predict"),

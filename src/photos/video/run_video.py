@@ -21,7 +21,7 @@ from src.photos.camera import Camera
 from src.photos.gallery import command_line
 from src.photos.image import shown_name
 from src.photos.result import CONVENTIONS, SCHEMA, Result
-from src.photos.run_images import LOCK, NO_HAND, describe
+from src.photos.run_images import LOCK, describe
 from src.photos.setup import camera_poses, open_tools, stopped_by_signals
 from src.photos.video.drawing import all_words, annotate
 from src.photos.video.live_page import LivePage, live_page
@@ -135,18 +135,8 @@ def _posed(hand: TrackedHand) -> PosedHand:
     return PosedHand(result.assets, result.pose, result.betas, result.joints[0], hand.track)
 
 
-def video_command(args: argparse.Namespace) -> int:
-    """`annotate_video`; the exit status is `NO_HAND` where no frame has a usable hand."""
-    return 0 if annotate_video(args).with_hand else NO_HAND
-
-
 def video_demo(args: argparse.Namespace) -> Path:
-    """`annotate_video`; the annotated video."""
-    return annotate_video(args).video
-
-
-def annotate_video(args: argparse.Namespace) -> Outputs:
-    """Follow the hands of a video and draw them in.
+    """Annotate a video.
 
     Leaves in ``--output`` ``<name>_annotated.mp4`` (without sound) and ``<name>_frames.jsonl``: a line about the whole,
     then one a frame. Whenever it ends, with the video, before it or by a signal, both are valid and belong together;
@@ -158,7 +148,7 @@ def annotate_video(args: argparse.Namespace) -> Outputs:
     files written again; with ``--lag`` they are fitted as they come, and written once.
 
     Returns:
-        the files, and in how many frames there is a hand.
+        the annotated video.
 
     Raises:
         FileNotFoundError, ValueError, OSError: no such video, options that make no sense, an output that cannot be
@@ -199,11 +189,8 @@ def annotate_video(args: argparse.Namespace) -> Outputs:
             logger.warning("%s ends after %d of the %d frames that it announces", path, count, info.claimed)
         if kept and outputs.with_hand:
             again(outputs, path, tracker, fit_tracks(kept, fitter), fitter)
-    if outputs.with_hand:
-        logger.info("%d frames, a hand in %d: %s, %s", count, outputs.with_hand, outputs.video, outputs.records)
-    else:
-        logger.warning("no usable hand in any of %d frames; %s says why of each", count, outputs.records)
-    return outputs
+    logger.info("%d frames, a hand in %d: %s, %s", count, outputs.with_hand, outputs.video, outputs.records)
+    return outputs.video
 
 
 def live(
