@@ -75,12 +75,13 @@ def test_the_hand_is_followed(clip: tuple[Path, np.ndarray, list[float]], tmp_pa
     assert changed[:150].any() and changed[170:].any()  # the mesh, and the numbers
 
 
-def test_without_a_hand(tmp_path: Path) -> None:
+def test_without_a_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with video_writer(tmp_path / "empty.mp4", VideoInfo(160, 120, 25.0, 0)) as writer:
         for _ in range(4):
             writer.write(np.full((120, 160, 3), 90, np.uint8))
     path, (_, *frames) = demo(tmp_path / "empty.mp4", tmp_path / "out")
     assert count(path) == 4 and [frame["status"] for frame in frames] == ["no usable hand"] * 4
+    assert "no usable hand in any of 4 frames" in caplog.text
 
 
 def test_a_video_that_ends_early(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

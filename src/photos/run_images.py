@@ -68,7 +68,10 @@ def image_demo(args: argparse.Namespace) -> Gallery:
     with_hand, without = gallery.counts
     if errors and not with_hand and len(errors) == without:
         raise RuntimeError(f"none of {without} images could be worked on: {errors[0]}") from errors[0]
-    logger.info("%d images with a hand, %d without; look at %s", with_hand, without, output / PAGE)
+    if with_hand:
+        logger.info("%d images with a hand, %d without; look at %s", with_hand, without, output / PAGE)
+    else:
+        logger.warning("no usable hand in any of %d images; %s says why of each", without, output / PAGE)
     return gallery
 
 

@@ -189,7 +189,10 @@ def video_demo(args: argparse.Namespace) -> Path:
             logger.warning("%s ends after %d of the %d frames that it announces", path, count, info.claimed)
         if kept and outputs.with_hand:
             again(outputs, path, tracker, fit_tracks(kept, fitter), fitter)
-    logger.info("%d frames, a hand in %d: %s, %s", count, outputs.with_hand, outputs.video, outputs.records)
+    if outputs.with_hand:
+        logger.info("%d frames, a hand in %d: %s, %s", count, outputs.with_hand, outputs.video, outputs.records)
+    else:
+        logger.warning("no usable hand in any of %d frames; %s says why of each", count, outputs.records)
     return outputs.video
 
 
