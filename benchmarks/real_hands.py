@@ -274,16 +274,8 @@ def main() -> int:
     data, output = Path(args.data), Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     setting = Setting(output)
-    parts: dict[str, Callable[[], Any]] = {
-        name: lambda part=part: part(setting, data)
-        for name, part in {
-            "desk": desk,
-            "scans": scans,
-            "proportions": proportions,
-            "betas": betas,
-            "draws": draws,
-        }.items()
-    }
+    named = {"desk": desk, "scans": scans, "betas": betas, "draws": draws}
+    parts: dict[str, Callable[[], Any]] = {name: lambda part=part: part(setting, data) for name, part in named.items()}
     parts["proportions"] = lambda: proportions(
         setting.assets, setting.options.landmarks, setting.beliefs.population, data / "detections", SCANS
     )
