@@ -13,7 +13,7 @@ from src.personalization.calibration.multi_frame import image_information, solve
 from src.personalization.calibration.population import CalibrationOptions, default_options
 from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import identity_of
+from src.personalization.terms.hand_size import HAND_RANGE, lengths_mm
 from template import HandAssets
 from template.kinematics import JointsModel
 from utils.artifacts import Identity, Predictions
@@ -119,4 +119,41 @@ def calibrate_person(
         *found, further = solve_person(model, own, repeats, counts, options, subject)
         evidence["evidence"] |= further
         found = *found, evidence
-    return identity_of(assets, own.predictions, *found, **said)
+    return package(assets, own.predictions, *found, **said)
+
+
+def package(
+    assets: HandAssets,
+    images: Predictions,
+    betas: np.ndarray,
+    covariance: np.ndarray | None,
+    used: np.ndarray,
+    evidence: dict[str, Any],
+    **said: Any,
+) -> Identity:
+    """The `Identity` of betas (10,), covariance (10,10) or None, with the hand's length (mm) and the images ``used``.
+
+    Args:
+        used: mask (N,) of images. evidence, said: further fields of it.
+    """
+    length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
+    low, high = HAND_RANGE
+    if not 1000 * low < length < 1000 * high:
+        raise CalibrationError(
+            f"subject {said['subject_id']}: the hand came out {length:.1f} mm long, which no hand is "
+            f"({1000 * low:g} to {1000 * high:g}); check keypoints and K of {images.source}, and what the options say"
+        )
+    left = images.is_left[used]
+    return Identity(
+        betas=betas,
+        covariance=covariance,
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        hand_length_mm=length,
+        hand_length_std_mm=std,
+        side="left" if left.all() else "both" if left.any() else "right",
+        n_images=int(used.sum()),
+        image_ids=images.image_id[used].tolist(),
+        **evidence,
+        **said,
+    )

@@ -14,7 +14,7 @@ import torch
 from src.personalization.solver.status import CalibrationError
 from template import HandAssets
 from template.kinematics import JointsModel
-from utils.artifacts import ArtifactError, Identity, Predictions
+from utils.artifacts import ArtifactError, Identity
 from utils.identity import HALF_95
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
 
@@ -149,43 +149,6 @@ def identity_lengths(identity: Identity, assets: HandAssets) -> dict[str, Length
     """Hand length and the five finger lengths of an identity, mm, with the uncertainty of its covariance."""
     found = lengths_mm(assets, identity.betas, identity.covariance)
     return {name: Length(*numbers) for name, numbers in found.items()}
-
-
-def identity_of(
-    assets: HandAssets,
-    images: Predictions,
-    betas: np.ndarray,
-    covariance: np.ndarray | None,
-    used: np.ndarray,
-    evidence: dict[str, Any],
-    **said: Any,
-) -> Identity:
-    """The `Identity` of betas (10,), covariance (10,10) or None, with the hand's length (mm) and the images ``used``.
-
-    Args:
-        used: mask (N,) of images. evidence, said: further fields of it.
-    """
-    length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
-    low, high = HAND_RANGE
-    if not 1000 * low < length < 1000 * high:
-        raise CalibrationError(
-            f"subject {said['subject_id']}: the hand came out {length:.1f} mm long, which no hand is "
-            f"({1000 * low:g} to {1000 * high:g}); check keypoints and K of {images.source}, and what the options say"
-        )
-    left = images.is_left[used]
-    return Identity(
-        betas=betas,
-        covariance=covariance,
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        hand_length_mm=length,
-        hand_length_std_mm=std,
-        side="left" if left.all() else "both" if left.any() else "right",
-        n_images=int(used.sum()),
-        image_ids=images.image_id[used].tolist(),
-        **evidence,
-        **said,
-    )
 
 
 def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
