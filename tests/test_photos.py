@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from src.photos.camera import DEFAULT_FOV, checked_fov, choose_camera, parse_intrinsics
+from src.photos.camera import DEFAULT_FOV, choose_camera, parse_intrinsics
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
+from utils.cameras.intrinsics import checked_fov
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from src.personalization.estimates.trust import load_trust
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue
-from src.photos.camera import checked_fov, parse_intrinsics
+from src.photos.camera import parse_intrinsics
 from src.photos.gallery import PAGE, PREDICTIONS
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions, save_identity
@@ -62,7 +62,7 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
         )
     return {
         "K": None if args.K is None else parse_intrinsics(args.K).K,
-        "fov": checked_fov(args.fov),
+        "fov": args.fov,
         "image_size": None if args.image_size is None else tuple(args.image_size),
         "images": args.images,
         "side": args.side_of,

@@ -1,0 +1,132 @@
+"""What a stranger gives with other estimators' results that is not so: each is an error that names it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from src.estimators import EstimateFormatError, read_estimates, write_estimates
+from tests.test_estimators import JOINTS, REAL_K, hamer, joints_npz, put
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return put(tmp_path / "b.pt", hamer(False).content)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"K": REAL_K.T}, "is it transposed"),
+        ({"K": REAL_K * [[-1, 0, 1], [0, 1, 1], [0, 0, 1]]}, "K is"),  # sees the mirror image
+        ({"K": REAL_K * [[0, 0, 1], [0, 0, 1], [0, 0, 1]]}, "K is"),
+        ({"K": REAL_K, "fov": 60}, "give one"),
+        ({"fov": 1.05}, "as radians it would be 60 degrees"),
+        ({"fov": -60}, "degrees between"),
+        ({"fov": 200}, "degrees between"),
+        ({"K": REAL_K, "image_size": (-640, 480)}, "width, height in pixels"),
+        ({"K": REAL_K, "image_size": (640, 480, 3)}, "width, height in pixels"),
+        ({"K": REAL_K, "image_size": (1280, 960)}, "640 x 480 px, image_size says 1280 x 960"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_named(file: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_estimates(file, "hamer", **options)
+
+
+def test_pictures_are_a_folder(file: Path) -> None:
+    for images in (file, file.parent / "nowhere"):
+        with pytest.raises(FileNotFoundError, match=images.name):
+            read_estimates(file, "hamer", K=REAL_K, images=images)
+
+
+@pytest.mark.parametrize("fov", [np.float32(60), np.int64(60), 60])
+def test_numbers_of_any_type_are_an_angle(file: Path, fov: Any) -> None:
+    assert read_estimates(file, "hamer", fov=fov).K[0, 0, 0] == pytest.approx(320 / np.tan(np.pi / 6))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,subject\nb.jpg,1\nb.jpg,2\n", "line 3: b.jpg is of subject 2 and of 1"),
+        ("image,subject\nb.jpg,anna\n", "line 2.*'anna'"),
+        ("image,subject\nb.jpg\n", "line 2.*subject ''"),
+        ("image,subject\nb.jpg,99999999999999999999\n", "line 2"),
+        ("image,subject,side\nb.jpg,1,L\n", "side 'L'"),
+        ("image;subject\nb.jpg;1\n", "commas"),
+        ("image,subject\nb.jpg,1\n".encode("utf-16"), "UTF-8"),
+    ],
+)
+def test_tables_of_subjects_that_say_nothing_clear(file: Path, text: str | bytes, words: str) -> None:
+    table = file.with_suffix(".csv")
+    table.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(EstimateFormatError, match=words):
+        read_estimates(file, "hamer", K=REAL_K, subjects=table)
+
+
+def test_tables_as_spreadsheets_write_them(file: Path) -> None:
+    table = file.with_suffix(".csv")
+    table.write_bytes(b"\xef\xbb\xbfimage,subject,side\r\nb.jpg, 4 ,Right\r\n")
+    assert read_estimates(file, "hamer", K=REAL_K, subjects=table).subject_id.tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"right": torch.tensor([1.0, 0.0])}, "different numbers of hands.*'right': 2"),
+        ({"pred_cam": torch.tensor([[-0.9, 0.0, 0.0]])}, "behind the camera"),
+        ({"box_size": torch.tensor([0.0])}, "behind the camera"),
+        ({"pred_keypoints_3d": torch.tensor(1000 * JOINTS[None])}, "metres"),
+        ({"pred_keypoints_3d": torch.zeros(1, 21, 3)}, "metres"),
+        ({"image": []}, "image names 0 pictures"),
+    ],
+)
+def test_batches_that_no_hand_can_have_given(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    file = put(tmp_path / "b.pt", hamer(False).content | change)
+    with pytest.raises(EstimateFormatError, match=words):
+        read_estimates(file, "hamer", K=REAL_K)
+
+
+@pytest.mark.parametrize("kind", ["graph", "bfloat16"])
+def test_tensors_as_a_network_leaves_them(tmp_path: Path, file: Path, kind: str) -> None:
+    """Saved without torch.no_grad, or under autocast: read, and written again, like others."""
+    content = copy.deepcopy(hamer(False).content)
+    mano = content["pred_mano_params"]
+    mano["betas"] = mano["betas"].requires_grad_() if kind == "graph" else mano["betas"].bfloat16()
+    saved = put(tmp_path / "c.pt", content)
+    found, plain = (read_estimates(one, "hamer", K=REAL_K) for one in (saved, file))
+    np.testing.assert_allclose(found.betas, plain.betas, atol=0.01)
+    assert found.betas is not None
+    found.betas = found.betas + 1
+    assert write_estimates(tmp_path / "d.pt", found, saved, "hamer", K=REAL_K)
+    np.testing.assert_allclose(read_estimates(tmp_path / "d.pt", "hamer", K=REAL_K).betas, found.betas, atol=0.01)
+
+
+def test_a_camera_that_contradicts_the_files(tmp_path: Path) -> None:
+    """Plain joints come with the pictures' own camera."""
+    file = put(tmp_path / "b.npz", joints_npz(False).content)
+    read_estimates(file, "joints", unit="mm", K=REAL_K)
+    for other in ({"K": REAL_K * [[1.5, 0, 1], [0, 1.5, 1], [0, 0, 1]]}, {"fov": 30}):
+        with pytest.raises(EstimateFormatError, match="contradicts"):
+            read_estimates(file, "joints", unit="mm", **other)
+    for wrong in (REAL_K.T, REAL_K * [[-1, 0, 1], [0, 1, 1], [0, 0, 1]]):
+        put(file, joints_npz(False).content | {"K": wrong, "image_size": np.array((640, 480))})
+        with pytest.raises(ValueError, match=r"b\.npz"):
+            read_estimates(file, "joints", unit="mm")
+
+
+def test_files_with_capitals_count_and_hidden_ones_do_not(tmp_path: Path) -> None:
+    """macOS leaves ._b.pt beside b.pt on foreign disks, cameras and Windows write capitals."""
+    source = put(tmp_path / "b.pt", hamer(False).content)
+    source.rename(tmp_path / "B.PT")
+    put(tmp_path / "c.pt", hamer(True).content)
+    (tmp_path / "._c.pt").write_bytes(b"AppleDouble")
+    found = read_estimates(tmp_path, "hamer", K=REAL_K)
+    assert found.is_left.tolist() == [False, True]
+    found.betas = found.betas + 1
+    assert len(write_estimates(tmp_path / "out", found, tmp_path, "hamer", K=REAL_K)) == 2
