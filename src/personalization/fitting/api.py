@@ -17,6 +17,7 @@ from src.personalization.landmarks.model import LandmarkModel, joints_model, loa
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets, mirror_pose
+from utils.cameras.intrinsics import checked_intrinsics
 from utils.identity import Identity
 
 Array = np.ndarray | torch.Tensor
@@ -92,7 +93,8 @@ def fit(
         device: where to compute.
 
     Raises:
-        ValueError: a shape, a side, a number that is none, an option of the other kind, or betas and an identity.
+        ValueError: a shape, a side, a number that is none, a single K that is no camera's, an option of the other kind,
+            or betas and an identity.
         FileNotFoundError: no such landmarks.
         ArtifactError: an identity or landmarks of another hand.
     """
@@ -114,7 +116,10 @@ def fit(
         raise ValueError("joint_std_mm is of joints; keypoints take keypoint_std_px")
     else:
         given, points = keypoints, _tensor(keypoints, "keypoints", (None, 21, 2))
-        camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (len(points), 3, 3)).expand(len(points), 3, 3)
+        camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (len(points), 3, 3))
+        if camera.dim() == 2:
+            checked_intrinsics(camera.numpy(), "of all hands")
+        camera = camera.expand(len(points), 3, 3)
     n, left, give = len(points), side == "left", _like(given)
     trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
     assets = load_hand_assets(side="right") if hand is None else hand
@@ -218,7 +223,11 @@ def _solve(
 
 
 def _tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
-    found = torch.as_tensor(np.asarray(value) if not isinstance(value, torch.Tensor) else value).detach().cpu().double()
+    try:  # a copy: views of any direction, lists of tensors, numbers of any type
+        given = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not numbers of shape {shape} ({error})") from error
+    found = given.detach().cpu().double()
     if found.dim() != len(shape) or any(want not in (None, got) for want, got in zip(shape, found.shape, strict=True)):
         raise ValueError(f"{name} has shape {tuple(found.shape)}; it must be {shape} (None: any length)")
     return found

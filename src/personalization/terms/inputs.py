@@ -76,7 +76,7 @@ def check_frames(
     finite_camera = torch.isfinite(K).flatten(1).all(dim=1)
     safe = torch.where(finite_camera[:, None, None], K, torch.eye(3, dtype=K.dtype, device=K.device))
     axis = (safe[:, 2].norm(dim=1) - 1).abs() < 1e-6  # (0, 0, 1), or where a camera looks that was turned
-    focal = torch.linalg.det(safe).abs() > 1e-6
+    focal = torch.linalg.det(safe) > 1e-6  # below 0: one focal length is, and the camera sees a mirror image
     status[~(finite_camera & axis & focal)] = Status.BAD_INTRINSICS
 
     error = (pose @ pose.mT - torch.eye(3, dtype=pose.dtype, device=pose.device)).abs().amax(dim=(1, 2, 3))
