@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+import handid
+from src.engine.estimates.tracks import frames_of
 from src.estimators import EstimateFormatError, read_estimates, write_estimates
+from src.personalization.shape_source import load_identities
+from template import HandAssets, HandModel, load_hand_assets
+from template.assets import STAND_IN_PATH
 from tests.test_estimators import JOINTS, REAL_K, hamer, joints_npz, put
+from utils.artifact_checks import ArtifactError
+from utils.identity import Identity
 
 
 @pytest.fixture
@@ -130,3 +139,56 @@ def test_files_with_capitals_count_and_hidden_ones_do_not(tmp_path: Path) -> Non
     assert found.is_left.tolist() == [False, True]
     found.betas = found.betas + 1
     assert len(write_estimates(tmp_path / "out", found, tmp_path, "hamer", K=REAL_K)) == 2
+
+
+def test_whose_identity_it_is_is_checked_in_python_too(tmp_path: Path) -> None:
+    """A file's path will do; one of another subject or side, or edited, is not taken for this hand's."""
+    assets = load_hand_assets(STAND_IN_PATH)
+    hands = handid.read_estimates(put(tmp_path / "b.npz", joints_npz(False).content), "joints", unit="mm")
+    length = handid.fit(hands.keypoints_2d, hands.K, hand=assets, betas=np.zeros(10)).joints
+    assert length.shape == (1, 21, 3)
+    known = Identity(np.zeros(10), assets.name, assets.hash, 1000 * flat_length(assets))
+    path = tmp_path / "me.json"
+    known.save(path)
+    found = handid.personalise(hands, identity=path, hand=assets)
+    np.testing.assert_array_equal(found.betas, np.zeros((1, 10)))
+    same = handid.fit(hands.keypoints_2d, hands.K, hand=assets, identity=path).joints
+    np.testing.assert_array_equal(same, length)
+    with pytest.raises(ValueError, match=r"no identity of the subjects \[0\]; there are those of \[5\]"):
+        handid.personalise(hands, identity={5: known}, hand=assets)
+    left = dataclasses.replace(known, side="left")
+    with pytest.raises(ArtifactError, match="left hand"):
+        handid.personalise(hands, identity=left, hand=assets)
+    with pytest.raises(ArtifactError, match=r"betas=identity\.betas"):
+        handid.fit(hands.keypoints_2d, hands.K, hand=assets, identity=left)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hand_length_mm": 150.0}))
+    for use in (handid.personalise, handid.fit):
+        given = (hands,) if use is handid.personalise else (hands.keypoints_2d, hands.K)
+        with pytest.raises(ArtifactError, match="edited"):
+            use(*given, identity=path, hand=assets)
+    with pytest.raises(ArtifactError, match="edited"):
+        load_identities(path, hands.subject_id, assets)
+
+
+def flat_length(assets: HandAssets) -> float:
+    """m, wrist joint to middle fingertip of the mean hand, from the hand layer."""
+    joints = HandModel(assets, dtype=torch.float64).joints(
+        torch.eye(3, dtype=torch.float64).expand(1, 16, 3, 3), torch.zeros(1, 10, dtype=torch.float64)
+    )[0]
+    return float((joints[12] - joints[0]).norm())
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([f"{1700000000000000000 + 33333333 * i}.jpg" for i in range(4)], "counts no frames"),
+        ([f"f_{10**30 + i}.jpg" for i in range(4)], "counts no frames"),
+        ([f"{1700000000000 + 33 * i}.jpg" for i in range(4)], "33 apart"),
+    ],
+)
+def test_times_in_names_are_no_numbers_of_frames(tmp_path: Path, names: list[str], words: str) -> None:
+    content = joints_npz(False).content
+    many = {name: np.repeat(content[name], 4, axis=0) for name in ("keypoints_2d", "joints_3d", "is_left")}
+    file = put(tmp_path / "b.npz", content | many | {"image": np.array(names)})
+    with pytest.raises(ValueError, match=words):
+        frames_of(read_estimates(file, "joints", unit="mm"))

@@ -15,10 +15,12 @@ from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
 from src.personalization.solver.status import Status, usable
+from src.personalization.terms.hand_size import check_stated_length
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets, mirror_pose
+from utils.artifact_checks import ArtifactError
 from utils.cameras.intrinsics import checked_intrinsics
-from utils.identity import Identity
+from utils.identity import Identity, load_identity
 
 Array = np.ndarray | torch.Tensor
 SIDES = ("right", "left")
@@ -62,7 +64,7 @@ def fit(
     joints: Array | None = None,
     hand: HandAssets | None = None,
     betas: Array | None = None,
-    identity: Identity | None = None,
+    identity: Identity | str | os.PathLike | None = None,
     confidence: Array | None = None,
     pose: Array | None = None,
     side: str = "right",
@@ -81,7 +83,8 @@ def fit(
             triangulated), `confidence` zero where one is missing.
         hand: hand model; None: `load_hand_assets` of that side, the stand-in where no MANO is found.
         betas: (10,) or (N,10) a known shape. A single camera cannot see the size of a hand, so give one if you can.
-        identity: of `calibrate`, instead of betas. With neither, shapes are fitted with the population as prior.
+        identity: of `calibrate`, or its file, instead of betas, of that side. With neither, shapes are fitted with
+            the population as prior.
         confidence: (N,21) in [0,1]; None: all one.
         pose: (N,16,3,3) a network's rotations, camera frame, to start from and to stay near; several times faster.
             None: every orientation is tried.
@@ -123,7 +126,7 @@ def fit(
     n, left, give = len(points), side == "left", _like(given)
     trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
     assets = load_hand_assets(side="right") if hand is None else hand
-    shape = _known_shape(betas, identity, assets, n)
+    shape = _known_shape(betas, identity, side, assets, n)
     if landmarks is not None and not isinstance(landmarks, LandmarkModel):
         landmarks = load_landmarks(landmarks, assets.hash)
     population = shipped_population(assets)
@@ -146,12 +149,21 @@ def fit(
     return _posed(found, assets, left, give)
 
 
-def _known_shape(betas: Array | None, identity: Identity | None, assets: HandAssets, n: int) -> torch.Tensor | None:
+def _known_shape(
+    betas: Array | None, identity: Identity | str | os.PathLike | None, side: str, assets: HandAssets, n: int
+) -> torch.Tensor | None:
     """(n,10) of whichever is given."""
     if identity is not None:
         if betas is not None:
             raise ValueError("give betas or an identity, not both")
+        if isinstance(identity, str | os.PathLike):
+            identity = check_stated_length(load_identity(identity), assets)
         identity.check_hand(assets)
+        if identity.side not in (side, "both"):
+            raise ArtifactError(
+                f"{identity.source}: is of a {identity.side} hand, these are {side} ones; if both are one person's, "
+                "give betas=identity.betas"
+            )
         betas = identity.betas
     if betas is None:
         return None

@@ -51,8 +51,8 @@ class LengthCue:
         if not (low < self.length < high and _LEAST_STD <= self.std < 1):
             raise CalibrationError(
                 f"{self.name} = {1000 * self.length:g} ± {1000 * self.std:g} mm is no length of a hand "
-                f"({1000 * low:g} to {1000 * high:g}); give millimetres and their uncertainty, {1000 * _LEAST_STD:g} at "
-                "least"
+                f"({1000 * low:g} to {1000 * high:g}); give millimetres and their uncertainty, "
+                f"{1000 * _LEAST_STD:g} at least"
             )
 
 
