@@ -15,7 +15,10 @@ import torch
 import handid
 from src.engine.estimates.tracks import frames_of
 from src.estimators import EstimateFormatError, read_estimates, write_estimates
+from src.personalization.estimates.evidence import prepare
+from src.personalization.estimates.people import people_of
 from src.personalization.shape_source import load_identities
+from src.personalization.solver.status import CalibrationError
 from template import HandAssets, HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 from tests.test_estimators import JOINTS, REAL_K, hamer, joints_npz, put
@@ -192,3 +195,16 @@ def test_times_in_names_are_no_numbers_of_frames(tmp_path: Path, names: list[str
     file = put(tmp_path / "b.npz", content | many | {"image": np.array(names)})
     with pytest.raises(ValueError, match=words):
         frames_of(read_estimates(file, "joints", unit="mm"))
+
+
+@pytest.mark.parametrize("order", ["tips first", "reversed", "little finger first"])
+def test_joints_in_another_order_are_no_hands(tmp_path: Path, order: str) -> None:
+    """They were fitted, 39 px off, as converged."""
+    fingers = np.arange(1, 21).reshape(5, 4)
+    new = {"tips first": fingers[:, ::-1], "reversed": fingers[::-1, ::-1], "little finger first": fingers[::-1]}[order]
+    joints = JOINTS[[0, *new.ravel()]]
+    file = put(tmp_path / "b.npz", joints_npz(False).content | {"joints_3d": 1000 * joints[None]})
+    hands = read_estimates(file, "joints", unit="mm")
+    assets = load_hand_assets(STAND_IN_PATH)
+    with pytest.raises(CalibrationError, match="standard order"):
+        prepare(hands, assets, people_of(assets))
