@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import handid
+from options.run_options import get_args_parser
+from src.engine.estimates import command
 from src.engine.estimates.tracks import frames_of
 from src.estimators import EstimateFormatError, read_estimates, write_estimates
 from src.personalization.estimates.evidence import prepare
@@ -23,7 +25,7 @@ from template import HandAssets, HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 from tests.test_estimators import JOINTS, REAL_K, hamer, joints_npz, put
 from utils.artifact_checks import ArtifactError
-from utils.identity import Identity
+from utils.identity import Identity, load_identity
 
 
 @pytest.fixture
@@ -208,3 +210,17 @@ def test_joints_in_another_order_are_no_hands(tmp_path: Path, order: str) -> Non
     assets = load_hand_assets(STAND_IN_PATH)
     with pytest.raises(CalibrationError, match="standard order"):
         prepare(hands, assets, people_of(assets))
+
+
+def test_what_was_calibrated_outlives_what_stops_the_hands(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(*_: Any) -> Any:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(command, "personalised_batches", stops)
+    words = ["--phase", "personalise", "--estimates", str(file), "--format", "hamer", "--device", "cpu"]
+    camera = ["--K", "610,605,318,244", "--output", str(tmp_path / "out")]
+    with pytest.raises(OSError, match="disk"):
+        command.personalise(get_args_parser().parse_args(words + camera))
+    assert load_identity(tmp_path / "out" / "identity_subject-00.json").n_images == 1
