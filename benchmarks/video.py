@@ -112,12 +112,16 @@ def observations(seed: int, count: int, cache: Path | None) -> list[Observed]:
     return found
 
 
-def errors(model: JointsModel, clip: Observed, fit: FitResult) -> dict[str, float]:
-    """Wrist-relative error of frames seen and hidden, mm; of the wrist, mm; of accelerations, mm / s^2."""
+def offsets_mm(model: JointsModel, clip: Observed, fit: FitResult) -> torch.Tensor:
+    """(F,21,3) of the fitted joints from the true ones, camera frame."""
     rest = model.rest_points(fit.betas.double())
     points = posed_points(model, fit.pose.double(), rest).points + (fit.transl.double() + rest[:, 0])[:, None]
-    points = points[:, model.to_standard]
-    off = 1000 * (points - clip.joints)
+    return 1000 * (points[:, model.to_standard] - clip.joints)
+
+
+def errors(model: JointsModel, clip: Observed, fit: FitResult) -> dict[str, float]:
+    """Wrist-relative error of frames seen and hidden, mm; of the wrist, mm; of accelerations, mm / s^2."""
+    off = offsets_mm(model, clip, fit)
     relative = (off - off[:, :1]).norm(dim=-1).mean(dim=1)
     second = (off[2:] - 2 * off[1:-1] + off[:-2]) * FPS**2
     return {
