@@ -70,9 +70,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0, 4.0])
     parser.add_argument("--interval_correlations", type=float, nargs="+", help="each tried with each factor")
     parser.add_argument("--prior", help="of other people; without: the priors of those that are not left out")
-    parser.add_argument(
-        "--ruler_mm", type=float, help="each hand is also measured once, with an error of this deviation"
-    )
+    parser.add_argument("--ruler_mm", type=float, help="each hand is measured once too, with such an error")
     parser.add_argument("--left_out", type=int, default=60, help="people to calibrate; the others give the priors")
     parser.add_argument("--num_images", type=int, default=20, help="images a person")
     parser.add_argument("--seed", type=int, default=0, help="of who is left out")

@@ -1,9 +1,9 @@
 """How much can smoothing gain? ``python -m benchmarks.studies.smoothing_bound [--cache DIR]``
 
-A smoother that knew exactly how the hand moves could average each frame's error over its neighbours, and would keep what
-neighbours have in common. This prints the frame-by-frame fit's error with that average taken over ever longer times (of
-the frames in which the hand is seen; `benchmarks.video`, the same people): what is left bounds every smoother with that
-memory from below.
+A smoother that knew exactly how the hand moves could average each frame's error over its neighbours, and would keep
+what neighbours have in common. This prints the frame-by-frame fit's error with that average taken over ever longer
+times (of the frames in which the hand is seen; `benchmarks.video`, the same people): what is left bounds every
+smoother with that memory from below.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder for the networks' outputs")
     args = parser.parse_args()
     found = measure(observations(args.seed, args.clips, args.cache))
-    print("errors averaged over   MPJPE      wrist")
+    print("errors averaged over MPJPE     wrist")
     for span, (relative, wrist) in found.items():
         change = " ".join(
             f"{100 * (now / was - 1):+4.0f}%" for now, was in zip((relative, wrist), found[1], strict=True)
