@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder for the networks' outputs")
     args = parser.parse_args()
     found = measure(observations(args.seed, args.clips, args.cache))
-    print("errors averaged over MPJPE     wrist")
+    print("errors averaged over   MPJPE      wrist")
     for span, (relative, wrist) in found.items():
         change = " ".join(
             f"{100 * (now / was - 1):+4.0f}%" for now, was in zip((relative, wrist), found[1], strict=True)
