@@ -189,8 +189,7 @@ class HandEstimator:
         betas = torch.as_tensor(shape.betas[None], dtype=torch.float32)
         start = None
         if before is not None and before.pose is not None and before.transl is not None:
-            pose, transl = rows_of(before.pose, before.transl)
-            start = (pose, transl)
+            start = tuple(rows_of(before.pose, before.transl))
         K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence)
         pose = output["pose"].float().cpu()
         fitted = fit_frames(self.joints_model, pose, betas, K_row, points, confidence, self.frame_options, start)
