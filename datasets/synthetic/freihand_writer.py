@@ -51,10 +51,7 @@ def write_freihand(
     """Write a data set.
 
     Args:
-        root: its folder; made if missing.
-        num_train: unique training samples; each has four images.
-        num_eval: evaluation samples.
-        seed: of everything random.
+        num_train, num_eval: unique samples; each one to train on has four images.
         mano_dir: folder of the hand model, as in `template.load_hand_assets`.
         evaluation_labels: False: only K and scale of the evaluation part, as first released.
 
