@@ -99,10 +99,8 @@ class HandEstimator:
 
     Args:
         network, card: of `load_network`; returns ``pose`` (and betas) or ``vertices``.
-        assets: right hand in use.
         reader: keypoint network for networks of pose and shape; None: the network's own keypoints.
         options: of the fitting; None: its defaults.
-        device: where the network is.
     """
 
     def __init__(

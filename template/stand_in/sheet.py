@@ -105,8 +105,6 @@ def write_sheet(hand: dict[str, np.ndarray], path: Path, pixels: int = 380) -> N
 
     Args:
         hand: the arrays of `template/stand_in.npz`.
-        path: image file to write.
-        pixels: size of one picture.
     """
     faces = hand["f"].astype(np.int64)
 
