@@ -34,7 +34,6 @@ LIMITS = {
         _POSITIVE,
     ),
     **dict.fromkeys(("crop_size", "input_size"), (_SMALLEST_PICTURE, 4096, False)),
-    "keypoint_views": (1, 5, False),
     "crop_scale": (0, 2, True),
     "rotation_deg": (0, 180, False),
     **dict.fromkeys(("min_confidence", "error_correlation"), (0, 1, False)),

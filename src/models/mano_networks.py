@@ -11,7 +11,6 @@ from src.models import told_betas
 from src.models.backbones import Backbone
 from src.models.heatmaps import HeatmapHead, decode_heatmaps
 from src.models.keypoint_rating import KeypointRating
-from src.models.keypoint_views import average_views
 from utils.camera import crop_geometry, ray_rotation
 from utils.rotations import matrix_to_rotation_6d, rotation_6d_to_matrix
 
@@ -99,10 +98,6 @@ class Pose2D(nn.Module):
     Args:
         rated: ``keypoint_confidence`` is the probability of `KeypointRating`, which also says whether there is a
             hand and which one; else it is the heat maps' spread.
-
-    Attributes:
-        views: 1 to 5; in eval mode keypoints are means over so many slightly moved views (`keypoint_views.VIEWS`),
-            each of which costs a pass.
     """
 
     def __init__(self, backbone: str = "resnet18", weights: str | Path | None = None, rated: bool = False) -> None:
@@ -111,20 +106,10 @@ class Pose2D(nn.Module):
         self.heatmaps = HeatmapHead(self.backbone.channels)
         channels = self.backbone.channels[-1], self.heatmaps.maps.in_channels
         self.rating = KeypointRating(*channels) if rated else None
-        self.views = 1
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """The keypoints, see `src.models`; if there is a rating, what it returns as well."""
-        output = self._decode(self.backbone(image), image.shape[-1])
-        if self.views > 1 and not self.training:
-
-            def look(view: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-                found = self._decode(self.backbone(view), view.shape[-1])
-                return found["keypoints_2d"], found["keypoint_confidence"]
-
-            first = output["keypoints_2d"], output["keypoint_confidence"]
-            output["keypoints_2d"], output["keypoint_confidence"] = average_views(look, image, first, self.views)
-        return output
+        return self._decode(self.backbone(image), image.shape[-1])
 
     def _decode(self, features: list[torch.Tensor], input_size: int) -> dict[str, torch.Tensor]:
         logits, fine = self.heatmaps(features)
