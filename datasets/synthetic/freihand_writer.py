@@ -142,10 +142,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--num_train", type=int, default=64, help="unique training samples, four images each")
     parser.add_argument("--num_eval", type=int, default=16, help="evaluation samples")
-    parser.add_argument(
-        "--no_evaluation_labels", dest="evaluation_labels", action="store_false",
-        help="leave out the evaluation part's labels, as in the original release",
-    )  # fmt: skip
     return parser
 
 

@@ -192,13 +192,17 @@ class Reader:
         )
 
 
+def find_picture(folder: str | os.PathLike, name: str) -> Path | None:
+    """The picture of that name, with its suffix or without; None: it is not there."""
+    files = (Path(folder) / f"{name}{suffix}" for suffix in ("", ".jpg", ".jpeg", ".png", ".JPG"))
+    return next((file for file in files if file.is_file()), None)
+
+
 def _picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | None:
-    folder = Path(images)
-    for file in [folder / name, *(folder / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png"))]:
-        if file.is_file():
-            with Image.open(file) as picture:
-                return picture.size
-    return None
+    if (file := find_picture(images, name)) is None:
+        return None
+    with Image.open(file) as picture:
+        return picture.size
 
 
 def _columns(hand: Hand, K: np.ndarray | float | None, source: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from src.engine.estimates.survey import Survey
+from src.estimators.reader import find_picture
 from src.personalization.estimates.personalise import Personalised
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.hand_size import describe_lengths
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 #: Side of the box around the keypoints.
 _MARGIN = 1.2
-_SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".JPG")
 
 
 class RowsFile(contextlib.AbstractContextManager):
@@ -157,13 +157,11 @@ def results(found: Personalised, assets: HandAssets) -> list[Result]:
 def _picture(folder: str | None, name: str) -> np.ndarray | None:
     if folder is None:
         return None
-    for suffix in _SUFFIXES:
-        path = Path(folder) / f"{name}{suffix}"
-        if path.is_file():
-            try:
-                return read_photo(path, path.stem).image
-            except UnusableImage as error:
-                logger.warning("%s: %s; it is not on the page", path, error)
-                return None
-    logger.warning("%s is not in %s; it is not on the page", name, folder)
-    return None
+    if (path := find_picture(folder, name)) is None:
+        logger.warning("%s is not in %s; it is not on the page", name, folder)
+        return None
+    try:
+        return read_photo(path, path.stem).image
+    except UnusableImage as error:
+        logger.warning("%s: %s; it is not on the page", path, error)
+        return None
