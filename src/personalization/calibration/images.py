@@ -148,7 +148,7 @@ class Images:
                 "mano_baseline_conf"
             )
         weights = average_weights(len(own), method, own.confidence, top_k, temperature)
-        mean = np.median(betas, axis=0) if method == "median" else average_betas(betas, weights)
+        mean = np.median(betas, axis=0) if method == "median" else weights @ betas
         return mean, None, weights > 0, {"scale_evidence": "network"}
 
 
@@ -274,8 +274,3 @@ def average_weights(
     shifted = (confidence.astype(np.float64) - confidence.max()) / temperature
     weights = np.exp(shifted)
     return weights / weights.sum()
-
-
-def average_betas(betas: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean (10,) float64 of betas (N,10)."""
-    return weights @ betas.astype(np.float64)
