@@ -116,7 +116,6 @@ class _Parser(CommandParser):
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Parser of ``run.py``."""
     parser = _Parser("Train, evaluate, predict and demonstrate hand networks.")
     parser.add_argument("--phase", required=True, choices=PHASES)
     add_device_arguments(parser)

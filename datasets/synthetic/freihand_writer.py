@@ -136,7 +136,6 @@ def _aim(hand: StudioHand, generator: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the writer."""
     parser = writer_parser(
         "python -m datasets.synthetic.freihand_writer", "Write a synthetic data set in FreiHAND's layout."
     )

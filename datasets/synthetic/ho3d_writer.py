@@ -89,7 +89,6 @@ def write_ho3d(
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the writer."""
     parser = writer_parser(
         "python -m datasets.synthetic.ho3d_writer",
         "Write a small synthetic data set in the layout of HO-3D's evaluation part.",

@@ -144,7 +144,6 @@ def _row(values: np.ndarray) -> str:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the writer."""
     parser = writer_parser(
         "python -m datasets.synthetic.humbi_writer", "Write a small synthetic data set in the layout of HUMBI's hands."
     )

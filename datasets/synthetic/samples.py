@@ -127,7 +127,6 @@ def _write_K(path: Path, K: np.ndarray) -> None:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
     parser = argparse.ArgumentParser(description="Write synthetic pictures or a synthetic video of unseen people.")
     parser.add_argument("--images", help="folder for pictures")
     parser.add_argument("--freihand", help="take the pictures from this FreiHAND folder")
@@ -139,7 +138,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def write(args: argparse.Namespace) -> None:
-    """Write what the options say."""
     if not args.images and not args.video:
         raise ValueError("give --images DIR or --video FILE.mp4")
     if args.images and args.freihand:

@@ -255,7 +255,6 @@ class HandEstimator:
 
 
 def rows_of(*arrays: np.ndarray, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    """Each array as a batch of one."""
     return [torch.as_tensor(np.asarray(array)[None], dtype=dtype) for array in arrays]
 
 

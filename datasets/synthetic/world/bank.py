@@ -114,12 +114,10 @@ class ResidentBank:
 
     @property
     def cutouts(self) -> int:
-        """How many cut-outs are here."""
         return len(self._read) * CUTOUTS_A_SHARD
 
     @property
     def backgrounds(self) -> int:
-        """How many backgrounds are here."""
         return len(self._read) * BACKGROUNDS_A_SHARD
 
     def refresh(self, at_most: int = 1_000_000) -> int:
@@ -146,7 +144,6 @@ class ResidentBank:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
     parser = writer_parser("python -m datasets.synthetic.world.bank", "Render cut-outs and backgrounds.")
     parser.add_argument("--people", type=int, default=200, help=f"each gives {PER_PERSON} cut-outs")
     parser.add_argument("--first", type=int, default=0, help="number of the first person")
@@ -156,7 +153,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def write(args: argparse.Namespace) -> None:
-    """Write what the options say."""
     began = time.time()
     count = write_bank(**vars(args))
     logger.info("%s: %d shards of %d cut-outs, %.1f s", args.root, count, CUTOUTS_A_SHARD, time.time() - began)

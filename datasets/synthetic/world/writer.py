@@ -140,7 +140,6 @@ def write_world(
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the writer."""
     parser = writer_parser(
         "python -m datasets.synthetic.world.writer", "Write pictures like the world in FreiHAND's layout."
     )

@@ -35,7 +35,6 @@ class ViewGroups:
     camera_to_world: np.ndarray
 
     def rows(self, rows: np.ndarray) -> ViewGroups:
-        """Some of the rows."""
         return ViewGroups(self.instant[rows], self.camera_to_world[rows])
 
 
@@ -50,7 +49,6 @@ class Images:
     video: np.ndarray | None = None
 
     def rows(self, rows: np.ndarray) -> Images:
-        """Some of the images."""
         depth, video = (None if value is None else value[rows] for value in (self.wrist_depth, self.video))
         views = None if self.views is None else self.views.rows(rows)
         return Images(self.predictions.select(rows), depth, views, video)

@@ -133,7 +133,6 @@ class NetworkWindows(Looker):
         self.reader, self.finder, self.is_given = reader, finder, is_given
 
     def find(self, photo: Photo) -> list[Sight]:
-        """See `Looker`."""
         if self.finder is None or self.is_given:
             return super().find(photo)
         asked = self.tools.hand if self.tools.hand in ("left", "right") else None
@@ -159,7 +158,6 @@ class NetworkWindows(Looker):
         return _each_once(rated)
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
-        """See `Looker`."""
         image = photo.image
         look, other = self._look(image, limited(box, image)[None], is_left, and_mirrored=True)
         if look[2].mean() < CLEAR:
@@ -180,7 +178,6 @@ class NetworkWindows(Looker):
         return None if is_others else sight
 
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
-        """See `Looker`."""
         box = limited(sight.region.box, photo.image)
         return self.finder is None or self._agrees(photo.image, box[None])[0] >= HARDLY
 
