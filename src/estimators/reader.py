@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,6 @@ from PIL import Image
 from src.estimators.files import list_files, load
 from src.estimators.formats import module_of, read_hands
 from src.estimators.records import EstimateFormatError, Hand, Options, check_centre, check_hand, flip_x, pinhole
-from src.estimators.subjects import SubjectTable
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics, mirror_points
 from utils.cameras.intrinsics import checked_fov, checked_intrinsics
@@ -26,6 +26,58 @@ _READ_BY = {"side": ("mmpose", None), "sides": ("mediapipe", None), "unit": ("jo
 ROOM = 16 * 2**20
 #: How many times larger numbers are as Python's objects than as text.
 _TEXT = 8
+
+
+class SubjectTable:
+    """CSV with the columns image (the picture's name, with or without its suffix) and subject (a number), and side
+    (left, right) where two people are in one picture.
+
+    Raises:
+        FileNotFoundError, EstimateFormatError: no such table, or not one.
+    """
+
+    def __init__(self, table: Path) -> None:
+        if not table.is_file():
+            raise FileNotFoundError(f"subjects {str(table)!r}: neither column, file or one, nor a CSV that exists")
+        try:
+            with open(table, newline="", encoding="utf-8-sig") as handle:  # Excel writes the mark of UTF-8 first
+                rows = list(csv.DictReader(handle))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise EstimateFormatError(f"{table}: is no CSV in UTF-8 ({error})") from error
+        if not rows or not {"image", "subject"} <= set(rows[0]):
+            raise EstimateFormatError(
+                f"{table}: the columns image and subject are needed, with commas between them; it has "
+                f"{list(rows[0] if rows else [])}"
+            )
+        self._table = table
+        self._known: dict[tuple[str, str], int] = {}
+        for number, row in enumerate(rows, start=2):
+            image, subject, side = (str(row.get(name) or "").strip() for name in ("image", "subject", "side"))
+            if not image or not subject.isdecimal() or len(subject) > 9 or side.lower() not in ("", "left", "right"):
+                raise EstimateFormatError(
+                    f"{table}, line {number}: image {image!r}, subject {subject!r}, side {side!r}; a picture's name, a "
+                    "whole number, and left, right or nothing are meant"
+                )
+            key = Path(image).stem, side.lower()
+            if self._known.setdefault(key, int(subject)) != int(subject):
+                raise EstimateFormatError(
+                    f"{table}, line {number}: {image} is of subject {subject} and of {self._known[key]}; of two people "
+                    "in a picture the column side says whose hand is which"
+                )
+
+    def subject_of(self, hand: Hand) -> int:
+        """Number of the person whose hand it is.
+
+        Raises:
+            EstimateFormatError: the table does not name its picture.
+        """
+        name, side = Path(hand.image).stem, "left" if hand.is_left else "right"
+        found = self._known.get((name, side), self._known.get((name, "")))
+        if found is None:
+            raise EstimateFormatError(
+                f"{self._table} does not say who is in {hand.name}; add it, or leave its result out"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -166,13 +218,17 @@ def _size(image_size: Sequence[int]) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
+def find_picture(folder: str | os.PathLike, name: str) -> Path | None:
+    """The picture of that name, with its suffix or without; None: it is not there."""
+    files = (Path(folder) / f"{name}{suffix}" for suffix in ("", ".jpg", ".jpeg", ".png", ".JPG"))
+    return next((file for file in files if file.is_file()), None)
+
+
 def _picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | None:
-    folder = Path(images)
-    for file in [folder / name, *(folder / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png"))]:
-        if file.is_file():
-            with Image.open(file) as picture:
-                return picture.size
-    return None
+    if (file := find_picture(images, name)) is None:
+        return None
+    with Image.open(file) as picture:
+        return picture.size
 
 
 def _columns(hand: Hand, K: np.ndarray | float | None, is_real: bool, source: str) -> dict[str, Any]:
