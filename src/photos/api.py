@@ -103,8 +103,7 @@ class PhotoEstimator:
             image: (H,W,3) uint8 RGB, or a file, whose EXIF may know the lens.
             K: (3,3) intrinsics, px. fov: degrees across the longer side. Of neither, EXIF or a guess is taken, and
                 distances scale with it.
-            side: which hand it is; "auto": what the detector says, or the side on which the keypoint network is
-                surer.
+            side: which hand; "auto": what the detector says, or the side on which the keypoint network is surer.
             identity: the person's `Identity`, or its file. Good choices are a calibrated one, or None.
             box: left, top, right, bottom of the hand, px; None: it is looked for.
 
