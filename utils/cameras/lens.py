@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from utils.cameras.intrinsics import checked_intrinsics
+
 LENSES = ("pinhole", "fisheye")
 #: Numbers of coefficients, in OpenCV's order: k1, k2, p1, p2[, k3[, k4, k5, k6]] and fisheye's k1 to k4.
 COUNTS = {"pinhole": (0, 4, 5, 8), "fisheye": (0, 4)}
@@ -50,13 +52,13 @@ class CameraModel:
         K, given = np.asarray(self.K, np.float64), np.asarray(self.distortion, np.float64)
         if self.lens not in LENSES:
             raise ValueError(f"{self.source}: lens {self.lens!r} is unknown; choose one of {LENSES}")
-        if K.shape != (3, 3) or not np.isfinite(K).all() or min(K[0, 0], K[1, 1]) <= 0 or K[1, 0]:
-            raise ValueError(f"{self.source}: K is {K.tolist()}; it must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] px")
-        if np.abs(K[2] - [0, 0, 1]).max() > 1e-9:
-            raise ValueError(f"{self.source}: the last row of K is {K[2].tolist()}; it must be [0, 0, 1]")
+        if K.ndim != 2:
+            raise ValueError(f"{self.source}: K has shape {K.shape}; it must be (3,3)")
+        K = checked_intrinsics(K, self.source)
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"{self.source}: a picture of {self.size[0]} x {self.size[1]} pixels is none")
-        if given.ndim != 1 or (len(given) not in COUNTS[self.lens] and given[max(COUNTS[self.lens]) :].any()):
+        most = max(COUNTS[self.lens])
+        if given.ndim != 1 or (len(given) not in COUNTS[self.lens] and (len(given) < most or given[most:].any())):
             raise ValueError(
                 f"{self.source}: {given.size} coefficients for a {self.lens}; it takes {COUNTS[self.lens]} of them "
                 "(thin prisms and tilted sensors are not supported: calibrate without them)"
@@ -170,19 +172,13 @@ class CameraModel:
         """Its kind and coefficients, in OpenCV's order."""
         return {"lens": self.lens, "distortion": self.distortion.tolist()}
 
-    def for_picture(self, width: int, height: int, resized: bool = False) -> CameraModel:
+    def for_picture(self, width: int, height: int) -> CameraModel:
         """The camera of pictures of ``width`` x ``height`` px.
 
-        Args:
-            resized: the pictures were scaled as a whole (not cropped) from the size of the calibration.
-
         Raises:
-            ValueError: they have another size and ``resized`` is not said, or another aspect ratio, or the
-                calibration does not say its size and they were resized.
+            ValueError: it was calibrated at another size; says what can be done.
         """
         if self.size is None:
-            if resized:
-                raise ValueError(f"{self.source}: says no picture size to scale from; add width and height")
             return replace(self, size=(width, height))
         if self.size == (width, height):
             return self
@@ -190,15 +186,10 @@ class CameraModel:
         scale = np.array([width, height]) / self.size
         if abs(scale[0] * self.size[1] - height) > 1 and abs(scale[1] * self.size[0] - width) > 1:
             raise ValueError(f"{said}: another aspect ratio, so they were cropped or turned; calibrate at that size")
-        if not resized:
-            raise ValueError(
-                f"{said}: if they were resized as a whole, multiply fx, fy, cx and cy by the factor and say the new "
-                "width and height; if they were cropped, calibrate at that size"
-            )
-        K = self.K.copy()
-        K[:2] *= scale[:, None]
-        K[:2, 2] += (scale - 1) / 2  # pixel centres are at integers: areas scale, not centres
-        return replace(self, K=K, size=(width, height))
+        raise ValueError(
+            f"{said}: if they were resized as a whole, multiply fx, fy, cx and cy by the factor and say the new width "
+            "and height; if they were cropped, calibrate at that size"
+        )
 
 
 def _polynomial(coefficients: np.ndarray | list | tuple, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

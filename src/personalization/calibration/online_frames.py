@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.from_keypoints import fit_options
+from src.personalization.calibration.from_keypoints import MAX_MISFIT, fit_options
 from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.views import View, no_evidence, solve_frames
 from src.personalization.fitting.fit import observe, reprojection_rmse
@@ -20,8 +20,6 @@ from src.personalization.terms.inputs import check_frames
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
 
-#: A frame further from its keypoints than this, in their standard deviations, explains no hand.
-MAX_MISFIT = 3.0
 STEPS = LMOptions(max_steps=20)
 #: Of a right hand: K (1,3,3) px, keypoints (1,21,2) px, and confidence (1,21) or None.
 Arrays = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
@@ -61,6 +59,9 @@ class FrameFitter:
         """
         seen = self._arrays(keypoints, confidence, K, is_left)
         told = None if predicted is None else self._tensor(predicted)
+        for name, value, shape in (("pose", pose, (16, 3, 3)), ("betas", predicted, (10,))):
+            if value is not None and np.shape(value) != shape:
+                raise CalibrationError(f"{name} has shape {np.shape(value)}; {shape} is meant")
         found: View | str = "not fitted"
         if pose is not None:
             found = self._fit(seen, self._tensor(pose)[None], told, betas)
@@ -126,5 +127,5 @@ class FrameFitter:
         return camera[None], points[None], None if trust is None else trust[None]
 
     def _tensor(self, value: Any) -> torch.Tensor:
-        given = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
+        given = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value, dtype=np.float64))
         return given.to(self.model.device, self.model.dtype)

@@ -35,7 +35,6 @@ class FrameInputs:
     status: torch.Tensor
 
     def rows(self, index: torch.Tensor | slice) -> FrameInputs:
-        """Some of the frames."""
         return FrameInputs(**{name: value[index] for name, value in vars(self).items()})
 
     @property
@@ -92,7 +91,7 @@ def _checked(
     finite_camera = xp.isfinite(K).all(-1).all(-1)
     safe = xp.where(finite_camera[:, None, None], K, identity)
     axis = abs(xp.linalg.norm(safe[:, 2], axis=1) - 1) < 1e-6  # (0, 0, 1), or where a camera looks that was turned
-    focal = abs(xp.linalg.det(safe)) > 1e-6
+    focal = xp.linalg.det(safe) > 1e-6  # below 0: one focal length is, and the camera sees a mirror image
     status[~(finite_camera & axis & focal)] = int(Status.BAD_INTRINSICS)
 
     error = xp.amax(abs(pose @ pose.mT - identity), (1, 2, 3))
