@@ -49,8 +49,17 @@ def picture(frame: int) -> Photo:
     return Photo("clip", None, image)
 
 
-def test_who_looks_like_the_hand_that_is_followed_elsewhere_is_the_other_one() -> None:
-    tracker = with_windows(BothRight())
+@pytest.mark.parametrize("by_search", [False, True])
+def test_who_looks_like_the_hand_that_is_followed_elsewhere_is_the_other_one(by_search: bool) -> None:
+    """It is found again by its window, or by a search alone."""
+    tracker = with_windows(looker := BothRight())
+    read = looker.read
+
+    def window(photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
+        is_lost = box[0] > 300 and tracker.tracks[-1].hits == CLEAR
+        return None if by_search and is_lost else read(photo, box, is_left)
+
+    looker.read = window
     for frame in range(LAST):
         hands = tracker(picture(frame), frame / 30)
         seen = [(hand.track, hand.is_left) for hand in hands if hand.result is not None]
