@@ -19,7 +19,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Parse, call one function; the exit status."""
     return run_command(get_args_parser(), run)
 
 

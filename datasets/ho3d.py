@@ -101,7 +101,6 @@ class HO3D(CropDataset):
         super().__init__(root, split, settings, columns, keypoints, boxes, assets, (WIDTH, HEIGHT), state)
 
     def image_path(self, index: int) -> Path:
-        """The image's file."""
         return self.root / "evaluation" / _image_name(self.names[index], ENDINGS[self.version])
 
     def full_image(self, index: int) -> np.ndarray:

@@ -48,7 +48,6 @@ _SAMPLES_AT_ONCE = 32
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options of the command."""
     about = "Write splits of a data set as shards (WebDataset tars), or check them."
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--dataset", default="dex_ycb", choices=sorted(set(DATASETS) - {"shards"}))

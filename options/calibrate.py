@@ -72,7 +72,6 @@ class _Parser(CommandParser):
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Parser of ``calibrate_from_shape_params.py``."""
     parser = _Parser("Many images of a person to one identity file (shape of the hand, with its uncertainty).")
     add = parser.add_argument_group("source").add_argument
     add(

@@ -40,7 +40,6 @@ class _Parser(CommandParser):
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Parser of ``optimization_dex_ycb.py``."""
     parser = _Parser("Fit pose and translation to 2D keypoints at test time; the shape stays as given.")
     add = parser.add_argument
     add(

@@ -26,7 +26,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 _EVERYWHERE = "device mano_dir threads"
 _DATA = "dataset data_root setup split side paper_filter crop_size crop cache skip_bad allow_missing_subjects"
-_NETWORK = "model backbone hierarchy keypoint_views checkpoint resume exp_name out_dir"
+_NETWORK = "model backbone hierarchy checkpoint resume exp_name out_dir"
 _SAMPLES = "batch_size num_workers max_images"
 _OWN_IMAGES = (
     "model backbone hierarchy checkpoint resume shape identity weights output K fov hand bbox keypoints landmarker "
@@ -51,8 +51,7 @@ USED_OPTIONS = {
 
 #: What --phase eval needs to predict, and does not use where predictions are given.
 _OF_PREDICTING = tuple(
-    f"--{name}"
-    for name in "checkpoint resume backbone hierarchy keypoint_views shape batch_size num_workers max_images".split()
+    f"--{name}" for name in "checkpoint resume backbone hierarchy shape batch_size num_workers max_images".split()
 )
 _NO_NAMES = ("", ".", "..")
 
@@ -117,7 +116,6 @@ class _Parser(CommandParser):
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Parser of ``run.py``."""
     parser = _Parser("Train, evaluate, predict and demonstrate hand networks.")
     parser.add_argument("--phase", required=True, choices=PHASES)
     add_device_arguments(parser)
@@ -155,7 +153,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     add("--blind_decoder", action="store_true", help="ablation: betas reach the hand layer only")
     add("--hierarchy", help="mesh levels: transform.pkl of a CMR checkout, if checkpoints depend on it")
-    add("--keypoint_views", type=int, help="pose_2d: average over so many moved views, 1 to 5")
     add("--checkpoint", help="trained network for eval, predict (a .pt or .safetensors)")
     add = parser.add_argument_group("training").add_argument
     add("--exp_name", help="name of the run's folder (default: the model's name)")

@@ -258,5 +258,3 @@ def test_motions_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fps is 0"):
         write_bvh(tmp_path / "hand.bvh", HANDS["stand-in"], pose, betas, transl, fps=0)
     assert not os.listdir(tmp_path)
-    with pytest.raises(ValueError, match="units_per_metre"):
-        write_bvh(tmp_path / "hand.bvh", HANDS["stand-in"], pose, betas, transl, fps=30, units_per_metre=0)

@@ -263,7 +263,7 @@ def test_a_runs_name_is_no_path(capsys):
     [
         "save_minutes nan", "rotation_deg inf", "lr nan", "lr -1", "max_images -1", "batch_size 0", "num_workers -1",
         "weight_decay -1", "seed -1", "seed 99999999999999999999", "crop_scale 0", "crop_scale 3", "crop_size 1",
-        "input_size 100000", "save_minutes -1", "rotation_deg -400", "threads 9999", "keypoint_views 9",
+        "input_size 100000", "save_minutes -1", "rotation_deg -400", "threads 9999",
     ],
 )  # fmt: skip
 def test_numbers_that_are_none_are_refused_before_a_run_is_deleted(words, tmp_path, capsys):

@@ -14,7 +14,7 @@ from src.models import build_model
 from src.models.losses import ranking_loss
 from src.models.mano_networks import ConfidenceHead
 from src.models.objectives import ConfidenceObjective, WithinPersonConfidence, average_of_person, ranked_pairs
-from src.personalization.calibration.images import average_betas, average_weights
+from src.personalization.calibration.images import average_weights
 from template import HandModel, load_hand_assets
 
 
@@ -44,7 +44,7 @@ def test_average_weighs_as_the_calibration_does() -> None:
     for number in (4, 7, 9):
         rows = np.flatnonzero(person.numpy() == number)
         weights = average_weights(len(rows), "confidence", confidence.numpy()[rows])
-        assert np.allclose(averaged[rows], average_betas(betas.numpy()[rows], weights), atol=1e-5)
+        assert np.allclose(averaged[rows], weights @ betas.numpy()[rows], atol=1e-5)
 
 
 def test_head_learns_what_a_linear_branch_cannot() -> None:

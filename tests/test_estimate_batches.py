@@ -15,7 +15,7 @@ import pytest
 from benchmarks.scenes.estimator_simulation import SIZE, estimate, write_results
 from src.engine.distributed import DistributedContext
 from src.engine.estimates.batches import batches, personalised_batches
-from src.engine.estimates.rows_file import RowsFile
+from src.engine.estimates.outputs import RowsFile
 from src.engine.estimates.survey import Survey, survey
 from src.estimators import Reader, read_estimates, write_estimates
 from src.estimators.files import load

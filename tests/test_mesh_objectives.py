@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.models.cmr.silhouette import silhouette
 from src.models.losses_cmr import CmrLoss
 from src.models.mesh_joints import mesh_hand
-from src.models.mesh_objectives import BoukhaymaObjective, MeshObjective, weak_perspective
+from src.models.mesh_objectives import BoukhaymaObjective, MeshObjective, silhouette, weak_perspective
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from template.cmr_assets import load_hierarchy
 from utils.camera import project

@@ -11,7 +11,6 @@ import torch
 
 from src.models import MODELS, build_model
 from src.models.heatmaps import decode_heatmaps, heatmap_loss
-from src.models.keypoint_views import VIEWS, moved
 from src.models.losses import edge_length_loss, normal_loss, ranking_loss
 from template import mirror_pose
 from utils.camera import crop_geometry, project, ray_rotation
@@ -129,39 +128,6 @@ def test_heatmaps_decode_to_sub_pixel_positions() -> None:
     assert heatmap_loss(logits, truth, SIZE) < heatmap_loss(logits, truth + 6, SIZE)
     outside = torch.full_like(truth, -30.0)
     assert float(heatmap_loss(logits, outside, SIZE)) == 0.0
-
-
-@pytest.mark.parametrize("turn_deg, shift", VIEWS[1:])
-def test_moved_views_lead_back_to_the_same_place(turn_deg: float, shift: float) -> None:
-    """A bright blob is found where it was: centre of mass in the view, led back."""
-    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
-    blob = torch.exp(-((x - 40.3) ** 2 + (y - 25.6) ** 2) / 18.0)
-    view, back = moved((2 * blob - 1).expand(1, 3, -1, -1), turn_deg, shift)
-    weight = (view[0, 0] + 1) / (view[0, 0] + 1).sum()
-    found = torch.stack([(weight * x).sum(), (weight * y).sum()])
-    assert (found - torch.tensor([40.3, 25.6])).norm() > 1.5  # it did move
-    assert torch.allclose(back[:, :2] @ found + back[:, 2], torch.tensor([40.3, 25.6]), atol=0.02)
-
-
-def test_views_are_averaged_by_their_confidence() -> None:
-    network = build_model("pose_2d", "fair", backbone="mobilenet_v3_small").eval()
-    image = 0.3 * torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
-    single = network(image)
-    total, weight = 0.0, 0.0
-    for turn_deg, shift in VIEWS[:3]:
-        view, back = moved(image, turn_deg, shift)
-        found = network(view if (turn_deg, shift) != (0.0, 0.0) else image)
-        there = torch.einsum("ab,njb->nja", back[:, :2], found["keypoints_2d"]) + back[:, 2]
-        total = total + there * found["keypoint_confidence"][..., None]
-        weight = weight + found["keypoint_confidence"][..., None]
-    network.views = 3
-    averaged = network(image)
-    assert torch.allclose(averaged["keypoints_2d"], total / weight, atol=1e-4)
-    assert not torch.allclose(averaged["keypoints_2d"], single["keypoints_2d"], atol=1e-3)
-    assert torch.equal(averaged["heatmap_logits"], single["heatmap_logits"])
-    network.views = 9
-    with pytest.raises(ValueError, match="views is 9"):
-        network(image)
 
 
 def test_ranking_loss_against_a_slow_loop() -> None:

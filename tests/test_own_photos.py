@@ -29,7 +29,7 @@ from src.personalization.terms.hand_size import length_gradient, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
-from src.photos.detector import Detection, MediapipeHands, mirrored, of_side
+from src.photos.detector import Detection, MediapipeHands, mirrored
 from src.photos.detector.finders import open_finder
 from src.photos.detector.landmarker import open_landmarker
 from src.photos.hands import find_photo_hands
@@ -135,17 +135,13 @@ def test_small_hands_are_found_in_windows_once() -> None:
         assert np.abs(found[0].keypoints_2d - truth).max() <= 4
 
 
-def test_mirror_and_choice_of_sides() -> None:
+def test_mirror() -> None:
     points = np.random.default_rng(0).uniform(0, 99, (21, 2))
     hand = hand_of(points, world=np.ones((21, 3)))
     flipped = mirrored(hand, 100)
     assert flipped.is_left and flipped.world[0, 0] == -1
     np.testing.assert_allclose(flipped.keypoints_2d[:, 0], 99 - points[:, 0])
     np.testing.assert_allclose(mirrored(flipped, 100).keypoints_2d, points)
-    hands = [hand_of(points, False, 0.6), hand_of(points, True, 0.7), hand_of(points, False, 0.9)]
-    assert [hand.score for hand in of_side(hands, None)] == [0.9, 0.7]
-    assert [hand.score for hand in of_side(hands, "left")] == [0.7]
-    assert of_side(hands[:1], "left") == []
 
 
 def test_without_mediapipe_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

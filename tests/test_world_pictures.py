@@ -13,7 +13,7 @@ import trimesh
 from datasets.freihand.files import SIZE, VERSIONS, image_name, read_annotations
 from datasets.synthetic.world import hands, mixing, photography, writer
 from datasets.synthetic.world.background import SIDE, random_background
-from datasets.synthetic.world.mesh import SubdividedHand, bend_forearm, hand_surface, loop_subdivision
+from datasets.synthetic.world.mesh import SubdividedHand, bend_forearm, hand_surface
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from utils.camera import project_numpy
 
@@ -72,22 +72,6 @@ def test_forearm_bends_and_the_hand_stays():
 def test_no_turn_is_no_change():
     points = np.random.default_rng(0).normal(size=(50, 3))
     assert np.allclose(bend_forearm(points, np.ones(50), np.zeros(3)), points)
-
-
-def test_subdivision_is_trimeshs():
-    """Loop's scheme with an open border, against trimesh's."""
-    mesh = trimesh.creation.icosphere(subdivisions=1)
-    faces = mesh.faces[mesh.triangles_center[:, 2] < 0.6]
-    used, faces = np.unique(faces, return_inverse=True)
-    vertices, faces = mesh.vertices[used], faces.reshape(-1, 3)
-    matrix, finer = loop_subdivision(faces, len(vertices))
-    expected, expected_faces = trimesh.remesh.subdivide_loop(vertices, faces, iterations=1)
-    ours = matrix @ vertices
-    assert len(finer) == len(expected_faces) == 4 * len(faces)
-    distance, _ = trimesh.proximity.ProximityQuery(trimesh.Trimesh(expected, expected_faces, process=False)).vertex(
-        ours
-    )
-    assert distance.max() < 1e-9
 
 
 def test_any_hand_model_gets_a_forearm():

@@ -62,7 +62,6 @@ def write(axes: Axes, middle: np.ndarray, text: str) -> None:
 
 
 def draw(target: Path = TARGET) -> None:
-    """Write the picture."""
     assets = load_hand_assets(side="right")
     model = JointsModel(assets)
     joints = model.rest[model.to_standard].numpy()

@@ -16,7 +16,7 @@ from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_ca
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.data_set_evidence import group_views, view_groups
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.images import ViewGroups, average_betas, average_weights
+from src.personalization.calibration.images import ViewGroups, average_weights
 from src.personalization.calibration.multi_frame import MultiFrameResult, calibrate_frames
 from src.personalization.calibration.population import CalibrationOptions, calibration_options, load_population
 from src.personalization.calibration.problem import MultiFrameProblem, posterior_covariance
@@ -140,9 +140,7 @@ def averages(world: Simulated, seed: int) -> dict[str, torch.Tensor]:
     betas = common[:, None] + quality[..., None] * generator.normal(size=(persons, frames, 10))
     confidence = -4 * quality + generator.normal(size=quality.shape)
     found = {
-        name: np.stack(
-            [average_betas(b, average_weights(frames, method, c)) for b, c in zip(betas, confidence, strict=True)]
-        )
+        name: np.stack([average_weights(frames, method, c) @ b for b, c in zip(betas, confidence, strict=True)])
         for name, method in (("mean", "mean"), ("top-k", "top_k"), ("confidence", "confidence"))
     }
     found["mean shape"] = np.zeros_like(truth)

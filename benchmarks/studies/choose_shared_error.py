@@ -49,7 +49,7 @@ from src.personalization.fitting.fit import FitOptions
 from src.personalization.ground_truth import annotations_of, open_labels
 from src.personalization.pairing import pair_keypoints
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import HALF_95, lengths_mm
+from src.personalization.terms.hand_size import HALF_95, LengthCue, lengths_mm
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import JointsModel
 from utils.artifacts import Identity, Predictions, load_predictions
@@ -70,6 +70,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0, 4.0])
     parser.add_argument("--interval_correlations", type=float, nargs="+", help="each tried with each factor")
     parser.add_argument("--prior", help="of other people; without: the priors of those that are not left out")
+    parser.add_argument("--ruler_mm", type=float, help="each hand is measured once too, with such an error")
     parser.add_argument("--left_out", type=int, default=60, help="people to calibrate; the others give the priors")
     parser.add_argument("--num_images", type=int, default=20, help="images a person")
     parser.add_argument("--seed", type=int, default=0, help="of who is left out")
@@ -115,12 +116,20 @@ def try_factor(
     num_images: int,
     device: Any,
     correlation: float = INTERVAL_CORRELATION,
+    ruler_mm: float | None = None,
 ) -> dict[str, float]:
     """Coverage and error of the left-out people's calibration and fitting with one factor and interval correlation."""
     options = replace(calibration_options(population, shared_error=factor), interval_correlation=correlation)
-    identities = calibrate_predictions(own, assets, options, num_images=num_images, device=device)
     people, first = np.unique(own.subject_id, return_index=True)
     betas = {int(number): truth["betas"][row].astype(np.float64) for number, row in zip(people, first, strict=True)}
+    identities, draws = {}, np.random.default_rng(0)
+    for number, true in betas.items():
+        cues: tuple[LengthCue, ...] = ()
+        if ruler_mm is not None:
+            length = lengths_mm(assets, true, None)["hand"][0] + ruler_mm * draws.normal()
+            cues = (LengthCue("hand", length / 1000, ruler_mm / 1000),)
+        measured = replace(options, cues=cues, accept_conflict=True)
+        identities |= calibrate_predictions(own, assets, measured, subject=number, num_images=num_images, device=device)
     z = np.abs(standardised_errors(identities, betas, assets))
     hand = HandModel(assets)
     estimated = np.stack([identities[number].betas for number in betas])
@@ -173,7 +182,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     given = predictions.select(own), {key: value[own] for key, value in truth.items()}, population, assets
     correlations = args.interval_correlations or [INTERVAL_CORRELATION]
     rows = [
-        try_factor(factor, *given, args.num_images, device, correlation)
+        try_factor(factor, *given, args.num_images, device, correlation, args.ruler_mm)
         for factor in args.factors
         for correlation in correlations
     ]

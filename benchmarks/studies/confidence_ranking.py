@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from src.evaluation.shape import zero_pose_mpvpe  # noqa: E402
-from src.personalization.calibration.images import average_betas, average_weights  # noqa: E402
+from src.personalization.calibration.images import average_weights  # noqa: E402
 from src.personalization.ground_truth import annotations_of, open_labels  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
 from utils.artifacts import load_predictions  # noqa: E402
@@ -100,7 +100,7 @@ def _averages(
             drawn = random.choice(rows, min(args.num_images, len(rows)), replace=False)
             true.append(truth[drawn[0]])
             for name, (method, values) in cases.items():
-                averages[name].append(average_betas(betas[drawn], average_weights(len(drawn), method, values[drawn])))
+                averages[name].append(average_weights(len(drawn), method, values[drawn]) @ betas[drawn])
     target = np.stack(true)
     errors = {
         name: float(zero_pose_mpvpe(hand, np.float32(np.stack(rows)), target).mean()) for name, rows in averages.items()

@@ -217,12 +217,10 @@ def count_frames(folder: Path) -> int:
 
 
 def color_name(frame: int) -> str:
-    """File name of a frame's colour image."""
     return f"color_{frame:06d}.jpg"
 
 
 def labels_name(frame: int) -> str:
-    """File name of a frame's labels."""
     return f"labels_{frame:06d}.npz"
 
 

@@ -116,7 +116,6 @@ class FreiHAND(CropDataset):
         raise ValueError("FreiHAND does not say who is in which image, so it has no betas of a subject")
 
     def image_path(self, index: int) -> Path:
-        """The image's file."""
         return self.root / self._part / "rgb" / image_name(int(self.columns["image_id"][index]))
 
     def full_image(self, index: int) -> np.ndarray:

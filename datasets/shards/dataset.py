@@ -253,6 +253,5 @@ def dataset_of(root: str | Path) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

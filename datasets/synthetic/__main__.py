@@ -9,7 +9,6 @@ from options.command_line import run_command, writer_parser
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the data set writer."""
     about = "Write a synthetic data set in DexYCB's layout. An interrupted run goes on where it stopped."
     parser = writer_parser("python -m datasets.synthetic", about)
     parser.add_argument("--num_sequences", type=int, default=100, help="sequences a subject (official: 100)")
@@ -25,7 +24,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def write(args: argparse.Namespace) -> None:
-    """Write what the options say."""
     from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 
     arguments = vars(args)

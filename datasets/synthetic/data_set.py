@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from datasets.dex_ycb.splits import SERIALS
 from datasets.synthetic.dex_ycb_writer import (
@@ -25,6 +21,7 @@ from datasets.synthetic.dex_ycb_writer import (
     write_intrinsics,
     write_object_models,
 )
+from datasets.synthetic.jobs import run_jobs
 from datasets.synthetic.scene import population
 from datasets.synthetic.scene.appearance import SkinMap, make_skin_map, skin_sheets, skin_tone
 from datasets.synthetic.scene.background import room_texture, table_texture
@@ -92,8 +89,9 @@ def skin_map_of(mano_dir: str | None, side: str) -> SkinMap:
     return make_skin_map(vertices, joints, hand.assets.faces, is_left=side == "left")
 
 
-def write_sequence(root: Path, options: SynthesisOptions, subject: int, sequence: int) -> None:
-    """Make the 0-based ``sequence`` of the 1-based ``subject``; nothing happens if it is already complete."""
+def write_sequence(root: Path, options: SynthesisOptions, place: tuple[int, int]) -> None:
+    """Make one, ``place``: its 1-based subject and 0-based number; nothing happens if it is already complete."""
+    subject, sequence = place
     folder = root / population.subject_name(subject) / population.sequence_name(subject, sequence)
     if (folder / "pose.npz").is_file():  # the last file of a sequence
         return
@@ -158,28 +156,7 @@ def write_data_set(
         write_calibration(root, subject, make_rig(options.seed, subject), betas)
     jobs = [(subject, sequence) for subject in chosen for sequence in range(options.num_sequences)]
     workers = min(workers or os.cpu_count() or 1, len(jobs))
-    images = options.num_frames * len(SERIALS)
-    with tqdm(total=len(jobs) * images, unit="image", smoothing=0.05) as progress:
-        if workers == 1:
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # as in the worker processes: the same sums in the same order
-            try:
-                for job in jobs:
-                    write_sequence(root, options, *job)
-                    progress.update(images)
-            finally:
-                torch.set_num_threads(threads)
-            return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-            futures = [pool.submit(write_sequence, root, options, *job) for job in jobs]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    progress.update(images)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    run_jobs(partial(write_sequence, root, options), jobs, workers, "image", options.num_frames * len(SERIALS))
 
 
 def _claim(root: Path, options: SynthesisOptions) -> None:
@@ -196,8 +173,3 @@ def _claim(root: Path, options: SynthesisOptions) -> None:
         raise FileExistsError(f"{root} is not empty and holds no {DESCRIPTION_FILE}; choose another --root")
     else:
         write_json(path, wanted)
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)

@@ -51,10 +51,7 @@ def write_freihand(
     """Write a data set.
 
     Args:
-        root: its folder; made if missing.
-        num_train: unique training samples; each has four images.
-        num_eval: evaluation samples.
-        seed: of everything random.
+        num_train, num_eval: unique samples; each one to train on has four images.
         mano_dir: folder of the hand model, as in `template.load_hand_assets`.
         evaluation_labels: False: only K and scale of the evaluation part, as first released.
 
@@ -139,16 +136,11 @@ def _aim(hand: StudioHand, generator: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the writer."""
     parser = writer_parser(
         "python -m datasets.synthetic.freihand_writer", "Write a synthetic data set in FreiHAND's layout."
     )
     parser.add_argument("--num_train", type=int, default=64, help="unique training samples, four images each")
     parser.add_argument("--num_eval", type=int, default=16, help="evaluation samples")
-    parser.add_argument(
-        "--no_evaluation_labels", dest="evaluation_labels", action="store_false",
-        help="leave out the evaluation part's labels, as in the original release",
-    )  # fmt: skip
     return parser
 
 

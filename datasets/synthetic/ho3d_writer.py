@@ -40,10 +40,8 @@ def write_ho3d(
     """Write a data set.
 
     Args:
-        root: its folder; made if missing.
         num_images: of the evaluation part, four to a sequence.
         version: "v2" (png) or "v3" (jpg).
-        seed: of everything random.
         mano_dir: folder of the hand model, as in `template.load_hand_assets`.
 
     Raises:
@@ -91,7 +89,6 @@ def write_ho3d(
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the writer."""
     parser = writer_parser(
         "python -m datasets.synthetic.ho3d_writer",
         "Write a small synthetic data set in the layout of HO-3D's evaluation part.",

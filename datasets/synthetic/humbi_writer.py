@@ -49,11 +49,8 @@ def write_humbi(
     """Write a data set.
 
     Args:
-        root: its folder; made if missing.
-        num_subjects: people, numbered from 1; at least 3, so that every split has somebody.
-        num_frames: frames a person.
-        num_cameras: views of a frame.
-        seed: of everything random.
+        num_subjects: numbered from 1; at least 3, so that every split has somebody.
+        num_frames, num_cameras: of a person, of a frame.
         mano_dir: folder of the hand model, as in `template.load_hand_assets`.
 
     Raises:
@@ -147,7 +144,6 @@ def _row(values: np.ndarray) -> str:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the writer."""
     parser = writer_parser(
         "python -m datasets.synthetic.humbi_writer", "Write a small synthetic data set in the layout of HUMBI's hands."
     )

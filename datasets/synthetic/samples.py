@@ -95,20 +95,18 @@ def copy_freihand(root: Path, folder: Path, count: int) -> list[Path]:
     return written
 
 
-def write_video(
-    path: Path, num_frames: int, subject: int = UNSEEN[1], seed: int = 0, camera: int = 0, workers: int | None = 1
-) -> int:
-    """Write one sequence of an unseen person as one of the eight cameras sees it, and its ``<name>_K.npy``.
+def write_video(path: Path, num_frames: int, seed: int = 0) -> int:
+    """Write one sequence of an unseen person as the first camera sees it, and its ``<name>_K.npy``.
 
     Returns:
         how many frames show a hand and were written.
     """
     with tempfile.TemporaryDirectory() as temporary:
         options = SynthesisOptions(1, num_frames, seed=seed, left_fraction=0.0)
-        dataset = _unseen(Path(temporary), options, (subject,), workers)
+        dataset = _unseen(Path(temporary), options, UNSEEN[1:], workers=None)
         order = np.argsort(dataset.columns["image_id"], kind="stable")
         cameras = np.array([str(dataset.image_path(int(row)).parent) for row in order])
-        rows = order[cameras == np.unique(cameras)[camera]]
+        rows = order[cameras == cameras.min()]
         first = dataset.full_image(int(rows[0]))
         path.parent.mkdir(parents=True, exist_ok=True)
         with video_writer(path, VideoInfo(first.shape[1], first.shape[0], _FPS, len(rows))) as writer:
@@ -118,7 +116,7 @@ def write_video(
         return len(rows)
 
 
-def _unseen(root: Path, options: SynthesisOptions, people: tuple[int, ...] = UNSEEN, workers: int | None = 1) -> DexYCB:
+def _unseen(root: Path, options: SynthesisOptions, people: tuple[int, ...], workers: int | None) -> DexYCB:
     write_data_set(root, options, people, workers)
     return DexYCB(root, "s1_test", allow_missing_subjects=True)
 
@@ -129,7 +127,6 @@ def _write_K(path: Path, K: np.ndarray) -> None:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
     parser = argparse.ArgumentParser(description="Write synthetic pictures or a synthetic video of unseen people.")
     parser.add_argument("--images", help="folder for pictures")
     parser.add_argument("--freihand", help="take the pictures from this FreiHAND folder")
@@ -141,7 +138,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def write(args: argparse.Namespace) -> None:
-    """Write what the options say."""
     if not args.images and not args.video:
         raise ValueError("give --images DIR or --video FILE.mp4")
     if args.images and args.freihand:
@@ -151,7 +147,7 @@ def write(args: argparse.Namespace) -> None:
         written = write_photos(args.images, args.count, args.seed, workers=None)
         logger.info("%d pictures in %s", len(written), args.images)
     if args.video:
-        count = write_video(Path(args.video), args.num_frames, seed=args.seed, workers=None)
+        count = write_video(Path(args.video), args.num_frames, args.seed)
         logger.info("%d frames in %s", count, args.video)
 
 

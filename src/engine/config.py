@@ -81,7 +81,6 @@ def hand_model(args: argparse.Namespace, device: torch.device) -> tuple[HandMode
 
 
 def model_card(args: argparse.Namespace, assets: HandAssets) -> ModelCard:
-    """What the options say about the network."""
     options: dict[str, object] = {"backbone": args.backbone.lower()}
     if is_cascade(args.model, args.backbone):
         options["with_mask"] = has_mask(args)

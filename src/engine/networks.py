@@ -61,7 +61,7 @@ def open_network(
     ``--resume FILE`` may also be the name of a file in the run's ``checkpoints`` folder.
 
     Raises:
-        ValueError: no checkpoint was given, or one of another network or hand model, or one without views.
+        ValueError: no checkpoint was given, or one of another network or hand model.
         FileNotFoundError: there is none.
     """
     if not args.checkpoint and args.resume in (None, "auto"):
@@ -72,13 +72,7 @@ def open_network(
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint; tried {path} and {in_run}")
     expected = args.model if not args.checkpoint else None
-    network, card, digest = read_network(path, device, assets, args.model, args.backbone, args.hierarchy, expected)
-    views = getattr(args, "keypoint_views", None)
-    if views is not None and (card.model != "pose_2d" or card.recipe != "fair"):
-        raise ValueError(f"--keypoint_views is for pose_2d networks of the fair recipe, not {card.model}")
-    if views is not None:
-        network.views = views
-    return network, card, digest
+    return read_network(path, device, assets, args.model, args.backbone, args.hierarchy, expected)
 
 
 def read_network(

@@ -138,7 +138,6 @@ def history(run: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The command."""
     parser = argparse.ArgumentParser(description="Ship a run's weights in half precision.")
     parser.add_argument("--run", required=True, help="the run's folder, e.g. out/dex_ycb/mano_identity")
     parser.add_argument("--name", required=True, help="name of the file in the weights folder")

@@ -19,7 +19,6 @@ HAND_NAME = "MANO"
 
 
 def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
-    """Every hand of every batch."""
     hands = []
     for entry in entries(content, name, where):
         entry.need("pred_cam", "box_center", "box_size", "img_size", "right", "pred_keypoints_3d", "global_orient",

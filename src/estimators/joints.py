@@ -21,7 +21,6 @@ _SIDES = {**dict.fromkeys(("true", "1", "1.0", "left"), True), **dict.fromkeys((
 
 
 def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
-    """Every row."""
     if not isinstance(content, dict):
         raise MissingKeyError(
             f"{where}: the keys 'image', 'is_left', and 'keypoints_2d' or 'joints_3d' are missing: it is a "

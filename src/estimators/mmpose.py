@@ -16,7 +16,6 @@ MIN_SCORE = 0.1
 
 
 def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
-    """Every hand of every instance."""
     hands = []
     for subject, entry in enumerate(entries(_instances(content), name, where)):
         entry.need("keypoints", "keypoint_scores")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,6 @@ from PIL import Image
 from src.estimators.files import list_files, load
 from src.estimators.formats import module_of, read_hands
 from src.estimators.records import EstimateFormatError, Hand, Options, check_centre, flip_x, pinhole
-from src.estimators.subjects import SubjectTable
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics, mirror_points
 
@@ -25,6 +25,46 @@ _READ_BY = {"side": ("mmpose", None), "sides": ("mediapipe", None), "unit": ("jo
 ROOM = 16 * 2**20
 #: How many times larger numbers are as Python's objects than as text.
 _TEXT = 8
+
+
+class SubjectTable:
+    """CSV with the columns image (the picture's name, with or without its suffix) and subject (a number), and side
+    (left, right) where two people are in one picture.
+
+    Raises:
+        FileNotFoundError, EstimateFormatError: no such table, or not one.
+    """
+
+    def __init__(self, table: Path) -> None:
+        if not table.is_file():
+            raise FileNotFoundError(f"subjects {str(table)!r}: neither column, file or one, nor a CSV that exists")
+        with open(table, newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+        if not rows or not {"image", "subject"} <= set(rows[0]):
+            raise EstimateFormatError(
+                f"{table}: the columns image and subject are needed; it has {list(rows[0] if rows else [])}"
+            )
+        self._table = table
+        try:
+            self._known = {
+                (Path(row["image"]).stem, (row.get("side") or "").lower()): int(row["subject"]) for row in rows
+            }
+        except ValueError as error:
+            raise EstimateFormatError(f"{table}: subjects are whole numbers ({error})") from error
+
+    def subject_of(self, hand: Hand) -> int:
+        """Number of the person whose hand it is.
+
+        Raises:
+            EstimateFormatError: the table does not name its picture.
+        """
+        name, side = Path(hand.image).stem, "left" if hand.is_left else "right"
+        found = self._known.get((name, side), self._known.get((name, "")))
+        if found is None:
+            raise EstimateFormatError(
+                f"{self._table} does not say who is in {hand.name}; add it, or leave its result out"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -152,13 +192,17 @@ class Reader:
         )
 
 
+def find_picture(folder: str | os.PathLike, name: str) -> Path | None:
+    """The picture of that name, with its suffix or without; None: it is not there."""
+    files = (Path(folder) / f"{name}{suffix}" for suffix in ("", ".jpg", ".jpeg", ".png", ".JPG"))
+    return next((file for file in files if file.is_file()), None)
+
+
 def _picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | None:
-    folder = Path(images)
-    for file in [folder / name, *(folder / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png"))]:
-        if file.is_file():
-            with Image.open(file) as picture:
-                return picture.size
-    return None
+    if (file := find_picture(images, name)) is None:
+        return None
+    with Image.open(file) as picture:
+        return picture.size
 
 
 def _columns(hand: Hand, K: np.ndarray | float | None, source: str) -> dict[str, Any]:

@@ -57,7 +57,6 @@ def choose_regions(
     else the best of a search, else all of the picture.
 
     Args:
-        photo: the picture.
         bbox: left, top, right, bottom, px.
         hand: "left" or "right"; None: what the detector says, else right; "auto": what the detector says, else the
             side that the keypoint network is surer of.

@@ -99,10 +99,8 @@ class HandEstimator:
 
     Args:
         network, card: of `load_network`; returns ``pose`` (and betas) or ``vertices``.
-        assets: right hand in use.
         reader: keypoint network for networks of pose and shape; None: the network's own keypoints.
         options: of the fitting; None: its defaults.
-        device: where the network is.
     """
 
     def __init__(
@@ -189,8 +187,7 @@ class HandEstimator:
         betas = torch.as_tensor(shape.betas[None], dtype=torch.float32)
         start = None
         if before is not None and before.pose is not None and before.transl is not None:
-            pose, transl = rows_of(before.pose, before.transl)
-            start = (pose, transl)
+            start = tuple(rows_of(before.pose, before.transl))
         K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence)
         pose = output["pose"].float().cpu()
         fitted = fit_frames(self.joints_model, pose, betas, K_row, points, confidence, self.frame_options, start)
@@ -258,7 +255,6 @@ class HandEstimator:
 
 
 def rows_of(*arrays: np.ndarray, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    """Each array as a batch of one."""
     return [torch.as_tensor(np.asarray(array)[None], dtype=dtype) for array in arrays]
 
 

@@ -64,7 +64,6 @@ def find_photo_hands(
     Args:
         side: "left" or "right", only those; None: both (a person's hands share their shape).
         K, fov: see `choose_camera`.
-        finder: the detector.
 
     Raises:
         FileNotFoundError, ValueError: no folder, no image in it. ImportError: no detector.

@@ -46,7 +46,6 @@ class KeypointEstimator:
     """The hand model fitted to keypoints, the shape included where no identity is known.
 
     Args:
-        assets: right hand in use.
         population: which shapes there are; None: unit normal betas.
         landmarks: whose points the keypoints are; None: the hand's own joints and tips.
         max_misfit, min_side: of a hand that is believed, see `refusal`.

@@ -21,7 +21,6 @@ class ShapeFilter:
     is most of the error. So predictions are averaged, and information too.
 
     Args:
-        assets: right hand in use.
         identity: settles it; None: learn from evidence.
         population: how networks see shapes, and which shapes there are; None: predictions are taken at their word
             and there is no interval.

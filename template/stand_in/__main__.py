@@ -9,7 +9,6 @@ from pathlib import Path
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m template.stand_in", description=__doc__)
     parser.add_argument("--build", action="store_true", help="build the hand, write template/stand_in.npz (a minute)")
     parser.add_argument("--check", action="store_true", help="verify the file and draw it; exits 1 if a check fails")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from template.assets import STAND_IN_PATH
 from template.stand_in.correctives import fit_correctives
 from template.stand_in.grasps import pose_components
 from template.stand_in.population import shape_space
@@ -15,8 +16,6 @@ from template.stand_in.skinning import mesh_weights
 from template.stand_in.topology import template_mesh
 from utils.files import atomic_path
 from utils.joints import MANO_PARENTS
-
-STAND_IN_PATH = Path(__file__).resolve().parents[1] / "stand_in.npz"
 
 logger = logging.getLogger(__name__)
 

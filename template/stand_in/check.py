@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from template.assets import SHAPES as READ_SHAPES
 from template.stand_in.grasps import GRASPS, grasp_pose, rotations_from_pose
 from template.stand_in.remesh import inner_edges, sharp_edges
 from template.stand_in.skeleton import unit
@@ -15,17 +16,7 @@ from template.stand_in.surface import field, gradient, hand_capsules
 from utils.drawing.ray_casting import face_normals
 from utils.joints import TIP_VERTICES
 
-SHAPES = {
-    "v_template": (778, 3),
-    "shapedirs": (778, 3, 10),
-    "posedirs": (778, 3, 135),
-    "J_regressor": (16, 778),
-    "weights": (778, 16),
-    "f": (1538, 3),
-    "hands_components": (45, 45),
-    "hands_mean": (45,),
-    "kintree_table": (2, 16),
-}
+SHAPES = READ_SHAPES | {"kintree_table": (2, 16)}
 
 #: Adults' hand length (ANSUR 1988, both sexes): mean and spread must fall within these, mm.
 LENGTH_MEAN_MM, LENGTH_SPREAD_MM = (180.0, 196.0), (9.0, 14.0)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from template.stand_in.grasps import grasp_pose, rotations_from_pose
-from template.stand_in.skeleton import unit
 from template.stand_in.skinning import pose_hand
 from utils.files import atomic_path
 
@@ -31,7 +30,7 @@ CELLS = (
 MIDDLE = np.array([0.02, 0.0, 0.01])
 #: World to view, from behind with the fingers up.
 _BACK = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-_LIGHTS = ((np.array([-0.45, 0.55, 0.70]), 0.80), (np.array([0.8, 0.1, 0.5]), 0.22))
+_FAR = 20.0  # metres from the camera
 SKIN = np.array([222.0, 172.0, 146.0])
 
 #: A cell's two pictures, of a grasp, closure, betas (10,) and view (3, 3).
@@ -46,41 +45,21 @@ def view(turn: float, tilt: float) -> np.ndarray:
     return about_x @ about_y @ _BACK
 
 
-def shade(
-    vertices: np.ndarray, faces: np.ndarray, turned: np.ndarray, pixels: int, colour: np.ndarray | None = None
+def picture(
+    vertices: np.ndarray, faces: np.ndarray, turned: np.ndarray, pixels: int, colour: np.ndarray = SKIN
 ) -> np.ndarray:
-    """Orthographic picture (pixels, pixels, 3) uint8, 0.28 m wide, with shadows.
+    """Picture (pixels, pixels, 3) uint8, 0.28 m wide, from so far away that it has no perspective.
 
     Args:
         vertices: (V, 3) metres; faces: (F, 3); turned: (3, 3) world to view, whose viewer looks down -z, y up.
-        colour: (V, 3) RGB 0..255; None: skin.
+        colour: (3,) or (V, 3) RGB 0..255.
     """
-    import cv2
+    from utils.drawing.overlay import overlay_mesh
 
-    from utils.drawing.ray_casting import RayCaster, vertex_normals
-
-    seen = vertices @ turned.T
-    seen = seen - [0.0, 0.0, seen[:, 2].min()]
-    colour = np.tile(SKIN, (len(vertices), 1)) if colour is None else colour
-    facing, caster, fine = vertex_normals(seen, faces), RayCaster(seen, faces), 2 * pixels
-    grid = ((np.arange(fine) + 0.5) / fine - 0.5) * 0.28
-    x, y = np.meshgrid(grid, -grid)
-    origins = np.stack([x, y, np.full_like(x, 1.0)], axis=-1).reshape(-1, 3)
-    hits = caster.cast(origins, np.tile([0.0, 0.0, -1.0], (len(origins), 1)))
-    on = np.flatnonzero(hits.face >= 0)
-    share = np.column_stack([1 - hits.barycentric[on].sum(axis=1), hits.barycentric[on]])
-    corner = faces[hits.face[on]]
-    normal = unit(np.einsum("nk,nkc->nc", share, facing[corner]))
-    place = origins[on] - [0, 0, 1] * hits.distance[on, None]
-    light = np.full(len(on), 0.26)
-    for towards, power in _LIGHTS:
-        towards = unit(towards)
-        shadow = caster.occluded(place + 4e-4 * normal, np.tile(towards, (len(on), 1)))
-        light += power * np.clip(normal @ towards, 0, 1) * np.where(shadow, 0.25, 1.0)
-    image = np.full((fine * fine, 3), 245.0)
-    image[on] = np.clip(np.einsum("nk,nkc->nc", share, colour[corner]) * light[:, None], 0, 255)
-    image = cv2.resize(image.reshape(fine, fine, 3).astype(np.float32), (pixels, pixels), interpolation=cv2.INTER_AREA)
-    return image.astype(np.uint8)
+    focal, middle = pixels * _FAR / 0.28, (pixels - 1) / 2
+    K = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]])
+    seen = vertices @ turned.T * [1.0, -1.0, -1.0] + [0.0, 0.0, _FAR]
+    return overlay_mesh(np.full((pixels, pixels, 3), 245, np.uint8), seen, faces, K, colour, 1.0)
 
 
 def draw_cells(path: Path, pair: Pair) -> None:
@@ -105,14 +84,12 @@ def write_sheet(hand: dict[str, np.ndarray], path: Path, pixels: int = 380) -> N
 
     Args:
         hand: the arrays of `template/stand_in.npz`.
-        path: image file to write.
-        pixels: size of one picture.
     """
     faces = hand["f"].astype(np.int64)
 
     def pair(name: str, closure: float, betas: np.ndarray, turned: np.ndarray) -> list[np.ndarray]:
         vertices = pose_hand(hand, rotations_from_pose(grasp_pose(name, closure)), betas) - MIDDLE
         behind = np.diag([-1.0, 1.0, -1.0]) @ turned
-        return [shade(vertices, faces, side, pixels) for side in (turned, behind)]
+        return [picture(vertices, faces, side, pixels) for side in (turned, behind)]
 
     draw_cells(path, pair)

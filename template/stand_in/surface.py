@@ -154,9 +154,6 @@ def field(
     """Signed field (N,), metres, negative inside, at points (N, 3) of the posed space.
 
     Args:
-        points: (N, 3) metres.
-        capsules: primitives of the rest pose.
-        parts: which parts enter the union.
         transforms: (16, 4, 4) rest-to-posed transforms of the joints; None for the rest pose.
     """
 

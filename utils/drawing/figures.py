@@ -92,7 +92,6 @@ def demo_figure(
     """Draw one hand: image and box, 2D pose, each projected mesh, and the last of ``hands`` in camera space.
 
     Args:
-        path: picture to write.
         image: (H,W,3) uint8 RGB; K: (3,3) its intrinsics, pixels.
         faces: (F,3).
         hands: reconstructions, in the order of their panels; the usual two are "without identity"
@@ -102,7 +101,6 @@ def demo_figure(
         keypoint_confidence: (21,) in [0,1]; joints under 0.1 are left out.
         true_vertices: (V,3) metres, drawn as a white outline over the meshes.
         close_silhouette: (CROP_PIXELS, CROP_PIXELS) bool mask, of `crop_affine(box, CROP_PIXELS)`: one more panel.
-        title: above everything.
     """
     height, width = image.shape[:2]
     if box is None:
@@ -153,7 +151,6 @@ def identity_figure(
     """Zero-pose hands side by side, at one scale, each with its length; coloured by distance to the truth.
 
     Args:
-        path: picture to write.
         shapes: e.g. true, calibrated, mean shape, each with the wrist at the origin
             (`src.evaluation.shape.rest_hand`).
         faces: (F,3).

@@ -90,8 +90,6 @@ def write_page(
     """Write the page, atomically.
 
     Args:
-        path: .html file.
-        title, lead, footer: text.
         sections, face_lists: of `page_section`.
         failures: (image, why it shows no hand).
     """

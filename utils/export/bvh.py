@@ -13,6 +13,7 @@ from utils.export.rig import PARENTS, SkinnedHand, make_rig
 from utils.files import atomic_path
 
 _TURNS = "Zrotation Xrotation Yrotation"
+_UNITS_PER_METRE = 100.0
 
 
 def write_bvh(
@@ -24,9 +25,8 @@ def write_bvh(
     *,
     fps: float,
     joint_names: str = "mano",
-    units_per_metre: float = 100.0,
 ) -> None:
-    """Write the 16 joints, the tips as end sites, and the motion, atomically.
+    """Write the 16 joints, the tips as end sites, and the motion, atomically, in centimetres, as most programs expect.
 
     Axes are x, -y, -z of the OpenCV camera (see `utils.export.rig`). Rotations are R = Rz Rx Ry in degrees. The root's
     offset is zero and its channels are the wrist's position, so that programs that add the two and programs that
@@ -36,19 +36,17 @@ def write_bvh(
         path: ends in ``.bvh``.
         assets, pose, betas, transl, joint_names: as for `MovingHand` and `write_hands_glb`.
         fps: frames a second.
-        units_per_metre: 100 writes centimetres, which most programs take for granted.
 
     Raises:
-        ValueError: another suffix, a scale or rate not above 0; see `make_rig`.
+        ValueError: another suffix, a rate not above 0; see `make_rig`.
     """
     path = Path(path)
     if path.suffix != ".bvh":
         raise ValueError(f"{path}: suffix {path.suffix!r} must be .bvh")
-    for name, value in (("units_per_metre", units_per_metre), ("fps", fps)):
-        if not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{path}: {name} is {value}; it must be above 0")
+    if not (np.isfinite(fps) and fps > 0):
+        raise ValueError(f"{path}: fps is {fps}; it must be above 0")
     rig = make_rig(path, assets, pose, betas, transl, joint_names)
-    offsets = rig.offsets * units_per_metre
+    offsets = rig.offsets * _UNITS_PER_METRE
     offsets[0] = 0
     lines, order = ["HIERARCHY"], []
 
@@ -71,7 +69,7 @@ def write_bvh(
         warnings.filterwarnings("ignore", "Gimbal lock", UserWarning)
         degrees = Rotation.from_matrix(rig.rotations[:, order].reshape(-1, 3, 3)).as_euler("ZXY", degrees=True)
     degrees = np.unwrap(degrees.reshape(len(rig.root), -1), period=360, axis=0)
-    rows = np.concatenate([rig.root * units_per_metre, degrees], axis=1)
+    rows = np.concatenate([rig.root * _UNITS_PER_METRE, degrees], axis=1)
     lines.extend(["MOTION", f"Frames: {len(rows)}", f"Frame Time: {1 / fps:.9f}", *map(_numbers, rows)])
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="ascii")

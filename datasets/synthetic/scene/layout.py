@@ -14,6 +14,7 @@ import scipy.sparse
 from datasets.synthetic.scene.appearance import SKIN_SIZE, SkinMap, cloth_texture, object_texture
 from datasets.synthetic.scene.motion import Motion
 from datasets.synthetic.scene.objects import TEXTURE_SIZE
+from template.stand_in.remesh import boundary_loop
 from utils.drawing.ray_casting import face_normals
 
 SEG_HAND = 255
@@ -140,17 +141,10 @@ class Scene:
 
 
 def wrist_loop(faces: np.ndarray) -> np.ndarray:
-    """Vertices of the hand's one open edge loop, in order around it."""
-    mesh_edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    edges, counts = np.unique(mesh_edges, axis=0, return_counts=True)
-    neighbours: dict[int, list[int]] = {}
-    for first, second in edges[counts == 1].tolist():
-        neighbours.setdefault(first, []).append(second)
-        neighbours.setdefault(second, []).append(first)
-    loop = [min(neighbours)]
-    while len(loop) < len(neighbours):
-        loop.append(next(vertex for vertex in neighbours[loop[-1]] if vertex not in loop[-2:] and vertex not in loop))
-    return np.array(loop)
+    """Vertices of the hand's one open edge loop, from the least one towards its lesser neighbour."""
+    loop = np.array(boundary_loop(faces))
+    loop = np.roll(loop, -int(loop.argmin()))
+    return loop if loop[1] < loop[-1] else np.roll(loop[::-1], 1)
 
 
 def _thickness(along: np.ndarray) -> np.ndarray:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from datasets.synthetic.jobs import run_jobs
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import SIZE
 from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts
@@ -60,14 +61,9 @@ def write_shard(root: str | Path, seed: int, number: int, mano_dir: str | None =
     return True
 
 
-def _worker(root: str, seed: int, numbers: list[int], mano_dir: str | None, deadline: float) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    for place, number in enumerate(numbers):
-        if place and time.time() > deadline:
-            return
+def _write_in_time(number: int, root: Path, seed: int, mano_dir: str | None, always: int, deadline: float) -> None:
+    """`write_shard`, but for numbers from ``always`` on not after the deadline."""
+    if number < always or time.time() <= deadline:
         write_shard(root, seed, number, mano_dir)
 
 
@@ -83,27 +79,17 @@ def write_bank(
     """Write a bank with several processes; the number of shards that are whole at the end.
 
     Args:
-        root: folder, made if missing.
         people: rounded up to whole shards; each gives `PER_PERSON` cut-outs.
         first: number of the first person: other banks of the same seed (validation) begin elsewhere.
-        minutes: no shard but each process's first is begun later than this.
+        minutes: no shard but as many as there are processes is begun later than this.
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     start = first // PEOPLE_A_SHARD
-    numbers = list(range(start, start - (-people // PEOPLE_A_SHARD)))
-    deadline = time.time() + 60 * minutes
-    context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_worker, args=(str(root), seed, numbers[k::processes], mano_dir, deadline))
-        for k in range(min(processes, len(numbers)))
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        raise RuntimeError(f"{root}: a rendering process failed with exit code {[w.exitcode for w in workers]}")
+    numbers = range(start, start - (-people // PEOPLE_A_SHARD))
+    limits = {"always": start + processes, "deadline": time.time() + 60 * minutes}
+    job = partial(_write_in_time, root=root, seed=seed, mano_dir=mano_dir, **limits)
+    run_jobs(job, numbers, processes, "shard")
     return len(whole_shards(root))
 
 
@@ -128,12 +114,10 @@ class ResidentBank:
 
     @property
     def cutouts(self) -> int:
-        """How many cut-outs are here."""
         return len(self._read) * CUTOUTS_A_SHARD
 
     @property
     def backgrounds(self) -> int:
-        """How many backgrounds are here."""
         return len(self._read) * BACKGROUNDS_A_SHARD
 
     def refresh(self, at_most: int = 1_000_000) -> int:
@@ -160,7 +144,6 @@ class ResidentBank:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
     parser = writer_parser("python -m datasets.synthetic.world.bank", "Render cut-outs and backgrounds.")
     parser.add_argument("--people", type=int, default=200, help=f"each gives {PER_PERSON} cut-outs")
     parser.add_argument("--first", type=int, default=0, help="number of the first person")
@@ -170,7 +153,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def write(args: argparse.Namespace) -> None:
-    """Write what the options say."""
     began = time.time()
     count = write_bank(**vars(args))
     logger.info("%s: %d shards of %d cut-outs, %.1f s", args.root, count, CUTOUTS_A_SHARD, time.time() - began)

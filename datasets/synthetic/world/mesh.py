@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
 import torch
 from scipy.spatial.transform import Rotation
+from trimesh.remesh import subdivide_loop
 
 from datasets.synthetic.scene.layout import wrist_loop
 from template import HandAssets, HandModel, axis_angle_to_pose, load_hand_assets
@@ -106,15 +106,15 @@ class SubdividedHand(HandSurface):
 
     def __init__(self, assets: HandAssets) -> None:
         super().__init__(assets, assets.faces, len(assets.v_template), 14)
-        self._subdivision, self.faces = loop_subdivision(self._arm.faces, self._arm.count)
         self._rest(*self._points(np.zeros(45), np.zeros(10)))
+        self.faces = subdivide_loop(np.zeros((self._arm.count, 3)), self._arm.faces, 1)[1]
 
     def _points(self, fingers: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         output = self.hand(*_inputs(fingers, betas))
         return output.vertices[0].double().numpy(), output.joints[0].double().numpy()
 
     def _refined(self, vertices: np.ndarray) -> np.ndarray:
-        return self._subdivision @ vertices
+        return subdivide_loop(vertices, self._arm.faces, 1)[0]
 
 
 def _inputs(fingers: np.ndarray, betas: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,38 +149,6 @@ class _Tube:
         growth = (width[1] / width[0])[:, None, None]
         rings = centre + along[:, None, None] * [1.0, 0, 0] + spokes * (growth * [1, 1, 1])
         return np.vstack([vertices, rings.reshape(-1, 3)])
-
-
-def loop_subdivision(faces: np.ndarray, count: int) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
-    """One step of Loop's scheme as a matrix (V', V) and the new faces (4F, 3)."""
-    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    unique, inverse, times = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
-    inverse = inverse.ravel()
-    opposite = np.concatenate([faces[:, 2], faces[:, 0], faces[:, 1]])
-    number = len(unique)
-    rows, columns, values = [], [], []
-
-    def add(row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
-        rows.append(row), columns.append(column), values.append(np.broadcast_to(value, row.shape))
-
-    inner = times == 2
-    for side in (0, 1):
-        add(count + np.arange(number), unique[:, side], np.where(inner, 3 / 8, 1 / 2))
-    add(count + inverse, opposite, np.where(inner[inverse], 1 / 8, 0.0))
-    on_border = np.zeros(count, bool)
-    on_border[unique[~inner].ravel()] = True
-    valence = np.bincount(unique.ravel(), minlength=count)
-    beta = (5 / 8 - (3 / 8 + np.cos(2 * np.pi / np.maximum(valence, 1)) / 4) ** 2) / np.maximum(valence, 1)
-    add(np.arange(count), np.arange(count), np.where(on_border, 3 / 4, 1 - valence * beta))
-    for first, second in ((0, 1), (1, 0)):
-        row, column = unique[:, first], unique[:, second]
-        add(row, column, np.where(on_border[row], np.where(inner, 0.0, 1 / 8), beta[row]))
-    matrix = scipy.sparse.csr_matrix(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(count + number, count)
-    )
-    middle = count + inverse.reshape(3, -1).T  # of the edges 01, 12, 20 of each face
-    corners = [(faces[:, k], middle[:, k], middle[:, k - 1]) for k in range(3)]
-    return matrix, np.vstack([np.stack(corner, 1) for corner in corners] + [middle])
 
 
 @lru_cache(maxsize=2)

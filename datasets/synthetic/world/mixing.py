@@ -34,7 +34,6 @@ class Pictures(NamedTuple):
 
     image: torch.Tensor  # (B, 3, S, S) in [-1, 1]
     boxes: torch.Tensor  # (B, N, 4) left, top, right, bottom, px
-    is_left: torch.Tensor  # (B, N) bool
     weight: torch.Tensor  # (B, N): 1 a hand, 0 too little of one to ask for or to punish, -1 nothing
 
 
@@ -151,12 +150,8 @@ def _frame(picture: torch.Tensor, share: float, most: float) -> tuple[torch.Tens
     return picture * inside[:, None], torch.stack([low, high], 1)
 
 
-def mix_crops(bank: ResidentBank, count: int, size: int = 128, strength: float = 1.0, left: float = 0.15) -> Crops:
-    """Crops as a detector's boxes cut them, a little off.
-
-    Args:
-        strength: of `photograph`; left: share of left hands (all others are right).
-    """
+def mix_crops(bank: ResidentBank, count: int, size: int = 128, left: float = 0.15) -> Crops:
+    """Crops as a detector's boxes cut them, a little off; ``left``: share of left hands (all others are right)."""
     device = bank.device
     index = torch.randint(bank.cutouts, (count,), device=device)
     cut, keypoints = bank.cut(index)
@@ -182,7 +177,7 @@ def mix_crops(bank: ResidentBank, count: int, size: int = 128, strength: float =
     before = happens(count, 0.07, device).view(-1, 1, 1, 1) & ~behind
     picture = torch.where(before, _lay(picture, other), picture)
     picture = _blobs(picture, bank, 0.15)
-    image, _ = _frame(photograph(picture, strength), 0.35, 0.25)
+    image, _ = _frame(photograph(picture), 0.35, 0.25)
     seen = invert_points(affine, keypoints)
     return Crops(image * 2 - 1, seen, side / window * size, is_left, ~(missed | empty | arm))
 
@@ -205,11 +200,11 @@ _SIZES = ((70, 270, 1), (34, 90, 2), (16, 44, 4))
 _THERE = (0.55, 0.4, 0.35)
 
 
-def mix_pictures(bank: ResidentBank, count: int, size: int = 256, strength: float = 1.0) -> Pictures:
+def mix_pictures(bank: ResidentBank, count: int, size: int = 256) -> Pictures:
     """Pictures of none to three hands of any size, arms without hands, and everything that is none."""
     device = bank.device
     picture = _scenery(bank, count, size, 0.35)
-    boxes, lefts, points, layers, there = [], [], [], [], []
+    boxes, points, layers, there = [], [], [], []
     for (smallest, largest, shrink), share in reversed(list(zip(_SIZES, _THERE, strict=True))):
         cut, keypoints = bank.cut(torch.randint(bank.cutouts, (count,), device=device))
         handless = happens(count, 0.1, device)
@@ -224,21 +219,20 @@ def mix_pictures(bank: ResidentBank, count: int, size: int = 256, strength: floa
         wanted = torch.exp(uniform(count, math.log(smallest), math.log(largest), device)) * size / 256
         centre = (torch.rand(count, 2, device=device) * 1.1 - 0.05) * size
         turn = _turns(count, 0.65, 0.4, device)
-        is_left = happens(count, 0.5, device)
-        affine = similarity(side / wanted, turn, is_left, middle, centre)
+        affine = similarity(side / wanted, turn, happens(count, 0.5, device), middle, centre)
         shown = happens(count, share, device)
         layer = resample(cut, affine, size) * shown.view(-1, 1, 1, 1)
         picture = _lay(_shadow(picture, layer[:, 3:]), layer)
         seen = invert_points(affine, keypoints)
         middle, side = _box(seen)
         boxes.append(torch.cat([middle - side[:, None] / 2, middle + side[:, None] / 2], 1))
-        lefts.append(is_left), points.append(seen), layers.append(layer[:, 3:]), there.append(shown & ~handless)
-    image, frame = _frame(photograph(_blobs(picture, bank, 0.1), strength), 0.5, 0.3)
+        points.append(seen), layers.append(layer[:, 3:]), there.append(shown & ~handless)
+    image, frame = _frame(photograph(_blobs(picture, bank, 0.1)), 0.5, 0.3)
     weight = torch.stack([
         _weight(seen, layers[number + 1 :], size, shown, frame)
         for number, (seen, shown) in enumerate(zip(points, there, strict=True))
     ], 1)  # fmt: skip
-    return Pictures(image * 2 - 1, torch.stack(boxes, 1), torch.stack(lefts, 1), weight)
+    return Pictures(image * 2 - 1, torch.stack(boxes, 1), weight)
 
 
 def _weight(

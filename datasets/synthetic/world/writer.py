@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import multiprocessing
 import shutil
 import sys
 from functools import lru_cache, partial
@@ -21,11 +20,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from datasets.freihand.files import SIZE, VERSIONS, image_name, list_path
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.freihand_writer import list_entries
+from datasets.synthetic.jobs import run_jobs
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import View
 from datasets.synthetic.world.hands import camera_pose, person_hands, prepared, visible_view
@@ -94,8 +93,6 @@ def _write_sample(index: int, root: Path, count: int, seed: int, mano_dir: str |
     notes = root / "labels" / f"{index:08d}.json"
     if notes.exists():
         return
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
     images, mask, labels = make_sample(seed, index, mano_dir)
     quality = np.random.default_rng([seed, index]).integers(*_QUALITY, len(images))
     for version, image in enumerate(images):
@@ -111,9 +108,8 @@ def write_world(
     """Write the training part of a data set, or go on with one of the same options; how many pictures there are.
 
     Args:
-        root: its folder; made if missing.
-        num_images: pictures; rounded up to a multiple of four.
-        seed, processes, mano_dir: of everything random; that write; the hand model's folder (`load_hand_assets`).
+        num_images: rounded up to a multiple of four.
+        mano_dir: the hand model's folder (`load_hand_assets`).
 
     Raises:
         FileExistsError: root holds another data set.
@@ -135,12 +131,7 @@ def write_world(
         (root / folder).mkdir(parents=True, exist_ok=True)
     write_json(told, options)
     job = partial(_write_sample, root=root, count=count, seed=seed, mano_dir=mano_dir)
-    if processes == 1:
-        for index in tqdm(range(count), unit="sample", disable=None):
-            job(index)
-    else:
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            list(tqdm(pool.imap_unordered(job, range(count), chunksize=4), total=count, unit="sample", disable=None))
+    run_jobs(job, range(count), processes, "sample")
     rows = [json.loads((root / "labels" / f"{index:08d}.json").read_text()) for index in range(count)]
     for name in _LISTS:  # scale is the last
         write_text(list_path(root, "training", name), json.dumps([row[name] for row in rows]))
@@ -149,7 +140,6 @@ def write_world(
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the writer."""
     parser = writer_parser(
         "python -m datasets.synthetic.world.writer", "Write pictures like the world in FreiHAND's layout."
     )

@@ -36,12 +36,7 @@ def write_pictures(
 
     Args:
         output: the demo's folder; files go to ``pictures/``, ``meshes/`` and, of the page, where `Gallery` says.
-        dataset: that the variants' rows come from.
         variants: baseline and identity_calibrated, alike in rows.
-        identities: by subject number.
-        hand: the hand layer.
-        truth: annotations of the rows.
-        count: images to draw, evenly spread.
     """
     fitted, faces = variants["identity_calibrated"].fitted, hand.faces.cpu().numpy()
     lengths = {

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import shutil
+import tempfile
+import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import torch
 
-from src.engine.estimates.rows_file import RowsFile
 from src.engine.estimates.survey import Survey
+from src.estimators.reader import find_picture
 from src.personalization.estimates.personalise import Personalised
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.hand_size import describe_lengths
@@ -20,14 +24,57 @@ from src.photos.gallery import Gallery
 from src.photos.image import UnusableImage, read_photo
 from src.photos.result import HandLength, Result, Sources
 from template import HandAssets, HandModel
-from utils.artifacts import Identity
+from utils.artifacts import META_FIELDS, PREDICTIONS_SCHEMA, ROW_ARRAYS, Identity, Predictions
 from utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
 #: Side of the box around the keypoints.
 _MARGIN = 1.2
-_SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".JPG")
+
+
+class RowsFile(contextlib.AbstractContextManager):
+    """`save_predictions` in parts, of more hands than memory holds: rows are added in order, and the file is there once
+    the block ends without an error.
+
+    Args:
+        path: .npz, as `load_predictions` reads it. count: rows that will be added; name_length: of the longest
+            image_name.
+    """
+
+    def __init__(self, path: Path, count: int, name_length: int) -> None:
+        self._path, self._count, self._name_length = path, count, name_length
+        self._folder = Path(tempfile.mkdtemp(prefix=".rows.", dir=path.parent))  # beside it: it may be large
+        self._columns: dict[str, IO[bytes]] = {}
+        self._meta: dict[str, np.ndarray] = {}
+
+    def add(self, rows: Predictions) -> None:
+        """More rows, of the same columns."""
+        for name in ROW_ARRAYS:
+            value = getattr(rows, name)
+            if value is not None:
+                value = value.astype(f"<U{self._name_length}") if name == "image_name" else value
+                if name not in self._columns:
+                    self._columns[name] = open(self._folder / f"{name}.npy", "wb")  # noqa: SIM115
+                    shape = (self._count, *value.shape[1:])
+                    header = {"descr": value.dtype.str, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(self._columns[name], header)
+                self._columns[name].write(np.ascontiguousarray(value).tobytes())
+        meta: dict[str, Any] = {name: getattr(rows, name) for name in META_FIELDS}
+        self._meta = {name: np.array(value) for name, value in meta.items()} | {"schema": np.array(PREDICTIONS_SCHEMA)}
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for handle in self._columns.values():
+            handle.close()
+        try:
+            if kind is None:
+                for name, value in self._meta.items():
+                    np.save(self._folder / f"{name}.npy", value)
+                with atomic_path(self._path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+                    for name in (*self._columns, *self._meta):
+                        archive.write(self._folder / f"{name}.npy", f"{name}.npy")
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Outputs(contextlib.ExitStack):
@@ -110,13 +157,11 @@ def results(found: Personalised, assets: HandAssets) -> list[Result]:
 def _picture(folder: str | None, name: str) -> np.ndarray | None:
     if folder is None:
         return None
-    for suffix in _SUFFIXES:
-        path = Path(folder) / f"{name}{suffix}"
-        if path.is_file():
-            try:
-                return read_photo(path, path.stem).image
-            except UnusableImage as error:
-                logger.warning("%s: %s; it is not on the page", path, error)
-                return None
-    logger.warning("%s is not in %s; it is not on the page", name, folder)
-    return None
+    if (path := find_picture(folder, name)) is None:
+        logger.warning("%s is not in %s; it is not on the page", name, folder)
+        return None
+    try:
+        return read_photo(path, path.stem).image
+    except UnusableImage as error:
+        logger.warning("%s: %s; it is not on the page", path, error)
+        return None

@@ -57,7 +57,6 @@ class ShapeTrack:
                 )
 
     def write(self) -> None:
-        """Write the file."""
         write_text(self._path, json.dumps(list(self._entries.values()), indent=1) + "\n")
 
 

@@ -43,7 +43,6 @@ class Survey:
     _drawn: dict[int, list[Drawn]] = field(default_factory=dict)
 
     def add(self, file: int, rows: list[Row]) -> None:
-        """The hands of a file."""
         self.counts[file] = len(rows)
         for place, row in enumerate(rows):
             self.sides.setdefault(row.subject, set()).add(row.is_left)

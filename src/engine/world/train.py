@@ -230,7 +230,6 @@ def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: 
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
     parser = argparse.ArgumentParser(prog="python -m src.engine.world.train", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--task", required=True, choices=sorted(STEPS))

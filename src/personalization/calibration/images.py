@@ -35,7 +35,6 @@ class ViewGroups:
     camera_to_world: np.ndarray
 
     def rows(self, rows: np.ndarray) -> ViewGroups:
-        """Some of the rows."""
         return ViewGroups(self.instant[rows], self.camera_to_world[rows])
 
 
@@ -50,7 +49,6 @@ class Images:
     video: np.ndarray | None = None
 
     def rows(self, rows: np.ndarray) -> Images:
-        """Some of the images."""
         depth, video = (None if value is None else value[rows] for value in (self.wrist_depth, self.video))
         views = None if self.views is None else self.views.rows(rows)
         return Images(self.predictions.select(rows), depth, views, video)
@@ -148,7 +146,7 @@ class Images:
                 "mano_baseline_conf"
             )
         weights = average_weights(len(own), method, own.confidence, top_k, temperature)
-        mean = np.median(betas, axis=0) if method == "median" else average_betas(betas, weights)
+        mean = np.median(betas, axis=0) if method == "median" else weights @ betas
         return mean, None, weights > 0, {"scale_evidence": "network"}
 
 
@@ -274,8 +272,3 @@ def average_weights(
     shifted = (confidence.astype(np.float64) - confidence.max()) / temperature
     weights = np.exp(shifted)
     return weights / weights.sum()
-
-
-def average_betas(betas: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean (10,) float64 of betas (N,10)."""
-    return weights @ betas.astype(np.float64)

@@ -35,7 +35,6 @@ MAX_POSE_ERROR = 1.5
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Parser of the command."""
     parser = argparse.ArgumentParser(description="Measure the priors of multi-frame calibration and fitting.")
     parser.add_argument("--dataset", default="dex_ycb")
     parser.add_argument("--data_root", required=True)
@@ -54,7 +53,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def measure(args: argparse.Namespace) -> Population:
-    """Measure and write the population."""
     assets = load_hand_assets(args.mano_dir, side="right")
     options = {"mano_dir": args.mano_dir, "cache": args.cache}
     train = build_dataset(args.dataset, args.data_root, args.split, side="both", **options)

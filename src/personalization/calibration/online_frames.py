@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.from_keypoints import fit_options
+from src.personalization.calibration.from_keypoints import MAX_MISFIT, fit_options
 from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.views import View, no_evidence, solve_frames
 from src.personalization.fitting.fit import observe, reprojection_rmse
@@ -20,8 +20,6 @@ from src.personalization.terms.inputs import check_frames
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
 
-#: A frame further from its keypoints than this, in their standard deviations, explains no hand.
-MAX_MISFIT = 3.0
 STEPS = LMOptions(max_steps=20)
 #: Of a right hand: K (1,3,3) px, keypoints (1,21,2) px, and confidence (1,21) or None.
 Arrays = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]

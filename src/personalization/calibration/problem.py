@@ -93,7 +93,6 @@ class MultiFrameProblem:
     retract = staticmethod(retract_frames)
 
     def rows(self, index: torch.Tensor) -> MultiFrameProblem:
-        """Some of the persons."""
         frames = len(self.observations.weights) // len(self.share)
         every = (index[:, None] * frames + torch.arange(frames, device=index.device)).flatten()
         observations, linear = self.observations.rows(every), self.linear.expand(len(self.share), -1)[index]

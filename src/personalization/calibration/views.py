@@ -216,7 +216,6 @@ class Views:
 
     @property
     def frames(self) -> int:
-        """Number of frames."""
         return sum(view.count for view in self.all)
 
     def add(self, new: View) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 import numpy as np
 
@@ -59,12 +60,8 @@ def _check_pictures(rows: Predictions, subject: int, own: np.ndarray) -> None:
     """Warn where a picture shows two hands of one side: they are two people's, or one was found twice."""
     if rows.image_name is None:
         return
-    seen: set[tuple[str, bool]] = set()
-    twice = []
-    for row in own.tolist():
-        key = (str(rows.image_name[row]), bool(rows.is_left[row]))
-        twice += [key] if key in seen else []
-        seen.add(key)
+    hands = Counter(zip(rows.image_name[own].tolist(), rows.is_left[own].tolist(), strict=True))
+    twice = [picture for picture, count in hands.items() if count > 1]
     if twice:
         name, left = twice[0]
         logger.warning(

@@ -212,7 +212,7 @@ def _solve(
     options = replace(options, noise=noise)
     model = joints_model(assets, landmarks, device)
     if betas is None:
-        prior = KeypointFitOptions().shape_prior(model) if population is None else population.shape_prior(device=device)
+        prior = (population or Population()).shape_prior(device=device)
         options, betas = replace(options, shape_prior=prior), prior.mean.expand(len(pose), 10)
     return fit_frames(model, pose, betas, K, keypoints, confidence, options)
 

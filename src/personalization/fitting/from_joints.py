@@ -158,7 +158,6 @@ class _Task:
     options: JointFitOptions
 
     def rows(self, rows: slice | torch.Tensor) -> _Task:
-        """Some of the hands."""
         return replace(self, points=self.points[rows], trust=self.trust[rows], betas=self.betas[rows])
 
     def to(self, dtype: torch.dtype) -> _Task:

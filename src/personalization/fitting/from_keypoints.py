@@ -20,7 +20,7 @@ from src.personalization.fitting.translation import wrist_from_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions, State
 from src.personalization.solver.status import usable
-from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
+from src.personalization.terms.frame_problem import FrameProblem
 from src.personalization.terms.frame_terms import SHAPE, WRIST, Observations
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.keypoint_terms import keypoint_rows
@@ -29,6 +29,7 @@ from src.personalization.terms.point_terms import point_rows
 from src.personalization.terms.population_pose_prior import all_round, habit_prior, palm_turn
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
+from utils.camera import turn_to_ray
 
 #: Of a start's keypoints over the hand's box: its fingers are not yet bent, however exact the keypoints are.
 START_NOISE = 0.1
@@ -87,12 +88,6 @@ class KeypointFitOptions:
             lm=self.lm,
         )
 
-    def shape_prior(self, model: JointsModel) -> ShapePrior:
-        """The population prior in the model's dtype and on its device."""
-        people = self.people or Population()
-        mean, precision = torch.as_tensor(people.betas_mean), torch.linalg.inv(torch.as_tensor(people.betas_covariance))
-        return ShapePrior(mean.to(model.device, model.dtype), precision.to(model.device, model.dtype))
-
 
 @dataclass
 class KeypointFit(FitResult):
@@ -134,7 +129,7 @@ def fit_keypoints(
     n = keypoints.shape[0]
     keypoints, K = keypoints.to(device, torch.float64), K.to(device, torch.float64)
     confidence = None if confidence is None else confidence.to(device, torch.float64)
-    prior = options.shape_prior(model)
+    prior = (options.people or Population()).shape_prior(device=device)
     shape = (prior.mean if betas is None else betas.to(device, torch.float64)).expand(n, 10).clone()
     fit = replace(options.frame_options(assets, device), shape_prior=prior if betas is None else None)
     given = (K, keypoints, confidence, world_direction(world, K, keypoints))
@@ -195,9 +190,7 @@ def ray_turn(K: torch.Tensor, pixel: torch.Tensor) -> torch.Tensor:
     """Smallest rotations (N,3,3) that take the optical axis to the ray through pixels (N,2)."""
     homogeneous = torch.cat([pixel, torch.ones_like(pixel[:, :1])], dim=1)
     ray = torch.nn.functional.normalize(torch.linalg.solve_ex(K, homogeneous[..., None])[0][..., 0], dim=1)
-    axis = torch.stack([-ray[:, 1], ray[:, 0], torch.zeros_like(ray[:, 0])], dim=1)
-    sine = axis.norm(dim=1, keepdim=True)
-    return roma.rotvec_to_rotmat(axis * (torch.atan2(sine, ray[:, 2:]) / sine.clamp_min(1e-12)))
+    return turn_to_ray(ray)
 
 
 def world_direction(world: torch.Tensor | None, K: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor | None:

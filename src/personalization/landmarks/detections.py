@@ -41,7 +41,6 @@ class Detections:
         return len(self.person)
 
     def rows(self, index: np.ndarray) -> Detections:
-        """Some of the hands."""
         parts = (getattr(self, name)[index] for name in ("keypoints", "inside", "box", "world", "person"))
         return Detections(*parts, self.names, self.px_per_m[index], self.in_space[index])
 

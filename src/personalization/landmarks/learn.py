@@ -36,7 +36,6 @@ ROUNDS = 4
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="Landmark model of a detector from unlabelled detections.")
     parser.add_argument("--detections", nargs="+", required=True, metavar="FILE", help="JSON of detections")
     parser.add_argument("--output", required=True, help="landmark file to write")

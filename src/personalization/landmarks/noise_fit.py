@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from src.personalization.calibration.population import Population
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, problem_at, world_direction
 from src.personalization.landmarks.detections import Detections
 from src.personalization.landmarks.model import LandmarkModel, joints_model
@@ -78,7 +79,7 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
     world = torch.as_tensor(seen.world)
     found = fit_keypoints(assets, keypoints, K, trust, world=world, options=options)
     model, good = joints_model(assets, landmarks), usable(found.status)
-    beliefs = replace(options.frame_options(assets), shape_prior=options.shape_prior(model))
+    beliefs = replace(options.frame_options(assets), shape_prior=Population().shape_prior())
     problem, state = problem_at(model, found, K, keypoints, trust, world_direction(world, K, keypoints), beliefs)
     terms, habit = problem.linearise(state), problem.seen.pose_priors[0]
     hessian = terms["hessian"]

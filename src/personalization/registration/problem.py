@@ -42,7 +42,6 @@ class MeshObservations:
     hidden_scale: float = 1.5
 
     def rows(self, index: torch.Tensor | slice) -> MeshObservations:
-        """Some of the meshes."""
         names = [item.name for item in fields(self) if item.name not in ("axes", "loss_scale", "hidden_scale")]
         return replace(self, **{name: getattr(self, name)[index] for name in names})
 
@@ -84,7 +83,6 @@ class RegistrationProblem:
         return {"position": state["position"] + step["position"]}
 
     def rows(self, index: torch.Tensor) -> RegistrationProblem:
-        """Some of the meshes."""
         return RegistrationProblem(self.seen.rows(index))
 
 

@@ -80,7 +80,6 @@ class LMResult:
         return self.terms["cost"]
 
     def rows(self, index: torch.Tensor) -> LMResult:
-        """Some of the problems."""
         return LMResult(_rows(self.state, index), _rows(self.terms, index), self.status[index], self.steps[index])
 
 

@@ -60,7 +60,6 @@ class FrameProblem:
         return moved | {"accepted": state["accepted"] + 1} if "accepted" in state else moved
 
     def rows(self, index: torch.Tensor) -> FrameProblem:
-        """Some of the frames."""
         return FrameProblem(self.model, self.seen.rows(index), self.shape_prior)
 
 

@@ -32,7 +32,6 @@ class FrameInputs:
     status: torch.Tensor
 
     def rows(self, index: torch.Tensor | slice) -> FrameInputs:
-        """Some of the frames."""
         return FrameInputs(**{name: value[index] for name, value in vars(self).items()})
 
     @property

@@ -30,12 +30,10 @@ class PosePrior:
     offset: torch.Tensor | None = None
 
     def rows(self, index: torch.Tensor | slice) -> PosePrior:
-        """The prior of some frames."""
         parts = (self.reference, self.precision, self.offset)
         return PosePrior(*(value if value is None or len(value) == 1 else value[index] for value in parts))
 
     def to(self, dtype: torch.dtype) -> PosePrior:
-        """The same in another precision."""
         return PosePrior(*(value if value is None else value.to(dtype) for value in vars(self).values()))
 
     def logarithms(self, pose: torch.Tensor) -> torch.Tensor:

@@ -67,17 +67,6 @@ def mirrored(hand: Detection, width: int) -> Detection:
     return replace(hand, keypoints_2d=mirror_points(hand.keypoints_2d, width), world=world, is_left=not hand.is_left)
 
 
-def of_side(hands: Sequence[Detection], side: str | None) -> list[Detection]:
-    """At most one right and one left hand, the surest of each, surest first; only ``side`` if it is given.
-
-    Args:
-        side: "left", "right" or None.
-    """
-    wanted = {None: (False, True), "right": (False,), "left": (True,)}[side]
-    best = [max((h for h in hands if h.is_left == left), key=lambda h: h.score, default=None) for left in wanted]
-    return sorted((hand for hand in best if hand is not None), key=lambda hand: -hand.score)
-
-
 def disagreement(points: np.ndarray, world: np.ndarray) -> float:
     """How far a detector's 3D points (21,3) m, seen from the front, are from its points (21,2) px in the picture: root
     mean square a coordinate, m, scale and place at their best."""

@@ -116,16 +116,15 @@ def side_probability(score: float, gain: float = 0.0) -> float:
     return 1 / (1 + math.exp(-max(min(odds, 50.0), -50.0)))
 
 
-def check_side(probability: float, is_left: bool | None = None, least: float = MIN_SIDE) -> float:
+def check_side(probability: float, least: float = MIN_SIDE) -> float:
     """The probability, if it is at least ``least``.
 
     Raises:
         UnusableImage: it may as well be the other hand.
     """
     if probability < least:
-        words = "a left or a right hand" if is_left is None else f"a {'left' if is_left else 'right'} hand"
         raise UnusableImage(
-            f"no usable hand: it is not sure to be {words} (probability {probability:.2f} of the side named, "
-            f"{least} is needed); say which with --hand"
+            f"no usable hand: it is not sure to be a left or a right hand (probability {probability:.2f} of the side "
+            f"named, {least} is needed); say which with --hand"
         )
     return probability

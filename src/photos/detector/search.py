@@ -60,7 +60,6 @@ class WindowReader:
 
     Args:
         network, card: of `load_network`; it returns ``keypoints_2d`` and needs nothing but the image.
-        device: where it is.
     """
 
     def __init__(self, network: nn.Module, card: ModelCard, device: torch.device | str = "cpu") -> None:

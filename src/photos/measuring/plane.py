@@ -35,7 +35,7 @@ def find_rectangle(image: np.ndarray, kind: str, K: np.ndarray) -> np.ndarray:
     factor = min(1.0, _SEARCH_SIDE / max(image.shape[:2]))
     size = tuple(max(1, round(factor * side)) for side in image.shape[1::-1])
     small = cv2.GaussianBlur(cv2.resize(image, size, interpolation=cv2.INTER_AREA), (5, 5), 0)
-    best, least = None, LARGEST_ERROR
+    best = None
     for outline in _outlines(small):
         corners = _corners(outline)
         if corners is None:
@@ -44,17 +44,15 @@ def find_rectangle(image: np.ndarray, kind: str, K: np.ndarray) -> np.ndarray:
         for turned in (corners, np.roll(corners, -1, axis=0)):
             error = shape_error(homography(turned, kind), K)
             # Of rectangles inside each other (a stripe, a frame) the outer one is meant.
-            if error < least and (best is None or cv2.contourArea(turned.astype(np.float32)) > _area(best)):
+            if error < LARGEST_ERROR and (best is None or _area(turned) > _area(best)):
                 best = turned
-    if best is not None:
-        best = refined(image, best)
     if best is None:
         width, height = RECTANGLES[kind]
         raise UnusableImage(
             f"no {kind} of {width:g} x {height:g} mm is found; lay it whole beside the hand, on a ground of another "
             "brightness, or give its corners with --corners"
         )
-    return best
+    return refined(image, best)
 
 
 def homography(corners: np.ndarray, kind: str) -> np.ndarray:

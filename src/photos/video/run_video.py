@@ -70,7 +70,6 @@ class Outputs:
 
     @property
     def video(self) -> Path:
-        """The annotated video."""
         return self.folder / f"{self.name}_annotated{SUFFIX}"
 
     @property
@@ -79,7 +78,6 @@ class Outputs:
         return self.folder / f"{self.name}_frames.jsonl"
 
     def write(self, shown: Iterable[Shown]) -> None:
-        """Write everything, from frames in their order."""
         glb, bvh = (
             self.folder / f"{self.name}_hands.{kind}" if asked else None
             for kind, asked in (("glb", self.glb), ("bvh", self.bvh))

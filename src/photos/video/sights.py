@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -61,8 +60,8 @@ class Sight:
 Reading = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-class Looker(Protocol):
-    """Who finds hands in frames.
+class Looker:
+    """Who finds hands in frames; this one by `PhotoEstimator.regions`, which cannot read a window.
 
     Attributes:
         every: frames from one search of the whole picture to the next while all is well; None: there is one hand, whose
@@ -71,33 +70,13 @@ class Looker(Protocol):
         can_read: `read` looks at the picture; else it only gives back the box.
     """
 
-    every: int | None
-    again: int
-    can_read: bool
-
-    def find(self, photo: Photo) -> list[Sight]:
-        """All hands, surest first. Raises UnusableImage, with the reason, if there is none."""
-
-    def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
-        """The hand of a side in a window about the box (3,), px; None: there is none."""
-
-    def is_hand(self, photo: Photo, sight: Sight) -> bool:
-        """Whether what was read in a window and no search found is a hand after all."""
-
-    def rate(self, photo: Photo, sight: Sight) -> float:
-        """How well a window fits the hand in it, to compare windows on one hand."""
-
-
-class Regions:
-    """What `PhotoEstimator.regions` gives, which cannot read a window: a box given, a detector, the whole picture."""
-
     can_read = False
 
     def __init__(self, tools: PhotoEstimator, every: int | None, again: int) -> None:
         self.tools, self.every, self.again = tools, every, again
 
     def find(self, photo: Photo) -> list[Sight]:
-        """See `Looker`."""
+        """All hands, surest first. Raises UnusableImage, with the reason, if there is none."""
         return [self.sight(region) for region in self.tools.regions(photo)]
 
     def sight(self, region: Region) -> Sight:
@@ -107,19 +86,19 @@ class Regions:
         return Sight(region, said if region.is_left else -said)
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
-        """See `Looker`: nothing is looked at."""
+        """The hand of a side in a window about the box (3,), px; None: there is none."""
         return Sight(Region(limited(box, photo.image), FOLLOWED, is_left, FOLLOWED), 0.0)
 
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
-        """See `Looker`: nobody can say."""
+        """Whether what was read in a window and no search found is a hand after all."""
         return True
 
     def rate(self, photo: Photo, sight: Sight) -> float:
-        """See `Looker`: nobody can say."""
+        """How well a window fits the hand in it, to compare windows on one hand."""
         return 0.0
 
 
-class OwnWindows(Regions):
+class OwnWindows(Looker):
     """Our own detector, and its keypoint network in windows."""
 
     can_read = True
@@ -146,7 +125,7 @@ class OwnWindows(Regions):
         return Sight(region, float(-left))
 
 
-class NetworkWindows(Regions):
+class NetworkWindows(Looker):
     """The keypoint network of the table-top networks in windows; places come from our own detector, or a search."""
 
     can_read = True
@@ -156,7 +135,6 @@ class NetworkWindows(Regions):
         self.reader, self.finder, self.is_given = reader, finder, is_given
 
     def find(self, photo: Photo) -> list[Sight]:
-        """See `Looker`."""
         if self.finder is None or self.is_given:
             return super().find(photo)
         asked = self.tools.hand if self.tools.hand in ("left", "right") else None
@@ -182,7 +160,6 @@ class NetworkWindows(Regions):
         return _each_once(rated)
 
     def read(self, photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
-        """See `Looker`."""
         image = photo.image
         look, other = self._look(image, limited(box, image)[None], is_left, and_mirrored=True)
         if look[2].mean() < CLEAR:
@@ -203,7 +180,6 @@ class NetworkWindows(Regions):
         return replace(sight, is_others=is_others)
 
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
-        """See `Looker`."""
         box = limited(sight.region.box, photo.image)
         return self.finder is None or self._agrees(photo.image, box[None])[0] >= HARDLY
 
@@ -282,9 +258,9 @@ def open_looker(tools: PhotoEstimator, photo: Photo) -> Looker:
     if isinstance(tools.detector, OwnHands):
         return OwnWindows(tools, tools.detector.reader)
     if tools.detector is not None:
-        return Regions(tools, every=1, again=1)
+        return Looker(tools, every=1, again=1)
     if tools.reader is None or tools.estimator.card.crop == "image":
-        return Regions(tools, every=None, again=5)
+        return Looker(tools, every=None, again=5)
     finder = None
     if tools.weights is not None and (tools.weights.parent / DETECTOR_WEIGHTS).is_file():
         finder = open_own_hands(tools.weights.parent, tools.reader.device).searching_closely()

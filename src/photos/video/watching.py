@@ -142,11 +142,9 @@ class WatchedShape(ShapeFilter):
         return super().update(predicted) if self.is_anothers else self.betas
 
     def update_posterior(self, betas: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-        """See `ShapeFilter.update_posterior`."""
         return super().update_posterior(betas, covariance) if self.is_anothers else self.betas
 
     def saw(self, hand: Result, track: int, seconds: float) -> None:
-        """See `ShapeFilter.saw`."""
         if self.is_anothers:
             return
         self.watching.see(hand, track, seconds)
