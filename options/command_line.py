@@ -29,10 +29,12 @@ LIMITS = {
     ),
     **dict.fromkeys("num_workers max_images val_images pictures weight_decay save_minutes".split(), _NOT_NEGATIVE),
     **dict.fromkeys(
-        "lr body_lr temperature root_std finger_std keypoint_std depth_mean depth_std hand_length_mm "
+        "lr body_lr temperature root_std finger_std keypoint_std hand_length_mm "
         "hand_length_std_mm wrist_depth_std_mm calibrate_until_mm fps".split(),
         _POSITIVE,
     ),
+    # Metres to a hand, as far as one is believed: 850 is meant in millimetres.
+    **dict.fromkeys(("depth_mean", "depth_std"), (0, 10, True)),
     **dict.fromkeys(("crop_size", "input_size"), (_SMALLEST_PICTURE, 4096, False)),
     "crop_scale": (0, 2, True),
     "rotation_deg": (0, 180, False),

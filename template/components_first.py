@@ -15,11 +15,18 @@ import torch
 Array = torch.Tensor | np.ndarray
 #: (axis, next, next but one).
 CYCLIC = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
+#: Up to so many frames of a solver the number of calls is the time.
+FEW = 16
 
 
 def library(array: Array) -> Any:
     """``torch`` or ``numpy``, for formulas that are the same in both: of a few hands, NumPy's calls take a third."""
     return torch if isinstance(array, torch.Tensor) else np
+
+
+def are_few(values: torch.Tensor) -> bool:
+    """Whether ``values`` (N, ...), of any unit, are few enough, and where NumPy can compute with them."""
+    return 0 < len(values) <= FEW and values.device.type == "cpu" and not values.requires_grad
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

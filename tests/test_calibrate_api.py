@@ -96,8 +96,14 @@ def test_keypoints_that_cannot_be_used(assets: HandAssets) -> None:
         calibrate(rows.keypoints_2d[0], K=rows.K[0])
     with pytest.raises(CalibrationError, match="nothing to calibrate from"):
         calibrate(rows.keypoints_2d[:0], K=rows.K[0])
-    with pytest.raises(CalibrationError, match="none of 2 hands could be fitted"):
+    with pytest.raises(CalibrationError, match="none of 2 hands could be fitted.*: 2 keypoints not finite$"):
         calibrate(np.full((2, 21, 2), np.nan), K=rows.K[0])
+    with pytest.raises(ValueError, match="is it transposed"):
+        calibrate(rows.keypoints_2d, K=rows.K[0].T)
+    with pytest.raises(ValueError, match="of the keypoints: K is"):
+        calibrate(rows.keypoints_2d, K=rows.K[0] * [[-1, 0, 1], [0, 1, 1], [0, 0, 1]])
+    with pytest.raises(CalibrationError, match="0.003 mm .* their uncertainty, 0.1 at least"):
+        calibrate(rows.keypoints_2d, K=rows.K[0], hand_length_mm=183, hand_length_std_mm=0.003)  # metres
     with pytest.raises(CalibrationError, match="averages a network's shapes"):
         calibrate(rows.keypoints_2d, K=rows.K[0], method="mean")
 

@@ -132,3 +132,32 @@ def test_a_file_that_is_no_camera_is_named(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match=r"camera\.yaml: "):
         read_camera(str(path))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"D": [0.1, 0.01, 0.001]}, "3 coefficients for a pinhole"),  # k1, k2, k3? the third is p1
+        ({"D": [0.1, 0.01], "distortion_model": "fisheye"}, "2 coefficients for a fisheye"),
+        ({"D": [0.1, 0.01, 0, 0], "xi": 1.2}, "omnidirectional"),
+        ({"width": 1280}, "width and height"),
+        ({"image_size": [480, 640, 3]}, "width and height"),
+        ({"K": [[6000, 0, 320], [0, 600, 240], [0, 0, 1]]}, "no camera's"),
+        ({"K": [[600, 300, 320], [0, 600, 240], [0, 0, 1]]}, "no camera's"),
+        ({"K": [[600, 0, 0], [0, 600, 0], [320, 240, 1]]}, "is it transposed"),
+    ],
+)
+def test_what_a_file_says_half_or_of_another_lens_is_named(values: dict, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "camera.json"
+    path.write_text(json.dumps({"K": [[600, 0, 320], [0, 600, 240], [0, 0, 1]]} | values))
+    with pytest.raises(ValueError, match=rf"camera\.json.*{words}"):
+        read_camera(str(path))
+
+
+def test_coefficients_by_name_in_a_mapping_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "camera.json"
+    whole = {"K": [[600, 0, 320], [0, 600, 240], [0, 0, 1]], "distortion_model": " Plumb_Bob ", "image_size": None}
+    path.write_text(json.dumps(whole | {"distortion": {"k1": 0.1, "p2": 0.02}}))
+    camera = read_camera(str(path))
+    np.testing.assert_array_equal(camera.distortion[:5], [0.1, 0, 0, 0.02, 0])
+    assert camera.size is None

@@ -165,3 +165,10 @@ def test_pictures_have_poses_in_the_order_of_their_names(tmp_path: Path, monkeyp
     for given in (("--world_axes", "z_up"), ("--video", "camera:0", "--world_from_camera", "a.json")):
         with pytest.raises(SystemExit):
             arguments(*(words if given[0] != "--video" else ()), *given)
+
+
+def test_quaternions_that_begin_with_w_are_not_read_as_if_they_ended_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "euroc.csv"
+    path.write_text("#timestamp, p_x [m], p_y [m], p_z [m], q_w [], q_x [], q_y [], q_z []\n1,0,0,0,1,0,0,0\n")
+    with pytest.raises(ValueError, match="w first"):
+        read_poses(path)

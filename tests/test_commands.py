@@ -283,7 +283,8 @@ def test_numbers_that_are_none_are_refused_before_a_run_is_deleted(words, tmp_pa
     [
         ("calibrate_from_shape_params", "root_std nan"), ("calibrate_from_shape_params", "keypoint_std inf"),
         ("calibrate_from_shape_params", "min_confidence 2"), ("calibrate_from_shape_params", "cameras 0"),
-        ("calibrate_from_shape_params", "depth_mean -1"), ("calibrate_from_shape_params", "num_images 0"),
+        ("calibrate_from_shape_params", "depth_mean -1"), ("calibrate_from_shape_params", "depth_mean 850"),
+        ("calibrate_from_shape_params", "num_images 0"),
         ("calibrate_from_shape_params", "seed -1"), ("calibrate_from_shape_params", "hand_length_mm nan"),
         ("optimization_dex_ycb", "root_std 0"), ("optimization_dex_ycb", "finger_std nan"),
         ("optimization_dex_ycb", "keypoint_std -3"), ("optimization_dex_ycb", "max_steps -1"),

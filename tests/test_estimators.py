@@ -117,7 +117,7 @@ def hawor(left: bool) -> Case:
 
 def sam3d_body(left: bool) -> Case:
     joints, shift = JOINTS * (FLIP if left else 1), np.array([0.05, -0.1, 2.0])
-    body = RNG.normal(scale=0.2, size=(70, 3))
+    body = RNG.normal(scale=0.05, size=(70, 3))
     first, wrist = (42, 62) if left else (21, 41)
     body[wrist] = joints[0]
     for finger in range(5):

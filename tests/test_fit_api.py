@@ -85,6 +85,28 @@ def test_numbers_that_are_none_are_refused(world: Simulated, std: float) -> None
         fit(keypoints, K, betas=np.full(10, np.nan))
 
 
+def test_arrays_of_any_kind_are_numbers(world: Simulated) -> None:
+    """Views that run backwards (keypoints[..., ::-1] of row, column), objects, read-only arrays and lists."""
+    keypoints, K, given = world.keypoints[0].numpy(), world.K[0], {"betas": world.betas[0], "pose": world.predicted[0]}
+    backwards = np.ascontiguousarray(keypoints[..., ::-1])[..., ::-1]
+    plain = fit(keypoints, K, **given)
+    for same in (backwards, keypoints.astype(object), np.broadcast_to(keypoints, keypoints.shape), keypoints.tolist()):
+        np.testing.assert_array_equal(fit(same, K, **given).joints, plain.joints)
+    with pytest.raises(ValueError, match="keypoints is not numbers"):
+        fit([[["a", "b"]] * 21], K)
+
+
+def test_a_camera_that_sees_the_mirror_image_is_none(world: Simulated) -> None:
+    keypoints, K = world.keypoints[0], world.K[0]
+    mirrors = K[0] * torch.tensor([[-1.0, 0, 1], [0, 1, 1], [0, 0, 1]])
+    with pytest.raises(ValueError, match="of all hands: K is"):
+        fit(keypoints, mirrors)
+    with pytest.raises(ValueError, match="is it transposed"):
+        fit(keypoints, K[0].T)
+    found = fit(keypoints[:2], torch.stack([mirrors, K[1]]), betas=world.betas[0], pose=world.predicted[0][:2])
+    assert found.status[0] == "bad_intrinsics" and found.usable.tolist() == [False, True]
+
+
 def test_a_hand_far_to_the_side_is_not_usable(world: Simulated) -> None:
     """Depth alone does not say where a hand is: keypoints of 1e30 px put it 1e29 m beside the camera."""
     found = fit(1e30 * world.keypoints[0], world.K[0], betas=world.betas[0])

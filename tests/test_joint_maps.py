@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -45,3 +46,22 @@ def test_reading_flat_and_border_maps_stays_finite_and_inside() -> None:
     assert torch.isfinite(found).all()
     assert found[0, 1].tolist() == [30.5, 0.5]
     assert confidence[0, :2].tolist() == [0.0, 1.0]
+
+
+def test_the_released_recipe_reads_joints_a_pixel_too_far_to_the_upper_left() -> None:
+    """docs/facts.md 7.4: drawn on the truncated pixel, halved, and the brightest cell's number doubled. Half of that is
+    the reading, which `joints_from_maps` does not do on the very same maps, and half the drawing."""
+    joints = _random_joints(4)
+    maps = np.zeros((4, 21, 112, 112), np.float32)
+    steps = np.arange(-6, 7)
+    gaussian = np.exp(-(steps[:, None] ** 2 + steps**2) / (2 * 3.5**2))
+    for index in np.ndindex(4, 21):
+        drawn = np.zeros((224, 224), np.float32)
+        x, y = (int(value) for value in joints[index])
+        drawn[y - 6 : y + 7, x - 6 : x + 7] = gaussian
+        maps[index] = cv2.resize(drawn, (112, 112))
+    brightest = maps.reshape(4, 21, -1).argmax(axis=-1)
+    released = 2 * np.stack([brightest % 112, brightest // 112], axis=-1) - joints.numpy()
+    np.testing.assert_allclose(released.mean(axis=(0, 1)), -1.0, atol=0.2)
+    ours = joints_from_maps(torch.as_tensor(maps), 224)[0] - joints
+    np.testing.assert_allclose(ours.mean(dim=(0, 1)), -0.5, atol=0.1)

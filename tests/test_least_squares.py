@@ -15,14 +15,13 @@ from src.personalization.solver.levenberg_marquardt import LONGEST, SHORTEST, LM
 from src.personalization.solver.normal_equations import factorise, solve_damped, solve_factored
 from src.personalization.solver.robust import LOSSES, robust_loss
 from src.personalization.solver.status import Status
-from src.personalization.terms import frame_terms
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior, step_of
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.keypoint_terms import keypoint_rows
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian, right_jacobian, rotation_log
-from template import HandModel
+from template import HandModel, components_first
 from template.components_first import product
 from template.kinematics import JointsModel
 from tests.random_assets import random_assets
@@ -114,7 +113,7 @@ def test_terms_equal_automatic_differentiation(
     terms, layer = problem.linearise(state), HandModel(random_assets(), dtype=torch.float64, plain=True)
     search = state | {"accepted": torch.ones(3)}  # regards the loss's own curvature
     few = problem.linearise(search)
-    monkeypatch.setattr(frame_terms, "MOST", 0)
+    monkeypatch.setattr(components_first, "FEW", 0)
     for as_few, as_many in ((terms, problem.linearise(state)), (few, problem.linearise(search))):
         for name, value in as_many.items():
             torch.testing.assert_close(as_few[name], value, rtol=1e-9, atol=1e-9)
@@ -323,3 +322,20 @@ def test_indefinite_and_singular_systems_are_solved() -> None:
     torch.testing.assert_close(steps[:4], expected[:4])
     fall = -(gradient * expected).sum(1) - (expected * (good @ expected[..., None])[..., 0]).sum(1) / 2
     torch.testing.assert_close(promised[:4], fall[:4])
+
+
+def test_a_few_frames_are_judged_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's verdicts and replacements are PyTorch's, of good frames and of one with each fault."""
+    generator = torch.Generator().manual_seed(3)
+    pose, betas = random_rotations(9, 16, seed=7).double(), torch.zeros(9, 10, dtype=torch.float64)
+    K = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]], dtype=torch.float64).repeat(9, 1, 1)
+    keypoints = 200 + 100 * torch.rand(9, 21, 2, dtype=torch.float64, generator=generator)
+    confidence = torch.rand(9, 21, dtype=torch.float64, generator=generator)
+    keypoints[1, 3], keypoints[2], confidence[3] = torch.nan, 7.0, 0.0
+    K[4, 0, 0], K[5, 2, 2], pose[6, 2], pose[7, 3], betas[8, 0] = torch.nan, 2.0, torch.nan, -pose[7, 3], torch.inf
+    few = check_frames(pose, betas, K, keypoints, confidence, 0.1)
+    assert len(few.status.unique()) == 6
+    monkeypatch.setattr(components_first, "FEW", 0)
+    many = check_frames(pose, betas, K, keypoints, confidence, 0.1)
+    for name, value in vars(many).items():
+        torch.testing.assert_close(getattr(few, name), value, rtol=1e-12, atol=1e-12)

@@ -206,6 +206,10 @@ def test_options_of_the_cues(tmp_path: Path) -> None:
     words = ["--images", "d", "--hand_breadth_mm", "84", "--finger_length_mm", "middle=94", "--device", "cpu"]
     cues = photo_options(get_args_parser().parse_args(words), ASSETS, torch.device("cpu")).cues
     assert [(cue.name, cue.length, cue.std) for cue in cues] == [("breadth", 0.084, 0.002), ("middle", 0.094, 0.002)]
+    for text in ("94", "middel=94", "middle=94±2", "hand=94"):
+        args = get_args_parser().parse_args(["--images", "d", "--finger_length_mm", text])
+        with pytest.raises(CalibrationError, match=f"--finger_length_mm {text}: is not NAME=MM"):
+            photo_options(args, ASSETS, torch.device("cpu"))
     for more in (["--card", "a", "--predictions", "p"], ["--card", "a"]):
         with pytest.raises(SystemExit):
             get_args_parser().parse_args(more)

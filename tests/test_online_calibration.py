@@ -199,6 +199,12 @@ def test_what_is_no_frame_is_refused_with_the_remedy(world: Simulated) -> None:
         started().add(world.keypoints[0, 0])
     with pytest.raises(CalibrationError, match=r"\(21,2\) px"):
         started().add(world.keypoints[0, 0, :20], K=world.K[0, 0])
+    for name, value in (("pose", np.zeros((16, 3))), ("betas", np.zeros(11))):
+        with pytest.raises(CalibrationError, match=f"{name} has shape"):
+            started().add(world.keypoints[0, 0], K=world.K[0, 0], **{name: value})
+    for K in (world.K[0, 0].T, -world.K[0, 0]):
+        with pytest.raises(ValueError, match="of all frames: K is"):
+            OnlineCalibration(K=K)
     with pytest.raises(CalibrationError, match="depth"):
         started(replace(BELIEFS, depth_mean=0.8))
 

@@ -22,10 +22,11 @@ from src.personalization.terms.hand_size import lengths_mm
 from src.photos import run_images, setup
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import choose_regions
-from src.photos.camera import checked_intrinsics, choose_camera, read_intrinsics
+from src.photos.camera import choose_camera, read_intrinsics
 from src.photos.hands import find_photo_hands
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
 from utils.artifacts import ArtifactError, Identity, save_identity
+from utils.cameras.intrinsics import checked_intrinsics
 from utils.file_lock import LockedError, locked
 
 

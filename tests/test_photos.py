@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -9,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from src.photos.camera import DEFAULT_FOV, checked_fov, choose_camera, parse_intrinsics
+from src.photos.camera import DEFAULT_FOV, choose_camera, parse_intrinsics
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
+from utils.cameras.intrinsics import checked_fov
 
 
 @pytest.fixture
@@ -49,6 +52,27 @@ def test_fewer_bits_stored_in_sixteen_are_not_read_dark(
     stored = np.round(grey * ((2**bits - 1) / 255)).astype(np.uint16)
     image = read_photo(store(tmp_path / f"a{suffix}", stored)).image
     np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".ppm"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colours_of_sixteen_bits_are_not_read_dark(
+    tmp_path: Path, picture: np.ndarray, bits: int, suffix: str, alpha: bool
+) -> None:
+    """Every bit counts: against the numbers that were stored, in either order of bytes, turned or not."""
+    stored = np.round(picture * ((2**bits - 1) / 255)).astype(np.uint16)[..., ::-1]
+    if alpha and suffix != ".ppm":
+        stored = np.dstack([stored, np.full(stored.shape[:2], 65535, np.uint16)])
+    path = store(tmp_path / f"a{suffix}", stored)
+    np.testing.assert_array_equal(read_photo(path).image, picture)
+    if suffix == ".png":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        data, chunk = path.read_bytes(), b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+        end = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        path.write_bytes(data[:33] + end + data[33:])  # behind the header
+        np.testing.assert_array_equal(read_photo(path).image, np.rot90(picture, -1))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -34,7 +34,7 @@ def list_files(path: str | os.PathLike) -> list[Path]:
     half = [file.name for file in path.iterdir() if file.suffix in (".tmp", ".part") or ".tmp." in file.name]
     if half:
         raise ArtifactError(f"{path} is half written ({half[0]} is in it); let the estimator end, or remove that file")
-    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
     if not files:
         raise FileNotFoundError(f"{path} has no file that ends in {', '.join(SUFFIXES)}")
     return files
@@ -46,22 +46,23 @@ def load(path: Path) -> Any:
     Raises:
         ArtifactError: it cannot be read without running it, or is damaged.
     """
+    suffix = path.suffix.lower()
     try:
-        if path.suffix == ".npz":
+        if suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
-        if path.suffix in (".pt", ".pth"):
+        if suffix in (".pt", ".pth"):
             return torch.load(path, map_location="cpu", weights_only=True)
-        if path.suffix in (".pkl", ".pickle"):
+        if suffix in (".pkl", ".pickle"):
             return safe_load(path)
-        if path.suffix == ".json":
-            return json.loads(path.read_text(encoding="utf-8"))
-        if path.suffix == ".csv":
-            with open(path, newline="", encoding="utf-8") as handle:
+        if suffix == ".json":
+            return json.loads(path.read_text(encoding="utf-8-sig"))
+        if suffix == ".csv":
+            with open(path, newline="", encoding="utf-8-sig") as handle:
                 header, *rows = list(csv.reader(handle))
             return {key: [row[column] for row in rows] for column, key in enumerate(header)}
-        if path.suffix == ".pbtxt":
-            return parse_pbtxt(path.read_text(encoding="utf-8"))
+        if suffix == ".pbtxt":
+            return parse_pbtxt(path.read_text(encoding="utf-8-sig"))
     except (*READ_ERRORS, pickle.UnpicklingError) as error:
         advice = "Files are read, never run: save arrays and plain dicts (npz, JSON, torch.save of tensors)"
         reason = f"{type(error).__name__}: {read_reason(error)}"
@@ -71,17 +72,18 @@ def load(path: Path) -> Any:
 
 def save(path: Path, content: Any) -> None:
     """Write what `load` gave, in the same kind of file, atomically."""
+    suffix = path.suffix.lower()
     with atomic_path(path) as temporary:
-        if path.suffix == ".npz":
+        if suffix == ".npz":
             with open(temporary, "wb") as handle:
                 np.savez(handle, **content)
-        elif path.suffix in (".pt", ".pth"):
+        elif suffix in (".pt", ".pth"):
             torch.save(content, temporary)
-        elif path.suffix in (".pkl", ".pickle"):
+        elif suffix in (".pkl", ".pickle"):
             temporary.write_bytes(pickle.dumps(content))
-        elif path.suffix == ".json":
+        elif suffix == ".json":
             temporary.write_text(json.dumps(content), encoding="utf-8")
-        elif path.suffix == ".csv":
+        elif suffix == ".csv":
             with open(temporary, "w", newline="", encoding="utf-8") as handle:
                 csv.writer(handle).writerows([list(content), *zip(*content.values(), strict=True)])
         else:

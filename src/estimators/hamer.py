@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from src.estimators.records import Hand, Options, check_box, entries, flip_x, image_name, pinhole, root_and_fingers
+from src.estimators.records import (
+    EstimateFormatError,
+    Hand,
+    Options,
+    check_box,
+    entries,
+    flip_x,
+    image_name,
+    pinhole,
+    root_and_fingers,
+)
 from utils.camera import project_numpy
 
 SIGNS = ("pred_cam", "box_center", "pred_mano_params", "img_size")
@@ -31,7 +41,17 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             [entry.array("global_orient", -1, 1, 3, 3), entry.array("hand_pose", -1, 15, 3, 3)], axis=1
         )
         betas = entry.array("betas", -1, 10)
+        counts = {"pred_cam": len(cam), "box_center": len(centre), "box_size": len(side), "img_size": len(sizes),
+                  "right": len(right), "pred_keypoints_3d": len(joints), "hand_pose": len(pose),
+                  "betas": len(betas)}  # fmt: skip
+        if len(set(counts.values())) > 1:
+            raise EstimateFormatError(f"{entry.where}: its arrays are of different numbers of hands: {counts}")
         for row in range(len(cam)):
+            if not (cam[row, 0] > 0 and side[row] > 0):
+                raise EstimateFormatError(
+                    f"{entry.where}: hand {row}: pred_cam's scale {cam[row, 0]:g} and box_size {side[row]:g} must be "
+                    "above 0: they put it behind the camera; remove this hand or estimate it again"
+                )
             size = (round(sizes[row, 0]), round(sizes[row, 1]))
             check_box(centre[row] - side[row] / 2, centre[row] + side[row] / 2, size, f"{where}: hand {row}")
             left = right[row] < 0.5

@@ -15,8 +15,6 @@ from src.estimators.records import Entry, EstimateFormatError, Hand, MissingKeyE
 
 SIGNS = ("keypoints_2d", "joints_3d", "is_left", "image")
 _SHAPES = {"keypoints_2d": (21, 2), "joints_3d": (21, 3), "confidence": (21,), "K": (3, 3), "image_size": (2,)}
-#: No hand is longer, m.
-MAX_HAND = 0.5
 _SIDES = {**dict.fromkeys(("true", "1", "1.0", "left"), True), **dict.fromkeys(("false", "0", "0.0", "right"), False)}
 
 
@@ -46,13 +44,6 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             raise EstimateFormatError(f"{where}: {key} has {np.size(content[key])} rows, is_left has {len(sides)}")
     subjects = _subjects(entry, len(sides))
     values = {key: _values(entry, key, len(sides)) for key in _SHAPES}
-    joints = values["joints_3d"]
-    if joints is not None and len(joints):
-        longest = float(np.linalg.norm(joints - joints[:, :1], axis=2).max()) * scale
-        if longest > MAX_HAND:
-            raise EstimateFormatError(
-                f"{where}: a joint is {longest:.3g} m from its wrist; give unit='mm' if that is it"
-            )
     hands = []
     for row, left in enumerate(sides):
         one = {key: None if value is None else value[row] for key, value in values.items()}

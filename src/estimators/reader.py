@@ -14,9 +14,10 @@ from PIL import Image
 
 from src.estimators.files import list_files, load
 from src.estimators.formats import module_of, read_hands
-from src.estimators.records import EstimateFormatError, Hand, Options, check_centre, flip_x, pinhole
+from src.estimators.records import EstimateFormatError, Hand, Options, check_centre, check_hand, flip_x, pinhole
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics, mirror_points
+from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 
 #: Options that one format reads, and what they are where nobody gives them.
 _READ_BY = {"side": ("mmpose", None), "sides": ("mediapipe", None), "unit": ("joints", "m")}
@@ -38,19 +39,31 @@ class SubjectTable:
     def __init__(self, table: Path) -> None:
         if not table.is_file():
             raise FileNotFoundError(f"subjects {str(table)!r}: neither column, file or one, nor a CSV that exists")
-        with open(table, newline="", encoding="utf-8") as handle:
-            rows = list(csv.DictReader(handle))
+        try:
+            with open(table, newline="", encoding="utf-8-sig") as handle:  # Excel writes the mark of UTF-8 first
+                rows = list(csv.DictReader(handle))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise EstimateFormatError(f"{table}: is no CSV in UTF-8 ({error})") from error
         if not rows or not {"image", "subject"} <= set(rows[0]):
             raise EstimateFormatError(
-                f"{table}: the columns image and subject are needed; it has {list(rows[0] if rows else [])}"
+                f"{table}: the columns image and subject are needed, with commas between them; it has "
+                f"{list(rows[0] if rows else [])}"
             )
         self._table = table
-        try:
-            self._known = {
-                (Path(row["image"]).stem, (row.get("side") or "").lower()): int(row["subject"]) for row in rows
-            }
-        except ValueError as error:
-            raise EstimateFormatError(f"{table}: subjects are whole numbers ({error})") from error
+        self._known: dict[tuple[str, str], int] = {}
+        for number, row in enumerate(rows, start=2):
+            image, subject, side = (str(row.get(name) or "").strip() for name in ("image", "subject", "side"))
+            if not image or not subject.isdecimal() or len(subject) > 9 or side.lower() not in ("", "left", "right"):
+                raise EstimateFormatError(
+                    f"{table}, line {number}: image {image!r}, subject {subject!r}, side {side!r}; a picture's name, a "
+                    "whole number, and left, right or nothing are meant"
+                )
+            key = Path(image).stem, side.lower()
+            if self._known.setdefault(key, int(subject)) != int(subject):
+                raise EstimateFormatError(
+                    f"{table}, line {number}: {image} is of subject {subject} and of {self._known[key]}; of two people "
+                    "in a picture the column side says whose hand is which"
+                )
 
     def subject_of(self, hand: Hand) -> int:
         """Number of the person whose hand it is.
@@ -106,8 +119,12 @@ class Reader:
     ) -> None:
         module_of(format)
         self.source, self.format, self.images = str(path), format, images
-        self.K: np.ndarray | float | None = K if fov is None else fov
-        self._options = Options(side, sides, unit, image_size)
+        if K is not None and fov is not None:
+            raise ValueError("K and fov both say what the lens is; give one")
+        if images is not None and not Path(images).is_dir():
+            raise FileNotFoundError(f"images {str(images)!r}: no such folder; the folder of the pictures is meant")
+        self.K = checked_fov(fov, "fov") if K is None else checked_intrinsics(K, "K")
+        self._options = Options(side, sides, unit, None if image_size is None else _size(image_size))
         for name, (reads, default) in _READ_BY.items():
             if getattr(self._options, name) != default and format != reads:
                 raise ValueError(
@@ -150,13 +167,15 @@ class Reader:
         found = []
         for hand in hands:
             real = None if self.images is None else _picture_size(self.images, hand.image)
-            if real is not None and hand.size is not None and real != tuple(hand.size):
-                raise EstimateFormatError(
-                    f"{self.source}: {hand.name} was estimated on {hand.size[0]} x {hand.size[1]} px, the picture has "
-                    f"{real[0]} x {real[1]}; give the pictures that were estimated on"
-                )
+            for size, what in ((self._options.size, "image_size says"), (real, "the picture has")):
+                if size is not None and hand.size is not None and tuple(size) != tuple(hand.size):
+                    raise EstimateFormatError(
+                        f"{self.source}: {hand.name} was estimated on {hand.size[0]} x {hand.size[1]} px, {what} "
+                        f"{size[0]} x {size[1]}; give the pictures that were estimated on"
+                    )
             hand.size = hand.size or real
-            columns = _columns(hand, self.K, self.source) | {"image_size": hand.size}
+            check_hand(hand, self.source)
+            columns = _columns(hand, self.K, self.format == "joints", self.source) | {"image_size": hand.size}
             there = {name: np.asarray(value) for name, value in columns.items() if value is not None}
             found.append(Row(hand.subject, hand.is_left, hand.image, hand.hand_name, there))
         return found
@@ -192,6 +211,13 @@ class Reader:
         )
 
 
+def _size(image_size: Sequence[int]) -> tuple[int, int]:
+    size = np.asarray(image_size)
+    if size.shape != (2,) or size.dtype.kind not in "iu" or size.min() < 1:
+        raise ValueError(f"image_size is {image_size!r}; it must be width, height in pixels")
+    return int(size[0]), int(size[1])
+
+
 def find_picture(folder: str | os.PathLike, name: str) -> Path | None:
     """The picture of that name, with its suffix or without; None: it is not there."""
     files = (Path(folder) / f"{name}{suffix}" for suffix in ("", ".jpg", ".jpeg", ".png", ".JPG"))
@@ -205,21 +231,28 @@ def _picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | Non
         return picture.size
 
 
-def _columns(hand: Hand, K: np.ndarray | float | None, source: str) -> dict[str, Any]:
-    """A hand's arrays in the right-hand convention: left ones mirrored with their K and keypoints."""
+def _columns(hand: Hand, K: np.ndarray | float | None, is_real: bool, source: str) -> dict[str, Any]:
+    """A hand's arrays in the right-hand convention: left ones mirrored with their K and keypoints.
+
+    Args:
+        K: given; is_real: the file's own camera, if it has one, is that of its pictures, not the estimator's.
+    """
     if isinstance(K, float | int):
         if hand.size is None:
             raise EstimateFormatError(f"{source}: {hand.name}: fov needs the picture's size; give image_size or images")
         K = pinhole(max(hand.size) / (2 * np.tan(np.radians(K) / 2)), *((side - 1) / 2 for side in hand.size))
-    camera = hand.K if K is None else np.asarray(K, dtype=np.float64)
+    camera = hand.K if K is None else K
     if camera is None:
         raise EstimateFormatError(
             f"{source}: K is needed, this format has no camera and without one no hand has a place; give K=(3,3) px"
         )
-    if camera.shape != (3, 3) or not np.isfinite(camera).all():
-        raise ValueError(f"K is {camera.tolist()}; it must be a finite (3,3) matrix, px")
     if K is not None and hand.size is not None:
         check_centre(camera, hand.size, f"{source}: {hand.name}")
+    if hand.K is not None and is_real and not np.allclose(hand.K, camera, rtol=0.01, atol=1):
+        raise EstimateFormatError(
+            f"{source}: {hand.name}: the file says that K is {hand.K.tolist()}, which contradicts {camera.tolist()}; "
+            "leave out the K or fov that is given, or mend the file"
+        )
     pixels, joints = hand.keypoints_2d, hand.joints_3d
     joints = None if joints is None else joints - joints[0]
     if hand.is_left:

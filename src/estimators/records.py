@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,14 @@ import numpy as np
 import torch
 
 from utils.artifact_checks import ArtifactError
+from utils.cameras.intrinsics import checked_intrinsics
 
 #: Of the picture's sides, how far a camera's centre may be from its middle (as `src.photos.camera` has it).
 MAX_OFF_CENTRE = 0.15
+
+
+#: The furthest joint of a hand from its wrist, m, by whatever scale an estimator has: a child's fist, the longest hand.
+MIN_HAND, MAX_HAND = 0.03, 0.5
 
 
 class EstimateFormatError(ArtifactError):
@@ -79,9 +85,10 @@ class Entry:
         """
         self.need(key)
         try:
-            raw = np.asarray(self.get(key), dtype=np.float64)
+            raw = self.get(key)
+            raw = raw.detach().double().numpy() if isinstance(raw, torch.Tensor) else np.asarray(raw, dtype=np.float64)
             value = raw.reshape(shape)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             raise EstimateFormatError(f"{self.where}: {key} is not numbers of shape {shape} ({error})") from error
         if not np.isfinite(value).all():
             place = [int(index) for index in np.argwhere(~np.isfinite(value))[0]]
@@ -97,7 +104,7 @@ class Entry:
         holder, name = self._slots[key]
         old = holder[name]
         if isinstance(old, torch.Tensor):
-            view = old.view(shape)
+            view = old.detach().view(shape)  # of the same numbers, also where a network's graph still hangs on them
             view[index] = torch.as_tensor(np.asarray(value)).to(old.dtype).reshape(view[index].shape)
         else:
             whole: np.ndarray = np.array(old)
@@ -136,8 +143,17 @@ def image_name(entry: Entry, index: int | None = None) -> str:
     for key in ("img_path", "image_path", "image", "image_name", "img_name", "imgname"):
         if entry.has(key):
             value = entry.get(key)
-            value = value if isinstance(value, str) or index is None or np.ndim(value) == 0 else value[index]
-            return str(value).replace("\\", "/").rsplit("/", 1)[-1]
+            if not isinstance(value, str | bytes) and np.ndim(value) > 0:
+                if index is None and len(value) == 1:
+                    index = 0
+                if index is None or index >= len(value):
+                    raise EstimateFormatError(
+                        f"{entry.where}: {key} names {len(value)} pictures, which do not belong to its hands one by one"
+                    )
+                value = value[index]
+            value = os.fsdecode(value) if isinstance(value, bytes) else str(value)
+            if name := value.replace("\\", "/").rsplit("/", 1)[-1]:
+                return name
     return entry.name
 
 
@@ -227,6 +243,23 @@ def check_box(low: np.ndarray, high: np.ndarray, size: tuple[int, int], where: s
             f"{where}: the middle of its box ({middle[0]:.0f}, {middle[1]:.0f}) is outside the picture of "
             f"{size[0]} x {size[1]} px; the picture has another size than the one that was estimated on"
         )
+
+
+def check_hand(hand: Hand, where: str) -> None:
+    """Raise unless the picture has a size, its camera, where the file says one, can be one, and the 3D joints are as
+    far apart as a hand's."""
+    where = f"{where}: {hand.name}"
+    if hand.size is not None and min(hand.size) < 1:
+        raise EstimateFormatError(f"{where}: a picture of {hand.size[0]} x {hand.size[1]} px; width, height are meant")
+    if hand.K is not None:
+        checked_intrinsics(hand.K, where)
+    if hand.joints_3d is not None:
+        longest = float(np.linalg.norm(hand.joints_3d - hand.joints_3d[0], axis=1).max())
+        if not MIN_HAND < longest < MAX_HAND:
+            raise EstimateFormatError(
+                f"{where}: its furthest joint is {longest:.3g} m from the wrist; 3D joints of a hand in metres are "
+                "meant (of plain joints give unit='mm' if that is it)"
+            )
 
 
 def check_centre(K: np.ndarray, size: tuple[int, int], where: str) -> None:

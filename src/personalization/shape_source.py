@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.personalization.solver.status import CalibrationError
+from src.personalization.terms.hand_size import check_stated_length
 from template import HandAssets
 from utils.artifacts import Identity, Predictions, load_identity
 
@@ -42,14 +43,14 @@ def load_identities(
             )
         found = dict.fromkeys(numbers, identity)
     for identity in found.values():
-        identity.check_hand(assets)
+        check_stated_length(identity, assets)
     if is_left is not None:
         for number, identity in found.items():
-            _check_side(identity, number, is_left[np.asarray(subjects) == number])
+            check_side(identity, number, is_left[np.asarray(subjects) == number])
     return found
 
 
-def _check_side(identity: Identity, subject: int, is_left: np.ndarray) -> None:
+def check_side(identity: Identity, subject: int, is_left: np.ndarray) -> None:
     """Refuse an identity of one side for images of the other side only; warn where both are."""
     other = is_left if identity.side == "right" else ~is_left
     if identity.side == "both" or not other.any():

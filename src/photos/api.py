@@ -19,7 +19,7 @@ from src.personalization.calibration.population import SHIPPED_PRIOR, Population
 from src.personalization.fitting.fit import FitOptions
 from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
-from src.photos.camera import Camera, checked_fov, checked_intrinsics, choose_camera
+from src.photos.camera import Camera, choose_camera
 from src.photos.detector.detection import Finder
 from src.photos.detector.finders import finder_trained_on, landmarks_of, open_finder
 from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
@@ -33,6 +33,7 @@ from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
 from utils.artifacts import ArtifactError, Identity, load_identity
 from utils.camera import mirror_intrinsics, mirror_points
+from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 from utils.cameras.lens import CameraModel
 from utils.device import choose_device
 
@@ -102,8 +103,7 @@ class PhotoEstimator:
             image: (H,W,3) uint8 RGB, or a file, whose EXIF may know the lens.
             K: (3,3) intrinsics, px. fov: degrees across the longer side. Of neither, EXIF or a guess is taken, and
                 distances scale with it.
-            side: which hand it is; "auto": what the detector says, or the side on which the keypoint network is
-                surer.
+            side: which hand; "auto": what the detector says, or the side on which the keypoint network is surer.
             identity: the person's `Identity`, or its file. Good choices are a calibrated one, or None.
             box: left, top, right, bottom of the hand, px; None: it is looked for.
 
@@ -128,7 +128,7 @@ class PhotoEstimator:
         call = replace(
             self,
             K=camera or self.K,
-            fov=checked_fov(fov) or self.fov,
+            fov=checked_fov(fov, "fov") or self.fov,
             identity=identity or self.identity,
             lens=self.lens if K is None and fov is None else None,
             bbox=self.bbox if box is None else box,

@@ -34,7 +34,7 @@ from src.personalization.calibration.population import (
 )
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue
-from src.photos.camera import Camera, checked_fov, checked_intrinsics, lens_camera, parse_intrinsics
+from src.photos.camera import Camera, lens_camera, parse_intrinsics
 from src.photos.detector import Finder, find_hands
 from src.photos.detector.detection import finder_name
 from src.photos.detector.finders import landmarks_of, open_finder
@@ -44,6 +44,7 @@ from src.photos.setup import check_detector
 from template import HandAssets, load_hand_assets
 from utils.artifact_checks import check_hand
 from utils.artifacts import Identity, Predictions
+from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 from utils.cameras.lens import CameraModel
 from utils.device import choose_device
 
@@ -132,6 +133,7 @@ def calibrate(
         raise CalibrationError("confidence: of keypoints; a photo's come from the detector")
     if sum(value is not None for value in (K, fov, camera)) > 1:
         raise CalibrationError("K, fov and camera say what the lens is; give one")
+    fov = checked_fov(fov, "fov")
     complete = isinstance(source, Predictions) or are_results(source)
     if complete and (given := [name for name, value in own.items() if value is not None]):
         raise CalibrationError(f"{', '.join(given)}: predictions and results bring their own; leave it out")
@@ -161,7 +163,7 @@ def calibrate(
             lens = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
         flat = {"card": card, "paper": paper}
         rows, options = predictions_of_photos(
-            source, flat, corners, options, hand, lens, checked_fov(fov), assets, subject, device, finder
+            source, flat, corners, options, hand, lens, fov, assets, subject, device, finder
         )
     else:
         subject = SOMEBODY if subject is None else subject

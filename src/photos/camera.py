@@ -12,6 +12,7 @@ import numpy as np
 
 from src.photos.image import Photo, UnusableImage, shown_name
 from utils.cameras.files import read_camera
+from utils.cameras.intrinsics import FOV_RANGE, checked_intrinsics
 from utils.cameras.lens import CameraModel
 from utils.files import READ_ERRORS, read_reason
 
@@ -22,10 +23,6 @@ DEFAULT_FOV = 62.0
 #: A principal point further from a picture's middle than this part of its side belongs to another picture: of half the
 #: size it lies a quarter off, of twice the size a half, of one turned upright a sixth; lenses are a few hundredths off.
 MAX_OFF_CENTRE = 0.15
-#: Degrees across the longer side that no lens has: such a K is in another unit or of another size.
-FOV_RANGE = (1.0, 170.0)
-#: Pixels of cameras are squares, or at most this much longer than wide; and they are no parallelograms.
-MAX_ASPECT, MAX_SKEW = 2.0, 0.1
 _LARGEST_FILE = 4096  # bytes of a .npy file with nine numbers
 
 
@@ -144,17 +141,6 @@ def parse_intrinsics(text: str) -> Camera:
     return Camera(checked_intrinsics(K, f"--K {text}"), f"--K {text}")
 
 
-def checked_fov(fov: float | None) -> float | None:
-    """``--fov`` in degrees, or None.
-
-    Raises:
-        ValueError: no angle of a pinhole camera.
-    """
-    if fov is not None and not FOV_RANGE[0] < fov < FOV_RANGE[1]:
-        raise ValueError(f"--fov {fov:g}: must be degrees between {FOV_RANGE[0]:g} and {FOV_RANGE[1]:g}")
-    return fov
-
-
 def read_intrinsics(path: str | Path) -> np.ndarray:
     """K (3,3) float64 from a ``.npy`` file.
 
@@ -170,26 +156,6 @@ def read_intrinsics(path: str | Path) -> np.ndarray:
     if not isinstance(K, np.ndarray):
         raise ValueError(f"{path}: is an archive of {sorted(K.files)}; it must be a .npy file with a (3,3) matrix")
     return checked_intrinsics(K, path)
-
-
-def checked_intrinsics(K: np.ndarray, source: object) -> np.ndarray:
-    """K as float64 if it is a camera matrix: (3,3), finite, focal lengths above 0, last row (0, 0, 1).
-
-    Raises:
-        ValueError: naming ``source`` and what is wrong.
-    """
-    if K.shape != (3, 3) or K.dtype.kind not in "fiu":
-        raise ValueError(f"{source}: K is {K.dtype} {K.shape}; it must be a (3,3) matrix of pixels")
-    K = K.astype(np.float64)
-    if not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0 or np.abs(K[2] - [0, 0, 1]).max() > 1e-6 or K[1, 0]:
-        raise ValueError(f"{source}: K is {K.tolist()}; it must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels")
-    aspect = K[0, 0] / K[1, 1]
-    if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT or abs(K[0, 1]) > MAX_SKEW * K[0, 0]:
-        raise ValueError(
-            f"{source}: fx {K[0, 0]:.4g}, fy {K[1, 1]:.4g}, skew {K[0, 1]:.4g} are no camera's, whose pixels are about "
-            "square; it must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels"
-        )
-    return K
 
 
 def pinhole(width: int, height: int, fov: float) -> np.ndarray:

@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import os
+import sys
 import unicodedata
 import warnings
 from collections import Counter
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile
 
-from src.photos.measuring.lens import focal_of_exif
+from src.photos.measuring.lens import exif_of, focal_of_exif, upright
 from utils.cameras.poses import CameraPose
 from utils.install import pip_install
 
@@ -39,9 +40,8 @@ _NAME_BYTES = 160
 
 #: What a user may put beside a picture: its camera, and the hand's box.
 BESIDE = ("_K.npy", "_bbox.json")
+_SIXTEEN = 65535.0  # largest number of 16 bits
 _MANY = 5  # names of a list in a message
-
-_ORIENTATION, _EXIF = 0x0112, 0x8769
 
 
 class UnusableImage(ValueError):
@@ -179,9 +179,12 @@ def read_photo(path: str | os.PathLike, name: str | None = None) -> Photo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is refused below, or does not matter
             with Image.open(io.BytesIO(data)) as picture:
-                exif = _exif(picture)
+                deep = _sixteen_bits(data, picture)  # before PNG's EXIF is asked for, for which Pillow loads it
+                exif = exif_of(picture)
                 picture.load()  # TIFF: turns the picture as its orientation says, and forgets the orientation
-                image = to_rgb8(_upright(picture))
+                if deep is not None:
+                    picture.paste(Image.fromarray(deep))
+                image = to_rgb8(upright(picture))
     except UnusableImage:
         raise
     except MemoryError as error:
@@ -224,24 +227,58 @@ def check_rgb(image: np.ndarray) -> None:
         raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H,W,3) uint8 RGB")
 
 
-def to_rgb8(picture: Image.Image) -> np.ndarray:
-    """What Pillow decoded, in any mode, as (H,W,3) uint8 RGB. 16 bit and floating point (0..1) are scaled down.
+def _top(high: float) -> float:
+    """Largest value of the fewest bits that hold ``high``: many cameras store 8 to 14 bits in 16 as they are."""
+    return next((2.0**bits - 1 for bits in (8, 10, 12, 14) if high < 2**bits), _SIXTEEN)
 
-    Many cameras store 8, 10, 12 or 14 bits as they are in grey values of 16: the fewest that hold all values are meant.
+
+def _sixteen_bits(data: bytes, picture: ImageFile.ImageFile) -> np.ndarray | None:
+    """Of a colour picture of 16 bits (H,W,3 or 4) uint8, scaled as grey ones are; None of others.
+
+    Pillow keeps one byte of each number, the first or the second as the mode of its raw data says: both are read.
+    """
+    codec, extents, offset, args = picture.tile[0] if picture.tile else ("", (), 0, "")
+    kind = args[0] if isinstance(args, tuple) and args else args
+    if codec == "ppm" and args == ("RGB", _SIXTEEN):
+        count = 3 * picture.width * picture.height
+        values = np.frombuffer(data, ">u2", count, offset).reshape(picture.height, picture.width, 3)
+    elif picture.mode in ("RGB", "RGBA") and kind in [f"{picture.mode};16{order}" for order in "BLN"]:
+        parts = []
+        for order in "BL":
+            with Image.open(io.BytesIO(data)) as again:
+                raw = f"{picture.mode};16{order}"
+                again.tile = [
+                    tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
+                    for tile in again.tile
+                ]
+                again.load()
+                parts.append(np.asarray(again).astype(np.uint16))
+        big = kind.endswith("B") or (kind.endswith("N") and sys.byteorder == "big")
+        high, low = parts if big else parts[::-1]
+        values = 256 * high + low
+    else:
+        return None
+    tops = np.full(values.shape[2], _top(values[..., :3].max()))
+    tops[3:] = [_top(alpha) for alpha in values[..., 3:].max(axis=(0, 1))]
+    return np.clip(values * (255 / tops) + 0.5, 0, 255).astype(np.uint8)
+
+
+def to_rgb8(picture: Image.Image) -> np.ndarray:
+    """What Pillow decoded, in any mode, as (H,W,3) uint8 RGB. Grey of 16 bits and floating point (0..1) is scaled.
 
     Raises:
         ValueError: 32-bit numbers that are neither: the picture would come out white or black.
     """
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture).astype(np.float32)
-        top = 1.0 if picture.mode == "F" else 65535.0
+        top = 1.0 if picture.mode == "F" else _SIXTEEN
         if picture.mode == "F":
             low, high = np.nanpercentile(values, (1, 99))  # highlights may be above 1
             known = np.isfinite(values).any() and low >= 0 and high <= 1
         else:
             low, high = values.min(), values.max()
             known = picture.mode != "I" or (low >= 0 and 255 < high <= top)
-            top = next((2.0**bits - 1 for bits in (8, 10, 12, 14) if high < 2**bits), top)
+            top = _top(high) if known else top
         if not known:
             raise ValueError(f"its values are {low:g} to {high:g}; 0 to {top:g} is meant. Save it with 8 bits a colour")
         grey = np.clip(np.nan_to_num(values) * (255 / top) + 0.5, 0, 255).astype(np.uint8)
@@ -251,36 +288,3 @@ def to_rgb8(picture: Image.Image) -> np.ndarray:
         alpha = colours[..., 3:].astype(np.uint16)
         return ((colours[..., :3] * alpha + BACKDROP * (255 - alpha) + 127) // 255).astype(np.uint8)
     return np.array(picture.convert("RGB"))
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    """Turned as EXIF says; an orientation written as a byte or as text counts, one that is none of 1 to 8 does not."""
-    exif = picture.getexif()
-    turn = _integer(exif.get(_ORIENTATION))
-    if turn not in range(2, 9):
-        return picture
-    # A copy without the rest of EXIF, which Pillow would write again and may stumble over.
-    bare = picture.copy()
-    bare.info = {key: value for key, value in picture.info.items() if key == "transparency"}
-    bare.getexif().clear()
-    bare.getexif()[_ORIENTATION] = turn
-    return ImageOps.exif_transpose(bare)
-
-
-def _integer(value: object) -> int:
-    """An EXIF value as an integer, whatever type it was written in; 0 if it is none."""
-    if isinstance(value, bytes):
-        value = value.strip(b"\0 ")
-        value = value.decode("ascii", "replace") if value.isdigit() else int.from_bytes(value, "little")
-    try:
-        return int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-        return 0
-
-
-def _exif(picture: Image.Image) -> dict[int, object]:
-    try:
-        exif = picture.getexif()
-        return {**dict(exif), **exif.get_ifd(_EXIF)}
-    except Exception:  # a damaged directory says nothing; the picture may be whole
-        return {}

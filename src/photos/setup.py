@@ -17,7 +17,7 @@ from src.models import MODELS
 from src.models.mesh_joints import is_mesh_model
 from src.personalization.terms.hand_size import check_stated_length
 from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, open_detector, open_estimator
-from src.photos.camera import checked_fov, parse_intrinsics
+from src.photos.camera import parse_intrinsics
 from src.photos.detector import install_advice, is_installed
 from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, open_own_hands
 from src.photos.detector.search import WindowReader
@@ -26,6 +26,7 @@ from src.photos.onnx_network import through_onnx
 from template import load_hand_assets
 from utils.artifacts import Identity, load_identity
 from utils.cameras.files import read_camera
+from utils.cameras.intrinsics import checked_fov
 from utils.cameras.poses import CameraPose, check_count, read_poses
 from utils.device import choose_device
 

@@ -114,7 +114,11 @@ def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
     if str(values.get("camera_model", "pinhole")).lower() not in _LENS:  # Kalibr's projection
         raise ValueError(f"{source}: camera_model {values['camera_model']!r} is not supported; calibrate as a pinhole")
     model = next((values[key] for key in ("distortion_model", "model", "lens") if values.get(key) is not None), "")
-    model = "fisheye" if values.get("fisheye_model") in (1, True) else str(model).lower()
+    model = "fisheye" if values.get("fisheye_model") in (1, True) else str(model).strip().lower()
+    if values.get("xi"):
+        raise ValueError(
+            f"{source}: xi {values['xi']!r} is of an omnidirectional lens; calibrate as a pinhole or fisheye"
+        )
     if model not in _LENS:
         raise ValueError(f"{source}: lens {model!r} is not supported; it must be one of {sorted(filter(None, _LENS))}")
     lens = _LENS[model]
@@ -124,9 +128,11 @@ def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
         raise ValueError(f"{source}: has no {', '.join(missing)}, nor any of {_MATRIX}")
     else:
         K = _matrix([values[key] for key in ("fx", "fy", "cx", "cy")])
-    if key := _first(values, _DISTORTION):
+    key = _first(values, _DISTORTION)
+    if key and not (isinstance(values[key], Mapping) and "data" not in values[key]):
         distortion = _flat(values[key])
-    else:
+    else:  # by name, here or in a mapping of their own
+        values = values if key is None else {**values, **values[key]}
         names = _COEFFICIENTS[lens]
         used = max((number for number, name in enumerate(names) if name in values), default=-1) + 1
         count = next(count for count in COUNTS[lens] if count >= used)
@@ -154,11 +160,12 @@ def _matrix(numbers: Any) -> np.ndarray:
 
 
 def _size(values: Mapping[str, Any]) -> tuple[int, int] | None:
-    for key in ("image_size", "resolution", "size"):
-        if key in values:
-            width, height = _flat(values[key])
-            return int(width), int(height)
-    for prefix in ("image_", ""):
-        if f"{prefix}width" in values and f"{prefix}height" in values:
-            return int(values[f"{prefix}width"]), int(values[f"{prefix}height"])
-    return None
+    given: list[Any] = [values[key] for key in ("image_size", "resolution", "size") if values.get(key) is not None]
+    pairs = [[values.get(f"{prefix}{side}") for side in ("width", "height")] for prefix in ("image_", "")]
+    given += [pair for pair in pairs if pair != [None, None]]
+    if not given:
+        return None
+    if isinstance(given[0], str) or None in given[0] or np.size(_flat(given[0])) != 2:
+        raise ValueError(f"a picture's size is {given[0]!r}; width and height in pixels are meant")
+    width, height = _flat(given[0])
+    return int(width), int(height)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from utils.cameras.intrinsics import checked_intrinsics
+
 LENSES = ("pinhole", "fisheye")
 #: Numbers of coefficients, in OpenCV's order: k1, k2, p1, p2[, k3[, k4, k5, k6]] and fisheye's k1 to k4.
 COUNTS = {"pinhole": (0, 4, 5, 8), "fisheye": (0, 4)}
@@ -50,13 +52,13 @@ class CameraModel:
         K, given = np.asarray(self.K, np.float64), np.asarray(self.distortion, np.float64)
         if self.lens not in LENSES:
             raise ValueError(f"{self.source}: lens {self.lens!r} is unknown; choose one of {LENSES}")
-        if K.shape != (3, 3) or not np.isfinite(K).all() or min(K[0, 0], K[1, 1]) <= 0 or K[1, 0]:
-            raise ValueError(f"{self.source}: K is {K.tolist()}; it must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] px")
-        if np.abs(K[2] - [0, 0, 1]).max() > 1e-9:
-            raise ValueError(f"{self.source}: the last row of K is {K[2].tolist()}; it must be [0, 0, 1]")
+        if K.ndim != 2:
+            raise ValueError(f"{self.source}: K has shape {K.shape}; it must be (3,3)")
+        K = checked_intrinsics(K, self.source)
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"{self.source}: a picture of {self.size[0]} x {self.size[1]} pixels is none")
-        if given.ndim != 1 or (len(given) not in COUNTS[self.lens] and given[max(COUNTS[self.lens]) :].any()):
+        most = max(COUNTS[self.lens])
+        if given.ndim != 1 or (len(given) not in COUNTS[self.lens] and (len(given) < most or given[most:].any())):
             raise ValueError(
                 f"{self.source}: {given.size} coefficients for a {self.lens}; it takes {COUNTS[self.lens]} of them "
                 "(thin prisms and tilted sensors are not supported: calibrate without them)"

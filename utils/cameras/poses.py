@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +97,12 @@ def _read(path: Path) -> np.ndarray:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
         values = values[KEY] if isinstance(values, dict) else values
     else:
-        lines = (line.split("#")[0].replace(",", " ").split() for line in path.read_text("utf-8-sig").splitlines())
+        text = path.read_text("utf-8-sig").splitlines()
+        if named := next((line for line in text if re.search(r"q\w*w\b.*q\w*x\b", line.split("#")[-1], re.I)), None):
+            raise ValueError(
+                f"its columns are {named!r}, quaternions with w first; a line is: time tx ty tz qx qy qz qw"
+            )
+        lines = (line.split("#")[0].replace(",", " ").split() for line in text)
         values = [[float(number) for number in line] for line in lines if line]
     values = np.array(values, dtype=np.float64)
     if values.ndim == 3 and values.shape[1:] == (4, 4):

@@ -111,7 +111,7 @@ class HandMotion:
                 name += f"_{number}"
             moving.append(MovingHand(assets, pose[rows], betas, transl[rows], name))
             words = "%d frames of a %s hand, %d without it held: %s"
-            logger.info(words, len(self._frames), assets.side, held, *files[:1])
+            logger.info(words, len(self._frames), assets.side, held, *(file.name for file in files[:1]))
         if glb is not None:
             write_hands_glb(glb, moving, times, correctives=correctives, joint_names=joint_names)
         for number, hand in enumerate(moving if bvh is not None else [], 1):

@@ -18,9 +18,10 @@ from src.personalization.estimates.personalise import calibrate_estimates, perso
 from src.personalization.estimates.trust import Trust, load_trust
 from src.personalization.fitting.api import as_seen
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
-from src.personalization.terms.hand_size import LengthCue
+from src.personalization.shape_source import check_side
+from src.personalization.terms.hand_size import LengthCue, check_stated_length
 from template import HandAssets, load_hand_assets
-from utils.artifacts import Identity, Predictions
+from utils.artifacts import Identity, Predictions, load_identity
 
 
 @dataclass
@@ -56,7 +57,7 @@ class PersonalisedHands:
 def personalise(
     estimates: Predictions | str | os.PathLike,
     K: np.ndarray | None = None,
-    identity: Identity | dict[int, Identity] | None = None,
+    identity: Identity | str | os.PathLike | dict[int, Identity] | None = None,
     *,
     format: str | None = None,
     hand_length_mm: float | None = None,
@@ -79,7 +80,7 @@ def personalise(
     Args:
         estimates: of `read_estimates`, or the path that it reads, with ``format`` and its further options.
         K: (3,3) px of the pictures; of `Predictions` that were read with theirs not needed.
-        identity: of the person, or by subject number; None: calibrated from these very hands.
+        identity: of the person, or its file, or by subject number; None: calibrated from these very hands.
         hand_length_mm, hand_length_std_mm: ruler, wrist joint to middle fingertip, if there is no identity yet.
         hand: hand model; None: `load_hand_assets`.
         trust: in the estimator, or its file; None: the shipped one.
@@ -110,19 +111,16 @@ def personalise(
     if fps is not None and not 0 < fps < np.inf:
         raise ValueError(f"fps is {fps}; frames a second are meant")
     people, frames = people_of(assets) if prior is None else prior, None if fps is None else frames_of(estimates)
+    if identity is not None:
+        if hand_length_mm is not None:
+            raise ValueError("give an identity or a hand length, which is for calibrating one")
+        identities = _identities(identity, estimates, assets)
     ready = prepare(estimates, assets, people, trust, landmarks, theirs, device)
     if identity is None:
         cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
         one_video = True if frames is not None and not frames.video.any() else None
         given = {"accept_conflict": accept_conflict, "device": device, "created_by": "handid.personalise"}
         identities = calibrate_estimates(ready, assets, people, cues, same_video=one_video, **given)
-    else:
-        if hand_length_mm is not None:
-            raise ValueError("give an identity or a hand length, which is for calibrating one")
-        identities = identity if isinstance(identity, dict) else {int(estimates.subject_id[0]): identity}
-        if not isinstance(identity, dict) and len(np.unique(estimates.subject_id)) > 1:
-            subjects = np.unique(estimates.subject_id).tolist()
-            raise ValueError(f"one identity, but the hands are of the subjects {subjects}; give a dict by subject")
     motion = None
     if frames is not None:
         ready = replace(ready, rows=replace(ready.rows, sequence_id=frames.track))
@@ -143,3 +141,22 @@ def personalise(
         identities=found.identities,
         released=found.released,
     )
+
+
+def _identities(
+    given: Identity | str | os.PathLike | dict[int, Identity], estimates: Predictions, assets: HandAssets
+) -> dict[int, Identity]:
+    """Those of the subjects of ``estimates``, each of this hand model and of a side that is seen."""
+    if isinstance(given, str | os.PathLike):
+        given = check_stated_length(load_identity(given), assets)
+    subjects = np.unique(estimates.subject_id).tolist()
+    if not isinstance(given, dict):
+        if len(subjects) > 1:
+            raise ValueError(f"one identity, but the hands are of the subjects {subjects}; give a dict by subject")
+        given = {subjects[0]: given}
+    if lacking := [subject for subject in subjects if subject not in given]:
+        raise ValueError(f"no identity of the subjects {lacking}; there are those of {sorted(given)}")
+    for subject in subjects:
+        given[subject].check_hand(assets)
+        check_side(given[subject], subject, estimates.is_left[estimates.subject_id == subject])
+    return {subject: given[subject] for subject in subjects}

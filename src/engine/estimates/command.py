@@ -33,7 +33,7 @@ from src.personalization.estimates.trust import load_trust
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue
-from src.photos.camera import checked_fov, parse_intrinsics
+from src.photos.camera import parse_intrinsics
 from src.photos.gallery import PAGE, PREDICTIONS
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, Predictions, save_identity
@@ -62,7 +62,7 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
         )
     return {
         "K": None if args.K is None else parse_intrinsics(args.K).K,
-        "fov": checked_fov(args.fov),
+        "fov": args.fov,
         "image_size": None if args.image_size is None else tuple(args.image_size),
         "images": args.images,
         "side": args.side_of,
@@ -167,6 +167,8 @@ def personalise(args: argparse.Namespace) -> None:
             command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
             given = {"accept_conflict": args.accept_conflict, "device": device, "created_by": command}
             identities = calibrate_estimates(some, assets, people, cues, same_video=one_video, **given)
+            for subject, identity in identities.items() if context.is_main else ():  # whatever stops what follows
+                save_identity(output / f"identity_subject-{subject:02d}.json", identity)
 
         def fit(rows: Predictions) -> Personalised:
             motion = None
@@ -193,9 +195,6 @@ def personalise(args: argparse.Namespace) -> None:
                     track.add(batch)
         if track is not None:
             track.write()
-        if args.identity is None:
-            for subject, identity in identities.items():
-                save_identity(output / f"identity_subject-{subject:02d}.json", identity)
         logger.info(
             "%d hands written to %s (%s, %s), %.1f s after reading, processor time %.1f s",
             seen.first[-1], output, PAGE, PREDICTIONS, time.perf_counter() - started, time.process_time() - busy,

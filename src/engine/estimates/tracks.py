@@ -46,13 +46,26 @@ def frames_of(rows: Predictions) -> Frames:
                 "frame of a video it is; name them as frame_0001, or leave out --fps and --subjects tracks"
             )
     video = np.unique([one[1] for one in found if one], return_inverse=True)[1].reshape(-1)
-    frame = np.array([int(one[2]) for one in found if one])
-    videos = int(video.max()) + 1
+    numbers = [int(one[2]) for one in found if one]
+    if max(numbers) >= 2**53:  # whose neighbours a time in seconds does not tell apart
+        raise ValueError(
+            f"{rows.source}: {str(names[int(np.argmax(numbers))])!r} ends in a number that counts no frames; name "
+            "pictures as frame_0001"
+        )
+    frame, videos = np.array(numbers), int(video.max()) + 1
     if videos > 1 and len(np.unique(np.stack([video, frame]), axis=1).T) <= 2 * videos:
         raise ValueError(
             f"{rows.source}: by their names, such as {str(names[0])!r}, these are {videos} videos of a frame or two: "
             "the number at the end does not count frames. Name pictures as frame_0001"
         )
+    for one in range(videos):
+        steps = np.diff(np.unique(frame[video == one]))
+        if len(steps) and steps.min() > GONE:
+            raise ValueError(
+                f"{rows.source}: the numbers at the end of the pictures' names, such as {str(names[0])!r}, are at "
+                f"least {steps.min()} apart: they are times, or too few frames are left to follow a hand. Number "
+                "frames one by one, frame_0001, frame_0002, and say how many there are a second (fps)"
+            )
     return Frames(video, frame, _tracks(rows, video, frame))
 
 

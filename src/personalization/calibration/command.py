@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -28,6 +29,7 @@ from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity, load_identity, load_predictions, save_identity
 from utils.device import choose_device
 from utils.files import writable_folder
+from utils.joints import FINGERS
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +134,11 @@ def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> Cal
         cues.append(LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000))
     if args.hand_breadth_mm is not None:
         cues.append(LengthCue("breadth", args.hand_breadth_mm / 1000, RULER_STD_MM / 1000))
-    cues += [parse_known_bone(f"{text}±{RULER_STD_MM}") for text in args.finger_length_mm]
+    for text in args.finger_length_mm:
+        name, _, length = text.partition("=")
+        if name.strip() not in FINGERS or not re.fullmatch(r"\s*\d+\.?\d*\s*", length):
+            raise CalibrationError(f"--finger_length_mm {text}: is not NAME=MM, NAME one of {', '.join(FINGERS)}")
+        cues.append(LengthCue(name.strip(), float(length) / 1000, RULER_STD_MM / 1000))
     noise = replace(options.noise, std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss)
     changes = {"noise": noise, "cues": tuple(cues), "accept_conflict": args.accept_conflict}
     if args.same_video is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import habit_prior
 from template import HandAssets
 from utils.artifacts import Predictions
+from utils.cameras.intrinsics import checked_intrinsics
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ def keypoints_of(
     K, count = np.asarray(K, dtype=np.float64), len(keypoints)
     if K.shape not in ((3, 3), (count, 3, 3)):
         raise CalibrationError(f"K has shape {K.shape}; (3,3) or ({count},3,3) px is meant, as there are keypoints")
-    K = np.array(np.broadcast_to(K, (count, 3, 3)))
+    K = np.array(np.broadcast_to(checked_intrinsics(K, "of the keypoints"), (count, 3, 3)))
     confidence = np.ones(keypoints.shape[:2]) if confidence is None else np.asarray(confidence, dtype=np.float64)
     if confidence.shape != keypoints.shape[:2] or not ((confidence >= 0) & (confidence <= 1)).all():
         raise CalibrationError(
@@ -158,19 +160,25 @@ def explained(
     Raises:
         CalibrationError: none is left.
     """
-    kept = []
+    kept, reasons = [], Counter[str]()
     for row, name in enumerate(names):
         off = float(fit.reprojection_px[row])
         size = float((keypoints[row].max(axis=0) - keypoints[row].min(axis=0)).max())
         std = options.noise.std_box * size if options.noise.std_px is None else options.noise.std_px
         if not bool(usable(fit.status[row])):
-            logger.warning("%s: left out, %s", name, Status(int(fit.status[row])).name.lower().replace("_", " "))
+            reason = Status(int(fit.status[row])).name.lower().replace("_", " ")
+            logger.warning("%s: left out, %s", name, reason)
+            reasons[reason] += 1
         elif off > MAX_MISFIT * std:
             logger.warning("%s: left out, no hand fits its keypoints (%.1f px off)", name, off)
+            reasons["no hand fits"] += 1
         else:
             kept.append(row)
     if not kept:
-        raise CalibrationError(f"none of {len(names)} hands could be fitted to its keypoints; are K or --fov right?")
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        placed = reasons.keys() - {"keypoints not finite", "no keypoints", "keypoints coincide"}
+        advice = "; are K or fov right?" if placed else ""
+        raise CalibrationError(f"none of {len(names)} hands could be fitted to its keypoints: {why}{advice}")
     return Predictions(
         image_id=image_id[kept],
         subject_id=np.full(len(kept), subject),

@@ -145,10 +145,12 @@ def solve_person(
         length, std, conflict = cue_conflict(model, without.betas[0], without.covariance[0], cue)
         said = (
             f"subject {subject}: {cue.name} was measured as {1000 * cue.length:.1f} ± {1000 * cue.std:.1f} mm, but the "
-            f"images and the prior say {length:.1f} ± {std:.1f} mm: {abs(conflict):.1f} standard deviations apart"
+            f"images{', the other lengths' * bool(less[0].cues)} and the prior say {length:.1f} ± {std:.1f} mm: "
+            f"{abs(conflict):.1f} standard deviations apart"
         )
         if abs(conflict) > MAX_CONFLICT and not options.accept_conflict:
-            raise CalibrationError(f"{said}. Measure again (wrist joint to fingertip, hand flat), or --accept_conflict")
+            how = " (wrist joint to fingertip, hand flat)" if cue.name == "hand" else ""
+            raise CalibrationError(f"{said}. Measure again{how}, or --accept_conflict")
         if abs(conflict) > MAX_CONFLICT / 2:
             logger.warning("%s", said)
     used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()

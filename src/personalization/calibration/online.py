@@ -22,6 +22,7 @@ from src.personalization.terms.hand_size import LengthCue, cue_conflict, length_
 from src.personalization.terms.shape_terms import shape_terms
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Identity
+from utils.cameras.intrinsics import checked_intrinsics
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,8 @@ class OnlineCalibration:
         if hand_length_mm is not None:
             cue = LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000)
             options = replace(options, cues=(*options.cues, cue))
-        self.options, self.online, self.K = options, online, K
+        self.options, self.online = options, online
+        self.K = None if K is None else checked_intrinsics(K, "of all frames")
         self.shared = 1.0 if options.errors_repeat else max(options.error_correlation, online.shared)
         self.model = joints_model(self.assets, options.landmarks, device)
         self.strangers: dict[int, str] = {}

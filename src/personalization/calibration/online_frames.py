@@ -59,6 +59,9 @@ class FrameFitter:
         """
         seen = self._arrays(keypoints, confidence, K, is_left)
         told = None if predicted is None else self._tensor(predicted)
+        for name, value, shape in (("pose", pose, (16, 3, 3)), ("betas", predicted, (10,))):
+            if value is not None and np.shape(value) != shape:
+                raise CalibrationError(f"{name} has shape {np.shape(value)}; {shape} is meant")
         found: View | str = "not fitted"
         if pose is not None:
             found = self._fit(seen, self._tensor(pose)[None], told, betas)
@@ -124,5 +127,5 @@ class FrameFitter:
         return camera[None], points[None], None if trust is None else trust[None]
 
     def _tensor(self, value: Any) -> torch.Tensor:
-        given = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
+        given = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value, dtype=np.float64))
         return given.to(self.model.device, self.model.dtype)

@@ -238,10 +238,13 @@ def with_population(
     return replace(options, prior=prior, noise=noise, **depth)
 
 
-def calibration_options(population: Population, **how: Any) -> CalibrationOptions:
-    """`with_population`, and the people's shapes and the network's habits as prior of a calibration."""
+def calibration_options(
+    population: Population, keep_depth: bool = False, shared_error: float = SHARED_ERROR_FACTOR
+) -> CalibrationOptions:
+    """`with_population`, whose options these are, and the people's shapes and the network's habits as prior of a
+    calibration."""
     shared = INTERVAL_CORRELATION if population.network is not None else 0.0
-    believed = with_population(CalibrationOptions(), population, **how)
+    believed = with_population(CalibrationOptions(), population, keep_depth, shared_error)
     return replace(believed, population=population, interval_correlation=shared)
 
 

@@ -30,6 +30,9 @@ LANDMARKS = ("mediapipe", "sam3d_body")
 FEW_PEOPLE = 10
 #: Estimators that look at a crop, as along its axis: their axes are turned from there to the camera's.
 CROPPED = ("hamer", "wilor", "wilor_mini", "fasthamer", "mediapipe", "frankmocap")
+#: Median of the hands' distances to their 3D joints, mm, from which the joints are not those of hands, or in another
+#: order. mediapipe's of 231 real hands: 8, the furthest 17; joints in other orders: 18 (little finger first) to 47.
+MAX_MISFIT_MM = 16.0
 
 
 def landmarks_of(format: str, assets: HandAssets) -> LandmarkModel | None:
@@ -118,6 +121,12 @@ def prepare(
         points = torch.as_tensor(joints).double() @ turn.mT
         fit = fit_joints(assets, points, None, options=options, device=device)
         pose, betas, status = fit.pose, fit.betas.cpu().numpy(), fit.status
+        off = 1000 * float(fit.residual[usable(status)].median()) if bool(usable(status).any()) else 0.0
+        if off > MAX_MISFIT_MM:
+            raise CalibrationError(
+                f"{estimates.source}: the hands' 3D joints are {off:.0f} mm (median) off those of any hand; are they "
+                "the 21 joints in standard order, the wrist, then thumb to little finger, each from the palm outwards?"
+            )
     else:
         search = KeypointFitOptions.of_source(landmarks, people=people)
         search = replace(search, noise=replace(search.noise, std_box=trust.keypoint_std_box))

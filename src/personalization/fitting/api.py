@@ -15,9 +15,12 @@ from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
 from src.personalization.solver.status import Status, usable
+from src.personalization.terms.hand_size import check_stated_length
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets, mirror_pose
-from utils.identity import Identity
+from utils.artifact_checks import ArtifactError
+from utils.cameras.intrinsics import checked_intrinsics
+from utils.identity import Identity, load_identity
 
 Array = np.ndarray | torch.Tensor
 SIDES = ("right", "left")
@@ -61,7 +64,7 @@ def fit(
     joints: Array | None = None,
     hand: HandAssets | None = None,
     betas: Array | None = None,
-    identity: Identity | None = None,
+    identity: Identity | str | os.PathLike | None = None,
     confidence: Array | None = None,
     pose: Array | None = None,
     side: str = "right",
@@ -80,7 +83,8 @@ def fit(
             triangulated), `confidence` zero where one is missing.
         hand: hand model; None: `load_hand_assets` of that side, the stand-in where no MANO is found.
         betas: (10,) or (N,10) a known shape. A single camera cannot see the size of a hand, so give one if you can.
-        identity: of `calibrate`, instead of betas. With neither, shapes are fitted with the population as prior.
+        identity: of `calibrate`, or its file, instead of betas, of that side. With neither, shapes are fitted with
+            the population as prior.
         confidence: (N,21) in [0,1]; None: all one.
         pose: (N,16,3,3) a network's rotations, camera frame, to start from and to stay near; several times faster.
             None: every orientation is tried.
@@ -92,7 +96,8 @@ def fit(
         device: where to compute.
 
     Raises:
-        ValueError: a shape, a side, a number that is none, an option of the other kind, or betas and an identity.
+        ValueError: a shape, a side, a number that is none, a single K that is no camera's, an option of the other kind,
+            or betas and an identity.
         FileNotFoundError: no such landmarks.
         ArtifactError: an identity or landmarks of another hand.
     """
@@ -114,11 +119,14 @@ def fit(
         raise ValueError("joint_std_mm is of joints; keypoints take keypoint_std_px")
     else:
         given, points = keypoints, _tensor(keypoints, "keypoints", (None, 21, 2))
-        camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (len(points), 3, 3)).expand(len(points), 3, 3)
+        camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (len(points), 3, 3))
+        if camera.dim() == 2:
+            checked_intrinsics(camera.numpy(), "of all hands")
+        camera = camera.expand(len(points), 3, 3)
     n, left, give = len(points), side == "left", _like(given)
     trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
     assets = load_hand_assets(side="right") if hand is None else hand
-    shape = _known_shape(betas, identity, assets, n)
+    shape = _known_shape(betas, identity, side, assets, n)
     if landmarks is not None and not isinstance(landmarks, LandmarkModel):
         landmarks = load_landmarks(landmarks, assets.hash)
     population = shipped_population(assets)
@@ -141,12 +149,21 @@ def fit(
     return _posed(found, assets, left, give)
 
 
-def _known_shape(betas: Array | None, identity: Identity | None, assets: HandAssets, n: int) -> torch.Tensor | None:
+def _known_shape(
+    betas: Array | None, identity: Identity | str | os.PathLike | None, side: str, assets: HandAssets, n: int
+) -> torch.Tensor | None:
     """(n,10) of whichever is given."""
     if identity is not None:
         if betas is not None:
             raise ValueError("give betas or an identity, not both")
+        if isinstance(identity, str | os.PathLike):
+            identity = check_stated_length(load_identity(identity), assets)
         identity.check_hand(assets)
+        if identity.side not in (side, "both"):
+            raise ArtifactError(
+                f"{identity.source}: is of a {identity.side} hand, these are {side} ones; if both are one person's, "
+                "give betas=identity.betas"
+            )
         betas = identity.betas
     if betas is None:
         return None
@@ -218,7 +235,11 @@ def _solve(
 
 
 def _tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
-    found = torch.as_tensor(np.asarray(value) if not isinstance(value, torch.Tensor) else value).detach().cpu().double()
+    try:  # a copy: views of any direction, lists of tensors, numbers of any type
+        given = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not numbers of shape {shape} ({error})") from error
+    found = given.detach().cpu().double()
     if found.dim() != len(shape) or any(want not in (None, got) for want, got in zip(shape, found.shape, strict=True)):
         raise ValueError(f"{name} has shape {tuple(found.shape)}; it must be {shape} (None: any length)")
     return found

@@ -13,8 +13,9 @@ from scipy.spatial.transform import Rotation
 from src.personalization.fitting.sequence_problem import Chain, smoothness_model
 from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import factorise, marquardt, solve_damped, solve_factored
+from src.personalization.terms.few_frames import few_frames
 from src.personalization.terms.frame_problem import step_of
-from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
+from src.personalization.terms.frame_terms import FRAME_SIZE, Observations
 from src.personalization.terms.inputs import FrameInputs
 from src.personalization.terms.pose_prior import rotation_log
 from src.personalization.terms.smoothness import Smoothness
@@ -59,10 +60,8 @@ class Window:
         """Cost, gradient and dense Hessian (by rad and m)."""
         pose, wrist = state["pose"][0].numpy(), state["wrist"][0].numpy()
         old, count = len(self.past), len(pose)
-        frames = evaluate_frames(
-            self.model, self.seen, state["pose"][0, old:], state["wrist"][0, old:], self.rest, False
-        )
-        chart = np.concatenate([np.broadcast_to(np.eye(3), (old, 16, 3, 3)), frames.chart.numpy()])
+        frames = few_frames(self.model, self.seen, pose[old:], wrist[old:], self.rest.numpy())
+        chart = np.concatenate([np.broadcast_to(np.eye(3), (old, 16, 3, 3)), frames.chart])
         chain = Chain(self.seconds, np.ones(count - 1, dtype=bool))
         moved, one, two = smoothness_model(pose, wrist, chain, chart, self.smoothness)
         hessian = np.zeros((count, 17, 3, count, 17, 3))
@@ -71,11 +70,11 @@ class Window:
             for row, block in enumerate(coupling):
                 blocks[row + distance, row], blocks[row, row + distance] = block, block.mT
         square = hessian.reshape(count, FRAME_SIZE, count, FRAME_SIZE)
-        for row, own in enumerate(frames.hessian.numpy(), old):
+        for row, own in enumerate(frames.hessian, old):
             square[row, :, row] += own
         hessian = square.reshape(count * FRAME_SIZE, count * FRAME_SIZE)
         gradient = moved.gradient
-        gradient[old:] += frames.gradient.numpy()
+        gradient[old:] += frames.gradient
         gradient = gradient.reshape(-1)
         cost = frames.cost.sum() + moved.cost
         if old:
@@ -86,8 +85,8 @@ class Window:
             cost = cost + off @ (pull / 2 + self.past.gradient)
             gradient[:inner] += pull + self.past.gradient
             hessian[:inner, :inner] += self.past.hessian
-        terms = {"gradient": gradient, "hessian": hessian, "chart": chart}
-        return {"cost": cost[None]} | {name: torch.from_numpy(value)[None] for name, value in terms.items()}
+        terms = {"cost": np.asarray(cost), "gradient": gradient, "hessian": hessian, "chart": chart}
+        return {name: torch.from_numpy(value[None]) for name, value in terms.items()}
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
         """See `levenberg_marquardt.Problem`, in rad and m."""
@@ -113,12 +112,12 @@ def with_frame(state: State, terms: State, seconds: NDArray) -> Past:
     gradient[last] = to_local.T @ gradient[last]
     drop = FRAME_SIZE * max(len(pose) - 2, 0)
     if drop:
-        inner, border = torch.from_numpy(hessian[:drop, :drop].copy()), hessian[:drop, drop:]
-        inner.diagonal().add_(marquardt(inner.diagonal(), inner.new_zeros(())))
+        inner, border = hessian[:drop, :drop].copy(), hessian[:drop, drop:]
+        inner.reshape(-1)[:: drop + 1] += marquardt(inner.diagonal(), np.zeros(()))
         known = np.concatenate([border, gradient[:drop, None]], axis=1)
-        _, solved, failed = dposv(inner.numpy().T, known, lower=1)
+        _, solved, failed = dposv(inner.T, known, lower=1)
         if failed:
-            solved = solve_factored(factorise(inner[None]), torch.from_numpy(known)[None])[0].numpy()
+            solved = solve_factored(factorise(torch.from_numpy(inner)[None]), torch.from_numpy(known)[None])[0].numpy()
         gradient = gradient[drop:] - border.T @ solved[:, -1]
         hessian = hessian[drop:, drop:] - border.T @ solved[:, :-1]
         hessian = (hessian + hessian.T) / 2
@@ -129,8 +128,8 @@ def solve_one(
     hessian: torch.Tensor, gradient: torch.Tensor, damping: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`solve_damped` of one system (1,U,U) in rad and m, by one call of LAPACK; what that refuses it still solves."""
-    added = marquardt(hessian.diagonal(dim1=1, dim2=2), damping)[0].numpy()
     system, pull = hessian[0].numpy().copy(), gradient[0].numpy()
+    added = marquardt(system.diagonal(), damping[0].numpy())
     system.reshape(-1)[:: len(system) + 1] += added
     # Row by row in memory: LAPACK sees the transpose, which is the same, and may overwrite it.
     _, solution, failed = dposv(system.T, pull, lower=1, overwrite_a=1)

@@ -11,13 +11,10 @@ from scipy.linalg import LinAlgError, cho_solve_banded, cholesky_banded
 
 @functools.cache
 def _places(size: int, width: int) -> tuple[torch.Tensor, ...]:
-    """Flat places in a frame's (size, width) columns of: its own lower triangle, and blocks one and two frames on."""
-    row, column = torch.tril_indices(size, size)
-    own = column * width + row - column
+    """Flat places in a frame's (size, width) columns of the blocks one and two frames on."""
     part, a, b = torch.meshgrid(torch.arange(size // 3), torch.arange(3), torch.arange(3), indexing="ij")
     # Entry (row 3 part + a, column 3 part + b) of the block below.
-    further = [(3 * part + b) * width + frames * size + a - b for frames in (1, 2)]
-    return row, column, own, *(place.flatten() for place in further)
+    return tuple(((3 * part + b) * width + frames * size + a - b).flatten() for frames in (1, 2))
 
 
 def band(diagonal: torch.Tensor, next_one: torch.Tensor, next_two: torch.Tensor) -> torch.Tensor:
@@ -33,9 +30,10 @@ def band(diagonal: torch.Tensor, next_one: torch.Tensor, next_two: torch.Tensor)
     """
     frames, size = diagonal.shape[:2]
     width = 2 * size + 3
-    row, column, own, one, two = _places(size, width)
+    one, two = _places(size, width)
     columns = torch.zeros(frames, size * width, dtype=torch.float64)
-    columns[:, own] = diagonal[:, row, column].to(columns)
+    # A column's rows follow each other from the diagonal on; zeros of those above it fall on places that are empty yet.
+    columns.as_strided((frames, size, size), (size * width, width - 1, 1)).copy_(diagonal.triu())
     columns[:-1, one] = next_one.flatten(1).to(columns)
     columns[:-2, two] = next_two.flatten(1).to(columns)
     return columns.view(frames, size, width)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from template.components_first import Array, library
+
 #: Columns of a Jacobian shorter than this many times the rounding of the longest say nothing (unobserved unknowns);
 #: their systems are kept solvable. Longer ones count, however short: a runaway's vanishing slope is no minimum.
 SILENT = 10.0
@@ -37,11 +39,12 @@ def damped(hessian: torch.Tensor, damping: torch.Tensor) -> tuple[torch.Tensor, 
     return system, added
 
 
-def marquardt(diagonal: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
+def marquardt(diagonal: Array, damping: Array) -> Array:
     """What damping (...) adds to a diagonal (...,U): a multiple of it, and a floor where nothing was observed."""
-    rounding = (SILENT * torch.finfo(diagonal.dtype).eps) ** 2
-    floor = rounding * diagonal.amax(dim=-1, keepdim=True).clamp_min(1e-20)
-    return damping[..., None] * diagonal.clamp_min(floor) + floor * (diagonal < floor)
+    xp = library(diagonal)
+    rounding = (SILENT * xp.finfo(diagonal.dtype).eps) ** 2
+    floor = rounding * xp.amax(diagonal, -1)[..., None].clip(min=1e-20)
+    return damping[..., None] * diagonal.clip(min=floor) + floor * (diagonal < floor)
 
 
 def factorise(system: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ class Status(enum.IntEnum):
     KEYPOINTS_NOT_FINITE = 4  #: a keypoint that counts is NaN or infinite
     NO_KEYPOINTS = 5  #: fewer than three keypoints with a confidence above the threshold
     KEYPOINTS_COINCIDE = 6  #: all keypoints lie at one point: no direction, no size
-    BAD_INTRINSICS = 7  #: K is not finite, not invertible, or its last row has not length 1
+    BAD_INTRINSICS = 7  #: K is not finite, not invertible, mirrors, or its last row has not length 1
     BAD_PREDICTION = 8  #: the network's pose or shape is not finite or not a rotation
     BEHIND_CAMERA = 9  #: the hand could not be placed in front of the camera
     OUT_OF_RANGE = 10  #: nearer than `NEAR`, farther than `FAR`, or no hand of any size: no solution, whatever its cost

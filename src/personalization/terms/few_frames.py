@@ -1,4 +1,4 @@
-"""`keypoint_terms`, the logarithms of `pose_prior` and the Jacobians of one or a few frames on a CPU, in NumPy.
+"""`frame_terms.evaluate_frames` of one or a few frames on a CPU, in NumPy.
 
 The same numbers as for many frames where the number of calls is the time: a third of it for one frame.
 """
@@ -14,74 +14,77 @@ from numpy.typing import NDArray
 from src.personalization.solver.robust import radial_curvature, robust_loss
 from src.personalization.solver.status import NEAR
 from src.personalization.terms.point_terms import point_rows
-from src.personalization.terms.pose_prior import right_jacobian, rotation_log
+from src.personalization.terms.pose_prior import inverse_right_jacobian, right_jacobian, rotation_log
 from template.kinematics import JointsModel
 
 if TYPE_CHECKING:
     from src.personalization.terms.frame_terms import Observations
 
-#: Above so many frames the large operations are faster.
-MOST = 16
+
+class FewTerms(NamedTuple):
+    """`frame_terms.FrameTerms` in NumPy."""
+
+    cost: NDArray
+    gradient: NDArray
+    hessian: NDArray
+    chart: NDArray
 
 
-class FrameRows(NamedTuple):
-    """Residuals of N frames, whitened, and their derivatives; pose priors and depth are not among them.
-
-    cost: (N,) half chi-square; residuals: (N,M), those of keypoints first, (row, point); columns: (N,M,U).
-    chart: (3,3,16,N) of the unknowns, see `kinematics.row_jacobian`, or None; logarithms: (3,16,N) rad, of each prior.
-    eliminated: (N,4,63) of `PointRows`, or None.
-    """
-
-    cost: torch.Tensor
-    residuals: torch.Tensor
-    columns: torch.Tensor
-    chart: torch.Tensor | None
-    logarithms: list[torch.Tensor]
-    eliminated: torch.Tensor | None
-
-
-def few_rows(
+def few_frames(
     model: JointsModel,
     seen: Observations,
-    pose: torch.Tensor,
-    wrist: torch.Tensor,
-    rest: torch.Tensor,
-    with_shape: bool,
-    least_curvature: torch.Tensor | None,
-) -> FrameRows:
+    pose: NDArray,
+    wrist: NDArray,
+    rest: NDArray,
+    with_shape: bool = False,
+    least_curvature: NDArray | None = None,
+) -> FewTerms:
     """Arguments as of `frame_terms.evaluate_frames`; rad and m."""
-    local, place, n = pose.numpy(), wrist.numpy(), len(pose)
-    posed = model.few.pose(local, rest.numpy())
-    logarithms = [
-        rotation_log((prior.reference.numpy().swapaxes(2, 3) @ local).transpose(2, 3, 1, 0))
-        for prior in seen.pose_priors
-    ]
-    chart = right_jacobian(logarithms[0]) if logarithms else None
-    moved = model.few.jacobian(posed, None if chart is None else chart.transpose(3, 2, 0, 1))  # (N,21,3,48)
-    fixed = np.broadcast_to(np.eye(3, dtype=local.dtype), (n, 21, 3, 3))
+    n, posed = len(pose), model.few.pose(pose, rest)
+    logarithms = [rotation_log((prior.reference.numpy().mT @ pose).transpose(2, 3, 1, 0)) for prior in seen.pose_priors]
+    eye = np.eye(3, dtype=pose.dtype)
+    chart = _frames_first(right_jacobian(logarithms[0])) if logarithms else np.broadcast_to(eye, (n, 16, 3, 3))
+    moved = model.few.jacobian(posed, chart if logarithms else None)  # (N,21,3,48)
+    fixed = np.broadcast_to(eye, (n, 21, 3, 3))
     shape = [model.few.shape_jacobian(posed)] if with_shape else []
-    cost, residuals, rows = _keypoint_rows(
-        posed.points + place[:, None], seen, None if least_curvature is None else least_curvature.numpy()
-    )
-    columns = [rows @ np.concatenate([moved, fixed, *shape], axis=3)]  # (N,21,2C,U)
-    residuals, eliminated = [residuals], None
+    cost, off, rows = _keypoint_rows(posed.points + wrist[:, None], seen, least_curvature)
+    residuals = off.reshape(n, 1, -1)
+    columns = (rows @ np.concatenate([moved, fixed, *shape], axis=3)).reshape(n, residuals.shape[2], -1)
+    gradient, hessian = (residuals @ columns)[:, 0], columns.mT @ columns
     if seen.points_3d is not None and seen.points_3d_weight is not None:
         planar = torch.from_numpy(posed.points).permute(2, 1, 0)
         guess = point_rows(planar, seen.points_3d, seen.points_3d_weight, seen.scale_std)
-        cost, eliminated = cost + guess.cost.numpy(), guess.eliminated
-        residuals.append(guess.residuals.numpy().transpose(2, 1, 0))
         # The guess does not know where the hand is.
         own = np.concatenate([moved, np.zeros_like(fixed), *shape], axis=3)
-        columns.append(guess.rows.numpy().transpose(3, 2, 1, 0) @ own)
-    whole = np.concatenate(columns, axis=2).swapaxes(1, 2)  # (N,row,21,U)
-    return FrameRows(
-        torch.from_numpy(cost),
-        torch.from_numpy(np.concatenate(residuals, axis=2).swapaxes(1, 2).reshape(n, -1)),
-        torch.from_numpy(whole.reshape(n, -1, whole.shape[3])),
-        None if chart is None else torch.from_numpy(chart),
-        [torch.from_numpy(phi) for phi in logarithms],
-        eliminated,
-    )
+        columns = (guess.rows.numpy().transpose(3, 1, 2, 0)[..., None, :] @ own[:, None]).reshape(n, 63, -1)
+        free = guess.eliminated.numpy() @ columns
+        cost = cost + guess.cost.numpy()
+        gradient += (guess.residuals.numpy().transpose(2, 0, 1).reshape(n, 1, 63) @ columns)[:, 0]
+        hessian += columns.mT @ columns - free.mT @ free
+    for number, (prior, phi) in enumerate(zip(seen.pose_priors, logarithms, strict=True)):
+        precision, vector = prior.precision.numpy(), phi.transpose(2, 1, 0)
+        vector = (vector if prior.offset is None else vector - prior.offset.numpy()).reshape(n, 48)
+        pull = (precision @ vector[..., None])[..., 0]
+        cost = cost + (vector * pull).sum(axis=1) / 2
+        if number:  # of the first the chart is its own logarithm
+            derivative, joints = np.zeros((n, 16, 3, 16, 3), pose.dtype), range(16)
+            blocks = _frames_first(inverse_right_jacobian(phi)) @ chart
+            derivative[:, joints, :, joints] = blocks.swapaxes(0, 1)
+            turned = derivative.reshape(n, 48, 48)
+            pull, precision = (pull[:, None] @ turned)[:, 0], turned.mT @ (precision @ turned)
+        gradient[:, :48] += pull
+        hessian[:, :48, :48] += precision
+    if seen.depth is not None and seen.depth_weight is not None:
+        off, weight = wrist[:, 2] - seen.depth.numpy(), seen.depth_weight.numpy()
+        cost = cost + weight * off * off / 2
+        gradient[:, 50] += weight * off
+        hessian[:, 50, 50] += weight
+    return FewTerms(cost, gradient, hessian, chart)
+
+
+def _frames_first(matrices: NDArray) -> NDArray:
+    """(N,16,3,3) of matrices (3,3,16,N)."""
+    return matrices.transpose(3, 2, 0, 1)
 
 
 def _keypoint_rows(

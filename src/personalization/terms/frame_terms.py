@@ -6,17 +6,18 @@ A frame is one instant: one pose and one wrist position, seen by one or more cam
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 import roma
 import torch
 
-from src.personalization.terms.few_frames import MOST, FrameRows, few_rows
+from src.personalization.terms.few_frames import few_frames
 from src.personalization.terms.inputs import FrameInputs
 from src.personalization.terms.keypoint_terms import keypoint_rows
 from src.personalization.terms.point_terms import point_rows
 from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian, right_jacobian
-from template.components_first import product, product_transposed
+from template.components_first import are_few, product, product_transposed
 from template.kinematics import JointsModel, posed_points, row_jacobian, shape_jacobian
 
 #: Unknowns of a frame before the betas: 48 of the rotations, (joint, axis), and 3 of the wrist.
@@ -136,10 +137,14 @@ def evaluate_frames(
         with_shape: add the ten columns of the betas (without any prior on them).
         least_curvature: (N,) see `keypoint_rows`; for a search, whose minimum it leaves as it is, not for covariances.
     """
+    if are_few(pose):
+        floor = None if least_curvature is None else least_curvature.numpy()
+        few = few_frames(model, seen, pose.numpy(), wrist.numpy(), rest.numpy(), with_shape, floor)
+        return FrameTerms(*map(torch.from_numpy, few))
     n, size = len(pose), FRAME_SIZE + 10 * with_shape
-    given = (model, seen, pose, wrist, rest, with_shape, least_curvature)
-    is_small = 0 < n <= MOST and pose.device.type == "cpu" and not pose.requires_grad
-    cost, residuals, columns, chart, logarithms, eliminated = few_rows(*given) if is_small else _rows(*given)
+    cost, residuals, columns, chart, logarithms, eliminated = _rows(
+        model, seen, pose, wrist, rest, with_shape, least_curvature
+    )
     gradient = (residuals[:, None] @ columns)[:, 0]
     if seen.pose_priors:
         first = seen.pose_priors[0].precision
@@ -173,6 +178,22 @@ def evaluate_frames(
     return FrameTerms(cost, gradient, hessian, chart.permute(3, 2, 0, 1))
 
 
+class FrameRows(NamedTuple):
+    """Residuals of N frames, whitened, and their derivatives; pose priors and depth are not among them.
+
+    cost: (N,) half chi-square; residuals: (N,M), those of keypoints first, (row, point); columns: (N,M,U).
+    chart: (3,3,16,N) of the unknowns, see `kinematics.row_jacobian`, or None; logarithms: (3,16,N) rad, of each prior.
+    eliminated: (N,4,63) of `PointRows`, or None.
+    """
+
+    cost: torch.Tensor
+    residuals: torch.Tensor
+    columns: torch.Tensor
+    chart: torch.Tensor | None
+    logarithms: list[torch.Tensor]
+    eliminated: torch.Tensor | None
+
+
 def _rows(
     model: JointsModel,
     seen: Observations,
@@ -182,7 +203,7 @@ def _rows(
     with_shape: bool,
     least_curvature: torch.Tensor | None,
 ) -> FrameRows:
-    """`few_frames.few_rows` of any number of frames, components first."""
+    """Of any number of frames, components first."""
     n, size = len(pose), FRAME_SIZE + 10 * with_shape
     posed = posed_points(model, pose, rest)
     local = posed.local[:, :3]

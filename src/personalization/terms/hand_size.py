@@ -30,6 +30,8 @@ LENGTHS: dict[str, tuple[int, ...]] = {
 }
 #: Metres: lengths of hands, children's included, and of the bones and fingers in them.
 HAND_RANGE, _BONE_RANGE = (0.08, 0.3), (0.005, 0.2)
+#: Metres: nobody measures a hand more closely; less is an uncertainty in metres that was meant to be in millimetres.
+_LEAST_STD = 1e-4
 #: Identity files hold rounded betas.
 _ROUNDING_MM = 0.1
 
@@ -46,10 +48,11 @@ class LengthCue:
         if self.name not in LENGTHS:
             raise CalibrationError(f"length {self.name!r} is unknown; choose one of {', '.join(LENGTHS)}")
         low, high = HAND_RANGE if self.name == "hand" else _BONE_RANGE
-        if not (low < self.length < high and 0 < self.std < 1):
+        if not (low < self.length < high and _LEAST_STD <= self.std < 1):
             raise CalibrationError(
                 f"{self.name} = {1000 * self.length:g} ± {1000 * self.std:g} mm is no length of a hand "
-                f"({1000 * low:g} to {1000 * high:g}); give millimetres and a positive uncertainty"
+                f"({1000 * low:g} to {1000 * high:g}); give millimetres and their uncertainty, "
+                f"{1000 * _LEAST_STD:g} at least"
             )
 
 

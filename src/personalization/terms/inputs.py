@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
 from src.personalization.solver.status import Status
+from template.components_first import Array, are_few, library
 
 #: Keypoints spread less than this (px, larger side of their box) carry neither direction nor size.
 MIN_SPREAD = 1.0
@@ -60,41 +63,52 @@ def check_frames(
     All are brought to the dtype and the device of ``pose``. Keypoints with a confidence of ``min_confidence`` or less
     (or one that is not finite) do not count; none counts for more than 1.
     """
-    n, betas, K, keypoints = pose.shape[0], *(value.to(pose) for value in (betas, K, keypoints))
+    betas, K, keypoints = (value.to(pose) for value in (betas, K, keypoints))
     confidence = torch.ones_like(keypoints[..., 0]) if confidence is None else confidence.to(pose)
-    confidence = torch.where(torch.isfinite(confidence) & (confidence > min_confidence), confidence.clamp_max(1.0), 0.0)
+    given = (pose, betas, K, keypoints, confidence)
+    if not are_few(pose):
+        return FrameInputs(*_checked(*given, min_confidence))
+    with np.errstate(all="ignore"):  # what is not finite is looked for
+        return FrameInputs(*map(torch.from_numpy, _checked(*(value.numpy() for value in given), min_confidence)))
+
+
+def _checked(
+    pose: Array, betas: Array, K: Array, keypoints: Array, confidence: Array, min_confidence: float
+) -> tuple[Any, ...]:
+    """The fields of `FrameInputs`."""
+    n, xp, like = len(pose), library(pose), {"dtype": pose.dtype, "device": pose.device}
+    confidence = xp.where(xp.isfinite(confidence) & (confidence > min_confidence), confidence.clip(max=1.0), 0.0)
     seen = confidence > 0
-    status = torch.full((n,), int(Status.CONVERGED), dtype=torch.int64, device=pose.device)
+    status = xp.full((n,), int(Status.CONVERGED), dtype=xp.int64, device=pose.device)
 
-    low = torch.where(seen[..., None], keypoints, torch.inf).amin(dim=1)
-    high = torch.where(seen[..., None], keypoints, -torch.inf).amax(dim=1)
-    status[(high - low).amax(dim=-1) < MIN_SPREAD] = Status.KEYPOINTS_COINCIDE
-    status[seen.sum(dim=1) < 3] = Status.NO_KEYPOINTS
-    status[(~torch.isfinite(keypoints).all(-1) & seen).any(dim=1)] = Status.KEYPOINTS_NOT_FINITE
+    low = xp.amin(xp.where(seen[..., None], keypoints, xp.inf), 1)
+    high = xp.amax(xp.where(seen[..., None], keypoints, -xp.inf), 1)
+    status[xp.amax(high - low, -1) < MIN_SPREAD] = int(Status.KEYPOINTS_COINCIDE)
+    status[seen.sum(1) < 3] = int(Status.NO_KEYPOINTS)
+    status[(~xp.isfinite(keypoints).all(-1) & seen).any(1)] = int(Status.KEYPOINTS_NOT_FINITE)
 
-    finite_camera = torch.isfinite(K).flatten(1).all(dim=1)
-    safe = torch.where(finite_camera[:, None, None], K, torch.eye(3, dtype=K.dtype, device=K.device))
-    axis = (safe[:, 2].norm(dim=1) - 1).abs() < 1e-6  # (0, 0, 1), or where a camera looks that was turned
-    focal = torch.linalg.det(safe).abs() > 1e-6
-    status[~(finite_camera & axis & focal)] = Status.BAD_INTRINSICS
+    identity = xp.eye(3, **like)
+    finite_camera = xp.isfinite(K).all(-1).all(-1)
+    safe = xp.where(finite_camera[:, None, None], K, identity)
+    axis = abs(xp.linalg.norm(safe[:, 2], axis=1) - 1) < 1e-6  # (0, 0, 1), or where a camera looks that was turned
+    focal = xp.linalg.det(safe) > 1e-6  # below 0: one focal length is, and the camera sees a mirror image
+    status[~(finite_camera & axis & focal)] = int(Status.BAD_INTRINSICS)
 
-    error = (pose @ pose.mT - torch.eye(3, dtype=pose.dtype, device=pose.device)).abs().amax(dim=(1, 2, 3))
-    volume = (torch.linalg.cross(pose[..., 0, :], pose[..., 1, :]) * pose[..., 2, :]).sum(dim=-1)
-    rotations = (error < 1e-2) & (volume > 0).all(dim=1)
-    status[~(rotations & torch.isfinite(betas).all(dim=1))] = Status.BAD_PREDICTION
+    error = xp.amax(abs(pose @ pose.mT - identity), (1, 2, 3))
+    volume = (xp.linalg.cross(pose[..., 0, :], pose[..., 1, :]) * pose[..., 2, :]).sum(-1)
+    rotations = (error < 1e-2) & (volume > 0).all(1)
+    status[~(rotations & xp.isfinite(betas).all(1))] = int(Status.BAD_PREDICTION)
 
-    good = status == Status.CONVERGED
-    identity = torch.eye(3, dtype=pose.dtype, device=pose.device)
-    camera = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=pose.dtype, device=pose.device)
-    use = good[:, None]
-    pose = torch.where(rotations[:, None, None, None], pose, identity)
+    use = (status == int(Status.CONVERGED))[:, None]
+    camera = xp.asarray([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], **like)
+    pose = xp.where(rotations[:, None, None, None], pose, identity)
     for _ in range(2):  # Newton steps to the nearest rotation (Higham 1986) remove float32 rounding
         pose = pose @ (3 * identity - pose.mT @ pose) / 2
-    return FrameInputs(
-        pose=pose,
-        betas=torch.where(torch.isfinite(betas), betas, 0.0),
-        K=torch.where(use[..., None], safe, camera),
-        keypoints=torch.where(use[..., None] & seen[..., None], keypoints, 0.0),
-        confidence=torch.where(use, confidence, 0.0),
-        status=status,
+    return (
+        pose,
+        xp.where(xp.isfinite(betas), betas, 0.0),
+        xp.where(use[..., None], safe, camera),
+        xp.where(use[..., None] & seen[..., None], keypoints, 0.0),
+        xp.where(use, confidence, 0.0),
+        status,
     )

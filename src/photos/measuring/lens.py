@@ -1,11 +1,13 @@
-"""What EXIF says of a picture's lens: its focal length in pixels, if that can be true."""
+"""What EXIF says of a picture: which way is up, and the focal length of its lens in pixels, if that can be true."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
+from PIL import Image, ImageOps
 
+_ORIENTATION, _EXIF = 0x0112, 0x8769
 _FOCAL_LENGTH, _FOCAL_LENGTH_35MM = 0x920A, 0xA405
 _WIDTH, _HEIGHT = 0xA002, 0xA003
 _PLANE_X_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
@@ -55,3 +57,37 @@ def focal_of_exif(exif: Mapping[int, object], width: int, height: int) -> tuple[
     else:
         return None, ""
     return (focal, f"EXIF, {source}") if _FOCAL_RANGE[0] < focal / longer < _FOCAL_RANGE[1] else (None, "")
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned as EXIF says; an orientation written as a byte or as text counts, one that is none of 1 to 8 does not."""
+    exif = picture.getexif()
+    turn = _integer(exif.get(_ORIENTATION))
+    if turn not in range(2, 9):
+        return picture
+    # A copy without the rest of EXIF, which Pillow would write again and may stumble over.
+    bare = picture.copy()
+    bare.info = {key: value for key, value in picture.info.items() if key == "transparency"}
+    bare.getexif().clear()
+    bare.getexif()[_ORIENTATION] = turn
+    return ImageOps.exif_transpose(bare)
+
+
+def _integer(value: object) -> int:
+    """An EXIF value as an integer, whatever type it was written in; 0 if it is none."""
+    if isinstance(value, bytes):
+        value = value.strip(b"\0 ")
+        value = value.decode("ascii", "replace") if value.isdigit() else int.from_bytes(value, "little")
+    try:
+        return int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return 0
+
+
+def exif_of(picture: Image.Image) -> dict[int, object]:
+    """Its entries by number, those of the photograph too; none of a damaged directory."""
+    try:
+        exif = picture.getexif()
+        return {**dict(exif), **exif.get_ifd(_EXIF)}
+    except Exception:  # the picture may be whole
+        return {}

@@ -1,0 +1,226 @@
+"""What a stranger gives with other estimators' results that is not so: each is an error that names it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import handid
+from options.run_options import get_args_parser
+from src.engine.estimates import command
+from src.engine.estimates.tracks import frames_of
+from src.estimators import EstimateFormatError, read_estimates, write_estimates
+from src.personalization.estimates.evidence import prepare
+from src.personalization.estimates.people import people_of
+from src.personalization.shape_source import load_identities
+from src.personalization.solver.status import CalibrationError
+from template import HandAssets, HandModel, load_hand_assets
+from template.assets import STAND_IN_PATH
+from tests.test_estimators import JOINTS, REAL_K, hamer, joints_npz, put
+from utils.artifact_checks import ArtifactError
+from utils.identity import Identity, load_identity
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return put(tmp_path / "b.pt", hamer(False).content)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"K": REAL_K.T}, "is it transposed"),
+        ({"K": REAL_K * [[-1, 0, 1], [0, 1, 1], [0, 0, 1]]}, "K is"),  # sees the mirror image
+        ({"K": REAL_K * [[0, 0, 1], [0, 0, 1], [0, 0, 1]]}, "K is"),
+        ({"K": REAL_K, "fov": 60}, "give one"),
+        ({"fov": 1.05}, "as radians it would be 60 degrees"),
+        ({"fov": -60}, "degrees between"),
+        ({"fov": 200}, "degrees between"),
+        ({"K": REAL_K, "image_size": (-640, 480)}, "width, height in pixels"),
+        ({"K": REAL_K, "image_size": (640, 480, 3)}, "width, height in pixels"),
+        ({"K": REAL_K, "image_size": (1280, 960)}, "640 x 480 px, image_size says 1280 x 960"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_named(file: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_estimates(file, "hamer", **options)
+
+
+def test_pictures_are_a_folder(file: Path) -> None:
+    for images in (file, file.parent / "nowhere"):
+        with pytest.raises(FileNotFoundError, match=images.name):
+            read_estimates(file, "hamer", K=REAL_K, images=images)
+
+
+@pytest.mark.parametrize("fov", [np.float32(60), np.int64(60), 60])
+def test_numbers_of_any_type_are_an_angle(file: Path, fov: Any) -> None:
+    assert read_estimates(file, "hamer", fov=fov).K[0, 0, 0] == pytest.approx(320 / np.tan(np.pi / 6))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,subject\nb.jpg,1\nb.jpg,2\n", "line 3: b.jpg is of subject 2 and of 1"),
+        ("image,subject\nb.jpg,anna\n", "line 2.*'anna'"),
+        ("image,subject\nb.jpg\n", "line 2.*subject ''"),
+        ("image,subject\nb.jpg,99999999999999999999\n", "line 2"),
+        ("image,subject,side\nb.jpg,1,L\n", "side 'L'"),
+        ("image;subject\nb.jpg;1\n", "commas"),
+        ("image,subject\nb.jpg,1\n".encode("utf-16"), "UTF-8"),
+    ],
+)
+def test_tables_of_subjects_that_say_nothing_clear(file: Path, text: str | bytes, words: str) -> None:
+    table = file.with_suffix(".csv")
+    table.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(EstimateFormatError, match=words):
+        read_estimates(file, "hamer", K=REAL_K, subjects=table)
+
+
+def test_tables_as_spreadsheets_write_them(file: Path) -> None:
+    table = file.with_suffix(".csv")
+    table.write_bytes(b"\xef\xbb\xbfimage,subject,side\r\nb.jpg, 4 ,Right\r\n")
+    assert read_estimates(file, "hamer", K=REAL_K, subjects=table).subject_id.tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"right": torch.tensor([1.0, 0.0])}, "different numbers of hands.*'right': 2"),
+        ({"pred_cam": torch.tensor([[-0.9, 0.0, 0.0]])}, "behind the camera"),
+        ({"box_size": torch.tensor([0.0])}, "behind the camera"),
+        ({"pred_keypoints_3d": torch.tensor(1000 * JOINTS[None])}, "metres"),
+        ({"pred_keypoints_3d": torch.zeros(1, 21, 3)}, "metres"),
+        ({"image": []}, "image names 0 pictures"),
+    ],
+)
+def test_batches_that_no_hand_can_have_given(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    file = put(tmp_path / "b.pt", hamer(False).content | change)
+    with pytest.raises(EstimateFormatError, match=words):
+        read_estimates(file, "hamer", K=REAL_K)
+
+
+@pytest.mark.parametrize("kind", ["graph", "bfloat16"])
+def test_tensors_as_a_network_leaves_them(tmp_path: Path, file: Path, kind: str) -> None:
+    """Saved without torch.no_grad, or under autocast: read, and written again, like others."""
+    content = copy.deepcopy(hamer(False).content)
+    mano = content["pred_mano_params"]
+    mano["betas"] = mano["betas"].requires_grad_() if kind == "graph" else mano["betas"].bfloat16()
+    saved = put(tmp_path / "c.pt", content)
+    found, plain = (read_estimates(one, "hamer", K=REAL_K) for one in (saved, file))
+    np.testing.assert_allclose(found.betas, plain.betas, atol=0.01)
+    assert found.betas is not None
+    found.betas = found.betas + 1
+    assert write_estimates(tmp_path / "d.pt", found, saved, "hamer", K=REAL_K)
+    np.testing.assert_allclose(read_estimates(tmp_path / "d.pt", "hamer", K=REAL_K).betas, found.betas, atol=0.01)
+
+
+def test_a_camera_that_contradicts_the_files(tmp_path: Path) -> None:
+    """Plain joints come with the pictures' own camera."""
+    file = put(tmp_path / "b.npz", joints_npz(False).content)
+    read_estimates(file, "joints", unit="mm", K=REAL_K)
+    for other in ({"K": REAL_K * [[1.5, 0, 1], [0, 1.5, 1], [0, 0, 1]]}, {"fov": 30}):
+        with pytest.raises(EstimateFormatError, match="contradicts"):
+            read_estimates(file, "joints", unit="mm", **other)
+    for wrong in (REAL_K.T, REAL_K * [[-1, 0, 1], [0, 1, 1], [0, 0, 1]]):
+        put(file, joints_npz(False).content | {"K": wrong, "image_size": np.array((640, 480))})
+        with pytest.raises(ValueError, match=r"b\.npz"):
+            read_estimates(file, "joints", unit="mm")
+
+
+def test_files_with_capitals_count_and_hidden_ones_do_not(tmp_path: Path) -> None:
+    """macOS leaves ._b.pt beside b.pt on foreign disks, cameras and Windows write capitals."""
+    source = put(tmp_path / "b.pt", hamer(False).content)
+    source.rename(tmp_path / "B.PT")
+    put(tmp_path / "c.pt", hamer(True).content)
+    (tmp_path / "._c.pt").write_bytes(b"AppleDouble")
+    found = read_estimates(tmp_path, "hamer", K=REAL_K)
+    assert found.is_left.tolist() == [False, True]
+    found.betas = found.betas + 1
+    assert len(write_estimates(tmp_path / "out", found, tmp_path, "hamer", K=REAL_K)) == 2
+
+
+def test_whose_identity_it_is_is_checked_in_python_too(tmp_path: Path) -> None:
+    """A file's path will do; one of another subject or side, or edited, is not taken for this hand's."""
+    assets = load_hand_assets(STAND_IN_PATH)
+    hands = handid.read_estimates(put(tmp_path / "b.npz", joints_npz(False).content), "joints", unit="mm")
+    length = handid.fit(hands.keypoints_2d, hands.K, hand=assets, betas=np.zeros(10)).joints
+    assert length.shape == (1, 21, 3)
+    known = Identity(np.zeros(10), assets.name, assets.hash, 1000 * flat_length(assets))
+    path = tmp_path / "me.json"
+    known.save(path)
+    found = handid.personalise(hands, identity=path, hand=assets)
+    np.testing.assert_array_equal(found.betas, np.zeros((1, 10)))
+    same = handid.fit(hands.keypoints_2d, hands.K, hand=assets, identity=path).joints
+    np.testing.assert_array_equal(same, length)
+    with pytest.raises(ValueError, match=r"no identity of the subjects \[0\]; there are those of \[5\]"):
+        handid.personalise(hands, identity={5: known}, hand=assets)
+    left = dataclasses.replace(known, side="left")
+    with pytest.raises(ArtifactError, match="left hand"):
+        handid.personalise(hands, identity=left, hand=assets)
+    with pytest.raises(ArtifactError, match=r"betas=identity\.betas"):
+        handid.fit(hands.keypoints_2d, hands.K, hand=assets, identity=left)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hand_length_mm": 150.0}))
+    for use in (handid.personalise, handid.fit):
+        given = (hands,) if use is handid.personalise else (hands.keypoints_2d, hands.K)
+        with pytest.raises(ArtifactError, match="edited"):
+            use(*given, identity=path, hand=assets)
+    with pytest.raises(ArtifactError, match="edited"):
+        load_identities(path, hands.subject_id, assets)
+
+
+def flat_length(assets: HandAssets) -> float:
+    """m, wrist joint to middle fingertip of the mean hand, from the hand layer."""
+    joints = HandModel(assets, dtype=torch.float64).joints(
+        torch.eye(3, dtype=torch.float64).expand(1, 16, 3, 3), torch.zeros(1, 10, dtype=torch.float64)
+    )[0]
+    return float((joints[12] - joints[0]).norm())
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([f"{1700000000000000000 + 33333333 * i}.jpg" for i in range(4)], "counts no frames"),
+        ([f"f_{10**30 + i}.jpg" for i in range(4)], "counts no frames"),
+        ([f"{1700000000000 + 33 * i}.jpg" for i in range(4)], "33 apart"),
+    ],
+)
+def test_times_in_names_are_no_numbers_of_frames(tmp_path: Path, names: list[str], words: str) -> None:
+    content = joints_npz(False).content
+    many = {name: np.repeat(content[name], 4, axis=0) for name in ("keypoints_2d", "joints_3d", "is_left")}
+    file = put(tmp_path / "b.npz", content | many | {"image": np.array(names)})
+    with pytest.raises(ValueError, match=words):
+        frames_of(read_estimates(file, "joints", unit="mm"))
+
+
+@pytest.mark.parametrize("order", ["tips first", "reversed", "little finger first"])
+def test_joints_in_another_order_are_no_hands(tmp_path: Path, order: str) -> None:
+    """They were fitted, 39 px off, as converged."""
+    fingers = np.arange(1, 21).reshape(5, 4)
+    new = {"tips first": fingers[:, ::-1], "reversed": fingers[::-1, ::-1], "little finger first": fingers[::-1]}[order]
+    joints = JOINTS[[0, *new.ravel()]]
+    file = put(tmp_path / "b.npz", joints_npz(False).content | {"joints_3d": 1000 * joints[None]})
+    hands = read_estimates(file, "joints", unit="mm")
+    assets = load_hand_assets(STAND_IN_PATH)
+    with pytest.raises(CalibrationError, match="standard order"):
+        prepare(hands, assets, people_of(assets))
+
+
+def test_what_was_calibrated_outlives_what_stops_the_hands(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(*_: Any) -> Any:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(command, "personalised_batches", stops)
+    words = ["--phase", "personalise", "--estimates", str(file), "--format", "hamer", "--device", "cpu"]
+    camera = ["--K", "610,605,318,244", "--output", str(tmp_path / "out")]
+    with pytest.raises(OSError, match="disk"):
+        command.personalise(get_args_parser().parse_args(words + camera))
+    assert load_identity(tmp_path / "out" / "identity_subject-00.json").n_images == 1
