@@ -29,7 +29,7 @@ from src.photos.run_images import image_demo
 from src.photos.setup import open_tools
 from src.photos.video import run_video
 from src.photos.video.smoothing import FrameHands, LaggedTracks, TrackFitter, fit_tracks
-from src.photos.video.tracker import TrackedHand
+from src.photos.video.track import TrackedHand
 from template import HandModel, mirror_assets
 from utils.camera import project_numpy, square_box
 from utils.cameras.lens import CameraModel

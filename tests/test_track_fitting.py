@@ -20,7 +20,7 @@ from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
 from src.photos.video import run_video
 from src.photos.video.smoothing import FrameHands, TrackFitter, fit_tracks
-from src.photos.video.tracker import TrackedHand
+from src.photos.video.track import TrackedHand
 from utils.camera import project_numpy
 from utils.video_files import open_video
 

@@ -21,8 +21,8 @@ from src.photos.shape_filter import ShapeFilter
 from src.photos.video import association
 from src.photos.video.people import ENOUGH, People
 from src.photos.video.sights import Sight, is_same_hand
-from src.photos.video.track import GONE, MEMORY, BoxMotion, Track, has_kept_size
-from src.photos.video.tracker import HandTracker, TrackedHand
+from src.photos.video.track import GONE, MEMORY, BoxMotion, Track, TrackedHand, has_kept_size
+from src.photos.video.tracker import HandTracker
 from utils.camera import mirror_points
 
 BLANK = np.zeros((480, 640, 3), np.uint8)

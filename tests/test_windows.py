@@ -85,18 +85,18 @@ def test_a_surer_window_must_convince_the_other_network_too(elsewhere: float, pl
     assert (windows.rate(PHOTO, beside) > windows.rate(PHOTO, on)) == (place > 300)
 
 
-@pytest.mark.parametrize(("surer", "is_seen"), [(0.0, True), (0.1, True), (0.15, False)])
-def test_a_window_whose_mirror_image_is_surer_shows_the_other_hand(surer: float, is_seen: bool) -> None:
+@pytest.mark.parametrize(("surer", "is_others"), [(0.0, False), (0.1, False), (0.15, True)])
+def test_a_window_whose_mirror_image_is_surer_shows_the_other_hand(surer: float, is_others: bool) -> None:
     class Unsure(Reader):
         def read(self, image: np.ndarray, boxes: np.ndarray, is_left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             points, confidence = super().read(image, boxes, np.full(len(boxes), self.is_left))
             return points, np.where(np.asarray(is_left)[:, None], 0.65 + surer, 0.65).repeat(21, axis=1)
 
     sight = NetworkWindows(PhotoEstimator(None), Unsure(False), None, False).read(PHOTO, np.append(PLACE, SIDE), False)
-    assert (sight is not None) == is_seen
+    assert sight.is_others == is_others
     told = NetworkWindows(PhotoEstimator(None, hand="right"), Unsure(False), None, False)
-    assert told.read(PHOTO, np.append(PLACE, SIDE), False) is not None  # there is no other hand
-    if surer and is_seen:  # it is believed to be the other side
+    assert not told.read(PHOTO, np.append(PLACE, SIDE), False).is_others  # there is no other hand
+    if surer and not is_others:  # it is believed to be the other side
         assert 2 < sight.left < 3
 
 

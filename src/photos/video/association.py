@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -27,18 +28,17 @@ WEAK_VOTES = 4.0
 SURE_OF_SIDE = 3.0
 
 
-def cost(track: Track, sight: Sight, seconds: float) -> float:
+def cost(track: Track, sight: Sight, seconds: float, side_counts: bool = True) -> float:
     """How unlike this hand a sight is; infinite where it cannot be."""
     expected, box = track.motion.at(seconds), sight.region.box
-    unseen = max(seconds - track.motion.seconds, 0.0) if track.misses else 0.0
+    unseen = _unseen(track, seconds)
     reach = min(REACH + REACH_PER_S * unseen, LONGEST_REACH)
-    largest = math.log(SIZE) + SIZE_PER_S * min(unseen, 1.0)
     distance = float(np.linalg.norm(box[:2] - expected[:2]) / max(expected[2], box[2]))
-    size = abs(math.log(box[2] / expected[2]))
-    if distance > reach or size > largest:
+    if distance > reach or not _has_its_size(track, sight, seconds):
         return math.inf
+    size = abs(math.log(box[2] / expected[2]))
     side = 0.0
-    if track.left * sight.left < 0:
+    if side_counts and track.left * sight.left < 0:
         if min(abs(track.left), abs(sight.left)) >= SURE_OF_SIDE:
             return math.inf
         side = math.tanh(min(abs(track.left), abs(sight.left)))
@@ -48,14 +48,41 @@ def cost(track: Track, sight: Sight, seconds: float) -> float:
     return distance / REACH + _SIZE * size + _SIDE * side + _LAYOUT * layout
 
 
+def _unseen(track: Track, seconds: float) -> float:
+    return max(seconds - track.motion.seconds, 0.0) if track.misses else 0.0
+
+
+def _has_its_size(track: Track, sight: Sight, seconds: float) -> bool:
+    """A hand's box grows and shrinks, but not at once."""
+    size = abs(math.log(sight.region.box[2] / track.motion.box[2]))
+    return size <= math.log(SIZE) + SIZE_PER_S * min(_unseen(track, seconds), 1.0)
+
+
+def tells_side(box: np.ndarray, is_left: bool, seen: Sequence[tuple[np.ndarray, bool]]) -> bool:
+    """What looks like a left (or right) hand in ``box`` (3,) px is one, unless that one is followed elsewhere.
+
+    Then it is rather the other one, misread, than a third hand.
+
+    Args:
+        seen: boxes (3,) of hands that are followed, and whether they are left ones.
+    """
+    theirs = [one for one, side in seen if side == is_left]
+    return not theirs or any(is_close(box, one) for one in theirs)
+
+
 def match(tracks: Sequence[Track], sights: Sequence[Sight], seconds: float) -> list[tuple[Track, Sight]]:
-    """Pairs of least total cost, as many as can be."""
-    if not tracks or not sights:
-        return []
-    costs = np.array([[cost(track, sight, seconds) for sight in sights] for track in tracks])
-    possible = np.isfinite(costs)
-    rows, columns = linear_sum_assignment(np.where(possible, costs, 1e6))
-    return [(tracks[r], sights[c]) for r, c in zip(rows, columns, strict=True) if possible[r, c]]
+    """Pairs of least total cost, as many as can be; those that are unsure for whom no sure one is."""
+    pairs: list[tuple[Track, Sight]] = []
+    for is_sure in (True, False):
+        left = [track for track in tracks if not any(track is one for one, _ in pairs)]
+        asked = [sight for sight in sights if sight.is_sure == is_sure]
+        if not left or not asked:
+            continue
+        costs = np.array([[cost(track, sight, seconds) for sight in asked] for track in left])
+        possible = np.isfinite(costs)
+        rows, columns = linear_sum_assignment(np.where(possible, costs, 1e6))
+        pairs += [(left[r], asked[c]) for r, c in zip(rows, columns, strict=True) if possible[r, c]]
+    return pairs
 
 
 def returning(away: Sequence[Track], seen: Sequence[Track], sight: Sight, seconds: float) -> Track | None:
@@ -65,12 +92,13 @@ def returning(away: Sequence[Track], seen: Sequence[Track], sight: Sight, second
         away: hands that are not seen; seen: hands that are.
     """
     there = [track for track in away if seconds - track.motion.seconds <= COMES_BACK]
-    near = [(cost(track, sight, seconds), track.number, track) for track in there]
+    is_left = sight.left > 0
+    tells = tells_side(sight.region.box, is_left, [(one.motion.box, one.is_left) for one in seen if one.is_confirmed])
+    near = [(cost(track, sight, seconds, tells), track.number, track) for track in there]
     best = min(near, default=None)
     if best is not None and math.isfinite(best[0]):
         return best[2]
-    is_left = sight.left > 0
-    same = [track for track in there if track.is_left == is_left]
+    same = [track for track in there if track.is_left == is_left and _has_its_size(track, sight, seconds)]
     if len(same) == 1 and not any(track.is_left == is_left for track in seen):
         return same[0]
     return None
@@ -103,11 +131,24 @@ def name_sides(tracks: Sequence[Track]) -> None:
         weaker.left = -weaker.left / 2
 
 
+def vote(tracks: Sequence[Track], sights: dict[int, Sight]) -> None:
+    """A left and a right hand that are seen at once: what both look like says nothing of either."""
+    seen = [track for track in tracks if track.is_confirmed and track.number in sights]
+    if len(seen) != 2 or seen[0].is_left == seen[1].is_left or min(abs(track.left) for track in seen) < WEAK_VOTES:
+        return
+    one, two = (sights[track.number] for track in seen)
+    half = (one.left - two.left) / 2
+    sights |= {seen[0].number: replace(one, left=half), seen[1].number: replace(two, left=-half)}
+
+
 def crowds(new: Sight, seen: Sight) -> bool:
     """A new hand lies on one that is seen and looks like the same side: rather a part of that one."""
-    one, two = new.region.box, seen.region.box
-    near = np.linalg.norm(one[:2] - two[:2]) < CROWDED * max(one[2], two[2])
-    return bool(near and not new.left * seen.left < 0)
+    return is_close(new.region.box, seen.region.box) and not new.left * seen.left < 0
+
+
+def is_close(one: np.ndarray, two: np.ndarray) -> bool:
+    """Two boxes (3,) px are beside each other or on each other."""
+    return bool(np.linalg.norm(one[:2] - two[:2]) < CROWDED * max(one[2], two[2]))
 
 
 def lies_on(sight: Sight, other: Sight) -> bool:

@@ -18,8 +18,8 @@ from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
 from src.photos.video.association import is_near
 from src.photos.video.sights import Sight, is_same_hand
-from src.photos.video.track import GONE, BoxMotion, Track, has_kept_size, trust_of
-from src.photos.video.tracker import HandTracker, TrackedHand
+from src.photos.video.track import GONE, BoxMotion, Track, TrackedHand, has_kept_size, trust_of
+from src.photos.video.tracker import HandTracker
 from utils.camera import square_box
 
 #: Frames are kept for so long, s, and while their pictures have no more bytes.
@@ -105,11 +105,13 @@ class LookBack:
     def _read(self, past: _Past, track: Track, motion: BoxMotion, later: Result) -> Result | None:
         """The hand where ``motion`` leads to; None: it is not there, or another one is."""
         tracker, expected = self.tracker, motion.at(-past.seconds)
-        sight = tracker.looker.read(past.photo, expected, track.is_left)
+        there = [hand.result for number, hand in past.hands.items() if number != track.number]
+        others = [_sight_of(one) for one in there if one is not None]
+        boxes = [(one.region.box, one.region.is_left) for one in others]
+        sight = tracker.read(past.photo, track, expected, boxes)
         if sight is None or not is_near(sight.region.box, expected) or not has_kept_size(track, sight):
             return None
-        others = [hand.result for number, hand in past.hands.items() if number != track.number]
-        if any(one is not None and is_same_hand(sight, _sight_of(one)) for one in others):
+        if any(is_same_hand(sight, one) for one in others):
             return None
         if not tracker.looker.is_hand(past.photo, sight):
             return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from src.photos.result import corners
-from src.photos.video.tracker import TrackedHand
+from src.photos.video.track import TrackedHand
 from utils.files import no_room_error
 
 logger = logging.getLogger(__name__)

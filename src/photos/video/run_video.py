@@ -29,7 +29,8 @@ from src.photos.video.look_back import LookBack
 from src.photos.video.records import frame_record, frame_records
 from src.photos.video.smoothing import FrameHands, LaggedTracks, TrackFitter, fit_tracks
 from src.photos.video.sources import open_source
-from src.photos.video.tracker import HandTracker, TrackedHand
+from src.photos.video.track import TrackedHand
+from src.photos.video.tracker import HandTracker
 from src.photos.video.watching import WatchedShape, open_watching
 from utils.cameras.poses import CameraPose
 from utils.export.motion import PosedHand, motion_files

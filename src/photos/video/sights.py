@@ -47,11 +47,13 @@ class Sight:
 
     region: where, with its keypoints if they were read. left: log-odds of a left hand.
     is_sure: enough for a new hand; else only for one that is followed and missing.
+    is_others: a window's mirror image is so much surer that it shows the other hand.
     """
 
     region: Region
     left: float
     is_sure: bool = True
+    is_others: bool = False
 
 
 #: Box (3,), keypoints (21,2) and confidence (21,) of a window.
@@ -175,7 +177,7 @@ class NetworkWindows(Looker):
             other = look[0], points[0], confidence[0]
         sight = self._sight(look, is_left, other)
         is_others = sight.left * (-1 if is_left else 1) >= MOST_OF_A_LOOK and self.tools.hand not in ("left", "right")
-        return None if is_others else sight
+        return replace(sight, is_others=is_others)
 
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
         box = limited(sight.region.box, photo.image)

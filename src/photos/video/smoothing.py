@@ -21,7 +21,7 @@ from src.photos.estimator import Estimator
 from src.photos.image import UnusableImage
 from src.photos.perspective import in_picture_pixels, in_view_pixels
 from src.photos.result import Result
-from src.photos.video.tracker import TrackedHand
+from src.photos.video.track import TrackedHand
 from template import HandModel, HandOutput
 from template.kinematics import JointsModel
 from utils.camera import project_numpy, square_box

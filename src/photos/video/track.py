@@ -124,6 +124,25 @@ class Track:
         return self.misses > 0 and seconds - self.motion.seconds > GONE
 
 
+@dataclass(frozen=True)
+class TrackedHand:
+    """A followed hand in one frame.
+
+    track: its number, from 1; is_confirmed: seen often enough to be one; person: whose it is, from 0.
+    result: what was found, or None, and then reason: why, and failed: by an unexpected error.
+    box: (3,) px, where it is or should be; is_left: as voted so far.
+    """
+
+    track: int
+    box: np.ndarray
+    is_left: bool
+    is_confirmed: bool
+    person: int = 0
+    result: Result | None = None
+    reason: str = ""
+    failed: Exception | None = None
+
+
 def is_clear(sight: Sight) -> bool:
     """A window shows a hand beyond doubt, or nobody gives scores."""
     return sight.region.score is None or sight.region.score >= CLEAR

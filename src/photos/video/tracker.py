@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from src.photos.camera import Camera
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
-from src.photos.video.association import crowds, is_near, lies_on, match, name_sides, part, returning
+from src.photos.video.association import crowds, is_near, lies_on, match, name_sides, part, returning, tells_side, vote
 from src.photos.video.people import People
 from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker
-from src.photos.video.track import BoxMotion, Track, has_kept_size
+from src.photos.video.track import BoxMotion, Track, TrackedHand, has_kept_size
 from utils.camera import square_box
 
 logger = logging.getLogger(__name__)
@@ -34,25 +35,6 @@ MOST_CONTRADICTIONS = 2
 FITS_BETTER = 0.15
 #: Searches in a row that do not find a hand that its window shows, from which the window is doubted.
 MOST_UNFOUND = 2
-
-
-@dataclass(frozen=True)
-class TrackedHand:
-    """A followed hand in one frame.
-
-    track: its number, from 1; is_confirmed: seen often enough to be one; person: whose it is, from 0.
-    result: what was found, or None, and then reason: why, and failed: by an unexpected error.
-    box: (3,) px, where it is or should be; is_left: as voted so far.
-    """
-
-    track: int
-    box: np.ndarray
-    is_left: bool
-    is_confirmed: bool
-    person: int = 0
-    result: Result | None = None
-    reason: str = ""
-    failed: Exception | None = None
 
 
 class HandTracker:
@@ -103,6 +85,7 @@ class HandTracker:
             self._find(photo, seconds, sights)
         if self.tools.hand not in ("left", "right"):
             name_sides(self.tracks)
+            vote(self.tracks, sights)
         hands = [self._estimate(photo, track, sights.get(track.number), seconds) for track in self.tracks]
         self.people.watch([track for track in self.tracks if track.is_confirmed and not track.misses])
         for track in [one for one in self.tracks if one.is_over(seconds)]:
@@ -116,12 +99,30 @@ class HandTracker:
         sights = {}
         for track in self.tracks:
             box = self._expected(track, seconds)
-            sight = self.looker.read(photo, box, track.is_left)
+            sight = self.read(photo, track, box)
             if sight is None or not is_near(sight.region.box, box) or not has_kept_size(track, sight):
                 continue
             sights[track.number] = sight
         part(self.tracks, sights, seconds)
         return sights
+
+    def read(
+        self, photo: Photo, track: Track, box: np.ndarray, others: Sequence[tuple[np.ndarray, bool]] | None = None
+    ) -> Sight | None:
+        """The track's hand in a window about ``box`` (3,) px; changes nothing.
+
+        What looks like the other side is the other hand, unless that one is elsewhere.
+
+        Args:
+            others: boxes (3,) of hands that are seen, and whether they are left ones; None: where they were seen last.
+        """
+        sight = self.looker.read(photo, box, track.is_left)
+        if sight is None or not sight.is_others:
+            return sight
+        if others is None:
+            there = [one for one in self.tracks if one is not track and one.is_confirmed and not one.misses]
+            others = [(one.motion.box, one.is_left) for one in there]
+        return None if tells_side(sight.region.box, not track.is_left, others) else sight
 
     def _expected(self, track: Track, seconds: float) -> np.ndarray:
         """Where a hand should be: from the fit where nobody reads windows, which then has the last word."""
@@ -187,7 +188,7 @@ class HandTracker:
         for track in self.tracks:
             sight = sights.get(track.number)
             if sight is not None and track.is_found_anew and sight.left * track.left < 0:
-                fresh = self.looker.read(photo, sight.region.box, track.is_left)
+                fresh = self.read(photo, track, sight.region.box)
                 if fresh is not None:
                     sights[track.number] = replace(fresh, left=sight.left)
 
@@ -204,7 +205,7 @@ class HandTracker:
 
     def _is_better(self, photo: Photo, track: Track, found: Sight, read: Sight) -> bool:
         """A window about what was ``found`` shows the track's hand better than where it was ``read``."""
-        fresh = self.looker.read(photo, found.region.box, track.is_left)
+        fresh = self.read(photo, track, found.region.box)
         if fresh is None or fresh.left * track.left < 0:  # nothing, or the other hand
             return False
         return (fresh.region.score or 0) >= (read.region.score or 0) or track.contradictions >= MOST_CONTRADICTIONS
