@@ -41,8 +41,7 @@ class HandTracker:
     """All hands of a video. Call it with each frame in turn.
 
     Args:
-        tools: of `open_tools`; path: of the video (its name may have a K file beside it).
-        size: width and height of its frames, px.
+        tools: of `open_tools`; path: of the video (its name may have a K file beside it); size: width, height, px.
         sharing: of shapes, see `People`; shape: of the person so far, None: nothing is known but an identity.
 
     Attributes:
