@@ -20,6 +20,7 @@ from src.engine.estimates.survey import Survey, survey
 from src.estimators import Reader, read_estimates, write_estimates
 from src.estimators.files import load
 from src.personalization.estimates.personalise import Personalised
+from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
 from template.assets import STAND_IN_PATH
 from utils.artifacts import Identity, Predictions, load_predictions, save_identity, save_predictions
@@ -197,7 +198,8 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
 def measured(folder: Path, count: int, padding_mb: float) -> float:
     """Peak memory, MB, of so many files."""
     assets = load_hand_assets(STAND_IN_PATH)
-    save_identity(folder / "me.json", Identity(np.zeros(10), assets.name, assets.hash, 180.0))
+    length = lengths_mm(assets, np.zeros(10), None)["hand"][0]
+    save_identity(folder / "me.json", Identity(np.zeros(10), assets.name, assets.hash, length))
     write_large_files(folder / f"{count}", count, padding_mb)
     return peak_mb(folder / f"{count}", folder / "me.json")
 

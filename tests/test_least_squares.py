@@ -113,8 +113,12 @@ def test_terms_equal_automatic_differentiation(
     terms, layer = problem.linearise(state), HandModel(random_assets(), dtype=torch.float64, plain=True)
     search = state | {"accepted": torch.ones(3)}  # regards the loss's own curvature
     few = problem.linearise(search)
+    nowhere = {name: getattr(seen, name)[:, :0] for name in ("projections", "keypoints", "weights")}  # joints alone
+    unseen = FrameProblem(model, replace(seen, **nowhere), problem.shape_prior)
+    few_unseen = unseen.linearise(state)
     monkeypatch.setattr(components_first, "FEW", 0)
-    for as_few, as_many in ((terms, problem.linearise(state)), (few, problem.linearise(search))):
+    cases = (terms, problem.linearise(state)), (few, problem.linearise(search)), (few_unseen, unseen.linearise(state))
+    for as_few, as_many in cases:
         for name, value in as_many.items():
             torch.testing.assert_close(as_few[name], value, rtol=1e-9, atol=1e-9)
 

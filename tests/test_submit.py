@@ -26,6 +26,7 @@ from src.evaluation.submission_checks import SubmissionError
 from src.models import build_model
 from src.models.mesh_joints import mesh_joints
 from src.personalization.solver.status import Status
+from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import ArtifactError, Identity, Predictions, load_predictions, save_identity, save_predictions
@@ -208,7 +209,9 @@ def test_identity_network_is_told_true_mean_and_calibrated_shapes(dex_ycb: Path,
     save_checkpoint(tmp_path / "c.pt", card, network)
     betas = build_dataset("dex_ycb", dex_ycb, "s1_test", allow_missing_subjects=True).subject_betas
     for subject, value in betas.items():
-        identity = Identity(value, ASSETS.name, ASSETS.hash, 180.0, subject_id=subject)
+        identity = Identity(
+            value, ASSETS.name, ASSETS.hash, lengths_mm(ASSETS, value, None)["hand"][0], subject_id=subject
+        )
         save_identity(tmp_path / f"ids/identity_subject-{subject:02d}.json", identity)
     ways = {"gt": [], "calibrated": ["--identities", str(tmp_path / "ids")], "mean": []}
     found = {}

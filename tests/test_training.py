@@ -8,9 +8,9 @@ import os
 import signal
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import BinaryIO
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +23,8 @@ from src.engine.evaluate import evaluate
 from src.engine.predict import ShapeSource, predict
 from src.engine.ship import export_weights
 from src.engine.train import NonFiniteLossError, Trainer, train
+from src.personalization.terms.hand_size import lengths_mm
+from template import load_hand_assets
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import Identity, load_predictions, save_identity
 
@@ -203,10 +205,13 @@ def test_shape_source(tmp_path: Path) -> None:
     batch = {"betas": torch.ones(2, 10), "subject_id": torch.tensor([8, 9])}
     assert ShapeSource("gt")(batch) is batch["betas"]
     assert not ShapeSource("mean")(batch).any()
+    assets = load_hand_assets()
     for subject in (8, 9):
-        identity = Identity([subject / 10] * 10, "stand-in", "abc", 180.0, subject_id=subject)
+        own = np.full(10, subject / 10)
+        length = lengths_mm(assets, own, None)["hand"][0]
+        identity = Identity(own, assets.name, assets.hash, length, subject_id=subject)
         save_identity(tmp_path / f"identity_subject-{subject:02d}.json", identity)
-    betas = ShapeSource("calibrated", tmp_path, SimpleNamespace(name="stand-in", hash="abc"))(batch)
+    betas = ShapeSource("calibrated", tmp_path, assets)(batch)
     assert torch.allclose(betas[:, 0], torch.tensor([0.8, 0.9]))
     with pytest.raises(ValueError, match="--identity"):
         ShapeSource("calibrated")

@@ -49,7 +49,8 @@ def few_frames(
     shape = [model.few.shape_jacobian(posed)] if with_shape else []
     cost, off, rows = _keypoint_rows(posed.points + wrist[:, None], seen, least_curvature)
     residuals = off.reshape(n, 1, -1)
-    columns = (rows @ np.concatenate([moved, fixed, *shape], axis=3)).reshape(n, residuals.shape[2], -1)
+    own = np.concatenate([moved, fixed, *shape], axis=3)
+    columns = (rows @ own).reshape(n, residuals.shape[2], own.shape[3])  # no row where no camera sees the hand
     gradient, hessian = (residuals @ columns)[:, 0], columns.mT @ columns
     if seen.points_3d is not None and seen.points_3d_weight is not None:
         planar = torch.from_numpy(posed.points).permute(2, 1, 0)
