@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from utils.camera import crop_affine, transform_intrinsics
-from utils.drawing.ray_casting import RayCaster, interpolate, vertex_normals
+from utils.drawing.ray_casting import RayCaster, face_normals, interpolate, vertex_normals
 from utils.joints import BONES, FINGER_OF_JOINT, FINGERS
 
 #: RGB of each finger, the same in every picture; told apart with the common colour-vision deficiencies too.
@@ -136,10 +136,15 @@ def render_mesh(
     shaded = np.zeros((height * factor, width * factor, 3), np.float32)
     coverage = np.zeros((height * factor, width * factor), np.float32)
     if len(rows):
-        colours = np.broadcast_to(np.asarray(colour, dtype=np.float64), vertices.shape)
-        points = interpolate(chosen, faces, vertices)
-        normals = interpolate(chosen, faces, vertex_normals(vertices, faces))
-        shaded[rows, columns] = interpolate(chosen, faces, colours) * _light(points, normals)[:, None]
+        # Brightness is of the vertices, of either side: where a triangle is seen from inside the hand, the inside's.
+        normals, colours = (
+            vertex_normals(vertices, faces),
+            np.broadcast_to(np.asarray(colour, np.float64), vertices.shape),
+        )
+        lit = np.concatenate([colours * _light(vertices, side)[:, None] for side in (normals, -normals)])
+        inside = (face_normals(vertices, faces) * vertices[faces[:, 0]]).sum(axis=1) > 0
+        corners = faces + len(vertices) * inside[:, None]
+        shaded[rows, columns] = interpolate(chosen, corners, lit.astype(np.float32))
         coverage[rows, columns] = 1.0
     size = (width, height)
     shaded = cv2.resize(shaded, size, interpolation=cv2.INTER_AREA)
@@ -147,14 +152,11 @@ def render_mesh(
 
 
 def _light(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Brightness (N,): ambient, and diffuse from a lamp up and to the left of the camera; either side is lit."""
+    """Brightness (N,) of points, m, with unit normals: ambient, and diffuse of a lamp up and left of the camera."""
     toward_camera = -points / np.linalg.norm(points, axis=1, keepdims=True)
-    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    facing = np.sign((normals * toward_camera).sum(axis=1, keepdims=True))
     lamp = toward_camera + np.array([-0.6, -0.8, 0.0])
     lamp /= np.linalg.norm(lamp, axis=1, keepdims=True)
-    diffuse = np.clip((normals * facing * lamp).sum(axis=1), 0, 1)
-    return 0.35 + 0.75 * diffuse
+    return 0.35 + 0.75 * np.clip((normals * lamp).sum(axis=1), 0, 1)
 
 
 def overlay_mesh(
