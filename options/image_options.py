@@ -49,7 +49,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="torch",
         choices=("torch", "onnx"),
-        help="what computes our networks; onnx: ONNX Runtime on the CPU, some four times as fast there (of the extra "
+        help="what computes our networks; onnx: ONNX Runtime on the CPU, some three times as fast there (of the extra "
         "export; each network is exported once and kept in ~/.cache/handid)",
     )
     add(
