@@ -11,11 +11,7 @@ import numpy as np
 import torch
 
 from utils.artifact_checks import ArtifactError
-from utils.cameras.intrinsics import checked_intrinsics
-
-#: Of the picture's sides, how far a camera's centre may be from its middle (as `src.photos.camera` has it).
-MAX_OFF_CENTRE = 0.15
-
+from utils.cameras.intrinsics import MAX_OFF_CENTRE, checked_intrinsics
 
 #: The furthest joint of a hand from its wrist, m, by whatever scale an estimator has: a child's fist, the longest hand.
 MIN_HAND, MAX_HAND = 0.03, 0.5

@@ -162,9 +162,8 @@ def calibrate(
             text = isinstance(K, str | os.PathLike)
             lens = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
         flat = {"card": card, "paper": paper}
-        rows, options = predictions_of_photos(
-            source, flat, corners, options, hand, lens, fov, assets, subject, device, finder
-        )
+        options = with_flat_hand(flat, corners, options, assets, finder, hand, lens, fov)
+        rows = predictions_of_photos(source, hand, lens, fov, options, assets, subject, device, finder)
     else:
         subject = SOMEBODY if subject is None else subject
         noise = noise_of(source, assets, people)
@@ -215,10 +214,39 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder | None = None) -> 
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
     K = lens_camera(args.camera, args.camera_name) if args.camera else K
     flat, subject = {"card": args.card, "paper": args.paper}, SOMEBODY if args.subject is None else args.subject
-    rows, options = predictions_of_photos(
-        args.images, flat, args.corners, options, args.hand, K, fov, assets, subject, device, finder
-    )
+    options = with_flat_hand(flat, args.corners, options, assets, finder, args.hand, K, fov)
+    rows = predictions_of_photos(args.images, args.hand, K, fov, options, assets, subject, device, finder)
     return calibrate_and_write(args, Images(rows), options, assets, device)
+
+
+def with_flat_hand(
+    flat: dict[str, str | os.PathLike | None],
+    corners: Any,
+    options: CalibrationOptions,
+    assets: HandAssets,
+    finder: Finder,
+    side: str | None,
+    K: Camera | None,
+    fov: float | None,
+) -> CalibrationOptions:
+    """The options with the lengths of a hand that lies flat beside a card or a sheet of paper, if it is given.
+
+    Args:
+        flat: by kind ("card", "paper"), the picture, or None; corners: eight numbers px of it.
+
+    Raises:
+        CalibrationError: as `flat_hand_cues`; two pictures, or corners of none.
+    """
+    given = {kind: picture for kind, picture in flat.items() if picture is not None}
+    if len(given) > 1:
+        raise CalibrationError("--card or --paper, not both: either tells the hand's size")
+    if not given and corners is not None:
+        raise CalibrationError("--corners are of --card or --paper")
+    for kind, picture in given.items():
+        where = None if corners is None else np.reshape(np.asarray(corners, dtype=np.float64), (4, 2))
+        cues = flat_hand_cues(picture, kind, assets, options.landmarks, finder, side, where, K, fov)
+        options = replace(options, cues=(*options.cues, *cues))
+    return options
 
 
 def photo_options(
@@ -243,38 +271,23 @@ def photo_beliefs(
 
 def predictions_of_photos(
     source: str | os.PathLike | Sequence[str | os.PathLike],
-    flat: dict[str, str | os.PathLike | None],
-    corners: Any,
-    options: CalibrationOptions,
     side: str | None,
     K: Camera | None,
     fov: float | None,
+    options: CalibrationOptions,
     assets: HandAssets,
     subject: int,
     device: torch.device | str,
     finder: Finder,
-) -> tuple[Predictions, CalibrationOptions]:
-    """Hands found in photos, each fitted alone; and the options with the lengths of a hand that lies flat.
-
-    Args:
-        flat: by kind ("card", "paper"), the picture of the hand beside one, or None; corners: eight numbers px of it.
+) -> Predictions:
+    """Hands found in photos, each fitted alone.
 
     Raises:
-        CalibrationError: as `flat_hand_cues`, `find_photo_hands`, `check_one_person` and `photo_predictions`; two
-            pictures of a flat hand, or corners of none.
+        CalibrationError: as `find_photo_hands`, `check_one_person` and `photo_predictions`.
     """
-    given = {kind: picture for kind, picture in flat.items() if picture is not None}
-    if len(given) > 1:
-        raise CalibrationError("--card or --paper, not both: either tells the hand's size")
-    if not given and corners is not None:
-        raise CalibrationError("--corners are of --card or --paper")
-    for kind, picture in given.items():
-        where = None if corners is None else np.reshape(np.asarray(corners, dtype=np.float64), (4, 2))
-        cues = flat_hand_cues(picture, kind, assets, options.landmarks, finder, side, where, K, fov)
-        options = replace(options, cues=(*options.cues, *cues))
     hands, alone = find_photo_hands(source, side, K, fov, finder), fit_options(options)
     check_one_person(hands, options.accept_conflict)
     fit = fit_photo_hands(hands, assets, options=alone, device=device)
     rows = photo_predictions(hands, fit, assets, alone, subject, finder_name(finder))
     logger.info("%d hands of %d found are used", len(rows), len(hands))
-    return rows, options
+    return rows

@@ -12,7 +12,7 @@ import numpy as np
 
 from src.photos.image import Photo, UnusableImage, shown_name
 from utils.cameras.files import read_camera
-from utils.cameras.intrinsics import FOV_RANGE, checked_intrinsics
+from utils.cameras.intrinsics import FOV_RANGE, MAX_OFF_CENTRE, checked_intrinsics
 from utils.cameras.lens import CameraModel
 from utils.files import READ_ERRORS, read_reason
 
@@ -20,9 +20,6 @@ from utils.files import READ_ERRORS, read_reason
 DEFAULT_FOV = 62.0
 
 
-#: A principal point further from a picture's middle than this part of its side belongs to another picture: of half the
-#: size it lies a quarter off, of twice the size a half, of one turned upright a sixth; lenses are a few hundredths off.
-MAX_OFF_CENTRE = 0.15
 _LARGEST_FILE = 4096  # bytes of a .npy file with nine numbers
 
 

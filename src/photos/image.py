@@ -7,17 +7,17 @@ import importlib
 import io
 import logging
 import os
-import sys
 import unicodedata
 import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
-from src.photos.measuring.lens import exif_of, focal_of_exif, upright
+from src.photos.measuring.exif import exif_of, focal_of_exif, upright
 from utils.cameras.poses import CameraPose
 from utils.install import pip_install
 
@@ -235,29 +235,15 @@ def _top(high: float) -> float:
 def _sixteen_bits(data: bytes, picture: ImageFile.ImageFile) -> np.ndarray | None:
     """Of a colour picture of 16 bits (H,W,3 or 4) uint8, scaled as grey ones are; None of others.
 
-    Pillow keeps one byte of each number, the first or the second as the mode of its raw data says: both are read.
+    Pillow keeps one byte of each such number, so OpenCV decodes it.
     """
-    codec, extents, offset, args = picture.tile[0] if picture.tile else ("", (), 0, "")
-    kind = args[0] if isinstance(args, tuple) and args else args
-    if codec == "ppm" and args == ("RGB", _SIXTEEN):
-        count = 3 * picture.width * picture.height
-        values = np.frombuffer(data, ">u2", count, offset).reshape(picture.height, picture.width, 3)
-    elif picture.mode in ("RGB", "RGBA") and kind in [f"{picture.mode};16{order}" for order in "BLN"]:
-        parts = []
-        for order in "BL":
-            with Image.open(io.BytesIO(data)) as again:
-                raw = f"{picture.mode};16{order}"
-                again.tile = [
-                    tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
-                    for tile in again.tile
-                ]
-                again.load()
-                parts.append(np.asarray(again).astype(np.uint16))
-        big = kind.endswith("B") or (kind.endswith("N") and sys.byteorder == "big")
-        high, low = parts if big else parts[::-1]
-        values = 256 * high + low
-    else:
+    raw = picture.tile[0].args if picture.tile else ""  # of a PPM with its largest number
+    if picture.mode not in ("RGB", "RGBA") or not (raw == ("RGB", _SIXTEEN) or ";16" in str(raw)):
         return None
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        raise UnusableImage("its colours have 16 bits, which cannot be read of this file; save it with 8 bits a colour")
+    values = values[..., [2, 1, 0, 3][: values.shape[2]]]
     tops = np.full(values.shape[2], _top(values[..., :3].max()))
     tops[3:] = [_top(alpha) for alpha in values[..., 3:].max(axis=(0, 1))]
     return np.clip(values * (255 / tops) + 0.5, 0, 255).astype(np.uint8)

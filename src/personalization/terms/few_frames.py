@@ -43,7 +43,7 @@ def few_frames(
     n, posed = len(pose), model.few.pose(pose, rest)
     logarithms = [rotation_log((prior.reference.numpy().mT @ pose).transpose(2, 3, 1, 0)) for prior in seen.pose_priors]
     eye = np.eye(3, dtype=pose.dtype)
-    chart = _frames_first(right_jacobian(logarithms[0])) if logarithms else np.broadcast_to(eye, (n, 16, 3, 3))
+    chart = _frames_first(right_jacobian(logarithms[0])) if logarithms else np.tile(eye, (n, 16, 1, 1))
     moved = model.few.jacobian(posed, chart if logarithms else None)  # (N,21,3,48)
     fixed = np.broadcast_to(eye, (n, 21, 3, 3))
     shape = [model.few.shape_jacobian(posed)] if with_shape else []
