@@ -7,13 +7,15 @@ centimetres, DexYCB's in millimetres. HO-3D's joint order and OpenGL axes change
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from src.evaluation.alignment import EPSILON_DEXYCB, procrustes_align, scale_translation_align
 from src.evaluation.metrics import F_THRESHOLDS, auc, f_scores, point_errors, to_array
 
 #: Alignments of joints that a server scores besides none, by the names it gives them.
-ALIGNMENTS = {
+ALIGNMENTS: dict[str, dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]] = {
     "freihand": {"xyz_al": procrustes_align},
     "ho3d": {"xyz_procrustes_al": procrustes_align, "xyz_scale_trans_al": scale_translation_align},
 }

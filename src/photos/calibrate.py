@@ -17,7 +17,6 @@ from src.personalization.calibration.command import calibrate_and_write, stated_
 from src.personalization.calibration.from_keypoints import (
     SOMEBODY,
     are_results,
-    fit_options,
     keypoint_options,
     keypoints_of,
     noise_of,
@@ -38,7 +37,7 @@ from src.photos.camera import Camera, lens_camera, parse_intrinsics
 from src.photos.detector import Finder, find_hands
 from src.photos.detector.detection import finder_name
 from src.photos.detector.finders import landmarks_of, open_finder
-from src.photos.hands import check_one_person, find_photo_hands, fit_photo_hands, photo_predictions
+from src.photos.hands import check_one_person, find_photo_hands, keypoint_hands
 from src.photos.measuring.flat_hand import flat_hand_cues
 from src.photos.setup import check_detector
 from template import HandAssets, load_hand_assets
@@ -168,7 +167,7 @@ def calibrate(
         subject = SOMEBODY if subject is None else subject
         noise = noise_of(source, assets, people)
         options = replace(keypoint_options(assets, shapes_of(assets, people), device, noise), **told)
-        rows = predictions_from_keypoints(*keypoints_of(source, K, confidence, hand), assets, options, subject, device)
+        rows = predictions_from_keypoints(keypoints_of(source, K, confidence, hand), assets, options, subject, device)
     found = calibrate_predictions(
         rows,
         assets,
@@ -281,11 +280,10 @@ def predictions_of_photos(
     """Hands found in photos, each fitted alone.
 
     Raises:
-        CalibrationError: as `find_photo_hands`, `check_one_person` and `photo_predictions`.
+        CalibrationError: as `find_photo_hands`, `check_one_person` and `predictions_from_keypoints`.
     """
-    hands, alone = find_photo_hands(source, side, K, fov, finder), fit_options(options)
+    hands = find_photo_hands(source, side, K, fov, finder)
     check_one_person(hands, options.accept_conflict)
-    fit = fit_photo_hands(hands, assets, options=alone, device=device)
-    rows = photo_predictions(hands, fit, assets, alone, subject, finder_name(finder))
+    rows = predictions_from_keypoints(keypoint_hands(hands), assets, options, subject, device, finder_name(finder))
     logger.info("%d hands of %d found are used", len(rows), len(hands))
     return rows
