@@ -184,7 +184,7 @@ def test_hands_beyond_bounds_are_refused_and_not_drawn(tmp_path: Path) -> None:
         estimator.estimate(image, K, np.array([320, 240, 100.0]), ShapeFilter(ASSETS), keypoints)
     view = HandView("", far["vertices"] + [0, 0, 1e6], far["joints"], None)
     with pytest.raises(ValueError, match="cannot be drawn"):
-        demo_figure(tmp_path / "a.png", image, K, ASSETS.faces, [view], keypoints_2d=near.keypoints)
+        demo_figure(tmp_path / "a.png", image, K, ASSETS.faces, [view], near.box, near.keypoints, near.confidence)
 
 
 def test_parameters_of_left_hands_give_their_vertices(tmp_path: Path) -> None:

@@ -254,7 +254,5 @@ def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]
 def framed(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     """The image at the page's size with the hand's box drawn in."""
     factor = min(1.0, PHOTO_PIXELS / max(image.shape[:2]))
-    size = tuple(max(1, round(factor * side)) for side in image.shape[1::-1])
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if factor < 1 else image
     centre = (box[:2] + 0.5) * factor - 0.5
-    return overlay.draw_box(small, np.array([*centre, box[2] * factor]))
+    return overlay.draw_box(overlay.reduced(image, PHOTO_PIXELS), np.array([*centre, box[2] * factor]))
