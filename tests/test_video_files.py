@@ -19,9 +19,9 @@ from photo_cases import Fixed, K, arguments
 
 from src.photos.api import PhotoEstimator
 from src.photos.camera import Camera
+from src.photos.estimator import HandInPicture
 from src.photos.image import UnusableImage
 from src.photos.result import Result
-from src.photos.shape_filter import ShapeFilter
 from src.photos.video import run_video
 from src.photos.video.tracker import HandTracker
 from utils.video_files import VideoInfo, VideoWriter, open_video, video_writer, writable_rate
@@ -179,8 +179,8 @@ def test_a_name_as_long_as_file_systems_take(tmp_path: Path, monkeypatch: pytest
 
 def test_a_number_that_json_cannot_hold_is_one_frames_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Sometimes(Fixed):
-        def estimate(self, image: np.ndarray, *rest: object) -> Result:
-            result = super().estimate(image, *rest)
+        def estimate(self, seen: HandInPicture) -> Result:
+            result = super().estimate(seen)
             return replace(result, reprojection_px=float("nan")) if self.calls == 2 else result
 
     monkeypatch.setattr(run_video, "open_tools", lambda _: PhotoEstimator(Sometimes()))
@@ -265,9 +265,9 @@ def test_frames_without_a_hand_say_nothing_of_its_shape(tmp_path: Path) -> None:
     class Predicting(Fixed):
         """Predicts a shape in every frame, also in those in which it then finds no hand."""
 
-        def estimate(self, image: np.ndarray, K: np.ndarray, box: np.ndarray, shape: ShapeFilter, *_: object) -> Result:
-            shape.update(np.full(10, float(self.calls)))
-            return super().estimate(image)
+        def estimate(self, seen: HandInPicture) -> Result:
+            seen.shape.update(np.full(10, float(self.calls)))
+            return super().estimate(seen)
 
     def look(call: int) -> None:
         if call in (2, 4):
