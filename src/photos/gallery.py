@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shlex
@@ -39,7 +40,7 @@ _SHARE_OF_TIME = 0.1
 
 
 @dataclass
-class Gallery:
+class Gallery(contextlib.AbstractContextManager):
     """Collects hands and failures; page and predictions.json are kept up to date as they come, their text on disk.
 
     Use as a context: whatever ends it, what was found until then is written.
@@ -63,9 +64,6 @@ class Gallery:
     _with_hand: int = 0
     _without: int = 0
     _next_writing: float = 0.0
-
-    def __enter__(self) -> Gallery:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.write()
