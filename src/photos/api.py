@@ -173,11 +173,10 @@ class PhotoEstimator:
 
     def regions(self, photo: Photo) -> list[Region]:
         """The hands of a picture, see `choose_regions`."""
-        card = self.estimator.card
-        reader = None if card.crop == "image" else self.reader
+        reader = None if self.estimator.card.crop == "image" else self.reader
         regions = choose_regions(photo, self.bbox, self.hand, self.detector, reader)
         # Networks of meshes have keypoints of their own, which belong to their meshes.
-        theirs = is_mesh_model(card.model) and self.detector is None
+        theirs = is_mesh_model(self.estimator.card.model) and self.detector is None
         return [replace(region, keypoints=None) for region in regions] if theirs else regions
 
     def estimate(
