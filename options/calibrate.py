@@ -98,7 +98,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--subject", type=int, help="only this subject (official number)")
     add = parser.add_argument_group("images").add_argument
     add("--num_images", type=int, help="images to calibrate from (default: 20, of --images all)")
-    add("--seed", type=int, default=0, help="of the choice of --num_images")
+    add("--select", default="random", choices=("random", "confidence", "informative"))
+    add("--seed", type=int, default=0)
+    add("--draws", type=int, default=1, help="repeat with seeds SEED, SEED+1, ... and show the spread")
     add("--top_k", type=int, default=10, help="of --method top_k")
     add("--temperature", type=float, default=1.0, help="of --method confidence (softmax)")
     add("--merge_with", help="an earlier identity file of the same person, merged by information")

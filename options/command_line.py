@@ -23,7 +23,7 @@ _POSITIVE, _NOT_NEGATIVE, _COUNT = (0, math.inf, True), (0, math.inf, False), (1
 #: Option -> lowest and highest value, and whether the lowest itself is out. Those of one name mean the same everywhere.
 LIMITS = {
     **dict.fromkeys(
-        "batch_size epochs top_k num_images max_steps chunk cameras "
+        "batch_size epochs top_k num_images draws max_steps chunk cameras "
         "calibration_images demo_sequences demo_frames".split(),
         _COUNT,
     ),

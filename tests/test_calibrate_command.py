@@ -120,6 +120,7 @@ def test_cues_from_the_command_line(world: SimpleNamespace, tmp_path: Path, comm
     [
         (("--cameras", "2"), "--data_root"),
         (("--data_root", "ROOT", "--cameras", "9"), "9 cameras"),
+        (("--data_root", "ROOT", "--cameras", "2", "--select", "informative"), "with several cameras use random"),
     ],
 )
 def test_cues_that_cannot_be_used(

@@ -13,10 +13,10 @@ from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_ca
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.data_set_evidence import group_views, mirror_extrinsics
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.images import ViewGroups, average_weights
+from src.personalization.calibration.images import ViewGroups, average_weights, choose_images, greedy_informative
 from src.personalization.calibration.measure_population import shrunk_covariance
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import calibrate_frames
+from src.personalization.calibration.multi_frame import calibrate_frames, image_information
 from src.personalization.calibration.population import CalibrationOptions, Population, load_population, save_population
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.shape_source import betas_of, load_identities
@@ -233,6 +233,9 @@ def test_every_bad_frame_is_named_and_adds_nothing(assets: HandAssets, model: Jo
     clean = solve(model, good)
     torch.testing.assert_close(result.betas, clean.betas, atol=1e-4, rtol=0)
     torch.testing.assert_close(result.covariance, clean.covariance, atol=1e-4, rtol=1e-3)
+    batch = (predicted[0], torch.zeros(12, 10), K[0], keypoints[0], confidence[0])
+    information = image_information(model, *batch, KNOWN)
+    assert torch.isfinite(information).all() and not information[:7].any() and information[7:].any()
 
 
 def test_bad_frames_of_several_cameras(assets: HandAssets) -> None:
@@ -350,6 +353,25 @@ def test_views_are_grouped() -> None:
     pose[0, 3] = 2.0
     assert mirror_extrinsics(pose)[0, 3] == -2.0
     np.testing.assert_array_equal(mirror_extrinsics(mirror_extrinsics(pose)), pose)
+
+
+def test_informative_images_beat_random_ones(assets: HandAssets, model: JointsModel) -> None:
+    world = people(assets, 1, 24)
+    batch = (world.predicted[0], torch.zeros(24, 10), world.K[0], world.keypoints[0], None)
+    information = image_information(model, *batch, KNOWN).numpy()
+    assert np.linalg.eigvalsh(information).min() > -1e-6
+    rows = choose_images(24, 5, "informative", information=information)
+
+    def volume(chosen: np.ndarray) -> float:
+        return np.linalg.slogdet(np.eye(10) + information[chosen].sum(0))[1]
+
+    drawn = [volume(choose_images(24, 5, "random", seed)) for seed in range(50)]
+    assert volume(rows) > max(drawn)
+    assert sorted(greedy_informative(information, 5, np.eye(10))) == rows.tolist()
+    assert choose_images(3, 5, "random").tolist() == [0, 1, 2]
+    assert choose_images(4, 2, "confidence", confidence=np.array([0.0, 5, 1, 7])).tolist() == [1, 3]
+    with pytest.raises(CalibrationError):
+        choose_images(4, 2, "informative")
 
 
 def test_merging_two_days_is_like_all_images_at_once(assets: HandAssets) -> None:

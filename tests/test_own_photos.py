@@ -413,9 +413,16 @@ def test_points_of_our_own_detector_are_joints(
             open_finder(source, landmarker)
 
 
-def test_options_that_need_a_network(tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match="--keypoints mediapipe or own"):
-        calibrate_photos(arguments(tmp_path, "--keypoints", "k.npz"), lambda image: [])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--keypoints", "k.npz"], "--keypoints mediapipe or own"),
+        (["--select", "confidence"], "informative"),
+    ],
+)
+def test_options_that_need_a_network(tmp_path: Path, more: list[str], words: str) -> None:
+    with pytest.raises(CalibrationError, match=words):
+        calibrate_photos(arguments(tmp_path, *more), lambda image: [])
 
 
 # The detector itself, where it is installed.

@@ -196,6 +196,8 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder | None = None) -> 
         )
     if args.method in AVERAGES:
         raise CalibrationError(f"--method {args.method} averages a network's shapes; photos take --method multi_frame")
+    if args.select == "confidence":
+        raise CalibrationError("--select confidence needs a network's confidence; take random or informative")
     if len(args.given_options & {"--K", "--fov", "--camera"}) > 1:
         raise CalibrationError("--K, --fov and --camera say what the lens is; give one")
     if args.output is None:

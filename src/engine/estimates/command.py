@@ -42,6 +42,8 @@ from utils.files import writable_folder
 
 logger = logging.getLogger(__name__)
 
+#: Images of a person, at random, from which --select takes the surest or those that tell most.
+CHOSEN_FROM = 1000
 DEFAULT_IDENTITY = "out/estimates/identity.json"
 #: ``--subjects`` where each hand that is followed through a video is taken for a person.
 TRACKS = "tracks"
@@ -98,7 +100,7 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
     assets = load_hand_assets(args.mano_dir, side="right")
     people = people_of(assets, args.prior_from)
     reader = Reader(args.estimates, args.format, **reading(args))
-    most = max(args.num_images or 0, MOST_IMAGES)
+    most = max(args.num_images or 0, MOST_IMAGES if args.select == "random" else CHOSEN_FROM)
     seen = survey(reader, sys.maxsize if args.subjects == TRACKS else most, DistributedContext())
     ready = prepared(args, by_tracks(args, seen.sample(reader)), assets, people, device)
     if args.output is None:

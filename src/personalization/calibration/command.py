@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from src.personalization.calibration.data_set_evidence import seen_together
@@ -39,7 +40,7 @@ RULER_STD_MM = 2.0
 
 
 def run(args: argparse.Namespace) -> dict[int, Identity]:
-    """Calibrate every subject of the predictions; writes one identity file each.
+    """Calibrate every subject of the predictions; writes one identity file each (the first draw's).
 
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError, ValueError: see the functions called.
@@ -78,6 +79,8 @@ def calibrate_and_write(
     Raises:
         ArtifactError, CalibrationError: see the functions called; of several subjects after all have been tried.
     """
+    if args.draws < 1:
+        raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
     subjects, output = images.people(args.subject), Path(args.output)
     one_file = args.output.endswith(".json")
     if len(subjects) > 1 and (one_file or args.merge_with is not None):
@@ -87,27 +90,34 @@ def calibrate_and_write(
     if one_file and output.is_dir():
         raise OSError(f"--output {output}: is a folder; name a file, or a folder whose name does not end in .json")
     earlier = None if args.merge_with is None else check_stated_length(load_identity(args.merge_with), assets)
-    choices = {name: getattr(args, name) for name in ("method", "seed", "top_k", "temperature", "num_images")}
+    choices = {name: getattr(args, name) for name in ("method", "select", "top_k", "temperature", "num_images")}
     if args.num_images is None and not args.images:
         choices["num_images"] = NUM_IMAGES
     choices["created_by"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     model, written, errors = joints_model(assets, options.landmarks, device), {}, {}
     for subject, own in subjects.items():
         try:
-            found = calibrate_person(own, subject, assets, model, options, **choices)
+            draws = [
+                calibrate_person(own, subject, assets, model, options, seed=args.seed + draw, **choices)
+                for draw in range(args.draws)
+            ]
             if earlier is not None:
-                found = replace(found, source=f"the new calibration of subject {subject}")
-                found = merge_identities([earlier, found], assets, options.population, args.accept_conflict)
+                new = replace(draws[0], source=f"the new calibration of subject {subject}")
+                draws[0] = merge_identities([earlier, new], assets, options.population, args.accept_conflict)
         except CalibrationError as error:
             if len(subjects) == 1:
                 raise
             errors[subject] = error
             logger.error("subject %d: %s", subject, error)
             continue
-        save_identity(output if one_file else output / f"identity_subject-{subject:02d}.json", found)
-        written[subject] = found
-        facts = (found.method, found.n_images, found.scale_evidence, describe_lengths(found, assets))
+        save_identity(output if one_file else output / f"identity_subject-{subject:02d}.json", draws[0])
+        written[subject] = draws[0]
+        facts = (draws[0].method, draws[0].n_images, draws[0].scale_evidence, describe_lengths(draws[0], assets))
         logger.info("subject %d: %s, %d images, scale from %s; %s", subject, *facts)
+        if len(draws) > 1:
+            lengths = [draw.hand_length_mm for draw in draws]
+            spread = (subject, len(draws), np.mean(lengths), np.std(lengths, ddof=1))
+            logger.info("subject %d: hand length over %d draws %.1f ± %.1f mm", *spread)
     if errors:
         raise CalibrationError(
             f"{len(errors)} of {len(subjects)} subjects could not be calibrated ({list(errors)}, first: "

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.images import AVERAGES, Images, ViewGroups, choose_images
-from src.personalization.calibration.multi_frame import solve_person
+from src.personalization.calibration.multi_frame import image_information, solve_person
 from src.personalization.calibration.population import CalibrationOptions, default_options
 from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.status import CalibrationError
@@ -42,7 +42,7 @@ def calibrate_predictions(
         assets: the hand model that the predictions were made with.
         options: priors, noise and measured lengths of ``multi_frame``; None: `default_options`.
         views: which rows are views of one instant, and where their cameras stand; None: every row alone.
-        choices: method, num_images, seed, top_k, temperature and created_by of `calibrate_person`.
+        choices: method, num_images, select, seed, top_k, temperature and created_by of `calibrate_person`.
 
     Raises:
         CalibrationError, ValueError: see `calibrate_person`. HandMismatchError: another hand model.
@@ -66,6 +66,7 @@ def calibrate_person(
     *,
     method: str = "multi_frame",
     num_images: int | None = 20,
+    select: str = "random",
     seed: int = 0,
     top_k: int = 10,
     temperature: float = 1.0,
@@ -77,8 +78,8 @@ def calibrate_person(
         own: that person's images, each once (`Images.of_person`).
         model: of ``assets``, as `landmarks.joints_model` makes it of the options' landmarks.
         method: one of `METHODS`, or an alias.
-        num_images, seed: images to use (None: all), at random; where there are fewer, all are used, with a warning,
-            and the identity says how many.
+        num_images, select, seed: images to use (None: all), see `images.choose_images`; where there are fewer,
+            all are used, with a warning, and the identity says how many.
         top_k, temperature: see `images.average_weights`.
 
     Raises:
@@ -95,10 +96,15 @@ def calibrate_person(
         logger.warning(
             "subject %d has %d images, fewer than the %d asked for: all are used", subject, there, num_images
         )
+    information, prior = None, None
     if frames:
-        own = own.in_videos(model, options.same_video)
+        given, own = own.tensors(), own.in_videos(model, options.same_video)
+    if select == "informative" and frames and own.views is None:
+        information = image_information(model, *(None if value is None else value[0] for value in given[:5]), options)
+        information, prior = information.cpu().numpy(), np.linalg.inv(options.population.betas_covariance)
     instant = own.views.instant if own.views is not None and frames else None
-    own = own.rows(choose_images(there, there if num_images is None else num_images, seed, instant))
+    wanted, confidence = there if num_images is None else num_images, rows.confidence
+    own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))
     said = {"method": method, "subject_id": subject, "created_by": created_by}
     if not frames:
         found = own.average_shape(method, top_k, temperature)

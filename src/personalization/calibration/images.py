@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 #: The paper's calibration: many predicted shapes of one person, averaged.
 AVERAGES = ("mean", "median", "top_k", "confidence")
+SELECTIONS = ("random", "confidence", "informative")
 
 
 @dataclass(frozen=True)
@@ -162,25 +163,68 @@ def rows_by_subject(predictions: Predictions, subject: int | None = None) -> dic
     return {int(number): np.flatnonzero(predictions.subject_id == number) for number in wanted}
 
 
-def choose_images(n: int, wanted: int, seed: int = 0, instant: np.ndarray | None = None) -> np.ndarray:
-    """Rows (min(n, wanted),), ascending, at random (seeded).
+def choose_images(
+    n: int,
+    wanted: int,
+    how: str = "random",
+    seed: int = 0,
+    confidence: np.ndarray | None = None,
+    information: np.ndarray | None = None,
+    prior_precision: np.ndarray | None = None,
+    instant: np.ndarray | None = None,
+) -> np.ndarray:
+    """Rows (min(n, wanted),), ascending.
 
     Args:
-        instant: (n,) of several cameras, equal for views of one instant: whole instants are chosen.
+        how: "random" (seeded); "confidence": the most confident; "informative": greedily those that
+            most reduce the volume of the betas' posterior (D-optimal design), see `greedy_informative`.
+        confidence: (n,); information: (n,10,10) what each image says about the betas.
+        instant: (n,) of several cameras, equal for views of one instant: whole instants are chosen, at random.
 
     Raises:
-        CalibrationError: none is wanted.
+        CalibrationError: if what ``how`` needs is missing. ValueError: if ``how`` is unknown.
     """
+    if how not in SELECTIONS:
+        raise ValueError(f"selection {how!r} is unknown; choose one of {SELECTIONS}")
     if wanted < 1:
         raise CalibrationError(f"--num_images is {wanted}; at least one image is needed")
+    if instant is not None and how != "random":
+        raise CalibrationError(f"--select {how} chooses single images; with several cameras use random")
     if wanted >= n:
         return np.arange(n)
     if instant is not None:
         names = np.unique(instant)
         per_instant = max(1, round(n / len(names)))
-        chosen = choose_images(len(names), max(1, wanted // per_instant), seed)
+        chosen = choose_images(len(names), max(1, wanted // per_instant), "random", seed)
         return np.flatnonzero(np.isin(instant, names[chosen]))
-    return np.sort(np.random.default_rng(seed).permutation(n)[:wanted])
+    if how == "random":
+        return np.sort(np.random.default_rng(seed).permutation(n)[:wanted])
+    if how == "confidence":
+        if confidence is None:
+            raise CalibrationError("--select confidence needs the confidence of each image; use --select random")
+        return np.sort(np.argsort(-confidence, kind="stable")[:wanted])
+    if information is None:
+        raise CalibrationError("--select informative needs 2D keypoints (--keypoints)")
+    prior = np.eye(information.shape[-1]) if prior_precision is None else prior_precision
+    return np.sort(greedy_informative(information, wanted, prior))
+
+
+def greedy_informative(information: np.ndarray, wanted: int, prior_precision: np.ndarray) -> np.ndarray:
+    """Rows (wanted,), in the order chosen: each maximises log det(prior + sum of information).
+
+    log det is monotone and submodular, so the greedy choice reaches at least 1 - 1/e of the best
+    (Nemhauser, Wolsey, Fisher 1978).
+    """
+    total = prior_precision.astype(np.float64).copy()
+    left = np.arange(len(information))
+    chosen = []
+    for _ in range(wanted):
+        gain = np.linalg.slogdet(total + information[left])[1]
+        best = int(np.argmax(gain))
+        chosen.append(left[best])
+        total = total + information[left[best]]
+        left = np.delete(left, best)
+    return np.array(chosen)
 
 
 def average_weights(

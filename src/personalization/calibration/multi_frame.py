@@ -12,14 +12,17 @@ import torch
 from src.personalization.calibration.images import Images, ViewGroups
 from src.personalization.calibration.population import CalibrationOptions, dispersed
 from src.personalization.calibration.problem import (
+    OWN,
+    SHAPE,
     MultiFrameProblem,
     log_volume_gradient,
     posterior_covariance,
+    reaction,
 )
 from src.personalization.calibration.views import Repeats
 from src.personalization.fitting.fit import observe
 from src.personalization.fitting.translation import place_frames
-from src.personalization.solver.levenberg_marquardt import minimise
+from src.personalization.solver.levenberg_marquardt import State, minimise
 from src.personalization.solver.status import CalibrationError, Status, count_status, usable
 from src.personalization.terms.frame_terms import join_views
 from src.personalization.terms.hand_size import cue_conflict
@@ -81,41 +84,23 @@ def calibrate_frames(
     Returns:
         `MultiFrameResult`; a person without a usable frame gets the prior, with status NO_KEYPOINTS.
     """
-    persons, count = pose.shape[:2]
-    pose, K, keypoints = (value.flatten(0, 1) for value in (pose, K, keypoints))
-    confidence = None if confidence is None else confidence.flatten(0, 1)
-    pose, starts = pose.to(model.device, model.dtype), betas.repeat_interleave(count, dim=0)
-    inputs = check_frames(pose, starts, K, keypoints, confidence, options.noise.min_confidence)
-    seen, pose, status, betas = observe(model, inputs, options), inputs.pose, inputs.status, inputs.betas[::count]
-    if views is not None:
-        seen, pose, status = join_views(seen, inputs, views.instant, views.camera_to_world)
-    split = (persons, len(pose) // persons)
-    points = posed_points(model, pose, model.rest_points(betas).repeat_interleave(split[1], dim=0)).points
-    seen, wrist, placed = place_frames(seen, points, options.depths)
-    frame_status = torch.where((status == Status.CONVERGED) & ~placed, int(Status.BEHIND_CAMERA), status).view(split)
-    used, (everywhere, in_video) = frame_status == Status.CONVERGED, options.in_common
-    share = torch.ones_like(frame_status, dtype=betas.dtype)
-    if repeats is not None:
-        share = torch.as_tensor(repeats.weights(in_video, used[0].cpu().numpy()))[None].to(betas)
-    share = share / (1 + everywhere * ((share * used).sum(dim=1, keepdim=True) - 1).clamp_min(0))
-    prior = options.population.shape_prior(model.dtype, model.device)
-    problem = MultiFrameProblem(model, seen, share, prior, options.cues, betas.new_zeros(1, 10))
-    state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
+    given = (model, pose, betas, K, keypoints, confidence, options, views, repeats)
+    problem, state, frame_status = _set_up(*given)
     result = minimise(problem, state, options.lm)
-    laplace = options.laplace
+    laplace, seen = options.laplace, problem.observations
     if laplace is None:
         weight = seen.depth_weight
         laplace = weight is not None and bool((weight > 0).any()) or seen.projections.shape[1] > 1
     if laplace:
         problem.linear = LAPLACE_SHARE * log_volume_gradient(problem, result.state, result.terms)
         result = minimise(problem, result.state, options.lm)
-    fitted = result.state
+    fitted, used = result.state, (frame_status == Status.CONVERGED).any(dim=1)
     return MultiFrameResult(
         betas=fitted["betas"],
         covariance=posterior_covariance(result.terms),
         pose=fitted["pose"],
         transl=fitted["wrist"] - model.rest_points(fitted["betas"])[:, None, 0],
-        status=torch.where(used.any(dim=1), result.status, int(Status.NO_KEYPOINTS)),
+        status=torch.where(used, result.status, int(Status.NO_KEYPOINTS)),
         frame_status=frame_status,
         cost=result.cost,
         steps=result.steps,
@@ -196,3 +181,59 @@ def check_result(result: MultiFrameResult, own: Predictions, subject: int, depth
         logger.warning("subject %d: stopped before convergence (%s)", subject, count_status(result.status))
     if set(counts) != {"converged"}:
         logger.warning("subject %d: some frames were left out: %s", subject, counts)
+
+
+def image_information(
+    model: JointsModel,
+    pose: torch.Tensor,
+    betas: torch.Tensor,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+    options: CalibrationOptions,
+) -> torch.Tensor:
+    """What each of N images alone says about the betas, its pose and wrist unknown: (N,10,10).
+
+    Taken at the network's pose and the closed-form wrist, Gauss-Newton, so it is positive semi-definite;
+    zero for images that cannot be used. Arguments as in `fitting.fit_frames` (K and keypoints in px).
+    """
+    trust = None if confidence is None else confidence[:, None]
+    problem, state, status = _set_up(model, pose[:, None], betas, K[:, None], keypoints[:, None], trust, options)
+    hessian = problem.linearise(state)["hessian"][:, 0]
+    information = hessian[:, SHAPE, SHAPE] + hessian[:, OWN, SHAPE].mT @ reaction(hessian)
+    return torch.where((status == Status.CONVERGED)[..., None], information, torch.zeros_like(information))
+
+
+def _set_up(
+    model: JointsModel,
+    pose: torch.Tensor,
+    betas: torch.Tensor,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+    options: CalibrationOptions,
+    views: ViewGroups | None = None,
+    repeats: Repeats | None = None,
+) -> tuple[MultiFrameProblem, State, torch.Tensor]:
+    """The problem that `calibrate_frames` is given, where it starts, and the frames' status (P,F)."""
+    persons, count = pose.shape[:2]
+    pose, K, keypoints = (value.flatten(0, 1) for value in (pose, K, keypoints))
+    confidence = None if confidence is None else confidence.flatten(0, 1)
+    pose, starts = pose.to(model.device, model.dtype), betas.repeat_interleave(count, dim=0)
+    inputs = check_frames(pose, starts, K, keypoints, confidence, options.noise.min_confidence)
+    seen, pose, status, betas = observe(model, inputs, options), inputs.pose, inputs.status, inputs.betas[::count]
+    if views is not None:
+        seen, pose, status = join_views(seen, inputs, views.instant, views.camera_to_world)
+    split = (persons, len(pose) // persons)
+    points = posed_points(model, pose, model.rest_points(betas).repeat_interleave(split[1], dim=0)).points
+    seen, wrist, placed = place_frames(seen, points, options.depths)
+    frame_status = torch.where((status == Status.CONVERGED) & ~placed, int(Status.BEHIND_CAMERA), status).view(split)
+    used, (everywhere, in_video) = frame_status == Status.CONVERGED, options.in_common
+    share = torch.ones_like(frame_status, dtype=betas.dtype)
+    if repeats is not None:
+        share = torch.as_tensor(repeats.weights(in_video, used[0].cpu().numpy()))[None].to(betas)
+    share = share / (1 + everywhere * ((share * used).sum(dim=1, keepdim=True) - 1).clamp_min(0))
+    prior = options.population.shape_prior(model.dtype, model.device)
+    problem = MultiFrameProblem(model, seen, share, prior, options.cues, betas.new_zeros(1, 10))
+    state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
+    return problem, state, frame_status
