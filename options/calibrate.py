@@ -12,8 +12,8 @@ from options.run_options import add_device_arguments, add_noise_arguments
 METHODS = ("mean", "median", "top_k", "confidence", "multi_frame")
 #: Options that only some of the sources read.
 _OF_SOURCE = {
-    **dict.fromkeys(("--root_std", "--finger_std", "--dataset", "--data_root", "--cameras",
-                     "--predictions"), ("--predictions",)),
+    **dict.fromkeys(("--root_std", "--finger_std", "--dataset", "--data_root", "--cameras", "--wrist_depth",
+                     "--wrist_depth_std_mm", "--predictions"), ("--predictions",)),
     **dict.fromkeys(("--" + name for name in ESTIMATE_OPTIONS.split()), ("--estimates",)),
     **dict.fromkeys(("--keypoints", "--prior"), ("--predictions", "--images")),
     **dict.fromkeys(("--K", "--fov", "--images"), ("--images", "--estimates")),
@@ -26,7 +26,8 @@ _OF_METHOD = {
                      "--depth_mean", "--depth_std", "--hand_length_mm", "--hand_length_std_mm", "--known_bone",
                      "--accept_conflict", "--same_video", "--error_correlation", "--cameras",
                      "--hand_breadth_mm", "--finger_length_mm", "--card", "--paper",
-                     "--corners", "--merge_with"),
+                     "--corners",
+                     "--wrist_depth", "--wrist_depth_std_mm", "--merge_with"),
                     "multi_frame"),
     "--top_k": "top_k",
     "--temperature": "confidence",
@@ -35,7 +36,9 @@ _OF_METHOD = {
 _NEEDS = {
     "--hand_length_std_mm": ("--hand_length_mm",),
     "--depth_std": ("--depth_mean",),
-    **dict.fromkeys(("--data_root", "--dataset"), ("--cameras",)),
+    "--wrist_depth_std_mm": ("--wrist_depth",),
+    "--data_root": ("--cameras", "--wrist_depth"),
+    "--dataset": ("--cameras", "--wrist_depth"),
     "--accept_conflict": (
         "--hand_length_mm",
         "--known_bone",
@@ -150,8 +153,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar=("X1", "Y1", "X2", "Y2", "X3", "Y3", "X4", "Y4"),
         help="of the card or paper in that picture, pixels, about its outline, a long side first (default: looked for)",
     )
-    add("--data_root", help="data set's folder: for --cameras")
+    add("--data_root", help="data set's folder: for --cameras and --wrist_depth")
     add("--dataset", default="dex_ycb")
     add("--cameras", type=int, metavar="N", help="use N calibrated cameras of each instant together")
+    add("--wrist_depth", action="store_true", help="read the wrist's depth in the data set's depth maps")
+    add("--wrist_depth_std_mm", type=float, default=10.0)
     add_device_arguments(parser)
     return parser

@@ -30,7 +30,7 @@ LIMITS = {
     **dict.fromkeys("num_workers max_images val_images pictures weight_decay save_minutes".split(), _NOT_NEGATIVE),
     **dict.fromkeys(
         "lr body_lr temperature root_std finger_std keypoint_std hand_length_mm "
-        "hand_length_std_mm calibrate_until_mm fps".split(),
+        "hand_length_std_mm wrist_depth_std_mm calibrate_until_mm fps".split(),
         _POSITIVE,
     ),
     # Metres to a hand, as far as one is believed: 850 is meant in millimetres.

@@ -1,4 +1,4 @@
-"""From the command line: calibration with several cameras, and the evaluation of its identity."""
+"""From the command line: calibration with several cameras and with depth maps, and the evaluation of its identity."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import roma
@@ -19,8 +20,9 @@ import calibrate_from_shape_params
 import run
 from datasets import build_dataset
 from datasets.synthetic.data_set import SynthesisOptions, write_data_set
-from src.personalization.calibration.data_set_evidence import view_groups
+from src.personalization.calibration.data_set_evidence import DEPTH_RANGE, view_groups, wrist_depths
 from src.personalization.ground_truth import rows_of
+from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
 from utils.artifacts import Predictions, load_identity, save_predictions
@@ -31,12 +33,12 @@ SUBJECT, SPLIT = 7, "s1_val"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Two sequences of two instants by eight cameras; a network 0.1 rad off, keypoints 1 px off.
+    """Two sequences of two instants by eight cameras with depth maps; a network 0.1 rad off, keypoints 1 px off.
 
-    Attributes: root, dataset, rows (`Predictions`), predictions and keypoints (files).
+    Attributes: root, dataset, rows (`Predictions`), predictions and keypoints (files), depth (N,) true wrist's, m.
     """
     folder = tmp_path_factory.mktemp("cues")
-    options = SynthesisOptions(2, 2, seed=11, render_scale=0.25, left_fraction=0.5)
+    options = SynthesisOptions(2, 2, seed=11, render_scale=0.25, depth=True, left_fraction=0.5)
     write_data_set(folder / "data", options, subjects=[SUBJECT], workers=1)
     dataset = build_dataset("dex_ycb", folder / "data", SPLIT, side="both", allow_missing_subjects=True)
     columns = {name: value[dataset.columns["valid"]] for name, value in dataset.columns.items()}
@@ -60,6 +62,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         root=folder / "data",
         dataset=dataset,
         rows=rows,
+        depth=joints[:, 0, 2],
         assets=assets,
         predictions=folder / "predictions.npz",
         keypoints=folder / "keypoints.npz",
@@ -101,11 +104,43 @@ def test_both_sides_are_there(world: SimpleNamespace) -> None:
     assert len(np.unique(view_groups(world.dataset, rows, world.rows.is_left).instant)) == 4
 
 
+def test_depth_maps_are_read_at_the_wrist(world: SimpleNamespace) -> None:
+    """The reading is the true depth of the joint but for the flesh; an object in front of a wrist may hide it."""
+    found = wrist_depths(world.dataset, rows_of(world.dataset, world.rows), world.rows)
+    known = np.isfinite(found)
+    assert known.mean() > 0.8
+    off = (found - world.depth)[known]
+    assert abs(np.median(off)) < 0.015 and (np.abs(off) < 0.03).mean() > 0.7
+    for is_left in (False, True):  # a map not mirrored with its hand would show the table
+        assert abs(np.median(off[world.rows.is_left[known] == is_left])) < 0.02
+
+
+def test_depth_maps_without_a_reading(world: SimpleNamespace, tmp_path: Path) -> None:
+    few = world.rows.select(np.arange(2))
+    rows = rows_of(world.dataset, few)
+
+    class Elsewhere:
+        """The data set with other depth maps: one of zeros (nothing measured), one missing."""
+
+        root, columns = tmp_path, world.dataset.columns
+
+        def image_path(self, row: int) -> Path:
+            return tmp_path / f"color_{row:06d}.jpg"
+
+    with pytest.raises(CalibrationError, match="holds no depth maps"):
+        wrist_depths(Elsewhere(), rows, few)
+    first = np.flatnonzero(world.dataset.columns["image_id"] == few.image_id[0])[0]
+    path = tmp_path / f"aligned_depth_to_color_{first:06d}.png"
+    for value, is_known in ((0, False), (DEPTH_RANGE[1] + 1, False), (700, True)):
+        cv2.imwrite(str(path), np.full((480, 640), value, dtype=np.uint16))
+        assert np.isfinite(wrist_depths(Elsewhere(), rows, few)).tolist() == [is_known, False]
+
+
 def test_cues_from_the_command_line(world: SimpleNamespace, tmp_path: Path, commands: Commands) -> None:
     truth = lengths_mm(world.assets, world.dataset.subject_betas[SUBJECT], None)["hand"][0]
     found = {}
     data = ("--data_root", str(world.root))
-    for name, extra in {"prior": (), "cameras": (*data, "--cameras", "2")}.items():
+    for name, extra in {"prior": (), "cameras": (*data, "--cameras", "2"), "depth": (*data, "--wrist_depth")}.items():
         status, said = commands.calibrate(world, tmp_path / name, *extra)
         assert status == 0, said
         found[name] = load_identity(tmp_path / name / f"identity_subject-{SUBJECT:02d}.json")
@@ -113,12 +148,14 @@ def test_cues_from_the_command_line(world: SimpleNamespace, tmp_path: Path, comm
         assert "mm [95% interval]: hand " in said and "little" in said
         assert abs(found[name].hand_length_mm - truth) < 3.5 * found[name].hand_length_std_mm
     assert found["cameras"].hand_length_std_mm < 0.5 * found["prior"].hand_length_std_mm
+    assert found["depth"].hand_length_std_mm < 0.9 * found["prior"].hand_length_std_mm
 
 
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
         (("--cameras", "2"), "--data_root"),
+        (("--wrist_depth",), "--data_root"),
         (("--data_root", "ROOT", "--cameras", "9"), "9 cameras"),
         (("--data_root", "ROOT", "--cameras", "2", "--select", "informative"), "with several cameras use random"),
     ],

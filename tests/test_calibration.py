@@ -146,10 +146,10 @@ def test_joint_calibration_finds_the_person(assets: HandAssets, model: JointsMod
     exact = people(assets, 1, 6)
     patient = LMOptions(max_steps=100, tolerance=1e-12, relative_tolerance=0)
     sharp = replace(KNOWN, population=Population(betas_covariance=1e4 * np.eye(10)), depth_mean=None, lm=patient)
+    depth = exact.joints[:, :, 0, 2]
     keypoints = project(exact.joints.flatten(0, 1), exact.K.flatten(0, 1))[None]
-    truth = float(length_gradient(model, exact.betas, "hand")[0][0])
-    sharp = replace(sharp, cues=(LengthCue("hand", truth, 1e-4),))
-    perfect = calibrate_frames(model, exact.pose, torch.zeros(1, 10), exact.K, keypoints, None, sharp)
+    sharp = replace(sharp, wrist_depth_std=1e-4)
+    perfect = calibrate_frames(model, exact.pose, torch.zeros(1, 10), exact.K, keypoints, None, sharp, depth)
     rest = model.rest_points(perfect.betas) - model.rest_points(exact.betas)
     assert float((rest - rest[:, :1]).abs().max()) < 1e-4  # betas that joints do not show stay open
 
@@ -174,9 +174,9 @@ def test_covariance_against_monte_carlo(assets: HandAssets, model: JointsModel) 
 def test_more_images_and_cues_tell_more(assets: HandAssets, model: JointsModel) -> None:
     world = people(assets, 1, 4)
 
-    def spread(name: str, options: CalibrationOptions, frames: int = 4) -> float:
+    def spread(name: str, options: CalibrationOptions, frames: int = 4, **more: object) -> float:
         part = [value[:, :frames] for value in (world.predicted, world.K, world.keypoints)]
-        result = calibrate_frames(model, part[0], torch.zeros(1, 10), part[1], part[2], options=options)
+        result = calibrate_frames(model, part[0], torch.zeros(1, 10), part[1], part[2], options=options, **more)
         slope = length_gradient(model, result.betas, name)[1][0]
         return float((slope @ result.covariance[0] @ slope).sqrt())
 
@@ -187,6 +187,8 @@ def test_more_images_and_cues_tell_more(assets: HandAssets, model: JointsModel) 
     assert spread("hand", ruler) < 0.00101 < 0.5 * spread("hand", blind)
     bone = replace(blind, cues=(LengthCue("index", float(length_gradient(model, world.betas, "index")[0][0]), 0.001),))
     assert spread("hand", bone) < spread("hand", blind)
+    depth = world.joints[:, :, 0, 2]
+    assert spread("hand", replace(blind, wrist_depth_std=0.005), wrist_depth=depth) < 0.6 * spread("hand", blind)
 
 
 def test_filler_frames_and_bad_frames_add_nothing(assets: HandAssets, model: JointsModel) -> None:

@@ -111,15 +111,16 @@ def test_the_same_image_again_does_not_count(caplog: pytest.LogCaptureFixture) -
 def test_some_of_the_images() -> None:
     rows, world = rows_of(1, 4)
     views = ViewGroups(np.array([0, 0, 1, 1]), np.tile(np.eye(4), (4, 1, 1)))
-    part = Images(rows, views).rows(np.array([2, 0]))
-    assert part.predictions.image_id.tolist() == [2, 0]
+    part = Images(rows, np.arange(4.0), views).rows(np.array([2, 0]))
+    assert part.predictions.image_id.tolist() == [2, 0] and part.wrist_depth.tolist() == [2.0, 0.0]
     assert part.views.instant.tolist() == [1, 0]
-    pose, betas, K, keypoints, trust = part.tensors()
+    pose, betas, K, keypoints, trust, depth = part.tensors()
     assert pose.shape == (1, 2, 16, 3, 3) and K.shape == (1, 2, 3, 3) and trust is None
     torch.testing.assert_close(keypoints[0], world.keypoints[0, [2, 0]].float())
     torch.testing.assert_close(betas[0].double(), world.betas.expand(2, 10), atol=1e-6, rtol=1e-6)
+    assert depth.tolist() == [[2.0, 0.0]]
     nothing = Images(replace(rows, betas=None)).tensors()
-    assert not nothing[1].any()
+    assert not nothing[1].any() and nothing[5] is None
     told = Images(replace(rows, model_name="cmr_identity"))
     assert told.predicted_betas is None and Images(rows).predicted_betas.dtype == np.float64
 

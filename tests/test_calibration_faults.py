@@ -534,6 +534,8 @@ def test_laplace_only_where_the_depth_is_known(assets: HandAssets, monkeypatch: 
     assert len(calls) == 1
     calibrate_predictions(rows, assets, blind)
     assert len(calls) == 1
+    calibrate_predictions(rows, assets, blind, wrist_depth=np.full(3, 0.85))
+    assert len(calls) == 2
 
 
 def test_no_images_asked_for(assets: HandAssets, tmp_path: Path) -> None:

@@ -176,11 +176,13 @@ def test_numbers_that_are_none(name: str, value: str, capsys: pytest.CaptureFixt
     [
         "hand_length_std_mm 5",
         "depth_std 0.1",
+        "wrist_depth_std_mm 5",
         "data_root d",
         "dataset humbi",
         "accept_conflict",
         "min_confidence nan",
         "threads 0",
+        "wrist_depth --data_root d --wrist_depth_std_mm nan",
         "method confidence --temperature nan",
     ],
 )

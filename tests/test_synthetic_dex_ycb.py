@@ -20,7 +20,7 @@ from datasets.synthetic.scene import motion as motion_module
 from template import HandModel, load_hand_assets, pca_to_pose
 
 FRAMES = 2
-OPTIONS = SynthesisOptions(num_sequences=2, num_frames=FRAMES, seed=5, render_scale=0.5)
+OPTIONS = SynthesisOptions(num_sequences=2, num_frames=FRAMES, seed=5, render_scale=0.5, depth=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,10 @@ def test_layout(root: Path) -> None:
     for sequence in (root / SUBJECTS[7]).iterdir():
         assert sequence.name[:8] == SUBJECTS[7][:8] and len(sequence.name) == 15
         assert {path.name for path in sequence.iterdir()} == {"meta.yml", "pose.npz", *SERIALS}
-        expected = {name for frame in range(FRAMES) for name in (f"color_{frame:06d}.jpg", f"labels_{frame:06d}.npz")}
+        expected = {
+            name for frame in range(FRAMES)
+            for name in (f"color_{frame:06d}.jpg", f"aligned_depth_to_color_{frame:06d}.png", f"labels_{frame:06d}.npz")
+        }  # fmt: skip
         for serial in SERIALS:
             assert {path.name for path in (sequence / serial).iterdir()} == expected
     assert len(list((root / "calibration").glob("mano_*"))) == 20
@@ -134,7 +137,9 @@ def test_images_and_label_types(sequences: list[dict[str, Any]]) -> None:
             assert set(np.unique(labels["seg"])) <= {0, 255, *sequence["meta"]["ycb_ids"]}
             folder = sequence["folder"] / serial
             image = cv2.imread(str(folder / f"color_{frame:06d}.jpg"), cv2.IMREAD_UNCHANGED)
+            depth = cv2.imread(str(folder / f"aligned_depth_to_color_{frame:06d}.png"), cv2.IMREAD_UNCHANGED)
             assert image.shape == (480, 640, 3) and image.std() > 5
+            assert depth.shape == (480, 640) and depth.dtype == np.uint16 and 300 < np.median(depth[depth > 0]) < 2500
         pose = sequence["pose"]
         assert pose["pose_m"].shape == (FRAMES, 1, 51) and pose["pose_m"].dtype == np.float32
         assert pose["pose_y"].shape == (FRAMES, n_objects, 7) and pose["pose_y"].dtype == np.float32
@@ -147,17 +152,14 @@ def test_projection_of_joint_3d_is_joint_2d(sequences: list[dict[str, Any]]) -> 
             assert np.abs([u / w - pixel[0], v / w - pixel[1]]).max() < 1e-3
 
 
-def test_pose_m_gives_joint_3d_and_the_picture(sequences: list[dict[str, Any]]) -> None:
-    for sequence, serial, _, labels in _valid_labels(sequences):
+def test_pose_m_gives_joint_3d_and_depth(sequences: list[dict[str, Any]]) -> None:
+    for sequence, serial, frame, labels in _valid_labels(sequences):
         vertices, joints, _ = _decode(sequence, labels["pose_m"][0])
         assert np.abs(joints - labels["joint_3d"][0]).max() < 1e-5
-        pixels = vertices @ sequence["K"][serial].T
-        pixels = pixels[:, :2] / pixels[:, 2:]
-        seen = np.argwhere(labels["seg"] == 255)[:, ::-1]
-        if len(seen):  # the hand's pixels lie where its vertices are projected, to a block of rays
-            assert (pixels.min(axis=0) - 2 < seen.min(axis=0)).all() and (
-                seen.max(axis=0) < pixels.max(axis=0) + 2
-            ).all()
+        path = sequence["folder"] / serial / f"aligned_depth_to_color_{frame:06d}.png"
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[labels["seg"] == 255] / 1000
+        if len(depth):
+            assert vertices[:, 2].min() - 0.003 < depth.min() and depth.max() < vertices[:, 2].max() + 0.003
 
 
 def test_camera_and_world_poses_agree(sequences: list[dict[str, Any]]) -> None:

@@ -162,8 +162,8 @@ def _make(seed: int, number: int) -> TrackingClip:
     pictures, visible = [], np.zeros((len(sides), len(shown)), dtype=bool)
     for row, frame in enumerate(shown):
         where = np.concatenate([motion.joints[frame] for motion in motions])
-        image, seg = view.render(MovingMesh(*scene.frame(frame)), where)
-        image = np.ascontiguousarray(image[..., ::-1])
+        picture = view.render(MovingMesh(*scene.frame(frame)), where)
+        image, seg = np.ascontiguousarray(picture.bgr[..., ::-1]), picture.seg.copy()
         if begin <= row < begin + HIDDEN_FRAMES:
             square = square_box(project_numpy(joints[covered][row], K), 1.3)
             cover(image, square, patch)

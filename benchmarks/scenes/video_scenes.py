@@ -66,7 +66,7 @@ def make_clip(seed: int, number: int, frames: int = FRAMES, hidden_frames: int =
     begin = len(shown) // 3 + int(generator.integers(len(shown) // 4))
     hidden[begin : begin + hidden_frames] = True
     images = [
-        np.ascontiguousarray(view.render(MovingMesh(*scene.frame(i)), motion.joints[i])[0][..., ::-1]) for i in shown
+        np.ascontiguousarray(view.render(MovingMesh(*scene.frame(i)), motion.joints[i]).bgr[..., ::-1]) for i in shown
     ]
     patch = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
     for place in np.flatnonzero(hidden):

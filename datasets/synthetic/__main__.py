@@ -18,6 +18,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--left_fraction", type=float, default=0.5, help="share of left-handed sequences")
     parser.add_argument("--render_scale", type=float, default=1.0, help="1, 0.5 or 0.25: rays per pixel side")
     parser.add_argument("--quality", type=int, default=92, help="of the JPEG files")
+    parser.add_argument("--depth", action="store_true", help="write aligned_depth_to_color_*.png too")
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     return parser
 

@@ -48,6 +48,7 @@ class SynthesisOptions:
     left_fraction: float = 0.5
     render_scale: float = 1.0
     quality: int = 92
+    depth: bool = False
     mano_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -120,9 +121,9 @@ def write_sequence(root: Path, options: SynthesisOptions, place: tuple[int, int]
         mesh = MovingMesh(*scene.frame(frame))
         joints = motion.joints[frame] if motion.present[frame] else None
         for serial, view in views.items():
-            image, seg = view.render(mesh, joints)
-            known = {"seg": seg} | {key: values[frame] for key, values in labels[serial].items()}
-            write_frame(folder / serial, frame, image, known, options.quality)
+            picture = view.render(mesh, joints, options.depth)
+            known = {key: values[frame] for key, values in labels[serial].items()}
+            write_frame(folder / serial, frame, picture, known, options.quality)
     finish_sequence(folder, subject, motion, hand, betas, rig)
 
 

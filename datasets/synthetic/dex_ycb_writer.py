@@ -21,6 +21,7 @@ from datasets.synthetic.scene.cameras import IMAGE_HEIGHT, IMAGE_WIDTH, Rig
 from datasets.synthetic.scene.motion import Motion
 from datasets.synthetic.scene.objects import CATALOGUE
 from datasets.synthetic.scene.population import MASTER_SERIAL, subject_name
+from datasets.synthetic.scene.render import Picture
 from template import HandModel, pose_to_pca
 from utils.camera import project_numpy
 from utils.files import atomic_path, write_text
@@ -47,12 +48,15 @@ def sequence_labels(motion: Motion, hand: HandModel, betas: np.ndarray, rig: Rig
     return found
 
 
-def write_frame(folder: Path, frame: int, image: np.ndarray, labels: dict[str, np.ndarray], quality: int) -> None:
-    """Save the image (480, 640, 3) uint8 **BGR** and the labels."""
-    write_image(folder / f"color_{frame:06d}.jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+def write_frame(folder: Path, frame: int, picture: Picture, labels: dict[str, np.ndarray], quality: int) -> None:
+    """Save the image, the labels and (if it was rendered) the depth in millimetres."""
+    write_image(folder / f"color_{frame:06d}.jpg", picture.bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if picture.depth is not None:
+        millimetres = np.round(picture.depth * 1000).clip(0, 65535).astype(np.uint16)
+        write_image(folder / f"aligned_depth_to_color_{frame:06d}.png", millimetres, [])
     # What np.savez_compressed writes, at the fastest compression level (a mask is small anyway).
     with zipfile.ZipFile(folder / f"labels_{frame:06d}.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in labels.items():
+        for name, array in {"seg": picture.seg, **labels}.items():
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED, 1)

@@ -99,6 +99,14 @@ class Layer(NamedTuple):
     depth: np.ndarray  # (h, w) float32, inf where nothing was seen
 
 
+class Picture(NamedTuple):
+    """One camera's image of one frame."""
+
+    bgr: np.ndarray  # (480, 640, 3) uint8
+    seg: np.ndarray  # (480, 640) uint8 as in DexYCB's labels
+    depth: np.ndarray | None  # (480, 640) float32 metres, 0 where unknown
+
+
 class CameraView:
     """One camera in one sequence: its still picture, and every frame on top of it."""
 
@@ -128,24 +136,19 @@ class CameraView:
             inside = _slices(window)
             self._radiance[inside] *= self._table_light(standing, window)
             layer = self._trace(standing, window, step)
-            _lay(self._radiance[inside], self._seg[inside], layer, step)
-            depth = _enlarge(layer.depth, step, cv2.INTER_NEAREST)
-            self._depth[inside] = np.where(np.isfinite(depth), depth, self._depth[inside])
+            _lay(self._radiance[inside], self._seg[inside], self._depth[inside], layer, step)
         self._still = sensor.develop(self._radiance, sensor.random_corner(generator))
 
-    def render(self, mesh: MovingMesh, joints: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """One frame (480, 640, 3) uint8 **BGR**, and its (480, 640) uint8 segmentation as in DexYCB's labels.
-
-        ``joints`` (21, 3) m, table frame, says where the hand is, None: no hand.
-        """
-        image, seg = self._still.copy(), self._seg.copy()
+    def render(self, mesh: MovingMesh, joints: np.ndarray | None, with_depth: bool = False) -> Picture:
+        """The picture of one frame; ``joints`` (21, 3) table frame says where the hand is, None: no hand."""
+        image, seg, depth = self._still.copy(), self._seg.copy(), self._depth.copy()
         moving = _window(self._project(mesh.vertices))
         if moving is not None:
             region = self._with_shadow(moving, mesh.vertices)
             inside = _slices(region)
             lit = self._radiance[inside] * self._table_light(mesh, region)
             radiance, coarse = lit.copy(), self._trace(mesh, region, COARSE)
-            _lay(radiance, seg[inside], coarse, COARSE)
+            _lay(radiance, seg[inside], depth[inside], coarse, COARSE)
             fine = None
             if joints is not None:
                 x, y, side = square_box(self._project(joints), HAND_BOX)
@@ -155,10 +158,10 @@ class CameraView:
                 rows, columns = (slice(part.start // COARSE, part.stop // COARSE) for part in here)
                 near = cv2.dilate(coarse.alpha, np.ones((3, 3)))[rows, columns] > 0
                 layer = self._trace(mesh, fine, self._step, near)
-                radiance[here], seg[there] = lit[here], self._seg[there]
-                _lay(radiance[here], seg[there], layer, self._step)
+                radiance[here], seg[there], depth[there] = lit[here], self._seg[there], self._depth[there]
+                _lay(radiance[here], seg[there], depth[there], layer, self._step)
             image[inside] = self._sensor.develop(radiance, self._sensor.random_corner(self._generator))
-        return image, seg
+        return Picture(image, seg, np.where(np.isfinite(depth), depth, 0) if with_depth else None)
 
     def _trace(self, mesh: MovingMesh, window: Window, step: int, blocks: np.ndarray | None = None) -> Layer:
         """Cast one ray per step x step pixels of the window, only in the named coarse blocks if there are any."""
@@ -220,12 +223,12 @@ def _openness(caster: RayCaster, vertices: np.ndarray, normals: np.ndarray) -> n
     return 1 - np.bincount(vertex, weights * hidden, len(vertices)) / np.maximum(total, 1e-6)
 
 
-def _lay(radiance: np.ndarray, seg: np.ndarray, layer: Layer, step: int) -> None:
+def _lay(radiance: np.ndarray, seg: np.ndarray, depth: np.ndarray, layer: Layer, step: int) -> None:
     """Paint a layer of one sample per ``step`` pixels over views of the picture, in place."""
     radiance *= 1 - _enlarge(layer.alpha, step)[..., None]
     radiance += _enlarge(layer.colour, step)
-    alpha, label = (_enlarge(grid, step, cv2.INTER_NEAREST) for grid in (layer.alpha, layer.label))
-    seg[alpha > 0] = label[alpha > 0]
+    alpha, label, far = (_enlarge(grid, step, cv2.INTER_NEAREST) for grid in (layer.alpha, layer.label, layer.depth))
+    seg[alpha > 0], depth[alpha > 0] = label[alpha > 0], far[alpha > 0]
 
 
 def _enlarge(grid: np.ndarray, factor: int, how: int = cv2.INTER_LINEAR) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.personalization.calibration.data_set_evidence import seen_together
+from src.personalization.calibration.data_set_evidence import with_evidence
 from src.personalization.calibration.identity import calibrate_person
 from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
@@ -57,11 +57,12 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
         keypoints = None if args.keypoints is None else load_predictions(args.keypoints)
         predictions = pair_keypoints(predictions, keypoints)
     images = Images(predictions)
-    if args.cameras is not None:
+    if args.cameras is not None or args.wrist_depth:
         if args.data_root is None:
-            raise CalibrationError("--cameras needs the data set: give --data_root")
+            raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
         dataset = open_labels(args.dataset, args.data_root, predictions, mano_dir=args.mano_dir)
-        images = seen_together(predictions, dataset, rows_of(dataset, predictions), args.cameras, args.seed)
+        rows = rows_of(dataset, predictions)
+        images = with_evidence(predictions, dataset, rows, args.cameras, args.wrist_depth, args.seed)
     options = CalibrationOptions()
     if args.method == "multi_frame":
         population = None if args.prior is None else load_population(args.prior, assets.hash)
@@ -150,4 +151,4 @@ def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> Cal
     stds = {name: getattr(args, name) for name in ("root_std", "finger_std") if getattr(args, name) is not None}
     if stds:
         changes["prior"] = PosePriorOptions(**stds)
-    return replace(options, **changes)
+    return replace(options, wrist_depth_std=args.wrist_depth_std_mm / 1000, **changes)

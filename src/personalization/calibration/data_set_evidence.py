@@ -1,10 +1,12 @@
-"""The metric cue that DexYCB holds beside its images: where the cameras stand (docs/facts.md)."""
+"""Metric cues that DexYCB holds beside its images: where the cameras stand, and depth maps (docs/facts.md)."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from datasets.bad_files import bad_file
@@ -13,19 +15,32 @@ from src.personalization.calibration.images import Images, ViewGroups
 from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Predictions
 
+logger = logging.getLogger(__name__)
 
-def seen_together(predictions: Predictions, dataset: Any, rows: np.ndarray, cameras: int, seed: int = 0) -> Images:
-    """The images of instants that ``cameras`` cameras see, so many views of each (seeded), with where these stand.
+#: The wrist joint lies about so far behind the skin that a depth map sees, m.
+WRIST_BELOW_SKIN = 0.015
+#: Millimetres; outside, a depth reading is no hand on a table.
+DEPTH_RANGE = (200, 2000)
+
+
+def with_evidence(
+    predictions: Predictions, dataset: Any, rows: np.ndarray, cameras: int | None, wrist_depth: bool, seed: int = 0
+) -> Images:
+    """The images with what their data set tells of them: ``cameras`` views of each instant, and wrists' depths (m).
 
     Args:
         dataset: `datasets.dex_ycb.dataset.DexYCB` of the predictions' split; rows: (N,) theirs in it.
+        cameras: keep only instants that so many see, and so many views of each (seeded); None: every row alone.
 
     Raises:
-        See `view_groups` and `group_views`.
+        See `view_groups`, `group_views` and `wrist_depths`.
     """
-    views = view_groups(dataset, rows, predictions.is_left)
-    kept = group_views(views, cameras, seed)
-    return Images(predictions.select(kept), views.rows(kept))
+    views = None
+    if cameras is not None:
+        views = view_groups(dataset, rows, predictions.is_left)
+        kept = group_views(views, cameras, seed)
+        predictions, views, rows = predictions.select(kept), views.rows(kept), rows[kept]
+    return Images(predictions, wrist_depths(dataset, rows, predictions) if wrist_depth else None, views)
 
 
 def view_groups(dataset: Any, rows: np.ndarray, is_left: np.ndarray) -> ViewGroups:
@@ -76,3 +91,38 @@ def group_views(views: ViewGroups, cameras: int, seed: int = 0) -> np.ndarray:
             f"no instant was seen by {cameras} cameras (at most {most}); predict all cameras' images"
         )
     return np.concatenate(kept)
+
+
+def wrist_depths(dataset: Any, rows: np.ndarray, predictions: Predictions) -> np.ndarray:
+    """Depth (N,) m of the wrist joint of each prediction, rows (N,) of a data set.
+
+    It is the median of a small window of the depth map at the wrist keypoint, plus the flesh above the joint; NaN where
+    the map has no plausible reading.
+
+    Raises:
+        CalibrationError: no keypoints, or no depth map at all.
+    """
+    if predictions.keypoints_2d is None:
+        raise CalibrationError("--wrist_depth needs 2D keypoints (--keypoints)")
+    depths = np.full(len(predictions), np.nan)
+    found = 0
+    for number, row in enumerate(rows):
+        image = Path(dataset.image_path(int(row)))
+        path = image.with_name(image.name.replace("color_", "aligned_depth_to_color_")).with_suffix(".png")
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+        if depth is None:
+            continue
+        found += 1
+        x, y = np.round(predictions.keypoints_2d[number, 0]).astype(int)
+        x = depth.shape[1] - 1 - x if predictions.is_left[number] else x
+        window = depth[max(y - 3, 0) : max(y + 4, 0), max(x - 3, 0) : max(x + 4, 0)]
+        near = window[(window > DEPTH_RANGE[0]) & (window < DEPTH_RANGE[1])]
+        if near.size >= 10:
+            depths[number] = np.median(near) / 1000 + WRIST_BELOW_SKIN
+    if not found:
+        raise CalibrationError(
+            f"{dataset.root} holds no depth maps (aligned_depth_to_color_*.png) for these images; "
+            "leave out --wrist_depth (the synthetic set writes them with --depth)"
+        )
+    logger.info("depth at the wrist: %d of %d images", np.isfinite(depths).sum(), len(depths))
+    return depths

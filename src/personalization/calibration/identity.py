@@ -30,6 +30,7 @@ def calibrate_predictions(
     assets: HandAssets,
     options: CalibrationOptions | None = None,
     *,
+    wrist_depth: np.ndarray | None = None,
     views: ViewGroups | None = None,
     subject: int | None = None,
     device: torch.device | str = "cpu",
@@ -41,6 +42,7 @@ def calibrate_predictions(
         predictions: with betas; for ``multi_frame`` with poses and 2D keypoints (`pairing.pair_keypoints`).
         assets: the hand model that the predictions were made with.
         options: priors, noise and measured lengths of ``multi_frame``; None: `default_options`.
+        wrist_depth: (N,) m measured depth of the wrist in each row, NaN where unknown.
         views: which rows are views of one instant, and where their cameras stand; None: every row alone.
         choices: method, num_images, select, seed, top_k, temperature and created_by of `calibrate_person`.
 
@@ -50,7 +52,7 @@ def calibrate_predictions(
     predictions.check_hand(assets)
     if options is None:
         options = default_options(assets, predictions.model_name, predictions.dataset)
-    model, images = joints_model(assets, options.landmarks, device), Images(predictions, views)
+    model, images = joints_model(assets, options.landmarks, device), Images(predictions, wrist_depth, views)
     return {
         number: calibrate_person(own, number, assets, model, options, **choices)
         for number, own in images.people(subject).items()
@@ -113,7 +115,7 @@ def calibrate_person(
         counts = repeats.weights(options.video_correlation)[place]
         assumed = repeats.describe(subject, *options.in_common, bool(options.same_video))
         told = None if options.population.network is None else own.told(counts)
-        evidence = options.evidence(told, *["cameras"] * (own.views is not None), repeats=assumed)
+        evidence = options.evidence(told, *own.scales, repeats=assumed)
         *found, further = solve_person(model, own, repeats, counts, options, subject)
         evidence["evidence"] |= further
         found = *found, evidence

@@ -40,15 +40,18 @@ class ViewGroups:
 
 @dataclass(frozen=True)
 class Images:
-    """Images of one person: predictions, where the cameras stand, and the number of the video (N,) that each is of."""
+    """Images of one person: predictions, measured wrist depths (N,) m (NaN: unknown), where the cameras stand, and the
+    number of the video (N,) that each is of."""
 
     predictions: Predictions
+    wrist_depth: np.ndarray | None = None
     views: ViewGroups | None = None
     video: np.ndarray | None = None
 
     def rows(self, rows: np.ndarray) -> Images:
+        depth, video = (None if value is None else value[rows] for value in (self.wrist_depth, self.video))
         views = None if self.views is None else self.views.rows(rows)
-        return Images(self.predictions.select(rows), views, None if self.video is None else self.video[rows])
+        return Images(self.predictions.select(rows), depth, views, video)
 
     def people(self, subject: int | None = None) -> dict[int, Images]:
         """The images of each subject, or of the one asked for: see `rows_by_subject` and `of_person`."""
@@ -71,10 +74,10 @@ class Images:
 
     def tensors(self) -> list[Any]:
         """As one person's, a dimension of 1 before each: pose (N,16,3,3), betas (N,10), K (N,3,3) px, keypoints
-        (N,21,2) px, and their confidence (N,21) or None."""
+        (N,21,2) px, and, or None, their confidence (N,21) and the wrists' depths (N,) m."""
         own = self.predictions
         betas = np.zeros((len(own), 10)) if own.betas is None else own.betas
-        given = (own.pose, betas, own.K, own.keypoints_2d, own.keypoint_confidence)
+        given = (own.pose, betas, own.K, own.keypoints_2d, own.keypoint_confidence, self.wrist_depth)
         return [None if value is None else torch.as_tensor(value)[None] for value in given]
 
     def in_videos(self, model: JointsModel, same: bool | None) -> Images:
@@ -120,6 +123,12 @@ class Images:
         """Mean (10,) of `predicted_betas`, each for as many images as ``counts`` (N,) says, and of how many it is."""
         predicted = self.predicted_betas
         return None if predicted is None else (np.average(predicted, axis=0, weights=counts), float(counts.sum()))
+
+    @property
+    def scales(self) -> list[str]:
+        """What tells sizes beside lengths and people: names of an identity's ``scale_evidence``."""
+        depth = self.wrist_depth is not None and bool(np.isfinite(self.wrist_depth).any())
+        return ["cameras"] * (self.views is not None) + ["depth"] * depth
 
     def average_shape(
         self, method: str, top_k: int, temperature: float

@@ -70,6 +70,7 @@ def calibrate_frames(
     keypoints: torch.Tensor,
     confidence: torch.Tensor | None = None,
     options: CalibrationOptions = CalibrationOptions(),
+    wrist_depth: torch.Tensor | None = None,
     views: ViewGroups | None = None,
     repeats: Repeats | None = None,
 ) -> MultiFrameResult:
@@ -78,13 +79,15 @@ def calibrate_frames(
     Args:
         pose: (P,F,16,3,3) the network's rotations; betas: (P,10) where to start; K: (P,F,3,3) px.
         keypoints: (P,F,21,2) px, standard order; confidence: (P,F,21) in [0,1], all zero for filler frames.
+        wrist_depth: (P,F) m measured depth of the wrist joint, NaN where unknown; replaces the depth
+            prior of ``options`` there. Not used with views.
         views: of one person: which of its F images show one instant, and their cameras. Results are of instants.
         repeats: of one person: which of its F images (or instants) repeat each other; None: none does.
 
     Returns:
         `MultiFrameResult`; a person without a usable frame gets the prior, with status NO_KEYPOINTS.
     """
-    given = (model, pose, betas, K, keypoints, confidence, options, views, repeats)
+    given = (model, pose, betas, K, keypoints, confidence, options, wrist_depth, views, repeats)
     problem, state, frame_status = _set_up(*given)
     result = minimise(problem, state, options.lm)
     laplace, seen = options.laplace, problem.observations
@@ -122,11 +125,11 @@ def solve_person(
     if predicted is not None and network is not None:
         mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance, counts)
         options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
-    pose, betas, K, keypoints, trust = own.tensors()
+    pose, betas, K, keypoints, trust, depth = own.tensors()
     start = betas.double().mean(dim=1)
     less = [replace(options, cues=tuple(o for o in options.cues if o is not cue)) for cue in options.cues]
     results = (
-        calibrate_frames(model, pose, start, K, keypoints, trust, believed, own.views, repeats)
+        calibrate_frames(model, pose, start, K, keypoints, trust, believed, depth, own.views, repeats)
         for believed in (options, *less)
     )
     result = next(results)
@@ -212,6 +215,7 @@ def _set_up(
     keypoints: torch.Tensor,
     confidence: torch.Tensor | None,
     options: CalibrationOptions,
+    wrist_depth: torch.Tensor | None = None,
     views: ViewGroups | None = None,
     repeats: Repeats | None = None,
 ) -> tuple[MultiFrameProblem, State, torch.Tensor]:
@@ -224,6 +228,13 @@ def _set_up(
     seen, pose, status, betas = observe(model, inputs, options), inputs.pose, inputs.status, inputs.betas[::count]
     if views is not None:
         seen, pose, status = join_views(seen, inputs, views.instant, views.camera_to_world)
+    elif wrist_depth is not None:
+        depth = wrist_depth.flatten().to(pose)
+        known, none = torch.isfinite(depth), torch.zeros_like(depth)
+        believed, weight = seen.depth, seen.depth_weight
+        seen.depth = torch.where(known, depth, none if believed is None else believed)
+        measured = torch.full_like(depth, options.wrist_depth_std**-2)
+        seen.depth_weight = torch.where(known, measured, none if weight is None else weight)
     split = (persons, len(pose) // persons)
     points = posed_points(model, pose, model.rest_points(betas).repeat_interleave(split[1], dim=0)).points
     seen, wrist, placed = place_frames(seen, points, options.depths)

@@ -105,6 +105,7 @@ class CalibrationOptions(FitOptions):
     Attributes:
         population: people's shapes, and how the network sees them: its predicted betas are then evidence.
         cues: measured lengths.
+        wrist_depth_std: m, of measured wrist depths.
         errors_repeat: how keypoints and poses err was not measured, so the worst is assumed: the same error in every
             image of a person. All of them together then tell as much as one.
         landmarks: of the keypoints' source; None: the hand's own joints and tips.
@@ -121,6 +122,7 @@ class CalibrationOptions(FitOptions):
 
     population: Population = field(default_factory=Population)
     cues: tuple[LengthCue, ...] = ()
+    wrist_depth_std: float = 0.01
     errors_repeat: bool = False
     landmarks: LandmarkModel | None = None
     error_correlation: float = 0.0
