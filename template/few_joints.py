@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from template.kinematics import JointsModel
 
 _PARENTS = list(MANO_PARENTS[1:])
+#: (16, 16): joint row moves when joint column turns (the column is an ancestor of the row, or the row itself).
+SUBTREE = np.zeros((16, 16))
+for _joint in range(16):
+    _ancestor = _joint
+    while _ancestor >= 0:
+        SUBTREE[_joint, _ancestor] = 1.0
+        _ancestor = MANO_PARENTS[_ancestor]
 #: (3,9): ``(v @ _CROSS)`` as (3,3), times w, is w x v.
 _CROSS = np.zeros((3, 9))
 for _axis, _row, _column in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
@@ -48,12 +55,7 @@ class FewJoints:
         self.blend = self.tip_pose.transpose(0, 2, 1).reshape(135, 15)
         self.cross, self.eye = _CROSS.astype(dtype), np.eye(3, dtype=dtype)
         self.weights, self.by_joint = weights, weights.T[:, None].copy()  # (5,16), (16,1,5)
-        subtree = np.zeros((16, 16), dtype)  # joint row moves when joint column turns
-        for joint in range(16):
-            ancestor = joint
-            while ancestor >= 0:
-                subtree[joint, ancestor] = 1
-                ancestor = MANO_PARENTS[ancestor]
+        subtree = SUBTREE.astype(dtype)
         self.turned_by = subtree.T.copy()
         # What turns a joint's place: those before it; the wrist's own place only if it is another point's.
         self.places_turned_by = (self.turned_by - np.diag([0] + [1] * 15).astype(dtype))[..., None].copy()

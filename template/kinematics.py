@@ -20,16 +20,9 @@ import torch
 from template.assets import HandAssets
 from template.components_first import cross, product, product_transposed
 from template.fast_skinning import chain
-from template.few_joints import FewJoints
+from template.few_joints import SUBTREE, FewJoints
 from utils.joints import KNUCKLE_FLANKS, MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO, TIP_JOINTS, tip_vertices
 
-#: (16, 16): joint row moves when joint column turns (the column is an ancestor of the row, or the row itself).
-SUBTREE = np.zeros((16, 16))
-for _joint in range(16):
-    _ancestor = _joint
-    while _ancestor >= 0:
-        SUBTREE[_joint, _ancestor] = 1.0
-        _ancestor = MANO_PARENTS[_ancestor]
 _PARENTS = [0, *MANO_PARENTS[1:]]
 #: Joint whose rotation carries the bone that ends at each of the 21 points, in MANO's order, tips last.
 LANDMARK_FRAMES = [0, *MANO_PARENTS[1:], *(MANO_TO_STANDARD[tip - 1] for tip in TIP_JOINTS)]
