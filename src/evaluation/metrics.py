@@ -81,12 +81,10 @@ class Evaluation:
     Attributes:
         per_sample: name -> (N,) float64; the names of ``summary``.
         summary: name -> mean over samples, plain float.
-        image_id: (N,) int64 or None, the samples' order.
     """
 
     per_sample: dict[str, np.ndarray]
     summary: dict[str, float]
-    image_id: np.ndarray | None = None
 
 
 def evaluate_predictions(
@@ -104,7 +102,7 @@ def evaluate_predictions(
     Args:
         joints, true_joints: (N,21,3) metres, standard order, same joint definition.
         vertices, true_vertices: (N,V,3) metres, same frame as the joints; both or neither.
-        image_id: (N,) int, the samples' order, for the result and for messages.
+        image_id: (N,) int, the samples' order, for messages.
         f_scores: also compute F-scores of the meshes (about 3 ms a sample).
         absolute: also compute the `abs_` metrics; the predictions must then carry a translation.
 
@@ -124,38 +122,30 @@ def evaluate_predictions(
         part = slice(start, start + _BATCH)
         batch = {name: to_array(value[part]) for name, value in points.items() if value is not None}
         _check_points(batch, None if image_id is None else image_id[part])
-        for name, values in _rows(**batch, with_f=f_scores, absolute=absolute).items():
+        for name, values in _rows(batch, f_scores, absolute).items():
             parts.setdefault(name, []).append(values)
     if not parts:
         raise ValueError("no sample was evaluated")
     per_sample = {name: np.concatenate(values) for name, values in parts.items()}
     summary = {name: float(values.mean()) for name, values in per_sample.items()}
-    ids = None if image_id is None else np.asarray(image_id, dtype=np.int64).reshape(-1)
-    return Evaluation(per_sample, summary, ids)
+    return Evaluation(per_sample, summary)
 
 
-def _rows(
-    joints: np.ndarray,
-    true_joints: np.ndarray,
-    vertices: np.ndarray | None = None,
-    true_vertices: np.ndarray | None = None,
-    *,
-    with_f: bool,
-    absolute: bool,
-) -> dict[str, np.ndarray]:
-    """Values (B,) of a batch, by name."""
-    wrist, true_wrist = joints[:, [WRIST]], true_joints[:, [WRIST]]
+def _rows(batch: dict[str, np.ndarray], with_f: bool, absolute: bool) -> dict[str, np.ndarray]:
+    """Values (B,) of a batch of points, by name."""
+    wrist, true_wrist = batch["joints"][:, [WRIST]], batch["true_joints"][:, [WRIST]]
 
-    def pairs(points: np.ndarray, truth: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def pairs(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        points, truth = batch[name], batch[f"true_{name}"]
         found = {"": (points - wrist, truth - true_wrist), "pa_": (procrustes_align(points, truth), truth)}
         return found | {"abs_": (points, truth)} if absolute else found
 
-    errors = {prefix: point_errors(*pair) for prefix, pair in pairs(joints, true_joints).items()}
+    errors = {prefix: point_errors(*pair) for prefix, pair in pairs("joints").items()}
     rows = {f"{prefix}mpjpe_mm": value.mean(axis=1) * 1000 for prefix, value in errors.items()}
     rows |= {f"{prefix}auc": auc_of_each(value).mean(axis=1) for prefix, value in errors.items()}
-    if vertices is None or true_vertices is None:
+    if "vertices" not in batch:
         return rows
-    for prefix, pair in pairs(vertices, true_vertices).items():
+    for prefix, pair in pairs("vertices").items():
         rows[f"{prefix}mpvpe_mm"] = point_errors(*pair).mean(axis=1) * 1000
         if with_f:
             scores = f_scores(*pair, list(F_THRESHOLDS.values()))
