@@ -89,11 +89,10 @@ class Gallery(contextlib.AbstractContextManager):
             records.append({"status": "ok"} | hand.record() | {"files": files})
         picture = {"name": name, "file": file, "width": image.shape[1], "height": image.shape[0]}
         others = records[1:] + [_refusal(one) for one in refused]
-        self._remember(picture | records[0] | {"other_hands": others})
         for one in refused:
             self._note(file, f"its {_where(one)}: {one.reason}")
         self._with_hand += 1
-        self._write_if_due()
+        self._remember(picture | records[0] | {"other_hands": others})
 
     def _write_files(self, stem: str, file: str, image: np.ndarray, hand: Result) -> dict[str, str]:
         """Meshes and plot of a hand, by kind."""
@@ -113,18 +112,22 @@ class Gallery(contextlib.AbstractContextManager):
         for one in refused[1:]:
             self._note(file, f"its {_where(one)}: {one.reason}")
         entry = {"name": name, "file": file, "status": status, "reason": reason}
-        self._remember(entry | {"other_hands": [_refusal(one) for one in refused[1:]]})
         self._without += 1
-        self._write_if_due()
+        self._remember(entry | {"other_hands": [_refusal(one) for one in refused[1:]]})
 
     def note(self, name: str, file: str, hand: Result) -> None:
         """Remember a hand whose picture is not there: an entry of predictions.json, no section of the page."""
         picture = {"name": name, "file": file, "status": "ok"}
         self._remember(picture | hand.record())
-        self._write_if_due()
 
     def _remember(self, entry: dict[str, Any]) -> None:
+        """Add the picture's entry, its last part, and write everything if that is due."""
         self._entries.add((",\n    " if self._entries.pieces else "") + json.dumps(entry, allow_nan=False))
+        started = time.monotonic()
+        if started >= self._next_writing:
+            self.write()
+            ended = time.monotonic()
+            self._next_writing = ended + (ended - started) * (1 / _SHARE_OF_TIME - 1)
 
     def _note(self, file: str, reason: str) -> None:
         logger.warning("%s", reason if reason.startswith(file) else f"{file}: {reason}")
@@ -146,13 +149,6 @@ class Gallery(contextlib.AbstractContextManager):
         write_page(
             self.output / PAGE, self.title, self.lead, self._sections, self._faces, self._failures, f"Made by {command}"
         )
-
-    def _write_if_due(self) -> None:
-        started = time.monotonic()
-        if started >= self._next_writing:
-            self.write()
-            ended = time.monotonic()
-            self._next_writing = ended + (ended - started) * (1 / _SHARE_OF_TIME - 1)
 
 
 def _refusal(one: Refused) -> dict[str, Any]:
