@@ -21,7 +21,7 @@ from conv.pooling import ConstantSparse
 from src.engine import config
 from src.engine.checkpoint import ModelCard, load_network
 from src.engine.networks import check_hand, is_told_shape
-from src.engine.run_folder import RunFolder, versions
+from src.engine.run_folder import RunFolder, run_path, versions
 from src.models.mesh_joints import is_mesh_model, mesh_hand, mesh_joints
 from template import HandAssets, HandModel
 from utils.files import atomic_path, writable_file
@@ -115,7 +115,7 @@ def weights_file(args: argparse.Namespace) -> Path:
     if args.checkpoint:
         return Path(args.checkpoint)
     if args.resume:
-        return RunFolder.of(args).last if args.resume == "auto" else Path(args.resume)
+        return RunFolder(run_path(args)).last if args.resume == "auto" else Path(args.resume)
     shipped = Path(args.weights) / f"{args.model}.safetensors"
     if args.model == "mano_baseline" and not shipped.is_file():
         return shipped.with_name("mano_baseline_conf.safetensors")  # the same network and one branch more

@@ -107,11 +107,6 @@ class RunFolder:
         self.best = self.checkpoints / "best.pt"  # on the validation split
         self._writer: Any = None
 
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> RunFolder:
-        """The folder that the options name."""
-        return cls(run_path(args))
-
     # --- whose folder it is ------------------------------------------------------------------
 
     @contextlib.contextmanager

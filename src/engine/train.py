@@ -24,7 +24,7 @@ from src.engine import config
 from src.engine.checkpoint import ModelCard, UnreadableCheckpointError, initialise_from, read_checkpoint
 from src.engine.cuda_graph import GraphedStep
 from src.engine.distributed import Interruption, init_distributed, process_group
-from src.engine.run_folder import RunFolder, train_settings
+from src.engine.run_folder import RunFolder, run_path, train_settings
 from src.engine.step_log import Term, mean_scores
 from src.engine.training_state import TrainingState
 from src.models.objectives import Objective
@@ -49,7 +49,7 @@ class Trainer:
         self.args, self._command = args, command or sys.argv
         if args.epochs < 1:
             raise ValueError(f"--epochs is {args.epochs}; at least one is needed")
-        self.folder = RunFolder.of(args)
+        self.folder = RunFolder(run_path(args))
         if not args.resume and not args.overwrite:
             self.folder.refuse_another_run()
         torch.manual_seed(args.seed)
