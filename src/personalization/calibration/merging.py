@@ -48,7 +48,8 @@ def merge_identities(
     if len(identities) < 2:
         raise CalibrationError("merging needs at least two identities")
     _check(identities, assets, population)
-    solved = [_solved(identity) for identity in identities]
+    # As the solver had them: errors that images share do not count.
+    solved = [np.array(i.evidence.get("intervals", {"solved": i.covariance})["solved"], float) for i in identities]
     _check_person(identities, solved, population, accept_conflict)
     people = _information(population.betas_mean, population.betas_covariance)
     groups = [*([identity] for identity in identities), identities]
@@ -169,12 +170,6 @@ def _check_person(identities: list[Identity], solved: list[np.ndarray], populati
             raise CalibrationError(f"{said}. Nothing was merged; --accept_conflict merges them all the same")
         if chance < DOUBTED:
             logger.warning("%s", said)
-
-
-def _solved(identity: Identity) -> np.ndarray:
-    """Covariance (10,10) as the solver had it, in which errors that images share do not count."""
-    solved = identity.evidence["intervals"]["solved"] if "intervals" in identity.evidence else identity.covariance
-    return np.array(solved, dtype=np.float64)
 
 
 def _information(mean: np.ndarray, covariance: np.ndarray) -> Gaussian:
