@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from src.photos.measuring.plane import RECTANGLES
 from template import HandAssets, load_hand_assets
 from template.kinematics import JointsModel
-from utils.drawing.figures import new_figure, save_figure
+from utils.drawing.figures import save_figure
 from utils.drawing.overlay import IDENTITY_COLOUR, overlay_mesh
 from utils.joints import KNUCKLE_FLANKS
 
@@ -65,7 +66,7 @@ def draw(target: Path = TARGET) -> None:
     assets = load_hand_assets(side="right")
     model = JointsModel(assets)
     joints = model.rest[model.to_standard].numpy()
-    figure = new_figure(12.0, 5.6)
+    figure = Figure(figsize=(12.0, 5.6), layout="constrained")
     palm, back, card = figure.subplots(1, 3)
     matrix = hand_panel(palm, assets, palm_up=True)
     wrist, end = place(matrix, joints[0]), place(matrix, joints[12])

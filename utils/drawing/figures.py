@@ -1,6 +1,6 @@
 """The demo's pictures: one hand in its image and in space, and one identity beside others.
 
-Matplotlib's object interface with the Agg canvas: no display, no global state. `demo_figure` and
+Matplotlib's object interface, which draws with Agg: no display, no global state. `demo_figure` and
 `identity_figure` write a file, atomically, whose suffix chooses the format (.jpg, .png, ...).
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -59,13 +58,6 @@ class ShapeView:
     vertices: np.ndarray
     joints: np.ndarray
     lines: Sequence[str]
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of ``width`` x ``height`` inches on the Agg canvas."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def save_figure(path: str | os.PathLike, figure: Figure) -> None:
@@ -156,7 +148,7 @@ def identity_figure(
     scale = ScalarMappable(Normalize(0.0, max(1.0, *(float(error.max()) for error in errors))), "YlOrRd")
     below = 0.18 * max(len(shape.lines) for shape in shapes)  # inches; the layout sees only part of the lines
     height = 5.2 + below
-    figure = new_figure(len(shapes) * 3.2 + 1.0, height)
+    figure = Figure(figsize=(len(shapes) * 3.2 + 1.0, height), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0.4 * below / height, 1, 1 - 0.4 * below / height))
     flat = [_palm_frame(shape.joints) for shape in shapes]
     low = np.min([(shape.vertices @ axes.T).min(axis=0) for shape, axes in zip(shapes, flat, strict=True)], axis=0)
@@ -204,15 +196,13 @@ def _panel_grid(panels: int) -> tuple[Figure, list[tuple[float, float, float, fl
     gap, top, title, bottom = 0.15, 0.4, 0.35, 0.4  # inches
     width = columns * PANEL_INCHES + (columns + 1) * gap
     height = top + rows * (PANEL_INCHES + title) + bottom
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
     cells = []
     for panel in range(panels):
         row, column = divmod(panel, columns)
         left = gap + column * (PANEL_INCHES + gap)
         low = height - top - (row + 1) * (PANEL_INCHES + title)
         cells.append((left / width, low / height, PANEL_INCHES / width, PANEL_INCHES / height))
-    return figure, cells
+    return Figure(figsize=(width, height)), cells
 
 
 def _palm_frame(joints: np.ndarray) -> np.ndarray:
