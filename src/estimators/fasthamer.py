@@ -58,5 +58,5 @@ def update(hand: Hand, new: Hand) -> list[str]:
         ("hand_pose", fingers, (15, 3, 3)),
         ("keypoints_3d", new.joints_3d, (21, 3)),
         ("keypoints_2d", new.keypoints_2d, (21, 2)),
-        ("cam_t", None if seen is None else seen[2], (3,)),
+        ("cam_t", None if seen is None else seen[1], (3,)),
     )

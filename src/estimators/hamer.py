@@ -85,7 +85,7 @@ def update(hand: Hand, new: Hand) -> list[str]:
     seen = hand.seen_anew(new)
     if seen is None:
         return changed
-    points, _, put = seen
+    points, put, _ = seen
     assert hand.K is not None
     centre, side = entry.array("box_center", -1, 2)[row], entry.array("box_size", -1)[row]
     scale = 2 * hand.K[0, 0] / put[2]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from utils.artifact_checks import ArtifactError
+from utils.camera import project_numpy
 from utils.cameras.intrinsics import MAX_OFF_CENTRE, checked_intrinsics
 
 #: The furthest joint of a hand from its wrist, m, by whatever scale an estimator has: a child's fist, the longest hand.
@@ -186,14 +187,15 @@ class Hand:
         return f"{self.image} ({'left' if self.is_left else 'right'} hand)"
 
     def seen_anew(self, new: Hand) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Points (21,3) m and (21,2) px after a change, and where (3,) m the file's camera sees the ones at the others;
-        None where neither changed."""
+        """Points (21,3) m after a change, where (3,) m the file's camera sees them at its 2D points, and their
+        projection (21,2) px from there; None where nothing changed."""
         if new.joints_3d is None and new.keypoints_2d is None:
             return None
         points = self.joints_3d if new.joints_3d is None else new.joints_3d
         pixels = self.keypoints_2d if new.keypoints_2d is None else new.keypoints_2d
         assert points is not None and pixels is not None and self.K is not None
-        return points, pixels, place(points, pixels, self.K)
+        put = place(points, pixels, self.K)
+        return points, put, project_numpy(points + put, self.K)
 
 
 def pinhole(focal: float, cx: float, cy: float) -> np.ndarray:

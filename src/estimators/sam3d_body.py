@@ -41,10 +41,9 @@ def update(hand: Hand, new: Hand) -> list[str]:
     seen = hand.seen_anew(new)
     if seen is None:
         return []
-    points, _, put = seen
-    assert hand.K is not None
+    points, put, pixels = seen
     return hand.entry.put_each(
         hand.index,
         ("pred_keypoints_3d", points + put - hand.entry.array("pred_cam_t", 3), (70, 3)),
-        ("pred_keypoints_2d", project_numpy(points + put, hand.K), (70, 2)),
+        ("pred_keypoints_2d", pixels, (70, 2)),
     )

@@ -18,7 +18,6 @@ from src.estimators.records import (
     mirror_rotations,
     root_and_fingers,
 )
-from utils.camera import project_numpy
 
 SIGNS = ("hand_bbox", "wilor_preds", "is_right")
 HAND_NAME = "MANO"
@@ -49,11 +48,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
 def update(hand: Hand, new: Hand) -> list[str]:
     """Put what is not None in ``new`` into the file; its 2D points are its 3D points' projection."""
     root, fingers = root_and_fingers(vectors_of(hand, new.pose))
-    points = pixels = shift = None
-    if (seen := hand.seen_anew(new)) is not None:
-        points, _, shift = seen
-        assert hand.K is not None
-        pixels = project_numpy(points + shift, hand.K)
+    _, shift, pixels = hand.seen_anew(new) or (None, None, None)
     return hand.entry.put_each(
         slice(None),
         ("betas", new.betas, (10,)),
