@@ -86,7 +86,8 @@ def fit_sequence(
         return alone
     started = usable(alone.status)
     linked = chain.linked.to(model.device)
-    helped = _reached(started, linked)
+    number = _chain_number(linked)
+    helped = torch.bincount(number, weights=started.double(), minlength=len(started))[number] > 0  # by their chain
     if not helped.any():
         return alone
     wrist = alone.transl + model.rest_points(alone.betas)[:, 0]
@@ -159,12 +160,6 @@ def chain_of(seconds: torch.Tensor, track: torch.Tensor, largest_gap: float) -> 
 def _chain_number(linked: torch.Tensor) -> torch.Tensor:
     """(T,) number of each frame's chain, from 0."""
     return torch.cat([linked.new_zeros(1, dtype=torch.int64), (~linked).long().cumsum(0)])
-
-
-def _reached(started: torch.Tensor, linked: torch.Tensor) -> torch.Tensor:
-    """(T,) mask of frames in whose chain a frame was ``started``."""
-    number = _chain_number(linked)
-    return torch.bincount(number, weights=started.double(), minlength=len(started))[number] > 0
 
 
 def _neighbours(

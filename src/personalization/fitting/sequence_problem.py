@@ -126,7 +126,9 @@ def smoothness_model(
     one, two = make((max(frames - 1, 0), 17, 3, 3)), make((max(frames - 2, 0), 17, 3, 3))
     if frames < 3:
         return ChainTerms(gradient.sum(), gradient.reshape(frames, 51), blocks), one, two
-    seconds = _unlinked_apart(chain)
+    # Seconds increase over the breaks between chains too, where differences mean nothing.
+    steps = xp.where(chain.linked, chain.seconds[1:] - chain.seconds[:-1], 1.0)
+    seconds = xp.concat([xp.zeros_like(steps[:1]), steps.cumsum(0)])
     residuals, parts = smoothness_rows(pose, wrist, seconds, chart, smoothness)
     together = (chain.linked[1:] & chain.linked[:-1])[:, None, None]
     residuals = xp.where(together, residuals, 0.0)
@@ -139,13 +141,6 @@ def smoothness_model(
     one[1:] += last.mT @ middle
     two += last.mT @ first
     return ChainTerms((residuals * residuals).sum() / 2, gradient.reshape(frames, 51), blocks), one, two
-
-
-def _unlinked_apart(chain: Chain) -> Array:
-    """(T,) seconds that increase over the breaks between chains too, where differences mean nothing."""
-    xp = library(chain.seconds)
-    steps = xp.where(chain.linked, chain.seconds[1:] - chain.seconds[:-1], 1.0)
-    return xp.concat([xp.zeros_like(steps[:1]), steps.cumsum(0)])
 
 
 def _plus(diagonal: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
