@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import time
 from functools import partial
@@ -23,6 +22,7 @@ from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import SIZE
 from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts
 from options.command_line import run_command, writer_parser
+from utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +41,11 @@ def whole_shards(root: str | Path) -> list[int]:
     return sorted(int(path.name[:5]) for path in Path(root).glob("*.labels.npy"))
 
 
-def write_shard(root: str | Path, seed: int, number: int, mano_dir: str | None = None) -> bool:
-    """Write a shard unless it is there; False if it was."""
+def write_shard(root: str | Path, seed: int, number: int, mano_dir: str | None = None) -> None:
+    """Write a shard unless it is there."""
     pixels, backgrounds, labels = shard_paths(Path(root), number)
     if labels.exists():
-        return False
+        return
     rgba, rows = np.empty((CUTOUTS_A_SHARD, SIZE, SIZE, 4), np.uint8), np.empty(CUTOUTS_A_SHARD, LABEL)
     place = 0
     for person in range(number * PEOPLE_A_SHARD, (number + 1) * PEOPLE_A_SHARD):
@@ -54,11 +54,8 @@ def write_shard(root: str | Path, seed: int, number: int, mano_dir: str | None =
     generator = np.random.default_rng(np.random.SeedSequence([seed, number, 7]))
     walls = np.stack([random_background(generator) for _ in range(BACKGROUNDS_A_SHARD)])
     for path, array in ((pixels, rgba), (backgrounds, walls), (labels, rows)):
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as handle:
-            np.save(handle, array)
-        os.replace(temporary, path)
-    return True
+        with atomic_path(path) as temporary:
+            np.save(temporary, array)
 
 
 def _write_in_time(number: int, root: Path, seed: int, mano_dir: str | None, always: int, deadline: float) -> None:
