@@ -45,7 +45,7 @@ def build_hand() -> dict[str, np.ndarray]:
     return {key: array.astype(np.float32) for key, array in arrays.items()} | exact
 
 
-def joint_regressor(hands: np.ndarray, joints: np.ndarray, most: int = 40) -> np.ndarray:
+def joint_regressor(hands: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """Sparse non-negative J_regressor (16, 778), rows summing to 1: a few vertices around each joint.
 
     Non-negative least squares over a population, so that it holds for every shape and not only for
@@ -54,7 +54,6 @@ def joint_regressor(hands: np.ndarray, joints: np.ndarray, most: int = 40) -> np
     Args:
         hands: (P, 778, 3) people's vertices, metres.
         joints: (P, 16, 3) their joints.
-        most: how many of the nearest vertices a joint may use.
     """
     from scipy.optimize import nnls
 
@@ -62,7 +61,7 @@ def joint_regressor(hands: np.ndarray, joints: np.ndarray, most: int = 40) -> np
     chosen = np.linspace(0, len(hands) - 1, min(60, len(hands))).astype(int)
     for number in range(joints.shape[1]):
         distance = np.linalg.norm(hands.mean(axis=0) - joints[:, number].mean(axis=0), axis=1)
-        near = np.argsort(distance)[: most * (2 if number == 0 else 1)]
+        near = np.argsort(distance)[: 80 if number == 0 else 40]
         rows = np.concatenate(
             [
                 hands[chosen][:, near].transpose(0, 2, 1).reshape(-1, len(near)) * 1e3,

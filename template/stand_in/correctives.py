@@ -47,11 +47,9 @@ def corrective_moves(
     return np.einsum("vba,vb->va", left @ right, moves)
 
 
-def fit_correctives(
-    vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray, joints: np.ndarray, count: int = 500, seed: int = 2
-) -> np.ndarray:
+def fit_correctives(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """posedirs (778, 3, 135), metres per unit of R - I."""
-    rng, poses = np.random.default_rng(seed), []
+    count, rng, poses = 500, np.random.default_rng(2), []
     low, high = np.radians(ANGLE_LIMITS)
     for number in range(count):  # grasps, and joints bent independently over their range
         angles = sample_angles(rng)
