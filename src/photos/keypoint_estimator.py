@@ -64,7 +64,8 @@ class KeypointEstimator:
         self.assets, self.hand = assets, HandModel(assets, dtype=torch.float64)
         self.max_misfit, self.min_side = max_misfit, min_side
         self.options = KeypointFitOptions.of_source(landmarks, people=population)
-        self.joints_model, self.frame_options = joints_model(assets, landmarks), self.options.frame_options(assets)
+        self.joints_model = joints_model(assets, landmarks)
+        self.frame_options = replace(self.options, flat=False).frame_options(assets)
 
     @torch.no_grad()
     def estimate(
