@@ -149,17 +149,21 @@ def fit_keypoints(
     kept = min(options.kept, count)
     best = rough.cost.unflatten(0, (n, count)).argsort(dim=1, stable=True)[:, :kept] if n else rows.new_zeros(0, kept)
     chosen = (best + count * torch.arange(n, device=best.device)[:, None]).flatten()
-    fine = fitted(rows[chosen], rough.pose[chosen], rough.betas[chosen], rough.transl[chosen], lm=fit.lm)
-    winner = fine.cost.unflatten(0, (n, kept)).argmin(dim=1) if n else rows.new_zeros(0)
-    chosen = winner + kept * torch.arange(n, device=best.device)
-    found = FitResult(*(getattr(fine, name)[chosen] for name in FitResult.__dataclass_fields__))
+    rows, ends = rows[chosen], [rough.pose[chosen], rough.betas[chosen], rough.transl[chosen]]
+    if fit.flat is not None:  # one more, a hand shown flat as the best of them lies
+        rows, ends = torch.cat([rows, rows[::kept]]), [torch.cat([value, value[::kept]]) for value in ends]
+        ends[0][kept * n :] = fit.flat.start(ends[0][kept * n :])
+    fine = fitted(rows, *ends, lm=fit.lm)
+    row = torch.arange(n, device=best.device)
+    winner = fine.cost[: kept * n].unflatten(0, (n, kept)).argmin(dim=1) if n else row
+    chosen = winner + kept * row
     if fit.flat is not None:
-        flat = fitted(torch.arange(n, device=K.device), fit.flat.start(found.pose), shape, lm=fit.lm)
-        odds = fit.flat.log_odds(fit.extra_priors[0])
-        odds = odds + _log_evidence(model, flat, given, fit) - _log_evidence(model, found, given, fit)
-        shown = usable(flat.status) & fit.flat.are_shown(flat.pose) & (odds > 0)
-        pairs = zip(vars(flat).values(), vars(found).values(), strict=True)
-        found = FitResult(*(torch.where(shown.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
+        flat = kept * n + row
+        usual, other = (_log_evidence(model, _taken(fine, index), given, fit) for index in (chosen, flat))
+        is_likely = other - usual + fit.flat.log_odds(fit.extra_priors[0]) > 0
+        shown = usable(fine.status[flat]) & fit.flat.are_shown(fine.pose[flat])
+        chosen = torch.where(shown & is_likely, flat, chosen)
+    found = _taken(fine, chosen)
     problem, state = problem_at(model, found, *given, fit)
     terms = problem.linearise(state)
     covariance = _covariance(terms["hessian"])
@@ -185,6 +189,10 @@ def problem_at(
     wrist = found.transl + model.rest_points(found.betas)[:, 0]
     problem = FrameProblem(model, observe(model, inputs, options, world), options.shape_prior)
     return problem, {"pose": found.pose, "wrist": wrist, "betas": found.betas}
+
+
+def _taken(fits: FitResult, index: torch.Tensor) -> FitResult:
+    return FitResult(*(getattr(fits, name)[index] for name in FitResult.__dataclass_fields__))
 
 
 def _log_evidence(model: JointsModel, found: FitResult, given: tuple, options: FitOptions) -> torch.Tensor:
