@@ -85,7 +85,6 @@ def test_learning_recovers_offsets(assets: HandAssets) -> None:
         np.arange(n),
         [str(i) for i in range(n)],
         np.where(np.arange(n) < flat, 1000.0, np.nan),
-        np.arange(n) < flat,
         np.zeros(n, dtype=bool),
     )
     options = SharedFitOptions(std_box=(0.01,) * 21, world_std=(0.012,) * 21, pose_spread=1.0, steps=200)
@@ -109,7 +108,6 @@ def test_two_cameras_tell_offsets_out_of_the_palm_too(assets: HandAssets) -> Non
         np.arange(12),
         [str(i) for i in range(12)],
         np.full(12, 1000.0),
-        np.ones(12, dtype=bool),
         np.zeros(12, dtype=bool),
     )
     bent, *_ = hands(assets, source, 20, 1.0)
@@ -138,7 +136,7 @@ def test_noise_is_learned(assets: HandAssets) -> None:
         np.arange(n),
         [str(i) for i in range(n)],
         np.full(n, np.nan),
-        *np.zeros((2, n), dtype=bool),
+        np.zeros(n, dtype=bool),
     )
     for start in (0.012, 0.035):
         model = replace(source, std_box=np.full(21, start))
@@ -161,7 +159,7 @@ def test_what_repeats_in_a_persons_pictures() -> None:
         person,
         [str(i) for i in range(people)],
         np.full(n, np.nan),
-        *np.zeros((2, n), dtype=bool),
+        np.zeros(n, dtype=bool),
     )
     for share in (0.0, 0.3, 0.8):
         fixed = np.sqrt(share) * generator.normal(size=(people, 21, 3))[person]

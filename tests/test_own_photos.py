@@ -27,7 +27,7 @@ from src.personalization.landmarks import joints_model, load_landmarks
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.hand_size import length_gradient, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.population_pose_prior import FlatHand, all_round, habit_prior
+from src.personalization.terms.population_pose_prior import FLAT_STD, FlatHand, all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
 from src.photos.detector import Detection, MediapipeHands, mirrored
 from src.photos.detector.finders import open_finder
@@ -295,7 +295,7 @@ def test_prior_of_a_hand_shown_flat(assets: HandAssets) -> None:
     cost, _ = prior.pull(prior.logarithms(world.pose.permute(2, 3, 1, 0)))
     assert cost.max() < 1e-6  # a turn in the picture's plane, seen from either side, costs nothing
     turned = world.pose.clone()
-    turned[:, 0] = roma.rotvec_to_rotmat(torch.tensor([[0.07, 0, 0]], dtype=torch.float64)) @ turned[:, 0]
+    turned[:, 0] = roma.rotvec_to_rotmat(torch.tensor([[FLAT_STD, 0, 0]], dtype=torch.float64)) @ turned[:, 0]
     moved, _ = prior.pull(prior.logarithms(turned.permute(2, 3, 1, 0)))
     torch.testing.assert_close(moved - cost, torch.full_like(cost, 0.5), rtol=0, atol=0.01)
 

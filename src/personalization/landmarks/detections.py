@@ -24,8 +24,7 @@ class Detections:
         keypoints: (N,21,2) px, about their mean; inside: (N,21) bool, within the picture; box: (N,) px, larger side.
         world: (N,21,3) m about its mean, the detector's own 3D points.
         person: (N,) int; names: of the persons.
-        px_per_m: (N,) of a hand in a plane at a known distance, parallel to the picture, or NaN where that is not so.
-        flat: (N,) bool, the hand but for its thumb lies flat and parallel to the picture.
+        px_per_m: (N,) of a flat hand in a plane parallel to the picture, or NaN where that is not so.
         in_space: (N,) bool, ``world`` is what two cameras triangulated, up to one scale; no point is then ``inside``.
     """
 
@@ -36,7 +35,6 @@ class Detections:
     person: np.ndarray
     names: list[str]
     px_per_m: np.ndarray
-    flat: np.ndarray
     in_space: np.ndarray
 
     def __len__(self) -> int:
@@ -44,14 +42,14 @@ class Detections:
 
     def rows(self, index: np.ndarray) -> Detections:
         parts = (getattr(self, name)[index] for name in ("keypoints", "inside", "box", "world", "person"))
-        return Detections(*parts, self.names, self.px_per_m[index], self.flat[index], self.in_space[index])
+        return Detections(*parts, self.names, self.px_per_m[index], self.in_space[index])
 
     @classmethod
     def in_space_only(cls, points: np.ndarray, person: np.ndarray, names: list[str]) -> Detections:
         """Hands of which there are points (N,21,3) in space, m up to one scale, and nothing in 2D."""
         n, world = len(points), points - points.mean(axis=1, keepdims=True)
         nothing = np.zeros((n, 21, 2)), np.zeros((n, 21), dtype=bool), np.ones(n)
-        return cls(*nothing, world, person, names, np.full(n, np.nan), np.zeros(n, dtype=bool), np.ones(n, dtype=bool))
+        return cls(*nothing, world, person, names, np.full(n, np.nan), np.ones(n, dtype=bool))
 
     def and_in_space(self, points: np.ndarray, name: str) -> Detections:
         """These, and one more person's hands, of which two cameras saw points (M,21,3) m about where they are."""
@@ -105,7 +103,6 @@ def read_detections(
         np.array([names.index(row[0]) for row in taken]),
         names,
         px_per_m,
-        np.isfinite(px_per_m),
         np.zeros(len(taken), dtype=bool),
     )
 

@@ -24,8 +24,8 @@ import torch
 
 from src.personalization.landmarks.detections import Detections, read_detections
 from src.personalization.landmarks.model import LandmarkModel
-from src.personalization.landmarks.noise_fit import noise_sums, shared_part, shown_flat
-from src.personalization.landmarks.shared_fit import SharedFit, SharedFitOptions, fit_shared
+from src.personalization.landmarks.noise_fit import noise_sums, shared_part
+from src.personalization.landmarks.shared_fit import SharedFitOptions, fit_shared
 from src.personalization.landmarks.two_cameras import TwoCameras, read_two_cameras, shared_at_least, with_levels
 from template import HandAssets, load_hand_assets
 
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 #: Of the noise's expectation-maximisation.
 ROUNDS = 4
-#: Of finding the hands that are shown flat.
-FLAT_ROUNDS = 2
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -70,18 +68,7 @@ def learn(
 ) -> LandmarkModel:
     """A landmark model; prints how it does on people left out. Lengths in m, ``length`` of the hand in the scene."""
     options, halves = SharedFitOptions(), evidence.seen.halves(seed)
-    first = LandmarkModel(
-        name=name,
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        offsets=np.zeros((21, 3)),
-        std_box=np.full(21, 0.03),
-        correlation=0.25,
-        world_std=np.full(21, world_std),
-        world_scale_std=options.world_scale_std,
-        pose_spread=1.0,
-    )
-    fits = [fit_offsets(assets, evidence.everything(half), first, options)[0] for half in halves]
+    fits = [fit_shared(assets, evidence.everything(half), options=options) for half in halves]
     for half, fit in zip(halves[::-1], fits, strict=True):
         for label, offsets in (("none", np.zeros((21, 3))), ("learned", fit.offsets)):
             found = fit_shared(assets, half, offsets, options)
@@ -89,11 +76,22 @@ def learn(
             print(
                 f"people left out, offsets {label}: misfit {found.misfit:.4f} of the box, largest mean beta {mean:.2f}"
             )
-    last, everything = fit_offsets(assets, evidence.everything(), first, options)
+    everything = evidence.everything()
+    last = fit_shared(assets, everything, options=options)
     shared = shared_part(last, everything)
-    people, flat = len(np.unique(everything.person)), int(everything.flat.sum())
-    print(f"{len(everything)} hands of {people} people, {flat} of them shown flat")
-    model = replace(first, offsets=last.offsets, correlation=shared, people=people, hands=len(everything))
+    model = LandmarkModel(
+        name=name,
+        hand_name=assets.name,
+        hand_hash=assets.hash,
+        offsets=last.offsets,
+        std_box=np.full(21, 0.03),
+        correlation=shared,
+        world_std=np.full(21, world_std),
+        world_scale_std=options.world_scale_std,
+        pose_spread=1.0,
+        people=len(np.unique(everything.person)),
+        hands=len(everything),
+    )
     for turn in range(ROUNDS):
         sums = [
             noise_sums(assets, half, replace(model, offsets=fit.offsets))
@@ -107,18 +105,6 @@ def learn(
         print(f"shared by all pictures: residuals {shared:.2f}, hand length {least:.2f} of the noise")
         model = replace(model, correlation=max(shared, least))
     return model
-
-
-def fit_offsets(
-    assets: HandAssets, seen: Detections, first: LandmarkModel, options: SharedFitOptions = SharedFitOptions()
-) -> tuple[SharedFit, Detections]:
-    """Offsets learned of these hands, and the hands, those marked that are shown flat: what marks them are offsets
-    learned without the marks, then with them."""
-    fit = fit_shared(assets, seen, options=options)
-    for _ in range(FLAT_ROUNDS):
-        seen = shown_flat(assets, seen, replace(first, offsets=fit.offsets))
-        fit = fit_shared(assets, seen, options=options)
-    return fit, seen
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,13 +13,7 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.population import Population
-from src.personalization.fitting.from_keypoints import (
-    KeypointFit,
-    KeypointFitOptions,
-    fit_keypoints,
-    problem_at,
-    world_direction,
-)
+from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, problem_at, world_direction
 from src.personalization.landmarks.detections import Detections
 from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.landmarks.shared_fit import SharedFit
@@ -28,7 +22,6 @@ from src.personalization.solver.normal_equations import damped, factorise
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_problem import retract_frames, step_of
 from src.personalization.terms.frame_terms import POSE
-from src.personalization.terms.population_pose_prior import FlatHand
 from src.personalization.terms.pose_prior import PosePrior
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
@@ -76,11 +69,17 @@ class NoiseSums:
 def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -> NoiseSums:
     """Expected squares (of the box, and rad^2) of the hands of ``seen``, each fitted on its own through ``landmarks``.
 
-    How fingers are usually bent is learned of those that are not shown flat.
+    The camera of a picture being unknown, the hand is put at `DISTANCE`, in the middle of the picture. How fingers are
+    usually bent is learned of hands that are not shown flat.
     """
-    given, found, options = _fitted(assets, seen, landmarks)
-    K, keypoints, trust, world = given
-    model, good, box = joints_model(assets, landmarks), usable(found.status), torch.as_tensor(seen.box)
+    options = KeypointFitOptions.of_source(landmarks)
+    keypoints = torch.as_tensor(seen.keypoints)
+    box, K = torch.as_tensor(seen.box), torch.eye(3, dtype=torch.float64).repeat(len(seen), 1, 1)
+    K[:, 0, 0] = K[:, 1, 1] = box * DISTANCE / SIZE
+    trust = torch.where(torch.as_tensor(seen.inside), 1.0, OUTSIDE).double()
+    world = torch.as_tensor(seen.world)
+    found = fit_keypoints(assets, keypoints, K, trust, world=world, options=options)
+    model, good = joints_model(assets, landmarks), usable(found.status)
     beliefs = replace(options.frame_options(assets), shape_prior=Population().shape_prior())
     problem, state = problem_at(model, found, K, keypoints, trust, world_direction(world, K, keypoints), beliefs)
     terms, habit = problem.linearise(state), beliefs.extra_priors[0]
@@ -114,29 +113,6 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
         pose=float(chi[good & ~flat].sum()),
         angles=45.0 * int((good & ~flat).sum()),
     )
-
-
-def shown_flat(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -> Detections:
-    """With those hands marked as flat that are best explained, through ``landmarks``, as shown flat (`FlatHand`)."""
-    _, found, options = _fitted(assets, seen, landmarks)
-    flat = FlatHand.of(assets).are_shown(found.pose) & usable(found.status)
-    return replace(seen, flat=flat.numpy() | np.isfinite(seen.px_per_m))
-
-
-def _fitted(
-    assets: HandAssets, seen: Detections, landmarks: LandmarkModel
-) -> tuple[tuple[torch.Tensor, ...], KeypointFit, KeypointFitOptions]:
-    """K, keypoints, trust and 3D points of the hands; each fitted on its own; and as what.
-
-    The camera of a picture being unknown, the hand is put at `DISTANCE`, in the middle of the picture.
-    """
-    options = KeypointFitOptions.of_source(landmarks)
-    K = torch.eye(3, dtype=torch.float64).repeat(len(seen), 1, 1)
-    K[:, 0, 0] = K[:, 1, 1] = torch.as_tensor(seen.box) * DISTANCE / SIZE
-    trust = torch.where(torch.as_tensor(seen.inside), 1.0, OUTSIDE).double()
-    given = K, torch.as_tensor(seen.keypoints), trust, torch.as_tensor(seen.world)
-    K, keypoints, trust, world = given
-    return given, fit_keypoints(assets, keypoints, K, trust, world=world, options=options), options
 
 
 def _predicted(model: JointsModel, state: State, K: torch.Tensor, prior: PosePrior) -> tuple[torch.Tensor, ...]:

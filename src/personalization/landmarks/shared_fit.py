@@ -22,7 +22,6 @@ from utils.joints import MANO_TO_STANDARD
 
 #: m, half the usual depth of a flat hand's points about their plane.
 FLATNESS = 0.006
-NOT_THUMB = [0, *range(5, 21)]
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class SharedFitOptions:
         steps: of Adam.
     """
 
-    offset_std: tuple[float, ...] | tuple[tuple[float, ...], ...] = (0.006, 0.003, 0.006)
+    offset_std: tuple[float, ...] | tuple[tuple[float, ...], ...] = (0.006, 0.010, 0.006)
     std_box: tuple[float, ...] = (0.02,) * 21
     world_std: tuple[float, ...] = (0.04,) * 21
     world_scale_std: float = 0.15
     space_std: float = 0.008
-    pose_spread: float = 2.0
+    pose_spread: float = 16.0
     mean_weight: float = 20.0
     steps: int = 350
 
@@ -79,7 +78,7 @@ def fit_shared(
     keypoints = torch.as_tensor(seen.keypoints, dtype=single) / box[:, None, None]
     inside, world = torch.as_tensor(seen.inside, dtype=single), torch.as_tensor(seen.world, dtype=single)
     known = torch.as_tensor(seen.px_per_m, dtype=single) / box
-    flat, in_space = torch.as_tensor(seen.flat), torch.as_tensor(seen.in_space)
+    flat, in_space = torch.isfinite(known), torch.as_tensor(seen.in_space)
     std_2d = torch.tensor(options.std_box, dtype=single)[:, None]
     std_3d = torch.tensor(options.world_std, dtype=single).expand(n, 21).clone()
     std_3d[in_space] = options.space_std
@@ -103,14 +102,13 @@ def fit_shared(
         found = hand(roma.rotvec_to_rotmat(pose), betas[person])
         points = found.joints + (found.transforms[:, frames, :, :3] @ moved[..., None])[..., 0]
         points = points - points.mean(dim=1, keepdim=True)
-        off = points[..., :2] * torch.where(torch.isfinite(known), known, scale.exp())[:, None, None] + place - keypoints
+        off = points[..., :2] * torch.where(flat, known, scale.exp())[:, None, None] + place - keypoints
         cost = (_robust((off / std_2d).square().sum(-1)) * inside).sum()
         # Of triangulated points ours are scaled, not they: else the smallest hand would fit best.
         grown = torch.where(in_space, space, 0.0).exp()[:, None, None]
         away = points * grown - world * torch.where(in_space, 0.0, size).exp()[:, None, None]
         guess = _robust((away / std_3d[..., None]).square().sum(-1))
-        height = points[:, NOT_THUMB, 2] - points[:, NOT_THUMB, 2].mean(dim=1, keepdim=True)
-        cost = cost + (guess * ~flat[:, None]).sum() + (height[flat] / FLATNESS).square().sum()
+        cost = cost + (guess * ~flat[:, None]).sum() + (points[flat, :, 2] / FLATNESS).square().sum()
         cost = cost + ((pose[:, 1:] - mean).flatten(1) @ root).square().sum()
         cost = cost + betas.square().sum() + (size / options.world_scale_std).square().sum()
         if moved.requires_grad:

@@ -19,7 +19,7 @@ from utils.camera import turn_to_ray
 #: rad, added to every finger angle's spread: the pose components nearly forbid what their captures rarely showed.
 POSE_FLOOR = 0.1
 #: Of a hand shown flat, rad: how far its fingers bend and its palm leans; how far its fingers spread.
-FLAT_STD, SPREAD_STD = 0.07, 0.2
+FLAT_STD, SPREAD_STD = 0.05, 0.2
 #: Share of hands before cameras that are.
 FLAT_SHARE = 0.1
 #: Chi-square of its 47 angles up to which a pose is that of such a hand.
