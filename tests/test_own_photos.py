@@ -280,7 +280,9 @@ def test_a_hand_shown_flat_is_flat(assets: HandAssets) -> None:
 def test_a_hand_that_leans_or_bends_is_not_shown_flat(assets: HandAssets) -> None:
     for lean, bend in ((1.0, 0.0), (0.0, 0.5)):
         _, keypoints, K = shown(assets, 8, lean, bend)
-        with_flat, without = (fit_keypoints(assets, keypoints, K, options=replace(QUICK, flat=f)) for f in (True, False))
+        with_flat, without = (
+            fit_keypoints(assets, keypoints, K, options=replace(QUICK, flat=f)) for f in (True, False)
+        )
         same = (with_flat.pose - without.pose).flatten(1).abs().amax(dim=1) < 1e-9
         assert same.sum() >= 7, (lean, bend, same)
 
