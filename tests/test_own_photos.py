@@ -32,7 +32,9 @@ from src.photos.calibrate import calibrate_photos, photo_options
 from src.photos.detector import Detection, MediapipeHands, mirrored
 from src.photos.detector.finders import open_finder
 from src.photos.detector.landmarker import open_landmarker
+from src.photos.estimator import Keypoints
 from src.photos.hands import find_photo_hands
+from src.photos.keypoint_estimator import KeypointEstimator
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import JointsModel, posed_points
 from utils.artifacts import load_identity
@@ -244,7 +246,7 @@ def test_detectors_depth_chooses_between_ends(assets: HandAssets) -> None:
 
 
 def shown(assets: HandAssets, n: int, lean: float, bend: float) -> tuple[SimpleNamespace, torch.Tensor, torch.Tensor]:
-    """Hands turned anyhow in the picture, from either side, leaning (rad), fingers bent alike; with keypoints, and K."""
+    """Hands turned anyhow in the picture, from either side, leaning (rad), fingers bent alike; keypoints, and K."""
     generator = torch.Generator().manual_seed(11)
     flat = FlatHand.of(assets)
     turns = 2 * torch.pi * torch.rand(n, 1, generator=generator, dtype=torch.float64)
@@ -285,6 +287,17 @@ def test_a_hand_that_leans_or_bends_is_not_shown_flat(assets: HandAssets) -> Non
         )
         same = (with_flat.pose - without.pose).flatten(1).abs().amax(dim=1) < 1e-9
         assert same.sum() >= 7, (lean, bend, same)
+
+
+def test_a_hand_shown_flat_does_not_hide_its_side(assets: HandAssets) -> None:
+    """From the other side it is the other hand: what its keypoints say of the side, the usual poses say."""
+    world, pixels, K = shown(assets, 2, 0.0, 0.0)
+    about = (world.joints[0] - world.joints[0].mean(dim=0)).numpy()
+    seen = Keypoints(pixels[0].numpy(), np.ones(21), "a detector", about, 0.8)
+    (flat, gain), (_, usual) = (
+        KeypointEstimator(assets, flat=flat)._fit(seen, K[0].numpy(), None) for flat in (True, False)
+    )
+    assert bool(FlatHand.of(assets).are_shown(flat.pose)[0]) and gain == usual != 0
 
 
 def test_prior_of_a_hand_shown_flat(assets: HandAssets) -> None:
