@@ -117,6 +117,13 @@ def test_impossible_decimation_says_so() -> None:
         decimate(np.eye(3), np.array([[0, 1, 2]]), 2)
 
 
+def test_a_mesh_of_no_numbers_makes_no_levels(open_mesh: tuple[np.ndarray, np.ndarray]) -> None:
+    vertices, faces = open_mesh
+    for mesh in ((np.where(np.arange(len(vertices)) == 5, np.nan, vertices.T).T, faces), (vertices, faces + 500)):
+        with pytest.raises(ValueError, match="not finite, or faces name others"):
+            build_hierarchy(*mesh, levels=(20,))
+
+
 def test_down_selects_and_up_interpolates(hierarchy: MeshHierarchy) -> None:
     fine = hierarchy.vertices
     for down, up in zip(hierarchy.down, hierarchy.up, strict=True):

@@ -26,7 +26,7 @@ from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.hand_studio import StudioHand, green_screen, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
-from options.command_line import run_command, writer_parser
+from options.command_line import run_command, values_of, writer_parser
 from template import HandModel, pose_to_axis_angle
 from utils.camera import project_numpy
 from utils.files import write_json, write_text
@@ -145,4 +145,4 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(get_args_parser(), lambda args: write_freihand(**vars(args))))
+    sys.exit(run_command(get_args_parser(), lambda args: write_freihand(**values_of(args))))

@@ -25,7 +25,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from options.command_line import run_command
+from options.command_line import CommandParser, run_command
 from src.models import build_model
 from src.models.mesh_joints import is_mesh_model
 from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
@@ -243,7 +243,7 @@ def load_owned(path: str | Path, model: nn.Module) -> int:
 
 def main() -> int:
     """``python -m src.engine.checkpoint FILE --model NAME``: load strictly, say how many tensors it took."""
-    parser = argparse.ArgumentParser(description="Load a checkpoint strictly into a model and say what it took.")
+    parser = CommandParser("Load a checkpoint strictly into a model and say what it took.")
     parser.add_argument("file")
     parser.add_argument("--model", required=True, help="e.g. mano_baseline, cmr_sg")
     parser.add_argument("--backbone", help="ResNet18 or ResNet50 (default: the model's own)")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import json
@@ -17,7 +16,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from options.command_line import run_command
+from options.command_line import CommandParser, run_command
 from src.engine.checkpoint import CheckpointError, read_checkpoint
 from src.engine.run_folder import CODE, records
 from utils.files import atomic_path, write_json
@@ -138,7 +137,7 @@ def history(run: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Ship a run's weights in half precision.")
+    parser = CommandParser("Ship a run's weights in half precision.")
     parser.add_argument("--run", required=True, help="the run's folder, e.g. out/dex_ycb/mano_identity")
     parser.add_argument("--name", required=True, help="name of the file in the weights folder")
     parser.add_argument("--weights", default=CODE / "weights")
