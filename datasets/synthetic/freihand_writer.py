@@ -62,8 +62,8 @@ def write_freihand(
     root = Path(root)
     if num_train < 1 or num_eval < 1:
         raise ValueError(f"num_train is {num_train} and num_eval {num_eval}; both must be positive")
-    if list_path(root, "training", "K").exists():
-        raise FileExistsError(f"{root} holds a FreiHAND data set already; choose another --root or delete it")
+    if list_path(root, "training", "K").exists() or (root / "synthetic.json").exists():
+        raise FileExistsError(f"{root} holds a data set already; choose another --root or delete it")
     official = hand_model(mano_dir, "right", "freihand", "regressed")
     for number, (part, count) in enumerate(zip(PARTS, (num_train, num_eval), strict=True)):
         (root / part / "rgb").mkdir(parents=True, exist_ok=True)

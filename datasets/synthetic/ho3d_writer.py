@@ -51,8 +51,8 @@ def write_ho3d(
     root = Path(root)
     if num_images < 1 or version not in ENDINGS:
         raise ValueError(f"num_images is {num_images}, version {version!r}; give at least 1, one of {list(ENDINGS)}")
-    if (root / "evaluation.txt").exists():
-        raise FileExistsError(f"{root} holds an HO-3D data set already; choose another --root or delete it")
+    if (root / "evaluation.txt").exists() or (root / "synthetic.json").exists():
+        raise FileExistsError(f"{root} holds a data set already; choose another --root or delete it")
     official = hand_model(mano_dir, "right", "ho3d")
     K = np.array([[614.0, 0, WIDTH / 2], [0, 614.0, HEIGHT / 2], [0, 0, 1.0]])
     names, xyz, verts = [], [], []

@@ -63,9 +63,9 @@ def write_humbi(
     options = {"num_subjects": num_subjects, "num_frames": num_frames, "num_cameras": num_cameras, "seed": seed}
     plan = root / "unfinished.json"  # of a writer that was stopped: the same options write the same files again
     is_ours = plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) == options
-    if hand_folder(root, 1).exists() and not is_ours:
+    if (hand_folder(root, 1).exists() or (root / "synthetic.json").exists()) and not is_ours:
         begun = ", begun with other options" if plan.is_file() else ""
-        raise FileExistsError(f"{root} holds a HUMBI data set already{begun}; choose another --root or delete it")
+        raise FileExistsError(f"{root} holds a data set already{begun}; choose another --root or delete it")
     write_json(plan, options)
     official = hand_model(mano_dir, "right", "freihand", "regressed")
     for subject in tqdm(range(1, num_subjects + 1), desc="humbi", unit="subject", disable=None):
