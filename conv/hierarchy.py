@@ -46,6 +46,8 @@ class MeshHierarchy:
                 f"{len(self.faces)} levels need one down and one up matrix fewer, "
                 f"got {len(self.down)} and {len(self.up)}"
             )
+        if not all(np.isfinite(numbers).all() for numbers in (self.vertices, *(up.data for up in self.up))):
+            raise ValueError("vertices, or weights between levels, are not finite; build the levels again")
         fine = len(self.vertices)
         for level, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
             if down.shape[1] != fine or up.shape != down.shape[::-1]:

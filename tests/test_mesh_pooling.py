@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -153,6 +154,8 @@ def test_a_file_that_is_no_hierarchy_is_named(tmp_path: object) -> None:
 
 
 def test_levels_that_do_not_fit_are_refused(hierarchy: MeshHierarchy) -> None:
+    with pytest.raises(ValueError, match="are not finite"):
+        dataclasses.replace(hierarchy, vertices=hierarchy.vertices * np.nan)
     with pytest.raises(ValueError, match="level 1"):
         MeshHierarchy(hierarchy.vertices, hierarchy.faces, hierarchy.down[:1] * 2, hierarchy.up)
 
