@@ -13,9 +13,9 @@ def run(args: argparse.Namespace) -> None:
     """Do what ``--phase`` says; under torchrun, which names the process that failed, with the error noted for it."""
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    from src.engine import PHASES
+    from src.engine import run_phase
 
-    record(PHASES[args.phase])(args)
+    record(run_phase)(args)
 
 
 def main() -> int:

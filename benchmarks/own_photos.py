@@ -31,7 +31,7 @@ from src.personalization.terms.hand_size import lengths_mm  # noqa: E402
 from src.photos.calibrate import photo_options  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
 from src.photos.detector import Detection, find_hands  # noqa: E402
-from src.photos.hands import PhotoHand, fit_photo_hands, photo_predictions  # noqa: E402
+from src.photos.hands import PhotoHand, keypoint_hands  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
 from utils.camera import project_numpy  # noqa: E402
 
@@ -96,11 +96,11 @@ def measure(
     # The points are the detector's: its landmark model holds for one hand alone as for all of them together.
     options = fit_options(photo_options(given, assets, torch.device("cpu")))
     for name, known in (("unknown", None), ("known", betas)):
-        fit = fit_photo_hands(hands, assets, known, options)
+        fit = keypoint_hands(hands).fit(assets, options, known)
         found[f"mpjpe_mm_shape_{name}"] = root_relative(fit, columns["joints"][chosen], assets).tolist()
         if known is None:
             alone = fit
-    predictions = photo_predictions(hands, alone, assets, options, subject)
+    predictions = keypoint_hands(hands).explained(alone, assets, options, subject)
     layer, length = HandModel(assets, dtype=torch.float64), lengths_mm(assets, betas, None, ("hand",))["hand"][0]
     measured = length + RULER_MM * generator.normal()
     for name, ruler in (("joint", None), ("joint_ruler", measured)):

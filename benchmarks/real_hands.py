@@ -56,7 +56,7 @@ from src.personalization.terms.population_pose_prior import PALM  # noqa: E402
 from src.photos.calibrate import photo_beliefs  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
 from src.photos.detector import Detection, mirrored  # noqa: E402
-from src.photos.hands import PhotoHand, fit_photo_hands, photo_predictions  # noqa: E402
+from src.photos.hands import PhotoHand, keypoint_hands  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel, posed_points  # noqa: E402
 from utils.camera import mirror_intrinsics  # noqa: E402
@@ -83,12 +83,12 @@ class Setting:
 
     def fit(self, hands: list[PhotoHand], identity: Identity | None = None) -> KeypointFit:
         """Each hand on its own."""
-        return fit_photo_hands(hands, self.assets, None if identity is None else identity.betas, self.options)
+        return keypoint_hands(hands).fit(self.assets, self.options, None if identity is None else identity.betas)
 
     def identity(self, hands: list[PhotoHand], length: float) -> Identity:
         """One person's, with a ruler of 3 mm."""
         beliefs = CalibrationOptions(**{**vars(self.beliefs), "cues": (LengthCue("hand", length, RULER_STD),)})
-        rows = photo_predictions(hands, self.fit(hands), self.assets, self.options, 1)
+        rows = keypoint_hands(hands).explained(self.fit(hands), self.assets, self.options, 1)
         return calibrate_predictions(rows, self.assets, beliefs, num_images=len(rows))[1]
 
     def landmarks(self, fit: KeypointFit) -> np.ndarray:

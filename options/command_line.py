@@ -116,10 +116,10 @@ def bad_value(args: argparse.Namespace) -> str | None:
     return None
 
 
-def writer_parser(prog: str, description: str) -> CommandParser:
-    """Parser of a writer of synthetic data, with the options that all have: ``--root``, ``--seed``, ``--mano_dir``."""
+def writer_parser(name: str, description: str) -> CommandParser:
+    """Parser of the writer ``python -m datasets.NAME``, with what all have: ``--root``, ``--seed``, ``--mano_dir``."""
     how = argparse.ArgumentDefaultsHelpFormatter
-    parser = CommandParser(description, prog, formatter_class=how)
+    parser = CommandParser(description, f"python -m datasets.{name}", formatter_class=how)
     parser.add_argument("--root", required=True, help="folder to write into")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")

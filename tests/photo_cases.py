@@ -13,6 +13,7 @@ from options.run_options import get_args_parser
 from src.engine.checkpoint import ModelCard
 from src.personalization.fitting.fit import FitOptions
 from src.photos.detector import Detection
+from src.photos.estimator import HandInPicture
 from src.photos.result import Result
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from template.kinematics import JointsModel
@@ -79,10 +80,10 @@ class Fixed:
     def __init__(self, look: object = None) -> None:
         self.look, self.calls = look, 0
 
-    def estimate(self, image: np.ndarray, *_: object) -> Result:
+    def estimate(self, seen: HandInPicture) -> Result:
         self.calls += 1
         if self.look is not None:
             self.look(self.calls)
-        if image[0, 0, 0] == 13:
+        if seen.image[0, 0, 0] == 13:
             raise RuntimeError("a solver's own error")
         return result_of(hand_at(0.6))

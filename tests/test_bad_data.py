@@ -581,10 +581,10 @@ def test_a_hand_beyond_ten_metres_is_refused_with_its_image(tmp_path: Path, stri
     far[1] += [0, 0, 2.2e8]
     names = ["A/0000", "A/0001", "A/0002"]
     with pytest.raises(SubmissionError, match="image A/0001 is 2.2e.08 m away"):
-        submissions.write_ho3d(tmp_path / "h.json", far, vertices, names, names, strict=strict)
+        submissions.write_lists(tmp_path / "h.json", "ho3d_v2", far, vertices, names, names, strict)
     with pytest.raises(SubmissionError, match="image 1 is"):
         away = vertices + (np.arange(3) == 1)[:, None, None] * 11
-        submissions.write_freihand(tmp_path / "f.json", joints, away, np.arange(3), 3, strict)
+        submissions.write_lists(tmp_path / "f.json", "freihand", joints, away, np.arange(3), np.arange(3), strict)
     ids = np.array([4, 7, 9])
     with pytest.raises(SubmissionError, match="image 7 is"):
         submissions.write_dexycb(tmp_path / "d.txt", far, ids, ids < 0, ids, strict=strict)
@@ -601,10 +601,10 @@ def test_a_hand_beyond_ten_metres_is_refused_with_its_image(tmp_path: Path, stri
 @every_damage
 @pytest.mark.parametrize("name", ["f.zip", "f.json"])
 def test_damaged_result_files_are_named(tmp_path: Path, name: str, damage: Callable[[Path], object]) -> None:
-    submissions.write_freihand(tmp_path / "f.json", *hands(), np.arange(3), 3)
+    submissions.write_lists(tmp_path / "f.json", "freihand", *hands(), np.arange(3), np.arange(3))
     damage(tmp_path / name)
     with pytest.raises(SubmissionError, match=name):
-        submissions.read_freihand(tmp_path / name, 3)
+        submissions.read_lists(tmp_path / name, "freihand", 3)
 
 
 def test_result_files_with_impossible_ids(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from test_video_files import write_clip
 
 from src.photos.api import PhotoEstimator
 from src.photos.camera import Camera
+from src.photos.estimator import HandInPicture
 from src.photos.result import Result
 from src.photos.run_images import image_demo
 from src.photos.video import run_video
@@ -92,8 +93,8 @@ SMALL = np.array([[70.0, 0, 31.5], [0, 70, 23.5], [0, 0, 1]])  # of pictures of 
 class Resting(Fixed):
     """A hand that rests in the world, seen by a camera that moves with every call."""
 
-    def estimate(self, image: np.ndarray, *rest: object) -> Result:
-        super().estimate(image, *rest)
+    def estimate(self, seen: HandInPicture) -> Result:
+        super().estimate(seen)
         pose = MATRICES[(self.calls - 1) % COUNT]
         turn, place = pose[:3, :3], pose[:3, 3]
         hand = result_of(hand_at(0.6)).moved(turn.T, -turn.T @ place)

@@ -139,7 +139,7 @@ def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path, value: 
 def test_backbone_weights_that_are_none_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"<html>not found</html>")
     for build in (lambda path: Backbone("resnet18", path), lambda path: build_resnet("resnet18", path)):
-        with pytest.raises(ValueError, match=r"a\.pth: cannot be read as weights") as refused:
+        with pytest.raises(ValueError, match=r"a\.pth: cannot be read as a checkpoint") as refused:
             build(tmp_path / "a.pth")
         assert "weights_only" not in str(refused.value)
         with pytest.raises(FileNotFoundError, match="b.pth"):

@@ -212,6 +212,12 @@ def test_every_step_of_the_estimator_demo_works_in_the_output_given(
         assert not any("out/demo_estimators" in word for word in call)
 
 
+def test_a_script_of_hours_does_not_begin_when_it_is_asked_for_help(house: Path) -> None:
+    words = [str(house / "scripts/train_shipped_weights.sh"), "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=house, env=os.environ | {"CALLS": "none"})
+    assert done.returncode == 2 and "takes no options" in done.stderr and not (house / "data").exists()
+
+
 def test_a_half_made_environment_is_made_again(tmp_path: Path) -> None:
     """``python -m venv`` that failed leaves a Python without pip."""
     house = tmp_path / "house"

@@ -19,7 +19,7 @@ from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.detector.search import KeypointReader, window_boxes
-from src.photos.estimator import Estimator, HandEstimator, Keypoints
+from src.photos.estimator import Estimator, HandEstimator, HandInPicture, Keypoints
 from src.photos.image import Photo, UnusableImage
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.result import Result
@@ -75,7 +75,7 @@ def tell(**values: np.ndarray) -> HandEstimator:
 
 def estimate(estimator: Estimator, seen: Keypoints, shape: ShapeFilter) -> Result:
     box = square_box(seen.points, 1.0)
-    return estimator.estimate(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), K, box, shape, seen)
+    return estimator.estimate(HandInPicture(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), K, box, shape, seen))
 
 
 def test_pose_and_shape_are_put_where_they_are(true_hand: dict[str, np.ndarray]) -> None:
@@ -115,10 +115,10 @@ def test_keypoints_alone_give_the_hand_of_a_known_shape(true_hand: dict[str, np.
     assert found.length.mm == 190 and found.length.interval_95 == pytest.approx((186.08, 193.92))
     box = square_box(saw(true_hand).points, 1.0)
     image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
-    again = estimator.estimate(image, K, box, shape, saw(true_hand), found)
+    again = estimator.estimate(HandInPicture(image, K, box, shape, saw(true_hand), found))
     assert np.abs(again.joints - found.joints).max() < 5e-3
     with pytest.raises(UnusableImage, match="no keypoints"):
-        estimator.estimate(image, K, box, shape)
+        estimator.estimate(HandInPicture(image, K, box, shape))
 
 
 def test_left_hands_are_mirrored_right_hands(true_hand: dict[str, np.ndarray]) -> None:

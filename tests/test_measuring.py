@@ -16,13 +16,14 @@ import handid
 from options.calibrate import get_args_parser
 from src.personalization.calibration.from_keypoints import fit_options
 from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.fitting.from_keypoints import KeypointFitOptions
 from src.personalization.landmarks.model import load_landmarks
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue, length_gradient, lengths_mm
 from src.photos.calibrate import photo_beliefs, photo_options
 from src.photos.camera import Camera, pinhole
 from src.photos.detector import Detection
-from src.photos.hands import PhotoHand, fit_photo_hands, photo_predictions
+from src.photos.hands import PhotoHand, keypoint_hands
 from src.photos.image import UnusableImage
 from src.photos.measuring.flat_hand import BEYOND_MM, HEIGHT_MM, STD_M, flat_hand_cues, joint_lengths
 from src.photos.measuring.plane import RECTANGLES, find_rectangle, homography, points_mm
@@ -188,7 +189,8 @@ def test_scans_of_known_resolution_as_pictures_beside_a_card() -> None:
         focal = 1.5 / (mm / 1000)
         K = np.array([[focal, 0, points[:, 0].mean()], [0, focal, points[:, 1].mean()], [0, 0, 1.0]])
         hand = PhotoHand("scan", number, Detection(points, np.ones(21), False, 0.97, world), K, False, Camera(K, ""))
-        rows = photo_predictions([hand], fit_photo_hands([hand], ASSETS), ASSETS, fit_options(options), 1)
+        seen, alone = keypoint_hands([hand]), fit_options(options)
+        rows = seen.explained(seen.fit(ASSETS, KeypointFitOptions()), ASSETS, alone, 1)
         cues = tuple(LengthCue(name, length, STD_M[name]) for name, length in lengths.items())
         person = calibrate_predictions(rows, ASSETS, replace(options, cues=cues), num_images=None)[1]
         found = lengths_mm(ASSETS, person.betas, None, tuple(STD_M))

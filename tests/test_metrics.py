@@ -17,7 +17,7 @@ from src.evaluation import metrics
 from src.evaluation.alignment import EPSILON_DEXYCB, procrustes_align, scale_translation_align
 from src.evaluation.bootstrap import paired_bootstrap
 from src.evaluation.metrics import auc, evaluate_predictions, f_scores
-from src.evaluation.official import dexycb_scores, freihand_scores, ho3d_scores
+from src.evaluation.official import dexycb_scores, list_scores
 from src.evaluation.shape import bone_lengths, zero_pose_mpvpe
 
 
@@ -191,7 +191,7 @@ def test_bad_samples_are_named_and_nothing_is_measured() -> None:
 def test_official_names_units_and_values() -> None:
     joints, true_joints = hands(5, seed=3)
     vertices, true_vertices = hands(5, points=50, seed=4, noise=0.003)
-    scores = freihand_scores(joints, vertices, true_joints, true_vertices)
+    scores = list_scores("freihand", joints, vertices, true_joints, true_vertices)
     assert len(scores) == 12
     raw = [error for row in range(5) for error in slow_error(joints[row], true_joints[row])]
     assert scores["xyz_mean3d"] == pytest.approx(100 * sum(raw) / len(raw), abs=1e-10)  # cm
@@ -199,7 +199,7 @@ def test_official_names_units_and_values() -> None:
     aligned = [slow_align(vertices[row], true_vertices[row]) for row in range(5)]
     expected = np.mean([slow_f(aligned[row], true_vertices[row], 0.005) for row in range(5)])
     assert scores["f_al_score_5"] == pytest.approx(expected, abs=1e-12)
-    ho3d = ho3d_scores(joints, vertices, true_joints, true_vertices)
+    ho3d = list_scores("ho3d", joints, vertices, true_joints, true_vertices)
     assert set(ho3d) - set(scores) == {
         f"xyz_{kind}_al_{what}" for kind in ("procrustes", "scale_trans") for what in ("mean3d", "auc3d")
     }

@@ -16,7 +16,7 @@ from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
-from src.engine import PHASES, export
+from src.engine import export, run_phase
 from src.engine.checkpoint import ModelCard, save_checkpoint
 from src.engine.train import Trainer
 from src.models import build_model
@@ -72,10 +72,10 @@ def test_trains_predicts_and_evaluates(root: Path, tmp_path: Path, model: str, r
     last, found, results = trainer.folder.last, tmp_path / "found.npz", tmp_path / "results.json"
     common = ("--checkpoint", str(last), "--max_images", "4")
     shape = ("--shape", "mean") if model.endswith("identity") else ()
-    PHASES["predict"](options(root, tmp_path, "predict", model, *common, *shape, "--predictions", str(found)))
+    run_phase(options(root, tmp_path, "predict", model, *common, *shape, "--predictions", str(found)))
     predictions = load_predictions(found)
     assert predictions.model_name == model and predictions.vertices.shape == (4, 778, 3)
-    PHASES["eval"](options(root, tmp_path, "eval", model, *common, *shape, "--results", str(results)))
+    run_phase(options(root, tmp_path, "eval", model, *common, *shape, "--results", str(results)))
     assert "mpjpe" in results.read_text()
 
 
@@ -126,7 +126,7 @@ def test_freihand_s_file(model: str, tmp_path: Path) -> None:
     words = ["--phase", "eval", "--dataset", "freihand", "--data_root", str(tmp_path / "data"), "--device", "cpu"]
     words += ["--model", model, "--checkpoint", str(weights), "--out_dir", str(tmp_path), "--submit", "freihand"]
     words += ["--shape", "mean"] if model == "metro_identity" else []
-    PHASES["eval"](get_args_parser().parse_args(words))
+    run_phase(get_args_parser().parse_args(words))
     joints, vertices = json.loads((tmp_path / f"FreiHAND/{model}/{model}.json").read_text())
     assert np.shape(joints) == (2, 21, 3) and np.shape(vertices) == (2, 778, 3)
 

@@ -20,7 +20,7 @@ from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.detector import Detection
-from src.photos.estimator import Keypoints
+from src.photos.estimator import HandInPicture, Keypoints
 from src.photos.image import Photo, UnusableImage, read_photo
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.perspective import draw_mesh
@@ -165,9 +165,9 @@ def test_only_wide_pinhole_pictures_are_looked_at_through_a_view() -> None:
     seen: list[tuple[int, ...]] = []
 
     class Looking(Fixed):
-        def estimate(self, image: np.ndarray, *rest: object) -> Result:
-            seen.append(image.shape)
-            return super().estimate(image, *rest)
+        def estimate(self, hand: HandInPicture) -> Result:
+            seen.append(hand.image.shape)
+            return super().estimate(hand)
 
     photo = Photo("a", None, np.zeros((480, 640, 3), np.uint8))
     middle, edge = (
@@ -239,8 +239,8 @@ def test_both_demos_show_the_picture_as_it_was_taken(tmp_path: Path, monkeypatch
     lens = CameraModel(K, np.array([-0.3, 0, 0, 0]), size=(64, 48), source="a.json")
 
     class Central(Fixed):
-        def estimate(self, image: np.ndarray, *rest: object) -> Result:
-            return replace(super().estimate(image, *rest), keypoints=np.full((21, 2), image.shape[0] / 2))
+        def estimate(self, seen: HandInPicture) -> Result:
+            return replace(super().estimate(seen), keypoints=np.full((21, 2), seen.image.shape[0] / 2))
 
     tools = PhotoEstimator(Central(), lens=lens, bbox=(20, 10, 50, 40))
     monkeypatch.setattr(run_video, "open_tools", lambda _: tools)

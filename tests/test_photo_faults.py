@@ -30,7 +30,7 @@ from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.detector.search import KeypointReader, window_boxes
-from src.photos.estimator import HandEstimator, Keypoints, check_depth, rows_of
+from src.photos.estimator import HandEstimator, HandInPicture, Keypoints, check_depth, rows_of
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
 from src.photos.keypoint_estimator import SHAPE_EVERY, KeypointEstimator
 from src.photos.shape_filter import ShapeFilter
@@ -181,10 +181,10 @@ def test_hands_beyond_bounds_are_refused_and_not_drawn(tmp_path: Path) -> None:
     image, keypoints = np.zeros((480, 640, 3), np.uint8), Keypoints(320 + 1e-3 * np.random.rand(21, 2), np.ones(21), "")
     estimator = HandEstimator(Told(far["pose"]), ModelCard("told", input_size=64), ASSETS)
     with pytest.raises(UnusableImage, match="no usable hand"):
-        estimator.estimate(image, K, np.array([320, 240, 100.0]), ShapeFilter(ASSETS), keypoints)
+        estimator.estimate(HandInPicture(image, K, np.array([320, 240, 100.0]), ShapeFilter(ASSETS), keypoints))
     view = HandView("", far["vertices"] + [0, 0, 1e6], far["joints"], None)
     with pytest.raises(ValueError, match="cannot be drawn"):
-        demo_figure(tmp_path / "a.png", image, K, ASSETS.faces, [view], keypoints_2d=near.keypoints)
+        demo_figure(tmp_path / "a.png", image, K, ASSETS.faces, [view], near.box, near.keypoints, near.confidence)
 
 
 def test_parameters_of_left_hands_give_their_vertices(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_networks_echo_is_no_evidence() -> None:
     estimator = HandEstimator(Told(hand["pose"]), ModelCard("mano_identity", input_size=64), ASSETS)
     for _ in range(3):
         image, box = np.zeros((480, 640, 3), np.uint8), square_box(keypoints.points, 1.0)
-        result = estimator.estimate(image, K, box, shape, keypoints)
+        result = estimator.estimate(HandInPicture(image, K, box, shape, keypoints))
     assert shape.count == 0 and not shape.betas.any() and not result.betas.any()
     assert result.length.mm == pytest.approx(lengths_mm(ASSETS, np.zeros(10), None, ("hand",))["hand"][0])
     assert "mean shape" in result.length.source
@@ -247,8 +247,8 @@ def test_the_shape_of_a_followed_hand_is_that_of_many_frames() -> None:
         if frame % SHAPE_EVERY == 0:
             rows = rows_of(points, K, np.ones(21), dtype=torch.float64)
             fits.append(fit_keypoints(ASSETS, *rows, options=estimator.options))
-        box = square_box(points, 1.0)
-        before = estimator.estimate(np.zeros((480, 640, 3), np.uint8), K, box, shape, keypoints, before)
+        image, box = np.zeros((480, 640, 3), np.uint8), square_box(points, 1.0)
+        before = estimator.estimate(HandInPicture(image, K, box, shape, keypoints, before))
     precisions = [torch.linalg.inv(fit.betas_covariance[0]).numpy() for fit in fits]
     mean = np.linalg.inv(sum(precisions)) @ sum(p @ f.betas[0].numpy() for p, f in zip(precisions, fits, strict=True))
     np.testing.assert_allclose(before.betas, mean, atol=1e-6)

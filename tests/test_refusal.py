@@ -20,7 +20,7 @@ from src.photos.detector import Detection, MediapipeHands, mirrored
 from src.photos.detector.landmarker import Landmarker
 from src.photos.detector.mediapipe_hands import without_repeats
 from src.photos.detector.refusal import MIN_SIDE, check_misfit, check_side, side_probability
-from src.photos.estimator import Keypoints
+from src.photos.estimator import HandInPicture, Keypoints
 from src.photos.gallery import FURTHER
 from src.photos.hands import SeveralPeople, believed
 from src.photos.image import Photo, UnusableImage
@@ -48,7 +48,8 @@ def estimator() -> KeypointEstimator:
 
 def estimate(estimator: KeypointEstimator, keypoints: Keypoints) -> object:
     box = square_box(keypoints.points, 1.0)
-    return estimator.estimate(np.zeros((480, 640, 3), np.uint8), K, box, ShapeFilter(ASSETS), keypoints)
+    picture = np.zeros((480, 640, 3), np.uint8)
+    return estimator.estimate(HandInPicture(picture, K, box, ShapeFilter(ASSETS), keypoints))
 
 
 def test_each_refusal_names_its_numbers(estimator: KeypointEstimator) -> None:

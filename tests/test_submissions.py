@@ -12,12 +12,10 @@ import pytest
 from src.evaluation.submission_checks import SubmissionError
 from src.evaluation.submissions import (
     read_dexycb,
-    read_freihand,
-    read_ho3d,
+    read_lists,
     unmirror,
     write_dexycb,
-    write_freihand,
-    write_ho3d,
+    write_lists,
 )
 
 # HO-3D's order as docs/facts.md 4 words it, written out by name, independently of the index tables in use.
@@ -41,7 +39,7 @@ def make_hands(n: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 def test_freihand_file_is_what_the_server_reads(tmp_path: Path) -> None:
     joints, vertices = make_hands()
-    path, archive = write_freihand(tmp_path / "exp.json", joints, vertices, np.arange(4), count=4)
+    path, archive = write_lists(tmp_path / "exp.json", "freihand", joints, vertices, np.arange(4), np.arange(4))
     content = json.loads(path.read_text())
     assert len(content) == 2 and len(content[0]) == len(content[1]) == 4
     np.testing.assert_allclose(content[0], joints, atol=1e-9)
@@ -50,7 +48,7 @@ def test_freihand_file_is_what_the_server_reads(tmp_path: Path) -> None:
         assert bundle.namelist() == ["pred.json"] and bundle.testzip() is None
         assert bundle.read("pred.json") == path.read_bytes()
     for file in (path, archive):
-        back = read_freihand(file, count=4)
+        back = read_lists(file, "freihand", 4)
         np.testing.assert_allclose(back[0], joints, atol=1e-9)
         np.testing.assert_allclose(back[1], vertices, atol=1e-9)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["exp.json", "exp.zip"]
@@ -59,13 +57,13 @@ def test_freihand_file_is_what_the_server_reads(tmp_path: Path) -> None:
 def test_ho3d_file_has_its_joint_order_and_opengl_axes(tmp_path: Path) -> None:
     joints, vertices = make_hands()
     names = ["AP10/0000", "AP10/0001", "SB11/0000", "SB11/0007"]
-    path, archive = write_ho3d(tmp_path / "ho3d.json", joints, vertices, names, names, "v3")
+    path, archive = write_lists(tmp_path / "ho3d.json", "ho3d_v3", joints, vertices, names, names)
     written = np.array(json.loads(path.read_text())[0])
     for column, name in enumerate(HO3D):
         expected = joints[:, STANDARD.index(name)] * np.float32([1, -1, -1])
         np.testing.assert_allclose(written[:, column], expected, atol=1e-9, err_msg=name)
     assert (np.array(json.loads(path.read_text())[1])[..., 2] < 0).all()
-    back = read_ho3d(archive, "v3", count=4)
+    back = read_lists(archive, "ho3d_v3", 4)
     np.testing.assert_allclose(back[0], joints, atol=1e-9)
     np.testing.assert_allclose(back[1], vertices, atol=1e-9)
 
@@ -92,7 +90,7 @@ def test_wrong_order_count_unit_axes_and_values_are_refused_and_nothing_is_writt
 
     def refused(message: str, j: np.ndarray = joints, v: np.ndarray = vertices, i: np.ndarray = ids) -> None:
         with pytest.raises(SubmissionError, match=message):
-            write_freihand(path, j, v, i, count=4)
+            write_lists(path, "freihand", j, v, i, ids)
 
     refused("row 1 is image 2, but the official order has 1", i=np.array([0, 2, 1, 3]))
     refused("3 predictions for 4 images", i=ids[:3])
@@ -105,11 +103,11 @@ def test_wrong_order_count_unit_axes_and_values_are_refused_and_nothing_is_writt
     refused("row 2 is not finite", j=np.where(np.arange(4)[:, None, None] == 2, np.nan, joints))
     refused("vertices has shape", v=vertices[:, :777])
     with pytest.raises(SubmissionError, match="4 predictions for 3960 images"):
-        write_freihand(path, joints, vertices, ids)
+        write_lists(path, "freihand", joints, vertices, ids, np.arange(3960))
     with pytest.raises(SubmissionError, match="row 0 is image b"):
-        write_ho3d(path, joints, vertices, list("badc"), list("abcd"))
-    with pytest.raises(SubmissionError, match="'v4' is unknown"):
-        write_ho3d(path, joints, vertices, list("abcd"), list("abcd"), "v4")
+        write_lists(path, "ho3d_v2", joints, vertices, list("badc"), list("abcd"))
+    with pytest.raises(SubmissionError, match="'ho3d_v4' is unknown"):
+        write_lists(path, "ho3d_v4", joints, vertices, list("abcd"), list("abcd"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,7 +123,7 @@ def test_dexycb_refuses_missing_and_disordered_ids(tmp_path: Path) -> None:
 
 def test_damaged_files_are_refused_on_reading(tmp_path: Path) -> None:
     joints, vertices = make_hands()
-    path, archive = write_freihand(tmp_path / "f.json", joints, vertices, np.arange(4), count=4)
+    path, archive = write_lists(tmp_path / "f.json", "freihand", joints, vertices, np.arange(4), np.arange(4))
     whole = path.read_text()
     for text, message in (
         (whole[:1000], "not JSON"),
@@ -135,11 +133,11 @@ def test_damaged_files_are_refused_on_reading(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(SubmissionError, match=message):
-            read_freihand(path, count=4)
+            read_lists(path, "freihand", 4)
     with zipfile.ZipFile(archive, "w") as bundle:
         bundle.writestr("folder/pred.json", whole)
     with pytest.raises(SubmissionError, match="folder/pred.json"):
-        read_freihand(archive, count=4)
+        read_lists(archive, "freihand", 4)
     text = write_dexycb(tmp_path / "d.txt", joints, np.arange(4), np.zeros(4, bool), np.arange(4)).read_text()
     for broken, message in (
         (text + "\n", "line 5 has 1 fields"),

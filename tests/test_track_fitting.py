@@ -15,9 +15,8 @@ from test_video_files import write_clip
 
 from benchmarks.scenes.tracking_scores import ClipScores, Reported, score_clip, summary
 from src.photos.api import PhotoEstimator
-from src.photos.estimator import Keypoints
+from src.photos.estimator import HandInPicture
 from src.photos.result import Result
-from src.photos.shape_filter import ShapeFilter
 from src.photos.video import run_video
 from src.photos.video.smoothing import FrameHands, TrackFitter, fit_tracks
 from src.photos.video.track import TrackedHand
@@ -96,10 +95,9 @@ def test_hands_that_were_never_confirmed_are_left_out() -> None:
 class Placed(Fixed):
     """The hand that the detector's keypoints mean."""
 
-    def estimate(self, image: np.ndarray, K: np.ndarray, box: np.ndarray, shape: ShapeFilter, keypoints: Keypoints,
-                 *_: object) -> Result:  # fmt: skip
+    def estimate(self, seen: HandInPicture) -> Result:
         hand = hand_at(0.6)
-        return replace(result_of(hand), width=image.shape[1], keypoints=keypoints.points, box=box)
+        return replace(result_of(hand), width=seen.image.shape[1], keypoints=seen.keypoints.points, box=seen.box)
 
 
 def two_hands(count: int) -> PhotoEstimator:

@@ -14,6 +14,7 @@ from photo_cases import Fixed, hand_at, result_of
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.detector.detection import Detection
+from src.photos.estimator import HandInPicture
 from src.photos.estimator import Keypoints as Points
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
@@ -34,10 +35,9 @@ SHAPE = (SHAPE - SHAPE.mean(axis=0)) / np.ptp(SHAPE, axis=0).max()
 class Keypoints(Fixed):
     """Takes the keypoints that it is told at their word."""
 
-    def estimate(self, image: np.ndarray, K: np.ndarray, box: np.ndarray, shape: ShapeFilter, keypoints: object,
-                 *_: object) -> Result:  # fmt: skip
-        found = {"keypoints": keypoints.points, "confidence": keypoints.confidence, "box": box}
-        return replace(HAND, width=image.shape[1], **found)
+    def estimate(self, seen: HandInPicture) -> Result:
+        found = {"keypoints": seen.keypoints.points, "confidence": seen.keypoints.confidence, "box": seen.box}
+        return replace(HAND, width=seen.image.shape[1], **found)
 
 
 class Script:

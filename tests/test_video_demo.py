@@ -15,7 +15,7 @@ from datasets.synthetic.samples import copy_freihand, write_video
 from options.run_options import get_args_parser
 from src.photos.video import run_video as module
 from src.photos.video.run_video import video_demo
-from utils.video_files import VideoInfo, open_video, video_writer
+from utils.video_files import VideoInfo, VideoWriter, open_video
 
 FRAMES, SHIFT = 6, 3
 
@@ -30,7 +30,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, li
     box = json.loads((folder / "00000000_bbox.json").read_text())
     np.save(folder / "hand_K.npy", K)
     frames = [cv2.warpAffine(image, np.float32([[1, 0, SHIFT * i], [0, 1, 0]]), (255, 231)) for i in range(FRAMES)]
-    with video_writer(folder / "hand.mp4", VideoInfo(255, 231, 12.0, 0)) as writer:
+    with VideoWriter(folder / "hand.mp4", VideoInfo(255, 231, 12.0, 0)) as writer:
         for frame in frames:
             writer.write(frame)
     return folder / "hand.mp4", np.stack(frames), box
@@ -83,7 +83,7 @@ def test_the_hand_is_followed(clip: tuple[Path, np.ndarray, list[float]], tmp_pa
 
 
 def test_without_a_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with video_writer(tmp_path / "empty.mp4", VideoInfo(160, 120, 25.0, 0)) as writer:
+    with VideoWriter(tmp_path / "empty.mp4", VideoInfo(160, 120, 25.0, 0)) as writer:
         for _ in range(4):
             writer.write(np.full((120, 160, 3), 90, np.uint8))
     path, (_, *frames) = demo(tmp_path / "empty.mp4", tmp_path / "out")
@@ -132,7 +132,7 @@ def test_files_that_are_no_videos(tmp_path: Path, clip: tuple[Path, np.ndarray, 
         demo(tmp_path / "missing.mp4", tmp_path)
     with pytest.raises(OSError, match="taken.*cannot be written"):
         demo(clip[0], tmp_path / "taken")
-    with video_writer(tmp_path / "tiny.mp4", VideoInfo(16, 16, 25.0, 0)) as writer:
+    with VideoWriter(tmp_path / "tiny.mp4", VideoInfo(16, 16, 25.0, 0)) as writer:
         writer.write(np.zeros((16, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="too few"):
         demo(tmp_path / "tiny.mp4", tmp_path)

@@ -19,19 +19,19 @@ from photo_cases import Fixed, K, arguments
 
 from src.photos.api import PhotoEstimator
 from src.photos.camera import Camera
+from src.photos.estimator import HandInPicture
 from src.photos.image import UnusableImage
 from src.photos.result import Result
-from src.photos.shape_filter import ShapeFilter
 from src.photos.video import run_video
 from src.photos.video.tracker import HandTracker
-from utils.video_files import VideoInfo, VideoWriter, open_video, video_writer, writable_rate
+from utils.video_files import VideoInfo, VideoWriter, open_video, writable_rate
 
 FAULTS = Path("../../shared/data/faults")
 needs_faults = pytest.mark.skipif(not FAULTS.is_dir(), reason=f"{FAULTS} is not there")
 
 
 def write_clip(path: Path, count: int = 12, fps: float = 30.0) -> Path:
-    with video_writer(path, VideoInfo(64, 48, fps, 0)) as writer:
+    with VideoWriter(path, VideoInfo(64, 48, fps, 0)) as writer:
         for number in range(count):
             writer.write(np.full((48, 64, 3), 20 * (number + 1), np.uint8))
     return path
@@ -81,7 +81,7 @@ def test_times_are_those_of_the_container(tmp_path: Path) -> None:
     info, frames = open_video(clip)
     times = [frame.seconds for frame in frames]
     np.testing.assert_allclose(times, [*np.arange(7) * 0.1, *(0.6 + np.arange(1, 6) * 0.025)], atol=2e-3)
-    with video_writer(tmp_path / "out.mp4", info._replace(fps=40.0)) as writer:
+    with VideoWriter(tmp_path / "out.mp4", info._replace(fps=40.0)) as writer:
         for time in times:
             writer.write(np.full((48, 64, 3), 200 if time > 0.55 else 20, np.uint8), time)
     bright = [frame.seconds for frame in open_video(tmp_path / "out.mp4")[1] if frame.image.mean() > 100]
@@ -89,7 +89,7 @@ def test_times_are_those_of_the_container(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_jumps_fills_no_disk(tmp_path: Path) -> None:
-    with video_writer(tmp_path / "a.mp4", VideoInfo(64, 48, 30.0, 0)) as writer:
+    with VideoWriter(tmp_path / "a.mp4", VideoInfo(64, 48, 30.0, 0)) as writer:
         for time in (0.0, 0.033, 1e9, 1e9 + 0.033):
             writer.write(np.zeros((48, 64, 3), np.uint8), time)
         assert writer.count == 4
@@ -122,7 +122,7 @@ def test_rates_beyond_any_camera(
         writer.write(np.full((48, 64, 3), 40 * number, np.uint8))
     writer.release()
     info, frames = open_video(with_avi_rate(tmp_path / "a.avi", scale, rate))
-    with video_writer(tmp_path / "b.mp4", info) as copy:
+    with VideoWriter(tmp_path / "b.mp4", info) as copy:
         for frame in frames:
             copy.write(frame.image, frame.seconds)
     assert info.fps == pytest.approx(fps) and len(list(open_video(tmp_path / "b.mp4")[1])) == 5
@@ -132,7 +132,7 @@ def test_rates_beyond_any_camera(
 @needs_faults
 def test_the_video_with_the_odd_frame_rate(tmp_path: Path) -> None:
     info, frames = open_video(FAULTS / "fps_119_743.mp4")
-    with video_writer(tmp_path / "a.mp4", info) as writer:
+    with VideoWriter(tmp_path / "a.mp4", info) as writer:
         for frame in frames:
             writer.write(frame.image, frame.seconds)
     assert writer.count == 12
@@ -151,10 +151,10 @@ def test_a_full_disk_keeps_the_earlier_video(tmp_path: Path) -> None:
     script = f"""
 import resource, numpy as np
 from pathlib import Path
-from utils.video_files import VideoInfo, video_writer
+from utils.video_files import VideoInfo, VideoWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
-with video_writer(Path({str(tmp_path / "a.mp4")!r}), VideoInfo(96, 96, 25.0, 0)) as writer:
+with VideoWriter(Path({str(tmp_path / "a.mp4")!r}), VideoInfo(96, 96, 25.0, 0)) as writer:
     for number in range(60):
         writer.write(np.roll(noise, number, axis=0))
 """
@@ -179,8 +179,8 @@ def test_a_name_as_long_as_file_systems_take(tmp_path: Path, monkeypatch: pytest
 
 def test_a_number_that_json_cannot_hold_is_one_frames_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Sometimes(Fixed):
-        def estimate(self, image: np.ndarray, *rest: object) -> Result:
-            result = super().estimate(image, *rest)
+        def estimate(self, seen: HandInPicture) -> Result:
+            result = super().estimate(seen)
             return replace(result, reprojection_px=float("nan")) if self.calls == 2 else result
 
     monkeypatch.setattr(run_video, "open_tools", lambda _: PhotoEstimator(Sometimes()))
@@ -265,9 +265,9 @@ def test_frames_without_a_hand_say_nothing_of_its_shape(tmp_path: Path) -> None:
     class Predicting(Fixed):
         """Predicts a shape in every frame, also in those in which it then finds no hand."""
 
-        def estimate(self, image: np.ndarray, K: np.ndarray, box: np.ndarray, shape: ShapeFilter, *_: object) -> Result:
-            shape.update(np.full(10, float(self.calls)))
-            return super().estimate(image)
+        def estimate(self, seen: HandInPicture) -> Result:
+            seen.shape.update(np.full(10, float(self.calls)))
+            return super().estimate(seen)
 
     def look(call: int) -> None:
         if call in (2, 4):

@@ -19,6 +19,7 @@ from test_video_files import write_clip
 
 from src.engine.checkpoint import ModelCard
 from src.photos.api import PhotoEstimator
+from src.photos.estimator import HandInPicture
 from src.photos.image import UnusableImage
 from src.photos.result import Result
 from src.photos.video import records, run_video
@@ -33,8 +34,8 @@ class Moving(Fixed):
         super().__init__(look)
         self.lost, self.results = lost, {}
 
-    def estimate(self, image: np.ndarray, *rest: object) -> Result:
-        super().estimate(image, *rest)
+    def estimate(self, seen: HandInPicture) -> Result:
+        super().estimate(seen)
         if self.calls in self.lost:
             raise UnusableImage("no usable hand")
         self.results[self.calls] = result_of(hand_at(0.5 + 0.02 * self.calls, seed=self.calls))

@@ -14,12 +14,12 @@ from src.engine import distributed
 def main(commands: Path) -> None:
     """Run the phases in one process group: run.py has a process for each, here torch is started only once."""
     destroy_distributed, distributed.destroy_distributed = distributed.destroy_distributed, lambda: None
-    from src.engine import PHASES
+    from src.engine import run_phase
 
     try:
         for line in commands.read_text(encoding="utf-8").splitlines():
             args = get_args_parser().parse_args(line.split())
-            PHASES[args.phase](args)
+            run_phase(args)
     finally:
         destroy_distributed()
 

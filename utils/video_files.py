@@ -132,8 +132,9 @@ def writable_rate(fps: float) -> float:
     raise ValueError(f"{fps:g} frames a second cannot be written")
 
 
-class VideoWriter:
-    """Writes frames beside ``path`` and puts the file there when it is closed, with however many frames it has.
+class VideoWriter(contextlib.AbstractContextManager):
+    """Writes frames beside ``path`` and puts the file there when it is closed, with however many frames it has: however
+    its block ends, what was written stays a valid video.
 
     Odd sizes are made even by repeating the last row or column. The file has a constant rate: frames with times are
     repeated, or left out where they come faster, so that each is shown when it should.
@@ -209,6 +210,9 @@ class VideoWriter:
         finally:
             self._temporary.unlink(missing_ok=True)
 
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def count_frames(path: Path) -> int:
     """Frames of a video that can be decoded."""
@@ -217,13 +221,3 @@ def count_frames(path: Path) -> int:
         count += 1
     capture.release()
     return count
-
-
-@contextlib.contextmanager
-def video_writer(path: Path, info: VideoInfo) -> Iterator[VideoWriter]:
-    """A `VideoWriter` that is closed however the block ends: what was written stays a valid video."""
-    writer = VideoWriter(path, info)
-    try:
-        yield writer
-    finally:
-        writer.close()

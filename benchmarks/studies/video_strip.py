@@ -27,7 +27,7 @@ from template.kinematics import JointsModel
 from utils.artifacts import Identity, save_identity
 from utils.camera import project_numpy, square_box
 from utils.joints import TIP_JOINTS
-from utils.video_files import VideoInfo, open_video, video_writer
+from utils.video_files import VideoInfo, VideoWriter, open_video
 
 SHOWN = 6
 _TIP = TIP_JOINTS[1]  # of the index finger, standard order
@@ -37,7 +37,7 @@ def run(clip: TrackingClip, folder: Path, *options: str) -> tuple[list[np.ndarra
     """Annotated frames (H,W,3) uint8 RGB and their lines, of the demo on a clip."""
     images = clip.images
     height, width = images[0].shape[:2]
-    with video_writer(folder / "clip.mp4", VideoInfo(width, height, FPS, len(images))) as writer:
+    with VideoWriter(folder / "clip.mp4", VideoInfo(width, height, FPS, len(images))) as writer:
         for number, image in enumerate(images):
             writer.write(image, number / FPS)
     np.save(folder / "clip_K.npy", clip.K)

@@ -10,7 +10,7 @@ from options.command_line import numbers_between, run_command, values_of, writer
 
 def get_args_parser() -> argparse.ArgumentParser:
     about = "Write a synthetic data set in DexYCB's layout. An interrupted run goes on where it stopped."
-    parser = writer_parser("python -m datasets.synthetic", about)
+    parser = writer_parser("synthetic", about)
     parser.add_argument("--num_sequences", type=int, default=100, help="sequences a subject (official: 100)")
     parser.add_argument("--num_frames", type=int, default=72, help="frames a sequence")
     parser.add_argument("--num_subjects", type=int, default=10, help="above 10: further people to train on")

@@ -136,9 +136,7 @@ def _aim(hand: StudioHand, generator: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = writer_parser(
-        "python -m datasets.synthetic.freihand_writer", "Write a synthetic data set in FreiHAND's layout."
-    )
+    parser = writer_parser("synthetic.freihand_writer", "Write a synthetic data set in FreiHAND's layout.")
     parser.add_argument("--num_train", type=int, default=64, help="unique training samples, four images each")
     parser.add_argument("--num_eval", type=int, default=16, help="evaluation samples")
     return parser

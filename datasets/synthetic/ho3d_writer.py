@@ -90,7 +90,7 @@ def write_ho3d(
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = writer_parser(
-        "python -m datasets.synthetic.ho3d_writer",
+        "synthetic.ho3d_writer",
         "Write a small synthetic data set in the layout of HO-3D's evaluation part.",
     )
     parser.add_argument("--num_images", type=int, default=8, help="images, four to a sequence")

@@ -144,9 +144,7 @@ def _row(values: np.ndarray) -> str:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = writer_parser(
-        "python -m datasets.synthetic.humbi_writer", "Write a small synthetic data set in the layout of HUMBI's hands."
-    )
+    parser = writer_parser("synthetic.humbi_writer", "Write a small synthetic data set in the layout of HUMBI's hands.")
     parser.add_argument("--num_subjects", type=int, default=4, help="people")
     parser.add_argument("--num_frames", type=int, default=2, help="frames a person")
     parser.add_argument("--num_cameras", type=int, default=3, help="views of a frame")

@@ -22,7 +22,7 @@ from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 from options.command_line import CommandParser, run_command
 from utils.camera import mirror_intrinsics, project_numpy
 from utils.files import atomic_path, write_json
-from utils.video_files import VideoInfo, video_writer
+from utils.video_files import VideoInfo, VideoWriter
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def write_video(path: Path, num_frames: int, seed: int = 0) -> int:
         rows = order[cameras == min(cameras)]  # NumPy orders no texts
         first = dataset.full_image(int(rows[0]))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with video_writer(path, VideoInfo(first.shape[1], first.shape[0], _FPS, len(rows))) as writer:
+        with VideoWriter(path, VideoInfo(first.shape[1], first.shape[0], _FPS, len(rows))) as writer:
             for row in rows:
                 writer.write(dataset.full_image(int(row)))
         _write_K(path, dataset.columns["K_image"][rows[0]].astype(np.float64))

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from importlib import import_module
 
-
-def _phase(module: str, name: str) -> Callable[[argparse.Namespace], None]:
-    def work(args: argparse.Namespace) -> None:
-        getattr(import_module(module), name)(args)
-
-    return work
-
-
-_VIDEO = _phase("src.photos.video.run_video", "video_demo")
-_IMAGES = _phase("src.photos.run_images", "image_demo")
-_SYNTHETIC = _phase("src.engine.demo.synthetic", "demo")
-
-
-#: ``run.py --phase``: name -> function of the parsed options. Each imports what it needs when called.
-PHASES: dict[str, Callable[[argparse.Namespace], None]] = {
-    "train": _phase("src.engine.train", "train"),
-    "eval": _phase("src.engine.evaluate", "evaluate"),
-    "predict": _phase("src.engine.predict", "predict"),
-    "demo": lambda args: (_VIDEO if args.video else _IMAGES if args.images else _SYNTHETIC)(args),
-    "export": _phase("src.engine.export", "export"),
-    "personalise": _phase("src.engine.estimates.command", "personalise"),
+#: ``run.py --phase``, a demo by what it shows: name -> module, which is imported when it is needed, and function.
+PHASES = {
+    "train": ("src.engine.train", "train"),
+    "eval": ("src.engine.evaluate", "evaluate"),
+    "predict": ("src.engine.predict", "predict"),
+    "demo of a video": ("src.photos.video.run_video", "video_demo"),
+    "demo of images": ("src.photos.run_images", "image_demo"),
+    "demo": ("src.engine.demo.synthetic", "demo"),
+    "export": ("src.engine.export", "export"),
+    "personalise": ("src.engine.estimates.command", "personalise"),
 }
+
+
+def run_phase(args: argparse.Namespace) -> None:
+    """Do what ``--phase`` says."""
+    phase = args.phase
+    if phase == "demo":
+        phase += " of a video" if args.video else " of images" if args.images else ""
+    module, name = PHASES[phase]
+    getattr(import_module(module), name)(args)

@@ -13,7 +13,7 @@ from datasets.protocol import SampleDataset
 from src.engine.measure import Points, camera_points, count_hands, official_hand
 from src.engine.run_folder import run_path
 from src.evaluation import submissions
-from src.evaluation.official import dexycb_scores, freihand_scores, ho3d_scores
+from src.evaluation.official import ALIGNMENTS, dexycb_scores, list_scores
 from src.evaluation.submission_checks import SubmissionError
 from template import HandAssets
 from utils.artifacts import Predictions
@@ -56,18 +56,18 @@ def submit(
         _same(path, (found,), (submissions.unmirror(points.joints, predictions.is_left),))
         return [path]
     path = folder / f"{name}.json"
-    if args.submit == "freihand":
-        files = submissions.write_freihand(path, points.joints, points.vertices, ids, count, strict=strict)
-        found = submissions.read_freihand(files[1], count, strict=strict)
-    else:
+    kind, names, order = _kind(args, dataset), ids, np.arange(count)
+    if args.submit == "ho3d":
         order = np.asarray(dataset.names)
-        rows = np.searchsorted(dataset.columns["image_id"], ids).clip(0, count - 1)
-        files = submissions.write_ho3d(
-            path, points.joints, points.vertices, order[rows].tolist(), order.tolist(), dataset.version, strict=strict
-        )
-        found = submissions.read_ho3d(files[1], dataset.version, count, strict=strict)
-    _same(path, found, points[:2])
+        names = order[np.searchsorted(dataset.columns["image_id"], ids).clip(0, count - 1)]
+    files = submissions.write_lists(path, kind, points.joints, points.vertices, names, order, strict)
+    _same(path, submissions.read_lists(files[1], kind, count, strict), points[:2])
     return list(files)
+
+
+def _kind(args: argparse.Namespace, dataset: SampleDataset) -> str:
+    """Name of a data set's result lists in `submissions.OFFICIAL_COUNTS`."""
+    return f"ho3d_{dataset.version}" if args.dataset == "ho3d" else args.dataset
 
 
 def _same(path: Path, found: tuple[np.ndarray, ...], meant: tuple[np.ndarray, ...]) -> None:
@@ -97,8 +97,7 @@ def official_scores(
         logger.info("not scored: %s", error)
         return None
     rows = np.searchsorted(dataset.columns["image_id"], image_id)
-    scores = freihand_scores if args.dataset == "freihand" else ho3d_scores
-    return scores(points.joints, points.vertices, true_joints[rows], true_vertices[rows])
+    return list_scores(args.dataset, points.joints, points.vertices, true_joints[rows], true_vertices[rows])
 
 
 def read_result_file(args: argparse.Namespace, dataset: SampleDataset) -> tuple[Points, np.ndarray, np.ndarray]:
@@ -117,10 +116,7 @@ def read_result_file(args: argparse.Namespace, dataset: SampleDataset) -> tuple[
         ids, joints = ids[known], joints[known]
         is_left = dataset.columns["is_left"][np.searchsorted(dataset.columns["image_id"], ids)]
         return Points(submissions.unmirror(joints, is_left), np.empty((len(ids), 0, 3)), True), ids, is_left
-    if args.dataset == "freihand":
-        found = submissions.read_freihand(path, len(dataset))
-    elif args.dataset == "ho3d":
-        found = submissions.read_ho3d(path, dataset.version, len(dataset))
-    else:
+    if args.dataset not in ALIGNMENTS:
         raise ValueError(f"{path}: {args.dataset} has no official result file; give an .npz of --phase predict")
+    found = submissions.read_lists(path, _kind(args, dataset), len(dataset))
     return Points(*found, True), ids, np.zeros(len(ids), dtype=bool)

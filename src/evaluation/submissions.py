@@ -43,46 +43,51 @@ def unmirror(points: np.ndarray, is_left: np.ndarray) -> np.ndarray:
     return points * signs
 
 
-def write_freihand(
+def write_lists(
     path: str | os.PathLike,
+    kind: str,
     joints: np.ndarray,
     vertices: np.ndarray,
-    image_id: np.ndarray,
-    count: int | None = None,
+    names: Sequence[str] | np.ndarray,
+    expected: Sequence[str] | np.ndarray,
     strict: bool = True,
 ) -> tuple[Path, Path]:
-    """Write FreiHAND's list to ``path`` (`.json`) and the server's flat zip beside it; returns both paths.
+    """Write FreiHAND's or HO-3D's list to ``path`` (`.json`) and the server's flat zip beside it; returns both paths.
 
     Args:
-        joints: (N,21,3) metres, OpenCV camera frame, standard order; vertices: (N,778,3) likewise.
-        image_id: (N,) must be 0, 1, ..., count - 1.
-        count: images of the evaluation set; default the official 3960.
+        kind: of `OFFICIAL_COUNTS`.
+        joints: (N,21,3) metres, OpenCV camera frame, **standard** order; vertices: (N,778,3) likewise.
+        names: of each row, its number in FreiHAND, 'SEQ/ID' in HO-3D; expected: of all images, in the official order.
         strict: False for points whose unit, axes and order are known (predictions of this code): if they do not
             look like hands, the network is bad, which is said in the log and no reason to write nothing.
 
     Raises:
         SubmissionError: naming the row or the quantity that the server would not take.
     """
-    count = OFFICIAL_COUNTS["freihand"] if count is None else count
-    return _write_lists(path, joints, vertices, image_id, np.arange(count), "freihand", strict)
-
-
-def write_ho3d(
-    path: str | os.PathLike,
-    joints: np.ndarray,
-    vertices: np.ndarray,
-    names: Sequence[str],
-    expected_names: Sequence[str],
-    version: str = "v2",
-    strict: bool = True,
-) -> tuple[Path, Path]:
-    """Write HO-3D's list; all but these as `write_freihand`, joints in the **standard** order.
-
-    Args:
-        names: 'SEQ/ID' of each row; expected_names: the lines of evaluation.txt.
-        version: 'v2' or 'v3'.
-    """
-    return _write_lists(path, joints, vertices, names, expected_names, _ho3d_kind(version), strict)
+    path, count = Path(path), len(expected)
+    _check_kind(kind)
+    check_order(names, expected, f"{kind} {path}")
+    if path.suffix != ".json":
+        raise SubmissionError(f"{path} must end in .json; the zip is written beside it")
+    if count != OFFICIAL_COUNTS[kind]:
+        logger.warning("%s has %d rows; the %s server takes %d", path, count, kind, OFFICIAL_COUNTS[kind])
+    joints = check_points(joints, count, 21, f"{kind} joints")
+    vertices = check_points(vertices, count, 778, f"{kind} vertices")
+    _judge(joints, vertices, names, f"{kind} {path}", strict)
+    if kind.startswith("ho3d"):
+        joints, vertices = joints[:, list(STANDARD_TO_MANO)] * OPENGL, vertices * OPENGL
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="ascii") as handle:
+        handle.write("[")
+        for separator, points in (("", joints), (", ", vertices)):  # row by row: v3 as one list would need gigabytes
+            handle.write(f"{separator}[")
+            for row, sample in enumerate(np.round(points, DECIMALS_METRES)):
+                handle.write((", " if row else "") + json.dumps(sample.tolist(), allow_nan=False))
+            handle.write("]")
+        handle.write("]")
+    archive = path.with_suffix(".zip")
+    with atomic_path(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.write(path, ARCHIVE_MEMBER)
+    return path, archive
 
 
 def write_dexycb(
@@ -101,7 +106,7 @@ def write_dexycb(
         image_id: (N,) official ids (docs/facts.md 1.7) in rising order.
         expected_ids: the ids the evaluator asks for: every sample of the split with a valid hand,
             both sides, every frame. More ids than these are allowed.
-        strict: as of `write_freihand`.
+        strict: as of `write_lists`.
 
     Raises:
         SubmissionError: naming the row, or the ids that are missing.
@@ -120,23 +125,45 @@ def write_dexycb(
     return Path(path)
 
 
-def read_freihand(
-    path: str | os.PathLike, count: int | None = None, strict: bool = True
+def read_lists(
+    path: str | os.PathLike, kind: str, count: int | None = None, strict: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read and check FreiHAND's JSON or zip: joints (N,21,3), vertices (N,778,3), metres.
+    """Read and check FreiHAND's or HO-3D's JSON or zip: joints (N,21,3) **standard** order, vertices (N,778,3), OpenCV
+    camera frame, metres.
 
     Raises:
-        SubmissionError: if the server would not take it; ``count`` defaults to the official 3960.
+        SubmissionError: if the server would not take it; ``count`` defaults to the official one of ``kind``.
     """
-    return _read_lists(path, OFFICIAL_COUNTS["freihand"] if count is None else count, "freihand", strict)
-
-
-def read_ho3d(
-    path: str | os.PathLike, version: str = "v2", count: int | None = None, strict: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read and check HO-3D's JSON or zip: joints (N,21,3) **standard** order, vertices (N,778,3), OpenCV, metres."""
-    kind = _ho3d_kind(version)
-    return _read_lists(path, OFFICIAL_COUNTS[kind] if count is None else count, kind, strict)
+    path = Path(path)
+    _check_kind(kind)
+    count = OFFICIAL_COUNTS[kind] if count is None else count
+    try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as bundle:
+                if bundle.namelist() != [ARCHIVE_MEMBER]:
+                    raise SubmissionError(f"{path} holds {bundle.namelist()}; it must hold {ARCHIVE_MEMBER} alone")
+                text = bundle.read(ARCHIVE_MEMBER).decode("ascii")
+        else:
+            text = path.read_text(encoding="ascii")
+        content = json.loads(text)
+    except (SubmissionError, FileNotFoundError):
+        raise
+    except READ_ERRORS as error:
+        raise SubmissionError(f"{path} is not JSON, or no zip of it: {error}") from error
+    if not isinstance(content, list) or len(content) != 2:
+        raise SubmissionError(f"{path} must be a list of two lists: joints and vertices")
+    lists = []
+    for name, rows, size in (("joints", content[0], 21), ("vertices", content[1], 778)):
+        try:
+            points = np.asarray(rows, dtype=np.float64)
+        except READ_ERRORS as error:
+            raise SubmissionError(f"{path}: the {name} do not form an array: {error}") from error
+        lists.append(check_points(points, count, size, f"{path} {name}"))
+    joints, vertices = lists
+    if kind.startswith("ho3d"):
+        joints, vertices = joints[:, list(MANO_TO_STANDARD)] * OPENGL, vertices * OPENGL
+    _judge(joints, vertices, np.arange(count), f"{kind} {path}", strict)
+    return joints, vertices
 
 
 def read_dexycb(
@@ -174,11 +201,9 @@ def _judge(
             check_distance(points, names, what)
 
 
-def _ho3d_kind(version: str) -> str:
-    kind = f"ho3d_{version}"
+def _check_kind(kind: str) -> None:
     if kind not in OFFICIAL_COUNTS:
-        raise SubmissionError(f"HO-3D version {version!r} is unknown; it must be 'v2' or 'v3'")
-    return kind
+        raise SubmissionError(f"{kind!r} is unknown; it must be one of {', '.join(OFFICIAL_COUNTS)}")
 
 
 def _check_dexycb_ids(ids: np.ndarray, expected: np.ndarray, what: str) -> None:
@@ -194,68 +219,3 @@ def _check_dexycb_ids(ids: np.ndarray, expected: np.ndarray, what: str) -> None:
             f"{what}: {len(missing)} of {len(np.unique(expected))} images are missing, first {missing[:3].tolist()}; "
             "the evaluator wants both hand sides and every frame (--side both)"
         )
-
-
-def _write_lists(
-    path: str | os.PathLike,
-    joints: np.ndarray,
-    vertices: np.ndarray,
-    names: Sequence[str] | np.ndarray,
-    expected: Sequence[str] | np.ndarray,
-    kind: str,
-    strict: bool,
-) -> tuple[Path, Path]:
-    path, count = Path(path), len(expected)
-    check_order(names, expected, f"{kind} {path}")
-    if path.suffix != ".json":
-        raise SubmissionError(f"{path} must end in .json; the zip is written beside it")
-    if count != OFFICIAL_COUNTS[kind]:
-        logger.warning("%s has %d rows; the %s server takes %d", path, count, kind, OFFICIAL_COUNTS[kind])
-    joints = check_points(joints, count, 21, f"{kind} joints")
-    vertices = check_points(vertices, count, 778, f"{kind} vertices")
-    _judge(joints, vertices, names, f"{kind} {path}", strict)
-    if kind.startswith("ho3d"):
-        joints, vertices = joints[:, list(STANDARD_TO_MANO)] * OPENGL, vertices * OPENGL
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="ascii") as handle:
-        handle.write("[")
-        for separator, points in (("", joints), (", ", vertices)):  # row by row: v3 as one list would need gigabytes
-            handle.write(f"{separator}[")
-            for row, sample in enumerate(np.round(points, DECIMALS_METRES)):
-                handle.write((", " if row else "") + json.dumps(sample.tolist(), allow_nan=False))
-            handle.write("]")
-        handle.write("]")
-    archive = path.with_suffix(".zip")
-    with atomic_path(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as bundle:
-        bundle.write(path, ARCHIVE_MEMBER)
-    return path, archive
-
-
-def _read_lists(path: str | os.PathLike, count: int, kind: str, strict: bool) -> tuple[np.ndarray, np.ndarray]:
-    path = Path(path)
-    try:
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as bundle:
-                if bundle.namelist() != [ARCHIVE_MEMBER]:
-                    raise SubmissionError(f"{path} holds {bundle.namelist()}; it must hold {ARCHIVE_MEMBER} alone")
-                text = bundle.read(ARCHIVE_MEMBER).decode("ascii")
-        else:
-            text = path.read_text(encoding="ascii")
-        content = json.loads(text)
-    except (SubmissionError, FileNotFoundError):
-        raise
-    except READ_ERRORS as error:
-        raise SubmissionError(f"{path} is not JSON, or no zip of it: {error}") from error
-    if not isinstance(content, list) or len(content) != 2:
-        raise SubmissionError(f"{path} must be a list of two lists: joints and vertices")
-    lists = []
-    for name, rows, size in (("joints", content[0], 21), ("vertices", content[1], 778)):
-        try:
-            points = np.asarray(rows, dtype=np.float64)
-        except READ_ERRORS as error:
-            raise SubmissionError(f"{path}: the {name} do not form an array: {error}") from error
-        lists.append(check_points(points, count, size, f"{path} {name}"))
-    joints, vertices = lists
-    if kind.startswith("ho3d"):
-        joints, vertices = joints[:, list(MANO_TO_STANDARD)] * OPENGL, vertices * OPENGL
-    _judge(joints, vertices, np.arange(count), f"{kind} {path}", strict)
-    return joints, vertices

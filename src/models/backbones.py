@@ -9,7 +9,8 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from src.models.state_dicts import load_strict, load_tensors
+from src.models.state_dicts import load_strict
+from utils.torch_files import load_harmless
 
 _RESNET = ("layer1", "layer2", "layer3", "layer4")
 _REGNET = ("trunk_output.block1", "trunk_output.block2", "trunk_output.block3", "trunk_output.block4")
@@ -31,8 +32,10 @@ def classifier(name: str, weights: str | Path | None = None) -> nn.Module:
     """
     network = torchvision.models.get_model(name, weights=None)
     if weights is not None:
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"{weights}: no such file")
         try:
-            load_strict(network, load_tensors(weights))
+            load_strict(network, load_harmless(weights))
         except ValueError as error:
             raise ValueError(
                 f"{weights}: {error}; pass torchvision's weights of {name}, or another --backbone"

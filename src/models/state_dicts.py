@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-
-from utils.files import READ_ERRORS, read_reason
 
 #: Where checkpoint files keep the weights beside an epoch and the like.
 WRAPPERS = ("model_state_dict", "state_dict", "model")
@@ -84,17 +80,3 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor]) -> int:
         raise StateDictError(f"does not fit {type(model).__name__}: {'; '.join(said)}")
     model.load_state_dict(state, strict=True)
     return len(own)
-
-
-def load_tensors(path: str | Path) -> Any:
-    """What a ``.pt`` or ``.pth`` file of tensors holds, on the CPU, read without running anything of it.
-
-    Raises:
-        FileNotFoundError: no such file. ValueError: it is no such file; names it.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (*READ_ERRORS, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: cannot be read as weights ({read_reason(error)}); is the file complete?") from error

@@ -24,7 +24,7 @@ from src.photos.detector.detection import Finder
 from src.photos.detector.finders import finder_trained_on, landmarks_of, open_finder
 from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
 from src.photos.detector.search import KeypointReader, open_reader
-from src.photos.estimator import Estimator, HandEstimator
+from src.photos.estimator import Estimator, HandEstimator, HandInPicture
 from src.photos.image import Photo, UnusableImage, photo_of
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.perspective import into_view, out_of_view, view_for
@@ -173,11 +173,10 @@ class PhotoEstimator:
 
     def regions(self, photo: Photo) -> list[Region]:
         """The hands of a picture, see `choose_regions`."""
-        card = self.estimator.card
-        reader = None if card.crop == "image" else self.reader
+        reader = None if self.estimator.card.crop == "image" else self.reader
         regions = choose_regions(photo, self.bbox, self.hand, self.detector, reader)
         # Networks of meshes have keypoints of their own, which belong to their meshes.
-        theirs = is_mesh_model(card.model) and self.detector is None
+        theirs = is_mesh_model(self.estimator.card.model) and self.detector is None
         return [replace(region, keypoints=None) for region in regions] if theirs else regions
 
     def estimate(
@@ -210,12 +209,13 @@ class PhotoEstimator:
         if keypoints is not None and self.detector is not None:
             check_size(keypoints)
         estimator = self.personal if self.personal is not None and shape.is_known else self.estimator
+        seen = HandInPicture(image, K, box, shape, keypoints, before)
         try:
-            result = estimator.estimate(image, K, box, shape, keypoints, before)
+            result = estimator.estimate(seen)
         except UnusableImage as error:
             if self.alone is None or keypoints is None:
                 raise
-            result = self.alone.estimate(image, K, box, shape, keypoints)
+            result = self.alone.estimate(replace(seen, before=None))
             result.notes["network"] = f"its hand contradicts the keypoints, which were fitted alone ({error})"
         result = result.mirrored() if region.is_left else result
         sources = replace(result.sources, camera=camera.source, box=region.source, side=region.side_source)

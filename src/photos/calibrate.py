@@ -17,7 +17,6 @@ from src.personalization.calibration.command import calibrate_and_write, stated_
 from src.personalization.calibration.from_keypoints import (
     SOMEBODY,
     are_results,
-    fit_options,
     keypoint_options,
     keypoints_of,
     noise_of,
@@ -38,7 +37,7 @@ from src.photos.camera import Camera, lens_camera, parse_intrinsics
 from src.photos.detector import Finder, find_hands
 from src.photos.detector.detection import finder_name
 from src.photos.detector.finders import landmarks_of, open_finder
-from src.photos.hands import check_one_person, find_photo_hands, fit_photo_hands, photo_predictions
+from src.photos.hands import check_one_person, find_photo_hands, keypoint_hands
 from src.photos.measuring.flat_hand import flat_hand_cues
 from src.photos.setup import check_detector
 from template import HandAssets, load_hand_assets
@@ -161,14 +160,13 @@ def calibrate(
         if K is not None:
             text = isinstance(K, str | os.PathLike)
             lens = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
-        flat = {"card": card, "paper": paper}
-        options = with_flat_hand(flat, corners, options, assets, finder, hand, lens, fov)
-        rows = predictions_of_photos(source, hand, lens, fov, options, assets, subject, device, finder)
+        flat = {"card": card, "paper": paper}, corners
+        rows, options = evidence_of_photos(source, *flat, hand, lens, fov, options, assets, subject, device, finder)
     else:
         subject = SOMEBODY if subject is None else subject
         noise = noise_of(source, assets, people)
         options = replace(keypoint_options(assets, shapes_of(assets, people), device, noise), **told)
-        rows = predictions_from_keypoints(*keypoints_of(source, K, confidence, hand), assets, options, subject, device)
+        rows = predictions_from_keypoints(keypoints_of(source, K, confidence, hand), assets, options, subject, device)
     found = calibrate_predictions(
         rows,
         assets,
@@ -214,39 +212,9 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder | None = None) -> 
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
     K = lens_camera(args.camera, args.camera_name) if args.camera else K
     flat, subject = {"card": args.card, "paper": args.paper}, SOMEBODY if args.subject is None else args.subject
-    options = with_flat_hand(flat, args.corners, options, assets, finder, args.hand, K, fov)
-    rows = predictions_of_photos(args.images, args.hand, K, fov, options, assets, subject, device, finder)
+    seen = args.images, flat, args.corners, args.hand, K, fov
+    rows, options = evidence_of_photos(*seen, options, assets, subject, device, finder)
     return calibrate_and_write(args, Images(rows), options, assets, device)
-
-
-def with_flat_hand(
-    flat: dict[str, str | os.PathLike | None],
-    corners: Any,
-    options: CalibrationOptions,
-    assets: HandAssets,
-    finder: Finder,
-    side: str | None,
-    K: Camera | None,
-    fov: float | None,
-) -> CalibrationOptions:
-    """The options with the lengths of a hand that lies flat beside a card or a sheet of paper, if it is given.
-
-    Args:
-        flat: by kind ("card", "paper"), the picture, or None; corners: eight numbers px of it.
-
-    Raises:
-        CalibrationError: as `flat_hand_cues`; two pictures, or corners of none.
-    """
-    given = {kind: picture for kind, picture in flat.items() if picture is not None}
-    if len(given) > 1:
-        raise CalibrationError("--card or --paper, not both: either tells the hand's size")
-    if not given and corners is not None:
-        raise CalibrationError("--corners are of --card or --paper")
-    for kind, picture in given.items():
-        where = None if corners is None else np.reshape(np.asarray(corners, dtype=np.float64), (4, 2))
-        cues = flat_hand_cues(picture, kind, assets, options.landmarks, finder, side, where, K, fov)
-        options = replace(options, cues=(*options.cues, *cues))
-    return options
 
 
 def photo_options(
@@ -269,8 +237,10 @@ def photo_beliefs(
     return keypoint_options(assets, people, device, landmarks=landmarks)
 
 
-def predictions_of_photos(
+def evidence_of_photos(
     source: str | os.PathLike | Sequence[str | os.PathLike],
+    flat: dict[str, str | os.PathLike | None],
+    corners: Any,
     side: str | None,
     K: Camera | None,
     fov: float | None,
@@ -279,15 +249,28 @@ def predictions_of_photos(
     subject: int,
     device: torch.device | str,
     finder: Finder,
-) -> Predictions:
-    """Hands found in photos, each fitted alone.
+) -> tuple[Predictions, CalibrationOptions]:
+    """Hands found in photos, each fitted alone, and the options with the lengths of a hand that lies flat beside a card
+    or a sheet of paper, if it is given.
+
+    Args:
+        flat: by kind ("card", "paper"), the picture, or None; corners: eight numbers px of it.
 
     Raises:
-        CalibrationError: as `find_photo_hands`, `check_one_person` and `photo_predictions`.
+        CalibrationError: as `flat_hand_cues`, `find_photo_hands`, `check_one_person`, `predictions_from_keypoints`; two
+            pictures of a flat hand, or corners of none.
     """
-    hands, alone = find_photo_hands(source, side, K, fov, finder), fit_options(options)
+    given = {kind: picture for kind, picture in flat.items() if picture is not None}
+    if len(given) > 1:
+        raise CalibrationError("--card or --paper, not both: either tells the hand's size")
+    if not given and corners is not None:
+        raise CalibrationError("--corners are of --card or --paper")
+    for kind, picture in given.items():
+        where = None if corners is None else np.reshape(np.asarray(corners, dtype=np.float64), (4, 2))
+        cues = flat_hand_cues(picture, kind, assets, options.landmarks, finder, side, where, K, fov)
+        options = replace(options, cues=(*options.cues, *cues))
+    hands = find_photo_hands(source, side, K, fov, finder)
     check_one_person(hands, options.accept_conflict)
-    fit = fit_photo_hands(hands, assets, options=alone, device=device)
-    rows = photo_predictions(hands, fit, assets, alone, subject, finder_name(finder))
+    rows = predictions_from_keypoints(keypoint_hands(hands), assets, options, subject, device, finder_name(finder))
     logger.info("%d hands of %d found are used", len(rows), len(hands))
-    return rows
+    return rows, options

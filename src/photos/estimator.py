@@ -59,6 +59,24 @@ class Keypoints:
         return replace(self, points=mirror_points(self.points, width), world=world)
 
 
+@dataclass(frozen=True)
+class HandInPicture:
+    """A right hand that is to be reconstructed, and what is known of it.
+
+    image: (H,W,3) uint8 RGB; K: (3,3) px of it; box: (3,) tight square of the hand, px.
+    shape: of this person so far; it is updated with what this picture says by itself.
+    keypoints: observed ones to fit to; None: the estimator's own.
+    before: the same hand in the previous frame, to start the fit from.
+    """
+
+    image: np.ndarray
+    K: np.ndarray
+    box: np.ndarray
+    shape: ShapeFilter
+    keypoints: Keypoints | None = None
+    before: Result | None = None
+
+
 class Estimator(Protocol):
     """What gives a hand in a box: a network with fitting behind it, or fitting alone.
 
@@ -72,22 +90,8 @@ class Estimator(Protocol):
     joints_model: JointsModel
     frame_options: FitOptions
 
-    def estimate(
-        self,
-        image: np.ndarray,
-        K: np.ndarray,
-        box: np.ndarray,
-        shape: ShapeFilter,
-        keypoints: Keypoints | None = None,
-        before: Result | None = None,
-    ) -> Result:
-        """Reconstruct the right hand in a box.
-
-        Args:
-            image: (H,W,3) uint8 RGB; K: (3,3) px of it; box: (3,) tight square of the hand, px.
-            shape: of this person so far; it is updated with what this picture says by itself.
-            keypoints: observed ones to fit to; None: the estimator's own.
-            before: the same hand in the previous frame, to start the fit from.
+    def estimate(self, seen: HandInPicture) -> Result:
+        """Reconstruct a hand.
 
         Raises:
             UnusableImage: there is no hand that the keypoints would fit; it says why.
@@ -119,68 +123,48 @@ class HandEstimator:
         self.regressor = mesh_hand(assets, "freihand" if card.crop == "image" else "dex_ycb")
 
     @torch.no_grad()
-    def estimate(
-        self,
-        image: np.ndarray,
-        K: np.ndarray,
-        box: np.ndarray,
-        shape: ShapeFilter,
-        keypoints: Keypoints | None = None,
-        before: Result | None = None,
-    ) -> Result:
+    def estimate(self, seen: HandInPicture) -> Result:
         """See `Estimator.estimate`; without keypoints those of ``reader`` or the network's own are taken."""
-        window = self.window(image, box)
-        size = self.card.input_size
+        window, size = self.window(seen), self.card.input_size
         affine = crop_affine(window, size)
-        crop_K = torch.as_tensor(transform_intrinsics(K, affine)[None], dtype=torch.float32, device=self.device)
-        betas = torch.as_tensor(shape.betas[None], dtype=torch.float32, device=self.device)
-        view = network_input([crop_image(image, window, size)], self.device)
+        crop_K = torch.as_tensor(transform_intrinsics(seen.K, affine)[None], dtype=torch.float32, device=self.device)
+        betas = torch.as_tensor(seen.shape.betas[None], dtype=torch.float32, device=self.device)
+        view = network_input([crop_image(seen.image, window, size)], self.device)
         output = self.network(view, betas=betas, K=crop_K)
         to_image = invert_affine(affine)
-        keypoints = keypoints or self.keypoints(image, box, output, to_image)
+        keypoints = seen.keypoints or self.keypoints(seen, output, to_image)
         if self.card.crop == "image":
-            box = limited(square_box(keypoints.points, 1.0), image)
+            seen = replace(seen, box=limited(square_box(keypoints.points, 1.0), seen.image))
         if "vertices" in output:
-            result = self._register(image, K, box, output, to_image, keypoints, shape)
+            result = self._register(seen, keypoints, output, to_image)
             if hasattr(self.network, "attention"):  # of METRO
-                seen = self.network.attention(view, betas=betas, K=crop_K)
-                result = replace(result, attention=seen[0].float().cpu().numpy())
+                attention = self.network.attention(view, betas=betas, K=crop_K)
+                result = replace(result, attention=attention[0].float().cpu().numpy())
         else:
-            result = self._fit(image, K, box, output, keypoints, shape, before)
+            result = self._fit(seen, keypoints, output)
         misfit = check_misfit(check_depth(result).reprojection_px, keypoints.size, MAX_MISFIT_OF_NETWORKS)
         return replace(result, certainty={"misfit": misfit})
 
-    def window(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    def window(self, seen: HandInPicture) -> np.ndarray:
         """Square (3,) that the network looks at."""
         if self.card.crop == "image":
-            whole = whole_image_box(image.shape[1], image.shape[0])
+            whole = whole_image_box(seen.image.shape[1], seen.image.shape[0])
             return whole * [1, 1, self.card.crop_scale / 2]
-        return np.asarray(box) * [1, 1, self.card.crop_scale]
+        return np.asarray(seen.box) * [1, 1, self.card.crop_scale]
 
-    def keypoints(
-        self, image: np.ndarray, box: np.ndarray, output: dict[str, torch.Tensor], to_image: np.ndarray
-    ) -> Keypoints:
+    def keypoints(self, seen: HandInPicture, output: dict[str, torch.Tensor], to_image: np.ndarray) -> Keypoints:
         """Of the reader for networks of pose and shape, else of the network's own heat maps."""
         predicted = output.get("keypoints_2d")
         if self.reader is not None and ("pose" in output or predicted is None):
-            points, confidence = self.reader.read(image, np.asarray(box)[None])
+            points, confidence = self.reader.read(seen.image, np.asarray(seen.box)[None])
             return Keypoints(points[0], confidence[0], self.reader.card.model)
         if predicted is None:
             raise ValueError(f"{self.card.model} gives no 2D keypoints, and weights/pose_2d.safetensors is missing")
         confidence = output["keypoint_confidence"][0].float().cpu().numpy()
         return Keypoints(transform_points(predicted[0].double().cpu().numpy(), to_image), confidence, self.card.model)
 
-    def _fit(
-        self,
-        image: np.ndarray,
-        K: np.ndarray,
-        box: np.ndarray,
-        output: dict[str, torch.Tensor],
-        keypoints: Keypoints,
-        shape: ShapeFilter,
-        before: Result | None,
-    ) -> Result:
-        predicted = None
+    def _fit(self, seen: HandInPicture, keypoints: Keypoints, output: dict[str, torch.Tensor]) -> Result:
+        predicted, shape, before = None, seen.shape, seen.before
         if not is_told_shape(self.card):  # else the network only repeats what it was told
             predicted = output["betas"][0].float().cpu().numpy()
             shape.update(predicted)
@@ -188,27 +172,19 @@ class HandEstimator:
         start = None
         if before is not None and before.pose is not None and before.transl is not None:
             start = tuple(rows_of(before.pose, before.transl))
-        K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence)
+        K_row, points, confidence = rows_of(seen.K, keypoints.points, keypoints.confidence)
         pose = output["pose"].float().cpu()
         fitted = fit_frames(self.joints_model, pose, betas, K_row, points, confidence, self.frame_options, start)
-        notes = {"fit_steps": int(fitted.steps[0])}
-        result = fitted_result(image, K, box, keypoints, shape, self.hand, fitted, notes)
+        result = fitted_result(seen, keypoints, self.hand, fitted, {"fit_steps": int(fitted.steps[0])})
         return replace(result, predicted_pose=pose[0].numpy(), predicted_betas=predicted)
 
     def _register(
-        self,
-        image: np.ndarray,
-        K: np.ndarray,
-        box: np.ndarray,
-        output: dict[str, torch.Tensor],
-        to_image: np.ndarray,
-        keypoints: Keypoints,
-        shape: ShapeFilter,
+        self, seen: HandInPicture, keypoints: Keypoints, output: dict[str, torch.Tensor], to_image: np.ndarray
     ) -> Result:
         mesh = output["vertices"].float().cpu()
         mesh_points = mesh_joints(mesh, self.regressor)
         mask, mask_to_image = self._mask(output, to_image)
-        K_row, points, confidence = rows_of(K, keypoints.points, keypoints.confidence)
+        K_row, points, confidence = rows_of(seen.K, keypoints.points, keypoints.confidence)
         placed = register_mesh(
             mesh,
             mesh_points,
@@ -220,21 +196,20 @@ class HandEstimator:
         )
         check_status(placed.status, keypoints)
         joints, vertices = ((part + placed.transl[:, None])[0].numpy() for part in (mesh_points, mesh))
-        knows_shape = is_told_shape(self.card)
-        length = shape.length
+        knows_shape, length = is_told_shape(self.card), seen.shape.length
         if not knows_shape:
             length = HandLength(1000 * float(bone_lengths(joints)[_MIDDLE_BONES].sum()), None, "bones of this mesh")
         return Result(
-            image.shape[1],
-            K,
-            np.asarray(box),
+            seen.image.shape[1],
+            seen.K,
+            np.asarray(seen.box),
             keypoints.points,
             keypoints.confidence,
             vertices,
             joints,
             self.assets,
             float(placed.reprojection_px[0]),
-            betas=shape.betas.astype(np.float32) if knows_shape else None,
+            betas=seen.shape.betas.astype(np.float32) if knows_shape else None,
             length=length,
             mask=mask,
             mask_to_image=mask_to_image,
@@ -259,16 +234,9 @@ def rows_of(*arrays: np.ndarray, dtype: torch.dtype = torch.float32) -> list[tor
 
 
 def fitted_result(
-    image: np.ndarray,
-    K: np.ndarray,
-    box: np.ndarray,
-    keypoints: Keypoints,
-    shape: ShapeFilter,
-    hand: HandModel,
-    fit: FitResult,
-    notes: dict[str, int],
+    seen: HandInPicture, keypoints: Keypoints, hand: HandModel, fit: FitResult, notes: dict[str, int]
 ) -> Result:
-    """The `Result` of a fit of one hand, posed by ``hand``; the others as in `Estimator.estimate`.
+    """The `Result` of a fit of one hand to keypoints, posed by ``hand``.
 
     Raises:
         UnusableImage: the fit has no result, or none that a camera can see.
@@ -279,8 +247,8 @@ def fitted_result(
         value[0].numpy() for value in (posed.vertices, posed.joints, fit.pose, fit.transl, fit.betas)
     )
     result = Result(
-        image.shape[1], K, np.asarray(box), keypoints.points, keypoints.confidence, vertices, joints, hand.assets,
-        float(fit.reprojection_px[0]), pose, transl, betas, shape.length,
+        seen.image.shape[1], seen.K, np.asarray(seen.box), keypoints.points, keypoints.confidence, vertices, joints,
+        hand.assets, float(fit.reprojection_px[0]), pose, transl, betas, seen.shape.length,
         sources=Sources(keypoints=keypoints.source), notes=notes, world=keypoints.world,
     )  # fmt: skip
     return check_depth(result)

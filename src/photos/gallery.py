@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shlex
@@ -39,7 +40,7 @@ _SHARE_OF_TIME = 0.1
 
 
 @dataclass
-class Gallery:
+class Gallery(contextlib.AbstractContextManager):
     """Collects hands and failures; page and predictions.json are kept up to date as they come, their text on disk.
 
     Use as a context: whatever ends it, what was found until then is written.
@@ -63,9 +64,6 @@ class Gallery:
     _with_hand: int = 0
     _without: int = 0
     _next_writing: float = 0.0
-
-    def __enter__(self) -> Gallery:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.write()
@@ -254,7 +252,5 @@ def _page_hand(file: str, image: np.ndarray, hand: Result, files: dict[str, str]
 def framed(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     """The image at the page's size with the hand's box drawn in."""
     factor = min(1.0, PHOTO_PIXELS / max(image.shape[:2]))
-    size = tuple(max(1, round(factor * side)) for side in image.shape[1::-1])
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if factor < 1 else image
     centre = (box[:2] + 0.5) * factor - 0.5
-    return overlay.draw_box(small, np.array([*centre, box[2] * factor]))
+    return overlay.draw_box(overlay.reduced(image, PHOTO_PIXELS), np.array([*centre, box[2] * factor]))

@@ -10,11 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from options.image_options import DETECTOR
-from src.personalization.calibration.from_keypoints import explained
-from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
+from src.personalization.calibration.from_keypoints import KeypointHands
 from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector import Detection, Finder, find_hands, mirrored
@@ -22,15 +19,11 @@ from src.photos.detector.people import HowMany, how_many, people_in_picture
 from src.photos.detector.refusal import MIN_HAND_PX, MIN_SIDE
 from src.photos.image import Photo, UnusableImage, check_regular, file_stem, list_photos, read_photo, shown_name
 from src.photos.perspective import MARGIN, seen_there
-from template import HandAssets
-from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics, square_box
 from utils.cameras.lens import CameraModel
 from utils.cameras.views import View
 
 logger = logging.getLogger(__name__)
-
-DEFAULTS = KeypointFitOptions()
 
 
 @dataclass(frozen=True)
@@ -199,52 +192,15 @@ def through_lens(hand: Detection, lens: CameraModel) -> tuple[Detection, View]:
     return replace(hand, keypoints_2d=points, keypoint_confidence=trust), view
 
 
-def fit_photo_hands(
-    hands: list[PhotoHand],
-    assets: HandAssets,
-    betas: np.ndarray | None = None,
-    options: KeypointFitOptions = DEFAULTS,
-    device: torch.device | str = "cpu",
-) -> KeypointFit:
-    """`fit_keypoints` for each hand on its own; betas (10,) if the person is known."""
-    unknown = np.full((21, 3), np.nan)
-    worlds = [unknown if hand.hand.world is None else hand.hand.world for hand in hands]
-    keypoints, K, confidence, world = (
-        torch.as_tensor(np.stack(arrays))
-        for arrays in (
-            [hand.hand.keypoints_2d for hand in hands],
-            [hand.K for hand in hands],
-            [hand.hand.keypoint_confidence for hand in hands],
-            worlds,
-        )
-    )
-    shape = None if betas is None else torch.as_tensor(betas)
-    return fit_keypoints(assets, keypoints, K, confidence, shape, world, options, device)
-
-
-def photo_predictions(
-    hands: list[PhotoHand],
-    fit: KeypointFit,
-    assets: HandAssets,
-    options: KeypointFitOptions,
-    subject: int,
-    made_by: str = DETECTOR,
-) -> Predictions:
-    """Poses, betas and keypoints of the hands whose fit explains their keypoints; the others are logged.
-
-    Raises:
-        CalibrationError: none is left.
-    """
-    return explained(
-        np.stack([hand.hand.keypoints_2d for hand in hands]),
+def keypoint_hands(hands: list[PhotoHand]) -> KeypointHands:
+    """What is seen of them, to be fitted."""
+    seen, unknown = [hand.hand for hand in hands], np.full((21, 3), np.nan)
+    return KeypointHands(
+        np.stack([one.keypoints_2d for one in seen]),
         np.stack([hand.K for hand in hands]),
-        np.stack([hand.hand.keypoint_confidence for hand in hands]),
+        np.stack([one.keypoint_confidence for one in seen]),
         np.array([hand.is_left for hand in hands]),
         np.array([hand.image_id for hand in hands], dtype=np.int64),
         [hand.name for hand in hands],
-        fit,
-        assets,
-        options,
-        subject,
-        made_by,
+        np.stack([unknown if one.world is None else one.world for one in seen]),
     )

@@ -32,10 +32,9 @@ from src.photos.detector.refusal import (
     check_size,
     side_probability,
 )
-from src.photos.estimator import Keypoints, fitted_result, rows_of
+from src.photos.estimator import HandInPicture, Keypoints, fitted_result, rows_of
 from src.photos.image import UnusableImage
 from src.photos.result import Result
-from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, HandModel
 
 #: Of a followed hand every so many frames say what they make of the shape: their neighbours would say the same.
@@ -67,15 +66,7 @@ class KeypointEstimator:
         self.joints_model, self.frame_options = joints_model(assets, landmarks), self.options.frame_options(assets)
 
     @torch.no_grad()
-    def estimate(
-        self,
-        image: np.ndarray,
-        K: np.ndarray,
-        box: np.ndarray,
-        shape: ShapeFilter,
-        keypoints: Keypoints | None = None,
-        before: Result | None = None,
-    ) -> Result:
+    def estimate(self, seen: HandInPicture) -> Result:
         """See `Estimator.estimate`, but keypoints must be given.
 
         Where no identity is known, a frame on its own gives shape and pose. Of a followed hand every `SHAPE_EVERY`-th
@@ -84,6 +75,7 @@ class KeypointEstimator:
         Raises:
             UnusableImage: no keypoints, or none that a hand would fit, or the other hand fits them better.
         """
+        keypoints, shape, before = seen.keypoints, seen.shape, seen.before
         if keypoints is None:
             raise UnusableImage("no usable hand: the detector gave no keypoints")
         check_size(keypoints)
@@ -93,19 +85,19 @@ class KeypointEstimator:
         fit: FitResult | None = None
         gain = 0.0
         if not shape.is_known and frame % SHAPE_EVERY == 0:
-            fit, gain = self._fit(keypoints, K, None, with_other_side=not followed and shape.count == 0)
+            fit, gain = self._fit(keypoints, seen.K, None, with_other_side=not followed and shape.count == 0)
             if bool(usable(fit.status)[0]) and DEPTH_RANGE[0] < float(fit.transl[0, 2]) < DEPTH_RANGE[1]:
                 shape.update_posterior(fit.betas[0].numpy(), fit.betas_covariance[0].numpy())
         betas = torch.as_tensor(shape.betas, dtype=torch.float64)[None]
         if followed:
             start = tuple(rows_of(before.pose, before.transl, dtype=torch.float64))
-            K_row, points, confidence, *world = _rows(keypoints, K)
+            K_row, points, confidence, *world = _rows(keypoints, seen.K)
             guess = world_direction(world[0], K_row, points) if world else None
             given = start[0], betas, K_row, points, confidence
             fit = fit_frames(self.joints_model, *given, self.frame_options, start, guess)
         elif fit is None or shape.count > 1:
-            fit, gain = self._fit(keypoints, K, betas)
-        result = fitted_result(image, K, box, keypoints, shape, self.hand, fit, {"followed_frames": frame})
+            fit, gain = self._fit(keypoints, seen.K, betas)
+        result = fitted_result(seen, keypoints, self.hand, fit, {"followed_frames": frame})
         sure = {"misfit": check_misfit(result.reprojection_px, keypoints.size, self.max_misfit)}
         if keypoints.side_score is not None:
             sure["side"] = check_side(side_probability(keypoints.side_score, gain), least=self.min_side)

@@ -9,7 +9,7 @@ import numpy as np
 
 from template.assets import SHAPES as READ_SHAPES
 from template.stand_in.grasps import GRASPS, grasp_pose, rotations_from_pose
-from template.stand_in.remesh import inner_edges, sharp_edges
+from template.stand_in.remesh import inner_edges, neighbour_mean, sharp_edges
 from template.stand_in.skeleton import unit
 from template.stand_in.skinning import pose_hand
 from template.stand_in.surface import field, gradient, hand_capsules
@@ -53,12 +53,9 @@ def boundary_edges(faces: np.ndarray) -> list[tuple[int, int]]:
 
 def components(faces: np.ndarray, vertices: int) -> int:
     """Number of connected pieces of faces (F,3); an unused vertex counts as one."""
-    from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
 
-    edges = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
-    graph = csr_matrix((np.ones(len(edges)), edges.T), shape=(vertices, vertices))
-    return connected_components(graph, directed=False)[0]
+    return connected_components(neighbour_mean(faces, vertices), directed=False)[0]
 
 
 def folded_edges(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 120.0) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from template.stand_in.grasps import ANGLE_LIMITS, angles_to_rotations, clip_angles, sample_angles
+from template.stand_in.remesh import neighbour_mean
 from template.stand_in.skeleton import MANO_FINGERS, finger_joints
 from template.stand_in.skinning import joint_transforms, skin
 from template.stand_in.surface import field, hand_capsules, project
@@ -77,11 +78,8 @@ def fit_correctives(
 
 def _diffuse(moves: np.ndarray, faces: np.ndarray, rounds: int = 2) -> np.ndarray:
     """Moves (poses, V, 3) averaged a little with the neighbours', so that the skin stays smooth."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
-    count = np.bincount(edges[:, 0], minlength=moves.shape[1])[None, :, None]
+    poses, count, _ = moves.shape
+    near, by_vertex = neighbour_mean(faces, count), moves.swapaxes(0, 1).reshape(count, -1)
     for _ in range(rounds):
-        total = np.zeros_like(moves)
-        np.add.at(total, (slice(None), edges[:, 0]), moves[:, edges[:, 1]])
-        moves = 0.6 * moves + 0.4 * total / count
-    return moves
+        by_vertex = 0.6 * by_vertex + 0.4 * (near @ by_vertex)
+    return by_vertex.reshape(count, poses, 3).swapaxes(0, 1)

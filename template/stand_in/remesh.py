@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import heapq
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from template.stand_in.skeleton import unit
 from template.stand_in.surface import Field, gradient, project
 from utils.drawing.ray_casting import face_normals
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 WRIST_CUT = 0.1125  # x of the open end, metres
 LOOP_EDGES = 16
@@ -150,6 +154,16 @@ def boundary_loop(faces: np.ndarray) -> list[int]:
     if len(loop) != len(following):
         raise ValueError(f"the mesh has more than one boundary loop ({len(following)} edges, a loop of {len(loop)})")
     return loop
+
+
+def neighbour_mean(faces: np.ndarray, count: int) -> scipy.sparse.csr_matrix:
+    """(V, V) means over the neighbours of each of ``count`` vertices of faces (F, 3)."""
+    import scipy.sparse
+
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
+    share = 1.0 / np.bincount(edges[:, 0], minlength=count)[edges[:, 0]]
+    return scipy.sparse.csr_matrix((share, edges.T), shape=(count, count))
 
 
 def inner_edges(faces: np.ndarray) -> np.ndarray:

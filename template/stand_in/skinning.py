@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from template.stand_in.remesh import neighbour_mean
 from template.stand_in.skeleton import (
     MANO_FINGERS,
     RADII_MM,
@@ -68,13 +69,9 @@ def point_weights(points: np.ndarray) -> np.ndarray:
 def mesh_weights(vertices: np.ndarray, faces: np.ndarray, rounds: int = 2, most: int = 4) -> np.ndarray:
     """Weights (V, 16) of a mesh (m): `point_weights`, diffused a little, the `most` largest kept."""
     weights = point_weights(vertices)
-    edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
+    near = neighbour_mean(faces, len(vertices))
     for _ in range(rounds):
-        total, count = np.zeros_like(weights), np.zeros(len(weights))
-        for one, other in (edges.T, edges.T[::-1]):
-            np.add.at(total, one, weights[other])
-            np.add.at(count, one, 1)
-        weights = 0.6 * weights + 0.4 * total / count[:, None]
+        weights = 0.6 * weights + 0.4 * (near @ weights)
     threshold = np.sort(weights, axis=1)[:, -most][:, None]
     weights = np.where((weights >= threshold) & (weights > 0.005), weights, 0.0)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -12,6 +12,7 @@ from template.stand_in.remesh import (
     boundary_loop,
     fine_mesh,
     inner_edges,
+    neighbour_mean,
     relax,
     sharp_edges,
 )
@@ -64,15 +65,11 @@ def template_mesh() -> tuple[np.ndarray, np.ndarray]:
 
 def _soften_creases(vertices: np.ndarray, faces: np.ndarray, limit_degrees: float = 52.0) -> np.ndarray:
     """Blunt the sharpest creases (the webs): their vertices move towards their neighbours' mean."""
-    inner, edges = inner_edges(faces), faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
-    pinned = boundary_loop(faces)
+    inner, pinned, near = inner_edges(faces), boundary_loop(faces), neighbour_mean(faces, len(vertices))
     for _ in range(60):
         sharp = np.setdiff1d(sharp_edges(vertices, faces, inner, limit_degrees)[:, [0, 1, 3, 5]], pinned)
-        mean = np.zeros_like(vertices)
-        np.add.at(mean, edges[:, 0], vertices[edges[:, 1]])
-        mean /= np.maximum(np.bincount(edges[:, 0], minlength=len(vertices)), 1)[:, None]
         vertices = vertices.copy()
-        vertices[sharp] += 0.3 * (mean[sharp] - vertices[sharp])
+        vertices[sharp] += 0.3 * (near[sharp] @ vertices - vertices[sharp])
     return vertices
 
 

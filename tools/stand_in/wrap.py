@@ -11,7 +11,7 @@ import scipy.sparse
 from scipy.interpolate import RBFInterpolator
 from scipy.sparse.linalg import splu
 
-from template.stand_in.remesh import WRIST_CUT, boundary_loop, inner_edges, sharp_edges
+from template.stand_in.remesh import WRIST_CUT, boundary_loop, inner_edges, neighbour_mean, sharp_edges
 from template.stand_in.skeleton import MANO_FINGERS, finger_joints, joint_positions, tip_positions, unit
 from template.stand_in.skinning import point_weights
 from utils.drawing.ray_casting import RayCaster, face_normals, vertex_normals
@@ -50,7 +50,7 @@ def wrap(coarse: np.ndarray, faces: np.ndarray, vertices: np.ndarray, triangles:
     places = np.concatenate([rim, goal[:5]])
     rest = spline(coarse)
     moved = rest.copy()
-    laplacian = _laplacian(faces, len(coarse))
+    laplacian = scipy.sparse.identity(len(coarse)) - neighbour_mean(faces, len(coarse))
     # Corresponding points belong to the same finger: a web's two sides must not swap.
     groups = [_groups(coarse), _groups(vertices)[triangles[:, 0]]]
     for stiffness in _STIFFNESS:
@@ -101,13 +101,6 @@ def _groups(points: np.ndarray) -> np.ndarray:
     weights = point_weights(points)
     share = np.stack([weights[:, list(finger_joints(finger))].sum(axis=1) for finger in MANO_FINGERS], axis=1)
     return np.where(share.max(axis=1) > 0.85, 1 + share.argmax(axis=1), 0)
-
-
-def _laplacian(faces: np.ndarray, count: int) -> scipy.sparse.csr_matrix:
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
-    share = 1.0 / np.bincount(edges[:, 0], minlength=count)[edges[:, 0]]
-    return scipy.sparse.identity(count) - scipy.sparse.csr_matrix((share, edges.T), shape=(count, count))
 
 
 def _nearest(

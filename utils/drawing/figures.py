@@ -10,7 +10,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -18,7 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from utils.camera import project_numpy, transform_points
+from utils.camera import transform_points
 from utils.drawing import overlay
 from utils.drawing.space_axes import draw_mesh_in_space, draw_pose_in_space
 from utils.files import atomic_path
@@ -27,6 +26,7 @@ from utils.joints import FINGERS
 PANEL_INCHES = 4.0
 DPI = 100
 CROP_PIXELS = 480
+_LONGEST = 1600  # side of an image in a figure, px: Matplotlib takes many bytes for each pixel it is given
 TITLE = {"fontsize": 12, "loc": "left", "pad": 6}
 
 
@@ -52,14 +52,13 @@ class HandView:
 class ShapeView:
     """One zero-pose hand of `identity_figure`: vertices (V,3), joints (21,3), metres, wrist at the origin.
 
-    ``lines`` are written under it, in a fixed-width font, instead of its length alone.
+    ``lines`` are written under it, in a fixed-width font.
     """
 
     title: str
     vertices: np.ndarray
     joints: np.ndarray
-    hand_length_std_mm: float | None = None
-    lines: Sequence[str] = ()
+    lines: Sequence[str]
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -82,9 +81,9 @@ def demo_figure(
     K: np.ndarray,
     faces: np.ndarray,
     hands: Sequence[HandView],
-    box: np.ndarray | None = None,
-    keypoints_2d: np.ndarray | None = None,
-    keypoint_confidence: np.ndarray | None = None,
+    box: np.ndarray,
+    keypoints_2d: np.ndarray,
+    keypoint_confidence: np.ndarray,
     true_vertices: np.ndarray | None = None,
     close_silhouette: np.ndarray | None = None,
     title: str = "",
@@ -96,20 +95,17 @@ def demo_figure(
         faces: (F,3).
         hands: reconstructions, in the order of their panels; the usual two are "without identity"
             (`overlay.ANONYMOUS_COLOUR`) and "with identity".
-        box: (centre x, centre y, side) pixels, to which the other panels zoom; None: the whole image.
-        keypoints_2d: (21,2) pixels; None: the projected joints of the last hand.
+        box: (centre x, centre y, side) pixels, to which the other panels zoom.
+        keypoints_2d: (21,2) pixels.
         keypoint_confidence: (21,) in [0,1]; joints under 0.1 are left out.
         true_vertices: (V,3) metres, drawn as a white outline over the meshes.
         close_silhouette: (CROP_PIXELS, CROP_PIXELS) bool mask, of `crop_affine(box, CROP_PIXELS)`: one more panel.
     """
     height, width = image.shape[:2]
-    if box is None:
-        box = np.array([(width - 1) / 2, (height - 1) / 2, max(width, height)])
     crop, crop_K, affine = overlay.crop_view(image, K, box, CROP_PIXELS)
-    points = project_numpy(hands[-1].joints, K) if keypoints_2d is None else np.asarray(keypoints_2d)
-    pose_2d = overlay.draw_skeleton(crop, transform_points(points, affine), keypoint_confidence, None, 0.1)
+    pose_2d = overlay.draw_skeleton(crop, transform_points(keypoints_2d, affine), keypoint_confidence, None, 0.1)
 
-    flat = [("image", _reduced(overlay.draw_box(image, box)))]
+    flat = [("image", overlay.reduced(overlay.draw_box(image, box), _LONGEST))]
     if close_silhouette is not None:
         flat.append(("silhouette", np.repeat(close_silhouette[..., None].astype(np.uint8) * 255, 3, axis=2)))
     flat.append(("2D pose", pose_2d))
@@ -145,25 +141,22 @@ def identity_figure(
     path: str | os.PathLike,
     shapes: Sequence[ShapeView],
     faces: np.ndarray,
-    true_vertices: np.ndarray | None = None,
+    true_vertices: np.ndarray,
     title: str = "",
 ) -> None:
-    """Zero-pose hands side by side, at one scale, each with its length; coloured by distance to the truth.
+    """Zero-pose hands side by side, at one scale, each with its lengths; coloured by distance to the truth.
 
     Args:
         shapes: e.g. true, calibrated, mean shape, each with the wrist at the origin
             (`src.evaluation.shape.rest_hand`).
         faces: (F,3).
-        true_vertices: (V,3) metres, wrist at the origin; None: no colouring. It ends at the largest error, or 1 mm.
+        true_vertices: (V,3) metres, wrist at the origin. The colours end at the largest error, or 1 mm.
     """
-    errors, worst_mm = [None] * len(shapes), 1.0
-    if true_vertices is not None:
-        errors = [np.linalg.norm(shape.vertices - true_vertices, axis=1) * 1000 for shape in shapes]
-        worst_mm = max(1.0, *(float(error.max()) for error in errors))
-    scale = ScalarMappable(Normalize(0.0, worst_mm), "YlOrRd")
+    errors = [np.linalg.norm(shape.vertices - true_vertices, axis=1) * 1000 for shape in shapes]
+    scale = ScalarMappable(Normalize(0.0, max(1.0, *(float(error.max()) for error in errors))), "YlOrRd")
     below = 0.18 * max(len(shape.lines) for shape in shapes)  # inches; the layout sees only part of the lines
     height = 5.2 + below
-    figure = new_figure(len(shapes) * 3.2 + (1.0 if true_vertices is not None else 0.0), height)
+    figure = new_figure(len(shapes) * 3.2 + 1.0, height)
     figure.get_layout_engine().set(rect=(0, 0.4 * below / height, 1, 1 - 0.4 * below / height))
     flat = [_palm_frame(shape.joints) for shape in shapes]
     low = np.min([(shape.vertices @ axes.T).min(axis=0) for shape, axes in zip(shapes, flat, strict=True)], axis=0)
@@ -182,9 +175,8 @@ def identity_figure(
     )
     all_axes = figure.subplots(1, len(shapes), squeeze=False)[0]
     for axes, shape, frame, error in zip(all_axes, shapes, flat, errors, strict=True):
-        colours = np.array(overlay.IDENTITY_COLOUR) if error is None else scale.to_rgba(error)[:, :3] * 255
         points = shape.vertices @ frame.T + [0.0, 0.0, distance]
-        shaded, coverage = overlay.render_mesh(points, faces, K, size[0], size[1], colours)
+        shaded, coverage = overlay.render_mesh(points, faces, K, size[0], size[1], scale.to_rgba(error)[:, :3] * 255)
         picture = shaded + 255 * (1 - coverage[..., None])
         axes.imshow(picture.astype(np.uint8), extent=1000 * extent[[0, 1, 3, 2]])
         joints = 1000 * shape.joints @ frame.T
@@ -192,28 +184,14 @@ def identity_figure(
         axes.annotate("", (side, tip[1]), (side, wrist[1]), arrowprops={"arrowstyle": "<->", "color": "0.2"})
         for end in (wrist, tip):
             axes.plot([end[0], side], [end[1], end[1]], color="0.6", linewidth=0.8, linestyle=":")
-        spread = "" if shape.hand_length_std_mm is None else f" ± {shape.hand_length_std_mm:.1f}"
-        length = np.linalg.norm(shape.joints[12] - shape.joints[0]) * 1000
-        words, font = (f"hand length {length:.1f}{spread} mm", None)
-        if shape.lines:
-            words, font = "\n".join(shape.lines), "monospace"
-        axes.text(
-            0.5, -0.03, words, transform=axes.transAxes, ha="center", va="top", multialignment="left", family=font
-        )
+        where = {"transform": axes.transAxes, "ha": "center", "va": "top", "multialignment": "left"}
+        axes.text(0.5, -0.03, "\n".join(shape.lines), family="monospace", **where)
         axes.set_axis_off()
-        name = shape.title if error is None or not error.any() else f"{shape.title}: {error.mean():.1f} mm off"
+        name = f"{shape.title}: {error.mean():.1f} mm off" if error.any() else shape.title
         axes.set_title(name, fontsize=12)
-    if true_vertices is not None:
-        figure.colorbar(scale, ax=list(all_axes), label="distance to the true surface point (mm)", shrink=0.8)
+    figure.colorbar(scale, ax=list(all_axes), label="distance to the true surface point (mm)", shrink=0.8)
     figure.suptitle(title, fontsize=14, x=0.01, ha="left", parse_math=False)  # file names may hold $
     save_figure(path, figure)
-
-
-def _reduced(image: np.ndarray, longest: int = 1600) -> np.ndarray:
-    """The image, averaged down to ``longest`` pixels: Matplotlib takes many bytes for each pixel it is given."""
-    factor = longest / max(image.shape[:2])
-    size = tuple(max(1, round(factor * side)) for side in image.shape[1::-1])
-    return image if factor >= 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _panel_grid(panels: int) -> tuple[Figure, list[tuple[float, float, float, float]]]:

@@ -91,6 +91,13 @@ def draw_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     return canvas
 
 
+def reduced(image: np.ndarray, longest: int) -> np.ndarray:
+    """The image (H,W,3), averaged down to a longer side of ``longest`` px if it is larger."""
+    factor = longest / max(image.shape[:2])
+    size = tuple(max(1, round(factor * side)) for side in image.shape[1::-1])
+    return image if factor >= 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
 def crop_view(
     image: np.ndarray, K: np.ndarray, box: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -144,7 +144,7 @@ class ResidentBank:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = writer_parser("python -m datasets.synthetic.world.bank", "Render cut-outs and backgrounds.")
+    parser = writer_parser("synthetic.world.bank", "Render cut-outs and backgrounds.")
     parser.add_argument("--people", type=int, default=200, help=f"each gives {PER_PERSON} cut-outs")
     parser.add_argument("--first", type=int, default=0, help="number of the first person")
     parser.add_argument("--processes", type=int, default=1, help="processes")

@@ -140,9 +140,7 @@ def write_world(
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = writer_parser(
-        "python -m datasets.synthetic.world.writer", "Write pictures like the world in FreiHAND's layout."
-    )
+    parser = writer_parser("synthetic.world.writer", "Write pictures like the world in FreiHAND's layout.")
     parser.add_argument("--num_images", type=int, required=True, help="pictures, four of each hand")
     parser.add_argument("--processes", type=int, default=1, help="processes")
     return parser

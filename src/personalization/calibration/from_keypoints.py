@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,88 @@ MAX_MISFIT = 3.0
 KEYPOINT_NETWORK = "pose_2d"
 
 
+@dataclass(frozen=True)
+class KeypointHands:
+    """N hands by their 2D keypoints, as of right hands.
+
+    Attributes:
+        keypoints: (N,21,2) px; K: (N,3,3) px; confidence: (N,21) in [0,1].
+        is_left, image_id: (N,); names: for the log.
+        world: (N,21,3) m `Detection.world`, NaN where there is none; or None.
+    """
+
+    keypoints: np.ndarray
+    K: np.ndarray
+    confidence: np.ndarray
+    is_left: np.ndarray
+    image_id: np.ndarray
+    names: list[str]
+    world: np.ndarray | None = None
+
+    def fit(
+        self,
+        assets: HandAssets,
+        options: KeypointFitOptions,
+        betas: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
+    ) -> KeypointFit:
+        """`fit_keypoints` of each hand on its own; betas (10,) if the person is known."""
+        keypoints, K, confidence = (torch.as_tensor(value) for value in (self.keypoints, self.K, self.confidence))
+        shape, world = (None if value is None else torch.as_tensor(value) for value in (betas, self.world))
+        return fit_keypoints(assets, keypoints, K, confidence, shape, world, options, device)
+
+    def explained(
+        self,
+        fit: KeypointFit,
+        assets: HandAssets,
+        options: KeypointFitOptions,
+        subject: int,
+        made_by: str = "keypoints",
+    ) -> Predictions:
+        """Poses, betas, places (m) and keypoints (px) of the hands whose fit explains the latter; the others are
+        logged.
+
+        Raises:
+            CalibrationError: none is left.
+        """
+        kept, reasons = [], Counter[str]()
+        for row, name in enumerate(self.names):
+            off = float(fit.reprojection_px[row])
+            size = float((self.keypoints[row].max(axis=0) - self.keypoints[row].min(axis=0)).max())
+            std = options.noise.std_box * size if options.noise.std_px is None else options.noise.std_px
+            if not bool(usable(fit.status[row])):
+                reason = Status(int(fit.status[row])).name.lower().replace("_", " ")
+                logger.warning("%s: left out, %s", name, reason)
+                reasons[reason] += 1
+            elif off > MAX_MISFIT * std:
+                logger.warning("%s: left out, no hand fits its keypoints (%.1f px off)", name, off)
+                reasons["no hand fits"] += 1
+            else:
+                kept.append(row)
+        if not kept:
+            why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+            placed = reasons.keys() - {"keypoints not finite", "no keypoints", "keypoints coincide"}
+            advice = "; are K or fov right?" if placed else ""
+            raise CalibrationError(f"none of {len(self.names)} hands could be fitted to its keypoints: {why}{advice}")
+        return Predictions(
+            image_id=self.image_id[kept],
+            subject_id=np.full(len(kept), subject),
+            sequence_id=np.zeros(len(kept), dtype=np.int64),
+            is_left=self.is_left[kept],
+            K=self.K[kept],
+            pose=fit.pose[kept].cpu().numpy(),
+            betas=fit.betas[kept].cpu().numpy(),
+            transl=fit.transl[kept].cpu().numpy(),
+            keypoints_2d=self.keypoints[kept],
+            keypoint_confidence=self.confidence[kept],
+            model_name=made_by,
+            hand_name=assets.name,
+            hand_hash=assets.hash,
+            dataset="own photos",
+            source="own photos",
+        )
+
+
 def are_results(source: Any) -> bool:
     """Results of ``handid.load(...)``, of which calibration takes the keypoints."""
     return isinstance(source, Sequence) and bool(source) and hasattr(source[0], "keypoints")
@@ -51,10 +133,8 @@ def noise_of(source: Any, assets: HandAssets, population: Population | None) -> 
     return replace(DETECTOR_NOISE, std_box=float(found.keypoint_std_box))
 
 
-def keypoints_of(
-    source: Any, K: Any, confidence: Any, hand: str | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Keypoints (N,21,2) px, K (N,3,3) px, confidence (N,21), all as of right hands, and is_left (N,)."""
+def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str | None = None) -> KeypointHands:
+    """Of results, or of keypoints (N,21,2) px with K (3,3) or (N,3,3) px, confidence (N,21) or None, and their side."""
     if are_results(source):
         keypoints, K, confidence = (
             np.stack([getattr(one, n) for one in source]) for n in ("keypoints", "K", "confidence")
@@ -82,7 +162,8 @@ def keypoints_of(
     keypoints = np.where(left[:, None, None], keypoints * [-1.0, 1.0], keypoints)  # mirrored about x = 0
     turn = np.array([-1.0, 1.0, 1.0])
     K[left] *= turn[:, None] * turn
-    return keypoints, K, confidence, left
+    names = [f"image {row}" for row in range(count)]
+    return KeypointHands(keypoints, K, confidence, left, np.arange(count), names)
 
 
 def keypoint_options(
@@ -119,80 +200,17 @@ def fit_options(options: CalibrationOptions) -> KeypointFitOptions:
 
 
 def predictions_from_keypoints(
-    keypoints: np.ndarray,
-    K: np.ndarray,
-    confidence: np.ndarray,
-    is_left: np.ndarray,
+    hands: KeypointHands,
     assets: HandAssets,
     options: CalibrationOptions,
     subject: int,
     device: torch.device | str = "cpu",
+    made_by: str = "keypoints",
 ) -> Predictions:
-    """Each hand fitted alone: keypoints (N,21,2) px, K (N,3,3) px, confidence (N,21) and is_left (N,).
+    """Each hand fitted alone.
 
     Raises:
         CalibrationError: none could be fitted.
     """
-    names, alone = [f"image {row}" for row in range(len(keypoints))], fit_options(options)
-    points, camera, trust = (torch.as_tensor(value) for value in (keypoints, K, confidence))
-    fit = fit_keypoints(assets, points, camera, trust, options=alone, device=device)
-    return explained(keypoints, K, confidence, is_left, np.arange(len(keypoints)), names, fit, assets, alone, subject)
-
-
-def explained(
-    keypoints: np.ndarray,
-    K: np.ndarray,
-    confidence: np.ndarray,
-    is_left: np.ndarray,
-    image_id: np.ndarray,
-    names: list[str],
-    fit: KeypointFit,
-    assets: HandAssets,
-    options: KeypointFitOptions,
-    subject: int,
-    made_by: str = "keypoints",
-) -> Predictions:
-    """Poses, betas, places (m) and keypoints (px) of the hands whose fit explains the latter; the others are logged.
-
-    Args:
-        keypoints: (N,21,2) px; K: (N,3,3) px; confidence: (N,21); is_left, image_id: (N,); names: for the log.
-
-    Raises:
-        CalibrationError: none is left.
-    """
-    kept, reasons = [], Counter[str]()
-    for row, name in enumerate(names):
-        off = float(fit.reprojection_px[row])
-        size = float((keypoints[row].max(axis=0) - keypoints[row].min(axis=0)).max())
-        std = options.noise.std_box * size if options.noise.std_px is None else options.noise.std_px
-        if not bool(usable(fit.status[row])):
-            reason = Status(int(fit.status[row])).name.lower().replace("_", " ")
-            logger.warning("%s: left out, %s", name, reason)
-            reasons[reason] += 1
-        elif off > MAX_MISFIT * std:
-            logger.warning("%s: left out, no hand fits its keypoints (%.1f px off)", name, off)
-            reasons["no hand fits"] += 1
-        else:
-            kept.append(row)
-    if not kept:
-        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        placed = reasons.keys() - {"keypoints not finite", "no keypoints", "keypoints coincide"}
-        advice = "; are K or fov right?" if placed else ""
-        raise CalibrationError(f"none of {len(names)} hands could be fitted to its keypoints: {why}{advice}")
-    return Predictions(
-        image_id=image_id[kept],
-        subject_id=np.full(len(kept), subject),
-        sequence_id=np.zeros(len(kept), dtype=np.int64),
-        is_left=is_left[kept],
-        K=K[kept],
-        pose=fit.pose[kept].cpu().numpy(),
-        betas=fit.betas[kept].cpu().numpy(),
-        transl=fit.transl[kept].cpu().numpy(),
-        keypoints_2d=keypoints[kept],
-        keypoint_confidence=confidence[kept],
-        model_name=made_by,
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        dataset="own photos",
-        source="own photos",
-    )
+    alone = fit_options(options)
+    return hands.explained(hands.fit(assets, alone, device=device), assets, alone, subject, made_by)

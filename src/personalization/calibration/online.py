@@ -196,11 +196,6 @@ class OnlineCalibration:
         return len(self._own)
 
     @property
-    def worth(self) -> float:
-        """How many images whose errors have nothing in common would tell as much."""
-        return self._own.effective(self.shared)
-
-    @property
     def is_ready(self) -> bool:
         """Narrow enough to be used elsewhere, and no cue contradicts the frames."""
         interval = self.identity().interval_mm

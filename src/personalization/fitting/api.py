@@ -16,7 +16,6 @@ from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointF
 from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.hand_size import check_stated_length
-from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets, mirror_pose
 from utils.artifact_checks import ArtifactError
 from utils.cameras.intrinsics import checked_intrinsics
@@ -131,13 +130,13 @@ def fit(
         landmarks = load_landmarks(landmarks, assets.hash)
     population = shipped_population(assets)
     if joints is not None:
-        options = JointFitOptions(
+        of_joints = JointFitOptions(
             std=None if std_mm is None else std_mm / 1000,
             shape_prior=None if population is None else population.shape_prior(device=device),
             landmarks=landmarks,
         )
         points = points * points.new_tensor([-1.0 if left else 1.0, 1.0, 1.0])
-        posed = fit_joints(assets, points, trust, shape, options, device)
+        posed = fit_joints(assets, points, trust, shape, of_joints, device)
         more = {"residual_mm": give(1000 * posed.residual), "std_mm": 1000 * posed.std}
         return replace(_posed(posed, assets, left, give), covariance=give(posed.covariance), **more)
     start = None if pose is None else _tensor(pose, "pose", (n, 16, 3, 3))
@@ -145,8 +144,15 @@ def fit(
         points = torch.stack([2 * camera[:, None, 0, 2] - points[..., 0], points[..., 1]], dim=-1)
         start = None if start is None else mirror_pose(start)
     noise = replace(DETECTOR_NOISE if landmarks is None else landmarks.noise(), std_px=std_px)
-    found = _solve(assets, points, camera, trust, shape, start, noise, population, landmarks, device)
-    return _posed(found, assets, left, give)
+    if start is None:
+        search = KeypointFitOptions.of_source(landmarks, noise=noise, people=population)
+        return _posed(fit_keypoints(assets, points, camera, trust, shape, None, search, device), assets, left, give)
+    options = replace(FitOptions() if population is None else with_population(FitOptions(), population), noise=noise)
+    if shape is None:
+        prior = (population or Population()).shape_prior(device=device)
+        options, shape = replace(options, shape_prior=prior), prior.mean.expand(n, 10)
+    model = joints_model(assets, landmarks, device)
+    return _posed(fit_frames(model, start, shape, camera, points, trust, options), assets, left, give)
 
 
 def _known_shape(
@@ -207,31 +213,6 @@ def _posed(found: Any, assets: HandAssets, left: bool, give: Any) -> FittedHands
         reprojection_px=give(misfit),
         faces=assets.faces[:, ::-1].copy() if left else assets.faces,
     )
-
-
-def _solve(
-    assets: HandAssets,
-    keypoints: torch.Tensor,
-    K: torch.Tensor,
-    confidence: torch.Tensor | None,
-    betas: torch.Tensor | None,
-    pose: torch.Tensor | None,
-    noise: KeypointNoise,
-    population: Population | None,
-    landmarks: LandmarkModel | None,
-    device: torch.device | str,
-) -> Any:
-    """`fit_keypoints`, or `fit_frames` from a network's pose."""
-    if pose is None:
-        search = KeypointFitOptions.of_source(landmarks, noise=noise, people=population)
-        return fit_keypoints(assets, keypoints, K, confidence, betas, None, search, device)
-    options = FitOptions() if population is None else with_population(FitOptions(), population)
-    options = replace(options, noise=noise)
-    model = joints_model(assets, landmarks, device)
-    if betas is None:
-        prior = (population or Population()).shape_prior(device=device)
-        options, betas = replace(options, shape_prior=prior), prior.mean.expand(len(pose), 10)
-    return fit_frames(model, pose, betas, K, keypoints, confidence, options)
 
 
 def _tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:

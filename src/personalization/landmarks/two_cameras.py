@@ -12,7 +12,12 @@ import cv2
 import numpy as np
 import torch
 
-from src.personalization.calibration.from_keypoints import SOMEBODY, keypoint_options, predictions_from_keypoints
+from src.personalization.calibration.from_keypoints import (
+    SOMEBODY,
+    keypoint_options,
+    keypoints_of,
+    predictions_from_keypoints,
+)
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.population import Population
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
@@ -135,9 +140,7 @@ def shared_at_least(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkMo
     beliefs = keypoint_options(assets, Population(), landmarks=landmarks)
     for camera in (0, 1):
         keypoints = np.stack([np.asarray(pair[camera]["keypoints_2d"]) for pair in scene.hands[::SAMPLE]])
-        n = len(keypoints)
-        K, trust, left = np.repeat(scene.K[camera][None], n, 0), np.ones((n, 21)), np.zeros(n, dtype=bool)
-        rows.append(predictions_from_keypoints(keypoints, K, trust, left, assets, beliefs, SOMEBODY))
+        rows.append(predictions_from_keypoints(keypoints_of(keypoints, scene.K[camera]), assets, beliefs, SOMEBODY))
     for shared in SHARED:
         options, worst = replace(beliefs, error_correlation=shared), 0.0
         for row in rows:

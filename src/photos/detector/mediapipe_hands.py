@@ -71,8 +71,12 @@ class MediapipeHands:
         if not result.multi_hand_landmarks:
             return []
         worlds = result.multi_hand_world_landmarks or [None] * len(result.multi_hand_landmarks)
-        hands = zip(result.multi_hand_landmarks, worlds, result.multi_handedness, strict=True)
-        return [to_detection(*hand, image.shape[1], image.shape[0]) for hand in hands]
+        found = []
+        for points, world, handedness in zip(result.multi_hand_landmarks, worlds, result.multi_handedness, strict=True):
+            side, place = handedness.classification[0], None if world is None else world.landmark
+            is_left = side.label == "Right"  # it takes the image for a mirror image
+            found.append(detection(points.landmark, place, is_left, side.score, image.shape[1], image.shape[0]))
+        return found
 
     def _look_closer(self, image: np.ndarray) -> list[Detection]:
         height, width = image.shape[:2]
@@ -146,18 +150,6 @@ def open_mediapipe() -> Any:
             f"mediapipe {version} has no hand models inside ({error}): give its makers' hand_landmarker.task with "
             f"--landmarker FILE, or {install_advice()}"
         ) from error
-
-
-def to_detection(landmarks: Any, world: Any, handedness: Any, width: int, height: int) -> Detection:
-    """One hand of mediapipe's result for an image of ``width`` x ``height`` px; see the traps above.
-
-    Args:
-        landmarks, world: with ``landmark``, 21 points with x, y (, z); world may be None.
-        handedness: with ``classification[0]``, which has label and score.
-    """
-    side = handedness.classification[0]  # it takes the image for a mirror image
-    world = None if world is None else world.landmark
-    return detection(landmarks.landmark, world, side.label == "Right", side.score, width, height)
 
 
 def without_repeats(hands: list[Detection]) -> list[Detection]:

@@ -36,7 +36,7 @@ from utils.cameras.poses import CameraPose
 from utils.export.motion import PosedHand, motion_files
 from utils.file_lock import locked
 from utils.files import writable_folder
-from utils.video_files import SUFFIX, Frame, VideoInfo, count_frames, open_video, video_writer
+from utils.video_files import SUFFIX, Frame, VideoInfo, VideoWriter, count_frames, open_video
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Outputs:
         with (
             motion_files(self.info.fps, glb, bvh, **self.motion) as motion,
             frame_records(self.records) as write_line,
-            video_writer(self.video, self.info) as writer,
+            VideoWriter(self.video, self.info) as writer,
         ):
             write_line(json.dumps(self.head, allow_nan=False))
             for frame, image in shown:

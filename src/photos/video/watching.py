@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ WRITE_AGAIN = 0.05
 OWN_OPTIONS = ("--calibrate_until_mm", "--hand_length_mm", "--hand_length_std_mm", "--known_bone", "--accept_conflict")
 
 
-class Watching:
+class Watching(contextlib.AbstractContextManager):
     """One person's calibration in a video.
 
     Args:
@@ -73,9 +74,6 @@ class Watching:
         )
         if self.online.is_ready and self._length() < (1 - WRITE_AGAIN) * self._width:
             self._write(f"after {seconds:.1f} s")
-
-    def __enter__(self) -> Watching:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None or kind is KeyboardInterrupt:  # whoever stops a video has seen enough of it
