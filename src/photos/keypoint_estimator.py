@@ -48,6 +48,7 @@ class KeypointEstimator:
         population: which shapes there are; None: unit normal betas.
         landmarks: whose points the keypoints are; None: the hand's own joints and tips.
         max_misfit, min_side: of a hand that is believed, see `refusal`.
+        flat: whether a hand may be one that is shown flat. Not in a video, whose frames start from the ones before.
     """
 
     card = ModelCard("hand model fitted to keypoints", recipe="none")
@@ -59,11 +60,13 @@ class KeypointEstimator:
         landmarks: LandmarkModel | None = None,
         max_misfit: float = MAX_MISFIT,
         min_side: float = MIN_SIDE,
+        flat: bool = True,
     ) -> None:
         self.assets, self.hand = assets, HandModel(assets, dtype=torch.float64)
         self.max_misfit, self.min_side = max_misfit, min_side
-        self.options = KeypointFitOptions.of_source(landmarks, people=population)
-        self.joints_model, self.frame_options = joints_model(assets, landmarks), self.options.frame_options(assets)
+        self.options = KeypointFitOptions.of_source(landmarks, people=population, flat=flat)
+        self.joints_model = joints_model(assets, landmarks)
+        self.frame_options = replace(self.options, flat=False).frame_options(assets)
 
     @torch.no_grad()
     def estimate(self, seen: HandInPicture) -> Result:
