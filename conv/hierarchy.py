@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,8 @@ import scipy.sparse
 from conv.closest_point import barycentric_projection
 from conv.decimation import decimate
 from conv.spiral import spiral_indices
-from utils.files import atomic_path
+from options.command_line import CommandParser, run_command
+from utils.files import READ_ERRORS, atomic_path, read_reason, writable_file
 
 #: Vertices of the coarse levels below MANO's 778.
 COARSE_LEVELS = (389, 195, 98, 49)
@@ -44,6 +46,8 @@ class MeshHierarchy:
                 f"{len(self.faces)} levels need one down and one up matrix fewer, "
                 f"got {len(self.down)} and {len(self.up)}"
             )
+        if not all(np.isfinite(numbers).all() for numbers in (self.vertices, *(up.data for up in self.up))):
+            raise ValueError("vertices, or weights between levels, are not finite; build the levels again")
         fine = len(self.vertices)
         for level, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
             if down.shape[1] != fine or up.shape != down.shape[::-1]:
@@ -136,9 +140,11 @@ def build_hierarchy(vertices: np.ndarray, faces: np.ndarray, levels: tuple[int, 
         levels: vertices to keep on each coarser level.
 
     Raises:
-        ValueError: the mesh is no manifold or cannot be made that coarse.
+        ValueError: the mesh is no manifold or cannot be made that coarse, or its numbers are none of a mesh.
     """
     vertices = np.asarray(vertices, dtype=np.float64)
+    if not np.isfinite(vertices).all() or np.min(faces) < 0 or np.max(faces) >= len(vertices):
+        raise ValueError(f"vertices are not finite, or faces name others than the {len(vertices)} vertices of the mesh")
     fine_vertices, all_faces, down, up = vertices, [np.asarray(faces, dtype=np.int64)], [], []
     for target in levels:
         kept, coarse_faces = decimate(fine_vertices, all_faces[-1], target)
@@ -155,9 +161,9 @@ def build_hierarchy(vertices: np.ndarray, faces: np.ndarray, levels: tuple[int, 
     return MeshHierarchy(vertices, tuple(all_faces), tuple(down), tuple(up))
 
 
-def get_args_parser() -> argparse.ArgumentParser:
+def get_args_parser() -> CommandParser:
     """Command line of the builder."""
-    parser = argparse.ArgumentParser(prog="python -m conv.hierarchy", description="Build a hand's mesh hierarchy.")
+    parser = CommandParser("Build a hand's mesh hierarchy.", "python -m conv.hierarchy")
     parser.add_argument("--build", action="store_true", required=True, help="build and write the hierarchy")
     parser.add_argument("--template", default="template/stand_in.npz", help=".npz with v_template (V,3) and f (F,3)")
     parser.add_argument("--out", default="template/stand_in_hierarchy.npz", help="file to write")
@@ -166,11 +172,16 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Build the hierarchy of ``args.template`` and write it to ``args.out``."""
-    with np.load(Path(args.template), allow_pickle=False) as archive:
-        hierarchy = build_hierarchy(archive["v_template"], archive["f"].astype(np.int64))
+    writable_file(args.out, "--out")  # before the work, not after it
+    try:
+        with np.load(Path(args.template), allow_pickle=False) as archive:
+            vertices, faces = archive["v_template"], archive["f"].astype(np.int64)
+    except READ_ERRORS as error:
+        raise ValueError(f"{args.template}: no .npz with v_template and f ({read_reason(error)})") from error
+    hierarchy = build_hierarchy(vertices, faces)
     hierarchy.save(args.out)
     print(f"{args.out}: levels {hierarchy.sizes}, faces {tuple(map(len, hierarchy.faces))}, hash {hierarchy.hash}")
 
 
 if __name__ == "__main__":
-    main(get_args_parser().parse_args())
+    sys.exit(run_command(get_args_parser(), main))

@@ -109,7 +109,8 @@ class BatchLoader:
             ValueError: there is none, or there are fewer than a batch and the last, smaller one is left out.
         """
         if len(self.indices) == 0:
-            raise ValueError("there is no sample to load")
+            where = f"{getattr(self.dataset, 'root', 'the data set')}, {getattr(self.dataset, 'split', 'whole')}"
+            raise ValueError(f"{where}: none of {len(self.dataset)} samples is valid; the warnings above say why")
         if self._drop_last and len(self) == 0:
             each = f" in each of {self._world_size} processes" if self._world_size > 1 else ""
             raise ValueError(

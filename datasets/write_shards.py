@@ -35,7 +35,7 @@ from datasets.shards.dataset import (
     sample_key,
     sha256_of,
 )
-from options.command_line import run_command
+from options.command_line import CommandParser, numbers_between, run_command
 from utils.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ _SAMPLES_AT_ONCE = 32
 
 def get_args_parser() -> argparse.ArgumentParser:
     about = "Write splits of a data set as shards (WebDataset tars), or check them."
-    parser = argparse.ArgumentParser(description=about)
+    parser = CommandParser(about)
     parser.add_argument("--dataset", default="dex_ycb", choices=sorted(set(DATASETS) - {"shards"}))
     parser.add_argument("--data_root", help="the data set's folder")
     parser.add_argument("--split", nargs="+", help="names of splits, e.g. s1_train s1_val")
@@ -61,7 +61,11 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quality", type=int, default=95, help="of JPEGs")
     parser.add_argument("--shard_size", type=int, default=4096, help="samples a shard")
     parser.add_argument("--order", choices=("shuffled", "official"), help="default: shuffled for training splits")
-    parser.add_argument("--rows", help="A:B, write only these of the ordered samples (parts on several disks)")
+    parser.add_argument(
+        "--rows",
+        type=numbers_between(":", 2),
+        help="A:B, write only these of the ordered samples (parts on several disks)",
+    )
     parser.add_argument("--side", default="right", choices=("right", "left", "both"))
     parser.add_argument("--crop_size", type=int, default=128, help="px of the crops")
     parser.add_argument("--crop", default="joints", choices=("joints", "image"), help="FreiHAND: what the crops show")
@@ -95,7 +99,7 @@ def write(args: argparse.Namespace, split: str) -> None:
     opening = {name: getattr(args, name) for name in as_given}
     data = build_dataset(args.dataset, args.data_root, split, **options, **special, **opening)
     order = args.order or ("shuffled" if "train" in split else "official")
-    rows = [int(part) for part in args.rows.split(":")] if args.rows else None
+    rows = args.rows
     settings = {name: default for name, (_, default) in OF_DATASET.items()} | options | special | {
         "image": args.image, "quality": args.quality if args.image == "jpg" else None, "order": order,
         "shard_size": args.shard_size, "rows": rows,
@@ -103,7 +107,7 @@ def write(args: argparse.Namespace, split: str) -> None:
     chosen = np.random.default_rng(0).permutation(len(data)) if order == "shuffled" else np.arange(len(data))
     chosen = chosen if rows is None else chosen[slice(*rows)]
     if len(chosen) == 0:
-        raise ShardSettingsError(f"--rows {args.rows} of {len(data)} samples leaves nothing to write")
+        raise ShardSettingsError(f"--rows {rows[0]}:{rows[1]} of {len(data)} samples leaves nothing to write")
     folder = Path(args.output) / split
     _begin(folder, {"dataset": args.dataset, **settings})
     shards = []
@@ -218,8 +222,10 @@ def run(args: argparse.Namespace) -> int:
     if args.check:
         splits = args.split or sorted(path.parent.name for path in Path(args.output).glob(f"*/{INDEX_NAME}"))
         wrong = [line for split in splits for line in damaged(Path(args.output) / split)]
+        if not splits:
+            raise FileNotFoundError(f"{args.output}: no finished shards there (SPLIT/{INDEX_NAME})")
         print("\n".join(wrong) or f"{args.output}: {', '.join(splits)} are whole")
-        return 2 if wrong or not splits else 0
+        return 2 if wrong else 0
     if not (args.data_root and args.split):
         raise ValueError("give --data_root and --split (or --check)")
     for split in args.split:

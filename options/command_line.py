@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 _NOT_GIVEN = object()
@@ -24,21 +24,25 @@ _POSITIVE, _NOT_NEGATIVE, _COUNT = (0, math.inf, True), (0, math.inf, False), (1
 LIMITS = {
     **dict.fromkeys(
         "batch_size epochs top_k num_images draws max_steps chunk cameras "
-        "calibration_images demo_sequences demo_frames".split(),
+        "calibration_images demo_sequences demo_frames shard_size workers processes people count num_frames "
+        "max_cutouts validation_cutouts validation_pictures".split(),
         _COUNT,
     ),
-    **dict.fromkeys("num_workers max_images val_images pictures weight_decay save_minutes".split(), _NOT_NEGATIVE),
+    **dict.fromkeys(
+        "num_workers max_images val_images pictures weight_decay save_minutes first wait_minutes".split(), _NOT_NEGATIVE
+    ),
     **dict.fromkeys(
         "lr body_lr temperature root_std finger_std keypoint_std hand_length_mm "
-        "hand_length_std_mm wrist_depth_std_mm calibrate_until_mm fps".split(),
+        "hand_length_std_mm wrist_depth_std_mm calibrate_until_mm fps minutes stop_after world_std_mm".split(),
         _POSITIVE,
     ),
     # Metres to a hand, as far as one is believed: 850 is meant in millimetres.
     **dict.fromkeys(("depth_mean", "depth_std"), (0, 10, True)),
-    **dict.fromkeys(("crop_size", "input_size"), (_SMALLEST_PICTURE, 4096, False)),
+    **dict.fromkeys(("crop_size", "input_size", "size"), (_SMALLEST_PICTURE, 4096, False)),
     "crop_scale": (0, 2, True),
     "rotation_deg": (0, 180, False),
-    **dict.fromkeys(("min_confidence", "error_correlation"), (0, 1, False)),
+    **dict.fromkeys(("min_confidence", "error_correlation", "left"), (0, 1, False)),
+    "quality": (1, 100, False),
     "port": (0, 65535, False),
     "seed": (0, 2**62, False),
     "lag": (0, 300, False),
@@ -52,8 +56,8 @@ class CommandParser(argparse.ArgumentParser):
     The parsed options carry ``given_options``: the flags on the command line, e.g. ``{"--phase", "--lr"}``.
     """
 
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, allow_abbrev=False)
+    def __init__(self, description: str, prog: str | None = None, **options: Any) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False, **options)
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def parse_known_args(
@@ -66,7 +70,7 @@ class CommandParser(argparse.ArgumentParser):
         given = {name for name in actions if getattr(parsed, name) is not _NOT_GIVEN and getattr(parsed, name) != []}
         for name in actions.keys() - given:
             setattr(parsed, name, actions[name].default)
-        parsed.given_options = {actions[name].option_strings[0] for name in given}
+        parsed.given_options = {(actions[name].option_strings or [name])[0] for name in given}
         wrong = bad_value(parsed)
         if wrong:
             self.error(wrong)
@@ -112,24 +116,45 @@ def bad_value(args: argparse.Namespace) -> str | None:
     return None
 
 
-def writer_parser(name: str, description: str) -> argparse.ArgumentParser:
+def writer_parser(name: str, description: str) -> CommandParser:
     """Parser of the writer ``python -m datasets.NAME``, with what all have: ``--root``, ``--seed``, ``--mano_dir``."""
     how = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(prog=f"python -m datasets.{name}", description=description, formatter_class=how)
+    parser = CommandParser(description, f"python -m datasets.{name}", formatter_class=how)
     parser.add_argument("--root", required=True, help="folder to write into")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--mano_dir", default=None, help="folder of the hand model's files")
     return parser
 
 
-def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], object]) -> int:
-    """Parse the command line and do ``work``; the exit status, which is 0 unless ``work`` returns another integer.
+def numbers_between(mark: str, count: int | None = None) -> Callable[[str], list[int]]:
+    """Type of an option of whole numbers, ``count`` of them (None: any), with a mark between them, such as 8,9."""
+
+    def numbers(text: str) -> list[int]:
+        found = [int(part) for part in text.split(mark)]
+        if count not in (None, len(found)):
+            raise ValueError(text)
+        return found
+
+    numbers.__name__ = f"numbers with {mark!r} between"  # as argparse names it in its error
+    return numbers
+
+
+def values_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What a `CommandParser` parsed, to be handed on as keyword arguments."""
+    return {name: value for name, value in vars(args).items() if name not in ("debug", "given_options")}
+
+
+def run_command(
+    parser: CommandParser, work: Callable[[argparse.Namespace], object], words: Sequence[str] | None = None
+) -> int:
+    """Parse the command line (None: this process's) and do ``work``; the exit status, which is 0 unless ``work``
+    returns another integer.
 
     An error is one line on stderr and status 2. One that no part of this code raised on purpose may be a fault of
     the program, so its type is named. ``--debug`` shows the traceback of either.
     """
-    args = parser.parse_args()
-    debug = getattr(args, "debug", False)
+    args = parser.parse_args(words)
+    debug = args.debug
     # Before torch is imported: on a busy machine threads that wait spinning take ten times as long as those that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a notebook's backend (Colab's) may not be installed here

@@ -106,6 +106,8 @@ class _Parser(CommandParser):
             ("--blind_decoder", is_fair, f"--recipe {args.recipe}"),
             ("--crop_geometry", is_fair, f"--recipe {args.recipe}"),
             ("--crop_geometry", args.model.startswith(("mano", "cmr", "metro")), f"--model {args.model}"),
+            ("--hierarchy", args.phase != "train" or args.model.startswith("cmr"), f"--model {args.model}"),
+            ("--submit", (args.submit == "shape_track") == (use == "personalise"), f"{args.submit} in --phase {use}"),
             ("--weights", args.phase != "export" or not (args.checkpoint or args.resume), "export of a --checkpoint"),
             *((option, predicts, "--phase eval of --predictions") for option in _OF_PREDICTING),
         ):

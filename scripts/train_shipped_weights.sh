@@ -3,6 +3,7 @@
 # from a body of its own (minutes on an H100, once the data are there); on 2 CPU cores from the body of train_body.sh
 # (two hours). Every stage goes on where it stopped when run again. weights/weights.json holds the scores to expect.
 source "$(dirname "$(readlink -f "$0")")/make_env.sh"
+[ $# -eq 0 ] || { echo "error: train_shipped_weights.sh takes no options (DATA_ROOT=DIR names the data), not: $*" >&2; exit 2; }
 DATA="$ROOT/data/training_dex_ycb" RUNS=results FROM=()
 if [ -n "${DATA_ROOT:-}" ]; then # another data set in DexYCB's layout
     DATA=$DATA_ROOT RUNS=dex_ycb FROM=(--data_root "$DATA_ROOT")

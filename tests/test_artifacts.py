@@ -88,6 +88,11 @@ def test_the_file_holds_no_objects(tmp_path: Path) -> None:
     [
         ({"betas": np.zeros((4, 9))}, r"betas has shape \(4, 9\)"),
         ({"pose": np.zeros((3, 16, 3, 3))}, "pose has shape"),
+        (
+            {"pose": np.tile(2 * np.eye(3), (4, 16, 1, 1))},
+            r"pose of image \d+ is not made of rotation matrices \(4 of 4",
+        ),
+        ({"pose": np.tile(np.diag([1.0, 1, -1]), (4, 16, 1, 1))}, "is not made of rotation matrices"),
         ({"betas": np.where(np.eye(4, 10) > 0, np.nan, 0)}, r"betas\[0, 0\] is nan"),
         ({"image_id": np.array([0, 1, 1, 2])}, "image_id 1 occurs more than once"),
         ({"image_id": np.array([0.0, 1.0, 2.0, 3.0])}, "image_id has dtype float64"),

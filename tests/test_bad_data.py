@@ -31,6 +31,7 @@ from datasets.crop_dataset import CropDataset
 from datasets.dex_ycb.files import read_labels
 from datasets.dex_ycb.splits import SERIALS
 from datasets.image_crop import crop_image, read_image, unusable_boxes
+from datasets.loading import BatchLoader
 from datasets.sample import check_sample
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.ho3d_writer import write_ho3d
@@ -45,6 +46,7 @@ from src.personalization.solver.status import CalibrationError
 from template import HandModel, axis_angle_to_pose, load_hand_assets
 from template.safe_pickle import safe_load
 from utils.artifacts import ArtifactError, Predictions, load_predictions, save_predictions
+from utils.joints import STANDARD_TO_MANO
 
 STAND_IN = Path(__file__).parent.parent / "template" / "stand_in.npz"
 REAL_FAULT = Path(__file__).parents[2] / "shared/data/faults/labels_000000.npz"
@@ -356,6 +358,54 @@ def test_poses_and_places_that_contradict_the_joints_are_invalid(
     assert not dataset.columns["valid"][0] and dataset.columns["valid"][1:].all()
     assert "1 samples of" in caplog.text or "1 of 16 samples" in caplog.text
     check_sample(dataset[0])
+
+
+WRONG = {  # of every labels file: what becomes of keypoints, joints and camera
+    "keypoints in rows and columns": {"joint_2d": lambda points: points[..., ::-1]},
+    "keypoints of the mirror image": {"joint_2d": lambda points: points * (-1, 1) + (639, 0)},
+    "keypoints in MANO's order": {"joint_2d": lambda points: points[:, STANDARD_TO_MANO]},
+    "joints of the mirror image": {"joint_3d": lambda joints: joints * (-1, 1, 1)},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=list(WRONG))
+def test_labels_whose_joints_do_not_project_to_their_keypoints_train_nothing(
+    root: Path, wrong: dict[str, Callable[[np.ndarray], np.ndarray]]
+) -> None:
+    for path in root.rglob("labels_*.npz"):
+        with np.load(path) as labels:
+            changed = {key: np.ascontiguousarray(change(labels[key])) for key, change in wrong.items()}
+        edit_labels(path, **changed)
+    dataset = open_split(root)
+    assert dataset.num_outliers == len(dataset) and not dataset.columns["valid"].any()
+    with pytest.raises(ValueError, match=f"{root}, s1_test: none of {len(dataset)} samples is valid"):
+        BatchLoader(dataset, 4)
+
+
+def test_a_camera_of_half_the_size_trains_nothing(root: Path) -> None:
+    for path in (root / "calibration" / "intrinsics").glob("*.yml"):
+        path.write_text("color: {fx: 305, fy: 306, ppx: 156, ppy: 122}")
+    assert not open_split(root).columns["valid"].any()
+
+
+@pytest.mark.parametrize("name", ["dex_ycb", "humbi"])
+def test_poses_that_are_not_those_of_the_joints_are_told(
+    root: Path, humbi: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sides swapped in DexYCB's meta.yml; HUMBI's numbers in another order. FreiHAND has a test of its own."""
+    root = root if name == "dex_ycb" else Path(shutil.copytree(humbi, tmp_path / "humbi"))
+    split = {"dex_ycb": "s1_test", "humbi": "s0_train"}[name]
+    with caplog.at_level(logging.WARNING):
+        build_dataset(name, root, split, mano_dir=STAND_IN, allow_missing_subjects=True)
+        assert "another one" not in caplog.text
+        for path in root.rglob("meta.yml"):
+            text = path.read_text()
+            path.write_text(text.replace("left", "L").replace("right", "left").replace("L", "right"))
+        for path in root.rglob("mano_params_r.txt"):
+            numbers = np.loadtxt(path)
+            np.savetxt(path, np.concatenate([numbers[:6], numbers[25:5:-1], numbers[26:]]))
+        build_dataset(name, root, split, mano_dir=STAND_IN, allow_missing_subjects=True)
+    assert "the labels were made with another one" in caplog.text and str(root) in caplog.text
 
 
 @pytest.mark.parametrize(("name", "place"), [("mano", (0, 4)), ("xyz", (0, 0))])

@@ -188,11 +188,12 @@ def test_keypoint_errors_are_measured_over_the_box(caplog: pytest.LogCaptureFixt
 def test_labels_are_opened_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both hands, whoever is there, at the predictions' split or the one that is said; looked up by image number."""
     rows, _ = rows_of(1, 3, dataset="dex_ycb", split="s1_val")
-    columns = {"image_id": np.array([2, 5, 0, 1]), "subject_id": np.ones(4, dtype=int), "pose": np.arange(4)}
+    columns = {"image_id": np.array([2, 5, 0, 1]), "subject_id": np.ones(4, dtype=int), "pose": np.arange(4),
+               "is_left": np.zeros(4, dtype=bool), "K_image": rows.K[[2, 0, 0, 1]]}  # fmt: skip
     opened = []
     monkeypatch.setattr(
         "src.personalization.ground_truth.build_dataset",
-        lambda *given, **options: opened.append((given, options)) or SimpleNamespace(columns=columns),
+        lambda *given, **options: opened.append((given, options)) or SimpleNamespace(columns=columns, root="there"),
     )
     dataset = open_labels("dex_ycb", "root", rows, mano_dir="there")
     open_labels("dex_ycb", "root", rows, "s1_test")
@@ -202,5 +203,11 @@ def test_labels_are_opened_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert annotations_of(dataset, rows)["pose"].tolist() == [2, 3, 0]
     with pytest.raises(CalibrationError, match=r"image 7 \(1 in all\) is not in split 's1_val'"):
         annotations_of(dataset, replace(rows, image_id=np.array([0, 1, 7])))
-    with pytest.raises(CalibrationError, match="subjects differ"):
+    with pytest.raises(CalibrationError, match="subject_id of image"):
         annotations_of(dataset, replace(rows, subject_id=np.full(3, 4)))
+    with pytest.raises(
+        CalibrationError, match="is_left of image 1 is True in Predictions, but False in the data set at"
+    ):
+        annotations_of(dataset, replace(rows, is_left=np.array([False, True, False])))
+    with pytest.raises(CalibrationError, match="K of image 0"):
+        annotations_of(dataset, replace(rows, K=rows.K.swapaxes(1, 2)))

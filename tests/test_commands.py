@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -52,6 +53,8 @@ PARSERS = {
         ("calibrate_from_shape_params.py", "--predictions p --output o --top_k 5", "multi_frame does not use --top_k"),
         ("optimization_dex_ycb.py", "--predictions p --output o --use_confidence", "--solver lm does not use"),
         ("optimization_dex_ycb.py", "--predictions p --output o --solver adam --video", "--solver adam does not use"),
+        ("run.py", "--phase eval --submit shape_track", "shape_track in --phase eval does not use --submit"),
+        ("run.py", "--phase train --hierarchy h", "--model mano_baseline does not use --hierarchy"),
         ("run.py", "--phase train --override", "a command without --resume does not use --override"),
         ("run.py", "--phase train --crop image", "--dataset dex_ycb does not use --crop"),
         ("run.py", "--phase train --confidence pairs", "--model mano_baseline does not use --confidence"),
@@ -209,6 +212,12 @@ def test_every_step_of_the_estimator_demo_works_in_the_output_given(
         assert not any("out/demo_estimators" in word for word in call)
 
 
+def test_a_script_of_hours_does_not_begin_when_it_is_asked_for_help(house: Path) -> None:
+    words = [str(house / "scripts/train_shipped_weights.sh"), "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=house, env=os.environ | {"CALLS": "none"})
+    assert done.returncode == 2 and "takes no options" in done.stderr and not (house / "data").exists()
+
+
 def test_a_half_made_environment_is_made_again(tmp_path: Path) -> None:
     """``python -m venv`` that failed leaves a Python without pip."""
     house = tmp_path / "house"
@@ -302,6 +311,38 @@ def test_numbers_that_are_none_are_refused_by_the_other_commands(command, words,
 @pytest.mark.parametrize(
     ("command", "words"),
     [
+        ("datasets.write_shards", "--shard_size=-1"), ("datasets.write_shards", "--crop_size=-5"),
+        ("datasets.write_shards", "--quality=500"), ("datasets.write_shards", "--workers=0"),
+        ("datasets.write_shards", "--rows=5"), ("datasets.write_shards", "--rows=x:2"),
+        ("datasets.synthetic.__main__", "--root=r --subjects=x"), ("datasets.synthetic.samples", "--num_frames=0"),
+        ("datasets.synthetic.world.writer", "--root=r --num_images=0"), ("datasets.synthetic.samples", "--count=-1"),
+        ("datasets.synthetic.world.bank", "--root=r --people=0"), ("src.engine.world.train", "--lr=nan"),
+        ("datasets.synthetic.world.bank", "--root=r --first=-5"), ("src.engine.world.train", "--minutes=0"),
+        ("src.personalization.landmarks.learn", "--hand_length_mm=-5"),
+        ("src.personalization.landmarks.learn", "--flat=foo"),
+    ],
+)  # fmt: skip
+def test_commands_with_modules_of_their_own_refuse_the_same(command, words, capsys):
+    parser = importlib.import_module(command).get_args_parser()
+    for action in parser._actions:
+        action.required = False
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(words.split())
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and words.split()[-1].split("=")[0] in said and said.count("\n") == 1
+
+
+def test_every_command_of_the_package_tells_errors_in_one_line() -> None:
+    for folder in ("src", "datasets", "conv"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text()
+            assert "argparse.ArgumentParser(" not in text, path
+            assert "__main__" not in text or "run_command(" in text or path.stem == "step_log", path
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
         ("optimization_dex_ycb", "--split s1_test"), ("optimization_dex_ycb", "--depth_std 0.1"),
         ("optimization_dex_ycb", "--cache c"), ("optimization_dex_ycb", "--identity i.json"),
         ("optimization_dex_ycb", "--include_calibration_images"),
@@ -328,6 +369,11 @@ def test_an_option_without_what_it_belongs_to_is_an_error(command, words, capsys
     "words",
     [
         "run.py --phase predict --checkpoint nothing.pt --predictions",
+        "src.personalization.calibration.measure_population --data_root nothing --output",
+        "src.personalization.landmarks.learn --detections nothing --output",
+        "src.engine.estimates.learn_landmarks --estimates nothing --format hamer --output",
+        "src.engine.estimates.measure_trust --estimates nothing --format hamer --labels nothing --output",
+        "conv.hierarchy --build --template nothing --out",
         "run.py --phase eval --predictions nothing.npz --results",
         "optimization_dex_ycb.py --predictions nothing.npz --output",
         "optimization_dex_ycb.py --predictions nothing.npz --output o.npz --results",
@@ -338,10 +384,13 @@ def test_an_output_that_cannot_be_written_is_an_error_before_the_work(words, tmp
     (tmp_path / "file").write_text("mine")
     monkeypatch.chdir(tmp_path)
     command, *given = words.split()
-    module = importlib.import_module(command.removesuffix(".py"))
     for output, said in ((tmp_path, "is a folder"), (tmp_path / "file/x.npz", "cannot be written")):
         monkeypatch.setattr("sys.argv", [command, *given, str(output)])
-        assert module.main() == 2
+        with pytest.raises(SystemExit, match="2"):
+            if command.endswith(".py"):
+                sys.exit(importlib.import_module(command.removesuffix(".py")).main())
+            sys.modules.pop(command, None)
+            runpy.run_module(command, run_name="__main__")
         error = capsys.readouterr().err
         assert said in error and given[-1] in error and "nothing" not in error
     assert (tmp_path / "file").read_text() == "mine"

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from datasets.loading import BatchLoader
+from options.run_options import get_args_parser
+from src.engine.config import build_objective
 from src.engine.step_log import StepLog
 from src.models import build_model
 from src.models.losses import ranking_loss
@@ -114,6 +116,14 @@ def test_ranked_pairs_against_a_slow_loop() -> None:
         pairs = [j for j in range(9) if error[i] != error[j] and person[i] == person[j]]
         wrong = sum((confidence[i] > confidence[j]) != (error[i] < error[j]) for j in pairs)
         assert int(count[i]) == len(pairs) and float(share[i] * count[i]) == pytest.approx(wrong)
+
+
+def test_images_of_nobody_known_are_not_ranked_within_a_person() -> None:
+    words = "--phase train --model mano_baseline_conf --dataset freihand --confidence".split()
+    hand = HandModel(load_hand_assets())
+    with pytest.raises(ValueError, match="freihand does not say who is in which image.*--confidence pairs"):
+        build_objective(get_args_parser().parse_args([*words, "within_person"]), hand, hand)
+    assert build_objective(get_args_parser().parse_args([*words, "pairs"]), hand, hand).images_of_person == 1
 
 
 @pytest.mark.parametrize("objective", [ConfidenceObjective(), WithinPersonConfidence(HandModel(load_hand_assets()))])

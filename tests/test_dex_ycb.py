@@ -338,11 +338,11 @@ def test_cache_notices_changed_data_and_options(small: Path, tmp_path: Path) -> 
     path = first_files(small)[1]
     with np.load(path) as archive:
         labels = dict(archive)
-    labels["joint_3d"] = labels["joint_3d"] + 0.1
+    labels["joint_3d"] = labels["joint_3d"] + 0.001
     np.savez(path.with_name("new.npz"), **labels)
     os.replace(path.with_name("new.npz"), path)
     after = open_split(small, cache=cache)
-    np.testing.assert_allclose(after[0]["joints"], before[0]["joints"] + 0.1, rtol=1e-6)
+    np.testing.assert_allclose(after[0]["joints"], before[0]["joints"] + 0.001, rtol=1e-6)
     assert open_split(small, cache=cache, crop_size=64)[0]["image"].shape == (64, 64, 3)
     right, left = (open_split(small, cache=cache, side=side) for side in ("right", "left"))
     for dataset in (right, left):  # as many of each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -117,6 +118,13 @@ def test_impossible_decimation_says_so() -> None:
         decimate(np.eye(3), np.array([[0, 1, 2]]), 2)
 
 
+def test_a_mesh_of_no_numbers_makes_no_levels(open_mesh: tuple[np.ndarray, np.ndarray]) -> None:
+    vertices, faces = open_mesh
+    for mesh in ((np.where(np.arange(len(vertices)) == 5, np.nan, vertices.T).T, faces), (vertices, faces + 500)):
+        with pytest.raises(ValueError, match="not finite, or faces name others"):
+            build_hierarchy(*mesh, levels=(20,))
+
+
 def test_down_selects_and_up_interpolates(hierarchy: MeshHierarchy) -> None:
     fine = hierarchy.vertices
     for down, up in zip(hierarchy.down, hierarchy.up, strict=True):
@@ -146,6 +154,8 @@ def test_a_file_that_is_no_hierarchy_is_named(tmp_path: object) -> None:
 
 
 def test_levels_that_do_not_fit_are_refused(hierarchy: MeshHierarchy) -> None:
+    with pytest.raises(ValueError, match="are not finite"):
+        dataclasses.replace(hierarchy, vertices=hierarchy.vertices * np.nan)
     with pytest.raises(ValueError, match="level 1"):
         MeshHierarchy(hierarchy.vertices, hierarchy.faces, hierarchy.down[:1] * 2, hierarchy.up)
 

@@ -27,15 +27,18 @@ from src.personalization.landmarks import joints_model, load_landmarks
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.hand_size import length_gradient, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.population_pose_prior import all_round, habit_prior
+from src.personalization.terms.population_pose_prior import FLAT_STD, FlatHand, all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
 from src.photos.detector import Detection, MediapipeHands, mirrored
 from src.photos.detector.finders import open_finder
 from src.photos.detector.landmarker import open_landmarker
+from src.photos.estimator import Keypoints
 from src.photos.hands import find_photo_hands
+from src.photos.keypoint_estimator import KeypointEstimator
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import JointsModel, posed_points
 from utils.artifacts import load_identity
+from utils.camera import project, turn_to_ray
 from utils.cameras.files import read_camera
 
 NOISE_PX = 2.0
@@ -240,6 +243,76 @@ def test_detectors_depth_chooses_between_ends(assets: HandAssets) -> None:
     angles = [roma.rotmat_geodesic_distance(fit.pose[:, 0], world.pose[:, 0, 0]) for fit in (blind, helped)]
     assert (angles[0] > 0.7).sum() >= 2  # there is something to choose
     assert (angles[1] > 0.7).sum() <= 0.5 * (angles[0] > 0.7).sum()
+
+
+def shown(assets: HandAssets, n: int, lean: float, bend: float) -> tuple[SimpleNamespace, torch.Tensor, torch.Tensor]:
+    """Hands turned anyhow in the picture, from either side, leaning (rad), fingers bent alike; keypoints, and K."""
+    generator = torch.Generator().manual_seed(11)
+    flat = FlatHand.of(assets)
+    turns = 2 * torch.pi * torch.rand(n, 1, generator=generator, dtype=torch.float64)
+    face = turn_to_ray(flat.normal[None])[0].mT
+    back = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)) @ face
+    root = torch.stack([face, back]).repeat(n // 2, 1, 1) @ roma.rotvec_to_rotmat(turns * flat.normal)
+    tilt = torch.nn.functional.normalize(torch.randn(n, 2, generator=generator, dtype=torch.float64), dim=1)
+    tilt = torch.cat([lean * tilt, torch.zeros(n, 1)], dim=1)
+    pose = torch.eye(3, dtype=torch.float64).repeat(n, 16, 1, 1)
+    pose[:, 0] = roma.rotvec_to_rotmat(tilt) @ root
+    pose[:, 1:13] = roma.rotvec_to_rotmat(torch.tensor([0, 0, bend], dtype=torch.float64))
+    pose[:, 13:] = roma.rotvec_to_rotmat(flat.about.offset[0, 13:])
+    betas = torch.randn(n, 10, generator=generator, dtype=torch.float64)
+    transl = torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64).expand(n, 3)
+    joints = HandModel(assets, dtype=torch.float64)(pose, betas, transl).joints
+    K = torch.tensor([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]], dtype=torch.float64).expand(n, 3, 3)
+    pixels = project(joints, K) + NOISE_PX * torch.randn(n, 21, 2, generator=generator, dtype=torch.float64)
+    return SimpleNamespace(pose=pose, betas=betas, joints=joints - joints[:, :1]), pixels, K
+
+
+def test_a_hand_shown_flat_is_flat(assets: HandAssets) -> None:
+    """Usual hands are bent: without hands shown flat a straight one seen from above is fitted as one that leans."""
+    world, keypoints, K = shown(assets, 8, 0.0, 0.0)
+    heights = []
+    for flat in (False, True):
+        found = fit_keypoints(assets, keypoints, K, options=replace(QUICK, flat=flat))
+        joints = HandModel(assets, dtype=torch.float64)(found.pose, found.betas).joints
+        assert (joints - joints[:, :1] - world.joints)[..., :2].norm(dim=-1).mean() < 0.02
+        heights.append((joints[:, 8::4, 2] - joints[:, [0, 5, 9, 13, 17], 2].mean(dim=1, keepdim=True)).abs().mean())
+    assert heights[1] < 0.006 < 0.012 < heights[0], heights
+
+
+def test_a_hand_that_leans_or_bends_is_not_shown_flat(assets: HandAssets) -> None:
+    for lean, bend in ((1.0, 0.0), (0.0, 0.5)):
+        _, keypoints, K = shown(assets, 8, lean, bend)
+        with_flat, without = (
+            fit_keypoints(assets, keypoints, K, options=replace(QUICK, flat=f)) for f in (True, False)
+        )
+        same = (with_flat.pose - without.pose).flatten(1).abs().amax(dim=1) < 1e-9
+        assert same.sum() >= 7, (lean, bend, same)
+
+
+def test_a_hand_shown_flat_does_not_hide_its_side(assets: HandAssets) -> None:
+    """From the other side it is the other hand: what its keypoints say of the side, the usual poses say."""
+    world, pixels, K = shown(assets, 2, 0.0, 0.0)
+    about = (world.joints[0] - world.joints[0].mean(dim=0)).numpy()
+    seen = Keypoints(pixels[0].numpy(), np.ones(21), "a detector", about, 0.8)
+    (flat, gain), (_, usual) = (
+        KeypointEstimator(assets, flat=flat)._fit(seen, K[0].numpy(), None) for flat in (True, False)
+    )
+    assert bool(FlatHand.of(assets).are_shown(flat.pose)[0]) and gain == usual != 0
+
+
+def test_prior_of_a_hand_shown_flat(assets: HandAssets) -> None:
+    flat = FlatHand.of(assets)
+    for bend, lean, is_shown in ((0.0, 0.0, True), (0.0, 0.6, False), (0.4, 0.0, False)):
+        world, *_ = shown(assets, 16, lean, bend)
+        assert (flat.are_shown(world.pose) == is_shown).all()
+    world, *_ = shown(assets, 16, 0.0, 0.0)
+    prior = flat.prior(world.pose)
+    cost, _ = prior.pull(prior.logarithms(world.pose.permute(2, 3, 1, 0)))
+    assert cost.max() < 1e-6  # a turn in the picture's plane, seen from either side, costs nothing
+    turned = world.pose.clone()
+    turned[:, 0] = roma.rotvec_to_rotmat(torch.tensor([[FLAT_STD, 0, 0]], dtype=torch.float64)) @ turned[:, 0]
+    moved, _ = prior.pull(prior.logarithms(turned.permute(2, 3, 1, 0)))
+    torch.testing.assert_close(moved - cost, torch.full_like(cost, 0.5), rtol=0, atol=0.01)
 
 
 def test_starts_cover_all_orientations() -> None:

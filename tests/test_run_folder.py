@@ -202,6 +202,21 @@ def test_a_damaged_last_state_is_named_beside_the_best_one(
     assert (checkpoints / "last.pt").read_bytes() == content
 
 
+@pytest.mark.parametrize(("name", "content"), [("log.csv", b"\xff\0"), ("log.csv", b"epoch\nfoo"), ("args.json", b"{")])
+def test_a_damaged_record_is_named_before_an_epoch_is_trained(
+    root: Path, begun: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
+    shutil.copytree(begun, tmp_path / "out")
+    run = tmp_path / "out/dex_ycb/run"
+    (run / name).write_bytes(content)
+    last = (run / "checkpoints/last.pt").read_bytes()
+    with pytest.raises(ValueError, match=f"{run / name}: not "):
+        train(options(root, tmp_path / "out", "--resume"))
+    assert (run / "checkpoints/last.pt").read_bytes() == last
+    with pytest.raises(ValueError, match=f"{run / name}: not "):
+        history(run)
+
+
 @pytest.mark.parametrize("kind", ["file", "dangling link"])
 def test_an_out_dir_that_is_no_folder_is_named(root: Path, tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"

@@ -81,6 +81,16 @@ def test_a_file_of_few_bits_is_read_like_any_other(tmp_path: Path) -> None:
         assert off < 0.04 if value.numel() >= LEAST and value.ndim > 1 else off == 0, (name, off)
 
 
+def test_a_damaged_index_or_a_name_with_a_path_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", None, 5.0)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/weights.json").write_text("{")
+    for name, said in (("net", "weights.json: not whole JSON"), ("../net", "without a path")):
+        with pytest.raises(ValueError, match=said):
+            ship(run, name, tmp_path / "weights")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_unfinished_run_is_refused(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "model", None, 2.5)
     (run / "log.csv").unlink()

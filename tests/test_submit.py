@@ -83,6 +83,8 @@ def test_freihand_files_of_true_meshes_score_as_perfect(freihand: Path, tmp_path
     np.testing.assert_allclose(xyz, json.loads((freihand / "evaluation_xyz.json").read_text()), atol=1e-6)
     with zipfile.ZipFile(path.with_suffix(".zip")) as bundle:
         assert bundle.namelist() == ["pred.json"]
+    evaluate(options("eval", "freihand", freihand, tmp_path, *words[2:]))  # without a name: its network's
+    assert (tmp_path / "FreiHAND/truth/truth.json").read_bytes() == path.read_bytes()
     again = evaluate(options("eval", "freihand", freihand, tmp_path, "--predictions", str(path.with_suffix(".zip"))))
     assert again["official"] == pytest.approx(summary["official"], abs=1e-6)
 
@@ -98,11 +100,12 @@ def test_disordered_and_misscaled_predictions_are_refused(freihand: Path, tmp_pa
         (millimetres, "Wrong unit"),
         (dataclasses.replace(predictions, joints=None, vertices=None, root=None), "holds neither meshes nor pose"),
         (dataclasses.replace(predictions, root=None), "keypoints"),
+        (dataclasses.replace(predictions, dataset="dex_ycb"), "is of dex_ycb, not of --dataset freihand"),
     ]
     for wrong, message in cases:
         save_predictions(tmp_path / "p.npz", wrong)
         words = ("--predictions", str(tmp_path / "p.npz"), "--submit", "freihand")
-        with pytest.raises((SubmissionError, ArtifactError), match=message):
+        with pytest.raises(ValueError, match=message):
             evaluate(options("eval", "freihand", freihand, tmp_path, *words))
     (tmp_path / "pred.json").write_text(json.dumps([[], []]))
     with pytest.raises(SubmissionError, match=r"\(3, 21, 3\)"):

@@ -154,6 +154,63 @@ def test_confidence_stage_moves_nothing_else(root: Path, whole: Path, tmp_path: 
     assert added and all(name.startswith("confidence.") for name in added)
 
 
+def test_confidence_stage_needs_a_baseline_of_the_same_input(root: Path, whole: Path, tmp_path: Path) -> None:
+    """Without one, or with one of another size, it would rank the shapes of a network that sees nothing."""
+    baseline = str(whole / "dex_ycb/mano_baseline/checkpoints/last.pt")
+    with pytest.raises(ValueError, match="trains its branch alone.*--init_from"):
+        train(options(root, tmp_path, model="mano_baseline_conf"))
+    with pytest.raises(ValueError, match="trains its branch alone"):
+        train(options(root, tmp_path, "--resume", model="mano_baseline_conf"))  # there is nothing to go on from
+    for words, name in ((("--input_size", "56"), "input_size"), (("--crop_scale", "1.5"), "crop_scale")):
+        with pytest.raises(checkpoint.CheckpointError, match=f"its {name} is .*, here {words[1]}"):
+            train(options(root, tmp_path, "--init_from", baseline, *words, model="mano_baseline_conf"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_network_cannot_start_from_is_said_before_the_data_are_read(whole: Path, tmp_path: Path) -> None:
+    baseline = whole / "dex_ycb/mano_baseline/checkpoints/last.pt"
+    state = torch.load(baseline, weights_only=True)
+    state["model"]["feature.bias"].fill_(float("nan"))
+    torch.save(state, tmp_path / "nan.pt")
+    for words, said in (
+        (("--init_from", str(tmp_path / "nan.pt")), "NaN or infinity in feature.bias"),
+        (("--init_from", str(baseline), "--init_parts", "backbone", "foo"), "shares no module foo"),
+        (("--init_from", "nothing.pt"), "nothing.pt: no such checkpoint"),
+        (("--backbone", "resnet7"), "resnet7"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=said):
+            train(options(tmp_path / "no_data", tmp_path, *words))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"position": None}, {"position": {"epoch": -1}}, {"position": {"batch": 99}}, {"optimizer": {}}, {"scheduler": {}},
+     {"random": torch.zeros(5, dtype=torch.uint8)}],
+    ids=str,
+)  # fmt: skip
+def test_a_state_that_cannot_be_taken_up_is_named(
+    root: Path, whole: Path, tmp_path: Path, damage: dict[str, object]
+) -> None:
+    state = torch.load(whole / "dex_ycb/mano_baseline/checkpoints/last.pt", weights_only=True)
+    torch.save(state | damage, tmp_path / "damaged.pt")
+    with pytest.raises(checkpoint.UnreadableCheckpointError, match="damaged.pt: holds no whole state of a training"):
+        train(options(root, tmp_path / "out", "--resume", str(tmp_path / "damaged.pt")))
+
+
+def test_a_flipped_byte_or_another_versions_card_is_no_network(whole: Path, tmp_path: Path) -> None:
+    baseline = whole / "dex_ycb/mano_baseline/checkpoints/last.pt"
+    content = bytearray(baseline.read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "flipped.pt").write_bytes(content)
+    with pytest.raises(checkpoint.UnreadableCheckpointError, match="flipped.pt.*the checksum of .* differs"):
+        checkpoint.load_network(tmp_path / "flipped.pt")
+    state = torch.load(baseline, weights_only=True)
+    state["card"]["options"]["banana"] = 1
+    torch.save(state, tmp_path / "newer.pt")
+    with pytest.raises(checkpoint.CheckpointError, match="newer.pt: its card describes no network.*banana"):
+        checkpoint.load_network(tmp_path / "newer.pt")
+
+
 @pytest.mark.parametrize("confidence", ["pairs", "within_person"])
 def test_confidence_stage_has_a_best_state_whatever_the_last_batch(
     root: Path, whole: Path, tmp_path: Path, confidence: str

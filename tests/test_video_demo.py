@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from datasets.synthetic.freihand_writer import write_freihand
-from datasets.synthetic.samples import copy_freihand
+from datasets.synthetic.samples import copy_freihand, write_video
 from options.run_options import get_args_parser
 from src.photos.video import run_video as module
 from src.photos.video.run_video import video_demo
@@ -56,6 +56,13 @@ def demo(video: Path, output: Path, box: list[float] | None = None) -> tuple[Pat
 
 def count(path: Path) -> int:
     return sum(1 for _ in open_video(path)[1])
+
+
+def test_the_video_of_the_demo_script_is_written(tmp_path: Path) -> None:
+    """A folder of pictures for each of eight cameras: those of one make the video."""
+    count = write_video(tmp_path / "hand.mp4", num_frames=2)
+    assert len(list(open_video(tmp_path / "hand.mp4")[1])) == count == 2
+    assert np.load(tmp_path / "hand_K.npy").shape == (3, 3)
 
 
 def test_the_hand_is_followed(clip: tuple[Path, np.ndarray, list[float]], tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ PREDICTIONS_SCHEMA = 1
 #: Of an image's confidence, which has no unit: networks stay below 100.
 MAX_CONFIDENCE = 1e6
 MAX_BETA = 1000.0  # people's lie within some 5
+MAX_SKEW = 0.02  # of R R^T from the identity, which a pose in half precision keeps
 
 
 META_FIELDS = ("model_name", "model_hash", "hand_name", "hand_hash", "dataset", "split", "joint_definition", "camera")
@@ -136,6 +137,11 @@ class Predictions:
                 f"{self.source}: betas of image {self.image_id[row]} reach {np.abs(self.betas).max():g}; beyond "
                 f"{MAX_BETA:g} they are no hand's. Predict again"
             )
+        if self.pose is not None and len(self) and (bad := np.flatnonzero(~_are_rotations(self.pose))).size:
+            raise ArtifactError(
+                f"{self.source}: pose of image {self.image_id[bad[0]]} is not made of rotation matrices "
+                f"({bad.size} of {len(self)} images); predict again"
+            )
         confidence = self.keypoint_confidence
         if confidence is not None and confidence.size and (confidence.min() < 0 or confidence.max() > 1):
             raise ArtifactError(
@@ -155,6 +161,12 @@ class Predictions:
         whole = {name: getattr(self, name) for name in ROW_ARRAYS}
         part: dict[str, Any] = {name: None if array is None else array[rows] for name, array in whole.items()}
         return dataclasses.replace(self, **part)
+
+
+def _are_rotations(pose: np.ndarray) -> np.ndarray:
+    """(N,) bool: all matrices of (N,16,3,3) are rotations, to the precision of half floats."""
+    apart = np.abs(pose @ np.swapaxes(pose, -1, -2) - np.eye(3, dtype=pose.dtype)).max(axis=(1, 2, 3))
+    return (apart < MAX_SKEW) & (np.linalg.det(pose) > 0).all(axis=1)
 
 
 #: Rows of `Predictions`: shape behind N, dtype on disk, whether the array must be there.

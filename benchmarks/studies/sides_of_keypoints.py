@@ -40,7 +40,7 @@ CASES = (
 
 def odds(assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor) -> np.ndarray:
     """(N,) for the side that right hands' keypoints (N,21,2) px have."""
-    options = KeypointFitOptions(noise=KeypointNoise(std_box=BELIEVED), people=shapes_of(assets))
+    options = KeypointFitOptions(noise=KeypointNoise(std_box=BELIEVED), people=shapes_of(assets), flat=False)
     one = fit_keypoints(assets, keypoints, K, options=options).cost
     return (fit_mirrored(assets, keypoints, K, None, options).cost - one).numpy()
 

@@ -40,7 +40,6 @@ _HANDS_AT_ONCE = 4096
 
 #: sequence_id of evaluation samples starts here; a training sample's is its number.
 _EVALUATION_SEQUENCES = 1_000_000
-_SAME_HAND = 1e-3  # metres: labels that are further off were made with another hand model
 
 
 class FreiHAND(CropDataset):
@@ -175,13 +174,6 @@ def _decode(
         joints, regressed = columns["joints"], columns.pop("label_joints")
         columns |= {"joints": joints.astype(np.float32), "valid": possible_poses(mano[:, :48], "FreiHAND's mano")}
         xyz = regressed if xyz is None else xyz
-        distance = float(np.median(np.linalg.norm(regressed - xyz, axis=-1)))
-        if distance > _SAME_HAND:
-            logger.warning(
-                "FreiHAND's xyz lie %.1f mm (median) from the joints that the hand model %s (%s) gives: the labels "
-                "were made with another one. Give MANO_RIGHT.pkl of version 1.2 with --mano_dir",
-                distance * 1000, assets.name, assets.hash,
-            )  # fmt: skip
     if xyz is not None:
         columns["label_joints"] = xyz.astype(np.float32)
     keypoints = project_numpy(joints, K) if usable.any() else np.zeros((count, 21, 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from options.command_line import run_command, writer_parser
+from options.command_line import numbers_between, run_command, values_of, writer_parser
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -14,7 +14,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_sequences", type=int, default=100, help="sequences a subject (official: 100)")
     parser.add_argument("--num_frames", type=int, default=72, help="frames a sequence")
     parser.add_argument("--num_subjects", type=int, default=10, help="above 10: further people to train on")
-    parser.add_argument("--subjects", default=None, help="write only these subjects' sequences, e.g. 8,9")
+    numbers = numbers_between(",")
+    parser.add_argument("--subjects", type=numbers, default=None, help="write only these subjects' sequences, e.g. 8,9")
     parser.add_argument("--left_fraction", type=float, default=0.5, help="share of left-handed sequences")
     parser.add_argument("--render_scale", type=float, default=1.0, help="1, 0.5 or 0.25: rays per pixel side")
     parser.add_argument("--quality", type=int, default=92, help="of the JPEG files")
@@ -26,10 +27,9 @@ def get_args_parser() -> argparse.ArgumentParser:
 def write(args: argparse.Namespace) -> None:
     from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 
-    arguments = vars(args)
+    arguments = values_of(args)
     root, workers, subjects = (arguments.pop(name) for name in ("root", "workers", "subjects"))
-    numbers = [int(part) for part in subjects.split(",")] if subjects else None
-    write_data_set(root, SynthesisOptions(**arguments), numbers, workers)
+    write_data_set(root, SynthesisOptions(**arguments), subjects, workers)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.hand_studio import StudioHand, green_screen, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
-from options.command_line import run_command, writer_parser
+from options.command_line import run_command, values_of, writer_parser
 from template import HandModel, pose_to_axis_angle
 from utils.camera import project_numpy
 from utils.files import write_json, write_text
@@ -62,8 +62,8 @@ def write_freihand(
     root = Path(root)
     if num_train < 1 or num_eval < 1:
         raise ValueError(f"num_train is {num_train} and num_eval {num_eval}; both must be positive")
-    if list_path(root, "training", "K").exists():
-        raise FileExistsError(f"{root} holds a FreiHAND data set already; choose another --root or delete it")
+    if list_path(root, "training", "K").exists() or (root / "synthetic.json").exists():
+        raise FileExistsError(f"{root} holds a data set already; choose another --root or delete it")
     official = hand_model(mano_dir, "right", "freihand", "regressed")
     for number, (part, count) in enumerate(zip(PARTS, (num_train, num_eval), strict=True)):
         (root / part / "rgb").mkdir(parents=True, exist_ok=True)
@@ -143,4 +143,4 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(get_args_parser(), lambda args: write_freihand(**vars(args))))
+    sys.exit(run_command(get_args_parser(), lambda args: write_freihand(**values_of(args))))

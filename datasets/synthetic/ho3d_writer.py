@@ -22,7 +22,7 @@ from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.hand_studio import Shot, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
-from options.command_line import run_command, writer_parser
+from options.command_line import run_command, values_of, writer_parser
 from utils.camera import project_numpy
 from utils.files import atomic_path, write_json, write_text
 from utils.joints import STANDARD_TO_MANO
@@ -51,8 +51,8 @@ def write_ho3d(
     root = Path(root)
     if num_images < 1 or version not in ENDINGS:
         raise ValueError(f"num_images is {num_images}, version {version!r}; give at least 1, one of {list(ENDINGS)}")
-    if (root / "evaluation.txt").exists():
-        raise FileExistsError(f"{root} holds an HO-3D data set already; choose another --root or delete it")
+    if (root / "evaluation.txt").exists() or (root / "synthetic.json").exists():
+        raise FileExistsError(f"{root} holds a data set already; choose another --root or delete it")
     official = hand_model(mano_dir, "right", "ho3d")
     K = np.array([[614.0, 0, WIDTH / 2], [0, 614.0, HEIGHT / 2], [0, 0, 1.0]])
     names, xyz, verts = [], [], []
@@ -99,4 +99,4 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(get_args_parser(), lambda args: write_ho3d(**vars(args))))
+    sys.exit(run_command(get_args_parser(), lambda args: write_ho3d(**values_of(args))))

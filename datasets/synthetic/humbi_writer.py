@@ -23,7 +23,7 @@ from datasets.synthetic.data_set import hand_model
 from datasets.synthetic.dex_ycb_writer import write_image
 from datasets.synthetic.hand_studio import StudioHand, make_studio_hand, random_place
 from datasets.synthetic.scene.cameras import look_at
-from options.command_line import run_command, writer_parser
+from options.command_line import run_command, values_of, writer_parser
 from template import HandModel, pca_to_pose, pose_to_pca
 from utils.camera import project_numpy, transform_intrinsics
 from utils.files import write_json, write_text
@@ -63,9 +63,9 @@ def write_humbi(
     options = {"num_subjects": num_subjects, "num_frames": num_frames, "num_cameras": num_cameras, "seed": seed}
     plan = root / "unfinished.json"  # of a writer that was stopped: the same options write the same files again
     is_ours = plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) == options
-    if hand_folder(root, 1).exists() and not is_ours:
+    if (hand_folder(root, 1).exists() or (root / "synthetic.json").exists()) and not is_ours:
         begun = ", begun with other options" if plan.is_file() else ""
-        raise FileExistsError(f"{root} holds a HUMBI data set already{begun}; choose another --root or delete it")
+        raise FileExistsError(f"{root} holds a data set already{begun}; choose another --root or delete it")
     write_json(plan, options)
     official = hand_model(mano_dir, "right", "freihand", "regressed")
     for subject in tqdm(range(1, num_subjects + 1), desc="humbi", unit="subject", disable=None):
@@ -152,4 +152,4 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(get_args_parser(), lambda args: write_humbi(**vars(args))))
+    sys.exit(run_command(get_args_parser(), lambda args: write_humbi(**values_of(args))))

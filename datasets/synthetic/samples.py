@@ -19,7 +19,7 @@ import numpy as np
 from datasets.dex_ycb.dataset import DexYCB
 from datasets.freihand.dataset import FreiHAND
 from datasets.synthetic.data_set import SynthesisOptions, write_data_set
-from options.command_line import run_command
+from options.command_line import CommandParser, run_command
 from utils.camera import mirror_intrinsics, project_numpy
 from utils.files import atomic_path, write_json
 from utils.video_files import VideoInfo, VideoWriter
@@ -106,7 +106,7 @@ def write_video(path: Path, num_frames: int, seed: int = 0) -> int:
         dataset = _unseen(Path(temporary), options, UNSEEN[1:], workers=None)
         order = np.argsort(dataset.columns["image_id"], kind="stable")
         cameras = np.array([str(dataset.image_path(int(row)).parent) for row in order])
-        rows = order[cameras == cameras.min()]
+        rows = order[cameras == min(cameras)]  # NumPy orders no texts
         first = dataset.full_image(int(rows[0]))
         path.parent.mkdir(parents=True, exist_ok=True)
         with VideoWriter(path, VideoInfo(first.shape[1], first.shape[0], _FPS, len(rows))) as writer:
@@ -127,7 +127,7 @@ def _write_K(path: Path, K: np.ndarray) -> None:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Write synthetic pictures or a synthetic video of unseen people.")
+    parser = CommandParser("Write synthetic pictures or a synthetic video of unseen people.")
     parser.add_argument("--images", help="folder for pictures")
     parser.add_argument("--freihand", help="take the pictures from this FreiHAND folder")
     parser.add_argument("--count", type=int, default=8, help="how many pictures")

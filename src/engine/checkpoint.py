@@ -25,7 +25,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from options.command_line import run_command
+from options.command_line import CommandParser, run_command
 from src.models import build_model
 from src.models.mesh_joints import is_mesh_model
 from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
@@ -165,7 +165,10 @@ def load_network(
     if expect and not (card.model == expect or card.model == f"{expect}_conf"):
         raise CheckpointError(f"{path}: is a {card.model}, but a {expect} is needed")
     card.options.pop("weights", None)
-    model = card.build(assets, hierarchy)
+    try:
+        model = card.build(assets, hierarchy)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its card describes no network of this code ({error})") from error
     own_hash = getattr(model, "hierarchy_hash", "")
     if card.hierarchy_hash and own_hash != card.hierarchy_hash:
         raise CheckpointError(
@@ -186,27 +189,46 @@ def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], path: str | 
         taken = load_strict(model, state)
     except StateDictError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    numbers = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    refuse_not_finite(model.state_dict(), path)
+    return taken
+
+
+def refuse_not_finite(state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Raise CheckpointError for weights of ``path`` that are NaN or infinite."""
+    numbers = {name: value for name, value in state.items() if value.is_floating_point()}
     if bad := [name for name, value in numbers.items() if not bool(torch.isfinite(value).all())]:
         raise CheckpointError(
             f"{path}: NaN or infinity in {bad[0]} ({len(bad)} of {len(numbers)} tensors): its training diverged, or "
             "the file is damaged; take an earlier checkpoint"
         )
-    return taken
 
 
-def initialise_from(model: nn.Module, path: str | Path, parts: Sequence[str] | None = None) -> None:
+def initialise_from(
+    model: nn.Module, path: str | Path, parts: Sequence[str] | None = None, frozen: ModelCard | None = None
+) -> None:
     """Copy the weights that ``model`` shares by name with another network's checkpoint.
 
-    ``parts`` limits it to these modules, such as ``["backbone", "heatmaps"]``; the rest stays fresh.
+    ``parts`` limits it to these modules, such as ``["backbone", "heatmaps"]``; the rest stays fresh. What is taken is
+    not trained any more in the network of the card ``frozen``: it must have been trained for the same input and hand.
 
     Heads that only one of the two has (shape head, confidence branch, the shape path that starts
     at zero) stay as they are and are named in the log.
 
     Raises:
-        CheckpointError: a shared name has another shape (another backbone), or nothing is shared.
+        CheckpointError: a shared name has another shape (another backbone), nothing is shared (of one of ``parts``),
+            weights that are not finite, or another input or hand than ``frozen`` has.
     """
-    state, own = read_checkpoint(path)["model"], model.state_dict()
+    read, own = read_checkpoint(path), model.state_dict()
+    state, theirs = read["model"], ModelCard.read(read["card"], path)
+    refuse_not_finite(state, path)
+    for name in ("recipe", "input_size", "crop_scale", "crop", "hand_hash") if frozen else ():
+        if getattr(theirs, name) != getattr(frozen, name):
+            raise CheckpointError(
+                f"{path}: its {name} is {getattr(theirs, name)}, here {getattr(frozen, name)}: what stays as it was "
+                "trained needs the same (--input_size, --crop_scale, --recipe, --mano_dir)"
+            )
+    if unknown := set(parts or ()) - {name.split(".")[0] for name in state if name in own}:
+        raise CheckpointError(f"{path}: shares no module {', '.join(sorted(unknown))} with this model (--init_parts)")
     shared = {
         name: value for name, value in state.items() if name in own and (parts is None or name.split(".")[0] in parts)
     }
@@ -243,7 +265,7 @@ def load_owned(path: str | Path, model: nn.Module) -> int:
 
 def main() -> int:
     """``python -m src.engine.checkpoint FILE --model NAME``: load strictly, say how many tensors it took."""
-    parser = argparse.ArgumentParser(description="Load a checkpoint strictly into a model and say what it took.")
+    parser = CommandParser("Load a checkpoint strictly into a model and say what it took.")
     parser.add_argument("file")
     parser.add_argument("--model", required=True, help="e.g. mano_baseline, cmr_sg")
     parser.add_argument("--backbone", help="ResNet18 or ResNet50 (default: the model's own)")

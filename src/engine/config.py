@@ -119,6 +119,8 @@ def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module)
         return KeypointObjective(weights) if args.recipe == "fair" else JointMapObjective()
     if args.model == "mano_baseline_conf":
         pairs = args.recipe == "paper" or args.confidence == "pairs"
+        if not pairs and args.dataset == "freihand":
+            raise ValueError("--dataset freihand does not say who is in which image; rank any pair: --confidence pairs")
         return ConfidenceObjective() if pairs else WithinPersonConfidence(hand)
     return ManoObjective(hand, weights, frame)
 

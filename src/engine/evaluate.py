@@ -49,6 +49,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         return {}
     if predictions.pose is not None or predictions.vertices is not None:
         predictions.check_hand(assets)
+    if predictions.dataset not in ("", args.dataset):
+        raise ValueError(f"{predictions.source} is of {predictions.dataset}, not of --dataset {args.dataset}")
+    if "--model" not in args.given_options:
+        args.model = predictions.model_name or args.model  # which names the run's folder, and --submit's file in it
     counts = count_hands(predictions.status)
     split = args.split or predictions.split or f"{args.setup}_test"
     dataset = _open_labels(args, split)

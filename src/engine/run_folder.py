@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import csv
 import importlib.metadata
-import json
 import logging
 import os
 import platform
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 import torchvision
 
+from datasets.bad_files import read_json, reading
 from options.run_options import USED_OPTIONS
 from src.engine.checkpoint import ModelCard
 from utils.file_lock import locked
@@ -196,12 +196,20 @@ class RunFolder:
         name = f"args.{len(earlier)}.json" if earlier else "args.json"
         write_json(self.root / name, {"command": command, "args": values, **machine, **notes})
 
+    def epochs(self) -> list[dict[str, str]]:
+        """The lines of ``log.csv``; BadFileError if it is damaged."""
+        if not self.log.is_file():
+            return []
+        what = "a log of epochs; move it away, it is not needed to go on"
+        with reading(self.log, what, can_skip=False), open(self.log, newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+            if not all(row["epoch"].isdigit() for row in rows):
+                raise ValueError("epochs that are no numbers")
+            return rows
+
     def log_epoch(self, row: dict[str, float]) -> None:
         """Add a line to ``log.csv`` (an epoch that was run again after a resume is replaced) and to TensorBoard."""
-        rows = []
-        if self.log.is_file():
-            with open(self.log, newline="", encoding="utf-8") as handle:
-                rows = [old for old in csv.DictReader(handle) if int(old["epoch"]) < row["epoch"]]
+        rows = [old for old in self.epochs() if int(old["epoch"]) < row["epoch"]]
         names = list(dict.fromkeys(name for line in [*rows, row] for name in line))
         with atomic_path(self.log) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
             table = csv.DictWriter(handle, names)
@@ -228,4 +236,4 @@ def records(root: Path) -> list[dict[str, Any]]:
     paths = [root / "args.json"]  # whose absence is for the reader to say
     while paths[-1].is_file():
         paths.append(root / f"args.{len(paths)}.json")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths[:-1]]
+    return [read_json(path, can_skip=False) for path in paths[:-1]]

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
 import hashlib
 import json
 import logging
@@ -17,9 +15,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from options.command_line import run_command
+from datasets.bad_files import read_json
+from options.command_line import CommandParser, run_command
 from src.engine.checkpoint import CheckpointError, read_checkpoint
-from src.engine.run_folder import CODE, records
+from src.engine.run_folder import CODE, RunFolder, records
 from utils.files import atomic_path, write_json
 from utils.low_bits import SCALE, is_packed, pack
 
@@ -39,8 +38,10 @@ def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights", bit
         FileNotFoundError: the run lacks one of its files.
         ValueError: its last state is in the middle of an epoch.
     """
-    run, output = Path(run), Path(weights) / f"{name}.safetensors"
-    notes = history(run)
+    run, output, index = Path(run), Path(weights) / f"{name}.safetensors", Path(weights) / INDEX
+    if name != Path(name).name:
+        raise ValueError(f"--name is {name!r}; it is one file's name in --weights, without a path")
+    notes, entries = history(run), read_json(index, can_skip=False) if index.is_file() else {}
     position = read_checkpoint(run / "checkpoints" / "last.pt").get("position", {})
     if position.get("batch"):
         raise ValueError(
@@ -49,8 +50,6 @@ def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights", bit
         )
     export_weights(run / "checkpoints" / "last.pt", output, bits, **notes)
     content = output.read_bytes()
-    index = Path(weights) / INDEX
-    entries = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
     entries[output.name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), **notes}
     write_json(index, dict(sorted(entries.items())))
     logger.info("%s: %.1f MB, validation %s", output, len(content) / 1e6, notes["validation"])
@@ -112,17 +111,15 @@ def history(run: Path) -> dict[str, Any]:
     arguments, *later = records(run)
     data = Path(arguments["args"]["data_root"])
     description = data / "synthetic.json"  # of the writer of synthetic data
-    with open(run / "log.csv", newline="", encoding="utf-8") as handle:
-        row = list(csv.DictReader(handle))[-1]
+    if not (epochs := RunFolder(run).epochs()):
+        raise FileNotFoundError(f"{run / 'log.csv'}: no epoch is logged there; let one end before shipping")
     notes: dict[str, Any] = {
         "command": shlex.join(["python", *arguments["command"]]),
         "computed_on": arguments.get("computed_on", "CPU"),
         "versions": arguments["versions"],
         "seed": arguments["args"]["seed"],
         "data": json.loads(description.read_text(encoding="utf-8")) if description.is_file() else data.name,
-        "validation": {
-            name.removeprefix("val_"): round(float(value), 4) for name, value in row.items() if name.startswith("val_")
-        },
+        "validation": {name[4:]: round(float(value), 4) for name, value in epochs[-1].items() if name[:4] == "val_"},
     }
     if later:
         keys = ("computed_on", "versions", "resumed", "changed")
@@ -138,7 +135,7 @@ def history(run: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Ship a run's weights in half precision.")
+    parser = CommandParser("Ship a run's weights in half precision.")
     parser.add_argument("--run", required=True, help="the run's folder, e.g. out/dex_ycb/mano_identity")
     parser.add_argument("--name", required=True, help="name of the file in the weights folder")
     parser.add_argument("--weights", default=CODE / "weights")

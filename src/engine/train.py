@@ -59,6 +59,15 @@ class Trainer:
         self.amp = config.autocast_dtype(args.amp, self.device)
         self.hand, self.assets = config.hand_model(args, self.device)
         self.card: ModelCard = config.model_card(args, self.assets)
+        options = dict(self.card.options) | ({"weights": args.backbone_weights} if args.backbone_weights else {})
+        model = dataclasses.replace(self.card, options=options).build(self.assets, args.hierarchy)
+        self.card.hierarchy_hash = getattr(model, "hierarchy_hash", "")
+        frozen = self.card if args.model == "mano_baseline_conf" else None  # all but its branch is taken as it is
+        is_new = self._state_to_resume() is None
+        if frozen and is_new and not args.init_from:
+            raise ValueError("--model mano_baseline_conf trains its branch alone; give the baseline: --init_from FILE")
+        if args.init_from and is_new:
+            initialise_from(model, args.init_from, args.init_parts, frozen)
         with self.context.local_main_first():
             labels = {"with_mask": True} if args.dataset == "freihand" and config.has_mask(args) else {}
             self.data = config.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)
@@ -78,11 +87,6 @@ class Trainer:
         self.val_loader = BatchLoader(self.val_data, args.batch_size, max_samples=args.val_images, **share)
         if args.resident == "yes" or (args.resident == "auto" and args.cache):
             self.loader.keep_on(self.device, only_if_it_fits=args.resident == "auto")
-        options = dict(self.card.options) | ({"weights": args.backbone_weights} if args.backbone_weights else {})
-        model = dataclasses.replace(self.card, options=options).build(self.assets, args.hierarchy)
-        self.card.hierarchy_hash = getattr(model, "hierarchy_hash", "")
-        if args.init_from and not args.resume:
-            initialise_from(model, args.init_from, args.init_parts)
         model = model.to(self.device)
         self.model = model.to(memory_format=torch.channels_last) if args.channels_last == "yes" else model
         self.objective: Objective = config.build_objective(args, self.hand, self.model)
@@ -126,10 +130,14 @@ class Trainer:
         score, best = self.objective.score, self.state.position.best
         logger.info("trained %d epochs; best %s %.3f; %s", self.args.epochs, score, best, self.folder.last)
 
+    def _state_to_resume(self) -> Path | None:
+        resume = self.args.resume
+        return None if self.args.overwrite and resume == "auto" else self.folder.state_to_resume(resume)
+
     def _begin(self) -> None:
         """Take up the saved state, if there is one to go on from, and note how the run goes on."""
         args, folder, position = self.args, self.folder, self.state.position
-        path = None if args.overwrite and args.resume == "auto" else folder.state_to_resume(args.resume)
+        path = self._state_to_resume()
         changed: dict[str, list[Any]] = {}
         if path is not None:
             try:
@@ -141,14 +149,13 @@ class Trainer:
                     f"{error} --resume {folder.best} goes on from the best epoch"
                 ) from error
             position = self.state.position
-        elif args.resume and args.init_from:
-            initialise_from(self.model, args.init_from, args.init_parts)
         is_own = path is not None and path.resolve().parent == folder.checkpoints.resolve()
         self.context.barrier()  # all have read
         if self.context.is_main and args.overwrite:
             folder.clear()
         elif self.context.is_main and not is_own and args.resume != "auto":
             folder.refuse_another_run()
+        folder.epochs()  # damaged: said now, not after an epoch
         if is_own and folder.best.is_file():  # never to be replaced by a worse one
             best = read_checkpoint(folder.best).get("position", {}).get("best", math.inf)
             position.best = min(position.best, best)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import operator
 import time
 import warnings
 from collections.abc import Callable
@@ -14,10 +15,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.engine.checkpoint import CheckpointError, ModelCard, load_strictly, read_checkpoint, save_checkpoint
+from src.engine.checkpoint import (
+    CheckpointError,
+    ModelCard,
+    UnreadableCheckpointError,
+    load_strictly,
+    read_checkpoint,
+    save_checkpoint,
+)
 from src.engine.distributed import DistributedContext
 from src.engine.run_folder import versions
 from src.engine.step_log import StepLog
+from utils.files import READ_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +132,19 @@ class TrainingState:
                 "or go on with these by --override, which args.N.json will tell"
             )
         load_strictly(self.model, state["model"], path)
+        try:
+            self._take_up(state, bool(changed))
+        except READ_ERRORS as error:
+            words = f"{type(error).__name__}: {error}"
+            raise UnreadableCheckpointError(f"{path}: holds no whole state of a training ({words})") from error
+        logger.info("resumed %s at epoch %d, batch %d", path, self.position.epoch, self.position.batch)
+        return changed
+
+    def _take_up(self, state: dict[str, Any], changed: bool) -> None:
+        """Everything of a checkpoint but the weights; ``changed``: the settings are others."""
         self.position = Position(**state["position"])
+        if not (0 <= operator.index(self.position.epoch) and 0 <= self.position.batch <= self._batches):
+            raise ValueError(f"{self.position} of epochs of {self._batches} batches")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
@@ -135,8 +156,6 @@ class TrainingState:
             # the sums are of all processes together
             self.log = StepLog(self._device, state.get("log") if self._context.is_main else None)
             self._earlier_seconds = state.get("seconds", 0.0)
-        logger.info("resumed %s at epoch %d, batch %d", path, self.position.epoch, self.position.batch)
-        return changed
 
     def _set_rates(self, steps: int) -> None:
         """Learning rate and weight decay as this run's own options have them after so many steps."""

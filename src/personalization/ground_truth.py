@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from datasets import build_dataset
+from src.personalization.pairing import check_same
 from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Predictions
 
@@ -35,7 +36,7 @@ def annotations_of(dataset: Any, predictions: Predictions) -> dict[str, np.ndarr
         dataset: one with the attribute ``columns`` (no image is read).
 
     Raises:
-        CalibrationError: an image id that the split lacks, or one of another subject.
+        CalibrationError: an image id that the split lacks, or one of another subject, side or camera.
     """
     rows = rows_of(dataset, predictions)
     return {key: dataset.columns[key][rows] for key in (*KEYS, "label_betas") if key in dataset.columns}
@@ -45,7 +46,7 @@ def rows_of(dataset: Any, predictions: Predictions) -> np.ndarray:
     """Row (N,) of each prediction in the data set, by official image id.
 
     Raises:
-        CalibrationError: a split without images, an image id that it lacks, or one of another subject.
+        CalibrationError: a split without images, an image id that it lacks, or one of another subject, side or camera.
     """
     ids = dataset.columns["image_id"]
     if len(ids) == 0:
@@ -58,6 +59,6 @@ def rows_of(dataset: Any, predictions: Predictions) -> np.ndarray:
             f"{predictions.source}: image {missing[0]} ({len(missing)} in all) is not in split "
             f"{predictions.split!r} of this data root; give the root and --split the predictions were made with"
         )
-    if not np.array_equal(dataset.columns["subject_id"][rows], predictions.subject_id):
-        raise CalibrationError(f"{predictions.source}: subjects differ from the data set's; is it another data root?")
+    for name, column in (("subject_id", "subject_id"), ("is_left", "is_left"), ("K", "K_image")):
+        check_same(name, predictions, dataset.columns[column][rows], f"the data set at {dataset.root}")
     return rows

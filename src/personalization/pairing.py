@@ -41,17 +41,26 @@ def pair_keypoints(predictions: Predictions, keypoints: Predictions | None) -> P
         without = len(predictions) - len(rows)
         logger.warning("%d of %d images have no keypoints and are left out", without, len(predictions))
     for name in ("is_left", "K"):
-        ours, theirs = (getattr(one, name)[index] for one, index in ((predictions, rows), (keypoints, partners)))
-        other = np.flatnonzero((np.abs(ours.astype(float) - theirs) > 0.5).reshape(len(rows), -1).any(axis=1))
-        if len(other):
-            raise CalibrationError(
-                f"{name} of image {predictions.image_id[rows[other[0]]]} is {ours[other[0]].tolist()} in "
-                f"{predictions.source}, but {theirs[other[0]].tolist()} in {keypoints.source} ({len(other)} of "
-                f"{len(rows)} images): both must be of the same pictures. Predict again with the same options"
-            )
+        check_same(name, predictions.select(rows), getattr(keypoints, name)[partners], keypoints.source)
     order = np.argsort(rows, kind="stable")
     chosen, found = predictions.select(rows[order]), keypoints.select(partners[order])
     return replace(chosen, keypoints_2d=found.keypoints_2d, keypoint_confidence=found.keypoint_confidence)
+
+
+def check_same(name: str, predictions: Predictions, values: np.ndarray, source: str) -> None:
+    """Refuse predictions whose array ``name`` is not ``values`` (N,...), what ``source`` says of the same images.
+
+    Raises:
+        CalibrationError: naming the first image that differs.
+    """
+    ours = getattr(predictions, name)
+    other = np.flatnonzero((np.abs(ours.astype(float) - values) > 0.5).reshape(len(ours), -1).any(axis=1))
+    if len(other):
+        raise CalibrationError(
+            f"{name} of image {predictions.image_id[other[0]]} is {ours[other[0]].tolist()} in {predictions.source}, "
+            f"but {values[other[0]].tolist()} in {source} ({len(other)} of {len(ours)} images): both must be of the "
+            "same pictures. Predict again with the same options, or give the other file or data root"
+        )
 
 
 def apart_from_calibration(predictions: Predictions, identities: dict[int, Identity]) -> np.ndarray:

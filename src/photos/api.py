@@ -261,16 +261,17 @@ def open_detector(
     landmarker: str | os.PathLike | None = None,
     source: str = DETECTOR,
     device: torch.device | str = "cpu",
+    flat: bool = True,
 ) -> PhotoEstimator:
     """A detector's hands and keypoints, and the hand model fitted to them.
 
     Args:
-        folder: of the shipped weights; the others, and what is raised: as of `open_finder`.
+        folder: of the shipped weights; flat: see `KeypointEstimator`; others, and what is raised: as of `open_finder`.
     """
     population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
     finder = open_finder(source, landmarker, folder, device)
     limits = {"max_misfit": MAX_MISFIT_OF_OWN, "min_side": MIN_SIDE_OF_OWN} if source == OWN else {}
-    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets), **limits)
+    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets), flat=flat, **limits)
     return PhotoEstimator(fit, detector=finder, population=population)
 
 

@@ -48,6 +48,7 @@ class KeypointEstimator:
         population: which shapes there are; None: unit normal betas.
         landmarks: whose points the keypoints are; None: the hand's own joints and tips.
         max_misfit, min_side: of a hand that is believed, see `refusal`.
+        flat: whether a hand may be one that is shown flat. Not in a video, whose frames start from the ones before.
     """
 
     card = ModelCard("hand model fitted to keypoints", recipe="none")
@@ -59,11 +60,13 @@ class KeypointEstimator:
         landmarks: LandmarkModel | None = None,
         max_misfit: float = MAX_MISFIT,
         min_side: float = MIN_SIDE,
+        flat: bool = True,
     ) -> None:
         self.assets, self.hand = assets, HandModel(assets, dtype=torch.float64)
         self.max_misfit, self.min_side = max_misfit, min_side
-        self.options = KeypointFitOptions.of_source(landmarks, people=population)
-        self.joints_model, self.frame_options = joints_model(assets, landmarks), self.options.frame_options(assets)
+        self.options = KeypointFitOptions.of_source(landmarks, people=population, flat=flat)
+        self.joints_model = joints_model(assets, landmarks)
+        self.frame_options = replace(self.options, flat=False).frame_options(assets)
 
     @torch.no_grad()
     def estimate(self, seen: HandInPicture) -> Result:
@@ -109,20 +112,24 @@ class KeypointEstimator:
         self, keypoints: Keypoints, K: np.ndarray, betas: torch.Tensor | None, with_other_side: bool = True
     ) -> tuple[KeypointFit, float]:
         """`fit_keypoints`, and how much lower its cost is than the other hand's, this one's in the mirror: zero where
-        that is not asked for or tells nothing. Both are solved together: of one hand the calls are the time."""
+        that is not asked for or tells nothing. A right hand shown flat is a left one from the other side: only usual
+        poses are compared, both together: of one hand the calls are the time."""
         score, own = keypoints.side_score, _rows(keypoints, K)
+        gain = 0.0
         # Without 3D points the other hand fits as well: of our own detector's signs it told nothing.
-        is_asked = with_other_side and score is not None and score < SURE_SIDE and keypoints.world is not None
-        if is_asked:
+        if with_other_side and score is not None and score < SURE_SIDE and keypoints.world is not None:
             flip = np.array([-1.0, 1.0, 1.0])
             other = replace(keypoints, points=keypoints.points * flip[:2], world=keypoints.world * flip)
-            own = [torch.cat(pair) for pair in zip(own, _rows(other, flip[:, None] * K * flip), strict=True)]
-        K_rows, points, confidence, *world = own
-        fit = fit_keypoints(self.assets, points, K_rows, confidence, betas, world[0] if world else None, self.options)
-        if not is_asked:
-            return fit, 0.0
-        cost = float(fit.cost[1]) if bool(usable(fit.status)[1]) else torch.inf
-        return KeypointFit(**{name: value[:1] for name, value in vars(fit).items()}), cost - float(fit.cost[0])
+            both = [torch.cat(pair) for pair in zip(own, _rows(other, flip[:, None] * K * flip), strict=True)]
+            fits = self._fitted(both, betas, replace(self.options, flat=False))
+            cost, other_cost = torch.where(usable(fits.status), fits.cost, torch.inf).tolist()
+            gain = other_cost - cost if cost < torch.inf else 0.0
+        return self._fitted(own, betas, self.options), gain
+
+    def _fitted(self, rows: list[torch.Tensor], betas: torch.Tensor | None, options: KeypointFitOptions) -> KeypointFit:
+        """Of rows as `_rows` gives them."""
+        K, points, confidence, *world = rows
+        return fit_keypoints(self.assets, points, K, confidence, betas, world[0] if world else None, options)
 
 
 def _rows(keypoints: Keypoints, K: np.ndarray) -> list[torch.Tensor]:

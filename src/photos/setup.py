@@ -57,7 +57,7 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
         if source == DETECTOR:
             check_detector(args)
         if source != NETWORK:
-            detector = open_detector(assets, folder, args.landmarker, source, device)
+            detector = open_detector(assets, folder, args.landmarker, source, device, flat=args.video is None)
     except ImportError as error:
         raise RuntimeError(f"--keypoints {DETECTOR}: {error}") from error
     if detector is not None and not is_mesh_model(args.model):

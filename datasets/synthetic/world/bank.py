@@ -21,7 +21,7 @@ from datasets.synthetic.jobs import run_jobs
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import SIZE
 from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts
-from options.command_line import run_command, writer_parser
+from options.command_line import run_command, values_of, writer_parser
 from utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def write(args: argparse.Namespace) -> None:
     began = time.time()
-    count = write_bank(**vars(args))
+    count = write_bank(**values_of(args))
     logger.info("%s: %d shards of %d cut-outs, %.1f s", args.root, count, CUTOUTS_A_SHARD, time.time() - began)
 
 

@@ -29,7 +29,7 @@ from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import View
 from datasets.synthetic.world.hands import camera_pose, person_hands, prepared, visible_view
 from datasets.synthetic.world.photography import photograph
-from options.command_line import run_command, writer_parser
+from options.command_line import run_command, values_of, writer_parser
 from template import HandModel, axis_angle_to_pose
 from utils.camera import crop_affine, transform_intrinsics
 from utils.files import write_json, write_text
@@ -147,4 +147,4 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(get_args_parser(), lambda args: logger.info("%d pictures", write_world(**vars(args)))))
+    sys.exit(run_command(get_args_parser(), lambda args: logger.info("%d pictures", write_world(**values_of(args)))))

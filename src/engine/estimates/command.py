@@ -129,8 +129,6 @@ def personalise(args: argparse.Namespace) -> None:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError, ValueError: see the functions called.
     """
-    if args.submit not in (None, "shape_track"):
-        raise ValueError(f"--submit {args.submit} is of --phase eval; personalise takes shape_track")
     if args.identity is not None and (args.hand_length_mm is not None or args.prior_from is not None):
         raise ValueError("--hand_length_mm and --prior_from are for calibrating; --identity says what hand it is")
     if args.identity is not None and args.subjects == TRACKS:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from options.command_line import CommandParser, run_command
+from options.estimate_options import FORMATS
 from src.estimators import read_estimates
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.landmarks.detections import Detections
@@ -27,6 +28,7 @@ from src.personalization.landmarks.shared_fit import SharedFitOptions, fit_share
 from src.personalization.solver.status import CalibrationError
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Predictions
+from utils.files import writable_file
 
 #: m, how far points of another rig may lie from ours: wrist and thumb's base (standard order 0 and 1), and the others.
 FREE, HELD = 0.015, 0.001
@@ -70,18 +72,23 @@ def misfit_mm(assets: HandAssets, rows: Predictions, model: LandmarkModel | None
     return 1000 * float(found.residual.square().mean().sqrt())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
+    """The command; its exit status."""
+    parser = CommandParser("Landmark model of an estimator from its own 3D joints.")
+    parser.add_argument("--estimates", required=True, help="file or folder that the estimator wrote, a person a file")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="of which estimator")
+    parser.add_argument("--output", required=True, help="landmark file to write")
+    parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
+    return run_command(parser, run)
+
+
+def run(args: argparse.Namespace) -> None:
     """Check on people left out, learn from all, write.
 
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
     """
-    parser = argparse.ArgumentParser(description="Landmark model of an estimator from its own 3D joints.")
-    parser.add_argument("--estimates", required=True, help="file or folder that the estimator wrote, a person a file")
-    parser.add_argument("--format", required=True, help="of which estimator")
-    parser.add_argument("--output", required=True, help="landmark file to write")
-    parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
-    args = parser.parse_args(argv)
+    writable_file(args.output, "--output")  # before the work, not after it
     assets = load_hand_assets(args.mano_dir, side="right")
     rows = read_estimates(args.estimates, args.format, subjects="file")
     torch.manual_seed(0)
@@ -91,10 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         none, learnt = (misfit_mm(assets, rows.select(own), model) for model in (None, others))
         print(f"person {subject} left out: {none:.1f} mm without offsets, {learnt:.1f} mm with those of the others")
     model = learn(assets, rows)
-    words = shlex.join(sys.argv[1:] if argv is None else argv)
+    words = shlex.join(sys.argv[1:])
     replace(model, made_by=f"python -m src.engine.estimates.learn_landmarks {words}").save(args.output)
     print(f"{model.hands} hands of {model.people} people: {args.output}")
-    return 0
 
 
 if __name__ == "__main__":

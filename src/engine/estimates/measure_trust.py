@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from options.command_line import CommandParser, run_command
+from options.estimate_options import FORMATS
 from src.estimators import read_estimates
 from src.personalization.estimates.measure import measure_trust
 from src.personalization.estimates.people import people_of
@@ -20,6 +22,7 @@ from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
 from template import load_hand_assets
 from utils.artifacts import Predictions
+from utils.files import writable_file
 
 logger = logging.getLogger(__name__)
 
@@ -40,22 +43,26 @@ def paired(estimates: Predictions, labels: Predictions) -> tuple[Predictions, Pr
     return kept, other
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Read, measure, write.
-
-    Raises:
-        ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
-    """
-    logging.basicConfig(level=logging.INFO)
-    parser = argparse.ArgumentParser(description="Measure how far an estimator is to be trusted.")
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    parser = CommandParser("Measure how far an estimator is to be trusted.")
     parser.add_argument("--estimates", required=True, help="file or folder that the estimator wrote")
-    parser.add_argument("--format", required=True, help="of which estimator")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="of which estimator")
     parser.add_argument("--labels", required=True, help="npz of plain joints: what is true of the same pictures")
     parser.add_argument("--output", required=True, help="trust file to write")
     parser.add_argument("--images", help="folder of the pictures, where the format does not say their size")
     parser.add_argument("--landmarks", action="store_true", help="its landmark model is used (mediapipe, sam3d_body)")
     parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
-    args = parser.parse_args(argv)
+    return run_command(parser, measure, words)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Read, measure, write.
+
+    Raises:
+        ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
+    """
+    writable_file(args.output, "--output")  # before the work, not after it
     assets = load_hand_assets(args.mano_dir, side="right")
     labels = read_estimates(args.labels, "joints")
     size = None if labels.image_size is None else tuple(labels.image_size[0].tolist())
@@ -71,7 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = measure_trust(estimates, labels, assets, people_of(assets), basis, landmarks)
     found.save(args.output)
     logger.info("%s: %s", args.output, found)
-    return 0
 
 
 if __name__ == "__main__":

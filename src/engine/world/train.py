@@ -23,7 +23,7 @@ from torch import nn
 
 from datasets.synthetic.world.bank import ResidentBank
 from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
-from options.command_line import run_command
+from options.command_line import CommandParser, run_command, values_of
 from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint, save_checkpoint
 from src.engine.ship import export_weights
 from src.engine.world.calibration import calibrate_detector, calibrate_keypoints
@@ -222,7 +222,7 @@ def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: 
     final = out / f"{args.task}_final.pt"
     save_checkpoint(final, card, model)
     weights = out / f"{args.task}.safetensors"
-    export_weights(final, weights, **notes, validation=scores, command=f"train_world {vars(args)}")
+    export_weights(final, weights, **notes, validation=scores, command=f"train_world {values_of(args)}")
     final.unlink()
     write_json(out / f"{args.task}.json", scores | notes)
     logger.info("%s: %s", weights, scores)
@@ -230,7 +230,7 @@ def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: 
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m src.engine.world.train", description=__doc__.splitlines()[0])
+    parser = CommandParser(__doc__.splitlines()[0], "python -m src.engine.world.train")
     add = parser.add_argument
     add("--task", required=True, choices=sorted(STEPS))
     add("--bank", required=True, help="folder of renders (datasets.synthetic.world.bank); may grow")
@@ -251,7 +251,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--validation_cutouts", type=int, default=6_000)
     add("--validation_pictures", type=int, default=8_192)
     add("--wait_minutes", type=float, default=3.0, help="for the bank's first shard")
-    add("--device", default="auto")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"))
     add("--threads", type=int)
     add("--seed", type=int, default=0)
     return parser

@@ -22,7 +22,7 @@ from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointF
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.population_pose_prior import habit_prior
+from src.personalization.terms.population_pose_prior import FlatHand, habit_prior
 from template import HandAssets
 from utils.artifacts import Predictions
 from utils.cameras.intrinsics import checked_intrinsics
@@ -173,7 +173,8 @@ def keypoint_options(
     noise: KeypointNoise = DETECTOR_NOISE,
     landmarks: LandmarkModel | None = None,
 ) -> CalibrationOptions:
-    """What is believed of keypoints (px) without a network: usual poses, people's shapes, and noise of a detector.
+    """What is believed of keypoints (px) without a network: usual poses and hands shown flat, people's shapes, and
+    noise of a detector.
 
     Of a source with a landmark model its noise is taken, and how much of it repeats from image to image. Else the noise
     is doubled, as for a network's keypoints (benchmarks/own_photos.py shows what the intervals hold). There is no prior
@@ -185,6 +186,7 @@ def keypoint_options(
         prior=PosePriorOptions(torch.inf, torch.inf),
         noise=doubled if landmarks is None else landmarks.noise(),
         extra_priors=(habit_prior(assets, device=device, spread=spread),),
+        flat=FlatHand.of(assets, device, spread),
         population=people,
         landmarks=landmarks,
         error_correlation=correlation,
@@ -196,7 +198,8 @@ def fit_options(options: CalibrationOptions) -> KeypointFitOptions:
     noise = options.noise
     if options.landmarks is None:
         noise = replace(noise, std_box=noise.std_box / SHARED_ERROR_FACTOR)
-    return KeypointFitOptions.of_source(options.landmarks, noise=noise, people=options.population)
+    flat = options.flat is not None
+    return KeypointFitOptions.of_source(options.landmarks, noise=noise, people=options.population, flat=flat)
 
 
 def predictions_from_keypoints(

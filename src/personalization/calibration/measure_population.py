@@ -13,6 +13,7 @@ import roma
 import torch
 
 from datasets import build_dataset
+from options.command_line import CommandParser, run_command
 from src.personalization.calibration.population import NetworkShape, Population, save_population
 from src.personalization.ground_truth import annotations_of, open_labels
 from src.personalization.pairing import pair_keypoints
@@ -20,6 +21,7 @@ from src.personalization.registration.least_median_of_squares import RAYLEIGH_ME
 from template import load_hand_assets
 from utils.artifacts import Predictions, load_predictions
 from utils.camera import project_numpy
+from utils.files import writable_file
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +36,8 @@ POSE_ERROR, POSE_STRENGTH = 0.15, 50.0
 MAX_POSE_ERROR = 1.5
 
 
-def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Measure the priors of multi-frame calibration and fitting.")
+def get_args_parser() -> CommandParser:
+    parser = CommandParser("Measure the priors of multi-frame calibration and fitting.")
     parser.add_argument("--dataset", default="dex_ycb")
     parser.add_argument("--data_root", required=True)
     parser.add_argument("--split", default="s1_train", help="whose people make the population")
@@ -53,6 +55,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def measure(args: argparse.Namespace) -> Population:
+    writable_file(args.output, "--output")  # before the work, not after it
     assets = load_hand_assets(args.mano_dir, side="right")
     options = {"mano_dir": args.mano_dir, "cache": args.cache}
     train = build_dataset(args.dataset, args.data_root, args.split, side="both", **options)
@@ -62,6 +65,11 @@ def measure(args: argparse.Namespace) -> Population:
     if args.predictions is not None:
         predictions = load_predictions(args.predictions)
         predictions.check_hand(assets)
+        if predictions.pose is None or predictions.model_name.endswith("_identity"):
+            raise ValueError(
+                f"{predictions.source} is of {predictions.model_name}, which says no pose or was told the shape; give "
+                "predictions of a mano_baseline"
+            )
         if args.keypoints is not None:
             predictions = pair_keypoints(predictions, load_predictions(args.keypoints))
         root = args.validation_root or args.data_root
@@ -168,6 +176,4 @@ def measure_network_shape(predicted: np.ndarray, truth: np.ndarray, subject: np.
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    measure(get_args_parser().parse_args())
-    sys.exit(0)
+    sys.exit(run_command(get_args_parser(), measure))

@@ -107,6 +107,7 @@ class OnlineCalibration:
         if hand_length_mm is not None:
             cue = LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000)
             options = replace(options, cues=(*options.cues, cue))
+        options = replace(options, flat=None)  # a frame starts from the one before it, which says nothing of its own
         self.options, self.online = options, online
         self.K = None if K is None else checked_intrinsics(K, "of all frames")
         self.shared = 1.0 if options.errors_repeat else max(options.error_correlation, online.shared)

@@ -129,7 +129,8 @@ def prepare(
             )
     else:
         search = KeypointFitOptions.of_source(landmarks, people=people)
-        search = replace(search, noise=replace(search.noise, std_box=trust.keypoint_std_box))
+        # Flat, a hand is as well the other one from behind: sides are told by usual poses.
+        search = replace(search, noise=replace(search.noise, std_box=trust.keypoint_std_box), flat=False)
         found = fit_keypoints(assets, seen, K, confidence, options=search, device=device)
         if not sides_known:
             check_sides_in_pictures(estimates, found, assets, search, device)

@@ -14,6 +14,7 @@ from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import FrameInputs, check_frames
 from src.personalization.terms.noise import KeypointNoise
+from src.personalization.terms.population_pose_prior import FlatHand
 from src.personalization.terms.pose_prior import PosePrior
 from template.kinematics import JointsModel, posed_points
 
@@ -52,6 +53,8 @@ class FitOptions:
         depth_mean, depth_std: m, Gaussian on the wrist's z; None: no depth prior.
         world_std: (21,) m, standard order, of a coordinate of 3D points that come with the keypoints;
             world_scale_std: of their scale.
+        flat: frames that start with a hand shown flat have its prior in place of the extra ones, and do not hear their
+            3D points: those of detectors bend straight fingers (docs/real_hands.md).
         shape_prior: free the betas, with this prior; None: betas stay as given.
         evidence_rounds: how often the noise and the spread of the prior are estimated for each frame by itself and the
             frame is solved again (`evidence`). For standard deviations that nobody measured: two rounds lower the error
@@ -67,6 +70,7 @@ class FitOptions:
     world_scale_std: float = 0.15
     shape_prior: ShapePrior | None = None
     extra_priors: tuple[PosePrior, ...] = ()
+    flat: FlatHand | None = None
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=10, tolerance=3e-3, initial_damping=1e-3))
     evidence_rounds: int = 0
     chunk: int = 256
@@ -146,11 +150,17 @@ def observe(
         there = torch.isfinite(world).all(dim=-1)
         guess, trust = torch.where(there[..., None], world, 0.0)[:, order], (there / std.square())[:, order]
     network = PosePrior(inputs.pose, options.prior.precision(model.dtype, model.device))
+    usual = options.extra_priors
+    if options.flat is not None:
+        shown = options.flat.are_shown(inputs.pose)
+        if bool(shown.any()):
+            usual = tuple(options.flat.instead(prior, inputs.pose, shown) for prior in usual)
+            trust = None if trust is None else trust * ~shown[:, None]
     return Observations(
         projections=torch.cat([inputs.K, torch.zeros_like(inputs.K[..., :1])], dim=-1)[:, None],
         keypoints=inputs.keypoints[:, None, order],
         weights=keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)[:, None, order],
-        pose_priors=[prior for prior in (network, *options.extra_priors) if bool(prior.precision.any())],
+        pose_priors=[prior for prior in (network, *usual) if bool(prior.precision.any())],
         depth=inputs.K.new_full((n,), options.depth_mean) if known else None,
         depth_weight=inputs.K.new_full((n,), options.depth_std**-2) if known else None,
         points_3d=guess,

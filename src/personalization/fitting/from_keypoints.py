@@ -26,7 +26,7 @@ from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.keypoint_terms import keypoint_rows
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.point_terms import point_rows
-from src.personalization.terms.population_pose_prior import all_round, habit_prior, palm_turn
+from src.personalization.terms.population_pose_prior import FlatHand, all_round, habit_prior, palm_turn
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
 from utils.camera import turn_to_ray
@@ -48,6 +48,7 @@ class KeypointFitOptions:
         landmarks: what the keypoints' source calls wrist, knuckles and tips; None: the hand model's joints and tips.
         pose_spread: times the covariance of usual poses; world_std: (21,) m, of a coordinate of the detector's own 3D
             points; world_scale_std: of their scale. `of_source` takes these and the noise from the landmarks.
+        flat: whether a hand may be one that is shown flat (`FlatHand`).
         starts: orientations that are fitted, those that explain the points best as they are; rough_steps: of every
             start; kept: how many of the best then go on to ``lm``'s end.
     """
@@ -58,6 +59,7 @@ class KeypointFitOptions:
     pose_spread: float = 1.0
     world_std: tuple[float, ...] = (0.05,) * 21
     world_scale_std: float = 0.15
+    flat: bool = True
     starts: int = 8
     rough_steps: int = 5
     kept: int = 3
@@ -83,6 +85,7 @@ class KeypointFitOptions:
             prior=PosePriorOptions(torch.inf, torch.inf),
             noise=self.noise,
             extra_priors=(habit_prior(assets, device=device, spread=self.pose_spread),),
+            flat=FlatHand.of(assets, device, self.pose_spread) if self.flat else None,
             world_std=self.world_std,
             world_scale_std=self.world_scale_std,
             lm=self.lm,
@@ -146,10 +149,21 @@ def fit_keypoints(
     kept = min(options.kept, count)
     best = rough.cost.unflatten(0, (n, count)).argsort(dim=1, stable=True)[:, :kept] if n else rows.new_zeros(0, kept)
     chosen = (best + count * torch.arange(n, device=best.device)[:, None]).flatten()
-    fine = fitted(rows[chosen], rough.pose[chosen], rough.betas[chosen], rough.transl[chosen], lm=fit.lm)
-    winner = fine.cost.unflatten(0, (n, kept)).argmin(dim=1) if n else rows.new_zeros(0)
-    chosen = winner + kept * torch.arange(n, device=best.device)
-    found = FitResult(*(getattr(fine, name)[chosen] for name in FitResult.__dataclass_fields__))
+    rows, ends = rows[chosen], [rough.pose[chosen], rough.betas[chosen], rough.transl[chosen]]
+    if fit.flat is not None:  # one more, a hand shown flat as the best of them lies
+        rows, ends = torch.cat([rows, rows[::kept]]), [torch.cat([value, value[::kept]]) for value in ends]
+        ends[0][kept * n :] = fit.flat.start(ends[0][kept * n :])
+    fine = fitted(rows, *ends, lm=fit.lm)
+    row = torch.arange(n, device=best.device)
+    winner = fine.cost[: kept * n].unflatten(0, (n, kept)).argmin(dim=1) if n else row
+    chosen = winner + kept * row
+    if fit.flat is not None:
+        flat = kept * n + row
+        usual, other = (_log_evidence(model, _taken(fine, index), given, fit) for index in (chosen, flat))
+        is_likely = other - usual + fit.flat.log_odds(fit.extra_priors[0]) > 0
+        shown = usable(fine.status[flat]) & fit.flat.are_shown(fine.pose[flat])
+        chosen = torch.where(shown & is_likely, flat, chosen)
+    found = _taken(fine, chosen)
     problem, state = problem_at(model, found, *given, fit)
     terms = problem.linearise(state)
     covariance = _covariance(terms["hessian"])
@@ -175,6 +189,19 @@ def problem_at(
     wrist = found.transl + model.rest_points(found.betas)[:, 0]
     problem = FrameProblem(model, observe(model, inputs, options, world), options.shape_prior)
     return problem, {"pose": found.pose, "wrist": wrist, "betas": found.betas}
+
+
+def _taken(fits: FitResult, index: torch.Tensor) -> FitResult:
+    return FitResult(*(getattr(fits, name)[index] for name in FitResult.__dataclass_fields__))
+
+
+def _log_evidence(model: JointsModel, found: FitResult, given: tuple, options: FitOptions) -> torch.Tensor:
+    """(N,) by Laplace's method, up to what two priors have in common, of keypoints alone: not of 3D points."""
+    problem, state = problem_at(model, found, *given[:3], None, options)
+    terms = problem.linearise(state)
+    # The hand's orientation is measured by its own small turns, not by the logarithms of one or the other prior.
+    room = torch.linalg.slogdet(terms["hessian"])[1] / 2 - terms["chart"][:, 0].det().abs().log()
+    return -terms["cost"] - room
 
 
 def _covariance(hessian: torch.Tensor) -> torch.Tensor:

@@ -16,18 +16,19 @@ import argparse
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from options.command_line import CommandParser, run_command
 from src.personalization.landmarks.detections import Detections, read_detections
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.landmarks.noise_fit import noise_sums, shared_part
 from src.personalization.landmarks.shared_fit import SharedFitOptions, fit_shared
 from src.personalization.landmarks.two_cameras import TwoCameras, read_two_cameras, shared_at_least, with_levels
 from template import HandAssets, load_hand_assets
+from utils.files import writable_file
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +36,19 @@ logger = logging.getLogger(__name__)
 ROUNDS = 4
 
 
-def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Landmark model of a detector from unlabelled detections.")
+def _flat(pair: str) -> tuple[str, float]:
+    name, mm = pair.split("=")
+    return name, float(mm)
+
+
+def get_args_parser() -> CommandParser:
+    parser = CommandParser("Landmark model of a detector from unlabelled detections.")
     parser.add_argument("--detections", nargs="+", required=True, metavar="FILE", help="JSON of detections")
     parser.add_argument("--output", required=True, help="landmark file to write")
     parser.add_argument("--name", default="mediapipe", help="of the detector")
     parser.add_argument("--one_person", nargs="*", default=[], metavar="SET", help="sets that show one person each")
-    parser.add_argument("--flat", nargs="*", default=[], metavar="SET=MM", help="sets of flat hands: mm a pixel")
+    add = parser.add_argument
+    add("--flat", nargs="*", type=_flat, default=[], metavar="SET=MM", help="sets of flat hands: mm a pixel")
     parser.add_argument("--two_cameras", metavar="FILE", help="JSON of a scene before two calibrated cameras")
     parser.add_argument("--hand_length_mm", type=float, default=187.0, help="wrist to middle fingertip in that scene")
     parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
@@ -107,28 +114,24 @@ def learn(
     return model
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> None:
     """Check on people left out, learn from all, write.
 
     Raises:
         ValueError: files that are not detections, options that name no set.
     """
-    args = get_args_parser().parse_args(argv)
-    flat = {name: float(mm) for name, mm in (pair.split("=") for pair in args.flat)}
+    writable_file(args.output, "--output")  # before the work, not after it
     torch.manual_seed(args.seed)
     assets = load_hand_assets(args.mano_dir, "right")
     scene = None if args.two_cameras is None else read_two_cameras(args.two_cameras)
     evidence = Evidence(
-        read_detections(args.detections, args.one_person, flat),
+        read_detections(args.detections, args.one_person, dict(args.flat)),
         None if scene is None else scene.first_half(args.hand_length_mm / 1000),
     )
-    words = sys.argv[1:] if argv is None else argv
     model = learn(assets, evidence, args.name, args.hand_length_mm / 1000, args.world_std_mm / 1000, args.seed)
-    replace(model, made_by=f"python -m {__spec__.name} {shlex.join(words)}").save(args.output)
+    replace(model, made_by=f"python -m {__spec__.name} {shlex.join(sys.argv[1:])}").save(args.output)
     print(f"{model.hands} hands of {model.people} people: {args.output}")
-    return 0
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    sys.exit(main())
+    sys.exit(run_command(get_args_parser(), run))

@@ -69,7 +69,8 @@ class NoiseSums:
 def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -> NoiseSums:
     """Expected squares (of the box, and rad^2) of the hands of ``seen``, each fitted on its own through ``landmarks``.
 
-    The camera of a picture being unknown, the hand is put at `DISTANCE`, in the middle of the picture.
+    The camera of a picture being unknown, the hand is put at `DISTANCE`, in the middle of the picture. How fingers are
+    usually bent is learned of hands that are not shown flat.
     """
     options = KeypointFitOptions.of_source(landmarks)
     keypoints = torch.as_tensor(seen.keypoints)
@@ -81,7 +82,8 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
     model, good = joints_model(assets, landmarks), usable(found.status)
     beliefs = replace(options.frame_options(assets), shape_prior=Population().shape_prior())
     problem, state = problem_at(model, found, K, keypoints, trust, world_direction(world, K, keypoints), beliefs)
-    terms, habit = problem.linearise(state), problem.seen.pose_priors[0]
+    terms, habit = problem.linearise(state), beliefs.extra_priors[0]
+    flat = torch.zeros_like(good) if beliefs.flat is None else beliefs.flat.are_shown(found.pose)
     hessian = terms["hessian"]
     factor = factorise(damped(hessian, torch.zeros_like(terms["cost"]))[0])
     image, angles = _predicted(model, state, K, habit)
@@ -108,8 +110,8 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
     return NoiseSums(
         trust=weight.sum(0).numpy(),
         square=(weight * square).sum(0).numpy(),
-        pose=float(chi[good].sum()),
-        angles=45.0 * int(good.sum()),
+        pose=float(chi[good & ~flat].sum()),
+        angles=45.0 * int((good & ~flat).sum()),
     )
 
 

@@ -142,7 +142,7 @@ def shared_at_least(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkMo
         keypoints = np.stack([np.asarray(pair[camera]["keypoints_2d"]) for pair in scene.hands[::SAMPLE]])
         rows.append(predictions_from_keypoints(keypoints_of(keypoints, scene.K[camera]), assets, beliefs, SOMEBODY))
     for shared in SHARED:
-        options, worst = replace(beliefs, error_correlation=shared), 0.0
+        options, worst = replace(beliefs, error_correlation=shared, same_video=False), 0.0
         for row in rows:
             found = calibrate_predictions(row, assets, options, num_images=None)[SOMEBODY]
             worst = max(worst, abs(1000 * length - found.hand_length_mm) / (found.hand_length_std_mm or np.inf))

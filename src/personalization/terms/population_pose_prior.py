@@ -1,9 +1,12 @@
-"""How hands are usually held: the hand model's pose statistics as a prior, and turns to begin a search from."""
+"""How hands are usually held: the hand model's pose statistics as a prior, a hand shown flat to the camera as another,
+and turns to begin a search from."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import roma
@@ -11,9 +14,18 @@ import torch
 
 from src.personalization.terms.pose_prior import PosePrior
 from template import HandAssets
+from utils.camera import turn_to_ray
 
 #: rad, added to every finger angle's spread: the pose components nearly forbid what their captures rarely showed.
 POSE_FLOOR = 0.1
+#: Of a hand shown flat, rad: how far its fingers bend and its palm leans; how far its fingers spread.
+FLAT_STD, SPREAD_STD = 0.05, 0.2
+#: Share of hands before cameras that are.
+FLAT_SHARE = 0.1
+#: Chi-square of its 47 angles up to which a pose is that of such a hand.
+FLAT_LIMIT = 47.0
+#: Joints of the four fingers in MANO's order, and those at their knuckles; the thumb comes after them.
+_FINGERS, _KNUCKLES = slice(1, 13), (1, 4, 7, 10)
 #: Standard order: wrist and knuckles, which hardly move against each other.
 PALM = [0, 5, 9, 13, 17]
 
@@ -58,3 +70,78 @@ def palm_turn(seen: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
     seen, palm = seen[:, PALM], rest[None, PALM]
     seen, palm = seen - seen.mean(dim=1, keepdim=True), palm - palm.mean(dim=1, keepdim=True)
     return roma.special_procrustes(seen.mT @ palm.expand(len(seen), -1, -1))
+
+
+@dataclass(frozen=True)
+class FlatHand:
+    """A hand shown flat: palm and fingers straight and parallel to the picture, from either side.
+
+    Attributes:
+        normal: (3,) of the palm in the rest pose, unit length.
+        about: Gaussian on the rotations of such a hand about the rest pose, one row; turns in its own plane are free,
+            and the thumb is as `habit_prior` has it.
+    """
+
+    normal: torch.Tensor
+    about: PosePrior
+
+    @classmethod
+    def of(cls, assets: HandAssets, device: torch.device | str = "cpu", spread: float = 1.0) -> FlatHand:
+        """``spread``: of the thumb, see `habit_prior`."""
+        usual = habit_prior(assets, device=device, spread=spread)
+        palm = (assets.J_regressor @ assets.v_template)[_FINGERS]
+        normal = np.linalg.svd(palm - palm.mean(axis=0))[2][2]
+        along = np.outer(normal, normal)
+        covariance = np.zeros((48, 48))
+        covariance[39:, 39:] = np.linalg.inv(usual.precision[0, 3:, 3:].cpu().numpy())[36:, 36:]
+        blocks = covariance.reshape(16, 3, 16, 3)
+        for joint in range(13):
+            blocks[joint, :, joint] = FLAT_STD**2 * np.eye(3)
+            if joint in _KNUCKLES:
+                blocks[joint, :, joint] += (SPREAD_STD**2 - FLAT_STD**2) * along
+        precision = np.linalg.inv(covariance)
+        precision[:3, :3] -= along / FLAT_STD**2
+        offset = usual.offset.clone()
+        offset[:, :13] = 0.0
+        prior = replace(usual, precision=torch.as_tensor(precision[None]).to(usual.precision), offset=offset)
+        return cls(torch.as_tensor(normal).to(usual.precision), prior)
+
+    def prior(self, pose: torch.Tensor) -> PosePrior:
+        """One row for each of poses (N,16,3,3): of a flat hand that lies in the picture as nearly so as may be."""
+        root = pose[:, 0]
+        seen = root @ self.normal.to(root)
+        reference = self.about.reference.to(root).repeat(len(root), 1, 1, 1)
+        reference[:, 0] = turn_to_ray(seen * seen[:, 2:].sign()).mT @ root
+        return replace(self.about.to(root.dtype), reference=reference)
+
+    def start(self, pose: torch.Tensor) -> torch.Tensor:
+        """Poses (N,16,3,3) at the middle of `prior`."""
+        prior = self.prior(pose)
+        return prior.reference @ roma.rotvec_to_rotmat(prior.offset)
+
+    def are_shown(self, pose: torch.Tensor) -> torch.Tensor:
+        """Whether poses (N,16,3,3) are of hands shown flat: (N,) bool."""
+        prior = self.prior(pose)
+        half, _ = prior.pull(prior.logarithms(pose.permute(2, 3, 1, 0)))
+        return 2 * half < FLAT_LIMIT
+
+    def instead(self, usual: PosePrior, pose: torch.Tensor, shown: torch.Tensor) -> PosePrior:
+        """``usual``, a row for each of poses (N,16,3,3), with `prior` where they are ``shown`` (N,) flat."""
+        flat = self.prior(pose)
+        flat = replace(flat, precision=flat.precision.to(pose), offset=flat.offset.to(pose))
+        return PosePrior(
+            *(
+                torch.where(shown.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
+                for mine, theirs in zip(vars(flat).values(), vars(usual).values(), strict=True)
+            )
+        )
+
+    def log_odds(self, usual: PosePrior) -> float:
+        """Of the densities of a hand shown flat and one held as usual, each at its middle, orientation included.
+
+        Of the latter all orientations are as likely, 8 pi^2 of them; of the former all turns in the plane of either
+        side, 4 pi.
+        """
+        fingers = [prior.precision[0, 3:, 3:].logdet() for prior in (self.about, usual)]
+        share = math.log(FLAT_SHARE / (1 - FLAT_SHARE))
+        return float(fingers[0] - fingers[1]) / 2 - 2 * math.log(FLAT_STD) + share
