@@ -245,7 +245,9 @@ def test_detectors_depth_chooses_between_ends(assets: HandAssets) -> None:
     assert (angles[1] > 0.7).sum() <= 0.5 * (angles[0] > 0.7).sum()
 
 
-def shown(assets: HandAssets, n: int, lean: float, bend: float) -> tuple[SimpleNamespace, torch.Tensor, torch.Tensor]:
+def shown(
+    assets: HandAssets, n: int, lean: float, bend: float, fingers: slice = slice(1, 13)
+) -> tuple[SimpleNamespace, torch.Tensor, torch.Tensor]:
     """Hands turned anyhow in the picture, from either side, leaning (rad), fingers bent alike; keypoints, and K."""
     generator = torch.Generator().manual_seed(11)
     flat = FlatHand.of(assets)
@@ -257,7 +259,7 @@ def shown(assets: HandAssets, n: int, lean: float, bend: float) -> tuple[SimpleN
     tilt = torch.cat([lean * tilt, torch.zeros(n, 1)], dim=1)
     pose = torch.eye(3, dtype=torch.float64).repeat(n, 16, 1, 1)
     pose[:, 0] = roma.rotvec_to_rotmat(tilt) @ root
-    pose[:, 1:13] = roma.rotvec_to_rotmat(torch.tensor([0, 0, bend], dtype=torch.float64))
+    pose[:, fingers] = roma.rotvec_to_rotmat(torch.tensor([0, 0, bend], dtype=torch.float64))
     pose[:, 13:] = roma.rotvec_to_rotmat(flat.about.offset[0, 13:])
     betas = torch.randn(n, 10, generator=generator, dtype=torch.float64)
     transl = torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64).expand(n, 3)
@@ -280,8 +282,9 @@ def test_a_hand_shown_flat_is_flat(assets: HandAssets) -> None:
 
 
 def test_a_hand_that_leans_or_bends_is_not_shown_flat(assets: HandAssets) -> None:
-    for lean, bend in ((1.0, 0.0), (0.0, 0.5)):
-        _, keypoints, K = shown(assets, 8, lean, bend)
+    every, one = slice(1, 13), slice(1, 4)
+    for lean, bend, fingers in ((1.0, 0.0, every), (0.0, 0.5, every), (0.0, 1.2, one)):
+        _, keypoints, K = shown(assets, 8, lean, bend, fingers)
         with_flat, without = (
             fit_keypoints(assets, keypoints, K, options=replace(QUICK, flat=f)) for f in (True, False)
         )

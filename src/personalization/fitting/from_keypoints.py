@@ -196,8 +196,12 @@ def _taken(fits: FitResult, index: torch.Tensor) -> FitResult:
 
 
 def _log_evidence(model: JointsModel, found: FitResult, given: tuple, options: FitOptions) -> torch.Tensor:
-    """(N,) by Laplace's method, up to what two priors have in common, of keypoints alone: not of 3D points."""
-    problem, state = problem_at(model, found, *given[:3], None, options)
+    """(N,) by Laplace's method, up to what two priors have in common, of keypoints alone: not of 3D points.
+
+    Every keypoint counts fully: a bent finger is no outlier of a flat hand.
+    """
+    fully = replace(options, noise=replace(options.noise, loss="none"))
+    problem, state = problem_at(model, found, *given[:3], None, fully)
     terms = problem.linearise(state)
     # The hand's orientation is measured by its own small turns, not by the logarithms of one or the other prior.
     room = torch.linalg.slogdet(terms["hessian"])[1] / 2 - terms["chart"][:, 0].det().abs().log()
