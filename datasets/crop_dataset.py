@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from datasets.bad_files import BadFileError
 from datasets.crop_cache import CropCache, one_builder, usable_cores
 from datasets.image_crop import crop_image, place_crops, unusable_boxes, whole_image_box
+from datasets.sample import warn_of_another_hand
 from template import HandAssets, HandModel
 from template.assets import SIDES
 from template.sides import labelled_hands
@@ -26,8 +27,6 @@ FARTHEST = 20.0  # metres: no data set's hand is as far from the camera
 _WRIST_TO_ORIGIN = 0.5  # metres: no rest hand's wrist is as far from its model's origin
 LARGEST_BETA = 50.0  # people's lie within some 5 standard deviations
 _APART = 0.05  # of a box's side, twice the hand's: published keypoints lie nearer to the joints in the picture
-_SAME_HAND = 1e-3  # metres: labels that are further off are another hand model's, or contradict each other
-_COMPARED = 256  # hands
 
 #: Options that only some data sets know.
 _SPECIAL = ("with_mask", "include_invalid", "paper_filter", "crop", "versions")
@@ -268,31 +267,6 @@ class CropDataset(ColumnDataset):
         if self.bad_images:
             logger.warning("%s: %d unusable images of %d", self.root, len(self.bad_images), len(self))
         return cache
-
-
-def warn_of_another_hand(
-    root: Path, columns: dict[str, np.ndarray], assets: dict[str, HandAssets], label_hand: dict[str, str]
-) -> None:
-    """A warning if the labelled joints are not those of the labelled pose, shape and place; of some hands.
-
-    Arguments as of `CropDataset`; ``label_hand`` as of `ColumnDataset`.
-    """
-    rows = np.flatnonzero(columns["valid"])
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _COMPARED)).astype(int)]
-    if len(rows) == 0:
-        return
-    models = {side: HandModel(hand, **label_hand) for side, hand in assets.items()}
-    keys = [key for key in ("pose", "betas", "transl", "is_left", "label_betas") if key in columns]
-    own = labelled_hands(models, *(columns[key][rows] for key in keys))[0]
-    labels = columns["label_joints" if "label_joints" in columns else "joints"][rows]
-    distance = float(np.median(np.linalg.norm(own - labels, axis=-1)))
-    if distance > _SAME_HAND:
-        logger.warning(
-            "%s: labelled joints lie %.1f mm (median) from those that the hand model %s (%s) gives for the labelled "
-            "pose and shape: the labels were made with another one (give MANO_RIGHT.pkl of version 1.2 with "
-            "--mano_dir), or their order, unit, side or camera is wrong",
-            root, distance * 1000, assets["right"].name, assets["right"].hash,
-        )  # fmt: skip
 
 
 def _impossible_labels(columns: dict[str, np.ndarray]) -> np.ndarray:

@@ -10,10 +10,20 @@ at integer coordinates (`utils.camera`). C is the crop size.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from template import HandAssets, HandModel
+from template.sides import labelled_hands
+
+logger = logging.getLogger(__name__)
+
+_SAME_HAND = 1e-3  # metres: labels that are further off are another hand model's, or contradict each other
+_COMPARED = 256  # hands
 
 
 class Field(NamedTuple):
@@ -78,3 +88,28 @@ def check_sample(sample: Mapping[str, Any]) -> None:
     deviation = np.abs(pose @ np.swapaxes(pose, -1, -2) - np.eye(3)).max()
     if deviation > 1e-4 or np.linalg.det(pose).min() < 0:
         raise ValueError(f"sample['pose'] of image {sample['image_id']} is no rotation (off by {deviation:.2g})")
+
+
+def warn_of_another_hand(
+    root: Path, columns: dict[str, np.ndarray], assets: dict[str, HandAssets], label_hand: dict[str, str]
+) -> None:
+    """A warning if the labelled joints are not those of the labelled pose, shape and place; of some hands.
+
+    ``columns`` are samples by key, ``assets`` hands by side; ``label_hand``: see `ColumnDataset`.
+    """
+    rows = np.flatnonzero(columns["valid"])
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _COMPARED)).astype(int)]
+    if len(rows) == 0:
+        return
+    models = {side: HandModel(hand, **label_hand) for side, hand in assets.items()}
+    keys = [key for key in ("pose", "betas", "transl", "is_left", "label_betas") if key in columns]
+    own = labelled_hands(models, *(columns[key][rows] for key in keys))[0]
+    labels = columns["label_joints" if "label_joints" in columns else "joints"][rows]
+    distance = float(np.median(np.linalg.norm(own - labels, axis=-1)))
+    if distance > _SAME_HAND:
+        logger.warning(
+            "%s: labelled joints lie %.1f mm (median) from those that the hand model %s (%s) gives for the labelled "
+            "pose and shape: the labels were made with another one (give MANO_RIGHT.pkl of version 1.2 with "
+            "--mano_dir), or their order, unit, side or camera is wrong",
+            root, distance * 1000, assets["right"].name, assets["right"].hash,
+        )  # fmt: skip
