@@ -91,7 +91,7 @@ def check_sample(sample: Mapping[str, Any]) -> None:
 
 
 def warn_of_another_hand(
-    root: Path, columns: dict[str, np.ndarray], assets: dict[str, HandAssets], label_hand: dict[str, str]
+    root: Path, columns: dict[str, np.ndarray], assets: dict[str, HandAssets], label_hand: Mapping[str, Any]
 ) -> None:
     """A warning if the labelled joints are not those of the labelled pose, shape and place; of some hands.
 

@@ -363,10 +363,11 @@ def test_no_usable_image(assets: HandAssets) -> None:
         {"keypoints_2d": np.full((3, 21, 2), 50.0)},
         {"keypoint_confidence": np.zeros((3, 21))},
         {"K": np.zeros((3, 3, 3))},
-        {"pose": np.zeros((3, 16, 3, 3))},
     ):
         with pytest.raises(CalibrationError, match="subject 8: no usable frame among 3"):
             calibrate_predictions(rows_of(world, assets, **spoiled), assets, KNOWN)
+    with pytest.raises(ArtifactError, match="pose of image 0 is not made of rotation matrices"):
+        rows_of(world, assets, pose=np.zeros((3, 16, 3, 3)))
 
 
 def test_a_number_that_is_none_names_file_and_array(assets: HandAssets, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_no_whole_batch_is_an_error(world_size: int) -> None:
 
 
 def test_nothing_to_load_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no sample"):
+    with pytest.raises(ValueError, match="none of 3 samples is valid"):
         BatchLoader(Numbers(3), 2, indices=np.array([], dtype=np.int64))
     with pytest.raises(ValueError, match="batch_size"):
         BatchLoader(Numbers(3), 0)
