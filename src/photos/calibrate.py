@@ -160,8 +160,10 @@ def calibrate(
         if K is not None:
             text = isinstance(K, str | os.PathLike)
             lens = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
-        flat = {"card": card, "paper": paper}, corners
-        rows, options = evidence_of_photos(source, *flat, hand, lens, fov, options, assets, subject, device, finder)
+        flat = {"card": card, "paper": paper}
+        rows, options = evidence_of_photos(
+            source, flat, corners, hand, lens, fov, options, assets, subject, device, finder
+        )
     else:
         subject = SOMEBODY if subject is None else subject
         noise = noise_of(source, assets, people)
@@ -212,8 +214,9 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder | None = None) -> 
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
     K = lens_camera(args.camera, args.camera_name) if args.camera else K
     flat, subject = {"card": args.card, "paper": args.paper}, SOMEBODY if args.subject is None else args.subject
-    seen = args.images, flat, args.corners, args.hand, K, fov
-    rows, options = evidence_of_photos(*seen, options, assets, subject, device, finder)
+    rows, options = evidence_of_photos(
+        args.images, flat, args.corners, args.hand, K, fov, options, assets, subject, device, finder
+    )
     return calibrate_and_write(args, Images(rows), options, assets, device)
 
 

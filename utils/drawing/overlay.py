@@ -144,10 +144,8 @@ def render_mesh(
     coverage = np.zeros((height * factor, width * factor), np.float32)
     if len(rows):
         # Brightness is of the vertices, of either side: where a triangle is seen from inside the hand, the inside's.
-        normals, colours = (
-            vertex_normals(vertices, faces),
-            np.broadcast_to(np.asarray(colour, np.float64), vertices.shape),
-        )
+        normals = vertex_normals(vertices, faces)
+        colours = np.broadcast_to(np.asarray(colour, np.float64), vertices.shape)
         lit = np.concatenate([colours * _light(vertices, side)[:, None] for side in (normals, -normals)])
         inside = (face_normals(vertices, faces) * vertices[faces[:, 0]]).sum(axis=1) > 0
         corners = faces + len(vertices) * inside[:, None]

@@ -22,6 +22,7 @@ from src.personalization.solver.normal_equations import damped, factorise
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_problem import retract_frames, step_of
 from src.personalization.terms.frame_terms import POSE
+from src.personalization.terms.population_pose_prior import FlatHand
 from src.personalization.terms.pose_prior import PosePrior
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
@@ -83,7 +84,7 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
     beliefs = replace(options.frame_options(assets), shape_prior=Population().shape_prior())
     problem, state = problem_at(model, found, K, keypoints, trust, world_direction(world, K, keypoints), beliefs)
     terms, habit = problem.linearise(state), beliefs.extra_priors[0]
-    flat = torch.zeros_like(good) if beliefs.flat is None else beliefs.flat.are_shown(found.pose)
+    bent = good & ~FlatHand.of(assets, spread=landmarks.pose_spread).are_shown(found.pose)
     hessian = terms["hessian"]
     factor = factorise(damped(hessian, torch.zeros_like(terms["cost"]))[0])
     image, angles = _predicted(model, state, K, habit)
@@ -110,8 +111,8 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
     return NoiseSums(
         trust=weight.sum(0).numpy(),
         square=(weight * square).sum(0).numpy(),
-        pose=float(chi[good & ~flat].sum()),
-        angles=45.0 * int((good & ~flat).sum()),
+        pose=float(chi[bent].sum()),
+        angles=45.0 * int(bent.sum()),
     )
 
 

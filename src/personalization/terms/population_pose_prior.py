@@ -20,7 +20,7 @@ from utils.camera import turn_to_ray
 POSE_FLOOR = 0.1
 #: Of a hand shown flat, rad: how far its fingers bend and its palm leans; how far its fingers spread.
 FLAT_STD, SPREAD_STD = 0.05, 0.2
-#: Share of hands before cameras that are.
+#: Share of hands before cameras that are taken to be shown so (nobody counted).
 FLAT_SHARE = 0.1
 #: Chi-square of its 47 angles up to which a pose is that of such a hand.
 FLAT_LIMIT = 47.0
@@ -127,14 +127,8 @@ class FlatHand:
 
     def instead(self, usual: PosePrior, pose: torch.Tensor, shown: torch.Tensor) -> PosePrior:
         """``usual``, a row for each of poses (N,16,3,3), with `prior` where they are ``shown`` (N,) flat."""
-        flat = self.prior(pose)
-        flat = replace(flat, precision=flat.precision.to(pose), offset=flat.offset.to(pose))
-        return PosePrior(
-            *(
-                torch.where(shown.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
-                for mine, theirs in zip(vars(flat).values(), vars(usual).values(), strict=True)
-            )
-        )
+        pairs = zip(vars(self.prior(pose)).values(), vars(usual).values(), strict=True)
+        return PosePrior(*(torch.where(shown.view(-1, *[1] * (flat.ndim - 1)), flat, other) for flat, other in pairs))
 
     def log_odds(self, usual: PosePrior) -> float:
         """Of the densities of a hand shown flat and one held as usual, each at its middle, orientation included.
