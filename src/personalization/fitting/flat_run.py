@@ -59,7 +59,8 @@ def with_flat_runs(
     share = FLAT_SHARE / (1 - FLAT_SHARE)
     other = torch.logaddexp(as_usual + math.log1p(-share), as_turned + flat.straightness(habit) + math.log(share))
     odds = torch.where(flat.are_shown(shown.pose), as_shown - other, -torch.inf) + flat.log_odds(habit)
-    odds = torch.where(usable(usual.status) & usable(shown.status), odds - math.log(share), 0.0)
+    told_both = usable(usual.status) & usable(shown.status) & ~odds.isnan()  # else it says nothing
+    odds = torch.where(told_both, odds - math.log(share), 0.0)
     run = likeliest_run(odds.cpu(), seconds.cpu()).to(pose.device)
     if not run.any():
         return rows, options, run
