@@ -150,16 +150,15 @@ def observe(
         there = torch.isfinite(world).all(dim=-1)
         guess, trust = torch.where(there[..., None], world, 0.0)[:, order], (there / std.square())[:, order]
     network = PosePrior(inputs.pose, options.prior.precision(model.dtype, model.device))
+    weights = keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)
     usual = options.extra_priors
     if options.flat is not None:
-        shown = options.flat.are_shown(inputs.pose)
-        if bool(shown.any()):
-            usual = tuple(options.flat.instead(prior, inputs.pose, shown) for prior in usual)
-            trust = None if trust is None else trust * ~shown[:, None]
+        usual, shown = options.flat.instead(usual, inputs.pose)
+        trust = None if trust is None else trust * ~shown[:, None]
     return Observations(
         projections=torch.cat([inputs.K, torch.zeros_like(inputs.K[..., :1])], dim=-1)[:, None],
         keypoints=inputs.keypoints[:, None, order],
-        weights=keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)[:, None, order],
+        weights=weights[:, None, order],
         pose_priors=[prior for prior in (network, *usual) if bool(prior.precision.any())],
         depth=inputs.K.new_full((n,), options.depth_mean) if known else None,
         depth_weight=inputs.K.new_full((n,), options.depth_std**-2) if known else None,
