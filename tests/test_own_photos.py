@@ -23,15 +23,16 @@ from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
-from src.personalization.landmarks import joints_model, load_landmarks
+from src.personalization.landmarks.model import joints_model, load_landmarks
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.hand_size import length_gradient, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.population_pose_prior import FLAT_STD, FlatHand, all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
-from src.photos.detector import Detection, MediapipeHands, mirrored
+from src.photos.detector.detection import Detection, mirrored
 from src.photos.detector.finders import open_finder
 from src.photos.detector.landmarker import open_landmarker
+from src.photos.detector.mediapipe_hands import MediapipeHands
 from src.photos.estimator import Keypoints
 from src.photos.hands import find_photo_hands
 from src.photos.keypoint_estimator import KeypointEstimator

@@ -34,9 +34,9 @@ from src.personalization.calibration.population import (
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue
 from src.photos.camera import Camera, lens_camera, parse_intrinsics
-from src.photos.detector import Finder, find_hands
-from src.photos.detector.detection import finder_name
+from src.photos.detector.detection import Finder, finder_name
 from src.photos.detector.finders import landmarks_of, open_finder
+from src.photos.detector.mediapipe_hands import find_hands
 from src.photos.hands import check_one_person, find_photo_hands, keypoint_hands
 from src.photos.measuring.flat_hand import flat_hand_cues
 from src.photos.setup import check_detector
