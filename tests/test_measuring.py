@@ -226,7 +226,10 @@ def test_corners_that_are_no_cards_are_refused(tmp_path: Path) -> None:
     given = (tmp_path / "flat.png", "card", ASSETS, LANDMARKS, lambda _: [hand])
     for good in (corners, corners[::-1][[2, 3, 0, 1]]):
         assert flat_hand_cues(*given, corners=good)
-    wrong = [np.roll(corners, 1, axis=0), corners[[0, 2, 1, 3]], corners[[0, 1, 1, 2]], np.full((4, 2), np.nan)]
+    for odd in (9 * corners, corners - 900, np.full((4, 2), np.nan)):
+        with pytest.raises(CalibrationError, match="--corners .* are not all inside its .* pixels"):
+            flat_hand_cues(*given, corners=odd)
+    wrong = [np.roll(corners, 1, axis=0), corners[[0, 2, 1, 3]], corners[[0, 1, 1, 2]]]
     for odd in (*wrong, 0 * corners, corners[[0, 0, 0, 0]]):
         with pytest.raises(CalibrationError, match="--corners .* are no card's of 85.6 x 53.98 mm.*a long side"):
             flat_hand_cues(*given, corners=odd)
