@@ -234,8 +234,8 @@ class Views:
 
     def evidence(self, shared: float, like: torch.Tensor) -> Evidence:
         """Of all views together, ``shared`` of their errors being common to all (Kish 1965, 5.4)."""
-        count = len(self.all)
-        share = count / (1 + shared * (count - 1)) / max(count, 1)
+        count = max(len(self.all), 1)
+        share = count / (1 + shared * (count - 1)) / count
         return sum((view.mean for view in self.all), no_evidence(like)) * share
 
     def predicted(self, shared: float) -> tuple[torch.Tensor, float] | None:
