@@ -159,7 +159,7 @@ def fit_keypoints(
     chosen = winner + kept * row
     if fit.flat is not None:
         flat = kept * n + row
-        usual, other = (_log_evidence(model, _taken(fine, index), given, fit) for index in (chosen, flat))
+        usual, other = (log_evidence(model, _taken(fine, index), given, fit) for index in (chosen, flat))
         is_likely = other - usual + fit.flat.log_odds(fit.extra_priors[0]) > 0
         shown = usable(fine.status[flat]) & fit.flat.are_shown(fine.pose[flat])
         chosen = torch.where(shown & is_likely, flat, chosen)
@@ -195,7 +195,7 @@ def _taken(fits: FitResult, index: torch.Tensor) -> FitResult:
     return FitResult(*(getattr(fits, name)[index] for name in FitResult.__dataclass_fields__))
 
 
-def _log_evidence(model: JointsModel, found: FitResult, given: tuple, options: FitOptions) -> torch.Tensor:
+def log_evidence(model: JointsModel, found: FitResult, given: tuple, options: FitOptions) -> torch.Tensor:
     """(N,) by Laplace's method, up to what two priors have in common, of keypoints alone: not of 3D points.
 
     Every keypoint counts fully: a bent finger is no outlier of a flat hand.

@@ -136,12 +136,21 @@ class FlatHand:
 
         return [PosePrior(*map(mixed, vars(flat).values(), vars(prior).values())) for prior in usual], shown
 
+    def turned(self) -> PosePrior:
+        """Of hands as straight that lie anyhow, one row."""
+        precision = self.about.precision.clone()
+        precision[:, :3] = precision[:, :, :3] = 0.0
+        return replace(self.about, precision=precision)
+
+    def straightness(self, usual: PosePrior) -> float:
+        """Log of the density of its fingers over that of usual ones, each at its middle."""
+        about, other = (prior.precision[0, 3:, 3:].logdet() for prior in (self.about, usual))
+        return float(about - other) / 2
+
     def log_odds(self, usual: PosePrior) -> float:
         """Of the densities of a hand shown flat and one held as usual, each at its middle, orientation included.
 
         Of the latter all orientations are as likely, 8 pi^2 of them; of the former all turns in the plane of either
         side, 4 pi.
         """
-        fingers = [prior.precision[0, 3:, 3:].logdet() for prior in (self.about, usual)]
-        share = math.log(FLAT_SHARE / (1 - FLAT_SHARE))
-        return float(fingers[0] - fingers[1]) / 2 - 2 * math.log(FLAT_STD) + share
+        return self.straightness(usual) - 2 * math.log(FLAT_STD) + math.log(FLAT_SHARE / (1 - FLAT_SHARE))
