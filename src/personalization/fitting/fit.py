@@ -8,7 +8,7 @@ import torch
 
 from src.personalization.fitting.evidence import reestimated
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
-from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
+from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
 from src.personalization.solver.status import Status, in_range, usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import Observations
@@ -97,6 +97,9 @@ class FitResult:
     steps: torch.Tensor
     cost: torch.Tensor
 
+    def rows(self, index: torch.Tensor) -> FitResult:
+        return FitResult(*(getattr(self, name)[index] for name in FitResult.__dataclass_fields__))
+
 
 def fit_frames(
     model: JointsModel,
@@ -135,6 +138,22 @@ def fit_frames(
     chunks = [slice(first, first + options.chunk) for first in range(0, max(len(pose), 1), options.chunk)]
     results = [_fit_chunk(model, inputs, options, start, world, rows) for rows in chunks]
     return FitResult(**{name: torch.cat([getattr(part, name) for part in results]) for name in vars(results[0])})
+
+
+def problem_at(
+    model: JointsModel,
+    found: FitResult,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+    world: torch.Tensor | None,
+    options: FitOptions,
+) -> tuple[FrameProblem, State]:
+    """The problem, in rad and m, that hands were fitted to, and their state; arguments as of `fit_frames`."""
+    inputs = check_frames(found.pose, found.betas, K, keypoints, confidence, options.noise.min_confidence)
+    wrist = found.transl + model.rest_points(found.betas)[:, 0]
+    problem = FrameProblem(model, observe(model, inputs, options, world), options.shape_prior)
+    return problem, {"pose": found.pose, "wrist": wrist, "betas": found.betas}
 
 
 def observe(
