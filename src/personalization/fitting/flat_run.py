@@ -54,7 +54,8 @@ def with_flat_runs(
     rows = {**rows, "pose": start}
     if world is not None:
         rows["world"] = torch.where(run[:, None, None], torch.nan, world)
-    return rows, replace(options, extra_priors=(flat.instead(*options.extra_priors, start, run),)), run
+    priors, _ = flat.instead(options.extra_priors, start, run)
+    return rows, replace(options, extra_priors=tuple(priors)), run
 
 
 def likeliest_run(odds: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:

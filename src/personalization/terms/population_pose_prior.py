@@ -124,10 +124,13 @@ class FlatHand:
         """Whether poses (N,16,3,3) are of hands shown flat: (N,) bool."""
         return self.prior(pose).chi_square(pose) < FLAT_LIMIT
 
-    def instead(self, usual: Sequence[PosePrior], pose: torch.Tensor) -> tuple[Sequence[PosePrior], torch.Tensor]:
-        """Priors of poses (N,16,3,3), `prior` in place of the ``usual`` ones where hands are shown flat; and where."""
+    def instead(
+        self, usual: Sequence[PosePrior], pose: torch.Tensor, shown: torch.Tensor | None = None
+    ) -> tuple[Sequence[PosePrior], torch.Tensor]:
+        """Priors of poses (N,16,3,3), `prior` in place of the ``usual`` ones where hands are ``shown`` (N,) flat, and
+        where that is; None: where these poses are (`are_shown`)."""
         flat = self.prior(pose)
-        shown = flat.chi_square(pose) < FLAT_LIMIT
+        shown = flat.chi_square(pose) < FLAT_LIMIT if shown is None else shown
         if not bool(shown.any()):
             return usual, shown
 
