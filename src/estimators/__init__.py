@@ -22,7 +22,19 @@ from utils.artifacts import Predictions
 __all__ = ["FORMATS", "EstimateFormatError", "Reader", "read_estimates", "write_estimates", "write_file"]
 
 
-def read_estimates(path: str | os.PathLike, format: str, **options: Any) -> Predictions:
+def read_estimates(
+    path: str | os.PathLike,
+    format: str,
+    *,
+    K: np.ndarray | None = None,
+    image_size: tuple[int, int] | None = None,
+    images: str | os.PathLike | None = None,
+    side: str | None = None,
+    sides: str | None = None,
+    unit: str = "m",
+    fov: float | None = None,
+    subjects: str | os.PathLike = "column",
+) -> Predictions:
     """Hands of another estimator, right-hand convention; ``image_id`` counts them in the order of the files.
 
     Pose and betas carry their hand model's name without a hash, so `Predictions.check_hand` refuses them for any hand.
@@ -44,7 +56,8 @@ def read_estimates(path: str | os.PathLike, format: str, **options: Any) -> Pred
         EstimateFormatError: a file is not of this format (it says which key is missing and what it looks like), has
             numbers that are not finite or pictures of another size, or no file has a hand.
     """
-    reader = Reader(path, format, **options)
+    reader = Reader(path, format, K=K, image_size=image_size, images=images, side=side, sides=sides, unit=unit,
+                    fov=fov, subjects=subjects)  # fmt: skip
     return reader.predictions(
         [row for number in range(len(reader.files)) for row in reader.rows(reader.open(number)[1])]
     )
