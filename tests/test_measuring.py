@@ -22,7 +22,7 @@ from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue, length_gradient, lengths_mm
 from src.photos.calibrate import photo_beliefs, photo_options
 from src.photos.camera import Camera, pinhole
-from src.photos.detector import Detection
+from src.photos.detector.detection import Detection
 from src.photos.hands import PhotoHand, keypoint_hands
 from src.photos.image import UnusableImage
 from src.photos.measuring.flat_hand import BEYOND_MM, HEIGHT_MM, STD_M, flat_hand_cues, joint_lengths

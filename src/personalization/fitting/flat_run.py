@@ -1,4 +1,4 @@
-"""Which frames of one hand's motion show it flat: all are fitted as such at once, and their evidence tells the runs."""
+"""Whether a hand is shown flat, by the evidence of its fits; of a motion all frames at once, which are so in runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames
-from src.personalization.fitting.from_keypoints import log_evidence
+from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames, problem_at
 from src.personalization.solver.status import usable
 from src.personalization.terms.population_pose_prior import FLAT_SHARE, FlatHand
 from template.kinematics import JointsModel
@@ -31,9 +30,6 @@ def with_flat_runs(
 ) -> tuple[dict[str, torch.Tensor], FitOptions, torch.Tensor]:
     """What `fit_sequence` is given of T frames of one hand, with flat hands' prior where it is likely to be shown flat.
 
-    A hand that is not may be held as usual, or be as straight and turned away: told from usual hands alone, one that is
-    turned by 45 degrees seems flat. Straight hands turned anyhow are taken to be as frequent as those shown flat.
-
     Args:
         rows: pose (T,16,3,3), K (T,3,3), keypoints (T,21,2), confidence (T,21) and perhaps world (T,21,3) as of
             `fit_sequence`; betas: (10,); seconds: (T,); options: of a frame, with the prior of usual poses.
@@ -44,23 +40,13 @@ def with_flat_runs(
     """
     pose, world = rows["pose"], rows.get("world")
     given = betas.to(pose).expand(len(pose), -1), rows["K"], rows["keypoints"], rows["confidence"]
-    (habit,) = options.extra_priors
     rough = replace(options, lm=replace(options.lm, max_steps=10, tolerance=0.03))  # evidence is of some units
 
-    def told(pose: torch.Tensor, beliefs: FitOptions, world: torch.Tensor | None) -> tuple[FitResult, torch.Tensor]:
-        fit = fit_frames(model, pose, *given, beliefs, world=world)
-        evidence = log_evidence(model, fit, (*given[1:], None), beliefs)
-        return fit, torch.where(usable(fit.status), evidence, -torch.inf)
-
-    usual, as_usual = told(pose, rough, world)
-    shown, as_shown = told(flat.start(usual.pose), replace(rough, flat=flat), world)
-    straight = torch.cat([usual.pose[:, :1], shown.pose[:, 1:]], dim=1)
-    _, as_turned = told(straight, replace(rough, extra_priors=(flat.turned(),)), None)
-    share = FLAT_SHARE / (1 - FLAT_SHARE)
-    other = torch.logaddexp(as_usual + math.log1p(-share), as_turned + flat.straightness(habit) + math.log(share))
-    odds = torch.where(flat.are_shown(shown.pose), as_shown - other, -torch.inf) + flat.log_odds(habit)
-    told_both = usable(usual.status) & usable(shown.status) & ~odds.isnan()  # else it says nothing
-    odds = torch.where(told_both, odds - math.log(share), 0.0)
+    usual = fit_frames(model, pose, *given, rough, world=world)
+    shown = fit_frames(model, flat.start(usual.pose), *given, replace(rough, flat=flat), world=world)
+    odds = flat_odds(model, usual, shown, given[1:], rough, flat) - math.log(FLAT_SHARE / (1 - FLAT_SHARE))
+    told = usable(usual.status) & usable(shown.status) & ~odds.isnan()  # else it says nothing
+    odds = torch.where(told, odds, 0.0)
     run = likeliest_run(odds.cpu(), seconds.cpu()).to(pose.device)
     if not run.any():
         return rows, options, run
@@ -68,7 +54,8 @@ def with_flat_runs(
     rows = {**rows, "pose": start}
     if world is not None:
         rows["world"] = torch.where(run[:, None, None], torch.nan, world)
-    return rows, replace(options, extra_priors=(flat.instead(habit, start, run),)), run
+    priors, _ = flat.instead(options.extra_priors, start, run)
+    return rows, replace(options, extra_priors=tuple(priors)), run
 
 
 def likeliest_run(odds: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
@@ -94,3 +81,47 @@ def likeliest_run(odds: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     for came in reversed(before):
         run.append(came[run[-1]])
     return torch.tensor(run[::-1], dtype=torch.bool)
+
+
+def flat_odds(
+    model: JointsModel, usual: FitResult, shown: FitResult, given: tuple, options: FitOptions, flat: FlatHand
+) -> torch.Tensor:
+    """(N,) log odds of hands being shown flat, fitted as ``shown``, over their being held otherwise.
+
+    A hand that is not shown flat may be held as usual, or be as straight and turned away: told from usual hands alone,
+    one that is turned by 20 or 30 degrees seems flat. Straight hands turned anyhow are taken to be as frequent as those
+    shown flat.
+
+    Args:
+        usual: fits of N hands with the usual prior, which ``options`` has; given: K, keypoints and confidence of them.
+    """
+    (habit,) = options.extra_priors
+    odds = torch.full_like(usual.cost, -torch.inf)
+    good = usable(shown.status) & flat.are_shown(shown.pose)
+    rows = good.nonzero()[:, 0]
+    if len(rows):
+        usual, shown = usual.rows(rows), shown.rows(rows)
+        given = tuple(None if value is None else value[rows] for value in given[:3])
+        straight = torch.cat([usual.pose[:, :1], shown.pose[:, 1:]], dim=1)
+        turning = replace(options, extra_priors=(flat.turned(),))
+        turned = fit_frames(model, straight, usual.betas, *given, turning)
+        said = ((usual, options), (turned, turning), (shown, replace(options, flat=flat)))
+        as_usual, as_turned, as_shown = (_log_evidence(model, fit, given, beliefs) for fit, beliefs in said)
+        share = FLAT_SHARE / (1 - FLAT_SHARE)
+        as_turned = as_turned + flat.straightness(habit) + math.log(share)
+        other = torch.logaddexp(as_usual + math.log1p(-share), as_turned)
+        odds[rows] = as_shown - other + flat.log_odds(habit)
+    return odds
+
+
+def _log_evidence(model: JointsModel, found: FitResult, given: tuple, options: FitOptions) -> torch.Tensor:
+    """(N,) by Laplace's method, up to what two priors have in common, of keypoints alone: not of 3D points.
+
+    Every keypoint counts fully: a bent finger is no outlier of a flat hand. Minus infinity where there is no fit.
+    """
+    fully = replace(options, noise=replace(options.noise, loss="none"))
+    problem, state = problem_at(model, found, *given, None, fully)
+    terms = problem.linearise(state)
+    # The hand's orientation is measured by its own small turns, not by the logarithms of one or the other prior.
+    room = torch.linalg.slogdet(terms["hessian"])[1] / 2 - terms["chart"][:, 0].det().abs().log()
+    return torch.where(usable(found.status), -terms["cost"] - room, -torch.inf)

@@ -16,8 +16,7 @@ from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LENGTHS, LengthCue
 from src.photos.camera import Camera, choose_camera
-from src.photos.detector import Finder
-from src.photos.detector.detection import finder_name
+from src.photos.detector.detection import Finder, finder_name
 from src.photos.hands import believed
 from src.photos.image import read_photo, shown_name
 from src.photos.measuring.plane import check_corners, find_rectangle, homography, points_mm
