@@ -30,7 +30,8 @@ from src.personalization.fitting.from_keypoints import KeypointFit  # noqa: E402
 from src.personalization.terms.hand_size import lengths_mm  # noqa: E402
 from src.photos.calibrate import photo_options  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
-from src.photos.detector import Detection, find_hands  # noqa: E402
+from src.photos.detector.detection import Detection  # noqa: E402
+from src.photos.detector.mediapipe_hands import find_hands  # noqa: E402
 from src.photos.hands import PhotoHand, keypoint_hands  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
 from utils.camera import project_numpy  # noqa: E402

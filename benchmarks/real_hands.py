@@ -56,7 +56,7 @@ from src.personalization.terms.hand_size import (
 from src.personalization.terms.population_pose_prior import PALM  # noqa: E402
 from src.photos.calibrate import photo_beliefs  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
-from src.photos.detector import Detection, mirrored  # noqa: E402
+from src.photos.detector.detection import Detection, mirrored  # noqa: E402
 from src.photos.hands import PhotoHand, keypoint_hands  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel, posed_points  # noqa: E402

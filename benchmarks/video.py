@@ -1,7 +1,8 @@
 """Hands over time: every frame on its own, all frames together, and each as it comes, on unseen synthetic people.
 
 ``python benchmarks/video.py`` prints a table; ``--json`` one JSON object with ``tracking`` (see `scenes.tracking`),
-``sequence``, ``online`` (see `scenes.online_cases`) and ``seconds_3000_frames``; ``--only`` measures one of them.
+``sequence``, ``online`` (see `scenes.online_cases`) and ``seconds_3000_frames``; ``--only`` measures one of them, or
+``flat``, hands that are shown flat for a while (see `scenes.flat_motion`).
 ``smoothing_bound``: what frame by frame leaves where its errors are averaged over so many seconds. A smoother that knew
 exactly how the hand moves could do that, and keeps what neighbours have in common.
 
@@ -31,6 +32,7 @@ from scipy.ndimage import uniform_filter1d  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.scenes.flat_motion import measure_flat  # noqa: E402
 from benchmarks.scenes.online_cases import measure_online  # noqa: E402
 from benchmarks.scenes.tracking import measure_tracking  # noqa: E402
 from benchmarks.scenes.video_scenes import FPS, Clip, make_clip  # noqa: E402
@@ -217,6 +219,8 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         result |= measure_sequence(args, cache)
     if args.only in (None, "online") and args.people:
         result["online"] = measure_online(args.seed, args.people, cache)
+    if args.only == "flat":
+        result["flat"] = measure_flat(args.seed, args.clips)
     return result
 
 
@@ -247,7 +251,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=2000, help="of the people")
     parser.add_argument("--people", type=int, default=40, help="of `online`, a video of 10 s of each; 0: leave it out")
     parser.add_argument("--cache", help="folder for clips, and for what the networks said of each in its true boxes")
-    parser.add_argument("--only", choices=("tracking", "sequence", "online"), help="measure that alone")
+    parser.add_argument("--only", choices=("tracking", "sequence", "online", "flat"), help="measure that alone")
     parser.add_argument("--time", action="store_true", help="also time 3,000 frames (an idle machine)")
     return parser
 
@@ -261,7 +265,7 @@ def main() -> None:
         print(json.dumps(result, indent=1))
         return
     rows = {"tracking": result["tracking"]} if "tracking" in result else {}
-    for part in ("sequence", "smoothing_bound", "online"):
+    for part in ("sequence", "smoothing_bound", "online", "flat"):
         rows |= result.get(part, {})
     for name, row in rows.items():
         print(f"{name:15s} " + "  ".join(f"{key} {value}" for key, value in row.items()))

@@ -130,18 +130,15 @@ class _Collapser:
                 self.faces[index] = tuple(kept if v == removed else v for v in face)
                 self.faces_of[kept].add(index)
         if removed in self.border:
-            self._shorten_border(removed, kept)
+            for neighbour in self.border.pop(removed) - {kept}:
+                self.border[neighbour] = (self.border[neighbour] - {removed}) | {kept}
+                self.border[kept].add(neighbour)
+            self.border[kept].discard(removed)
         self.faces_of[removed] = set()
         self.quadrics[kept] += self.quadrics[removed]
         self.alive[removed] = False
         self.changes[[removed, *touched]] += 1
         return touched
-
-    def _shorten_border(self, removed: int, kept: int) -> None:
-        for neighbour in self.border.pop(removed) - {kept}:
-            self.border[neighbour] = (self.border[neighbour] - {removed}) | {kept}
-            self.border[kept].add(neighbour)
-        self.border[kept].discard(removed)
 
 
 def _normal(corners: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from options.run_options import get_args_parser
 from src.engine.checkpoint import ModelCard
 from src.personalization.fitting.fit import FitOptions
-from src.photos.detector import Detection
+from src.photos.detector.detection import Detection
 from src.photos.estimator import HandInPicture
 from src.photos.result import Result
 from template import HandModel, axis_angle_to_pose, load_hand_assets

@@ -18,7 +18,7 @@ from src.personalization.calibration.population import SHIPPED_PRIOR, Population
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos.calibrate import calibrate
-from src.photos.detector import Detection
+from src.photos.detector.detection import Detection
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions, load_identity
 

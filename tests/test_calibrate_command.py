@@ -21,7 +21,7 @@ import run
 from datasets import build_dataset
 from datasets.synthetic.data_set import SynthesisOptions, write_data_set
 from src.personalization.calibration.data_set_evidence import DEPTH_RANGE, view_groups, wrist_depths
-from src.personalization.ground_truth import rows_of
+from src.personalization.pairing import rows_of
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets

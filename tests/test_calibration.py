@@ -345,12 +345,12 @@ def test_two_cameras_see_the_size(assets: HandAssets, model: JointsModel) -> Non
 
 
 def test_views_are_grouped() -> None:
-    views = ViewGroups(np.array([3, 3, 5, 5, 5, 7]), np.tile(np.eye(4), (6, 1, 1)))
-    assert group_views(views, 2)[:2].tolist() == [0, 1] and len(group_views(views, 2)) == 4
-    assert group_views(views, 3).tolist() == [2, 3, 4]
+    instant = np.array([3, 3, 5, 5, 5, 7])
+    assert group_views(instant, 2)[:2].tolist() == [0, 1] and len(group_views(instant, 2)) == 4
+    assert group_views(instant, 3).tolist() == [2, 3, 4]
     for cameras in (1, 4):
         with pytest.raises(CalibrationError):
-            group_views(views, cameras)
+            group_views(instant, cameras)
     pose = np.eye(4)
     pose[0, 3] = 2.0
     assert mirror_extrinsics(pose)[0, 3] == -2.0

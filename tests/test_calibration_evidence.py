@@ -21,7 +21,7 @@ from src.personalization.calibration.population import (
     with_population,
 )
 from src.personalization.fitting.fit import FitOptions, observe
-from src.personalization.ground_truth import annotations_of, open_labels
+from src.personalization.pairing import annotations_of, open_labels
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_terms import join_views
 from src.personalization.terms.inputs import check_frames
@@ -192,7 +192,7 @@ def test_labels_are_opened_whole(monkeypatch: pytest.MonkeyPatch) -> None:
                "is_left": np.zeros(4, dtype=bool), "K_image": rows.K[[2, 0, 0, 1]]}  # fmt: skip
     opened = []
     monkeypatch.setattr(
-        "src.personalization.ground_truth.build_dataset",
+        "src.personalization.pairing.build_dataset",
         lambda *given, **options: opened.append((given, options)) or SimpleNamespace(columns=columns, root="there"),
     )
     dataset = open_labels("dex_ycb", "root", rows, mano_dir="there")

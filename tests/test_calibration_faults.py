@@ -18,7 +18,7 @@ from src.personalization import default_files
 from src.personalization.calibration import command, multi_frame, population
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import calibrate_frames
+from src.personalization.calibration.multi_frame import calibrate_frames, dispersed
 from src.personalization.calibration.population import (
     SHIPPED_PRIOR,
     CalibrationOptions,
@@ -26,7 +26,6 @@ from src.personalization.calibration.population import (
     Population,
     calibration_options,
     default_options,
-    dispersed,
     load_population,
     save_population,
 )

@@ -145,6 +145,8 @@ def test_a_file_that_is_no_camera_is_named(text: str, tmp_path: Path) -> None:
         ({"K": [[6000, 0, 320], [0, 600, 240], [0, 0, 1]]}, "no camera's"),
         ({"K": [[600, 300, 320], [0, 600, 240], [0, 0, 1]]}, "no camera's"),
         ({"K": [[600, 0, 0], [0, 600, 0], [320, 240, 1]]}, "is it transposed"),
+        ({"fx": 500, "fy": 500, "cx": 320, "cy": 240}, "K and fx, fy, cx, cy are two cameras"),
+        ({"camera_matrix": [610, 600, 320, 240]}, "K and camera_matrix are two cameras"),
     ],
 )
 def test_what_a_file_says_half_or_of_another_lens_is_named(values: dict, words: str, tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from src.personalization.fitting.evidence import reestimated
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, keypoint_weights
 from src.personalization.fitting.sequence import SequenceOptions
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
-from src.personalization.ground_truth import rows_of
-from src.personalization.pairing import pair_keypoints
+from src.personalization.pairing import pair_keypoints, rows_of
 from src.personalization.registration.register import register_mesh
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, Status, in_range, usable

@@ -24,7 +24,8 @@ from src.engine.world import train as train_world
 from src.models import build_model
 from src.models.hand_detector import STRIDES, HandDetector, assign, cell_centres, decode, detector_loss
 from src.models.keypoint_rating import RIGHT_WITHIN, keypoint_is_right
-from src.photos.detector import Detection, own_hands
+from src.photos.detector import own_hands
+from src.photos.detector.detection import Detection
 from src.photos.detector.own_hands import OwnHands, RatedReader
 
 CUTOUTS, WALLS = 12, 3

@@ -20,7 +20,7 @@ from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from options.run_options import get_args_parser
 from src.personalization.terms.hand_size import lengths_mm
-from src.photos.detector import Detection
+from src.photos.detector.detection import Detection
 from src.photos.run_images import image_demo
 from template import load_hand_assets
 from utils.artifacts import Identity, save_identity

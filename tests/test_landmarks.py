@@ -16,8 +16,8 @@ from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.fitting.api import fit
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
-from src.personalization.landmarks import LandmarkModel, joints_model, load_landmarks
 from src.personalization.landmarks.detections import Detections, read_detections
+from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
 from src.personalization.landmarks.noise_fit import noise_sums, shared_part
 from src.personalization.landmarks.shared_fit import SharedFit, SharedFitOptions, fit_shared
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras

@@ -21,7 +21,7 @@ from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue, length_gradient, lengths_mm
 from src.photos.calibrate import photo_beliefs, photo_options
 from src.photos.camera import Camera, pinhole
-from src.photos.detector import Detection
+from src.photos.detector.detection import Detection
 from src.photos.hands import PhotoHand, keypoint_hands
 from src.photos.image import UnusableImage
 from src.photos.measuring.flat_hand import BEYOND_MM, HEIGHT_MM, STD_M, flat_hand_cues, joint_lengths
@@ -222,7 +222,10 @@ def test_corners_that_are_no_cards_are_refused(tmp_path: Path) -> None:
     given = (tmp_path / "flat.png", "card", lambda _: [hand])
     for good in (corners, corners[::-1][[2, 3, 0, 1]]):
         assert flat_hand_cues(*given, corners=good)
-    wrong = [np.roll(corners, 1, axis=0), corners[[0, 2, 1, 3]], corners[[0, 1, 1, 2]], np.full((4, 2), np.nan)]
+    for odd in (9 * corners, corners - 900, np.full((4, 2), np.nan)):
+        with pytest.raises(CalibrationError, match="--corners .* are not all inside its .* pixels"):
+            flat_hand_cues(*given, corners=odd)
+    wrong = [np.roll(corners, 1, axis=0), corners[[0, 2, 1, 3]], corners[[0, 1, 1, 2]]]
     for odd in (*wrong, 0 * corners, corners[[0, 0, 0, 0]]):
         with pytest.raises(CalibrationError, match="--corners .* are no card's of 85.6 x 53.98 mm.*a long side"):
             flat_hand_cues(*given, corners=odd)

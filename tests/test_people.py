@@ -9,8 +9,7 @@ import pytest
 from photo_cases import K, needs_detections, real_detections
 
 from src.personalization.solver.status import CalibrationError
-from src.photos.detector import Detection
-from src.photos.detector.detection import disagreement
+from src.photos.detector.detection import Detection, disagreement
 from src.photos.detector.people import how_many
 from src.photos.detector.refusal import MIN_SIDE
 from src.photos.hands import PhotoHand, check_one_person

@@ -19,7 +19,7 @@ from datasets.synthetic.samples import copy_freihand
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.camera import Camera
-from src.photos.detector import Detection
+from src.photos.detector.detection import Detection
 from src.photos.estimator import HandInPicture, Keypoints
 from src.photos.image import Photo, UnusableImage, read_photo
 from src.photos.keypoint_estimator import KeypointEstimator

@@ -15,7 +15,8 @@ from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos.api import PhotoEstimator, load
-from src.photos.detector import Detection, search
+from src.photos.detector import search
+from src.photos.detector.detection import Detection
 from src.photos.image import UnusableImage
 from template import load_hand_assets
 from utils.artifacts import Identity, save_identity

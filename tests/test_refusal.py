@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from photo_cases import ASSETS, K, arguments, hand_at, needs_detections, real_detections
 
-from src.personalization.landmarks import find_landmarks
+from src.personalization.landmarks.model import find_landmarks
 from src.photos import setup
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
-from src.photos.detector import Detection, MediapipeHands, mirrored
+from src.photos.detector.detection import Detection, mirrored
 from src.photos.detector.landmarker import Landmarker
-from src.photos.detector.mediapipe_hands import without_repeats
+from src.photos.detector.mediapipe_hands import MediapipeHands, without_repeats
 from src.photos.detector.refusal import MIN_SIDE, check_misfit, check_side, side_probability
 from src.photos.estimator import HandInPicture, Keypoints
 from src.photos.gallery import FURTHER

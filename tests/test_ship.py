@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
+from src.engine.checkpoint import CheckpointError, ModelCard, load_network, save_checkpoint
 from src.engine.ship import ship
 from src.models import build_model
 from utils.low_bits import LEAST, pack, unpack
@@ -43,6 +43,17 @@ def test_shipped_file_and_index_tell_the_history(tmp_path: Path) -> None:
     expected.load_state_dict(torch.load(tmp_path / "model/checkpoints/last.pt", weights_only=True)["model"])
     for name, value in expected.state_dict().items():
         assert torch.allclose(network.state_dict()[name].float(), value.float(), rtol=2e-3, atol=1e-6), name
+
+
+def test_a_changed_weight_of_a_shipped_file_is_told_by_its_hash(tmp_path: Path) -> None:
+    path = ship(finished_run(tmp_path / "run", None, 3.0), "pose_2d", tmp_path / "weights")
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"pose_2d.safetensors: .*SHA-256 is not the one in .*weights.json"):
+        load_network(path)
+    (tmp_path / "weights/weights.json").write_text("{}")
+    load_network(path)
 
 
 @pytest.mark.parametrize("bits", [2, 5, 6, 8])

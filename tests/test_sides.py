@@ -19,7 +19,7 @@ from src.engine.evaluate import evaluate
 from src.engine.measure import hand_points, measure, official_hand, predicted_points, true_points
 from src.evaluation.official import dexycb_scores
 from src.evaluation.submissions import unmirror
-from src.personalization.ground_truth import annotations_of
+from src.personalization.pairing import annotations_of
 from template import HandModel, load_hand_assets, pca_to_pose
 from template.sides import LeftHandShape
 from utils.artifacts import Predictions, save_predictions

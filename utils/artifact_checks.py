@@ -28,6 +28,23 @@ class HandLike(Protocol):
     def hash(self) -> str: ...
 
 
+class OfHand:
+    """What belongs to one hand model, whose name and hash it bears, and to no other."""
+
+    hand_name: str
+    hand_hash: str
+    source: str
+
+    def check_hand(self, assets: HandLike) -> None:
+        """Raise HandMismatchError unless this belongs to the hand model ``assets``."""
+        if self.hand_hash != assets.hash:
+            raise HandMismatchError(
+                f"{self.source} was made with the hand model {self.hand_name!r} (hash {self.hand_hash}), but the one "
+                f"in use is {assets.name!r} (hash {assets.hash}): betas of one mean nothing in the other. Use the same "
+                "--mano_dir as when it was made, or make it again with this hand model."
+            )
+
+
 def model_hash(state_dict: Mapping[str, torch.Tensor]) -> str:
     """Short SHA-256 (12 hex digits) of a state dict: names, dtypes, shapes and values, any device or order."""
     digest = hashlib.sha256()
@@ -36,16 +53,6 @@ def model_hash(state_dict: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-def check_hand(found_name: str, found_hash: str, assets: HandLike, what: str) -> None:
-    """Raise HandMismatchError, naming ``what``, unless ``found_hash`` is the hash of ``assets``."""
-    if found_hash != assets.hash:
-        raise HandMismatchError(
-            f"{what} was made with the hand model {found_name!r} (hash {found_hash}), but the one in use is "
-            f"{assets.name!r} (hash {assets.hash}): betas of one mean nothing in the other. "
-            "Use the same --mano_dir as when it was made, or make it again with this hand model."
-        )
 
 
 def checked_array(name: str, value: Any, shape: tuple[int, ...], dtype: type, where: str) -> np.ndarray:

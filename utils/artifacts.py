@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.artifact_checks import ArtifactError, HandLike, HandMismatchError, check_hand, checked_array, model_hash
+from utils.artifact_checks import ArtifactError, HandMismatchError, OfHand, checked_array, model_hash
 from utils.files import READ_ERRORS, atomic_path, read_reason
 from utils.identity import Identity, load_identity, save_identity
 
@@ -47,7 +47,7 @@ def _row(shape: tuple[int, ...], dtype: type) -> dict[str, Any]:
 
 
 @dataclass
-class Predictions:
+class Predictions(OfHand):
     """What a network (or the fitting) said about N samples; one row a sample, right-hand convention.
 
     Arrays may be given as tensors' ``.numpy()`` or lists; they are checked and converted.
@@ -151,10 +151,6 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.image_id)
-
-    def check_hand(self, assets: HandLike) -> None:
-        """Raise HandMismatchError unless these predictions belong to the hand model ``assets``."""
-        check_hand(self.hand_name, self.hand_hash, assets, self.source)
 
     def select(self, rows: np.ndarray) -> Predictions:
         """The given rows (a boolean mask (N,) or indices), in that order, as new Predictions."""

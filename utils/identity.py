@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.artifact_checks import ArtifactError, HandLike, check_hand, checked_array
+from utils.artifact_checks import ArtifactError, OfHand, checked_array
 from utils.files import READ_ERRORS, atomic_path
 
 IDENTITY_SCHEMA = 1
@@ -21,7 +21,7 @@ SIDES = ("right", "left", "both")
 
 
 @dataclass
-class Identity:
+class Identity(OfHand):
     """The shape of one person's hand, small enough to read: what calibration finds out.
 
     Attributes:
@@ -114,10 +114,6 @@ class Identity:
     def save(self, path: str | os.PathLike) -> None:
         """`save_identity`."""
         save_identity(path, self)
-
-    def check_hand(self, assets: HandLike) -> None:
-        """Raise HandMismatchError unless this identity belongs to the hand model ``assets``."""
-        check_hand(self.hand_name, self.hand_hash, assets, f"identity {self.source}")
 
 
 def save_identity(path: str | os.PathLike, identity: Identity) -> None:

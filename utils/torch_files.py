@@ -1,9 +1,11 @@
-"""Reading ``.pt`` files without running anything that somebody put into them."""
+"""Reading ``.pt`` and ``.safetensors`` files without running anything that somebody put into them."""
 
 from __future__ import annotations
 
 import argparse
 import codecs
+import hashlib
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -11,8 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 from utils.files import what_it_is
+from utils.low_bits import SCALE, unpack
+
+#: Of a folder's shipped ``.safetensors``: how each was made, and its SHA-256.
+INDEX = "weights.json"
 
 #: Beside tensors and plain values, what files of other code often hold beside their weights. None of it runs code.
 _HARMLESS: list[Any] = [
@@ -61,3 +68,28 @@ def load_harmless(path: str | Path) -> Any:
         raise UnreadableCheckpointError(
             f"{path}: cannot be read as a checkpoint ({what_it_is(path, error)}); is the file complete?"
         ) from error
+
+
+def load_shipped(path: Path) -> dict[str, Any]:
+    """What a ``.safetensors`` file holds: the notes in its metadata, and ``model``, its tensors in single precision.
+
+    Raises:
+        UnreadableCheckpointError: it is cut short or no such file, or not the one whose SHA-256 stands in `INDEX`
+            beside it: another weight is another hand, not an error.
+    """
+    index = path.with_name(INDEX)
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+            notes, packed = (json.loads(metadata.get(name, "{}")) for name in ("notes", "packed"))
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}
+            for name, (shape, bits) in packed.items():
+                tensors[name] = unpack(tensors[name], tensors.pop(name + SCALE), shape, bits)
+        entry = json.loads(index.read_bytes()).get(path.name) if index.is_file() else None
+        if entry is not None and hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            raise ValueError(f"its SHA-256 is not the one in {index}; of a file of your own take that entry out")
+    except Exception as error:  # as in `load_harmless`
+        raise UnreadableCheckpointError(
+            f"{path}: cannot be read as a checkpoint ({what_it_is(path, error)}); is the file complete?"
+        ) from error
+    return {**notes, "model": {name: tensor.float() for name, tensor in tensors.items()}}

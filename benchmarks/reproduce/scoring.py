@@ -28,8 +28,7 @@ from src.personalization.calibration.population import (
 )
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
-from src.personalization.ground_truth import annotations_of
-from src.personalization.pairing import pair_keypoints
+from src.personalization.pairing import annotations_of, pair_keypoints
 from src.personalization.terms.hand_size import LengthCue, length_gradient
 from template import HandModel, load_hand_assets
 from template.kinematics import JointsModel

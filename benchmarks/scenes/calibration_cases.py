@@ -21,8 +21,7 @@ from src.personalization.calibration.multi_frame import MultiFrameResult, calibr
 from src.personalization.calibration.population import CalibrationOptions, calibration_options, load_population
 from src.personalization.calibration.problem import MultiFrameProblem, posterior_covariance
 from src.personalization.fitting.fit import PosePriorOptions, observe
-from src.personalization.ground_truth import annotations_of, open_labels, rows_of
-from src.personalization.pairing import pair_keypoints
+from src.personalization.pairing import annotations_of, open_labels, pair_keypoints, rows_of
 from src.personalization.terms.hand_size import LENGTHS, LengthCue, length_gradient
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
@@ -225,7 +224,7 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
                     error = zero_pose_mpvpe(hand, next(iter(found.values())).betas[None], betas[None])
                     scores.errors[name, count].append(float(error[0]))
                 if count >= 2:
-                    pairs = group_views(own_views, 2, seed=draw)
+                    pairs = group_views(own_views.instant, 2, seed=draw)
                     found = calibrate_predictions(
                         own.select(pairs), assets, options, num_images=count, seed=draw, views=own_views.rows(pairs)
                     )

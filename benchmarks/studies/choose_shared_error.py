@@ -46,8 +46,7 @@ from src.personalization.calibration.population import (
 )
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
-from src.personalization.ground_truth import annotations_of, open_labels
-from src.personalization.pairing import pair_keypoints
+from src.personalization.pairing import annotations_of, open_labels, pair_keypoints
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import HALF_95, LengthCue, lengths_mm
 from template import HandAssets, HandModel, load_hand_assets

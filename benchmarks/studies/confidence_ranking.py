@@ -20,7 +20,7 @@ import torch  # noqa: E402
 
 from src.evaluation.shape import zero_pose_mpvpe  # noqa: E402
 from src.personalization.calibration.images import average_weights  # noqa: E402
-from src.personalization.ground_truth import annotations_of, open_labels  # noqa: E402
+from src.personalization.pairing import annotations_of, open_labels  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
 from utils.artifacts import load_predictions  # noqa: E402
 

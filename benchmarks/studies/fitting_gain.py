@@ -24,8 +24,7 @@ from src.evaluation.alignment import procrustes_align  # noqa: E402
 from src.personalization.calibration.population import load_population, with_population  # noqa: E402
 from src.personalization.fitting.batch import fit_predictions  # noqa: E402
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions  # noqa: E402
-from src.personalization.ground_truth import annotations_of  # noqa: E402
-from src.personalization.pairing import pair_keypoints  # noqa: E402
+from src.personalization.pairing import annotations_of, pair_keypoints  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
 from utils.artifacts import Predictions, load_predictions  # noqa: E402
 from utils.camera import project_numpy  # noqa: E402

@@ -40,8 +40,7 @@ from src.personalization.calibration.population import (
     load_population,
 )
 from src.personalization.fitting.fit import PosePriorOptions
-from src.personalization.ground_truth import open_labels
-from src.personalization.pairing import pair_keypoints
+from src.personalization.pairing import open_labels, pair_keypoints
 from src.personalization.terms.hand_size import HALF_95, length_gradient
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets

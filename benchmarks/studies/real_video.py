@@ -4,7 +4,9 @@
 ``../shared/data/video/hand.mp4``; ``--keypoints mediapipe`` or ``own``) and prints one object:
 
 * ``each_frame_alone``, ``lag_0``, ``together`` (the default): ``lost``, frames without a hand; ``wrist_mm`` and
-  ``tips_mm``, jitter of the wrist and of the fingertips about it in the frames in which the keypoints hardly move.
+  ``tips_mm``, jitter of the wrist and of the fingertips about it in the frames in which the keypoints hardly move;
+  ``flat_tips_mm``, how far fingertips are from the palm's depth in the frames that the default tells as flat hands.
+* ``flat``, ``flat_switches``: how many frames those are, and how often they begin or end.
 * ``thirds``: hand length and its 95% interval, mm, from every twelfth frame of each third alone, without and with a
   ruler.
 
@@ -29,6 +31,7 @@ from options.run_options import get_args_parser
 from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online import OnlineCalibration
 from src.personalization.calibration.population import shapes_of
+from src.personalization.terms.population_pose_prior import PALM
 from src.photos.detector.finders import landmarks_of, open_finder
 from src.photos.video.run_video import video_demo
 from template import load_hand_assets, mirror_pose
@@ -100,14 +103,18 @@ def measure(video: Path, folder: Path, keypoints: str, fov: float, ruler_mm: flo
     """What the docstring of this file lists."""
     runs = {name: demo(video, folder / name, keypoints, fov, *options) for name, options in TREATMENTS.items()}
     still = still_frames(values(runs["each_frame_alone"], "keypoints_2d"))
+    flat = np.array(["shown_flat" in line for line in runs["together"]])
     rows: dict[str, Any] = {"frames": len(still), "still": int(still.sum())}
+    rows |= {"flat": int(flat.sum()), "flat_switches": int((flat[1:] != flat[:-1]).sum())}
     for name, lines in runs.items():
         joints = 1000 * values(lines, "joints")
         tips = joints[:, list(TIP_JOINTS)] - joints[:, :1]
+        depth = joints[:, list(TIP_JOINTS)[1:], 2] - joints[:, PALM, 2].mean(axis=1, keepdims=True)
         rows[name] = {
             "lost": sum(line["status"] != "ok" for line in lines),
             "wrist_mm": round(jitter(joints[:, :1], still), 2),
             "tips_mm": round(jitter(tips, still), 2),
+            "flat_tips_mm": round(float(np.nanmean(np.abs(depth[flat]))) if flat.any() else 0.0, 1),
         }
     rows["thirds"] = {
         name: third_lengths(runs["each_frame_alone"][::EVERY], keypoints, length)

@@ -20,8 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from src.personalization.ground_truth import annotations_of, open_labels, rows_of  # noqa: E402
-from src.personalization.pairing import pair_keypoints  # noqa: E402
+from src.personalization.pairing import annotations_of, open_labels, pair_keypoints, rows_of  # noqa: E402
 from src.personalization.registration.register import RegistrationOptions, register_mesh  # noqa: E402
 from src.personalization.solver.status import count_status  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402

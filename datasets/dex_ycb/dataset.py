@@ -55,14 +55,7 @@ class DexYCB(CropDataset):
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
         if chosen.paper_filter and side != "right":
             raise ValueError(f"paper_filter keeps right hands only, but side is {side!r}")
-        table, data_key = load_label_table(
-            root,
-            get_split(split),
-            cache=None if chosen.cache is None else Path(chosen.cache),
-            skip_bad=chosen.skip_bad,
-            allow_missing_subjects=chosen.allow_missing_subjects,
-            workers=chosen.workers,
-        )
+        table, data_key = load_label_table(root, get_split(split), chosen)
         self.num_bad_labels = int(table.bad.sum())
         is_left = table.is_left[table.sequence]
         keep = ~table.bad if chosen.include_invalid else table.annotated

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from datasets.bad_files import read_or_skip
 from datasets.crop_cache import one_builder, usable_cores
+from datasets.crop_dataset import DatasetOptions
 from datasets.dex_ycb.files import (
     LABEL_SHAPES,
     SequenceFolder,
@@ -85,27 +86,23 @@ class LabelTable:
         return ~(no_joints | (self.pose_m == 0).all(axis=1) | self.bad)
 
 
-def load_label_table(
-    root: Path, split: Split, *, cache: Path | None, skip_bad: bool, allow_missing_subjects: bool, workers: int | None
-) -> tuple[LabelTable, str]:
-    """The split's table and the fingerprint of the data it was read from; from ``cache`` if that is still true.
+def load_label_table(root: Path, split: Split, options: DatasetOptions) -> tuple[LabelTable, str]:
+    """The split's table and the fingerprint of the data it was read from; from the cache if that is still true.
 
     Args:
-        cache: folder for the table, or None to read the files each time.
-        skip_bad: mark unusable labels files as bad instead of raising.
-        allow_missing_subjects: as in `find_sequences`.
-        workers: number of processes; None: one a core.
+        options: ``skip_bad`` marks unusable labels files as bad instead of raising.
 
     Raises:
         FileNotFoundError: naming the file that is missing.
         BadFileError: naming the labels file that is unusable, unless ``skip_bad``.
     """
-    sequences = find_sequences(root, split, allow_missing_subjects)
+    sequences = find_sequences(root, split, options.allow_missing_subjects)
     key = fingerprint(root, split, sequences)
-    read = partial(_read_table, root, split, sequences, skip_bad, workers)
-    if cache is None:
+    read = partial(_read_table, root, split, sequences, options)
+    if options.cache is None:
         table = read()
     else:
+        cache = Path(options.cache)
         path = cache / f"labels_{split.name}_v{_TABLE_VERSION}_{key}.npz"
         with one_builder(path):
             table = _cached_table(path)
@@ -115,7 +112,7 @@ def load_label_table(
                 with atomic_path(path) as temporary:
                     np.savez(temporary, **vars(table))
     if table.bad.any():
-        if not skip_bad:  # the cached table was made with skip_bad
+        if not options.skip_bad:  # the cached table was made with skip_bad
             return read(), key
         logger.warning("%s: left out %d of %d samples: unusable labels", root, int(table.bad.sum()), len(table))
     return table, key
@@ -134,16 +131,15 @@ def _cached_table(path: Path) -> LabelTable | None:
         return None
 
 
-def _read_table(
-    root: Path, split: Split, sequences: list[SequenceFolder], skip_bad: bool, workers: int | None
-) -> LabelTable:
+def _read_table(root: Path, split: Split, sequences: list[SequenceFolder], options: DatasetOptions) -> LabelTable:
+    skip_bad = options.skip_bad
     intrinsics = [
         read_or_skip(skip_bad, f"skipped every image of camera {serial}", read_intrinsics, root, serial)
         for serial in split.serials
     ]
     jobs = [(root, sequence, split.serials, skip_bad) for sequence in sequences]
     parts = [_read_sequence(jobs[0])]
-    workers = usable_cores() if workers is None else workers
+    workers = usable_cores() if options.workers is None else options.workers
     expected = len(jobs) * len(parts[0]["frame"])
     logger.info("reading about %d label files of %s from %s", expected, split.name, root)
     with ExitStack() as stack:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from options.command_line import CommandParser, run_command
@@ -32,9 +30,8 @@ from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
 from template import HandAssets, HandModel, load_hand_assets
 from template.cmr_assets import load_hierarchy
 from utils.artifacts import model_hash
-from utils.files import atomic_path, what_it_is
-from utils.low_bits import SCALE, unpack
-from utils.torch_files import CheckpointError, UnreadableCheckpointError, load_harmless
+from utils.files import atomic_path
+from utils.torch_files import CheckpointError, load_harmless, load_shipped
 
 logger = logging.getLogger(__name__)
 
@@ -114,26 +111,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: unreadable, or without a card (not written by this code).
+        CheckpointError: unreadable, damaged, or without a card (not written by this code).
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; train one with run.py --phase train, or see weights/")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as handle:
-                metadata = handle.metadata() or {}
-                notes, packed = (json.loads(metadata.get(name, "{}")) for name in ("notes", "packed"))
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}
-                for name, (shape, bits) in packed.items():
-                    tensors[name] = unpack(tensors[name], tensors.pop(name + SCALE), shape, bits)
-                state = {**notes, "model": {name: tensor.float() for name, tensor in tensors.items()}}
-        except Exception as error:  # as in `load_harmless`
-            raise UnreadableCheckpointError(
-                f"{path}: cannot be read as a checkpoint ({what_it_is(path, error)}); is the file complete?"
-            ) from error
-    else:
-        state = load_harmless(path)
+    state = load_shipped(path) if path.suffix == ".safetensors" else load_harmless(path)
     if not isinstance(state, dict) or "card" not in state or not isinstance(state.get("model"), dict):
         raise CheckpointError(
             f"{path}: holds no card, so it was not written by this code; see python -m src.engine.checkpoint"

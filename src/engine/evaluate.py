@@ -15,8 +15,7 @@ from src.engine import config
 from src.engine.measure import camera_points, count_hands, format_scores, format_table, measure, official_hand
 from src.engine.predict import predict
 from src.engine.submit import RESULT_FILES, official_scores, read_result_file, submit
-from src.personalization.ground_truth import annotations_of
-from src.personalization.pairing import apart_from_calibration
+from src.personalization.pairing import annotations_of, apart_from_calibration
 from src.personalization.shape_source import load_identities
 from src.personalization.terms.hand_size import describe_lengths, lengths_as_json
 from template import load_hand_assets

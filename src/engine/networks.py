@@ -14,9 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from src.engine.checkpoint import (
-    CheckpointError,
     ModelCard,
-    UnreadableCheckpointError,
     has_card,
     load_network,
     load_owned,
@@ -28,6 +26,7 @@ from src.models.mesh_joints import is_cascade
 from template import HandAssets
 from template.assets import STAND_IN_PATH
 from utils.artifacts import model_hash
+from utils.torch_files import CheckpointError, UnreadableCheckpointError
 
 logger = logging.getLogger(__name__)
 

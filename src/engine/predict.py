@@ -69,11 +69,6 @@ class ShapeSource:
         return torch.as_tensor(np.stack([self._read[one] for one in subjects]), dtype=betas.dtype, device=betas.device)
 
 
-def keypoints_to_image(keypoints: torch.Tensor, crop_to_image: torch.Tensor) -> torch.Tensor:
-    """Keypoints (B, 21, 2) from px of the network input to px of the full image by affines (B, 2, 3)."""
-    return keypoints @ crop_to_image[:, :, :2].transpose(1, 2) + crop_to_image[:, None, :, 2]
-
-
 @torch.no_grad()
 def predict_dataset(
     model: nn.Module,
@@ -139,7 +134,8 @@ def predict_dataset(
         if "camera" in output and card.recipe == "fair":  # the paper's comparison left its camera untrained
             output["keypoints_2d"] = boukhayma_keypoints(output, batch["image"].shape[-1], kinematic)
         if "keypoints_2d" in output:
-            keypoints = keypoints_to_image(output["keypoints_2d"], batch["crop_to_image"])
+            affine = batch["crop_to_image"]  # from px of the network's input to px of the full image
+            keypoints = output["keypoints_2d"] @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
             rows["keypoints_2d"].append(keypoints.cpu().numpy())
             if hand is not None:
                 for name, value in mesh_rows(output, keypoints, batch, hand).items():

@@ -21,10 +21,9 @@ from src.engine.checkpoint import CheckpointError, read_checkpoint
 from src.engine.run_folder import CODE, RunFolder, records
 from utils.files import atomic_path, write_json
 from utils.low_bits import SCALE, is_packed, pack
+from utils.torch_files import INDEX
 
 logger = logging.getLogger(__name__)
-
-INDEX = "weights.json"
 
 
 def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights", bits: int | None = None) -> Path:

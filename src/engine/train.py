@@ -21,7 +21,7 @@ from datasets.augment import AugmentConfig, prepare_batch
 from datasets.loading import BatchLoader
 from options.recipes import apply_recipe
 from src.engine import config
-from src.engine.checkpoint import ModelCard, UnreadableCheckpointError, initialise_from, read_checkpoint
+from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint
 from src.engine.cuda_graph import GraphedStep
 from src.engine.distributed import Interruption, init_distributed, process_group
 from src.engine.run_folder import RunFolder, run_path, train_settings
@@ -29,6 +29,7 @@ from src.engine.step_log import Term, mean_scores
 from src.engine.training_state import TrainingState
 from src.models.objectives import Objective
 from utils.device import choose_device
+from utils.torch_files import UnreadableCheckpointError
 
 logger = logging.getLogger(__name__)
 

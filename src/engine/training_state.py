@@ -16,9 +16,7 @@ import torch
 from torch import nn
 
 from src.engine.checkpoint import (
-    CheckpointError,
     ModelCard,
-    UnreadableCheckpointError,
     load_strictly,
     read_checkpoint,
     save_checkpoint,
@@ -27,6 +25,7 @@ from src.engine.distributed import DistributedContext
 from src.engine.run_folder import versions
 from src.engine.step_log import StepLog
 from utils.files import READ_ERRORS
+from utils.torch_files import CheckpointError, UnreadableCheckpointError
 
 logger = logging.getLogger(__name__)
 

@@ -62,14 +62,12 @@ def update(hand: Hand, new: Hand) -> list[str]:
 
 def vectors_of(hand: Hand, pose: np.ndarray | None) -> np.ndarray | None:
     """A right hand's rotations (16,3,3) as axis-angle vectors (16,3) of the hand's own side; None of None."""
-    return None if pose is None else to_vectors(mirror_rotations(pose) if hand.is_left else pose)
+    if pose is None:
+        return None
+    own = mirror_rotations(pose) if hand.is_left else pose
+    return roma.rotmat_to_rotvec(torch.as_tensor(own, dtype=torch.float64)).numpy()
 
 
 def to_matrices(vectors: np.ndarray) -> np.ndarray:
     """Rotations (...,3,3) of axis-angle vectors (...,3)."""
     return roma.rotvec_to_rotmat(torch.as_tensor(vectors)).numpy()
-
-
-def to_vectors(matrices: np.ndarray) -> np.ndarray:
-    """Axis-angle vectors (...,3) of rotations (...,3,3)."""
-    return roma.rotmat_to_rotvec(torch.as_tensor(matrices, dtype=torch.float64)).numpy()

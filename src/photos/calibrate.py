@@ -34,15 +34,14 @@ from src.personalization.calibration.population import (
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue
 from src.photos.camera import Camera, lens_camera, parse_intrinsics
-from src.photos.detector import Finder, find_hands
-from src.photos.detector.detection import finder_name
+from src.photos.detector.detection import Finder, finder_name
 from src.photos.detector.finders import landmarks_of, open_finder
+from src.photos.detector.mediapipe_hands import find_hands
 from src.photos.hands import check_one_person, find_photo_hands, keypoint_hands
 from src.photos.measuring.flat_hand import flat_hand_cues
 from src.photos.setup import check_detector
 from template import HandAssets, load_hand_assets
-from utils.artifact_checks import check_hand
-from utils.artifacts import Identity, Predictions
+from utils.artifacts import HandMismatchError, Identity, Predictions
 from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 from utils.cameras.lens import CameraModel
 from utils.device import choose_device
@@ -140,8 +139,8 @@ def calibrate(
         raise CalibrationError(f"method {method!r} averages a network's shapes; without one it is 'multi_frame'")
     assets = load_hand_assets(side="right") if assets is None else assets
     people = prior if prior is None or isinstance(prior, Population) else load_population(prior, assets.hash)
-    if people is not None and people.hand_hash:
-        check_hand("prior", people.hand_hash, assets, "the population")
+    if people is not None and people.hand_hash not in ("", assets.hash):
+        raise HandMismatchError(f"prior: of the hand model {people.hand_hash}, in use is {assets.name!r} {assets.hash}")
     cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
     told: dict[str, Any] = {"cues": cues, "accept_conflict": accept_conflict, "same_video": same_video}
     if (share := error_correlation) is not None:

@@ -14,7 +14,8 @@ import numpy as np
 from src.personalization.calibration.from_keypoints import KeypointHands
 from src.personalization.solver.status import CalibrationError
 from src.photos.camera import Camera, choose_camera
-from src.photos.detector import Detection, Finder, find_hands, mirrored
+from src.photos.detector.detection import Detection, Finder, mirrored
+from src.photos.detector.mediapipe_hands import find_hands
 from src.photos.detector.people import HowMany, how_many, people_in_picture
 from src.photos.detector.refusal import MIN_HAND_PX, MIN_SIDE
 from src.photos.image import Photo, UnusableImage, check_regular, file_stem, list_photos, read_photo, shown_name

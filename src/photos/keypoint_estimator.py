@@ -48,7 +48,8 @@ class KeypointEstimator:
         population: which shapes there are; None: unit normal betas.
         landmarks: whose points the keypoints are; None: the hand's own joints and tips.
         max_misfit, min_side: of a hand that is believed, see `refusal`.
-        flat: whether a hand may be one that is shown flat. Not in a video, whose frames start from the ones before.
+        flat: whether a hand may be one that is shown flat. Not in a video: its frames start from the ones before, and
+            are told together once it is over (`fitting.flat_run`).
     """
 
     card = ModelCard("hand model fitted to keypoints", recipe="none")
@@ -66,7 +67,8 @@ class KeypointEstimator:
         self.max_misfit, self.min_side = max_misfit, min_side
         self.options = KeypointFitOptions.of_source(landmarks, people=population, flat=flat)
         self.joints_model = joints_model(assets, landmarks)
-        self.frame_options = replace(self.options, flat=False).frame_options(assets)
+        self.frame_options = replace(self.options, flat=True).frame_options(assets)
+        self._following = replace(self.frame_options, flat=None)
 
     @torch.no_grad()
     def estimate(self, seen: HandInPicture) -> Result:
@@ -97,7 +99,7 @@ class KeypointEstimator:
             K_row, points, confidence, *world = _rows(keypoints, seen.K)
             guess = world_direction(world[0], K_row, points) if world else None
             given = start[0], betas, K_row, points, confidence
-            fit = fit_frames(self.joints_model, *given, self.frame_options, start, guess)
+            fit = fit_frames(self.joints_model, *given, self._following, start, guess)
         elif fit is None or shape.count > 1:
             fit, gain = self._fit(keypoints, seen.K, betas)
         result = fitted_result(seen, keypoints, self.hand, fit, {"followed_frames": frame})

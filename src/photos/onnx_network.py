@@ -74,7 +74,10 @@ def through_onnx(network: nn.Module, card: ModelCard, folder: Path | None = None
             "%s stays in PyTorch: %s not installed (%s)", card.model, " and ".join(missing), pip_install_extra("export")
         )
         return network
-    path = (cache_folder() if folder is None else folder) / file_name(network, card)
+    # Other weights, options or versions have another file.
+    made_of = [model_hash(network.state_dict()), dataclasses.asdict(card), OPSET, torch.__version__]
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+    path = (cache_folder() if folder is None else folder) / f"{card.model}_{digest[:20]}.onnx"
     try:
         if path.is_file():
             try:
@@ -93,13 +96,6 @@ def through_onnx(network: nn.Module, card: ModelCard, folder: Path | None = None
 def cache_folder() -> Path:
     """Where exported files are kept: ``$XDG_CACHE_HOME/handid``, by default ``~/.cache/handid``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "handid"
-
-
-def file_name(network: nn.Module, card: ModelCard) -> str:
-    """Of the exported file: other weights, options or versions have another one."""
-    made_of = [model_hash(network.state_dict()), dataclasses.asdict(card), OPSET, torch.__version__]
-    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{card.model}_{digest[:20]}.onnx"
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from src.models.mesh_joints import is_mesh_model
 from src.personalization.terms.hand_size import check_stated_length
 from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, open_detector, open_estimator
 from src.photos.camera import parse_intrinsics
-from src.photos.detector import install_advice, is_installed
+from src.photos.detector.mediapipe_hands import install_advice, is_installed
 from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, open_own_hands
 from src.photos.detector.search import WindowReader
 from src.photos.estimator import HandEstimator

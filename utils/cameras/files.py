@@ -25,6 +25,7 @@ _LENS = {
     "fisheye": "fisheye", "opencv_fisheye": "fisheye", "equidistant": "fisheye", "kannala_brandt": "fisheye",
 }  # fmt: skip
 _MATRIX = ("K", "k", "camera_matrix", "intrinsics", "cameraMatrix", "mtx")
+_NUMBERS = ("fx", "fy", "cx", "cy")
 _DISTORTION = ("D", "d", "distortion_coefficients", "distortion_coeffs", "distortion", "dist_coeffs", "distCoeffs")
 _COEFFICIENTS = {"pinhole": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"), "fisheye": ("k1", "k2", "k3", "k4")}
 
@@ -122,12 +123,14 @@ def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
     if model not in _LENS:
         raise ValueError(f"{source}: lens {model!r} is not supported; it must be one of {sorted(filter(None, _LENS))}")
     lens = _LENS[model]
-    if key := _first(values, _MATRIX):
-        K = _matrix(_flat(values[key]))
-    elif missing := [key for key in ("fx", "fy", "cx", "cy") if key not in values]:
+    given = {key: _matrix(_flat(values[key])) for key in _MATRIX if values.get(key) is not None}
+    if not (missing := [key for key in _NUMBERS if key not in values]):
+        given["fx, fy, cx, cy"] = _matrix([values[key] for key in _NUMBERS])
+    elif not given:
         raise ValueError(f"{source}: has no {', '.join(missing)}, nor any of {_MATRIX}")
-    else:
-        K = _matrix([values[key] for key in ("fx", "fy", "cx", "cy")])
+    K = next(iter(given.values()))
+    if other := next((key for key, value in given.items() if not np.allclose(value, K, rtol=1e-3, atol=1e-3)), None):
+        raise ValueError(f"{source}: {next(iter(given))} and {other} are two cameras; leave the right one")
     key = _first(values, _DISTORTION)
     if key and not (isinstance(values[key], Mapping) and "data" not in values[key]):
         distortion = _flat(values[key])

@@ -42,12 +42,6 @@ def bend_forearm(vertices: np.ndarray, weight: np.ndarray, wrist: np.ndarray) ->
     return vertices + weight[:, None] * (turned - vertices)
 
 
-def forearm_weight(rest: np.ndarray) -> np.ndarray:
-    """(V,) 0 on the hand, 1 on the forearm, smooth across the wrist; rest (V, 3) with the wrist at the origin."""
-    share = np.clip((rest[:, 0] + 0.008) / 0.05, 0, 1)
-    return share * share * (3 - 2 * share)
-
-
 class HandSurface:
     """A hand with a forearm that can be posed; a subclass says which mesh.
 
@@ -73,7 +67,8 @@ class HandSurface:
 
     def _rest(self, vertices: np.ndarray, joints: np.ndarray) -> None:
         extended = self._arm.extend(vertices - joints[0])
-        self._weight = forearm_weight(extended)
+        share = np.clip((extended[:, 0] + 0.008) / 0.05, 0, 1)
+        self._weight = share * share * (3 - 2 * share)  # 0 on the hand, 1 on the forearm, smooth across the wrist
         self.rest, self.rest_joints = self._refined(extended), joints - joints[0]
 
     def _points(self, fingers: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

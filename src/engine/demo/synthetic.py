@@ -34,8 +34,7 @@ from src.personalization.calibration.population import (
 )
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
-from src.personalization.ground_truth import annotations_of
-from src.personalization.pairing import pair_keypoints
+from src.personalization.pairing import annotations_of, pair_keypoints
 from template import HandAssets, HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 from utils.artifacts import Predictions, save_identity, save_predictions

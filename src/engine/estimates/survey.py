@@ -49,7 +49,9 @@ class Survey:
             self.columns = set(row.columns) if self.columns is None else self.columns & set(row.columns)
             self.hand_names.add(row.hand_name)
             self.name_length = max(self.name_length, len(row.image))
-            self._draw((-_random_number(file, row.image), file, place, row))
+            name = f"{file}/{row.image}".encode("utf-8", "replace")  # a picture's hands are drawn together
+            number = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+            self._draw((-number, file, place, row))
 
     def _draw(self, one: Drawn) -> None:
         """Bottom-k sampling: the rows with the smallest random numbers are a uniform sample, however they are shared
@@ -111,9 +113,3 @@ def survey(reader: Reader, most: int, context: DistributedContext) -> Survey:
     for part in context.gather_all(mine):
         whole = whole.plus(part)
     return whole
-
-
-def _random_number(file: int, image: str) -> int:
-    """One a picture, so that its hands are drawn together."""
-    name = f"{file}/{image}".encode("utf-8", "replace")
-    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")

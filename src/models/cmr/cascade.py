@@ -76,16 +76,12 @@ class Cascade(nn.Module):
         self.backbone1 = ImageEncoder(resnets[0])
         self.backbone2 = CueEncoder(resnets[1], STEM_CHANNELS + layout.first_channels, uses_fc=False)
         self.backbone3 = CueEncoder(resnets[2], third_inputs, uses_fc=uses_feature)
-        channels = CHANNELS[backbone.lower()]
+        c1, c2, c3, c4 = CHANNELS[backbone.lower()]
+        widths = ((c4 + c3, c3), (c3 + c2, c2), (c2 + c1, c1), (c1, c1))
         cues = {layout.first_cue: layout.first_channels, "uv": NUM_JOINTS, "uvm": NUM_JOINTS + with_mask}
         for name, outputs in cues.items():
-            self._add_decoder(name, channels, outputs)
-
-    def _add_decoder(self, name: str, channels: tuple[int, int, int, int], outputs: int) -> None:
-        c1, c2, c3, c4 = channels
-        widths = ((c4 + c3, c3), (c3 + c2, c2), (c2 + c1, c1), (c1, c1))
-        self.add_module(f"{name}_delayer", nn.ModuleList(ConvBlock(*width) for width in widths))
-        self.add_module(f"{name}_head", ConvBlock(c1, outputs, norm=False, relu=False))
+            self.add_module(f"{name}_delayer", nn.ModuleList(ConvBlock(*width) for width in widths))
+            self.add_module(f"{name}_head", ConvBlock(c1, outputs, norm=False, relu=False))
 
     def _decode(self, name: str, maps: Maps) -> torch.Tensor:
         """Sigmoid maps (B, C, S/2, S/2) of the decoder called ``name``."""

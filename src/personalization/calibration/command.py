@@ -20,9 +20,8 @@ from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.population import CalibrationOptions, default_options, load_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
-from src.personalization.ground_truth import open_labels, rows_of
 from src.personalization.landmarks.model import joints_model
-from src.personalization.pairing import pair_keypoints
+from src.personalization.pairing import open_labels, pair_keypoints, rows_of
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue, check_stated_length, describe_lengths, parse_known_bone
 from template import HandAssets, load_hand_assets

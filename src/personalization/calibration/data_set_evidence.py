@@ -35,12 +35,18 @@ def with_evidence(
     Raises:
         See `view_groups`, `group_views` and `wrist_depths`.
     """
-    views = None
     if cameras is not None:
-        views = view_groups(dataset, rows, predictions.is_left)
-        kept = group_views(views, cameras, seed)
-        predictions, views, rows = predictions.select(kept), views.rows(kept), rows[kept]
-    return Images(predictions, wrist_depths(dataset, rows, predictions) if wrist_depth else None, views)
+        kept = group_views(instants(dataset, rows), cameras, seed)
+        predictions, rows = predictions.select(kept), rows[kept]
+    depth = wrist_depths(dataset, rows, predictions) if wrist_depth else None
+    return Images(predictions, depth, None if cameras is None else view_groups(dataset, rows, predictions.is_left))
+
+
+def instants(dataset: Any, rows: np.ndarray) -> np.ndarray:
+    """Number (N,) of the instant that each of rows (N,) shows, one for the images of all cameras, in their order."""
+    images = [Path(dataset.image_path(int(row))) for row in rows]
+    numbers: dict[tuple[Path, str], int] = {}
+    return np.array([numbers.setdefault((image.parent.parent, image.name), len(numbers)) for image in images])
 
 
 def view_groups(dataset: Any, rows: np.ndarray, is_left: np.ndarray) -> ViewGroups:
@@ -52,8 +58,7 @@ def view_groups(dataset: Any, rows: np.ndarray, is_left: np.ndarray) -> ViewGrou
         FileNotFoundError: a missing calibration file. BadFileError: one that lacks a camera or is damaged.
     """
     sequences: dict[Path, dict[str, np.ndarray]] = {}
-    names: dict[tuple[Path, str], int] = {}
-    instant, poses = [], []
+    instant, poses = instants(dataset, rows), []
     for row, left in zip(rows, is_left, strict=True):
         image = Path(dataset.image_path(int(row)))
         camera, sequence = image.parent.name, image.parent.parent
@@ -63,8 +68,7 @@ def view_groups(dataset: Any, rows: np.ndarray, is_left: np.ndarray) -> ViewGrou
             raise bad_file(sequence / "meta.yml", f"its extrinsics lack camera {camera}", can_skip=False)
         pose = sequences[sequence][camera]
         poses.append(mirror_extrinsics(pose) if left else pose)
-        instant.append(names.setdefault((sequence, image.name), len(names)))
-    return ViewGroups(np.array(instant), np.stack(poses))
+    return ViewGroups(instant, np.stack(poses))
 
 
 def mirror_extrinsics(camera_to_world: np.ndarray) -> np.ndarray:
@@ -73,8 +77,8 @@ def mirror_extrinsics(camera_to_world: np.ndarray) -> np.ndarray:
     return camera_to_world * signs[:, None] * signs
 
 
-def group_views(views: ViewGroups, cameras: int, seed: int = 0) -> np.ndarray:
-    """Rows (M,) of instants seen by at least ``cameras`` cameras, that many (seeded) of each.
+def group_views(instant: np.ndarray, cameras: int, seed: int = 0) -> np.ndarray:
+    """Rows (M,) of instants (N,) seen by at least ``cameras`` cameras, that many (seeded) of each.
 
     Raises:
         CalibrationError: if no instant has so many views.
@@ -82,8 +86,8 @@ def group_views(views: ViewGroups, cameras: int, seed: int = 0) -> np.ndarray:
     if cameras < 2:
         raise CalibrationError(f"--cameras is {cameras}; triangulation needs at least two")
     generator = np.random.default_rng(seed)
-    order = np.argsort(views.instant, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(views.instant[order])) + 1)
+    order = np.argsort(instant, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(instant[order])) + 1)
     kept = [np.sort(generator.permutation(group)[:cameras]) for group in groups if len(group) >= cameras]
     if not kept:
         most = max(len(group) for group in groups)

@@ -107,43 +107,23 @@ def calibrate_person(
     instant = own.views.instant if own.views is not None and frames else None
     wanted, confidence = there if num_images is None else num_images, rows.confidence
     own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))
-    said = {"method": method, "subject_id": subject, "created_by": created_by}
     if not frames:
-        found = own.average_shape(method, top_k, temperature)
+        betas, covariance, used, evidence = own.average_shape(method, top_k, temperature)
     else:
         repeats, place = own.repeats(model, options.same_video)
         counts = repeats.weights(options.video_correlation)[place]
         assumed = repeats.describe(subject, *options.in_common, bool(options.same_video))
-        told = None if options.population.network is None else own.told(counts)
-        evidence = options.evidence(told, *own.scales, repeats=assumed)
-        *found, further = solve_person(model, own, repeats, counts, options, subject)
+        evidence = own.evidence(options, counts, repeats=assumed)
+        betas, covariance, used, further = solve_person(model, own, repeats, counts, options, subject)
         evidence["evidence"] |= further
-        found = *found, evidence
-    return package(assets, own.predictions, *found, **said)
-
-
-def package(
-    assets: HandAssets,
-    images: Predictions,
-    betas: np.ndarray,
-    covariance: np.ndarray | None,
-    used: np.ndarray,
-    evidence: dict[str, Any],
-    **said: Any,
-) -> Identity:
-    """The `Identity` of betas (10,), covariance (10,10) or None, with the hand's length (mm) and the images ``used``.
-
-    Args:
-        used: mask (N,) of images. evidence, said: further fields of it.
-    """
     length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
     low, high = HAND_RANGE
     if not 1000 * low < length < 1000 * high:
         raise CalibrationError(
-            f"subject {said['subject_id']}: the hand came out {length:.1f} mm long, which no hand is "
-            f"({1000 * low:g} to {1000 * high:g}); check keypoints and K of {images.source}, and what the options say"
+            f"subject {subject}: the hand came out {length:.1f} mm long, which no hand is ({1000 * low:g} to "
+            f"{1000 * high:g}); check keypoints and K of {rows.source}, and what the options say"
         )
-    left = images.is_left[used]
+    left = own.predictions.is_left[used]
     return Identity(
         betas=betas,
         covariance=covariance,
@@ -152,8 +132,10 @@ def package(
         hand_length_mm=length,
         hand_length_std_mm=std,
         side="left" if left.all() else "both" if left.any() else "right",
+        method=method,
         n_images=int(used.sum()),
-        image_ids=images.image_id[used].tolist(),
+        image_ids=own.predictions.image_id[used].tolist(),
+        subject_id=subject,
+        created_by=created_by,
         **evidence,
-        **said,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.views import SAME_PICTURE, SAME_VIEW, Repeats, videos_of, views_of
 from src.personalization.solver.status import CalibrationError
 from template.kinematics import JointsModel, posed_points
@@ -119,16 +120,13 @@ class Images:
             return None
         return self.predictions.betas.astype(np.float64)
 
-    def told(self, counts: np.ndarray) -> tuple[np.ndarray, float] | None:
-        """Mean (10,) of `predicted_betas`, each for as many images as ``counts`` (N,) says, and of how many it is."""
-        predicted = self.predicted_betas
-        return None if predicted is None else (np.average(predicted, axis=0, weights=counts), float(counts.sum()))
-
-    @property
-    def scales(self) -> list[str]:
-        """What tells sizes beside lengths and people: names of an identity's ``scale_evidence``."""
+    def evidence(self, options: CalibrationOptions, counts: np.ndarray, **more: Any) -> dict[str, Any]:
+        """`evidence_of` them and ``more``; predicted betas count for as many images as ``counts`` (N,) says."""
+        predicted, told = self.predicted_betas, None
+        if predicted is not None and options.population.network is not None:
+            told = np.average(predicted, axis=0, weights=counts), float(counts.sum())
         depth = self.wrist_depth is not None and bool(np.isfinite(self.wrist_depth).any())
-        return ["cameras"] * (self.views is not None) + ["depth"] * depth
+        return evidence_of(options, told, *["cameras"] * (self.views is not None), *["depth"] * depth, **more)
 
     def average_shape(
         self, method: str, top_k: int, temperature: float
@@ -148,6 +146,25 @@ class Images:
         weights = average_weights(len(own), method, own.confidence, top_k, temperature)
         mean = np.median(betas, axis=0) if method == "median" else weights @ betas
         return mean, None, weights > 0, {"scale_evidence": "network"}
+
+
+def evidence_of(
+    options: CalibrationOptions, told: tuple[np.ndarray, float] | None, *others: str, **more: Any
+) -> dict[str, Any]:
+    """What an `Identity` made with ``options`` says of its ``scale_evidence`` and ``evidence``.
+
+    Args:
+        told: mean (10,) of the betas that a network predicted, and of how many images; others: what else tells sizes;
+            more: further evidence.
+    """
+    evidence: dict[str, Any] = {"prior": options.population.hash, "errors_repeat": options.errors_repeat}
+    if told is not None:
+        evidence["network"] = {"images": told[1], "betas": told[0].round(6).tolist()}
+    if options.cues:
+        evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in options.cues]
+    scale = [*("ruler" if cue.name == "hand" else "known bone" for cue in options.cues), *others]
+    scale = scale or ["prior", *(["network"] if told is not None else [])]
+    return {"scale_evidence": " + ".join(dict.fromkeys(scale)), "evidence": evidence | more}
 
 
 def mean_hand_points(model: JointsModel, pose: torch.Tensor) -> torch.Tensor:

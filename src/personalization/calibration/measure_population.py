@@ -15,8 +15,7 @@ import torch
 from datasets import build_dataset
 from options.command_line import CommandParser, run_command
 from src.personalization.calibration.population import NetworkShape, Population, save_population
-from src.personalization.ground_truth import annotations_of, open_labels
-from src.personalization.pairing import pair_keypoints
+from src.personalization.pairing import annotations_of, open_labels, pair_keypoints
 from src.personalization.registration.least_median_of_squares import RAYLEIGH_MEDIAN
 from template import load_hand_assets
 from utils.artifacts import Predictions, load_predictions

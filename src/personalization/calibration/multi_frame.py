@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.images import Images, ViewGroups
-from src.personalization.calibration.population import CalibrationOptions, dispersed
+from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.problem import (
     OWN,
     SHAPE,
@@ -27,7 +27,6 @@ from src.personalization.solver.status import CalibrationError, Status, count_st
 from src.personalization.terms.frame_terms import join_views
 from src.personalization.terms.hand_size import cue_conflict
 from src.personalization.terms.inputs import check_frames
-from src.personalization.terms.shape_terms import shape_terms
 from template.kinematics import JointsModel, posed_points
 from utils.artifacts import Predictions
 
@@ -46,7 +45,8 @@ class MultiFrameResult:
     """P persons, F frames each; every number is finite.
 
     Attributes:
-        betas: (P,10); covariance: (P,10,10), Laplace, poses and positions integrated out.
+        betas: (P,10); covariance: (P,10,10), Laplace, poses and positions integrated out; known: (P,10,10) what prior
+            and cues say of its inverse.
         pose: (P,F,16,3,3); transl: (P,F,3) m.
         status: (P,) of `Status`; frame_status: (P,F), CONVERGED for a frame that was used, else why not.
         cost: (P,) half chi-square at the end; steps: (P,).
@@ -54,6 +54,7 @@ class MultiFrameResult:
 
     betas: torch.Tensor
     covariance: torch.Tensor
+    known: torch.Tensor
     pose: torch.Tensor
     transl: torch.Tensor
     status: torch.Tensor
@@ -101,6 +102,7 @@ def calibrate_frames(
     return MultiFrameResult(
         betas=fitted["betas"],
         covariance=posterior_covariance(result.terms),
+        known=result.terms["known"],
         pose=fitted["pose"],
         transl=fitted["wrist"] - model.rest_points(fitted["betas"])[:, None, 0],
         status=torch.where(used, result.status, int(Status.NO_KEYPOINTS)),
@@ -136,11 +138,9 @@ def solve_person(
     check_result(result, own.predictions, subject, options.depths)
     covariance, further = result.covariance[0].cpu().numpy(), {}
     if options.interval_correlation:
-        prior = options.population.shape_prior(model.dtype, model.device)
-        known = shape_terms(model, prior, options.cues, result.betas)[2][0].cpu().numpy()
         share = {"images": float(counts.sum()), "correlation": options.interval_correlation}
         further["intervals"] = {"solved": covariance.tolist(), **share}
-        covariance = dispersed(covariance, known, **share)
+        covariance = dispersed(covariance, result.known[0].cpu().numpy(), **share)
     for cue, without in zip(options.cues, results, strict=True):
         length, std, conflict = cue_conflict(model, without.betas[0], without.covariance[0], cue)
         said = (
@@ -157,6 +157,17 @@ def solve_person(
     if own.views is not None:  # that is of instants, not of images
         used = np.ones(len(own.predictions), dtype=bool)
     return result.betas[0].cpu().numpy(), covariance, used, further
+
+
+def dispersed(solved: np.ndarray, known: np.ndarray, images: float, correlation: float) -> np.ndarray:
+    """How far betas err where images share a part of their errors: covariance (10,10), the sandwich of Huber (1967).
+
+    Args:
+        solved: covariance (10,10) as the solver has it, to which images are independent (White 1982, theorem 3.2).
+        known: (10,10) what of its inverse the images do not say; images: how many; correlation: of their errors.
+    """
+    more = max(0.0, images - 1) * correlation
+    return solved + more * (solved - solved @ known @ solved)
 
 
 def check_result(result: MultiFrameResult, own: Predictions, subject: int, depths: tuple[float, float]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.from_keypoints import keypoint_options
+from src.personalization.calibration.images import evidence_of
 from src.personalization.calibration.online_frames import FrameFitter
 from src.personalization.calibration.population import CalibrationOptions, load_population, shapes_of
 from src.personalization.calibration.views import SAME_VIEW, SHARED, Evidence, Views, chance_of
@@ -229,7 +230,7 @@ class OnlineCalibration:
             side=next(iter(self._sides)) if len(self._sides) == 1 else "both" if self._sides else "right",
             method="online",
             n_images=self._own.frames,
-            **self.options.evidence(self._told()),
+            **evidence_of(self.options, self._told()),
         )
 
     def _told(self) -> tuple[np.ndarray, float] | None:

@@ -11,7 +11,7 @@ import logging
 import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -113,7 +113,8 @@ class CalibrationOptions(FitOptions):
             n / (1 + (n - 1) error_correlation) independent ones (the design effect, Kish 1965, section 5.4).
         video_correlation: the same of a video's views, if more. same_video: all are of one, or of none; None: told.
         interval_correlation: the part that errors share though betas are solved as if they did not, which errs least:
-            intervals are of n images whose errors vary 1 + (n - 1) interval_correlation times as much (`dispersed`).
+            intervals are of n images whose errors vary 1 + (n - 1) interval_correlation times as much
+            (`multi_frame.dispersed`).
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
             where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
         accept_conflict: use a cue even where it contradicts the images.
@@ -144,22 +145,6 @@ class CalibrationOptions(FitOptions):
         everywhere = 1.0 if self.errors_repeat else self.error_correlation
         in_video = max(0.0, self.video_correlation - everywhere)
         return everywhere, in_video / (1 - everywhere) if in_video else 0.0
-
-    def evidence(self, told: tuple[np.ndarray, float] | None, *others: str, **more: Any) -> dict[str, Any]:
-        """What an `Identity` made with these options says of its ``scale_evidence`` and ``evidence``.
-
-        Args:
-            told: mean (10,) of the betas that the network predicted, and of how many images; others: further scales;
-                more: further evidence.
-        """
-        evidence: dict[str, Any] = {"prior": self.population.hash, "errors_repeat": self.errors_repeat}
-        if told is not None:
-            evidence["network"] = {"images": told[1], "betas": told[0].round(6).tolist()}
-        if self.cues:
-            evidence["cues"] = [[cue.name, 1000 * cue.length, 1000 * cue.std] for cue in self.cues]
-        scale = [*("ruler" if cue.name == "hand" else "known bone" for cue in self.cues), *others]
-        scale = scale or ["prior", *(["network"] if told is not None else [])]
-        return {"scale_evidence": " + ".join(dict.fromkeys(scale)), "evidence": evidence | more}
 
 
 def save_population(path: str | os.PathLike, population: Population) -> None:
@@ -246,17 +231,6 @@ def calibration_options(
     shared = INTERVAL_CORRELATION if population.network is not None else 0.0
     believed = with_population(CalibrationOptions(), population, keep_depth, shared_error)
     return replace(believed, population=population, interval_correlation=shared)
-
-
-def dispersed(solved: np.ndarray, known: np.ndarray, images: float, correlation: float) -> np.ndarray:
-    """How far betas err where images share a part of their errors: covariance (10,10), the sandwich of Huber (1967).
-
-    Args:
-        solved: covariance (10,10) as the solver has it, to which images are independent (White 1982, theorem 3.2).
-        known: (10,10) what of its inverse the images do not say; images: how many; correlation: of their errors.
-    """
-    more = max(0.0, images - 1) * correlation
-    return solved + more * (solved - solved @ known @ solved)
 
 
 def default_options(

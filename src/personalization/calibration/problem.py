@@ -50,8 +50,9 @@ class MultiFrameProblem:
     linear: torch.Tensor
 
     def linearise(self, state: State) -> State:
-        """Cost (P,), shape_gradient (P,10) and shape_hessian (P,10,10) of everything, and of each frame
-        gradient (P,F,61) by pose (rad), wrist (m) and betas, Gauss-Newton hessian (P,F,61,61), chart (P,F,16,3,3)."""
+        """Cost (P,), shape_gradient (P,10) and shape_hessian (P,10,10) of everything, ``known`` (P,10,10) of the
+        latter without the frames, and of each frame gradient (P,F,61) by pose (rad), wrist (m) and betas, Gauss-Newton
+        hessian (P,F,61,61), chart (P,F,16,3,3)."""
         persons, frames = state["pose"].shape[:2]
         rest = self.model.rest_points(state["betas"]).repeat_interleave(frames, dim=0)
         pose, wrist = state["pose"].flatten(0, 1), state["wrist"].flatten(0, 1)
@@ -60,14 +61,15 @@ class MultiFrameProblem:
         share = self.share[..., None]
         gradient = share * found.gradient.unflatten(0, split)
         hessian = share[..., None] * found.hessian.unflatten(0, split)
-        cost, shape_gradient, shape_hessian = shape_terms(self.model, self.shape_prior, self.cues, state["betas"])
+        cost, shape_gradient, known = shape_terms(self.model, self.shape_prior, self.cues, state["betas"])
         return {
             "cost": cost + (self.share * found.cost.view(split)).sum(dim=1) + (self.linear * state["betas"]).sum(dim=1),
             "gradient": gradient,
             "hessian": hessian,
             "chart": found.chart.unflatten(0, split),
             "shape_gradient": shape_gradient + gradient[..., SHAPE].sum(dim=1) + self.linear,
-            "shape_hessian": shape_hessian + hessian[..., SHAPE, SHAPE].sum(dim=1),
+            "shape_hessian": known + hessian[..., SHAPE, SHAPE].sum(dim=1),
+            "known": known,
         }
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:

@@ -232,13 +232,10 @@ class Views:
             held[0].seen = held[0].state = None
         return True
 
-    def effective(self, shared: float) -> float:
-        """Independent frames that they are worth, ``shared`` of their errors being common to all (Kish 1965, 5.4)."""
-        return len(self.all) / (1 + shared * (len(self.all) - 1)) if self.all else 0.0
-
     def evidence(self, shared: float, like: torch.Tensor) -> Evidence:
-        """Of all views together."""
-        share = self.effective(shared) / max(len(self.all), 1)
+        """Of all views together, ``shared`` of their errors being common to all (Kish 1965, 5.4)."""
+        count = max(len(self.all), 1)
+        share = count / (1 + shared * (count - 1)) / count
         return sum((view.mean for view in self.all), no_evidence(like)) * share
 
     def predicted(self, shared: float) -> tuple[torch.Tensor, float] | None:

@@ -17,8 +17,7 @@ from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS
 from src.personalization.fitting.adam import AdamOptions
 from src.personalization.fitting.batch import FittedPredictions, fit_predictions
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions
-from src.personalization.ground_truth import annotations_of, open_labels
-from src.personalization.pairing import apart_from_calibration, pair_keypoints
+from src.personalization.pairing import annotations_of, apart_from_calibration, open_labels, pair_keypoints
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.status import CalibrationError, count_status, usable
 from src.personalization.terms.noise import KeypointNoise

@@ -8,7 +8,7 @@ import torch
 
 from src.personalization.fitting.evidence import reestimated
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
-from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
+from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
 from src.personalization.solver.status import Status, in_range, usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import Observations
@@ -97,6 +97,9 @@ class FitResult:
     steps: torch.Tensor
     cost: torch.Tensor
 
+    def rows(self, index: torch.Tensor) -> FitResult:
+        return FitResult(*(getattr(self, name)[index] for name in FitResult.__dataclass_fields__))
+
 
 def fit_frames(
     model: JointsModel,
@@ -137,6 +140,22 @@ def fit_frames(
     return FitResult(**{name: torch.cat([getattr(part, name) for part in results]) for name in vars(results[0])})
 
 
+def problem_at(
+    model: JointsModel,
+    found: FitResult,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+    world: torch.Tensor | None,
+    options: FitOptions,
+) -> tuple[FrameProblem, State]:
+    """The problem, in rad and m, that hands were fitted to, and their state; arguments as of `fit_frames`."""
+    inputs = check_frames(found.pose, found.betas, K, keypoints, confidence, options.noise.min_confidence)
+    wrist = found.transl + model.rest_points(found.betas)[:, 0]
+    problem = FrameProblem(model, observe(model, inputs, options, world), options.shape_prior)
+    return problem, {"pose": found.pose, "wrist": wrist, "betas": found.betas}
+
+
 def observe(
     model: JointsModel, inputs: FrameInputs, options: FitOptions, world: torch.Tensor | None = None
 ) -> Observations:
@@ -150,16 +169,15 @@ def observe(
         there = torch.isfinite(world).all(dim=-1)
         guess, trust = torch.where(there[..., None], world, 0.0)[:, order], (there / std.square())[:, order]
     network = PosePrior(inputs.pose, options.prior.precision(model.dtype, model.device))
+    weights = keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)
     usual = options.extra_priors
     if options.flat is not None:
-        shown = options.flat.are_shown(inputs.pose)
-        if bool(shown.any()):
-            usual = tuple(options.flat.instead(prior, inputs.pose, shown) for prior in usual)
-            trust = None if trust is None else trust * ~shown[:, None]
+        usual, shown = options.flat.instead(usual, inputs.pose)
+        trust = None if trust is None else trust * ~shown[:, None]
     return Observations(
         projections=torch.cat([inputs.K, torch.zeros_like(inputs.K[..., :1])], dim=-1)[:, None],
         keypoints=inputs.keypoints[:, None, order],
-        weights=keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)[:, None, order],
+        weights=weights[:, None, order],
         pose_priors=[prior for prior in (network, *usual) if bool(prior.precision.any())],
         depth=inputs.K.new_full((n,), options.depth_mean) if known else None,
         depth_weight=inputs.K.new_full((n,), options.depth_std**-2) if known else None,

@@ -15,12 +15,12 @@ import roma
 import torch
 
 from src.personalization.calibration.population import Population
-from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, observe
+from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, observe, problem_at
+from src.personalization.fitting.flat_run import flat_odds
 from src.personalization.fitting.translation import wrist_from_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model
-from src.personalization.solver.levenberg_marquardt import LMOptions, State
+from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import usable
-from src.personalization.terms.frame_problem import FrameProblem
 from src.personalization.terms.frame_terms import SHAPE, WRIST, Observations
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.keypoint_terms import keypoint_rows
@@ -159,11 +159,9 @@ def fit_keypoints(
     chosen = winner + kept * row
     if fit.flat is not None:
         flat = kept * n + row
-        usual, other = (_log_evidence(model, _taken(fine, index), given, fit) for index in (chosen, flat))
-        is_likely = other - usual + fit.flat.log_odds(fit.extra_priors[0]) > 0
-        shown = usable(fine.status[flat]) & fit.flat.are_shown(fine.pose[flat])
-        chosen = torch.where(shown & is_likely, flat, chosen)
-    found = _taken(fine, chosen)
+        odds = flat_odds(model, fine.rows(chosen), fine.rows(flat), given, replace(fit, flat=None), fit.flat)
+        chosen = torch.where(odds > 0, flat, chosen)
+    found = fine.rows(chosen)
     problem, state = problem_at(model, found, *given, fit)
     terms = problem.linearise(state)
     covariance = _covariance(terms["hessian"])
@@ -173,39 +171,6 @@ def fit_keypoints(
     found.cost = torch.nan_to_num(terms["cost"], posinf=torch.finfo(torch.float64).max)
     shape = covariance[:, SHAPE, SHAPE] if betas is None else covariance.new_zeros(n, 10, 10)
     return KeypointFit(**vars(found), betas_covariance=shape, wrist_covariance=covariance[:, WRIST, WRIST])
-
-
-def problem_at(
-    model: JointsModel,
-    found: FitResult,
-    K: torch.Tensor,
-    keypoints: torch.Tensor,
-    confidence: torch.Tensor | None,
-    world: torch.Tensor | None,
-    options: FitOptions,
-) -> tuple[FrameProblem, State]:
-    """The problem, in rad and m, that hands were fitted to, and their state; arguments as of `fit_frames`."""
-    inputs = check_frames(found.pose, found.betas, K, keypoints, confidence, options.noise.min_confidence)
-    wrist = found.transl + model.rest_points(found.betas)[:, 0]
-    problem = FrameProblem(model, observe(model, inputs, options, world), options.shape_prior)
-    return problem, {"pose": found.pose, "wrist": wrist, "betas": found.betas}
-
-
-def _taken(fits: FitResult, index: torch.Tensor) -> FitResult:
-    return FitResult(*(getattr(fits, name)[index] for name in FitResult.__dataclass_fields__))
-
-
-def _log_evidence(model: JointsModel, found: FitResult, given: tuple, options: FitOptions) -> torch.Tensor:
-    """(N,) by Laplace's method, up to what two priors have in common, of keypoints alone: not of 3D points.
-
-    Every keypoint counts fully: a bent finger is no outlier of a flat hand.
-    """
-    fully = replace(options, noise=replace(options.noise, loss="none"))
-    problem, state = problem_at(model, found, *given[:3], None, fully)
-    terms = problem.linearise(state)
-    # The hand's orientation is measured by its own small turns, not by the logarithms of one or the other prior.
-    room = torch.linalg.slogdet(terms["hessian"])[1] / 2 - terms["chart"][:, 0].det().abs().log()
-    return -terms["cost"] - room
 
 
 def _covariance(hessian: torch.Tensor) -> torch.Tensor:

@@ -51,12 +51,14 @@ class SequenceProblem:
         free = self.shape_prior is not None
         frames = evaluate_frames(self.model, self.seen, pose, wrist, rest, free)
         gradient = frames.gradient[:, :FRAME_SIZE]
-        diagonal = frames.hessian[:, :FRAME_SIZE, :FRAME_SIZE]
+        diagonal = frames.hessian[:, :FRAME_SIZE, :FRAME_SIZE].clone()
         chained, next_one, next_two = smoothness_model(pose, wrist, self.chain, frames.chart, self.smoothness)
+        in_joints = diagonal.view(len(pose), 17, 3, 17, 3).diagonal(dim1=1, dim2=3)  # (T,3,3,17), the wrist as one
+        in_joints += chained.blocks.permute(0, 2, 3, 1)
         cost = frames.cost.sum() + chained.cost
         terms = {
             "gradient": (gradient + chained.gradient)[None],
-            "diagonal": _plus(diagonal, chained.blocks)[None],
+            "diagonal": diagonal[None],
             "next_one": next_one[None],
             "next_two": next_two[None],
             "chart": frames.chart[None],
@@ -141,11 +143,3 @@ def smoothness_model(
     one[1:] += last.mT @ middle
     two += last.mT @ first
     return ChainTerms((residuals * residuals).sum() / 2, gradient.reshape(frames, 51), blocks), one, two
-
-
-def _plus(diagonal: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """(T,51,51) with 3 x 3 ``blocks`` (T,17,3,3) added on its diagonal."""
-    total = diagonal.clone()
-    parts = total.view(len(total), 17, 3, 17, 3).diagonal(dim1=1, dim2=3)  # (T,3,3,17)
-    parts += blocks.permute(0, 2, 3, 1)
-    return total

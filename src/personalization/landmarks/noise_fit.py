@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.population import Population
-from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, problem_at, world_direction
+from src.personalization.fitting.fit import problem_at
+from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, world_direction
 from src.personalization.landmarks.detections import Detections
 from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.landmarks.shared_fit import SharedFit

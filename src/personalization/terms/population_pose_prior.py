@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -121,14 +122,33 @@ class FlatHand:
 
     def are_shown(self, pose: torch.Tensor) -> torch.Tensor:
         """Whether poses (N,16,3,3) are of hands shown flat: (N,) bool."""
-        prior = self.prior(pose)
-        half, _ = prior.pull(prior.logarithms(pose.permute(2, 3, 1, 0)))
-        return 2 * half < FLAT_LIMIT
+        return self.prior(pose).chi_square(pose) < FLAT_LIMIT
 
-    def instead(self, usual: PosePrior, pose: torch.Tensor, shown: torch.Tensor) -> PosePrior:
-        """``usual``, a row for each of poses (N,16,3,3), with `prior` where they are ``shown`` (N,) flat."""
-        pairs = zip(vars(self.prior(pose)).values(), vars(usual).values(), strict=True)
-        return PosePrior(*(torch.where(shown.view(-1, *[1] * (flat.ndim - 1)), flat, other) for flat, other in pairs))
+    def instead(
+        self, usual: Sequence[PosePrior], pose: torch.Tensor, shown: torch.Tensor | None = None
+    ) -> tuple[Sequence[PosePrior], torch.Tensor]:
+        """Priors of poses (N,16,3,3), `prior` in place of the ``usual`` ones where hands are ``shown`` (N,) flat, and
+        where that is; None: where these poses are (`are_shown`)."""
+        flat = self.prior(pose)
+        shown = flat.chi_square(pose) < FLAT_LIMIT if shown is None else shown
+        if not bool(shown.any()):
+            return usual, shown
+
+        def mixed(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+            return torch.where(shown.view(-1, *[1] * (one.ndim - 1)), one, other)
+
+        return [PosePrior(*map(mixed, vars(flat).values(), vars(prior).values())) for prior in usual], shown
+
+    def turned(self) -> PosePrior:
+        """Of hands as straight that lie anyhow, one row."""
+        precision = self.about.precision.clone()
+        precision[:, :3] = precision[:, :, :3] = 0.0
+        return replace(self.about, precision=precision)
+
+    def straightness(self, usual: PosePrior) -> float:
+        """Log of the density of its fingers over that of usual ones, each at its middle."""
+        about, other = (prior.precision[0, 3:, 3:].logdet() for prior in (self.about, usual))
+        return float(about - other) / 2
 
     def log_odds(self, usual: PosePrior) -> float:
         """Of the densities of a hand shown flat and one held as usual, each at its middle, orientation included.
@@ -136,6 +156,4 @@ class FlatHand:
         Of the latter all orientations are as likely, 8 pi^2 of them; of the former all turns in the plane of either
         side, 4 pi.
         """
-        fingers = [prior.precision[0, 3:, 3:].logdet() for prior in (self.about, usual)]
-        share = math.log(FLAT_SHARE / (1 - FLAT_SHARE))
-        return float(fingers[0] - fingers[1]) / 2 - 2 * math.log(FLAT_STD) + share
+        return self.straightness(usual) - 2 * math.log(FLAT_STD) + math.log(FLAT_SHARE / (1 - FLAT_SHARE))

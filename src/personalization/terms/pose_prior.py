@@ -48,6 +48,10 @@ class PosePrior:
         weighted = vector @ self.precision[0] if shared else (self.precision @ vector[..., None])[..., 0]
         return (vector * weighted).sum(dim=1) / 2, weighted
 
+    def chi_square(self, pose: torch.Tensor) -> torch.Tensor:
+        """(N,) of local rotations (N,16,3,3)."""
+        return 2 * self.pull(self.logarithms(pose.permute(2, 3, 1, 0)))[0]
+
 
 def right_jacobian(phi: Array) -> Array:
     """Jr (3,3,...) at rotation vectors (3,...), rad: I - (1 - cos t) / t^2 [phi] + (t - sin t) / t^3 [phi]^2."""

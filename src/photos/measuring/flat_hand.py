@@ -15,8 +15,7 @@ from options.image_options import DETECTOR
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LENGTHS, LengthCue
 from src.photos.camera import Camera, choose_camera
-from src.photos.detector import Finder
-from src.photos.detector.detection import finder_name
+from src.photos.detector.detection import Finder, finder_name
 from src.photos.hands import believed
 from src.photos.image import read_photo, shown_name
 from src.photos.measuring.plane import check_corners, find_rectangle, homography, points_mm
@@ -64,6 +63,11 @@ def flat_hand_cues(
     try:
         photo = read_photo(path)
         camera = choose_camera(photo, K, fov)
+        if corners is not None and not ((corners >= -0.5) & (corners <= np.array(photo.size) - 0.5)).all():
+            raise ValueError(
+                f"--corners {np.round(corners, 1).ravel().tolist()} are not all inside its {photo.size[0]} x "
+                f"{photo.size[1]} pixels; are they of another size of it, or before it was turned upright?"
+            )
         if camera.lens is not None:  # its picture made straight
             view = View.of_box(camera.lens, whole_image_box(*photo.size), 1.0)
             photo, camera = replace(photo, path=None, image=view.image(photo.image)), Camera(view.K, camera.source)

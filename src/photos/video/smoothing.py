@@ -13,6 +13,7 @@ import torch
 from src.personalization.fitting.fit import FitOptions, FitResult
 from src.personalization.fitting.fixed_lag import DEFAULTS as CAUSAL
 from src.personalization.fitting.fixed_lag import FixedLagSmoother
+from src.personalization.fitting.flat_run import with_flat_runs
 from src.personalization.fitting.from_keypoints import world_direction
 from src.personalization.fitting.sequence import SequenceOptions, fit_sequence
 from src.personalization.solver.status import usable
@@ -69,8 +70,9 @@ class TrackFitter:
         self.model: JointsModel = estimator.joints_model
         is_exact = self.model.dtype == torch.float64
         self.exact = self.model if is_exact else JointsModel(estimator.assets)  # a stream keeps small differences
-        # Evidence is estimated for single frames only.
-        self.frame: FitOptions = replace(estimator.frame_options, evidence_rounds=0, shape_prior=None)
+        # Evidence is estimated for single frames only, and flat hands are told when all frames are there.
+        self.frame: FitOptions = replace(estimator.frame_options, evidence_rounds=0, shape_prior=None, flat=None)
+        self.flat = estimator.frame_options.flat
 
     def observed(self, hand: TrackedHand, is_left: bool) -> Result | None:
         """What a frame says of a track whose side is ``is_left``, as a right hand; None: nothing."""
@@ -152,10 +154,14 @@ def fit_tracks(frames: list[FrameHands], fitter: TrackFitter) -> list[FrameHands
         rows = fitter.rows(seen, known[-1])
         seconds = torch.tensor([frames[row].seconds for row, _ in places], dtype=torch.float64)
         betas = torch.as_tensor(known[-1].betas, dtype=torch.float64)
-        options = SequenceOptions(frame=fitter.frame)
+        frame = fitter.frame
+        if fitter.flat is not None:
+            rows, frame, flat = with_flat_runs(fitter.model, rows, betas, seconds, frame, fitter.flat)
+            seen = [replace(one, notes={**one.notes, "shown_flat": True}) if shown and one is not None else one
+                    for one, shown in zip(seen, flat.tolist(), strict=True)]  # fmt: skip
         fit = fit_sequence(
-            fitter.model, rows["pose"], betas, rows["K"], rows["keypoints"], seconds, rows["confidence"], options,
-            world=rows.get("world"),
+            fitter.model, rows["pose"], betas, rows["K"], rows["keypoints"], seconds, rows["confidence"],
+            SequenceOptions(frame=frame), world=rows.get("world"),
         )  # fmt: skip
         fit = FitResult(**{name: value.cpu() for name, value in vars(fit).items()})
         good = usable(fit.status)
