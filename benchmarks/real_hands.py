@@ -27,6 +27,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,12 +192,12 @@ def betas(setting: Setting, data: Path) -> dict[str, float]:
     learning, others = read_detections([file], ONE_PERSON, {SCANS: SCAN_MM}).halves(seed=0)
     left_out = {learning.names[number] for number in others.person}
     scene = read_two_cameras(data / "detections/stereo_desk.json").first_half(DESK_LENGTH)
-    offsets = fit_shared(setting.assets, learning.and_in_space(scene.points[0], "desk")).offsets
+    taught = fit_shared(setting.assets, learning.and_in_space(scene.points[0], "desk"))
     blind = Setting(setting.output)
     blind.options = KeypointFitOptions(
         **{
             **vars(setting.options),
-            "landmarks": type(setting.options.landmarks)(**{**vars(setting.options.landmarks), "offsets": offsets}),
+            "landmarks": replace(setting.options.landmarks, offsets=taught.offsets, bends=taught.bends),
         }
     )
     hands, people = [], []

@@ -60,9 +60,15 @@ class FewJoints:
         # What turns a joint's place: those before it; the wrist's own place only if it is another point's.
         self.places_turned_by = (self.turned_by - np.diag([0] + [1] * 15).astype(dtype))[..., None].copy()
         self.below = (weights @ subtree).T[..., None].copy()  # (16,5,1)
-        self.frames = [0, *_PARENTS, *(MANO_TO_STANDARD[tip - 1] for tip in TIP_JOINTS)]
-        self.offsets = None if model.offsets is None else model.offsets.cpu().numpy()[..., 0].T[..., None].copy()
-        self.own = subtree[self.frames[16:]].T[..., None].copy()  # (16,5,1) joints of the tip's own finger, the wrist
+        own = [0, *_PARENTS, *(MANO_TO_STANDARD[tip - 1] for tip in TIP_JOINTS)]
+        others = [*range(16), *(MANO_PARENTS[frame] for frame in own[16:])]
+        # Landmarks beside the joints: (P*21,3,1) m, of none, one or both of the bones whose joints `frames` names, and
+        # (P,16,5,1), which joints turn the tips'.
+        parts = [part for part in ((own, model.offsets), (others, model.bends)) if part[1] is not None]
+        self.frames = [frame for frames, _ in parts for frame in frames]
+        self.turn_tips = np.array([subtree[frames[16:]].T[..., None] for frames, _ in parts])
+        shifts = [shift.cpu().numpy()[..., 0].T[..., None] for _, shift in parts if shift is not None]
+        self.shift = np.concatenate(shifts) if shifts else None
         joints, tips = directions[:, :16].transpose(1, 2, 0), directions[:, 16:].transpose(1, 2, 0)  # (.,3,10)
         self.bones = joints[1:] - joints[_PARENTS]
         self.arms = (tips - joints[:, None]).transpose(0, 2, 1, 3).reshape(16, 3, 50)
@@ -87,11 +93,14 @@ class FewJoints:
         levers = np.empty((n, 16, 21, 3), pose.dtype)
         beyond = (self.turned_by @ carried.reshape(n, 16, 15)).reshape(n, 16, 3, 5).swapaxes(2, 3)
         levers[:, :, 16:] = beyond - self.below * centres[:, :, None]
-        if self.offsets is not None:
-            shift = (world[:, self.frames] @ self.offsets)[..., 0]
-            points += shift
-            levers[:, :, 16:] += self.own * shift[:, None, 16:]
+        if self.shift is not None:
+            parts = (world[:, self.frames] @ self.shift).reshape(n, -1, 21, 3)
+            for part, turn_tips in zip(parts.swapaxes(0, 1), self.turn_tips, strict=True):
+                points += part
+                levers[:, :, 16:] += turn_tips * part[:, None, 16:]
         levers[:, :, :16] = (points[:, None, :16] - centres[:, :, None]) * self.places_turned_by
+        if len(self.turn_tips) == 2:
+            levers.reshape(n, 336, 3)[:, 22:331:22] = parts[:, 1, 1:16]  # a joint's own landmark, by itself
         return FewPosed(points, pose, world, levers)
 
     def jacobian(self, posed: FewPosed, chart: NDArray | None) -> NDArray:

@@ -26,6 +26,8 @@ from utils.joints import KNUCKLE_FLANKS, MANO_PARENTS, MANO_TO_STANDARD, STANDAR
 _PARENTS = [0, *MANO_PARENTS[1:]]
 #: Joint whose rotation carries the bone that ends at each of the 21 points, in MANO's order, tips last.
 LANDMARK_FRAMES = [0, *MANO_PARENTS[1:], *(MANO_TO_STANDARD[tip - 1] for tip in TIP_JOINTS)]
+#: The other bone that it lies between: the joint's own; of a tip, the one before its own.
+OTHER_FRAMES = [*range(16), *(MANO_PARENTS[frame] for frame in LANDMARK_FRAMES[16:])]
 
 
 class JointsModel:
@@ -38,9 +40,11 @@ class JointsModel:
         carrier_tip, carrier_joint: (C,) tips and the joints that carry them with some weight; gather: (5,C) sums
             carriers to tips with their weights.
         lever_tip, lever_joint: (L,) tips and the finger joints that move them; lever_sum: (L,C) weights of the
-            carriers beyond such a joint, lever_weight: (L,) their sums; lever_own: (L,) one for joints of its finger.
-        offsets: (3,21,1) m, where the points that somebody sees lie from the joints and tips, in the rest frame of
-            the bone that ends there (of joint `LANDMARK_FRAMES`); None: they are the joints and tips.
+            carriers beyond such a joint, lever_weight: (L,) their sums; lever_own, lever_other: (L,) one for joints
+            that turn its own bone, and the one before.
+        offsets, bends: (3,21,1) m, whose sum leads from the joints and tips to the points that somebody sees, in the
+            rest frames of the bone that ends there (of joint `LANDMARK_FRAMES`) and of the other (`OTHER_FRAMES`);
+            None: they are the joints and tips, or nothing turns with the other.
     """
 
     def __init__(
@@ -49,8 +53,12 @@ class JointsModel:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
         offsets: np.ndarray | None = None,
+        bends: np.ndarray | None = None,
     ) -> None:
-        """``offsets``: (21,3) m, standard order; others: see `template.HandModel`."""
+        """``offsets``, and ``bends``, the part of them that turns with the other bone: (21,3) m, standard order.
+
+        Others: see `template.HandModel`.
+        """
         ids = list(tip_vertices("manopth", assets.side))
         joint_directions = np.einsum("jv,vcs->sjc", assets.J_regressor, assets.shapedirs)
         rest = np.concatenate([assets.J_regressor @ assets.v_template, assets.v_template[ids]])
@@ -67,7 +75,11 @@ class JointsModel:
         self.flank_directions = constant(assets.shapedirs[flanks].transpose(2, 0, 1))
         self.to_standard = torch.tensor(MANO_TO_STANDARD, device=device)
         self.from_standard = torch.argsort(self.to_standard)
-        self.offsets = None if offsets is None else constant(offsets[list(STANDARD_TO_MANO)].T[..., None])
+        if offsets is not None and bends is not None:
+            offsets = offsets - bends
+        self.offsets, self.bends = (
+            None if part is None else constant(part[list(STANDARD_TO_MANO)].T[..., None]) for part in (offsets, bends)
+        )
         blend = assets.posedirs[ids].reshape(5, 3, 15, 9)  # (tip, coordinate, joint, entry)
         self.tip_weights = constant(weights)
         self.tip_pose = constant(blend.transpose(2, 1, 0, 3).reshape(15, 15, 9))
@@ -81,6 +93,7 @@ class JointsModel:
         gather[tip, np.arange(len(tip))] = weights[tip, joint]
         below = weights @ SUBTREE
         own = SUBTREE[LANDMARK_FRAMES[16:]]  # (tip, joint): joints of the tip's own finger, and the wrist
+        other = SUBTREE[OTHER_FRAMES[16:]]
         lever_tip, lever_joint = np.nonzero((below + own)[:, 1:])
         lever_joint = lever_joint + 1
         lever_sum = gather[lever_tip] * SUBTREE[joint][:, lever_joint].T
@@ -89,7 +102,7 @@ class JointsModel:
         )
         self.gather, self.lever_sum = constant(gather), constant(lever_sum)
         self.lever_weight = constant(below[lever_tip, lever_joint])
-        self.lever_own = constant(own[lever_tip, lever_joint])
+        self.lever_own, self.lever_other = (constant(part[lever_tip, lever_joint]) for part in (own, other))
 
     @functools.cached_property
     def _bone_directions(self) -> torch.Tensor:
@@ -115,7 +128,8 @@ class PosedPoints:
         local: (3,4,16,N) rotation relative to the parent, and bone, m; world: (3,4,16,N) rotation and position.
         planar: (3,21,N) m, the points; corrected: (3,5,N) m, rest tips with shape and pose blend.
         carried: (3,C,N) m, the tips as each of their carriers alone would place them.
-        shift: (3,21,N) m, what the model's offsets moved the points by, or None.
+        shift: (3,21,N) m, what the model's offsets moved the points by, or None; turned: (3,21,N) m, the part of it
+            that turns with the other bone, or None.
     """
 
     local: torch.Tensor
@@ -124,6 +138,7 @@ class PosedPoints:
     corrected: torch.Tensor
     carried: torch.Tensor
     shift: torch.Tensor | None = None
+    turned: torch.Tensor | None = None
 
     @property
     def points(self) -> torch.Tensor:
@@ -155,11 +170,14 @@ def posed_points(model: JointsModel, pose: torch.Tensor, rest: torch.Tensor) -> 
     placed = world[:, :, model.carrier_joint]
     carried = torch.addcmul(placed[:, 3], placed[:, 0], arms[0])
     carried.addcmul_(placed[:, 1], arms[1]).addcmul_(placed[:, 2], arms[2])
-    planar, shift = torch.cat([world[:, 3], model.gather @ carried], dim=1), None
+    planar, shift, turned = torch.cat([world[:, 3], model.gather @ carried], dim=1), None, None
     if model.offsets is not None:
         shift = product(world[:, :3, LANDMARK_FRAMES], model.offsets[:, None])[:, 0]
+        if model.bends is not None:
+            turned = product(world[:, :3, OTHER_FRAMES], model.bends[:, None])[:, 0]
+            shift += turned
         planar += shift
-    return PosedPoints(local, world, planar, corrected, carried, shift)
+    return PosedPoints(local, world, planar, corrected, carried, shift, turned)
 
 
 def row_jacobian(
@@ -193,11 +211,16 @@ def row_jacobian(
         blocks[..., level + 1 :, level, :] = _torques(
             arms, joint_rows[..., level + 1 :, :], finger_turns[:, :, :, level, None]
         )
+    if posed.turned is not None:  # by the joint itself
+        arms = posed.turned[:, 1:16].view(3, 5, 3, n)
+        blocks.diagonal(dim1=3, dim2=4).copy_(_torques(arms, joint_rows, finger_turns).movedim(-2, -1))
     # Tips, by the joints that move them: rigidly, and through the pose blend.
     tip, joint, tip_rows = model.lever_tip, model.lever_joint, rows[:, :, 16:]
     arms = model.lever_sum @ posed.carried - model.lever_weight[:, None] * centres[:, joint]
     if posed.shift is not None:
         arms += model.lever_own[:, None] * posed.shift[:, 16 + tip]
+    if posed.turned is not None:
+        arms += (model.lever_other - model.lever_own)[:, None] * posed.turned[:, 16 + tip]
     out[:, 16 + tip, joint] = _torques(arms, tip_rows[:, :, tip], turns[:, :, joint]).permute(1, 2, 0, 3)
     blended = model.gather @ posed.rotations[:, :, model.carrier_joint]  # (3,3,5,N)
     pulls = product_transposed(blended[:, :, None], tip_rows[:, None])  # (3,R,5,N): rows in the rest frame

@@ -34,11 +34,13 @@ def assets() -> HandAssets:
 
 
 def made_up(assets: HandAssets, spread: float = 0.008) -> LandmarkModel:
-    """Points some way from the joints, a wrist far towards the fingers."""
+    """Points some way from the joints, a wrist far towards the fingers; the fingers' own on their bent skin."""
     offsets = np.random.default_rng(1).normal(0, spread, (21, 3)) * [1, 0.5, 1]
-    offsets[0] = [-0.02, 0, 0]
-    many = np.ones(21)
-    return LandmarkModel("made up", assets.name, assets.hash, offsets, 0.01 * many, 0.3, 0.02 * many, 0.1, 1.0)
+    offsets[0], many, bends = [-0.02, 0, 0], np.ones(21), np.zeros((21, 3))
+    bends[5:] = np.tile([[0.002, -0.012, 0], [0.008, -0.004, 0], [0.005, -0.006, 0], [0.002, 0.012, 0]], (4, 1))
+    return LandmarkModel(
+        "made up", assets.name, assets.hash, offsets, 0.01 * many, 0.3, 0.02 * many, 0.1, 1.0, bends=bends
+    )
 
 
 def hands(assets: HandAssets, source: LandmarkModel, n: int, turn: float, flat: int = 0) -> tuple[torch.Tensor, ...]:
@@ -58,8 +60,10 @@ def hands(assets: HandAssets, source: LandmarkModel, n: int, turn: float, flat: 
     found = HandModel(assets, dtype=torch.float64, plain=True)(pose, betas)
     # The bone that ends at each point, spelled out: joints of MANO's order whose rotation carries it.
     bones = [0, 0, 13, 14, 15, 0, 1, 2, 3, 0, 4, 5, 6, 0, 10, 11, 12, 0, 7, 8, 9]
-    moved = found.transforms[:, bones, :, :3] @ torch.as_tensor(source.offsets)[..., None]
-    return found.joints + moved[..., 0], pose, betas
+    others = [0, 13, 14, 15, 14, 1, 2, 3, 2, 4, 5, 6, 5, 10, 11, 12, 11, 7, 8, 9, 8]
+    offsets, bends = torch.as_tensor(source.offsets)[..., None], torch.as_tensor(source.bends)[..., None]
+    own, other = (found.transforms[:, frames, :, :3] for frames in (bones, others))
+    return found.joints + (own @ (offsets - bends) + other @ bends)[..., 0], pose, betas
 
 
 def test_solvers_points_are_those_of_the_plain_layer(assets: HandAssets) -> None:
@@ -92,7 +96,7 @@ def test_learning_recovers_offsets(assets: HandAssets) -> None:
     # Along the fingers and across the palm; above it the prior decides.
     off = (learned.offsets - source.offsets)[:, [0, 2]]
     assert np.sqrt((off**2).mean()) < 0.5 * np.sqrt((source.offsets[:, [0, 2]] ** 2).mean())
-    assert learned.misfit < 0.7 * fit_shared(assets, seen, np.zeros((21, 3)), options).misfit
+    assert learned.misfit < 0.7 * fit_shared(assets, seen, (np.zeros((21, 3)),) * 2, options).misfit
 
 
 def test_two_cameras_tell_offsets_out_of_the_palm_too(assets: HandAssets) -> None:
@@ -119,6 +123,17 @@ def test_two_cameras_tell_offsets_out_of_the_palm_too(assets: HandAssets) -> Non
         off = fit_shared(assets, evidence, options=options).offsets - source.offsets
         errors.append(np.sqrt(np.square(off - off.mean(axis=0)).mean()))  # all moved alike is a place of the hand
     assert errors[1] < 0.75 * errors[0], errors
+
+
+def test_skin_of_bent_fingers_is_learned(assets: HandAssets) -> None:
+    source = made_up(assets, 0.004)
+    points, *_ = hands(assets, source, 60, 1.0)
+    seen = Detections.in_space_only(points.numpy(), np.arange(60) // 3, [str(i) for i in range(20)])
+    options = SharedFitOptions(space_std=0.002, pose_spread=1.0, steps=250)
+    found, plain = (fit_shared(assets, seen, options=replace(options, bend_std=std)) for std in ((0.01,) * 3, None))
+    assert not plain.bends.any()
+    off = (found.bends - source.bends)[5:, :2]
+    assert np.sqrt((off**2).mean()) < 0.5 * np.sqrt((source.bends[5:, :2] ** 2).mean())
 
 
 def test_noise_is_learned(assets: HandAssets) -> None:
@@ -165,7 +180,7 @@ def test_what_repeats_in_a_persons_pictures() -> None:
         fixed = np.sqrt(share) * generator.normal(size=(people, 21, 3))[person]
         own = np.sqrt(1 - share) * generator.normal(size=(n, 21, 3))
         residuals = np.einsum("nlab,nlb->nla", turns, fixed + own)[..., :2]
-        fit = SharedFit(np.zeros((21, 3)), np.zeros((people, 10)), 0.0, residuals, turns)
+        fit = SharedFit(np.zeros((21, 3)), np.zeros((21, 3)), np.zeros((people, 10)), 0.0, residuals, turns)
         assert shared_part(fit, seen) == pytest.approx(share, abs=0.05)
 
 
@@ -226,12 +241,18 @@ def test_files(tmp_path: Path, assets: HandAssets) -> None:
     source.save(tmp_path / "own.json")
     found = load_landmarks(tmp_path / "own.json", assets.hash)
     np.testing.assert_allclose(found.offsets, source.offsets, atol=6e-6)
+    np.testing.assert_allclose(found.bends, source.bends, atol=6e-6)
     np.testing.assert_allclose(found.std_box, source.std_box, atol=1e-5)
     assert (found.name, found.correlation, found.pose_spread) == ("made up", 0.3, 1.0)
     with pytest.raises(HandMismatchError, match="was made with the hand model"):
         load_landmarks(tmp_path / "own.json", "0123456789ab")
     content = json.loads((tmp_path / "own.json").read_text())
+    assert content["schema"] == 2
+    old = {key: value for key, value in content.items() if key != "bends_mm"}
+    (tmp_path / "old.json").write_text(json.dumps({**old, "schema": 1}))
+    assert load_landmarks(tmp_path / "old.json", assets.hash).bends is None
     faults = {"offsets_mm": [[1, 2, 3]], "correlation": 2.0, "schema": 99, "more": 1, "std_box": [0] * 21}
+    faults["bends_mm"] = [[1, 2]]
     for change in ({name: value} for name, value in faults.items()):
         (tmp_path / "bad.json").write_text(json.dumps({**content, **change}))
         with pytest.raises(ArtifactError, match="bad.json is no landmark file"):

@@ -25,7 +25,7 @@ from template import HandModel, components_first
 from template.components_first import product
 from template.kinematics import JointsModel
 from tests.random_assets import random_assets
-from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, PARENTS
+from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, PARENTS, TIP_JOINTS
 
 
 def random_rotations(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -67,15 +67,20 @@ def test_logarithm_and_its_derivative(angle: float) -> None:
         torch.testing.assert_close((sides[0] - sides[1]).T / (2 * step), derivative[:, column], atol=1e-6, rtol=1e-6)
 
 
-def with_offsets(layer: HandModel, offsets: torch.Tensor, pose: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
-    """Points (N,21,3), standard order, moved by offsets (21,3) m in the frame of the bone that ends there."""
+def with_offsets(
+    layer: HandModel, offsets: torch.Tensor, bends: torch.Tensor, pose: torch.Tensor, betas: torch.Tensor
+) -> torch.Tensor:
+    """Points (N,21,3), standard order, moved by offsets (21,3) m in the frame of the bone that ends there; of them the
+    part ``bends`` (21,3) m in the next bone's, or of a tip in that of the bone before."""
     found, moved = layer(pose, betas), []
     world = [pose[:, 0]]
     for joint in range(1, 16):
         world.append(world[MANO_PARENTS[joint]] @ pose[:, joint])
     for point in range(21):
         bone = MANO_TO_STANDARD[max(PARENTS[point], 0)]
-        moved.append(found.joints[:, point] + world[bone] @ offsets[point])
+        other = MANO_TO_STANDARD[PARENTS[PARENTS[point]] if point in TIP_JOINTS else point]
+        shift = world[bone] @ (offsets - bends)[point] + world[other] @ bends[point]
+        moved.append(found.joints[:, point] + shift)
     return torch.stack(moved, dim=1)
 
 
@@ -89,8 +94,8 @@ def test_terms_equal_automatic_differentiation(
     as whole matrices). Few frames and many are two ways to the same."""
     problem, state = frames(3, loss)
     generator = torch.Generator().manual_seed(3)
-    offsets = 0.01 * torch.randn(21, 3, dtype=torch.float64, generator=generator)
-    model = problem.model = JointsModel(random_assets(), offsets=offsets.numpy())
+    offsets, bends = 0.01 * torch.randn(2, 21, 3, dtype=torch.float64, generator=generator)
+    model = problem.model = JointsModel(random_assets(), offsets=offsets.numpy(), bends=bends.numpy())
     seen = problem.seen
     if scale_std is not None:
         guess = 0.06 * torch.randn(3, 21, 3, dtype=torch.float64, generator=generator)
@@ -128,7 +133,7 @@ def test_terms_equal_automatic_differentiation(
         pose = state["pose"] @ torch.linalg.matrix_exp(skew(step["turn"]))
         betas, wrist = state["betas"] + step["betas"], state["wrist"] + step["wrist"]
         origin = layer(pose, betas).joints[:, :1]
-        relative = (with_offsets(layer, offsets, pose, betas) - origin)[:, model.from_standard]
+        relative = (with_offsets(layer, offsets, bends, pose, betas) - origin)[:, model.from_standard]
         points = relative + wrist[:, None]
         image = points[:, None] @ seen.projections[..., :3].mT + seen.projections[:, :, None, :, 3]
         off = (image[..., :2] / image[..., 2:] - seen.keypoints) * seen.weights[..., None].sqrt()

@@ -17,7 +17,6 @@ from options.calibrate import get_args_parser
 from src.personalization.calibration.from_keypoints import fit_options
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.fitting.from_keypoints import KeypointFitOptions
-from src.personalization.landmarks.model import load_landmarks
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue, length_gradient, lengths_mm
 from src.photos.calibrate import photo_beliefs, photo_options
@@ -35,7 +34,6 @@ DATA = Path("../../shared/data/detections/mediapipe_real.json")
 DATA = DATA if DATA.is_file() else Path("../shared/data/detections/mediapipe_real.json")
 WIDTH, HEIGHT, FOV = 1600, 1200, 65.0
 CAMERA = pinhole(WIDTH, HEIGHT, FOV)
-LANDMARKS = load_landmarks("mediapipe", ASSETS.hash)
 
 
 @pytest.mark.parametrize("name", ["stand_in", "stand_in_2"])
@@ -108,7 +106,7 @@ def hand_on_table(betas: np.ndarray) -> np.ndarray:
     """
     model = JointsModel(ASSETS)
     rest = 1000 * model.rest_points(torch.as_tensor(betas)[None])[0, model.to_standard].numpy()
-    missing = 1000 * joint_lengths(np.zeros((21, 2)), ASSETS, LANDMARKS)["hand"]
+    missing = 1000 * joint_lengths(np.zeros((21, 2)))["hand"]
     points = rest.copy()
     for finger in range(5):
         base = 1 + 4 * finger
@@ -137,13 +135,11 @@ def test_a_card_beside_a_flat_hand(
         betas = np.random.default_rng(seed).standard_normal(10)
         points = seen(hand_on_table(betas), where)
         hand = Detection(points, np.ones(21), False, 0.99)
-        cues = flat_hand_cues(tmp_path / "flat.png", kind, ASSETS, LANDMARKS, lambda _, hand=hand: [hand], fov=60.0)
+        cues = flat_hand_cues(tmp_path / "flat.png", kind, lambda _, hand=hand: [hand], fov=60.0)
         truth = lengths_mm(ASSETS, betas, None, tuple(STD_M))
         off = {cue.name: 1000 * cue.length - truth[cue.name][0] for cue in cues}
         assert abs(off["hand"]) < 3 and max(abs(value) for value in off.values()) < 3.0, off
-        given = flat_hand_cues(
-            tmp_path / "flat.png", kind, ASSETS, LANDMARKS, lambda _, hand=hand: [hand], corners=corners, fov=60.0
-        )
+        given = flat_hand_cues(tmp_path / "flat.png", kind, lambda _, hand=hand: [hand], corners=corners, fov=60.0)
         assert abs(1000 * given[0].length - truth["hand"][0]) < 3
 
 
@@ -167,9 +163,9 @@ def test_what_is_no_flat_hand_beside_a_card(tmp_path: Path) -> None:
     for keypoints, words in ((fist, "not flat and stretched"), (points * 0.3, "not flat|px large")):
         with pytest.raises(CalibrationError, match=words):
             finder = lambda _, seen=keypoints: [Detection(seen, np.ones(21), False, 0.99)]  # noqa: E731
-            flat_hand_cues(tmp_path / "flat.png", "card", ASSETS, LANDMARKS, finder, corners=corners)
+            flat_hand_cues(tmp_path / "flat.png", "card", finder, corners=corners)
     with pytest.raises(CalibrationError, match="no hand found"):
-        flat_hand_cues(tmp_path / "flat.png", "card", ASSETS, LANDMARKS, lambda _: [])
+        flat_hand_cues(tmp_path / "flat.png", "card", lambda _: [])
     with pytest.raises(UnusableImage, match="no card of 85.6 x 53.98 mm .*--corners"):
         find_rectangle(np.full((480, 640, 3), 120, np.uint8), "card", CAMERA)
     square = cv2.rectangle(np.zeros((480, 640, 3), np.uint8), (200, 100), (400, 300), (255, 255, 255), -1)
@@ -185,7 +181,7 @@ def test_scans_of_known_resolution_as_pictures_beside_a_card() -> None:
         entry = scan["hands"][0]
         sign = -1.0 if entry["side"] == "left" else 1.0
         points, world = np.array(entry["keypoints_2d"]) * [sign, 1], np.array(entry["world_m"]) * [sign, 1, 1]
-        lengths = joint_lengths(mm / 1000 * points, ASSETS, LANDMARKS)
+        lengths = joint_lengths(mm / 1000 * points)
         focal = 1.5 / (mm / 1000)
         K = np.array([[focal, 0, points[:, 0].mean()], [0, focal, points[:, 1].mean()], [0, 0, 1.0]])
         hand = PhotoHand("scan", number, Detection(points, np.ones(21), False, 0.97, world), K, False, Camera(K, ""))
@@ -223,7 +219,7 @@ def test_corners_that_are_no_cards_are_refused(tmp_path: Path) -> None:
     image, corners = picture(where, "card", (20, -60))
     cv2.imwrite(str(tmp_path / "flat.png"), image)
     hand = Detection(seen(hand_on_table(np.zeros(10)), where), np.ones(21), False, 0.99)
-    given = (tmp_path / "flat.png", "card", ASSETS, LANDMARKS, lambda _: [hand])
+    given = (tmp_path / "flat.png", "card", lambda _: [hand])
     for good in (corners, corners[::-1][[2, 3, 0, 1]]):
         assert flat_hand_cues(*given, corners=good)
     for odd in (9 * corners, corners - 900, np.full((4, 2), np.nan)):

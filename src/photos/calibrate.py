@@ -269,7 +269,7 @@ def evidence_of_photos(
         raise CalibrationError("--corners are of --card or --paper")
     for kind, picture in given.items():
         where = None if corners is None else np.reshape(np.asarray(corners, dtype=np.float64), (4, 2))
-        cues = flat_hand_cues(picture, kind, assets, options.landmarks, finder, side, where, K, fov)
+        cues = flat_hand_cues(picture, kind, finder, side, where, K, fov)
         options = replace(options, cues=(*options.cues, *cues))
     hands = find_photo_hands(source, side, K, fov, finder)
     check_one_person(hands, options.accept_conflict)

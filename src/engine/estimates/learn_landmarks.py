@@ -49,7 +49,7 @@ def learn(assets: HandAssets, rows: Predictions) -> LandmarkModel:
     stds = ((FREE,) * 3, (FREE,) * 3, *((HELD,) * 3,) * 19)
     people, person = np.unique(rows.subject_id, return_inverse=True)
     seen = Detections.in_space_only(rows.joints_3d.astype(np.float64), person, [str(number) for number in people])
-    found = fit_shared(assets, seen, options=SharedFitOptions(offset_std=stds, space_std=SPACE_STD))
+    found = fit_shared(assets, seen, options=SharedFitOptions(offset_std=stds, bend_std=None, space_std=SPACE_STD))
     return LandmarkModel(
         name=rows.model_name,
         hand_name=assets.name,

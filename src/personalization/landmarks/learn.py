@@ -77,8 +77,8 @@ def learn(
     options, halves = SharedFitOptions(), evidence.seen.halves(seed)
     fits = [fit_shared(assets, evidence.everything(half), options=options) for half in halves]
     for half, fit in zip(halves[::-1], fits, strict=True):
-        for label, offsets in (("none", np.zeros((21, 3))), ("learned", fit.offsets)):
-            found = fit_shared(assets, half, offsets, options)
+        for label, shifts in (("none", (np.zeros((21, 3)),) * 2), ("learned", (fit.offsets, fit.bends))):
+            found = fit_shared(assets, half, shifts, options)
             mean = np.abs(found.betas.mean(axis=0)).max()
             print(
                 f"people left out, offsets {label}: misfit {found.misfit:.4f} of the box, largest mean beta {mean:.2f}"
@@ -91,6 +91,7 @@ def learn(
         hand_name=assets.name,
         hand_hash=assets.hash,
         offsets=last.offsets,
+        bends=last.bends,
         std_box=np.full(21, 0.03),
         correlation=shared,
         world_std=np.full(21, world_std),
@@ -101,7 +102,7 @@ def learn(
     )
     for turn in range(ROUNDS):
         sums = [
-            noise_sums(assets, half, replace(model, offsets=fit.offsets))
+            noise_sums(assets, half, replace(model, offsets=fit.offsets, bends=fit.bends))
             for half, fit in zip(halves[::-1], fits, strict=True)
         ]
         model = sums[0].plus(sums[1]).improved(model)

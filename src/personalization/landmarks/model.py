@@ -25,7 +25,8 @@ from utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
-LANDMARK_SCHEMA = 1
+#: 1 knew no bends; its files are read.
+LANDMARK_SCHEMA = 2
 #: Package data: the models of the stand-in hand, one file a source of points.
 SHIPPED = Path(__file__).resolve().parents[3] / "weights"
 MAKE = "python -m src.personalization.landmarks.learn"
@@ -39,6 +40,8 @@ class LandmarkModel:
         name: of the source, e.g. "mediapipe"; hand_name, hand_hash: the hand model that the offsets belong to.
         offsets: (21,3) m, from joint or tip to the point, in the rest frame of the bone that ends there (the palm's for
             wrist and knuckles).
+        bends: (21,3) m, the part of ``offsets`` that turns with the next bone (of a tip: with the one before its own),
+            or None: a point on the skin of a bent finger lies elsewhere than on a straight one.
         std_box: (21,) standard deviation of a coordinate over the larger side of the hand's box.
         correlation: in [0,1], the part of the 2D variance that all pictures of a person share.
         world_std: (21,) m, of a coordinate of the source's own 3D points, centre and scale at their best.
@@ -59,6 +62,7 @@ class LandmarkModel:
     made_by: str = ""
     people: int = 0
     hands: int = 0
+    bends: np.ndarray | None = None
 
     def noise(self) -> KeypointNoise:
         """Trust in each keypoint."""
@@ -68,9 +72,10 @@ class LandmarkModel:
     def save(self, path: str | os.PathLike) -> None:
         """Write a JSON that a person can read, atomically; lengths in mm."""
         content = {"schema": LANDMARK_SCHEMA, **asdict(self)}
-        for name, digits, factor in (("offsets", 2, 1000.0), ("world_std", 2, 1000.0), ("std_box", 5, 1.0)):
-            content.pop(name)
-            content[name + "_mm" * (factor > 1)] = np.round(factor * getattr(self, name), digits).tolist()
+        content["std_box"] = np.round(self.std_box, 5).tolist()
+        for name in ("offsets", "bends", "world_std"):
+            if (value := content.pop(name)) is not None:
+                content[f"{name}_mm"] = np.round(1000 * value, 2).tolist()
         lines = [f'  "{key}": {json.dumps(value)}' for key, value in content.items()]
         with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as handle:
             handle.write("{\n" + ",\n".join(lines) + "\n}\n")
@@ -92,7 +97,8 @@ def joints_model(
     dtype: torch.dtype = torch.float64,
 ) -> JointsModel:
     """The hand whose points are a source's; of None, its joints and tips. Its lengths are the joints', m."""
-    return JointsModel(assets, dtype=dtype, device=device, offsets=None if landmarks is None else landmarks.offsets)
+    shifts = {} if landmarks is None else {"offsets": landmarks.offsets, "bends": landmarks.bends}
+    return JointsModel(assets, dtype=dtype, device=device, **shifts)
 
 
 def load_landmarks(source: str | os.PathLike, hand_hash: str) -> LandmarkModel:
@@ -112,10 +118,10 @@ def load_landmarks(source: str | os.PathLike, hand_hash: str) -> LandmarkModel:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("schema") != LANDMARK_SCHEMA:
-            raise ValueError(f"this code reads schema {LANDMARK_SCHEMA}")
-        content["offsets"] = np.array(content.pop("offsets_mm"), dtype=np.float64) / 1000
-        content["world_std"] = np.array(content.pop("world_std_mm"), dtype=np.float64) / 1000
+        if content.pop("schema") not in (1, LANDMARK_SCHEMA):
+            raise ValueError(f"this code reads schemas 1 and {LANDMARK_SCHEMA}")
+        for name in ("offsets", "world_std", *(["bends"] if "bends_mm" in content else [])):
+            content[name] = np.array(content.pop(f"{name}_mm"), dtype=np.float64) / 1000
         content["std_box"] = np.array(content["std_box"], dtype=np.float64)
         found = LandmarkModel(**content)
         _check(found)
@@ -130,7 +136,8 @@ def load_landmarks(source: str | os.PathLike, hand_hash: str) -> LandmarkModel:
 
 
 def _check(found: LandmarkModel) -> None:
-    for name, shape in (("offsets", (21, 3)), ("std_box", (21,)), ("world_std", (21,))):
+    bends = {} if found.bends is None else {"bends": (21, 3)}
+    for name, shape in {"offsets": (21, 3), "std_box": (21,), "world_std": (21,), **bends}.items():
         value = getattr(found, name)
         if value.shape != shape or not np.isfinite(value).all():
             raise ValueError(f"{name} must be {shape} finite numbers, not {value.shape}")

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from src.evaluation.alignment import procrustes_align
 from src.personalization.calibration.from_keypoints import (
     SOMEBODY,
     keypoint_options,
@@ -93,26 +94,29 @@ def read_two_cameras(file: str | os.PathLike) -> TwoCameras:
 
 
 def with_levels(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel) -> LandmarkModel:
-    """The model with the noise of `NOISES` times its own, then the 3D guess's of `GUESSES`, whose fits are nearest.
+    """The model with the noise of `NOISES` times its own and the 3D guess's of `GUESSES` whose fits are nearest.
 
-    Of those that are as near to a hundredth the most trusting is taken: one scene, where the 3D points happen to be
-    bad, is no reason to hear them nowhere.
+    Of those that are as near to a hundredth, the one that trusts the keypoints least is taken, then the one that trusts
+    the guess most: one scene, where the 3D points happen to be bad, is no reason to hear them nowhere.
 
     What errors together (a finger, the whole hand) leaves residuals of a size that tells too little: a fit that counts
-    21 points as independent trusts them too much. Nor can one picture judge the 3D points: those in 2D are of the same
-    network and agree with them, right or wrong.
+    21 points as independent trusts them too much, and takes for perspective what is their error: hands come out too
+    small and too near. Nor can one picture judge the 3D points: those in 2D are of the same network and agree with
+    them, right or wrong.
     """
-    landmarks = _nearest(assets, scene, [replace(landmarks, std_box=much * landmarks.std_box) for much in NOISES])
-    return _nearest(assets, scene, [replace(landmarks, world_std=np.full(21, std)) for std in GUESSES])
-
-
-def _nearest(assets: HandAssets, scene: TwoCameras, models: list[LandmarkModel]) -> LandmarkModel:
+    models = [
+        replace(landmarks, std_box=much * landmarks.std_box, world_std=np.full(21, std))
+        for much in NOISES[::-1]
+        for std in GUESSES
+    ]
     errors = [fit_error(assets, scene, model) for model in models]
     return next(model for model, error in zip(models, errors, strict=True) if error <= NEAR * min(errors))
 
 
 def fit_error(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel) -> float:
-    """Mean distance (m, wrist on wrist, one scale for all) of hands fitted to either camera from the points of both."""
+    """Mean distance (m) of hands fitted to either camera from the points of both: wrist on wrist, one scale for all,
+    and after alignment, added.
+    """
     model, errors = joints_model(assets, landmarks), []
     options = KeypointFitOptions.of_source(landmarks)
     for camera in (0, 1):
@@ -126,7 +130,8 @@ def fit_error(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel) -
         points = posed_points(model, fit.pose, model.rest_points(fit.betas)).points[:, model.to_standard].numpy()
         points, wanted = (value - value[:, :1] for value in (points, scene.points[camera][::SAMPLE]))
         scale = np.median(chain(wanted)) / np.median(chain(points))
-        errors.append(np.linalg.norm(scale * points - wanted, axis=2).mean())
+        off = (scale * points - wanted, procrustes_align(points, wanted) - wanted)
+        errors.append(sum(np.linalg.norm(value, axis=2).mean() for value in off))
     return float(np.mean(errors))
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from datasets.image_crop import whole_image_box
 from options.image_options import DETECTOR
-from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LENGTHS, LengthCue
 from src.photos.camera import Camera, choose_camera
@@ -20,8 +19,6 @@ from src.photos.detector.detection import Finder, finder_name
 from src.photos.hands import believed
 from src.photos.image import read_photo, shown_name
 from src.photos.measuring.plane import check_corners, find_rectangle, homography, points_mm
-from template import HandAssets
-from template.kinematics import JointsModel
 from utils.cameras.views import View
 
 logger = logging.getLogger(__name__)
@@ -32,7 +29,9 @@ STD_M = {"hand": 0.003, **dict.fromkeys(("index", "middle", "ring", "little"), 0
 #: How much longer a finger is, from its knuckle to its end, than along mediapipe's points of a flat hand, mm: the mean
 #: over five scans. Its tips end 8.0, 8.5, 7.6 and 6.3 mm before the finger does there; it puts the knuckle of the index
 #: nearer to the wrist, and those of index and little finger as far apart as they are.
-BEYOND_MM = {"index": 4.3, "middle": 7.9, "ring": 8.6, "little": 5.8, "palm_width": 0.0}
+#: Its wrist and its middle fingertip are 15.2 mm nearer together than joint and tip, as landmarks say that were learned
+#: of straight and bent fingers alike; those with bends say 11.9, and 17.2 if learned with hands known to be flat.
+BEYOND_MM = {"hand": 15.2, "index": 4.3, "middle": 7.9, "ring": 8.6, "little": 5.8, "palm_width": 0.0}
 #: Height of the 21 points above the table, mm: half as thick as the hand is there.
 HEIGHT_MM = np.array([15.0, 13, 11, 9, 7, *(12.0, 8, 7, 5) * 4])
 #: A stretched middle finger is at most so much longer along its joints than straight from wrist to tip.
@@ -42,8 +41,6 @@ MOST_BENT = 1.03
 def flat_hand_cues(
     picture: str | os.PathLike,
     kind: str,
-    assets: HandAssets,
-    landmarks: LandmarkModel | None,
     finder: Finder,
     side: str | None = None,
     corners: np.ndarray | None = None,
@@ -54,7 +51,7 @@ def flat_hand_cues(
 
     Args:
         kind: "card" or "paper"; corners: (4,2) px, about its outline, a long side first; None: looked for.
-        landmarks: where the detector's points lie on the hand; side: "left" or "right" hand, None: the surest.
+        side: "left" or "right" hand, None: the surest.
         K, fov: see `choose_camera`; hardly matters.
 
     Raises:
@@ -84,7 +81,7 @@ def flat_hand_cues(
     plane = homography(corners, kind)
     points = points_mm(hand.keypoints_2d, plane, HEIGHT_MM, camera.K) / 1000
     beyond = BEYOND_MM if finder_name(finder) == DETECTOR else dict.fromkeys(BEYOND_MM, 0.0)
-    lengths = joint_lengths(points, assets, landmarks, beyond)
+    lengths = joint_lengths(points, beyond)
     straight = np.linalg.norm(points[12] - points[0])
     along = np.linalg.norm(np.diff(points[[0, 9, 10, 11, 12]], axis=0), axis=1).sum()
     if not 0.08 < straight < 0.3 or along > MOST_BENT * straight:
@@ -98,22 +95,12 @@ def flat_hand_cues(
 
 def joint_lengths(
     points: np.ndarray,
-    assets: HandAssets,
-    landmarks: LandmarkModel | None,
     beyond: Mapping[str, float] = BEYOND_MM,
 ) -> dict[str, float]:
     """Lengths of the hand, m, of the detector's points (21,2) m of a flat hand.
 
-    The detector's points are not the hand's joints and ends. Of the hand's length the landmark model says how far they
-    differ, of the fingers of flat hands ``beyond`` does (mm; our own detector's points are joints and ends).
+    The detector's points are not the hand's joints and ends; how far they differ on flat hands ``beyond`` says, mm (our
+    own detector's points are joints and ends). Along the joints; "hand" as a ruler measures it, straight.
     """
-    model = JointsModel(assets)
-    joints = model.rest[model.to_standard].numpy()
-    more = {name: mm / 1000 for name, mm in beyond.items()}
-    more["hand"] = 0.0 if landmarks is None else _chain(joints, "hand") - _chain(joints + landmarks.offsets, "hand")
-    return {name: _chain(points, name) + more[name] for name in STD_M}
-
-
-def _chain(points: np.ndarray, name: str) -> float:
-    """Along the joints; "hand" as a ruler measures it, straight."""
-    return float(np.linalg.norm(np.diff(points[list(LENGTHS[name])], axis=0), axis=1).sum())
+    along = {name: np.linalg.norm(np.diff(points[list(LENGTHS[name])], axis=0), axis=1).sum() for name in STD_M}
+    return {name: float(length) + beyond[name] / 1000 for name, length in along.items()}
