@@ -30,8 +30,6 @@ from template.kinematics import posed_points
 NOISES = (1.0, 1.4, 2.0)
 GUESSES = (0.015, 0.025, 0.035, 0.05, 0.075)
 SHARED = (0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
-#: Errors up to so many times the least are as near.
-NEAR = 1.01
 #: Standard deviations; a calibration refuses a ruler that is four away.
 CONTRADICTS = 3.0
 #: Every so manieth instant is fitted.
@@ -96,9 +94,6 @@ def read_two_cameras(file: str | os.PathLike) -> TwoCameras:
 def with_levels(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel) -> LandmarkModel:
     """The model with the noise of `NOISES` times its own and the 3D guess's of `GUESSES` whose fits are nearest.
 
-    Of those that are as near to a hundredth, the one that trusts the keypoints least is taken, then the one that trusts
-    the guess most: one scene, where the 3D points happen to be bad, is no reason to hear them nowhere.
-
     What errors together (a finger, the whole hand) leaves residuals of a size that tells too little: a fit that counts
     21 points as independent trusts them too much, and takes for perspective what is their error: hands come out too
     small and too near. Nor can one picture judge the 3D points: those in 2D are of the same network and agree with
@@ -106,11 +101,10 @@ def with_levels(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel)
     """
     models = [
         replace(landmarks, std_box=much * landmarks.std_box, world_std=np.full(21, std))
-        for much in NOISES[::-1]
+        for much in NOISES
         for std in GUESSES
     ]
-    errors = [fit_error(assets, scene, model) for model in models]
-    return next(model for model, error in zip(models, errors, strict=True) if error <= NEAR * min(errors))
+    return min(models, key=lambda model: fit_error(assets, scene, model))
 
 
 def fit_error(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel) -> float:
