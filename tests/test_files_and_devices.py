@@ -119,3 +119,14 @@ def test_arrays_of_a_file() -> None:
     ):
         with pytest.raises(ArtifactError, match=words):
             checked_array("x", value, (None, 2), dtype, "f.npz")
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    """As root, /dev/null would become a file, for every process of the machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match=r"pipe: is a device or a pipe"), atomic_path(pipe):
+        pass
+    with pytest.raises(OSError, match=r"--output .*pipe: is a device or a pipe"):
+        writable_file(pipe, "--output")
+    assert pipe.is_fifo()

@@ -61,9 +61,11 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     format by it). If the block raises, the temporary file is removed and ``path`` is as it was.
 
     Raises:
-        OSError: the disk is full, whatever the writer made of that; names the file, the room and the remedy.
+        OSError: the disk is full, whatever the writer made of that; names the file, the room and the remedy. Or
+            ``path`` is a device or a pipe, in whose place a file would come (of /dev/null, for everybody).
     """
     path = Path(path)
+    _refuse_devices(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
@@ -79,6 +81,11 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         raise explained from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refuse_devices(path: Path, said: str = "") -> None:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(f"{said}{path}: is a device or a pipe, not a file to be replaced; choose another")
 
 
 def no_room_error(path: Path, error: BaseException) -> OSError | None:
@@ -145,6 +152,7 @@ def writable_file(path: str | os.PathLike, option: str) -> Path:
     path = Path(path)
     if path.is_dir():
         raise OSError(f"{option} {path}: is a folder; give the name of a file")
+    _refuse_devices(path, f"{option} ")
     writable_folder(path.parent, option)
     return path
 

@@ -9,7 +9,7 @@ fingers, as mediapipe's does (docs/real_hands.md). `fitting.flat_run` was made w
 
 from __future__ import annotations
 
-import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,9 +159,11 @@ def measure_flat(seed: int, people: int) -> dict[str, dict[str, dict[str, float]
         known.betas, known.is_settled = clip.betas, True
         options = keypoint_options(assets, shapes_of(assets, population), landmarks=landmarks)
         online = OnlineCalibration(options=options, assets=assets)
-        watched = WatchedShape(PhotoEstimator(estimator, population=population), Watching(online, Path(os.devnull)))
-        for name, shape in (("known", known), ("watched", watched)):
-            frames = followed(estimator, clip, shape)
+        with tempfile.TemporaryDirectory() as folder:  # the identity that watching writes
+            watching = Watching(online, Path(folder) / "identity.json")
+            watched = WatchedShape(PhotoEstimator(estimator, population=population), watching)
+            clips = {"known": followed(estimator, clip, known), "watched": followed(estimator, clip, watched)}
+        for name, frames in clips.items():
             for treatment, fitter in (("never_flat", blind), ("told", told)):
                 scores = scored(clip, fit_tracks(frames, fitter))
                 rows.setdefault(name, {}).setdefault(treatment, []).append(scores)
