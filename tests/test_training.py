@@ -27,6 +27,7 @@ from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
 from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import Identity, load_predictions, save_identity
+from utils.torch_files import UnreadableCheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +194,7 @@ def test_a_state_that_cannot_be_taken_up_is_named(
 ) -> None:
     state = torch.load(whole / "dex_ycb/mano_baseline/checkpoints/last.pt", weights_only=True)
     torch.save(state | damage, tmp_path / "damaged.pt")
-    with pytest.raises(checkpoint.UnreadableCheckpointError, match="damaged.pt: holds no whole state of a training"):
+    with pytest.raises(UnreadableCheckpointError, match="damaged.pt: holds no whole state of a training"):
         train(options(root, tmp_path / "out", "--resume", str(tmp_path / "damaged.pt")))
 
 
@@ -202,7 +203,7 @@ def test_a_flipped_byte_or_another_versions_card_is_no_network(whole: Path, tmp_
     content = bytearray(baseline.read_bytes())
     content[len(content) // 2] ^= 255
     (tmp_path / "flipped.pt").write_bytes(content)
-    with pytest.raises(checkpoint.UnreadableCheckpointError, match="flipped.pt.*the checksum of .* differs"):
+    with pytest.raises(UnreadableCheckpointError, match="flipped.pt.*the checksum of .* differs"):
         checkpoint.load_network(tmp_path / "flipped.pt")
     state = torch.load(baseline, weights_only=True)
     state["card"]["options"]["banana"] = 1
