@@ -9,8 +9,8 @@ from photo_cases import ASSETS
 
 from benchmarks.scenes.flat_motion import FPS, FRAMES, WIDTH, FlatClip, make_flat_clip, scored
 from src.personalization.fitting.fit import fit_frames
-from src.personalization.fitting.flat_run import likeliest_run
 from src.personalization.fitting.from_keypoints import world_direction
+from src.personalization.fitting.shown_flat import likeliest_run
 from src.personalization.landmarks.model import load_landmarks
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.result import Result

@@ -106,7 +106,7 @@ def hand_on_table(betas: np.ndarray) -> np.ndarray:
     """
     model = JointsModel(ASSETS)
     rest = 1000 * model.rest_points(torch.as_tensor(betas)[None])[0, model.to_standard].numpy()
-    missing = 1000 * joint_lengths(np.zeros((21, 2)))["hand"]
+    missing = BEYOND_MM["hand"]
     points = rest.copy()
     for finger in range(5):
         base = 1 + 4 * finger

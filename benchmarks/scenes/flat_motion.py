@@ -4,7 +4,7 @@ keypoints show them: what a video of them becomes, with and without hands shown 
 Nothing is rendered: shapes and finger angles are the synthetic data set's, the points those of mediapipe's landmark
 model with the noise that it states. A tenth of that noise's variance is new in each frame, the rest stays for half a
 second or, as far as the model says that all pictures of a person share it, for ever. The 3D guess bends straight
-fingers, as mediapipe's does (docs/real_hands.md). `fitting.flat_run` was made with seed 500.
+fingers, as mediapipe's does (docs/real_hands.md). `fitting.shown_flat` was made with seed 500.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class KeypointEstimator:
         landmarks: whose points the keypoints are; None: the hand's own joints and tips.
         max_misfit, min_side: of a hand that is believed, see `refusal`.
         flat: whether a hand may be one that is shown flat. Not in a video: its frames start from the ones before, and
-            are told together once it is over (`fitting.flat_run`).
+            are told together once it is over (`fitting.shown_flat`).
     """
 
     card = ModelCard("hand model fitted to keypoints", recipe="none")

@@ -16,7 +16,7 @@ import torch
 
 from src.personalization.calibration.population import Population
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, observe, problem_at
-from src.personalization.fitting.flat_run import flat_odds
+from src.personalization.fitting.shown_flat import flat_odds
 from src.personalization.fitting.translation import wrist_from_keypoints
 from src.personalization.landmarks.model import LandmarkModel, joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions

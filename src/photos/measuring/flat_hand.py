@@ -93,10 +93,7 @@ def flat_hand_cues(
     return tuple(LengthCue(name, length, STD_M[name]) for name, length in lengths.items())
 
 
-def joint_lengths(
-    points: np.ndarray,
-    beyond: Mapping[str, float] = BEYOND_MM,
-) -> dict[str, float]:
+def joint_lengths(points: np.ndarray, beyond: Mapping[str, float] = BEYOND_MM) -> dict[str, float]:
     """Lengths of the hand, m, of the detector's points (21,2) m of a flat hand.
 
     The detector's points are not the hand's joints and ends; how far they differ on flat hands ``beyond`` says, mm (our

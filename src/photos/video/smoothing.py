@@ -13,9 +13,9 @@ import torch
 from src.personalization.fitting.fit import FitOptions, FitResult
 from src.personalization.fitting.fixed_lag import DEFAULTS as CAUSAL
 from src.personalization.fitting.fixed_lag import FixedLagSmoother
-from src.personalization.fitting.flat_run import with_flat_runs
 from src.personalization.fitting.from_keypoints import world_direction
 from src.personalization.fitting.sequence import SequenceOptions, fit_sequence
+from src.personalization.fitting.shown_flat import with_flat_runs
 from src.personalization.solver.status import usable
 from src.photos.detector.refusal import check_depth
 from src.photos.estimator import Estimator

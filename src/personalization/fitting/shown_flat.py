@@ -41,7 +41,6 @@ def with_flat_runs(
     pose, world = rows["pose"], rows.get("world")
     given = betas.to(pose).expand(len(pose), -1), rows["K"], rows["keypoints"], rows["confidence"]
     rough = replace(options, lm=replace(options.lm, max_steps=10, tolerance=0.03))  # evidence is of some units
-
     usual = fit_frames(model, pose, *given, rough, world=world)
     shown = fit_frames(model, flat.start(usual.pose), *given, replace(rough, flat=flat), world=world)
     odds = flat_odds(model, usual, shown, given[1:], rough, flat) - math.log(FLAT_SHARE / (1 - FLAT_SHARE))
