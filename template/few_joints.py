@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from template.kinematics import JointsModel
 
 _PARENTS = list(MANO_PARENTS[1:])
+#: Joint whose rotation carries the bone that ends at each of the 21 points, in MANO's order, tips last.
+LANDMARK_FRAMES = [0, *MANO_PARENTS[1:], *(MANO_TO_STANDARD[tip - 1] for tip in TIP_JOINTS)]
+#: The other bone that it lies between: the joint's own; of a tip, the one before its own.
+OTHER_FRAMES = [*range(16), *(MANO_PARENTS[frame] for frame in LANDMARK_FRAMES[16:])]
 #: (16, 16): joint row moves when joint column turns (the column is an ancestor of the row, or the row itself).
 SUBTREE = np.zeros((16, 16))
 for _joint in range(16):
@@ -60,11 +64,11 @@ class FewJoints:
         # What turns a joint's place: those before it; the wrist's own place only if it is another point's.
         self.places_turned_by = (self.turned_by - np.diag([0] + [1] * 15).astype(dtype))[..., None].copy()
         self.below = (weights @ subtree).T[..., None].copy()  # (16,5,1)
-        own = [0, *_PARENTS, *(MANO_TO_STANDARD[tip - 1] for tip in TIP_JOINTS)]
-        others = [*range(16), *(MANO_PARENTS[frame] for frame in own[16:])]
         # Landmarks beside the joints: (P*21,3,1) m, of none, one or both of the bones whose joints `frames` names, and
         # (P,16,5,1), which joints turn the tips'.
-        parts = [part for part in ((own, model.offsets), (others, model.bends)) if part[1] is not None]
+        parts = [
+            part for part in ((LANDMARK_FRAMES, model.offsets), (OTHER_FRAMES, model.bends)) if part[1] is not None
+        ]
         self.frames = [frame for frames, _ in parts for frame in frames]
         self.turn_tips = np.array([subtree[frames[16:]].T[..., None] for frames, _ in parts])
         shifts = [shift.cpu().numpy()[..., 0].T[..., None] for _, shift in parts if shift is not None]
@@ -100,7 +104,7 @@ class FewJoints:
                 levers[:, :, 16:] += turn_tips * part[:, None, 16:]
         levers[:, :, :16] = (points[:, None, :16] - centres[:, :, None]) * self.places_turned_by
         if len(self.turn_tips) == 2:
-            levers.reshape(n, 336, 3)[:, 22:331:22] = parts[:, 1, 1:16]  # a joint's own landmark, by itself
+            levers[:, range(1, 16), range(1, 16)] = parts[:, 1, 1:16]  # a joint's own landmark, by itself
         return FewPosed(points, pose, world, levers)
 
     def jacobian(self, posed: FewPosed, chart: NDArray | None) -> NDArray:

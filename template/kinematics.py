@@ -20,14 +20,10 @@ import torch
 from template.assets import HandAssets
 from template.components_first import cross, product, product_transposed
 from template.fast_skinning import chain
-from template.few_joints import SUBTREE, FewJoints
-from utils.joints import KNUCKLE_FLANKS, MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO, TIP_JOINTS, tip_vertices
+from template.few_joints import LANDMARK_FRAMES, OTHER_FRAMES, SUBTREE, FewJoints
+from utils.joints import KNUCKLE_FLANKS, MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO, tip_vertices
 
 _PARENTS = [0, *MANO_PARENTS[1:]]
-#: Joint whose rotation carries the bone that ends at each of the 21 points, in MANO's order, tips last.
-LANDMARK_FRAMES = [0, *MANO_PARENTS[1:], *(MANO_TO_STANDARD[tip - 1] for tip in TIP_JOINTS)]
-#: The other bone that it lies between: the joint's own; of a tip, the one before its own.
-OTHER_FRAMES = [*range(16), *(MANO_PARENTS[frame] for frame in LANDMARK_FRAMES[16:])]
 
 
 class JointsModel:

@@ -34,7 +34,8 @@ from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import length_gradient
 from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
-from template.kinematics import LANDMARK_FRAMES, JointsModel
+from template.few_joints import LANDMARK_FRAMES
+from template.kinematics import JointsModel
 from tests.mano_pickle import write_mano_pickle
 from utils.artifact_checks import ArtifactError
 from utils.artifacts import Predictions, load_identity, load_predictions

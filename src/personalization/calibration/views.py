@@ -234,8 +234,7 @@ class Views:
 
     def evidence(self, shared: float, like: torch.Tensor) -> Evidence:
         """Of all views together, ``shared`` of their errors being common to all (Kish 1965, 5.4)."""
-        count = max(len(self.all), 1)
-        share = count / (1 + shared * (count - 1)) / count
+        share = 1 / (1 + shared * (max(len(self.all), 1) - 1))
         return sum((view.mean for view in self.all), no_evidence(like)) * share
 
     def predicted(self, shared: float) -> tuple[torch.Tensor, float] | None:

@@ -21,7 +21,7 @@ import torch
 from src.personalization.landmarks.detections import Detections
 from src.personalization.terms.population_pose_prior import habit_prior, palm_turn
 from template import HandAssets, HandModel
-from template.kinematics import LANDMARK_FRAMES, OTHER_FRAMES
+from template.few_joints import LANDMARK_FRAMES, OTHER_FRAMES
 from utils.joints import MANO_TO_STANDARD
 
 #: m, half the usual depth of a flat hand's points about their plane.
