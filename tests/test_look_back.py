@@ -119,3 +119,16 @@ def test_a_window_that_had_slid_off_is_read_again(is_wrong: bool) -> None:
 
     looker.read, looker.find, looker.is_found = read, find, False
     assert seen_in(run(looker)) == list(range(FIRST, LAST))
+
+
+def test_what_was_never_confirmed_hides_no_hand() -> None:
+    """Found once, a hand is followed, doubted and given up before it counts; found again it was there all the while."""
+    looker, said = Moving(found_from=0), iter([False])
+    looker.is_hand = lambda *_: next(said, True)
+    looker.find = lambda photo: (
+        [] if FIRST < photo.image[0, 0, 0] < 20 or looker.at(photo) is None else [looker.at(photo)]
+    )
+    frames = run(looker)
+    shown = [[hand.track for hand in frame.hands if hand.result is not None] for frame in frames]
+    assert all(1 in tracks for tracks in shown[FIRST : FIRST + 4])
+    assert [frame for frame, tracks in enumerate(shown) if 2 in tracks] == list(range(FIRST, LAST))

@@ -23,6 +23,7 @@ from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
+from src.photos.video.glimpses import without_glimpses
 from src.photos.video.look_back import LookBack
 from src.photos.video.smoothing import FrameHands
 from src.photos.video.tracker import HandTracker
@@ -84,6 +85,7 @@ def followed(tools: PhotoEstimator, images: list[np.ndarray], looks_back: bool =
         if looks_back:
             for earlier, hand in back.add(number, photo, number / FPS, frames[-1].hands):
                 frames[earlier] = frames[earlier].with_hand(hand)
+    frames = without_glimpses(frames) if looks_back else frames
     seen = [[hand for hand in frame.hands if hand.result is not None] for frame in frames]
     return [[_reported(one.track, one.result) for one in hands if one.track in confirmed] for hands in seen]
 

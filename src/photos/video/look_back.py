@@ -105,7 +105,9 @@ class LookBack:
     def _read(self, past: _Past, track: Track, motion: BoxMotion, later: Result) -> Result | None:
         """The hand where ``motion`` leads to; None: it is not there, or another one is."""
         tracker, expected = self.tracker, motion.at(-past.seconds)
-        there = [hand.result for number, hand in past.hands.items() if number != track.number]
+        followed = {one.number for one in tracker.tracks}
+        there = [hand.result for number, hand in past.hands.items()
+                 if number != track.number and (hand.is_confirmed or number in followed)]  # fmt: skip
         others = [_sight_of(one) for one in there if one is not None]
         boxes = [(one.region.box, one.region.is_left) for one in others]
         sight = tracker.read(past.photo, track, expected, boxes)

@@ -24,6 +24,7 @@ from src.photos.result import CONVENTIONS, SCHEMA, Result
 from src.photos.run_images import LOCK, describe
 from src.photos.setup import camera_poses, open_tools, stopped_by_signals
 from src.photos.video.drawing import all_words, annotate
+from src.photos.video.glimpses import without_glimpses
 from src.photos.video.live_page import LivePage, live_page
 from src.photos.video.look_back import LookBack
 from src.photos.video.records import frame_record, frame_records
@@ -187,6 +188,7 @@ def video_demo(args: argparse.Namespace) -> Path:
         if info.claimed and count < info.claimed:
             logger.warning("%s ends after %d of the %d frames that it announces", path, count, info.claimed)
         if kept and outputs.with_hand:
+            kept = without_glimpses(kept) if tracker.looker.can_read else kept
             again(outputs, path, tracker, fit_tracks(kept, fitter), fitter)
     if outputs.with_hand:
         logger.info("%d frames, a hand in %d: %s, %s", count, outputs.with_hand, outputs.video, outputs.records)
