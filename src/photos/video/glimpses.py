@@ -10,7 +10,7 @@ from src.photos.video.smoothing import FrameHands
 from src.photos.video.track import TrackedHand
 
 #: A hand that is seen for less than so long, s, between frames in which it is not, must be seen clearly,
-MOMENT = 0.15
+MOMENT = 0.09
 #: with this mean confidence of its keypoints. So many frames further it is still the same moment.
 CLEARLY, NEXT = 0.6, 2
 
