@@ -126,10 +126,9 @@ class PhotoEstimator:
             raise ValueError("K and fov both say what the lens is; give one")
         camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
         call = replace(
-            self,
+            self.of_person(identity or self.identity),
             K=camera or self.K,
             fov=checked_fov(fov, "fov") or self.fov,
-            identity=identity or self.identity,
             lens=self.lens if K is None and fov is None else None,
             bbox=self.bbox if box is None else box,
             hand=side,
@@ -138,6 +137,12 @@ class PhotoEstimator:
         if not results:
             raise UnusableImage(refused[0].reason)
         return results[0]
+
+    def of_person(self, identity: Identity | None) -> PhotoEstimator:
+        """With the person's shape, and where a detector's points lie on that hand."""
+        own = {"estimator": self.estimator, "alone": self.alone}
+        fits = {name: fit.of_person(identity) for name, fit in own.items() if isinstance(fit, KeypointEstimator)}
+        return replace(self, identity=identity, **fits)
 
     def hands(self, photo: Photo) -> tuple[list[Result], list[Refused]]:
         """All hands of a picture, surest first, and those that were found and are refused.

@@ -36,6 +36,7 @@ from src.photos.estimator import HandInPicture, Keypoints, fitted_result, rows_o
 from src.photos.image import UnusableImage
 from src.photos.result import Result
 from template import HandAssets, HandModel
+from utils.artifacts import Identity
 
 #: Of a followed hand every so many frames say what they make of the shape: their neighbours would say the same.
 SHAPE_EVERY = 10
@@ -69,6 +70,20 @@ class KeypointEstimator:
         self.joints_model = joints_model(assets, landmarks)
         self.frame_options = replace(self.options, flat=True).frame_options(assets)
         self._following = replace(self.frame_options, flat=None)
+        self._anybodys, self._persons = self, dict[bytes, KeypointEstimator]()
+
+    def of_person(self, identity: Identity | None) -> KeypointEstimator:
+        """The same for somebody whose own points were calibrated, if this source's were."""
+        base = self._anybodys
+        landmarks = None if base.options.landmarks is None else base.options.landmarks.of_person(identity)
+        if landmarks is base.options.landmarks:
+            return base
+        key = landmarks.offsets.tobytes()
+        if key not in base._persons:
+            limits = base.max_misfit, base.min_side, base.options.flat
+            base._persons[key] = KeypointEstimator(base.assets, base.options.people, landmarks, *limits)
+            base._persons[key]._anybodys = base
+        return base._persons[key]
 
     @torch.no_grad()
     def estimate(self, seen: HandInPicture) -> Result:

@@ -78,12 +78,12 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
         if detector is not None:
             tools = replace(tools, detector=detector.detector, alone=detector.estimator)
     bbox = None if args.bbox is None else tuple(args.bbox)
-    given = {"identity": identity, "K": K, "fov": fov, "bbox": bbox, "hand": side, "one_person": args.one_person}
+    given = {"K": K, "fov": fov, "bbox": bbox, "hand": side, "one_person": args.one_person}
     if args.engine == "onnx" and device.type == "cpu":
         compute_by_onnx(tools)
     elif args.engine == "onnx":
         logger.warning("--engine onnx is for the CPU: PyTorch computes on %s", device)
-    return replace(tools, **given, lens=lens)
+    return replace(tools.of_person(identity), **given, lens=lens)
 
 
 def compute_by_onnx(tools: PhotoEstimator) -> None:
