@@ -26,7 +26,7 @@ from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, chec
 from src.photos.detector.search import KeypointReader, open_reader
 from src.photos.estimator import Estimator, HandEstimator, HandInPicture
 from src.photos.image import Photo, UnusableImage, photo_of
-from src.photos.keypoint_estimator import KeypointEstimator
+from src.photos.keypoint_estimator import KeypointEstimator, for_person
 from src.photos.perspective import into_view, out_of_view, view_for
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
@@ -126,7 +126,7 @@ class PhotoEstimator:
             raise ValueError("K and fov both say what the lens is; give one")
         camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
         call = replace(
-            self.of_person(identity or self.identity),
+            for_person(self, identity or self.identity),
             K=camera or self.K,
             fov=checked_fov(fov, "fov") or self.fov,
             lens=self.lens if K is None and fov is None else None,
@@ -137,12 +137,6 @@ class PhotoEstimator:
         if not results:
             raise UnusableImage(refused[0].reason)
         return results[0]
-
-    def of_person(self, identity: Identity | None) -> PhotoEstimator:
-        """With the person's shape, and where a detector's points lie on that hand."""
-        own = {"estimator": self.estimator, "alone": self.alone}
-        fits = {name: fit.of_person(identity) for name, fit in own.items() if isinstance(fit, KeypointEstimator)}
-        return replace(self, identity=identity, **fits)
 
     def hands(self, photo: Photo) -> tuple[list[Result], list[Refused]]:
         """All hands of a picture, surest first, and those that were found and are refused.

@@ -6,6 +6,7 @@ As `estimator.HandEstimator`, in the right-hand convention.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +41,9 @@ from utils.artifacts import Identity
 
 #: Of a followed hand every so many frames say what they make of the shape: their neighbours would say the same.
 SHAPE_EVERY = 10
+
+
+Tools = TypeVar("Tools", bound=Any)
 
 
 class KeypointEstimator:
@@ -147,6 +151,13 @@ class KeypointEstimator:
         """Of rows as `_rows` gives them."""
         K, points, confidence, *world = rows
         return fit_keypoints(self.assets, points, K, confidence, betas, world[0] if world else None, options)
+
+
+def for_person(tools: Tools, identity: Identity | None) -> Tools:
+    """A `PhotoEstimator` with the person's shape, and with where a detector's points lie on that hand."""
+    fits = {name: getattr(tools, name) for name in ("estimator", "alone")}
+    own = {name: fit.of_person(identity) for name, fit in fits.items() if isinstance(fit, KeypointEstimator)}
+    return replace(tools, identity=identity, **own)
 
 
 def _rows(keypoints: Keypoints, K: np.ndarray) -> list[torch.Tensor]:
