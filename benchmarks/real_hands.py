@@ -81,10 +81,20 @@ class Setting:
         self.assets, self.output = load_hand_assets(), output
         self.beliefs: CalibrationOptions = photo_beliefs(self.assets, None, "cpu")
         self.options: KeypointFitOptions = fit_options(self.beliefs)
+        self.shape: np.ndarray | None = None
 
-    def fit(self, hands: list[PhotoHand], identity: Identity | None = None) -> KeypointFit:
+    def of_person(self, identity: Identity) -> Setting:
+        """The same for somebody whose hand is known, and where the detector's points lie on it."""
+        known = Setting(self.output)
+        known.options = KeypointFitOptions.of_source(
+            self.options.landmarks.of_person(identity), people=self.options.people, flat=self.options.flat
+        )
+        known.shape = identity.betas
+        return known
+
+    def fit(self, hands: list[PhotoHand]) -> KeypointFit:
         """Each hand on its own."""
-        return keypoint_hands(hands).fit(self.assets, self.options, None if identity is None else identity.betas)
+        return keypoint_hands(hands).fit(self.assets, self.options, self.shape)
 
     def identity(self, hands: list[PhotoHand], length: float) -> Identity:
         """One person's, with a ruler of 3 mm."""
@@ -148,9 +158,9 @@ def desk(setting: Setting, data: Path) -> dict[str, Any]:
     seen, wanted = [pair[0] for pair in views[half:]], wanted[half:]
     identity = setting.identity([pair[1] for pair in views[:half]], DESK_LENGTH)
     result: dict[str, Any] = {"instants": len(seen)}
-    for name, who in (("none", None), ("identity", identity)):
-        fit = setting.fit(seen, who)
-        points = setting.landmarks(fit)
+    for name, who in (("none", setting), ("identity", setting.of_person(identity))):
+        fit = who.fit(seen)
+        points = who.landmarks(fit)
         depth = points[:, 0, 2] / wanted[:, 0, 2]
         scaled = points * np.median(chain(wanted)) / np.median(chain(points))
         result[name] = {

@@ -11,6 +11,7 @@ the 21 points are the 16 joints, then the tips from thumb to little finger.
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import dataclass
 
@@ -109,6 +110,14 @@ class JointsModel:
     def few(self) -> FewJoints:
         """The same for a few hands on a CPU."""
         return FewJoints(self)
+
+    def moved(self, offsets: torch.Tensor) -> JointsModel:
+        """The same whose points lie ``offsets`` (N,21,3) m further, of N hands, MANO's order, in the frames of
+        ``offsets``; for `posed_points` of so many hands alone."""
+        other, further = copy.copy(self), offsets.permute(2, 1, 0)
+        other.__dict__.pop("few", None)
+        other.offsets = further if self.offsets is None else self.offsets + further
+        return other
 
     def rest_points(self, betas: torch.Tensor) -> torch.Tensor:
         """Zero-pose joints and tips (..., 21, 3), metres, from betas (..., 10)."""

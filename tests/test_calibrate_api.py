@@ -12,9 +12,10 @@ import pytest
 
 from benchmarks.scenes.simulation import SimulationOptions, simulate
 from src.evaluation.shape import zero_pose_mpvpe
-from src.personalization.calibration.from_keypoints import keypoint_options
+from src.personalization.calibration.from_keypoints import keypoint_options, keypoints_of, predictions_from_keypoints
 from src.personalization.calibration.identity import calibrate_predictions
-from src.personalization.calibration.population import SHIPPED_PRIOR, Population
+from src.personalization.calibration.population import SHIPPED_PRIOR, Population, shapes_of
+from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos.calibrate import calibrate
@@ -128,7 +129,13 @@ def test_results(assets: HandAssets) -> None:
         ]
 
     found = calibrate(results("mediapipe"))
-    np.testing.assert_array_equal(found.betas, calibrate(rows.keypoints_2d, K=rows.K).betas)
+    options = keypoint_options(assets, shapes_of(assets), landmarks=find_landmarks("mediapipe", assets))
+    hands = keypoints_of(rows.keypoints_2d, rows.K)
+    alone = predictions_from_keypoints(hands, assets, options, found.subject_id)
+    wanted = calibrate_predictions(alone, assets, options, num_images=None)[found.subject_id]
+    np.testing.assert_array_equal(found.betas, wanted.betas)  # its points are not the hand's joints
+    np.testing.assert_array_equal(found.landmarks["mediapipe"], wanted.landmarks["mediapipe"])
+    assert not np.allclose(found.betas, calibrate(rows.keypoints_2d, K=rows.K).betas)
     assert found.interval_mm is not None and found.scale_evidence == "prior"
     ours = calibrate(results("pose_2d"))  # whose errors were measured, and are smaller
     assert np.linalg.det(ours.covariance) < np.linalg.det(found.covariance)

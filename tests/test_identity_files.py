@@ -255,3 +255,17 @@ def test_a_prior_of_another_hand_is_refused(assets: HandAssets, rows: Prediction
         with pytest.raises(HandMismatchError, match="0123"):
             K = rows.K[0] if isinstance(source, np.ndarray) else None
             calibrate(source, K=K, prior=Population(hand_hash="0123"), assets=assets)
+
+
+def test_a_detectors_points_on_a_hand_are_kept(assets: HandAssets, tmp_path: Path) -> None:
+    own = np.random.default_rng(0).normal(0, 0.004, (21, 3))
+    save_identity(tmp_path / "me.json", person(assets, landmarks={"mediapipe": own}))
+    np.testing.assert_allclose(load_identity(tmp_path / "me.json").landmarks["mediapipe"], own, atol=6e-6)
+    content = json.loads((tmp_path / "me.json").read_text())
+    points = ([[1, 2, 3]], [[60.0] * 3] * 21, [["a"] * 3] * 21)
+    for wrong in ([1, 2], *({"mediapipe": each} for each in points)):
+        (tmp_path / "me.json").write_text(json.dumps({**content, "landmarks_mm": wrong}))
+        with pytest.raises(ArtifactError, match=r"me\.json"):
+            load_identity(tmp_path / "me.json")
+    save_identity(tmp_path / "other.json", person(assets))
+    assert "landmarks_mm" not in json.loads((tmp_path / "other.json").read_text())

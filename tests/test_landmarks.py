@@ -12,8 +12,11 @@ import pytest
 import roma
 import torch
 
+from src.personalization.calibration.from_keypoints import keypoint_options, keypoints_of, predictions_from_keypoints
+from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import calibrate_frames
-from src.personalization.calibration.population import CalibrationOptions
+from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.fitting.api import fit
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.detections import Detections, read_detections
@@ -21,9 +24,12 @@ from src.personalization.landmarks.model import LandmarkModel, joints_model, loa
 from src.personalization.landmarks.noise_fit import noise_sums, shared_part
 from src.personalization.landmarks.shared_fit import SharedFit, SharedFitOptions, fit_shared
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras
+from src.personalization.terms.hand_size import LengthCue, lengths_mm
+from src.photos.keypoint_estimator import KeypointEstimator
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import posed_points
 from utils.artifact_checks import ArtifactError, HandMismatchError
+from utils.identity import Identity
 
 K = torch.tensor([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]], dtype=torch.float64)
 
@@ -234,6 +240,61 @@ def test_named_landmarks_from_python(assets: HandAssets) -> None:
     assert (through.reprojection_px < 0.5 * plain.reprojection_px).all()
     with pytest.raises(FileNotFoundError, match="there is mediapipe"):
         fit(keypoints, K, landmarks="somebody")
+
+
+def test_a_persons_own_points(assets: HandAssets) -> None:
+    """A detector's points lie elsewhere on somebody's hand: told from shape, kept, and used for the next picture."""
+    source, own = made_up(assets), np.random.default_rng(5).normal(0, 0.004, (21, 3))
+    theirs = replace(source, offsets=source.offsets + own)
+    generator = torch.Generator().manual_seed(4)
+    betas, n = 0.5 * torch.randn(1, 10, generator=generator, dtype=torch.float64), 24
+    _, pose, _ = hands(assets, source, n, 0.6)
+    model = joints_model(assets, theirs)
+    place = torch.tensor([0.0, 0, 0.6], dtype=torch.float64)
+    points = posed_points(model, pose, model.rest_points(betas).expand(n, -1, -1)).points[:, model.to_standard]
+    seen = points + place
+    image = seen @ K.mT
+    keypoints = image[..., :2] / image[..., 2:]
+    first, last = keypoints[:16], keypoints[16:]
+    length = lengths_mm(assets, betas[0].numpy(), None, ("hand",))["hand"][0]
+    beliefs = replace(
+        keypoint_options(assets, Population(), landmarks=source), cues=(LengthCue("hand", length / 1000, 0.002),)
+    )
+    rows = predictions_from_keypoints(keypoints_of(first.numpy(), K.numpy()), assets, beliefs, 1)
+    found = {
+        free: calibrate_predictions(rows, assets, replace(beliefs, own_points=free), num_images=None)[1]
+        for free in (False, True)
+    }
+    assert not found[False].landmarks and found[True].landmarks["made up"].shape == (21, 3)
+    assert np.corrcoef(found[True].landmarks["made up"].ravel(), own.ravel())[0, 1] > 0.7
+    truth, errors = points[16:] - points[16:].mean(dim=1, keepdim=True), []
+    for identity in found.values():
+        through = source.of_person(identity)
+        shape = torch.as_tensor(identity.betas).expand(len(last), 10)
+        options = KeypointFitOptions.of_source(through)
+        posed = fit_keypoints(assets, last, K.expand(len(last), 3, 3), betas=shape, options=options)
+        model = joints_model(assets, through)
+        rest = model.rest_points(shape)
+        there = posed_points(model, posed.pose, rest).points[:, model.to_standard]
+        errors.append(float((there - there.mean(dim=1, keepdim=True) - truth).norm(dim=-1).median()))
+    assert errors[1] < 0.8 * errors[0], errors
+    named, told = fit(last, K, identity=found[True], landmarks=source), fit(last, K, betas=found[True].betas)
+    assert named.reprojection_px.mean() < told.reprojection_px.mean()
+    # Files that are merged keep the mean over their images.
+    other = replace(found[True], image_ids=[100], landmarks={"made up": -own}, n_images=found[True].n_images)
+    merged = merge_identities([found[True], other], assets, Population(), accept_conflict=True)
+    np.testing.assert_allclose(merged.landmarks["made up"], (found[True].landmarks["made up"] - own) / 2)
+
+
+def test_an_estimator_for_a_person_and_back(assets: HandAssets) -> None:
+    source = made_up(assets)
+    anybody, off = KeypointEstimator(assets, None, source), np.full((21, 3), 0.003)
+    known = Identity(np.zeros(10), assets.name, assets.hash, 185.0, landmarks={"made up": off})
+    own = anybody.of_person(known)
+    np.testing.assert_allclose(own.options.landmarks.offsets, source.offsets + off)
+    assert own.of_person(known) is own  # not twice
+    assert own.of_person(None) is anybody and anybody.of_person(replace(known, landmarks={})) is anybody
+    assert KeypointEstimator(assets).of_person(known).options.landmarks is None
 
 
 def test_files(tmp_path: Path, assets: HandAssets) -> None:

@@ -34,9 +34,13 @@ OWN = 51
 OPTIONS = CalibrationOptions(PosePriorOptions(0.1, 0.2), KeypointNoise(std_px=1.5, loss="none"), 0.85, 0.05)
 
 
-def case(noise: float = 2.0, turn: float = 0.1, loss: str = "none", linear: float = 0.3) -> SimpleNamespace:
-    """A problem whose every part is active, and a state off its minimum."""
-    model, options = JointsModel(load_hand_assets()), replace(OPTIONS, noise=replace(OPTIONS.noise, loss=loss))
+def case(
+    noise: float = 2.0, turn: float = 0.1, loss: str = "none", linear: float = 0.3, offsets: bool = False
+) -> SimpleNamespace:
+    """A problem whose every part is active, the person's own points too if asked for, and a state off its minimum."""
+    shifts = [0.008 * np.random.default_rng(number).normal(size=(21, 3)) for number in range(2 * offsets)]
+    model = JointsModel(load_hand_assets(), **dict(zip(("offsets", "bends"), shifts, strict=False)))
+    options = replace(OPTIONS, noise=replace(OPTIONS.noise, loss=loss))
     world = simulate(load_hand_assets(), PERSONS, FRAMES, SimulationOptions(noise, 0.0, turn, (0.85, 0.05)), seed=3)
     flat = [value.flatten(0, 1) for value in (world.predicted, world.K, world.keypoints)]
     inputs = check_frames(flat[0], world.betas.repeat_interleave(FRAMES, 0), flat[1], flat[2], None)
@@ -48,18 +52,21 @@ def case(noise: float = 2.0, turn: float = 0.1, loss: str = "none", linear: floa
         options.population.shape_prior(),
         (LengthCue("hand", 0.19, 0.003), LengthCue("index", 0.09, 0.004)),
         linear * torch.randn(PERSONS, 10, generator=generator, dtype=torch.float64),
+        torch.linspace(0.001, 0.003, 21, dtype=torch.float64) if offsets else None,
     )
     wrist = world.joints[:, :, 0] + 0.01 * torch.randn(PERSONS, FRAMES, 3, generator=generator, dtype=torch.float64)
     state = {"pose": inputs.pose.unflatten(0, (PERSONS, FRAMES)), "wrist": wrist, "betas": world.betas + 0.2}
+    if offsets:
+        state["offsets"] = 0.002 * torch.randn(PERSONS, 21, 3, generator=generator, dtype=torch.float64)
     return SimpleNamespace(model=model, world=world, problem=problem, state=state, inputs=inputs, options=options)
 
 
 def dense(terms: dict[str, torch.Tensor], person: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hessian and gradient of all unknowns of a person, frame after frame, the betas last."""
-    size = FRAMES * OWN
-    matrix, vector = np.zeros((size + 10, size + 10)), np.zeros(size + 10)
-    matrix[size:, size:] = terms["shape_hessian"][person].numpy()
-    vector[size:] = terms["shape_gradient"][person].numpy()
+    """Hessian and gradient of all unknowns of a person, frame after frame, then the betas, and the offsets if free."""
+    size, shared = FRAMES * OWN, terms["person_gradient"].shape[1]
+    matrix, vector = np.zeros((size + shared, size + shared)), np.zeros(size + shared)
+    matrix[size:, size:] = terms["person_hessian"][person].numpy()
+    vector[size:] = terms["person_gradient"][person].numpy()
     for frame in range(FRAMES):
         own, block = slice(frame * OWN, (frame + 1) * OWN), terms["hessian"][person, frame].numpy()
         matrix[own, own], matrix[own, size:], matrix[size:, own] = (
@@ -71,45 +78,50 @@ def dense(terms: dict[str, torch.Tensor], person: int) -> tuple[np.ndarray, np.n
     return matrix, vector
 
 
-@pytest.mark.parametrize("loss", ["none", "geman_mcclure"])
-def test_the_gradient_is_that_of_the_cost(loss: str) -> None:
-    this, size = case(loss=loss), 1e-6
+@pytest.mark.parametrize(("loss", "offsets"), [("none", False), ("geman_mcclure", False), ("geman_mcclure", True)])
+def test_the_gradient_is_that_of_the_cost(loss: str, offsets: bool) -> None:
+    this, size = case(loss=loss, offsets=offsets), 1e-6
     terms = this.problem.linearise(this.state)
     generator = torch.Generator().manual_seed(1)
     for _ in range(3):
         own = torch.randn(PERSONS, FRAMES, OWN, generator=generator, dtype=torch.float64)
-        shape = torch.randn(PERSONS, 10, generator=generator, dtype=torch.float64)
+        shared = torch.randn(terms["person_gradient"].shape, generator=generator, dtype=torch.float64)
+        shared[:, 10:] *= 0.01  # m
         costs = []
         for amount in (size, -size):
-            step = step_of(amount * own, terms["chart"]) | {"betas": amount * shape}
+            step = step_of(amount * own, terms["chart"]) | {"betas": amount * shared[:, :10]}
+            step |= {"offsets": amount * shared[:, 10:].view(PERSONS, -1, 3)} if offsets else {}
             costs.append(this.problem.linearise(this.problem.retract(this.state, step))["cost"])
-        expected = (terms["gradient"][..., :OWN] * own).sum(dim=(1, 2)) + (terms["shape_gradient"] * shape).sum(dim=1)
+        expected = (terms["gradient"][..., :OWN] * own).sum(dim=(1, 2)) + (terms["person_gradient"] * shared).sum(dim=1)
         torch.testing.assert_close((costs[0] - costs[1]) / (2 * size), expected, rtol=1e-4, atol=1e-2)
 
 
-def test_a_step_solves_the_dense_system() -> None:
-    this = case()
+@pytest.mark.parametrize("offsets", [False, True])
+def test_a_step_solves_the_dense_system(offsets: bool) -> None:
+    this = case(offsets=offsets)
     terms, damping = this.problem.linearise(this.state), torch.tensor([0.3, 1e-4], dtype=torch.float64)
     step, promised = this.problem.solve(terms, damping)
     for person in range(PERSONS):
         matrix, vector = dense(terms, person)
-        frames = matrix.diagonal()[:-10].reshape(FRAMES, OWN)
+        frames = matrix.diagonal()[: FRAMES * OWN].reshape(FRAMES, OWN)
         assert (frames.min(axis=1) > 1e-10 * frames.max(axis=1)).all()  # nothing is unobserved: damping is a multiple
         found = np.linalg.solve(matrix + float(damping[person]) * np.diag(matrix.diagonal()), -vector)
-        own = torch.as_tensor(found[:-10]).view(FRAMES, OWN)
+        own, shared = torch.as_tensor(found[: FRAMES * OWN]).view(FRAMES, OWN), found[FRAMES * OWN :]
         turn = torch.einsum("fjab,fjb->fja", terms["chart"][person], own[:, :48].reshape(FRAMES, 16, 3))
         torch.testing.assert_close(step["turn"][person], turn, rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(step["wrist"][person], own[:, 48:], rtol=1e-6, atol=1e-9)
-        np.testing.assert_allclose(step["betas"][person], found[-10:], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(step["betas"][person], shared[:10], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(step["offsets"][person].flatten(), shared[10:], rtol=1e-6, atol=1e-12)
         np.testing.assert_allclose(promised[person], -vector @ found - found @ matrix @ found / 2, rtol=1e-6)
 
 
-def test_the_covariance_is_the_dense_inverse() -> None:
-    this = case()
+@pytest.mark.parametrize("offsets", [False, True])
+def test_the_covariance_is_the_dense_inverse(offsets: bool) -> None:
+    this, betas = case(offsets=offsets), slice(FRAMES * OWN, FRAMES * OWN + 10)
     terms = this.problem.linearise(this.state)
     covariance = posterior_covariance(terms)
     for person in range(PERSONS):
-        expected = np.linalg.inv(dense(terms, person)[0])[-10:, -10:]
+        expected = np.linalg.inv(dense(terms, person)[0])[betas, betas]
         np.testing.assert_allclose(covariance[person], expected, rtol=1e-6, atol=1e-12)
 
 
@@ -143,7 +155,7 @@ def test_a_frame_counts_its_share() -> None:
         replace(this.problem, share=share * this.problem.share).linearise(this.state) for share in (1.0, 0.5)
     )
     none = replace(this.problem, share=0.0 * this.problem.share).linearise(this.state)
-    for key in ("cost", "shape_gradient", "shape_hessian", "gradient", "hessian"):
+    for key in ("cost", "person_gradient", "person_hessian", "gradient", "hessian"):
         torch.testing.assert_close(half[key] - none[key], (whole[key] - none[key]) / 2, rtol=1e-9, atol=1e-9)
     off, prior = this.state["betas"] - this.problem.shape_prior.mean, this.problem.shape_prior.precision
     without = replace(this.problem, cues=(), share=0.0 * this.problem.share).linearise(this.state)

@@ -18,6 +18,8 @@ IDENTITY_SCHEMA = 1
 #: Half of a Gaussian's central 95%, in standard deviations.
 HALF_95 = 1.959964
 SIDES = ("right", "left", "both")
+#: m, by which no detector's point lies elsewhere on one hand than on others.
+MOST_OWN = 0.05
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Identity(OfHand):
             the population), "errors_repeat", "network" (mean predicted betas, images), "cues" ([name, mm, std_mm]);
             and "repeats", what was assumed of images that repeat each other: "views" and "videos", what all images and
             views of a video have "in_common" of their errors, and how many independent images they are "worth".
+        landmarks: by source of keypoints, (21,3) m: how far its points lie on this hand from where they lie on others
+            (`LandmarkModel.offsets`), which is no property of the hand alone.
 
     Raises:
         ArtifactError: on a wrong shape or value; it names it.
@@ -59,6 +63,7 @@ class Identity(OfHand):
     created_by: str = ""
     scale_evidence: str = "prior"
     evidence: dict[str, Any] = field(default_factory=dict)
+    landmarks: dict[str, np.ndarray] = field(default_factory=dict)
     source: str = field(default="Identity", repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +94,18 @@ class Identity(OfHand):
             raise ArtifactError(f"{self.source}: n_images is {self.n_images}; it must not be negative")
         if not isinstance(self.evidence, dict):
             raise ArtifactError(f"{self.source}: evidence is {self.evidence!r}; an object is meant")
+        if not isinstance(self.landmarks, dict):
+            raise ArtifactError(f"{self.source}: landmarks is {self.landmarks!r}; an object is meant")
+        self.landmarks = {
+            name: checked_array(f"landmarks {name}", own, (21, 3), np.float64, self.source)
+            for name, own in self.landmarks.items()
+        }
+        for name, own in self.landmarks.items():
+            if np.abs(own).max() > MOST_OWN:
+                raise ArtifactError(
+                    f"{self.source}: landmarks of {name} lie {1000 * np.abs(own).max():.0f} mm off; at most "
+                    f"{1000 * MOST_OWN:.0f} are meant"
+                )
         self.subject_id = None if self.subject_id is None else self._whole("subject_id", self.subject_id)
         for name in ("hand_name", "hand_hash", "method", "created_by", "scale_evidence"):
             if not isinstance(getattr(self, name), str):
@@ -138,6 +155,8 @@ def save_identity(path: str | os.PathLike, identity: Identity) -> None:
         "image_ids": identity.image_ids,
         "covariance": None if covariance is None else covariance.tolist(),
     }
+    if identity.landmarks:
+        content["landmarks_mm"] = {name: (1000 * own).round(2).tolist() for name, own in identity.landmarks.items()}
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -179,8 +198,10 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     if not isinstance(hand, dict) or not {"name", "hash"} <= set(hand):
         raise ArtifactError(f"{path}: hand_model is {hand!r}; it must hold 'name' and 'hash'")
     try:
+        own = content.pop("landmarks_mm", {})
+        content["landmarks"] = {name: np.array(mm, dtype=np.float64) / 1000 for name, mm in own.items()}
         identity = Identity(**content, hand_name=hand["name"], hand_hash=hand["hash"], source=str(path))
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path}: {error}; calibrate again") from error
     if side is not None and identity.side not in (side, "both"):
         raise ArtifactError(f"{path}: side is {identity.side!r}, but a {side} hand is asked for")

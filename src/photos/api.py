@@ -26,7 +26,7 @@ from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, chec
 from src.photos.detector.search import KeypointReader, open_reader
 from src.photos.estimator import Estimator, HandEstimator, HandInPicture
 from src.photos.image import Photo, UnusableImage, photo_of
-from src.photos.keypoint_estimator import KeypointEstimator
+from src.photos.keypoint_estimator import KeypointEstimator, for_person
 from src.photos.perspective import into_view, out_of_view, view_for
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
@@ -126,10 +126,9 @@ class PhotoEstimator:
             raise ValueError("K and fov both say what the lens is; give one")
         camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
         call = replace(
-            self,
+            for_person(self, identity or self.identity),
             K=camera or self.K,
             fov=checked_fov(fov, "fov") or self.fov,
-            identity=identity or self.identity,
             lens=self.lens if K is None and fov is None else None,
             bbox=self.bbox if box is None else box,
             hand=side,

@@ -31,6 +31,7 @@ from src.personalization.calibration.population import (
     load_population,
     shapes_of,
 )
+from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue
 from src.photos.camera import Camera, lens_camera, parse_intrinsics
@@ -165,8 +166,10 @@ def calibrate(
         )
     else:
         subject = SOMEBODY if subject is None else subject
-        noise = noise_of(source, assets, people)
-        options = replace(keypoint_options(assets, shapes_of(assets, people), device, noise), **told)
+        noise, detected = noise_of(source, assets, people), are_results(source)
+        detected = detected and all(one.sources.keypoints == DETECTOR for one in source)
+        landmarks = find_landmarks(DETECTOR, assets) if detected else None
+        options = replace(keypoint_options(assets, shapes_of(assets, people), device, noise, landmarks), **told)
         rows = predictions_from_keypoints(keypoints_of(source, K, confidence, hand), assets, options, subject, device)
     found = calibrate_predictions(
         rows,

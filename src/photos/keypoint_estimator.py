@@ -6,6 +6,7 @@ As `estimator.HandEstimator`, in the right-hand convention.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -36,9 +37,13 @@ from src.photos.estimator import HandInPicture, Keypoints, fitted_result, rows_o
 from src.photos.image import UnusableImage
 from src.photos.result import Result
 from template import HandAssets, HandModel
+from utils.artifacts import Identity
 
 #: Of a followed hand every so many frames say what they make of the shape: their neighbours would say the same.
 SHAPE_EVERY = 10
+
+
+Tools = TypeVar("Tools", bound=Any)
 
 
 class KeypointEstimator:
@@ -69,6 +74,20 @@ class KeypointEstimator:
         self.joints_model = joints_model(assets, landmarks)
         self.frame_options = replace(self.options, flat=True).frame_options(assets)
         self._following = replace(self.frame_options, flat=None)
+        self._anybodys, self._persons = self, dict[bytes, KeypointEstimator]()
+
+    def of_person(self, identity: Identity | None) -> KeypointEstimator:
+        """The same for somebody whose own points were calibrated, if this source's were."""
+        base = self._anybodys
+        landmarks = None if base.options.landmarks is None else base.options.landmarks.of_person(identity)
+        if landmarks is base.options.landmarks:
+            return base
+        key = landmarks.offsets.tobytes()
+        if key not in base._persons:
+            limits = base.max_misfit, base.min_side, base.options.flat
+            base._persons[key] = KeypointEstimator(base.assets, base.options.people, landmarks, *limits)
+            base._persons[key]._anybodys = base
+        return base._persons[key]
 
     @torch.no_grad()
     def estimate(self, seen: HandInPicture) -> Result:
@@ -132,6 +151,13 @@ class KeypointEstimator:
         """Of rows as `_rows` gives them."""
         K, points, confidence, *world = rows
         return fit_keypoints(self.assets, points, K, confidence, betas, world[0] if world else None, options)
+
+
+def for_person(tools: Tools, identity: Identity | None) -> Tools:
+    """A `PhotoEstimator` with the person's shape, and with where a detector's points lie on that hand."""
+    fits = {name: getattr(tools, name) for name in ("estimator", "alone")}
+    own = {name: fit.of_person(identity) for name, fit in fits.items() if isinstance(fit, KeypointEstimator)}
+    return replace(tools, identity=identity, **own)
 
 
 def _rows(keypoints: Keypoints, K: np.ndarray) -> list[torch.Tensor]:

@@ -22,6 +22,7 @@ from src.photos.detector.mediapipe_hands import install_advice, is_installed
 from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, open_own_hands
 from src.photos.detector.search import WindowReader
 from src.photos.estimator import HandEstimator
+from src.photos.keypoint_estimator import for_person
 from src.photos.onnx_network import through_onnx
 from template import load_hand_assets
 from utils.artifacts import Identity, load_identity
@@ -78,12 +79,12 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
         if detector is not None:
             tools = replace(tools, detector=detector.detector, alone=detector.estimator)
     bbox = None if args.bbox is None else tuple(args.bbox)
-    given = {"identity": identity, "K": K, "fov": fov, "bbox": bbox, "hand": side, "one_person": args.one_person}
+    given = {"K": K, "fov": fov, "bbox": bbox, "hand": side, "one_person": args.one_person}
     if args.engine == "onnx" and device.type == "cpu":
         compute_by_onnx(tools)
     elif args.engine == "onnx":
         logger.warning("--engine onnx is for the CPU: PyTorch computes on %s", device)
-    return replace(tools, **given, lens=lens)
+    return replace(for_person(tools, identity), **given, lens=lens)
 
 
 def compute_by_onnx(tools: PhotoEstimator) -> None:

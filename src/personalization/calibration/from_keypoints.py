@@ -176,7 +176,8 @@ def keypoint_options(
     """What is believed of keypoints (px) without a network: usual poses and hands shown flat, people's shapes, and
     noise of a detector.
 
-    Of a source with a landmark model its noise is taken, and how much of it repeats from image to image. Else the noise
+    Of a source with a landmark model its noise is taken, how much of it repeats from image to image, and a calibration
+    solves for where its points lie on this hand. Else the noise
     is doubled, as for a network's keypoints (benchmarks/own_photos.py shows what the intervals hold). There is no prior
     on the depth.
     """
@@ -190,6 +191,7 @@ def keypoint_options(
         population=people,
         landmarks=landmarks,
         error_correlation=correlation,
+        own_points=True,
     )
 
 

@@ -114,8 +114,8 @@ def calibrate_person(
         counts = repeats.weights(options.video_correlation)[place]
         assumed = repeats.describe(subject, *options.in_common, bool(options.same_video))
         evidence = own.evidence(options, counts, repeats=assumed)
-        betas, covariance, used, further = solve_person(model, own, repeats, counts, options, subject)
-        evidence["evidence"] |= further
+        betas, covariance, used, more = solve_person(model, own, repeats, counts, options, subject)
+        evidence = {**evidence, **more, "evidence": evidence["evidence"] | more["evidence"]}
     length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
     low, high = HAND_RANGE
     if not 1000 * low < length < 1000 * high:

@@ -94,8 +94,19 @@ def merge_identities(
         created_by=last.created_by,
         scale_evidence=" + ".join(dict.fromkeys(p for i in identities for p in i.scale_evidence.split(" + "))),
         evidence=evidence,
+        landmarks=_landmarks(identities),
         source="merged identity",
     )
+
+
+def _landmarks(identities: list[Identity]) -> dict[str, np.ndarray]:
+    """Each source's points on this hand, (21,3) m: the mean over the images."""
+    found = {}
+    for name in sorted({name for identity in identities for name in identity.landmarks}):
+        own = [identity for identity in identities if name in identity.landmarks]
+        points, counts = [i.landmarks[name] for i in own], [max(1, i.n_images) for i in own]
+        found[name] = np.average(points, axis=0, weights=counts)
+    return found
 
 
 def _check(identities: list[Identity], assets: HandAssets, population: Population) -> None:

@@ -13,7 +13,7 @@ from src.personalization.calibration.images import Images, ViewGroups
 from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.problem import (
     OWN,
-    SHAPE,
+    PERSON,
     MultiFrameProblem,
     log_volume_gradient,
     posterior_covariance,
@@ -50,6 +50,7 @@ class MultiFrameResult:
         pose: (P,F,16,3,3); transl: (P,F,3) m.
         status: (P,) of `Status`; frame_status: (P,F), CONVERGED for a frame that was used, else why not.
         cost: (P,) half chi-square at the end; steps: (P,).
+        offsets: (P,21,3) m, standard order, how far the persons' points lie from the landmarks; None: not solved for.
     """
 
     betas: torch.Tensor
@@ -61,6 +62,7 @@ class MultiFrameResult:
     frame_status: torch.Tensor
     cost: torch.Tensor
     steps: torch.Tensor
+    offsets: torch.Tensor | None = None
 
 
 def calibrate_frames(
@@ -109,6 +111,7 @@ def calibrate_frames(
         frame_status=frame_status,
         cost=result.cost,
         steps=result.steps,
+        offsets=fitted["offsets"][:, model.to_standard] if "offsets" in fitted else None,
     )
 
 
@@ -121,7 +124,7 @@ def solve_person(
         repeats: `Images.repeats`; counts: (N,) for how many independent images each image's predicted betas count.
 
     Returns:
-        Betas (10,), their covariance (10,10), the mask (N,) of the images used, and further evidence for `Identity`.
+        Betas (10,), their covariance (10,10), the mask (N,) of the images used, and what else `Identity` holds of it.
     """
     predicted, network, people = own.predicted_betas, options.population.network, options.population
     if predicted is not None and network is not None:
@@ -153,10 +156,11 @@ def solve_person(
             raise CalibrationError(f"{said}. Measure again{how}, or --accept_conflict")
         if abs(conflict) > MAX_CONFLICT / 2:
             logger.warning("%s", said)
+    own_points = {} if result.offsets is None else {options.landmarks.name: result.offsets[0].cpu().numpy()}
     used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
     if own.views is not None:  # that is of instants, not of images
         used = np.ones(len(own.predictions), dtype=bool)
-    return result.betas[0].cpu().numpy(), covariance, used, further
+    return result.betas[0].cpu().numpy(), covariance, used, {"evidence": further, "landmarks": own_points}
 
 
 def dispersed(solved: np.ndarray, known: np.ndarray, images: float, correlation: float) -> np.ndarray:
@@ -212,9 +216,10 @@ def image_information(
     zero for images that cannot be used. Arguments as in `fitting.fit_frames` (K and keypoints in px).
     """
     trust = None if confidence is None else confidence[:, None]
+    options = replace(options, own_points=False)
     problem, state, status = _set_up(model, pose[:, None], betas, K[:, None], keypoints[:, None], trust, options)
     hessian = problem.linearise(state)["hessian"][:, 0]
-    information = hessian[:, SHAPE, SHAPE] + hessian[:, OWN, SHAPE].mT @ reaction(hessian)
+    information = hessian[:, PERSON, PERSON] + hessian[:, OWN, PERSON].mT @ reaction(hessian)
     return torch.where((status == Status.CONVERGED)[..., None], information, torch.zeros_like(information))
 
 
@@ -258,4 +263,7 @@ def _set_up(
     prior = options.population.shape_prior(model.dtype, model.device)
     problem = MultiFrameProblem(model, seen, share, prior, options.cues, betas.new_zeros(1, 10))
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
+    if options.own_points and options.landmarks is not None:
+        problem.offset_std = torch.as_tensor(options.landmarks.own_std).to(betas)[model.from_standard]
+        state["offsets"] = betas.new_zeros(persons, 21, 3)
     return problem, state, frame_status

@@ -111,6 +111,7 @@ class CalibrationOptions(FitOptions):
         landmarks: of the keypoints' source; None: the hand's own joints and tips.
         error_correlation: the part of the images' errors that they share: n images tell as much as
             n / (1 + (n - 1) error_correlation) independent ones (the design effect, Kish 1965, section 5.4).
+        own_points: of ``landmarks``, how far this person's points lie from them is solved for (`MultiFrameProblem`).
         video_correlation: the same of a video's views, if more. same_video: all are of one, or of none; None: told.
         interval_correlation: the part that errors share though betas are solved as if they did not, which errs least:
             intervals are of n images whose errors vary 1 + (n - 1) interval_correlation times as much
@@ -127,6 +128,7 @@ class CalibrationOptions(FitOptions):
     errors_repeat: bool = False
     landmarks: LandmarkModel | None = None
     error_correlation: float = 0.0
+    own_points: bool = False
     video_correlation: float = SHARED
     same_video: bool | None = None
     interval_correlation: float = 0.0

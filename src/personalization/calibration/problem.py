@@ -1,8 +1,11 @@
 """One person, many frames: betas shared by all frames, a pose and a wrist position of each.
 
-The normal equations are an arrow: frames do not see each other except through the betas. Frames are
+The normal equations are an arrow: frames do not see each other except through what is the person's. Frames are
 eliminated first (Schur complement; Triggs et al. 2000, "Bundle adjustment", section 6), so the work is
-linear in the number of frames, and the 10x10 system that is left is the betas' posterior information.
+linear in the number of frames, and the small system that is left is the person's posterior information.
+
+A detector errs in the same way in all pictures of a person: its points lie elsewhere on this hand than on others. Where
+that is asked for, how far is solved for together with the betas, which would take it for another shape.
 
 At the optimum the betas' own posterior is corrected for the poses' freedom (Laplace's method, see
 `log_volume_gradient`).
@@ -22,8 +25,10 @@ from src.personalization.terms.hand_size import LengthCue
 from src.personalization.terms.shape_terms import shape_terms
 from template.kinematics import JointsModel
 
-#: A frame's own unknowns among its 61, and the betas.
-OWN, SHAPE = slice(None, FRAME_SIZE), slice(FRAME_SIZE, None)
+#: A frame's own unknowns, and the person's: the betas, and the offsets of their points where these are free.
+OWN, PERSON = slice(None, FRAME_SIZE), slice(FRAME_SIZE, None)
+#: Of the latter.
+BETAS, OFFSETS = slice(0, 10), slice(10, None)
 #: Half step of the central difference, units of betas: far above rounding, far below the curvature's scale.
 STEP = 0.02
 
@@ -32,14 +37,16 @@ STEP = 0.02
 class MultiFrameProblem:
     """`levenberg_marquardt.Problem` over P persons of F frames each.
 
-    State: pose (P,F,16,3,3), wrist (P,F,3) m, betas (P,10). Persons with fewer frames are filled up with
-    frames whose keypoints have zero weight and whose pose prior sits at their start: they add nothing.
+    State: pose (P,F,16,3,3), wrist (P,F,3) m, betas (P,10), and offsets (P,21,3) m (MANO's order) if they
+    are free. Persons with fewer frames are filled up with frames whose keypoints have zero weight and whose pose prior
+    sits at their start: they add nothing.
 
     Attributes:
         observations: of the P*F frames, person by person.
         share: (P,F|1) what a frame's information counts: less than one where errors are taken to repeat.
         shape_prior: on the betas; cues: measured lengths, the same for all persons.
         linear: (P|1,10) term ``linear . betas`` of the cost, see `log_volume_gradient`.
+        offset_std: (21,) m, MANO's order, of a coordinate of the offsets about zero; None: they are not free.
     """
 
     model: JointsModel
@@ -48,48 +55,61 @@ class MultiFrameProblem:
     shape_prior: ShapePrior
     cues: tuple[LengthCue, ...]
     linear: torch.Tensor
+    offset_std: torch.Tensor | None = None
 
     def linearise(self, state: State) -> State:
-        """Cost (P,), shape_gradient (P,10) and shape_hessian (P,10,10) of everything, ``known`` (P,10,10) of the
-        latter without the frames, and of each frame gradient (P,F,61) by pose (rad), wrist (m) and betas, Gauss-Newton
-        hessian (P,F,61,61), chart (P,F,16,3,3)."""
+        """Cost (P,), person_gradient (P,S) and person_hessian (P,S,S) of everything, S = 10 or 73 being the person's
+        unknowns, ``known`` (P,10,10) of the betas' without the frames, and of each frame gradient (P,F,51+S) by pose
+        (rad), wrist (m) and the person's, Gauss-Newton hessian (P,F,51+S,51+S), chart (P,F,16,3,3)."""
         persons, frames = state["pose"].shape[:2]
         rest = self.model.rest_points(state["betas"]).repeat_interleave(frames, dim=0)
         pose, wrist = state["pose"].flatten(0, 1), state["wrist"].flatten(0, 1)
-        found = evaluate_frames(self.model, self.observations, pose, wrist, rest, with_shape=True)
+        offsets = state["offsets"].repeat_interleave(frames, dim=0) if "offsets" in state else None
+        found = evaluate_frames(self.model, self.observations, pose, wrist, rest, with_shape=True, offsets=offsets)
         split = (persons, frames)
         share = self.share[..., None]
         gradient = share * found.gradient.unflatten(0, split)
         hessian = share[..., None] * found.hessian.unflatten(0, split)
-        cost, shape_gradient, known = shape_terms(self.model, self.shape_prior, self.cues, state["betas"])
+        cost, pull, known = shape_terms(self.model, self.shape_prior, self.cues, state["betas"])
+        cost = cost + (self.share * found.cost.view(split)).sum(dim=1) + (self.linear * state["betas"]).sum(dim=1)
+        person_gradient, person_hessian = gradient[..., PERSON].sum(dim=1), hessian[..., PERSON, PERSON].sum(dim=1)
+        person_gradient[:, BETAS] += pull + self.linear
+        person_hessian[:, BETAS, BETAS] += known
+        if self.offset_std is not None:
+            precision, moved = self.offset_std.repeat_interleave(3) ** -2, state["offsets"].flatten(1)
+            cost = cost + (moved.square() * precision).sum(dim=1) / 2
+            person_gradient[:, OFFSETS] += moved * precision
+            person_hessian[:, OFFSETS, OFFSETS].diagonal(dim1=1, dim2=2).add_(precision)
         return {
-            "cost": cost + (self.share * found.cost.view(split)).sum(dim=1) + (self.linear * state["betas"]).sum(dim=1),
+            "cost": cost,
             "gradient": gradient,
             "hessian": hessian,
             "chart": found.chart.unflatten(0, split),
-            "shape_gradient": shape_gradient + gradient[..., SHAPE].sum(dim=1) + self.linear,
-            "shape_hessian": known + hessian[..., SHAPE, SHAPE].sum(dim=1),
+            "person_gradient": person_gradient,
+            "person_hessian": person_hessian,
             "known": known,
         }
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
         """See `levenberg_marquardt.Problem`; a step in rad, m and betas."""
-        gradient, coupling = terms["gradient"][..., OWN], terms["hessian"][..., OWN, SHAPE]
+        gradient, coupling = terms["gradient"][..., OWN], terms["hessian"][..., OWN, PERSON]
         system, added = damped(terms["hessian"][..., OWN, OWN], damping[:, None])
         solved = solve_factored(factorise(system), torch.cat([coupling, gradient[..., None]], dim=-1))
         eliminated, own = solved[..., :-1], solved[..., -1]
-        reduced, added_shape = damped(terms["shape_hessian"], damping)
+        reduced, added_person = damped(terms["person_hessian"], damping)
         reduced -= (coupling.mT @ eliminated).sum(dim=1)
-        shape_gradient = terms["shape_gradient"]
-        pull = shape_gradient - (coupling.mT @ own[..., None]).sum(dim=1)[..., 0]
-        shape_step = -solve_factored(factorise((reduced + reduced.mT) / 2), pull)
-        frame_step = -(own + (eliminated @ shape_step[:, None, :, None])[..., 0])
+        person_gradient = terms["person_gradient"]
+        pull = person_gradient - (coupling.mT @ own[..., None]).sum(dim=1)[..., 0]
+        person_step = -solve_factored(factorise((reduced + reduced.mT) / 2), pull)
+        frame_step = -(own + (eliminated @ person_step[:, None, :, None])[..., 0])
         # -g.s - s.H.s / 2 with (H + D) s = -g is (s.D.s - g.s) / 2.
         promised = ((added * frame_step - gradient) * frame_step).sum(dim=(1, 2)) / 2
-        promised = promised + ((added_shape * shape_step - shape_gradient) * shape_step).sum(-1) / 2
+        promised = promised + ((added_person * person_step - person_gradient) * person_step).sum(-1) / 2
         bad = ~torch.isfinite(promised)
         step = step_of(frame_step.masked_fill(bad[:, None, None], 0.0), terms["chart"])
-        step["betas"] = shape_step.masked_fill(bad[:, None], 0.0)
+        person_step = person_step.masked_fill(bad[:, None], 0.0)
+        step["betas"] = person_step[:, BETAS]
+        step["offsets"] = person_step[:, OFFSETS].unflatten(1, (-1, 3))
         return step, promised.masked_fill(bad, torch.nan)
 
     retract = staticmethod(retract_frames)
@@ -102,20 +122,22 @@ class MultiFrameProblem:
 
 
 def own_factor(hessian: torch.Tensor) -> torch.Tensor:
-    """Cholesky factors (...,51,51) of the frames' own part (rad, m) of Hessians (...,61,61), not damped."""
+    """Cholesky factors (...,51,51) of the frames' own part (rad, m) of Hessians (...,51+S,51+S), not damped."""
     return factorise(damped(hessian[..., OWN, OWN], hessian.new_zeros(()))[0])
 
 
 def reaction(hessian: torch.Tensor) -> torch.Tensor:
-    """How poses (rad) and wrists (m) (...,51,10) move with the betas at the optimum, of Hessians (...,61,61)."""
-    return -solve_factored(own_factor(hessian), hessian[..., OWN, SHAPE])
+    """How poses (rad) and wrists (m) (...,51,S) move with what is the person's at the optimum, of Hessians
+    (...,51+S,51+S)."""
+    return -solve_factored(own_factor(hessian), hessian[..., OWN, PERSON])
 
 
 def posterior_covariance(terms: State) -> torch.Tensor:
-    """Laplace covariance (P,10,10) of the betas, poses and positions integrated out: inverse Schur complement."""
+    """Laplace covariance (P,10,10) of the betas, poses, positions and offsets integrated out: of the inverse
+    Schur complement."""
     hessian = terms["hessian"]
-    reduced = terms["shape_hessian"] + (hessian[..., OWN, SHAPE].mT @ reaction(hessian)).sum(dim=1)
-    covariance = torch.cholesky_inverse(factorise((reduced + reduced.mT) / 2))
+    reduced = terms["person_hessian"] + (hessian[..., OWN, PERSON].mT @ reaction(hessian)).sum(dim=1)
+    covariance = torch.cholesky_inverse(factorise((reduced + reduced.mT) / 2))[:, BETAS, BETAS]
     return (covariance + covariance.mT) / 2
 
 

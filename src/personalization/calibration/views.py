@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy.stats import chi2
 
-from src.personalization.calibration.problem import OWN, SHAPE, reaction
+from src.personalization.calibration.problem import OWN, PERSON, reaction
 from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
 from src.personalization.terms.frame_problem import FrameProblem
 from src.personalization.terms.frame_terms import Observations, evaluate_frames
@@ -158,8 +158,8 @@ def solve_frames(
     rest = model.rest_points(fitted["betas"])
     terms = evaluate_frames(model, seen, fitted["pose"], fitted["wrist"], rest, with_shape=True)
     react = reaction(terms.hessian)
-    precision = terms.hessian[:, SHAPE, SHAPE] + terms.hessian[:, SHAPE, OWN] @ react
-    gradient = terms.gradient[:, SHAPE] + (terms.gradient[:, None, OWN] @ react)[:, 0]
+    precision = terms.hessian[:, PERSON, PERSON] + terms.hessian[:, PERSON, OWN] @ react
+    gradient = terms.gradient[:, PERSON] + (terms.gradient[:, None, OWN] @ react)[:, 0]
     precision = (precision + precision.mT) / 2
     pull = (precision @ fitted["betas"][..., None])[..., 0] - gradient
     return fitted, result.status, Evidence(precision, pull)

@@ -125,9 +125,14 @@ def fit(
     n, left, give = len(points), side == "left", _like(given)
     trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
     assets = load_hand_assets(side="right") if hand is None else hand
-    shape = _known_shape(betas, identity, side, assets, n)
-    if landmarks is not None and not isinstance(landmarks, LandmarkModel):
-        landmarks = load_landmarks(landmarks, assets.hash)
+    if identity is not None and betas is not None:
+        raise ValueError("give betas or an identity, not both")
+    identity = None if identity is None else _of_side(identity, side, assets)
+    shape = _known_shape(betas if identity is None else identity.betas, n)
+    if landmarks is not None:
+        if not isinstance(landmarks, LandmarkModel):
+            landmarks = load_landmarks(landmarks, assets.hash)
+        landmarks = landmarks.of_person(identity)
     population = shipped_population(assets)
     if joints is not None:
         of_joints = JointFitOptions(
@@ -155,22 +160,21 @@ def fit(
     return _posed(fit_frames(model, start, shape, camera, points, trust, options), assets, left, give)
 
 
-def _known_shape(
-    betas: Array | None, identity: Identity | str | os.PathLike | None, side: str, assets: HandAssets, n: int
-) -> torch.Tensor | None:
-    """(n,10) of whichever is given."""
-    if identity is not None:
-        if betas is not None:
-            raise ValueError("give betas or an identity, not both")
-        if isinstance(identity, str | os.PathLike):
-            identity = check_stated_length(load_identity(identity), assets)
-        identity.check_hand(assets)
-        if identity.side not in (side, "both"):
-            raise ArtifactError(
-                f"{identity.source}: is of a {identity.side} hand, these are {side} ones; if both are one person's, "
-                "give betas=identity.betas"
-            )
-        betas = identity.betas
+def _of_side(identity: Identity | str | os.PathLike, side: str, assets: HandAssets) -> Identity:
+    """The identity, or that of the file, of this side and hand model."""
+    if isinstance(identity, str | os.PathLike):
+        identity = check_stated_length(load_identity(identity), assets)
+    identity.check_hand(assets)
+    if identity.side not in (side, "both"):
+        raise ArtifactError(
+            f"{identity.source}: is of a {identity.side} hand, these are {side} ones; if both are one person's, "
+            "give betas=identity.betas"
+        )
+    return identity
+
+
+def _known_shape(betas: Array | None, n: int) -> torch.Tensor | None:
+    """(n,10), if known."""
     if betas is None:
         return None
     shape = _tensor(betas, "betas", (10,) if np.ndim(betas) == 1 else (n, 10)).expand(n, 10)

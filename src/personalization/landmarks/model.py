@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from template import HandAssets
 from template.kinematics import JointsModel
 from utils.artifact_checks import ArtifactError, HandMismatchError
 from utils.files import atomic_path
+from utils.identity import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ LANDMARK_SCHEMA = 2
 #: Package data: the models of the stand-in hand, one file a source of points.
 SHIPPED = Path(__file__).resolve().parents[3] / "weights"
 MAKE = "python -m src.personalization.landmarks.learn"
+#: m, how far a person's points lie from a source's, a coordinate. Of the hand before two cameras (docs/real_hands.md),
+#: first half, this and twice as much leave the least error; half as much takes a part for another shape.
+OWN_STD = 0.005
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,16 @@ class LandmarkModel:
         """Trust in each keypoint."""
         mean = float(np.sqrt(np.mean(np.square(self.std_box))))
         return KeypointNoise(std_box=mean, relative=tuple((self.std_box / mean).tolist()))
+
+    @property
+    def own_std(self) -> np.ndarray:
+        """(21,) m, of a coordinate of how far a person's points lie from ``offsets``."""
+        return OWN_STD * self.std_box / float(np.sqrt(np.mean(np.square(self.std_box))))
+
+    def of_person(self, identity: Identity | None) -> LandmarkModel:
+        """Of somebody whose own points were calibrated, or this."""
+        own = None if identity is None else identity.landmarks.get(self.name)
+        return self if own is None else replace(self, offsets=self.offsets + own)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a JSON that a person can read, atomically; lengths in mm."""

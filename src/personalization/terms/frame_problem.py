@@ -77,8 +77,9 @@ def step_of(vector: torch.Tensor, chart: torch.Tensor) -> State:
 
 
 def retract_frames(state: State, step: State) -> State:
-    """After a step: pose R exp([turn]) (SO(3) exponential, rad), wrist (m), and betas, moved if the step has some."""
+    """After a step: pose R exp([turn]) (SO(3) exponential, rad), wrist (m); betas and offsets, if the step has some."""
     moved = {"pose": state["pose"] @ roma.rotvec_to_rotmat(step["turn"]), "wrist": state["wrist"] + step["wrist"]}
-    if "betas" in state:
-        moved["betas"] = state["betas"] + step["betas"] if "betas" in step else state["betas"]
+    for name in ("betas", "offsets"):
+        if name in state:
+            moved[name] = state[name] + step[name] if name in step else state[name]
     return moved

@@ -18,11 +18,14 @@ from src.personalization.terms.keypoint_terms import keypoint_rows
 from src.personalization.terms.point_terms import point_rows
 from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian, right_jacobian
 from template.components_first import are_few, product, product_transposed
+from template.few_joints import LANDMARK_FRAMES
 from template.kinematics import JointsModel, posed_points, row_jacobian, shape_jacobian
 
 #: Unknowns of a frame before the betas: 48 of the rotations, (joint, axis), and 3 of the wrist.
 FRAME_SIZE = 51
 POSE, WRIST, SHAPE = slice(0, 48), slice(48, 51), slice(51, 61)
+#: And after them how far each of the 21 points lies from the model's, (point, axis), m, in the frame of its bone.
+OFFSETS = slice(61, 124)
 
 
 @dataclass
@@ -108,7 +111,8 @@ def join_views(
 
 @dataclass
 class FrameTerms:
-    """Gauss-Newton model of N frames in U = 51 unknowns (48 of the rotations, (joint, axis); wrist), 61 with betas.
+    """Gauss-Newton model of N frames in U = 51 unknowns (48 of the rotations, (joint, axis); wrist), 61 with betas,
+    124 with offsets.
 
     Attributes:
         cost: (N,) half chi-square; gradient: (N,U); hessian: (N,U,U), positive semi-definite.
@@ -129,6 +133,7 @@ def evaluate_frames(
     rest: torch.Tensor,
     with_shape: bool,
     least_curvature: torch.Tensor | None = None,
+    offsets: torch.Tensor | None = None,
 ) -> FrameTerms:
     """Linearise all frames.
 
@@ -136,15 +141,18 @@ def evaluate_frames(
         pose: (N,16,3,3); wrist: (N,3) m; rest: (N,21,3) m zero-pose points of each frame's betas.
         with_shape: add the ten columns of the betas (without any prior on them).
         least_curvature: (N,) see `keypoint_rows`; for a search, whose minimum it leaves as it is, not for covariances.
+        offsets: (N,21,3) m, MANO's order, see `OFFSETS`: their columns are added after those of the betas.
     """
-    if are_few(pose):
+    if offsets is not None:
+        model = model.moved(offsets)
+    elif are_few(pose):
         floor = None if least_curvature is None else least_curvature.numpy()
         few = few_frames(model, seen, pose.numpy(), wrist.numpy(), rest.numpy(), with_shape, floor)
         return FrameTerms(*map(torch.from_numpy, few))
-    n, size = len(pose), FRAME_SIZE + 10 * with_shape
     cost, residuals, columns, chart, logarithms, eliminated = _rows(
-        model, seen, pose, wrist, rest, with_shape, least_curvature
+        model, seen, pose, wrist, rest, with_shape, least_curvature, offsets is not None
     )
+    n, size = len(pose), columns.shape[2]
     gradient = (residuals[:, None] @ columns)[:, 0]
     if seen.pose_priors:
         first = seen.pose_priors[0].precision
@@ -202,9 +210,10 @@ def _rows(
     rest: torch.Tensor,
     with_shape: bool,
     least_curvature: torch.Tensor | None,
+    with_offsets: bool,
 ) -> FrameRows:
     """Of any number of frames, components first."""
-    n, size = len(pose), FRAME_SIZE + 10 * with_shape
+    n, size = len(pose), OFFSETS.stop if with_offsets else FRAME_SIZE + 10 * with_shape
     posed = posed_points(model, pose, rest)
     local = posed.local[:, :3]
     cost, residuals, rows = keypoint_rows(
@@ -231,6 +240,9 @@ def _rows(
     if with_shape:
         moved = shape_jacobian(model, posed)
         by_point[:, :, SHAPE] = product_transposed(rows[:, :, :, None], moved[:, None])
+    if with_offsets:
+        turned = product_transposed(posed.rotations[:, :, None, LANDMARK_FRAMES], rows[:, None])  # (3,R,21,N)
+        by_point[:, :, OFFSETS].unflatten(2, (21, 3)).diagonal(dim1=1, dim2=2).copy_(turned.permute(1, 0, 3, 2))
     count = 21 * len(residuals)
     columns = by_point.view(count * size, n).T.contiguous().view(n, count, size)
     eliminated = None if guess is None else guess.eliminated
