@@ -198,10 +198,13 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     if not isinstance(hand, dict) or not {"name", "hash"} <= set(hand):
         raise ArtifactError(f"{path}: hand_model is {hand!r}; it must hold 'name' and 'hash'")
     try:
-        own = content.pop("landmarks_mm", {})
-        content["landmarks"] = {name: np.array(mm, dtype=np.float64) / 1000 for name, mm in own.items()}
-        identity = Identity(**content, hand_name=hand["name"], hand_hash=hand["hash"], source=str(path))
+        own = content.pop("landmarks_mm", {}).items()
+        content["landmarks"] = {name: np.array(mm, dtype=np.float64) / 1000 for name, mm in own}
     except (TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path}: landmarks_mm are not 21 points of each source ({error})") from error
+    try:
+        identity = Identity(**content, hand_name=hand["name"], hand_hash=hand["hash"], source=str(path))
+    except TypeError as error:
         raise ArtifactError(f"{path}: {error}; calibrate again") from error
     if side is not None and identity.side not in (side, "both"):
         raise ArtifactError(f"{path}: side is {identity.side!r}, but a {side} hand is asked for")

@@ -41,8 +41,6 @@ from utils.artifacts import Identity
 
 #: Of a followed hand every so many frames say what they make of the shape: their neighbours would say the same.
 SHAPE_EVERY = 10
-
-
 Tools = TypeVar("Tools", bound=Any)
 
 

@@ -177,9 +177,8 @@ def keypoint_options(
     noise of a detector.
 
     Of a source with a landmark model its noise is taken, how much of it repeats from image to image, and a calibration
-    solves for where its points lie on this hand. Else the noise
-    is doubled, as for a network's keypoints (benchmarks/own_photos.py shows what the intervals hold). There is no prior
-    on the depth.
+    solves for where its points lie on this hand. Else the noise is doubled, as for a network's keypoints
+    (benchmarks/own_photos.py shows what the intervals hold). There is no prior on the depth.
     """
     doubled = replace(noise, std_box=SHARED_ERROR_FACTOR * noise.std_box)
     spread, correlation = (1.0, 0.0) if landmarks is None else (landmarks.pose_spread, landmarks.correlation)
