@@ -49,10 +49,7 @@ from src.personalization.landmarks.model import joints_model  # noqa: E402
 from src.personalization.landmarks.shared_fit import fit_shared  # noqa: E402
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras  # noqa: E402
 from src.personalization.solver.status import usable  # noqa: E402
-from src.personalization.terms.hand_size import (
-    LengthCue,  # noqa: E402
-    length_gradient,  # noqa: E402
-)
+from src.personalization.terms.hand_size import LengthCue, length_gradient  # noqa: E402
 from src.personalization.terms.population_pose_prior import PALM  # noqa: E402
 from src.photos.calibrate import photo_beliefs  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
@@ -78,17 +75,14 @@ class Setting:
     """The product's route from detections to hands: photos' own beliefs and fits."""
 
     def __init__(self, output: Path) -> None:
-        self.assets, self.output = load_hand_assets(), output
+        self.assets, self.output, self.shape = load_hand_assets(), output, None
         self.beliefs: CalibrationOptions = photo_beliefs(self.assets, None, "cpu")
         self.options: KeypointFitOptions = fit_options(self.beliefs)
-        self.shape: np.ndarray | None = None
 
     def of_person(self, identity: Identity) -> Setting:
         """The same for somebody whose hand is known, and where the detector's points lie on it."""
-        known = Setting(self.output)
-        known.options = KeypointFitOptions.of_source(
-            self.options.landmarks.of_person(identity), people=self.options.people, flat=self.options.flat
-        )
+        known, landmarks = Setting(self.output), self.options.landmarks.of_person(identity)
+        known.options = KeypointFitOptions.of_source(landmarks, people=self.options.people)
         known.shape = identity.betas
         return known
 
