@@ -52,6 +52,7 @@ def merge_identities(
     # As the solver had them: errors that images share do not count.
     solved = [np.array(i.evidence.get("intervals", {"solved": i.covariance})["solved"], float) for i in identities]
     _check_person(identities, solved, population, accept_conflict)
+    landmarks = _landmarks(identities)
     people = _information(population.betas_mean, population.betas_covariance)
     groups = [*([identity] for identity in identities), identities]
     *each, (evidence, shared) = [_shared(group, population, assets) for group in groups]
@@ -94,7 +95,7 @@ def merge_identities(
         created_by=last.created_by,
         scale_evidence=" + ".join(dict.fromkeys(p for i in identities for p in i.scale_evidence.split(" + "))),
         evidence=evidence,
-        landmarks=_landmarks(identities),
+        landmarks=landmarks,
         source="merged identity",
     )
 
