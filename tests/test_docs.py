@@ -137,7 +137,7 @@ def test_formats_page_names_every_key() -> None:
     assert all(f"`{name}`" in predictions for name in META_FIELDS)
     person = Identity(np.zeros(10), "a", "b", 180.0)
     saved = {field.name for field in dataclasses.fields(person)} - {"hand_name", "hand_hash", "source"}
-    assert keys(identity) == saved | {"schema", "hand_model"}
+    assert keys(identity) == saved - {"landmarks"} | {"landmarks_mm", "schema", "hand_model"}
     points, assets = np.zeros((21, 3)), load_hand_assets(ROOT / "template/stand_in.npz")
     result = Result(9, np.eye(3), np.zeros(3), points[:, :2], points[:, 0], assets.v_template, points, assets, 0.0)
     assert keys(hand) == set(result.record())
