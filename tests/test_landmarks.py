@@ -23,7 +23,7 @@ from src.personalization.landmarks.detections import Detections, read_detections
 from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
 from src.personalization.landmarks.noise_fit import noise_sums, shared_part
 from src.personalization.landmarks.shared_fit import SharedFit, SharedFitOptions, fit_shared
-from src.personalization.landmarks.two_cameras import chain, read_two_cameras
+from src.personalization.landmarks.two_cameras import chain, read_two_cameras, shared_at_least
 from src.personalization.terms.hand_size import LengthCue, lengths_mm
 from src.photos.keypoint_estimator import KeypointEstimator
 from template import HandAssets, HandModel, load_hand_assets
@@ -214,6 +214,16 @@ def test_two_cameras_are_read(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(ValueError, match="bad.json is no file of two cameras"):
         read_two_cameras(tmp_path / "bad.json")
+
+
+def test_the_shipped_files_part_that_repeats(assets: HandAssets) -> None:
+    """As the command in the file finds it, whatever calibrations of today solve for besides."""
+    file = Path(__file__).resolve().parents[2] / "shared/data/detections/stereo_desk.json"
+    if not file.is_file():
+        pytest.skip(f"{file} is not there")
+    source = load_landmarks("mediapipe", assets.hash)
+    scene = read_two_cameras(file).first_half(0.187)
+    assert shared_at_least(assets, scene, source, 0.187) == source.correlation
 
 
 def test_hands_are_fitted_better_through_their_landmarks(assets: HandAssets) -> None:

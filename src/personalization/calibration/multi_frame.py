@@ -156,11 +156,11 @@ def solve_person(
             raise CalibrationError(f"{said}. Measure again{how}, or --accept_conflict")
         if abs(conflict) > MAX_CONFLICT / 2:
             logger.warning("%s", said)
-    own_points = {} if result.offsets is None else {options.landmarks.name: result.offsets[0].cpu().numpy()}
+    landmarks = {} if result.offsets is None else {options.landmarks.name: result.offsets[0].cpu().numpy()}
     used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
     if own.views is not None:  # that is of instants, not of images
         used = np.ones(len(own.predictions), dtype=bool)
-    return result.betas[0].cpu().numpy(), covariance, used, {"evidence": further, "landmarks": own_points}
+    return result.betas[0].cpu().numpy(), covariance, used, {"evidence": further, "landmarks": landmarks}
 
 
 def dispersed(solved: np.ndarray, known: np.ndarray, images: float, correlation: float) -> np.ndarray:
