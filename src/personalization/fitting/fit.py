@@ -51,8 +51,8 @@ class FitOptions:
             (their reference must have one row or one a frame).
         noise: trust in the keypoints.
         depth_mean, depth_std: m, Gaussian on the wrist's z; None: no depth prior.
-        world_std: (21,) m, standard order, of a coordinate of 3D points that come with the keypoints;
-            world_scale_std: of their scale.
+        world_std: (21,) m, standard order, of the depth of 3D points that come with the keypoints, which they repeat
+            across the picture; world_scale_std: of their scale.
         flat: frames that start with a hand shown flat have its prior in place of the extra ones, and do not hear their
             3D points: those of detectors bend straight fingers (docs/real_hands.md).
         shape_prior: free the betas, with this prior; None: betas stay as given.
@@ -166,14 +166,14 @@ def observe(
     guess, trust = None, None
     if world is not None:
         std = torch.tensor(options.world_std, dtype=model.dtype, device=model.device)
-        there = torch.isfinite(world).all(dim=-1)
-        guess, trust = torch.where(there[..., None], world, 0.0)[:, order], (there / std.square())[:, order]
+        there, depth = torch.isfinite(world).all(dim=-1, keepdim=True), torch.tensor([0.0, 0.0, 1.0]).to(world)
+        guess, trust = torch.where(there, world, 0.0)[:, order], (there * depth / std[:, None].square())[:, order]
     network = PosePrior(inputs.pose, options.prior.precision(model.dtype, model.device))
     weights = keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)
     usual = options.extra_priors
     if options.flat is not None:
         usual, shown = options.flat.instead(usual, inputs.pose)
-        trust = None if trust is None else trust * ~shown[:, None]
+        trust = None if trust is None else trust * ~shown[:, None, None]
     return Observations(
         projections=torch.cat([inputs.K, torch.zeros_like(inputs.K[..., :1])], dim=-1)[:, None],
         keypoints=inputs.keypoints[:, None, order],

@@ -185,7 +185,7 @@ class _Task:
             weights=self.points.new_zeros(len(self.points), 0, 21),
             pose_priors=[self.habit],
             points_3d=self.points,
-            points_3d_weight=self.trust / std**2,
+            points_3d_weight=(self.trust / std**2)[..., None].expand_as(self.points),
             scale_std=self.options.scale_std,
         )
         return FrameProblem(self.model, seen, self.prior)

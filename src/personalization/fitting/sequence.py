@@ -191,4 +191,4 @@ def silence(seen: Observations, good: torch.Tensor) -> None:
     if seen.depth_weight is not None:
         seen.depth_weight = seen.depth_weight * good
     if seen.points_3d_weight is not None:
-        seen.points_3d_weight = seen.points_3d_weight * good[:, None]
+        seen.points_3d_weight = seen.points_3d_weight * good[:, None, None]

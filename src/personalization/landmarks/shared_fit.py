@@ -118,9 +118,8 @@ def fit_shared(
         points = points - points.mean(dim=1, keepdim=True)
         off = points[..., :2] * torch.where(flat, known, scale.exp())[:, None, None] + place - keypoints
         cost = (_robust((off / std_2d).square().sum(-1)) * inside).sum()
-        # Of triangulated points ours are scaled, not they: else the smallest hand would fit best.
-        grown = torch.where(in_space, space, 0.0).exp()[:, None, None]
-        away = points * grown - world * torch.where(in_space, 0.0, size).exp()[:, None, None]
+        # Our points are scaled, not the others: else the smallest hand would fit best.
+        away = points * torch.where(in_space, space, size).exp()[:, None, None] - world
         guess = _robust((away / std_3d[..., None]).square().sum(-1))
         cost = cost + (guess * ~flat[:, None]).sum() + (points[flat, :, 2] / FLATNESS).square().sum()
         cost = cost + ((pose[:, 1:] - mean).flatten(1) @ root).square().sum()

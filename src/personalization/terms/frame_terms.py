@@ -38,7 +38,7 @@ class Observations:
         pose_priors: Gaussians on the rotations.
         depth, depth_weight: (N,) wrist z, m, and 1 / variance; zero weight where unknown.
         points_3d: (N,21,3) m, the points as an estimator gives them, in the frame's axes, about any centre and up to a
-            scale; points_3d_weight: (N,21) 1 / variance of a coordinate, 1/m^2, zero where unknown.
+            scale; points_3d_weight: (N,21,3) 1 / variance of each coordinate, 1/m^2, zero where unknown.
         scale_std: of that scale about 1: zero for a metric estimator, infinity where it says nothing of size.
         loss, loss_scale: see `robust.robust_loss`.
     """

@@ -25,22 +25,23 @@ class PointRows:
 
 
 def point_rows(points: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, scale_std: float) -> PointRows:
-    """Weighted distance of points (3,21,N) m to ``centre + scale target``, with the scale's prior N(1, scale_std^2).
+    """Weighted distance of ``centre + scale points`` (3,21,N) m to the target, with the scale's prior N(1, scale_std^2).
 
-    With P and W the centred points and targets divided by their standard deviations, and q = 1 / scale_std^2, the best
-    scale is (W.P + q) / (W.W + q).
+    It is the hand that is scaled and not the target, whose errors would shrink with it: of two hands of one form the
+    smaller would fit better. With P and W the centred points and targets divided by their standard deviations, and
+    v = scale_std^2, the best scale is (v W.P + 1) / (v P.P + 1).
 
     Args:
-        target: (N,21,3) m; weight: (N,21), 1/m^2, zero where there is none; scale_std: zero to infinity.
+        target: (N,21,3) m; weight: (N,21,3) of its coordinates, 1/m^2, zero where there is none.
+        scale_std: zero to infinity.
     """
-    n, weight = len(target), weight.T
-    total = weight.sum(dim=0).clamp_min(1e-30)
+    n, weight = len(target), weight.permute(2, 1, 0)
+    total = weight.sum(dim=1, keepdim=True).clamp_min(1e-30)
     root = weight.sqrt()
     target = torch.where(weight > 0, target.permute(2, 1, 0), 0.0)
     centred, wanted = (root * (value - (weight * value).sum(dim=1, keepdim=True) / total) for value in (points, target))
-    square = (wanted * wanted).sum(dim=(0, 1))
+    square = (centred * centred).sum(dim=(0, 1))
     along = (wanted * centred).sum(dim=(0, 1))
-    # Written with the variance v of the scale, which may be zero or infinite: s = (v W.P + 1) / (v W.W + 1).
     if scale_std == float("inf"):
         share = square.clamp_min(1e-30).reciprocal()
         scale, off = along * share, torch.zeros_like(square)
@@ -48,14 +49,14 @@ def point_rows(points: torch.Tensor, target: torch.Tensor, weight: torch.Tensor,
         variance = scale_std**2
         scale, share = (variance * along + 1) / (variance * square + 1), variance / (variance * square + 1)
         off = variance * ((along - square) / (variance * square + 1)).square()  # (scale - 1)^2 / variance
-    residuals = centred - scale * wanted
+    residuals = scale * centred - wanted
     axes = torch.eye(3, dtype=points.dtype, device=points.device)
     eliminated = points.new_zeros(4, 3, 21, n)
     eliminated[:3] = axes[:, :, None, None] * (root / total.sqrt())
-    eliminated[3] = share.sqrt() * wanted
+    eliminated[3] = share.sqrt() * centred
     return PointRows(
         cost=((residuals * residuals).sum(dim=(0, 1)) + off) / 2,
         residuals=residuals,
-        rows=axes[:, :, None, None] * root,
+        rows=axes[:, :, None, None] * (scale * root),
         eliminated=eliminated.permute(3, 0, 1, 2).reshape(n, 4, 63),
     )
