@@ -8,10 +8,11 @@ import roma
 import torch
 
 import handid
-from benchmarks.scenes.simulation import Simulated, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from src.personalization.fitting.from_joints import LM, JointFitOptions, fit_joints
 from src.personalization.solver.status import Status
 from src.personalization.terms.frame_problem import ShapePrior
+from src.personalization.terms.hand_size import length_gradient
 from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 from template.kinematics import JointsModel
@@ -109,12 +110,24 @@ def test_broken_points_are_named(world: Simulated) -> None:
 
 
 def test_a_scale_that_is_free(world: Simulated) -> None:
-    """Points 1.3 times as large: the shape is told by their proportions, the pose is the same."""
-    options = JointFitOptions(std=5e-4, scale_std=torch.inf)
-    one, other = (fit_joints(ASSETS, f * world.joints[:, 0], options=options) for f in (1.0, 1.3))
+    """Points, and their noise, 1.3 times as large: the shape is told by their proportions, the pose is the same."""
+    one, other = (
+        fit_joints(ASSETS, f * world.joints[:, 0], options=JointFitOptions(std=f * 5e-4, scale_std=torch.inf))
+        for f in (1.0, 1.3)
+    )
     assert (one.betas - other.betas).abs().max() < 0.02
     angle = roma.rotmat_to_rotvec(one.pose.mT @ other.pose).norm(dim=-1)
     assert angle.max() < 0.02
+
+
+def test_noise_does_not_make_hands_small_whose_scale_is_free() -> None:
+    """A point's error does not shrink with the hand: else the smaller of two hands of one form fits better."""
+    world = simulate(ASSETS, 200, 1, SimulationOptions(pose_spread=0.7), seed=4)
+    options = JointFitOptions(std=0.008, scale_std=0.3)
+    found = fit_joints(ASSETS, noisy(world, 0.008), options=options)
+    model = JointsModel(ASSETS)
+    length, true = (1000 * length_gradient(model, betas, "hand")[0] for betas in (found.betas, world.betas))
+    assert abs(float((length - true).mean())) < 2.0
 
 
 def test_the_prior_on_shapes_is_used(world: Simulated) -> None:
