@@ -99,8 +99,8 @@ def test_terms_equal_automatic_differentiation(
     seen = problem.seen
     if scale_std is not None:
         guess = 0.06 * torch.randn(3, 21, 3, dtype=torch.float64, generator=generator)
-        trust = 1e4 * torch.rand(3, 21, dtype=torch.float64, generator=generator)
-        trust[1, 4] = 0
+        trust = 1e4 * torch.rand(3, 21, 3, dtype=torch.float64, generator=generator)
+        trust[1, 4], trust[2, :, 1] = 0, 0
         problem.seen = seen = replace(seen, points_3d=guess, points_3d_weight=trust, scale_std=scale_std)
     square = torch.randn(48, 48, dtype=torch.float64, generator=generator)
     other = PosePrior(
@@ -165,22 +165,18 @@ def test_terms_equal_automatic_differentiation(
 
 
 def guess_residual(points: torch.Tensor, seen: Observations) -> torch.Tensor:
-    """(N,64) residuals whose half square is least over centre and scale: A x - b after a projection, by QR."""
+    """(N,64) residuals whose half square is least over centre and scale of the points, A x - b, projected by QR."""
     rows = []
     for point, target, weight in zip(points, seen.points_3d, seen.points_3d_weight, strict=True):
-        root = weight.sqrt().repeat_interleave(3)
-        centre = root[:, None] * torch.eye(3, dtype=root.dtype).repeat(21, 1)
-        flat, wanted = root * point.flatten(), (root * target.flatten())[:, None]
-        unknown = torch.cat([centre, wanted], dim=1)
-        prior = torch.zeros(1, 4, dtype=root.dtype)
-        if seen.scale_std == 0:
-            unknown, flat, prior = centre, flat - wanted[:, 0], prior[:, :3]
-        elif math.isfinite(seen.scale_std):
-            prior[0, 3] = 1 / seen.scale_std
-        least = 1 / seen.scale_std if 0 < seen.scale_std < math.inf else 0.0
-        whole, right = torch.cat([unknown, prior]), torch.cat([flat, flat.new_full((1,), least)])
-        basis = torch.linalg.qr(whole.detach()).Q
-        rows.append(right - basis @ (basis.T @ right))
+        root, spread = weight.sqrt().flatten(), seen.scale_std
+        firm = 1 / spread if 0 < spread < math.inf else 0.0
+        flat, right = (torch.cat([root * value.flatten(), root.new_full((1,), firm)]) for value in (point, target))
+        centre = torch.cat([root[:, None] * torch.eye(3, dtype=root.dtype).repeat(21, 1), root.new_zeros(1, 3)])
+        unknown = (centre if spread == 0 else torch.cat([centre, flat[:, None]], dim=1)).detach()
+        unknown = unknown[:, unknown.any(dim=0)]  # nobody looked at a coordinate: it has no centre
+        scale = 1.0 if spread == 0 else torch.linalg.lstsq(unknown, right[:, None]).solution[-1, 0]
+        basis, off = torch.linalg.qr(unknown).Q, scale * flat - right
+        rows.append(off - basis @ (basis.T @ off))
     return torch.stack(rows)
 
 

@@ -18,6 +18,7 @@ from src.personalization.solver.normal_equations import factorise
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import POSE, SHAPE, WRIST, Observations
+from src.personalization.terms.point_terms import point_rows
 from src.personalization.terms.population_pose_prior import habit_prior
 from src.personalization.terms.pose_prior import PosePrior, right_jacobian
 from template import HandAssets
@@ -70,7 +71,8 @@ class JointFit:
 
     Attributes:
         pose: (N,16,3,3); betas: (N,10); transl: (N,3) m, MANO's free translation.
-        status: (N,) int64 of `Status`. residual: (N,) m, root mean square distance to the points that count.
+        status: (N,) int64 of `Status`. residual: (N,) m, root mean square distance to the points that count, at the
+            best scale that their prior allows.
         std: m, of a coordinate, as given or learnt.
     """
 
@@ -256,8 +258,9 @@ class _Task:
         total = self.trust.sum(dim=1).clamp_min(1e-30)
         share = self.trust / total[:, None]
         wrist = (share[..., None] * (self.points - posed.points)).sum(dim=1)
-        off = (posed.points + wrist[:, None] - self.points).square().sum(dim=-1)
-        residual = (share * off).sum(dim=1).sqrt()
+        seen = self.problem(std).seen
+        off = point_rows(posed.planar, seen.points_3d, seen.points_3d_weight, seen.scale_std).residuals
+        residual = std * (off.square().sum(dim=(0, 1)) / total).sqrt()
         return JointFit(state["pose"], shape, wrist - rest[:, 0], status, residual, std, self)
 
     def covariance(self, state: State, std: float) -> torch.Tensor:
