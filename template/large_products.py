@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,10 +22,27 @@ MOST = 512
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
-    """A context without autocast on ``device``: metres in half precision are millimetres off."""
+    """A context on ``device`` without autocast and without float32 products in TF32 or bfloat16, whatever
+    ``torch.set_float32_matmul_precision`` allows: metres in half precision are millimetres off."""
+    wide = contextlib.nullcontext()
     if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
+        wide = torch.autocast(device.type, enabled=False)
+    products = {"cpu": torch.backends.mkldnn.matmul, "cuda": torch.backends.cuda.matmul}.get(device.type)
+    if torch.compiler.is_compiling() or products is None or products.fp32_precision in ("none", "ieee"):
+        return wide
+    return _exact_products(products, wide)
+
+
+@contextlib.contextmanager
+def _exact_products(products: Any, around: contextlib.AbstractContextManager) -> Iterator[None]:
+    """Within ``around``, a backend's products of float32 in float32."""
+    before = products.fp32_precision
+    products.fp32_precision = "ieee"
+    try:
+        with around:
+            yield
+    finally:  # what comes from the setting of all backends must follow it again
+        products.fp32_precision = "none" if torch.backends.fp32_precision == before else before
 
 
 @functools.cache

@@ -46,7 +46,7 @@ class KeypointFitOptions:
         noise: trust in the keypoints.
         people: whose shapes are the prior; None: unit normal betas.
         landmarks: what the keypoints' source calls wrist, knuckles and tips; None: the hand model's joints and tips.
-        pose_spread: times the covariance of usual poses; world_std: (21,) m, of a coordinate of the detector's own 3D
+        pose_spread: times the covariance of usual poses; world_std: (21,) m, of the depth of the detector's own 3D
             points; world_scale_std: of their scale. `of_source` takes these and the noise from the landmarks.
         flat: whether a hand may be one that is shown flat (`FlatHand`).
         starts: orientations that are fitted, those that explain the points best as they are; rough_steps: of every

@@ -48,7 +48,7 @@ class LandmarkModel:
             or None: a point on the skin of a bent finger lies elsewhere than on a straight one.
         std_box: (21,) standard deviation of a coordinate over the larger side of the hand's box.
         correlation: in [0,1], the part of the 2D variance that all pictures of a person share.
-        world_std: (21,) m, of a coordinate of the source's own 3D points, centre and scale at their best.
+        world_std: (21,) m, of the depth of the source's own 3D points, centre and scale at their best.
         world_scale_std: of their scale over the hand's.
         pose_spread: how many times the covariance of the hand model's usual poses real hands take.
         made_by: the command; people, hands: how many it saw.

@@ -96,8 +96,8 @@ def with_levels(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkModel)
 
     What errors together (a finger, the whole hand) leaves residuals of a size that tells too little: a fit that counts
     21 points as independent trusts them too much, and takes for perspective what is their error: hands come out too
-    small and too near. Nor can one picture judge the 3D points: those in 2D are of the same network and agree with
-    them, right or wrong.
+    small and too near. Nor can one picture judge the 3D points' depth: those in 2D are of the same network and agree
+    with them, right or wrong.
     """
     models = [
         replace(landmarks, std_box=much * landmarks.std_box, world_std=np.full(21, std))
