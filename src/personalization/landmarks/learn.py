@@ -52,7 +52,7 @@ def get_args_parser() -> CommandParser:
     parser.add_argument("--two_cameras", metavar="FILE", help="JSON of a scene before two calibrated cameras")
     parser.add_argument("--hand_length_mm", type=float, default=187.0, help="wrist to middle fingertip in that scene")
     parser.add_argument("--mano_dir", help="folder with MANO; default: the stand-in hand where there is none")
-    parser.add_argument("--world_std_mm", type=float, default=50.0, help="of its 3D points' depth, without --two_cameras")
+    parser.add_argument("--world_std_mm", type=float, default=50.0, help="of 3D points' depth, without --two_cameras")
     parser.add_argument("--seed", type=int, default=0, help="which people are left out of which half")
     return parser
 

@@ -26,7 +26,8 @@ from src.personalization.landmarks.model import LandmarkModel, joints_model
 from template import HandAssets
 from template.kinematics import posed_points
 
-#: What is tried: times the learned noise; m, standard deviations of the 3D guess's depth; parts of the noise that repeat.
+#: What is tried: times the learned noise; m, standard deviations of the 3D guess's depth; parts of the noise that
+#: repeat.
 NOISES = (1.0, 1.4, 2.0)
 GUESSES = (0.01, 0.014, 0.02, 0.028, 0.04, 0.056, 0.08)
 SHARED = (0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)

@@ -25,7 +25,7 @@ class PointRows:
 
 
 def point_rows(points: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, scale_std: float) -> PointRows:
-    """Weighted distance of ``centre + scale points`` (3,21,N) m to the target, with the scale's prior N(1, scale_std^2).
+    """Weighted distance of ``centre + scale points`` (3,21,N) m to the target; the scale's prior is N(1, scale_std^2).
 
     It is the hand that is scaled and not the target, whose errors would shrink with it: of two hands of one form the
     smaller would fit better. With P and W the centred points and targets divided by their standard deviations, and
