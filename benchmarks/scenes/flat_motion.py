@@ -144,8 +144,8 @@ def measure_flat(seed: int, people: int) -> dict[str, dict[str, dict[str, float]
 
     ``shown``, ``changing`` (within 0.25 s of the end of that), ``other`` frames: wrist-relative error ``_mm``; how far
     fingertips are off in depth from the palm's, ``_tips_mm``; of the wrist, ``_wrist_mm``. ``missed``,
-    ``wrongly_flat``: frames a clip; ``switches``: of flat and not, a clip. ``largest_step_mm``: of the error from a
-    frame to the next.
+    ``wrongly_flat``, ``lost`` (refused): frames a clip; ``switches``: of flat and not, a clip. ``largest_step_mm``: of
+    the error from a frame to the next.
     """
     assets = load_hand_assets()
     landmarks, population = load_landmarks("mediapipe", assets.hash), shipped_population(assets, SHIPPED_PRIOR)
@@ -179,22 +179,25 @@ def measure_flat(seed: int, people: int) -> dict[str, dict[str, dict[str, float]
 
 def scored(clip: FlatClip, fitted: list[FrameHands]) -> dict[str, float]:
     """Of one clip; see `measure_flat`."""
-    results = [frame.hands[0].result for frame in fitted]
-    off = 1000 * (np.stack([one.joints for one in results]) - clip.joints)
-    flat = np.array(["shown_flat" in one.notes for one in results])
+    seen = np.array([frame.hands[0].result is not None for frame in fitted])
+    results = [frame.hands[0].result for frame in fitted if frame.hands[0].result is not None]
+    off = np.full_like(clip.joints, np.nan)
+    off[seen] = 1000 * (np.stack([one.joints for one in results]) - clip.joints[seen])
+    flat = seen.copy()
+    flat[seen] = ["shown_flat" in one.notes for one in results]
     relative = np.linalg.norm(off - off[:, :1], axis=2).mean(axis=1)
     tips = np.abs(off[:, 8::4, 2] - off[:, PALM, 2].mean(axis=1, keepdims=True)).mean(axis=1)
     ends = clip.change[0] if clip.shown[0] else clip.change[1]
     changing = (np.abs(np.arange(FRAMES) / FPS - ends) <= 0.25) & clip.shown.any()
     scores = {
         "missed": float((clip.shown & ~flat).sum()), "wrongly_flat": float((flat & ~clip.shown).sum()),
-        "switches": float((flat[1:] != flat[:-1]).sum()),
-        "largest_step_mm": float(np.linalg.norm(np.diff(off, axis=0), axis=2).mean(axis=1).max()),
+        "switches": float((flat[1:] != flat[:-1]).sum()), "lost": float((~seen).sum()),
+        "largest_step_mm": float(np.nanmax(np.linalg.norm(np.diff(off, axis=0), axis=2).mean(axis=1))),
     }  # fmt: skip
     for name, which in (("shown", clip.shown), ("changing", changing), ("other", ~clip.shown)):
         if which.any():
             parts = (("", relative), ("_tips", tips), ("_wrist", np.linalg.norm(off[:, 0], axis=1)))
-            scores |= {f"{name}{part}_mm": float(value[which].mean()) for part, value in parts}
+            scores |= {f"{name}{part}_mm": float(np.nanmean(value[which])) for part, value in parts}
     return scores
 
 
