@@ -1,21 +1,26 @@
-"""How widely poses are spread is learnt from keypoints."""
+"""How widely poses are spread is learnt from keypoints; 3D joints that contradict the keypoints are not believed."""
 
 from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import roma
 import torch
 
 from src.personalization.estimates import usual_poses
-from src.personalization.estimates.personalise import LEAST_SPREAD
+from src.personalization.estimates.evidence import prepare
+from src.personalization.estimates.people import people_of
+from src.personalization.estimates.personalise import LEAST_SPREAD, personalise_rows
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions
 from src.personalization.terms.population_pose_prior import habit_prior
 from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 from template.kinematics import JointsModel
+from utils.artifacts import Predictions
 from utils.camera import project
+from utils.identity import Identity
 
 ASSETS = load_hand_assets(STAND_IN_PATH)
 HANDS = 32
@@ -60,3 +65,21 @@ def test_nothing_to_learn_from_leaves_the_usual_poses() -> None:
     given = (pose, torch.zeros(HANDS, 10).double(), K, torch.full_like(pixels, torch.nan))
     found = usual_poses.learnt_poses(ASSETS, JointsModel(ASSETS), given, None, FitOptions())
     torch.testing.assert_close(found.precision, habit_prior(ASSETS).precision)
+
+
+def test_joints_that_contradict_the_keypoints_do_not_displace_a_hand() -> None:
+    """3D joints of one hand are turned by 100 degrees: it came out at a wrong depth, far from its keypoints."""
+    _, joints, K, pixels = seen_hands(0.5, 0.05)
+    points = (joints - joints[:, :1]).clone()
+    points[3] = points[3] @ roma.rotvec_to_rotmat(torch.tensor([1.2, 1.2, 0.0], dtype=torch.float64)).mT
+    rows = Predictions(
+        image_id=np.arange(HANDS), subject_id=np.zeros(HANDS, int), is_left=np.zeros(HANDS, bool), K=K.numpy(),
+        keypoints_2d=pixels.numpy(), joints_3d=points.numpy(), sequence_id=np.zeros(HANDS, int),
+        model_name="sam3d_body",
+    )  # fmt: skip
+    ready = prepare(rows, ASSETS, people_of(ASSETS), theirs=False)
+    found = personalise_rows(ready, {0: Identity(np.zeros(10), ASSETS.name, ASSETS.hash, 180.0)}, ASSETS)
+    off = np.linalg.norm(found.joints - joints.numpy(), axis=-1).mean(axis=1)
+    box = np.ptp(rows.keypoints_2d, axis=1).max(axis=1)
+    assert (found.reprojection_px / box).max() < 0.06
+    assert off[3] < 0.05, off
