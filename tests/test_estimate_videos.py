@@ -21,7 +21,6 @@ from src.estimators import read_estimates
 from src.personalization.estimates.evidence import prepare
 from src.personalization.estimates.people import people_of
 from src.personalization.estimates.personalise import personalise_rows
-from src.personalization.landmarks.model import find_landmarks
 from src.personalization.terms.population_pose_prior import habit_prior
 from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
@@ -95,18 +94,16 @@ def test_frames_together_shake_less_and_are_nearer(tmp_path: Path, hands: list[t
 
 
 @pytest.mark.parametrize("video", [False, True], ids=["frames", "video"])
-def test_usual_poses_are_believed_as_far_as_the_landmark_model_says(
-    tmp_path: Path, hands: list[tuple[np.ndarray, bool]], video: bool
-) -> None:
+def test_usual_poses_are_believed(tmp_path: Path, hands: list[tuple[np.ndarray, bool]], video: bool) -> None:
     """These flat hands are none of the usual: the wider those are spread, the further from them a hand may be."""
     rows = read_estimates(write(tmp_path / "joints.npz", hands[:1]), "joints")
-    ready, usual, far = prepare(rows, ASSETS, people_of(ASSETS)), habit_prior(ASSETS), []
+    ready, far = prepare(rows, ASSETS, people_of(ASSETS)), []
     motion = (np.zeros(FRAMES, dtype=np.int64), np.arange(FRAMES) / FPS) if video else None
     for spread in (1.0, 9.0):
-        model = replace(find_landmarks("mediapipe", ASSETS), offsets=np.zeros((21, 3)), pose_spread=spread)
-        found = personalise_rows(replace(ready, landmarks=model), {0: truth_identity()}, ASSETS, motion=motion)
-        pose = torch.as_tensor(found.rows.pose).double().permute(2, 3, 1, 0)
-        far.append(float(usual.pull(usual.logarithms(pose))[0].mean()))
+        usual = habit_prior(ASSETS, torch.float32, spread=spread)
+        found = personalise_rows(ready, {0: truth_identity()}, ASSETS, motion=motion, usual=usual)
+        pose = torch.as_tensor(found.rows.pose).permute(2, 3, 1, 0)
+        far.append(spread * float(usual.pull(usual.logarithms(pose))[0].mean()))
     assert far[1] > 1.02 * far[0]
 
 

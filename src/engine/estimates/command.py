@@ -28,7 +28,13 @@ from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import Estimates, believed, landmarks_of, prepare
 from src.personalization.estimates.one_hand import check_one_hand
 from src.personalization.estimates.people import people_of
-from src.personalization.estimates.personalise import MOST_IMAGES, Personalised, calibrate_estimates, personalise_rows
+from src.personalization.estimates.personalise import (
+    MOST_IMAGES,
+    Personalised,
+    calibrate_estimates,
+    personalise_rows,
+    usual_poses,
+)
 from src.personalization.estimates.trust import load_trust
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError
@@ -167,6 +173,7 @@ def personalise(args: argparse.Namespace) -> None:
             identities = calibrate_estimates(some, assets, people, cues, same_video=one_video, **given)
             for subject, identity in identities.items() if context.is_main else ():  # whatever stops what follows
                 save_identity(output / f"identity_subject-{subject:02d}.json", identity)
+        usual = usual_poses(some, identities, assets, device)
 
         def fit(rows: Predictions) -> Personalised:
             motion = None
@@ -177,7 +184,7 @@ def personalise(args: argparse.Namespace) -> None:
                 logger.info("%d hands are followed through %d videos", frames.track.max(), frames.video.max() + 1)
             evidence = {"trust": some.trust, "landmarks": some.landmarks, "device": device}
             ready = prepare(rows, assets, people, **evidence, sides_known=True)
-            return personalise_rows(ready, identities, assets, device, motion)
+            return personalise_rows(ready, identities, assets, device, motion, usual)
 
         target = output / "estimates"
         target = target if Path(args.estimates).is_dir() else target / Path(args.estimates).name

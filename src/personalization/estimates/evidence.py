@@ -12,11 +12,16 @@ from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.estimates.sides import check_sides, check_sides_in_pictures
 from src.personalization.estimates.trust import MAKE, Trust, find_trust
+from src.personalization.fitting.fit import FitOptions, observe, reprojection_rmse
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
-from src.personalization.landmarks.model import LandmarkModel, find_landmarks
+from src.personalization.fitting.translation import wrist_from_keypoints
+from src.personalization.landmarks.model import LandmarkModel, find_landmarks, joints_model
 from src.personalization.solver.status import CalibrationError, usable
+from src.personalization.terms.inputs import check_frames
+from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets
+from template.kinematics import JointsModel, posed_points
 from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
@@ -33,6 +38,10 @@ CROPPED = ("hamer", "wilor", "wilor_mini", "fasthamer", "mediapipe", "frankmocap
 #: Median of the hands' distances to their 3D joints, mm, from which the joints are not those of hands, or in another
 #: order. mediapipe's of 231 real hands: 8, the furthest 17; joints in other orders: 18 (little finger first) to 47.
 MAX_MISFIT_MM = 16.0
+#: Of a hand posed as its 3D joints say, placed where it explains its keypoints best: how far it is from them over their
+#: box (root mean square) from which the keypoints alone are believed. mediapipe's of 585 real hands: 0.05 (median), 14
+#: further than this, 13 of which the last fit left over 0.1 of the box off, some at twice their depth.
+MAX_MISFIT_BOX = 0.15
 
 
 def landmarks_of(format: str, assets: HandAssets) -> LandmarkModel | None:
@@ -108,6 +117,9 @@ def prepare(
     if estimates.model_name in CROPPED:
         turn = ray_turn(K, seen.mean(dim=1))
     prior = people.shape_prior(device=device)
+    search = KeypointFitOptions.of_source(landmarks, people=people)
+    # Flat, a hand is as well the other one from behind: sides are told by usual poses.
+    search = replace(search, noise=replace(search.noise, std_box=trust.keypoint_std_box), flat=False)
     if joints is not None:
         check_sides(
             estimates, torch.as_tensor(joints).double(), trust.joint_std_mm / 1000, assets, landmarks, sides_known
@@ -127,10 +139,12 @@ def prepare(
                 f"{estimates.source}: the hands' 3D joints are {off:.0f} mm (median) off those of any hand; are they "
                 "the 21 joints in standard order, the wrist, then thumb to little finger, each from the palm outwards?"
             )
+        model = joints_model(assets, landmarks, device)
+        elsewhere = usable(status) & (misfit(model, pose, fit.betas, K, seen, confidence) > MAX_MISFIT_BOX)
+        if bool(elsewhere.any()):
+            given = (None if part is None else part[elsewhere.cpu()] for part in (seen, K, confidence))
+            pose[elsewhere] = fit_keypoints(assets, *given, options=search, device=device).pose
     else:
-        search = KeypointFitOptions.of_source(landmarks, people=people)
-        # Flat, a hand is as well the other one from behind: sides are told by usual poses.
-        search = replace(search, noise=replace(search.noise, std_box=trust.keypoint_std_box), flat=False)
         found = fit_keypoints(assets, seen, K, confidence, options=search, device=device)
         if not sides_known:
             check_sides_in_pictures(estimates, found, assets, search, device)
@@ -145,6 +159,24 @@ def prepare(
         estimates, pose=pose.cpu().numpy(), betas=betas, joints_3d=None, hand_name=assets.name, hand_hash=assets.hash
     )
     return Estimates(rows, own, turn.numpy(), trust, landmarks)
+
+
+def misfit(
+    model: JointsModel,
+    pose: torch.Tensor,
+    betas: torch.Tensor,
+    K: torch.Tensor,
+    keypoints: torch.Tensor,
+    confidence: torch.Tensor | None,
+) -> torch.Tensor:
+    """How far hands are from their keypoints (N,21,2) px where they explain them best, over the keypoints' box: (N,)
+    root mean square; infinite where no place does. K: (N,3,3) px; confidence: (N,21)."""
+    inputs = check_frames(pose, betas, K, keypoints, confidence)
+    seen = observe(model, inputs, FitOptions(noise=KeypointNoise(std_box=1.0)))
+    points = posed_points(model, inputs.pose, model.rest_points(inputs.betas)).points
+    wrist, placed = wrist_from_keypoints(points, seen.projections, seen.keypoints, seen.weights)
+    off = reprojection_rmse(points + wrist[:, None], inputs.K, seen.keypoints[:, 0], seen.weights[:, 0])
+    return torch.where(placed, off * seen.weights.amax(dim=(1, 2)).sqrt(), torch.inf)
 
 
 def believed(ready: Estimates, assets: HandAssets, people: Population) -> Estimates:

@@ -13,14 +13,16 @@ from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import Estimates, believed
 from src.personalization.estimates.one_hand import check_one_hand
+from src.personalization.estimates.usual_poses import learnt_poses
 from src.personalization.fitting.batch import fit_videos
-from src.personalization.fitting.fit import PosePriorOptions, fit_frames
+from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames
 from src.personalization.fitting.sequence import SequenceOptions
 from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.status import CalibrationError, log_unusable
 from src.personalization.terms.hand_size import LengthCue
-from src.personalization.terms.population_pose_prior import habit_prior
+from src.personalization.terms.pose_prior import PosePrior
 from template import HandAssets, HandModel
+from template.kinematics import JointsModel
 from template.large_products import full_precision
 from utils.artifacts import Identity, Predictions
 
@@ -91,6 +93,7 @@ def personalise_rows(
     assets: HandAssets,
     device: torch.device | str = "cpu",
     motion: tuple[np.ndarray, np.ndarray] | None = None,
+    usual: PosePrior | None = None,
 ) -> Personalised:
     """Every hand with its subject's shape, its pose and place (m) fitted to its keypoints (px).
 
@@ -98,33 +101,23 @@ def personalise_rows(
         identities: by subject number of the rows; a single one serves all of them.
         motion: of frames of videos (N,) the hand that each shows and its time, s: those of a hand are fitted together,
             smoothly. None: each on its own.
+        usual: of `usual_poses`; None: learnt from these very rows.
 
     Raises:
         CalibrationError: a subject without an identity. HandMismatchError: an identity of another hand.
     """
-    rows = ready.rows
-    betas = shapes_of_rows(rows, identities, assets)
-    options = ready.options(assets, Population())
-    model = joints_model(assets, ready.landmarks, device, torch.float32)
-    given = (rows.pose, betas, rows.K, rows.keypoints_2d)
-    tensors = [torch.as_tensor(np.asarray(value), dtype=torch.float32) for value in given]
-    trust = None if rows.keypoint_confidence is None else torch.as_tensor(rows.keypoint_confidence)
+    rows, betas = ready.rows, shapes_of_rows(ready.rows, identities, assets)
+    usual = usual_poses(ready, identities, assets, device) if usual is None else usual
+    model, tensors, trust, options = _last_fit(ready, betas, assets, device)
+    options = replace(options, extra_priors=(usual,))
     with full_precision(torch.device(device)):
-        # Usual poses once more: what the trust file says of rotations knows no joint's neighbours. On 22 simulated
-        # people, none of the benchmark's, camera-space errors with a ruler fell from 23.2 to 19.3 mm (HaMeR-like, own
-        # rotations) and from 19.1 to 18.4 mm (SAM-3D-Body-like, whose poses were found with this prior before).
-        spread = 1.0 if ready.landmarks is None else ready.landmarks.pose_spread
-        said = (options.prior.root_std, options.prior.finger_std)
-        believed_as = PosePriorOptions(*np.maximum(said, LEAST_SPREAD).tolist())
-        usual = habit_prior(assets, torch.float32, device, spread)
-        options = replace(options, prior=believed_as, extra_priors=(usual,))
         if motion is None:
             found = fit_frames(model, *tensors, trust, options)
         else:
             track, seconds = motion
             order, together = np.lexsort((seconds, track)), SequenceOptions(frame=options)
             given = (trust, order, track[order], together, torch.as_tensor(seconds, dtype=torch.float64))
-            found = fit_videos(model, tuple(tensors), *given)
+            found = fit_videos(model, tensors, *given)
     log_unusable(logger, found.status, "hands", "they keep the estimator's pose, and their depth is a guess")
     pose, transl = found.pose.double().cpu(), found.transl.double().cpu()
     joints = HandModel(assets, dtype=torch.float64).joints(pose, torch.as_tensor(betas), transl).numpy()
@@ -140,6 +133,35 @@ def personalise_rows(
         keypoints_2d=image[..., :2] / image[..., 2:].clip(1e-3),
     )
     return Personalised(identities, changed, joints, found.reprojection_px.cpu().numpy(), released)
+
+
+def usual_poses(
+    ready: Estimates, identities: dict[int, Identity], assets: HandAssets, device: torch.device | str = "cpu"
+) -> PosePrior:
+    """How hands are held in these rows (rad), for `personalise_rows` of these and of others like them.
+
+    What the trust file says of rotations knows no joint's neighbours, and rotations that follow the keypoints are held
+    by little else. On 32 simulated people, none of the benchmark's, camera-space errors with a ruler were 17.9, 19.1,
+    17.8 and 20.6 mm (SAM-3D-Body-, HaMeR-, WiLoR-, MediaPipe-like) with the hand model's own usual poses, and are 16.3,
+    17.0, 16.0 and 20.0 mm with learnt ones.
+    """
+    spread = 1.0 if ready.landmarks is None else ready.landmarks.pose_spread
+    fit = _last_fit(ready, shapes_of_rows(ready.rows, identities, assets), assets, device)
+    with full_precision(torch.device(device)):
+        return learnt_poses(assets, *fit, spread)
+
+
+def _last_fit(
+    ready: Estimates, betas: np.ndarray, assets: HandAssets, device: torch.device | str
+) -> tuple[JointsModel, tuple[torch.Tensor, ...], torch.Tensor | None, FitOptions]:
+    """Model, (pose, betas, K, keypoints), confidence and options of `fit_frames`, usual poses not among them."""
+    options, rows = ready.options(assets, Population()), ready.rows
+    model = joints_model(assets, ready.landmarks, device, torch.float32)
+    given = (rows.pose, betas, rows.K, rows.keypoints_2d)
+    tensors = tuple(torch.as_tensor(np.asarray(value), dtype=torch.float32) for value in given)
+    trust = None if rows.keypoint_confidence is None else torch.as_tensor(rows.keypoint_confidence)
+    said = (options.prior.root_std, options.prior.finger_std)
+    return model, tensors, trust, replace(options, prior=PosePriorOptions(*np.maximum(said, LEAST_SPREAD).tolist()))
 
 
 def shapes_of_rows(rows: Predictions, identities: dict[int, Identity], assets: HandAssets) -> np.ndarray:

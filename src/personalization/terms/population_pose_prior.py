@@ -32,7 +32,11 @@ PALM = [0, 5, 9, 13, 17]
 
 
 def habit_prior(
-    assets: HandAssets, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu", spread: float = 1.0
+    assets: HandAssets,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    spread: float = 1.0,
+    floor: float | None = None,
 ) -> PosePrior:
     """Gaussian on the fifteen finger rotations, the hand's orientation being free; one row, for any frame.
 
@@ -40,11 +44,12 @@ def habit_prior(
     covariance C^T C about the mean pose.
 
     Args:
-        spread: times that covariance, to which `POSE_FLOOR` is added.
+        spread: times that covariance; floor: rad, beside it, of every finger angle; None: `POSE_FLOOR`, spread as well.
     """
-    covariance = assets.hands_components.T @ assets.hands_components + POSE_FLOOR**2 * np.eye(45)
+    beside = spread * POSE_FLOOR**2 if floor is None else floor**2
+    covariance = spread * assets.hands_components.T @ assets.hands_components + beside * np.eye(45)
     precision = np.zeros((48, 48))
-    precision[3:, 3:] = np.linalg.inv(spread * covariance)
+    precision[3:, 3:] = np.linalg.inv(covariance)
     offset = np.concatenate([np.zeros(3), assets.hands_mean]).reshape(1, 16, 3)
     return PosePrior(
         reference=torch.eye(3, dtype=dtype, device=device).expand(1, 16, 3, 3),
