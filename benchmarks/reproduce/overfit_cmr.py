@@ -1,6 +1,6 @@
 """Whether a network of the CMR family can learn a handful of images by heart: its data, loss and decoder are sound.
 
-    python -m benchmarks.studies.overfit_cmr --model cmr_pg --images 8 --steps 900
+    python -m benchmarks.reproduce.overfit_cmr --model cmr_pg --images 8 --steps 900
 
 Writes a small synthetic FreiHAND if there is none, takes its first images without augmentation, trains on
 them, and prints the error in evaluation mode as it goes. Exit status 1 if it ends above ``--target_mm``.
