@@ -125,6 +125,21 @@ def test_trust_is_estimated_of_a_frame_by_itself(model: JointsModel) -> None:
         fit_frames(model, *given, options=options, world=world.joints[7])
 
 
+def test_of_3d_points_beside_keypoints_the_depth_is_heard(model: JointsModel, world: Simulated) -> None:
+    """Across the picture they are the keypoints once more."""
+    given = world.predicted[:, 0], world.betas, world.K[:, 0], world.keypoints[:, 0]
+    noise = 0.02 * torch.randn(len(world.betas), 21, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    alone, one, across, deep = (
+        fit_frames(model, *given, world=points).pose
+        for points in (
+            None,
+            *(world.joints[:, 0] + noise * torch.tensor(axes) for axes in ((0, 0, 0), (1, 1, 0), (0, 0, 1))),
+        )
+    )
+    torch.testing.assert_close(across, one, atol=1e-9, rtol=0)
+    assert (deep - one).abs().max() > 1e-2 and (alone - one).abs().max() > 1e-2
+
+
 def test_outliers_hardly_matter(model: JointsModel, world: Simulated) -> None:
     spoiled = world.keypoints[:, 0].clone()
     spoiled[:, 8] += 80.0
