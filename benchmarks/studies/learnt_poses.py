@@ -7,7 +7,9 @@ ones, and:
 - simulated estimators, true shapes, in worlds whose poses are spread otherwise (times the usual covariance, rad beside
   it): with the world's own spread. Camera-space and wrist-relative error, mm.
 - one real hand before two calibrated cameras, mediapipe's points of either camera alone and a ruler: distance of its
-  landmarks on the fitted hand from the triangulated ones, in camera space, about the wrist, after alignment, mm.
+  landmarks on the fitted hand from the triangulated ones, about the wrist and after alignment, mm, and the relative
+  spread of the wrist's depth. Their unit is unknown: one scale for all makes the median chain from wrist to middle
+  fingertip equally long, and how far away the hand is in the mean cannot be judged.
 """
 
 from __future__ import annotations
@@ -77,7 +79,6 @@ def real(data: Path, assets: HandAssets) -> None:
     model, ruler = joints_model(assets, landmarks), LengthCue("hand", DESK_LENGTH, RULER_STD)
     for camera in (0, 1):
         hands = [pair[camera] for pair in scene.hands]
-        wanted = scene.points[camera] * DESK_LENGTH / np.median(chain(scene.points[0]))
         count = np.arange(len(hands))
         rows = Predictions(
             image_id=count, subject_id=0 * count, sequence_id=0 * count, is_left=count < 0, model_name="mediapipe",
@@ -93,10 +94,12 @@ def real(data: Path, assets: HandAssets) -> None:
             rest = model.rest_points(betas)
             points = posed_points(model, pose, rest).points + (transl + rest[:, 0])[:, None]
             points = points[:, model.to_standard].numpy()
+            wanted = scene.points[camera] * np.median(chain(points)) / np.median(chain(scene.points[camera]))
             relative, aligned = points - points[:, :1] - wanted + wanted[:, :1], procrustes_align(points, wanted)
+            depth = points[:, 0, 2] / wanted[:, 0, 2]
             print(
-                f"desk, camera {camera}, {len(hands)} pictures, {key}: camera space {mean_mm(points - wanted):.1f}, "
-                f"wrist-relative {mean_mm(relative):.1f}, aligned {mean_mm(aligned - wanted):.2f} mm",
+                f"desk, camera {camera}, {len(hands)} pictures, {key}: wrist-relative {mean_mm(relative):.1f}, aligned "
+                f"{mean_mm(aligned - wanted):.2f} mm, wrist's depth {100 * depth.std() / depth.mean():.1f}%",
                 flush=True,
             )
 
