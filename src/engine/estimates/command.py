@@ -121,8 +121,7 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
         check_one_hand(ready.rows)
     if args.method == "multi_frame":
         ready = believed(ready, assets, people)
-    options = stated_options(args, ready.options(assets, people))
-    options = replace(options, noise=replace(options.noise, std_box=ready.trust.keypoint_std_box))
+    options = stated_options(args, ready.calibration_options(assets, people, device))
     return calibrate_and_write(args, Images(ready.rows), options, assets, device)
 
 

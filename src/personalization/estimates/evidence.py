@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.estimates.sides import check_sides, check_sides_in_pictures
@@ -22,7 +24,7 @@ from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
-from utils.artifacts import Predictions
+from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 UNBELIEVABLE = 3.0
 #: Formats whose landmark models there are; of the others points are taken for the hand's joints.
 LANDMARKS = ("mediapipe", "sam3d_body")
+#: Of these, detectors, whose 2D points are not their 3D points' projection.
+DETECTORS = ("mediapipe",)
 #: A landmark model of fewer people is said to be one.
 FEW_PEOPLE = 10
 #: Estimators that look at a crop, as along its axis: their axes are turned from there to the camera's.
@@ -77,6 +81,32 @@ class Estimates:
     def options(self, assets: HandAssets, people: Population) -> CalibrationOptions:
         """What is believed of them."""
         return self.trust.calibration_options(assets, people, self.landmarks)
+
+    def calibration_options(
+        self, assets: HandAssets, people: Population, device: torch.device | str = "cpu"
+    ) -> CalibrationOptions:
+        """What a calibration believes of them: of a detector's points as of those in photos (`keypoint_options`), for
+        their noise was measured on real ones, and where they lie on this hand can be solved for; else `options`."""
+        options = self.options(assets, people)
+        measured = self.landmarks is not None and self.landmarks.name in DETECTORS
+        if not measured or self.trust != find_trust(self.rows.model_name, self.own_pose):
+            return options
+        return replace(keypoint_options(assets, people, device, landmarks=self.landmarks), depths=options.depths)
+
+    def of_people(self, identities: Mapping[int, Identity]) -> list[tuple[np.ndarray, Estimates]]:
+        """Row numbers (M,), and the estimates, of each person whose own points were calibrated, and of all others; a
+        single identity serves all rows."""
+        whole = np.arange(len(self.rows))
+        people = rows_by_subject(self.rows) if len(identities) > 1 else dict.fromkeys(identities, whole)
+        known = {} if self.landmarks is None else people
+        own = {number: rows for number, rows in known.items() if self.landmarks.name in identities[number].landmarks}
+        others = np.setdiff1d(whole, np.concatenate([whole[:0], *own.values()]))
+        parts = [(rows, self.landmarks.of_person(identities[number])) for number, rows in own.items()]
+        return [
+            (rows, replace(self, rows=self.rows.select(rows), turn=self.turn[rows], landmarks=landmarks))
+            for rows, landmarks in [*parts, (others, self.landmarks)]
+            if len(rows)
+        ]
 
 
 def prepare(

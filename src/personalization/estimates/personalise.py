@@ -15,7 +15,7 @@ from src.personalization.estimates.evidence import Estimates, believed
 from src.personalization.estimates.one_hand import check_one_hand
 from src.personalization.estimates.usual_poses import learnt_poses
 from src.personalization.fitting.batch import fit_videos
-from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames
+from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
 from src.personalization.fitting.sequence import SequenceOptions
 from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.status import CalibrationError, log_unusable
@@ -76,7 +76,8 @@ def calibrate_estimates(
     Raises:
         CalibrationError: nothing usable, or several people in what is said to be one.
     """
-    options = replace(ready.options(assets, people), cues=cues, accept_conflict=accept_conflict, same_video=same_video)
+    options = ready.calibration_options(assets, people, device)
+    options = replace(options, cues=cues, accept_conflict=accept_conflict, same_video=same_video)
     if not accept_conflict:
         check_one_hand(ready.rows)
     rows, given = believed(ready, assets, people).rows, {"device": device, "created_by": created_by}
@@ -108,16 +109,20 @@ def personalise_rows(
     """
     rows, betas = ready.rows, shapes_of_rows(ready.rows, identities, assets)
     usual = usual_poses(ready, identities, assets, device) if usual is None else usual
-    model, tensors, trust, options = _last_fit(ready, betas, assets, device)
-    options = replace(options, extra_priors=(usual,))
-    with full_precision(torch.device(device)):
-        if motion is None:
-            found = fit_frames(model, *tensors, trust, options)
-        else:
-            track, seconds = motion
+    parts, fits = ready.of_people(identities), []
+    for own, part in parts:
+        model, tensors, trust, options = _last_fit(part, betas[own], assets, device)
+        options = replace(options, extra_priors=(usual,))
+        with full_precision(torch.device(device)):
+            if motion is None:
+                fits.append(fit_frames(model, *tensors, trust, options))
+                continue
+            track, seconds = (value[own] for value in motion)
             order, together = np.lexsort((seconds, track)), SequenceOptions(frame=options)
             given = (trust, order, track[order], together, torch.as_tensor(seconds, dtype=torch.float64))
-            found = fit_videos(model, tensors, *given)
+            fits.append(fit_videos(model, tensors, *given))
+    back = torch.as_tensor(np.argsort(np.concatenate([own for own, _ in parts])))
+    found = FitResult(**{name: torch.cat([getattr(fit, name) for fit in fits])[back] for name in vars(fits[0])})
     log_unusable(logger, found.status, "hands", "they keep the estimator's pose, and their depth is a guess")
     pose, transl = found.pose.double().cpu(), found.transl.double().cpu()
     joints = HandModel(assets, dtype=torch.float64).joints(pose, torch.as_tensor(betas), transl).numpy()
@@ -146,7 +151,9 @@ def usual_poses(
     17.0, 16.0 and 20.0 mm with learnt ones.
     """
     spread = 1.0 if ready.landmarks is None else ready.landmarks.pose_spread
-    fit = _last_fit(ready, shapes_of_rows(ready.rows, identities, assets), assets, device)
+    betas = shapes_of_rows(ready.rows, identities, assets)
+    own, most = max(ready.of_people(identities), key=lambda part: len(part[0]))
+    fit = _last_fit(most, betas[own], assets, device)
     with full_precision(torch.device(device)):
         return learnt_poses(assets, *fit, spread)
 
