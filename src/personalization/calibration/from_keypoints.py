@@ -191,6 +191,7 @@ def keypoint_options(
         landmarks=landmarks,
         error_correlation=correlation,
         own_points=True,
+        laplace=True,
     )
 
 

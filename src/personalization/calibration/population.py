@@ -117,7 +117,7 @@ class CalibrationOptions(FitOptions):
             intervals are of n images whose errors vary 1 + (n - 1) interval_correlation times as much
             (`multi_frame.dispersed`).
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
-            where the depth is known. Elsewhere a longer hand has more room in metres, and noisy hands get too long.
+            where the depth is known.
         accept_conflict: use a cue even where it contradicts the images.
         depths: m; a hand that its keypoints and K place elsewhere was seen by another camera than that K's.
     """

@@ -21,7 +21,7 @@ from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import damped, factorise, solve_factored
 from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.hand_size import LengthCue
+from src.personalization.terms.hand_size import LengthCue, length_gradient
 from src.personalization.terms.shape_terms import shape_terms
 from template.kinematics import JointsModel
 
@@ -46,7 +46,8 @@ class MultiFrameProblem:
         share: (P,F|1) what a frame's information counts: less than one where errors are taken to repeat.
         shape_prior: on the betas; cues: measured lengths, the same for all persons.
         linear: (P|1,10) term ``linear . betas`` of the cost, see `log_volume_gradient`.
-        offset_std: (21,) m, MANO's order, of a coordinate of the offsets about zero; None: they are not free.
+        offset_std: (21,) m, MANO's order, of a coordinate of the offsets about zero, of a hand of the mean length: of a
+            smaller one they are smaller, else small hands would explain them best. None: they are not free.
     """
 
     model: JointsModel
@@ -56,6 +57,13 @@ class MultiFrameProblem:
     cues: tuple[LengthCue, ...]
     linear: torch.Tensor
     offset_std: torch.Tensor | None = None
+
+    @property
+    def depth_unknown(self) -> torch.Tensor:
+        """(P,F) whether only keypoints of one camera tell how far away the hand is."""
+        seen, weight = self.observations, self.observations.depth_weight
+        alone = seen.keypoints.new_full((len(seen.keypoints),), seen.projections.shape[1] == 1, dtype=torch.bool)
+        return (alone if weight is None else alone & (weight <= 0)).view(len(self.share), -1)
 
     def linearise(self, state: State) -> State:
         """Cost (P,), person_gradient (P,S) and person_hessian (P,S,S) of everything, S = 10 or 73 being the person's
@@ -76,10 +84,14 @@ class MultiFrameProblem:
         person_gradient[:, BETAS] += pull + self.linear
         person_hessian[:, BETAS, BETAS] += known
         if self.offset_std is not None:
-            precision, moved = self.offset_std.repeat_interleave(3) ** -2, state["offsets"].flatten(1)
-            cost = cost + (moved.square() * precision).sum(dim=1) / 2
-            person_gradient[:, OFFSETS] += moved * precision
-            person_hessian[:, OFFSETS, OFFSETS].diagonal(dim1=1, dim2=2).add_(precision)
+            length, slope = length_gradient(self.model, state["betas"], "hand")
+            usual, _ = length_gradient(self.model, torch.zeros_like(state["betas"]), "hand")
+            root = self.offset_std.repeat_interleave(3) ** -1 * (usual / length)[:, None]
+            residuals = root * state["offsets"].flatten(1)
+            columns = torch.cat([-residuals[..., None] * (slope / length[:, None])[:, None], torch.diag_embed(root)], 2)
+            cost = cost + residuals.square().sum(dim=1) / 2
+            person_gradient += (residuals[:, None] @ columns)[:, 0]
+            person_hessian += columns.mT @ columns
         return {
             "cost": cost,
             "gradient": gradient,
@@ -147,8 +159,9 @@ def log_volume_gradient(problem: MultiFrameProblem, state: State, terms: State) 
     Maximising over poses and betas together is biased: a finger that may point towards the camera or away
     looks shorter in either case, so a longer hand leaves the poses more room. Integrating the poses out by
     Laplace's method adds that sum to the cost (Tierney and Kadane 1986, eq. 2.3; MacKay 2003, section 27),
-    H_f being the Hessian of frame f in its own pose and wrist. The gradient is taken numerically along the
-    frames' optimal reaction to the betas.
+    H_f being the Hessian of frame f in its own pose and wrist. Where nothing tells the depth z, all sizes of a picture
+    are alike beforehand, so the wrist's prior is 1/z^3: in metres a hand twice as long, twice as far, would have eight
+    times the room. The gradient is taken numerically along the frames' optimal reaction to the betas.
     """
     moves, gradient = reaction(terms["hessian"]), torch.zeros_like(state["betas"])
     for index in range(gradient.shape[1]):
@@ -157,7 +170,9 @@ def log_volume_gradient(problem: MultiFrameProblem, state: State, terms: State) 
             step = step_of(amount * moves[..., index], terms["chart"])
             step["betas"] = torch.zeros_like(gradient)
             step["betas"][:, index] = amount
-            factor = own_factor(problem.linearise(problem.retract(state, step))["hessian"])
-            sides.append(factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1))  # half the log determinants (P,F)
+            moved = problem.retract(state, step)
+            factor = own_factor(problem.linearise(moved)["hessian"])
+            half = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)  # of the determinants' logarithms, (P,F)
+            sides.append(torch.where(problem.depth_unknown, half + 3 * moved["wrist"][..., 2].log(), half))
         gradient[:, index] = (problem.share * (sides[0] - sides[1])).sum(dim=1) / (2 * STEP)
     return gradient

@@ -134,10 +134,12 @@ def shared_at_least(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkMo
     """The smallest of `SHARED` with which either camera's pictures alone do not contradict the hand's length (m).
 
     What repeats in all pictures of a person and looks like another shape leaves no residual: only somebody whose hand
-    was measured shows it. The person's own points, which would take up a part of it, are not solved for here.
+    was measured shows it. The person's own points, which would take up a part of it, are not solved for here, nor is
+    the length corrected for what poses leave open: what remains besides these two is then at most this.
     """
     rows = []
-    beliefs = replace(keypoint_options(assets, Population(), landmarks=landmarks), own_points=False)
+    options = keypoint_options(assets, Population(), landmarks=landmarks)
+    beliefs = replace(options, own_points=False, laplace=False)
     for camera in (0, 1):
         keypoints = np.stack([np.asarray(pair[camera]["keypoints_2d"]) for pair in scene.hands[::SAMPLE]])
         rows.append(predictions_from_keypoints(keypoints_of(keypoints, scene.K[camera]), assets, beliefs, SOMEBODY))
