@@ -163,10 +163,16 @@ def test_a_frame_counts_its_share() -> None:
     torch.testing.assert_close(without["cost"], expected)
 
 
-def test_the_volume_gradient_against_frames_solved_again() -> None:
-    """Along each beta: the half log determinant at the frames' minimum there, by NumPy, over the step."""
+@pytest.mark.parametrize("depth_known", [True, False])
+def test_the_volume_gradient_against_frames_solved_again(depth_known: bool) -> None:
+    """Along each beta: the half log determinant at the frames' minimum there, by NumPy, over the step; of hands whose
+    depth nothing tells with three times the logarithm of the depth."""
     this = case(noise=0.1, turn=0.01, linear=0.0)
-    problem, lm = replace(this.problem, cues=()), LMOptions(max_steps=25, tolerance=1e-9, relative_tolerance=1e-12)
+    seen = this.problem.observations
+    seen = seen if depth_known else replace(seen, depth=None, depth_weight=None)
+    problem = replace(this.problem, cues=(), observations=seen)
+    assert bool(problem.depth_unknown.any()) != depth_known and problem.depth_unknown.shape == (PERSONS, FRAMES)
+    lm = LMOptions(max_steps=25, tolerance=1e-9, relative_tolerance=1e-12)
     result = minimise(problem, this.state, lm)
     found = log_volume_gradient(problem, result.state, result.terms)
     split, size = (PERSONS, FRAMES), 0.02
@@ -183,6 +189,7 @@ def test_the_volume_gradient_against_frames_solved_again() -> None:
                 lm,
             )
             logs = np.linalg.slogdet(alone.terms["hessian"].numpy())[1] / 2
+            logs += 0.0 if depth_known else 3 * np.log(alone.state["wrist"][:, 2].numpy())
             sides.append(torch.as_tensor(logs).view(split).sum(dim=1))
         expected[:, beta] = problem.share[:, 0] * (sides[0] - sides[1]) / (2 * size)
     chosen = [0, 4]

@@ -76,7 +76,7 @@ def simulated(args: argparse.Namespace, assets: HandAssets) -> None:
 def real(data: Path, assets: HandAssets) -> None:
     """Lines for each camera."""
     scene, landmarks = read_two_cameras(data / "detections/stereo_desk.json"), landmarks_of("mediapipe", assets)
-    model, ruler = joints_model(assets, landmarks), LengthCue("hand", DESK_LENGTH, RULER_STD)
+    ruler = LengthCue("hand", DESK_LENGTH, RULER_STD)
     for camera in (0, 1):
         hands = [pair[camera] for pair in scene.hands]
         count = np.arange(len(hands))
@@ -88,6 +88,7 @@ def real(data: Path, assets: HandAssets) -> None:
         )  # fmt: skip
         ready: Estimates = prepare(rows, assets, people_of(assets), landmarks=landmarks, theirs=False)
         whose = calibrate_estimates(ready, assets, people_of(assets), (ruler,))
+        model = joints_model(assets, landmarks and landmarks.of_person(whose[0]))
         for key, prior in (("the hand model's", habit_prior(assets, torch.float32)), ("learnt", None)):
             found = personalise_rows(ready, whose, assets, usual=prior).rows
             pose, betas, transl = (torch.as_tensor(v).double() for v in (found.pose, found.betas, found.transl))
