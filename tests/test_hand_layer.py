@@ -24,6 +24,7 @@ from template import (
 )
 from template.cmr_assets import load_hierarchy
 from template.few_hands import MOST
+from template.large_products import full_precision
 from template.pose import pose_to_axis_angle
 from utils.joints import JOINT_NAMES, MANO_PARENTS, MANO_TO_STANDARD, TIP_VERTICES, tip_vertices
 
@@ -184,6 +185,21 @@ def test_products_by_onednn_are_the_same_hand(precision: str, monkeypatch: pytes
     wanted = torch.autograd.grad(expected, doubles, cotangent.double())
     for found, right in zip((vertices, unkept, *gradients), (expected, expected, *wanted), strict=True):
         assert (found - right).abs().max() <= 3e-6 * right.abs().max()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # settings alone: no GPU is needed
+def test_the_setting_of_products_is_restored(device: str) -> None:
+    products = {"cpu": torch.backends.mkldnn.matmul, "cuda": torch.backends.cuda.matmul}[device]
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        asked = products.fp32_precision
+        with pytest.raises(KeyError), full_precision(torch.device(device)):
+            assert asked not in ("none", "ieee") and products.fp32_precision == "ieee"
+            raise KeyError
+        assert products.fp32_precision == asked and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("batch", [2, 130])  # 130 spans several chunks
