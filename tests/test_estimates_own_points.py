@@ -98,7 +98,7 @@ def test_a_calibration_solves_for_them(people: tuple[Simulated, list[Identity]])
 
 def test_sizes_are_not_drawn_small() -> None:
     """Of hands whose size nothing tells: noise, and points that lie elsewhere than on others, say neither small nor
-    large (20 mm too small, before points were taken relative to the hand's size and poses integrated out)."""
+    large (28 mm too small, before points were taken relative to the hand's size and poses integrated out)."""
     world = simulate(ASSETS, 8, 12, SimulationOptions(depth=(0.35, 0.7), uniform_depth=True, focal=700.0), seed=1)
     generator, people, errors = np.random.default_rng(1), people_of(ASSETS), []
     options = replace(keypoint_options(ASSETS, people, landmarks=LANDMARKS), same_video=False)
