@@ -179,8 +179,8 @@ def measure_flat(seed: int, people: int) -> dict[str, dict[str, dict[str, float]
 
 def scored(clip: FlatClip, fitted: list[FrameHands]) -> dict[str, float]:
     """Of one clip; see `measure_flat`."""
-    seen = np.array([frame.hands[0].result is not None for frame in fitted])
-    results = [frame.hands[0].result for frame in fitted if frame.hands[0].result is not None]
+    results = [frame.hands[0].result for frame in fitted]
+    seen, results = np.array([one is not None for one in results]), [one for one in results if one is not None]
     off = np.full_like(clip.joints, np.nan)
     off[seen] = 1000 * (np.stack([one.joints for one in results]) - clip.joints[seen])
     flat = seen.copy()

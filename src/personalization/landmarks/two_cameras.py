@@ -138,8 +138,8 @@ def shared_at_least(assets: HandAssets, scene: TwoCameras, landmarks: LandmarkMo
     the length corrected for what poses leave open: what remains besides these two is then at most this.
     """
     rows = []
-    options = keypoint_options(assets, Population(), landmarks=landmarks)
-    beliefs = replace(options, own_points=False, laplace=False)
+    beliefs = keypoint_options(assets, Population(), landmarks=landmarks)
+    beliefs = replace(beliefs, own_points=False, laplace=False)
     for camera in (0, 1):
         keypoints = np.stack([np.asarray(pair[camera]["keypoints_2d"]) for pair in scene.hands[::SAMPLE]])
         rows.append(predictions_from_keypoints(keypoints_of(keypoints, scene.K[camera]), assets, beliefs, SOMEBODY))
