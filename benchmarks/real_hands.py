@@ -50,7 +50,7 @@ from src.personalization.landmarks.shared_fit import fit_shared  # noqa: E402
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras  # noqa: E402
 from src.personalization.solver.status import usable  # noqa: E402
 from src.personalization.terms.hand_size import LengthCue, length_gradient  # noqa: E402
-from src.personalization.terms.population_pose_prior import PALM  # noqa: E402
+from src.personalization.terms.pose_prior import PALM  # noqa: E402
 from src.photos.calibrate import photo_beliefs  # noqa: E402
 from src.photos.camera import Camera  # noqa: E402
 from src.photos.detector.detection import Detection, mirrored  # noqa: E402

@@ -27,7 +27,7 @@ from src.personalization.landmarks.model import joints_model, load_landmarks
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.hand_size import length_gradient, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.population_pose_prior import FLAT_STD, FlatHand, all_round, habit_prior
+from src.personalization.terms.pose_prior import FLAT_STD, FlatHand, all_round, habit_prior
 from src.photos.calibrate import calibrate_photos, photo_options
 from src.photos.detector.detection import Detection, mirrored
 from src.photos.detector.finders import open_finder

@@ -16,7 +16,7 @@ from src.personalization.solver.block_banded import band, solve_band
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.inputs import check_frames
-from src.personalization.terms.population_pose_prior import habit_prior
+from src.personalization.terms.pose_prior import habit_prior
 from src.personalization.terms.smoothness import Smoothness, smoothness_rows
 from template import load_hand_assets
 from template.kinematics import JointsModel, posed_points

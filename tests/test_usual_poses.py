@@ -14,7 +14,7 @@ from src.personalization.estimates.evidence import prepare
 from src.personalization.estimates.people import people_of
 from src.personalization.estimates.personalise import LEAST_SPREAD, personalise_rows
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions
-from src.personalization.terms.population_pose_prior import habit_prior
+from src.personalization.terms.pose_prior import habit_prior
 from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 from template.kinematics import JointsModel

@@ -26,7 +26,7 @@ from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online import OnlineCalibration
 from src.personalization.calibration.population import SHIPPED_PRIOR, shapes_of
 from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
-from src.personalization.terms.population_pose_prior import PALM, FlatHand
+from src.personalization.terms.pose_prior import PALM, FlatHand
 from src.photos.api import PhotoEstimator, shipped_population
 from src.photos.estimator import HandInPicture, Keypoints
 from src.photos.image import UnusableImage

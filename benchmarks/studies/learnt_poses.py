@@ -33,8 +33,7 @@ from src.personalization.estimates.personalise import calibrate_estimates, perso
 from src.personalization.landmarks.model import joints_model
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras
 from src.personalization.terms.hand_size import LengthCue
-from src.personalization.terms.population_pose_prior import habit_prior
-from src.personalization.terms.pose_prior import PosePrior
+from src.personalization.terms.pose_prior import PosePrior, habit_prior
 from template import HandAssets, load_hand_assets
 from template.kinematics import posed_points
 from utils.artifacts import Identity, Predictions

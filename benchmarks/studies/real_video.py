@@ -31,7 +31,7 @@ from options.run_options import get_args_parser
 from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online import OnlineCalibration
 from src.personalization.calibration.population import shapes_of
-from src.personalization.terms.population_pose_prior import PALM
+from src.personalization.terms.pose_prior import PALM
 from src.photos.detector.finders import landmarks_of, open_finder
 from src.photos.video.run_video import video_demo
 from template import load_hand_assets, mirror_pose

@@ -22,7 +22,7 @@ from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointF
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.population_pose_prior import FlatHand, habit_prior
+from src.personalization.terms.pose_prior import FlatHand, habit_prior
 from template import HandAssets
 from utils.artifacts import Predictions
 from utils.cameras.intrinsics import checked_intrinsics

@@ -20,8 +20,7 @@ from src.personalization.solver.normal_equations import factorise
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_problem import FrameProblem
 from src.personalization.terms.inputs import check_frames
-from src.personalization.terms.population_pose_prior import POSE_FLOOR, habit_prior
-from src.personalization.terms.pose_prior import PosePrior, inverse_right_jacobian
+from src.personalization.terms.pose_prior import POSE_FLOOR, PosePrior, habit_prior, inverse_right_jacobian
 from template import HandAssets
 from template.kinematics import JointsModel
 

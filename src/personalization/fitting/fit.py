@@ -14,8 +14,7 @@ from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import FrameInputs, check_frames
 from src.personalization.terms.noise import KeypointNoise
-from src.personalization.terms.population_pose_prior import FlatHand
-from src.personalization.terms.pose_prior import PosePrior
+from src.personalization.terms.pose_prior import FlatHand, PosePrior
 from template.kinematics import JointsModel, posed_points
 
 
@@ -47,7 +46,7 @@ class FitOptions:
     """Everything `fit_frames` can be told.
 
     Attributes:
-        prior: towards the network's pose; extra_priors: further ones, e.g. `population_pose_prior`
+        prior: towards the network's pose; extra_priors: further ones, e.g. `pose_prior`
             (their reference must have one row or one a frame).
         noise: trust in the keypoints.
         depth_mean, depth_std: m, Gaussian on the wrist's z; None: no depth prior.

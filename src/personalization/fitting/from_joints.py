@@ -19,8 +19,7 @@ from src.personalization.solver.status import Status, usable
 from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import POSE, SHAPE, WRIST, Observations
 from src.personalization.terms.point_terms import point_rows
-from src.personalization.terms.population_pose_prior import habit_prior
-from src.personalization.terms.pose_prior import PosePrior, right_jacobian
+from src.personalization.terms.pose_prior import PosePrior, habit_prior, right_jacobian
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points, row_jacobian, shape_jacobian
 from template.large_products import full_precision

@@ -26,7 +26,7 @@ from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.keypoint_terms import keypoint_rows
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.point_terms import point_rows
-from src.personalization.terms.population_pose_prior import FlatHand, all_round, habit_prior, palm_turn
+from src.personalization.terms.pose_prior import FlatHand, all_round, habit_prior, palm_turn
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
 from utils.camera import turn_to_ray

@@ -9,7 +9,7 @@ import torch
 
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames, problem_at
 from src.personalization.solver.status import usable
-from src.personalization.terms.population_pose_prior import FLAT_SHARE, FlatHand
+from src.personalization.terms.pose_prior import FLAT_SHARE, FlatHand
 from template.kinematics import JointsModel
 
 #: s, how long a hand is shown flat before it is held otherwise (assumed, as `FLAT_SHARE`).

@@ -23,8 +23,7 @@ from src.personalization.solver.normal_equations import damped, factorise
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_problem import retract_frames, step_of
 from src.personalization.terms.frame_terms import POSE
-from src.personalization.terms.population_pose_prior import FlatHand
-from src.personalization.terms.pose_prior import PosePrior
+from src.personalization.terms.pose_prior import FlatHand, PosePrior
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
 from utils.camera import project

@@ -19,7 +19,7 @@ import roma
 import torch
 
 from src.personalization.landmarks.detections import Detections
-from src.personalization.terms.population_pose_prior import habit_prior, palm_turn
+from src.personalization.terms.pose_prior import habit_prior, palm_turn
 from template import HandAssets, HandModel
 from template.few_joints import LANDMARK_FRAMES, OTHER_FRAMES
 from utils.joints import MANO_TO_STANDARD
