@@ -45,7 +45,6 @@ from src.personalization.calibration.identity import calibrate_predictions  # no
 from src.personalization.calibration.population import CalibrationOptions  # noqa: E402
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions  # noqa: E402
 from src.personalization.landmarks.detections import read_detections  # noqa: E402
-from src.personalization.landmarks.model import joints_model  # noqa: E402
 from src.personalization.landmarks.shared_fit import fit_shared  # noqa: E402
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras  # noqa: E402
 from src.personalization.solver.status import usable  # noqa: E402
@@ -56,7 +55,7 @@ from src.photos.camera import Camera  # noqa: E402
 from src.photos.detector.detection import Detection, mirrored  # noqa: E402
 from src.photos.hands import PhotoHand, keypoint_hands  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
-from template.kinematics import JointsModel, posed_points  # noqa: E402
+from template.kinematics import JointsModel, joints_model, posed_points  # noqa: E402
 from utils.camera import mirror_intrinsics  # noqa: E402
 from utils.drawing.overlay import draw_skeleton, overlay_mesh  # noqa: E402
 from utils.identity import Identity  # noqa: E402

@@ -22,6 +22,19 @@ DATASETS = {
     "shards": (".shards.dataset", "Shards"),
 }
 
+#: Of a folder of shards, in each of their splits.
+INDEX_NAME = "index.json"
+
+
+def split_folders(root: str | Path, split: str) -> list[Path]:
+    """Folders of a split: shards may be spread over disks, ``root`` then lists folders with ':' between."""
+    return [Path(part) / split for part in str(root).split(":") if part]
+
+
+def has_shards(root: str | Path) -> bool:
+    """Whether ``root`` (one folder, or several with ':' between) holds shards of any split."""
+    return any(any(folder.glob(f"*/{INDEX_NAME}")) for folder in split_folders(root, ""))
+
 
 def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> SampleDataset:
     """Open the data set ``name`` (a key of `DATASETS`) at ``root``.
@@ -38,9 +51,12 @@ def build_dataset(name: str, root: str | Path, split: str, **options: Any) -> Sa
     """
     if name not in DATASETS:
         raise ValueError(f"data set {name!r} is unknown; choose one of {', '.join(sorted(DATASETS))}")
-    from datasets.shards.dataset import has_shards
-
     if name != "shards" and has_shards(root):
         name, options = "shards", {"dataset": name, **options}
     module, kind = DATASETS[name]
     return getattr(import_module(module, __name__), kind)(root, split, **options)
+
+
+def open_labels(name: str, root: str | Path, split: str, **options: Any) -> SampleDataset:
+    """`build_dataset` for its annotations: both hands, whoever is there. No image is read."""
+    return build_dataset(name, root, split, side="both", allow_missing_subjects=True, **options)

@@ -16,7 +16,7 @@ import scipy.sparse
 
 from template.safe_pickle import safe_load
 from utils.files import READ_ERRORS, read_reason
-from utils.joints import MANO_PARENTS
+from utils.joints import MANO_PARENTS, tip_vertices
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,11 @@ class HandAssets:
     hands_mean: np.ndarray  # (45,) mean pose, axis-angle of the 15 finger joints, radians
     side: str  # "right" or "left"
     name: str  # "MANO" or one of `STAND_INS`
+
+    @property
+    def tips(self) -> tuple[int, ...]:
+        """Vertices (5,) at the fingertips, thumb first (manopth's)."""
+        return tip_vertices("manopth", self.side)
 
     @cached_property
     def hash(self) -> str:

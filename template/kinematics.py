@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import functools
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from template.assets import HandAssets
 from template.components_first import cross, product, product_transposed
 from template.fast_skinning import chain
 from template.few_joints import LANDMARK_FRAMES, OTHER_FRAMES, SUBTREE, FewJoints
-from utils.joints import KNUCKLE_FLANKS, MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO, tip_vertices
+from utils.joints import KNUCKLE_FLANKS, MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO
 
 _PARENTS = [0, *MANO_PARENTS[1:]]
 
@@ -56,7 +57,7 @@ class JointsModel:
 
         Others: see `template.HandModel`.
         """
-        ids = list(tip_vertices("manopth", assets.side))
+        ids = list(assets.tips)
         joint_directions = np.einsum("jv,vcs->sjc", assets.J_regressor, assets.shapedirs)
         rest = np.concatenate([assets.J_regressor @ assets.v_template, assets.v_template[ids]])
         directions = np.concatenate([joint_directions, assets.shapedirs[ids].transpose(2, 0, 1)], axis=1)
@@ -123,6 +124,27 @@ class JointsModel:
         """Zero-pose joints and tips (..., 21, 3), metres, from betas (..., 10)."""
         flat = self.directions.flatten(1)
         return self.rest + (betas @ flat).unflatten(-1, (21, 3))
+
+
+class Landmarks(Protocol):
+    """Where a source's points lie, as `JointsModel` takes it."""
+
+    @property
+    def offsets(self) -> np.ndarray: ...
+
+    @property
+    def bends(self) -> np.ndarray | None: ...
+
+
+def joints_model(
+    assets: HandAssets,
+    landmarks: Landmarks | None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+) -> JointsModel:
+    """The hand whose points are a source's; of None, its joints and tips. Its lengths are the joints', m."""
+    shifts = {} if landmarks is None else {"offsets": landmarks.offsets, "bends": landmarks.bends}
+    return JointsModel(assets, dtype=dtype, device=device, **shifts)
 
 
 @dataclass

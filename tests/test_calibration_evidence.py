@@ -12,6 +12,7 @@ import roma
 import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, second_camera, simulate
+from datasets import open_labels
 from src.personalization.calibration.images import Images, ViewGroups, choose_images, rows_by_subject
 from src.personalization.calibration.measure_population import measure_network, pose_error_covariance
 from src.personalization.calibration.population import (
@@ -21,7 +22,7 @@ from src.personalization.calibration.population import (
     with_population,
 )
 from src.personalization.fitting.fit import FitOptions, observe
-from src.personalization.pairing import annotations_of, open_labels
+from src.personalization.pairing import annotations_of
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_terms import join_views
 from src.personalization.terms.inputs import check_frames
@@ -114,12 +115,12 @@ def test_some_of_the_images() -> None:
     part = Images(rows, np.arange(4.0), views).rows(np.array([2, 0]))
     assert part.predictions.image_id.tolist() == [2, 0] and part.wrist_depth.tolist() == [2.0, 0.0]
     assert part.views.instant.tolist() == [1, 0]
-    pose, betas, K, keypoints, trust, depth = part.tensors()
+    pose, betas, K, keypoints, trust, depth = part.tensors
     assert pose.shape == (1, 2, 16, 3, 3) and K.shape == (1, 2, 3, 3) and trust is None
     torch.testing.assert_close(keypoints[0], world.keypoints[0, [2, 0]].float())
     torch.testing.assert_close(betas[0].double(), world.betas.expand(2, 10), atol=1e-6, rtol=1e-6)
     assert depth.tolist() == [[2.0, 0.0]]
-    nothing = Images(replace(rows, betas=None)).tensors()
+    nothing = Images(replace(rows, betas=None)).tensors
     assert not nothing[1].any() and nothing[5] is None
     told = Images(replace(rows, model_name="cmr_identity"))
     assert told.predicted_betas is None and Images(rows).predicted_betas.dtype == np.float64
@@ -186,20 +187,18 @@ def test_keypoint_errors_are_measured_over_the_box(caplog: pytest.LogCaptureFixt
 
 
 def test_labels_are_opened_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both hands, whoever is there, at the predictions' split or the one that is said; looked up by image number."""
+    """Both hands, whoever is there; looked up by image number."""
     rows, _ = rows_of(1, 3, dataset="dex_ycb", split="s1_val")
     columns = {"image_id": np.array([2, 5, 0, 1]), "subject_id": np.ones(4, dtype=int), "pose": np.arange(4),
                "is_left": np.zeros(4, dtype=bool), "K_image": rows.K[[2, 0, 0, 1]]}  # fmt: skip
     opened = []
     monkeypatch.setattr(
-        "src.personalization.pairing.build_dataset",
+        "datasets.build_dataset",
         lambda *given, **options: opened.append((given, options)) or SimpleNamespace(columns=columns, root="there"),
     )
-    dataset = open_labels("dex_ycb", "root", rows, mano_dir="there")
-    open_labels("dex_ycb", "root", rows, "s1_test")
+    dataset = open_labels("dex_ycb", "root", rows.split, mano_dir="there")
     whole = {"side": "both", "allow_missing_subjects": True}
     assert opened[0] == (("dex_ycb", "root", "s1_val"), whole | {"mano_dir": "there"})
-    assert opened[1] == (("dex_ycb", "root", "s1_test"), whole)
     assert annotations_of(dataset, rows)["pose"].tolist() == [2, 3, 0]
     with pytest.raises(CalibrationError, match=r"image 7 \(1 in all\) is not in split 's1_val'"):
         annotations_of(dataset, replace(rows, image_id=np.array([0, 1, 7])))

@@ -18,7 +18,7 @@ from src.personalization import default_files
 from src.personalization.calibration import command, multi_frame, population
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.multi_frame import calibrate_frames, dispersed
+from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.calibration.population import (
     SHIPPED_PRIOR,
     CalibrationOptions,
@@ -33,7 +33,7 @@ from src.personalization.fitting.command import fit
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import LengthCue, length_gradient
+from src.personalization.terms.hand_size import LengthCue, dispersed, length_gradient
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, load_hand_assets
 from template.kinematics import JointsModel

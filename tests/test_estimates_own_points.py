@@ -18,11 +18,11 @@ from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.estimates.evidence import Estimates, prepare
 from src.personalization.estimates.people import people_of
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows
-from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
+from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.terms.hand_size import LengthCue, lengths_mm
 from template import HandAssets, load_hand_assets
 from template.assets import STAND_IN_PATH
-from template.kinematics import posed_points
+from template.kinematics import joints_model, posed_points
 from utils.artifacts import Identity, Predictions
 from utils.camera import project
 

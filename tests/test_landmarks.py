@@ -20,14 +20,14 @@ from src.personalization.calibration.population import CalibrationOptions, Popul
 from src.personalization.fitting.api import fit
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.detections import Detections, read_detections
-from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
+from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.landmarks.noise_fit import noise_sums, shared_part
 from src.personalization.landmarks.shared_fit import SharedFit, SharedFitOptions, fit_shared
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras, shared_at_least
 from src.personalization.terms.hand_size import LengthCue, lengths_mm
 from src.photos.keypoint_estimator import KeypointEstimator
 from template import HandAssets, HandModel, load_hand_assets
-from template.kinematics import posed_points
+from template.kinematics import joints_model, posed_points
 from utils.artifact_checks import ArtifactError, HandMismatchError
 from utils.identity import Identity
 

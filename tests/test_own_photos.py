@@ -23,7 +23,7 @@ from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions, fit_frames
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
-from src.personalization.landmarks.model import joints_model, load_landmarks
+from src.personalization.landmarks.model import load_landmarks
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.hand_size import length_gradient, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
@@ -37,7 +37,7 @@ from src.photos.estimator import Keypoints
 from src.photos.hands import find_photo_hands
 from src.photos.keypoint_estimator import KeypointEstimator
 from template import HandAssets, HandModel, load_hand_assets
-from template.kinematics import JointsModel, posed_points
+from template.kinematics import JointsModel, joints_model, posed_points
 from utils.artifacts import load_identity
 from utils.camera import project, turn_to_ray
 from utils.cameras.files import read_camera

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
+from datasets import open_labels
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.data_set_evidence import group_views, view_groups
 from src.personalization.calibration.identity import calibrate_predictions
@@ -21,7 +22,7 @@ from src.personalization.calibration.multi_frame import MultiFrameResult, calibr
 from src.personalization.calibration.population import CalibrationOptions, calibration_options, load_population
 from src.personalization.calibration.problem import MultiFrameProblem, posterior_covariance
 from src.personalization.fitting.fit import PosePriorOptions, observe
-from src.personalization.pairing import annotations_of, open_labels, pair_keypoints, rows_of
+from src.personalization.pairing import annotations_of, pair_keypoints, rows_of
 from src.personalization.terms.hand_size import LENGTHS, LengthCue, length_gradient
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
@@ -192,7 +193,7 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
     scores, hand, model = Scores(), HandModel(assets, dtype=torch.float64), JointsModel(assets)
     predictions = pair_keypoints(load_predictions(args.predictions), load_predictions(args.keypoints))
     predictions.check_hand(assets)
-    dataset = open_labels(args.dataset, args.data_root, predictions, mano_dir=args.mano_dir)
+    dataset = open_labels(args.dataset, args.data_root, predictions.split, mano_dir=args.mano_dir)
     truth = annotations_of(dataset, predictions)
     options = CalibrationOptions(errors_repeat=True)
     if args.prior is not None:

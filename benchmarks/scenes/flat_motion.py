@@ -25,7 +25,7 @@ from datasets.synthetic.scene.population import random_numbers, subject_betas
 from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online import OnlineCalibration
 from src.personalization.calibration.population import SHIPPED_PRIOR, shapes_of
-from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
+from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.terms.pose_prior import PALM, FlatHand
 from src.photos.api import PhotoEstimator, shipped_population
 from src.photos.estimator import HandInPicture, Keypoints
@@ -36,7 +36,7 @@ from src.photos.video.smoothing import FrameHands, TrackFitter, fit_tracks
 from src.photos.video.track import TrackedHand
 from src.photos.video.watching import WatchedShape, Watching
 from template import HandAssets, HandModel, load_hand_assets
-from template.kinematics import posed_points
+from template.kinematics import joints_model, posed_points
 from utils.camera import project, square_box, turn_to_ray
 
 FPS, FRAMES, WIDTH, HEIGHT = 30, 90, 640, 480

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.population import Population
-from src.personalization.landmarks.model import LandmarkModel, joints_model
+from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras
 from template import HandAssets
-from template.kinematics import posed_points
+from template.kinematics import joints_model, posed_points
 
 
 def proportions(

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from datasets import open_labels
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.measure_population import measure_network, people_of
@@ -46,7 +47,7 @@ from src.personalization.calibration.population import (
 )
 from src.personalization.fitting.batch import fit_predictions
 from src.personalization.fitting.fit import FitOptions
-from src.personalization.pairing import annotations_of, open_labels, pair_keypoints
+from src.personalization.pairing import annotations_of, pair_keypoints
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import HALF_95, LengthCue, lengths_mm
 from template import HandAssets, HandModel, load_hand_assets
@@ -163,7 +164,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         )
     predictions = pair_keypoints(predictions, None if args.keypoints is None else load_predictions(args.keypoints))
     places = {"mano_dir": args.mano_dir, "cache": args.cache}
-    truth = annotations_of(open_labels(args.dataset, args.data_root, predictions, **places), predictions)
+    truth = annotations_of(open_labels(args.dataset, args.data_root, predictions.split, **places), predictions)
     predictions, truth = predictions.select(truth["valid"]), {key: v[truth["valid"]] for key, v in truth.items()}
     people = np.unique(predictions.subject_id)
     chosen = people

@@ -18,9 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from datasets import open_labels  # noqa: E402
 from src.evaluation.shape import zero_pose_mpvpe  # noqa: E402
 from src.personalization.calibration.images import average_weights  # noqa: E402
-from src.personalization.pairing import annotations_of, open_labels  # noqa: E402
+from src.personalization.pairing import annotations_of  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
 from utils.artifacts import load_predictions  # noqa: E402
 
@@ -54,7 +55,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
     options = {"cache": args.cache, "mano_dir": args.mano_dir}
-    dataset = open_labels(args.dataset, args.data_root, predictions, args.split, **options)
+    dataset = open_labels(args.dataset, args.data_root, args.split or predictions.split, **options)
     truth = annotations_of(dataset, predictions)["betas"]
     betas, person, score = predictions.betas, predictions.subject_id, predictions.confidence
     betas_error = np.abs(betas - truth).mean(1)

@@ -29,6 +29,7 @@ import roma
 import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
+from datasets import open_labels
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.multi_frame import calibrate_frames
@@ -40,7 +41,7 @@ from src.personalization.calibration.population import (
     load_population,
 )
 from src.personalization.fitting.fit import PosePriorOptions
-from src.personalization.pairing import open_labels, pair_keypoints
+from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import HALF_95, length_gradient
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets
@@ -97,7 +98,7 @@ def simulated(args: argparse.Namespace, assets: HandAssets, laplace: bool, shipp
 def predicted(args: argparse.Namespace, assets: HandAssets, laplace: bool) -> Iterator[Found]:
     """One person after the other."""
     rows = pair_keypoints(load_predictions(args.predictions), load_predictions(args.keypoints))
-    dataset = open_labels("dex_ycb", args.data_root, rows)
+    dataset = open_labels("dex_ycb", args.data_root, rows.split)
     options = replace(calibration_options(load_population(SHIPPED_PRIOR, assets.hash)), laplace=laplace)
     for subject, one in calibrate_predictions(rows, assets, options, num_images=args.images).items():
         betas = np.stack([one.betas, dataset.subject_betas[subject].astype(np.float64)])

@@ -30,12 +30,11 @@ from src.personalization.calibration.population import shapes_of
 from src.personalization.estimates.evidence import Estimates, landmarks_of, prepare
 from src.personalization.estimates.people import people_of
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows
-from src.personalization.landmarks.model import joints_model
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras
 from src.personalization.terms.hand_size import LengthCue
 from src.personalization.terms.pose_prior import PosePrior, habit_prior
 from template import HandAssets, load_hand_assets
-from template.kinematics import posed_points
+from template.kinematics import joints_model, posed_points
 from utils.artifacts import Identity, Predictions
 
 #: Simulated worlds: times the usual covariance, and rad of every finger angle beside it.

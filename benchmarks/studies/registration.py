@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from src.personalization.pairing import annotations_of, open_labels, pair_keypoints, rows_of  # noqa: E402
+from datasets import open_labels  # noqa: E402
+from src.personalization.pairing import annotations_of, pair_keypoints, rows_of  # noqa: E402
 from src.personalization.registration.register import RegistrationOptions, register_mesh  # noqa: E402
 from src.personalization.solver.status import count_status  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
@@ -62,7 +63,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
     predictions = pair_keypoints(predictions, load_predictions(args.keypoints) if args.keypoints else None)
-    dataset = open_labels("dex_ycb", args.data_root, predictions, mano_dir=args.mano_dir, cache=args.cache)
+    dataset = open_labels("dex_ycb", args.data_root, predictions.split, mano_dir=args.mano_dir, cache=args.cache)
     truth = annotations_of(dataset, predictions)
     predictions = predictions.select(truth["valid"])
     truth = {name: value[truth["valid"]] for name, value in truth.items()}

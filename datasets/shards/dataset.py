@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
+from datasets import INDEX_NAME, split_folders
 from datasets.bad_files import BadFileError, bad_file, read_json, reading
 from datasets.crop_dataset import ColumnDataset, DatasetOptions
 from template import load_hand_assets
@@ -32,7 +33,6 @@ from template import load_hand_assets
 logger = logging.getLogger(__name__)
 
 SCHEMA = 2
-INDEX_NAME = "index.json"
 #: ``shards`` are dicts of file, count, bytes, sha256 and table_sha256; ``left_out`` counts unreadable pictures.
 INDEX_KEYS = {"schema", "dataset", "split", "count", "settings", "hands", "label_hand", "left_out", "command", "shards"}
 #: Behind the labels in a row of a table: where a picture's bytes start in the tar, and how many; mask_size 0: none.
@@ -230,16 +230,6 @@ def read_index(folder: Path) -> dict[str, Any]:
         if content["schema"] != SCHEMA or set(content) != INDEX_KEYS:
             raise ValueError(f"schema {content['schema']} instead of {SCHEMA}: of another version, write them again")
         return content
-
-
-def split_folders(root: str | Path, split: str) -> list[Path]:
-    """Folders of a split: shards may be spread over disks, ``root`` then lists folders with ':' between."""
-    return [Path(part) / split for part in str(root).split(":") if part]
-
-
-def has_shards(root: str | Path) -> bool:
-    """Whether ``root`` (one folder, or several with ':' between) holds shards of any split."""
-    return any(any(folder.glob(f"*/{INDEX_NAME}")) for folder in split_folders(root, ""))
 
 
 def dataset_of(root: str | Path) -> str:

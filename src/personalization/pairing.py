@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from datasets import build_dataset
 from src.personalization.solver.status import CalibrationError
 from utils.artifacts import Identity, Predictions
 
@@ -75,19 +74,6 @@ def apart_from_calibration(predictions: Predictions, identities: dict[int, Ident
         rows = predictions.subject_id == subject
         apart[rows] = ~np.isin(predictions.image_id[rows], identity.image_ids)
     return apart
-
-
-def open_labels(name: str, root: Any, predictions: Predictions, split: str | None = None, **options: Any) -> Any:
-    """The data set ``name`` at ``root`` that predictions are of (or its ``split``), both hands, whoever is there.
-
-    Args:
-        options: further ones of `datasets.build_dataset`.
-
-    Raises:
-        FileNotFoundError, ValueError: see `datasets.build_dataset`.
-    """
-    whole = {"side": "both", "allow_missing_subjects": True}
-    return build_dataset(name, root, split or predictions.split, **whole, **options)
 
 
 def annotations_of(dataset: Any, predictions: Predictions) -> dict[str, np.ndarray]:

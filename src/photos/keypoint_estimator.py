@@ -20,7 +20,7 @@ from src.personalization.fitting.from_keypoints import (
     fit_keypoints,
     world_direction,
 )
-from src.personalization.landmarks.model import LandmarkModel, joints_model
+from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import usable
 from src.photos.detector.refusal import (
     DEPTH_RANGE,
@@ -37,6 +37,7 @@ from src.photos.estimator import HandInPicture, Keypoints, fitted_result, rows_o
 from src.photos.image import UnusableImage
 from src.photos.result import Result
 from template import HandAssets, HandModel
+from template.kinematics import joints_model
 from utils.artifacts import Identity
 
 #: Of a followed hand every so many frames say what they make of the shape: their neighbours would say the same.

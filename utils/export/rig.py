@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from utils.artifact_checks import HandLike
-from utils.joints import FINGERS, MANO_PARENTS, tip_vertices
+from utils.joints import FINGERS, MANO_PARENTS
 from utils.mesh_io import CAMERA_TO_GLTF
 
 #: MANO's 16 kinematic joints by the names of its Python packages, then the tips (thumb first).
@@ -117,7 +117,7 @@ def make_rig(
         frame, joint = np.argwhere(off)[0]
         raise ValueError(f"{path}: frame {frame}, joint {joint}: {pose[frame, joint].tolist()} is no rotation matrix")
     vertices = assets.v_template + assets.shapedirs @ betas
-    joints = np.concatenate([assets.J_regressor @ vertices, vertices[list(tip_vertices("manopth", assets.side))]])
+    joints = np.concatenate([assets.J_regressor @ vertices, vertices[list(assets.tips)]])
     return Rig(
         vertices=vertices * CAMERA_TO_GLTF,
         joints=joints * CAMERA_TO_GLTF,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from datasets import open_labels
 from src.personalization.calibration.data_set_evidence import with_evidence
 from src.personalization.calibration.identity import calibrate_person
 from src.personalization.calibration.images import Images
@@ -20,11 +21,11 @@ from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.population import CalibrationOptions, default_options, load_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.fit import PosePriorOptions
-from src.personalization.landmarks.model import joints_model
-from src.personalization.pairing import open_labels, pair_keypoints, rows_of
+from src.personalization.pairing import pair_keypoints, rows_of
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue, check_stated_length, describe_lengths, parse_known_bone
 from template import HandAssets, load_hand_assets
+from template.kinematics import joints_model
 from utils.artifacts import Identity, load_identity, load_predictions, save_identity
 from utils.device import choose_device
 from utils.files import writable_folder
@@ -52,14 +53,16 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
     predictions.check_hand(assets)
-    if args.keypoints is not None or args.method == "multi_frame":
-        keypoints = None if args.keypoints is None else load_predictions(args.keypoints)
-        predictions = pair_keypoints(predictions, keypoints)
-    images = Images(predictions)
+    keypoints = None if args.keypoints is None else load_predictions(args.keypoints)
+    dataset = None
     if args.cameras is not None or args.wrist_depth:
         if args.data_root is None:
             raise CalibrationError("--cameras and --wrist_depth need the data set: give --data_root")
-        dataset = open_labels(args.dataset, args.data_root, predictions, mano_dir=args.mano_dir)
+        dataset = open_labels(args.dataset, args.data_root, predictions.split, mano_dir=args.mano_dir)
+    if keypoints is not None or args.method == "multi_frame":
+        predictions = pair_keypoints(predictions, keypoints)
+    images = Images(predictions)
+    if dataset is not None:
         rows = rows_of(dataset, predictions)
         images = with_evidence(predictions, dataset, rows, args.cameras, args.wrist_depth, args.seed)
     options = CalibrationOptions()
@@ -81,7 +84,8 @@ def calibrate_and_write(
     """
     if args.draws < 1:
         raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
-    subjects, output = images.people(args.subject), Path(args.output)
+    model, output = joints_model(assets, options.landmarks, device), Path(args.output)
+    subjects = images.people(args.subject, model, options.same_video)
     one_file = args.output.endswith(".json")
     if len(subjects) > 1 and (one_file or args.merge_with is not None):
         option = "--merge_with" if args.merge_with is not None else f"--output {output}"
@@ -94,7 +98,7 @@ def calibrate_and_write(
     if args.num_images is None and not args.images:
         choices["num_images"] = NUM_IMAGES
     choices["created_by"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    model, written, errors = joints_model(assets, options.landmarks, device), {}, {}
+    written, errors = {}, {}
     for subject, own in subjects.items():
         try:
             draws = [

@@ -11,11 +11,10 @@ import torch
 from src.personalization.calibration.images import AVERAGES, Images, ViewGroups, choose_images
 from src.personalization.calibration.multi_frame import image_information, solve_person
 from src.personalization.calibration.population import CalibrationOptions, default_options
-from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import HAND_RANGE, lengths_mm
 from template import HandAssets
-from template.kinematics import JointsModel
+from template.kinematics import JointsModel, joints_model
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
@@ -52,11 +51,9 @@ def calibrate_predictions(
     predictions.check_hand(assets)
     if options is None:
         options = default_options(assets, predictions.model_name, predictions.dataset)
-    model, images = joints_model(assets, options.landmarks, device), Images(predictions, wrist_depth, views)
-    return {
-        number: calibrate_person(own, number, assets, model, options, **choices)
-        for number, own in images.people(subject).items()
-    }
+    model = joints_model(assets, options.landmarks, device)
+    people = Images(predictions, wrist_depth, views).people(subject, model, options.same_video)
+    return {number: calibrate_person(own, number, assets, model, options, **choices) for number, own in people.items()}
 
 
 def calibrate_person(
@@ -77,8 +74,8 @@ def calibrate_person(
     """The identity of one person: choose images, solve, package.
 
     Args:
-        own: that person's images, each once (`Images.of_person`).
-        model: of ``assets``, as `landmarks.joints_model` makes it of the options' landmarks.
+        own: that person's images, each once (`Images.people`).
+        model: of ``assets`` and the options' landmarks.
         method: one of `METHODS`, or an alias.
         num_images, select, seed: images to use (None: all), see `images.choose_images`; where there are fewer,
             all are used, with a warning, and the identity says how many.
@@ -99,11 +96,10 @@ def calibrate_person(
             "subject %d has %d images, fewer than the %d asked for: all are used", subject, there, num_images
         )
     information, prior = None, None
-    if frames:
-        given, own = own.tensors(), own.in_videos(model, options.same_video)
     if select == "informative" and frames and own.views is None:
-        information = image_information(model, *(None if value is None else value[0] for value in given[:5]), options)
-        information, prior = information.cpu().numpy(), np.linalg.inv(options.population.betas_covariance)
+        given = (None if value is None else value[0] for value in own.tensors[:5])
+        information = image_information(model, *given, options).cpu().numpy()
+        prior = options.population.betas_precision
     instant = own.views.instant if own.views is not None and frames else None
     wanted, confidence = there if num_images is None else num_images, rows.confidence
     own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))

@@ -54,9 +54,13 @@ class Images:
         views = None if self.views is None else self.views.rows(rows)
         return Images(self.predictions.select(rows), depth, views, video)
 
-    def people(self, subject: int | None = None) -> dict[int, Images]:
-        """The images of each subject, or of the one asked for: see `rows_by_subject` and `of_person`."""
-        return {number: self.of_person(rows) for number, rows in rows_by_subject(self.predictions, subject).items()}
+    def people(self, subject: int | None, model: JointsModel, same: bool | None) -> dict[int, Images]:
+        """The images of each subject, or of the one asked for (`rows_by_subject`), each once (`of_person`), and the
+        videos that they are of (`in_videos`) where poses tell."""
+        people = {number: self.of_person(rows) for number, rows in rows_by_subject(self.predictions, subject).items()}
+        if self.predictions.pose is None:
+            return people
+        return {number: own.in_videos(model, same) for number, own in people.items()}
 
     def of_person(self, rows: np.ndarray) -> Images:
         """One person's, without those whose pose, shape and keypoints are another's to the bit: the same image."""
@@ -73,6 +77,7 @@ class Images:
         logger.warning("%d images are copies of others (e.g. image %d) and do not count again", len(copies), copies[0])
         return own.rows(np.sort(first))
 
+    @property
     def tensors(self) -> list[Any]:
         """As one person's, a dimension of 1 before each: pose (N,16,3,3), betas (N,10), K (N,3,3) px, keypoints
         (N,21,2) px, and, or None, their confidence (N,21) and the wrists' depths (N,) m."""

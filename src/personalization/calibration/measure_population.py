@@ -12,10 +12,10 @@ import numpy as np
 import roma
 import torch
 
-from datasets import build_dataset
+from datasets import build_dataset, open_labels
 from options.command_line import CommandParser, run_command
 from src.personalization.calibration.population import NetworkShape, Population, save_population
-from src.personalization.pairing import annotations_of, open_labels, pair_keypoints
+from src.personalization.pairing import annotations_of, pair_keypoints
 from src.personalization.registration.least_median_of_squares import RAYLEIGH_MEDIAN
 from template import load_hand_assets
 from utils.artifacts import Predictions, load_predictions
@@ -72,7 +72,7 @@ def measure(args: argparse.Namespace) -> Population:
         if args.keypoints is not None:
             predictions = pair_keypoints(predictions, load_predictions(args.keypoints))
         root = args.validation_root or args.data_root
-        held_out = open_labels(args.dataset, root, predictions, **options)
+        held_out = open_labels(args.dataset, root, predictions.split, **options)
         errors = measure_network(predictions, annotations_of(held_out, predictions))
     population = replace(people_of(betas, depths, assets.hash), dataset=args.dataset, **errors)
     save_population(args.output, population)

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from scipy.stats import chi2
 
-from src.personalization.calibration.multi_frame import dispersed
 from src.personalization.calibration.population import Population
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import LENGTHS, joints_of, length_gradient, lengths_mm
+from src.personalization.terms.hand_size import LENGTHS, dispersed, joints_of, length_gradient, lengths_mm
 from template import HandAssets
 from utils.artifacts import Identity
 

@@ -24,8 +24,9 @@ from src.personalization.fitting.fit import observe
 from src.personalization.fitting.translation import place_frames
 from src.personalization.solver.levenberg_marquardt import State, minimise
 from src.personalization.solver.status import CalibrationError, Status, count_status, usable
+from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.frame_terms import join_views
-from src.personalization.terms.hand_size import cue_conflict
+from src.personalization.terms.hand_size import cue_conflict, dispersed
 from src.personalization.terms.inputs import check_frames
 from template.kinematics import JointsModel, posed_points
 from utils.artifacts import Predictions
@@ -134,7 +135,7 @@ def solve_person(
     if predicted is not None and network is not None:
         mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance, counts)
         options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
-    pose, betas, K, keypoints, trust, depth = own.tensors()
+    pose, betas, K, keypoints, trust, depth = own.tensors
     start = betas.double().mean(dim=1)
     less = [replace(options, cues=tuple(o for o in options.cues if o is not cue)) for cue in options.cues]
     results = (
@@ -165,17 +166,6 @@ def solve_person(
     if own.views is not None:  # that is of instants, not of images
         used = np.ones(len(own.predictions), dtype=bool)
     return result.betas[0].cpu().numpy(), covariance, used, {"evidence": further, "landmarks": landmarks}
-
-
-def dispersed(solved: np.ndarray, known: np.ndarray, images: float, correlation: float) -> np.ndarray:
-    """How far betas err where images share a part of their errors: covariance (10,10), the sandwich of Huber (1967).
-
-    Args:
-        solved: covariance (10,10) as the solver has it, to which images are independent (White 1982, theorem 3.2).
-        known: (10,10) what of its inverse the images do not say; images: how many; correlation: of their errors.
-    """
-    more = max(0.0, images - 1) * correlation
-    return solved + more * (solved - solved @ known @ solved)
 
 
 def check_result(result: MultiFrameResult, own: Predictions, subject: int, depths: tuple[float, float]) -> None:
@@ -264,7 +254,8 @@ def _set_up(
     if repeats is not None:
         share = torch.as_tensor(repeats.weights(in_video, used[0].cpu().numpy()))[None].to(betas)
     share = share / (1 + everywhere * ((share * used).sum(dim=1, keepdim=True) - 1).clamp_min(0))
-    prior = options.population.shape_prior(model.dtype, model.device)
+    people = options.population
+    prior = ShapePrior(*(torch.as_tensor(value).to(betas) for value in (people.betas_mean, people.betas_precision)))
     problem = MultiFrameProblem(model, seen, share, prior, options.cues, betas.new_zeros(1, 10))
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
     if options.own_points and options.landmarks is not None:

@@ -15,13 +15,13 @@ from src.personalization.calibration.images import evidence_of
 from src.personalization.calibration.online_frames import FrameFitter
 from src.personalization.calibration.population import CalibrationOptions, load_population, shapes_of
 from src.personalization.calibration.views import SAME_VIEW, SHARED, Evidence, Views, chance_of
-from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.hand_size import LengthCue, cue_conflict, length_gradient
 from src.personalization.terms.shape_terms import shape_terms
 from template import HandAssets, load_hand_assets
+from template.kinematics import joints_model
 from utils.artifacts import Identity
 from utils.cameras.intrinsics import checked_intrinsics
 

@@ -88,13 +88,18 @@ class Population:
         content = b"".join(np.ascontiguousarray(part, dtype=np.float64).tobytes() for part in parts)
         return hashlib.sha256(content).hexdigest()[:12]
 
+    @property
+    def betas_precision(self) -> np.ndarray:
+        """(10,10) inverse of `betas_covariance`."""
+        return np.linalg.inv(self.betas_covariance)
+
     def shapes_only(self) -> Population:
         """People's shapes alone, for evidence that does not come from the network it was measured on."""
         return Population(self.betas_mean, self.betas_covariance, hand_hash=self.hand_hash)
 
     def shape_prior(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> ShapePrior:
         """People's shapes as a Gaussian for a solver."""
-        mean, precision = (torch.as_tensor(v) for v in (self.betas_mean, np.linalg.inv(self.betas_covariance)))
+        mean, precision = torch.as_tensor(self.betas_mean), torch.as_tensor(self.betas_precision)
         return ShapePrior(mean.to(device, dtype), precision.to(device, dtype))
 
 
@@ -115,7 +120,7 @@ class CalibrationOptions(FitOptions):
         video_correlation: the same of a video's views, if more. same_video: all are of one, or of none; None: told.
         interval_correlation: the part that errors share though betas are solved as if they did not, which errs least:
             intervals are of n images whose errors vary 1 + (n - 1) interval_correlation times as much
-            (`multi_frame.dispersed`).
+            (`hand_size.dispersed`).
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
             where the depth is known.
         accept_conflict: use a cue even where it contradicts the images.

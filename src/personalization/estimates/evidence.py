@@ -18,12 +18,12 @@ from src.personalization.fitting.fit import FitOptions, observe, reprojection_rm
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
 from src.personalization.fitting.translation import wrist_from_keypoints
-from src.personalization.landmarks.model import LandmarkModel, find_landmarks, joints_model
+from src.personalization.landmarks.model import LandmarkModel, find_landmarks
 from src.personalization.solver.status import CalibrationError, usable
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets
-from template.kinematics import JointsModel, posed_points
+from template.kinematics import JointsModel, joints_model, posed_points
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)

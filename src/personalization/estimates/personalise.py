@@ -17,12 +17,11 @@ from src.personalization.estimates.usual_poses import learnt_poses
 from src.personalization.fitting.batch import fit_videos
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
 from src.personalization.fitting.sequence import SequenceOptions
-from src.personalization.landmarks.model import joints_model
 from src.personalization.solver.status import CalibrationError, log_unusable
 from src.personalization.terms.hand_size import LengthCue
 from src.personalization.terms.pose_prior import PosePrior
 from template import HandAssets, HandModel
-from template.kinematics import JointsModel
+from template.kinematics import JointsModel, joints_model
 from template.large_products import full_precision
 from utils.artifacts import Identity, Predictions
 

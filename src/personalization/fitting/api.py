@@ -13,10 +13,11 @@ from src.personalization.calibration.population import Population, shipped_popul
 from src.personalization.fitting.fit import FitOptions, fit_frames
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
-from src.personalization.landmarks.model import LandmarkModel, joints_model, load_landmarks
+from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.hand_size import check_stated_length
 from template import HandAssets, HandModel, load_hand_assets, mirror_pose
+from template.kinematics import joints_model
 from utils.artifact_checks import ArtifactError
 from utils.cameras.intrinsics import checked_intrinsics
 from utils.identity import Identity, load_identity

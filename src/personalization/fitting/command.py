@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from datasets import open_labels
 from src.evaluation.metrics import evaluate_predictions
 from src.personalization.calibration.population import SHIPPED_PRIOR, Population, load_population, with_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.adam import AdamOptions
 from src.personalization.fitting.batch import FittedPredictions, fit_predictions
 from src.personalization.fitting.fit import FitOptions, PosePriorOptions
-from src.personalization.pairing import annotations_of, apart_from_calibration, open_labels, pair_keypoints
+from src.personalization.pairing import annotations_of, apart_from_calibration, pair_keypoints
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.status import CalibrationError, count_status, usable
 from src.personalization.terms.noise import KeypointNoise
@@ -67,7 +68,7 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     truth = None
     if args.data_root is not None:
         options = {"mano_dir": args.mano_dir, "cache": args.cache}
-        dataset = open_labels(args.dataset, args.data_root, predictions, args.split, **options)
+        dataset = open_labels(args.dataset, args.data_root, args.split or predictions.split, **options)
         truth = annotations_of(dataset, predictions)
     fitted = fit_predictions(
         predictions,

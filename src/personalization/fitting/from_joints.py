@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from src.personalization.fitting.joints_start import pose_on_points
-from src.personalization.landmarks.model import LandmarkModel, joints_model
+from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
 from src.personalization.solver.normal_equations import factorise
 from src.personalization.solver.status import Status, usable
@@ -21,7 +21,7 @@ from src.personalization.terms.frame_terms import POSE, SHAPE, WRIST, Observatio
 from src.personalization.terms.point_terms import point_rows
 from src.personalization.terms.pose_prior import PosePrior, habit_prior, right_jacobian
 from template import HandAssets
-from template.kinematics import JointsModel, posed_points, row_jacobian, shape_jacobian
+from template.kinematics import JointsModel, joints_model, posed_points, row_jacobian, shape_jacobian
 from template.large_products import full_precision
 from utils.joints import STANDARD_TO_MANO
 

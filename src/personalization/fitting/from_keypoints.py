@@ -18,7 +18,7 @@ from src.personalization.calibration.population import Population
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, observe, problem_at
 from src.personalization.fitting.shown_flat import flat_odds
 from src.personalization.fitting.translation import wrist_from_keypoints
-from src.personalization.landmarks.model import LandmarkModel, joints_model
+from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import usable
 from src.personalization.terms.frame_terms import SHAPE, WRIST, Observations
@@ -28,7 +28,7 @@ from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.point_terms import point_rows
 from src.personalization.terms.pose_prior import FlatHand, all_round, habit_prior, palm_turn
 from template import HandAssets
-from template.kinematics import JointsModel, posed_points
+from template.kinematics import JointsModel, joints_model, posed_points
 from utils.camera import turn_to_ray
 
 #: Of a start's keypoints over the hand's box: its fingers are not yet bent, however exact the keypoints are.

@@ -15,11 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets
-from template.kinematics import JointsModel
 from utils.artifact_checks import ArtifactError, HandMismatchError
 from utils.files import atomic_path
 from utils.identity import Identity
@@ -102,17 +100,6 @@ def find_landmarks(source: str | os.PathLike, assets: HandAssets) -> LandmarkMod
     except (FileNotFoundError, HandMismatchError) as error:
         logger.warning("%s; until then its points are taken for the hand's joints, which tilts palms", error)
         return None
-
-
-def joints_model(
-    assets: HandAssets,
-    landmarks: LandmarkModel | None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float64,
-) -> JointsModel:
-    """The hand whose points are a source's; of None, its joints and tips. Its lengths are the joints', m."""
-    shifts = {} if landmarks is None else {"offsets": landmarks.offsets, "bends": landmarks.bends}
-    return JointsModel(assets, dtype=dtype, device=device, **shifts)
 
 
 def load_landmarks(source: str | os.PathLike, hand_hash: str) -> LandmarkModel:

@@ -16,7 +16,7 @@ from src.personalization.calibration.population import Population
 from src.personalization.fitting.fit import problem_at
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, world_direction
 from src.personalization.landmarks.detections import Detections
-from src.personalization.landmarks.model import LandmarkModel, joints_model
+from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.landmarks.shared_fit import SharedFit
 from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import damped, factorise
@@ -25,7 +25,7 @@ from src.personalization.terms.frame_problem import retract_frames, step_of
 from src.personalization.terms.frame_terms import POSE
 from src.personalization.terms.pose_prior import FlatHand, PosePrior
 from template import HandAssets
-from template.kinematics import JointsModel, posed_points
+from template.kinematics import JointsModel, joints_model, posed_points
 from utils.camera import project
 
 #: Where a hand whose camera is not known is put: m, and its size there, m.

@@ -22,9 +22,9 @@ from src.personalization.calibration.from_keypoints import (
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.population import Population
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
-from src.personalization.landmarks.model import LandmarkModel, joints_model
+from src.personalization.landmarks.model import LandmarkModel
 from template import HandAssets
-from template.kinematics import posed_points
+from template.kinematics import joints_model, posed_points
 
 #: What is tried: times the learned noise; m, standard deviations of the 3D guess's depth; parts of the noise that
 #: repeat.

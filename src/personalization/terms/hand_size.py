@@ -1,4 +1,5 @@
-"""Lengths of a person's hand: of betas, with the uncertainty that their covariance gives them, and as measured."""
+"""Lengths of a person's hand: of betas, with the uncertainty that their covariance gives them, and as measured; and how
+far betas err."""
 
 from __future__ import annotations
 
@@ -106,6 +107,17 @@ def parse_known_bone(text: str) -> LengthCue:
 
 #: One for each hand in use: a video asks for its lengths in every frame.
 joints_of = functools.lru_cache(maxsize=4)(JointsModel)
+
+
+def dispersed(solved: np.ndarray, known: np.ndarray, images: float, correlation: float) -> np.ndarray:
+    """How far betas err where images share a part of their errors: covariance (10,10), the sandwich of Huber (1967).
+
+    Args:
+        solved: covariance (10,10) as the solver has it, to which images are independent (White 1982, theorem 3.2).
+        known: (10,10) what of its inverse the images do not say; images: how many; correlation: of their errors.
+    """
+    more = max(0.0, images - 1) * correlation
+    return solved + more * (solved - solved @ known @ solved)
 
 
 def lengths_mm(
