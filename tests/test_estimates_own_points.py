@@ -104,7 +104,7 @@ def test_sizes_are_not_drawn_small() -> None:
     options = replace(keypoint_options(ASSETS, people, landmarks=LANDMARKS), same_video=False)
     for betas, pose, joints, K in zip(world.betas, world.pose, world.joints, world.K, strict=True):
         length = lengths_mm(ASSETS, betas.numpy(), None, ("hand",))["hand"][0]
-        own = {"mediapipe": LANDMARKS.own_std[:, None] * generator.normal(size=(21, 3))}
+        own = {"mediapipe": 0.188 * LANDMARKS.own_share[:, None] * generator.normal(size=(21, 3))}
         person = Identity(betas.numpy(), ASSETS.name, ASSETS.hash, length, landmarks=own)
         model = joints_model(ASSETS, LANDMARKS.of_person(person))
         points = posed_points(model, pose, model.rest_points(betas[None]).expand(len(pose), -1, -1)).points

@@ -52,7 +52,7 @@ def case(
         options.population.shape_prior(),
         (LengthCue("hand", 0.19, 0.003), LengthCue("index", 0.09, 0.004)),
         linear * torch.randn(PERSONS, 10, generator=generator, dtype=torch.float64),
-        torch.linspace(0.001, 0.003, 21, dtype=torch.float64) if offsets else None,
+        torch.linspace(0.005, 0.015, 21, dtype=torch.float64) if offsets else None,
     )
     wrist = world.joints[:, :, 0] + 0.01 * torch.randn(PERSONS, FRAMES, 3, generator=generator, dtype=torch.float64)
     state = {"pose": inputs.pose.unflatten(0, (PERSONS, FRAMES)), "wrist": wrist, "betas": world.betas + 0.2}

@@ -259,6 +259,6 @@ def _set_up(
     problem = MultiFrameProblem(model, seen, share, prior, options.cues, betas.new_zeros(1, 10))
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
     if options.own_points and options.landmarks is not None:
-        problem.offset_std = torch.as_tensor(options.landmarks.own_std).to(betas)[model.from_standard]
+        problem.offset_share = torch.as_tensor(options.landmarks.own_share).to(betas)[model.from_standard]
         state["offsets"] = betas.new_zeros(persons, 21, 3)
     return problem, state, frame_status

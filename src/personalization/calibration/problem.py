@@ -46,8 +46,8 @@ class MultiFrameProblem:
         share: (P,F|1) what a frame's information counts: less than one where errors are taken to repeat.
         shape_prior: on the betas; cues: measured lengths, the same for all persons.
         linear: (P|1,10) term ``linear . betas`` of the cost, see `log_volume_gradient`.
-        offset_std: (21,) m, MANO's order, of a coordinate of the offsets about zero, of a hand of the mean length: of a
-            smaller one they are smaller, else small hands would explain them best. None: they are not free.
+        offset_share: (21,) standard deviation of the offsets' coordinates over the hand's length, MANO's order: in
+            metres small hands would explain them best. None: they are not free.
     """
 
     model: JointsModel
@@ -56,7 +56,7 @@ class MultiFrameProblem:
     shape_prior: ShapePrior
     cues: tuple[LengthCue, ...]
     linear: torch.Tensor
-    offset_std: torch.Tensor | None = None
+    offset_share: torch.Tensor | None = None
 
     @property
     def depth_unknown(self) -> torch.Tensor:
@@ -83,10 +83,9 @@ class MultiFrameProblem:
         person_gradient, person_hessian = gradient[..., PERSON].sum(dim=1), hessian[..., PERSON, PERSON].sum(dim=1)
         person_gradient[:, BETAS] += pull + self.linear
         person_hessian[:, BETAS, BETAS] += known
-        if self.offset_std is not None:
+        if self.offset_share is not None:
             length, slope = length_gradient(self.model, state["betas"], "hand")
-            usual, _ = length_gradient(self.model, torch.zeros_like(state["betas"]), "hand")
-            root = self.offset_std.repeat_interleave(3) ** -1 * (usual / length)[:, None]
+            root = 1 / (self.offset_share.repeat_interleave(3) * length[:, None])
             residuals = root * state["offsets"].flatten(1)
             columns = torch.cat([-residuals[..., None] * (slope / length[:, None])[:, None], torch.diag_embed(root)], 2)
             cost = cost + residuals.square().sum(dim=1) / 2

@@ -80,7 +80,7 @@ class Estimates:
 
     def options(self, assets: HandAssets, people: Population) -> CalibrationOptions:
         """What is believed of them."""
-        return self.trust.calibration_options(assets, people, self.landmarks)
+        return self.trust.options(assets, people, self.landmarks)
 
     def calibration_options(
         self, assets: HandAssets, people: Population, device: torch.device | str = "cpu"

@@ -104,7 +104,7 @@ class Trust:
             network_noise=np.diag(std**2),
         )
 
-    def calibration_options(
+    def options(
         self, assets: HandAssets, people: Population, landmarks: LandmarkModel | None = None
     ) -> CalibrationOptions:
         """What is believed of its images, spreads in rad; ``landmarks``: where its points lie on the hand."""

@@ -29,9 +29,10 @@ LANDMARK_SCHEMA = 2
 #: Package data: the models of the stand-in hand, one file a source of points.
 SHIPPED = Path(__file__).resolve().parents[3] / "weights"
 MAKE = "python -m src.personalization.landmarks.learn"
-#: m, how far a person's points lie from a source's, a coordinate. Of the hand before two cameras (docs/real_hands.md),
-#: first half, this and twice as much leave the least error; half as much takes a part for another shape.
-OWN_STD = 0.005
+#: Over the hand's length (5 mm of a mean one), how far a person's points lie from a source's, a coordinate. Of the hand
+#: before two cameras (docs/real_hands.md), first half, this and twice as much leave the least error; half as much takes
+#: a part for another shape.
+OWN_SHARE = 0.0266
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class LandmarkModel:
         return KeypointNoise(std_box=mean, relative=tuple((self.std_box / mean).tolist()))
 
     @property
-    def own_std(self) -> np.ndarray:
-        """(21,) m, of a coordinate of how far a person's points lie from ``offsets``."""
-        return OWN_STD * self.std_box / float(np.sqrt(np.mean(np.square(self.std_box))))
+    def own_share(self) -> np.ndarray:
+        """(21,) over the hand's length, of a coordinate of how far a person's points lie from ``offsets``."""
+        return OWN_SHARE * self.std_box / float(np.sqrt(np.mean(np.square(self.std_box))))
 
     def of_person(self, identity: Identity | None) -> LandmarkModel:
         """Of somebody whose own points were calibrated, or this."""
