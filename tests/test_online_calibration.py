@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
+from src.personalization.calibration.from_keypoints import keypoint_options, keypoints_of, predictions_from_keypoints
+from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.calibration.online import OnlineCalibration, OnlineOptions
 from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.calibration.views import solve_frames
 from src.personalization.fitting.fit import PosePriorOptions, observe
+from src.personalization.landmarks.model import load_landmarks
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import FrameProblem
@@ -22,7 +25,8 @@ from src.personalization.terms.hand_size import lengths_mm
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
 from template import load_hand_assets
-from template.kinematics import JointsModel
+from template.kinematics import JointsModel, joints_model, posed_points
+from utils.camera import project_numpy
 from utils.identity import load_identity
 
 ASSETS = load_hand_assets()
@@ -87,6 +91,32 @@ def test_the_end_is_the_calibration_of_all_frames_at_once(world: Simulated) -> N
     assert float(((online.betas - together.betas[0]) / std).abs().max()) < 0.1
     torch.testing.assert_close(online.covariance.diagonal().sqrt(), std, rtol=0.03, atol=0)
     assert online.identity().n_images == 8
+
+
+def test_a_detectors_video_is_the_calibration_of_all_its_frames() -> None:
+    """Without a length: own points solved for, and the poses' room corrected (z of 8 people: -1.7 without)."""
+    landmarks, generator = load_landmarks("mediapipe", ASSETS.hash), np.random.default_rng(3)
+    world = simulate(ASSETS, 1, 12, SimulationOptions(0.0, 0, 0.1, (0.5, 0.08)), seed=7)
+    truth = lengths_mm(ASSETS, world.betas[0].numpy(), None, ("hand",))["hand"][0]
+    own = truth / 1000 * landmarks.own_share[:, None] * generator.normal(size=(21, 3))
+    model = joints_model(ASSETS, replace(landmarks, offsets=landmarks.offsets + own))
+    rest = model.rest_points(world.betas).expand(12, -1, -1)
+    points = posed_points(model, world.pose[0], rest).points[:, model.to_standard]
+    wrist = world.transl[0] + MODEL.rest_points(world.betas)[:, 0]
+    keypoints = project_numpy((points + wrist[:, None]).numpy(), world.K[0].numpy())
+    keypoints += 2 * generator.normal(size=keypoints.shape)
+    beliefs = keypoint_options(ASSETS, PEOPLE, landmarks=landmarks)
+    online = started(beliefs, K=world.K[0, 0].numpy())
+    for frame in keypoints:
+        online.add(frame)
+    found = online.settle()
+    rows = predictions_from_keypoints(keypoints_of(keypoints, world.K[0, 0].numpy()), ASSETS, beliefs, 1)
+    together = calibrate_predictions(rows, ASSETS, replace(beliefs, same_video=True))[1]
+    assert abs(found.hand_length_mm - together.hand_length_mm) < 0.3 * together.hand_length_std_mm
+    assert found.hand_length_std_mm == pytest.approx(together.hand_length_std_mm, rel=0.1)
+    assert abs(found.hand_length_mm - truth) < 2 * found.hand_length_std_mm
+    apart = found.landmarks["mediapipe"] - together.landmarks["mediapipe"]
+    assert np.abs(apart).max() < 0.002
 
 
 def test_a_view_again_is_no_more_than_the_view(world: Simulated) -> None:

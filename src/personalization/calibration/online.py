@@ -12,14 +12,16 @@ import torch
 
 from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.images import evidence_of
+from src.personalization.calibration.multi_frame import LAPLACE_SHARE
 from src.personalization.calibration.online_frames import FrameFitter
 from src.personalization.calibration.population import CalibrationOptions, load_population, shapes_of
-from src.personalization.calibration.views import SAME_VIEW, SHARED, Evidence, Views, chance_of
+from src.personalization.calibration.problem import BETAS
+from src.personalization.calibration.views import SAME_VIEW, SHARED, Evidence, Views, chance_of, no_evidence, parts_of
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.hand_size import LengthCue, cue_conflict, length_gradient
-from src.personalization.terms.shape_terms import shape_terms
+from src.personalization.terms.shape_terms import offset_terms, shape_terms
 from template import HandAssets, load_hand_assets
 from template.kinematics import joints_model
 from utils.artifacts import Identity
@@ -69,7 +71,9 @@ class OnlineCalibration:
 
     Every frame is fitted with the betas so far; what it then says of them, its pose and place integrated out, is added
     once (`views.solve_frames`). Frames of one view are averaged. A limited number of key frames is kept and fitted
-    again as the betas change, so that the end is the calibration of them all at once, without Laplace's correction.
+    again as the betas change, so that the end is the calibration of them all at once. Where a person's own points are
+    asked for they are solved for with the betas, and Laplace's correction is made at the key frames (see
+    `multi_frame.calibrate_frames`).
 
     Args:
         K: (3,3) px, of frames that bring none.
@@ -77,11 +81,11 @@ class OnlineCalibration:
         prior: population file; None: the shipped one where it fits.
         options: noise, priors and cues of the frames' source; None: of a detector's keypoints, with those above.
             ``error_correlation`` (1 where ``errors_repeat``) counts where it is more than ``online.shared``. No prior
-            on the depth, which would need that correction.
+            on the depth.
         online: how frames count.
 
     Attributes:
-        betas: (10,), covariance: (10,10), now.
+        person: (S,) betas, and where they are solved for offsets (m) of their points, now; covariance: (S,S).
         strangers: tracks of other people's hands, and why. skipped: frames that could not be used, by reason.
     """
 
@@ -122,9 +126,14 @@ class OnlineCalibration:
         self._shown: dict[int, tuple[float, str]] = {}  # when, and which hand
         self._beside: dict[int, int] = {}
         people = options.population.shape_prior(self.model.dtype, self.model.device)
-        self._people = Evidence(people.precision, people.precision @ people.mean)
-        self.betas = people.mean
-        self.betas, self.covariance = self._solve(options.cues)
+        self._offset_share, size = None, 10
+        if options.own_points and options.landmarks is not None:
+            share = torch.as_tensor(options.landmarks.own_share).to(people.mean)
+            self._offset_share, size = share[self.model.from_standard], 73
+        self.person = people.mean.new_zeros(size)
+        self.person[BETAS] = people.mean
+        self._people = self._of_betas(Evidence(people.precision, people.precision @ people.mean))
+        self.person, self.covariance = self._solve(options.cues)
 
     @torch.no_grad()
     def add(
@@ -162,7 +171,7 @@ class OnlineCalibration:
         if track in self.strangers:
             return self.identity()
         seen = keypoints, confidence, self.K if K is None else K
-        found = self._frames.view(*seen, pose, betas, hand == "left", track, self.betas)
+        found = self._frames.view(*seen, pose, betas, hand == "left", track, self.person)
         if isinstance(found, str):
             self.skipped[found] = self.skipped.get(found, 0) + 1
             return self.identity()
@@ -174,7 +183,7 @@ class OnlineCalibration:
             if self._own.add(found):
                 self.settle(1)
             else:
-                self.betas, self.covariance = self._solve(self.options.cues)
+                self.person, self.covariance = self._solve(self.options.cues)
         elif track not in self.strangers:
             views = self._others.setdefault(track, Views(self.online.same_view, self.online.kept))
             new = views.add(found)
@@ -185,12 +194,18 @@ class OnlineCalibration:
     def settle(self, rounds: int = 20) -> Identity:
         """Fit the key frames and the betas in turn until they agree, or so many times; the identity then."""
         for _ in range(rounds):
-            before, scale = self.betas, self.covariance.diagonal().sqrt()
-            self._own.linearise(self.model, self.betas, AGAIN)
-            self.betas, self.covariance = self._solve(self.options.cues)
-            if float(((self.betas - before) / scale).abs().max()) < SETTLED:
+            before, scale = self.person, self.covariance.diagonal().sqrt()
+            again = LAPLACE_SHARE if rounds > 1 else 0.0  # which takes twenty times as long
+            self._own.linearise(self.model, self.person, AGAIN, bool(self.options.laplace), again)
+            self.person, self.covariance = self._solve(self.options.cues)
+            if float(((self.person - before) / scale).abs().max()) < SETTLED:
                 break
         return self.identity()
+
+    @property
+    def betas(self) -> torch.Tensor:
+        """(10,) so far."""
+        return self.person[BETAS]
 
     @property
     def views(self) -> int:
@@ -208,8 +223,8 @@ class OnlineCalibration:
         """What the frames say against a measured length, where they are ``most`` standard deviations apart."""
         for cue in self.options.cues:
             others = tuple(other for other in self.options.cues if other is not cue)
-            betas, covariance = self._solve(others)
-            length, std, apart = cue_conflict(self.model, betas, covariance, cue)
+            person, covariance = self._solve(others)
+            length, std, apart = cue_conflict(self.model, person[BETAS], covariance[BETAS, BETAS], cue)
             if abs(apart) > most and not self.options.accept_conflict:
                 return (
                     f"{cue.name} was measured as {1000 * cue.length:.1f} ± {1000 * cue.std:.1f} mm, but the frames and "
@@ -219,17 +234,22 @@ class OnlineCalibration:
 
     def identity(self) -> Identity:
         """What is known now; it can be merged with others (`merging.merge_identities`)."""
-        length, slope = length_gradient(self.model, self.betas[None], "hand")
+        (betas, offsets), covariance = parts_of(self.person), self.covariance[BETAS, BETAS]
+        length, slope = length_gradient(self.model, betas[None], "hand")
+        landmarks = {}
+        if offsets is not None:
+            landmarks[self.options.landmarks.name] = offsets[self.model.to_standard].cpu().numpy()
         return Identity(
-            betas=self.betas.cpu().numpy(),
-            covariance=self.covariance.cpu().numpy(),
+            betas=betas.cpu().numpy(),
+            covariance=covariance.cpu().numpy(),
             hand_name=self.assets.name,
             hand_hash=self.assets.hash,
             hand_length_mm=1000 * float(length[0]),
-            hand_length_std_mm=1000 * float(slope[0] @ self.covariance @ slope[0]) ** 0.5,
+            hand_length_std_mm=1000 * float(slope[0] @ covariance @ slope[0]) ** 0.5,
             side=next(iter(self._sides)) if len(self._sides) == 1 else "both" if self._sides else "right",
             method="online",
             n_images=self._own.frames,
+            landmarks=landmarks,
             **evidence_of(self.options, self._told()),
         )
 
@@ -238,19 +258,32 @@ class OnlineCalibration:
         told = None if self.options.population.network is None else self._own.predicted(self.shared)
         return told and (told[0].cpu().numpy(), told[1])
 
+    def _of_betas(self, found: Evidence) -> Evidence:
+        """What says something of the betas alone, as evidence of all that is the person's."""
+        whole = no_evidence(self.person)
+        whole.precision[BETAS, BETAS], whole.pull[BETAS] = found.precision, found.pull
+        return whole
+
     def _solve(self, cues: tuple[LengthCue, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Betas and covariance that all evidence together asks for."""
-        known, told = self._people + self._own.evidence(self.shared, self.betas), self._told()
+        """What is the person's (S,) and its covariance that all evidence together asks for."""
+        known, told = self._people + self._own.evidence(self.shared, self.person), self._told()
         if told is not None:
             parts = self.options.population.network.information(*told)
-            known = known + Evidence(*(torch.as_tensor(part).to(self.betas) for part in parts))
-        prior = ShapePrior(torch.linalg.solve(known.precision, known.pull), known.precision)
-        betas = prior.mean if not cues else self.betas
-        for _ in range(4 if cues else 1):  # lengths are not quite linear
-            _, gradient, hessian = shape_terms(self.model, prior, cues, betas[None])
-            betas = betas - torch.linalg.solve(hessian[0], gradient[0])
-        covariance = torch.linalg.inv(hessian[0])
-        return betas, (covariance + covariance.mT) / 2
+            known = known + self._of_betas(Evidence(*(torch.as_tensor(part).to(self.person) for part in parts)))
+        person, share = self.person, self._offset_share
+        nothing = ShapePrior(person.new_zeros(10), person.new_zeros(10, 10))
+        for _ in range(4 if cues or share is not None else 1):  # lengths are not quite linear
+            gradient, hessian = known.precision @ person - known.pull, known.precision.clone()
+            betas, offsets = parts_of(person)
+            _, slope, curvature = shape_terms(self.model, nothing, cues, betas[None])
+            gradient[BETAS] += slope[0]
+            hessian[BETAS, BETAS] += curvature[0]
+            if share is not None and offsets is not None:
+                _, slope, curvature = offset_terms(self.model, share, betas[None], offsets[None])
+                gradient, hessian = gradient + slope[0], hessian + curvature[0]
+            person = person - torch.linalg.solve(hessian, gradient)
+        covariance = torch.linalg.inv(hessian)
+        return person, (covariance + covariance.mT) / 2
 
     def _tell_apart(self, track: int, hand: str, instant: float | None) -> None:
         """A person has one hand of a side: whose is seen beside the person's own is somebody else's."""
@@ -273,9 +306,9 @@ class OnlineCalibration:
     def _judge(self, track: int, hand: str) -> None:
         """Does the person's shape explain a track? If so its views are the person's."""
         views = self._others[track]
-        views.linearise(self.model, self.betas, AGAIN)
+        views.linearise(self.model, self.person, AGAIN, bool(self.options.laplace))
         # Errors that all views share are the same for both, and do not make hands look different.
-        chance = chance_of(views.evidence(0.0, self.betas), self.betas, self.covariance)
+        chance = chance_of(views.evidence(0.0, self.person), self.person, self.covariance)
         if chance < self.online.refused:
             reason = f"one person's hand would look so different in {100 * chance:.2g}% of cases"
             return self._refuse(track, reason)

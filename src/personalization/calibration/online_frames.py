@@ -9,7 +9,7 @@ import torch
 
 from src.personalization.calibration.from_keypoints import MAX_MISFIT, fit_options
 from src.personalization.calibration.population import CalibrationOptions
-from src.personalization.calibration.views import View, no_evidence, solve_frames
+from src.personalization.calibration.views import View, moved, no_evidence, parts_of, solve_frames
 from src.personalization.fitting.fit import observe, reprojection_rmse
 from src.personalization.fitting.from_keypoints import fit_keypoints
 from src.personalization.fitting.translation import place_frames
@@ -48,9 +48,9 @@ class FrameFitter:
         predicted: Any,
         is_left: bool,
         track: int,
-        betas: torch.Tensor,
+        person: torch.Tensor,
     ) -> View | str:
-        """A frame, fitted with ``betas`` (10,), as a view of its own, or why it cannot be used.
+        """A frame, fitted with betas and offsets as in ``person`` (S,), as a view of its own, or why it is of no use.
 
         Other arguments as of `OnlineCalibration.add`.
 
@@ -64,37 +64,39 @@ class FrameFitter:
                 raise CalibrationError(f"{name} has shape {np.shape(value)}; {shape} is meant")
         found: View | str = "not fitted"
         if pose is not None:
-            found = self._fit(seen, self._tensor(pose)[None], told, betas)
+            found = self._fit(seen, self._tensor(pose)[None], told, person)
         else:
             if track in self._before:
-                found = self._fit(seen, self._before[track], told, betas)
+                found = self._fit(seen, self._before[track], told, person)
             if isinstance(found, str):
-                camera, points, trust = seen
+                (camera, points, trust), (betas, _) = seen, parts_of(person)
                 start = fit_keypoints(self.assets, points, camera, trust, betas, None, self._alone, points.device)
-                found = self._fit(seen, start.pose, told, betas)
+                found = self._fit(seen, start.pose, told, person)
         if isinstance(found, View) and found.state is not None:
             self._before[track] = found.state["pose"]
         return found
 
-    def _fit(self, given: Arrays, pose: torch.Tensor, told: torch.Tensor | None, betas: torch.Tensor) -> View | str:
+    def _fit(self, given: Arrays, pose: torch.Tensor, told: torch.Tensor | None, person: torch.Tensor) -> View | str:
+        betas, offsets = parts_of(person)
+        model = moved(self.model, offsets)
         inputs = check_frames(pose, betas[None], *given, self.options.noise.min_confidence)
         if not bool(inputs.good):
             return Status(int(inputs.status)).name.lower().replace("_", " ")
         seen = observe(self.model, inputs, self.options)
-        points = posed_points(self.model, inputs.pose, self.model.rest_points(betas[None])).points
+        points = posed_points(model, inputs.pose, model.rest_points(betas[None])).points
         seen, wrist, placed = place_frames(seen, points, self.options.depths)
         if not bool(placed):
             return "behind the camera, or further than a hand is"
         state = {"pose": inputs.pose, "wrist": wrist, "betas": betas[None]}
-        state, status, evidence = solve_frames(self.model, seen, state, STEPS)
+        state, status, evidence = solve_frames(self.model, seen, state, STEPS, offsets)
         if not bool(usable(status)) or not bool(torch.isfinite(evidence.precision).all()):
             return "no fit"
-        if self._misfit(seen, state) > MAX_MISFIT:
+        if self._misfit(model, seen, state) > MAX_MISFIT:
             return "no hand fits its keypoints"
         return View(
             points=posed_points(self.model, state["pose"], self._mean).points[0],
             count=1,
-            others=no_evidence(betas),
+            others=no_evidence(person),
             key=evidence[0],
             seen=seen,
             state={name: state[name] for name in ("pose", "wrist")},
@@ -102,10 +104,10 @@ class FrameFitter:
             told=int(told is not None),
         )
 
-    def _misfit(self, seen: Observations, state: State) -> float:
+    def _misfit(self, model: JointsModel, seen: Observations, state: State) -> float:
         """Root mean square distance of joints and keypoints, in their standard deviations."""
-        rest = self.model.rest_points(state["betas"])
-        points = posed_points(self.model, state["pose"], rest).points + state["wrist"][:, None]
+        rest = model.rest_points(state["betas"])
+        points = posed_points(model, state["pose"], rest).points + state["wrist"][:, None]
         weights = seen.weights[:, 0]
         off = reprojection_rmse(points, seen.projections[:, 0, :, :3], seen.keypoints[:, 0], weights)
         return float(off * (weights.sum() / (weights > 0).sum()).sqrt())

@@ -21,8 +21,8 @@ from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import damped, factorise, solve_factored
 from src.personalization.terms.frame_problem import ShapePrior, retract_frames, step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations, evaluate_frames
-from src.personalization.terms.hand_size import LengthCue, length_gradient
-from src.personalization.terms.shape_terms import shape_terms
+from src.personalization.terms.hand_size import LengthCue
+from src.personalization.terms.shape_terms import offset_terms, shape_terms
 from template.kinematics import JointsModel
 
 #: A frame's own unknowns, and the person's: the betas, and the offsets of their points where these are free.
@@ -46,8 +46,7 @@ class MultiFrameProblem:
         share: (P,F|1) what a frame's information counts: less than one where errors are taken to repeat.
         shape_prior: on the betas; cues: measured lengths, the same for all persons.
         linear: (P|1,10) term ``linear . betas`` of the cost, see `log_volume_gradient`.
-        offset_share: (21,) standard deviation of the offsets' coordinates over the hand's length, MANO's order: in
-            metres small hands would explain them best. None: they are not free.
+        offset_share: (21,) see `offset_terms`, MANO's order; None: the offsets are not free.
     """
 
     model: JointsModel
@@ -84,13 +83,8 @@ class MultiFrameProblem:
         person_gradient[:, BETAS] += pull + self.linear
         person_hessian[:, BETAS, BETAS] += known
         if self.offset_share is not None:
-            length, slope = length_gradient(self.model, state["betas"], "hand")
-            root = 1 / (self.offset_share.repeat_interleave(3) * length[:, None])
-            residuals = root * state["offsets"].flatten(1)
-            columns = torch.cat([-residuals[..., None] * (slope / length[:, None])[:, None], torch.diag_embed(root)], 2)
-            cost = cost + residuals.square().sum(dim=1) / 2
-            person_gradient += (residuals[:, None] @ columns)[:, 0]
-            person_hessian += columns.mT @ columns
+            more = offset_terms(self.model, self.offset_share, state["betas"], state["offsets"])
+            cost, person_gradient, person_hessian = cost + more[0], person_gradient + more[1], person_hessian + more[2]
         return {
             "cost": cost,
             "gradient": gradient,

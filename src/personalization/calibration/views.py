@@ -17,9 +17,17 @@ import numpy as np
 import torch
 from scipy.stats import chi2
 
-from src.personalization.calibration.problem import OWN, PERSON, reaction
+from src.personalization.calibration.problem import (
+    BETAS,
+    OFFSETS,
+    OWN,
+    PERSON,
+    MultiFrameProblem,
+    log_volume_gradient,
+    reaction,
+)
 from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
-from src.personalization.terms.frame_problem import FrameProblem
+from src.personalization.terms.frame_problem import FrameProblem, ShapePrior
 from src.personalization.terms.frame_terms import Observations, evaluate_frames
 from template.kinematics import JointsModel
 
@@ -39,7 +47,8 @@ LEAST_TOLD = 0.05
 
 @dataclass
 class Evidence:
-    """A quadratic in the betas b, ``b.precision.b / 2 - pull.b``: (...,10,10) and (...,10)."""
+    """A quadratic in what is the person's, ``b.precision.b / 2 - pull.b``: (...,S,S) and (...,S), S = 10 betas, and 63
+    coordinates (m, MANO's order) of how far the person's points lie off where these are solved for."""
 
     precision: torch.Tensor
     pull: torch.Tensor
@@ -135,34 +144,51 @@ def videos_of(points: torch.Tensor, capture: np.ndarray) -> np.ndarray:
 
 
 def no_evidence(like: torch.Tensor) -> Evidence:
-    """Zero, in the dtype and on the device of ``like``."""
-    return Evidence(like.new_zeros(10, 10), like.new_zeros(10))
+    """Zero, of what is like ``like`` (S,)."""
+    return Evidence(like.new_zeros(len(like), len(like)), torch.zeros_like(like))
 
 
 def solve_frames(
-    model: JointsModel, seen: Observations, state: State, lm: LMOptions
+    model: JointsModel, seen: Observations, state: State, lm: LMOptions, offsets: torch.Tensor | None = None
 ) -> tuple[State, torch.Tensor, Evidence]:
-    """Fit N frames with the betas held, and what each then says of the betas, pose and wrist integrated out.
+    """Fit N frames with betas and offsets held, and what each then says of these, pose and wrist integrated out.
 
     The Schur complement of a frame's normal equations at its optimum (Triggs et al. 2000, "Bundle adjustment",
     section 6.1): of the same residuals as `problem.MultiFrameProblem`.
 
     Args:
         seen: px; state: pose (N,16,3,3), wrist (N,3) m, betas (N,10).
+        offsets: (21,3) m, MANO's order, how far the person's points lie from the model's; None: that is not asked.
 
     Returns:
-        The fitted state, its `Status` (N,), and evidence (N,10,10), (N,10).
+        The fitted state, its `Status` (N,), and evidence (N,S,S), (N,S).
     """
-    result = minimise(FrameProblem(model, seen), state, lm)
+    result = minimise(FrameProblem(moved(model, offsets), seen), state, lm)
     fitted = result.state
-    rest = model.rest_points(fitted["betas"])
-    terms = evaluate_frames(model, seen, fitted["pose"], fitted["wrist"], rest, with_shape=True)
+    held, rest = fitted["betas"], model.rest_points(fitted["betas"])
+    each = None if offsets is None else offsets.expand(len(held), 21, 3)
+    terms = evaluate_frames(model, seen, fitted["pose"], fitted["wrist"], rest, with_shape=True, offsets=each)
+    if each is not None:
+        held = torch.cat([held, each.flatten(1)], dim=1)
     react = reaction(terms.hessian)
     precision = terms.hessian[:, PERSON, PERSON] + terms.hessian[:, PERSON, OWN] @ react
     gradient = terms.gradient[:, PERSON] + (terms.gradient[:, None, OWN] @ react)[:, 0]
     precision = (precision + precision.mT) / 2
-    pull = (precision @ fitted["betas"][..., None])[..., 0] - gradient
-    return fitted, result.status, Evidence(precision, pull)
+    return fitted, result.status, Evidence(precision, (precision @ held[..., None])[..., 0] - gradient)
+
+
+def moved(model: JointsModel, offsets: torch.Tensor | None) -> JointsModel:
+    """The model of a person whose points lie ``offsets`` (21,3) m further, MANO's order."""
+    return model if offsets is None else model.moved(offsets[None])
+
+
+def volume_gradients(model: JointsModel, seen: Observations, state: State) -> torch.Tensor:
+    """`log_volume_gradient` (N,10) of each of N frames, a state of `solve_frames`; the model is the person's own."""
+    zero = torch.zeros_like(state["betas"])
+    none = ShapePrior(zero[0], zero.new_zeros(10, 10))
+    problem = MultiFrameProblem(model, seen, zero.new_ones(len(zero), 1), none, (), zero)
+    frames = state | {name: state[name][:, None] for name in ("pose", "wrist")}
+    return log_volume_gradient(problem, frames, problem.linearise(frames))
 
 
 @dataclass
@@ -176,6 +202,7 @@ class View:
         key: what the key frame says, anew at every `Views.linearise`; seen, state: the key frame itself, or None where
             it is no longer kept.
         betas: (10,) sum of those that a network predicted in its frames; told: in how many.
+        linear: (10,) Laplace's correction of a frame: `volume_gradients` of the key frame; None: not made.
     """
 
     points: torch.Tensor
@@ -186,11 +213,15 @@ class View:
     state: State | None
     betas: torch.Tensor
     told: int
+    linear: torch.Tensor | None = None
 
     @property
     def mean(self) -> Evidence:
         """Of one frame of this view."""
-        return (self.others + self.key) * (1 / self.count)
+        found = (self.others + self.key) * (1 / self.count)
+        if self.linear is not None:
+            found.pull[BETAS] -= self.linear
+        return found
 
     def join(self, other: View) -> None:
         """Take in another view's frames; its key frame is no longer kept."""
@@ -245,29 +276,49 @@ class Views:
         mean = torch.stack([view.betas / view.told for view in told]).mean(dim=0)
         return mean, len(told) / (1 + shared * (len(told) - 1))
 
-    def linearise(self, model: JointsModel, betas: torch.Tensor, lm: LMOptions) -> None:
-        """Fit the key frames again with ``betas`` (10,), from where they were."""
+    def linearise(
+        self, model: JointsModel, person: torch.Tensor, lm: LMOptions, laplace: bool, again: float = 0.0
+    ) -> None:
+        """Fit the key frames again with betas and offsets as in ``person`` (S,), from where they were.
+
+        Args:
+            laplace: correct new views; again: and of what the others' correction lacks now, so much.
+        """
         held = [view for view in self.all if view.seen is not None and view.state is not None]
         if not held:
             return
         state = {name: torch.cat([view.state[name] for view in held]) for name in ("pose", "wrist")}
+        betas, offsets = parts_of(person)
         state["betas"] = betas.expand(len(held), 10)
-        fitted, _, evidence = solve_frames(model, stacked(view.seen for view in held), state, lm)
+        seen = stacked(view.seen for view in held)
+        fitted, _, evidence = solve_frames(model, seen, state, lm, offsets)
         for row, view in enumerate(held):
             view.state = {name: fitted[name][row : row + 1] for name in ("pose", "wrist")}
             view.key = evidence[row]
+        rows = torch.tensor([row for row, view in enumerate(held) if laplace and (again or view.linear is None)])
+        if len(rows):
+            part = {name: value[rows] for name, value in fitted.items()}
+            volumes = volume_gradients(moved(model, offsets), seen.rows(rows), part)
+            for row, volume in zip(rows.tolist(), volumes, strict=True):
+                before = held[row].linear
+                held[row].linear = volume if before is None else before + again * (volume - before)
 
 
-def chance_of(seen: Evidence, betas: torch.Tensor, covariance: torch.Tensor) -> float:
-    """How often evidence of a hand contradicts betas (10,), (10,10) at least as much, if it is of the same hand.
+def parts_of(person: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Betas (10,), and offsets (21,3) m if they are solved for, of what is the person's (S,)."""
+    return person[BETAS], person[OFFSETS].unflatten(0, (21, 3)) if len(person) > BETAS.stop else None
 
-    Along the directions that it says something about, its gradient at the betas has the variance ``w + w^2``, w being
+
+def chance_of(seen: Evidence, person: torch.Tensor, covariance: torch.Tensor) -> float:
+    """How often evidence of a hand contradicts (S,), (S,S) at least as much, if it is of the same hand.
+
+    Along the directions that it says something about, its gradient there has the variance ``w + w^2``, w being
     its information there in units of what is known: the innovation test of a Kalman filter (Bar-Shalom, Li,
     Kirubarajan 2001, section 5.4).
     """
     root = torch.linalg.cholesky(covariance)
     information, axes = torch.linalg.eigh(root.mT @ seen.precision @ root)
-    gradient = axes.mT @ (root.mT @ (seen.precision @ betas - seen.pull))
+    gradient = axes.mT @ (root.mT @ (seen.precision @ person - seen.pull))
     told = information > LEAST_TOLD
     squared = (gradient[told].square() / (information[told] + information[told].square())).sum()
     return float(chi2.sf(float(squared), int(told.sum()))) if bool(told.any()) else 1.0

@@ -71,3 +71,20 @@ def shape_terms(
         gradient = gradient + residual[:, None] * slope
         hessian += slope[:, :, None] * slope[:, None, :]
     return cost, gradient, hessian
+
+
+def offset_terms(
+    model: JointsModel, share: torch.Tensor, betas: torch.Tensor, offsets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Half chi-square (P,), gradient (P,73) and Gauss-Newton Hessian (P,73,73) of how far persons' points lie off, by
+    their betas (P,10) and the offsets (P,21,3) m, MANO's order.
+
+    Args:
+        share: (21,) standard deviation of the offsets' coordinates over the hand's length: in metres small hands would
+            explain them best.
+    """
+    length, slope = length_gradient(model, betas, "hand")
+    root = 1 / (share.repeat_interleave(3) * length[:, None])
+    residuals = root * offsets.flatten(1)
+    columns = torch.cat([-residuals[..., None] * (slope / length[:, None])[:, None], torch.diag_embed(root)], 2)
+    return residuals.square().sum(dim=1) / 2, (residuals[:, None] @ columns)[:, 0], columns.mT @ columns

@@ -17,9 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from src.models.mesh_joints import is_mesh_model
+from src.photos.api import PhotoEstimator
 from src.photos.camera import Camera
 from src.photos.gallery import command_line
 from src.photos.image import shown_name
+from src.photos.keypoint_estimator import for_person
 from src.photos.result import CONVENTIONS, SCHEMA, Result
 from src.photos.run_images import LOCK, describe
 from src.photos.setup import camera_poses, open_tools, stopped_by_signals
@@ -32,7 +34,7 @@ from src.photos.video.smoothing import FrameHands, LaggedTracks, TrackFitter, fi
 from src.photos.video.sources import open_source
 from src.photos.video.track import TrackedHand
 from src.photos.video.tracker import HandTracker
-from src.photos.video.watching import WatchedShape, open_watching
+from src.photos.video.watching import WatchedShape, Watching, open_watching
 from utils.cameras.poses import CameraPose
 from utils.export.motion import PosedHand, motion_files
 from utils.file_lock import locked
@@ -189,7 +191,7 @@ def video_demo(args: argparse.Namespace) -> Path:
             logger.warning("%s ends after %d of the %d frames that it announces", path, count, info.claimed)
         if kept and outputs.with_hand:
             kept = without_glimpses(kept) if tracker.looker.can_read else kept
-            again(outputs, path, tracker, fit_tracks(kept, fitter), fitter)
+            again(outputs, path, tracker, fit_tracks(kept, fitter, *persons(tools, watching, kept)), fitter)
     if outputs.with_hand:
         logger.info("%d frames, a hand in %d: %s, %s", count, outputs.with_hand, outputs.video, outputs.records)
     else:
@@ -221,6 +223,18 @@ def live(
     if lagged is not None:
         for settled, image in lagged.flush():
             yield _confirmed(lagged.fitter.with_meshes(settled)), image
+
+
+def persons(
+    tools: PhotoEstimator, watching: Watching | None, frames: list[FrameHands]
+) -> tuple[TrackFitter | None, set[int]]:
+    """What fits the calibrated person's hands, by all that is known in the end, and the tracks of others."""
+    if watching is None or watching.online.views == 0:
+        return None, set()
+    identity = watching.online.identity()
+    tracks = {hand.track for frame in frames for hand in frame.hands}
+    others = {track for track in tracks if watching.is_another(track)}
+    return TrackFitter(for_person(tools, identity).estimator, identity.betas), others
 
 
 def _confirmed(frame: FrameHands) -> FrameHands:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,9 +63,11 @@ class TrackFitter:
 
     Args:
         estimator: that found the hands; it must give rotations.
+        betas: (10,) of all that it fits; None: of a track's last frame, which rest on the most.
     """
 
-    def __init__(self, estimator: Estimator) -> None:
+    def __init__(self, estimator: Estimator, betas: np.ndarray | None = None) -> None:
+        self.betas = betas
         self.hand = HandModel(estimator.assets)
         self.model: JointsModel = estimator.joints_model
         is_exact = self.model.dtype == torch.float64
@@ -132,11 +134,15 @@ class TrackFitter:
         return replace(hand, result=right.mirrored() if result.side == "left" else right)
 
 
-def fit_tracks(frames: list[FrameHands], fitter: TrackFitter) -> list[FrameHands]:
+def fit_tracks(
+    frames: list[FrameHands], anybody: TrackFitter, person: TrackFitter | None = None, others: Collection[int] = ()
+) -> list[FrameHands]:
     """Each track of a video fitted as one motion; frames in which it is not seen are carried by those about them.
 
-    A track has the side that it had in the end, and the shape of its last frame, which rests on the most. Tracks that
-    were never confirmed are left out.
+    A track has the side that it had in the end. Tracks that were never confirmed are left out.
+
+    Args:
+        person: fits all tracks but the ``others``; None: ``anybody`` fits all.
     """
     last = {hand.track: hand for frame in frames for hand in frame.hands}
     found: dict[tuple[int, int], TrackedHand | None] = {}
@@ -145,6 +151,7 @@ def fit_tracks(frames: list[FrameHands], fitter: TrackFitter) -> list[FrameHands
         if not end.is_confirmed:
             found |= {(row, number): None for row, _ in places}
             continue
+        fitter = anybody if person is None or number in others else person
         seen = [fitter.observed(hand, end.is_left) for _, hand in places]
         bridged = _bridged([frames[row].seconds for row, _ in places], [one is not None for one in seen])
         places, seen = ([one for one, keep in zip(all_of, bridged, strict=True) if keep] for all_of in (places, seen))
@@ -153,7 +160,7 @@ def fit_tracks(frames: list[FrameHands], fitter: TrackFitter) -> list[FrameHands
             continue
         rows = fitter.rows(seen, known[-1])
         seconds = torch.tensor([frames[row].seconds for row, _ in places], dtype=torch.float64)
-        betas = torch.as_tensor(known[-1].betas, dtype=torch.float64)
+        betas = torch.as_tensor(known[-1].betas if fitter.betas is None else fitter.betas, dtype=torch.float64)
         frame = fitter.frame
         if fitter.flat is not None:
             rows, frame, flat = with_flat_runs(fitter.model, rows, betas, seconds, frame, fitter.flat)
