@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +135,15 @@ def entries(content: Any, name: str, where: str) -> Iterator[Entry]:
             yield Entry(content, name, where)
     else:
         raise EstimateFormatError(f"{where}: a {type(content).__name__} where a dict of results must be")
+
+
+def people(found: Iterator[Entry]) -> Iterator[tuple[int, Entry]]:
+    """Entries with their numbers in the list of their picture; of no list: 0."""
+    count: Counter[str] = Counter()
+    for entry in found:
+        picture = re.sub(r"\[\d+\]$", "", entry.where)
+        yield count[picture], entry
+        count[picture] += 1
 
 
 def image_name(entry: Entry, index: int | None = None) -> str:

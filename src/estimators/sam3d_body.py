@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from src.estimators.records import Hand, Options, camera_of, check_box, entries, image_name
+from src.estimators.records import Hand, Options, camera_of, check_box, entries, image_name, people
 from utils.camera import project_numpy
 
 SIGNS = ("pred_keypoints_3d", "pred_cam_t", "lhand_bbox", "mhr_model_params")
@@ -16,7 +16,7 @@ LEFT = (62, *(index + 21 for index in RIGHT[1:]))
 def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     """Both hands of every person; the camera is the one by which its 2D points are its 3D points' projection."""
     hands = []
-    for subject, entry in enumerate(entries(content, name, where)):
+    for subject, entry in people(entries(content, name, where)):
         entry.need("pred_keypoints_3d", "pred_keypoints_2d", "pred_cam_t", "lhand_bbox", "rhand_bbox")
         points = entry.array("pred_keypoints_3d", 70, 3)
         pixels, shift = entry.array("pred_keypoints_2d", 70, 2), entry.array("pred_cam_t", 3)

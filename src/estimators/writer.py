@@ -14,6 +14,9 @@ from src.estimators.records import Hand, flip_x
 from utils.artifacts import Predictions
 from utils.camera import mirror_points
 
+#: Meshes, and cameras of the crop that belong to the points as they were.
+STALE = ("pred_vertices", "vertices", "pred_vertices_smpl", "pred_cam", "pred_camera")
+
 
 def write_file(reader: Reader, number: int, first: int, target: Path, changed: Predictions | None) -> list[str]:
     """Write file ``number`` of a source to ``target``; byte for byte if nothing of its hands changed.
@@ -65,5 +68,5 @@ def _update(format: str, hand: Hand, released: Row, changed: Predictions, row: i
             value = (flip_x(value) if hand.is_left else value) + hand.joints_3d[0]
         setattr(new, key, value)
     keys = list(dict.fromkeys(module_of(format).update(hand, new)))
-    stale = [key for key in ("pred_vertices", "vertices", "pred_vertices_smpl") if hand.entry.has(key)]
+    stale = [key for key in STALE if key not in keys and hand.entry.has(key)]
     return [*keys, *(f"{key} as it was" for key in stale)] if keys else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import replace
 from typing import Any
@@ -65,6 +66,13 @@ def check_same(name: str, predictions: Predictions, values: np.ndarray, source: 
             f"but {values[other[0]].tolist()} in {source} ({len(other)} of {len(ours)} images): both must be of the "
             "same pictures. Predict again with the same options, or give the other file or data root"
         )
+
+
+def content_ids(*arrays: np.ndarray | None) -> np.ndarray:
+    """(N,) numbers of images without official ones, made of what arrays (N,...) hold: the same wherever they are."""
+    rows = zip(*(np.ascontiguousarray(array) for array in arrays if array is not None), strict=True)
+    digests = (hashlib.blake2b(b"".join(part.tobytes() for part in row), digest_size=8).digest() for row in rows)
+    return np.array([int.from_bytes(digest, "little") >> 1 for digest in digests], dtype=np.int64)
 
 
 def apart_from_calibration(predictions: Predictions, identities: dict[int, Identity]) -> np.ndarray:

@@ -72,7 +72,10 @@ def frames_of(rows: Predictions) -> Frames:
 def _tracks(rows: Predictions, video: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """(N,) numbers; hands of one person, video and side in neighbouring frames are paired at least total cost."""
     assert rows.keypoints_2d is not None
-    low, high = rows.keypoints_2d.min(axis=1), rows.keypoints_2d.max(axis=1)
+    seen = np.ones((len(rows), 21), bool) if rows.keypoint_confidence is None else rows.keypoint_confidence > 0
+    seen = (seen | ~seen.any(axis=1, keepdims=True))[..., None]  # of a hand without any, all
+    low = np.where(seen, rows.keypoints_2d, np.inf).min(axis=1)
+    high = np.where(seen, rows.keypoints_2d, -np.inf).max(axis=1)
     middle, side = (low + high) / 2, (high - low).max(axis=1).clip(1)
     track, count = np.zeros(len(rows), dtype=np.int64), 0
     whose = np.column_stack([video, rows.subject_id, rows.is_left])

@@ -20,7 +20,6 @@ from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.population import CalibrationOptions, default_options, load_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
-from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints, rows_of
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue, check_stated_length, describe_lengths, parse_known_bone
@@ -153,5 +152,5 @@ def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> Cal
         changes |= {"depth_mean": args.depth_mean, "depth_std": args.depth_std}
     stds = {name: getattr(args, name) for name in ("root_std", "finger_std") if getattr(args, name) is not None}
     if stds:
-        changes["prior"] = PosePriorOptions(**stds)
+        changes["prior"] = options.prior.stated(**stds)
     return replace(options, wrist_depth_std=args.wrist_depth_std_mm / 1000, **changes)

@@ -20,6 +20,7 @@ from src.personalization.calibration.population import (
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFit, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel
+from src.personalization.pairing import content_ids
 from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.pose_prior import FlatHand, habit_prior
@@ -84,7 +85,7 @@ class KeypointHands:
         kept, reasons = [], Counter[str]()
         for row, name in enumerate(self.names):
             off = float(fit.reprojection_px[row])
-            size = float((self.keypoints[row].max(axis=0) - self.keypoints[row].min(axis=0)).max())
+            size = float(np.ptp(self.keypoints[row][self.confidence[row] > 0], axis=0).max(initial=0.0))
             std = options.noise.std_box * size if options.noise.std_px is None else options.noise.std_px
             if not bool(usable(fit.status[row])):
                 reason = Status(int(fit.status[row])).name.lower().replace("_", " ")
@@ -159,11 +160,12 @@ def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str |
             f"confidence has shape {confidence.shape} and spans [{confidence.min():g}, {confidence.max():g}]; "
             f"({count},21) in [0,1] is meant, zero where unseen"
         )
+    keypoints = np.where(confidence[..., None] > 0, keypoints, 0.0)  # what is not seen may be anywhere
     keypoints = np.where(left[:, None, None], keypoints * [-1.0, 1.0], keypoints)  # mirrored about x = 0
     turn = np.array([-1.0, 1.0, 1.0])
     K[left] *= turn[:, None] * turn
     names = [f"image {row}" for row in range(count)]
-    return KeypointHands(keypoints, K, confidence, left, np.arange(count), names)
+    return KeypointHands(keypoints, K, confidence, left, content_ids(keypoints, left), names)
 
 
 def keypoint_options(

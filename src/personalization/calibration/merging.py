@@ -55,14 +55,16 @@ def merge_identities(
     people = _information(population.betas_mean, population.betas_covariance)
     groups = [*([identity] for identity in identities), identities]
     *each, (evidence, shared) = [_shared(group, population, assets) for group in groups]
-    parts, repeating = [people, *shared], []
-    for identity, covariance, (_, own) in zip(identities, solved, each, strict=True):
+    parts, repeating, (factors, repeats) = [people, *shared], [], _repeats(identities)
+    if repeats:
+        evidence["repeats"] = repeats
+    for identity, covariance, (_, own), factor in zip(identities, solved, each, factors, strict=True):
         known, posterior = [people, *own], _information(identity.betas, covariance)
         images = tuple(posterior[index] - sum(part[index] for part in known) for index in (0, 1))
         if identity.evidence.get("errors_repeat"):
             repeating.append((identity.n_images, images))
         else:
-            parts.append(images)
+            parts.append((factor * images[0], factor * images[1]))
     if repeating:
         counts = np.array([count for count, _ in repeating], dtype=np.float64)
         parts += [(w * own[0], w * own[1]) for w, (_, own) in zip(counts / counts.sum(), repeating, strict=True)]
@@ -97,6 +99,24 @@ def merge_identities(
         landmarks=landmarks,
         source="merged identity",
     )
+
+
+def _repeats(identities: list[Identity]) -> tuple[np.ndarray, dict[str, Any]]:
+    """What each file's images count of what they counted alone, where all share a part of their errors, and what is
+    assumed of all together: n independent images and m more tell as much as (n + m) / (1 + (n + m - 1) shared)."""
+    told = [identity.evidence.get("repeats") for identity in identities]
+    if not all(told):
+        return np.ones(len(identities)), {}
+    everywhere = np.array([one["in_common"][0] for one in told])
+    worth, views = (np.array([one[name] for one in told], dtype=np.float64) for name in ("worth", "views"))
+    left = 1 - everywhere * worth
+    alone = np.where(left > 1e-3, worth * (1 - everywhere) / left.clip(1e-3), views)
+    shared, total = everywhere.max(), alone.sum()
+    factors = (1 + everywhere * (alone - 1)) / (1 + shared * (total - 1))
+    in_common = [max(one["in_common"][place] for one in told) for place in (0, 1)]
+    videos = sum(one["videos"] for one in told)
+    together = {"views": int(views.sum()), "videos": videos, "in_common": in_common}
+    return factors, together | {"worth": round(float(total / (1 + shared * (total - 1))), 2)}
 
 
 def _landmarks(identities: list[Identity]) -> dict[str, np.ndarray]:

@@ -250,8 +250,14 @@ class OnlineCalibration:
             method="online",
             n_images=self._own.frames,
             landmarks=landmarks,
-            **evidence_of(self.options, self._told()),
+            **evidence_of(self.options, self._told(), repeats=self._repeats()),
         )
+
+    def _repeats(self) -> dict[str, Any]:
+        """As `views.Repeats.describe` has it."""
+        views, everywhere = len(self._own), self.options.in_common[0]
+        worth = views / (1 + self.shared * max(views - 1, 0))
+        return {"views": views, "videos": 1, "in_common": [everywhere, self.shared], "worth": round(worth, 2)}
 
     def _told(self) -> tuple[np.ndarray, float] | None:
         """Mean (10,) of the betas that a network predicted, and how many images it is worth."""

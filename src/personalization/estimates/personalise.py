@@ -21,7 +21,7 @@ from src.personalization.solver.status import CalibrationError, log_unusable
 from src.personalization.terms.hand_size import LengthCue
 from src.personalization.terms.pose_prior import PosePrior
 from template import HandAssets, HandModel
-from template.kinematics import JointsModel, joints_model
+from template.kinematics import JointsModel, joints_model, posed_points
 from template.large_products import full_precision
 from utils.artifacts import Identity, Predictions
 
@@ -127,13 +127,20 @@ def personalise_rows(
     joints = HandModel(assets, dtype=torch.float64).joints(pose, torch.as_tensor(betas), transl).numpy()
     status = found.status.cpu().numpy()
     changed = replace(rows, pose=pose.numpy(), betas=betas, transl=transl.numpy(), status=status)
-    image = np.einsum("nij,npj->npi", rows.K.astype(np.float64), joints)
+    points = joints.copy()  # as the estimator would name them
+    for own, part in parts:
+        if part.landmarks is not None:
+            theirs_model = joints_model(assets, part.landmarks)
+            rest = theirs_model.rest_points(torch.as_tensor(betas[own]))
+            found_points = posed_points(theirs_model, pose[own], rest).points + (transl[own] + rest[:, 0])[:, None]
+            points[own] = found_points[:, theirs_model.to_standard].numpy()
+    image = np.einsum("nij,npj->npi", rows.K.astype(np.float64), points)
     theirs = pose.numpy().copy()
     theirs[:, 0] = np.swapaxes(ready.turn, 1, 2) @ theirs[:, 0]
     released = replace(
         changed,
         pose=theirs,
-        joints_3d=(joints - joints[:, :1]) @ ready.turn,
+        joints_3d=(points - points[:, :1]) @ ready.turn,
         keypoints_2d=image[..., :2] / image[..., 2:].clip(1e-3),
     )
     return Personalised(identities, changed, joints, found.reprojection_px.cpu().numpy(), released)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.population import Population, shipped_population, with_population
+from src.personalization.calibration.population import Population, shipped_population
 from src.personalization.fitting.fit import FitOptions, fit_frames
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
@@ -153,7 +153,8 @@ def fit(
     if start is None:
         search = KeypointFitOptions.of_source(landmarks, noise=noise, people=population)
         return _posed(fit_keypoints(assets, points, camera, trust, shape, None, search, device), assets, left, give)
-    options = replace(FitOptions() if population is None else with_population(FitOptions(), population), noise=noise)
+    # How a user's network errs, and how far its hands are away, nobody measured.
+    options = replace(FitOptions(), noise=noise, evidence_rounds=0 if shape is None else 2)
     if shape is None:
         prior = (population or Population()).shape_prior(device=device)
         options, shape = replace(options, shape_prior=prior), prior.mean.expand(n, 10)

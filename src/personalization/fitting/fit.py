@@ -32,6 +32,17 @@ class PosePriorOptions:
     finger_std: float = 0.2
     covariance: torch.Tensor | None = None
 
+    def stated(self, **stds: float) -> PosePriorOptions:
+        """With ``root_std`` or ``finger_std`` in place of what was measured of them."""
+        if self.covariance is None or len(stds) == 2:
+            return replace(self, covariance=None, **stds)
+        covariance = self.covariance.clone()
+        for name, block in (("root_std", slice(0, 3)), ("finger_std", slice(3, 48))):
+            if name in stds:
+                covariance[block], covariance[:, block] = 0.0, 0.0
+                covariance[block, block] = stds[name] ** 2 * torch.eye(block.stop - block.start).to(covariance)
+        return replace(self, covariance=covariance)
+
     def precision(self, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """(1,48,48), 1/rad^2."""
         if self.covariance is not None:
