@@ -112,6 +112,8 @@ def test_pose_and_translation_are_of_the_moved_hand(side: str) -> None:
     posed = HandModel(hand.assets, dtype=torch.float64)(*rows)
     assert np.abs(world.vertices - expected).max() < 1e-12
     assert np.abs(posed.vertices[0].numpy() - expected).max() < 1e-7
+    np.testing.assert_allclose(world.in_world().vertices, world.vertices, atol=1e-12)  # it is there already
+    np.testing.assert_allclose(world.record()["world"]["joints"], world.joints, atol=2e-6)
 
 
 def test_up_is_up_in_other_programs(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,11 +16,12 @@ from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos.api import PhotoEstimator, load
+from src.photos.camera import Camera
 from src.photos.detector import search
 from src.photos.detector.detection import Detection
 from src.photos.image import UnusableImage
 from template import load_hand_assets
-from utils.artifacts import Identity, save_identity
+from utils.artifacts import ArtifactError, Identity, save_identity
 from utils.camera import mirror_intrinsics, project_numpy
 
 
@@ -67,6 +69,26 @@ def test_a_picture_is_a_call(
     assert "searched" in found.sources.box and found.sources.camera == "--fov 40"
     either = estimate(image, K=K, side="auto", box=box)
     assert "against" in either.sources.side and either.side in ("left", "right")
+
+
+def test_what_is_said_twice_is_said_once(
+    estimate: PhotoEstimator, sample: tuple[np.ndarray, np.ndarray, list[float], Path], tmp_path: Path
+) -> None:
+    """A file beside the picture and an argument, of which one was not heard; an estimator's camera and a call's."""
+    image, K, box, _ = sample
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    np.save(tmp_path / "a_K.npy", K)
+    (tmp_path / "a_bbox.json").write_text(json.dumps(list(map(float, box))))
+    for given in ({"K": K}, {"fov": 40}, {"box": box}):
+        with pytest.raises(ValueError, match=r"a_(K\.npy|bbox\.json) beside the picture says it as well"):
+            estimate(tmp_path / "a.png", **given)
+    own = replace(
+        estimate, K=Camera(K, "K"), identity=Identity(np.zeros(10), "x", estimate.assets.hash, 1.0, side="left")
+    )
+    with pytest.raises(ArtifactError, match="side is 'left'"):
+        own(image, box=box)
+    found = replace(own, identity=None)(image, fov=40, box=box)
+    assert found.sources.camera == "--fov 40"
 
 
 def test_small_windows_are_looked_into_only_where_no_large_one_holds_a_hand(

@@ -84,6 +84,35 @@ def test_a_left_hand_is_the_mirror_image_of_a_right_one() -> None:
     assert np.abs(np.stack(left) * [-1, 1, 1] - np.stack(right)).max() < 1e-6
 
 
+def test_frames_read_as_the_other_hand_are_fitted_as_what_the_track_is() -> None:
+    """Their points are as good; before, they stayed the other hand's in the file, 60 mm off."""
+    results, truth = moving(0.3)
+    mistaken = [
+        one.mirrored() if frame < 3 else one for frame, one in enumerate(results)
+    ]  # of the other side, and with its pose
+    mistaken[:3] = [
+        replace(other, keypoints=one.keypoints, K=one.K) for one, other in zip(results[:3], mistaken[:3], strict=True)
+    ]
+    frames = track(mistaken)
+    fitted = fit_tracks(frames, TrackFitter(Fixed()))
+    assert {frame.hands[0].result.side for frame in fitted} == {"right"}
+    off = np.linalg.norm(np.stack(joints_of(fitted)) - truth, axis=-1)
+    assert off.mean() < 0.01, off.mean(axis=1)
+
+
+def test_the_misfit_is_of_the_fit_that_is_written() -> None:
+    results, _ = moving(2.0)
+    sure = [replace(one, reprojection_px=1.5, certainty={"misfit": 0.2, "distance_std_m": 0.01}) for one in results]
+    sure[7] = replace(sure[7], certainty={"misfit": 0.99}, reprojection_px=0.5)  # its neighbours pull it further off
+    fitted = fit_tracks(track(sure), TrackFitter(Fixed()))
+    for before, after in zip(sure, fitted, strict=True):
+        now = after.hands[0].result
+        if before is sure[7]:
+            assert now.certainty == {"misfit": 0.99} and "over_time" not in now.notes
+        else:
+            assert now.certainty == {"misfit": pytest.approx(0.2 * now.reprojection_px / 1.5)}
+
+
 def test_hands_that_were_never_confirmed_are_left_out() -> None:
     results, _ = moving(0.0)
     frames = track(results[:5])

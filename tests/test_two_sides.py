@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from test_tracker import BLANK, Windows, with_windows
 
 from src.photos.image import Photo
+from src.photos.video.association import name_sides
 from src.photos.video.look_back import LookBack
 from src.photos.video.sights import Sight
 from src.photos.video.tracker import HandTracker
@@ -118,3 +120,17 @@ def test_a_hand_that_is_found_elsewhere_has_about_its_size(side: float, is_same:
     looker.find = lambda _: [at(looker, 560.0, side)]
     hands = tracker(Photo("clip", None, BLANK), 10 / 30)
     assert {hand.track for hand in hands if hand.result is not None} == ({1} if is_same else {2})
+
+
+def test_a_hand_is_named_the_other_one_once() -> None:
+    """Two right hands: before, the weaker was named left, and voted back, in every other frame."""
+
+    class Voted(SimpleNamespace):
+        is_left = property(lambda self: self.left > 0)
+
+    sure, weak = (Voted(left=left, is_confirmed=True, misses=0, is_named=False) for left in (-20.0, -2.0))
+    name_sides([sure, weak])
+    assert weak.is_left and not sure.is_left
+    weak.left = -0.5  # what is seen says that it is a right one
+    name_sides([sure, weak])
+    assert not weak.is_left

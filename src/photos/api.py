@@ -25,7 +25,7 @@ from src.photos.detector.finders import finder_trained_on, landmarks_of, open_fi
 from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
 from src.photos.detector.search import KeypointReader, open_reader
 from src.photos.estimator import Estimator, HandEstimator, HandInPicture
-from src.photos.image import Photo, UnusableImage, photo_of
+from src.photos.image import Photo, UnusableImage, photo_of, shown_name
 from src.photos.keypoint_estimator import KeypointEstimator, for_person
 from src.photos.perspective import into_view, out_of_view, view_for
 from src.photos.result import Result
@@ -109,11 +109,13 @@ class PhotoEstimator:
 
         Raises:
             UnusableImage: no hand is there, or K or box cannot belong to the picture; says why.
-            ValueError: an argument is not what it should be, an identity of another side or hand model.
+            ValueError: an argument is not what it should be, or a file beside the picture says the same; an identity of
+                another side or hand model.
         """
         if side not in SIDES:
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
         photo = photo_of(image)
+        identity = self.identity if identity is None else identity
         if isinstance(identity, (str, os.PathLike)):
             identity = check_stated_length(load_identity(identity), self.assets)
         if identity is not None:
@@ -124,10 +126,13 @@ class PhotoEstimator:
                 raise ArtifactError(f"{identity.source}: side is {identity.side!r}, but a {side} hand is asked for")
         if K is not None and fov is not None:
             raise ValueError("K and fov both say what the lens is; give one")
+        for ending, given in (("_K.npy", [K, fov]), ("_bbox.json", [box])):
+            if any(value is not None for value in given) and (beside := photo.beside(ending)) is not None:
+                raise ValueError(f"{shown_name(beside)} beside the picture says it as well; keep that or the argument")
         camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
         call = replace(
-            for_person(self, identity or self.identity),
-            K=camera or self.K,
+            for_person(self, identity),
+            K=self.K if camera is None and fov is None else camera,
             fov=checked_fov(fov, "fov") or self.fov,
             lens=self.lens if K is None and fov is None else None,
             bbox=self.bbox if box is None else box,

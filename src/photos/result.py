@@ -183,7 +183,8 @@ class Result:
         if pose is None:
             return self
         turn = AXES[pose.axes] if y_down else np.eye(3)
-        return self.moved(turn @ pose.rotation, turn @ pose.place)
+        there = CameraPose(np.eye(3), np.zeros(3), "y_down" if y_down else pose.axes)  # moved again it stays
+        return replace(self.moved(turn @ pose.rotation, turn @ pose.place), camera_pose=there)
 
     def record(self, with_vertices: bool = True) -> dict[str, Any]:
         """The hand as plain JSON, in the units and axes of `CONVENTIONS`.

@@ -122,13 +122,14 @@ def part(tracks: Sequence[Track], sights: dict[int, Sight], seconds: float) -> N
 
 
 def name_sides(tracks: Sequence[Track]) -> None:
-    """Two hands of one side, of which one's votes are few, are a left and a right one."""
+    """Two hands of one side, of which one's votes are few, are a left and a right one: what is seen from then on says
+    whether that was right, so it is said of a hand once."""
     sure = [track for track in tracks if track.is_confirmed and not track.misses]
     if len(sure) != 2 or sure[0].is_left != sure[1].is_left:
         return
     weaker = min(sure, key=lambda track: abs(track.left))
-    if abs(weaker.left) < WEAK_VOTES:
-        weaker.left = -weaker.left / 2
+    if abs(weaker.left) < WEAK_VOTES and not weaker.is_named:
+        weaker.left, weaker.is_named = -weaker.left / 2, True
 
 
 def vote(tracks: Sequence[Track], sights: dict[int, Sight]) -> None:

@@ -79,16 +79,21 @@ class TrackFitter:
     def observed(self, hand: TrackedHand, is_left: bool) -> Result | None:
         """What a frame says of a track whose side is ``is_left``, as a right hand; None: nothing."""
         result = hand.result
-        if result is None or result.pose is None or (result.side == "left") != is_left:
+        if result is None or result.pose is None:
             return None
-        result = in_view_pixels(result)
-        return result.mirrored() if is_left else result
+        other, result = (result.side == "left") != is_left, in_view_pixels(result)
+        result = result.mirrored() if is_left else result
+        if not other:
+            return result
+        # Taken for the other hand: its points stay, that hand's pose, 3D points and sureness say nothing of this one.
+        sure = {name: value for name, value in result.certainty.items() if name != "side"}
+        return replace(result, assets=self.hand.assets, pose=None, predicted_pose=None, world=None, certainty=sure)
 
     def rows(self, seen: list[Result | None], like: Result) -> dict[str, torch.Tensor]:
         """Pose, K, keypoints, confidence (and world) of T frames as `fit_sequence` takes them."""
         none = np.zeros(21)
-        poses = [like.pose if one is None else one.pose if one.predicted_pose is None else one.predicted_pose
-                 for one in seen]  # fmt: skip
+        poses = [like.pose if one is None or one.pose is None
+                 else one.pose if one.predicted_pose is None else one.predicted_pose for one in seen]  # fmt: skip
         arrays = {
             "pose": poses,
             "K": [like.K if one is None else one.K for one in seen],
@@ -111,9 +116,13 @@ class TrackFitter:
             pixels = project_numpy(joints.astype(np.float64), like.K)
             now = replace(like, box=square_box(pixels, 1.0), keypoints=pixels, confidence=np.zeros(21), certainty={},
                           notes={"observed": False})  # fmt: skip
+        certainty = dict(now.certainty)
+        certainty.pop("distance_std_m", None)  # of the frame alone
+        if "misfit" in certainty:
+            certainty["misfit"] *= float(fit.reprojection_px[row]) / max(now.reprojection_px, 1e-9)
         made = replace(
             now, vertices=_NO_MESH, joints=joints, pose=pose, transl=transl, betas=betas, length=like.length, mask=None,
-            reprojection_px=float(fit.reprojection_px[row]), notes={**now.notes, "over_time": how},
+            reprojection_px=float(fit.reprojection_px[row]), certainty=certainty, notes={**now.notes, "over_time": how},
         )  # fmt: skip
         return check_depth(made)
 
@@ -155,7 +164,7 @@ def fit_tracks(
         seen = [fitter.observed(hand, end.is_left) for _, hand in places]
         bridged = _bridged([frames[row].seconds for row, _ in places], [one is not None for one in seen])
         places, seen = ([one for one, keep in zip(all_of, bridged, strict=True) if keep] for all_of in (places, seen))
-        known = [one for one in seen if one is not None]
+        known = [one for one in seen if one is not None and one.pose is not None]
         if not known:
             continue
         rows = fitter.rows(seen, known[-1])
@@ -196,11 +205,15 @@ def _fitted(
     fitter: TrackFitter, fit: FitResult, row: int, seen: Result | None, like: Result, hand: TrackedHand, is_left: bool,
     how: str,
 ) -> TrackedHand:  # fmt: skip
-    """The hand with what a fit over time made of it; as it was, where that is behind the camera."""
+    """The hand with what a fit over time made of it; as the frame alone has it, where its neighbours pull it from its
+    keypoints by more than is believed of a hand; none, where it is behind the camera."""
     try:
         result = fitter.result(fit, row, seen, like, how)
     except UnusableImage as error:
         return replace(hand, result=None, reason=str(error))
+    alone = hand.result is not None and (hand.result.side == "left") == is_left
+    if alone and result.certainty.get("misfit", 0.0) > 1:
+        return replace(hand, is_left=is_left, failed=None)
     result = in_picture_pixels(result.mirrored() if is_left else result)
     return replace(hand, result=result, is_left=is_left, failed=None)
 
@@ -242,7 +255,8 @@ class LaggedTracks:
         if stream is not None and stream.is_left != hand.is_left:  # voted otherwise: another motion
             settled, stream = stream.end(), None
         if stream is None:
-            if self.fitter.observed(hand, hand.is_left) is None:
+            first = self.fitter.observed(hand, hand.is_left)
+            if first is None or first.pose is None:
                 return settled
             stream = self._smoothers[hand.track] = _Stream(self.fitter, hand.is_left, self.lag)
         return settled + stream.update(frame, hand)
@@ -269,6 +283,7 @@ class _Stream:
     def update(self, frame: FrameHands, hand: TrackedHand) -> list[tuple[int, TrackedHand]]:
         """Take in a frame; gives the numbers of those settled, and their hands."""
         seen = self.fitter.observed(hand, self.is_left)
+        seen = None if seen is None or seen.pose is None else seen
         if seen is not None:
             self._like, self._seen_at = seen, frame.seconds
         elif frame.seconds - self._seen_at > CARRIED:

@@ -83,6 +83,7 @@ class Track:
     contradictions: int = 0
     unfound: int = 0
     is_found_anew: bool = False
+    is_named: bool = False
 
     @classmethod
     def born(cls, number: int, sight: Sight, seconds: float) -> Track:
