@@ -83,7 +83,7 @@ def test_what_is_said_twice_is_said_once(
         with pytest.raises(ValueError, match=r"a_(K\.npy|bbox\.json) beside the picture says it as well"):
             estimate(tmp_path / "a.png", **given)
     own = replace(
-        estimate, K=Camera(K, "K"), identity=Identity(np.zeros(10), "x", estimate.assets.hash, 1.0, side="left")
+        estimate, K=Camera(K, "K"), identity=Identity(np.zeros(10), "x", estimate.assets.hash, 188.0, side="left")
     )
     with pytest.raises(ArtifactError, match="side is 'left'"):
         own(image, box=box)
