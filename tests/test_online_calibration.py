@@ -15,7 +15,7 @@ from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.calibration.online import OnlineCalibration, OnlineOptions
 from src.personalization.calibration.population import CalibrationOptions, Population
-from src.personalization.calibration.views import solve_frames
+from src.personalization.calibration.view_evidence import solve_frames
 from src.personalization.fitting.fit import PosePriorOptions, observe
 from src.personalization.landmarks.model import load_landmarks
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise

@@ -22,7 +22,7 @@ from benchmarks.scenes.online_cases import NETWORK, Watched, watched
 from src.personalization.calibration.online import OnlineCalibration
 from src.personalization.calibration.online_frames import FrameFitter
 from src.personalization.calibration.population import CalibrationOptions, default_options
-from src.personalization.calibration.views import View
+from src.personalization.calibration.view_evidence import View
 from template import HandAssets, load_hand_assets
 from template.kinematics import JointsModel
 

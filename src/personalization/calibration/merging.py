@@ -51,11 +51,11 @@ def merge_identities(
     # As the solver had them: errors that images share do not count.
     solved = [np.array(i.evidence.get("intervals", {"solved": i.covariance})["solved"], float) for i in identities]
     _check_person(identities, solved, population, accept_conflict)
-    landmarks = _landmarks(identities)
+    landmarks, (factors, repeats) = _landmarks(identities), _repeats(identities)
     people = _information(population.betas_mean, population.betas_covariance)
     groups = [*([identity] for identity in identities), identities]
     *each, (evidence, shared) = [_shared(group, population, assets) for group in groups]
-    parts, repeating, (factors, repeats) = [people, *shared], [], _repeats(identities)
+    parts, repeating = [people, *shared], []
     if repeats:
         evidence["repeats"] = repeats
     for identity, covariance, (_, own), factor in zip(identities, solved, each, factors, strict=True):

@@ -16,7 +16,8 @@ from src.personalization.calibration.multi_frame import LAPLACE_SHARE
 from src.personalization.calibration.online_frames import FrameFitter
 from src.personalization.calibration.population import CalibrationOptions, load_population, shapes_of
 from src.personalization.calibration.problem import BETAS
-from src.personalization.calibration.views import SAME_VIEW, SHARED, Evidence, Views, chance_of, no_evidence, parts_of
+from src.personalization.calibration.view_evidence import Evidence, Views, chance_of, no_evidence, parts_of
+from src.personalization.calibration.views import SAME_VIEW, SHARED
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
@@ -40,7 +41,7 @@ class OnlineOptions:
     """How a video's frames count. The numbers were measured on the people of seed 1000 (docs/video.md).
 
     Attributes:
-        same_view: m, mean distance of joints within which a frame shows a view again; see `views.Views`.
+        same_view: m, mean distance of joints within which a frame shows a view again; see `view_evidence.Views`.
         shared: part of the errors that all views of a video share.
         kept: key frames that are kept and linearised again.
         probation: frames of a new track before it is judged.
@@ -70,7 +71,7 @@ class OnlineCalibration:
     >>> online.settle().save("me.json")
 
     Every frame is fitted with the betas so far; what it then says of them, its pose and place integrated out, is added
-    once (`views.solve_frames`). Frames of one view are averaged. A limited number of key frames is kept and fitted
+    once (`view_evidence.solve_frames`). Frames of one view are averaged. Some key frames are kept and fitted
     again as the betas change, so that the end is the calibration of them all at once. Where a person's own points are
     asked for they are solved for with the betas, and Laplace's correction is made at the key frames (see
     `multi_frame.calibrate_frames`).

@@ -9,7 +9,7 @@ import torch
 
 from src.personalization.calibration.from_keypoints import MAX_MISFIT, fit_options
 from src.personalization.calibration.population import CalibrationOptions
-from src.personalization.calibration.views import View, moved, no_evidence, parts_of, solve_frames
+from src.personalization.calibration.view_evidence import View, moved, no_evidence, parts_of, solve_frames
 from src.personalization.fitting.fit import observe, reprojection_rmse
 from src.personalization.fitting.from_keypoints import fit_keypoints
 from src.personalization.fitting.translation import place_frames
