@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, detected, simulate
 from src.personalization.calibration.from_keypoints import (
-    KeypointHands,
     keypoint_options,
+    keypoints_of,
     predictions_from_keypoints,
 )
 from src.personalization.calibration.identity import calibrate_predictions
@@ -102,20 +102,12 @@ def test_sizes_are_not_drawn_small() -> None:
     world = simulate(ASSETS, 8, 12, SimulationOptions(depth=(0.35, 0.7), uniform_depth=True, focal=700.0), seed=1)
     generator, people, errors = np.random.default_rng(1), people_of(ASSETS), []
     options = replace(keypoint_options(ASSETS, people, landmarks=LANDMARKS), same_video=False)
-    for betas, pose, joints, K in zip(world.betas, world.pose, world.joints, world.K, strict=True):
+    for number, (betas, K) in enumerate(zip(world.betas, world.K, strict=True)):
         length = lengths_mm(ASSETS, betas.numpy(), None, ("hand",))["hand"][0]
         own = {"mediapipe": 0.188 * LANDMARKS.own_share[:, None] * generator.normal(size=(21, 3))}
         person = Identity(betas.numpy(), ASSETS.name, ASSETS.hash, length, landmarks=own)
-        model = joints_model(ASSETS, LANDMARKS.of_person(person))
-        points = posed_points(model, pose, model.rest_points(betas[None]).expand(len(pose), -1, -1)).points
-        keypoints = project(points[:, model.to_standard] + joints[:, :1], K).numpy()
-        box = np.ptp(keypoints, axis=1).max(axis=1)[:, None, None]
-        keypoints += LANDMARKS.std_box[:, None] * box * generator.normal(size=keypoints.shape)
-        number = np.arange(len(keypoints))
-        hands = KeypointHands(
-            keypoints, K.numpy(), np.ones((len(number), 21)), number < 0, number, [str(row) for row in number]
-        )
-        rows = predictions_from_keypoints(hands, ASSETS, options, 1)
+        keypoints = detected(ASSETS, world, number, LANDMARKS.of_person(person), generator)
+        rows = predictions_from_keypoints(keypoints_of(keypoints, K), ASSETS, options, 1)
         found = calibrate_predictions(rows, ASSETS, options, num_images=None)[1]
         errors.append(found.hand_length_mm - length)
     assert abs(np.mean(errors)) < 8

@@ -49,7 +49,7 @@ def case(
         model,
         observe(model, inputs, options),
         torch.tensor([[1.0], [0.4]], dtype=torch.float64),
-        options.population.shape_prior(),
+        options.population.shape_prior,
         (LengthCue("hand", 0.19, 0.003), LengthCue("index", 0.09, 0.004)),
         linear * torch.randn(PERSONS, 10, generator=generator, dtype=torch.float64),
         torch.linspace(0.005, 0.015, 21, dtype=torch.float64) if offsets else None,

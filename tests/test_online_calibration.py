@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
+from benchmarks.scenes.simulation import Simulated, SimulationOptions, detected, simulate
 from src.personalization.calibration.from_keypoints import keypoint_options, keypoints_of, predictions_from_keypoints
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
@@ -25,8 +25,7 @@ from src.personalization.terms.hand_size import lengths_mm
 from src.personalization.terms.inputs import check_frames
 from src.personalization.terms.noise import KeypointNoise
 from template import load_hand_assets
-from template.kinematics import JointsModel, joints_model, posed_points
-from utils.camera import project_numpy
+from template.kinematics import JointsModel
 from utils.identity import load_identity
 
 ASSETS = load_hand_assets()
@@ -99,12 +98,7 @@ def test_a_detectors_video_is_the_calibration_of_all_its_frames() -> None:
     world = simulate(ASSETS, 1, 12, SimulationOptions(0.0, 0, 0.1, (0.5, 0.08)), seed=7)
     truth = lengths_mm(ASSETS, world.betas[0].numpy(), None, ("hand",))["hand"][0]
     own = truth / 1000 * landmarks.own_share[:, None] * generator.normal(size=(21, 3))
-    model = joints_model(ASSETS, replace(landmarks, offsets=landmarks.offsets + own))
-    rest = model.rest_points(world.betas).expand(12, -1, -1)
-    points = posed_points(model, world.pose[0], rest).points[:, model.to_standard]
-    wrist = world.transl[0] + MODEL.rest_points(world.betas)[:, 0]
-    keypoints = project_numpy((points + wrist[:, None]).numpy(), world.K[0].numpy())
-    keypoints += 2 * generator.normal(size=keypoints.shape)
+    keypoints = detected(ASSETS, world, 0, replace(landmarks, offsets=landmarks.offsets + own), generator)
     beliefs = keypoint_options(ASSETS, PEOPLE, landmarks=landmarks)
     online = started(beliefs, K=world.K[0, 0].numpy())
     for frame in keypoints:

@@ -13,7 +13,7 @@ import torch
 
 import handid
 from benchmarks.scenes.estimator_simulation import SIZE, estimate, write_results
-from benchmarks.scenes.simulation import SimulationOptions, simulate
+from benchmarks.scenes.simulation import SimulationOptions, detected, simulate
 from src.engine.estimates.tracks import frames_of
 from src.estimators import read_estimates, write_estimates
 from src.personalization.calibration.from_keypoints import keypoint_options, keypoints_of, predictions_from_keypoints
@@ -25,9 +25,7 @@ from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.landmarks.model import load_landmarks
 from src.personalization.pairing import content_ids
 from template import load_hand_assets
-from template.kinematics import joints_model, posed_points
 from utils.artifacts import Identity
-from utils.camera import project_numpy
 
 ASSETS = load_hand_assets(side="right")
 LANDMARKS = load_landmarks("mediapipe", ASSETS.hash)
@@ -40,13 +38,7 @@ def seen() -> SimpleNamespace:
         simulate(ASSETS, 1, 24, SimulationOptions(0.0, 0, 0.1, (0.5, 0.08)), seed=7),
         np.random.default_rng(2),
     )
-    model = joints_model(ASSETS, LANDMARKS)
-    rest = model.rest_points(world.betas).expand(24, -1, -1)
-    points = posed_points(model, world.pose[0], rest).points + (world.transl[0] + rest[:, 0])[:, None]
-    keypoints = project_numpy(points[:, model.to_standard].numpy(), world.K[0].numpy())
-    noise = 0.3**0.5 * generator.normal(size=(21, 2)) + 0.7**0.5 * generator.normal(size=(24, 21, 2))
-    size = np.ptp(keypoints, axis=1).max(axis=1)[:, None, None]
-    return SimpleNamespace(keypoints=keypoints + LANDMARKS.std_box[:, None] * size * noise, K=world.K[0, 0].numpy())
+    return SimpleNamespace(keypoints=detected(ASSETS, world, 0, LANDMARKS, generator, 0.3), K=world.K[0, 0].numpy())
 
 
 def identity_of(seen: SimpleNamespace, part: slice) -> Identity:

@@ -157,7 +157,7 @@ def bound_covariance(model: JointsModel, world: Simulated) -> torch.Tensor:
     observations, share = observe(model, inputs, KNOWN), torch.ones(persons, 1, dtype=torch.float64)
     state = {"pose": world.pose, "wrist": world.joints[:, :, 0], "betas": world.betas}
     linear = torch.zeros(1, 10, dtype=torch.float64)
-    problem = MultiFrameProblem(model, observations, share, KNOWN.population.shape_prior(), (), linear)
+    problem = MultiFrameProblem(model, observations, share, KNOWN.population.shape_prior, (), linear)
     return posterior_covariance(problem.linearise(state))
 
 

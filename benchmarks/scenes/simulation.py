@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import roma
 import torch
 
+from src.personalization.landmarks.model import LandmarkModel
 from template import HandAssets
-from template.kinematics import JointsModel, posed_points
+from template.kinematics import JointsModel, joints_model, posed_points
 from utils.camera import project
 
 
@@ -91,6 +93,21 @@ def simulate(
     split = (persons, frames)
     every = (pose, predicted, joints, wrist - rest[:, 0], K, keypoints)
     return Simulated(betas, *(value.unflatten(0, split) for value in every))
+
+
+def detected(
+    assets: HandAssets, world: Simulated, person: int, landmarks: LandmarkModel, generator: np.random.Generator,
+    repeats: float = 0.0,
+) -> np.ndarray:  # fmt: skip
+    """A detector's points (F,21,2) px of a person, by its landmark model and with its noise; ``repeats``: the part
+    of its variance that all frames share."""
+    model = joints_model(assets, landmarks)
+    rest = model.rest_points(world.betas[person]).expand(world.pose.shape[1], -1, -1)
+    points = posed_points(model, world.pose[person], rest).points[:, model.to_standard] + world.joints[person, :, :1]
+    keypoints = project(points, world.K[person]).numpy()
+    noise = repeats**0.5 * generator.normal(size=keypoints.shape[1:]) if repeats else 0.0
+    noise = noise + (1 - repeats) ** 0.5 * generator.normal(size=keypoints.shape)
+    return keypoints + landmarks.std_box[:, None] * np.ptp(keypoints, axis=1).max(axis=1)[:, None, None] * noise
 
 
 def second_camera(

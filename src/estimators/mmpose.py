@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from src.estimators.records import EstimateFormatError, Hand, MissingKeyError, Options, entries, image_name, people
+from src.estimators.records import EstimateFormatError, Hand, MissingKeyError, Options, entries, image_name
 
 SIGNS = ("keypoints", "keypoint_scores", "bbox_score")
 #: First of the 21 points of a hand among the 133: of the left and of the right one.
@@ -17,7 +17,7 @@ MIN_SCORE = 0.1
 
 def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     hands = []
-    for subject, entry in people(entries(_instances(content), name, where)):
+    for entry in entries(_instances(content), name, where):
         entry.need("keypoints", "keypoint_scores")
         points = entry.array("keypoints", -1, 2)
         scores = np.clip(entry.array("keypoint_scores", -1), 0, 1)
@@ -37,7 +37,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             if len(points) == 133 and scores[part].mean() < MIN_SCORE:
                 continue
             hand = Hand(entry, part, left, image_name(entry), options.size, None, points[part], scores[part])
-            hand.subject = subject
+            hand.subject = entry.number
             hands.append(hand)
     return hands
 

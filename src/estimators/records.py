@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -46,10 +44,13 @@ class Options:
 
 
 class Entry:
-    """A dict of a file, with the dicts in it: a key is found wherever it lies ("betas", "pred_mano_params.betas")."""
+    """A dict of a file, with the dicts in it: a key is found wherever it lies ("betas", "pred_mano_params.betas").
 
-    def __init__(self, content: dict[str, Any], name: str, where: str) -> None:
-        self.content, self.name, self.where = content, name, where
+    ``number``: its place in the list of its picture; of no list: 0.
+    """
+
+    def __init__(self, content: dict[str, Any], name: str, where: str, number: int = 0) -> None:
+        self.content, self.name, self.where, self.number = content, name, where, number
         self._slots: dict[str, tuple[dict[str, Any], str]] = {}  # key: the dict that holds it, and its name there
         level = [content]
         while level:
@@ -121,29 +122,20 @@ class Entry:
         ]
 
 
-def entries(content: Any, name: str, where: str) -> Iterator[Entry]:
+def entries(content: Any, name: str, where: str, number: int = 0) -> Iterator[Entry]:
     """Every dict of results: of one, of a list of them, or by the names of the pictures."""
     if isinstance(content, (list, tuple)):
-        for number, item in enumerate(content):
-            yield from entries(item, name, f"{where}[{number}]")
+        for place, item in enumerate(content):
+            yield from entries(item, name, f"{where}[{place}]", place)
     elif isinstance(content, dict):
         nested = content and all(isinstance(item, (dict, list)) for item in content.values())
         if nested and all("." in str(key) for key in content):  # picture names
             for key, item in content.items():
                 yield from entries(item, str(key), f"{where}[{key!r}]")
         else:
-            yield Entry(content, name, where)
+            yield Entry(content, name, where, number)
     else:
         raise EstimateFormatError(f"{where}: a {type(content).__name__} where a dict of results must be")
-
-
-def people(found: Iterator[Entry]) -> Iterator[tuple[int, Entry]]:
-    """Entries with their numbers in the list of their picture; of no list: 0."""
-    count: Counter[str] = Counter()
-    for entry in found:
-        picture = re.sub(r"\[\d+\]$", "", entry.where)
-        yield count[picture], entry
-        count[picture] += 1
 
 
 def image_name(entry: Entry, index: int | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from src.estimators.records import Hand, Options, camera_of, check_box, entries, image_name, people
+from src.estimators.records import Hand, Options, camera_of, check_box, entries, image_name
 from utils.camera import project_numpy
 
 SIGNS = ("pred_keypoints_3d", "pred_cam_t", "lhand_bbox", "mhr_model_params")
@@ -16,7 +16,7 @@ LEFT = (62, *(index + 21 for index in RIGHT[1:]))
 def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     """Both hands of every person; the camera is the one by which its 2D points are its 3D points' projection."""
     hands = []
-    for subject, entry in people(entries(content, name, where)):
+    for entry in entries(content, name, where):
         entry.need("pred_keypoints_3d", "pred_keypoints_2d", "pred_cam_t", "lhand_bbox", "rhand_bbox")
         points = entry.array("pred_keypoints_3d", 70, 3)
         pixels, shift = entry.array("pred_keypoints_2d", 70, 2), entry.array("pred_cam_t", 3)
@@ -28,7 +28,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             check_box(box[:2], box[2:], size, f"{entry.where}: {box_key}")
             index = list(order)
             hand = Hand(entry, index, left, image_name(entry), size, K, project_numpy(points[index] + shift, K))
-            hand.joints_3d, hand.hand_name, hand.subject = points[index], "MHR", subject
+            hand.joints_3d, hand.hand_name, hand.subject = points[index], "MHR", entry.number
             hands.append(hand)
     return hands
 

@@ -99,7 +99,7 @@ def calibrate_person(
     if select == "informative" and frames and own.views is None:
         given = (None if value is None else value[0] for value in own.tensors[:5])
         information = image_information(model, *given, options).cpu().numpy()
-        prior = options.population.betas_precision
+        prior = options.population.shape_prior.precision.numpy()
     instant = own.views.instant if own.views is not None and frames else None
     wanted, confidence = there if num_images is None else num_images, rows.confidence
     own = own.rows(choose_images(there, wanted, select, seed, confidence, information, prior, instant))

@@ -24,7 +24,6 @@ from src.personalization.fitting.fit import observe
 from src.personalization.fitting.translation import place_frames
 from src.personalization.solver.levenberg_marquardt import State, minimise
 from src.personalization.solver.status import CalibrationError, Status, count_status, usable
-from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.frame_terms import join_views
 from src.personalization.terms.hand_size import cue_conflict, dispersed
 from src.personalization.terms.inputs import check_frames
@@ -254,11 +253,10 @@ def _set_up(
     if repeats is not None:
         share = torch.as_tensor(repeats.weights(in_video, used[0].cpu().numpy()))[None].to(betas)
     share = share / (1 + everywhere * ((share * used).sum(dim=1, keepdim=True) - 1).clamp_min(0))
-    people = options.population
-    prior = ShapePrior(*(torch.as_tensor(value).to(betas) for value in (people.betas_mean, people.betas_precision)))
+    prior = options.population.shape_prior.to(betas)
     problem = MultiFrameProblem(model, seen, share, prior, options.cues, betas.new_zeros(1, 10))
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}
-    if options.own_points and options.landmarks is not None:
-        problem.offset_share = torch.as_tensor(options.landmarks.own_share).to(betas)[model.from_standard]
+    if (share_of_length := options.own_share) is not None:
+        problem.offset_share = torch.as_tensor(share_of_length).to(betas)[model.from_standard]
         state["offsets"] = betas.new_zeros(persons, 21, 3)
     return problem, state, frame_status

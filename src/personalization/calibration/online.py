@@ -126,11 +126,10 @@ class OnlineCalibration:
         self._same: set[int] = set()
         self._shown: dict[int, tuple[float, str]] = {}  # when, and which hand
         self._beside: dict[int, int] = {}
-        people = options.population.shape_prior(self.model.dtype, self.model.device)
+        people = options.population.shape_prior.to(self.model.device, self.model.dtype)
         self._offset_share, size = None, 10
-        if options.own_points and options.landmarks is not None:
-            share = torch.as_tensor(options.landmarks.own_share).to(people.mean)
-            self._offset_share, size = share[self.model.from_standard], 73
+        if (share := options.own_share) is not None:
+            self._offset_share, size = torch.as_tensor(share).to(people.mean)[self.model.from_standard], 73
         self.person = people.mean.new_zeros(size)
         self.person[BETAS] = people.mean
         self._people = self._of_betas(Evidence(people.precision, people.precision @ people.mean))

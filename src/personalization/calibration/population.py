@@ -88,19 +88,14 @@ class Population:
         content = b"".join(np.ascontiguousarray(part, dtype=np.float64).tobytes() for part in parts)
         return hashlib.sha256(content).hexdigest()[:12]
 
-    @property
-    def betas_precision(self) -> np.ndarray:
-        """(10,10) inverse of `betas_covariance`."""
-        return np.linalg.inv(self.betas_covariance)
-
     def shapes_only(self) -> Population:
         """People's shapes alone, for evidence that does not come from the network it was measured on."""
         return Population(self.betas_mean, self.betas_covariance, hand_hash=self.hand_hash)
 
-    def shape_prior(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> ShapePrior:
-        """People's shapes as a Gaussian for a solver."""
-        mean, precision = torch.as_tensor(self.betas_mean), torch.as_tensor(self.betas_precision)
-        return ShapePrior(mean.to(device, dtype), precision.to(device, dtype))
+    @property
+    def shape_prior(self) -> ShapePrior:
+        """People's shapes as a Gaussian for a solver, float64 on the CPU."""
+        return ShapePrior(torch.as_tensor(self.betas_mean), torch.as_tensor(np.linalg.inv(self.betas_covariance)))
 
 
 @dataclass(frozen=True)
@@ -145,6 +140,11 @@ class CalibrationOptions(FitOptions):
     def __post_init__(self) -> None:
         if not 0 <= self.error_correlation <= 1:
             raise CalibrationError(f"error_correlation is {self.error_correlation}; it is a part of the errors, 0 to 1")
+
+    @property
+    def own_share(self) -> np.ndarray | None:
+        """`LandmarkModel.own_share` where a person's own points are asked for."""
+        return self.landmarks.own_share if self.own_points and self.landmarks is not None else None
 
     @property
     def in_common(self) -> tuple[float, float]:

@@ -146,7 +146,7 @@ def prepare(
     turn = torch.eye(3, dtype=torch.float64).expand(len(K), 3, 3)
     if estimates.model_name in CROPPED:
         turn = ray_turn(K, seen.mean(dim=1))
-    prior = people.shape_prior(device=device)
+    prior = people.shape_prior.to(device)
     search = KeypointFitOptions.of_source(landmarks, people=people)
     # Flat, a hand is as well the other one from behind: sides are told by usual poses.
     search = replace(search, noise=replace(search.noise, std_box=trust.keypoint_std_box), flat=False)

@@ -93,7 +93,7 @@ def true_betas(labels: Predictions, assets: HandAssets, people: Population, grou
     """(N,10): as labelled, or each subject's mean of what its joints (m) say."""
     if labels.betas is not None:
         return labels.betas.astype(np.float64)
-    options = JointFitOptions(shape_prior=people.shape_prior())
+    options = JointFitOptions(shape_prior=people.shape_prior)
     each = fit_joints(assets, torch.as_tensor(labels.joints_3d).double(), options=options).betas.numpy()
     for own in groups:
         each[own] = each[own].mean(axis=0)

@@ -138,7 +138,7 @@ def fit(
     if joints is not None:
         of_joints = JointFitOptions(
             std=None if std_mm is None else std_mm / 1000,
-            shape_prior=None if population is None else population.shape_prior(device=device),
+            shape_prior=None if population is None else population.shape_prior.to(device),
             landmarks=landmarks,
         )
         points = points * points.new_tensor([-1.0 if left else 1.0, 1.0, 1.0])
@@ -156,7 +156,7 @@ def fit(
     # How a user's network errs, and how far its hands are away, nobody measured.
     options = replace(FitOptions(), noise=noise, evidence_rounds=0 if shape is None else 2)
     if shape is None:
-        prior = (population or Population()).shape_prior(device=device)
+        prior = (population or Population()).shape_prior.to(device)
         options, shape = replace(options, shape_prior=prior), prior.mean.expand(n, 10)
     model = joints_model(assets, landmarks, device)
     return _posed(fit_frames(model, start, shape, camera, points, trust, options), assets, left, give)

@@ -125,7 +125,7 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
         population = load_population(args.prior, assets.hash)
         options = with_population(options, population, keep_depth=args.depth_mean is not None)
     if args.fit_shape:
-        options = replace(options, shape_prior=population.shape_prior(torch.float32, device))
+        options = replace(options, shape_prior=population.shape_prior.to(device, torch.float32))
     return options
 
 

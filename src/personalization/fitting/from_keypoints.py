@@ -132,7 +132,7 @@ def fit_keypoints(
     n = keypoints.shape[0]
     keypoints, K = keypoints.to(device, torch.float64), K.to(device, torch.float64)
     confidence = None if confidence is None else confidence.to(device, torch.float64)
-    prior = (options.people or Population()).shape_prior(device=device)
+    prior = (options.people or Population()).shape_prior.to(device)
     shape = (prior.mean if betas is None else betas.to(device, torch.float64)).expand(n, 10).clone()
     fit = replace(options.frame_options(assets, device), shape_prior=prior if betas is None else None)
     given = (K, keypoints, confidence, world_direction(world, K, keypoints))

@@ -81,7 +81,7 @@ def noise_sums(assets: HandAssets, seen: Detections, landmarks: LandmarkModel) -
     world = torch.as_tensor(seen.world)
     found = fit_keypoints(assets, keypoints, K, trust, world=world, options=options)
     model, good = joints_model(assets, landmarks), usable(found.status)
-    beliefs = replace(options.frame_options(assets), shape_prior=Population().shape_prior())
+    beliefs = replace(options.frame_options(assets), shape_prior=Population().shape_prior)
     problem, state = problem_at(model, found, K, keypoints, trust, world_direction(world, K, keypoints), beliefs)
     terms, habit = problem.linearise(state), beliefs.extra_priors[0]
     bent = good & ~FlatHand.of(assets, spread=landmarks.pose_spread).are_shown(found.pose)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import roma
 import torch
@@ -22,6 +23,10 @@ class ShapePrior:
 
     mean: torch.Tensor
     precision: torch.Tensor
+
+    def to(self, *where: Any) -> ShapePrior:
+        """As `torch.Tensor.to`."""
+        return ShapePrior(self.mean.to(*where), self.precision.to(*where))
 
 
 class FrameProblem:
