@@ -188,7 +188,7 @@ def refuse_not_finite(state: dict[str, torch.Tensor], path: str | Path) -> None:
 
 def initialise_from(
     model: nn.Module, path: str | Path, parts: Sequence[str] | None = None, frozen: ModelCard | None = None
-) -> None:
+) -> list[str]:
     """Copy the weights that ``model`` shares by name with another network's checkpoint.
 
     ``parts`` limits it to these modules, such as ``["backbone", "heatmaps"]``; the rest stays fresh. What is taken is
@@ -196,6 +196,9 @@ def initialise_from(
 
     Heads that only one of the two has (shape head, confidence branch, the shape path that starts
     at zero) stay as they are and are named in the log.
+
+    Returns:
+        names of the tensors that do.
 
     Raises:
         CheckpointError: a shared name has another shape (another backbone), nothing is shared (of one of ``parts``),
@@ -221,8 +224,10 @@ def initialise_from(
             f"{path}: cannot initialise this model: shares {len(shared)} tensors, misshapen {misshapen[:5]}"
         )
     model.load_state_dict(shared, strict=False)
-    fresh = sorted({name.rsplit(".", 1)[0] for name in own if name not in shared})
-    logger.info("initialised %d tensors from %s; fresh: %s", len(shared), path, ", ".join(fresh) or "none")
+    fresh = [name for name in own if name not in shared]
+    modules = ", ".join(sorted({name.rsplit(".", 1)[0] for name in fresh}))
+    logger.info("initialised %d tensors from %s; fresh: %s", len(shared), path, modules or "none")
+    return fresh
 
 
 def load_owned(path: str | Path, model: nn.Module) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from src.models.lifting import DepthHead
+
 #: A keypoint is right when it lies within this part of the side of the hand's box.
 RIGHT_WITHIN = 0.1
 
@@ -15,10 +17,10 @@ class KeypointRating(nn.Module):
     Args:
         channels, fine_channels: of the deepest and of the finest map. Hand and side are judged by what the finest holds
             at each keypoint, by the layout of these and by the deepest, which alone takes palms for backs too often.
-        hidden: width.
+        hidden: width; lifts: say each keypoint's relative depth as well (`DepthHead`).
     """
 
-    def __init__(self, channels: int, fine_channels: int, hidden: int = 192) -> None:
+    def __init__(self, channels: int, fine_channels: int, hidden: int = 192, lifts: bool = False) -> None:
         super().__init__()
         self.context = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU())
         self.event = nn.Sequential(nn.Linear(hidden + 42, hidden), nn.ReLU(), nn.Linear(hidden, 21))
@@ -26,6 +28,7 @@ class KeypointRating(nn.Module):
         self.hand = nn.Sequential(  # there is a hand; it is a left one, as seen
             nn.LayerNorm(inputs), nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 2)
         )
+        self.depth = DepthHead(channels, fine_channels) if lifts else None
         #: Platt's scale and offset of each kind of logit (keypoints, hand, left), set after the training.
         self.register_buffer("scale", torch.ones(3))
         self.register_buffer("offset", torch.zeros(3))
@@ -46,7 +49,8 @@ class KeypointRating(nn.Module):
 
         Returns:
             ``event_logits`` (B, 21) and ``hand_logits`` (B, 2), not calibrated; ``keypoint_confidence`` (B, 21), the
-            probability that a keypoint is within `RIGHT_WITHIN`; ``is_hand`` and ``is_left`` (B,), probabilities.
+            probability that a keypoint is within `RIGHT_WITHIN`; ``is_hand`` and ``is_left`` (B,), probabilities; with
+            ``lifts`` what `DepthHead` returns.
         """
         with torch.autocast(deepest.device.type, enabled=False):
             pooled = deepest.float().mean((2, 3))
@@ -59,7 +63,8 @@ class KeypointRating(nn.Module):
             layout = 4 * (layout - layout.mean(1, keepdim=True))
             event = self.event(torch.cat([context, own], dim=1))
             hand = self.hand(torch.cat([pooled, there.flatten(1), layout.flatten(1), peak], dim=1))
-            return {
+            lifted = {} if self.depth is None else self.depth(pooled, there, layout, peak)
+            return lifted | {
                 "event_logits": event,
                 "hand_logits": hand,
                 "keypoint_confidence": (self.scale[0] * event + self.offset[0]).sigmoid(),

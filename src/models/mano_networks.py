@@ -98,14 +98,17 @@ class Pose2D(nn.Module):
     Args:
         rated: ``keypoint_confidence`` is the probability of `KeypointRating`, which also says whether there is a
             hand and which one; else it is the heat maps' spread.
+        lifts: with a rating, say each keypoint's relative depth as well.
     """
 
-    def __init__(self, backbone: str = "resnet18", weights: str | Path | None = None, rated: bool = False) -> None:
+    def __init__(
+        self, backbone: str = "resnet18", weights: str | Path | None = None, rated: bool = False, lifts: bool = False
+    ) -> None:
         super().__init__()
         self.backbone = Backbone(backbone, weights)
         self.heatmaps = HeatmapHead(self.backbone.channels)
         channels = self.backbone.channels[-1], self.heatmaps.maps.in_channels
-        self.rating = KeypointRating(*channels) if rated else None
+        self.rating = KeypointRating(*channels, lifts=lifts) if rated else None
 
     def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """The keypoints, see `src.models`; if there is a rating, what it returns as well."""

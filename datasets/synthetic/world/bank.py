@@ -20,7 +20,7 @@ import torch
 from datasets.synthetic.jobs import run_jobs
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import SIZE
-from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts
+from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts, relative_depth
 from options.command_line import run_command, values_of, writer_parser
 from utils.files import atomic_path
 
@@ -107,6 +107,9 @@ class ResidentBank:
         self.rgba = torch.empty((cutouts, SIZE, SIZE, 4), dtype=torch.uint8, device=self.device)
         self.walls = torch.empty((walls, SIDE, SIDE, 3), dtype=torch.uint8, device=self.device)
         self.keypoints = torch.empty((cutouts, 21, 2), device=self.device)
+        #: m, relative depths, and of a pixel of the cut-out, as `relative_depth`.
+        self.depth = torch.empty((cutouts, 21), device=self.device)
+        self.pixel = torch.empty(cutouts, device=self.device)
         self._read: set[int] = set()
 
     @property
@@ -126,8 +129,9 @@ class ResidentBank:
             first, wall = self.cutouts, self.backgrounds
             self.rgba[first : first + len(pixels)] = torch.from_numpy(pixels).to(self.device)
             self.walls[wall : wall + len(walls)] = torch.from_numpy(walls).to(self.device)
-            rows = torch.from_numpy(np.ascontiguousarray(labels["keypoints"]))
-            self.keypoints[first : first + len(pixels)] = rows.to(self.device)
+            rows = np.ascontiguousarray(labels["keypoints"]), *relative_depth(labels)
+            for whole, part in zip((self.keypoints, self.depth, self.pixel), rows, strict=True):
+                whole[first : first + len(pixels)] = torch.from_numpy(part).to(self.device)
             self._read.add(number)
         return len(new)
 

@@ -23,6 +23,7 @@ from datasets.synthetic.world.mesh import HandSurface, PosedSurface, hand_surfac
 from datasets.synthetic.world.skin import SheetMap, paint_skin, sheet_map
 from template import HandModel
 from template.stand_in.grasps import FINGER_ORDER, GRASPS, angles_to_pose, clip_angles, grasp_angles
+from utils.camera import turn_to_ray
 
 #: Labels of a cut-out of a right hand: px of the cut-out, metres of its camera's frame, axis-angles.
 LABEL = np.dtype([
@@ -31,6 +32,8 @@ LABEL = np.dtype([
     ("transl", np.float32, (3,)), ("hand_share", np.float32), ("person", np.int32),
 ])  # fmt: skip
 
+#: m, the 20 bones of the mean hand, wrist to tips, added up.
+MEAN_BONES = 0.8325
 SCENES_A_PERSON, VIEWS_A_SCENE = 6, 5
 PER_PERSON = SCENES_A_PERSON * VIEWS_A_SCENE
 _WITH_OBJECT, _WITH_SLEEVE = 0.16, 0.45
@@ -139,6 +142,27 @@ def _label(hand: Hand, view: View, shot: Cutout) -> np.void:
     label["pose"], label["transl"] = camera_pose(hand, view)
     label["hand_share"], label["person"] = shot.hand_share, hand.person
     return label[()]
+
+
+def relative_depth(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `src.models.lifting` learns, of labels (N,) of `LABEL`: of hands made as large as the mean hand, in the axes
+    of a camera turned to the middle of the keypoints.
+
+    Returns:
+        (N,21) float32 m, depth about the mean, away from the camera; (N,) float32 m, of a pixel at the hand.
+    """
+    pixels, points = (labels[name].astype(np.float64) for name in ("keypoints", "xyz"))
+    centred = points - points.mean(axis=1, keepdims=True)
+    chains = points[:, 1:].reshape(-1, 5, 4, 3)
+    bones = np.diff(np.concatenate([np.broadcast_to(points[:, None, :1], (len(points), 5, 1, 3)), chains], 2), axis=2)
+    size = MEAN_BONES / np.linalg.norm(bones, axis=3).sum(axis=(1, 2))
+    middle = np.concatenate([pixels.mean(axis=1), np.ones((len(pixels), 1))], axis=1)
+    ray = np.linalg.solve(labels["K"].astype(np.float64), middle[..., None])[..., 0]
+    turn = turn_to_ray(torch.as_tensor(ray / np.linalg.norm(ray, axis=1, keepdims=True))).numpy()
+    centred = size[:, None, None] * (centred @ turn)
+    about = pixels - pixels.mean(axis=1, keepdims=True)
+    pixel = (centred[..., :2] * about).sum(axis=(1, 2)) / np.square(about).sum(axis=(1, 2))
+    return centred[..., 2].astype(np.float32), pixel.astype(np.float32)
 
 
 def _grasp(hand: HandModel, betas: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, Part]:

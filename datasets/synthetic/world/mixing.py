@@ -27,6 +27,8 @@ class Crops(NamedTuple):
     box_side: torch.Tensor  # (B,) px: side of the square around the keypoints
     is_left: torch.Tensor  # (B,) bool: a left hand, as seen
     is_hand: torch.Tensor  # (B,) bool; keypoints mean nothing where not
+    depth: torch.Tensor  # (B, 21) m about their mean, as `hands.relative_depth`; a mirror changes nothing
+    extent: torch.Tensor  # (B,) m across the crop, at the hand
 
 
 class Pictures(NamedTuple):
@@ -179,7 +181,8 @@ def mix_crops(bank: ResidentBank, count: int, size: int = 128, left: float = 0.1
     picture = _blobs(picture, bank, 0.15)
     image, _ = _frame(photograph(picture), 0.35, 0.25)
     seen = invert_points(affine, keypoints)
-    return Crops(image * 2 - 1, seen, side / window * size, is_left, ~(missed | empty | arm))
+    box, is_hand = side / window * size, ~(missed | empty | arm)
+    return Crops(image * 2 - 1, seen, box, is_left, is_hand, bank.depth[index], bank.pixel[index] * window)
 
 
 def _other_hand(bank: ResidentBank, count: int, size: int) -> torch.Tensor:

@@ -56,8 +56,10 @@ def _mean(values: torch.Tensor) -> float | None:
 
 
 @torch.no_grad()
-def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: int) -> dict[str, float | None]:
-    """Set the rating's scales from half of ``count`` crops; scores on the other half."""
+def calibrate_keypoints(
+    model: nn.Module, bank: ResidentBank, count: int, size: int, keep: bool = False
+) -> dict[str, float | None]:
+    """Set the rating's scales from half of ``count`` crops, or ``keep`` them; scores on the other half."""
     rows: dict[str, list[torch.Tensor]] = defaultdict(list)
     for _ in range(-(-count // _BATCH)):
         crops = mix_crops(bank, _BATCH, size, left=0.2)
@@ -68,6 +70,7 @@ def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: 
             "hand": output["hand_logits"],
             "is_hand": crops.is_hand,
             "is_left": crops.is_left,
+            "depth": (output["depth"] - crops.depth).abs(),
             "error": (output["keypoints_2d"] - crops.keypoints).norm(dim=-1) / crops.box_side[:, None],
         }
         for name, values in found.items():
@@ -82,14 +85,16 @@ def calibrate_keypoints(model: nn.Module, bank: ResidentBank, count: int, size: 
         fit_platt(of_hands["hand"][:, 1], of_hands["is_left"]),
     )
     scale, offset = model.rating.scale, model.rating.offset
-    scale.copy_(scale.new_tensor([one for one, _ in fits]))
-    offset.copy_(offset.new_tensor([one for _, one in fits]))
+    if not keep:
+        scale.copy_(scale.new_tensor([one for one, _ in fits]))
+        offset.copy_(offset.new_tensor([one for _, one in fits]))
     rest = {name: values[rest["is_hand"]] for name, values in rest.items()}
     said = (scale[0] * rest["event"] + offset[0]).sigmoid()
     sure = (said > 0.7) & (said < 0.8)
     return {
         "right": _mean(rest["right"]),
         "median_error": float(rest["error"].median()),
+        "depth_error_mm": 1000 * float(rest["depth"].mean()),
         "right_where_0.7_to_0.8": _mean(rest["right"][sure]),
         "calibration_error": expected_error(said, rest["right"]),
         "side_right": _mean((scale[2] * rest["hand"][:, 1] + offset[2] > 0) == rest["is_left"]),

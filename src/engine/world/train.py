@@ -15,6 +15,7 @@ import logging
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,11 @@ def keypoint_step(
     event = entropy(output["event_logits"], right.float())
     hand_loss = entropy(output["hand_logits"][:, 0], hand.float())
     side = entropy(output["hand_logits"][:, 1], crops.is_left.float(), weight=hand.float())
-    loss = maps + 2 * coordinates + 0.3 * event + 0.5 * hand_loss + side
+    off = (output["depth"] - crops.depth).abs().mean(1) + (output["extent"] / crops.extent).log().abs() / 100
+    depth = (off * hand).sum() / hand.sum().clamp_min(1)
+    loss = maps + 2 * coordinates + 0.3 * event + 0.5 * hand_loss + side + 30 * depth
     shares = right.sum() / (21 * hand.sum()).clamp_min(1)
-    parts = {"maps": maps, "coordinates": coordinates, "event": event, "hand": hand_loss, "side": side}
+    parts = {"maps": maps, "coordinates": coordinates, "event": event, "hand": hand_loss, "side": side, "depth": depth}
     return loss, parts | {"right": shares}
 
 
@@ -82,7 +85,7 @@ def make_card(task: str, backbone: str, size: int) -> ModelCard:
     sizes = {"input_size": size, "crop_size": size}
     if task == "detector":
         return ModelCard("hand_detector", options={"backbone": backbone}, **sizes, crop_scale=1.0)
-    assets, options = load_hand_assets(), {"backbone": backbone, "rated": True}
+    assets, options = load_hand_assets(), {"backbone": backbone, "rated": True, "lifts": True}
     hand = {"hand_name": assets.name, "hand_hash": assets.hash}
     return ModelCard("pose_2d", options=options, **sizes, crop_scale=CROP_SCALE, **hand)
 
@@ -130,6 +133,15 @@ def update_average(average: nn.Module, model: nn.Module, steps: int) -> None:
             mean.copy_(value)
 
 
+def keep_all_but(model: nn.Module, fresh: list[str]) -> None:
+    """Train the tensors named ``fresh`` alone; statistics of normalisation stay as they are, too."""
+    if not fresh:
+        raise ValueError("--only_fresh: the weights of --init_from are all there is, so nothing would be trained")
+    model.eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in fresh)
+
+
 def train(args: argparse.Namespace) -> Path | None:
     """Train one network; its weights' file if it is finished, None if it is to go on.
 
@@ -144,8 +156,13 @@ def train(args: argparse.Namespace) -> Path | None:
     torch.manual_seed(args.seed)
     card = make_card(args.task, args.backbone, args.size)
     model = card.build().to(device, memory_format=torch.channels_last).train()
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    if args.init_from and (args.only_fresh or not checkpoint.exists()):
+        fresh = initialise_from(model, args.init_from)
+        if args.only_fresh:
+            keep_all_but(model, fresh)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim > 1]
+    vectors = [parameter for parameter in trained if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=args.lr, fused=device.type == "cuda")
     average, used, steps = copy.deepcopy(model).eval(), 0.0, 0
@@ -157,9 +174,6 @@ def train(args: argparse.Namespace) -> Path | None:
         used, steps = state["used"], state["steps"]
         torch.manual_seed(args.seed + steps)
         logger.info("%s: goes on after %d steps, %.0f s", checkpoint, steps, used)
-    elif args.init_from:
-        initialise_from(model, args.init_from)
-        average.load_state_dict(model.state_dict())
     bank = ResidentBank(args.bank, device, args.max_cutouts)
     deadline = time.monotonic() + 60 * args.wait_minutes
     bank.refresh()
@@ -187,7 +201,7 @@ def train(args: argparse.Namespace) -> Path | None:
         loss, parts = step(model, bank, args.batch_size, args.size, args.left)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        nn.utils.clip_grad_norm_(trained, 5.0)
         optimizer.step()
         clock.steps += 1
         seen += args.batch_size
@@ -213,7 +227,8 @@ def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: 
     """Calibrate and write the weights; scores beside them."""
     held_back = ResidentBank(args.validation or args.bank, device, args.validation_cutouts)
     held_back.refresh()
-    calibrate = calibrate_detector if args.task == "detector" else calibrate_keypoints
+    keypoints = partial(calibrate_keypoints, keep=args.only_fresh)
+    calibrate = calibrate_detector if args.task == "detector" else keypoints
     with torch.random.fork_rng():  # the training goes on with its own
         torch.manual_seed(20261126)
         scores: dict[str, Any] = calibrate(model.eval(), held_back, args.validation_pictures, args.size)
@@ -247,6 +262,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--weight_decay", type=float, default=0.02)
     add("--left", type=float, default=0.2, help="keypoints: share of left hands, as a detector's mistakes bring them")
     add("--init_from", help="start from the weights that it shares with another checkpoint")
+    add("--only_fresh", action="store_true", help="and train nothing but what that one lacks; its calibration stays")
     add("--max_cutouts", type=int, default=300_000, help="memory for so many, 0.1 MB each")
     add("--validation_cutouts", type=int, default=6_000)
     add("--validation_pictures", type=int, default=8_192)
@@ -258,7 +274,13 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Fill in what depends on the task, and train."""
+    """Fill in what depends on the task, and train.
+
+    Raises:
+        ValueError: --only_fresh without --init_from, or with nothing to train.
+    """
+    if args.only_fresh and not args.init_from:
+        raise ValueError("--only_fresh trains what --init_from FILE lacks: give that file")
     is_detector = args.task == "detector"
     args.size = args.size or (INPUT_SIZE if is_detector else 128)
     args.batch_size = args.batch_size or (192 if is_detector else 384)
