@@ -18,15 +18,16 @@ from datasets.synthetic.world import mixing
 from datasets.synthetic.world.background import SIDE
 from datasets.synthetic.world.cutout import SIZE
 from datasets.synthetic.world.hands import LABEL
-from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
+from src.engine.checkpoint import ModelCard, load_network, read_checkpoint, save_checkpoint
 from src.engine.world import calibration as world_calibration
 from src.engine.world import train as train_world
 from src.models import build_model
 from src.models.hand_detector import STRIDES, HandDetector, assign, cell_centres, decode, detector_loss
 from src.models.keypoint_rating import RIGHT_WITHIN, keypoint_is_right
 from src.photos.detector import own_hands
-from src.photos.detector.detection import Detection
+from src.photos.detector.detection import Detection, disagreement
 from src.photos.detector.own_hands import OwnHands, RatedReader
+from src.photos.detector.people import how_many
 
 CUTOUTS, WALLS = 12, 3
 
@@ -44,6 +45,7 @@ def small_bank(tmp_path, monkeypatch) -> Path:
         rgba = np.zeros((CUTOUTS, SIZE, SIZE, 4), np.uint8)
         labels = np.zeros(CUTOUTS, LABEL)
         labels["keypoints"] = generator.uniform(45, 115, (CUTOUTS, 21, 2))
+        labels["xyz"], labels["K"] = generator.normal(0, 0.05, (CUTOUTS, 21, 3)) + [0, 0, 0.6], np.diag([300, 300, 1.0])
         rgba[:, 40:120, 40:120] = (200, 120, 90, 255)
         walls = generator.integers(0, 255, (WALLS, SIDE, SIDE, 3), np.uint8)
         for path, array in zip(banks.shard_paths(root, number), (rgba, walls, labels), strict=True):
@@ -160,6 +162,11 @@ def test_crops_hold_the_box_and_flips_are_left_hands(small_bank):
     seen = turns(crops.keypoints) / crops.box_side**2
     for value, left in zip(seen, crops.is_left, strict=True):
         assert (areas - (-value if left else value)).abs().min() < 1e-4
+    # Depths are the cut-out's, whatever way it is turned; a box is as many metres large in the crop as in the cut-out.
+    rows = (crops.depth[:, None] - bank.depth[None, : bank.cutouts]).abs().amax(2).argmin(1)
+    torch.testing.assert_close(crops.depth, bank.depth[rows])
+    own = (source.amax(1) - source.amin(1)).amax(1)[rows] * bank.pixel[rows]
+    torch.testing.assert_close(crops.box_side / 96 * crops.extent, own)
 
 
 def test_pictures_boxes_are_squares_around_hands(small_bank):
@@ -244,6 +251,53 @@ def test_training_goes_on_and_its_weights_are_read(task, small_bank, tmp_path, m
     else:
         assert len(decode(found, network)) == 1 and 0 < float(network.threshold) < 1
     assert train_world.train(args) == weights and len(steps) == 4  # nothing is left to do
+
+
+def test_only_what_a_checkpoint_lacks_is_trained(small_bank, tmp_path):
+    """The rest stays as it was to the bit, statistics of normalisation and calibration with it."""
+    options = {"backbone": "mobilenet_v3_small", "rated": True}
+    card = ModelCard("pose_2d", options=options, input_size=64, crop_size=64, crop_scale=1.5)
+    before = card.build()
+    before.rating.scale.copy_(torch.tensor([0.5, 0.6, 0.7]))
+    save_checkpoint(tmp_path / "before.pt", card, before)
+    words = (
+        f"--task keypoints --bank {small_bank} --out {tmp_path / 'run'} --max_steps 3 --batch_size 4 --size 64 "
+        "--max_cutouts 24 --validation_cutouts 24 --validation_pictures 128 --device cpu --backbone mobilenet_v3_small "
+        f"--init_from {tmp_path / 'before.pt'} --only_fresh"
+    )
+    args = train_world.get_args_parser().parse_args(words.split())
+    (tmp_path / "run").mkdir()
+    torch.manual_seed(1)
+    network, card, _ = load_network(train_world.train(args))
+    old, new = before.state_dict(), network.state_dict()
+    assert card.options["lifts"] and set(old) < set(new)
+    for name, value in old.items():
+        torch.testing.assert_close(new[name], value.half().to(value.dtype) if value.is_floating_point() else value)
+    moved = read_checkpoint(tmp_path / "run" / "keypoints.pt")["model"]
+    assert all(torch.equal(moved[name], value) for name, value in old.items())
+    assert moved["rating.depth.joined.4.weight"].abs().max() > 0 and moved["rating.depth.place"].abs().max() > 0
+    args = train_world.get_args_parser().parse_args([*words.split(), "--init_from", str(tmp_path / "run/keypoints.pt")])
+    args.out = str(tmp_path)
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        train_world.train(args)
+
+
+def test_depths_of_a_crop_are_metres_beside_the_picture_s_points():
+    """Twice the box, twice the metres of a pixel less; a left hand's are of the picture as it is."""
+    keypoints = np.random.default_rng(0).uniform(0, 100, (2, 21, 2))
+    depth, nothing = np.random.default_rng(1).normal(0, 0.03, (2, 2, 21)), np.zeros(2)
+    looks = [
+        own_hands.Readings(keypoints, nothing, nothing, nothing, one, pixel)
+        for one, pixel in zip(depth, (np.array([0.001, 0.002]), np.array([0.003, 0.002])), strict=True)
+    ]
+    worlds = own_hands.in_space(keypoints, *looks)
+    assert worlds[0][:, 2] == pytest.approx(depth[:, 0].mean(axis=0))
+    assert np.ptp(worlds[1][:, :2], axis=0) == pytest.approx(0.002 * np.ptp(keypoints[1], axis=0))
+    assert disagreement(keypoints[0], worlds[0]) == pytest.approx(0, abs=1e-12)
+    assert (
+        how_many([Detection(p, np.ones(21), False, 1.0, w) for p, w in zip(keypoints, worlds, strict=True)] * 8) is None
+    )
+    assert own_hands.in_space(keypoints, looks[0].rows(np.array([0, 1])), looks[1]._replace(depth=None)) == [None, None]
 
 
 def test_plain_pose_2d_has_no_rating():

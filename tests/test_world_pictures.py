@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.spatial.transform import Rotation
 
 from datasets.freihand.files import SIZE, VERSIONS, image_name, read_annotations
 from datasets.synthetic.world import hands, mixing, photography, writer
@@ -34,6 +35,29 @@ def test_labels_are_those_of_the_hand_model(one_person):
         joints = model(axis_angle_to_pose(torch.as_tensor(label["pose"].astype(np.float64))[None]), *rows).joints[0]
         assert np.abs(joints.numpy() - label["xyz"]).max() < 2e-5
         assert np.abs(project_numpy(joints.numpy(), label["K"].astype(np.float64)) - label["keypoints"]).max() < 0.05
+
+
+def test_relative_depths_are_along_the_ray_and_of_a_mean_hand(one_person):
+    """Against a loop: SciPy's rotation that takes the ray to the axis, bones added up one by one."""
+    labels = np.array([label for _, label in one_person])
+    depth, pixel = hands.relative_depth(labels)
+    mean = load_hand_assets()
+    rest = HandModel(mean, dtype=torch.float64)(torch.eye(3).double().expand(1, 16, 3, 3), torch.zeros(1, 10).double())
+
+    def bones(joints: np.ndarray) -> float:
+        parents = [0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19]
+        return sum(float(np.linalg.norm(joints[i] - joints[parents[i]])) for i in range(1, 21))
+
+    assert bones(rest.joints[0].numpy()) == pytest.approx(hands.MEAN_BONES, abs=5e-4)
+    for row, label in enumerate(labels):
+        points, K = label["xyz"].astype(np.float64), label["K"].astype(np.float64)
+        ray = np.linalg.inv(K) @ [*label["keypoints"].astype(np.float64).mean(axis=0), 1.0]
+        turn, _ = Rotation.align_vectors([[0, 0, 1.0]], [ray / np.linalg.norm(ray)])
+        turned = turn.apply(points - points.mean(axis=0)) * hands.MEAN_BONES / bones(points)
+        assert depth[row] == pytest.approx(turned[:, 2], abs=1e-5)
+        assert depth[row].mean() == pytest.approx(0, abs=1e-6)
+        across = np.linalg.norm(points.mean(axis=0)) / K[0, 0] * hands.MEAN_BONES / bones(points)  # m of a pixel there
+        assert pixel[row] == pytest.approx(across, rel=0.15)
 
 
 def test_visible_joints_lie_on_the_picture_of_the_hand(one_person):

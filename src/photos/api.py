@@ -21,7 +21,7 @@ from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector.detection import Finder
-from src.photos.detector.finders import finder_trained_on, landmarks_of, open_finder
+from src.photos.detector.finders import depth_std, finder_trained_on, landmarks_of, open_finder
 from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
 from src.photos.detector.search import KeypointReader, open_reader
 from src.photos.estimator import Estimator, HandEstimator, HandInPicture
@@ -275,7 +275,8 @@ def open_detector(
     population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
     finder = open_finder(source, landmarker, folder, device)
     limits = {"max_misfit": MAX_MISFIT_OF_OWN, "min_side": MIN_SIDE_OF_OWN} if source == OWN else {}
-    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets), flat=flat, **limits)
+    believed = limits | depth_std(finder)
+    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets), flat=flat, **believed)
     return PhotoEstimator(fit, detector=finder, population=population)
 
 

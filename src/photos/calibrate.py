@@ -36,7 +36,7 @@ from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue
 from src.photos.camera import Camera, lens_camera, parse_intrinsics
 from src.photos.detector.detection import Finder, finder_name
-from src.photos.detector.finders import landmarks_of, open_finder
+from src.photos.detector.finders import depth_std, landmarks_of, open_finder
 from src.photos.detector.mediapipe_hands import find_hands
 from src.photos.hands import check_one_person, find_photo_hands, keypoint_hands
 from src.photos.measuring.flat_hand import flat_hand_cues
@@ -239,7 +239,7 @@ def photo_beliefs(
 ) -> CalibrationOptions:
     """`keypoint_options` of the detector's landmarks; of a population the shapes alone."""
     people, landmarks = shapes_of(assets, population), landmarks_of(finder, assets)
-    return keypoint_options(assets, people, device, landmarks=landmarks)
+    return replace(keypoint_options(assets, people, device, landmarks=landmarks), **depth_std(finder))
 
 
 def evidence_of_photos(

@@ -54,6 +54,7 @@ class KeypointEstimator:
         max_misfit, min_side: of a hand that is believed, see `refusal`.
         flat: whether a hand may be one that is shown flat. Not in a video: its frames start from the ones before, and
             are told together once it is over (`fitting.shown_flat`).
+        more: of `KeypointFitOptions`.
     """
 
     card = ModelCard("hand model fitted to keypoints", recipe="none")
@@ -66,13 +67,15 @@ class KeypointEstimator:
         max_misfit: float = MAX_MISFIT,
         min_side: float = MIN_SIDE,
         flat: bool = True,
+        **more: Any,
     ) -> None:
         self.assets, self.hand = assets, HandModel(assets, dtype=torch.float64)
         self.max_misfit, self.min_side = max_misfit, min_side
-        self.options = KeypointFitOptions.of_source(landmarks, people=population, flat=flat)
+        self.options = KeypointFitOptions.of_source(landmarks, people=population, flat=flat, **more)
         self.joints_model = joints_model(assets, landmarks)
         self.frame_options = replace(self.options, flat=True).frame_options(assets)
         self._following = replace(self.frame_options, flat=None)
+        self._more = more
         self._anybodys, self._persons = self, dict[bytes, KeypointEstimator]()
 
     def of_person(self, identity: Identity | None) -> KeypointEstimator:
@@ -84,7 +87,7 @@ class KeypointEstimator:
         key = landmarks.offsets.tobytes()
         if key not in base._persons:
             limits = base.max_misfit, base.min_side, base.options.flat
-            base._persons[key] = KeypointEstimator(base.assets, base.options.people, landmarks, *limits)
+            base._persons[key] = KeypointEstimator(base.assets, base.options.people, landmarks, *limits, **base._more)
             base._persons[key]._anybodys = base
         return base._persons[key]
 

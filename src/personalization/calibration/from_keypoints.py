@@ -199,11 +199,11 @@ def keypoint_options(
 
 def fit_options(options: CalibrationOptions) -> KeypointFitOptions:
     """For each image on its own, what `keypoint_options` believes of all together: a single error is not doubled."""
-    noise = options.noise
+    more: dict[str, Any] = {"noise": options.noise, "people": options.population, "flat": options.flat is not None}
     if options.landmarks is None:
-        noise = replace(noise, std_box=noise.std_box / SHARED_ERROR_FACTOR)
-    flat = options.flat is not None
-    return KeypointFitOptions.of_source(options.landmarks, noise=noise, people=options.population, flat=flat)
+        more["noise"] = replace(options.noise, std_box=options.noise.std_box / SHARED_ERROR_FACTOR)
+        more["world_std"] = options.world_std
+    return KeypointFitOptions.of_source(options.landmarks, **more)
 
 
 def predictions_from_keypoints(

@@ -53,6 +53,13 @@ def landmarks_of(finder: Finder, assets: HandAssets) -> LandmarkModel | None:
     return find_landmarks(DETECTOR, assets) if finder_name(finder) == DETECTOR else None
 
 
+def depth_std(finder: Finder) -> dict[str, tuple[float, ...]]:
+    """How far a detector's own depths are believed, as options of a fit; nothing where its landmarks say that, or it
+    gives none."""
+    std = getattr(finder, "world_std", None)
+    return {} if std is None else {"world_std": std}
+
+
 def finder_trained_on(finder: Finder | None) -> str:
     """What a detector has seen; mediapipe where None says whose keypoints they are."""
     is_own = finder is not None and finder_name(finder) != DETECTOR

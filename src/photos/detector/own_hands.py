@@ -43,6 +43,8 @@ EVIDENCE = (0.52, 0.09, 1.03, -0.36)
 #: Probability of the side from the evidence for it, a logistic regression's slope: of 376 real signs 92% have the right
 #: one; of those with evidence below 4 half, from 4 to 10 three of four, from 10 to 20 94%, above 99%.
 SIDE_SLOPE = 0.15
+#: m, of a keypoint's depth, standard order: on held-back renders.
+DEPTH_STD = (0.02,) * 21
 #: Least score of a hand: under 2% of pictures without one reach it, renders and parts of photographs (docs/world.md).
 MIN_SCORE = 0.7
 
@@ -60,6 +62,7 @@ class OwnHands:
 
     Attributes:
         closely: search in tiles as well, at three times the time.
+        world_std: (21,) m, of `Detection.world`'s depths; None: the network gives none.
 
     Raises:
         FileNotFoundError, CheckpointError: as `load_network`. ValueError: the keypoint network has no rating.
@@ -76,6 +79,7 @@ class OwnHands:
         self.detector = for_inference(network)
         self.reader = RatedReader(*load_network(keypoints, device, expect="pose_2d")[:2], device)
         self.threshold, self.device, self.name, self.closely = threshold, device, "own detector", False
+        self.world_std = DEPTH_STD if self.reader.card.options.get("lifts") else None
 
     def searching_closely(self) -> OwnHands:
         """The same networks, for videos."""
@@ -129,14 +133,17 @@ class OwnHands:
         is_left = left > 0
         last = self.reader.read(image, around(keypoints[np.arange(count), is_left.astype(int)]), is_left)
         left += np.where(is_left, -1, 1) * logit(last.is_left)
+        chosen = pair.rows(2 * np.arange(count) + is_left)
         confidence = np.concatenate([confidence, last.confidence[:, None]], axis=1)
         weight = confidence**2 / (confidence**2).sum(axis=1, keepdims=True)
         keypoints = (weight[..., None] * np.concatenate([keypoints, last.keypoints[:, None]], axis=1)).sum(axis=1)
         least = np.minimum(np.minimum(first.is_hand, last.is_hand), pair.is_hand.reshape(count, 2).min(axis=1))
         evidence = np.stack([probability, least, last.confidence.mean(axis=1)], axis=1)
         score = 1 / (1 + np.exp(-logit(evidence) @ EVIDENCE[:3] - EVIDENCE[3]))
-        rows = zip(keypoints, confidence.mean(axis=1), is_left, score, left, strict=True)
-        return [Look(Detection(p, c, bool(side), float(s)), float(d)) for p, c, side, s, d in rows]
+        rows = zip(
+            keypoints, confidence.mean(axis=1), is_left, score, in_space(keypoints, chosen, last), left, strict=True
+        )
+        return [Look(Detection(p, c, bool(side), float(s), world), float(d)) for p, c, side, s, world, d in rows]
 
 
 def views_of(width: int, height: int, closely: bool = False) -> np.ndarray:
@@ -199,6 +206,21 @@ class Readings(NamedTuple):
     confidence: np.ndarray  # (N,21) probability that each is within a tenth of the box
     is_hand: np.ndarray  # (N,) probability
     is_left: np.ndarray  # (N,) probability of a left hand in the crop as the network saw it, mirrored or not
+    depth: np.ndarray | None = None  # (N,21) m about their mean, see `DepthHead`; None: the network says none
+    pixel: np.ndarray | None = None  # (N,) m of a pixel of the image, at a hand of that size
+
+    def rows(self, index: np.ndarray) -> Readings:
+        """Some of them."""
+        return Readings(*(None if part is None else part[index] for part in self))
+
+
+def in_space(keypoints: np.ndarray, *looks: Readings) -> list[np.ndarray | None]:
+    """`Detection.world` (21,3) m of each of N hands of keypoints (N,21,2) px: depths are the mean over the looks."""
+    if any(look.depth is None for look in looks):
+        return [None] * len(keypoints)
+    pixel = np.mean([look.pixel for look in looks], axis=0)[:, None, None]
+    across = pixel * (keypoints - keypoints.mean(axis=1, keepdims=True))
+    return list(np.concatenate([across, np.mean([look.depth for look in looks], axis=0)[..., None]], axis=2))
 
 
 class RatedReader(WindowReader):
@@ -216,5 +238,8 @@ class RatedReader(WindowReader):
     def read(self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray) -> Readings:
         """Look into tight squares (N,3) px; see `look`."""
         keypoints, output = self.look(image, boxes, is_left)
-        names = ("keypoint_confidence", "is_hand", "is_left")
-        return Readings(keypoints, *(output[name].float().cpu().numpy() for name in names))
+        names = ("keypoint_confidence", "is_hand", "is_left", *(("depth", "extent") if "depth" in output else ()))
+        read = Readings(keypoints, *(output[name].float().cpu().numpy() for name in names))
+        if read.pixel is None:
+            return read
+        return read._replace(pixel=read.pixel / (self.card.crop_scale * np.asarray(boxes)[:, 2]))

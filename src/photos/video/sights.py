@@ -10,7 +10,7 @@ import numpy as np
 
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
-from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, RatedReader, logit, open_own_hands
+from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, RatedReader, in_space, logit, open_own_hands
 from src.photos.detector.search import KeypointReader, limited
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage
@@ -120,7 +120,8 @@ class OwnWindows(Looker):
         points = (weight * np.stack([first.keypoints[0], pair.keypoints[0]])).sum(axis=0) / weight.sum(axis=0)
         evidence = float(logit(pair.is_left[1]) - logit(pair.is_left[0])) / 2
         left = np.clip(evidence if not is_left else -evidence, -MOST_OF_A_LOOK, MOST_OF_A_LOOK)
-        keypoints = Keypoints(points, confidence, self.tools.detector.name)
+        (world,) = in_space(points[None], pair.rows(np.array([0])))
+        keypoints = Keypoints(points, confidence, self.tools.detector.name, world)
         region = Region(square_box(points, 1.0), FOLLOWED, is_left, FOLLOWED, keypoints, float(confidence.mean()))
         return Sight(region, float(-left))
 
