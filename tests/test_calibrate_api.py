@@ -22,6 +22,9 @@ from src.photos.calibrate import calibrate
 from src.photos.detector.detection import Detection
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions, load_identity
+from utils.camera import square_box
+from utils.cameras.lens import CameraModel
+from utils.cameras.views import View
 
 PERSON = SimulationOptions(1.0, 0.0, 0.1, (0.35, 0.6), uniform_depth=True, focal=700.0)
 
@@ -139,6 +142,37 @@ def test_results(assets: HandAssets) -> None:
     assert found.interval_mm is not None and found.scale_evidence == "prior"
     ours = calibrate(results("pose_2d"))  # whose errors were measured, and are smaller
     assert np.linalg.det(ours.covariance) < np.linalg.det(found.covariance)
+
+
+def test_results_of_a_lens_with_distortion(assets: HandAssets) -> None:
+    """Their keypoints are px of the picture as it was taken, which K alone does not explain."""
+    rows, betas = predictions_of(assets, 1, 8)
+    results = []
+    for points, K in zip(rows.keypoints_2d.astype(np.float64), rows.K.astype(np.float64), strict=True):
+        lens = CameraModel(K, np.array([-0.3, 0.08, 0.0, 0.0]), source="test")
+        bent = lens.project(np.concatenate([(points - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones((21, 1))], axis=1))
+        assert np.abs(bent - points).max() > 0.3
+        view = View.of_box(lens, square_box(bent, 1.0), 3.0)
+        made_by = SimpleNamespace(keypoints="pose_2d")
+        results.append(
+            SimpleNamespace(
+                keypoints=bent, K=K, confidence=np.ones(21), side="right", sources=made_by, lens=lens, view=view
+            )
+        )
+    hands = keypoints_of(results)
+    length = ruler(assets, betas[0])
+    straight = keypoints_of(rows.keypoints_2d, rows.K)
+    expected = calibrate(rows.keypoints_2d, K=rows.K, hand_length_mm=length)
+    for row in range(len(results)):  # turned to the hand, rays have the same angles between them
+        cosines = []
+        for seen in (hands, straight):
+            plane = (seen.keypoints[row] - seen.K[row][:2, 2]) / seen.K[row][[0, 1], [0, 1]]
+            rays = np.concatenate([plane, np.ones((21, 1))], axis=1)
+            rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+            cosines.append(rays @ rays.T)
+        np.testing.assert_allclose(*cosines, atol=1e-6)
+    found = calibrate(results, hand_length_mm=length)
+    assert abs(found.length_mm - expected.length_mm) < 1.0
 
 
 def test_photos(assets: HandAssets, tmp_path: Path) -> None:

@@ -137,9 +137,7 @@ def noise_of(source: Any, assets: HandAssets, population: Population | None) -> 
 def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str | None = None) -> KeypointHands:
     """Of results, or of keypoints (N,21,2) px with K (3,3) or (N,3,3) px, confidence (N,21) or None, and their side."""
     if are_results(source):
-        keypoints, K, confidence = (
-            np.stack([getattr(one, n) for one in source]) for n in ("keypoints", "K", "confidence")
-        )
+        keypoints, K, confidence = (np.stack(part) for part in zip(*map(_pinhole, source), strict=True))
         left = np.array([one.side == "left" for one in source])
     else:
         keypoints = np.asarray(source, dtype=np.float64)
@@ -166,6 +164,14 @@ def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str |
     K[left] *= turn[:, None] * turn
     names = [f"image {row}" for row in range(count)]
     return KeypointHands(keypoints, K, confidence, left, content_ids(keypoints, left), names)
+
+
+def _pinhole(result: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keypoints (21,2) px of a result, K (3,3) px and confidence (21,): of a lens with distortion those of its view."""
+    if getattr(result, "lens", None) is None:
+        return result.keypoints, result.K, result.confidence
+    points = result.view.to_view(result.keypoints)
+    return points, result.view.K, np.where(np.isfinite(points).all(axis=1), result.confidence, 0.0)
 
 
 def keypoint_options(
