@@ -33,7 +33,7 @@ from src.personalization.fitting.from_keypoints import fit_keypoints  # noqa: E4
 from src.photos.api import load  # noqa: E402
 from src.photos.detector.own_hands import in_space  # noqa: E402
 from src.photos.image import read_photo  # noqa: E402
-from template.kinematics import joints_model, posed_points  # noqa: E402
+from template.kinematics import posed_points  # noqa: E402
 from utils.camera import project_numpy, square_box  # noqa: E402
 
 
@@ -58,7 +58,7 @@ def measure(root: Path, most: int, version: int = 0) -> dict[str, object]:
     projected = np.stack([project_numpy(*one) for one in zip(joints, K, strict=True)])
     off = np.linalg.norm(keypoints - projected, axis=2) / side[:, None]
     seen = [torch.as_tensor(part, dtype=torch.float64) for part in (keypoints, K, confidence)]
-    model = joints_model(fits.assets)
+    model = fits.joints_model
     result: dict[str, object] = {
         "hands": len(rows),
         "error_over_box": float(off.mean()),

@@ -55,10 +55,12 @@ def ship(run: str | Path, name: str, weights: str | Path = CODE / "weights", bit
     return output
 
 
-def export_weights(checkpoint: str | Path, output: str | Path, bits: int | None = None, **notes: Any) -> None:
+def export_weights(
+    checkpoint: str | Path, output: str | Path, bits: int | None = None, module: str = "", **notes: Any
+) -> None:
     """Write a checkpoint's weights in half precision as ``.safetensors``, card and ``notes`` in the metadata.
 
-    With ``bits`` large tensors are stored in so many bits a weight (`low_bits`).
+    With ``bits`` large tensors (of a ``module``) are stored in so many bits a weight (`low_bits`).
 
     Tensors that half precision cannot hold (beyond 65504, or all below 6e-8) stay in single precision and are named
     in the log.
@@ -78,7 +80,7 @@ def export_weights(checkpoint: str | Path, output: str | Path, bits: int | None 
             continue
         if not value.isfinite().all():
             raise CheckpointError(f"{checkpoint}: {name} holds numbers that are not finite; ship an earlier state")
-        if bits is not None and is_packed(value):
+        if bits is not None and is_packed(value) and name.startswith(module):
             tensors[name], tensors[name + SCALE] = pack(value, bits)
             packed[name] = [list(value.shape), bits]
             continue

@@ -139,8 +139,9 @@ class KeypointEstimator:
         poses are compared, both together: of one hand the calls are the time."""
         score, own = keypoints.side_score, _rows(keypoints, K)
         gain = 0.0
-        # Without 3D points the other hand fits as well: of our own detector's signs it told nothing.
-        if with_other_side and score is not None and score < SURE_SIDE and keypoints.world is not None:
+        # Else the other hand fits as well: of our own detector's signs no more are right, with depths or without.
+        tells = keypoints.world is not None and not keypoints.only_depths
+        if with_other_side and score is not None and score < SURE_SIDE and tells:
             flip = np.array([-1.0, 1.0, 1.0])
             other = replace(keypoints, points=keypoints.points * flip[:2], world=keypoints.world * flip)
             both = [torch.cat(pair) for pair in zip(own, _rows(other, flip[:, None] * K * flip), strict=True)]

@@ -22,6 +22,7 @@ class Detection:
         side_score: in [0.5,1], how sure it is of the side, where ``score`` is of the hand; None: ``score`` says that.
         world: (21,3) m, the detector's own guess in three dimensions about the hand's centre, or None. Axes are those
             of a camera turned towards the hand (x right, y down, z away).
+        only_depths: ``world`` is the points in the picture with depths, which tells nothing of proportions or the side.
     """
 
     keypoints_2d: np.ndarray
@@ -30,6 +31,7 @@ class Detection:
     score: float
     world: np.ndarray | None = None
     side_score: float | None = None
+    only_depths: bool = False
 
     @property
     def sure_of_side(self) -> float:

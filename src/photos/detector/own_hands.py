@@ -143,7 +143,10 @@ class OwnHands:
         rows = zip(
             keypoints, confidence.mean(axis=1), is_left, score, in_space(keypoints, chosen, last), left, strict=True
         )
-        return [Look(Detection(p, c, bool(side), float(s), world), float(d)) for p, c, side, s, world, d in rows]
+        return [
+            Look(Detection(p, c, bool(side), float(s), world, only_depths=True), float(d))
+            for p, c, side, s, world, d in rows
+        ]
 
 
 def views_of(width: int, height: int, closely: bool = False) -> np.ndarray:

@@ -71,7 +71,8 @@ def how_many(hands: Sequence[Detection]) -> HowMany | None:
 
     K people who are equally often seen differ by (1 - 1 / K) of what different people add to the variance.
     """
-    worlds = [hand.world for hand in hands if hand.world is not None and _agrees(hand)]
+    usable = [hand for hand in hands if hand.world is not None and not hand.only_depths]
+    worlds = [hand.world for hand in usable if _agrees(hand)]
     if len(worlds) < ENOUGH:
         return None
     spread, n = proportions_spread(np.array(worlds)), len(worlds)

@@ -55,7 +55,8 @@ def check_size(keypoints: Keypoints) -> None:
 
 def check_agreement(keypoints: Keypoints) -> None:
     """Raise UnusableImage if the detector's 3D points are of another hand than those in the picture."""
-    off = 0.0 if keypoints.world is None else disagreement(keypoints.points, keypoints.world)
+    repeats = keypoints.world is None or keypoints.only_depths
+    off = 0.0 if repeats else disagreement(keypoints.points, keypoints.world)
     if off > MAX_DISAGREEMENT:
         raise UnusableImage(
             f"no usable hand: the detector contradicts itself (its 3D points are {1000 * off:.0f} mm off those in the "

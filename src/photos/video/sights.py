@@ -121,7 +121,7 @@ class OwnWindows(Looker):
         evidence = float(logit(pair.is_left[1]) - logit(pair.is_left[0])) / 2
         left = np.clip(evidence if not is_left else -evidence, -MOST_OF_A_LOOK, MOST_OF_A_LOOK)
         (world,) = in_space(points[None], pair.rows(np.array([0])))
-        keypoints = Keypoints(points, confidence, self.tools.detector.name, world)
+        keypoints = Keypoints(points, confidence, self.tools.detector.name, world, only_depths=True)
         region = Region(square_box(points, 1.0), FOLLOWED, is_left, FOLLOWED, keypoints, float(confidence.mean()))
         return Sight(region, float(-left))
 
