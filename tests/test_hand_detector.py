@@ -301,9 +301,8 @@ def test_depths_of_a_crop_are_metres_beside_the_picture_s_points():
     assert np.ptp(worlds[1][:, :2], axis=0) == pytest.approx(0.002 * np.ptp(keypoints[1], axis=0))
     assert disagreement(keypoints[0], worlds[0]) == pytest.approx(0, abs=1e-12)
     shown = [Detection(p, np.ones(21), False, 1.0, w, only_depths=True) for p, w in zip(keypoints, worlds, strict=True)]
-    assert (
-        how_many(shown * 8) is None and how_many([replace(hand, only_depths=False) for hand in shown] * 8) is not None
-    )
+    assert how_many(shown * 8) is None
+    assert how_many([replace(hand, only_depths=False) for hand in shown] * 8) is not None
     assert own_hands.in_space(keypoints, looks[0].rows(np.array([0, 1])), looks[1]._replace(depth=None)) == [None, None]
 
 

@@ -88,5 +88,4 @@ def how_many(hands: Sequence[Detection]) -> HowMany | None:
 
 
 def _agrees(hand: Detection) -> bool:
-    """Whether the 3D points tell of proportions. Our own network's repeat the points in the picture: those do not."""
-    return 1e-9 < disagreement(hand.keypoints_2d, hand.world) <= MOST_DISAGREEMENT
+    return disagreement(hand.keypoints_2d, hand.world) <= MOST_DISAGREEMENT
