@@ -25,7 +25,6 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from benchmarks.scenes.real_pictures import palm  # noqa: E402
 from datasets.freihand.files import image_name, read_annotations  # noqa: E402
 from options.image_options import OWN  # noqa: E402
 from src.evaluation.alignment import procrustes_align  # noqa: E402
@@ -69,6 +68,12 @@ def measure(root: Path, most: int, version: int = 0) -> dict[str, object]:
         found = posed_points(model, fit.pose, model.rest_points(fit.betas)).points[:, model.to_standard].numpy()
         result[name] = in_metres(found, joints)
     return result
+
+
+def palm(joints: np.ndarray) -> np.ndarray:
+    """Unit normal (3,) of the palm of joints (21,3)."""
+    normal = np.cross(joints[5] - joints[0], joints[17] - joints[0])
+    return normal / np.linalg.norm(normal)
 
 
 def in_metres(found: np.ndarray, joints: np.ndarray) -> dict[str, float]:

@@ -15,8 +15,7 @@
 * ``detector``, ``networks`` (our own: ``--keypoints own``): of pictures of one hand each (``signs``, every second one
   mirrored) how many are found and fitted, with which side (mirroring the picture must swap it; of networks: as the
   detector says), and how many keypoints lie within 0.1 of the box of those of the mirrored picture (of networks: of the
-  detector's). Networks' hands of that side beside the detector's: the share of palms that face elsewhere by more than
-  45 degrees, and the joints' mean distance after alignment. ``false_alarms``: of drawn pictures without any hand.
+  detector's). ``false_alarms``: of drawn pictures without any hand.
 
 What is absent is skipped with the reason. ``out/real_hands`` gets skeletons and meshes over blank ground.
 """

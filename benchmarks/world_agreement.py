@@ -2,7 +2,9 @@
 
 ``python benchmarks/world_agreement.py --keypoints FILE --detector FILE --reference FILE.npz ...`` reads mediapipe's
 answers from ``.npz`` files (``keypoints`` (N, 2, 21, 2) px of two slightly moved windows, ``is_left`` (N, 2), and
-``names`` of pictures or ``frames`` of a video). Pictures count where its two readings agree.
+``names`` of pictures or ``frames`` of a video). Pictures count where its two readings agree. With its 3D points
+(``world``) hands of its side are compared in space too: ``plain`` is our hand fitted to the keypoints alone, ``depth``
+with the network's depths, beside the hand fitted to mediapipe's points (`labelled_hands.in_metres`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -18,9 +20,20 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.labelled_hands import in_metres  # noqa: E402
+from options.image_options import DETECTOR  # noqa: E402
 from src.engine.checkpoint import load_network  # noqa: E402
-from src.photos.detector.own_hands import OwnHands, RatedReader  # noqa: E402
-from utils.camera import square_box  # noqa: E402
+from src.personalization.calibration.population import shapes_of  # noqa: E402
+from src.personalization.fitting.from_keypoints import KeypointFitOptions  # noqa: E402
+from src.personalization.landmarks.model import find_landmarks  # noqa: E402
+from src.photos.camera import choose_camera  # noqa: E402
+from src.photos.detector.detection import Detection, mirrored  # noqa: E402
+from src.photos.detector.own_hands import DEPTH_STD, OwnHands, RatedReader  # noqa: E402
+from src.photos.hands import PhotoHand, keypoint_hands  # noqa: E402
+from src.photos.image import Photo  # noqa: E402
+from template import load_hand_assets  # noqa: E402
+from template.kinematics import joints_model, posed_points  # noqa: E402
+from utils.camera import mirror_intrinsics, square_box  # noqa: E402
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WITHIN = 0.1  # of the side of the square around mediapipe's keypoints
@@ -35,6 +48,7 @@ class Reference:
     agrees: np.ndarray  # (N, 21) bool: two readings lie within `WITHIN` of the box
     is_left: np.ndarray  # (N,) bool
     boxes: np.ndarray  # (N, 3) centre, side
+    world: np.ndarray | None = None  # (N, 21, 3) m, mediapipe's 3D points
 
 
 def read_reference(path: str | Path, data: Path = DATA) -> Reference:
@@ -43,6 +57,7 @@ def read_reference(path: str | Path, data: Path = DATA) -> Reference:
         both, left = archive["keypoints"], archive["is_left"]
         names = archive["names"] if "names" in archive else None
         frames = archive["frames"] if "frames" in archive else None
+        world = archive["world"][:, 0] if "world" in archive else None
     if names is not None:
         images = [cv2.imread(str(data / "pictures" / "signs" / name))[..., ::-1] for name in names]
     else:
@@ -54,7 +69,9 @@ def read_reference(path: str | Path, data: Path = DATA) -> Reference:
     kept = np.flatnonzero(np.isfinite(both).all(axis=(1, 2, 3)) & (left[:, 0] == left[:, 1]))
     boxes = np.stack([square_box(both[row, 0], 1.0) for row in kept])
     agrees = np.linalg.norm(both[kept, 0] - both[kept, 1], axis=-1) < WITHIN * boxes[:, 2:]
-    return Reference([np.ascontiguousarray(images[row]) for row in kept], both[kept, 0], agrees, left[kept, 0], boxes)
+    world = None if world is None else world[kept]
+    images = [np.ascontiguousarray(images[row]) for row in kept]
+    return Reference(images, both[kept, 0], agrees, left[kept, 0], boxes, world)
 
 
 def part(reference: Reference, args: argparse.Namespace) -> Reference:
@@ -63,12 +80,15 @@ def part(reference: Reference, args: argparse.Namespace) -> Reference:
     rows = [row for row in range(len(reference.images)) if not args.part or row % step != first]
     images = [reference.images[row] for row in rows]
     keypoints, left = reference.keypoints[rows], reference.is_left[rows]
+    world = None if reference.world is None else reference.world[rows]
     for row in range(1, len(rows) if args.mirror else 0, 2):
         images[row] = np.ascontiguousarray(images[row][:, ::-1])
         keypoints[row, :, 0] = images[row].shape[1] - 1 - keypoints[row, :, 0]
         left[row] = not left[row]
+        if world is not None:
+            world[row, :, 0] *= -1
     boxes = np.stack([square_box(points, 1.0) for points in keypoints])
-    return Reference(images, keypoints, reference.agrees[rows], left, boxes)
+    return Reference(images, keypoints, reference.agrees[rows], left, boxes, world)
 
 
 def agreement(found: np.ndarray, reference: Reference) -> float:
@@ -121,6 +141,37 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
             "agreement_0.1_of_all": float(near[reference.agrees].mean()),
             "agreement_where_0.7_to_0.8": float(near[said].mean()) if said.any() else float("nan"),
         }
+        if reference.world is not None:
+            same = [row for row in seen if first[row].is_left == reference.is_left[row]]
+            result |= in_space(reference, same, [first[row] for row in same])
+    return result
+
+
+def in_space(reference: Reference, rows: list[int], ours: list[Detection]) -> dict[str, dict[str, float]]:
+    """Our hands of some rows beside mediapipe's, each fitted as pictures are that say nothing of their lens."""
+    theirs = [Detection(reference.keypoints[row], np.ones(21), bool(reference.is_left[row]), 1.0) for row in rows]
+    theirs = [replace(hand, world=reference.world[row]) for hand, row in zip(theirs, rows, strict=True)]
+    assets = load_hand_assets()
+    people = shapes_of(assets)
+    marks = find_landmarks(DETECTOR, assets)
+    plain = KeypointFitOptions(people=people)
+
+    def joints(hands: list[Detection], options: KeypointFitOptions) -> np.ndarray:
+        photos = []
+        for row, hand in zip(rows, hands, strict=True):
+            width = reference.images[row].shape[1]
+            camera = choose_camera(Photo("", None, reference.images[row]))
+            K = mirror_intrinsics(camera.K, width) if hand.is_left else camera.K
+            photos.append(PhotoHand("", row, mirrored(hand, width) if hand.is_left else hand, K, hand.is_left, camera))
+        fit = keypoint_hands(photos).fit(assets, options)
+        model = joints_model(assets, None)
+        return posed_points(model, fit.pose, model.rest_points(fit.betas)).points[:, model.to_standard].numpy()
+
+    wanted = joints(theirs, KeypointFitOptions.of_source(marks, people=people))
+    without = [replace(hand, world=None) for hand in ours]
+    result = {"plain": in_metres(joints(without, plain), wanted)}
+    if all(hand.world is not None for hand in ours):
+        result["depth"] = in_metres(joints(ours, replace(plain, world_std=DEPTH_STD)), wanted)
     return result
 
 

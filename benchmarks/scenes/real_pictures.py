@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 from options.image_options import DETECTOR, OWN
-from src.evaluation.alignment import procrustes_align
 from src.photos.api import load
 from src.photos.image import UnusableImage, read_photo
 from src.photos.result import Result
@@ -43,7 +42,6 @@ def measure(name: str, data: Path, count: int, output: Path) -> dict[str, Any]:
     files = files[:: max(1, len(files) // count)][:count]
     detector, estimate = load(DETECTOR), load(ROUTES[name])
     found = sides = agree = compared = 0
-    palms, off = [], []
     for number, file in enumerate(files):
         image = read_photo(file).image
         mirror = np.ascontiguousarray(image[:, ::-1])
@@ -61,10 +59,6 @@ def measure(name: str, data: Path, count: int, output: Path) -> dict[str, Any]:
         sides += (hand.side == other.side) != itself
         box = np.ptp(points, axis=0).max()
         agree += float(np.mean(np.linalg.norm(hand.keypoints - points, axis=1) < NEAR * box))
-        if not itself and hand.side == other.side:
-            palms.append(np.degrees(np.arccos(np.clip(palm(hand.joints) @ palm(other.joints), -1, 1))))
-            aligned = procrustes_align(hand.joints[None], other.joints[None])[0]
-            off.append(1000 * np.linalg.norm(aligned - other.joints, axis=1).mean())
         name_of = output / f"{name}_{file.stem}.png"
         large = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(name_of), draw_skeleton(large, 4 * hand.keypoints, thickness=2)[..., ::-1])
@@ -76,20 +70,9 @@ def measure(name: str, data: Path, count: int, output: Path) -> dict[str, Any]:
             "compared": compared,
             "side_right": sides / max(compared, 1),
             "agreement_0.1": agree / max(compared, 1),
-            **(
-                {"palms_45_degrees_off": float(np.mean(np.array(palms) > 45)), "aligned_mm": float(np.mean(off))}
-                if off
-                else {}
-            ),
         },
         "false_alarms": alarms,
     }
-
-
-def palm(joints: np.ndarray) -> np.ndarray:
-    """Unit normal (3,) of the palm of joints (21,3)."""
-    normal = np.cross(joints[5] - joints[0], joints[17] - joints[0])
-    return normal / np.linalg.norm(normal)
 
 
 def _hand(estimate: Any, image: np.ndarray) -> Result | None:

@@ -25,9 +25,10 @@ WINDOWS = ((1.0, 0.0, 0.0), (0.93, 0.03, -0.02))
 
 
 def answers(images: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Keypoints (N,2,21,2) px, NaN where no hand is found, is_left and score (N,2) of images (H,W,3) uint8 RGB."""
+    """Keypoints (N,2,21,2) px and 3D points (N,2,21,3) m, NaN where no hand is found, is_left and score (N,2) of images
+    (H,W,3) uint8 RGB."""
     keypoints, sides = np.full((len(images), 2, 21, 2), np.nan), np.zeros((len(images), 2), dtype=bool)
-    scores = np.zeros((len(images), 2))
+    scores, worlds = np.zeros((len(images), 2)), np.full((len(images), 2, 21, 3), np.nan)
     for row, image in enumerate(tqdm(images, unit="picture", disable=None)):
         height, width = image.shape[:2]
         for number, (scale, right, down) in enumerate(WINDOWS):
@@ -42,7 +43,8 @@ def answers(images: list[np.ndarray]) -> dict[str, np.ndarray]:
             if found:
                 keypoints[row, number], best = found[0]
                 sides[row, number], scores[row, number] = best.is_left, best.score
-    return {"keypoints": keypoints, "is_left": sides, "score": scores}
+                worlds[row, number] = best.world
+    return {"keypoints": keypoints, "is_left": sides, "score": scores, "world": worlds}
 
 
 def main() -> None:
