@@ -123,7 +123,7 @@ def test_a_window_that_had_slid_off_is_read_again(is_wrong: bool) -> None:
 
 def test_what_was_never_confirmed_hides_no_hand() -> None:
     """Found once, a hand is followed, doubted and given up before it counts; found again it was there all the while."""
-    looker, said = Moving(found_from=0), iter([False])
+    looker, said = Moving(found_from=0), iter([False, False])
     looker.is_hand = lambda *_: next(said, True)
     looker.find = lambda photo: (
         [] if FIRST < photo.image[0, 0, 0] < 20 or looker.at(photo) is None else [looker.at(photo)]

@@ -266,17 +266,71 @@ def test_what_is_seen_unsurely_takes_back_a_missing_hand_but_begins_none() -> No
     assert hands[0].box[0] == pytest.approx(310, abs=10)
 
 
-def test_a_window_that_no_search_confirms_must_show_a_hand() -> None:
+def test_a_window_that_no_search_confirms_must_show_a_hand_to_one_of_two() -> None:
     tracker = with_windows(looker := Windows(0.0))
     tracker(Photo("clip", None, BLANK), 0.0)
-    looker.find = lambda _: [looker.sight(np.array([550.0, 200.0]))]
-    for frame in range(1, 20):
+    looker.find, said = lambda _: [looker.sight(np.array([550.0, 200.0]))], itertools.cycle([False, True])
+    looker.is_hand = lambda photo, sight: sight.region.box[0] > 400 or next(said)
+    for frame in range(1, 30):
         tracker(Photo("clip", None, BLANK), frame / 30)
-    assert 1 in {track.number for track in tracker.tracks}  # whoever cannot tell believes it
+    assert {track.number for track in tracker.tracks} == {1, 2}  # denied at every other search
     looker.is_hand = lambda photo, sight: sight.region.box[0] > 400
-    for frame in range(20, 30):
+    for frame in range(30, 42):
         tracker(Photo("clip", None, BLANK), frame / 30)
-    assert 1 not in {track.number for track in tracker.tracks} and len(tracker.tracks) == 1
+    assert {track.number for track in tracker.tracks} == {2}
+
+
+def test_a_window_that_shrank_onto_fingers_is_put_back_to_the_hand() -> None:
+    """Half hidden, a hand was read in the part that was left; the whole hand is larger than a hand grows at once."""
+    tracker = with_windows(looker := Windows(0.0))
+    hand = looker.sight(np.array([300.0, 200.0]))
+    points = replace(hand.region.keypoints, points=SHAPE * 45 + [310.0, 215.0])
+    part = replace(hand, region=replace(hand.region, box=np.array([310.0, 215.0, 45.0]), keypoints=points))
+    looker.find = lambda _: [part]
+    looker.read = lambda photo, box, is_left: part if box[2] < 60 else hand
+    for frame in range(3):
+        tracker(Photo("clip", None, BLANK), frame / 30)
+    looker.find, better = lambda _: [hand], 0.0
+    looker.rate = lambda photo, sight: better * (sight.region.box[2] == 90)
+    for frame in range(3, 12):
+        (seen_hand,) = tracker(Photo("clip", None, BLANK), frame / 30)
+    assert seen_hand.box[2] == pytest.approx(45)
+    better = 0.3  # both networks are surer of the whole hand
+    for frame in range(12, 20):
+        (seen_hand,) = tracker(Photo("clip", None, BLANK), frame / 30)
+    assert seen_hand.box[2] == pytest.approx(90) and seen_hand.track == 1
+
+
+class AtTheirSize(Keypoints):
+    """Hands are as far away as their boxes are small."""
+
+    def estimate(self, seen: HandInPicture) -> Result:
+        return replace(super().estimate(seen), joints=HAND.joints * 90 / np.float32(seen.box[2]))
+
+
+@pytest.mark.parametrize(("side", "sure", "shown"), [(45, 0.8, [1]), (45, 1.0, [2]), (80, 0.8, [1, 2])])
+def test_what_lies_on_a_hand_and_seems_behind_it_is_a_part_of_it(side: int, sure: float, shown: list[int]) -> None:
+    """Of a small hand on the fingers of a large one the less sure is not seen; one as large is beside it."""
+    tracker = with_windows(looker := Windows(0.0))
+    tracker.tools = PhotoEstimator(AtTheirSize())
+    hand, other = looker.sight(np.array([300.0, 200.0])), replace(looker.sight(np.array([500.0, 200.0])), left=1.0)
+    points = replace(hand.region.keypoints, confidence=np.full(21, 0.9))
+    hand = replace(hand, region=replace(hand.region, keypoints=points))
+    looker.find = lambda _: [hand, other]
+    looker.read = lambda photo, box, is_left: other if is_left else hand
+    for frame in range(3):
+        tracker(Photo("clip", None, BLANK), frame / 30)
+    tip, middle = hand.region.keypoints.points[[12, 10]]
+    along = tip + (middle - tip) * np.linspace(0, 1, 21)[:, None]
+    place = np.array([*along.mean(axis=0), side])
+    points = Points(along, np.full(21, sure), "")
+    tracker.tracks[1].motion = BoxMotion(place, 0.1)
+    on_it = replace(other, region=replace(other.region, box=place, keypoints=points))
+    looker.find = lambda _: [hand]
+    looker.read = lambda photo, box, is_left: on_it if is_left else hand
+    hands = tracker(Photo("clip", None, BLANK), 0.1)
+    assert [one.track for one in hands if one.result is not None] == shown
+    assert all("part of another" in one.reason for one in hands if one.result is None)
 
 
 @pytest.mark.parametrize(("left", "count"), [(-1.0, 1), (1.0, 2)])

@@ -9,8 +9,11 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from src.photos.result import Result
 from src.photos.video.sights import Sight, is_same_hand
-from src.photos.video.track import COMES_BACK, Track, is_clear, layout_of
+from src.photos.video.track import COMES_BACK, Track, TrackedHand, is_clear, layout_of
+from utils.camera import square_box
+from utils.joints import BONES
 
 #: How far from its expected place a hand may be, in sides of its box: at once, and more with every second unseen.
 REACH, REACH_PER_S, LONGEST_REACH = 0.7, 4.0, 4.0
@@ -22,6 +25,9 @@ _SIZE, _SIDE, _LAYOUT = 0.8, 0.6, 1.5
 JUMP = 0.6
 #: A new hand closer to one that is seen, in sides of the box, must look like the other side.
 CROWDED = 0.6
+#: What seems so much further away than another hand, with this part of its keypoints within so much of its bones, in
+#: sides of the other's box, is no hand behind it.
+BEHIND, MOST, ON_BONE = 1.4, 0.65, 0.08
 #: Side votes of two hands below which they are a left and a right one, although both look like one side.
 WEAK_VOTES = 4.0
 #: Side votes (log-odds) from which a contradiction forbids.
@@ -156,6 +162,26 @@ def lies_on(sight: Sight, other: Sight) -> bool:
     """Both are in one place, whatever their keypoints."""
     one, two = sight.region.box, other.region.box
     return bool(np.linalg.norm(one[:2] - two[:2]) < JUMP / 2 * max(one[2], two[2]))
+
+
+def is_part(hand: Result, other: Result) -> bool:
+    """It seems much further away than the other hand, which would hide it, and yet lies on that one's bones."""
+    far, near = (float(np.linalg.norm(one.joints.mean(axis=0))) for one in (hand, other))
+    if far < BEHIND * near:
+        return False
+    start, end = (other.keypoints[list(ends)] for ends in zip(*BONES, strict=True))
+    along, from_start = end - start, hand.keypoints[:, None] - start
+    share = ((from_start * along).sum(axis=2) / np.maximum((along**2).sum(axis=1), 1e-9)).clip(0, 1)
+    distance = np.linalg.norm(from_start - share[..., None] * along, axis=2).min(axis=1)
+    return bool((distance < ON_BONE * square_box(other.keypoints, 1.0)[2]).mean() >= MOST)
+
+
+def yields(hand: TrackedHand, other: TrackedHand) -> bool:
+    """Of two hands of a person that cannot both be seen, as one `is_part` of the other, this is the less sure one."""
+    one, two = hand.result, other.result
+    if one is None or two is None or hand.person != other.person:
+        return False
+    return bool(one.confidence.mean() < two.confidence.mean()) and (is_part(one, two) or is_part(two, one))
 
 
 def is_near(box: np.ndarray, expected: np.ndarray) -> bool:

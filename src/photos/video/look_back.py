@@ -16,7 +16,7 @@ from src.photos.boxes import Region
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
-from src.photos.video.association import is_near
+from src.photos.video.association import is_near, yields
 from src.photos.video.sights import Sight, is_same_hand
 from src.photos.video.track import GONE, BoxMotion, Track, TrackedHand, has_kept_size, trust_of
 from src.photos.video.tracker import HandTracker
@@ -96,26 +96,23 @@ class LookBack:
                 return
             if found is None:
                 continue
-            if known is not None and known.confidence.mean() >= found.confidence.mean():
+            if known is not None and known.confidence.mean() >= found.result.confidence.mean():
                 return
-            later = found
-            yield past, TrackedHand(track.number, motion.box.copy(), track.is_left, track.is_confirmed,
-                                    self.tracker.people.number(track), later)  # fmt: skip
+            later = found.result
+            yield past, found
 
-    def _read(self, past: _Past, track: Track, motion: BoxMotion, later: Result) -> Result | None:
+    def _read(self, past: _Past, track: Track, motion: BoxMotion, later: Result) -> TrackedHand | None:
         """The hand where ``motion`` leads to; None: it is not there, or another one is."""
         tracker, expected = self.tracker, motion.at(-past.seconds)
         followed = {one.number for one in tracker.tracks}
-        there = [hand.result for number, hand in past.hands.items()
-                 if number != track.number and (hand.is_confirmed or number in followed)]  # fmt: skip
-        others = [_sight_of(one) for one in there if one is not None]
+        there = [hand for number, hand in past.hands.items() if hand.result is not None
+                 and number != track.number and (hand.is_confirmed or number in followed)]  # fmt: skip
+        others = [_sight_of(hand.result) for hand in there]
         boxes = [(one.region.box, one.region.is_left) for one in others]
         sight = tracker.read(past.photo, track, expected, boxes)
         if sight is None or not is_near(sight.region.box, expected) or not has_kept_size(track, sight):
             return None
         if any(is_same_hand(sight, one) for one in others):
-            return None
-        if not tracker.looker.is_hand(past.photo, sight):
             return None
         moved = copy.deepcopy(motion)
         moved.update(sight.region.box, -past.seconds, trust_of(sight.region.score))
@@ -123,9 +120,13 @@ class LookBack:
             found = tracker.look(past.photo, track, replace(sight, region=replace(sight.region, box=moved.box)), later)
         except UnusableImage:
             return None
+        person = tracker.people.number(track)
+        hand = TrackedHand(track.number, moved.box.copy(), track.is_left, track.is_confirmed, person, found)
+        if any(yields(hand, one) for one in there):
+            return None
         vars(motion).update(vars(moved))
         found.notes["looked_back"] = True
-        return found
+        return hand
 
 
 def _is_at(result: Result, expected: np.ndarray) -> bool:

@@ -63,7 +63,8 @@ class Track:
             found it. clear_side: of its box when it was last seen clearly, px, or None.
         is_confirmed: it is a hand. misses: frames in a row in which it was not seen. reason: why not.
         is_doubtful: fit and keypoints of the last frame disagree.
-        contradictions: searches in a row that found it elsewhere; unfound: that did not find it.
+        contradictions: searches in a row that found it elsewhere; denials: that did not find it, nor did
+            the detector's own keypoint network take what its window shows for a hand.
         is_found_anew: in this frame, by a search, and not by its window.
     """
 
@@ -81,7 +82,7 @@ class Track:
     reason: str = ""
     is_doubtful: bool = False
     contradictions: int = 0
-    unfound: int = 0
+    denials: int = 0
     is_found_anew: bool = False
     is_named: bool = False
 

@@ -17,7 +17,18 @@ from src.photos.camera import Camera
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
-from src.photos.video.association import crowds, is_near, lies_on, match, name_sides, part, returning, tells_side, vote
+from src.photos.video.association import (
+    crowds,
+    is_near,
+    lies_on,
+    match,
+    name_sides,
+    part,
+    returning,
+    tells_side,
+    vote,
+    yields,
+)
 from src.photos.video.people import People
 from src.photos.video.sights import MOST_OF_A_LOOK, Sight, is_same_hand, open_looker
 from src.photos.video.track import BoxMotion, Track, TrackedHand, has_kept_size
@@ -33,8 +44,8 @@ DOUBT = 0.08
 MOST_CONTRADICTIONS = 2
 #: How much better a search's window must fit the hand, by `Looker.rate`, to take the place of the one that follows it.
 FITS_BETTER = 0.15
-#: Searches in a row that do not find a hand that its window shows, from which the window is doubted.
-MOST_UNFOUND = 2
+#: Searches in a row that neither find what a window shows nor take it for a hand, from which it is none.
+MOST_DENIALS = 2
 
 
 class HandTracker:
@@ -85,7 +96,9 @@ class HandTracker:
         if self.tools.hand not in ("left", "right"):
             name_sides(self.tracks)
             vote(self.tracks, sights)
+        before = {track.number: copy.deepcopy(track.motion) for track in self.tracks}
         hands = [self._estimate(photo, track, sights.get(track.number), seconds) for track in self.tracks]
+        hands = self._without_parts(hands, before, seconds)
         self.people.watch([track for track in self.tracks if track.is_confirmed and not track.misses])
         for track in [one for one in self.tracks if one.is_over(seconds)]:
             self._end(track)
@@ -157,9 +170,10 @@ class HandTracker:
             return
         matched = match(self.tracks, found, seconds)
         for track, sight in matched:
-            left, read = [one for one in left if one is not sight], sights.get(track.number)
+            read = sights.get(track.number)
             if read is None and any(lies_on(sight, one) for one in sights.values()):
                 continue  # it is followed, whatever side it looks like
+            left = [one for one in left if one is not sight]
             if sight.is_sure:
                 track.finds += 1
             elif read is not None or not track.is_confirmed or not has_kept_size(track, sight):
@@ -175,9 +189,10 @@ class HandTracker:
         self._doubt(photo, sights, {track.number for track, sight in matched if sight.is_sure})
         taken = list(sights.values())
         for sight in left:
-            if any(is_same_hand(sight, other) for other in taken):
-                continue
-            self._begin(sight, seconds, sights)
+            if not self._resize(photo, sight, seconds, sights):
+                if any(is_same_hand(sight, other) for other in taken):
+                    continue
+                self._begin(sight, seconds, sights)
             taken.append(sight)
         if self.looker.can_read:
             self._read_as_voted(photo, sights)
@@ -192,15 +207,13 @@ class HandTracker:
                     sights[track.number] = replace(fresh, left=sight.left)
 
     def _doubt(self, photo: Photo, sights: dict[int, Sight], found: set[int]) -> None:
-        """What windows show where a search ``found`` nothing, several times in a row, must look like a hand."""
-        for track in list(self.tracks):
-            if track.number in found:
-                track.unfound = 0
-            elif track.number in sights:
-                track.unfound += 1
-                if track.unfound >= MOST_UNFOUND and not self.looker.is_hand(photo, sights[track.number]):
-                    del sights[track.number]
-                    self._end(track)
+        """What no search ``found`` must look like a hand at one of several in a row: dark hands do not at each."""
+        for track in [one for one in self.tracks if one.number in sights]:
+            is_hand = track.number in found or self.looker.is_hand(photo, sights[track.number])
+            track.denials = 0 if is_hand else track.denials + 1
+            if track.denials >= MOST_DENIALS:
+                del sights[track.number]
+                self._end(track)
 
     def _is_better(self, photo: Photo, track: Track, found: Sight, read: Sight) -> bool:
         """A window about what was ``found`` shows the track's hand better than where it was ``read``."""
@@ -208,6 +221,19 @@ class HandTracker:
         if fresh is None or fresh.left * track.left < 0:  # nothing, or the other hand
             return False
         return (fresh.region.score or 0) >= (read.region.score or 0) or track.contradictions >= MOST_CONTRADICTIONS
+
+    def _resize(self, photo: Photo, sight: Sight, seconds: float, sights: dict[int, Sight]) -> bool:
+        """A hand of another size where one is followed is that one, if it fits better: its window had shrunk."""
+        seen = [(one, sights[one.number]) for one in self.tracks if one.number in sights]
+        there = [one for one, read in seen if is_same_hand(sight, read) or lies_on(sight, read)]
+        if len(there) != 1 or there[0].left * sight.left < 0:
+            return False
+        track = there[0]
+        if self.looker.rate(photo, sight) <= self.looker.rate(photo, sights[track.number]) + FITS_BETTER:
+            return False
+        sights[track.number], track.motion = sight, BoxMotion(sight.region.box, seconds)
+        track.contradictions, track.denials, track.is_found_anew = 0, 0, True
+        return True
 
     def _begin(self, sight: Sight, seconds: float, sights: dict[int, Sight]) -> None:
         """A hand that no track explains: one that comes back, or a new one."""
@@ -259,6 +285,20 @@ class HandTracker:
         track.is_doubtful = hand.reprojection_px > DOUBT * sight.region.box[2]
         hand.notes["warm_start"] = before is not None
         return self._tracked(track, seconds)
+
+    def _without_parts(
+        self, hands: list[TrackedHand], before: dict[int, BoxMotion], seconds: float
+    ) -> list[TrackedHand]:
+        """What lies on another hand and seems to be behind it could not be seen: it is a part of that hand."""
+        kept = []
+        for track, hand in zip(self.tracks, hands, strict=True):
+            others = [one for one in hands if one is not hand and one.is_confirmed]
+            if any(yields(hand, other) for other in others):
+                track.miss(f"hand {track.number} is not seen (what was read is a part of another one)")
+                track.motion = before[track.number]
+                hand = self._tracked(track, seconds)
+            kept.append(hand)
+        return kept
 
     def look(
         self, photo: Photo, track: Track, sight: Sight, before: Result | None, shape: ShapeFilter | None = None
