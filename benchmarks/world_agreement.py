@@ -113,7 +113,7 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
     if reader is not None:
         rows = zip(reference.images, reference.boxes, reference.is_left, strict=True)
         read = [reader.read(image, box[None], bool(is_left)) for image, box, is_left in rows]
-        found, confidence, _, other = (np.concatenate(part) for part in zip(*read, strict=True))
+        found, confidence, _, other = (np.concatenate(part) for part in list(zip(*read, strict=True))[:4])
         error = np.linalg.norm(found - reference.keypoints, axis=-1) / reference.boxes[:, 2:]
         said = (confidence > 0.7) & (confidence < 0.8) & reference.agrees
         result |= {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ def landmarks_of(finder: Finder, assets: HandAssets) -> LandmarkModel | None:
     return find_landmarks(DETECTOR, assets) if finder_name(finder) == DETECTOR else None
 
 
-def depth_std(finder: Finder) -> dict[str, tuple[float, ...]]:
+def depth_std(finder: Finder) -> dict[str, Any]:
     """How far a detector's own depths are believed, as options of a fit; nothing where its landmarks say that, or it
     gives none."""
     std = getattr(finder, "world_std", None)
