@@ -4,7 +4,7 @@
 answers from ``.npz`` files (``keypoints`` (N, 2, 21, 2) px of two slightly moved windows, ``is_left`` (N, 2), and
 ``names`` of pictures or ``frames`` of a video). Pictures count where its two readings agree. With its 3D points
 (``world``) hands of its side are compared in space too: ``plain`` is our hand fitted to the keypoints alone, ``depth``
-with the network's depths, beside the hand fitted to mediapipe's points (`labelled_hands.in_metres`).
+with the network's depths, beside the hand fitted to mediapipe's points (`scenes.labelled_hands`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.labelled_hands import in_metres  # noqa: E402
+from benchmarks.scenes.labelled_hands import in_metres, measure_labelled  # noqa: E402
 from options.image_options import DETECTOR  # noqa: E402
 from src.engine.checkpoint import load_network  # noqa: E402
 from src.personalization.calibration.population import shapes_of  # noqa: E402
@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--keypoints", help="weights of the keypoint network")
     parser.add_argument("--detector", help="weights of the detector")
     parser.add_argument("--reference", nargs="*", default=[], help="mediapipe's answers (.npz)")
+    parser.add_argument("--labelled", type=Path, help="a set in FreiHAND's layout: the shipped networks at its hands")
     parser.add_argument("--without", type=Path, help="folder of pictures without a hand: in how many is one found")
     parser.add_argument("--part", type=int, nargs=2, metavar=("K", "N"), help="leave out pictures K, K + N, ...")
     parser.add_argument("--mirror", action="store_true", help="mirror every second picture: as many left hands")
@@ -194,6 +195,8 @@ def main() -> None:
         empty = [cv2.imread(str(path))[..., ::-1] for path in sorted(args.without.iterdir())]
         alarms = [bool(hands(np.ascontiguousarray(image))) for image in empty]
         results["without"] = {"pictures": len(empty), "false_alarms": float(np.mean(alarms))}
+    if args.labelled:
+        results["labelled"] = measure_labelled(args.labelled)
     print(json.dumps(results, indent=1))
 
 

@@ -1,7 +1,5 @@
-"""Our own networks for any picture at labelled hands: keypoints in the true box, and the hand fitted to them in space.
-
-``python benchmarks/labelled_hands.py --root data/world --json`` reads the training part of a set in FreiHAND's layout,
-such as ``scripts/make_world_set.sh --root data/world --num_images 600 --seed 970`` writes, and prints
+"""Our own networks for any picture at labelled hands of a set in FreiHAND's layout: keypoints in the true box, and the
+hand fitted to them in space; a part of `world_agreement`.
 
 * ``error_over_box``: mean distance of the keypoints from the labels over the side of the true box; ``right``: the share
   within a tenth of it.
@@ -14,29 +12,24 @@ Sides are told: hands of FreiHAND are right ones.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import numpy as np
+import torch
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from datasets.freihand.files import image_name, read_annotations  # noqa: E402
-from options.image_options import OWN  # noqa: E402
-from src.evaluation.alignment import procrustes_align  # noqa: E402
-from src.personalization.fitting.from_keypoints import fit_keypoints  # noqa: E402
-from src.photos.api import load  # noqa: E402
-from src.photos.detector.own_hands import in_space  # noqa: E402
-from src.photos.image import read_photo  # noqa: E402
-from template.kinematics import posed_points  # noqa: E402
-from utils.camera import project_numpy, square_box  # noqa: E402
+from datasets.freihand.files import image_name, read_annotations
+from options.image_options import OWN
+from src.evaluation.alignment import procrustes_align
+from src.personalization.fitting.from_keypoints import fit_keypoints
+from src.photos.api import load
+from src.photos.detector.own_hands import in_space
+from src.photos.image import read_photo
+from template.kinematics import posed_points
+from utils.camera import project_numpy, square_box
 
 
-def measure(root: Path, most: int, version: int = 0) -> dict[str, object]:
+def measure_labelled(root: Path, most: int = 1000, version: int = 0) -> dict[str, object]:
     """Of the first ``most`` hands of a set; ``version``: which of its pictures of a hand."""
     estimate = load(OWN)
     fits, reader = estimate.estimator, estimate.detector.reader
@@ -88,17 +81,3 @@ def in_metres(found: np.ndarray, joints: np.ndarray) -> dict[str, float]:
         "aligned_mm": 1000 * float(np.linalg.norm(aligned, axis=2).mean()),
         "palms_45_degrees_off": float(np.mean(np.array(turned) > 45)),
     }
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, required=True, help="a set in FreiHAND's layout")
-    parser.add_argument("--most", type=int, default=1000, help="hands")
-    parser.add_argument("--json", action="store_true", help="one line")
-    args = parser.parse_args()
-    print(json.dumps(measure(args.root, args.most), indent=None if args.json else 2))
-
-
-if __name__ == "__main__":
-    main()
