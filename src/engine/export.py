@@ -47,6 +47,8 @@ OUTPUTS = {
     "keypoint_confidence": "(21) in [0, 1]",
     "is_hand": "() probability that the crop shows a hand",
     "is_left": "() probability that it shows a left hand",
+    "depth": "(21) metres, keypoints behind their mean along the ray through the hand, of a hand of mean size",
+    "extent": "() metres across the crop at such a hand",
     "class_logits": "(N) of a hand at each cell; probability: sigmoid(scale * logit + offset) of the weights",
     "boxes": "(N, 4) left, top, right, bottom, px of the network input, of the hand at each cell",
 }
