@@ -237,7 +237,7 @@ def test_a_known_hand_is_read(tmp_path: Path, name: str, make: Callable[[bool], 
     if case.pose:
         np.testing.assert_allclose(read.pose[row], MATRICES, atol=1e-5)
         np.testing.assert_allclose(read.betas[row], BETAS, atol=1e-6)
-        with pytest.raises(HandMismatchError):
+        with pytest.raises(HandMismatchError, match="handid.personalise"):
             read.check_hand(load_hand_assets(ROOT / "template/stand_in.npz"))
     save_predictions(tmp_path / "p.npz", read)
     again = load_predictions(tmp_path / "p.npz")

@@ -37,6 +37,12 @@ class OfHand:
 
     def check_hand(self, assets: HandLike) -> None:
         """Raise HandMismatchError unless this belongs to the hand model ``assets``."""
+        if not self.hand_hash:
+            raise HandMismatchError(
+                f"{self.source} is of the hand model {self.hand_name!r} as another estimator has it: its poses and "
+                f"betas are none of {assets.name!r}. handid.personalise (run.py --phase personalise, or --estimates of "
+                "a calibration) takes such results."
+            )
         if self.hand_hash != assets.hash:
             raise HandMismatchError(
                 f"{self.source} was made with the hand model {self.hand_name!r} (hash {self.hand_hash}), but the one "

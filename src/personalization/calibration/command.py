@@ -84,14 +84,14 @@ def calibrate_and_write(
     if args.draws < 1:
         raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
     model, output = joints_model(assets, options.landmarks, device), Path(args.output)
-    subjects = images.people(args.subject, model, options.same_video)
     one_file = args.output.endswith(".json")
-    if len(subjects) > 1 and (one_file or args.merge_with is not None):
-        option = "--merge_with" if args.merge_with is not None else f"--output {output}"
-        raise CalibrationError(f"{option} is one person's file, but there are subjects {[*subjects]}; give --subject")
     writable_folder(output.parent if one_file else output)  # before the work, not after it
     if one_file and output.is_dir():
         raise OSError(f"--output {output}: is a folder; name a file, or a folder whose name does not end in .json")
+    subjects = images.people(args.subject, model, options.same_video)
+    if len(subjects) > 1 and (one_file or args.merge_with is not None):
+        option = "--merge_with" if args.merge_with is not None else f"--output {output}"
+        raise CalibrationError(f"{option} is one person's file, but there are subjects {[*subjects]}; give --subject")
     earlier = None if args.merge_with is None else check_stated_length(load_identity(args.merge_with), assets)
     choices = {name: getattr(args, name) for name in ("method", "select", "top_k", "temperature", "num_images")}
     if args.num_images is None and not args.images:
