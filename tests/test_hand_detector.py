@@ -363,6 +363,7 @@ def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path, monkeypatch
             "keypoints_2d": spot, "keypoint_confidence": torch.full((len(image), 21), 0.8),
             "is_hand": torch.tensor([0.9, 0.2 if len(looks) == 2 else 0.9, 0.9, 0.9])[: len(image)],
             "is_left": torch.tensor([0.7, 0.1, 0.7, 0.1])[: len(image)],
+            "depth": torch.linspace(-0.05, 0.05, 21).expand(len(image), -1), "extent": torch.full((len(image),), 0.3),
         }  # fmt: skip
 
     reader = hands.reader
@@ -375,6 +376,11 @@ def test_own_hands_maps_boxes_and_keypoints_to_the_picture(tmp_path, monkeypatch
     found = hands(np.zeros((512, 512, 3), np.uint8))
     assert looks == [1, 2, 4, 2]  # one alone, then all places, both mirror images of each, and all again
     assert len(found) == 1 and found[0].is_left and found[0].score == pytest.approx(0.9)
+    assert read.pixel == pytest.approx(0.3 / (1.5 * 128))  # m across the crop over its px in the picture
+    # Its 3D points are those in the picture, not mirrored, with the depths.
+    assert found[0].only_depths and found[0].world[:, 2] == pytest.approx(np.linspace(-0.05, 0.05, 21), abs=1e-6)
+    assert disagreement(found[0].keypoints_2d, found[0].world) == pytest.approx(0, abs=1e-12)
+    assert np.argmin(found[0].world[:, 0]) == 0 and np.ptp(found[0].world[:, 1]) == pytest.approx(0)
     with pytest.raises(ValueError, match="uint8 RGB"):
         hands(np.zeros((5, 5), np.uint8))
 
