@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.scenes.labelled_hands import in_metres, measure_labelled  # noqa: E402
+from benchmarks.scenes.labelled_hands import in_metres, joints_of, measure_labelled  # noqa: E402
 from options.image_options import DETECTOR  # noqa: E402
 from src.engine.checkpoint import load_network  # noqa: E402
 from src.personalization.calibration.population import shapes_of  # noqa: E402
@@ -32,7 +32,7 @@ from src.photos.detector.own_hands import DEPTH_STD, OwnHands, RatedReader  # no
 from src.photos.hands import PhotoHand, keypoint_hands  # noqa: E402
 from src.photos.image import Photo  # noqa: E402
 from template import load_hand_assets  # noqa: E402
-from template.kinematics import joints_model, posed_points  # noqa: E402
+from template.kinematics import joints_model  # noqa: E402
 from utils.camera import mirror_intrinsics, square_box  # noqa: E402
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -113,7 +113,9 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
     if reader is not None:
         rows = zip(reference.images, reference.boxes, reference.is_left, strict=True)
         read = [reader.read(image, box[None], bool(is_left)) for image, box, is_left in rows]
-        found, confidence, _, other = (np.concatenate(part) for part in list(zip(*read, strict=True))[:4])
+        found, confidence, other = (
+            np.concatenate([getattr(one, name) for one in read]) for name in ("keypoints", "confidence", "is_left")
+        )
         error = np.linalg.norm(found - reference.keypoints, axis=-1) / reference.boxes[:, 2:]
         said = (confidence > 0.7) & (confidence < 0.8) & reference.agrees
         result |= {
@@ -153,7 +155,7 @@ def in_space(reference: Reference, rows: list[int], ours: list[Detection]) -> di
     theirs = [replace(hand, world=reference.world[row]) for hand, row in zip(theirs, rows, strict=True)]
     assets = load_hand_assets()
     people = shapes_of(assets)
-    marks = find_landmarks(DETECTOR, assets)
+    marks, model = find_landmarks(DETECTOR, assets), joints_model(assets, None)
     plain = KeypointFitOptions(people=people)
 
     def joints(hands: list[Detection], options: KeypointFitOptions) -> np.ndarray:
@@ -163,9 +165,7 @@ def in_space(reference: Reference, rows: list[int], ours: list[Detection]) -> di
             camera = choose_camera(Photo("", None, reference.images[row]))
             K = mirror_intrinsics(camera.K, width) if hand.is_left else camera.K
             photos.append(PhotoHand("", row, mirrored(hand, width) if hand.is_left else hand, K, hand.is_left, camera))
-        fit = keypoint_hands(photos).fit(assets, options)
-        model = joints_model(assets, None)
-        return posed_points(model, fit.pose, model.rest_points(fit.betas)).points[:, model.to_standard].numpy()
+        return joints_of(keypoint_hands(photos).fit(assets, options), model)
 
     wanted = joints(theirs, KeypointFitOptions.of_source(marks, people=people))
     without = [replace(hand, world=None) for hand in ours]

@@ -21,11 +21,13 @@ from tqdm import tqdm
 from datasets.freihand.files import image_name, read_annotations
 from options.image_options import OWN
 from src.evaluation.alignment import procrustes_align
+from src.personalization.fitting.fit import FitResult
 from src.personalization.fitting.from_keypoints import fit_keypoints
 from src.photos.api import load
 from src.photos.detector.own_hands import in_space
+from src.photos.detector.search import several_looks
 from src.photos.image import read_photo
-from template.kinematics import posed_points
+from template.kinematics import JointsModel, posed_points
 from utils.camera import project_numpy, square_box
 
 
@@ -41,16 +43,14 @@ def measure_labelled(root: Path, most: int = 1000, version: int = 0) -> dict[str
         box = square_box(project_numpy(joints, K), 1.0)
         first = reader.read(image, box[None], False)
         second = reader.read(image, square_box(first.keypoints[0], 1.0)[None], False)
-        looks = np.stack([first.confidence[0], second.confidence[0]])[..., None] ** 2
-        keypoints = (looks * np.stack([first.keypoints[0], second.keypoints[0]])).sum(axis=0) / looks.sum(axis=0)
-        world = in_space(keypoints[None], first, second)[0]
-        confidence = (first.confidence[0] + second.confidence[0]) / 2
-        rows.append((keypoints, K, confidence, np.full((21, 3), np.nan) if world is None else world, joints, box[2]))
+        confidence = np.stack([first.confidence, second.confidence])
+        keypoints = several_looks(np.stack([first.keypoints, second.keypoints]), confidence)
+        (world,) = in_space(keypoints, first, second)
+        rows.append((keypoints[0], K, confidence.mean(axis=(0, 1)), world, joints, box[2]))
     keypoints, K, confidence, world, joints, side = (np.stack(part) for part in zip(*rows, strict=True))
     projected = np.stack([project_numpy(*one) for one in zip(joints, K, strict=True)])
     off = np.linalg.norm(keypoints - projected, axis=2) / side[:, None]
     seen = [torch.as_tensor(part, dtype=torch.float64) for part in (keypoints, K, confidence)]
-    model = fits.joints_model
     result: dict[str, object] = {
         "hands": len(rows),
         "error_over_box": float(off.mean()),
@@ -58,9 +58,13 @@ def measure_labelled(root: Path, most: int = 1000, version: int = 0) -> dict[str
     }
     for name, depths in (("plain", None), ("depth", torch.as_tensor(world))):
         fit = fit_keypoints(fits.assets, *seen, None, depths, fits.options)
-        found = posed_points(model, fit.pose, model.rest_points(fit.betas)).points[:, model.to_standard].numpy()
-        result[name] = in_metres(found, joints)
+        result[name] = in_metres(joints_of(fit, fits.joints_model), joints)
     return result
+
+
+def joints_of(fit: FitResult, model: JointsModel) -> np.ndarray:
+    """Joints (N,21,3) m of fitted hands, about each one's wrist at rest."""
+    return posed_points(model, fit.pose, model.rest_points(fit.betas)).points[:, model.to_standard].numpy()
 
 
 def palm(joints: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from src.engine.checkpoint import ModelCard, load_network
 from src.engine.networks import for_inference
 from src.photos.detector.detection import Detection
 from src.photos.detector.mediapipe_hands import SAME_HAND, overlap
-from src.photos.detector.search import WindowReader, limited, network_input
+from src.photos.detector.search import WindowReader, limited, network_input, several_looks
 from src.photos.image import check_rgb
 from utils.camera import crop_affine, invert_affine, square_box, transform_points
 
@@ -140,8 +140,8 @@ class OwnHands:
         left += np.where(is_left, -1, 1) * logit(last.is_left)
         chosen = pair.rows(2 * np.arange(count) + is_left)
         confidence = np.concatenate([confidence, last.confidence[:, None]], axis=1)
-        weight = confidence**2 / (confidence**2).sum(axis=1, keepdims=True)
-        keypoints = (weight[..., None] * np.concatenate([keypoints, last.keypoints[:, None]], axis=1)).sum(axis=1)
+        keypoints = np.concatenate([keypoints, last.keypoints[:, None]], axis=1)
+        keypoints = several_looks(keypoints.swapaxes(0, 1), confidence.swapaxes(0, 1))
         least = np.minimum(np.minimum(first.is_hand, last.is_hand), pair.is_hand.reshape(count, 2).min(axis=1))
         evidence = np.stack([probability, least, last.confidence.mean(axis=1)], axis=1)
         score = 1 / (1 + np.exp(-logit(evidence) @ EVIDENCE[:3] - EVIDENCE[3]))

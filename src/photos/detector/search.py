@@ -149,6 +149,13 @@ class KeypointReader(WindowReader):
         return self.follow(image, hand.box * step + offset, 1)
 
 
+def several_looks(keypoints: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Keypoints (...,21,2) px of K looks at the same hands, (K,...,21,2) of confidence (K,...,21), by its square: where
+    two windows err is not the same."""
+    weight = confidence[..., None] ** 2
+    return (weight * keypoints).sum(axis=0) / weight.sum(axis=0)
+
+
 def network_input(crops: list[np.ndarray], device: torch.device | str) -> torch.Tensor:
     """Crops (S,S,3) uint8 as (N,3,S,S) float32 in [-1,1]."""
     batch = torch.as_tensor(np.stack(crops), device=device).permute(0, 3, 1, 2).float()  # channels stay last in memory

@@ -11,7 +11,7 @@ import numpy as np
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
 from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, RatedReader, in_space, logit, open_own_hands
-from src.photos.detector.search import KeypointReader, limited
+from src.photos.detector.search import KeypointReader, limited, several_looks
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage
 from utils.camera import square_box
@@ -116,8 +116,9 @@ class OwnWindows(Looker):
         confidence = pair.confidence[0]
         if confidence.mean() < LOST or pair.is_hand[0] < 0.5:
             return None
-        weight = np.stack([first.confidence[0], confidence])[..., None] ** 2
-        points = (weight * np.stack([first.keypoints[0], pair.keypoints[0]])).sum(axis=0) / weight.sum(axis=0)
+        points = several_looks(
+            np.stack([first.keypoints[0], pair.keypoints[0]]), np.stack([first.confidence[0], confidence])
+        )
         evidence = float(logit(pair.is_left[1]) - logit(pair.is_left[0])) / 2
         left = np.clip(evidence if not is_left else -evidence, -MOST_OF_A_LOOK, MOST_OF_A_LOOK)
         (world,) = in_space(points[None], pair.rows(np.array([0])))
@@ -210,8 +211,7 @@ class NetworkWindows(Looker):
         if and_mirrored:
             boxes, is_left = np.concatenate([boxes, boxes]), np.concatenate([is_left, ~is_left])
         points, confidence = self._read(image, boxes, is_left)
-        weight = np.stack([sure, confidence[:count]])[..., None] ** 2  # two windows, two errors
-        points[:count] = (weight * np.stack([before, points[:count]])).sum(axis=0) / weight.sum(axis=0)
+        points[:count] = several_looks(np.stack([before, points[:count]]), np.stack([sure, confidence[:count]]))
         return list(zip(boxes, points, confidence, strict=True))
 
     def _read(self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
