@@ -118,7 +118,7 @@ def _frames(capture: cv2.VideoCapture, image: np.ndarray | None, fps: float, tim
             if not (timed and math.isfinite(seconds) and last < seconds):
                 seconds = last + 1 / fps
             last = seconds
-            yield Frame(np.ascontiguousarray(image[..., ::-1]), max(seconds, 0.0))
+            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), max(seconds, 0.0))
             image = capture.read()[1]
     finally:
         capture.release()
@@ -171,7 +171,7 @@ class VideoWriter(contextlib.AbstractContextManager):
         bottom, right = self._odd
         if bottom or right:
             frame = np.pad(frame, ((0, bottom), (0, right), (0, 0)), mode="edge")
-        frame = np.ascontiguousarray(frame[..., ::-1])
+        frame = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
         if seconds is not None:
             place = round((seconds - self._shift) * self.fps)
             if place - self.count > _LONGEST_GAP * self.fps:  # a clock that jumped

@@ -207,13 +207,15 @@ def largest_difference(path: Path, graph: ExportGraph, input_size: int) -> float
     return largest
 
 
-def open_session(path: Path, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU with so many threads (default: torch's number)."""
+def open_session(path: Path, threads: int | None = None, batch: int | None = None) -> Any:
+    """An onnxruntime session on the CPU with so many threads (default: torch's number), of any batch size or of one."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
+    if batch is not None:
+        options.add_free_dimension_override_by_name("batch", batch)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -135,7 +135,7 @@ def _base64(array: np.ndarray, dtype: type) -> str:
 
 
 def _picture(image: np.ndarray, alternative: str) -> str:
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 86])
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 86])
     if not done:
         raise ValueError(f"a picture of shape {image.shape} cannot be stored as JPEG")
     text = base64.b64encode(data.tobytes()).decode()

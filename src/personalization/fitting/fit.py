@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 
@@ -15,6 +16,7 @@ from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import FrameInputs, check_frames
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.pose_prior import FlatHand, PosePrior
+from template.components_first import Array, are_few, library
 from template.kinematics import JointsModel, posed_points
 
 
@@ -45,11 +47,15 @@ class PosePriorOptions:
 
     def precision(self, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """(1,48,48), 1/rad^2."""
+        return self._precision.to(device, dtype)[None]
+
+    @cached_property
+    def _precision(self) -> torch.Tensor:
         if self.covariance is not None:
-            return torch.linalg.inv(self.covariance.double()).to(device, dtype)[None]
-        std = torch.full((16, 3), self.finger_std, dtype=dtype, device=device)
+            return torch.linalg.inv(self.covariance.double())
+        std = torch.full((16, 3), self.finger_std, dtype=torch.float64)
         std[0] = self.root_std
-        return torch.diag_embed(std.pow(-2).flatten())[None]
+        return torch.diag_embed(std.pow(-2).flatten())
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,9 @@ def observe(
         there, depth = torch.isfinite(world).all(dim=-1, keepdim=True), torch.tensor([0.0, 0.0, 1.0]).to(world)
         guess, trust = torch.where(there, world, 0.0)[:, order], (there * depth / std[:, None].square())[:, order]
     network = PosePrior(inputs.pose, options.prior.precision(model.dtype, model.device))
-    weights = keypoint_weights(options.noise, inputs.keypoints, inputs.confidence)
+    few = are_few(inputs.keypoints)
+    given = (value.numpy() if few else value for value in (inputs.keypoints, inputs.confidence))
+    weights = torch.as_tensor(keypoint_weights(options.noise, *given))
     usual = options.extra_priors
     if options.flat is not None:
         usual, shown = options.flat.instead(usual, inputs.pose)
@@ -199,17 +207,20 @@ def observe(
     )
 
 
-def keypoint_weights(noise: KeypointNoise, keypoints: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-    """1 / variance (N,21), 1/px^2, from keypoints (N,21,2) px and confidence (N,21), zero where unseen."""
-    seen = confidence > 0
+def keypoint_weights(noise: KeypointNoise, keypoints: Array, confidence: Array) -> Array:
+    """1 / variance (N,21), 1/px^2, from keypoints (N,21,2) px and confidence (N,21), zero where unseen. Both PyTorch's,
+    or both NumPy's."""
+    xp, seen = library(keypoints), confidence > 0
     if noise.relative is not None:
-        confidence = confidence / torch.tensor(noise.relative).to(confidence).square()
+        relative = xp.asarray(noise.relative, dtype=confidence.dtype, device=confidence.device)
+        confidence = confidence / (relative * relative)
     if noise.std_px is not None:
         return confidence / noise.std_px**2
-    low = torch.where(seen[..., None], keypoints, torch.inf).amin(dim=1)
-    high = torch.where(seen[..., None], keypoints, -torch.inf).amax(dim=1)
-    side = torch.where(seen.any(dim=1), (high - low).amax(dim=-1), torch.ones_like(high[:, 0])).clamp_min(1.0)
-    return confidence / (noise.std_box * side[:, None]).square()
+    low = xp.amin(xp.where(seen[..., None], keypoints, xp.inf), 1)
+    high = xp.amax(xp.where(seen[..., None], keypoints, -xp.inf), 1)
+    # Where none is seen the side is minus infinity, and no weight is left of it.
+    std = noise.std_box * xp.amax(high - low, -1).clip(min=1.0)
+    return confidence / (std * std)[:, None]
 
 
 def _fit_chunk(
@@ -269,11 +280,8 @@ def _fit_chunk(
     )
 
 
-def reprojection_rmse(
-    points: torch.Tensor, K: torch.Tensor, keypoints: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    """Root of the weighted mean squared pixel distance (N,); zero where nothing counts."""
+def reprojection_rmse(points: Array, K: Array, keypoints: Array, weights: Array) -> Array:
+    """Root of the weighted mean squared pixel distance (N,); zero where nothing counts. All PyTorch's, or NumPy's."""
     image = points @ K.mT
-    pixels = image[..., :2] / image[..., 2:].clamp_min(1e-3)
-    squared = (pixels - keypoints).square().sum(-1)
-    return ((weights * squared).sum(-1) / weights.sum(-1).clamp_min(1e-30)).sqrt()
+    off = image[..., :2] / image[..., 2:].clip(min=1e-3) - keypoints
+    return ((weights * (off * off).sum(-1)).sum(-1) / weights.sum(-1).clip(min=1e-30)) ** 0.5

@@ -156,23 +156,24 @@ class FixedLagSmoother:
 
     def _begin(self, problem: Window) -> State:
         """Where to start the newest frame: where the motion leads to, or, if that misses it, what the network says."""
-        inputs, seen = (part.rows(slice(-1, None)) for part in (problem.inputs, problem.seen))
-        if not bool(inputs.good):
+        inputs, seen = problem.inputs, problem.seen
+        if not bool(inputs.good[-1]):
             return self._state()
-        weights = seen.weights[:, 0]
+        K, keypoints, weights = (part[-1:].numpy() for part in (inputs.K, seen.keypoints[:, 0], seen.weights[:, 0]))
 
-        def posed(pose: NDArray) -> torch.Tensor:
-            return torch.from_numpy(self.model.few.pose(pose, problem.rest[-1:].numpy()).points)
+        def posed(pose: NDArray) -> NDArray:
+            return self.model.few.pose(pose, problem.rest[-1:].numpy()).points
 
-        def missed(points: torch.Tensor) -> float:
-            return float(reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], weights))
+        def missed(points: NDArray) -> float:
+            return float(reprojection_rmse(points, K, keypoints, weights)[0])
 
-        error = missed(posed(self._pose[-1:]) + torch.from_numpy(self._wrist[-1:])[:, None])
+        error = missed(posed(self._pose[-1:]) + self._wrist[-1:, None])
         if error**2 * float(weights.sum()) > NEAR**2 * int((weights > 0).sum()):
-            points = posed(inputs.pose.numpy())
-            wrist, placed = wrist_from_keypoints(points, seen.projections, seen.keypoints, seen.weights)
-            if bool(placed) and missed(points + wrist[:, None]) < error:
-                self._pose[-1], self._wrist[-1] = inputs.pose[0], wrist[0]
+            points = posed(inputs.pose[-1:].numpy())
+            given = (part[-1:] for part in (seen.projections, seen.keypoints, seen.weights))
+            wrist, placed = wrist_from_keypoints(torch.from_numpy(points), *given)
+            if bool(placed) and missed(points + wrist.numpy()[:, None]) < error:
+                self._pose[-1], self._wrist[-1] = inputs.pose[-1], wrist[0]
         return self._state()
 
     def _problem(self, frames: int) -> Window:
@@ -198,11 +199,13 @@ class FixedLagSmoother:
         place = len(self._past)
         problem = self._problem(1) if alone is None else alone[0]
         now = {name: value[:, : place + 1] for name, value in self._state().items()}
-        pose, wrist, seen, inputs = now["pose"][0, place:], now["wrist"][0, place:], problem.seen, problem.inputs
-        points = torch.from_numpy(self.model.few.pose(pose.numpy(), problem.rest.numpy()).points) + wrist[:, None]
-        error = reprojection_rmse(points, inputs.K, seen.keypoints[:, 0], seen.weights[:, 0])
+        terms = problem.linearise(now) if alone is None else alone[1]
+        pose, wrist, seen = now["pose"][0, place:], now["wrist"][0, place:], problem.seen
+        points = terms["points"][0] + wrist[:, None]
+        given = (points, problem.inputs.K, seen.keypoints[:, 0], seen.weights[:, 0])
+        error = torch.from_numpy(reprojection_rmse(*(part.numpy() for part in given)))
         fitted = FitResult(pose, wrist - problem.rest[:, 0], self.betas[None], status, error, steps, cost)
-        self._past = with_frame(now, problem.linearise(now) if alone is None else alone[1], problem.seconds)
+        self._past = with_frame(now, terms, problem.seconds)
         dropped = place + 1 - len(self._past)
         self._pose, self._wrist, self._seconds = self._pose[dropped:], self._wrist[dropped:], self._seconds[dropped:]
         return self._window.pop(0)[0], fitted

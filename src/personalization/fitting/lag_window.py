@@ -14,7 +14,6 @@ from src.personalization.fitting.sequence_problem import Chain, smoothness_model
 from src.personalization.solver.levenberg_marquardt import State
 from src.personalization.solver.normal_equations import factorise, marquardt, solve_damped, solve_factored
 from src.personalization.terms.few_frames import few_frames
-from src.personalization.terms.frame_problem import step_of
 from src.personalization.terms.frame_terms import FRAME_SIZE, Observations
 from src.personalization.terms.inputs import FrameInputs
 from src.personalization.terms.pose_prior import rotation_log
@@ -86,12 +85,15 @@ class Window:
             gradient[:inner] += pull + self.past.gradient
             hessian[:inner, :inner] += self.past.hessian
         terms = {"cost": np.asarray(cost), "gradient": gradient, "hessian": hessian, "chart": chart}
+        terms["points"] = frames.points  # relative to the wrists
         return {name: torch.from_numpy(value[None]) for name, value in terms.items()}
 
     def solve(self, terms: State, damping: torch.Tensor) -> tuple[State, torch.Tensor]:
         """See `levenberg_marquardt.Problem`, in rad and m."""
         vector, promised = solve_one(terms["hessian"], terms["gradient"], damping)
-        return step_of(vector.unflatten(1, (-1, FRAME_SIZE)), terms["chart"]), promised
+        step = vector.numpy().reshape(1, -1, 17, 3)
+        turn = (terms["chart"].numpy() @ step[:, :, :16, :, None])[..., 0]
+        return {"turn": torch.from_numpy(turn), "wrist": torch.from_numpy(step[:, :, 16])}, promised
 
     def retract(self, state: State, step: State) -> State:
         """See `frame_problem.retract_frames`, in rad and m."""

@@ -185,6 +185,8 @@ def _neighbours(
 
 def silence(seen: Observations, good: torch.Tensor) -> None:
     """Frames that are not ``good`` (T,) say nothing: what is theirs was made up to be harmless."""
+    if bool(good.all()):
+        return
     seen.weights = seen.weights * good[:, None, None]
     # New priors: those of the options are of every window and every hand.
     seen.pose_priors = [replace(prior, precision=prior.precision * good[:, None, None]) for prior in seen.pose_priors]

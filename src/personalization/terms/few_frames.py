@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 
 class FewTerms(NamedTuple):
-    """`frame_terms.FrameTerms` in NumPy."""
+    """`frame_terms.FrameTerms` in NumPy, and the points (N,21,3) m, relative to the wrist."""
 
     cost: NDArray
     gradient: NDArray
     hessian: NDArray
     chart: NDArray
+    points: NDArray
 
 
 def few_frames(
@@ -80,7 +81,7 @@ def few_frames(
         cost = cost + weight * off * off / 2
         gradient[:, 50] += weight * off
         hessian[:, 50, 50] += weight
-    return FewTerms(cost, gradient, hessian, chart)
+    return FewTerms(cost, gradient, hessian, chart, posed.points)
 
 
 def _frames_first(matrices: NDArray) -> NDArray:

@@ -148,7 +148,7 @@ def evaluate_frames(
     elif are_few(pose):
         floor = None if least_curvature is None else least_curvature.numpy()
         few = few_frames(model, seen, pose.numpy(), wrist.numpy(), rest.numpy(), with_shape, floor)
-        return FrameTerms(*map(torch.from_numpy, few))
+        return FrameTerms(*map(torch.from_numpy, few[:4]))
     cost, residuals, columns, chart, logarithms, eliminated = _rows(
         model, seen, pose, wrist, rest, with_shape, least_curvature, offsets is not None
     )

@@ -82,7 +82,7 @@ class WindowReader:
         width, size = image.shape[1], self.card.input_size
         windows = np.array(boxes, dtype=np.float64) * [1, 1, self.card.crop_scale]
         windows[is_left, 0] = width - 1 - windows[is_left, 0]
-        sides = image, np.ascontiguousarray(image[:, ::-1]) if is_left.any() else image
+        sides = image, cv2.flip(image, 1) if is_left.any() else image
         crops = [crop_image(sides[int(left)], window, size) for left, window in zip(is_left, windows, strict=True)]
         output = self.network(network_input(crops, self.device))
         back = invert_affine(crop_affine(windows, size))

@@ -70,7 +70,7 @@ class LivePage:
     def show(self, image: np.ndarray, words: list[str], seconds: float) -> None:
         """The next picture (H,W,3) uint8 RGB, taken at ``seconds``, and what is known of it."""
         quality = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-        data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)[1].tobytes()
+        data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
         with self._new:
             self._count, self._picture = self._count + 1, data
             self._status = {"words": words, "seconds": seconds, "frames": self._count, "dropped": self._dropped()}

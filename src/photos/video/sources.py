@@ -135,7 +135,7 @@ def _taken(capture: cv2.VideoCapture, image: np.ndarray | None) -> Iterator[Fram
     begin = time.monotonic()
     try:
         while image is not None:
-            yield Frame(np.ascontiguousarray(image[..., ::-1]), time.monotonic() - begin)
+            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), time.monotonic() - begin)
             image = capture.read()[1]
         logger.warning("no more pictures come from the camera")
     finally:
