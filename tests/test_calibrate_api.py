@@ -19,7 +19,9 @@ from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos.calibrate import calibrate
+from src.photos.camera import choose_camera
 from src.photos.detector.detection import Detection
+from src.photos.image import Photo
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions, load_identity
 from utils.camera import square_box
@@ -122,11 +124,12 @@ def test_results(assets: HandAssets) -> None:
         confidence: np.ndarray
         side: str
         sources: SimpleNamespace
+        world: None = None
 
     rows, _ = predictions_of(assets, 1, 3)
 
     def results(maker: str) -> list[Seen]:
-        made_by = SimpleNamespace(keypoints=maker)
+        made_by = SimpleNamespace(keypoints=maker, camera="K")
         return [
             Seen(points, K, np.ones(21), "right", made_by) for points, K in zip(rows.keypoints_2d, rows.K, strict=True)
         ]
@@ -142,6 +145,31 @@ def test_results(assets: HandAssets) -> None:
     assert found.interval_mm is not None and found.scale_evidence == "prior"
     ours = calibrate(results("pose_2d"))  # whose errors were measured, and are smaller
     assert np.linalg.det(ours.covariance) < np.linalg.det(found.covariance)
+    with pytest.raises(CalibrationError, match="by mediapipe, pose_2d; calibrate those of each alone"):
+        calibrate([*results("mediapipe")[:2], results("pose_2d")[2]])
+
+
+def test_results_of_guessed_cameras_and_of_several_people(assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
+    """What photos are told of is told of results: a camera that nobody knows, hands of several people."""
+    rows, _ = predictions_of(assets, 1, 12)
+    generator = np.random.default_rng(0)
+
+    def results(camera: str, spread: float) -> list[SimpleNamespace]:
+        made_by, several = SimpleNamespace(keypoints="mediapipe", camera=camera), []
+        for points, K in zip(rows.keypoints_2d, rows.K, strict=True):
+            across = (points - points.mean(axis=0)) * 0.18 / np.ptp(points, axis=0).max()
+            world = np.concatenate([across, np.zeros((21, 1))], axis=1)
+            world[5:9] *= 1 + spread * generator.normal()  # an index finger
+            seen = {"keypoints": points, "K": K, "confidence": np.ones(21), "side": "right", "world": world}
+            several.append(SimpleNamespace(**seen, sources=made_by))
+        return several
+
+    calibrate(results("K", 0.0)[:3])
+    assert "camera is a guess" not in caplog.text
+    calibrate(results(choose_camera(Photo("", None, np.zeros((48, 64, 3), np.uint8))).source, 0.0)[:3])
+    assert "3 of 3 hands are in pictures whose camera is a guess" in caplog.text
+    with pytest.raises(CalibrationError, match="not one person's hands"):
+        calibrate(results("K", 0.2))
 
 
 def test_results_of_a_lens_with_distortion(assets: HandAssets) -> None:
@@ -153,7 +181,7 @@ def test_results_of_a_lens_with_distortion(assets: HandAssets) -> None:
         bent = lens.project(np.concatenate([(points - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones((21, 1))], axis=1))
         assert np.abs(bent - points).max() > 0.3
         view = View.of_box(lens, square_box(bent, 1.0), 3.0)
-        made_by = SimpleNamespace(keypoints="pose_2d")
+        made_by = SimpleNamespace(keypoints="pose_2d", camera="K")
         results.append(
             SimpleNamespace(
                 keypoints=bent, K=K, confidence=np.ones(21), side="right", sources=made_by, lens=lens, view=view

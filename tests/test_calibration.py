@@ -410,6 +410,9 @@ def test_identities_of_another_hand_or_subject(assets: HandAssets, tmp_path) -> 
         load_identities(path, np.array([9]), assets)
     with pytest.raises(FileNotFoundError):
         load_identities(tmp_path, np.array([9]), assets)
+    save_identity(tmp_path / "identity_subject-07.json", identity)
+    with pytest.raises(CalibrationError, match="name says subject 7, its content subject 8"):
+        load_identities(tmp_path, np.array([7]), assets)
     both = np.append(rows.is_left, True), np.append(rows.subject_id, 8)
     assert load_identities(path, both[1], assets, both[0])[8].side == "right"  # a warning
     with pytest.raises(CalibrationError, match="of a right hand, but all 3 images of subject 8"):

@@ -107,6 +107,18 @@ def test_all_kinds_of_files_give_the_same_camera(tmp_path: Path) -> None:
         "wide.yaml": (opencv_text(tmp_path / "wide.yaml", True), None, CAMERAS[2]),
         "ros.yaml": (ros, None, CAMERAS[0]),
         "named.json": (json.dumps(named), None, CAMERAS[0]),
+        "projection.json": (
+            json.dumps({"camera_model": "OPENCV_FISHEYE", "K": CAMERAS[2].K.tolist(), "D": four, "size": SIZE}),
+            None,
+            CAMERAS[2],
+        ),
+        "empty.json": (
+            json.dumps(
+                {"distortion_model": "", "model": "fisheye", "K": CAMERAS[2].K.tolist(), "D": four, "size": SIZE}
+            ),
+            None,
+            CAMERAS[2],
+        ),
         "matrix.json": (json.dumps({"K": K.tolist(), "D": five, "image_size": SIZE}), None, CAMERAS[0]),
         "chain.yaml": (f"cam0:\n{cam0}cam1:\n{cam1}", "cam0", CAMERAS[2]),
         "chain1.yaml": (f"cam0:\n{cam0}cam1:\n{cam1}", "cam1", CameraModel(K, PINHOLE[:4], size=SIZE)),
@@ -140,7 +152,10 @@ def test_a_file_that_is_no_camera_is_named(text: str, tmp_path: Path) -> None:
         ({"D": [0.1, 0.01, 0.001]}, "3 coefficients for a pinhole"),  # k1, k2, k3? the third is p1
         ({"D": [0.1, 0.01], "distortion_model": "fisheye"}, "2 coefficients for a fisheye"),
         ({"D": [0.1, 0.01, 0, 0], "xi": 1.2}, "omnidirectional"),
+        ({"D": [0.1, 0.01, 0, 0], "camera_model": "fisheye", "distortion_model": "radtan"}, "two lenses"),
         ({"width": 1280}, "width and height"),
+        ({"width": 640, "height": 480, "image_size": [480, 640]}, "two sizes"),
+        ({"k1": 0.1, "s1": 0.01}, "s1 of a thin prism"),
         ({"image_size": [480, 640, 3]}, "width and height"),
         ({"K": [[6000, 0, 320], [0, 600, 240], [0, 0, 1]]}, "no camera's"),
         ({"K": [[600, 300, 320], [0, 600, 240], [0, 0, 1]]}, "no camera's"),

@@ -238,7 +238,7 @@ def test_one_persons_images_are_no_two_groups() -> None:
     assert max(found) < 2.0 and -2 < np.mean(found) < 0.5
 
 
-def test_trust_is_what_was_simulated(tmp_path: Path) -> None:
+def test_trust_is_what_was_simulated(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The command, on labels of plain joints, finds the simulator's numbers again."""
     result = estimate(ASSETS, "hamer", 8, 10, seed=11)
     labels: dict = {"keypoints_2d": [], "joints_3d": [], "image": [], "subject": []}
@@ -256,6 +256,12 @@ def test_trust_is_what_was_simulated(tmp_path: Path) -> None:
     np.savez(tmp_path / "labels.npz", is_left=np.zeros(80, bool), K=K, image_size=np.array(SIZE),
              **{key: np.array(value) for key, value in labels.items()})  # fmt: skip
     given = ["--estimates", str(tmp_path / "all.pt"), "--format", "hamer", "--labels", str(tmp_path / "labels.npz")]
+    two = {**np.load(tmp_path / "labels.npz")}
+    two["K"] = np.array(np.broadcast_to(two["K"], (80, 3, 3)))
+    two["K"][40:, [0, 1], [0, 1]] *= 2
+    np.savez(tmp_path / "two.npz", **two)
+    assert measure_command.main([*given[:-1], str(tmp_path / "two.npz"), "--output", str(tmp_path / "no.json")]) == 2
+    assert "K of several cameras" in capsys.readouterr().err
     assert measure_command.main([*given, "--output", str(tmp_path / "t.json"), "--mano_dir", str(STAND_IN_PATH)]) == 0
     found = load_trust(tmp_path / "t.json")
     box = np.ptp(result.world.keypoints[:8].numpy(), axis=2).max(axis=-1)[..., None, None]

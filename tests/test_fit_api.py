@@ -47,6 +47,16 @@ def test_torch_in_torch_out_and_a_left_hand_is_the_mirror_image(world: Simulated
     other = world.predicted[0] * (flip[:, None] * flip).double()
     left = fit(mirrored, K, **{**given, "pose": other}, side="left")
     torch.testing.assert_close(left.joints, right.joints * flip, atol=1e-5, rtol=0)
+    skewed = [camera.clone() for camera in (world.K[0], K)]
+    for camera, sign in zip(skewed, (1, -1), strict=True):
+        camera[:, 0, 1] = sign * 20
+    tilted = world.keypoints[0].clone()
+    tilted[..., 0] += 20 * (tilted[..., 1] - world.K[0][:, None, 1, 2]) / world.K[0][:, None, 1, 1]
+    mirrored[..., 0] = 640 - tilted[..., 0]
+    right = fit(tilted, skewed[0], **given)
+    left = fit(mirrored, skewed[1], **{**given, "pose": other}, side="left")
+    torch.testing.assert_close(left.joints, right.joints * flip, atol=1e-5, rtol=0)
+    assert (right.joints - world.joints[0]).norm(dim=-1).mean() < 0.02
     layer = HandModel(mirror_assets(load_hand_assets()), tips="manopth")
     posed = layer(left.pose, left.betas, left.transl)
     torch.testing.assert_close(left.vertices, posed.vertices, atol=1e-5, rtol=0)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from scipy.spatial.transform import Rotation
 
 from datasets.synthetic.world import bank as banks
 from datasets.synthetic.world import mixing
@@ -25,6 +26,7 @@ from src.engine.world import train as train_world
 from src.models import build_model
 from src.models.hand_detector import STRIDES, HandDetector, assign, cell_centres, decode, detector_loss
 from src.models.keypoint_rating import RIGHT_WITHIN, keypoint_is_right
+from src.models.lifting import PoseHead
 from src.photos.detector import own_hands
 from src.photos.detector.detection import Detection, disagreement
 from src.photos.detector.own_hands import OwnHands, RatedReader
@@ -282,6 +284,7 @@ def test_only_what_a_checkpoint_lacks_is_trained(small_bank, tmp_path):
     moved = read_checkpoint(tmp_path / "run" / "keypoints.pt")["model"]
     assert all(torch.equal(moved[name], value) for name, value in old.items())
     assert moved["rating.depth.joined.4.weight"].abs().max() > 0 and moved["rating.depth.place"].abs().max() > 0
+    assert moved["rating.posing.place"].abs().max() > 0
     args = train_world.get_args_parser().parse_args([*words.split(), "--init_from", str(tmp_path / "run/keypoints.pt")])
     args.out = str(tmp_path)
     with pytest.raises(ValueError, match="nothing would be trained"):
@@ -304,6 +307,32 @@ def test_depths_of_a_crop_are_metres_beside_the_picture_s_points():
     assert how_many(shown * 8) is None
     assert how_many([replace(hand, only_depths=False) for hand in shown] * 8) is not None
     assert own_hands.in_space(keypoints, looks[0].rows(np.array([0, 1])), looks[1]._replace(depth=None)) == [None, None]
+
+
+def test_a_network_says_poses_of_anybody_or_of_somebody():
+    """A known shape is given back and changes the pose; where it is NaN nobody is known. Two looks are averaged."""
+    torch.manual_seed(0)
+    head = PoseHead(8, 4).eval()
+    seen = torch.randn(3, 8), torch.randn(3, 21, 4), torch.randn(3, 21, 2), torch.randn(3, 21)
+    betas, depth = torch.randn(3, 10), 0.03 * torch.randn(3, 21)
+    betas[1] = torch.nan
+    anybody, told = head(*seen, depth=depth), head(*seen, depth=depth, betas=betas)
+    assert torch.equal(told["betas"][[0, 2]], betas[[0, 2]]) and torch.equal(told["betas"][1], anybody["betas"][1])
+    assert torch.equal(told["pose"][1], anybody["pose"][1])
+    assert (told["pose"] - anybody["pose"])[[0, 2]].abs().amax((1, 2, 3)).min() > 1e-3
+    torch.testing.assert_close(told["pose"] @ told["pose"].mT, torch.eye(3).expand(3, 16, 3, 3), atol=1e-5, rtol=0)
+    poses, nothing = anybody["pose"].detach().numpy(), np.zeros(3)
+    looks = [
+        own_hands.Readings(np.zeros((3, 21, 2)), nothing, nothing, nothing, pose=one)
+        for one in (poses, poses @ _turn(0.4))
+    ]
+    for mean, one in zip(own_hands.mean_pose(*looks), poses, strict=True):
+        np.testing.assert_allclose(mean, one @ _turn(0.2), atol=1e-5)
+    assert own_hands.mean_pose(looks[0], looks[1]._replace(pose=None)) == [None] * 3
+
+
+def _turn(angle):
+    return Rotation.from_rotvec([0, angle, 0]).as_matrix()
 
 
 def test_plain_pose_2d_has_no_rating():

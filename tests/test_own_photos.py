@@ -231,6 +231,29 @@ def test_bad_hands_have_a_status_and_disturb_nobody(assets: HandAssets) -> None:
     assert len(fit_keypoints(assets, keypoints[:0], K[:0], options=QUICK).status) == 0
 
 
+def test_a_detectors_pose_says_what_no_keypoint_does(assets: HandAssets) -> None:
+    """Said in the axes of a camera turned to the hand; hidden fingers keep it, those that are seen leave it."""
+    world = simulate(assets, 6, 1, PHOTOS, seed=6)
+    keypoints, K, true = world.keypoints[:, 0], world.K[:, 0], world.pose[:, 0]
+    said = true.clone()
+    said[:, 0] = ray_turn(K, keypoints.mean(dim=1)).mT @ true[:, 0]
+    bend = roma.rotvec_to_rotmat(torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64))
+    said[:, 1:] = said[:, 1:] @ bend  # every finger is said to be bent otherwise than it is
+    trust = torch.ones(6, 21).double()
+    trust[:, 6:9] = 0  # the index finger is hidden
+    options = replace(QUICK, prediction=PosePriorOptions(0.1, 0.3))
+    found = fit_keypoints(assets, keypoints, K, trust, world.betas, options=options, pose=said)
+    index, middle = (torch.tensor([first, first + 1]) for first in (1, 4))
+    off = [roma.rotmat_geodesic_distance(found.pose[:, part], said[:, part]) for part in (index, middle)]
+    assert off[0].mean() < 0.05 and off[1].mean() > 0.15
+    turned = roma.rotmat_geodesic_distance(found.pose[:, 0], true[:, 0])
+    assert turned.max() < 0.2
+    usual = fit_keypoints(assets, keypoints, K, trust, world.betas, options=options)  # without a pose nothing is said
+    plain = fit_keypoints(assets, keypoints, K, trust, world.betas, options=QUICK)
+    torch.testing.assert_close(usual.pose, plain.pose, atol=0, rtol=0)
+    assert roma.rotmat_geodesic_distance(usual.pose[:, index], said[:, index]).mean() > 0.2
+
+
 def test_detectors_depth_chooses_between_ends(assets: HandAssets) -> None:
     world = simulate(assets, 24, 1, replace(PHOTOS, depth=(0.7, 0.8)), seed=5)
     keypoints, K = world.keypoints[:, 0], world.K[:, 0]

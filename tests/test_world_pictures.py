@@ -60,6 +60,33 @@ def test_relative_depths_are_along_the_ray_and_of_a_mean_hand(one_person):
         assert pixel[row] == pytest.approx(across, rel=0.15)
 
 
+def test_relative_poses_are_in_the_axes_of_relative_depths_and_turn_with_the_crop(one_person):
+    """The hand model's joints have the labelled depths, and lie as a crop shows them that is turned by any angle."""
+    labels = np.array([label for _, label in one_person])
+    depth, _ = hands.relative_depth(labels)
+    model, betas = (
+        HandModel(hand_surface().assets, dtype=torch.float64),
+        torch.as_tensor(labels["betas"].astype(np.float64)),
+    )
+    turn = torch.linspace(-3, 3, len(labels), dtype=torch.float64)
+    there = labels["keypoints"].astype(np.float64)
+    zero = torch.zeros(len(labels), 2, dtype=torch.float64)
+    affine = mixing.similarity(turn * 0 + 1, turn, turn > 9, zero, zero)
+    seen = mixing.invert_points(affine, torch.as_tensor(there)).numpy()
+    for pose, picture in (
+        (torch.as_tensor(hands.relative_pose(labels)), there),
+        (mixing.turned(torch.as_tensor(hands.relative_pose(labels)), turn.float()), seen),
+    ):
+        joints = model(pose.double(), betas).joints.numpy()
+        joints -= joints.mean(axis=1, keepdims=True)
+        size = depth.std(axis=1) / joints[:, :, 2].std(axis=1)
+        assert np.abs(joints[:, :, 2] * size[:, None] - depth).max() < 2e-4
+        about = picture - picture.mean(axis=1, keepdims=True)
+        for one, other in zip(joints[:, :, :2], about, strict=True):  # perspective is left
+            scale = (one * other).sum() / (one * one).sum()
+            assert np.linalg.norm(scale * one - other) < 0.2 * np.linalg.norm(other)
+
+
 def test_visible_joints_lie_on_the_picture_of_the_hand(one_person):
     on, count = 0, 0
     for rgba, label in one_person:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from src.models.lifting import DepthHead
+from src.models.lifting import DepthHead, PoseHead
 
 #: A keypoint is right when it lies within this part of the side of the hand's box.
 RIGHT_WITHIN = 0.1
@@ -17,10 +17,13 @@ class KeypointRating(nn.Module):
     Args:
         channels, fine_channels: of the deepest and of the finest map. Hand and side are judged by what the finest holds
             at each keypoint, by the layout of these and by the deepest, which alone takes palms for backs too often.
-        hidden: width; lifts: say each keypoint's relative depth as well (`DepthHead`).
+        hidden: width; lifts: say each keypoint's relative depth as well (`DepthHead`); poses: and the hand's pose
+            (`PoseHead`).
     """
 
-    def __init__(self, channels: int, fine_channels: int, hidden: int = 192, lifts: bool = False) -> None:
+    def __init__(
+        self, channels: int, fine_channels: int, hidden: int = 192, lifts: bool = False, poses: bool = False
+    ) -> None:
         super().__init__()
         self.context = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU())
         self.event = nn.Sequential(nn.Linear(hidden + 42, hidden), nn.ReLU(), nn.Linear(hidden, 21))
@@ -29,6 +32,7 @@ class KeypointRating(nn.Module):
             nn.LayerNorm(inputs), nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 2)
         )
         self.depth = DepthHead(channels, fine_channels) if lifts else None
+        self.posing = PoseHead(channels, fine_channels) if poses else None
         #: Platt's scale and offset of each kind of logit (keypoints, hand, left), set after the training.
         self.register_buffer("scale", torch.ones(3))
         self.register_buffer("offset", torch.zeros(3))
@@ -40,17 +44,18 @@ class KeypointRating(nn.Module):
         spread: torch.Tensor,
         keypoints: torch.Tensor,
         fine: torch.Tensor,
+        betas: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Logits and probabilities.
 
         Args:
             deepest: (B, C, h, w); heatmap_logits: (B, 21, H, W); spread: (B, 21) the maps' confidence in (0, 1].
-            keypoints: (B, 21, 2) parts of the crop's side; fine: (B, fine_channels, H, W).
+            keypoints: (B, 21, 2) parts of the crop's side; fine: (B, fine_channels, H, W); betas: see `PoseHead`.
 
         Returns:
             ``event_logits`` (B, 21) and ``hand_logits`` (B, 2), not calibrated; ``keypoint_confidence`` (B, 21), the
             probability that a keypoint is within `RIGHT_WITHIN`; ``is_hand`` and ``is_left`` (B,), probabilities; with
-            ``lifts`` what `DepthHead` returns.
+            ``lifts`` what `DepthHead` returns, with ``poses`` what `PoseHead` does.
         """
         with torch.autocast(deepest.device.type, enabled=False):
             pooled = deepest.float().mean((2, 3))
@@ -63,7 +68,10 @@ class KeypointRating(nn.Module):
             layout = 4 * (layout - layout.mean(1, keepdim=True))
             event = self.event(torch.cat([context, own], dim=1))
             hand = self.hand(torch.cat([pooled, there.flatten(1), layout.flatten(1), peak], dim=1))
-            lifted = {} if self.depth is None else self.depth(pooled, there, layout, peak)
+            seen = pooled, there, layout, peak
+            lifted = {} if self.depth is None else self.depth(*seen)
+            if self.posing is not None:
+                lifted |= self.posing(*seen, depth=lifted["depth"], betas=betas)
             return lifted | {
                 "event_logits": event,
                 "hand_logits": hand,

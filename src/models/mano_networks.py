@@ -98,28 +98,37 @@ class Pose2D(nn.Module):
     Args:
         rated: ``keypoint_confidence`` is the probability of `KeypointRating`, which also says whether there is a
             hand and which one; else it is the heat maps' spread.
-        lifts: with a rating, say each keypoint's relative depth as well.
+        lifts: with a rating, say each keypoint's relative depth as well; poses: and the hand's pose.
     """
 
     def __init__(
-        self, backbone: str = "resnet18", weights: str | Path | None = None, rated: bool = False, lifts: bool = False
+        self,
+        backbone: str = "resnet18",
+        weights: str | Path | None = None,
+        rated: bool = False,
+        lifts: bool = False,
+        poses: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = Backbone(backbone, weights)
         self.heatmaps = HeatmapHead(self.backbone.channels)
         channels = self.backbone.channels[-1], self.heatmaps.maps.in_channels
-        self.rating = KeypointRating(*channels, lifts=lifts) if rated else None
+        self.rating = KeypointRating(*channels, lifts=lifts, poses=poses) if rated else None
 
-    def forward(self, image: torch.Tensor, **_: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """The keypoints, see `src.models`; if there is a rating, what it returns as well."""
-        return self._decode(self.backbone(image), image.shape[-1])
+    def forward(
+        self, image: torch.Tensor, betas: torch.Tensor | None = None, **_: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """The keypoints, see `src.models`; if there is a rating, what it returns as well (betas: its own)."""
+        return self._decode(self.backbone(image), image.shape[-1], betas)
 
-    def _decode(self, features: list[torch.Tensor], input_size: int) -> dict[str, torch.Tensor]:
+    def _decode(
+        self, features: list[torch.Tensor], input_size: int, betas: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         logits, fine = self.heatmaps(features)
         keypoints, confidence = decode_heatmaps(logits, input_size)
         found = {"heatmap_logits": logits, "keypoints_2d": keypoints, "keypoint_confidence": confidence}
         if self.rating is not None:
-            found |= self.rating(features[-1], logits, confidence, keypoints / input_size, fine)
+            found |= self.rating(features[-1], logits, confidence, keypoints / input_size, fine, betas)
         return found
 
 

@@ -34,6 +34,12 @@ def load_identities(
     numbers = [int(number) for number in np.unique(subjects)]
     if path.is_dir():
         found = {number: load_identity(path / f"identity_subject-{number:02d}.json") for number in numbers}
+        for number, identity in found.items():
+            if identity.subject_id not in (None, number):
+                raise CalibrationError(
+                    f"{identity.source}: its name says subject {number}, its content subject {identity.subject_id}; "
+                    "calibrate anew or rename it"
+                )
     else:
         identity = load_identity(path)
         if identity.subject_id is not None and numbers != [identity.subject_id]:

@@ -21,7 +21,7 @@ from src.personalization.terms.hand_size import check_stated_length
 from src.photos.boxes import Refused, Region, choose_regions
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector.detection import Finder
-from src.photos.detector.finders import depth_std, finder_trained_on, landmarks_of, open_finder
+from src.photos.detector.finders import beliefs_of, finder_trained_on, landmarks_of, open_finder
 from src.photos.detector.refusal import MAX_MISFIT_OF_OWN, MIN_SIDE_OF_OWN, check_size
 from src.photos.detector.search import KeypointReader, open_reader
 from src.photos.estimator import Estimator, HandEstimator, HandInPicture
@@ -114,6 +114,7 @@ class PhotoEstimator:
         """
         if side not in SIDES:
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
+        side = self.hand or side if side == "auto" else side
         photo = photo_of(image)
         identity = self.identity if identity is None else identity
         if isinstance(identity, (str, os.PathLike)):
@@ -275,8 +276,8 @@ def open_detector(
     population = shipped_population(assets, folder / SHIPPED_PRIOR.name)
     finder = open_finder(source, landmarker, folder, device)
     limits = {"max_misfit": MAX_MISFIT_OF_OWN, "min_side": MIN_SIDE_OF_OWN} if source == OWN else {}
-    believed = limits | depth_std(finder)
-    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets), flat=flat, **believed)
+    given = limits | beliefs_of(finder, assets)
+    fit = KeypointEstimator(assets, population, landmarks_of(finder, assets), flat=flat, **given)
     return PhotoEstimator(fit, detector=finder, population=population)
 
 

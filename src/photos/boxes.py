@@ -157,7 +157,8 @@ def _detected(photo: Photo, hand: str | None, given: np.ndarray | None, source: 
         side_source = f"--hand {hand}" if hand else f"{name}, {one.sure_of_side:.2f}"
         # Who says which hand it is need not ask; and of other detectors the score is of the hand, not of its side.
         side_score = None if hand else one.score if name == DETECTOR else one.side_score
-        keypoints = Keypoints(one.keypoints_2d, one.keypoint_confidence, name, one.world, side_score, one.only_depths)
+        in_space = one.world, side_score, one.only_depths, one.pose
+        keypoints = Keypoints(one.keypoints_2d, one.keypoint_confidence, name, *in_space)
         box = square_box(one.keypoints_2d, 1.0) if given is None else given
         score = None if name == DETECTOR else one.score
         regions.append(Region(box, source or name, one.is_left, side_source, keypoints, score))

@@ -34,12 +34,13 @@ from src.personalization.calibration.population import (
 from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue
-from src.photos.camera import Camera, lens_camera, parse_intrinsics
-from src.photos.detector.detection import Finder, finder_name
-from src.photos.detector.finders import depth_std, landmarks_of, open_finder
+from src.photos.camera import GUESSED, Camera, lens_camera, parse_intrinsics
+from src.photos.detector.detection import Detection, Finder, finder_name
+from src.photos.detector.finders import beliefs_of, landmarks_of, open_finder
 from src.photos.detector.mediapipe_hands import find_hands
-from src.photos.hands import check_one_person, find_photo_hands, keypoint_hands
+from src.photos.hands import check_one_person, find_photo_hands, keypoint_hands, warn_of_guesses
 from src.photos.measuring.flat_hand import flat_hand_cues
+from src.photos.result import Result
 from src.photos.setup import check_detector
 from template import HandAssets, load_hand_assets
 from utils.artifacts import HandMismatchError, Identity, Predictions
@@ -166,8 +167,8 @@ def calibrate(
         )
     else:
         subject = SOMEBODY if subject is None else subject
-        noise, detected = noise_of(source, assets, people), are_results(source)
-        detected = detected and all(one.sources.keypoints == DETECTOR for one in source)
+        noise = noise_of(source, assets, people)
+        detected = are_results(source) and seen_by_detector(source, accept_conflict)
         landmarks = find_landmarks(DETECTOR, assets) if detected else None
         options = replace(keypoint_options(assets, shapes_of(assets, people), device, noise, landmarks), **told)
         rows = predictions_from_keypoints(keypoints_of(source, K, confidence, hand), assets, options, subject, device)
@@ -182,6 +183,24 @@ def calibrate(
         created_by="handid.calibrate",
     )
     return found[subject]
+
+
+def seen_by_detector(results: Sequence[Result], accept_conflict: bool) -> bool:
+    """Whether keypoints of results are mediapipe's, which are not joints; a warning where their cameras are guesses.
+
+    Raises:
+        CalibrationError: those of some are and of others not, or as `check_one_person`.
+    """
+    names = sorted({one.sources.keypoints for one in results})
+    if DETECTOR in names and len(names) > 1:
+        raise CalibrationError(f"keypoints of these results are by {', '.join(names)}; calibrate those of each alone")
+    guessed = [one.sources.camera for one in results if one.sources.camera.startswith(GUESSED)]
+    warn_of_guesses(len(guessed), len(results), guessed[0] if guessed else "")
+    if names != [DETECTOR]:
+        return False
+    hands = [Detection(one.keypoints, one.confidence, one.side == "left", 1.0, one.world) for one in results]
+    check_one_person(hands, accept_conflict)
+    return True
 
 
 def calibrate_photos(args: argparse.Namespace, finder: Finder | None = None) -> dict[int, Identity]:
@@ -239,7 +258,7 @@ def photo_beliefs(
 ) -> CalibrationOptions:
     """`keypoint_options` of the detector's landmarks; of a population the shapes alone."""
     people, landmarks = shapes_of(assets, population), landmarks_of(finder, assets)
-    return replace(keypoint_options(assets, people, device, landmarks=landmarks), **depth_std(finder))
+    return replace(keypoint_options(assets, people, device, landmarks=landmarks), **beliefs_of(finder, assets))
 
 
 def evidence_of_photos(
@@ -275,7 +294,7 @@ def evidence_of_photos(
         cues = flat_hand_cues(picture, kind, finder, side, where, K, fov)
         options = replace(options, cues=(*options.cues, *cues))
     hands = find_photo_hands(source, side, K, fov, finder)
-    check_one_person(hands, options.accept_conflict)
+    check_one_person([hand.hand for hand in hands], options.accept_conflict)
     rows = predictions_from_keypoints(keypoint_hands(hands), assets, options, subject, device, finder_name(finder))
     logger.info("%d hands of %d found are used", len(rows), len(hands))
     return rows, options

@@ -18,6 +18,8 @@ from utils.files import READ_ERRORS, read_reason
 
 #: Degrees across the longer side where nothing is known: phones and webcams lie between 55 and 75.
 DEFAULT_FOV = 62.0
+#: How the source of a camera begins of which nobody said anything.
+GUESSED = "default:"
 
 
 _LARGEST_FILE = 4096  # bytes of a .npy file with nine numbers
@@ -87,7 +89,8 @@ def choose_camera(
     if photo.focal_px is not None:
         return Camera(centred(photo.focal_px, width, height), photo.focal_source)
     doubt = f"; {photo.focal_source}" if photo.focal_source else ""
-    return Camera(pinhole(width, height, DEFAULT_FOV), f"default: {DEFAULT_FOV:g}° across the longer side{doubt}", True)
+    source = f"{GUESSED} {DEFAULT_FOV:g}° across the longer side{doubt}"
+    return Camera(pinhole(width, height, DEFAULT_FOV), source, True)
 
 
 @functools.lru_cache(maxsize=4)

@@ -38,7 +38,7 @@ class Keypoints:
     """What was observed of a hand in 2D.
 
     points: (21,2) px of the picture, standard order; confidence: (21,) in [0,1]; source: who found them.
-    world: (21,3) m, that detector's own guess in three dimensions, and only_depths: as of `Detection`.
+    world: (21,3) m, that detector's own guess in three dimensions, only_depths, and pose: as of `Detection`.
     side_score: in [0.5,1], how sure it is of the side; None: nobody said.
     """
 
@@ -48,6 +48,7 @@ class Keypoints:
     world: np.ndarray | None = None
     side_score: float | None = None
     only_depths: bool = False
+    pose: np.ndarray | None = None
 
     @property
     def size(self) -> float:

@@ -103,25 +103,30 @@ def find_photo_hands(
             "are all hands one person's? A picture shows at least %d people. One shape is made of all that are used",
             people,
         )
-    guessed = sum(hand.camera.is_guess for hand in hands)
-    if guessed:
-        logger.warning(
-            "%d of %d hands are in pictures whose camera is a guess (%s): give --K or --fov; shapes suffer, and "
-            "distances scale with it",
-            guessed,
-            len(hands),
-            next(h.camera.source for h in hands if h.camera.is_guess),
-        )
+    guessed = [hand.camera.source for hand in hands if hand.camera.is_guess]
+    warn_of_guesses(len(guessed), len(hands), guessed[0] if guessed else "")
     return hands
 
 
-def check_one_person(hands: list[PhotoHand], accept_conflict: bool = False) -> HowMany | None:
+def warn_of_guesses(guessed: int, count: int, source: str) -> None:
+    """Say in the log of how many hands the camera is a guess, such as ``source``."""
+    if guessed:
+        logger.warning(
+            "%d of %d hands are in pictures whose camera is a guess (%s): give K or fov; shapes suffer, and distances "
+            "scale with it",
+            guessed,
+            count,
+            source,
+        )
+
+
+def check_one_person(hands: Sequence[Detection], accept_conflict: bool = False) -> HowMany | None:
     """How many people's hands these seem to be; None: it cannot be told.
 
     Raises:
         CalibrationError: surely several people's, unless they are accepted.
     """
-    found = how_many([hand.hand for hand in hands])
+    found = how_many(hands)
     if found is None:
         logger.warning("whether all %d hands are one person's cannot be told from them", len(hands))
     elif found.least > 1:
@@ -204,4 +209,5 @@ def keypoint_hands(hands: list[PhotoHand]) -> KeypointHands:
         np.array([hand.image_id for hand in hands], dtype=np.int64),
         [hand.name for hand in hands],
         np.stack([unknown if one.world is None else one.world for one in seen]),
+        None if any(one.pose is None for one in seen) else np.stack([one.pose for one in seen]),
     )

@@ -18,6 +18,7 @@ from src.personalization.fitting.from_keypoints import (
     KeypointFit,
     KeypointFitOptions,
     fit_keypoints,
+    turned_to_camera,
     world_direction,
 )
 from src.personalization.landmarks.model import LandmarkModel
@@ -75,6 +76,8 @@ class KeypointEstimator:
         self.joints_model = joints_model(assets, landmarks)
         self.frame_options = replace(self.options, flat=True).frame_options(assets)
         self._following = replace(self.frame_options, flat=None)
+        unsaid = replace(self.options, prediction=None)
+        self._following_unsaid = replace(unsaid.frame_options(assets), flat=None)
         self._more = more
         self._anybodys, self._persons = self, dict[bytes, KeypointEstimator]()
 
@@ -115,12 +118,15 @@ class KeypointEstimator:
             if bool(usable(fit.status)[0]) and DEPTH_RANGE[0] < float(fit.transl[0, 2]) < DEPTH_RANGE[1]:
                 shape.update_posterior(fit.betas[0].numpy(), fit.betas_covariance[0].numpy())
         betas = torch.as_tensor(shape.betas, dtype=torch.float64)[None]
+        K_row, points, confidence, world, pose = _rows(keypoints, seen.K)
+        believed = pose is not None and self.options.prediction is not None
+        said = turned_to_camera(pose, K_row, points) if believed else None
         if followed:
             start = tuple(rows_of(before.pose, before.transl, dtype=torch.float64))
-            K_row, points, confidence, *world = _rows(keypoints, seen.K)
-            guess = world_direction(world[0], K_row, points) if world else None
-            given = start[0], betas, K_row, points, confidence
-            fit = fit_frames(self.joints_model, *given, self._following, start, guess)
+            given = start[0] if said is None else said, betas, K_row, points, confidence
+            guess = world_direction(world, K_row, points)
+            options = self._following_unsaid if said is None else self._following
+            fit = fit_frames(self.joints_model, *given, options, start, guess)
         elif fit is None or shape.count > 1:
             fit, gain = self._fit(keypoints, seen.K, betas)
         result = fitted_result(seen, keypoints, self.hand, fit, {"followed_frames": frame})
@@ -129,7 +135,7 @@ class KeypointEstimator:
             sure["side"] = check_side(side_probability(keypoints.side_score, gain), least=self.min_side)
         if isinstance(fit, KeypointFit):
             sure["distance_std_m"] = float(fit.wrist_covariance[0, 2, 2]) ** 0.5
-        return replace(result, certainty=sure)
+        return replace(result, certainty=sure, predicted_pose=None if said is None else said[0].float().numpy())
 
     def _fit(
         self, keypoints: Keypoints, K: np.ndarray, betas: torch.Tensor | None, with_other_side: bool = True
@@ -144,16 +150,17 @@ class KeypointEstimator:
         if with_other_side and score is not None and score < SURE_SIDE and tells:
             flip = np.array([-1.0, 1.0, 1.0])
             other = replace(keypoints, points=keypoints.points * flip[:2], world=keypoints.world * flip)
-            both = [torch.cat(pair) for pair in zip(own, _rows(other, flip[:, None] * K * flip), strict=True)]
-            fits = self._fitted(both, betas, replace(self.options, flat=False))
+            pairs = zip(own, _rows(other, flip[:, None] * K * flip), strict=True)
+            both = [None if pair[0] is None else torch.cat(pair) for pair in pairs]
+            fits = self._fitted(both, betas, replace(self.options, flat=False, prediction=None))
             cost, other_cost = torch.where(usable(fits.status), fits.cost, torch.inf).tolist()
             gain = other_cost - cost if cost < torch.inf else 0.0
         return self._fitted(own, betas, self.options), gain
 
     def _fitted(self, rows: list[torch.Tensor], betas: torch.Tensor | None, options: KeypointFitOptions) -> KeypointFit:
         """Of rows as `_rows` gives them."""
-        K, points, confidence, *world = rows
-        return fit_keypoints(self.assets, points, K, confidence, betas, world[0] if world else None, options)
+        K, points, confidence, world, pose = rows
+        return fit_keypoints(self.assets, points, K, confidence, betas, world, options, pose=pose)
 
 
 def for_person(tools: Tools, identity: Identity | None) -> Tools:
@@ -163,7 +170,7 @@ def for_person(tools: Tools, identity: Identity | None) -> Tools:
     return replace(tools, identity=identity, **own)
 
 
-def _rows(keypoints: Keypoints, K: np.ndarray) -> list[torch.Tensor]:
-    """K, points, confidence and, where there are some, 3D points as batches of one, float64."""
-    world = [] if keypoints.world is None else [keypoints.world]
-    return rows_of(K, keypoints.points, keypoints.confidence, *world, dtype=torch.float64)
+def _rows(keypoints: Keypoints, K: np.ndarray) -> list[torch.Tensor | None]:
+    """K, points, confidence, 3D points and pose as batches of one, float64; None where there are none."""
+    given = K, keypoints.points, keypoints.confidence, keypoints.world, keypoints.pose
+    return [None if one is None else rows_of(one, dtype=torch.float64)[0] for one in given]

@@ -27,6 +27,7 @@ _LENS = {
 _MATRIX = ("K", "k", "camera_matrix", "intrinsics", "cameraMatrix", "mtx")
 _NUMBERS = ("fx", "fy", "cx", "cy")
 _DISTORTION = ("D", "d", "distortion_coefficients", "distortion_coeffs", "distortion", "dist_coeffs", "distCoeffs")
+_PRISM = ("s1", "s2", "s3", "s4", "tauX", "tauY", "taux", "tauy")
 _COEFFICIENTS = {"pinhole": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"), "fisheye": ("k1", "k2", "k3", "k4")}
 
 
@@ -112,9 +113,10 @@ def _one_camera(path: Path, values: Any, name: str | None) -> Mapping[str, Any]:
 
 
 def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
-    if str(values.get("camera_model", "pinhole")).lower() not in _LENS:  # Kalibr's projection
+    projection = str(values.get("camera_model") or "pinhole").strip().lower()  # Kalibr's, or the whole lens
+    if projection not in _LENS:
         raise ValueError(f"{source}: camera_model {values['camera_model']!r} is not supported; calibrate as a pinhole")
-    model = next((values[key] for key in ("distortion_model", "model", "lens") if values.get(key) is not None), "")
+    model = next((values[key] for key in ("distortion_model", "model", "lens") if values.get(key)), projection)
     model = "fisheye" if values.get("fisheye_model") in (1, True) else str(model).strip().lower()
     if values.get("xi"):
         raise ValueError(
@@ -123,6 +125,8 @@ def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
     if model not in _LENS:
         raise ValueError(f"{source}: lens {model!r} is not supported; it must be one of {sorted(filter(None, _LENS))}")
     lens = _LENS[model]
+    if lens != "fisheye" == _LENS[projection]:
+        raise ValueError(f"{source}: camera_model {projection!r} and {model!r} are two lenses; leave the right one")
     given = {key: _matrix(_flat(values[key])) for key in _MATRIX if values.get(key) is not None}
     if not (missing := [key for key in _NUMBERS if key not in values]):
         given["fx, fy, cx, cy"] = _matrix([values[key] for key in _NUMBERS])
@@ -137,6 +141,8 @@ def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
     else:  # by name, here or in a mapping of their own
         values = values if key is None else {**values, **values[key]}
         names = _COEFFICIENTS[lens]
+        if unknown := sorted(name for name in _PRISM if values.get(name)):
+            raise ValueError(f"{source}: {', '.join(unknown)} of a thin prism or a tilted sensor are not supported")
         used = max((number for number, name in enumerate(names) if name in values), default=-1) + 1
         count = next(count for count in COUNTS[lens] if count >= used)
         distortion = np.array([float(values.get(name, 0)) for name in names[:count]])
@@ -171,4 +177,6 @@ def _size(values: Mapping[str, Any]) -> tuple[int, int] | None:
     if isinstance(given[0], str) or None in given[0] or np.size(_flat(given[0])) != 2:
         raise ValueError(f"a picture's size is {given[0]!r}; width and height in pixels are meant")
     width, height = _flat(given[0])
+    if other := next((one for one in given[1:] if list(_flat(one)) != [width, height]), None):
+        raise ValueError(f"pictures have two sizes, {given[0]!r} and {other!r}; leave the right one")
     return int(width), int(height)

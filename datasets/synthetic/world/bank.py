@@ -20,7 +20,7 @@ import torch
 from datasets.synthetic.jobs import run_jobs
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import SIZE
-from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts, relative_depth
+from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts, relative_depth, relative_pose
 from options.command_line import run_command, values_of, writer_parser
 from utils.files import atomic_path
 
@@ -110,6 +110,9 @@ class ResidentBank:
         #: m, relative depths, and of a pixel of the cut-out, as `relative_depth`.
         self.depth = torch.empty((cutouts, 21), device=self.device)
         self.pixel = torch.empty(cutouts, device=self.device)
+        #: Rotations as `relative_pose`, and the person's shape.
+        self.pose = torch.empty((cutouts, 16, 3, 3), device=self.device)
+        self.betas = torch.empty((cutouts, 10), device=self.device)
         self._read: set[int] = set()
 
     @property
@@ -129,8 +132,10 @@ class ResidentBank:
             first, wall = self.cutouts, self.backgrounds
             self.rgba[first : first + len(pixels)] = torch.from_numpy(pixels).to(self.device)
             self.walls[wall : wall + len(walls)] = torch.from_numpy(walls).to(self.device)
-            rows = np.ascontiguousarray(labels["keypoints"]), *relative_depth(labels)
-            for whole, part in zip((self.keypoints, self.depth, self.pixel), rows, strict=True):
+            given = (np.ascontiguousarray(labels[name]) for name in ("keypoints", "betas"))
+            rows = *given, *relative_depth(labels), relative_pose(labels)
+            wholes = self.keypoints, self.betas, self.depth, self.pixel, self.pose
+            for whole, part in zip(wholes, rows, strict=True):
                 whole[first : first + len(pixels)] = torch.from_numpy(part).to(self.device)
             self._read.add(number)
         return len(new)

@@ -152,17 +152,28 @@ def relative_depth(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (N,21) float32 m, depth about the mean, away from the camera; (N,) float32 m, of a pixel at the hand.
     """
     pixels, points = (labels[name].astype(np.float64) for name in ("keypoints", "xyz"))
-    centred = points - points.mean(axis=1, keepdims=True)
+    centred, turn = points - points.mean(axis=1, keepdims=True), _turn_to_middle(labels)
     chains = points[:, 1:].reshape(-1, 5, 4, 3)
     bones = np.diff(np.concatenate([np.broadcast_to(points[:, None, :1], (len(points), 5, 1, 3)), chains], 2), axis=2)
     size = MEAN_BONES / np.linalg.norm(bones, axis=3).sum(axis=(1, 2))
-    middle = np.concatenate([pixels.mean(axis=1), np.ones((len(pixels), 1))], axis=1)
-    ray = np.linalg.solve(labels["K"].astype(np.float64), middle[..., None])[..., 0]
-    turn = turn_to_ray(torch.as_tensor(ray / np.linalg.norm(ray, axis=1, keepdims=True))).numpy()
     centred = size[:, None, None] * (centred @ turn)
     about = pixels - pixels.mean(axis=1, keepdims=True)
     pixel = (centred[..., :2] * about).sum(axis=(1, 2)) / np.square(about).sum(axis=(1, 2))
     return centred[..., 2].astype(np.float32), pixel.astype(np.float32)
+
+
+def relative_pose(labels: np.ndarray) -> np.ndarray:
+    """Rotations (N,16,3,3) float32 of labels (N,) of `LABEL`, in the axes of `relative_depth`'s camera."""
+    pose = roma.rotvec_to_rotmat(torch.as_tensor(labels["pose"].astype(np.float64)).unflatten(1, (16, 3))).numpy()
+    pose[:, 0] = _turn_to_middle(labels).mT @ pose[:, 0]
+    return pose.astype(np.float32)
+
+
+def _turn_to_middle(labels: np.ndarray) -> np.ndarray:
+    """(N,3,3) that take the optical axis to the ray through the middle of the keypoints."""
+    middle = labels["keypoints"].astype(np.float64).mean(axis=1)
+    ray = np.linalg.solve(labels["K"].astype(np.float64), np.insert(middle, 2, 1, axis=1)[..., None])[..., 0]
+    return turn_to_ray(torch.as_tensor(ray / np.linalg.norm(ray, axis=1, keepdims=True))).numpy()
 
 
 def _grasp(hand: HandModel, betas: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, Part]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import roma
 import torch
 import torch.nn.functional as F
 
@@ -29,6 +30,8 @@ class Crops(NamedTuple):
     is_hand: torch.Tensor  # (B,) bool; keypoints mean nothing where not
     depth: torch.Tensor  # (B, 21) m about their mean, as `hands.relative_depth`; a mirror changes nothing
     extent: torch.Tensor  # (B,) m across the crop, at the hand
+    pose: torch.Tensor  # (B, 16, 3, 3) as `hands.relative_pose`, turned with the crop; not of left hands
+    betas: torch.Tensor  # (B, 10)
 
 
 class Pictures(NamedTuple):
@@ -182,7 +185,14 @@ def mix_crops(bank: ResidentBank, count: int, size: int = 128, left: float = 0.1
     image, _ = _frame(photograph(picture), 0.35, 0.25)
     seen = invert_points(affine, keypoints)
     box, is_hand = side / window * size, ~(missed | empty | arm)
-    return Crops(image * 2 - 1, seen, box, is_left, is_hand, bank.depth[index], bank.pixel[index] * window)
+    known = bank.depth[index], bank.pixel[index] * window, turned(bank.pose[index], turn), bank.betas[index]
+    return Crops(image * 2 - 1, seen, box, is_left, is_hand, *known)
+
+
+def turned(pose: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    """Poses (B, 16, 3, 3) as pictures show them whose `similarity` to their source has the angles ``turn`` (B,)."""
+    back = roma.rotvec_to_rotmat(torch.stack([0 * turn, 0 * turn, -turn], dim=1))
+    return torch.cat([(back @ pose[:, 0])[:, None], pose[:, 1:]], dim=1)
 
 
 def _other_hand(bank: ResidentBank, count: int, size: int) -> torch.Tensor:

@@ -22,6 +22,7 @@ from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
 from template import load_hand_assets
 from utils.artifacts import Predictions
+from utils.camera import mirror_intrinsics
 from utils.files import writable_file
 
 logger = logging.getLogger(__name__)
@@ -66,11 +67,16 @@ def measure(args: argparse.Namespace) -> None:
     assets = load_hand_assets(args.mano_dir, side="right")
     labels = read_estimates(args.labels, "joints")
     size = None if labels.image_size is None else tuple(labels.image_size[0].tolist())
-    camera = np.array(labels.K[0], dtype=np.float64)
-    if labels.is_left[0]:  # that row's is mirrored
-        if size is None:
-            raise CalibrationError(f"{args.labels}: image_size is needed where hands are left ones")
-        camera[0, 2] = size[0] - 1 - camera[0, 2]
+    if labels.image_size is not None and (labels.image_size != labels.image_size[0]).any():
+        raise CalibrationError(f"{args.labels}: pictures of several sizes; give those of each camera alone")
+    if labels.is_left.any() and size is None:
+        raise CalibrationError(f"{args.labels}: image_size is needed where hands are left ones")
+    cameras = np.array(labels.K, dtype=np.float64)
+    if size is not None:  # of left hands they are mirrored
+        cameras[labels.is_left] = [mirror_intrinsics(K, size[0]) for K in cameras[labels.is_left]]
+    camera = cameras[0]
+    if np.abs(cameras - camera).max() > 1e-3:
+        raise CalibrationError(f"{args.labels}: K of several cameras; give those of each alone")
     estimates = read_estimates(args.estimates, args.format, K=camera, image_size=size, images=args.images)
     estimates, labels = paired(estimates, labels)
     landmarks = find_landmarks(args.format, assets) if args.landmarks else None

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import logging
 import math
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from datasets.synthetic.world.bank import ResidentBank
-from datasets.synthetic.world.mixing import CROP_SCALE, mix_crops, mix_pictures
+from datasets.synthetic.world.mixing import CROP_SCALE, Crops, mix_crops, mix_pictures
 from options.command_line import CommandParser, run_command, values_of
 from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint, save_checkpoint
 from src.engine.ship import export_weights
@@ -31,7 +31,7 @@ from src.engine.world.calibration import calibrate_detector, calibrate_keypoints
 from src.models.hand_detector import INPUT_SIZE, detector_loss
 from src.models.heatmaps import heatmap_loss
 from src.models.keypoint_rating import keypoint_is_right
-from template import load_hand_assets
+from template import HandModel, load_hand_assets
 from utils.device import choose_device
 from utils.files import write_json
 
@@ -47,8 +47,10 @@ def keypoint_step(
 ) -> tuple[torch.Tensor, dict]:
     """Loss of a fresh batch of crops, and its parts."""
     crops = mix_crops(bank, batch, size, left=left)
+    known = torch.rand(batch, 1, device=bank.device) < 0.5  # of half of the crops the person
+    betas = torch.where(known, crops.betas, torch.nan)
     with torch.autocast(bank.device.type, torch.bfloat16, enabled=bank.device.type == "cuda"):
-        output = model(crops.image.contiguous(memory_format=torch.channels_last))
+        output = model(crops.image.contiguous(memory_format=torch.channels_last), betas=betas)
     hand = crops.is_hand
     found, truth = output["keypoints_2d"], crops.keypoints
     inside = ((truth > -0.5) & (truth < size - 0.5)).all(-1) & hand[:, None]
@@ -63,10 +65,37 @@ def keypoint_step(
     side = entropy(output["hand_logits"][:, 1], crops.is_left.float(), weight=hand.float())
     off = (output["depth"] - crops.depth).abs().mean(1) + (output["extent"] / crops.extent).log().abs() / 100
     depth = (off * hand).sum() / hand.sum().clamp_min(1)
-    loss = maps + 2 * coordinates + 0.3 * event + 0.5 * hand_loss + side + 30 * depth
+    pose = pose_loss(output, crops)
+    loss = maps + 2 * coordinates + 0.3 * event + 0.5 * hand_loss + side + 30 * depth + pose
     shares = right.sum() / (21 * hand.sum()).clamp_min(1)
-    parts = {"maps": maps, "coordinates": coordinates, "event": event, "hand": hand_loss, "side": side, "depth": depth}
+    parts = {
+        "maps": maps,
+        "coordinates": coordinates,
+        "event": event,
+        "hand": hand_loss,
+        "side": side,
+        "depth": depth,
+        "pose": pose,
+    }
     return loss, parts | {"right": shares}
+
+
+def pose_loss(output: dict[str, torch.Tensor], crops: Crops) -> torch.Tensor:
+    """Of right hands: joints relative to the wrist, in parts of 10 cm, the rotations' entries and the betas."""
+    hand = _hand_model(crops.pose.device)
+    joints, true_joints = (
+        hand.joints(pose, betas, None) for pose, betas in ((output["pose"], output["betas"]), (crops.pose, crops.betas))
+    )
+    off = ((joints - joints[:, :1]) - (true_joints - true_joints[:, :1])).norm(dim=-1).mean(1) / 0.1
+    rotations = (output["pose"] - crops.pose).abs().mean((1, 2, 3))
+    shape = (output["betas"] - crops.betas).abs().mean(1)
+    counts = crops.is_hand & ~crops.is_left
+    return ((3 * off + 3 * rotations + 0.05 * shape) * counts).sum() / counts.sum().clamp_min(1)
+
+
+@functools.lru_cache(maxsize=2)
+def _hand_model(device: torch.device) -> HandModel:
+    return HandModel(load_hand_assets()).to(device)
 
 
 def detector_step(model: nn.Module, bank: ResidentBank, batch: int, size: int, _: float) -> tuple[torch.Tensor, dict]:
@@ -85,7 +114,7 @@ def make_card(task: str, backbone: str, size: int) -> ModelCard:
     sizes = {"input_size": size, "crop_size": size}
     if task == "detector":
         return ModelCard("hand_detector", options={"backbone": backbone}, **sizes, crop_scale=1.0)
-    assets, options = load_hand_assets(), {"backbone": backbone, "rated": True, "lifts": True}
+    assets, options = load_hand_assets(), {"backbone": backbone, "rated": True, "lifts": True, "poses": True}
     hand = {"hand_name": assets.name, "hand_hash": assets.hash}
     return ModelCard("pose_2d", options=options, **sizes, crop_scale=CROP_SCALE, **hand)
 
@@ -227,7 +256,7 @@ def finish(args: argparse.Namespace, card: ModelCard, model: nn.Module, device: 
     """Calibrate and write the weights; scores beside them."""
     held_back = ResidentBank(args.validation or args.bank, device, args.validation_cutouts)
     held_back.refresh()
-    keypoints = partial(calibrate_keypoints, keep=args.only_fresh)
+    keypoints = functools.partial(calibrate_keypoints, keep=args.only_fresh)
     calibrate = calibrate_detector if args.task == "detector" else keypoints
     with torch.random.fork_rng():  # the training goes on with its own
         torch.manual_seed(20261126)

@@ -45,7 +45,8 @@ class KeypointHands:
     Attributes:
         keypoints: (N,21,2) px; K: (N,3,3) px; confidence: (N,21) in [0,1].
         is_left, image_id: (N,); names: for the log.
-        world: (N,21,3) m `Detection.world`, NaN where there is none; or None.
+        world: (N,21,3) m `Detection.world`, NaN where there is none; or None. pose: (N,16,3,3) `Detection.pose`; or
+            None.
     """
 
     keypoints: np.ndarray
@@ -55,6 +56,7 @@ class KeypointHands:
     image_id: np.ndarray
     names: list[str]
     world: np.ndarray | None = None
+    pose: np.ndarray | None = None
 
     def fit(
         self,
@@ -65,8 +67,9 @@ class KeypointHands:
     ) -> KeypointFit:
         """`fit_keypoints` of each hand on its own; betas (10,) if the person is known."""
         keypoints, K, confidence = (torch.as_tensor(value) for value in (self.keypoints, self.K, self.confidence))
-        shape, world = (None if value is None else torch.as_tensor(value) for value in (betas, self.world))
-        return fit_keypoints(assets, keypoints, K, confidence, shape, world, options, device)
+        known = (None if value is None else torch.as_tensor(value) for value in (betas, self.world))
+        pose = None if self.pose is None else torch.as_tensor(self.pose)
+        return fit_keypoints(assets, keypoints, K, confidence, *known, options, device, pose)
 
     def explained(
         self,
@@ -208,7 +211,7 @@ def fit_options(options: CalibrationOptions) -> KeypointFitOptions:
     more: dict[str, Any] = {"noise": options.noise, "people": options.population, "flat": options.flat is not None}
     if options.landmarks is None:
         more["noise"] = replace(options.noise, std_box=options.noise.std_box / SHARED_ERROR_FACTOR)
-        more["world_std"] = options.world_std
+        more |= {"world_std": options.world_std, "prediction": options.prediction}
     return KeypointFitOptions.of_source(options.landmarks, **more)
 
 

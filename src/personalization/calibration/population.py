@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.views import SHARED
-from src.personalization.fitting.fit import FitOptions
+from src.personalization.fitting.fit import FitOptions, PosePriorOptions
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
@@ -119,6 +119,7 @@ class CalibrationOptions(FitOptions):
         laplace: correct the betas for the room that poses and positions have (`problem.log_volume_gradient`); None:
             where the depth is known.
         accept_conflict: use a cue even where it contradicts the images.
+        prediction: of each image on its own, what is believed of its source's pose (`KeypointFitOptions`).
         depths: m; a hand that its keypoints and K place elsewhere was seen by another camera than that K's.
     """
 
@@ -133,6 +134,7 @@ class CalibrationOptions(FitOptions):
     same_video: bool | None = None
     interval_correlation: float = 0.0
     laplace: bool | None = None
+    prediction: PosePriorOptions | None = None
     accept_conflict: bool = False
     depths: tuple[float, float] = (0.08, 4.0)
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=100))

@@ -219,15 +219,16 @@ def believed(ready: Estimates, assets: HandAssets, people: Population) -> Estima
         return ready
     network = ready.trust.population(people, assets).network
     assert network is not None
+    doubted = False
     for subject, own in rows_by_subject(ready.rows).items():
         off = ready.rows.betas[own].astype(np.float64).mean(axis=0) - network.gain @ people.betas_mean - network.offset
         spread = network.gain @ people.betas_covariance @ network.gain.T + network.systematic + network.noise / len(own)
         worst = float(np.sqrt(np.mean(off**2 / np.diag(spread))))
         if worst > UNBELIEVABLE:
+            doubted = True
             logger.warning(
                 "subject %d: the shapes of %s are %.1f standard deviations from what is known of it, so they say "
-                "nothing here of the hand's size (weights/trust_*.json is simulated; measure it: %s)",
+                "nothing here of anybody's size (weights/trust_*.json is simulated; measure it: %s)",
                 subject, ready.trust.name, worst, MAKE,
             )  # fmt: skip
-            return replace(ready, rows=replace(ready.rows, betas=None))
-    return ready
+    return replace(ready, rows=replace(ready.rows, betas=None)) if doubted else ready

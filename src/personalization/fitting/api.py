@@ -148,6 +148,7 @@ def fit(
     start = None if pose is None else _tensor(pose, "pose", (n, 16, 3, 3))
     if left:  # a camera that looks at the mirror image, x -> -x
         points = torch.stack([2 * camera[:, None, 0, 2] - points[..., 0], points[..., 1]], dim=-1)
+        camera = camera * camera.new_tensor([[1.0, -1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])  # its skew
         start = None if start is None else mirror_pose(start)
     noise = replace(DETECTOR_NOISE if landmarks is None else landmarks.noise(), std_px=std_px)
     if start is None:

@@ -164,9 +164,12 @@ def problem_at(
     confidence: torch.Tensor | None,
     world: torch.Tensor | None,
     options: FitOptions,
+    pose: torch.Tensor | None = None,
 ) -> tuple[FrameProblem, State]:
-    """The problem, in rad and m, that hands were fitted to, and their state; arguments as of `fit_frames`."""
-    inputs = check_frames(found.pose, found.betas, K, keypoints, confidence, options.noise.min_confidence)
+    """The problem, in rad and m, that hands were fitted to, and their state; arguments as of `fit_frames` (without a
+    pose its prior is about what was found)."""
+    pose = found.pose if pose is None else pose
+    inputs = check_frames(pose, found.betas, K, keypoints, confidence, options.noise.min_confidence)
     wrist = found.transl + model.rest_points(found.betas)[:, 0]
     problem = FrameProblem(model, observe(model, inputs, options, world), options.shape_prior)
     return problem, {"pose": found.pose, "wrist": wrist, "betas": found.betas}

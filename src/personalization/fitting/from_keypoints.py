@@ -49,6 +49,7 @@ class KeypointFitOptions:
         pose_spread: times the covariance of usual poses; world_std: (21,) m, of the depth of the detector's own 3D
             points; world_scale_std: of their scale. `of_source` takes these and the noise from the landmarks.
         flat: whether a hand may be one that is shown flat (`FlatHand`).
+        prediction: what is believed of the source's own poses, in place of usual ones; None: it gives none.
         starts: orientations that are fitted, those that explain the points best as they are; rough_steps: of every
             start; kept: how many of the best then go on to ``lm``'s end.
     """
@@ -60,6 +61,7 @@ class KeypointFitOptions:
     world_std: tuple[float, ...] = (0.05,) * 21
     world_scale_std: float = 0.15
     flat: bool = True
+    prediction: PosePriorOptions | None = None
     starts: int = 8
     rough_steps: int = 5
     kept: int = 3
@@ -80,12 +82,13 @@ class KeypointFitOptions:
         return cls(**{**given, **more})
 
     def frame_options(self, assets: HandAssets, device: torch.device | str = "cpu") -> FitOptions:
-        """For `fit_frames` with a known shape, from one start."""
+        """For `fit_frames` with a known shape, from one start, which is the source's own pose or means nothing."""
+        says_none = self.prediction is None
         return FitOptions(
-            prior=PosePriorOptions(torch.inf, torch.inf),
+            prior=self.prediction or PosePriorOptions(torch.inf, torch.inf),
             noise=self.noise,
-            extra_priors=(habit_prior(assets, device=device, spread=self.pose_spread),),
-            flat=FlatHand.of(assets, device, self.pose_spread) if self.flat else None,
+            extra_priors=(habit_prior(assets, device=device, spread=self.pose_spread),) if says_none else (),
+            flat=FlatHand.of(assets, device, self.pose_spread) if self.flat and says_none else None,
             world_std=self.world_std,
             world_scale_std=self.world_scale_std,
             lm=self.lm,
@@ -114,6 +117,7 @@ def fit_keypoints(
     world: torch.Tensor | None = None,
     options: KeypointFitOptions = KeypointFitOptions(),
     device: torch.device | str = "cpu",
+    pose: torch.Tensor | None = None,
 ) -> KeypointFit:
     """Fit every hand on its own.
 
@@ -124,6 +128,7 @@ def fit_keypoints(
         betas: (N,10) or (10,) a known identity; None: betas are fitted too, with the population as prior.
         world: (N,21,3) m `Detection.world`, NaN where there is none.
         options, device: the arithmetic is float64.
+        pose: (N,16,3,3) `Detection.pose`, where each fit starts, and its prior as ``options.prediction`` says.
 
     Returns:
         `KeypointFit`, float64 on ``device``.
@@ -134,15 +139,20 @@ def fit_keypoints(
     confidence = None if confidence is None else confidence.to(device, torch.float64)
     prior = (options.people or Population()).shape_prior.to(device)
     shape = (prior.mean if betas is None else betas.to(device, torch.float64)).expand(n, 10).clone()
+    if pose is None or options.prediction is None:
+        pose, options = None, replace(options, prediction=None)
     fit = replace(options.frame_options(assets, device), shape_prior=prior if betas is None else None)
     given = (K, keypoints, confidence, world_direction(world, K, keypoints))
+    said = None if pose is None else turned_to_camera(pose, K, keypoints)
 
     def fitted(rows: torch.Tensor, pose: torch.Tensor, betas: torch.Tensor, *transl: torch.Tensor, lm: LMOptions):
         """Hands ``rows`` (R,) from poses (R,16,3,3) and places (R,3) m; starts of a hand compete by their cost."""
         *own, direction = (None if value is None else value[rows] for value in given)
-        return fit_frames(model, pose, betas, *own, replace(fit, lm=lm), (pose, *transl) if transl else None, direction)
+        start = (pose, *transl) if transl else None
+        prior = pose if said is None else said[rows]
+        return fit_frames(model, prior, betas, *own, replace(fit, lm=lm), start, direction)
 
-    pose = _starts(model, assets, options.starts, shape, given, fit)
+    pose = _starts(model, assets, options.starts, shape, given, fit) if said is None else said[:, None]
     count = pose.shape[1]
     rows = torch.arange(n, device=keypoints.device).repeat_interleave(count)
     rough = fitted(rows, pose.flatten(0, 1), shape[rows], lm=replace(fit.lm, max_steps=options.rough_steps))
@@ -162,7 +172,7 @@ def fit_keypoints(
         odds = flat_odds(model, fine.rows(chosen), fine.rows(flat), given, replace(fit, flat=None), fit.flat)
         chosen = torch.where(odds > 0, flat, chosen)
     found = fine.rows(chosen)
-    problem, state = problem_at(model, found, *given, fit)
+    problem, state = problem_at(model, found, *given, fit, said)
     terms = problem.linearise(state)
     covariance = _covariance(terms["hessian"])
     good = usable(found.status) & torch.isfinite(covariance).flatten(1).all(dim=1)
@@ -196,6 +206,13 @@ def world_direction(world: torch.Tensor | None, K: torch.Tensor, keypoints: torc
     turn = torch.nan_to_num(ray_turn(K, keypoints.mean(dim=1)))
     world = world.to(K)
     return (world - world.mean(dim=1, keepdim=True)) @ turn.mT
+
+
+def turned_to_camera(pose: torch.Tensor, K: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
+    """A detector's poses (N,16,3,3), turned from its camera, which looks at the hand, to ours."""
+    turn = torch.nan_to_num(ray_turn(K, keypoints.mean(dim=1)))
+    pose = pose.to(K)
+    return torch.cat([(turn @ pose[:, 0])[:, None], pose[:, 1:]], dim=1)
 
 
 def _starts(

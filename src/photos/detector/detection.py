@@ -23,6 +23,7 @@ class Detection:
         world: (21,3) m, the detector's own guess in three dimensions about the hand's centre, or None. Axes are those
             of a camera turned towards the hand (x right, y down, z away).
         only_depths: ``world`` is the points in the picture with depths, which tells nothing of proportions or the side.
+        pose: (16,3,3) the detector's own guess, in the axes of ``world``; of a left hand that of its mirror image.
     """
 
     keypoints_2d: np.ndarray
@@ -32,6 +33,7 @@ class Detection:
     world: np.ndarray | None = None
     side_score: float | None = None
     only_depths: bool = False
+    pose: np.ndarray | None = None
 
     @property
     def sure_of_side(self) -> float:

@@ -54,11 +54,13 @@ def landmarks_of(finder: Finder, assets: HandAssets) -> LandmarkModel | None:
     return find_landmarks(DETECTOR, assets) if finder_name(finder) == DETECTOR else None
 
 
-def depth_std(finder: Finder) -> dict[str, Any]:
-    """How far a detector's own depths are believed, as options of a fit; nothing where its landmarks say that, or it
-    gives none."""
-    std = getattr(finder, "world_std", None)
-    return {} if std is None else {"world_std": std}
+def beliefs_of(finder: Finder, assets: HandAssets) -> dict[str, Any]:
+    """How far a detector's own depths and poses are believed, as options of a fit; nothing where its landmarks say
+    that, or it gives none. Poses are of one hand model and say nothing of another."""
+    given = {"world_std": getattr(finder, "world_std", None)}
+    if getattr(finder, "hand_hash", None) == assets.hash:
+        given["prediction"] = getattr(finder, "prediction", None)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def finder_trained_on(finder: Finder | None) -> str:

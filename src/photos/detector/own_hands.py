@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import roma
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
@@ -18,6 +19,7 @@ from torchvision.ops import nms
 from datasets.image_crop import crop_image
 from src.engine.checkpoint import ModelCard, load_network
 from src.engine.networks import for_inference
+from src.personalization.fitting.fit import PosePriorOptions
 from src.photos.detector.detection import Detection
 from src.photos.detector.mediapipe_hands import SAME_HAND, overlap
 from src.photos.detector.search import WindowReader, limited, network_input, several_looks
@@ -50,6 +52,9 @@ DEPTH_STD = (
     *(0.041, 0.034, 0.031, 0.036, 0.042, 0.018, 0.022, 0.029, 0.039, 0.015, 0.019),
     *(0.030, 0.043, 0.018, 0.020, 0.029, 0.040, 0.024, 0.025, 0.029, 0.038),
 )
+#: rad, of the wrist's rotation and of finger joints, as the keypoint network says them: their root mean square errors
+#: a coordinate on held-back renders.
+POSE_STD = (0.29, 0.17)
 #: Least score of a hand: under 2% of pictures without one reach it, renders and parts of photographs (docs/world.md).
 MIN_SCORE = 0.7
 
@@ -67,7 +72,8 @@ class OwnHands:
 
     Attributes:
         closely: search in tiles as well, at three times the time.
-        world_std: (21,) m, of `Detection.world`'s depths; None: the network gives none.
+        world_std: (21,) m, of `Detection.world`'s depths, and prediction: of `Detection.pose`, of the hand model
+            ``hand_hash``; None: the network gives none.
 
     Raises:
         FileNotFoundError, CheckpointError: as `load_network`. ValueError: the keypoint network has no rating.
@@ -84,7 +90,10 @@ class OwnHands:
         self.detector = for_inference(network)
         self.reader = RatedReader(*load_network(keypoints, device, expect="pose_2d")[:2], device)
         self.threshold, self.device, self.name, self.closely = threshold, device, "own detector", False
-        self.world_std = DEPTH_STD if self.reader.card.options.get("lifts") else None
+        says = self.reader.card.options
+        self.world_std = DEPTH_STD if says.get("lifts") else None
+        self.prediction = PosePriorOptions(*POSE_STD) if says.get("poses") else None
+        self.hand_hash = self.reader.card.hand_hash
 
     def searching_closely(self) -> OwnHands:
         """The same networks, for videos."""
@@ -145,12 +154,11 @@ class OwnHands:
         least = np.minimum(np.minimum(first.is_hand, last.is_hand), pair.is_hand.reshape(count, 2).min(axis=1))
         evidence = np.stack([probability, least, last.confidence.mean(axis=1)], axis=1)
         score = 1 / (1 + np.exp(-logit(evidence) @ EVIDENCE[:3] - EVIDENCE[3]))
-        rows = zip(
-            keypoints, confidence.mean(axis=1), is_left, score, in_space(keypoints, chosen, last), left, strict=True
-        )
+        space = in_space(keypoints, chosen, last), mean_pose(chosen, last)
+        rows = zip(keypoints, confidence.mean(axis=1), is_left, score, *space, left, strict=True)
         return [
-            Look(Detection(p, c, bool(side), float(s), world, only_depths=True), float(d))
-            for p, c, side, s, world, d in rows
+            Look(Detection(p, c, bool(side), float(s), world, only_depths=True, pose=pose), float(d))
+            for p, c, side, s, world, pose, d in rows
         ]
 
 
@@ -187,7 +195,10 @@ def one_each(looks: list[Look]) -> list[Detection]:
     for group in groups:
         left = sum(look.left for look in group)
         sure = 1 / (1 + np.exp(-SIDE_SLOPE * abs(left)))
-        found.append(replace(group[0].hand, is_left=bool(left > 0), side_score=float(sure)))
+        # The surest may be of the other side, and its pose of the other mirror image.
+        same = next((look.hand for look in group if look.hand.is_left == (left > 0)), group[0].hand)
+        side = {"is_left": bool(left > 0), "side_score": float(sure), "pose": same.pose}
+        found.append(replace(group[0].hand, **side))
     return found
 
 
@@ -216,6 +227,7 @@ class Readings(NamedTuple):
     is_left: np.ndarray  # (N,) probability of a left hand in the crop as the network saw it, mirrored or not
     depth: np.ndarray | None = None  # (N,21) m about their mean, see `DepthHead`; None: the network says none
     pixel: np.ndarray | None = None  # (N,) m of a pixel of the image, at a hand of that size
+    pose: np.ndarray | None = None  # (N,16,3,3) see `PoseHead`; None: the network says none
 
     def rows(self, index: np.ndarray) -> Readings:
         """Some of them."""
@@ -229,6 +241,14 @@ def in_space(keypoints: np.ndarray, *looks: Readings) -> list[np.ndarray | None]
     pixel = np.mean([look.pixel for look in looks], axis=0)[:, None, None]
     across = pixel * (keypoints - keypoints.mean(axis=1, keepdims=True))
     return list(np.concatenate([across, np.mean([look.depth for look in looks], axis=0)[..., None]], axis=2))
+
+
+def mean_pose(*looks: Readings) -> list[np.ndarray | None]:
+    """`Detection.pose` (16,3,3) of each of N hands, the chordal mean over the looks."""
+    if any(look.pose is None for look in looks):
+        return [None] * len(looks[0].keypoints)
+    together = torch.as_tensor(np.mean([look.pose for look in looks], axis=0))
+    return list(roma.special_procrustes(together).double().numpy())
 
 
 class RatedReader(WindowReader):
@@ -246,8 +266,9 @@ class RatedReader(WindowReader):
     def read(self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray) -> Readings:
         """Look into tight squares (N,3) px; see `look`."""
         keypoints, output = self.look(image, boxes, is_left)
-        names = ("keypoint_confidence", "is_hand", "is_left", *(("depth", "extent") if "depth" in output else ()))
-        read = Readings(keypoints, *(output[name].float().cpu().numpy() for name in names))
+        names = ("keypoint_confidence", "is_hand", "is_left", "depth", "extent", "pose")
+        parts = [output[name].float().cpu().numpy() if name in output else None for name in names]
+        read = Readings(keypoints, *parts)
         if read.pixel is None:
             return read
         return read._replace(pixel=read.pixel / (self.card.crop_scale * np.asarray(boxes)[:, 2]))

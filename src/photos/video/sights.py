@@ -10,7 +10,15 @@ import numpy as np
 
 from src.photos.api import PhotoEstimator
 from src.photos.boxes import Region
-from src.photos.detector.own_hands import DETECTOR_WEIGHTS, OwnHands, RatedReader, in_space, logit, open_own_hands
+from src.photos.detector.own_hands import (
+    DETECTOR_WEIGHTS,
+    OwnHands,
+    RatedReader,
+    in_space,
+    logit,
+    mean_pose,
+    open_own_hands,
+)
 from src.photos.detector.search import KeypointReader, limited, several_looks
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage
@@ -121,8 +129,9 @@ class OwnWindows(Looker):
         )
         evidence = float(logit(pair.is_left[1]) - logit(pair.is_left[0])) / 2
         left = np.clip(evidence if not is_left else -evidence, -MOST_OF_A_LOOK, MOST_OF_A_LOOK)
-        (world,) = in_space(points[None], pair.rows(np.array([0])))
-        keypoints = Keypoints(points, confidence, self.tools.detector.name, world, only_depths=True)
+        own = pair.rows(np.array([0]))
+        (world,), (pose,) = in_space(points[None], own), mean_pose(own)
+        keypoints = Keypoints(points, confidence, self.tools.detector.name, world, only_depths=True, pose=pose)
         region = Region(square_box(points, 1.0), FOLLOWED, is_left, FOLLOWED, keypoints, float(confidence.mean()))
         return Sight(region, float(-left))
 

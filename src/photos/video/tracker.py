@@ -320,6 +320,8 @@ class HandTracker:
     def _region(self, track: Track, sight: Sight) -> Region:
         """What the estimator is told: the side is the track's."""
         region = replace(sight.region, keypoints=None) if self._own_keypoints else sight.region
+        if region.keypoints is not None and region.is_left != track.is_left:  # a pose of the other mirror image
+            region = replace(region, keypoints=replace(region.keypoints, pose=None))
         if self.tools.hand in ("left", "right") or track.hits < 2:
             return region if track.is_left == region.is_left else replace(region, is_left=track.is_left)
         keypoints = region.keypoints
