@@ -87,8 +87,9 @@ class PoseHead(KeypointFeatures):
             ``betas`` (B, 10), those given where they are known.
         """
         vector = self.read(*seen)
-        told = vector.new_zeros(len(vector), NUM_BETAS) if betas is None else betas.to(vector)
-        known = torch.isfinite(told).all(dim=1, keepdim=True) & (betas is not None)
+        told = torch.zeros_like(vector[:, :NUM_BETAS]) if betas is None else betas.to(vector)
+        known = torch.isfinite(told).all(dim=1, keepdim=True)
+        known = torch.zeros_like(known) if betas is None else known
         told = torch.where(known, told, 0.0)
         out = self.joined(torch.cat([vector, 10 * depth, told, known.to(vector)], dim=1))
         six, shape = out[:, : 6 * NUM_ROTATIONS], out[:, 6 * NUM_ROTATIONS :]

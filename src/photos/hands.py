@@ -201,6 +201,7 @@ def through_lens(hand: Detection, lens: CameraModel) -> tuple[Detection, View]:
 def keypoint_hands(hands: list[PhotoHand]) -> KeypointHands:
     """What is seen of them, to be fitted."""
     seen, unknown = [hand.hand for hand in hands], np.full((21, 3), np.nan)
+    poses = [one.pose for one in seen if one.pose is not None]
     return KeypointHands(
         np.stack([one.keypoints_2d for one in seen]),
         np.stack([hand.K for hand in hands]),
@@ -209,5 +210,5 @@ def keypoint_hands(hands: list[PhotoHand]) -> KeypointHands:
         np.array([hand.image_id for hand in hands], dtype=np.int64),
         [hand.name for hand in hands],
         np.stack([unknown if one.world is None else one.world for one in seen]),
-        None if any(one.pose is None for one in seen) else np.stack([one.pose for one in seen]),
+        np.stack(poses) if len(poses) == len(seen) else None,
     )

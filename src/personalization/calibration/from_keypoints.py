@@ -67,9 +67,9 @@ class KeypointHands:
     ) -> KeypointFit:
         """`fit_keypoints` of each hand on its own; betas (10,) if the person is known."""
         keypoints, K, confidence = (torch.as_tensor(value) for value in (self.keypoints, self.K, self.confidence))
-        known = (None if value is None else torch.as_tensor(value) for value in (betas, self.world))
-        pose = None if self.pose is None else torch.as_tensor(self.pose)
-        return fit_keypoints(assets, keypoints, K, confidence, *known, options, device, pose)
+        known = (betas, self.world, self.pose)
+        shape, world, pose = (None if value is None else torch.as_tensor(value) for value in known)
+        return fit_keypoints(assets, keypoints, K, confidence, shape, world, options, device, pose)
 
     def explained(
         self,
