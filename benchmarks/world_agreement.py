@@ -24,11 +24,12 @@ from benchmarks.scenes.labelled_hands import in_metres, joints_of, measure_label
 from options.image_options import DETECTOR  # noqa: E402
 from src.engine.checkpoint import load_network  # noqa: E402
 from src.personalization.calibration.population import shapes_of  # noqa: E402
+from src.personalization.fitting.fit import PosePriorOptions  # noqa: E402
 from src.personalization.fitting.from_keypoints import KeypointFitOptions  # noqa: E402
 from src.personalization.landmarks.model import find_landmarks  # noqa: E402
 from src.photos.camera import choose_camera  # noqa: E402
 from src.photos.detector.detection import Detection, mirrored  # noqa: E402
-from src.photos.detector.own_hands import DEPTH_STD, OwnHands, RatedReader  # noqa: E402
+from src.photos.detector.own_hands import DEPTH_STD, POSE_STD, OwnHands, RatedReader  # noqa: E402
 from src.photos.hands import PhotoHand, keypoint_hands  # noqa: E402
 from src.photos.image import Photo  # noqa: E402
 from template import load_hand_assets  # noqa: E402
@@ -169,10 +170,15 @@ def in_space(reference: Reference, rows: list[int], ours: list[Detection]) -> di
 
     wanted = joints(theirs, KeypointFitOptions.of_source(marks, people=people))
     without = [replace(hand, world=None) for hand in ours]
-    result = {"plain": in_metres(joints(without, plain), wanted)}
+    found = {"plain": joints(without, plain)}
     if all(hand.world is not None for hand in ours):
-        result["depth"] = in_metres(joints(ours, replace(plain, world_std=DEPTH_STD)), wanted)
-    return result
+        found["depth"] = joints(ours, replace(plain, world_std=DEPTH_STD))
+    if all(hand.pose is not None for hand in ours):
+        believed = {"world_std": DEPTH_STD, "prediction": PosePriorOptions(*POSE_STD)}
+        found["pose"] = joints(ours, replace(plain, **believed))
+    raw = np.stack([(mirrored(hand, 1) if hand.is_left else hand).world for hand in theirs])
+    told = {name: in_metres(one, wanted) for name, one in found.items()}
+    return told | {f"{name}_beside_its_3d_points": in_metres(one, raw) for name, one in found.items()}
 
 
 def main() -> None:
