@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -27,10 +28,14 @@ from src.models import build_model
 from src.models.hand_detector import STRIDES, HandDetector, assign, cell_centres, decode, detector_loss
 from src.models.keypoint_rating import RIGHT_WITHIN, keypoint_is_right
 from src.models.lifting import PoseHead
+from src.personalization.calibration.population import SHIPPED_PRIOR
+from src.personalization.fitting.fit import PosePriorOptions
 from src.photos.detector import own_hands
 from src.photos.detector.detection import Detection, disagreement
+from src.photos.detector.finders import beliefs_of
 from src.photos.detector.own_hands import OwnHands, RatedReader
 from src.photos.detector.people import how_many
+from template import load_hand_assets
 from utils.low_bits import LEAST
 
 CUTOUTS, WALLS = 12, 3
@@ -435,13 +440,27 @@ def test_several_looks_at_one_hand_decide_its_side_together():
     points = np.random.default_rng(0).uniform(0, 50, (21, 2))
 
     def look(shift: float, score: float, left: float) -> own_hands.Look:
-        return own_hands.Look(Detection(points + shift, np.ones(21), left > 0, score), left)
+        said = np.full((16, 3, 3), left)  # each of the mirror image that it takes for a right hand
+        return own_hands.Look(Detection(points + shift, np.ones(21), left > 0, score, pose=said), left)
 
     found = own_hands.one_each([look(1, 0.8, 3.0), look(0, 0.9, -1.0), look(200, 0.7, -2.0), look(2, 0.75, -1.5)])
     assert [(hand.score, hand.is_left) for hand in found] == [(0.9, True), (0.7, False)]
+    assert [float(hand.pose[0, 0, 0]) for hand in found] == [3.0, -2.0]  # of the surest look of that side
     # Evidence 3 - 1 - 1.5 for a left hand, and 2 for a right one, as a probability of that side.
     odds = [hand.sure_of_side / (1 - hand.sure_of_side) for hand in found]
     assert np.log(odds) == pytest.approx([own_hands.SIDE_SLOPE * 0.5, own_hands.SIDE_SLOPE * 2])
+
+
+def test_poses_are_believed_of_their_own_hand_model_only():
+    assets = load_hand_assets()
+    finder = SimpleNamespace(
+        world_std=own_hands.DEPTH_STD, prediction=PosePriorOptions(0.3, 0.2), hand_hash=assets.hash
+    )
+    assert beliefs_of(finder, assets) == {"world_std": finder.world_std, "prediction": finder.prediction}
+    finder.hand_hash = "another"
+    assert beliefs_of(finder, assets) == {"world_std": finder.world_std}
+    shipped = own_hands.open_own_hands(SHIPPED_PRIOR.parent)
+    assert beliefs_of(shipped, assets)["prediction"].root_std == own_hands.POSE_STD[0]
 
 
 def test_a_network_without_rating_is_named():

@@ -248,6 +248,10 @@ def test_a_detectors_pose_says_what_no_keypoint_does(assets: HandAssets) -> None
     assert off[0].mean() < 0.05 and off[1].mean() > 0.15
     turned = roma.rotmat_geodesic_distance(found.pose[:, 0], true[:, 0])
     assert turned.max() < 0.2
+    agreed = said.clone()
+    agreed[:, 1:] = true[:, 1:]
+    agreeing = fit_keypoints(assets, keypoints, K, trust, world.betas, options=options, pose=agreed)
+    assert (found.cost > agreeing.cost + 1).all()  # the cost holds what was said
     usual = fit_keypoints(assets, keypoints, K, trust, world.betas, options=options)  # without a pose nothing is said
     plain = fit_keypoints(assets, keypoints, K, trust, world.betas, options=QUICK)
     torch.testing.assert_close(usual.pose, plain.pose, atol=0, rtol=0)

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from photo_cases import K, needs_detections, real_detections
+from photo_cases import needs_detections, real_detections
 
 from src.personalization.solver.status import CalibrationError
 from src.photos.detector.detection import Detection, disagreement
 from src.photos.detector.people import how_many
 from src.photos.detector.refusal import MIN_SIDE
-from src.photos.hands import PhotoHand, check_one_person
+from src.photos.hands import check_one_person
 
 
 def hands_of(people: int, pictures: int, generator: np.random.Generator) -> list[Detection]:
@@ -56,7 +56,7 @@ def test_3d_points_that_contradict_the_picture_tell_nothing() -> None:
 
 def test_strangers_do_not_become_one_person(caplog: pytest.LogCaptureFixture) -> None:
     generator = np.random.default_rng(1)
-    strangers = [PhotoHand("a", 1, hand, K, False, None) for hand in hands_of(30, 1, generator)]
+    strangers = hands_of(30, 1, generator)
     with pytest.raises(CalibrationError, match=r"not one person's hands: .* over 30 hands .* to 30 people.*accept_c"):
         check_one_person(strangers)
     assert check_one_person(strangers, accept_conflict=True).most == 30 and "one shape is made of all" in caplog.text

@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,18 @@ from src.photos.video.sights import Sight, is_same_hand
 from src.photos.video.track import GONE, MEMORY, BoxMotion, Track, TrackedHand, has_kept_size
 from src.photos.video.tracker import HandTracker
 from utils.camera import mirror_points
+
+
+def test_a_pose_of_the_other_mirror_image_is_not_told():
+    """The track's side counts; what was said of the pose was said of the mirror image."""
+    said = Points(np.zeros((21, 2)), np.ones(21), "own detector", pose=np.tile(np.eye(3), (16, 1, 1)))
+    tracker = SimpleNamespace(_own_keypoints=False, tools=SimpleNamespace(hand=None))
+    track = SimpleNamespace(is_left=False, hits=5, side_probability=0.9)
+    for is_left in (False, True):
+        region = Region(np.array([5.0, 5, 9]), "", is_left, "", said)
+        told = HandTracker._region(tracker, track, Sight(region, 0.0))
+        assert not told.is_left and (told.keypoints.pose is None) == is_left
+
 
 BLANK = np.zeros((480, 640, 3), np.uint8)
 HAND = result_of(hand_at(0.6))

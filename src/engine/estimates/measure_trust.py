@@ -73,7 +73,7 @@ def measure(args: argparse.Namespace) -> None:
         raise CalibrationError(f"{args.labels}: image_size is needed where hands are left ones")
     cameras = np.array(labels.K, dtype=np.float64)
     if size is not None:  # of left hands they are mirrored
-        cameras[labels.is_left] = [mirror_intrinsics(K, size[0]) for K in cameras[labels.is_left]]
+        cameras[labels.is_left] = mirror_intrinsics(cameras[labels.is_left], size[0])
     camera = cameras[0]
     if np.abs(cameras - camera).max() > 1e-3:
         raise CalibrationError(f"{args.labels}: K of several cameras; give those of each alone")
