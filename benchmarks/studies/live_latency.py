@@ -6,6 +6,11 @@ turns with whole videos; ms a frame, median / 95th percentile. Idle machine: ``-
 processor. What the hands differ by stands beside the times. ``--engines onnx`` is what a program that uses one engine
 sees: networks of the other do not push its weights out of the processor's cache.
 
+``--own``: a frame with our own networks for any picture instead, from picture to posed hand. Pictures of
+`datasets.synthetic.world` (224 px). The keypoint network looks once, in the box of the labels, and says the pose; the
+hand layer poses the mesh. The detector (both of its views) looks at every ``--every`` th picture, and ``frame`` has its
+share. Through ONNX Runtime.
+
 Cut out around the keypoints of the frame before, the two engines come apart, by millimetres after ten frames: boxes
 that differ by 1e-5 px give crops of which a pixel is rounded to another grey level, and whoever follows its own box
 makes that larger frame by frame, most of all where it loses the hand.
@@ -25,14 +30,18 @@ import torch
 
 from benchmarks.latency import CLOCKS, Video, make_video
 from benchmarks.machine import describe_machine, median_and_p95
+from datasets.freihand.files import VERSIONS, image_name, read_annotations
 from datasets.image_crop import crop_image
+from datasets.synthetic.world.writer import write_world
 from src.engine.checkpoint import load_network
 from src.personalization.calibration.population import SHIPPED_PRIOR
 from src.personalization.fitting.fixed_lag import FixedLagSmoother
+from src.photos.detector.own_hands import open_own_hands
 from src.photos.detector.search import KeypointReader, network_input
 from src.photos.estimator import HandEstimator
+from src.photos.image import read_photo
 from src.photos.onnx_network import through_onnx
-from template import load_hand_assets
+from template import HandModel, load_hand_assets
 from template.kinematics import JointsModel
 from utils.camera import crop_affine, project_numpy, square_box, transform_intrinsics
 
@@ -83,9 +92,44 @@ class Live:
         return times, np.array(wrists)
 
 
+def own_frame(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Milliseconds of the network, the layer, the detector and all of a frame."""
+    clock, count = CLOCKS[args.clock], args.num_frames
+    hands, layer = open_own_hands(WEIGHTS), HandModel(load_hand_assets())
+    hands.detector = through_onnx(hands.detector, hands.card)
+    hands.reader.network = through_onnx(hands.reader.network, hands.reader.card)
+    betas = torch.zeros(1, 10)  # the person's; whose is all the same to the clock
+    with tempfile.TemporaryDirectory() as folder:
+        write_world(Path(folder), count * len(VERSIONS), seed=5)
+        labels = read_annotations(Path(folder), "training")
+        images = [read_photo(Path(folder) / "training" / "rgb" / image_name(n)).image for n in range(count)]
+    boxes = [square_box(project_numpy(*one), 1.0)[None] for one in zip(labels["xyz"], labels["K"], strict=True)]
+    times: dict[str, list[float]] = defaultdict(list)
+    for repeat in range(args.repeats + 1):  # the first is to warm up
+        for number, (image, box) in enumerate(zip(images, boxes, strict=True)):
+            moments = [clock()]
+            read = hands.reader.read(image, box, False)
+            moments.append(clock())
+            with torch.inference_mode():
+                layer(torch.as_tensor(read.pose), betas, None)
+            moments.append(clock())
+            names = ["network", "layer"]
+            if number % args.every == 0:
+                hands.proposals(image)
+                moments.append(clock())
+                names.append("detector")
+            for name, before, after in zip(names, moments, moments[1:], strict=False):
+                times[name] += [1000 * (after - before)] if repeat else []
+    share = float(np.median(times["detector"])) / args.every
+    times["frame"] = [a + b + share for a, b in zip(times["network"], times["layer"], strict=True)]
+    return times
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="A live stream from picture to hand, one hand, its place known.")
+    parser.add_argument("--own", action="store_true", help="a frame of our own networks for any picture instead")
+    parser.add_argument("--every", type=int, default=10, help="--own: the detector looks at every so many pictures")
     parser.add_argument("--engines", nargs="+", default=["torch", "onnx"], choices=("torch", "onnx"))
     parser.add_argument("--lag", type=int, default=0)
     parser.add_argument("--num_frames", type=int, default=72)
@@ -96,6 +140,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     print(describe_machine())
+    if args.own:
+        cells = {name: median_and_p95(values) for name, values in own_frame(args).items()}
+        print(*(f"{name} {c['median_ms']:.1f}/{c['p95_ms']:.1f}" for name, c in cells.items()), sep="  ")
+        return
     with tempfile.TemporaryDirectory() as folder:
         video = make_video(Path(folder), args.num_frames, 0)
         engines = {name: Live(name, args.lag) for name in args.engines}

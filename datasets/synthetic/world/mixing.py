@@ -190,7 +190,8 @@ def mix_crops(bank: ResidentBank, count: int, size: int = 128, left: float = 0.1
 
 
 def turned(pose: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Poses (B, 16, 3, 3) as pictures show them whose `similarity` to their source has the angles ``turn`` (B,)."""
+    """Poses (B, 16, 3, 3) as pictures show them whose `similarity` to their source has the angles ``turn`` (B,),
+    radians."""
     back = roma.rotvec_to_rotmat(torch.stack([0 * turn, 0 * turn, -turn], dim=1))
     return torch.cat([(back @ pose[:, 0])[:, None], pose[:, 1:]], dim=1)
 

@@ -209,7 +209,8 @@ def world_direction(world: torch.Tensor | None, K: torch.Tensor, keypoints: torc
 
 
 def turned_to_camera(pose: torch.Tensor, K: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
-    """A detector's poses (N,16,3,3), turned from its camera, which looks at the hand, to ours."""
+    """A detector's poses (N,16,3,3), turned from its camera, which looks at keypoints (N,21,2) px, to that of K (N,3,3)
+    px."""
     turn = torch.nan_to_num(ray_turn(K, keypoints.mean(dim=1)))
     pose = pose.to(K)
     return torch.cat([(turn @ pose[:, 0])[:, None], pose[:, 1:]], dim=1)

@@ -244,7 +244,7 @@ def in_space(keypoints: np.ndarray, *looks: Readings) -> list[np.ndarray | None]
 
 
 def mean_pose(*looks: Readings) -> list[np.ndarray | None]:
-    """`Detection.pose` (16,3,3) of each of N hands, the chordal mean over the looks."""
+    """`Detection.pose` (16,3,3), rotations without a unit, of each of N hands, the chordal mean over the looks."""
     if any(look.pose is None for look in looks):
         return [None] * len(looks[0].keypoints)
     together = torch.as_tensor(np.mean([look.pose for look in looks], axis=0))
