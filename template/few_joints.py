@@ -108,7 +108,7 @@ class FewJoints:
         return FewPosed(points, pose, world, levers)
 
     def jacobian(self, posed: FewPosed, chart: NDArray | None) -> NDArray:
-        """(B,21,3,48) derivative of the points in the pose; chart (B,16,3,3): see `kinematics.row_jacobian`."""
+        """(B,21,3,48) derivative of the points in the pose, m per rad; chart (B,16,3,3): see `row_jacobian`."""
         n, local = len(posed.points), posed.local[:, 1:]
         turns = posed.world if chart is None else posed.world @ chart
         moved = (posed.levers.reshape(-1, 3) @ self.cross).reshape(n, 16, 63, 3) @ turns

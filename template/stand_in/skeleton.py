@@ -79,7 +79,7 @@ def _chains() -> tuple[np.ndarray, np.ndarray]:
 
 
 def unit(vector: np.ndarray | tuple[float, ...]) -> np.ndarray:
-    """The vector (..., 3) scaled to length one."""
+    """The vector (..., 3), m, scaled to length one."""
     vector = np.asarray(vector, dtype=np.float64)
     return vector / np.linalg.norm(vector, axis=-1, keepdims=True)
 

@@ -40,7 +40,7 @@ class CameraPose:
 
 
 def read_poses(path: str | Path, axes: str = "y_down") -> list[CameraPose]:
-    """World-from-camera of every frame, in order.
+    """World-from-camera of every frame, metres, in order.
 
     Args:
         path: ``.json``, a list of 4x4 (or 3x4) matrices or a mapping that has it as ``world_from_camera``; ``.npz``

@@ -81,7 +81,7 @@ class View:
         return np.array([*centre, box[2] / self.zoom])
 
     def image(self, image: np.ndarray) -> np.ndarray:
-        """The view (S,S,3) of the lens's picture (H,W,3) uint8, bilinear; black where that shows nothing."""
+        """The view (S,S,3), S px, of the lens's picture (H,W,3) uint8, bilinear; black where that shows nothing."""
         step, pixels = max(1, int(1 / self.zoom)), _mapped(self.to_camera, (0, 0, self.size, self.size))
         if step > 1:  # averaged first, so that no pixel is passed over
             height, width = (side // step for side in image.shape[:2])

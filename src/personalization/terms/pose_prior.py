@@ -70,7 +70,7 @@ class PosePrior:
         return (vector * weighted).sum(dim=1) / 2, weighted
 
     def chi_square(self, pose: torch.Tensor) -> torch.Tensor:
-        """(N,) of local rotations (N,16,3,3)."""
+        """(N,) of local rotations (N,16,3,3), whose covariance is in rad^2."""
         return 2 * self.pull(self.logarithms(pose.permute(2, 3, 1, 0)))[0]
 
 
