@@ -40,7 +40,8 @@ OUTPUTS = {
     "vertices": "(778, 3) metres, camera axes; the hand layer at zero translation, so the wrist rests at J0(betas); "
     "of mesh networks: relative to the wrist",
     "joints": "(21, 3) metres, standard order, in the frame of vertices; subtract joints[0] for wrist-relative points",
-    "pose": "(16, 3, 3) rotation matrices relative to the parent joint, MANO order, mean pose included",
+    "pose": "(16, 3, 3) rotation matrices relative to the parent joint, MANO order, mean pose included; of pose_2d the "
+    "wrist's is in the axes of a camera turned to the hand",
     "betas": "(10) shape coefficients that the network predicts",
     "confidence": "() trust in the predicted shape, higher is better",
     "keypoints_2d": "(21, 2) px of the network input, pixel centres at integers",

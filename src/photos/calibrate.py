@@ -195,7 +195,7 @@ def seen_by_detector(results: Sequence[Result], accept_conflict: bool) -> bool:
     if DETECTOR in names and len(names) > 1:
         raise CalibrationError(f"keypoints of these results are by {', '.join(names)}; calibrate those of each alone")
     guessed = [one.sources.camera for one in results if one.sources.camera.startswith(GUESSED)]
-    warn_of_guesses(len(guessed), len(results), guessed[0] if guessed else "")
+    warn_of_guesses(guessed, len(results))
     if names != [DETECTOR]:
         return False
     hands = [Detection(one.keypoints, one.confidence, one.side == "left", 1.0, one.world) for one in results]

@@ -104,19 +104,19 @@ def find_photo_hands(
             people,
         )
     guessed = [hand.camera.source for hand in hands if hand.camera.is_guess]
-    warn_of_guesses(len(guessed), len(hands), guessed[0] if guessed else "")
+    warn_of_guesses(guessed, len(hands))
     return hands
 
 
-def warn_of_guesses(guessed: int, count: int, source: str) -> None:
-    """Say in the log of how many hands the camera is a guess, such as ``source``."""
+def warn_of_guesses(guessed: list[str], count: int) -> None:
+    """Say in the log of how many of ``count`` hands the camera is a guess, by the sources of those."""
     if guessed:
         logger.warning(
             "%d of %d hands are in pictures whose camera is a guess (%s): give K or fov; shapes suffer, and distances "
             "scale with it",
-            guessed,
+            len(guessed),
             count,
-            source,
+            guessed[0],
         )
 
 
