@@ -17,6 +17,8 @@ _JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 _MAX_SAMPLES = 4096
 _LARGEST = 4.0
+#: Pixels of an image for one of the crop up to which a fourth channel is worth adding: OpenCV warps four faster.
+_WORTH_A_FOURTH = 8
 
 
 def read_image(path: str | Path, width: int, height: int) -> np.ndarray:
@@ -61,10 +63,13 @@ def crop_image(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """
     oversampling = max(1, min(math.ceil(float(box[2]) / size - 1e-6), _MAX_SAMPLES // size))
     fine_size = size * oversampling
-    fine = cv2.warpAffine(image, crop_affine(box, fine_size), (fine_size, fine_size), flags=cv2.INTER_LINEAR)
-    if oversampling == 1:
-        return fine
-    return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
+    channels = image.shape[2]
+    if channels == 3 and image.shape[0] * image.shape[1] < _WORTH_A_FOURTH * fine_size**2:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)  # the same values in 0.4 of the time
+    crop = cv2.warpAffine(image, crop_affine(box, fine_size), (fine_size, fine_size), flags=cv2.INTER_LINEAR)
+    if oversampling > 1:
+        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+    return crop if crop.shape[2] == channels else cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB)
 
 
 def joint_boxes(keypoints: np.ndarray, usable: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from torch import nn
 from conv.pooling import ConstantSparse
 from src.engine import config
 from src.engine.checkpoint import ModelCard, load_network
-from src.engine.networks import check_hand, is_told_shape
+from src.engine.networks import check_hand, is_told_shape, says_poses
 from src.engine.run_folder import RunFolder, run_path, versions
 from src.models.mesh_joints import is_mesh_model, mesh_hand, mesh_joints
 from template import HandAssets, HandModel
@@ -55,7 +55,7 @@ OUTPUTS = {
 }
 INPUTS = {
     "image": "(3, S, S) float32 RGB in [-1, 1]: (x / 255 - 0.5) / 0.5",
-    "betas": "(10) the person's shape, e.g. of an identity file",
+    "betas": "(10) the person's shape, e.g. of an identity file; of pose_2d NaN where nobody's is known",
     "K": "(3, 3) intrinsics of the crop, px of the network input",
 }
 
@@ -86,11 +86,11 @@ def export(args: argparse.Namespace) -> Path:
     path = weights_file(args)
     hand, assets = config.hand_model(args, torch.device("cpu"))
     network, card, digest = load_network(path, "cpu", args.model, assets, args.hierarchy)
-    check_hand(card, assets, path)
-    layer = None if args.without_layer or card.model.startswith("pose_2d") else hand
+    layer = None if args.without_layer or (card.model == "pose_2d" and not says_poses(card)) else hand
+    check_hand(card, assets, path, posed=layer is not None)
     if layer is not None and is_mesh_model(card.model):  # its joints are the mesh's own, by a regressor
         layer = mesh_hand(assets, args.dataset)
-    graph = ExportGraph(network, layer, is_told_shape(card)).eval()
+    graph = ExportGraph(network, layer, is_told_shape(card) or says_poses(card)).eval()
     notes = {"weights": path.name, "weights_hash": digest, "command": shlex.join(sys.argv), **versions()}
     content = onnx_bytes(graph, card.input_size, metadata(card, graph, assets, notes))
     with atomic_path(output) as temporary:  # a file that disagrees is not left behind
@@ -141,8 +141,8 @@ def metadata(card: ModelCard, graph: ExportGraph, assets: HandAssets, notes: dic
         "side": "right; mirror left hands (image, and K's principal point to W - 1 - cx), mirror results back: x -> -x",
         "frame": "OpenCV camera: x right, y down, z forward",
         "units": "metres, pixels (centres at integers), radians",
-        "hand_name": assets.name,
-        "hand_hash": assets.hash,
+        "hand_name": card.hand_name or assets.name,
+        "hand_hash": card.hand_hash or assets.hash,
         "inputs": json.dumps({name: INPUTS[name] for name in graph.inputs}),
         "outputs": json.dumps({name: OUTPUTS[name] for name in outputs}),
         "made_by": json.dumps(notes),

@@ -127,13 +127,26 @@ def is_told_shape(card: ModelCard) -> bool:
     return card.model.endswith("_identity")
 
 
-def check_hand(card: ModelCard, assets: HandAssets, path: str | Path) -> None:
+def says_poses(card: ModelCard) -> bool:
+    """Whether it is a keypoint network with a `PoseHead`: it says poses of any picture, told the person's betas or not."""
+    return bool(card.options.get("poses"))
+
+
+def is_of_hand(card: ModelCard, assets: HandAssets) -> bool:
+    """Whether betas and pose of the network mean what they do for this hand model; of released ones nobody knows."""
+    return card.hand_hash in ("", assets.hash)
+
+
+def check_hand(card: ModelCard, assets: HandAssets, path: str | Path, posed: bool = False) -> None:
     """Refuse a network trained with another hand model than the one in use.
+
+    Args:
+        posed: also a keypoint network, whose poses would be taken.
 
     Raises:
         ValueError: naming both, and the remedy.
     """
-    if card.hand_hash and card.hand_hash != assets.hash and not card.model.startswith("pose_2d"):
+    if not is_of_hand(card, assets) and (posed or not card.model.startswith("pose_2d")):
         raise ValueError(
             f"{path} was trained with the hand model {card.hand_name} ({card.hand_hash}); the one in use is "
             f"{assets.name} ({assets.hash}), whose betas and pose mean something else. Train with this hand model, "

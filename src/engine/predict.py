@@ -19,9 +19,10 @@ from src.engine import config
 from src.engine.checkpoint import ModelCard
 from src.engine.distributed import DistributedContext, init_distributed, process_group
 from src.engine.measure import count_hands
-from src.engine.networks import is_told_shape, open_network
+from src.engine.networks import check_hand, is_of_hand, is_told_shape, open_network, says_poses
 from src.models.mesh_joints import is_mesh_model, mesh_hand, mesh_joints
 from src.models.mesh_objectives import boukhayma_keypoints
+from src.personalization.fitting.from_keypoints import ray_turn
 from src.personalization.registration.register import register_mesh
 from src.personalization.shape_source import load_identities
 from template import HandAssets, HandModel, load_hand_assets
@@ -90,7 +91,8 @@ def predict_dataset(
 
     Args:
         model, card: of `load_network`; device: where the model is.
-        shape: what an identity-aware network is told (default: the annotation).
+        shape: what an identity-aware network is told (default: the annotation), and one of `says_poses` (default:
+            nothing).
         batch_size: samples at once; the result does not depend on it beyond rounding.
         model_hash, dataset_name: kept with the predictions.
         max_samples: as many samples, evenly spread.
@@ -113,23 +115,27 @@ def predict_dataset(
         rank=context.rank,
         world_size=context.world_size,
     )
-    shape = shape or ShapeSource("gt")
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
-    knows_shape = is_told_shape(card)
-    if knows_shape and shape.kind == "gt" and not dataset.columns["valid"].any():
+    is_told = is_told_shape(card) or (says_poses(card) and shape is not None)
+    shape = shape or ShapeSource("gt")
+    if is_told and shape.kind == "gt" and not dataset.columns["valid"].any():
         raise ValueError(f"{dataset.root} has no annotated shapes here; give --identity FILE or --shape mean")
     assets = assets or load_hand_assets()
+    unposed = says_poses(card) and not is_of_hand(card, assets)  # its keypoints serve with any hand
     hand = mesh_hand(assets, dataset_name, device) if is_mesh_model(card.model) else None
     kinematic = HandModel(assets).to(device) if card.model == "boukhayma" else None
     for raw in tqdm(loader, desc=f"predict {card.model}", disable=not (progress and context.is_main), mininterval=1):
         batch = prepare_batch(raw, card.input_size, device, crop_scale=card.crop_scale)
-        known = {"K": batch["K"]} | ({"betas": shape(batch)} if knows_shape else {})
+        known = {"K": batch["K"]} | ({"betas": shape(batch)} if is_told else {})
         output = model(batch["image"], **known)
+        if says_poses(card):  # of a camera turned to the hand
+            turn = ray_turn(batch["K"], output["keypoints_2d"].mean(dim=1))
+            output["pose"] = torch.cat([turn[:, None] @ output["pose"][:, :1], output["pose"][:, 1:]], dim=1)
         for name in ROWS:
             rows[name].append(raw[name].numpy())
         rows["K"].append(raw["K_image"].numpy())
         for name in ("pose", "betas", "confidence", "keypoint_confidence"):
-            if output.get(name) is not None:
+            if output.get(name) is not None and not (unposed and name in ("pose", "betas")):
                 rows[name].append(output[name].float().cpu().numpy())
         if "camera" in output and card.recipe == "fair":  # the paper's comparison left its camera untrained
             output["keypoints_2d"] = boukhayma_keypoints(output, batch["image"].shape[-1], kinematic)
@@ -149,7 +155,7 @@ def predict_dataset(
     count_hands(arrays.get("status"))
     return Predictions(
         **arrays,
-        model_name=card.model,
+        model_name=f"{card.model}_identity" if is_told and says_poses(card) else card.model,
         model_hash=model_hash,
         hand_name=card.hand_name,
         hand_hash=card.hand_hash,
@@ -225,9 +231,11 @@ def predict(args: argparse.Namespace) -> Predictions | None:
     model, card, digest = open_network(args, device, assets)
     split = args.split or f"{args.setup}_test"
     args.crop = args.crop or card.crop
-    is_told = is_told_shape(card)
+    is_told = is_told_shape(card) or (says_poses(card) and args.shape not in (None, "predicted"))
     if not is_told and args.shape not in (None, "predicted"):
         raise ValueError(f"--shape {args.shape} has no effect on a {card.model}, which is told no shape; leave it out")
+    if is_told and says_poses(card):
+        check_hand(card, assets, args.checkpoint or args.resume, posed=True)
     if is_phase and args.identity and args.shape != "calibrated":
         raise ValueError("--identity has no effect without --shape calibrated; leave it out, or give that too")
     shape = ShapeSource(args.shape or "gt", args.identity, assets) if is_told else None
