@@ -7,9 +7,9 @@ processor. What the hands differ by stands beside the times. ``--engines onnx`` 
 sees: networks of the other do not push its weights out of the processor's cache.
 
 ``--own``: a frame with our own networks for any picture instead, from picture to posed hand. Pictures of
-`datasets.synthetic.world` (224 px). The keypoint network looks once, in the box of the labels, and says the pose; the
-hand layer poses the mesh. The detector (both of its views) looks at every ``--every`` th picture, and ``frame`` has its
-share. Through ONNX Runtime.
+`datasets.synthetic.world` (224 px). The keypoint network looks once, in the box of the labels, says the pose and poses
+the mesh of the person's betas, as ``--phase export`` writes it. The detector (both of its views) looks at every
+``--every`` th picture, and ``frame`` has its share. Through ONNX Runtime.
 
 Cut out around the keypoints of the frame before, the two engines come apart, by millimetres after ten frames: boxes
 that differ by 1e-5 px give crops of which a pixel is rounded to another grey level, and whoever follows its own box
@@ -22,6 +22,7 @@ import argparse
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -34,14 +35,16 @@ from datasets.freihand.files import VERSIONS, image_name, read_annotations
 from datasets.image_crop import crop_image
 from datasets.synthetic.world.writer import write_world
 from src.engine.checkpoint import load_network
+from src.engine.export import ExportGraph, onnx_bytes
 from src.personalization.calibration.population import SHIPPED_PRIOR
 from src.personalization.fitting.fixed_lag import FixedLagSmoother
 from src.photos.detector.own_hands import open_own_hands
 from src.photos.detector.search import KeypointReader, network_input
 from src.photos.estimator import HandEstimator
 from src.photos.image import read_photo
-from src.photos.onnx_network import through_onnx
+from src.photos.onnx_network import OnnxNetwork, through_onnx
 from template import HandModel, load_hand_assets
+from template.assets import STAND_IN_PATH
 from template.kinematics import JointsModel
 from utils.camera import crop_affine, project_numpy, square_box, transform_intrinsics
 
@@ -93,13 +96,16 @@ class Live:
 
 
 def own_frame(args: argparse.Namespace) -> dict[str, list[float]]:
-    """Milliseconds of the network, the layer, the detector and all of a frame."""
+    """Milliseconds of the network with its hand layer, of the detector, and of all of a frame."""
     clock, count = CLOCKS[args.clock], args.num_frames
-    hands, layer = open_own_hands(WEIGHTS), HandModel(load_hand_assets())
+    hands = open_own_hands(WEIGHTS)
     hands.detector = through_onnx(hands.detector, hands.card)
-    hands.reader.network = through_onnx(hands.reader.network, hands.reader.card)
-    betas = torch.zeros(1, 10)  # the person's; whose is all the same to the clock
     with tempfile.TemporaryDirectory() as folder:
+        graph = ExportGraph(hands.reader.network, HandModel(load_hand_assets(STAND_IN_PATH)), True).eval()
+        file = Path(folder) / "hand.onnx"
+        file.write_bytes(onnx_bytes(graph, hands.reader.card.input_size, {}))
+        betas = torch.zeros(1, 10)  # the person's; whose is all the same to the clock
+        hands.reader.network = partial(OnnxNetwork(hands.reader.network, file), betas=betas)
         write_world(Path(folder), count * len(VERSIONS), seed=5)
         labels = read_annotations(Path(folder), "training")
         images = [read_photo(Path(folder) / "training" / "rgb" / image_name(n)).image for n in range(count)]
@@ -108,12 +114,9 @@ def own_frame(args: argparse.Namespace) -> dict[str, list[float]]:
     for repeat in range(args.repeats + 1):  # the first is to warm up
         for number, (image, box) in enumerate(zip(images, boxes, strict=True)):
             moments = [clock()]
-            read = hands.reader.read(image, box, False)
+            assert "vertices" in hands.reader.look(image, box, False)[1]
             moments.append(clock())
-            with torch.inference_mode():
-                layer(torch.as_tensor(read.pose), betas, None)
-            moments.append(clock())
-            names = ["network", "layer"]
+            names = ["network"]
             if number % args.every == 0:
                 hands.proposals(image)
                 moments.append(clock())
@@ -121,7 +124,7 @@ def own_frame(args: argparse.Namespace) -> dict[str, list[float]]:
             for name, before, after in zip(names, moments, moments[1:], strict=False):
                 times[name] += [1000 * (after - before)] if repeat else []
     share = float(np.median(times["detector"])) / args.every
-    times["frame"] = [a + b + share for a, b in zip(times["network"], times["layer"], strict=True)]
+    times["frame"] = [one + share for one in times["network"]]
     return times
 
 

@@ -18,7 +18,7 @@ from datasets.image_crop import crop_image
 from src.engine.checkpoint import ModelCard, load_network
 from src.engine.networks import for_inference
 from src.photos.image import MIN_SIDE, UnusableImage
-from utils.camera import crop_affine, invert_affine, square_box, transform_points
+from utils.camera import square_box
 
 #: Sides of the windows over the image's shorter side, and their step over their side.
 WINDOW_SIDES = (1.0, 0.7, 0.5, 0.35, 0.25)
@@ -78,15 +78,15 @@ class WindowReader:
         Returns:
             keypoints (N,21,2), px of the image as it is, and the network's outputs.
         """
-        is_left = np.broadcast_to(is_left, len(boxes))
+        is_left = np.full(len(boxes), is_left)
         width, size = image.shape[1], self.card.input_size
         windows = np.array(boxes, dtype=np.float64) * [1, 1, self.card.crop_scale]
         windows[is_left, 0] = width - 1 - windows[is_left, 0]
         sides = image, cv2.flip(image, 1) if is_left.any() else image
         crops = [crop_image(sides[int(left)], window, size) for left, window in zip(is_left, windows, strict=True)]
         output = self.network(network_input(crops, self.device))
-        back = invert_affine(crop_affine(windows, size))
-        keypoints = transform_points(output["keypoints_2d"].double().cpu().numpy(), back)
+        about_middle = output["keypoints_2d"].cpu().numpy().astype(np.float64) - (size - 1) / 2
+        keypoints = windows[:, None, :2] + windows[:, None, 2:] / size * about_middle  # `crop_affine`, inverted
         keypoints[is_left, :, 0] = width - 1 - keypoints[is_left, :, 0]
         return keypoints, output
 
