@@ -17,9 +17,8 @@ from datasets.synthetic.freihand_writer import write_freihand
 from options.run_options import get_args_parser
 from src.engine import export
 from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
-
-from src.personalization.pairing import annotations_of
 from src.engine.predict import ShapeSource, predict, predict_dataset
+from src.personalization.pairing import annotations_of
 from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 
@@ -38,7 +37,8 @@ class Says(nn.Module):
     def forward(self, image: torch.Tensor, betas: torch.Tensor | None = None, **_: torch.Tensor) -> dict:
         self.told.append(betas)
         keypoints, pose = (part[: len(image)] for part in self.rows)
-        return {"keypoints_2d": keypoints, "pose": pose, "betas": torch.zeros(len(image), 10) if betas is None else betas}
+        betas = torch.zeros(len(image), 10) if betas is None else betas
+        return {"keypoints_2d": keypoints, "pose": pose, "betas": betas}
 
 
 @pytest.fixture(scope="module")

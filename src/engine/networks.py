@@ -128,7 +128,7 @@ def is_told_shape(card: ModelCard) -> bool:
 
 
 def says_poses(card: ModelCard) -> bool:
-    """Whether it is a keypoint network with a `PoseHead`: it says poses of any picture, told the person's betas or not."""
+    """Whether it is a keypoint network with a `PoseHead`: poses of any picture, told the person's betas or not."""
     return bool(card.options.get("poses"))
 
 
