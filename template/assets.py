@@ -55,11 +55,12 @@ class HandAssets:
     hands_mean: np.ndarray  # (45,) mean pose, axis-angle of the 15 finger joints, radians
     side: str  # "right" or "left"
     name: str  # "MANO" or one of `STAND_INS`
+    is_mirrored: bool = False  # of `mirror_assets`: vertices keep the numbers that they have on the other side
 
     @property
     def tips(self) -> tuple[int, ...]:
-        """Vertices (5,) at the fingertips, thumb first (manopth's)."""
-        return tip_vertices("manopth", self.side)
+        """Vertices (5,) at the fingertips, thumb first (manopth's); of a mirrored hand the other side's."""
+        return tip_vertices("manopth", "right" if (self.side == "right") != self.is_mirrored else "left")
 
     @cached_property
     def hash(self) -> str:
@@ -134,6 +135,7 @@ def mirror_assets(assets: HandAssets) -> HandAssets:
         hands_components=assets.hands_components * axis_angle_signs,
         hands_mean=assets.hands_mean * axis_angle_signs,
         side="left" if assets.side == "right" else "right",
+        is_mirrored=not assets.is_mirrored,
     )
 
 

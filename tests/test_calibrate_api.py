@@ -147,6 +147,10 @@ def test_results(assets: HandAssets) -> None:
     assert np.linalg.det(ours.covariance) < np.linalg.det(found.covariance)
     with pytest.raises(CalibrationError, match="by mediapipe, pose_2d; calibrate those of each alone"):
         calibrate([*results("mediapipe")[:2], results("pose_2d")[2]])
+    with pytest.raises(CalibrationError, match="photos and results are mixed"):
+        calibrate([*results("pose_2d")[:2], "photo.jpg"])
+    with pytest.raises(CalibrationError, match="a generator is no folder"):
+        calibrate(one for one in results("pose_2d"))
 
 
 def test_results_of_guessed_cameras_and_of_several_people(assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:

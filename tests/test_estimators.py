@@ -252,6 +252,8 @@ def test_written_back(tmp_path: Path, name: str, make: Callable[[bool], Case], l
     source = put(tmp_path / f"b{case.suffix}", case.content)
     read = read_estimates(source, name, **case.options)
     target = tmp_path / "out" / source.name
+    with pytest.raises(ValueError, match=f"ends in '.txt'; it is written as the source is, with '{case.suffix}'"):
+        write_estimates(tmp_path / "b.txt", read, source, name, **case.options)
     assert write_estimates(target, read, source, name, **case.options) == []
     assert target.read_bytes() == source.read_bytes()
     row, changes = hand_of(read, left), {}

@@ -76,6 +76,17 @@ def test_network_and_layer_match_pytorch(exported: tuple[Path, Path], batch: int
     assert np.abs(found["keypoints_2d"] - expected["keypoints_2d"].numpy()).max() < 1e-2
 
 
+def test_every_output_is_compared_with_pytorch(exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load_network(exported[0])[0]
+    graph = ExportGraph(network, HandModel(ASSETS), True).eval()
+    assert export.largest_difference(exported[1], graph, SIZE) < 1e-5
+    right = graph.named_outputs
+    for name in ("vertices", "keypoints_2d", "keypoint_confidence"):
+        moved = lambda *given, name=name: {key: value + (key == name) for key, value in right(*given).items()}  # noqa: E731
+        monkeypatch.setattr(graph, "named_outputs", moved)
+        assert export.largest_difference(exported[1], graph, SIZE) > 1e-3, name
+
+
 def test_shape_and_place_reach_the_outputs(exported: tuple[Path, Path]) -> None:
     """Neither betas nor K was traced as a constant."""
     session = export.open_session(exported[1], threads=1)
@@ -181,7 +192,7 @@ def test_a_file_that_disagrees_is_not_left_behind(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(export, "onnx_bytes", lambda *_: b"not checked here")
     monkeypatch.setattr(export, "largest_difference", lambda *_: 2e-4)
     weights, output = checkpoint(tmp_path, "pose_2d"), tmp_path / "pose.onnx"
-    with pytest.raises(export.ExportError, match="0.0002 m; not written"):
+    with pytest.raises(export.ExportError, match="0.0002; not written"):
         export.export(options("--model", "pose_2d", "--output", str(output), "--checkpoint", str(weights)))
     assert not output.exists()
 

@@ -60,6 +60,8 @@ def test_torch_in_torch_out_and_a_left_hand_is_the_mirror_image(world: Simulated
     layer = HandModel(mirror_assets(load_hand_assets()), tips="manopth")
     posed = layer(left.pose, left.betas, left.transl)
     torch.testing.assert_close(left.vertices, posed.vertices, atol=1e-5, rtol=0)
+    tips = left.vertices[:, list(layer.assets.tips)]  # mirrored, not the left hand's own
+    torch.testing.assert_close(left.joints[:, 4::4], tips, atol=1e-5, rtol=0)
 
 
 def test_identity_and_mistakes_are_named(world: Simulated) -> None:
@@ -120,4 +122,4 @@ def test_a_camera_that_sees_the_mirror_image_is_none(world: Simulated) -> None:
 def test_a_hand_far_to_the_side_is_not_usable(world: Simulated) -> None:
     """Depth alone does not say where a hand is: keypoints of 1e30 px put it 1e29 m beside the camera."""
     found = fit(1e30 * world.keypoints[0], world.K[0], betas=world.betas[0])
-    assert not found.usable.any()
+    assert not found.usable.any() and found.reprojection_px.isnan().all()  # 0 px would be the best fit of all

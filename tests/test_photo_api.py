@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
@@ -114,6 +115,11 @@ def test_what_is_no_picture(estimate: PhotoEstimator, sample: tuple[np.ndarray, 
     for bad in (image[..., 0], image.astype(np.float32), np.dstack([image, image[..., :1]])):
         with pytest.raises(ValueError, match="uint8 RGB"):
             estimate(bad)
+    for other in (None, [image], torch.as_tensor(image)):
+        with pytest.raises(ValueError, match="image is a .*; give"):
+            estimate(other)
+    with pytest.raises(ValueError, match=r"K is float64 \(1, 3, 3\); it must be a \(3,3\) matrix"):
+        estimate(image, K=K[None])
     with pytest.raises(ValueError, match="side is 'both'"):
         estimate(image, side="both")
     with pytest.raises(UnusableImage, match="cannot belong"):

@@ -202,8 +202,13 @@ def test_pictures_of_several_people_are_left_out() -> None:
     with pytest.raises(SeveralPeople, match="a: hands of at least 2 people"):
         believed([right, left, detection(hand_at(0.5, 2))], None, "a")
     assert len(believed([right, left, detection(hand_at(0.5, 2))], "left", "a")) == 1
-    with pytest.raises(UnusableImage, match=r"no left hand found that is usable \(.* sure of its side to 0.60\)"):
-        believed([replace(left, score=0.6)], "left", "a")
+    unsure = replace(left, score=0.6)
+    with pytest.raises(UnusableImage, match=r"no hand found that is usable \(found: .* sure to be left to 0.60\)"):
+        believed([unsure], None, "a")
+    assert believed([unsure], "left", "a") == [unsure]  # the side is said
+    assert believed([left, unsure], "left", "a") == [left]
+    with pytest.raises(UnusableImage, match=r"no right hand found that is usable \(found: .* left"):
+        believed([unsure], "right", "a")
 
 
 @needs_detections

@@ -85,11 +85,13 @@ def write_estimates(
         A line for every hand that changed: picture, side, keys.
 
     Raises:
-        ValueError: rows that the source lacks, or ``path`` is the source; else as `read_estimates`.
+        ValueError: rows that the source lacks, or ``path`` is the source or of another kind; else as `read_estimates`.
     """
     source, path = Path(source), Path(path)
     if path.resolve() == source.resolve():
         raise ValueError(f"{path} is the source; write to another place")
+    if source.is_file() and path.suffix.lower() != source.suffix.lower():
+        raise ValueError(f"{path} ends in {path.suffix!r}; it is written as the source is, with {source.suffix!r}")
     reader = Reader(source, format, **read_options)
     first = np.cumsum([0, *(len(reader.rows(reader.open(number)[1])) for number in range(len(reader.files)))])
     if strange := [number for number in personalised.image_id.tolist() if not 0 <= number < first[-1]]:

@@ -130,7 +130,7 @@ class PhotoEstimator:
         for ending, given in (("_K.npy", [K, fov]), ("_bbox.json", [box])):
             if any(value is not None for value in given) and (beside := photo.beside(ending)) is not None:
                 raise ValueError(f"{shown_name(beside)} beside the picture says it as well; keep that or the argument")
-        camera = None if K is None else Camera(checked_intrinsics(np.asarray(K), "K"), "K")
+        camera = None if K is None else Camera(checked_intrinsics(K, "K", one=True), "K")
         call = replace(
             for_person(self, identity),
             K=self.K if camera is None and fov is None else camera,

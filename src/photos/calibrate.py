@@ -120,8 +120,15 @@ def calibrate(
         CalibrationError, FileNotFoundError, ValueError: nothing to calibrate from, several people, or it contradicts
             itself; says what.
     """
-    named = isinstance(source, str | os.PathLike)
-    photos = named or isinstance(source, Sequence) and bool(source) and isinstance(source[0], str | os.PathLike)
+    kinds = {"photos"} if isinstance(source, str | os.PathLike) else set()
+    if not kinds and isinstance(source, Sequence):
+        kinds = {
+            "photos" if isinstance(one, str | os.PathLike) else "results" if hasattr(one, "keypoints") else "keypoints"
+            for one in source
+        }
+    if len(kinds) > 1:
+        raise CalibrationError(f"{' and '.join(sorted(kinds))} are mixed; calibrate from those of one kind")
+    photos = kinds == {"photos"}
     if hand not in (None, "left", "right"):
         raise CalibrationError(f"hand is {hand!r}; it must be 'left', 'right' or None")
     of_photos = {"fov": fov, "camera": camera, "card": card, "paper": paper, "corners": corners, "finder": finder}
@@ -160,7 +167,7 @@ def calibrate(
         lens = None if camera is None else lens_camera(camera)
         if K is not None:
             text = isinstance(K, str | os.PathLike)
-            lens = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(np.asarray(K), "K"), "given")
+            lens = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(K, "K", one=True), "given")
         flat = {"card": card, "paper": paper}
         rows, options = evidence_of_photos(
             source, flat, corners, hand, lens, fov, options, assets, subject, device, finder

@@ -155,18 +155,19 @@ def believed(found: list[Detection], side: str | None, shown: str) -> list[Detec
     Raises:
         UnusableImage: none; ``shown`` names the picture. SeveralPeople: two hands of one side.
     """
-    is_sure = [hand.size >= MIN_HAND_PX and hand.sure_of_side >= MIN_SIDE for hand in found]
-    sure = [hand for hand, good in zip(found, is_sure, strict=True) if good]
-    wanted = [hand for hand in sure if side is None or hand.is_left == (side == "left")]
+    large = [hand for hand in found if hand.size >= MIN_HAND_PX and (side is None or hand.is_left == (side == "left"))]
+    wanted = [hand for hand in large if hand.sure_of_side >= MIN_SIDE]
+    if side is not None and not wanted:
+        wanted = large  # who says the side is surer of it than the detector
     if people_in_picture(wanted) > 1:
         raise SeveralPeople(shown, people_in_picture(wanted))
     if not wanted:
-        left_out = [hand for hand, good in zip(found, is_sure, strict=True) if not good]
         reasons = "; ".join(
-            f"{hand.size:.0f} px large, sure of its side to {hand.sure_of_side:.2f}" for hand in left_out
+            f"{hand.size:.0f} px large, sure to be {'left' if hand.is_left else 'right'} to {hand.sure_of_side:.2f}"
+            for hand in found
         )
         what = f"no {f'{side} ' if side else ''}hand found"
-        raise UnusableImage(f"{shown}: {what}" + (f" that is usable ({reasons})" if reasons else ""))
+        raise UnusableImage(f"{shown}: {what}" + (f" that is usable (found: {reasons})" if reasons else ""))
     return wanted
 
 

@@ -213,8 +213,10 @@ def photo_of(image: np.ndarray | str | os.PathLike) -> Photo:
     Raises:
         UnusableImage: smaller than `MIN_SIDE` px, or as `read_photo`. ValueError: no such array.
     """
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, str | os.PathLike):
         return read_photo(image)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image is a {type(image).__name__}; give (H,W,3) uint8 RGB of NumPy, or a file")
     check_rgb(image)
     if min(image.shape[:2]) < MIN_SIDE:
         raise UnusableImage(f"{image.shape[1]} x {image.shape[0]} pixels are too few to show a hand")

@@ -81,7 +81,8 @@ class Result:
         keypoints: (21,2) px, standard order, and confidence: (21,) in [0,1]: what was observed.
         vertices: (778,3) and joints: (21,3), metres, OpenCV camera frame.
         assets: the hand model of that side; a left one is the right one's mirror image.
-        reprojection_px: root mean square distance of joints and keypoints.
+        reprojection_px: root mean square distance, weighted by confidence, of the keypoints to the points of the hand
+            that their source calls so: the joints, or mediapipe's, which lie elsewhere.
         pose: (16,3,3) and transl: (3,) m of ``assets``; None from networks that give only a mesh.
         betas: (10,) or None.
         length: of the stretched hand, or None.

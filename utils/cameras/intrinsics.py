@@ -34,15 +34,15 @@ def checked_fov(fov: Any, name: str = "--fov") -> float | None:
     return found
 
 
-def checked_intrinsics(K: Any, source: object) -> np.ndarray:
-    """K (3,3), or one for each image (N,3,3), px, as float64 if it is a camera matrix: finite, focal lengths above 0,
-    last row (0, 0, 1).
+def checked_intrinsics(K: Any, source: object, one: bool = False) -> np.ndarray:
+    """K (3,3), or one for each image (N,3,3) unless ``one`` is wanted, px, as float64 if it is a camera matrix: finite,
+    focal lengths above 0, last row (0, 0, 1).
 
     Raises:
         ValueError: naming ``source`` and what is wrong.
     """
     K = np.asarray(K)
-    if K.ndim not in (2, 3) or K.shape[-2:] != (3, 3) or K.dtype.kind not in "fiu":
+    if K.ndim not in ((2,) if one else (2, 3)) or K.shape[-2:] != (3, 3) or K.dtype.kind not in "fiu":
         raise ValueError(f"{source}: K is {K.dtype} {K.shape}; it must be a (3,3) matrix of pixels")
     K = K.astype(np.float64)
     for one in np.unique(K.reshape(-1, 3, 3), axis=0):

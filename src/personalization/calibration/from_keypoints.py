@@ -143,7 +143,10 @@ def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str |
         keypoints, K, confidence = (np.stack(part) for part in zip(*map(_pinhole, source), strict=True))
         left = np.array([one.side == "left" for one in source])
     else:
-        keypoints = np.asarray(source, dtype=np.float64)
+        try:
+            keypoints = np.asarray(source, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise CalibrationError(f"a {type(source).__name__} is no folder, photos, results or keypoints") from error
         if keypoints.ndim != 3 or keypoints.shape[1:] != (21, 2):
             raise CalibrationError(f"keypoints have shape {keypoints.shape}; (N,21,2) px is meant, one hand an image")
         left = np.full(len(keypoints), hand == "left")

@@ -115,7 +115,7 @@ class OnlineCalibration:
             options = replace(options, cues=(*options.cues, cue))
         options = replace(options, flat=None)  # a frame starts from the one before it, which says nothing of its own
         self.options, self.online = options, online
-        self.K = None if K is None else checked_intrinsics(K, "of all frames")
+        self.K = None if K is None else checked_intrinsics(K, "of all frames", one=True)
         self.shared = 1.0 if options.errors_repeat else max(options.error_correlation, online.shared)
         self.model = joints_model(self.assets, options.landmarks, device)
         self.strangers: dict[int, str] = {}

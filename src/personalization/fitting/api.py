@@ -33,10 +33,12 @@ class FittedHands:
     Attributes:
         joints: (N,21,3) standard order; vertices: (N,778,3).
         pose: (N,16,3,3) rotations relative to the parent; betas: (N,10); transl: (N,3), wrist - J0(betas). They pose
-            the hand model that was given; those of left hands pose its mirror image (`template.mirror_assets`).
+            the hand model that was given; those of left hands pose its mirror image (`template.mirror_assets`), whose
+            fingertips are its `tips` (`HandModel` has a data set's).
         usable: (N,) bool; where it is False the hand is a guess at a typical depth, and ``status`` says why.
         status: (N,) names, e.g. "converged", "iteration_limit", "no_keypoints" (`solver.status.Status`).
-        reprojection_px: (N,) root mean square distance to the keypoints, weighted by confidence; of joints NaN.
+        reprojection_px: (N,) root mean square distance to the keypoints, weighted by confidence; NaN of joints, and
+            where the hand is not usable.
         faces: (1538,3) vertex numbers.
         residual_mm: (N,) of joints: root mean square distance to them; std_mm: of a coordinate, as given or learnt.
         covariance: (N,61,61), of joints: pose (48 local rotation increments, rad), wrist (m), betas, of the hand in the
@@ -213,7 +215,9 @@ def _posed(found: Any, assets: HandAssets, left: bool, give: Any) -> FittedHands
     """What was found, as the caller's kind of arrays, left hands left."""
     whose = torch.full((len(found.pose),), left)
     seen = as_seen(assets, found.pose, found.betas, found.transl, found.status, whose)
-    misfit = getattr(found, "reprojection_px", torch.full_like(found.betas[:, 0], torch.nan))
+    unknown = torch.full_like(found.betas[:, 0], torch.nan)
+    misfit = getattr(found, "reprojection_px", unknown)
+    misfit = torch.where(torch.as_tensor(seen["usable"]), misfit, unknown)
     return FittedHands(
         **{name: value if name == "status" else give(value) for name, value in seen.items()},
         betas=give(found.betas),
