@@ -239,7 +239,8 @@ class CropDataset(ColumnDataset):
         self._boxes = boxes
         super().__init__(root, split, columns, assets, options)
         # The data's state, and which rows were chosen from it.
-        key = hashlib.sha256(cache_key.encode() + columns["image_id"].astype(np.int64).tobytes()).hexdigest()[:16]
+        shown = columns["image_id"].astype(np.int64).tobytes() + np.ascontiguousarray(boxes, np.float64).tobytes()
+        key = hashlib.sha256(cache_key.encode() + shown).hexdigest()[:16]
         self._cache = None if options.cache is None else self._open_cache(Path(options.cache), key, options.workers)
 
     def full_mask(self, index: int) -> np.ndarray:

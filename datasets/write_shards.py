@@ -8,6 +8,7 @@ after the last finished shard.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import logging
@@ -109,7 +110,10 @@ def write(args: argparse.Namespace, split: str) -> None:
     if len(chosen) == 0:
         raise ShardSettingsError(f"--rows {rows[0]}:{rows[1]} of {len(data)} samples leaves nothing to write")
     folder = Path(args.output) / split
-    _begin(folder, {"dataset": args.dataset, **settings})
+    hands = {side: {"name": hand.name, "hash": hand.hash} for side, hand in data.assets.items()}
+    labels = hashlib.blake2b(b"".join(data.columns[name].tobytes() for name in ("image_id", "joints")), digest_size=8)
+    source = {"dataset": args.dataset, "labels": labels.hexdigest(), "hands": hands, "skip_bad": args.skip_bad}
+    _begin(folder, source | settings)
     shards = []
     with (
         tqdm(total=len(chosen), desc=f"shards of {split}", unit="image", disable=None) as bar,
@@ -125,7 +129,6 @@ def write(args: argparse.Namespace, split: str) -> None:
             })  # fmt: skip
             bar.update(len(part))
     count = sum(shard["count"] for shard in shards)
-    hands = {side: {"name": hand.name, "hash": hand.hash} for side, hand in data.assets.items()}
     write_json(folder / INDEX_NAME, {
         "schema": SCHEMA, "dataset": args.dataset, "split": split, "count": count, "settings": settings, "hands": hands,
         "label_hand": dict(data.label_hand), "left_out": len(chosen) - count, "command": " ".join(sys.argv),
@@ -144,7 +147,8 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
     path = folder / _PLAN_NAME
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != plan:
         raise ShardSettingsError(
-            f"{path}: shards of other settings were begun here; finish those with the same options, or delete it all"
+            f"{path}: shards of other settings or labels were begun here; finish those with the same options, or "
+            "delete it all"
         )
     write_json(path, plan)
 

@@ -185,7 +185,7 @@ def _checked(content: Mapping[str, Any], file: Path, side: str, name: str) -> Ha
         parents = _checked_array(content, "kintree_table", (2, 16), file)[0, 1:].astype(np.int64)
         if not np.array_equal(parents, MANO_PARENTS[1:]):
             raise ValueError(f"{file}: kintree_table has the parents {parents.tolist()}, not MANO's {MANO_PARENTS[1:]}")
-    return HandAssets(**arrays, faces=faces.astype(np.int64), side=side, name=name)
+    return HandAssets(**arrays, faces=faces.astype(np.int64), side=side, name=name, is_mirrored=False)
 
 
 def _checked_array(content: Mapping[str, Any], key: str, shape: tuple[int, ...], file: Path) -> np.ndarray:

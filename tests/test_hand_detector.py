@@ -20,7 +20,7 @@ from datasets.synthetic.world import bank as banks
 from datasets.synthetic.world import mixing
 from datasets.synthetic.world.background import SIDE
 from datasets.synthetic.world.cutout import SIZE
-from datasets.synthetic.world.hands import LABEL
+from datasets.synthetic.world.hands import LABEL, default_betas
 from src.engine.checkpoint import ModelCard, load_network, read_checkpoint, save_checkpoint
 from src.engine.world import calibration as world_calibration
 from src.engine.world import train as train_world
@@ -35,7 +35,7 @@ from src.photos.detector.detection import Detection, disagreement
 from src.photos.detector.finders import beliefs_of
 from src.photos.detector.own_hands import OwnHands, RatedReader
 from src.photos.detector.people import how_many
-from template import load_hand_assets
+from template import HandModel, load_hand_assets
 from utils.low_bits import LEAST
 
 CUTOUTS, WALLS = 12, 3
@@ -260,6 +260,45 @@ def test_training_goes_on_and_its_weights_are_read(task, small_bank, tmp_path, m
     else:
         assert len(decode(found, network)) == 1 and 0 < float(network.threshold) < 1
     assert train_world.train(args) == weights and len(steps) == 4  # nothing is left to do
+
+
+def test_weights_that_are_no_numbers_are_not_saved(small_bank, tmp_path, monkeypatch):
+    words = f"--task keypoints --bank {small_bank} --out {tmp_path} --batch_size 4 --size 64 --max_cutouts 24 "
+    words += "--validation_cutouts 24 --validation_pictures 128 --device cpu --backbone mobilenet_v3_small --max_steps"
+    plain, steps = train_world.STEPS["keypoints"], []
+
+    def step(*given):
+        steps.append(1)
+        loss, parts = plain(*given)
+        return loss * (torch.nan if len(steps) == 3 else 1), parts
+
+    parser = train_world.get_args_parser()
+    train_world.train(parser.parse_args([*words.split(), "1"]))
+    before = read_checkpoint(tmp_path / "keypoints.pt")["model"]
+    monkeypatch.setitem(train_world.STEPS, "keypoints", step)
+    with pytest.raises(RuntimeError, match="not finite after 5 steps; .*keypoints.pt is as it was saved last"):
+        train_world.train(parser.parse_args([*words.split(), "5", "--weight_decay", "0.5"]))
+    after = read_checkpoint(tmp_path / "keypoints.pt")["model"]
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_bank_is_of_one_seed_and_says_betas_of_the_default_hand(small_bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(banks, "run_jobs", lambda *_: None)
+    banks.write_bank(tmp_path / "new", 5, seed=3)
+    with pytest.raises(ValueError, match="bank.json: this bank is of .*'seed': 3.* not of .*'seed': 4"):
+        banks.write_bank(tmp_path / "new", 5, seed=4)
+    betas = torch.randn(100, 10, generator=torch.Generator().manual_seed(0))
+    flat = torch.eye(3).expand(100, 16, 3, 3)
+    fine = HandModel(load_hand_assets("template/stand_in_2.npz")).joints(flat, betas)
+    default = HandModel(load_hand_assets("template/stand_in.npz"))
+    off = []
+    for given in (betas, torch.from_numpy(default_betas(betas.numpy()))):
+        joints = default.joints(flat, given)
+        off.append(float(((joints - joints[:, :1]) - (fine - fine[:, :1])).norm(dim=-1).mean()))
+    assert off[1] < 0.6e-3 < 1e-3 < off[0]
+    bank = banks.ResidentBank(small_bank, "cpu", 24)
+    bank.refresh()
+    assert np.allclose(bank.betas.numpy(), default_betas(np.zeros((24, 10))), atol=1e-6) and bank.betas.abs().max() > 0
 
 
 def test_only_what_a_checkpoint_lacks_is_trained(small_bank, tmp_path):

@@ -197,6 +197,9 @@ def test_interrupted_writing_goes_on(root: Path, written: Path, tmp_path: Path, 
         opened(tmp_path)
     (tmp_path / SPLIT / ".000002.123.tmp.tar").write_bytes(b"left by a kill")
     assert write(root, tmp_path, "--image", "jpg") == 2  # not what was begun
+    other = write_dex_ycb(tmp_path / "other", subjects=(1, 3))
+    assert write(other, tmp_path) == 2  # nor are these its labels
+    shutil.rmtree(other)
     calls.clear()
     monkeypatch.setattr(DexYCB, "gather", lambda self, rows: calls.append(len(rows)) or gather(self, rows))
     assert write(root, tmp_path) == 0

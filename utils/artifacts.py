@@ -70,6 +70,8 @@ class Predictions(OfHand):
         root: (N,3) float32 metres, camera frame, where that wrist is: vertices + root is in the camera frame | None.
         status: (N,) int64, what became of finding ``transl`` or ``root`` (`src.personalization.solver.status.Status`);
             of rows that are not `usable` they are a guess | None where nothing was looked for.
+        readable: (N,) bool, False: the picture could not be read, and a black one was predicted; not measured | None:
+            all could.
         joints_3d: (N,21,3) float32 metres, camera axes, about the wrist, standard order, by an estimator whose scale
             is a guess (`src.estimators`); bound to no mesh, unlike ``joints`` | None.
         image_name: (N,) text, the picture's name; two hands of one picture share it | None.
@@ -99,6 +101,7 @@ class Predictions(OfHand):
     joints: np.ndarray | None = field(default=None, metadata=_row((21, 3), np.float32))
     root: np.ndarray | None = field(default=None, metadata=_row((3,), np.float32))
     status: np.ndarray | None = field(default=None, metadata=_row((), np.int64))
+    readable: np.ndarray | None = field(default=None, metadata=_row((), np.bool_))
     joints_3d: np.ndarray | None = field(default=None, metadata=_row((21, 3), np.float32))
     image_name: np.ndarray | None = field(default=None, metadata=_row((), np.str_))
     image_size: np.ndarray | None = field(default=None, metadata=_row((2,), np.int64))
@@ -151,6 +154,11 @@ class Predictions(OfHand):
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    @property
+    def images_of(self) -> str:
+        """Data set and split that ``image_id`` counts in."""
+        return f"{self.dataset} {self.split}".strip()
 
     def select(self, rows: np.ndarray) -> Predictions:
         """The given rows (a boolean mask (N,) or indices), in that order, as new Predictions."""

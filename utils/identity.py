@@ -30,7 +30,8 @@ class Identity(OfHand):
         betas: (10,) float64, shape coefficients of the hand model named below.
         side: 'right', 'left', or 'both' where images of both hands were used.
         method: how betas were obtained, e.g. 'mean', 'top-k', 'confidence', 'least-squares', 'true'.
-        n_images: number of images used; image_ids: their official numbers (may be empty).
+        n_images: number of images used; image_ids: their official numbers (may be empty), which count within
+            ``images_of``, data set and split; "": not known.
         hand_length_mm: of the zero-pose hand, wrist to middle fingertip; hand_length_std_mm: its
             standard deviation under ``covariance``, or None.
         covariance: (10,10) float64 of betas, symmetric positive semi-definite, or None.
@@ -63,6 +64,7 @@ class Identity(OfHand):
     created_by: str = ""
     scale_evidence: str = "prior"
     evidence: dict[str, Any] = field(default_factory=dict)
+    images_of: str = ""
     landmarks: dict[str, np.ndarray] = field(default_factory=dict)
     source: str = field(default="Identity", repr=False, compare=False)
 
@@ -107,7 +109,7 @@ class Identity(OfHand):
                     f"{1000 * MOST_OWN:.0f} are meant"
                 )
         self.subject_id = None if self.subject_id is None else self._whole("subject_id", self.subject_id)
-        for name in ("hand_name", "hand_hash", "method", "created_by", "scale_evidence"):
+        for name in ("hand_name", "hand_hash", "method", "created_by", "scale_evidence", "images_of"):
             if not isinstance(getattr(self, name), str):
                 raise ArtifactError(f"{self.source}: {name} is {getattr(self, name)!r}; text is meant")
 
@@ -153,6 +155,7 @@ def save_identity(path: str | os.PathLike, identity: Identity) -> None:
         "created_by": identity.created_by,
         "evidence": identity.evidence,
         "image_ids": identity.image_ids,
+        "images_of": identity.images_of,
         "covariance": None if covariance is None else covariance.tolist(),
     }
     if identity.landmarks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 
 import torch
 from torch import nn
@@ -125,6 +126,16 @@ def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module)
     return ManoObjective(hand, weights, frame)
 
 
+class CosineToAHundredth(torch.optim.lr_scheduler.CosineAnnealingLR):
+    """Half a cosine from each group's rate to a hundredth of it; PyTorch's own has one floor for all groups."""
+
+    def get_lr(self) -> list[float]:
+        share = 0.01 + 0.99 * (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
+        return [share * rate for rate in self.base_lrs]
+
+    _get_closed_form_lr = get_lr
+
+
 def build_optimizer(
     args: argparse.Namespace, model: nn.Module, steps: int, steps_per_epoch: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
@@ -156,5 +167,5 @@ def build_optimizer(
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     warmup = max(1, min(300, steps // 20))
     ramp = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, 1.0, warmup)
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - warmup), eta_min=args.lr * 0.01)
+    fall = CosineToAHundredth(optimizer, max(1, steps - warmup))
     return optimizer, torch.optim.lr_scheduler.SequentialLR(optimizer, [ramp, fall], [warmup])

@@ -59,6 +59,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if counts:
         summary["status"] = counts
     if args.submit:
+        if predictions.readable is not None:
+            logger.warning("%d hands of the file are of pictures that could not be read", (~predictions.readable).sum())
         files = submit(args, predictions, dataset, assets)
         logger.info("written, read back and checked: %s", ", ".join(map(str, files)))
         summary["files"] = [str(path) for path in files]
@@ -72,7 +74,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         logger.info("%d images that served the calibration are left out of the evaluation", int((~apart).sum()))
         measured = measured.select(np.flatnonzero(apart))
     truth = annotations_of(dataset, measured)
-    known = np.flatnonzero(truth["valid"])
+    known = np.flatnonzero(truth["valid"] if measured.readable is None else truth["valid"] & measured.readable)
     if len(known):
         measured, truth = measured.select(known), {key: value[known] for key, value in truth.items()}
         means = measure(measured, truth, assets, device, left=dataset.assets.get("left"))

@@ -23,6 +23,7 @@ from src.engine.networks import check_hand, is_of_hand, is_told_shape, open_netw
 from src.models.mesh_joints import is_mesh_model, mesh_hand, mesh_joints
 from src.models.mesh_objectives import boukhayma_keypoints
 from src.personalization.fitting.from_keypoints import ray_turn
+from src.personalization.pairing import rows_with
 from src.personalization.registration.register import register_mesh
 from src.personalization.shape_source import load_identities
 from template import HandAssets, HandModel, load_hand_assets
@@ -131,7 +132,7 @@ def predict_dataset(
         if says_poses(card):  # of a camera turned to the hand
             turn = ray_turn(batch["K"], output["keypoints_2d"].mean(dim=1))
             output["pose"] = torch.cat([turn[:, None] @ output["pose"][:, :1], output["pose"][:, 1:]], dim=1)
-        for name in ROWS:
+        for name in (*ROWS, "valid"):
             rows[name].append(raw[name].numpy())
         rows["K"].append(raw["K_image"].numpy())
         for name in ("pose", "betas", "confidence", "keypoint_confidence"):
@@ -152,6 +153,11 @@ def predict_dataset(
     if not any(shares):
         raise ValueError("the split holds no usable sample; check --data_root, --split and --side")
     arrays = merge_shares(shares, dataset)
+    valid = dataset.columns["valid"][rows_with(dataset.columns["image_id"], arrays["image_id"])]
+    readable = arrays.pop("valid") | ~valid
+    if not readable.all():
+        arrays["readable"] = readable
+        logger.warning("%d of %d pictures could not be read; black ones were predicted", (~readable).sum(), len(valid))
     count_hands(arrays.get("status"))
     return Predictions(
         **arrays,
@@ -236,13 +242,15 @@ def predict(args: argparse.Namespace) -> Predictions | None:
         raise ValueError(f"--shape {args.shape} has no effect on a {card.model}, which is told no shape; leave it out")
     if is_told and says_poses(card):
         check_hand(card, assets, args.checkpoint or args.resume, posed=True)
-    if is_phase and args.identity and args.shape != "calibrated":
-        raise ValueError("--identity has no effect without --shape calibrated; leave it out, or give that too")
+    if args.identity and args.shape != "calibrated" and (is_phase or (is_told and args.shape is None)):
+        raise ValueError("--identity is told to the network with --shape calibrated; give that too, or leave it out")
     shape = ShapeSource(args.shape or "gt", args.identity, assets) if is_told else None
     with process_group():
         context = init_distributed(device)
         with context.local_main_first():
             dataset = config.open_dataset(args, split, args.crop_size or card.crop_size, **config.every_frame(args))
+        if args.shape == "calibrated":  # of the side, before the work
+            load_identities(args.identity, dataset.columns["subject_id"], assets, dataset.columns["is_left"])
         predictions = predict_dataset(
             model,
             card,

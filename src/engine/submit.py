@@ -15,6 +15,7 @@ from src.engine.run_folder import run_path
 from src.evaluation import submissions
 from src.evaluation.official import ALIGNMENTS, dexycb_scores, list_scores
 from src.evaluation.submission_checks import SubmissionError
+from src.personalization.pairing import rows_with
 from template import HandAssets
 from utils.artifacts import Predictions
 
@@ -59,7 +60,7 @@ def submit(
     kind, names, order = _kind(args, dataset), ids, np.arange(count)
     if args.submit == "ho3d":
         order = np.asarray(dataset.names)
-        names = order[np.searchsorted(dataset.columns["image_id"], ids).clip(0, count - 1)]
+        names = order[rows_with(dataset.columns["image_id"], ids)]
     files = submissions.write_lists(path, kind, points.joints, points.vertices, names, order, strict)
     _same(path, submissions.read_lists(files[1], kind, count, strict), points[:2])
     return list(files)
@@ -87,7 +88,7 @@ def official_scores(
         is_left: (N,) bool.
     """
     if args.dataset == "dex_ycb":
-        rows = np.searchsorted(dataset.columns["image_id"], image_id)
+        rows = rows_with(dataset.columns["image_id"], image_id)
         use = dataset.columns["valid"][rows]
         truth = submissions.unmirror(dataset.columns["joints"][rows], is_left)
         return dexycb_scores(submissions.unmirror(points.joints, is_left)[use], truth[use]) if use.any() else None
@@ -96,7 +97,7 @@ def official_scores(
     except FileNotFoundError as error:
         logger.info("not scored: %s", error)
         return None
-    rows = np.searchsorted(dataset.columns["image_id"], image_id)
+    rows = rows_with(dataset.columns["image_id"], image_id)
     return list_scores(args.dataset, points.joints, points.vertices, true_joints[rows], true_vertices[rows])
 
 
@@ -114,7 +115,7 @@ def read_result_file(args: argparse.Namespace, dataset: SampleDataset) -> tuple[
         ids, joints = submissions.read_dexycb(path, ids[dataset.columns["valid"]])
         known = np.isin(ids, dataset.columns["image_id"])
         ids, joints = ids[known], joints[known]
-        is_left = dataset.columns["is_left"][np.searchsorted(dataset.columns["image_id"], ids)]
+        is_left = dataset.columns["is_left"][rows_with(dataset.columns["image_id"], ids)]
         return Points(submissions.unmirror(joints, is_left), np.empty((len(ids), 0, 3)), True), ids, is_left
     if args.dataset not in ALIGNMENTS:
         raise ValueError(f"{path}: {args.dataset} has no official result file; give an .npz of --phase predict")

@@ -76,9 +76,18 @@ def content_ids(*arrays: np.ndarray | None) -> np.ndarray:
 
 
 def apart_from_calibration(predictions: Predictions, identities: dict[int, Identity]) -> np.ndarray:
-    """Mask (N,) of rows whose image did not serve to calibrate its own subject."""
-    apart = np.ones(len(predictions), dtype=bool)
+    """Mask (N,) of rows whose image did not serve to calibrate its own subject.
+
+    Images are numbered within a split: those of an identity from another one cannot be told, which is said.
+    """
+    apart, here = np.ones(len(predictions), dtype=bool), predictions.images_of
     for subject, identity in identities.items():
+        if identity.images_of and here and identity.images_of != here:
+            logger.warning(
+                "%s: subject %d was calibrated on images of %s, these are of %s: the same ones are not left out",
+                *(identity.source, subject, identity.images_of, here),
+            )
+            continue
         rows = predictions.subject_id == subject
         apart[rows] = ~np.isin(predictions.image_id[rows], identity.image_ids)
     return apart
@@ -99,6 +108,12 @@ def annotations_of(dataset: Any, predictions: Predictions) -> dict[str, np.ndarr
     return {key: dataset.columns[key][rows] for key in KEYS if key in dataset.columns}
 
 
+def rows_with(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Row (M,) of each wanted number (M,) among different ones (N,) in any order; of one that is missing, any row."""
+    order = np.argsort(ids)
+    return order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+
+
 def rows_of(dataset: Any, predictions: Predictions) -> np.ndarray:
     """Row (N,) of each prediction in the data set, by official image id.
 
@@ -108,8 +123,7 @@ def rows_of(dataset: Any, predictions: Predictions) -> np.ndarray:
     ids = dataset.columns["image_id"]
     if len(ids) == 0:
         raise CalibrationError(f"{predictions.source}: split {predictions.split!r} of this data root has no image")
-    order = np.argsort(ids)
-    rows = order[np.minimum(np.searchsorted(ids, predictions.image_id, sorter=order), len(ids) - 1)]
+    rows = rows_with(ids, predictions.image_id)
     missing = predictions.image_id[ids[rows] != predictions.image_id]
     if len(missing):
         raise CalibrationError(

@@ -17,18 +17,30 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from datasets.bad_files import read_json
 from datasets.synthetic.jobs import run_jobs
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.cutout import SIZE
-from datasets.synthetic.world.hands import LABEL, PER_PERSON, person_cutouts, relative_depth, relative_pose
+from datasets.synthetic.world.hands import (
+    LABEL,
+    PER_PERSON,
+    default_betas,
+    person_cutouts,
+    relative_depth,
+    relative_pose,
+)
 from options.command_line import run_command, values_of, writer_parser
-from utils.files import atomic_path
+from utils.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
 
 PEOPLE_A_SHARD = 20
 CUTOUTS_A_SHARD = PEOPLE_A_SHARD * PER_PERSON
 BACKGROUNDS_A_SHARD = 60
+
+
+#: What a bank is of.
+PLAN_NAME = "bank.json"
 
 
 def shard_paths(root: Path, number: int) -> tuple[Path, Path, Path]:
@@ -79,9 +91,16 @@ def write_bank(
         people: rounded up to whole shards; each gives `PER_PERSON` cut-outs.
         first: number of the first person: other banks of the same seed (validation) begin elsewhere.
         minutes: no shard but as many as there are processes is begun later than this.
+
+    Raises:
+        ValueError: a bank of another seed or hand model is there.
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
+    plan, path = {"seed": seed, "mano_dir": mano_dir}, root / PLAN_NAME
+    if path.is_file() and (found := read_json(path)) != plan:
+        raise ValueError(f"{path}: this bank is of {found}, not of {plan}; give another --root, or delete it")
+    write_json(path, plan)
     start = first // PEOPLE_A_SHARD
     numbers = range(start, start - (-people // PEOPLE_A_SHARD))
     limits = {"always": start + processes, "deadline": time.time() + 60 * minutes}
@@ -110,10 +129,12 @@ class ResidentBank:
         #: m, relative depths, and of a pixel of the cut-out, as `relative_depth`.
         self.depth = torch.empty((cutouts, 21), device=self.device)
         self.pixel = torch.empty(cutouts, device=self.device)
-        #: Rotations as `relative_pose`, and the person's shape.
+        #: Rotations as `relative_pose`, and the person's shape, of the fine hand as `default_betas`.
         self.pose = torch.empty((cutouts, 16, 3, 3), device=self.device)
         self.betas = torch.empty((cutouts, 10), device=self.device)
         self._read: set[int] = set()
+        plan = self.root / PLAN_NAME
+        self._is_fine = not plan.is_file() or read_json(plan)["mano_dir"] is None
 
     @property
     def cutouts(self) -> int:
@@ -132,8 +153,8 @@ class ResidentBank:
             first, wall = self.cutouts, self.backgrounds
             self.rgba[first : first + len(pixels)] = torch.from_numpy(pixels).to(self.device)
             self.walls[wall : wall + len(walls)] = torch.from_numpy(walls).to(self.device)
-            given = (np.ascontiguousarray(labels[name]) for name in ("keypoints", "betas"))
-            rows = *given, *relative_depth(labels), relative_pose(labels)
+            betas = default_betas(labels["betas"]) if self._is_fine else np.ascontiguousarray(labels["betas"])
+            rows = np.ascontiguousarray(labels["keypoints"]), betas, *relative_depth(labels), relative_pose(labels)
             wholes = self.keypoints, self.betas, self.depth, self.pixel, self.pose
             for whole, part in zip(wholes, rows, strict=True):
                 whole[first : first + len(pixels)] = torch.from_numpy(part).to(self.device)

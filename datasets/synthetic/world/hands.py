@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,8 @@ from datasets.synthetic.world.cutout import Cutout, Part, PosedScene, View, neig
 from datasets.synthetic.world.lights import random_lights
 from datasets.synthetic.world.mesh import HandSurface, PosedSurface, hand_surface
 from datasets.synthetic.world.skin import SheetMap, paint_skin, sheet_map
-from template import HandModel
+from template import HandAssets, HandModel, load_hand_assets
+from template.assets import STAND_IN_PATH
 from template.stand_in.grasps import FINGER_ORDER, GRASPS, angles_to_pose, clip_angles, grasp_angles
 from utils.camera import turn_to_ray
 
@@ -167,6 +168,30 @@ def relative_pose(labels: np.ndarray) -> np.ndarray:
     pose = roma.rotvec_to_rotmat(torch.as_tensor(labels["pose"].astype(np.float64)).unflatten(1, (16, 3))).numpy()
     pose[:, 0] = _turn_to_middle(labels).mT @ pose[:, 0]
     return pose.astype(np.float32)
+
+
+def default_betas(betas: np.ndarray) -> np.ndarray:
+    """Betas (N,10) float32 of the default hand that come closest to the fine one's, which networks are not told of.
+
+    Joints and tips of the flat hand, to 1 mm, beside betas of unit variance: 0.5 mm are left; of equal betas 1.1.
+    """
+    weights, offset = _to_default()
+    return (betas @ weights.T + offset).astype(np.float32)
+
+
+@cache
+def _to_default() -> tuple[np.ndarray, np.ndarray]:
+    """(10,10) and (10,) of `default_betas`."""
+    default, fine = (_rest_points(assets) for assets in (load_hand_assets(STAND_IN_PATH), hand_surface().assets))
+    solve = np.linalg.solve(default[:, 1:].T @ default[:, 1:] + 1e-6 * np.eye(10), default[:, 1:].T)
+    return solve @ fine[:, 1:], solve @ (fine[:, 0] - default[:, 0])
+
+
+def _rest_points(assets: HandAssets) -> np.ndarray:
+    """(63,11) m: joints and tips about the wrist, of the mean shape and a unit of each beta."""
+    basis = np.concatenate([assets.v_template[..., None], assets.shapedirs], axis=-1)
+    points = np.concatenate([np.einsum("jv,vcs->jcs", assets.J_regressor, basis), basis[list(assets.tips)]])
+    return (points - points[:1]).reshape(63, 11)
 
 
 def _turn_to_middle(labels: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ from src.models.hand_detector import INPUT_SIZE, detector_loss
 from src.models.heatmaps import heatmap_loss
 from src.models.keypoint_rating import keypoint_is_right
 from template import HandModel, load_hand_assets
+from template.assets import STAND_IN_PATH
 from utils.device import choose_device
 from utils.files import write_json
 
@@ -95,7 +96,7 @@ def pose_loss(output: dict[str, torch.Tensor], crops: Crops) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=2)
 def _hand_model(device: torch.device) -> HandModel:
-    return HandModel(load_hand_assets()).to(device)
+    return HandModel(load_hand_assets(STAND_IN_PATH)).to(device)
 
 
 def detector_step(model: nn.Module, bank: ResidentBank, batch: int, size: int, _: float) -> tuple[torch.Tensor, dict]:
@@ -114,7 +115,8 @@ def make_card(task: str, backbone: str, size: int) -> ModelCard:
     sizes = {"input_size": size, "crop_size": size}
     if task == "detector":
         return ModelCard("hand_detector", options={"backbone": backbone}, **sizes, crop_scale=1.0)
-    assets, options = load_hand_assets(), {"backbone": backbone, "rated": True, "lifts": True, "poses": True}
+    options = {"backbone": backbone, "rated": True, "lifts": True, "poses": True}
+    assets = load_hand_assets(STAND_IN_PATH)  # see `default_betas`
     hand = {"hand_name": assets.name, "hand_hash": assets.hash}
     return ModelCard("pose_2d", options=options, **sizes, crop_scale=CROP_SCALE, **hand)
 
@@ -200,6 +202,7 @@ def train(args: argparse.Namespace) -> Path | None:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
+        optimizer.param_groups[0]["weight_decay"] = args.weight_decay
         used, steps = state["used"], state["steps"]
         torch.manual_seed(args.seed + steps)
         logger.info("%s: goes on after %d steps, %.0f s", checkpoint, steps, used)
@@ -215,6 +218,11 @@ def train(args: argparse.Namespace) -> Path | None:
     saved, seen, step = time.monotonic(), 0, STEPS[args.task]
 
     def save() -> None:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in trained):
+            raise RuntimeError(
+                f"the weights are not finite after {clock.steps} steps; {checkpoint} is as it was saved last: go on "
+                "from there with a smaller --lr"
+            )
         states = {"average": average.state_dict(), "optimizer": optimizer.state_dict()}
         save_checkpoint(checkpoint, card, model, **states, used=clock.used, steps=clock.steps)
 

@@ -131,6 +131,7 @@ def calibrate_person(
         method=method,
         n_images=int(used.sum()),
         image_ids=own.predictions.image_id[used].tolist(),
+        images_of=own.predictions.images_of,
         subject_id=subject,
         created_by=created_by,
         **evidence,

@@ -92,6 +92,7 @@ def merge_identities(
         method="merged " + " + ".join(dict.fromkeys(i.method.removeprefix("merged ") for i in identities)),
         n_images=sum(identity.n_images for identity in identities),
         image_ids=[image for identity in identities for image in identity.image_ids],
+        images_of=first.images_of if all(i.images_of == first.images_of for i in identities) else "",
         subject_id=first.subject_id if first.subject_id is not None else last.subject_id,
         created_by=last.created_by,
         scale_evidence=" + ".join(dict.fromkeys(p for i in identities for p in i.scale_evidence.split(" + "))),

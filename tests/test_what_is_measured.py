@@ -1,0 +1,153 @@
+"""What is measured, left out and told: of splits, shards, damaged pictures and identities that do not go together."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from datasets import build_dataset
+from datasets.synthetic.freihand_writer import write_freihand
+from datasets.synthetic.humbi_writer import write_humbi
+from options.run_options import get_args_parser
+from src.engine.config import build_optimizer
+from src.engine.evaluate import evaluate
+from src.engine.predict import predict
+from src.personalization.pairing import apart_from_calibration, rows_with
+from src.personalization.terms.hand_size import lengths_mm
+from template import load_hand_assets
+from tests.dex_ycb_layout import write_dex_ycb
+from utils.artifacts import Identity, Predictions, load_predictions, save_identity
+
+ASSETS = load_hand_assets("template/stand_in.npz")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dex_ycb(tmp_path_factory.mktemp("dex_ycb"), subjects=(8,), draw_dots=True)
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Path:
+    """A right hand's identity of subject 8."""
+    path = tmp_path / "identity_subject-08.json"
+    length = lengths_mm(ASSETS, np.zeros(10), None, ("hand",))["hand"][0]
+    save_identity(path, Identity(np.zeros(10), ASSETS.name, ASSETS.hash, length, "right", subject_id=8))
+    return path
+
+
+def options(phase: str, root: Path, *extra: str) -> SimpleNamespace:
+    words = f"--phase {phase} --data_root {root} --allow_missing_subjects --device cpu --threads 1"
+    return get_args_parser().parse_args([*words.split(), *extra])
+
+
+IDENTITY_AWARE = ("--model", "mano_identity", "--checkpoint", "weights/mano_identity.safetensors")
+
+
+def test_an_identity_that_is_not_told_is_refused(root: Path, person: Path) -> None:
+    """The network would be told the true shape, and the numbers stand beside the identity's."""
+    with pytest.raises(ValueError, match="--shape calibrated"):
+        evaluate(options("eval", root, *IDENTITY_AWARE, "--identity", str(person)))
+
+
+def test_an_identity_of_the_other_side_is_refused_before_the_prediction(
+    root: Path, person: Path, tmp_path: Path
+) -> None:
+    words = (
+        *IDENTITY_AWARE,
+        "--shape",
+        "calibrated",
+        "--identity",
+        str(person),
+        "--predictions",
+        str(tmp_path / "p.npz"),
+    )
+    with pytest.raises(ValueError, match="show the other hand"):
+        predict(options("predict", root, *words, "--side", "left"))
+    assert not (tmp_path / "p.npz").exists()
+
+
+def rows_of_split(split: str) -> Predictions:
+    numbers = np.arange(4)
+    zero = np.zeros(4, dtype=np.int64)
+    return Predictions(
+        numbers, zero + 8, zero, zero.astype(bool), np.tile(np.eye(3), (4, 1, 1)), dataset="dex_ycb", split=split
+    )
+
+
+def test_images_of_another_split_are_not_taken_for_the_calibrations(caplog: pytest.LogCaptureFixture) -> None:
+    """Numbers count within a split."""
+    own = Identity(np.zeros(10), "hand", "0", 187.0, image_ids=[1, 3], images_of="dex_ycb s1_test", subject_id=8)
+    assert apart_from_calibration(rows_of_split("s1_test"), {8: own}).tolist() == [True, False, True, False]
+    assert apart_from_calibration(rows_of_split("s0_test"), {8: own}).all()
+    assert "calibrated on images of dex_ycb s1_test, these are of dex_ycb s0_test" in caplog.text
+    older = dataclasses.replace(own, images_of="")
+    assert apart_from_calibration(rows_of_split("s0_test"), {8: older}).tolist() == [True, False, True, False]
+
+
+def test_numbers_in_any_order_find_their_rows() -> None:
+    ids = np.array([7, 2, 9, 4])
+    assert rows_with(ids, np.array([9, 7, 4, 2, 9])).tolist() == [2, 0, 3, 1, 2]
+
+
+def test_pictures_that_cannot_be_read_are_predicted_but_not_measured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The servers want a row for each; a black picture's hand says nothing of the network."""
+    root, file = tmp_path / "freihand", str(tmp_path / "p.npz")
+    write_freihand(root, 1, 3, seed=3)
+    picture = root / "evaluation" / "rgb" / "00000001.jpg"
+    picture.write_bytes(picture.read_bytes()[:300])
+    words = ("--dataset", "freihand", "--split", "evaluation", "--checkpoint", "weights/mano_baseline_conf.safetensors")
+    words += ("--model", "mano_baseline_conf", "--skip_bad")
+    predict(options("predict", root, *words, "--predictions", file))
+    assert "1 of 3 pictures could not be read" in caplog.text
+    assert load_predictions(file).readable.tolist() == [True, False, True]
+    direct = evaluate(options("eval", root, *words))
+    again = evaluate(options("eval", root, *words[:4], "--predictions", file))
+    assert direct["n_images"] == again["n_images"] == 2 and direct["mpjpe_mm"] == pytest.approx(again["mpjpe_mm"])
+
+
+def test_a_crop_cache_is_of_the_boxes_it_shows(tmp_path: Path) -> None:
+    """Labels that are written over in place move the boxes; the folder's time does not."""
+    root, cache = tmp_path / "humbi", tmp_path / "cache"
+    write_humbi(root, 9, 1, num_cameras=2, seed=1)
+    opened = {"mano_dir": "template/stand_in.npz", "crop_size": 64}
+    before = build_dataset("humbi", root, "split_5_train", cache=cache, **opened)
+    first = before[0]["image"]
+    for path in root.rglob("vertices_r.txt"):
+        moved = tmp_path / "moved.txt"
+        np.savetxt(moved, np.loadtxt(path) + [0.02, 0.0, 0.0])
+        shutil.copyfile(moved, path)
+    cached = build_dataset("humbi", root, "split_5_train", cache=cache, **opened)[0]["image"]
+    fresh = build_dataset("humbi", root, "split_5_train", **opened)[0]["image"]
+    assert not np.array_equal(first, fresh) and np.array_equal(cached, fresh)
+
+
+def test_every_groups_rate_falls_to_a_hundredth_of_its_own() -> None:
+    network = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    args = argparse.Namespace(
+        body_lr=5e-6, lr=1e-3, optimizer="adamw", weight_decay=0.0, schedule="cosine", model="mano_baseline"
+    )
+    optimizer, schedule = build_optimizer(args, network, 200, 20)
+    rates = []
+    for _ in range(200):
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr())
+    rates = np.array(rates)
+    assert rates.max(axis=0) == pytest.approx([1e-3, 5e-6]) and rates[-1] == pytest.approx([1e-5, 5e-8])
+    assert torch.isfinite(torch.tensor(rates)).all()
+
+
+@pytest.fixture(autouse=True)
+def _logs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
