@@ -13,6 +13,8 @@ from options.recipes import RECIPES
 
 #: Server of official results -> data set whose result file it takes.
 SERVERS = {"freihand": "freihand", "ho3d": "ho3d", "dexycb": "dex_ycb"}
+#: Endings of official result files, which ``--predictions`` takes as well.
+RESULT_FILES = (".json", ".zip", ".txt")
 PHASES = ("train", "eval", "predict", "demo", "export", "personalise")
 
 
@@ -53,6 +55,8 @@ USED_OPTIONS = {
 _OF_PREDICTING = tuple(
     f"--{name}" for name in "checkpoint resume backbone hierarchy shape batch_size num_workers max_images".split()
 )
+#: What it does not use of a server's file, which says neither who is in an image nor which network it was.
+_OF_OUR_PREDICTIONS = ("--identity", "--submit", "--model", "--crop", "--side")
 _NO_NAMES = ("", ".", "..")
 
 
@@ -95,6 +99,7 @@ class _Parser(CommandParser):
                 args.dataset = dataset_of(args.data_root)
             except (OSError, ValueError) as error:
                 self.error(str(error))
+        is_official = args.phase == "eval" and Path(args.predictions or "").suffix in RESULT_FILES
         is_fair, predicts = args.recipe == "fair", args.phase != "eval" or args.predictions is None
         for option, is_used, otherwise in (
             ("--override", args.resume, "a command without --resume"),
@@ -110,6 +115,8 @@ class _Parser(CommandParser):
             ("--submit", (args.submit == "shape_track") == (use == "personalise"), f"{args.submit} in --phase {use}"),
             ("--weights", args.phase != "export" or not (args.checkpoint or args.resume), "export of a --checkpoint"),
             *((option, predicts, "--phase eval of --predictions") for option in _OF_PREDICTING),
+            *((option, not is_official, "--phase eval of an official file") for option in _OF_OUR_PREDICTIONS),
+            ("--side", args.submit != "dexycb" or args.side == "both", "--submit dexycb, of both sides,"),
         ):
             if not is_used:
                 self.refuse_unused(args, args.given_options - {option}, otherwise)

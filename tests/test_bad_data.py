@@ -218,6 +218,8 @@ def test_ho3d_meta_files_are_named_and_skipped(ho3d: Path, tmp_path: Path, damag
         build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN)
     after = build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN, skip_bad=True)
     assert len(after) == 2 and after.num_bad_labels == 1  # the server wants every image
+    path.unlink()
+    assert len(build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN, skip_bad=True)) == 2
     np.testing.assert_array_equal(after.columns["K_image"][0], before.columns["K_image"][1])
     np.testing.assert_array_equal(after[1]["image"], before[1]["image"])
 

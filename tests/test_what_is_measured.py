@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,13 @@ from torch import nn
 from datasets import build_dataset
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.humbi_writer import write_humbi
+from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine.config import build_optimizer
 from src.engine.evaluate import evaluate
 from src.engine.predict import predict
+from src.engine.train import Trainer
+from src.evaluation.submission_checks import SubmissionError
 from src.personalization.pairing import apart_from_calibration, rows_with
 from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
@@ -146,6 +150,55 @@ def test_every_groups_rate_falls_to_a_hundredth_of_its_own() -> None:
     rates = np.array(rates)
     assert rates.max(axis=0) == pytest.approx([1e-3, 5e-6]) and rates[-1] == pytest.approx([1e-5, 5e-8])
     assert torch.isfinite(torch.tensor(rates)).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--predictions a.txt --identity me.json", "an official file does not use --identity"),
+        ("--predictions a.json --dataset freihand --submit freihand", "an official file does not use --submit"),
+        ("--predictions a.txt --side right", "an official file does not use --side"),
+        ("--predictions a.npz --submit dexycb --side right", "--submit dexycb, of both sides, does not use --side"),
+    ],
+)
+def test_what_would_not_be_listened_to_is_refused(words: str, said: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        get_args_parser().parse_args(["--phase", "eval", *words.split()])
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+
+
+def test_a_setup_that_the_predictions_are_not_of_is_refused(root: Path, tmp_path: Path) -> None:
+    file = str(tmp_path / "p.npz")
+    predict(options("predict", root, *IDENTITY_AWARE, "--predictions", file))
+    with pytest.raises(ValueError, match="is of split s1_test, not of --setup s0"):
+        evaluate(options("eval", root, "--predictions", file, "--setup", "s0"))
+
+
+def test_a_servers_file_without_every_image_is_not_written(tmp_path: Path) -> None:
+    """The server's program stops at the first image that is missing."""
+    root = write_dex_ycb(tmp_path / "dex_ycb", subjects=(8,))
+    next(root.rglob("labels_*.npz")).write_bytes(b"damaged")
+    words = ("--submit", "dexycb", "--side", "both", "--skip_bad", "--out_dir", str(tmp_path / "out"))
+    with pytest.raises(SubmissionError, match="1 labels files of .* could not be read: the server wants every image"):
+        evaluate(options("eval", root, *IDENTITY_AWARE, *words))
+    assert not list(tmp_path.glob("out/**/*.txt"))
+
+
+def test_shards_do_not_replace_the_data_set_for_the_servers(tmp_path: Path) -> None:
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "index.json").write_text("{}")
+    with pytest.raises(ValueError, match="--submit freihand needs the data set itself"):
+        evaluate(options("eval", tmp_path, *IDENTITY_AWARE, "--dataset", "freihand", "--submit", "freihand"))
+
+
+def test_validation_on_images_that_are_trained_on_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_dex_ycb(tmp_path / "dex_ycb", subjects=(1, 7))
+    words = f"--phase train --data_root {root} --allow_missing_subjects --device cpu --threads 1 --out_dir {tmp_path}"
+    words += " --crop_size 32 --input_size 32 --backbone mobilenet_v3_small --batch_size 4 --epochs 1"
+    Trainer(apply_recipe(get_args_parser().parse_args(words.split())))
+    assert "are trained on, too" not in caplog.text
+    Trainer(apply_recipe(get_args_parser().parse_args([*words.split(), "--split", "all"])))
+    assert "8 of the 8 validation images (s1_val) are trained on, too" in caplog.text
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from datasets import has_shards
 from datasets.protocol import SampleDataset
-from options.run_options import SERVERS
+from options.run_options import RESULT_FILES, SERVERS
 from src.engine import config
 from src.engine.measure import camera_points, count_hands, format_scores, format_table, measure, official_hand
 from src.engine.predict import predict
-from src.engine.submit import RESULT_FILES, official_scores, read_result_file, submit
+from src.engine.submit import official_scores, read_result_file, submit
 from src.personalization.pairing import annotations_of, apart_from_calibration
 from src.personalization.shape_source import load_identities
 from src.personalization.terms.hand_size import describe_lengths, lengths_as_json
@@ -37,6 +38,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.submit and SERVERS[args.submit] != args.dataset:
         raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
+    if args.submit in ("freihand", "ho3d") and has_shards(args.data_root):
+        raise ValueError(f"--submit {args.submit} needs the data set itself, not shards of it: --data_root DIR")
     if args.results:
         writable_file(args.results, "--results")  # before the work, not after it
     device = choose_device(args.device, args.threads)
@@ -54,6 +57,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         args.model = predictions.model_name or args.model  # which names the run's folder, and --submit's file in it
     counts = count_hands(predictions.status)
     split = args.split or predictions.split or f"{args.setup}_test"
+    if "--setup" in args.given_options and not args.split and split != f"{args.setup}_test":
+        raise ValueError(f"{predictions.source} is of split {split}, not of --setup {args.setup}; leave that out")
     dataset = _open_labels(args, split)
     summary: dict[str, Any] = {"split": split, "model": predictions.model_name, "n_images": len(predictions)}
     if counts:

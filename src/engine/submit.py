@@ -21,8 +21,6 @@ from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
 
-#: Endings of official result files, which ``--predictions`` takes as well.
-RESULT_FILES = (".json", ".zip", ".txt")
 _ROUNDING = 1e-8  # metres; the files keep nine decimals
 
 
@@ -44,6 +42,11 @@ def submit(
     """
     if len(predictions) == 0:
         raise SubmissionError("no prediction to submit")
+    if args.submit == "dexycb" and (skipped := getattr(dataset, "num_bad_labels", 0)):
+        raise SubmissionError(
+            f"{skipped} labels files of {dataset.root} could not be read: the server wants every image of the split. "
+            "Copy or extract them again"
+        )
     points = camera_points(predictions, official_hand(assets, args.dataset))
     count_hands(points.status)
     folder = run_path(args)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from datasets.augment import AugmentConfig, prepare_batch
 from datasets.loading import BatchLoader
+from datasets.protocol import SampleDataset
 from options.recipes import apply_recipe
 from src.engine import config
 from src.engine.checkpoint import ModelCard, initialise_from, read_checkpoint
@@ -36,6 +37,14 @@ logger = logging.getLogger(__name__)
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the last good checkpoint is untouched."""
+
+
+def _shared_images(first: SampleDataset, second: SampleDataset) -> int:
+    """How many images of the second data set the first one holds, too; of shards, which do not say, none."""
+    if not (hasattr(first, "image_path") and hasattr(second, "image_path")):
+        return 0
+    held = {first.image_path(row) for row in range(len(first))}
+    return sum(second.image_path(row) in held for row in range(len(second)))
 
 
 class Trainer:
@@ -73,6 +82,11 @@ class Trainer:
             labels = {"with_mask": True} if args.dataset == "freihand" and config.has_mask(args) else {}
             self.data = config.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)
             self.val_data = config.open_dataset(args, f"{args.setup}_val", args.crop_size)
+        if args.split and (seen := _shared_images(self.data, self.val_data)):
+            logger.warning(
+                "%d of the %d validation images (%s_val) are trained on, too: best.pt says nothing of unseen people",
+                *(seen, len(self.val_data), args.setup),
+            )
         share = {"rank": self.context.rank, "world_size": self.context.world_size}
         self.loader = BatchLoader(
             self.data,

@@ -128,7 +128,8 @@ def rows_of(dataset: Any, predictions: Predictions) -> np.ndarray:
     if len(missing):
         raise CalibrationError(
             f"{predictions.source}: image {missing[0]} ({len(missing)} in all) is not in split "
-            f"{predictions.split!r} of this data root; give the root and --split the predictions were made with"
+            f"{predictions.split!r} of this data root; give the root, --split and --side that the predictions were "
+            "made with"
         )
     for name, column in (("subject_id", "subject_id"), ("is_left", "is_left"), ("K", "K_image")):
         check_same(name, predictions, dataset.columns[column][rows], f"the data set at {dataset.root}")
