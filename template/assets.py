@@ -55,12 +55,11 @@ class HandAssets:
     hands_mean: np.ndarray  # (45,) mean pose, axis-angle of the 15 finger joints, radians
     side: str  # "right" or "left"
     name: str  # "MANO" or one of `STAND_INS`
-    is_mirrored: bool = False  # of `mirror_assets`: vertices keep the numbers that they have on the other side
 
     @property
     def tips(self) -> tuple[int, ...]:
-        """Vertices (5,) at the fingertips, thumb first (manopth's); of a mirrored hand the other side's."""
-        return tip_vertices("manopth", "right" if (self.side == "right") != self.is_mirrored else "left")
+        """Vertices (5,) at the fingertips, thumb first (manopth's)."""
+        return tip_vertices("manopth", self.side)
 
     @cached_property
     def hash(self) -> str:
@@ -135,7 +134,6 @@ def mirror_assets(assets: HandAssets) -> HandAssets:
         hands_components=assets.hands_components * axis_angle_signs,
         hands_mean=assets.hands_mean * axis_angle_signs,
         side="left" if assets.side == "right" else "right",
-        is_mirrored=not assets.is_mirrored,
     )
 
 
@@ -185,7 +183,7 @@ def _checked(content: Mapping[str, Any], file: Path, side: str, name: str) -> Ha
         parents = _checked_array(content, "kintree_table", (2, 16), file)[0, 1:].astype(np.int64)
         if not np.array_equal(parents, MANO_PARENTS[1:]):
             raise ValueError(f"{file}: kintree_table has the parents {parents.tolist()}, not MANO's {MANO_PARENTS[1:]}")
-    return HandAssets(**arrays, faces=faces.astype(np.int64), side=side, name=name, is_mirrored=False)
+    return HandAssets(**arrays, faces=faces.astype(np.int64), side=side, name=name)
 
 
 def _checked_array(content: Mapping[str, Any], key: str, shape: tuple[int, ...], file: Path) -> np.ndarray:

@@ -232,9 +232,10 @@ def test_the_skeleton_of_the_bvh_is_that_of_the_layer(name: str, tmp_path: Path)
     for number, joint in enumerate(JOINT_NAMES["mano"][:16]):
         assert np.abs(places[joint] / 100 - joints[:, number] * AXES).max() < 1e-6
     rest = assets.v_template + assets.shapedirs @ betas
-    tip = rest[tip_vertices("manopth", assets.side)[1]] - (assets.J_regressor @ rest)[3]
-    expected = joints[:, 3] + output.transforms[:, 3, :, :3].numpy() @ tip
-    assert np.abs(places["index3 end"] / 100 - expected * AXES).max() < 1e-6
+    for bone, joint, finger in (("index3", 3, 1), ("middle3", 6, 2)):  # tips as results have them, mirrored if left
+        tip = rest[tip_vertices("manopth")[finger]] - (assets.J_regressor @ rest)[joint]
+        expected = joints[:, joint] + output.transforms[:, joint, :, :3].numpy() @ tip
+        assert np.abs(places[f"{bone} end"] / 100 - expected * AXES).max() < 1e-6
     assert len(places) == 21 and time == pytest.approx(1 / 24, abs=1e-8)
 
 

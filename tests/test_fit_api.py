@@ -11,6 +11,7 @@ from src.personalization.fitting.api import fit
 from template import HandModel, load_hand_assets, mirror_assets
 from utils.artifacts import ArtifactError
 from utils.identity import Identity
+from utils.joints import tip_vertices
 
 N = 4
 
@@ -60,7 +61,7 @@ def test_torch_in_torch_out_and_a_left_hand_is_the_mirror_image(world: Simulated
     layer = HandModel(mirror_assets(load_hand_assets()), tips="manopth")
     posed = layer(left.pose, left.betas, left.transl)
     torch.testing.assert_close(left.vertices, posed.vertices, atol=1e-5, rtol=0)
-    tips = left.vertices[:, list(layer.assets.tips)]  # mirrored, not the left hand's own
+    tips = left.vertices[:, list(tip_vertices("manopth"))]  # mirrored, not the left hand's own
     torch.testing.assert_close(left.joints[:, 4::4], tips, atol=1e-5, rtol=0)
 
 

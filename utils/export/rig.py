@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from utils.artifact_checks import HandLike
-from utils.joints import FINGERS, MANO_PARENTS
+from utils.joints import FINGERS, MANO_PARENTS, tip_vertices
 from utils.mesh_io import CAMERA_TO_GLTF
 
 #: MANO's 16 kinematic joints by the names of its Python packages, then the tips (thumb first).
@@ -117,7 +117,8 @@ def make_rig(
         frame, joint = np.argwhere(off)[0]
         raise ValueError(f"{path}: frame {frame}, joint {joint}: {pose[frame, joint].tolist()} is no rotation matrix")
     vertices = assets.v_template + assets.shapedirs @ betas
-    joints = np.concatenate([assets.J_regressor @ vertices, vertices[list(assets.tips)]])
+    # Left hands are right ones mirrored back, and so are their fingertips.
+    joints = np.concatenate([assets.J_regressor @ vertices, vertices[list(tip_vertices("manopth"))]])
     return Rig(
         vertices=vertices * CAMERA_TO_GLTF,
         joints=joints * CAMERA_TO_GLTF,

@@ -33,8 +33,8 @@ class FittedHands:
     Attributes:
         joints: (N,21,3) standard order; vertices: (N,778,3).
         pose: (N,16,3,3) rotations relative to the parent; betas: (N,10); transl: (N,3), wrist - J0(betas). They pose
-            the hand model that was given; those of left hands pose its mirror image (`template.mirror_assets`), whose
-            fingertips are its `tips` (`HandModel` has a data set's).
+            the hand model that was given; those of left hands pose its mirror image (`template.mirror_assets`), their
+            fingertips are the right hand's vertices (`HandModel` takes manopth's left ones).
         usable: (N,) bool; where it is False the hand is a guess at a typical depth, and ``status`` says why.
         status: (N,) names, e.g. "converged", "iteration_limit", "no_keypoints" (`solver.status.Status`).
         reprojection_px: (N,) root mean square distance to the keypoints, weighted by confidence; NaN of joints, and
