@@ -10,7 +10,7 @@ from options.run_options import add_device_arguments, add_noise_arguments
 #: Options that only one of the two solvers reads.
 _OF_SOLVER = {
     "lm": {"--max_steps", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--depth_mean", "--depth_std",
-           "--fit_shape", "--video", "--evidence_rounds"},
+           "--fit_shape", "--video", "--evidence_rounds", "--prior"},
     "adam": {"--use_confidence"},
 }  # fmt: skip
 #: Options that mean something only beside one of others.
@@ -32,6 +32,12 @@ class _Parser(CommandParser):
         self.refuse_without(args, _NEEDS)
         if args.evidence_rounds < 0:
             self.error(f"--evidence_rounds is {args.evidence_rounds}; it must be at least 0")
+        if args.video:
+            self.refuse_unused(args, args.given_options - {"--max_steps"}, "--video")
+        if args.solver == "adam" and not args.use_confidence:
+            self.refuse_unused(
+                args, args.given_options - {"--min_confidence"}, "--solver adam without --use_confidence"
+            )
         for option, given in (("--video", args.video), ("--fit_shape", args.fit_shape)):
             if given and args.evidence_rounds:
                 self.error(f"{option} does not use --evidence_rounds, which is of single frames with a given shape")
@@ -61,10 +67,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--cache", help="folder for the label cache")
     add = parser.add_argument_group("solver").add_argument
     add("--solver", default="lm", choices=("lm", "adam"))
-    add("--max_steps", type=int, default=10, help="of lm")
+    add("--max_steps", type=int, default=10, help="of lm, for single frames")
     add("--chunk", type=int, default=256, help="frames solved together")
-    add("--root_std", type=float, default=0.2, help="rad, trust in the network's hand orientation")
-    add("--finger_std", type=float, default=0.2, help="rad, trust in the network's finger rotations")
+    add("--root_std", type=float, help="rad, trust in the network's hand orientation (default: --prior's, else 0.2)")
+    add("--finger_std", type=float, help="rad, trust in the network's finger rotations (default: --prior's, else 0.2)")
     add(
         "--evidence_rounds",
         type=int,
@@ -74,7 +80,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--prior", help="npz of ….calibration.measure_population: error covariance, depth")
     add_noise_arguments(add)
     add("--use_confidence", action="store_true", help="adam: weight keypoints by confidence")
-    add("--fit_shape", action="store_true", help="lm: also fit the betas of each frame")
+    add("--fit_shape", action="store_true", help="lm: also fit the betas, of each frame; with --video of each person")
     add(
         "--video",
         action="store_true",

@@ -53,6 +53,17 @@ PARSERS = {
         ("calibrate_from_shape_params.py", "--predictions p --output o --top_k 5", "multi_frame does not use --top_k"),
         ("optimization_dex_ycb.py", "--predictions p --output o --use_confidence", "--solver lm does not use"),
         ("optimization_dex_ycb.py", "--predictions p --output o --solver adam --video", "--solver adam does not use"),
+        ("optimization_dex_ycb.py", "--predictions p --output o --solver adam --prior q", "adam does not use --prior"),
+        (
+            "optimization_dex_ycb.py",
+            "--predictions p --output o --video --max_steps 9",
+            "--video does not use --max_steps",
+        ),
+        (
+            "optimization_dex_ycb.py",
+            "--predictions p --output o --solver adam --min_confidence 0.5",
+            "adam without --use_confidence does not use --min_confidence",
+        ),
         ("run.py", "--phase eval --submit shape_track", "shape_track in --phase eval does not use --submit"),
         ("run.py", "--phase train --hierarchy h", "--model mano_baseline does not use --hierarchy"),
         ("run.py", "--phase train --override", "a command without --resume does not use --override"),

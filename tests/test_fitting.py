@@ -15,7 +15,7 @@ from options.fit import get_args_parser
 from src.personalization.fitting.adam import AdamOptions, fit_adam
 from src.personalization.fitting.batch import fit_predictions, fit_videos, video_order
 from src.personalization.fitting.command import fit as fit_command
-from src.personalization.fitting.command import summarise
+from src.personalization.fitting.command import fit_options, summarise
 from src.personalization.fitting.evidence import reestimated
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames, keypoint_weights
 from src.personalization.fitting.sequence import SequenceOptions
@@ -24,6 +24,7 @@ from src.personalization.pairing import pair_keypoints, rows_of
 from src.personalization.registration.register import register_mesh
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, Status, in_range, usable
+from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.noise import KeypointNoise
 from template import HandModel, load_hand_assets
 from template.kinematics import JointsModel, posed_points
@@ -380,3 +381,34 @@ def test_files_that_do_not_belong_together(world: Simulated) -> None:
     paired = pair_keypoints(rows, shuffled.select(np.arange(N - 2)))
     np.testing.assert_array_equal(paired.image_id, np.arange(2, N))
     np.testing.assert_array_equal(paired.keypoints_2d, rows.keypoints_2d[2:])
+
+
+def test_videos_of_different_people_have_no_part_in_each_other(world: Simulated) -> None:
+    """Each person's shape is free alone, and a video that does not converge keeps no other from it."""
+    second = np.arange(N) >= N // 2
+    rows = predictions_of(world, subject_id=8 + second, sequence_id=second.astype(np.int64))
+    prior = ShapePrior(torch.zeros(10), torch.eye(10))
+    for options in (FitOptions(), FitOptions(shape_prior=prior)):
+        both = fit_predictions(rows, rows.betas, load_hand_assets(), options=options, video=True).predictions
+        for person in (8, 9):
+            own = rows.select(rows.subject_id == person)
+            alone = fit_predictions(own, own.betas, load_hand_assets(), options=options, video=True).predictions
+            together = both.select(both.subject_id == person)
+            np.testing.assert_array_equal(together.image_id, alone.image_id)
+            np.testing.assert_array_equal(together.betas, alone.betas)
+            np.testing.assert_array_equal(together.transl, alone.transl)
+    first, other = (both.betas[both.subject_id == person] for person in (8, 9))
+    assert np.ptp(first, axis=0).max() == np.ptp(other, axis=0).max() == 0 and np.abs(first[0] - other[0]).max() > 0.1
+
+
+def test_trust_that_is_stated_replaces_the_measured_one() -> None:
+    words = "--predictions p --output o --prior weights/prior.npz"
+    parse = get_args_parser().parse_args
+    measured, stated = (
+        fit_options(
+            parse([*words.split(), *more]), load_hand_assets("template/stand_in.npz"), torch.device("cpu")
+        ).prior
+        for more in ((), ("--root_std", "0.02"))
+    )
+    assert torch.equal(stated.covariance[3:, 3:], measured.covariance[3:, 3:])
+    assert torch.allclose(stated.covariance[:3, :3], 4e-4 * torch.eye(3).to(stated.covariance))

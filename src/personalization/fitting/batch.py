@@ -66,7 +66,8 @@ def fit_predictions(
         predictions: with pose, K (px), keypoints_2d (px; see `pairing.pair_keypoints`), right-hand convention.
         betas: (N,10) shape of every row.
         solver: "lm" or "adam"; options belong to the former, ``adam`` to the latter.
-        video: "lm" only; the frames of a video together, smoothly (`sequence.py`).
+        video: "lm" only; the frames of a video together, smoothly (`sequence.py`); with a shape prior all of a person's
+            videos, with one shape.
 
     Raises:
         CalibrationError: pose or keypoints are missing. ValueError: unknown solver.
@@ -85,9 +86,9 @@ def fit_predictions(
     if solver == "lm":
         model = JointsModel(assets, dtype=torch.float32, device=device)
         if video:
-            order = video_order(predictions.image_id, predictions.sequence_id, predictions.K)
-            together = SequenceOptions(frame=options)
-            result = fit_videos(model, (pose, shape, K, keypoints), confidence, *order, together)
+            result = _fit_apart(
+                model, predictions, (pose, shape, K, keypoints), confidence, SequenceOptions(frame=options)
+            )
         else:
             result = fit_frames(model, pose, shape, K, keypoints, confidence, options)
     else:
@@ -133,6 +134,30 @@ def _fit_with_adam(assets: HandAssets, inputs: FrameInputs, adam: AdamOptions, c
     rmse = reprojection_rmse(joints, inputs.K, inputs.keypoints, inputs.confidence)
     steps = torch.full_like(status, adam.translation_steps + adam.pose_steps)
     return FitResult(fitted, transl, inputs.betas, status, rmse, steps, rmse.square() / 2)
+
+
+def _fit_apart(
+    model: JointsModel,
+    predictions: Predictions,
+    arrays: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    confidence: torch.Tensor | None,
+    options: SequenceOptions,
+) -> FitResult:
+    """`fit_videos` of each video, or of each person whose shape is free: none has a part in another's solution."""
+    order, video = video_order(predictions.image_id, predictions.sequence_id, predictions.K)
+    whose = np.empty_like(video)
+    whose[order] = video
+    if options.frame.shape_prior is not None:
+        whose = predictions.subject_id
+    parts, rows = [], [np.flatnonzero(whose == one) for one in np.unique(whose)]
+    for own in rows:
+        index = torch.as_tensor(own, device=arrays[0].device)
+        given = tuple(value[index] for value in arrays)
+        sure = None if confidence is None else confidence[index]
+        part = predictions.select(own)
+        parts.append(fit_videos(model, given, sure, *video_order(part.image_id, part.sequence_id, part.K), options))
+    back = torch.argsort(torch.as_tensor(np.concatenate(rows), device=arrays[0].device))
+    return FitResult(**{name: torch.cat([getattr(part, name) for part in parts])[back] for name in vars(parts[0])})
 
 
 def video_order(image_id: np.ndarray, sequence_id: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from src.personalization.calibration.population import SHIPPED_PRIOR, Population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.fitting.adam import AdamOptions
 from src.personalization.fitting.batch import FittedPredictions, fit_predictions
-from src.personalization.fitting.fit import FitOptions, PosePriorOptions
+from src.personalization.fitting.fit import FitOptions
 from src.personalization.pairing import annotations_of, apart_from_calibration, pair_keypoints
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.status import CalibrationError, count_status, usable
@@ -112,7 +112,6 @@ def scripts_files(shape_source: str) -> dict[str, tuple[Path, str | None]]:
 def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.device) -> FitOptions:
     """`FitOptions` of the command line; a population file replaces the defaults of prior, noise and depth."""
     options = FitOptions(
-        prior=PosePriorOptions(args.root_std, args.finger_std),
         noise=KeypointNoise(std_px=args.keypoint_std, min_confidence=args.min_confidence, loss=args.loss),
         depth_mean=args.depth_mean,
         depth_std=args.depth_std,
@@ -124,6 +123,8 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
     if args.prior is not None:
         population = load_population(args.prior, assets.hash)
         options = with_population(options, population, keep_depth=args.depth_mean is not None)
+    stds = {name: value for name in ("root_std", "finger_std") if (value := getattr(args, name)) is not None}
+    options = replace(options, prior=options.prior.stated(**stds)) if stds else options
     if args.fit_shape:
         options = replace(options, shape_prior=population.shape_prior.to(device, torch.float32))
     return options
