@@ -135,7 +135,7 @@ def _read_meta(sample: Path) -> tuple[np.ndarray, np.ndarray]:
     """Intrinsics (3, 3) px and crop box (3,) of a sample, from its meta file."""
     path = sample.parent / "meta" / f"{sample.name}.pkl"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. {_HOW_TO_GET}")
+        raise BadFileError(f"{path} is missing. {_HOW_TO_GET}")
     with reading(path, "a pickle with readable camMat and handBoundingBox"):
         meta: dict[str, Any] = safe_load(path)
         K = np.asarray(meta["camMat"], dtype=np.float64).reshape(3, 3)
@@ -145,14 +145,6 @@ def _read_meta(sample: Path) -> tuple[np.ndarray, np.ndarray]:
     return K, np.array([(left + right) / 2, (top + bottom) / 2, 2 * max(right - left, bottom - top, 1.0)])
 
 
-def _read_meta_or_refuse(sample: Path) -> tuple[np.ndarray, np.ndarray]:
-    """`_read_meta`, where a missing file is a bad one."""
-    try:
-        return _read_meta(sample)
-    except FileNotFoundError as error:
-        raise BadFileError(str(error)) from error
-
-
 def _read_metas(root: Path, names: list[str], skip_bad: bool) -> tuple[np.ndarray, np.ndarray, int]:
     """Intrinsics (N, 3, 3) px, boxes (N, 3) px, and how many meta files are unusable.
 
@@ -160,8 +152,7 @@ def _read_metas(root: Path, names: list[str], skip_bad: bool) -> tuple[np.ndarra
     intrinsics of the sequence's first usable sample (or of any), and its crop shows the whole image.
     """
     told = "shown whole, with another sample's intrinsics"
-    read = _read_meta_or_refuse if skip_bad else _read_meta
-    metas = [read_or_skip(skip_bad, told, read, root / "evaluation" / name) for name in names]
+    metas = [read_or_skip(skip_bad, told, _read_meta, root / "evaluation" / name) for name in names]
     sequences = [name.split("/")[0] for name in names]
     first = {sequence: meta for sequence, meta in zip(reversed(sequences), reversed(metas), strict=True) if meta}
     if not first:

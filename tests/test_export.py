@@ -85,6 +85,8 @@ def test_every_output_is_compared_with_pytorch(exported: tuple[Path, Path], monk
         moved = lambda *given, name=name: {key: value + (key == name) for key, value in right(*given).items()}  # noqa: E731
         monkeypatch.setattr(graph, "named_outputs", moved)
         assert export.largest_difference(exported[1], graph, SIZE) > 1e-3, name
+    monkeypatch.setattr(graph, "named_outputs", lambda *given: {k: v * torch.nan for k, v in right(*given).items()})
+    assert np.isnan(export.largest_difference(exported[1], graph, SIZE))  # and no NaN is within a tolerance
 
 
 def test_shape_and_place_reach_the_outputs(exported: tuple[Path, Path]) -> None:

@@ -34,6 +34,11 @@ from utils.artifacts import Identity, Predictions, load_predictions, save_identi
 ASSETS = load_hand_assets("template/stand_in.npz")
 
 
+@pytest.fixture(autouse=True)
+def _logs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dex_ycb(tmp_path_factory.mktemp("dex_ycb"), subjects=(8,), draw_dots=True)
@@ -199,8 +204,3 @@ def test_validation_on_images_that_are_trained_on_is_told(tmp_path: Path, caplog
     assert "are trained on, too" not in caplog.text
     Trainer(apply_recipe(get_args_parser().parse_args([*words.split(), "--split", "all"])))
     assert "8 of the 8 validation images (s1_val) are trained on, too" in caplog.text
-
-
-@pytest.fixture(autouse=True)
-def _logs(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)

@@ -37,9 +37,7 @@ logger = logging.getLogger(__name__)
 PEOPLE_A_SHARD = 20
 CUTOUTS_A_SHARD = PEOPLE_A_SHARD * PER_PERSON
 BACKGROUNDS_A_SHARD = 60
-
-
-#: What a bank is of.
+#: In a bank's folder, what it is of.
 PLAN_NAME = "bank.json"
 
 

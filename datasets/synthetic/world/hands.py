@@ -21,8 +21,9 @@ from datasets.synthetic.world.cutout import Cutout, Part, PosedScene, View, neig
 from datasets.synthetic.world.lights import random_lights
 from datasets.synthetic.world.mesh import HandSurface, PosedSurface, hand_surface
 from datasets.synthetic.world.skin import SheetMap, paint_skin, sheet_map
-from template import HandAssets, HandModel, load_hand_assets
+from template import HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
+from template.kinematics import JointsModel
 from template.stand_in.grasps import FINGER_ORDER, GRASPS, angles_to_pose, clip_angles, grasp_angles
 from utils.camera import turn_to_ray
 
@@ -182,16 +183,11 @@ def default_betas(betas: np.ndarray) -> np.ndarray:
 @cache
 def _to_default() -> tuple[np.ndarray, np.ndarray]:
     """(10,10) and (10,) of `default_betas`."""
-    default, fine = (_rest_points(assets) for assets in (load_hand_assets(STAND_IN_PATH), hand_surface().assets))
-    solve = np.linalg.solve(default[:, 1:].T @ default[:, 1:] + 1e-6 * np.eye(10), default[:, 1:].T)
-    return solve @ fine[:, 1:], solve @ (fine[:, 0] - default[:, 0])
-
-
-def _rest_points(assets: HandAssets) -> np.ndarray:
-    """(63,11) m: joints and tips about the wrist, of the mean shape and a unit of each beta."""
-    basis = np.concatenate([assets.v_template[..., None], assets.shapedirs], axis=-1)
-    points = np.concatenate([np.einsum("jv,vcs->jcs", assets.J_regressor, basis), basis[list(assets.tips)]])
-    return (points - points[:1]).reshape(63, 11)
+    models = [JointsModel(assets) for assets in (load_hand_assets(STAND_IN_PATH), hand_surface().assets)]
+    rest = [(model.rest - model.rest[:1]).flatten().numpy() for model in models]  # about the wrist
+    default, fine = ((one.directions - one.directions[:, :1]).flatten(1).numpy() for one in models)  # (10,63)
+    solve = np.linalg.solve(default @ default.T + 1e-6 * np.eye(10), default)
+    return solve @ fine.T, solve @ (rest[1] - rest[0])
 
 
 def _turn_to_middle(labels: np.ndarray) -> np.ndarray:
