@@ -38,6 +38,7 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from benchmarks.scenes.estimator_simulation import CLAIMS, SIZE, Estimated, estimate, write_results  # noqa: E402
+from src.engine.estimates.measure_trust import camera_of, paired  # noqa: E402
 from src.estimators import read_estimates  # noqa: E402
 from src.estimators.records import place  # noqa: E402
 from src.personalization.calibration.population import shapes_of  # noqa: E402
@@ -188,20 +189,13 @@ def simulated(args: argparse.Namespace, assets: HandAssets) -> list[dict[str, An
 def real(args: argparse.Namespace, assets: HandAssets) -> list[dict[str, Any]]:
     """Rows of real results with labels."""
     labels = read_estimates(args.labels, "joints")
-    rows = read_estimates(args.estimates, args.format, K=labels.K[0], images=args.images)
-    place_of = {
-        (str(n), bool(left)): i for i, (n, left) in enumerate(zip(labels.image_name, labels.is_left, strict=True))
-    }
-    both = [place_of.get(key, -1) for key in zip(rows.image_name.tolist(), rows.is_left.tolist(), strict=True)]
-    kept = np.flatnonzero(np.array(both) >= 0)
-    if not len(kept):
-        raise SystemExit(f"{args.labels} and {args.estimates} have no picture in common")
-    rows, labels = rows.select(kept), labels.select(np.array(both)[kept])
-    rows.subject_id[:] = labels.subject_id
+    camera, size = camera_of(labels)
+    rows = read_estimates(args.estimates, args.format, K=camera, image_size=size, images=args.images)
+    rows, labels = paired(rows, labels)
     with np.load(args.labels, allow_pickle=False) as archive:
-        wrists = archive["joints_3d"][np.array(both)[kept]][:, :1] * np.where(labels.is_left, -1.0, 1.0)[:, None, None]
-        wrists[..., 1:] = archive["joints_3d"][np.array(both)[kept]][:, :1, 1:]
-        betas = archive["betas"][np.array(both)[kept]] if "betas" in archive.files else None
+        wrists = archive["joints_3d"][labels.image_id][:, :1] * np.where(labels.is_left, -1.0, 1.0)[:, None, None]
+        wrists[..., 1:] = archive["joints_3d"][labels.image_id][:, :1, 1:]
+        betas = archive["betas"][labels.image_id] if "betas" in archive.files else None
     if betas is None:
         raise SystemExit(f"{args.labels} has no betas (N,10) of the hand in use, which zero-pose errors need")
     measure, generator = Measure(assets, landmarks_of(args.format, assets)), np.random.default_rng(args.seed)

@@ -97,19 +97,20 @@ def warn_of_another_hand(
 
     ``columns`` are samples by key, ``assets`` hands by side; ``label_hand``: see `ColumnDataset`.
     """
-    rows = np.flatnonzero(columns["valid"])
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _COMPARED)).astype(int)]
-    if len(rows) == 0:
-        return
     models = {side: HandModel(hand, **label_hand) for side, hand in assets.items()}
     keys = [key for key in ("pose", "betas", "transl", "is_left", "label_betas") if key in columns]
-    own = labelled_hands(models, *(columns[key][rows] for key in keys))[0]
-    labels = columns["label_joints" if "label_joints" in columns else "joints"][rows]
-    distance = float(np.median(np.linalg.norm(own - labels, axis=-1)))
-    if distance > _SAME_HAND:
-        logger.warning(
-            "%s: labelled joints lie %.1f mm (median) from those that the hand model %s (%s) gives for the labelled "
-            "pose and shape: the labels were made with another one (give MANO_RIGHT.pkl of version 1.2 with "
-            "--mano_dir), or their order, unit, side or camera is wrong",
-            root, distance * 1000, assets["right"].name, assets["right"].hash,
-        )  # fmt: skip
+    for side in assets:
+        rows = np.flatnonzero(columns["valid"] & (columns["is_left"] == (side == "left")))
+        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _COMPARED)).astype(int)]
+        if len(rows) == 0:
+            continue
+        own = labelled_hands(models, *(columns[key][rows] for key in keys))[0]
+        labels = columns["label_joints" if "label_joints" in columns else "joints"][rows]
+        distance = float(np.median(np.linalg.norm(own - labels, axis=-1)))
+        if distance > _SAME_HAND:
+            logger.warning(
+                "%s: labelled joints of %s hands lie %.1f mm (median) from those that the hand model %s (%s) gives for "
+                "the labelled pose and shape: the labels were made with another one (give MANO_%s.pkl of version 1.2, "
+                "as released, with --mano_dir), or their order, unit, side or camera is wrong",
+                root, side, distance * 1000, assets[side].name, assets[side].hash, side.upper(),
+            )  # fmt: skip

@@ -53,7 +53,8 @@ USED_OPTIONS = {
 
 #: What --phase eval needs to predict, and does not use where predictions are given.
 _OF_PREDICTING = tuple(
-    f"--{name}" for name in "checkpoint resume backbone hierarchy shape batch_size num_workers max_images".split()
+    f"--{name}"
+    for name in "checkpoint resume backbone hierarchy shape crop_size batch_size num_workers max_images".split()
 )
 #: What it does not use of a server's file, which says neither who is in an image nor which network it was.
 _OF_OUR_PREDICTIONS = ("--identity", "--submit", "--model", "--crop", "--side")
@@ -100,20 +101,25 @@ class _Parser(CommandParser):
             except (OSError, ValueError) as error:
                 self.error(str(error))
         is_official = args.phase == "eval" and Path(args.predictions or "").suffix in RESULT_FILES
-        is_fair, predicts = args.recipe == "fair", args.phase != "eval" or args.predictions is None
+        is_fair, exports = args.recipe == "fair", args.phase == "export"
+        takes_body = bool(args.init_from) and "backbone" in (args.init_parts or ["backbone"])
+        predicts = args.phase != "eval" or args.predictions is None
         for option, is_used, otherwise in (
             ("--override", args.resume, "a command without --resume"),
             ("--init_parts", args.init_from, "a command without --init_from"),
             ("--crop", args.dataset == "freihand", f"--dataset {args.dataset}"),
             ("--confidence", args.model == "mano_baseline_conf", f"--model {args.model}"),
-            ("--blind_decoder", args.model.startswith("mano"), f"--model {args.model}"),
+            ("--blind_decoder", args.model == "mano_identity", f"--model {args.model}"),
             ("--confidence", is_fair, f"--recipe {args.recipe}"),
             ("--blind_decoder", is_fair, f"--recipe {args.recipe}"),
             ("--crop_geometry", is_fair, f"--recipe {args.recipe}"),
             ("--crop_geometry", args.model.startswith(("mano", "cmr", "metro")), f"--model {args.model}"),
             ("--hierarchy", args.phase != "train" or args.model.startswith("cmr"), f"--model {args.model}"),
             ("--submit", (args.submit == "shape_track") == (use == "personalise"), f"{args.submit} in --phase {use}"),
-            ("--weights", args.phase != "export" or not (args.checkpoint or args.resume), "export of a --checkpoint"),
+            ("--weights", not exports or not (args.checkpoint or args.resume), "export of a --checkpoint"),
+            ("--exp_name", not exports or args.resume, "export without --resume"),
+            ("--out_dir", not exports or args.resume, "export without --resume"),
+            ("--backbone_weights", not takes_body, "--init_from of a backbone"),
             *((option, predicts, "--phase eval of --predictions") for option in _OF_PREDICTING),
             *((option, not is_official, "--phase eval of an official file") for option in _OF_OUR_PREDICTIONS),
             ("--side", args.submit != "dexycb" or args.side == "both", "--submit dexycb, of both sides,"),
@@ -173,7 +179,11 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--weight_decay", type=float)
     add("--optimizer", choices=("adam", "adamw"))
     add("--schedule", choices=("cosine", "multistep", "constant"))
-    add("--augment", choices=("fair", "paper", "none"))
+    add(
+        "--augment",
+        choices=("fair", "tracking", "paper", "none"),
+        help="tracking: fair, in windows off by more, for networks that follow hands in videos",
+    )
     add("--rotation_deg", type=float, help="largest in-plane rotation of the augmentation")
     add("--seed", type=int, default=0)
     add("--amp", default="auto", choices=("auto", "bf16", "fp16", "no"), help="auto: bf16, but on CPUs without AVX-512")

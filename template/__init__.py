@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from template.assets import HandAssets, load_hand_assets, mirror_assets
+from template.assets import HandAssets, load_hand_assets, mirror_assets, right_hand
 from template.layer import HandModel, HandOutput
 from template.pose import axis_angle_to_pose, mirror_pose, pca_to_pose, pose_to_axis_angle, pose_to_pca
 
@@ -17,4 +17,5 @@ __all__ = [
     "pca_to_pose",
     "pose_to_axis_angle",
     "pose_to_pca",
+    "right_hand",
 ]

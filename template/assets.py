@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import logging
 import os
@@ -90,19 +91,20 @@ def load_hand_assets(
         FileNotFoundError: nothing at a path that was given (also by MANO_DIR); lists every path
             tried and where to register for the files.
         ValueError: an array is missing or has a wrong shape or non-finite values (named with the
-            file, the key, and what was found and expected); the file is of the other hand.
+            file, the key, and what was found and expected); the file is of the other hand, by its name or its mesh.
         UnsafePickleError: the pickle names code; nothing was run.
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; it must be 'right' or 'left'")
     given = path if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or None
-    file: Path | None
     if given is not None:
         file = _find(Path(given), side)
+    elif any(path.is_file() for one in SIDES for path in _candidates(TEMPLATE_DIR, one)):
+        file = _find(TEMPLATE_DIR, side)  # never one hand of MANO and the other of the stand-in
     else:
-        file = next((candidate for candidate in _candidates(TEMPLATE_DIR, side) if candidate.is_file()), None)
-    file = STAND_IN_PATH if file is None else file
-    if (stand_in := file.resolve()) in STAND_INS:
+        file = STAND_IN_PATH
+    stand_in = next((path for path in STAND_INS if filecmp.cmp(path, file, shallow=False)), None)
+    if stand_in is not None:  # it, or a copy
         logger.info(
             "using the stand-in hand (%s); for MANO itself register at %s and set %s",
             stand_in,
@@ -112,9 +114,32 @@ def load_hand_assets(
         right = _checked(_read(stand_in), stand_in, "right", STAND_INS[stand_in])
         return right if side == "right" else mirror_assets(right)
     assets = _checked(_read(file), file, side, "MANO")
+    _check_place(assets, file)
     if fix_left_shapedirs and side == "left":
         assets = replace(assets, shapedirs=assets.shapedirs * np.array([-1.0, 1.0, 1.0])[:, None])
     return assets
+
+
+def _check_place(assets: HandAssets, file: Path) -> None:
+    """Raise ValueError for millimetres and for the other hand: MANO's right one points along -x, the left along x."""
+    joints = assets.J_regressor @ assets.v_template
+    along = float(joints[0, 0] - joints[4, 0]) * (1 if assets.side == "right" else -1)  # wrist to middle knuckle
+    if abs(along) > 1:
+        raise ValueError(f"{file}: the palm is {along:.0f} m long; v_template, shapedirs and posedirs are in metres")
+    if along < -0.05:  # of the other hand -0.09
+        other = next(side for side in SIDES if side != assets.side)
+        raise ValueError(f"{file}: is the {other} hand by its mesh, but the {assets.side} hand is asked for")
+
+
+def right_hand(hand: HandAssets | None) -> HandAssets:
+    """The hand model of what mirrors left hands; None: `load_hand_assets` of the right one.
+
+    Raises:
+        ValueError: it is of the left hand.
+    """
+    if hand is not None and hand.side != "right":
+        raise ValueError("the hand model is a left one; give the right one also for left hands, which are mirrored")
+    return load_hand_assets(side="right") if hand is None else hand
 
 
 def mirror_assets(assets: HandAssets) -> HandAssets:

@@ -61,7 +61,7 @@ def simulated_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
             world = simulate(assets, size, count, SimulationOptions(), seed=1000 * count + first)
             kept = scores.seconds if count == 20 and size == 1 else []
             results = {"joint": timed(lambda w=world: without_cue(model, w), kept)}
-            results["joint, ruler"] = with_ruler(model, world)
+            results["joint, ruler"] = with_ruler(model, world, seed=1000 * count + first)
             if count % 2 == 0:
                 results["joint, two cameras"] = with_two_cameras(model, world)
             found.append((results["joint"], world.betas))
@@ -101,10 +101,10 @@ def without_cue(model: JointsModel, world: Simulated, options: CalibrationOption
     return calibrate_frames(model, world.predicted, start, world.K, world.keypoints, options=options)
 
 
-def with_ruler(model: JointsModel, world: Simulated) -> MultiFrameResult:
+def with_ruler(model: JointsModel, world: Simulated, seed: int) -> MultiFrameResult:
     """Each person's hand measured once, with the ruler's error."""
     true = length_gradient(model, world.betas, "hand")[0]
-    generator = torch.Generator().manual_seed(len(true))
+    generator = torch.Generator().manual_seed(seed)
     measured = true + RULER * torch.randn(len(true), generator=generator, dtype=true.dtype)
     parts = []
     for person, length in enumerate(measured.tolist()):
@@ -210,7 +210,7 @@ def real_scores(args: argparse.Namespace, assets: HandAssets) -> Scores:
         scores.errors["mean shape", args.counts[0]].append(off)
         for count in tqdm([n for n in args.counts if n <= len(own)], desc=f"subject {subject}", disable=None):
             for draw in range(args.draws):
-                generator = np.random.default_rng(1000 * count + draw)
+                generator = np.random.default_rng([int(subject), count, draw])
                 ruler = LengthCue("hand", length + RULER * generator.normal(), RULER)
                 ruled = replace(options, cues=(ruler,), accept_conflict=True)
                 cases = {

@@ -202,7 +202,7 @@ def initialise_from(
 
     Raises:
         CheckpointError: a shared name has another shape (another backbone), nothing is shared (of one of ``parts``),
-            weights that are not finite, or another input or hand than ``frozen`` has.
+            weights that are not finite, or another input or hand than ``frozen`` has, or not all that it keeps.
     """
     read, own = read_checkpoint(path), model.state_dict()
     state, theirs = read["model"], ModelCard.read(read["card"], path)
@@ -223,8 +223,14 @@ def initialise_from(
         raise CheckpointError(
             f"{path}: cannot initialise this model: shares {len(shared)} tensors, misshapen {misshapen[:5]}"
         )
-    model.load_state_dict(shared, strict=False)
     fresh = [name for name in own if name not in shared]
+    lacking = sorted({name.split(".")[0] for name in fresh} - {"confidence", "conf_branch"})
+    if frozen and lacking:
+        raise CheckpointError(
+            f"{path}: gives no {', '.join(lacking)} of {frozen.model}, which are not trained and would stay random: "
+            "give a whole mano_baseline (without --init_parts)"
+        )
+    model.load_state_dict(shared, strict=False)
     modules = ", ".join(sorted({name.rsplit(".", 1)[0] for name in fresh}))
     logger.info("initialised %d tensors from %s; fresh: %s", len(shared), path, modules or "none")
     return fresh

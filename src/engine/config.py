@@ -84,6 +84,8 @@ def hand_model(args: argparse.Namespace, device: torch.device) -> tuple[HandMode
 def model_card(args: argparse.Namespace, assets: HandAssets) -> ModelCard:
     options: dict[str, object] = {"backbone": args.backbone.lower()}
     if is_cascade(args.model, args.backbone):
+        if "--crop_geometry" in args.given_options:
+            raise ValueError(f"--crop_geometry: {args.model} with {args.backbone} is the released cascade, without it")
         options["with_mask"] = has_mask(args)
     elif args.recipe == "fair" and args.model.startswith(("mano", "cmr", "metro")):
         options["crop_geometry"] = args.crop_geometry == "yes"
@@ -107,6 +109,8 @@ def model_card(args: argparse.Namespace, assets: HandAssets) -> ModelCard:
 def build_objective(args: argparse.Namespace, hand: HandModel, model: nn.Module) -> Objective:
     """What the network ``model`` is trained for."""
     frame = "mano" if args.recipe == "paper" else "wrist"
+    if args.model == "hand_detector":
+        raise ValueError("--model hand_detector is trained by python -m src.engine.world.train --task detector")
     if args.model in METRO:
         return MetroObjective(mesh_hand(hand.assets, args.dataset, hand.faces.device), args.recipe == "paper")
     if is_mesh_model(args.model):

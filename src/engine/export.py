@@ -37,10 +37,11 @@ TOLERANCE = 1e-4
 #: Outputs in their order, where the network (or the layer) has them: shape after the batch, and meaning.
 OUTPUTS = {
     "vertices": "(778, 3) metres, camera axes; the hand layer at zero translation, so the wrist rests at J0(betas); "
-    "of mesh networks: relative to the wrist",
+    "of mesh networks: relative to the wrist; of pose_2d in the axes of its pose",
     "joints": "(21, 3) metres, standard order, in the frame of vertices; subtract joints[0] for wrist-relative points",
     "pose": "(16, 3, 3) rotation matrices relative to the parent joint, MANO order, mean pose included; of pose_2d the "
-    "wrist's is in the axes of a camera turned to the hand",
+    "wrist's is in the axes of a camera turned to the hand: the smallest rotation that takes the optical axis to the "
+    "ray through the mean of keypoints_2d, K^-1 (x, y, 1), takes wrist, vertices and joints to the camera's axes",
     "betas": "(10) shape coefficients that the network predicts",
     "confidence": "() trust in the predicted shape, higher is better",
     "keypoints_2d": "(21, 2) px of the network input, pixel centres at integers",
@@ -128,15 +129,19 @@ def metadata(card: ModelCard, graph: ExportGraph, assets: HandAssets, notes: dic
     """What a user of the file must know, as ONNX metadata (strings): the model card and how to feed it."""
     size = card.input_size
     outputs = graph.named_outputs(*sample_inputs(graph.inputs, size, 1))
+    view = (
+        f"square around the box of the hand's 2D joints, side {card.crop_scale:g} x the box's, black outside the image"
+    )
+    if card.crop == "image":
+        view = f"the middle of an image cut around the hand as FreiHAND's are, {card.crop_scale / 2:g} of its side"
     return {
         "card": json.dumps(dataclasses.asdict(card)),
         "model": card.model,
         "with_layer": "yes" if graph.hand is not None else "no",
         "input_size": str(size),
         "normalisation": "RGB, channels first, float32, (x / 255 - 0.5) / 0.5",
-        "crop": f"square around the box of the hand's 2D joints, side {card.crop_scale:g} x the box's larger side, "
-        f"resampled to {size} px, black outside the image; the box's edges land on -0.5 and {size - 0.5:g} px; "
-        "K of the crop = [affine; 0 0 1] K of the image",
+        "crop": f"{view}, resampled to {size} px; its edges land on -0.5 and {size - 0.5:g} px; K of the crop = "
+        "[affine; 0 0 1] K of the image",
         "side": "right; mirror left hands (image, and K's principal point to W - 1 - cx), mirror results back: x -> -x",
         "frame": "OpenCV camera: x right, y down, z forward",
         "units": "metres, pixels (centres at integers), radians",

@@ -70,8 +70,16 @@ def open_network(
     path = in_run if not path.is_file() and in_run.is_file() else path
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint; tried {path} and {in_run}")
-    expected = args.model if not args.checkpoint else None
-    return read_network(path, device, assets, args.model, args.backbone, args.hierarchy, expected)
+    expected = args.model if not args.checkpoint or "--model" in args.given_options else None
+    network, card, digest = read_network(path, device, assets, args.model, args.backbone, args.hierarchy, expected)
+    backbone = card.options.get("backbone", args.backbone)
+    for option, is_its in (
+        ("--backbone", args.backbone is None or args.backbone.lower() == backbone),
+        ("--hierarchy", args.hierarchy is None or card.model.startswith("cmr")),
+    ):
+        if not is_its:
+            raise ValueError(f"{path}: is a {card.model} with the backbone {backbone}; leave {option} out")
+    return network, card, digest
 
 
 def read_network(
@@ -116,6 +124,10 @@ def read_network(
             failures.append(error)
             continue
         logger.info("%s: %d tensors taken by %s", path, taken, model)
+        if assets.name != "MANO":
+            logger.warning("%s: released networks know MANO's hand, in use is the %s (--mano_dir)", path, assets.name)
+        if model.startswith("cmr") and hierarchy is None:
+            logger.warning("%s: its mesh levels are taken for ours; give its transform.pkl (--hierarchy)", path)
         size, crop = RELEASED.get(name, (224, "joints"))
         card = ModelCard(model, "paper", built, size, size, 2.0, assets.name, assets.hash, crop)
         return network.to(device).eval(), card, model_hash(network.state_dict())

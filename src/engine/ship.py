@@ -130,8 +130,8 @@ def history(run: Path) -> dict[str, Any]:
             for record in later
         ]
     start = arguments.get("resumed", {}).get("from") or arguments["args"].get("init_from")
-    if start and (Path(start).parents[1] / "args.json").is_file():
-        notes["started_from"] = history(Path(start).parents[1])
+    if start and ((earlier := Path(start).absolute().parents[1]) / "args.json").is_file():
+        notes["started_from"] = history(earlier)
     return notes
 
 

@@ -35,6 +35,14 @@ from utils.torch_files import UnreadableCheckpointError
 logger = logging.getLogger(__name__)
 
 
+#: Settings without a part in what a validation score is of; with others changed, scores cannot be compared.
+_NOT_OF_SCORES = {
+    *"batch_size epochs lr body_lr weight_decay optimizer schedule augment rotation_deg seed amp split".split(),
+    "training samples",
+    "max_images",
+}
+
+
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the last good checkpoint is untouched."""
 
@@ -121,7 +129,7 @@ class Trainer:
         is_gpu_alone = self.device.type == "cuda" and self.context.world_size == 1
         if args.cuda_graph != "no" and is_gpu_alone and self.objective.is_static and not args.compile:
             self._gradients = GraphedStep(self._compute_gradients)
-        self.augment = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": AugmentConfig}[args.augment]()
+        self.augment = AugmentConfig() if args.augment == "none" else getattr(AugmentConfig, args.augment)()
         if args.rotation_deg is not None:
             self.augment = dataclasses.replace(self.augment, rotation_deg=args.rotation_deg)
         self.interruption = Interruption(self.context)
@@ -171,7 +179,13 @@ class Trainer:
         elif self.context.is_main and not is_own and args.resume != "auto":
             folder.refuse_another_run()
         folder.epochs()  # damaged: said now, not after an epoch
-        if is_own and folder.best.is_file():  # never to be replaced by a worse one
+        if changed.keys() - _NOT_OF_SCORES:  # scores before and after are of other images or views
+            position.best = math.inf
+            if is_own and self.context.is_main and folder.best.is_file():
+                aside = folder.best.with_name("best_before.pt")
+                folder.best.rename(aside)
+                logger.info("scores are new, so that best.pt starts anew; the one before is %s", aside)
+        elif is_own and folder.best.is_file():  # never to be replaced by a worse one
             best = read_checkpoint(folder.best).get("position", {}).get("best", math.inf)
             position.best = min(position.best, best)
         if self.context.is_main and position.epoch < args.epochs:

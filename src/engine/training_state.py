@@ -152,8 +152,10 @@ class TrainingState:
             self._set_rates(self.position.epoch * self._batches)
         else:
             self.scheduler.load_state_dict(state["scheduler"])
-            # the sums are of all processes together
-            self.log = StepLog(self._device, state.get("log") if self._context.is_main else None)
+            log = state.get("log")
+            if log and not self._context.is_main:  # the sums are of all processes together
+                log = log | {"sums": [[0.0] * len(row) for row in log["sums"]]}
+            self.log = StepLog(self._device, log)
             self._earlier_seconds = state.get("seconds", 0.0)
 
     def _set_rates(self, steps: int) -> None:

@@ -38,12 +38,17 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         size = (
             tuple(entry.array("image_size", 2).round().astype(int).tolist())
             if entry.has("image_size")
-            else options.size
+            else options.size_of(entry)
         )
         if size is None and entry.get(landmarks):
             raise EstimateFormatError(
                 f"{entry.where}: landmarks are parts of the picture; give image_size=(width, height) or images=FOLDER"
             )
+        for key in (sides, world):
+            if key is not None and len(entry.get(key)) < len(entry.get(landmarks)):
+                raise EstimateFormatError(
+                    f"{entry.where}: {len(entry.get(landmarks))} hands in {landmarks}, {len(entry.get(key))} in {key}"
+                )
         for number, points in enumerate(entry.get(landmarks)):
             label = _label(entry.get(sides)[number], entry.where)
             pixels = _points(points, entry.where)[:, :2] * size

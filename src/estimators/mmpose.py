@@ -17,7 +17,7 @@ MIN_SCORE = 0.1
 
 def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     hands = []
-    for entry in entries(_instances(content), name, where):
+    for entry in (one for frame, inner in _frames(content, name) for one in entries(_instances(inner), frame, where)):
         entry.need("keypoints", "keypoint_scores")
         points = entry.array("keypoints", -1, 2)
         scores = np.clip(entry.array("keypoint_scores", -1), 0, 1)
@@ -40,6 +40,14 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             hand.subject = entry.number
             hands.append(hand)
     return hands
+
+
+def _frames(content: Any, name: str) -> list[tuple[str, Any]]:
+    """Names and contents of the frames of a video's file, else of the one picture."""
+    inner = content.get("instance_info") if isinstance(content, dict) else content
+    if isinstance(inner, list) and inner and all(isinstance(item, dict) and "frame_id" in item for item in inner):
+        return [(f"{name}_{int(item['frame_id']):06d}", item) for item in inner]
+    return [(name, content)]
 
 
 def _instances(content: Any) -> Any:

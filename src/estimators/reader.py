@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import logging
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from src.estimators.files import list_files, load
 from src.estimators.formats import module_of, read_hands
@@ -80,6 +82,14 @@ class SubjectTable:
         return found
 
 
+logger = logging.getLogger(__name__)
+
+#: Formats whose people are numbered by their place in a picture's list.
+_BY_PLACE = ("sam3d_body", "mmpose", "frankmocap")
+#: Endings of pictures that Pillow reads without a plug-in.
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
 @dataclass(frozen=True)
 class Row:
     """A hand as `Predictions` has it, without the file that it is from.
@@ -134,7 +144,7 @@ class Reader:
         self._table = None if self._subjects in ("column", "file", "one") else SubjectTable(Path(subjects))
         self.files = list_files(path)
         self._kept: dict[int, tuple[Any, list[Hand]]] = {}
-        self._room = ROOM
+        self._room, self._warned = ROOM, False
 
     def open(self, number: int, last: bool = False) -> tuple[Any, list[Hand]]:
         """Content of a file and its hands, kept for the next time where there is room; ``last``: to be changed."""
@@ -142,11 +152,11 @@ class Reader:
             if last:
                 self._room += self._size(number)
             return self._kept.pop(number) if last else self._kept[number]
-        file, sized = self.files[number], self._options
+        file, options = self.files[number], self._options
         content = load(file)
-        if self.images is not None and sized.size is None and (size := _picture_size(self.images, file.stem)):
-            sized = replace(sized, size=size)
-        hands = read_hands(content, self.format, file.stem, str(file), sized)
+        if self.images is not None:
+            options = replace(options, size_in=functools.partial(_picture_size, self.images))
+        hands = read_hands(content, self.format, file.stem, str(file), options)
         for hand in hands:
             if self._table is not None:
                 hand.subject = self._table.subject_of(hand)
@@ -197,6 +207,15 @@ class Reader:
             columns = [name for name in rows[0].columns if all(name in row.columns for row in rows)]
         arrays: dict[str, Any] = {name: np.stack([row.columns[name] for row in rows]) for name in columns}
         made_up = self.K is None and self.format != "joints"
+        if self.format in _BY_PLACE and self._subjects == "column" and not self._warned:
+            pictures = {row.image: row.subject for row in rows if row.subject > 0}
+            self._warned = len(pictures) > 1
+            if self._warned:
+                logger.warning(
+                    "%s: people are told apart by their order in each picture, which may not be the same in all: "
+                    "--subjects (subjects=) tracks, or a table of who is whose",
+                    self.source,
+                )
         return Predictions(
             image_id=np.arange(len(rows)) if image_id is None else image_id,
             subject_id=np.array([row.subject for row in rows]),
@@ -219,16 +238,27 @@ def _size(image_size: Sequence[int]) -> tuple[int, int]:
 
 
 def find_picture(folder: str | os.PathLike, name: str) -> Path | None:
-    """The picture of that name, with its suffix or without; None: it is not there."""
-    files = (Path(folder) / f"{name}{suffix}" for suffix in ("", ".jpg", ".jpeg", ".png", ".JPG"))
-    return next((file for file in files if file.is_file()), None)
+    """The picture of that name, with its suffix or without; None: it is not there.
+
+    Raises:
+        EstimateFormatError: there are several.
+    """
+    whole = Path(folder) / name
+    if whole.is_file():
+        return whole
+    files = [file for end in _PICTURES for one in (end, end.upper()) if (file := Path(f"{whole}{one}")).is_file()]
+    if len(files) > 1:
+        raise EstimateFormatError(f"{folder}: {name} is {' and '.join(file.name for file in files)}; leave one")
+    return files[0] if files else None
 
 
 def _picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | None:
     if (file := find_picture(images, name)) is None:
         return None
     with Image.open(file) as picture:
-        return picture.size
+        width, height = picture.size
+        lies = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4  # as `upright`, without decoding
+        return (height, width) if lies else (width, height)
 
 
 def _columns(hand: Hand, K: np.ndarray | float | None, is_real: bool, source: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from utils.artifact_checks import ArtifactError
 from utils.camera import project_numpy
 from utils.cameras.intrinsics import MAX_OFF_CENTRE, checked_intrinsics
 
+_PICTURE = ("img_path", "image_path", "image", "image_name", "img_name", "imgname")
 #: The furthest joint of a hand from its wrist, m, by whatever scale an estimator has: a child's fist, the longest hand.
 MIN_HAND, MAX_HAND = 0.03, 0.5
 
@@ -34,19 +36,24 @@ class Options:
         side: "right" or "left", of files whose hands name none.
         sides: "subject" or "mirror": how the file names sides; None: as its version does.
         unit: "m" or "mm", of plain 3D joints.
-        size: width, height of the pictures, px.
+        size: width, height of the pictures, px. size_in: of a picture by its name, where the pictures are there.
     """
 
     side: str | None = None
     sides: str | None = None
     unit: str = "m"
     size: tuple[int, int] | None = None
+    size_in: Callable[[str], tuple[int, int] | None] = lambda name: None
+
+    def size_of(self, entry: Entry) -> tuple[int, int] | None:
+        """Width and height of the entry's picture, px."""
+        return self.size or self.size_in(image_name(entry))
 
 
 class Entry:
     """A dict of a file, with the dicts in it: a key is found wherever it lies ("betas", "pred_mano_params.betas").
 
-    ``number``: its place in the list of its picture; of no list: 0.
+    ``number``: its place among those of a list that are of its picture; of no list: 0.
     """
 
     def __init__(self, content: dict[str, Any], name: str, where: str, number: int = 0) -> None:
@@ -104,6 +111,8 @@ class Entry:
         holder, name = self._slots[key]
         old = holder[name]
         if isinstance(old, torch.Tensor):
+            if 0 in old.stride():  # expanded: its rows are one
+                holder[name] = old = old.detach().clone()
             view = old.detach().view(shape)  # of the same numbers, also where a network's graph still hangs on them
             view[index] = torch.as_tensor(np.asarray(value)).to(old.dtype).reshape(view[index].shape)
         else:
@@ -125,8 +134,11 @@ class Entry:
 def entries(content: Any, name: str, where: str, number: int = 0) -> Iterator[Entry]:
     """Every dict of results: of one, of a list of them, or by the names of the pictures."""
     if isinstance(content, (list, tuple)):
+        before: Counter[Any] = Counter()  # of the same picture
         for place, item in enumerate(content):
-            yield from entries(item, name, f"{where}[{place}]", place)
+            picture = _picture_of(item)
+            yield from entries(item, name, f"{where}[{place}]", before[picture])
+            before[picture] += 1
     elif isinstance(content, dict):
         nested = content and all(isinstance(item, (dict, list)) for item in content.values())
         if nested and all("." in str(key) for key in content):  # picture names
@@ -138,9 +150,15 @@ def entries(content: Any, name: str, where: str, number: int = 0) -> Iterator[En
         raise EstimateFormatError(f"{where}: a {type(content).__name__} where a dict of results must be")
 
 
+def _picture_of(item: Any) -> Any:
+    """What a dict of results says of its picture, if it names one."""
+    named = (item.get(key) for key in _PICTURE) if isinstance(item, dict) else ()
+    return next((value for value in named if isinstance(value, str | bytes) and value), None)
+
+
 def image_name(entry: Entry, index: int | None = None) -> str:
     """The picture's name: of the entry, or else of the file."""
-    for key in ("img_path", "image_path", "image", "image_name", "img_name", "imgname"):
+    for key in _PICTURE:
         if entry.has(key):
             value = entry.get(key)
             if not isinstance(value, str | bytes) and np.ndim(value) > 0:

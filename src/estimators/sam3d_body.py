@@ -22,7 +22,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         pixels, shift = entry.array("pred_keypoints_2d", 70, 2), entry.array("pred_cam_t", 3)
         focal = float(entry.array("focal_length", 1)[0]) if entry.has("focal_length") else None
         K = camera_of(points + shift, pixels, entry.where, focal)
-        size = options.size or (round(2 * K[0, 2]), round(2 * K[1, 2]))
+        size = options.size_of(entry) or (round(2 * K[0, 2]), round(2 * K[1, 2]))
         for left, order, box_key in ((False, RIGHT, "rhand_bbox"), (True, LEFT, "lhand_bbox")):
             box = entry.array(box_key, 4)
             check_box(box[:2], box[2:], size, f"{entry.where}: {box_key}")

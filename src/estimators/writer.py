@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from src.estimators.files import save
 from src.estimators.formats import module_of
 from src.estimators.reader import Reader, Row
 from src.estimators.records import Hand, flip_x
+from src.personalization.solver.status import usable
 from utils.artifacts import Predictions
 from utils.camera import mirror_points
 
@@ -22,7 +24,8 @@ def write_file(reader: Reader, number: int, first: int, target: Path, changed: P
     """Write file ``number`` of a source to ``target``; byte for byte if nothing of its hands changed.
 
     Args:
-        first: image_id of its first hand. changed: rows by image_id; those that it lacks stay as they are (None: all).
+        first: image_id of its first hand. changed: rows by image_id; those that it lacks, or whose status
+            says that no hand was found, stay as they are (None: all).
 
     Returns:
         A line for each changed hand: picture, side, keys.
@@ -33,7 +36,10 @@ def write_file(reader: Reader, number: int, first: int, target: Path, changed: P
     content, hands = reader.open(number, last=True)
     released, lines = reader.rows(hands), []
     place = np.zeros(0) if changed is None else changed.image_id - first
-    for row in np.flatnonzero((place >= 0) & (place < len(hands))).tolist():
+    here = (place >= 0) & (place < len(hands))
+    if changed is not None and changed.status is not None:
+        here &= usable(torch.as_tensor(changed.status)).numpy()
+    for row in np.flatnonzero(here).tolist():
         assert changed is not None
         hand, old = hands[int(place[row])], released[int(place[row])]
         if keys := _update(reader.format, hand, old, changed, row):

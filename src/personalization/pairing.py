@@ -75,6 +75,11 @@ def content_ids(*arrays: np.ndarray | None) -> np.ndarray:
     return np.array([int.from_bytes(digest, "little") >> 1 for digest in digests], dtype=np.int64)
 
 
+def named_by_content(rows: Predictions) -> Predictions:
+    """Rows of a source that numbers them from 0, by what they hold: two sources' do not seem to be the same images."""
+    return replace(rows, image_id=content_ids(rows.keypoints_2d, rows.joints_3d, rows.is_left))
+
+
 def apart_from_calibration(predictions: Predictions, identities: dict[int, Identity]) -> np.ndarray:
     """Mask (N,) of rows whose image did not serve to calibrate its own subject.
 

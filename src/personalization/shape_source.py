@@ -47,6 +47,8 @@ def load_identities(
                 f"{path} is of subject {identity.subject_id}, but the predictions are of {numbers}; give a folder with "
                 "an identity file for each"
             )
+        if len(numbers) > 1:
+            logger.warning("%s names no subject: all of %s are given its shape", path, numbers)
         found = dict.fromkeys(numbers, identity)
     for identity in found.values():
         check_stated_length(identity, assets)

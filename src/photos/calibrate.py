@@ -42,7 +42,7 @@ from src.photos.hands import check_one_person, find_photo_hands, keypoint_hands,
 from src.photos.measuring.flat_hand import flat_hand_cues
 from src.photos.result import Result
 from src.photos.setup import check_detector
-from template import HandAssets, load_hand_assets
+from template import HandAssets, load_hand_assets, right_hand
 from utils.artifacts import HandMismatchError, Identity, Predictions
 from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 from utils.cameras.lens import CameraModel
@@ -99,7 +99,7 @@ def calibrate(
         prior: population file (or `Population`); None: the shipped one where it fits.
         method: "multi_frame" (or "joint"), or of predictions "mean", "top_k", "confidence": averages of their shapes.
         subject: its number.
-        assets: hand model; None: `load_hand_assets`.
+        assets: the right hand's model, also for left hands; None: `load_hand_assets`.
         keypoints: who finds the hands of photos, "mediapipe", or "own": our own detector; finder: another one, whose
             points are mediapipe's unless its ``name`` says otherwise.
         card, paper: a picture of the flat hand beside a bank card or an A4 sheet, which tells the hand's size as a
@@ -146,7 +146,7 @@ def calibrate(
         raise CalibrationError(f"{', '.join(given)}: predictions and results bring their own; leave it out")
     if not isinstance(source, Predictions) and method not in ("multi_frame", "joint"):
         raise CalibrationError(f"method {method!r} averages a network's shapes; without one it is 'multi_frame'")
-    assets = load_hand_assets(side="right") if assets is None else assets
+    assets = right_hand(assets)
     people = prior if prior is None or isinstance(prior, Population) else load_population(prior, assets.hash)
     if people is not None and people.hand_hash not in ("", assets.hash):
         raise HandMismatchError(f"prior: of the hand model {people.hand_hash}, in use is {assets.name!r} {assets.hash}")
@@ -154,11 +154,12 @@ def calibrate(
     told: dict[str, Any] = {"cues": cues, "accept_conflict": accept_conflict, "same_video": same_video}
     if (share := error_correlation) is not None:
         told |= {"errors_repeat": False, "error_correlation": share, "video_correlation": share}
+    said = subject
     if isinstance(source, Predictions):
         present, rows = list(rows_by_subject(source, subject)), source
         if len(present) > 1:
             raise CalibrationError(f"{source.source} is of the subjects {present}; say which: subject={present[0]}")
-        subject = present[0]
+        said = subject = present[0]
         options = replace(default_options(assets, rows.model_name, rows.dataset, people), **told)
     elif photos:
         subject = SOMEBODY if subject is None else subject
@@ -189,7 +190,8 @@ def calibrate(
         device=device,
         created_by="handid.calibrate",
     )
-    return found[subject]
+    identity = found[subject]
+    return identity if said is not None else replace(identity, subject_id=None)
 
 
 def seen_by_detector(results: Sequence[Result], accept_conflict: bool) -> bool:

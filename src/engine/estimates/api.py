@@ -19,8 +19,9 @@ from src.personalization.estimates.trust import Trust, load_trust
 from src.personalization.fitting.api import as_seen
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.shape_source import check_side
+from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue, check_stated_length
-from template import HandAssets, load_hand_assets
+from template import HandAssets, right_hand
 from utils.artifacts import Identity, Predictions, load_identity
 
 
@@ -82,7 +83,7 @@ def personalise(
         K: (3,3) px of the pictures; of `Predictions` that were read with theirs not needed.
         identity: of the person, or its file, or by subject number; None: calibrated from these very hands.
         hand_length_mm, hand_length_std_mm: ruler, wrist joint to middle fingertip, if there is no identity yet.
-        hand: hand model; None: `load_hand_assets`.
+        hand: the right hand's model, also for left hands; None: `load_hand_assets`.
         trust: in the estimator, or its file; None: the shipped one.
         landmarks: where its points lie on the hand, or the file; None: the shipped ones, of formats that have them.
         prior: people's shapes; None: see `people.people_of`.
@@ -101,7 +102,7 @@ def personalise(
         estimates = read_estimates(estimates, format, K=K, **read_options)
     elif read_options or K is not None:
         raise ValueError("give K and options of reading to read_estimates, or personalise a path")
-    assets = load_hand_assets(side="right") if hand is None else hand
+    assets = right_hand(hand)
     if trust is not None and not isinstance(trust, Trust):
         trust = load_trust(trust)
     if landmarks is None:
@@ -112,12 +113,16 @@ def personalise(
         raise ValueError(f"fps is {fps}; frames a second are meant")
     people, frames = people_of(assets) if prior is None else prior, None if fps is None else frames_of(estimates)
     if identity is not None:
-        if hand_length_mm is not None:
-            raise ValueError("give an identity or a hand length, which is for calibrating one")
+        if hand_length_mm is not None or prior is not None or accept_conflict:
+            raise ValueError(
+                "hand_length_mm, prior and accept_conflict are for calibrating; identity says what hand it is"
+            )
         identities = _identities(identity, estimates, assets)
     ready = prepare(estimates, assets, people, trust, landmarks, theirs, device)
     if identity is None:
         cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
+        if cues and len(np.unique(ready.rows.subject_id)) > 1:
+            raise CalibrationError("hand_length_mm is one person's; calibrate each of several apart")
         one_video = True if frames is not None and not frames.video.any() else None
         given = {"accept_conflict": accept_conflict, "device": device, "created_by": "handid.personalise"}
         identities = calibrate_estimates(ready, assets, people, cues, same_video=one_video, **given)

@@ -36,7 +36,7 @@ from src.personalization.estimates.personalise import (
     usual_poses,
 )
 from src.personalization.estimates.trust import load_trust
-from src.personalization.pairing import content_ids
+from src.personalization.pairing import named_by_content
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue
@@ -123,9 +123,7 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
     if args.method == "multi_frame":
         ready = believed(ready, assets, people)
     options = stated_options(args, ready.calibration_options(assets, people, device))
-    # Numbers of a source begin at 0: two sources' identities would seem to share images.
-    rows = replace(ready.rows, image_id=content_ids(ready.rows.keypoints_2d, ready.rows.joints_3d, ready.rows.is_left))
-    return calibrate_and_write(args, Images(rows), options, assets, device)
+    return calibrate_and_write(args, Images(named_by_content(ready.rows)), options, assets, device)
 
 
 def personalise(args: argparse.Namespace) -> None:

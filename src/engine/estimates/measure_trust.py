@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,11 +30,20 @@ logger = logging.getLogger(__name__)
 
 
 def paired(estimates: Predictions, labels: Predictions) -> tuple[Predictions, Predictions]:
-    """The hands that both know, row by row, by picture and side; the labels' subjects in both."""
+    """The hands that both know, row by row, by picture and side; the labels' subjects in both.
+
+    Two hands of one side in a picture cannot be told apart so: they are left out, and counted in the log.
+    """
     assert estimates.image_name is not None and labels.image_name is not None
-    place = {key: row for row, key in enumerate(zip(labels.image_name.tolist(), labels.is_left.tolist(), strict=True))}
-    keys = zip(estimates.image_name.tolist(), estimates.is_left.tolist(), strict=True)
-    partner = np.array([place.get(key, -1) for key in keys])
+    theirs, ours = (
+        list(zip(one.image_name.tolist(), one.is_left.tolist(), strict=True)) for one in (estimates, labels)
+    )
+    counts = Counter(theirs), Counter(ours)
+    several = {key for count in counts for key, number in count.items() if number > 1}
+    place = {key: row for row, key in enumerate(ours) if key not in several}
+    partner = np.array([place.get(key, -1) for key in theirs])
+    if left_out := sum(key in several for key in theirs):
+        logger.warning("%d hands left out: two of one side in a picture, who is who is not known", left_out)
     if not (partner >= 0).any():
         raise CalibrationError(
             f"{labels.source} and {estimates.source} have no picture in common: {labels.image_name[0]} is in the one, "
@@ -57,6 +67,25 @@ def main(words: Sequence[str] | None = None) -> int:
     return run_command(parser, measure, words)
 
 
+def camera_of(labels: Predictions) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """The one K (3,3) px of labelled pictures as they are, and their size where it is known.
+
+    Raises:
+        CalibrationError: several cameras or sizes, or left hands without a size.
+    """
+    size = None if labels.image_size is None else tuple(labels.image_size[0].tolist())
+    if labels.image_size is not None and (labels.image_size != labels.image_size[0]).any():
+        raise CalibrationError(f"{labels.source}: pictures of several sizes; give those of each camera alone")
+    if labels.is_left.any() and size is None:
+        raise CalibrationError(f"{labels.source}: image_size is needed where hands are left ones")
+    cameras = np.array(labels.K, dtype=np.float64)
+    if size is not None:  # of left hands they are mirrored
+        cameras[labels.is_left] = mirror_intrinsics(cameras[labels.is_left], size[0])
+    if np.abs(cameras - cameras[0]).max() > 1e-3:
+        raise CalibrationError(f"{labels.source}: K of several cameras; give those of each alone")
+    return cameras[0], size
+
+
 def measure(args: argparse.Namespace) -> None:
     """Read, measure, write.
 
@@ -66,17 +95,7 @@ def measure(args: argparse.Namespace) -> None:
     writable_file(args.output, "--output")  # before the work, not after it
     assets = load_hand_assets(args.mano_dir, side="right")
     labels = read_estimates(args.labels, "joints")
-    size = None if labels.image_size is None else tuple(labels.image_size[0].tolist())
-    if labels.image_size is not None and (labels.image_size != labels.image_size[0]).any():
-        raise CalibrationError(f"{args.labels}: pictures of several sizes; give those of each camera alone")
-    if labels.is_left.any() and size is None:
-        raise CalibrationError(f"{args.labels}: image_size is needed where hands are left ones")
-    cameras = np.array(labels.K, dtype=np.float64)
-    if size is not None:  # of left hands they are mirrored
-        cameras[labels.is_left] = mirror_intrinsics(cameras[labels.is_left], size[0])
-    camera = cameras[0]
-    if np.abs(cameras - camera).max() > 1e-3:
-        raise CalibrationError(f"{args.labels}: K of several cameras; give those of each alone")
+    camera, size = camera_of(labels)
     estimates = read_estimates(args.estimates, args.format, K=camera, image_size=size, images=args.images)
     estimates, labels = paired(estimates, labels)
     landmarks = find_landmarks(args.format, assets) if args.landmarks else None

@@ -177,7 +177,7 @@ def train(args: argparse.Namespace) -> Path | None:
     """Train one network; its weights' file if it is finished, None if it is to go on.
 
     Raises:
-        FileNotFoundError: the bank has no shard in time.
+        FileNotFoundError: the bank has no shard in time. ValueError: another network was trained in ``--out``.
     """
     device = choose_device(args.device, args.threads)
     torch.backends.cudnn.benchmark = True
@@ -199,6 +199,12 @@ def train(args: argparse.Namespace) -> Path | None:
     average, used, steps = copy.deepcopy(model).eval(), 0.0, 0
     if checkpoint.exists():
         state = read_checkpoint(checkpoint)
+        saved, own = vars(ModelCard.read(state["card"], checkpoint)), vars(card)
+        if other := sorted(name for name in own if saved[name] != own[name]):
+            listed = ", ".join(f"{name} was {saved[name]}, is {own[name]}" for name in other)
+            raise ValueError(
+                f"{checkpoint}: not the same network: {listed}; go on with its own, or choose another --out"
+            )
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
@@ -315,11 +321,13 @@ def main(args: argparse.Namespace) -> None:
     """Fill in what depends on the task, and train.
 
     Raises:
-        ValueError: --only_fresh without --init_from, or with nothing to train.
+        ValueError: --only_fresh without --init_from, or with nothing to train; --left of a detector.
     """
     if args.only_fresh and not args.init_from:
         raise ValueError("--only_fresh trains what --init_from FILE lacks: give that file")
     is_detector = args.task == "detector"
+    if is_detector and "--left" in args.given_options:
+        raise ValueError("--left is of --task keypoints; pictures for the detector hold both hands")
     args.size = args.size or (INPUT_SIZE if is_detector else 128)
     args.batch_size = args.batch_size or (192 if is_detector else 384)
     args.backbone = args.backbone or ("mobilenet_v3_small" if is_detector else "regnet_x_400mf")

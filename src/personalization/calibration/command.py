@@ -92,6 +92,8 @@ def calibrate_and_write(
     if len(subjects) > 1 and (one_file or args.merge_with is not None):
         option = "--merge_with" if args.merge_with is not None else f"--output {output}"
         raise CalibrationError(f"{option} is one person's file, but there are subjects {[*subjects]}; give --subject")
+    if len(subjects) > 1 and options.cues:
+        raise CalibrationError(f"a length is one person's, but there are subjects {[*subjects]}; give --subject")
     earlier = None if args.merge_with is None else check_stated_length(load_identity(args.merge_with), assets)
     choices = {name: getattr(args, name) for name in ("method", "select", "top_k", "temperature", "num_images")}
     if args.num_images is None and not args.images:
@@ -113,6 +115,8 @@ def calibrate_and_write(
             errors[subject] = error
             logger.error("subject %d: %s", subject, error)
             continue
+        if args.images and args.subject is None:  # whoever is in the photos
+            draws[0] = replace(draws[0], subject_id=None)
         save_identity(output if one_file else output / f"identity_subject-{subject:02d}.json", draws[0])
         written[subject] = draws[0]
         facts = (draws[0].method, draws[0].n_images, draws[0].scale_evidence, describe_lengths(draws[0], assets))

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from datasets.bad_files import bad_file
 from datasets.dex_ycb.files import read_extrinsics
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: The wrist joint lies about so far behind the skin that a depth map sees, m.
 WRIST_BELOW_SKIN = 0.015
+#: A wrist of less confidence is not seen: it may lie on anything.
+LEAST_CONFIDENCE = 0.05
 #: Millimetres; outside, a depth reading is no hand on a table.
 DEPTH_RANGE = (200, 2000)
 
@@ -101,14 +104,14 @@ def wrist_depths(dataset: Any, rows: np.ndarray, predictions: Predictions) -> np
     """Depth (N,) m of the wrist joint of each prediction, rows (N,) of a data set.
 
     It is the median of a small window of the depth map at the wrist keypoint, plus the flesh above the joint; NaN where
-    the map has no plausible reading.
+    the map has no plausible reading, or the wrist is not seen.
 
     Raises:
-        CalibrationError: no keypoints, or no depth map at all.
+        CalibrationError: no keypoints, no depth map at all, or one that is none of its picture.
     """
     if predictions.keypoints_2d is None:
         raise CalibrationError("--wrist_depth needs 2D keypoints (--keypoints)")
-    depths = np.full(len(predictions), np.nan)
+    depths, trust = np.full(len(predictions), np.nan), predictions.keypoint_confidence
     found = 0
     for number, row in enumerate(rows):
         image = Path(dataset.image_path(int(row)))
@@ -117,6 +120,14 @@ def wrist_depths(dataset: Any, rows: np.ndarray, predictions: Predictions) -> np
         if depth is None:
             continue
         found += 1
+        if depth.dtype != np.uint16 or depth.ndim != 2:
+            raise CalibrationError(f"{path}: {depth.dtype} of shape {depth.shape}; a depth map is 16-bit grey, mm")
+        if image.is_file() and (size := Image.open(image).size) != depth.shape[::-1]:
+            raise CalibrationError(
+                f"{path}: {depth.shape[1]} x {depth.shape[0]} px, its picture is {size[0]} x {size[1]}"
+            )
+        if trust is not None and trust[number, 0] <= LEAST_CONFIDENCE:
+            continue
         x, y = np.round(predictions.keypoints_2d[number, 0]).astype(int)
         x = depth.shape[1] - 1 - x if predictions.is_left[number] else x
         window = depth[max(y - 3, 0) : max(y + 4, 0), max(x - 3, 0) : max(x + 4, 0)]

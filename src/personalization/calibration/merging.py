@@ -228,7 +228,10 @@ def _shared(
         pooled = counts @ np.array([network["betas"] for network in networks], dtype=np.float64) / counts.sum()
         evidence["network"] = network = {"images": float(counts.sum()), "betas": pooled.round(6).tolist()}
         parts.append(population.network.information(np.array(network["betas"]), network["images"]))
-    cues = list(dict.fromkeys(tuple(cue) for i in identities for cue in i.evidence.get("cues", ())))
+    spreads: dict[tuple[str, float], float] = {}
+    for name, mm, std_mm in (cue for i in identities for cue in i.evidence.get("cues", ())):
+        spreads[name, mm] = max(std_mm, spreads.get((name, mm), 0.0))  # one measurement, believed as by the less sure
+    cues = [(name, mm, std_mm) for (name, mm), std_mm in spreads.items()]
     if cues:
         evidence["cues"] = [list(cue) for cue in cues]
     for name, mm, std_mm in cues:

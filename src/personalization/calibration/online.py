@@ -23,7 +23,7 @@ from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
 from src.personalization.terms.hand_size import LengthCue, cue_conflict, length_gradient
 from src.personalization.terms.shape_terms import offset_terms, shape_terms
-from template import HandAssets, load_hand_assets
+from template import HandAssets, right_hand
 from template.kinematics import joints_model
 from utils.artifacts import Identity
 from utils.cameras.intrinsics import checked_intrinsics
@@ -102,7 +102,7 @@ class OnlineCalibration:
         assets: HandAssets | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.assets = load_hand_assets(side="right") if assets is None else assets
+        self.assets = right_hand(assets)
         if options is None:
             people = None if prior is None else load_population(prior, self.assets.hash)
             options = keypoint_options(self.assets, shapes_of(self.assets, people), device)

@@ -13,7 +13,7 @@ from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.estimates.sides import check_sides, check_sides_in_pictures
-from src.personalization.estimates.trust import MAKE, Trust, find_trust
+from src.personalization.estimates.trust import LIKE, MAKE, Trust, find_trust
 from src.personalization.fitting.fit import FitOptions, observe, reprojection_rmse
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
@@ -139,6 +139,8 @@ def prepare(
         raise CalibrationError(f"{estimates.source}: no 2D keypoints, and without them no hand has a place")
     own = estimates.hand_name == assets.name == "MANO" if theirs is None else theirs
     own = own and estimates.pose is not None and estimates.betas is not None
+    if trust is not None and trust.name not in (estimates.model_name, LIKE.get(estimates.model_name)):
+        logger.warning("the trust given is of %s, the estimates are of %s", trust.name, estimates.model_name)
     trust = find_trust(estimates.model_name, own) if trust is None else trust
     joints, confidence = estimates.joints_3d, estimates.keypoint_confidence
     confidence = None if confidence is None else torch.as_tensor(confidence)

@@ -11,7 +11,7 @@ import torch
 from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import prepare
-from src.personalization.estimates.trust import PROJECTED, Trust
+from src.personalization.estimates.trust import Trust, is_projected
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.solver.status import CalibrationError
@@ -73,7 +73,7 @@ def measure_trust(
     changes: dict = {"joint_std_mm": joint_std}
     if ready.rows.betas is not None:
         found = shape_errors(ready.rows.betas - people.betas_mean, betas - people.betas_mean, groups)
-        factor = 1.0 if estimates.model_name in PROJECTED else COUNTED_TWICE
+        factor = 1.0 if is_projected(estimates.model_name) else COUNTED_TWICE
         changes |= {key: value.round(4).tolist() for key, value in found.items()}
         changes["shape_shared_std"] = (factor * found["shape_shared_std"]).round(4).tolist()
     return replace(

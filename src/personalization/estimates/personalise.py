@@ -17,6 +17,7 @@ from src.personalization.estimates.usual_poses import learnt_poses
 from src.personalization.fitting.batch import fit_videos
 from src.personalization.fitting.fit import FitOptions, FitResult, PosePriorOptions, fit_frames
 from src.personalization.fitting.sequence import SequenceOptions
+from src.personalization.pairing import named_by_content
 from src.personalization.solver.status import CalibrationError, log_unusable
 from src.personalization.terms.hand_size import LengthCue
 from src.personalization.terms.pose_prior import PosePrior
@@ -79,7 +80,7 @@ def calibrate_estimates(
     options = replace(options, cues=cues, accept_conflict=accept_conflict, same_video=same_video)
     if not accept_conflict:
         check_one_hand(ready.rows)
-    rows, given = believed(ready, assets, people).rows, {"device": device, "created_by": created_by}
+    rows, given = named_by_content(believed(ready, assets, people).rows), {"device": device, "created_by": created_by}
     found = {}
     for subject, own in rows_by_subject(rows).items():
         count = min(len(own), MOST_IMAGES)

@@ -43,6 +43,11 @@ LIKE = {
 PROJECTED = ("hamer", "wilor", "sam3d_body")
 
 
+def is_projected(name: str) -> bool:
+    """Whether a format is of `PROJECTED`, or of an estimator that is like one of them."""
+    return LIKE.get(name, name) in PROJECTED
+
+
 @dataclass(frozen=True)
 class Trust:
     """Errors of one estimator, Gaussian.
@@ -113,7 +118,7 @@ class Trust:
             noise=KeypointNoise(std_box=self.keypoint_std_box),
             population=self.population(people, assets),
             landmarks=landmarks,
-            error_correlation=1.0 if self.name in PROJECTED else self.shared,
+            error_correlation=1.0 if is_projected(self.name) else self.shared,
             depths=(0.08, 10.0),  # estimators see whole people
         )
 

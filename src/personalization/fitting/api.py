@@ -16,7 +16,7 @@ from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointF
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.hand_size import check_stated_length
-from template import HandAssets, HandModel, load_hand_assets, mirror_pose
+from template import HandAssets, HandModel, mirror_pose, right_hand
 from template.kinematics import joints_model
 from utils.artifact_checks import ArtifactError
 from utils.cameras.intrinsics import checked_intrinsics
@@ -83,7 +83,8 @@ def fit(
         K: (3,3) or (N,3,3) intrinsics, px of the same images.
         joints: instead of both, (N,21,3) points in space, m, standard order, any frame (Leap, motion capture,
             triangulated), `confidence` zero where one is missing.
-        hand: hand model; None: `load_hand_assets` of that side, the stand-in where no MANO is found.
+        hand: the right hand's model, also for left hands; None: `load_hand_assets`, the stand-in where no MANO is
+                found.
         betas: (10,) or (N,10) a known shape. A single camera cannot see the size of a hand, so give one if you can.
         identity: of `calibrate`, or its file, instead of betas, of that side. With neither, shapes are fitted with
             the population as prior.
@@ -127,7 +128,7 @@ def fit(
         camera = camera.expand(len(points), 3, 3)
     n, left, give = len(points), side == "left", _like(given)
     trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
-    assets = load_hand_assets(side="right") if hand is None else hand
+    assets = right_hand(hand)
     if identity is not None and betas is not None:
         raise ValueError("give betas or an identity, not both")
     identity = None if identity is None else _of_side(identity, side, assets)

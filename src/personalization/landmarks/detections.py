@@ -77,17 +77,21 @@ def read_detections(
         flat_mm: set -> millimetres a pixel of hands that lie flat, parallel to the picture (a scanner).
 
     Raises:
-        ValueError: not such a file, or a named set is in none.
+        ValueError: not such a file, a set in two files, or a named one in none.
     """
-    flat_mm, found, seen = flat_mm or {}, [], set()
+    flat_mm, found, seen = flat_mm or {}, [], {}
     for file in files:
         try:
             for name, group in json.loads(Path(file).read_text(encoding="utf-8")).items():
-                seen.add(name)
+                if name in seen:  # people are told apart by set and name
+                    raise ValueError(
+                        f"the set {name} is in {seen[name]} and in {file}: give each once, by its own name"
+                    )
+                seen[name] = file
                 found += _of_set(name, group["pictures"], name in one_person, flat_mm.get(name))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{file} is no file of detections ({error!r}); see read_detections") from error
-    if missing := sorted({*one_person, *flat_mm} - seen):
+    if missing := sorted({*one_person, *flat_mm} - seen.keys()):
         raise ValueError(f"no set {', '.join(missing)} in {', '.join(map(str, files))}; there is {sorted(seen)}")
     names = sorted({person for person, *_ in found})
     taken = [row for name in names for row in _spread([row for row in found if row[0] == name])]
