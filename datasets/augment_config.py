@@ -1,8 +1,8 @@
-"""How much to augment, with the settings that this repository trains with."""
+"""How much to augment, with the two settings that this repository trains with."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 COLOUR_SPACES = ("linear", "hsv")
 
@@ -71,11 +71,6 @@ class AugmentConfig:
             hue_deg=12.0,
             noise=0.03,
         )
-
-    @classmethod
-    def tracking(cls) -> AugmentConfig:
-        """`fair`, in windows as far off in size and place as those in which a hand is followed through a video."""
-        return replace(cls.fair(), scale=(0.7, 1.25), shift=0.1)
 
     @property
     def is_geometric(self) -> bool:

@@ -179,11 +179,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--weight_decay", type=float)
     add("--optimizer", choices=("adam", "adamw"))
     add("--schedule", choices=("cosine", "multistep", "constant"))
-    add(
-        "--augment",
-        choices=("fair", "tracking", "paper", "none"),
-        help="tracking: fair, in windows off by more, for networks that follow hands in videos",
-    )
+    add("--augment", choices=("fair", "paper", "none"))
     add("--rotation_deg", type=float, help="largest in-plane rotation of the augmentation")
     add("--seed", type=int, default=0)
     add("--amp", default="auto", choices=("auto", "bf16", "fp16", "no"), help="auto: bf16, but on CPUs without AVX-512")

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -134,6 +134,14 @@ def test_depth_maps_without_a_reading(world: SimpleNamespace, tmp_path: Path) ->
     for value, is_known in ((0, False), (DEPTH_RANGE[1] + 1, False), (700, True)):
         cv2.imwrite(str(path), np.full((480, 640), value, dtype=np.uint16))
         assert np.isfinite(wrist_depths(Elsewhere(), rows, few)).tolist() == [is_known, False]
+    unseen = replace(few, keypoint_confidence=np.zeros((2, 21), dtype=np.float32))
+    assert np.isnan(wrist_depths(Elsewhere(), rows, unseen)).all()  # a wrist that may lie on anything
+    cv2.imwrite(str(path.with_name(f"color_{first:06d}.jpg")), np.zeros((240, 320, 3), dtype=np.uint8))
+    with pytest.raises(CalibrationError, match="640 x 480 px, its picture is 320 x 240"):
+        wrist_depths(Elsewhere(), rows, few)
+    cv2.imwrite(str(path), np.full((480, 640), 200, dtype=np.uint8))
+    with pytest.raises(CalibrationError, match="uint8 of shape .*; a depth map is 16-bit grey, mm"):
+        wrist_depths(Elsewhere(), rows, few)
 
 
 def test_cues_from_the_command_line(world: SimpleNamespace, tmp_path: Path, commands: Commands) -> None:

@@ -11,6 +11,7 @@ import pytest
 import roma
 import torch
 
+from benchmarks.scenes.calibration_cases import simulated_scores
 from benchmarks.scenes.simulation import SimulationOptions, second_camera, simulate
 from datasets import open_labels
 from src.personalization.calibration.images import Images, ViewGroups, choose_images, rows_by_subject
@@ -27,6 +28,7 @@ from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_terms import join_views
 from src.personalization.terms.inputs import check_frames
 from template import load_hand_assets
+from template.assets import STAND_IN_PATH
 from template.kinematics import JointsModel
 from utils.artifacts import Predictions
 
@@ -210,3 +212,11 @@ def test_labels_are_opened_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         annotations_of(dataset, replace(rows, is_left=np.array([False, True, False])))
     with pytest.raises(CalibrationError, match="K of image 0"):
         annotations_of(dataset, replace(rows, K=rows.K.swapaxes(1, 2)))
+
+
+def test_the_simulation_of_calibrations_runs() -> None:
+    """One ruler a person, each with an error of its own."""
+    args = SimpleNamespace(counts=[2], persons=4)
+    scores = simulated_scores(args, load_hand_assets(STAND_IN_PATH))
+    assert {name for name, _ in scores.errors} >= {"joint", "joint, ruler", "joint, two cameras", "mean", "bound"}
+    assert all(np.isfinite(values).all() and len(values) == 4 for values in scores.errors.values())

@@ -11,21 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import handid
+from options.calibrate import get_args_parser as calibrate_parser
 from options.run_options import get_args_parser
 from src.engine.estimates import command
+from src.engine.estimates.measure_trust import paired
 from src.engine.estimates.tracks import frames_of
 from src.estimators import EstimateFormatError, read_estimates, write_estimates
+from src.estimators.records import Entry
 from src.personalization.estimates.evidence import prepare
 from src.personalization.estimates.people import people_of
+from src.personalization.estimates.trust import find_trust
 from src.personalization.shape_source import load_identities
-from src.personalization.solver.status import CalibrationError
+from src.personalization.solver.status import CalibrationError, usable
 from template import HandAssets, HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
-from tests.test_estimators import JOINTS, REAL_K, hamer, joints_npz, put
+from tests.test_estimators import JOINTS, REAL_K, hamer, joints_npz, mediapipe, mmpose, put
 from utils.artifact_checks import ArtifactError
-from utils.identity import Identity, load_identity
+from utils.identity import Identity, load_identity, save_identity
 
 
 @pytest.fixture
@@ -224,3 +229,129 @@ def test_what_was_calibrated_outlives_what_stops_the_hands(
     with pytest.raises(OSError, match="disk"):
         command.personalise(get_args_parser().parse_args(words + camera))
     assert load_identity(tmp_path / "out" / "identity_subject-00.json").n_images == 1
+
+
+def two_people(tmp_path: Path) -> Path:
+    content = joints_npz(False).content
+    several = {key: np.concatenate([np.asarray(value)] * 3) for key, value in content.items() if np.ndim(value) > 0}
+    one = len(several["image"]) // 3
+    names = np.array([f"{row}.jpg" for row in range(3 * one)])
+    fixed = {key: content[key] for key in content.keys() - several.keys()} | {"K": content["K"]}
+    return put(tmp_path / "two.npz", several | fixed | {"image": names, "subject": np.arange(3 * one) % 2})
+
+
+def test_a_ruler_measures_one_person(tmp_path: Path) -> None:
+    file = two_people(tmp_path)
+    with pytest.raises(CalibrationError, match="hand_length_mm is one person's"):
+        handid.personalise(file, format="joints", unit="mm", hand_length_mm=187, accept_conflict=True)
+    words = f"--estimates {file} --format joints --unit mm --hand_length_mm 187 --output {tmp_path / 'out'}"
+    with pytest.raises(CalibrationError, match="a length is one person's.*--subject"):
+        calibrate_command(words, accept_conflict=True)
+
+
+def calibrate_command(words: str, **changes: Any) -> None:
+    args = calibrate_parser().parse_args([*words.split(), "--device", "cpu"])
+    vars(args).update(changes)
+    command.calibrate(args)
+
+
+def test_what_calibrates_is_not_given_with_an_identity(file: Path) -> None:
+    identity = Identity(np.zeros(10), "stand-in", load_hand_assets(STAND_IN_PATH).hash, 187.0, "both")
+    with pytest.raises(ValueError, match="are for calibrating"):
+        handid.personalise(file, REAL_K, identity, format="hamer", accept_conflict=True)
+
+
+def test_a_hand_that_was_not_found_is_left_as_it_was(tmp_path: Path) -> None:
+    """The pose it was fitted with is a guess; the estimator's own numbers are better."""
+    path = put(tmp_path / "b.npz", joints_npz(False).content)
+    rows = read_estimates(path, "joints", unit="mm")
+    changed = dataclasses.replace(rows, keypoints_2d=rows.keypoints_2d + 50, status=np.ones(len(rows), dtype=np.int64))
+    changed.status[0] = 0
+    assert usable(torch.as_tensor(changed.status)).tolist() == [True] + [False] * (len(rows) - 1)
+    write_estimates(tmp_path / "out.npz", changed, path, "joints", unit="mm")
+    before, after = (np.load(tmp_path / name)["keypoints_2d"] for name in ("b.npz", "out.npz"))
+    moved = np.abs(after - before).max(axis=(1, 2))
+    assert moved[0] == pytest.approx(50) and (moved[1:] == 0).all()
+
+
+def test_a_portrait_is_as_large_as_it_is_shown(tmp_path: Path) -> None:
+    upright = Image.Exif()
+    upright[0x0112] = 6
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (640, 480)).save(tmp_path / "pictures" / "b.jpg", exif=upright)
+    put(tmp_path / "b.json", mediapipe(False).content)
+    rows = read_estimates(tmp_path / "b.json", "mediapipe", fov=60, images=tmp_path / "pictures")
+    assert rows.image_size.tolist() == [[480, 640]] and rows.K[0, :2, 2].tolist() == [239.5, 319.5]
+
+
+def test_pictures_of_a_file_that_names_them_are_found_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for name, size in (("one.PNG", (640, 480)), ("two.webp", (320, 240))):
+        Image.new("RGB", size).save(tmp_path / "pictures" / name)
+    content = mediapipe(False).content
+    put(tmp_path / "landmarks.json", {"one.PNG": content, "two.webp": content})
+    rows = read_estimates(tmp_path / "landmarks.json", "mediapipe", fov=60, images=tmp_path / "pictures")
+    assert rows.image_size.tolist() == [[640, 480], [320, 240]]
+    Image.new("RGB", (64, 48)).save(tmp_path / "pictures" / "b.png")
+    Image.new("RGB", (640, 480)).save(tmp_path / "pictures" / "b.jpg")
+    put(tmp_path / "b.json", content)
+    with pytest.raises(EstimateFormatError, match=r"b is b.jpg and b.png"):
+        read_estimates(tmp_path / "b.json", "mediapipe", fov=60, images=tmp_path / "pictures")
+
+
+def test_lists_of_a_picture_that_do_not_belong_together(tmp_path: Path) -> None:
+    content = mediapipe(False).content | {"handedness": []}
+    with pytest.raises(EstimateFormatError, match="1 hands in hand_landmarks, 0 in handedness"):
+        read_estimates(put(tmp_path / "b.json", content), "mediapipe", K=REAL_K, image_size=(640, 480))
+
+
+def test_a_place_in_a_list_is_a_person_of_one_picture_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    body = mmpose(False).content[0]
+    alone = [{**body, "img_path": f"{row}.jpg"} for row in range(3)]
+    rows = read_estimates(put(tmp_path / "alone.json", alone), "mmpose", K=REAL_K, image_size=(640, 480))
+    assert rows.subject_id.tolist() == [0, 0, 0] and not caplog.records
+    video = {"instance_info": [{"frame_id": row, "instances": [body, body]} for row in range(2)]}
+    rows = read_estimates(put(tmp_path / "video.json", video), "mmpose", K=REAL_K, image_size=(640, 480))
+    assert rows.subject_id.tolist() == [0, 1, 0, 1]
+    assert rows.image_name.tolist() == ["video_000000", "video_000000", "video_000001", "video_000001"]
+    assert "people are told apart by their order" in caplog.text
+
+
+def test_rows_of_an_expanded_tensor_are_written_one_by_one(tmp_path: Path) -> None:
+    entry = Entry({"betas": torch.zeros(1, 10).expand(4, 10)}, "b", "b.pt")
+    entry.put("betas", 3, np.ones(10), 4, 10)
+    assert entry.content["betas"].sum(1).tolist() == [0, 0, 0, 10]
+
+
+def test_trust_in_another_estimator_is_said(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assets = load_hand_assets(STAND_IN_PATH)
+    rows = read_estimates(file, "hamer", K=REAL_K)
+    prepare(rows, assets, people_of(assets), find_trust("mediapipe", False))
+    assert "the trust given is of mediapipe, the estimates are of hamer" in caplog.text
+
+
+def test_points_that_are_projections_count_once_whoever_projects_them() -> None:
+    assets = load_hand_assets(STAND_IN_PATH)
+    own = dataclasses.replace(find_trust("wilor", False), name="wilor_mini")
+    assert own.options(assets, people_of(assets)).error_correlation == 1
+
+
+def test_two_right_hands_of_a_picture_are_not_paired_by_chance(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = read_estimates(two_people(tmp_path), "joints", unit="mm")
+    labels = dataclasses.replace(rows, image_name=rows.image_name.copy())
+    labels.image_name[1] = labels.image_name[0]
+    kept, own = paired(dataclasses.replace(rows, image_name=rows.image_name.copy()), labels)
+    assert 0 not in kept.image_id and 1 not in kept.image_id and len(own) == len(rows) - 2
+    assert "1 hands left out" in caplog.text
+
+
+def test_an_identity_that_names_nobody_says_whom_it_is_given_to(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assets = load_hand_assets(STAND_IN_PATH)
+    length = 1000 * flat_length(assets)
+    save_identity(tmp_path / "i.json", Identity(np.zeros(10), assets.name, assets.hash, length, "both"))
+    load_identities(tmp_path / "i.json", np.array([0, 1]), assets)
+    assert "names no subject: all of [0, 1]" in caplog.text

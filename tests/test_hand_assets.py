@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickletools
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 from mano_pickle import write_mano_pickle
 from random_assets import mano_dictionary, random_assets
 
+import handid
 import template.assets
 from template import HandAssets, load_hand_assets, mirror_assets
+from template.assets import STAND_IN_PATH
 
 ASSETS = random_assets(seed=1)
 
@@ -149,3 +152,48 @@ def test_hash_names_the_content() -> None:
     assert random_assets(seed=1).hash == ASSETS.hash
     changed = replace(ASSETS, v_template=ASSETS.v_template + 1e-12)
     assert len({ASSETS.hash, changed.hash, replace(ASSETS, side="left").hash}) == 3
+
+
+def test_a_copy_of_a_stand_in_is_no_mano(tmp_path: Path) -> None:
+    """By content: under MANO's name its betas would be taken for MANO's."""
+    for side in ("right", "left"):
+        for name in ("mine.npz", f"MANO_{side.upper()}.npz"):
+            shutil.copyfile(STAND_IN_PATH, tmp_path / name)
+            found = load_hand_assets(tmp_path / name, side)
+            assert (found.name, found.side) == ("stand-in", side)
+            assert_same(found, load_hand_assets(STAND_IN_PATH, side))
+
+
+def test_the_other_hand_is_told_by_its_mesh(tmp_path: Path) -> None:
+    right = load_hand_assets(STAND_IN_PATH)
+    write_mano_pickle(tmp_path / "hand.pkl", replace(right, hands_mean=right.hands_mean + 0.1))
+    assert load_hand_assets(tmp_path / "hand.pkl").side == "right"
+    with pytest.raises(ValueError, match="is the right hand by its mesh"):
+        load_hand_assets(tmp_path / "hand.pkl", "left")
+    write_mano_pickle(tmp_path / "MANO_RIGHT.pkl", mirror_assets(right))
+    with pytest.raises(ValueError, match="is the left hand by its mesh"):
+        load_hand_assets(tmp_path)
+    write_mano_pickle(tmp_path / "mm.pkl", replace(right, v_template=1000 * right.v_template))
+    with pytest.raises(ValueError, match="metres"):
+        load_hand_assets(tmp_path / "mm.pkl")
+
+
+def test_never_one_hand_of_mano_and_the_other_of_the_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template.assets, "TEMPLATE_DIR", tmp_path)
+    write_mano_pickle(tmp_path / "MANO_RIGHT.pkl", ASSETS)
+    assert load_hand_assets().name == "MANO"
+    with pytest.raises(FileNotFoundError, match="the right hand only"):
+        load_hand_assets(side="left")
+
+
+def test_left_hands_are_mirrored_so_that_their_model_is_the_right_one() -> None:
+    """Of a left hand's model, mirrored keypoints would be fitted by 25 mm wrongly."""
+    left, K, points = load_hand_assets(STAND_IN_PATH, "left"), np.diag([600.0, 600, 1]), np.ones((1, 21, 2))
+    for call in (
+        lambda: handid.fit(points, K, hand=left, side="left"),
+        lambda: handid.calibrate(points, K=K, assets=left),
+        lambda: handid.OnlineCalibration(K, assets=left),
+        lambda: handid.personalise("x", K, format="hamer", hand=left),
+    ):
+        with pytest.raises(ValueError, match="the hand model is a left one"):
+            call()

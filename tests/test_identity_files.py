@@ -120,6 +120,8 @@ def test_merging_refuses_what_means_nothing(assets: HandAssets) -> None:
         merged = merge_identities(files, assets, people)
         assert merged.subject_id == 8
         np.testing.assert_allclose(merged.betas, known.betas)
+    lengths = [replace(one, evidence={"cues": [["hand", 190.0, std]]}) for one, std in ((first, 3.0), (second, 4.0))]
+    assert merge_identities(lengths, assets, people).evidence["cues"] == [["hand", 190.0, 4.0]]  # one measurement
     network = {"network": {"images": 3, "betas": [0.1] * 10}, "prior": people.hash}
     endless = {"cues": [["hand", 180.0, float("inf")]]}
     for bad in (

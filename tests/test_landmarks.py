@@ -211,6 +211,11 @@ def test_two_cameras_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.points[1], points[:5] @ rotation.T + shift, atol=1e-5)
     half = found.first_half(0.187)
     assert len(half.hands) == 2 and np.median(chain(half.points[1])) == pytest.approx(0.187)
+    scene = json.loads((tmp_path / "two.json").read_text())
+    scene["frames"][0]["camera_0"][0]["side"] = "left"
+    (tmp_path / "left.json").write_text(json.dumps(scene))
+    with pytest.raises(ValueError, match="left.json: a left hand"):
+        read_two_cameras(tmp_path / "left.json")
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(ValueError, match="bad.json is no file of two cameras"):
         read_two_cameras(tmp_path / "bad.json")
@@ -348,6 +353,8 @@ def test_detections_are_read_by_person(tmp_path: Path) -> None:
     assert not set(first.person) & set(second.person) and len(first) + len(second) == len(seen)
     with pytest.raises(ValueError, match="no set nobody"):
         read_detections([tmp_path / "d.json"], ["nobody"])
+    with pytest.raises(ValueError, match="the set many is in .* and in .*: give each once"):
+        read_detections([tmp_path / "d.json"] * 2)
 
 
 def test_shared_error_is_worth_between_one_image_and_all(assets: HandAssets) -> None:

@@ -61,3 +61,25 @@ def test_networks_for_inference_give_the_same(name: str) -> None:
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, atol=2e-4, rtol=1e-3)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_a_file_of_another_network_than_named_is_refused(tmp_path: Path) -> None:
+    card = ModelCard(
+        "pose_2d", options={"backbone": "mobilenet_v3_small"}, hand_name=ASSETS.name, hand_hash=ASSETS.hash
+    )
+    save_checkpoint(tmp_path / "n.pt", card, card.build(ASSETS))
+    for words, said in (
+        ("--model cmr_sg", "is a pose_2d, but a cmr_sg is needed"),
+        ("--backbone resnet50", "leave --backbone out"),
+        ("--hierarchy none.pkl", "leave --hierarchy out"),
+    ):
+        args = arguments("--images", ".", "--checkpoint", str(tmp_path / "n.pt"), *words.split())
+        args.phase = "predict"
+        with pytest.raises(ValueError, match=said):
+            open_network(args, torch.device("cpu"), ASSETS)
+
+
+def test_a_released_network_on_the_stand_in_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(build_model("boukhayma", "paper", hand=ASSETS).state_dict(), tmp_path / "released.pth")
+    read_network(tmp_path / "released.pth", "cpu", ASSETS, "boukhayma")
+    assert "released networks know MANO's hand, in use is the stand-in" in caplog.text

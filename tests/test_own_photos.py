@@ -448,7 +448,9 @@ def test_photos_to_identity(tmp_path: Path, assets: HandAssets, caplog: pytest.L
     error, mean = (zero_pose_mpvpe(layer, betas, truth) for betas in (measured.betas[None], np.zeros((1, 10))))
     assert error < 0.5 * mean, (error, mean)
 
+    assert measured.subject_id is None  # whoever is in the photos
     left = calibrate_photos(arguments(tmp_path, "--hand", "left", "--subject", "5"), album.find)[5]
+    assert left.subject_id == 5
     assert (left.n_images, left.side) == (2, "left")
     assert set(left.image_ids) < set(found.image_ids)  # the same pictures, whatever else is in the folder
 

@@ -162,3 +162,19 @@ def test_table_and_evaluator_agree_on_tips_by_side(tmp_path: Path, meshes: bool)
             assert table["mpjpe_mm"] == pytest.approx(official["root-relative"]["mpjpe_mm"], abs=1e-4)
         elif not noise:
             np.testing.assert_allclose(points.joints[:, 12], labels[:, 12], atol=2e-6)
+
+
+def test_labels_of_either_side_are_compared_with_their_own_model(
+    tmp_path: Path, root: Path, mano: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half of the hands hid it: one median over both sides was the right ones'."""
+    repaired = tmp_path / "repaired"
+    repaired.mkdir()
+    for side in ("right", "left"):
+        hand = load_hand_assets(mano, side, fix_left_shapedirs=side == "left")
+        np.savez(repaired / f"MANO_{side.upper()}.npz", **mano_dictionary(hand))
+    for folder, is_told in ((mano, False), (repaired, True)):
+        caplog.clear()
+        build_dataset("dex_ycb", root, "s1_test", mano_dir=folder, **SMALL)
+        assert ("labelled joints of left hands lie" in caplog.text and "MANO_LEFT.pkl" in caplog.text) == is_told
+        assert "labelled joints of right hands" not in caplog.text

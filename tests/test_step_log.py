@@ -40,3 +40,13 @@ def test_a_gpu_is_asked_now_and_then() -> None:
         assert not log.is_due
         log.add(step(1.0), number, torch.arange(3))
     assert log.is_due
+
+
+def test_a_process_that_holds_no_sums_still_joins_the_others() -> None:
+    """Resumed before a validation: the saved sums are of all processes and go to the first one."""
+    log = StepLog(torch.device("cpu"))
+    log.add(step(2.0), 0, torch.arange(3))
+    saved = log.state()
+    empty = StepLog(torch.device("cpu"), saved | {"sums": [[0.0] * len(row) for row in saved["sums"]]})
+    total = empty.state(lambda sums: sums + torch.tensor(saved["sums"]))
+    assert log.means(total) == {"loss": 2.0, "mesh": 2.0}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import functools
+import logging
+import math
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -21,7 +24,7 @@ from src.engine.config import autocast_dtype
 from src.engine.distributed import Interrupted
 from src.engine.evaluate import evaluate
 from src.engine.predict import ShapeSource, predict
-from src.engine.ship import export_weights
+from src.engine.ship import export_weights, ship
 from src.engine.train import NonFiniteLossError, Trainer, train
 from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
@@ -302,3 +305,66 @@ def test_bf16_is_the_default_only_where_it_is_quick(
     assert autocast_dtype("auto", cpu) is wanted
     assert autocast_dtype("bf16", cpu) is torch.bfloat16 and autocast_dtype("no", cpu) is None
     assert autocast_dtype("auto", torch.device("cuda")) is torch.bfloat16
+
+
+def test_a_confidence_branch_needs_the_whole_baseline(root: Path, whole: Path, tmp_path: Path) -> None:
+    """What is missing would stay random, and the branch rank the errors of random betas."""
+    baseline = str(whole / "dex_ycb/mano_baseline/checkpoints/last.pt")
+    with pytest.raises(
+        checkpoint.CheckpointError, match="gives no feature, heatmaps, pose, shape of mano_baseline_conf"
+    ):
+        train(options(root, tmp_path, "--init_from", baseline, "--init_parts", "backbone", model="mano_baseline_conf"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_of_other_images_are_not_compared(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """On one image the first epochs scored better than any later one on all of them can."""
+    caplog.set_level(logging.INFO)
+    best = tmp_path / "dex_ycb/mano_baseline/checkpoints/best.pt"
+    train(options(root, tmp_path, "--epochs", "1"))
+    state = checkpoint.read_checkpoint(best)
+    torch.save(state | {"position": state["position"] | {"best": 0.0}}, best)
+    train(options(root, tmp_path, "--epochs", "2", "--resume", "--override"))
+    assert checkpoint.read_checkpoint(best)["position"]["best"] == 0  # of the same images
+    train(options(root, tmp_path, "--epochs", "3", "--resume", "--override", "--val_images", "3"))
+    assert 0 < checkpoint.read_checkpoint(best)["position"]["best"] < math.inf
+    assert best.with_name("best_before.pt").is_file() and "best.pt starts anew" in caplog.text
+
+
+def test_another_grouping_of_the_parameters_starts_their_moments_anew(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    train(options(root, tmp_path, "--epochs", "1"))
+    train(options(root, tmp_path, "--epochs", "2", "--resume", "--override", "--body_lr", "1e-4"))
+    assert "moments start anew" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--model mano_baseline --blind_decoder", "--blind_decoder"),
+        ("--model mano_baseline --init_from x.pt --backbone_weights y.pth", "--backbone_weights"),
+    ],
+)
+def test_options_that_a_training_does_not_hear(words: str, said: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        get_args_parser().parse_args(["--phase", "train", *words.split()])
+    assert said in capsys.readouterr().err
+
+
+def test_networks_that_another_command_trains(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="world.train"):
+        train(options(root, tmp_path, model="hand_detector"))
+    with pytest.raises(ValueError, match="released cascade, without it"):
+        train(options(root, tmp_path, "--backbone", "resnet18", "--crop_geometry", "no", model="cmr_pg"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_from_a_bare_file_name_ships(
+    root: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copyfile(whole / "dex_ycb/mano_baseline/checkpoints/last.pt", tmp_path / "base.pt")
+    monkeypatch.chdir(tmp_path)
+    train(options(root, tmp_path / "out", "--epochs", "1", "--init_from", "base.pt"))
+    assert ship(tmp_path / "out/dex_ycb/mano_baseline", "mine", tmp_path / "weights").is_file()

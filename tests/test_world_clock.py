@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from src.engine.checkpoint import save_checkpoint
 from src.engine.world import train
 from src.engine.world.train import Clock, learning_rate, make_card, update_average
 
@@ -76,3 +78,15 @@ def test_cards_name_the_network_and_the_hand() -> None:
     )
     assert (detector.model, detector.crop_scale, detector.hand_hash) == ("hand_detector", 1.0, "")
     assert keypoints.model == "pose_2d" and keypoints.options["rated"] and len(keypoints.hand_hash) == 12
+
+
+def test_another_network_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    parse = train.get_args_parser().parse_args
+    words = ["--task", "keypoints", "--bank", str(tmp_path), "--out", str(tmp_path), "--device", "cpu"]
+    card = make_card("keypoints", "mobilenet_v3_small", 128)
+    model = card.build()
+    save_checkpoint(tmp_path / "keypoints.pt", card, model, average=model.state_dict(), optimizer={}, used=0.0, steps=2)
+    with pytest.raises(ValueError, match="input_size was 128, is 96"):
+        train.main(parse([*words, "--backbone", "mobilenet_v3_small", "--size", "96"]))
+    with pytest.raises(ValueError, match="--left is of --task keypoints"):
+        train.main(parse(["--task", "detector", *words[2:], "--left", "0.9"]))

@@ -113,3 +113,6 @@ def test_exported_it_takes_betas_or_none_and_gives_the_mesh(tmp_path: Path) -> N
     alone = export.ExportGraph(network, None, True).eval()
     notes = export.metadata(card, alone, load_hand_assets(STAND_IN_PATH.with_name("stand_in_2.npz")), {})
     assert notes["hand_hash"] == ASSETS.hash and "vertices" not in json.loads(notes["outputs"])
+    assert "takes wrist, vertices and joints to the camera's axes" in json.loads(notes["outputs"])["pose"]
+    whole = export.metadata(replace(card, crop="image"), alone, ASSETS, {})
+    assert "the middle of an image cut around the hand" in whole["crop"] and "joints" not in whole["crop"]

@@ -110,7 +110,13 @@ def with_ruler(model: JointsModel, world: Simulated, seed: int) -> MultiFrameRes
     for person, length in enumerate(measured.tolist()):
         alone = Simulated(*(value[person : person + 1] for value in vars(world).values()))
         parts.append(without_cue(model, alone, replace(KNOWN, cues=(LengthCue("hand", length, RULER),))))
-    return MultiFrameResult(*(torch.cat([getattr(p, n) for p in parts]) for n in MultiFrameResult.__dataclass_fields__))
+    return joined(parts)
+
+
+def joined(parts: list[MultiFrameResult]) -> MultiFrameResult:
+    """Those of several people as one."""
+    names = [name for name, value in vars(parts[0]).items() if value is not None]
+    return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 def with_two_cameras(model: JointsModel, world: Simulated) -> MultiFrameResult:
@@ -127,7 +133,7 @@ def with_two_cameras(model: JointsModel, world: Simulated) -> MultiFrameResult:
             for name in ("predicted", "K", "keypoints")
         )
         parts.append(calibrate_frames(model, pose, torch.zeros(1, 10), K, keypoints, None, KNOWN, views=views))
-    return MultiFrameResult(*(torch.cat([getattr(p, n) for p in parts]) for n in MultiFrameResult.__dataclass_fields__))
+    return joined(parts)
 
 
 def averages(world: Simulated, seed: int) -> dict[str, torch.Tensor]:

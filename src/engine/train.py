@@ -129,7 +129,7 @@ class Trainer:
         is_gpu_alone = self.device.type == "cuda" and self.context.world_size == 1
         if args.cuda_graph != "no" and is_gpu_alone and self.objective.is_static and not args.compile:
             self._gradients = GraphedStep(self._compute_gradients)
-        self.augment = AugmentConfig() if args.augment == "none" else getattr(AugmentConfig, args.augment)()
+        self.augment = {"fair": AugmentConfig.fair, "paper": AugmentConfig.paper, "none": AugmentConfig}[args.augment]()
         if args.rotation_deg is not None:
             self.augment = dataclasses.replace(self.augment, rotation_deg=args.rotation_deg)
         self.interruption = Interruption(self.context)

@@ -62,7 +62,7 @@ class TrainingState:
         device: torch.device,
         context: DistributedContext,
     ) -> None:
-        self.card, self.model, self._build_rates, self.scaler = card, model, build_rates, scaler
+        self.card, self.model, self.scaler = card, model, scaler
         self.settings, self._batches, self._device, self._context = settings, batches, device, context
         self.optimizer, self.scheduler = build_rates()
         self.position, self.log = Position(), StepLog(device)
@@ -144,13 +144,13 @@ class TrainingState:
         self.position = Position(**state["position"])
         if not (0 <= operator.index(self.position.epoch) and 0 <= self.position.batch <= self._batches):
             raise ValueError(f"{self.position} of epochs of {self._batches} batches")
-        self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         if changed:
             self.position.batch = 0
-            self._set_rates(self.position.epoch * self._batches)
+            self._set_rates(self.position.epoch * self._batches, state["optimizer"])
         else:
+            self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             log = state.get("log")
             if log and not self._context.is_main:  # the sums are of all processes together
@@ -158,11 +158,14 @@ class TrainingState:
             self.log = StepLog(self._device, log)
             self._earlier_seconds = state.get("seconds", 0.0)
 
-    def _set_rates(self, steps: int) -> None:
-        """Learning rate and weight decay as this run's own options have them after so many steps."""
-        moments = self.optimizer.state_dict()["state"]
-        self.optimizer, self.scheduler = self._build_rates()
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+    def _set_rates(self, steps: int, saved: dict[str, Any]) -> None:
+        """Learning rate and weight decay as this run's own options have them after so many steps; moments as saved."""
+        own = self.optimizer.state_dict()
+        sizes, before = ([len(group["params"]) for group in one["param_groups"]] for one in (own, saved))
+        if sizes == before:
+            self.optimizer.load_state_dict(own | {"state": saved["state"]})
+        else:  # moments go by the parameters' order, which groups change
+            logger.info("the optimizer has other groups (--body_lr), so its moments start anew")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that no step of the optimizer came before
             for _ in range(steps):

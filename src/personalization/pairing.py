@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -76,8 +77,15 @@ def content_ids(*arrays: np.ndarray | None) -> np.ndarray:
 
 
 def named_by_content(rows: Predictions) -> Predictions:
-    """Rows of a source that numbers them from 0, by what they hold: two sources' do not seem to be the same images."""
-    return replace(rows, image_id=content_ids(rows.keypoints_2d, rows.joints_3d, rows.is_left))
+    """Rows of a source that numbers them from 0, by what they hold: two sources' do not seem to be the same images.
+
+    Copies within a source get the numbers after their first one's.
+    """
+    ids, before = content_ids(rows.keypoints_2d, rows.joints_3d, rows.is_left), Counter[int]()
+    for row, number in enumerate(ids.tolist()):
+        ids[row] += before[number]
+        before[number] += 1
+    return replace(rows, image_id=ids)
 
 
 def apart_from_calibration(predictions: Predictions, identities: dict[int, Identity]) -> np.ndarray:

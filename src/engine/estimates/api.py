@@ -96,13 +96,13 @@ def personalise(
         CalibrationError: nothing usable, several people taken for one, or a length that contradicts the images.
         ArtifactError, FileNotFoundError, ValueError: see `read_estimates`.
     """
+    assets = right_hand(hand)
     if not isinstance(estimates, Predictions):
         if format is None:
             raise ValueError("estimates from a path need format, e.g. 'hamer'")
         estimates = read_estimates(estimates, format, K=K, **read_options)
     elif read_options or K is not None:
         raise ValueError("give K and options of reading to read_estimates, or personalise a path")
-    assets = right_hand(hand)
     if trust is not None and not isinstance(trust, Trust):
         trust = load_trust(trust)
     if landmarks is None:

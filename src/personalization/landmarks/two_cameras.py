@@ -68,7 +68,7 @@ def read_two_cameras(file: str | os.PathLike) -> TwoCameras:
     R, T lead from camera 0 to camera 1. Instants at which either sees no hand, or several, are left out.
 
     Raises:
-        ValueError: not such a file.
+        ValueError: not such a file, or of a left hand.
     """
     try:
         scene = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -80,6 +80,8 @@ def read_two_cameras(file: str | os.PathLike) -> TwoCameras:
         for frame in scene["frames"]:
             if len(frame["camera_0"]) == len(frame["camera_1"]) == 1:
                 pair = dict(frame["camera_0"][0]), dict(frame["camera_1"][0])
+                if any(hand.get("side") == "left" for hand in pair):
+                    raise ValueError(f"{file}: a left hand; scenes of a right hand are read")
                 for hand, k, distortion in zip(pair, K, bend, strict=True):
                     seen = np.array(hand["keypoints_2d"], dtype=np.float64)[:, None]
                     hand["keypoints_2d"] = cv2.undistortPoints(seen, k, distortion, P=k)[:, 0]
