@@ -122,10 +122,11 @@ def wrist_depths(dataset: Any, rows: np.ndarray, predictions: Predictions) -> np
         found += 1
         if depth.dtype != np.uint16 or depth.ndim != 2:
             raise CalibrationError(f"{path}: {depth.dtype} of shape {depth.shape}; a depth map is 16-bit grey, mm")
-        if image.is_file() and (size := Image.open(image).size) != depth.shape[::-1]:
-            raise CalibrationError(
-                f"{path}: {depth.shape[1]} x {depth.shape[0]} px, its picture is {size[0]} x {size[1]}"
-            )
+        if image.is_file():
+            with Image.open(image) as picture:
+                (width, height), (rows_there, columns) = picture.size, depth.shape
+            if (columns, rows_there) != (width, height):
+                raise CalibrationError(f"{path}: {columns} x {rows_there} px, its picture is {width} x {height}")
         if trust is not None and trust[number, 0] <= LEAST_CONFIDENCE:
             continue
         x, y = np.round(predictions.keypoints_2d[number, 0]).astype(int)

@@ -83,8 +83,7 @@ def fit(
         K: (3,3) or (N,3,3) intrinsics, px of the same images.
         joints: instead of both, (N,21,3) points in space, m, standard order, any frame (Leap, motion capture,
             triangulated), `confidence` zero where one is missing.
-        hand: the right hand's model, also for left hands; None: `load_hand_assets`, the stand-in where no MANO is
-                found.
+        hand: the right hand's model, also for left hands; None: `load_hand_assets`.
         betas: (10,) or (N,10) a known shape. A single camera cannot see the size of a hand, so give one if you can.
         identity: of `calibrate`, or its file, instead of betas, of that side. With neither, shapes are fitted with
             the population as prior.
