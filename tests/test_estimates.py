@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,7 +186,9 @@ def test_what_is_wrong_is_said(folder: Path) -> None:
         assert read_estimates(folder / "results", "hamer", fov=70.0).K[0, 0, 0] == pytest.approx(457.0, abs=0.1), width
 
 
-def test_two_people_are_never_mixed_in_silence(tmp_path: Path, hamer: Estimated) -> None:
+def test_two_people_are_never_mixed_in_silence(
+    tmp_path: Path, hamer: Estimated, caplog: pytest.LogCaptureFixture
+) -> None:
     result = estimate(ASSETS, "hamer", 2, 20, seed=77)
     result.world.betas[1] = -result.world.betas[0]
     for person in range(2):
@@ -199,7 +202,9 @@ def test_two_people_are_never_mixed_in_silence(tmp_path: Path, hamer: Estimated)
     with pytest.raises(CalibrationError, match="two people.*--subjects"):
         check_one_hand(replace(mixed, betas=betas))
     check_one_hand(replace(mixed, betas=betas, subject_id=np.repeat([0, 1], 20)))
-    apart = read_estimates(tmp_path / "both", "hamer", K=K, subjects="file")
+    with caplog.at_level(logging.INFO):
+        apart = read_estimates(tmp_path / "both", "hamer", K=K, subjects="file")
+    assert "of subjects 0 is 0.pt, 1 is 1.pt" in caplog.text
     assert apart.subject_id.tolist() == [0] * 20 + [1] * 20
     with pytest.raises(ValueError, match="subjects"):
         handid.personalise(apart, identity=load_some_identity(), hand=ASSETS)

@@ -86,6 +86,8 @@ logger = logging.getLogger(__name__)
 
 #: Formats whose people are numbered by their place in a picture's list.
 _BY_PLACE = ("sam3d_body", "mmpose", "frankmocap")
+#: Subjects that a log line names.
+_NAMED = 20
 #: Endings of pictures that Pillow reads without a plug-in.
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -143,6 +145,10 @@ class Reader:
         self._subjects = str(subjects)
         self._table = None if self._subjects in ("column", "file", "one") else SubjectTable(Path(subjects))
         self.files = list_files(path)
+        if self._subjects == "file":
+            named = [f"{number} is {file.name}" for number, file in enumerate(self.files)]
+            more = ", ..." if len(named) > _NAMED else ""
+            logger.info("%s: of subjects %s%s", path, ", ".join(named[:_NAMED]), more)
         self._kept: dict[int, tuple[Any, list[Hand]]] = {}
         self._room, self._warned = ROOM, False
 
