@@ -64,7 +64,7 @@ def summarise(scores: Scores) -> dict[str, Any]:
         "zero_pose_mpvpe_mm": errors,
         "spread_mm": spread,
         "coverage": coverage,
-        "seconds_20_frames": scores.seconds and float(np.median(scores.seconds)),
+        "seconds_20_frames": float(np.median(scores.seconds)) if scores.seconds else None,
         **scores.more,
     }
 
@@ -103,7 +103,10 @@ def plot(result: dict[str, Any], path: str, title: str) -> None:
 
 def main() -> None:
     """Parse, measure, print, draw."""
-    args = get_args_parser().parse_args()
+    parser = get_args_parser()
+    args = parser.parse_args()
+    if args.predictions and not (args.keypoints and args.data_root):
+        parser.error("--predictions needs --keypoints and --data_root")
     if args.threads:
         torch.set_num_threads(args.threads)
     assets = load_hand_assets(args.mano_dir)

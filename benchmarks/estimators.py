@@ -181,7 +181,9 @@ def simulated(args: argparse.Namespace, assets: HandAssets) -> list[dict[str, An
         for person in tqdm(people, desc=name, disable=None):
             measure.person(person, name in WITH_POSE, generator)
         found = measure.rows(f"{name}-like")
-        found[0]["own_camera_mm"] = round(float(np.mean([person.own_camera_mm for person in people])), 1)
+        own = float(np.mean([person.own_camera_mm for person in people]))
+        if np.isfinite(own):  # results without a camera of their own have none
+            found[0]["own_camera_mm"] = round(own, 1)
         rows += found
     return rows
 

@@ -104,11 +104,12 @@ def observe_clip(clip: Clip, network: torch.nn.Module, card: object, reader: Key
 
 def observations(seed: int, count: int, cache: Path | None) -> list[Observed]:
     """Of ``count`` people of ``seed``, from ``cache`` where they are there already."""
-    reader = KeypointReader(*load_network(WEIGHTS / "pose_2d.safetensors", expect="pose_2d")[:2], torch.device("cpu"))
-    network, card, _ = load_network(WEIGHTS / "mano_identity.safetensors", expect="mano_identity")
+    keypoints, keypoint_card, of_keypoints = load_network(WEIGHTS / "pose_2d.safetensors", expect="pose_2d")
+    network, card, of_network = load_network(WEIGHTS / "mano_identity.safetensors", expect="mano_identity")
+    reader, weights = KeypointReader(keypoints, keypoint_card, torch.device("cpu")), f"{of_keypoints}_{of_network}"
     found = []
     for number in tqdm(range(1, count + 1), unit="clip", disable=None):
-        path = None if cache is None else cache / f"clip_{seed}_{number}.pt"
+        path = None if cache is None else cache / f"clip_{seed}_{number}_{weights}.pt"
         if path is not None and path.is_file():
             found.append(Observed(**torch.load(path, weights_only=True)))
             continue

@@ -14,6 +14,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,7 +50,8 @@ class Reference:
     agrees: np.ndarray  # (N, 21) bool: two readings lie within `WITHIN` of the box
     is_left: np.ndarray  # (N,) bool
     boxes: np.ndarray  # (N, 3) centre, side
-    world: np.ndarray | None = None  # (N, 21, 3) m, mediapipe's 3D points
+    world: np.ndarray | None  # (N, 21, 3) m, mediapipe's 3D points
+    numbers: np.ndarray  # (N,) of all pictures, whether mediapipe agrees with itself on those before or not
 
 
 def read_reference(path: str | Path, data: Path = DATA) -> Reference:
@@ -72,24 +74,25 @@ def read_reference(path: str | Path, data: Path = DATA) -> Reference:
     agrees = np.linalg.norm(both[kept, 0] - both[kept, 1], axis=-1) < WITHIN * boxes[:, 2:]
     world = None if world is None else world[kept]
     images = [np.ascontiguousarray(images[row]) for row in kept]
-    return Reference(images, both[kept, 0], agrees, left[kept, 0], boxes, world)
+    return Reference(images, both[kept, 0], agrees, left[kept, 0], boxes, world, kept)
 
 
 def part(reference: Reference, args: argparse.Namespace) -> Reference:
     """Without the pictures that thresholds were chosen on, every second one mirrored, as asked for."""
-    first, step = args.part or (1, 1)
-    rows = [row for row in range(len(reference.images)) if not args.part or row % step != first]
+    first, step = args.part or (-1, 1)
+    rows = np.flatnonzero(reference.numbers % step != first)
+    numbers = reference.numbers[rows]
     images = [reference.images[row] for row in rows]
     keypoints, left = reference.keypoints[rows], reference.is_left[rows]
     world = None if reference.world is None else reference.world[rows]
-    for row in range(1, len(rows) if args.mirror else 0, 2):
+    for row in np.flatnonzero(numbers // step % 2) if args.mirror else ():
         images[row] = np.ascontiguousarray(images[row][:, ::-1])
         keypoints[row, :, 0] = images[row].shape[1] - 1 - keypoints[row, :, 0]
         left[row] = not left[row]
         if world is not None:
             world[row, :, 0] *= -1
     boxes = np.stack([square_box(points, 1.0) for points in keypoints])
-    return Reference(images, keypoints, reference.agrees[rows], left, boxes, world)
+    return Reference(images, keypoints, reference.agrees[rows], left, boxes, world, numbers)
 
 
 def agreement(found: np.ndarray, reference: Reference) -> float:
@@ -108,9 +111,9 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
     return shared / (one[2] ** 2 + other[2] ** 2 - shared)
 
 
-def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | None) -> dict[str, float]:
+def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | None) -> dict[str, Any]:
     """All numbers of one set: keypoints in mediapipe's boxes, and the whole route with the detector."""
-    result: dict[str, float] = {"hands": len(reference.images)}
+    result: dict[str, Any] = {"hands": len(reference.images)}
     if reader is not None:
         rows = zip(reference.images, reference.boxes, reference.is_left, strict=True)
         read = [reader.read(image, box[None], bool(is_left)) for image, box, is_left in rows]
@@ -123,7 +126,7 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
             "at_reference_box": agreement(found, reference),
             "median_error": float(np.median(error[reference.agrees])),
             "side_right_keypoints": float((other < 0.5).mean()),
-            "near_where_0.7_to_0.8": float((error[said] < WITHIN).mean()) if said.any() else float("nan"),
+            "near_where_0.7_to_0.8": float((error[said] < WITHIN).mean()) if said.any() else None,
             "mean_confidence": float(confidence.mean()),
         }
     if hands is not None:
@@ -142,7 +145,7 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
             "side_right": float(np.mean([first[row].is_left == reference.is_left[row] for row in seen])),
             "agreement_0.1": float(near[seen][reference.agrees[seen]].mean()),
             "agreement_0.1_of_all": float(near[reference.agrees].mean()),
-            "agreement_where_0.7_to_0.8": float(near[said].mean()) if said.any() else float("nan"),
+            "agreement_where_0.7_to_0.8": float(near[said].mean()) if said.any() else None,
         }
         if reference.world is not None:
             same = [row for row in seen if first[row].is_left == reference.is_left[row]]
@@ -193,6 +196,10 @@ def main() -> None:
     parser.add_argument("--mirror", action="store_true", help="mirror every second picture: as many left hands")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with pictures/signs and video/hand.mp4")
     args = parser.parse_args()
+    if (args.detector or args.without) and not (args.detector and args.keypoints):
+        parser.error("--detector and --without need both --keypoints and --detector")
+    if not (args.reference or args.labelled or args.without):
+        parser.error("nothing to measure: give --reference, --labelled or --without")
     reader = RatedReader(*load_network(args.keypoints)[:2]) if args.keypoints else None
     hands = OwnHands(args.detector, args.keypoints) if args.detector and args.keypoints else None
     sets = {Path(path).stem: part(read_reference(path, args.data), args) for path in args.reference}

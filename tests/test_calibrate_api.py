@@ -102,7 +102,7 @@ def test_keypoints_that_cannot_be_used(assets: HandAssets) -> None:
         calibrate(rows.keypoints_2d[0], K=rows.K[0])
     with pytest.raises(CalibrationError, match="nothing to calibrate from"):
         calibrate(rows.keypoints_2d[:0], K=rows.K[0])
-    with pytest.raises(CalibrationError, match="none of 2 hands could be fitted.*: 2 keypoints not finite$"):
+    with pytest.raises(CalibrationError, match="none of 1 hands could be fitted.*: 1 keypoints not finite$"):
         calibrate(np.full((2, 21, 2), np.nan), K=rows.K[0])
     with pytest.raises(ValueError, match="is it transposed"):
         calibrate(rows.keypoints_2d, K=rows.K[0].T)
@@ -235,3 +235,11 @@ def test_the_population_of_other_people_is_used(assets: HandAssets) -> None:
     options = keypoint_options(assets, sure)
     again = calibrate_predictions(rows, assets, replace(options, extra_priors=()), num_images=2)[3]
     np.testing.assert_allclose(again.betas, betas[0], atol=0.05)
+
+
+def test_copies_of_a_hand_are_left_out(assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
+    rows = predictions_of(assets, 1, 4)[0]
+    twice = np.concatenate([rows.keypoints_2d, rows.keypoints_2d[:2]])
+    hands = keypoints_of(twice, rows.K[0])
+    np.testing.assert_array_equal(hands.keypoints, keypoints_of(rows.keypoints_2d, rows.K[0]).keypoints)
+    assert f"2 of {len(twice)} hands are the same as one before" in caplog.text

@@ -28,6 +28,7 @@ from src.photos.video.look_back import LookBack
 from src.photos.video.smoothing import FrameHands
 from src.photos.video.tracker import HandTracker
 from template import load_hand_assets
+from utils.artifact_checks import model_hash
 from utils.artifacts import Identity
 from utils.camera import project_numpy, square_box
 
@@ -97,6 +98,7 @@ def _reported(track: int, result: Result) -> Reported:
 def measure_tracking(seed: int, numbers: range, cache: Path | None) -> dict[str, object]:
     """Scores of both over the clips of people ``numbers``; clips and each one's scores come from ``cache`` if there."""
     tools, tracked, labelled = open_network(), [], []
+    weights = f"{tools.digest}_{model_hash(tools.estimator.reader.network.state_dict())}"
     for number in tqdm(numbers, unit="clip", disable=None):
         clip = make_tracking_clip(seed, number, cache)
         ours = with_person(tools, clip)
@@ -106,7 +108,7 @@ def measure_tracking(seed: int, numbers: range, cache: Path | None) -> dict[str,
             np.stack([hand.visible for hand in clip.hands]),
             clip.K,
         )
-        path = None if cache is None else cache / f"labels_{seed}_{number}.json"
+        path = None if cache is None else cache / f"labels_{seed}_{number}_{weights}.json"
         images = clip.images
         if path is not None and path.is_file():
             labelled.append(ClipScores(**json.loads(path.read_text())))

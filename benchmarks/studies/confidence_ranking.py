@@ -43,7 +43,7 @@ def ranking_accuracy(score: np.ndarray, error: np.ndarray, person: np.ndarray, l
         within.append((gap * apart > 0)[np.abs(apart) > least])
     across = right[far & ~same]
     return {
-        "any_people": float(across.mean()) if len(across) else float("nan"),
+        "any_people": float(across.mean()) if len(across) else None,
         "one_person": float(np.concatenate(within).mean()),
     }
 

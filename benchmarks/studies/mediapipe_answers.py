@@ -63,6 +63,9 @@ def main() -> None:
     else:
         paths = sorted((args.data / "pictures" / "signs").glob("*.jpg"))
         images, names = [cv2.imread(str(path)) for path in paths], {"names": np.array([path.name for path in paths])}
+    if not images:
+        parser.error(f"--data {args.data}: no pictures or frames there")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     np.savez(args.output, **names, **answers([np.ascontiguousarray(image[..., ::-1]) for image in images]))
 
 

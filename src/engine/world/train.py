@@ -212,7 +212,10 @@ def train(args: argparse.Namespace) -> Path | None:
         used, steps = state["used"], state["steps"]
         torch.manual_seed(args.seed + steps)
         logger.info("%s: goes on after %d steps, %.0f s", checkpoint, steps, used)
-    bank = ResidentBank(args.bank, device, args.max_cutouts)
+    try:
+        bank = ResidentBank(args.bank, device, args.max_cutouts)
+    except RuntimeError as error:
+        raise ValueError(f"--max_cutouts {args.max_cutouts} do not fit into memory ({error}); give fewer") from error
     deadline = time.monotonic() + 60 * args.wait_minutes
     bank.refresh()
     while bank.cutouts < _BANK_AT_LEAST:  # until the first shards are there

@@ -138,7 +138,10 @@ def noise_of(source: Any, assets: HandAssets, population: Population | None) -> 
 
 
 def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str | None = None) -> KeypointHands:
-    """Of results, or of keypoints (N,21,2) px with K (3,3) or (N,3,3) px, confidence (N,21) or None, and their side."""
+    """Of results, or of keypoints (N,21,2) px with K (3,3) or (N,3,3) px, confidence (N,21) or None, and their side.
+
+    Copies of a hand are left out, as copies of a photo are.
+    """
     if are_results(source):
         keypoints, K, confidence = (np.stack(part) for part in zip(*map(_pinhole, source), strict=True))
         left = np.array([one.side == "left" for one in source])
@@ -168,8 +171,12 @@ def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str |
     keypoints = np.where(left[:, None, None], keypoints * [-1.0, 1.0], keypoints)  # mirrored about x = 0
     turn = np.array([-1.0, 1.0, 1.0])
     K[left] *= turn[:, None] * turn
-    names = [f"image {row}" for row in range(count)]
-    return KeypointHands(keypoints, K, confidence, left, content_ids(keypoints, left), names)
+    ids = content_ids(keypoints, left)
+    rows = np.sort(np.unique(ids, return_index=True)[1])
+    if len(rows) < count:
+        logger.warning("%d of %d hands are the same as one before; left out", count - len(rows), count)
+    names = [f"image {row}" for row in rows]
+    return KeypointHands(keypoints[rows], K[rows], confidence[rows], left[rows], ids[rows], names)
 
 
 def _pinhole(result: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
