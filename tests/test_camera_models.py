@@ -178,3 +178,17 @@ def test_coefficients_by_name_in_a_mapping_of_their_own(tmp_path: Path) -> None:
     camera = read_camera(str(path))
     np.testing.assert_array_equal(camera.distortion[:5], [0.1, 0, 0, 0.02, 0])
     assert camera.size is None
+
+
+@pytest.mark.parametrize("key", ["dist", "distorsion", "dist_coeff", "radial_distortion"])
+def test_a_distortion_by_any_name_is_read_or_refused(key: str, tmp_path: Path) -> None:
+    numbers = [-0.3, 0.1, 0.001, 0.002, 0.0]
+    content = {"mtx": [[900.0, 0, 640], [0, 900, 480], [0, 0, 1]], key: [numbers], "w": 1280, "h": 960}
+    (tmp_path / "camera.json").write_text(json.dumps(content | {"working_distance": 0.5}))
+    if key == "dist":  # OpenCV's tutorial
+        camera = read_camera(str(tmp_path / "camera.json"))
+        np.testing.assert_array_equal(camera.distortion[:5], numbers)
+        assert camera.size == (1280, 960)
+    else:
+        with pytest.raises(ValueError, match=f"{key} is not understood"):
+            read_camera(str(tmp_path / "camera.json"))

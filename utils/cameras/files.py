@@ -6,6 +6,7 @@ All are one mapping with other names for the same things, so one reader takes th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ _LENS = {
 }  # fmt: skip
 _MATRIX = ("K", "k", "camera_matrix", "intrinsics", "cameraMatrix", "mtx")
 _NUMBERS = ("fx", "fy", "cx", "cy")
-_DISTORTION = ("D", "d", "distortion_coefficients", "distortion_coeffs", "distortion", "dist_coeffs", "distCoeffs")
+_DISTORTION = (
+    "D", "d", "distortion_coefficients", "distortion_coeffs", "distortion", "dist_coeffs", "distCoeffs", "dist",
+)  # fmt: skip
 _PRISM = ("s1", "s2", "s3", "s4", "tauX", "tauY", "taux", "tauy")
 _COEFFICIENTS = {"pinhole": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"), "fisheye": ("k1", "k2", "k3", "k4")}
 
@@ -135,6 +138,12 @@ def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
     K = next(iter(given.values()))
     if other := next((key for key, value in given.items() if not np.allclose(value, K, rtol=1e-3, atol=1e-3)), None):
         raise ValueError(f"{source}: {next(iter(given))} and {other} are two cameras; leave the right one")
+    known = {*_DISTORTION, "distortion_model"}
+    strange = [key for key in values if re.search("dist(?!ance)|coeff", str(key), re.IGNORECASE) and key not in known]
+    if strange := [key for key in strange if values[key] is not None]:
+        raise ValueError(
+            f"{source}: {', '.join(map(str, strange))} is not understood; a distortion is {_DISTORTION[2]}"
+        )
     key = _first(values, _DISTORTION)
     if key and not (isinstance(values[key], Mapping) and "data" not in values[key]):
         distortion = _flat(values[key])
@@ -171,6 +180,7 @@ def _matrix(numbers: Any) -> np.ndarray:
 def _size(values: Mapping[str, Any]) -> tuple[int, int] | None:
     given: list[Any] = [values[key] for key in ("image_size", "resolution", "size") if values.get(key) is not None]
     pairs = [[values.get(f"{prefix}{side}") for side in ("width", "height")] for prefix in ("image_", "")]
+    pairs.append([values.get("w"), values.get("h")])
     given += [pair for pair in pairs if pair != [None, None]]
     if not given:
         return None

@@ -87,11 +87,11 @@ def write_bank(
 
     Args:
         people: rounded up to whole shards; each gives `PER_PERSON` cut-outs.
-        first: number of the first person: other banks of the same seed (validation) begin elsewhere.
+        first: number of the first person, a multiple of a shard's: other banks of a seed (validation) begin elsewhere.
         minutes: no shard but as many as there are processes is begun later than this.
 
     Raises:
-        ValueError: a bank of another seed or hand model is there.
+        ValueError: a bank of another seed or hand model is there, or ``first`` is within a shard.
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,8 @@ def write_bank(
     if path.is_file() and (found := read_json(path)) != plan:
         raise ValueError(f"{path}: this bank is of {found}, not of {plan}; give another --root, or delete it")
     write_json(path, plan)
+    if first % PEOPLE_A_SHARD:
+        raise ValueError(f"--first {first}: shards hold {PEOPLE_A_SHARD} people; give a multiple of that")
     start = first // PEOPLE_A_SHARD
     numbers = range(start, start - (-people // PEOPLE_A_SHARD))
     limits = {"always": start + processes, "deadline": time.time() + 60 * minutes}
