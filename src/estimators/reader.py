@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from src.estimators.files import list_files, load
 from src.estimators.formats import module_of, read_hands
 from src.estimators.records import EstimateFormatError, Hand, Options, check_centre, check_hand, flip_x, pinhole
+from src.photos.measuring.exif import shown_size
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics, mirror_points
 from utils.cameras.intrinsics import checked_fov, checked_intrinsics
+
+logger = logging.getLogger(__name__)
 
 #: Options that one format reads, and what they are where nobody gives them.
 _READ_BY = {"side": ("mmpose", None), "sides": ("mediapipe", None), "unit": ("joints", "m")}
@@ -28,6 +31,12 @@ _READ_BY = {"side": ("mmpose", None), "sides": ("mediapipe", None), "unit": ("jo
 ROOM = 16 * 2**20
 #: How many times larger numbers are as Python's objects than as text.
 _TEXT = 8
+#: Formats whose people are numbered by their place in a picture's list.
+_BY_PLACE = ("sam3d_body", "mmpose", "frankmocap")
+#: Subjects that a log line names.
+_NAMED = 20
+#: Endings of pictures that Pillow reads without a plug-in.
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class SubjectTable:
@@ -80,16 +89,6 @@ class SubjectTable:
                 f"{self._table} does not say who is in {hand.name}; add it, or leave its result out"
             )
         return found
-
-
-logger = logging.getLogger(__name__)
-
-#: Formats whose people are numbered by their place in a picture's list.
-_BY_PLACE = ("sam3d_body", "mmpose", "frankmocap")
-#: Subjects that a log line names.
-_NAMED = 20
-#: Endings of pictures that Pillow reads without a plug-in.
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -262,9 +261,7 @@ def _picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | Non
     if (file := find_picture(images, name)) is None:
         return None
     with Image.open(file) as picture:
-        width, height = picture.size
-        lies = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4  # as `upright`, without decoding
-        return (height, width) if lies else (width, height)
+        return shown_size(picture)
 
 
 def _columns(hand: Hand, K: np.ndarray | float | None, is_real: bool, source: str) -> dict[str, Any]:

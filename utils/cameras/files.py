@@ -30,6 +30,7 @@ _NUMBERS = ("fx", "fy", "cx", "cy")
 _DISTORTION = (
     "D", "d", "distortion_coefficients", "distortion_coeffs", "distortion", "dist_coeffs", "distCoeffs", "dist",
 )  # fmt: skip
+_LIKE_DISTORTION = re.compile("dist(?!ance)|coeff", re.IGNORECASE)
 _PRISM = ("s1", "s2", "s3", "s4", "tauX", "tauY", "taux", "tauy")
 _COEFFICIENTS = {"pinhole": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"), "fisheye": ("k1", "k2", "k3", "k4")}
 
@@ -138,12 +139,9 @@ def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
     K = next(iter(given.values()))
     if other := next((key for key, value in given.items() if not np.allclose(value, K, rtol=1e-3, atol=1e-3)), None):
         raise ValueError(f"{source}: {next(iter(given))} and {other} are two cameras; leave the right one")
-    known = {*_DISTORTION, "distortion_model"}
-    strange = [key for key in values if re.search("dist(?!ance)|coeff", str(key), re.IGNORECASE) and key not in known]
-    if strange := [key for key in strange if values[key] is not None]:
-        raise ValueError(
-            f"{source}: {', '.join(map(str, strange))} is not understood; a distortion is {_DISTORTION[2]}"
-        )
+    stated = [str(key) for key, value in values.items() if value is not None and _LIKE_DISTORTION.search(str(key))]
+    if strange := [key for key in stated if key not in (*_DISTORTION, "distortion_model")]:
+        raise ValueError(f"{source}: {', '.join(strange)} is not understood; a distortion is {_DISTORTION[2]}")
     key = _first(values, _DISTORTION)
     if key and not (isinstance(values[key], Mapping) and "data" not in values[key]):
         distortion = _flat(values[key])

@@ -19,7 +19,6 @@ from src.personalization.estimates.trust import Trust, load_trust
 from src.personalization.fitting.api import as_seen
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.shape_source import check_side
-from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue, check_stated_length
 from template import HandAssets, right_hand
 from utils.artifacts import Identity, Predictions, load_identity
@@ -121,8 +120,6 @@ def personalise(
     ready = prepare(estimates, assets, people, trust, landmarks, theirs, device)
     if identity is None:
         cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
-        if cues and len(np.unique(ready.rows.subject_id)) > 1:
-            raise CalibrationError("hand_length_mm is one person's; calibrate each of several apart")
         one_video = True if frames is not None and not frames.video.any() else None
         given = {"accept_conflict": accept_conflict, "device": device, "created_by": "handid.personalise"}
         identities = calibrate_estimates(ready, assets, people, cues, same_video=one_video, **given)

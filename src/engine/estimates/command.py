@@ -165,8 +165,6 @@ def personalise(args: argparse.Namespace) -> None:
             cues = ()
             if args.hand_length_mm is not None:
                 cues = (LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000),)
-                if len(np.unique(some.rows.subject_id)) > 1:
-                    raise CalibrationError("--hand_length_mm is one person's; calibrate each of several with --subject")
             one_video = True if args.fps is not None and not frames_of(some.rows).video.any() else None
             command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
             given = {"accept_conflict": args.accept_conflict, "device": device, "created_by": command}

@@ -106,6 +106,8 @@ def calibrate_and_write(
                 calibrate_person(own, subject, assets, model, options, seed=args.seed + draw, **choices)
                 for draw in range(args.draws)
             ]
+            if args.images and args.subject is None:  # whoever is in the photos
+                draws[0] = replace(draws[0], subject_id=None)
             if earlier is not None:
                 new = replace(draws[0], source=f"the new calibration of subject {subject}")
                 draws[0] = merge_identities([earlier, new], assets, options.population, args.accept_conflict)
@@ -115,8 +117,6 @@ def calibrate_and_write(
             errors[subject] = error
             logger.error("subject %d: %s", subject, error)
             continue
-        if args.images and args.subject is None:  # whoever is in the photos
-            draws[0] = replace(draws[0], subject_id=None)
         save_identity(output if one_file else output / f"identity_subject-{subject:02d}.json", draws[0])
         written[subject] = draws[0]
         facts = (draws[0].method, draws[0].n_images, draws[0].scale_evidence, describe_lengths(draws[0], assets))

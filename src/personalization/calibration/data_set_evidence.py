@@ -14,14 +14,13 @@ from datasets.bad_files import bad_file
 from datasets.dex_ycb.files import read_extrinsics
 from src.personalization.calibration.images import Images, ViewGroups
 from src.personalization.solver.status import CalibrationError
+from src.personalization.terms.noise import KeypointNoise
 from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
 
 #: The wrist joint lies about so far behind the skin that a depth map sees, m.
 WRIST_BELOW_SKIN = 0.015
-#: A wrist of less confidence is not seen: it may lie on anything.
-LEAST_CONFIDENCE = 0.05
 #: Millimetres; outside, a depth reading is no hand on a table.
 DEPTH_RANGE = (200, 2000)
 
@@ -127,8 +126,8 @@ def wrist_depths(dataset: Any, rows: np.ndarray, predictions: Predictions) -> np
                 (width, height), (rows_there, columns) = picture.size, depth.shape
             if (columns, rows_there) != (width, height):
                 raise CalibrationError(f"{path}: {columns} x {rows_there} px, its picture is {width} x {height}")
-        if trust is not None and trust[number, 0] <= LEAST_CONFIDENCE:
-            continue
+        if trust is not None and trust[number, 0] <= KeypointNoise.min_confidence:
+            continue  # not seen, it may lie on anything
         x, y = np.round(predictions.keypoints_2d[number, 0]).astype(int)
         x = depth.shape[1] - 1 - x if predictions.is_left[number] else x
         window = depth[max(y - 3, 0) : max(y + 4, 0), max(x - 3, 0) : max(x + 4, 0)]

@@ -172,7 +172,9 @@ def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str |
     turn = np.array([-1.0, 1.0, 1.0])
     K[left] *= turn[:, None] * turn
     ids = content_ids(keypoints, left)
-    rows = np.sort(np.unique(ids, return_index=True)[1])
+    is_kept = ~np.isfinite(keypoints).all(axis=(1, 2))  # named later, each
+    is_kept[np.unique(ids, return_index=True)[1]] = True
+    rows = np.flatnonzero(is_kept)
     if len(rows) < count:
         logger.warning("%d of %d hands are the same as one before; left out", count - len(rows), count)
     names = [f"image {row}" for row in rows]

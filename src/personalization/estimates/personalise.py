@@ -74,8 +74,10 @@ def calibrate_estimates(
         same_video: see `CalibrationOptions`.
 
     Raises:
-        CalibrationError: nothing usable, or several people in what is said to be one.
+        CalibrationError: nothing usable, several people in what is said to be one, or a length of several people.
     """
+    if cues and len(np.unique(ready.rows.subject_id)) > 1:
+        raise CalibrationError("hand_length_mm is one person's; calibrate each of several apart (--subject)")
     options = ready.calibration_options(assets, people, device)
     options = replace(options, cues=cues, accept_conflict=accept_conflict, same_video=same_video)
     if not accept_conflict:

@@ -59,11 +59,22 @@ def focal_of_exif(exif: Mapping[int, object], width: int, height: int) -> tuple[
     return (focal, f"EXIF, {source}") if _FOCAL_RANGE[0] < focal / longer < _FOCAL_RANGE[1] else (None, "")
 
 
+def shown_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height, px, of `upright`, without decoding."""
+    width, height = picture.size
+    return (height, width) if _orientation(picture) > 4 else (width, height)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """1 to 8; 1 also where EXIF says none of them."""
+    turn = _integer(picture.getexif().get(_ORIENTATION))
+    return turn if turn in range(2, 9) else 1
+
+
 def upright(picture: Image.Image) -> Image.Image:
     """Turned as EXIF says; an orientation written as a byte or as text counts, one that is none of 1 to 8 does not."""
-    exif = picture.getexif()
-    turn = _integer(exif.get(_ORIENTATION))
-    if turn not in range(2, 9):
+    turn = _orientation(picture)
+    if turn == 1:
         return picture
     # A copy without the rest of EXIF, which Pillow would write again and may stumble over.
     bare = picture.copy()
