@@ -59,7 +59,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image", default="png", choices=("png", "jpg"), help="png keeps every pixel; jpg is a third as large"
     )
-    parser.add_argument("--quality", type=int, default=95, help="of JPEGs")
+    parser.add_argument("--quality", type=int, help="of JPEGs (default: 95)")
     parser.add_argument("--shard_size", type=int, default=4096, help="samples a shard")
     parser.add_argument("--order", choices=("shuffled", "official"), help="default: shuffled for training splits")
     parser.add_argument(
@@ -96,13 +96,16 @@ def write(args: argparse.Namespace, split: str) -> None:
             special[name] = getattr(args, name)
         elif getattr(args, name) != default:
             raise ValueError(f"--{name} is for {dataset}, not for {args.dataset}")
+    if args.quality is not None and (args.image != "jpg" or not 1 <= args.quality <= 100):
+        raise ValueError(f"--quality {args.quality} is for --image jpg, from 1 to 100")
+    quality = (args.quality or 95) if args.image == "jpg" else None
     as_given = ("skip_bad", "allow_missing_subjects", "mano_dir", "cache", "workers")
     opening = {name: getattr(args, name) for name in as_given}
     data = build_dataset(args.dataset, args.data_root, split, **options, **special, **opening)
     order = args.order or ("shuffled" if "train" in split else "official")
     rows = args.rows
     settings = {name: default for name, (_, default) in OF_DATASET.items()} | options | special | {
-        "image": args.image, "quality": args.quality if args.image == "jpg" else None, "order": order,
+        "image": args.image, "quality": quality, "order": order,
         "shard_size": args.shard_size, "rows": rows,
     }  # fmt: skip
     chosen = np.random.default_rng(0).permutation(len(data)) if order == "shuffled" else np.arange(len(data))
@@ -111,7 +114,9 @@ def write(args: argparse.Namespace, split: str) -> None:
         raise ShardSettingsError(f"--rows {rows[0]}:{rows[1]} of {len(data)} samples leaves nothing to write")
     folder = Path(args.output) / split
     hands = {side: {"name": hand.name, "hash": hand.hash} for side, hand in data.assets.items()}
-    labels = hashlib.blake2b(b"".join(data.columns[name].tobytes() for name in ("image_id", "joints")), digest_size=8)
+    labels = hashlib.blake2b(digest_size=8)
+    for name in sorted(data.columns.keys() - {"valid"}):  # which says whether a picture could be read, as of now
+        labels.update(name.encode() + data.columns[name].tobytes())
     source = {"dataset": args.dataset, "labels": labels.hexdigest(), "hands": hands, "skip_bad": args.skip_bad}
     _begin(folder, source | settings)
     shards = []

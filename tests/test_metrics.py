@@ -183,6 +183,10 @@ def test_bad_samples_are_named_and_nothing_is_measured() -> None:
         evaluate_predictions(truth[:, :20], truth)
     with pytest.raises(ValueError, match="together"):
         evaluate_predictions(truth, truth, truth)
+    with mock.patch.object(metrics, "_BATCH", 2), pytest.raises(ValueError, match="different numbers of samples"):
+        evaluate_predictions(truth[:2], truth)  # whose first batches are alike
+    with pytest.raises(ValueError, match="2 image_id for 3 samples"):
+        evaluate_predictions(truth, truth, image_id=np.array([40, 41]))
     with pytest.raises(ValueError, match="no sample"):
         evaluate_predictions(truth[:0], truth[:0])
 

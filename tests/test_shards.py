@@ -62,6 +62,12 @@ def copy(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "copy"))
 
 
+def with_other_betas(*args: object, **options: object) -> torch.utils.data.Dataset:
+    data = build_dataset(*args, **options)
+    data.columns["betas"] = data.columns["betas"] + 1
+    return data
+
+
 def source(root: Path, **options: object) -> torch.utils.data.Dataset:
     options = {"side": "both", "crop_size": 64, "allow_missing_subjects": True, "mano_dir": STAND_IN, **options}
     return build_dataset("dex_ycb", root, SPLIT, **options)
@@ -200,6 +206,9 @@ def test_interrupted_writing_goes_on(root: Path, written: Path, tmp_path: Path, 
     other = write_dex_ycb(tmp_path / "other", subjects=(1, 3))
     assert write(other, tmp_path) == 2  # nor are these its labels
     shutil.rmtree(other)
+    with monkeypatch.context() as patch:  # other labels of the same joints
+        patch.setattr(write_shards, "build_dataset", with_other_betas)
+        assert write(root, tmp_path) == 2
     calls.clear()
     monkeypatch.setattr(DexYCB, "gather", lambda self, rows: calls.append(len(rows)) or gather(self, rows))
     assert write(root, tmp_path) == 0
@@ -211,18 +220,27 @@ def test_interrupted_writing_goes_on(root: Path, written: Path, tmp_path: Path, 
     assert write(root, tmp_path) == 2  # finished
 
 
-def test_parts_on_two_disks_are_one_data_set(root: Path, written: Path, tmp_path: Path) -> None:
+def test_parts_on_two_disks_are_one_data_set(
+    root: Path, written: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert write(root, tmp_path / "a", "--rows", "0:20") == 0
     assert write(root, tmp_path / "b", "--rows", f"20:{COUNT}") == 0
     whole, parts = opened(written), opened(f"{tmp_path / 'a'}:{tmp_path / 'b'}")
     assert parts.columns["image_id"].tolist() == whole.columns["image_id"].tolist()
     assert_same(parts[25], whole[25])
+    assert not [text for text in caplog.messages if "none of these parts" in text]
+    with pytest.raises(ShardSettingsError, match=r"20 samples are there more than once.*each part once"):
+        opened(f"{tmp_path / 'a'}:{tmp_path / 'a'}")
+    opened(tmp_path / "b")
+    assert any("rows 0 to 20 of the split are in none of these parts" in text for text in caplog.messages)
     assert write(root, tmp_path / "c", "--image", "jpg") == 0
     with pytest.raises(ShardSettingsError, match="settings differ"):
         opened(f"{tmp_path / 'a'}:{tmp_path / 'c'}")
 
 
-def test_unreadable_pictures_are_left_out_and_counted(root: Path, tmp_path: Path) -> None:
+def test_unreadable_pictures_are_left_out_and_counted(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     broken = Path(shutil.copytree(root, tmp_path / "data"))
     data = source(broken)
     data.image_path(5).write_bytes(b"\xff\xd8 cut")
@@ -230,6 +248,7 @@ def test_unreadable_pictures_are_left_out_and_counted(root: Path, tmp_path: Path
     assert write(broken, tmp_path / "out", "--skip_bad") == 0
     index, shards = read_index(tmp_path / "out" / SPLIT), opened(tmp_path / "out")
     assert (index["count"], index["left_out"], len(shards)) == (COUNT - 1, 1, COUNT - 1)
+    assert any("1 samples, whose pictures could not be read, are not in these" in text for text in caplog.messages)
     assert data.columns["image_id"][5] not in shards.columns["image_id"]
 
 
@@ -389,6 +408,9 @@ def test_other_settings_are_refused(root: Path, written: Path, copy: Path, tmp_p
         opened(written, crop_size=128)
     with pytest.raises(ShardSettingsError, match="--paper_filter False, not True"):
         opened(written, paper_filter=True)
+    assert write(root, tmp_path / "right", "--side", "right") == 0
+    with pytest.raises(ShardSettingsError, match="--side right, not both"):
+        opened(tmp_path / "right")
     with pytest.raises(ShardSettingsError, match="hold crops"):
         opened(written).full_image(0)
     index = json.loads((copy / SPLIT / "index.json").read_text())
@@ -397,4 +419,5 @@ def test_other_settings_are_refused(root: Path, written: Path, copy: Path, tmp_p
     with pytest.raises(ShardSettingsError, match="left .* hand abc.*--mano_dir"):
         opened(copy)
     assert write(root, tmp_path / "x", "--crop", "image") == 2
+    assert write(root, tmp_path / "x", "--quality", "20") == 2  # of a png
     assert write(root, tmp_path / "x", "--rows", "40:50") == 2

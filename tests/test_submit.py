@@ -112,6 +112,10 @@ def test_disordered_and_misscaled_predictions_are_refused(freihand: Path, tmp_pa
         evaluate(options("eval", "freihand", freihand, tmp_path, "--predictions", str(tmp_path / "pred.json")))
     with pytest.raises(ValueError, match="needs --dataset dex_ycb"):
         evaluate(options("eval", "freihand", freihand, tmp_path, "--submit", "dexycb"))
+    (tmp_path / "shards" / "s1_test").mkdir(parents=True)
+    (tmp_path / "shards" / "s1_test" / "index.json").write_text("{}")
+    with pytest.raises(ValueError, match="needs the data set itself, not shards of it"):  # which may be a part
+        evaluate(options("eval", "dex_ycb", tmp_path / "shards", tmp_path, "--submit", "dexycb"))
     assert not list(tmp_path.glob("FreiHAND/*/*.json"))
 
 
@@ -144,6 +148,9 @@ def test_dexycb_file_holds_both_sides_and_every_frame(dex_ycb: Path, tmp_path: P
 @pytest.mark.parametrize("version", ["v2", "v3"])
 def test_ho3d_file_of_the_true_meshes(tmp_path: Path, version: str) -> None:
     write_ho3d(tmp_path / "data", num_images=2, version=version)
+    (tmp_path / "stopped" / "evaluation").mkdir(parents=True)  # as a writer leaves it that was stopped
+    with pytest.raises(FileExistsError, match="evaluation: a data set, or part of one, is there"):
+        write_ho3d(tmp_path / "stopped", num_images=2, version=version)
     dataset = build_dataset("ho3d", tmp_path / "data", "s0_test")
     assert dataset.version == version
     check_sample(dataset[1])

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import logging
 import os
 import zlib
@@ -73,7 +74,8 @@ class Shards(ColumnDataset):
         Raises:
             FileNotFoundError: naming the missing index, table or shard.
             BadFileError: naming a shard that is cut short, and its first sample that is lost (unless ``skip_bad``).
-            ShardSettingsError: the shards hold other crops, other hands or another hand model; says which.
+            ShardSettingsError: the shards hold other crops, other hands or another hand model, or the same samples
+                twice; says which.
         """
         folders = split_folders(root, split)
         indices = [read_index(folder) for folder in folders]
@@ -99,6 +101,12 @@ class Shards(ColumnDataset):
         side = chosen.side
         if side not in SIDES:
             raise ShardSettingsError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
+        if side == "both" and settings["side"] != "both":
+            raise ShardSettingsError(
+                f"{root}: these shards were written with --side {settings['side']}, not both; ask for that, or write "
+                "them again"
+            )
+        _tell_what_is_missing(root, indices)
         if chosen.cache is not None:
             logger.info("shards hold crops already: no crop cache is made in %s", chosen.cache)
         assets = {name: load_hand_assets(chosen.mano_dir, name) for name in index["hands"]}
@@ -113,6 +121,12 @@ class Shards(ColumnDataset):
                   for shard in part["shards"]]  # fmt: skip
         tables = [read_table(path, shard["table_sha256"]) for path, shard in shards]
         rows, self._paths = np.concatenate(tables), [path for path, _ in shards]
+        ids, times = np.unique(rows["image_id"], return_counts=True)
+        if (times > 1).any():
+            raise ShardSettingsError(
+                f"{root}: {(times > 1).sum()} samples are there more than once, the first with image_id "
+                f"{ids[times > 1][0]}; give each part once, written of --rows that do not overlap"
+            )
         keep = np.isin(rows["is_left"], SIDES[side])
         if not keep.any():
             raise ShardSettingsError(
@@ -186,6 +200,19 @@ class Shards(ColumnDataset):
         self.bad_images.update(self.columns["image_id"][lost].tolist())
         self.columns["valid"][lost] = False
         logger.warning("skipped %d samples: %s", len(lost), error)
+
+
+def _tell_what_is_missing(root: str | Path, indices: list[dict[str, Any]]) -> None:
+    """Warn of samples of the split that are not in these shards."""
+    left_out = sum(part["left_out"] for part in indices)
+    if left_out:
+        logger.warning("%s: %d samples, whose pictures could not be read, are not in these shards", root, left_out)
+    if indices[0]["settings"]["paper_filter"]:
+        logger.warning("%s: these shards were written with --paper_filter; the other samples are not there", root)
+    parts = sorted(part["settings"]["rows"] or [0, None] for part in indices)
+    for (_, end), (start, _) in itertools.pairwise([[0, 0], *parts]):
+        if end is not None and start > end:
+            logger.warning("%s: rows %d to %d of the split are in none of these parts", root, end, start)
 
 
 @functools.lru_cache(maxsize=64)

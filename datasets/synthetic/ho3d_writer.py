@@ -51,8 +51,11 @@ def write_ho3d(
     root = Path(root)
     if num_images < 1 or version not in ENDINGS:
         raise ValueError(f"num_images is {num_images}, version {version!r}; give at least 1, one of {list(ENDINGS)}")
-    if (root / "evaluation.txt").exists() or (root / "synthetic.json").exists():
-        raise FileExistsError(f"{root} holds a data set already; choose another --root or delete it")
+    for name in ("evaluation.txt", "synthetic.json", "evaluation"):
+        if (root / name).exists():
+            raise FileExistsError(
+                f"{root / name}: a data set, or part of one, is there already; choose another --root or delete it"
+            )
     official = hand_model(mano_dir, "right", "ho3d")
     K = np.array([[614.0, 0, WIDTH / 2], [0, 614.0, HEIGHT / 2], [0, 0, 1.0]])
     names, xyz, verts = [], [], []
@@ -83,7 +86,9 @@ def write_ho3d(
         verts.append((vertices * _OPENGL).tolist())
     write_text(root / "evaluation_xyz.json", json.dumps(xyz, allow_nan=False))
     write_text(root / "evaluation_verts.json", json.dumps(verts, allow_nan=False))
-    write_json(root / "synthetic.json", {"num_images": num_images, "seed": seed, "hand_model": official.assets.hash})
+    write_json(root / "synthetic.json", {
+        "num_images": num_images, "version": version, "seed": seed, "hand_model": official.assets.hash,
+    })  # fmt: skip
     write_text(root / "evaluation.txt", "\n".join(names) + "\n")
     logger.info("wrote %d images to %s", num_images, root)
 

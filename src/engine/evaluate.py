@@ -38,7 +38,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.submit and SERVERS[args.submit] != args.dataset:
         raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
-    if args.submit in ("freihand", "ho3d") and has_shards(args.data_root):
+    if args.submit and has_shards(args.data_root):
         raise ValueError(f"--submit {args.submit} needs the data set itself, not shards of it: --data_root DIR")
     if args.results:
         writable_file(args.results, "--results")  # before the work, not after it

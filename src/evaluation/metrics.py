@@ -117,6 +117,11 @@ def evaluate_predictions(
     if (vertices is None) != (true_vertices is None):
         raise ValueError("vertices and true_vertices must be given together")
     points = {"joints": joints, "true_joints": true_joints, "vertices": vertices, "true_vertices": true_vertices}
+    lengths = {name: len(value) for name, value in points.items() if value is not None}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"different numbers of samples: {lengths}")
+    if image_id is not None and len(image_id) != len(joints):
+        raise ValueError(f"{len(image_id)} image_id for {len(joints)} samples")
     parts: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(joints), _BATCH):
         part = slice(start, start + _BATCH)
@@ -159,8 +164,6 @@ def _check_points(points: dict[str, np.ndarray], image_id: Any) -> None:
             raise ValueError(
                 f"{name} {points[name].shape} and {truth_name} {points[truth_name].shape} must be alike, (B,P,3)"
             )
-    if len({len(value) for value in points.values()}) > 1:
-        raise ValueError(f"different numbers of samples: { {name: len(value) for name, value in points.items()} }")
     for name, value in points.items():
         bad = np.flatnonzero(~np.isfinite(value).all(axis=(1, 2)))
         if len(bad):
