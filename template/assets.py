@@ -18,6 +18,7 @@ import scipy.sparse
 from template.safe_pickle import safe_load
 from utils.files import READ_ERRORS, read_reason
 from utils.joints import MANO_PARENTS, tip_vertices
+from utils.short_repr import ShortRepr
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ SHAPES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class HandAssets:
+@dataclass(frozen=True, eq=False, repr=False)
+class HandAssets(ShortRepr):
     """A hand model's arrays, float64 (faces int64), metres, in MANO's joint and vertex order."""
 
     v_template: np.ndarray  # (778, 3) rest mesh of the mean shape

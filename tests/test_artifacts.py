@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from template import load_hand_assets
 from utils.artifacts import (
     ArtifactError,
     HandMismatchError,
@@ -163,6 +164,16 @@ def test_identity_round_trip_and_readable(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     assert content["hand_model"] == {"name": "stand-in", "hash": "cafe"}
     assert {"schema", "betas", "covariance", "side", "method", "n_images", "scale_evidence"} <= set(content)
+
+
+def test_they_are_shown_in_one_line() -> None:
+    assert repr(make_identity(n_images=0)).startswith(
+        "Identity(betas=<float64 (10,)>, hand_name='stand-in', hand_hash='cafe', "
+    )
+    text = repr(make_predictions())
+    assert "pose=<float32 (4, 16, 3, 3)>" in text and "transl" not in text and "\n" not in text
+    hand = load_hand_assets()
+    assert "side='right', name='stand-in'" in repr(hand) and len(repr(hand)) < 400
 
 
 def test_identity_of_another_hand_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from utils.artifact_checks import ArtifactError, HandMismatchError, OfHand, checked_array, model_hash
 from utils.files import READ_ERRORS, atomic_path, read_reason
 from utils.identity import Identity, load_identity, save_identity
+from utils.short_repr import ShortRepr
 
 __all__ = [
     "ArtifactError",
@@ -46,8 +47,8 @@ def _row(shape: tuple[int, ...], dtype: type) -> dict[str, Any]:
     return {"row": (shape, dtype)}
 
 
-@dataclass
-class Predictions(OfHand):
+@dataclass(repr=False)
+class Predictions(ShortRepr, OfHand):
     """What a network (or the fitting) said about N samples; one row a sample, right-hand convention.
 
     Arrays may be given as tensors' ``.numpy()`` or lists; they are checked and converted.

@@ -13,6 +13,7 @@ import numpy as np
 
 from utils.artifact_checks import ArtifactError, OfHand, checked_array
 from utils.files import READ_ERRORS, atomic_path
+from utils.short_repr import ShortRepr
 
 IDENTITY_SCHEMA = 1
 #: Half of a Gaussian's central 95%, in standard deviations.
@@ -22,8 +23,8 @@ SIDES = ("right", "left", "both")
 MOST_OWN = 0.05
 
 
-@dataclass
-class Identity(OfHand):
+@dataclass(repr=False)
+class Identity(ShortRepr, OfHand):
     """The shape of one person's hand, small enough to read: what calibration finds out.
 
     Attributes:

@@ -36,6 +36,7 @@ from utils.camera import mirror_intrinsics, mirror_points
 from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 from utils.cameras.lens import CameraModel
 from utils.device import choose_device
+from utils.short_repr import ShortRepr
 
 WEIGHTS = SHIPPED_PRIOR.parent
 #: The network that predicts a shape, and the one that is told it: which of them looks depends on the identity.
@@ -45,8 +46,8 @@ SIDES = ("right", "left", "auto")
 SHIPPED_TRAINED_ON = "rendered pictures of a synthetic hand at a table top, no real picture"
 
 
-@dataclass
-class PhotoEstimator:
+@dataclass(repr=False)
+class PhotoEstimator(ShortRepr):
     """Callable: a picture -> the `Result` of the surest hand in it. See `load`.
 
     Attributes:

@@ -24,6 +24,7 @@ from utils.cameras.views import View
 from utils.files import write_json
 from utils.identity import HALF_95
 from utils.mesh_io import FORMATS, write_mesh
+from utils.short_repr import ShortRepr
 
 SCHEMA = 1
 CONVENTIONS = {
@@ -72,8 +73,8 @@ class Sources:
     keypoints: str = ""
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(ShortRepr):
     """A hand in a picture of ``width`` pixels, or in its mirror image while it is worked on (see `mirrored`).
 
     Attributes:

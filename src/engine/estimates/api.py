@@ -22,10 +22,11 @@ from src.personalization.shape_source import check_side
 from src.personalization.terms.hand_size import LengthCue, check_stated_length
 from template import HandAssets, right_hand
 from utils.artifacts import Identity, Predictions, load_identity
+from utils.short_repr import ShortRepr
 
 
-@dataclass
-class PersonalisedHands:
+@dataclass(repr=False)
+class PersonalisedHands(ShortRepr):
     """N hands as they were read, left hands left, OpenCV camera frame, metres.
 
     Attributes:

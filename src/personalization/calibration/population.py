@@ -26,6 +26,7 @@ from src.personalization.terms.hand_size import LengthCue
 from src.personalization.terms.shape_terms import NetworkShape
 from utils.artifact_checks import HandLike
 from utils.files import READ_ERRORS, atomic_path, read_reason
+from utils.short_repr import ShortRepr
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ INTERVAL_CORRELATION = 0.07
 Options = TypeVar("Options", bound=FitOptions)
 
 
-@dataclass(frozen=True)
-class Population:
+@dataclass(frozen=True, repr=False)
+class Population(ShortRepr):
     """Measured on people other than the one to be calibrated. Left as it is: unit normal betas, nothing else known.
 
     Attributes:

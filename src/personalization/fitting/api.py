@@ -21,13 +21,14 @@ from template.kinematics import joints_model
 from utils.artifact_checks import ArtifactError
 from utils.cameras.intrinsics import checked_intrinsics
 from utils.identity import Identity, load_identity
+from utils.short_repr import ShortRepr
 
 Array = np.ndarray | torch.Tensor
 SIDES = ("right", "left")
 
 
-@dataclass
-class FittedHands:
+@dataclass(repr=False)
+class FittedHands(ShortRepr):
     """N posed hands in the camera frame (OpenCV axes, metres); arrays of the kind that the keypoints were.
 
     Attributes:
