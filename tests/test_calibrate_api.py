@@ -114,6 +114,15 @@ def test_keypoints_that_cannot_be_used(assets: HandAssets) -> None:
         calibrate(rows.keypoints_2d, K=rows.K[0], method="mean")
 
 
+def test_a_hand_that_is_not_seen_is_left_out(assets: HandAssets) -> None:
+    rows, _ = predictions_of(assets, 1, 6)
+    confidence = np.ones((6, 21))
+    confidence[[0, 3]] = 0
+    assert calibrate(rows.keypoints_2d, K=rows.K, confidence=confidence).n_images == 4
+    with pytest.raises(CalibrationError, match="6 no keypoints"):
+        calibrate(rows.keypoints_2d, K=rows.K, confidence=0 * confidence)
+
+
 def test_results(assets: HandAssets) -> None:
     """What `handid.load(...)` returns: in the picture's own frame, left hands left."""
 

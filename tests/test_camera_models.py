@@ -180,7 +180,7 @@ def test_coefficients_by_name_in_a_mapping_of_their_own(tmp_path: Path) -> None:
     assert camera.size is None
 
 
-@pytest.mark.parametrize("key", ["dist", "distorsion", "dist_coeff", "radial_distortion"])
+@pytest.mark.parametrize("key", ["dist", "distorsion", "dist_coeff", "radial_distortion", "radial", "kc"])
 def test_a_distortion_by_any_name_is_read_or_refused(key: str, tmp_path: Path) -> None:
     numbers = [-0.3, 0.1, 0.001, 0.002, 0.0]
     content = {"mtx": [[900.0, 0, 640], [0, 900, 480], [0, 0, 1]], key: [numbers], "w": 1280, "h": 960}
@@ -192,3 +192,43 @@ def test_a_distortion_by_any_name_is_read_or_refused(key: str, tmp_path: Path) -
     else:
         with pytest.raises(ValueError, match=f"{key} is not understood"):
             read_camera(str(tmp_path / "camera.json"))
+
+
+FISHEYE_FILE = {"K": K.tolist(), "D": FISHEYE.tolist(), "distortion_model": "equidistant", "width": 640, "height": 480}
+
+
+@pytest.mark.parametrize("words", [
+    {"fisheye": True}, {"is_fisheye": 1}, {"fisheye_model": "1"}, {"type": "fisheye"},
+    {"camera_type": "KannalaBrandt8"}, {"projection_model": "equidistant"},
+])  # fmt: skip
+def test_a_fisheye_by_any_name_is_one(words: dict, tmp_path: Path) -> None:
+    plain = {key: value for key, value in FISHEYE_FILE.items() if key != "distortion_model"}
+    (tmp_path / "camera.json").write_text(json.dumps(plain | words))
+    camera = read_camera(str(tmp_path / "camera.json"))
+    assert camera.lens == "fisheye" and np.array_equal(camera.distortion, FISHEYE)
+    (tmp_path / "camera.json").write_text(json.dumps({"K": K.tolist(), "D": PINHOLE.tolist(), "fisheye": False}))
+    assert read_camera(str(tmp_path / "camera.json")).lens == "pinhole"
+
+
+def test_what_stands_beside_the_only_camera_is_of_it(tmp_path: Path) -> None:
+    beside = {key: value for key, value in FISHEYE_FILE.items() if key != "K"}
+    (tmp_path / "camera.json").write_text(
+        json.dumps(beside | {"model": "D435", "camera": {"camera_matrix": K.tolist()}})
+    )
+    camera = read_camera(str(tmp_path / "camera.json"))
+    assert (camera.lens, camera.size) == ("fisheye", SIZE) and np.array_equal(camera.distortion, FISHEYE)
+    (tmp_path / "camera.json").write_text(json.dumps(FISHEYE_FILE | {"right": {"K": K.tolist()}}))
+    with pytest.raises(ValueError, match=r"one at its top and \['right'\]; say which one"):
+        read_camera(str(tmp_path / "camera.json"))
+    assert read_camera(str(tmp_path / "camera.json"), "right").size == SIZE
+    with pytest.raises(ValueError, match="one camera without a name, not 'cam7'"):
+        read_camera("600,600,319.5,239.5", "cam7")
+
+
+@pytest.mark.parametrize(
+    "size", [{"imageWidth": 640, "imageHeight": 480}, {"img_size": [640, 480]}, {"width": 640.5, "height": 480}]
+)
+def test_a_size_by_another_name_is_named(size: dict, tmp_path: Path) -> None:
+    (tmp_path / "camera.json").write_text(json.dumps({"K": K.tolist(), **size}))
+    with pytest.raises(ValueError, match="is not understood; a size is|whole numbers of pixels"):
+        read_camera(str(tmp_path / "camera.json"))

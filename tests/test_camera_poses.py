@@ -175,3 +175,28 @@ def test_quaternions_that_begin_with_w_are_not_read_as_if_they_ended_with_it(tmp
     path.write_text("#timestamp, p_x [m], p_y [m], p_z [m], q_w [], q_x [], q_y [], q_z []\n1,0,0,0,1,0,0,0\n")
     with pytest.raises(ValueError, match="w first"):
         read_poses(path)
+
+
+def test_trajectories_of_another_order_or_unit_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.tum"
+    path.write_text("3 0 0 0 0 0 0 1\n1 0 0 0 0 0 0 1\n")
+    with pytest.raises(ValueError, match="time falls after pose 0, at 3 s"):
+        read_poses(path)
+    path.write_text("1 0 0 0 0 0 0 1\n1 0 0 1 0 0 0 1\n")
+    read_poses(path)
+    assert not caplog.messages
+    path.write_text("1 0 0 0 1 0 0 0\n2 0 0 900 1 0 0 0\n")
+    read_poses(path)
+    assert "qw that comes first" in caplog.text and "are these millimetres" in caplog.text
+
+
+def test_pictures_whose_numbers_are_in_another_order_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.photos.run_images.open_tools", lambda _: pytest.fail("too late"))
+    (tmp_path / "pictures").mkdir()
+    for number in (1, 2, 10, 11):
+        cv2.imwrite(str(tmp_path / f"pictures/frame_{number}.png"), np.full((48, 64, 3), 90, np.uint8))
+    words = ("--images", str(tmp_path / "pictures"), "--output", str(tmp_path / "page"))
+    with pytest.raises(ValueError, match="frame_1, frame_10, frame_11"):
+        image_demo(arguments(*words, "--world_from_camera", str(write(tmp_path, "a.json"))))

@@ -519,6 +519,17 @@ def test_odd_rows_of_plain_joints_are_named(tmp_path: Path, change: dict[str, An
         read_estimates(tmp_path / "odd.npz", "joints", unit="mm")
 
 
+def test_a_file_without_confidence_leaves_the_others_theirs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = joints_npz(False).content
+    np.savez(tmp_path / "a.npz", **content | {"confidence": np.full((1, 21), 0.3)})
+    np.savez(tmp_path / "b.npz", **{key: value for key, value in content.items() if "confidence" not in key})
+    rows = read_estimates(tmp_path, "joints", unit="mm")
+    assert rows.keypoint_confidence[:, 0].tolist() == [np.float32(0.3), 1.0] and not caplog.messages
+    np.savez(tmp_path / "b.npz", **{key: value for key, value in content.items() if key != "joints_3d"})
+    rows = read_estimates(tmp_path, "joints", unit="mm")
+    assert rows.joints_3d is None and "only some of its hands have joints_3d" in caplog.text
+
+
 def test_a_camera_of_other_pictures_is_refused(tmp_path: Path) -> None:
     case = hamer(False)
     torch.save(case.content, tmp_path / "a.pt")

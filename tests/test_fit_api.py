@@ -116,6 +116,10 @@ def test_a_camera_that_sees_the_mirror_image_is_none(world: Simulated) -> None:
         fit(keypoints, mirrors)
     with pytest.raises(ValueError, match="is it transposed"):
         fit(keypoints, K[0].T)
+    with pytest.raises(ValueError, match="of hand 1: K is"):
+        fit(keypoints[:2], torch.stack([K[0], K[1] * torch.tensor([[-1.0], [-1], [1]])]))
+    with pytest.raises(ValueError, match=r"confidence spans \[90, 90\]"):
+        fit(keypoints, K, confidence=torch.full(keypoints.shape[:2], 90.0))
     found = fit(keypoints[:2], torch.stack([mirrors, K[1]]), betas=world.betas[0], pose=world.predicted[0][:2])
     assert found.status[0] == "bad_intrinsics" and found.usable.tolist() == [False, True]
 

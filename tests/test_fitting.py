@@ -311,6 +311,12 @@ def test_adam_is_the_papers_loop(world: Simulated) -> None:
     assert (full.loss < still.loss).all()
     once = fit_adam(hand.joints, *given, options=short, pose_once=True)
     torch.testing.assert_close(once.loss, few.loss, atol=1e-6, rtol=0)
+    seen = torch.ones(3, 21).double()
+    seen[:, [0, 8]] = 0
+    blank = torch.where(seen[..., None] > 0, given[3], 0.0)  # as `check_frames` gives what is not seen
+    hidden = [fit_adam(hand.joints, *given[:3], points, seen, options=short) for points in (blank, given[3])]
+    assert (hidden[0].loss < 1.5 * few.loss).all()
+    torch.testing.assert_close(hidden[0].pose, hidden[1].pose, atol=1e-9, rtol=0)
     alone = fit_adam(hand.joints, *(value[:1] for value in given), options=short)
     torch.testing.assert_close(alone.pose[0], few.pose[0], atol=1e-9, rtol=0)  # no influence of the batch size
 

@@ -223,6 +223,8 @@ def test_what_is_no_frame_is_refused_with_the_remedy(world: Simulated) -> None:
         started().add(world.keypoints[0, 0])
     with pytest.raises(CalibrationError, match=r"\(21,2\) px"):
         started().add(world.keypoints[0, 0, :20], K=world.K[0, 0])
+    with pytest.raises(CalibrationError, match=r"confidence spans \[90, 90\]"):
+        started().add(world.keypoints[0, 0], np.full(21, 90.0), K=world.K[0, 0])
     for name, value in (("pose", np.zeros((16, 3))), ("betas", np.zeros(11))):
         with pytest.raises(CalibrationError, match=f"{name} has shape"):
             started().add(world.keypoints[0, 0], K=world.K[0, 0], **{name: value})
@@ -240,3 +242,7 @@ def test_the_identity_is_a_file_like_any_other(world: Simulated, tmp_path) -> No
     first.settle().save(tmp_path / "first.json")
     merged = merge_identities([load_identity(tmp_path / "first.json"), second.settle()], ASSETS, PEOPLE)
     assert merged.n_images == 8 and merged.hand_length_std_mm < first.identity().hand_length_std_mm
+    with pytest.raises(CalibrationError, match="share images"):
+        merge_identities([first.identity(), first.identity()], ASSETS, PEOPLE)
+    again = keypoints_of(world.keypoints[0, :4].numpy(), world.K[0, :4].numpy())
+    assert set(first.identity().image_ids) <= set(again.image_id.tolist())  # of the same frames, calibrated at once

@@ -269,6 +269,20 @@ def test_a_hand_that_was_gone_begins_anew(scene: Scene) -> None:
         torch.testing.assert_close(seen.pose, alone.pose, atol=0.02, rtol=0)
 
 
+def test_what_no_frame_nearby_shows_is_not_known(scene: Scene) -> None:
+    confidence = torch.ones_like(scene.confidence)
+    confidence[20:] = 0
+    given = (scene.K, scene.keypoints, SECONDS, confidence)
+    whole = fit_sequence(MODEL, scene.guess, scene.betas, *given, options=OPTIONS)
+    known = SECONDS - SECONDS[19] <= OPTIONS.largest_gap
+    assert torch.equal(usable(whole.status), known) and bool((whole.status[~known] == Status.NO_KEYPOINTS).all())
+    smoother, status = FixedLagSmoother(MODEL, scene.betas, OPTIONS), []
+    for frame in range(FRAMES):
+        now = (scene.guess[frame], scene.K[frame], scene.keypoints[frame], float(SECONDS[frame]), confidence[frame])
+        status += [one.status for _, one in smoother.update(*now)]
+    assert torch.equal(usable(torch.cat(status)), usable(whole.status))
+
+
 def test_no_frame_with_a_hand(scene: Scene) -> None:
     blank = torch.zeros_like(scene.confidence)
     whole = fit_sequence(MODEL, scene.guess, scene.betas, scene.K, scene.keypoints, SECONDS, blank)

@@ -210,6 +210,7 @@ class Reader:
             raise EstimateFormatError(f"{self.source}: hands of several hand models ({sorted(names)}); read them apart")
         if columns is None:  # those that no hand lacks
             columns = [name for name in rows[0].columns if all(name in row.columns for row in rows)]
+            tell_partial(self.source, {name for row in rows for name in row.columns}, columns)
         arrays: dict[str, Any] = {name: np.stack([row.columns[name] for row in rows]) for name in columns}
         made_up = self.K is None and self.format != "joints"
         if self.format in _BY_PLACE and self._subjects == "column" and not self._warned:
@@ -233,6 +234,12 @@ class Reader:
             camera=f"made up by {self.format}" if made_up else "given",
             source=self.source,
         )
+
+
+def tell_partial(source: str, every: Collection[str], shared: Collection[str]) -> None:
+    """Warn of columns that only some hands of a source have."""
+    if partial := sorted(set(every) - set(shared)):
+        logger.warning("%s: only some of its hands have %s, which is not used", source, ", ".join(partial))
 
 
 def _size(image_size: Sequence[int]) -> tuple[int, int]:
@@ -286,7 +293,9 @@ def _columns(hand: Hand, K: np.ndarray | float | None, is_real: bool, source: st
             f"{source}: {hand.name}: the file says that K is {hand.K.tolist()}, which contradicts {camera.tolist()}; "
             "leave out the K or fov that is given, or mend the file"
         )
-    pixels, joints = hand.keypoints_2d, hand.joints_3d
+    pixels, joints, confidence = hand.keypoints_2d, hand.joints_3d, hand.confidence
+    if pixels is not None and confidence is None:  # another file's hands may have one
+        confidence = np.ones(21)
     joints = None if joints is None else joints - joints[0]
     if hand.is_left:
         if hand.size is None:
@@ -297,6 +306,6 @@ def _columns(hand: Hand, K: np.ndarray | float | None, is_real: bool, source: st
         pixels = None if pixels is None else mirror_points(pixels, hand.size[0])
         joints = None if joints is None else flip_x(joints)
     return {
-        "K": camera, "keypoints_2d": pixels, "keypoint_confidence": hand.confidence, "joints_3d": joints,
+        "K": camera, "keypoints_2d": pixels, "keypoint_confidence": confidence, "joints_3d": joints,
         "pose": hand.pose, "betas": hand.betas,
     }  # fmt: skip

@@ -6,6 +6,7 @@ import argparse
 import errno
 import itertools
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ LOCK = ".demo.lock"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names by the numbers in them, whatever their digits."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
 def image_demo(args: argparse.Namespace) -> Gallery:
     """Reconstruct the hands in every image, in sorted order, surest first; what is refused is listed with the reason.
 
@@ -44,6 +50,11 @@ def image_demo(args: argparse.Namespace) -> Gallery:
     if output.resolve() == photos[0][1].parent.resolve():  # a plot might replace a picture
         raise ValueError(f"--output {output}: is where the pictures are; choose another folder")
     poses = camera_poses(args, lambda: len(photos), "pictures, in the order of their names")
+    if poses and (names := [name for name, _ in photos]) != sorted(names, key=_by_number):
+        raise ValueError(
+            f"--world_from_camera: whose pose is whose? Pictures come in the order of their names' letters "
+            f"({', '.join(names[:3])}, ...), not of their numbers; give all numbers as many digits"
+        )
     tools = open_tools(args)
     errors: list[Exception] = []
     title = f"Hands in {shown_name(Path(args.images)) or args.images}"

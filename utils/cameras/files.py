@@ -30,7 +30,11 @@ _NUMBERS = ("fx", "fy", "cx", "cy")
 _DISTORTION = (
     "D", "d", "distortion_coefficients", "distortion_coeffs", "distortion", "dist_coeffs", "distCoeffs", "dist",
 )  # fmt: skip
-_LIKE_DISTORTION = re.compile("dist(?!ance)|coeff", re.IGNORECASE)
+_LIKE_DISTORTION = re.compile("dist(?!ance)|coeff|radial|tangential|^kc$", re.IGNORECASE)
+_SIZES = ("image_size", "resolution", "size")
+_SIDES = (("image_width", "image_height"), ("width", "height"), ("w", "h"))
+_LIKE_SIZE = re.compile("^(image|img|picture|frame)_?(size|shape|resolution|width|height|w|h)$", re.IGNORECASE)
+_LIKE_FISHEYE = re.compile("fish|equidist|kannala", re.IGNORECASE)
 _PRISM = ("s1", "s2", "s3", "s4", "tauX", "tauY", "taux", "tauy")
 _COEFFICIENTS = {"pinhole": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"), "fisheye": ("k1", "k2", "k3", "k4")}
 
@@ -54,15 +58,17 @@ def read_camera(text: str, name: str | None = None) -> CameraModel:
 
     A file's K is ``K``, ``camera_matrix`` or ``intrinsics`` (3x3, 9 numbers, 4 numbers fx, fy, cx, cy, or a mapping
     with ``data``) or ``fx``, ``fy``, ``cx``, ``cy``; its distortion ``D``, ``distortion_coefficients``,
-    ``distortion_coeffs``, ``distortion`` or ``k1``, ``k2``, ...; its lens ``distortion_model``, ``model``, ``lens`` or
-    OpenCV's ``fisheye_model: 1``; its size ``width`` and ``height``, ``image_width`` and ``image_height``,
-    ``image_size`` or ``resolution``.
+    ``distortion_coeffs``, ``distortion`` or ``k1``, ``k2``, ...; its lens ``distortion_model``, ``model``, ``lens``,
+    OpenCV's ``fisheye_model: 1``, or whatever names a fisheye; its size ``width`` and ``height``, ``image_width`` and
+    ``image_height``, ``image_size`` or ``resolution``.
 
     Raises:
         FileNotFoundError: no such file. ValueError: no camera, a lens that is not supported, or see `CameraModel`.
     """
     path = Path(text)
     if path.suffix.lower() not in SUFFIXES:
+        if name is not None:
+            raise ValueError(f"{text}: is one camera without a name, not {name!r}; leave the name out")
         return _from_numbers(text)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such camera file")
@@ -98,7 +104,7 @@ def _from_numbers(text: str) -> CameraModel:
 
 
 def _one_camera(path: Path, values: Any, name: str | None) -> Mapping[str, Any]:
-    """The mapping itself, or the one below it of that name (or the only one)."""
+    """The mapping itself, or the one below it of that name (or the only one) with what stands beside it of a lens."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: holds {type(values).__name__}, not a camera's named values")
     below = {key: value for key, value in values.items() if isinstance(value, Mapping) and _first(value, _MATRIX)}
@@ -108,12 +114,26 @@ def _one_camera(path: Path, values: Any, name: str | None) -> Mapping[str, Any]:
             raise ValueError(
                 f"{path}: has no camera {name!r}; it has {sorted(map(str, below)) or 'one without a name'}"
             )
-        return below[name]
-    if _first(values, _MATRIX) or "fx" in values or not below:
+    elif not below:
         return values
-    if len(below) > 1:
-        raise ValueError(f"{path}: has cameras {sorted(map(str, below))}; say which one")
-    return next(iter(below.values()))
+    elif len(below) > 1 or _first(values, _MATRIX) or "fx" in values:
+        own = "" if len(below) > 1 else "one at its top and "
+        raise ValueError(f"{path}: has cameras {own}{sorted(map(str, below))}; say which one")
+    chosen = below[next(iter(below)) if name is None else name]
+    return {key: value for key, value in values.items() if _is_of_lens(str(key), value)} | dict(chosen)
+
+
+def _is_of_lens(key: str, value: Any) -> bool:
+    """Distortion, size or a fisheye's name, not another camera."""
+    named = key in (*_DISTORTION, *_COEFFICIENTS["pinhole"], *_SIZES, *(side for pair in _SIDES for side in pair))
+    return named or any(pattern.search(key) for pattern in (_LIKE_DISTORTION, _LIKE_SIZE)) or _is_fisheye(key, value)
+
+
+def _is_fisheye(key: str, value: Any) -> bool:
+    """The entry says so, by its name (a flag) or by its value."""
+    if isinstance(value, str) and _LIKE_FISHEYE.search(value):
+        return True
+    return bool(_LIKE_FISHEYE.search(key)) and value not in (None, False, 0, "", "0", "false", "False", "none")
 
 
 def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
@@ -121,7 +141,12 @@ def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
     if projection not in _LENS:
         raise ValueError(f"{source}: camera_model {values['camera_model']!r} is not supported; calibrate as a pinhole")
     model = next((values[key] for key in ("distortion_model", "model", "lens") if values.get(key)), projection)
-    model = "fisheye" if values.get("fisheye_model") in (1, True) else str(model).strip().lower()
+    model = str(model).strip().lower()
+    stated = values.get("distortion_model") or values.get("lens")
+    if values.get("fisheye_model") in (1, True) or (
+        not stated and any(_is_fisheye(str(key), value) for key, value in values.items())
+    ):
+        model = "fisheye"
     if values.get("xi"):
         raise ValueError(
             f"{source}: xi {values['xi']!r} is of an omnidirectional lens; calibrate as a pinhole or fisheye"
@@ -142,6 +167,8 @@ def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
     stated = [str(key) for key, value in values.items() if value is not None and _LIKE_DISTORTION.search(str(key))]
     if strange := [key for key in stated if key not in (*_DISTORTION, "distortion_model")]:
         raise ValueError(f"{source}: {', '.join(strange)} is not understood; a distortion is {_DISTORTION[2]}")
+    if strange := [str(key) for key in values if _LIKE_SIZE.search(str(key)) and key not in (*_SIZES, *_SIDES[0])]:
+        raise ValueError(f"{source}: {', '.join(strange)} is not understood; a size is image_width and image_height")
     key = _first(values, _DISTORTION)
     if key and not (isinstance(values[key], Mapping) and "data" not in values[key]):
         distortion = _flat(values[key])
@@ -176,15 +203,15 @@ def _matrix(numbers: Any) -> np.ndarray:
 
 
 def _size(values: Mapping[str, Any]) -> tuple[int, int] | None:
-    given: list[Any] = [values[key] for key in ("image_size", "resolution", "size") if values.get(key) is not None]
-    pairs = [[values.get(f"{prefix}{side}") for side in ("width", "height")] for prefix in ("image_", "")]
-    pairs.append([values.get("w"), values.get("h")])
-    given += [pair for pair in pairs if pair != [None, None]]
+    given: list[Any] = [values[key] for key in _SIZES if values.get(key) is not None]
+    given += [pair for sides in _SIDES if (pair := [values.get(side) for side in sides]) != [None, None]]
     if not given:
         return None
     if isinstance(given[0], str) or None in given[0] or np.size(_flat(given[0])) != 2:
         raise ValueError(f"a picture's size is {given[0]!r}; width and height in pixels are meant")
     width, height = _flat(given[0])
+    if width % 1 or height % 1:
+        raise ValueError(f"a picture's size is {given[0]!r}; whole numbers of pixels are meant")
     if other := next((one for one in given[1:] if list(_flat(one)) != [width, height]), None):
         raise ValueError(f"pictures have two sizes, {given[0]!r} and {other!r}; leave the right one")
     return int(width), int(height)

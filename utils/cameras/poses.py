@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from utils.files import READ_ERRORS, read_reason
+
+logger = logging.getLogger(__name__)
 
 #: Turns of a world's axes into those of the OpenCV camera, in which y points down: where files have an up of their own.
 AXES = {
@@ -22,6 +25,7 @@ KEY = "world_from_camera"
 _TEXT = (".txt", ".csv", ".tum")
 SUFFIXES = (".json", ".npz", *_TEXT)
 _LARGEST_FILE = 1 << 28
+_LONG_STEP = 2.0  # m from frame to frame, which no camera moves that looks at hands
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +49,8 @@ def read_poses(path: str | Path, axes: str = "y_down") -> list[CameraPose]:
     Args:
         path: ``.json``, a list of 4x4 (or 3x4) matrices or a mapping that has it as ``world_from_camera``; ``.npz``
             with ``world_from_camera`` (F,4,4); or text (``.txt``, ``.csv``, ``.tum``) with a line a frame: time, tx,
-            ty, tz, qx, qy, qz, qw as TUM's trajectories have it (the time is not looked at), or 12 or 16 numbers of a
-            matrix, row by row. Metres, OpenCV camera axes.
+            ty, tz, qx, qy, qz, qw as TUM's trajectories have it (times must not fall, or else are not looked at), or
+            12 or 16 numbers of a matrix, row by row. Metres, OpenCV camera axes.
         axes: of the world, one of `AXES`.
 
     Raises:
@@ -76,6 +80,15 @@ def read_poses(path: str | Path, axes: str = "y_down") -> list[CameraPose]:
                 f"{name}: {rotation.tolist()} is no rotation ({kind}); world-from-camera moves and turns only"
             )
         poses.append(CameraPose(rotation, place, axes))
+    upside_down = axes == "y_down" and np.allclose(poses[0].rotation, AXES["y_up"], atol=0.05)
+    if upside_down and path.suffix.lower() in _TEXT:  # as (1, 0, 0, 0) with w first, which is no turn
+        logger.warning("%s: the first camera is upside down; is it qw that comes first? qx qy qz qw is meant", path)
+    steps = np.linalg.norm(np.diff([pose.place for pose in poses], axis=0), axis=1)
+    if len(steps) and np.median(steps) > _LONG_STEP:
+        logger.warning(
+            "%s: the camera moves by %.0f m from pose to pose; places are metres, are these millimetres?",
+            path, np.median(steps),
+        )  # fmt: skip
     return poses
 
 
@@ -110,6 +123,8 @@ def _read(path: Path) -> np.ndarray:
     if suffix in _TEXT and values.ndim == 2 and values.shape[1] == 8:
         if np.abs(np.linalg.norm(values[:, 4:], axis=1) - 1).max() > 0.01:
             raise ValueError("quaternions of a length that is not 1; a line is: time tx ty tz qx qy qz qw")
+        if len(early := np.flatnonzero(np.diff(values[:, 0]) < 0)):
+            raise ValueError(f"time falls after pose {early[0]}, at {values[early[0], 0]:g} s; sort the lines by time")
         return np.concatenate([Rotation.from_quat(values[:, 4:]).as_matrix(), values[:, 1:4, None]], axis=2)
     if not len(values):
         raise ValueError("it has none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -119,6 +120,11 @@ class HandMotion:
             even = even_rows(times, fps)
             motion = (hand.assets, hand.pose[even], hand.betas, hand.transl[even])
             write_bvh(path, *motion, fps=fps, joint_names=joint_names)
+        for number in itertools.count(max(len(moving), 1) + 1) if bvh is not None else ():
+            path = bvh.with_name(f"{bvh.stem}_{number}{bvh.suffix}")
+            if not path.exists():
+                break
+            logger.warning("%s: this file is of an earlier run, here are fewer hands", path)
 
 
 def even_rows(times: np.ndarray, fps: float) -> np.ndarray:

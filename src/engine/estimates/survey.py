@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from src.engine.distributed import DistributedContext
 from src.estimators import EstimateFormatError, Reader
-from src.estimators.reader import Row
+from src.estimators.reader import Row, tell_partial
 from utils.artifacts import Predictions
 
 #: Hands of a batch, if its files hold no more: a process keeps the numbers of so many, and of no more files' contents
@@ -31,13 +31,15 @@ class Survey:
     Attributes:
         most: rows of a person that are kept.
         counts: file -> hands in it; sides: subject -> is_left of its hands.
-        columns: that no hand lacks (None: no hand yet); hand_names; name_length: letters of the longest image_name.
+        columns: that no hand lacks (None: no hand yet); every: that any has; hand_names;
+        name_length: letters of the longest image_name.
     """
 
     most: int
     counts: dict[int, int] = field(default_factory=dict)
     sides: dict[int, set[bool]] = field(default_factory=dict)
     columns: set[str] | None = None
+    every: set[str] = field(default_factory=set)
     hand_names: set[str] = field(default_factory=set)
     name_length: int = 1
     _drawn: dict[int, list[Drawn]] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Survey:
         for place, row in enumerate(rows):
             self.sides.setdefault(row.subject, set()).add(row.is_left)
             self.columns = set(row.columns) if self.columns is None else self.columns & set(row.columns)
+            self.every.update(row.columns)
             self.hand_names.add(row.hand_name)
             self.name_length = max(self.name_length, len(row.image))
             name = f"{file}/{row.image}".encode("utf-8", "replace")  # a picture's hands are drawn together
@@ -69,6 +72,7 @@ class Survey:
             self.sides.setdefault(subject, set()).update(sides)
         both = [columns for columns in (self.columns, other.columns) if columns is not None]
         self.columns = set.intersection(*both) if both else None
+        self.every |= other.every
         self.hand_names |= other.hand_names
         self.name_length = max(self.name_length, other.name_length)
         for kept in other._drawn.values():
@@ -112,4 +116,5 @@ def survey(reader: Reader, most: int, context: DistributedContext) -> Survey:
     whole = Survey(most)
     for part in context.gather_all(mine):
         whole = whole.plus(part)
+    tell_partial(reader.source, whole.every, whole.columns or ())
     return whole

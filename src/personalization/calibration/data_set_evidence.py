@@ -35,8 +35,10 @@ def with_evidence(
         cameras: keep only instants that so many see, and so many views of each (seeded); None: every row alone.
 
     Raises:
-        See `view_groups`, `group_views` and `wrist_depths`.
+        CalibrationError: both. Others: see `view_groups`, `group_views` and `wrist_depths`.
     """
+    if cameras is not None and wrist_depth:
+        raise CalibrationError("--cameras and --wrist_depth: several cameras tell the size alone; give one of them")
     if cameras is not None:
         kept = group_views(instants(dataset, rows), cameras, seed)
         predictions, rows = predictions.select(kept), rows[kept]

@@ -88,7 +88,8 @@ class KeypointHands:
         kept, reasons = [], Counter[str]()
         for row, name in enumerate(self.names):
             off = float(fit.reprojection_px[row])
-            size = float(np.ptp(self.keypoints[row][self.confidence[row] > 0], axis=0).max(initial=0.0))
+            shown = self.keypoints[row][self.confidence[row] > 0]
+            size = float(np.ptp(shown, axis=0).max()) if len(shown) else 0.0
             std = options.noise.std_box * size if options.noise.std_px is None else options.noise.std_px
             if not bool(usable(fit.status[row])):
                 reason = Status(int(fit.status[row])).name.lower().replace("_", " ")
@@ -167,18 +168,24 @@ def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str |
             f"confidence has shape {confidence.shape} and spans [{confidence.min():g}, {confidence.max():g}]; "
             f"({count},21) in [0,1] is meant, zero where unseen"
         )
-    keypoints = np.where(confidence[..., None] > 0, keypoints, 0.0)  # what is not seen may be anywhere
-    keypoints = np.where(left[:, None, None], keypoints * [-1.0, 1.0], keypoints)  # mirrored about x = 0
+    keypoints, ids = as_right(keypoints, confidence, left)
     turn = np.array([-1.0, 1.0, 1.0])
     K[left] *= turn[:, None] * turn
-    ids = content_ids(keypoints, left)
-    is_kept = ~np.isfinite(keypoints).all(axis=(1, 2))  # named later, each
+    is_kept = ~(np.isfinite(keypoints).all(axis=(1, 2)) & (confidence > 0).any(axis=1))  # named later, each
     is_kept[np.unique(ids, return_index=True)[1]] = True
     rows = np.flatnonzero(is_kept)
     if len(rows) < count:
         logger.warning("%d of %d hands are the same as one before; left out", count - len(rows), count)
     names = [f"image {row}" for row in rows]
     return KeypointHands(keypoints[rows], K[rows], confidence[rows], left[rows], ids[rows], names)
+
+
+def as_right(keypoints: np.ndarray, confidence: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (N,21,2) px of left (N,) hands mirrored about x = 0, zero where confidence (N,21) is; and the images'
+    numbers (N,), see `content_ids`."""
+    keypoints = np.where(confidence[..., None] > 0, keypoints, 0.0)  # what is not seen may be anywhere
+    keypoints = np.where(left[:, None, None], keypoints * [-1.0, 1.0], keypoints)
+    return keypoints, content_ids(keypoints, left)
 
 
 def _pinhole(result: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -162,8 +162,16 @@ def solve_person(
             logger.warning("%s", said)
     landmarks = {} if result.offsets is None else {options.landmarks.name: result.offsets[0].cpu().numpy()}
     used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
-    if own.views is not None:  # that is of instants, not of images
-        used = np.ones(len(own.predictions), dtype=bool)
+    if own.views is not None:  # that is of instants, of which some views may not count
+        inputs = check_frames(
+            pose[0].to(model.device, model.dtype),
+            start.expand(len(pose[0]), -1),
+            K[0],
+            keypoints[0],
+            None if trust is None else trust[0],
+            options.noise.min_confidence,
+        )
+        used = used[np.unique(own.views.instant, return_inverse=True)[1].reshape(-1)] & inputs.good.cpu().numpy()
     return result.betas[0].cpu().numpy(), covariance, used, {"evidence": further, "landmarks": landmarks}
 
 

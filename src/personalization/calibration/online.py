@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.from_keypoints import keypoint_options
+from src.personalization.calibration.from_keypoints import as_right, keypoint_options
 from src.personalization.calibration.images import evidence_of
 from src.personalization.calibration.multi_frame import LAPLACE_SHARE
 from src.personalization.calibration.online_frames import FrameFitter
@@ -122,6 +122,7 @@ class OnlineCalibration:
         self.skipped: dict[str, int] = {}
         self._frames = FrameFitter(self.assets, self.model, options)
         self._sides: set[str] = set()
+        self._image_ids: list[int] = []  # of the first frame: files that share it are of one video
         self._own, self._others = Views(online.same_view, online.kept), dict[int, Views]()
         self._same: set[int] = set()
         self._shown: dict[int, tuple[float, str]] = {}  # when, and which hand
@@ -180,6 +181,10 @@ class OnlineCalibration:
         self._tell_apart(track, hand, instant)
         if track in self._same:
             self._sides.add(hand)
+            if not self._image_ids:
+                trust = np.ones(21) if confidence is None else np.asarray(confidence, np.float64)
+                points, left = np.asarray(keypoints, np.float64), np.array([hand == "left"])
+                self._image_ids = as_right(points[None], trust[None], left)[1].tolist()
             if self._own.add(found):
                 self.settle(1)
             else:
@@ -249,6 +254,7 @@ class OnlineCalibration:
             side=next(iter(self._sides)) if len(self._sides) == 1 else "both" if self._sides else "right",
             method="online",
             n_images=self._own.frames,
+            image_ids=list(self._image_ids),
             landmarks=landmarks,
             **evidence_of(self.options, self._told(), repeats=self._repeats()),
         )

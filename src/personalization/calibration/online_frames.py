@@ -122,6 +122,8 @@ class FrameFitter:
                 f"keypoints {tuple(points.shape)}, K {tuple(camera.shape)}: (21,2) px and (3,3) px are meant, and "
                 "confidence (21,)"
             )
+        if trust is not None and bool(((trust < 0) | (trust > 1)).any()):
+            raise CalibrationError(f"confidence spans [{trust.min():g}, {trust.max():g}]; [0,1] is meant")
         if is_left:  # mirrored about x = 0
             points = points * points.new_tensor([-1.0, 1.0])
             turn = camera.new_tensor([-1.0, 1.0, 1.0])

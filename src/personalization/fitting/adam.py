@@ -64,14 +64,14 @@ def fit_adam(
     Args:
         joints_of: the hand, full layer or joints only; see `JointsFunction`.
         pose: (N,16,3,3) starting rotations; betas: (N,10), fixed; K: (N,3,3) px.
-        keypoints: (N,21,2) px, standard order; confidence: (N,21) or None.
+        keypoints: (N,21,2) px, standard order; confidence: (N,21), zero where unseen, or None.
         penalty: adds to the loss a term (N,), px^2, of the pose (N,16,3,3), e.g. a prior, so that
             solvers can be compared on one objective.
         start: (N,3) m translation to start from instead of the back-projected wrist.
         pose_once: pose the hand once for all of stage 1, since translation alone only shifts its joints;
             the same iterates up to rounding, without what the paper's loop spends on them.
     """
-    weights = torch.ones_like(keypoints[..., 0])
+    weights = torch.ones_like(keypoints[..., 0]) if confidence is None else (confidence > 0).to(keypoints)
     if options.use_confidence and confidence is not None:
         weights = confidence / confidence.mean(dim=1, keepdim=True).clamp_min(1e-6)
     keypoints = torch.where((weights > 0)[..., None], keypoints, torch.zeros_like(keypoints))
@@ -86,7 +86,8 @@ def fit_adam(
 
     with torch.no_grad():
         still = joints_of(pose, betas, torch.zeros_like(betas[:, :3]))
-        ray = wrist_at_depth(keypoints[:, 0], K)
+        middle = (weights[..., None] * keypoints).sum(dim=1) / weights.sum(dim=1, keepdim=True).clamp_min(1e-6)
+        ray = wrist_at_depth(torch.where(weights[:, :1] > 0, keypoints[:, 0], middle), K)
         transl = ray - still[:, 0] if start is None else start.clone()
     transl.requires_grad_(True)
 

@@ -125,9 +125,13 @@ def fit(
         camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (len(points), 3, 3))
         if camera.dim() == 2:
             checked_intrinsics(camera.numpy(), "of all hands")
+        elif len(mirrors := torch.nonzero((camera[:, 0, 0] <= 0) & (camera[:, 1, 1] <= 0))):
+            checked_intrinsics(camera[mirrors[0, 0]].numpy(), f"of hand {int(mirrors[0, 0])}")
         camera = camera.expand(len(points), 3, 3)
     n, left, give = len(points), side == "left", _like(given)
     trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
+    if trust is not None and ((trust < 0) | (trust > 1)).any():
+        raise ValueError(f"confidence spans [{trust.min():g}, {trust.max():g}]; it must be in [0,1], zero where unseen")
     assets = right_hand(hand)
     if identity is not None and betas is not None:
         raise ValueError("give betas or an identity, not both")

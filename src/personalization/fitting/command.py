@@ -135,13 +135,15 @@ def summarise(
 ) -> dict[str, Any]:
     """Speed, counts by status and reprojection error (px) of the fits; with truth also 3D errors (mm) of all rows,
     before and after."""
-    fitted_px = fitted.reprojection_px[usable(torch.as_tensor(fitted.status)).numpy()]
+    fits = usable(torch.as_tensor(fitted.status)).numpy()
+    fitted_px = fitted.reprojection_px[fits]
+    seen_px = fitted_px[fitted_px > 0]  # frames of a video that their neighbours carry have no keypoints
     report: dict[str, Any] = {
         "n_images": len(fitted.status),
         "frames_per_second": fitted.frames_per_second,
         "status": count_status(fitted.status),
         "n_fitted": len(fitted_px),
-        "reprojection_rmse_px": float(np.sqrt(np.mean(fitted_px**2))) if len(fitted_px) else None,
+        "reprojection_rmse_px": float(np.sqrt(np.mean(seen_px**2))) if len(seen_px) else None,
     }
     if truth is not None:
         valid = np.flatnonzero(truth["valid"])

@@ -86,7 +86,8 @@ class FixedLagSmoother:
 
         Returns:
             The frames that are settled now, each with its number (0 for the first ever) and a `FitResult` of one row;
-            mostly the one ``lag`` frames ago. Not usable are those that came when nothing said where the hand is.
+            mostly the one ``lag`` frames ago. Not usable are those that came when nothing said where the hand is, and
+            nothing had for ``largest_gap`` seconds.
 
         Raises:
             ValueError: time does not advance, or is no number; the frame is then not counted.
@@ -106,6 +107,10 @@ class FixedLagSmoother:
         trust = None if confidence is None else confidence.to(**to)[None]
         guess = None if world is None else world.to(**to)[None]
         inputs = check_frames(*given, trust, self.options.frame.noise.min_confidence)
+        if bool(inputs.good[-1]):
+            self._seen = seconds
+        elif len(self._seconds) and seconds - self._seen > self.options.largest_gap:
+            settled += self.flush()
         alone = None
         if len(self._seconds) == 0:
             alone = fit_frames(self.model, *given, trust, self.options.frame, world=guess)
@@ -117,6 +122,7 @@ class FixedLagSmoother:
         state = self._begin(problem) if alone is None else self._state()
         result = minimise(problem, state, STEPS if self.lag else STEPS_AT_ONCE)
         self._pose, self._wrist = (result.state[name][0].numpy() for name in ("pose", "wrist"))
+        self._solved = result.status, result.steps, result.cost
         if not bool(in_range(result.state["wrist"]).all()):
             self._window.pop()
             self._pose, self._wrist, self._seconds = self._pose[:-1], self._wrist[:-1], self._seconds[:-1]
@@ -131,8 +137,7 @@ class FixedLagSmoother:
 
     def flush(self) -> list[tuple[int, FitResult]]:
         """The frames that still waited for later ones; no later frame is of the same motion."""
-        zero = torch.zeros(1, dtype=torch.int64)
-        settled = [self._settle(zero, zero, torch.zeros(1, dtype=torch.float64)) for _ in range(len(self._window))]
+        settled = [self._settle(*self._solved) for _ in range(len(self._window))]
         self.reset()
         return settled
 

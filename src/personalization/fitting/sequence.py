@@ -91,7 +91,9 @@ def fit_sequence(
     if not helped.any():
         return alone
     wrist = alone.transl + model.rest_points(alone.betas)[:, 0]
-    near, far, share = _neighbours(started, linked, seconds.to(model.device, model.dtype))
+    when = seconds.to(model.device)
+    near, far, share = _neighbours(started, linked, when.to(model.dtype))
+    helped &= torch.minimum((when - when[near]).abs(), (when[far] - when).abs()) <= options.largest_gap
     shape = torch.where(torch.isfinite(shape).all(dim=1, keepdim=True), shape, alone.betas[near])
     turn = roma.rotmat_to_rotvec(alone.pose[near].mT @ alone.pose[far])
     begin = alone.pose[near] @ roma.rotvec_to_rotmat(share[:, None, None] * turn)

@@ -91,7 +91,8 @@ class Watching(contextlib.AbstractContextManager):
             f"{self.online.views} views and a 95% interval of {self._length():.0f} mm, {asked.least_views} and "
             f"{asked.narrow_mm:g} are asked for (--calibrate_until_mm); a measured length narrows it (--hand_length_mm)"
         )
-        logger.info("no identity is written: %s", reason)
+        old = f"; {self.path} is of an earlier run" if self.path.exists() and not self.is_written else ""
+        logger.info("no identity is written: %s%s", reason, old)
 
     def note(self) -> dict[str, Any]:
         """What a frame's line says of it: frames, views, hand length and its 95% interval, mm, and the file."""
