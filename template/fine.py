@@ -62,6 +62,10 @@ class FineHand(nn.Module):
         super().__init__()
         if assets.side != "right":
             raise ValueError(f"the fine mesh is a right hand, the assets are of the {assets.side}; mirror the result")
+        if assets.name != "stand-in-2":
+            raise ValueError(
+                f"the fine mesh is of template/stand_in_2.npz, not of {assets.name!r}: its betas are others"
+            )
         template = np.concatenate([assets.v_template[..., None], assets.shapedirs], axis=-1)
         values = {
             "joint_basis": np.einsum("jv,vcs->jcs", assets.J_regressor, template),  # (16, 3, 11)

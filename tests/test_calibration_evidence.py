@@ -14,6 +14,8 @@ import torch
 from benchmarks.scenes.calibration_cases import simulated_scores
 from benchmarks.scenes.simulation import SimulationOptions, second_camera, simulate
 from datasets import open_labels
+from src.personalization.calibration.data_set_evidence import with_evidence
+from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import Images, ViewGroups, choose_images, rows_by_subject
 from src.personalization.calibration.measure_population import measure_network, pose_error_covariance
 from src.personalization.calibration.population import (
@@ -85,6 +87,29 @@ def test_views_of_an_instant_are_one_frame() -> None:
                 continue
             image = homogeneous @ seen.projections[row, view].T
             torch.testing.assert_close(image[:, :2] / image[:, 2:], seen.keypoints[row, view], atol=1e-4, rtol=0)
+
+
+def test_images_of_an_instant_that_do_not_count_are_not_counted() -> None:
+    rows, first = rows_of(1, 4)
+    second, camera = second_camera(first, CLEAN)
+    both = {
+        name: np.stack([getattr(rows, name), getattr(second, of)[0].numpy()], axis=1).reshape(8, *shape)
+        for name, of, shape in (
+            ("K", "K", (3, 3)),
+            ("pose", "predicted", (16, 3, 3)),
+            ("keypoints_2d", "keypoints", (21, 2)),
+        )
+    }
+    both["keypoints_2d"][[2, 3, 5]] = 50.0  # both views of one instant, and one of another
+    wide = {
+        name: np.repeat(getattr(rows, name), 2, axis=0) for name in ("subject_id", "sequence_id", "is_left", "betas")
+    }
+    views = ViewGroups(np.repeat([7, 3, 9, 5], 2), np.tile(np.stack([np.eye(4), camera.numpy()]), (4, 1, 1)))
+    pairs = replace(rows, image_id=np.arange(8), **wide, **both)
+    identity = calibrate_predictions(pairs, ASSETS, options=CalibrationOptions(population=Population()), views=views)[1]
+    assert (identity.n_images, identity.image_ids) == (5, [0, 1, 4, 6, 7])
+    with pytest.raises(CalibrationError, match="--cameras and --wrist_depth"):
+        with_evidence(pairs, None, np.arange(8), 2, True)
 
 
 @pytest.mark.parametrize("wanted", [1, 3, 5, 9])

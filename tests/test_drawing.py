@@ -150,6 +150,9 @@ def test_mesh_files_keep_vertices_order_colours_and_frame(tmp_path: Path, suffix
     np.testing.assert_array_equal(back_faces, faces)
     raw = trimesh.load_mesh(tmp_path / f"m{suffix}", process=False)
     np.testing.assert_array_equal(np.asarray(raw.visual.vertex_colors)[:, :3], colours)
+    for wrong in ((0.5, 0.2, 0.1), (300, -1, 0), np.full((len(vertices), 4), 9)):
+        with pytest.raises(ValueError, match="whole numbers from 0 to 255"):
+            write_mesh(tmp_path / "wrong.ply", vertices, faces, wrong)
     expected_z = -1 if suffix == ".glb" else 1  # glTF looks along -z
     assert np.sign(raw.vertices[:, 2].mean()) == expected_z and raw.volume > 0
     write_mesh(tmp_path / f"n{suffix}", vertices, faces, overlay.IDENTITY_COLOUR)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from src.personalization.fitting.api import fit
+from src.personalization.terms.hand_size import lengths_mm
 from template import HandModel, load_hand_assets, mirror_assets
 from utils.artifacts import ArtifactError
 from utils.identity import Identity
@@ -67,14 +70,17 @@ def test_torch_in_torch_out_and_a_left_hand_is_the_mirror_image(world: Simulated
 
 def test_identity_and_mistakes_are_named(world: Simulated) -> None:
     assets, keypoints, K = load_hand_assets(), world.keypoints[0], world.K[0]
-    identity = Identity(world.betas[0].numpy(), assets.name, assets.hash, 180.0)
+    length = lengths_mm(assets, world.betas[0].numpy(), None, ("hand",))["hand"][0]
+    identity = Identity(world.betas[0].numpy(), assets.name, assets.hash, length)
     given = {"pose": world.predicted[0]}
     same = fit(keypoints, K, identity=identity, **given)
     torch.testing.assert_close(same.joints, fit(keypoints, K, betas=world.betas[0], **given).joints)
     with pytest.raises(ValueError, match="betas or an identity, not both"):
         fit(keypoints, K, betas=world.betas[0], identity=identity)
     with pytest.raises(ArtifactError):
-        fit(keypoints, K, identity=Identity(world.betas[0].numpy(), "another", "0" * 12, 180.0))
+        fit(keypoints, K, identity=Identity(world.betas[0].numpy(), "another", "0" * 12, length))
+    with pytest.raises(ArtifactError, match="states a hand of 150.0 mm"):
+        fit(keypoints, K, identity=replace(identity, hand_length_mm=150.0))
     with pytest.raises(ValueError, match=r"keypoints has shape \(21, 2\); it must be \(None, 21, 2\)"):
         fit(keypoints[0], K[0])
     with pytest.raises(ValueError, match="side is 'both'"):

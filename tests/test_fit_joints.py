@@ -168,6 +168,11 @@ def test_points_that_are_no_hands_are_not_usable(world: Simulated) -> None:
     torch.testing.assert_close(both.pose[4:], fit_joints(ASSETS, points).pose, atol=1e-3, rtol=0)
 
 
+def test_who_is_not_usable_has_no_residual(world: Simulated) -> None:
+    found = handid.fit(joints=1000 * world.joints[:4, 0], hand=ASSETS)
+    assert not found.usable.any() and torch.isnan(torch.as_tensor(found.residual_mm)).all()
+
+
 def test_no_hands_and_autocast(world: Simulated) -> None:
     none = handid.fit(joints=np.zeros((0, 21, 3)), hand=ASSETS)
     assert none.joints.shape == (0, 21, 3) and none.status == [] and none.covariance.shape == (0, 61, 61)

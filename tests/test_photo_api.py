@@ -51,7 +51,11 @@ def test_a_picture_is_a_call(
     right = estimate(image, K=K, box=box)
     assert right.vertices.shape == (778, 3) and right.side == "right" and 0.1 < right.distance_m < 3
     assert np.linalg.norm(project_numpy(right.joints.astype(float), K) - right.keypoints, axis=1).mean() < 10
-    assert right.length.std_mm > 0 and right.sources.camera == "K"
+    assert right.length.std_mm > 0 and (right.sources.camera, right.sources.side) == ("K", "default")
+    left_handed = right.mirrored()
+    for name in ("vertices", "joints", "transl", "pose"):  # whose points the same hand model takes
+        assert getattr(left_handed, name).dtype == getattr(right, name).dtype
+    assert right == right and right != left_handed
     np.testing.assert_array_equal(estimate(str(path), K=K, box=box).vertices, right.vertices)
 
     corners = (223 - box[2], box[1], 223 - box[0], box[3])
@@ -65,6 +69,10 @@ def test_a_picture_is_a_call(
     told = estimate(image, K=K, identity=tmp_path / "me.json", box=box)
     np.testing.assert_allclose(told.betas, 0.5)
     assert told.length.mm == pytest.approx(length, abs=1e-3)
+    with pytest.raises(ArtifactError, match="states a hand of 150.0 mm"):
+        estimate(image, K=K, identity=replace(identity, hand_length_mm=150.0), box=box)
+    with pytest.raises(TypeError, match="identity is a ndarray; an Identity or the path"):
+        estimate(image, K=K, identity=identity.betas, box=box)
     assert estimate.identity is None  # a call leaves nothing behind
     found = estimate(image, fov=40)
     assert "searched" in found.sources.box and found.sources.camera == "--fov 40"
@@ -83,11 +91,13 @@ def test_what_is_said_twice_is_said_once(
     for given in ({"K": K}, {"fov": 40}, {"box": box}):
         with pytest.raises(ValueError, match=r"a_(K\.npy|bbox\.json) beside the picture says it as well"):
             estimate(tmp_path / "a.png", **given)
+    length = lengths_mm(estimate.assets, np.zeros(10), None, ("hand",))["hand"][0]
     own = replace(
-        estimate, K=Camera(K, "K"), identity=Identity(np.zeros(10), "x", estimate.assets.hash, 188.0, side="left")
+        estimate, K=Camera(K, "K"), identity=Identity(np.zeros(10), "x", estimate.assets.hash, length, side="left")
     )
     with pytest.raises(ArtifactError, match="side is 'left'"):
-        own(image, box=box)
+        own(image, box=box, side="right")
+    assert own(image, box=box).side == "left"  # nobody says another
     found = replace(own, identity=None)(image, fov=40, box=box)
     assert found.sources.camera == "--fov 40"
 
@@ -130,6 +140,13 @@ def test_what_is_no_picture(estimate: PhotoEstimator, sample: tuple[np.ndarray, 
     with pytest.raises(ValueError, match="another"):
         estimate(image, identity=Identity(np.zeros(10), "another", "0123", 190.0))
     assert assets.hash == estimate.assets.hash
+
+
+def test_who_loads_a_network_keeps_his_random_numbers() -> None:
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    load("mano_identity", device="cpu")
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_networks_that_are_not_there() -> None:

@@ -14,7 +14,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from template import HandModel, load_hand_assets
-from template.assets import HandAssets
+from template.assets import STAND_IN_PATH, HandAssets
 from template.fine import FINE_PATH, REGIONS, FineHand, load_fine_mesh
 from template.stand_in.build import read_hand
 from template.stand_in.check import check_hand
@@ -146,6 +146,8 @@ def test_fine_hand_is_differentiable_and_float32_agrees(assets: HandAssets, fine
     assert betas.grad.abs().min() > 0
     with pytest.raises(ValueError, match="right hand"):
         FineHand(load_hand_assets(COARSE_PATH, side="left"), fine)
+    with pytest.raises(ValueError, match="not of 'stand-in'"):
+        FineHand(load_hand_assets(STAND_IN_PATH), fine)
 
 
 def test_fine_and_coarse_skin_stay_together_in_every_grasp(assets: HandAssets, fine: dict[str, np.ndarray]) -> None:

@@ -75,7 +75,11 @@ def test_too_little_leaves_no_file_and_says_what_is_missing(tmp_path: Path, capl
         growing.see(hand(0), 1, 0.0)
         growing.close()
     assert "no identity is written: 1 views" in caplog.text and "--hand_length_mm" in caplog.text
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir()) and "earlier run" not in caplog.text
+    (tmp_path / "a.json").write_text("{}")
+    with caplog.at_level(logging.INFO):
+        growing.close()
+    assert "a.json is of an earlier run" in caplog.text
 
 
 def test_an_interrupted_video_leaves_what_is_known_and_a_failed_one_what_was(tmp_path: Path) -> None:

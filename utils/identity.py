@@ -23,7 +23,7 @@ SIDES = ("right", "left", "both")
 MOST_OWN = 0.05
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Identity(ShortRepr, OfHand):
     """The shape of one person's hand, small enough to read: what calibration finds out.
 

@@ -149,7 +149,8 @@ def load_network(
         raise CheckpointError(f"{path}: is a {card.model}, but a {expect} is needed")
     card.options.pop("weights", None)
     try:
-        model = card.build(assets, hierarchy)
+        with torch.random.fork_rng(devices=[]):  # what it begins with is replaced: the caller's numbers stay his
+            model = card.build(assets, hierarchy)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its card describes no network of this code ({error})") from error
     own_hash = getattr(model, "hierarchy_hash", "")

@@ -44,7 +44,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         writable_file(args.results, "--results")  # before the work, not after it
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
-    if args.predictions and Path(args.predictions).suffix in RESULT_FILES:
+    if args.predictions and Path(args.predictions).suffix.lower() in RESULT_FILES:
         return _written(args, _evaluate_result_file(args))
     predictions = load_predictions(args.predictions) if args.predictions else predict(args)
     if predictions is None:  # under torchrun: the leading process has them all and measures

@@ -138,7 +138,7 @@ def read_lists(
     _check_kind(kind)
     count = OFFICIAL_COUNTS[kind] if count is None else count
     try:
-        if path.suffix == ".zip":
+        if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as bundle:
                 if bundle.namelist() != [ARCHIVE_MEMBER]:
                     raise SubmissionError(f"{path} holds {bundle.namelist()}; it must hold {ARCHIVE_MEMBER} alone")
@@ -181,8 +181,8 @@ def read_dexycb(
         except (ValueError, OverflowError) as error:
             raise SubmissionError(f"{path} line {number + 1}: {error}") from error
     joints = check_points(rows.reshape(-1, 21, 3) / 1000, len(lines), 21, f"DexYCB {path}")
-    _judge(joints, None, ids, f"DexYCB {path}", strict)
     _check_dexycb_ids(ids, ids if expected_ids is None else expected_ids, f"DexYCB {path}")
+    _judge(joints, None, ids, f"DexYCB {path}", strict)
     return ids, joints
 
 

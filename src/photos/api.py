@@ -17,7 +17,7 @@ from src.engine.networks import read_network
 from src.models.mesh_joints import is_mesh_model
 from src.personalization.calibration.population import SHIPPED_PRIOR, Population, shipped_population, with_population
 from src.personalization.fitting.fit import FitOptions
-from src.personalization.terms.hand_size import check_stated_length
+from src.personalization.terms.hand_size import opened_identity
 from src.photos.boxes import Refused, Region, choose_regions
 from src.photos.camera import Camera, choose_camera
 from src.photos.detector.detection import Finder
@@ -31,7 +31,7 @@ from src.photos.perspective import into_view, out_of_view, view_for
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
 from template import HandAssets, load_hand_assets
-from utils.artifacts import ArtifactError, Identity, load_identity
+from utils.artifacts import ArtifactError, Identity
 from utils.camera import mirror_intrinsics, mirror_points
 from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 from utils.cameras.lens import CameraModel
@@ -94,7 +94,7 @@ class PhotoEstimator(ShortRepr):
         image: np.ndarray | str | os.PathLike,
         K: np.ndarray | None = None,
         fov: float | None = None,
-        side: str = "right",
+        side: str | None = None,
         identity: Identity | str | os.PathLike | None = None,
         box: tuple[float, float, float, float] | None = None,
     ) -> Result:
@@ -104,7 +104,8 @@ class PhotoEstimator(ShortRepr):
             image: (H,W,3) uint8 RGB, or a file, whose EXIF may know the lens.
             K: (3,3) intrinsics, px. fov: degrees across the longer side. Of neither, EXIF or a guess is taken, and
                 distances scale with it.
-            side: which hand; "auto": what the detector says, or the side on which the keypoint network is surer.
+            side: which hand; "auto": what the detector says, or the side on which the keypoint network is surer. None:
+                the identity's, what the detector says, or, of networks, which do not look for it, "right".
             identity: the person's `Identity`, or its file. Good choices are a calibrated one, or None.
             box: left, top, right, bottom of the hand, px; None: it is looked for.
 
@@ -113,16 +114,14 @@ class PhotoEstimator(ShortRepr):
             ValueError: an argument is not what it should be, or a file beside the picture says the same; an identity of
                 another side or hand model.
         """
-        if side not in SIDES:
+        if side not in (*SIDES, None):
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
-        side = self.hand or side if side == "auto" else side
+        side = self.hand or side if side in ("auto", None) else side
         photo = photo_of(image)
         identity = self.identity if identity is None else identity
-        if isinstance(identity, (str, os.PathLike)):
-            identity = check_stated_length(load_identity(identity), self.assets)
         if identity is not None:
-            identity.check_hand(self.assets)
-            if side == "auto" and identity.side != "both":
+            identity = opened_identity(identity, self.assets)
+            if side in ("auto", None) and identity.side != "both":
                 side = identity.side
             if identity.side not in (side, "both"):
                 raise ArtifactError(f"{identity.source}: side is {identity.side!r}, but a {side} hand is asked for")

@@ -35,7 +35,7 @@ CONVENTIONS = {
     "hand_model of that hand, give its vertices; the left hand_model is the mirror image of the right one "
     "(template.mirror_assets), not the file MANO_LEFT, whose betas mean something else",
 }
-_FLIP = np.array([-1.0, 1.0, 1.0])
+_FLIP = np.array([-1, 1, 1], dtype=np.int8)  # which leaves a point's own precision
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Sources:
     keypoints: str = ""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Result(ShortRepr):
     """A hand in a picture of ``width`` pixels, or in its mirror image while it is worked on (see `mirrored`).
 

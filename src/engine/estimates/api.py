@@ -19,9 +19,9 @@ from src.personalization.estimates.trust import Trust, load_trust
 from src.personalization.fitting.api import as_seen
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.shape_source import check_side
-from src.personalization.terms.hand_size import LengthCue, check_stated_length
+from src.personalization.terms.hand_size import LengthCue, opened_identity
 from template import HandAssets, right_hand
-from utils.artifacts import Identity, Predictions, load_identity
+from utils.artifacts import Identity, Predictions
 from utils.short_repr import ShortRepr
 
 
@@ -58,7 +58,7 @@ class PersonalisedHands(ShortRepr):
 def personalise(
     estimates: Predictions | str | os.PathLike,
     K: np.ndarray | None = None,
-    identity: Identity | str | os.PathLike | dict[int, Identity] | None = None,
+    identity: Identity | str | os.PathLike | dict[int, Identity | str | os.PathLike] | None = None,
     *,
     format: str | None = None,
     hand_length_mm: float | None = None,
@@ -147,11 +147,11 @@ def personalise(
 
 
 def _identities(
-    given: Identity | str | os.PathLike | dict[int, Identity], estimates: Predictions, assets: HandAssets
+    given: Identity | str | os.PathLike | dict[int, Identity | str | os.PathLike],
+    estimates: Predictions,
+    assets: HandAssets,
 ) -> dict[int, Identity]:
     """Those of the subjects of ``estimates``, each of this hand model and of a side that is seen."""
-    if isinstance(given, str | os.PathLike):
-        given = check_stated_length(load_identity(given), assets)
     subjects = np.unique(estimates.subject_id).tolist()
     if not isinstance(given, dict):
         if len(subjects) > 1:
@@ -159,7 +159,7 @@ def _identities(
         given = {subjects[0]: given}
     if lacking := [subject for subject in subjects if subject not in given]:
         raise ValueError(f"no identity of the subjects {lacking}; there are those of {sorted(given)}")
-    for subject in subjects:
-        given[subject].check_hand(assets)
-        check_side(given[subject], subject, estimates.is_left[estimates.subject_id == subject])
-    return {subject: given[subject] for subject in subjects}
+    found = {subject: opened_identity(given[subject], assets) for subject in subjects}
+    for subject, identity in found.items():
+        check_side(identity, subject, estimates.is_left[estimates.subject_id == subject])
+    return found

@@ -15,12 +15,12 @@ from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.solver.status import Status, usable
-from src.personalization.terms.hand_size import check_stated_length
+from src.personalization.terms.hand_size import opened_identity
 from template import HandAssets, HandModel, mirror_pose, right_hand
 from template.kinematics import joints_model
 from utils.artifact_checks import ArtifactError
 from utils.cameras.intrinsics import checked_intrinsics
-from utils.identity import Identity, load_identity
+from utils.identity import Identity
 from utils.short_repr import ShortRepr
 
 Array = np.ndarray | torch.Tensor
@@ -41,7 +41,8 @@ class FittedHands(ShortRepr):
         reprojection_px: (N,) root mean square distance to the keypoints, weighted by confidence; NaN of joints, and
             where the hand is not usable.
         faces: (1538,3) vertex numbers.
-        residual_mm: (N,) of joints: root mean square distance to them; std_mm: of a coordinate, as given or learnt.
+        residual_mm: (N,) of joints: root mean square distance to them, NaN where the hand is not usable; std_mm: of a
+            coordinate, as given or learnt.
         covariance: (N,61,61), of joints: pose (48 local rotation increments, rad), wrist (m), betas, of the hand in the
             right-hand convention.
     """
@@ -150,7 +151,8 @@ def fit(
         )
         points = points * points.new_tensor([-1.0 if left else 1.0, 1.0, 1.0])
         posed = fit_joints(assets, points, trust, shape, of_joints, device)
-        more = {"residual_mm": give(1000 * posed.residual), "std_mm": 1000 * posed.std}
+        residual = torch.where(usable(posed.status), 1000 * posed.residual, torch.nan)
+        more = {"residual_mm": give(residual), "std_mm": 1000 * posed.std}
         return replace(_posed(posed, assets, left, give), covariance=give(posed.covariance), **more)
     start = None if pose is None else _tensor(pose, "pose", (n, 16, 3, 3))
     if left:  # a camera that looks at the mirror image, x -> -x
@@ -172,9 +174,7 @@ def fit(
 
 def _of_side(identity: Identity | str | os.PathLike, side: str, assets: HandAssets) -> Identity:
     """The identity, or that of the file, of this side and hand model."""
-    if isinstance(identity, str | os.PathLike):
-        identity = check_stated_length(load_identity(identity), assets)
-    identity.check_hand(assets)
+    identity = opened_identity(identity, assets)
     if identity.side not in (side, "both"):
         raise ArtifactError(
             f"{identity.source}: is of a {identity.side} hand, these are {side} ones; if both are one person's, "

@@ -4,6 +4,7 @@ far betas err."""
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from src.personalization.solver.status import CalibrationError
 from template import HandAssets
 from template.kinematics import JointsModel
-from utils.artifacts import ArtifactError, Identity
+from utils.artifacts import ArtifactError, Identity, load_identity
 from utils.identity import HALF_95
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
 
@@ -183,6 +184,19 @@ def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
         f"{identity.source}: states a hand of {said}, but its betas and covariance are of one of {found}. Has it been "
         "edited? A measured length is given with --hand_length_mm when calibrating"
     )
+
+
+def opened_identity(identity: Identity | str | os.PathLike, assets: HandAssets) -> Identity:
+    """An identity, or that of a file, after `check_stated_length`.
+
+    Raises:
+        TypeError: neither. Others: see `load_identity` and `check_stated_length`.
+    """
+    if isinstance(identity, str | os.PathLike):
+        identity = load_identity(identity)
+    if not isinstance(identity, Identity):
+        raise TypeError(f"identity is a {type(identity).__name__}; an Identity or the path of its file is meant")
+    return check_stated_length(identity, assets)
 
 
 def describe_lengths(identity: Identity, assets: HandAssets) -> str:
