@@ -99,6 +99,13 @@ def test_wrong_order_count_unit_axes_and_values_are_refused_and_nothing_is_writt
     refused("root-relative", j=joints - joints[:, :1], v=vertices - joints[:, :1])
     refused("wrong axes", j=joints * [1, -1, -1], v=vertices * [1, -1, -1])
     refused("another order", j=joints[:, [STANDARD.index(name) for name in HO3D]])
+    bent, mirror = joints.copy(), np.array([-1, 1, 1])
+    for tip in (8, 12, 16, 20):  # away from the camera, which sees the back of a right hand with its thumb on the left
+        bent[:, tip] = bent[:, tip - 3] + [0, -0.03, 0.04]
+    write_lists(path, "freihand", bent, vertices, ids, ids)
+    path.unlink()
+    path.with_suffix(".zip").unlink()
+    refused("bend backwards", j=bent * mirror, v=vertices * mirror)
     refused("share frame and unit", v=vertices - joints[:, :1])
     refused("row 2 is not finite", j=np.where(np.arange(4)[:, None, None] == 2, np.nan, joints))
     refused("vertices has shape", v=vertices[:, :777])

@@ -12,6 +12,8 @@ from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
 PALM_LENGTH = (0.02, 0.3)  # metres, wrist to middle mcp; adults have about 0.09
 FARTHEST = 10.0  # metres from the camera, of any point
 DEPTH = (0.1, 5.0)  # metres, wrist in front of the camera
+BENT_BACK = 0.2  # median of a data set's fingers, over their length; stretched ones reach 0.1
+KNUCKLES, TIPS = [5, 9, 13, 17], [8, 12, 16, 20]  # standard order, without the thumb's
 
 
 class SubmissionError(ValueError):
@@ -92,9 +94,24 @@ def check_hands(joints: np.ndarray, vertices: np.ndarray | None, what: str) -> N
             f"{what}: the 21 joints make shorter bones in another order than in the one expected here; "
             "FreiHAND and DexYCB use the standard order, HO-3D MANO's with the tips behind"
         )
-    if vertices is not None:
+    if vertices is not None:  # right hands alone; DexYCB's file has both
         gap = float(np.median(np.linalg.norm(vertices.mean(axis=1) - joints.mean(axis=1), axis=-1)))
         if gap > 0.1:
             raise SubmissionError(
                 f"{what}: mesh and joints lie {gap:.3g} m apart (median); they must share frame and unit"
             )
+        bend = float(np.median(bends_of_right_hands(joints)))
+        if bend < -BENT_BACK:
+            raise SubmissionError(
+                f"{what}: the fingers bend backwards (by {-bend:.2g} of their length, median): all hands are mirrored; "
+                "the data set shows right hands, x to the right and y down"
+            )
+
+
+def bends_of_right_hands(joints: np.ndarray) -> np.ndarray:
+    """(N,) of joints (N,21,3) in standard order: how far the fingertips lie to the palm's side of the knuckles, as a
+    part of their distance; of a right hand's mirror image the negative."""
+    out = (joints[:, TIPS] - joints[:, KNUCKLES]).mean(axis=1)
+    palm = np.cross(joints[:, KNUCKLES[0]] - joints[:, 0], joints[:, KNUCKLES[-1]] - joints[:, 0])
+    lengths = np.linalg.norm(out, axis=1) * np.linalg.norm(palm, axis=1)
+    return (out * palm).sum(axis=1) / np.maximum(lengths, 1e-12)
