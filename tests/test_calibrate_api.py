@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.scenes.simulation import SimulationOptions, simulate
 from src.evaluation.shape import zero_pose_mpvpe
@@ -106,6 +108,8 @@ def test_keypoints_that_cannot_be_used(assets: HandAssets) -> None:
         calibrate(np.full((2, 21, 2), np.nan), K=rows.K[0])
     with pytest.raises(ValueError, match="is it transposed"):
         calibrate(rows.keypoints_2d, K=rows.K[0].T)
+    with pytest.raises(ValueError, match=r"of the keypoints: K is <U15 \(\)"):
+        calibrate(rows.keypoints_2d, K="620,620,315,233")
     with pytest.raises(ValueError, match="of the keypoints: K is"):
         calibrate(rows.keypoints_2d, K=rows.K[0] * [[-1, 0, 1], [0, 1, 1], [0, 0, 1]])
     with pytest.raises(CalibrationError, match="0.003 mm .* their uncertainty, 0.1 at least"):
@@ -119,6 +123,8 @@ def test_a_hand_that_is_not_seen_is_left_out(assets: HandAssets) -> None:
     confidence = np.ones((6, 21))
     confidence[[0, 3]] = 0
     assert calibrate(rows.keypoints_2d, K=rows.K, confidence=confidence).n_images == 4
+    points, K = (torch.tensor(value, requires_grad=True) for value in (rows.keypoints_2d, rows.K))
+    assert calibrate(points, K=K, confidence=confidence).n_images == 4
     with pytest.raises(CalibrationError, match="6 no keypoints"):
         calibrate(rows.keypoints_2d, K=rows.K, confidence=0 * confidence)
 
@@ -234,6 +240,14 @@ def test_photos(assets: HandAssets, tmp_path: Path) -> None:
     np.testing.assert_array_equal(calibrate(paths, K=rows.K[0], hand_length_mm=length, finder=find).betas, found.betas)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         calibrate(tmp_path / "nowhere", finder=find)
+    two = {name: {"K": (rows.K[0] * [[scale], [scale], [1]]).tolist()} for name, scale in (("cam0", 1), ("cam1", 1.02))}
+    (tmp_path / "two.json").write_text(json.dumps(two))
+    with pytest.raises(ValueError, match="say which one"):
+        calibrate(paths, camera=tmp_path / "two.json", finder=find)
+    named = calibrate(paths, camera=tmp_path / "two.json", camera_name="cam0", hand_length_mm=length, finder=find)
+    np.testing.assert_allclose(named.betas, found.betas, atol=0.02)
+    with pytest.raises(CalibrationError, match="camera_name: which camera of a file"):
+        calibrate(paths, K=rows.K[0], camera_name="cam0", finder=find)
 
 
 def test_the_population_of_other_people_is_used(assets: HandAssets) -> None:

@@ -60,6 +60,7 @@ def calibrate(
     confidence: Any = None,
     fov: float | None = None,
     camera: str | os.PathLike | CameraModel | None = None,
+    camera_name: str | None = None,
     hand: str | None = None,
     hand_length_mm: float | None = None,
     hand_length_std_mm: float = 3.0,
@@ -90,7 +91,8 @@ def calibrate(
         K: (3,3) px, of pictures of one size, of keypoints (N,3,3) too; None: EXIF, ``<name>_K.npy``, or ``fov``.
         confidence: (N,21) in [0,1] of keypoints, zero where unseen; None: all one.
         fov: degrees of view across the photos' longer side.
-        camera: of photos, a lens with distortion: its file or numbers (`utils.cameras.files.read_camera`).
+        camera: of photos, a lens with distortion: its file or numbers (`utils.cameras.files.read_camera`); camera_name:
+            which one of a file with several.
         hand: "left" or "right": of photos only hands of that side; None: both, a person's hands share their shape.
             Keypoints are of a right hand unless "left".
         hand_length_mm: ruler, wrist joint to middle fingertip of the stretched hand. One camera does not see absolute
@@ -131,7 +133,15 @@ def calibrate(
     photos = kinds == {"photos"}
     if hand not in (None, "left", "right"):
         raise CalibrationError(f"hand is {hand!r}; it must be 'left', 'right' or None")
-    of_photos = {"fov": fov, "camera": camera, "card": card, "paper": paper, "corners": corners, "finder": finder}
+    of_photos = {
+        "fov": fov,
+        "camera": camera,
+        "camera_name": camera_name,
+        "card": card,
+        "paper": paper,
+        "corners": corners,
+        "finder": finder,
+    }
     of_photos["keypoints"] = None if keypoints == DETECTOR else keypoints
     own = {"K": K, "confidence": confidence, "hand": hand}
     if not photos and (given := [name for name, value in of_photos.items() if value is not None]):
@@ -165,7 +175,9 @@ def calibrate(
         subject = SOMEBODY if subject is None else subject
         finder = open_finder(keypoints, device=device) if finder is None else finder
         options = replace(photo_beliefs(assets, people, device, finder), **told)
-        lens = None if camera is None else lens_camera(camera)
+        if camera_name is not None and (camera is None or isinstance(camera, CameraModel)):
+            raise CalibrationError("camera_name: which camera of a file; give that as camera")
+        lens = None if camera is None else lens_camera(camera, camera_name)
         if K is not None:
             text = isinstance(K, str | os.PathLike)
             lens = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(K, "K", one=True), "given")

@@ -41,7 +41,7 @@ def checked_intrinsics(K: Any, source: object, one: bool = False) -> np.ndarray:
     Raises:
         ValueError: naming ``source`` and what is wrong.
     """
-    K = np.asarray(K)
+    K = np.asarray(K.detach().cpu() if hasattr(K, "detach") else K)
     if K.ndim not in ((2,) if one else (2, 3)) or K.shape[-2:] != (3, 3) or K.dtype.kind not in "fiu":
         raise ValueError(f"{source}: K is {K.dtype} {K.shape}; it must be a (3,3) matrix of pixels")
     K = K.astype(np.float64)
