@@ -105,7 +105,7 @@ class PhotoEstimator(ShortRepr):
             K: (3,3) intrinsics, px. fov: degrees across the longer side. Of neither, EXIF or a guess is taken, and
                 distances scale with it.
             side: which hand; "auto": what the detector says, or the side on which the keypoint network is surer. None:
-                the identity's, what the detector says, or, of networks, which do not look for it, "right".
+                what the detector says, or, of networks, which do not look for it, "right".
             identity: the person's `Identity`, or its file. Good choices are a calibrated one, or None.
             box: left, top, right, bottom of the hand, px; None: it is looked for.
 
@@ -121,10 +121,13 @@ class PhotoEstimator(ShortRepr):
         identity = self.identity if identity is None else identity
         if identity is not None:
             identity = opened_identity(identity, self.assets)
-            if side in ("auto", None) and identity.side != "both":
+            looked_for = side == "auto" or (side is None and self.detector is not None)
+            if looked_for and identity.side != "both":
                 side = identity.side
-            if identity.side not in (side, "both"):
-                raise ArtifactError(f"{identity.source}: side is {identity.side!r}, but a {side} hand is asked for")
+            if identity.side not in (side or "right", "both"):
+                raise ArtifactError(
+                    f"{identity.source}: side is {identity.side!r}, but a {side or 'right'} hand is asked for"
+                )
         if K is not None and fov is not None:
             raise ValueError("K and fov both say what the lens is; give one")
         for ending, given in (("_K.npy", [K, fov]), ("_bbox.json", [box])):

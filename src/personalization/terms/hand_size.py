@@ -4,6 +4,7 @@ far betas err."""
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from template.kinematics import JointsModel
 from utils.artifacts import ArtifactError, Identity, load_identity
 from utils.identity import HALF_95
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
+
+logger = logging.getLogger(__name__)
 
 #: Lengths that can be asked for: name -> joints (standard order), then points of the skin, whose successive distances
 #: are summed. Of the shipped hand the wrist joint lies below the wrist's crease and the tips are the fingers' ends, so
@@ -187,16 +190,21 @@ def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
 
 
 def opened_identity(identity: Identity | str | os.PathLike, assets: HandAssets) -> Identity:
-    """An identity, or that of a file, after `check_stated_length`.
+    """An identity of this hand, or that of a file, after `check_stated_length`; of an object a failure is a warning.
 
     Raises:
         TypeError: neither. Others: see `load_identity` and `check_stated_length`.
     """
     if isinstance(identity, str | os.PathLike):
-        identity = load_identity(identity)
+        return check_stated_length(load_identity(identity), assets)
     if not isinstance(identity, Identity):
         raise TypeError(f"identity is a {type(identity).__name__}; an Identity or the path of its file is meant")
-    return check_stated_length(identity, assets)
+    identity.check_hand(assets)
+    try:
+        return check_stated_length(identity, assets)
+    except ArtifactError as error:  # who made it by hand may not care for the length
+        logger.warning("%s", error)
+        return identity
 
 
 def describe_lengths(identity: Identity, assets: HandAssets) -> str:
