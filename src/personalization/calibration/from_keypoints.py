@@ -158,10 +158,10 @@ def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str |
         raise CalibrationError("no keypoints at all; there is nothing to calibrate from")
     if K is None:
         raise CalibrationError("keypoints need K, the (3,3) intrinsics in pixels of the images that they belong to")
-    K, count = checked_intrinsics(K, "of the keypoints"), len(keypoints)
+    K, count = np.asarray(K.detach().cpu() if hasattr(K, "detach") else K), len(keypoints)
     if K.shape not in ((3, 3), (count, 3, 3)):
         raise CalibrationError(f"K has shape {K.shape}; (3,3) or ({count},3,3) px is meant, as there are keypoints")
-    K = np.array(np.broadcast_to(K, (count, 3, 3)))
+    K = np.array(np.broadcast_to(checked_intrinsics(K, "of the keypoints"), (count, 3, 3)))
     confidence = np.ones(keypoints.shape[:2]) if confidence is None else np.asarray(confidence, dtype=np.float64)
     if confidence.shape != keypoints.shape[:2] or not ((confidence >= 0) & (confidence <= 1)).all():
         raise CalibrationError(
