@@ -208,6 +208,9 @@ def test_a_fisheye_by_any_name_is_one(words: dict, tmp_path: Path) -> None:
     assert camera.lens == "fisheye" and np.array_equal(camera.distortion, FISHEYE)
     (tmp_path / "camera.json").write_text(json.dumps({"K": K.tolist(), "D": PINHOLE.tolist(), "fisheye": False}))
     assert read_camera(str(tmp_path / "camera.json")).lens == "pinhole"
+    known = {"K": K.tolist(), "D": FISHEYE.tolist(), "model": "pinhole", "rostopic": "/fisheye/image"}
+    (tmp_path / "camera.json").write_text(json.dumps(known))
+    assert read_camera(str(tmp_path / "camera.json")).lens == "pinhole"
 
 
 def test_what_stands_beside_the_only_camera_is_of_it(tmp_path: Path) -> None:

@@ -198,5 +198,16 @@ def test_pictures_whose_numbers_are_in_another_order_are_refused(
     for number in (1, 2, 10, 11):
         cv2.imwrite(str(tmp_path / f"pictures/frame_{number}.png"), np.full((48, 64, 3), 90, np.uint8))
     words = ("--images", str(tmp_path / "pictures"), "--output", str(tmp_path / "page"))
-    with pytest.raises(ValueError, match="frame_1, frame_10, frame_11"):
+    with pytest.raises(ValueError, match="frame_1.png, frame_10.png, frame_11.png"):
         image_demo(arguments(*words, "--world_from_camera", str(write(tmp_path, "a.json"))))
+
+
+def test_names_with_and_without_numbers_have_an_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = PhotoEstimator(Resting(), bbox=(25, 15, 45, 35), K=Camera(SMALL, "K"))
+    monkeypatch.setattr("src.photos.run_images.open_tools", lambda _: tools)
+    (tmp_path / "pictures").mkdir()
+    for name in ("photo", "photo2", "photo-1", "photo 3"):
+        cv2.imwrite(str(tmp_path / f"pictures/{name}.png"), np.full((48, 64, 3), 90, np.uint8))
+    words = ("--images", str(tmp_path / "pictures"), "--output", str(tmp_path / "page"))
+    image_demo(arguments(*words, "--world_from_camera", str(write(tmp_path, "a.json"))))
+    assert len(json.loads((tmp_path / "page/predictions.json").read_text())["images"]) == 4

@@ -28,6 +28,11 @@ class HandLike(Protocol):
     def hash(self) -> str: ...
 
 
+def as_array(value: Any) -> Any:
+    """A tensor as NumPy, wherever it is and whether or not it requires gradients; anything else as it is."""
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+
+
 class OfHand:
     """What belongs to one hand model, whose name and hash it bears, and to no other."""
 

@@ -44,8 +44,8 @@ def write_mesh(
         vertices = vertices * CAMERA_TO_GLTF  # a half turn about x: face orientation stays
     if colors is not None:
         given = np.asarray(colors)
-        whole = given.dtype.kind in "iuf" and bool((given == np.round(given)).all() and (given >= 0).all())
-        if given.shape not in ((3,), vertices.shape) or not whole or given.max() > 255 or given.dtype.kind == "f":
+        fits = given.dtype.kind in "iu" and given.shape in ((3,), vertices.shape)
+        if not fits or given.min(initial=0) < 0 or given.max(initial=0) > 255:
             raise ValueError(f"{path}: colors must be whole numbers from 0 to 255, (3,) or (V,3) as the vertices")
         colors = np.broadcast_to(given.astype(np.uint8), vertices.shape)
     mesh = trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)

@@ -29,9 +29,15 @@ LOCK = ".demo.lock"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-def _by_number(name: str) -> list[tuple[int, str]]:
-    """A key that sorts names by the numbers in them, whatever their digits."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+def _numbers_fall(names: list[str]) -> bool:
+    """Of names that are alike but for their numbers, some come before ones with smaller numbers, as 10 before 2."""
+    last: dict[str, list[int]] = {}
+    for name in names:
+        alike, numbers = re.sub(r"\d+", "#", name), [int(number) for number in re.findall(r"\d+", name)]
+        if numbers < last.get(alike, []):
+            return True
+        last[alike] = numbers
+    return False
 
 
 def image_demo(args: argparse.Namespace) -> Gallery:
@@ -50,7 +56,7 @@ def image_demo(args: argparse.Namespace) -> Gallery:
     if output.resolve() == photos[0][1].parent.resolve():  # a plot might replace a picture
         raise ValueError(f"--output {output}: is where the pictures are; choose another folder")
     poses = camera_poses(args, lambda: len(photos), "pictures, in the order of their names")
-    if poses and (names := [name for name, _ in photos]) != sorted(names, key=_by_number):
+    if poses and _numbers_fall(names := [path.name for _, path in photos]):
         raise ValueError(
             f"--world_from_camera: whose pose is whose? Pictures come in the order of their names' letters "
             f"({', '.join(names[:3])}, ...), not of their numbers; give all numbers as many digits"

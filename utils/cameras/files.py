@@ -24,6 +24,7 @@ _LENS = {
     "pinhole": "pinhole", "opencv": "pinhole", "plumb_bob": "pinhole", "rational_polynomial": "pinhole",
     "radtan": "pinhole", "radial-tangential": "pinhole", "none": "pinhole", "": "pinhole",
     "fisheye": "fisheye", "opencv_fisheye": "fisheye", "equidistant": "fisheye", "kannala_brandt": "fisheye",
+    "kannalabrandt8": "fisheye",
 }  # fmt: skip
 _MATRIX = ("K", "k", "camera_matrix", "intrinsics", "cameraMatrix", "mtx")
 _NUMBERS = ("fx", "fy", "cx", "cy")
@@ -126,27 +127,29 @@ def _one_camera(path: Path, values: Any, name: str | None) -> Mapping[str, Any]:
 def _is_of_lens(key: str, value: Any) -> bool:
     """Distortion, size or a fisheye's name, not another camera."""
     named = key in (*_DISTORTION, *_COEFFICIENTS["pinhole"], *_SIZES, *(side for pair in _SIDES for side in pair))
-    return named or any(pattern.search(key) for pattern in (_LIKE_DISTORTION, _LIKE_SIZE)) or _is_fisheye(key, value)
+    alike = any(pattern.search(key) for pattern in (_LIKE_DISTORTION, _LIKE_SIZE))
+    return named or alike or _flags_fisheye((key, value)) or _names_fisheye(value)
 
 
-def _is_fisheye(key: str, value: Any) -> bool:
-    """The entry says so, by its name (a flag) or by its value."""
-    if isinstance(value, str) and _LIKE_FISHEYE.search(value):
-        return True
-    return bool(_LIKE_FISHEYE.search(key)) and value not in (None, False, 0, "", "0", "false", "False", "none")
+def _flags_fisheye(entry: tuple[Any, Any]) -> bool:
+    """By its key the entry is a flag that is set."""
+    key, value = entry
+    return bool(_LIKE_FISHEYE.search(str(key))) and value not in (None, False, 0, "", "0", "false", "False", "none")
+
+
+def _names_fisheye(value: Any) -> bool:
+    return isinstance(value, str) and bool(_LIKE_FISHEYE.search(value))
 
 
 def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
     projection = str(values.get("camera_model") or "pinhole").strip().lower()  # Kalibr's, or the whole lens
     if projection not in _LENS:
         raise ValueError(f"{source}: camera_model {values['camera_model']!r} is not supported; calibrate as a pinhole")
-    model = next((values[key] for key in ("distortion_model", "model", "lens") if values.get(key)), projection)
-    model = str(model).strip().lower()
-    stated = values.get("distortion_model") or values.get("lens")
-    if values.get("fisheye_model") in (1, True) or (
-        not stated and any(_is_fisheye(str(key), value) for key, value in values.items())
-    ):
-        model = "fisheye"
+    named = [values[key] for key in ("distortion_model", "model", "lens", "camera_model") if values.get(key)]
+    flagged = not (values.get("distortion_model") or values.get("lens")) and any(map(_flags_fisheye, values.items()))
+    hinted = not named and any(map(_names_fisheye, values.values()))  # a topic's name, say, beside a lens means nothing
+    fisheye = flagged or hinted or values.get("fisheye_model") in (1, True)
+    model = "fisheye" if fisheye else str(next(iter(named), projection)).strip().lower()
     if values.get("xi"):
         raise ValueError(
             f"{source}: xi {values['xi']!r} is of an omnidirectional lens; calibrate as a pinhole or fisheye"

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from utils.artifact_checks import as_array
+
 #: Degrees across the longer side that no lens has. Below are radians that were meant to be degrees.
 FOV_RANGE = (3.0, 170.0)
 #: Pixels of cameras are squares, or at most this much longer than wide; and they are no parallelograms.
@@ -41,7 +43,7 @@ def checked_intrinsics(K: Any, source: object, one: bool = False) -> np.ndarray:
     Raises:
         ValueError: naming ``source`` and what is wrong.
     """
-    K = np.asarray(K.detach().cpu() if hasattr(K, "detach") else K)
+    K = np.asarray(as_array(K))
     if K.ndim not in ((2,) if one else (2, 3)) or K.shape[-2:] != (3, 3) or K.dtype.kind not in "fiu":
         raise ValueError(f"{source}: K is {K.dtype} {K.shape}; it must be a (3,3) matrix of pixels")
     K = K.astype(np.float64)

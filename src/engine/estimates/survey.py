@@ -32,7 +32,7 @@ class Survey:
         most: rows of a person that are kept.
         counts: file -> hands in it; sides: subject -> is_left of its hands.
         columns: that no hand lacks (None: no hand yet); every: that any has; hand_names;
-        name_length: letters of the longest image_name.
+            name_length: letters of the longest image_name.
     """
 
     most: int
@@ -116,5 +116,6 @@ def survey(reader: Reader, most: int, context: DistributedContext) -> Survey:
     whole = Survey(most)
     for part in context.gather_all(mine):
         whole = whole.plus(part)
-    tell_partial(reader.source, whole.every, whole.columns or ())
+    if context.is_main:
+        tell_partial(reader.source, whole.every, whole.columns or ())
     return whole

@@ -25,6 +25,7 @@ from src.personalization.solver.status import CalibrationError, Status, usable
 from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.pose_prior import FlatHand, habit_prior
 from template import HandAssets
+from utils.artifact_checks import as_array
 from utils.artifacts import Predictions
 from utils.cameras.intrinsics import checked_intrinsics
 
@@ -148,7 +149,7 @@ def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str |
         left = np.array([one.side == "left" for one in source])
     else:
         try:
-            keypoints = np.asarray(source.detach().cpu() if hasattr(source, "detach") else source, dtype=np.float64)
+            keypoints = np.asarray(as_array(source), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise CalibrationError(f"a {type(source).__name__} is no folder, photos, results or keypoints") from error
         if keypoints.ndim != 3 or keypoints.shape[1:] != (21, 2):
@@ -158,7 +159,7 @@ def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str |
         raise CalibrationError("no keypoints at all; there is nothing to calibrate from")
     if K is None:
         raise CalibrationError("keypoints need K, the (3,3) intrinsics in pixels of the images that they belong to")
-    K, count = np.asarray(K.detach().cpu() if hasattr(K, "detach") else K), len(keypoints)
+    K, count = np.asarray(as_array(K)), len(keypoints)
     if K.shape not in ((3, 3), (count, 3, 3)):
         raise CalibrationError(f"K has shape {K.shape}; (3,3) or ({count},3,3) px is meant, as there are keypoints")
     K = np.array(np.broadcast_to(checked_intrinsics(K, "of the keypoints"), (count, 3, 3)))

@@ -52,7 +52,8 @@ class MultiFrameResult:
         betas: (P,10); covariance: (P,10,10), Laplace, poses and positions integrated out; known: (P,10,10) what prior
             and cues say of its inverse.
         pose: (P,F,16,3,3); transl: (P,F,3) m.
-        status: (P,) of `Status`; frame_status: (P,F), CONVERGED for a frame that was used, else why not.
+        status: (P,) of `Status`; frame_status: (P,F), CONVERGED for a frame that was used, else why not; image_status:
+            the same of each image by itself, of several cameras more than frames.
         cost: (P,) half chi-square at the end; steps: (P,).
         offsets: (P,21,3) m, standard order, how far the persons' points lie from the landmarks; None: not solved for.
     """
@@ -64,6 +65,7 @@ class MultiFrameResult:
     transl: torch.Tensor
     status: torch.Tensor
     frame_status: torch.Tensor
+    image_status: torch.Tensor
     cost: torch.Tensor
     steps: torch.Tensor
     offsets: torch.Tensor | None = None
@@ -95,7 +97,7 @@ def calibrate_frames(
         `MultiFrameResult`; a person without a usable frame gets the prior, with status NO_KEYPOINTS.
     """
     given = (model, pose, betas, K, keypoints, confidence, options, wrist_depth, views, repeats)
-    problem, state, frame_status = _set_up(*given)
+    problem, state, frame_status, image_status = _set_up(*given)
     result = minimise(problem, state, options.lm)
     unknown = bool(problem.depth_unknown.all())
     laplace = not unknown if options.laplace is None else options.laplace
@@ -113,6 +115,7 @@ def calibrate_frames(
         transl=fitted["wrist"] - model.rest_points(fitted["betas"])[:, None, 0],
         status=torch.where(used, result.status, int(Status.NO_KEYPOINTS)),
         frame_status=frame_status,
+        image_status=image_status,
         cost=result.cost,
         steps=result.steps,
         offsets=fitted["offsets"][:, model.to_standard] if "offsets" in fitted else None,
@@ -163,15 +166,8 @@ def solve_person(
     landmarks = {} if result.offsets is None else {options.landmarks.name: result.offsets[0].cpu().numpy()}
     used = (result.frame_status[0] == Status.CONVERGED).cpu().numpy()
     if own.views is not None:  # that is of instants, of which some views may not count
-        inputs = check_frames(
-            pose[0].to(model.device, model.dtype),
-            start.expand(len(pose[0]), -1),
-            K[0],
-            keypoints[0],
-            None if trust is None else trust[0],
-            options.noise.min_confidence,
-        )
-        used = used[np.unique(own.views.instant, return_inverse=True)[1].reshape(-1)] & inputs.good.cpu().numpy()
+        instant = np.unique(own.views.instant, return_inverse=True)[1].reshape(-1)
+        used = used[instant] & (result.image_status[0] == Status.CONVERGED).cpu().numpy()
     return result.betas[0].cpu().numpy(), covariance, used, {"evidence": further, "landmarks": landmarks}
 
 
@@ -218,7 +214,7 @@ def image_information(
     """
     trust = None if confidence is None else confidence[:, None]
     options = replace(options, own_points=False)
-    problem, state, status = _set_up(model, pose[:, None], betas, K[:, None], keypoints[:, None], trust, options)
+    problem, state, status, _ = _set_up(model, pose[:, None], betas, K[:, None], keypoints[:, None], trust, options)
     hessian = problem.linearise(state)["hessian"][:, 0]
     information = hessian[:, PERSON, PERSON] + hessian[:, OWN, PERSON].mT @ reaction(hessian)
     return torch.where((status == Status.CONVERGED)[..., None], information, torch.zeros_like(information))
@@ -235,8 +231,8 @@ def _set_up(
     wrist_depth: torch.Tensor | None = None,
     views: ViewGroups | None = None,
     repeats: Repeats | None = None,
-) -> tuple[MultiFrameProblem, State, torch.Tensor]:
-    """The problem that `calibrate_frames` is given, where it starts, and the frames' status (P,F)."""
+) -> tuple[MultiFrameProblem, State, torch.Tensor, torch.Tensor]:
+    """The problem that `calibrate_frames` is given, where it starts, and the frames' (P,F) and the images' status."""
     persons, count = pose.shape[:2]
     pose, K, keypoints = (value.flatten(0, 1) for value in (pose, K, keypoints))
     confidence = None if confidence is None else confidence.flatten(0, 1)
@@ -267,4 +263,4 @@ def _set_up(
     if (share_of_length := options.own_share) is not None:
         problem.offset_share = torch.as_tensor(share_of_length).to(betas)[model.from_standard]
         state["offsets"] = betas.new_zeros(persons, 21, 3)
-    return problem, state, frame_status
+    return problem, state, frame_status, inputs.status.view(persons, count)

@@ -135,8 +135,7 @@ def summarise(
 ) -> dict[str, Any]:
     """Speed, counts by status and reprojection error (px) of the fits; with truth also 3D errors (mm) of all rows,
     before and after."""
-    fits = usable(torch.as_tensor(fitted.status)).numpy()
-    fitted_px = fitted.reprojection_px[fits]
+    fitted_px = fitted.reprojection_px[usable(torch.as_tensor(fitted.status)).numpy()]
     seen_px = fitted_px[fitted_px > 0]  # frames of a video that their neighbours carry have no keypoints
     report: dict[str, Any] = {
         "n_images": len(fitted.status),

@@ -66,6 +66,7 @@ class FixedLagSmoother:
         self._past = Past(np.zeros((0, 16, 3, 3)), none, none[:, 0], np.zeros((0, 0)), none[:, 0])
         self._pose, self._wrist, self._seconds = self._past.pose, none, none[:, 0]  # of past and window
         self._window: list[tuple[int, FrameInputs, torch.Tensor | None]] = []
+        self._seen = -math.inf  # s, of the newest frame that shows the hand
 
     @torch.no_grad()
     def update(
