@@ -179,3 +179,14 @@ def test_no_hands_and_autocast(world: Simulated) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = fit_joints(ASSETS, world.joints[:2, 0])
     torch.testing.assert_close(found.pose, fit_joints(ASSETS, world.joints[:2, 0]).pose, rtol=0, atol=0)
+
+
+def test_torchs_default_precision_changes_nothing(world: Simulated) -> None:
+    points = noisy(world, 0.003)
+    usual = fit_joints(ASSETS, points)
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = fit_joints(ASSETS, points)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found.pose, usual.pose, atol=1e-6, rtol=0)

@@ -172,3 +172,15 @@ def test_keypoints_of_the_detector(
 def test_it_is_opened_without_the_synthetic_generator() -> None:
     script = "import sys, src.photos.api; print([name for name in sys.modules if name.startswith('datasets.synth')])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_torchs_default_precision_changes_no_hand(
+    estimate: PhotoEstimator, sample: tuple[np.ndarray, np.ndarray, list[float], Path]
+) -> None:
+    image, K, box, _ = sample
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = load("mano_identity", device="cpu")(image, K=K, box=box)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_allclose(found.vertices, estimate(image, K=K, box=box).vertices, atol=1e-5)

@@ -92,8 +92,9 @@ class ModelCard:
         return card
 
     def build(self, assets: HandAssets | None = None, hierarchy: str | Path | None = None) -> nn.Module:
-        """The network with random weights, for a hand and mesh levels as in `mesh_parts`."""
-        return build_model(self.model, self.recipe, **self.options, **mesh_parts(self.model, assets, hierarchy))
+        """The network with random weights, float32, for a hand and mesh levels as in `mesh_parts`."""
+        parts = mesh_parts(self.model, assets, hierarchy)
+        return build_model(self.model, self.recipe, **self.options, **parts).float()
 
 
 def save_checkpoint(path: str | Path, card: ModelCard, model: nn.Module, **state: Any) -> None:

@@ -190,7 +190,7 @@ def _next_length(
     whose terms change most.
     """
     best = length * length * promised / (2 * length * promised - gained).clamp_min(1e-30)
-    best = best.clamp_min(SHORTEST).minimum(torch.where(steps < 2, 1.0, LONGEST))
+    best = best.clamp_min(SHORTEST).minimum(torch.where(steps < 2, 1.0, LONGEST).to(best))
     return torch.where((best > 0.75) & (best < 1.5), 1.0, best)
 
 

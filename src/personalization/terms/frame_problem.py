@@ -44,7 +44,7 @@ class FrameProblem:
         rest = self.model.rest_points(state["betas"])
         free = self.shape_prior is not None
         accepted = state.get("accepted")
-        least = None if accepted is None else torch.where(accepted > 0, LEAST_CURVATURE, 1.0)
+        least = None if accepted is None else torch.where(accepted > 0, LEAST_CURVATURE, 1.0).to(rest)
         terms = evaluate_frames(self.model, self.seen, state["pose"], state["wrist"], rest, free, least)
         if self.shape_prior is not None:
             off = state["betas"] - self.shape_prior.mean
