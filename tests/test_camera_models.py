@@ -162,6 +162,9 @@ def test_a_file_that_is_no_camera_is_named(text: str, tmp_path: Path) -> None:
         ({"K": [[600, 0, 0], [0, 600, 0], [320, 240, 1]]}, "is it transposed"),
         ({"fx": 500, "fy": 500, "cx": 320, "cy": 240}, "K and fx, fy, cx, cy are two cameras"),
         ({"camera_matrix": [610, 600, 320, 240]}, "K and camera_matrix are two cameras"),
+        ({"D": [True, False, False, False]}, "no number"),
+        ({"k1": True}, "k1 is True, which is no number"),
+        ({"k1": 0.1, "fisheye": {"k1": 0.2}}, "k1 is both at the top and in fisheye"),
     ],
 )
 def test_what_a_file_says_half_or_of_another_lens_is_named(values: dict, words: str, tmp_path: Path) -> None:
@@ -226,6 +229,28 @@ def test_what_stands_beside_the_only_camera_is_of_it(tmp_path: Path) -> None:
     assert read_camera(str(tmp_path / "camera.json"), "right").size == SIZE
     with pytest.raises(ValueError, match="one camera without a name, not 'cam7'"):
         read_camera("600,600,319.5,239.5", "cam7")
+
+
+def test_a_fisheyes_coefficients_below_its_name_are_read(tmp_path: Path) -> None:
+    lens = {f"k{number + 1}": value for number, value in enumerate(FISHEYE.tolist())}
+    for content in (
+        {"K": K.tolist(), "fisheye": lens},
+        {"K": K.tolist(), "fisheye_model": {"D": FISHEYE.tolist()}},
+        {"fisheye": {"K": K.tolist(), "D": FISHEYE.tolist()}},
+    ):
+        (tmp_path / "camera.json").write_text(json.dumps(content))
+        camera = read_camera(str(tmp_path / "camera.json"))
+        assert camera.lens == "fisheye" and np.array_equal(camera.distortion, FISHEYE)
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [("c.json", '{"fx": 600, "fy": 600, "cx": 320, "cy": 240, "fx": 900}'), ("c.yaml", "k1: 0.1\nfx: 600\nfx: 900\n")],
+)
+def test_a_name_that_stands_there_twice_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="'fx' stands there twice"):
+        read_camera(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(

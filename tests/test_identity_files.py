@@ -232,6 +232,14 @@ def test_keypoints_of_the_mirror_image_or_another_size_are_not_paired(rows: Pred
     np.testing.assert_array_equal(pair_keypoints(shapes, rows).keypoints_2d, rows.keypoints_2d)
 
 
+def test_a_number_that_stands_there_twice_is_refused(assets: HandAssets, tmp_path: Path) -> None:
+    save_identity(tmp_path / "me.json", Identity(np.zeros(10), assets.name, assets.hash, 180.0))
+    text = (tmp_path / "me.json").read_text().replace('"betas"', '"betas": [1], "betas"', 1)
+    (tmp_path / "me.json").write_text(text)
+    with pytest.raises(ArtifactError, match="'betas' stands there twice"):
+        load_identity(tmp_path / "me.json")
+
+
 def test_nobody_is_told_to_read_arrays_unsafely(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_text("version https://git-lfs.github.com/spec/v1")
     for read in (load_predictions, lambda path: load_population(path, "")):

@@ -32,6 +32,19 @@ def read_reason(error: BaseException) -> str:
     return "it holds something else than numbers" if advises else words
 
 
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping for ``json.loads(object_pairs_hook=...)``, which by itself takes the last of two equal names.
+
+    Raises:
+        ValueError: a name stands there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
+
+
 def what_it_is(path: str | os.PathLike, error: BaseException) -> str:
     """What a file is that a library cannot read, by its first bytes where these tell, else the library's words."""
     path = Path(path)

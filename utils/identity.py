@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from utils.artifact_checks import ArtifactError, OfHand, checked_array
-from utils.files import READ_ERRORS, atomic_path
+from utils.files import READ_ERRORS, atomic_path, once_each
 from utils.short_repr import ShortRepr
 
 IDENTITY_SCHEMA = 1
@@ -190,7 +190,8 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     if not path.is_file():
         raise FileNotFoundError(f"identity file {path} does not exist; calibrate_from_shape_params.py writes one")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before it
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark before it
+        content = json.loads(text, object_pairs_hook=once_each)
     except READ_ERRORS as error:
         raise ArtifactError(f"{path} is not JSON ({error}); calibrate again") from error
     if not isinstance(content, dict):

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from utils.cameras.lens import COUNTS, CameraModel
-from utils.files import READ_ERRORS
+from utils.files import READ_ERRORS, once_each
 
 SUFFIXES = (".json", ".yaml", ".yml")
 _LARGEST_FILE = 1 << 20
@@ -41,7 +41,12 @@ _COEFFICIENTS = {"pinhole": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"), "f
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that also knows OpenCV's matrices."""
+    """Safe YAML that also knows OpenCV's matrices, and takes no name twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """The mapping of a node."""
+        once_each([(str(key.value), None) for key, _ in node.value])
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_constructor(
@@ -78,7 +83,7 @@ def read_camera(text: str, name: str | None = None) -> CameraModel:
             raise ValueError(f"it is larger than {_LARGEST_FILE} bytes")
         content = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
-            values = json.loads(content)
+            values = json.loads(content, object_pairs_hook=once_each)
         else:
             # OpenCV's first line, "%YAML:1.0", is no YAML directive.
             values = yaml.load(content.removeprefix("%YAML:1.0"), Loader=_Loader)  # noqa: S506 (a safe loader)
@@ -142,6 +147,11 @@ def _names_fisheye(value: Any) -> bool:
 
 
 def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
+    below = {key: value for key, value in values.items() if isinstance(value, Mapping) and _flags_fisheye((key, value))}
+    for key, lens in below.items():  # the lens by itself
+        if twice := sorted(str(name) for name in lens if values.get(name, lens[name]) is not lens[name]):
+            raise ValueError(f"{source}: {', '.join(twice)} is both at the top and in {key}; leave the right one")
+        values = {**values, **lens}
     projection = str(values.get("camera_model") or "pinhole").strip().lower()  # Kalibr's, or the whole lens
     if projection not in _LENS:
         raise ValueError(f"{source}: camera_model {values['camera_model']!r} is not supported; calibrate as a pinhole")
@@ -180,6 +190,8 @@ def _from_mapping(source: str, values: Mapping[str, Any]) -> CameraModel:
         names = _COEFFICIENTS[lens]
         if unknown := sorted(name for name in _PRISM if values.get(name)):
             raise ValueError(f"{source}: {', '.join(unknown)} of a thin prism or a tilted sensor are not supported")
+        if switch := next((name for name in names if isinstance(values.get(name), bool)), None):
+            raise ValueError(f"{source}: {switch} is {values[switch]}, which is no number")
         used = max((number for number, name in enumerate(names) if name in values), default=-1) + 1
         count = next(count for count in COUNTS[lens] if count >= used)
         distortion = np.array([float(values.get(name, 0)) for name in names[:count]])
@@ -192,7 +204,10 @@ def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 def _flat(value: Any) -> np.ndarray:
     """Numbers of a list, a list of lists or a mapping with ``data``; YAML leaves "1e-5" a string."""
-    return np.array(value["data"] if isinstance(value, Mapping) else value, dtype=np.float64).ravel()
+    found = np.array(value["data"] if isinstance(value, Mapping) else value)
+    if found.dtype == bool:
+        raise ValueError(f"{value!r} is no number")
+    return found.astype(np.float64).ravel()
 
 
 def _matrix(numbers: Any) -> np.ndarray:
