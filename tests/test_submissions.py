@@ -29,7 +29,7 @@ def make_hands(n: int = 4) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     joints = np.zeros((n, 21, 3))
     for finger, angle in enumerate((-0.9, -0.3, 0.0, 0.3, 0.6)):
-        for part, reach in enumerate((0.09, 0.125, 0.15, 0.17)):
+        for part, reach in enumerate((0.09, 0.125, 0.15, 0.17) if finger else (0.035, 0.07, 0.1, 0.125)):
             joints[:, 1 + 4 * finger + part] = [reach * np.sin(angle), -reach * np.cos(angle), 0.0]
     joints += rng.normal(scale=0.003, size=joints.shape)
     vertices = joints[:, rng.integers(0, 21, 778)] + rng.normal(scale=0.008, size=(n, 778, 3))
@@ -105,7 +105,12 @@ def test_wrong_order_count_unit_axes_and_values_are_refused_and_nothing_is_writt
     write_lists(path, "freihand", bent, vertices, ids, ids)
     path.unlink()
     path.with_suffix(".zip").unlink()
-    refused("bend backwards", j=bent * mirror, v=vertices * mirror)
+    refused("all right hands are mirrored", j=bent * mirror, v=vertices * mirror)
+    reverse = [0, *range(17, 21), *range(13, 17), *range(9, 13), *range(5, 9), *range(1, 5)]
+    refused("order is thumb, index", j=joints[:, reverse])
+    left = np.array([False, True, True, False])
+    with pytest.raises(SubmissionError, match="all left hands are mirrored"):
+        write_dexycb(tmp_path / "d.txt", unmirror(bent, left), ids, left, ids)
     refused("share frame and unit", v=vertices - joints[:, :1])
     refused("row 2 is not finite", j=np.where(np.arange(4)[:, None, None] == 2, np.nan, joints))
     refused("vertices has shape", v=vertices[:, :777])

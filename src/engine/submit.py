@@ -14,7 +14,7 @@ from src.engine.measure import Points, camera_points, count_hands, official_hand
 from src.engine.run_folder import run_path
 from src.evaluation import submissions
 from src.evaluation.official import ALIGNMENTS, dexycb_scores, list_scores
-from src.evaluation.submission_checks import SubmissionError
+from src.evaluation.submission_checks import SubmissionError, check_sides
 from src.personalization.pairing import rows_with
 from template import HandAssets
 from utils.artifacts import Predictions
@@ -119,7 +119,9 @@ def read_result_file(args: argparse.Namespace, dataset: SampleDataset) -> tuple[
         known = np.isin(ids, dataset.columns["image_id"])
         ids, joints = ids[known], joints[known]
         is_left = dataset.columns["is_left"][rows_with(dataset.columns["image_id"], ids)]
-        return Points(submissions.unmirror(joints, is_left), np.empty((len(ids), 0, 3)), True), ids, is_left
+        joints = submissions.unmirror(joints, is_left)
+        check_sides(joints, is_left, f"DexYCB {path}")
+        return Points(joints, np.empty((len(ids), 0, 3)), True), ids, is_left
     if args.dataset not in ALIGNMENTS:
         raise ValueError(f"{path}: {args.dataset} has no official result file; give an .npz of --phase predict")
     found = submissions.read_lists(path, _kind(args, dataset), len(dataset))

@@ -94,17 +94,34 @@ def check_hands(joints: np.ndarray, vertices: np.ndarray | None, what: str) -> N
             f"{what}: the 21 joints make shorter bones in another order than in the one expected here; "
             "FreiHAND and DexYCB use the standard order, HO-3D MANO's with the tips behind"
         )
-    if vertices is not None:  # right hands alone; DexYCB's file has both
+    roots = np.median(np.linalg.norm(joints[:, [1, *KNUCKLES]] - joints[:, :1], axis=-1), axis=0)
+    if roots.argmin() > 0:
+        raise SubmissionError(
+            f"{what}: the finger that begins nearest to the wrist is not the first one, as a thumb's does; the order "
+            "is thumb, index, middle, ring, little finger"
+        )
+    if vertices is not None:  # right hands alone; DexYCB's file has both: `check_sides`
         gap = float(np.median(np.linalg.norm(vertices.mean(axis=1) - joints.mean(axis=1), axis=-1)))
         if gap > 0.1:
             raise SubmissionError(
                 f"{what}: mesh and joints lie {gap:.3g} m apart (median); they must share frame and unit"
             )
-        bend = float(np.median(bends_of_right_hands(joints)))
+        check_sides(joints, np.zeros(len(joints), dtype=bool), what)
+
+
+def check_sides(joints: np.ndarray, is_left: np.ndarray, what: str) -> None:
+    """Raise SubmissionError if the hands of a side are mirrored, judged by their median.
+
+    Args:
+        joints: (N,21,3) in our right-hand convention, of left hands (N,) mirrored.
+    """
+    bends = bends_of_right_hands(joints)
+    for left in (False, True):
+        bend = float(np.median(bends[is_left == left])) if (is_left == left).any() else 0.0
         if bend < -BENT_BACK:
             raise SubmissionError(
-                f"{what}: the fingers bend backwards (by {-bend:.2g} of their length, median): all hands are mirrored; "
-                "the data set shows right hands, x to the right and y down"
+                f"{what}: the fingers bend backwards (by {-bend:.2g} of their length, median): all "
+                f"{'left' if left else 'right'} hands are mirrored; x is to the right and y down in the original images"
             )
 
 

@@ -12,16 +12,24 @@ standard order; the conversions are theirs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from src.evaluation.submission_checks import SubmissionError, check_distance, check_hands, check_order, check_points
+from src.evaluation.submission_checks import (
+    SubmissionError,
+    check_distance,
+    check_hands,
+    check_order,
+    check_points,
+    check_sides,
+)
 from utils.files import READ_ERRORS, atomic_path
 from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
 
@@ -118,6 +126,7 @@ def write_dexycb(
     _check_dexycb_ids(image_id, expected_ids, what)
     if np.shape(is_left) != image_id.shape:
         raise SubmissionError(f"{what}: is_left has shape {np.shape(is_left)}; it must be {image_id.shape}")
+    _judge_sides(joints, np.asarray(is_left, dtype=bool), what, strict)
     rows = unmirror(joints, is_left).reshape(-1, DEXYCB_FIELDS - 1) * 1000
     with atomic_path(path) as temporary, open(temporary, "w", encoding="ascii") as handle:
         for number, row in zip(image_id.tolist(), rows, strict=True):
@@ -190,15 +199,27 @@ def _judge(
     joints: np.ndarray, vertices: np.ndarray | None, names: Sequence[str] | np.ndarray, what: str, strict: bool
 ) -> None:
     """`check_hands`, whose verdict is only logged unless ``strict``, and then `check_distance`."""
-    try:
+    with _verdict(strict):
         check_hands(joints, vertices, what)
+    for points in (joints, vertices):
+        if points is not None:
+            check_distance(points, names, what)
+
+
+def _judge_sides(joints: np.ndarray, is_left: np.ndarray, what: str, strict: bool = True) -> None:
+    """`check_sides`, whose verdict is only logged unless ``strict``."""
+    with _verdict(strict):
+        check_sides(joints, is_left, what)
+
+
+@contextlib.contextmanager
+def _verdict(strict: bool) -> Iterator[None]:
+    try:
+        yield
     except SubmissionError as error:
         if strict:
             raise
         logger.warning("the network's output does not look like hands, and the server will score it so: %s", error)
-    for points in (joints, vertices):
-        if points is not None:
-            check_distance(points, names, what)
 
 
 def _check_kind(kind: str) -> None:
