@@ -17,16 +17,15 @@ _OF_SOURCE = {
     **dict.fromkeys(("--" + name for name in ESTIMATE_OPTIONS.split()), ("--estimates",)),
     **dict.fromkeys(("--keypoints", "--prior"), ("--predictions", "--images")),
     **dict.fromkeys(("--K", "--fov", "--images"), ("--images", "--estimates")),
-    **dict.fromkeys(("--hand", "--landmarker", "--card", "--paper", "--corners", "--camera", "--camera_name"),
-                    ("--images",)),
+    **dict.fromkeys(("--hand", "--landmarker", "--card", "--paper", "--letter", "--corners", "--camera",
+                     "--camera_name"), ("--images",)),
 }  # fmt: skip
 #: Options that only some methods read.
 _OF_METHOD = {
     **dict.fromkeys(("--prior", "--root_std", "--finger_std", "--keypoint_std", "--loss", "--min_confidence",
                      "--depth_mean", "--depth_std", "--hand_length_mm", "--hand_length_std_mm", "--known_bone",
                      "--accept_conflict", "--same_video", "--error_correlation", "--cameras",
-                     "--hand_breadth_mm", "--finger_length_mm", "--card", "--paper",
-                     "--corners",
+                     "--hand_breadth_mm", "--finger_length_mm", "--card", "--paper", "--letter", "--corners",
                      "--wrist_depth", "--wrist_depth_std_mm", "--merge_with"),
                     "multi_frame"),
     "--top_k": "top_k",
@@ -48,9 +47,10 @@ _NEEDS = {
         "--finger_length_mm",
         "--card",
         "--paper",
+        "--letter",
         "--images",
     ),
-    "--corners": ("--card", "--paper"),
+    "--corners": ("--card", "--paper", "--letter"),
     "--camera_name": ("--camera",),
 }
 
@@ -146,6 +146,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     add("--card", metavar="PICTURE", help="of the flat hand beside a bank card (85.60 x 53.98 mm)")
     add("--paper", metavar="PICTURE", help="the same beside a sheet of A4 paper (297 x 210 mm)")
+    add("--letter", metavar="PICTURE", help="the same beside a sheet of US Letter (279.4 x 215.9 mm)")
     add(
         "--corners",
         nargs=8,

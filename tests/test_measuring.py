@@ -118,7 +118,10 @@ def hand_on_table(betas: np.ndarray) -> np.ndarray:
     return np.stack([points[:, 2] - 90, -points[:, 0], HEIGHT_MM], axis=1)
 
 
-@pytest.mark.parametrize(("kind", "at", "distance"), [("card", (20.0, -60.0), 420.0), ("paper", (10.0, -110.0), 800.0)])
+@pytest.mark.parametrize(
+    ("kind", "at", "distance"),
+    [("card", (20.0, -60.0), 420.0), ("paper", (10.0, -110.0), 800.0), ("letter", (10.0, -110.0), 800.0)],
+)
 @pytest.mark.parametrize(("tilt", "turn"), [(0, 0), (18, -10)])
 def test_a_card_beside_a_flat_hand(
     tmp_path: Path, kind: str, at: tuple[float, float], distance: float, tilt: float, turn: float
@@ -231,7 +234,19 @@ def test_corners_that_are_no_cards_are_refused(tmp_path: Path) -> None:
             flat_hand_cues(*given, corners=odd)
 
 
-@pytest.mark.parametrize("name", ["card", "paper", "corners"])
+@pytest.mark.parametrize(("kind", "other"), [("paper", "letter"), ("letter", "paper")])
+def test_another_sheet_of_paper_is_named(tmp_path: Path, kind: str, other: str) -> None:
+    """Hands beside US Letter that was taken for A4 would be 6% too long."""
+    where = view(12, -8, 800)
+    image, corners = picture(where, other, (10.0, -110.0))
+    cv2.imwrite(str(tmp_path / "flat.png"), image)
+    hand = Detection(seen(hand_on_table(np.zeros(10)), where), np.ones(21), False, 0.99)
+    for given in (None, corners):
+        with pytest.raises(CalibrationError, match=f"give the picture as --{other}"):
+            flat_hand_cues(tmp_path / "flat.png", kind, lambda _: [hand], corners=given, fov=60.0)
+
+
+@pytest.mark.parametrize("name", ["card", "paper", "letter", "corners"])
 def test_a_card_beside_keypoints_is_refused(name: str) -> None:
     with pytest.raises(CalibrationError, match=f"{name}: of photos"):
         handid.calibrate(np.ones((3, 21, 2)), K=CAMERA, **{name: "flat.png"})

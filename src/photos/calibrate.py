@@ -40,6 +40,7 @@ from src.photos.detector.finders import beliefs_of, landmarks_of, open_finder
 from src.photos.detector.mediapipe_hands import find_hands
 from src.photos.hands import check_one_person, find_photo_hands, keypoint_hands, warn_of_guesses
 from src.photos.measuring.flat_hand import flat_hand_cues
+from src.photos.measuring.plane import RECTANGLES
 from src.photos.result import Result
 from src.photos.setup import check_detector
 from template import HandAssets, load_hand_assets, right_hand
@@ -73,6 +74,7 @@ def calibrate(
     finder: Finder | None = None,
     card: str | os.PathLike | None = None,
     paper: str | os.PathLike | None = None,
+    letter: str | os.PathLike | None = None,
     corners: Any = None,
     accept_conflict: bool = False,
     same_video: bool | None = None,
@@ -104,8 +106,9 @@ def calibrate(
         assets: the right hand's model, also for left hands; None: `load_hand_assets`.
         keypoints: who finds the hands of photos, "mediapipe", or "own": our own detector; finder: another one, whose
             points are mediapipe's unless its ``name`` says otherwise.
-        card, paper: a picture of the flat hand beside a bank card or an A4 sheet, which tells the hand's size as a
-            ruler does; corners: (4,2) px of it there, about its outline, a long side first; None: looked for.
+        card, paper, letter: a picture of the flat hand beside a bank card, an A4 or a US Letter sheet, which tells the
+            hand's size as a ruler does; corners: (4,2) px of it there, about its outline, a long side first; None:
+            looked for.
         same_video: all images are frames of one video, whose errors repeat; False: none repeats another; None: told
             from how the hand is held in them.
         error_correlation: part of their errors that different images share, 0 to 1; None: 0.3 in a video, else what is
@@ -139,6 +142,7 @@ def calibrate(
         "camera_name": camera_name,
         "card": card,
         "paper": paper,
+        "letter": letter,
         "corners": corners,
         "finder": finder,
     }
@@ -181,7 +185,7 @@ def calibrate(
         if K is not None:
             text = isinstance(K, str | os.PathLike)
             lens = parse_intrinsics(str(K)) if text else Camera(checked_intrinsics(K, "K", one=True), "given")
-        flat = {"card": card, "paper": paper}
+        flat = {"card": card, "paper": paper, "letter": letter}
         rows, options = evidence_of_photos(
             source, flat, corners, hand, lens, fov, options, assets, subject, device, finder
         )
@@ -255,7 +259,8 @@ def calibrate_photos(args: argparse.Namespace, finder: Finder | None = None) -> 
     options = photo_options(args, assets, device, finder)
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
     K = lens_camera(args.camera, args.camera_name) if args.camera else K
-    flat, subject = {"card": args.card, "paper": args.paper}, SOMEBODY if args.subject is None else args.subject
+    flat = {kind: getattr(args, kind) for kind in RECTANGLES}
+    subject = SOMEBODY if args.subject is None else args.subject
     rows, options = evidence_of_photos(
         args.images, flat, args.corners, args.hand, K, fov, options, assets, subject, device, finder
     )
@@ -299,7 +304,7 @@ def evidence_of_photos(
     or a sheet of paper, if it is given.
 
     Args:
-        flat: by kind ("card", "paper"), the picture, or None; corners: eight numbers px of it.
+        flat: by kind (of `RECTANGLES`), the picture, or None; corners: eight numbers px of it.
 
     Raises:
         CalibrationError: as `flat_hand_cues`, `find_photo_hands`, `check_one_person`, `predictions_from_keypoints`; two
@@ -307,9 +312,9 @@ def evidence_of_photos(
     """
     given = {kind: picture for kind, picture in flat.items() if picture is not None}
     if len(given) > 1:
-        raise CalibrationError("--card or --paper, not both: either tells the hand's size")
+        raise CalibrationError("one of --card, --paper and --letter: each tells the hand's size")
     if not given and corners is not None:
-        raise CalibrationError("--corners are of --card or --paper")
+        raise CalibrationError("--corners are of --card, --paper or --letter")
     for kind, picture in given.items():
         where = None if corners is None else np.reshape(np.asarray(corners, dtype=np.float64), (4, 2))
         cues = flat_hand_cues(picture, kind, finder, side, where, K, fov)

@@ -50,7 +50,7 @@ def flat_hand_cues(
     """What one picture of a flat hand beside a rectangle says of its lengths.
 
     Args:
-        kind: "card" or "paper"; corners: (4,2) px, about its outline, a long side first; None: looked for.
+        kind: of `RECTANGLES`; corners: (4,2) px, about its outline, a long side first; None: looked for.
         side: "left" or "right" hand, None: the surest.
         K, fov: see `choose_camera`; hardly matters.
 

@@ -9,8 +9,11 @@ import numpy as np
 
 from src.photos.image import UnusableImage
 
-#: Width and height, mm: of bank cards (ISO/IEC 7810 ID-1), and of A4 paper.
-RECTANGLES = {"card": (85.60, 53.98), "paper": (297.0, 210.0)}
+#: Width and height, mm: of bank cards (ISO/IEC 7810 ID-1), of A4 paper and of US Letter.
+RECTANGLES = {"card": (85.60, 53.98), "paper": (297.0, 210.0), "letter": (279.4, 215.9)}
+#: What a sheet may be taken for, and how much better (of `shape_error`) it fits that, to be named.
+_OTHER = {"paper": "letter", "letter": "paper"}
+_CLEARLY = 0.02
 #: Share of the picture that a rectangle must fill, and how far its shape may be off a rectangle of those proportions.
 LEAST_AREA, LARGEST_ERROR = 0.004, 0.08
 #: The same of corners that somebody gave, by a camera that may be a guess. A short side first would be 0.5 to 0.6.
@@ -30,7 +33,7 @@ def find_rectangle(image: np.ndarray, kind: str, K: np.ndarray) -> np.ndarray:
         (4,2) px, about the outline, the first side being a long one.
 
     Raises:
-        UnusableImage: there is none; says what helps.
+        UnusableImage: there is none, or another sheet; says what helps.
     """
     factor = min(1.0, _SEARCH_SIDE / max(image.shape[:2]))
     size = tuple(max(1, round(factor * side)) for side in image.shape[1::-1])
@@ -42,7 +45,7 @@ def find_rectangle(image: np.ndarray, kind: str, K: np.ndarray) -> np.ndarray:
             continue
         corners = (corners + 0.5) / factor - 0.5
         for turned in (corners, np.roll(corners, -1, axis=0)):
-            error = shape_error(homography(turned, kind), K)
+            error = min(shape_error(homography(turned, one), K) for one in filter(None, (kind, _OTHER.get(kind))))
             # Of rectangles inside each other (a stripe, a frame) the outer one is meant.
             if error < LARGEST_ERROR and (best is None or _area(turned) > _area(best)):
                 best = turned
@@ -52,7 +55,9 @@ def find_rectangle(image: np.ndarray, kind: str, K: np.ndarray) -> np.ndarray:
             f"no {kind} of {width:g} x {height:g} mm is found; lay it whole beside the hand, on a ground of another "
             "brightness, or give its corners with --corners"
         )
-    return refined(image, best)
+    best = refined(image, best)
+    _check_sheet(best, kind, K)
+    return best
 
 
 def homography(corners: np.ndarray, kind: str) -> np.ndarray:
@@ -89,7 +94,19 @@ def check_corners(corners: np.ndarray, kind: str, K: np.ndarray) -> np.ndarray:
             f"--corners {np.round(corners, 1).ravel().tolist()} are no {kind}'s of {width:g} x {height:g} mm; "
             "give them in pixels, one after the other about its outline, beginning with a long side"
         )
+    _check_sheet(corners, kind, K)
     return corners
+
+
+def _check_sheet(corners: np.ndarray, kind: str, K: np.ndarray) -> None:
+    """Raise UnusableImage if the corners (4,2) px are those of another sheet of paper: hands would be 6% too long."""
+    other = _OTHER.get(kind, kind)
+    own, theirs = (shape_error(homography(corners, one), K) for one in (kind, other))
+    if theirs + _CLEARLY < own:
+        width, height = RECTANGLES[other]
+        raise UnusableImage(
+            f"this sheet has the proportions of {width:g} x {height:g} mm; give the picture as --{other}"
+        )
 
 
 def points_mm(pixels: np.ndarray, plane_to_image: np.ndarray, heights: np.ndarray, K: np.ndarray) -> np.ndarray:
