@@ -1,7 +1,7 @@
 """Named converters between the pose of the hand layer (rotation matrices) and what files hold.
 
 A *pose* is (..., 16, 3, 3): rotation matrices of MANO's joints (wrist first), each relative to its
-parent. A flat hand is all identities. Rotation mathematics is RoMa's.
+parent. A flat hand is all identities. Rotation mathematics is RoMa's. Arrays are taken for tensors, which come back.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class PosePca(Protocol):
 
 def axis_angle_to_pose(axis_angle: torch.Tensor) -> torch.Tensor:
     """Pose (..., 16, 3, 3) from full axis-angles (..., 48), radians, mean pose already included."""
-    return roma.rotvec_to_rotmat(axis_angle.unflatten(-1, (16, 3)))
+    return roma.rotvec_to_rotmat(torch.as_tensor(axis_angle).unflatten(-1, (16, 3)))
 
 
 def pose_to_axis_angle(pose: torch.Tensor) -> torch.Tensor:
     """Axis-angles (..., 48), radians, of a pose (..., 16, 3, 3): the inverse of `axis_angle_to_pose`."""
-    return roma.rotmat_to_rotvec(pose).flatten(-2)
+    return roma.rotmat_to_rotvec(torch.as_tensor(pose)).flatten(-2)
 
 
 def pca_to_pose(
@@ -75,6 +75,7 @@ def mirror_pose(pose: torch.Tensor) -> torch.Tensor:
 
     In axis-angle this negates the y and z components (docs/facts.md 8.14). Its own inverse.
     """
+    pose = torch.as_tensor(pose)
     signs = pose.new_tensor([-1.0, 1.0, 1.0])
     return pose * signs[:, None] * signs
 

@@ -202,6 +202,8 @@ def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:
     hand = content.pop("hand_model", None)
     if not isinstance(hand, dict) or not {"name", "hash"} <= set(hand):
         raise ArtifactError(f"{path}: hand_model is {hand!r}; it must hold 'name' and 'hash'")
+    if "side" not in content:
+        raise ArtifactError(f"{path}: does not say of which side it is (right, left, both); calibrate again")
     try:
         own = content.pop("landmarks_mm", {}).items()
         content["landmarks"] = {name: np.array(mm, dtype=np.float64) / 1000 for name, mm in own}

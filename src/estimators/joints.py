@@ -82,6 +82,9 @@ def _values(entry: Entry, key: str, rows: int) -> np.ndarray | None:
         return None
     shape = _SHAPES[key]
     if key in entry.content:
+        given = np.shape(entry.content[key])
+        if len(given) > 1 and given[1 - len(given) :] != (int(np.prod(shape)),) and given[-len(shape) :] != shape:
+            raise EstimateFormatError(f"{entry.where}: {key} has the shape {given}; {('N', *shape)} is meant")
         value = entry.array(key, -1, *shape)
         if key in ("K", "image_size") and len(value) == 1:
             value = np.broadcast_to(value, (rows, *shape))

@@ -31,6 +31,8 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         landmarks, world, sides = (
             next((key for key in keys if entry.has(key)), None) for keys in (_LANDMARKS, _WORLD, _SIDES)
         )
+        if landmarks is None and any(entry.holds(key) for key in _LANDMARKS):
+            continue  # a frame without a hand
         if landmarks is None or sides is None:
             missing = "hand_landmarks" if landmarks is None else "handedness"
             raise MissingKeyError(f"{entry.where}: the key {missing!r} is missing (it has {sorted(entry.content)})")
@@ -51,7 +53,13 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
                 )
         for number, points in enumerate(entry.get(landmarks)):
             label = _label(entry.get(sides)[number], entry.where)
-            pixels = _points(points, entry.where)[:, :2] * size
+            parts = _points(points, entry.where)[:, :2]
+            if not (np.abs(np.median(parts, axis=0) - 0.5) < 1.5).all():
+                raise EstimateFormatError(
+                    f"{entry.where}: hand {number}'s landmarks lie about {np.median(parts, axis=0).round(2).tolist()}: "
+                    "parts of the picture's width and height are meant, not pixels"
+                )
+            pixels = parts * size
             hand = Hand(
                 entry, (landmarks, world, number), (label == "left") != mirrored, image_name(entry), size, None, pixels
             )

@@ -33,10 +33,18 @@ ROOM = 16 * 2**20
 _TEXT = 8
 #: Formats whose people are numbered by their place in a picture's list.
 _BY_PLACE = ("sam3d_body", "mmpose", "frankmocap")
+#: People of one picture, above which they may be frames that name no picture.
+_MANY = 3
 #: Subjects that a log line names.
 _NAMED = 20
 #: Endings of pictures that Pillow reads without a plug-in.
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def without_ending(name: str) -> str:
+    """A picture's name without folder and ending; a number behind a dot (shot.0001) is none."""
+    path = Path(name)
+    return path.name if path.suffix[1:].isdigit() else path.stem
 
 
 class SubjectTable:
@@ -69,7 +77,7 @@ class SubjectTable:
                     f"{table}, line {number}: image {image!r}, subject {subject!r}, side {side!r}; a picture's name, a "
                     "whole number, and left, right or nothing are meant"
                 )
-            key = Path(image).stem, side.lower()
+            key = without_ending(image), side.lower()
             if self._known.setdefault(key, int(subject)) != int(subject):
                 raise EstimateFormatError(
                     f"{table}, line {number}: {image} is of subject {subject} and of {self._known[key]}; of two people "
@@ -82,7 +90,7 @@ class SubjectTable:
         Raises:
             EstimateFormatError: the table does not name its picture.
         """
-        name, side = Path(hand.image).stem, "left" if hand.is_left else "right"
+        name, side = without_ending(hand.image), "left" if hand.is_left else "right"
         found = self._known.get((name, side), self._known.get((name, "")))
         if found is None:
             raise EstimateFormatError(
@@ -134,7 +142,7 @@ class Reader:
             raise ValueError("K and fov both say what the lens is; give one")
         if images is not None and not Path(images).is_dir():
             raise FileNotFoundError(f"images {str(images)!r}: no such folder; the folder of the pictures is meant")
-        self.K = checked_fov(fov, "fov") if K is None else checked_intrinsics(K, "K")
+        self.K = checked_fov(fov, "fov") if K is None else checked_intrinsics(K, "K", one=True)
         self._options = Options(side, sides, unit, None if image_size is None else _size(image_size))
         for name, (reads, default) in _READ_BY.items():
             if getattr(self._options, name) != default and format != reads:
@@ -215,8 +223,14 @@ class Reader:
         made_up = self.K is None and self.format != "joints"
         if self.format in _BY_PLACE and self._subjects == "column" and not self._warned:
             pictures = {row.image: row.subject for row in rows if row.subject > 0}
-            self._warned = len(pictures) > 1
-            if self._warned:
+            crowd = max((row.subject + 1 for row in rows), default=0)
+            self._warned = len(pictures) > 1 or crowd > _MANY
+            if self._warned and len(pictures) == 1:
+                logger.warning(
+                    "%s: %d people in one picture, %s: if these are frames of fewer, name each one's picture "
+                    "(a dict by name, or a file a picture)", self.source, crowd, next(iter(pictures)),
+                )  # fmt: skip
+            elif self._warned:
                 logger.warning(
                     "%s: people are told apart by their order in each picture, which may not be the same in all: "
                     "--subjects (subjects=) tracks, or a table of who is whose",

@@ -51,7 +51,8 @@ class Options:
 
 
 class Entry:
-    """A dict of a file, with the dicts in it: a key is found wherever it lies ("betas", "pred_mano_params.betas").
+    """A dict of a file, with the dicts in it: a key is found wherever it lies ("betas", "pred_mano_params.betas"), the
+    outermost first; of several as deep, the one that "pred..." holds.
 
     ``number``: its place among those of a list that are of its picture; of no list: 0.
     """
@@ -59,19 +60,42 @@ class Entry:
     def __init__(self, content: dict[str, Any], name: str, where: str, number: int = 0) -> None:
         self.content, self.name, self.where, self.number = content, name, where, number
         self._slots: dict[str, tuple[dict[str, Any], str]] = {}  # key: the dict that holds it, and its name there
-        level = [content]
+        self._doubtful: dict[str, list[str]] = {}  # keys that several dicts hold, and where
+        level = [("", content)]
         while level:
-            for one in level:
+            there: dict[str, list[tuple[str, dict[str, Any], str]]] = {}
+            for path, one in level:
                 for found in one:
-                    self._slots.setdefault(str(found).replace("/", ".").split(".")[-1], (one, found))
-            level = [inner for one in level for inner in one.values() if isinstance(inner, dict)]
+                    whole = f"{path}.{found}".replace("/", ".")
+                    there.setdefault(whole.rsplit(".", 1)[-1], []).append((whole.strip("."), one, found))
+            for key in there.keys() - self._slots.keys() - self._doubtful.keys():
+                predicted = [slot for slot in there[key] if slot[0].startswith("pred") or ".pred" in slot[0]]
+                slots = there[key] if len(predicted) != 1 else predicted
+                self._slots[key] = slots[0][1:]
+                if len(slots) > 1:
+                    self._doubtful[key] = [path for path, _, _ in slots]
+            level = [(f"{path}.{key}", inner) for path, one in level for key, inner in one.items()
+                     if isinstance(inner, dict)]  # fmt: skip
+
+    def holds(self, key: str) -> bool:
+        """Whether the key is there, also where it is None."""
+        return key in self._slots
 
     def has(self, key: str) -> bool:
         """Whether the key is there and not None."""
         return self.get(key) is not None
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The plain value."""
+        """The plain value.
+
+        Raises:
+            EstimateFormatError: several dicts in the entry hold the key.
+        """
+        if key in self._doubtful:
+            raise EstimateFormatError(
+                f"{self.where}: {key} is in it several times ({', '.join(self._doubtful[key][:4])}): of several "
+                "pictures or hands a list is meant, or a dict by the pictures' names with their suffix"
+            )
         holder, name = self._slots.get(key, ({}, key))
         return holder.get(name, default)
 

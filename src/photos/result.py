@@ -129,7 +129,7 @@ class Result(ShortRepr):
     @property
     def faces(self) -> np.ndarray:
         """(1538,3) vertex numbers of the triangles, counter-clockwise seen from outside."""
-        return self.assets.faces
+        return self.assets.faces.copy()  # the caller may change them
 
     @property
     def side(self) -> str:

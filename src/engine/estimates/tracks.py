@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from src.estimators.reader import without_ending
 from utils.artifacts import Predictions
 
 #: How far from its last place a hand may be, in sides of its box: in the next frame, more with each without it.
@@ -38,7 +38,7 @@ def frames_of(rows: Predictions) -> Frames:
     if rows.keypoints_2d is None:
         raise ValueError(f"{rows.source}: no 2D keypoints, by which hands are followed; leave out --fps and --subjects")
     names = np.array([""] * len(rows)) if rows.image_name is None else rows.image_name
-    found = [_NUMBER.match(str(Path(name).with_suffix(""))) for name in names]
+    found = [_NUMBER.match(without_ending(str(name))) for name in names]
     for name, number in zip(names, found, strict=True):
         if number is None:
             raise ValueError(
@@ -57,6 +57,11 @@ def frames_of(rows: Predictions) -> Frames:
         raise ValueError(
             f"{rows.source}: by their names, such as {str(names[0])!r}, these are {videos} videos of a frame or two: "
             "the number at the end does not count frames. Name pictures as frame_0001"
+        )
+    if len(rows) > 2 and len(np.unique(frame)) == 1:
+        raise ValueError(
+            f"{rows.source}: all {len(rows)} hands are of one frame by their pictures' names, such as "
+            f"{str(names[0])!r}; name pictures as frame_0001, or leave out --fps and --subjects tracks"
         )
     for one in range(videos):
         steps = np.diff(np.unique(frame[video == one]))

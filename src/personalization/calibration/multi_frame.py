@@ -161,6 +161,8 @@ def solve_person(
         if abs(conflict) > MAX_CONFLICT and not options.accept_conflict:
             how = " (wrist joint to fingertip, hand flat)" if cue.name == "hand" else ""
             raise CalibrationError(f"{said}. Measure again{how}, or --accept_conflict")
+        if abs(conflict) > MAX_CONFLICT:
+            further.setdefault("conflict", {})[cue.name] = round(abs(conflict), 1)
         if abs(conflict) > MAX_CONFLICT / 2:
             logger.warning("%s", said)
     landmarks = {} if result.offsets is None else {options.landmarks.name: result.offsets[0].cpu().numpy()}

@@ -15,8 +15,14 @@ from src.personalization.calibration.population import CalibrationOptions, Popul
 from src.personalization.estimates.sides import check_sides, check_sides_in_pictures
 from src.personalization.estimates.trust import LIKE, MAKE, Trust, find_trust
 from src.personalization.fitting.fit import FitOptions, observe, reprojection_rmse
-from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
-from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints, ray_turn
+from src.personalization.fitting.from_joints import LEAST_HANDS, MAX_MISFIT_MM, JointFitOptions, fit_joints
+from src.personalization.fitting.from_keypoints import (
+    MAX_MISFIT_BOX,
+    KeypointFitOptions,
+    box_misfit,
+    fit_keypoints,
+    ray_turn,
+)
 from src.personalization.fitting.translation import wrist_from_keypoints
 from src.personalization.landmarks.model import LandmarkModel, find_landmarks
 from src.personalization.solver.status import CalibrationError, usable
@@ -39,13 +45,6 @@ DETECTORS = ("mediapipe",)
 FEW_PEOPLE = 10
 #: Estimators that look at a crop, as along its axis: their axes are turned from there to the camera's.
 CROPPED = ("hamer", "wilor", "wilor_mini", "fasthamer", "mediapipe", "frankmocap")
-#: Median of the hands' distances to their 3D joints, mm, from which the joints are not those of hands, or in another
-#: order. mediapipe's of 231 real hands: 8, the furthest 17; joints in other orders: 18 (little finger first) to 47.
-MAX_MISFIT_MM = 16.0
-#: Of a hand posed as its 3D joints say, placed where it explains its keypoints best: how far it is from them over their
-#: box (root mean square) from which the keypoints alone are believed. mediapipe's of 585 real hands: 0.05 (median), 14
-#: further than this, 13 of which the last fit left over 0.1 of the box off, some at twice their depth.
-MAX_MISFIT_BOX = 0.15
 
 
 def landmarks_of(format: str, assets: HandAssets) -> LandmarkModel | None:
@@ -174,6 +173,16 @@ def prepare(
         model = joints_model(assets, landmarks, device)
         elsewhere = usable(status) & (misfit(model, pose, fit.betas, K, seen, confidence) > MAX_MISFIT_BOX)
         if bool(elsewhere.any()):
+            said = (
+                f"{estimates.source}: of {int(elsewhere.sum())} of {len(elsewhere)} hands the 3D joints contradict the "
+                "2D points"
+            )
+            if len(elsewhere) >= LEAST_HANDS and int(elsewhere.sum()) > len(elsewhere) // 2:
+                raise CalibrationError(
+                    f"{said}: their axes are not the camera's (x right, y down, z forward), or they are of other rows "
+                    "or pictures, or K is wrong; mend them, or leave the 3D joints out"
+                )
+            logger.warning("%s, which are believed alone there", said)
             given = (None if part is None else part[elsewhere.cpu()] for part in (seen, K, confidence))
             pose[elsewhere] = fit_keypoints(assets, *given, options=search, device=device).pose
     else:
@@ -181,6 +190,12 @@ def prepare(
         if not sides_known:
             check_sides_in_pictures(estimates, found, assets, search, device)
         pose, betas, status = found.pose, None, found.status
+        off = box_misfit(found, seen, confidence)
+        if len(off) and float(off.median()) > MAX_MISFIT_BOX:
+            raise CalibrationError(
+                f"{estimates.source}: the hands lie {float(off.median()):.2f} of their keypoints' box off these "
+                "(median); are they the 21 points in standard order, x before y?"
+            )
     if status is not None and not bool(usable(status).all()):
         lost = int((~usable(status)).sum())
         said = f"{estimates.source}: {lost} of {len(estimates)} hands do not fit their points"

@@ -9,10 +9,15 @@ import torch
 
 from src.personalization.calibration.images import mean_hand_points
 from src.personalization.calibration.views import views_of
-from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
+from src.personalization.fitting.from_joints import (
+    LEAST_HANDS,
+    MIRRORED,
+    ONE_MIRRORED,
+    JointFitOptions,
+    mirror_ratio,
+)
 from src.personalization.fitting.from_keypoints import KeypointFit, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel
-from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, usable
 from template import HandAssets
 from template.kinematics import JointsModel
@@ -20,12 +25,6 @@ from utils.artifacts import Predictions
 
 logger = logging.getLogger(__name__)
 
-#: A hand is taken for the other side's if its mirror image fits this much better (ratio of root mean square distances).
-#: Of 1,600 simulated hands none came below 0.87, HaMeR-like mirrored ones to 0.4. After one step the two are further
-#: apart than after all: a mirrored hand is not there yet.
-ONE, STEPS = 0.8, LMOptions(max_steps=1, initial_damping=1e-3)
-#: The same of the median of a side's hands, and how many it takes: then the file is wrong, and not single hands.
-ALL, LEAST = 0.93, 4
 #: Natural logarithm of the odds that a side's keypoints, all together, are of the other side; how many hands that are
 #: looked at, spread over all. One picture rarely tells: from afar a right palm looks as a left hand's back does. Nor do
 #: many of a hand held still, whose errors repeat: those of one view count for one.
@@ -49,15 +48,12 @@ def check_sides(
     Raises:
         CalibrationError: most hands of a side are the other side's.
     """
-    options = JointFitOptions(std=std, scale_std=0.15, landmarks=landmarks, lm=STEPS)
-    mirror = joints.new_tensor([-1.0, 1.0, 1.0])
-    one, other = (fit_joints(assets, points, options=options) for points in (joints, mirror * joints))
-    ratio = (other.residual / one.residual.clamp_min(1e-9)).cpu().numpy()
-    good = (usable(one.status) & usable(other.status)).cpu().numpy()
+    ratio = mirror_ratio(assets, joints, None, JointFitOptions(std=std, landmarks=landmarks)).cpu().numpy()
+    good = np.isfinite(ratio)
     for left in (False, True):
         own = good & (estimates.is_left == left)
-        mirrored = not known and own.sum() >= LEAST and np.median(ratio[own]) < ALL
-        bad = np.flatnonzero(own & (ratio < (1.0 if mirrored else ONE)))
+        mirrored = not known and own.sum() >= LEAST_HANDS and np.median(ratio[own]) < MIRRORED
+        bad = np.flatnonzero(own & (ratio < (1.0 if mirrored else ONE_MIRRORED)))
         if not len(bad):
             continue
         side, true = ("left", "right") if left else ("right", "left")
@@ -74,6 +70,7 @@ def check_sides_in_pictures(
     assets: HandAssets,
     options: KeypointFitOptions,
     device: torch.device | str = "cpu",
+    remedy: str = _REMEDY,
 ) -> None:
     """The same of hands of which there are keypoints (px) alone, fitted as ``found``: mirrored ones are fitted too.
 
@@ -105,7 +102,7 @@ def check_sides_in_pictures(
             f"e^{odds.sum():.0f}), most clearly {_names(rows, np.argsort(-odds))}"
         )
         if odds.sum() > REFUSED:
-            raise CalibrationError(f"{said}: {_REMEDY}")
+            raise CalibrationError(f"{said}: {remedy}")
         logger.warning("%s; are their sides right?", said)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,8 +12,23 @@ import torch
 
 from src.personalization.calibration.population import Population, shipped_population
 from src.personalization.fitting.fit import FitOptions, fit_frames
-from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
-from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
+from src.personalization.fitting.from_joints import (
+    LEAST_HANDS,
+    MAX_MISFIT_MM,
+    MIRRORED,
+    ONE_MIRRORED,
+    JointFitOptions,
+    fit_joints,
+    mirror_ratio,
+)
+from src.personalization.fitting.from_keypoints import (
+    DETECTOR_NOISE,
+    MAX_MISFIT_BOX,
+    KeypointFit,
+    KeypointFitOptions,
+    box_misfit,
+    fit_keypoints,
+)
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.hand_size import opened_identity
@@ -22,6 +38,8 @@ from utils.artifact_checks import ArtifactError
 from utils.cameras.intrinsics import checked_intrinsics
 from utils.identity import Identity
 from utils.short_repr import ShortRepr
+
+logger = logging.getLogger(__name__)
 
 Array = np.ndarray | torch.Tensor
 SIDES = ("right", "left")
@@ -83,8 +101,8 @@ def fit(
         keypoints: (N,21,2) px, standard order (wrist, then thumb to little finger from the palm outwards); the centre
             of the first pixel is (0, 0). NaN where unseen needs a confidence of zero there.
         K: (3,3) or (N,3,3) intrinsics, px of the same images.
-        joints: instead of both, (N,21,3) points in space, m, standard order, any frame (Leap, motion capture,
-            triangulated), `confidence` zero where one is missing.
+        joints: instead of both, (N,21,3) points in space, m, standard order, any right-handed frame (Leap, motion
+            capture, triangulated; of Unity negate an axis), `confidence` zero where one is missing.
         hand: the right hand's model, also for left hands; None: `load_hand_assets`.
         betas: (10,) or (N,10) a known shape. A single camera cannot see the size of a hand, so give one if you can.
         identity: of `calibrate`, or its file, instead of betas, of that side. With neither, shapes are fitted with
@@ -131,7 +149,7 @@ def fit(
         camera = camera.expand(len(points), 3, 3)
     n, left, give = len(points), side == "left", _like(given)
     trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
-    if trust is not None and ((trust < 0) | (trust > 1)).any():
+    if trust is not None and not ((trust >= 0) & (trust <= 1)).all():
         raise ValueError(f"confidence spans [{trust.min():g}, {trust.max():g}]; it must be in [0,1], zero where unseen")
     assets = right_hand(hand)
     if identity is not None and betas is not None:
@@ -152,6 +170,7 @@ def fit(
         points = points * points.new_tensor([-1.0 if left else 1.0, 1.0, 1.0])
         posed = fit_joints(assets, points, trust, shape, of_joints, device)
         residual = torch.where(usable(posed.status), 1000 * posed.residual, torch.nan)
+        _doubt_joints(assets, points, trust, residual, replace(of_joints, std=posed.std), side)
         more = {"residual_mm": give(residual), "std_mm": 1000 * posed.std}
         return replace(_posed(posed, assets, left, give), covariance=give(posed.covariance), **more)
     start = None if pose is None else _tensor(pose, "pose", (n, 16, 3, 3))
@@ -162,7 +181,9 @@ def fit(
     noise = replace(DETECTOR_NOISE if landmarks is None else landmarks.noise(), std_px=std_px)
     if start is None:
         search = KeypointFitOptions.of_source(landmarks, noise=noise, people=population)
-        return _posed(fit_keypoints(assets, points, camera, trust, shape, None, search, device), assets, left, give)
+        found = fit_keypoints(assets, points, camera, trust, shape, None, search, device)
+        _doubt_points(found, points, trust)
+        return _posed(found, assets, left, give)
     # How a user's network errs, and how far its hands are away, nobody measured.
     options = replace(FitOptions(), noise=noise, evidence_rounds=0 if shape is None else 2)
     if shape is None:
@@ -227,8 +248,43 @@ def _posed(found: Any, assets: HandAssets, left: bool, give: Any) -> FittedHands
         **{name: value if name == "status" else give(value) for name, value in seen.items()},
         betas=give(found.betas),
         reprojection_px=give(misfit),
-        faces=assets.faces[:, ::-1].copy() if left else assets.faces,
+        faces=(assets.faces[:, ::-1] if left else assets.faces).copy(),
     )
+
+
+def _doubt_points(found: KeypointFit, keypoints: torch.Tensor, confidence: torch.Tensor | None) -> None:
+    """Warn where hands usually lie far from their keypoints (N,21,2) px: these may not be a hand's, in that order."""
+    off = box_misfit(found, keypoints, confidence)
+    if len(off) and float(off.median()) > MAX_MISFIT_BOX:
+        logger.warning(
+            "hands lie %.2f of their keypoints' box off these (median): are they the 21 in standard order, the wrist, "
+            "then thumb to little finger from the palm outwards, x before y?", float(off.median()),
+        )  # fmt: skip
+
+
+def _doubt_joints(
+    assets: HandAssets,
+    points: torch.Tensor,
+    trust: torch.Tensor | None,
+    residual: torch.Tensor,
+    options: JointFitOptions,
+    side: str,
+) -> None:
+    """Warn of points (N,21,3) m, right-hand convention, that are no hand's, or the other side's."""
+    off = residual[torch.isfinite(residual)]
+    if len(off) and float(off.median()) > MAX_MISFIT_MM:
+        logger.warning(
+            "hands lie %.0f mm off their joints (median): are they the 21 in standard order, the wrist, then thumb to "
+            "little finger from the palm outwards?", float(off.median()),
+        )  # fmt: skip
+        return
+    ratio = mirror_ratio(assets, points, trust, options)
+    ratio = ratio[torch.isfinite(ratio)]
+    if len(ratio) and float(ratio.median()) < (MIRRORED if len(ratio) >= LEAST_HANDS else ONE_MIRRORED):
+        logger.warning(
+            "%d joints' mirror images are better %s hands (misfit times %.2f, median): are axes left-handed (Unity), "
+            "or the hands of the other side?", len(ratio), side, float(ratio.median()),
+        )  # fmt: skip
 
 
 def _tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
