@@ -132,7 +132,7 @@ class ColumnDataset(Dataset):
         indices = np.asarray(indices, dtype=np.int64)
         batch = {key: column[indices] for key, column in self.columns.items()}
         images, readable = self._pictures(indices)
-        batch = {"image": images, **batch, "valid": batch["valid"] & readable}
+        batch = {"image": images, **batch, "valid": batch["valid"] & readable, "readable": readable}
         if self.with_mask:
             batch["image"], batch["mask"] = np.ascontiguousarray(images[..., :3]), images[..., 3].copy()
         if self._models is not None:
@@ -166,7 +166,7 @@ class ColumnDataset(Dataset):
         """The crop (C, C, 3) uint8 RGB, with its mask as fourth channel if masks are wanted."""
         raise NotImplementedError
 
-    def _pictures(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | bool]:
+    def _pictures(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Crops (B, C, C, 3 or 4), and which of them could be read (B,)."""
         crops = [self._make_crop(index) for index in indices]
         return np.stack([crop for crop, _ in crops]), np.array([readable for _, readable in crops])
@@ -252,10 +252,10 @@ class CropDataset(ColumnDataset):
         image = np.dstack([image, self.full_mask(index)]) if self.with_mask else image
         return crop_image(image, self._boxes[index], self.crop_size)
 
-    def _pictures(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | bool]:
+    def _pictures(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._cache is None:
             return super()._pictures(indices)
-        return self._cache.crops[indices], True  # columns["valid"] knows
+        return self._cache.crops[indices], self._cache.readable[indices]
 
     def _open_cache(self, folder: Path, key: str, workers: int | None) -> CropCache:
         cache = CropCache(folder, self.split, key, len(self), self.crop_size, 4 if self.with_mask else 3)

@@ -57,10 +57,11 @@ SAMPLE_SPEC: dict[str, Field] = {
     "sequence_id": Field((), "int64", "unique number of the sequence in the data set, for bootstraps"),
     "is_left": Field((), "bool", "the hand was a left one and everything here is mirrored"),
     "valid": Field((), "bool", "joints and pose are annotated and the image could be read"),
+    "readable": Field((), "bool", "the image could be read; else it is black"),
 }
 
 #: Keys that a sample may lack.
-OPTIONAL_KEYS = ("vertices", "label_joints", "label_betas", "mask")
+OPTIONAL_KEYS = ("vertices", "label_joints", "label_betas", "mask", "readable")
 
 
 def check_sample(sample: Mapping[str, Any]) -> None:

@@ -26,6 +26,8 @@ _LARGEST_TIMEBASE = 65535
 _DEFAULT_FPS, _HIGHEST_FPS = 25.0, 10_000.0
 #: Frames whose times tell the rate; pictures longer or higher than this are refused, px.
 _SAMPLED_FRAMES, _LARGEST_SIDE = 120, 16384
+#: So many frames in a row may be damaged before a video is taken to end.
+_DAMAGED_FRAMES = 100
 #: A gap in a video's times is filled with the frame before it, but for no longer than this, s.
 _LONGEST_GAP = 10.0
 
@@ -65,6 +67,12 @@ def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
             capture.release()
             raise ValueError(f"--video {path}: no frame of it can be decoded; is it a video, and complete?")
         fps, timed = _frame_rate(name, capture.get(cv2.CAP_PROP_FPS))
+    size = _square_pixels(capture, first.shape[1], first.shape[0])
+    if size != first.shape[1::-1]:
+        logger.warning(
+            "%s: its pixels are no squares; frames of %d x %d are stretched to %d x %d, of which K and boxes must be",
+            path, first.shape[1], first.shape[0], *size,
+        )  # fmt: skip
     if max(first.shape[:2]) > _LARGEST_SIDE:
         capture.release()
         raise ValueError(f"--video {path}: its frames are {first.shape[1]} x {first.shape[0]} px, too large")
@@ -72,7 +80,18 @@ def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
     claimed = int(claimed) if math.isfinite(claimed) and 0 < claimed < 1e9 else 0
     if not timed:
         logger.warning("%s: its time stamps make no sense; frames are taken to come at %g a second", path, fps)
-    return VideoInfo(first.shape[1], first.shape[0], fps, claimed), _frames(capture, first, fps, timed)
+    return VideoInfo(*size, fps, claimed), _frames(capture, first, fps, timed, size, claimed)
+
+
+def _square_pixels(capture: cv2.VideoCapture, width: int, height: int) -> tuple[int, int]:
+    """Width and height of frames whose pixels are squares, enlarged where the container says that they are not (DV,
+    HDV); of a video that is turned upright, its sides too."""
+    high, wide = capture.get(cv2.CAP_PROP_SAR_DEN), capture.get(cv2.CAP_PROP_SAR_NUM)
+    ratio = wide / high if high > 0 and wide > 0 else 1.0
+    ratio = 1 / ratio if int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90 else ratio
+    if not 0.1 < ratio < 10 or abs(ratio - 1) < 0.01:
+        return width, height
+    return (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
 
 
 @contextlib.contextmanager
@@ -103,14 +122,18 @@ def _frame_rate(name: str, claimed: float) -> tuple[float, bool]:
     return claimed if claimed and abs(usual * claimed - 1) < 0.02 else 1 / usual, True
 
 
-def _frames(capture: cv2.VideoCapture, image: np.ndarray | None, fps: float, timed: bool) -> Iterator[Frame]:
+def _frames(
+    capture: cv2.VideoCapture, image: np.ndarray | None, fps: float, timed: bool, size: tuple[int, int], claimed: int
+) -> Iterator[Frame]:
     """The rest of the video; a frame without a later time than the one before comes a usual step after it.
 
     Args:
         timed: time stamps make sense; else every frame comes a usual step after the one before.
+        size: width, height, px, of the frames that are given; claimed: how many there should be: a damaged stretch in
+            the middle is passed over.
     """
     try:
-        start, last = None, -1 / fps
+        start, last, count = None, -1 / fps, 0
         while image is not None:
             stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             start = stamp if start is None else start
@@ -118,8 +141,12 @@ def _frames(capture: cv2.VideoCapture, image: np.ndarray | None, fps: float, tim
             if not (timed and math.isfinite(seconds) and last < seconds):
                 seconds = last + 1 / fps
             last = seconds
+            if image.shape[1::-1] != size:
+                image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
             yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), max(seconds, 0.0))
-            image = capture.read()[1]
+            count += 1
+            tries = 1 + min(max(claimed - count, 0), _DAMAGED_FRAMES)
+            image = next((image for done, image in (capture.read() for _ in range(tries)) if done), None)
     finally:
         capture.release()
 

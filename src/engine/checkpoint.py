@@ -189,12 +189,17 @@ def refuse_not_finite(state: dict[str, torch.Tensor], path: str | Path) -> None:
 
 
 def initialise_from(
-    model: nn.Module, path: str | Path, parts: Sequence[str] | None = None, frozen: ModelCard | None = None
+    model: nn.Module,
+    path: str | Path,
+    parts: Sequence[str] | None = None,
+    frozen: ModelCard | None = None,
+    hand: HandAssets | None = None,
 ) -> list[str]:
     """Copy the weights that ``model`` shares by name with another network's checkpoint.
 
     ``parts`` limits it to these modules, such as ``["backbone", "heatmaps"]``; the rest stays fresh. What is taken is
     not trained any more in the network of the card ``frozen``: it must have been trained for the same input and hand.
+    ``hand``: of ``model``; what was trained for another is named in a warning.
 
     Heads that only one of the two has (shape head, confidence branch, the shape path that starts
     at zero) stay as they are and are named in the log.
@@ -233,6 +238,11 @@ def initialise_from(
             "give a whole mano_baseline (without --init_parts)"
         )
     model.load_state_dict(shared, strict=False)
+    of_hand = {name.split(".")[0] for name in shared} - {"backbone", "heatmaps"}
+    if hand is not None and theirs.hand_hash not in ("", hand.hash) and of_hand:
+        logger.warning("%s was trained for the hand model %s (%s), this network is for %s (%s): its %s start from "
+                       "there (--init_parts backbone heatmaps leaves them out)", path, theirs.hand_name, theirs.hand_hash,
+                       hand.name, hand.hash, ", ".join(sorted(of_hand)))  # fmt: skip
     modules = ", ".join(sorted({name.rsplit(".", 1)[0] for name in fresh}))
     logger.info("initialised %d tensors from %s; fresh: %s", len(shared), path, modules or "none")
     return fresh

@@ -77,6 +77,11 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         summary["identities"] = lengths_as_json(identities, assets)
         apart = apart_from_calibration(measured, identities)
         logger.info("%d images that served the calibration are left out of the evaluation", int((~apart).sum()))
+        if not apart.any():
+            raise ValueError(
+                "every image served to calibrate: nothing is left to measure. Calibrate from fewer (--num_images), or "
+                "predict other images"
+            )
         measured = measured.select(np.flatnonzero(apart))
     truth = annotations_of(dataset, measured)
     known = np.flatnonzero(truth["valid"] if measured.readable is None else truth["valid"] & measured.readable)

@@ -17,10 +17,11 @@ from datasets.bad_files import possible_intrinsics
 from src.evaluation.metrics import Evaluation, evaluate_predictions, point_errors
 from src.evaluation.shape import rest_hand, zero_pose_mpvpe
 from src.models.mesh_joints import LABEL_TIPS, mesh_hand
+from src.personalization.pairing import true_points
 from src.personalization.registration.register import register_mesh
 from src.personalization.solver.status import count_status, log_unusable
 from template import HandAssets, HandModel
-from template.sides import hand_points, labelled_hands, put_tips
+from template.sides import hand_points, put_tips
 from utils.artifacts import ArtifactError, Predictions
 from utils.camera import project_numpy
 
@@ -52,28 +53,6 @@ def official_hand(assets: HandAssets, dataset: str) -> HandModel:
     if dataset in KINEMATIC_LABELS:
         return HandModel(assets, tips=LABEL_TIPS[dataset])
     return mesh_hand(assets, dataset)
-
-
-def true_points(
-    hand: HandModel, truth: dict[str, np.ndarray], is_left: np.ndarray, left: HandAssets | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Joints and vertices, as of `hand_points`, of annotations: each as the hand model of its label makes it.
-
-    Args:
-        hand: right hand layer; it decides the joints.
-        truth: of `annotations_of`; is_left: (N,) bool.
-        left: the left hand model of the data set, needed where it is not the right one's mirror image.
-
-    Raises:
-        ValueError: annotations with ``label_betas``, and no left hand model.
-    """
-    if "label_betas" not in truth or not is_left.any():
-        return hand_points(hand, truth["pose"], truth["betas"], truth["transl"], is_left)
-    if left is None:
-        raise ValueError("annotated left hands belong to a model of their own; give it: left=dataset.assets['left']")
-    models = {"right": hand, "left": HandModel(left, hand.tips, hand.joint_type).to(hand.faces.device)}
-    values = (truth[key] for key in ("pose", "betas", "transl"))
-    return labelled_hands(models, *values, is_left, truth["label_betas"])
 
 
 def predicted_points(predictions: Predictions, hand: HandModel) -> Points:

@@ -23,7 +23,6 @@ from src.engine.networks import check_hand, is_of_hand, is_told_shape, open_netw
 from src.models.mesh_joints import is_mesh_model, mesh_hand, mesh_joints
 from src.models.mesh_objectives import boukhayma_keypoints
 from src.personalization.fitting.from_keypoints import ray_turn
-from src.personalization.pairing import rows_with
 from src.personalization.registration.register import register_mesh
 from src.personalization.shape_source import load_identities
 from template import HandAssets, HandModel, load_hand_assets
@@ -132,8 +131,9 @@ def predict_dataset(
         if says_poses(card):  # of a camera turned to the hand
             turn = ray_turn(batch["K"], output["keypoints_2d"].mean(dim=1))
             output["pose"] = torch.cat([turn[:, None] @ output["pose"][:, :1], output["pose"][:, 1:]], dim=1)
-        for name in (*ROWS, "valid"):
+        for name in ROWS:
             rows[name].append(raw[name].numpy())
+        rows["readable"].append((raw["readable"] if "readable" in raw else torch.ones_like(raw["valid"])).numpy())
         rows["K"].append(raw["K_image"].numpy())
         for name in ("pose", "betas", "confidence", "keypoint_confidence"):
             if output.get(name) is not None and not (unposed and name in ("pose", "betas")):
@@ -153,11 +153,13 @@ def predict_dataset(
     if not any(shares):
         raise ValueError("the split holds no usable sample; check --data_root, --split and --side")
     arrays = merge_shares(shares, dataset)
-    valid = dataset.columns["valid"][rows_with(dataset.columns["image_id"], arrays["image_id"])]
-    readable = arrays.pop("valid") | ~valid
-    if not readable.all():
-        arrays["readable"] = readable
-        logger.warning("%d of %d pictures could not be read; black ones were predicted", (~readable).sum(), len(valid))
+    readable = arrays["readable"]
+    if readable.all():
+        del arrays["readable"]
+    else:
+        logger.warning(
+            "%d of %d pictures could not be read; black ones were predicted", (~readable).sum(), len(readable)
+        )
     count_hands(arrays.get("status"))
     return Predictions(
         **arrays,

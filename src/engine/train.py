@@ -85,7 +85,7 @@ class Trainer:
         if frozen and is_new and not args.init_from:
             raise ValueError("--model mano_baseline_conf trains its branch alone; give the baseline: --init_from FILE")
         if args.init_from and is_new:
-            initialise_from(model, args.init_from, args.init_parts, frozen)
+            initialise_from(model, args.init_from, args.init_parts, frozen, self.assets)
         with self.context.local_main_first():
             labels = {"with_mask": True} if args.dataset == "freihand" and config.has_mask(args) else {}
             self.data = config.open_dataset(args, args.split or f"{args.setup}_train", args.crop_size, **labels)

@@ -142,12 +142,13 @@ class TrainingState:
     def _take_up(self, state: dict[str, Any], changed: bool) -> None:
         """Everything of a checkpoint but the weights; ``changed``: the settings are others."""
         self.position = Position(**state["position"])
+        if changed:  # the epoch begins again, whatever its batches were
+            self.position.batch = 0
         if not (0 <= operator.index(self.position.epoch) and 0 <= self.position.batch <= self._batches):
-            raise ValueError(f"{self.position} of epochs of {self._batches} batches")
+            raise ValueError(f"{self.position}, but epochs have {self._batches} batches; was it of more images?")
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         if changed:
-            self.position.batch = 0
             self._set_rates(self.position.epoch * self._batches, state["optimizer"])
         else:
             self.optimizer.load_state_dict(state["optimizer"])

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from src.personalization.solver.status import CalibrationError
+from template import HandAssets, HandModel
+from template.sides import hand_points, labelled_hands
 from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
@@ -147,3 +149,25 @@ def rows_of(dataset: Any, predictions: Predictions) -> np.ndarray:
     for name, column in (("subject_id", "subject_id"), ("is_left", "is_left"), ("K", "K_image")):
         check_same(name, predictions, dataset.columns[column][rows], f"the data set at {dataset.root}")
     return rows
+
+
+def true_points(
+    hand: HandModel, truth: dict[str, np.ndarray], is_left: np.ndarray, left: HandAssets | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joints and vertices, as of `hand_points`, of annotations: each as the hand model of its label makes it.
+
+    Args:
+        hand: right hand layer; it decides the joints.
+        truth: of `annotations_of`; is_left: (N,) bool.
+        left: the left hand model of the data set, needed where it is not the right one's mirror image.
+
+    Raises:
+        ValueError: annotations with ``label_betas``, and no left hand model.
+    """
+    if "label_betas" not in truth or not is_left.any():
+        return hand_points(hand, truth["pose"], truth["betas"], truth["transl"], is_left)
+    if left is None:
+        raise ValueError("annotated left hands belong to a model of their own; give it: left=dataset.assets['left']")
+    models = {"right": hand, "left": HandModel(left, hand.tips, hand.joint_type).to(hand.faces.device)}
+    values = (truth[key] for key in ("pose", "betas", "transl"))
+    return labelled_hands(models, *values, is_left, truth["label_betas"])

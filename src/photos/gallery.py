@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import shlex
@@ -75,6 +76,7 @@ class Gallery(contextlib.AbstractContextManager):
             name: of the files; file: the picture's name; image: (H,W,3) uint8 RGB that the hands belong to.
             hands: surest first, at least one; refused: hands that were found as well.
         """
+        self._clear(name)
         records = []
         for number, hand in enumerate(hands, 1):
             # Further hands have a folder of their own: no name of another picture's files can be theirs.
@@ -94,6 +96,16 @@ class Gallery(contextlib.AbstractContextManager):
         self._with_hand += 1
         self._remember(picture | records[0] | {"other_hands": others})
 
+    def _clear(self, name: str) -> None:
+        """Remove what an earlier run left of a picture of this name: it would stand beside this run's verdict."""
+        stems = itertools.chain([name], (f"{FURTHER}/{name}_{number}" for number in itertools.count(2)))
+        for stem in stems:
+            old = [self.output / f"{stem}{ending}" for ending in ("_mesh.ply", "_mesh.glb", "_plot.jpg")]
+            if stem != name and not any(path.is_file() for path in old):
+                return
+            for path in old:
+                path.unlink(missing_ok=True)
+
     def _write_files(self, stem: str, file: str, image: np.ndarray, hand: Result) -> dict[str, str]:
         """Meshes and plot of a hand, by kind."""
         files = {"mesh_ply": f"{stem}_mesh.ply", "mesh_glb": f"{stem}_mesh.glb"}
@@ -108,6 +120,7 @@ class Gallery(contextlib.AbstractContextManager):
         self, name: str, file: str, reason: str, status: str = "no usable hand", refused: Sequence[Refused] = ()
     ) -> None:
         """Remember a picture without a usable hand; refused: the hands that were found in it."""
+        self._clear(name)
         self._note(file, reason)
         for one in refused[1:]:
             self._note(file, f"its {_where(one)}: {one.reason}")

@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 #: What is taken for a picture; whether it can be read is found out by reading it.
 HEIF = (".heic", ".heif", ".hif")
+#: How such files begin, whatever they are called (not AVIF, which Pillow reads).
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis")
+_ZERO_IS = 262  # TIFF: 0: white
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif",
@@ -170,12 +173,12 @@ def read_photo(path: str | os.PathLike, name: str | None = None) -> Photo:
     try:
         if path.suffix.lower() in RAW:
             raise UnusableImage(f"{shown}: camera raw is not read; export it as JPEG or PNG")
-        if path.suffix.lower() in HEIF:
-            _register_heif(shown)
         check_regular(path)
         if path.stat().st_size > LARGEST_FILE:
             raise UnusableImage(f"{shown}: {path.stat().st_size / 1e9:.1f} GB are too many for a picture")
         data = path.read_bytes()
+        if data[4:8] == b"ftyp" and any(brand in data[8:40] for brand in _HEIF_BRANDS):
+            _register_heif(shown)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is refused below, or does not matter
             with Image.open(io.BytesIO(data)) as picture:
@@ -185,6 +188,8 @@ def read_photo(path: str | os.PathLike, name: str | None = None) -> Photo:
                 if deep is not None:
                     picture.paste(Image.fromarray(deep))
                 image = to_rgb8(upright(picture))
+                if picture.format == "TIFF" and picture.mode.startswith("I;16") and not picture.tag_v2.get(_ZERO_IS, 1):
+                    image = 255 - image  # Pillow turns these of 8 bits alone
     except UnusableImage:
         raise
     except MemoryError as error:

@@ -25,6 +25,8 @@ KEY = "world_from_camera"
 _TEXT = (".txt", ".csv", ".tum")
 SUFFIXES = (".json", ".npz", *_TEXT)
 _LARGEST_FILE = 1 << 28
+#: m from the origin, to which float32 is exact to 0.06 mm.
+FURTHEST = 1000.0
 _LONG_STEP = 2.0  # m from frame to frame, which no camera moves that looks at hands
 
 
@@ -78,6 +80,11 @@ def read_poses(path: str | Path, axes: str = "y_down") -> list[CameraPose]:
             kind = f"R R^T is {off:.2g} off the identity" if off > 1e-3 else "it mirrors"
             raise ValueError(
                 f"{name}: {rotation.tolist()} is no rotation ({kind}); world-from-camera moves and turns only"
+            )
+        if np.abs(place).max() > FURTHEST:
+            raise ValueError(
+                f"{name}: stands at {place.tolist()} m: meshes and animations have single precision, which is too "
+                f"coarse beyond {FURTHEST:g} m; subtract an origin from all places"
             )
         poses.append(CameraPose(rotation, place, axes))
     upside_down = axes == "y_down" and np.allclose(poses[0].rotation, AXES["y_up"], atol=0.05)

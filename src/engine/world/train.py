@@ -205,6 +205,10 @@ def train(args: argparse.Namespace) -> Path | None:
             raise ValueError(
                 f"{checkpoint}: not the same network: {listed}; go on with its own, or choose another --out"
             )
+        if args.init_from != state.get("init_from", args.init_from):
+            raise ValueError(
+                f"{checkpoint}: began from {state['init_from']}, not from {args.init_from}; give that, or another --out"
+            )
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
@@ -232,7 +236,7 @@ def train(args: argparse.Namespace) -> Path | None:
                 f"the weights are not finite after {clock.steps} steps; {checkpoint} is as it was saved last: go on "
                 "from there with a smaller --lr"
             )
-        states = {"average": average.state_dict(), "optimizer": optimizer.state_dict()}
+        states = {"average": average.state_dict(), "optimizer": optimizer.state_dict(), "init_from": args.init_from}
         save_checkpoint(checkpoint, card, model, **states, used=clock.used, steps=clock.steps)
 
     def notes() -> dict[str, Any]:

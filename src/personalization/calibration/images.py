@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: The paper's calibration: many predicted shapes of one person, averaged.
 AVERAGES = ("mean", "median", "top_k", "confidence")
+#: Data sets that do not tell people apart (docs/facts.md).
+NAMELESS = ("freihand", "ho3d")
 SELECTIONS = ("random", "confidence", "informative")
 
 
@@ -57,10 +59,19 @@ class Images:
     def people(self, subject: int | None, model: JointsModel, same: bool | None) -> dict[int, Images]:
         """The images of each subject, or of the one asked for (`rows_by_subject`), each once (`of_person`), and the
         videos that they are of (`in_videos`) where poses tell."""
-        people = {number: self.of_person(rows) for number, rows in rows_by_subject(self.predictions, subject).items()}
+        own = self._readable()
+        people = {number: own.of_person(rows) for number, rows in rows_by_subject(own.predictions, subject).items()}
         if self.predictions.pose is None:
             return people
         return {number: own.in_videos(model, same) for number, own in people.items()}
+
+    def _readable(self) -> Images:
+        """Without those whose picture could not be read: what a network said of black is no evidence."""
+        found = self.predictions
+        if found.readable is None or found.readable.all():
+            return self
+        logger.warning("%s: %d pictures could not be read, and do not count", found.source, (~found.readable).sum())
+        return self.rows(np.flatnonzero(found.readable))
 
     def of_person(self, rows: np.ndarray) -> Images:
         """One person's, without those whose pose, shape and keypoints are another's to the bit: the same image."""
@@ -183,8 +194,14 @@ def rows_by_subject(predictions: Predictions, subject: int | None = None) -> dic
     """Row numbers (M,) of each subject (or of the one asked for), in file order.
 
     Raises:
-        CalibrationError: if there is no row of the subject asked for, or none at all.
+        CalibrationError: if there is no row of the subject asked for, or none at all; of a data set that does not tell
+            people apart, unless ``subject`` says that they are one.
     """
+    if subject is None and predictions.dataset in NAMELESS and len(predictions):
+        raise CalibrationError(
+            f"{predictions.source}: {predictions.dataset} does not say who is in its pictures, so they are hardly one "
+            f"person's; if they are, give --subject {predictions.subject_id[0]}"
+        )
     present = np.unique(predictions.subject_id)
     if subject is not None and subject not in present:
         raise CalibrationError(f"{predictions.source} has no image of subject {subject}; it has {present.tolist()}")

@@ -18,7 +18,7 @@ from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS
 from src.personalization.fitting.adam import AdamOptions
 from src.personalization.fitting.batch import FittedPredictions, fit_predictions
 from src.personalization.fitting.fit import FitOptions
-from src.personalization.pairing import annotations_of, apart_from_calibration, pair_keypoints
+from src.personalization.pairing import annotations_of, apart_from_calibration, pair_keypoints, true_points
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.status import CalibrationError, count_status, usable
 from src.personalization.terms.noise import KeypointNoise
@@ -52,6 +52,9 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
         raise CalibrationError(f"{args.predictions} is empty; there is nothing to fit")
     if predictions.pose is None:
         raise CalibrationError(f"{args.predictions} holds no pose; predict with a mano network")
+    if predictions.readable is not None:
+        logger.warning("%d pictures could not be read, and are not fitted", (~predictions.readable).sum())
+        predictions = predictions.select(np.flatnonzero(predictions.readable))
     predictions = pair_keypoints(predictions, None if args.keypoints is None else load_predictions(args.keypoints))
     identities = {}
     if args.identity is not None:
@@ -65,11 +68,11 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
                 "or pass --include_calibration_images"
             )
         predictions = predictions.select(np.flatnonzero(apart))
-    truth = None
+    truth = left = None
     if args.data_root is not None:
         options = {"mano_dir": args.mano_dir, "cache": args.cache}
         dataset = open_labels(args.dataset, args.data_root, args.split or predictions.split, **options)
-        truth = annotations_of(dataset, predictions)
+        truth, left = annotations_of(dataset, predictions), dataset.assets.get("left")
     fitted = fit_predictions(
         predictions,
         betas_of(args.shape_source, predictions, truth, identities),
@@ -87,7 +90,7 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
             "do the keypoints and K belong to these images, in px of the full image?"
         )
     save_predictions(args.output, fitted.predictions)
-    report = summarise(predictions, fitted, truth, assets)
+    report = summarise(predictions, fitted, truth, assets, left)
     log_report(report)
     if args.results is not None:
         write_json(args.results, report)
@@ -131,10 +134,14 @@ def fit_options(args: argparse.Namespace, assets: HandAssets, device: torch.devi
 
 
 def summarise(
-    predictions: Predictions, fitted: FittedPredictions, truth: dict[str, np.ndarray] | None, assets: HandAssets
+    predictions: Predictions,
+    fitted: FittedPredictions,
+    truth: dict[str, np.ndarray] | None,
+    assets: HandAssets,
+    left: HandAssets | None = None,
 ) -> dict[str, Any]:
     """Speed, counts by status and reprojection error (px) of the fits; with truth also 3D errors (mm) of all rows,
-    before and after."""
+    before and after; ``left``: as of `true_points`."""
     fitted_px = fitted.reprojection_px[usable(torch.as_tensor(fitted.status)).numpy()]
     seen_px = fitted_px[fitted_px > 0]  # frames of a video that their neighbours carry have no keypoints
     report: dict[str, Any] = {
@@ -147,12 +154,13 @@ def summarise(
     if truth is not None:
         valid = np.flatnonzero(truth["valid"])
         model = HandModel(assets)
-        target = hand_points(model, truth["pose"][valid], truth["betas"][valid], truth["transl"][valid])
+        is_left = predictions.is_left[valid]
+        target = true_points(model, {name: value[valid] for name, value in truth.items()}, is_left, left)
         for name, rows in (("network", predictions), ("fitted", fitted.predictions)):
             if rows.betas is None or len(valid) == 0:
                 continue
             part = rows.select(valid)
-            points = hand_points(model, part.pose, part.betas, part.transl)
+            points = hand_points(model, part.pose, part.betas, part.transl, is_left)
             result = evaluate_predictions(
                 points[0], target[0], points[1], target[1], f_scores=False, absolute=part.transl is not None
             )

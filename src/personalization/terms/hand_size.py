@@ -180,8 +180,7 @@ def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
     length, std = lengths_mm(assets, identity.betas, identity.covariance, ("hand",))["hand"]
     identity.check_hand(assets)
     stated = (identity.hand_length_mm, identity.hand_length_std_mm)
-    same_std = std == stated[1] if None in (std, stated[1]) else abs(std - stated[1]) <= _ROUNDING_MM
-    if abs(length - stated[0]) <= _ROUNDING_MM and same_std:
+    if abs(length - stated[0]) <= _ROUNDING_MM and (None in (std, stated[1]) or abs(std - stated[1]) <= _ROUNDING_MM):
         return identity
     said, found = (f"{mm:.1f} mm" + ("" if std is None else f" ± {std:.1f}") for mm, std in (stated, (length, std)))
     raise ArtifactError(
@@ -200,8 +199,8 @@ def opened_identity(identity: Identity | str | os.PathLike, assets: HandAssets) 
         found = check_stated_length(load_identity(identity), assets)
         for name, deviations in (found.evidence.get("conflict") or {}).items():
             logger.warning(
-                "%s: its measured length (%s) contradicted the images by %s standard deviations, which was accepted when "
-                "it was calibrated", found.source, name, deviations,
+                "%s: its measured length (%s) contradicted the images by %s standard deviations, which was accepted "
+                "when it was calibrated", found.source, name, deviations,
             )  # fmt: skip
         return found
     if not isinstance(identity, Identity):

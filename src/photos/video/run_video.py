@@ -188,7 +188,7 @@ def video_demo(args: argparse.Namespace) -> Path:
         if len(outputs.errors) == count:
             raise RuntimeError(f"none of {count} frames could be worked on: {outputs.errors[0]}") from outputs.errors[0]
         if info.claimed and count < info.claimed:
-            logger.warning("%s ends after %d of the %d frames that it announces", path, count, info.claimed)
+            logger.warning("%s gives %d of the %d frames that it announces", path, count, info.claimed)
         if kept and outputs.with_hand:
             kept = without_glimpses(kept) if tracker.looker.can_read else kept
             again(outputs, path, tracker, fit_tracks(kept, fitter, *persons(tools, watching, kept)), fitter)
