@@ -188,6 +188,9 @@ def test_trajectories_of_another_order_or_unit_are_noticed(tmp_path: Path, caplo
     path.write_text("1 0 0 0 1 0 0 0\n2 0 0 900 1 0 0 0\n")
     read_poses(path)
     assert "qw that comes first" in caplog.text and "are these millimetres" in caplog.text
+    path.write_text("1 500000 4500000 300 0 0 0 1\n")  # UTM: a mesh there would be off by 0.2 m
+    with pytest.raises(ValueError, match="too coarse beyond 1000 m; subtract an origin"):
+        read_poses(path)
 
 
 def test_pictures_whose_numbers_are_in_another_order_are_refused(

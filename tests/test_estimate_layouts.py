@@ -1,4 +1,4 @@
-"""Layouts of other estimators' files that look like what is read, and are not: an error or a warning, not half a file."""
+"""Layouts of other estimators' files that look like what is read, and are not, and the same of points from Python."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,6 +204,34 @@ def test_predictions_hold_each_name_once(tmp_path: Path, monkeypatch: pytest.Mon
     run_images.image_demo(arguments("--images", str(tmp_path), "--output", str(tmp_path / "out")))
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
     assert [(entry["file"], entry["status"]) for entry in entries] == [("a.ppm", "ok"), ("two.mpo", "ok")]
+
+
+def test_what_an_earlier_run_left_of_a_picture_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_images, "open_tools", lambda _: PhotoEstimator(Fixed()))
+    words = arguments("--images", str(picture(tmp_path / "a.png")), "--output", str(tmp_path / "out"))
+    run_images.image_demo(words)
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    further = tmp_path / "out" / "further_hands"
+    further.mkdir()
+    for name in ("a_2_mesh.ply", "a_3_plot.jpg", "a_2_2_mesh.ply"):  # the last one is of a picture called a_2
+        (further / name).touch()
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    run_images.image_demo(words)
+    assert left - {path.name for path in (tmp_path / "out").iterdir()} == {"a_mesh.ply", "a_mesh.glb", "a_plot.jpg"}
+    assert [path.name for path in further.iterdir()] == ["a_2_2_mesh.ply"]
+
+
+def test_files_are_what_they_hold_whatever_they_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (64, 48), (200, 10, 10)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").rename(tmp_path / "jpeg.heic")
+    assert read_photo(tmp_path / "jpeg.heic").image[0, 0, 0] > 190
+    (tmp_path / "heic.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UnusableImage, match="HEIC is read where pillow-heif is installed"):
+        read_photo(tmp_path / "heic.jpg")
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)[None].repeat(48, 0)
+    Image.fromarray(ramp).save(tmp_path / "white.tif", tiffinfo={262: 0})
+    np.testing.assert_allclose(read_photo(tmp_path / "white.tif").image[0, :, 0], 255 - ramp[0] / 257, atol=1)
 
 
 def test_two_demos_do_not_write_to_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

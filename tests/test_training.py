@@ -106,6 +106,24 @@ def test_every_network_and_recipe_trains(root: Path, tmp_path: Path, model: str,
     assert 0 < float(row[score]) < 1000 and 0 < float(row["train_loss"]) < 1000
 
 
+def test_other_batches_begin_the_epoch_again(root: Path, tmp_path: Path) -> None:
+    """A state in the middle of an epoch was called damaged where epochs have fewer batches now."""
+    trainer = Trainer(apply_recipe(options(root, tmp_path)))
+    step, taken = trainer._step, []
+
+    def count_and_kill(raw: dict) -> dict:
+        taken.append(1)
+        if len(taken) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(raw)
+
+    trainer._step = count_and_kill
+    with pytest.raises(Interrupted):
+        trainer.run()
+    train(options(root, tmp_path, "--resume", "--override", "--batch_size", "28", "--epochs", "1"))
+    assert checkpoint.read_checkpoint(tmp_path / "dex_ycb/mano_baseline/checkpoints/last.pt")["position"]["epoch"] == 1
+
+
 def test_nan_stops_and_keeps_the_last_good_state(root: Path, tmp_path: Path) -> None:
     trainer = Trainer(apply_recipe(options(root, tmp_path)))
     step = trainer._step

@@ -88,6 +88,44 @@ def test_times_are_those_of_the_container(tmp_path: Path) -> None:
     assert bright[0] == pytest.approx(0.6, abs=0.03) and bright[-1] == pytest.approx(times[-1], abs=0.03)
 
 
+@pytest.mark.parametrize(
+    ("wide", "high", "size"), [(4, 3, (85, 48)), (1, 2, (64, 96)), (1, 1, (64, 48)), (0, 0, (64, 48))]
+)
+def test_pixels_that_are_no_squares_are_made_squares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wide: int, high: int, size: tuple[int, int]
+) -> None:
+    """A hand of an HDV camera came out a quarter too near."""
+
+    class Anamorphic(cv2.VideoCapture):
+        def get(self, what: int) -> float:
+            return {cv2.CAP_PROP_SAR_NUM: wide, cv2.CAP_PROP_SAR_DEN: high}.get(what) or super().get(what)
+
+    path = write_clip(tmp_path / "clip.mp4")
+    monkeypatch.setattr("utils.video_files.cv2.VideoCapture", Anamorphic)
+    info, frames = open_video(path)
+    images = [frame.image for frame in frames]
+    assert (info.width, info.height) == size and {image.shape[1::-1] for image in images} == {size}
+    assert np.allclose([image.mean() for image in images], 20 * np.arange(1, 13), atol=4)
+
+
+def test_a_damaged_stretch_does_not_end_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Damaged(cv2.VideoCapture):
+        reads = 0
+
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            self.reads += 1
+            done, image = super().read()
+            return (False, None) if 4 <= self.reads < 7 else (done, image)
+
+    path = write_clip(tmp_path / "clip.mp4")
+    monkeypatch.setattr("utils.video_files.cv2.VideoCapture", Damaged)
+    frames = list(open_video(path)[1])
+    assert [round(frame.image.mean() / 20) for frame in frames] == [1, 2, 3, 7, 8, 9, 10, 11, 12]
+    np.testing.assert_allclose(
+        [frame.seconds for frame in frames], np.array([0, 1, 2, 6, 7, 8, 9, 10, 11]) / 30, atol=2e-3
+    )
+
+
 def test_a_clock_that_jumps_fills_no_disk(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", VideoInfo(64, 48, 30.0, 0)) as writer:
         for time in (0.0, 0.033, 1e9, 1e9 + 0.033):

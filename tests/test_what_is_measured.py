@@ -17,6 +17,7 @@ from torch import nn
 
 from datasets import build_dataset
 from datasets.synthetic.freihand_writer import write_freihand
+from datasets.synthetic.ho3d_writer import write_ho3d
 from datasets.synthetic.humbi_writer import write_humbi
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
@@ -25,11 +26,13 @@ from src.engine.evaluate import evaluate
 from src.engine.predict import predict
 from src.engine.train import Trainer
 from src.evaluation.submission_checks import SubmissionError
+from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.pairing import apart_from_calibration, rows_with
+from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
 from tests.dex_ycb_layout import write_dex_ycb
-from utils.artifacts import Identity, Predictions, load_predictions, save_identity
+from utils.artifacts import Identity, Predictions, load_identity, load_predictions, save_identity
 
 ASSETS = load_hand_assets("template/stand_in.npz")
 
@@ -120,9 +123,36 @@ def test_pictures_that_cannot_be_read_are_predicted_but_not_measured(
     predict(options("predict", root, *words, "--predictions", file))
     assert "1 of 3 pictures could not be read" in caplog.text
     assert load_predictions(file).readable.tolist() == [True, False, True]
+    with pytest.raises(CalibrationError, match="does not say who is in its pictures.* give --subject 0"):
+        calibrate_predictions(load_predictions(file), load_hand_assets(), method="mean")
+    one = calibrate_predictions(load_predictions(file), load_hand_assets(), method="mean", subject=0)[0]
+    assert one.image_ids == [0, 2] and "1 pictures could not be read, and do not count" in caplog.text
     direct = evaluate(options("eval", root, *words))
     again = evaluate(options("eval", root, *words[:4], "--predictions", file))
     assert direct["n_images"] == again["n_images"] == 2 and direct["mpjpe_mm"] == pytest.approx(again["mpjpe_mm"])
+
+
+def test_black_pictures_of_sets_without_labels_are_marked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """None of theirs is valid, which once hid the ones that could not be read; nor does a cache hide them."""
+    root, file = tmp_path / "ho3d", str(tmp_path / "p.npz")
+    write_ho3d(root, num_images=3, version="v3")
+    picture = sorted(root.rglob("rgb/*.*"))[1]
+    picture.write_bytes(b"")
+    words = ("--dataset", "ho3d", "--split", "evaluation", "--checkpoint", "weights/mano_baseline_conf.safetensors")
+    predict(options("predict", root, *words, "--model", "mano_baseline_conf", "--skip_bad", "--predictions", file))
+    assert load_predictions(file).readable.sum() == 2 and "1 of 3 pictures could not be read" in caplog.text
+
+
+def test_an_evaluation_of_calibration_images_alone_says_so(root: Path, person: Path, tmp_path: Path) -> None:
+    file = tmp_path / "p.npz"
+    words = ("--checkpoint", "weights/mano_baseline_conf.safetensors", "--model", "mano_baseline_conf")
+    predict(options("predict", root, *words, "--predictions", str(file)))
+    rows = load_predictions(file)
+    own = dataclasses.replace(load_identity(person), image_ids=rows.image_id.tolist(), images_of=rows.images_of)
+    save_identity(tmp_path / "all.json", dataclasses.replace(own, subject_id=int(rows.subject_id[0])))
+    told = ("--predictions", str(file), "--identity", str(tmp_path / "all.json"))
+    with pytest.raises(ValueError, match="every image served to calibrate: nothing is left to measure"):
+        evaluate(options("eval", root, *told))
 
 
 def test_a_crop_cache_is_of_the_boxes_it_shows(tmp_path: Path) -> None:

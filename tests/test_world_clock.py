@@ -88,5 +88,9 @@ def test_another_network_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> Non
     save_checkpoint(tmp_path / "keypoints.pt", card, model, average=model.state_dict(), optimizer={}, used=0.0, steps=2)
     with pytest.raises(ValueError, match="input_size was 128, is 96"):
         train.main(parse([*words, "--backbone", "mobilenet_v3_small", "--size", "96"]))
+    states = {"average": model.state_dict(), "optimizer": {}, "used": 0.0, "steps": 2, "init_from": "a.pt"}
+    save_checkpoint(tmp_path / "keypoints.pt", card, model, **states)
+    with pytest.raises(ValueError, match="began from a.pt, not from b.pt"):
+        train.main(parse([*words, "--backbone", "mobilenet_v3_small", "--size", "128", "--init_from", "b.pt"]))
     with pytest.raises(ValueError, match="--left is of --task keypoints"):
         train.main(parse(["--task", "detector", *words[2:], "--left", "0.9"]))

@@ -240,9 +240,11 @@ def initialise_from(
     model.load_state_dict(shared, strict=False)
     of_hand = {name.split(".")[0] for name in shared} - {"backbone", "heatmaps"}
     if hand is not None and theirs.hand_hash not in ("", hand.hash) and of_hand:
-        logger.warning("%s was trained for the hand model %s (%s), this network is for %s (%s): its %s start from "
-                       "there (--init_parts backbone heatmaps leaves them out)", path, theirs.hand_name, theirs.hand_hash,
-                       hand.name, hand.hash, ", ".join(sorted(of_hand)))  # fmt: skip
+        logger.warning(
+            "%s was trained for the hand model %s (%s), this network is for %s (%s): its %s start from there "
+            "(--init_parts backbone heatmaps leaves them out)",
+            path, theirs.hand_name, theirs.hand_hash, hand.name, hand.hash, ", ".join(sorted(of_hand)),
+        )  # fmt: skip
     modules = ", ".join(sorted({name.rsplit(".", 1)[0] for name in fresh}))
     logger.info("initialised %d tensors from %s; fresh: %s", len(shared), path, modules or "none")
     return fresh
