@@ -120,6 +120,30 @@ def test_pixels_that_are_no_squares_are_made_squares(
     assert np.allclose([image.mean() for image in images], 20 * np.arange(1, 13), atol=4)
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "c", "d"), [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0), (0, 1, -1, 0), (-1, 0, 0, -1)]
+)
+def test_mirrored_videos_are_shown_as_players_show_them(tmp_path: Path, a: int, b: int, c: int, d: int) -> None:
+    """A phone's mirrored selfie came out upside down."""
+    path, corner = tmp_path / "clip.mp4", np.zeros((48, 64, 3), np.uint8)
+    corner[:24, :32], corner[:24, 32:], corner[24:, :32] = 250, 170, 90  # of the stored frame
+    with VideoWriter(path, VideoInfo(64, 48, 30.0, 0)) as writer:
+        for _ in range(3):
+            writer.write(corner)
+    content = path.read_bytes()
+    place = content.index(b"tkhd") + 4 + 40
+    matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(content[:place] + matrix + content[place + len(matrix) :])
+    info, frames = open_video(path)
+    images = [frame.image for frame in frames]
+    y, x = np.mgrid[:48, :64]
+    right, down = a * x + c * y, b * x + d * y
+    expected = np.zeros((np.ptp(down) + 1, np.ptp(right) + 1), np.uint8)
+    expected[down - down.min(), right - right.min()] = corner[..., 0]
+    assert len(images) == 3 and (info.width, info.height) == expected.shape[::-1]
+    assert all(np.median(np.abs(image[..., 0].astype(int) - expected)) < 6 for image in images)
+
+
 def test_a_damaged_stretch_does_not_end_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Damaged(Capture):
         reads = 0

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from utils.mp4_matrix import mirroring, shown
+
 logger = logging.getLogger(__name__)
 
 #: MPEG-4 part 2 in .mp4: what OpenCV's wheels can write everywhere without a display or further libraries.
@@ -61,13 +63,16 @@ def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
     if not path.is_file():
         raise FileNotFoundError(f"--video {path}: no such file")
     with _plain_name(path) as name:
-        capture = cv2.VideoCapture(name)
+        capture, mirror = cv2.VideoCapture(name), mirroring(path)
+        if mirror is not None:
+            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # it would only turn
         done, first = capture.read() if capture.isOpened() else (False, None)
         if not done or first is None:
             capture.release()
             raise ValueError(f"--video {path}: no frame of it can be decoded; is it a video, and complete?")
         fps, timed = _frame_rate(name, capture.get(cv2.CAP_PROP_FPS))
-    size = _square_pixels(capture, first.shape[1], first.shape[0])
+    first = first if mirror is None else shown(first, mirror)
+    size = _square_pixels(capture, first.shape[1], first.shape[0], mirror)
     if size != first.shape[1::-1]:
         logger.warning(
             "%s: its pixels are no squares; frames of %d x %d are stretched to %d x %d, of which K and boxes must be",
@@ -80,15 +85,16 @@ def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
     claimed = int(claimed) if math.isfinite(claimed) and 0 < claimed < 1e9 else 0
     if not timed:
         logger.warning("%s: its time stamps make no sense; frames are taken to come at %g a second", path, fps)
-    return VideoInfo(*size, fps, claimed), _frames(capture, first, fps, timed, size, claimed)
+    return VideoInfo(*size, fps, claimed), _frames(capture, first, fps, timed, size, claimed, mirror)
 
 
-def _square_pixels(capture: cv2.VideoCapture, width: int, height: int) -> tuple[int, int]:
+def _square_pixels(capture: cv2.VideoCapture, width: int, height: int, mirror: np.ndarray | None) -> tuple[int, int]:
     """Width and height of frames whose pixels are squares, enlarged where the container says that they are not (DV,
     HDV); of a video that is turned upright, its sides too."""
     high, wide = capture.get(cv2.CAP_PROP_SAR_DEN), capture.get(cv2.CAP_PROP_SAR_NUM)
     ratio = wide / high if high > 0 and wide > 0 else 1.0
-    ratio = 1 / ratio if int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90 else ratio
+    turned = int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90 if mirror is None else mirror[0, 0] == 0
+    ratio = 1 / ratio if turned else ratio
     if not 0.1 < ratio < 10 or abs(ratio - 1) < 0.01:
         return width, height
     return (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
@@ -123,14 +129,20 @@ def _frame_rate(name: str, claimed: float) -> tuple[float, bool]:
 
 
 def _frames(
-    capture: cv2.VideoCapture, image: np.ndarray | None, fps: float, timed: bool, size: tuple[int, int], claimed: int
+    capture: cv2.VideoCapture,
+    image: np.ndarray | None,
+    fps: float,
+    timed: bool,
+    size: tuple[int, int],
+    claimed: int,
+    mirror: np.ndarray | None = None,
 ) -> Iterator[Frame]:
     """The rest of the video; a frame without a later time than the one before comes a usual step after it.
 
     Args:
         timed: time stamps make sense; else every frame comes a usual step after the one before.
         size: width, height, px, of the frames that are given; claimed: how many there should be: a damaged stretch in
-            the middle is passed over.
+            the middle is passed over. mirror: of `mirroring`; ``image`` is shown so already.
     """
     try:
         start, last, count = None, -1 / fps, 0
@@ -147,6 +159,7 @@ def _frames(
             count += 1
             tries = 1 + min(max(claimed - count, 0), _DAMAGED_FRAMES)
             image = next((image for done, image in (capture.read() for _ in range(tries)) if done), None)
+            image = image if image is None or mirror is None else shown(image, mirror)
     finally:
         capture.release()
 
