@@ -188,7 +188,7 @@ def read_photo(path: str | os.PathLike, name: str | None = None) -> Photo:
                 if deep is not None:
                     picture.paste(Image.fromarray(deep))
                 image = to_rgb8(upright(picture))
-                if picture.format == "TIFF" and picture.mode.startswith("I;16") and not picture.tag_v2.get(_ZERO_IS, 1):
+                if picture.format == "TIFF" and picture.mode.startswith("I;16") and exif.get(_ZERO_IS) == 0:
                     image = 255 - image  # Pillow turns these of 8 bits alone
     except UnusableImage:
         raise
