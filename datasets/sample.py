@@ -107,11 +107,21 @@ def warn_of_another_hand(
             continue
         own = labelled_hands(models, *(columns[key][rows] for key in keys))[0]
         labels = columns["label_joints" if "label_joints" in columns else "joints"][rows]
-        distance = float(np.median(np.linalg.norm(own - labels, axis=-1)))
-        if distance > _SAME_HAND:
+        apart = np.linalg.norm(own - labels, axis=-1)
+        of_joints, of_hands = np.median(apart, axis=0), np.median(apart, axis=1)
+        if of_joints.max() > _SAME_HAND:
             logger.warning(
-                "%s: labelled joints of %s hands lie %.1f mm (median) from those that the hand model %s (%s) gives for "
-                "the labelled pose and shape: the labels were made with another one (give MANO_%s.pkl of version 1.2, "
-                "as released, with --mano_dir), or their order, unit, side or camera is wrong",
-                root, side, distance * 1000, assets[side].name, assets[side].hash, side.upper(),
+                "%s: labelled joints of %s hands lie %.1f mm (median of joint %d, %.1f of all) from those that the "
+                "hand model %s (%s) gives for the labelled pose and shape: the labels were made with another one (give "
+                "MANO_%s.pkl of version 1.2, as released, with --mano_dir), or their order, unit, side or camera is "
+                "wrong",
+                root, side, of_joints.max() * 1000, of_joints.argmax(), np.median(apart) * 1000, assets[side].name,
+                assets[side].hash, side.upper(),
+            )  # fmt: skip
+        elif (of_hands > _SAME_HAND).any():
+            first = rows[of_hands.argmax()]
+            logger.warning(
+                "%s: of %d %s hands that were compared %d have labelled joints that are not those of their labelled "
+                "pose and shape (image %d: %.1f mm off): are all labels and cameras of the same pictures?",
+                root, len(rows), side, (of_hands > _SAME_HAND).sum(), columns["image_id"][first], of_hands.max() * 1000,
             )  # fmt: skip

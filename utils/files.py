@@ -133,10 +133,16 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def write_text(path: str | os.PathLike, text: str, private: bool = False) -> None:
+    """Write UTF-8 text atomically; ``private``: readable by its owner only, whatever the umask."""
+    mode = 0o600 if private else 0o666
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as handle,
+    ):
+        if private:
+            os.fchmod(handle.fileno(), mode)
+        handle.write(text)
 
 
 def writable_folder(path: str | os.PathLike, option: str = "--output") -> Path:

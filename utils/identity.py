@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from utils.artifact_checks import ArtifactError, OfHand, checked_array
-from utils.files import READ_ERRORS, atomic_path, once_each
+from utils.files import READ_ERRORS, once_each, write_text
 from utils.short_repr import ShortRepr
 
 IDENTITY_SCHEMA = 1
@@ -162,11 +162,7 @@ def save_identity(path: str | os.PathLike, identity: Identity) -> None:
     if identity.landmarks:
         content["landmarks_mm"] = {name: (1000 * own).round(2).tolist() for name, own in identity.landmarks.items()}
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    with atomic_path(path) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as handle:
-            os.fchmod(descriptor, 0o600)
-            handle.write(text)
+    write_text(path, text, private=True)
 
 
 def load_identity(path: str | os.PathLike, side: str | None = None) -> Identity:

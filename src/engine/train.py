@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import logging
 import math
 import sys
@@ -125,6 +126,9 @@ class Trainer:
         self.state = TrainingState(
             self.card, self.model, build_rates, scaler, settings, batches, self.device, self.context
         )
+        if args.init_from and Path(args.init_from).is_file():
+            digest = hashlib.sha256(Path(args.init_from).read_bytes()).hexdigest()[:12]
+            self.state.began_from = f"{Path(args.init_from).name} ({digest})"
         self._gradients = self._compute_gradients
         is_gpu_alone = self.device.type == "cuda" and self.context.world_size == 1
         if args.cuda_graph != "no" and is_gpu_alone and self.objective.is_static and not args.compile:
@@ -182,7 +186,8 @@ class Trainer:
         if changed.keys() - _NOT_OF_SCORES:  # scores before and after are of other images or views
             position.best = math.inf
             if is_own and self.context.is_main and folder.best.is_file():
-                aside = folder.best.with_name("best_before.pt")
+                taken = len(list(folder.best.parent.glob("best_before*.pt")))
+                aside = folder.best.with_name(f"best_before{f'_{taken + 1}' if taken else ''}.pt")
                 folder.best.rename(aside)
                 logger.info("scores are new, so that best.pt starts anew; the one before is %s", aside)
         elif is_own and folder.best.is_file():  # never to be replaced by a worse one

@@ -67,6 +67,7 @@ class TrainingState:
         self.optimizer, self.scheduler = build_rates()
         self.position, self.log = Position(), StepLog(device)
         self._earlier_seconds, self._started = 0.0, time.monotonic()
+        self.began_from = ""  # name and hash of the weights' file, if there was one
 
     def start_clock(self) -> None:
         """An epoch, or what is left of it, begins."""
@@ -98,6 +99,7 @@ class TrainingState:
                 seconds=self.seconds(),
                 random=torch.get_rng_state(),
                 settings=self.settings,
+                began_from=self.began_from,
                 seed=self.settings["seed"],
                 epochs=self.settings["epochs"],
                 versions=versions(),
@@ -119,6 +121,13 @@ class TrainingState:
         state = read_checkpoint(path)
         if "optimizer" not in state:
             raise CheckpointError(f"{path}: holds weights only; continue from them with --init_from")
+        began_from = state.get("began_from") or self.began_from
+        if self.began_from not in ("", began_from):
+            raise CheckpointError(
+                f"{path}: began from {began_from}, not from {self.began_from}: --overwrite begins anew from that, and "
+                "without --init_from it goes on"
+            )
+        self.began_from = began_from
         saved = state.get("settings") or {"seed": state["seed"], "epochs": state["epochs"]}
         changed = {
             name: [saved[name], now] for name, now in self.settings.items() if name in saved and saved[name] != now

@@ -88,15 +88,21 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
 
 
 def compute_by_onnx(tools: PhotoEstimator) -> None:
-    """Let ONNX Runtime compute the networks of ``tools``, also those that find the hands of a video for them."""
-    own = tools.detector
+    """Let ONNX Runtime compute the networks of ``tools``, also those that find the hands of a video for them.
+
+    Raises:
+        ValueError: there are none: mediapipe's are computed by mediapipe.
+    """
+    own, count = tools.detector, 0
     if tools.weights is not None and (tools.weights.parent / DETECTOR_WEIGHTS).is_file() and tools.reader is not None:
         own = open_own_hands(tools.weights.parent, tools.reader.device)
     for part in (tools.estimator, tools.reader, getattr(own, "reader", None)):
         if isinstance(part, (HandEstimator, WindowReader)):
-            part.network = through_onnx(part.network, part.card)
+            part.network, count = through_onnx(part.network, part.card), count + 1
     if isinstance(own, OwnHands):
-        own.detector = through_onnx(own.detector, own.card)
+        own.detector, count = through_onnx(own.detector, own.card), count + 1
+    if not count:
+        raise ValueError("--engine onnx: none of our networks computes here; leave it out, or choose --keypoints own")
 
 
 def check_options(args: argparse.Namespace) -> None:

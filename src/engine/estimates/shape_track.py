@@ -57,7 +57,7 @@ class ShapeTrack:
                 )
 
     def write(self) -> None:
-        write_text(self._path, json.dumps(list(self._entries.values()), indent=1) + "\n")
+        write_text(self._path, json.dumps(list(self._entries.values()), indent=1) + "\n", private=True)  # as identities
 
 
 def sequence_name(image: str | np.str_, subject: int) -> str:

@@ -83,6 +83,8 @@ def calibrate_and_write(
     """
     if args.draws < 1:
         raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
+    if args.draws > 1 and args.images and args.num_images is None:
+        raise CalibrationError("--draws draws among the photos: say how many each takes (--num_images)")
     model, output = joints_model(assets, options.landmarks, device), Path(args.output)
     one_file = args.output.endswith(".json")
     writable_folder(output.parent if one_file else output)  # before the work, not after it
@@ -106,6 +108,7 @@ def calibrate_and_write(
                 calibrate_person(own, subject, assets, model, options, seed=args.seed + draw, **choices)
                 for draw in range(args.draws)
             ]
+            lengths = [draw.hand_length_mm for draw in draws]
             if args.images and args.subject is None:  # whoever is in the photos
                 draws[0] = replace(draws[0], subject_id=None)
             if earlier is not None:
@@ -122,7 +125,6 @@ def calibrate_and_write(
         facts = (draws[0].method, draws[0].n_images, draws[0].scale_evidence, describe_lengths(draws[0], assets))
         logger.info("subject %d: %s, %d images, scale from %s; %s", subject, *facts)
         if len(draws) > 1:
-            lengths = [draw.hand_length_mm for draw in draws]
             spread = (subject, len(draws), np.mean(lengths), np.std(lengths, ddof=1))
             logger.info("subject %d: hand length over %d draws %.1f ± %.1f mm", *spread)
     if errors:
