@@ -333,6 +333,15 @@ def test_samples_with_outlier_keypoints_are_invalid_and_counted(
         dataset[len(dataset)]
 
 
+def test_two_fingers_that_are_exchanged_in_the_picture_alone_are_noticed(root: Path) -> None:
+    for path in root.rglob("labels_*.npz"):
+        with np.load(path) as labels:
+            points = labels["joint_2d"].copy()
+        edit_labels(path, joint_2d=points[:, [*range(13), *range(17, 21), *range(13, 17)]])
+    dataset = open_split(root)
+    assert dataset.num_outliers > len(dataset) // 2
+
+
 @pytest.mark.parametrize(("key", "value"), [("joint_3d", 1e30), ("joint_3d", 25.0), ("pose_m", 1e30)])
 def test_samples_with_impossible_labels_are_invalid_and_counted(root: Path, key: str, value: float) -> None:
     path = min(root.rglob("labels_*.npz"))

@@ -16,7 +16,9 @@ from options.calibrate import get_args_parser
 from options.fit import get_args_parser as fit_parser
 from src.personalization import default_files
 from src.personalization.calibration import command, multi_frame, population
+from src.personalization.calibration.command import calibrate_and_write
 from src.personalization.calibration.identity import calibrate_predictions
+from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.calibration.population import (
@@ -33,11 +35,19 @@ from src.personalization.fitting.command import fit
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import LengthCue, dispersed, length_gradient
+from src.personalization.terms.hand_size import LengthCue, dispersed, length_gradient, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, load_hand_assets
 from template.kinematics import JointsModel
-from utils.artifacts import ArtifactError, Identity, Predictions, load_identity, load_predictions, save_predictions
+from utils.artifacts import (
+    ArtifactError,
+    Identity,
+    Predictions,
+    load_identity,
+    load_predictions,
+    save_identity,
+    save_predictions,
+)
 
 SHIPPED_NETWORK = "mano_baseline_conf"
 KNOWN = CalibrationOptions(
@@ -544,3 +554,22 @@ def test_no_images_asked_for(assets: HandAssets, tmp_path: Path) -> None:
     args.num_images = 0
     with pytest.raises(CalibrationError, match="--num_images is 0"):
         command.run(args)
+
+
+def test_draws_are_of_the_new_images_alone(
+    assets: HandAssets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An earlier identity that was merged into the first of them counted as spread."""
+    caplog.set_level(logging.INFO)
+    rows = rows_of(simulate(assets, 1, 6, WORLD, seed=2), assets)
+    own = Identity(np.zeros(10), assets.name, assets.hash, lengths_mm(assets, np.zeros(10), None, ("hand",))["hand"][0])
+    save_identity(tmp_path / "old.json", own)
+    monkeypatch.setattr(command, "calibrate_person", lambda *_, **__: replace(own, hand_length_mm=180.0))
+    monkeypatch.setattr(command, "merge_identities", lambda *_, **__: replace(own, hand_length_mm=200.0))
+    words = ["--predictions", "p", "--draws", "3", "--output", str(tmp_path / "me.json")]
+    args = get_args_parser().parse_args([*words, "--merge_with", str(tmp_path / "old.json")])
+    calibrate_and_write(args, Images(rows), KNOWN, assets, torch.device("cpu"))
+    assert "hand length over 3 draws 180.0 ± 0.0 mm" in caplog.text
+    photos = get_args_parser().parse_args(["--images", "p", *words[2:]])
+    with pytest.raises(CalibrationError, match="say how many each takes"):
+        calibrate_and_write(photos, Images(rows), KNOWN, assets, torch.device("cpu"))

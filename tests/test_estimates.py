@@ -318,6 +318,7 @@ def test_shape_track(tmp_path: Path, folder: Path) -> None:
     track = ShapeTrack(tmp_path / "s.json", replace(ASSETS, name="MANO"))
     track.add(personalised)
     track.write()
+    assert (tmp_path / "s.json").stat().st_mode & 0o777 == 0o600  # betas, as an identity's
     (entry,) = json.loads((tmp_path / "s.json").read_text())
     assert entry["sequence_name"] == "frame" and len(entry["mano_beta"]) == 10 and entry["hand_side"] == "right"
     assert sequence_name("P0001-cam2_000123.jpg", 3) == "P0001-cam2" and sequence_name("17.jpg", 3) == "subject-03"

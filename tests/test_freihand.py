@@ -318,6 +318,24 @@ def test_labels_of_another_hand_model_are_noticed(copy: Path, caplog: pytest.Log
     assert "6.9 mm" in caplog.text and "--mano_dir" in caplog.text
 
 
+def test_labels_that_contradict_each_other_in_some_hands_or_joints_are_noticed(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A median over all hands and joints saw neither."""
+    path, xyz = copy / "training_xyz.json", np.array(read(copy, "training_xyz"))
+    path.write_text(json.dumps(xyz[:, [*range(13), *range(17, 21), *range(13, 17)]].tolist()))  # ring and little finger
+    with caplog.at_level(logging.WARNING):
+        open_split(copy)
+    assert "(median of joint 1" in caplog.text and "another one" in caplog.text
+    caplog.clear()
+    moved = xyz.copy()
+    moved[0] += 0.004
+    path.write_text(json.dumps(moved.tolist()))
+    with caplog.at_level(logging.WARNING):
+        open_split(copy)
+    assert "are all labels and cameras of the same pictures?" in caplog.text
+
+
 def test_options_that_mean_nothing_here_are_refused(root: Path) -> None:
     for options, message in (
         ({"side": "left"}, "right hands only"),

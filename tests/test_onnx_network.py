@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from photo_cases import Fixed
 from torch import nn
 
 from src.engine.checkpoint import ModelCard, load_network
 from src.engine.export import sample_inputs
 from src.engine.networks import for_inference, is_told_shape
 from src.photos import onnx_network
+from src.photos.api import PhotoEstimator
 from src.photos.onnx_network import FOR_TRAINING, OnnxNetwork, through_onnx
+from src.photos.setup import compute_by_onnx
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -97,3 +100,9 @@ def test_a_missing_package_is_said(
     network = Small()
     assert through_onnx(network, ModelCard("pose_2d", input_size=32), tmp_path) is network
     assert "no_such_runtime not installed" in caplog.text and "export" in caplog.text
+
+
+def test_an_engine_without_a_network_is_refused() -> None:
+    alone = PhotoEstimator(Fixed(), detector=lambda image: [])
+    with pytest.raises(ValueError, match="--engine onnx: none of our networks computes here"):
+        compute_by_onnx(alone)

@@ -12,7 +12,7 @@ from photo_cases import K
 from PIL import Image
 
 from src.photos.boxes import checked_box
-from src.photos.camera import Camera, check_size, choose_camera, parse_intrinsics, read_intrinsics
+from src.photos.camera import Camera, check_size, choose_camera, parse_intrinsics, pinhole, read_intrinsics
 from src.photos.image import Photo, UnusableImage, read_photo
 
 FAULTS = Path("../../shared/data/faults")
@@ -127,6 +127,18 @@ def test_intrinsics_of_another_picture_are_refused(tmp_path: Path, other: list[l
         choose_camera(photo)
     assert choose_camera(replace(photo, path=tmp_path / "b.png"), Camera(K, "--K")).K is K
     assert check_size(Camera(K, ""), 640, 480).K is K
+
+
+def test_a_camera_of_a_resized_picture_is_doubted(caplog: pytest.LogCaptureFixture) -> None:
+    whole, seen = Camera(pinhole(1280, 720, 66), "--K 1280"), (1024, 576)
+    for _ in range(3):
+        assert check_size(whole, *seen) is whole
+    assert caplog.text.count("its centre is that of a picture of 1280 x 720 px, this one is 1024 x 576") == 1
+    assert "multiply K's first two rows by 0.8" in caplog.text
+    caplog.clear()
+    check_size(Camera(pinhole(1280, 720, 66) + [[0, 0, 60], [0, 0, -9], [0, 0, 0]], "--K off"), 1280, 720)
+    check_size(Camera(pinhole(1000, 720, 66), "--K cropped"), 900, 720)
+    assert not caplog.records
 
 
 def test_a_file_named_default_is_no_guess(tmp_path: Path) -> None:

@@ -176,6 +176,20 @@ def test_confidence_stage_moves_nothing_else(root: Path, whole: Path, tmp_path: 
     assert added and all(name.startswith("confidence.") for name in added)
 
 
+def test_a_run_goes_on_from_what_it_began_from(root: Path, whole: Path, tmp_path: Path) -> None:
+    """The scripts always say both: after the baseline was trained anew, the old networks on it were called trained."""
+    base = tmp_path / "base.pt"
+    shutil.copyfile(whole / "dex_ycb/mano_baseline/checkpoints/last.pt", base)
+    words = ("--init_from", str(base), "--epochs")
+    train(options(root, tmp_path, *words, "1", model="mano_baseline_conf"))
+    train(options(root, tmp_path, *words, "1", "--resume", model="mano_baseline_conf"))
+    shutil.copyfile(whole / "dex_ycb/mano_baseline/checkpoints/best.pt", base)
+    for more in (("1",), ("1", "--override")):
+        with pytest.raises(checkpoint.CheckpointError, match=r"began from base.pt \(.*--overwrite begins anew"):
+            train(options(root, tmp_path, *words, *more, "--resume", model="mano_baseline_conf"))
+    train(options(root, tmp_path, "--epochs", "1", "--resume", model="mano_baseline_conf"))
+
+
 def test_confidence_stage_needs_a_baseline_of_the_same_input(root: Path, whole: Path, tmp_path: Path) -> None:
     """Without one, or with one of another size, it would rank the shapes of a network that sees nothing."""
     baseline = str(whole / "dex_ycb/mano_baseline/checkpoints/last.pt")
@@ -347,6 +361,9 @@ def test_scores_of_other_images_are_not_compared(root: Path, tmp_path: Path, cap
     train(options(root, tmp_path, "--epochs", "3", "--resume", "--override", "--val_images", "3"))
     assert 0 < checkpoint.read_checkpoint(best)["position"]["best"] < math.inf
     assert best.with_name("best_before.pt").is_file() and "best.pt starts anew" in caplog.text
+    first = best.with_name("best_before.pt").read_bytes()
+    train(options(root, tmp_path, "--epochs", "4", "--resume", "--override", "--val_images", "4"))
+    assert best.with_name("best_before.pt").read_bytes() == first and best.with_name("best_before_2.pt").is_file()
 
 
 def test_another_grouping_of_the_parameters_starts_their_moments_anew(
