@@ -7,6 +7,7 @@ source "$(dirname "$(readlink -f "$0")")/make_env.sh"
 DATASET="${DATASET:-dex_ycb}"
 SETUP="${SETUP:-$([ "$DATASET" = dex_ycb ] && echo s1 || echo s0)}"
 SHARDS="${SHARDS:-$ROOT/data/shards}"
+case " $* " in *" --output"*) echo "--output: name the folder with SHARDS=DIR before the command" >&2; exit 2 ;; esac
 "$PYTHON" -m datasets.write_shards --dataset "$DATASET" --data_root "${DATA_ROOT:-$ROOT/data/synthetic_$DATASET}" \
   --split "${SETUP}_train" "${SETUP}_val" --output "$SHARDS" "$@"
 "$PYTHON" -m datasets.write_shards --output "$SHARDS" --check
