@@ -125,7 +125,9 @@ class MeshHierarchy:
                     parts = tuple(arrays[f"{name}_{level}_{part}"] for part in ("data", "indices", "indptr"))
                     matrices[name].append(scipy.sparse.csr_matrix(parts, shape=shape))
             return cls(arrays["vertices"], tuple(faces), tuple(matrices["down"]), tuple(matrices["up"]))
-        except (KeyError, ValueError) as error:
+        except FileNotFoundError:
+            raise
+        except READ_ERRORS as error:
             raise ValueError(
                 f"{path}: not a mesh hierarchy ({error}); rebuild it with `python -m conv.hierarchy --build`"
             ) from error

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from template import HandAssets, HandModel
+from datasets.bad_files import read_json
+from template import HandAssets, HandModel, load_hand_assets
+from template.assets import STAND_INS
 from template.sides import labelled_hands
 
 logger = logging.getLogger(__name__)
@@ -118,6 +120,7 @@ def warn_of_another_hand(
                 root, side, of_joints.max() * 1000, of_joints.argmax(), np.median(apart) * 1000, assets[side].name,
                 assets[side].hash, side.upper(),
             )  # fmt: skip
+            _tell_synthetic_hand(root, assets[side].hash)
         elif (of_hands > _SAME_HAND).any():
             first = rows[of_hands.argmax()]
             logger.warning(
@@ -125,3 +128,14 @@ def warn_of_another_hand(
                 "pose and shape (image %d: %.1f mm off): are all labels and cameras of the same pictures?",
                 root, len(rows), side, (of_hands > _SAME_HAND).sum(), columns["image_id"][first], of_hands.max() * 1000,
             )  # fmt: skip
+
+
+def _tell_synthetic_hand(root: Path, used: str) -> None:
+    """Of a synthetic set that was made with another hand than the one in use (its hash): with which."""
+    if not (root / "synthetic.json").is_file():
+        return
+    made = read_json(root / "synthetic.json").get("hand_model")
+    if made in (None, used):
+        return
+    file = next((path for path in STAND_INS if load_hand_assets(path).hash == made), None)
+    logger.warning("%s: it is synthetic, made with the hand model %s: --mano_dir %s", root, made, file or "of that")

@@ -89,6 +89,8 @@ def read_cmr_template(path: str | os.PathLike) -> MeshHierarchy:
             + ". Give transform.pkl of a CMR checkout, or its template folder"
         )
     content = safe_load(transform)
+    if not isinstance(content, dict):
+        raise ValueError(f"{transform}: holds a {type(content).__name__}; it is no transform.pkl of CMR")
     missing = [key for key in ("vertices", "face", "down_transform", "up_transform") if key not in content]
     if missing:
         what = f"no {', '.join(missing)}; it is no transform.pkl of CMR (it holds {sorted(content)})"

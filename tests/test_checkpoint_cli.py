@@ -35,6 +35,16 @@ def test_owned_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "pose_6d_extractor.0.0.weight" in capsys.readouterr().err
 
 
+def test_cascades_without_silhouettes_are_taken_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    torch.save(build_model("cmr_pg", "paper", with_mask=False).state_dict(), tmp_path / "pg.pt")
+    assert run(monkeypatch, str(tmp_path / "pg.pt"), "--model", "cmr_pg") == 0
+    torch.save({"foo": torch.zeros(2)}, tmp_path / "other.pt")
+    assert run(monkeypatch, str(tmp_path / "other.pt"), "--model", "cmr_pg") == 2
+    assert "other.pt" in capsys.readouterr().err
+
+
 def test_shipped_weights_and_nonsense(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -14,6 +15,8 @@ import torch
 from torch import nn
 
 from conv.hierarchy import MeshHierarchy
+from src.engine.checkpoint import ModelCard, initialise_from, save_checkpoint
+from src.models import build_model
 from src.models.cmr.boukhayma import Boukhayma
 from src.models.cmr.mesh_decoder import FeatureAttention
 from src.models.cmr.networks import CmrIdentity, CmrNetwork, CmrPG, CmrPose2D, CmrSG
@@ -209,6 +212,25 @@ def test_transform_pickle_of_a_cmr_checkout(tmp_path: Path) -> None:
         read_cmr_template(tmp_path)
     with pytest.raises(FileNotFoundError, match="template.ply"):
         read_cmr_template(tmp_path / "..")
+
+
+def test_damaged_hierarchies_are_named(tmp_path: Path) -> None:
+    whole = STAND_IN_HIERARCHY.read_bytes()
+    for name, content in (("half.npz", whole[: len(whole) // 2]), ("empty.npz", b""), ("none.pkl", pickle.dumps(None))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            load_hierarchy(path=tmp_path / name)
+
+
+def test_weights_of_other_mesh_levels_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    network = build_model("cmr_pg", "paper", backbone="mobilenet_v3_small")
+    card = ModelCard("cmr_pg", "paper", {"backbone": "mobilenet_v3_small"}, hierarchy_hash=network.hierarchy_hash)
+    save_checkpoint(tmp_path / "own.pt", card, network)
+    save_checkpoint(tmp_path / "other.pt", replace(card, hierarchy_hash="0123"), network)
+    initialise_from(network, tmp_path / "own.pt")
+    assert "mesh levels" not in caplog.text
+    initialise_from(network, tmp_path / "other.pt")
+    assert "was trained on other mesh levels (0123" in caplog.text
 
 
 def test_committed_hierarchy_is_of_the_stand_in_hand() -> None:

@@ -336,6 +336,15 @@ def test_labels_that_contradict_each_other_in_some_hands_or_joints_are_noticed(
     assert "are all labels and cameras of the same pictures?" in caplog.text
 
 
+def test_a_synthetic_set_says_with_which_hand_it_was_made(
+    root: Path, copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    open_split(root, mano_dir="template/stand_in_2.npz")
+    assert "it is synthetic, made with the hand model" in caplog.text and "stand_in.npz" in caplog.text
+    assert "another one" in caplog.text
+
+
 def test_options_that_mean_nothing_here_are_refused(root: Path) -> None:
     for options, message in (
         ({"side": "left"}, "right hands only"),

@@ -10,15 +10,19 @@ from unittest import mock
 import pytest
 import torch
 
+from options.recipes import apply_recipe
+from options.run_options import get_args_parser
 from src.engine import checkpoint
 from src.engine.checkpoint import ModelCard, initialise_from, load_owned, save_checkpoint
+from src.engine.config import model_card
+from src.engine.networks import read_network
 from src.models import build_model
 from src.models.mesh_joints import mesh_hand, mesh_joints
 from src.models.mesh_objectives import MetroObjective
 from src.models.metro.networks import Metro
 from src.models.metro.released import UNUSED
 from src.models.metro.template_tokens import VERTICES_195, TemplateTokens
-from template import HandModel, load_hand_assets
+from template import HandModel, load_hand_assets, pca_to_pose
 
 ASSETS = load_hand_assets()
 SHAPES = json.loads((Path(__file__).parent / "data" / "metro_state_dict_shapes.json").read_text())
@@ -72,6 +76,25 @@ def test_every_released_tensor_has_its_place(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "ours.pt", card, network)
     again, _, _ = checkpoint.load_network(tmp_path / "ours.pt", expect="metro")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_released_networks_know_the_hand_in_its_mean_pose(tmp_path: Path) -> None:
+    """Flat, the tokens were 18 mm off those that the released weights were trained with."""
+    torch.save(build_model("metro", "paper", backbone="resnet18").state_dict(), tmp_path / "released.bin")
+    hand = load_hand_assets()
+    network, card, _ = read_network(tmp_path / "released.bin", "cpu", hand, "metro", "resnet18")
+    posed = HandModel(hand)(pca_to_pose(hand, torch.zeros(1, 3), torch.zeros(1, 45)), torch.zeros(1, 10))
+    expected = torch.cat([posed.joints, posed.vertices[:, list(VERTICES_195)]], dim=1) - posed.joints[:, :1]
+    torch.testing.assert_close(network.tokens.template, expected, atol=1e-6, rtol=0)
+    flat = build_model("metro", "paper", backbone="resnet18").tokens.template
+    assert (flat - expected).norm(dim=-1).mean() > 0.005
+    save_checkpoint(tmp_path / "again.pt", card, network)  # whose card keeps the pose
+    again = checkpoint.load_network(tmp_path / "again.pt", assets=hand)[0]
+    torch.testing.assert_close(again.tokens.template, expected, atol=1e-6, rtol=0)
+    args = get_args_parser().parse_args("--phase train --model metro --recipe paper --backbone resnet18".split())
+    assert model_card(apply_recipe(args), hand).options["template_pose"] == "mean"
+    told = TemplateTokens(mean_pose=True).of_betas(torch.ones(2, 10))
+    assert told.shape == (2, 799, 3) and not told[:, 0].any()
 
 
 def test_all_2198_tensors_with_hrnet(tmp_path: Path) -> None:

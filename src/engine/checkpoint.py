@@ -239,6 +239,13 @@ def initialise_from(
         )
     model.load_state_dict(shared, strict=False)
     of_hand = {name.split(".")[0] for name in shared} - {"backbone", "heatmaps"}
+    levels = getattr(model, "hierarchy_hash", "")
+    if levels and theirs.hierarchy_hash not in ("", levels) and of_hand:
+        logger.warning(
+            "%s was trained on other mesh levels (%s, here %s): its %s start from there, where they mean something "
+            "else (--init_parts backbone leaves them out)",
+            path, theirs.hierarchy_hash, levels, ", ".join(sorted(of_hand)),
+        )  # fmt: skip
     if hand is not None and theirs.hand_hash not in ("", hand.hash) and of_hand:
         logger.warning(
             "%s was trained for the hand model %s (%s), this network is for %s (%s): its %s start from there "
@@ -282,8 +289,13 @@ def main() -> int:
         if Path(args.file).suffix == ".safetensors" or has_card(args.file):
             count = len(load_network(args.file, expect=args.model)[0].state_dict())
         else:
-            options = {"backbone": args.backbone.lower()} if args.backbone else {}
-            count = load_owned(args.file, build_model(args.model, "paper", **options))
+            options: dict[str, Any] = {"backbone": args.backbone.lower()} if args.backbone else {}
+            try:
+                count = load_owned(args.file, build_model(args.model, "paper", **options))
+            except CheckpointError:
+                if args.model not in ("cmr_pg", "cmr_identity"):  # which are also released without silhouettes
+                    raise
+                count = load_owned(args.file, build_model(args.model, "paper", **options, with_mask=False))
         print(f"{args.file}: {count} tensors taken by {args.model}")
 
     return run_command(parser, work)

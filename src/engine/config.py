@@ -93,6 +93,8 @@ def model_card(args: argparse.Namespace, assets: HandAssets) -> ModelCard:
             options["blind_decoder"] = True
         if args.model == "mano_baseline_conf":
             options["linear_confidence"] = args.confidence == "pairs"
+    if args.recipe == "paper" and args.model in METRO:
+        options["template_pose"] = "mean"
     return ModelCard(
         args.model,
         args.recipe,

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from options.recipes import METRO
 from src.engine.checkpoint import (
     ModelCard,
     has_card,
@@ -110,6 +111,8 @@ def read_network(
         check_hand(card, assets, path)
         return network, card, digest
     options: dict[str, Any] = {"backbone": backbone.lower()} if backbone else {}
+    if model in METRO:
+        options["template_pose"] = "mean"
     forms: list[tuple[str, dict[str, Any]]] = [(model, options)]
     if is_cascade(model, options.get("backbone", "resnet18")):  # the file says by its tensors which of the two it is
         forms.append((f"{model} without silhouettes", {**options, "with_mask": False}))

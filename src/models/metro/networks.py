@@ -57,6 +57,7 @@ class Metro(nn.Module):
         backbone: ``hrnet_w64`` (needs timm), a ResNet, or the shared body.
         sees_shape: the tokens are the person's rest hand in place of the mean one (`metro_identity`).
         hand: hand layer of the template; None for the one that `load_hand_assets` finds.
+        template_pose: of the tokens: "mean", as released, or "flat".
         transformer: sizes other than the released ones, for `MeshTransformer`.
     """
 
@@ -70,10 +71,11 @@ class Metro(nn.Module):
         sees_shape: bool = False,
         hand: HandModel | None = None,
         transformer: Mapping[str, object] | None = None,
+        template_pose: str = "flat",
     ) -> None:
         super().__init__()
         self.sees_shape = sees_shape
-        self.tokens = TemplateTokens(hand)
+        self.tokens = TemplateTokens(hand, template_pose == "mean")
         self.backbone, channels = build_backbone(backbone, weights)
         self.transformer = MeshTransformer(3 + channels, **(transformer or {}))
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
@@ -104,8 +106,7 @@ class Metro(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             points = self.tokens.template
             if self.sees_shape:
-                rest_mesh = self.tokens.hand.rest(told_betas("metro_identity", betas))
-                points = self.tokens.select(self.tokens.all_points(rest_mesh))
+                points = self.tokens.select(self.tokens.of_betas(told_betas("metro_identity", betas)))
         points = points.expand(len(image), -1, -1)
         return torch.cat([points, feature.float()[:, None].expand(-1, points.shape[1], -1)], dim=2)
 

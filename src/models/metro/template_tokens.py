@@ -7,7 +7,7 @@ from torch import nn
 
 from src.models.cmr.rest_mesh import hand_size
 from src.models.mesh_joints import mesh_joints
-from template import HandModel, load_hand_assets
+from template import HandModel, load_hand_assets, pca_to_pose
 
 N_JOINTS, N_VERTICES = 21, 778
 #: The fixed selection of the 778 vertices that released checkpoints were trained with.
@@ -31,6 +31,7 @@ class TemplateTokens(nn.Module):
 
     Args:
         hand: hand layer that turns betas into rest meshes; None for the one `load_hand_assets` finds.
+        mean_pose: fingers bent as in MANO's mean pose, by which the released networks were trained; else flat.
 
     Raises:
         ValueError: the hand has another number of vertices.
@@ -39,8 +40,9 @@ class TemplateTokens(nn.Module):
     template_points: torch.Tensor
     template: torch.Tensor
     template_size: torch.Tensor
+    mean_pose: torch.Tensor
 
-    def __init__(self, hand: HandModel | None = None) -> None:
+    def __init__(self, hand: HandModel | None = None, mean_pose: bool = False) -> None:
         super().__init__()
         self.hand = HandModel(load_hand_assets()) if hand is None else hand
         count = len(self.hand.assets.v_template)
@@ -50,10 +52,20 @@ class TemplateTokens(nn.Module):
                 f"{N_VERTICES}: use MANO or a stand-in of its layout (--mano_dir)"
             )
         mean = torch.as_tensor(self.hand.assets.v_template, dtype=torch.float32)[None]
+        self.posed = HandModel(self.hand.assets) if mean_pose else None  # kinematic joints, whatever ``hand`` has
+        bent = pca_to_pose(self.hand.assets, torch.zeros(1, 3), torch.zeros(1, 45))
+        self.register_buffer("mean_pose", bent, persistent=False)
         self.register_buffer("selection", torch.tensor(VERTICES_195), persistent=False)
-        self.register_buffer("template_points", self.all_points(mean), persistent=False)
+        self.register_buffer("template_points", self.of_betas(torch.zeros(1, 10)), persistent=False)
         self.register_buffer("template", self.select(self.template_points), persistent=False)
         self.register_buffer("template_size", hand_size(mean), persistent=False)
+
+    def of_betas(self, betas: torch.Tensor) -> torch.Tensor:
+        """`all_points` of the hands of betas (B, 10), in the pose of the template."""
+        if self.posed is None:
+            return self.all_points(self.hand.rest(betas))
+        output = self.posed(self.mean_pose.expand(len(betas), -1, -1, -1), betas)
+        return torch.cat([output.joints, output.vertices], dim=1) - output.joints[:, :1]
 
     def all_points(self, rest_mesh: torch.Tensor) -> torch.Tensor:
         """Joints and vertices (B, 799, 3) of rest meshes (B, 778, 3), metres, the wrist at the origin."""
