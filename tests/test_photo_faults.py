@@ -142,14 +142,15 @@ def test_what_stops_every_picture_is_an_error(tmp_path: Path, fixed: Fixed) -> N
 
 @pytest.mark.parametrize("installed", [False, True])
 def test_heic_is_read_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
-    picture(tmp_path / "a.heic")  # whatever it holds: Pillow goes by the content
+    """By its content, as Pillow: a PNG that is called so is read without more."""
+    picture(tmp_path / "a.heic")
     module = SimpleNamespace(register_heif_opener=lambda: None) if installed else None
     monkeypatch.setitem(sys.modules, "pillow_heif", module)
-    if installed:
-        assert read_photo(tmp_path / "a.heic").size == (64, 48)
-    else:
-        with pytest.raises(UnusableImage, match="a.heic: HEIC .*pip install pillow-heif"):
-            read_photo(tmp_path / "a.heic")
+    assert read_photo(tmp_path / "a.heic").size == (64, 48)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(40))
+    words = "is no readable image" if installed else "HEIC .*pip install pillow-heif"
+    with pytest.raises(UnusableImage, match=f"a.heic: {words}"):
+        read_photo(tmp_path / "a.heic")
 
 
 def test_page_and_predictions_are_there_as_it_goes(tmp_path: Path, fixed: Fixed) -> None:

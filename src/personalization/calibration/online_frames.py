@@ -19,7 +19,6 @@ from src.personalization.terms.frame_terms import Observations
 from src.personalization.terms.inputs import check_frames
 from template import HandAssets
 from template.kinematics import JointsModel, posed_points
-from utils.cameras.intrinsics import checked_intrinsics
 
 STEPS = LMOptions(max_steps=20)
 #: Of a right hand: K (1,3,3) px, keypoints (1,21,2) px, and confidence (1,21) or None.
@@ -125,7 +124,8 @@ class FrameFitter:
             )
         if trust is not None and not bool(((trust >= 0) & (trust <= 1)).all()):
             raise CalibrationError(f"confidence spans [{trust.min():g}, {trust.max():g}]; [0,1] is meant")
-        checked_intrinsics(camera.cpu().numpy(), "of the keypoints")
+        if not bool((camera.diagonal()[:2] > 0).all() and (camera[2, :2].abs() <= 1).all()):  # turned views have K R
+            raise CalibrationError(f"K is {camera.tolist()}: a camera that mirrors, or is it transposed?")
         if is_left:  # mirrored about x = 0
             points = points * points.new_tensor([-1.0, 1.0])
             turn = camera.new_tensor([-1.0, 1.0, 1.0])
