@@ -13,6 +13,7 @@ import torch
 from src.personalization.calibration.population import Population, shipped_population
 from src.personalization.fitting.fit import FitOptions, fit_frames
 from src.personalization.fitting.from_joints import (
+    LEARN_FROM,
     LEAST_HANDS,
     MAX_MISFIT_MM,
     MIRRORED,
@@ -278,7 +279,8 @@ def _doubt_joints(
             "little finger from the palm outwards?", float(off.median()),
         )  # fmt: skip
         return
-    ratio = mirror_ratio(assets, points, trust, options)
+    some = np.linspace(0, len(points) - 1, min(len(points), LEARN_FROM)).astype(int)  # more say the same
+    ratio = mirror_ratio(assets, points[some], None if trust is None else trust[some], options)
     ratio = ratio[torch.isfinite(ratio)]
     if len(ratio) and float(ratio.median()) < (MIRRORED if len(ratio) >= LEAST_HANDS else ONE_MIRRORED):
         logger.warning(
