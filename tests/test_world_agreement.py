@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from benchmarks.studies import closing_gap
+from benchmarks.reproduce import closing_gap
 from benchmarks.world_agreement import Reference, part
 from datasets.synthetic.world import hands, mixing
 

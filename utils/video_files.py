@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from utils.mp4_matrix import mirroring, shown
+from utils.cameras.mp4_matrix import mirroring, shown
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.studies.closing_gap --root DIR --reference FILE.npz ...``: what closes the gap to real hands.
+"""``python -m benchmarks.reproduce.closing_gap --root DIR --reference FILE.npz ...``: what closes the gap to real ones.
 
 The table-top keypoint network is trained on as many crops of the world as ``--steps`` says: once with everything that
 they vary, then with one thing taken away at a time. Each row of ``DIR/VARIANT.json`` is the share of keypoints within a
