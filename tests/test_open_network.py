@@ -9,7 +9,7 @@ import torch
 from photo_cases import ASSETS, arguments
 from torch import nn
 
-from src.engine import networks
+from src.engine import checkpoint, networks
 from src.engine.checkpoint import ModelCard, load_network, save_checkpoint
 from src.engine.networks import for_inference, open_network, read_network
 from src.models import build_model
@@ -39,7 +39,7 @@ def test_a_released_cascade_says_by_its_tensors_what_it_was_trained_on(
     def build(model: str, recipe: str, with_mask: bool = True, **_: object) -> nn.Module:
         return nn.Linear(2, 21 + with_mask)
 
-    monkeypatch.setattr(networks, "build_model", build)
+    monkeypatch.setattr(checkpoint, "build_model", build)
     monkeypatch.setattr(networks, "mesh_parts", lambda *_: {})
     torch.save(nn.Linear(2, 21 + masks).state_dict(), tmp_path / "released.pth")
     assert read_network(tmp_path / "released.pth", "cpu", ASSETS, "cmr_pg")[1].crop == crop

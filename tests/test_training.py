@@ -67,10 +67,8 @@ def test_writes_what_a_run_should_leave(whole: Path) -> None:
     assert (folder / "checkpoints/best.pt").is_file()
 
 
-@pytest.mark.parametrize("batches", [3, 8])
-def test_killed_and_resumed_is_the_same_to_the_bit(root: Path, whole: Path, tmp_path: Path, batches: int) -> None:
-    trainer = Trainer(apply_recipe(options(root, tmp_path)))
-    assert len(trainer.loader) == 7  # so that the two cases stop in the first and in the second epoch
+def interrupt(trainer: Trainer, batches: int) -> Interrupted:
+    """Train until SIGTERM comes in the step of so many batches."""
     step, taken = trainer._step, []
 
     def count_and_kill(raw: dict) -> dict:
@@ -82,7 +80,14 @@ def test_killed_and_resumed_is_the_same_to_the_bit(root: Path, whole: Path, tmp_
     trainer._step = count_and_kill
     with pytest.raises(Interrupted) as stop:
         trainer.run()
-    assert stop.value.code == 128 + signal.SIGTERM
+    return stop.value
+
+
+@pytest.mark.parametrize("batches", [3, 8])
+def test_killed_and_resumed_is_the_same_to_the_bit(root: Path, whole: Path, tmp_path: Path, batches: int) -> None:
+    trainer = Trainer(apply_recipe(options(root, tmp_path)))
+    assert len(trainer.loader) == 7  # so that the two cases stop in the first and in the second epoch
+    assert interrupt(trainer, batches).code == 128 + signal.SIGTERM
     train(options(root, tmp_path, "--resume"))
     expected, found = weights(whole), weights(tmp_path)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -108,18 +113,7 @@ def test_every_network_and_recipe_trains(root: Path, tmp_path: Path, model: str,
 
 def test_other_batches_begin_the_epoch_again(root: Path, tmp_path: Path) -> None:
     """A state in the middle of an epoch was called damaged where epochs have fewer batches now."""
-    trainer = Trainer(apply_recipe(options(root, tmp_path)))
-    step, taken = trainer._step, []
-
-    def count_and_kill(raw: dict) -> dict:
-        taken.append(1)
-        if len(taken) == 6:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(raw)
-
-    trainer._step = count_and_kill
-    with pytest.raises(Interrupted):
-        trainer.run()
+    interrupt(Trainer(apply_recipe(options(root, tmp_path))), 6)
     train(options(root, tmp_path, "--resume", "--override", "--batch_size", "28", "--epochs", "1"))
     assert checkpoint.read_checkpoint(tmp_path / "dex_ycb/mano_baseline/checkpoints/last.pt")["position"]["epoch"] == 1
 

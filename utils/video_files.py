@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,12 +71,12 @@ def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
             capture.release()
             raise ValueError(f"--video {path}: no frame of it can be decoded; is it a video, and complete?")
         fps, timed = _frame_rate(name, capture.get(cv2.CAP_PROP_FPS))
-    first = first if mirror is None else shown(first, mirror)
-    size = _square_pixels(capture, first.shape[1], first.shape[0], mirror)
-    if size != first.shape[1::-1]:
+    before = (first if mirror is None else shown(first, mirror)).shape[1::-1]
+    size = _square_pixels(capture, *before, mirror)
+    if size != before:
         logger.warning(
             "%s: its pixels are no squares; frames of %d x %d are stretched to %d x %d, of which K and boxes must be",
-            path, first.shape[1], first.shape[0], *size,
+            path, *before, *size,
         )  # fmt: skip
     if max(first.shape[:2]) > _LARGEST_SIDE:
         capture.release()
@@ -85,7 +85,12 @@ def open_video(path: str | Path) -> tuple[VideoInfo, Iterator[Frame]]:
     claimed = int(claimed) if math.isfinite(claimed) and 0 < claimed < 1e9 else 0
     if not timed:
         logger.warning("%s: its time stamps make no sense; frames are taken to come at %g a second", path, fps)
-    return VideoInfo(*size, fps, claimed), _frames(capture, first, fps, timed, size, claimed, mirror)
+
+    def upright(image: np.ndarray) -> np.ndarray:
+        image = image if mirror is None else shown(image, mirror)
+        return image if image.shape[1::-1] == size else cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+    return VideoInfo(*size, fps, claimed), _frames(capture, first, fps, timed, claimed, upright)
 
 
 def _square_pixels(capture: cv2.VideoCapture, width: int, height: int, mirror: np.ndarray | None) -> tuple[int, int]:
@@ -133,16 +138,15 @@ def _frames(
     image: np.ndarray | None,
     fps: float,
     timed: bool,
-    size: tuple[int, int],
     claimed: int,
-    mirror: np.ndarray | None = None,
+    upright: Callable[[np.ndarray], np.ndarray],
 ) -> Iterator[Frame]:
     """The rest of the video; a frame without a later time than the one before comes a usual step after it.
 
     Args:
         timed: time stamps make sense; else every frame comes a usual step after the one before.
-        size: width, height, px, of the frames that are given; claimed: how many there should be: a damaged stretch in
-            the middle is passed over. mirror: of `mirroring`; ``image`` is shown so already.
+        claimed: how many frames there should be: a damaged stretch in the middle is passed over.
+        upright: makes of a decoded frame what is shown, of square pixels.
     """
     try:
         start, last, count = None, -1 / fps, 0
@@ -153,13 +157,10 @@ def _frames(
             if not (timed and math.isfinite(seconds) and last < seconds):
                 seconds = last + 1 / fps
             last = seconds
-            if image.shape[1::-1] != size:
-                image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), max(seconds, 0.0))
+            yield Frame(cv2.cvtColor(upright(image), cv2.COLOR_BGR2RGB), max(seconds, 0.0))
             count += 1
             tries = 1 + min(max(claimed - count, 0), _DAMAGED_FRAMES)
             image = next((image for done, image in (capture.read() for _ in range(tries)) if done), None)
-            image = image if image is None or mirror is None else shown(image, mirror)
     finally:
         capture.release()
 

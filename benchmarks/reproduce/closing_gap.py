@@ -49,9 +49,7 @@ class NoForearm(ResidentBank):
 
     def cut(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, keypoints = super().cut(index)
-        low, high = keypoints.amin(1), keypoints.amax(1)
-        arm = mixing._without_hand(pixels, (low + high) / 2, (high - low).amax(1))
-        return pixels - arm, keypoints
+        return pixels - mixing._without_hand(pixels, *mixing._box(keypoints)), keypoints
 
 
 def _expose_alone(image: torch.Tensor) -> torch.Tensor:

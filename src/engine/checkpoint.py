@@ -24,14 +24,15 @@ import torch
 from torch import nn
 
 from options.command_line import CommandParser, run_command
+from options.recipes import METRO
 from src.models import build_model
-from src.models.mesh_joints import is_mesh_model
+from src.models.mesh_joints import is_cascade, is_mesh_model
 from src.models.state_dicts import StateDictError, clean_state_dict, load_strict
 from template import HandAssets, HandModel, load_hand_assets
 from template.cmr_assets import load_hierarchy
 from utils.artifacts import model_hash
 from utils.files import atomic_path
-from utils.torch_files import CheckpointError, load_harmless, load_shipped
+from utils.torch_files import CheckpointError, UnreadableCheckpointError, load_harmless, load_shipped
 
 logger = logging.getLogger(__name__)
 
@@ -278,6 +279,38 @@ def load_owned(path: str | Path, model: nn.Module) -> int:
     return load_strictly(model, state, path)
 
 
+def load_released(
+    path: str | Path, model: str, backbone: str | None = None, **parts: Any
+) -> tuple[nn.Module, dict[str, Any], int]:
+    """A checkpoint that other code wrote as the network ``model``, in whichever of its released forms it fits.
+
+    Args:
+        parts: of `mesh_parts`.
+
+    Returns:
+        the network, the options that it was built with, and how many tensors it took.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `load_owned`.
+    """
+    options: dict[str, Any] = {"backbone": backbone.lower()} if backbone else {}
+    if model in METRO:
+        options["template_pose"] = "mean"
+    forms = [options]
+    if is_cascade(model, options.get("backbone", "resnet18")):  # the file says by its tensors which of the two it is
+        forms.append({**options, "with_mask": False})
+    failures = []
+    for built in forms:
+        network = build_model(model, "paper", **built, **parts)
+        try:
+            return network, built, load_owned(path, network)
+        except UnreadableCheckpointError:
+            raise
+        except CheckpointError as error:
+            failures.append(error)
+    raise CheckpointError(f"{failures[0]}. Is it a {model} (--model) with this --backbone?") from failures[0]
+
+
 def main() -> int:
     """``python -m src.engine.checkpoint FILE --model NAME``: load strictly, say how many tensors it took."""
     parser = CommandParser("Load a checkpoint strictly into a model and say what it took.")
@@ -289,13 +322,7 @@ def main() -> int:
         if Path(args.file).suffix == ".safetensors" or has_card(args.file):
             count = len(load_network(args.file, expect=args.model)[0].state_dict())
         else:
-            options: dict[str, Any] = {"backbone": args.backbone.lower()} if args.backbone else {}
-            try:
-                count = load_owned(args.file, build_model(args.model, "paper", **options))
-            except CheckpointError:
-                if args.model not in ("cmr_pg", "cmr_identity"):  # which are also released without silhouettes
-                    raise
-                count = load_owned(args.file, build_model(args.model, "paper", **options, with_mask=False))
+            count = load_released(args.file, args.model, args.backbone)[2]
         print(f"{args.file}: {count} tensors taken by {args.model}")
 
     return run_command(parser, work)

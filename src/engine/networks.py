@@ -7,27 +7,22 @@ import copy
 import itertools
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from options.recipes import METRO
 from src.engine.checkpoint import (
     ModelCard,
     has_card,
     load_network,
-    load_owned,
+    load_released,
     mesh_parts,
 )
 from src.engine.run_folder import run_path
-from src.models import build_model
-from src.models.mesh_joints import is_cascade
 from template import HandAssets
 from template.assets import STAND_IN_PATH
 from utils.artifacts import model_hash
-from utils.torch_files import CheckpointError, UnreadableCheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -110,31 +105,16 @@ def read_network(
         network, card, digest = load_network(path, device, expected, assets, hierarchy)
         check_hand(card, assets, path)
         return network, card, digest
-    options: dict[str, Any] = {"backbone": backbone.lower()} if backbone else {}
-    if model in METRO:
-        options["template_pose"] = "mean"
-    forms: list[tuple[str, dict[str, Any]]] = [(model, options)]
-    if is_cascade(model, options.get("backbone", "resnet18")):  # the file says by its tensors which of the two it is
-        forms.append((f"{model} without silhouettes", {**options, "with_mask": False}))
-    failures = []
-    for name, built in forms:
-        network = build_model(model, "paper", **built, **mesh_parts(model, assets, hierarchy))
-        try:
-            taken = load_owned(path, network)
-        except UnreadableCheckpointError:
-            raise
-        except CheckpointError as error:
-            failures.append(error)
-            continue
-        logger.info("%s: %d tensors taken by %s", path, taken, model)
-        if assets.name != "MANO":
-            logger.warning("%s: released networks know MANO's hand, in use is the %s (--mano_dir)", path, assets.name)
-        if model.startswith("cmr") and hierarchy is None:
-            logger.warning("%s: its mesh levels are taken for ours; give its transform.pkl (--hierarchy)", path)
-        size, crop = RELEASED.get(name, (224, "joints"))
-        card = ModelCard(model, "paper", built, size, size, 2.0, assets.name, assets.hash, crop)
-        return network.to(device).eval(), card, model_hash(network.state_dict())
-    raise CheckpointError(f"{failures[0]}. Is it a {model} (--model) with this --backbone?") from failures[0]
+    network, built, taken = load_released(path, model, backbone, **mesh_parts(model, assets, hierarchy))
+    logger.info("%s: %d tensors taken by %s", path, taken, model)
+    if assets.name != "MANO":
+        logger.warning("%s: released networks know MANO's hand, in use is the %s (--mano_dir)", path, assets.name)
+    if model.startswith("cmr") and hierarchy is None:
+        logger.warning("%s: its mesh levels are taken for ours; give its transform.pkl (--hierarchy)", path)
+    name = f"{model} without silhouettes" if built.get("with_mask") is False else model
+    size, crop = RELEASED.get(name, (224, "joints"))
+    card = ModelCard(model, "paper", built, size, size, 2.0, assets.name, assets.hash, crop)
+    return network.to(device).eval(), card, model_hash(network.state_dict())
 
 
 def is_told_shape(card: ModelCard) -> bool:

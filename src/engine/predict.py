@@ -133,7 +133,7 @@ def predict_dataset(
             output["pose"] = torch.cat([turn[:, None] @ output["pose"][:, :1], output["pose"][:, 1:]], dim=1)
         for name in ROWS:
             rows[name].append(raw[name].numpy())
-        rows["readable"].append((raw["readable"] if "readable" in raw else torch.ones_like(raw["valid"])).numpy())
+        rows["readable"].append(raw.get("readable", torch.ones_like(raw["valid"])).numpy())
         rows["K"].append(raw["K_image"].numpy())
         for name in ("pose", "betas", "confidence", "keypoint_confidence"):
             if output.get(name) is not None and not (unposed and name in ("pose", "betas")):

@@ -41,12 +41,12 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             [entry.array("global_orient", -1, 1, 3, 3), entry.array("hand_pose", -1, 15, 3, 3)], axis=1
         )
         betas = entry.array("betas", -1, 10)
-        there = entry.array("pred_cam_t", -1, 3) if entry.has("pred_cam_t") else None
+        cam_t = entry.array("pred_cam_t", -1, 3) if entry.has("pred_cam_t") else None
         counts = {"pred_cam": len(cam), "box_center": len(centre), "box_size": len(side), "img_size": len(sizes),
                   "right": len(right), "pred_keypoints_3d": len(joints), "hand_pose": len(pose),
                   "betas": len(betas)}  # fmt: skip
-        if there is not None:
-            counts["pred_cam_t"] = len(there)
+        if cam_t is not None:
+            counts["pred_cam_t"] = len(cam_t)
         if len(set(counts.values())) > 1:
             raise EstimateFormatError(f"{entry.where}: its arrays are of different numbers of hands: {counts}")
         for row in range(len(cam)):
@@ -58,7 +58,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             size = (round(sizes[row, 0]), round(sizes[row, 1]))
             check_box(centre[row] - side[row] / 2, centre[row] + side[row] / 2, size, f"{where}: hand {row}")
             left = right[row] < 0.5
-            if left and there is not None and _is_flipped(cam[row], there[row]):
+            if left and cam_t is not None and _is_flipped(cam[row], cam_t[row]):
                 raise EstimateFormatError(
                     f"{entry.where}: hand {row}: pred_cam is not the network's any more: the demo's next lines changed "
                     "its sign for left hands (pred_cam_t has the other). Keep a copy from before them"
@@ -72,9 +72,9 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     return hands
 
 
-def _is_flipped(cam: np.ndarray, there: np.ndarray) -> bool:
+def _is_flipped(cam: np.ndarray, cam_t: np.ndarray) -> bool:
     """Whether tx of the crop's camera (s, tx, ty) has not the sign that its translation (3,) m has."""
-    return bool(abs(cam[1] + there[0]) < 1e-3 * abs(cam[1]) and abs(cam[1]) > 1e-6)
+    return bool(abs(cam[1] + cam_t[0]) < 1e-3 * abs(cam[1]) and abs(cam[1]) > 1e-6)
 
 
 def _place(cam: np.ndarray, centre: np.ndarray, side: float, K: np.ndarray, left: bool) -> np.ndarray:

@@ -126,7 +126,8 @@ def write_dexycb(
     _check_dexycb_ids(image_id, expected_ids, what)
     if np.shape(is_left) != image_id.shape:
         raise SubmissionError(f"{what}: is_left has shape {np.shape(is_left)}; it must be {image_id.shape}")
-    _judge_sides(joints, np.asarray(is_left, dtype=bool), what, strict)
+    with _verdict(strict):
+        check_sides(joints, np.asarray(is_left, dtype=bool), what)
     rows = unmirror(joints, is_left).reshape(-1, DEXYCB_FIELDS - 1) * 1000
     with atomic_path(path) as temporary, open(temporary, "w", encoding="ascii") as handle:
         for number, row in zip(image_id.tolist(), rows, strict=True):
@@ -206,14 +207,9 @@ def _judge(
             check_distance(points, names, what)
 
 
-def _judge_sides(joints: np.ndarray, is_left: np.ndarray, what: str, strict: bool = True) -> None:
-    """`check_sides`, whose verdict is only logged unless ``strict``."""
-    with _verdict(strict):
-        check_sides(joints, is_left, what)
-
-
 @contextlib.contextmanager
 def _verdict(strict: bool) -> Iterator[None]:
+    """Around checks whose verdict is only logged unless ``strict``."""
     try:
         yield
     except SubmissionError as error:

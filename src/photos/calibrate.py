@@ -32,8 +32,7 @@ from src.personalization.calibration.population import (
     load_population,
     shapes_of,
 )
-from src.personalization.estimates.sides import check_sides_in_pictures
-from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
+from src.personalization.estimates.sides import check_stated_side
 from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue
@@ -54,8 +53,6 @@ from utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
-#: Keypoints of fewer hands seldom tell a side.
-ENOUGH_FOR_SIDES = 10
 DEFAULT_OUTPUT = "out/own_photos/identity.json"
 
 
@@ -203,7 +200,7 @@ def calibrate(
         hands = keypoints_of(source, K, confidence, hand)
         rows = predictions_from_keypoints(hands, assets, options, subject, device)
         if not are_results(source) and not accept_conflict:  # of results the detector said the side
-            _check_side(rows, assets, fit_options(options), device)
+            check_stated_side(rows, assets, fit_options(options), device)
     found = calibrate_predictions(
         rows,
         assets,
@@ -216,22 +213,6 @@ def calibrate(
     )
     identity = found[subject]
     return identity if said is not None else replace(identity, subject_id=None)
-
-
-def _check_side(rows: Predictions, assets: HandAssets, options: KeypointFitOptions, device: torch.device | str) -> None:
-    """Refuse enough keypoints that are, all together, the other side's hand, or have x and y in turn.
-
-    Raises:
-        CalibrationError: they are.
-    """
-    if len(rows) < ENOUGH_FOR_SIDES:
-        return
-    options = replace(options, flat=False)  # flat, a hand is as well the other one from behind
-    given = (rows.keypoints_2d, rows.K, rows.keypoint_confidence)
-    points, K, trust = (torch.as_tensor(value).double() for value in given)
-    found = fit_keypoints(assets, points, K, trust, options=options, device=device)
-    remedy = 'is hand="left" right, and x before y? accept_conflict if they are right all the same'
-    check_sides_in_pictures(rows, found, assets, options, device, remedy)
 
 
 def seen_by_detector(results: Sequence[Result], accept_conflict: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 #: looked at, spread over all. One picture rarely tells: from afar a right palm looks as a left hand's back does. Nor do
 #: many of a hand held still, whose errors repeat: those of one view count for one.
 DOUBTED, REFUSED, LOOKED_AT = 3.0, 10.0, 40
+#: Keypoints of fewer hands seldom tell a side that somebody states.
+ENOUGH = 10
 _REMEDY = "the file's sides are mirrored. Give --sides (mediapipe), --side_of, or mend is_left / right"
 
 
@@ -104,6 +107,24 @@ def check_sides_in_pictures(
         if odds.sum() > REFUSED:
             raise CalibrationError(f"{said}: {remedy}")
         logger.warning("%s; are their sides right?", said)
+
+
+def check_stated_side(
+    rows: Predictions, assets: HandAssets, options: KeypointFitOptions, device: torch.device | str = "cpu"
+) -> None:
+    """`check_sides_in_pictures` of enough keypoints whose side somebody stated.
+
+    Raises:
+        CalibrationError: they are, all together, the other side's hand, or have x and y in turn.
+    """
+    if len(rows) < ENOUGH:
+        return
+    options = replace(options, flat=False)  # flat, a hand is as well the other one from behind
+    given = (rows.keypoints_2d, rows.K, rows.keypoint_confidence)
+    points, K, trust = (torch.as_tensor(value).double() for value in given)
+    found = fit_keypoints(assets, points, K, trust, options=options, device=device)
+    remedy = 'is hand="left" right, and x before y? accept_conflict if they are right all the same'
+    check_sides_in_pictures(rows, found, assets, options, device, remedy)
 
 
 def fit_mirrored(
