@@ -43,7 +43,7 @@ def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
 def add_cue_arguments(add: Callable[..., argparse.Action], hand_length: str) -> None:
     """A person's measured lengths, and what to do where they or the images contradict each other."""
     add("--hand_length_mm", type=float, help=f"ruler: {hand_length}")
-    add("--hand_length_std_mm", type=float, default=3.0)
+    add("--hand_length_std_mm", type=float, help="of that ruler (default: 3)")
     add("--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="e.g. index=72±2 (or +-); repeatable")
     add(
         "--accept_conflict",

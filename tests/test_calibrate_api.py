@@ -114,6 +114,8 @@ def test_keypoints_that_cannot_be_used(assets: HandAssets) -> None:
         calibrate(rows.keypoints_2d, K=rows.K[0] * [[-1, 0, 1], [0, 1, 1], [0, 0, 1]])
     with pytest.raises(CalibrationError, match="0.003 mm .* their uncertainty, 0.1 at least"):
         calibrate(rows.keypoints_2d, K=rows.K[0], hand_length_mm=183, hand_length_std_mm=0.003)  # metres
+    with pytest.raises(CalibrationError, match="hand_length_std_mm=5 is of hand_length_mm: give that as well"):
+        calibrate(rows.keypoints_2d, K=rows.K[0], hand_length_std_mm=5)
     with pytest.raises(CalibrationError, match="averages a network's shapes"):
         calibrate(rows.keypoints_2d, K=rows.K[0], method="mean")
 

@@ -80,7 +80,7 @@ def test_cards_name_the_network_and_the_hand() -> None:
     assert keypoints.model == "pose_2d" and keypoints.options["rated"] and len(keypoints.hand_hash) == 12
 
 
-def test_another_network_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+def test_another_network_does_not_go_on_from_a_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     parse = train.get_args_parser().parse_args
     words = ["--task", "keypoints", "--bank", str(tmp_path), "--out", str(tmp_path), "--device", "cpu"]
     card = make_card("keypoints", "mobilenet_v3_small", 128)
@@ -92,5 +92,26 @@ def test_another_network_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> Non
     save_checkpoint(tmp_path / "keypoints.pt", card, model, **states)
     with pytest.raises(ValueError, match="began from a.pt, not from b.pt"):
         train.main(parse([*words, "--backbone", "mobilenet_v3_small", "--size", "128", "--init_from", "b.pt"]))
+    parameters = [[one for one in model.parameters() if (one.ndim > 1) is matrix] for matrix in (True, False)]
+    optimizer = torch.optim.AdamW([{"params": some} for some in parameters]).state_dict()
+    states |= {"optimizer": optimizer, "init_from": None, "settings": {"lr": 0.5, "left": 0.2}}
+    save_checkpoint(tmp_path / "keypoints.pt", card, model, **states)
+    with pytest.raises(FileNotFoundError, match="no whole shard"):
+        train.main(
+            parse(
+                [
+                    *words,
+                    "--backbone",
+                    "mobilenet_v3_small",
+                    "--size",
+                    "128",
+                    "--wait_minutes",
+                    "0",
+                    "--max_cutouts",
+                    "600",
+                ]
+            )
+        )
+    assert "--lr was 0.5, goes on with 0.002" in caplog.text and "--left" not in caplog.text
     with pytest.raises(ValueError, match="--left is of --task keypoints"):
         train.main(parse(["--task", "detector", *words[2:], "--left", "0.9"]))

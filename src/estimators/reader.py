@@ -17,9 +17,9 @@ from PIL import Image
 from src.estimators.files import list_files, load
 from src.estimators.formats import module_of, read_hands
 from src.estimators.records import EstimateFormatError, Hand, Options, check_centre, check_hand, flip_x, pinhole
-from src.photos.measuring.exif import shown_size
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics, mirror_points
+from utils.cameras.exif import shown_size
 from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 
 logger = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ from src.personalization.calibration.population import (
 from src.personalization.estimates.sides import check_stated_side
 from src.personalization.landmarks.model import find_landmarks
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import LengthCue
+from src.personalization.terms.hand_size import ruler_cues
 from src.photos.camera import GUESSED, Camera, lens_camera, parse_intrinsics
 from src.photos.detector.detection import Detection, Finder, finder_name
 from src.photos.detector.finders import beliefs_of, landmarks_of, open_finder
@@ -66,7 +66,7 @@ def calibrate(
     camera_name: str | None = None,
     hand: str | None = None,
     hand_length_mm: float | None = None,
-    hand_length_std_mm: float = 3.0,
+    hand_length_std_mm: float | None = None,
     prior: str | os.PathLike | Population | None = None,
     method: str = "multi_frame",
     subject: int | None = None,
@@ -101,7 +101,7 @@ def calibrate(
             Keypoints are of a right hand unless "left".
         hand_length_mm: ruler, wrist joint to middle fingertip of the stretched hand. One camera does not see absolute
             size: without it the size rests on what people's hands are like.
-        hand_length_std_mm: of the ruler; 3 is careful measuring, 5 is not.
+        hand_length_std_mm: of the ruler; 3 (if not said) is careful measuring, 5 is not.
         prior: population file (or `Population`); None: the shipped one where it fits.
         method: "multi_frame" (or "joint"), or of predictions "mean", "top_k", "confidence": averages of their shapes.
         subject: its number.
@@ -166,7 +166,7 @@ def calibrate(
     people = prior if prior is None or isinstance(prior, Population) else load_population(prior, assets.hash)
     if people is not None and people.hand_hash not in ("", assets.hash):
         raise HandMismatchError(f"prior: of the hand model {people.hand_hash}, in use is {assets.name!r} {assets.hash}")
-    cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
+    cues = ruler_cues(hand_length_mm, hand_length_std_mm)
     told: dict[str, Any] = {"cues": cues, "accept_conflict": accept_conflict, "same_video": same_video}
     if (share := error_correlation) is not None:
         told |= {"errors_repeat": False, "error_correlation": share, "video_correlation": share}

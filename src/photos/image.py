@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
-from src.photos.measuring.exif import exif_of, focal_of_exif, upright
+from utils.cameras.exif import exif_of, focal_of_exif, upright
 from utils.cameras.poses import CameraPose
 from utils.install import pip_install
 

@@ -19,7 +19,7 @@ from src.personalization.estimates.trust import Trust, load_trust
 from src.personalization.fitting.api import as_seen
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.shape_source import check_side
-from src.personalization.terms.hand_size import LengthCue, opened_identity
+from src.personalization.terms.hand_size import opened_identity, ruler_cues
 from template import HandAssets, right_hand
 from utils.artifacts import Identity, Predictions
 from utils.short_repr import ShortRepr
@@ -62,7 +62,7 @@ def personalise(
     *,
     format: str | None = None,
     hand_length_mm: float | None = None,
-    hand_length_std_mm: float = 3.0,
+    hand_length_std_mm: float | None = None,
     hand: HandAssets | None = None,
     trust: Trust | str | os.PathLike | None = None,
     landmarks: LandmarkModel | str | os.PathLike | None = None,
@@ -82,7 +82,7 @@ def personalise(
         estimates: of `read_estimates`, or the path that it reads, with ``format`` and its further options.
         K: (3,3) px of the pictures; of `Predictions` that were read with theirs not needed.
         identity: of the person, or its file, or by subject number; None: calibrated from these very hands.
-        hand_length_mm, hand_length_std_mm: ruler, wrist joint to middle fingertip, if there is no identity yet.
+        hand_length_mm, hand_length_std_mm (3): ruler, wrist joint to middle fingertip, if there is no identity yet.
         hand: the right hand's model, also for left hands; None: `load_hand_assets`.
         trust: in the estimator, or its file; None: the shipped one.
         landmarks: where its points lie on the hand, or the file; None: the shipped ones, of formats that have them.
@@ -120,7 +120,7 @@ def personalise(
         identities = _identities(identity, estimates, assets)
     ready = prepare(estimates, assets, people, trust, landmarks, theirs, device)
     if identity is None:
-        cues = () if hand_length_mm is None else (LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000),)
+        cues = ruler_cues(hand_length_mm, hand_length_std_mm)
         one_video = True if frames is not None and not frames.video.any() else None
         given = {"accept_conflict": accept_conflict, "device": device, "created_by": "handid.personalise"}
         identities = calibrate_estimates(ready, assets, people, cues, same_video=one_video, **given)

@@ -39,7 +39,7 @@ from src.personalization.estimates.trust import load_trust
 from src.personalization.pairing import named_by_content
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import LengthCue
+from src.personalization.terms.hand_size import ruler_cues
 from src.photos.camera import parse_intrinsics
 from src.photos.gallery import PAGE, PREDICTIONS
 from template import HandAssets, load_hand_assets
@@ -162,9 +162,7 @@ def personalise(args: argparse.Namespace) -> None:
         if args.identity is not None:
             identities = load_identities(args.identity, subjects, assets, sides)
         else:
-            cues = ()
-            if args.hand_length_mm is not None:
-                cues = (LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000),)
+            cues = ruler_cues(args.hand_length_mm, args.hand_length_std_mm)
             one_video = True if args.fps is not None and not frames_of(some.rows).video.any() else None
             command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
             given = {"accept_conflict": args.accept_conflict, "device": device, "created_by": command}

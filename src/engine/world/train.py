@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 _REFRESH_STEPS, _SAVE_SECONDS, _LOG_STEPS = 50, 45.0, 50
 _WARM_UP = 0.03  # share of the budget
 _BANK_AT_LEAST = 600
+#: Options that may change from one call to the next, which is said.
+_SETTINGS = ("minutes", "max_steps", "batch_size", "lr", "weight_decay", "left", "only_fresh", "max_cutouts", "seed")
 
 
 def keypoint_step(
@@ -69,16 +71,8 @@ def keypoint_step(
     pose = pose_loss(output, crops)
     loss = maps + 2 * coordinates + 0.3 * event + 0.5 * hand_loss + side + 30 * depth + pose
     shares = right.sum() / (21 * hand.sum()).clamp_min(1)
-    parts = {
-        "maps": maps,
-        "coordinates": coordinates,
-        "event": event,
-        "hand": hand_loss,
-        "side": side,
-        "depth": depth,
-        "pose": pose,
-    }
-    return loss, parts | {"right": shares}
+    parts = {"maps": maps, "coordinates": coordinates, "event": event, "hand": hand_loss}
+    return loss, parts | {"side": side, "depth": depth, "pose": pose, "right": shares}
 
 
 def pose_loss(output: dict[str, torch.Tensor], crops: Crops) -> torch.Tensor:
@@ -209,6 +203,9 @@ def train(args: argparse.Namespace) -> Path | None:
             raise ValueError(
                 f"{checkpoint}: began from {state['init_from']}, not from {args.init_from}; give that, or another --out"
             )
+        for name, before in state.get("settings", {}).items():
+            if before != getattr(args, name):
+                logger.warning("%s: --%s was %s, goes on with %s", checkpoint, name, before, getattr(args, name))
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
@@ -237,7 +234,8 @@ def train(args: argparse.Namespace) -> Path | None:
                 "from there with a smaller --lr"
             )
         states = {"average": average.state_dict(), "optimizer": optimizer.state_dict(), "init_from": args.init_from}
-        save_checkpoint(checkpoint, card, model, **states, used=clock.used, steps=clock.steps)
+        settings = {name: getattr(args, name) for name in _SETTINGS}
+        save_checkpoint(checkpoint, card, model, **states, used=clock.used, steps=clock.steps, settings=settings)
 
     def notes() -> dict[str, Any]:
         place = {"steps": clock.steps, "seconds": round(clock.used), "share": round(clock.share, 3)}

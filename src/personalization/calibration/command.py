@@ -22,7 +22,13 @@ from src.personalization.calibration.population import CalibrationOptions, defau
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
 from src.personalization.pairing import pair_keypoints, rows_of
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import LengthCue, check_stated_length, describe_lengths, parse_known_bone
+from src.personalization.terms.hand_size import (
+    LengthCue,
+    check_stated_length,
+    describe_lengths,
+    parse_known_bone,
+    ruler_cues,
+)
 from template import HandAssets, load_hand_assets
 from template.kinematics import joints_model
 from utils.artifacts import Identity, load_identity, load_predictions, save_identity
@@ -138,8 +144,7 @@ def calibrate_and_write(
 def stated_options(args: argparse.Namespace, options: CalibrationOptions) -> CalibrationOptions:
     """``options`` with the noise (px), spreads (rad), depth and length cues (m) that the command line states."""
     cues = [parse_known_bone(text) for text in args.known_bone]
-    if args.hand_length_mm is not None:
-        cues.append(LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000))
+    cues += ruler_cues(args.hand_length_mm, args.hand_length_std_mm)
     if args.hand_breadth_mm is not None:
         cues.append(LengthCue("breadth", args.hand_breadth_mm / 1000, RULER_STD_MM / 1000))
     for text in args.finger_length_mm:

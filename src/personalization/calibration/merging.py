@@ -11,6 +11,7 @@ import torch
 from scipy.stats import chi2
 
 from src.personalization.calibration.population import Population
+from src.personalization.calibration.views import design_effect
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LENGTHS, dispersed, joints_of, length_gradient, lengths_mm
 from template import HandAssets
@@ -104,7 +105,7 @@ def merge_identities(
 
 def _repeats(identities: list[Identity]) -> tuple[np.ndarray, dict[str, Any]]:
     """What each file's images count of what they counted alone, where all share a part of their errors, and what is
-    assumed of all together: n independent images and m more tell as much as (n + m) / (1 + (n + m - 1) shared)."""
+    assumed of all together, by their `design_effect`."""
     told = [identity.evidence.get("repeats") for identity in identities]
     if not all(told):
         return np.ones(len(identities)), {}
@@ -113,11 +114,11 @@ def _repeats(identities: list[Identity]) -> tuple[np.ndarray, dict[str, Any]]:
     left = 1 - everywhere * worth
     alone = np.where(left > 1e-3, worth * (1 - everywhere) / left.clip(1e-3), views)
     shared, total = everywhere.max(), alone.sum()
-    factors = (1 + everywhere * (alone - 1)) / (1 + shared * (total - 1))
+    factors = design_effect(alone, everywhere) / design_effect(total, shared)
     in_common = [max(one["in_common"][place] for one in told) for place in (0, 1)]
     videos = sum(one["videos"] for one in told)
     together = {"views": int(views.sum()), "videos": videos, "in_common": in_common}
-    return factors, together | {"worth": round(float(total / (1 + shared * (total - 1))), 2)}
+    return factors, together | {"worth": round(float(total / design_effect(total, shared)), 2)}
 
 
 def _landmarks(identities: list[Identity]) -> dict[str, np.ndarray]:

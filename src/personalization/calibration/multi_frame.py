@@ -19,7 +19,7 @@ from src.personalization.calibration.problem import (
     posterior_covariance,
     reaction,
 )
-from src.personalization.calibration.views import Repeats
+from src.personalization.calibration.views import Repeats, design_effect
 from src.personalization.fitting.fit import observe
 from src.personalization.fitting.translation import place_frames
 from src.personalization.solver.levenberg_marquardt import State, minimise
@@ -258,7 +258,7 @@ def _set_up(
     share = torch.ones_like(frame_status, dtype=betas.dtype)
     if repeats is not None:
         share = torch.as_tensor(repeats.weights(in_video, used[0].cpu().numpy()))[None].to(betas)
-    share = share / (1 + everywhere * ((share * used).sum(dim=1, keepdim=True) - 1).clamp_min(0))
+    share = share / design_effect((share * used).sum(dim=1, keepdim=True).clamp_min(1), everywhere)
     prior = options.population.shape_prior.to(betas)
     problem = MultiFrameProblem(model, seen, share, prior, options.cues, betas.new_zeros(1, 10))
     state = {"pose": pose.unflatten(0, split), "wrist": wrist.unflatten(0, split), "betas": betas}

@@ -21,7 +21,7 @@ from src.personalization.calibration.views import SAME_VIEW, SHARED
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
-from src.personalization.terms.hand_size import LengthCue, cue_conflict, length_gradient
+from src.personalization.terms.hand_size import LengthCue, cue_conflict, length_gradient, ruler_cues
 from src.personalization.terms.shape_terms import offset_terms, shape_terms
 from template import HandAssets, right_hand
 from template.kinematics import joints_model
@@ -78,7 +78,7 @@ class OnlineCalibration:
 
     Args:
         K: (3,3) px, of frames that bring none.
-        hand_length_mm, hand_length_std_mm: ruler, wrist joint to middle fingertip of the stretched hand, mm.
+        hand_length_mm, hand_length_std_mm (3): ruler, wrist joint to middle fingertip of the stretched hand, mm.
         prior: population file; None: the shipped one where it fits.
         options: noise, priors and cues of the frames' source; None: of a detector's keypoints, with those above.
             ``error_correlation`` (1 where ``errors_repeat``) counts where it is more than ``online.shared``. No prior
@@ -95,7 +95,7 @@ class OnlineCalibration:
         K: Any = None,
         *,
         hand_length_mm: float | None = None,
-        hand_length_std_mm: float = 3.0,
+        hand_length_std_mm: float | None = None,
         prior: str | os.PathLike | None = None,
         options: CalibrationOptions | None = None,
         online: OnlineOptions = OnlineOptions(),
@@ -110,10 +110,9 @@ class OnlineCalibration:
             raise CalibrationError("prior and options both say what people are like; give one")
         if options.depth_mean is not None:
             raise CalibrationError("options have a prior on the depth; calibrate a data set's images all at once")
-        if hand_length_mm is not None:
-            cue = LengthCue("hand", hand_length_mm / 1000, hand_length_std_mm / 1000)
-            options = replace(options, cues=(*options.cues, cue))
-        options = replace(options, flat=None)  # a frame starts from the one before it, which says nothing of its own
+        cues = (*options.cues, *ruler_cues(hand_length_mm, hand_length_std_mm))
+        # A frame starts from the one before it, which says nothing of its own.
+        options = replace(options, cues=cues, flat=None)
         self.options, self.online = options, online
         self.K = None if K is None else checked_intrinsics(K, "of all frames", one=True)
         self.shared = 1.0 if options.errors_repeat else max(options.error_correlation, online.shared)

@@ -40,13 +40,13 @@ class Repeats:
 
     def weights(self, shared: float, used: np.ndarray | None = None) -> np.ndarray:
         """(N,) how many independent images each one counts for: those of a view together for one, and V views of a
-        video, ``shared`` of their errors being common, for V / (1 + shared (V - 1)) (Kish 1965, section 5.4). Images
-        that are not ``used`` (N,) make others count for no less."""
+        video, ``shared`` of their errors being common, for V over their `design_effect`. Images that are
+        not ``used`` (N,) make others count for no less."""
         rows = np.arange(len(self.view)) if used is None else np.flatnonzero(used)
         weight = np.ones(len(self.view))
         _, first, view, count = np.unique(self.view[rows], return_index=True, return_inverse=True, return_counts=True)
         _, video, views = np.unique(self.video[rows][first], return_inverse=True, return_counts=True)
-        weight[rows] = (1 / count / (1 + shared * (views[video] - 1)))[view]
+        weight[rows] = (1 / count / design_effect(views[video], shared))[view]
         return weight
 
     def describe(self, subject: int, everywhere: float, in_video: float, stated: bool) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Repeats:
         images, views = len(self.view), len(np.unique(self.view))
         videos = int((np.unique(self.video, return_counts=True)[1] > 1).sum())
         alone = self.weights(in_video).sum()
-        worth = float(alone / (1 + everywhere * (alone - 1)))
+        worth = float(alone / design_effect(alone, everywhere))
         if views < images or videos:
             said = "as stated" if stated else "told from how the hand is held"
             logger.info(
@@ -68,6 +68,12 @@ class Repeats:
             )  # fmt: skip
         shared = round(everywhere + in_video - everywhere * in_video, 3)
         return {"views": views, "videos": videos, "in_common": [everywhere, shared], "worth": round(worth, 2)}
+
+
+def design_effect(count: Any, shared: Any) -> Any:
+    """How many times as many images ``count`` ones are as independent ones that tell as much, if ``shared`` of their
+    errors is common: 1 + shared (count - 1) (Kish 1965, section 5.4)."""
+    return 1 + shared * (count - 1)
 
 
 def views_of(points: torch.Tensor, same: float | np.ndarray = SAME_VIEW) -> np.ndarray:

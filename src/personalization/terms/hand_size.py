@@ -61,6 +61,22 @@ class LengthCue:
             )
 
 
+def ruler_cues(length_mm: float | None, std_mm: float | None = None) -> tuple[LengthCue, ...]:
+    """What a ruler says of the hand, wrist to middle fingertip; nothing without a length.
+
+    Args:
+        std_mm: of the measuring; 3, careful measuring, if not said.
+
+    Raises:
+        CalibrationError: no length of a hand, or an uncertainty of none.
+    """
+    if length_mm is None:
+        if std_mm is not None:
+            raise CalibrationError(f"hand_length_std_mm={std_mm:g} is of hand_length_mm: give that as well")
+        return ()
+    return (LengthCue("hand", length_mm / 1000, (3.0 if std_mm is None else std_mm) / 1000),)
+
+
 def length_gradient(model: JointsModel, betas: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A named length (...,) m of the flat hand, and its gradient (...,10) m per unit, for betas (...,10).
 

@@ -16,7 +16,7 @@ from src.models.mesh_joints import is_mesh_model
 from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online import OnlineCalibration, OnlineOptions
 from src.personalization.calibration.population import CalibrationOptions, default_options, shapes_of
-from src.personalization.terms.hand_size import LengthCue, parse_known_bone
+from src.personalization.terms.hand_size import parse_known_bone, ruler_cues
 from src.photos.api import PhotoEstimator
 from src.photos.detector.finders import landmarks_of
 from src.photos.gallery import command_line
@@ -197,8 +197,7 @@ def open_watching(args: argparse.Namespace, tools: PhotoEstimator, path: Path) -
             raise ValueError(f"{', '.join(unused)}: of --calibrate_online, but {contrary or 'it is off'}; leave it out")
         return None
     cues = [parse_known_bone(text) for text in args.known_bone]
-    if args.hand_length_mm is not None:
-        cues.append(LengthCue("hand", args.hand_length_mm / 1000, args.hand_length_std_mm / 1000))
+    cues += ruler_cues(args.hand_length_mm, args.hand_length_std_mm)
     options = replace(beliefs(tools), cues=tuple(cues), accept_conflict=args.accept_conflict)
     online = OnlineOptions(narrow_mm=args.calibrate_until_mm)
     return Watching(OnlineCalibration(options=options, online=online, assets=tools.assets), path, args.two_shapes)
