@@ -85,4 +85,4 @@ class SparsePool(nn.Module):
         """(B, V_in, C) -> (B, V_out, C)."""
         batch, vertices, channels = features.shape
         rows = self.matrix(features.transpose(0, 1).reshape(vertices, batch * channels))
-        return rows.view(-1, batch, channels).transpose(0, 1)
+        return rows.view(len(rows), batch, channels).transpose(0, 1)

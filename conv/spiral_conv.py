@@ -50,5 +50,6 @@ class SpiralConv(nn.Module):
         rows = features.transpose(0, 1).reshape(vertices * batch, channels)
         weights = self.layer.weight.view(-1, self.length, self.in_channels).permute(1, 2, 0)
         products = torch.matmul(rows, weights)  # (K, V_in B, O)
-        collected = self.collect(products.view(self.length * vertices, -1))
-        return collected.view(-1, batch, weights.shape[-1]).transpose(0, 1) + self.layer.bias
+        outputs = weights.shape[-1]
+        collected = self.collect(products.view(self.length * vertices, batch * outputs))
+        return collected.view(len(collected), batch, outputs).transpose(0, 1) + self.layer.bias

@@ -150,7 +150,7 @@ class HandModel(nn.Module):
         """Zero-pose vertices (B, 778, 3), metres: flat hand, identity rotations, no translation (SMPL eq. 8)."""
         betas = self._checked_betas(betas)
         with full_precision(betas.device):
-            return torch.addmm(self.blend[0], betas, self.blend[1:11]).view(len(betas), 3, -1).transpose(1, 2)
+            return torch.addmm(self.blend[0], betas, self.blend[1:11]).unflatten(1, (3, -1)).transpose(1, 2)
 
     def rest_joints(self, betas: torch.Tensor) -> torch.Tensor:
         """Zero-pose kinematic joints (B, 16, 3), metres, MANO order (SMPL eq. 10); [:, 0] is J0."""

@@ -43,6 +43,14 @@ def test_outputs_and_gradients(name: str) -> None:
     assert not silent
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "hand_detector"])
+def test_no_hands_are_allowed(name: str) -> None:
+    model = build_model(name, "fair").eval()
+    output = model(torch.zeros(0, 3, 96, 96), betas=torch.zeros(0, 10), K=K.expand(0, 3, 3))
+    arrays = [value for value in output.values() if isinstance(value, torch.Tensor)]
+    assert arrays and all(len(value) == 0 for value in arrays)
+
+
 def test_identity_begins_as_the_baseline() -> None:
     baseline, identity = build("mano_baseline"), build("mano_identity")
     shared = baseline.state_dict()

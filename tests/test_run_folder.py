@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +17,11 @@ from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine import run_folder
 from src.engine.checkpoint import CheckpointError
-from src.engine.distributed import Interrupted
 from src.engine.run_folder import RunFolder, RunFolderError, versions
 from src.engine.ship import history, ship
 from src.engine.train import NonFiniteLossError, Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
+from tests.interrupting import interrupt
 from utils import file_lock
 from utils.file_lock import LockedError
 
@@ -52,26 +51,6 @@ def options(root: Path, out: Path, *extra: str) -> object:
         "4",
     ]
     return get_args_parser().parse_args([*words, "--max_images", "24", *extra])
-
-
-def kill_at(trainer: Trainer, step: int) -> None:
-    """SIGTERM arrives in a training's step of that number, from one."""
-    take, taken = trainer._step, []
-
-    def counted(raw: dict) -> dict:
-        taken.append(1)
-        if len(taken) == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return take(raw)
-
-    trainer._step = counted
-
-
-def interrupted(args: object, step: int) -> None:
-    trainer = Trainer(apply_recipe(args))
-    kill_at(trainer, step)
-    with pytest.raises(Interrupted):
-        trainer.run()
 
 
 def test_fewer_images_than_a_batch_are_an_error_before_anything_is_written(root: Path, tmp_path: Path) -> None:
@@ -111,7 +90,7 @@ def test_resume_names_a_setting_that_differs(
 def begun(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training of three batches, stopped after two."""
     out = tmp_path_factory.mktemp("begun")
-    interrupted(options(root, out), 2)
+    interrupt(Trainer(apply_recipe(options(root, out))), 2)
     return out
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import sys
 import tarfile
 from pathlib import Path
@@ -24,9 +23,9 @@ from datasets.shards.dataset import Shards, ShardSettingsError, read_index, read
 from datasets.synthetic.freihand_writer import write_freihand
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
-from src.engine.distributed import Interrupted
 from src.engine.train import Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
+from tests.interrupting import interrupt
 
 STAND_IN = str(Path(__file__).parent.parent / "template" / "stand_in.npz")
 SPLIT, SIZE, COUNT = "s1_train", 7, 32  # two people, both hands, eight cameras: five shards, the last of four samples
@@ -297,18 +296,7 @@ def test_training_on_shards_is_killed_and_resumed_to_the_bit(root: Path, written
         return torch.load(tmp_path / out / "dex_ycb/mano_baseline/checkpoints/last.pt", weights_only=True)["model"]
 
     train(options("whole"))
-    trainer = Trainer(apply_recipe(options("killed")))
-    step, taken = trainer._step, []
-
-    def kill_in_second(raw: dict) -> dict:
-        taken.append(1)
-        if len(taken) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(raw)
-
-    trainer._step = kill_in_second
-    with pytest.raises(Interrupted):
-        trainer.run()
+    interrupt(Trainer(apply_recipe(options("killed"))), 2)
     train(options("killed", "--resume"))
     expected, found = weights("whole"), weights("killed")
     assert all(torch.equal(expected[name], found[name]) for name in expected)

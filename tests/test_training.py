@@ -6,7 +6,6 @@ import csv
 import functools
 import logging
 import math
-import os
 import shutil
 import signal
 import threading
@@ -21,7 +20,6 @@ from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine import checkpoint
 from src.engine.config import autocast_dtype
-from src.engine.distributed import Interrupted
 from src.engine.evaluate import evaluate
 from src.engine.predict import ShapeSource, predict
 from src.engine.ship import export_weights, ship
@@ -29,6 +27,7 @@ from src.engine.train import NonFiniteLossError, Trainer, train
 from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
 from tests.dex_ycb_layout import write_dex_ycb
+from tests.interrupting import interrupt
 from utils.artifacts import Identity, load_predictions, save_identity
 from utils.torch_files import UnreadableCheckpointError
 
@@ -65,22 +64,6 @@ def test_writes_what_a_run_should_leave(whole: Path) -> None:
         rows = list(csv.DictReader(handle))
     assert [row["epoch"] for row in rows] == ["1", "2"] and float(rows[0]["val_mpjpe_mm"]) > 0
     assert (folder / "checkpoints/best.pt").is_file()
-
-
-def interrupt(trainer: Trainer, batches: int) -> Interrupted:
-    """Train until SIGTERM comes in the step of so many batches."""
-    step, taken = trainer._step, []
-
-    def count_and_kill(raw: dict) -> dict:
-        taken.append(1)
-        if len(taken) == batches:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(raw)
-
-    trainer._step = count_and_kill
-    with pytest.raises(Interrupted) as stop:
-        trainer.run()
-    return stop.value
 
 
 @pytest.mark.parametrize("batches", [3, 8])

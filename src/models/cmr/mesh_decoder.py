@@ -111,7 +111,7 @@ class MeshDecoder(nn.Module):
             extra: per level, finest first and the coarsest included, (B, V_l, extra_channels).
         """
         extra = [] if extra is None else list(extra)
-        x = self.de_layers[0](self.attention(feature)).view(len(feature), self.coarsest, -1)
+        x = self.de_layers[0](self.attention(feature)).unflatten(1, (self.coarsest, -1))
         meshes: list[torch.Tensor] = []
         for deblock, head, pool in zip(self.de_layers[1:], self.heads, self.pools, strict=True):
             x = deblock(torch.cat([x, extra.pop()], dim=2) if extra else x)
