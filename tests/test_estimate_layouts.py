@@ -192,6 +192,17 @@ def test_keypoints_of_the_other_side_are_not_calibrated_from(person: dict[str, n
     handid.calibrate(person["keypoints"], K=person["K"], hand="left", assets=ASSETS, accept_conflict=True)
 
 
+def test_nor_while_watching(person: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture) -> None:
+    for hand in ("right", "left"):
+        caplog.clear()
+        online = handid.OnlineCalibration(person["K"], hand_length_mm=184, assets=ASSETS)
+        for points in person["keypoints"]:
+            online.add(points, hand=hand)
+        online.settle()
+        assert online.is_ready == (hand == "right"), online.conflict()
+        assert ("are a right hand's, all together" in caplog.text) == (hand == "left")
+
+
 def test_an_accepted_conflict_is_kept(
     person: dict[str, np.ndarray], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

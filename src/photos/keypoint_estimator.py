@@ -127,7 +127,7 @@ class KeypointEstimator:
             guess = world_direction(world, K_row, points)
             options = self._following_unsaid if said is None else self._following
             fit = fit_frames(self.joints_model, *given, options, start, guess)
-        elif fit is None or shape.count > 1:
+        elif fit is None or not np.allclose(fit.betas[0], shape.betas, atol=1e-4):  # others' frames, or a ruler, count
             fit, gain = self._fit(keypoints, seen.K, betas)
         result = fitted_result(seen, keypoints, self.hand, fit, {"followed_frames": frame})
         sure = {"misfit": check_misfit(result.reprojection_px, keypoints.size, self.max_misfit)}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.personalization.calibration.from_keypoints import as_right, keypoint_options
+from src.personalization.calibration.from_keypoints import as_right, keypoint_options, keypoints_of
 from src.personalization.calibration.images import evidence_of
 from src.personalization.calibration.multi_frame import LAPLACE_SHARE
 from src.personalization.calibration.online_frames import FrameFitter
@@ -18,6 +18,7 @@ from src.personalization.calibration.population import CalibrationOptions, load_
 from src.personalization.calibration.problem import BETAS
 from src.personalization.calibration.view_evidence import Evidence, Views, chance_of, no_evidence, parts_of
 from src.personalization.calibration.views import SAME_VIEW, SHARED
+from src.personalization.estimates.sides import ENOUGH, side_conflict
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.frame_problem import ShapePrior
@@ -49,6 +50,7 @@ class OnlineOptions:
         refused: how often one person's track looks, by chance, as different as one that is refused.
         least_views, narrow_mm: an identity is ready with so many views and a hand length whose 95% interval is no
             longer than that.
+        doubts_side: the hand's side was stated, not seen, and is asked of the views (`sides.side_conflict`).
     """
 
     same_view: float = SAME_VIEW
@@ -59,6 +61,7 @@ class OnlineOptions:
     refused: float = 1e-3
     least_views: int = 3
     narrow_mm: float = 40.0
+    doubts_side: bool = True
 
 
 class OnlineCalibration:
@@ -126,6 +129,8 @@ class OnlineCalibration:
         self._same: set[int] = set()
         self._shown: dict[int, tuple[float, str]] = {}  # when, and which hand
         self._beside: dict[int, int] = {}
+        self._looked_at: list[tuple[np.ndarray, np.ndarray, np.ndarray, str]] = []
+        self._ask_at, self._other_side = ENOUGH, None
         people = options.population.shape_prior.to(self.model.device, self.model.dtype)
         self._offset_share, size = None, 10
         if (share := options.own_share) is not None:
@@ -180,11 +185,13 @@ class OnlineCalibration:
         self._tell_apart(track, hand, instant)
         if track in self._same:
             self._sides.add(hand)
+            trust = np.ones(21) if confidence is None else np.asarray(confidence, np.float64)
+            points = np.asarray(keypoints, np.float64)
             if not self._image_ids:
-                trust = np.ones(21) if confidence is None else np.asarray(confidence, np.float64)
-                points, left = np.asarray(keypoints, np.float64), np.array([hand == "left"])
-                self._image_ids = as_right(points[None], trust[None], left)[1].tolist()
+                self._image_ids = as_right(points[None], trust[None], np.array([hand == "left"]))[1].tolist()
             if self._own.add(found):
+                if len(self._looked_at) < self.online.kept:
+                    self._looked_at.append((points, np.asarray(seen[2], np.float64), trust, hand))
                 self.settle(1)
             else:
                 self.person, self.covariance = self._solve(self.options.cues)
@@ -204,6 +211,8 @@ class OnlineCalibration:
             self.person, self.covariance = self._solve(self.options.cues)
             if float(((self.person - before) / scale).abs().max()) < SETTLED:
                 break
+        if rounds > 1 and (doubt := self._doubted_side()) is not None:
+            logger.warning("%s", doubt)
         return self.identity()
 
     @property
@@ -224,7 +233,10 @@ class OnlineCalibration:
         return len(self._own) >= self.online.least_views and narrow and self.conflict() is None
 
     def conflict(self, most: float = 4.0) -> str | None:
-        """What the frames say against a measured length, where they are ``most`` standard deviations apart."""
+        """What the frames say against the hand's side, or against a measured length, where they are ``most`` standard
+        deviations apart."""
+        if (doubt := self._doubted_side()) is not None:
+            return doubt
         for cue in self.options.cues:
             others = tuple(other for other in self.options.cues if other is not cue)
             person, covariance = self._solve(others)
@@ -235,6 +247,16 @@ class OnlineCalibration:
                     f"the prior say {length:.1f} ± {std:.1f} mm"
                 )
         return None
+
+    def _doubted_side(self) -> str | None:
+        """See `sides.side_conflict`; asked once there are enough views, and whenever there are twice as many."""
+        if self.online.doubts_side and not self.options.accept_conflict and len(self._own) >= self._ask_at:
+            self._ask_at, self._other_side = 2 * len(self._own), None
+            for hand in sorted(self._sides):
+                points, K, trust = (np.stack(part) for part in zip(*(r[:3] for r in self._looked_at if r[3] == hand)))
+                hands = keypoints_of(points, K, trust, hand)
+                self._other_side = self._other_side or side_conflict(hands, self.assets, self.options)
+        return self._other_side
 
     def identity(self) -> Identity:
         """What is known now; it can be merged with others (`merging.merge_identities`)."""

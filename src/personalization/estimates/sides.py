@@ -8,7 +8,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from src.personalization.calibration.from_keypoints import (
+    SOMEBODY,
+    KeypointHands,
+    fit_options,
+    predictions_from_keypoints,
+)
 from src.personalization.calibration.images import mean_hand_points
+from src.personalization.calibration.population import CalibrationOptions
 from src.personalization.calibration.views import views_of
 from src.personalization.fitting.from_joints import (
     LEAST_HANDS,
@@ -125,6 +132,16 @@ def check_stated_side(
     found = fit_keypoints(assets, points, K, trust, options=options, device=device)
     remedy = 'is hand="left" right, and x before y? accept_conflict if they are right all the same'
     check_sides_in_pictures(rows, found, assets, options, device, remedy)
+
+
+def side_conflict(hands: KeypointHands, assets: HandAssets, options: CalibrationOptions) -> str | None:
+    """Why hands of a stated side are, all together, the other side's (`check_stated_side`), or not hands at all."""
+    try:
+        rows = predictions_from_keypoints(hands, assets, options, SOMEBODY)
+        check_stated_side(rows, assets, fit_options(options))
+    except CalibrationError as error:
+        return str(error)
+    return None
 
 
 def fit_mirrored(

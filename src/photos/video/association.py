@@ -40,7 +40,7 @@ def cost(track: Track, sight: Sight, seconds: float, side_counts: bool = True) -
     unseen = _unseen(track, seconds)
     reach = min(REACH + REACH_PER_S * unseen, LONGEST_REACH)
     distance = float(np.linalg.norm(box[:2] - expected[:2]) / max(expected[2], box[2]))
-    if distance > reach or not _has_its_size(track, sight, seconds):
+    if distance > reach or not _has_its_size(track, sight, seconds) or _is_another(track, sight):
         return math.inf
     size = abs(math.log(box[2] / expected[2]))
     side = 0.0
@@ -62,6 +62,11 @@ def _has_its_size(track: Track, sight: Sight, seconds: float) -> bool:
     """A hand's box grows and shrinks, but not at once."""
     size = abs(math.log(sight.region.box[2] / track.motion.box[2]))
     return size <= math.log(SIZE) + SIZE_PER_S * min(_unseen(track, seconds), 1.0)
+
+
+def _is_another(track: Track, sight: Sight) -> bool:
+    """It lies where something else than the missing hand is known to be."""
+    return track.not_at is not None and is_close(sight.region.box, track.not_at)
 
 
 def tells_side(box: np.ndarray, is_left: bool, seen: Sequence[tuple[np.ndarray, bool]]) -> bool:
@@ -97,7 +102,7 @@ def returning(away: Sequence[Track], seen: Sequence[Track], sight: Sight, second
     Args:
         away: hands that are not seen; seen: hands that are.
     """
-    there = [track for track in away if seconds - track.motion.seconds <= COMES_BACK]
+    there = [one for one in away if seconds - one.motion.seconds <= COMES_BACK and not _is_another(one, sight)]
     is_left = sight.left > 0
     tells = tells_side(sight.region.box, is_left, [(one.motion.box, one.is_left) for one in seen if one.is_confirmed])
     near = [(cost(track, sight, seconds, tells), track.number, track) for track in there]

@@ -26,6 +26,8 @@ from utils.camera import square_box
 REACH, MOST_BYTES = GONE, 2**28
 #: Frames in a row in which a hand is not found, from which it is no longer looked for.
 MOST_MISSES = 2
+#: Sides of its box that a hand may move in a second.
+FASTEST = 20.0
 #: A hand further than this, in sides of its box, from where the frame after it leads to was something else.
 AT = 0.3
 
@@ -70,13 +72,26 @@ class LookBack:
         seen = {one.track for one in now.hands.values() if one.result is not None and one.is_confirmed}
         moved = {track.number for track in self.tracker.tracks if track.is_found_anew}
         for track in [one for one in self.tracker.tracks if one.number in seen & (moved | (seen - self._searched))]:
-            for past, hand in self._backwards(track):
+            found, elsewhere = self._backwards(track)
+            if elsewhere is not None:
+                yield from self._divide(track, elsewhere)
+                continue
+            for past, hand in found:
                 past.hands[track.number] = hand
                 yield past.number, hand
         self._searched = seen
 
-    def _backwards(self, track: Track) -> Iterator[tuple[_Past, TrackedHand]]:
-        """The hand in the latest gap of its track, or where its window had slid off it; latest frame first."""
+    def _divide(self, track: Track, elsewhere: _Past) -> Iterator[tuple[int, TrackedHand]]:
+        """What was found is another hand than the one that was ``elsewhere``, which is missing since."""
+        now = self._past[-1]
+        for hand in self.tracker.divide(track, elsewhere.hands[track.number].result, elsewhere.seconds):
+            now.hands[hand.track] = hand
+            yield now.number, hand
+
+    def _backwards(self, track: Track) -> tuple[list[tuple[_Past, TrackedHand]], _Past | None]:
+        """The hand in the latest gap of its track, or where its window had slid off it, latest frame first; and the
+        frame that shows it elsewhere, too far away for one hand."""
+        read: list[tuple[_Past, TrackedHand]] = []
         later = self._past[-1].hands[track.number].result
         motion = BoxMotion(later.box, -self._past[-1].seconds)
         misses, is_before = 0, False
@@ -85,21 +100,25 @@ class LookBack:
             known = None if hand is None else hand.result
             if known is not None and _is_at(known, motion.at(-past.seconds)):
                 if is_before:  # the other end of the gap
-                    return
+                    break
                 later = known
                 motion.update(later.box, -past.seconds)
                 continue
             is_before = True
             found = self._read(past, track, motion, later)
             misses = misses + 1 if found is None else 0
+            if known is not None and (found is None or known.confidence.mean() >= found.result.confidence.mean()):
+                if read and _is_beyond(known, later, read[-1][0].seconds - past.seconds):
+                    return [], past
+                if found is not None:
+                    break
             if misses >= MOST_MISSES:
-                return
+                break
             if found is None:
                 continue
-            if known is not None and known.confidence.mean() >= found.result.confidence.mean():
-                return
             later = found.result
-            yield past, found
+            read.append((past, found))
+        return read, None
 
     def _read(self, past: _Past, track: Track, motion: BoxMotion, later: Result) -> TrackedHand | None:
         """The hand where ``motion`` leads to; None: it is not there, or another one is."""
@@ -133,6 +152,12 @@ def _is_at(result: Result, expected: np.ndarray) -> bool:
     """Its keypoints lie where the hand should be."""
     box = square_box(result.keypoints, 1.0)
     return bool(np.linalg.norm(box[:2] - expected[:2]) <= AT * max(box[2], expected[2]))
+
+
+def _is_beyond(known: Result, later: Result, seconds: float) -> bool:
+    """No hand moves so far in that time."""
+    one, two = (square_box(result.keypoints, 1.0) for result in (known, later))
+    return bool(np.linalg.norm(one[:2] - two[:2]) > FASTEST * seconds * max(one[2], two[2]))
 
 
 def _sight_of(result: Result) -> Sight:

@@ -66,6 +66,7 @@ class Track:
         contradictions: searches in a row that found it elsewhere; denials: that did not find it, nor did
             the detector's own keypoint network take what its window shows for a hand.
         is_found_anew: in this frame, by a search, and not by its window.
+        not_at: box (3,) px of what was taken for it while it is missing, or None.
     """
 
     number: int
@@ -85,6 +86,7 @@ class Track:
     denials: int = 0
     is_found_anew: bool = False
     is_named: bool = False
+    not_at: np.ndarray | None = None
 
     @classmethod
     def born(cls, number: int, sight: Sight, seconds: float) -> Track:
@@ -105,7 +107,7 @@ class Track:
         """It was seen in a frame."""
         is_found = not self.hits or self.is_found_anew
         self.motion.update(sight.region.box, seconds, 1.0 if is_found else trust_of(sight.region.score))
-        self.sight = sight
+        self.sight, self.not_at = sight, None
         if is_clear(sight):
             self.clear_side = float(self.motion.box[2])
         if sight.region.keypoints is not None:

@@ -235,6 +235,21 @@ class HandTracker:
         track.contradictions, track.denials, track.is_found_anew = 0, 0, True
         return True
 
+    def divide(self, track: Track, known: Result, seconds: float) -> list[TrackedHand]:
+        """What a track shows now is another hand than ``known``, which was seen at ``seconds`` and is missing since.
+
+        Returns:
+            both as of now.
+        """
+        self._count += 1
+        other = replace(track, number=self._count, left=track.sight.left, hits=1, clear_side=None, is_confirmed=False)
+        self.tracks.append(other)
+        box = square_box(known.keypoints, 1.0)
+        track.not_at, now = other.motion.box, other.motion.seconds
+        track.motion, track.layout = BoxMotion(box, seconds), (known.keypoints - box[:2]) / box[2]
+        track.miss(f"hand {track.number} is not seen ({self.reason})")
+        return [self._tracked(track, now), self._tracked(other, now)]
+
     def _begin(self, sight: Sight, seconds: float, sights: dict[int, Sight]) -> None:
         """A hand that no track explains: one that comes back, or a new one."""
         missing = [one for one in self.tracks if one.is_confirmed and one.number not in sights]
