@@ -40,19 +40,7 @@ def assets() -> HandAssets:
 
 def predictions_of(assets: HandAssets, persons: int, frames: int) -> tuple[Predictions, np.ndarray]:
     world = simulate(assets, persons, frames, PERSON, seed=14)
-    n = persons * frames
-    rows = Predictions(
-        image_id=np.arange(n),
-        subject_id=3 + np.repeat(np.arange(persons), frames),
-        sequence_id=np.zeros(n, dtype=np.int64),
-        is_left=np.zeros(n, dtype=bool),
-        K=world.K.flatten(0, 1).numpy(),
-        pose=world.predicted.flatten(0, 1).numpy(),
-        keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-    )
-    return rows, world.betas.numpy()
+    return world.predictions(assets, first_subject=3), world.betas.numpy()
 
 
 def ruler(assets: HandAssets, betas: np.ndarray) -> float:

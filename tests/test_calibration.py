@@ -62,27 +62,17 @@ def solve(model: JointsModel, world: Simulated, options: CalibrationOptions = KN
     return calibrate_frames(model, world.predicted, start, world.K, world.keypoints, options=options, **more)
 
 
-def predictions_of(world: Simulated, assets: HandAssets, first_id: int = 0, **changes: object) -> Predictions:
-    persons, frames = world.predicted.shape[:2]
-    n = persons * frames
+def predictions_of(world: Simulated, assets: HandAssets, **changes: object) -> Predictions:
+    betas = world.betas.numpy().repeat(world.predicted.shape[1], axis=0)
     generator = np.random.default_rng(0)
-    given = dict(
-        image_id=first_id + np.arange(n),
-        subject_id=8 + np.repeat(np.arange(persons), frames),
-        sequence_id=np.zeros(n, dtype=np.int64),
-        is_left=np.zeros(n, dtype=bool),
-        K=world.K.flatten(0, 1).numpy(),
-        pose=world.predicted.flatten(0, 1).numpy(),
-        betas=np.repeat(world.betas.numpy(), frames, 0) + generator.normal(size=(n, 10)),
-        confidence=generator.normal(size=n),
-        keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
-        keypoint_confidence=np.ones((n, 21)),
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        dataset="dex_ycb",
-        split="s1_test",
-    )
-    return Predictions(**{**given, **changes})
+    given = {
+        "betas": betas + generator.normal(size=betas.shape),
+        "confidence": generator.normal(size=len(betas)),
+        "keypoint_confidence": np.ones((len(betas), 21)),
+        "dataset": "dex_ycb",
+        "split": "s1_test",
+    }
+    return world.predictions(assets, **(given | changes))
 
 
 def test_average_weights() -> None:

@@ -43,20 +43,8 @@ def rows_of(
 ) -> tuple[Predictions, object]:
     """Predictions of simulated people and the world that they are of."""
     world = simulate(ASSETS, persons, frames, options, seed=5)
-    count = persons * frames
-    given = dict(
-        image_id=np.arange(count),
-        subject_id=1 + np.repeat(np.arange(persons), frames),
-        sequence_id=np.zeros(count, dtype=np.int64),
-        is_left=np.zeros(count, dtype=bool),
-        K=world.K.flatten(0, 1).numpy(),
-        pose=world.predicted.flatten(0, 1).numpy(),
-        betas=np.repeat(world.betas.numpy(), frames, axis=0),
-        keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
-        hand_name=ASSETS.name,
-        hand_hash=ASSETS.hash,
-    )
-    return Predictions(**{**given, **changes}), world
+    betas = np.repeat(world.betas.numpy(), frames, axis=0)
+    return world.predictions(ASSETS, first_subject=1, betas=betas, **changes), world
 
 
 def test_views_of_an_instant_are_one_frame() -> None:

@@ -61,27 +61,17 @@ def assets() -> HandAssets:
     return load_hand_assets()
 
 
-def rows_of(world: Simulated, assets: HandAssets, first_id: int = 0, **changes: object) -> Predictions:
+def rows_of(world: Simulated, assets: HandAssets, **changes: object) -> Predictions:
     """Predictions of simulated people, subjects 8, 9, ..., with betas 0.5 off at random."""
-    persons, frames = world.predicted.shape[:2]
-    n, random = persons * frames, np.random.default_rng(first_id)
-    given = dict(
-        image_id=first_id + np.arange(n),
-        subject_id=8 + np.repeat(np.arange(persons), frames),
-        sequence_id=np.zeros(n, dtype=np.int64),
-        is_left=np.zeros(n, dtype=bool),
-        K=world.K.flatten(0, 1).numpy(),
-        pose=world.predicted.flatten(0, 1).numpy(),
-        betas=np.repeat(world.betas.numpy(), frames, 0) + 0.5 * random.normal(size=(n, 10)),
-        keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
-        keypoint_confidence=np.ones((n, 21)),
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        dataset="dex_ycb",
-        split="s1_test",
-        model_name=SHIPPED_NETWORK,
-    )
-    return Predictions(**{**given, **changes})
+    betas = world.betas.numpy().repeat(world.predicted.shape[1], axis=0)
+    given = {
+        "betas": betas + 0.5 * np.random.default_rng(0).normal(size=betas.shape),
+        "keypoint_confidence": np.ones((len(betas), 21)),
+        "dataset": "dex_ycb",
+        "split": "s1_test",
+        "model_name": SHIPPED_NETWORK,
+    }
+    return world.predictions(assets, **(given | changes))
 
 
 def arguments(folder: Path, *more: str) -> object:

@@ -335,22 +335,8 @@ def test_rows_of_one_video_follow_each_other(model: JointsModel, world: Simulate
 
 
 def predictions_of(world: Simulated, **changes: object) -> Predictions:
-    assets = load_hand_assets()
-    given = dict(
-        image_id=np.arange(N),
-        subject_id=np.full(N, 8),
-        sequence_id=np.zeros(N, dtype=np.int64),
-        is_left=np.zeros(N, dtype=bool),
-        K=world.K[:, 0].numpy(),
-        pose=world.predicted[:, 0].numpy(),
-        betas=world.betas.numpy(),
-        keypoints_2d=world.keypoints[:, 0].numpy(),
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        dataset="dex_ycb",
-        split="s1_test",
-    )
-    return Predictions(**{**given, **changes})
+    given = {"subject_id": np.full(N, 8), "betas": world.betas.numpy(), "dataset": "dex_ycb", "split": "s1_test"}
+    return world.predictions(load_hand_assets(), **(given | changes))
 
 
 @pytest.mark.parametrize("solver", ["lm", "adam"])

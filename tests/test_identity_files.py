@@ -50,17 +50,7 @@ def assets() -> HandAssets:
 def rows(assets: HandAssets) -> Predictions:
     """Six images of one person, subject 8."""
     world = simulate(assets, 1, 6, SimulationOptions(1.0, 0, 0.1, (0.85, 0.05)))
-    return Predictions(
-        image_id=np.arange(6),
-        subject_id=np.full(6, 8),
-        sequence_id=np.zeros(6, dtype=np.int64),
-        is_left=np.zeros(6, dtype=bool),
-        K=world.K[0].numpy(),
-        pose=world.predicted[0].numpy(),
-        keypoints_2d=world.keypoints[0].numpy(),
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-    )
+    return world.predictions(assets)
 
 
 def person(assets: HandAssets, **changes: object) -> Identity:

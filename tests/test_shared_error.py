@@ -24,20 +24,8 @@ def test_wider_noise_gives_wider_intervals() -> None:
     world = simulate(assets, PEOPLE, IMAGES, SimulationOptions(1.0, pose_noise=0.1), seed=1)
     random, n = np.random.default_rng(0), PEOPLE * IMAGES
     betas = np.repeat(world.betas.numpy(), IMAGES, 0)
-    rows = Predictions(
-        image_id=np.arange(n),
-        subject_id=np.repeat(np.arange(PEOPLE), IMAGES),
-        sequence_id=np.zeros(n, dtype=np.int64),
-        is_left=np.zeros(n, dtype=bool),
-        K=world.K.flatten(0, 1).numpy(),
-        pose=world.predicted.flatten(0, 1).numpy(),
-        betas=0.5 * betas + 0.5 * random.normal(size=(n, 10)),
-        keypoints_2d=world.keypoints.flatten(0, 1).numpy(),
-        hand_name=assets.name,
-        hand_hash=assets.hash,
-        dataset="dex_ycb",
-        split="s1_train",
-    )
+    seen = 0.5 * betas + 0.5 * random.normal(size=(n, 10))
+    rows = world.predictions(assets, first_subject=0, betas=seen, dataset="dex_ycb", split="s1_train")
     truth = {
         "betas": betas,
         "joints": world.joints.flatten(0, 1).numpy(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import roma
@@ -11,6 +12,7 @@ import torch
 from src.personalization.landmarks.model import LandmarkModel
 from template import HandAssets
 from template.kinematics import JointsModel, joints_model, posed_points
+from utils.artifacts import Predictions
 from utils.camera import project
 
 
@@ -53,6 +55,23 @@ class Simulated:
     transl: torch.Tensor
     K: torch.Tensor
     keypoints: torch.Tensor
+
+    def predictions(self, assets: HandAssets, first_subject: int = 8, **columns: Any) -> Predictions:
+        """What network and detector say, a row a frame, person after person; ``columns``: others, or instead."""
+        persons, frames = self.predicted.shape[:2]
+        count = persons * frames
+        given = {
+            "image_id": np.arange(count),
+            "subject_id": first_subject + np.repeat(np.arange(persons), frames),
+            "sequence_id": np.zeros(count, dtype=np.int64),
+            "is_left": np.zeros(count, dtype=bool),
+            "K": self.K.flatten(0, 1).numpy(),
+            "pose": self.predicted.flatten(0, 1).numpy(),
+            "keypoints_2d": self.keypoints.flatten(0, 1).numpy(),
+            "hand_name": assets.name,
+            "hand_hash": assets.hash,
+        }
+        return Predictions(**(given | columns))
 
 
 def simulate(
