@@ -12,7 +12,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from datasets.freihand.files import SIZE, VERSIONS, image_name, read_annotations
-from datasets.synthetic.world import hands, mixing, photography, writer
+from datasets.synthetic.world import hands, mixing, writer
 from datasets.synthetic.world.background import SIDE, random_background
 from datasets.synthetic.world.mesh import SubdividedHand, bend_forearm, hand_surface
 from template import HandModel, axis_angle_to_pose, load_hand_assets
@@ -160,24 +160,6 @@ def test_resampled_points_follow_the_pixels(flip):
         source[0, 0].numpy(), affine[0].numpy(), (80, 80), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     )
     assert np.abs(by_cv2 - moved.numpy()).max() < 0.05
-
-
-def test_photography_stays_in_range_and_none_of_it_changes_nothing():
-    torch.manual_seed(0)
-    image = torch.rand(16, 3, 32, 32)
-    changed = photography.photograph(image)
-    assert changed.min() >= 0 and changed.max() <= 1 and (changed - image).abs().mean() > 0.02
-    assert (photography.jpeg(image, 1.0) - image).abs().max() > 1e-3
-    assert (photography.jpeg(image, 0.0) == image).all()
-    even = torch.full((4, 3, 32, 32), 0.4)
-    assert (photography.blur(even) - 0.4).abs().max() < 1e-4  # kernels sum to one
-
-
-def test_jpeg_is_the_cosine_transform():
-    """Without rounding the coefficients are OpenCV's."""
-    block = np.random.default_rng(0).random((8, 8)).astype(np.float32)
-    matrix = photography._dct(torch.device("cpu"))
-    assert np.abs((matrix @ torch.as_tensor(block) @ matrix.T).numpy() - cv2.dct(block)).max() < 1e-5
 
 
 def test_writes_freihands_layout_and_goes_on(tmp_path):
