@@ -153,7 +153,7 @@ class PosedPoints:
 
     Attributes:
         local: (3,4,16,N) rotation relative to the parent, and bone, m; world: (3,4,16,N) rotation and position.
-        planar: (3,21,N) m, the points; corrected: (3,5,N) m, rest tips with shape and pose blend.
+        planar: (3,21,N) m, the points.
         carried: (3,C,N) m, the tips as each of their carriers alone would place them.
         shift: (3,21,N) m, what the model's offsets moved the points by, or None; turned: (3,21,N) m, the part of it
             that turns with the other bone, or None.
@@ -162,7 +162,6 @@ class PosedPoints:
     local: torch.Tensor
     world: torch.Tensor
     planar: torch.Tensor
-    corrected: torch.Tensor
     carried: torch.Tensor
     shift: torch.Tensor | None = None
     turned: torch.Tensor | None = None
@@ -204,7 +203,7 @@ def posed_points(model: JointsModel, pose: torch.Tensor, rest: torch.Tensor) -> 
             turned = product(world[:, :3, OTHER_FRAMES], model.bends[:, None])[:, 0]
             shift += turned
         planar += shift
-    return PosedPoints(local, world, planar, corrected, carried, shift, turned)
+    return PosedPoints(local, world, planar, carried, shift, turned)
 
 
 def row_jacobian(

@@ -80,7 +80,6 @@ class Registration:
         inliers: (B,21) bool, keypoints that were believed.
         keypoint_std_px, extent_std_px: (B,) noise of keypoints and ends as measured; the second zero without ends.
         extents_used: (B,) int64, ends of the silhouette that were believed.
-        extent_gap_px: (B,) their root mean squared distance from those of the mesh.
     """
 
     transl: torch.Tensor
@@ -90,7 +89,6 @@ class Registration:
     keypoint_std_px: torch.Tensor
     extent_std_px: torch.Tensor
     extents_used: torch.Tensor
-    extent_gap_px: torch.Tensor
 
 
 def register_mesh(
@@ -203,7 +201,6 @@ def _register(
     inliers = (distance < options.outlier * keypoint_std[:, None]) & (inputs.confidence > 0) & fine[:, None]
     limit = torch.where(gap > 0, options.hidden, options.outlier) * extent_std[:, None]
     believed = known & (gap.abs() < limit) & fine[:, None]
-    number = believed.sum(dim=1)
     return Registration(
         transl=position,
         status=status,
@@ -213,8 +210,7 @@ def _register(
         inliers=inliers,
         keypoint_std_px=keypoint_std,
         extent_std_px=torch.where(known.any(dim=1), extent_std, 0.0),
-        extents_used=number,
-        extent_gap_px=((gap.square() * believed).sum(dim=1) / number.clamp_min(1)).sqrt(),
+        extents_used=believed.sum(dim=1),
     )
 
 
