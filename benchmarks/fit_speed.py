@@ -31,7 +31,6 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import CLOCKS, describe_machine  # noqa: E402
 from benchmarks.scenes.reference_hand import ReferenceHand, smplx_hand  # noqa: E402
 from benchmarks.scenes.shared_objective import SharedObjective  # noqa: E402
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate  # noqa: E402
@@ -180,7 +179,7 @@ def measure_case(
             runs[name, None if name in WITHOUT_PRIOR else prior] = run
     times: dict[tuple[str, float | str | None], list[float]] = {key: [] for key in runs}
     outcomes: dict[tuple[str, float | str | None], Outcome] = {}
-    clock = time.perf_counter if args.clock == "wall" else time.process_time
+    clock = CLOCKS[args.clock]
     runs[next(key for key in runs if key[0] == "lm")]()  # first use of kernels and threads
     for repeat in range(args.repeats):
         for key, run in runs.items():

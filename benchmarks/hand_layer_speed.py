@@ -28,7 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import peak_growth  # noqa: E402
+from benchmarks.machine import CLOCKS, peak_growth  # noqa: E402
 from template import HandAssets, HandModel, axis_angle_to_pose, load_hand_assets  # noqa: E402
 
 Layer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -236,7 +236,7 @@ def main(args: argparse.Namespace) -> None:
         args.threads = 1
     if args.threads:
         torch.set_num_threads(args.threads)
-    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    clock = CLOCKS[args.clock]
     layers = make_layers(assets, args.device)
     rows = [row for batch in args.batches for row in measure(layers, batch, args.device, args.seconds, clock)]
     if args.device == "cpu" and Path("/proc/self/clear_refs").exists():

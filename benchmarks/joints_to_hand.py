@@ -22,7 +22,6 @@ import pickle
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ import numpy as np  # noqa: E402
 import roma  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import CLOCKS, describe_machine  # noqa: E402
 from benchmarks.scenes.simulation import simulate  # noqa: E402
 from src.personalization.fitting.from_joints import LM, STD, JointFitOptions, fit_joints  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
@@ -181,7 +180,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Every row."""
     assets = load_hand_assets(args.mano_dir)
     hand, rows = HandModel(assets, dtype=torch.float64), []
-    clock = time.perf_counter if args.clock == "wall" else time.process_time
+    clock = CLOCKS[args.clock]
     for noise, missing in [*((noise, 0) for noise in args.noise), *((5.0, count) for count in args.missing)]:
         for (name, run), hands, threads in itertools.product(
             solvers(assets, noise, missing, hand).items(), args.hands, args.threads

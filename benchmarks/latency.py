@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.latency_engines import NAMES, make_engines  # noqa: E402
-from benchmarks.machine import describe_machine, median_and_p95  # noqa: E402
+from benchmarks.machine import CLOCKS, describe_machine, median_and_p95  # noqa: E402
 from datasets import build_dataset  # noqa: E402
 from datasets.image_crop import crop_image  # noqa: E402
 from datasets.synthetic.data_set import (
@@ -53,7 +53,6 @@ from utils.camera import (  # noqa: E402
 
 TARGET_FPS = 30
 SUBJECT = 8
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 STAGES = ("decode", "crop", "network", "layer", "fit")
 
 

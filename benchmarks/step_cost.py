@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
 
-from benchmarks.machine import describe_machine, peak_growth  # noqa: E402
-from benchmarks.train_throughput import CLOCKS, PRECISION, Batch, make_data  # noqa: E402
+from benchmarks.machine import CLOCKS, describe_machine, peak_growth  # noqa: E402
+from benchmarks.train_throughput import PRECISION, Batch, make_data  # noqa: E402
 from options.recipes import apply_recipe  # noqa: E402
 from options.run_options import get_args_parser as run_parser  # noqa: E402
 from src.engine.train import Trainer  # noqa: E402

@@ -26,7 +26,6 @@ import logging
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import CLOCKS, describe_machine  # noqa: E402
 from datasets.crop_cache import usable_cores  # noqa: E402
 from datasets.loading import BatchLoader  # noqa: E402
 from datasets.synthetic.data_set import (
@@ -61,9 +60,6 @@ PRECISION = {
 WANTED = {"fast_over_released": 1.6, "both_over_slower_cache": 0.9, "both_over_slower_jpeg": 0.9}
 #: Subjects of s1's train split and the one of its validation split.
 SUBJECTS = (1, 2, 3, 4, 5, 6, 7, 10)
-
-#: ``cpu`` is the processor's time: on a busy machine, with one thread, it says what an idle core would take.
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 Batch = dict[str, torch.Tensor]
 

@@ -29,8 +29,8 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.latency import CLOCKS, Video, make_video
-from benchmarks.machine import describe_machine, median_and_p95
+from benchmarks.latency import Video, make_video
+from benchmarks.machine import CLOCKS, describe_machine, median_and_p95
 from datasets.freihand.files import VERSIONS, image_name, read_annotations
 from datasets.image_crop import crop_image
 from datasets.synthetic.world.writer import write_world
