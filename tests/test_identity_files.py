@@ -18,7 +18,7 @@ from src.personalization.calibration.command import calibrate_and_write
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.population import CalibrationOptions, Population, load_population
+from src.personalization.calibration.population import CalibrationOptions, Population
 from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints
 from src.personalization.solver.status import CalibrationError
@@ -32,7 +32,6 @@ from utils.artifacts import (
     Identity,
     Predictions,
     load_identity,
-    load_predictions,
     save_identity,
 )
 
@@ -228,14 +227,6 @@ def test_a_number_that_stands_there_twice_is_refused(assets: HandAssets, tmp_pat
     (tmp_path / "me.json").write_text(text)
     with pytest.raises(ArtifactError, match="'betas' stands there twice"):
         load_identity(tmp_path / "me.json")
-
-
-def test_nobody_is_told_to_read_arrays_unsafely(tmp_path: Path) -> None:
-    (tmp_path / "a.npz").write_text("version https://git-lfs.github.com/spec/v1")
-    for read in (load_predictions, lambda path: load_population(path, "")):
-        with pytest.raises(ValueError, match=r"a\.npz .*it holds something else") as refused:
-            read(tmp_path / "a.npz")
-        assert "unsafe" not in str(refused.value)
 
 
 def test_an_output_that_cannot_be_written_is_named_before_the_work(
