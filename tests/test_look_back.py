@@ -121,6 +121,29 @@ def test_a_window_that_had_slid_off_is_read_again(is_wrong: bool) -> None:
     assert seen_in(run(looker)) == list(range(FIRST, LAST))
 
 
+@pytest.mark.parametrize("away", [(-90.0, 0.0), (0.0, 130.0)])
+def test_what_was_elsewhere_before_the_hand_was_hidden_is_another_hand(away: tuple[float, float]) -> None:
+    """A sleeve looks like a hand while the hand is hidden, and a bit before: too far away to be the same one."""
+    looker = Moving(found_from=0, hidden=range(25, 40))
+    truly, shown, where = looker.at, range(23, 36), place(24) + away
+
+    def sleeve() -> Sight:
+        points = Points(SHAPE * 90 + where, np.full(21, 0.6), "")
+        return Sight(Region(np.array([*where, 90.0]), "followed", False, "", points, 0.6), -1.0)
+
+    def read(photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
+        is_there = photo.image[0, 0, 0] in shown and np.linalg.norm(box[:2] - where) < 30
+        return sleeve() if is_there else Moving.read(looker, photo, box, is_left)
+
+    looker.read = read
+    looker.find = lambda photo: (
+        [sleeve()] if photo.image[0, 0, 0] in range(29, 36) else [one for one in [truly(photo)] if one]
+    )
+    frames = run(looker)
+    first = [frame.number for frame in frames for hand in frame.hands if hand.track == 1 and hand.result is not None]
+    assert first == [number for number in range(FIRST, LAST) if number not in looker.hidden]
+
+
 def test_what_was_never_confirmed_hides_no_hand() -> None:
     """Found once, a hand is followed, doubted and given up before it counts; found again it was there all the while."""
     looker, said = Moving(found_from=0), iter([False, False])

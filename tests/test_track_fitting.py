@@ -100,6 +100,11 @@ def test_frames_read_as_the_other_hand_are_fitted_as_what_the_track_is() -> None
     assert off.mean() < 0.01, off.mean(axis=1)
 
 
+def test_whose_a_track_is_is_known_in_the_end() -> None:
+    frames = [replace(f, hands=[replace(h, person=int(f.number > 5)) for h in f.hands]) for f in track(moving(0.3)[0])]
+    assert {frame.hands[0].person for frame in fit_tracks(frames, TrackFitter(Fixed()))} == {1}
+
+
 def test_the_misfit_is_of_the_fit_that_is_written() -> None:
     results, _ = moving(2.0)
     sure = [replace(one, reprojection_px=1.5, certainty={"misfit": 0.2, "distance_std_m": 0.01}) for one in results]

@@ -42,9 +42,12 @@ class Moving(Fixed):
         return self.results[self.calls]
 
 
-def demo(clip: Path, output: Path, estimator: Fixed, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Path]:
+def demo(
+    clip: Path, output: Path, estimator: Fixed, monkeypatch: pytest.MonkeyPatch, *words: str, alone: bool = True
+) -> dict[str, Path]:
     monkeypatch.setattr(run_video, "open_tools", lambda _: PhotoEstimator(estimator, bbox=(10, 10, 50, 40)))
-    run_video.video_demo(arguments("--video", str(clip), "--output", str(output), "--each_frame_alone", *words))
+    words = (*words, "--each_frame_alone") if alone else words
+    run_video.video_demo(arguments("--video", str(clip), "--output", str(output), *words))
     return {path.name: path for path in output.iterdir()}
 
 
@@ -143,6 +146,21 @@ def test_no_hand_no_animation(
     (output / "a_hands.glb").write_bytes(b"earlier")
     demo(clip, output, Moving(lost=(1, 2)), monkeypatch, "--glb", "animated")
     assert "is of an earlier run" in caplog.text and (output / "a_hands.glb").read_bytes() == b"earlier"
+
+
+def test_hands_that_are_taken_back_leave_no_animation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, output = write_clip(tmp_path / "a.mp4", 4), tmp_path / "out"
+    words = ("--glb", "animated", "--bvh")
+    files = demo(clip, output, Moving(), monkeypatch, *words, alone=False)
+    assert {"a_hands.glb", "a_hands.bvh"} <= files.keys() and "earlier run" not in caplog.text
+    (output / "a_hands_2.bvh").write_bytes(b"earlier")
+    (output / "a_hands_x.bvh").write_bytes(b"another video's")
+    monkeypatch.setattr(run_video, "fit_tracks", lambda frames, *_: [replace(one, hands=[]) for one in frames])
+    files = demo(clip, output, Moving(), monkeypatch, *words, alone=False)
+    assert {name for name in files if "_hands" in name} == {"a_hands_2.bvh", "a_hands_x.bvh"}
+    assert "a_hands_2.bvh is of an earlier run" in caplog.text and "a_hands_x" not in caplog.text
 
 
 def test_networks_of_meshes_have_no_bones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

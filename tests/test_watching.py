@@ -14,8 +14,10 @@ import torch
 from src.personalization.calibration.from_keypoints import keypoint_options
 from src.personalization.calibration.online import OnlineCalibration, OnlineOptions
 from src.personalization.calibration.population import shapes_of
-from src.personalization.terms.hand_size import LengthCue
+from src.personalization.terms.hand_size import LengthCue, lengths_mm
 from src.photos.api import PhotoEstimator
+from src.photos.estimator import HandInPicture, Keypoints
+from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.result import Result
 from src.photos.video.drawing import all_words
 from src.photos.video.people import People
@@ -23,6 +25,7 @@ from src.photos.video.track import Track
 from src.photos.video.watching import WatchedShape, Watching, open_watching
 from template import HandModel, axis_angle_to_pose
 from tests.photo_cases import ASSETS, Fixed, arguments, result_of
+from utils.camera import square_box
 from utils.identity import load_identity
 
 TOOLS = PhotoEstimator(Fixed())
@@ -129,6 +132,27 @@ def test_another_persons_hand_gets_a_shape_of_its_own(tmp_path: Path) -> None:
     people.shape(theirs).update(np.full(10, 2.0))
     np.testing.assert_array_equal(people.shape(theirs).betas, np.full(10, 2.0))
     np.testing.assert_array_equal(people.shape(mine).betas, growing.online.identity().betas)
+
+
+def test_one_person_is_one_person_whatever_is_seen(tmp_path: Path) -> None:
+    growing = watching(tmp_path / "a.json", beside=2, one_person=True)
+    for seed in range(3):
+        growing.see(hand(seed), 1, seed / 30)
+        growing.see(hand(seed + 10), 2, seed / 30)
+    assert not growing.online.strangers and growing.online.identity().n_images == 6
+    assert open_watching(
+        arguments("--video", "a.mp4", "--one_person"), TOOLS, tmp_path / "b.json"
+    ).online.online.one_person
+
+
+def test_a_ruler_counts_from_the_first_frame(tmp_path: Path) -> None:
+    seen = hand(0)
+    shape = WatchedShape(TOOLS, watching(tmp_path / "a.json"))
+    image, box = np.zeros((480, 640, 3), np.uint8), square_box(seen.keypoints, 1.0)
+    points = Keypoints(seen.keypoints, np.ones(21), "")
+    found = KeypointEstimator(ASSETS, landmarks=None).estimate(HandInPicture(image, seen.K, box, shape, points))
+    np.testing.assert_allclose(found.betas, shape.betas, atol=1e-5)
+    np.testing.assert_allclose(found.length.mm, lengths_mm(ASSETS, found.betas, None, ("hand",))["hand"][0], atol=0.1)
 
 
 def test_with_two_shapes_only_the_first_hand_counts(tmp_path: Path) -> None:

@@ -257,8 +257,9 @@ class VideoWriter(contextlib.AbstractContextManager):
 
 def count_frames(path: Path) -> int:
     """Frames of a video that can be decoded."""
-    capture, count = cv2.VideoCapture(str(path)), 0
-    while capture.grab():
-        count += 1
-    capture.release()
+    with _plain_name(path) as name:
+        capture, count = cv2.VideoCapture(name), 0
+        while capture.grab():
+            count += 1
+        capture.release()
     return count

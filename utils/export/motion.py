@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -41,11 +40,15 @@ class HandMotion:
     Frames without a hand hold its pose before them; those before its first frame have that one's pose. A hand is of the
     side that most of its frames show; frames of the other side hold the pose as well. It has one shape, its last
     frame's, which rests on the most frames; every wrist stays where its frame puts it.
+
+    Attributes:
+        files: that `motion_files` wrote.
     """
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
         self._frames: list[dict[int, PosedHand]] = []
+        self.files: list[Path] = []
 
     def add(self, seconds: float, *hands: PosedHand) -> None:
         """Take in the next frame, shown at ``seconds``, with its hands, each of another track."""
@@ -75,7 +78,7 @@ class HandMotion:
         *,
         joint_names: str = "mano",
         correctives: bool = False,
-    ) -> None:
+    ) -> list[Path]:
         """Write the files that are asked for, each atomically; without a hand there is none, and a warning.
 
         A GLB holds all hands. A BVH holds one: the first has the name asked for, further ones ``NAME_2.bvh`` and so on.
@@ -84,6 +87,9 @@ class HandMotion:
             fps: frames a second of the BVH; the GLB keeps the frames' own times.
             joint_names, correctives: of `write_hands_glb`.
 
+        Returns:
+            what was written.
+
         Raises:
             OSError: the disk is full; names the file, and an earlier one stays. ValueError: see `make_rig`.
         """
@@ -91,9 +97,8 @@ class HandMotion:
         found = self.hands()
         if not found:
             for path in files:
-                earlier = "; the file of that name is of an earlier run" if path.exists() else ""
-                logger.warning("no frame has a hand: %s is not written%s", path, earlier)
-            return
+                logger.warning("no frame has a hand: %s is not written", path.name)
+            return []
         rows: list[int] = []  # with times that rise as float32: the file cannot tell closer ones apart
         for row, seconds in enumerate(self._seconds):
             if not rows or np.float32(seconds) > np.float32(self._seconds[rows[-1]]):
@@ -113,6 +118,7 @@ class HandMotion:
             moving.append(MovingHand(assets, pose[rows], betas, transl[rows], name))
             words = "%d frames of a %s hand, %d without it held: %s"
             logger.info(words, len(self._frames), assets.side, held, *(file.name for file in files[:1]))
+        files = [] if glb is None else [glb]
         if glb is not None:
             write_hands_glb(glb, moving, times, correctives=correctives, joint_names=joint_names)
         for number, hand in enumerate(moving if bvh is not None else [], 1):
@@ -120,11 +126,8 @@ class HandMotion:
             even = even_rows(times, fps)
             motion = (hand.assets, hand.pose[even], hand.betas, hand.transl[even])
             write_bvh(path, *motion, fps=fps, joint_names=joint_names)
-        for number in itertools.count(max(len(moving), 1) + 1) if bvh is not None else ():
-            path = bvh.with_name(f"{bvh.stem}_{number}{bvh.suffix}")
-            if not path.exists():
-                break
-            logger.warning("%s: this file is of an earlier run, here are fewer hands", path)
+            files.append(path)
+        return files
 
 
 def even_rows(times: np.ndarray, fps: float) -> np.ndarray:
@@ -151,4 +154,4 @@ def motion_files(
         raise
     finally:
         if (glb or bvh) and not isinstance(failure, OSError):
-            motion.write(fps, glb, bvh, joint_names=joint_names, correctives=correctives)
+            motion.files = motion.write(fps, glb, bvh, joint_names=joint_names, correctives=correctives)

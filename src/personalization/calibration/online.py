@@ -50,6 +50,7 @@ class OnlineOptions:
         refused: how often one person's track looks, by chance, as different as one that is refused.
         least_views, narrow_mm: an identity is ready with so many views and a hand length whose 95% interval is no
             longer than that.
+        one_person: all tracks are one person's, whatever is seen.
         doubts_side: the hand's side was stated, not seen, and is asked of the views (`sides.side_conflict`).
     """
 
@@ -61,6 +62,7 @@ class OnlineOptions:
     refused: float = 1e-3
     least_views: int = 3
     narrow_mm: float = 40.0
+    one_person: bool = False
     doubts_side: bool = True
 
 
@@ -180,7 +182,7 @@ class OnlineCalibration:
         if isinstance(found, str):
             self.skipped[found] = self.skipped.get(found, 0) + 1
             return self.identity()
-        if not self._same:
+        if not self._same or self.online.one_person:
             self._same.add(track)
         self._tell_apart(track, hand, instant)
         if track in self._same:

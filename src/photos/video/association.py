@@ -66,7 +66,7 @@ def _has_its_size(track: Track, sight: Sight, seconds: float) -> bool:
 
 def _is_another(track: Track, sight: Sight) -> bool:
     """It lies where something else than the missing hand is known to be."""
-    return track.not_at is not None and is_close(sight.region.box, track.not_at)
+    return track.not_at is not None and _is_at(sight.region.box, track.not_at)
 
 
 def tells_side(box: np.ndarray, is_left: bool, seen: Sequence[tuple[np.ndarray, bool]]) -> bool:
@@ -165,7 +165,11 @@ def is_close(one: np.ndarray, two: np.ndarray) -> bool:
 
 def lies_on(sight: Sight, other: Sight) -> bool:
     """Both are in one place, whatever their keypoints."""
-    one, two = sight.region.box, other.region.box
+    return _is_at(sight.region.box, other.region.box)
+
+
+def _is_at(one: np.ndarray, two: np.ndarray) -> bool:
+    """Two boxes (3,) px are on each other."""
     return bool(np.linalg.norm(one[:2] - two[:2]) < JUMP / 2 * max(one[2], two[2]))
 
 

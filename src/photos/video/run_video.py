@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,7 @@ class Outputs:
         folder: where they are. name: of all of them. info: of the video. head: line about it. camera: of all frames.
         motion: options of `motion_files`; glb, bvh: are asked for.
         poses: where the camera is in each frame, or None. page: that shows a stream, or None.
+        moving: the animations that were written.
     """
 
     folder: Path
@@ -70,6 +72,7 @@ class Outputs:
     frames: int = 0
     with_hand: int = 0
     errors: list[Exception] = field(default_factory=list)
+    moving: list[Path] = field(default_factory=list)
 
     @property
     def video(self) -> Path:
@@ -107,6 +110,12 @@ class Outputs:
                 self.frames += 1
                 self.with_hand += bool(found)
                 self.errors += failed if failed and not found else []
+        self.moving = motion.files
+
+    def of_earlier_runs(self) -> list[Path]:
+        """Animations of videos of this name that this run did not write."""
+        name = re.compile(rf"{re.escape(self.name)}_hands(_\d+)?\.(glb|bvh)")
+        return [file for file in sorted(self.folder.iterdir()) if name.fullmatch(file.name) and file not in self.moving]
 
     def _placed(self, frame: FrameHands) -> FrameHands:
         """The frame's hands with the place of its camera."""
@@ -192,6 +201,8 @@ def video_demo(args: argparse.Namespace) -> Path:
         if kept and outputs.with_hand:
             kept = without_glimpses(kept) if tracker.looker.can_read else kept
             again(outputs, path, tracker, fit_tracks(kept, fitter, *persons(tools, watching, kept)), fitter)
+    for file in outputs.of_earlier_runs():
+        logger.warning("%s is of an earlier run, not of this one", file)
     if outputs.with_hand:
         logger.info("%d frames, a hand in %d: %s, %s", count, outputs.with_hand, outputs.video, outputs.records)
     else:
@@ -251,4 +262,7 @@ def again(outputs: Outputs, path: Path, tracker: HandTracker, fitted: list[Frame
         whole.write(bar)
         for file in sorted(Path(name).iterdir()):
             os.replace(file, outputs.folder / file.name)
+    first, outputs.moving = outputs.moving, [outputs.folder / file.name for file in whole.moving]
+    for file in set(first) - set(outputs.moving):  # of a hand that was taken back
+        file.unlink(missing_ok=True)
     outputs.with_hand = whole.with_hand

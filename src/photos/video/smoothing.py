@@ -148,12 +148,16 @@ def fit_tracks(
 ) -> list[FrameHands]:
     """Each track of a video fitted as one motion; frames in which it is not seen are carried by those about them.
 
-    A track has the side that it had in the end. Tracks that were never confirmed are left out.
+    A track's side, and whose it is, are what was known in the end. Tracks that were never confirmed are left out.
 
     Args:
         person: fits all tracks but the ``others``; None: ``anybody`` fits all.
     """
     last = {hand.track: hand for frame in frames for hand in frame.hands}
+    frames = [
+        replace(frame, hands=[replace(hand, person=last[hand.track].person) for hand in frame.hands])
+        for frame in frames
+    ]
     found: dict[tuple[int, int], TrackedHand | None] = {}
     for number, end in last.items():
         places = [(row, hand) for row, frame in enumerate(frames) for hand in frame.hands if hand.track == number]

@@ -199,7 +199,9 @@ def open_watching(args: argparse.Namespace, tools: PhotoEstimator, path: Path) -
     cues = [parse_known_bone(text) for text in args.known_bone]
     cues += ruler_cues(args.hand_length_mm, args.hand_length_std_mm)
     options = replace(beliefs(tools), cues=tuple(cues), accept_conflict=args.accept_conflict)
-    online = OnlineOptions(narrow_mm=args.calibrate_until_mm, doubts_side=args.hand in ("left", "right"))
+    online = OnlineOptions(
+        narrow_mm=args.calibrate_until_mm, one_person=args.one_person, doubts_side=args.hand in ("left", "right")
+    )
     return Watching(OnlineCalibration(options=options, online=online, assets=tools.assets), path, args.two_shapes)
 
 
