@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from src.personalization.fitting.api import FittedHands, fit
     from src.photos.api import load
     from src.photos.calibrate import calibrate
+    from src.photos.image import UnusableImage
     from src.photos.result import Result
     from template.assets import HandAssets, load_hand_assets
     from template.layer import HandModel
@@ -38,6 +39,7 @@ __all__ = [
     "OnlineCalibration",
     "PersonalisedHands",
     "Result",
+    "UnusableImage",
     "axis_angle_to_pose",
     "calibrate",
     "fit",
@@ -65,6 +67,7 @@ _NAMES = {
     "src.personalization.fitting.api": ("FittedHands", "fit"),
     "src.photos.api": ("load",),
     "src.photos.calibrate": ("calibrate",),
+    "src.photos.image": ("UnusableImage",),
     "src.photos.result": ("Result",),
     "template.assets": ("HandAssets", "load_hand_assets"),
     "template.layer": ("HandModel",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,7 +119,7 @@ def test_a_hand_that_is_not_seen_is_left_out(assets: HandAssets) -> None:
         calibrate(rows.keypoints_2d, K=rows.K, confidence=0 * confidence)
 
 
-def test_results(assets: HandAssets) -> None:
+def test_results(assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
     """What `handid.load(...)` returns: in the picture's own frame, left hands left."""
 
     @dataclass
@@ -130,6 +130,7 @@ def test_results(assets: HandAssets) -> None:
         side: str
         sources: SimpleNamespace
         world: None = None
+        certainty: dict[str, float] = field(default_factory=dict)
 
     rows, _ = predictions_of(assets, 1, 3)
 
@@ -156,6 +157,13 @@ def test_results(assets: HandAssets) -> None:
         calibrate([*results("pose_2d")[:2], "photo.jpg"])
     with pytest.raises(CalibrationError, match="a generator is no folder"):
         calibrate(one for one in results("pose_2d"))
+    with pytest.raises(CalibrationError, match="there are no photos, results or keypoints"):
+        calibrate([])
+    sure = [replace(one, certainty={"side": side}) for one, side in zip(results("own"), (0.9, 0.6, 0.8), strict=True)]
+    assert calibrate(sure).n_images == 2
+    assert "1 of 3 results are not sure to be of a left or a right hand (0.75 is needed)" in caplog.text
+    with pytest.raises(CalibrationError, match="say side= when they are estimated"):
+        calibrate(sure[1:2])
 
 
 def test_results_of_guessed_cameras_and_of_several_people(assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
@@ -170,7 +178,7 @@ def test_results_of_guessed_cameras_and_of_several_people(assets: HandAssets, ca
             world = np.concatenate([across, np.zeros((21, 1))], axis=1)
             world[5:9] *= 1 + spread * generator.normal()  # an index finger
             seen = {"keypoints": points, "K": K, "confidence": np.ones(21), "side": "right", "world": world}
-            several.append(SimpleNamespace(**seen, sources=made_by))
+            several.append(SimpleNamespace(**seen, sources=made_by, certainty={}))
         return several
 
     calibrate(results("K", 0.0)[:3])
@@ -193,7 +201,14 @@ def test_results_of_a_lens_with_distortion(assets: HandAssets) -> None:
         made_by = SimpleNamespace(keypoints="pose_2d", camera="K")
         results.append(
             SimpleNamespace(
-                keypoints=bent, K=K, confidence=np.ones(21), side="right", sources=made_by, lens=lens, view=view
+                keypoints=bent,
+                K=K,
+                confidence=np.ones(21),
+                side="right",
+                sources=made_by,
+                lens=lens,
+                view=view,
+                certainty={},
             )
         )
     hands = keypoints_of(results)

@@ -217,7 +217,7 @@ def test_dots_are_found_at_the_keypoints(small: Path) -> None:
 
 
 def test_missing_and_empty_roots_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="make_synthetic_dex_ycb.sh"):
+    with pytest.raises(FileNotFoundError, match=r"python -m datasets\.synthetic --root DIR"):
         open_split(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="subject-01"):
         open_split(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -98,4 +99,6 @@ def draw(target: Path = TARGET) -> None:
 
 
 if __name__ == "__main__":
-    draw()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=TARGET)
+    draw(parser.parse_args().output)

@@ -24,7 +24,7 @@ _SUBJECT_FOLDER = re.compile(r"\d{8}-subject-(\d{1,6})")
 _SEQUENCE_FOLDER = re.compile(r"\d{8}_\d{6}")
 _HOW_TO_GET = (
     "Give the folder that holds the subject folders and calibration/ (official: https://dex-ycb.github.io), "
-    "or write a synthetic one with scripts/make_synthetic_dex_ycb.sh --root DIR"
+    f"or write a synthetic one with python -m {__name__.removesuffix('.dex_ycb.files')}.synthetic --root DIR"
 )
 #: Of a labels file's small arrays.
 LABEL_SHAPES = {"pose_m": (1, 51), "joint_3d": (1, 21, 3), "joint_2d": (1, 21, 2)}

@@ -202,4 +202,5 @@ def format_scores(scores: dict[str, Any] | None) -> str:
         for row, value in scores.items()
         for key, number in (value.items() if isinstance(value, dict) else [("", value)])
     }
-    return ", ".join(f"{name} {value:.4f}" for name, value in flat.items())
+    unit = " (means in cm)" if any(name.endswith("mean3d") for name in flat) else ""
+    return ", ".join(f"{name} {value:.4f}" for name, value in flat.items()) + unit

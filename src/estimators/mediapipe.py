@@ -44,7 +44,8 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         )
         if size is None and entry.get(landmarks):
             raise EstimateFormatError(
-                f"{entry.where}: landmarks are parts of the picture; give image_size=(width, height) or images=FOLDER"
+                f"{entry.where}: landmarks are parts of the picture; give image_size=(width, height) or images=FOLDER "
+                "(--image_size, --images)"
             )
         for key in (sides, world):
             if key is not None and len(entry.get(key)) < len(entry.get(landmarks)):

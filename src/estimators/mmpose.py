@@ -28,7 +28,9 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         if len(points) == 21:
             side = entry.get("side", options.side)
             if side not in ("left", "right"):
-                raise MissingKeyError(f"{entry.where}: 21 keypoints name no side; give side='right' or side='left'")
+                raise MissingKeyError(
+                    f"{entry.where}: 21 keypoints name no side; give side='right' or side='left' (--side_of)"
+                )
             found = [(side == "left", 0)]
         else:
             found = [(True, LEFT), (False, RIGHT)]

@@ -314,7 +314,8 @@ def _columns(hand: Hand, K: np.ndarray | float | None, is_real: bool, source: st
     if hand.is_left:
         if hand.size is None:
             raise EstimateFormatError(
-                f"{source}: {hand.name}: its picture's width is needed to mirror it; give image_size=(width, height)"
+                f"{source}: {hand.name}: its picture's width is needed to mirror it; give image_size=(width, height) "
+                "(--image_size)"
             )
         camera = mirror_intrinsics(camera, hand.size[0])
         pixels = None if pixels is None else mirror_points(pixels, hand.size[0])

@@ -32,6 +32,15 @@ def fill_in(args: argparse.Namespace, files: Mapping[str, tuple[Path, str | None
             continue
         path = ROOT / path
         if script is not None and not path.exists():
-            raise FileNotFoundError(f"--{name} is not given, and {path} does not exist; {script} writes it")
+            raise FileNotFoundError(
+                f"--{name} is not given, and {path} does not exist; {_writer(name, script)} writes it"
+            )
         setattr(args, name, str(path))
         logger.info("--%s is not given: %s", name, path)
+
+
+def _writer(name: str, script: str) -> str:
+    """What writes the file of an option: the script, or, without a clone, the command in it."""
+    if (_CODE / "scripts").is_dir():
+        return script
+    return "handid-calibrate --output DIR" if name == "identity" else "handid --phase predict --predictions FILE"

@@ -297,8 +297,11 @@ def open_estimator(
             another hand.
     """
     if not path.is_file():
-        there = ", ".join(sorted(file.name for file in folder.glob("*.safetensors"))) or "no weights"
-        raise FileNotFoundError(f"{path}: no such file (there is {there}); give your own with --checkpoint FILE")
+        there = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors"))) or "no weights"
+        raise FileNotFoundError(
+            f"{path}: no such file; there are {DETECTOR}, {OWN} and the networks {there}; give a file of your own by "
+            "its path (--checkpoint FILE)"
+        )
     network, card, digest = read_network(path, device, assets, model, **released)
     if card.model == "pose_2d":
         raise ValueError(f"{path} is a pose_2d, which gives no mesh")

@@ -79,7 +79,8 @@ def choose_regions(
             beside = "" if photo.path is None else f" or {shown_name(photo.path.with_suffix(''))}_bbox.json"
             raise UnusableImage(
                 f"no usable hand found: the best place scores {best.score:.2f}, {MIN_SCORE} is needed. "
-                f"If there is one, say where with --bbox{beside}"
+                f"If there is one, say where with --bbox{beside}, or try --keypoints own (handid.load('own')): "
+                f"{reader.card.model} knows table tops alone"
             )
         name = reader.card.model
         source = source or f"searched with {name}, score {best.score:.2f}"

@@ -40,6 +40,7 @@ from src.photos.camera import GUESSED, Camera, lens_camera, parse_intrinsics
 from src.photos.detector.detection import Detection, Finder, finder_name
 from src.photos.detector.finders import beliefs_of, landmarks_of, open_finder
 from src.photos.detector.mediapipe_hands import find_hands
+from src.photos.detector.refusal import MIN_SIDE
 from src.photos.hands import check_one_person, find_photo_hands, keypoint_hands, warn_of_guesses
 from src.photos.measuring.flat_hand import flat_hand_cues
 from src.photos.measuring.plane import RECTANGLES
@@ -193,6 +194,8 @@ def calibrate(
         )
     else:
         subject = SOMEBODY if subject is None else subject
+        if are_results(source):
+            source = with_sure_sides(source)
         noise = noise_of(source, assets, people)
         detected = are_results(source) and seen_by_detector(source, accept_conflict)
         landmarks = find_landmarks(DETECTOR, assets) if detected else None
@@ -213,6 +216,24 @@ def calibrate(
     )
     identity = found[subject]
     return identity if said is not None else replace(identity, subject_id=None)
+
+
+def with_sure_sides(results: Sequence[Result]) -> list[Result]:
+    """Those whose detector is as sure of the side as of a photo's is asked (`check_side`); the others are logged.
+
+    Raises:
+        CalibrationError: none.
+    """
+    sure = [one for one in results if one.certainty.get("side", 1.0) >= MIN_SIDE]
+    if len(sure) < len(results):
+        said = (
+            f"{len(results) - len(sure)} of {len(results)} results are not sure to be of a left or a right hand "
+            f"({MIN_SIDE} is needed); where you know it, say side= when they are estimated"
+        )
+        if not sure:
+            raise CalibrationError(said)
+        logger.warning("%s; left out", said)
+    return sure
 
 
 def seen_by_detector(results: Sequence[Result], accept_conflict: bool) -> bool:

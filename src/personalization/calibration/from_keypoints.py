@@ -152,11 +152,11 @@ def keypoints_of(source: Any, K: Any = None, confidence: Any = None, hand: str |
             keypoints = np.asarray(as_array(source), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise CalibrationError(f"a {type(source).__name__} is no folder, photos, results or keypoints") from error
+        if not keypoints.size:
+            raise CalibrationError("there are no photos, results or keypoints at all to calibrate from")
         if keypoints.ndim != 3 or keypoints.shape[1:] != (21, 2):
             raise CalibrationError(f"keypoints have shape {keypoints.shape}; (N,21,2) px is meant, one hand an image")
         left = np.full(len(keypoints), hand == "left")
-    if not len(keypoints):
-        raise CalibrationError("no keypoints at all; there is nothing to calibrate from")
     if K is None:
         raise CalibrationError("keypoints need K, the (3,3) intrinsics in pixels of the images that they belong to")
     K, count = np.asarray(as_array(K)), len(keypoints)

@@ -139,7 +139,10 @@ def open_mediapipe() -> Any:
     try:
         import mediapipe
     except ImportError as error:
-        raise ImportError(f"mediapipe cannot be imported ({error}): {install_advice()}") from error
+        raise ImportError(
+            f"mediapipe cannot be imported ({error}): {install_advice()}, or take our own detector (--keypoints own, "
+            'keypoints="own", handid.load("own"))'
+        ) from error
     try:
         return mediapipe.solutions.hands.Hands(
             static_image_mode=True, max_num_hands=MAX_HANDS, min_detection_confidence=MIN_DETECTION_CONFIDENCE
