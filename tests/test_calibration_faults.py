@@ -516,6 +516,9 @@ def test_fitting_without_options_uses_the_scripts_files(
     monkeypatch.setattr(default_files, "ROOT", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"baseline\.npz does not exist; scripts/eval_baseline\.sh writes it"):
         fit(fit_parser().parse_args([]))
+    with monkeypatch.context() as installed, pytest.raises(FileNotFoundError, match="handid --phase predict"):
+        installed.setattr(default_files, "_CODE", tmp_path)  # a wheel has no scripts
+        fit(fit_parser().parse_args([]))
     rows = rows_of(simulate(assets, 1, 2, WORLD), assets)
     save_predictions(tmp_path / "out/dex_ycb/predictions/calibrated.npz", replace(rows, keypoints_2d=None))
     save_predictions(tmp_path / "out/dex_ycb/predictions/keypoints.npz", replace(rows, pose=None, betas=None))
