@@ -167,7 +167,8 @@ def believed(found: list[Detection], side: str | None, shown: str) -> list[Detec
             for hand in found
         )
         what = f"no {f'{side} ' if side else ''}hand found"
-        raise UnusableImage(f"{shown}: {what}" + (f" that is usable (found: {reasons})" if reasons else ""))
+        remedy = "; where you know the side, say it (--hand)" if large and side is None else ""
+        raise UnusableImage(f"{shown}: {what}" + (f" that is usable (found: {reasons}){remedy}" if reasons else ""))
     return wanted
 
 
