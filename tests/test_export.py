@@ -119,7 +119,7 @@ def test_network_alone(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs pip install -r requirements-export.txt")
     weights = checkpoint(tmp_path, "pose_2d")
     output = tmp_path / "pose.onnx"
-    words = ("--model", "pose_2d", "--resume", str(weights), "--output", str(output), "--without_layer")
+    words = ("--model", "pose_2d", "--resume", str(weights), "--output", str(output))
     export.export(options(*words))
     image = sample_inputs(["image"], SIZE, 2)[0]
     with torch.no_grad():
@@ -159,6 +159,8 @@ def test_mesh_networks_keep_their_numbers() -> None:
     assert (found["vertices"] - expected).abs().max() < 1e-5
     wrist = torch.as_tensor(ASSETS.J_regressor[0], dtype=torch.float32) @ expected
     assert (found["joints"][:, 0] - wrist).abs().max() < 1e-5 and found["joints"].shape == (2, 21, 3)
+    card = ModelCard("cmr_identity", "paper", input_size=SIZE)
+    assert export.metadata(card, graph, ASSETS, {})["joint_definition"] == "regressed, tips manopth"
 
 
 def test_gather_product_is_the_matrix_product() -> None:
@@ -187,6 +189,19 @@ def test_refuses_what_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     with pytest.raises(ValueError, match="is a pose_2d, but a mano_identity is needed"):
         words = ("--model", "mano_identity", "--output", str(tmp_path / "x.onnx"), "--checkpoint", str(weights))
         export.export(options(*words))
+    with pytest.raises(ValueError, match="a pose_2d that says no pose has no hand layer; leave --without_layer out"):
+        words = ("--model", "pose_2d", "--output", str(tmp_path / "x.onnx"), "--checkpoint", str(weights))
+        export.export(options(*words, "--without_layer"))
+
+
+def test_the_detectors_file_says_how_to_feed_a_detector() -> None:
+    network = build_model("hand_detector").eval()
+    network.scale.fill_(0.7), network.offset.fill_(-0.2), network.threshold.fill_(0.4)
+    card = ModelCard("hand_detector", input_size=SIZE, crop_size=SIZE, crop_scale=1.0)
+    notes = export.metadata(card, ExportGraph(network, None, False).eval(), ASSETS, {})
+    assert notes["crop"].startswith("the whole image") and notes["side"].startswith("both")
+    assert notes["with_layer"] == "no" and not {"hand_name", "hand_hash", "joint_definition"} & set(notes)
+    assert json.loads(notes["probability"]) == pytest.approx({"scale": 0.7, "offset": -0.2, "threshold": 0.4})
 
 
 def test_a_file_that_disagrees_is_not_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

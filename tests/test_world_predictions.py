@@ -99,13 +99,14 @@ def test_exported_it_takes_betas_or_none_and_gives_the_mesh(tmp_path: Path) -> N
     session = export.open_session(file, threads=1)
     image, betas = export.sample_inputs(["image", "betas"], SIZE, 2)
     betas[1] = torch.nan  # nobody's is known
-    names = ["pose", "vertices", "keypoints_2d"]
-    pose, vertices, _ = session.run(names, {"image": image.numpy(), "betas": betas.numpy()})
+    names = ["pose", "vertices", "betas_used"]
+    pose, vertices, used = session.run(names, {"image": image.numpy(), "betas": betas.numpy()})
     network = load_network(tmp_path / "world.pt")[0]
     with torch.no_grad():
         output = network(image, betas=betas)
     posed = HandModel(ASSETS)(torch.as_tensor(pose), output["betas"])
     assert torch.isfinite(output["betas"]).all() and torch.equal(output["betas"][0], betas[0])
+    assert np.abs(used - output["betas"].numpy()).max() < 1e-5
     assert np.abs(vertices - posed.vertices.numpy()).max() < 1e-5 and np.abs(pose - output["pose"].numpy()).max() < 1e-4
     other = ["--mano_dir", str(STAND_IN_PATH.with_name("stand_in_2.npz"))]
     with pytest.raises(ValueError, match="was trained with the hand model stand-in "):

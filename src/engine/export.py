@@ -43,6 +43,7 @@ OUTPUTS = {
     "wrist's is in the axes of a camera turned to the hand: the smallest rotation that takes the optical axis to the "
     "ray through the mean of keypoints_2d, K^-1 (x, y, 1), takes wrist, vertices and joints to the camera's axes",
     "betas": "(10) shape coefficients that the network predicts",
+    "betas_used": "(10) of pose_2d: those of its mesh, the input betas or, where they are NaN, the network's own",
     "confidence": "() trust in the predicted shape, higher is better",
     "keypoints_2d": "(21, 2) px of the network input, pixel centres at integers",
     "keypoint_confidence": "(21) in [0, 1]",
@@ -50,7 +51,8 @@ OUTPUTS = {
     "is_left": "() probability that it shows a left hand",
     "depth": "(21) metres, keypoints behind their mean along the ray through the hand, of a hand of mean size",
     "extent": "() metres across the crop at such a hand",
-    "class_logits": "(N) of a hand at each cell; probability: sigmoid(scale * logit + offset) of the weights",
+    "class_logits": "(N) of a hand at each cell; its probability is sigmoid(scale * logit + offset), with the numbers "
+    "of the metadata's probability, whose threshold is the one to ask for",
     "boxes": "(N, 4) left, top, right, bottom, px of the network input, of the hand at each cell",
 }
 INPUTS = {
@@ -73,7 +75,8 @@ def export(args: argparse.Namespace) -> Path:
 
     Raises:
         ExportError: onnx is not installed, or the file disagrees with PyTorch by more than 1e-4.
-        ValueError: ``--output`` is no .onnx file, or the weights belong to another model or hand.
+        ValueError: ``--output`` is no .onnx file, the weights belong to another model or hand, or there is no layer to
+            leave out.
         FileNotFoundError: there are no such weights.
     """
     require_packages()
@@ -86,7 +89,10 @@ def export(args: argparse.Namespace) -> Path:
     path = weights_file(args)
     hand, assets = config.hand_model(args, torch.device("cpu"))
     network, card, digest = load_network(path, "cpu", args.model, assets, args.hierarchy)
-    layer = None if args.without_layer or (card.model == "pose_2d" and not says_poses(card)) else hand
+    has_layer = card.model != "hand_detector" and (card.model != "pose_2d" or says_poses(card))
+    if args.without_layer and not has_layer:
+        raise ValueError(f"{path}: a {card.model} that says no pose has no hand layer; leave --without_layer out")
+    layer = hand if has_layer and not args.without_layer else None
     check_hand(card, assets, path, posed=layer is not None)
     if layer is not None and is_mesh_model(card.model):  # its joints are the mesh's own, by a regressor
         layer = mesh_hand(assets, args.dataset)
@@ -134,7 +140,7 @@ def metadata(card: ModelCard, graph: ExportGraph, assets: HandAssets, notes: dic
     )
     if card.crop == "image":
         view = f"the middle of an image cut around the hand as FreiHAND's are, {card.crop_scale / 2:g} of its side"
-    return {
+    said = {
         "card": json.dumps(dataclasses.asdict(card)),
         "model": card.model,
         "with_layer": "yes" if graph.hand is not None else "no",
@@ -151,6 +157,19 @@ def metadata(card: ModelCard, graph: ExportGraph, assets: HandAssets, notes: dic
         "outputs": json.dumps({name: OUTPUTS[name] for name in outputs}),
         "made_by": json.dumps(notes),
     }
+    if graph.hand is not None:
+        said["joint_definition"] = f"{graph.hand.joint_type}, tips {graph.hand.tips}"
+    if card.model == "hand_detector":  # it looks at whole pictures and knows no hand model
+        del said["hand_name"], said["hand_hash"], said["frame"]
+        numbers = {name: float(getattr(graph.network, name)) for name in ("scale", "offset", "threshold")}
+        view = "the whole image in the middle of a square, side its longer one, black outside the image"
+        said |= {
+            "crop": f"{view}, resampled to {size} px; the square's edges land on -0.5 and {size - 0.5:g} px",
+            "side": "both, which are not told apart",
+            "units": "pixels (centres at integers)",
+            "probability": json.dumps(numbers),
+        }
+    return said
 
 
 def onnx_bytes(graph: ExportGraph, input_size: int, notes: dict[str, str]) -> bytes:
@@ -234,6 +253,8 @@ class ExportGraph(nn.Module):
     def __init__(self, network: nn.Module, hand: HandModel | None, knows_shape: bool) -> None:
         super().__init__()
         self.network, self.hand = network, hand
+        #: Of anybody's hand: where no betas are given, its own.
+        self.completes_betas = knows_shape and getattr(network, "rating", None) is not None
         is_read = {"image": True, "betas": knows_shape, "K": getattr(network, "uses_crop_geometry", False)}
         self.inputs = [name for name, is_input in is_read.items() if is_input]
         for module in list(self.modules()):
@@ -252,6 +273,8 @@ class ExportGraph(nn.Module):
             output |= {"vertices": posed.vertices, "joints": posed.joints}
         elif self.hand is not None and "vertices" in output:
             output["joints"] = mesh_joints(output["vertices"], self.hand)
+        if self.completes_betas and "betas" in output:
+            output["betas_used"] = output["betas"]
         return {name: output[name].float() for name in OUTPUTS if name in output and name not in self.inputs}
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
