@@ -67,6 +67,8 @@ class _Parser(CommandParser):
         if args.method == "median" and source != "--estimates":
             self.error("--method median is of --estimates; predictions take mean, top_k or confidence")
         used = {option for option in args.given_options if _OF_METHOD.get(option, args.method) == args.method}
+        if args.estimates:  # an average as well must be of one hand
+            used.add("--accept_conflict")
         self.refuse_unused(args, used, f"--method {args.method}")
         self.refuse_without(args, _NEEDS)
 

@@ -557,12 +557,17 @@ def test_draws_are_of_the_new_images_alone(
     rows = rows_of(simulate(assets, 1, 6, WORLD, seed=2), assets)
     own = Identity(np.zeros(10), assets.name, assets.hash, lengths_mm(assets, np.zeros(10), None, ("hand",))["hand"][0])
     save_identity(tmp_path / "old.json", own)
-    monkeypatch.setattr(command, "calibrate_person", lambda *_, **__: replace(own, hand_length_mm=180.0))
+    of_draw = [[0], [0], [0], [0], [1], [2]]
+    drawn = lambda *_, **__: replace(own, hand_length_mm=180.0, image_ids=of_draw.pop())  # noqa: E731
+    monkeypatch.setattr(command, "calibrate_person", drawn)
     monkeypatch.setattr(command, "merge_identities", lambda *_, **__: replace(own, hand_length_mm=200.0))
     words = ["--predictions", "p", "--draws", "3", "--output", str(tmp_path / "me.json")]
     args = get_args_parser().parse_args([*words, "--merge_with", str(tmp_path / "old.json")])
     calibrate_and_write(args, Images(rows), KNOWN, assets, torch.device("cpu"))
     assert "hand length over 3 draws 180.0 ± 0.0 mm" in caplog.text
+    caplog.clear()
+    calibrate_and_write(args, Images(rows), KNOWN, assets, torch.device("cpu"))
+    assert "every draw takes the same images" in caplog.text and "±" not in caplog.text
     photos = get_args_parser().parse_args(["--images", "p", *words[2:]])
     with pytest.raises(CalibrationError, match="say how many each takes"):
         calibrate_and_write(photos, Images(rows), KNOWN, assets, torch.device("cpu"))

@@ -259,6 +259,9 @@ def test_what_calibrates_is_not_given_with_an_identity(file: Path) -> None:
     identity = Identity(np.zeros(10), "stand-in", load_hand_assets(STAND_IN_PATH).hash, 187.0, "both")
     with pytest.raises(ValueError, match="are for calibrating"):
         handid.personalise(file, REAL_K, identity, format="hamer", accept_conflict=True)
+    words = f"--phase personalise --estimates {file} --format hamer --fov 60 --identity me.json --accept_conflict"
+    with pytest.raises(ValueError, match="--accept_conflict are for calibrating"):
+        command.personalise(get_args_parser().parse_args(words.split()))
 
 
 def test_a_hand_that_was_not_found_is_left_as_it_was(tmp_path: Path) -> None:

@@ -135,8 +135,10 @@ def personalise(args: argparse.Namespace) -> None:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError, ValueError: see the functions called.
     """
-    if args.identity is not None and (args.hand_length_mm is not None or args.prior_from is not None):
-        raise ValueError("--hand_length_mm and --prior_from are for calibrating; --identity says what hand it is")
+    if args.identity is not None and (args.hand_length_mm is not None or args.prior_from or args.accept_conflict):
+        raise ValueError(
+            "--hand_length_mm, --prior_from and --accept_conflict are for calibrating; --identity says what hand it is"
+        )
     if args.identity is not None and args.subjects == TRACKS:
         raise ValueError("--subjects tracks makes a person of each track, --identity is of one; give one of both")
     output = Path(args.output if "--output" in args.given_options else "out/estimates/personalised")

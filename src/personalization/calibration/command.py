@@ -115,6 +115,7 @@ def calibrate_and_write(
                 for draw in range(args.draws)
             ]
             lengths = [draw.hand_length_mm for draw in draws]
+            differ = any(draw.image_ids != draws[0].image_ids for draw in draws)
             if args.images and args.subject is None:  # whoever is in the photos
                 draws[0] = replace(draws[0], subject_id=None)
             if earlier is not None:
@@ -130,7 +131,9 @@ def calibrate_and_write(
         written[subject] = draws[0]
         facts = (draws[0].method, draws[0].n_images, draws[0].scale_evidence, describe_lengths(draws[0], assets))
         logger.info("subject %d: %s, %d images, scale from %s; %s", subject, *facts)
-        if len(draws) > 1:
+        if len(draws) > 1 and not differ:
+            logger.warning("subject %d: every draw takes the same images, so --draws shows no spread", subject)
+        elif len(draws) > 1:
             spread = (subject, len(draws), np.mean(lengths), np.std(lengths, ddof=1))
             logger.info("subject %d: hand length over %d draws %.1f ± %.1f mm", *spread)
     if errors:
