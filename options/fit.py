@@ -33,7 +33,7 @@ class _Parser(CommandParser):
         if args.evidence_rounds < 0:
             self.error(f"--evidence_rounds is {args.evidence_rounds}; it must be at least 0")
         if args.video:
-            self.refuse_unused(args, args.given_options - {"--max_steps"}, "--video")
+            self.refuse_unused(args, args.given_options - {"--max_steps", "--chunk"}, "--video")
         if args.solver == "adam" and not args.use_confidence:
             self.refuse_unused(
                 args, args.given_options - {"--min_confidence"}, "--solver adam without --use_confidence"

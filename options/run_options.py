@@ -58,6 +58,8 @@ _OF_PREDICTING = tuple(
 )
 #: What it does not use of a server's file, which says neither who is in an image nor which network it was.
 _OF_OUR_PREDICTIONS = ("--identity", "--submit", "--model", "--crop", "--side")
+#: What names the run's folder.
+_OF_RUN = ("--exp_name", "--out_dir")
 _NO_NAMES = ("", ".", "..")
 
 
@@ -78,7 +80,11 @@ class _Parser(CommandParser):
         if use == "demo":
             use += " --images" if args.images else " --video" if args.video else ""
         used = {f"--{name}" for name in f"phase debug {_EVERYWHERE} {USED_OPTIONS[use]}".split()}
+        if use == "export":  # on the CPU, wherever its file will run
+            used.remove("--device")
         self.refuse_unused(args, used, f"--phase {use}")
+        if args.checkpoint and args.resume:
+            self.error("--checkpoint and --resume both name the network; give one")
         needs = {"--joint_names": ("--glb", "--bvh"), "--camera_name": ("--camera",)}
         self.refuse_without(args, needs | {"--world_axes": ("--world_from_camera",)})
         self.refuse_without(args, {"--hand_length_std_mm": ("--hand_length_mm",)})
@@ -104,6 +110,8 @@ class _Parser(CommandParser):
         is_fair, exports = args.recipe == "fair", args.phase == "export"
         takes_body = bool(args.init_from) and "backbone" in (args.init_parts or ["backbone"])
         predicts = args.phase != "eval" or args.predictions is None
+        levels, meshes = args.model.startswith("cmr"), args.model.startswith(("cmr", "metro"))
+        of_last, names_run = args.resume == "auto", predicts or args.submit
         for option, is_used, otherwise in (
             ("--override", args.resume, "a command without --resume"),
             ("--init_parts", args.init_from, "a command without --init_from"),
@@ -113,12 +121,15 @@ class _Parser(CommandParser):
             ("--confidence", is_fair, f"--recipe {args.recipe}"),
             ("--blind_decoder", is_fair, f"--recipe {args.recipe}"),
             ("--crop_geometry", is_fair, f"--recipe {args.recipe}"),
-            ("--crop_geometry", args.model.startswith(("mano", "cmr", "metro")), f"--model {args.model}"),
-            ("--hierarchy", args.phase != "train" or args.model.startswith("cmr"), f"--model {args.model}"),
+            ("--crop_geometry", meshes or args.model.startswith("mano"), f"--model {args.model}"),
+            ("--hierarchy", levels or args.phase not in ("train", "export"), f"--model {args.model}"),
             ("--submit", (args.submit == "shape_track") == (use == "personalise"), f"{args.submit} in --phase {use}"),
             ("--weights", not exports or not (args.checkpoint or args.resume), "export of a --checkpoint"),
-            ("--exp_name", not exports or args.resume, "export without --resume"),
-            ("--out_dir", not exports or args.resume, "export without --resume"),
+            *((option, not exports or of_last, "export without a bare --resume") for option in _OF_RUN),
+            *((option, names_run, "--phase eval of --predictions without --submit") for option in _OF_RUN),
+            ("--dataset", not exports or of_last or (meshes and not args.without_layer), f"export of {args.model}"),
+            ("--setup", args.phase == "train" or args.split is None, f"--phase {use} of a --split"),
+            ("--allow_missing_subjects", args.dataset == "dex_ycb", f"--dataset {args.dataset}"),
             ("--backbone_weights", not takes_body, "--init_from of a backbone"),
             *((option, predicts, "--phase eval of --predictions") for option in _OF_PREDICTING),
             *((option, not is_official, "--phase eval of an official file") for option in _OF_OUR_PREDICTIONS),

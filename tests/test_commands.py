@@ -48,6 +48,12 @@ PARSERS = {
         ("run.py", "--phase eval --camera c.yaml", "--phase eval does not use --camera"),
         ("run.py", "--phase predict --checkpoint c --amp auto", "does not use --amp"),  # even if it is the default
         ("run.py", "--phase export --batch_size 3", "--phase export does not use --batch_size"),
+        ("run.py", "--phase export --device cuda", "--phase export does not use --device"),
+        ("run.py", "--phase export --hierarchy h", "--model mano_baseline does not use --hierarchy"),
+        ("run.py", "--phase export --dataset freihand", "export of mano_baseline does not use --dataset"),
+        ("run.py", "--phase export --resume r.pt --exp_name e", "without a bare --resume does not use --exp_name"),
+        ("run.py", "--phase export --checkpoint c --out_dir o", "without a bare --resume does not use --out_dir"),
+        ("run.py", "--phase demo --images d --checkpoint c --resume r", "--checkpoint and --resume both name"),
         ("calibrate_from_shape_params.py", "--images d --output o --data_root r", "--images does not use --data_root"),
         ("calibrate_from_shape_params.py", "--predictions p --output o --fov 60", "--predictions does not use --fov"),
         ("calibrate_from_shape_params.py", "--predictions p --output o --top_k 5", "multi_frame does not use --top_k"),
@@ -56,8 +62,8 @@ PARSERS = {
         ("optimization_dex_ycb.py", "--predictions p --output o --solver adam --prior q", "adam does not use --prior"),
         (
             "optimization_dex_ycb.py",
-            "--predictions p --output o --video --max_steps 9",
-            "--video does not use --max_steps",
+            "--predictions p --output o --video --max_steps 9 --chunk 8",
+            "--video does not use --chunk, --max_steps",
         ),
         (
             "optimization_dex_ycb.py",
@@ -84,6 +90,20 @@ def test_an_option_without_effect_is_an_error(
 def test_the_table_names_options_that_there_are() -> None:
     known = set(vars(get_args_parser().parse_args(["--phase", "train"])))
     assert {name for use in USED_OPTIONS.values() for name in use.split()} <= known
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("run.py", "--phase export --model metro --dataset freihand --checkpoint c"),
+        ("run.py", "--phase export --dataset freihand --resume --exp_name e --out_dir o"),
+        ("run.py", "--phase train --split all --setup s2"),  # validation is of the setup
+        ("run.py", "--phase eval --predictions p --submit dexycb --exp_name e --out_dir o"),
+        ("calibrate_from_shape_params.py", "--estimates e --format hamer --method mean --accept_conflict"),
+    ],
+)
+def test_an_option_with_an_effect_is_taken(command: str, words: str) -> None:
+    PARSERS[command]().parse_args(words.split())
 
 
 def test_lists_and_defaults_are_as_without_the_check() -> None:

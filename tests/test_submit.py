@@ -50,8 +50,9 @@ def dex_ycb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(phase: str, dataset: str, root: Path, out: Path, *extra: str) -> SimpleNamespace:
-    words = ["--phase", phase, "--dataset", dataset, "--data_root", str(root), "--out_dir", str(out), "--device", "cpu"]
-    return get_args_parser().parse_args([*words, *extra])
+    words = ["--phase", phase, "--dataset", dataset, "--data_root", str(root), "--device", "cpu"]
+    names_run = phase == "predict" or "--submit" in extra or "--predictions" not in extra
+    return get_args_parser().parse_args([*words, *(["--out_dir", str(out)] if names_run else []), *extra])
 
 
 def true_meshes(dataset: object, name: str) -> Predictions:

@@ -248,7 +248,7 @@ def test_shipped_weights_predict_like_the_checkpoint(root: Path, whole: Path, tm
         predict(options(root, tmp_path, "--checkpoint", str(path), "--predictions", str(files[-1]), phase="predict"))
     first, second = map(load_predictions, files)
     assert abs(first.pose - second.pose).max() < 0.02 and (first.image_id == second.image_id).all()
-    words = f"--phase eval --data_root {root} --out_dir {tmp_path} --predictions {files[0]}".split()
+    words = f"--phase eval --data_root {root} --predictions {files[0]}".split()
     summary = evaluate(get_args_parser().parse_args(words))
     assert summary["n_images"] == len(first) and summary["mpjpe_mm"] > 0
     assert checkpoint.read_checkpoint(shipped)["scores"] == {"mpjpe_mm": 1.0}

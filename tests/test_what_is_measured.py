@@ -57,8 +57,9 @@ def person(tmp_path: Path) -> Path:
 
 
 def options(phase: str, root: Path, *extra: str) -> SimpleNamespace:
-    words = f"--phase {phase} --data_root {root} --allow_missing_subjects --device cpu --threads 1"
-    return get_args_parser().parse_args([*words.split(), *extra])
+    words = f"--phase {phase} --data_root {root} --device cpu --threads 1"
+    few = [] if "--dataset" in extra else ["--allow_missing_subjects"]
+    return get_args_parser().parse_args([*words.split(), *few, *extra])
 
 
 IDENTITY_AWARE = ("--model", "mano_identity", "--checkpoint", "weights/mano_identity.safetensors")
@@ -171,6 +172,16 @@ def test_a_crop_cache_is_of_the_boxes_it_shows(tmp_path: Path) -> None:
     assert not np.array_equal(first, fresh) and np.array_equal(cached, fresh)
 
 
+def test_a_schedule_that_never_divides_its_rate_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    args = argparse.Namespace(
+        body_lr=None, lr=1e-3, optimizer="adam", weight_decay=0.0, schedule="multistep", model="mano_baseline"
+    )
+    for epochs in (5, 6):
+        build_optimizer(args, nn.Linear(2, 2), 20 * epochs, 20)
+    assert caplog.text.count("after epochs") == 1
+    assert "divides the rate after epochs 5 and 10, so not at all in --epochs 5" in caplog.text
+
+
 def test_every_groups_rate_falls_to_a_hundredth_of_its_own() -> None:
     network = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     args = argparse.Namespace(
@@ -194,6 +205,11 @@ def test_every_groups_rate_falls_to_a_hundredth_of_its_own() -> None:
         ("--predictions a.json --dataset freihand --submit freihand", "an official file does not use --submit"),
         ("--predictions a.txt --side right", "an official file does not use --side"),
         ("--predictions a.npz --submit dexycb --side right", "--submit dexycb, of both sides, does not use --side"),
+        ("--predictions a.npz --exp_name e", "eval of --predictions without --submit does not use --exp_name"),
+        ("--predictions a.txt --out_dir o", "eval of --predictions without --submit does not use --out_dir"),
+        ("--checkpoint c --split s1_val --setup s1", "--phase eval of a --split does not use --setup"),
+        ("--checkpoint c --resume d", "--checkpoint and --resume both name the network; give one"),
+        ("--dataset freihand --allow_missing_subjects", "--dataset freihand does not use --allow_missing_subjects"),
     ],
 )
 def test_what_would_not_be_listened_to_is_refused(words: str, said: str, capsys: pytest.CaptureFixture) -> None:
@@ -207,6 +223,8 @@ def test_a_setup_that_the_predictions_are_not_of_is_refused(root: Path, tmp_path
     predict(options("predict", root, *IDENTITY_AWARE, "--predictions", file))
     with pytest.raises(ValueError, match="is of split s1_test, not of --setup s0"):
         evaluate(options("eval", root, "--predictions", file, "--setup", "s0"))
+    with pytest.raises(ValueError, match="is of mano_identity, not of --model mano_baseline"):
+        evaluate(options("eval", root, "--predictions", file, "--model", "mano_baseline"))
 
 
 def test_a_servers_file_without_every_image_is_not_written(tmp_path: Path) -> None:

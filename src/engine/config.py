@@ -168,6 +168,9 @@ def build_optimizer(
     if args.schedule == "multistep":
         epochs = MILESTONES.get(args.model, DEFAULT_MILESTONES)
         marks = [steps // 2] if args.model in METRO else [epoch * steps_per_epoch for epoch in epochs]
+        if marks[0] >= steps:
+            words = "--schedule multistep divides the rate after epochs %s, so not at all in --epochs %d"
+            logger.warning(words, " and ".join(map(str, epochs)), steps // steps_per_epoch)
         return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, marks, gamma=0.1)
     if args.schedule == "constant":
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -34,7 +34,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     evaluation part as first released) are predicted and submitted, but not measured.
 
     Raises:
-        ValueError: a server or predictions of another data set, hand model or split; nothing to measure or to submit.
+        ValueError: a server or predictions of another data set, network, hand model or split; nothing to measure or to
+            submit.
     """
     if args.submit and SERVERS[args.submit] != args.dataset:
         raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
@@ -55,6 +56,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{predictions.source} is of {predictions.dataset}, not of --dataset {args.dataset}")
     if "--model" not in args.given_options:
         args.model = predictions.model_name or args.model  # which names the run's folder, and --submit's file in it
+    elif args.predictions and predictions.model_name not in ("", args.model, f"{args.model}_conf"):
+        raise ValueError(f"{predictions.source} is of {predictions.model_name}, not of --model {args.model}")
     counts = count_hands(predictions.status)
     split = args.split or predictions.split or f"{args.setup}_test"
     if "--setup" in args.given_options and not args.split and split != f"{args.setup}_test":

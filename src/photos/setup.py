@@ -116,8 +116,6 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError("--K and --fov both say what the lens is; give one")
     if args.camera and (args.K or args.fov is not None):
         raise ValueError("--camera and --K or --fov both say what the lens is; give one")
-    if args.checkpoint and args.resume:
-        raise ValueError("--checkpoint and --resume both name the network; give one")
     if args.resume == "auto":
         raise ValueError("--resume without a file is for training; the demo takes --resume FILE or --checkpoint FILE")
     if args.shape is not None and args.shape != ("mean" if args.identity is None else "calibrated"):
