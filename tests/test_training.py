@@ -24,6 +24,7 @@ from src.engine.evaluate import evaluate
 from src.engine.predict import ShapeSource, predict
 from src.engine.ship import export_weights, ship
 from src.engine.train import NonFiniteLossError, Trainer, train
+from src.models.backbones import classifier
 from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
 from tests.dex_ycb_layout import write_dex_ycb
@@ -160,11 +161,27 @@ def test_a_run_goes_on_from_what_it_began_from(root: Path, whole: Path, tmp_path
     words = ("--init_from", str(base), "--epochs")
     train(options(root, tmp_path, *words, "1", model="mano_baseline_conf"))
     train(options(root, tmp_path, *words, "1", "--resume", model="mano_baseline_conf"))
+    with pytest.raises(checkpoint.CheckpointError, match="began from all parts, not from backbone"):
+        train(options(root, tmp_path, *words, "1", "--init_parts", "backbone", "--resume", model="mano_baseline_conf"))
     shutil.copyfile(whole / "dex_ycb/mano_baseline/checkpoints/best.pt", base)
     for more in (("1",), ("1", "--override")):
         with pytest.raises(checkpoint.CheckpointError, match=r"began from base.pt \(.*--overwrite begins anew"):
             train(options(root, tmp_path, *words, *more, "--resume", model="mano_baseline_conf"))
     train(options(root, tmp_path, "--epochs", "1", "--resume", model="mano_baseline_conf"))
+
+
+def test_a_run_from_nothing_is_not_called_one_from_weights(root: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    last = tmp_path / "out/dex_ycb/mano_baseline/checkpoints/last.pt"
+    torch.save(classifier("mobilenet_v3_small").state_dict(), tmp_path / "imagenet.pth")
+    given = {"init_from": last.with_name("best.pt"), "backbone_weights": tmp_path / "imagenet.pth"}
+    for name, file in given.items():
+        words = ("--resume", "--override", "--epochs", "3", f"--{name}", str(file))
+        with pytest.raises(checkpoint.CheckpointError, match=f"began without --{name}, not from {file.name}"):
+            train(options(root, tmp_path / "out", *words))
+    state = torch.load(last, weights_only=True)
+    torch.save({**state, "began_from": ""}, last)  # as older ones are, which did not note backbone weights
+    train(options(root, tmp_path / "out", "--resume", "--backbone_weights", str(given["backbone_weights"])))
 
 
 def test_confidence_stage_needs_a_baseline_of_the_same_input(root: Path, whole: Path, tmp_path: Path) -> None:
@@ -236,6 +253,9 @@ def test_confidence_stage_has_a_best_state_whatever_the_last_batch(
         row = next(csv.DictReader(handle))
     assert 0 <= float(row["val_ranking_error"]) <= 1 and 0 <= float(row["train_accuracy"]) <= 1
     assert (folder / "checkpoints/best.pt").is_file()
+    words = (*words, "--epochs", "2", "--batch_size", "3", "--resume", "--override")
+    train(options(root, tmp_path, *words, model="mano_baseline_conf"))  # other batches hold other pairs
+    assert (folder / "checkpoints/best_before.pt").is_file()
 
 
 def test_shipped_weights_predict_like_the_checkpoint(root: Path, whole: Path, tmp_path: Path) -> None:

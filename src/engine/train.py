@@ -56,6 +56,13 @@ def _shared_images(first: SampleDataset, second: SampleDataset) -> int:
     return sum(second.image_path(row) in held for row in range(len(second)))
 
 
+def _named(path: str | None) -> str:
+    """Name and hash of a weights' file; "" for none, or one that is no longer there."""
+    if path is None or not Path(path).is_file():
+        return ""
+    return f"{Path(path).name} ({hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]})"
+
+
 class Trainer:
     """One training run: built from options, then `run`. Writes nothing before `run`.
 
@@ -126,9 +133,9 @@ class Trainer:
         self.state = TrainingState(
             self.card, self.model, build_rates, scaler, settings, batches, self.device, self.context
         )
-        if args.init_from and Path(args.init_from).is_file():
-            digest = hashlib.sha256(Path(args.init_from).read_bytes()).hexdigest()[:12]
-            self.state.began_from = f"{Path(args.init_from).name} ({digest})"
+        parts = " ".join(sorted(args.init_parts or ["all parts"])) if args.init_from else ""
+        files = {f"--{name}": _named(getattr(args, name)) for name in ("init_from", "backbone_weights")}
+        self.state.began_from = files | {"--init_parts": parts}
         self._gradients = self._compute_gradients
         is_gpu_alone = self.device.type == "cuda" and self.context.world_size == 1
         if args.cuda_graph != "no" and is_gpu_alone and self.objective.is_static and not args.compile:
@@ -183,7 +190,8 @@ class Trainer:
         elif self.context.is_main and not is_own and args.resume != "auto":
             folder.refuse_another_run()
         folder.epochs()  # damaged: said now, not after an epoch
-        if changed.keys() - _NOT_OF_SCORES:  # scores before and after are of other images or views
+        of_pairs = {"batch_size"} if self.objective.score == "ranking_error" else set()  # within a batch
+        if changed.keys() - _NOT_OF_SCORES | changed.keys() & of_pairs:  # scores are of other images, views or pairs
             position.best = math.inf
             if is_own and self.context.is_main and folder.best.is_file():
                 taken = len(list(folder.best.parent.glob("best_before*.pt")))

@@ -67,7 +67,8 @@ class TrainingState:
         self.optimizer, self.scheduler = build_rates()
         self.position, self.log = Position(), StepLog(device)
         self._earlier_seconds, self._started = 0.0, time.monotonic()
-        self.began_from = ""  # name and hash of the weights' file, if there was one
+        #: By option what the weights began from: names and hashes of files, the parts taken; "": not given.
+        self.began_from: dict[str, str] = {}
 
     def start_clock(self) -> None:
         """An epoch, or what is left of it, begins."""
@@ -116,18 +117,23 @@ class TrainingState:
             settings that differ, by name, as saved and as now.
 
         Raises:
-            CheckpointError: another network's state, or (without ``override``) a run of other settings.
+            CheckpointError: another network's state, weights that began from others than stated, or (without
+                ``override``) a run of other settings.
         """
         state = read_checkpoint(path)
         if "optimizer" not in state:
             raise CheckpointError(f"{path}: holds weights only; continue from them with --init_from")
-        began_from = state.get("began_from") or self.began_from
-        if self.began_from not in ("", began_from):
-            raise CheckpointError(
-                f"{path}: began from {began_from}, not from {self.began_from}: --overwrite begins anew from that, and "
-                "without --init_from it goes on"
-            )
-        self.began_from = began_from
+        began_from = state.get("began_from", {})
+        if isinstance(began_from, str):  # of older ones, which noted one file
+            began_from = {"--init_from": began_from}
+        for option, now in self.began_from.items():
+            before = began_from.get(option, now)
+            if now not in ("", before):
+                raise CheckpointError(
+                    f"{path}: began {f'from {before}' if before else f'without {option}'}, not from {now}: --overwrite "
+                    f"begins anew from that, and without {option.replace('parts', 'from')} it goes on"
+                )
+        self.began_from |= began_from
         saved = state.get("settings") or {"seed": state["seed"], "epochs": state["epochs"]}
         changed = {
             name: [saved[name], now] for name, now in self.settings.items() if name in saved and saved[name] != now
