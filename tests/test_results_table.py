@@ -6,17 +6,19 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks.reproduce import __main__ as command
+from benchmarks.reproduce import scoring
 from benchmarks.reproduce.merge import merge, replace_section
 from benchmarks.reproduce.networks import NETWORKS
 from benchmarks.reproduce.report import flat_rows, interval, markdown, per_subject, table, verdicts
-from benchmarks.reproduce.scoring import METRICS, halves
+from benchmarks.reproduce.scoring import METRICS, Scores, halves
 from benchmarks.reproduce.sizes import FULL, ON_SHIPPED_BODY, QUICK, ROWS, SHIPPED, WHOLE
-from benchmarks.reproduce.training import checkpoint_of, is_trained, training_options, trainings
+from benchmarks.reproduce.training import checkpoint_of, is_trained, note_run, training_options, trainings
 from options.run_options import get_args_parser
 
 
@@ -150,6 +152,52 @@ def test_the_added_table_takes_no_other_size(
         with pytest.raises(SystemExit):
             command.main()
         assert "--on_shipped_body is a size, body and data of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--quick --whole", "--quick --shipped", "--shipped --body b.pt", "--whole --body b.pt", "--shipped --train_only",
+     "--no_training --train_only", "--train_only --output o"],
+)  # fmt: skip
+def test_no_option_wins_in_silence(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["reproduce", *words.split()])
+    with pytest.raises(SystemExit):
+        command.main()
+    said = capsys.readouterr().err
+    assert "do not go together" in said and all(word in said for word in words.split() if word.startswith("--"))
+
+
+def test_a_folder_of_another_run_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.pt").write_bytes(b"a"), Path("b.pt").write_bytes(b"b")
+    size = replace(QUICK, name="dex_ycb", train_root=Path("A"), body=Path("a.pt"))
+    for same in (size, replace(size, seeds=(7,))):
+        note_run(same)
+    for other, said in (
+        ({"train_root": Path("B")}, "train_root was A, is B"),
+        ({"body": Path("b.pt")}, "body was ca978112ca1b, is 3e23e8160039"),
+        ({"budgets": FULL.budgets}, "budgets was"),
+        ({"weights": SHIPPED.weights}, "weights was {}"),
+    ):
+        with pytest.raises(ValueError, match=rf"out/results/dex_ycb/run\.json.*{said}.*out/dex_ycb/dex_ycb_\* away"):
+            note_run(replace(size, **other))
+
+
+def test_scores_of_other_weights_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = object.__new__(Scores)
+    scores.folder, scores.seed, scores.device = tmp_path, 0, "cpu"
+    scores.parts, made = {"evaluation": None}, []
+    monkeypatch.setattr(scoring, "predict_dataset", lambda *_, model_hash: made.append(model_hash) or model_hash)
+    monkeypatch.setattr(scoring, "save_predictions", lambda path, _: path.parent.mkdir(exist_ok=True) or path.touch())
+    monkeypatch.setattr(scoring, "load_predictions", lambda _: SimpleNamespace(model_hash=made[-1]))
+    scores._summary = lambda _: {"n_images": len(made)}
+    for digest, expected in (("one", 1), ("one", 1), ("two", 2), ("two", 2)):
+        scores._network = lambda _, digest=digest: (None, None, digest)
+        assert scores._row(11, ROWS[12])["network"] == {"n_images": expected}
+        scores._predictions(ROWS[12].network, "none", "evaluation")
+        assert len(made) == expected
 
 
 def test_a_table_is_added_and_the_others_stay(tmp_path: Path) -> None:

@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+#: Options that say different things, and why.
+CONTRADICTIONS = (
+    ("--quick", "--whole", "each is a size"),
+    ("--quick", "--shipped", "each is a size"),
+    ("--whole", "--shipped", "each is a size"),
+    ("--whole", "--body", "whole trainings have bodies of their own"),
+    ("--shipped", "--body", "the networks of weights/ are trained"),
+    ("--shipped", "--train_only", "the networks of weights/ are trained"),
+    ("--no_training", "--train_only", "nothing would be done"),
+    ("--train_only", "--output", "no table is written"),
+)
+
+
 def get_args_parser() -> argparse.ArgumentParser:
     """Parser of the command."""
     parser = argparse.ArgumentParser(
@@ -73,13 +86,16 @@ def main() -> int:
         parser.error("--networks trains some of the networks and goes with --train_only: a table needs all")
     if args.on_shipped_body and (args.quick or args.whole or args.shipped or args.data_root or args.body):
         parser.error("--on_shipped_body is a size, body and data of its own; leave out what says another")
+    for *pair, why in CONTRADICTIONS:
+        if all(getattr(args, option.removeprefix("--")) for option in pair):
+            parser.error(f"{' and '.join(pair)} do not go together ({why}); leave one out")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     for name in ("data_root", "body", "output"):
         if getattr(args, name) is not None:
             setattr(args, name, getattr(args, name).resolve())
     os.chdir(Path(__file__).parents[2])  # where data, runs and weights are
     from benchmarks.reproduce.sizes import FULL, ON_SHIPPED_BODY, QUICK, SHIPPED, WHOLE
-    from benchmarks.reproduce.training import make_data, train_all
+    from benchmarks.reproduce.training import make_data, note_run, train_all
     from utils.device import choose_device
     from utils.files import atomic_path, write_json
 
@@ -114,6 +130,7 @@ def main() -> int:
     try:
         if not args.shipped:
             make_data(size)
+        note_run(size)
         if args.train_only:
             train_all(size)
             return 0

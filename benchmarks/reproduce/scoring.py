@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from benchmarks.reproduce.sizes import ROWS, Row, Size
 from benchmarks.reproduce.training import checkpoint_of, is_trained
 from datasets import build_dataset
-from src.engine.checkpoint import load_network
+from src.engine.checkpoint import ModelCard, load_network
 from src.engine.measure import evaluate_hands
 from src.engine.predict import predict_dataset
 from src.models.mesh_joints import mesh_hand
@@ -122,15 +123,15 @@ class Scores:
         return rows
 
     def _row(self, number: int, row: Row) -> dict[str, Any]:
-        path = self.folder / "rows" / f"{number:02d}.json"
+        path, digest = self.folder / "rows" / f"{number:02d}.json", self._network(row.network)[2]
         wanted = {"group": row.group, "recipe": row.recipe, "model": row.model, "shape": row.shape, "seed": self.seed}
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
-            if {key: found.get(key) for key in wanted} == wanted:
+            if {key: found.get(key) for key in wanted} == wanted and found.get("model_hash", digest) == digest:
                 return found
         logger.info("seed %d: %s %s, %s", self.seed, row.recipe, row.model, row.shape)
         predictions = self._predictions(row.network, row.shape, "evaluation")
-        result = {**wanted, "network": self._summary(predictions)}
+        result = {**wanted, "model_hash": digest, "network": self._summary(predictions)}
         if row.fits:
             result["fitted"] = self._summary(self._fitted(predictions))
         write_json(path, result)
@@ -138,12 +139,14 @@ class Scores:
 
     # --- predictions -------------------------------------------------------------------------
 
+    def _network(self, network: str) -> tuple[nn.Module, ModelCard, str]:
+        return load_network(checkpoint_of(self.size, network, self.seed), self.device)
+
     def _predictions(self, network: str, shape: str, part: str) -> Predictions:
         path = self.folder / "predictions" / f"{network}_{part}_{''.join(c if c.isalnum() else '_' for c in shape)}.npz"
-        if path.is_file():
-            return load_predictions(path)
-        checkpoint = checkpoint_of(self.size, network, self.seed)
-        model, card, digest = load_network(checkpoint, self.device)
+        model, card, digest = self._network(network)
+        if path.is_file() and (kept := load_predictions(path)).model_hash == digest:
+            return kept
         given = None if shape in ("predicted", "none") else GivenShapes(self.betas(shape, network))
         predictions = predict_dataset(model, card, self.parts[part], self.device, given, model_hash=digest)
         save_predictions(path, predictions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import hashlib
 import logging
 import os
 import subprocess
@@ -17,8 +18,10 @@ import torch
 
 from benchmarks.reproduce.networks import Network
 from benchmarks.reproduce.sizes import Size
+from datasets.bad_files import read_json
 from src.engine.checkpoint import read_checkpoint
 from src.engine.run_folder import records
+from utils.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,31 @@ def make_data(size: Size) -> None:
     _write(size.train_root, size.train_data)
     if size.body is not None and not size.body.is_file():
         raise FileNotFoundError(f"{size.body} is missing; scripts/train_body.sh trains the shared body (an hour)")
+
+
+def note_run(size: Size) -> None:
+    """Keep in a run's folder what its trainings and numbers are of; a folder without that is an older run's.
+
+    Raises:
+        ValueError: the folder is of a run on other data, from another body or of other lengths; names them.
+    """
+    body = size.body if size.body is not None and size.body.is_file() else None
+    noted = {
+        "train_root": str(size.train_root),
+        "test_root": str(size.test_root),
+        "test_split": size.test_split,
+        "body": body and hashlib.sha256(body.read_bytes()).hexdigest()[:12],
+        "weights": {network: str(path) for network, path in (size.weights or {}).items()},
+        "budgets": {name: list(budget) for name, budget in size.budgets.items()},
+    }
+    path = size.folder / "run.json"
+    before = read_json(path, can_skip=False) if path.is_file() else noted
+    if differ := [f"{name} was {before.get(name)}, is {now}" for name, now in noted.items() if before.get(name) != now]:
+        raise ValueError(
+            f"{path}: what lies there is of another run: {'; '.join(differ)}. Give what that run had, or move "
+            f"{size.folder} and out/dex_ycb/{size.name}_* away"
+        )
+    write_json(path, noted)
 
 
 def make_test_data(size: Size) -> None:
