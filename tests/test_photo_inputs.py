@@ -137,7 +137,6 @@ def tools_of(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "said"),
     [
         ("--K 600,600,320,240 --fov 60", "--K and --fov"),
-        ("--checkpoint a --resume b", "--checkpoint and --resume"),
         ("--resume", "--resume without a file"),
         ("--shape gt", "--shape gt"),
         ("--shape mean --identity ME", "--shape mean"),
