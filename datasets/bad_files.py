@@ -91,11 +91,17 @@ def read_npz(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.
 
 
 def possible_intrinsics(K: np.ndarray) -> np.ndarray:
-    """(...) bool: matrices (..., 3, 3) px that a camera can have."""
+    """(...) bool: matrices (..., 3, 3) px that a camera can have; below their diagonal is 0, and its end is 1."""
     focal, centre = np.stack([K[..., 0, 0], K[..., 1, 1]]), K[..., :2, 2]
-    finite = np.isfinite(K).all(axis=(-2, -1))
+    below = np.concatenate([K[..., 1, :1], K[..., 2, :] - [0, 0, 1]], axis=-1)
+    finite = np.isfinite(K).all(axis=(-2, -1)) & (np.abs(below) < 1e-6).all(axis=-1)
     focal_possible = ((focal > 0) & (focal < _LARGEST_FOCAL)).all(axis=0)
     return finite & focal_possible & (np.abs(centre) < _LARGEST_FOCAL).all(axis=-1)
+
+
+def possible_rotation(matrix: np.ndarray) -> bool:
+    """Whether a finite matrix (3, 3) turns, and neither scales nor mirrors."""
+    return bool(np.abs(matrix @ matrix.T - np.eye(3)).max() < 1e-3 and np.linalg.det(matrix) > 0)
 
 
 def possible_poses(values: np.ndarray, where: str | Path) -> np.ndarray:

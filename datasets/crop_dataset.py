@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 FARTHEST = 20.0  # metres: no data set's hand is as far from the camera
 _WRIST_TO_ORIGIN = 0.5  # metres: no rest hand's wrist is as far from its model's origin
 LARGEST_BETA = 50.0  # people's lie within some 5 standard deviations
+_LONGEST_HAND = 0.5  # metres: no joint is as far from its wrist
 _APART = 0.05  # of a box's side, twice the hand's: published keypoints lie nearer to the joints in the picture
 _OF_JOINTS = 80  # percent of a hand's joints that do: two fingers that are exchanged are more than the rest
 
@@ -273,12 +274,15 @@ class CropDataset(ColumnDataset):
 
 
 def _impossible_labels(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """(N,) bool: joints or translation beyond `FARTHEST` or of different places, betas beyond `LARGEST_BETA`, or not
-    finite."""
+    """(N,) bool: joints or translation beyond `FARTHEST` or of different places, joints beyond `_LONGEST_HAND` from the
+    wrist, betas beyond `LARGEST_BETA`, or not finite."""
     joints, transl, betas = (np.abs(columns[key]) for key in ("joints", "transl", "betas"))
     plausible = (joints < FARTHEST).all(axis=(1, 2)) & (transl < FARTHEST).all(axis=1)
     others = [columns["transl"], *([columns["label_joints"][:, 0]] if "label_joints" in columns else [])]
     for other in others:
         apart = np.linalg.norm(columns["joints"][:, 0].astype(np.float64) - other, axis=1)
         plausible &= (apart < _WRIST_TO_ORIGIN) | ~columns["valid"]
+    for points in (columns[key].astype(np.float64) for key in ("joints", "label_joints") if key in columns):
+        reach = np.linalg.norm(points - points[:, :1], axis=2).max(axis=1)
+        plausible &= (reach < _LONGEST_HAND) | ~columns["valid"]
     return ~(plausible & (betas < LARGEST_BETA).all(axis=1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,7 +57,7 @@ class HO3D(CropDataset):
 
         Raises:
             FileNotFoundError: naming the missing file or folder.
-            BadFileError: naming a meta file that is unusable.
+            BadFileError: naming a meta file that is unusable, or what is wrong in evaluation.txt.
             ValueError: another split, left hands, or vertices, which are not annotated.
         """
         settings = DatasetOptions(**options)
@@ -74,11 +75,19 @@ class HO3D(CropDataset):
         strange = next((name for name in self.names if not _NAME.fullmatch(name)), None)
         if strange is not None:
             raise bad_file(listing, f"line {strange[:80]!r} is not SEQ/ID", can_skip=False)
+        name, times = Counter(self.names).most_common(1)[0]
+        if times > 1:
+            raise bad_file(listing, f"lists {name} {times} times", can_skip=False)
         first = [root / "evaluation" / _image_name(self.names[0], ending) for ending in ENDINGS.values()]
         present = [version for version, path in zip(ENDINGS, first, strict=True) if path.is_file()]
         if not present:
             raise FileNotFoundError(f"neither {first[0]} nor {first[1].name} is there. {_HOW_TO_GET}")
         self.version = present[0]
+        if len(present) > 1:
+            logger.warning(
+                "%s and %s are both there: the .%s are taken, as of version %s; remove the others if that is wrong",
+                first[0], first[1].name, ENDINGS[self.version], self.version,
+            )  # fmt: skip
         count = len(self.names)
         intrinsics, boxes, self.num_bad_labels = _read_metas(root, self.names, settings.skip_bad)
         _, sequence = np.unique([name.split("/")[0] for name in self.names], return_inverse=True)
@@ -142,7 +151,9 @@ def _read_meta(sample: Path) -> tuple[np.ndarray, np.ndarray]:
         left, top, right, bottom = corners = np.asarray(meta["handBoundingBox"], dtype=np.float64).reshape(4)
     if not (possible_intrinsics(K) and np.isfinite(corners).all()):
         raise bad_file(path, "camMat or handBoundingBox holds impossible numbers")
-    return K, np.array([(left + right) / 2, (top + bottom) / 2, 2 * max(right - left, bottom - top, 1.0)])
+    if right <= left or bottom <= top:
+        raise bad_file(path, f"handBoundingBox {corners.tolist()} is not left, top, right, bottom px")
+    return K, np.array([(left + right) / 2, (top + bottom) / 2, 2 * max(right - left, bottom - top)])
 
 
 def _read_metas(root: Path, names: list[str], skip_bad: bool) -> tuple[np.ndarray, np.ndarray, int]:

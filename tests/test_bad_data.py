@@ -229,10 +229,30 @@ def test_ho3d_listing_and_labels_are_named(ho3d: Path, tmp_path: Path) -> None:
     (root / "evaluation_xyz.json").write_text("<html>")
     with pytest.raises(BadFileError, match="evaluation_xyz.json"):
         build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN).official_labels()
-    for data in (b"\xff\xfe", b"<html>", b"../../etc/0001", bytes(40)):
+    names = (root / "evaluation.txt").read_bytes()
+    for data in (b"\xff\xfe", b"<html>", b"../../etc/0001", bytes(40), names + b"\n" + names.split()[0]):
         (root / "evaluation.txt").write_bytes(data)
         with pytest.raises(BadFileError, match="evaluation.txt"):
             build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN)
+
+
+def test_ho3d_pictures_of_both_versions_are_told(ho3d: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = Path(shutil.copytree(ho3d, tmp_path / "root"))
+    for path in [*(root / "evaluation").rglob("rgb/*")]:
+        path.with_suffix(".jpg").touch()
+    assert build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN).version == "v2"
+    assert "both there: the .png are taken, as of version v2" in caplog.text
+
+
+@pytest.mark.parametrize("box", [(200, 150, 100, 50), (300, 200, 80, 90), (0, 0, 0, 0), (-1, -1, -1, -1)])
+def test_ho3d_boxes_without_area_are_named_and_skipped(ho3d: Path, tmp_path: Path, box: tuple[int, ...]) -> None:
+    root = Path(shutil.copytree(ho3d, tmp_path / "root"))
+    path = min((root / "evaluation").rglob("meta/*.pkl"))
+    path.write_bytes(pickle.dumps(safe_load(path) | {"handBoundingBox": list(box)}))
+    with pytest.raises(BadFileError, match=f"{path.name}: handBoundingBox .*--skip_bad"):
+        build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN)
+    skipping = build_dataset("ho3d", root, "evaluation", mano_dir=STAND_IN, skip_bad=True)
+    assert skipping.num_bad_labels == 1 and skipping._boxes[0, 2] >= 640
 
 
 def test_ho3d_meta_with_impossible_numbers(ho3d: Path, tmp_path: Path) -> None:
@@ -342,7 +362,9 @@ def test_two_fingers_that_are_exchanged_in_the_picture_alone_are_noticed(root: P
     assert dataset.num_outliers > len(dataset) // 2
 
 
-@pytest.mark.parametrize(("key", "value"), [("joint_3d", 1e30), ("joint_3d", 25.0), ("pose_m", 1e30)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("joint_3d", 1e30), ("joint_3d", 25.0), ("joint_3d", 2.0), ("pose_m", 1e30)]
+)
 def test_samples_with_impossible_labels_are_invalid_and_counted(root: Path, key: str, value: float) -> None:
     path = min(root.rglob("labels_*.npz"))
     with np.load(path) as labels:
@@ -666,6 +688,9 @@ def test_extrinsics_that_are_missing_or_damaged_are_named(root: Path) -> None:
         ("<html>", "extrinsics.yml: not a mapping"), (f"extrinsics: {{'{SERIALS[0]}': [1, 2]}}", "extrinsics.yml"),
         ("extrinsics: {a: [.nan,0,0,0,0,0,0,0,0,0,0,0]}", "a is not finite"),
         ("extrinsics: {a: [0,0,0,0,0,0,0,0,0,0,0,0]}", f"lack camera {SERIALS[0]}"),
+        (f"extrinsics: {{'{SERIALS[0]}': [1.1,0,0,0,0,1.1,0,0,0,0,1.1,0]}}", f"{SERIALS[0]} has no rotation"),
+        (f"extrinsics: {{'{SERIALS[0]}': [-1,0,0,0,0,1,0,0,0,0,1,0]}}", f"{SERIALS[0]} has no rotation"),
+        (f"extrinsics: {{'{SERIALS[0]}': [1,0,0,640,0,1,0,0,0,0,1,0]}}", "are these mm"),
     ):  # fmt: skip
         path.write_text(text)
         with pytest.raises(BadFileError, match=said):

@@ -69,7 +69,10 @@ def test_a_crop_shows_the_joints_through_its_own_camera() -> None:
 
 def test_cameras_that_cannot_be() -> None:
     good = np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]])
-    for row, column, value in ((0, 0, 0.0), (1, 1, -600.0), (0, 2, np.nan), (1, 2, np.inf), (0, 0, 2e6), (1, 2, -3e6)):
+    for row, column, value in (
+        (0, 0, 0.0), (1, 1, -600.0), (0, 2, np.nan), (1, 2, np.inf), (0, 0, 2e6), (1, 2, -3e6), (2, 0, 320.0),
+        (2, 1, 0.01), (2, 2, 0.0), (1, 0, 0.5),
+    ):  # fmt: skip
         bad = good.copy()
         bad[row, column] = value
         assert possible_intrinsics(np.stack([good, bad])).tolist() == [True, False], (row, column, value)

@@ -284,6 +284,23 @@ def test_truncated_pictures_are_named_or_skipped_and_counted(
     check_sample(sample)
 
 
+@pytest.mark.parametrize("key", ["joint_3d", "joint_2d"])
+def test_frames_with_a_joint_without_annotation_are_left_out(small: Path, key: str) -> None:
+    path = first_files(small)[1]
+    with np.load(path) as labels:
+        points = labels[key].copy()
+    points[0, 7] = -1
+    edit_labels(path, **{key: points})
+    assert open_split(small).columns["image_id"][0] == 1
+
+
+def test_pictures_beyond_the_promised_ones_are_told(small: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = first_files(small)[0].parent
+    (folder / "color_000002.jpg").touch()
+    open_split(small)
+    assert f"{folder} holds 3 pictures, but meta.yml promises 2 frames" in caplog.text
+
+
 def test_frames_without_annotation_are_left_out_unless_wanted(small: Path) -> None:
     minus = {"joint_3d": np.full((1, 21, 3), -1, np.float32), "joint_2d": np.full((1, 21, 2), -1, np.float32)}
     edit_labels(first_files(small)[1], pose_m=np.zeros((1, 51), np.float32), **minus)

@@ -221,6 +221,8 @@ def test_missing_things_are_named(copy: Path, tmp_path: Path) -> None:
         ("reconstruction/mano_params_r.txt", lambda text: text.replace(text.split()[5], "nan", 1), "NaN"),
         ("image_cropped/right/list.txt", lambda text: "0 10 20\n", "cam xmin xmax ymin ymax"),
         ("image_cropped/right/list.txt", lambda text: "0 20 10 5 8\n", "empty box"),
+        ("image_cropped/right/list.txt", lambda text: "0 10.6 20 5 8\n", "not whole"),
+        ("image_cropped/right/list.txt", lambda text: 2 * text, "lists camera 0 twice"),
     ],
 )
 def test_unusable_labels_are_named_or_skipped_and_counted(copy: Path, name: str, damage: object, message: str) -> None:
@@ -239,6 +241,7 @@ def test_unusable_labels_are_named_or_skipped_and_counted(copy: Path, name: str,
         ("extrinsic.txt", lambda lines: lines[:-1], "camera block 1"),
         ("extrinsic.txt", lambda lines: [*lines[:5], "2 0 0", *lines[6:]], "no rotation"),
         ("intrinsic.txt", lambda lines: lines[:3], "no camera"),
+        ("intrinsic.txt", lambda lines: [*lines, *lines[3:7]], "lists camera 0 twice"),
     ],
 )
 def test_unusable_cameras_are_named(copy: Path, name: str, damage: object, message: str) -> None:

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from datasets.bad_files import bad_file, possible_intrinsics, read_npz, reading
+from datasets.bad_files import bad_file, possible_intrinsics, possible_rotation, read_npz, reading
 from datasets.crop_cache import state_of
-from datasets.dex_ycb.splits import OFFICIAL_SEQUENCES_PER_SUBJECT, SUBJECTS, Split
+from datasets.dex_ycb.splits import OFFICIAL_SEQUENCES_PER_SUBJECT, SERIALS, SUBJECTS, Split
 
 logger = logging.getLogger(__name__)
 
 WIDTH, HEIGHT = 640, 480
+_FARTHEST_CAMERA = 20.0  # m, from the world's origin, which is another camera
 
 _SUBJECT_FOLDER = re.compile(r"\d{8}-subject-(\d{1,6})")
 _SEQUENCE_FOLDER = re.compile(r"\d{8}_\d{6}")
@@ -177,7 +178,7 @@ def read_extrinsics(root: Path, sequence: Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: if one of the two files is missing.
-        BadFileError: if one lacks what it must hold.
+        BadFileError: if one lacks what it must hold, or a camera turned by no rotation or 20 m away.
     """
     meta_path = sequence / "meta.yml"
     meta = read_yaml(meta_path)
@@ -190,12 +191,18 @@ def read_extrinsics(root: Path, sequence: Path) -> dict[str, np.ndarray]:
             pose[:3] = np.array(numbers, dtype=np.float64).reshape(3, 4)
             if not np.isfinite(pose).all():
                 raise ValueError(f"{serial} is not finite")
+            if serial in SERIALS and not possible_rotation(pose[:3, :3]):
+                raise ValueError(f"{serial} has no rotation matrix; the numbers are rows of [R|t], camera to world")
+            if serial in SERIALS and np.linalg.norm(pose[:3, 3]) >= _FARTHEST_CAMERA:
+                raise ValueError(f"{serial} stands at {pose[:3, 3].tolist()}, in m; are these mm? Divide them by 1000")
             found[serial] = pose
     return found
 
 
 def check_camera_folder(folder: Path, num_frames: int) -> None:
-    """Check that a camera folder holds the picture and the labels of every frame.
+    """Check that a camera folder holds the picture and the labels of every frame; warn of pictures beyond the last.
+
+    A warning, as the official toolkit counts ``num_frames`` too, and so do official image ids.
 
     Raises:
         FileNotFoundError: naming the first file that is missing.
@@ -208,6 +215,11 @@ def check_camera_folder(folder: Path, num_frames: int) -> None:
                     f"{folder / name} is missing (meta.yml promises {num_frames} frames): the data set is only half "
                     f"copied. {_HOW_TO_GET}"
                 )
+    if color_name(num_frames) in present:
+        logger.warning(
+            "%s holds %d pictures, but meta.yml promises %d frames: the others are left out and not counted in image "
+            "ids. Remove them, or copy meta.yml again", folder, count_frames(folder), num_frames,
+        )  # fmt: skip
 
 
 def count_frames(folder: Path) -> int:

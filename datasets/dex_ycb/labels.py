@@ -81,8 +81,8 @@ class LabelTable:
 
     @property
     def annotated(self) -> np.ndarray:
-        """(N,) bool: the frame has a hand annotation (joints not all -1, pose not all 0; docs/facts.md 1.4)."""
-        no_joints = (self.joint_3d == -1).all(axis=(1, 2)) | (self.joint_2d == -1).all(axis=(1, 2))
+        """(N,) bool: the frame has a hand annotation (no joint is -1, pose not all 0; docs/facts.md 1.4)."""
+        no_joints = ((self.joint_3d == -1).all(axis=2) | (self.joint_2d == -1).all(axis=2)).any(axis=1)
         return ~(no_joints | (self.pose_m == 0).all(axis=1) | self.bad)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.bad_files import bad_file, possible_intrinsics, possible_poses
+from datasets.bad_files import bad_file, possible_intrinsics, possible_poses, possible_rotation
 from datasets.crop_cache import state_of
 from utils.files import READ_ERRORS
 
@@ -122,7 +122,7 @@ def read_cameras(folder: Path) -> dict[int, Camera]:
     cameras = {}
     for number, block in extrinsics.items():
         if number in intrinsics:
-            if np.abs(block[1:] @ block[1:].T - np.eye(3)).max() > 1e-3 or np.linalg.det(block[1:]) < 0:
+            if not possible_rotation(block[1:]):
                 raise bad_file(folder / "extrinsic.txt", f"camera {number} has no rotation matrix")
             if not possible_intrinsics(intrinsics[number]):
                 raise bad_file(folder / "intrinsic.txt", f"camera {number} has impossible numbers")
@@ -135,15 +135,20 @@ def read_crops(path: Path) -> list[Crop]:
 
     Raises:
         FileNotFoundError: if it is missing.
-        BadFileError: if a row is not five whole numbers, or its box is empty.
+        BadFileError: if a row is not five whole numbers, its box is empty, or its camera has a row already.
     """
     crops = []
     for line in _read_text(path).splitlines():
         if line.strip():
             try:
-                crop = Crop(*(int(float(part)) for part in line.split()))
+                numbers = [float(part) for part in line.split()]
+                crop = Crop(*map(int, numbers))
             except READ_ERRORS as error:
                 raise bad_file(path, f"row {line[:80]!r} is not: cam xmin xmax ymin ymax") from error
+            if list(crop) != numbers:
+                raise bad_file(path, f"row {line!r} has numbers that are not whole")
+            if crop.camera in [other.camera for other in crops]:
+                raise bad_file(path, f"lists camera {crop.camera} twice")
             if crop.xmax <= crop.xmin or crop.ymax <= crop.ymin:
                 raise bad_file(path, f"row {line!r} has an empty box")
             if max(map(abs, crop)) > _LARGEST:
@@ -211,11 +216,14 @@ def _read_blocks(path: Path, shape: tuple[int, int]) -> dict[int, np.ndarray]:
     for start in range(0, len(lines), rows + 1):
         try:
             number = int(lines[start][-1])
-            blocks[number] = np.array(lines[start + 1 : start + 1 + rows], dtype=np.float64).reshape(shape)
+            block = np.array(lines[start + 1 : start + 1 + rows], dtype=np.float64).reshape(shape)
         except READ_ERRORS as error:
             raise bad_file(path, f"camera block {start // (rows + 1)} is not an id and {rows} rows of 3") from error
-        if not np.isfinite(blocks[number]).all():
+        if not np.isfinite(block).all():
             raise bad_file(path, f"camera {number} holds NaN or infinity")
+        if number in blocks:
+            raise bad_file(path, f"lists camera {number} twice")
+        blocks[number] = block
     if not blocks:
         raise bad_file(path, "lists no camera")
     return blocks
