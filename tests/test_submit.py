@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import build_dataset
+from datasets import build_dataset, write_shards
 from datasets.bad_files import BadFileError
 from datasets.sample import check_sample
 from datasets.synthetic.freihand_writer import write_freihand
@@ -86,6 +86,8 @@ def test_freihand_files_of_true_meshes_score_as_perfect(freihand: Path, tmp_path
         assert bundle.namelist() == ["pred.json"]
     evaluate(options("eval", "freihand", freihand, tmp_path, *words[2:]))  # without a name: its network's
     assert (tmp_path / "FreiHAND/truth/truth.json").read_bytes() == path.read_bytes()
+    with pytest.raises(ValueError, match="the server knows evaluation, s0_test, not split training"):
+        evaluate(options("eval", "freihand", freihand, tmp_path, *words, "--split", "training"))
     again = evaluate(options("eval", "freihand", freihand, tmp_path, "--predictions", str(path.with_suffix(".zip"))))
     assert again["official"] == pytest.approx(summary["official"], abs=1e-6)
 
@@ -141,6 +143,8 @@ def test_dexycb_file_holds_both_sides_and_every_frame(dex_ycb: Path, tmp_path: P
     assert summary["official"]["absolute"]["mpjpe_mm"] < 1e-3 and summary["official"]["root-relative"]["auc"] > 0.98
     lines = (tmp_path / f"dex_ycb/e/e_{setup}_test.txt").read_text().splitlines()
     assert len(lines) == len(dataset) and predictions.is_left.any() and not predictions.is_left.all()
+    with pytest.raises(ValueError, match="the server knows s0_test, s1_test, s2_test, s3_test, not split s5_test"):
+        evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words, "--split", "s5_test"))
     save_predictions(tmp_path / "p.npz", predictions.select(~predictions.is_left))
     with pytest.raises(SubmissionError, match="both hand sides"):
         evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words))
@@ -210,8 +214,11 @@ def test_owned_cmr_checkpoint_gives_freihand_files_without_labels(freihand: Path
         evaluate(options("eval", "freihand", root, tmp_path, "--model", "cmr_sg", "--resume", "other.pt"))
     predictions = true_meshes(build_dataset("freihand", freihand, "s0_test"), "freihand")
     save_predictions(tmp_path / "p.npz", predictions)
-    with pytest.raises(ValueError, match="--submit writes"):
-        evaluate(options("eval", "freihand", root, tmp_path, "--predictions", str(tmp_path / "p.npz")))
+    words = ["--dataset", "freihand", "--data_root", str(root), "--output", str(tmp_path / "shards"), "--crop", "image"]
+    write_shards.write(write_shards.get_args_parser().parse_args(words), "s0_test")
+    for data in (root, tmp_path / "shards"):
+        with pytest.raises(ValueError, match="not annotated.*--submit writes"):
+            evaluate(options("eval", "freihand", data, tmp_path, "--predictions", str(tmp_path / "p.npz")))
 
 
 def test_identity_network_is_told_true_mean_and_calibrated_shapes(dex_ycb: Path, tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return {"auto": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16, "no": None}[amp]
 
 
-def open_dataset(args: argparse.Namespace, split: str, crop_size: int, **overrides: object) -> SampleDataset:
-    """The data set of the options at a split."""
+def open_dataset(args: argparse.Namespace, split: str, crop_size: int | None, **overrides: object) -> SampleDataset:
+    """The data set of the options at a split; ``crop_size`` None: as shards hold it."""
     options = {
         "side": args.side,
         "crop_size": crop_size,

@@ -26,6 +26,9 @@ from utils.files import writable_file, write_json
 
 logger = logging.getLogger(__name__)
 
+#: Splits of ``--submit`` whose labels the servers have.
+OFFICIAL_SPLITS = {"dexycb": ("s0_test", "s1_test", "s2_test", "s3_test"), "freihand": ("evaluation", "s0_test")}
+
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """``run.py --phase eval``: from a checkpoint, a predictions file or an official result file.
@@ -41,6 +44,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
     if args.submit and has_shards(args.data_root):
         raise ValueError(f"--submit {args.submit} needs the data set itself, not shards of it: --data_root DIR")
+    if not args.predictions:
+        _check_official(args, args.split or f"{args.setup}_test")
     if args.results:
         writable_file(args.results, "--results")  # before the work, not after it
     device = choose_device(args.device, args.threads)
@@ -62,6 +67,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     split = args.split or predictions.split or f"{args.setup}_test"
     if "--setup" in args.given_options and not args.split and split != f"{args.setup}_test":
         raise ValueError(f"{predictions.source} is of split {split}, not of --setup {args.setup}; leave that out")
+    _check_official(args, split)
     dataset = _open_labels(args, split)
     summary: dict[str, Any] = {"split": split, "model": predictions.model_name, "n_images": len(predictions)}
     if counts:
@@ -113,8 +119,16 @@ def _written(args: argparse.Namespace, summary: dict[str, Any]) -> dict[str, Any
     return summary
 
 
+def _check_official(args: argparse.Namespace, split: str) -> None:
+    known = OFFICIAL_SPLITS.get(args.submit, (split,))
+    if split not in known:
+        raise ValueError(f"--submit {args.submit}: the server knows {', '.join(known)}, not split {split}")
+
+
 def _open_labels(args: argparse.Namespace, split: str) -> SampleDataset:
     """The data set at a split, for its labels; no picture is read."""
+    if has_shards(args.data_root):  # whose crops are what they are, and not looked at
+        return config.open_dataset(args, split, None, **({"crop": None} | config.every_frame(args)))
     cache = args.cache if args.dataset == "dex_ycb" else None  # which also keeps DexYCB's labels
     return config.open_dataset(args, split, args.crop_size or 128, **({"cache": cache} | config.every_frame(args)))
 
