@@ -85,7 +85,7 @@ def write(args: argparse.Namespace, split: str) -> None:
     """Write one split as the options say.
 
     Raises:
-        ShardSettingsError: the folder holds other shards, finished or not; or nothing is to be written.
+        ShardSettingsError: the folder holds other shards, finished or not; negative rows; or nothing is to be written.
         BadFileError: a picture is unusable (unless ``skip_bad``, which leaves it out and counts it).
         OSError: the disk is full; what was written stays.
     """
@@ -104,6 +104,8 @@ def write(args: argparse.Namespace, split: str) -> None:
     data = build_dataset(args.dataset, args.data_root, split, **options, **special, **opening)
     order = args.order or ("shuffled" if "train" in split else "official")
     rows = args.rows
+    if rows is not None and min(rows) < 0:
+        raise ShardSettingsError(f"--rows {rows[0]}:{rows[1]}: rows are counted from 0, not from the end")
     settings = {name: default for name, (_, default) in OF_DATASET.items()} | options | special | {
         "image": args.image, "quality": quality, "order": order,
         "shard_size": args.shard_size, "rows": rows,
@@ -137,7 +139,7 @@ def write(args: argparse.Namespace, split: str) -> None:
     write_json(folder / INDEX_NAME, {
         "schema": SCHEMA, "dataset": args.dataset, "split": split, "count": count, "settings": settings, "hands": hands,
         "label_hand": dict(data.label_hand), "left_out": len(chosen) - count, "command": " ".join(sys.argv),
-        "shards": shards,
+        "shards": shards, "labels": source["labels"], "of": len(data),
     })  # fmt: skip
     (folder / _PLAN_NAME).unlink()
     logger.info("%s: %d samples in %d shards, %d left out", folder, count, len(shards), len(chosen) - count)

@@ -23,9 +23,11 @@ from datasets.shards.dataset import Shards, ShardSettingsError, read_index, read
 from datasets.synthetic.freihand_writer import write_freihand
 from options.recipes import apply_recipe
 from options.run_options import get_args_parser
+from src.engine.evaluate import evaluate
 from src.engine.train import Trainer, train
 from tests.dex_ycb_layout import write_dex_ycb
 from tests.interrupting import interrupt
+from utils.artifacts import Predictions, save_predictions
 
 STAND_IN = str(Path(__file__).parent.parent / "template" / "stand_in.npz")
 SPLIT, SIZE, COUNT = "s1_train", 7, 32  # two people, both hands, eight cameras: five shards, the last of four samples
@@ -230,11 +232,36 @@ def test_parts_on_two_disks_are_one_data_set(
     assert not [text for text in caplog.messages if "none of these parts" in text]
     with pytest.raises(ShardSettingsError, match=r"20 samples are there more than once.*each part once"):
         opened(f"{tmp_path / 'a'}:{tmp_path / 'a'}")
+    with pytest.raises(ShardSettingsError, match="20 samples are there more than once"):
+        opened(f"{written}:{tmp_path / 'a'}")
     opened(tmp_path / "b")
     assert any("rows 0 to 20 of the split are in none of these parts" in text for text in caplog.messages)
+    opened(tmp_path / "a")
+    assert any(f"rows 20 to {COUNT} of the split are in none of these parts" in text for text in caplog.messages)
     assert write(root, tmp_path / "c", "--image", "jpg") == 0
     with pytest.raises(ShardSettingsError, match="settings differ"):
         opened(f"{tmp_path / 'a'}:{tmp_path / 'c'}")
+    other = write_dex_ycb(tmp_path / "other", subjects=(1, 3))  # as many samples
+    assert write(other, tmp_path / "d", "--rows", f"20:{COUNT}") == 0
+    with pytest.raises(ShardSettingsError, match="labels differ.*parts of one data set"):
+        opened(f"{tmp_path / 'a'}:{tmp_path / 'd'}")
+    for name in ("a", "b"):  # as written before labels were noted
+        path = tmp_path / name / SPLIT / "index.json"
+        index = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in index.items() if key not in ("labels", "of")}))
+        assert len(opened(f"{tmp_path / 'a'}:{tmp_path / 'b'}")) == COUNT
+
+
+def test_predictions_are_evaluated_on_shards_of_any_size(root: Path, written: Path, tmp_path: Path) -> None:
+    data = source(root)
+    rows = {key: data.columns[key] for key in ("image_id", "subject_id", "sequence_id", "is_left", "pose", "betas")}
+    hand = {"hand_name": data.assets["right"].name, "hand_hash": data.assets["right"].hash}
+    save_predictions(
+        tmp_path / "p.npz", Predictions(**rows, **hand, K=data.columns["K_image"], dataset="dex_ycb", split=SPLIT)
+    )
+    words = ["--phase", "eval", "--data_root", str(written), "--predictions", str(tmp_path / "p.npz")]
+    words += ["--side", "both", "--device", "cpu", "--mano_dir", STAND_IN]
+    assert evaluate(get_args_parser().parse_args(words))["mpjpe_mm"] < 1e-2
 
 
 def test_unreadable_pictures_are_left_out_and_counted(
@@ -409,3 +436,4 @@ def test_other_settings_are_refused(root: Path, written: Path, copy: Path, tmp_p
     assert write(root, tmp_path / "x", "--crop", "image") == 2
     assert write(root, tmp_path / "x", "--quality", "20") == 2  # of a png
     assert write(root, tmp_path / "x", "--rows", "40:50") == 2
+    assert write(root, tmp_path / "x", "--rows=-4:-1") == 2

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 SCHEMA = 2
 #: ``shards`` are dicts of file, count, bytes, sha256 and table_sha256; ``left_out`` counts unreadable pictures.
 INDEX_KEYS = {"schema", "dataset", "split", "count", "settings", "hands", "label_hand", "left_out", "command", "shards"}
+#: Of all the samples that ``rows`` were chosen from: digest of their labels, and their count. Older indices lack these.
+WHOLE_KEYS = ("labels", "of")
 #: Behind the labels in a row of a table: where a picture's bytes start in the tar, and how many; mask_size 0: none.
 PLACE = [("offset", "<i8"), ("size", "<i8"), ("crc32", "<u4"), ("mask_offset", "<i8"), ("mask_size", "<i8")]
 PLACE_NAMES = [name for name, _ in PLACE]
@@ -74,19 +76,24 @@ class Shards(ColumnDataset):
         Raises:
             FileNotFoundError: naming the missing index, table or shard.
             BadFileError: naming a shard that is cut short, and its first sample that is lost (unless ``skip_bad``).
-            ShardSettingsError: the shards hold other crops, other hands or another hand model, or the same samples
-                twice; says which.
+            ShardSettingsError: the shards hold other crops, other hands or another hand model, parts of different data
+                sets, or the same samples twice; says which.
         """
         folders = split_folders(root, split)
         indices = [read_index(folder) for folder in folders]
         self.index = index = indices[0]
         # Parts of one data set differ in nothing but the rows they hold.
-        kinds = [{name: each[name] for name in ("dataset", "settings", "hands")} for each in indices]
+        noted = {name: each[name] for each in indices for name in WHOLE_KEYS if name in each}
+        names = ("dataset", "settings", "hands", *WHOLE_KEYS)
+        kinds = [{name: (noted | each).get(name) for name in names} for each in indices]
         for folder, kind in zip(folders, kinds, strict=True):
             kind["settings"] = kind["settings"] | {"rows": None}
             differ = ", ".join(name for name in kind if kind[name] != kinds[0][name])
             if differ:
-                raise ShardSettingsError(f"{folder}: shards of another kind than in the first folder ({differ} differ)")
+                raise ShardSettingsError(
+                    f"{folder}: shards of another kind than in the first folder ({differ} differ); give parts of one "
+                    "data set that were written with the same options"
+                )
         settings, self.label_hand = index["settings"], index["label_hand"]
         if dataset not in (None, index["dataset"]):
             raise ShardSettingsError(f"{root}: these are shards of {index['dataset']}, not of {dataset}")
@@ -209,8 +216,9 @@ def _tell_what_is_missing(root: str | Path, indices: list[dict[str, Any]]) -> No
         logger.warning("%s: %d samples, whose pictures could not be read, are not in these shards", root, left_out)
     if indices[0]["settings"]["paper_filter"]:
         logger.warning("%s: these shards were written with --paper_filter; the other samples are not there", root)
-    parts = sorted(part["settings"]["rows"] or [0, None] for part in indices)
-    for (_, end), (start, _) in itertools.pairwise([[0, 0], *parts]):
+    parts = sorted((part["settings"]["rows"] or [0, None] for part in indices), key=lambda rows: rows[0])
+    whole = [[part["of"], None] for part in indices[:1] if "of" in part]
+    for (_, end), (start, _) in itertools.pairwise([[0, 0], *parts, *whole]):
         if end is not None and start > end:
             logger.warning("%s: rows %d to %d of the split are in none of these parts", root, end, start)
 
@@ -254,7 +262,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         )
     with reading(path, "an index of shards", can_skip=False):
         content = read_json(path, can_skip=False)
-        if content["schema"] != SCHEMA or set(content) != INDEX_KEYS:
+        if content["schema"] != SCHEMA or set(content).difference(WHOLE_KEYS) != INDEX_KEYS:
             raise ValueError(f"schema {content['schema']} instead of {SCHEMA}: of another version, write them again")
         return content
 
