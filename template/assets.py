@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ def load_hand_assets(
         FileNotFoundError: nothing at a path that was given (also by MANO_DIR); lists every path
             tried and where to register for the files.
         ValueError: an array is missing or has a wrong shape or non-finite values (named with the
-            file, the key, and what was found and expected); the file is of the other hand, by its name or its mesh.
+            file, the key, and what was found and expected), or is transposed, turned inside out or in other units; the
+            file is of the other hand, by its name or its mesh.
         UnsafePickleError: the pickle names code; nothing was run.
     """
     if side not in SIDES:
@@ -106,23 +107,38 @@ def load_hand_assets(
         file = STAND_IN_PATH
     stand_in = next((path for path in STAND_INS if filecmp.cmp(path, file, shallow=False)), None)
     if stand_in is not None:  # it, or a copy
+        assets = _load_stand_in(stand_in, side)
+    else:
+        assets = _checked(_read(file), file, side, "MANO")
+        _check_place(assets, file)
+        assets = replace(assets, name=_stand_in_names(side).get(assets.hash, "MANO"))  # of other bytes, as a pickle
+    if assets.name != "MANO":
         logger.info(
             "using the stand-in hand (%s); for MANO itself register at %s and set %s",
-            stand_in,
+            stand_in or file,
             REGISTER_URL,
             ENVIRONMENT_VARIABLE,
         )
-        right = _checked(_read(stand_in), stand_in, "right", STAND_INS[stand_in])
-        return right if side == "right" else mirror_assets(right)
-    assets = _checked(_read(file), file, side, "MANO")
-    _check_place(assets, file)
+        return assets
     if fix_left_shapedirs and side == "left":
         assets = replace(assets, shapedirs=assets.shapedirs * np.array([-1.0, 1.0, 1.0])[:, None])
     return assets
 
 
+def _load_stand_in(path: Path, side: str) -> HandAssets:
+    right = _checked(_read(path), path, "right", STAND_INS[path])
+    return right if side == "right" else mirror_assets(right)
+
+
+@cache
+def _stand_in_names(side: str) -> dict[str, str]:
+    """Hash -> name."""
+    return {_load_stand_in(path, side).hash: name for path, name in STAND_INS.items()}
+
+
 def _check_place(assets: HandAssets, file: Path) -> None:
-    """Raise ValueError for millimetres and for the other hand: MANO's right one points along -x, the left along x."""
+    """Raise ValueError for arrays of other units, transposed or turned inside out, and for the other hand: MANO's right
+    one points along -x, the left along x."""
     joints = assets.J_regressor @ assets.v_template
     along = float(joints[0, 0] - joints[4, 0]) * (1 if assets.side == "right" else -1)  # wrist to middle knuckle
     if abs(along) > 1:
@@ -130,6 +146,17 @@ def _check_place(assets: HandAssets, file: Path) -> None:
     if along < -0.05:  # of the other hand -0.09
         other = next(side for side in SIDES if side != assets.side)
         raise ValueError(f"{file}: is the {other} hand by its mesh, but the {assets.side} hand is asked for")
+    for key in ("shapedirs", "posedirs"):
+        if (largest := np.abs(getattr(assets, key)).max()) > 0.5:
+            raise ValueError(f"{file}: {key} moves a vertex by {largest:.3g} m; give metres (of mm a thousandth)")
+    if (largest := np.abs(assets.hands_mean).max()) >= np.pi:
+        raise ValueError(f"{file}: hands_mean holds {largest:.3g}; give radians, axis-angles shorter than pi")
+    products = assets.hands_components @ assets.hands_components.T
+    lengths = np.sqrt(np.diag(products))
+    if (np.abs(products - np.diag(np.diag(products))) > 0.1 * np.outer(lengths, lengths)).any():
+        raise ValueError(f"{file}: the rows of hands_components are not orthogonal; is it transposed?")
+    if np.linalg.det((assets.v_template - assets.v_template.mean(axis=0))[assets.faces]).sum() < 0:
+        raise ValueError(f"{file}: f turns the mesh inside out; reverse the order of each face's vertices")
 
 
 def right_hand(hand: HandAssets | None) -> HandAssets:

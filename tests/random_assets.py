@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from template import HandAssets
@@ -9,7 +11,7 @@ from utils.joints import TIP_VERTICES, TIP_VERTICES_LEFT
 
 
 def random_assets(seed: int = 0, side: str = "right", tips_on_own_finger: bool = False) -> HandAssets:
-    """Arrays of MANO's shapes and rough magnitudes; skinning and regressor rows sparse and summing to 1.
+    """Arrays of MANO's shapes and rough magnitudes; skinning and regressor rows sparse, of sum 1; volume positive.
 
     ``tips_on_own_finger``: the fingertips of every set follow their own finger's joints and the wrist alone.
     """
@@ -21,7 +23,7 @@ def random_assets(seed: int = 0, side: str = "right", tips_on_own_finger: bool =
                 weights[tip] = 0.0
                 weights[tip, [0, first, first + 1, first + 2]] = rng.dirichlet(np.ones(4))
     regressor = _sparse_rows(rng, 16, 778, 30)
-    return HandAssets(
+    assets = HandAssets(
         v_template=rng.normal(scale=0.05, size=(778, 3)) + [0.09, 0.01, 0.01],
         shapedirs=rng.normal(scale=0.003, size=(778, 3, 10)),
         posedirs=rng.normal(scale=0.001, size=(778, 3, 135)),
@@ -33,6 +35,8 @@ def random_assets(seed: int = 0, side: str = "right", tips_on_own_finger: bool =
         side=side,
         name="MANO",
     )
+    volume = np.linalg.det((assets.v_template - assets.v_template.mean(axis=0))[assets.faces]).sum()
+    return assets if volume > 0 else replace(assets, faces=assets.faces[:, ::-1].copy())
 
 
 def mano_dictionary(assets: HandAssets) -> dict[str, np.ndarray]:

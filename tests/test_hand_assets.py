@@ -16,7 +16,7 @@ from random_assets import mano_dictionary, random_assets
 import handid
 import template.assets
 from template import HandAssets, load_hand_assets, mirror_assets
-from template.assets import STAND_IN_PATH
+from template.assets import STAND_IN_PATH, STAND_INS
 
 ASSETS = random_assets(seed=1)
 
@@ -105,6 +105,11 @@ def test_other_side_only(tmp_path: Path) -> None:
         ("kintree_table", np.zeros((2, 16)), "kintree_table has the parents"),
         ("kintree_table", np.zeros(3), r"kintree_table has shape \(3,\)"),
         ("v_template", np.zeros((778, 3), dtype="S3"), "v_template has dtype"),
+        ("hands_components", ASSETS.hands_components.T, "rows of hands_components are not orthogonal.*transposed"),
+        ("hands_mean", np.degrees(ASSETS.hands_mean), "hands_mean holds .* radians"),
+        ("shapedirs", 1000 * ASSETS.shapedirs, "shapedirs moves a vertex by .* give metres"),
+        ("posedirs", 1000 * ASSETS.posedirs, "posedirs moves a vertex by .* give metres"),
+        ("f", ASSETS.faces[:, ::-1], "f turns the mesh inside out"),
     ],
 )
 def test_wrong_content_is_named(tmp_path: Path, key: str, value: object, message: str) -> None:
@@ -162,6 +167,9 @@ def test_a_copy_of_a_stand_in_is_no_mano(tmp_path: Path) -> None:
             found = load_hand_assets(tmp_path / name, side)
             assert (found.name, found.side) == ("stand-in", side)
             assert_same(found, load_hand_assets(STAND_IN_PATH, side))
+        for path, name in STAND_INS.items():
+            write_mano_pickle(tmp_path / f"MANO_{side.upper()}.pkl", load_hand_assets(path, side))
+            assert load_hand_assets(tmp_path / f"MANO_{side.upper()}.pkl", side).name == name
 
 
 def test_the_other_hand_is_told_by_its_mesh(tmp_path: Path) -> None:
