@@ -92,7 +92,7 @@ def load_hand_assets(
         FileNotFoundError: nothing at a path that was given (also by MANO_DIR); lists every path
             tried and where to register for the files.
         ValueError: an array is missing or has a wrong shape or non-finite values (named with the
-            file, the key, and what was found and expected), or is transposed, turned inside out or in other units; the
+            file, the key, and what was found and expected), or is transposed or in other units; the
             file is of the other hand, by its name or its mesh.
         UnsafePickleError: the pickle names code; nothing was run.
     """
@@ -137,8 +137,8 @@ def _stand_in_names(side: str) -> dict[str, str]:
 
 
 def _check_place(assets: HandAssets, file: Path) -> None:
-    """Raise ValueError for arrays of other units, transposed or turned inside out, and for the other hand: MANO's right
-    one points along -x, the left along x."""
+    """Raise ValueError for arrays of other units or transposed, and for the other hand: MANO's right one points along
+    -x, the left along x; a warning where the mesh is inside out."""
     joints = assets.J_regressor @ assets.v_template
     along = float(joints[0, 0] - joints[4, 0]) * (1 if assets.side == "right" else -1)  # wrist to middle knuckle
     if abs(along) > 1:
@@ -156,7 +156,7 @@ def _check_place(assets: HandAssets, file: Path) -> None:
     if (np.abs(products - np.diag(np.diag(products))) > 0.1 * np.outer(lengths, lengths)).any():
         raise ValueError(f"{file}: the rows of hands_components are not orthogonal; is it transposed?")
     if np.linalg.det((assets.v_template - assets.v_template.mean(axis=0))[assets.faces]).sum() < 0:
-        raise ValueError(f"{file}: f turns the mesh inside out; reverse the order of each face's vertices")
+        logger.warning("%s: f turns the mesh inside out, as mirrored hands are; reverse each face's vertices", file)
 
 
 def right_hand(hand: HandAssets | None) -> HandAssets:
