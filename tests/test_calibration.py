@@ -335,6 +335,18 @@ def test_two_cameras_see_the_size(assets: HandAssets, model: JointsModel) -> Non
     np.testing.assert_allclose(again.betas, two.betas, atol=1e-4)
 
 
+def test_views_that_contradict_each_other_are_told(assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
+    _, views, rows = two_views(assets)
+    noisy = rows.keypoints_2d + np.random.default_rng(0).normal(0, 1.5, rows.keypoints_2d.shape)
+    rows = replace(rows, keypoints_2d=noisy, keypoint_confidence=np.ones(noisy.shape[:2]))
+    blind, wrong = replace(KNOWN, depth_mean=None), views.camera_to_world.copy()
+    wrong = np.linalg.inv(wrong)
+    for poses, told in ((views.camera_to_world, False), (wrong, True)):
+        caplog.clear()
+        calibrate_predictions(rows, assets, options=blind, views=ViewGroups(views.instant, poses))
+        assert ("of 6 pairs of views contradict each other" in caplog.text) == told
+
+
 def test_views_are_grouped() -> None:
     instant = np.array([3, 3, 5, 5, 5, 7])
     assert group_views(instant, 2)[:2].tolist() == [0, 1] and len(group_views(instant, 2)) == 4

@@ -19,7 +19,7 @@ from src.personalization.calibration.problem import (
     posterior_covariance,
     reaction,
 )
-from src.personalization.calibration.views import Repeats, design_effect
+from src.personalization.calibration.views import Repeats, contradicting, design_effect
 from src.personalization.fitting.fit import observe
 from src.personalization.fitting.translation import place_frames
 from src.personalization.solver.levenberg_marquardt import State, minimise
@@ -42,6 +42,8 @@ LAPLACE_SHARE = 0.5
 LAPLACE_ROUNDS = 4
 #: A cue further than this from what the images say, in standard deviations of the difference, is refused.
 MAX_CONFLICT = 4.0
+#: Of the pairs of views: one wrong camera of eight is a quarter; 5 px of noise in 100 px large hands give 1%.
+MAX_CONTRADICTING = 0.2
 
 
 @dataclass
@@ -138,6 +140,7 @@ def solve_person(
         mean, covariance = network.update(predicted, people.betas_mean, people.betas_covariance, counts)
         options = replace(options, population=replace(people, betas_mean=mean, betas_covariance=covariance))
     pose, betas, K, keypoints, trust, depth = own.tensors
+    check_views(own, subject, options.noise.min_confidence)
     start = betas.double().mean(dim=1)
     less = [replace(options, cues=tuple(o for o in options.cues if o is not cue)) for cue in options.cues]
     results = (
@@ -171,6 +174,23 @@ def solve_person(
         instant = np.unique(own.views.instant, return_inverse=True)[1].reshape(-1)
         used = used[instant] & (result.image_status[0] == Status.CONVERGED).cpu().numpy()
     return result.betas[0].cpu().numpy(), covariance, used, {"evidence": further, "landmarks": landmarks}
+
+
+def check_views(own: Images, subject: int, min_confidence: float) -> None:
+    """Warn if the views of one person's images contradict each other; keypoints of no more confidence do not count."""
+    if own.views is None or own.predictions.keypoints_2d is None:
+        return
+    keypoints, trust, K = own.predictions.keypoints_2d, own.predictions.keypoint_confidence, own.predictions.K
+    seen = np.isfinite(keypoints).all(axis=-1) & (trust is None or trust > min_confidence)
+    good = np.isfinite(K).all(axis=(1, 2)) & (np.linalg.det(np.nan_to_num(K)) > 0)  # others' images are left out
+    points = np.where(seen[..., None], keypoints, np.nan).astype(np.float64)[good]
+    apart = contradicting(points, K[good].astype(np.float64), own.views.instant[good], own.views.camera_to_world[good])
+    if apart.sum() > MAX_CONTRADICTING * len(apart):
+        logger.warning(
+            "subject %d: %d of %d pairs of views contradict each other (keypoints lie off epipolar lines), so the size "
+            "that cameras tell may be wrong; check the extrinsics (camera to world, m) and the keypoints of %s",
+            subject, apart.sum(), len(apart), own.predictions.source,
+        )  # fmt: skip
 
 
 def check_result(result: MultiFrameResult, own: Predictions, subject: int, depths: tuple[float, float]) -> None:

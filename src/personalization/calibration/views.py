@@ -8,7 +8,9 @@ of it stays however different the frames are: camera, light and person are the s
 
 from __future__ import annotations
 
+import itertools
 import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 SAME_VIEW, SHARED = 0.010, 0.3
 #: m, the same of images that are of no video: of a burst; nine tenths of their errors are in common there.
 SAME_PICTURE = 0.004
+#: Part of the hand's box; 1.5 px of noise stay below half of it, in rigs as DexYCB's.
+OFF_LINES = 0.1
 #: Images are taken for frames of a video if half of them have another one nearer than this, m (root mean square of the
 #: joints); of how many images that can be told, and how many of them are looked at.
 NEIGHBOURS, LEAST_IMAGES, LOOKED_AT = 0.020, 5, 1000
@@ -74,6 +78,32 @@ def design_effect(count: Any, shared: Any) -> Any:
     """How many times as many images ``count`` ones are as independent ones that tell as much, if ``shared`` of their
     errors is common: 1 + shared (count - 1) (Kish 1965, section 5.4)."""
     return 1 + shared * (count - 1)
+
+
+def contradicting(keypoints: np.ndarray, K: np.ndarray, instant: np.ndarray, camera_to_world: np.ndarray) -> np.ndarray:
+    """Of every two views of an instant: whether they contradict each other: a camera stands elsewhere than said.
+
+    The keypoints of one view then lie off the epipolar lines of the other's, by their median more than `OFF_LINES` of
+    the hand (Hartley and Zisserman 2004, section 9.2). Lines know no distance, so cameras too near to each other pass.
+
+    Args:
+        keypoints: (N,21,2) px, NaN where unseen; K: (N,3,3) px; instant: (N,) and camera_to_world: (N,4,4) m.
+
+    Returns:
+        (pairs,) bool.
+    """
+    order = np.argsort(instant, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(instant[order])) + 1)
+    one, other = np.array([(a, b) for rows in groups for a, b in itertools.combinations(rows, 2)], int).reshape(-1, 2).T
+    relative = np.linalg.solve(camera_to_world[other], camera_to_world[one])
+    homogeneous = np.concatenate([keypoints, np.ones_like(keypoints[..., :1])], axis=-1)
+    rays = homogeneous[one] @ np.linalg.inv(K[one]).mT @ relative[:, :3, :3].mT
+    lines = np.cross(relative[:, None, :3, 3], rays) @ np.linalg.inv(K[other])
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of views without a point
+        off = np.abs((lines * homogeneous[other]).sum(axis=-1)) / np.linalg.norm(lines[..., :2], axis=-1)
+        size = (np.nanmax(keypoints[other], axis=1) - np.nanmin(keypoints[other], axis=1)).max(axis=1)
+        return np.nanmedian(off, axis=1) > OFF_LINES * size
 
 
 def views_of(points: torch.Tensor, same: float | np.ndarray = SAME_VIEW) -> np.ndarray:
