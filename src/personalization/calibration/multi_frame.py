@@ -127,13 +127,16 @@ def calibrate_frames(
 def solve_person(
     model: JointsModel, own: Images, repeats: Repeats, counts: np.ndarray, options: CalibrationOptions, subject: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-    """Solve with all cues, check the result, and each cue against everything else.
+    """Solve with all cues, check views and result, and each cue against everything else.
 
     Args:
         repeats: `Images.repeats`; counts: (N,) for how many independent images each image's predicted betas count.
 
     Returns:
         Betas (10,), their covariance (10,10), the mask (N,) of the images used, and what else `Identity` holds of it.
+
+    Raises:
+        CalibrationError: of `check_views` and `check_result`, or for a cue beyond `MAX_CONFLICT`.
     """
     predicted, network, people = own.predicted_betas, options.population.network, options.population
     if predicted is not None and network is not None:
@@ -177,7 +180,8 @@ def solve_person(
 
 
 def check_views(own: Images, subject: int, min_confidence: float) -> None:
-    """Warn if the views of one person's images contradict each other; keypoints of no more confidence do not count."""
+    """Raise a CalibrationError if most views of one person's images contradict each other, and warn if many do;
+    keypoints of no more than ``min_confidence`` do not count."""
     if own.views is None or own.predictions.keypoints_2d is None:
         return
     keypoints, trust, K = own.predictions.keypoints_2d, own.predictions.keypoint_confidence, own.predictions.K
@@ -185,12 +189,15 @@ def check_views(own: Images, subject: int, min_confidence: float) -> None:
     good = np.isfinite(K).all(axis=(1, 2)) & (np.linalg.det(np.nan_to_num(K)) > 0)  # others' images are left out
     points = np.where(seen[..., None], keypoints, np.nan).astype(np.float64)[good]
     apart = contradicting(points, K[good].astype(np.float64), own.views.instant[good], own.views.camera_to_world[good])
+    said = (
+        f"subject {subject}: {apart.sum()} of {len(apart)} pairs of views contradict each other (keypoints lie off "
+        "epipolar lines), so cameras tell a wrong size; check the extrinsics (camera to world, m) and the keypoints "
+        f"of {own.predictions.source}"
+    )
+    if 2 * apart.sum() > len(apart):
+        raise CalibrationError(said)
     if apart.sum() > MAX_CONTRADICTING * len(apart):
-        logger.warning(
-            "subject %d: %d of %d pairs of views contradict each other (keypoints lie off epipolar lines), so the size "
-            "that cameras tell may be wrong; check the extrinsics (camera to world, m) and the keypoints of %s",
-            subject, apart.sum(), len(apart), own.predictions.source,
-        )  # fmt: skip
+        logger.warning("%s", said)
 
 
 def check_result(result: MultiFrameResult, own: Predictions, subject: int, depths: tuple[float, float]) -> None:
