@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 SCHEMA = 2
 #: ``shards`` are dicts of file, count, bytes, sha256 and table_sha256; ``left_out`` counts unreadable pictures.
 INDEX_KEYS = {"schema", "dataset", "split", "count", "settings", "hands", "label_hand", "left_out", "command", "shards"}
-#: Of all the samples that ``rows`` were chosen from: digest of their labels, and their count. Older indices lack these.
+#: Of all the samples that ``rows`` were chosen from: digest of what was read, and their count. Older ones lack these.
 WHOLE_KEYS = ("labels", "of")
 #: Behind the labels in a row of a table: where a picture's bytes start in the tar, and how many; mask_size 0: none.
 PLACE = [("offset", "<i8"), ("size", "<i8"), ("crc32", "<u4"), ("mask_offset", "<i8"), ("mask_size", "<i8")]
