@@ -144,7 +144,7 @@ def test_dexycb_file_holds_both_sides_and_every_frame(dex_ycb: Path, tmp_path: P
     lines = (tmp_path / f"dex_ycb/e/e_{setup}_test.txt").read_text().splitlines()
     assert len(lines) == len(dataset) and predictions.is_left.any() and not predictions.is_left.all()
     with pytest.raises(ValueError, match="the server knows s0_test, s1_test, s2_test, s3_test, not split s5_test"):
-        evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words, "--split", "s5_test"))
+        evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, words[0], *words[3:], "--split", "s5_test"))
     save_predictions(tmp_path / "p.npz", predictions.select(~predictions.is_left))
     with pytest.raises(SubmissionError, match="both hand sides"):
         evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words))
