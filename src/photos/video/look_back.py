@@ -16,7 +16,7 @@ from src.photos.boxes import Region
 from src.photos.estimator import Keypoints
 from src.photos.image import Photo, UnusableImage
 from src.photos.result import Result
-from src.photos.video.association import is_near, yields
+from src.photos.video.association import JUMP, is_near, yields
 from src.photos.video.sights import Sight, is_same_hand
 from src.photos.video.track import GONE, BoxMotion, Track, TrackedHand, has_kept_size, trust_of
 from src.photos.video.tracker import HandTracker
@@ -157,7 +157,7 @@ def _is_at(result: Result, expected: np.ndarray) -> bool:
 def _is_beyond(known: Result, later: Result, seconds: float) -> bool:
     """No hand moves so far in that time."""
     one, two = (square_box(result.keypoints, 1.0) for result in (known, later))
-    return bool(np.linalg.norm(one[:2] - two[:2]) > FASTEST * seconds * max(one[2], two[2]))
+    return bool(np.linalg.norm(one[:2] - two[:2]) > max(FASTEST * seconds, JUMP) * max(one[2], two[2]))
 
 
 def _sight_of(result: Result) -> Sight:
