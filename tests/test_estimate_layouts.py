@@ -201,6 +201,12 @@ def test_nor_while_watching(person: dict[str, np.ndarray], caplog: pytest.LogCap
         online.settle()
         assert online.is_ready == (hand == "right"), online.conflict()
         assert ("are a right hand's, all together" in caplog.text) == (hand == "left")
+    both = handid.OnlineCalibration(person["K"], hand_length_mm=184, assets=ASSETS)
+    for row, points in enumerate(person["keypoints"]):
+        both.add(
+            points if row < 11 else points * [-1, 1] + [2 * person["K"][0, 2], 0], hand="left" if row == 11 else "right"
+        )
+    assert both.settle().side == "both" and both.is_ready, both.conflict()
 
 
 def test_an_accepted_conflict_is_kept(

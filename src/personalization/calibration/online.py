@@ -254,10 +254,11 @@ class OnlineCalibration:
         """See `sides.side_conflict`; asked once there are enough views, and whenever there are twice as many."""
         if self.online.doubts_side and not self.options.accept_conflict and len(self._own) >= self._ask_at:
             self._ask_at, self._other_side = 2 * len(self._own), None
-            for hand in sorted(self._sides):
-                points, K, trust = (np.stack(part) for part in zip(*(r[:3] for r in self._looked_at if r[3] == hand)))
-                hands = keypoints_of(points, K, trust, hand)
-                self._other_side = self._other_side or side_conflict(hands, self.assets, self.options)
+            for hand in ("right", "left"):
+                rows = [row[:3] for row in self._looked_at if row[3] == hand]
+                if len(rows) >= ENOUGH and self._other_side is None:
+                    hands = keypoints_of(*(np.stack(part) for part in zip(*rows, strict=True)), hand)
+                    self._other_side = side_conflict(hands, self.assets, self.options)
         return self._other_side
 
     def identity(self) -> Identity:
