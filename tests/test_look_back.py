@@ -144,6 +144,45 @@ def test_what_was_elsewhere_before_the_hand_was_hidden_is_another_hand(away: tup
     assert first == [number for number in range(FIRST, LAST) if number not in looker.hidden]
 
 
+@pytest.mark.parametrize("blurred", [22, 23])
+def test_a_window_that_slid_off_takes_no_hand_from_its_track(blurred: int) -> None:
+    """Six frames show, hardly, something beside the hand; in one of them the hand itself cannot be read either."""
+    looker = Moving(found_from=0)
+    truly, astray, where = looker.at, range(20, 26), place(18) - [80, 0]
+
+    def read(photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
+        frame = int(photo.image[0, 0, 0])
+        if frame in astray and not looker.is_found:
+            beside = where + [60 * (frame == 20), 0]
+            points = Points(SHAPE * 90 + beside, np.full(21, 0.4), "")
+            return Sight(Region(np.array([*beside, 90.0]), "followed", False, "", points, 0.4), -1.0)
+        return None if frame == blurred else Moving.read(looker, photo, box, is_left)
+
+    def find(photo: Photo) -> list[Sight]:
+        looker.is_found = photo.image[0, 0, 0] >= astray.stop
+        return [] if photo.image[0, 0, 0] in astray or truly(photo) is None else [truly(photo)]
+
+    looker.read, looker.find, looker.is_found = read, find, False
+    assert {hand.track for frame in run(looker) for hand in frame.hands} == {1}
+
+
+def test_a_fist_that_waves_is_one_hand() -> None:
+    """22 sides of its box a second, and blurred frames that show nothing."""
+    for seed in range(3):
+        looker = Moving(found_from=0)
+        blurred = set(np.random.default_rng(seed).choice(LAST, 10, replace=False).tolist()) - set(range(7))
+
+        def at(photo: Photo, blurred: set[int] = blurred) -> Sight | None:
+            frame = int(photo.image[0, 0, 0])
+            where = np.array([320 + 126 * np.sin(2 * np.pi * 2.5 * frame / 30), 240.0])
+            points = Points(SHAPE * 90 + where, np.ones(21), "")
+            shown = Sight(Region(np.array([*where, 90.0]), "followed", False, "", points, 0.9), -1.0)
+            return None if frame in blurred else shown
+
+        looker.at, looker.find = at, lambda photo, at=at: [one for one in [at(photo)] if one is not None]
+        assert {hand.track for frame in run(looker) for hand in frame.hands} == {1}, seed
+
+
 def test_what_was_never_confirmed_hides_no_hand() -> None:
     """Found once, a hand is followed, doubted and given up before it counts; found again it was there all the while."""
     looker, said = Moving(found_from=0), iter([False, False])

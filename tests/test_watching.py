@@ -145,6 +145,20 @@ def test_one_person_is_one_person_whatever_is_seen(tmp_path: Path) -> None:
     ).online.online.one_person
 
 
+def test_what_turns_out_to_be_the_other_hand_leaves_no_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    growing = open_watching(
+        arguments("--video", "a.mp4", "--hand", "left", "--hand_length_mm", "185"), TOOLS, tmp_path / "a.json"
+    )
+    for seed in range(12):
+        seen = hand(seed)
+        growing.online.add(seen.keypoints, K=seen.K, hand="left", track=1, instant=seed / 30)
+        if seed == 4:
+            growing._write("early")
+    with caplog.at_level(logging.INFO):
+        growing.close()
+    assert not list(tmp_path.iterdir()) and "are a right hand's" in caplog.text
+
+
 def test_a_ruler_counts_from_the_first_frame(tmp_path: Path) -> None:
     seen = hand(0)
     shape = WatchedShape(TOOLS, watching(tmp_path / "a.json"))

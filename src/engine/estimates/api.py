@@ -113,7 +113,7 @@ def personalise(
         raise ValueError(f"fps is {fps}; frames a second are meant")
     people, frames = people_of(assets) if prior is None else prior, None if fps is None else frames_of(estimates)
     if identity is not None:
-        if hand_length_mm is not None or prior is not None or accept_conflict:
+        if hand_length_mm is not None or hand_length_std_mm is not None or prior is not None or accept_conflict:
             raise ValueError(
                 "hand_length_mm, prior and accept_conflict are for calibrating; identity says what hand it is"
             )

@@ -213,8 +213,10 @@ class OnlineCalibration:
             self.person, self.covariance = self._solve(self.options.cues)
             if float(((self.person - before) / scale).abs().max()) < SETTLED:
                 break
-        if rounds > 1 and (doubt := self._doubted_side()) is not None:
-            logger.warning("%s", doubt)
+        if rounds > 1:
+            self._ask_at = ENOUGH
+            if (doubt := self._doubted_side()) is not None:
+                logger.warning("%s", doubt)
         return self.identity()
 
     @property

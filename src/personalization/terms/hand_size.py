@@ -72,7 +72,7 @@ def ruler_cues(length_mm: float | None, std_mm: float | None = None) -> tuple[Le
     """
     if length_mm is None:
         if std_mm is not None:
-            raise CalibrationError(f"hand_length_std_mm={std_mm:g} is of hand_length_mm: give that as well")
+            raise CalibrationError(f"hand_length_std_mm={std_mm} is of hand_length_mm: give that as well")
         return ()
     return (LengthCue("hand", length_mm / 1000, (3.0 if std_mm is None else std_mm) / 1000),)
 

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from src.photos.result import Result
 from src.photos.video.sights import Sight, is_same_hand
-from src.photos.video.track import COMES_BACK, Track, TrackedHand, is_clear, layout_of
+from src.photos.video.track import COMES_BACK, GONE, Track, TrackedHand, is_clear, layout_of
 from utils.camera import square_box
 from utils.joints import BONES
 
@@ -40,7 +40,7 @@ def cost(track: Track, sight: Sight, seconds: float, side_counts: bool = True) -
     unseen = _unseen(track, seconds)
     reach = min(REACH + REACH_PER_S * unseen, LONGEST_REACH)
     distance = float(np.linalg.norm(box[:2] - expected[:2]) / max(expected[2], box[2]))
-    if distance > reach or not _has_its_size(track, sight, seconds) or _is_another(track, sight):
+    if distance > reach or not _has_its_size(track, sight, seconds) or _is_another(track, sight, seconds):
         return math.inf
     size = abs(math.log(box[2] / expected[2]))
     side = 0.0
@@ -64,9 +64,10 @@ def _has_its_size(track: Track, sight: Sight, seconds: float) -> bool:
     return size <= math.log(SIZE) + SIZE_PER_S * min(_unseen(track, seconds), 1.0)
 
 
-def _is_another(track: Track, sight: Sight) -> bool:
+def _is_another(track: Track, sight: Sight, seconds: float) -> bool:
     """It lies where something else than the missing hand is known to be."""
-    return track.not_at is not None and _is_at(sight.region.box, track.not_at)
+    is_recent = seconds - track.motion.seconds <= GONE
+    return is_recent and track.not_at is not None and _is_at(sight.region.box, track.not_at)
 
 
 def tells_side(box: np.ndarray, is_left: bool, seen: Sequence[tuple[np.ndarray, bool]]) -> bool:
@@ -102,7 +103,8 @@ def returning(away: Sequence[Track], seen: Sequence[Track], sight: Sight, second
     Args:
         away: hands that are not seen; seen: hands that are.
     """
-    there = [one for one in away if seconds - one.motion.seconds <= COMES_BACK and not _is_another(one, sight)]
+    there = [one for one in away if seconds - one.motion.seconds <= COMES_BACK]
+    there = [one for one in there if not _is_another(one, sight, seconds)]
     is_left = sight.left > 0
     tells = tells_side(sight.region.box, is_left, [(one.motion.box, one.is_left) for one in seen if one.is_confirmed])
     near = [(cost(track, sight, seconds, tells), track.number, track) for track in there]

@@ -108,7 +108,7 @@ class LookBack:
             found = self._read(past, track, motion, later)
             misses = misses + 1 if found is None else 0
             if known is not None and (found is None or known.confidence.mean() >= found.result.confidence.mean()):
-                if read and _is_beyond(known, later, read[-1][0].seconds - past.seconds):
+                if _is_elsewhere(known, found, read, past.seconds):
                     return [], past
                 if found is not None:
                     break
@@ -154,10 +154,20 @@ def _is_at(result: Result, expected: np.ndarray) -> bool:
     return bool(np.linalg.norm(box[:2] - expected[:2]) <= AT * max(box[2], expected[2]))
 
 
-def _is_beyond(known: Result, later: Result, seconds: float) -> bool:
-    """No hand moves so far in that time."""
-    one, two = (square_box(result.keypoints, 1.0) for result in (known, later))
-    return bool(np.linalg.norm(one[:2] - two[:2]) > max(FASTEST * seconds, JUMP) * max(one[2], two[2]))
+def _is_elsewhere(
+    known: Result, found: TrackedHand | None, read: list[tuple[_Past, TrackedHand]], seconds: float
+) -> bool:
+    """The hand that was ``known`` at ``seconds`` cannot be what was ``read`` after it and ``found`` then: that is too
+    far away, in more than one frame, and no surer."""
+    sure = [hand.result.confidence.mean() for _, hand in read]
+    if len(read) < 2 or known.confidence.mean() < np.mean(sure):
+        return False
+    if found is not None and is_same_hand(_sight_of(found.result), _sight_of(known)):
+        return False
+    past, hand = read[-1]
+    one, two = (square_box(result.keypoints, 1.0) for result in (known, hand.result))
+    reach = max(FASTEST * (past.seconds - seconds), JUMP)
+    return bool(np.linalg.norm(one[:2] - two[:2]) > reach * max(one[2], two[2]))
 
 
 def _sight_of(result: Result) -> Sight:

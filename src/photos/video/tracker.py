@@ -242,10 +242,12 @@ class HandTracker:
             both as of now.
         """
         self._count += 1
-        other = replace(track, number=self._count, left=track.sight.left, hits=1, clear_side=None, is_confirmed=False)
+        new = {"hits": 1, "finds": 1, "clear_side": None, "is_confirmed": False}
+        other = replace(track, number=self._count, left=track.sight.left, **new)
         self.tracks.append(other)
         box = square_box(known.keypoints, 1.0)
         track.not_at, now = other.motion.box, other.motion.seconds
+        track.clear_side = None if track.clear_side is None else float(box[2])
         track.motion, track.layout = BoxMotion(box, seconds), (known.keypoints - box[:2]) / box[2]
         track.miss(f"hand {track.number} is not seen ({self.reason})")
         return [self._tracked(track, now), self._tracked(other, now)]

@@ -87,10 +87,14 @@ class Watching(contextlib.AbstractContextManager):
         if self.online.is_ready:
             return self._write("at the end")
         asked = self.online.online
-        reason = self.online.conflict() or (
+        conflict = self.online.conflict()
+        reason = conflict or (
             f"{self.online.views} views and a 95% interval of {self._length():.0f} mm, {asked.least_views} and "
             f"{asked.narrow_mm:g} are asked for (--calibrate_until_mm); a measured length narrows it (--hand_length_mm)"
         )
+        if self.is_written and conflict is not None:  # before that was known
+            self.path.unlink(missing_ok=True)
+            self.is_written = False
         old = f"; {self.path} is of an earlier run" if self.path.exists() and not self.is_written else ""
         logger.info("no identity is written: %s%s", reason, old)
 
