@@ -163,6 +163,21 @@ def test_hands_that_are_taken_back_leave_no_animation(
     assert "a_hands_2.bvh is of an earlier run" in caplog.text and "a_hands_x" not in caplog.text
 
 
+def test_an_interrupted_run_names_what_is_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(call: int) -> None:
+        if call == 3:
+            raise KeyboardInterrupt
+
+    clip, output = write_clip(tmp_path / "a.mp4", 6), tmp_path / "out"
+    output.mkdir()
+    (output / "a_hands_2.bvh").write_bytes(b"earlier")
+    with pytest.raises(KeyboardInterrupt):
+        demo(clip, output, Moving(lost=(1, 2), look=stop), monkeypatch, "--glb", "animated", "--bvh")
+    assert "a_hands_2.bvh is of an earlier run" in caplog.text
+
+
 def test_networks_of_meshes_have_no_bones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estimator = Moving()
     estimator.card = ModelCard("cmr_identity")

@@ -154,4 +154,4 @@ def motion_files(
         raise
     finally:
         if (glb or bvh) and not isinstance(failure, OSError):
-            motion.files = motion.write(fps, glb, bvh, joint_names=joint_names, correctives=correctives)
+            motion.files += motion.write(fps, glb, bvh, joint_names=joint_names, correctives=correctives)

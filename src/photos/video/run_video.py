@@ -94,6 +94,7 @@ class Outputs:
             frame_records(self.records) as write_line,
             VideoWriter(self.video, self.info) as writer,
         ):
+            self.moving = motion.files  # filled when it ends, however it does
             write_line(json.dumps(self.head, allow_nan=False))
             for frame, image in shown:
                 hands, line = self._line(self._placed(frame))
@@ -110,12 +111,17 @@ class Outputs:
                 self.frames += 1
                 self.with_hand += bool(found)
                 self.errors += failed if failed and not found else []
-        self.moving = motion.files
 
-    def of_earlier_runs(self) -> list[Path]:
-        """Animations of videos of this name that this run did not write."""
-        name = re.compile(rf"{re.escape(self.name)}_hands(_\d+)?\.(glb|bvh)")
-        return [file for file in sorted(self.folder.iterdir()) if name.fullmatch(file.name) and file not in self.moving]
+    @contextlib.contextmanager
+    def naming_earlier_ones(self) -> Iterator[None]:
+        """Animations of videos of this name that this run did not write are named in the end, also when interrupted."""
+        try:
+            yield
+        finally:
+            name = re.compile(rf"{re.escape(self.name)}_hands(_\d+)?\.(glb|bvh)")
+            for file in sorted(self.folder.iterdir()):
+                if name.fullmatch(file.name) and file not in self.moving:
+                    logger.warning("%s is of an earlier run, not of this one", file)
 
     def _placed(self, frame: FrameHands) -> FrameHands:
         """The frame's hands with the place of its camera."""
@@ -189,7 +195,12 @@ def video_demo(args: argparse.Namespace) -> Path:
     fitter = TrackFitter(tools.estimator) if has_pose and (not args.each_frame_alone or lag is not None) else None
     lagged = None if fitter is None or lag is None else LaggedTracks(fitter, lag)
     kept: list[FrameHands] = []
-    with stopped_by_signals(), locked(folder / LOCK), live_page(args.port, source) as outputs.page:
+    with (
+        stopped_by_signals(),
+        locked(folder / LOCK),
+        outputs.naming_earlier_ones(),
+        live_page(args.port, source) as outputs.page,
+    ):
         bar = tqdm(source.frames, total=info.claimed or None, desc=shown_name(path), unit="frame", disable=None)
         with contextlib.nullcontext() if watching is None else watching:
             outputs.write(live(tracker, bar, lagged, None if lagged is not None or fitter is None else kept))
@@ -201,8 +212,6 @@ def video_demo(args: argparse.Namespace) -> Path:
         if kept and outputs.with_hand:
             kept = without_glimpses(kept) if tracker.looker.can_read else kept
             again(outputs, path, tracker, fit_tracks(kept, fitter, *persons(tools, watching, kept)), fitter)
-    for file in outputs.of_earlier_runs():
-        logger.warning("%s is of an earlier run, not of this one", file)
     if outputs.with_hand:
         logger.info("%d frames, a hand in %d: %s, %s", count, outputs.with_hand, outputs.video, outputs.records)
     else:
