@@ -28,6 +28,8 @@ REACH, MOST_BYTES = GONE, 2**28
 MOST_MISSES = 2
 #: Sides of its box that a hand may move in a second.
 FASTEST = 20.0
+#: Mean confidence by which a hand may be less sure than what is somewhere else, and still be the hand.
+LESS_SURE = 0.1
 #: A hand further than this, in sides of its box, from where the frame after it leads to was something else.
 AT = 0.3
 
@@ -158,9 +160,9 @@ def _is_elsewhere(
     known: Result, found: TrackedHand | None, read: list[tuple[_Past, TrackedHand]], seconds: float
 ) -> bool:
     """The hand that was ``known`` at ``seconds`` cannot be what was ``read`` after it and ``found`` then: that is too
-    far away, in more than one frame, and no surer."""
+    far away, in more than one frame, and not much surer."""
     sure = [hand.result.confidence.mean() for _, hand in read]
-    if len(read) < 2 or known.confidence.mean() < np.mean(sure):
+    if len(read) < 2 or known.confidence.mean() < np.mean(sure) - LESS_SURE:
         return False
     if found is not None and is_same_hand(_sight_of(found.result), _sight_of(known)):
         return False
