@@ -75,7 +75,7 @@ def test_a_surer_window_must_convince_the_other_network_too(elsewhere: float, pl
     class Everywhere:
         def read(self, image: np.ndarray, boxes: np.ndarray, is_left: np.ndarray) -> SimpleNamespace:
             sure = np.where(boxes[:, 0] > 312, elsewhere, 0.8)
-            return SimpleNamespace(confidence=np.repeat(sure[:, None], 21, axis=1))
+            return SimpleNamespace(confidence=np.repeat(sure[:, None], 21, axis=1), is_left=np.full(len(boxes), 0.5))
 
     windows = NetworkWindows(PhotoEstimator(None), Spread(), SimpleNamespace(reader=Everywhere()), False)
     sight = windows.read(PHOTO, np.append(PLACE, SIDE), False)
@@ -92,12 +92,25 @@ def test_a_window_whose_mirror_image_is_surer_shows_the_other_hand(surer: float,
             points, confidence = super().read(image, boxes, np.full(len(boxes), self.is_left))
             return points, np.where(np.asarray(is_left)[:, None], 0.65 + surer, 0.65).repeat(21, axis=1)
 
-    sight = NetworkWindows(PhotoEstimator(None), Unsure(False), None, False).read(PHOTO, np.append(PLACE, SIDE), False)
+    box = np.append(PLACE, SIDE)
+    sight = NetworkWindows(PhotoEstimator(None), Unsure(False), None, False).read(PHOTO, box, False)
     assert sight.is_others == is_others
     told = NetworkWindows(PhotoEstimator(None, hand="right"), Unsure(False), None, False)
-    assert not told.read(PHOTO, np.append(PLACE, SIDE), False).is_others  # there is no other hand
+    assert not told.read(PHOTO, box, False).is_others  # there is no other hand
     if surer and not is_others:  # it is believed to be the other side
         assert 2 < sight.left < 3
+
+    class Everywhere:
+        def read(self, image: np.ndarray, boxes: np.ndarray, is_left: np.ndarray) -> SimpleNamespace:
+            probability = np.where(is_left, 1 - looks_left, looks_left)
+            return SimpleNamespace(confidence=np.full((len(boxes), 21), 0.8), is_left=probability)
+
+    for looks_left in (0.003, 0.997):  # log-odds of 5.8, of which half counts
+        windows = NetworkWindows(PhotoEstimator(None), Unsure(False), SimpleNamespace(reader=Everywhere()), False)
+        asked = windows.read(PHOTO, box, False)
+        gain = min(24 * surer, 3) + (2.9 if looks_left > 0.5 else -2.9)
+        assert asked.left == pytest.approx(np.clip(gain, -3, 3), abs=0.01)
+        assert asked.is_others == (gain >= 3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (1920, 1080), (500, 500), (2000, 300)])

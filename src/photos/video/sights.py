@@ -31,6 +31,9 @@ LOST = 0.35
 #: Log-odds of the side: of a detector that only names it, and per unit of difference in mean confidence between a
 #: window and its mirror image.
 NAMED_SIDE, PER_CONFIDENCE = 1.0, 24.0
+#: The same per unit of what the network of all places says of it, asked where the former is not sure: in 88 such of 538
+#: windows of validation people 75% of the sides are right without and 91% with it (0.5 to 1), in the others 98%.
+PER_EVIDENCE = 0.5
 #: No single look says more of the side (log-odds). A window whose mirror image says so much shows the other hand.
 MOST_OF_A_LOOK = 3.0
 #: Mean confidence of the table-top network from which a proposed place is a hand, if the network of all places gives
@@ -157,11 +160,11 @@ class NetworkWindows(Looker):
             by_place = [looks[place::count] for place in range(count)]
             found = [(one, max(one, key=lambda look: look[2].mean())) for one in by_place]
             found = [(one, best) for one, best in found if best[2].mean() >= LOST]
-        agreeing = self._agrees(photo.image, np.stack([best[0] for _, best in found])) if found else []
-        for (looks, best), agrees in zip(found, agreeing, strict=True):
+        agreeing, said = self._judge(photo.image, np.stack([best[0] for _, best in found])) if found else ([], [])
+        for (looks, best), agrees, left in zip(found, agreeing, said, strict=True):
             sure = float(best[2].mean())
             is_left = sides[[look is best for look in looks].index(True)]
-            sight = self._sight(best, is_left, looks[1 - int(is_left)] if asked is None else None)
+            sight = self._sight(best, is_left, looks[1 - int(is_left)] if asked is None else None, left)
             is_sure = any(sure >= place and agrees >= least for place, least in PLACES.items())
             if is_sure or agrees >= HARDLY:
                 region = replace(sight.region, source=self.finder.name)
@@ -178,33 +181,40 @@ class NetworkWindows(Looker):
             best = max(self._look(image, around, is_left), key=lambda one: one[2].mean())
             gain = best[2].mean() - look[2].mean()
             if gain > SURER:
-                theirs, ours = self._agrees(image, np.stack([best[0], look[0]]))
+                theirs, ours = self._judge(image, np.stack([best[0], look[0]]))[0]
                 look, other = (best, None) if gain + theirs - ours > SURER else (look, other)
         sure = look[2].mean()
-        if sure < LOST or (sure < CLEAR and self.finder is not None and self._agrees(image, look[0][None])[0] < HARDLY):
+        if sure < LOST or (
+            sure < CLEAR and self.finder is not None and self._judge(image, look[0][None])[0][0] < HARDLY
+        ):
             return None
         if other is None:
             points, confidence = self._read(image, look[0][None], not is_left)
             other = look[0], points[0], confidence[0]
         sight = self._sight(look, is_left, other)
-        is_others = sight.left * (-1 if is_left else 1) >= MOST_OF_A_LOOK and self.tools.hand not in ("left", "right")
-        return replace(sight, is_others=is_others)
+        sign = 1 if is_left else -1
+        if self.tools.hand in ("left", "right") or sign * sight.left >= MOST_OF_A_LOOK:
+            return sight
+        sight = self._sight(look, is_left, other, self._judge(image, look[0][None])[1][0])
+        return replace(sight, is_others=sign * sight.left <= -MOST_OF_A_LOOK)
 
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
         box = limited(sight.region.box, photo.image)
-        return self.finder is None or self._agrees(photo.image, box[None])[0] >= HARDLY
+        return self.finder is None or self._judge(photo.image, box[None])[0][0] >= HARDLY
 
     def rate(self, photo: Photo, sight: Sight) -> float:
         """See `Looker`: how sure both networks are. The first alone is often surer of a hand with its forearm."""
-        agrees = self._agrees(photo.image, limited(sight.region.box, photo.image)[None])[0]
+        agrees = self._judge(photo.image, limited(sight.region.box, photo.image)[None])[0][0]
         return 0.0 if self.finder is None else sight.region.score + float(agrees)
 
-    def _agrees(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """(N,) how sure our network of all places is, which saw more than hands: the other is sure of sleeves too."""
+    def _judge(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) how sure our network of all places is, which saw more than hands: the other is sure of sleeves too; and
+        (N,) how far it takes each for a left hand."""
         if self.finder is None:
-            return np.zeros(len(boxes))
+            return np.zeros(len(boxes)), np.zeros(len(boxes))
         rated = self.finder.reader.read(image, boxes.repeat(2, axis=0), np.tile([False, True], len(boxes)))
-        return rated.confidence.mean(axis=1).reshape(-1, 2).max(axis=1)
+        sure = rated.confidence.mean(axis=1).reshape(-1, 2).max(axis=1)
+        return sure, -np.diff(logit(rated.is_left).reshape(-1, 2))[:, 0] / 2
 
     def _look(
         self, image: np.ndarray, boxes: np.ndarray, is_left: bool | np.ndarray, and_mirrored: bool = False
@@ -232,12 +242,13 @@ class NetworkWindows(Looker):
         best = confidence.mean(axis=2).argmax(axis=0), np.arange(len(boxes))
         return points[best], confidence[best]
 
-    def _sight(self, look: Reading, is_left: bool, other: Reading | None) -> Sight:
-        """``look`` at the side ``is_left``, beside what the ``other`` side's look gave."""
+    def _sight(self, look: Reading, is_left: bool, other: Reading | None, said: float = 0.0) -> Sight:
+        """``look`` at the side ``is_left``, beside what the ``other`` side's look gave and `_judge` ``said``."""
         _, points, confidence = look
         name, sure = self.reader.card.model, float(confidence.mean())
         gain = NAMED_SIDE if other is None else PER_CONFIDENCE * (sure - float(other[2].mean()))
-        left = float(np.clip(gain, -MOST_OF_A_LOOK, MOST_OF_A_LOOK)) * (1 if is_left else -1)
+        gain = float(np.clip(gain, -MOST_OF_A_LOOK, MOST_OF_A_LOOK)) * (1 if is_left else -1)
+        left = float(np.clip(gain + PER_EVIDENCE * said, -MOST_OF_A_LOOK, MOST_OF_A_LOOK))
         keypoints = Keypoints(points, confidence, name)
         region = Region(square_box(points, 1.0), FOLLOWED, is_left, name, keypoints, sure)
         return Sight(region, left)
