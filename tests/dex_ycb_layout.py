@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from datasets.dex_ycb.splits import SERIALS, SUBJECTS
+from datasets.protocol import SampleDataset
 from template import HandModel, load_hand_assets, pca_to_pose
 
 WIDTH, HEIGHT = 640, 480
@@ -107,6 +108,20 @@ def edit_labels(path: Path, **changes: np.ndarray) -> None:
     with np.load(path) as archive:
         labels = dict(archive)
     np.savez(path, **(labels | changes))
+
+
+def centroid(weights: np.ndarray) -> np.ndarray:
+    """Middle (x, y) px of weights (H, W)."""
+    v, u = np.mgrid[: weights.shape[0], : weights.shape[1]]
+    return np.array([(weights * u).sum(), (weights * v).sum()]) / weights.sum()
+
+
+def assert_same_samples(expected: SampleDataset, found: SampleDataset) -> None:
+    for index in range(len(expected)):
+        one, other = expected[index], found[index]
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            np.testing.assert_array_equal(other[key], value, strict=True)
 
 
 def _dump(path: Path, value: object) -> None:

@@ -34,6 +34,11 @@ def hand_at(depth: float, seed: int = 0) -> dict[str, np.ndarray]:
     generator = torch.Generator().manual_seed(seed)
     angles = torch.cat([torch.tensor([[0.4, -2.6, 0.3]]), 0.15 * torch.randn(1, 45, generator=generator)], dim=1)
     pose, betas = axis_angle_to_pose(angles.double()), 0.7 * torch.randn(1, 10, generator=generator).double()
+    return posed(pose, betas, depth)
+
+
+def posed(pose: torch.Tensor, betas: torch.Tensor, depth: float) -> dict[str, np.ndarray]:
+    """A hand of pose (1,16,3,3) and betas (1,10), so many metres away."""
     transl = torch.tensor([[-0.05, 0.02, depth]]).double()
     output = HandModel(ASSETS, dtype=torch.float64)(pose, betas, transl)
     values = {"pose": pose, "betas": betas, "transl": transl, "vertices": output.vertices, "joints": output.joints}

@@ -24,18 +24,13 @@ from src.photos.calibrate import calibrate
 from src.photos.camera import choose_camera
 from src.photos.detector.detection import Detection
 from src.photos.image import Photo
-from template import HandAssets, HandModel, load_hand_assets
+from template import HandAssets, HandModel
 from utils.artifacts import Predictions, load_identity
 from utils.camera import square_box
 from utils.cameras.lens import CameraModel
 from utils.cameras.views import View
 
 PERSON = SimulationOptions(1.0, 0.0, 0.1, (0.35, 0.6), uniform_depth=True, focal=700.0)
-
-
-@pytest.fixture(scope="module")
-def assets() -> HandAssets:
-    return load_hand_assets()
 
 
 def predictions_of(assets: HandAssets, persons: int, frames: int) -> tuple[Predictions, np.ndarray]:

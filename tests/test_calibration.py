@@ -33,7 +33,7 @@ from src.personalization.terms.hand_size import (
     parse_known_bone,
 )
 from src.personalization.terms.noise import KeypointNoise
-from template import HandAssets, HandModel, load_hand_assets
+from template import HandAssets, HandModel
 from template.kinematics import JointsModel
 from utils.artifacts import ArtifactError, HandMismatchError, Predictions, save_identity
 from utils.camera import project
@@ -41,11 +41,6 @@ from utils.camera import project
 KNOWN = CalibrationOptions(
     PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05, laplace=False
 )
-
-
-@pytest.fixture(scope="module")
-def assets() -> HandAssets:
-    return load_hand_assets()
 
 
 @pytest.fixture(scope="module")

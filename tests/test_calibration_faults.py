@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import roma
 import torch
+from test_calibration import KNOWN
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from options.calibrate import get_args_parser
@@ -37,7 +38,7 @@ from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import LengthCue, dispersed, length_gradient, lengths_mm
 from src.personalization.terms.noise import KeypointNoise
-from template import HandAssets, load_hand_assets
+from template import HandAssets
 from template.kinematics import JointsModel
 from utils.artifacts import (
     ArtifactError,
@@ -50,15 +51,7 @@ from utils.artifacts import (
 )
 
 SHIPPED_NETWORK = "mano_baseline_conf"
-KNOWN = CalibrationOptions(
-    PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05, laplace=False
-)
 WORLD = SimulationOptions(1.0, 0, 0.1, (0.85, 0.05))
-
-
-@pytest.fixture(scope="module")
-def assets() -> HandAssets:
-    return load_hand_assets()
 
 
 def rows_of(world: Simulated, assets: HandAssets, **changes: object) -> Predictions:
@@ -72,6 +65,18 @@ def rows_of(world: Simulated, assets: HandAssets, **changes: object) -> Predicti
         "model_name": SHIPPED_NETWORK,
     }
     return world.predictions(assets, **(given | changes))
+
+
+def in_parts(
+    world: Simulated, assets: HandAssets, options: CalibrationOptions
+) -> tuple[Predictions, list[Identity], Identity, Identity]:
+    """Rows of a person's images, the identities of each four of them, of all at once, and of the former merged."""
+    rows = rows_of(world, assets)
+    parts = [
+        calibrate_predictions(rows.select(np.arange(4) + start), assets, options)[8] for start in range(0, len(rows), 4)
+    ]
+    whole = calibrate_predictions(rows, assets, options)[8]
+    return rows, parts, whole, merge_identities(parts, assets, options.population)
 
 
 def arguments(folder: Path, *more: str) -> object:
@@ -188,10 +193,7 @@ def test_an_error_that_the_network_makes_every_time_counts_once(assets: HandAsse
         population=population_with(network_of(1.0, 0.4, 0.2)),
         interval_correlation=correlation,
     )
-    rows = rows_of(world, assets)
-    parts = [calibrate_predictions(rows.select(np.arange(start, start + 4)), assets, options)[8] for start in (0, 4, 8)]
-    whole = calibrate_predictions(rows, assets, options)[8]
-    merged = merge_identities(parts, assets, options.population)
+    rows, parts, whole, merged = in_parts(world, assets, options)
     scale = np.sqrt(np.diag(whole.covariance))
     np.testing.assert_allclose(np.sqrt(np.diag(merged.covariance)) / scale, 1, atol=0.04)
     assert np.abs((merged.betas - whole.betas) / scale).max() < 0.5
@@ -240,10 +242,7 @@ def test_a_ruler_in_two_files_was_read_once(assets: HandAssets) -> None:
     world = simulate(assets, 1, 8, WORLD, seed=5)
     truth = float(length_gradient(JointsModel(assets), world.betas, "hand")[0][0])
     options = replace(KNOWN, depth_mean=None, cues=(LengthCue("hand", truth, 0.003),))
-    rows = rows_of(world, assets)
-    parts = [calibrate_predictions(rows.select(np.arange(4) + start), assets, options)[8] for start in (0, 4)]
-    whole = calibrate_predictions(rows, assets, options)[8]
-    merged = merge_identities(parts, assets, options.population)
+    rows, parts, whole, merged = in_parts(world, assets, options)
     assert 0.9 < merged.hand_length_std_mm / whole.hand_length_std_mm < 1.1
     other = calibrate_predictions(
         rows.select(np.arange(4, 8)), assets, replace(options, cues=(LengthCue("hand", truth + 0.001, 0.003),))
@@ -254,10 +253,7 @@ def test_a_ruler_in_two_files_was_read_once(assets: HandAssets) -> None:
 
 def test_errors_that_repeat_do_so_in_the_next_file(assets: HandAssets) -> None:
     options, world = CalibrationOptions(errors_repeat=True), simulate(assets, 1, 8, WORLD, seed=6)
-    rows = rows_of(world, assets)
-    parts = [calibrate_predictions(rows.select(np.arange(4) + start), assets, options)[8] for start in (0, 4)]
-    whole = calibrate_predictions(rows, assets, options)[8]
-    merged = merge_identities(parts, assets, options.population)
+    *_, whole, merged = in_parts(world, assets, options)
     np.testing.assert_allclose(np.sqrt(np.diag(merged.covariance)), np.sqrt(np.diag(whole.covariance)), rtol=0.05)
 
 

@@ -50,6 +50,18 @@ def write(folder: Path, name: str, matrices: np.ndarray = MATRICES) -> Path:
     return path
 
 
+def resting() -> PhotoEstimator:
+    return PhotoEstimator(Resting(), bbox=(25, 15, 45, 35), K=Camera(SMALL, "K"))
+
+
+def pictures(folder: Path, *names: str) -> tuple[str, ...]:
+    """Write grey ones; options of the image demo on them."""
+    (folder / "pictures").mkdir()
+    for name in names:
+        cv2.imwrite(str(folder / f"pictures/{name}.png"), np.full((48, 64, 3), 90, np.uint8))
+    return "--images", str(folder / "pictures"), "--output", str(folder / "page")
+
+
 @pytest.mark.parametrize("name", ["a.json", "list.json", "a.npz", "a.csv", "kitti.txt", "a.txt", "a.tum"])
 def test_every_kind_of_file_gives_the_same_poses(name: str, tmp_path: Path) -> None:
     poses = read_poses(write(tmp_path, name))
@@ -128,8 +140,7 @@ def test_up_is_up_in_other_programs(tmp_path: Path) -> None:
 
 
 def test_a_hand_at_rest_rests_in_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = PhotoEstimator(Resting(), bbox=(25, 15, 45, 35), K=Camera(SMALL, "K"))
-    monkeypatch.setattr(run_video, "open_tools", lambda _: tools)
+    monkeypatch.setattr(run_video, "open_tools", lambda _: resting())
     clip, output = write_clip(tmp_path / "a.mp4", COUNT), tmp_path / "out"
     poses = write(tmp_path, "a.tum")
     words = ("--video", str(clip), "--output", str(output), "--glb", "animated_correctives", "--bvh")
@@ -152,12 +163,8 @@ def test_a_hand_at_rest_rests_in_every_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_pictures_have_poses_in_the_order_of_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = PhotoEstimator(Resting(), bbox=(25, 15, 45, 35), K=Camera(SMALL, "K"))
-    monkeypatch.setattr("src.photos.run_images.open_tools", lambda _: tools)
-    (tmp_path / "pictures").mkdir()
-    for name in "abcd":
-        cv2.imwrite(str(tmp_path / f"pictures/{name}.png"), np.full((48, 64, 3), 90, np.uint8))
-    words = ("--images", str(tmp_path / "pictures"), "--output", str(tmp_path / "page"))
+    monkeypatch.setattr("src.photos.run_images.open_tools", lambda _: resting())
+    words = pictures(tmp_path, *"abcd")
     image_demo(arguments(*words, "--world_from_camera", str(write(tmp_path, "a.json"))))
     images = json.loads((tmp_path / "page/predictions.json").read_text())["images"]
     assert [image["file"] for image in images] == ["a.png", "b.png", "c.png", "d.png"]
@@ -197,20 +204,13 @@ def test_pictures_whose_numbers_are_in_another_order_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("src.photos.run_images.open_tools", lambda _: pytest.fail("too late"))
-    (tmp_path / "pictures").mkdir()
-    for number in (1, 2, 10, 11):
-        cv2.imwrite(str(tmp_path / f"pictures/frame_{number}.png"), np.full((48, 64, 3), 90, np.uint8))
-    words = ("--images", str(tmp_path / "pictures"), "--output", str(tmp_path / "page"))
+    words = pictures(tmp_path, *(f"frame_{number}" for number in (1, 2, 10, 11)))
     with pytest.raises(ValueError, match="frame_1.png, frame_10.png, frame_11.png"):
         image_demo(arguments(*words, "--world_from_camera", str(write(tmp_path, "a.json"))))
 
 
 def test_names_with_and_without_numbers_have_an_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = PhotoEstimator(Resting(), bbox=(25, 15, 45, 35), K=Camera(SMALL, "K"))
-    monkeypatch.setattr("src.photos.run_images.open_tools", lambda _: tools)
-    (tmp_path / "pictures").mkdir()
-    for name in ("photo", "photo2", "photo-1", "photo 3"):
-        cv2.imwrite(str(tmp_path / f"pictures/{name}.png"), np.full((48, 64, 3), 90, np.uint8))
-    words = ("--images", str(tmp_path / "pictures"), "--output", str(tmp_path / "page"))
+    monkeypatch.setattr("src.photos.run_images.open_tools", lambda _: resting())
+    words = pictures(tmp_path, "photo", "photo2", "photo-1", "photo 3")
     image_demo(arguments(*words, "--world_from_camera", str(write(tmp_path, "a.json"))))
     assert len(json.loads((tmp_path / "page/predictions.json").read_text())["images"]) == 4

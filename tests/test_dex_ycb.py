@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dex_ycb_layout import Hands, betas_of, edit_labels, intrinsics, write_dex_ycb
+from dex_ycb_layout import Hands, assert_same_samples, betas_of, centroid, edit_labels, intrinsics, write_dex_ycb
 
 import datasets.dex_ycb.labels
 from datasets import build_dataset
@@ -191,11 +191,6 @@ def test_left_vertices_are_the_mirrored_left_hand(root: Path) -> None:
     np.testing.assert_allclose(dataset[3]["vertices"], expected, atol=1e-6)
 
 
-def centroid(weights: np.ndarray) -> np.ndarray:
-    v, u = np.mgrid[: weights.shape[0], : weights.shape[1]]
-    return np.array([(weights * u).sum(), (weights * v).sum()]) / weights.sum()
-
-
 def test_dots_are_found_at_the_keypoints(small: Path) -> None:
     dataset = open_split(small, crop_size=160)
     found = 0
@@ -338,11 +333,7 @@ def test_cache_gives_the_same_samples_bit_by_bit(small: Path, tmp_path: Path, mo
     monkeypatch.setattr(datasets.dex_ycb.labels, "read_labels", None)  # a second start must not read labels
     cached = open_split(small, cache=tmp_path / "cache")
     monkeypatch.setattr(cached, "_make_crop", None)  # nor decode pictures
-    for index in range(len(plain)):
-        expected, sample = plain[index], cached[index]
-        assert expected.keys() == sample.keys()
-        for key, value in expected.items():
-            np.testing.assert_array_equal(sample[key], value, strict=True)
+    assert_same_samples(plain, cached)
 
 
 def test_cache_notices_changed_data_and_options(small: Path, tmp_path: Path) -> None:

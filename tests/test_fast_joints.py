@@ -1,18 +1,18 @@
-"""Joints without the mesh, where tips follow their own finger: the slow loop, the plain layer, finite differences."""
+"""Joints without the mesh, where tips follow their own finger: the plain layer, finite differences (and, in
+`test_hand_layer`, the slow loop)."""
 
 from __future__ import annotations
 
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
 from random_assets import random_assets
-from test_hand_layer import random_input, reference
+from test_hand_layer import random_input
 
-from template import HandAssets, HandModel, axis_angle_to_pose, load_hand_assets, mirror_assets
+from template import HandAssets, HandModel, load_hand_assets, mirror_assets
 from template.fast_joints import JointTables, PosedJoints
-from utils.joints import MANO_TO_STANDARD, TIP_VERTICES, tip_vertices
+from utils.joints import tip_vertices
 
 RIGHT = random_assets(seed=7, tips_on_own_finger=True)
 LEFT = mirror_assets(RIGHT)
@@ -22,23 +22,6 @@ LEFT = mirror_assets(RIGHT)
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hands are no few."""
     monkeypatch.setattr("template.layer.MOST", 0)
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("tips", sorted(TIP_VERTICES))
-def test_values_equal_the_slow_loop(side: str, tips: str) -> None:
-    assets = RIGHT if side == "right" else LEFT
-    rng = np.random.default_rng(1)
-    axis_angle, betas, transl = rng.normal(size=(2, 48)) * 0.7, rng.normal(size=(2, 10)), rng.normal(size=(2, 3))
-    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
-        model = HandModel(assets, tips=tips, dtype=dtype)
-        assert model.joint_tables is not None
-        pose = axis_angle_to_pose(torch.tensor(axis_angle)).to(dtype)
-        found = model.joints(pose, torch.tensor(betas).to(dtype), torch.tensor(transl).to(dtype))
-        for row in range(2):
-            vertices, joints, _ = reference(assets, axis_angle[row], betas[row], transl[row])
-            expected = np.concatenate([joints, vertices[list(tip_vertices(tips, side))]])[list(MANO_TO_STANDARD)]
-            np.testing.assert_allclose(found[row], expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("translated", [True, False])

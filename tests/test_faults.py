@@ -26,15 +26,9 @@ from options.recipes import apply_recipe
 from options.run_options import get_args_parser
 from src.engine.distributed import Interrupted
 from src.engine.train import Trainer, train
-from tests.dex_ycb_layout import write_dex_ycb
 from utils.files import atomic_path, write_json
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dex_ycb(tmp_path_factory.mktemp("dex_ycb"), sequences=1)
 
 
 def words(root: Path, out: Path, *extra: str) -> list[str]:
@@ -45,6 +39,14 @@ def words(root: Path, out: Path, *extra: str) -> list[str]:
 
 def options(root: Path, out: Path, *extra: str) -> object:
     return get_args_parser().parse_args(words(root, out, *extra))
+
+
+def two_processes(fault: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """A training of two, the second of which has a fault."""
+    launcher = [sys.executable, *"-m torch.distributed.run --standalone --nproc_per_node 2".split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    command = [*launcher, "tests/fault_member.py", "1", fault, *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 # --- a full disk ---------------------------------------------------------------------------------
@@ -178,10 +180,7 @@ def test_sigterm_in_a_long_validation_loses_nothing(root: Path, tmp_path: Path) 
 
 def test_processes_leave_a_validation_together(root: Path, tmp_path: Path) -> None:
     """SIGTERM reaches one of two processes first: the other is told, and meets no closed connection."""
-    launcher = [sys.executable, *"-m torch.distributed.run --standalone --nproc_per_node 2".split()]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    command = [*launcher, "tests/fault_member.py", "1", "tell", *words(root, tmp_path, "--threads", "1")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = two_processes("tell", *words(root, tmp_path, "--threads", "1"))
     assert done.returncode == 1 and "Connection closed" not in done.stderr, done.stderr[-3000:]
     # torchrun sends the other one SIGTERM as well; on its way out of Python that ends it at once (-15).
     assert re.search(r"exitcode\s*: 143", done.stderr)
@@ -260,10 +259,7 @@ def test_a_loader_process_that_dies_with_a_batch_in_its_hands_is_blamed(
 @pytest.mark.parametrize(("fault", "said"), [("kill", r"Signal 9 \(SIGKILL\)"), ("raise", "picture 7 is broken")])
 def test_torchrun_names_the_process_that_failed(root: Path, tmp_path: Path, fault: str, said: str) -> None:
     """Two processes train; the second fails in its third step. All end, and the first failure is told as the cause."""
-    launcher = [sys.executable, *"-m torch.distributed.run --standalone --nproc_per_node 2".split()]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    command = [*launcher, "tests/fault_member.py", "1", fault, *words(root, tmp_path, "--threads", "1")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = two_processes(fault, *words(root, tmp_path, "--threads", "1"))
     cause = done.stderr.split("Root Cause")[-1]
     assert done.returncode == 1, done.stderr[-3000:]
     assert re.search(rf"rank\s*: 1 \(local_rank: 1\)[\s\S]*{said}", cause), done.stderr[-3000:]

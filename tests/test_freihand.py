@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from dex_ycb_layout import assert_same_samples, centroid
 
 from datasets import build_dataset
 from datasets.augment import AugmentConfig, prepare_batch
@@ -35,12 +35,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("freihand") / "root"
     write_freihand(folder, TRAIN, EVAL, seed=3, mano_dir=str(STAND_IN))
     return folder
-
-
-@pytest.fixture
-def copy(tmp_path: Path, root: Path) -> Path:
-    """A copy, free to be damaged."""
-    return Path(shutil.copytree(root, tmp_path / "copy"))
 
 
 def read(root: Path, name: str) -> list:
@@ -193,11 +187,6 @@ def test_crops_of_image_and_mask_show_the_same_box(root: Path) -> None:
         sample, full = dataset[index], dataset.full_mask(index).astype(float)
         centre = centroid(sample["mask"].astype(float)) @ sample["crop_to_image"][:, :2].T
         np.testing.assert_allclose(centre + sample["crop_to_image"][:, 2], centroid(full), atol=0.3)
-
-
-def centroid(weights: np.ndarray) -> np.ndarray:
-    v, u = np.mgrid[: weights.shape[0], : weights.shape[1]]
-    return np.array([(weights * u).sum(), (weights * v).sum()]) / weights.sum()
 
 
 def test_augmentation_moves_masks_and_label_joints_with_the_rest(root: Path) -> None:
@@ -368,9 +357,5 @@ def test_cache_gives_the_same_samples_bit_by_bit(root: Path, tmp_path: Path, mon
         open_split(root, cache=tmp_path, **options)
     cached = open_split(root, with_mask=True, cache=tmp_path)
     monkeypatch.setattr(cached, "_make_crop", None)
-    for index in range(len(plain)):
-        expected, sample = plain[index], cached[index]
-        assert expected.keys() == sample.keys()
-        for key, value in expected.items():
-            np.testing.assert_array_equal(sample[key], value, strict=True)
+    assert_same_samples(plain, cached)
     assert len(list(tmp_path.glob("*.npy"))) == 4

@@ -24,7 +24,8 @@ from src.photos.image import Photo, UnusableImage
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.result import Result
 from src.photos.shape_filter import ShapeFilter
-from template import HandModel, axis_angle_to_pose, load_hand_assets
+from template import HandModel, load_hand_assets
+from tests.photo_cases import ASSETS, hand_at
 from utils.artifacts import Identity
 from utils.camera import (
     crop_affine,
@@ -36,7 +37,6 @@ from utils.camera import (
 )
 from utils.drawing.overlay import mesh_silhouette
 
-ASSETS = load_hand_assets("template/stand_in.npz")
 K = np.array([[600.0, 0, 330], [0, 610, 235], [0, 0, 1]])
 SIZE = (640, 480)
 
@@ -55,13 +55,7 @@ class Told(nn.Module):
 
 @pytest.fixture(scope="module")
 def true_hand() -> dict[str, np.ndarray]:
-    generator = torch.Generator().manual_seed(5)
-    angles = torch.cat([torch.tensor([[0.4, -2.6, 0.3]]), 0.15 * torch.randn(1, 45, generator=generator)], dim=1)
-    pose, betas = axis_angle_to_pose(angles.double()), torch.randn(1, 10, generator=generator).double() * 0.7
-    transl = torch.tensor([[-0.05, 0.02, 0.62]]).double()
-    output = HandModel(ASSETS, dtype=torch.float64)(pose, betas, transl)
-    values = {"pose": pose, "betas": betas, "transl": transl, "vertices": output.vertices, "joints": output.joints}
-    return {name: value[0].numpy() for name, value in values.items()}
+    return hand_at(0.62, seed=5)
 
 
 def saw(hand: dict[str, np.ndarray]) -> Keypoints:

@@ -30,6 +30,8 @@ from utils.joints import JOINT_NAMES, MANO_PARENTS, MANO_TO_STANDARD, TIP_VERTIC
 
 RIGHT = random_assets(seed=3)
 LEFT = mirror_assets(RIGHT)
+#: Whose joints have a way of their own without the mesh (`template.fast_joints`).
+OWN_FINGER = random_assets(seed=7, tips_on_own_finger=True)
 
 
 def reference(
@@ -64,9 +66,14 @@ def random_input(batch: int, dtype: torch.dtype = torch.float64, seed: int = 0) 
     return axis_angle_to_pose(axis_angle).to(dtype), betas.to(dtype), transl.to(dtype)
 
 
-@pytest.mark.parametrize("assets", [RIGHT, LEFT], ids=["right", "left"])
+@pytest.mark.parametrize(
+    ("assets", "most"),
+    [(RIGHT, MOST), (LEFT, MOST), (OWN_FINGER, 0), (mirror_assets(OWN_FINGER), 0)],
+    ids=["right", "left", "many with tips on their own finger", "left ones of these"],
+)
 @pytest.mark.parametrize("tips", sorted(TIP_VERTICES))
-def test_values_equal_the_slow_loop(assets: HandAssets, tips: str) -> None:
+def test_values_equal_the_slow_loop(assets: HandAssets, most: int, tips: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("template.layer.MOST", most)
     rng = np.random.default_rng(1)
     axis_angle, betas, transl = rng.normal(size=(2, 48)) * 0.7, rng.normal(size=(2, 10)), rng.normal(size=(2, 3))
     expected = [reference(assets, *row) for row in zip(axis_angle, betas, transl, strict=True)]
@@ -74,6 +81,7 @@ def test_values_equal_the_slow_loop(assets: HandAssets, tips: str) -> None:
     for joint_type, which in (("kinematic", 1), ("regressed", 2)):
         for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
             model = HandModel(assets, tips=tips, joint_type=joint_type, dtype=dtype)
+            assert most or joint_type == "regressed" or model.joint_tables is not None
             arguments = pose.to(dtype), torch.tensor(betas).to(dtype), torch.tensor(transl).to(dtype)
             output = model(*arguments)
             for row, (vertices, *joints) in enumerate(expected):

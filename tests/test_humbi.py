@@ -37,12 +37,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def copy(tmp_path: Path, root: Path) -> Path:
-    """A copy, free to be damaged."""
-    return Path(shutil.copytree(root, tmp_path / "copy"))
-
-
 def first_frame(root: Path, dataset: HUMBI) -> Path:
     """The frame folder of the first sample."""
     return dataset.image_path(0).parents[2]

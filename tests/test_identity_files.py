@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_calibration import KNOWN
 
 from benchmarks.scenes.simulation import SimulationOptions, simulate
 from options.calibrate import get_args_parser
@@ -18,14 +19,12 @@ from src.personalization.calibration.command import calibrate_and_write
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
-from src.personalization.calibration.population import CalibrationOptions, Population
-from src.personalization.fitting.fit import PosePriorOptions
+from src.personalization.calibration.population import Population
 from src.personalization.pairing import pair_keypoints
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm, parse_known_bone
-from src.personalization.terms.noise import KeypointNoise
 from src.photos.calibrate import calibrate
-from template import HandAssets, load_hand_assets
+from template import HandAssets
 from utils.artifacts import (
     ArtifactError,
     HandMismatchError,
@@ -34,15 +33,6 @@ from utils.artifacts import (
     load_identity,
     save_identity,
 )
-
-KNOWN = CalibrationOptions(
-    PosePriorOptions(0.1, 0.1), KeypointNoise(std_px=1.0, loss="none"), 0.85, 0.05, laplace=False
-)
-
-
-@pytest.fixture(scope="module")
-def assets() -> HandAssets:
-    return load_hand_assets()
 
 
 @pytest.fixture(scope="module")

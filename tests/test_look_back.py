@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_tracker import BLANK, SHAPE, Keypoints
+from test_tracker import BLANK, SHAPE, Keypoints, Windows, sight_at
 
 from src.photos.api import PhotoEstimator
-from src.photos.boxes import Region
-from src.photos.estimator import Keypoints as Points
 from src.photos.image import Photo, UnusableImage
 from src.photos.video.look_back import LookBack
 from src.photos.video.sights import Sight
@@ -25,10 +23,8 @@ def place(frame: int) -> np.ndarray:
     return np.array([150.0 + SPEED * frame, 200.0])
 
 
-class Moving:
+class Moving(Windows):
     """A hand from frame `FIRST` on, hidden in some, which searches find in some frames only, and windows always."""
-
-    can_read, every, again = True, 5, 2
 
     def __init__(self, found_from: int, hidden: range = range(0), not_found: range = range(0)) -> None:
         self.frame, self.found_from, self.hidden, self.not_found = 0, found_from, hidden, not_found
@@ -37,8 +33,7 @@ class Moving:
         frame = int(photo.image[0, 0, 0])  # each picture carries its number
         if frame < FIRST or frame in self.hidden:
             return None
-        points = Points(SHAPE * 90 + place(frame), np.ones(21), "")
-        return Sight(Region(np.array([*place(frame), 90.0]), "followed", False, "", points, 0.9), -1.0)
+        return sight_at(place(frame))
 
     def find(self, photo: Photo) -> list[Sight]:
         frame, sight = int(photo.image[0, 0, 0]), self.at(photo)
@@ -50,12 +45,6 @@ class Moving:
         sight = self.at(photo)
         near = sight is not None and np.linalg.norm(sight.region.box[:2] - box[:2]) < 30
         return sight if near else None
-
-    def is_hand(self, photo: Photo, sight: Sight) -> bool:
-        return True
-
-    def rate(self, photo: Photo, sight: Sight) -> float:
-        return 0.0
 
 
 def run(looker: Moving, fps: float = 30.0) -> list[FrameHands]:
@@ -105,9 +94,7 @@ def test_a_window_that_had_slid_off_is_read_again(is_wrong: bool) -> None:
     def read(photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         frame = int(photo.image[0, 0, 0])
         if is_wrong and frame in astray and box[0] < place(frame)[0] + 5 and not looker.is_found:
-            where = place(18) - [40, 0]
-            points = Points(SHAPE * 90 + where, np.full(21, 0.5), "")
-            return Sight(Region(np.array([*where, 90.0]), "followed", False, "", points, 0.5), -1.0)
+            return sight_at(place(18) - [40, 0], 0.5)
         return Moving.read(looker, photo, box, is_left)
 
     def find(photo: Photo) -> list[Sight]:
@@ -127,17 +114,13 @@ def test_what_was_elsewhere_before_the_hand_was_hidden_is_another_hand(away: tup
     looker = Moving(found_from=0, hidden=range(25, 40))
     truly, shown, where = looker.at, range(23, 36), place(24) + away
 
-    def sleeve() -> Sight:
-        points = Points(SHAPE * 90 + where, np.full(21, 0.6), "")
-        return Sight(Region(np.array([*where, 90.0]), "followed", False, "", points, 0.6), -1.0)
-
     def read(photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         is_there = photo.image[0, 0, 0] in shown and np.linalg.norm(box[:2] - where) < 30
-        return sleeve() if is_there else Moving.read(looker, photo, box, is_left)
+        return sight_at(where, 0.6) if is_there else Moving.read(looker, photo, box, is_left)
 
     looker.read = read
     looker.find = lambda photo: (
-        [sleeve()] if photo.image[0, 0, 0] in range(29, 36) else [one for one in [truly(photo)] if one]
+        [sight_at(where, 0.6)] if photo.image[0, 0, 0] in range(29, 36) else [one for one in [truly(photo)] if one]
     )
     frames = run(looker)
     first = [frame.number for frame in frames for hand in frame.hands if hand.track == 1 and hand.result is not None]
@@ -153,9 +136,7 @@ def test_a_window_that_slid_off_takes_no_hand_from_its_track(blurred: int) -> No
     def read(photo: Photo, box: np.ndarray, is_left: bool) -> Sight | None:
         frame = int(photo.image[0, 0, 0])
         if frame in astray and not looker.is_found:
-            beside = where + [60 * (frame == 20), 0]
-            points = Points(SHAPE * 90 + beside, np.full(21, 0.4), "")
-            return Sight(Region(np.array([*beside, 90.0]), "followed", False, "", points, 0.4), -1.0)
+            return sight_at(where + [60 * (frame == 20), 0], 0.4)
         return None if frame == blurred else Moving.read(looker, photo, box, is_left)
 
     def find(photo: Photo) -> list[Sight]:
@@ -175,9 +156,7 @@ def test_a_fist_that_waves_is_one_hand() -> None:
         def at(photo: Photo, blurred: set[int] = blurred) -> Sight | None:
             frame = int(photo.image[0, 0, 0])
             where = np.array([320 + 126 * np.sin(2 * np.pi * 2.5 * frame / 30), 240.0])
-            points = Points(SHAPE * 90 + where, np.ones(21), "")
-            shown = Sight(Region(np.array([*where, 90.0]), "followed", False, "", points, 0.9), -1.0)
-            return None if frame in blurred else shown
+            return None if frame in blurred else sight_at(where)
 
         looker.at, looker.find = at, lambda photo, at=at: [one for one in [at(photo)] if one is not None]
         assert {hand.track for frame in run(looker) for hand in frame.hands} == {1}, seed

@@ -24,7 +24,6 @@ from src.models.mesh_joints import mesh_hand
 from src.models.metro.template_tokens import VERTICES_195
 from src.photos.run_images import image_demo
 from template import load_hand_assets
-from tests.dex_ycb_layout import write_dex_ycb
 from utils.artifacts import load_predictions
 from utils.camera import project_numpy
 from utils.drawing.attention import draw_attention
@@ -32,11 +31,6 @@ from utils.drawing.attention import draw_attention
 ASSETS = load_hand_assets()
 BODY = {"backbone": "mobilenet_v3_small"}
 SMALL = {"widths": (16, 8, 8), "outputs": (12, 8, 3), "layers": 2}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dex_ycb(tmp_path_factory.mktemp("data") / "dex_ycb", sequences=1)
 
 
 def options(root: Path, out: Path, phase: str, model: str, *extra: str) -> object:

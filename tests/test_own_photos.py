@@ -36,7 +36,7 @@ from src.photos.detector.mediapipe_hands import MediapipeHands
 from src.photos.estimator import Keypoints
 from src.photos.hands import find_photo_hands
 from src.photos.keypoint_estimator import KeypointEstimator
-from template import HandAssets, HandModel, load_hand_assets
+from template import HandAssets, HandModel
 from template.kinematics import JointsModel, joints_model, posed_points
 from utils.artifacts import load_identity
 from utils.camera import project, turn_to_ray
@@ -45,11 +45,6 @@ from utils.cameras.files import read_camera
 NOISE_PX = 2.0
 PHOTOS = SimulationOptions(NOISE_PX, 0.0, 0.0, (0.3, 0.8), uniform_depth=True, focal=700.0)
 QUICK = KeypointFitOptions(noise=KeypointNoise(std_px=NOISE_PX), rough_steps=5, kept=2)
-
-
-@pytest.fixture(scope="module")
-def assets() -> HandAssets:
-    return load_hand_assets()
 
 
 def hand_of(keypoints: np.ndarray, is_left: bool = False, score: float = 0.9, **more: object) -> Detection:

@@ -20,17 +20,11 @@ from src.engine.checkpoint import CheckpointError
 from src.engine.run_folder import RunFolder, RunFolderError, versions
 from src.engine.ship import history, ship
 from src.engine.train import NonFiniteLossError, Trainer, train
-from tests.dex_ycb_layout import write_dex_ycb
 from tests.interrupting import interrupt
 from utils import file_lock
 from utils.file_lock import LockedError
 
 CODE = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dex_ycb(tmp_path_factory.mktemp("dex_ycb"), sequences=1)
 
 
 def options(root: Path, out: Path, *extra: str) -> object:

@@ -179,10 +179,17 @@ def test_doubtful_boxes_do_not_shrink() -> None:
     assert motion.box[2] > 0.75 * 80
 
 
+def sight_at(where: np.ndarray, sure: float | None = None) -> Sight:
+    """A right hand seen at a place (2,) px, or something that looks like one hardly."""
+    points = Points(SHAPE * 90 + where, np.full(21, 1.0 if sure is None else sure), "")
+    return Sight(Region(np.array([*where, 90.0]), "followed", False, "", points, 0.9 if sure is None else sure), -1.0)
+
+
 class Windows:
     """Reads windows, but slides off by some pixels in each frame; a search finds the hand where it is."""
 
     can_read, every, again = True, 5, 2
+    sight = staticmethod(sight_at)
 
     def __init__(self, slip: float) -> None:
         self.slip = slip
@@ -198,10 +205,6 @@ class Windows:
 
     def rate(self, photo: Photo, sight: Sight) -> float:
         return 0.0
-
-    def sight(self, place: np.ndarray) -> Sight:
-        points = Points(SHAPE * 90 + place, np.ones(21), "")
-        return Sight(Region(np.array([*place, 90.0]), "followed", False, "", points, 0.9), -1.0)
 
 
 def test_a_window_that_slides_off_is_put_back() -> None:

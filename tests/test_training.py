@@ -27,15 +27,9 @@ from src.engine.train import NonFiniteLossError, Trainer, train
 from src.models.backbones import classifier
 from src.personalization.terms.hand_size import lengths_mm
 from template import load_hand_assets
-from tests.dex_ycb_layout import write_dex_ycb
 from tests.interrupting import interrupt
 from utils.artifacts import Identity, load_predictions, save_identity
 from utils.torch_files import UnreadableCheckpointError
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dex_ycb(tmp_path_factory.mktemp("dex_ycb"), sequences=1)
 
 
 def options(root: Path, out: Path, *extra: str, phase: str = "train", model: str = "mano_baseline") -> object:

@@ -23,8 +23,8 @@ from src.photos.video.drawing import all_words
 from src.photos.video.people import People
 from src.photos.video.track import Track
 from src.photos.video.watching import WatchedShape, Watching, open_watching
-from template import HandModel, axis_angle_to_pose
-from tests.photo_cases import ASSETS, Fixed, arguments, result_of
+from template import axis_angle_to_pose
+from tests.photo_cases import ASSETS, Fixed, arguments, posed, result_of
 from utils.camera import square_box
 from utils.identity import load_identity
 
@@ -36,11 +36,7 @@ def hand(seed: int) -> Result:
     generator = torch.Generator().manual_seed(seed)
     root = torch.tensor([[0.4, -2.6, 0.3]]) + 0.4 * torch.randn(1, 3, generator=generator)
     angles = torch.cat([root, 0.3 * torch.randn(1, 45, generator=generator)], dim=1)
-    pose, betas = axis_angle_to_pose(angles.double()), torch.full((1, 10), 0.3).double()
-    transl = torch.tensor([[-0.05, 0.02, 0.6]]).double()
-    output = HandModel(ASSETS, dtype=torch.float64)(pose, betas, transl)
-    parts = {"pose": pose, "betas": betas, "transl": transl, "vertices": output.vertices, "joints": output.joints}
-    return result_of({name: value[0].numpy() for name, value in parts.items()})
+    return result_of(posed(axis_angle_to_pose(angles.double()), torch.full((1, 10), 0.3).double(), 0.6))
 
 
 def watching(path: Path, first_only: bool = False, **online: object) -> Watching:
