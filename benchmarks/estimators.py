@@ -47,10 +47,7 @@ from src.personalization.estimates.measure import measure_trust  # noqa: E402
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows  # noqa: E402
 from src.personalization.fitting.from_keypoints import ray_turn  # noqa: E402
 from src.personalization.landmarks.model import LandmarkModel  # noqa: E402
-from src.personalization.terms.hand_size import (
-    LengthCue,  # noqa: E402
-    length_gradient,  # noqa: E402
-)
+from src.personalization.terms.hand_size import LengthCue, length_gradient  # noqa: E402
 from template import HandAssets, HandModel, load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel  # noqa: E402
 from utils.artifacts import Identity, Predictions  # noqa: E402

@@ -11,10 +11,7 @@ plain matrix product of as many operations as the layer's forward pass has.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
-import logging
 import platform
 import statistics
 import subprocess
@@ -29,6 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import CLOCKS, peak_growth  # noqa: E402
+from benchmarks.scenes.reference_hand import smplx_layer  # noqa: E402
 from template import HandAssets, HandModel, axis_angle_to_pose, load_hand_assets  # noqa: E402
 
 Layer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -70,27 +68,10 @@ def make_layers(assets: HandAssets, device: str) -> dict[str, Layer]:
         ),
     }
     try:
-        import smplx
-        from smplx.utils import Struct
+        by_matrix = smplx_layer(assets, "MANOLayer").to(device)
+        by_axis_angle = smplx_layer(assets, "MANO", create_transl=False).to(device)
     except ImportError:
         return layers
-    arrays = {
-        name: getattr(assets, name)
-        for name in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "hands_components", "hands_mean")
-    }
-    parents = [[2**32 - 1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14], list(range(16))]
-    options: dict[str, Any] = {
-        "model_path": "",
-        "data_struct": Struct(**arrays, f=assets.faces, kintree_table=torch.tensor(parents).numpy()),
-        "is_rhand": True,
-        "use_pca": False,
-        "flat_hand_mean": True,
-    }
-    logging.disable(logging.WARNING)
-    with contextlib.redirect_stdout(io.StringIO()):  # both print a warning about ten betas
-        by_matrix = smplx.MANOLayer(**options).to(device)
-        by_axis_angle = smplx.MANO(**options, create_transl=False).to(device)
-    logging.disable(logging.NOTSET)
     layers["smplx"] = lambda pose, betas, transl: (
         by_matrix(betas=betas, global_orient=pose[:, :1], hand_pose=pose[:, 1:], transl=transl).vertices
     )

@@ -34,10 +34,7 @@ from benchmarks.latency_engines import NAMES, make_engines  # noqa: E402
 from benchmarks.machine import CLOCKS, describe_machine, median_and_p95  # noqa: E402
 from datasets import build_dataset  # noqa: E402
 from datasets.image_crop import crop_image  # noqa: E402
-from datasets.synthetic.data_set import (
-    SynthesisOptions,  # noqa: E402
-    write_data_set,  # noqa: E402
-)
+from datasets.synthetic.data_set import SynthesisOptions, write_data_set  # noqa: E402
 from src.engine.checkpoint import load_network  # noqa: E402
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402

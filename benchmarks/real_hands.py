@@ -51,7 +51,7 @@ from src.personalization.solver.status import usable  # noqa: E402
 from src.personalization.terms.hand_size import LengthCue, length_gradient  # noqa: E402
 from src.personalization.terms.pose_prior import PALM  # noqa: E402
 from src.photos.calibrate import photo_beliefs  # noqa: E402
-from src.photos.camera import Camera  # noqa: E402
+from src.photos.camera import Camera, pinhole  # noqa: E402
 from src.photos.detector.detection import Detection, mirrored  # noqa: E402
 from src.photos.hands import PhotoHand, keypoint_hands  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
@@ -91,7 +91,7 @@ class Setting:
 
     def identity(self, hands: list[PhotoHand], length: float) -> Identity:
         """One person's, with a ruler of 3 mm."""
-        beliefs = CalibrationOptions(**{**vars(self.beliefs), "cues": (LengthCue("hand", length, RULER_STD),)})
+        beliefs = replace(self.beliefs, cues=(LengthCue("hand", length, RULER_STD),))
         rows = keypoint_hands(hands).explained(self.fit(hands), self.assets, self.options, 1)
         return calibrate_predictions(rows, self.assets, beliefs, num_images=len(rows))[1]
 
@@ -132,13 +132,6 @@ def photo_hand(entry: dict[str, Any], K: np.ndarray, width: int, number: int) ->
     return PhotoHand(f"hand {number}", number, hand, K, entry["side"] == "left", Camera(K, "given"))
 
 
-def guessed_K(picture: dict[str, Any]) -> np.ndarray:
-    """60 degrees across the longer side."""
-    width, height = picture["width"], picture["height"]
-    focal = max(width, height) / 2 / np.tan(np.radians(30))
-    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
-
-
 def desk(setting: Setting, data: Path) -> dict[str, Any]:
     """See the module's docstring."""
     scene = read_two_cameras(data / "detections/stereo_desk.json")
@@ -158,7 +151,7 @@ def desk(setting: Setting, data: Path) -> dict[str, Any]:
         scaled = points * np.median(chain(wanted)) / np.median(chain(points))
         result[name] = {
             "wrist_relative_mm": 1000 * distance(scaled - scaled[:, :1], wanted - wanted[:, :1]),
-            "aligned_mm": 1000 * distance(aligned(points, wanted), wanted),
+            "aligned_mm": 1000 * distance(procrustes_align(points, wanted), wanted),
             "depth_spread": float(depth.std() / depth.mean()),
         }
         setting.draw(f"desk_{name}", seen, fit, every=8)
@@ -168,11 +161,6 @@ def desk(setting: Setting, data: Path) -> dict[str, Any]:
 def distance(found: np.ndarray, wanted: np.ndarray) -> float:
     """Mean distance of points (N,21,3)."""
     return float(np.linalg.norm(found - wanted, axis=2).mean())
-
-
-def aligned(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Points (N,21,3) after the best similarity to those wanted."""
-    return procrustes_align(found, wanted)
 
 
 def scans(setting: Setting, data: Path) -> dict[str, float]:
@@ -197,19 +185,16 @@ def betas(setting: Setting, data: Path) -> dict[str, float]:
     scene = read_two_cameras(data / "detections/stereo_desk.json").first_half(DESK_LENGTH)
     taught = fit_shared(setting.assets, learning.and_in_space(scene.points[0], "desk"))
     blind = Setting(setting.output)
-    blind.options = KeypointFitOptions(
-        **{
-            **vars(setting.options),
-            "landmarks": replace(setting.options.landmarks, offsets=taught.offsets, bends=taught.bends),
-        }
-    )
+    landmarks = replace(setting.options.landmarks, offsets=taught.offsets, bends=taught.bends)
+    blind.options = replace(setting.options, landmarks=landmarks)
     hands, people = [], []
     for name, group in real(data).items():
         for picture in group["pictures"] if name not in (SCANS, ONE_PERSON[1]) else []:
             alone = name if name in ONE_PERSON else f"{name} {picture['picture']}"
             person = alone if picture.get("person") is None else f"{name} {picture['person']}"
             if person in left_out and picture["hands"] and picture["hands"][0]["side_score"] >= 0.8:
-                hands.append(photo_hand(picture["hands"][0], guessed_K(picture), picture["width"], len(hands)))
+                guess = pinhole(picture["width"], picture["height"], 60)
+                hands.append(photo_hand(picture["hands"][0], guess, picture["width"], len(hands)))
                 people.append(person)
     fit = blind.fit(hands)
     setting.draw("people", hands, fit, every=2)

@@ -38,10 +38,7 @@ import torch  # noqa: E402
 from benchmarks.machine import CLOCKS, describe_machine  # noqa: E402
 from datasets.crop_cache import usable_cores  # noqa: E402
 from datasets.loading import BatchLoader  # noqa: E402
-from datasets.synthetic.data_set import (
-    SynthesisOptions,  # noqa: E402
-    write_data_set,  # noqa: E402
-)
+from datasets.synthetic.data_set import SynthesisOptions, write_data_set  # noqa: E402
 from options.recipes import apply_recipe  # noqa: E402
 from options.run_options import get_args_parser as run_parser  # noqa: E402
 from src.engine import config  # noqa: E402

@@ -35,18 +35,16 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.scenes.flat_motion import measure_flat  # noqa: E402
 from benchmarks.scenes.online_cases import measure_online  # noqa: E402
 from benchmarks.scenes.tracking import measure_tracking  # noqa: E402
-from benchmarks.scenes.video_scenes import FPS, Clip, make_clip  # noqa: E402
-from datasets.image_crop import crop_image  # noqa: E402
-from src.engine.checkpoint import load_network  # noqa: E402
+from benchmarks.scenes.video_scenes import FPS, Clip, kept, look, make_clip  # noqa: E402
+from src.engine.checkpoint import ModelCard, load_network  # noqa: E402
 from src.personalization.fitting.fit import FitResult, fit_frames  # noqa: E402
 from src.personalization.fitting.fixed_lag import DEFAULTS as CAUSAL  # noqa: E402
 from src.personalization.fitting.fixed_lag import FixedLagSmoother  # noqa: E402
 from src.personalization.fitting.sequence import SequenceOptions, fit_sequence  # noqa: E402
 from src.personalization.solver.status import usable  # noqa: E402
-from src.photos.detector.search import KeypointReader, network_input  # noqa: E402
+from src.photos.detector.search import KeypointReader  # noqa: E402
 from template import load_hand_assets  # noqa: E402
 from template.kinematics import JointsModel, posed_points  # noqa: E402
-from utils.camera import crop_affine, project_numpy, square_box, transform_intrinsics  # noqa: E402
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 #: Frames over which `averaged_errors` takes means.
@@ -77,23 +75,13 @@ class Observed:
         return torch.arange(len(self.pose), dtype=torch.float64) / FPS
 
 
-@torch.no_grad()
-def observe_clip(clip: Clip, network: torch.nn.Module, card: object, reader: KeypointReader) -> Observed:
+def observe_clip(clip: Clip, network: torch.nn.Module, card: ModelCard, reader: KeypointReader) -> Observed:
     """Run both networks at the true boxes."""
-    boxes = [square_box(project_numpy(joints, clip.K), 1.0) for joints in clip.joints]
-    windows = [box * [1, 1, card.crop_scale] for box in boxes]
-    crops = network_input(
-        [crop_image(image, window, card.input_size) for image, window in zip(clip.images, windows, strict=True)], "cpu"
-    )
-    K = np.stack([transform_intrinsics(clip.K, crop_affine(window, card.input_size)) for window in windows])
-    betas = torch.as_tensor(clip.betas, dtype=torch.float32).expand(len(crops), -1)
-    pose = network(crops, betas=betas, K=torch.as_tensor(K, dtype=torch.float32))["pose"]
-    read = [reader.read(image, box[None]) for image, box in zip(clip.images, boxes, strict=True)]
-    keypoints, confidence = (torch.as_tensor(np.concatenate([one[part] for one in read])).double() for part in (0, 1))
+    said, keypoints, confidence = look(clip, network, card, reader, clip.betas)
     confidence = torch.where(confidence.mean(dim=1, keepdim=True) < SEEN, 0.0, confidence)
     return Observed(
-        pose.double(),
-        torch.as_tensor(clip.K).double().expand(len(crops), 3, 3),
+        said["pose"].double(),
+        torch.as_tensor(clip.K).double().expand(len(keypoints), 3, 3),
         keypoints,
         confidence,
         torch.as_tensor(clip.betas),
@@ -110,13 +98,8 @@ def observations(seed: int, count: int, cache: Path | None) -> list[Observed]:
     found = []
     for number in tqdm(range(1, count + 1), unit="clip", disable=None):
         path = None if cache is None else cache / f"clip_{seed}_{number}_{weights}.pt"
-        if path is not None and path.is_file():
-            found.append(Observed(**torch.load(path, weights_only=True)))
-            continue
-        found.append(observe_clip(make_clip(seed, number), network.eval(), card, reader))
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(vars(found[-1]), path)
+        make = lambda number=number: observe_clip(make_clip(seed, number), network.eval(), card, reader)  # noqa: E731
+        found.append(kept(path, Observed, make))
     return found
 
 

@@ -97,7 +97,7 @@ def main() -> int:
     from benchmarks.reproduce.sizes import FULL, ON_SHIPPED_BODY, QUICK, SHIPPED, WHOLE
     from benchmarks.reproduce.training import make_data, note_run, train_all
     from utils.device import choose_device
-    from utils.files import atomic_path, write_json
+    from utils.files import write_json, write_text
 
     device = choose_device(args.device)
     size = QUICK if args.quick else WHOLE if args.whole or device.type == "cuda" else FULL
@@ -157,8 +157,7 @@ def main() -> int:
         merge(output, size, rows, facts)
         return 0
     write_json(output / "results.json", {**facts, "size": size.name, "seeds": size.seeds, "rows": flat_rows(rows)})
-    with atomic_path(output / "results.md") as temporary:
-        Path(temporary).write_text(markdown(size, rows, facts), encoding="utf-8")
+    write_text(output / "results.md", markdown(size, rows, facts))
     logger.info("written to %s and results.md", output / "results.json")
     return 0
 

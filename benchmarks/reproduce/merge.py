@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.reproduce.report import GROUPS, Rows, flat_rows, per_subject, table
 from benchmarks.reproduce.sizes import ROWS, Size
-from utils.files import atomic_path, write_json
+from utils.files import write_json, write_text
 
 #: The table's last part, in front of which others are put.
 TARGETS = "## Targets"
@@ -78,5 +78,4 @@ def merge(folder: Path, size: Size, rows: Rows, facts: dict[str, Any]) -> None:
     for group in size.groups:
         text = replace_section(text, section(size, rows, facts, group))
     write_json(path, {**found, "rows": [*others, *flat_rows(rows)], "added": added})
-    with atomic_path(page) as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
+    write_text(page, text)

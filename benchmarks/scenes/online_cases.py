@@ -8,25 +8,23 @@ network and the keypoint network look at the true boxes. No length is measured, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.scenes.video_scenes import make_clip
-from datasets.image_crop import crop_image
-from src.engine.checkpoint import load_network
+from benchmarks.scenes.video_scenes import kept, look, make_clip
+from src.engine.checkpoint import ModelCard, load_network
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.online import OnlineCalibration
 from src.personalization.calibration.population import default_options
 from src.personalization.terms.hand_size import lengths_mm
-from src.photos.detector.search import KeypointReader, network_input
+from src.photos.detector.search import KeypointReader
 from template import HandAssets, HandModel, load_hand_assets
 from utils.artifacts import Predictions
-from utils.camera import crop_affine, project_numpy, square_box, transform_intrinsics
 from utils.identity import HALF_95
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -74,18 +72,10 @@ class Watched:
         )
 
 
-@torch.no_grad()
-def watch(seed: int, number: int, network: torch.nn.Module, card: Any, reader: KeypointReader) -> Watched:
+def watch(seed: int, number: int, network: torch.nn.Module, card: ModelCard, reader: KeypointReader) -> Watched:
     """Render the video of a person and run both networks on it."""
     clip = make_clip(seed, number, FPS * SECONDS, FPS // 2)
-    boxes = [square_box(project_numpy(joints, clip.K), 1.0) for joints in clip.joints]
-    windows = [box * [1, 1, card.crop_scale] for box in boxes]
-    size, images = card.input_size, list(zip(clip.images, windows, strict=True))
-    crops = network_input([crop_image(image, window, size) for image, window in images], "cpu")
-    K = torch.as_tensor(np.stack([transform_intrinsics(clip.K, crop_affine(window, size)) for window in windows]))
-    said = network(crops, K=K.float())
-    read = [reader.read(image, box[None]) for image, box in zip(clip.images, boxes, strict=True)]
-    keypoints, confidence = (torch.as_tensor(np.concatenate([one[part] for one in read])).double() for part in (0, 1))
+    said, keypoints, confidence = look(clip, network, card, reader)
     start = FPS * SECONDS - len(clip.images)
     truth = torch.as_tensor(clip.betas)
     return Watched(
@@ -100,13 +90,7 @@ def watched(seed: int, count: int, cache: Path | None) -> list[Watched]:
     found = []
     for number in tqdm(range(1, count + 1), unit="video", disable=None):
         path = None if cache is None else cache / f"online_{seed}_{number}.pt"
-        if path is not None and path.is_file():
-            found.append(Watched(**torch.load(path, weights_only=True)))
-            continue
-        found.append(watch(seed, number, network.eval(), card, reader))
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(vars(found[-1]), path)
+        found.append(kept(path, Watched, partial(watch, seed, number, network.eval(), card, reader)))
     return found
 
 

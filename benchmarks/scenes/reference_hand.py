@@ -14,7 +14,6 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import roma
@@ -30,7 +29,7 @@ LEVELS = tuple(torch.arange(level, 16, 3) for level in (1, 2, 3))
 class ReferenceHand:
     """(pose (B,16,3,3), betas (B,10), transl (B,3)) -> joints (B,21,3), standard order, metres; posed over the mesh."""
 
-    def __init__(self, assets: HandAssets, tips: str = "manopth", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, assets: HandAssets, dtype: torch.dtype = torch.float32) -> None:
         def constant(array: np.ndarray) -> torch.Tensor:
             return torch.as_tensor(np.ascontiguousarray(array), dtype=dtype)
 
@@ -38,7 +37,7 @@ class ReferenceHand:
         self.shapedirs = constant(assets.shapedirs.reshape(-1, 10).T)
         self.posedirs = constant(assets.posedirs.reshape(-1, 135).T)
         self.weights = constant(assets.weights)
-        self.tips = torch.tensor(tip_vertices(tips, assets.side))
+        self.tips = torch.tensor(tip_vertices("manopth", assets.side))
         self.order = torch.tensor(MANO_TO_STANDARD)
 
     def __call__(self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor) -> torch.Tensor:
@@ -73,28 +72,30 @@ def homogeneous(transforms: torch.Tensor) -> torch.Tensor:
     return torch.cat([transforms, last], dim=-2)
 
 
-def smplx_hand(assets: HandAssets, tips: str = "manopth") -> Callable[..., torch.Tensor] | None:
-    """The same function on ``smplx.MANO`` from PyPI, or None where it is not installed."""
-    try:
-        import smplx
-        from smplx.utils import Struct
-    except ImportError:
-        return None
+def smplx_layer(assets: HandAssets, kind: str, **options: bool) -> torch.nn.Module:
+    """``smplx.MANO`` or ``smplx.MANOLayer`` (``kind``) from PyPI on these assets; raises ImportError without it."""
+    import smplx
+    from smplx.utils import Struct
+
     names = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "hands_components", "hands_mean")
     tree = np.array([[2**32 - 1, *MANO_PARENTS[1:]], list(range(16))])
-    given: dict[str, Any] = {name: getattr(assets, name) for name in names}
+    content = Struct(**{name: getattr(assets, name) for name in names}, f=assets.faces, kintree_table=tree)
     logging.disable(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()):  # both print a warning about ten betas
-        layer = smplx.MANO(
-            "",
-            data_struct=Struct(**given, f=assets.faces, kintree_table=tree),
-            is_rhand=True,
-            use_pca=False,
-            flat_hand_mean=True,
-            create_transl=False,
+        layer = getattr(smplx, kind)(
+            "", data_struct=content, is_rhand=True, use_pca=False, flat_hand_mean=True, **options
         )
     logging.disable(logging.NOTSET)
-    tip_index, order = torch.tensor(tip_vertices(tips, assets.side)), torch.tensor(MANO_TO_STANDARD)
+    return layer
+
+
+def smplx_hand(assets: HandAssets) -> Callable[..., torch.Tensor] | None:
+    """The same function on ``smplx.MANO``, or None where smplx is not installed."""
+    try:
+        layer = smplx_layer(assets, "MANO", create_transl=False)
+    except ImportError:
+        return None
+    tip_index, order = torch.tensor(tip_vertices("manopth", assets.side)), torch.tensor(MANO_TO_STANDARD)
 
     def joints(pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor) -> torch.Tensor:
         vector = roma.rotmat_to_rotvec(pose).flatten(1)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import torch
 
 from datasets.dex_ycb.splits import SERIALS
-from datasets.synthetic.data_set import hand_model, skin_map_of
+from datasets.image_crop import crop_image
+from datasets.synthetic.data_set import tell_story
 from datasets.synthetic.scene import population
-from datasets.synthetic.scene.appearance import skin_sheets, skin_tone
 from datasets.synthetic.scene.background import room_texture, table_texture
 from datasets.synthetic.scene.cameras import make_rig
-from datasets.synthetic.scene.layout import Scene
-from datasets.synthetic.scene.motion import make_motion, subject_style
-from datasets.synthetic.scene.objects import CATALOGUE
 from datasets.synthetic.scene.render import CameraView, MovingMesh
 from datasets.synthetic.scene.shading import random_lights, random_sensor
-from utils.camera import project_numpy, square_box
+from src.engine.checkpoint import ModelCard
+from src.photos.detector.search import KeypointReader, network_input
+from utils.camera import crop_affine, project_numpy, square_box, transform_intrinsics
 
 FPS, FRAMES, HIDDEN_FRAMES = 30, 90, 15
+Kept = TypeVar("Kept")
 
 
 @dataclass
@@ -44,15 +48,8 @@ def make_clip(seed: int, number: int, frames: int = FRAMES, hidden_frames: int =
     Args:
         frames: spread evenly over the story, which is as long as they are; hidden_frames: in a row, of them.
     """
-    generator = population.random_numbers(seed, number, 0)
-    style = population.random_numbers(seed, number, population.STYLE)
-    hand, betas = hand_model(None, "right"), population.subject_betas(seed, number)
-    tone, habit = skin_tone(style), subject_style(style)
-    target = population.sequence_object(seed, number, 0, len(CATALOGUE))
-    motion = make_motion(generator, hand, hand, betas, habit, target, frames)
-    skin_map = skin_map_of(None, "right")
-    skin = skin_sheets(skin_map, np.clip(tone * generator.normal(1, 0.04, 3), 0.01, 0.95), generator)
-    scene, rig = Scene(motion, hand.assets.faces, skin_map, skin, generator), make_rig(seed, number)
+    generator, scene = tell_story(seed, (number, 0), "right", frames)
+    motion, rig, betas = scene.motion, make_rig(seed, number), population.subject_betas(seed, number)
     serial = SERIALS[number % len(SERIALS)]
     lights, table = random_lights(generator), table_texture(generator)
     view = CameraView(
@@ -72,6 +69,35 @@ def make_clip(seed: int, number: int, frames: int = FRAMES, hidden_frames: int =
     for place in np.flatnonzero(hidden):
         cover(images[place], square_box(project_numpy(joints[place], rig.K[serial]), 1.3), patch)
     return Clip(images, rig.K[serial], betas, joints, hidden)
+
+
+@torch.no_grad()
+def look(
+    clip: Clip, network: torch.nn.Module, card: ModelCard, reader: KeypointReader, betas: np.ndarray | None = None
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """What a network, told the betas (10,) or not, says at the hand's true boxes, and there the keypoint network's
+    keypoints (F,21,2) px and confidence (F,21), float64."""
+    boxes = [square_box(project_numpy(joints, clip.K), 1.0) for joints in clip.joints]
+    windows, size = [box * [1, 1, card.crop_scale] for box in boxes], card.input_size
+    images = zip(clip.images, windows, strict=True)
+    crops = network_input([crop_image(image, window, size) for image, window in images], "cpu")
+    K = np.stack([transform_intrinsics(clip.K, crop_affine(window, size)) for window in windows])
+    told = None if betas is None else torch.as_tensor(betas, dtype=torch.float32).expand(len(crops), -1)
+    said = network(crops, betas=told, K=torch.as_tensor(K, dtype=torch.float32))
+    read = [reader.read(image, box[None]) for image, box in zip(clip.images, boxes, strict=True)]
+    keypoints, confidence = (torch.as_tensor(np.concatenate([one[part] for one in read])).double() for part in (0, 1))
+    return said, keypoints, confidence
+
+
+def kept(path: Path | None, kind: type[Kept], make: Callable[[], Kept]) -> Kept:
+    """What ``make`` gives, a dataclass of tensors, from the file if it is there already."""
+    if path is not None and path.is_file():
+        return kind(**torch.load(path, weights_only=True))
+    found = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(vars(found), path)
+    return found
 
 
 def cover(image: np.ndarray, box: np.ndarray, patch: np.ndarray) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 import roma
 import torch
 
+from benchmarks.scenes.calibration_cases import KNOWN
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from datasets import open_labels
 from src.evaluation.shape import zero_pose_mpvpe
@@ -35,20 +36,16 @@ from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.calibration.population import (
     SHIPPED_PRIOR,
-    CalibrationOptions,
     Population,
     calibration_options,
     load_population,
 )
-from src.personalization.fitting.fit import PosePriorOptions
 from src.personalization.pairing import pair_keypoints
 from src.personalization.terms.hand_size import HALF_95, length_gradient
-from src.personalization.terms.noise import KeypointNoise
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import JointsModel
 from utils.artifacts import load_predictions
 
-PLAIN = CalibrationOptions(PosePriorOptions(0.25, 0.25), KeypointNoise(std_px=2.0, loss="none"), 0.85, 0.07)
 #: Betas (P,10), their covariance (P,10,10), and the true ones.
 Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -83,7 +80,7 @@ def shipped_world(assets: HandAssets, people: Population, images: int, seed: int
 def simulated(args: argparse.Namespace, assets: HandAssets, laplace: bool, shipped: bool) -> Iterator[Found]:
     """Eight people at a time."""
     people, model = load_population(SHIPPED_PRIOR, assets.hash), JointsModel(assets)
-    believed = replace(calibration_options(people), population=people.shapes_only()) if shipped else PLAIN
+    believed = replace(calibration_options(people), population=people.shapes_only()) if shipped else KNOWN
     for seed in range(args.seeds):
         world = (
             shipped_world(assets, people, args.images, seed)

@@ -22,8 +22,9 @@ from src.personalization.calibration.population import shapes_of
 from src.personalization.estimates.sides import fit_mirrored
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
 from src.personalization.terms.noise import KeypointNoise
+from src.photos.camera import pinhole
 from template import HandAssets, load_hand_assets
-from utils.camera import mirror_intrinsics
+from utils.camera import mirror_intrinsics, mirror_points
 
 #: Share of the box that noise is believed to be.
 BELIEVED = 0.03
@@ -72,13 +73,11 @@ def main() -> None:
     for name, content in sets.items():
         points, cameras = [], []
         for picture in content["pictures"]:
-            size = np.array([picture["width"], picture["height"]])
-            focal = size.max() / (2 * np.tan(np.radians(60) / 2))
-            camera = content.get("K", [[focal, 0, (size[0] - 1) / 2], [0, focal, (size[1] - 1) / 2], [0, 0, 1]])
+            camera = content.get("K", pinhole(picture["width"], picture["height"], 60))
             for hand in picture["hands"]:
                 pixels, K = np.array(hand["keypoints_2d"], dtype=np.float64), np.array(camera, dtype=np.float64)
                 if hand["side"] == "left":
-                    pixels[:, 0], K = size[0] - 1 - pixels[:, 0], mirror_intrinsics(K, int(size[0]))
+                    pixels, K = mirror_points(pixels, picture["width"]), mirror_intrinsics(K, picture["width"])
                 points.append(pixels)
                 cameras.append(K)
         found = odds(assets, torch.as_tensor(np.array(points)), torch.as_tensor(np.array(cameras)))

@@ -89,24 +89,32 @@ def skin_map_of(mano_dir: str | None, side: str) -> SkinMap:
     return make_skin_map(vertices, joints, hand.assets.faces, is_left=side == "left")
 
 
+def tell_story(
+    seed: int, place: tuple[int, int], side: str, frames: int, mano_dir: str | None = None
+) -> tuple[np.random.Generator, Scene]:
+    """The random numbers of a subject's sequence, ``place``, and what happens in it in so many frames."""
+    subject, sequence = place
+    generator = population.random_numbers(seed, subject, sequence)
+    style = population.random_numbers(seed, subject, population.STYLE)
+    right, hand = (hand_model(mano_dir, name) for name in ("right", side))
+    tone, habit = skin_tone(style), subject_style(style)
+    target = population.sequence_object(seed, subject, sequence, len(CATALOGUE))
+    motion = make_motion(generator, right, hand, population.subject_betas(seed, subject), habit, target, frames)
+    skin_map = skin_map_of(mano_dir, side)
+    skin = skin_sheets(skin_map, np.clip(tone * generator.normal(1, 0.04, 3), 0.01, 0.95), generator)
+    return generator, Scene(motion, hand.assets.faces, skin_map, skin, generator)
+
+
 def write_sequence(root: Path, options: SynthesisOptions, place: tuple[int, int]) -> None:
     """Make one, ``place``: its 1-based subject and 0-based number; nothing happens if it is already complete."""
     subject, sequence = place
     folder = root / population.subject_name(subject) / population.sequence_name(subject, sequence)
     if (folder / "pose.npz").is_file():  # the last file of a sequence
         return
-    generator = population.random_numbers(options.seed, subject, sequence)
-    style = population.random_numbers(options.seed, subject, population.STYLE)
     side = population.sequence_side(sequence, options.left_fraction)
-    right, hand = (hand_model(options.mano_dir, name) for name in ("right", side))
-    betas = population.subject_betas(options.seed, subject)
-    tone, habit = skin_tone(style), subject_style(style)
-    target = population.sequence_object(options.seed, subject, sequence, len(CATALOGUE))
-    motion = make_motion(generator, right, hand, betas, habit, target, options.num_frames)
-    skin_map = skin_map_of(options.mano_dir, side)
-    skin = skin_sheets(skin_map, np.clip(tone * generator.normal(1, 0.04, 3), 0.01, 0.95), generator)
-    scene = Scene(motion, hand.assets.faces, skin_map, skin, generator)
-    rig = make_rig(options.seed, subject)
+    hand, betas = hand_model(options.mano_dir, side), population.subject_betas(options.seed, subject)
+    generator, scene = tell_story(options.seed, place, side, options.num_frames, options.mano_dir)
+    motion, rig = scene.motion, make_rig(options.seed, subject)
     labels = sequence_labels(motion, hand, betas, rig)
     lights, table = random_lights(generator), table_texture(generator)
     views = {}
