@@ -291,6 +291,9 @@ def test_a_contradicting_ruler_is_refused_with_its_distance(assets: HandAssets) 
 def test_known_bones_are_parsed() -> None:
     assert parse_known_bone("index=72±2") == LengthCue("index", 0.072, 0.002)
     assert parse_known_bone("index_mcp-index_pip=42.5+-1").length == pytest.approx(0.0425)
+    assert parse_known_bone("index=72.5 +- .5").std == pytest.approx(0.0005)
+    with pytest.raises(CalibrationError, match="known bone 'index=7.2.1±2' is not of the form"):
+        parse_known_bone("index=7.2.1±2")
     for text in ("index=72", "index", "toe=50±2", "index=7200±2", "index=72±0"):
         with pytest.raises(CalibrationError):
             parse_known_bone(text)

@@ -50,21 +50,6 @@ def test_value_and_gradient_equal_the_plain_layer(assets: HandAssets, batch: int
         assert (fast - plain).abs().max() <= (3e-6 if dtype == torch.float32 else 1e-13) * scale
 
 
-def test_gradients_of_one_argument_alone() -> None:
-    model = HandModel(RIGHT, dtype=torch.float64)
-
-    def gradient(needs: tuple[bool, ...]) -> list[torch.Tensor]:
-        arguments = [value.requires_grad_(need) for value, need in zip(random_input(3), needs, strict=True)]
-        model.joints(*arguments).sin().sum().backward()
-        return [value.grad for value in arguments]
-
-    together = gradient((True, True, True))
-    for which in range(3):
-        alone = gradient(tuple(other == which for other in range(3)))
-        assert [value is not None for value in alone] == [other == which for other in range(3)]
-        torch.testing.assert_close(alone[which], together[which])
-
-
 def test_a_gradient_of_the_gradient_is_refused_and_the_plain_layer_has_it() -> None:
     arguments = [value.requires_grad_() for value in random_input(2)]
 

@@ -22,7 +22,7 @@ from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.population import Population
 from src.personalization.pairing import pair_keypoints
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import lengths_mm, parse_known_bone
+from src.personalization.terms.hand_size import lengths_mm
 from src.photos.calibrate import calibrate
 from template import HandAssets
 from utils.artifacts import (
@@ -50,34 +50,6 @@ def person(assets: HandAssets, **changes: object) -> Identity:
         betas, assets.name, assets.hash, length, "right", "multi_frame", 3, [101, 102, 103], covariance, std, 8
     )
     return replace(known, **changes)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"n_images": "many"},
-        {"n_images": -3},
-        {"n_images": 2.7},
-        {"n_images": True},
-        {"image_ids": "abc"},
-        {"image_ids": None},
-        {"image_ids": [1.5, "x"]},
-        {"subject_id": "me"},
-        {"method": 3},
-        {"scale_evidence": None},
-        {"created_by": {}},
-        {"hand_model": {"name": 1, "hash": 2}},
-        {"hand_length_std_mm": -4.0},
-    ],
-    ids=str,
-)
-def test_a_damaged_identity_is_named(assets: HandAssets, tmp_path: Path, change: dict) -> None:
-    path = tmp_path / "me.json"
-    save_identity(path, person(assets))
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    (name,) = change
-    with pytest.raises(ArtifactError, match=f"me.json: .*{'hand_name' if name == 'hand_model' else name}"):
-        load_identity(path)
 
 
 def test_what_is_no_json_is_named_and_a_mark_of_an_editor_is_none(assets: HandAssets, tmp_path: Path) -> None:
@@ -136,12 +108,6 @@ def test_a_hand_of_a_length_that_no_hand_has(assets: HandAssets, rows: Predictio
         calibrate_predictions(rows, assets, absurd, num_images=None)
 
 
-def test_a_known_bone_that_is_no_number() -> None:
-    with pytest.raises(CalibrationError, match="known bone 'index=7.2.1±2' is not of the form"):
-        parse_known_bone("index=7.2.1±2")
-    assert parse_known_bone("index=72.5 +- .5").std == pytest.approx(0.0005)
-
-
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "0"])
 @pytest.mark.parametrize("name", ["root_std", "finger_std", "keypoint_std", "depth_mean", "depth_std"])
 def test_numbers_that_are_none(name: str, value: str, capsys: pytest.CaptureFixture) -> None:
@@ -155,10 +121,6 @@ def test_numbers_that_are_none(name: str, value: str, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     "words",
     [
-        "hand_length_std_mm 5",
-        "depth_std 0.1",
-        "wrist_depth_std_mm 5",
-        "data_root d",
         "dataset humbi",
         "accept_conflict",
         "min_confidence nan",

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from test_metro import ASSETS, BODY, SMALL
 
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand
@@ -23,14 +24,9 @@ from src.models import build_model
 from src.models.mesh_joints import mesh_hand
 from src.models.metro.template_tokens import VERTICES_195
 from src.photos.run_images import image_demo
-from template import load_hand_assets
 from utils.artifacts import load_predictions
 from utils.camera import project_numpy
 from utils.drawing.attention import draw_attention
-
-ASSETS = load_hand_assets()
-BODY = {"backbone": "mobilenet_v3_small"}
-SMALL = {"widths": (16, 8, 8), "outputs": (12, 8, 3), "layers": 2}
 
 
 def options(root: Path, out: Path, phase: str, model: str, *extra: str) -> object:

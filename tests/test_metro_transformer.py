@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_metro import ASSETS, SHAPES, SMALL, K
 
 from src.engine.checkpoint import load_owned
 from src.models import build_model
 from src.models.metro.released import UNUSED
 from src.models.metro.template_tokens import VERTICES_195
-from template import load_hand_assets
 from utils.joints import MANO_TO_STANDARD, tip_vertices
-
-ASSETS = load_hand_assets()
-SHAPES = json.loads((Path(__file__).parent / "data" / "metro_state_dict_shapes.json").read_text())
-SMALL = {"widths": (16, 8, 8), "outputs": (12, 8, 3), "layers": 2}
-K = torch.tensor([[300.0, 0, 31.5], [0, 310.0, 30.0], [0, 0, 1]]).repeat(2, 1, 1)
 
 
 def slow_layer(x: np.ndarray, state: dict[str, np.ndarray], name: str) -> np.ndarray:
