@@ -7,7 +7,7 @@
   fingertip equally long: wrist-relative and after alignment, mm; and the relative spread of the wrist's depth.
   "identity": calibrated from camera 1's first half with a ruler.
 * ``scans``: how far fingertips are fitted from the plane of wrist and knuckles, hands lying flat on a scanner, mm.
-* ``proportions``: see `scenes.proportions`.
+* ``proportions``: has a landmark model the fingers of real hands? See `proportions`.
 * ``betas``: largest mean coefficient over people whom the landmarks did not see: they are learned from the others.
 * ``draws``: root mean square difference of the betas from two disjoint draws of a person's pictures, with a ruler, in
   standard deviations that both state; and over the difference's own, in which population, ruler and the error that
@@ -37,7 +37,6 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.scenes.proportions import proportions  # noqa: E402
 from benchmarks.scenes.real_pictures import routes  # noqa: E402
 from src.evaluation.alignment import procrustes_align  # noqa: E402
 from src.personalization.calibration.from_keypoints import fit_options  # noqa: E402
@@ -250,6 +249,37 @@ def real(data: Path) -> dict[str, Any]:
     return json.loads((data / "detections/mediapipe_real.json").read_text(encoding="utf-8"))
 
 
+def proportions(setting: Setting, data: Path) -> dict[str, Any]:
+    """Middle finger, knuckle to tip along its points, over wrist to that knuckle.
+
+    Returns:
+        "joints", "model": mean and standard deviation over people, of joints and through the landmark model; medians of
+        the flat hands in the picture, of the points of two cameras, and of the detector's own 3D points.
+    """
+    people, detections = setting.beliefs.population, data / "detections"
+    sets = json.loads((detections / "mediapipe_real.json").read_text(encoding="utf-8"))
+    own = [h["world_m"] for group in sets.values() for picture in group["pictures"] for h in picture["hands"]]
+    seen = [np.pad(picture["hands"][0]["keypoints_2d"], ((0, 0), (0, 1))) for picture in sets[SCANS]["pictures"]]
+    some = torch.as_tensor(
+        np.random.default_rng(0).multivariate_normal(people.betas_mean, people.betas_covariance, 300)
+    )
+    straight, result = torch.eye(3, dtype=torch.float64).expand(len(some), 16, 3, 3), {}
+    for name, landmarks in (("joints", None), ("model", setting.options.landmarks)):
+        model = joints_model(setting.assets, landmarks)
+        points = posed_points(model, straight, model.rest_points(some)).points[:, model.to_standard]
+        found = ratio_of(points.numpy())
+        result[name] = [float(found.mean()), float(found.std())]
+    triangulated = read_two_cameras(detections / "stereo_desk.json").points[0]
+    for name, points in (("flat", np.array(seen)), ("two_cameras", triangulated), ("own_3d_points", np.array(own))):
+        result[name] = float(np.median(ratio_of(points)))
+    return result
+
+
+def ratio_of(points: np.ndarray) -> np.ndarray:
+    """Of points (N,21,2 or 3), any unit."""
+    return chain(points) / np.linalg.norm(points[:, 9] - points[:, 0], axis=1) - 1
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Real hands, from what a detector says of real pictures.")
@@ -264,11 +294,8 @@ def main() -> int:
     data, output = Path(args.data), Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     setting = Setting(output)
-    named = {"desk": desk, "scans": scans, "betas": betas, "draws": draws}
+    named = {"desk": desk, "scans": scans, "betas": betas, "draws": draws, "proportions": proportions}
     parts: dict[str, Callable[[], Any]] = {name: lambda part=part: part(setting, data) for name, part in named.items()}
-    parts["proportions"] = lambda: proportions(
-        setting.assets, setting.options.landmarks, setting.beliefs.population, data / "detections", SCANS
-    )
     parts |= routes(data, args.pictures, output)
     result: dict[str, Any] = {}
     for name in args.only or parts:

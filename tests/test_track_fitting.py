@@ -13,7 +13,7 @@ from test_animation_files import Glb
 from test_tracker import Script, seen
 from test_video_files import write_clip
 
-from benchmarks.scenes.tracking_scores import ClipScores, Reported, score_clip, summary
+from benchmarks.scenes.tracking import ClipScores, Reported, score_clip, summary
 from src.photos.api import PhotoEstimator
 from src.photos.estimator import HandInPicture
 from src.photos.result import Result
