@@ -7,7 +7,6 @@ import errno
 import math
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -50,16 +49,6 @@ def two_processes(fault: str, *options: str) -> subprocess.CompletedProcess[str]
 
 
 # --- a full disk ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_files() -> object:
-    """Lets files grow to 2 MB at most, for the system itself to refuse the rest as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_full_disk_keeps_the_checkpoint_and_names_it(root: Path, tmp_path: Path, small_files: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import struct
 import subprocess
@@ -265,7 +264,9 @@ def test_a_number_that_json_cannot_hold_is_one_frames_fault(tmp_path: Path, monk
     assert [frame["status"] for frame in frames] == ["ok", "failed", "ok"] and len(list(open_video(path)[1])) == 3
 
 
-def test_a_full_disk_keeps_the_records_of_the_earlier_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_records_of_the_earlier_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_files: object
+) -> None:
     clip, output = write_clip(tmp_path / "a.mp4", 3), tmp_path / "out"
     demo_of(clip, output, monkeypatch)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
@@ -273,15 +274,10 @@ def test_a_full_disk_keeps_the_records_of_the_earlier_video(tmp_path: Path, monk
 
     def full(call: int) -> None:  # from the third frame on, files can grow no further than the records have by then
         if call == 3:
-            size = (output / "a_frames.partial.jsonl").stat().st_size + 100
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+            small_files((output / "a_frames.partial.jsonl").stat().st_size + 100)
 
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        with pytest.raises(OSError, match="a_frames.jsonl: not written, .*as it was.*Make room|of the 3 frames"):
-            demo_of(clip, output, monkeypatch, full)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(OSError, match="a_frames.jsonl: not written, .*as it was.*Make room|of the 3 frames"):
+        demo_of(clip, output, monkeypatch, full)
     assert {path.name: path.read_bytes() for path in output.iterdir() if path.name in before} == before
     lines = (output / "a_frames.partial.jsonl").read_text().splitlines()
     assert [json.loads(line).get("index") for line in lines] == [None, 0, 1]  # whole ones only

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -103,36 +102,29 @@ def test_an_interruption_leaves_the_frames_until_then(tmp_path: Path, monkeypatc
     assert len((tmp_path / "out/a_frames.jsonl").read_text().splitlines()) == 4
 
 
-def test_a_full_disk_keeps_the_earlier_animation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_earlier_animation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_files: object
+) -> None:
     clip, output = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out"
     earlier = demo(clip, output, Moving(), monkeypatch, "--glb", "animated")["a_hands.glb"].read_bytes()
-
-    def full(call: int) -> None:  # video and records fit, the animation does not
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
-
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        with pytest.raises(OSError, match="a_hands.glb: not written, .*as it was.*Make room"):
-            demo(clip, output, Moving(look=full), monkeypatch, "--glb", "animated")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    full = Moving(look=lambda call: small_files(40_000))  # video and records fit, the animation does not
+    with pytest.raises(OSError, match="a_hands.glb: not written, .*as it was.*Make room"):
+        demo(clip, output, full, monkeypatch, "--glb", "animated")
     assert len(earlier) > 40_000 and (output / "a_hands.glb").read_bytes() == earlier
     assert sorted(path.name for path in output.iterdir()) == ["a_annotated.mp4", "a_frames.jsonl", "a_hands.glb"]
 
 
-def test_a_full_disk_of_the_records_writes_no_animation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_of_the_records_writes_no_animation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_files: object
+) -> None:
     def full(call: int) -> None:
         if call == 2:  # a line longer than a file may be from now on
             monkeypatch.setattr(records.json, "dumps", lambda *values, **options: "x" * 2_000_000)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+            small_files(1_000_000)
 
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     clip = write_clip(tmp_path / "a.mp4", 4)
-    try:
-        with pytest.raises(OSError, match="a_frames.jsonl: not written"):
-            demo(clip, tmp_path / "out", Moving(look=full), monkeypatch, "--glb", "animated")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(OSError, match="a_frames.jsonl: not written"):
+        demo(clip, tmp_path / "out", Moving(look=full), monkeypatch, "--glb", "animated")
     assert not list((tmp_path / "out").glob("*.glb"))
 
 
