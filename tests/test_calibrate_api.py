@@ -114,26 +114,28 @@ def test_a_hand_that_is_not_seen_is_left_out(assets: HandAssets) -> None:
         calibrate(rows.keypoints_2d, K=rows.K, confidence=0 * confidence)
 
 
+@dataclass
+class Seen:
+    """A right hand that somebody found in a picture."""
+
+    keypoints: np.ndarray
+    K: np.ndarray
+    sources: SimpleNamespace
+    world: np.ndarray | None = None
+    lens: CameraModel | None = None
+    view: View | None = None
+    certainty: dict[str, float] = field(default_factory=dict)
+    confidence: np.ndarray = field(default_factory=lambda: np.ones(21))
+    side: str = "right"
+
+
 def test_results(assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
     """What `handid.load(...)` returns: in the picture's own frame, left hands left."""
-
-    @dataclass
-    class Seen:
-        keypoints: np.ndarray
-        K: np.ndarray
-        confidence: np.ndarray
-        side: str
-        sources: SimpleNamespace
-        world: None = None
-        certainty: dict[str, float] = field(default_factory=dict)
-
     rows, _ = predictions_of(assets, 1, 3)
 
     def results(maker: str) -> list[Seen]:
         made_by = SimpleNamespace(keypoints=maker, camera="K")
-        return [
-            Seen(points, K, np.ones(21), "right", made_by) for points, K in zip(rows.keypoints_2d, rows.K, strict=True)
-        ]
+        return [Seen(points, K, made_by) for points, K in zip(rows.keypoints_2d, rows.K, strict=True)]
 
     found = calibrate(results("mediapipe"))
     options = keypoint_options(assets, shapes_of(assets), landmarks=find_landmarks("mediapipe", assets))
@@ -166,14 +168,13 @@ def test_results_of_guessed_cameras_and_of_several_people(assets: HandAssets, ca
     rows, _ = predictions_of(assets, 1, 12)
     generator = np.random.default_rng(0)
 
-    def results(camera: str, spread: float) -> list[SimpleNamespace]:
+    def results(camera: str, spread: float) -> list[Seen]:
         made_by, several = SimpleNamespace(keypoints="mediapipe", camera=camera), []
         for points, K in zip(rows.keypoints_2d, rows.K, strict=True):
             across = (points - points.mean(axis=0)) * 0.18 / np.ptp(points, axis=0).max()
             world = np.concatenate([across, np.zeros((21, 1))], axis=1)
             world[5:9] *= 1 + spread * generator.normal()  # an index finger
-            seen = {"keypoints": points, "K": K, "confidence": np.ones(21), "side": "right", "world": world}
-            several.append(SimpleNamespace(**seen, sources=made_by, certainty={}))
+            several.append(Seen(points, K, made_by, world))
         return several
 
     calibrate(results("K", 0.0)[:3])
@@ -194,18 +195,7 @@ def test_results_of_a_lens_with_distortion(assets: HandAssets) -> None:
         assert np.abs(bent - points).max() > 0.3
         view = View.of_box(lens, square_box(bent, 1.0), 3.0)
         made_by = SimpleNamespace(keypoints="pose_2d", camera="K")
-        results.append(
-            SimpleNamespace(
-                keypoints=bent,
-                K=K,
-                confidence=np.ones(21),
-                side="right",
-                sources=made_by,
-                lens=lens,
-                view=view,
-                certainty={},
-            )
-        )
+        results.append(Seen(bent, K, made_by, lens=lens, view=view))
     hands = keypoints_of(results)
     length = ruler(assets, betas[0])
     straight = keypoints_of(rows.keypoints_2d, rows.K)

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_training
 import torch
 
 from options.recipes import apply_recipe
-from options.run_options import get_args_parser
 from src.engine import run_folder
 from src.engine.checkpoint import CheckpointError
 from src.engine.run_folder import RunFolder, RunFolderError, versions
@@ -28,23 +28,7 @@ CODE = Path(__file__).parents[1]
 
 
 def options(root: Path, out: Path, *extra: str) -> object:
-    words = ["--phase", "train", "--data_root", str(root), "--out_dir", str(out), "--device", "cpu"]
-    words += ["--exp_name", "run", "--backbone", "mobilenet_v3_small", "--input_size", "64"]
-    words += [
-        "--crop_size",
-        "64",
-        "--crop_scale",
-        "2",
-        "--batch_size",
-        "8",
-        "--epochs",
-        "1",
-        "--cache",
-        str(root / "cache"),
-        "--val_images",
-        "4",
-    ]
-    return get_args_parser().parse_args([*words, "--max_images", "24", *extra])
+    return test_training.options(root, out, "--exp_name", "run", "--epochs", "1", "--max_images", "24", *extra)
 
 
 def test_fewer_images_than_a_batch_are_an_error_before_anything_is_written(root: Path, tmp_path: Path) -> None:

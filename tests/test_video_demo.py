@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from photo_cases import arguments
 
 from datasets.synthetic.freihand_writer import write_freihand
 from datasets.synthetic.samples import copy_freihand, write_video
-from options.run_options import get_args_parser
 from src.photos.video import run_video as module
 from src.photos.video.run_video import video_demo
 from utils.video_files import VideoInfo, VideoWriter, open_video
@@ -37,20 +37,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, li
 
 
 def demo(video: Path, output: Path, box: list[float] | None = None) -> tuple[Path, list[dict]]:
-    words = [
-        "--phase",
-        "demo",
-        "--video",
-        str(video),
-        "--output",
-        str(output),
-        "--device",
-        "cpu",
-        "--keypoints",
-        "network",
-    ]
-    words += [] if box is None else ["--bbox", *(str(value) for value in box)]
-    path = video_demo(get_args_parser().parse_args(words))
+    words = [] if box is None else ["--bbox", *(str(value) for value in box)]
+    path = video_demo(arguments("--video", str(video), "--output", str(output), "--keypoints", "network", *words))
     return path, [json.loads(line) for line in (output / f"{video.stem}_frames.jsonl").read_text().splitlines()]
 
 
