@@ -210,39 +210,19 @@ def test_beyond_its_frame_a_picture_is_black():
     assert mixing._weight(points, [], 40, shown, edges) == -1 and mixing._weight(points + 10, [], 40, shown, edges) == 1
 
 
+def options(bank, out, *more, task="keypoints", size="64"):
+    words = f"--task {task} --bank {bank} --out {out} --batch_size 4 --size {size} --max_cutouts 24 "
+    words += "--validation_cutouts 24 --validation_pictures 128 --device cpu --backbone mobilenet_v3_small"
+    return train_world.get_args_parser().parse_args([*words.split(), *more])
+
+
 @pytest.mark.parametrize("task", ["keypoints", "detector"])
 def test_training_goes_on_and_its_weights_are_read(task, small_bank, tmp_path, monkeypatch):
     size = {"keypoints": "64", "detector": "128"}[task]
-    arguments = [
-        "x",
-        "--task",
-        task,
-        "--bank",
-        str(small_bank),
-        "--out",
-        str(tmp_path),
-        "--max_steps",
-        "4",
-        "--batch_size",
-        "4",
-        "--size",
-        size,
-        "--max_cutouts",
-        "24",
-        "--validation_cutouts",
-        "24",
-        "--validation_pictures",
-        "128",
-        "--device",
-        "cpu",
-        "--backbone",
-        "mobilenet_v3_small",
-    ]
     steps = []
     plain = train_world.STEPS[task]
     monkeypatch.setitem(train_world.STEPS, task, lambda *a: steps.append(1) or plain(*a))
-    parser = train_world.get_args_parser()
-    args = parser.parse_args(arguments[1:])
+    args = options(small_bank, tmp_path, "--max_steps", "4", task=task, size=size)
     args.stop_after = 1e-9
     assert train_world.train(args) is None and not steps
     args.stop_after = None
@@ -263,8 +243,6 @@ def test_training_goes_on_and_its_weights_are_read(task, small_bank, tmp_path, m
 
 
 def test_weights_that_are_no_numbers_are_not_saved(small_bank, tmp_path, monkeypatch):
-    words = f"--task keypoints --bank {small_bank} --out {tmp_path} --batch_size 4 --size 64 --max_cutouts 24 "
-    words += "--validation_cutouts 24 --validation_pictures 128 --device cpu --backbone mobilenet_v3_small --max_steps"
     plain, steps = train_world.STEPS["keypoints"], []
 
     def step(*given):
@@ -272,12 +250,11 @@ def test_weights_that_are_no_numbers_are_not_saved(small_bank, tmp_path, monkeyp
         loss, parts = plain(*given)
         return loss * (torch.nan if len(steps) == 3 else 1), parts
 
-    parser = train_world.get_args_parser()
-    train_world.train(parser.parse_args([*words.split(), "1"]))
+    train_world.train(options(small_bank, tmp_path, "--max_steps", "1"))
     before = read_checkpoint(tmp_path / "keypoints.pt")["model"]
     monkeypatch.setitem(train_world.STEPS, "keypoints", step)
     with pytest.raises(RuntimeError, match="not finite after 5 steps; .*keypoints.pt is as it was saved last"):
-        train_world.train(parser.parse_args([*words.split(), "5", "--weight_decay", "0.5"]))
+        train_world.train(options(small_bank, tmp_path, "--max_steps", "5", "--weight_decay", "0.5"))
     after = read_checkpoint(tmp_path / "keypoints.pt")["model"]
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
@@ -303,17 +280,13 @@ def test_a_bank_is_of_one_seed_and_says_betas_of_the_default_hand(small_bank, tm
 
 def test_only_what_a_checkpoint_lacks_is_trained(small_bank, tmp_path):
     """The rest stays as it was to the bit, statistics of normalisation and calibration with it."""
-    options = {"backbone": "mobilenet_v3_small", "rated": True}
-    card = ModelCard("pose_2d", options=options, input_size=64, crop_size=64, crop_scale=1.5)
+    rated = {"backbone": "mobilenet_v3_small", "rated": True}
+    card = ModelCard("pose_2d", options=rated, input_size=64, crop_size=64, crop_scale=1.5)
     before = card.build()
     before.rating.scale.copy_(torch.tensor([0.5, 0.6, 0.7]))
     save_checkpoint(tmp_path / "before.pt", card, before)
-    words = (
-        f"--task keypoints --bank {small_bank} --out {tmp_path / 'run'} --max_steps 3 --batch_size 4 --size 64 "
-        "--max_cutouts 24 --validation_cutouts 24 --validation_pictures 128 --device cpu --backbone mobilenet_v3_small "
-        f"--init_from {tmp_path / 'before.pt'} --only_fresh"
-    )
-    args = train_world.get_args_parser().parse_args(words.split())
+    run = small_bank, tmp_path / "run", "--max_steps", "3", "--only_fresh", "--init_from"
+    args = options(*run, str(tmp_path / "before.pt"))
     (tmp_path / "run").mkdir()
     torch.manual_seed(1)
     network, card, _ = load_network(train_world.train(args))
@@ -329,7 +302,7 @@ def test_only_what_a_checkpoint_lacks_is_trained(small_bank, tmp_path):
     assert all(torch.equal(moved[name], value) for name, value in old.items())
     assert moved["rating.depth.joined.4.weight"].abs().max() > 0 and moved["rating.depth.place"].abs().max() > 0
     assert moved["rating.posing.place"].abs().max() > 0
-    args = train_world.get_args_parser().parse_args([*words.split(), "--init_from", str(tmp_path / "run/keypoints.pt")])
+    args = options(*run, str(tmp_path / "run/keypoints.pt"))
     args.out = str(tmp_path)
     with pytest.raises(ValueError, match="nothing would be trained"):
         train_world.train(args)
