@@ -67,6 +67,13 @@ def test_noise_is_learnt(world: Simulated, std: float) -> None:
     assert 0.8 * std < found.std < 1.25 * std
 
 
+def test_one_bad_hand_says_nothing_about_the_others(world: Simulated) -> None:
+    points = noisy(world, 0.001)[:20] - world.joints[:20, 0, :1] + 0.2
+    points[0, 8] = 0
+    found = handid.fit(joints=points, hand=ASSETS)
+    assert found.std_mm < 1.5 and found.usable.tolist() == [False] + 19 * [True]
+
+
 def test_covariance_is_that_of_many_draws() -> None:
     """One hand, its points drawn anew: errors about the prior's truth spread as the covariance says (betas, wrist)."""
     count, std = 300, 0.003

@@ -25,7 +25,7 @@ from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.landmarks.detections import Detections
 from src.personalization.landmarks.model import LandmarkModel
 from src.personalization.landmarks.shared_fit import SharedFitOptions, fit_shared
-from src.personalization.solver.status import CalibrationError
+from src.personalization.solver.status import CalibrationError, usable
 from template import HandAssets, load_hand_assets
 from utils.artifacts import Predictions
 from utils.files import writable_file
@@ -69,7 +69,7 @@ def misfit_mm(assets: HandAssets, rows: Predictions, model: LandmarkModel | None
     """Root mean square distance, mm, of the joints to the hands that fit them best, each of its own shape and size."""
     options = JointFitOptions(std=SPACE_STD, scale_std=0.15, landmarks=model)
     found = fit_joints(assets, torch.as_tensor(rows.joints_3d).double(), options=options)
-    return 1000 * float(found.residual.square().mean().sqrt())
+    return 1000 * float(found.residual[usable(found.status)].square().mean().sqrt())
 
 
 def main() -> int:

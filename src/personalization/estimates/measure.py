@@ -14,7 +14,7 @@ from src.personalization.estimates.evidence import prepare
 from src.personalization.estimates.trust import Trust, is_projected
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.landmarks.model import LandmarkModel
-from src.personalization.solver.status import CalibrationError
+from src.personalization.solver.status import CalibrationError, usable
 from template import HandAssets
 from utils.artifacts import Predictions
 
@@ -94,9 +94,10 @@ def true_betas(labels: Predictions, assets: HandAssets, people: Population, grou
     if labels.betas is not None:
         return labels.betas.astype(np.float64)
     options = JointFitOptions(shape_prior=people.shape_prior)
-    each = fit_joints(assets, torch.as_tensor(labels.joints_3d).double(), options=options).betas.numpy()
+    found = fit_joints(assets, torch.as_tensor(labels.joints_3d).double(), options=options)
+    each, good = found.betas.numpy(), usable(found.status).numpy()
     for own in groups:
-        each[own] = each[own].mean(axis=0)
+        each[own] = each[own[good[own]] if good[own].any() else own].mean(axis=0)
     return each
 
 

@@ -45,6 +45,8 @@ MIRRORED, LEAST_HANDS = 0.93, 4
 MAX_MISFIT_MM = 16.0
 #: Hands that tell how far their points are off: more say the same.
 LEARN_FROM = 64
+#: Times the median distance of hands to their points: hands further off say nothing about how far the others' are.
+MOST_OFF = 3.0
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,11 @@ def fit_joints(
     std = STD if options.std is None else options.std
     if options.std is None and bool((trust > 0).any()):
         part = exact.rows((trust > 0).any(dim=1).nonzero()[:LEARN_FROM, 0])
-        std = part.learnt_std(part.solve(STD, LM)[0], STD)
+        rough, status = part.solve(STD, LM)
+        of_one = part.trust.sum(dim=1) / (part.trust > 0).sum(dim=1)
+        off = part.judge(rough, status, STD).residual * of_one.sqrt()
+        alike = off <= MOST_OFF * off.median()
+        std = part.rows(alike).learnt_std({key: value[alike] for key, value in rough.items()}, STD)
     with full_precision(points.device):
         state, status = task.solve(std, options.lm)
     state = {key: value.double() for key, value in state.items()}
