@@ -163,8 +163,10 @@ def right_hand(hand: HandAssets | None) -> HandAssets:
     """The hand model of what mirrors left hands; None: `load_hand_assets` of the right one.
 
     Raises:
-        ValueError: it is of the left hand.
+        TypeError: it is no `HandAssets`. ValueError: it is of the left hand.
     """
+    if hand is not None and not isinstance(hand, HandAssets):
+        raise TypeError(f"hand is a {type(hand).__name__}; HandAssets are meant, of load_hand_assets(folder or file)")
     if hand is not None and hand.side != "right":
         raise ValueError("the hand model is a left one; give the right one also for left hands, which are mirrored")
     return load_hand_assets(side="right") if hand is None else hand

@@ -163,7 +163,7 @@ def test_points_in_another_order_are_told(
     assert not caplog.records
     order = list(STANDARD_TO_MANO)
     handid.fit(given[0][:, order], given[1], hand=ASSETS)
-    assert "keypoints' box off these (median): are they the 21 in standard order" in caplog.text
+    assert "keypoints' box off these, or behind the camera (0): are they the 21 in standard order" in caplog.text
     caplog.clear()
     tips_first = [0, *(finger + part for finger in range(1, 21, 4) for part in (3, 2, 1, 0))]
     handid.fit(joints=person["joints"][:, tips_first], hand=ASSETS)

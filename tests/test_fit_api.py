@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,18 +85,43 @@ def test_identity_and_mistakes_are_named(world: Simulated, caplog: pytest.LogCap
     assert "states a hand of 150.0 mm" in caplog.text
     with pytest.raises(ValueError, match=r"keypoints has shape \(21, 2\); it must be \(None, 21, 2\)"):
         fit(keypoints[0], K[0])
+    for hand in (HandModel(assets), "MANO_RIGHT.pkl"):
+        with pytest.raises(TypeError, match=r"hand is a (HandModel|str); HandAssets are meant, of load_hand_assets"):
+            fit(keypoints, K, hand=hand)
     with pytest.raises(ValueError, match="side is 'both'"):
         fit(keypoints, K, side="both")
     lost = fit(torch.full_like(keypoints, 50.0), K, **given)
     assert lost.status == ["keypoints_coincide"] * N and not lost.usable.any() and torch.isfinite(lost.joints).all()
 
 
-@pytest.mark.parametrize("std", [0, -1, float("nan"), float("inf")])
-def test_numbers_that_are_none_are_refused(world: Simulated, std: float) -> None:
+def test_points_that_may_not_be_meant_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A missing keypoint in some hands, another order, the other side, y before x; not what is right."""
+    options = SimulationOptions(noise_px=2, pose_noise=0.1, depth=(0.5, 0.02))
+    world = simulate(load_hand_assets(), 1, 10, options, seed=2)
+    keypoints, K, pose, joints = world.keypoints[0], world.K[0], world.predicted[0], world.joints[0]
+    missing, off, mixed = keypoints.clone(), joints.clone(), torch.randperm(21, generator=torch.manual_seed(1))
+    missing[:4, 8] = -1
+    off[3, 8] += 0.1
+    for given, more, told in (
+        ({"keypoints": keypoints, "K": K}, {}, ""),
+        ({"keypoints": missing, "K": K}, {}, r"[1-4] of 10 hands lie .* \(rows (0|1|2|3|, )+\)"),
+        ({"keypoints": keypoints[:, mixed], "K": K}, {"pose": pose}, "10 of 10 hands lie"),
+        ({"keypoints": keypoints, "K": K}, {"side": "left"}, "10 left hands are a right hand's, all together"),
+        ({"keypoints": keypoints[..., [1, 0]], "K": K}, {}, "a left hand's, all together .* x before y"),
+        ({"joints": joints}, {}, ""),
+        ({"joints": off}, {}, r"1 of 10 hands lie more than 16 mm off their joints \(rows 3\)"),
+    ):
+        caplog.clear()
+        fit(**given, **more)
+        assert re.search(told, caplog.text) if told else not caplog.text, told
+
+
+@pytest.mark.parametrize("std", [0, -1, float("nan"), float("inf"), np.array([1.0, 2.0])])
+def test_numbers_that_are_none_are_refused(world: Simulated, std: Any) -> None:
     keypoints, K, joints = world.keypoints[0], world.K[0], world.joints[:, 0]
-    with pytest.raises(ValueError, match=f"keypoint_std_px is {std}; it must be a positive number"):
+    with pytest.raises(ValueError, match=re.escape(f"keypoint_std_px is {std}; it must be a positive number")):
         fit(keypoints, K, keypoint_std_px=std)
-    with pytest.raises(ValueError, match=f"joint_std_mm is {std}"):
+    with pytest.raises(ValueError, match=re.escape(f"joint_std_mm is {std}")):
         fit(joints=joints, joint_std_mm=std)
     with pytest.raises(ValueError, match="keypoint_std_px is of keypoints"):
         fit(joints=joints, keypoint_std_px=2.0)
@@ -122,11 +149,15 @@ def test_a_camera_that_sees_the_mirror_image_is_none(world: Simulated) -> None:
         fit(keypoints, mirrors)
     with pytest.raises(ValueError, match="is it transposed"):
         fit(keypoints, K[0].T)
+    with pytest.raises(ValueError, match="of hand 0: K is .*is it transposed"):
+        fit(keypoints, K.mT)
     with pytest.raises(ValueError, match="of hand 1: K is"):
         fit(keypoints[:2], torch.stack([K[0], K[1] * torch.tensor([[-1.0], [-1], [1]])]))
     with pytest.raises(ValueError, match=r"confidence spans \[90, 90\]"):
         fit(keypoints, K, confidence=torch.full(keypoints.shape[:2], 90.0))
     found = fit(keypoints[:2], torch.stack([mirrors, K[1]]), betas=world.betas[0], pose=world.predicted[0][:2])
+    assert found.status[0] == "bad_intrinsics" and found.usable.tolist() == [False, True]
+    found = fit(keypoints[:2], torch.stack([K[0].T, K[1]]), betas=world.betas[0])
     assert found.status[0] == "bad_intrinsics" and found.usable.tolist() == [False, True]
 
 

@@ -40,6 +40,7 @@ DOUBTED, REFUSED, LOOKED_AT = 3.0, 10.0, 40
 #: Keypoints of fewer hands seldom tell a side that somebody states.
 ENOUGH = 10
 _REMEDY = "the file's sides are mirrored. Give --sides (mediapipe), --side_of, or mend is_left / right"
+_STATED = 'is hand="left" right, and x before y? accept_conflict if they are right all the same'
 
 
 def check_sides(
@@ -117,7 +118,11 @@ def check_sides_in_pictures(
 
 
 def check_stated_side(
-    rows: Predictions, assets: HandAssets, options: KeypointFitOptions, device: torch.device | str = "cpu"
+    rows: Predictions,
+    assets: HandAssets,
+    options: KeypointFitOptions,
+    device: torch.device | str = "cpu",
+    remedy: str = _STATED,
 ) -> None:
     """`check_sides_in_pictures` of enough keypoints whose side somebody stated.
 
@@ -130,7 +135,6 @@ def check_stated_side(
     given = (rows.keypoints_2d, rows.K, rows.keypoint_confidence)
     points, K, trust = (torch.as_tensor(value).double() for value in given)
     found = fit_keypoints(assets, points, K, trust, options=options, device=device)
-    remedy = 'is hand="left" right, and x before y? accept_conflict if they are right all the same'
     check_sides_in_pictures(rows, found, assets, options, device, remedy)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,25 +10,10 @@ import numpy as np
 import torch
 
 from src.personalization.calibration.population import Population, shipped_population
+from src.personalization.estimates.doubts import doubt_joints, doubt_points, doubt_side
 from src.personalization.fitting.fit import FitOptions, fit_frames
-from src.personalization.fitting.from_joints import (
-    LEARN_FROM,
-    LEAST_HANDS,
-    MAX_MISFIT_MM,
-    MIRRORED,
-    ONE_MIRRORED,
-    JointFitOptions,
-    fit_joints,
-    mirror_ratio,
-)
-from src.personalization.fitting.from_keypoints import (
-    DETECTOR_NOISE,
-    MAX_MISFIT_BOX,
-    KeypointFit,
-    KeypointFitOptions,
-    box_misfit,
-    fit_keypoints,
-)
+from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
+from src.personalization.fitting.from_keypoints import DETECTOR_NOISE, KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.hand_size import opened_identity
@@ -39,8 +23,6 @@ from utils.artifact_checks import ArtifactError
 from utils.cameras.intrinsics import checked_intrinsics
 from utils.identity import Identity
 from utils.short_repr import ShortRepr
-
-logger = logging.getLogger(__name__)
 
 Array = np.ndarray | torch.Tensor
 SIDES = ("right", "left")
@@ -119,15 +101,16 @@ def fit(
         device: where to compute.
 
     Raises:
-        ValueError: a shape, a side, a number that is none, a single K that is no camera's, an option of the other kind,
-            or betas and an identity.
+        ValueError: a shape, a side, a number that is none, a K (3,3), or all K (N,3,3), that are no camera's (single
+            ones of many are "bad_intrinsics"), an option of the other kind, or betas and an identity.
+        TypeError: a hand that is no `HandAssets`, an identity that is none.
         FileNotFoundError: no such landmarks.
         ArtifactError: an identity or landmarks of another hand.
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; choose one of {SIDES}")
     for name, std in (("keypoint_std_px", keypoint_std_px), ("joint_std_mm", joint_std_mm)):
-        if std is not None and not 0 < std < float("inf"):
+        if std is not None and not (np.ndim(std) == 0 and 0 < std < float("inf")):
             raise ValueError(f"{name} is {std}; it must be a positive number (None: as the default says)")
     std_px, std_mm = (None if std is None else float(std) for std in (keypoint_std_px, joint_std_mm))
     if joints is not None:
@@ -145,8 +128,8 @@ def fit(
         camera = _tensor(K, "K", (3, 3) if np.ndim(K) == 2 else (len(points), 3, 3))
         if camera.dim() == 2:
             checked_intrinsics(camera.numpy(), "of all hands")
-        elif len(mirrors := torch.nonzero((camera[:, 0, 0] <= 0) & (camera[:, 1, 1] <= 0))):
-            checked_intrinsics(camera[mirrors[0, 0]].numpy(), f"of hand {int(mirrors[0, 0])}")
+        else:
+            camera = _only_cameras(camera)
         camera = camera.expand(len(points), 3, 3)
     n, left, give = len(points), side == "left", _like(given)
     trust = None if confidence is None else _tensor(confidence, "confidence", (n, 21))
@@ -171,7 +154,7 @@ def fit(
         points = points * points.new_tensor([-1.0 if left else 1.0, 1.0, 1.0])
         posed = fit_joints(assets, points, trust, shape, of_joints, device)
         residual = torch.where(usable(posed.status), 1000 * posed.residual, torch.nan)
-        _doubt_joints(assets, points, trust, residual, replace(of_joints, std=posed.std), side)
+        doubt_joints(assets, points, trust, residual, replace(of_joints, std=posed.std), side)
         more = {"residual_mm": give(residual), "std_mm": 1000 * posed.std}
         return replace(_posed(posed, assets, left, give), covariance=give(posed.covariance), **more)
     start = None if pose is None else _tensor(pose, "pose", (n, 16, 3, 3))
@@ -183,7 +166,7 @@ def fit(
     if start is None:
         search = KeypointFitOptions.of_source(landmarks, noise=noise, people=population)
         found = fit_keypoints(assets, points, camera, trust, shape, None, search, device)
-        _doubt_points(found, points, trust)
+        doubt_side(doubt_points(found, points, trust), points, camera, trust, assets, search, side, device)
         return _posed(found, assets, left, give)
     # How a user's network errs, and how far its hands are away, nobody measured.
     options = replace(FitOptions(), noise=noise, evidence_rounds=0 if shape is None else 2)
@@ -191,7 +174,30 @@ def fit(
         prior = (population or Population()).shape_prior.to(device)
         options, shape = replace(options, shape_prior=prior), prior.mean.expand(n, 10)
     model = joints_model(assets, landmarks, device)
-    return _posed(fit_frames(model, start, shape, camera, points, trust, options), assets, left, give)
+    near = fit_frames(model, start, shape, camera, points, trust, options)
+    doubt_points(near, points, trust)
+    return _posed(near, assets, left, give)
+
+
+def _only_cameras(K: torch.Tensor) -> torch.Tensor:
+    """K (N,3,3) px, NaN where `checked_intrinsics` refuses one.
+
+    Raises:
+        ValueError: it refuses all, or one with two negative focal lengths.
+    """
+    kept, whose = np.unique(K.numpy(), axis=0, return_inverse=True)
+    errors = []
+    for number, one in enumerate(kept):
+        try:
+            checked_intrinsics(one, f"of hand {int(np.argmax(whose.reshape(-1) == number))}")
+        except ValueError as error:
+            errors.append(error)
+            if one[0, 0] <= 0 and one[1, 1] <= 0:
+                raise
+            kept[number] = np.nan
+    if errors and len(errors) == len(kept):
+        raise errors[0]
+    return torch.from_numpy(kept[whose.reshape(-1)])
 
 
 def _of_side(identity: Identity | str | os.PathLike, side: str, assets: HandAssets) -> Identity:
@@ -251,42 +257,6 @@ def _posed(found: Any, assets: HandAssets, left: bool, give: Any) -> FittedHands
         reprojection_px=give(misfit),
         faces=(assets.faces[:, ::-1] if left else assets.faces).copy(),
     )
-
-
-def _doubt_points(found: KeypointFit, keypoints: torch.Tensor, confidence: torch.Tensor | None) -> None:
-    """Warn where hands usually lie far from their keypoints (N,21,2) px: these may not be a hand's, in that order."""
-    off = box_misfit(found, keypoints, confidence)
-    if len(off) and float(off.median()) > MAX_MISFIT_BOX:
-        logger.warning(
-            "hands lie %.2f of their keypoints' box off these (median): are they the 21 in standard order, the wrist, "
-            "then thumb to little finger from the palm outwards, x before y?", float(off.median()),
-        )  # fmt: skip
-
-
-def _doubt_joints(
-    assets: HandAssets,
-    points: torch.Tensor,
-    trust: torch.Tensor | None,
-    residual: torch.Tensor,
-    options: JointFitOptions,
-    side: str,
-) -> None:
-    """Warn of points (N,21,3) m, right-hand convention, that are no hand's, or the other side's."""
-    off = residual[torch.isfinite(residual)]
-    if len(off) and float(off.median()) > MAX_MISFIT_MM:
-        logger.warning(
-            "hands lie %.0f mm off their joints (median): are they the 21 in standard order, the wrist, then thumb to "
-            "little finger from the palm outwards?", float(off.median()),
-        )  # fmt: skip
-        return
-    some = np.linspace(0, len(points) - 1, min(len(points), LEARN_FROM)).astype(int)  # more say the same
-    ratio = mirror_ratio(assets, points[some], None if trust is None else trust[some], options)
-    ratio = ratio[torch.isfinite(ratio)]
-    if len(ratio) and float(ratio.median()) < (MIRRORED if len(ratio) >= LEAST_HANDS else ONE_MIRRORED):
-        logger.warning(
-            "%d joints' mirror images are better %s hands (misfit times %.2f, median): are axes left-handed (Unity), "
-            "or the hands of the other side?", len(ratio), side, float(ratio.median()),
-        )  # fmt: skip
 
 
 def _tensor(value: Any, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
