@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
+from template.fast_skinning import first_derivative
 from template.large_products import full_precision
 from utils.joints import STANDARD_TO_MANO
 
@@ -129,7 +129,7 @@ class PosedJoints(torch.autograd.Function):
         return points.index_select(0, tables.to_standard).view(63, batch).t().contiguous().view(batch, 21, 3)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, g_joints: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         turns, terms = ctx.saved_tensors
         tables, batch = ctx.tables, len(g_joints)

@@ -9,18 +9,18 @@ Layout: vertices are planar, (B, 3, V). The chain, whose matrices are tiny, has 
 (3, 4, 16, B), so that a product of 3x3 matrices is elementwise work on long rows, and a level
 of all five fingers is the slice of every third joint.
 Additions are written ``x[...].add_(y)``: ``x[...] += y`` would copy the slice onto itself once more.
-Second derivatives and `torch.func` need the plain form.
+Second derivatives and `torch.func` need the plain form (`first_derivative`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from template.large_products import MOST, full_precision, large_product
 from template.reference import LEVELS
@@ -30,6 +30,25 @@ from utils.joints import MANO_PARENTS, MANO_TO_STANDARD, STANDARD_TO_MANO
 CPU_CHUNK_BYTES = 2 * 2**20
 #: On other devices only the peak memory is bounded.
 DEVICE_CHUNK_BYTES = 512 * 2**20
+
+
+def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward pass that refuses ``create_graph``: PyTorch's `once_differentiable` has second derivatives of zero.
+
+    Raises:
+        RuntimeError: the gradient is to be differentiated.
+    """
+
+    @functools.wraps(backward)
+    def refusing(ctx: Any, *gradients: torch.Tensor | None) -> Any:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "this hand layer has first derivatives only; for create_graph=True (second ones) take "
+                "HandModel(..., plain=True)"
+            )
+        return backward(ctx, *gradients)
+
+    return refusing
 
 
 class SkinTables(nn.Module):
@@ -135,7 +154,7 @@ class PosedHand(torch.autograd.Function):
         return vertices, joints, world.permute(3, 2, 0, 1), rest_joints.permute(2, 1, 0)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(
         ctx: Any,
         g_vertices: torch.Tensor | None,

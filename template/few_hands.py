@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.autograd.function import once_differentiable
 
-from template.fast_skinning import SkinTables
+from template.fast_skinning import SkinTables, first_derivative
 from template.large_products import full_precision
 from template.reference import LEVELS
 from utils.joints import MANO_TO_STANDARD, STANDARD_TO_MANO
@@ -79,7 +78,7 @@ class FewHands(torch.autograd.Function):
         return tuple(posed[:4])
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         world, rest_joints, local, unposed, blended = (value.detach().numpy() for value in ctx.saved_tensors)
         g_vertices, g_joints, g_transforms, g_rest_joints = (
