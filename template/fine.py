@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from template.assets import TEMPLATE_DIR, HandAssets
+from template.layer import checked_hands
 from template.reference import forward_kinematics, skin
 from utils.joints import FINGERS
 
@@ -85,7 +86,11 @@ class FineHand(nn.Module):
             pose: (B, 16, 3, 3) rotation matrices relative to the parent, MANO order.
             betas: (B, 10) of the coarse hand.
             transl: (B, 3) metres, or None for zero.
+
+        Raises:
+            ValueError: a shape or dtype is wrong or the batch sizes differ.
         """
+        pose, betas, transl = checked_hands(pose, betas, transl, self.weights.dtype)
         shape = torch.cat([torch.ones_like(betas[:, :1]), betas], dim=1)
         joints = torch.einsum("jcs,bs->bjc", self.joint_basis, shape)
         feature = (pose[:, 1:] - torch.eye(3, dtype=pose.dtype, device=pose.device)).flatten(1)

@@ -116,7 +116,7 @@ class HandModel(nn.Module):
         Raises:
             ValueError: a shape or dtype is wrong or the batch sizes differ.
         """
-        pose, betas, transl = self._checked(pose, betas, transl)
+        pose, betas, transl = checked_hands(pose, betas, transl, self.blend.dtype)
         with full_precision(pose.device):
             if self.plain:
                 rest_joints = self.rest_joints(betas)
@@ -139,7 +139,7 @@ class HandModel(nn.Module):
         """The 21 joints (B, 21, 3), m, of `forward`, posing only the vertices they need (five, when kinematic)."""
         if self.plain:
             return self(pose, betas, transl).joints
-        pose, betas, transl = self._checked(pose, betas, transl)
+        pose, betas, transl = checked_hands(pose, betas, transl, self.blend.dtype)
         with full_precision(pose.device):
             if self.joint_tables is not None and not self._suits_few(pose, betas):
                 return PosedJoints.apply(pose, betas, transl, self.joint_tables)
@@ -177,19 +177,25 @@ class HandModel(nn.Module):
             raise ValueError(f"float64 input to a {self.blend.dtype} hand layer; make it with dtype=torch.float64")
         return betas.to(self.blend.dtype)
 
-    def _checked(
-        self, pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        if pose.shape[1:] != (16, 3, 3):
-            raise ValueError(f"pose has shape {tuple(pose.shape)}, expected (B, 16, 3, 3) rotation matrices")
-        batch, dtype = pose.shape[0], self.blend.dtype
-        if betas.shape != (batch, 10):
-            raise ValueError(f"betas has shape {tuple(betas.shape)}, expected ({batch}, 10)")
-        if transl is not None and transl.shape != (batch, 3):
-            raise ValueError(f"transl has shape {tuple(transl.shape)}, expected ({batch}, 3)")
-        if pose.dtype == betas.dtype == dtype and (transl is None or transl.dtype == dtype):
-            return pose, betas, transl
-        kinds = (pose.dtype, betas.dtype, pose.dtype if transl is None else transl.dtype)
-        if dtype != torch.float64 and torch.float64 in kinds:
-            raise ValueError(f"float64 input to a {dtype} hand layer; make it with dtype=torch.float64")
-        return pose.to(dtype), betas.to(dtype), None if transl is None else transl.to(dtype)
+
+def checked_hands(
+    pose: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What `HandModel.forward` takes, as ``dtype``.
+
+    Raises:
+        ValueError: a shape or dtype is wrong or the batch sizes differ.
+    """
+    if pose.shape[1:] != (16, 3, 3):
+        raise ValueError(f"pose has shape {tuple(pose.shape)}, expected (B, 16, 3, 3) rotation matrices")
+    batch = pose.shape[0]
+    if betas.shape != (batch, 10):
+        raise ValueError(f"betas has shape {tuple(betas.shape)}, expected ({batch}, 10)")
+    if transl is not None and transl.shape != (batch, 3):
+        raise ValueError(f"transl has shape {tuple(transl.shape)}, expected ({batch}, 3)")
+    if pose.dtype == betas.dtype == dtype and (transl is None or transl.dtype == dtype):
+        return pose, betas, transl
+    kinds = (pose.dtype, betas.dtype, pose.dtype if transl is None else transl.dtype)
+    if dtype != torch.float64 and torch.float64 in kinds:
+        raise ValueError(f"float64 input to a {dtype} hand layer; make it with dtype=torch.float64")
+    return pose.to(dtype), betas.to(dtype), None if transl is None else transl.to(dtype)

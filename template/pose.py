@@ -20,13 +20,29 @@ class PosePca(Protocol):
 
 
 def axis_angle_to_pose(axis_angle: torch.Tensor) -> torch.Tensor:
-    """Pose (..., 16, 3, 3) from full axis-angles (..., 48), radians, mean pose already included."""
-    return roma.rotvec_to_rotmat(torch.as_tensor(axis_angle).unflatten(-1, (16, 3)))
+    """Pose (..., 16, 3, 3) from full axis-angles (..., 48), radians, mean pose already included.
+
+    Raises:
+        ValueError: another shape.
+    """
+    axis_angle = _numbers(axis_angle)
+    if axis_angle.shape[-1:] != (48,):
+        raise ValueError(
+            f"axis_angle has shape {tuple(axis_angle.shape)}, expected (..., 48), the wrist's 3 before the fingers' 45"
+        )
+    return roma.rotvec_to_rotmat(axis_angle.unflatten(-1, (16, 3)))
 
 
 def pose_to_axis_angle(pose: torch.Tensor) -> torch.Tensor:
-    """Axis-angles (..., 48), radians, of a pose (..., 16, 3, 3): the inverse of `axis_angle_to_pose`."""
-    return roma.rotmat_to_rotvec(torch.as_tensor(pose)).flatten(-2)
+    """Axis-angles (..., 48), radians, of a pose (..., 16, 3, 3): the inverse of `axis_angle_to_pose`.
+
+    Raises:
+        ValueError: another shape.
+    """
+    pose = _numbers(pose)
+    if pose.shape[-3:] != (16, 3, 3):
+        raise ValueError(f"pose has shape {tuple(pose.shape)}, expected (..., 16, 3, 3) rotation matrices")
+    return roma.rotmat_to_rotvec(pose).flatten(-2)
 
 
 def pca_to_pose(
@@ -46,6 +62,7 @@ def pca_to_pose(
     Raises:
         ValueError: more than 45 coefficients.
     """
+    global_orient, coefficients = _numbers(global_orient), _numbers(coefficients)
     components, mean = _pca(hand, coefficients)
     count = coefficients.shape[-1]
     if count > components.shape[0]:
@@ -78,6 +95,12 @@ def mirror_pose(pose: torch.Tensor) -> torch.Tensor:
     pose = torch.as_tensor(pose)
     signs = pose.new_tensor([-1.0, 1.0, 1.0])
     return pose * signs[:, None] * signs
+
+
+def _numbers(values: Any) -> torch.Tensor:
+    """As a tensor, whole numbers in torch's default precision."""
+    values = torch.as_tensor(values)
+    return values if values.is_floating_point() else values.to(torch.get_default_dtype())
 
 
 def _pca(hand: PosePca, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

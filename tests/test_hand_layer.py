@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -312,6 +313,21 @@ def test_pose_converters_invert_each_other(subtract_mean: bool) -> None:
     torch.testing.assert_close(pca_to_pose(RIGHT, orient, coefficients, add_mean=subtract_mean), pose)
     with pytest.raises(ValueError, match="46 PCA coefficients"):
         pca_to_pose(RIGHT, torch.zeros(1, 3), torch.zeros(1, 46))
+    arrays = orient.numpy(), coefficients.numpy()
+    torch.testing.assert_close(pca_to_pose(RIGHT, *arrays, add_mean=subtract_mean), pose)
+
+
+def test_converters_take_whole_numbers_and_name_other_shapes() -> None:
+    orient, whole = torch.zeros(1, 3), torch.arange(45)[None] % 3 - 1
+    torch.testing.assert_close(pca_to_pose(RIGHT, orient.int(), whole), pca_to_pose(RIGHT, orient, whole.float()))
+    flat = torch.eye(3).expand(1, 16, 3, 3)
+    torch.testing.assert_close(axis_angle_to_pose(np.zeros((1, 48), int)), flat)
+    torch.testing.assert_close(pose_to_axis_angle(flat.int()), torch.zeros(1, 48))
+    for shape in ((2, 45), (2, 16, 3), ()):
+        with pytest.raises(ValueError, match=rf"axis_angle has shape {re.escape(str(shape))}, expected \(..., 48\)"):
+            axis_angle_to_pose(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"pose has shape \(2, 48\), expected \(..., 16, 3, 3\)"):
+        pose_to_axis_angle(torch.zeros(2, 48))
 
 
 def test_fewer_pca_coefficients_are_the_leading_ones() -> None:

@@ -144,6 +144,12 @@ def test_fine_hand_is_differentiable_and_float32_agrees(assets: HandAssets, fine
     betas.requires_grad_()
     FineHand(assets, fine, torch.float64)(pose, betas).square().sum().backward()
     assert betas.grad.abs().min() > 0
+    for wrong, told in (
+        ((pose.float(), betas.float(), transl[:, None]), "transl has shape"),
+        ((pose, betas), "float64"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            FineHand(assets, fine)(*wrong)
     with pytest.raises(ValueError, match="right hand"):
         FineHand(load_hand_assets(COARSE_PATH, side="left"), fine)
     with pytest.raises(ValueError, match="not of 'stand-in'"):
