@@ -3,5 +3,6 @@
 # Needs scripts/eval_calibrated.sh and scripts/predict_2d.sh first. Writes out/dex_ycb/fitted/calibrated.npz and prints errors
 # before and after; expect them to fall. --solver adam is the released code's loop, some 100 times slower (benchmarks/fit_speed.py).
 source "$(dirname "$(readlink -f "$0")")/make_env.sh"
+[[ " $* " =~ " --solver"[\ =]"adam " ]] || set -- --prior "$ROOT/weights/prior.npz" "$@"  # which the released loop has not
 "$PYTHON" "$ROOT/optimization_dex_ycb.py" --predictions "$ROOT/out/dex_ycb/predictions/calibrated.npz" --keypoints "$ROOT/out/dex_ycb/predictions/keypoints.npz" --shape_source calibrated --identity "$ROOT/out/dex_ycb/identities" \
-    --prior "$ROOT/weights/prior.npz" --data_root "${DATA_ROOT:-$ROOT/data/synthetic_dex_ycb}" --output "$ROOT/out/dex_ycb/fitted/calibrated.npz" "$@"
+    --data_root "${DATA_ROOT:-$ROOT/data/synthetic_dex_ycb}" --output "$ROOT/out/dex_ycb/fitted/calibrated.npz" "$@"

@@ -523,6 +523,28 @@ def test_fitting_without_options_uses_the_scripts_files(
     assert len(load_predictions(tmp_path / "out/dex_ycb/fitted/calibrated.npz")) == 2
 
 
+def test_a_confidence_that_is_asked_for_must_be_there(assets: HandAssets, tmp_path: Path) -> None:
+    rows = rows_of(simulate(assets, 1, 4, WORLD), assets)
+    save_predictions(tmp_path / "p.npz", replace(rows, keypoint_confidence=None))
+    with pytest.raises(CalibrationError, match=r"p\.npz: has no keypoint_confidence"):
+        command.run(arguments(tmp_path, "--min_confidence", "0.5"))
+    words = ["--predictions", str(tmp_path / "p.npz"), "--output", str(tmp_path / "o.npz"), "--device", "cpu"]
+    for more, told in (
+        (["--min_confidence", "0.5"], "without which --min_confidence has no effect"),
+        (["--solver", "adam", "--use_confidence"], "without which --use_confidence has no effect"),
+    ):
+        with pytest.raises(CalibrationError, match=told):
+            fit(fit_parser().parse_args([*words, *more]))
+    before = (tmp_path / "p.npz").read_bytes()
+    for more, told in (
+        (["--output", words[1]], "--output .*p.npz: is the file of --predictions"),
+        (["--results", words[3]], "--results .*o.npz: is the file of --output"),
+    ):
+        with pytest.raises(OSError, match=told):
+            fit(fit_parser().parse_args([*words, *more]))
+    assert (tmp_path / "p.npz").read_bytes() == before
+
+
 def test_laplace_only_where_the_depth_is_known(assets: HandAssets, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no depth is known a longer hand has more room in metres; the correction would follow it."""
     world, calls = simulate(assets, 1, 3, WORLD), []

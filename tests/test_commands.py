@@ -232,6 +232,13 @@ def test_a_user_s_relative_paths_are_of_the_user_s_folder(house: Path, tmp_path:
     assert predict.predictions == evaluate.predictions == str(house / "out/dex_ycb/predictions/calibrated.npz")
 
 
+@pytest.mark.parametrize("words", [(), ("--solver", "lm"), ("--solver", "adam"), ("--solver=adam",)], ids=str)
+def test_the_fit_scripts_take_either_solver(house: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (name, given), *_ = lines_of(calls(house, "fit_baseline.sh", tmp_path, *words))
+    args = PARSERS[name]().parse_args(given)
+    assert args.prior == (None if args.solver == "adam" else str(house / "weights/prior.npz"))
+
+
 @pytest.mark.parametrize("words", [("--output", "some where"), ("--output=some where",)], ids=str)
 def test_every_step_of_the_estimator_demo_works_in_the_output_given(
     house: Path, tmp_path: Path, words: tuple[str, ...]

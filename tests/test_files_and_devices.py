@@ -57,6 +57,8 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path: Pa
             writable_folder(path, "--out")
     with pytest.raises(OSError, match="--json .*is a folder; give the name of a file"):
         writable_file(tmp_path, "--json")
+    with pytest.raises(OSError, match=r"--json .*x\.json: is the file of --input as well"):
+        writable_file(tmp_path / "x.json", "--json", {"--other": None, "--input": f"{tmp_path}/c/../x.json"})
     assert writable_file(tmp_path / "c" / "x.json", "--json").parent.is_dir()
 
 

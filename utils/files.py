@@ -13,8 +13,9 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 #: What NumPy, zipfile, json, PyYAML, Pillow and our own conversions raise on damaged content of any kind: text in place
@@ -162,8 +163,13 @@ def writable_folder(path: str | os.PathLike, option: str = "--output") -> Path:
     return folder
 
 
-def writable_file(path: str | os.PathLike, option: str) -> Path:
+def writable_file(
+    path: str | os.PathLike, option: str, others: Mapping[str, str | os.PathLike | None] = MappingProxyType({})
+) -> Path:
     """See whether a file of that name can be written, before any work is done; its folder is made.
+
+    Args:
+        others: files by option, read or written beside it, which it must not be.
 
     Raises:
         OSError: naming what ``option`` gave and what is wrong with it.
@@ -172,6 +178,9 @@ def writable_file(path: str | os.PathLike, option: str) -> Path:
     if path.is_dir():
         raise OSError(f"{option} {path}: is a folder; give the name of a file")
     _refuse_devices(path, f"{option} ")
+    for name, other in others.items():
+        if other is not None and Path(other).resolve() == path.resolve():
+            raise OSError(f"{option} {path}: is the file of {name} as well, which would be lost; name another")
     writable_folder(path.parent, option)
     return path
 

@@ -47,7 +47,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if not args.predictions:
         _check_official(args, args.split or f"{args.setup}_test")
     if args.results:
-        writable_file(args.results, "--results")  # before the work, not after it
+        writable_file(args.results, "--results", {"--predictions": args.predictions})  # before the work, not after it
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     if args.predictions and Path(args.predictions).suffix.lower() in RESULT_FILES:

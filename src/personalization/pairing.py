@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import logging
 from collections import Counter
@@ -68,6 +69,20 @@ def check_same(name: str, predictions: Predictions, values: np.ndarray, source: 
             f"{name} of image {predictions.image_id[other[0]]} is {ours[other[0]].tolist()} in {predictions.source}, "
             f"but {values[other[0]].tolist()} in {source} ({len(other)} of {len(ours)} images): both must be of the "
             "same pictures. Predict again with the same options, or give the other file or data root"
+        )
+
+
+def check_confidence(predictions: Predictions, args: argparse.Namespace) -> None:
+    """See whether given options that read the keypoints' confidence find one in ``predictions``, of these files.
+
+    Raises:
+        CalibrationError: they do not.
+    """
+    unread = sorted({"--min_confidence", "--use_confidence"} & args.given_options)
+    if unread and predictions.keypoint_confidence is None:
+        raise CalibrationError(
+            f"{args.keypoints or args.predictions}: has no keypoint_confidence, without which {' and '.join(unread)} "
+            f"{'has' if len(unread) == 1 else 'have'} no effect; leave it out, or give --keypoints of a pose_2d network"
         )
 
 

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
     """
-    writable_file(args.output, "--output")  # before the work, not after it
+    writable_file(args.output, "--output", {"--estimates": args.estimates})  # before the work, not after it
     assets = load_hand_assets(args.mano_dir, side="right")
     rows = read_estimates(args.estimates, args.format, subjects="file")
     torch.manual_seed(0)

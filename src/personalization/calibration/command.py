@@ -20,7 +20,7 @@ from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.population import CalibrationOptions, default_options, load_population
 from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS, fill_in
-from src.personalization.pairing import pair_keypoints, rows_of
+from src.personalization.pairing import check_confidence, pair_keypoints, rows_of
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import (
     LengthCue,
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
         dataset = open_labels(args.dataset, args.data_root, predictions.split, mano_dir=args.mano_dir)
     if keypoints is not None or args.method == "multi_frame":
         predictions = pair_keypoints(predictions, keypoints)
+        check_confidence(predictions, args)
     images = Images(predictions)
     if dataset is not None:
         rows = rows_of(dataset, predictions)

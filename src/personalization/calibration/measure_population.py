@@ -54,7 +54,8 @@ def get_args_parser() -> CommandParser:
 
 
 def measure(args: argparse.Namespace) -> Population:
-    writable_file(args.output, "--output")  # before the work, not after it
+    read = {"--predictions": args.predictions, "--keypoints": args.keypoints}
+    writable_file(args.output, "--output", read)  # before the work, not after it
     assets = load_hand_assets(args.mano_dir, side="right")
     options = {"mano_dir": args.mano_dir, "cache": args.cache}
     train = build_dataset(args.dataset, args.data_root, args.split, side="both", **options)

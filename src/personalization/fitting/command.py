@@ -18,7 +18,13 @@ from src.personalization.default_files import IDENTITIES, KEYPOINTS, PREDICTIONS
 from src.personalization.fitting.adam import AdamOptions
 from src.personalization.fitting.batch import FittedPredictions, fit_predictions
 from src.personalization.fitting.fit import FitOptions
-from src.personalization.pairing import annotations_of, apart_from_calibration, pair_keypoints, true_points
+from src.personalization.pairing import (
+    annotations_of,
+    apart_from_calibration,
+    check_confidence,
+    pair_keypoints,
+    true_points,
+)
 from src.personalization.shape_source import betas_of, load_identities
 from src.personalization.solver.status import CalibrationError, count_status, usable
 from src.personalization.terms.noise import KeypointNoise
@@ -40,10 +46,11 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
         ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
     """
     if args.predictions is None:
-        fill_in(args, scripts_files(args.shape_source))
-    for option in ("output", "results"):  # before the work, not after it
-        if getattr(args, option) is not None:
-            writable_file(getattr(args, option), f"--{option}")
+        fill_in(args, scripts_files(args.shape_source, args.solver))
+    read = {f"--{name}": getattr(args, name) for name in ("predictions", "keypoints", "identity", "prior")}
+    writable_file(args.output, "--output", read)  # before the work, not after it
+    if args.results is not None:
+        writable_file(args.results, "--results", {**read, "--output": args.output})
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
     predictions = load_predictions(args.predictions)
@@ -56,6 +63,7 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
         logger.warning("%d pictures could not be read, and are not fitted", (~predictions.readable).sum())
         predictions = predictions.select(np.flatnonzero(predictions.readable))
     predictions = pair_keypoints(predictions, None if args.keypoints is None else load_predictions(args.keypoints))
+    check_confidence(predictions, args)
     identities = {}
     if args.identity is not None:
         identities = load_identities(args.identity, predictions.subject_id, assets, predictions.is_left)
@@ -97,7 +105,7 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def scripts_files(shape_source: str) -> dict[str, tuple[Path, str | None]]:
+def scripts_files(shape_source: str, solver: str = "lm") -> dict[str, tuple[Path, str | None]]:
     """What ``scripts/fit_*.sh`` fit and write, by option."""
     name = {"predicted": "baseline", "gt": "true_shape", "calibrated": "calibrated"}[shape_source]
     files: dict[str, tuple[Path, str | None]] = {
@@ -107,7 +115,7 @@ def scripts_files(shape_source: str) -> dict[str, tuple[Path, str | None]]:
     }
     if shape_source == "calibrated":
         files["identity"] = IDENTITIES
-    if SHIPPED_PRIOR.is_file():
+    if SHIPPED_PRIOR.is_file() and solver == "lm":
         files["prior"] = (SHIPPED_PRIOR, None)
     return files
 

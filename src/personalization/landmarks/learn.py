@@ -121,7 +121,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: files that are not detections, options that name no set.
     """
-    writable_file(args.output, "--output")  # before the work, not after it
+    read = {f"--detections {file}": file for file in args.detections} | {"--two_cameras": args.two_cameras}
+    writable_file(args.output, "--output", read)  # before the work, not after it
     torch.manual_seed(args.seed)
     assets = load_hand_assets(args.mano_dir, "right")
     scene = None if args.two_cameras is None else read_two_cameras(args.two_cameras)
