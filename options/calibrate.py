@@ -144,7 +144,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=MM",
-        help="knuckle to the finger's end; repeatable",
+        help="knuckle to the finger's end, of the thumb from its base beside the wrist (CMC); repeatable",
     )
     add("--card", metavar="PICTURE", help="of the flat hand beside a bank card (85.60 x 53.98 mm)")
     add("--paper", metavar="PICTURE", help="the same beside a sheet of A4 paper (297 x 210 mm)")

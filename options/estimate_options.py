@@ -44,7 +44,14 @@ def add_cue_arguments(add: Callable[..., argparse.Action], hand_length: str) -> 
     """A person's measured lengths, and what to do where they or the images contradict each other."""
     add("--hand_length_mm", type=float, help=f"ruler: {hand_length}")
     add("--hand_length_std_mm", type=float, help="of that ruler (default: 3)")
-    add("--known_bone", action="append", default=[], metavar="NAME=MM±SD", help="e.g. index=72±2 (or +-); repeatable")
+    add(
+        "--known_bone",
+        action="append",
+        default=[],
+        metavar="NAME=MM±SD",
+        help="e.g. index=72±2 (or +-), or a bone, thumb_cmc-thumb_mcp=45±2: the thumb begins at its base beside the "
+        "wrist (CMC); repeatable",
+    )
     add(
         "--accept_conflict",
         action="store_true",

@@ -228,7 +228,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("demo").add_argument
     add("--output", default="out/demo", help="folder for everything the demo leaves; export: FILE.onnx")
     add("--weights", default=str(ROOT / "weights"), help="folder with the shipped .safetensors")
-    add("--method", default="joint", choices=("mean", "top_k", "confidence", "joint"))
+    add(
+        "--method",
+        default="multi_frame",
+        choices=("mean", "top_k", "confidence", "multi_frame"),
+        type=lambda text: "multi_frame" if text == "joint" else text,  # which it was called before
+        help="calibration: averages of predicted shapes, or one shape solved for all images (also called joint)",
+    )
     add("--solver", default="lm", choices=("lm", "adam"), help="of the test-time fitting")
     add("--calibration_images", type=int, default=20, help="unlabelled images a subject")
     add("--demo_sequences", type=int, default=11, help="synthetic sequences a subject")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, second_camera, simulate
+from options.calibrate import get_args_parser
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.data_set_evidence import group_views, mirror_extrinsics
 from src.personalization.calibration.identity import calibrate_predictions
@@ -288,12 +289,16 @@ def test_a_contradicting_ruler_is_refused_with_its_distance(assets: HandAssets) 
     assert taken[8].scale_evidence == "ruler"
 
 
-def test_known_bones_are_parsed() -> None:
+def test_known_bones_are_parsed(caplog: pytest.LogCaptureFixture) -> None:
     assert parse_known_bone("index=72±2") == LengthCue("index", 0.072, 0.002)
     assert parse_known_bone("index_mcp-index_pip=42.5+-1").length == pytest.approx(0.0425)
     assert parse_known_bone("index=72.5 +- .5").std == pytest.approx(0.0005)
     with pytest.raises(CalibrationError, match="known bone 'index=7.2.1±2' is not of the form"):
         parse_known_bone("index=7.2.1±2")
+    thumb = parse_known_bone("thumb_cmc-thumb_mcp=45±2")
+    assert LENGTHS[thumb.name] == (1, 2) and not caplog.records
+    assert "from its base beside the wrist" in " ".join(get_args_parser().format_help().split())
+    assert parse_known_bone("thumb_mcp-thumb_pip=45±2") == thumb and "is taken for thumb_cmc-thumb_mcp" in caplog.text
     for text in ("index=72", "index", "toe=50±2", "index=7200±2", "index=72±0"):
         with pytest.raises(CalibrationError):
             parse_known_bone(text)

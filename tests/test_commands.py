@@ -284,6 +284,12 @@ def documented() -> list[tuple[str, str]]:
     return [(name, words) for name, words in found if "--" in words and "..." not in words]
 
 
+def test_a_calibration_s_methods_have_one_name_everywhere() -> None:
+    for name, words in (("run.py", ["--phase", "demo"]), ("calibrate_from_shape_params.py", [])):
+        parse = PARSERS[name]().parse_args
+        assert {parse([*words, "--method", said]).method for said in ("joint", "multi_frame")} == {"multi_frame"}
+
+
 def test_documented_commands_are_accepted() -> None:
     commands = documented()
     assert len(commands) >= 8

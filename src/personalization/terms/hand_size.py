@@ -33,6 +33,14 @@ LENGTHS: dict[str, tuple[int, ...]] = {
     "breadth": (21, 22),  # over the skin, across the knuckles of index and little finger: `KNUCKLE_FLANKS`
     **{f"{JOINT_NAMES[PARENTS[joint]]}-{JOINT_NAMES[joint]}": (PARENTS[joint], joint) for joint in range(1, 21)},
 }
+#: The thumb's joints as anatomy calls them: base beside the wrist (CMC), knuckle (MCP) and one more (IP). `JOINT_NAMES`
+#: counts them as another finger's, so that its "mcp" is the thumb's CMC. Bones: their names -> those of `LENGTHS`.
+THUMB_BONES = {
+    "wrist-thumb_cmc": "wrist-thumb_mcp",
+    "thumb_cmc-thumb_mcp": "thumb_mcp-thumb_pip",
+    "thumb_mcp-thumb_ip": "thumb_pip-thumb_dip",
+    "thumb_ip-thumb_tip": "thumb_dip-thumb_tip",
+}
 #: Metres: lengths of hands, children's included, and of the bones and fingers in them.
 HAND_RANGE, _BONE_RANGE = (0.08, 0.3), (0.005, 0.2)
 #: Metres: nobody measures a hand more closely; less is an uncertainty in metres that was meant to be in millimetres.
@@ -114,7 +122,9 @@ def cue_conflict(
 
 
 def parse_known_bone(text: str) -> LengthCue:
-    """A cue from ``NAME=MM±SD`` (or ``+-``), millimetres, e.g. ``index_mcp-index_pip=42±2``.
+    """A cue from ``NAME=MM±SD`` (or ``+-``), mm, e.g. ``index_mcp-index_pip=42±2``, ``thumb_cmc-thumb_mcp=45±2``.
+
+    A thumb's bone named as another finger's is said to be which it is taken for.
 
     Raises:
         CalibrationError: if the text is not of that form.
@@ -122,7 +132,10 @@ def parse_known_bone(text: str) -> LengthCue:
     match = re.fullmatch(r"\s*([\w-]+)\s*=\s*(\d+\.?\d*)\s*(?:±|\+-|\+/-)\s*(\d*\.?\d+)\s*", text)
     if match is None:
         raise CalibrationError(f"known bone {text!r} is not of the form NAME=MM±SD, e.g. index=72±2")
-    return LengthCue(match[1], float(match[2]) / 1000, float(match[3]) / 1000)
+    for clear, counted in THUMB_BONES.items():
+        if match[1] == counted:
+            logger.warning("%s: is taken for %s, a thumb having no pip and dip; better say that", text.strip(), clear)
+    return LengthCue(THUMB_BONES.get(match[1], match[1]), float(match[2]) / 1000, float(match[3]) / 1000)
 
 
 #: One for each hand in use: a video asks for its lengths in every frame.
