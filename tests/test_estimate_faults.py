@@ -166,6 +166,9 @@ def test_whose_identity_it_is_is_checked_in_python_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(same, length)
     with pytest.raises(ValueError, match=r"no identity of the subjects \[0\]; there are those of \[5\]"):
         handid.personalise(hands, identity={5: known}, hand=assets)
+    for another in ({0: dataclasses.replace(known, subject_id=8)}, dataclasses.replace(known, subject_id=8)):
+        with pytest.raises(ValueError, match="is of subject 8, the hands are of subject 0"):
+            handid.personalise(hands, identity=another, hand=assets)
     left = dataclasses.replace(known, side="left")
     with pytest.raises(ArtifactError, match="left hand"):
         handid.personalise(hands, identity=left, hand=assets)
@@ -253,6 +256,17 @@ def calibrate_command(words: str, **changes: Any) -> None:
     args = calibrate_parser().parse_args([*words.split(), "--device", "cpu"])
     vars(args).update(changes)
     command.calibrate(args)
+
+
+def test_what_another_run_left_is_named(tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = tmp_path / "out"
+    (out / "estimates").mkdir(parents=True)
+    for earlier in ("estimates/old.pt", "identity_subject-01.json"):
+        (out / earlier).touch()
+    words = f"--phase personalise --estimates {file} --format hamer --fov 60 --device cpu --output {out}"
+    command.personalise(get_args_parser().parse_args(words.split()))
+    said = [line for line in caplog.messages if "of another run" in line]
+    assert len(said) == 2 and "identity_subject-01.json, which" in said[0] and "old.pt, which" in said[1]
 
 
 def test_what_calibrates_is_not_given_with_an_identity(file: Path) -> None:

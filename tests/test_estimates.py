@@ -26,6 +26,7 @@ from src.estimators import EstimateFormatError, read_estimates
 from src.evaluation.alignment import procrustes_align
 from src.evaluation.submission_checks import SubmissionError
 from src.personalization.estimates.evidence import Estimates, landmarks_of, prepare
+from src.personalization.estimates.measure import measure_trust
 from src.personalization.estimates.one_hand import check_one_hand, two_groups
 from src.personalization.estimates.people import MANO_STD, people_of, population_of_betas
 from src.personalization.estimates.personalise import personalise_rows
@@ -276,6 +277,23 @@ def test_trust_is_what_was_simulated(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert 0.1 < found.shape_gain[0] < 0.35
 
 
+def test_joints_are_measured_in_the_cameras_axes(caplog: pytest.LogCaptureFixture) -> None:
+    """Perfect hands at the pictures' edge, as an estimator that looks at crops says them."""
+    world = estimate(ASSETS, "hamer", 5, 2, seed=11).world
+    truth, moved = world.joints.flatten(0, 1), world.keypoints.flatten(0, 1) + torch.tensor([K[0, 0] * 0.47, 0.0])
+    cameras = torch.as_tensor(K).expand(len(truth), 3, 3)
+    zeros = np.zeros(len(truth), dtype=np.int64)
+    about = {"image_id": np.arange(len(truth)), "sequence_id": zeros, "is_left": zeros > 0, "hand_name": ""}
+    points = {"keypoints_2d": moved.numpy(), "K": cameras.numpy(), "joints_3d": (truth - truth[:, :1]).numpy()}
+    labels = Predictions(**about, **points, subject_id=np.repeat(np.arange(5), 2), model_name="joints", camera="given")
+    seen = (truth - truth[:, :1]) @ ray_turn(cameras, moved.mean(dim=1))
+    found = measure_trust(
+        replace(labels, joints_3d=seen.numpy(), model_name="hamer"), labels, ASSETS, people_of(ASSETS), ""
+    )
+    assert found.joint_std_mm < 1
+    assert "the trust given is of" not in caplog.text
+
+
 def test_trust_files(tmp_path: Path) -> None:
     for name in ("hamer", "wilor", "sam3d_body", "mediapipe"):
         assert "NOT measured" in find_trust(name, own_pose=name in ("hamer", "wilor")).basis
@@ -365,9 +383,16 @@ def test_a_sequence_that_shows_two_people_is_no_shape_track(tmp_path: Path, fold
 def test_the_source_is_no_output(folder: Path) -> None:
     before = sorted(file.name for file in (folder / "results").iterdir())
     given = ["--phase", "personalise", "--estimates", str(folder / "results"), "--format", "hamer", *CAMERA]
-    with pytest.raises(ValueError, match="--output .*results: is --estimates"):
+    with pytest.raises(ValueError, match="--output .*results: --estimates .* would be mixed with the results"):
         personalise(run_parser().parse_args([*given, "--output", str(folder / "results")]))
     assert sorted(file.name for file in (folder / "results").iterdir()) == before
+    (folder / "results").rename(folder / "estimates")
+    bytes_before = {file: file.read_bytes() for file in (folder / "estimates").iterdir()}
+    for source in (folder / "estimates", folder / "estimates" / "results.pt"):
+        with pytest.raises(ValueError, match="overwritten"):
+            given[3] = str(source)
+            personalise(run_parser().parse_args([*given, "--output", str(folder)]))
+    assert {file: file.read_bytes() for file in (folder / "estimates").iterdir()} == bytes_before
     with pytest.raises(OSError, match=r"--output .*hand\.txt: cannot be written to"):
         (folder / "hand.txt").touch()
         personalise(run_parser().parse_args([*given, "--output", str(folder / "hand.txt")]))

@@ -94,7 +94,7 @@ def personalise(
 
     Raises:
         CalibrationError: nothing usable, several people taken for one, or a length that contradicts the images.
-        ArtifactError, FileNotFoundError, ValueError: see `read_estimates`.
+        ValueError: an identity of another subject. ArtifactError, FileNotFoundError, ValueError: see `read_estimates`.
     """
     assets = right_hand(hand)
     if not isinstance(estimates, Predictions):
@@ -161,5 +161,10 @@ def _identities(
         raise ValueError(f"no identity of the subjects {lacking}; there are those of {sorted(given)}")
     found = {subject: opened_identity(given[subject], assets) for subject in subjects}
     for subject, identity in found.items():
+        if identity.subject_id not in (None, subject):
+            raise ValueError(
+                f"{identity.source or 'the identity'} is of subject {identity.subject_id}, the hands are of subject "
+                f"{subject}; give that person's, or a dict by subject"
+            )
         check_side(identity, subject, estimates.is_left[estimates.subject_id == subject])
     return found

@@ -8,6 +8,7 @@ import logging
 import shlex
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from src.engine.distributed import DistributedContext, init_distributed, process_group
 from src.engine.estimates.batches import BATCH, personalised_batches
-from src.engine.estimates.outputs import Outputs
+from src.engine.estimates.outputs import ROWS, Outputs
 from src.engine.estimates.shape_track import ShapeTrack
 from src.engine.estimates.survey import survey
 from src.engine.estimates.tracks import frames_of
@@ -142,9 +143,12 @@ def personalise(args: argparse.Namespace) -> None:
     if args.identity is not None and args.subjects == TRACKS:
         raise ValueError("--subjects tracks makes a person of each track, --identity is of one; give one of both")
     output = Path(args.output if "--output" in args.given_options else "out/estimates/personalised")
-    if output.resolve() == Path(args.estimates).resolve():
+    source, target = Path(args.estimates), output / "estimates"
+    ours = (output, target, output / ROWS, output / PREDICTIONS)
+    if source.resolve() in {path.resolve() for path in ours} or target.resolve() in source.resolve().parents:
         raise ValueError(
-            f"--output {output}: is --estimates, which would be mixed with the results; give another folder"
+            f"--output {output}: --estimates {source} would be mixed with the results, or overwritten by them "
+            f"({target}, {ROWS}, {PREDICTIONS}); give another folder"
         )
     writable_folder(output)  # before the work, not after it
     device = choose_device(args.device, args.threads)
@@ -184,8 +188,9 @@ def personalise(args: argparse.Namespace) -> None:
             ready = prepare(rows, assets, people, **evidence, sides_known=True)
             return personalise_rows(ready, identities, assets, device, motion, usual)
 
-        target = output / "estimates"
-        target = target if Path(args.estimates).is_dir() else target / Path(args.estimates).name
+        if context.is_main:
+            _tell_earlier(output, target, {file.name for file in reader.files}, args.identity is None, identities)
+        target = target if source.is_dir() else target / source.name
         most = sys.maxsize if whole else BATCH
         found = personalised_batches(reader, seen, fit, target, context, most)
         if not context.is_main:
@@ -202,3 +207,16 @@ def personalise(args: argparse.Namespace) -> None:
             "%d hands written to %s (%s, %s), %.1f s after reading, processor time %.1f s",
             seen.first[-1], output, PAGE, PREDICTIONS, time.perf_counter() - started, time.process_time() - busy,
         )  # fmt: skip
+
+
+def _tell_earlier(output: Path, target: Path, names: set[str], calibrated: bool, subjects: Collection[int]) -> None:
+    """Warn of an earlier run's files beside those that this one writes."""
+    own = {f"identity_subject-{subject:02d}.json" for subject in subjects} if calibrated else set()
+    identities = [path.name for path in output.glob("identity_subject-*.json") if path.name not in own]
+    files = [path.name for path in target.iterdir() if path.name not in names] if target.is_dir() else []
+    for folder, earlier in ((output, identities), (target, files)):
+        if earlier:
+            logger.warning(
+                "%s: of another run are %s%s, which stay beside this one's; remove them, or give another --output",
+                folder, ", ".join(sorted(earlier)[:8]), ", ..." if len(earlier) > 8 else "",
+            )  # fmt: skip

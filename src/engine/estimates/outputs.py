@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from src.engine.estimates.survey import Survey
-from src.estimators.reader import find_picture
+from src.estimators.files import find_picture
 from src.personalization.estimates.personalise import Personalised
 from src.personalization.solver.status import Status, usable
 from src.personalization.terms.hand_size import describe_lengths
@@ -29,6 +29,7 @@ from utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
+ROWS = "rows.npz"
 #: Side of the box around the keypoints.
 _MARGIN = 1.2
 
@@ -95,7 +96,7 @@ class Outputs(contextlib.ExitStack):
         lead = f"Hand model {assets.name}; one shape a person, laid on the keypoints of {args.format}."
         about = {"estimator": args.format, "hand_model": {"name": assets.name, "hash": assets.hash},
                  "identities": {str(n): describe_lengths(one, assets) for n, one in identities.items()}}  # fmt: skip
-        self._rows = self.enter_context(RowsFile(output / "rows.npz", int(seen.first[-1]), seen.name_length))
+        self._rows = self.enter_context(RowsFile(output / ROWS, int(seen.first[-1]), seen.name_length))
         changed = self.enter_context(atomic_path(output / "changed.txt"))
         self._changed = self.enter_context(open(changed, "w", encoding="utf-8"))
         self._gallery = self.enter_context(Gallery(output, title, lead, about, plots=False))

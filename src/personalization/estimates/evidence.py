@@ -108,6 +108,14 @@ class Estimates:
         ]
 
 
+def turn_of(estimates: Predictions) -> torch.Tensor:
+    """(N,3,3) from the estimator's axes to the camera's; the keypoints (px) say where a crop's axis is."""
+    K, seen = torch.as_tensor(estimates.K).double(), torch.as_tensor(estimates.keypoints_2d).double()
+    if estimates.model_name in CROPPED:
+        return ray_turn(K, seen.mean(dim=1))
+    return torch.eye(3, dtype=torch.float64).expand(len(K), 3, 3)
+
+
 def prepare(
     estimates: Predictions,
     assets: HandAssets,
@@ -144,9 +152,7 @@ def prepare(
     joints, confidence = estimates.joints_3d, estimates.keypoint_confidence
     confidence = None if confidence is None else torch.as_tensor(confidence)
     K, seen = torch.as_tensor(estimates.K).double(), torch.as_tensor(estimates.keypoints_2d).double()
-    turn = torch.eye(3, dtype=torch.float64).expand(len(K), 3, 3)
-    if estimates.model_name in CROPPED:
-        turn = ray_turn(K, seen.mean(dim=1))
+    turn = turn_of(estimates)
     prior = people.shape_prior.to(device)
     search = KeypointFitOptions.of_source(landmarks, people=people)
     # Flat, a hand is as well the other one from behind: sides are told by usual poses.

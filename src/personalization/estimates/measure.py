@@ -10,7 +10,7 @@ import torch
 
 from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import Population
-from src.personalization.estimates.evidence import prepare
+from src.personalization.estimates.evidence import prepare, turn_of
 from src.personalization.estimates.trust import Trust, is_projected
 from src.personalization.fitting.from_joints import JointFitOptions, fit_joints
 from src.personalization.landmarks.model import LandmarkModel
@@ -63,9 +63,11 @@ def measure_trust(
 
     joint_std = WIDE.joint_std_mm
     if estimates.joints_3d is not None:
-        joint_std = 1000 * max(similarity_std(estimates.joints_3d, labels.joints_3d), 1e-4)
+        points = (torch.as_tensor(estimates.joints_3d).double() @ turn_of(estimates).mT).numpy()
+        joint_std = 1000 * max(similarity_std(points, labels.joints_3d), 1e-4)
     # Poses and betas of 3D joints depend on how far the joints are believed: as they will be, not as before.
-    ready = prepare(estimates, assets, people, replace(WIDE, joint_std_mm=joint_std), landmarks, theirs)
+    wide = replace(WIDE, name=estimates.model_name, joint_std_mm=joint_std)
+    ready = prepare(estimates, assets, people, wide, landmarks, theirs)
     assert ready.rows.pose is not None
     off = roma.rotmat_to_rotvec(pose.mT @ torch.as_tensor(ready.rows.pose).double()).numpy()
     box = np.ptp(labels.keypoints_2d, axis=1).max(axis=1)[:, None, None].clip(1.0)
