@@ -158,3 +158,12 @@ def test_pictures_without_numbers_are_no_video(tmp_path: Path, hands: list[tuple
         frames_of(replace(read_estimates(tmp_path / "joints.npz", "joints"), keypoints_2d=None))
     with pytest.raises(ValueError, match="fps is 0"):
         handid.personalise(tmp_path / "joints.npz", format="joints", identity=truth_identity(), hand=ASSETS, fps=0)
+
+
+def test_folders_tell_videos_apart(tmp_path: Path, hands: list[tuple[np.ndarray, bool]]) -> None:
+    file = write(tmp_path / "v.npz", hands[:1])
+    content = {**np.load(file)}
+    content["image"] = np.array([f"P{row % 2}/frame_{row // 2:04d}.jpg" for row in range(FRAMES)])
+    np.savez(file, **content)
+    frames = frames_of(read_estimates(file, "joints"))
+    assert frames.video.tolist() == [0, 1] * (FRAMES // 2) and len(set(zip(frames.video, frames.track))) == 2

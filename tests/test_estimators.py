@@ -489,6 +489,35 @@ def test_pictures_of_another_size_are_refused(tmp_path: Path, name: str, make: C
         read_estimates(file, name, **(case.options | {"images": tmp_path}))
 
 
+@pytest.mark.parametrize(("name", "make"), [("mmpose", mmpose), ("frankmocap", frankmocap), ("joints", joints_npz)])
+def test_points_outside_a_picture_of_another_size_are_refused(
+    tmp_path: Path, name: str, make: Callable[[bool], Case]
+) -> None:
+    case = make(True)
+    content = case.content
+    if name == "joints":
+        content = {key: value for key, value in content.items() if key not in ("K", "image_size")}
+    file = put(tmp_path / f"b{case.suffix}", content)
+    given = {"fov": 60, "image_size": (300, 200)} | ({"unit": "mm"} if name == "joints" else {})
+    with pytest.raises(EstimateFormatError, match=r"outside the picture of 300 x 200 px.*another size"):
+        read_estimates(file, name, **given)
+
+
+def test_a_bodys_hand_outside_the_picture_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = sam3d_body(False).content
+    left = [62, *range(42, 62)]
+    content["pred_keypoints_3d"][left] += [2.0, 0, 0]
+    content["pred_keypoints_2d"] = seen(content["pred_keypoints_3d"], 900.0, content["pred_cam_t"])
+    rows = read_estimates(put(tmp_path / "b.npz", content), "sam3d_body", K=REAL_K, image_size=SIZE)
+    assert rows.is_left.tolist() == [False] and "1 of 2 hands, such as b (left hand), lie outside" in caplog.text
+
+
+def test_folders_that_alone_tell_pictures_apart_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    two = [hamer(False).content | {"image": [f"{folder}/b.jpg"]} for folder in ("P1", "P2")]
+    read_estimates(put(tmp_path / "b.pt", two), "hamer", K=REAL_K)
+    assert "the picture b.jpg is of the folders P1 and P2" in caplog.text
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path.touch, (Path("ran_it"),))
@@ -530,13 +559,16 @@ def test_a_file_without_confidence_leaves_the_others_theirs(tmp_path: Path, capl
     assert rows.joints_3d is None and "only some of its hands have joints_3d" in caplog.text
 
 
-def test_a_camera_of_other_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_camera_of_other_pictures_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     case = hamer(False)
     torch.save(case.content, tmp_path / "a.pt")
     assert len(read_estimates(tmp_path / "a.pt", "hamer", K=REAL_K))
     for wrong in (REAL_K / [[10], [10], [1]], np.array([[320.0, 0, 610], [0, 240, 605], [0, 0, 1]])):
         with pytest.raises(EstimateFormatError, match="cannot belong to a picture of 640 x 480 px"):
             read_estimates(tmp_path / "a.pt", "hamer", K=wrong)
+    assert not caplog.records
+    read_estimates(tmp_path / "a.pt", "hamer", K=np.array([[700.0, 0, 383.5], [0, 700, 287.5], [0, 0, 1]]))
+    assert "a.pt: K: its centre is that of a picture of 768 x 576 px, this one is 640 x 480" in caplog.text
 
 
 @pytest.mark.parametrize("option", [{"unit": "mm"}, {"side": "left"}, {"sides": "mirror"}])

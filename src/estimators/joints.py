@@ -52,7 +52,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         hand = Hand(entry, (row, scale), bool(left), image, size, one["K"], one["keypoints_2d"], one["confidence"])
         hand.joints_3d = None if one["joints_3d"] is None else one["joints_3d"] * scale
         if one["K"] is not None and size is not None:
-            check_centre(one["K"], size, where)
+            check_centre(one["K"], size, where, image)
         hand.subject = subjects[row]
         hands.append(hand)
     return hands

@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from src.estimators.files import list_files, load
+from src.estimators.files import list_files, load, picture_size, without_ending
 from src.estimators.formats import module_of, read_hands
-from src.estimators.records import EstimateFormatError, Hand, Options, check_centre, check_hand, flip_x, pinhole
+from src.estimators.records import (
+    EstimateFormatError,
+    Hand,
+    Options,
+    check_centre,
+    check_hand,
+    flip_x,
+    is_seen,
+    pinhole,
+)
 from utils.artifacts import Predictions
 from utils.camera import mirror_intrinsics, mirror_points
-from utils.cameras.exif import shown_size
 from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 
 logger = logging.getLogger(__name__)
@@ -33,18 +40,12 @@ ROOM = 16 * 2**20
 _TEXT = 8
 #: Formats whose people are numbered by their place in a picture's list.
 _BY_PLACE = ("sam3d_body", "mmpose", "frankmocap")
+#: Formats whose points are in pixels, and whose boxes say nothing of the picture's size.
+_BY_POINTS = ("sam3d_body", "mmpose", "frankmocap", "joints")
 #: People of one picture, above which they may be frames that name no picture.
 _MANY = 3
 #: Subjects that a log line names.
 _NAMED = 20
-#: Endings of pictures that Pillow reads without a plug-in.
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-
-
-def without_ending(name: str) -> str:
-    """A picture's name without folder and ending; a number behind a dot (shot.0001) is none."""
-    path = Path(name)
-    return path.name if path.suffix[1:].isdigit() else path.stem
 
 
 class SubjectTable:
@@ -157,7 +158,9 @@ class Reader:
             more = ", ..." if len(named) > _NAMED else ""
             logger.info("%s: of subjects %s%s", path, ", ".join(named[:_NAMED]), more)
         self._kept: dict[int, tuple[Any, list[Hand]]] = {}
-        self._room, self._warned = ROOM, False
+        self._room, self._warned, self._mixed = ROOM, False, False
+        self._folders: dict[str, str] = {}  # name of a picture: where the files first said that it lies
+        self._told: set[int] = set()  # files of which hands outside their picture were told
 
     def open(self, number: int, last: bool = False) -> tuple[Any, list[Hand]]:
         """Content of a file and its hands, kept for the next time where there is room; ``last``: to be changed."""
@@ -168,8 +171,9 @@ class Reader:
         file, options = self.files[number], self._options
         content = load(file)
         if self.images is not None:
-            options = replace(options, size_in=functools.partial(_picture_size, self.images))
-        hands = read_hands(content, self.format, file.stem, str(file), options)
+            options = replace(options, size_in=functools.partial(picture_size, self.images))
+        hands = self._inside(number, read_hands(content, self.format, file.stem, str(file), options))
+        self._tell_folders(hands)
         for hand in hands:
             if self._table is not None:
                 hand.subject = self._table.subject_of(hand)
@@ -180,6 +184,45 @@ class Reader:
             self._kept[number] = content, hands
         return content, hands
 
+    def _inside(self, number: int, hands: list[Hand]) -> list[Hand]:
+        """Hands of a file, of SAM 3D Body without those outside the picture, where it guesses them.
+
+        Raises:
+            EstimateFormatError: most lie outside: the picture has another size.
+        """
+        outside = []
+        for hand in hands if self.format in _BY_POINTS else ():
+            size = hand.size or (None if self.images is None else picture_size(self.images, hand.image))
+            if size is not None and min(size) > 0 and not is_seen(hand, size):
+                outside.append(hand)
+                if 2 * len(outside) > len(hands):
+                    raise EstimateFormatError(
+                        f"{self.files[number]}: {hand.name}: the middle of its points is outside the picture of "
+                        f"{size[0]} x {size[1]} px, as of most hands of the file; the picture has another size than "
+                        "the one that was estimated on"
+                    )
+        if outside and number not in self._told:
+            self._told.add(number)
+            logger.warning(
+                "%s: %d of %d hands, such as %s, lie outside their picture%s", self.files[number], len(outside),
+                len(hands), outside[0].name, " and are left out" if self.format == "sam3d_body" else "",
+            )  # fmt: skip
+        lost = {id(hand) for hand in outside if self.format == "sam3d_body"}
+        return [hand for hand in hands if id(hand) not in lost]
+
+    def _tell_folders(self, hands: list[Hand]) -> None:
+        """Warn, once, of pictures that only their folders, which are dropped, tell apart."""
+        for entry in {id(hand.entry): hand.entry for hand in hands}.values():
+            for name, folders in entry.pictures.items():
+                there = sorted(folders | {self._folders.setdefault(name, min(folders))})
+                if len(there) > 1 and not self._mixed:
+                    self._mixed = True
+                    logger.warning(
+                        "%s: the picture %s is of the folders %s, which are not told apart: --fps, --subjects tracks "
+                        "and tables take them for one; give the results of each folder alone",
+                        self.source, name, " and ".join(there),
+                    )  # fmt: skip
+
     def _size(self, number: int) -> int:
         """Bytes of a file's content in memory, about."""
         file = self.files[number]
@@ -189,7 +232,7 @@ class Reader:
         """What is kept of hands of a file."""
         found = []
         for hand in hands:
-            real = None if self.images is None else _picture_size(self.images, hand.image)
+            real = None if self.images is None else picture_size(self.images, hand.image)
             for size, what in ((self._options.size, "image_size says"), (real, "the picture has")):
                 if size is not None and hand.size is not None and tuple(size) != tuple(hand.size):
                     raise EstimateFormatError(
@@ -263,28 +306,6 @@ def _size(image_size: Sequence[int]) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def find_picture(folder: str | os.PathLike, name: str) -> Path | None:
-    """The picture of that name, with its suffix or without; None: it is not there.
-
-    Raises:
-        EstimateFormatError: there are several.
-    """
-    whole = Path(folder) / name
-    if whole.is_file():
-        return whole
-    files = [file for end in _PICTURES for one in (end, end.upper()) if (file := Path(f"{whole}{one}")).is_file()]
-    if len(files) > 1:
-        raise EstimateFormatError(f"{folder}: {name} is {' and '.join(file.name for file in files)}; leave one")
-    return files[0] if files else None
-
-
-def _picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | None:
-    if (file := find_picture(images, name)) is None:
-        return None
-    with Image.open(file) as picture:
-        return shown_size(picture)
-
-
 def _columns(hand: Hand, K: np.ndarray | float | None, is_real: bool, source: str) -> dict[str, Any]:
     """A hand's arrays in the right-hand convention: left ones mirrored with their K and keypoints.
 
@@ -301,7 +322,7 @@ def _columns(hand: Hand, K: np.ndarray | float | None, is_real: bool, source: st
             f"{source}: K is needed, this format has no camera and without one no hand has a place; give K=(3,3) px"
         )
     if K is not None and hand.size is not None:
-        check_centre(camera, hand.size, f"{source}: {hand.name}")
+        check_centre(camera, hand.size, source, hand.name)
     if hand.K is not None and is_real and not np.allclose(hand.K, camera, rtol=0.01, atol=1):
         raise EstimateFormatError(
             f"{source}: {hand.name}: the file says that K is {hand.K.tolist()}, which contradicts {camera.tolist()}; "

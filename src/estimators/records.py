@@ -13,7 +13,7 @@ import torch
 
 from utils.artifact_checks import ArtifactError
 from utils.camera import project_numpy
-from utils.cameras.intrinsics import MAX_OFF_CENTRE, checked_intrinsics
+from utils.cameras.intrinsics import MAX_OFF_CENTRE, checked_intrinsics, doubt_size
 
 _PICTURE = ("img_path", "image_path", "image", "image_name", "img_name", "imgname")
 #: The furthest joint of a hand from its wrist, m, by whatever scale an estimator has: a child's fist, the longest hand.
@@ -59,6 +59,7 @@ class Entry:
 
     def __init__(self, content: dict[str, Any], name: str, where: str, number: int = 0) -> None:
         self.content, self.name, self.where, self.number = content, name, where, number
+        self.pictures: dict[str, set[str]] = {}  # names of its pictures, and the folders that it says of each
         self._slots: dict[str, tuple[dict[str, Any], str]] = {}  # key: the dict that holds it, and its name there
         self._doubtful: dict[str, list[str]] = {}  # keys that several dicts hold, and where
         level = [("", content)]
@@ -194,7 +195,9 @@ def image_name(entry: Entry, index: int | None = None) -> str:
                     )
                 value = value[index]
             value = os.fsdecode(value) if isinstance(value, bytes) else str(value)
-            if name := value.replace("\\", "/").rsplit("/", 1)[-1]:
+            folder, _, name = value.replace("\\", "/").rpartition("/")
+            if name:
+                entry.pictures.setdefault(name, set()).add(folder)
                 return name
     return entry.name
 
@@ -288,6 +291,15 @@ def check_box(low: np.ndarray, high: np.ndarray, size: tuple[int, int], where: s
         )
 
 
+def is_seen(hand: Hand, size: tuple[int, int]) -> bool:
+    """Whether the middle of its points (px), the median of those with confidence, lies in the picture of ``size``."""
+    if hand.keypoints_2d is None:
+        return True
+    known = np.ones(len(hand.keypoints_2d), bool) if hand.confidence is None else hand.confidence > 0
+    middle = np.median(hand.keypoints_2d[known if known.any() else ~known], axis=0)
+    return bool(((middle >= -0.5) & (middle <= np.asarray(size) - 0.5)).all())
+
+
 def check_hand(hand: Hand, where: str) -> None:
     """Raise unless the picture has a size, its camera, where the file says one, can be one, and the 3D joints are as
     far apart as a hand's."""
@@ -305,14 +317,16 @@ def check_hand(hand: Hand, where: str) -> None:
             )
 
 
-def check_centre(K: np.ndarray, size: tuple[int, int], where: str) -> None:
-    """Raise unless K (3,3) px can belong to a picture of ``size`` width, height: its centre lies about the middle."""
+def check_centre(K: np.ndarray, size: tuple[int, int], source: str, name: str) -> None:
+    """Raise unless K (3,3) px can belong to the picture ``name`` of ``size`` width, height: its centre lies about the
+    middle; warn of one of another size."""
     off = np.abs(K[:2, 2] - (np.asarray(size) - 1) / 2) / size
     if not (off <= MAX_OFF_CENTRE).all():
         raise EstimateFormatError(
-            f"{where}: a K with the centre ({K[0, 2]:.4g}, {K[1, 2]:.4g}) cannot belong to a picture of {size[0]} x "
-            f"{size[1]} px; give the K of the pictures as they are"
+            f"{source}: {name}: a K with the centre ({K[0, 2]:.4g}, {K[1, 2]:.4g}) cannot belong to a picture of "
+            f"{size[0]} x {size[1]} px; give the K of the pictures as they are"
         )
+    doubt_size(f"{source}: K", *(2 * K[:2, 2] + 1).round(3).tolist(), *size)
 
 
 def flip_x(array: np.ndarray) -> np.ndarray:

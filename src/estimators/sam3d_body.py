@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from src.estimators.records import Hand, Options, camera_of, check_box, entries, image_name
+from src.estimators.records import Hand, Options, camera_of, entries, image_name
 from utils.camera import project_numpy
 
 SIGNS = ("pred_keypoints_3d", "pred_cam_t", "lhand_bbox", "mhr_model_params")
@@ -23,9 +23,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         focal = float(entry.array("focal_length", 1)[0]) if entry.has("focal_length") else None
         K = camera_of(points + shift, pixels, entry.where, focal)
         size = options.size_of(entry) or (round(2 * K[0, 2]), round(2 * K[1, 2]))
-        for left, order, box_key in ((False, RIGHT, "rhand_bbox"), (True, LEFT, "lhand_bbox")):
-            box = entry.array(box_key, 4)
-            check_box(box[:2], box[2:], size, f"{entry.where}: {box_key}")
+        for left, order in ((False, RIGHT), (True, LEFT)):
             index = list(order)
             hand = Hand(entry, index, left, image_name(entry), size, K, project_numpy(points[index] + shift, K))
             hand.joints_3d, hand.hand_name, hand.subject = points[index], "MHR", entry.number

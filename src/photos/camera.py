@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import os
 from dataclasses import dataclass
@@ -13,20 +12,14 @@ import numpy as np
 
 from src.photos.image import Photo, UnusableImage, shown_name
 from utils.cameras.files import read_camera
-from utils.cameras.intrinsics import FOV_RANGE, MAX_OFF_CENTRE, checked_intrinsics
+from utils.cameras.intrinsics import FOV_RANGE, MAX_OFF_CENTRE, checked_intrinsics, doubt_size
 from utils.cameras.lens import CameraModel
 from utils.files import READ_ERRORS, read_reason
-
-logger = logging.getLogger(__name__)
 
 #: Degrees across the longer side where nothing is known: phones and webcams lie between 55 and 75.
 DEFAULT_FOV = 62.0
 #: How the source of a camera begins of which nobody said anything.
 GUESSED = "default:"
-
-
-#: A centre off by this part of the picture's size in both directions alike is that of a resized one; lenses are less.
-_RESIZED, _ALIKE = 0.08, 0.02
 _LARGEST_FILE = 4096  # bytes of a .npy file with nine numbers
 
 
@@ -118,7 +111,7 @@ def check_size(camera: Camera, width: int, height: int) -> Camera:
     off = max(abs(cx - (width - 1) / 2) / width, abs(cy - (height - 1) / 2) / height)
     fov = math.degrees(2 * math.atan(max(width / fx, height / fy) / 2))
     if off <= MAX_OFF_CENTRE and FOV_RANGE[0] < fov < FOV_RANGE[1]:
-        _doubt_size(camera.source, 2 * cx + 1, 2 * cy + 1, width, height)
+        doubt_size(camera.source, 2 * cx + 1, 2 * cy + 1, width, height)
         return camera
     said = f"fx {fx:.4g}, fy {fy:.4g}, cx {cx:.4g}, cy {cy:.4g}"
     raise UnusableImage(
@@ -127,18 +120,6 @@ def check_size(camera: Camera, width: int, height: int) -> Camera:
         "pixels: multiply its first two rows by the factor by which this one was resized, or turn them alike; of a "
         "part cut out of a picture, give the whole picture and --bbox"
     )
-
-
-@functools.lru_cache(maxsize=64)
-def _doubt_size(source: str, wide: float, high: float, width: int, height: int) -> None:
-    """Warn, once, of a camera whose centre is that of a picture of ``wide`` x ``high`` px, of the same proportions."""
-    across, down = wide / width, high / height
-    if abs(across - down) < _ALIKE * across and abs(across - 1) > _RESIZED:
-        logger.warning(
-            "%s: its centre is that of a picture of %.0f x %.0f px, this one is %d x %d: was it resized? Then multiply "
-            "K's first two rows by %.3g, or distances are as wrong",
-            source, wide, high, width, height, 1 / across,
-        )  # fmt: skip
 
 
 def parse_intrinsics(text: str) -> Camera:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Any
 
 import numpy as np
 
 from utils.artifact_checks import as_array
+
+logger = logging.getLogger(__name__)
 
 #: Degrees across the longer side that no lens has. Below are radians that were meant to be degrees.
 FOV_RANGE = (3.0, 170.0)
@@ -15,6 +19,8 @@ MAX_ASPECT, MAX_SKEW = 2.0, 0.1
 #: A principal point further from a picture's middle than this part of its side belongs to another picture: of half the
 #: size it lies a quarter off, of twice the size a half, of one turned upright a sixth; lenses are a few hundredths off.
 MAX_OFF_CENTRE = 0.15
+#: A centre off by this part of the picture's size in both directions alike is that of a resized one; lenses are less.
+_RESIZED, _ALIKE = 0.08, 0.02
 
 
 def checked_fov(fov: Any, name: str = "--fov") -> float | None:
@@ -59,3 +65,15 @@ def checked_intrinsics(K: Any, source: object, one: bool = False) -> np.ndarray:
                 f"{meant}"
             )
     return K
+
+
+@functools.lru_cache(maxsize=64)
+def doubt_size(source: str, wide: float, high: float, width: int, height: int) -> None:
+    """Warn, once, of a camera whose centre is that of a picture of ``wide`` x ``high`` px, of the same proportions."""
+    across, down = wide / width, high / height
+    if abs(across - down) < _ALIKE * across and abs(across - 1) > _RESIZED:
+        logger.warning(
+            "%s: its centre is that of a picture of %.0f x %.0f px, this one is %d x %d: was it resized? Then multiply "
+            "K's first two rows by %.3g, or distances are as wrong",
+            source, wide, high, width, height, 1 / across,
+        )  # fmt: skip

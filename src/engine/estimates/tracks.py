@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from src.estimators.reader import without_ending
+from src.estimators.files import without_ending
 from utils.artifacts import Predictions
 
 #: How far from its last place a hand may be, in sides of its box: in the next frame, more with each without it.
@@ -30,7 +31,7 @@ class Frames:
 
 
 def frames_of(rows: Predictions) -> Frames:
-    """By the number at the end of the pictures' names; what is before it names the video.
+    """By the number at the end of the pictures' names; what is before it, folders included, names the video.
 
     Raises:
         ValueError: no 2D keypoints, a name without a number, or numbers that count no frames.
@@ -38,7 +39,7 @@ def frames_of(rows: Predictions) -> Frames:
     if rows.keypoints_2d is None:
         raise ValueError(f"{rows.source}: no 2D keypoints, by which hands are followed; leave out --fps and --subjects")
     names = np.array([""] * len(rows)) if rows.image_name is None else rows.image_name
-    found = [_NUMBER.match(without_ending(str(name))) for name in names]
+    found = [_NUMBER.match(str(Path(name).parent / without_ending(name))) for name in map(str, names)]
     for name, number in zip(names, found, strict=True):
         if number is None:
             raise ValueError(
