@@ -22,7 +22,7 @@ from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.population import Population
 from src.personalization.pairing import pair_keypoints
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import lengths_mm
+from src.personalization.terms.hand_size import lengths_mm, opened_identity
 from src.photos.calibrate import calibrate
 from template import HandAssets
 from utils.artifacts import (
@@ -62,7 +62,7 @@ def test_what_is_no_json_is_named_and_a_mark_of_an_editor_is_none(assets: HandAs
     np.testing.assert_array_equal(load_identity(path).betas, person(assets).betas)
 
 
-def test_merging_refuses_what_means_nothing(assets: HandAssets) -> None:
+def test_merging_refuses_what_means_nothing(assets: HandAssets, tmp_path: Path) -> None:
     first, people = person(assets), Population()
     second = replace(first, image_ids=[201, 202, 203])
     known = merge_identities([first, second], assets, people)
@@ -74,14 +74,24 @@ def test_merging_refuses_what_means_nothing(assets: HandAssets) -> None:
     lengths = [replace(one, evidence={"cues": [["hand", 190.0, std]]}) for one, std in ((first, 3.0), (second, 4.0))]
     assert merge_identities(lengths, assets, people).evidence["cues"] == [["hand", 190.0, 4.0]]  # one measurement
     network = {"network": {"images": 3, "betas": [0.1] * 10}, "prior": people.hash}
+    conflicts = [replace(one, evidence={"conflict": {"hand": by}}) for one, by in ((first, 7.5), (second, 6))]
+    for files in (conflicts, [first, conflicts[0]][::-1]):
+        files = [files[0], replace(files[1], image_ids=[201])]
+        assert merge_identities(files, assets, people).evidence["conflict"] == {"hand": 7.5}
+    fine = {"views": 3, "videos": 1, "in_common": [0.1, 0.5], "worth": 2.5}
+    repeats = [{"views": 16}, fine | {"in_common": [2, 3]}, fine | {"worth": -1}, fine | {"views": "3"}, 3]
     endless = {"cues": [["hand", 180.0, float("inf")]]}
     for bad in (
         replace(second, covariance=np.zeros((10, 10)), source="ZERO"),
         replace(second, evidence=network, source="NETWORK"),
         replace(second, evidence=endless, source="CUE"),
+        *(replace(second, evidence={"repeats": one}, source=f"REPEATS {number}") for number, one in enumerate(repeats)),
     ):
         with pytest.raises(CalibrationError, match=bad.source):
             merge_identities([first, bad], assets, people)
+    save_identity(tmp_path / "me.json", replace(first, evidence={"conflict": 3}))
+    with pytest.raises(ArtifactError, match=r"me\.json: evidence\.conflict is 3"):
+        opened_identity(tmp_path / "me.json", assets)
 
 
 def test_an_edited_identity_is_not_merged(assets: HandAssets, rows: Predictions, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import check_stated_length
+from src.personalization.terms.hand_size import opened_identity
 from template import HandAssets
-from utils.artifacts import Identity, Predictions, load_identity
+from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def load_identities(
     path = Path(path)
     numbers = [int(number) for number in np.unique(subjects)]
     if path.is_dir():
-        found = {number: load_identity(path / f"identity_subject-{number:02d}.json") for number in numbers}
+        found = {number: opened_identity(path / f"identity_subject-{number:02d}.json", assets) for number in numbers}
         for number, identity in found.items():
             if identity.subject_id not in (None, number):
                 raise CalibrationError(
@@ -41,7 +41,7 @@ def load_identities(
                     "calibrate anew or rename it"
                 )
     else:
-        identity = load_identity(path)
+        identity = opened_identity(path, assets)
         if identity.subject_id is not None and numbers != [identity.subject_id]:
             raise CalibrationError(
                 f"{path} is of subject {identity.subject_id}, but the predictions are of {numbers}; give a folder with "
@@ -50,8 +50,6 @@ def load_identities(
         if len(numbers) > 1:
             logger.warning("%s names no subject: all of %s are given its shape", path, numbers)
         found = dict.fromkeys(numbers, identity)
-    for identity in found.values():
-        check_stated_length(identity, assets)
     if is_left is not None:
         for number, identity in found.items():
             check_side(identity, number, is_left[np.asarray(subjects) == number])

@@ -15,7 +15,7 @@ from options.image_options import DETECTOR, NETWORK, OWN
 from src.engine.networks import is_told_shape
 from src.models import MODELS
 from src.models.mesh_joints import is_mesh_model
-from src.personalization.terms.hand_size import check_stated_length
+from src.personalization.terms.hand_size import check_stated_length, tell_conflicts
 from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, open_detector, open_estimator
 from src.photos.camera import parse_intrinsics
 from src.photos.detector.mediapipe_hands import install_advice, is_installed
@@ -49,7 +49,7 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
     device, folder = choose_device(args.device, args.threads), Path(args.weights)
     assets = load_hand_assets(args.mano_dir, "right")
     if identity is not None:
-        check_stated_length(identity, assets)
+        tell_conflicts(check_stated_length(identity, assets))
         if side is None and identity.side != "both" and not args.one_person:
             side = identity.side
             logger.info("%s is of a %s hand: those are looked for", identity.source, side)

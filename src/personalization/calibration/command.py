@@ -24,14 +24,14 @@ from src.personalization.pairing import check_confidence, pair_keypoints, rows_o
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import (
     LengthCue,
-    check_stated_length,
     describe_lengths,
+    opened_identity,
     parse_known_bone,
     ruler_cues,
 )
 from template import HandAssets, load_hand_assets
 from template.kinematics import joints_model
-from utils.artifacts import Identity, load_identity, load_predictions, save_identity
+from utils.artifacts import Identity, load_predictions, save_identity
 from utils.device import choose_device
 from utils.files import writable_folder
 from utils.joints import FINGERS
@@ -81,9 +81,17 @@ def run(args: argparse.Namespace) -> dict[int, Identity]:
 
 
 def calibrate_and_write(
-    args: argparse.Namespace, images: Images, options: CalibrationOptions, assets: HandAssets, device: torch.device
+    args: argparse.Namespace,
+    images: Images,
+    options: CalibrationOptions,
+    assets: HandAssets,
+    device: torch.device,
+    at_most: int | None = None,
 ) -> dict[int, Identity]:
     """Calibrate, write and report as the command line says, one subject after the other: what is done is kept.
+
+    Args:
+        at_most: images of a person, where nobody asked for a number.
 
     Raises:
         ArtifactError, CalibrationError: see the functions called; of several subjects after all have been tried.
@@ -103,13 +111,15 @@ def calibrate_and_write(
         raise CalibrationError(f"{option} is one person's file, but there are subjects {[*subjects]}; give --subject")
     if len(subjects) > 1 and options.cues:
         raise CalibrationError(f"a length is one person's, but there are subjects {[*subjects]}; give --subject")
-    earlier = None if args.merge_with is None else check_stated_length(load_identity(args.merge_with), assets)
+    earlier = None if args.merge_with is None else opened_identity(args.merge_with, assets)
     choices = {name: getattr(args, name) for name in ("method", "select", "top_k", "temperature", "num_images")}
     if args.num_images is None and not args.images:
         choices["num_images"] = NUM_IMAGES
     choices["created_by"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     written, errors = {}, {}
     for subject, own in subjects.items():
+        if at_most is not None:
+            choices["num_images"] = min(at_most, len(own.predictions))
         try:
             draws = [
                 calibrate_person(own, subject, assets, model, options, seed=args.seed + draw, **choices)

@@ -13,7 +13,14 @@ from scipy.stats import chi2
 from src.personalization.calibration.population import Population
 from src.personalization.calibration.views import design_effect
 from src.personalization.solver.status import CalibrationError
-from src.personalization.terms.hand_size import LENGTHS, dispersed, joints_of, length_gradient, lengths_mm
+from src.personalization.terms.hand_size import (
+    LENGTHS,
+    accepted_conflicts,
+    dispersed,
+    joints_of,
+    length_gradient,
+    lengths_mm,
+)
 from template import HandAssets
 from utils.artifacts import Identity
 
@@ -148,7 +155,8 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
         ):
             raise CalibrationError(
                 f"{identity.source} was made with another prior (hash {identity.evidence.get('prior', 'not written')}, "
-                f"in use {population.hash}): what the files share is not known. Give its --prior, or calibrate again"
+                f"in use {population.hash}): what the files share is not known. Calibrate again, both alike (of "
+                "predictions the same --prior, of --estimates the same --format, --trust and --prior_from)"
             )
         _check_evidence(identity, population)
         if None not in (first.subject_id, identity.subject_id) and first.subject_id != identity.subject_id:
@@ -163,6 +171,7 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
 def _check_evidence(identity: Identity, population: Population) -> None:
     """What a file says of its evidence is of the form that `Identity.evidence` has, and means something here."""
     network, cues = identity.evidence.get("network"), identity.evidence.get("cues", [])
+    accepted_conflicts(identity)
     try:
         good = all(name in LENGTHS and 0 < mm < np.inf and 0 < std_mm < np.inf for name, mm, std_mm in cues)
         if network is not None:
@@ -175,6 +184,10 @@ def _check_evidence(identity: Identity, population: Population) -> None:
         if (intervals := identity.evidence.get("intervals")) is not None:
             good &= np.shape(intervals["solved"]) == (10, 10) and np.linalg.eigvalsh(intervals["solved"]).min() > 0
             good &= 0 < intervals["images"] < np.inf and 0 <= intervals["correlation"] <= 1
+        if repeats := identity.evidence.get("repeats"):
+            everywhere, shared = repeats["in_common"]
+            good &= 0 <= everywhere <= shared <= 1 and 0 < repeats["worth"] < np.inf
+            good &= 0 < repeats["views"] < np.inf and 0 <= repeats["videos"] < np.inf
     except (KeyError, TypeError, ValueError):
         good = False
     if not good:
@@ -233,6 +246,9 @@ def _shared(
     for name, mm, std_mm in (cue for i in identities for cue in i.evidence.get("cues", ())):
         spreads[name, mm] = max(std_mm, spreads.get((name, mm), 0.0))  # one measurement, believed as by the less sure
     cues = [(name, mm, std_mm) for (name, mm), std_mm in spreads.items()]
+    conflicts = [conflict for i in identities for conflict in accepted_conflicts(i).items()]
+    if conflicts:
+        evidence["conflict"] = {name: max(by for one, by in conflicts if one == name) for name, _ in conflicts}
     if cues:
         evidence["cues"] = [list(cue) for cue in cues]
     for name, mm, std_mm in cues:

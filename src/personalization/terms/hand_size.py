@@ -218,6 +218,30 @@ def check_stated_length(identity: Identity, assets: HandAssets) -> Identity:
     )
 
 
+def accepted_conflicts(identity: Identity) -> dict[str, float]:
+    """Measured lengths that contradicted the images when they were calibrated, and by how many standard deviations.
+
+    Raises:
+        ArtifactError: the file says something else there.
+    """
+    found = identity.evidence.get("conflict") or {}
+    if not isinstance(found, dict) or not all(isinstance(one, int | float) for one in found.values()):
+        raise ArtifactError(
+            f"{identity.source}: evidence.conflict is {found!r}; names of lengths with standard deviations are meant. "
+            "Has it been edited? Calibrate again"
+        )
+    return found
+
+
+def tell_conflicts(identity: Identity) -> None:
+    """Warn of `accepted_conflicts`."""
+    for name, deviations in accepted_conflicts(identity).items():
+        logger.warning(
+            "%s: its measured length (%s) contradicted the images by %s standard deviations, which was accepted "
+            "when it was calibrated", identity.source, name, deviations,
+        )  # fmt: skip
+
+
 def opened_identity(identity: Identity | str | os.PathLike, assets: HandAssets) -> Identity:
     """An identity of this hand, or that of a file, after `check_stated_length`; of an object a failure is a warning.
 
@@ -226,11 +250,7 @@ def opened_identity(identity: Identity | str | os.PathLike, assets: HandAssets) 
     """
     if isinstance(identity, str | os.PathLike):
         found = check_stated_length(load_identity(identity), assets)
-        for name, deviations in (found.evidence.get("conflict") or {}).items():
-            logger.warning(
-                "%s: its measured length (%s) contradicted the images by %s standard deviations, which was accepted "
-                "when it was calibrated", found.source, name, deviations,
-            )  # fmt: skip
+        tell_conflicts(found)
         return found
     if not isinstance(identity, Identity):
         raise TypeError(f"identity is a {type(identity).__name__}; an Identity or the path of its file is meant")
