@@ -137,6 +137,9 @@ def test_a_sample_is_the_same_however_it_is_shared(reader: Reader) -> None:
     for number in range(2000):
         many.add(number, [row])
     thirds = np.histogram([file for _, file, _, _ in many._drawn[0]], bins=3, range=(0, 2000))[0]
+    one = Survey(most=500)  # a file whose pictures all have one name
+    one.add(0, [row] * 2000)
+    assert np.mean([place for _, _, place, _ in one._drawn[0]]) == pytest.approx(1000, abs=100)
     assert len(many._drawn[0]) == 500 and (abs(thirds - 500 / 3) < 4 * (500 / 3) ** 0.5).all()
 
 

@@ -26,6 +26,7 @@ from src.personalization.estimates.people import people_of
 from src.personalization.estimates.trust import find_trust
 from src.personalization.shape_source import load_identities
 from src.personalization.solver.status import CalibrationError, usable
+from src.photos import shape_filter
 from template import HandAssets, HandModel, load_hand_assets
 from template.assets import STAND_IN_PATH
 from tests.test_estimators import JOINTS, REAL_K, hamer, joints_npz, mediapipe, mmpose, put
@@ -258,7 +259,10 @@ def calibrate_command(words: str, **changes: Any) -> None:
     command.calibrate(args)
 
 
-def test_what_another_run_left_is_named(tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_another_run_left_is_named(
+    tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shape_filter, "MEASURED", 0.5)
     out = tmp_path / "out"
     (out / "estimates").mkdir(parents=True)
     for earlier in ("estimates/old.pt", "identity_subject-01.json"):
@@ -267,6 +271,8 @@ def test_what_another_run_left_is_named(tmp_path: Path, file: Path, caplog: pyte
     command.personalise(get_args_parser().parse_args(words.split()))
     said = [line for line in caplog.messages if "of another run" in line]
     assert len(said) == 2 and "identity_subject-01.json, which" in said[0] and "old.pt, which" in said[1]
+    (image,) = json.loads((out / "predictions.json").read_text())["images"]
+    assert image["hand_length"]["known"] is False  # 8.5 mm, people spread by 11.5
 
 
 def test_what_calibrates_is_not_given_with_an_identity(file: Path) -> None:
@@ -372,3 +378,11 @@ def test_an_identity_that_names_nobody_says_whom_it_is_given_to(
     save_identity(tmp_path / "i.json", Identity(np.zeros(10), assets.name, assets.hash, length, "both"))
     load_identities(tmp_path / "i.json", np.array([0, 1]), assets)
     assert "names no subject: all of [0, 1]" in caplog.text
+
+
+def test_nobody_asked_for_images_that_are_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = f"--estimates {two_people(tmp_path)} --format joints --unit mm --output {tmp_path / 'out'}"
+    calibrate_command(words, accept_conflict=True)
+    assert len(list((tmp_path / "out").iterdir())) == 2 and "asked for" not in caplog.text
+    calibrate_command(f"{words} --num_images 9", accept_conflict=True)
+    assert "fewer than the 9 asked for" in caplog.text

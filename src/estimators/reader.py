@@ -276,7 +276,7 @@ class Reader:
             elif self._warned:
                 logger.warning(
                     "%s: people are told apart by their order in each picture, which may not be the same in all: "
-                    "--subjects (subjects=) tracks, or a table of who is whose",
+                    "--subjects (subjects=) a table of who is whose; the commands take --subjects tracks as well",
                     self.source,
                 )
         return Predictions(

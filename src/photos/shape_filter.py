@@ -89,9 +89,7 @@ class ShapeFilter:
         """Of the stretched hand, with its uncertainty where that is known."""
         people = self._people()
         if self.identity is not None:
-            mm, std = self.identity.hand_length_mm, self.identity.hand_length_std_mm
-            measured = people is None or std is None or std < MEASURED * people.std_mm
-            return HandLength(mm, std, self.description, None if measured else people)
+            return identity_length(self.identity, people, self.description)
         people = people or Length(*self._length(np.zeros(10), None))
         return HandLength(*self._length(self.betas, self.covariance), self.description, people)
 
@@ -100,6 +98,16 @@ class ShapeFilter:
         return lengths_mm(self.assets, betas, covariance, ("hand",))["hand"]
 
     def _people(self) -> Length | None:
-        if self.population is None:
-            return None
-        return Length(*self._length(self.population.betas_mean, self.population.betas_covariance))
+        return None if self.population is None else people_length(self.population, self.assets)
+
+
+def people_length(people: Population, assets: HandAssets) -> Length:
+    """Of people's stretched hands."""
+    return Length(*lengths_mm(assets, people.betas_mean, people.betas_covariance, ("hand",))["hand"])
+
+
+def identity_length(identity: Identity, people: Length | None, source: str) -> HandLength:
+    """Of the stretched hand, with ``people`` where nothing measured told the size (`MEASURED`)."""
+    mm, std = identity.hand_length_mm, identity.hand_length_std_mm
+    measured = people is None or people.std_mm is None or std is None or std < MEASURED * people.std_mm
+    return HandLength(mm, std, source, None if measured else people)

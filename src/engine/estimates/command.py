@@ -115,8 +115,8 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
         one_person = len(np.unique(ready.rows.subject_id)) == 1
         args.output = DEFAULT_IDENTITY if one_person else str(Path(DEFAULT_IDENTITY).parent)
         logger.info("--output is not given: %s", args.output)
-    if args.num_images is None:
-        args.num_images = min(len(ready.rows), MOST_IMAGES)
+    at_most = None if args.num_images is not None else MOST_IMAGES
+    args.num_images = args.num_images if at_most is None else at_most
     if args.method != "multi_frame" and ready.rows.betas is None:
         raise CalibrationError(f"{args.estimates}: {args.format} has no betas and no 3D joints to average")
     if not args.accept_conflict:
@@ -124,7 +124,7 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
     if args.method == "multi_frame":
         ready = believed(ready, assets, people)
     options = stated_options(args, ready.calibration_options(assets, people, device))
-    return calibrate_and_write(args, Images(named_by_content(ready.rows)), options, assets, device)
+    return calibrate_and_write(args, Images(named_by_content(ready.rows)), options, assets, device, at_most)
 
 
 def personalise(args: argparse.Namespace) -> None:
@@ -196,7 +196,7 @@ def personalise(args: argparse.Namespace) -> None:
         if not context.is_main:
             collections.deque(found, maxlen=0)
             return
-        with Outputs(args, output, seen, identities, assets) as outputs:
+        with Outputs(args, output, seen, identities, assets, people) as outputs:
             for batch, changed in found:
                 outputs.add(batch, changed)
                 if track is not None:

@@ -17,12 +17,14 @@ import torch
 
 from src.engine.estimates.survey import Survey
 from src.estimators.files import find_picture
+from src.personalization.calibration.population import Population
 from src.personalization.estimates.personalise import Personalised
 from src.personalization.solver.status import Status, usable
-from src.personalization.terms.hand_size import describe_lengths
+from src.personalization.terms.hand_size import Length, describe_lengths
 from src.photos.gallery import Gallery
 from src.photos.image import UnusableImage, read_photo
-from src.photos.result import HandLength, Result, Sources
+from src.photos.result import Result, Sources
+from src.photos.shape_filter import identity_length, people_length
 from template import HandAssets, HandModel
 from utils.artifacts import META_FIELDS, PREDICTIONS_SCHEMA, ROW_ARRAYS, Identity, Predictions
 from utils.files import atomic_path
@@ -83,14 +85,20 @@ class Outputs(contextlib.ExitStack):
     index.html where the pictures are there. Whatever ends the block, page and predictions hold what was found.
 
     Args:
-        seen: how many hands there will be.
+        seen: how many hands there will be. people: who says what sizes are likely.
     """
 
     def __init__(
-        self, args: argparse.Namespace, output: Path, seen: Survey, identities: dict[int, Identity], assets: HandAssets
+        self,
+        args: argparse.Namespace,
+        output: Path,
+        seen: Survey,
+        identities: dict[int, Identity],
+        assets: HandAssets,
+        people: Population,
     ) -> None:
         super().__init__()
-        self._images, self._assets = args.images, assets
+        self._images, self._assets, self._people = args.images, assets, people_length(people, assets)
         self._labels: Counter[str] = Counter()
         title = f"{args.format}'s hands, personalised"
         lead = f"Hand model {assets.name}; one shape a person, laid on the keypoints of {args.format}."
@@ -105,7 +113,7 @@ class Outputs(contextlib.ExitStack):
         """A batch of hands, and a line for each that was changed."""
         self._rows.add(found.rows)
         self._changed.writelines(f"{line}\n" for line in changed)
-        for row, hand in enumerate(results(found, self._assets)):
+        for row, hand in enumerate(results(found, self._assets, self._people)):
             name = str(found.rows.image_name[row]) if found.rows.image_name is not None else f"image {row}"
             label = f"{Path(name).stem}_{hand.side}"
             self._labels[label] += 1  # several people in a picture, or pictures of one name in several folders
@@ -120,8 +128,8 @@ class Outputs(contextlib.ExitStack):
                 self._gallery.add(label, name, picture, hand)
 
 
-def results(found: Personalised, assets: HandAssets) -> list[Result]:
-    """Every hand in its own picture's frame, left hands left."""
+def results(found: Personalised, assets: HandAssets, people: Length) -> list[Result]:
+    """Every hand in its own picture's frame, left hands left; ``people``: how long their hands are."""
     rows, hands = found.rows, []
     posed = HandModel(assets, dtype=torch.float64)(
         *(torch.as_tensor(value).double() for value in (rows.pose, rows.betas, rows.transl))
@@ -133,7 +141,6 @@ def results(found: Personalised, assets: HandAssets) -> list[Result]:
         low, high = pixels.min(axis=0), pixels.max(axis=0)
         confidence = np.ones(21) if rows.keypoint_confidence is None else rows.keypoint_confidence[row]
         width = int(round(2 * rows.K[row, 0, 2])) if rows.image_size is None else int(rows.image_size[row, 0])
-        std = identity.hand_length_std_mm
         hand = Result(
             width=width,
             K=rows.K[row].astype(np.float64),
@@ -147,7 +154,7 @@ def results(found: Personalised, assets: HandAssets) -> list[Result]:
             pose=rows.pose[row],
             transl=rows.transl[row],
             betas=rows.betas[row],
-            length=HandLength(identity.hand_length_mm, std, f"identity ({identity.scale_evidence})"),
+            length=identity_length(identity, people, f"identity ({identity.scale_evidence})"),
             sources=Sources(rows.camera, rows.model_name, rows.model_name, rows.model_name),
             notes={"subject": subject} | ({"track": int(rows.sequence_id[row])} if rows.sequence_id[row] else {}),
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,14 +47,17 @@ class Survey:
 
     def add(self, file: int, rows: list[Row]) -> None:
         self.counts[file] = len(rows)
+        before: Counter[tuple[int, bool, str]] = Counter()  # hands of this name, which then tells no pictures apart
         for place, row in enumerate(rows):
             self.sides.setdefault(row.subject, set()).add(row.is_left)
             self.columns = set(row.columns) if self.columns is None else self.columns & set(row.columns)
             self.every.update(row.columns)
             self.hand_names.add(row.hand_name)
             self.name_length = max(self.name_length, len(row.image))
-            name = f"{file}/{row.image}".encode("utf-8", "replace")  # a picture's hands are drawn together
-            number = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+            hand = row.subject, row.is_left, row.image
+            name = f"{file}/{row.image}" + f"/{before[hand]}" * (before[hand] > 0)  # a picture's are drawn together
+            before[hand] += 1
+            number = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "little")
             self._draw((-number, file, place, row))
 
     def _draw(self, one: Drawn) -> None:
