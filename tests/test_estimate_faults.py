@@ -386,3 +386,25 @@ def test_nobody_asked_for_images_that_are_not_there(tmp_path: Path, caplog: pyte
     assert len(list((tmp_path / "out").iterdir())) == 2 and "asked for" not in caplog.text
     calibrate_command(f"{words} --num_images 9", accept_conflict=True)
     assert "fewer than the 9 asked for" in caplog.text
+
+
+@pytest.mark.parametrize("image", [np.array("b.jpg"), np.array([["b.jpg"]]), np.array([b"b.jpg"])])
+def test_picture_names_of_any_shape_and_type(tmp_path: Path, image: np.ndarray) -> None:
+    file = put(tmp_path / "b.npz", joints_npz(False).content | {"image": image})
+    assert read_estimates(file, "joints", unit="mm").image_name.tolist() == ["b.jpg"]
+
+
+def test_results_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
+    hand = "".join(f"landmark {{ x: {0.4 + 0.01 * i} y: {0.5 - 0.01 * i} z: 0.0 }}\n" for i in range(21))
+    file = tmp_path / "hand.pbtxt"
+    file.write_text(hand)
+    words = f"--phase personalise --estimates {file} --format mediapipe --fov 60 --image_size 640 480 --device cpu"
+    with pytest.raises(ArtifactError, match="not written as '.pbtxt'"):
+        command.personalise(get_args_parser().parse_args([*words.split(), "--output", str(tmp_path / "out")]))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_side_that_the_keypoints_tell_is_not_said(tmp_path: Path) -> None:
+    case = mmpose(False)
+    with pytest.raises(EstimateFormatError, match="leave out side="):
+        read_estimates(put(tmp_path / f"b{case.suffix}", case.content), "mmpose", side="left", **case.options)

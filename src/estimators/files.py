@@ -20,6 +20,7 @@ from utils.artifact_checks import ArtifactError
 from utils.cameras.exif import shown_size
 from utils.files import READ_ERRORS, atomic_path, read_reason
 
+#: The last is read alone.
 SUFFIXES = (".npz", ".pt", ".pth", ".pkl", ".pickle", ".json", ".csv", ".pbtxt")
 #: Endings of pictures that Pillow reads without a plug-in.
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -92,7 +93,13 @@ def save(path: Path, content: Any) -> None:
             with open(temporary, "w", newline="", encoding="utf-8") as handle:
                 csv.writer(handle).writerows([list(content), *zip(*content.values(), strict=True)])
         else:
-            raise ArtifactError(f"{path}: results with changes are not written as {path.suffix!r}; use .json")
+            check_written(path)
+
+
+def check_written(path: Path) -> None:
+    """Raise ArtifactError unless `save` writes files of this kind."""
+    if path.suffix.lower() not in SUFFIXES[:-1]:
+        raise ArtifactError(f"{path}: results with changes are not written as {path.suffix!r}; use .json")
 
 
 def parse_pbtxt(text: str) -> dict[str, list[Any]]:

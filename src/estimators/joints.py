@@ -7,6 +7,7 @@ number: ``keypoints_2d.0.0`` is the wrist's x, ``K.0.0`` the focal length.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,13 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     for key in ("image", "subject"):
         if key in content and np.size(content[key]) != len(sides):
             raise EstimateFormatError(f"{where}: {key} has {np.size(content[key])} rows, is_left has {len(sides)}")
-    subjects = _subjects(entry, len(sides))
+    subjects, images = _subjects(entry, len(sides)), np.ravel(np.asarray(content["image"], dtype=object))
     values = {key: _values(entry, key, len(sides)) for key in _SHAPES}
     hands = []
     for row, left in enumerate(sides):
         one = {key: None if value is None else value[row] for key, value in values.items()}
         size = options.size if one["image_size"] is None else (int(one["image_size"][0]), int(one["image_size"][1]))
-        image = str(content["image"][row])
+        image = os.fsdecode(images[row]) if isinstance(images[row], bytes) else str(images[row])
         hand = Hand(entry, (row, scale), bool(left), image, size, one["K"], one["keypoints_2d"], one["confidence"])
         hand.joints_3d = None if one["joints_3d"] is None else one["joints_3d"] * scale
         if one["K"] is not None and size is not None:

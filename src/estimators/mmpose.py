@@ -32,6 +32,10 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
                     f"{entry.where}: 21 keypoints name no side; give side='right' or side='left' (--side_of)"
                 )
             found = [(side == "left", 0)]
+        elif options.side is not None:
+            raise EstimateFormatError(
+                f"{entry.where}: of 133 keypoints it is known which hand is which; leave out side= (--side_of)"
+            )
         else:
             found = [(True, LEFT), (False, RIGHT)]
         for left, first in found:

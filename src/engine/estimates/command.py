@@ -23,6 +23,7 @@ from src.engine.estimates.shape_track import ShapeTrack
 from src.engine.estimates.survey import survey
 from src.engine.estimates.tracks import frames_of
 from src.estimators import Reader
+from src.estimators.files import check_written
 from src.personalization.calibration.command import calibrate_and_write, stated_options
 from src.personalization.calibration.images import Images
 from src.personalization.calibration.population import Population
@@ -158,6 +159,8 @@ def personalise(args: argparse.Namespace) -> None:
     with process_group():
         context = init_distributed(device)
         reader = Reader(args.estimates, args.format, **reading(args))
+        for file in reader.files:
+            check_written(file)
         whole = args.fps is not None or args.subjects == TRACKS  # hands are followed through all frames
         if whole and context.world_size > 1:
             raise ValueError("--fps and --subjects tracks look at all frames together; run them in one process")
