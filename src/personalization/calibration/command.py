@@ -127,7 +127,7 @@ def calibrate_and_write(
             ]
             lengths = [draw.hand_length_mm for draw in draws]
             differ = any(draw.image_ids != draws[0].image_ids for draw in draws)
-            if args.images and args.subject is None:  # whoever is in the photos
+            if args.images and args.estimates is None and args.subject is None:  # whoever is in the photos
                 draws[0] = replace(draws[0], subject_id=None)
             if earlier is not None:
                 new = replace(draws[0], source=f"the new calibration of subject {subject}")
