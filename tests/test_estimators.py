@@ -279,7 +279,10 @@ def test_written_back(tmp_path: Path, name: str, make: Callable[[bool], Case], l
             tolerance = 0.2 if key == "keypoints_2d" else 1e-5
             np.testing.assert_allclose(getattr(back, key), wanted, atol=tolerance, err_msg=key)
     if name == "wilor_mini":
-        assert "pred_vertices as it was" in lines[0]
+        assert "pred_vertices as it was" in lines[0] and "betas as it was" not in lines[0]
+        joints = dataclasses.replace(read, joints_3d=changes["joints_3d"], keypoints_2d=changes["keypoints_2d"])
+        (line,) = write_estimates(target, joints, source, name, **case.options)
+        assert "hand_pose as it was" in line and "betas as it was" in line
 
 
 def test_a_foreign_pose_is_not_taken_for_ours(tmp_path: Path) -> None:

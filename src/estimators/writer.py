@@ -16,8 +16,11 @@ from src.personalization.solver.status import usable
 from utils.artifacts import Predictions
 from utils.camera import mirror_points
 
-#: Meshes, and cameras of the crop that belong to the points as they were.
-STALE = ("pred_vertices", "vertices", "pred_vertices_smpl", "pred_cam", "pred_camera")
+#: Meshes, cameras of the crop, and poses and shapes of a hand model that is not in use: of the points as they were.
+STALE = (
+    *("pred_vertices", "vertices", "pred_vertices_smpl", "pred_cam", "pred_camera", "mhr_model_params"),
+    *("betas", "global_orient", "hand_pose", "pred_hand_betas", "pred_hand_pose"),
+)
 
 
 def write_file(reader: Reader, number: int, first: int, target: Path, changed: Predictions | None) -> list[str]:
