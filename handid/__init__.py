@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from datasets.synthetic.samples import write_photos
     from src.engine.estimates.api import PersonalisedHands, personalise
     from src.estimators import read_estimates, write_estimates
+    from src.personalization.api import FittedHands, fit
     from src.personalization.calibration.online import OnlineCalibration
-    from src.personalization.fitting.api import FittedHands, fit
     from src.photos.api import load
     from src.photos.calibrate import calibrate
     from src.photos.image import UnusableImage
@@ -64,7 +64,7 @@ _NAMES = {
     "src.engine.estimates.api": ("PersonalisedHands", "personalise"),
     "src.estimators": ("read_estimates", "write_estimates"),
     "src.personalization.calibration.online": ("OnlineCalibration",),
-    "src.personalization.fitting.api": ("FittedHands", "fit"),
+    "src.personalization.api": ("FittedHands", "fit"),
     "src.photos.api": ("load",),
     "src.photos.calibrate": ("calibrate",),
     "src.photos.image": ("UnusableImage",),

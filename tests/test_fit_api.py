@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
-from src.personalization.fitting.api import fit
+from src.personalization.api import fit
 from src.personalization.terms.hand_size import lengths_mm
 from template import HandModel, load_hand_assets, mirror_assets
 from utils.artifacts import ArtifactError

@@ -12,12 +12,12 @@ import pytest
 import roma
 import torch
 
+from src.personalization.api import fit
 from src.personalization.calibration.from_keypoints import keypoint_options, keypoints_of, predictions_from_keypoints
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.multi_frame import calibrate_frames
 from src.personalization.calibration.population import CalibrationOptions, Population
-from src.personalization.fitting.api import fit
 from src.personalization.fitting.from_keypoints import KeypointFitOptions, fit_keypoints
 from src.personalization.landmarks.detections import Detections, read_detections
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks

@@ -78,6 +78,7 @@ def load(path: Path) -> Any:
 
 def save(path: Path, content: Any) -> None:
     """Write what `load` gave, in the same kind of file, atomically."""
+    check_written(path)
     suffix = path.suffix.lower()
     with atomic_path(path) as temporary:
         if suffix == ".npz":
@@ -89,11 +90,9 @@ def save(path: Path, content: Any) -> None:
             temporary.write_bytes(pickle.dumps(content))
         elif suffix == ".json":
             temporary.write_text(json.dumps(content), encoding="utf-8")
-        elif suffix == ".csv":
+        else:
             with open(temporary, "w", newline="", encoding="utf-8") as handle:
                 csv.writer(handle).writerows([list(content), *zip(*content.values(), strict=True)])
-        else:
-            check_written(path)
 
 
 def check_written(path: Path) -> None:

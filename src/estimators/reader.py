@@ -207,8 +207,9 @@ class Reader:
                 "%s: %d of %d hands, such as %s, lie outside their picture%s", self.files[number], len(outside),
                 len(hands), outside[0].name, " and are left out" if self.format == "sam3d_body" else "",
             )  # fmt: skip
-        lost = {id(hand) for hand in outside if self.format == "sam3d_body"}
-        return [hand for hand in hands if id(hand) not in lost]
+        if self.format != "sam3d_body":
+            return hands
+        return [hand for hand in hands if not any(hand is one for one in outside)]
 
     def _tell_folders(self, hands: list[Hand]) -> None:
         """Warn, once, of pictures that only their folders, which are dropped, tell apart."""

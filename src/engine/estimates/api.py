@@ -11,12 +11,12 @@ import torch
 
 from src.engine.estimates.tracks import frames_of
 from src.estimators import read_estimates
+from src.personalization.api import as_seen
 from src.personalization.calibration.population import Population
 from src.personalization.estimates.evidence import landmarks_of, prepare
 from src.personalization.estimates.people import people_of
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows
 from src.personalization.estimates.trust import Trust, load_trust
-from src.personalization.fitting.api import as_seen
 from src.personalization.landmarks.model import LandmarkModel, load_landmarks
 from src.personalization.shape_source import check_side
 from src.personalization.terms.hand_size import opened_identity, ruler_cues

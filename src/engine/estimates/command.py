@@ -116,8 +116,7 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
         one_person = len(np.unique(ready.rows.subject_id)) == 1
         args.output = DEFAULT_IDENTITY if one_person else str(Path(DEFAULT_IDENTITY).parent)
         logger.info("--output is not given: %s", args.output)
-    at_most = None if args.num_images is not None else MOST_IMAGES
-    args.num_images = args.num_images if at_most is None else at_most
+    at_most = MOST_IMAGES if args.num_images is None else None
     if args.method != "multi_frame" and ready.rows.betas is None:
         raise CalibrationError(f"{args.estimates}: {args.format} has no betas and no 3D joints to average")
     if not args.accept_conflict:

@@ -92,9 +92,8 @@ def measure(args: argparse.Namespace) -> None:
     Raises:
         ArtifactError, CalibrationError, FileNotFoundError: see the functions called.
     """
-    writable_file(
-        args.output, "--output", {"--estimates": args.estimates, "--labels": args.labels}
-    )  # before the work, not after it
+    read = {"--estimates": args.estimates, "--labels": args.labels}
+    writable_file(args.output, "--output", read)  # before the work, not after it
     assets = load_hand_assets(args.mano_dir, side="right")
     labels = read_estimates(args.labels, "joints")
     camera, size = camera_of(labels)

@@ -55,7 +55,9 @@ class Survey:
             self.hand_names.add(row.hand_name)
             self.name_length = max(self.name_length, len(row.image))
             hand = row.subject, row.is_left, row.image
-            name = f"{file}/{row.image}" + f"/{before[hand]}" * (before[hand] > 0)  # a picture's are drawn together
+            name = f"{file}/{row.image}"  # a picture's hands are drawn together
+            if before[hand]:
+                name += f"/{before[hand]}"
             before[hand] += 1
             number = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "little")
             self._draw((-number, file, place, row))

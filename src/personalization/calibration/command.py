@@ -98,7 +98,7 @@ def calibrate_and_write(
     """
     if args.draws < 1:
         raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
-    if args.draws > 1 and args.images and args.num_images is None:
+    if args.draws > 1 and args.images and args.num_images is None and at_most is None:
         raise CalibrationError("--draws draws among the photos: say how many each takes (--num_images)")
     model, output = joints_model(assets, options.landmarks, device), Path(args.output)
     one_file = args.output.endswith(".json")

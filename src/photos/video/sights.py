@@ -164,7 +164,7 @@ class NetworkWindows(Looker):
         for (looks, best), agrees, left in zip(found, agreeing, said, strict=True):
             sure = float(best[2].mean())
             is_left = sides[[look is best for look in looks].index(True)]
-            sight = self._sight(best, is_left, looks[1 - int(is_left)] if asked is None else None, left)
+            sight = told(self._sight(best, is_left, looks[1 - int(is_left)] if asked is None else None), left)
             is_sure = any(sure >= place and agrees >= least for place, least in PLACES.items())
             if is_sure or agrees >= HARDLY:
                 region = replace(sight.region, source=self.finder.name)
@@ -183,11 +183,13 @@ class NetworkWindows(Looker):
             if gain > SURER:
                 theirs, ours = self._judge(image, np.stack([best[0], look[0]]))[0]
                 look, other = (best, None) if gain + theirs - ours > SURER else (look, other)
-        sure = look[2].mean()
-        if sure < LOST or (
-            sure < CLEAR and self.finder is not None and self._judge(image, look[0][None])[0][0] < HARDLY
-        ):
+        sure, judged = look[2].mean(), None
+        if sure < LOST:
             return None
+        if sure < CLEAR:
+            judged = self._judge(image, look[0][None])
+            if self.finder is not None and judged[0][0] < HARDLY:
+                return None
         if other is None:
             points, confidence = self._read(image, look[0][None], not is_left)
             other = look[0], points[0], confidence[0]
@@ -195,7 +197,8 @@ class NetworkWindows(Looker):
         sign = 1 if is_left else -1
         if self.tools.hand in ("left", "right") or sign * sight.left >= MOST_OF_A_LOOK:
             return sight
-        sight = self._sight(look, is_left, other, self._judge(image, look[0][None])[1][0])
+        judged = self._judge(image, look[0][None]) if judged is None else judged
+        sight = told(sight, judged[1][0])
         return replace(sight, is_others=sign * sight.left <= -MOST_OF_A_LOOK)
 
     def is_hand(self, photo: Photo, sight: Sight) -> bool:
@@ -242,16 +245,21 @@ class NetworkWindows(Looker):
         best = confidence.mean(axis=2).argmax(axis=0), np.arange(len(boxes))
         return points[best], confidence[best]
 
-    def _sight(self, look: Reading, is_left: bool, other: Reading | None, said: float = 0.0) -> Sight:
-        """``look`` at the side ``is_left``, beside what the ``other`` side's look gave and `_judge` ``said``."""
+    def _sight(self, look: Reading, is_left: bool, other: Reading | None) -> Sight:
+        """``look`` at the side ``is_left``, beside what the ``other`` side's look gave."""
         _, points, confidence = look
         name, sure = self.reader.card.model, float(confidence.mean())
         gain = NAMED_SIDE if other is None else PER_CONFIDENCE * (sure - float(other[2].mean()))
-        gain = float(np.clip(gain, -MOST_OF_A_LOOK, MOST_OF_A_LOOK)) * (1 if is_left else -1)
-        left = float(np.clip(gain + PER_EVIDENCE * said, -MOST_OF_A_LOOK, MOST_OF_A_LOOK))
+        left = float(np.clip(gain, -MOST_OF_A_LOOK, MOST_OF_A_LOOK)) * (1 if is_left else -1)
         keypoints = Keypoints(points, confidence, name)
         region = Region(square_box(points, 1.0), FOLLOWED, is_left, name, keypoints, sure)
         return Sight(region, left)
+
+
+def told(sight: Sight, left: float) -> Sight:
+    """The sight, with what the network of all places says of its side too (log-odds of a left hand)."""
+    left = float(np.clip(sight.left + PER_EVIDENCE * left, -MOST_OF_A_LOOK, MOST_OF_A_LOOK))
+    return replace(sight, left=left)
 
 
 def _each_once(rated: list[tuple[float, Sight]]) -> list[Sight]:
