@@ -67,6 +67,7 @@ class Person:
     joints: np.ndarray
     betas: np.ndarray
     own_camera_mm: float = float("nan")
+    frames: np.ndarray | None = None  # (N,) of the simulated ones
 
 
 def simulated_people(name: str, result: Estimated) -> list[Person]:
@@ -79,12 +80,15 @@ def simulated_people(name: str, result: Estimated) -> list[Person]:
             rows = read_estimates(path, name, K=K, image_size=SIZE)
             rows = rows.select(~rows.is_left)  # SAM 3D Body's other hand is a mirror image here
             rows.subject_id[:] = number
+            # Where neither of a picture's hands lies in it, SAM 3D Body's is left out.
+            frames = np.array([int(Path(image).stem.removeprefix("frame-")) for image in rows.image_name])
+            joints = joints[frames]
             off = float("nan")
             if name != "mediapipe":
                 made_up = read_estimates(path, name, image_size=SIZE)
                 made_up = made_up.select(~made_up.is_left)
                 off = 1000 * float(np.linalg.norm(placed(made_up, made_up.joints_3d) - joints, axis=-1).mean())
-            people.append(Person(rows, joints, result.world.betas[number].numpy(), off))
+            people.append(Person(rows, joints, result.world.betas[number].numpy(), off, frames))
     return people
 
 
@@ -220,12 +224,13 @@ def make_trust(args: argparse.Namespace, assets: HandAssets) -> None:
         }
         count = np.arange(len(merged["K"]))
         rows = replace(every[0], image_id=count, image_name=None, image_size=None, keypoint_confidence=None, **merged)
-        truth = result.world.joints.flatten(0, 1).numpy()
+        truth = np.concatenate([person.joints for person in people])
+        seen = [points[person.frames] for points, person in zip(result.world.keypoints.numpy(), people, strict=True)]
         labels = replace(
             rows,
-            keypoints_2d=result.world.keypoints.flatten(0, 1).numpy(),
+            keypoints_2d=np.concatenate(seen),
             joints_3d=truth - truth[:, :1],
-            betas=np.repeat(result.world.betas.numpy(), args.frames, axis=0),
+            betas=np.concatenate([np.tile(person.betas, (len(person.joints), 1)) for person in people]),
         )
         basis = (
             f"80 simulated people seen by a simulated {name}-like estimator (benchmarks/estimators.py --make_trust); "

@@ -513,6 +513,14 @@ def test_a_bodys_hand_outside_the_picture_is_left_out(tmp_path: Path, caplog: py
     content["pred_keypoints_2d"] = seen(content["pred_keypoints_3d"], 900.0, content["pred_cam_t"])
     rows = read_estimates(put(tmp_path / "b.npz", content), "sam3d_body", K=REAL_K, image_size=SIZE)
     assert rows.is_left.tolist() == [False] and "1 of 2 hands, such as b (left hand), lie outside" in caplog.text
+    # A picture that shows neither hand is one of many; most hands of many outside are another size.
+    away = content | {"pred_keypoints_2d": content["pred_keypoints_2d"] + 5000}
+    put(tmp_path / "a.npz", away)
+    assert len(read_estimates(tmp_path, "sam3d_body", K=REAL_K, image_size=SIZE)) == 1
+    for number in range(5):
+        put(tmp_path / f"c{number}.npz", away)
+    with pytest.raises(EstimateFormatError, match="of the files so far; the picture has another size"):
+        read_estimates(tmp_path, "sam3d_body", K=REAL_K, image_size=SIZE)
 
 
 def test_folders_that_alone_tell_pictures_apart_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -42,6 +42,8 @@ _TEXT = 8
 _BY_PLACE = ("sam3d_body", "mmpose", "frankmocap")
 #: Formats whose points are in pixels, and whose boxes say nothing of the picture's size.
 _BY_POINTS = ("sam3d_body", "mmpose", "frankmocap", "joints")
+#: Hands of SAM 3D Body, whose people may show none, of which most outside their pictures tell another size.
+_ENOUGH = 10
 #: People of one picture, above which they may be frames that name no picture.
 _MANY = 3
 #: Subjects that a log line names.
@@ -160,7 +162,7 @@ class Reader:
         self._kept: dict[int, tuple[Any, list[Hand]]] = {}
         self._room, self._warned, self._mixed = ROOM, False, False
         self._folders: dict[str, str] = {}  # name of a picture: where the files first said that it lies
-        self._told: set[int] = set()  # files of which hands outside their picture were told
+        self._outside: dict[int, tuple[int, int]] = {}  # hands outside their picture, and all, by file
 
     def open(self, number: int, last: bool = False) -> tuple[Any, list[Hand]]:
         """Content of a file and its hands, kept for the next time where there is room; ``last``: to be changed."""
@@ -188,26 +190,28 @@ class Reader:
         """Hands of a file, of SAM 3D Body without those outside the picture, where it guesses them.
 
         Raises:
-            EstimateFormatError: most lie outside: the picture has another size.
+            EstimateFormatError: most lie outside, of the file or, of SAM 3D Body, of all files: another size.
         """
-        outside = []
+        outside, guesses = [], self.format == "sam3d_body"
         for hand in hands if self.format in _BY_POINTS else ():
             size = hand.size or (None if self.images is None else picture_size(self.images, hand.image))
             if size is not None and min(size) > 0 and not is_seen(hand, size):
                 outside.append(hand)
-                if 2 * len(outside) > len(hands):
+                others = [count for file, count in self._outside.items() if guesses and file != number]
+                beyond, every = np.sum([(len(outside), len(hands)), *others], axis=0)
+                if 2 * beyond > every and (every >= _ENOUGH or not guesses):
                     raise EstimateFormatError(
                         f"{self.files[number]}: {hand.name}: the middle of its points is outside the picture of "
-                        f"{size[0]} x {size[1]} px, as of most hands of the file; the picture has another size than "
-                        "the one that was estimated on"
+                        f"{size[0]} x {size[1]} px, as of most hands of the {'files so far' if guesses else 'file'}; "
+                        "the picture has another size than the one that was estimated on"
                     )
-        if outside and number not in self._told:
-            self._told.add(number)
+        if outside and number not in self._outside:
             logger.warning(
                 "%s: %d of %d hands, such as %s, lie outside their picture%s", self.files[number], len(outside),
-                len(hands), outside[0].name, " and are left out" if self.format == "sam3d_body" else "",
+                len(hands), outside[0].name, " and are left out" if guesses else "",
             )  # fmt: skip
-        if self.format != "sam3d_body":
+        self._outside[number] = len(outside), len(hands)
+        if not guesses:
             return hands
         return [hand for hand in hands if not any(hand is one for one in outside)]
 
@@ -256,7 +260,9 @@ class Reader:
             image_id: (N,), None: as they come. columns: that all hands of the source have, None: that these have.
         """
         if not rows:
-            raise EstimateFormatError(f"{self.source}: no hand in any of its pictures; there is nothing to read")
+            beyond = any(outside for outside, _ in self._outside.values())
+            why = "all lie outside; have they another size?" if beyond else "there is nothing to read"
+            raise EstimateFormatError(f"{self.source}: no hand in any of its pictures; {why}")
         names = {row.hand_name for row in rows}
         if len(names) > 1:
             raise EstimateFormatError(f"{self.source}: hands of several hand models ({sorted(names)}); read them apart")
