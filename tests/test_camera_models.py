@@ -106,6 +106,7 @@ def test_all_kinds_of_files_give_the_same_camera(tmp_path: Path) -> None:
         "opencv.yml": (opencv_text(tmp_path / "opencv.yml", False), None, CAMERAS[0]),
         "wide.yaml": (opencv_text(tmp_path / "wide.yaml", True), None, CAMERAS[2]),
         "ros.yaml": (ros, None, CAMERAS[0]),
+        "echo.yaml": (f"height: 480\nwidth: 640\nd: {five}\nk: {rows}\n---\n", None, CAMERAS[0]),  # ros2 topic echo
         "named.json": (json.dumps(named), None, CAMERAS[0]),
         "projection.json": (
             json.dumps({"camera_model": "OPENCV_FISHEYE", "K": CAMERAS[2].K.tolist(), "D": four, "size": SIZE}),

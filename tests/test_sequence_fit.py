@@ -111,13 +111,13 @@ def test_smoothness_and_its_derivatives() -> None:
 
     zero = torch.zeros(4, 17, 3, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(residuals, zero)  # (2,17,3,4,17,3)
-    found, parts = smoothness_rows(pose, wrist, seconds, chart, smoothness)
+    found, parts = smoothness_rows(pose, wrist, seconds.diff(), chart, smoothness)
     torch.testing.assert_close(found, residuals(zero))
     for row in range(2):
         for offset, part in enumerate(parts):
             for joint in range(17):
                 torch.testing.assert_close(part[row, joint], jacobian[row, joint, :, row + offset, joint])
-    model, one, two = smoothness_model(pose, wrist, Chain(seconds, torch.ones(3, dtype=bool)), chart, smoothness)
+    model, one, two = smoothness_model(pose, wrist, Chain(seconds.diff(), torch.ones(3, dtype=bool)), chart, smoothness)
     flat = jacobian.reshape(102, 204)
     hessian = (flat.T @ flat).view(4, 17, 3, 4, 17, 3)
     torch.testing.assert_close(model.gradient.view(4, 17, 3), (flat.T @ found.flatten()).view(4, 17, 3))
@@ -163,7 +163,7 @@ def test_the_solution_is_stationary(scene: Scene) -> None:
     whole = fit_sequence(MODEL, *arguments, options)
     assert bool((whole.status == Status.CONVERGED).all())
     inputs = check_frames(scene.guess[few], scene.betas.expand(12, -1), *arguments[2:4], arguments[5])
-    chain = Chain(SECONDS[few], torch.ones(11, dtype=torch.bool))
+    chain = Chain(SECONDS[few].diff(), torch.ones(11, dtype=torch.bool))
     problem = SequenceProblem(MODEL, observe(MODEL, inputs, options.frame), chain, options.smoothness)
     wrist = whole.transl + MODEL.rest_points(whole.betas)[:, 0]
     state = {"pose": whole.pose[None], "wrist": wrist[None], "betas": scene.betas[None, None]}
@@ -326,6 +326,15 @@ def test_frames_that_do_not_follow_each_other_are_noticed(scene: Scene, caplog: 
     shuffled = (MODEL, scene.guess[order], scene.betas, scene.K, scene.keypoints[order] + shift, SECONDS)
     fit_sequence(*shuffled, scene.confidence[order])
     assert "do these frames follow each other" in caplog.text
+
+
+@pytest.mark.parametrize("begin", [5e4, 1.7e9], ids=["time of day", "unix time"])
+def test_times_do_not_depend_on_where_the_clock_began(scene: Scene, begin: float) -> None:
+    model = JointsModel(load_hand_assets(), dtype=torch.float32)
+    arguments = (model, scene.guess, scene.betas, scene.K, scene.keypoints)
+    expected, found = (fit_sequence(*arguments, at + SECONDS, scene.confidence, OPTIONS) for at in (0.0, begin))
+    assert bool(usable(found.status).all())
+    torch.testing.assert_close(found.transl, expected.transl, atol=1e-4, rtol=0)
 
 
 def test_what_a_sequence_does_not_use_is_refused() -> None:

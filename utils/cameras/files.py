@@ -85,8 +85,9 @@ def read_camera(text: str, name: str | None = None) -> CameraModel:
         if path.suffix.lower() == ".json":
             values = json.loads(content, object_pairs_hook=once_each)
         else:
-            # OpenCV's first line, "%YAML:1.0", is no YAML directive.
-            values = yaml.load(content.removeprefix("%YAML:1.0"), Loader=_Loader)  # noqa: S506 (a safe loader)
+            # OpenCV's first line, "%YAML:1.0", is no YAML directive; ROS ends each message with "---".
+            content = content.removeprefix("%YAML:1.0").rstrip().removesuffix("---")
+            values = yaml.load(content, Loader=_Loader)  # noqa: S506 (a safe loader)
     except (*READ_ERRORS, yaml.YAMLError) as error:
         raise ValueError(f"{path}: is not readable as a camera file ({error})") from error
     values = _one_camera(path, values, name)

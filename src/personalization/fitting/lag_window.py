@@ -61,7 +61,7 @@ class Window:
         old, count = len(self.past), len(pose)
         frames = few_frames(self.model, self.seen, pose[old:], wrist[old:], self.rest.numpy())
         chart = np.concatenate([np.broadcast_to(np.eye(3), (old, 16, 3, 3)), frames.chart])
-        chain = Chain(self.seconds, np.ones(count - 1, dtype=bool))
+        chain = Chain(np.diff(self.seconds), np.ones(count - 1, dtype=bool))
         moved, one, two = smoothness_model(pose, wrist, chain, chart, self.smoothness)
         hessian = np.zeros((count, 17, 3, count, 17, 3))
         blocks = np.einsum("tpaupb->tupab", hessian)  # a view

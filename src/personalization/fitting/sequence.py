@@ -92,7 +92,8 @@ def fit_sequence(
         return alone
     wrist = alone.transl + model.rest_points(alone.betas)[:, 0]
     when = seconds.to(model.device)
-    near, far, share = _neighbours(started, linked, when.to(model.dtype))
+    near, far, share = _neighbours(started, linked, when)
+    share = share.to(model.dtype)
     helped &= torch.minimum((when - when[near]).abs(), (when[far] - when).abs()) <= options.largest_gap
     shape = torch.where(torch.isfinite(shape).all(dim=1, keepdim=True), shape, alone.betas[near])
     turn = roma.rotmat_to_rotvec(alone.pose[near].mT @ alone.pose[far])
@@ -105,9 +106,8 @@ def fit_sequence(
     inputs.pose = torch.where(inputs.good[:, None, None, None], inputs.pose, begin)
     seen = observe(model, inputs, options.frame, None if world is None else world.to(model.device, model.dtype))
     silence(seen, inputs.good)
-    problem = SequenceProblem(
-        model, seen, Chain(seconds.to(model.device, model.dtype), linked), options.smoothness, options.frame.shape_prior
-    )
+    chain = Chain(chain.steps.to(model.device, model.dtype), linked)
+    problem = SequenceProblem(model, seen, chain, options.smoothness, options.frame.shape_prior)
     lm = replace(options.lm, tolerance=options.lm.tolerance * len(seconds))
     result = minimise(problem, state, lm)
     pose, wrist = result.state["pose"][0], result.state["wrist"][0]
@@ -156,7 +156,8 @@ def chain_of(seconds: torch.Tensor, track: torch.Tensor, largest_gap: float) -> 
             f"time runs backwards: frame {row} at {float(seconds[row]):g} s, then {float(seconds[row + 1]):g} s; "
             "give the frames in the order of their times, each once"
         )
-    return Chain(seconds, together & (step <= largest_gap))
+    linked = together & (step <= largest_gap)
+    return Chain(torch.where(linked, step, 1.0), linked)
 
 
 def _chain_number(linked: torch.Tensor) -> torch.Tensor:

@@ -19,13 +19,14 @@ from template.kinematics import JointsModel
 
 @dataclass(frozen=True)
 class Chain:
-    """Times of T frames, and which of them belong together.
+    """How T frames follow each other.
 
     Attributes:
-        seconds: (T,) increasing within a chain; linked: (T-1,) a frame and the next are of one hand's motion.
+        steps: (T-1,) s from each to the next, above 0, also between chains, where they mean nothing: times of day would
+            lose them in single precision. linked: (T-1,) a frame and the next are of one hand's motion.
     """
 
-    seconds: Array
+    steps: Array
     linked: Array
 
 
@@ -34,7 +35,7 @@ class SequenceProblem:
     """`levenberg_marquardt.Problem` of a single problem: state pose (1,T,16,3,3), wrist (1,T,3), betas (1,T|1,10).
 
     Attributes:
-        model: the joints-only hand; seen: what each of the T frames shows; chain: their times.
+        model: the joints-only hand; seen: what each of the T frames shows; chain: how they follow each other.
         shape_prior: free one shape for all frames, with this prior; None: betas stay as given.
     """
 
@@ -128,10 +129,7 @@ def smoothness_model(
     one, two = make((max(frames - 1, 0), 17, 3, 3)), make((max(frames - 2, 0), 17, 3, 3))
     if frames < 3:
         return ChainTerms(gradient.sum(), gradient.reshape(frames, 51), blocks), one, two
-    # Seconds increase over the breaks between chains too, where differences mean nothing.
-    steps = xp.where(chain.linked, chain.seconds[1:] - chain.seconds[:-1], 1.0)
-    seconds = xp.concat([xp.zeros_like(steps[:1]), steps.cumsum(0)])
-    residuals, parts = smoothness_rows(pose, wrist, seconds, chart, smoothness)
+    residuals, parts = smoothness_rows(pose, wrist, chain.steps, chart, smoothness)
     together = (chain.linked[1:] & chain.linked[:-1])[:, None, None]
     residuals = xp.where(together, residuals, 0.0)
     first, middle, last = (xp.where(together[..., None], part, 0.0) for part in parts)

@@ -45,19 +45,19 @@ class Smoothness:
 
 
 def smoothness_rows(
-    pose: Array, wrist: Array, seconds: Array, chart: Array, smoothness: Smoothness
+    pose: Array, wrist: Array, steps: Array, chart: Array, smoothness: Smoothness
 ) -> tuple[Array, tuple[Array, Array, Array]]:
     """Residuals of every three frames in a row, and their derivatives.
 
     Args:
-        pose: (T,16,3,3); wrist: (T,3) m; seconds: (T,) increasing; all PyTorch's, or all NumPy's.
+        pose: (T,16,3,3); wrist: (T,3) m; steps: (T-1,) s between them, above 0; all PyTorch's, or all NumPy's.
         chart: (T,16,3,3) L: unknowns y turn a joint to ``R exp([L y])``.
 
     Returns:
         residuals (T-2,17,3), no unit: sixteen rotations, then the wrist; their derivatives, (T-2,17,3,3) each, in the
         unknowns of the first, second and third of the three frames.
     """
-    xp, step = library(pose), (seconds[1:] - seconds[:-1])[:, None, None]
+    xp, step = library(pose), steps[:, None, None]
     relative = xp.moveaxis(pose[:-1].mT @ pose[1:], (2, 3), (0, 1))
     phi = rotation_log(relative)  # (3,T-1,16)
     velocity = xp.concat([xp.moveaxis(phi, 0, 2), (wrist[1:] - wrist[:-1])[:, None]], 1) / step
