@@ -18,7 +18,7 @@ from src.photos.api import PhotoEstimator
 from src.photos.estimator import HandInPicture
 from src.photos.result import Result
 from src.photos.video import run_video
-from src.photos.video.smoothing import FrameHands, TrackFitter, fit_tracks
+from src.photos.video.smoothing import FrameHands, LaggedTracks, TrackFitter, fit_tracks
 from src.photos.video.track import TrackedHand
 from utils.camera import project_numpy
 from utils.video_files import open_video
@@ -71,6 +71,17 @@ def test_jitter_goes_and_gaps_are_carried() -> None:
     assert all(len(hand.vertices) == 778 for hand in hands)
     long = [None if 5 <= frame < 35 else one for frame, one in enumerate(results)]
     assert all(one is None for one in joints_of(fit_tracks(track(long), fitter))[5:35])
+
+
+def test_a_stream_gives_the_frames_before_a_loss_too() -> None:
+    """Those that still waited when a hand had been gone for too long stayed each frame's own, and were not carried."""
+    results, _ = moving(2.0, hidden=tuple(range(20, FRAMES)))
+    stream, settled = LaggedTracks(TrackFitter(Fixed()), 10), []
+    for frame in track(results):
+        settled += [one for one, _ in stream.push(replace(frame, seconds=frame.number / 10))]
+    settled += [one for one, _ in stream.flush()]
+    hands = [frame.hands[0].result for frame in settled]
+    assert all(hand.notes["over_time"] == "lag" for hand in hands[:25]) and not any(hands[26:])
 
 
 def test_a_left_hand_is_the_mirror_image_of_a_right_one() -> None:

@@ -285,13 +285,13 @@ class _Stream:
         self._count, self._seen_at = 0, 0.0
 
     def update(self, frame: FrameHands, hand: TrackedHand) -> list[tuple[int, TrackedHand]]:
-        """Take in a frame; gives the numbers of those settled, and their hands."""
+        """Take in a frame; gives the numbers of those settled, and their hands: all, where the hand is gone."""
         seen = self.fitter.observed(hand, self.is_left)
         seen = None if seen is None or seen.pose is None else seen
         if seen is not None:
             self._like, self._seen_at = seen, frame.seconds
         elif frame.seconds - self._seen_at > CARRIED:
-            return []
+            return self.end()
         rows = {name: value[0] for name, value in self.fitter.rows([seen], self._like).items()}
         betas = torch.as_tensor(self._like.betas)
         self._smoother.betas = betas.to(self.fitter.exact.device, self.fitter.exact.dtype)
