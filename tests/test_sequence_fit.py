@@ -228,6 +228,14 @@ def test_a_stream_is_better_than_its_frames_and_lag_helps(scene: Scene) -> None:
     assert errors[2][0] < errors[1][0] and errors[2][2] < errors[1][2]
 
 
+def test_betas_set_anew_are_of_any_type(scene: Scene) -> None:
+    """Single precision ended in a matrix product's own words, with the frame half taken in."""
+    smoother = FixedLagSmoother(MODEL, scene.betas, OPTIONS)
+    smoother.betas = torch.ones(10)
+    ((_, fit),) = smoother.update(scene.guess[0], scene.K[0], scene.keypoints[0], 0.0)
+    assert bool(usable(fit.status).all()) and bool((fit.betas == 1).all())
+
+
 def test_a_lag_as_long_as_the_video_is_the_whole_fit(scene: Scene) -> None:
     """The window's dense algebra and the band's, started apart, end at one minimum."""
     frames = 8

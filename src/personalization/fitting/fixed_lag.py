@@ -56,7 +56,7 @@ class FixedLagSmoother:
                 f"a stream keeps small differences of one hand: float64 on cpu, not {model.dtype} on {model.device}"
             )
         self.model, self.options, self.lag = model, options, lag
-        self.betas = betas.to(model.device, model.dtype)
+        self.betas = betas
         self._count = 0
         self.reset()
 
@@ -104,6 +104,7 @@ class FixedLagSmoother:
                 settled = self.flush()
         number, self._count = self._count, self._count + 1
         to = {"device": self.model.device, "dtype": self.model.dtype}
+        self.betas = torch.as_tensor(self.betas, **to)  # as they were set last
         given = [value.to(**to)[None] for value in (pose, self.betas, K, keypoints)]
         trust = None if confidence is None else confidence.to(**to)[None]
         guess = None if world is None else world.to(**to)[None]

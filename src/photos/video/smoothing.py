@@ -293,8 +293,7 @@ class _Stream:
         elif frame.seconds - self._seen_at > CARRIED:
             return self.end()
         rows = {name: value[0] for name, value in self.fitter.rows([seen], self._like).items()}
-        betas = torch.as_tensor(self._like.betas)
-        self._smoother.betas = betas.to(self.fitter.exact.device, self.fitter.exact.dtype)
+        self._smoother.betas = torch.as_tensor(self._like.betas)
         self._inside[self._count] = (frame.number, hand, seen)
         self._count += 1
         given = rows["pose"], rows["K"], rows["keypoints"], frame.seconds, rows["confidence"], rows.get("world")
