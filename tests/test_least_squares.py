@@ -101,7 +101,9 @@ def test_terms_equal_automatic_differentiation(
         guess = 0.06 * torch.randn(3, 21, 3, dtype=torch.float64, generator=generator)
         trust = 1e4 * torch.rand(3, 21, 3, dtype=torch.float64, generator=generator)
         trust[1, 4], trust[2, :, 1] = 0, 0
-        problem.seen = seen = replace(seen, points_3d=guess, points_3d_weight=trust, scale_std=scale_std)
+        turn = random_rotations(1, 3, seed=6)[0] if scale_std else None
+        known = {"points_3d": guess, "points_3d_weight": trust, "points_3d_turn": turn}
+        problem.seen = seen = replace(seen, scale_std=scale_std, **known)
     square = torch.randn(48, 48, dtype=torch.float64, generator=generator)
     other = PosePrior(
         random_rotations(1, 16, seed=5), (square @ square.T)[None], torch.full((1, 16, 3), 0.1, dtype=torch.float64)
@@ -143,7 +145,8 @@ def test_terms_equal_automatic_differentiation(
             phi = roma.rotmat_to_rotvec(prior.reference.mT @ pose) - (0 if prior.offset is None else prior.offset)
             gaussian.append(phi.flatten(1) @ torch.linalg.cholesky(prior.precision[0]))
         if scale_std is not None:
-            gaussian.append(guess_residual(relative, seen))
+            turn = seen.points_3d_turn
+            gaussian.append(guess_residual(relative if turn is None else relative @ turn.mT, seen))
         return off, torch.cat(gaussian, dim=1)
 
     def cost(vector: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from src.personalization.terms.noise import KeypointNoise
 from src.personalization.terms.pose_prior import FlatHand, PosePrior
 from template.components_first import Array, are_few, library
 from template.kinematics import JointsModel, posed_points
+from utils.camera import turn_to_ray
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,11 @@ def observe(
     order = model.from_standard
     n = inputs.pose.shape[0]
     known = options.depth_mean is not None
-    guess, trust = None, None
+    guess, trust, turn = None, None, None
     if world is not None:
+        if bool(inputs.K[:, 2, :2].any()):  # a view that is turned: depths are along it
+            turn = turn_to_ray(inputs.K[:, 2]).mT
+            world = world @ turn.mT
         std = torch.tensor(options.world_std, dtype=model.dtype, device=model.device)
         there, depth = torch.isfinite(world).all(dim=-1, keepdim=True), torch.tensor([0.0, 0.0, 1.0]).to(world)
         guess, trust = torch.where(there, world, 0.0)[:, order], (there * depth / std[:, None].square())[:, order]
@@ -193,7 +197,7 @@ def observe(
     weights = torch.as_tensor(keypoint_weights(options.noise, *given))
     usual = options.extra_priors
     if options.flat is not None:
-        usual, shown = options.flat.instead(usual, inputs.pose)
+        usual, shown = options.flat.instead(usual, inputs.pose, inputs.K)
         trust = None if trust is None else trust * ~shown[:, None, None]
     return Observations(
         projections=torch.cat([inputs.K, torch.zeros_like(inputs.K[..., :1])], dim=-1)[:, None],
@@ -204,6 +208,7 @@ def observe(
         depth_weight=inputs.K.new_full((n,), options.depth_std**-2) if known else None,
         points_3d=guess,
         points_3d_weight=trust,
+        points_3d_turn=turn,
         scale_std=options.world_scale_std,
         loss=options.noise.loss,
         loss_scale=options.noise.loss_scale,

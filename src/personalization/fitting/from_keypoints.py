@@ -174,7 +174,7 @@ def fit_keypoints(
     rows, ends = rows[chosen], [rough.pose[chosen], rough.betas[chosen], rough.transl[chosen]]
     if fit.flat is not None:  # one more, a hand shown flat as the best of them lies
         rows, ends = torch.cat([rows, rows[::kept]]), [torch.cat([value, value[::kept]]) for value in ends]
-        ends[0][kept * n :] = fit.flat.start(ends[0][kept * n :])
+        ends[0][kept * n :] = fit.flat.start(ends[0][kept * n :], K)
     fine = fitted(rows, *ends, lm=fit.lm)
     row = torch.arange(n, device=best.device)
     winner = fine.cost[: kept * n].unflatten(0, (n, kept)).argmin(dim=1) if n else row
@@ -276,5 +276,6 @@ def _costs(seen: Observations, turns: torch.Tensor, points: torch.Tensor) -> tor
         seen.loss_scale,
     )
     if seen.points_3d is not None and seen.points_3d_weight is not None:
-        cost = cost + point_rows(planar, seen.points_3d, seen.points_3d_weight, seen.scale_std).cost
+        target, weight, turn = seen.points_3d, seen.points_3d_weight, seen.points_3d_turn
+        cost = cost + point_rows(planar, target, weight, seen.scale_std, turn).cost
     return cost.masked_fill(~good, torch.inf).view(n, count)

@@ -42,7 +42,8 @@ def with_flat_runs(
     given = betas.to(pose).expand(len(pose), -1), rows["K"], rows["keypoints"], rows["confidence"]
     rough = replace(options, lm=replace(options.lm, max_steps=10, tolerance=0.03))  # evidence is of some units
     usual = fit_frames(model, pose, *given, rough, world=world)
-    shown = fit_frames(model, flat.start(usual.pose), *given, replace(rough, flat=flat), world=world)
+    begin = flat.start(usual.pose, rows["K"])
+    shown = fit_frames(model, begin, *given, replace(rough, flat=flat), world=world)
     odds = flat_odds(model, usual, shown, given[1:], rough, flat) - math.log(FLAT_SHARE / (1 - FLAT_SHARE))
     told = usable(usual.status) & usable(shown.status) & ~odds.isnan()  # else it says nothing
     odds = torch.where(told, odds, 0.0)
@@ -53,7 +54,7 @@ def with_flat_runs(
     rows = {**rows, "pose": start}
     if world is not None:
         rows["world"] = torch.where(run[:, None, None], torch.nan, world)
-    priors, _ = flat.instead(options.extra_priors, start, run)
+    priors, _ = flat.instead(options.extra_priors, start, rows["K"], run)
     return rows, replace(options, extra_priors=tuple(priors)), run
 
 
@@ -96,7 +97,7 @@ def flat_odds(
     """
     (habit,) = options.extra_priors
     odds = torch.full_like(usual.cost, -torch.inf)
-    good = usable(shown.status) & flat.are_shown(shown.pose)
+    good = usable(shown.status) & flat.are_shown(shown.pose, given[0])
     rows = good.nonzero()[:, 0]
     if len(rows):
         usual, shown = usual.rows(rows), shown.rows(rows)

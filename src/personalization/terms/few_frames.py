@@ -55,7 +55,7 @@ def few_frames(
     gradient, hessian = (residuals @ columns)[:, 0], columns.mT @ columns
     if seen.points_3d is not None and seen.points_3d_weight is not None:
         planar = torch.from_numpy(posed.points).permute(2, 1, 0)
-        guess = point_rows(planar, seen.points_3d, seen.points_3d_weight, seen.scale_std)
+        guess = point_rows(planar, seen.points_3d, seen.points_3d_weight, seen.scale_std, seen.points_3d_turn)
         # The guess does not know where the hand is.
         own = np.concatenate([moved, np.zeros_like(fixed), *shape], axis=3)
         columns = (guess.rows.numpy().transpose(3, 1, 2, 0)[..., None, :] @ own[:, None]).reshape(n, 63, -1)

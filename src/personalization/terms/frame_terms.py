@@ -37,8 +37,9 @@ class Observations:
         keypoints: (N,C,21,2) pixels; weights: (N,C,21) = 1 / variance, 1/px^2, zero where unseen.
         pose_priors: Gaussians on the rotations.
         depth, depth_weight: (N,) wrist z, m, and 1 / variance; zero weight where unknown.
-        points_3d: (N,21,3) m, the points as an estimator gives them, in the frame's axes, about any centre and up to a
-            scale; points_3d_weight: (N,21,3) 1 / variance of each coordinate, 1/m^2, zero where unknown.
+        points_3d: (N,21,3) m, the points as an estimator gives them, about any centre and up to a scale;
+            points_3d_weight: (N,21,3) 1 / variance of each coordinate, 1/m^2, zero where unknown;
+            points_3d_turn: (N,3,3) from the frame's axes to theirs, None: they are the same.
         scale_std: of that scale about 1: zero for a metric estimator, infinity where it says nothing of size.
         loss, loss_scale: see `robust.robust_loss`.
     """
@@ -51,6 +52,7 @@ class Observations:
     depth_weight: torch.Tensor | None = None
     points_3d: torch.Tensor | None = None
     points_3d_weight: torch.Tensor | None = None
+    points_3d_turn: torch.Tensor | None = None
     scale_std: float = 0.15
     loss: str = "geman_mcclure"
     loss_scale: float = 4.0
@@ -227,7 +229,7 @@ def _rows(
     )
     guess = None
     if seen.points_3d is not None and seen.points_3d_weight is not None:
-        guess = point_rows(posed.planar, seen.points_3d, seen.points_3d_weight, seen.scale_std)
+        guess = point_rows(posed.planar, seen.points_3d, seen.points_3d_weight, seen.scale_std, seen.points_3d_turn)
         cost = cost + guess.cost
         residuals, rows = torch.cat([residuals, guess.residuals]), torch.cat([rows, guess.rows], dim=1)
     logarithms = [prior.logarithms(local) for prior in seen.pose_priors]

@@ -24,7 +24,13 @@ class PointRows:
     eliminated: torch.Tensor
 
 
-def point_rows(points: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, scale_std: float) -> PointRows:
+def point_rows(
+    points: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    scale_std: float,
+    turn: torch.Tensor | None = None,
+) -> PointRows:
     """Weighted distance of ``centre + scale points`` (3,21,N) m to the target; the scale's prior is N(1, scale_std^2).
 
     It is the hand that is scaled and not the target, whose errors would shrink with it: of two hands of one form the
@@ -34,8 +40,14 @@ def point_rows(points: torch.Tensor, target: torch.Tensor, weight: torch.Tensor,
     Args:
         target: (N,21,3) m; weight: (N,21,3) of its coordinates, 1/m^2, zero where there is none.
         scale_std: zero to infinity.
+        turn: (N,3,3) from the axes of the points to those of the target, of whose residuals are; None: the same.
     """
     n, weight = len(target), weight.permute(2, 1, 0)
+    axes = torch.eye(3, dtype=points.dtype, device=points.device)[..., None]
+    turned = axes  # (of the points, of the residuals, N)
+    if turn is not None:
+        turned = turn.permute(2, 1, 0)
+        points = (turned[:, :, None] * points[:, None]).sum(dim=0)
     total = weight.sum(dim=1, keepdim=True).clamp_min(1e-30)
     root = weight.sqrt()
     target = torch.where(weight > 0, target.permute(2, 1, 0), 0.0)
@@ -50,13 +62,12 @@ def point_rows(points: torch.Tensor, target: torch.Tensor, weight: torch.Tensor,
         scale, share = (variance * along + 1) / (variance * square + 1), variance / (variance * square + 1)
         off = variance * ((along - square) / (variance * square + 1)).square()  # (scale - 1)^2 / variance
     residuals = scale * centred - wanted
-    axes = torch.eye(3, dtype=points.dtype, device=points.device)
     eliminated = points.new_zeros(4, 3, 21, n)
-    eliminated[:3] = axes[:, :, None, None] * (root / total.sqrt())
+    eliminated[:3] = axes[:, :, None] * (root / total.sqrt())
     eliminated[3] = share.sqrt() * centred
     return PointRows(
         cost=((residuals * residuals).sum(dim=(0, 1)) + off) / 2,
         residuals=residuals,
-        rows=axes[:, :, None, None] * (scale * root),
+        rows=turned[:, :, None] * (scale * root),
         eliminated=eliminated.permute(3, 0, 1, 2).reshape(n, 4, 63),
     )

@@ -155,29 +155,35 @@ class FlatHand:
         prior = replace(usual, precision=torch.as_tensor(precision[None]).to(usual.precision), offset=offset)
         return cls(torch.as_tensor(normal).to(usual.precision), prior)
 
-    def prior(self, pose: torch.Tensor) -> PosePrior:
-        """One row for each of poses (N,16,3,3): of a flat hand that lies in the picture as nearly so as may be."""
+    def prior(self, pose: torch.Tensor, K: torch.Tensor | None = None) -> PosePrior:
+        """One row for each of poses (N,16,3,3): of a flat hand that lies in the picture as nearly so as may be.
+
+        Args:
+            K: (N,3,3), of views that are turned against the frame of the poses; None: they look along z.
+        """
         root = pose[:, 0]
-        seen = root @ self.normal.to(root)
+        ahead = root.new_tensor([[0.0, 0.0, 1.0]]) if K is None else K[:, 2].to(root)
+        view = turn_to_ray(ahead)
+        seen = (view.mT @ (root @ self.normal.to(root))[..., None])[..., 0]
         reference = self.about.reference.to(root).repeat(len(root), 1, 1, 1)
-        reference[:, 0] = turn_to_ray(seen * seen[:, 2:].sign()).mT @ root
+        reference[:, 0] = view @ turn_to_ray(seen * seen[:, 2:].sign()).mT @ view.mT @ root
         return replace(self.about.to(root.dtype), reference=reference)
 
-    def start(self, pose: torch.Tensor) -> torch.Tensor:
+    def start(self, pose: torch.Tensor, K: torch.Tensor | None = None) -> torch.Tensor:
         """Poses (N,16,3,3) at the middle of `prior`."""
-        prior = self.prior(pose)
+        prior = self.prior(pose, K)
         return prior.reference @ roma.rotvec_to_rotmat(prior.offset)
 
-    def are_shown(self, pose: torch.Tensor) -> torch.Tensor:
+    def are_shown(self, pose: torch.Tensor, K: torch.Tensor | None = None) -> torch.Tensor:
         """Whether poses (N,16,3,3) are of hands shown flat: (N,) bool."""
-        return self.prior(pose).chi_square(pose) < FLAT_LIMIT
+        return self.prior(pose, K).chi_square(pose) < FLAT_LIMIT
 
     def instead(
-        self, usual: Sequence[PosePrior], pose: torch.Tensor, shown: torch.Tensor | None = None
+        self, usual: Sequence[PosePrior], pose: torch.Tensor, K: torch.Tensor, shown: torch.Tensor | None = None
     ) -> tuple[Sequence[PosePrior], torch.Tensor]:
         """Priors of poses (N,16,3,3), `prior` in place of the ``usual`` ones where hands are ``shown`` (N,) flat, and
         where that is; None: where these poses are (`are_shown`)."""
-        flat = self.prior(pose)
+        flat = self.prior(pose, K)
         shown = flat.chi_square(pose) < FLAT_LIMIT if shown is None else shown
         if not bool(shown.any()):
             return usual, shown
