@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +12,18 @@ from photo_cases import ASSETS
 from scipy.spatial.transform import Rotation
 
 from benchmarks.scenes.flat_motion import FPS, FRAMES, WIDTH, FlatClip, make_flat_clip, scored
+from src.personalization.calibration.from_keypoints import keypoint_options
+from src.personalization.calibration.online import OnlineCalibration
+from src.personalization.calibration.population import shapes_of
 from src.personalization.fitting.fit import fit_frames
 from src.personalization.fitting.from_keypoints import world_direction
 from src.personalization.fitting.shown_flat import likeliest_run
 from src.personalization.landmarks.model import load_landmarks
 from src.photos.keypoint_estimator import KeypointEstimator
 from src.photos.result import Result
-from src.photos.video.smoothing import FrameHands, TrackFitter, fit_tracks
+from src.photos.video.smoothing import FrameHands, LaggedTracks, TrackFitter, fit_tracks
 from src.photos.video.track import TrackedHand
+from src.photos.video.watching import Watching
 from utils.camera import square_box
 from utils.cameras.lens import CameraModel
 from utils.cameras.views import View
@@ -87,13 +92,14 @@ def test_hands_that_curl_or_turn_are_not_flat(fitter: TrackFitter, monkeypatch: 
         np.testing.assert_array_equal(one.hands[0].result.pose, other.hands[0].result.pose)
 
 
-def test_a_lens_sees_a_hand_aside_as_one_straight_ahead(fitter: TrackFitter) -> None:
+@pytest.mark.parametrize("degrees", [60, 95])
+def test_a_lens_sees_a_hand_aside_as_one_straight_ahead(fitter: TrackFitter, degrees: int) -> None:
     """Hand and view turned about the camera, nothing else changes: depths and flat hands were of the camera's axis, and
-    an open hand 60 degrees aside was never told, and 28 mm off for 7."""
+    an open hand 60 degrees aside was never told, and 28 mm off for 7. Hands beside the camera said nothing."""
     clip = make_flat_clip(ASSETS, LANDMARKS, seed=500, number=15)
     ahead = as_each_frame_is(clip, fitter)[15:45]
     lens = CameraModel(np.array([[400.0, 0, 639.5], [0, 400, 479.5], [0, 0, 1]]), np.zeros(4), "fisheye", (1280, 960))
-    turn = Rotation.from_euler("y", 60, degrees=True).as_matrix()
+    turn = Rotation.from_euler("y", degrees, degrees=True).as_matrix()
 
     def aside(result: Result) -> Result:
         rays = np.column_stack([result.keypoints - clip.K[:2, 2], np.full(21, clip.K[0, 0])]) @ turn.T
@@ -105,6 +111,12 @@ def test_a_lens_sees_a_hand_aside_as_one_straight_ahead(fitter: TrackFitter) -> 
 
     there = [replace(one, hands=[replace(one.hands[0], result=aside(one.hands[0].result))]) for one in ahead]
     told, expected = (fit_tracks(frames, fitter) for frames in (there, ahead))
+    stream = LaggedTracks(fitter, 0)
+    lagged = [settled.hands[0].result for frame in there for settled, _ in stream.push(frame)]
+    watching = Watching(OnlineCalibration(options=keypoint_options(ASSETS, shapes_of(ASSETS)), assets=ASSETS), Path())
+    watching.see(there[0].hands[0].result, 1, 0.0)
+    assert watching.online.views == 1
+    assert all("over_time" in one.notes for one in (*lagged, *(frame.hands[0].result for frame in told)))
     assert flat_frames(told) == flat_frames(expected) and any(flat_frames(told))
     found, wanted = (np.stack([frame.hands[0].result.joints for frame in frames]) for frames in (told, expected))
     assert np.linalg.norm(found @ turn - wanted, axis=2).mean() < 0.003

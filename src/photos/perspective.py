@@ -102,12 +102,15 @@ def seen_there(points: np.ndarray, confidence: np.ndarray, unseen: float) -> tup
     return np.where(known[:, None], points, unseen), np.where(known, confidence, 0)
 
 
+def in_view(hand: Result) -> Result:
+    """The hand in the frame and px of its view, if it has one."""
+    view = hand.view
+    return hand if view is None else replace(in_view_pixels(hand).moved(view.rotation.T), K=view.K)
+
+
 def close_up(image: np.ndarray, hand: Result) -> tuple[np.ndarray, Result]:
     """Picture (H,W,3) and hand for drawing with a pinhole camera: as the perspective crop, if any, shows them."""
-    view = hand.view
-    if view is None:
-        return image, hand
-    return view.image(image), replace(in_view_pixels(hand).moved(view.rotation.T), K=view.K)
+    return image if hand.view is None else hand.view.image(image), in_view(hand)
 
 
 def draw_mesh(image: np.ndarray, hand: Result, colour: tuple[int, int, int], opacity: float) -> np.ndarray:

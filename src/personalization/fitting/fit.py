@@ -250,7 +250,7 @@ def _fit_chunk(
         pose = inputs.pose
     else:
         pose, wrist = start[0][rows], start[1][rows] + rest[:, 0]
-        initialised = in_range(wrist)
+        initialised = in_range(wrist, inputs.K)
     solvable = inputs.good & initialised
     state = {
         "pose": torch.where(solvable[:, None, None, None], pose, inputs.pose),
@@ -266,7 +266,7 @@ def _fit_chunk(
         result = minimise(FrameProblem(model, now), result.state, options.lm)
         result.steps += steps
 
-    lost = usable(result.status) & ~in_range(result.state["wrist"])
+    lost = usable(result.status) & ~in_range(result.state["wrist"], inputs.K)
     status = torch.where(lost, int(Status.OUT_OF_RANGE), result.status)
     status = torch.where(initialised, status, int(Status.BEHIND_CAMERA))
     status = torch.where(inputs.good, status, inputs.status)

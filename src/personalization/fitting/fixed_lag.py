@@ -125,7 +125,7 @@ class FixedLagSmoother:
         result = minimise(problem, state, STEPS if self.lag else STEPS_AT_ONCE)
         self._pose, self._wrist = (result.state[name][0].numpy() for name in ("pose", "wrist"))
         self._solved = result.status, result.steps, result.cost
-        if not bool(in_range(result.state["wrist"]).all()):
+        if not bool(in_range(result.state["wrist"][0, len(self._past) :], problem.inputs.K).all()):
             self._window.pop()
             self._pose, self._wrist, self._seconds = self._pose[:-1], self._wrist[:-1], self._seconds[:-1]
             settled += self.flush()

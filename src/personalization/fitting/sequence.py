@@ -112,7 +112,7 @@ def fit_sequence(
     result = minimise(problem, state, lm)
     pose, wrist = result.state["pose"][0], result.state["wrist"][0]
     found = result.state["betas"][0].expand(len(seconds), -1)
-    status = torch.where(in_range(wrist), result.status, int(Status.OUT_OF_RANGE))
+    status = torch.where(in_range(wrist, inputs.K), result.status, int(Status.OUT_OF_RANGE))
     status = torch.where(helped, status, alone.status)
     solved = usable(status)
     pose = torch.where(solved[:, None, None, None], pose, alone.pose)

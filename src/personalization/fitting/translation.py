@@ -53,10 +53,9 @@ def wrist_from_keypoints(
 
 
 def wrist_at_depth(pixel: torch.Tensor, K: torch.Tensor, depth: float = TYPICAL_DEPTH) -> torch.Tensor:
-    """Wrist (N,3) m seen at ``pixel`` (N,2) with z = ``depth`` m."""
+    """Wrist (N,3) m seen at ``pixel`` (N,2), ``depth`` m along where the camera looks."""
     homogeneous = torch.cat([pixel, torch.ones_like(pixel[:, :1])], dim=1)
-    ray = torch.linalg.solve(K, homogeneous[..., None])[..., 0]
-    return ray * (depth / ray[:, 2:])
+    return depth * torch.linalg.solve(K, homogeneous[..., None])[..., 0]
 
 
 def place_frames(

@@ -43,9 +43,14 @@ def usable(status: torch.Tensor) -> torch.Tensor:
     return status <= max(USABLE)
 
 
-def in_range(position: torch.Tensor) -> torch.Tensor:
-    """Mask (...) of positions (...,3), m, camera frame, from `NEAR` to `FAR`, and not further to the side; no NaN."""
-    return (position[..., 2] >= NEAR) & (position.abs() <= FAR).all(dim=-1)
+def in_range(position: torch.Tensor, K: torch.Tensor | None = None) -> torch.Tensor:
+    """Mask (...) of positions (...,3), m, camera frame, from `NEAR` to `FAR`, and not further to the side; no NaN.
+
+    Args:
+        K: (...,3,3), of views that may be turned against that frame; None: they look along z.
+    """
+    depth = position[..., 2] if K is None else (position * K[..., 2, :]).sum(dim=-1)
+    return (depth >= NEAR) & (position.abs() <= FAR).all(dim=-1)
 
 
 def count_status(status: torch.Tensor | np.ndarray) -> dict[str, int]:

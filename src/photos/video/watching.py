@@ -20,7 +20,7 @@ from src.personalization.terms.hand_size import parse_known_bone, ruler_cues
 from src.photos.api import PhotoEstimator
 from src.photos.detector.finders import landmarks_of
 from src.photos.gallery import command_line
-from src.photos.perspective import in_view_pixels
+from src.photos.perspective import in_view
 from src.photos.result import HandLength, Result
 from src.photos.shape_filter import MEASURED, ShapeFilter
 from template import mirror_pose
@@ -58,7 +58,7 @@ class Watching(contextlib.AbstractContextManager):
         self._first = track if self._first == -1 else self._first
         if self.is_another(track) or hand.pose is None:
             return
-        seen = in_view_pixels(hand)  # a pinhole camera's, without distortion
+        seen = in_view(hand)  # a pinhole camera's, without distortion, that faces the hand: its depth is judged
         pose = seen.pose if seen.predicted_pose is None else seen.predicted_pose
         if hand.side == "left":
             pose = mirror_pose(torch.as_tensor(pose))
