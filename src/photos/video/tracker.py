@@ -163,6 +163,7 @@ class HandTracker:
         except UnusableImage as error:
             self.reason = str(error)
             return
+        self.reason = "no further hand was found"
         left = [sight for sight in found if sight.is_sure]
         if self.looker.every is None and self.tracks:  # where the hand is was said: it is that one
             for track in [one for one in self.tracks if one.number not in sights][:1]:
