@@ -345,6 +345,11 @@ def test_times_do_not_depend_on_where_the_clock_began(scene: Scene, begin: float
     torch.testing.assert_close(found.transl, expected.transl, atol=1e-4, rtol=0)
 
 
+def test_times_in_milliseconds_are_noticed(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    fit_sequence(MODEL, scene.guess, scene.betas, scene.K, scene.keypoints, 1000 * SECONDS, None, OPTIONS)
+    assert "within 0.6 s of each other (mostly 33.3333 s): each is fitted alone; are times in seconds?" in caplog.text
+
+
 def test_what_a_sequence_does_not_use_is_refused() -> None:
     from options.fit import get_args_parser
 

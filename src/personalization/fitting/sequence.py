@@ -157,6 +157,11 @@ def chain_of(seconds: torch.Tensor, track: torch.Tensor, largest_gap: float) -> 
             "give the frames in the order of their times, each once"
         )
     linked = together & (step <= largest_gap)
+    if together.any() and not linked.any():
+        logger.warning(
+            "no two frames are within %g s of each other (mostly %g s): each is fitted alone; are times in seconds?",
+            largest_gap, step[together].median(),
+        )  # fmt: skip
     return Chain(torch.where(linked, step, 1.0), linked)
 
 
