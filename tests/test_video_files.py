@@ -152,6 +152,9 @@ def test_a_damaged_stretch_does_not_end_a_video(tmp_path: Path, monkeypatch: pyt
             done, image = self.whole.read()
             return (False, None) if 4 <= self.reads < 7 else (done, image)
 
+        def grab(self) -> bool:
+            return self.read()[0]
+
     path = write_clip(tmp_path / "clip.mp4")
     monkeypatch.setattr("utils.video_files.cv2.VideoCapture", Damaged)
     frames = list(open_video(path)[1])
@@ -159,6 +162,7 @@ def test_a_damaged_stretch_does_not_end_a_video(tmp_path: Path, monkeypatch: pyt
     np.testing.assert_allclose(
         [frame.seconds for frame in frames], np.array([0, 1, 2, 6, 7, 8, 9, 10, 11]) / 30, atol=2e-3
     )
+    assert count_frames(path) == len(frames)
 
 
 def test_a_clock_that_jumps_fills_no_disk(tmp_path: Path) -> None:

@@ -256,10 +256,10 @@ class VideoWriter(contextlib.AbstractContextManager):
 
 
 def count_frames(path: Path) -> int:
-    """Frames of a video that can be decoded."""
+    """Frames of a video that can be decoded; damaged stretches are passed over, as `open_video` does."""
     with _plain_name(path) as name:
         capture, count = cv2.VideoCapture(name), 0
-        while capture.grab():
+        while any(capture.grab() for _ in range(1 + _DAMAGED_FRAMES)):
             count += 1
         capture.release()
     return count
