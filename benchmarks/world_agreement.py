@@ -31,6 +31,7 @@ from src.personalization.landmarks.model import find_landmarks  # noqa: E402
 from src.photos.camera import choose_camera  # noqa: E402
 from src.photos.detector.detection import Detection, mirrored  # noqa: E402
 from src.photos.detector.own_hands import DEPTH_STD, POSE_STD, OwnHands, RatedReader  # noqa: E402
+from src.photos.detector.refusal import MIN_SIDE_OF_OWN  # noqa: E402
 from src.photos.hands import PhotoHand, keypoint_hands  # noqa: E402
 from src.photos.image import Photo  # noqa: E402
 from template import load_hand_assets  # noqa: E402
@@ -135,6 +136,7 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
             for image, box in zip(reference.images, reference.boxes, strict=True)
         ]
         seen = np.flatnonzero([hand is not None for hand in first])
+        sure = [row for row in seen if first[row].side_score >= MIN_SIDE_OF_OWN]
         found, confidence = np.full_like(reference.keypoints, np.inf), np.zeros(reference.agrees.shape)
         for row in seen:
             found[row], confidence[row] = first[row].keypoints_2d, first[row].keypoint_confidence
@@ -143,6 +145,8 @@ def measure(reference: Reference, reader: RatedReader | None, hands: OwnHands | 
         result |= {
             "found": len(seen) / len(first),
             "side_right": float(np.mean([first[row].is_left == reference.is_left[row] for row in seen])),
+            "sure_of_side": len(sure) / len(first),
+            "side_right_where_sure": float(np.mean([first[row].is_left == reference.is_left[row] for row in sure])),
             "agreement_0.1": float(near[seen][reference.agrees[seen]].mean()),
             "agreement_0.1_of_all": float(near[reference.agrees].mean()),
             "agreement_where_0.7_to_0.8": float(near[said].mean()) if said.any() else None,

@@ -19,7 +19,7 @@ from src.photos.boxes import Region
 from src.photos.detector.detection import Detection, mirrored
 from src.photos.detector.landmarker import Landmarker
 from src.photos.detector.mediapipe_hands import MediapipeHands, without_repeats
-from src.photos.detector.refusal import MIN_SIDE, check_misfit, check_side, side_probability
+from src.photos.detector.refusal import MIN_SIDE, MIN_SIDE_OF_OWN, check_misfit, check_side, side_probability
 from src.photos.estimator import HandInPicture, Keypoints
 from src.photos.gallery import FURTHER
 from src.photos.hands import SeveralPeople, believed
@@ -78,11 +78,11 @@ def test_our_own_points_may_be_further_off_and_their_side_less_sure() -> None:
     off = good.size * 0.11 * np.random.default_rng(0).normal(0, 1, (21, 2)) / np.sqrt(2)
     noisy, strict = replace(good, points=good.points + off), KeypointEstimator(ASSETS)
     ratio = 9.0 * estimate(KeypointEstimator(ASSETS, max_misfit=9.0), noisy).certainty["misfit"]
-    lenient = KeypointEstimator(ASSETS, max_misfit=1.01 * ratio, min_side=0.6)
-    assert estimate(lenient, replace(noisy, side_score=0.62)).certainty["side"] == pytest.approx(0.62)
+    lenient = KeypointEstimator(ASSETS, max_misfit=1.01 * ratio, min_side=MIN_SIDE_OF_OWN)
+    assert estimate(lenient, replace(noisy, side_score=0.67)).certainty["side"] == pytest.approx(0.67)
     with pytest.raises(UnusableImage, match="no hand fits its keypoints"):
         estimate(strict, noisy)
-    for least, estimator in ((0.75, strict), (0.6, lenient)):
+    for least, estimator in ((MIN_SIDE, strict), (MIN_SIDE_OF_OWN, lenient)):
         with pytest.raises(UnusableImage, match=f"probability 0.59 of the side named, {least} is needed"):
             estimate(estimator, replace(good, side_score=0.59))
 
