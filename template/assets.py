@@ -58,6 +58,9 @@ class HandAssets(ShortRepr):
     side: str  # "right" or "left"
     name: str  # "MANO" or one of `STAND_INS`
 
+    def __str__(self) -> str:
+        return f"{self.name}, {self.side} hand"
+
     @property
     def tips(self) -> tuple[int, ...]:
         """Vertices (5,) at the fingertips, thumb first (manopth's)."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.photos.result import Result
 from template import load_hand_assets
 from utils.artifacts import (
     ArtifactError,
@@ -174,6 +175,10 @@ def test_they_are_shown_in_one_line() -> None:
     assert "pose=<float32 (4, 16, 3, 3)>" in text and "transl" not in text and "\n" not in text
     hand = load_hand_assets()
     assert "side='right', name='stand-in'" in repr(hand) and len(repr(hand)) < 400
+    zero = np.zeros
+    points = {"keypoints": zero((21, 2)), "confidence": zero(21), "vertices": zero((778, 3)), "joints": zero((21, 3))}
+    shown = Result(640, np.eye(3), zero(3), **points, assets=hand, reprojection_px=1.0)
+    assert "'stand-in, right hand'" in repr(shown) and "'stand-in, left hand'" in repr(shown.mirrored())
 
 
 def test_identity_of_another_hand_is_refused(tmp_path: Path) -> None:

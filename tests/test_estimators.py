@@ -587,3 +587,35 @@ def test_options_that_a_format_does_not_read_are_refused(tmp_path: Path, option:
     torch.save(hamer(False).content, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=f"{next(iter(option))}=.* is of the format .*; 'hamer' does not use it"):
         read_estimates(tmp_path / "a.pt", "hamer", K=REAL_K, **option)
+
+
+@pytest.mark.parametrize(("name", "make", "words"), [
+    ("mediapipe", mediapipe, "hand_landmarks, hand_landmarks.z as it was, hand_world_landmarks"),
+    ("frankmocap", frankmocap, "pred_joints_img.z as it was"), ("sam3d_body", sam3d_body, "shape_params as it was"),
+])  # fmt: skip
+def test_what_stays_of_a_changed_hand_is_told(
+    tmp_path: Path, name: str, make: Callable[[bool], Case], words: str
+) -> None:
+    case = make(False)
+    if name == "sam3d_body":
+        case.content["shape_params"] = np.zeros(45)
+    source = put(tmp_path / f"b{case.suffix}", case.content)
+    read = read_estimates(source, name, **case.options)
+    changed = dataclasses.replace(read, keypoints_2d=read.keypoints_2d + 3, joints_3d=1.05 * read.joints_3d)
+    lines = write_estimates(tmp_path / f"c{case.suffix}", changed, source, name, **case.options)
+    assert words in lines[0]
+
+
+def test_a_side_that_contradicts_the_files_own_is_refused(tmp_path: Path) -> None:
+    case = detector(False)
+    file = put(tmp_path / "b.json", case.content)
+    with pytest.raises(EstimateFormatError, match="leave out sides="):
+        read_estimates(file, "mediapipe", sides="mirror", **case.options)
+    body = mmpose(False).content[0]
+    hand = {key: body[key][112:] for key in ("keypoints", "keypoint_scores")}
+    known = {"K": REAL_K, "image_size": SIZE}
+    for side, given in (("left", None), ("Left", "left"), (None, "left")):
+        file = put(tmp_path / "c.json", [hand | {"side": side}])
+        assert read_estimates(file, "mmpose", side=given, **known).is_left.tolist() == [True]
+    with pytest.raises(EstimateFormatError, match="its side is 'left'; side='right'"):
+        read_estimates(put(tmp_path / "c.json", [hand | {"side": "left"}]), "mmpose", side="right", **known)

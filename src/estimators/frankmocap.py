@@ -50,4 +50,5 @@ def update(hand: Hand, new: Hand) -> list[str]:
         ("pred_hand_pose", vectors_of(hand, new.pose), (16, 3)),
         ("pred_joints_smpl", new.joints_3d, (21, 3)),
     )
-    return changed + hand.entry.put_each(np.s_[:, :2], ("pred_joints_img", new.keypoints_2d, (21, 3)))
+    points = hand.entry.put_each(np.s_[:, :2], ("pred_joints_img", new.keypoints_2d, (21, 3)))
+    return changed + points + [f"{key}.z as it was" for key in points]

@@ -71,6 +71,8 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
 
 def _own(entry: Entry, options: Options) -> Hand:
     entry.need("keypoint_confidence")  # that plain joints, which have the other keys, lack
+    if options.sides is not None:
+        raise EstimateFormatError(f"{entry.where}: our own detections say is_left; leave out sides= (--sides)")
     hand = Hand(entry, None, bool(entry.get("is_left")), image_name(entry), options.size)
     hand.keypoints_2d, hand.confidence = entry.array("keypoints_2d", 21, 2), entry.array("keypoint_confidence", 21)
     hand.joints_3d = entry.array("world", 21, 3) if entry.has("world") else None
@@ -114,5 +116,5 @@ def update(hand: Hand, new: Hand) -> list[str]:
             values = values / hand.size if key == landmarks else values
             for item, value in zip(_list(entry.get(key)[number]), values, strict=True):
                 item.update({axis: float(number) for axis, number in zip(axes, value, strict=False)})
-            changed.append(key)
+            changed += [key, f"{key}.z as it was"] if key == landmarks else [key]
     return changed

@@ -26,7 +26,12 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
                 f"{entry.where}: {len(points)} keypoints, {len(scores)} scores; 21 or 133 are read"
             )
         if len(points) == 21:
-            side = entry.get("side", options.side)
+            own = str(entry.get("side") or "").lower()
+            if own and options.side not in (None, own):
+                raise EstimateFormatError(
+                    f"{entry.where}: its side is {own!r}; side={options.side!r} (--side_of) is of hands that name none"
+                )
+            side = own or options.side
             if side not in ("left", "right"):
                 raise MissingKeyError(
                     f"{entry.where}: 21 keypoints name no side; give side='right' or side='left' (--side_of)"

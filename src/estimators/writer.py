@@ -16,9 +16,10 @@ from src.personalization.solver.status import usable
 from utils.artifacts import Predictions
 from utils.camera import mirror_points
 
-#: Meshes, cameras of the crop, and poses and shapes of a hand model that is not in use: of the points as they were.
+#: Meshes, cameras of the crop, places, and poses and shapes of a hand model that is not in use: of the hand as it was.
 STALE = (
-    *("pred_vertices", "vertices", "pred_vertices_smpl", "pred_cam", "pred_camera", "mhr_model_params"),
+    *("pred_vertices", "vertices", "pred_vertices_smpl", "soma_joints", "pred_cam", "pred_camera", "pred_trans"),
+    *("mhr_model_params", "hand_pose_params", "scale_params", "shape_params", "pred_pose_raw", "pred_joint_coords"),
     *("betas", "global_orient", "hand_pose", "pred_hand_betas", "pred_hand_pose"),
 )
 
