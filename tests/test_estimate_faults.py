@@ -318,7 +318,7 @@ def test_pictures_of_a_file_that_names_them_are_found_by_their_names(tmp_path: P
     Image.new("RGB", (64, 48)).save(tmp_path / "pictures" / "b.png")
     Image.new("RGB", (640, 480)).save(tmp_path / "pictures" / "b.jpg")
     put(tmp_path / "b.json", content)
-    with pytest.raises(EstimateFormatError, match=r"b is b.jpg and b.png"):
+    with pytest.raises(ArtifactError, match=r"b is b.jpg and b.png"):
         read_estimates(tmp_path / "b.json", "mediapipe", fov=60, images=tmp_path / "pictures")
 
 
@@ -368,6 +368,9 @@ def test_two_right_hands_of_a_picture_are_not_paired_by_chance(
     kept, own = paired(dataclasses.replace(rows, image_name=rows.image_name.copy()), labels)
     assert 0 not in kept.image_id and 1 not in kept.image_id and len(own) == len(rows) - 2
     assert "1 hands left out" in caplog.text
+    theirs, truth = (dataclasses.replace(rows, image_name=np.array(names)) for names in (
+        ["/x/P1/b.jpg", "/x/P2/b.jpg", "c"], ["P2/b.jpg", "P1/b.jpg", "c.png"]))  # fmt: skip
+    assert paired(theirs, truth)[1].image_id.tolist() == [1, 0, 2]
 
 
 def test_an_identity_that_names_nobody_says_whom_it_is_given_to(

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from src.engine.estimates.tracks import frames_of
 from src.estimators import FORMATS, EstimateFormatError, read_estimates, write_estimates
 from src.estimators.files import list_files
 from template import HandModel, load_hand_assets
@@ -227,7 +228,7 @@ def test_a_known_hand_is_read(tmp_path: Path, name: str, make: Callable[[bool], 
     case = make(left)
     read = read_estimates(put(tmp_path / f"b{case.suffix}", case.content), name, **case.options)
     row = hand_of(read, left)
-    assert str(read.image_name[row]).startswith("b") and (len(read) == 1 or name == "sam3d_body")
+    assert Path(read.image_name[row]).stem.startswith("b") and (len(read) == 1 or name == "sam3d_body")
     if case.pixels is not None:
         expected = np.column_stack([639 - case.pixels[:, 0], case.pixels[:, 1]]) if left else case.pixels
         np.testing.assert_allclose(read.keypoints_2d[row], expected, atol=1e-3)
@@ -523,10 +524,32 @@ def test_a_bodys_hand_outside_the_picture_is_left_out(tmp_path: Path, caplog: py
         read_estimates(tmp_path, "sam3d_body", K=REAL_K, image_size=SIZE)
 
 
-def test_folders_that_alone_tell_pictures_apart_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    two = [hamer(False).content | {"image": [f"{folder}/b.jpg"]} for folder in ("P1", "P2")]
-    read_estimates(put(tmp_path / "b.pt", two), "hamer", K=REAL_K)
-    assert "the picture b.jpg is of the folders P1 and P2" in caplog.text
+def test_folders_tell_pictures_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As tables, folders of pictures and videos have them; also of another machine."""
+    names = ["/data/P1/b_1.jpg", "C:\\data\\P2\\b_1.jpg"]
+    two = put(tmp_path / "b.pt", [hamer(False).content | {"image": [name]} for name in names])
+    table = tmp_path / "who.csv"
+    for given, subjects in (("P1/b_1.jpg,3\ndata/P2/b_1,4\n", [3, 4]), ("b_1.jpg,3\n", [3, 3])):
+        table.write_text("image,subject\n" + given)
+        read = read_estimates(two, "hamer", K=REAL_K, subjects=table)
+        assert read.subject_id.tolist() == subjects and read.image_name[1] == "C:/data/P2/b_1.jpg"
+    frames = [
+        hamer(False).content | {"image": [f"P{video}/b_{number}.jpg"]} for video in (1, 2) for number in (1, 2, 3)
+    ]
+    read = read_estimates(put(tmp_path / "frames.pt", frames), "hamer", K=REAL_K)
+    assert frames_of(read).video.tolist() == [0, 0, 0, 1, 1, 1]
+    one = put(tmp_path / "c.pt", hamer(False).content | {"image": ["b_1.jpg"]})
+    table.write_text("image,subject\nP1/b_1.jpg,3\nP2/b_1.jpg,4\n")
+    with pytest.raises(EstimateFormatError, match=r"several pictures that may be b_1.jpg .*subjects \[3, 4\]"):
+        read_estimates(one, "hamer", K=REAL_K, subjects=table)
+    pictures = tmp_path / "pictures"
+    for folder in ("", "P1", "P2"):
+        (pictures / folder).mkdir()
+        Image.new("RGB", SIZE).save(pictures / folder / "b_1.jpg")
+        read_estimates(two, "hamer", K=REAL_K, images=pictures)
+        assert ("pictures/b_1.jpg is taken for /data/P1/b_1.jpg and for C:/data/P2" in caplog.text) == (not folder)
+        (pictures / "b_1.jpg").unlink(missing_ok=True)
+        caplog.clear()
 
 
 class Evil:

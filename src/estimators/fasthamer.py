@@ -39,7 +39,6 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             box = entry.array("bbox", 4)
             check_box(box[:2], box[2:], (width, height), entry.where)
             points = entry.array("keypoints_3d", 21, 3)
-            entry.pictures = whole.pictures
             hand = Hand(entry, None, left, image_name(whole), (width, height), K, entry.array("keypoints_2d", 21, 2))
             hand.joints_3d, hand.betas = points, entry.array("betas", 10)
             hand.pose = np.concatenate([entry.array("global_orient", 1, 3, 3), entry.array("hand_pose", 15, 3, 3)])

@@ -12,18 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from src.estimators.records import EstimateFormatError
 from template.safe_pickle import safe_load
 from utils.artifact_checks import ArtifactError
-from utils.cameras.exif import shown_size
 from utils.files import READ_ERRORS, atomic_path, read_reason
 
 #: The last is read alone.
 SUFFIXES = (".npz", ".pt", ".pth", ".pkl", ".pickle", ".json", ".csv", ".pbtxt")
-#: Endings of pictures that Pillow reads without a plug-in.
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def list_files(path: str | os.PathLike) -> list[Path]:
@@ -117,32 +112,3 @@ def parse_pbtxt(text: str) -> dict[str, list[Any]]:
     if len(stack) != 1:
         raise ValueError("braces do not match")
     return stack[0]
-
-
-def without_ending(name: str) -> str:
-    """A picture's name without folder and ending; a number behind a dot (shot.0001) is none."""
-    path = Path(name)
-    return path.name if path.suffix[1:].isdigit() else path.stem
-
-
-def find_picture(folder: str | os.PathLike, name: str) -> Path | None:
-    """The picture of that name, with its suffix or without; None: it is not there.
-
-    Raises:
-        EstimateFormatError: there are several.
-    """
-    whole = Path(folder) / name
-    if whole.is_file():
-        return whole
-    files = [file for end in _PICTURES for one in (end, end.upper()) if (file := Path(f"{whole}{one}")).is_file()]
-    if len(files) > 1:
-        raise EstimateFormatError(f"{folder}: {name} is {' and '.join(file.name for file in files)}; leave one")
-    return files[0] if files else None
-
-
-def picture_size(images: str | os.PathLike, name: str) -> tuple[int, int] | None:
-    """Width, height px of `find_picture`'s, as it is shown."""
-    if (file := find_picture(images, name)) is None:
-        return None
-    with Image.open(file) as picture:
-        return shown_size(picture)

@@ -33,7 +33,6 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
                 left = key == "left_hand"
                 pose = to_matrices(entry.array("pred_hand_pose", 16, 3))
                 pixels = entry.array("pred_joints_img", 21, 3)[:, :2]
-                entry.pictures = whole.pictures
                 hand = Hand(entry, None, left, image_name(whole), options.size, None, pixels)
                 hand.pose, hand.betas = mirror_rotations(pose) if left else pose, entry.array("pred_hand_betas", 10)
                 hand.joints_3d, hand.hand_name = entry.array("pred_joints_smpl", 21, 3), HAND_NAME

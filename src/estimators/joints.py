@@ -7,11 +7,11 @@ number: ``keypoints_2d.0.0`` is the wrist's x, ``K.0.0`` the focal length.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
+from src.estimators.pictures import picture_name
 from src.estimators.records import Entry, EstimateFormatError, Hand, MissingKeyError, Options, check_centre
 
 SIGNS = ("keypoints_2d", "joints_3d", "is_left", "image")
@@ -49,7 +49,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
     for row, left in enumerate(sides):
         one = {key: None if value is None else value[row] for key, value in values.items()}
         size = options.size if one["image_size"] is None else (int(one["image_size"][0]), int(one["image_size"][1]))
-        image = os.fsdecode(images[row]) if isinstance(images[row], bytes) else str(images[row])
+        image = picture_name(images[row])
         hand = Hand(entry, (row, scale), bool(left), image, size, one["K"], one["keypoints_2d"], one["confidence"])
         hand.joints_3d = None if one["joints_3d"] is None else one["joints_3d"] * scale
         if one["K"] is not None and size is not None:

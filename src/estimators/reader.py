@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import logging
 import os
 from collections.abc import Collection, Sequence
@@ -13,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from src.estimators.files import list_files, load, picture_size, without_ending
+from src.estimators.files import list_files, load
 from src.estimators.formats import module_of, read_hands
+from src.estimators.pictures import find_picture, picture_name, picture_parts, picture_size, same_picture
 from src.estimators.records import (
     EstimateFormatError,
     Hand,
@@ -51,8 +51,8 @@ _NAMED = 20
 
 
 class SubjectTable:
-    """CSV with the columns image (the picture's name, with or without its suffix) and subject (a number), and side
-    (left, right) where two people are in one picture.
+    """CSV with the columns image (the picture's name, with or without its suffix and its folders) and subject (a
+    number), and side (left, right) where two people are in one picture.
 
     Raises:
         FileNotFoundError, EstimateFormatError: no such table, or not one.
@@ -72,7 +72,7 @@ class SubjectTable:
                 f"{list(rows[0] if rows else [])}"
             )
         self._table = table
-        self._known: dict[tuple[str, str], int] = {}
+        self._known: dict[str, dict[tuple[tuple[str, ...], str], int]] = {}  # by the name without its folders
         for number, row in enumerate(rows, start=2):
             image, subject, side = (str(row.get(name) or "").strip() for name in ("image", "subject", "side"))
             if not image or not subject.isdecimal() or len(subject) > 9 or side.lower() not in ("", "left", "right"):
@@ -80,26 +80,33 @@ class SubjectTable:
                     f"{table}, line {number}: image {image!r}, subject {subject!r}, side {side!r}; a picture's name, a "
                     "whole number, and left, right or nothing are meant"
                 )
-            key = without_ending(image), side.lower()
-            if self._known.setdefault(key, int(subject)) != int(subject):
+            parts = picture_parts(picture_name(image))
+            before = self._known.setdefault(parts[0], {}).setdefault((parts, side.lower()), int(subject))
+            if before != int(subject):
                 raise EstimateFormatError(
-                    f"{table}, line {number}: {image} is of subject {subject} and of {self._known[key]}; of two people "
-                    "in a picture the column side says whose hand is which"
+                    f"{table}, line {number}: {image} is of subject {subject} and of {before}; of two people in a "
+                    "picture the column side says whose hand is which"
                 )
 
     def subject_of(self, hand: Hand) -> int:
         """Number of the person whose hand it is.
 
         Raises:
-            EstimateFormatError: the table does not name its picture.
+            EstimateFormatError: the table does not name its picture, or several that may be it, of several people.
         """
-        name, side = without_ending(hand.image), "left" if hand.is_left else "right"
-        found = self._known.get((name, side), self._known.get((name, "")))
-        if found is None:
-            raise EstimateFormatError(
-                f"{self._table} does not say who is in {hand.name}; add it, or leave its result out"
-            )
-        return found
+        parts, side = picture_parts(hand.image), "left" if hand.is_left else "right"
+        known = self._known.get(parts[0], {})
+        for own in (side, ""):
+            found = {who for (names, of), who in known.items() if of == own and same_picture(names, parts)}
+            found = {known[parts, own]} if (parts, own) in known else found
+            if len(found) > 1:
+                raise EstimateFormatError(
+                    f"{self._table} has several pictures that may be {hand.name}, of the subjects {sorted(found)}; "
+                    "give their folders as the results do"
+                )
+            if found:
+                return found.pop()
+        raise EstimateFormatError(f"{self._table} does not say who is in {hand.name}; add it, or leave its result out")
 
 
 @dataclass(frozen=True)
@@ -160,8 +167,9 @@ class Reader:
             more = ", ..." if len(named) > _NAMED else ""
             logger.info("%s: of subjects %s%s", path, ", ".join(named[:_NAMED]), more)
         self._kept: dict[int, tuple[Any, list[Hand]]] = {}
-        self._room, self._warned, self._mixed = ROOM, False, False
-        self._folders: dict[str, str] = {}  # name of a picture: where the files first said that it lies
+        self._room, self._warned = ROOM, False
+        self._named: dict[Path, str] = {}  # pictures in `images`, and what the files first called them
+        self._told: set[Path] = set()  # pictures of which two names were told
         self._outside: dict[int, tuple[int, int]] = {}  # hands outside their picture, and all, by file
 
     def open(self, number: int, last: bool = False) -> tuple[Any, list[Hand]]:
@@ -172,10 +180,8 @@ class Reader:
             return self._kept.pop(number) if last else self._kept[number]
         file, options = self.files[number], self._options
         content = load(file)
-        if self.images is not None:
-            options = replace(options, size_in=functools.partial(picture_size, self.images))
+        options = replace(options, size_in=self._size_in_images)
         hands = self._inside(number, read_hands(content, self.format, file.stem, str(file), options))
-        self._tell_folders(hands)
         for hand in hands:
             if self._table is not None:
                 hand.subject = self._table.subject_of(hand)
@@ -194,7 +200,7 @@ class Reader:
         """
         outside, guesses = [], self.format == "sam3d_body"
         for hand in hands if self.format in _BY_POINTS else ():
-            size = hand.size or (None if self.images is None else picture_size(self.images, hand.image))
+            size = hand.size or self._size_in_images(hand.image)
             if size is not None and min(size) > 0 and not is_seen(hand, size):
                 outside.append(hand)
                 others = [count for file, count in self._outside.items() if guesses and file != number]
@@ -215,18 +221,19 @@ class Reader:
             return hands
         return [hand for hand in hands if not any(hand is one for one in outside)]
 
-    def _tell_folders(self, hands: list[Hand]) -> None:
-        """Warn, once, of pictures that only their folders, which are dropped, tell apart."""
-        for entry in {id(hand.entry): hand.entry for hand in hands}.values():
-            for name, folders in entry.pictures.items():
-                there = sorted(folders | {self._folders.setdefault(name, min(folders))})
-                if len(there) > 1 and not self._mixed:
-                    self._mixed = True
-                    logger.warning(
-                        "%s: the picture %s is of the folders %s, which are not told apart: --fps, --subjects tracks "
-                        "and tables take them for one; give the results of each folder alone",
-                        self.source, name, " and ".join(there),
-                    )  # fmt: skip
+    def _size_in_images(self, name: str) -> tuple[int, int] | None:
+        """Width, height px of the picture of that name, if it is there; warns of one that has two names."""
+        file = None if self.images is None else find_picture(self.images, name)
+        if file is None:
+            return None
+        first = self._named.setdefault(file, name)
+        if not same_picture(picture_parts(first), picture_parts(name)) and file not in self._told:
+            self._told.add(file)
+            logger.warning(
+                "%s is taken for %s and for %s: give the folder that has both with their folders (--images, images=)",
+                file, first, name,
+            )  # fmt: skip
+        return picture_size(file)
 
     def _size(self, number: int) -> int:
         """Bytes of a file's content in memory, about."""
@@ -237,7 +244,7 @@ class Reader:
         """What is kept of hands of a file."""
         found = []
         for hand in hands:
-            real = None if self.images is None else picture_size(self.images, hand.image)
+            real = self._size_in_images(hand.image)
             for size, what in ((self._options.size, "image_size says"), (real, "the picture has")):
                 if size is not None and hand.size is not None and tuple(size) != tuple(hand.size):
                     raise EstimateFormatError(

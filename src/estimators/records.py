@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from src.estimators.pictures import picture_name
 from utils.artifact_checks import ArtifactError
 from utils.camera import project_numpy
 from utils.cameras.intrinsics import MAX_OFF_CENTRE, checked_intrinsics, doubt_size
@@ -59,7 +59,6 @@ class Entry:
 
     def __init__(self, content: dict[str, Any], name: str, where: str, number: int = 0) -> None:
         self.content, self.name, self.where, self.number = content, name, where, number
-        self.pictures: dict[str, set[str]] = {}  # names of its pictures, and the folders that it says of each
         self._slots: dict[str, tuple[dict[str, Any], str]] = {}  # key: the dict that holds it, and its name there
         self._doubtful: dict[str, list[str]] = {}  # keys that several dicts hold, and where
         level = [("", content)]
@@ -168,7 +167,7 @@ def entries(content: Any, name: str, where: str, number: int = 0) -> Iterator[En
         nested = content and all(isinstance(item, (dict, list)) for item in content.values())
         if nested and all("." in str(key) for key in content):  # picture names
             for key, item in content.items():
-                yield from entries(item, str(key), f"{where}[{key!r}]")
+                yield from entries(item, picture_name(key), f"{where}[{key!r}]")
         else:
             yield Entry(content, name, where, number)
     else:
@@ -182,7 +181,7 @@ def _picture_of(item: Any) -> Any:
 
 
 def image_name(entry: Entry, index: int | None = None) -> str:
-    """The picture's name: of the entry, or else of the file."""
+    """The picture's name, with its folders, as the entry has it, or else the file's."""
     for key in _PICTURE:
         if entry.has(key):
             value = entry.get(key)
@@ -194,10 +193,7 @@ def image_name(entry: Entry, index: int | None = None) -> str:
                         f"{entry.where}: {key} names {len(value)} pictures, which do not belong to its hands one by one"
                     )
                 value = value[index]
-            value = os.fsdecode(value) if isinstance(value, bytes) else str(value)
-            folder, _, name = value.replace("\\", "/").rpartition("/")
-            if name:
-                entry.pictures.setdefault(name, set()).add(folder)
+            if name := picture_name(value).rstrip("/"):
                 return name
     return entry.name
 

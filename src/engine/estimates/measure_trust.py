@@ -17,6 +17,7 @@ import numpy as np
 from options.command_line import CommandParser, run_command
 from options.estimate_options import FORMATS
 from src.estimators import read_estimates
+from src.estimators.pictures import picture_parts, same_picture
 from src.personalization.estimates.measure import measure_trust
 from src.personalization.estimates.people import people_of
 from src.personalization.landmarks.model import find_landmarks
@@ -32,18 +33,27 @@ logger = logging.getLogger(__name__)
 def paired(estimates: Predictions, labels: Predictions) -> tuple[Predictions, Predictions]:
     """The hands that both know, row by row, by picture and side; the labels' subjects in both.
 
-    Two hands of one side in a picture cannot be told apart so: they are left out, and counted in the log.
+    Names agree if all folders that both have do. Two hands of one side in a picture cannot be told apart so: they are
+    left out, and counted in the log.
     """
     assert estimates.image_name is not None and labels.image_name is not None
     theirs, ours = (
-        list(zip(one.image_name.tolist(), one.is_left.tolist(), strict=True)) for one in (estimates, labels)
+        list(zip(map(picture_parts, one.image_name.tolist()), one.is_left.tolist(), strict=True))
+        for one in (estimates, labels)
     )
-    counts = Counter(theirs), Counter(ours)
-    several = {key for count in counts for key, number in count.items() if number > 1}
-    place = {key: row for row, key in enumerate(ours) if key not in several}
-    partner = np.array([place.get(key, -1) for key in theirs])
-    if left_out := sum(key in several for key in theirs):
-        logger.warning("%d hands left out: two of one side in a picture, who is who is not known", left_out)
+    called: dict[tuple[str, bool], list[int]] = {}  # rows of a picture's name without its folders, and side
+    for row, (parts, left) in enumerate(ours):
+        called.setdefault((parts[0], left), []).append(row)
+    fitting = [
+        [row for row in called.get((parts[0], left), ()) if same_picture(parts, ours[row][0])] for parts, left in theirs
+    ]
+    claims = Counter(row for rows in fitting for row in rows)
+    partner = np.array([rows[0] if len(rows) == 1 and claims[rows[0]] == 1 else -1 for rows in fitting])
+    if left_out := sum(map(bool, fitting)) - int((partner >= 0).sum()):
+        logger.warning(
+            "%d hands left out: two of one side in a picture, or pictures of one name, who is who is not known",
+            left_out,
+        )
     if not (partner >= 0).any():
         raise CalibrationError(
             f"{labels.source} and {estimates.source} have no picture in common: {labels.image_name[0]} is in the one, "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from src.engine.estimates.survey import Survey
-from src.estimators.files import find_picture
+from src.estimators.pictures import find_picture
 from src.personalization.calibration.population import Population
 from src.personalization.estimates.personalise import Personalised
 from src.personalization.solver.status import Status, usable

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from src.estimators.files import without_ending
+from src.estimators.pictures import without_ending
 from utils.artifacts import Predictions
 
 #: How far from its last place a hand may be, in sides of its box: in the next frame, more with each without it.
