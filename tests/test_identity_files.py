@@ -20,7 +20,7 @@ from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import Images
 from src.personalization.calibration.merging import merge_identities
 from src.personalization.calibration.population import Population
-from src.personalization.pairing import pair_keypoints
+from src.personalization.pairing import apart_from_calibration, pair_keypoints
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm, opened_identity
 from src.photos.calibrate import calibrate
@@ -92,6 +92,27 @@ def test_merging_refuses_what_means_nothing(assets: HandAssets, tmp_path: Path) 
     save_identity(tmp_path / "me.json", replace(first, evidence={"conflict": 3}))
     with pytest.raises(ArtifactError, match=r"me\.json: evidence\.conflict is 3"):
         opened_identity(tmp_path / "me.json", assets)
+
+
+def test_merged_images_count_within_their_own_splits(
+    assets: HandAssets, rows: Predictions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = rows.image_id.tolist()
+    files = [person(assets, image_ids=numbers[:2], images_of="dex_ycb s1_train", n_images=2)]
+    files += [person(assets, image_ids=numbers[1:4], images_of="dex_ycb s1_test"), person(assets, image_ids=[])]
+    merged = merge_identities(files, assets, Population())  # number 1 is of two pictures
+    assert merged.image_ids == numbers[:2] + numbers[1:4]
+    save_identity(tmp_path / "me.json", merged)
+    own = {8: load_identity(tmp_path / "me.json")}
+    here = replace(rows, dataset="dex_ycb", split="s1_test")
+    assert apart_from_calibration(here, own).tolist() == [True, False, False, False, True, True]
+    assert "on images of dex_ycb s1_train, these are of dex_ycb s1_test" in caplog.text
+    for other in (files[1], replace(files[1], images_of="")):
+        with pytest.raises(CalibrationError, match="the files share images"):
+            merge_identities([merged, other], assets, Population())
+    for bad in (["dex_ycb s1_train"], 3):
+        with pytest.raises(ArtifactError, match="images_of is"):
+            replace(merged, images_of=bad)
 
 
 def test_an_edited_identity_is_not_merged(assets: HandAssets, rows: Predictions, tmp_path: Path) -> None:

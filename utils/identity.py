@@ -32,7 +32,7 @@ class Identity(ShortRepr, OfHand):
         side: 'right', 'left', or 'both' where images of both hands were used.
         method: how betas were obtained, e.g. 'mean', 'top-k', 'confidence', 'least-squares', 'true'.
         n_images: number of images used; image_ids: their official numbers (may be empty), which count within
-            ``images_of``, data set and split; "": not known.
+            ``images_of``, data set and split ("": not known), of merged files of several a list, one for each number.
         hand_length_mm: of the zero-pose hand, wrist to middle fingertip; hand_length_std_mm: its
             standard deviation under ``covariance``, or None.
         covariance: (10,10) float64 of betas, symmetric positive semi-definite, or None.
@@ -65,7 +65,7 @@ class Identity(ShortRepr, OfHand):
     created_by: str = ""
     scale_evidence: str = "prior"
     evidence: dict[str, Any] = field(default_factory=dict)
-    images_of: str = ""
+    images_of: str | list[str] = ""
     landmarks: dict[str, np.ndarray] = field(default_factory=dict)
     source: str = field(default="Identity", repr=False, compare=False)
 
@@ -110,7 +110,12 @@ class Identity(ShortRepr, OfHand):
                     f"{1000 * MOST_OWN:.0f} are meant"
                 )
         self.subject_id = None if self.subject_id is None else self._whole("subject_id", self.subject_id)
-        for name in ("hand_name", "hand_hash", "method", "created_by", "scale_evidence", "images_of"):
+        of = self.images_of
+        if not isinstance(of, str) and not (
+            isinstance(of, list) and len(of) == len(self.image_ids) and all(isinstance(one, str) for one in of)
+        ):
+            raise ArtifactError(f"{self.source}: images_of is {of!r}; text, or a list as long as image_ids, is meant")
+        for name in ("hand_name", "hand_hash", "method", "created_by", "scale_evidence"):
             if not isinstance(getattr(self, name), str):
                 raise ArtifactError(f"{self.source}: {name} is {getattr(self, name)!r}; text is meant")
 
@@ -118,6 +123,11 @@ class Identity(ShortRepr, OfHand):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise ArtifactError(f"{self.source}: {name} is or holds {value!r}; a whole number is meant")
         return int(value)
+
+    def images(self) -> list[tuple[int, str]]:
+        """Each of ``image_ids`` with the data set and split that it counts within; "": not known."""
+        of = [self.images_of] * len(self.image_ids) if isinstance(self.images_of, str) else self.images_of
+        return list(zip(self.image_ids, of, strict=True))
 
     @property
     def length_mm(self) -> float:

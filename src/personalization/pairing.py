@@ -112,14 +112,15 @@ def apart_from_calibration(predictions: Predictions, identities: dict[int, Ident
     """
     apart, here = np.ones(len(predictions), dtype=bool), predictions.images_of
     for subject, identity in identities.items():
-        if identity.images_of and here and identity.images_of != here:
+        images = identity.images()
+        elsewhere = sorted({of for _, of in images if here and of not in ("", here)})
+        if elsewhere:
             logger.warning(
                 "%s: subject %d was calibrated on images of %s, these are of %s: the same ones are not left out",
-                *(identity.source, subject, identity.images_of, here),
+                *(identity.source, subject, " and ".join(elsewhere), here),
             )
-            continue
         rows = predictions.subject_id == subject
-        apart[rows] = ~np.isin(predictions.image_id[rows], identity.image_ids)
+        apart[rows] = ~np.isin(predictions.image_id[rows], [image for image, of in images if of not in elsewhere])
     return apart
 
 

@@ -90,6 +90,7 @@ def merge_identities(
         covariance = dispersed(covariance, sum(part[0] for part in (people, *shared)), count, most)
     length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
     first, last = identities[0], identities[-1]
+    images = [image for identity in identities for image in identity.images()]
     return replace(
         first,
         betas=betas,
@@ -99,8 +100,8 @@ def merge_identities(
         side=first.side if all(i.side == first.side for i in identities) else "both",
         method="merged " + " + ".join(dict.fromkeys(i.method.removeprefix("merged ") for i in identities)),
         n_images=sum(identity.n_images for identity in identities),
-        image_ids=[image for identity in identities for image in identity.image_ids],
-        images_of=first.images_of if all(i.images_of == first.images_of for i in identities) else "",
+        image_ids=[number for number, _ in images],
+        images_of=images[0][1] if len({of for _, of in images}) == 1 else [of for _, of in images],
         subject_id=first.subject_id if first.subject_id is not None else last.subject_id,
         created_by=last.created_by,
         scale_evidence=" + ".join(dict.fromkeys(p for i in identities for p in i.scale_evidence.split(" + "))),
@@ -163,9 +164,11 @@ def _check(identities: list[Identity], assets: HandAssets, population: Populatio
             raise CalibrationError(f"subjects differ: {first.subject_id} and {identity.subject_id}; nothing was merged")
         if first.side != identity.side and "both" not in (first.side, identity.side):
             raise CalibrationError(f"sides differ: {first.side} and {identity.side}; a person's hands are not alike")
-    images = [image for identity in identities for image in identity.image_ids]
-    if len(set(images)) < len(images):
-        raise CalibrationError("the files share images, which would count twice; calibrate from all images at once")
+    before: dict[int, list[str]] = {}  # number: where it counts
+    for number, of in (image for identity in identities for image in identity.images()):
+        if any(not of or other in ("", of) for other in before.setdefault(number, [])):
+            raise CalibrationError("the files share images, which would count twice; calibrate from all images at once")
+        before[number].append(of)
 
 
 def _check_evidence(identity: Identity, population: Population) -> None:
@@ -232,7 +235,7 @@ def _shared(
     Lengths are linearised at the files' mean betas.
     """
     evidence: dict[str, Any] = {
-        "prior": next((i.evidence["prior"] for i in identities if "prior" in i.evidence), ""),
+        "prior": population.hash,
         "errors_repeat": all(i.evidence.get("errors_repeat", False) for i in identities),
     }
     parts, betas = [], np.mean([identity.betas for identity in identities], axis=0)
