@@ -9,6 +9,9 @@ from options.estimate_options import ESTIMATE_OPTIONS, add_cue_arguments, add_es
 from options.image_options import add_picture_arguments
 from options.run_options import add_device_arguments, add_noise_arguments
 
+#: Images of a person that a calibration takes at most where --num_images does not say, by their source; None: all.
+#: Of estimates: what all images of a person share, more do not mend.
+NUM_IMAGES = {"--predictions": 20, "--images": None, "--estimates": 200}
 METHODS = ("mean", "median", "top_k", "confidence", "multi_frame")
 #: Options that only some of the sources read.
 _OF_SOURCE = {
@@ -55,11 +58,16 @@ _NEEDS = {
 }
 
 
+def source_of(args: argparse.Namespace) -> str:
+    """The option that says what is calibrated from; --images beside --estimates are their pictures."""
+    return "--estimates" if args.estimates else "--images" if args.images else "--predictions"
+
+
 class _Parser(CommandParser):
     """Refuses options that the source or the method does not use."""
 
     def check(self, args: argparse.Namespace) -> None:
-        source = "--estimates" if args.estimates else "--images" if args.images else "--predictions"
+        source = source_of(args)
         used = {option for option in args.given_options if source in _OF_SOURCE.get(option, (source,))}
         self.refuse_unused(args, used, source)
         if args.estimates and not args.format:
@@ -102,7 +110,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     add("--subject", type=int, help="only this subject (official number)")
     add = parser.add_argument_group("images").add_argument
-    add("--num_images", type=int, help="images to calibrate from (default: 20, of --images all)")
+    most = ", ".join(f"of {source} {f'up to {count}' if count else 'all'}" for source, count in NUM_IMAGES.items())
+    add("--num_images", type=int, help=f"images of a person to calibrate from (default: {most})")
     add("--select", default="random", choices=("random", "confidence", "informative"))
     add("--seed", type=int, default=0)
     add("--draws", type=int, default=1, help="repeat with seeds SEED, SEED+1, ... and show the spread")

@@ -387,6 +387,7 @@ def test_nobody_asked_for_images_that_are_not_there(tmp_path: Path, caplog: pyte
     words = f"--estimates {two_people(tmp_path)} --format joints --unit mm --output {tmp_path / 'out'}"
     calibrate_command(words, accept_conflict=True)
     assert len(list((tmp_path / "out").iterdir())) == 2 and "asked for" not in caplog.text
+    assert "up to 20, of --images all, of --estimates up to 200)" in " ".join(calibrate_parser().format_help().split())
     calibrate_command(f"{words} --num_images 9 --images {tmp_path}", accept_conflict=True)
     assert load_identity(tmp_path / "out" / "identity_subject-01.json").subject_id == 1
     assert "fewer than the 9 asked for" in caplog.text

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from options.calibrate import NUM_IMAGES
 from src.engine.distributed import DistributedContext, init_distributed, process_group
 from src.engine.estimates.batches import BATCH, personalised_batches
 from src.engine.estimates.outputs import ROWS, Outputs
@@ -31,7 +32,6 @@ from src.personalization.estimates.evidence import Estimates, believed, landmark
 from src.personalization.estimates.one_hand import check_one_hand
 from src.personalization.estimates.people import people_of
 from src.personalization.estimates.personalise import (
-    MOST_IMAGES,
     Personalised,
     calibrate_estimates,
     personalise_rows,
@@ -109,14 +109,13 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
     assets = load_hand_assets(args.mano_dir, side="right")
     people = people_of(assets, args.prior_from)
     reader = Reader(args.estimates, args.format, **reading(args))
-    most = max(args.num_images or 0, MOST_IMAGES if args.select == "random" else CHOSEN_FROM)
+    most = max(args.num_images or 0, NUM_IMAGES["--estimates"] if args.select == "random" else CHOSEN_FROM)
     seen = survey(reader, sys.maxsize if args.subjects == TRACKS else most, DistributedContext())
     ready = prepared(args, by_tracks(args, seen.sample(reader)), assets, people, device)
     if args.output is None:
         one_person = len(np.unique(ready.rows.subject_id)) == 1
         args.output = DEFAULT_IDENTITY if one_person else str(Path(DEFAULT_IDENTITY).parent)
         logger.info("--output is not given: %s", args.output)
-    at_most = MOST_IMAGES if args.num_images is None else None
     if args.method != "multi_frame" and ready.rows.betas is None:
         raise CalibrationError(f"{args.estimates}: {args.format} has no betas and no 3D joints to average")
     if not args.accept_conflict:
@@ -124,7 +123,7 @@ def calibrate(args: argparse.Namespace) -> dict[int, Identity]:
     if args.method == "multi_frame":
         ready = believed(ready, assets, people)
     options = stated_options(args, ready.calibration_options(assets, people, device))
-    return calibrate_and_write(args, Images(named_by_content(ready.rows)), options, assets, device, at_most)
+    return calibrate_and_write(args, Images(named_by_content(ready.rows)), options, assets, device)
 
 
 def personalise(args: argparse.Namespace) -> None:
@@ -163,7 +162,7 @@ def personalise(args: argparse.Namespace) -> None:
         whole = args.fps is not None or args.subjects == TRACKS  # hands are followed through all frames
         if whole and context.world_size > 1:
             raise ValueError("--fps and --subjects tracks look at all frames together; run them in one process")
-        seen = survey(reader, sys.maxsize if whole else MOST_IMAGES, context)
+        seen = survey(reader, sys.maxsize if whole else NUM_IMAGES["--estimates"], context)
         started, busy = time.perf_counter(), time.process_time()
         some = prepared(args, by_tracks(args, seen.sample(reader)), assets, people, device)
         subjects, sides = seen.people()

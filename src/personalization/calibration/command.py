@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from datasets import open_labels
+from options.calibrate import NUM_IMAGES, source_of
 from src.personalization.calibration.data_set_evidence import with_evidence
 from src.personalization.calibration.identity import calibrate_person
 from src.personalization.calibration.images import Images
@@ -38,8 +39,6 @@ from utils.joints import FINGERS
 
 logger = logging.getLogger(__name__)
 
-#: Images of a person to calibrate from unless --num_images says otherwise; of own photos: all.
-NUM_IMAGES = 20
 #: Standard deviation of a breadth or a finger's length by ruler, mm.
 RULER_STD_MM = 2.0
 
@@ -86,19 +85,16 @@ def calibrate_and_write(
     options: CalibrationOptions,
     assets: HandAssets,
     device: torch.device,
-    at_most: int | None = None,
 ) -> dict[int, Identity]:
     """Calibrate, write and report as the command line says, one subject after the other: what is done is kept.
-
-    Args:
-        at_most: images of a person, where nobody asked for a number.
 
     Raises:
         ArtifactError, CalibrationError: see the functions called; of several subjects after all have been tried.
     """
     if args.draws < 1:
         raise CalibrationError(f"--draws is {args.draws}; at least one is needed")
-    if args.draws > 1 and args.images and args.num_images is None and at_most is None:
+    most = NUM_IMAGES[source_of(args)]
+    if args.draws > 1 and args.num_images is None and most is None:
         raise CalibrationError("--draws draws among the photos: say how many each takes (--num_images)")
     model, output = joints_model(assets, options.landmarks, device), Path(args.output)
     one_file = args.output.endswith(".json")
@@ -113,13 +109,11 @@ def calibrate_and_write(
         raise CalibrationError(f"a length is one person's, but there are subjects {[*subjects]}; give --subject")
     earlier = None if args.merge_with is None else opened_identity(args.merge_with, assets)
     choices = {name: getattr(args, name) for name in ("method", "select", "top_k", "temperature", "num_images")}
-    if args.num_images is None and not args.images:
-        choices["num_images"] = NUM_IMAGES
     choices["created_by"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     written, errors = {}, {}
     for subject, own in subjects.items():
-        if at_most is not None:
-            choices["num_images"] = min(at_most, len(own.predictions))
+        if args.num_images is None and most is not None:
+            choices["num_images"] = min(most, len(own.predictions))
         try:
             draws = [
                 calibrate_person(own, subject, assets, model, options, seed=args.seed + draw, **choices)
@@ -127,7 +121,7 @@ def calibrate_and_write(
             ]
             lengths = [draw.hand_length_mm for draw in draws]
             differ = any(draw.image_ids != draws[0].image_ids for draw in draws)
-            if args.images and args.estimates is None and args.subject is None:  # whoever is in the photos
+            if source_of(args) == "--images" and args.subject is None:  # whoever is in the photos
                 draws[0] = replace(draws[0], subject_id=None)
             if earlier is not None:
                 new = replace(draws[0], source=f"the new calibration of subject {subject}")

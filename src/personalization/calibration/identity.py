@@ -64,7 +64,7 @@ def calibrate_person(
     options: CalibrationOptions,
     *,
     method: str = "multi_frame",
-    num_images: int | None = 20,
+    num_images: int | None = None,
     select: str = "random",
     seed: int = 0,
     top_k: int = 10,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from options.calibrate import NUM_IMAGES
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.images import rows_by_subject
 from src.personalization.calibration.population import Population
@@ -28,8 +29,6 @@ from utils.artifacts import Identity, Predictions
 
 logger = logging.getLogger(__name__)
 
-#: Images of a person to calibrate from, at random where there are more: what all of them share, more do not mend.
-MOST_IMAGES = 200
 #: rad, of the hand's orientation and of finger joints: at least so far may rotations lie from the estimator's in the
 #: last fit. Where they err in what the picture shows, the keypoints err alike, and poses of 3D joints hold usual poses
 #: already: as sure as the trust file says, they would count twice. On 22 to 44 simulated people, none of the
@@ -85,7 +84,7 @@ def calibrate_estimates(
     rows, given = named_by_content(believed(ready, assets, people).rows), {"device": device, "created_by": created_by}
     found = {}
     for subject, own in rows_by_subject(rows).items():
-        count = min(len(own), MOST_IMAGES)
+        count = min(len(own), NUM_IMAGES["--estimates"])
         found |= calibrate_predictions(rows, assets, options, num_images=count, subject=subject, **given)
     return found
 
