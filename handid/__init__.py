@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from src.estimators import read_estimates, write_estimates
     from src.personalization.api import FittedHands, fit
     from src.personalization.calibration.online import OnlineCalibration
+    from src.personalization.terms.hand_size import load_identity
     from src.photos.api import load
     from src.photos.calibrate import calibrate
     from src.photos.image import UnusableImage
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from template.assets import HandAssets, load_hand_assets
     from template.layer import HandModel
     from template.pose import axis_angle_to_pose, mirror_pose, pca_to_pose, pose_to_axis_angle, pose_to_pca
-    from utils.identity import Identity, load_identity, save_identity
+    from utils.identity import Identity, save_identity
     from utils.mesh_io import write_mesh
 
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ _NAMES = {
     "src.estimators": ("read_estimates", "write_estimates"),
     "src.personalization.calibration.online": ("OnlineCalibration",),
     "src.personalization.api": ("FittedHands", "fit"),
+    "src.personalization.terms.hand_size": ("load_identity",),
     "src.photos.api": ("load",),
     "src.photos.calibrate": ("calibrate",),
     "src.photos.image": ("UnusableImage",),
@@ -72,7 +74,7 @@ _NAMES = {
     "template.assets": ("HandAssets", "load_hand_assets"),
     "template.layer": ("HandModel",),
     "template.pose": ("axis_angle_to_pose", "mirror_pose", "pca_to_pose", "pose_to_axis_angle", "pose_to_pca"),
-    "utils.identity": ("Identity", "load_identity", "save_identity"),
+    "utils.identity": ("Identity", "save_identity"),
     "utils.mesh_io": ("write_mesh",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

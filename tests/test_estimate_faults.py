@@ -182,6 +182,13 @@ def test_whose_identity_it_is_is_checked_in_python_too(tmp_path: Path) -> None:
             use(*given, identity=path, hand=assets)
     with pytest.raises(ArtifactError, match="edited"):
         load_identities(path, hands.subject_id, assets)
+    with pytest.raises(ArtifactError, match="edited"):
+        handid.load_identity(path, "right", assets)
+    with pytest.raises(ArtifactError, match="edited"):
+        handid.load_identity(path)
+    another = json.loads(path.read_text()) | {"hand_model": {"name": "MANO", "hash": "cafe"}}
+    path.write_text(json.dumps(another))
+    assert handid.load_identity(path).hand_hash == "cafe"  # whose length nobody can tell here
 
 
 def flat_length(assets: HandAssets) -> float:

@@ -15,7 +15,7 @@ from options.image_options import DETECTOR, NETWORK, OWN
 from src.engine.networks import is_told_shape
 from src.models import MODELS
 from src.models.mesh_joints import is_mesh_model
-from src.personalization.terms.hand_size import check_stated_length, tell_conflicts
+from src.personalization.terms.hand_size import load_identity
 from src.photos.api import ANONYMOUS, PERSONAL, PhotoEstimator, open_detector, open_estimator
 from src.photos.camera import parse_intrinsics
 from src.photos.detector.mediapipe_hands import install_advice, is_installed
@@ -25,7 +25,7 @@ from src.photos.estimator import HandEstimator
 from src.photos.keypoint_estimator import for_person
 from src.photos.onnx_network import through_onnx
 from template import load_hand_assets
-from utils.artifacts import Identity, load_identity
+from utils.artifacts import Identity
 from utils.cameras.files import read_camera
 from utils.cameras.intrinsics import checked_fov
 from utils.cameras.poses import CameraPose, check_count, read_poses
@@ -45,14 +45,12 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
     check_options(args)
     K, fov = parse_intrinsics(args.K) if args.K else None, checked_fov(args.fov)
     lens = read_camera(args.camera, args.camera_name) if args.camera else None
-    identity, side = load_identity(args.identity, args.hand) if args.identity else None, args.hand
     device, folder = choose_device(args.device, args.threads), Path(args.weights)
-    assets = load_hand_assets(args.mano_dir, "right")
-    if identity is not None:
-        tell_conflicts(check_stated_length(identity, assets))
-        if side is None and identity.side != "both" and not args.one_person:
-            side = identity.side
-            logger.info("%s is of a %s hand: those are looked for", identity.source, side)
+    assets, side = load_hand_assets(args.mano_dir, "right"), args.hand
+    identity = load_identity(args.identity, side, assets) if args.identity else None
+    if identity is not None and side is None and identity.side != "both" and not args.one_person:
+        side = identity.side
+        logger.info("%s is of a %s hand: those are looked for", identity.source, side)
     detector, source = None, keypoint_source(args)
     try:
         if source == DETECTOR:

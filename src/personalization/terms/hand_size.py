@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from src.personalization.solver.status import CalibrationError
-from template import HandAssets
+from template import HandAssets, right_hand
 from template.kinematics import JointsModel
-from utils.artifacts import ArtifactError, Identity, load_identity
+from utils.artifacts import ArtifactError, Identity
 from utils.identity import HALF_95
+from utils.identity import load_identity as read_identity
 from utils.joints import FINGERS, JOINT_NAMES, PARENTS
 
 logger = logging.getLogger(__name__)
@@ -242,16 +243,33 @@ def tell_conflicts(identity: Identity) -> None:
         )  # fmt: skip
 
 
+def load_identity(path: str | os.PathLike, side: str | None = None, hand: HandAssets | None = None) -> Identity:
+    """Read what `save_identity` wrote, and compare the length that it states with that of its betas.
+
+    Args:
+        path: the file, or a folder with a single one.
+        side: if given, refuse an identity of the other side ("both" suits either).
+        hand: the right hand's model that it must be of. None: the one in use (`load_hand_assets`); the length of an
+            identity of another is not looked at, and `Identity.check_hand` refuses it where it is used.
+
+    Raises:
+        FileNotFoundError, ArtifactError: see `utils.identity.load_identity` and `check_stated_length`.
+    """
+    found, assets = read_identity(path, side), right_hand(hand)
+    if hand is not None or found.hand_hash == assets.hash:
+        check_stated_length(found, assets)
+    tell_conflicts(found)
+    return found
+
+
 def opened_identity(identity: Identity | str | os.PathLike, assets: HandAssets) -> Identity:
     """An identity of this hand, or that of a file, after `check_stated_length`; of an object a failure is a warning.
 
     Raises:
-        TypeError: neither. Others: see `load_identity` and `check_stated_length`.
+        TypeError: neither. Others: see `load_identity`.
     """
     if isinstance(identity, str | os.PathLike):
-        found = check_stated_length(load_identity(identity), assets)
-        tell_conflicts(found)
-        return found
+        return load_identity(identity, hand=assets)
     if not isinstance(identity, Identity):
         raise TypeError(f"identity is a {type(identity).__name__}; an Identity or the path of its file is meant")
     identity.check_hand(assets)
