@@ -112,6 +112,17 @@ def test_arrays_of_another_layout_are_not_reshaped(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_estimates(file, "joints", unit="mm").keypoints_2d, points)
 
 
+@pytest.mark.parametrize("format", ["wilor_mini", "sam3d_body", "fasthamer"])
+def test_a_size_that_contradicts_the_files_camera_is_refused(tmp_path: Path, format: str) -> None:
+    """It made the mirror image of left hands, and with fov the camera."""
+    case = dict(CASES)[format](True)
+    content = case.content | {"image_size": [480, 640]} if format == "fasthamer" else case.content
+    given = {} if format == "fasthamer" else {"image_size": (1280, 960)}
+    file = put(tmp_path / f"b{case.suffix}", content)
+    with pytest.raises(EstimateFormatError, match="cannot belong to a picture of|640 x 480 px, image_size says 1280"):
+        read_estimates(file, format, fov=60, **given)
+
+
 def test_landmarks_in_pixels_are_named(tmp_path: Path) -> None:
     content = mediapipe(False).content
     for point in content["hand_landmarks"][0]:
@@ -226,6 +237,8 @@ def test_a_confidence_that_is_no_number_is_refused(person: dict[str, np.ndarray]
     trust[:, 4] = np.nan
     with pytest.raises(ValueError, match=r"must be in \[0,1\]"):
         handid.fit(person["keypoints"], person["K"], confidence=trust, hand=ASSETS)
+    with pytest.raises(ValueError, match=r"is \(0, 0\), the picture's corner"):
+        handid.fit(person["keypoints"], np.diag([615.0, 615.0, 1.0]), hand=ASSETS)
     online = handid.OnlineCalibration(assets=ASSETS, K=person["K"])
     with pytest.raises(CalibrationError, match=r"\[0,1\] is meant"):
         online.add(person["keypoints"][0], trust[0])

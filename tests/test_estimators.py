@@ -573,7 +573,8 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ({"subject": np.array([1.5])}, "subjects are whole numbers"),
     ({"subject": np.array([1, 2])}, "subject has 2 rows, is_left has 1"),
     ({"image": np.array([], dtype=str)}, "image has 0 rows"),
-    ({"image_size": np.array([64, 48])}, r"centre \(318, 244\) cannot belong to a picture of 64 x 48 px"),
+    ({"image_size": np.array([64, 48])}, "outside the picture of 64 x 48 px"),
+    ({"image_size": np.array([1280, 960])}, r"centre \(318, 244\) cannot belong to a picture of 1280 x 960 px"),
 ])  # fmt: skip
 def test_odd_rows_of_plain_joints_are_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     content = {**joints_npz(False).content, **change}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from src.estimators.pictures import picture_name
-from src.estimators.records import Entry, EstimateFormatError, Hand, MissingKeyError, Options, check_centre
+from src.estimators.records import Entry, EstimateFormatError, Hand, MissingKeyError, Options
 
 SIGNS = ("keypoints_2d", "joints_3d", "is_left", "image")
 _SHAPES = {"keypoints_2d": (21, 2), "joints_3d": (21, 3), "confidence": (21,), "K": (3, 3), "image_size": (2,)}
@@ -52,8 +52,6 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         image = picture_name(images[row])
         hand = Hand(entry, (row, scale), bool(left), image, size, one["K"], one["keypoints_2d"], one["confidence"])
         hand.joints_3d = None if one["joints_3d"] is None else one["joints_3d"] * scale
-        if one["K"] is not None and size is not None:
-            check_centre(one["K"], size, where, image)
         hand.subject = subjects[row]
         hands.append(hand)
     return hands

@@ -297,13 +297,15 @@ def is_seen(hand: Hand, size: tuple[int, int]) -> bool:
 
 
 def check_hand(hand: Hand, where: str) -> None:
-    """Raise unless the picture has a size, its camera, where the file says one, can be one, and the 3D joints are as
-    far apart as a hand's."""
-    where = f"{where}: {hand.name}"
+    """Raise unless the picture has a size, its camera, where the file says one, can be one and that picture's, and the
+    3D joints are as far apart as a hand's."""
+    source, where = where, f"{where}: {hand.name}"
     if hand.size is not None and min(hand.size) < 1:
         raise EstimateFormatError(f"{where}: a picture of {hand.size[0]} x {hand.size[1]} px; width, height are meant")
     if hand.K is not None:
         checked_intrinsics(hand.K, where)
+        if hand.size is not None:
+            check_centre(hand.K, hand.size, source, hand.name)
     if hand.joints_3d is not None:
         longest = float(np.linalg.norm(hand.joints_3d - hand.joints_3d[0], axis=1).max())
         if not MIN_HAND < longest < MAX_HAND:
@@ -320,7 +322,7 @@ def check_centre(K: np.ndarray, size: tuple[int, int], source: str, name: str) -
     if not (off <= MAX_OFF_CENTRE).all():
         raise EstimateFormatError(
             f"{source}: {name}: a K with the centre ({K[0, 2]:.4g}, {K[1, 2]:.4g}) cannot belong to a picture of "
-            f"{size[0]} x {size[1]} px; give the K of the pictures as they are"
+            f"{size[0]} x {size[1]} px; give K and the size (width, height) of the pictures as they are"
         )
     doubt_size(f"{source}: K", *(2 * K[:2, 2] + 1).round(3).tolist(), *size)
 

@@ -33,7 +33,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         points, shift = entry.array("pred_keypoints_3d", 21, 3), entry.array("pred_cam_t_full", 3)
         pixels = entry.array("pred_keypoints_2d", 21, 2)
         K = camera_of(points + shift, pixels, entry.where, float(entry.array("scaled_focal_length", 1)[0]))
-        size = options.size or (round(2 * K[0, 2]), round(2 * K[1, 2]))
+        size = (round(2 * K[0, 2]), round(2 * K[1, 2]))
         box = entry.array("hand_bbox", 4)
         check_box(box[:2], box[2:], size, entry.where)
         rotations = np.concatenate([entry.array("global_orient", 1, 3), entry.array("hand_pose", 15, 3)])

@@ -44,7 +44,7 @@ def checked_fov(fov: Any, name: str = "--fov") -> float | None:
 
 def checked_intrinsics(K: Any, source: object, one: bool = False) -> np.ndarray:
     """K (3,3), or one for each image (N,3,3) unless ``one`` is wanted, px, as float64 if it is a camera matrix: finite,
-    focal lengths above 0, last row (0, 0, 1).
+    focal lengths above 0, a centre, last row (0, 0, 1).
 
     Raises:
         ValueError: naming ``source`` and what is wrong.
@@ -63,6 +63,11 @@ def checked_intrinsics(K: Any, source: object, one: bool = False) -> np.ndarray:
             raise ValueError(
                 f"{source}: fx {fx:.4g}, fy {fy:.4g}, skew {skew:.4g} are no camera's, whose pixels are about square; "
                 f"{meant}"
+            )
+        if not one[:2, 2].any():
+            raise ValueError(
+                f"{source}: the centre (cx, cy) of K is (0, 0), the picture's corner; {meant}, with the centre about "
+                "half its width and height"
             )
     return K
 
