@@ -26,11 +26,13 @@ from tests.test_estimators import (
     REAL_K,
     SIZE,
     hamer,
+    joints_csv,
     joints_npz,
     mediapipe,
     mmpose,
     put,
 )
+from utils.artifact_checks import ArtifactError
 from utils.joints import STANDARD_TO_MANO
 
 ASSETS = load_hand_assets(STAND_IN_PATH)
@@ -121,6 +123,19 @@ def test_a_size_that_contradicts_the_files_camera_is_refused(tmp_path: Path, for
     file = put(tmp_path / f"b{case.suffix}", content)
     with pytest.raises(EstimateFormatError, match="cannot belong to a picture of|640 x 480 px, image_size says 1280"):
         read_estimates(file, format, fov=60, **given)
+
+
+def test_tables_have_as_many_columns_in_every_line(tmp_path: Path) -> None:
+    """Decimal commas move all numbers behind them; an empty line is none."""
+    text = joints_csv(False).content
+    file = tmp_path / "b.csv"
+    file.write_text(text + "\n\n")
+    assert len(read_estimates(file, "joints", unit="mm")) == 1
+    head, row = text.split()
+    for wrong in (row.replace(".", ",", 2), row.rpartition(",")[0]):
+        file.write_text(f"{head}\n{row}\n{wrong}\n")
+        with pytest.raises(ArtifactError, match=r"b.csv cannot be read .*line 3 has \d+ columns, the first one"):
+            read_estimates(file, "joints", unit="mm")
 
 
 def test_landmarks_in_pixels_are_named(tmp_path: Path) -> None:

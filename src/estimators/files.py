@@ -60,8 +60,12 @@ def load(path: Path) -> Any:
             return json.loads(path.read_text(encoding="utf-8-sig"))
         if suffix == ".csv":
             with open(path, newline="", encoding="utf-8-sig") as handle:
-                header, *rows = list(csv.reader(handle))
-            return {key: [row[column] for row in rows] for column, key in enumerate(header)}
+                lines = [(number, row) for number, row in enumerate(csv.reader(handle), start=1) if row]
+            header = lines[0][1] if lines else []
+            for number, row in lines:
+                if len(row) != len(header):
+                    raise ValueError(f"line {number} has {len(row)} columns, the first one {len(header)}")
+            return {key: [row[column] for _, row in lines[1:]] for column, key in enumerate(header)}
         if suffix == ".pbtxt":
             return parse_pbtxt(path.read_text(encoding="utf-8-sig"))
     except (*READ_ERRORS, pickle.UnpicklingError) as error:
