@@ -613,6 +613,14 @@ def test_options_that_a_format_does_not_read_are_refused(tmp_path: Path, option:
         read_estimates(tmp_path / "a.pt", "hamer", K=REAL_K, **option)
 
 
+@pytest.mark.parametrize("option", [{"unit": "cm"}, {"side": "Left"}, {"sides": "mirrored"}])
+def test_options_that_say_nothing_are_refused(tmp_path: Path, option: dict[str, str]) -> None:
+    """A misspelt "mirror" was taken for "subject"."""
+    case = mediapipe(False)
+    with pytest.raises(ValueError, match=f"{next(iter(option))} is .* must be one of"):
+        read_estimates(put(tmp_path / "a.json", case.content), "mediapipe", **case.options, **option)
+
+
 @pytest.mark.parametrize(("name", "make", "words"), [
     ("mediapipe", mediapipe, "hand_landmarks, hand_landmarks.z as it was, hand_world_landmarks"),
     ("frankmocap", frankmocap, "pred_joints_img.z as it was"), ("sam3d_body", sam3d_body, "shape_params as it was"),

@@ -26,9 +26,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             f"{type(content).__name__}, not arrays by name"
         )
     entry = Entry(content, name, where)
-    scale = {"m": 1.0, "mm": 0.001}.get(options.unit)
-    if scale is None:
-        raise ValueError(f"unit is {options.unit!r}; it must be 'm' or 'mm'")
+    scale = {"m": 1.0, "mm": 0.001}[options.unit]
     if not any(_has(entry, key) for key in ("keypoints_2d", "joints_3d")):
         raise MissingKeyError(
             f"{where}: the key 'keypoints_2d' or 'joints_3d' is missing (it has {sorted(map(str, content))[:20]})"

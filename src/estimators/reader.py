@@ -31,8 +31,12 @@ from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 
 logger = logging.getLogger(__name__)
 
-#: Options that one format reads, and what they are where nobody gives them.
-_READ_BY = {"side": ("mmpose", None), "sides": ("mediapipe", None), "unit": ("joints", "m")}
+#: Options that one format reads: which, what they are where nobody gives them, and what else they can be.
+_READ_BY: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
+    "side": ("mmpose", None, ("left", "right")),
+    "sides": ("mediapipe", None, ("mirror", "subject")),
+    "unit": ("joints", "m", ("mm",)),
+}
 
 #: Bytes of contents that a reader keeps: files are looked at up to three times, and most are small.
 ROOM = 16 * 2**20
@@ -154,11 +158,12 @@ class Reader:
             raise FileNotFoundError(f"images {str(images)!r}: no such folder; the folder of the pictures is meant")
         self.K = checked_fov(fov, "fov") if K is None else checked_intrinsics(K, "K", one=True)
         self._options = Options(side, sides, unit, None if image_size is None else _size(image_size))
-        for name, (reads, default) in _READ_BY.items():
-            if getattr(self._options, name) != default and format != reads:
-                raise ValueError(
-                    f"{name}={getattr(self._options, name)!r} is of the format {reads!r}; {format!r} does not use it"
-                )
+        for name, (reads, default, others) in _READ_BY.items():
+            value = getattr(self._options, name)
+            if value not in (default, *others):
+                raise ValueError(f"{name} is {value!r}; it must be one of {(default, *others)}")
+            if value != default and format != reads:
+                raise ValueError(f"{name}={value!r} is of the format {reads!r}; {format!r} does not use it")
         self._subjects = str(subjects)
         self._table = None if self._subjects in ("column", "file", "one") else SubjectTable(Path(subjects))
         self.files = list_files(path)
