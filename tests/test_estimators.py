@@ -651,3 +651,16 @@ def test_a_side_that_contradicts_the_files_own_is_refused(tmp_path: Path) -> Non
         assert read_estimates(file, "mmpose", side=given, **known).is_left.tolist() == [True]
     with pytest.raises(EstimateFormatError, match="its side is 'left'; side='right'"):
         read_estimates(put(tmp_path / "c.json", [hand | {"side": "left"}]), "mmpose", side="right", **known)
+
+
+@pytest.mark.parametrize("image", [torch.zeros(1, 3, 8, 8), torch.zeros(8, 8, 3).byte(), [[0, 1], [2, 3]], None, ""])
+def test_pixels_are_no_name(tmp_path: Path, image: Any) -> None:
+    file = put(tmp_path / "b.pt", hamer(False).content | {"image": image})
+    assert read_estimates(file, "hamer", K=REAL_K).image_name.tolist() == ["b"]
+
+
+def test_numbers_of_pictures_are_names(tmp_path: Path) -> None:
+    """The hands of such frames were a person each."""
+    frames = [mmpose(False).content[0] | {"image": number} for number in range(3)]
+    read = read_estimates(put(tmp_path / "b.json", frames), "mmpose", K=REAL_K, image_size=SIZE)
+    assert read.subject_id.tolist() == [0, 0, 0] and read.image_name.tolist() == ["0", "1", "2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -76,6 +77,12 @@ class Entry:
                     self._doubtful[key] = [path for path, _, _ in slots]
             level = [(f"{path}.{key}", inner) for path, one in level for key, inner in one.items()
                      if isinstance(inner, dict)]  # fmt: skip
+
+    @functools.cached_property
+    def pictures(self) -> tuple[str, np.ndarray] | None:
+        """The key that names its pictures, and the names, () or (N,); None: there is none."""
+        found = ((key, _names(self.get(key))) for key in _PICTURE)
+        return next(((key, names) for key, names in found if names is not None), None)
 
     def holds(self, key: str) -> bool:
         """Whether the key is there, also where it is None."""
@@ -176,26 +183,31 @@ def entries(content: Any, name: str, where: str, number: int = 0) -> Iterator[En
 
 def _picture_of(item: Any) -> Any:
     """What a dict of results says of its picture, if it names one."""
-    named = (item.get(key) for key in _PICTURE) if isinstance(item, dict) else ()
-    return next((value for value in named if isinstance(value, str | bytes) and value), None)
+    named = [_names(item.get(key)) for key in _PICTURE] if isinstance(item, dict) else []
+    return next((names.item() for names in named if names is not None and names.size == 1), None)
+
+
+def _names(value: Any) -> np.ndarray | None:
+    """Names or numbers of pictures, () or (N,), in a value of a file; None: it is none, or the pictures' pixels."""
+    if isinstance(value, torch.Tensor):
+        value = None if value.is_floating_point() else value.numpy()
+    found = np.asarray(value)
+    if found.ndim == 0 and found.item() in ("", b""):
+        return None
+    return found if found.dtype.kind in "US" or found.dtype.kind in "iu" and found.ndim < 2 or not found.size else None
 
 
 def image_name(entry: Entry, index: int | None = None) -> str:
     """The picture's name, with its folders, as the entry has it, or else the file's."""
-    for key in _PICTURE:
-        if entry.has(key):
-            value = entry.get(key)
-            if not isinstance(value, str | bytes) and np.ndim(value) > 0:
-                if index is None and len(value) == 1:
-                    index = 0
-                if index is None or index >= len(value):
-                    raise EstimateFormatError(
-                        f"{entry.where}: {key} names {len(value)} pictures, which do not belong to its hands one by one"
-                    )
-                value = value[index]
-            if name := picture_name(value).rstrip("/"):
-                return name
-    return entry.name
+    if entry.pictures is None:
+        return entry.name
+    key, names = entry.pictures
+    place = 0 if index is None and names.size == 1 or names.ndim == 0 else index
+    if place is None or place >= names.size:
+        raise EstimateFormatError(
+            f"{entry.where}: {key} names {names.size} pictures, which do not belong to its hands one by one"
+        )
+    return picture_name(names.flat[place])
 
 
 @dataclass
