@@ -69,7 +69,10 @@ def load(path: Path) -> Any:
         if suffix == ".pbtxt":
             return parse_pbtxt(path.read_text(encoding="utf-8-sig"))
     except (*READ_ERRORS, pickle.UnpicklingError) as error:
-        advice = "Files are read, never run: save arrays and plain dicts (npz, JSON, torch.save of tensors)"
+        advice = (
+            "Files are read, never run: save arrays and plain dicts (npz, JSON, pickle of NumPy arrays, torch.save of "
+            "tensors)"
+        )
         reason = f"{type(error).__name__}: {read_reason(error)}"
         raise ArtifactError(f"{path} cannot be read ({reason}). {advice}") from error
     raise ArtifactError(f"{path}: files that end in {path.suffix!r} are not known; known are {', '.join(SUFFIXES)}")
