@@ -397,7 +397,14 @@ def test_nobody_asked_for_images_that_are_not_there(tmp_path: Path, caplog: pyte
     assert "up to 20, of --images all, of --estimates up to 200)" in " ".join(calibrate_parser().format_help().split())
     calibrate_command(f"{words} --num_images 9 --images {tmp_path}", accept_conflict=True)
     assert load_identity(tmp_path / "out" / "identity_subject-01.json").subject_id == 1
-    assert "fewer than the 9 asked for" in caplog.text
+    assert caplog.text.count("fewer than the 9 asked for") == 2
+
+
+def test_keys_that_plain_joints_do_not_have_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = joints_npz(False).content | {"keypoint_confidence": np.zeros((1, 21)), "vertices": np.zeros(3)}
+    for _ in range(2):
+        read_estimates(put(tmp_path / "b.npz", content), "joints", unit="mm")
+    assert caplog.text.count("keypoint_confidence, vertices: not read; the keys are keypoints_2d, joints_3d, conf") == 1
 
 
 @pytest.mark.parametrize("image", [np.array("b.jpg"), np.array([["b.jpg"]]), np.array([b"b.jpg"])])

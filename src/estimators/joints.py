@@ -7,6 +7,8 @@ number: ``keypoints_2d.0.0`` is the wrist's x, ``K.0.0`` the focal length.
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,11 @@ import numpy as np
 from src.estimators.pictures import picture_name
 from src.estimators.records import Entry, EstimateFormatError, Hand, MissingKeyError, Options
 
+logger = logging.getLogger(__name__)
+
 SIGNS = ("keypoints_2d", "joints_3d", "is_left", "image")
 _SHAPES = {"keypoints_2d": (21, 2), "joints_3d": (21, 3), "confidence": (21,), "K": (3, 3), "image_size": (2,)}
+_READ = (*_SHAPES, "is_left", "image", "subject")
 _SIDES = {**dict.fromkeys(("true", "1", "1.0", "left"), True), **dict.fromkeys(("false", "0", "0.0", "right"), False)}
 
 
@@ -32,6 +37,7 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
             f"{where}: the key 'keypoints_2d' or 'joints_3d' is missing (it has {sorted(map(str, content))[:20]})"
         )
     entry.need("is_left", "image")
+    _tell_unread(tuple(sorted({str(key).partition(".")[0] for key in content} - set(_READ))))
     sides = [_SIDES.get(str(side).strip().lower()) for side in np.ravel(content["is_left"])]
     if None in sides:
         row = sides.index(None)
@@ -53,6 +59,13 @@ def read(content: Any, name: str, where: str, options: Options) -> list[Hand]:
         hand.subject = subjects[row]
         hands.append(hand)
     return hands
+
+
+@functools.lru_cache(maxsize=64)
+def _tell_unread(keys: tuple[str, ...]) -> None:
+    """Warn, once, of keys that are not of the format: a confidence by another name would not be heard."""
+    if keys:
+        logger.warning("plain joints: %s: not read; the keys are %s", ", ".join(keys), ", ".join(_READ))
 
 
 def _subjects(entry: Entry, rows: int) -> list[int]:

@@ -108,12 +108,14 @@ def calibrate_and_write(
     if len(subjects) > 1 and options.cues:
         raise CalibrationError(f"a length is one person's, but there are subjects {[*subjects]}; give --subject")
     earlier = None if args.merge_with is None else opened_identity(args.merge_with, assets)
-    choices = {name: getattr(args, name) for name in ("method", "select", "top_k", "temperature", "num_images")}
+    choices = {name: getattr(args, name) for name in ("method", "select", "top_k", "temperature")}
+    choices["num_images"] = most if args.num_images is None else args.num_images
     choices["created_by"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     written, errors = {}, {}
     for subject, own in subjects.items():
-        if args.num_images is None and most is not None:
-            choices["num_images"] = min(most, len(own.predictions))
+        if args.num_images is not None and len(own.predictions) < args.num_images:
+            said = (subject, len(own.predictions), args.num_images)
+            logger.warning("subject %d has %d images, fewer than the %d asked for: all are used", *said)
         try:
             draws = [
                 calibrate_person(own, subject, assets, model, options, seed=args.seed + draw, **choices)

@@ -78,7 +78,7 @@ def calibrate_person(
         model: of ``assets`` and the options' landmarks.
         method: one of `METHODS`, or an alias.
         num_images, select, seed: images to use (None: all), see `images.choose_images`; where there are fewer,
-            all are used, with a warning, and the identity says how many.
+            all are used, and the identity says how many.
         top_k, temperature: see `images.average_weights`.
 
     Raises:
@@ -91,10 +91,6 @@ def calibrate_person(
     if frames and (rows.pose is None or rows.keypoints_2d is None):
         raise CalibrationError(f"{rows.source} lacks poses or 2D keypoints; multi-frame calibration needs both")
     there = len(own.predictions)
-    if num_images is not None and there < num_images:
-        logger.warning(
-            "subject %d has %d images, fewer than the %d asked for: all are used", subject, there, num_images
-        )
     information, prior = None, None
     if select == "informative" and frames and own.views is None:
         given = (None if value is None else value[0] for value in own.tensors[:5])

@@ -81,12 +81,8 @@ def calibrate_estimates(
     options = replace(options, cues=cues, accept_conflict=accept_conflict, same_video=same_video)
     if not accept_conflict:
         check_one_hand(ready.rows)
-    rows, given = named_by_content(believed(ready, assets, people).rows), {"device": device, "created_by": created_by}
-    found = {}
-    for subject, own in rows_by_subject(rows).items():
-        count = min(len(own), NUM_IMAGES["--estimates"])
-        found |= calibrate_predictions(rows, assets, options, num_images=count, subject=subject, **given)
-    return found
+    rows, most = named_by_content(believed(ready, assets, people).rows), NUM_IMAGES["--estimates"]
+    return calibrate_predictions(rows, assets, options, num_images=most, device=device, created_by=created_by)
 
 
 def personalise_rows(
