@@ -204,7 +204,8 @@ def test_never_one_hand_of_mano_and_the_other_of_the_stand_in(tmp_path: Path, mo
 
 def test_left_hands_are_mirrored_so_that_their_model_is_the_right_one() -> None:
     """Of a left hand's model, mirrored keypoints would be fitted by 25 mm wrongly."""
-    left, K, points = load_hand_assets(STAND_IN_PATH, "left"), np.diag([600.0, 600, 1]), np.ones((1, 21, 2))
+    left, points = load_hand_assets(STAND_IN_PATH, "left"), np.ones((1, 21, 2))
+    K = np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]])
     for call in (
         lambda: handid.fit(points, K, hand=left, side="left"),
         lambda: handid.calibrate(points, K=K, assets=left),
