@@ -24,7 +24,7 @@ from src.photos.calibrate import calibrate
 from src.photos.camera import choose_camera
 from src.photos.detector.detection import Detection
 from src.photos.image import Photo
-from template import HandAssets, HandModel
+from template import HandAssets, HandModel, pca_to_pose
 from utils.artifacts import Predictions, load_identity
 from utils.camera import square_box
 from utils.cameras.lens import CameraModel
@@ -256,3 +256,65 @@ def test_copies_of_a_hand_are_left_out(assets: HandAssets, caplog: pytest.LogCap
     hands = keypoints_of(twice, rows.K[0])
     np.testing.assert_array_equal(hands.keypoints, keypoints_of(rows.keypoints_2d, rows.K[0]).keypoints)
     assert f"2 of {len(twice)} hands are the same as one before" in caplog.text
+
+
+def hands_in_space(assets: HandAssets, count: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (N,21,3) m of a person's hands in any pose and place, off by ``noise`` m; the person's betas (10,)."""
+    people, random = shapes_of(assets), np.random.default_rng(seed)
+    betas = random.multivariate_normal(people.betas_mean, people.betas_covariance)
+    turn, bend, place = (torch.as_tensor(random.normal(size=(count, size))) for size in (3, 45, 3))
+    pose = pca_to_pose(assets, turn, 0.7 * bend * (torch.arange(45) < 12))
+    hand = HandModel(assets, dtype=torch.float64)
+    joints = hand(pose, torch.as_tensor(betas).expand(count, 10), place).joints.numpy()
+    return joints + random.normal(size=joints.shape) * noise, betas
+
+
+def test_intervals_of_joints_in_space_hold(assets: HandAssets) -> None:
+    """Joints of independent errors: who told so gets betas as far off as the covariance says, and hands no longer or
+    shorter than they are."""
+    squares, lengths = [], []
+    for seed in range(8):
+        joints, betas = hands_in_space(assets, 30, 0.004, seed)
+        found = calibrate(joints=joints, error_correlation=0.0)
+        off = found.betas - betas
+        squares.append(off @ np.linalg.solve(found.covariance, off) / 10)
+        lengths.append((found.length_mm - ruler(assets, betas)) / found.hand_length_std_mm)
+    assert 0.6 < np.mean(squares) < 1.5, squares
+    assert abs(np.mean(lengths)) < 1.0 and np.std(lengths) < 1.6, lengths
+
+
+def test_joints_in_space_of_either_hand(assets: HandAssets, tmp_path: Path) -> None:
+    joints, betas = hands_in_space(assets, 12, 0.003, 3)
+    found = calibrate(joints=joints)
+    assert (found.side, found.method, found.scale_evidence) == ("right", "joints_3d", "joints_3d")
+    repeats = found.evidence["repeats"]
+    assert repeats["views"] == 12 and repeats["worth"] == pytest.approx(12 / (1 + 0.3 * 11), abs=0.01)
+    again = calibrate(joints=np.concatenate([joints, joints, joints[:, :, [0, 1, 2]] + 1e-6]))  # frames that repeat
+    assert again.evidence["repeats"]["views"] == 12
+    assert again.hand_length_std_mm == pytest.approx(found.hand_length_std_mm, rel=0.05)
+    left = calibrate(joints=torch.as_tensor(joints * [-1, 1, 1]), hand="left")
+    np.testing.assert_allclose(left.betas, found.betas, atol=1e-3)
+    hidden = joints.copy()
+    hidden[:, 8] = np.nan
+    assert calibrate(joints=hidden, confidence=np.isfinite(hidden[..., 0]) * 1.0).hand_length_std_mm > 0
+    length = ruler(assets, betas)
+    ruled = calibrate(joints=joints, hand_length_mm=length, hand_length_std_mm=1.0)
+    assert ruled.scale_evidence == "ruler + joints_3d" and ruled.hand_length_std_mm < 1.0
+    ruled.save(tmp_path / "me.json")
+    assert load_identity(tmp_path / "me.json").length_mm == pytest.approx(ruled.length_mm, abs=1e-3)
+
+
+def test_joints_in_space_that_are_none(assets: HandAssets) -> None:
+    joints, betas = hands_in_space(assets, 12, 0.003, 3)
+    for wrong, said in (
+        ({"joints": joints * [-1, 1, 1]}, "mirror images are better right hands"),
+        ({"joints": 1000 * joints}, "are they metres"),
+        ({"joints": joints[:, :20]}, "must be|are meant"),
+        ({"joints": joints, "hand_length_mm": ruler(assets, betas) + 40}, "standard deviations apart"),
+        ({"joints": joints, "K": np.eye(3)}, "K and same_video are of pictures"),
+        ({"joints": joints, "source": "photos"}, "or else joints="),
+        ({"source": joints[..., :2], "landmarks": "mediapipe"}, "landmarks: of joints"),
+    ):
+        with pytest.raises(CalibrationError, match=said):
+            calibrate(**wrong)
+    assert "conflict" in calibrate(joints=joints, hand_length_mm=250, accept_conflict=True).evidence

@@ -14,6 +14,7 @@ import torch
 
 from options.image_options import DETECTOR, OWN
 from src.personalization.calibration.command import calibrate_and_write, stated_options
+from src.personalization.calibration.from_joints import calibrate_joints
 from src.personalization.calibration.from_keypoints import (
     SOMEBODY,
     are_results,
@@ -32,8 +33,9 @@ from src.personalization.calibration.population import (
     load_population,
     shapes_of,
 )
+from src.personalization.calibration.views import SHARED
 from src.personalization.estimates.sides import check_stated_side
-from src.personalization.landmarks.model import find_landmarks
+from src.personalization.landmarks.model import LandmarkModel, find_landmarks, load_landmarks
 from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import ruler_cues
 from src.photos.camera import GUESSED, Camera, lens_camera, parse_intrinsics
@@ -47,6 +49,7 @@ from src.photos.measuring.plane import RECTANGLES
 from src.photos.result import Result
 from src.photos.setup import check_detector
 from template import HandAssets, load_hand_assets, right_hand
+from utils.artifact_checks import as_array
 from utils.artifacts import HandMismatchError, Identity, Predictions
 from utils.cameras.intrinsics import checked_fov, checked_intrinsics
 from utils.cameras.lens import CameraModel
@@ -58,8 +61,9 @@ DEFAULT_OUTPUT = "out/own_photos/identity.json"
 
 
 def calibrate(
-    source: Any,
+    source: Any = None,
     *,
+    joints: Any = None,
     K: Any = None,
     confidence: Any = None,
     fov: float | None = None,
@@ -82,6 +86,7 @@ def calibrate(
     accept_conflict: bool = False,
     same_video: bool | None = None,
     error_correlation: float | None = None,
+    landmarks: LandmarkModel | str | os.PathLike | None = None,
 ) -> Identity:
     """One person's hand shape, with its uncertainty, from many images. The more, and the more varied, the better.
 
@@ -93,13 +98,15 @@ def calibrate(
         source: a folder of photos of one person, or paths of photos; or `Predictions` of one person
             (or of several, and ``subject``); or 2D keypoints (N,21,2), px, standard order, one hand an image; or
             results of ``handid.load(...)``, of which the keypoints are taken.
+        joints: instead, (N,21,3) points in space, m of their own, as `handid.fit` takes them, of one side (``hand``).
+            An error of their scale is in no interval. ``error_correlation`` of theirs is 0.3 if not said.
         K: (3,3) px, of pictures of one size, of keypoints (N,3,3) too; None: EXIF, ``<name>_K.npy``, or ``fov``.
-        confidence: (N,21) in [0,1] of keypoints, zero where unseen; None: all one.
+        confidence: (N,21) in [0,1] of keypoints or joints, zero where unseen; None: all one.
         fov: degrees of view across the photos' longer side.
         camera: of photos, a lens with distortion: its file or numbers (`utils.cameras.files.read_camera`); camera_name:
             which one of a file with several.
         hand: "left" or "right": of photos only hands of that side; None: both, a person's hands share their shape.
-            Keypoints are of a right hand unless "left".
+            Keypoints and joints are of a right hand unless "left".
         hand_length_mm: ruler, wrist joint to middle fingertip of the stretched hand. One camera does not see absolute
             size: without it the size rests on what people's hands are like.
         hand_length_std_mm: of the ruler; 3 (if not said) is careful measuring, 5 is not.
@@ -109,6 +116,7 @@ def calibrate(
         assets: the right hand's model, also for left hands; None: `load_hand_assets`.
         keypoints: who finds the hands of photos, "mediapipe", or "own": our own detector; finder: another one, whose
             points are mediapipe's unless its ``name`` says otherwise.
+        landmarks: of joints, whose points these are, e.g. "mediapipe", as of `handid.fit`.
         card, paper, letter: a picture of the flat hand beside a bank card, an A4 or a US Letter sheet, which tells the
             hand's size as a ruler does; corners: (4,2) px of it there, about its outline, a long side first; None:
             looked for.
@@ -128,6 +136,8 @@ def calibrate(
         CalibrationError, FileNotFoundError, ValueError: nothing to calibrate from, several people, or it contradicts
             itself; says what.
     """
+    if (source is None) == (joints is None):
+        raise CalibrationError("give photos, results, predictions or keypoints, or else joints=, (N,21,3) m")
     kinds = {"photos"} if isinstance(source, str | os.PathLike) else set()
     if not kinds and isinstance(source, Sequence):
         kinds = {
@@ -139,17 +149,9 @@ def calibrate(
     photos = kinds == {"photos"}
     if hand not in (None, "left", "right"):
         raise CalibrationError(f"hand is {hand!r}; it must be 'left', 'right' or None")
-    of_photos = {
-        "fov": fov,
-        "camera": camera,
-        "camera_name": camera_name,
-        "card": card,
-        "paper": paper,
-        "letter": letter,
-        "corners": corners,
-        "finder": finder,
-    }
-    of_photos["keypoints"] = None if keypoints == DETECTOR else keypoints
+    of_photos: dict[str, Any] = {"fov": fov, "camera": camera, "camera_name": camera_name, "card": card, "paper": paper}
+    of_photos |= {"letter": letter, "corners": corners, "keypoints": None if keypoints == DETECTOR else keypoints}
+    of_photos["finder"] = finder
     own = {"K": K, "confidence": confidence, "hand": hand}
     if not photos and (given := [name for name, value in of_photos.items() if value is not None]):
         raise CalibrationError(f"{', '.join(given)}: of photos; others bring or take K, and take hand_length_mm")
@@ -171,6 +173,16 @@ def calibrate(
     told: dict[str, Any] = {"cues": cues, "accept_conflict": accept_conflict, "same_video": same_video}
     if (share := error_correlation) is not None:
         told |= {"errors_repeat": False, "error_correlation": share, "video_correlation": share}
+    if joints is not None:
+        if K is not None or same_video is not None:
+            raise CalibrationError("K and same_video are of pictures; of joints error_correlation says what repeats")
+        if landmarks is not None and not isinstance(landmarks, LandmarkModel):
+            landmarks = load_landmarks(landmarks, assets.hash)
+        options = CalibrationOptions(population=shapes_of(assets, people), landmarks=landmarks)
+        options = replace(options, **({"error_correlation": SHARED} | told))
+        return calibrate_joints(as_array(joints), confidence, hand or "right", assets, options, subject, device)
+    if landmarks is not None:
+        raise CalibrationError("landmarks: of joints; what finds the keypoints of pictures is known")
     said = subject
     if isinstance(source, Predictions):
         present, rows = list(rows_by_subject(source, subject)), source

@@ -116,11 +116,21 @@ def doubt_joints(
             "%d of %d hands lie more than %.0f mm off their joints (rows %s): is a joint of theirs wrong? Give missing "
             "ones a confidence of 0", len(far), len(off), MAX_MISFIT_MM, _some(far),
         )  # fmt: skip
+    other = mirrored(assets, points, trust, options, side)
+    if other is not None:
+        logger.warning("%s", other)
+
+
+def mirrored(
+    assets: HandAssets, points: torch.Tensor, trust: torch.Tensor | None, options: JointFitOptions, side: str
+) -> str | None:
+    """What speaks for points (N,21,3) m, right-hand convention, being the other side's; None where nothing does."""
     some = np.linspace(0, len(points) - 1, min(len(points), LEARN_FROM)).astype(int)  # more say the same
     ratio = mirror_ratio(assets, points[some], None if trust is None else trust[some], options)
     ratio = ratio[torch.isfinite(ratio)]
     if len(ratio) and float(ratio.median()) < (MIRRORED if len(ratio) >= LEAST_HANDS else ONE_MIRRORED):
-        logger.warning(
-            "%d joints' mirror images are better %s hands (misfit times %.2f, median): are axes left-handed (Unity), "
-            "or the hands of the other side?", len(ratio), side, float(ratio.median()),
-        )  # fmt: skip
+        return (
+            f"{len(ratio)} joints' mirror images are better {side} hands (misfit times {float(ratio.median()):.2f}, "
+            "median): are axes left-handed (Unity), or the hands of the other side?"
+        )
+    return None

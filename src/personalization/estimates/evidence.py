@@ -143,7 +143,10 @@ def prepare(
             "likes; give the K (or --fov) of the pictures"
         )
     if estimates.keypoints_2d is None:
-        raise CalibrationError(f"{estimates.source}: no 2D keypoints, and without them no hand has a place")
+        raise CalibrationError(
+            f"{estimates.source}: no 2D keypoints, and without them no hand has a place; metric 3D joints alone are "
+            "for handid.calibrate(joints=...) and handid.fit(joints=...)"
+        )
     own = estimates.hand_name == assets.name == "MANO" if theirs is None else theirs
     own = own and estimates.pose is not None and estimates.betas is not None
     if trust is not None and trust.name not in (estimates.model_name, LIKE.get(estimates.model_name)):

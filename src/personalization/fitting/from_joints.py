@@ -43,6 +43,8 @@ MIRRORED, LEAST_HANDS = 0.93, 4
 #: Median of the hands' distances to their 3D joints, mm, from which the joints are not those of hands, or in another
 #: order. mediapipe's of 231 real hands: 8, the furthest 17; joints in other orders: 18 (little finger first) to 47.
 MAX_MISFIT_MM = 16.0
+#: Of betas, for the derivative of the poses' room.
+VOLUME_STEP = 0.05
 #: Hands that tell how far their points are off: more say the same.
 LEARN_FROM = 64
 #: Times the median distance of hands to their points: hands further off say nothing about how far the others' are.
@@ -99,6 +101,19 @@ class JointFit:
         """(N,61,61) of 48 local rotation increments (rad, joint after joint), the wrist's place (m) and the betas
         (zero where they were given), by Laplace's method; computed when it is asked for."""
         return self._task.covariance({"pose": self.pose, "betas": self.betas}, self.std)
+
+    def volume_gradient(self) -> torch.Tensor:
+        """(N,10) of half the logarithm of the determinant of the pose's Hessian, by the betas: what integrating poses
+        out adds to the cost (`calibration.problem.log_volume_gradient`; how poses follow the betas is left out)."""
+        task, sides = self._task, []
+        for amount in torch.eye(10).to(self.betas) * VOLUME_STEP:
+            for sign in (1.0, -1.0):
+                state = {"pose": self.pose, "wrist": 0 * self.transl, "betas": self.betas + sign * amount}
+                *_, hessian, precision = task.linearised(state, self.std)
+                factor = factorise((hessian + precision)[:, POSE, POSE])
+                sides.append(factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1))
+        volumes = torch.stack(sides, dim=1).unflatten(1, (10, 2))
+        return (volumes[..., 0] - volumes[..., 1]) / (2 * VOLUME_STEP)
 
 
 def mirror_ratio(
