@@ -304,11 +304,12 @@ def test_joints_in_space_of_either_hand(assets: HandAssets, tmp_path: Path) -> N
     assert load_identity(tmp_path / "me.json").length_mm == pytest.approx(ruled.length_mm, abs=1e-3)
 
 
-def test_joints_in_space_that_are_none(assets: HandAssets) -> None:
+def test_joints_in_space_that_are_none(assets: HandAssets, caplog: pytest.LogCaptureFixture) -> None:
     joints, betas = hands_in_space(assets, 12, 0.003, 3)
     for wrong, said in (
         ({"joints": joints * [-1, 1, 1]}, "mirror images are better right hands"),
         ({"joints": 1000 * joints}, "are they metres"),
+        ({"joints": 0.35 * joints}, "are the joints metres"),
         ({"joints": joints[:, :20]}, "must be|are meant"),
         ({"joints": joints, "hand_length_mm": ruler(assets, betas) + 40}, "standard deviations apart"),
         ({"joints": joints, "K": np.eye(3)}, "K and same_video are of pictures"),
@@ -318,3 +319,5 @@ def test_joints_in_space_that_are_none(assets: HandAssets) -> None:
         with pytest.raises(CalibrationError, match=said):
             calibrate(**wrong)
     assert "conflict" in calibrate(joints=joints, hand_length_mm=250, accept_conflict=True).evidence
+    calibrate(joints=0.7 * joints)
+    assert "board" in caplog.text

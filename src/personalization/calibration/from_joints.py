@@ -22,7 +22,7 @@ from src.personalization.fitting.from_joints import MAX_MISFIT_MM, JointFitOptio
 from src.personalization.pairing import content_ids
 from src.personalization.solver.status import CalibrationError, usable
 from src.personalization.terms.frame_problem import ShapePrior
-from src.personalization.terms.hand_size import LengthCue, cue_conflict, lengths_mm
+from src.personalization.terms.hand_size import HAND_RANGE, LengthCue, cue_conflict, lengths_mm
 from src.personalization.terms.shape_terms import shape_terms
 from template import HandAssets
 from template.kinematics import JointsModel, joints_model
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 #: Hands that are fitted, evenly drawn where there are more: what their errors share, more do not mend.
 MOST_HANDS = 200
+#: Standard deviations of people's hand lengths beyond which the joints' scale is doubted.
+UNUSUAL = 3.0
 #: Fits of all hands, each from what all said before: single hands are drawn to people's mean, and linearised there.
 ROUNDS = 2
 
@@ -113,6 +115,14 @@ def calibrate_joints(
         further.setdefault("conflict", {})[cue.name] = round(abs(apart), 1)
     betas, covariance = (value.numpy() for value in _with_cues(model, known, options.cues))
     length, std = lengths_mm(assets, betas, covariance, ("hand",))["hand"]
+    usual, spread = lengths_mm(assets, options.population.betas_mean, options.population.betas_covariance, ("hand",))[
+        "hand"
+    ]
+    said = f"the hand comes out {length:.0f} mm long, people's are {usual:.0f} ± {spread:.0f}: are the joints metres?"
+    if not HAND_RANGE[0] < length / 1000 < HAND_RANGE[1]:
+        raise CalibrationError(said)
+    if abs(length - usual) > UNUSUAL * spread:
+        logger.warning("%s If they are triangulated, is the size of the cameras' board right?", said)
     return Identity(
         betas=betas,
         covariance=covariance,
