@@ -147,7 +147,7 @@ def test_an_identity_gives_its_shape_and_its_length(pictures: Path, tmp_path: Pa
     assert content["model"]["name"] == "mano_identity" and content["identity"]["hand_length_mm"] == round(length, 2)
     interval = entry["hand_length"]["interval_95_mm"]
     np.testing.assert_allclose(interval, [length - 5.88, length + 5.88], atol=0.011)
-    assert np.allclose(entry["betas"], 0.5)
+    assert np.allclose(entry["betas"], 0.5) and entry["hand"]["source"] == "identity"
     assert entry["camera"]["source"] == "a_K.npy" and entry["box"]["source"] == "a_bbox.json"  # beside it goes first
     identity.hand_hash = "another"
     save_identity(tmp_path / "other.json", identity)

@@ -167,6 +167,10 @@ def test_keypoints_of_the_detector(
     monkeypatch.setattr("src.photos.detector.finders.find_hands", lambda image: hands if image.shape[0] > 64 else [])
     result = load("mediapipe", device="cpu")(image, K=K, side="auto")
     assert result.side == "left" and result.sources.side == "mediapipe, 0.90" and result.reprojection_px < 12
+    assets = load_hand_assets()
+    mine = Identity(result.betas, assets.name, assets.hash, result.length.mm, side="left")
+    known = load("mediapipe", device="cpu")(image, K=K, identity=mine)
+    assert known.side == "left" and known.sources.side == "identity"  # the caller did not say it
 
 
 def test_it_is_opened_without_the_synthetic_generator() -> None:

@@ -57,6 +57,7 @@ class PhotoEstimator(ShortRepr):
         weights: file of the network, or None; digest: hash of its weights.
         population: how networks see shapes, and which shapes there are, or None.
         identity, K, fov, bbox, hand: of all pictures, where a call does not say; hand is "left", "right" or None.
+        side_of_identity: the identity says ``hand``, and not the caller.
         lens: with distortion, of all pictures; or None.
         one_person: all hands of a picture are one person's, and share the shape.
     """
@@ -74,6 +75,7 @@ class PhotoEstimator(ShortRepr):
     fov: float | None = None
     bbox: tuple[float, float, float, float] | None = None
     hand: str | None = None
+    side_of_identity: bool = False
     one_person: bool = False
     lens: CameraModel | None = None
 
@@ -118,11 +120,12 @@ class PhotoEstimator(ShortRepr):
             raise ValueError(f"side is {side!r}; choose one of {', '.join(SIDES)}")
         side = self.hand or side if side in ("auto", None) else side
         photo = photo_of(image)
-        identity = self.identity if identity is None else identity
+        identity, looked_for = self.identity if identity is None else identity, False
         if identity is not None:
             identity = opened_identity(identity, self.assets)
             looked_for = side == "auto" or (side is None and self.detector is not None)
-            if looked_for and identity.side != "both":
+            looked_for = looked_for and identity.side != "both"
+            if looked_for:
                 side = identity.side
             if identity.side not in (side or "right", "both"):
                 raise ArtifactError(
@@ -141,6 +144,7 @@ class PhotoEstimator(ShortRepr):
             lens=self.lens if K is None and fov is None else None,
             bbox=self.bbox if box is None else box,
             hand=side,
+            side_of_identity=looked_for,
         )
         results, refused = call.hands(photo)
         if not results:
@@ -183,6 +187,8 @@ class PhotoEstimator(ShortRepr):
         """The hands of a picture, see `choose_regions`."""
         reader = None if self.estimator.card.crop == "image" else self.reader
         regions = choose_regions(photo, self.bbox, self.hand, self.detector, reader)
+        if self.side_of_identity:
+            regions = [replace(region, side_source="identity") for region in regions]
         # Networks of meshes have keypoints of their own, which belong to their meshes.
         theirs = is_mesh_model(self.estimator.card.model) and self.detector is None
         return [replace(region, keypoints=None) for region in regions] if theirs else regions

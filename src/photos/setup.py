@@ -78,6 +78,7 @@ def open_tools(args: argparse.Namespace) -> PhotoEstimator:
             tools = replace(tools, detector=detector.detector, alone=detector.estimator)
     bbox = None if args.bbox is None else tuple(args.bbox)
     given = {"K": K, "fov": fov, "bbox": bbox, "hand": side, "one_person": args.one_person}
+    given["side_of_identity"] = side != args.hand
     if args.engine == "onnx" and device.type == "cpu":
         compute_by_onnx(tools)
     elif args.engine == "onnx":
