@@ -258,29 +258,34 @@ def test_copies_of_a_hand_are_left_out(assets: HandAssets, caplog: pytest.LogCap
     assert f"2 of {len(twice)} hands are the same as one before" in caplog.text
 
 
-def hands_in_space(assets: HandAssets, count: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (N,21,3) m of a person's hands in any pose and place, off by ``noise`` m; the person's betas (10,)."""
+def hands_in_space(
+    assets: HandAssets, count: int, noise: float, seed: int, stays: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (N,21,3) m of a person's hands in any pose and place, off by ``noise`` m and, the same of all hands in the
+    wrist's axes, by ``stays`` m; the person's betas (10,)."""
     people, random = shapes_of(assets), np.random.default_rng(seed)
     betas = random.multivariate_normal(people.betas_mean, people.betas_covariance)
     turn, bend, place = (torch.as_tensor(random.normal(size=(count, size))) for size in (3, 45, 3))
     pose = pca_to_pose(assets, turn, 0.7 * bend * (torch.arange(45) < 12))
     hand = HandModel(assets, dtype=torch.float64)
     joints = hand(pose, torch.as_tensor(betas).expand(count, 10), place).joints.numpy()
+    joints += np.einsum("nij,kj->nki", pose[:, 0].numpy(), stays * random.normal(size=(21, 3)))
     return joints + random.normal(size=joints.shape) * noise, betas
 
 
 def test_intervals_of_joints_in_space_hold(assets: HandAssets) -> None:
-    """Joints of independent errors: who told so gets betas as far off as the covariance says, and hands no longer or
-    shorter than they are."""
-    squares, lengths = [], []
-    for seed in range(8):
-        joints, betas = hands_in_space(assets, 30, 0.004, seed)
-        found = calibrate(joints=joints, error_correlation=0.0)
-        off = found.betas - betas
-        squares.append(off @ np.linalg.solve(found.covariance, off) / 10)
-        lengths.append((found.length_mm - ruler(assets, betas)) / found.hand_length_std_mm)
-    assert 0.6 < np.mean(squares) < 1.5, squares
-    assert abs(np.mean(lengths)) < 1.0 and np.std(lengths) < 1.6, lengths
+    """Betas are as far off as the covariance says, and hands no longer or shorter than they are: of independent errors
+    where that was told, else of errors that stay."""
+    for noise, stays, told in ((0.004, 0.0, 0.0), (0.003, 0.004, None)):
+        squares, lengths = [], []
+        for seed in range(8):
+            joints, betas = hands_in_space(assets, 20, noise, seed, stays)
+            found = calibrate(joints=joints, error_correlation=told)
+            off = found.betas - betas
+            squares.append(off @ np.linalg.solve(found.covariance, off) / 10)
+            lengths.append((found.length_mm - ruler(assets, betas)) / found.hand_length_std_mm)
+        assert 0.6 < np.mean(squares) < 1.5, squares
+        assert abs(np.mean(lengths)) < 1.0 and np.std(lengths) < 1.6, lengths
 
 
 def test_joints_in_space_of_either_hand(assets: HandAssets, tmp_path: Path) -> None:
@@ -288,10 +293,14 @@ def test_joints_in_space_of_either_hand(assets: HandAssets, tmp_path: Path) -> N
     found = calibrate(joints=joints)
     assert (found.side, found.method, found.scale_evidence) == ("right", "joints_3d", "joints_3d")
     repeats = found.evidence["repeats"]
-    assert repeats["views"] == 12 and repeats["worth"] == pytest.approx(12 / (1 + 0.3 * 11), abs=0.01)
-    again = calibrate(joints=np.concatenate([joints, joints, joints[:, :, [0, 1, 2]] + 1e-6]))  # frames that repeat
+    assert repeats["views"] == 12 and repeats["worth"] == 1.0
+    apart = calibrate(joints=joints, error_correlation=0.3)
+    assert apart.evidence["repeats"]["worth"] == pytest.approx(12 / (1 + 0.3 * 11), abs=0.01)
+    assert apart.hand_length_std_mm < 0.7 * found.hand_length_std_mm
+    repeated = np.concatenate([joints, joints, joints + 1e-6])
+    again = calibrate(joints=repeated, error_correlation=0.3)
     assert again.evidence["repeats"]["views"] == 12
-    assert again.hand_length_std_mm == pytest.approx(found.hand_length_std_mm, rel=0.05)
+    assert again.hand_length_std_mm == pytest.approx(apart.hand_length_std_mm, rel=0.05)
     left = calibrate(joints=torch.as_tensor(joints * [-1, 1, 1]), hand="left")
     np.testing.assert_allclose(left.betas, found.betas, atol=1e-3)
     hidden = joints.copy()

@@ -33,7 +33,6 @@ from src.personalization.calibration.population import (
     load_population,
     shapes_of,
 )
-from src.personalization.calibration.views import SHARED
 from src.personalization.estimates.sides import check_stated_side
 from src.personalization.landmarks.model import LandmarkModel, find_landmarks, load_landmarks
 from src.personalization.solver.status import CalibrationError
@@ -99,7 +98,7 @@ def calibrate(
             (or of several, and ``subject``); or 2D keypoints (N,21,2), px, standard order, one hand an image; or
             results of ``handid.load(...)``, of which the keypoints are taken.
         joints: instead, (N,21,3) points in space, m of their own, as `handid.fit` takes them, of one side (``hand``).
-            An error of their scale is in no interval. ``error_correlation`` of theirs is 0.3 if not said.
+            An error of their scale is in no interval. ``error_correlation`` of theirs is 1 if not said.
         K: (3,3) px, of pictures of one size, of keypoints (N,3,3) too; None: EXIF, ``<name>_K.npy``, or ``fov``.
         confidence: (N,21) in [0,1] of keypoints or joints, zero where unseen; None: all one.
         fov: degrees of view across the photos' longer side.
@@ -179,7 +178,7 @@ def calibrate(
         if landmarks is not None and not isinstance(landmarks, LandmarkModel):
             landmarks = load_landmarks(landmarks, assets.hash)
         options = CalibrationOptions(population=shapes_of(assets, people), landmarks=landmarks)
-        options = replace(options, **({"error_correlation": SHARED} | told))
+        options = replace(options, **({"error_correlation": 1.0} | told))  # nobody measured how they err: the worst
         return calibrate_joints(as_array(joints), confidence, hand or "right", assets, options, subject, device)
     if landmarks is not None:
         raise CalibrationError("landmarks: of joints; what finds the keypoints of pictures is known")
