@@ -99,6 +99,8 @@ def write(args: argparse.Namespace, split: str) -> None:
             special[name] = getattr(args, name)
         elif getattr(args, name) != default:
             raise ValueError(f"--{name} is for {dataset}, not for {args.dataset}")
+    if args.allow_missing_subjects and args.dataset != "dex_ycb":
+        raise ValueError(f"--allow_missing_subjects is for dex_ycb, not for {args.dataset}")
     if args.quality is not None and (args.image != "jpg" or not 1 <= args.quality <= 100):
         raise ValueError(f"--quality {args.quality} is for --image jpg, from 1 to 100")
     quality = (args.quality or 95) if args.image == "jpg" else None

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from datasets import has_shards
 from options.command_line import ROOT, CommandParser
 from options.estimate_options import CUE_OPTIONS, ESTIMATE_OPTIONS, add_cue_arguments, add_estimate_arguments
 from options.image_options import add_image_arguments
@@ -130,6 +131,7 @@ class _Parser(CommandParser):
             ("--dataset", not exports or of_last or (meshes and not args.without_layer), f"export of {args.model}"),
             ("--setup", args.phase == "train" or args.split is None, f"--phase {use} of a --split"),
             ("--allow_missing_subjects", args.dataset == "dex_ycb", f"--dataset {args.dataset}"),
+            ("--allow_missing_subjects", not has_shards(args.data_root or ""), "a folder of shards"),
             ("--backbone_weights", not takes_body, "--init_from of a backbone"),
             *((option, predicts, "--phase eval of --predictions") for option in _OF_PREDICTING),
             *((option, not is_official, "--phase eval of an official file") for option in _OF_OUR_PREDICTIONS),

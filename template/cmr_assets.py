@@ -42,7 +42,7 @@ def load_hierarchy(assets: HandAssets | None = None, path: str | os.PathLike | N
         if not np.array_equal(hierarchy.faces[0], faces):
             raise ValueError(
                 f"{path}: its {len(hierarchy.faces[0])} finest faces are not those of the hand "
-                f"{assets.name!r} ({len(faces)} faces); use the hand model it was made for (--hand)"
+                f"{assets.name!r} ({len(faces)} faces); use the hand model it was made for (--mano_dir)"
             )
         return hierarchy
     if STAND_IN_HIERARCHY.is_file():

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from conv.hierarchy import build_hierarchy
 from src.engine import checkpoint
+from src.engine.checkpoint import ModelCard
 from src.engine.ship import export_weights
 from src.models import build_model
 from src.models.backbones import Backbone
 from src.models.cmr.encoders import build_resnet
+from template import load_hand_assets
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -43,6 +46,24 @@ def test_cascades_without_silhouettes_are_taken_too(
     torch.save({"foo": torch.zeros(2)}, tmp_path / "other.pt")
     assert run(monkeypatch, str(tmp_path / "other.pt"), "--model", "cmr_pg") == 2
     assert "other.pt" in capsys.readouterr().err
+
+
+def test_networks_of_other_mesh_levels_are_taken_with_these(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    hand, levels = load_hand_assets("template/stand_in.npz"), str(tmp_path / "levels.npz")
+    moved = hand.v_template + np.random.default_rng(0).normal(0, 0.002, hand.v_template.shape)
+    hierarchy = build_hierarchy(moved, hand.faces.astype(np.int64))
+    hierarchy.save(levels)
+    network = build_model("cmr_sg", backbone="resnet18", hierarchy=hierarchy)
+    card = ModelCard("cmr_sg", "fair", {"backbone": "resnet18"}, hierarchy_hash=network.hierarchy_hash)
+    checkpoint.save_checkpoint(tmp_path / "c.pt", card, network)
+    words = (str(tmp_path / "c.pt"), "--model", "cmr_sg", "--mano_dir", "template/stand_in.npz")
+    assert run(monkeypatch, *words) == 2 and "--hierarchy" in capsys.readouterr().err
+    assert run(monkeypatch, *words, "--hierarchy", levels) == 0
+    for unheard in (("--hierarchy", levels, "--model", "pose_2d"), ("--backbone", "ResNet18")):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, *words, *unheard)
 
 
 def test_shipped_weights_and_nonsense(

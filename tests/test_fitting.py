@@ -395,7 +395,7 @@ def test_videos_of_different_people_have_no_part_in_each_other(world: Simulated)
 
 
 def test_a_free_shape_does_not_shrink_with_the_length_of_a_video() -> None:
-    """Smoothness, in metres, has the less to say the smaller and nearer the hand is: it was 78 mm long after 60 frames."""
+    """Smoothness, in metres, says the less the smaller and nearer a hand is: 60 frames made one of 78 mm."""
     assets, count = load_hand_assets(), 60
     world = simulate(assets, count, 1, SimulationOptions(), seed=5)
     rows = predictions_of(world, subject_id=np.full(count, 8), sequence_id=np.zeros(count, np.int64))

@@ -46,7 +46,9 @@ def freihand(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dex_ycb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One person of every setup's test split; the unseen objects of s3 are in sequences 35 to 39."""
-    return write_dex_ycb(tmp_path_factory.mktemp("dex_ycb"), subjects=(8,), sequences=40)
+    root = write_dex_ycb(tmp_path_factory.mktemp("dex_ycb"), subjects=(8,), sequences=40)
+    (root / "synthetic.json").write_text("{}")  # so that its image ids are official, as they are
+    return root
 
 
 def options(phase: str, dataset: str, root: Path, out: Path, *extra: str) -> SimpleNamespace:
@@ -145,6 +147,14 @@ def test_dexycb_file_holds_both_sides_and_every_frame(dex_ycb: Path, tmp_path: P
     assert len(lines) == len(dataset) and predictions.is_left.any() and not predictions.is_left.all()
     with pytest.raises(ValueError, match="the server knows s0_test, s1_test, s2_test, s3_test, not split s5_test"):
         evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, words[0], *words[3:], "--split", "s5_test"))
+    (tmp_path / "real").mkdir()
+    for path in dex_ycb.iterdir():
+        if path.name != "synthetic.json":
+            (tmp_path / "real" / path.name).symlink_to(path)
+    result = ("--predictions", str(tmp_path / f"dex_ycb/e/e_{setup}_test.txt"))
+    for given in (words, (*words[:3], *result)):  # where people or sequences lack, other images have these numbers
+        with pytest.raises(ValueError, match="subject-08 has 40.* of its 100 sequences, so image ids of"):
+            evaluate(options("eval", "dex_ycb", tmp_path / "real", tmp_path, *given))
     save_predictions(tmp_path / "p.npz", predictions.select(~predictions.is_left))
     with pytest.raises(SubmissionError, match="both hand sides"):
         evaluate(options("eval", "dex_ycb", dex_ycb, tmp_path, *words))

@@ -230,6 +230,7 @@ def test_a_setup_that_the_predictions_are_not_of_is_refused(root: Path, tmp_path
 def test_a_servers_file_without_every_image_is_not_written(tmp_path: Path) -> None:
     """The server's program stops at the first image that is missing."""
     root = write_dex_ycb(tmp_path / "dex_ycb", subjects=(8,))
+    (root / "synthetic.json").write_text("{}")
     next(root.rglob("labels_*.npz")).write_bytes(b"damaged")
     words = ("--submit", "dexycb", "--side", "both", "--skip_bad", "--out_dir", str(tmp_path / "out"))
     with pytest.raises(SubmissionError, match="1 labels files of .* could not be read: the server wants every image"):
@@ -237,9 +238,12 @@ def test_a_servers_file_without_every_image_is_not_written(tmp_path: Path) -> No
     assert not list(tmp_path.glob("out/**/*.txt"))
 
 
-def test_shards_do_not_replace_the_data_set_for_the_servers(tmp_path: Path) -> None:
+def test_shards_do_not_replace_the_data_set_for_the_servers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "index.json").write_text("{}")
+    with pytest.raises(SystemExit):  # they hold whom they hold
+        get_args_parser().parse_args(["--phase", "eval", "--data_root", str(tmp_path), "--allow_missing_subjects"])
+    assert "a folder of shards does not use --allow_missing_subjects" in capsys.readouterr().err
     with pytest.raises(ValueError, match="--submit freihand needs the data set itself"):
         evaluate(options("eval", tmp_path, *IDENTITY_AWARE, "--dataset", "freihand", "--submit", "freihand"))
 

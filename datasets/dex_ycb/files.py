@@ -27,6 +27,8 @@ _HOW_TO_GET = (
     "Give the folder that holds the subject folders and calibration/ (official: https://dex-ycb.github.io), "
     f"or write a synthetic one with python -m {__name__.removesuffix('.dex_ycb.files')}.synthetic --root DIR"
 )
+#: What the writer of synthetic sets leaves beside them.
+DESCRIPTION = "synthetic.json"
 #: Of a labels file's small arrays.
 LABEL_SHAPES = {"pose_m": (1, 51), "joint_3d": (1, 21, 3), "joint_2d": (1, 21, 2)}
 
@@ -86,6 +88,33 @@ def find_subjects(root: Path) -> dict[int, str]:
     return subjects
 
 
+def _sequence_names(subject: Path) -> list[str]:
+    return sorted(path.name for path in subject.iterdir() if path.is_dir() and _SEQUENCE_FOLDER.fullmatch(path.name))
+
+
+def unusual_subjects(root: Path, split: Split) -> dict[str, int | None]:
+    """Subjects of the split that do not have their 100 sequences, with how many they have, None: no folder. Image ids
+    count what is there, so they are official only where there is none of them."""
+    folders, unusual = find_subjects(root), {}
+    for index in split.subjects:
+        name = folders.get(index + 1)
+        count = None if name is None else len(_sequence_names(root / name))
+        if count != OFFICIAL_SEQUENCES_PER_SUBJECT:
+            unusual[name or SUBJECTS[index]] = count
+    return unusual
+
+
+def check_official(root: Path, split: Split) -> None:
+    """Raise ValueError unless image ids are the official ones, as result files need; a synthetic set's are its own."""
+    unusual = unusual_subjects(root, split)
+    if unusual and not (root / DESCRIPTION).is_file():
+        counts = ", ".join(f"{folder} has {count or 0}" for folder, count in unusual.items())
+        raise ValueError(
+            f"{root}: {counts} of its {OFFICIAL_SEQUENCES_PER_SUBJECT} sequences, so image ids of {split.name} are not "
+            "the official ones, which result files need; copy what is missing, and move away what is not DexYCB's"
+        )
+
+
 def find_sequences(root: Path, split: Split, allow_missing_subjects: bool = False) -> list[SequenceFolder]:
     """The split's sequences in the official order: subjects as the split lists them, then sorted folders.
 
@@ -95,9 +124,8 @@ def find_sequences(root: Path, split: Split, allow_missing_subjects: bool = Fals
         FileNotFoundError: if the root, or one of the split's subjects, is missing (the latter only logs a
             warning with ``allow_missing_subjects``), or if no sequence is left.
     """
-    folders = find_subjects(root)
-    wanted = [index + 1 for index in split.subjects]
-    missing = [SUBJECTS[number - 1] for number in wanted if number not in folders]
+    folders, unusual = find_subjects(root), unusual_subjects(root, split)
+    missing = [name for name, count in unusual.items() if count is None]
     if missing and not allow_missing_subjects:
         raise FileNotFoundError(
             f"{root} lacks {', '.join(missing)}, which split {split.name} needs. Copy the missing folders, choose "
@@ -105,26 +133,22 @@ def find_sequences(root: Path, split: Split, allow_missing_subjects: bool = Fals
         )
     if missing:
         logger.warning("%s lacks %s: image ids of %s are not official", root, ", ".join(missing), split.name)
-    if split.takes_extra_subjects:
-        wanted += sorted(number for number in folders if number > len(SUBJECTS))
-    sequences, unusual = [], {}
-    for number in wanted:
-        if number in folders:
-            paths = (root / folders[number]).iterdir()
-            names = sorted(path.name for path in paths if path.is_dir() and _SEQUENCE_FOLDER.fullmatch(path.name))
-            if len(names) != OFFICIAL_SEQUENCES_PER_SUBJECT:
-                unusual[folders[number]] = len(names)
-            sequences += [
-                SequenceFolder(f"{folders[number]}/{name}", number, place)
-                for place, name in enumerate(names)
-                if split.keeps_sequence(place)
-            ]
-    if unusual and not (root / "synthetic.json").is_file():
+    elif unusual and not (root / DESCRIPTION).is_file():
         counts = ", ".join(f"{folder}: {count}" for folder, count in unusual.items())
         logger.warning(
             "%s: subjects without exactly %d sequences (%s), so image ids of %s are not official",
             root, OFFICIAL_SEQUENCES_PER_SUBJECT, counts, split.name,
         )  # fmt: skip
+    wanted = [index + 1 for index in split.subjects]
+    if split.takes_extra_subjects:
+        wanted += sorted(number for number in folders if number > len(SUBJECTS))
+    sequences = [
+        SequenceFolder(f"{folders[number]}/{name}", number, place)
+        for number in wanted
+        if number in folders
+        for place, name in enumerate(_sequence_names(root / folders[number]))
+        if split.keeps_sequence(place)
+    ]
     if not sequences:
         raise FileNotFoundError(
             f"{root} holds no sequence of split {split.name}: the present subjects ({sorted(folders)}) have none, "
@@ -258,8 +282,8 @@ def fingerprint(root: Path, split: Split, sequences: list[SequenceFolder]) -> st
     """
     digest = hashlib.sha256(f"{split.name} {split.serials}".encode())
     watched = sorted((root / "calibration").rglob("*.yml"))
-    if (root / "synthetic.json").is_file():
-        watched.append(root / "synthetic.json")
+    if (root / DESCRIPTION).is_file():
+        watched.append(root / DESCRIPTION)
     for sequence in sequences:
         folder = root / sequence.path
         watched += [folder / "meta.yml", *(folder / serial for serial in split.serials)]

@@ -317,12 +317,19 @@ def main() -> int:
     parser.add_argument("file")
     parser.add_argument("--model", required=True, help="e.g. mano_baseline, cmr_sg")
     parser.add_argument("--backbone", help="ResNet18 or ResNet50 (default: the model's own)")
+    parser.add_argument("--mano_dir", help="folder of the hand model (default: as in run.py)")
+    parser.add_argument("--hierarchy", help="of cmr networks: transform.pkl of a CMR checkout, their mesh levels")
 
     def work(args: argparse.Namespace) -> None:
+        assets = load_hand_assets(args.mano_dir)
+        if not args.model.startswith("cmr"):
+            parser.refuse_unused(args, args.given_options - {"--hierarchy"}, f"--model {args.model}")
         if Path(args.file).suffix == ".safetensors" or has_card(args.file):
-            count = len(load_network(args.file, expect=args.model)[0].state_dict())
+            parser.refuse_unused(args, args.given_options - {"--backbone"}, f"{args.file}, which names its own,")
+            count = len(load_network(args.file, "cpu", args.model, assets, args.hierarchy)[0].state_dict())
         else:
-            count = load_released(args.file, args.model, args.backbone)[2]
+            parts = mesh_parts(args.model, assets, args.hierarchy)
+            count = load_released(args.file, args.model, args.backbone, **parts)[2]
         print(f"{args.file}: {count} tensors taken by {args.model}")
 
     return run_command(parser, work)

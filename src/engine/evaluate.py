@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from datasets import has_shards
+from datasets.dex_ycb.files import check_official
+from datasets.dex_ycb.splits import get_split
 from datasets.protocol import SampleDataset
 from options.run_options import RESULT_FILES, SERVERS
 from src.engine import config
@@ -123,6 +125,8 @@ def _check_official(args: argparse.Namespace, split: str) -> None:
     known = OFFICIAL_SPLITS.get(args.submit, (split,))
     if split not in known:
         raise ValueError(f"--submit {args.submit}: the server knows {', '.join(known)}, not split {split}")
+    if args.submit == "dexycb":
+        check_official(Path(args.data_root), get_split(split))
 
 
 def _open_labels(args: argparse.Namespace, split: str) -> SampleDataset:
@@ -138,6 +142,8 @@ def _evaluate_result_file(args: argparse.Namespace) -> dict[str, Any]:
     if args.dataset == "dex_ycb":
         args.submit = "dexycb"  # the official split has both sides
     split = args.split or f"{args.setup}_test"
+    if not has_shards(args.data_root):
+        _check_official(args, split)
     dataset = _open_labels(args, split)
     points, image_id, is_left = read_result_file(args, dataset)
     scores = official_scores(args, points, image_id, is_left, dataset)

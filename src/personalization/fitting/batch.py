@@ -153,6 +153,8 @@ def _fit_apart(
     order, video = video_order(predictions.image_id, predictions.sequence_id, predictions.K)
     whose = np.empty_like(video)
     whose[order] = video
+    if len(video) > 1 and len(np.unique(video)) == len(video):
+        logger.warning("no frame follows another (consecutive images of a sequence and camera), so none helps another")
     if options.frame.shape_prior is not None:
         whose = predictions.subject_id
     parts, rows = [], [np.flatnonzero(whose == one) for one in np.unique(whose)]
