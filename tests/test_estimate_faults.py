@@ -390,6 +390,27 @@ def test_an_identity_that_names_nobody_says_whom_it_is_given_to(
     assert "names no subject: all of [0, 1]" in caplog.text
 
 
+def test_an_identity_of_the_file_that_had_this_place_before_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a file leaves the folder, the next one has its number and gets its person's hand."""
+    both, content = tmp_path / "both", joints_npz(False).content
+    both.mkdir()
+    moved = {"keypoints_2d": np.asarray(content["keypoints_2d"]) + 20}
+    for name, part in (("anna.npz", content), ("bob.npz", content | moved)):
+        put(both / name, part)
+    options = "--format joints --unit mm --subjects file --device cpu"
+    calibrate_command(f"--estimates {both} {options} --output {tmp_path / 'ids'}", accept_conflict=True)
+    for told in (False, True):
+        words = (
+            f"--phase personalise --estimates {both} {options} --identity {tmp_path / 'ids'} --output {tmp_path / 'o'}"
+        )
+        command.personalise(get_args_parser().parse_args(words.split()))
+        said = [line for line in caplog.messages if "was calibrated from other hands than" in line]
+        assert len(said) == told and all("subject-00" in line and "bob.npz" in line for line in said)
+        (both / "anna.npz").unlink(missing_ok=True)
+
+
 def test_nobody_asked_for_images_that_are_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = f"--estimates {two_people(tmp_path)} --format joints --unit mm --output {tmp_path / 'out'}"
     calibrate_command(words, accept_conflict=True)

@@ -8,7 +8,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,8 @@ def personalise(args: argparse.Namespace) -> None:
         subjects, sides = seen.people()
         if args.identity is not None:
             identities = load_identities(args.identity, subjects, assets, sides)
+            if args.subjects == "file" and Path(args.identity).is_dir():
+                _tell_others(some.rows, identities, reader)
         else:
             cues = ruler_cues(args.hand_length_mm, args.hand_length_std_mm)
             one_video = True if args.fps is not None and not frames_of(some.rows).video.any() else None
@@ -208,6 +210,17 @@ def personalise(args: argparse.Namespace) -> None:
             "%d hands written to %s (%s, %s), %.1f s after reading, processor time %.1f s",
             seen.first[-1], output, PAGE, PREDICTIONS, time.perf_counter() - started, time.process_time() - busy,
         )  # fmt: skip
+
+
+def _tell_others(rows: Predictions, identities: Mapping[int, Identity], reader: Reader) -> None:
+    """Warn of identities that were calibrated from other files than the one whose place is their number."""
+    ids = named_by_content(rows).image_id
+    for subject, identity in identities.items():
+        if identity.image_ids and not np.isin(ids[rows.subject_id == subject], identity.image_ids).any():
+            logger.warning(
+                "%s: was calibrated from other hands than those of %s. Is it the same person? --subjects file numbers "
+                "people by their files' place; a CSV of image,subject does not", identity.source, reader.files[subject],
+            )  # fmt: skip
 
 
 def _tell_earlier(output: Path, target: Path, names: set[str], calibrated: bool, subjects: Collection[int]) -> None:
