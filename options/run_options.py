@@ -110,7 +110,8 @@ class _Parser(CommandParser):
         is_official = args.phase == "eval" and Path(args.predictions or "").suffix in RESULT_FILES
         is_fair, exports = args.recipe == "fair", args.phase == "export"
         takes_body = bool(args.init_from) and "backbone" in (args.init_parts or ["backbone"])
-        predicts = args.phase != "eval" or args.predictions is None
+        network = bool(args.checkpoint or args.resume) and not is_official
+        predicts = args.phase != "eval" or args.predictions is None or network
         levels, meshes = args.model.startswith("cmr"), args.model.startswith(("cmr", "metro"))
         of_last, names_run = args.resume == "auto", predicts or args.submit
         for option, is_used, otherwise in (
@@ -219,7 +220,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("shape").add_argument
     add("--shape", choices=("predicted", "gt", "mean", "calibrated"), help="default: gt for identity")
     add("--identity", "--identities", help="identity file, or a folder with identity_subject-NN.json (calibrated)")
-    add("--predictions", help="npz to write (predict) or to evaluate instead of a network (eval)")
+    add("--predictions", help="npz to write (predict; eval of a network), or to evaluate instead of a network (eval)")
     add("--results", help="JSON file for the metrics (eval)")
     add(
         "--submit",

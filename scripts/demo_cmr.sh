@@ -23,6 +23,6 @@ if [ -z "${CHECKPOINT:-}" ] && [ ! -f "$WEIGHTS" ]; then
     WEIGHTS="$ROOT/out/FreiHAND/demo_cmr/checkpoints/last.pt"
 fi
 SHAPE=()
-[[ "$MODEL" != *_identity || " $* " == *" --identity "* ]] || SHAPE=(--shape mean)
+[[ "$MODEL" != *_identity || " $* " =~ " --identity"[\ =] ]] || SHAPE=(--shape mean)
 "$PYTHON" "$ROOT/run.py" --phase demo --model "$MODEL" --checkpoint "$WEIGHTS" --images "$PICTURES" --output "$ROOT/out/demo_cmr" \
     "${SHAPE[@]}" "$@"

@@ -226,10 +226,11 @@ def test_scripts_work_from_anywhere_and_their_commands_parse(script: str, house:
 
 
 def test_a_user_s_relative_paths_are_of_the_user_s_folder(house: Path, tmp_path: Path) -> None:
-    log = calls(house, "eval_calibrated.sh", tmp_path, "--identity", "mine.json")
-    predict, evaluate = (PARSERS[name]().parse_args(words) for name, words in lines_of(log))
-    assert predict.identity == evaluate.identity == "mine.json" and Path(log[0][0]) == tmp_path
-    assert predict.predictions == evaluate.predictions == str(house / "out/dex_ycb/predictions/calibrated.npz")
+    more = ("--batch_size", "8", "--max_images", "9", "--checkpoint", "mine.pt", "--submit", "dexycb", "--side", "both")
+    log = calls(house, "eval_calibrated.sh", tmp_path, "--identity", "mine.json", *more)
+    (args,) = (PARSERS[name]().parse_args(words) for name, words in lines_of(log))
+    assert args.identity == "mine.json" and args.checkpoint == "mine.pt" and Path(log[0][0]) == tmp_path
+    assert args.predictions == str(house / "out/dex_ycb/predictions/calibrated.npz")
 
 
 @pytest.mark.parametrize("words", [(), ("--solver", "lm"), ("--solver", "adam"), ("--solver=adam",)], ids=str)
@@ -389,7 +390,7 @@ def test_every_command_of_the_package_tells_errors_in_one_line() -> None:
         ("optimization_dex_ycb", "--include_calibration_images"),
         ("calibrate_from_shape_params", "--depth_std 0.1"), ("calibrate_from_shape_params", "--hand_length_std_mm 2"),
         ("calibrate_from_shape_params", "--wrist_depth_std_mm 5"), ("calibrate_from_shape_params", "--data_root d"),
-        ("run", "--checkpoint c.pt --phase eval --predictions p.npz"),
+        ("run", "--checkpoint c.pt --phase eval --predictions p.json"),
         ("run", "--max_images 5 --phase eval --predictions p.npz"),
         ("run", "--weights w --phase export --checkpoint c.pt"),
         ("run", "--crop_geometry yes --phase train --recipe paper"),

@@ -208,6 +208,8 @@ def test_every_groups_rate_falls_to_a_hundredth_of_its_own() -> None:
         ("--predictions a.npz --exp_name e", "eval of --predictions without --submit does not use --exp_name"),
         ("--predictions a.txt --out_dir o", "eval of --predictions without --submit does not use --out_dir"),
         ("--checkpoint c --split s1_val --setup s1", "--phase eval of a --split does not use --setup"),
+        ("--predictions a.npz --max_images 3", "--phase eval of --predictions does not use --max_images"),
+        ("--predictions a.txt --checkpoint c", "--phase eval of --predictions does not use --checkpoint"),
         ("--checkpoint c --resume d", "--checkpoint and --resume both name the network; give one"),
         ("--dataset freihand --allow_missing_subjects", "--dataset freihand does not use --allow_missing_subjects"),
     ],
@@ -220,7 +222,8 @@ def test_what_would_not_be_listened_to_is_refused(words: str, said: str, capsys:
 
 def test_a_setup_that_the_predictions_are_not_of_is_refused(root: Path, tmp_path: Path) -> None:
     file = str(tmp_path / "p.npz")
-    predict(options("predict", root, *IDENTITY_AWARE, "--predictions", file))
+    summary = evaluate(options("eval", root, *IDENTITY_AWARE, "--predictions", file))  # writes them, as --phase predict
+    assert evaluate(options("eval", root, "--predictions", file)) == summary
     with pytest.raises(ValueError, match="is of split s1_test, not of --setup s0"):
         evaluate(options("eval", root, "--predictions", file, "--setup", "s0"))
     with pytest.raises(ValueError, match="is of mano_identity, not of --model mano_baseline"):

@@ -35,8 +35,8 @@ OFFICIAL_SPLITS = {"dexycb": ("s0_test", "s1_test", "s2_test", "s3_test"), "frei
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """``run.py --phase eval``: from a checkpoint, a predictions file or an official result file.
 
-    Writes ``--results`` and the file of ``--submit`` if asked to. Samples without annotation (FreiHAND's
-    evaluation part as first released) are predicted and submitted, but not measured.
+    Writes ``--predictions`` (of a checkpoint), ``--results`` and the file of ``--submit`` if asked to. Samples without
+    annotation (FreiHAND's evaluation part as first released) are predicted and submitted, but not measured.
 
     Raises:
         ValueError: a server or predictions of another data set, network, hand model or split; nothing to measure or to
@@ -46,7 +46,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--submit {args.submit} needs --dataset {SERVERS[args.submit]}, not {args.dataset}")
     if args.submit and has_shards(args.data_root):
         raise ValueError(f"--submit {args.submit} needs the data set itself, not shards of it: --data_root DIR")
-    if not args.predictions:
+    predicts = bool(args.checkpoint or args.resume) or not args.predictions
+    if predicts:
         _check_official(args, args.split or f"{args.setup}_test")
     if args.results:
         writable_file(args.results, "--results", {"--predictions": args.predictions})  # before the work, not after it
@@ -54,7 +55,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     assets = load_hand_assets(args.mano_dir, side="right")
     if args.predictions and Path(args.predictions).suffix.lower() in RESULT_FILES:
         return _written(args, _evaluate_result_file(args))
-    predictions = load_predictions(args.predictions) if args.predictions else predict(args)
+    predictions = predict(args) if predicts else load_predictions(args.predictions)
     if predictions is None:  # under torchrun: the leading process has them all and measures
         return {}
     if predictions.pose is not None or predictions.vertices is not None:
@@ -63,7 +64,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{predictions.source} is of {predictions.dataset}, not of --dataset {args.dataset}")
     if "--model" not in args.given_options:
         args.model = predictions.model_name or args.model  # which names the run's folder, and --submit's file in it
-    elif args.predictions and predictions.model_name not in ("", args.model, f"{args.model}_conf"):
+    elif not predicts and predictions.model_name not in ("", args.model, f"{args.model}_conf"):
         raise ValueError(f"{predictions.source} is of {predictions.model_name}, not of --model {args.model}")
     counts = count_hands(predictions.status)
     split = args.split or predictions.split or f"{args.setup}_test"

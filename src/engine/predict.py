@@ -229,10 +229,10 @@ def predict(args: argparse.Namespace) -> Predictions | None:
     Raises:
         ValueError: no checkpoint, or one of another hand model.
     """
-    is_phase = args.phase == "predict"  # else --phase eval, which writes no predictions
+    is_phase = args.phase == "predict"  # else --phase eval, which need not write predictions
     if is_phase and not args.predictions:
         raise ValueError("--phase predict needs --predictions FILE.npz to write")
-    if is_phase:
+    if args.predictions:
         writable_file(args.predictions, "--predictions")  # before the work, not after it
     device = choose_device(args.device, args.threads)
     assets = load_hand_assets(args.mano_dir, side="right")
@@ -268,7 +268,7 @@ def predict(args: argparse.Namespace) -> Predictions | None:
             drop_invalid=args.dataset not in WHOLE_SETS and not args.submit,
             context=context,
         )
-    if is_phase and predictions is not None:
+    if args.predictions and predictions is not None:
         save_predictions(args.predictions, predictions)
         logger.info("%d predictions of %s written to %s", len(predictions), card.model, args.predictions)
     return predictions
