@@ -29,6 +29,10 @@ class _Parser(CommandParser):
         if args.shape_source != "calibrated":
             unused = {"--identity", "--include_calibration_images"}
             self.refuse_unused(args, args.given_options - unused, f"--shape_source {args.shape_source}")
+        if args.fit_shape and args.shape_source != "predicted":
+            self.refuse_unused(
+                args, args.given_options - {"--shape_source"}, "--fit_shape, which finds the shape itself,"
+            )
         self.refuse_without(args, _NEEDS)
         if args.evidence_rounds < 0:
             self.error(f"--evidence_rounds is {args.evidence_rounds}; it must be at least 0")
@@ -61,7 +65,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group(
         "ground truth (for --shape_source gt and the errors; optional otherwise)"
     ).add_argument
-    add("--dataset", default="dex_ycb")
+    add("--dataset", help="default: the data set written in --predictions")
     add("--data_root", help="the data set's folder")
     add("--split", help="default: the split written in --predictions")
     add("--cache", help="folder for the label cache")

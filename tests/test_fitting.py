@@ -22,6 +22,7 @@ from src.personalization.fitting.sequence import SequenceOptions
 from src.personalization.fitting.translation import wrist_at_depth, wrist_from_keypoints
 from src.personalization.pairing import pair_keypoints, rows_of
 from src.personalization.registration.register import register_mesh
+from src.personalization.shape_source import betas_of
 from src.personalization.solver.levenberg_marquardt import LMOptions
 from src.personalization.solver.status import CalibrationError, Status, in_range, usable
 from src.personalization.terms.frame_problem import ShapePrior
@@ -273,6 +274,10 @@ def test_a_summary_counts_by_status(world: Simulated, caplog: pytest.LogCaptureF
     assert "3 of 12 frames" in caplog.text and "2 keypoints coincide, 1 behind camera" in caplog.text
     report = summarise(rows, fitted, None, load_hand_assets())
     assert report["n_fitted"] == N - 3 and sum(report["status"].values()) == N
+    unknown = {"valid": np.zeros(N, dtype=bool), "betas": np.zeros((N, 10), np.float32)}  # as HO-3D's evaluation part
+    assert summarise(rows, fitted, unknown, load_hand_assets()).keys() == report.keys()
+    with pytest.raises(CalibrationError, match="none of its images has an annotated shape"):
+        betas_of("gt", rows, unknown, {})
     used = usable(torch.as_tensor(fitted.status)).numpy()
     assert report["reprojection_rmse_px"] == pytest.approx(np.sqrt(np.mean(fitted.reprojection_px[used] ** 2)))
 

@@ -355,6 +355,11 @@ def test_what_a_sequence_does_not_use_is_refused() -> None:
 
     with pytest.raises(ValueError, match="evidence_rounds is of single frames"):
         SequenceOptions(frame=FitOptions(evidence_rounds=2))
-    for words in ("--video --evidence_rounds 2", "--fit_shape --evidence_rounds 2", "--evidence_rounds -1"):
+    for words in (
+        "--video --evidence_rounds 2",
+        "--fit_shape --evidence_rounds 2",
+        "--evidence_rounds -1",
+        "--fit_shape --shape_source gt",
+    ):
         with pytest.raises(SystemExit):
             get_args_parser().parse_args(words.split())

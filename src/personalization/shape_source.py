@@ -90,6 +90,10 @@ def betas_of(
     if source == "gt":
         if truth is None:
             raise CalibrationError("--shape_source gt needs the annotations: give --data_root")
+        if not truth["valid"].any():  # as the evaluation parts of FreiHAND and HO-3D: betas are zeros there
+            raise CalibrationError(
+                f"{predictions.source}: none of its images has an annotated shape for --shape_source gt"
+            )
         return truth["betas"]
     if source == "calibrated":
         if not identities:

@@ -79,7 +79,8 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     truth = left = None
     if args.data_root is not None:
         options = {"mano_dir": args.mano_dir, "cache": args.cache}
-        dataset = open_labels(args.dataset, args.data_root, args.split or predictions.split, **options)
+        name = args.dataset or predictions.dataset or "dex_ycb"
+        dataset = open_labels(name, args.data_root, args.split or predictions.split, **options)
         truth, left = annotations_of(dataset, predictions), dataset.assets.get("left")
     fitted = fit_predictions(
         predictions,
@@ -159,13 +160,13 @@ def summarise(
         "n_fitted": len(fitted_px),
         "reprojection_rmse_px": float(np.sqrt(np.mean(seen_px**2))) if len(seen_px) else None,
     }
-    if truth is not None:
-        valid = np.flatnonzero(truth["valid"])
+    valid = np.flatnonzero([] if truth is None else truth["valid"])
+    if truth is not None and len(valid):
         model = HandModel(assets)
         is_left = predictions.is_left[valid]
         target = true_points(model, {name: value[valid] for name, value in truth.items()}, is_left, left)
         for name, rows in (("network", predictions), ("fitted", fitted.predictions)):
-            if rows.betas is None or len(valid) == 0:
+            if rows.betas is None:
                 continue
             part = rows.select(valid)
             points = hand_points(model, part.pose, part.betas, part.transl, is_left)
@@ -173,6 +174,8 @@ def summarise(
                 points[0], target[0], points[1], target[1], f_scores=False, absolute=part.transl is not None
             )
             report[name] = {key: result.summary[key] for key in COLUMNS if key in result.summary}
+    elif truth is not None:
+        logger.warning("%s: none of its images is annotated here, so there is no table of errors", predictions.source)
     return report
 
 
