@@ -230,6 +230,18 @@ def test_two_tracks_never_see_one_hand() -> None:
     assert [track.number for track in tracker.tracks] == [1]
 
 
+@pytest.mark.parametrize(("left", "stays"), [(1.0, 2), (0.2, 1), (-1.0, 1)])
+def test_of_two_tracks_on_one_hand_that_of_its_side_stays(left: float, stays: int) -> None:
+    """Both were hidden: the nearer one may be the other hand. Where the side is not told, the distance decides."""
+    looker = Windows(0.0)
+    sights = {number: replace(looker.sight(np.array([200.0, 200.0])), left=left) for number in (1, 2)}
+    away = looker.sight(np.array([250.0, 200.0]))
+    tracks = [replace(Track.born(number, sight, 0.0), left=votes, is_confirmed=True)
+              for number, sight, votes in ((1, sights[1], -20.0), (2, away, 20.0))]  # fmt: skip
+    association.part(tracks, sights, 0.1)
+    assert list(sights) == [stays]
+
+
 def with_windows(looker: Windows) -> HandTracker:
     tracker = HandTracker(PhotoEstimator(Keypoints()), Path("clip.mp4"), (640, 480))
     tracker.looker = looker

@@ -30,6 +30,8 @@ CROWDED = 0.6
 BEHIND, MOST, ON_BONE = 1.4, 0.65, 0.08
 #: Side votes of two hands below which they are a left and a right one, although both look like one side.
 WEAK_VOTES = 4.0
+#: What two windows on one hand together say of its side (log-odds), from which that counts before the distance.
+LEAST_VOTES = 0.5
 #: Side votes (log-odds) from which a contradiction forbids.
 SURE_OF_SIDE = 3.0
 
@@ -118,7 +120,7 @@ def returning(away: Sequence[Track], seen: Sequence[Track], sight: Sight, second
 
 
 def part(tracks: Sequence[Track], sights: dict[int, Sight], seconds: float) -> None:
-    """Of two tracks that lie on one hand only the likelier one has seen it."""
+    """Of two tracks that lie on one hand only the likelier one has seen it: that of the side which both windows say."""
     by_number = {track.number: track for track in tracks}
     for first in sorted(sights):
         for second in sorted(sights):
@@ -129,8 +131,10 @@ def part(tracks: Sequence[Track], sights: dict[int, Sight], seconds: float) -> N
             hides = lies_on(*pair) and is_clear(pair[0]) != is_clear(pair[1])
             if hides or is_same_hand(*pair):
                 unclear = {n: hides and not is_clear(sights[n]) for n in (first, second)}
+                left = pair[0].left + pair[1].left  # where both were hidden, the nearer one may be the other hand
+                other = {n: abs(left) > LEAST_VOTES and by_number[n].left * left < 0 for n in (first, second)}
                 costs = {n: cost(by_number[n], sights[n], seconds) for n in (first, second)}
-                loser = max(costs, key=lambda n: (unclear[n], not by_number[n].is_confirmed, costs[n], n))
+                loser = max(costs, key=lambda n: (unclear[n], not by_number[n].is_confirmed, other[n], costs[n], n))
                 del sights[loser]
 
 
