@@ -31,7 +31,6 @@ COUNTS = (1, 2, 3, 5, 10, 20, 50, 100, 200)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="Calibration error against images, coverage, bound.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--plot", help="PNG or SVG: error against number of images, with spread")
@@ -102,7 +101,6 @@ def plot(result: dict[str, Any], path: str, title: str) -> None:
 
 
 def main() -> None:
-    """Parse, measure, print, draw."""
     parser = get_args_parser()
     args = parser.parse_args()
     if args.predictions and not (args.keypoints and args.data_root):

@@ -40,7 +40,6 @@ _DRAWN, _TRUE, _RELEASED, _OURS = 6, "#999999", "#c0392b", "#1f77b4"
 
 
 def write(output: Path) -> None:
-    """Simulate and write."""
     assets = load_hand_assets()
     hand, model = HandModel(assets, dtype=torch.float64), JointsModel(assets)
     result = estimate(assets, "hamer", PEOPLE, FRAMES, SEED)
@@ -135,7 +134,6 @@ def skeleton(axis: Axes, joints: np.ndarray, colour: str, width: float) -> None:
 
 
 def main() -> None:
-    """Parse, do one of both."""
     parser = argparse.ArgumentParser(description="The ends of scripts/demo_estimators.sh.")
     parser.add_argument("step", choices=("write", "compare"))
     parser.add_argument("--output", required=True, type=Path)

@@ -70,7 +70,6 @@ def measure(place: Path, processes: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     parser = argparse.ArgumentParser(description="Seconds that personalising many files takes.")
     parser.add_argument("--people", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--images", type=int, default=1000, help="in all")

@@ -243,7 +243,6 @@ def make_trust(args: argparse.Namespace, assets: HandAssets) -> None:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="Other estimators' hands, as released and personalised.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--estimators", nargs="+", default=list(CLAIMS), choices=list(CLAIMS))
@@ -260,7 +259,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     args = get_args_parser().parse_args()
     assets = load_hand_assets(args.mano_dir)
     if args.make_trust:

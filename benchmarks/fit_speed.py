@@ -182,7 +182,6 @@ def errors(outcome: Outcome, world: Simulated, hand: HandModel) -> tuple[float, 
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Run everything; see the module's docstring."""
     assets = load_hand_assets(args.mano_dir)
     model = JointsModel(assets, dtype=torch.float32)
     population = shipped_population(assets)
@@ -300,7 +299,6 @@ def prior_of(text: str) -> float | str:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="Fitting speed and accuracy: lm against Adam.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     parser.add_argument("--frames", type=int, nargs="+", default=[256])
@@ -315,7 +313,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     args = get_args_parser().parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

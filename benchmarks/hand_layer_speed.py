@@ -189,7 +189,6 @@ def _peak_here(name: str, batch: int, assets: HandAssets) -> float:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32, 256, 1024])
@@ -208,7 +207,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Measure and print."""
     assets = load_hand_assets(args.mano_dir)
     if args.peak_of:
         print(_peak_here(args.peak_of, args.batches[0], assets))

@@ -177,7 +177,6 @@ def solvers(assets: HandAssets, noise_mm: float, missing: int, hand: HandModel) 
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Every row."""
     assets = load_hand_assets(args.mano_dir)
     hand, rows = HandModel(assets, dtype=torch.float64), []
     clock = CLOCKS[args.clock]
@@ -209,7 +208,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="21 joints to a hand: accuracy and speed beside peers.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 2.0, 5.0, 10.0], help="mm a coordinate")
@@ -223,7 +221,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     args = get_args_parser().parse_args()
     result = measure(args)
     if args.json:

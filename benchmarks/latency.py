@@ -174,7 +174,6 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Run everything; see the module's docstring."""
     assets = load_hand_assets(args.mano_dir)
     hand = HandModel(assets)
     network, card, _ = load_network(args.checkpoint, expect="mano_identity")
@@ -220,7 +219,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="Latency of the identity-aware network, end to end on a video.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--checkpoint", default="weights/mano_identity.safetensors")
@@ -242,7 +240,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(args.threads)

@@ -42,7 +42,6 @@ RULER_MM = 3.0
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="mediapipe on synthetic pictures, and the fits that follow.")
     parser.add_argument("--data_root", default="data/unseen_dex_ycb")
     parser.add_argument("--split", default="s1_test")
@@ -55,7 +54,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Measure and print."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.ERROR)
     assets = load_hand_assets()

@@ -132,7 +132,6 @@ def photo_hand(entry: dict[str, Any], K: np.ndarray, width: int, number: int) ->
 
 
 def desk(setting: Setting, data: Path) -> dict[str, Any]:
-    """See the module's docstring."""
     scene = read_two_cameras(data / "detections/stereo_desk.json")
     views = [
         [photo_hand(hand, K, 720, number) for hand, K in zip(pair, scene.K, strict=True)]
@@ -163,7 +162,6 @@ def distance(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def scans(setting: Setting, data: Path) -> dict[str, float]:
-    """See the module's docstring."""
     hands = []
     for number, picture in enumerate(real(data)[SCANS]["pictures"]):
         focal = SCAN_DEPTH / (SCAN_MM / 1000)
@@ -177,7 +175,6 @@ def scans(setting: Setting, data: Path) -> dict[str, float]:
 
 
 def betas(setting: Setting, data: Path) -> dict[str, float]:
-    """See the module's docstring."""
     file = data / "detections/mediapipe_real.json"
     learning, others = read_detections([file], ONE_PERSON, {SCANS: SCAN_MM}).halves(seed=0)
     left_out = {learning.names[number] for number in others.person}
@@ -206,7 +203,6 @@ def betas(setting: Setting, data: Path) -> dict[str, float]:
 
 
 def draws(setting: Setting, data: Path, count: int = 4, size: int = 15) -> dict[str, float]:
-    """See the module's docstring."""
     group, ratios, own = real(data)[ONE_PERSON[1]], [], []
     hands = [
         photo_hand(picture["hands"][0], np.array(group["K"]), picture["width"], number)
@@ -281,7 +277,6 @@ def ratio_of(points: np.ndarray) -> np.ndarray:
 
 
 def main() -> int:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description="Real hands, from what a detector says of real pictures.")
     parser.add_argument("--data", default="../shared/data", help="folder with detections/ and pictures/")
     parser.add_argument("--output", default="out/real_hands")

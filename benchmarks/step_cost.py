@@ -80,7 +80,6 @@ def memory_apart(model: str, root: Path, args: argparse.Namespace) -> float:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Everything; see the module's docstring."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(args.data_root or folder)
         if not args.data_root:
@@ -108,7 +107,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="as of run.py; the first is compared with")
@@ -124,7 +122,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.WARNING)
     if args.memory_of:

@@ -182,7 +182,6 @@ def measure_recipe(recipe: str, root: Path, work: Path, args: argparse.Namespace
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Run everything; see the module's docstring."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         root = Path(args.data_root) if args.data_root else work / "dex_ycb"
@@ -199,7 +198,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="Training throughput: model alone, loader alone, both.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=tuple(RECIPES))
@@ -219,7 +217,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.WARNING)
     result = measure(args)

@@ -228,7 +228,6 @@ def measure_sequence(args: argparse.Namespace, cache: Path | None) -> dict[str, 
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="Hands over time, on unseen synthetic people.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--clips", type=int, default=20, help="people, one clip of 3 s of each")
@@ -241,7 +240,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.WARNING)
     result = measure(args)

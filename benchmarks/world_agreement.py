@@ -189,7 +189,6 @@ def in_space(reference: Reference, rows: list[int], ours: list[Detection]) -> di
 
 
 def main() -> None:
-    """Parse, measure, print JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keypoints", help="weights of the keypoint network")
     parser.add_argument("--detector", help="weights of the detector")

@@ -164,7 +164,6 @@ def build_hierarchy(vertices: np.ndarray, faces: np.ndarray, levels: tuple[int, 
 
 
 def get_args_parser() -> CommandParser:
-    """Command line of the builder."""
     parser = CommandParser("Build a hand's mesh hierarchy.", "python -m conv.hierarchy")
     parser.add_argument("--build", action="store_true", required=True, help="build and write the hierarchy")
     parser.add_argument("--template", default="template/stand_in.npz", help=".npz with v_template (V,3) and f (F,3)")

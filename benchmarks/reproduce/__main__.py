@@ -32,7 +32,6 @@ CONTRADICTIONS = (
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reproduce",
         description="Train, calibrate, evaluate and fit every row of the results table. Goes on where it stopped.",
@@ -79,7 +78,6 @@ def make_rows(size: Size, train: bool) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    """Run it."""
     parser = get_args_parser()
     args = parser.parse_args()
     if args.networks and not args.train_only:

@@ -165,7 +165,6 @@ def side_right(reference: Reference, reader: RatedReader) -> float:
 
 
 def main() -> None:
-    """Parse, train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, required=True, help="folder of renders, weights and results")
     parser.add_argument(

@@ -61,7 +61,6 @@ def learn_by_heart(
 
 
 def main() -> int:
-    """Parse, learn, judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cmr_pg", choices=("cmr_sg", "cmr_pg", "cmr_identity"))
     parser.add_argument("--backbone", default="regnet_x_400mf", help="ResNet18: the released cascade, far slower")

@@ -151,7 +151,6 @@ def _seeds_are(size: Size) -> str:
 
 
 def markdown(size: Size, rows: Rows, facts: dict[str, Any]) -> str:
-    """The page."""
     n_subjects = len(rows[0]["network"]["per_subject"]["mpjpe_mm"])
     lines = [
         f"# Results: {size.name}",

@@ -60,7 +60,6 @@ ALLOWED = ("train", "val")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Parser of the command."""
     parser = argparse.ArgumentParser(description="Try factors on the keypoints' standard deviation on left-out people.")
     parser.add_argument("--dataset", default="dex_ycb")
     parser.add_argument("--data_root", required=True)
@@ -197,7 +196,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Parse, run, print."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.ERROR)
     try:

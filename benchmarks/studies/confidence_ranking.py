@@ -111,7 +111,6 @@ def _averages(
 
 
 def main() -> int:
-    """Parse, measure, print."""
     parser = argparse.ArgumentParser(description="Ranking accuracy of the confidence and what its averages are worth.")
     parser.add_argument("--predictions", required=True, help="npz of mano_baseline_conf")
     parser.add_argument("--data_root", required=True)

@@ -75,8 +75,6 @@ def make_pair(device: str = "cpu") -> tuple[MeshDecoder, PlainDecoder]:
 
 
 def _run(decode: Callable[[torch.Tensor], list[torch.Tensor]], feature: torch.Tensor, backward: bool) -> float:
-    """Seconds of one pass."""
-
     def wait() -> None:
         if feature.is_cuda:
             torch.cuda.synchronize()
@@ -113,7 +111,6 @@ def measure(batch: int, repeats: int, device: str) -> dict[str, float]:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=32, help="images in a batch (default 32)")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each (default 5)")
@@ -124,7 +121,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Measure, print, and write if wanted."""
     if args.threads:
         torch.set_num_threads(args.threads)
     result = measure(args.batch, args.repeats, args.device)

@@ -198,7 +198,6 @@ def stated(measure: Measure, treatment: str, draws: int = 200) -> float:
 
 
 def main() -> None:
-    """Parse, compute, print."""
     parser = argparse.ArgumentParser(description="How near to the truth simulated estimators' hands can come.")
     parser.add_argument("--estimators", nargs="+", default=list(CLAIMS), choices=list(CLAIMS))
     parser.add_argument("--people", type=int, default=22)

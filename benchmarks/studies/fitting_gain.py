@@ -134,7 +134,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> str:
-    """Text for the terminal."""
     lines = [f"{report['n_images']} images"]
     for name in ("network", "keypoints", "network_reprojected_at_best"):
         lines.append(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in report[name].items()))
@@ -147,7 +146,6 @@ def show(report: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Parse, measure, print."""
     parser = argparse.ArgumentParser(description="What limits the gain of fitting.")
     parser.add_argument("--predictions", required=True, help="npz of mano_identity with --shape gt")
     parser.add_argument("--keypoints", required=True, help="npz of pose_2d on the same split")

@@ -42,7 +42,6 @@ def measure(reader: KeypointReader, dataset: object, count: int, seed: int = 0) 
 
 
 def main() -> int:
-    """Command line."""
     parser = argparse.ArgumentParser(description="Measure the search for hands on the validation subject.")
     parser.add_argument("--data_root", default="data/training_dex_ycb")
     parser.add_argument("--split", default="s1_val")

@@ -51,7 +51,6 @@ Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="Calibration with and without Laplace's correction.")
     parser.add_argument("--seeds", type=int, default=20, help="of 8 simulated people each")
     parser.add_argument("--images", type=int, default=20, help="of each person")
@@ -103,7 +102,6 @@ def predicted(args: argparse.Namespace, assets: HandAssets, laplace: bool) -> It
 
 
 def main() -> None:
-    """Parse, measure, print."""
     args = get_args_parser().parse_args()
     torch.set_num_threads(1)
     assets = load_hand_assets()

@@ -104,7 +104,6 @@ def real(data: Path, assets: HandAssets) -> None:
 
 
 def main() -> None:
-    """Parse and print."""
     parser = argparse.ArgumentParser(description="Usual poses of the hand model against learnt ones.")
     parser.add_argument("--estimators", nargs="*", default=list(CLAIMS), choices=list(CLAIMS))
     parser.add_argument("--people", type=int, default=16)

@@ -129,7 +129,6 @@ def own_frame(args: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description="A live stream from picture to hand, one hand, its place known.")
     parser.add_argument("--own", action="store_true", help="a frame of our own networks for any picture instead")
     parser.add_argument("--every", type=int, default=10, help="--own: the detector looks at every so many pictures")

@@ -48,7 +48,6 @@ def answers(images: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    """Parse, read, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--video", action="store_true")

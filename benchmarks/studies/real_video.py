@@ -124,7 +124,6 @@ def measure(video: Path, folder: Path, keypoints: str, fov: float, ruler_mm: flo
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, default=VIDEO)
     parser.add_argument("--keypoints", choices=("mediapipe", "own"), default="mediapipe")

@@ -32,7 +32,6 @@ HAND = 255
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="Error of the camera-space position with and without silhouettes.")
     parser.add_argument("--data_root", required=True)
     parser.add_argument("--predictions", required=True, help="npz of mano_baseline(_conf)")
@@ -98,7 +97,6 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     args = get_args_parser().parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -47,13 +47,11 @@ def odds(assets: HandAssets, keypoints: torch.Tensor, K: torch.Tensor) -> np.nda
 
 
 def report(name: str, found: np.ndarray, sums: np.ndarray) -> None:
-    """A line."""
     print(f"{name:28s} {found.size:3d} hands: mean {found.mean():5.2f}, {100 * (found < 0).mean():2.0f}% below 0; "
           f"ten: least {sums.min():6.1f}, median {np.median(sums):6.1f}", flush=True)  # fmt: skip
 
 
 def main() -> None:
-    """Parse, fit, print."""
     parser = argparse.ArgumentParser(description="Do 2D keypoints tell a right hand from a left one?")
     parser.add_argument("--detections", type=Path, help="JSON: set -> pictures of width, height, hands; K of the set")
     parser.add_argument("--people", type=int, default=12)

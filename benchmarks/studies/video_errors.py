@@ -79,7 +79,6 @@ def told_apart(videos: list[Watched], assets: HandAssets, options: CalibrationOp
 
 
 def main() -> None:
-    """Parse, measure, print."""
     parser = argparse.ArgumentParser(description="How far the errors of a video's frames repeat.")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--people", type=int, default=20)

@@ -79,7 +79,6 @@ def strip(frames: list[np.ndarray], shown: np.ndarray, clip: TrackingClip, hand:
 
 
 def main() -> None:
-    """Draw it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--person", type=int, default=3, help="even ones show both hands")

@@ -142,7 +142,6 @@ def estimates(tools: PhotoEstimator, seen: Seen, ray: np.ndarray, betas: np.ndar
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
-    """Run everything; see the module's docstring."""
     tools, generator, lens = load(PERSONAL, device="cpu"), np.random.default_rng(args.seed), fisheye()
     assert tools.personal is not None, f"{ANONYMOUS} and {PERSONAL} belong to what is shipped"
     rows, angles = [], []
@@ -180,7 +179,6 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """Options."""
     parser = argparse.ArgumentParser(description="Hands all over the picture of a 110-degree lens.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--people", type=int, default=12, help="some 20 pictures of each")
@@ -189,7 +187,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse, measure, print."""
     args = get_args_parser().parse_args()
     logging.basicConfig(level=logging.WARNING)
     result = measure(args)

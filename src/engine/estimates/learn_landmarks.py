@@ -73,7 +73,6 @@ def misfit_mm(assets: HandAssets, rows: Predictions, model: LandmarkModel | None
 
 
 def main() -> int:
-    """The command; its exit status."""
     parser = CommandParser("Landmark model of an estimator from its own 3D joints.")
     parser.add_argument("--estimates", required=True, help="file or folder that the estimator wrote, a person a file")
     parser.add_argument("--format", required=True, choices=FORMATS, help="of which estimator")

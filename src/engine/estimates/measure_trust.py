@@ -65,7 +65,6 @@ def paired(estimates: Predictions, labels: Predictions) -> tuple[Predictions, Pr
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
     parser = CommandParser("Measure how far an estimator is to be trusted.")
     parser.add_argument("--estimates", required=True, help="file or folder that the estimator wrote")
     parser.add_argument("--format", required=True, choices=FORMATS, help="of which estimator")
