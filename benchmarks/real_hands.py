@@ -252,8 +252,7 @@ def proportions(setting: Setting, data: Path) -> dict[str, Any]:
         "joints", "model": mean and standard deviation over people, of joints and through the landmark model; medians of
         the flat hands in the picture, of the points of two cameras, and of the detector's own 3D points.
     """
-    people, detections = setting.beliefs.population, data / "detections"
-    sets = json.loads((detections / "mediapipe_real.json").read_text(encoding="utf-8"))
+    people, sets = setting.beliefs.population, real(data)
     own = [h["world_m"] for group in sets.values() for picture in group["pictures"] for h in picture["hands"]]
     seen = [np.pad(picture["hands"][0]["keypoints_2d"], ((0, 0), (0, 1))) for picture in sets[SCANS]["pictures"]]
     some = torch.as_tensor(
@@ -265,7 +264,7 @@ def proportions(setting: Setting, data: Path) -> dict[str, Any]:
         points = posed_points(model, straight, model.rest_points(some)).points[:, model.to_standard]
         found = ratio_of(points.numpy())
         result[name] = [float(found.mean()), float(found.std())]
-    triangulated = read_two_cameras(detections / "stereo_desk.json").points[0]
+    triangulated = read_two_cameras(data / "detections/stereo_desk.json").points[0]
     for name, points in (("flat", np.array(seen)), ("two_cameras", triangulated), ("own_3d_points", np.array(own))):
         result[name] = float(np.median(ratio_of(points)))
     return result
