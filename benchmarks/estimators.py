@@ -42,7 +42,7 @@ from src.engine.estimates.measure_trust import camera_of, paired  # noqa: E402
 from src.estimators import read_estimates  # noqa: E402
 from src.estimators.records import place  # noqa: E402
 from src.personalization.calibration.population import shapes_of  # noqa: E402
-from src.personalization.estimates.evidence import CROPPED, Estimates, landmarks_of, prepare  # noqa: E402
+from src.personalization.estimates.evidence import CROPPED, landmarks_of, prepare  # noqa: E402
 from src.personalization.estimates.measure import measure_trust  # noqa: E402
 from src.personalization.estimates.personalise import calibrate_estimates, personalise_rows  # noqa: E402
 from src.personalization.fitting.from_keypoints import ray_turn  # noqa: E402
@@ -133,7 +133,9 @@ class Measure:
             turn = ray_turn(torch.as_tensor(rows.K).double(), torch.as_tensor(rows.keypoints_2d).double().mean(dim=1))
             turned = turned @ turn.mT.numpy()
         self.add("turned", placed(rows, turned), own, person)
-        self.add("mean_shape", placed(rows, self.with_mean_shape(rows, ready, theirs)), own.mean(axis=0)[None], person)
+        mean, pose = own.mean(axis=0)[None], torch.as_tensor(rows.pose if theirs else ready.rows.pose).double()
+        joints = self.hand.joints(pose, torch.as_tensor(mean.repeat(len(rows), axis=0))).numpy()
+        self.add("mean_shape", placed(rows, joints - joints[:, :1]), mean, person)
         true = float(length_gradient(self.model, torch.as_tensor(person.betas), "hand")[0])
         ruler = LengthCue("hand", true + RULER * generator.normal(), RULER)
         for treatment, cues in (("ours", ()), ("ours_ruler", (ruler,))):
@@ -145,13 +147,6 @@ class Measure:
             self.identities[treatment].append(identity)
         true_shape = {0: Identity(person.betas, self.assets.name, self.assets.hash, 1000 * true)}
         self.add("true_shape", personalise_rows(ready, true_shape, self.assets).joints, person.betas[None], person)
-
-    def with_mean_shape(self, rows: Predictions, ready: Estimates, theirs: bool) -> np.ndarray:
-        """Their poses with the mean of their betas, about the wrist."""
-        mean = np.tile(ready.rows.betas.astype(np.float64).mean(axis=0), (len(rows), 1))
-        pose = torch.as_tensor(rows.pose if theirs else ready.rows.pose).double()
-        joints = self.hand.joints(pose, torch.as_tensor(mean), torch.zeros(len(rows), 3).double()).numpy()
-        return joints - joints[:, :1]
 
     def rows(self, estimator: str) -> list[dict[str, Any]]:
         """One row a treatment; intervals by resampling people."""

@@ -161,30 +161,11 @@ def measure(
     return rows
 
 
-def ratios_of(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """``slower_over_faster_path_batch`` for every pair that was measured."""
-    ms = {(row["solver"], row["path"], row["batch"]): row["ms"] for row in rows}
-    return {
-        f"{slow}_over_{fast}_{path}_{batch}": ms[slow, path, batch] / ms[fast, path, batch]
-        for slow, fast in PAIRS
-        for path in ("forward", "forward_backward")
-        for batch in sorted({row["batch"] for row in rows})
-        if (slow, path, batch) in ms
-    }
-
-
 def peak_megabytes(name: str, batch: int, mano_dir: str | None) -> float:
     """MB that forward and backward add to the resident set of a process of their own (CPU)."""
     command = [sys.executable, __file__, "--peak_of", name, "--batches", str(batch)]
     command += ["--mano_dir", mano_dir] if mano_dir else []
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def _peak_here(name: str, batch: int, assets: HandAssets) -> float:
-    layer = make_layers(assets, "cpu")[name]
-    run_once(layer, name, make_case(1, "cpu"), backward=True)
-    case = make_case(batch, "cpu")
-    return peak_growth(lambda: run_once(layer, name, case, backward=True))
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -203,7 +184,10 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     assets = load_hand_assets(args.mano_dir)
     if args.peak_of:
-        print(_peak_here(args.peak_of, args.batches[0], assets))
+        layer = make_layers(assets, "cpu")[args.peak_of]
+        run_once(layer, args.peak_of, make_case(1, "cpu"), backward=True)
+        case = make_case(args.batches[0], "cpu")
+        print(peak_growth(lambda: run_once(layer, args.peak_of, case, backward=True)))
         return
     if args.clock == "cpu":
         args.threads = 1
@@ -217,7 +201,14 @@ def main(args: argparse.Namespace) -> None:
         for row in rows:
             if row["batch"] == largest and row["path"] == "forward_backward":
                 row["peak_megabytes"] = peak_megabytes(row["solver"], largest, args.mano_dir)
-    ratios = ratios_of(rows)
+    ms = {(row["solver"], row["path"], row["batch"]): row["ms"] for row in rows}
+    ratios = {
+        f"{slow}_over_{fast}_{path}_{batch}": ms[slow, path, batch] / ms[fast, path, batch]
+        for slow, fast in PAIRS
+        for path in ("forward", "forward_backward")
+        for batch in sorted(args.batches)
+        if (slow, path, batch) in ms
+    }
     if args.json:
         found = {"ratios": ratios, "targets": TARGETS, "rows": rows, "machine": describe_machine(args.device)}
         print(json.dumps(found | {"clock": args.clock, "hand": assets.name}, indent=1))

@@ -25,6 +25,7 @@ import torch
 from benchmarks.world_agreement import DATA, Reference, measure, part, read_reference
 from datasets.synthetic.world import hands, mixing, photography
 from datasets.synthetic.world.bank import ResidentBank, write_bank
+from datasets.synthetic.world.skin import paint_skin
 from src.engine.checkpoint import load_network
 from src.engine.world import train as world_train
 from src.engine.world.calibration import calibrate_keypoints
@@ -52,28 +53,17 @@ class NoForearm(ResidentBank):
         return pixels - mixing._without_hand(pixels, *mixing._box(keypoints)), keypoints
 
 
-def _expose_alone(image: torch.Tensor) -> torch.Tensor:
-    return photography.expose(image).clamp(0, 1)
-
-
 def _all_but_expose(image: torch.Tensor) -> torch.Tensor:
     with mock.patch.object(photography, "expose", lambda image, strength: image):
         return photography.photograph(image)
-
-
-def _no_other_hand(bank: ResidentBank, count: int, size: int) -> torch.Tensor:
-    return torch.zeros(count, 4, size, size, device=bank.device)
 
 
 def _grasp_alone(generator: np.random.Generator) -> np.ndarray:
     return hands.clip_angles(hands._posture("grasp", generator) + np.radians(5) * generator.normal(size=21))
 
 
-_paint_skin = hands.paint_skin
-
-
 def _one_skin(places: Any, _: np.random.Generator, **options: Any) -> Any:
-    return _paint_skin(places, np.random.default_rng(3), **options)
+    return paint_skin(places, np.random.default_rng(3), **options)
 
 
 @dataclass(frozen=True)
@@ -101,9 +91,15 @@ VARIANTS = {
     "flat_walls": Variant("backgrounds of one colour", bank=FlatWalls),
     "nothing_beside": Variant(
         "nothing in front or beside",
-        mixing={"_other_hand": _no_other_hand, "_blobs": lambda picture, bank, share: picture},
+        mixing={
+            "_other_hand": lambda bank, count, size: torch.zeros(count, 4, size, size, device=bank.device),
+            "_blobs": lambda picture, bank, share: picture,
+        },
     ),
-    "sharp": Variant("no blur, lower resolution, noise or JPEG", mixing={"photograph": _expose_alone}),
+    "sharp": Variant(
+        "no blur, lower resolution, noise or JPEG",
+        mixing={"photograph": lambda image: photography.expose(image).clamp(0, 1)},
+    ),
     "one_light": Variant("no white balance, exposure or contrast", mixing={"photograph": _all_but_expose}),
     "small": Variant("crops of 64 px", size=64),
 }

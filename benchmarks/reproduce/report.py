@@ -74,11 +74,6 @@ def per_subject(
     return np.array(found) if found else None
 
 
-def seeds_of(rows: Rows, row: Row) -> set[int]:
-    """Seeds for which a row was measured."""
-    return {r["seed"] for r in rows if (r["group"], r["model"], r["shape"]) == (row.group, row.model, row.shape)}
-
-
 def _cell(values: np.ndarray | None, digits: int) -> str:
     if values is None:
         return ""
@@ -100,7 +95,8 @@ def table(rows: Rows, group: str) -> str:
         cells = [row.model, row.shape, "0" if scores["mpjpe_mm"] is None else str(len(scores["mpjpe_mm"]))]
         cells += [_cell(scores[metric], 3 if metric == "auc" else 2) for metric in HEADINGS]
         main = scores["mpjpe_mm"]
-        reference = per_subject(rows, chosen[0], "mpjpe_mm", seeds=seeds_of(rows, row))
+        seeds = {r["seed"] for r in rows if (r["group"], r["model"], r["shape"]) == (group, row.model, row.shape)}
+        reference = per_subject(rows, chosen[0], "mpjpe_mm", seeds=seeds)
         if main is None or reference is None:
             cells += ["", ""]
         else:

@@ -16,7 +16,6 @@ from benchmarks.reproduce.scoring import Scores, open_test_data
 from benchmarks.reproduce.sizes import MEASURING, Size
 from benchmarks.reproduce.training import (
     SHARED_SEED,
-    Trainings,
     make_test_data,
     start_trainings,
     stop,
@@ -46,13 +45,14 @@ def train_and_score(size: Size) -> Rows:
     ):
         data = scorers.submit(_make_evaluation_data, size)
         started = start_trainings(size, trainers, waiting)
-        measuring = MEASURING & set(size.networks)
+        networks = size.networks
+        measuring = MEASURING & set(networks)
         trusted = [started[name, SHARED_SEED if name == "pose_2d" else size.seeds[0]] for name in measuring]
         prior = waiting.submit(_after, [data, *trusted], lambda: scorers.submit(make_prior, size).result())
         scores = [
             waiting.submit(
                 _after,
-                [prior, *_of_seed(size, started, seed)],
+                [prior, *(started[job] for job in trainings(size) if job[1] == seed or not networks[job[0]].per_seed)],
                 lambda seed=seed: scorers.submit(_score_seed, size, seed, prior.result()).result(),
             )
             for seed in size.seeds
@@ -62,11 +62,6 @@ def train_and_score(size: Size) -> Rows:
         except BaseException:
             stop(trainers, waiting)
             raise
-
-
-def _of_seed(size: Size, started: Trainings, seed: int) -> list[Future]:
-    """The trainings whose networks a seed's rows need."""
-    return [started[name, own] for name, own in trainings(size) if own == seed or not size.networks[name].per_seed]
 
 
 def _after(needs: list[Future], work: Any) -> Any:

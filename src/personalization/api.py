@@ -138,8 +138,19 @@ def fit(
     assets = right_hand(hand)
     if identity is not None and betas is not None:
         raise ValueError("give betas or an identity, not both")
-    identity = None if identity is None else _of_side(identity, side, assets)
-    shape = _known_shape(betas if identity is None else identity.betas, n)
+    shape = betas
+    if identity is not None:
+        identity = opened_identity(identity, assets)
+        shape = identity.betas
+        if identity.side not in (side, "both"):
+            raise ArtifactError(
+                f"{identity.source}: is of a {identity.side} hand, these are {side} ones; if both are one person's, "
+                "give betas=identity.betas"
+            )
+    if shape is not None:
+        shape = _tensor(shape, "betas", (10,) if np.ndim(shape) == 1 else (n, 10)).expand(n, 10)
+        if not torch.isfinite(shape).all():
+            raise ValueError(f"betas are not finite: {shape[~torch.isfinite(shape).all(dim=1)][0].tolist()}")
     if landmarks is not None:
         if not isinstance(landmarks, LandmarkModel):
             landmarks = load_landmarks(landmarks, assets.hash)
@@ -198,27 +209,6 @@ def _only_cameras(K: torch.Tensor) -> torch.Tensor:
     if errors and len(errors) == len(kept):
         raise errors[0]
     return torch.from_numpy(kept[whose.reshape(-1)])
-
-
-def _of_side(identity: Identity | str | os.PathLike, side: str, assets: HandAssets) -> Identity:
-    """The identity, or that of the file, of this side and hand model."""
-    identity = opened_identity(identity, assets)
-    if identity.side not in (side, "both"):
-        raise ArtifactError(
-            f"{identity.source}: is of a {identity.side} hand, these are {side} ones; if both are one person's, "
-            "give betas=identity.betas"
-        )
-    return identity
-
-
-def _known_shape(betas: Array | None, n: int) -> torch.Tensor | None:
-    """(n,10), if known."""
-    if betas is None:
-        return None
-    shape = _tensor(betas, "betas", (10,) if np.ndim(betas) == 1 else (n, 10)).expand(n, 10)
-    if not torch.isfinite(shape).all():
-        raise ValueError(f"betas are not finite: {shape[~torch.isfinite(shape).all(dim=1)][0].tolist()}")
-    return shape
 
 
 def as_seen(

@@ -59,7 +59,10 @@ def fit_correctives(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray
         poses.append(angles_to_rotations(angles))
     rotations = np.array(poses)
     moves = np.array([corrective_moves(vertices, weights, joints, pose) for pose in rotations])
-    moves = _diffuse(moves, faces)
+    near, by_vertex = neighbour_mean(faces, len(vertices)), moves.swapaxes(0, 1).reshape(len(vertices), -1)
+    for _ in range(2):  # the skin stays smooth
+        by_vertex = 0.6 * by_vertex + 0.4 * (near @ by_vertex)
+    moves = by_vertex.reshape(len(vertices), count, 3).swapaxes(0, 1)
     features = (rotations - np.eye(3)).reshape(count, 15, 9)
     posedirs = np.zeros((len(vertices), 3, 15, 9))
     carried = np.array([weights[:, list(finger_joints(finger))].max(axis=1) for finger in MANO_FINGERS])
@@ -72,12 +75,3 @@ def fit_correctives(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray
         fitted = np.linalg.solve(ridge, rows.T @ moves[:, mine].reshape(count, -1))
         posedirs[np.ix_(mine, range(3), used)] = fitted.reshape(3, 9, len(mine), 3).transpose(2, 3, 0, 1)
     return posedirs.reshape(len(vertices), 3, 135)
-
-
-def _diffuse(moves: np.ndarray, faces: np.ndarray, rounds: int = 2) -> np.ndarray:
-    """Moves (poses, V, 3) averaged a little with the neighbours', so that the skin stays smooth."""
-    poses, count, _ = moves.shape
-    near, by_vertex = neighbour_mean(faces, count), moves.swapaxes(0, 1).reshape(count, -1)
-    for _ in range(rounds):
-        by_vertex = 0.6 * by_vertex + 0.4 * (near @ by_vertex)
-    return by_vertex.reshape(count, poses, 3).swapaxes(0, 1)

@@ -51,10 +51,10 @@ def whole_shards(root: str | Path) -> list[int]:
     return sorted(int(path.name[:5]) for path in Path(root).glob("*.labels.npy"))
 
 
-def write_shard(root: str | Path, seed: int, number: int, mano_dir: str | None = None) -> None:
-    """Write a shard unless it is there."""
-    pixels, backgrounds, labels = shard_paths(Path(root), number)
-    if labels.exists():
+def write_shard(number: int, root: Path, seed: int, mano_dir: str | None, always: int, deadline: float) -> None:
+    """Write a shard unless it is there; numbers from ``always`` on not after the deadline."""
+    pixels, backgrounds, labels = shard_paths(root, number)
+    if labels.exists() or (number >= always and time.time() > deadline):
         return
     rgba, rows = np.empty((CUTOUTS_A_SHARD, SIZE, SIZE, 4), np.uint8), np.empty(CUTOUTS_A_SHARD, LABEL)
     place = 0
@@ -66,12 +66,6 @@ def write_shard(root: str | Path, seed: int, number: int, mano_dir: str | None =
     for path, array in ((pixels, rgba), (backgrounds, walls), (labels, rows)):
         with atomic_path(path) as temporary:
             np.save(temporary, array)
-
-
-def _write_in_time(number: int, root: Path, seed: int, mano_dir: str | None, always: int, deadline: float) -> None:
-    """`write_shard`, but for numbers from ``always`` on not after the deadline."""
-    if number < always or time.time() <= deadline:
-        write_shard(root, seed, number, mano_dir)
 
 
 def write_bank(
@@ -104,7 +98,7 @@ def write_bank(
     start = first // PEOPLE_A_SHARD
     numbers = range(start, start - (-people // PEOPLE_A_SHARD))
     limits = {"always": start + processes, "deadline": time.time() + 60 * minutes}
-    job = partial(_write_in_time, root=root, seed=seed, mano_dir=mano_dir, **limits)
+    job = partial(write_shard, root=root, seed=seed, mano_dir=mano_dir, **limits)
     run_jobs(job, numbers, processes, "shard")
     return len(whole_shards(root))
 

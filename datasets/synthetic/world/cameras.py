@@ -33,7 +33,10 @@ def random_view(
     """
     centre = joints.mean(axis=0)
     while True:
-        outward = _direction(generator, arm)
+        outward = unit(generator.normal(size=3))
+        if generator.random() < 0.65:  # at palm or back, else from anywhere
+            side = -1.0 if generator.random() < 0.6 else 1.0
+            outward = unit(np.array([0.0, side, 0.0]) + 0.5 * generator.normal(size=3))
         distance = float(np.exp(generator.uniform(np.log(0.18), np.log(1.6))))
         position = centre + outward * distance
         along = np.clip((position - joints[0]) @ arm, 0, 0.5)
@@ -52,15 +55,6 @@ def random_view(
         middle = (size - 1) / 2 + generator.normal(0, aside, 2).clip(-0.45, 0.45) * size - focal * box_centre
         K = np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1.0]])
         return View(K, rotation, view.translation, size)
-
-
-def _direction(generator: np.random.Generator, arm: np.ndarray) -> np.ndarray:
-    """(3,) unit, from the hand to the camera: two in three look at palm or back, the rest from anywhere."""
-    vector = unit(generator.normal(size=3))
-    if generator.random() < 0.65:
-        side = -1.0 if generator.random() < 0.6 else 1.0
-        vector = unit(np.array([0.0, side, 0.0]) + 0.5 * generator.normal(size=3))
-    return vector
 
 
 def _look(outward: np.ndarray, arm: np.ndarray, generator: np.random.Generator) -> np.ndarray:

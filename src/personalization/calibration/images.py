@@ -59,19 +59,14 @@ class Images:
     def people(self, subject: int | None, model: JointsModel, same: bool | None) -> dict[int, Images]:
         """The images of each subject, or of the one asked for (`rows_by_subject`), each once (`of_person`), and the
         videos that they are of (`in_videos`) where poses tell."""
-        own = self._readable()
+        found, own = self.predictions, self
+        if found.readable is not None and not found.readable.all():  # what a network said of black is no evidence
+            logger.warning("%s: %d pictures could not be read, and do not count", found.source, (~found.readable).sum())
+            own = self.rows(np.flatnonzero(found.readable))
         people = {number: own.of_person(rows) for number, rows in rows_by_subject(own.predictions, subject).items()}
-        if self.predictions.pose is None:
+        if found.pose is None:
             return people
         return {number: own.in_videos(model, same) for number, own in people.items()}
-
-    def _readable(self) -> Images:
-        """Without those whose picture could not be read: what a network said of black is no evidence."""
-        found = self.predictions
-        if found.readable is None or found.readable.all():
-            return self
-        logger.warning("%s: %d pictures could not be read, and do not count", found.source, (~found.readable).sum())
-        return self.rows(np.flatnonzero(found.readable))
 
     def of_person(self, rows: np.ndarray) -> Images:
         """One person's, without those whose pose, shape and keypoints are another's to the bit: the same image."""

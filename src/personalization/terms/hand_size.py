@@ -234,15 +234,6 @@ def accepted_conflicts(identity: Identity) -> dict[str, float]:
     return found
 
 
-def tell_conflicts(identity: Identity) -> None:
-    """Warn of `accepted_conflicts`."""
-    for name, deviations in accepted_conflicts(identity).items():
-        logger.warning(
-            "%s: its measured length (%s) contradicted the images by %s standard deviations, which was accepted "
-            "when it was calibrated", identity.source, name, deviations,
-        )  # fmt: skip
-
-
 def load_identity(path: str | os.PathLike, side: str | None = None, hand: HandAssets | None = None) -> Identity:
     """Read what `save_identity` wrote, and compare the length that it states with that of its betas.
 
@@ -258,7 +249,11 @@ def load_identity(path: str | os.PathLike, side: str | None = None, hand: HandAs
     found, assets = read_identity(path, side), right_hand(hand)
     if hand is not None or found.hand_hash == assets.hash:
         check_stated_length(found, assets)
-    tell_conflicts(found)
+    for name, deviations in accepted_conflicts(found).items():
+        logger.warning(
+            "%s: its measured length (%s) contradicted the images by %s standard deviations, which was accepted "
+            "when it was calibrated", found.source, name, deviations,
+        )  # fmt: skip
     return found
 
 

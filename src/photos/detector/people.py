@@ -72,7 +72,7 @@ def how_many(hands: Sequence[Detection]) -> HowMany | None:
     K people who are equally often seen differ by (1 - 1 / K) of what different people add to the variance.
     """
     usable = [hand for hand in hands if hand.world is not None and not hand.only_depths]
-    worlds = [hand.world for hand in usable if _agrees(hand)]
+    worlds = [one.world for one in usable if disagreement(one.keypoints_2d, one.world) <= MOST_DISAGREEMENT]
     if len(worlds) < ENOUGH:
         return None
     spread, n = proportions_spread(np.array(worlds)), len(worlds)
@@ -85,7 +85,3 @@ def how_many(hands: Sequence[Detection]) -> HowMany | None:
     low, high = ONE_PERSON_SPREAD
     least = max(2, people(spread / (1 + off), high)) if spread > high * (1 + off) else 1
     return HowMany(n, spread, least, max(least, people(spread * (1 + off), low)))
-
-
-def _agrees(hand: Detection) -> bool:
-    return disagreement(hand.keypoints_2d, hand.world) <= MOST_DISAGREEMENT

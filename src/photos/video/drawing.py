@@ -24,20 +24,14 @@ def hand_words(hand: Result, camera: Camera) -> list[str]:
     """What is written into a frame about its hand."""
     guessed = " (camera guessed)" if camera.is_guess else ""
     place = f"{hand.side} hand, {hand.distance_m:.2f} m away{guessed}"
-    first = [hand.describe_length(), *_identity_words(hand)]
+    first = [hand.describe_length()]
+    if (known := hand.notes.get("identity")) is not None:  # that grows while the video is watched
+        low, high = known["interval_95_mm"]
+        written = "" if known["file"] is None else f", in {known['file']}"
+        first.append(f"identity: {known['views']} views, {low:.0f} to {high:.0f} mm (95%){written}")
     if not hand.notes.get("observed", True):
         return [*first, f"{place}, not seen: carried by the frames about it"]
     return [*first, f"{place}, {hand.reprojection_px:.1f} px off the keypoints"]
-
-
-def _identity_words(hand: Result) -> list[str]:
-    """How far the identity is known that grows while the video is watched."""
-    known = hand.notes.get("identity")
-    if known is None:
-        return []
-    low, high = known["interval_95_mm"]
-    written = "" if known["file"] is None else f", in {known['file']}"
-    return [f"identity: {known['views']} views, {low:.0f} to {high:.0f} mm (95%){written}"]
 
 
 def all_words(hands: Sequence[Result], camera: Camera) -> list[str]:

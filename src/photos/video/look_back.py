@@ -75,20 +75,15 @@ class LookBack:
         moved = {track.number for track in self.tracker.tracks if track.is_found_anew}
         for track in [one for one in self.tracker.tracks if one.number in seen & (moved | (seen - self._searched))]:
             found, elsewhere = self._backwards(track)
-            if elsewhere is not None:
-                yield from self._divide(track, elsewhere)
+            if elsewhere is not None:  # what was found is another hand, and that one is missing since
+                for hand in self.tracker.divide(track, elsewhere.hands[track.number].result, elsewhere.seconds):
+                    now.hands[hand.track] = hand
+                    yield number, hand
                 continue
             for past, hand in found:
                 past.hands[track.number] = hand
                 yield past.number, hand
         self._searched = seen
-
-    def _divide(self, track: Track, elsewhere: _Past) -> Iterator[tuple[int, TrackedHand]]:
-        """What was found is another hand than the one that was ``elsewhere``, which is missing since."""
-        now = self._past[-1]
-        for hand in self.tracker.divide(track, elsewhere.hands[track.number].result, elsewhere.seconds):
-            now.hands[hand.track] = hand
-            yield now.number, hand
 
     def _backwards(self, track: Track) -> tuple[list[tuple[_Past, TrackedHand]], _Past | None]:
         """The hand in the latest gap of its track, or where its window had slid off it, latest frame first; and the

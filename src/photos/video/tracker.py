@@ -110,7 +110,11 @@ class HandTracker:
             return {}
         sights = {}
         for track in self.tracks:
-            box = self._expected(track, seconds)
+            box = track.motion.at(seconds)
+            if not self.looker.can_read and track.result is not None:  # nobody reads windows: the fit has the last word
+                joints = self.camera.project(track.result.joints.astype(np.float64))
+                seen = joints[np.isfinite(joints).all(axis=1)]  # no lens sees all around
+                box = square_box(seen, 1.0) if len(seen) else box
             sight = self.read(photo, track, box)
             if sight is None or not is_near(sight.region.box, box) or not has_kept_size(track, sight):
                 continue
@@ -135,14 +139,6 @@ class HandTracker:
             there = [one for one in self.tracks if one is not track and one.is_confirmed and not one.misses]
             others = [(one.motion.box, one.is_left) for one in there]
         return None if tells_side(sight.region.box, not track.is_left, others) else sight
-
-    def _expected(self, track: Track, seconds: float) -> np.ndarray:
-        """Where a hand should be: from the fit where nobody reads windows, which then has the last word."""
-        if not self.looker.can_read and track.result is not None:
-            joints = self.camera.project(track.result.joints.astype(np.float64))
-            seen = joints[np.isfinite(joints).all(axis=1)]  # no lens sees all around
-            return square_box(seen, 1.0) if len(seen) else track.motion.at(seconds)
-        return track.motion.at(seconds)
 
     def _is_due(self, sights: dict[int, Sight]) -> bool:
         """Whether the whole picture is to be searched now."""
