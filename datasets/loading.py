@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import shutil
 import signal
 import traceback
@@ -149,7 +148,7 @@ class BatchLoader:
             collate_fn=_collate,
             num_workers=min(self._workers_that_fit(), len(batches)),
             pin_memory=self._pin_memory,
-            worker_init_fn=_seed_worker,
+            worker_init_fn=_ignore_signals,
             generator=torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint32)[0])),
         )
         try:
@@ -241,13 +240,10 @@ def _in_runs(order: np.ndarray, group: np.ndarray, run: int) -> np.ndarray:
     return order[np.argsort(leader, kind="stable")]
 
 
-def _seed_worker(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     # Signals meant to end a training reach its whole process group: the training saves, then ends its loaders itself.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    seed = torch.initial_seed() % 2**32  # PyTorch already added the worker's number
-    random.seed(seed)
-    np.random.seed(seed)
 
 
 class ResidentSamples:

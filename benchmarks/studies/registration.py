@@ -22,7 +22,7 @@ import torch  # noqa: E402
 
 from datasets import open_labels  # noqa: E402
 from src.personalization.pairing import annotations_of, pair_keypoints, rows_of  # noqa: E402
-from src.personalization.registration.register import RegistrationOptions, register_mesh  # noqa: E402
+from src.personalization.registration.register import HIDDEN, register_mesh  # noqa: E402
 from src.personalization.solver.status import count_status  # noqa: E402
 from template import HandModel, load_hand_assets  # noqa: E402
 from utils.artifacts import Predictions, load_predictions  # noqa: E402
@@ -37,7 +37,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictions", required=True, help="npz of mano_baseline(_conf)")
     parser.add_argument("--keypoints", help="npz of pose_2d, same images")
     parser.add_argument("--cache")
-    parser.add_argument("--hidden", type=float, nargs="+", default=[RegistrationOptions().hidden], help="to compare")
+    parser.add_argument("--hidden", type=float, nargs="+", default=[HIDDEN], help="to compare")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--mano_dir")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -75,9 +75,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         mesh = hand(torch.as_tensor(source["pose"]), torch.as_tensor(source["betas"]))
         relative = (mesh.vertices - mesh.joints[:, :1], mesh.joints - mesh.joints[:, :1])
         for hidden in (None, *args.hidden):
-            options = RegistrationOptions() if hidden is None else RegistrationOptions(hidden=hidden)
+            silhouettes = {} if hidden is None else {"mask": masks, "hidden": hidden}
             started = time.perf_counter()
-            result = register_mesh(*relative, K, keypoints, trust, None if hidden is None else masks, options=options)
+            result = register_mesh(*relative, K, keypoints, trust, **silhouettes)
             seconds = time.perf_counter() - started
             error = 1000 * (result.transl - wrist)
             rows.append(

@@ -14,6 +14,8 @@ from src.personalization.solver.status import NEAR
 from src.personalization.terms.keypoint_terms import keypoint_rows
 
 LOSS = "geman_mcclure"
+#: Standard deviations beyond which a residual is distrusted and a keypoint is an outlier.
+OUTLIER = 3.0
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,8 @@ class MeshObservations:
         keypoints: (B,21,2) px; keypoint_weights: (B,21) = 1 / variance, 1/px^2, zero where unseen.
         extents: (B,D) px reach of the silhouette along ``axes`` (D,2); extent_weights: (B,D), 1/px^2,
             zero where unknown.
-        loss_scale: standard deviations beyond which a residual is distrusted.
-        hidden_scale: the same for ends where the mesh reaches beyond the silhouette: an object in front
-            hides part of a hand, but nothing adds to it.
+        hidden_scale: standard deviations beyond which ends are distrusted where the mesh reaches beyond the silhouette:
+            an object in front hides part of a hand, but nothing adds to it.
     """
 
     joints: torch.Tensor
@@ -38,11 +39,10 @@ class MeshObservations:
     extents: torch.Tensor
     extent_weights: torch.Tensor
     axes: torch.Tensor
-    loss_scale: float = 3.0
     hidden_scale: float = 1.5
 
     def rows(self, index: torch.Tensor | slice) -> MeshObservations:
-        names = [item.name for item in fields(self) if item.name not in ("axes", "loss_scale", "hidden_scale")]
+        names = [item.name for item in fields(self) if item.name not in ("axes", "hidden_scale")]
         return replace(self, **{name: getattr(self, name)[index] for name in names})
 
 
@@ -64,7 +64,7 @@ class RegistrationProblem:
             seen.keypoints.permute(2, 1, 0)[:, None],
             seen.keypoint_weights.mT[None],
             LOSS,
-            seen.loss_scale,
+            OUTLIER,
         )
         columns = rows.flatten(1, 2).permute(2, 1, 0)  # (B,42,3)
         gradient, hessian = (residuals.flatten(0, 1).mT[:, None] @ columns)[:, 0], columns.mT @ columns
@@ -113,7 +113,7 @@ def extent_terms(seen: MeshObservations, position: torch.Tensor) -> tuple[torch.
     derivative = (seen.K[:, None, :2] - pixels[..., None] * seen.K[:, None, 2:]) * inverse[..., None]  # (B,D,2,3)
     slope = (seen.axes[None, :, :, None] * derivative).sum(dim=2)  # (B,D,3)
     squared = seen.extent_weights * gap.square()
-    symmetric, hidden = (robust_loss(squared, LOSS, scale) for scale in (seen.loss_scale, seen.hidden_scale))
+    symmetric, hidden = (robust_loss(squared, LOSS, scale) for scale in (OUTLIER, seen.hidden_scale))
     rho, trust = (torch.where(gap > 0, hidden[i], symmetric[i]) for i in (0, 1))
     weight = trust * seen.extent_weights
     counts = (seen.extent_weights > 0).any(dim=1)

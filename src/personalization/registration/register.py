@@ -22,7 +22,7 @@ from src.personalization.registration.least_median_of_squares import (
     least_median_start,
     weighted_median,
 )
-from src.personalization.registration.problem import MeshObservations, RegistrationProblem, extent_gaps
+from src.personalization.registration.problem import OUTLIER, MeshObservations, RegistrationProblem, extent_gaps
 from src.personalization.registration.silhouette import directions, silhouette_extents
 from src.personalization.solver.levenberg_marquardt import LMOptions, minimise
 from src.personalization.solver.status import Status, in_range, usable
@@ -42,30 +42,19 @@ _SHAPES: dict[str, tuple[int | None, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class RegistrationOptions:
-    """How to register.
-
-    Attributes:
-        axes: directions around the circle along which silhouettes are compared, twice the number of lines.
-        min_confidence: keypoints at or below it do not count.
-        min_std_px: smallest noise believed of keypoints and of ends, px.
-        outlier: standard deviations beyond which a keypoint is an outlier and a residual distrusted.
-        hidden: the same for ends where the mesh reaches beyond the silhouette, since an object hides parts of a
-            hand but nothing adds to it. With networks' keypoints and true meshes of the validation subject the
-            mean error was 16.5 mm at 3, 12.0 at 2, 10.2 at 1.5 (``benchmarks/studies/registration.py --hidden``).
-        rounds: times that the noise is measured and the position found again.
-        chunk: meshes solved together, so that memory is bounded.
-    """
-
-    axes: int = 24
-    min_confidence: float = 0.05
-    min_std_px: float = 0.5
-    outlier: float = 3.0
-    hidden: float = 1.5
-    rounds: int = 3
-    lm: LMOptions = LMOptions(max_steps=30, tolerance=1e-8, relative_tolerance=1e-10)
-    chunk: int = 256
+#: Directions around the circle along which silhouettes are compared, twice the number of lines.
+AXES = 24
+#: Keypoints of this confidence or less do not count.
+MIN_CONFIDENCE = 0.05
+#: px, smallest noise believed of keypoints and of ends.
+MIN_STD = 0.5
+#: Standard deviations beyond which ends are distrusted where the mesh reaches beyond the silhouette, since an object
+#: hides parts of a hand but nothing adds to it. With networks' keypoints and true meshes of the validation subject the
+#: mean error was 16.5 mm at 3, 12.0 at 2, 10.2 at 1.5 (``benchmarks/studies/registration.py --hidden``).
+HIDDEN = 1.5
+#: Times that the noise is measured and the position found again; meshes solved together, so that memory is bounded.
+ROUNDS, CHUNK = 3, 256
+LM = LMOptions(max_steps=30, tolerance=1e-8, relative_tolerance=1e-10)
 
 
 @dataclass
@@ -101,7 +90,7 @@ def register_mesh(
     *,
     mask_to_image: torch.Tensor | None = None,
     extents: torch.Tensor | None = None,
-    options: RegistrationOptions = RegistrationOptions(),
+    hidden: float = HIDDEN,
 ) -> Registration:
     """Find where root-relative meshes are in the camera frame. No mesh can influence another.
 
@@ -113,6 +102,7 @@ def register_mesh(
             an object hides shorten it: such ends stand out and are distrusted, up to about half of them.
         mask_to_image: (B,2,3) or (2,3) affine from mask px to the keypoints' image; None: the same pixels.
         extents: (B,D) px, reach along `silhouette.directions` (D), NaN where unknown, instead of a mask.
+        hidden: see `HIDDEN`.
 
     Returns:
         `Registration` in the vertices' dtype, on their device. Computed in float64.
@@ -124,18 +114,18 @@ def register_mesh(
     _check_shapes(len(vertices), {**given, "mask": mask, "extents": extents})
     device, batch = vertices.device, len(vertices)
     if mask is not None:
-        axes = directions(options.axes, device=device)
+        axes = directions(AXES, device=device)
         affine = None if mask_to_image is None else mask_to_image.to(device)
         extents = silhouette_extents(mask, axes, affine)
     else:
-        axes = directions(options.axes if extents is None else extents.shape[1], device=device)
+        axes = directions(AXES if extents is None else extents.shape[1], device=device)
     if extents is None:
         extents = axes.new_full((batch, len(axes)), torch.nan)
     parts = []
-    for start in range(0, max(batch, 1), options.chunk):
-        rows = slice(start, start + options.chunk)
+    for start in range(0, max(batch, 1), CHUNK):
+        rows = slice(start, start + CHUNK)
         own = (None if value is None else value[rows].to(device).double() for value in (*given.values(), extents))
-        parts.append(_register(*own, axes, options))
+        parts.append(_register(*own, axes, hidden))
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in Registration.__dataclass_fields__}
     return Registration(**{k: v.to(vertices.dtype) if v.is_floating_point() else v for k, v in joined.items()})
 
@@ -148,13 +138,13 @@ def _register(
     confidence: torch.Tensor | None,
     extents: torch.Tensor,
     axes: torch.Tensor,
-    options: RegistrationOptions,
+    hidden: float,
 ) -> Registration:
     # A mesh that is not finite counts as a bad prediction.
     finite = torch.isfinite(vertices).flatten(1).all(dim=1) & torch.isfinite(joints).flatten(1).all(dim=1)
     pose = torch.eye(3, dtype=vertices.dtype, device=vertices.device).expand(len(vertices), 16, 3, 3)
     betas = torch.where(finite[:, None], 0.0, torch.nan).to(vertices).expand(-1, 10)
-    inputs = check_frames(pose, betas, K, keypoints, confidence, options.min_confidence)
+    inputs = check_frames(pose, betas, K, keypoints, confidence, MIN_CONFIDENCE)
     vertices, joints = (torch.where(finite[:, None, None], value, 0.0) for value in (vertices, joints))
     start, middle, placed = least_median_start(joints, inputs.K, inputs.keypoints, inputs.confidence)
     guess = wrist_at_depth(inputs.middle, inputs.K)
@@ -169,37 +159,36 @@ def _register(
         torch.where(known, extents, 0.0),
         torch.zeros_like(extents),
         axes,
-        options.outlier,
-        options.hidden,
+        hidden,
     )
     # Two of 21 points fit their own start exactly, so its median is a little small: Rousseeuw's factor.
     count = (inputs.confidence > 0).sum(dim=1)
     keypoint_std = torch.where(placed, middle, 0.0) / RAYLEIGH_MEDIAN * (1 + 5 / (count - 1).clamp_min(1))
     extent_std = torch.zeros_like(keypoint_std)
     status = inputs.status
-    for turn in range(options.rounds):
-        keypoint_std = keypoint_std.clamp_min(options.min_std_px)
+    for turn in range(ROUNDS):
+        keypoint_std = keypoint_std.clamp_min(MIN_STD)
         ends = known if turn > 0 else torch.zeros_like(known)  # the first round is the 2D step
         seen = replace(
             seen,
             keypoint_weights=inputs.confidence / keypoint_std[:, None] ** 2,
-            extent_weights=torch.where(ends, extent_std[:, None].clamp_min(options.min_std_px) ** -2, 0.0),
+            extent_weights=torch.where(ends, extent_std[:, None].clamp_min(MIN_STD) ** -2, 0.0),
         )
-        result = minimise(RegistrationProblem(seen), {"position": position}, options.lm)
+        result = minimise(RegistrationProblem(seen), {"position": position}, LM)
         position, status = result.state["position"], result.status
         image = (joints + position[:, None]) @ inputs.K.mT
         distance = (image[..., :2] / image[..., 2:].clamp_min(1e-3) - inputs.keypoints).norm(dim=-1)
         keypoint_std = _spread(distance, inputs.confidence, RAYLEIGH_MEDIAN)
         gap = extent_gaps(replace(seen, extent_weights=known.double()), position)[0]
         extent_std = _spread(gap.abs(), known.double(), GAUSS_MEDIAN)
-    keypoint_std, extent_std = keypoint_std.clamp_min(options.min_std_px), extent_std.clamp_min(options.min_std_px)
+    keypoint_std, extent_std = keypoint_std.clamp_min(MIN_STD), extent_std.clamp_min(MIN_STD)
     status = torch.where(placed, status, torch.full_like(status, int(Status.BEHIND_CAMERA)))
     status = torch.where(placed & usable(status) & ~in_range(position), int(Status.OUT_OF_RANGE), status)
     status = torch.where(inputs.good, status, inputs.status)
     fine = usable(status)
     position = torch.where(fine[:, None], position, guess)
-    inliers = (distance < options.outlier * keypoint_std[:, None]) & (inputs.confidence > 0) & fine[:, None]
-    limit = torch.where(gap > 0, options.hidden, options.outlier) * extent_std[:, None]
+    inliers = (distance < OUTLIER * keypoint_std[:, None]) & (inputs.confidence > 0) & fine[:, None]
+    limit = torch.where(gap > 0, hidden, OUTLIER) * extent_std[:, None]
     believed = known & (gap.abs() < limit) & fine[:, None]
     return Registration(
         transl=position,
