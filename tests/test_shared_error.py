@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks.scenes.calibration_cases import standardised
 from benchmarks.scenes.simulation import SimulationOptions, simulate
 from benchmarks.studies import choose_shared_error
-from benchmarks.studies.choose_shared_error import population_of, standardised_errors, try_factor
+from benchmarks.studies.choose_shared_error import population_of, try_factor
 from src.personalization.calibration.identity import calibrate_predictions
 from src.personalization.calibration.population import calibration_options
 from template import load_hand_assets
+from template.kinematics import JointsModel
 from utils.artifacts import Predictions, save_predictions
 
 PEOPLE, IMAGES, LEFT_OUT = 45, 3, 4
@@ -40,16 +43,17 @@ def test_wider_noise_gives_wider_intervals() -> None:
     row = try_factor(2.0, *left, population, assets, IMAGES, "cpu")
     assert 0 <= row["lengths_68"] <= row["lengths_95"] <= 1 and row["betas_68"] <= row["betas_95"] <= 1
     assert 0.5 < row["zero_pose_mpvpe_mm"] < 8 and 1 < row["fit_position_mm"] < 100
-    spreads, errors = [], []
+    spreads, model = [], JointsModel(assets)
     for factor in (1.0, 4.0):
         options = calibration_options(population, shared_error=factor)
         identities = calibrate_predictions(left[0], assets, options, num_images=IMAGES)
         spreads.append(np.array([np.sqrt(np.diag(identity.covariance)) for identity in identities.values()]))
-        people = {number: betas[number * IMAGES] for number in identities}
-        errors.append(standardised_errors(identities, people, assets))
-        off = np.array([identity.betas - people[number] for number, identity in identities.items()])
-        np.testing.assert_allclose(errors[-1][:, :10], off / spreads[-1])
-    assert (spreads[1] > spreads[0]).mean() > 0.8 and errors[0].shape == (LEFT_OUT, 16)
+        found, covariance = (np.array([getattr(i, n) for i in identities.values()]) for n in ("betas", "covariance"))
+        true = np.array([betas[number * IMAGES] for number in identities])
+        z = standardised(model, *map(torch.as_tensor, (found, covariance, true)))
+        np.testing.assert_allclose(z["betas"], ((found - true) / spreads[-1]).flatten())
+    assert (spreads[1] > spreads[0]).mean() > 0.8
+    assert [len(z[name]) for name in ("hand length", "finger lengths")] == [LEFT_OUT, 5 * LEFT_OUT]
 
 
 def test_test_people_do_not_decide(

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.scenes.calibration_cases import standardised
 from datasets import open_labels
 from src.evaluation.shape import zero_pose_mpvpe
 from src.personalization.calibration.identity import calibrate_predictions
@@ -52,7 +53,7 @@ from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import HALF_95, LengthCue, lengths_mm
 from template import HandAssets, HandModel, load_hand_assets
 from template.kinematics import JointsModel
-from utils.artifacts import Identity, Predictions, load_predictions
+from utils.artifacts import Predictions, load_predictions
 from utils.device import choose_device
 
 #: Splits whose people may decide a choice.
@@ -93,19 +94,6 @@ def population_of(predictions: Predictions, truth: dict[str, np.ndarray], assets
     return replace(people, **measure_network(predictions, truth))
 
 
-def standardised_errors(
-    identities: dict[int, Identity], truth: dict[int, np.ndarray], assets: HandAssets
-) -> np.ndarray:
-    """(people, 16): errors of betas, hand length and finger lengths, each over its standard deviation."""
-    rows = []
-    for number, identity in identities.items():
-        betas = (identity.betas - truth[number]) / np.sqrt(np.diag(identity.covariance))
-        found = lengths_mm(assets, identity.betas, identity.covariance)
-        true = lengths_mm(assets, truth[number], None)
-        rows.append([*betas, *((found[name][0] - true[name][0]) / found[name][1] for name in found)])
-    return np.array(rows)
-
-
 def try_factor(
     factor: float,
     own: Predictions,
@@ -129,20 +117,22 @@ def try_factor(
             cues = (LengthCue("hand", length / 1000, ruler_mm / 1000),)
         measured = replace(options, cues=cues, accept_conflict=True)
         identities |= calibrate_predictions(own, assets, measured, subject=number, num_images=num_images, device=device)
-    z = np.abs(standardised_errors(identities, betas, assets))
-    hand = HandModel(assets)
+    hand, model, true_betas = HandModel(assets), JointsModel(assets), np.stack(list(betas.values()))
     estimated = np.stack([identities[number].betas for number in betas])
+    covariance = np.stack([identities[number].covariance for number in betas])
+    z = standardised(model, *map(torch.as_tensor, (estimated, covariance, true_betas)))
+    of_betas, of_lengths = np.abs(z["betas"]), np.abs(np.concatenate([z["hand length"], z["finger lengths"]]))
     fit_options = with_population(FitOptions(), population, shared_error=factor)
     fitted = fit_predictions(own, own.betas, assets, options=fit_options, device=device).predictions
-    wrist = JointsModel(assets).rest_points(torch.as_tensor(fitted.betas).double())[:, 0].numpy() + fitted.transl
+    wrist = model.rest_points(torch.as_tensor(fitted.betas).double())[:, 0].numpy() + fitted.transl
     return {
         "factor": factor,
         "interval_correlation": correlation,
-        "betas_68": float((z[:, :10] < 1).mean()),
-        "betas_95": float((z[:, :10] < HALF_95).mean()),
-        "lengths_68": float((z[:, 10:] < 1).mean()),
-        "lengths_95": float((z[:, 10:] < HALF_95).mean()),
-        "zero_pose_mpvpe_mm": float(zero_pose_mpvpe(hand, estimated, np.stack(list(betas.values()))).mean()),
+        "betas_68": float((of_betas < 1).mean()),
+        "betas_95": float((of_betas < HALF_95).mean()),
+        "lengths_68": float((of_lengths < 1).mean()),
+        "lengths_95": float((of_lengths < HALF_95).mean()),
+        "zero_pose_mpvpe_mm": float(zero_pose_mpvpe(hand, estimated, true_betas).mean()),
         "fit_position_mm": 1000 * float(np.linalg.norm(wrist - truth["joints"][:, 0], axis=1).mean()),
     }
 

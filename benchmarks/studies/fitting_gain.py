@@ -17,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np  # noqa: E402
+import roma  # noqa: E402
 import torch  # noqa: E402
 
 from datasets import build_dataset  # noqa: E402
@@ -80,10 +81,8 @@ def errors_of(points: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     along = (error * ray).sum(-1)
     across = np.linalg.norm(error - along[..., None] * ray, axis=-1)
     a, b = points - points[:, :1], truth - truth[:, :1]
-    u, _, v = np.linalg.svd(np.einsum("nja,njb->nab", a, b))
-    flip = np.linalg.det(u @ v) < 0
-    u[flip, :, -1] *= -1
-    turned = 1000 * np.linalg.norm(a @ (u @ v) - b, axis=-1)
+    turn = roma.special_procrustes(torch.as_tensor(np.einsum("nja,njb->nab", a, b))).numpy()
+    turned = 1000 * np.linalg.norm(a @ turn - b, axis=-1)
     aligned = 1000 * np.linalg.norm(procrustes_align(points, truth) - truth, axis=-1)
     return {
         "mpjpe_mm": float(np.linalg.norm(error, axis=-1).mean()),

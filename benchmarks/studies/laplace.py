@@ -28,7 +28,7 @@ import numpy as np
 import roma
 import torch
 
-from benchmarks.scenes.calibration_cases import KNOWN
+from benchmarks.scenes.calibration_cases import KNOWN, standardised
 from benchmarks.scenes.simulation import Simulated, SimulationOptions, simulate
 from datasets import open_labels
 from src.evaluation.shape import zero_pose_mpvpe
@@ -116,11 +116,10 @@ def main() -> None:
         errors = []
         for label, parts in zip(("without", "with"), pair, strict=True):
             betas, covariance, truth = (torch.cat(part) for part in zip(*parts, strict=True))
-            (length, slope), (true, _) = (length_gradient(model, b, "hand") for b in (betas, truth))
-            std = torch.einsum("pi,pij,pj->p", slope, covariance, slope).sqrt()
-            beta_z = (betas - truth) / covariance.diagonal(dim1=1, dim2=2).sqrt()
+            length, true = (length_gradient(model, b, "hand")[0] for b in (betas, truth))
+            z = standardised(model, betas, covariance, truth)
             errors.append(np.asarray(zero_pose_mpvpe(hand, betas, truth)))
-            held = [float((z.abs() < HALF_95).double().mean()) for z in ((length - true) / std, beta_z)]
+            held = [float((np.abs(z[name]) < HALF_95).mean()) for name in ("hand length", "betas")]
             bias = 1000 * float((length - true).mean())
             print(f"{name}, {label}: {errors[-1].mean():.2f}  {bias:+.2f}  {held[0]:.3f} {held[1]:.3f}")
         gain = errors[0] - errors[1]
