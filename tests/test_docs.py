@@ -27,12 +27,6 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def own_text(page: Path) -> str:
-    """The page without the column that names commands of the released code."""
-    before, heading, after = page.read_text().partition("## Coming from the released code")
-    return before + heading + re.sub(r"^\| `[^|]*\|", "|", after, flags=re.MULTILINE)
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
@@ -46,7 +40,9 @@ def test_links_resolve(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_scripts_and_modules_that_are_named_exist(page: Path) -> None:
-    text = own_text(page)
+    # Without the column that names commands of the released code.
+    before, heading, after = page.read_text().partition("## Coming from the released code")
+    text = before + heading + re.sub(r"^\| `[^|]*\|", "|", after, flags=re.MULTILINE)
     folders = "benchmarks|conv|datasets|examples|options|scripts|src|template|tests|utils"
     for name in re.findall(rf"(?<![\w/])(?:\./)?((?:{folders})/[\w/.]*\w)", text.replace("/NAME/", "/")):
         assert (ROOT / name).exists() or list(ROOT.glob(f"{name}*")), f"{page.name}: {name}"

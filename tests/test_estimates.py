@@ -207,18 +207,15 @@ def test_two_people_are_never_mixed_in_silence(
         apart = read_estimates(tmp_path / "both", "hamer", K=K, subjects="file")
     assert "of subjects 0 is 0.pt, 1 is 1.pt" in caplog.text
     assert apart.subject_id.tolist() == [0] * 20 + [1] * 20
+    identity = handid.Identity(np.zeros(10), ASSETS.name, ASSETS.hash, 180.0)
     with pytest.raises(ValueError, match="subjects"):
-        handid.personalise(apart, identity=load_some_identity(), hand=ASSETS)
+        handid.personalise(apart, identity=identity, hand=ASSETS)
     table = tmp_path / "who.csv"
     table.write_text("image,subject\n" + "".join(f"frame-{row:03d}.jpg,7\n" for row in range(20)))
     assert set(read_estimates(tmp_path / "both", "hamer", K=K, subjects=table).subject_id) == {7}
     table.write_text("image,subject\nframe-000.jpg,7\n")
     with pytest.raises(EstimateFormatError, match="does not say who is in frame-001"):
         read_estimates(tmp_path / "both", "hamer", K=K, subjects=table)
-
-
-def load_some_identity() -> handid.Identity:
-    return handid.Identity(np.zeros(10), ASSETS.name, ASSETS.hash, 180.0)
 
 
 @pytest.mark.parametrize("name", list(CLAIMS))

@@ -34,11 +34,6 @@ def options(root: Path, out: Path, phase: str, model: str, dataset: str, *extra:
     return get_args_parser().parse_args(words)
 
 
-def log_of(folder: Path) -> dict[str, float]:
-    with open(folder / "log.csv", newline="") as handle:
-        return {name: float(value) for name, value in list(csv.DictReader(handle))[-1].items()}
-
-
 SMALL = ("--epochs", "1", "--val_images", "4")
 
 
@@ -70,8 +65,9 @@ def test_trains_and_resumes(roots: dict[str, Path], tmp_path: Path, model: str) 
     given = options(roots["dex_ycb"], tmp_path, "train", model, "dex_ycb", *words)
     trainer = Trainer(apply_recipe(given))
     trainer.run()
-    row = log_of(tmp_path / "dex_ycb" / model)
-    assert 0 < row["val_mpjpe_mm"] < 1000 and 0 < row["train_loss"] < 1000
+    with open(tmp_path / "dex_ycb" / model / "log.csv", newline="") as handle:
+        row = list(csv.DictReader(handle))[-1]
+    assert 0 < float(row["val_mpjpe_mm"]) < 1000 and 0 < float(row["train_loss"]) < 1000
     again = Trainer(apply_recipe(options(roots["dex_ycb"], tmp_path, "train", model, "dex_ycb", *words, "--resume")))
     again.state.load(again.folder.last)
     assert again.state.position.epoch == 1

@@ -48,10 +48,6 @@ class Watched:
     betas: torch.Tensor
     start: int
 
-    def until(self, seconds: float) -> int:
-        """Frames of so many seconds of the story."""
-        return max(1, min(len(self.pose), round(seconds * FPS) - self.start))
-
     def predictions(self, frames: int, assets: HandAssets) -> Predictions:
         """The first frames as a file of predictions."""
         none = np.zeros(frames, dtype=np.int64)
@@ -109,7 +105,7 @@ def measure_online(seed: int, count: int, cache: Path | None) -> dict[str, dict[
         truth = seen.betas.numpy()
         true = lengths_mm(assets, truth, None)
         for name, seconds in LOOKS.items():
-            frames = seen.until(seconds)
+            frames = max(1, min(len(seen.pose), round(seconds * FPS) - seen.start))
             for row in range(done, frames):
                 online.add(
                     seen.keypoints[row], seen.confidence[row], K=seen.K, pose=seen.pose[row], betas=seen.predicted[row]

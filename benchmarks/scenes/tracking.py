@@ -44,13 +44,6 @@ def open_network() -> PhotoEstimator:
     return open_estimator(path, assets, torch.device("cpu"), "mano_identity", folder=WEIGHTS)
 
 
-def with_person(tools: PhotoEstimator, clip: TrackingClip) -> PhotoEstimator:
-    """Told who is seen, and with which camera."""
-    hand = tools.assets
-    identity = Identity(clip.betas, hand.name, hand.hash, 180.0, side="both", method="true")
-    return replace(tools, identity=identity, K=Camera(clip.K, "true"))
-
-
 def in_label_boxes(tools: PhotoEstimator, clip: TrackingClip, images: list[np.ndarray]) -> list[list[Reported]]:
     """Each hand in its true box in each frame."""
     shape, before = tools.shape(), [None] * len(clip.hands)
@@ -101,7 +94,9 @@ def measure_tracking(seed: int, numbers: range, cache: Path | None) -> dict[str,
     weights = f"{tools.digest}_{model_hash(tools.estimator.reader.network.state_dict())}"
     for number in tqdm(numbers, unit="clip", disable=None):
         clip = make_tracking_clip(seed, number, cache)
-        ours = with_person(tools, clip)
+        hand = tools.assets
+        identity = Identity(clip.betas, hand.name, hand.hash, 180.0, side="both", method="true")
+        ours = replace(tools, identity=identity, K=Camera(clip.K, "true"))
         truth = (
             [bool(hand.is_left) for hand in clip.hands],
             np.stack([hand.joints for hand in clip.hands]),
