@@ -10,7 +10,7 @@ import torch
 
 from src.personalization.fitting.fit import FitOptions, FitResult, fit_frames, observe
 from src.personalization.fitting.fixed_lag import FixedLagSmoother
-from src.personalization.fitting.sequence import SequenceOptions, fit_sequence
+from src.personalization.fitting.sequence import LARGEST_GAP, SequenceOptions, fit_sequence
 from src.personalization.fitting.sequence_problem import Chain, SequenceProblem, smoothness_model
 from src.personalization.solver.block_banded import band, solve_band
 from src.personalization.solver.status import Status, usable
@@ -282,7 +282,7 @@ def test_what_no_frame_nearby_shows_is_not_known(scene: Scene) -> None:
     confidence[20:] = 0
     given = (scene.K, scene.keypoints, SECONDS, confidence)
     whole = fit_sequence(MODEL, scene.guess, scene.betas, *given, options=OPTIONS)
-    known = SECONDS - SECONDS[19] <= OPTIONS.largest_gap
+    known = SECONDS - SECONDS[19] <= LARGEST_GAP
     assert torch.equal(usable(whole.status), known) and bool((whole.status[~known] == Status.NO_KEYPOINTS).all())
     smoother, status = FixedLagSmoother(MODEL, scene.betas, OPTIONS), []
     for frame in range(FRAMES):

@@ -56,7 +56,6 @@ class MultiFrameResult:
         pose: (P,F,16,3,3); transl: (P,F,3) m.
         status: (P,) of `Status`; frame_status: (P,F), CONVERGED for a frame that was used, else why not; image_status:
             the same of each image by itself, of several cameras more than frames.
-        cost: (P,) half chi-square at the end; steps: (P,).
         offsets: (P,21,3) m, standard order, how far the persons' points lie from the landmarks; None: not solved for.
     """
 
@@ -68,8 +67,6 @@ class MultiFrameResult:
     status: torch.Tensor
     frame_status: torch.Tensor
     image_status: torch.Tensor
-    cost: torch.Tensor
-    steps: torch.Tensor
     offsets: torch.Tensor | None = None
 
 
@@ -118,8 +115,6 @@ def calibrate_frames(
         status=torch.where(used, result.status, int(Status.NO_KEYPOINTS)),
         frame_status=frame_status,
         image_status=image_status,
-        cost=result.cost,
-        steps=result.steps,
         offsets=fitted["offsets"][:, model.to_standard] if "offsets" in fitted else None,
     )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from src.personalization.fitting.fit import FitResult, fit_frames, observe, reprojection_rmse
 from src.personalization.fitting.lag_window import Past, Window, exponential, with_frame
-from src.personalization.fitting.sequence import SequenceOptions, silence
+from src.personalization.fitting.sequence import LARGEST_GAP, SequenceOptions, silence
 from src.personalization.fitting.translation import wrist_from_keypoints
 from src.personalization.solver.levenberg_marquardt import LMOptions, State, minimise
 from src.personalization.solver.status import Status, in_range, usable
@@ -88,7 +88,7 @@ class FixedLagSmoother:
         Returns:
             The frames that are settled now, each with its number (0 for the first ever) and a `FitResult` of one row;
             mostly the one ``lag`` frames ago. Not usable are those that came when nothing said where the hand is, and
-            nothing had for ``largest_gap`` seconds.
+            nothing had for `LARGEST_GAP`.
 
         Raises:
             ValueError: time does not advance, or is no number; the frame is then not counted.
@@ -100,7 +100,7 @@ class FixedLagSmoother:
             last = float(self._seconds[-1])
             if not seconds > last:
                 raise ValueError(f"time does not advance: a frame at {seconds:g} s after one at {last:g} s")
-            if seconds - last > self.options.largest_gap:
+            if seconds - last > LARGEST_GAP:
                 settled = self.flush()
         number, self._count = self._count, self._count + 1
         to = {"device": self.model.device, "dtype": self.model.dtype}
@@ -111,7 +111,7 @@ class FixedLagSmoother:
         inputs = check_frames(*given, trust, self.options.frame.noise.min_confidence)
         if bool(inputs.good[-1]):
             self._seen = seconds
-        elif len(self._seconds) and seconds - self._seen > self.options.largest_gap:
+        elif len(self._seconds) and seconds - self._seen > LARGEST_GAP:
             settled += self.flush()
         alone = None
         if len(self._seconds) == 0:

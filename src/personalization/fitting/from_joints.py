@@ -25,6 +25,8 @@ from template.kinematics import JointsModel, joints_model, posed_points, row_jac
 from template.large_products import full_precision
 from utils.joints import STANDARD_TO_MANO
 
+#: Hands solved together, so that memory is bounded.
+CHUNK = 256
 #: m, of a coordinate, where learning how far the points are off begins.
 STD = 0.005
 LM = LMOptions(max_steps=20, initial_damping=1e-3)
@@ -59,22 +61,18 @@ class JointFitOptions:
         std: m, of a coordinate of every point; None: learnt from the misfit of all hands together.
         scale_std: of the points' scale; zero: they are metric.
         shape_prior: on the betas; None: unit normal.
-        pose_spread: times the covariance of usual poses.
         landmarks: of the points' source; None: the hand's own joints and tips.
         lm: ``max_steps=0`` gives the start alone, in closed form, at the given or mean betas: several times faster, and
             as near as the points where they are good; one step mends most of what is left.
         dtype: of the solver; single precision is as good and faster, covariances are double.
-        chunk: hands solved together, so that memory is bounded.
     """
 
     std: float | None = None
     scale_std: float = 0.0
     shape_prior: ShapePrior | None = None
-    pose_spread: float = 1.0
     landmarks: LandmarkModel | None = None
     lm: LMOptions = LM
     dtype: torch.dtype = torch.float32
-    chunk: int = 256
 
 
 @dataclass
@@ -219,12 +217,12 @@ class _Task:
 
     def chunks(self) -> list[slice]:
         """Slices of the hands; one of none where there is none."""
-        return [slice(i, i + self.options.chunk) for i in range(0, max(len(self.points), 1), self.options.chunk)]
+        return [slice(i, i + CHUNK) for i in range(0, max(len(self.points), 1), CHUNK)]
 
     @property
     def habit(self) -> PosePrior:
         """Usual poses, their spread in rad."""
-        return habit_prior(self.assets, self.points.dtype, self.points.device, spread=self.options.pose_spread)
+        return habit_prior(self.assets, self.points.dtype, self.points.device)
 
     def problem(self, std: float) -> FrameProblem:
         """The points (m) as they are seen by no camera, and the priors."""

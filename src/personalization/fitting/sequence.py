@@ -19,6 +19,8 @@ from template.kinematics import JointsModel, posed_points
 
 logger = logging.getLogger(__name__)
 
+#: s; frames further apart begin a new chain.
+LARGEST_GAP = 0.6
 #: How many times as far off as each frame alone, and how many pixels, is no motion of a hand.
 UNRELATED = (5.0, 20.0)
 
@@ -30,13 +32,11 @@ class SequenceOptions:
     Attributes:
         frame: what counts within a frame; with a ``shape_prior`` one shape is fitted for all frames.
         smoothness: how fast velocities change.
-        largest_gap: s; frames further apart begin a new chain.
         lm: of the whole; its tolerance is for each frame.
     """
 
     frame: FitOptions = FitOptions()
     smoothness: Smoothness = Smoothness()
-    largest_gap: float = 0.6
     lm: LMOptions = field(default_factory=lambda: LMOptions(max_steps=8, tolerance=3e-3, initial_damping=1e-3))
 
     def __post_init__(self) -> None:
@@ -68,7 +68,7 @@ def fit_sequence(
 
     Returns:
         `FitResult`; status `NO_KEYPOINTS` (and the others of `check_frames`) is kept only for frames that no frame
-        within ``largest_gap`` could help; cost (T,) holds the whole's, shared evenly.
+        within `LARGEST_GAP` could help; cost (T,) holds the whole's, shared evenly.
 
     Raises:
         ValueError: times of a track that do not increase (names the first), or not one for each frame.
@@ -77,7 +77,7 @@ def fit_sequence(
     if not len(pose) == len(seconds) == (len(seconds) if track is None else len(track)):
         raise ValueError(f"{len(pose)} poses, {len(seconds)} times, {'no' if track is None else len(track)} tracks")
     track = torch.zeros(len(seconds), dtype=torch.int64) if track is None else torch.as_tensor(track)
-    chain = chain_of(seconds, track, options.largest_gap)
+    chain = chain_of(seconds, track)
     shape = betas.to(model.device, model.dtype).expand(len(seconds), -1)
     least = options.frame.noise.min_confidence
     inputs = check_frames(pose.to(shape), shape, K, keypoints, confidence, least)
@@ -94,7 +94,7 @@ def fit_sequence(
     when = seconds.to(model.device)
     near, far, share = _neighbours(started, linked, when)
     share = share.to(model.dtype)
-    helped &= torch.minimum((when - when[near]).abs(), (when[far] - when).abs()) <= options.largest_gap
+    helped &= torch.minimum((when - when[near]).abs(), (when[far] - when).abs()) <= LARGEST_GAP
     shape = torch.where(torch.isfinite(shape).all(dim=1, keepdim=True), shape, alone.betas[near])
     turn = roma.rotmat_to_rotvec(alone.pose[near].mT @ alone.pose[far])
     begin = alone.pose[near] @ roma.rotvec_to_rotmat(share[:, None, None] * turn)
@@ -139,8 +139,8 @@ def fit_sequence(
     )
 
 
-def chain_of(seconds: torch.Tensor, track: torch.Tensor, largest_gap: float) -> Chain:
-    """Which frames (T,) follow each other: one track, and not further apart in time than ``largest_gap`` seconds.
+def chain_of(seconds: torch.Tensor, track: torch.Tensor) -> Chain:
+    """Which frames (T,) follow each other: one track, and not further apart in time than `LARGEST_GAP`.
 
     Raises:
         ValueError: see `fit_sequence`.
@@ -156,11 +156,11 @@ def chain_of(seconds: torch.Tensor, track: torch.Tensor, largest_gap: float) -> 
             f"time runs backwards: frame {row} at {float(seconds[row]):g} s, then {float(seconds[row + 1]):g} s; "
             "give the frames in the order of their times, each once"
         )
-    linked = together & (step <= largest_gap)
+    linked = together & (step <= LARGEST_GAP)
     if together.any() and not linked.any():
         logger.warning(
             "no two frames are within %g s of each other (mostly %g s): each is fitted alone; are times in seconds?",
-            largest_gap, step[together].median(),
+            LARGEST_GAP, step[together].median(),
         )  # fmt: skip
     return Chain(torch.where(linked, step, 1.0), linked)
 

@@ -20,6 +20,8 @@ State = dict[str, torch.Tensor]
 
 #: Bounds of the factor that lengthens or shortens a step after what the one before it gained.
 SHORTEST, LONGEST = 0.5, 3.0
+#: Multiples of the Hessian's diagonal, beyond which a problem is stuck.
+MAX_DAMPING = 1e8
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,13 @@ class LMOptions:
             of the half chi-square (no unit: 0.005 is a tenth of a standard deviation along one direction), or
             less than ``relative_tolerance`` of the cost. That promise is g.H^-1.g / 2, the gradient in the
             Hessian's own scale.
-        initial_damping, max_damping: multiples of the Hessian's diagonal.
+        initial_damping: multiples of the Hessian's diagonal.
     """
 
     max_steps: int = 20
     tolerance: float = 1e-3
     relative_tolerance: float = 1e-6
     initial_damping: float = 1e-2
-    max_damping: float = 1e8
 
 
 class Problem(Protocol):
@@ -132,7 +133,7 @@ def minimise(problem: Problem, state: State, options: LMOptions = LMOptions()) -
         now = LMResult(
             _choose(better, trial, now.state),
             _choose(better, trial_terms, now.terms),
-            now.status.masked_fill(active & (damping > options.max_damping), Status.STALLED),
+            now.status.masked_fill(active & (damping > MAX_DAMPING), Status.STALLED),
             now.steps + active,
         )
     else:  # the last step's state has not been judged yet
@@ -171,7 +172,7 @@ def _minimise_one(problem: Problem, state: State, terms: State, options: LMOptio
             state, terms, cost = trial, trial_terms, trial_cost
         else:
             damping, growth, length = damping * growth, 2 * growth, 1.0
-        status = Status.STALLED if damping > options.max_damping else status
+        status = Status.STALLED if damping > MAX_DAMPING else status
         steps += 1
     if status == Status.ITERATION_LIMIT and is_minimum():  # the last step's state has not been judged yet
         status = Status.CONVERGED
