@@ -170,25 +170,6 @@ finally:
 """
 
 
-def peak_mb(folder: Path, identity: Path) -> float:
-    """Most memory that personalising a folder held, MB."""
-    given = ["run.py", "--phase", "personalise", "--estimates", str(folder), "--format", "joints", "--device", "cpu",
-             "--identity", str(identity), "--threads", "1", "--output", str(folder.with_suffix(".out"))]  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", MEASURED, *given], cwd=ROOT, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1]) / 1024
-
-
-def write_large_files(folder: Path, count: int, padding_mb: float) -> None:
-    """Plain joints, one hand a file, each with a mesh or picture that nobody asked for."""
-    folder.mkdir(parents=True)
-    result = estimate(load_hand_assets(STAND_IN_PATH), "mediapipe", 1, 1, seed=5)
-    padding = np.zeros(int(padding_mb * 2**17))
-    for number in range(count):
-        np.savez(folder / f"{number:05d}.npz", keypoints_2d=result.keypoints[0], is_left=[False], K=K, padding=padding,
-                 joints_3d=result.joints[0], image=[f"{number:05d}.jpg"], image_size=SIZE)  # fmt: skip
-
-
 def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
     """Peak of the command: contents of files that were kept (0.8 MB each) would be 48 MB more for 60 more files.
 
@@ -198,13 +179,22 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
     assert many - few < 24, f"{few:.0f} MB for 4 files, {many:.0f} MB for 64"
 
 
-def measured(folder: Path, count: int, padding_mb: float) -> float:
-    """Peak memory, MB, of so many files."""
-    assets = load_hand_assets(STAND_IN_PATH)
+def measured(place: Path, count: int, padding_mb: float) -> float:
+    """Most memory, MB, that personalising so many files held, each with a mesh or picture that nobody asked for."""
+    assets, identity, folder = load_hand_assets(STAND_IN_PATH), place / "me.json", place / f"{count}"
     length = lengths_mm(assets, np.zeros(10), None)["hand"][0]
-    save_identity(folder / "me.json", Identity(np.zeros(10), assets.name, assets.hash, length))
-    write_large_files(folder / f"{count}", count, padding_mb)
-    return peak_mb(folder / f"{count}", folder / "me.json")
+    save_identity(identity, Identity(np.zeros(10), assets.name, assets.hash, length))
+    folder.mkdir(parents=True)
+    result = estimate(assets, "mediapipe", 1, 1, seed=5)
+    padding = np.zeros(int(padding_mb * 2**17))
+    for number in range(count):
+        np.savez(folder / f"{number:05d}.npz", keypoints_2d=result.keypoints[0], is_left=[False], K=K, padding=padding,
+                 joints_3d=result.joints[0], image=[f"{number:05d}.jpg"], image_size=SIZE)  # fmt: skip
+    given = ["run.py", "--phase", "personalise", "--estimates", str(folder), "--format", "joints", "--device", "cpu",
+             "--identity", str(identity), "--threads", "1", "--output", str(folder.with_suffix(".out"))]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", MEASURED, *given], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1]) / 1024
 
 
 if __name__ == "__main__":

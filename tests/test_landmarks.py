@@ -26,17 +26,12 @@ from src.personalization.landmarks.shared_fit import SharedFit, SharedFitOptions
 from src.personalization.landmarks.two_cameras import chain, read_two_cameras, shared_at_least
 from src.personalization.terms.hand_size import LengthCue, lengths_mm
 from src.photos.keypoint_estimator import KeypointEstimator
-from template import HandAssets, HandModel, load_hand_assets
+from template import HandAssets, HandModel
 from template.kinematics import joints_model, posed_points
 from utils.artifact_checks import ArtifactError, HandMismatchError
 from utils.identity import Identity
 
 K = torch.tensor([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]], dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def assets() -> HandAssets:
-    return load_hand_assets(side="right")
 
 
 def made_up(assets: HandAssets, spread: float = 0.008) -> LandmarkModel:

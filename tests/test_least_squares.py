@@ -132,7 +132,8 @@ def test_terms_equal_automatic_differentiation(
     def residuals(vector: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of all frames: keypoints (3,2,21,2), and everything that is Gaussian."""
         step = step_of(vector, terms["chart"])
-        pose = state["pose"] @ torch.linalg.matrix_exp(skew(step["turn"]))
+        turn = torch.linalg.cross(step["turn"][..., None, :], torch.eye(3).double()[None, None]).mT
+        pose = state["pose"] @ torch.linalg.matrix_exp(turn)
         betas, wrist = state["betas"] + step["betas"], state["wrist"] + step["wrist"]
         origin = layer(pose, betas).joints[:, :1]
         relative = (with_offsets(layer, offsets, bends, pose, betas) - origin)[:, model.from_standard]
@@ -181,13 +182,6 @@ def guess_residual(points: torch.Tensor, seen: Observations) -> torch.Tensor:
         basis, off = torch.linalg.qr(unknown).Q, scale * flat - right
         rows.append(off - basis @ (basis.T @ off))
     return torch.stack(rows)
-
-
-def skew(vector: torch.Tensor) -> torch.Tensor:
-    """Matrices [v] (...,3,3) of vectors (...,3): [v] x = v x x."""
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
 
 
 @pytest.mark.parametrize("loss", LOSSES)

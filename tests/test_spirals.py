@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
+from scipy.sparse.csgraph import shortest_path
 
 from conv.half_edge import HalfEdgeMesh
 from conv.spiral import spiral_indices
@@ -51,7 +53,8 @@ def test_a_short_spiral_is_the_start_of_a_longer_one() -> None:
 def test_spirals_hold_each_vertex_once_and_grow_by_rings() -> None:
     mesh = RECORDED["icosphere_162"]
     faces = np.array(mesh["faces"])
-    steps = _graph_distances(faces, 162)
+    edges = scipy.sparse.coo_matrix((np.ones(faces.size), (faces.flatten(), np.roll(faces, 1, axis=1).flatten())))
+    steps = shortest_path(edges, directed=False, unweighted=True)
     for vertex, spiral in enumerate(spiral_indices(faces, 162, 60)):
         assert spiral[0] == vertex
         assert len(set(spiral)) == 60
@@ -82,15 +85,3 @@ def test_non_manifold_faces_are_refused(faces: list[list[int]], message: str) ->
 def test_mesh_smaller_than_the_spiral_is_refused() -> None:
     with pytest.raises(ValueError, match="the mesh has 3"):
         spiral_indices(np.array([[0, 1, 2]]), 3, 27)
-
-
-def _graph_distances(faces: np.ndarray, n_vertices: int) -> np.ndarray:
-    """Edge counts between all vertices by Floyd-Warshall."""
-    distance = np.full((n_vertices, n_vertices), n_vertices)
-    np.fill_diagonal(distance, 0)
-    for a, b, c in faces:
-        for i, j in ((a, b), (b, c), (c, a)):
-            distance[i, j] = distance[j, i] = 1
-    for k in range(n_vertices):
-        distance = np.minimum(distance, distance[:, k : k + 1] + distance[k : k + 1])
-    return distance
