@@ -74,9 +74,11 @@ def test_pictures_that_were_wrong() -> None:
     assert read_photo(FAULTS / "stale_focal_plane.jpg").focal_px == pytest.approx(768)
 
 
-def save_with_lens(path: Path, size: tuple[int, int], exif_size: tuple[int, int] | None, **lens: float) -> Photo:
-    exif, tags = Image.Exif(), {"film": 0xA405, "length": 0x920A, "resolution": 0xA20E, "unit": 0xA210}
-    ifd = exif.get_ifd(0x8769)
+def save_with_lens(
+    path: Path, size: tuple[int, int], exif_size: tuple[int, int] | None, make: str = "", **lens: float
+) -> Photo:
+    exif, tags = Image.Exif(), {"film": 0xA405, "length": 0x920A, "resolution": 0xA20E, "unit": 0xA210, "zoom": 0xA404}
+    ifd, exif[0x010F] = exif.get_ifd(0x8769), make
     if exif_size is not None:
         ifd[0xA002], ifd[0xA003] = exif_size
     for name, value in lens.items():
@@ -105,6 +107,7 @@ def test_the_film_equivalent_does_not_outlive_a_crop_nor_nonsense(tmp_path: Path
     kept = save_with_lens(tmp_path / "a.jpg", (640, 480), (4000, 3000), film=26)
     assert kept.focal_px == pytest.approx(26 * 800 / np.hypot(36, 24), rel=1e-4)
     assert save_with_lens(tmp_path / "b.jpg", (480, 480), (4000, 3000), film=26).focal_px is None
+    assert "4000 x 3000 px, cropped since" in choose_camera(read_photo(tmp_path / "b.jpg")).source
     assert save_with_lens(tmp_path / "c.jpg", (640, 480), None, film=60000).focal_px is None
 
 
@@ -178,11 +181,25 @@ def test_numbers_in_files_are_no_sizes(tmp_path: Path) -> None:
     [
         ({"length": 50.0, "film": 5.0}, "50 mm like 5 mm on film is a sensor of 433 mm"),
         ({"length": 4.2, "resolution": 9000.0, "unit": 4}, "4000 px at 9000 px/mm is a sensor of 0.444 mm"),
+        # An iPhone 8's whole picture, made smaller: flutter/flutter#142931.
+        ({"length": 3.99, "film": 177.0}, "3.99 mm like 177 mm on film is a sensor of 0.975 mm"),
     ],
 )
 def test_a_lens_without_a_sensor_is_not_believed(tmp_path: Path, lens: dict[str, float], words: str) -> None:
     photo = save_with_lens(tmp_path / "a.jpg", (640, 480), (4000, 3000), **lens)
     camera = choose_camera(photo)
     assert photo.focal_px is None and camera.is_guess and words in camera.source
-    zoomed = save_with_lens(tmp_path / "b.jpg", (640, 480), (4000, 3000), length=4.2, film=104.0)  # a phone's, fourfold
+    zoomed = save_with_lens(tmp_path / "b.jpg", (640, 480), (4000, 3000), length=4.2, film=104.0, zoom=4.0)
     assert zoomed.focal_px == pytest.approx(104 * 800 / np.hypot(36, 24), rel=1e-4)
+
+
+def test_square_pictures_of_an_iphone_say_their_equivalent_by_the_longer_side(tmp_path: Path) -> None:
+    photo = save_with_lens(tmp_path / "a.jpg", (302, 302), (3024, 3024), make="Apple", length=3.99, film=38.0)
+    assert photo.focal_px == pytest.approx(3.99 / 1.22e-3 * 302 / 3024, rel=0.03)  # its pixels are of 1.22 um
+    whole = save_with_lens(tmp_path / "b.jpg", (403, 302), (4032, 3024), make="Apple", length=3.99, film=28.0)
+    assert whole.focal_px == pytest.approx(3.99 / 1.22e-3 * 403 / 4032, rel=0.03)
+
+
+def test_a_panorama_is_no_picture_of_one_lens(tmp_path: Path) -> None:
+    photo = save_with_lens(tmp_path / "a.jpg", (1638, 363), (16382, 3628), length=4.25, film=26.0)
+    assert photo.focal_px is None and "panorama" in choose_camera(photo).source

@@ -113,7 +113,7 @@ def test_names_are_sorted_and_unique(tmp_path: Path, picture: np.ndarray) -> Non
         list_photos(tmp_path / "missing")
 
 
-def test_who_says_what_the_camera_is(tmp_path: Path, picture: np.ndarray) -> None:
+def test_who_says_what_the_camera_is(tmp_path: Path, picture: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0xA405] = 26
     Image.fromarray(picture).save(tmp_path / "phone.jpg", exif=exif)
@@ -128,7 +128,10 @@ def test_who_says_what_the_camera_is(tmp_path: Path, picture: np.ndarray) -> Non
     lens = choose_camera(phone)
     assert "EXIF" in lens.source and not lens.is_guess
     assert lens.K[0, 0] == pytest.approx(26 * np.hypot(60, 40) / np.hypot(36, 24), rel=1e-4)
+    choose_camera(phone, None, 70.0)
+    assert not caplog.text
     assert choose_camera(phone, None, 90.0).K[0, 0] == pytest.approx(30)
+    assert "view of 90 degrees" in caplog.text and "here 69 by EXIF, 26 mm" in caplog.text
     assert choose_camera(phone, given, 90.0) is given and given.K[1, 1] == 51
     K = np.array([[70.0, 0, 29], [0, 70, 19], [0, 0, 1]])
     np.save(tmp_path / "phone_K.npy", K)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 from dataclasses import dataclass
@@ -16,10 +17,14 @@ from utils.cameras.intrinsics import FOV_RANGE, MAX_OFF_CENTRE, checked_intrinsi
 from utils.cameras.lens import CameraModel
 from utils.files import READ_ERRORS, read_reason
 
+logger = logging.getLogger(__name__)
+
 #: Degrees across the longer side where nothing is known: phones and webcams lie between 55 and 75.
 DEFAULT_FOV = 62.0
 #: How the source of a camera begins of which nobody said anything.
 GUESSED = "default:"
+#: A stated focal length that is so many times EXIF's, or the reverse, is another lens's, or of the uncropped picture.
+_OTHER_LENS = 1.2
 _LARGEST_FILE = 4096  # bytes of a .npy file with nine numbers
 
 
@@ -61,6 +66,8 @@ def choose_camera(
 ) -> Camera:
     """The camera of a picture: ``<name>_K.npy`` beside it, else ``lens``, ``K``, ``fov``, EXIF, or a default.
 
+    What EXIF contradicts is logged, once of each lens: a folder may hold pictures of several.
+
     Args:
         photo: upright; its K file belongs to the upright image.
         K: of `parse_intrinsics`, or with a lens; fov: degrees across the longer side; lens: of `read_camera`.
@@ -68,6 +75,26 @@ def choose_camera(
     Raises:
         UnusableImage: the K file is not a camera matrix, or the camera belongs to a picture of another size.
     """
+    camera = _chosen(photo, K, fov, lens)
+    if photo.focal_px is not None and camera.lens is None:
+        said, exif = (float(max(photo.size) / focal) for focal in (camera.K[0, 0], photo.focal_px))
+        if not 1 / _OTHER_LENS < said / exif < _OTHER_LENS:
+            _doubt_lens(camera.source, round(said, 2), round(exif, 2), photo.focal_source)
+    return camera
+
+
+@functools.lru_cache(maxsize=64)
+def _doubt_lens(source: str, said: float, exif: float, exif_source: str) -> None:
+    """Warn, once, of a stated lens that sees another part of its distance, across the longer side, than EXIF says."""
+    degrees = [2 * math.degrees(math.atan(across / 2)) for across in (said, exif)]
+    logger.warning(
+        "%s: is a view of %.0f degrees across the longer side, and that of pictures here %.0f by %s: of another lens, "
+        "or cropped? Distances are as wrong; give each its own NAME_K.npy, or say nothing of the lens to take EXIF's",
+        source, *degrees, exif_source,
+    )  # fmt: skip
+
+
+def _chosen(photo: Photo, K: Camera | None, fov: float | None, lens: CameraModel | None) -> Camera:
     width, height = photo.size
     beside, lens = photo.beside("_K.npy"), K.lens if K is not None and lens is None else lens
     if lens is not None:
