@@ -25,7 +25,7 @@ from src.photos.detector.detection import Detection
 from src.photos.hands import PhotoHand, keypoint_hands
 from src.photos.image import UnusableImage
 from src.photos.measuring.flat_hand import BEYOND_MM, HEIGHT_MM, STD_M, flat_hand_cues, joint_lengths
-from src.photos.measuring.plane import RECTANGLES, find_rectangle, homography, points_mm
+from src.photos.measuring.plane import RECTANGLES, check_corners, find_rectangle, homography, points_mm
 from template import load_hand_assets
 from template.kinematics import JointsModel
 from utils.joints import FINGERS, KNUCKLE_FLANKS
@@ -244,6 +244,33 @@ def test_another_sheet_of_paper_is_named(tmp_path: Path, kind: str, other: str) 
     for given in (None, corners):
         with pytest.raises(CalibrationError, match=f"give the picture as --{other}"):
             flat_hand_cues(tmp_path / "flat.png", kind, lambda _: [hand], corners=given, fov=60.0)
+
+
+def test_a_business_card_is_no_bank_card(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Hands beside one of 3.5 x 2 inches came out 10 mm too long."""
+    with monkeypatch.context() as other:
+        other.setitem(RECTANGLES, "card", (88.9, 50.8))
+        image, corners = picture(view(15, -8, 420), "card", (20.0, -60.0))
+    with pytest.raises(UnusableImage, match="no card of"):
+        find_rectangle(image, "card", CAMERA)
+    check_corners(corners, "card", CAMERA)
+    assert "9% off a card's proportions" in caplog.text
+
+
+@pytest.mark.parametrize(("raised", "tilt", "most"), [(10, 0, 5), (0, 5, 8)], ids=["too high", "tilted"])
+def test_a_card_that_does_not_lie_on_the_table(raised: float, tilt: float, most: float) -> None:
+    """Nothing tells it: docs/own_pictures.md says by how much a hand's length is off."""
+    card = np.array([[0, 0, 0], [85.6, 0, 0], [85.6, 53.98, 0], [0, 53.98, 0]]) - [42.8, 26.99, 0]
+    off = []
+    for axis in ([1, 0, 0], [0, 1, 0], [0, -1, 0]):
+        turned = card @ cv2.Rodrigues(np.radians(tilt) * np.array(axis, float))[0].T
+        turned += [62.8, -33.0, raised - turned[:, 2].min()]
+        for where in (view(0, 0, 420), view(18, -10, 420)):
+            plane = homography(seen(turned, where), "card")
+            points = points_mm(seen(hand_on_table(np.zeros(10)), where), plane, HEIGHT_MM, CAMERA)
+            off.append(1000 * joint_lengths(points / 1000)["hand"] - lengths_mm(ASSETS, np.zeros(10), None)["hand"][0])
+    print(raised, tilt, np.round(off, 1))
+    assert most - 1 < np.abs(off).max() < most
 
 
 @pytest.mark.parametrize("name", ["card", "paper", "letter", "corners"])

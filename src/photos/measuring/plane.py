@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import logging
 
 import cv2
 import numpy as np
 
 from src.photos.image import UnusableImage
+
+logger = logging.getLogger(__name__)
 
 #: Width and height, mm: of bank cards (ISO/IEC 7810 ID-1), of A4 paper and of US Letter.
 RECTANGLES = {"card": (85.60, 53.98), "paper": (297.0, 210.0), "letter": (279.4, 215.9)}
@@ -38,24 +41,25 @@ def find_rectangle(image: np.ndarray, kind: str, K: np.ndarray) -> np.ndarray:
     factor = min(1.0, _SEARCH_SIDE / max(image.shape[:2]))
     size = tuple(max(1, round(factor * side)) for side in image.shape[1::-1])
     small = cv2.GaussianBlur(cv2.resize(image, size, interpolation=cv2.INTER_AREA), (5, 5), 0)
-    best = None
+    best, kinds = None, [one for one in (kind, _OTHER.get(kind)) if one]
     for outline in _outlines(small):
         corners = _corners(outline)
         if corners is None:
             continue
         corners = (corners + 0.5) / factor - 0.5
         for turned in (corners, np.roll(corners, -1, axis=0)):
-            error = min(shape_error(homography(turned, one), K) for one in filter(None, (kind, _OTHER.get(kind))))
+            error = min(shape_error(homography(turned, one), K) for one in kinds)
             # Of rectangles inside each other (a stripe, a frame) the outer one is meant.
             if error < LARGEST_ERROR and (best is None or _area(turned) > _area(best)):
                 best = turned
-    if best is None:
+    best = None if best is None else refined(image, best)
+    # Outlines in the small picture are a pixel or two wide of the edge, which makes longer cards look like this one.
+    if best is None or min(shape_error(homography(best, one), K) for one in kinds) >= LARGEST_ERROR:
         width, height = RECTANGLES[kind]
         raise UnusableImage(
             f"no {kind} of {width:g} x {height:g} mm is found; lay it whole beside the hand, on a ground of another "
             "brightness, or give its corners with --corners"
         )
-    best = refined(image, best)
     _check_sheet(best, kind, K)
     return best
 
@@ -79,7 +83,7 @@ def shape_error(plane_to_image: np.ndarray, K: np.ndarray) -> float:
 
 
 def check_corners(corners: np.ndarray, kind: str, K: np.ndarray) -> np.ndarray:
-    """Corners (4,2) px that somebody gave, if they can be that rectangle's.
+    """Corners (4,2) px that somebody gave, if they can be that rectangle's; a warning if they hardly can.
 
     Raises:
         UnusableImage: not finite, three in a line, or another rectangle's.
@@ -95,6 +99,12 @@ def check_corners(corners: np.ndarray, kind: str, K: np.ndarray) -> np.ndarray:
             "give them in pixels, one after the other about its outline, beginning with a long side"
         )
     _check_sheet(corners, kind, K)
+    if error > LARGEST_ERROR:
+        logger.warning(
+            "--corners are %.0f%% off a %s's proportions as this camera sees them, and lengths as much: is it one, "
+            "and is the lens known?",
+            100 * error, kind,
+        )  # fmt: skip
     return corners
 
 
