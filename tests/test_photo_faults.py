@@ -24,6 +24,7 @@ from torch import nn
 from src.engine.checkpoint import ModelCard
 from src.personalization.calibration.population import load_population
 from src.personalization.fitting.from_keypoints import fit_keypoints
+from src.personalization.solver.status import CalibrationError
 from src.personalization.terms.hand_size import lengths_mm
 from src.photos import run_images
 from src.photos.api import PhotoEstimator
@@ -31,8 +32,10 @@ from src.photos.boxes import Region
 from src.photos.camera import Camera
 from src.photos.detector.search import KeypointReader, window_boxes
 from src.photos.estimator import HandEstimator, HandInPicture, Keypoints, check_depth, rows_of
+from src.photos.hands import find_photo_hands
 from src.photos.image import Photo, UnusableImage, list_photos, read_photo
 from src.photos.keypoint_estimator import SHAPE_EVERY, KeypointEstimator
+from src.photos.result import Sources
 from src.photos.shape_filter import ShapeFilter
 from template import HandModel, load_hand_assets, mirror_assets
 from tests.mano_pickle import write_mano_pickle
@@ -275,3 +278,18 @@ def test_identity_files_are_their_owners(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="0 identity files"):
         load_identity(tmp_path / "none")
+
+
+def test_how_sure_a_distance_is_rests_on_the_lens() -> None:
+    hand = replace(result_of(hand_at(0.5)), certainty={"distance_std_m": 0.05})
+    said, guessed = (replace(hand, sources=Sources(camera=camera)) for camera in ("--fov 60", "default: 62°"))
+    assert guessed.describe_certainty() == said.describe_certainty() + " if the lens is as guessed"
+
+
+def test_pictures_that_are_left_out_of_a_calibration_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGB", (90, 30)).save(tmp_path / "wide.png")
+    with pytest.raises(CalibrationError, match="no hand found"):
+        find_photo_hands(tmp_path, K=Camera(np.array([[50.0, 0, 20], [0, 50, 20], [0, 0, 1]]), "--K"), finder=list)
+    assert "wide.png: --K: fx 50" in caplog.text

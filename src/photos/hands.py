@@ -85,7 +85,7 @@ def find_photo_hands(
             people = max(people, error.count)
             logger.warning("%s; left out", error)
         except UnusableImage as error:
-            logger.warning("%s; left out", error)
+            logger.warning("%s; left out", error if str(error).startswith(shown) else f"{shown}: {error}")
         except Exception as error:  # one picture stops no other
             errors.append(f"{shown}: {type(error).__name__}: {error}")
             logger.warning("%s; left out", errors[-1])

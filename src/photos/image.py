@@ -249,7 +249,7 @@ def _sixteen_bits(data: bytes, picture: ImageFile.ImageFile) -> np.ndarray | Non
         return None
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
-        raise UnusableImage("its colours have 16 bits, which cannot be read of this file; save it with 8 bits a colour")
+        raise ValueError("its colours have 16 bits, which cannot be read of this file; save it with 8 bits a colour")
     values = values[..., [2, 1, 0, 3][: values.shape[2]]]
     tops = np.full(values.shape[2], _top(values[..., :3].max()))
     tops[3:] = [_top(alpha) for alpha in values[..., 3:].max(axis=(0, 1))]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from src.personalization.terms.hand_size import Length
+from src.photos.camera import GUESSED
 from template import HandAssets, mirror_assets, mirror_pose
 from utils.camera import mirror_intrinsics, mirror_points
 from utils.cameras.lens import CameraModel
@@ -89,7 +90,7 @@ class Result(ShortRepr):
         length: of the stretched hand, or None.
         mask: (h,w) in 0..1, the silhouette that the network saw, and mask_to_image: (2,3) from its px; or None.
         certainty: how sure this hand is: "side" (probability), "score" (of the search), "misfit" (distance of fit and
-            keypoints over the most allowed), "distance_std_m"; what is known of them.
+            keypoints over the most allowed), "distance_std_m" (if the lens is as said or guessed); what is known.
         attention: (21,778), how much joints of a METRO network looked at vertices (`Metro.attention`), or None.
         sources: who said what. notes: further facts for whoever reads the result.
         lens: with distortion, whose K it is; None: a pinhole camera. Keypoints and box are px of its picture.
@@ -266,7 +267,9 @@ class Result(ShortRepr):
         if "misfit" in known:
             words.append(f"keypoints {100 * known['misfit']:.0f}% as far off as the most that is allowed")
         if "distance_std_m" in known:
-            words.append(f"distance ± {100 * HALF_95 * known['distance_std_m'] / max(self.distance_m, 1e-9):.0f}%")
+            guessed = " if the lens is as guessed" if self.sources.camera.startswith(GUESSED) else ""
+            share = HALF_95 * known["distance_std_m"] / max(self.distance_m, 1e-9)
+            words.append(f"distance ± {100 * share:.0f}%{guessed}")
         return ", ".join(words) or "not known"
 
 
