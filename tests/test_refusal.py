@@ -46,10 +46,10 @@ def estimator() -> KeypointEstimator:
     return KeypointEstimator(ASSETS, landmarks=None)
 
 
-def estimate(estimator: KeypointEstimator, keypoints: Keypoints) -> object:
+def estimate(estimator: KeypointEstimator, keypoints: Keypoints, identity: Identity | None = None) -> object:
     box = square_box(keypoints.points, 1.0)
     picture = np.zeros((480, 640, 3), np.uint8)
-    return estimator.estimate(HandInPicture(picture, K, box, ShapeFilter(ASSETS), keypoints))
+    return estimator.estimate(HandInPicture(picture, K, box, ShapeFilter(ASSETS, identity), keypoints))
 
 
 def test_each_refusal_names_its_numbers(estimator: KeypointEstimator) -> None:
@@ -70,6 +70,18 @@ def test_each_refusal_names_its_numbers(estimator: KeypointEstimator) -> None:
     flipped = replace(good, points=good.points * [-1, 1] + [639, 0], world=world * [-1, 1, 1])
     with pytest.raises(UnusableImage, match="not sure to be"):
         estimate(estimator, replace(flipped, side_score=0.8))
+
+
+def test_an_identity_whose_size_is_unsure_makes_no_distance_sure(estimator: KeypointEstimator) -> None:
+    keypoints = keypoints_of(hand_at(0.6))
+    unsure, sure = [
+        estimate(
+            estimator, keypoints, Identity(np.zeros(10), ASSETS.name, ASSETS.hash, 180.0, hand_length_std_mm=std)
+        ).certainty
+        for std in (11.0, None)
+    ]
+    of_size = 0.6 * 11 / 180  # as far as the hand is long
+    assert unsure["distance_std_m"] == pytest.approx(np.hypot(sure["distance_std_m"], of_size), rel=0.05)
 
 
 def test_our_own_points_may_be_further_off_and_their_side_less_sure() -> None:

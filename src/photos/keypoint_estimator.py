@@ -134,7 +134,11 @@ class KeypointEstimator:
         if keypoints.side_score is not None:
             sure["side"] = check_side(side_probability(keypoints.side_score, gain), least=self.min_side)
         if isinstance(fit, KeypointFit):
-            sure["distance_std_m"] = float(fit.wrist_covariance[0, 2, 2]) ** 0.5
+            depth, length = float(fit.transl[0, 2]), shape.length
+            # Of a given shape the fit takes the size for certain; how unsure it is, as the distance is.
+            given = not fit.betas_covariance.any() and length.std_mm is not None
+            of_size = depth * length.std_mm / length.mm if given else 0.0
+            sure["distance_std_m"] = (float(fit.wrist_covariance[0, 2, 2]) + of_size**2) ** 0.5
         return replace(result, certainty=sure, predicted_pose=None if said is None else said[0].float().numpy())
 
     def _fit(
