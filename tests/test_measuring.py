@@ -24,7 +24,7 @@ from src.photos.camera import Camera, pinhole
 from src.photos.detector.detection import Detection
 from src.photos.hands import PhotoHand, keypoint_hands
 from src.photos.image import UnusableImage
-from src.photos.measuring.flat_hand import BEYOND_MM, HEIGHT_MM, STD_M, flat_hand_cues, joint_lengths
+from src.photos.measuring.flat_hand import BEYOND, HEIGHT_MM, STD_M, flat_hand_cues, joint_lengths
 from src.photos.measuring.plane import RECTANGLES, check_corners, find_rectangle, homography, points_mm
 from template import load_hand_assets
 from template.kinematics import JointsModel
@@ -99,23 +99,25 @@ def picture(where: tuple[np.ndarray, np.ndarray], kind: str, at: tuple[float, fl
     return image, seen(np.c_[corners, np.zeros(4)], where)
 
 
-def hand_on_table(betas: np.ndarray) -> np.ndarray:
+def hand_on_table(betas: np.ndarray, size: float = 1.0) -> np.ndarray:
     """Points (21,3) mm of a right hand that lies flat beside the middle, z up, where mediapipe sees them.
 
     Fingers along x; between wrist and tips as much is missing as `joint_lengths` says, which real scans told.
+    A child's hand is a smaller one, and looks from nearer as an adult's does.
     """
     model = JointsModel(ASSETS)
     rest = 1000 * model.rest_points(torch.as_tensor(betas)[None])[0, model.to_standard].numpy()
-    missing = BEYOND_MM["hand"]
+    gone = {name: share / (1 + share) for name, share in {"thumb": 0.1, **BEYOND}.items()}
     points = rest.copy()
     for finger in range(5):
         base = 1 + 4 * finger
         steps = np.linalg.norm(np.diff(rest[base : base + 4], axis=0), axis=1)
-        steps[-1] -= BEYOND_MM.get(FINGERS[finger], 8.0)
+        steps[-1] -= gone[FINGERS[finger]] * steps.sum()
         points[base + 1 : base + 4] = rest[base] + np.cumsum(steps)[:, None] * [-1, 0, 0]
-    points[0, 0] -= missing - BEYOND_MM["middle"]
-    points = points - points[9]
-    return np.stack([points[:, 2] - 90, -points[:, 0], HEIGHT_MM], axis=1)
+    middle = np.linalg.norm(np.diff(rest[9:13], axis=0), axis=1).sum()
+    points[0, 0] -= gone["hand"] * np.linalg.norm(rest[12] - rest[0]) - gone["middle"] * middle
+    points = size * (points - points[9])
+    return np.stack([points[:, 2] - 90, -points[:, 0], size * HEIGHT_MM], axis=1)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +146,18 @@ def test_a_card_beside_a_flat_hand(
         assert abs(off["hand"]) < 3 and max(abs(value) for value in off.values()) < 3.0, off
         given = flat_hand_cues(tmp_path / "flat.png", kind, lambda _, hand=hand: [hand], corners=corners, fov=60.0)
         assert abs(1000 * given[0].length - truth["hand"][0]) < 3
+
+
+@pytest.mark.parametrize("size", [0.6, 0.8])
+def test_a_childs_hand_beside_a_card(tmp_path: Path, size: float) -> None:
+    """What lies between the detector's points and the ends of an adult's hand made a hand of 115 mm 5 mm too long."""
+    where = view(10, 5, 320)
+    image, corners = picture(where, "card", (20.0, -60.0))
+    cv2.imwrite(str(tmp_path / "flat.png"), image)
+    hand = Detection(seen(hand_on_table(np.zeros(10), size), where), np.ones(21), False, 0.99)
+    cues = flat_hand_cues(tmp_path / "flat.png", "card", lambda _: [hand], corners=corners, fov=FOV)
+    truth = lengths_mm(ASSETS, np.zeros(10), None, tuple(STD_M))
+    assert max(abs(1000 * cue.length - size * truth[cue.name][0]) for cue in cues) < 1.5
 
 
 def test_heights_are_taken_into_account() -> None:
@@ -257,7 +271,7 @@ def test_a_business_card_is_no_bank_card(monkeypatch: pytest.MonkeyPatch, caplog
     assert "9% off a card's proportions" in caplog.text
 
 
-@pytest.mark.parametrize(("raised", "tilt", "most"), [(10, 0, 5), (0, 5, 8)], ids=["too high", "tilted"])
+@pytest.mark.parametrize(("raised", "tilt", "most"), [(10, 0, 5), (0, 5, 9)], ids=["too high", "tilted"])
 def test_a_card_that_does_not_lie_on_the_table(raised: float, tilt: float, most: float) -> None:
     """Nothing tells it: docs/own_pictures.md says by how much a hand's length is off."""
     card = np.array([[0, 0, 0], [85.6, 0, 0], [85.6, 53.98, 0], [0, 53.98, 0]]) - [42.8, 26.99, 0]

@@ -24,16 +24,18 @@ from utils.cameras.views import View
 logger = logging.getLogger(__name__)
 
 #: Lengths that such a picture tells, and how exactly, m: most of the error is where the detector's points lie on this
-#: person's hand. Two scans of a hand differ by 0.5 mm in its length, 1.3 mm in a finger's. Thumbs are seldom straight.
+#: person's hand. Two scans of a hand differ by 0.5 mm in its length, 1.4 mm in a finger's. Thumbs are seldom straight.
 STD_M = {"hand": 0.003, **dict.fromkeys(("index", "middle", "ring", "little"), 0.0025), "palm_width": 0.0025}
-#: How much longer a finger is, from its knuckle to its end, than along mediapipe's points of a flat hand, mm: the mean
-#: over five scans. Its tips end 8.0, 8.5, 7.6 and 6.3 mm before the finger does there; it puts the knuckle of the index
-#: nearer to the wrist, and those of index and little finger as far apart as they are.
-#: Its wrist and its middle fingertip are 15.2 mm nearer together than joint and tip, as landmarks say that were learned
-#: of straight and bent fingers alike; those with bends say 11.9, and 17.2 if learned with hands known to be flat.
-BEYOND_MM = {"hand": 15.2, "index": 4.3, "middle": 7.9, "ring": 8.6, "little": 5.8, "palm_width": 0.0}
-#: Height of the 21 points above the table, mm: half as thick as the hand is there.
-HEIGHT_MM = np.array([15.0, 13, 11, 9, 7, *(12.0, 8, 7, 5) * 4])
+#: How much longer a finger is, from its knuckle to its end, than along mediapipe's points of a flat hand, as a part of
+#: that: the mean over five scans. A detector sees no size: of a child's hand they are as much nearer together.
+#: Its tips end 8.0, 8.5, 7.6 and 6.3 mm before the finger does there; it puts the knuckle of the index nearer to the
+#: wrist, and those of index and little finger as far apart as they are.
+#: Its wrist and its middle fingertip are 15.2 mm nearer together than joint and tip (of hands of 175 mm), as landmarks
+#: say that were learned of straight and bent fingers alike; those with bends say 11.9, and 17.2 if learned with hands
+#: known to be flat.
+BEYOND = {"hand": 0.095, "index": 0.060, "middle": 0.101, "ring": 0.117, "little": 0.096, "palm_width": 0.0}
+#: Height of the 21 points above the table, mm, of a hand of `HEIGHTS_OF` m: half as thick as the hand is there.
+HEIGHT_MM, HEIGHTS_OF = np.array([15.0, 13, 11, 9, 7, *(12.0, 8, 7, 5) * 4]), 0.185
 #: A stretched middle finger is at most so much longer along its joints than straight from wrist to tip.
 MOST_BENT = 1.03
 
@@ -79,9 +81,11 @@ def flat_hand_cues(
     except ValueError as error:  # of the picture, or a lens that does not see its middle
         raise CalibrationError(f"--{kind} {path}: {error}") from error
     plane = homography(corners, kind)
-    points = points_mm(hand.keypoints_2d, plane, HEIGHT_MM, camera.K) / 1000
-    beyond = BEYOND_MM if finder_name(finder) == DETECTOR else dict.fromkeys(BEYOND_MM, 0.0)
-    lengths = joint_lengths(points, beyond)
+    beyond, lengths = BEYOND if finder_name(finder) == DETECTOR else {}, {"hand": HEIGHTS_OF}
+    for _ in range(2):  # a small hand is thin
+        heights = HEIGHT_MM * lengths["hand"] / HEIGHTS_OF
+        points = points_mm(hand.keypoints_2d, plane, heights, camera.K) / 1000
+        lengths = joint_lengths(points, beyond)
     straight = np.linalg.norm(points[12] - points[0])
     along = np.linalg.norm(np.diff(points[[0, 9, 10, 11, 12]], axis=0), axis=1).sum()
     if not 0.08 < straight < 0.3 or along > MOST_BENT * straight:
@@ -93,11 +97,11 @@ def flat_hand_cues(
     return tuple(LengthCue(name, length, STD_M[name]) for name, length in lengths.items())
 
 
-def joint_lengths(points: np.ndarray, beyond: Mapping[str, float] = BEYOND_MM) -> dict[str, float]:
+def joint_lengths(points: np.ndarray, beyond: Mapping[str, float] = BEYOND) -> dict[str, float]:
     """Lengths of the hand, m, of the detector's points (21,2) m of a flat hand.
 
-    The detector's points are not the hand's joints and ends; how far they differ on flat hands ``beyond`` says, mm (our
-    own detector's points are joints and ends). Along the joints; "hand" as a ruler measures it, straight.
+    The detector's points are not the hand's joints and ends; how far they differ on flat hands ``beyond`` says (our own
+    detector's points are joints and ends). Along the joints; "hand" as a ruler measures it, straight.
     """
     along = {name: np.linalg.norm(np.diff(points[list(LENGTHS[name])], axis=0), axis=1).sum() for name in STD_M}
-    return {name: float(length) + beyond[name] / 1000 for name, length in along.items()}
+    return {name: float(length) * (1 + beyond.get(name, 0.0)) for name, length in along.items()}
